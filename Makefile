@@ -1,0 +1,47 @@
+# Two commands: `make demo` and `make test`. Each does its own set-up in this checkout.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+ONCE ?=
+
+.PHONY: demo test lint rust python generate bench clean
+
+demo:
+	$(PYTHON) examples/demo/run.py --port $(PORT) $(if $(ONCE),--once)
+
+test: lint rust python
+
+lint: $(VENV)/ready
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+rust:
+	cargo test
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# The tests run against the wheel as users get it, installed afresh.
+python: $(VENV)/ready
+	rm -rf dist
+	$(BIN)/maturin build --release --out dist
+	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	$(BIN)/pytest
+
+$(VENV)/ready: tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+# Writes what is derived from the options table.
+generate:
+	LITMUX_GENERATE=1 cargo test -q -p litmux-config
+
+bench:
+	bench/ratios
+
+clean:
+	rm -rf target $(VENV) .demo dist

@@ -1,0 +1,70 @@
+"""The load generators: wrk, and loadgen for what wrk cannot do."""
+
+import json
+import os
+import subprocess
+
+from . import paths
+from .checks import body_file, path_of
+from .processes import CLIENTS
+
+
+def spawn(command, env=None):
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    CLIENTS.add(process.pid)
+    return process
+
+
+def finish(process, limit_s):
+    try:
+        return process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise RuntimeError("the load generator overran") from None
+
+
+def wrk_start(server, conns, secs, path=None):
+    url = f"http://127.0.0.1:{server.port}{path or path_of(server.workload)}"
+    command = ["wrk", "-t1", f"-c{conns}", f"-d{secs}s", "--timeout", "8s", "--latency"]
+    command += ["-s", paths.WRK_SCRIPT, url]
+    return spawn(command, {"BODY_FILE": str(body_file(server.workload))})
+
+
+def wrk_end(process, secs):
+    out, err = finish(process, secs + 15)
+    for line in out.splitlines():
+        if line.startswith("JSON"):
+            result = json.loads(line.removeprefix("JSON"))
+            result["raw_rps"] = result["rps"]
+            # only 2xx count
+            good = result["requests"] - result["non2xx"]
+            result["rps"] = round(good / result["secs"], 3)
+            return result
+    raise RuntimeError(f"wrk: {out} {err}")
+
+
+def wrk(server, conns, secs):
+    return wrk_end(wrk_start(server, conns, secs), secs)
+
+
+def wrk_errors(result):
+    return result["non2xx"] + result["sock_errors"] + result["timeouts"]
+
+
+def loadgen(server, mode, wait_s=40, **options):
+    address = f"127.0.0.1:{server.port}"
+    command = [paths.LOADGEN, mode, "--addr", address, "--path", path_of(server.workload)]
+    for name, value in options.items():
+        command += ["--" + name.replace("_", "-"), value]
+    out, err = finish(spawn(command), wait_s)
+    try:
+        return json.loads(out)
+    except ValueError:
+        raise RuntimeError(f"loadgen: {out} {err}") from None

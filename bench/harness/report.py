@@ -1,0 +1,314 @@
+"""Markdown tables: of all results of a day, and of the ratios between systems run in turn."""
+
+import json
+import statistics
+from dataclasses import dataclass
+
+from . import paths
+from .runner import NOISE, noisy
+from .workloads import WORKLOADS
+
+TITLES = {
+    "startup": "Startup and idle (noop)",
+    "w1": "W1 noop, 64 connections (and 1)",
+    "w2": "W2 batch 32 / 5 ms wait / 5 ms sleep, 256 connections (ideal 6400)",
+    "w3": "W3 stream",
+    "w4": "W4 two endpoints: /fast (16 conns) beside saturated /slow (64 conns)",
+    "w5": "W5 1 MiB base64 JSON, 8 connections",
+    "w6": "W6 MiniLM-L6 embeddings, batch 16, 1 thread, 32 connections",
+    "w6b1": "W6b1: W6 without batching (max_batch_size 1)",
+    "w7": "W7 overload: W2's model, offered 3x the system's own capacity",
+    "w7b": "W7b overload: batch 32 / 50 ms sleep (capacity 640/s), offered 1920/s",
+    "w8": "W8 crash: 2 workers, 5 ms model, 150 req/s, 5 crashes in 11 s",
+}
+ORDER = ["litmux", "litmux-rust", "floor", "floor-nolimit", "mosec", "litserve", "fastapi-uvicorn"]
+
+LATENCY = {"p50_ms": "p50 ms", "p99_ms": "p99 ms"}
+COST = {
+    "cpu_s_per_1k": "CPU s/1k",
+    "server_cores": "server cores",
+    "client_cores": "wrk cores",
+    "peak_rss_mb": "peak RSS MB",
+    "errors": "errors",
+}
+OVERLOAD = {
+    "capacity_rps": "capacity",
+    "rate": "offered/s",
+    "goodput_rps": "goodput/s (<1 s)",
+    "late": "late 1-2 s",
+    "shed": "shed 429/503",
+    "timeouts": "timeouts",
+    "client_unsent": "unsent",
+    "errors": "other errors",
+    "p50_ms": "p50 ok",
+    "p99_ms": "p99 ok",
+    "shed_p50_ms": "p50 shed",
+    "recovery_s": "recovery s",
+    "rss_before_mb": "RSS before",
+    "rss_after_mb": "RSS after",
+    "wrong": "wrong",
+}
+COLUMNS = {
+    "startup": {
+        "ready_s": "first 200, s",
+        "idle_rss_mb": "idle RSS sum, MB",
+        "idle_pss_mb": "idle PSS, MB",
+        "idle_cpu_pct": "idle CPU %",
+        "procs": "procs",
+        "threads": "threads",
+    },
+    "w1": {
+        "rps": "req/s c64",
+        **LATENCY,
+        "c1_rps": "req/s c1",
+        "c1_p50_ms": "p50 c1",
+        "c1_p99_ms": "p99 c1",
+        **COST,
+    },
+    "w2": {"rps": "req/s", **LATENCY, **COST},
+    "w3": {
+        "tokens_s": "tok/s 1x10k",
+        "ttft_ms": "TTFT ms",
+        "http_chunks": "HTTP chunks/10k",
+        "c32_tokens_s": "tok/s 32x1k",
+        "c32_ttft_p50_ms": "TTFT p50",
+        "c32_ttft_max_ms": "TTFT max",
+        "complete": "complete",
+        "cpu_s_per_1k_tokens": "CPU s/1k tok",
+        "errors": "errors",
+    },
+    "w4": {
+        "alone_rps": "fast alone req/s",
+        "alone_p50_ms": "p50",
+        "alone_p99_ms": "p99",
+        "rps": "fast beside slow req/s",
+        "p50_ms": "p50",
+        "p99_ms": "p99",
+        "max_ms": "max",
+        "slow_rps": "slow req/s (ideal 20)",
+        "errors": "fast errors",
+        "slow_errors": "slow errors",
+    },
+    "w5": {"rps": "req/s", "mb_s": "MB/s", **LATENCY, **COST},
+    "w6": {"rps": "req/s", **LATENCY, **COST},
+    "w6b1": {"rps": "req/s", **LATENCY, **COST},
+    "w7": OVERLOAD,
+    "w7b": OVERLOAD,
+    "w8": {
+        "offered": "good sent",
+        "failed_good": "failed",
+        "hung_good": "hung >5 s",
+        "late": "late >1 s",
+        "p50_ms": "p50 ok",
+        "p99_ms": "p99 ok",
+        "crash_outcome": "crashing callers got",
+        "outage": "disruption per crash, s (median/max)",
+        "survived": "survived",
+        "procs_before": "procs before",
+        "procs_after": "after",
+    },
+}
+
+
+def order(system):
+    return (ORDER.index(system) if system in ORDER else len(ORDER), system)
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def number(value):
+    if value is None:
+        return "never"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def marks(results):
+    """What a reader must know of these runs before believing them."""
+    if any(r.get("void") for r in results):
+        return "**VOID**"
+    if any(r.get("unclean") for r in results):
+        return "(>1% errors)"
+    if count := sum(map(noisy, results)):
+        return "(noisy)" if count == len(results) else f"({count} noisy)"
+    return ""
+
+
+# ---- the table of all results of a day ----
+
+
+def load_all():
+    """{(system, workload): results}; noisy runs are left out where there is a quiet one."""
+    found = {}
+    for file in sorted(paths.results_dir().glob("*.*.*.json")):
+        result = json.loads(file.read_text())
+        found.setdefault((result["system"], result["workload"]), []).append(result)
+    return {k: [r for r in v if not noisy(r)] or v for k, v in found.items()}
+
+
+def cell(results, key):
+    if key == "crash_outcome":
+        return ", ".join(sorted({str(c[1]) for r in results for c in r["crashes"]}))
+    if key == "outage":
+        outages = [w["last_failure_s"] for r in results for w in r["windows"]]
+        return f"{statistics.median(outages):.2f} / {max(outages):.2f}"
+    values = [r.get(key) for r in results]
+    numbers = [v for v in values if is_number(v)]
+    if key == "shed_p50_ms" and not numbers:
+        return "-"
+    if len(numbers) == len(values):
+        return number(statistics.median(numbers))
+    if len(set(map(str, values))) == 1:
+        return number(values[0])
+    return "/".join(map(number, values))
+
+
+def table_row(system, results, columns):
+    good = [r for r in results if "failed" not in r]
+    if not good:
+        return [system, 0, "failed: " + results[0]["failed"][:160]]
+    return [f"{system} {marks(good)}".strip(), len(good), *(cell(good, key) for key in columns)]
+
+
+def table():
+    found = load_all()
+    parts = []
+    for workload in WORKLOADS:
+        systems = sorted((s for s, w in found if w == workload), key=order)
+        if not systems:
+            continue
+        columns = COLUMNS[workload]
+        rows = [table_row(s, found[s, workload], columns) for s in systems]
+        header = ["system", "n", *columns.values()]
+        parts.append(f"### {TITLES[workload]}\n\n{markdown(header, rows)}")
+    return "\n\n".join(parts)
+
+
+# ---- the ratios of systems run in turn ----
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that systems are compared by.
+
+    `versus` says how: "base" as base / system, "floor" as system - floor, None not at all.
+    """
+
+    key: str
+    name: str
+    versus: str | None = "base"
+    unit: str = "ms"  # of the difference to the floor
+    scale: float = 1
+
+    def heads(self, base):
+        if self.versus == "base":
+            return [self.name, f"{base} / it"]
+        if self.versus == "floor":
+            return [self.name, f"over floor, {self.unit}"]
+        return [self.name]
+
+
+MAIN = {
+    "startup": [Figure("ready_s", "first 200, s"), Figure("idle_pss_mb", "idle PSS, MB")],
+    "w1": [
+        Figure("rps", "req/s c64"),
+        Figure("c1_p50_ms", "p50 c1, ms", "floor", "µs", 1000),
+        Figure("cpu_s_per_1k", "CPU s/1k"),
+    ],
+    "w2": [Figure("rps", "req/s"), Figure("p50_ms", "p50, ms", None)],
+    "w3": [
+        Figure("tokens_s", "tok/s 1x10k"),
+        Figure("ttft_ms", "TTFT, ms", "floor"),
+        Figure("c32_tokens_s", "tok/s 32x1k"),
+        Figure("c32_ttft_p50_ms", "TTFT x32, ms", "floor"),
+    ],
+    "w4": [
+        Figure("rps", "fast beside slow, req/s"),
+        Figure("p99_ms", "its p99, ms", None),
+        Figure("slow_rps", "slow req/s", None),
+    ],
+    "w5": [Figure("rps", "req/s"), Figure("p50_ms", "p50, ms", None)],
+    "w6": [Figure("rps", "req/s"), Figure("p50_ms", "p50, ms", None)],
+    "w7": [
+        Figure("goodput_rps", "goodput/s"),
+        Figure("capacity_rps", "capacity/s", None),
+        Figure("shed", "shed", None),
+        Figure("timeouts", "timeouts", None),
+        Figure("recovery_s", "recovery, s", None),
+    ],
+    "w8": [
+        Figure("failed_good", "failed", None),
+        Figure("hung_good", "hung", None),
+        Figure("p50_ms", "p50 ok, ms", None),
+        Figure("survived", "survived", None),
+    ],
+}
+MAIN |= {"w6b1": MAIN["w6"], "w7b": MAIN["w7"]}
+
+
+def usable(results):
+    return [r for r in results if not (r.keys() & {"failed", "skipped", "void"})]
+
+
+def median(results, key):
+    values = [r.get(key) for r in results]
+    return statistics.median(values) if values and all(map(is_number, values)) else None
+
+
+def ratio(base, other, key):
+    """base / other: of the medians and, if there are several rounds, its range over the rounds."""
+    x, y = median(base, key), median(other, key)
+    if x is None or not y:
+        return "-"
+    text = number(x / y)
+    pairs = zip(base, other, strict=True) if len(base) == len(other) > 1 else ()
+    rounds = [a[key] / b[key] for a, b in pairs if b[key]]
+    return f"{text} ({number(min(rounds))}-{number(max(rounds))})" if rounds else text
+
+
+def figure_cells(figure, results, base, floor):
+    shown = cell(results, figure.key)
+    if figure.versus == "base":
+        return [shown, "" if results is base else ratio(base, results, figure.key)]
+    if figure.versus == "floor":
+        x, y = median(results, figure.key), median(floor, figure.key)
+        known = x is not None and y is not None and results is not floor
+        return [shown, f"{(x - y) * figure.scale:,.2f}" if known else ""]
+    return [shown]
+
+
+def ratio_row(system, runs, good, base, floor, figures):
+    results = good[system]
+    if not results:
+        run = runs[system][0]
+        reason = run.get("skipped") or run.get("failed") or "wrong answers"
+        return [system, 0, f"no figures: {reason[:160]}"]
+    cells = [c for f in figures for c in figure_cells(f, results, base, floor)]
+    return [f"{system} {marks(runs[system])}".strip(), len(results), *cells]
+
+
+def ratios(workload, runs, base):
+    """The markdown of one workload; `runs` is {system: results of each round}."""
+    good = {system: usable(results) for system, results in runs.items()}
+    figures = MAIN[workload]
+    floor = good.get("floor", [])
+    rows = [ratio_row(s, runs, good, good[base], floor, figures) for s in runs]
+    header = ["system", "runs", *(head for f in figures for head in f.heads(base))]
+    notes = []
+    if any(noisy(r) for results in runs.values() for r in results):
+        notes = [f"noisy: others used, or the host stole, more than {NOISE} cores meanwhile."]
+    return "\n\n".join([f"### {TITLES[workload]}", markdown(header, rows), *notes])

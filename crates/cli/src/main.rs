@@ -1,0 +1,168 @@
+//! The `litmux` command.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufRead, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use litmux::{Error, Program};
+use tokio::sync::oneshot;
+
+/// One to two parts in twenty faster than the system's allocator with many small bodies.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One server, many different models.
+///
+/// Serve a Python file that builds its servers, or a TOML file that lists endpoints. Every
+/// endpoint has its own queue, batching, workers and interpreter.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  litmux serve server.py              what `python server.py` serves
+  litmux serve litmux.toml --port 80  endpoints of a file, on another port
+  litmux check litmux.toml            say what is wrong, or what would be served
+
+A minimal litmux.toml:
+  [[endpoint]]
+  path = \"/ocr\"
+  api = \"ocr.py:OcrAPI\"
+
+LITMUX_LOG chooses what is logged: `warn`, `debug`, `litmux_workers=debug`.
+Exit status: 0 stopped as asked, 1 a model failed to load or the address is taken,
+2 the configuration is wrong.";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve until Ctrl-C or SIGTERM; requests in flight are answered first
+    Serve(Serve),
+    /// Check a program and print its endpoints as they would be served; start nothing
+    Check(Source),
+}
+
+#[derive(Args)]
+struct Serve {
+    #[command(flatten)]
+    source: Option<Source>,
+    /// Address to listen on [default: what the program says, else 127.0.0.1]
+    #[arg(long)]
+    host: Option<String>,
+    /// Port to listen on, 0 for a free one [default: what the program says, else 8000]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Read the program from standard input, as the Python SDK writes it, and stop when it closes
+    #[arg(long, hide = true, conflicts_with = "file")]
+    program: bool,
+}
+
+#[derive(Args)]
+struct Source {
+    /// A Python file that serves, or a TOML file that lists endpoints
+    #[arg(value_name = "SERVER.PY|LITMUX.TOML")]
+    file: PathBuf,
+    /// Interpreter that reads a Python file
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+    /// Arguments for a Python file
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_config = error.is::<litmux::ConfigError>()
+        || matches!(error.downcast_ref::<Error>(), Some(Error::Config(_)));
+    ExitCode::from(if is_config { 2 } else { 1 })
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Verb::Serve(serve) => run_serve(serve),
+        Verb::Check(source) => {
+            print!("{}", load(&source)?.describe());
+            Ok(())
+        }
+    }
+}
+
+fn run_serve(serve: Serve) -> anyhow::Result<()> {
+    if serve.program {
+        return run_from_sdk();
+    }
+    let Some(source) = serve.source else {
+        bail!("name a Python or TOML file to serve; `litmux serve --help` shows examples");
+    };
+    let program = load(&source)?.listen(serve.host, serve.port);
+    Ok(program.run(std::future::pending())?)
+}
+
+/// Serves what the SDK writes to our standard input, for as long as it holds it open.
+fn run_from_sdk() -> anyhow::Result<()> {
+    let mut stdin = io::stdin().lock();
+    let mut line = String::new();
+    stdin.read_line(&mut line).context("cannot read the program")?;
+    drop(stdin);
+    let program = Program::from_sdk(&line)?;
+    let (closed, parent_gone) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+        let _ = closed.send(());
+    });
+    Ok(program.run(async { drop(parent_gone.await) })?)
+}
+
+fn load(source: &Source) -> anyhow::Result<Program> {
+    let file = &source.file;
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("py") => load_python(source),
+        Some("toml") => {
+            let text = fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            Ok(Program::from_toml(&text, file)?)
+        }
+        _ => bail!("{} is neither a Python file (.py) nor a TOML file (.toml)", file.display()),
+    }
+}
+
+/// Asks the file what it serves: it runs up to the call that would.
+fn load_python(source: &Source) -> anyhow::Result<Program> {
+    if !source.file.is_file() {
+        bail!("there is no file {}", source.file.display());
+    }
+    let output = Command::new(&source.python)
+        .args(["-m", "litmux._describe"])
+        .arg(&source.file)
+        .args(&source.args)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", source.python.display()))?;
+    if !output.status.success() {
+        bail!("{} {}", source.file.display(), describe_failure(&source.python));
+    }
+    Ok(Program::from_sdk(&String::from_utf8_lossy(&output.stdout))?)
+}
+
+fn describe_failure(python: &Path) -> String {
+    format!(
+        "did not say what it serves; the reason is above (is litmux installed for {}?)",
+        python.display()
+    )
+}

@@ -1,0 +1,13 @@
+//! The options table, and the way from raw to resolved configuration.
+//!
+//! Every option is defined once, in [`OPTIONS`]: the TOML key, the Python keyword, the check, its
+//! message and the documentation come from there. [`parse_toml`] or [`parse_json`] read what
+//! somebody wrote; [`resolve`] turns it into a [`Program`] or says everything that is wrong.
+
+mod devices;
+mod options;
+mod resolve;
+
+pub use devices::{count_gpus, place};
+pub use options::{Kind, OPTIONS, OptionDef, RESERVED_PATHS, Scope, mistakes, table_json, table_markdown};
+pub use resolve::{ConfigError, Endpoint, Origin, Program, Source, parse_json, parse_toml, resolve};

@@ -1,0 +1,222 @@
+use serde_json::{Map, Value, json};
+
+/// What an option belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole server.
+    Server,
+    /// One endpoint.
+    Endpoint,
+}
+
+/// What values an option takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// A whole number in this range.
+    Integer(i64, i64),
+    /// A number of seconds, at least 0.
+    Seconds,
+    /// A number of seconds, greater than 0.
+    PositiveSeconds,
+    /// A path that begins with a slash.
+    Path,
+    /// Any text but the empty one.
+    String,
+    /// True or false.
+    Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `"auto"`, a count, or a list of indices.
+    Devices,
+    /// A table of texts.
+    Strings,
+    /// A table of anything.
+    Table,
+}
+
+/// One option: the source of its key, keyword, check, message and documentation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptionDef {
+    /// The key in TOML and the keyword in Python.
+    pub name: &'static str,
+    /// What it belongs to.
+    pub scope: Scope,
+    /// What values it takes.
+    pub kind: Kind,
+    /// What a value must be, as a message says it.
+    pub expects: &'static str,
+    /// The default, as the documentation says it.
+    pub default: &'static str,
+    /// One or two sentences.
+    pub doc: &'static str,
+}
+
+const MANY: i64 = i64::MAX;
+
+/// Paths that litmux answers itself.
+pub const RESERVED_PATHS: &[&str] = &["/", "/health", "/info"];
+
+macro_rules! options {
+    ($($scope:ident $name:literal: $kind:expr, $expects:literal, $default:literal, $doc:literal;)*) => {
+        &[$(OptionDef {
+            name: $name,
+            scope: Scope::$scope,
+            kind: $kind,
+            expects: $expects,
+            default: $default,
+            doc: $doc,
+        }),*]
+    };
+}
+
+/// Every option there is.
+pub const OPTIONS: &[OptionDef] = options! {
+    Server "host": Kind::String, "an address such as \"127.0.0.1\" or \"0.0.0.0\"", "127.0.0.1",
+        "The address to listen on. The default is reached from this machine only.";
+    Server "port": Kind::Integer(0, 65_535), "an integer from 0 to 65535", "8000",
+        "The port to listen on; 0 takes a free one.";
+    Server "grace": Kind::Seconds, "a number of seconds, at least 0", "30",
+        "How long requests in flight may take to finish once the server was asked to stop.";
+    Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
+        "Threads that speak HTTP.";
+
+    Endpoint "path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/predict",
+        "Where the endpoint is served.";
+    Endpoint "api": Kind::String, "a name such as \"ocr.py:OcrAPI\" or \"package.module:OcrAPI\"", "",
+        "The `LitAPI` class or instance; a file is relative to the configuration.";
+    Endpoint "args": Kind::Table, "a table of constructor arguments", "{}",
+        "Constructor arguments for the class that `api` names.";
+    Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
+        "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litmux.";
+    Endpoint "env": Kind::Strings, "a table of texts", "{}",
+        "Environment variables to set in the workers.";
+    Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
+        "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
+    Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",
+        "How many devices, or which.";
+    Endpoint "workers_per_device": Kind::Integer(1, 1024), "an integer from 1 to 1024", "1",
+        "Copies of the model on each device.";
+    Endpoint "max_batch_size": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "1",
+        "The most requests in one call of `predict`.";
+    Endpoint "batch_timeout": Kind::Seconds, "a number of seconds, at least 0", "0",
+        "How long a batch may wait to fill, from the arrival of its first request.";
+    Endpoint "stream": Kind::Boolean, "true or false", "false",
+        "Whether `predict` is a generator whose values are sent as they come.";
+    Endpoint "timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "30",
+        "The time budget of a request, from its arrival to its answer; for a stream, to its first chunk.";
+    Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "1024",
+        "How many requests may wait; further ones are answered 503 at once.";
+    Endpoint "max_body_bytes": Kind::Integer(1, 1 << 29), "an integer from 1 to 536870912", "67108864",
+        "The largest request body; larger ones are answered 413.";
+};
+
+/// Returns a sentence for each option that is unknown or has a value that it cannot have.
+pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
+    options
+        .iter()
+        .filter_map(|(name, value)| match find(scope, name) {
+            None => Some(unknown(scope, name)),
+            Some(option) if fits(option.kind, value) => None,
+            Some(option) => {
+                Some(format!("`{name}` must be {}, not {value}", option.expects))
+            }
+        })
+        .collect()
+}
+
+fn of_scope(scope: Scope) -> impl Iterator<Item = &'static OptionDef> {
+    OPTIONS.iter().filter(move |option| option.scope == scope)
+}
+
+fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
+    of_scope(scope).find(|option| option.name == name)
+}
+
+fn unknown(scope: Scope, name: &str) -> String {
+    let likeness = |option: &&OptionDef| strsim::normalized_damerau_levenshtein(option.name, name);
+    let closest =
+        of_scope(scope).max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|option| {
+            likeness(option) > 0.6
+        });
+    let hint = match closest {
+        Some(option) => format!("did you mean `{}`?", option.name),
+        None => {
+            let mut names: Vec<_> = of_scope(scope).map(|option| option.name).collect();
+            names.sort_unstable();
+            format!("known are: {}", names.join(", "))
+        }
+    };
+    format!("there is no option `{name}`; {hint}")
+}
+
+fn fits(kind: Kind, value: &Value) -> bool {
+    let is_index = |value: &Value| value.as_i64().is_some_and(|index| index >= 0);
+    match kind {
+        Kind::Integer(min, max) => value.as_i64().is_some_and(|n| (min..=max).contains(&n)),
+        Kind::Seconds => value.as_f64().is_some_and(|seconds| (0.0..=1e9).contains(&seconds)),
+        Kind::PositiveSeconds => value.as_f64().is_some_and(|s| s > 0.0 && s <= 1e9),
+        Kind::Path => value.as_str().is_some_and(|path| {
+            path.starts_with('/') && !path.contains([' ', '?', '#', '{', '}', '*', '\n'])
+        }),
+        Kind::String => value.as_str().is_some_and(|text| !text.is_empty()),
+        Kind::Boolean => value.is_boolean(),
+        Kind::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+        Kind::Devices => match value {
+            Value::String(word) => word == "auto",
+            Value::Array(indices) => !indices.is_empty() && indices.iter().all(is_index),
+            count => count.as_i64().is_some_and(|count| count >= 1),
+        },
+        Kind::Strings => {
+            value.as_object().is_some_and(|table| table.values().all(Value::is_string))
+        }
+        Kind::Table => value.is_object(),
+    }
+}
+
+/// Returns the table as the Python SDK reads it.
+pub fn table_json() -> String {
+    let rows: Vec<_> = OPTIONS.iter().map(|option| format!("  {}", row(option))).collect();
+    format!("[\n{}\n]\n", rows.join(",\n"))
+}
+
+fn row(option: &OptionDef) -> Value {
+    let scope = match option.scope {
+        Scope::Server => "server",
+        Scope::Endpoint => "endpoint",
+    };
+    let kind = match option.kind {
+        Kind::Integer(min, MANY) => json!({"type": "integer", "min": min}),
+        Kind::Integer(min, max) => json!({"type": "integer", "min": min, "max": max}),
+        Kind::Seconds => json!({"type": "seconds"}),
+        Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
+        Kind::Path => json!({"type": "path", "reserved": RESERVED_PATHS}),
+        Kind::String => json!({"type": "string"}),
+        Kind::Boolean => json!({"type": "boolean"}),
+        Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),
+        Kind::Devices => json!({"type": "devices"}),
+        Kind::Strings => json!({"type": "strings"}),
+        Kind::Table => json!({"type": "table"}),
+    };
+    let mut row = json!({"name": option.name, "scope": scope, "expects": option.expects});
+    if let (Value::Object(row), Value::Object(kind)) = (&mut row, kind) {
+        row.extend(kind);
+    }
+    row
+}
+
+/// Returns the table as `docs/options.md` shows it.
+pub fn table_markdown() -> String {
+    let section = |title: &str, scope| {
+        let rows: String = of_scope(scope)
+            .map(|o| format!("| `{}` | {} | {} | {} |\n", o.name, o.expects, o.default, o.doc))
+            .collect();
+        format!("## {title}\n\n| option | value | default | |\n|---|---|---|---|\n{rows}")
+    };
+    format!(
+        "# Options\n\nThe same names in TOML, as Python keywords and as methods of the Rust \
+         builder.\nThis page is generated from `crates/config/src/options.rs` (`make generate`).\
+         \n\n{}\n{}",
+        section("Of the server", Scope::Server),
+        section("Of an endpoint", Scope::Endpoint),
+    )
+}

@@ -1,0 +1,42 @@
+//! The options table, and the copies that are made of it.
+
+#![allow(missing_docs)]
+
+use std::path::PathBuf;
+
+use litmux_config::{Scope, mistakes, table_json, table_markdown};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+#[derive(Deserialize)]
+struct Case {
+    scope: String,
+    options: Map<String, Value>,
+    mistakes: Vec<String>,
+}
+
+/// The Python SDK is held to the same cases.
+#[test]
+fn mistakes_are_said_as_the_cases_say() {
+    let cases: Vec<Case> = serde_json::from_str(include_str!("cases.json")).unwrap();
+    for case in cases {
+        let scope = if case.scope == "server" { Scope::Server } else { Scope::Endpoint };
+        assert_eq!(mistakes(scope, &case.options), case.mistakes, "{:?}", case.options);
+    }
+}
+
+#[test]
+fn generated_files_are_up_to_date() {
+    check("python/litmux/_options.json", &table_json());
+    check("docs/options.md", &table_markdown());
+}
+
+/// Compares a generated file, or writes it where `LITMUX_GENERATE` is set (`make generate`).
+fn check(name: &str, wanted: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
+    if std::env::var_os("LITMUX_GENERATE").is_some() {
+        std::fs::write(&path, wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == wanted, "{name} is not what the options table says; run `make generate`");
+}

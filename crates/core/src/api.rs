@@ -1,0 +1,134 @@
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{ItemsBuilder, Outcome, Part, Result, StreamSender};
+
+/// A model in Rust that answers each request with one value.
+///
+/// An instance lives on a thread of its own, where it was loaded: it need not be `Send`, it may
+/// block, and it is called with one batch at a time.
+pub trait LitApi: 'static {
+    /// The JSON body of a request. A body that does not fit is answered 422 and never gets here.
+    type Input: DeserializeOwned + 'static;
+    /// The JSON body of an answer.
+    type Output: Serialize + 'static;
+
+    /// Computes a batch of 1 to `max_batch_size` items and returns one outcome per item, in
+    /// their order.
+    ///
+    /// # Errors
+    /// An `Err` for the whole batch answers every item with 500 (or with the status of a
+    /// [`ServeError`](crate::ServeError)); an `Err` in an item's place answers that item alone.
+    fn predict(&mut self, batch: Batch<Self::Input>) -> Result<Vec<Outcome<Self::Output>>>;
+}
+
+/// A model in Rust that answers a request with a stream of values.
+pub trait LitStream: 'static {
+    /// The JSON body of a request. A body that does not fit is answered 422 and never gets here.
+    type Input: DeserializeOwned + 'static;
+    /// One chunk of the answer, sent as one line of JSON or one server-sent event.
+    type Output: Serialize + 'static;
+
+    /// Computes the answer to one request and sends it chunk by chunk.
+    ///
+    /// # Errors
+    /// Before the first chunk an error becomes the status of the answer; after it, a visible
+    /// error at the end of the stream.
+    fn predict(&mut self, input: Self::Input, chunks: &mut Chunks<Self::Output>) -> Result<()>;
+}
+
+/// The items of one call of [`LitApi::predict`]: never empty, at most `max_batch_size`.
+#[derive(Debug, Clone)]
+pub struct Batch<T>(Vec<T>);
+
+impl<T> Batch<T> {
+    /// Returns the items as a vector, in the order in which the outcomes must come.
+    pub fn into_vec(self) -> Vec<T> {
+        self.0
+    }
+}
+
+impl<T> From<Vec<T>> for Batch<T> {
+    fn from(items: Vec<T>) -> Self {
+        Self(items)
+    }
+}
+
+impl<T> Deref for Batch<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> IntoIterator for Batch<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Where a worker puts its model: `cpu`, `cuda:0`, `mps`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device(String);
+
+impl Device {
+    /// Returns the device of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// Returns the name, for example `cuda:0`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The client left: stop computing. Returned by [`Chunks::send`]; pass it on with `?`.
+#[derive(Debug, thiserror::Error)]
+#[error("the client left")]
+pub struct ClientLeft;
+
+/// The way out for the chunks of one [`LitStream`] answer.
+pub struct Chunks<T> {
+    sink: StreamSender,
+    chunk: PhantomData<fn(T)>,
+}
+
+impl<T: Serialize> Chunks<T> {
+    /// Makes the way out that ends at `sink`.
+    pub fn new(sink: StreamSender) -> Self {
+        Self { sink, chunk: PhantomData }
+    }
+
+    /// Sends one chunk; waits while the client reads more slowly than the model writes.
+    ///
+    /// # Errors
+    /// [`ClientLeft`] when nobody reads any more, or the error of serialising the chunk.
+    pub fn send(&mut self, chunk: T) -> Result<()> {
+        let mut items = ItemsBuilder::json();
+        items.push_with(|out| serde_json::to_writer(out, &chunk))?;
+        self.sink.blocking_send(Part::Items(items.finish())).map_err(|_| ClientLeft.into())
+    }
+
+    /// Returns the sink, to end the stream or to say why it failed.
+    pub fn into_sink(self) -> StreamSender {
+        self.sink
+    }
+}
+
+impl<T> fmt::Debug for Chunks<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunks").finish_non_exhaustive()
+    }
+}

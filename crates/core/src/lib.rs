@@ -1,0 +1,29 @@
+//! The nouns of litmux and the seams between its parts.
+//!
+//! Three traits are the seams, and implementations meet only here:
+//!
+//! - [`LitApi`] and [`LitStream`]: what the author of a Rust model implements;
+//! - [`Worker`]: what the scheduler drives, one running copy of a model;
+//! - [`Launch`]: what the supervisor drives, a way to start such a copy.
+//!
+//! The nouns travel between them: a [`Job`] carries its [`Request`], its deadline and its
+//! [`Reply`], so nothing in litmux keeps a table of requests by id. This crate knows no socket,
+//! process, HTTP or configuration.
+
+mod api;
+mod error;
+mod job;
+mod launch;
+mod reply;
+mod request;
+mod response;
+mod worker;
+
+pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
+pub use error::{BoxError, Outcome, Result, ServeError};
+pub use job::Job;
+pub use launch::{BoxFuture, Launch, LaunchError, Launched};
+pub use reply::{Abandoned, Answer, Answers, Part, Reply, StreamReceiver, StreamSender, reply};
+pub use request::{Content, FormPart, Meta, Request};
+pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
+pub use worker::{Attach, MakeWorker, Progress, Traits, Worker};

@@ -1,0 +1,242 @@
+//! The way back of a job: exactly one answer, or a stream that is seen to end or to break.
+
+use std::task::{Context, Poll};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Items, Outcome, Response, ServeError};
+
+/// Parts of a stream that may wait for a slow client before its worker is held back.
+const STREAM_WINDOW: usize = 16;
+
+/// What a job's caller gets.
+#[derive(Debug)]
+pub enum Answer {
+    /// One whole answer.
+    Whole(Response),
+    /// The first items of a stream, and where the rest comes from.
+    Stream(Items, StreamReceiver),
+}
+
+/// What the caller waits on; see [`reply`].
+#[derive(Debug)]
+pub struct Answers(oneshot::Receiver<Outcome<Answer>>);
+
+impl Answers {
+    /// Returns the answer; called once.
+    ///
+    /// # Errors
+    /// The error that the job was answered with.
+    pub async fn recv(&mut self) -> Outcome<Answer> {
+        (&mut self.0).await.unwrap_or_else(|_| Err(ServeError::worker_lost()))
+    }
+}
+
+/// The right and duty to answer one job. Dropped unanswered, it answers 502: losing a worker
+/// cannot strand its callers.
+#[derive(Debug)]
+pub struct Reply(Option<oneshot::Sender<Outcome<Answer>>>);
+
+/// Makes the two ends of a job's way back.
+pub fn reply() -> (Reply, Answers) {
+    let (sender, receiver) = oneshot::channel();
+    (Reply(Some(sender)), Answers(receiver))
+}
+
+impl Reply {
+    /// Answers the job.
+    pub fn send(mut self, outcome: Outcome<Response>) {
+        self.answer(outcome.map(Answer::Whole));
+    }
+
+    /// Makes a sink that answers the job with a stream, as soon as it is given the first part.
+    pub fn into_stream(self) -> StreamSender {
+        let (sender, receiver) = mpsc::channel(STREAM_WINDOW);
+        StreamSender { unstarted: Some((self, StreamReceiver(receiver))), sender }
+    }
+
+    /// Tells whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn answer(&mut self, outcome: Outcome<Answer>) {
+        if let Some(sender) = self.0.take() {
+            // A caller that left does not want the answer.
+            let _ = sender.send(outcome);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.answer(Err(ServeError::worker_lost()));
+    }
+}
+
+/// One step of a stream.
+#[derive(Debug)]
+pub enum Part {
+    /// More items.
+    Items(Items),
+    /// The stream is complete.
+    End,
+    /// The stream broke, and the client must see that it did.
+    Failed(ServeError),
+}
+
+/// The receiving end of a stream.
+#[derive(Debug)]
+pub struct StreamReceiver(mpsc::Receiver<Part>);
+
+impl StreamReceiver {
+    /// Polls for the next part. A sender that vanished without [`Part::End`] is a failure.
+    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+        self.0
+            .poll_recv(cx)
+            .map(|part| part.unwrap_or_else(|| Part::Failed(ServeError::worker_lost())))
+    }
+}
+
+/// The sending end of a stream, with bounded room: a slow client holds back its own stream only.
+/// Dropped before [`Part::End`], it breaks the stream visibly.
+///
+/// The first part answers the job, so an error that comes first has a status of its own.
+#[derive(Debug)]
+pub struct StreamSender {
+    unstarted: Option<(Reply, StreamReceiver)>,
+    sender: mpsc::Sender<Part>,
+}
+
+/// Nobody reads the stream any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abandoned;
+
+impl StreamSender {
+    /// Sends a part, waiting for room.
+    ///
+    /// # Errors
+    /// [`Abandoned`] when nobody reads any more.
+    pub async fn send(&mut self, part: Part) -> Result<(), Abandoned> {
+        match self.start(part) {
+            Some(part) => self.sender.send(part).await.map_err(|_| Abandoned),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a part from a thread outside the runtime, waiting for room.
+    ///
+    /// # Errors
+    /// [`Abandoned`] when nobody reads any more.
+    pub fn blocking_send(&mut self, part: Part) -> Result<(), Abandoned> {
+        match self.start(part) {
+            Some(part) => self.sender.blocking_send(part).map_err(|_| Abandoned),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a part if there is room now, and otherwise gives it back.
+    ///
+    /// # Errors
+    /// [`Abandoned`] when nobody reads any more.
+    pub fn try_send(&mut self, part: Part) -> Result<Option<Part>, Abandoned> {
+        match self.start(part).map(|part| self.sender.try_send(part)) {
+            None | Some(Ok(())) => Ok(None),
+            Some(Err(TrySendError::Full(part))) => Ok(Some(part)),
+            Some(Err(TrySendError::Closed(_))) => Err(Abandoned),
+        }
+    }
+
+    /// Resolves when there may be room, or nobody reads any more.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+        let sender = self.sender.clone();
+        async move { drop(sender.reserve().await) }
+    }
+
+    /// Answers the job with the first part; gives back any later one.
+    fn start(&mut self, part: Part) -> Option<Part> {
+        let Some((mut reply, receiver)) = self.unstarted.take() else { return Some(part) };
+        match part {
+            Part::Items(first) => {
+                reply.answer(Ok(Answer::Stream(first, receiver)));
+                None
+            }
+            Part::End => {
+                reply.answer(Ok(Answer::Stream(Items::empty(), receiver)));
+                Some(Part::End)
+            }
+            Part::Failed(error) => {
+                reply.answer(Err(error));
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::ItemsBuilder;
+
+    fn items() -> Items {
+        let mut builder = ItemsBuilder::json();
+        builder.push_with(|out| serde_json::to_writer(out, &1)).unwrap();
+        builder.finish()
+    }
+
+    async fn stream(answers: &mut Answers) -> StreamReceiver {
+        match answers.recv().await {
+            Ok(Answer::Stream(_, receiver)) => receiver,
+            other => panic!("expected a stream, got {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_dropped_answers_502() {
+        let (reply, mut answers) = reply();
+        drop(reply);
+        assert_eq!(answers.recv().await.unwrap_err().status, 502);
+    }
+
+    #[tokio::test]
+    async fn an_error_before_the_first_item_has_its_own_status() {
+        let (reply, mut answers) = reply();
+        let failed = Part::Failed(ServeError::new(418, "no"));
+        reply.into_stream().send(failed).await.unwrap();
+        assert_eq!(answers.recv().await.unwrap_err().status, 418);
+    }
+
+    #[tokio::test]
+    async fn a_sender_dropped_before_the_end_breaks_the_stream() {
+        let (reply, mut answers) = reply();
+        let mut sender = reply.into_stream();
+        sender.send(Part::Items(items())).await.unwrap();
+        drop(sender);
+        let mut receiver = stream(&mut answers).await;
+        assert!(matches!(poll_fn(|cx| receiver.poll_part(cx)).await, Part::Failed(_)));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_holds_its_sender_back_and_a_gone_one_stops_it() {
+        let (reply, mut answers) = reply();
+        let mut sender = reply.into_stream();
+        let mut sent = 0;
+        while sender.try_send(Part::Items(items())).unwrap().is_none() {
+            sent += 1;
+        }
+        assert_eq!(sent, STREAM_WINDOW + 1, "the first part travels in the answer");
+        drop(stream(&mut answers).await);
+        assert!(sender.try_send(Part::End).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_items_is_an_empty_stream() {
+        let (reply, mut answers) = reply();
+        reply.into_stream().send(Part::End).await.unwrap();
+        let mut receiver = stream(&mut answers).await;
+        assert!(matches!(poll_fn(|cx| receiver.poll_part(cx)).await, Part::End));
+    }
+}

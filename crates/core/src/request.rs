@@ -1,0 +1,61 @@
+use bytes::Bytes;
+
+/// What a client sent to an endpoint, with its body as it arrived.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// How the body is to be read.
+    pub content: Content,
+    /// The body in the pieces in which it arrived: it is never assembled on the way to a worker.
+    pub body: Vec<Bytes>,
+    /// Present when the endpoint's hooks ask for it ([`Traits::context`](crate::Traits)).
+    pub meta: Option<Meta>,
+}
+
+impl Request {
+    /// Returns a request with a JSON body that nobody has parsed yet.
+    pub fn json(body: impl Into<Bytes>) -> Self {
+        Self { content: Content::Json, body: vec![body.into()], meta: None }
+    }
+
+    /// Returns the length of the body in bytes.
+    pub fn body_len(&self) -> usize {
+        self.body.iter().map(Bytes::len).sum()
+    }
+}
+
+/// How the body of a request is to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// One JSON value, not yet parsed: litmux does not parse what it only forwards.
+    Json,
+    /// Bytes of this media type, as they are.
+    Raw(String),
+    /// The fields and files of a form; the body is their contents, one after the other.
+    Form(Vec<FormPart>),
+}
+
+/// One field or file of a form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormPart {
+    /// The name of the field.
+    pub name: String,
+    /// The name of the file; a part without one is a plain field.
+    pub filename: Option<String>,
+    /// The media type that the client gave.
+    pub content_type: Option<String>,
+    /// The length of its content in the request's body, in bytes.
+    pub length: usize,
+}
+
+/// What hooks may want to know of a request besides its body.
+#[derive(Debug, Clone)]
+pub struct Meta {
+    /// The HTTP method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The query as it was sent, without the question mark.
+    pub query: String,
+    /// The headers in their order, names in lower case.
+    pub headers: Vec<(String, String)>,
+}

@@ -1,0 +1,118 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use litmux_core::{Answer, MediaType, Outcome, ServeError};
+use serde_json::json;
+
+use crate::stream::{Broken, Framing, StreamBody};
+
+pub(crate) type HttpResponse = Response<AnswerBody>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Headers that belong to a connection; a model has no say in them.
+const HOP_BY_HOP: [&str; 6] =
+    ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"];
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum AnswerBody {
+    Whole(Option<Bytes>),
+    Stream(StreamBody),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Stream(stream) => stream.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Turns a job's answer into what goes out, given the headers of the request.
+pub(crate) fn from(answer: Answer, asked: &HeaderMap) -> Outcome<HttpResponse> {
+    match answer {
+        Answer::Whole(response) => whole(response),
+        Answer::Stream(first, rest) => {
+            let framing = Framing::choose(asked, first.kind());
+            let mut response =
+                Response::new(AnswerBody::Stream(StreamBody::new(framing, &first, rest)));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(framing.media_type()));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            Ok(response)
+        }
+    }
+}
+
+fn whole(answer: litmux_core::Response) -> Outcome<HttpResponse> {
+    let mut response = Response::new(AnswerBody::Whole(Some(answer.body)));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).map_err(|_| unsendable("status", &answer.status))?;
+    match answer.media_type {
+        MediaType::Json => drop(response.headers_mut().insert(CONTENT_TYPE, JSON)),
+        MediaType::Other(name) if name.is_empty() => {}
+        MediaType::Other(name) => {
+            let value =
+                HeaderValue::from_str(&name).map_err(|_| unsendable("media type", &name))?;
+            response.headers_mut().insert(CONTENT_TYPE, value);
+        }
+    }
+    for (name, value) in answer.headers {
+        let name: HeaderName = name.parse().map_err(|_| unsendable("header name", &name))?;
+        let value = HeaderValue::from_str(&value).map_err(|_| unsendable("header", &name))?;
+        if !HOP_BY_HOP.contains(&name.as_str()) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    Ok(response)
+}
+
+fn unsendable(what: &str, value: &dyn std::fmt::Debug) -> ServeError {
+    tracing::error!(?value, "a worker answered with a {what} that HTTP cannot carry");
+    ServeError::internal()
+}
+
+/// Turns an error into what goes out.
+pub(crate) fn error(error: &ServeError) -> HttpResponse {
+    let body = json!({"detail": error.detail}).to_string();
+    let mut response = Response::new(AnswerBody::Whole(Some(body.into())));
+    *response.status_mut() =
+        StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    if let Some(seconds) = error.retry_after {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// Makes an answer of litmux itself.
+pub(crate) fn own(status: StatusCode, media_type: &'static str, body: String) -> HttpResponse {
+    let mut response = Response::new(AnswerBody::Whole(Some(body.into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}

@@ -1,0 +1,165 @@
+use std::fmt;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::ACCEPT;
+use http_body::Frame;
+use litmux_core::{ItemKind, Items, Part, ServeError, StreamReceiver};
+use serde_json::json;
+
+/// How the items of a stream are told apart on their way to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// One JSON value a line.
+    JsonLines,
+    /// Text, one item after the other.
+    Text,
+    /// Bytes, one item after the other.
+    Bytes,
+    /// Server-sent events, as the HTML standard defines `text/event-stream`.
+    Events,
+}
+
+impl Framing {
+    /// Chooses by what the client asked for and what the model gives.
+    pub(crate) fn choose(asked: &HeaderMap, kind: ItemKind) -> Self {
+        let wants_events = asked.get_all(ACCEPT).iter().any(|accept| {
+            accept.to_str().is_ok_and(|accept| accept.contains("text/event-stream"))
+        });
+        match kind {
+            _ if wants_events => Self::Events,
+            ItemKind::Json => Self::JsonLines,
+            ItemKind::Text => Self::Text,
+            ItemKind::Bytes => Self::Bytes,
+        }
+    }
+
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::JsonLines => "application/x-ndjson",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Bytes => "application/octet-stream",
+            Self::Events => "text/event-stream",
+        }
+    }
+
+    fn frame(self, items: &Items) -> Bytes {
+        let mut out = BytesMut::with_capacity(items.packed_len() * 2);
+        for item in items.iter() {
+            match self {
+                Self::Events => event(&mut out, item),
+                _ => {
+                    out.put_slice(item);
+                    if items.kind() == ItemKind::Json {
+                        out.put_u8(b'\n');
+                    }
+                }
+            }
+        }
+        out.freeze()
+    }
+
+    /// What a client sees of an error in the middle; text and bytes have no place for one.
+    fn error(self, error: &ServeError) -> Bytes {
+        let error = json!({"error": {"status": error.status, "detail": error.detail}});
+        match self {
+            Self::JsonLines => format!("{error}\n").into(),
+            Self::Events => format!("event: error\ndata: {error}\n\n").into(),
+            Self::Text | Self::Bytes => Bytes::new(),
+        }
+    }
+}
+
+/// Writes one event; a line break within the item begins another `data:` line.
+fn event(out: &mut BytesMut, item: &[u8]) {
+    for line in item.split(|byte| *byte == b'\n') {
+        out.put_slice(b"data: ");
+        out.put_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        out.put_u8(b'\n');
+    }
+    out.put_u8(b'\n');
+}
+
+/// The body of a streamed answer. It breaks off, visibly, when the stream does.
+#[derive(Debug)]
+pub(crate) struct StreamBody {
+    framing: Framing,
+    first: Option<Bytes>,
+    rest: StreamReceiver,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Ended,
+    Failed,
+}
+
+/// The stream broke; the connection is closed before the body is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the stream broke off")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl StreamBody {
+    pub(crate) fn new(framing: Framing, first: &Items, rest: StreamReceiver) -> Self {
+        let first = Some(framing.frame(first)).filter(|first| !first.is_empty());
+        Self { framing, first, rest, state: State::Open }
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        match self.state {
+            State::Ended => return Poll::Ready(None),
+            State::Failed => return Poll::Ready(Some(Err(Broken))),
+            State::Open => {}
+        }
+        match ready!(self.rest.poll_part(cx)) {
+            Part::Items(items) => Poll::Ready(Some(Ok(Frame::data(self.framing.frame(&items))))),
+            Part::End => {
+                self.state = State::Ended;
+                Poll::Ready(None)
+            }
+            Part::Failed(error) => {
+                self.state = State::Failed;
+                match self.framing.error(&error) {
+                    nothing if nothing.is_empty() => Poll::Ready(Some(Err(Broken))),
+                    last => Poll::Ready(Some(Ok(Frame::data(last)))),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_with_line_breaks_is_one_event() {
+        let mut out = BytesMut::new();
+        event(&mut out, b"one\r\ntwo");
+        assert_eq!(out, "data: one\ndata: two\n\n");
+    }
+
+    #[test]
+    fn framing_follows_what_the_client_asks_for() {
+        let mut asked = HeaderMap::new();
+        assert_eq!(Framing::choose(&asked, ItemKind::Json), Framing::JsonLines);
+        asked.insert(ACCEPT, "text/event-stream".parse().unwrap());
+        assert_eq!(Framing::choose(&asked, ItemKind::Json), Framing::Events);
+    }
+}

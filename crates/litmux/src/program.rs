@@ -1,0 +1,130 @@
+use std::future::Future;
+use std::path::Path;
+use std::thread;
+
+use litmux_config::{Origin, Source, parse_json, parse_toml, resolve};
+use tokio::runtime;
+use tokio::sync::oneshot;
+
+use crate::lifecycle::serve;
+use crate::server::RustModel;
+use crate::{ConfigError, Error, log};
+
+/// A checked configuration that can be run: what the `litmux` command works with.
+pub struct Program {
+    pub(crate) config: litmux_config::Program,
+    /// The Rust models, by the place of their endpoint.
+    pub(crate) models: Vec<Option<RustModel>>,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Program {
+    pub(crate) fn new(config: litmux_config::Program) -> Self {
+        let models = config.endpoints.iter().map(|_| None).collect();
+        Self { config, models }
+    }
+
+    /// Checks the text of a `litmux.toml`; names in it are relative to the directory of `path`.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::new(resolve(parse_toml(text)?, &Origin::File(path.to_owned()))?))
+    }
+
+    /// Checks what the Python SDK wrote.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn from_sdk(text: &str) -> Result<Self, ConfigError> {
+        Ok(Self::new(resolve(parse_json(text)?, &Origin::Sdk)?))
+    }
+
+    /// Replaces the address, where one is given.
+    #[must_use]
+    pub fn listen(mut self, host: Option<String>, port: Option<u16>) -> Self {
+        self.config.host = host.unwrap_or(self.config.host);
+        self.config.port = port.unwrap_or(self.config.port);
+        self
+    }
+
+    /// Describes the server and its endpoints as resolved, a line for each setting.
+    pub fn describe(&self) -> String {
+        let litmux_config::Program { host, port, grace, .. } = &self.config;
+        let head = format!("listens on  http://{host}:{port}\ngrace       {grace:?}\n");
+        self.config.endpoints.iter().map(describe_endpoint).fold(head, |text, next| text + &next)
+    }
+
+    /// Runs the server on a thread of its own until Ctrl-C, SIGTERM, or until `until` resolves.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run(self, until: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        match self.spawn(until)?.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    pub(crate) async fn run_until_dropped(self) -> Result<(), Error> {
+        let (_alive, dropped) = oneshot::channel::<()>();
+        let (done, result) = oneshot::channel();
+        let server = self.spawn(async { drop(dropped.await) })?;
+        thread::Builder::new().name("litmux-join".into()).spawn(move || {
+            let _ = done.send(server.join());
+        })?;
+        match result.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(std::io::Error::other("the server's thread is gone").into()),
+        }
+    }
+
+    /// The thread lives as long as the server: workers die with the thread that started them.
+    fn spawn(
+        self,
+        until: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
+        log::init();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let serve = move || {
+            let result = runtime.block_on(serve(self, until));
+            // Threads that a model holds up must not hold up the end.
+            runtime.shutdown_background();
+            result
+        };
+        Ok(thread::Builder::new().name("litmux".into()).spawn(serve)?)
+    }
+}
+
+fn describe_endpoint(endpoint: &litmux_config::Endpoint) -> String {
+    let model = match &endpoint.source {
+        Source::Rust => "a Rust model".to_owned(),
+        Source::Python(source) => match source["kind"].as_str() {
+            Some("reference") => source["name"].as_str().unwrap_or_default().to_owned(),
+            _ => "an instance made by the program".to_owned(),
+        },
+    };
+    let chosen = |value: Option<String>| value.unwrap_or_else(|| "as the model says".into());
+    let python = endpoint.python.as_ref().map(|python| python.display().to_string());
+    let rows = [
+        ("model", model),
+        ("python", python.unwrap_or_else(|| "default".into())),
+        ("accelerator", endpoint.accelerator.clone()),
+        ("devices", endpoint.devices.to_string()),
+        ("workers_per_device", endpoint.workers_per_device.to_string()),
+        ("max_batch_size", chosen(endpoint.max_batch_size.map(|size| size.to_string()))),
+        ("batch_timeout", chosen(endpoint.batch_timeout.map(|timeout| format!("{timeout:?}")))),
+        ("stream", chosen(endpoint.stream.map(|stream| stream.to_string()))),
+        ("timeout", format!("{:?}", endpoint.timeout)),
+        ("max_queue", endpoint.max_queue.to_string()),
+        ("max_body_bytes", endpoint.max_body_bytes.to_string()),
+    ];
+    let rows = rows.iter().map(|(name, value)| format!("  {name:<19}{value}\n"));
+    format!("\nPOST {}\n{}", endpoint.path, rows.collect::<String>())
+}

@@ -1,0 +1,197 @@
+use std::future::IntoFuture;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litmux_config::{Origin, resolve};
+use litmux_core::{Attach, Device, Launch, LitApi, LitStream, Result};
+use litmux_workers::{Settings, batches, streams};
+use serde_json::{Map, Value};
+
+use crate::{Error, Program};
+
+/// Makes the launch of a Rust model, once its settings are resolved.
+pub(crate) type RustModel =
+    Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send>;
+
+/// One endpoint: a path, the model behind it, and how it is run.
+///
+/// Options are checked when the server starts.
+#[must_use = "an endpoint is served by run_servers"]
+pub struct LitServer {
+    pub(crate) options: Map<String, Value>,
+    pub(crate) model: Option<RustModel>,
+}
+
+impl std::fmt::Debug for LitServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LitServer").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl LitServer {
+    /// Serves a Rust model at `path`; `load` is called once per worker, on its thread.
+    pub fn new<A: LitApi>(
+        path: &str,
+        load: impl Fn(Device) -> Result<A> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_model(path, |settings, attach| Arc::new(batches(settings, load, attach)))
+    }
+
+    /// Serves a Rust model whose answers are streams at `path`.
+    pub fn stream<S: LitStream>(
+        path: &str,
+        load: impl Fn(Device) -> Result<S> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_model(path, |settings, attach| Arc::new(streams(settings, load, attach)))
+    }
+
+    /// Serves a Python model at `path`. `api` names a `LitAPI` class or instance:
+    /// `ocr.py:OcrAPI`, relative to the working directory, or `package.module:OcrAPI`.
+    pub fn python(path: &str, api: &str) -> Self {
+        Self { options: Map::new(), model: None }.set("path", path).set("api", api)
+    }
+
+    fn with_model(
+        path: &str,
+        model: impl FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send + 'static,
+    ) -> Self {
+        Self { options: Map::new(), model: Some(Box::new(model)) }.set("path", path)
+    }
+
+    /// The most requests in one call of `predict`. Default: 1.
+    pub fn max_batch_size(self, items: usize) -> Self {
+        self.set("max_batch_size", items)
+    }
+
+    /// How long a batch may wait to fill, from the arrival of its first request. Default: 0,
+    /// which takes what is there.
+    pub fn batch_timeout(self, timeout: Duration) -> Self {
+        self.set("batch_timeout", timeout.as_secs_f64())
+    }
+
+    /// Copies of the model on each device. Default: 1.
+    pub fn workers_per_device(self, workers: usize) -> Self {
+        self.set("workers_per_device", workers)
+    }
+
+    /// What the workers compute on: `auto`, `cpu`, `cuda`, `gpu` or `mps`. Default: `auto`.
+    pub fn accelerator(self, accelerator: &str) -> Self {
+        self.set("accelerator", accelerator)
+    }
+
+    /// The indices of the devices to use. Default: all.
+    pub fn devices(self, indices: &[usize]) -> Self {
+        self.set("devices", indices)
+    }
+
+    /// The time budget of a request, from its arrival to its answer. Default: 30 s.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.set("timeout", timeout.as_secs_f64())
+    }
+
+    /// How many requests may wait; further ones are answered 503 at once. Default: 1024.
+    pub fn max_queue(self, requests: usize) -> Self {
+        self.set("max_queue", requests)
+    }
+
+    /// The largest request body in bytes; larger ones are answered 413. Default: 64 MiB.
+    pub fn max_body_bytes(self, bytes: usize) -> Self {
+        self.set("max_body_bytes", bytes)
+    }
+
+    /// The interpreter of a Python model's workers, usually one of a virtual environment: the
+    /// option `python`. Default: that of `VIRTUAL_ENV`, else `python3`.
+    pub fn interpreter(self, python: impl Into<PathBuf>) -> Self {
+        self.set("python", python.into().to_string_lossy().as_ref())
+    }
+
+    /// Sets an environment variable in a Python model's workers.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        let table = self.options.entry("env").or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(variables) = table {
+            variables.insert(name.into(), value.into());
+        }
+        self
+    }
+
+    /// Constructor arguments for the class of a Python model.
+    pub fn args(self, args: Map<String, Value>) -> Self {
+        self.set("args", args)
+    }
+
+    fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
+    }
+}
+
+/// Serves all these endpoints on one socket: `.await` it, or [`run`](RunServers::run) it.
+pub fn run_servers(servers: impl IntoIterator<Item = LitServer>) -> RunServers {
+    RunServers { options: Map::new(), servers: servers.into_iter().collect() }
+}
+
+/// A server about to run; see [`run_servers`].
+#[must_use = "nothing is served before it is awaited or run"]
+#[derive(Debug)]
+pub struct RunServers {
+    options: Map<String, Value>,
+    servers: Vec<LitServer>,
+}
+
+impl RunServers {
+    /// The address to listen on. Default: `127.0.0.1`, which only this machine reaches.
+    pub fn host(self, host: &str) -> Self {
+        self.set("host", host)
+    }
+
+    /// The port; 0 takes a free one. Default: 8000.
+    pub fn port(self, port: u16) -> Self {
+        self.set("port", port)
+    }
+
+    /// How long requests in flight may take once the server was asked to stop. Default: 30 s.
+    pub fn grace(self, grace: Duration) -> Self {
+        self.set("grace", grace.as_secs_f64())
+    }
+
+    /// Threads that speak HTTP. Default: half the cores, at least one.
+    pub fn http_threads(self, threads: usize) -> Self {
+        self.set("http_threads", threads)
+    }
+
+    /// Serves until Ctrl-C or SIGTERM, on a thread of its own, and waits for it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run(self) -> Result<(), Error> {
+        self.program()?.run(std::future::pending())
+    }
+
+    fn program(self) -> Result<Program, Error> {
+        let (options, models): (Vec<_>, Vec<_>) =
+            self.servers.into_iter().map(|server| (server.options, server.model)).unzip();
+        let mut raw = self.options;
+        raw.insert("endpoint".into(), options.into_iter().map(Value::Object).collect());
+        let mut program = Program::new(resolve(raw, &Origin::Builder)?);
+        program.models = models;
+        Ok(program)
+    }
+
+    fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
+    }
+}
+
+impl IntoFuture for RunServers {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    /// Serves until Ctrl-C or SIGTERM, or until the future is dropped. The server has a thread
+    /// and a runtime of its own: nothing that the caller's runtime does can delay it.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.program()?.run_until_dropped().await })
+    }
+}

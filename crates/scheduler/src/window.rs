@@ -1,0 +1,103 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Rules;
+
+/// A worker may hold about this much work, so that a job that waits in a worker waits briefly.
+const WORK_AHEAD: Duration = Duration::from_millis(1);
+
+/// More jobs in one go bought nothing when it was measured.
+const MAX_WINDOW: usize = 64;
+
+/// With several workers, batches that take longer than this are not handed out ahead of time:
+/// another worker may become idle first.
+const SHORT_BATCH: Duration = Duration::from_millis(10);
+
+/// How quickly the mean follows a change.
+const WEIGHT_OF_NEW: f64 = 0.2;
+
+/// Returns how many jobs a worker may hold, given the mean time that one takes it.
+///
+/// Fast models get a deep window, so that the trip to the worker is paid once for many jobs;
+/// slow ones get one job or batch at a time, so that none waits behind another while a different
+/// worker is idle.
+pub fn window(rules: &Rules, per_job: Option<Duration>, workers: usize) -> usize {
+    let Some(per_job) = per_job else { return rules.max_batch_size };
+    if rules.max_batch_size == 1 {
+        let jobs = WORK_AHEAD.as_nanos() / per_job.as_nanos().max(1);
+        return (jobs as usize).clamp(1, MAX_WINDOW);
+    }
+    let per_batch = per_job * rules.max_batch_size as u32;
+    if workers == 1 || per_batch < SHORT_BATCH {
+        2 * rules.max_batch_size
+    } else {
+        rules.max_batch_size
+    }
+}
+
+/// The mean time that a worker spends on a job, learned from when its answers come.
+#[derive(Debug, Default)]
+pub struct ServiceTime {
+    busy_since: Option<Instant>,
+    mean: Option<Duration>,
+}
+
+impl ServiceTime {
+    /// Returns the mean, once there is one.
+    pub fn mean(&self) -> Option<Duration> {
+        self.mean
+    }
+
+    /// Notes that the worker was given jobs.
+    pub fn started(&mut self, now: Instant) {
+        self.busy_since.get_or_insert(now);
+    }
+
+    /// Notes that `jobs` answers came, and whether that leaves the worker idle.
+    pub fn finished(&mut self, jobs: usize, idle: bool, now: Instant) {
+        if let (Some(since), true) = (self.busy_since, jobs > 0) {
+            let sample = (now - since).as_secs_f64() / jobs as f64;
+            let old = self.mean.map_or(sample, |mean| mean.as_secs_f64());
+            let mean = old + WEIGHT_OF_NEW * (sample - old);
+            self.mean = Some(Duration::from_secs_f64(mean));
+        }
+        self.busy_since = (!idle).then_some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SINGLES: Rules = Rules { max_batch_size: 1, batch_timeout: Duration::ZERO };
+    const BATCHES: Rules = Rules { max_batch_size: 32, batch_timeout: Duration::ZERO };
+
+    #[test]
+    fn fast_models_get_a_deep_window_and_slow_ones_a_single_job() {
+        let window_of = |micros| window(&SINGLES, Some(Duration::from_micros(micros)), 2);
+        assert_eq!(window(&SINGLES, None, 2), 1, "nothing is known yet");
+        assert_eq!([window_of(5), window_of(100), window_of(50_000)], [64, 10, 1]);
+    }
+
+    #[test]
+    fn a_batch_is_handed_out_ahead_where_no_other_worker_could_have_run_it_sooner() {
+        let slow = Some(Duration::from_millis(2));
+        assert_eq!(window(&BATCHES, slow, 1), 64);
+        assert_eq!(window(&BATCHES, slow, 2), 32);
+        assert_eq!(window(&BATCHES, Some(Duration::from_micros(100)), 2), 64);
+    }
+
+    #[test]
+    fn the_mean_counts_the_time_in_which_the_worker_had_work() {
+        let mut time = ServiceTime::default();
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        time.started(start);
+        time.finished(2, true, start + ms(10));
+        assert_eq!(time.mean(), Some(ms(5)));
+        time.started(start + ms(1000));
+        time.finished(1, true, start + ms(1005));
+        assert_eq!(time.mean(), Some(ms(5)), "the idle second between is not work");
+    }
+}

@@ -1,0 +1,282 @@
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// The length of a frame's header.
+pub const HEADER_BYTES: usize = 16;
+
+/// The longest payload that either side accepts; checked before anything is allocated.
+pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
+
+const META_LENGTH_BYTES: usize = 4;
+
+/// What a frame is. The direction is from the server's point of view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// In: the first frame of a connection.
+    Hello = 1,
+    /// Out: the connection is accepted.
+    Welcome = 2,
+    /// Out: the connection is refused, and why; it is closed next.
+    Refuse = 3,
+    /// Out: load the model and set it up.
+    Setup = 4,
+    /// In: the model is ready.
+    Ready = 5,
+    /// In: the model could not be loaded or set up.
+    Failed = 6,
+    /// Out: one item of work.
+    Request = 7,
+    /// In: the whole answer to one item.
+    Response = 8,
+    /// In: items of a streamed answer.
+    Chunk = 9,
+    /// In: the end of a streamed answer.
+    End = 10,
+    /// Out, on the control connection: nobody waits for this item any more.
+    Cancel = 11,
+    /// Out, on the control connection: finish what was given and exit.
+    Bye = 12,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        use Kind::{
+            Bye, Cancel, Chunk, End, Failed, Hello, Ready, Refuse, Request, Response, Setup,
+            Welcome,
+        };
+        const KINDS: [Kind; 12] = [
+            Hello, Welcome, Refuse, Setup, Ready, Failed, Request, Response, Chunk, End, Cancel,
+            Bye,
+        ];
+        KINDS.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// The bits of a frame's flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// No flag is set.
+    pub const NONE: Self = Self(0);
+    /// The payload begins with a little-endian `u32` length and that much JSON.
+    pub const META: Self = Self(1);
+    /// The batch goes on in the next frame.
+    pub const MORE: Self = Self(2);
+    const KNOWN: u8 = 3;
+
+    /// Returns the union of both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Tells whether all bits of `other` are set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The fixed part of a frame: `u32 length, u8 kind, u8 flags, u16 status, u64 id`, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame is.
+    pub kind: Kind,
+    /// How its payload is to be read.
+    pub flags: Flags,
+    /// The HTTP status of an answer, the kind of a chunk's items, 0 elsewhere.
+    pub status: u16,
+    /// The item of work that it is about, 0 where there is none.
+    pub id: u64,
+    /// The length of the payload in bytes.
+    pub length: u32,
+}
+
+impl Header {
+    /// Appends the header's bytes.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.length);
+        out.put_u8(self.kind as u8);
+        out.put_u8(self.flags.0);
+        out.put_u16_le(self.status);
+        out.put_u64_le(self.id);
+    }
+
+    fn decode(mut bytes: &[u8]) -> Result<Self, FrameError> {
+        let length = bytes.get_u32_le();
+        let kind = bytes.get_u8();
+        let flags = bytes.get_u8();
+        let header = Self {
+            kind: Kind::from_byte(kind).ok_or(FrameError::Kind(kind))?,
+            flags: Flags(flags),
+            status: bytes.get_u16_le(),
+            id: bytes.get_u64_le(),
+            length,
+        };
+        if length as usize > MAX_PAYLOAD_BYTES {
+            return Err(FrameError::Length(length));
+        }
+        if flags & !Flags::KNOWN != 0 {
+            return Err(FrameError::Flags(flags));
+        }
+        Ok(header)
+    }
+}
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What the frame is.
+    pub kind: Kind,
+    /// How its payload is to be read.
+    pub flags: Flags,
+    /// See [`Header::status`].
+    pub status: u16,
+    /// See [`Header::id`].
+    pub id: u64,
+    /// What it carries.
+    pub payload: Bytes,
+}
+
+impl Frame {
+    /// Returns a frame about no item of work, which carries this message as JSON.
+    pub fn message(kind: Kind, message: &impl serde::Serialize) -> Self {
+        let payload = serde_json::to_vec(message).expect("messages are plain data. This is a bug.");
+        Self { kind, flags: Flags::NONE, status: 0, id: 0, payload: payload.into() }
+    }
+
+    /// Appends the frame's bytes.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let length = self.payload.len() as u32;
+        let Self { kind, flags, status, id, .. } = *self;
+        Header { kind, flags, status, id, length }.encode(out);
+        out.put_slice(&self.payload);
+    }
+
+    /// Splits the payload into the JSON in front of it, if there is any, and the body.
+    ///
+    /// # Errors
+    /// [`FrameError::Meta`] when the length of the JSON runs past the payload.
+    pub fn into_meta_and_body(self) -> Result<(Option<Bytes>, Bytes), FrameError> {
+        let mut body = self.payload;
+        if !self.flags.has(Flags::META) {
+            return Ok((None, body));
+        }
+        if body.len() < META_LENGTH_BYTES {
+            return Err(FrameError::Meta);
+        }
+        let length = body.get_u32_le() as usize;
+        if body.len() < length {
+            return Err(FrameError::Meta);
+        }
+        let meta = body.split_to(length);
+        Ok((Some(meta), body))
+    }
+}
+
+/// Why bytes are not a frame. The connection that carried them is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The kind is not known.
+    #[error("unknown frame kind {0}")]
+    Kind(u8),
+    /// A flag is not known.
+    #[error("unknown frame flags {0:#010b}")]
+    Flags(u8),
+    /// The payload is longer than [`MAX_PAYLOAD_BYTES`].
+    #[error("a payload of {0} bytes is over the limit of {MAX_PAYLOAD_BYTES}")]
+    Length(u32),
+    /// The length of the JSON in front runs past the payload.
+    #[error("the metadata runs past its frame")]
+    Meta,
+    /// A message is not the JSON that its kind asks for.
+    #[error("a message is not valid JSON of its kind")]
+    Message,
+    /// A frame came where its kind has no place.
+    #[error("a frame of kind {0:?} has no place here")]
+    Unexpected(Kind),
+}
+
+/// Cuts frames out of a buffer that a socket is read into.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    header: Option<Header>,
+}
+
+impl Decoder {
+    /// Returns the next whole frame, without copying its payload, or `None` when more bytes are
+    /// needed; room for the rest of a long frame is then reserved.
+    ///
+    /// # Errors
+    /// The bytes are not a frame; the connection is of no more use.
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        let header = match self.header.take() {
+            Some(header) => header,
+            None if buffer.len() < HEADER_BYTES => return Ok(None),
+            None => Header::decode(&buffer.split_to(HEADER_BYTES))?,
+        };
+        let length = header.length as usize;
+        if buffer.len() < length {
+            buffer.reserve(length - buffer.len() + HEADER_BYTES);
+            self.header = Some(header);
+            return Ok(None);
+        }
+        let Header { kind, flags, status, id, .. } = header;
+        let payload = buffer.split_to(length).freeze();
+        Ok(Some(Frame { kind, flags, status, id, payload }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames() -> impl Strategy<Value = Vec<Frame>> {
+        let frame = (1u8..=12, 0u8..=3, any::<u16>(), any::<u64>(), any::<Vec<u8>>()).prop_map(
+            |(kind, flags, status, id, payload)| Frame {
+                kind: Kind::from_byte(kind).unwrap(),
+                flags: Flags(flags),
+                status,
+                id,
+                payload: payload.into(),
+            },
+        );
+        prop::collection::vec(frame, 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_however_it_is_cut(sent in frames(), cut in 1usize..40) {
+            let mut wire = BytesMut::new();
+            sent.iter().for_each(|frame| frame.encode(&mut wire));
+            let (mut decoder, mut buffer, mut received) = (Decoder::default(), BytesMut::new(), vec![]);
+            for piece in wire.chunks(cut) {
+                buffer.put_slice(piece);
+                while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
+                    received.push(frame);
+                }
+            }
+            prop_assert_eq!(received, sent);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in any::<Vec<u8>>()) {
+            let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::from(bytes.as_slice()));
+            while let Ok(Some(frame)) = decoder.decode(&mut buffer) {
+                let _ = frame.into_meta_and_body();
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_it_is_allocated() {
+        let mut buffer = BytesMut::new();
+        let length = MAX_PAYLOAD_BYTES as u32 + 1;
+        Header { kind: Kind::Response, flags: Flags::NONE, status: 200, id: 1, length }
+            .encode(&mut buffer);
+        assert_eq!(Decoder::default().decode(&mut buffer), Err(FrameError::Length(length)));
+    }
+}

@@ -1,0 +1,146 @@
+//! The JSON inside frames. Unknown fields are ignored, so that a newer side may add some.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol that this crate speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// Which of a worker's two connections this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Work and answers.
+    Data,
+    /// What must be seen while a model runs: cancellation and the end.
+    Control,
+}
+
+/// `Hello`: who dials in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the protocol that the worker speaks.
+    pub protocol: u32,
+    /// The secret that the launch was given; it tells which worker this is.
+    pub token: String,
+    /// Which connection this is.
+    pub role: Role,
+    /// The process id, for people who read logs.
+    pub pid: u32,
+    /// The version of the worker's Python.
+    pub python: String,
+}
+
+/// `Welcome`: the connection is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version that both sides speak from here on.
+    pub protocol: u32,
+}
+
+/// `Refuse`: the connection is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refuse {
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// `Setup`: load the model and call its `setup`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The device that `setup` is given.
+    pub device: String,
+    /// Set where the configuration overrides what the model's author chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch_size: Option<usize>,
+    /// Seconds; set where the configuration overrides what the model's author chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_timeout: Option<f64>,
+    /// Set where the configuration overrides what the model's author chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+}
+
+/// `Ready`: the model is ready.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The most items in a batch.
+    pub max_batch_size: usize,
+    /// Seconds that a batch may wait to fill.
+    pub batch_timeout: f64,
+    /// Whether answers are streams.
+    pub stream: bool,
+    /// Whether hooks ask for `context`.
+    pub context: bool,
+}
+
+/// `Failed`: the model could not be loaded or set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// One sentence.
+    pub reason: String,
+    /// The traceback, where the model's own code raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceback: Option<String>,
+}
+
+/// In front of a `Request`'s body, when it is not plain JSON or hooks ask for `context`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestMeta {
+    /// How the body is to be read.
+    pub content: RequestContent,
+    /// What hooks see of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<RequestContext>,
+}
+
+/// How the body of a `Request` is to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestContent {
+    /// One JSON value.
+    Json,
+    /// Bytes of this media type.
+    Raw(String),
+    /// The contents of these parts, one after the other.
+    Form(Vec<RequestPart>),
+}
+
+/// One field or file of a form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestPart {
+    /// The name of the field.
+    pub name: String,
+    /// Set for a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+    /// The media type that the client gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The number of bytes of the body that it takes.
+    pub length: usize,
+}
+
+/// What hooks see of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestContext {
+    /// The HTTP method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The query, as it was sent.
+    pub query: String,
+    /// The headers in their order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Milliseconds that are left of the time budget; a duration, because clocks differ.
+    pub remaining_ms: u64,
+}
+
+/// In front of a `Response`'s body, when it is not plain JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseMeta {
+    /// The `Content-Type`; none when empty.
+    pub media_type: String,
+    /// Further headers, in their order.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+}

@@ -1,0 +1,126 @@
+//! The frames that the Python worker's tests read too: both sides agree on every byte.
+
+#![allow(missing_docs)]
+
+use bytes::{BufMut, Bytes, BytesMut};
+use litmux_wire::{
+    Decoder, Failed, Flags, Frame, Hello, Kind, Ready, Refuse, RequestMeta, ResponseMeta, Setup,
+    Welcome,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+#[derive(Deserialize)]
+struct Golden {
+    name: String,
+    kind: String,
+    flags: Vec<String>,
+    status: u16,
+    id: u64,
+    message: Option<Value>,
+    meta: Option<Value>,
+    body_hex: Option<String>,
+    frame_hex: String,
+}
+
+fn golden() -> Vec<Golden> {
+    serde_json::from_str(include_str!("../../../protocol/golden.json")).unwrap()
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// Passes a value through the Rust type and back.
+fn through<T: Serialize + DeserializeOwned>(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(&serde_json::from_value::<T>(value.clone()).unwrap()).unwrap()
+}
+
+fn message_bytes(golden: &Golden, message: &Value) -> Vec<u8> {
+    match golden.kind.as_str() {
+        "hello" => through::<Hello>(message),
+        "welcome" => through::<Welcome>(message),
+        "refuse" => through::<Refuse>(message),
+        "setup" => through::<Setup>(message),
+        "ready" => through::<Ready>(message),
+        "failed" => through::<Failed>(message),
+        kind => panic!("{kind} carries no message"),
+    }
+}
+
+fn payload(golden: &Golden) -> Bytes {
+    if let Some(message) = &golden.message {
+        return message_bytes(golden, message).into();
+    }
+    let mut payload = BytesMut::new();
+    if let Some(meta) = &golden.meta {
+        let meta = if golden.kind == "request" {
+            through::<RequestMeta>(meta)
+        } else {
+            through::<ResponseMeta>(meta)
+        };
+        payload.put_u32_le(meta.len() as u32);
+        payload.put_slice(&meta);
+    }
+    payload.put_slice(&unhex(golden.body_hex.as_deref().unwrap_or_default()));
+    payload.freeze()
+}
+
+fn frame(golden: &Golden) -> Frame {
+    let flags = golden.flags.iter().fold(Flags::NONE, |flags, flag| {
+        flags.with(match flag.as_str() {
+            "meta" => Flags::META,
+            "more" => Flags::MORE,
+            other => panic!("unknown flag {other}"),
+        })
+    });
+    let kind = match golden.kind.as_str() {
+        "hello" => Kind::Hello,
+        "welcome" => Kind::Welcome,
+        "refuse" => Kind::Refuse,
+        "setup" => Kind::Setup,
+        "ready" => Kind::Ready,
+        "failed" => Kind::Failed,
+        "request" => Kind::Request,
+        "response" => Kind::Response,
+        "chunk" => Kind::Chunk,
+        "end" => Kind::End,
+        "cancel" => Kind::Cancel,
+        "bye" => Kind::Bye,
+        other => panic!("unknown kind {other}"),
+    };
+    Frame { kind, flags, status: golden.status, id: golden.id, payload: payload(golden) }
+}
+
+#[test]
+fn golden_frames_are_written_to_the_byte() {
+    for golden in golden() {
+        let mut bytes = BytesMut::new();
+        frame(&golden).encode(&mut bytes);
+        assert_eq!(bytes, unhex(&golden.frame_hex), "{}", golden.name);
+    }
+}
+
+#[test]
+fn golden_frames_are_read() {
+    for golden in golden() {
+        let mut bytes = BytesMut::from(unhex(&golden.frame_hex).as_slice());
+        let read = Decoder::default().decode(&mut bytes).unwrap().unwrap();
+        assert_eq!(read, frame(&golden), "{}", golden.name);
+    }
+}
+
+/// Python's tests rely on it: whatever a frame is cut, repeated or flipped into, reading ends.
+#[test]
+fn cut_golden_frames_ask_for_more() {
+    for golden in golden() {
+        let bytes = unhex(&golden.frame_hex);
+        for cut in 0..bytes.len() {
+            let mut buffer = BytesMut::from(&bytes[..cut]);
+            assert_eq!(Decoder::default().decode(&mut buffer), Ok(None), "{}", golden.name);
+        }
+    }
+}

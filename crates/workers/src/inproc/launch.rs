@@ -1,0 +1,211 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread;
+use std::time::Duration;
+
+use litmux_core::{
+    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, LitApi, LitStream, Outcome,
+    Progress, Reply, Response, Traits, Worker,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::model::{Batches, Deliver, Model, Streams};
+
+/// What one Rust endpoint is set to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The endpoint's path, for names of threads.
+    pub endpoint: String,
+    /// The device of each slot.
+    pub devices: Vec<Device>,
+    /// The most items in a batch.
+    pub max_batch_size: usize,
+    /// How long a batch may wait to fill.
+    pub batch_timeout: Duration,
+}
+
+type Load = dyn Fn(Device) -> litmux_core::Result<Box<dyn Model>> + Send + Sync;
+
+/// Starts copies of one Rust model, each on a thread of its own.
+pub struct InprocLaunch {
+    settings: Settings,
+    stream: bool,
+    load: Arc<Load>,
+    attach: Arc<dyn Attach>,
+}
+
+impl std::fmt::Debug for InprocLaunch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InprocLaunch").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Launches a [`LitApi`]; `load` is called on each thread.
+pub fn batches<A: LitApi>(
+    settings: Settings,
+    load: impl Fn(Device) -> litmux_core::Result<A> + Send + Sync + 'static,
+    attach: Arc<dyn Attach>,
+) -> InprocLaunch {
+    let max_batch_size = settings.max_batch_size;
+    let load: Arc<Load> =
+        Arc::new(move |device| Ok(Box::new(Batches { api: load(device)?, max_batch_size })));
+    InprocLaunch { settings, stream: false, load, attach }
+}
+
+/// Launches a [`LitStream`]; `load` is called on each thread.
+pub fn streams<S: LitStream>(
+    settings: Settings,
+    load: impl Fn(Device) -> litmux_core::Result<S> + Send + Sync + 'static,
+    attach: Arc<dyn Attach>,
+) -> InprocLaunch {
+    let load: Arc<Load> = Arc::new(move |device| Ok(Box::new(Streams(load(device)?))));
+    InprocLaunch { settings, stream: true, load, attach }
+}
+
+impl Launch for InprocLaunch {
+    fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
+        let (ready, loaded) = oneshot::channel();
+        let (jobs, inbox) = std_mpsc::channel();
+        let (alive, gone) = watch::channel(());
+        let traits = Traits {
+            max_batch_size: self.settings.max_batch_size,
+            batch_timeout: self.settings.batch_timeout,
+            stream: self.stream,
+            context: false,
+        };
+        let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
+        let device = self.settings.devices[slot].clone();
+        let name = format!("{}#{slot}", self.settings.endpoint);
+        let spawned = thread::Builder::new().name(name).spawn(move || thread.run(device, ready));
+        let attach = self.attach.clone();
+        Box::pin(async move {
+            let lost = |_| failed("the model's thread ended while it loaded");
+            spawned.map_err(|error| failed(format!("no thread can be started: {error}")))?;
+            let attached = loaded.await.map_err(lost)??;
+            let stop = jobs.clone();
+            let make = |progress| Box::new(Inproc::new(jobs, attached, progress)) as _;
+            attach.attach(traits, Box::new(make));
+            Ok(Box::new(InprocLaunched { stop, gone }) as _)
+        })
+    }
+}
+
+fn failed(reason: impl Into<String>) -> LaunchError {
+    LaunchError { reason: reason.into(), traceback: None }
+}
+
+/// What the thread is told.
+enum Order {
+    Run(Vec<Job>),
+    Stop,
+}
+
+/// Where the thread learns to whom it reports, once it has loaded its model.
+type Deliverer = oneshot::Sender<ToCallers>;
+
+struct ModelThread {
+    load: Arc<Load>,
+    inbox: std_mpsc::Receiver<Order>,
+    /// Dropped with the thread: the watch's end is the sign that it is gone.
+    _alive: watch::Sender<()>,
+}
+
+impl ModelThread {
+    fn run(self, device: Device, ready: oneshot::Sender<Result<Deliverer, LaunchError>>) {
+        let mut model = match load_guarded(&*self.load, device) {
+            Ok(model) => model,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let (deliverer, to_callers) = oneshot::channel();
+        if ready.send(Ok(deliverer)).is_err() {
+            return;
+        }
+        let Ok(to_callers) = to_callers.blocking_recv() else { return };
+        while let Ok(Order::Run(jobs)) = self.inbox.recv() {
+            model.run(jobs, &to_callers);
+        }
+    }
+}
+
+fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, LaunchError> {
+    match catch_unwind(AssertUnwindSafe(|| load(device))) {
+        Ok(Ok(model)) => Ok(model),
+        Ok(Err(error)) => Err(failed(format!("load failed: {error}"))),
+        Err(_) => Err(failed("load panicked")),
+    }
+}
+
+/// The scheduler's end of a model thread.
+struct Inproc(std_mpsc::Sender<Order>);
+
+impl Inproc {
+    fn new(
+        jobs: std_mpsc::Sender<Order>,
+        deliverer: Deliverer,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
+        let (answers, outbox) = mpsc::unbounded_channel();
+        let _ = deliverer.send(ToCallers { answers, progress: progress.clone() });
+        tokio::spawn(deliver(outbox, progress));
+        Self(jobs)
+    }
+}
+
+impl Worker for Inproc {
+    fn dispatch(&mut self, jobs: Vec<Job>) {
+        // A thread that is gone drops the jobs, which answers them.
+        let _ = self.0.send(Order::Run(jobs));
+    }
+}
+
+type Answered = Vec<(Reply, Outcome<Response>)>;
+
+struct ToCallers {
+    answers: mpsc::UnboundedSender<Answered>,
+    progress: Arc<dyn Progress>,
+}
+
+impl Deliver for ToCallers {
+    fn deliver(&self, answers: Answered) {
+        let _ = self.answers.send(answers);
+    }
+
+    fn finished(&self, jobs: usize) {
+        self.progress.finished(jobs);
+    }
+}
+
+async fn deliver(mut outbox: mpsc::UnboundedReceiver<Answered>, progress: Arc<dyn Progress>) {
+    let mut answered = Vec::new();
+    while outbox.recv_many(&mut answered, usize::MAX).await > 0 {
+        let jobs = answered.iter().map(Vec::len).sum();
+        for (reply, outcome) in answered.drain(..).flatten() {
+            reply.send(outcome);
+        }
+        progress.finished(jobs);
+    }
+    progress.gone();
+}
+
+struct InprocLaunched {
+    stop: std_mpsc::Sender<Order>,
+    gone: watch::Receiver<()>,
+}
+
+impl Launched for InprocLaunched {
+    fn gone(&mut self) -> BoxFuture<'_, String> {
+        Box::pin(async {
+            while self.gone.changed().await.is_ok() {}
+            "its thread ended".into()
+        })
+    }
+
+    fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let _ = self.stop.send(Order::Stop);
+            // A thread cannot be ended by force; the process ends without it.
+            let _ = timeout(grace, self.gone()).await;
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! Rust models, each on a thread of its own in this process.
+//!
+//! ```text
+//! Inproc (Worker) ──jobs──► thread: Model ──answers──► deliver task ──► callers
+//! ```
+//!
+//! Answers go through a task of the runtime: waking one task for all answers that are there is
+//! far cheaper than waking every caller from another thread.
+
+mod launch;
+mod model;
+
+pub use launch::{InprocLaunch, Settings, batches, streams};

@@ -1,0 +1,21 @@
+//! Python models, each in a process of its own with any interpreter.
+//!
+//! ```text
+//! PythonLaunch ──spawns──► python …/litmux/_worker
+//!      │                        │ dials in twice: data and control
+//!      ▼                        ▼
+//! Connection (Worker) ◄──frames──► its loop
+//! ```
+//!
+//! `protocol/PROTOCOL.md` is the contract between the two.
+
+mod connection;
+mod handshake;
+mod launch;
+mod outbox;
+mod output;
+mod process;
+mod sdk;
+
+pub use launch::{Overrides, PythonLaunch, PythonSpec};
+pub use sdk::{default_interpreter, sdk_directory};

@@ -1,0 +1,118 @@
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use litmux_core::{Content, FormPart, Job};
+use litmux_wire::{
+    Flags, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart,
+};
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+/// Longer pieces of a body are written from where they lie; shorter ones are copied together,
+/// because a piece costs more than its bytes.
+const COPY_BYTES: usize = 8 * 1024;
+
+/// Pieces in one system call.
+const PIECES: usize = 32;
+
+/// Frames that wait to be written to a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pieces: VecDeque<Bytes>,
+    /// What comes after `pieces`; frames are encoded here.
+    tail: BytesMut,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.tail.is_empty()
+    }
+
+    /// Appends a request frame.
+    pub(crate) fn push_request(&mut self, id: u64, more: bool, job: &Job) {
+        let request = &job.request;
+        let meta = request_meta(job);
+        let meta_length = meta.as_ref().map_or(0, |meta| 4 + meta.len());
+        let mut flags = if more { Flags::MORE } else { Flags::NONE };
+        if meta.is_some() {
+            flags = flags.with(Flags::META);
+        }
+        let length = (meta_length + request.body_len()) as u32;
+        Header { kind: Kind::Request, flags, status: 0, id, length }.encode(&mut self.tail);
+        if let Some(meta) = meta {
+            self.tail.put_u32_le(meta.len() as u32);
+            self.tail.put_slice(&meta);
+        }
+        request.body.iter().for_each(|piece| self.push_piece(piece));
+    }
+
+    fn push_piece(&mut self, piece: &Bytes) {
+        if piece.len() <= COPY_BYTES {
+            return self.tail.put_slice(piece);
+        }
+        self.pieces.push_back(self.tail.split().freeze());
+        self.pieces.push_back(piece.clone());
+    }
+
+    /// Writes as much as the socket takes now.
+    pub(crate) fn write_to(&mut self, stream: &UnixStream) -> io::Result<()> {
+        while !self.is_empty() {
+            let written = match self.write_once(stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                written => written?,
+            };
+            self.advance(written);
+        }
+        Ok(())
+    }
+
+    fn write_once(&self, stream: &UnixStream) -> io::Result<usize> {
+        if self.pieces.is_empty() {
+            return stream.try_write(&self.tail);
+        }
+        let pieces = self.pieces.iter().take(PIECES).map(|piece| IoSlice::new(piece));
+        stream.try_write_vectored(&pieces.collect::<Vec<_>>())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(piece) = self.pieces.front_mut() {
+            let taken = written.min(piece.len());
+            piece.advance(taken);
+            written -= taken;
+            if !piece.is_empty() {
+                return;
+            }
+            self.pieces.pop_front();
+        }
+        self.tail.advance(written);
+    }
+}
+
+/// Returns the JSON in front of a request, where it needs any.
+fn request_meta(job: &Job) -> Option<Vec<u8>> {
+    let request = &job.request;
+    if request.content == Content::Json && request.meta.is_none() {
+        return None;
+    }
+    let content = match &request.content {
+        Content::Json => RequestContent::Json,
+        Content::Raw(media_type) => RequestContent::Raw(media_type.clone()),
+        Content::Form(parts) => RequestContent::Form(parts.iter().map(request_part).collect()),
+    };
+    let remaining = job.deadline.saturating_duration_since(Instant::now());
+    let context = request.meta.clone().map(|meta| RequestContext {
+        method: meta.method,
+        path: meta.path,
+        query: meta.query,
+        headers: meta.headers,
+        remaining_ms: remaining.as_millis() as u64,
+    });
+    let meta = RequestMeta { content, context };
+    Some(serde_json::to_vec(&meta).expect("metadata is plain data. This is a bug."))
+}
+
+fn request_part(part: &FormPart) -> RequestPart {
+    let FormPart { name, filename, content_type, length } = part.clone();
+    RequestPart { name, filename, content_type, length }
+}

@@ -1,0 +1,132 @@
+//! A worker's process: how it is started so that it cannot outlive this one, and how it ends.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use litmux_core::LaunchError;
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+
+use super::launch::PythonSpec;
+use super::output::Output;
+
+/// A running worker process. Dropped, it is killed with everything that it started.
+pub(crate) struct Process {
+    child: Child,
+    group: Option<Pid>,
+    output: Option<Output>,
+}
+
+impl Process {
+    /// Starts the worker and hands it `order` on its standard input, which nobody else can read.
+    pub(crate) async fn start(
+        spec: &PythonSpec,
+        mark: &str,
+        order: &[u8],
+    ) -> Result<Self, LaunchError> {
+        let mut child = command(spec).spawn().map_err(|error| cannot_start(spec, &error))?;
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        let output = copy_output(&mut child, mark);
+        if let Some(mut stdin) = child.stdin.take() {
+            // A process that ended before it read its order says so by its exit status.
+            let _ = stdin.write_all(order).await;
+        }
+        Ok(Self { child, group, output })
+    }
+
+    /// Resolves when the process is gone and what it printed is out, with the reason in words.
+    pub(crate) async fn gone(&mut self) -> String {
+        let status = self.child.wait().await;
+        if let Some(output) = self.output.take() {
+            output.finished().await;
+        }
+        match status {
+            Ok(status) => describe(status),
+            Err(error) => format!("its process cannot be waited for: {error}"),
+        }
+    }
+
+    /// Ends the process and everything that it started.
+    pub(crate) fn kill(&mut self) {
+        if let Some(group) = self.group {
+            // It may be gone already; then there is nobody to kill.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn command(spec: &PythonSpec) -> Command {
+    let mut command = std::process::Command::new(&spec.interpreter);
+    command
+        .arg(spec.sdk.join("_worker"))
+        .env("PYTHONUNBUFFERED", "1")
+        .envs(&spec.env)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A group of its own: Ctrl-C in a terminal is for the server, which then drains.
+        .process_group(0);
+    if let Some(directory) = &spec.cwd {
+        command.current_dir(directory);
+    }
+    die_with_parent(&mut command);
+    command.into()
+}
+
+/// The kernel kills the worker when the thread that started it is gone, however this process
+/// ends. That thread is the runtime's, which lives as long as the server.
+#[expect(unsafe_code, reason = "the only way to run prctl between fork and exec")]
+fn die_with_parent(command: &mut std::process::Command) {
+    let parent = rustix::process::getpid();
+    let guard = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died before the line above; nobody would then kill this process.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(std::io::Error::other("the server is gone"));
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: prctl and getppid
+    // are system calls, and the error allocates only when the process is about to end.
+    unsafe { command.pre_exec(guard) };
+}
+
+fn copy_output(child: &mut Child, mark: &str) -> Option<Output> {
+    let stdout = child.stdout.take()?.into_owned_fd().ok()?;
+    let stderr = child.stderr.take()?.into_owned_fd().ok()?;
+    Some(Output::copy(mark, std::fs::File::from(stdout), std::fs::File::from(stderr)))
+}
+
+fn cannot_start(spec: &PythonSpec, error: &std::io::Error) -> LaunchError {
+    let interpreter = spec.interpreter.display();
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound if spec.cwd.as_deref().is_some_and(|cwd| !cwd.is_dir()) => {
+            format!("its directory `{}` does not exist", shown(spec.cwd.as_deref()))
+        }
+        std::io::ErrorKind::NotFound => {
+            "there is no such interpreter; create the environment or correct `python`".into()
+        }
+        _ => error.to_string(),
+    };
+    LaunchError { reason: format!("cannot start `{interpreter}`: {hint}"), traceback: None }
+}
+
+fn shown(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("its process exited with status {code}"),
+        (None, Some(signal)) => format!("its process was killed by signal {signal}"),
+        (None, None) => "its process ended".into(),
+    }
+}

@@ -1,0 +1,72 @@
+"""Output for people: colours on a terminal only, and long stages that show they are alive."""
+
+import shutil
+import subprocess
+import sys
+import time
+
+LIVE = sys.stdout.isatty()
+HEARTBEAT = 30
+
+
+class DemoError(Exception):
+    """Something a person has to know about, in their words; never shown as a traceback."""
+
+
+def _paint(code):
+    return (lambda text: f"\033[{code}m{text}\033[0m") if LIVE else str
+
+
+bold, dim, green, red = _paint(1), _paint(2), _paint(32), _paint(31)
+
+
+class Stage:
+    """One numbered line that ends with how long the stage took.
+
+    with Stage(1, 4, "installing") as stage:
+        stage.run(["pip", ...], log)
+    """
+
+    def __init__(self, number, count, title):
+        self.title = f"[{number}/{count}] {title} ..."
+
+    def __enter__(self):
+        self.started = self.spoke = time.monotonic()
+        print(self.title, end=" ", flush=True)
+        return self
+
+    def __exit__(self, error, *_):
+        end = red("failed") if error else green(f"{self.seconds():.0f} s")
+        print(f"\r\033[K{self.title} {end}" if LIVE else end, flush=True)
+
+    def seconds(self):
+        return time.monotonic() - self.started
+
+    def run(self, command, log, **options):
+        """Run a command with its output in the file `log`; raise DemoError with its end."""
+        with open(log, "w", encoding="utf-8") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, **options)
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                self.show_life(log)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode:
+            shown = " ".join(map(str, command))
+            raise DemoError(f"`{shown}` failed (all of its output: {log}):\n{tail(log, 15)}")
+
+    def show_life(self, log):
+        if LIVE:
+            now = f"{self.title} {self.seconds():.0f} s  {tail(log, 1).strip()}"
+            # A line that wraps could not be rewritten.
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\033[K{dim(now[:width])}", end="", flush=True)
+        elif time.monotonic() - self.spoke > HEARTBEAT:
+            self.spoke = time.monotonic()
+            print(f"{self.seconds():.0f} s ...", end=" ", flush=True)
+
+
+def tail(path, count):
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])

@@ -1,0 +1,126 @@
+"""What the answers say, and how a person gets to see it."""
+
+import re
+import textwrap
+from dataclasses import dataclass
+from itertools import combinations
+
+from console import bold, dim, green, red
+
+AMOUNT = re.compile(r"\d[\d,]*\.\d\d")
+NUMBER = re.compile(r"INV-\d+")
+
+
+@dataclass(frozen=True)
+class Found:
+    number: str
+    total: str
+
+
+def invoice_facts(lines):
+    numbers = [match[0] for line in lines if (match := NUMBER.search(line["text"]))]
+    return Found(number=numbers[0] if numbers else "?", total=total(lines))
+
+
+def total(lines):
+    """The amount on the row that starts with TOTAL, also where the row lies askew."""
+    amounts = [line for line in lines if AMOUNT.fullmatch(line["text"])]
+    for label in lines:
+        if amounts and label["text"].upper().startswith("TOTAL"):
+            return min(amounts, key=lambda amount: off_row(label["box"], amount["box"]))["text"]
+    return "?"
+
+
+def off_row(label, box):
+    """How far `box` lies above or below the line on which `label` is written."""
+    (left, top), (right, slanted_top) = label[0], label[1]
+    slope = (slanted_top - top) / max(right - left, 1)
+    return abs(box[0][1] - top - slope * (box[0][0] - left))
+
+
+def similarity(a, b):
+    dot = sum(x * y for x, y in zip(a, b))
+    return dot / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
+
+
+def nearest_pairs(texts, vectors):
+    pairs = combinations(zip(texts, vectors), 2)
+    scored = ((similarity(va, vb), a, b) for (a, va), (b, vb) in pairs)
+    return sorted(scored, reverse=True)
+
+
+def show_heading(path, what):
+    print(f"\n{bold(path)}  {dim(what)}\n")
+
+
+def show_picture(name, sent_as, answer):
+    model = answer.body["milliseconds"]
+    took = f"{answer.milliseconds:.0f} ms, {model:.0f} of them in the model"
+    print(f"  {bold(name)}, sent as {sent_as}  {dim(took)}")
+    for left, right in in_two_columns(answer.body["lines"]):
+        print(f"    {line_cell(left):<44}{line_cell(right)}".rstrip())
+    found = invoice_facts(answer.body["lines"])
+    print(f"    {green('=')} invoice {bold(found.number)}, total {bold(found.total)}\n")
+
+
+def in_two_columns(lines):
+    half = (len(lines) + 1) // 2
+    return zip(lines[:half], lines[half:] + [None] * (2 * half - len(lines)))
+
+
+def line_cell(line):
+    return f"{line['score']:.2f}  {line['text']}" if line else ""
+
+
+def show_vectors(texts, answers):
+    times = sorted(answer.milliseconds for answer in answers)
+    sizes = sorted({answer.body["batch_size"] for answer in answers})
+    print(f"  {len(texts)} sentences, one request each, all at once")
+    print(f"    latency      {times[0]:.0f} to {times[-1]:.0f} ms")
+    print(f"    batch sizes  {', '.join(map(str, sizes))}")
+    print("    closest in meaning")
+    for score, a, b in nearest_pairs(texts, [a.body["embedding"] for a in answers])[:5]:
+        print(f"      {score:.2f}  {a:<44} {b}")
+
+
+def show_agreement(cosines):
+    print(f"    lowest cosine to the reference vectors of {len(cosines)} texts  {min(cosines):.6f}")
+
+
+def show_story(chunks):
+    """Print the words as they arrive; give back all of them with their times."""
+    chunks, column = iter(chunks), 0
+    told = []
+    for milliseconds, chunk in chunks:
+        told.append((milliseconds, chunk))
+        word = chunk["word"]
+        column += len(word) + 1
+        if column > 76 or len(told) == 1:
+            print("\n    " if len(told) > 1 else "    ", end="")
+            column = len(word) + 1
+        print(word, end=" ", flush=True)
+    print()
+    if told:
+        first, last = told[0][0], told[-1][0]
+        print(dim(f"    first of {len(told)} words after {first:.0f} ms, last {last:.0f} ms"))
+    return told
+
+
+def show_problems(problems):
+    print(red(f"\n{len(problems)} thing(s) went wrong:"))
+    for problem in problems:
+        print(textwrap.indent(problem, "  ").replace("  ", "- ", 1))
+
+
+def show_invitation(port):
+    url = f"http://127.0.0.1:{port}"
+    json_type = "-H 'Content-Type: application/json'"
+    print(f"""
+{bold("Try it yourself")} {dim("(from the repository's root)")}
+
+  curl {url}/ocr -F image=@.demo/photo.jpg
+  curl {url}/ocr -H 'Content-Type: image/png' --data-binary @.demo/invoice.png
+  curl {url}/embed {json_type} -d '{{"text": "hello"}}'
+  curl -N {url}/story {json_type} -d '{{"about": "a tired robot"}}'
+
+Serving until Ctrl-C.""")

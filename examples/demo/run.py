@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""The litmux demo: one server with an OCR, an embedding and a streaming endpoint.
+
+Prepares everything it needs under `.demo/`, starts the server, calls each endpoint, shows the
+answers, and serves until Ctrl-C. With --once it checks the answers and exits instead.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from http.client import HTTPException
+
+import report
+from calls import Client
+from console import DemoError, red
+from prepare import BINARY, HERE, INVOICE, MODEL, PHOTO, PYTHON, ROOT, prepare
+
+READY_WITHIN = 120
+STOPPED_WITHIN = 30
+SENTENCES = [
+    "The invoice is due on Friday.",
+    "Payment is expected by the end of the week.",
+    "A cat sleeps on the windowsill.",
+    "A kitten is napping by the window.",
+    "The train to the coast was delayed.",
+    "Our rail journey to the sea started late.",
+    "How do I reset my password?",
+    "I cannot log in to my account any more.",
+    "The soup needs a little more salt.",
+    "Add some seasoning to the broth.",
+    "Rain is expected all weekend.",
+    "Saturday and Sunday will be wet.",
+]
+
+
+def main():
+    options = parse_options()
+    require_free(options.port)
+    prepare()
+    server = start_server(options.port)
+    try:
+        problems = demonstrate(server, Client(options.port))
+        if problems:
+            report.show_problems(problems)
+        if not options.once:
+            report.show_invitation(options.port)
+            serve(server)
+    except KeyboardInterrupt:
+        if options.once:
+            raise
+        problems = []
+    finally:
+        code = stop_server(server)
+    if code:
+        problems.append(f"the server ended with exit code {code} when told to stop")
+        report.show_problems(problems[-1:])
+    if options.once and not problems:
+        print("\nEvery answer is as it should be.")
+    return 1 if problems else 0
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--once", action="store_true", help="check the answers, then exit")
+    parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+    return parser.parse_args()
+
+
+def require_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            hint = f"choose another with --port {port + 1}"
+            raise DemoError(f"port {port} is not free ({error.strerror}): {hint}") from error
+
+
+def start_server(port):
+    print(f"\nstarting {BINARY.name} on http://127.0.0.1:{port}", flush=True)
+    settings = {
+        "LITMUX_DEMO_MODEL": str(MODEL),
+        "LITMUX_DEMO_OCR_PYTHON": str(PYTHON),
+        "LITMUX_DEMO_PORT": str(port),
+    }
+    # In a session of its own, so that Ctrl-C reaches it once: from here.
+    return subprocess.Popen(
+        [BINARY], cwd=ROOT, env={**os.environ, **settings}, start_new_session=True
+    )
+
+
+def wait_ready(server, client):
+    deadline = time.monotonic() + READY_WITHIN
+    while not client.healthy():
+        if server.poll() is not None:
+            raise DemoError(f"the server ended with exit code {server.returncode}, see above")
+        if time.monotonic() > deadline:
+            raise DemoError(f"the server was not ready within {READY_WITHIN} s, see above")
+        time.sleep(0.1)
+
+
+def serve(server):
+    code = server.wait()
+    raise DemoError(f"the server ended by itself with exit code {code}, see above")
+
+
+def stop_server(server):
+    if server.poll() is None:
+        server.send_signal(signal.SIGTERM)
+    try:
+        return server.wait(STOPPED_WITHIN)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        server.kill()
+        return server.wait()
+
+
+def demonstrate(server, client):
+    """Call every endpoint and show the answers; give back what was wrong with them."""
+    wait_ready(server, client)
+    problems = []
+    for endpoint in (read_pictures, compare_sentences, tell_story):
+        try:
+            problems += endpoint(client)
+        except (DemoError, HTTPException, OSError) as error:
+            problems.append(f"{endpoint.__name__}: {error}")
+    return problems
+
+
+def read_pictures(client):
+    report.show_heading("/ocr", "Python, RapidOCR, in a virtual environment of its own")
+    clean = client.read_raw(INVOICE, "image/png")
+    report.show_picture(INVOICE.name, "image/png", clean)
+    photo = client.read_upload(PHOTO, "image/jpeg")
+    report.show_picture(PHOTO.name, "multipart/form-data", photo)
+    return [
+        *check_invoice(INVOICE.name, clean, report.Found("INV-2041", "1,367.31")),
+        *check_invoice(PHOTO.name, photo, report.Found("INV-2042", "321.78")),
+    ]
+
+
+def check_invoice(name, answer, expected):
+    found = report.invoice_facts(answer.body["lines"])
+    return [] if found == expected else [f"{name}: read {found}, but it says {expected}"]
+
+
+def compare_sentences(client):
+    report.show_heading("/embed", "Rust, all-MiniLM-L6-v2 on candle, batches of up to 32")
+    report.show_vectors(SENTENCES, client.embed(SENTENCES))
+    items = json.loads((HERE / "reference.json").read_text(encoding="utf-8"))["items"]
+    answers = client.embed([item["text"] for item in items])
+    cosines = [
+        report.similarity(answer.body["embedding"], item["embedding"])
+        for answer, item in zip(answers, items)
+    ]
+    report.show_agreement(cosines)
+    return [
+        f"/embed: cosine {cosine:.6f} to the reference for {item['text'][:40]!r}"
+        for cosine, item in zip(cosines, items)
+        if cosine < 0.9999
+    ]
+
+
+def tell_story(client):
+    report.show_heading("/story", "Rust, streaming")
+    return check_story(report.show_story(client.story("a red fox")))
+
+
+def check_story(told):
+    if not told or told[-1][1]["number"] != told[-1][1]["of"] or len(told) != told[-1][1]["of"]:
+        return [f"/story: {len(told)} words arrived, which is not the whole story"]
+    if told[0][0] > told[-1][0] / 2:
+        return ["/story: the first word arrived only with the last ones"]
+    return []
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    try:
+        sys.exit(main())
+    except DemoError as error:
+        sys.exit(red(f"\n{error}"))
+    except KeyboardInterrupt:
+        sys.exit(130)

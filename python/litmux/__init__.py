@@ -1,0 +1,39 @@
+"""litmux: one server, many different models.
+
+    import litmux as ls
+
+    class EmbeddingAPI(ls.LitAPI):
+        def setup(self, device):
+            self.model = load_model(device)
+
+        def predict(self, text):
+            return self.model.encode(text)
+
+    if __name__ == "__main__":
+        ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
+"""
+
+from litmux._api import LitAPI
+from litmux._http import Context, Form, HTTPException, Response, UploadFile
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Context",
+    "Form",
+    "HTTPException",
+    "LitAPI",
+    "LitServer",
+    "Response",
+    "UploadFile",
+    "run_servers",
+]
+
+
+def __getattr__(name):
+    # Workers import this package too, and never serve: they need not load what does.
+    if name in ("LitServer", "run_servers"):
+        from litmux import _server
+
+        return getattr(_server, name)
+    raise AttributeError(f"module 'litmux' has no attribute {name!r}")

@@ -1,0 +1,51 @@
+"""``python -m litmux._describe server.py [args]``: prints what a script serves, as JSON.
+
+The script runs up to the call that serves. The binary asks this when it is started with a Python
+file: ``litmux serve server.py``.
+"""
+
+import json
+import os
+import sys
+
+from litmux import _capture, _server
+
+
+def main(argv):
+    """Prints the program on what was standard output; the script's own prints go to stderr."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    script = os.path.abspath(argv[0])
+    sys.argv = [script, *argv[1:]]
+    sys.path[0] = os.path.dirname(script)
+    servers, options = _run(script)
+    json.dump(_server.program_of(servers, options), out)
+    out.close()
+
+
+def _run(script):
+    import types
+
+    module = types.ModuleType("__main__")
+    module.__file__ = script
+    sys.modules["__main__"] = module
+    with open(script, "rb") as file:
+        code = compile(file.read(), script, "exec")
+    with _capture.capturing():
+        try:
+            exec(code, module.__dict__)  # noqa: S102  (the user's own script)
+        except _capture.Captured as captured:
+            return captured.servers, captured.options
+    found = [value for value in vars(module).values() if isinstance(value, _server.LitServer)]
+    if not found:
+        raise SystemExit(
+            f"{script} ended without serving: call `LitServer(…).run()` or `run_servers(…)` in it"
+        )
+    return found, {}
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as mistake:
+        raise SystemExit(str(mistake)) from None

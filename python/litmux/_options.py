@@ -1,0 +1,117 @@
+"""Checks options against the one table of them, which Rust owns (``crates/config``).
+
+``_options.json`` is generated from it; ``crates/config/tests/cases.json`` holds both sides to the
+same messages.
+"""
+
+import difflib
+import json
+import os
+
+
+def _read_table():
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_options.json")
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+TABLE = _read_table()
+
+
+def names(scope):
+    """Returns the names of the options of a scope, ``server`` or ``endpoint``."""
+    return [option["name"] for option in TABLE if option["scope"] == scope]
+
+
+def mistakes(scope, options):
+    """Returns a sentence for each option that is unknown or has a value that it cannot have."""
+    known = {option["name"]: option for option in TABLE if option["scope"] == scope}
+    found = []
+    for name, value in options.items():
+        if name not in known:
+            found.append(_unknown(name, known))
+        elif not _fits(known[name], value):
+            found.append(f"`{name}` must be {known[name]['expects']}, not {_shown(value)}")
+    return found
+
+
+def check(scope, options, whose):
+    """Raises one ValueError that names all mistakes in some options.
+
+    Args:
+        scope: ``server`` or ``endpoint``.
+        options: Name to value.
+        whose: Whose options they are, for the message.
+    """
+    raise_all([f"{whose}: {mistake}" for mistake in mistakes(scope, options)])
+
+
+def raise_all(sentences):
+    """Raises one ValueError for all of these sentences, if there are any."""
+    if len(sentences) == 1:
+        raise ValueError(sentences[0])
+    if sentences:
+        lines = "\n".join(f"  - {sentence}" for sentence in sentences)
+        raise ValueError(f"{len(sentences)} mistakes:\n{lines}")
+
+
+def _unknown(name, known):
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    hint = f"did you mean `{close[0]}`?" if close else f"known are: {', '.join(sorted(known))}"
+    return f"there is no option `{name}`; {hint}"
+
+
+def _fits(option, value):
+    return _CHECKS[option["type"]](option, value)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _fits_integer(option, value):
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and option.get("min", value) <= value <= option.get("max", value)
+
+
+def _fits_seconds(option, value):
+    if not _is_number(value) or value != value or value > 1e9:
+        return False
+    return value > 0 if option.get("above_zero") else value >= 0
+
+
+def _fits_path(_, value):
+    return isinstance(value, str) and value.startswith("/") and not set(value) & set(" ?#{}*\n")
+
+
+def _fits_strings(_, value):
+    is_map = isinstance(value, dict)
+    return is_map and all(isinstance(item, str) for pair in value.items() for item in pair)
+
+
+def _fits_devices(_, value):
+    if value == "auto":
+        return True
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
+    return _fits_integer({"min": 1}, value)
+
+
+_CHECKS = {
+    "integer": _fits_integer,
+    "seconds": _fits_seconds,
+    "path": _fits_path,
+    "strings": _fits_strings,
+    "devices": _fits_devices,
+    "boolean": lambda _, value: isinstance(value, bool),
+    "table": lambda _, value: isinstance(value, dict),
+    "string": lambda _, value: isinstance(value, str) and value != "",
+    "choice": lambda option, value: value in option["choices"],
+}
+
+
+def _shown(value):
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError):
+        return repr(value)

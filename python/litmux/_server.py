@@ -1,0 +1,192 @@
+"""Servers, and running several of them as one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from litmux import _capture, _handover, _options
+from litmux._api import LitAPI
+from litmux._binary import find_binary
+
+# Options that a LitAPI has already, and that are none of LitServer's.
+_OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
+
+
+class LitServer:
+    """One endpoint, or several with the same settings.
+
+    Args:
+        api: A :class:`LitAPI`, a list of them, or the name of one: ``"ocr.py:OcrAPI"`` or
+            ``"package.module:OcrAPI"``, which is then imported by its workers alone.
+        path: Where it is served. Default: the ``api_path`` of the API.
+        **options: How it is run; ``docs/options.md`` has the table, among them
+            ``workers_per_device=1``, ``accelerator="auto"``, ``devices="auto"``, ``timeout=30``
+            (seconds), ``python`` (an interpreter of its own), ``env`` (variables to set).
+
+    Raises:
+        ValueError: names every mistake and says what to do.
+    """
+
+    def __init__(self, api, path=None, **options):
+        self.apis = list(api) if isinstance(api, (list, tuple)) else [api]
+        self.path = path
+        self.options = options
+        _options.raise_all(self._mistakes())
+
+    def _mistakes(self):
+        whose = f"endpoint `{self.path or self._api_path(self.apis[0]) if self.apis else '?'}`"
+        given = {name: value for name, value in self.options.items() if name not in ("api",)}
+        if self.path is not None:
+            given["path"] = self.path
+        found = [f"{whose}: {text}" for text in _options.mistakes("endpoint", given)]
+        if not self.apis:
+            found.append("LitServer got an empty list; give it at least one LitAPI")
+        if len(self.apis) > 1 and self.path is not None:
+            found.append(
+                f"{whose}: `path` is for one API and there are {len(self.apis)}; "
+                f"give each LitAPI its own `api_path`"
+            )
+        for api in self.apis:
+            if not isinstance(api, (LitAPI, str)):
+                found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
+            elif isinstance(api, str) and ":" not in api:
+                found.append(f'{whose}: `api` must be named like "ocr.py:OcrAPI", not "{api}"')
+        return found
+
+    def run(self, host=None, port=None, **options):
+        """Serves this server alone; see :func:`run_servers`."""
+        run_servers(self, host=host, port=port, **options)
+
+    def _api_path(self, api):
+        return getattr(api, "api_path", "/predict")
+
+    def _paths(self):
+        return [self.path or self._api_path(api) for api in self.apis]
+
+    def _endpoints(self, server):
+        """Returns what the binary is told of each endpoint."""
+        for index, (api, path) in enumerate(zip(self.apis, self._paths())):
+            endpoint = {"python": sys.executable, **self.options, "path": path}
+            if isinstance(api, str):
+                endpoint["api"] = api
+            else:
+                of_the_api = {name: getattr(api, name) for name in _OF_THE_API}
+                source = _source(api, server, index, path)
+                endpoint = {**of_the_api, **endpoint, "source": source}
+            yield endpoint
+
+
+def _source(api, server, index, path):
+    try:
+        return _handover.source_of(api, server, index)
+    except ValueError as error:
+        raise ValueError(f"endpoint `{path}`: {error}") from None
+
+
+def _instead_of(api):
+    if isinstance(api, type):
+        return f", not a class; write `{api.__name__}()`"
+    return f", not {type(api).__name__}"
+
+
+def run_servers(*servers, host=None, port=None, **options):
+    """Serves all endpoints of all servers on one socket, until Ctrl-C or SIGTERM.
+
+    Args:
+        *servers: :class:`LitServer` instances; each keeps its own settings.
+        host: The address to listen on. Default: ``127.0.0.1``, which only this machine reaches.
+        port: The port; 0 takes a free one. Default: 8000.
+        **options: ``grace``, ``http_threads``, … (``docs/options.md``).
+
+    Raises:
+        ValueError: names every mistake and says what to do, before any process starts.
+        SystemExit: with the status of the server, when it failed.
+    """
+    given = {"host": host, "port": port, **options}
+    given = {name: value for name, value in given.items() if value is not None}
+    _options.raise_all(_mistakes(servers, given))
+    _capture.take(servers, given)
+    program = program_of(servers, given)
+    status = _serve(program)
+    if status != 0:
+        raise SystemExit(status)
+
+
+def _mistakes(servers, options):
+    found = [f"run_servers: {text}" for text in _options.mistakes("server", options)]
+    if not servers:
+        found.append("run_servers got no LitServer; give it at least one")
+    paths = []
+    for server in servers:
+        if not isinstance(server, LitServer):
+            found.append(f"run_servers takes LitServer instances{_instead_of(server)}")
+            continue
+        paths += server._paths()
+    return [*found, *_path_mistakes(paths)]
+
+
+def _path_mistakes(paths):
+    built_in = next(o["reserved"] for o in _options.TABLE if o["name"] == "path")
+    for path in dict.fromkeys(paths):
+        if path in built_in:
+            yield f"endpoint `{path}`: this path is a built-in route; choose another"
+        elif paths.count(path) > 1:
+            times = paths.count(path)
+            yield f"endpoint `{path}`: {times} endpoints have this path; give each its own"
+
+
+def program_of(servers, options):
+    """Returns what the binary is told to serve, as plain data."""
+    return {
+        **options,
+        "sdk": os.path.dirname(os.path.abspath(__file__)),
+        "endpoint": [
+            endpoint
+            for number, server in enumerate(servers)
+            for endpoint in server._endpoints(number)
+        ],
+    }
+
+
+def _serve(program):
+    """Runs the binary until it ends; returns its exit status.
+
+    The binary is a session of its own, so that Ctrl-C in a terminal reaches it through us, once.
+    It reads its program from its standard input and drains when that closes: with us.
+    """
+    order = json.dumps(program, separators=(",", ":")) + "\n"
+    command = [find_binary(), "serve", "--program"]
+    sys.stdout.flush()
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with _forwarded_signals(child):
+        try:
+            child.stdin.write(order.encode())
+            child.stdin.flush()
+        except BrokenPipeError:
+            pass  # It ended early; its exit status is what counts.
+        return child.wait()
+
+
+class _forwarded_signals:
+    """Within it, what would end this process is passed on to the child."""
+
+    def __init__(self, child):
+        self._child = child
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._forward)
+            except ValueError:
+                return  # Not the main thread: signals are somebody else's business.
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _forward(self, number, _):
+        if self._child.poll() is None:
+            self._child.send_signal(number)

@@ -1,0 +1,30 @@
+"""Started as ``python …/litmux/_worker`` by the server, in any interpreter and environment.
+
+It makes this very package importable as ``litmux`` without putting its directory on ``sys.path``:
+what else is installed beside it must not leak into an endpoint's own environment.
+"""
+
+import importlib.util
+import os
+import sys
+
+
+def _import_package():
+    worker = os.path.dirname(os.path.abspath(__file__))
+    package = os.path.dirname(worker)
+    # Running a directory puts it on the path; user code must not find our modules there.
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != worker]
+    spec = importlib.util.spec_from_file_location(
+        "litmux", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["litmux"] = module
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    if "litmux" not in sys.modules:
+        _import_package()
+    from litmux._worker._process import main
+
+    sys.exit(main())

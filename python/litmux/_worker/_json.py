@@ -1,0 +1,100 @@
+"""JSON as fast as the standard library can.
+
+Most of the time that ``json.loads`` and ``json.dumps`` take on a small body goes into their Python
+wrappers. Here the C core behind them is called directly, and the documented calls are the
+fallback: for interpreters without that core, and for whatever the core refuses.
+"""
+
+import json
+from json import encoder as _encoder
+
+_scan = json.JSONDecoder().scan_once
+_SETTINGS = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+
+
+class MalformedBody(ValueError):
+    """The body of a request is not JSON; the message says where."""
+
+
+def loads(payload):
+    """Returns the value of a JSON body.
+
+    Raises:
+        MalformedBody: with the position of the first mistake.
+    """
+    try:
+        text = str(payload, "utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"malformed JSON body: not UTF-8 at byte {error.start}") from None
+    try:
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except (StopIteration, ValueError):
+        pass
+    # White space around the value, or a mistake that json.loads describes.
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise MalformedBody("malformed JSON body: nested too deeply") from None
+    except ValueError as error:
+        raise MalformedBody(f"malformed JSON body: {error}") from None
+
+
+def _default(value):
+    """What people return from hooks besides JSON's own types."""
+    for name in ("model_dump", "tolist", "isoformat"):
+        method = getattr(value, name, None)
+        if callable(method):
+            return method(mode="json") if name == "model_dump" else method()
+    fields = getattr(value, "__dataclass_fields__", None)
+    if fields is not None:
+        return {name: getattr(value, name) for name in fields}
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if hasattr(value, "__fspath__") or type(value).__name__ in ("UUID", "Decimal"):
+        return str(value)
+    enum_value = getattr(value, "_value_", None)
+    if enum_value is not None:
+        return enum_value
+    kind = type(value).__name__
+    raise TypeError(
+        f"a {kind} cannot be sent as JSON; convert it in encode_response, or return a Response"
+    )
+
+
+def _make_dumps():
+    if _encoder.c_make_encoder is None:
+        documented = json.JSONEncoder(default=_default, **_SETTINGS).encode
+        return lambda value: documented(value).encode()
+    # The positions are those of CPython 3.9 to 3.14: markers, default, string encoder, indent,
+    # two separators, sort_keys, skipkeys, allow_nan.
+    encode = _encoder.c_make_encoder(
+        None, _default, _encoder.encode_basestring, None, ":", ",", False, False, False
+    )
+    return lambda value: "".join(encode(value, 0)).encode()
+
+
+def _make_safe_dumps():
+    documented = json.JSONEncoder(default=_default, **_SETTINGS).encode
+    try:
+        fast = _make_dumps()
+        sample = {"a": [1, 2.5, None, True, "ß\n"], "b": {}}
+        if fast(sample) == documented(sample).encode():
+            return fast
+    except Exception:  # noqa: BLE001  (an interpreter whose core differs)
+        pass
+    return lambda value: documented(value).encode()
+
+
+_dumps = _make_safe_dumps()
+
+
+def dumps(value):
+    """Returns a value as the bytes of a JSON body.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+        ValueError: NaN or an infinity, which JSON cannot hold either.
+    """
+    return _dumps(value)

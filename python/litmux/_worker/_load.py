@@ -1,0 +1,114 @@
+"""Brings the user's API instance into the worker process.
+
+An order names its source in one of three forms:
+
+``{"kind": "reference", "name": "ocr.py:OcrAPI", "args": {…}, "directory": …}``
+    A class or instance in a file or module, and constructor arguments. It is the only form that
+    never runs the user's script.
+``{"kind": "pickle", "data": base64, "script": {…} or null}``
+    The instance itself, pickled by the parent. The main module is prepared when the pickle asks
+    for it, as ``multiprocessing`` does: it runs as ``__mp_main__``, so the code under
+    ``if __name__ == "__main__"`` does not.
+``{"kind": "script", "file": …, "argv": […], "path": […], "server": 0, "api": 0}``
+    The script runs again as ``__main__``, up to the call that serves, and the instance is taken
+    from that call. It always works, and it runs the script's top-level and guarded code.
+
+Pickles come from the parent process over an inherited descriptor, never from the network.
+"""
+
+import base64
+import importlib
+import importlib.util
+import io
+import os
+import pickle
+import sys
+import types
+
+from litmux import _capture
+
+
+def load(source):
+    """Returns the API instance that the source names."""
+    kind = source["kind"]
+    if kind == "reference":
+        return _load_reference(source)
+    script = source if kind == "script" else source.get("script")
+    if script is not None:
+        _prepare_path(script)
+    if kind == "script":
+        return _load_by_running(script)
+    try:
+        data = base64.b64decode(source["data"])
+        return _Unpickler(io.BytesIO(data), script).load()
+    except (AttributeError, ImportError):
+        # A class that exists only under the guard, or only after it.
+        if script is None:
+            raise
+        return _load_by_running(script)
+
+
+def _load_reference(source):
+    place, _, name = source["name"].rpartition(":")
+    directory = source.get("directory") or os.getcwd()
+    if place.endswith(".py"):
+        module = _import_file(os.path.join(directory, place))
+    else:
+        sys.path.insert(0, directory)
+        module = importlib.import_module(place)
+    try:
+        found = getattr(module, name)
+    except AttributeError:
+        raise AttributeError(f"`{place}` has no `{name}`") from None
+    return found(**(source.get("args") or {})) if isinstance(found, type) else found
+
+
+def _import_file(path):
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"there is no file `{path}`")
+    sys.path.insert(0, os.path.dirname(path))
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _prepare_path(script):
+    sys.argv = list(script["argv"])
+    known = set(sys.path)
+    sys.path[:0] = [entry for entry in script["path"] if entry not in known]
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file, script):
+        super().__init__(file)
+        self._script = script
+
+    def find_class(self, module, name):
+        if module == "__main__" and "__mp_main__" not in sys.modules and self._script:
+            _run(self._script, "__mp_main__")
+        return super().find_class(module, name)
+
+
+def _load_by_running(script):
+    servers = _run(script, "__main__")
+    if servers is None:
+        raise RuntimeError(f"`{script['file']}` ended without serving when it ran in the worker")
+    return servers[script["server"]].apis[script["api"]]
+
+
+def _run(script, name):
+    """Runs the script as the main module; returns the servers that it wanted to run."""
+    module = types.ModuleType(name)
+    module.__file__ = script["file"]
+    sys.modules["__main__"] = sys.modules[name] = module
+    with open(script["file"], "rb") as file:
+        code = compile(file.read(), script["file"], "exec")
+    with _capture.capturing():
+        try:
+            exec(code, module.__dict__)  # noqa: S102  (the user's own script)
+        except _capture.Captured as captured:
+            return captured.servers
+    return None
