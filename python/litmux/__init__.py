@@ -1,16 +1,16 @@
 """litmux: one server, many different models.
 
-    import litmux as ls
+import litmux as ls
 
-    class EmbeddingAPI(ls.LitAPI):
-        def setup(self, device):
-            self.model = load_model(device)
+class EmbeddingAPI(ls.LitAPI):
+    def setup(self, device):
+        self.model = load_model(device)
 
-        def predict(self, text):
-            return self.model.encode(text)
+    def predict(self, text):
+        return self.model.encode(text)
 
-    if __name__ == "__main__":
-        ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
+if __name__ == "__main__":
+    ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
 """
 
 from litmux._api import LitAPI

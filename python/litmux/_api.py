@@ -1,5 +1,9 @@
 """The class that model authors write."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from litmux import _options
 
 
@@ -27,9 +31,15 @@ class LitAPI:
     batch_timeout = 0.0
     api_path = "/predict"
     stream = False
-    device = None
+    device: str | None = None
 
-    def __init__(self, max_batch_size=1, batch_timeout=0.0, api_path="/predict", stream=False):
+    def __init__(
+        self,
+        max_batch_size: int = 1,
+        batch_timeout: float = 0.0,
+        api_path: str = "/predict",
+        stream: bool = False,
+    ) -> None:
         options = {
             "max_batch_size": max_batch_size,
             "batch_timeout": batch_timeout,
@@ -42,10 +52,10 @@ class LitAPI:
         self.api_path = api_path
         self.stream = stream
 
-    def setup(self, device):
+    def setup(self, device: str) -> None:
         """Loads the model; called once in each worker, with ``cpu``, ``cuda:0``, ``mps`` …"""
 
-    def decode_request(self, request):
+    def decode_request(self, request: Any) -> Any:
         """Returns the input of ``predict``.
 
         ``request`` is the value of a JSON body; for a form a :class:`~litmux.Form`; for any other
@@ -53,7 +63,7 @@ class LitAPI:
         """
         return request
 
-    def batch(self, inputs):
+    def batch(self, inputs: list[Any]) -> Any:
         """Makes one input of a list of 1 to ``max_batch_size``: stacked when they are all
         tensors or arrays of one shape, and otherwise the list."""
         first = inputs[0]
@@ -64,24 +74,24 @@ class LitAPI:
             return importlib.import_module(package).stack(inputs)
         return inputs
 
-    def predict(self, x):
+    def predict(self, x: Any) -> Any:
         """Computes the output of one input or batch; a generator where ``stream`` is set."""
         raise NotImplementedError(f"{type(self).__name__} must implement predict")
 
-    def unbatch(self, output):
+    def unbatch(self, output: Any) -> list[Any]:
         """Takes the output of a batch apart, one output for each input, in their order. An
         exception in an output's place answers that request alone."""
         return list(output)
 
-    def encode_response(self, output):
+    def encode_response(self, output: Any) -> Any:
         """Returns the answer: what JSON can hold, a pydantic model, ``bytes``, or a
         :class:`~litmux.Response`. Where ``stream`` is set it may be a generator function over the
         outputs, or a plain one for each."""
         return output
 
-    def health(self):
+    def health(self) -> bool:
         """Returns whether the model can serve."""
         return True
 
-    def teardown(self):
+    def teardown(self) -> None:
         """Called in each worker before it exits."""

@@ -1,6 +1,7 @@
 """Lets a script run up to the call that serves, and takes the servers from that call."""
 
-from contextlib import contextmanager
+import sys
+import types
 
 _active = False
 
@@ -14,15 +15,30 @@ class Captured(BaseException):
         self.options = options
 
 
-@contextmanager
-def capturing():
-    """Within it, serving raises :class:`Captured` instead."""
+def run_script(file, name):
+    """Runs a script as the main module, up to the call that serves.
+
+    Args:
+        file: The script.
+        name: Its ``__name__``: ``__main__``, or another to leave out what it guards.
+
+    Returns:
+        The :class:`Captured` call, or None when the script ended without one, and the module.
+    """
     global _active
+    module = types.ModuleType(name)
+    module.__file__ = file
+    sys.modules["__main__"] = sys.modules[name] = module
+    with open(file, "rb") as source:
+        code = compile(source.read(), file, "exec")
     _active = True
     try:
-        yield
+        exec(code, module.__dict__)
+    except Captured as captured:
+        return captured, module
     finally:
         _active = False
+    return None, module
 
 
 def take(servers, options):

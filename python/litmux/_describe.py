@@ -24,18 +24,9 @@ def main(argv):
 
 
 def _run(script):
-    import types
-
-    module = types.ModuleType("__main__")
-    module.__file__ = script
-    sys.modules["__main__"] = module
-    with open(script, "rb") as file:
-        code = compile(file.read(), script, "exec")
-    with _capture.capturing():
-        try:
-            exec(code, module.__dict__)  # noqa: S102  (the user's own script)
-        except _capture.Captured as captured:
-            return captured.servers, captured.options
+    captured, module = _capture.run_script(script, "__main__")
+    if captured is not None:
+        return captured.servers, captured.options
     found = [value for value in vars(module).values() if isinstance(value, _server.LitServer)]
     if not found:
         raise SystemExit(

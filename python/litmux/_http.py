@@ -1,5 +1,10 @@
 """What hooks get from a request and give back besides plain values."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 
 class Response:
     """An answer that is sent as it is, instead of being turned into JSON.
@@ -12,13 +17,20 @@ class Response:
         headers: Further headers, name to value.
     """
 
-    def __init__(self, content=b"", media_type=None, status=200, headers=None):
+    def __init__(
+        self,
+        content: bytes | bytearray | memoryview | str = b"",
+        media_type: str | None = None,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         if not isinstance(content, (bytes, bytearray, memoryview, str)):
             kind = type(content).__name__
             raise TypeError(f"Response content must be bytes or str, not {kind}")
-        is_text = isinstance(content, str)
-        default = "text/plain; charset=utf-8" if is_text else "application/octet-stream"
-        self.body = content.encode() if is_text else bytes(content)
+        if isinstance(content, str):
+            self.body, default = content.encode(), "text/plain; charset=utf-8"
+        else:
+            self.body, default = bytes(content), "application/octet-stream"
         self.media_type = default if media_type is None else media_type
         self.status_code = status
         self.headers = dict(headers or {})
@@ -33,7 +45,9 @@ class HTTPException(Exception):
         headers: Headers to add to the answer, name to value.
     """
 
-    def __init__(self, status_code, detail=None, headers=None):
+    def __init__(
+        self, status_code: int, detail: Any = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(status_code, detail)
         self.status_code = status_code
         self.detail = detail
@@ -49,21 +63,21 @@ class UploadFile:
         size: The length in bytes.
     """
 
-    def __init__(self, content, filename, content_type):
+    def __init__(self, content: bytes, filename: str, content_type: str | None) -> None:
         self._content = content
         self._at = 0
         self.filename = filename
         self.content_type = content_type
         self.size = len(content)
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         """Returns the next ``size`` bytes, or all that are left."""
         end = self.size if size is None or size < 0 else self._at + size
         piece = self._content[self._at : end]
         self._at += len(piece)
         return piece
 
-    def seek(self, offset):
+    def seek(self, offset: int) -> None:
         """Goes to this byte."""
         self._at = offset
 
@@ -77,11 +91,11 @@ class Form(dict):
     Of several with one name, the last; :meth:`getlist` returns all.
     """
 
-    def __init__(self, items):
-        super().__init__(items)
+    def __init__(self, items: Iterable[tuple[str, str | UploadFile]]) -> None:
         self._items = list(items)
+        super().__init__(self._items)
 
-    def getlist(self, name):
+    def getlist(self, name: str) -> list[str | UploadFile]:
         """Returns all values of this name, in their order."""
         return [value for key, value in self._items if key == name]
 
@@ -97,7 +111,7 @@ class Context(dict):
         remaining: Seconds that were left of the time budget when the worker was given the job.
     """
 
-    def __init__(self, facts=None):
+    def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         facts = facts or {}
         self.method = facts.get("method", "POST")

@@ -1,10 +1,14 @@
 """Servers, and running several of them as one."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from litmux import _capture, _handover, _options
 from litmux._api import LitAPI
@@ -29,17 +33,21 @@ class LitServer:
         ValueError: names every mistake and says what to do.
     """
 
-    def __init__(self, api, path=None, **options):
-        self.apis = list(api) if isinstance(api, (list, tuple)) else [api]
+    def __init__(
+        self,
+        api: LitAPI | str | Sequence[LitAPI | str],
+        path: str | None = None,
+        **options: Any,
+    ) -> None:
+        # Whatever it is, what is wrong with it is said below.
+        self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
         self.path = path
         self.options = options
         _options.raise_all(self._mistakes())
 
     def _mistakes(self):
-        whose = f"endpoint `{self.path or self._api_path(self.apis[0]) if self.apis else '?'}`"
-        given = {name: value for name, value in self.options.items() if name not in ("api",)}
-        if self.path is not None:
-            given["path"] = self.path
+        whose = f"endpoint `{self.path or self._api_path(*self.apis[:1])}`"
+        given = self.options if self.path is None else {**self.options, "path": self.path}
         found = [f"{whose}: {text}" for text in _options.mistakes("endpoint", given)]
         if not self.apis:
             found.append("LitServer got an empty list; give it at least one LitAPI")
@@ -55,11 +63,11 @@ class LitServer:
                 found.append(f'{whose}: `api` must be named like "ocr.py:OcrAPI", not "{api}"')
         return found
 
-    def run(self, host=None, port=None, **options):
+    def run(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """Serves this server alone; see :func:`run_servers`."""
         run_servers(self, host=host, port=port, **options)
 
-    def _api_path(self, api):
+    def _api_path(self, api=None):
         return getattr(api, "api_path", "/predict")
 
     def _paths(self):
@@ -91,7 +99,9 @@ def _instead_of(api):
     return f", not {type(api).__name__}"
 
 
-def run_servers(*servers, host=None, port=None, **options):
+def run_servers(
+    *servers: LitServer, host: str | None = None, port: int | None = None, **options: Any
+) -> None:
     """Serves all endpoints of all servers on one socket, until Ctrl-C or SIGTERM.
 
     Args:
@@ -160,10 +170,12 @@ def _serve(program):
     command = [find_binary(), "serve", "--program"]
     sys.stdout.flush()
     child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    order_pipe = child.stdin
+    assert order_pipe is not None
     with _forwarded_signals(child):
         try:
-            child.stdin.write(order.encode())
-            child.stdin.flush()
+            order_pipe.write(order.encode())
+            order_pipe.flush()
         except BrokenPipeError:
             pass  # It ended early; its exit status is what counts.
         return child.wait()

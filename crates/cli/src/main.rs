@@ -20,7 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Serve a Python file that builds its servers, or a TOML file that lists endpoints. Every
 /// endpoint has its own queue, batching, workers and interpreter.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
+#[command(name = "litmux", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Verb,
@@ -69,9 +69,9 @@ struct Source {
     /// A Python file that serves, or a TOML file that lists endpoints
     #[arg(value_name = "SERVER.PY|LITMUX.TOML")]
     file: PathBuf,
-    /// Interpreter that reads a Python file
-    #[arg(long, default_value = "python3")]
-    python: PathBuf,
+    /// Interpreter that reads a Python file [default: the one that litmux was installed for]
+    #[arg(long)]
+    python: Option<PathBuf>,
     /// Arguments for a Python file
     #[arg(last = true)]
     args: Vec<OsString>,
@@ -147,15 +147,16 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
     if !source.file.is_file() {
         bail!("there is no file {}", source.file.display());
     }
-    let output = Command::new(&source.python)
+    let python = source.python.clone().unwrap_or_else(litmux::default_interpreter);
+    let output = Command::new(&python)
         .args(["-m", "litmux._describe"])
         .arg(&source.file)
         .args(&source.args)
         .stderr(Stdio::inherit())
         .output()
-        .with_context(|| format!("cannot start {}", source.python.display()))?;
+        .with_context(|| format!("cannot start {}", python.display()))?;
     if !output.status.success() {
-        bail!("{} {}", source.file.display(), describe_failure(&source.python));
+        bail!("{} {}", source.file.display(), describe_failure(&python));
     }
     Ok(Program::from_sdk(&String::from_utf8_lossy(&output.stdout))?)
 }

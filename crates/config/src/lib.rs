@@ -9,5 +9,9 @@ mod options;
 mod resolve;
 
 pub use devices::{count_gpus, place};
-pub use options::{Kind, OPTIONS, OptionDef, RESERVED_PATHS, Scope, mistakes, table_json, table_markdown};
-pub use resolve::{ConfigError, Endpoint, Origin, Program, Source, parse_json, parse_toml, resolve};
+pub use options::{
+    Kind, OPTIONS, OptionDef, RESERVED_PATHS, Scope, mistakes, table_json, table_markdown,
+};
+pub use resolve::{
+    ConfigError, Endpoint, Origin, Program, Source, parse_json, parse_toml, resolve,
+};

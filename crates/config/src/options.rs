@@ -117,9 +117,7 @@ pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
         .filter_map(|(name, value)| match find(scope, name) {
             None => Some(unknown(scope, name)),
             Some(option) if fits(option.kind, value) => None,
-            Some(option) => {
-                Some(format!("`{name}` must be {}, not {value}", option.expects))
-            }
+            Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
         })
         .collect()
 }
@@ -134,10 +132,9 @@ fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
 
 fn unknown(scope: Scope, name: &str) -> String {
     let likeness = |option: &&OptionDef| strsim::normalized_damerau_levenshtein(option.name, name);
-    let closest =
-        of_scope(scope).max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|option| {
-            likeness(option) > 0.6
-        });
+    let closest = of_scope(scope)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .filter(|option| likeness(option) > 0.6);
     let hint = match closest {
         Some(option) => format!("did you mean `{}`?", option.name),
         None => {

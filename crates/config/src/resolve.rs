@@ -197,9 +197,7 @@ fn path_mistakes(endpoints: &[Map<String, Value>]) -> Vec<String> {
         if RESERVED_PATHS.contains(&path) {
             Some(format!("endpoint `{path}`: this path is a built-in route; choose another"))
         } else if times > 1 {
-            Some(format!(
-                "endpoint `{path}`: {times} endpoints have this path; give each its own"
-            ))
+            Some(format!("endpoint `{path}`: {times} endpoints have this path; give each its own"))
         } else {
             None
         }

@@ -1,6 +1,6 @@
 //! The options table, and the copies that are made of it.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::PathBuf;
 

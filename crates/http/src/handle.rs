@@ -34,8 +34,7 @@ async fn predict(route: &Route, parts: &Parts, body: Incoming) -> Outcome<HttpRe
     let traits = route.endpoint.traits().ok_or_else(starting)?;
     let deadline = arrived + route.timeout;
     let read = body::read(&parts.headers, body, route.max_body_bytes);
-    let (content, body) =
-        timeout_at(deadline, read).await.map_err(|_| slow_client())??;
+    let (content, body) = timeout_at(deadline, read).await.map_err(|_| slow_client())??;
     let meta = meta(traits, parts);
     let (reply, mut answers) = reply();
     let request = litmux_core::Request { content, body, meta };

@@ -24,9 +24,10 @@ pub(crate) enum Framing {
 impl Framing {
     /// Chooses by what the client asked for and what the model gives.
     pub(crate) fn choose(asked: &HeaderMap, kind: ItemKind) -> Self {
-        let wants_events = asked.get_all(ACCEPT).iter().any(|accept| {
-            accept.to_str().is_ok_and(|accept| accept.contains("text/event-stream"))
-        });
+        let wants_events = asked
+            .get_all(ACCEPT)
+            .iter()
+            .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/event-stream")));
         match kind {
             _ if wants_events => Self::Events,
             ItemKind::Json => Self::JsonLines,
@@ -94,6 +95,8 @@ pub(crate) struct StreamBody {
 enum State {
     Open,
     Ended,
+    /// What was sent must reach the client before the connection is closed.
+    Flushing,
     Failed,
 }
 
@@ -125,6 +128,13 @@ impl StreamBody {
         match self.state {
             State::Ended => return Poll::Ready(None),
             State::Failed => return Poll::Ready(Some(Err(Broken))),
+            State::Flushing => {
+                // hyper throws away what it has buffered when a body fails, and writes it out
+                // when a body has nothing to give for now.
+                self.state = State::Failed;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             State::Open => {}
         }
         match ready!(self.rest.poll_part(cx)) {
@@ -134,11 +144,8 @@ impl StreamBody {
                 Poll::Ready(None)
             }
             Part::Failed(error) => {
-                self.state = State::Failed;
-                match self.framing.error(&error) {
-                    nothing if nothing.is_empty() => Poll::Ready(Some(Err(Broken))),
-                    last => Poll::Ready(Some(Ok(Frame::data(last)))),
-                }
+                self.state = State::Flushing;
+                Poll::Ready(Some(Ok(Frame::data(self.framing.error(&error)))))
             }
         }
     }

@@ -84,5 +84,6 @@ pub use litmux_config::{ConfigError, Origin};
 pub use litmux_core::{
     Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
 };
+pub use litmux_workers::default_interpreter;
 pub use program::Program;
 pub use server::{LitServer, RunServers, run_servers};

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_config::{Source, count_gpus, place};
-use litmux_core::{Attach, Device, Launch, LaunchError};
+use litmux_core::{Attach, Device, Launch};
 use litmux_http::{App, EndpointReport, Report, Route, Server, bind};
 use litmux_scheduler::{Endpoint, spawn_endpoint};
 use litmux_supervisor::{Health, SlotState, Supervisor, health, supervise};
@@ -142,20 +142,29 @@ impl Crew {
         move || Report { endpoints: reporters.iter().map(|report| report()).collect() }
     }
 
-    /// Logs what happens to the workers. Resolves only when a model cannot be loaded.
+    /// Logs what happens to the workers, and once that all are ready. Resolves only when a model
+    /// cannot be loaded.
     async fn watch(&self, url: String) -> Error {
-        let (failures, mut failed) = mpsc::unbounded_channel();
-        let mut all_ready = Vec::new();
+        let (events, mut happened) = mpsc::unbounded_channel();
         for member in &self.0 {
-            let path = member.config.path.clone();
-            all_ready.push(member.supervisor.states());
-            tokio::spawn(watch_slots(path, member.supervisor.states(), failures.clone()));
+            let path: Arc<str> = member.config.path.as_str().into();
+            tokio::spawn(watch_slots(path, member.supervisor.states(), events.clone()));
         }
-        tokio::spawn(announce(url, all_ready));
-        match failed.recv().await {
-            Some(error) => error,
-            None => std::future::pending().await,
+        let mut starting: usize = self.0.iter().map(|member| member.slots).sum();
+        while let Some(SlotEvent { path, slot, state }) = happened.recv().await {
+            log_state(&path, slot, &state);
+            match state {
+                SlotState::Failed(source) => {
+                    return Error::Launch { endpoint: path.to_string(), source };
+                }
+                SlotState::Ready(_) => starting -= 1,
+                _ => continue,
+            }
+            if starting == 0 {
+                tracing::info!("ready: all endpoints serve at {url}");
+            }
         }
+        std::future::pending().await
     }
 
     async fn stop(self, grace: Duration) {
@@ -187,7 +196,7 @@ impl Member {
         config: &litmux_config::Endpoint,
         model: Option<RustModel>,
         devices: Vec<Device>,
-        sdk: &PathBuf,
+        sdk: &Path,
     ) -> Self {
         let endpoint = spawn_endpoint(config.max_queue);
         let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
@@ -196,7 +205,7 @@ impl Member {
         let launch: Arc<dyn Launch> = match (model, &config.source) {
             (Some(model), _) => model(settings(config, devices), attach),
             (None, Source::Python(load)) => {
-                let spec = python_spec(config, load.clone(), devices, sdk.clone());
+                let spec = python_spec(config, load.clone(), devices, sdk.to_owned());
                 Arc::new(PythonLaunch::new(spec, attach))
             }
             (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
@@ -268,23 +277,24 @@ fn python_spec(
     }
 }
 
-/// Logs the states of an endpoint's slots as they change.
+/// A slot of an endpoint is in another state than before.
+struct SlotEvent {
+    path: Arc<str>,
+    slot: usize,
+    state: SlotState,
+}
+
+/// Passes on the states of an endpoint's slots as they change.
 async fn watch_slots(
-    path: String,
+    path: Arc<str>,
     mut states: watch::Receiver<Vec<SlotState>>,
-    failures: mpsc::UnboundedSender<Error>,
+    events: mpsc::UnboundedSender<SlotEvent>,
 ) {
-    let mut seen: Vec<SlotState> = Vec::new();
+    let mut seen = vec![SlotState::Starting; states.borrow().len()];
     loop {
         let now = states.borrow_and_update().clone();
-        for (slot, state) in now.iter().enumerate() {
-            if seen.get(slot) != Some(state) {
-                log_state(&path, slot, state);
-            }
-            if let SlotState::Failed(error) = state {
-                let source: LaunchError = error.clone();
-                let _ = failures.send(Error::Launch { endpoint: path.clone(), source });
-            }
+        for (slot, state) in now.iter().enumerate().filter(|(slot, state)| seen[*slot] != **state) {
+            let _ = events.send(SlotEvent { path: path.clone(), slot, state: state.clone() });
         }
         seen = now;
         if states.changed().await.is_err() {
@@ -306,15 +316,4 @@ fn log_state(path: &str, slot: usize, state: &SlotState) {
         SlotState::Draining => tracing::debug!("{path}#{slot} is draining"),
         SlotState::Stopped => tracing::debug!("{path}#{slot} has stopped"),
     }
-}
-
-/// Says it once when every endpoint is ready.
-async fn announce(url: String, slots: Vec<watch::Receiver<Vec<SlotState>>>) {
-    let is_ready = |states: &Vec<SlotState>| health(states) == Health::Ready;
-    for mut states in slots {
-        if states.wait_for(is_ready).await.is_err() {
-            return;
-        }
-    }
-    tracing::info!("ready: all endpoints serve at {url}");
 }

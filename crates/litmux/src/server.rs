@@ -12,8 +12,7 @@ use serde_json::{Map, Value};
 use crate::{Error, Program};
 
 /// Makes the launch of a Rust model, once its settings are resolved.
-pub(crate) type RustModel =
-    Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send>;
+pub(crate) type RustModel = Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send>;
 
 /// One endpoint: a path, the model behind it, and how it is run.
 ///
@@ -102,7 +101,7 @@ impl LitServer {
     }
 
     /// The interpreter of a Python model's workers, usually one of a virtual environment: the
-    /// option `python`. Default: that of `VIRTUAL_ENV`, else `python3`.
+    /// option `python`. Default: see [`default_interpreter`](crate::default_interpreter).
     pub fn interpreter(self, python: impl Into<PathBuf>) -> Self {
         self.set("python", python.into().to_string_lossy().as_ref())
     }

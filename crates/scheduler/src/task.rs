@@ -208,7 +208,8 @@ mod tests {
             for _ in 0..workers {
                 let (sender, receiver) = mpsc::unbounded_channel();
                 let batch_timeout = Duration::from_millis(batch_timeout_ms);
-                let traits = Traits { max_batch_size, batch_timeout, stream: false, context: false };
+                let traits =
+                    Traits { max_batch_size, batch_timeout, stream: false, context: false };
                 let make = |to| {
                     progress.push(to);
                     Box::new(MockWorker(sender)) as Box<dyn Worker>

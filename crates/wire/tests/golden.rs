@@ -1,6 +1,6 @@
 //! The frames that the Python worker's tests read too: both sides agree on every byte.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::{BufMut, Bytes, BytesMut};
 use litmux_wire::{

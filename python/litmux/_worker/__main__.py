@@ -17,6 +17,7 @@ def _import_package():
     spec = importlib.util.spec_from_file_location(
         "litmux", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
     )
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules["litmux"] = module
     spec.loader.exec_module(module)

@@ -7,9 +7,10 @@ fallback: for interpreters without that core, and for whatever the core refuses.
 
 import json
 from json import encoder as _encoder
+from typing import Any
 
-_scan = json.JSONDecoder().scan_once
-_SETTINGS = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+_scan = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009  (not in its type)
+_SETTINGS: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
 
 
 class MalformedBody(ValueError):
@@ -30,7 +31,7 @@ def loads(payload):
         value, end = _scan(text, 0)
         if end == len(text):
             return value
-    except (StopIteration, ValueError):
+    except (StopIteration, ValueError, RecursionError):
         pass
     # White space around the value, or a mistake that json.loads describes.
     try:
@@ -63,31 +64,29 @@ def _default(value):
     )
 
 
-def _make_dumps():
-    if _encoder.c_make_encoder is None:
-        documented = json.JSONEncoder(default=_default, **_SETTINGS).encode
-        return lambda value: documented(value).encode()
+def _make_fast_dumps():
+    make_encoder: Any = vars(_encoder)["c_make_encoder"]
     # The positions are those of CPython 3.9 to 3.14: markers, default, string encoder, indent,
     # two separators, sort_keys, skipkeys, allow_nan.
-    encode = _encoder.c_make_encoder(
+    encode = make_encoder(
         None, _default, _encoder.encode_basestring, None, ":", ",", False, False, False
     )
     return lambda value: "".join(encode(value, 0)).encode()
 
 
-def _make_safe_dumps():
+def _make_dumps():
     documented = json.JSONEncoder(default=_default, **_SETTINGS).encode
     try:
-        fast = _make_dumps()
+        fast = _make_fast_dumps()
         sample = {"a": [1, 2.5, None, True, "ß\n"], "b": {}}
         if fast(sample) == documented(sample).encode():
             return fast
-    except Exception:  # noqa: BLE001  (an interpreter whose core differs)
+    except Exception:  # noqa: BLE001  (an interpreter whose core differs or is absent)
         pass
     return lambda value: documented(value).encode()
 
 
-_dumps = _make_safe_dumps()
+_dumps = _make_dumps()
 
 
 def dumps(value):

@@ -23,7 +23,6 @@ import io
 import os
 import pickle
 import sys
-import types
 
 from litmux import _capture
 
@@ -69,6 +68,7 @@ def _import_file(path):
     sys.path.insert(0, os.path.dirname(path))
     name = os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -88,27 +88,12 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         if module == "__main__" and "__mp_main__" not in sys.modules and self._script:
-            _run(self._script, "__mp_main__")
+            _capture.run_script(self._script["file"], "__mp_main__")
         return super().find_class(module, name)
 
 
 def _load_by_running(script):
-    servers = _run(script, "__main__")
-    if servers is None:
+    captured, _ = _capture.run_script(script["file"], "__main__")
+    if captured is None:
         raise RuntimeError(f"`{script['file']}` ended without serving when it ran in the worker")
-    return servers[script["server"]].apis[script["api"]]
-
-
-def _run(script, name):
-    """Runs the script as the main module; returns the servers that it wanted to run."""
-    module = types.ModuleType(name)
-    module.__file__ = script["file"]
-    sys.modules["__main__"] = sys.modules[name] = module
-    with open(script["file"], "rb") as file:
-        code = compile(file.read(), script["file"], "exec")
-    with _capture.capturing():
-        try:
-            exec(code, module.__dict__)  # noqa: S102  (the user's own script)
-        except _capture.Captured as captured:
-            return captured.servers
-    return None
+    return captured.servers[script["server"]].apis[script["api"]]

@@ -8,6 +8,7 @@ them, so that none waits behind a computation that is not its own.
 import threading
 import time
 from collections import deque
+from typing import Any
 
 from litmux._worker import _frames as frames
 
@@ -28,7 +29,7 @@ class Outbox:
     def __init__(self, sock):
         self._sock = sock
         # Frames, and items of streams as (id, kind, bytes) that are packed when they are sent.
-        self._held = deque()
+        self._held: deque[Any] = deque()
         self._sending = threading.Lock()
         self._since = 0.0
         self._last = _now()
@@ -78,7 +79,8 @@ class Outbox:
                 self._sock.sendall(piece)
 
     def _take(self):
-        held, pieces, large = self._held, [], False
+        held, large = self._held, False
+        pieces: list[bytes] = []
         while held:
             piece = held.popleft()
             if type(piece) is tuple:

@@ -58,9 +58,10 @@ impl<A: LitApi> Batches<A> {
         let expected = inputs.len();
         let failed = |error: ServeError| vec![Err(error); expected];
         match guarded(|| self.api.predict(Batch::from(inputs))) {
-            Ok(outcomes) if outcomes.len() == expected => {
-                outcomes.into_iter().map(|outcome| outcome.and_then(|output| encode(&output))).collect()
-            }
+            Ok(outcomes) if outcomes.len() == expected => outcomes
+                .into_iter()
+                .map(|outcome| outcome.and_then(|output| encode(&output)))
+                .collect(),
             Ok(outcomes) => {
                 let got = outcomes.len();
                 tracing::error!(expected, got, "predict returned the wrong number of outcomes");

@@ -239,7 +239,8 @@ impl Connection {
                 job.caller = Caller::Gone;
                 let id = u64::from(job.generation) << 32 | slot as u64;
                 let flags = Flags::NONE;
-                let cancel = Frame { kind: Kind::Cancel, flags, status: 0, id, payload: Bytes::new() };
+                let cancel =
+                    Frame { kind: Kind::Cancel, flags, status: 0, id, payload: Bytes::new() };
                 let _ = self.control.send(cancel);
             }
         }
@@ -280,8 +281,7 @@ fn response(frame: Frame) -> Result<Response, FrameError> {
     let Some(meta) = meta else {
         return Ok(Response { status, media_type: MediaType::Json, headers: Vec::new(), body });
     };
-    let meta: ResponseMeta =
-        serde_json::from_slice(&meta).map_err(|_| FrameError::Message)?;
+    let meta: ResponseMeta = serde_json::from_slice(&meta).map_err(|_| FrameError::Message)?;
     let ResponseMeta { media_type, headers } = meta;
     Ok(Response { status, media_type: MediaType::Other(media_type), headers, body })
 }
@@ -347,5 +347,168 @@ pub(crate) async fn write_control(
 ) {
     while let Some(frame) = frames.recv().await {
         write_frame(&mut stream, &frame).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use litmux_core::{Answer, Answers, Outcome, Request, reply};
+    use litmux_wire::Header;
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::Instant;
+
+    use super::super::handshake::read_frame;
+    use super::*;
+
+    #[derive(Default)]
+    struct Counted {
+        finished: Mutex<usize>,
+    }
+
+    impl Progress for Counted {
+        fn finished(&self, jobs: usize) {
+            *self.finished.lock().unwrap() += jobs;
+        }
+        fn gone(&self) {}
+    }
+
+    /// A connection whose worker is the test.
+    struct Bench {
+        worker: UnixStream,
+        jobs: mpsc::UnboundedSender<Vec<Job>>,
+        control: mpsc::UnboundedReceiver<Frame>,
+        progress: Arc<Counted>,
+        ended: tokio::task::JoinHandle<String>,
+    }
+
+    fn bench(batches: bool) -> Bench {
+        let (ours, worker) = UnixStream::pair().unwrap();
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let (orders, control) = mpsc::unbounded_channel();
+        let progress = Arc::new(Counted::default());
+        let connection = Connection::new(ours, inbox, orders, progress.clone(), batches);
+        let ended = tokio::spawn(connection.run());
+        Bench { worker, jobs, control, progress, ended }
+    }
+
+    impl Bench {
+        fn dispatch<const N: usize>(&self, bodies: [Bytes; N]) -> [Answers; N] {
+            let (mut jobs, mut waiting) = (Vec::new(), Vec::new());
+            for body in bodies {
+                let (reply, answers) = reply();
+                let arrived = Instant::now();
+                let deadline = arrived + Duration::from_secs(30);
+                jobs.push(Job { request: Request::json(body), arrived, deadline, reply });
+                waiting.push(answers);
+            }
+            self.jobs.send(jobs).unwrap();
+            waiting.try_into().unwrap()
+        }
+
+        async fn say(&mut self, kind: Kind, id: u64, status: u16, payload: &[u8]) {
+            let length = payload.len() as u32;
+            let mut bytes = BytesMut::new();
+            Header { kind, flags: Flags::NONE, status, id, length }.encode(&mut bytes);
+            bytes.extend_from_slice(payload);
+            self.worker.write_all(&bytes).await.unwrap();
+        }
+    }
+
+    async fn whole(mut answers: Answers) -> Outcome<Bytes> {
+        match answers.recv().await? {
+            Answer::Whole(response) => Ok(response.body),
+            Answer::Stream(..) => panic!("not a stream"),
+        }
+    }
+
+    const BODY: Bytes = Bytes::from_static(b"1");
+
+    #[tokio::test]
+    async fn answers_find_their_callers_in_any_order() {
+        let mut bench = bench(false);
+        let [first, second] = bench.dispatch([BODY, Bytes::from_static(b"2")]);
+        // One read may bring both: the second frame is read by hand.
+        let mut decoder = Decoder::default();
+        let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
+        while frames.len() < 2 {
+            bench.worker.readable().await.unwrap();
+            let _ = bench.worker.try_read_buf(&mut buffer);
+            while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
+                frames.push(frame);
+            }
+        }
+        bench.say(Kind::Response, frames[1].id, 200, b"b").await;
+        bench.say(Kind::Response, frames[0].id, 200, b"a").await;
+        assert_eq!(
+            (whole(first).await.unwrap(), whole(second).await.unwrap()),
+            ("a".into(), "b".into())
+        );
+        assert_eq!(*bench.progress.finished.lock().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_is_owed_is_dropped() {
+        let mut bench = bench(false);
+        let [answers] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let of_another_generation = frame.id + (1 << 32);
+        bench.say(Kind::Response, of_another_generation, 200, b"stale").await;
+        bench.say(Kind::Response, frame.id + 1, 200, b"unknown").await;
+        bench.say(Kind::Response, frame.id, 200, b"right").await;
+        assert_eq!(whole(answers).await.unwrap(), "right");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_hangs_up_answers_its_callers() {
+        let mut bench = bench(false);
+        let [answers] = bench.dispatch([BODY]);
+        read_frame(&mut bench.worker).await.unwrap();
+        drop(bench.worker);
+        assert_eq!(whole(answers).await.unwrap_err().status, 502);
+        assert!(bench.ended.await.unwrap().contains("closed"));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_breaks_the_protocol_is_dropped_with_a_reason() {
+        let mut bench = bench(false);
+        let [answers] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        bench.say(Kind::Hello, frame.id, 0, b"").await;
+        assert_eq!(whole(answers).await.unwrap_err().status, 502);
+        assert!(bench.ended.await.unwrap().contains("Hello has no place here"));
+    }
+
+    #[tokio::test]
+    async fn a_large_body_goes_out_in_pieces_while_answers_come_in() {
+        let mut bench = bench(false);
+        let large = Bytes::from(vec![7; 3_000_000]);
+        let [answers] = bench.dispatch([large.clone()]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        assert_eq!(frame.payload, large);
+        bench.say(Kind::Response, frame.id, 200, &large).await;
+        assert_eq!(whole(answers).await.unwrap(), large);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_its_stream_cancels_it_once() {
+        let mut bench = bench(false);
+        let [mut answers] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let item = b"\x01\0\0\0x";
+        bench.say(Kind::Chunk, frame.id, 1, item).await;
+        drop(answers.recv().await);
+        bench.say(Kind::Chunk, frame.id, 1, item).await;
+        bench.say(Kind::Chunk, frame.id, 1, item).await;
+        let cancel = bench.control.recv().await.unwrap();
+        assert_eq!((cancel.kind, cancel.id), (Kind::Cancel, frame.id));
+        bench.say(Kind::End, frame.id, 0, b"").await;
+        let [next] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        bench.say(Kind::Response, frame.id, 200, b"next").await;
+        assert_eq!(whole(next).await.unwrap(), "next");
+        assert!(bench.control.try_recv().is_err());
     }
 }

@@ -52,9 +52,11 @@ impl Door {
     pub(crate) async fn admit(self) -> Result<Connections, LaunchError> {
         let (mut data, mut control) = (None, None);
         loop {
-            let (mut stream, _) = self.listener.accept().await.map_err(|error| {
-                failed(format!("its socket cannot accept: {error}"))
-            })?;
+            let (mut stream, _) = self
+                .listener
+                .accept()
+                .await
+                .map_err(|error| failed(format!("its socket cannot accept: {error}")))?;
             match self.greet(&mut stream).await {
                 Ok(hello) if hello.role == Role::Data => data = Some((stream, hello)),
                 Ok(_) => control = Some(stream),

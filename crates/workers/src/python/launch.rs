@@ -3,9 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{
-    Attach, BoxFuture, Device, Launch, LaunchError, Launched, Traits, Worker,
-};
+use litmux_core::{Attach, BoxFuture, Device, Launch, LaunchError, Launched, Traits, Worker};
 use litmux_wire::{Failed, Frame, Kind, Ready, Setup};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -210,7 +208,13 @@ impl Launched for PythonLaunched {
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let bye = Frame { kind: Kind::Bye, flags: litmux_wire::Flags::NONE, status: 0, id: 0, payload: bytes::Bytes::new() };
+            let bye = Frame {
+                kind: Kind::Bye,
+                flags: litmux_wire::Flags::NONE,
+                status: 0,
+                id: 0,
+                payload: bytes::Bytes::new(),
+            };
             let _ = self.orders.send(bye);
             if timeout(grace, self.process.gone()).await.is_err() {
                 self.process.kill();

@@ -3,9 +3,7 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use litmux_core::{Content, FormPart, Job};
-use litmux_wire::{
-    Flags, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart,
-};
+use litmux_wire::{Flags, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 

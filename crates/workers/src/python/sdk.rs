@@ -23,12 +23,13 @@ pub fn sdk_directory() -> io::Result<PathBuf> {
     Ok(package)
 }
 
-/// Returns the interpreter of endpoints that name none.
+/// Returns the interpreter of those who name none: the one beside this program, when it was
+/// installed as a Python package, else that of the active virtual environment, else `python3`.
 pub fn default_interpreter() -> PathBuf {
-    env::var_os("VIRTUAL_ENV")
-        .map(|directory| Path::new(&directory).join("bin/python"))
-        .filter(|python| python.exists())
-        .unwrap_or_else(|| "python3".into())
+    let beside = env::current_exe().ok().map(|program| program.with_file_name("python"));
+    let active = env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
+    let found = [beside, active].into_iter().flatten().find(|python| python.exists());
+    found.unwrap_or_else(|| "python3".into())
 }
 
 fn cache_directory() -> PathBuf {

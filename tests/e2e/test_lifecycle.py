@@ -1,0 +1,232 @@
+"""Starting, failing, stopping, dying."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from conftest import LITMUX, Server, is_alive, parent_of, wait_until
+
+SLEEPER = """
+    import time
+
+    class Sleeper(ls.LitAPI):
+        def predict(self, seconds):
+            time.sleep(seconds)
+            return "slept"
+        def teardown(self):
+            print("torn down")
+
+    class Square(ls.LitAPI):
+        def predict(self, x):
+            return x * x
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Sleeper(), path="/sleep", workers_per_device=2),
+            ls.LitServer(Square(), path="/square"),
+            port=0,
+        )
+        print("the program goes on")
+"""
+
+
+class Call(threading.Thread):
+    """A request in flight."""
+
+    def __init__(self, server, path, body):
+        super().__init__()
+        self.args = (f"{server.url}{path}", body)
+        self.response = None
+        self.start()
+
+    def run(self):
+        url, body = self.args
+        self.response = httpx.post(url, json=body, timeout=30)
+
+    def result(self):
+        self.join(30)
+        return self.response
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_requests_finish_and_ends_everything(serve, number):
+    server = serve(SLEEPER)
+    workers = server.workers()
+    assert len(workers) == 3
+    call = Call(server, "/sleep", 1)
+    time.sleep(0.3)
+    server.signal(number)
+    assert call.result().json() == "slept"
+    assert server.wait() == 0
+    assert "the program goes on" in server.lines
+    assert server.output.count("| torn down") == 2
+    assert "Traceback" not in server.output
+    assert not any(map(is_alive, workers))
+
+
+def test_a_second_signal_stops_at_once(serve):
+    server = serve(SLEEPER)
+    workers = server.workers()
+    url = f"{server.url}/sleep"
+    failed = []
+
+    def call():
+        try:
+            httpx.post(url, json=600, timeout=30)
+        except httpx.HTTPError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    time.sleep(0.3)
+    server.signal(signal.SIGINT)
+    server.wait_for_line("stopping; requests in flight")
+    server.signal(signal.SIGINT)
+    server.wait_for_line("stopping at once")
+    server.wait()
+    thread.join(30)
+    assert len(failed) == 1
+    wait_until(lambda: not any(map(is_alive, workers)))
+
+
+@pytest.mark.parametrize("victim", ["program", "server"])
+def test_no_worker_outlives_what_started_it(serve, victim):
+    server = serve(SLEEPER)
+    workers = server.workers()
+    parent = parent_of(workers[0])
+    os.kill(server.process.pid if victim == "program" else parent, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, [*workers, parent])))
+
+
+def test_a_worker_that_dies_costs_its_request_and_nobody_else(serve):
+    server = serve("""
+        import os, time
+
+        class Dies(ls.LitAPI):
+            def predict(self, how):
+                os._exit(3) if how == "exit" else time.sleep(600)
+
+        class Square(ls.LitAPI):
+            def predict(self, x):
+                return x * x
+
+        ls.run_servers(
+            ls.LitServer(Dies(), path="/dies"), ls.LitServer(Square(), path="/square"), port=0
+        )
+    """)
+    response = server.post("/dies", json="exit")
+    assert response.status_code == 502
+    server.wait_for_line("/dies#0 is gone: its process exited with status 3")
+    refused = server.post("/dies", json="exit")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    health = server.client.get("/health")
+    assert (health.status_code, "exited with status 3" in health.text) == (503, True)
+    assert server.post("/square", json=3).json() == 9
+    assert server.stop() == 0
+
+
+def test_a_killed_worker_is_told_by_its_signal(serve):
+    server = serve(SLEEPER)
+    call = Call(server, "/sleep", 600)
+    time.sleep(0.3)
+    for worker in server.workers():
+        os.kill(worker, signal.SIGKILL)
+    assert call.result().status_code == 502
+    server.wait_for_line("killed by signal 9")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("def setup(self, device): raise RuntimeError('no weights')", "setup raised RuntimeError"),
+        ("def setup(self, device): __import__('os')._exit(7)", "exited with status 7 before"),
+        ("def setup(self, device): self.stream = True; self.max_batch_size = 2", "streams cannot"),
+        ("async def predict(self, x): return x", "`async def predict` is not supported"),
+    ],
+)
+def test_a_setup_that_fails_ends_the_server_with_one_traceback(serve, body, says):
+    server = serve(
+        f"""
+        class Fine(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        class Fails(Fine):
+            {body}
+
+        ls.run_servers(
+            ls.LitServer(Fine(), path="/fine"), ls.LitServer(Fails(), path="/fails"), port=0
+        )
+        """,
+        ready=False,
+    )
+    assert server.wait() == 1
+    assert f"endpoint `/fails`: {'its process ' if 'exited' in says else ''}{says}" in server.output
+    assert server.output.count("Traceback") == (1 if "RuntimeError" in says else 0)
+    assert "in setup" in server.output or "RuntimeError" not in says
+
+
+def test_a_second_server_on_the_same_port_says_so_and_starts_nothing(serve, script, run):
+    server = serve(SLEEPER)
+    port = server.url.rpartition(":")[2]
+    text = SLEEPER.replace("port=0", f"port={port}").replace(
+        "def teardown", "def setup(self, d): print('loaded')\n        def teardown"
+    )
+    second = run([sys.executable, script(text, "second.py")])
+    assert second.wait() == 1
+    assert "another program listens there" in second.output
+    assert "loaded" not in second.output
+    assert server.post("/square", json=3).json() == 9
+
+
+def test_requests_before_a_model_is_ready_are_told_to_come_back(serve):
+    server = serve(
+        """
+        import time
+
+        class Slow(ls.LitAPI):
+            def setup(self, device):
+                time.sleep(2)
+            def predict(self, x):
+                return x
+
+        ls.LitServer(Slow()).run(port=0)
+        """,
+        ready=False,
+    ).wait_until_listening()
+    early = server.post("/predict", json=1)
+    assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+    assert server.client.get("/health").status_code == 503
+    server.wait_until_ready()
+    assert server.post("/predict", json=1).json() == 1
+
+
+def test_what_a_worker_prints_is_marked_line_by_line(serve):
+    server = serve("""
+        import sys
+
+        class Prints(ls.LitAPI):
+            def setup(self, device):
+                print("on", device)
+                print("to stderr", file=sys.stderr)
+            def predict(self, x):
+                print("x" * 40_000)
+                return x
+
+        ls.LitServer(Prints(), path="/prints", accelerator="cpu").run(port=0)
+    """)
+    server.wait_for_line(r"^/prints#0 \| on cpu$")
+    server.wait_for_line(r"^/prints#0 \| to stderr$")
+    assert server.post("/prints", json=1).json() == 1
+    server.wait_for_line(r"^/prints#0 \| x{1000}")
+
+
+def test_litmux_serve_is_stopped_by_a_signal(run, script):
+    script(SLEEPER)
+    server = run([LITMUX, "serve", "server.py", "--port", "0"], kind=Server).wait_until_ready()
+    assert server.post("/square", json=5).json() == 25
+    assert server.stop() == 0

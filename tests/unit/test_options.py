@@ -1,0 +1,70 @@
+"""Python says the same of an option as Rust does."""
+
+import json
+from pathlib import Path
+
+import litmux as ls
+import pytest
+from litmux import _options
+
+CASES = json.loads(
+    (Path(__file__).parents[2] / "crates/config/tests/cases.json").read_text("utf-8")
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: json.dumps(case["options"]))
+def test_mistakes_are_said_as_the_cases_say(case):
+    assert _options.mistakes(case["scope"], case["options"]) == case["mistakes"]
+
+
+class API(ls.LitAPI):
+    def predict(self, x):
+        return x
+
+
+def test_a_server_names_all_its_mistakes_at_once():
+    with pytest.raises(ValueError) as raised:
+        ls.LitServer(API(), path="ocr", timeout=-1, workers_per_device=0, wrokers=2)
+    text = str(raised.value)
+    assert text.startswith("4 mistakes:")
+    for part in ("endpoint `ocr`", "`path`", "`timeout`", "`workers_per_device`", "`wrokers`"):
+        assert part in text
+
+
+def test_an_api_names_all_its_mistakes_at_once():
+    with pytest.raises(ValueError, match=r"2 mistakes:(?s:.)*API: `max_batch_size`"):
+        API(max_batch_size=0, api_path="predict")
+
+
+@pytest.mark.parametrize(
+    ("servers", "says"),
+    [
+        (lambda: [ls.LitServer(API(), path="/a"), ls.LitServer(API(), path="/a")], "2 endpoints"),
+        (lambda: [ls.LitServer(API(), path="/health")], "built-in route"),
+        (lambda: [], "at least one"),
+        (lambda: [API()], "LitServer instances, not API"),
+        (lambda: [ls.LitServer([API(), API()])], "2 endpoints have this path"),
+    ],
+)
+def test_what_cannot_be_served_together_is_refused_before_anything_starts(servers, says):
+    with pytest.raises(ValueError, match=says):
+        ls.run_servers(*servers())
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ls.LitServer(API), r"write `API\(\)`"),
+        (lambda: ls.LitServer([]), "empty list"),
+        (lambda: ls.LitServer([API(), API()], path="/a"), "each LitAPI its own `api_path`"),
+        (lambda: ls.LitServer("ocr.py"), "named like"),
+    ],
+)
+def test_what_is_no_api_is_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_a_server_option_that_is_wrong_is_refused():
+    with pytest.raises(ValueError, match=r"run_servers: `port` must be .*, not 99999"):
+        ls.run_servers(ls.LitServer(API()), port=99999)
