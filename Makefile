@@ -21,7 +21,7 @@ lint: $(VENV)/ready
 	$(BIN)/mypy
 
 rust:
-	cargo test
+	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 # The tests run against the wheel as users get it, installed afresh.
@@ -40,8 +40,11 @@ $(VENV)/ready: tests/requirements.txt
 generate:
 	LITMUX_GENERATE=1 cargo test -q -p litmux-config
 
+# litmux, LitServe, mosec and the floor side by side; W=w4,w5 picks other workloads.
+W ?= w1,w2,w3,startup
 bench:
-	bench/ratios
+	bench/setup litmux litserve mosec floor
+	bench/ratios $(W)
 
 clean:
 	rm -rf target $(VENV) .demo dist

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -89,9 +90,12 @@ class Program:
 class Server(Program):
     """A program that serves, and a client for it."""
 
+    client: Any = None
+
     def wait_until_listening(self):
         self.url = self.wait_for_line(r"listening on (http://\S+)")[1]
-        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
+        if self.client is None:
+            self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
         return self
 
     def wait_until_ready(self):
@@ -107,9 +111,8 @@ class Server(Program):
         return [pid for pid in descendants(self.process.pid) if "_worker" in command_of(pid)]
 
     def kill(self):
-        client = getattr(self, "client", None)
-        if client:
-            client.close()
+        if self.client is not None:
+            self.client.close()
         super().kill()
 
 

@@ -90,7 +90,9 @@ class LitAPI:
         return output
 
     def health(self) -> bool:
-        """Returns whether the model can serve."""
+        """Returns whether the model can serve; asked in each worker once ``setup`` is done.
+
+        A worker that is not healthy does not become ready."""
         return True
 
     def teardown(self) -> None:

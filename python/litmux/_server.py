@@ -49,6 +49,12 @@ class LitServer:
         whose = f"endpoint `{self.path or self._api_path(*self.apis[:1])}`"
         given = self.options if self.path is None else {**self.options, "path": self.path}
         found = [f"{whose}: {text}" for text in _options.mistakes("endpoint", given)]
+        python = given.get("python")
+        if isinstance(python, str) and os.sep in python and not os.path.exists(python):
+            found.append(
+                f"{whose}: `python` names the interpreter `{os.path.abspath(python)}`, "
+                f"which does not exist; create the environment or correct it"
+            )
         if not self.apis:
             found.append("LitServer got an empty list; give it at least one LitAPI")
         if len(self.apis) > 1 and self.path is not None:

@@ -177,7 +177,7 @@ def test_an_endpoint_named_by_reference(serve, script):
     [
         ('"models.py:Missing"', "`models.py` has no `Missing`"),
         ('"models.py:Add"', "missing 1 required positional argument: 'amount'"),
-        ('"models.py:Add", python="no/such/python"', "create the environment or correct `python`"),
+        ('"models.py:Add", python="nosuchpython"', "create the environment or correct `python`"),
     ],
 )
 def test_a_reference_that_leads_nowhere_says_so(serve, script, options, says):

@@ -23,7 +23,8 @@ ECHO = """
 
 def test_json_goes_in_and_comes_out(serve):
     server = serve(ECHO)
-    for value in ({"a": [1, 2.5, None, "ß"]}, [], "text", 4, None, {"big": "x" * 3_000_000}):
+    values: list = [{"a": [1, 2.5, None, "ß"]}, [], "text", 4, None, {"big": "x" * 3_000_000}]
+    for value in values:
         response = server.post("/echo", content=json.dumps(value))
         assert response.status_code == 200
         assert response.headers["content-type"] == "application/json"

@@ -58,6 +58,7 @@ def test_what_cannot_be_served_together_is_refused_before_anything_starts(server
         (lambda: ls.LitServer([]), "empty list"),
         (lambda: ls.LitServer([API(), API()], path="/a"), "each LitAPI its own `api_path`"),
         (lambda: ls.LitServer("ocr.py"), "named like"),
+        (lambda: ls.LitServer(API(), python="no/such/python"), "create the environment"),
     ],
 )
 def test_what_is_no_api_is_refused(make, says):

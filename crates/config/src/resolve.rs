@@ -178,6 +178,7 @@ fn endpoint_mistakes(endpoint: &Map<String, Value>, number: usize, origin: &Orig
         }
         _ => found.extend(missing_file(endpoint, origin)),
     }
+    found.extend(missing_interpreter(endpoint, origin));
     found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
 }
 
@@ -186,6 +187,18 @@ fn missing_file(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String
     let path = directory_of(origin).join(file);
     let is_missing = file.ends_with(".py") && !path.is_file();
     is_missing.then(|| format!("`api` names the file `{}`, which does not exist", path.display()))
+}
+
+fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
+    let python = interpreter(text(endpoint, "python")?, &directory_of(origin));
+    let is_missing = python.components().count() > 1 && !python.exists();
+    is_missing.then(|| {
+        format!(
+            "`python` names the interpreter `{}`, which does not exist; create the environment or \
+             correct it",
+            python.display()
+        )
+    })
 }
 
 fn path_mistakes(endpoints: &[Map<String, Value>]) -> Vec<String> {
@@ -339,8 +352,8 @@ mod tests {
     fn interpreters_are_relative_to_the_file() {
         let raw = "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\npython = \".venv/bin/python\"";
         let origin = Origin::File("/srv/models/litmux.toml".into());
-        let program = resolve(parse_toml(raw).unwrap(), &origin).unwrap();
-        let python = program.endpoints[0].python.as_deref();
-        assert_eq!(python, Some(Path::new("/srv/models/.venv/bin/python")));
+        let error = resolve(parse_toml(raw).unwrap(), &origin).unwrap_err().to_string();
+        assert!(error.contains("`/srv/models/.venv/bin/python`, which does not exist"), "{error}");
+        assert_eq!(interpreter("python3.12", Path::new("/srv")), Path::new("python3.12"));
     }
 }

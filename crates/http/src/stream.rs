@@ -93,10 +93,12 @@ pub(crate) struct StreamBody {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// The first items are given out; they must not wait for those that follow closely.
+    First,
     Open,
     Ended,
-    /// What was sent must reach the client before the connection is closed.
-    Flushing,
+    /// The error is given out; it must reach the client before the connection is closed.
+    Failing,
     Failed,
 }
 
@@ -115,7 +117,7 @@ impl std::error::Error for Broken {}
 impl StreamBody {
     pub(crate) fn new(framing: Framing, first: &Items, rest: StreamReceiver) -> Self {
         let first = Some(framing.frame(first)).filter(|first| !first.is_empty());
-        Self { framing, first, rest, state: State::Open }
+        Self { framing, first, rest, state: State::First }
     }
 
     pub(crate) fn poll_frame(
@@ -126,16 +128,11 @@ impl StreamBody {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         match self.state {
-            State::Ended => return Poll::Ready(None),
-            State::Failed => return Poll::Ready(Some(Err(Broken))),
-            State::Flushing => {
-                // hyper throws away what it has buffered when a body fails, and writes it out
-                // when a body has nothing to give for now.
-                self.state = State::Failed;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            State::First => return self.flush_and(State::Open, cx),
             State::Open => {}
+            State::Ended => return Poll::Ready(None),
+            State::Failing => return self.flush_and(State::Failed, cx),
+            State::Failed => return Poll::Ready(Some(Err(Broken))),
         }
         match ready!(self.rest.poll_part(cx)) {
             Part::Items(items) => Poll::Ready(Some(Ok(Frame::data(self.framing.frame(&items))))),
@@ -144,10 +141,18 @@ impl StreamBody {
                 Poll::Ready(None)
             }
             Part::Failed(error) => {
-                self.state = State::Flushing;
+                self.state = State::Failing;
                 Poll::Ready(Some(Ok(Frame::data(self.framing.error(&error)))))
             }
         }
+    }
+
+    /// Has nothing to give for the moment. That makes hyper write out what it has buffered; it
+    /// would go on to fill its buffer, and throws it away when a body fails.
+    fn flush_and<T>(&mut self, next: State, cx: &Context<'_>) -> Poll<T> {
+        self.state = next;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -22,7 +22,8 @@ use tokio::time::Instant;
 use crate::server::RustModel;
 use crate::{ConfigError, Error, Program};
 
-/// Runs a program until a signal, or until `until` resolves.
+/// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
+/// longer.
 pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
     let Program { config, models } = program;
     let mut signals = Signals::new()?;
@@ -37,20 +38,21 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let url = format!("http://{}", server.address()?);
     tracing::info!("listening on {url}{}", reach(&config.host));
 
-    let ended = {
+    let (grace, result) = {
         let mut until = pin!(until);
         tokio::select! {
-            () = server.accept() => Ok(()),
-            () = signals.next() => Ok(()),
-            () = &mut until => Ok(()),
-            failed = crew.watch(url) => Err(failed),
+            () = server.accept() => (config.grace, Ok(())),
+            () = signals.next() => (config.grace, Ok(())),
+            // Nobody is left who could wait for it.
+            () = &mut until => (Duration::ZERO, Ok(())),
+            failed = crew.watch(url) => (Duration::ZERO, Err(failed)),
         }
     };
     tokio::select! {
-        () = stop(server, crew, config.grace) => {}
+        () = stop(server, crew, grace) => {}
         () = signals.next() => tracing::warn!("stopping at once"),
     }
-    ended
+    result
 }
 
 /// Lets requests in flight finish, then the workers.

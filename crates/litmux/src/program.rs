@@ -60,7 +60,8 @@ impl Program {
         self.config.endpoints.iter().map(describe_endpoint).fold(head, |text, next| text + &next)
     }
 
-    /// Runs the server on a thread of its own until Ctrl-C, SIGTERM, or until `until` resolves.
+    /// Runs the server on a thread of its own until Ctrl-C or SIGTERM, and then until requests in
+    /// flight are answered; when `until` resolves, it stops without that.
     ///
     /// # Errors
     /// See [`Error`].

@@ -95,6 +95,9 @@ class FrameReader:
         start, held = self._start, self._end - self._start
         if held == 0:
             self._start = self._end = 0
+            if len(self._buffer) > _ROOM:
+                # One large body must not be paid for with memory ever after.
+                self._buffer = memoryview(bytearray(_ROOM))
             return
         needed = HEADER.size
         if held >= HEADER.size:

@@ -63,21 +63,18 @@ class Hooks:
 
     def decode(self, flags, payload):
         """Returns the input and the context of one request."""
-        if not flags & frames.META:
-            request, context = loads(payload), Context() if self.context else None
-        else:
+        if not (flags & frames.META or self.context):
+            # What most requests are; every call on this path shows in the throughput.
+            return self._api.decode_request(loads(payload)), None
+        if flags & frames.META:
             meta, body = frames.split_meta(payload)
-            request = _read_content(meta["content"], body)
-            context = Context(meta.get("context"))
+            request, context = _read_content(meta["content"], body), Context(meta.get("context"))
+        else:
+            request, context = loads(payload), Context()
         return self._decode(request, context), context
 
     def answer(self, flags, payload):
         """Computes one request; returns the status, flags and payload of its response."""
-        if not (flags & frames.META or self.context):
-            # What most requests are; every call on this path shows in the throughput.
-            api = self._api
-            x = api.decode_request(loads(payload))
-            return encode_body(api.encode_response(api.predict(x)))
         x, context = self.decode(flags, payload)
         return encode_body(self._encode(self._predict(x, context), context))
 
@@ -92,7 +89,7 @@ class Hooks:
                 f"predict and unbatch must give one output for each input: "
                 f"expected {len(items)}, got {len(outputs)}"
             )
-        return [self._encode_item(*pair) for pair in zip(outputs, contexts)]
+        return list(map(self._encode_item, outputs, contexts))
 
     def _encode_item(self, output, context):
         try:

@@ -49,8 +49,8 @@ class Loop:
             status, flags, payload = self._hooks.answer(flags, payload)
         except Exception as error:  # noqa: BLE001
             status, flags, payload = encode_error(error)
-        frame = frames.HEADER.pack(len(payload), frames.RESPONSE, flags, status, id) + payload
-        self._outbox.add(frame, hold=self._reader.has_more())
+        response = _response(id, status, flags, payload)
+        self._outbox.add(response, hold=self._reader.has_more())
 
     def _collect(self, id, flags, payload):
         """Decodes one item of a batch, and runs the batch when it is the last."""
@@ -76,9 +76,7 @@ class Loop:
             self._respond(id, response)
 
     def _respond(self, id, response):
-        status, flags, payload = response
-        frame = frames.encode(frames.RESPONSE, payload, flags=flags, status=status, id=id)
-        self._outbox.put(frame)
+        self._outbox.put(_response(id, *response))
 
     def _stream(self, id, flags, payload):
         try:
@@ -106,6 +104,10 @@ class Loop:
             for generator in (outputs, source):
                 if hasattr(generator, "close"):
                     generator.close()
+
+
+def _response(id, status, flags, payload):
+    return frames.HEADER.pack(len(payload), frames.RESPONSE, flags, status, id) + payload
 
 
 def _plain(flags, payload):

@@ -1,5 +1,6 @@
 """The worker process from its order to its exit."""
 
+import gc
 import json
 import os
 import platform
@@ -34,6 +35,9 @@ def main():
         return 1
     loop = Loop(data, reader, hooks)
     _spawn(_follow_control, control_reader, data, loop)
+    # The model's objects live as long as the process: let no collection walk them again.
+    gc.collect()
+    gc.freeze()
     data.sendall(frames.encode_message(frames.READY, hooks.traits()))
     loop.run()
     _tear_down(api)
@@ -88,8 +92,11 @@ def _set_up(source, setup):
     try:
         api.device = setup["device"]
         api.setup(setup["device"])
+        is_healthy = api.health()
     except Exception as error:  # noqa: BLE001
         raise _Failed(f"setup raised {_summary(error)}", error) from None
+    if not is_healthy:
+        raise _Failed("`health` returned a false value after `setup`")
     try:
         return api, make_hooks(api)
     except ValueError as error:

@@ -73,11 +73,19 @@ impl Launch for PythonLaunch {
             let mark = format!("{}#{slot}", spec.endpoint);
             let order = order(&spec, &door, &mark);
             let mut process = Process::start(&spec, &mark, &order).await?;
-            let (connections, ready) = tokio::select! {
-                ready = become_ready(door, &spec, slot) => ready?,
+            let ready = tokio::select! {
+                ready = become_ready(door, &spec, slot) => ready,
                 reason = process.gone() => {
-                    let reason = format!("{reason} before it was ready");
-                    return Err(LaunchError { reason, traceback: None });
+                    Err(LaunchError { reason: format!("{reason} before it was ready"), traceback: None })
+                }
+            };
+            let (connections, ready) = match ready {
+                Ok(ready) => ready,
+                Err(error) => {
+                    process.kill();
+                    // What it printed may say more than the reason.
+                    process.gone().await;
+                    return Err(error);
                 }
             };
             Ok(Box::new(serve(process, connections, &ready, &mark, &*attach)) as _)

@@ -39,6 +39,10 @@ impl Process {
     /// Resolves when the process is gone and what it printed is out, with the reason in words.
     pub(crate) async fn gone(&mut self) -> String {
         let status = self.child.wait().await;
+        // What it started goes with it, and would keep the pipes open. The group's number is used
+        // for the last time: the system may give it to somebody else from here on.
+        self.kill();
+        self.group = None;
         if let Some(output) = self.output.take() {
             output.finished().await;
         }
@@ -78,7 +82,10 @@ fn command(spec: &PythonSpec) -> Command {
         command.current_dir(directory);
     }
     die_with_parent(&mut command);
-    command.into()
+    let mut command = Command::from(command);
+    // For the time in which there is no `Process` yet.
+    command.kill_on_drop(true);
+    command
 }
 
 /// The kernel kills the worker when the thread that started it is gone, however this process
