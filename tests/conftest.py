@@ -38,11 +38,12 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._output: Any = self.process.stdout
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self):
-        for line in self.process.stdout:
+        for line in self._output:
             with self._grown:
                 self.lines.append(line.rstrip("\n"))
                 self._grown.notify_all()
@@ -84,7 +85,7 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self._reader.join(PATIENCE)
-        self.process.stdout.close()
+        self._output.close()
 
 
 class Server(Program):
