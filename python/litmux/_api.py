@@ -46,7 +46,10 @@ class LitAPI:
             "path": api_path,
             "stream": stream,
         }
-        _options.check("endpoint", options, type(self).__name__)
+        mistakes = _options.mistakes("endpoint", options)
+        if not mistakes and stream and max_batch_size > 1:
+            mistakes = ["streams cannot be batched; set max_batch_size=1 or stream=False"]
+        _options.raise_all([f"{type(self).__name__}: {mistake}" for mistake in mistakes])
         self.max_batch_size = max_batch_size
         self.batch_timeout = batch_timeout
         self.api_path = api_path

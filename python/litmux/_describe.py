@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-from litmux import _capture, _server
+from litmux import _capture, _options, _server
 
 
 def main(argv):
@@ -38,5 +38,6 @@ def _run(script):
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except ValueError as mistake:
-        raise SystemExit(str(mistake)) from None
+    except _options.Mistakes as mistakes:
+        print(f"error: {mistakes}", file=sys.stderr)
+        raise SystemExit(2) from None

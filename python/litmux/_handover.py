@@ -5,6 +5,8 @@ import os
 import pickle
 import sys
 
+_PACKAGE_DIRECTORIES = ("site-packages", "dist-packages")
+
 
 def source_of(api, server, index):
     """Returns the source of an instance for the order of its workers.
@@ -19,38 +21,53 @@ def source_of(api, server, index):
             attribute that is in the way.
     """
     script = _script(server, index)
+    in_main = type(api).__module__ == "__main__"
     try:
         data = pickle.dumps(api, protocol=4)
     except Exception as error:  # noqa: BLE001  (pickling runs user code)
-        if script is None:
+        if script["file"] is None:
             raise ValueError(_why_not(api, error)) from None
         return {"kind": "script", **script}
+    if in_main and script["file"] is None:
+        name = type(api).__name__
+        raise ValueError(
+            f"{name} cannot be sent to its workers, because it is defined where no worker can run "
+            f"it again; put it into a module and import it from there"
+        )
     return {"kind": "pickle", "data": base64.b64encode(data).decode(), "script": script}
 
 
 def _script(server, index):
-    """Describes the script that is running, if it is one that can run again."""
+    """Describes the program that is running: its ``file`` is None where it cannot run again."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     # `python -m package.module` has relative imports that a plain run would not have.
     in_package = getattr(getattr(main, "__spec__", None), "parent", None)
     if not file or not os.path.isfile(file) or in_package:
         file = None
-    path = _own_path()
-    base = {"path": path, "argv": sys.argv, "server": server, "api": index}
-    return {"file": os.path.abspath(file), **base} if file else None
+    return {
+        "file": os.path.abspath(file) if file else None,
+        "path": _own_path(),
+        "argv": sys.argv,
+        "server": server,
+        "api": index,
+    }
 
 
 def _own_path():
     """Returns the entries of sys.path that are the program's own: those of the environment would
     leak into an endpoint that has another one."""
+    # The first is where the program lies, wherever that is.
+    first = os.path.abspath(sys.path[0] or ".") if sys.path else None
     roots = {os.path.realpath(root) for root in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
 
     def is_own(entry):
+        if os.path.abspath(entry or ".") == first:
+            return True
         entry = os.path.realpath(entry or ".")
-        return os.path.isdir(entry) and not any(
-            entry == root or entry.startswith(root + os.sep) for root in roots
-        )
+        if not os.path.isdir(entry) or os.path.basename(entry) in _PACKAGE_DIRECTORIES:
+            return False
+        return not any(entry == root or entry.startswith(root + os.sep) for root in roots)
 
     return [os.path.abspath(entry or ".") for entry in sys.path if is_own(entry)]
 

@@ -35,24 +35,17 @@ def mistakes(scope, options):
     return found
 
 
-def check(scope, options, whose):
-    """Raises one ValueError that names all mistakes in some options.
-
-    Args:
-        scope: ``server`` or ``endpoint``.
-        options: Name to value.
-        whose: Whose options they are, for the message.
-    """
-    raise_all([f"{whose}: {mistake}" for mistake in mistakes(scope, options)])
+class Mistakes(ValueError):
+    """What is wrong with a program, for people: its traceback says nothing more."""
 
 
 def raise_all(sentences):
-    """Raises one ValueError for all of these sentences, if there are any."""
+    """Raises one :class:`Mistakes` for all of these sentences, if there are any."""
     if len(sentences) == 1:
-        raise ValueError(sentences[0])
+        raise Mistakes(sentences[0])
     if sentences:
         lines = "\n".join(f"  - {sentence}" for sentence in sentences)
-        raise ValueError(f"{len(sentences)} mistakes:\n{lines}")
+        raise Mistakes(f"{len(sentences)} mistakes:\n{lines}")
 
 
 def _unknown(name, known):

@@ -96,7 +96,7 @@ def _source(api, server, index, path):
     try:
         return _handover.source_of(api, server, index)
     except ValueError as error:
-        raise ValueError(f"endpoint `{path}`: {error}") from None
+        raise _options.Mistakes(f"endpoint `{path}`: {error}") from None
 
 
 def _instead_of(api):
@@ -126,6 +126,9 @@ def run_servers(
     _capture.take(servers, given)
     program = program_of(servers, given)
     status = _serve(program)
+    if status < 0:
+        print(f"error: the litmux server was killed by signal {-status}", file=sys.stderr)
+        raise SystemExit(128 - status)
     if status != 0:
         raise SystemExit(status)
 

@@ -55,7 +55,8 @@ def test_check_of_a_file_that_names_models(tmp_path, script):
         ("litmux.toml", "", 2, "there is no endpoint"),
         ("server.py", "x = 1", 1, "ended without serving"),
         ("server.py", "raise RuntimeError('oops')", 1, "RuntimeError: oops"),
-        ("server.py", "import litmux; litmux.run_servers()", 1, "at least one"),
+        ("server.py", "import litmux; litmux.run_servers()", 2, "at least one"),
+        ("server.py", "int('x')", 1, "Traceback"),
         ("server.txt", "", 1, "neither a Python file (.py) nor a TOML file (.toml)"),
     ],
 )

@@ -9,7 +9,7 @@ import time
 
 import httpx
 import pytest
-from conftest import LITMUX, Server, is_alive, parent_of, wait_until
+from conftest import LITMUX, Server, descendants, is_alive, parent_of, wait_until
 
 SLEEPER = """
     import time
@@ -70,6 +70,17 @@ def test_a_signal_lets_requests_finish_and_ends_everything(serve, number):
     assert not any(map(is_alive, workers))
 
 
+def test_a_signal_to_every_process_lets_requests_finish_too(serve):
+    """A service manager does that, and the program passes its own signal on."""
+    server = serve(SLEEPER)
+    call = Call(server, "/sleep", 1)
+    time.sleep(0.3)
+    for pid in [*descendants(server.process.pid), server.process.pid]:
+        os.kill(pid, signal.SIGTERM)
+    assert call.result().json() == "slept"
+    assert server.wait() == 0
+
+
 def test_a_second_signal_stops_at_once(serve):
     server = serve(SLEEPER)
     workers = server.workers()
@@ -77,6 +88,8 @@ def test_a_second_signal_stops_at_once(serve):
     time.sleep(0.3)
     server.signal(signal.SIGINT)
     server.wait_for_line("stopping; requests in flight")
+    # Signals that are closer together mean one thing.
+    time.sleep(0.6)
     server.signal(signal.SIGINT)
     server.wait_for_line("stopping at once")
     server.wait()
@@ -162,6 +175,7 @@ def test_a_setup_that_fails_ends_the_server_with_one_traceback(serve, body, says
     assert server.wait() == 1
     assert f"endpoint `/fails`: {'its process ' if 'exited' in says else ''}{says}" in server.output
     assert server.output.count("Traceback") == (1 if "RuntimeError" in says else 0)
+    assert server.output.count(says) == 1
     assert "in setup" in server.output or "RuntimeError" not in says
 
 

@@ -134,6 +134,36 @@ def test_errors_have_their_status_and_a_reason(serve, request_args, status, says
         server.wait_for_line(r"/predict#0 \| RuntimeError: the secret cause")
 
 
+def test_no_answer_and_no_error_ends_the_worker(serve):
+    server = serve("""
+        import sys
+
+        class Hostile(ls.LitAPI):
+            def predict(self, x):
+                if x == "exit":
+                    sys.exit(3)
+                if x == "detail":
+                    raise ls.HTTPException(422, object())
+                if x == "headers":
+                    raise ls.HTTPException(422, "no", ["not", "pairs"])
+                if x == "error status":
+                    raise ls.HTTPException(70000)
+                if x == "status":
+                    return ls.Response(b"", status="404")
+                if isinstance(x, dict):
+                    raise ls.HTTPException(422, x["text"])
+                return ls.Response(b"<svg/>", headers={"Content-Type": "image/svg+xml"})
+
+        ls.LitServer(Hostile()).run(port=0)
+    """)
+    for x in ("exit", "detail", "headers", "error status", "status"):
+        assert server.post("/predict", json=x).status_code == 500, x
+    surrogate = server.post("/predict", content=rb'{"text": "\ud800"}')
+    assert surrogate.status_code == 500
+    good = server.post("/predict", json="good")
+    assert good.headers.get_list("content-type") == ["image/svg+xml"]
+
+
 def test_paths_and_methods(serve):
     server = serve(ECHO)
     assert server.client.get("/echo").status_code == 405

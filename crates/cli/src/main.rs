@@ -155,6 +155,10 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot start {}", python.display()))?;
+    if output.status.code() == Some(2) {
+        // It has said what is wrong.
+        std::process::exit(2);
+    }
     if !output.status.success() {
         bail!("{} {}", source.file.display(), describe_failure(&python));
     }

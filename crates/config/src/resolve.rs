@@ -179,6 +179,10 @@ fn endpoint_mistakes(endpoint: &Map<String, Value>, number: usize, origin: &Orig
         _ => found.extend(missing_file(endpoint, origin)),
     }
     found.extend(missing_interpreter(endpoint, origin));
+    let is_stream = endpoint.get("stream").and_then(Value::as_bool) == Some(true);
+    if is_stream && integer(endpoint, "max_batch_size").is_some_and(|size| size > 1) {
+        found.push("streams cannot be batched; set `max_batch_size` to 1".into());
+    }
     found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
 }
 

@@ -63,7 +63,7 @@ async fn multipart(content_type: &str, pieces: Vec<Bytes>) -> Outcome<(Content, 
     let (mut parts, mut contents) = (Vec::new(), Vec::new());
     while let Some(field) = form.next_field().await.map_err(wrong)? {
         if parts.len() == MAX_PARTS {
-            return Err(bad(format!("the form has more than {MAX_PARTS} parts")));
+            return Err(too_many_parts());
         }
         let name = field.name().unwrap_or_default().to_owned();
         let filename = field.file_name().map(str::to_owned);
@@ -84,7 +84,10 @@ fn urlencoded(pieces: &[Bytes]) -> Outcome<(Content, Vec<Bytes>)> {
         return Err(ServeError::new(415, detail));
     }
     let (mut parts, mut contents) = (Vec::new(), Vec::new());
-    for (name, value) in form_urlencoded::parse(&body).take(MAX_PARTS) {
+    for (name, value) in form_urlencoded::parse(&body) {
+        if parts.len() == MAX_PARTS {
+            return Err(too_many_parts());
+        }
         let content = Bytes::from(value.into_owned());
         let (filename, content_type, length) = (None, None, content.len());
         parts.push(FormPart { name: name.into_owned(), filename, content_type, length });
@@ -95,6 +98,10 @@ fn urlencoded(pieces: &[Bytes]) -> Outcome<(Content, Vec<Bytes>)> {
 
 fn bad(detail: impl Into<String>) -> ServeError {
     ServeError::new(400, detail)
+}
+
+fn too_many_parts() -> ServeError {
+    bad(format!("the form has more than {MAX_PARTS} parts"))
 }
 
 fn too_large(max_bytes: usize) -> ServeError {

@@ -72,12 +72,15 @@ impl Framing {
     }
 }
 
-/// Writes one event; a line break within the item begins another `data:` line.
+/// Writes one event; a line break within the item, of any of the three kinds that the standard
+/// knows, begins another `data:` line.
 fn event(out: &mut BytesMut, item: &[u8]) {
     for line in item.split(|byte| *byte == b'\n') {
-        out.put_slice(b"data: ");
-        out.put_slice(line.strip_suffix(b"\r").unwrap_or(line));
-        out.put_u8(b'\n');
+        for line in line.strip_suffix(b"\r").unwrap_or(line).split(|byte| *byte == b'\r') {
+            out.put_slice(b"data: ");
+            out.put_slice(line);
+            out.put_u8(b'\n');
+        }
     }
     out.put_u8(b'\n');
 }
@@ -163,8 +166,8 @@ mod tests {
     #[test]
     fn an_item_with_line_breaks_is_one_event() {
         let mut out = BytesMut::new();
-        event(&mut out, b"one\r\ntwo");
-        assert_eq!(out, "data: one\ndata: two\n\n");
+        event(&mut out, b"one\r\ntwo\revent: forged");
+        assert_eq!(out, "data: one\ndata: two\ndata: event: forged\n\n");
     }
 
     #[test]

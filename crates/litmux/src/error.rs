@@ -18,12 +18,12 @@ pub enum Error {
         source: io::Error,
     },
     /// A model could not be loaded or set up.
-    #[error("endpoint `{endpoint}`: {source}{}", traceback_below(source))]
+    #[error("endpoint `{endpoint}`: {cause}{}", traceback_below(cause))]
     Launch {
         /// The endpoint's path.
         endpoint: String,
         /// The reason, with a traceback where the model's own code raised.
-        source: LaunchError,
+        cause: LaunchError,
     },
     /// The system refused something that a server needs.
     #[error("{0}")]

@@ -22,6 +22,9 @@ use tokio::time::Instant;
 use crate::server::RustModel;
 use crate::{ConfigError, Error, Program};
 
+/// Signals that are no further apart mean one thing.
+const SAME_WISH: Duration = Duration::from_millis(500);
+
 /// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
 pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
@@ -50,14 +53,18 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     };
     tokio::select! {
         () = stop(server, crew, grace) => {}
-        () = signals.next() => tracing::warn!("stopping at once"),
+        () = signals.again() => tracing::warn!("stopping at once"),
     }
     result
 }
 
 /// Lets requests in flight finish, then the workers.
 async fn stop(server: Server, crew: Crew, grace: Duration) {
-    tracing::info!("stopping; requests in flight may take {grace:?} more");
+    if grace.is_zero() {
+        tracing::info!("stopping");
+    } else {
+        tracing::info!("stopping; requests in flight may take {grace:?} more");
+    }
     let begin = Instant::now();
     if !server.drain(grace).await {
         tracing::warn!("some requests did not finish in time and are broken off");
@@ -90,6 +97,15 @@ impl Signals {
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self { interrupt, terminate })
+    }
+
+    /// Resolves when somebody insists. One wish may arrive twice: a service manager signals every
+    /// process, and the program passes on what it gets.
+    async fn again(&mut self) {
+        let first = Instant::now();
+        while first.elapsed() < SAME_WISH {
+            self.next().await;
+        }
     }
 
     async fn next(&mut self) {
@@ -156,8 +172,8 @@ impl Crew {
         while let Some(SlotEvent { path, slot, state }) = happened.recv().await {
             log_state(&path, slot, &state);
             match state {
-                SlotState::Failed(source) => {
-                    return Error::Launch { endpoint: path.to_string(), source };
+                SlotState::Failed(cause) => {
+                    return Error::Launch { endpoint: path.to_string(), cause };
                 }
                 SlotState::Ready(_) => starting -= 1,
                 _ => continue,

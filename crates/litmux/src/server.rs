@@ -44,6 +44,7 @@ impl LitServer {
         load: impl Fn(Device) -> Result<S> + Send + Sync + 'static,
     ) -> Self {
         Self::with_model(path, |settings, attach| Arc::new(streams(settings, load, attach)))
+            .set("stream", true)
     }
 
     /// Serves a Python model at `path`. `api` names a `LitAPI` class or instance:

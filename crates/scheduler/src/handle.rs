@@ -37,8 +37,10 @@ impl Attach for Endpoint {
         let id = WorkerId::next();
         let progress = Arc::new(ProgressEvents { id, events: self.events.clone() });
         let worker = make(progress);
-        let _ = self.traits.set(traits.clone());
+        let known = traits.clone();
         let _ = self.events.send(Event::Attached { id, traits, worker });
+        // Requests are let in from here on; the task learns of the worker before any of them.
+        let _ = self.traits.set(known);
     }
 }
 

@@ -143,7 +143,7 @@ impl EndpointTask {
 
     fn drop_void_jobs(&mut self, now: Instant) {
         while self.queue.front().is_some_and(|job| job.is_void(now)) {
-            self.queue.pop_front();
+            self.queue.pop_front().into_iter().for_each(answer_void);
         }
     }
 
@@ -157,7 +157,9 @@ impl EndpointTask {
     }
 
     fn dispatch(&mut self, worker: usize, jobs: usize, now: Instant) {
-        let batch: Vec<Job> = self.queue.drain(..jobs).filter(|job| !job.is_void(now)).collect();
+        let (void, batch): (Vec<_>, Vec<_>) =
+            self.queue.drain(..jobs).partition(|job| job.is_void(now));
+        void.into_iter().for_each(answer_void);
         if batch.is_empty() {
             return;
         }
@@ -170,6 +172,11 @@ impl EndpointTask {
             member.worker.dispatch(batch);
         }
     }
+}
+
+/// Its caller left, or waits no longer: nobody else may say that a worker died.
+fn answer_void(job: Job) {
+    job.reply.send(Err(ServeError::deadline()));
 }
 
 fn no_worker() -> ServeError {
@@ -295,6 +302,17 @@ mod tests {
         bench.answer(0, running);
         let next = bench.batch(0).await;
         assert!(!next[0].reply.is_abandoned());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_waited_past_its_deadline_is_answered_so() {
+        let mut bench = Bench::new(1, 1, 0);
+        let _running = bench.submit();
+        let running = bench.batch(0).await;
+        let expired = bench.submit();
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        bench.answer(0, running);
+        assert_eq!(status(expired).await, 504);
     }
 
     #[tokio::test(start_paused = true)]

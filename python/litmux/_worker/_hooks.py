@@ -10,15 +10,13 @@ from litmux._worker import _frames as frames
 from litmux._worker._json import MalformedBody, dumps, loads
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
+# Headers that are made from the body and its media type on the way out.
+_MADE = ("content-length", "content-type")
 _INTERNAL = b'{"detail":"Internal server error"}'
 
 
-def make_hooks(api):
-    """Returns the hooks of a model that is set up.
-
-    Raises:
-        ValueError: the settings of the model do not fit its hooks.
-    """
+def check_hooks(api):
+    """Raises a ValueError where the settings of a model do not fit its hooks."""
     if not isinstance(api, LitAPI):
         raise ValueError(f"it is a {type(api).__name__}, not a litmux.LitAPI")
     if api.stream and api.max_batch_size > 1:
@@ -28,7 +26,6 @@ def make_hooks(api):
         raise ValueError("`predict` is a generator; set stream=True, or return a value")
     if inspect.iscoroutinefunction(api.predict) or inspect.isasyncgenfunction(api.predict):
         raise ValueError("`async def predict` is not supported; use a plain function")
-    return Hooks(api)
 
 
 def wants_context(hook):
@@ -96,7 +93,7 @@ class Hooks:
             if isinstance(output, Exception):
                 raise output
             return encode_body(self._encode(output, context))
-        except Exception as error:  # noqa: BLE001  (one item fails alone)
+        except BaseException as error:  # noqa: BLE001  (one item fails alone)
             return encode_error(error)
 
     def outputs(self, flags, payload):
@@ -148,11 +145,10 @@ def encode_body(output):
         return _typed(200, "application/octet-stream", [], bytes(output))
     if hasattr(output, "status_code") and hasattr(output, "body"):
         headers = [(name, str(value)) for name, value in output.headers.items()]
-        # Those two are made from the body and the media type on the way out.
-        made = ("content-length", "content-type")
-        headers = [(name, value) for name, value in headers if name.lower() not in made]
-        given = output.headers.get("content-type") or output.media_type or ""
-        return _typed(output.status_code, given, headers, bytes(output.body))
+        types = [value for name, value in headers if name.lower() == "content-type"]
+        headers = [(name, value) for name, value in headers if name.lower() not in _MADE]
+        media_type = types[-1] if types else output.media_type or ""
+        return _typed(output.status_code, media_type, headers, bytes(output.body))
     return 200, 0, dumps(output)
 
 
@@ -166,10 +162,18 @@ def encode_item(output):
 
 
 def encode_error(error):
-    """Returns the status, flags and payload that an exception of a hook makes.
+    """Returns the status, flags and payload that an exception of a hook makes; it never raises.
 
     What the client may not know goes to the log.
     """
+    try:
+        return _encode_error(error)
+    except Exception as unsendable:  # noqa: BLE001  (a detail that JSON cannot hold, say)
+        traceback.print_exception(type(unsendable), unsendable, unsendable.__traceback__)
+        return 500, 0, _INTERNAL
+
+
+def _encode_error(error):
     if isinstance(error, MalformedBody):
         return 400, 0, dumps({"detail": str(error)})
     if isinstance(getattr(error, "status_code", None), int) and hasattr(error, "detail"):
@@ -181,13 +185,17 @@ def encode_error(error):
 def _http_exception(error):
     payload = dumps({"detail": error.detail})
     headers = getattr(error, "headers", None)
-    if not headers:
+    if not headers and 100 <= error.status_code <= 999:
         return error.status_code, 0, payload
+    headers = headers or {}
     pairs = [(name, str(value)) for name, value in headers.items()]
+    pairs = [pair for pair in pairs if pair[0].lower() not in _MADE]
     return _typed(error.status_code, "application/json", pairs, payload)
 
 
 def _typed(status, media_type, headers, body):
+    if not isinstance(status, int) or not 100 <= status <= 999:
+        raise ValueError(f"{status!r} is not an HTTP status")
     meta = {"media_type": media_type, "headers": headers}
     return status, frames.META, frames.with_meta(meta, body)
 

@@ -5,7 +5,7 @@ An order names its source in one of three forms:
 ``{"kind": "reference", "name": "ocr.py:OcrAPI", "args": {…}, "directory": …}``
     A class or instance in a file or module, and constructor arguments. It is the only form that
     never runs the user's script.
-``{"kind": "pickle", "data": base64, "script": {…} or null}``
+``{"kind": "pickle", "data": base64, "script": {…}}``
     The instance itself, pickled by the parent. The main module is prepared when the pickle asks
     for it, as ``multiprocessing`` does: it runs as ``__mp_main__``, so the code under
     ``if __name__ == "__main__"`` does not.
@@ -32,9 +32,8 @@ def load(source):
     kind = source["kind"]
     if kind == "reference":
         return _load_reference(source)
-    script = source if kind == "script" else source.get("script")
-    if script is not None:
-        _prepare_path(script)
+    script = source if kind == "script" else source["script"]
+    _prepare_path(script)
     if kind == "script":
         return _load_by_running(script)
     try:
@@ -42,7 +41,7 @@ def load(source):
         return _Unpickler(io.BytesIO(data), script).load()
     except (AttributeError, ImportError):
         # A class that exists only under the guard, or only after it.
-        if script is None:
+        if script["file"] is None:
             raise
         return _load_by_running(script)
 
@@ -87,7 +86,7 @@ class _Unpickler(pickle.Unpickler):
         self._script = script
 
     def find_class(self, module, name):
-        if module == "__main__" and "__mp_main__" not in sys.modules and self._script:
+        if module == "__main__" and "__mp_main__" not in sys.modules:
             _capture.run_script(self._script["file"], "__mp_main__")
         return super().find_class(module, name)
 

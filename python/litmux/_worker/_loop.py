@@ -46,17 +46,16 @@ class Loop:
 
     def _answer(self, id, flags, payload):
         try:
-            status, flags, payload = self._hooks.answer(flags, payload)
-        except Exception as error:  # noqa: BLE001
-            status, flags, payload = encode_error(error)
-        response = _response(id, status, flags, payload)
+            response = _response(id, *self._hooks.answer(flags, payload))
+        except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
+            response = _response(id, *encode_error(error))
         self._outbox.add(response, hold=self._reader.has_more())
 
     def _collect(self, id, flags, payload):
         """Decodes one item of a batch, and runs the batch when it is the last."""
         try:
             self._batch.append((id, self._hooks.decode(flags, payload)))
-        except Exception as error:  # noqa: BLE001  (it fails alone)
+        except BaseException as error:  # noqa: BLE001  (it fails alone)
             self._respond(id, encode_error(error))
         if not flags & frames.MORE:
             batch, self._batch = self._batch, []
@@ -70,7 +69,7 @@ class Loop:
             return
         try:
             responses = self._hooks.answer_batch([item for _, item in batch])
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             responses = [encode_error(error)] * len(batch)
         for (id, _), response in zip(batch, responses):
             self._respond(id, response)
@@ -82,7 +81,7 @@ class Loop:
         try:
             self._send_stream(id, flags, payload)
             end = frames.encode(frames.END, id=id)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             status, flags, payload = encode_error(error)
             end = frames.encode(frames.END, _plain(flags, payload), status=status, id=id)
         self._outbox.add(end, hold=False)
@@ -107,6 +106,8 @@ class Loop:
 
 
 def _response(id, status, flags, payload):
+    if len(payload) > frames.MAX_PAYLOAD_BYTES:
+        raise ValueError(f"an answer of {len(payload)} bytes is too large to be sent")
     return frames.HEADER.pack(len(payload), frames.RESPONSE, flags, status, id) + payload
 
 

@@ -1,5 +1,6 @@
 """The worker process from its order to its exit."""
 
+import contextlib
 import gc
 import json
 import os
@@ -11,7 +12,7 @@ import threading
 import traceback
 
 from litmux._worker import _frames as frames
-from litmux._worker._hooks import make_hooks
+from litmux._worker._hooks import Hooks, check_hooks
 from litmux._worker._load import load
 from litmux._worker._loop import Loop
 
@@ -20,6 +21,8 @@ def main():
     """Serves until the server says that it is enough. Returns the exit status."""
     # Ctrl-C in a terminal is for the server, which then lets its workers finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A service manager sends SIGTERM to everybody; requests in flight must outlive it.
+    signal.signal(signal.SIGTERM, _outlive(os.getpid()))
     order = _read_order()
     data, reader = _dial(order, "data")
     control, control_reader = _dial(order, "control")
@@ -30,8 +33,9 @@ def main():
         api, hooks = _set_up(order["load"], setup)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
-        # The server ends this process once it has printed the reason.
-        reader.receive()
+        # The server ends this process, one way or the other, once it has read the reason.
+        with contextlib.suppress(OSError):
+            reader.receive()
         return 1
     loop = Loop(data, reader, hooks)
     _spawn(_follow_control, control_reader, data, loop)
@@ -43,6 +47,17 @@ def main():
     _tear_down(api)
     control.close()
     return 0
+
+
+def _outlive(worker):
+    """Returns a handler that ignores a signal here, and not in processes that are forked off."""
+
+    def handle(number, _):
+        if os.getpid() != worker:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return handle
 
 
 def _read_order():
@@ -86,6 +101,7 @@ def _set_up(source, setup):
         api = load(source)
     except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
         raise _Failed(f"loading it raised {_summary(error)}", error) from None
+    _check(api)
     for name in ("max_batch_size", "batch_timeout", "stream"):
         if setup.get(name) is not None:
             setattr(api, name, setup[name])
@@ -97,8 +113,14 @@ def _set_up(source, setup):
         raise _Failed(f"setup raised {_summary(error)}", error) from None
     if not is_healthy:
         raise _Failed("`health` returned a false value after `setup`")
+    # Again, because setup may have changed them.
+    _check(api)
+    return api, Hooks(api)
+
+
+def _check(api):
     try:
-        return api, make_hooks(api)
+        check_hooks(api)
     except ValueError as error:
         raise _Failed(str(error)) from None
 

@@ -38,7 +38,7 @@ impl<A: LitApi> Batches<A> {
         let mut answers = Vec::with_capacity(jobs.len());
         let (mut inputs, mut replies) = (Vec::new(), Vec::new());
         for job in jobs {
-            match decode(&job.request) {
+            match guarded(|| Ok(decode(&job.request)?)) {
                 Ok(input) => {
                     inputs.push(input);
                     replies.push(job.reply);
@@ -60,7 +60,7 @@ impl<A: LitApi> Batches<A> {
         match guarded(|| self.api.predict(Batch::from(inputs))) {
             Ok(outcomes) if outcomes.len() == expected => outcomes
                 .into_iter()
-                .map(|outcome| outcome.and_then(|output| encode(&output)))
+                .map(|outcome| outcome.and_then(|output| guarded(|| Ok(encode(&output)?))))
                 .collect(),
             Ok(outcomes) => {
                 let got = outcomes.len();

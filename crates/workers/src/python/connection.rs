@@ -96,17 +96,20 @@ impl Connection {
         }
     }
 
-    /// Runs until the worker is gone or no longer wanted, and returns the reason. The jobs that
-    /// it then still holds are dropped, which answers them.
-    pub(crate) async fn run(mut self) -> String {
+    /// Runs until the worker is gone or no longer wanted, and returns what it did wrong, if it
+    /// did. The jobs that it then still holds are dropped, which answers them.
+    pub(crate) async fn run(mut self) -> Option<String> {
         let reason = loop {
             let event = match self.next_event().await {
-                Ok(Event::Dismissed) => break "it is not wanted any more".into(),
+                Ok(Event::Dismissed) | Err(_) => break None,
                 Ok(event) => event,
-                Err(error) => break error.to_string(),
             };
-            if let Err(error) = self.handle_event(event) {
-                break error.to_string();
+            match self.handle_event(event) {
+                Ok(()) => {}
+                Err(Lost::Closed | Lost::Socket) => break None,
+                Err(Lost::Protocol(error)) => {
+                    break Some(format!("it broke the protocol and is dropped: {error}"));
+                }
             }
             if self.finished > 0 {
                 self.progress.finished(std::mem::take(&mut self.finished));
@@ -314,29 +317,19 @@ fn stream_error(frame: &Frame) -> ServeError {
 #[derive(Debug)]
 enum Lost {
     Closed,
-    Socket(io::Error),
+    Socket,
     Protocol(FrameError),
 }
 
 impl From<io::Error> for Lost {
-    fn from(error: io::Error) -> Self {
-        Self::Socket(error)
+    fn from(_: io::Error) -> Self {
+        Self::Socket
     }
 }
 
 impl From<FrameError> for Lost {
     fn from(error: FrameError) -> Self {
         Self::Protocol(error)
-    }
-}
-
-impl std::fmt::Display for Lost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the worker closed its connection"),
-            Self::Socket(error) => write!(f, "the connection broke: {error}"),
-            Self::Protocol(error) => write!(f, "the worker broke the protocol: {error}"),
-        }
     }
 }
 
@@ -381,7 +374,7 @@ mod tests {
         jobs: mpsc::UnboundedSender<Vec<Job>>,
         control: mpsc::UnboundedReceiver<Frame>,
         progress: Arc<Counted>,
-        ended: tokio::task::JoinHandle<String>,
+        ended: tokio::task::JoinHandle<Option<String>>,
     }
 
     fn bench(batches: bool) -> Bench {
@@ -468,7 +461,7 @@ mod tests {
         read_frame(&mut bench.worker).await.unwrap();
         drop(bench.worker);
         assert_eq!(whole(answers).await.unwrap_err().status, 502);
-        assert!(bench.ended.await.unwrap().contains("closed"));
+        assert_eq!(bench.ended.await.unwrap(), None, "its process says why");
     }
 
     #[tokio::test]
@@ -478,7 +471,7 @@ mod tests {
         let frame = read_frame(&mut bench.worker).await.unwrap();
         bench.say(Kind::Hello, frame.id, 0, b"").await;
         assert_eq!(whole(answers).await.unwrap_err().status, 502);
-        assert!(bench.ended.await.unwrap().contains("Hello has no place here"));
+        assert!(bench.ended.await.unwrap().unwrap().contains("Hello has no place here"));
     }
 
     #[tokio::test]

@@ -14,6 +14,9 @@ use super::connection::{self, Connection};
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::process::Process;
 
+/// How long a process without a connection may take to exit.
+const EXIT_WAIT: Duration = Duration::from_secs(5);
+
 /// How to run the workers of one Python endpoint.
 #[derive(Debug, Clone)]
 pub struct PythonSpec {
@@ -125,7 +128,9 @@ async fn become_ready(
 async fn await_ready(data: &mut UnixStream) -> Result<Ready, LaunchError> {
     let Some(frame) = read_frame(data).await else {
         // The process is ending; its exit status says more than this connection can.
-        return std::future::pending().await;
+        tokio::time::sleep(EXIT_WAIT).await;
+        let reason = "it closed its connection before it was ready".into();
+        return Err(LaunchError { reason, traceback: None });
     };
     let unreadable = |_| LaunchError {
         reason: "it sent a message that is not of this protocol".into(),
@@ -169,7 +174,9 @@ fn serve(
             let connection = Connection::new(data, inbox, control, progress, batches);
             tokio::spawn(async move {
                 let reason = connection.run().await;
-                tracing::debug!(worker = mark, reason, "data connection ended");
+                if let Some(reason) = reason {
+                    tracing::error!("{mark}: {reason}");
+                }
                 let _ = broken.send(());
             });
             Box::new(PythonWorker(jobs)) as Box<dyn Worker>

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
@@ -17,8 +18,16 @@ static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litmux"
 pub fn sdk_directory() -> io::Result<PathBuf> {
     let directory = cache_directory().join("litmux").join(format!("sdk-{:016x}", digest(&PACKAGE)));
     let package = directory.join("litmux");
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
+    };
     if !package.is_dir() {
-        write_once(&directory)?;
+        write_once(&directory).map_err(named)?;
+    }
+    // Where others may write, as in the system's temporary directory, they may have been first.
+    let owner = std::fs::symlink_metadata(&directory).map_err(named)?.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        return Err(named(io::Error::other("it belongs to somebody else; set XDG_CACHE_HOME")));
     }
     Ok(package)
 }
