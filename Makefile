@@ -40,11 +40,12 @@ $(VENV)/ready: tests/requirements.txt
 generate:
 	LITMUX_GENERATE=1 cargo test -q -p litmux-config
 
-# litmux, LitServe, mosec and the floor side by side; W=w4,w5 picks other workloads.
+# litmux (Python and Rust models), LitServe, mosec and the floor side by side; W=w4,w5 picks
+# other workloads.
 W ?= w1,w2,w3,startup
 bench:
-	bench/setup litmux litserve mosec floor
-	bench/ratios $(W)
+	bench/setup litmux litmux-rust litserve mosec floor
+	bench/ratios --systems litmux,litmux-rust,litserve,mosec,floor $(W)
 
 clean:
 	rm -rf target $(VENV) .demo dist

@@ -1,16 +1,18 @@
 """litmux: one server, many different models.
 
-import litmux as ls
+A first server::
 
-class EmbeddingAPI(ls.LitAPI):
-    def setup(self, device):
-        self.model = load_model(device)
+    import litmux as ls
 
-    def predict(self, text):
-        return self.model.encode(text)
+    class EmbeddingAPI(ls.LitAPI):
+        def setup(self, device):
+            self.model = load_model(device)
 
-if __name__ == "__main__":
-    ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
+        def predict(self, text):
+            return self.model.encode(text)
+
+    if __name__ == "__main__":
+        ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
 """
 
 from litmux._api import LitAPI
