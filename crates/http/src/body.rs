@@ -20,6 +20,14 @@ pub(crate) async fn read(
     max_bytes: usize,
 ) -> Outcome<(Content, Vec<Bytes>)> {
     let pieces = read_pieces(headers, body, max_bytes).await?;
+    take_apart(headers, pieces).await
+}
+
+/// Tells from its headers what a whole body is, and takes forms apart.
+pub(crate) async fn take_apart(
+    headers: &HeaderMap,
+    pieces: Vec<Bytes>,
+) -> Outcome<(Content, Vec<Bytes>)> {
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok((Content::Json, pieces)) };
     let content_type = content_type.to_str().map_err(|_| bad("Content-Type is not text"))?;
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -15,3 +15,16 @@ mod stream;
 
 pub use app::{App, EndpointReport, Report, Route};
 pub use serve::{Server, bind};
+
+/// What the targets in `fuzz/` feed; no part of the API.
+#[doc(hidden)]
+pub mod fuzzing {
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use litmux_core::{Content, Outcome};
+
+    /// Takes the pieces of a request's body apart.
+    pub async fn body(headers: &HeaderMap, pieces: Vec<Bytes>) -> Outcome<(Content, Vec<Bytes>)> {
+        crate::body::take_apart(headers, pieces).await
+    }
+}
