@@ -6,6 +6,10 @@ pub const HEADER_BYTES: usize = 16;
 /// The longest payload that either side accepts; checked before anything is allocated.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
+/// The most room that is made for bytes of a payload that have not come yet: whoever announces a
+/// long frame has to send it before it costs memory.
+const MAX_RESERVED_BYTES: usize = 4 << 20;
+
 const META_LENGTH_BYTES: usize = 4;
 
 /// What a frame is. The direction is from the server's point of view.
@@ -205,7 +209,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// Returns the next whole frame, without copying its payload, or `None` when more bytes are
-    /// needed; room for the rest of a long frame is then reserved.
+    /// needed; room for the rest of a long frame, or a good part of it, is then reserved.
     ///
     /// # Errors
     /// The bytes are not a frame; the connection is of no more use.
@@ -217,7 +221,8 @@ impl Decoder {
         };
         let length = header.length as usize;
         if buffer.len() < length {
-            buffer.reserve(length - buffer.len() + HEADER_BYTES);
+            let missing = length - buffer.len() + HEADER_BYTES;
+            buffer.reserve(missing.min(MAX_RESERVED_BYTES));
             self.header = Some(header);
             return Ok(None);
         }
@@ -278,5 +283,15 @@ mod tests {
         Header { kind: Kind::Response, flags: Flags::NONE, status: 200, id: 1, length }
             .encode(&mut buffer);
         assert_eq!(Decoder::default().decode(&mut buffer), Err(FrameError::Length(length)));
+    }
+
+    #[test]
+    fn a_length_that_is_only_announced_takes_little_memory() {
+        let mut buffer = BytesMut::new();
+        let length = MAX_PAYLOAD_BYTES as u32;
+        Header { kind: Kind::Response, flags: Flags::NONE, status: 200, id: 1, length }
+            .encode(&mut buffer);
+        assert_eq!(Decoder::default().decode(&mut buffer), Ok(None));
+        assert!(buffer.capacity() <= 2 * MAX_RESERVED_BYTES, "{}", buffer.capacity());
     }
 }
