@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 ONCE ?=
 
-.PHONY: demo test lint rust python generate bench clean
+.PHONY: demo test lint rust python fuzz generate bench clean
 
 demo:
 	$(PYTHON) examples/demo/run.py --port $(PORT) $(if $(ONCE),--once)
@@ -15,6 +15,7 @@ test: lint rust python
 
 lint: $(VENV)/ready
 	cargo fmt --all --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -35,6 +36,11 @@ $(VENV)/ready: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
+
+# Feeds the parsers for a minute in all; fuzz/run SECONDS TARGET... does one for longer.
+FUZZ_SECONDS ?= 60
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
 
 # Writes what is derived from the options table.
 generate:
