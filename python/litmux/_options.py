@@ -24,7 +24,8 @@ def names(scope):
 
 
 def mistakes(scope, options):
-    """Returns a sentence for each option that is unknown or has a value that it cannot have."""
+    """Returns a sentence for each option that is unknown, has a value that it cannot have, or
+    contradicts another."""
     known = {option["name"]: option for option in TABLE if option["scope"] == scope}
     found = []
     for name, value in options.items():
@@ -32,7 +33,7 @@ def mistakes(scope, options):
             found.append(_unknown(name, known))
         elif not _fits(known[name], value):
             found.append(f"`{name}` must be {known[name]['expects']}, not {_shown(value)}")
-    return found
+    return [*found, *_contradictions(options)] if scope == "endpoint" else found
 
 
 class Mistakes(ValueError):
@@ -54,6 +55,23 @@ def _unknown(name, known):
     return f"there is no option `{name}`; {hint}"
 
 
+def _contradictions(options):
+    for given, missing in (("min_workers", "max_workers"), ("max_workers", "min_workers")):
+        if given in options and missing not in options:
+            yield (
+                f"`{given}` needs `{missing}`; give both, or `workers_per_device` for a fixed "
+                "number"
+            )
+    fewest, most = options.get("min_workers"), options.get("max_workers")
+    if _fits_integer({"min": 0}, fewest) and _fits_integer({"min": 0}, most) and fewest > most:
+        yield f"`min_workers` must be at most `max_workers`, and {fewest} is above {most}"
+    if "workers_per_device" in options and {"min_workers", "max_workers"} & options.keys():
+        yield (
+            "`workers_per_device` is a fixed number of workers, `min_workers` and `max_workers` "
+            "let it move; leave out one or the other"
+        )
+
+
 def _fits(option, value):
     return _CHECKS[option["type"]](option, value)
 
@@ -67,14 +85,28 @@ def _fits_integer(option, value):
     return is_integer and option.get("min", value) <= value <= option.get("max", value)
 
 
-def _fits_seconds(option, value):
-    if not _is_number(value) or value != value or value > 1e9:
+def _fits_number(option, value):
+    if not _is_number(value) or value != value or value == float("inf"):
         return False
     return value > 0 if option.get("above_zero") else value >= 0
 
 
+def _fits_seconds(option, value):
+    if value is False:
+        return option.get("or_false", False)
+    return _fits_number(option, value) and value <= 1e9
+
+
 def _fits_path(_, value):
     return isinstance(value, str) and value.startswith("/") and not set(value) & set(" ?#{}*\n")
+
+
+def _fits_cost(_, value):
+    if not isinstance(value, str):
+        return False
+    field, _, measure = value.rpartition(":")
+    is_measured = measure in ("length", "words", "value") and all(field.split("."))
+    return is_measured or value == "body:bytes"
 
 
 def _fits_strings(_, value):
@@ -92,8 +124,10 @@ def _fits_devices(_, value):
 
 _CHECKS = {
     "integer": _fits_integer,
+    "number": _fits_number,
     "seconds": _fits_seconds,
     "path": _fits_path,
+    "cost": _fits_cost,
     "strings": _fits_strings,
     "devices": _fits_devices,
     "boolean": lambda _, value: isinstance(value, bool),

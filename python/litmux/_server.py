@@ -14,8 +14,8 @@ from litmux import _capture, _handover, _options
 from litmux._api import LitAPI
 from litmux._binary import find_binary
 
-# Options that a LitAPI has already, and that are none of LitServer's.
-_OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
+# Options that a LitAPI may have already.
+_OF_THE_API = ("max_batch_size", "batch_timeout", "stream", "max_concurrency")
 
 
 class LitServer:
@@ -26,8 +26,10 @@ class LitServer:
             ``"package.module:OcrAPI"``, which is then imported by its workers alone.
         path: Where it is served. Default: the ``api_path`` of the API.
         **options: How it is run; ``docs/options.md`` has the table, among them
-            ``workers_per_device=1``, ``accelerator="auto"``, ``devices="auto"``, ``timeout=30``
-            (seconds), ``python`` (an interpreter of its own), ``env`` (variables to set).
+            ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
+            ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
+            (seconds past it), ``cost`` (what a request costs in a batch), ``python`` (an
+            interpreter of its own), ``env`` (variables to set).
 
     Raises:
         ValueError: names every mistake and says what to do.
@@ -86,10 +88,14 @@ class LitServer:
             if isinstance(api, str):
                 endpoint["api"] = api
             else:
-                of_the_api = {name: getattr(api, name) for name in _OF_THE_API}
                 source = _source(api, server, index, path)
-                endpoint = {**of_the_api, **endpoint, "source": source}
+                endpoint = {**_options_of(api), **endpoint, "source": source}
             yield endpoint
+
+
+def _options_of(api):
+    values = {name: getattr(api, name, None) for name in _OF_THE_API}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _source(api, server, index, path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import litmux as ls
 import pytest
 from litmux import _options
+from litmux._server import program_of
 
 CASES = json.loads(
     (Path(__file__).parents[2] / "crates/config/tests/cases.json").read_text("utf-8")
@@ -69,3 +70,14 @@ def test_what_is_no_api_is_refused(make, says):
 def test_a_server_option_that_is_wrong_is_refused():
     with pytest.raises(ValueError, match=r"run_servers: `port` must be .*, not 99999"):
         ls.run_servers(ls.LitServer(API()), port=99999)
+
+
+@pytest.mark.parametrize(("chosen", "said"), [(None, {}), (8, {"max_concurrency": 8})])
+def test_what_an_api_leaves_open_is_not_said(chosen, said):
+    class Async(API):
+        max_concurrency = chosen
+
+    program = program_of([ls.LitServer(Async(), path="/a")], {})
+    (endpoint,) = program["endpoint"]
+    assert {name: endpoint[name] for name in endpoint if name == "max_concurrency"} == said
+    assert endpoint["max_batch_size"] == 1

@@ -1,10 +1,14 @@
 //! Which device each worker gets.
 
 use std::fs;
+use std::iter::repeat_n;
 
 use serde_json::Value;
 
-/// Returns the device of each worker slot of an endpoint, `cuda:0` or `cpu`.
+use crate::Workers;
+
+/// Returns the device of each worker slot of an endpoint, `cuda:0` or `cpu`. Where workers come and
+/// go there is a slot for each that may come, and each further one is on the next device.
 ///
 /// `gpus` is the number of NVIDIA GPUs that programs may use; see [`count_gpus`].
 ///
@@ -13,7 +17,7 @@ use serde_json::Value;
 pub fn place(
     accelerator: &str,
     devices: &Value,
-    workers_per_device: usize,
+    workers: Workers,
     gpus: usize,
 ) -> Result<Vec<String>, String> {
     let devices = match accelerator {
@@ -22,8 +26,12 @@ pub fn place(
         "auto" if gpus == 0 => vec!["cpu".into()],
         _ => cuda(accelerator, devices, gpus)?,
     };
-    let copies = |device: String| std::iter::repeat_n(device, workers_per_device);
-    Ok(devices.into_iter().flat_map(copies).collect())
+    Ok(match workers {
+        Workers::PerDevice(copies) => {
+            devices.into_iter().flat_map(|device| repeat_n(device, copies)).collect()
+        }
+        Workers::Between { max, .. } => devices.into_iter().cycle().take(max).collect(),
+    })
 }
 
 fn cuda(accelerator: &str, devices: &Value, gpus: usize) -> Result<Vec<String>, String> {
@@ -65,7 +73,8 @@ mod tests {
 
     #[test]
     fn workers_are_placed_device_by_device() {
-        let place = |accelerator, devices, gpus| place(accelerator, &devices, 2, gpus);
+        let two = Workers::PerDevice(2);
+        let place = |accelerator, devices, gpus| place(accelerator, &devices, two, gpus);
         assert_eq!(place("auto", json!("auto"), 0).unwrap(), ["cpu", "cpu"]);
         assert_eq!(
             place("auto", json!("auto"), 2).unwrap(),
@@ -76,8 +85,20 @@ mod tests {
     }
 
     #[test]
+    fn workers_that_come_and_go_take_turns_on_the_devices() {
+        let workers = Workers::Between { min: 0, max: 3 };
+        assert_eq!(
+            place("cuda", &json!("auto"), workers, 2).unwrap(),
+            ["cuda:0", "cuda:1", "cuda:0"]
+        );
+    }
+
+    #[test]
     fn devices_that_are_not_there_are_an_error() {
-        assert!(place("cuda", &json!("auto"), 1, 0).unwrap_err().contains("no NVIDIA GPU"));
-        assert!(place("auto", &json!(3), 1, 2).unwrap_err().contains("GPU 2"));
+        let mistake = |accelerator, devices, gpus| {
+            place(accelerator, &devices, Workers::PerDevice(1), gpus).unwrap_err()
+        };
+        assert!(mistake("cuda", json!("auto"), 0).contains("no NVIDIA GPU"));
+        assert!(mistake("auto", json!(3), 2).contains("GPU 2"));
     }
 }

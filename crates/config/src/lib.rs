@@ -4,14 +4,19 @@
 //! message and the documentation come from there. [`parse_toml`] or [`parse_json`] read what
 //! somebody wrote; [`resolve`] turns it into a [`Program`] or says everything that is wrong.
 
+mod cost;
 mod devices;
+mod endpoint;
 mod options;
+mod read;
 mod resolve;
+mod workers;
 
+pub use cost::Cost;
 pub use devices::{count_gpus, place};
+pub use endpoint::{Endpoint, Source};
 pub use options::{
     Kind, OPTIONS, OptionDef, RESERVED_PATHS, Scope, mistakes, table_json, table_markdown,
 };
-pub use resolve::{
-    ConfigError, Endpoint, Origin, Program, Source, parse_json, parse_toml, resolve,
-};
+pub use resolve::{ConfigError, Origin, Program, parse_json, parse_toml, resolve};
+pub use workers::Workers;

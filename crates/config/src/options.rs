@@ -1,5 +1,8 @@
 use serde_json::{Map, Value, json};
 
+use crate::Cost;
+use crate::workers::contradictions;
+
 /// What an option belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -18,6 +21,10 @@ pub enum Kind {
     Seconds,
     /// A number of seconds, greater than 0.
     PositiveSeconds,
+    /// A number of seconds, at least 0, or false.
+    SecondsOrFalse,
+    /// A number greater than 0.
+    PositiveNumber,
     /// A path that begins with a slash.
     Path,
     /// Any text but the empty one.
@@ -28,6 +35,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `"auto"`, a count, or a list of indices.
     Devices,
+    /// What a request costs; see [`Cost`].
+    Cost,
     /// A table of texts.
     Strings,
     /// A table of anything.
@@ -96,30 +105,52 @@ pub const OPTIONS: &[OptionDef] = options! {
         "How many devices, or which.";
     Endpoint "workers_per_device": Kind::Integer(1, 1024), "an integer from 1 to 1024", "1",
         "Copies of the model on each device.";
+    Endpoint "min_workers": Kind::Integer(0, 1024), "an integer from 0 to 1024", "",
+        "With `max_workers`, instead of `workers_per_device`: the fewest workers; more are added and removed as load moves.";
+    Endpoint "max_workers": Kind::Integer(1, 1024), "an integer from 1 to 1024", "",
+        "With `min_workers`: the most workers that are added as load moves.";
+    Endpoint "max_concurrency": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "64 for `async` hooks, else 1",
+        "Requests (or batches) that one worker computes at the same time; above 1 for `async` hooks.";
     Endpoint "max_batch_size": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "1",
         "The most requests in one call of `predict`.";
     Endpoint "batch_timeout": Kind::Seconds, "a number of seconds, at least 0", "0",
         "How long a batch may wait to fill, from the arrival of its first request.";
+    Endpoint "cost": Kind::Cost, "a field and its measure such as \"text:length\", \"text:words\" or \"tokens:value\", or \"body:bytes\"", "",
+        "What a request costs in a batch, so that the batcher puts like with like: the length, the words or the value of a field of the JSON body (dots reach into objects), or the size of the body. A Python model may have a `cost` hook instead.";
+    Endpoint "max_batch_cost": Kind::PositiveNumber, "a number greater than 0", "",
+        "The most that a batch may cost: its size times the cost of its most expensive request.";
+    Endpoint "retry_batch_singly": Kind::Boolean, "true or false", "as `idempotent`",
+        "Whether the items of a batch that raised are computed again one by one, so that one bad input costs only itself.";
     Endpoint "stream": Kind::Boolean, "true or false", "false",
         "Whether `predict` is a generator whose values are sent as they come.";
     Endpoint "timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "30",
-        "The time budget of a request, from its arrival to its answer; for a stream, to its first chunk.";
-    Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "1024",
+        "The time budget of a request, from its arrival to the last byte of its answer; for a stream, to its first chunk. A client may shorten it with the header `X-Request-Timeout`, in seconds.";
+    Endpoint "chunk_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
+        "The time budget of a stream between two chunks.";
+    Endpoint "kill_after": Kind::SecondsOrFalse, "a number of seconds, at least 0, or false", "10",
+        "Seconds past its deadline after which a worker that still computes a request is killed and replaced; false never does.";
+    Endpoint "heartbeat": Kind::PositiveSeconds, "a number of seconds greater than 0", "2",
+        "How often a worker's interpreter must show that it runs; a worker that is silent for three of them is killed and replaced.";
+    Endpoint "idempotent": Kind::Boolean, "true or false", "true, false for streams",
+        "Whether a request whose worker died may be computed again by another.";
+    Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "what the workers can answer within `timeout`",
         "How many requests may wait; further ones are answered 503 at once.";
     Endpoint "max_body_bytes": Kind::Integer(1, 1 << 29), "an integer from 1 to 536870912", "67108864",
         "The largest request body; larger ones are answered 413.";
 };
 
-/// Returns a sentence for each option that is unknown or has a value that it cannot have.
+/// Returns a sentence for each option that is unknown, has a value that it cannot have, or
+/// contradicts another.
 pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
-    options
-        .iter()
-        .filter_map(|(name, value)| match find(scope, name) {
-            None => Some(unknown(scope, name)),
-            Some(option) if fits(option.kind, value) => None,
-            Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
-        })
-        .collect()
+    let of_one = options.iter().filter_map(|(name, value)| match find(scope, name) {
+        None => Some(unknown(scope, name)),
+        Some(option) if fits(option.kind, value) => None,
+        Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
+    });
+    match scope {
+        Scope::Server => of_one.collect(),
+        Scope::Endpoint => of_one.chain(contradictions(options)).collect(),
+    }
 }
 
 fn of_scope(scope: Scope) -> impl Iterator<Item = &'static OptionDef> {
@@ -148,10 +179,16 @@ fn unknown(scope: Scope, name: &str) -> String {
 
 fn fits(kind: Kind, value: &Value) -> bool {
     let is_index = |value: &Value| value.as_i64().is_some_and(|index| index >= 0);
+    let is_within = |seconds: f64| (0.0..=1e9).contains(&seconds);
     match kind {
         Kind::Integer(min, max) => value.as_i64().is_some_and(|n| (min..=max).contains(&n)),
-        Kind::Seconds => value.as_f64().is_some_and(|seconds| (0.0..=1e9).contains(&seconds)),
-        Kind::PositiveSeconds => value.as_f64().is_some_and(|s| s > 0.0 && s <= 1e9),
+        Kind::Seconds => value.as_f64().is_some_and(is_within),
+        Kind::PositiveSeconds => value.as_f64().is_some_and(|s| s > 0.0 && is_within(s)),
+        Kind::SecondsOrFalse => match value {
+            Value::Bool(is_limited) => !is_limited,
+            seconds => seconds.as_f64().is_some_and(is_within),
+        },
+        Kind::PositiveNumber => value.as_f64().is_some_and(|number| number > 0.0),
         Kind::Path => value.as_str().is_some_and(|path| {
             path.starts_with('/') && !path.contains([' ', '?', '#', '{', '}', '*', '\n'])
         }),
@@ -163,6 +200,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
             Value::Array(indices) => !indices.is_empty() && indices.iter().all(is_index),
             count => count.as_i64().is_some_and(|count| count >= 1),
         },
+        Kind::Cost => value.as_str().is_some_and(|text| Cost::parse(text).is_some()),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
         }
@@ -186,11 +224,14 @@ fn row(option: &OptionDef) -> Value {
         Kind::Integer(min, max) => json!({"type": "integer", "min": min, "max": max}),
         Kind::Seconds => json!({"type": "seconds"}),
         Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
+        Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
+        Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
         Kind::Path => json!({"type": "path", "reserved": RESERVED_PATHS}),
         Kind::String => json!({"type": "string"}),
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),
         Kind::Devices => json!({"type": "devices"}),
+        Kind::Cost => json!({"type": "cost"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::Table => json!({"type": "table"}),
     };

@@ -200,8 +200,7 @@ fn place_all(endpoints: &[litmux_config::Endpoint]) -> Result<Vec<Vec<Device>>, 
     let gpus = count_gpus(visible.as_deref());
     let (mut placed, mut mistakes) = (Vec::new(), Vec::new());
     for endpoint in endpoints {
-        let per_device = endpoint.workers_per_device;
-        match place(&endpoint.accelerator, &endpoint.devices, per_device, gpus) {
+        match place(&endpoint.accelerator, &endpoint.devices, endpoint.workers, gpus) {
             Ok(devices) => placed.push(devices.into_iter().map(Device::new).collect()),
             Err(mistake) => mistakes.push(format!("endpoint `{}`: {mistake}", endpoint.path)),
         }
@@ -216,7 +215,7 @@ impl Member {
         devices: Vec<Device>,
         sdk: &Path,
     ) -> Self {
-        let endpoint = spawn_endpoint(config.max_queue);
+        let endpoint = spawn_endpoint(config.max_queue.unwrap_or(1024));
         let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
         let slots = devices.len();
         tracing::info!(workers = slots, device = %devices[0], "{} is loading", config.path);

@@ -2,10 +2,11 @@ use std::future::Future;
 use std::path::Path;
 use std::thread;
 
-use litmux_config::{Origin, Source, parse_json, parse_toml, resolve};
+use litmux_config::{Origin, parse_json, parse_toml, resolve};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
+use crate::describe::describe;
 use crate::lifecycle::serve;
 use crate::server::RustModel;
 use crate::{ConfigError, Error, log};
@@ -55,9 +56,7 @@ impl Program {
 
     /// Describes the server and its endpoints as resolved, a line for each setting.
     pub fn describe(&self) -> String {
-        let litmux_config::Program { host, port, grace, .. } = &self.config;
-        let head = format!("listens on  http://{host}:{port}\ngrace       {grace:?}\n");
-        self.config.endpoints.iter().map(describe_endpoint).fold(head, |text, next| text + &next)
+        describe(&self.config)
     }
 
     /// Runs the server on a thread of its own until Ctrl-C or SIGTERM, and then until requests in
@@ -101,31 +100,4 @@ impl Program {
         };
         Ok(thread::Builder::new().name("litmux".into()).spawn(serve)?)
     }
-}
-
-fn describe_endpoint(endpoint: &litmux_config::Endpoint) -> String {
-    let model = match &endpoint.source {
-        Source::Rust => "a Rust model".to_owned(),
-        Source::Python(source) => match source["kind"].as_str() {
-            Some("reference") => source["name"].as_str().unwrap_or_default().to_owned(),
-            _ => "an instance made by the program".to_owned(),
-        },
-    };
-    let chosen = |value: Option<String>| value.unwrap_or_else(|| "as the model says".into());
-    let python = endpoint.python.as_ref().map(|python| python.display().to_string());
-    let rows = [
-        ("model", model),
-        ("python", python.unwrap_or_else(|| "default".into())),
-        ("accelerator", endpoint.accelerator.clone()),
-        ("devices", endpoint.devices.to_string()),
-        ("workers_per_device", endpoint.workers_per_device.to_string()),
-        ("max_batch_size", chosen(endpoint.max_batch_size.map(|size| size.to_string()))),
-        ("batch_timeout", chosen(endpoint.batch_timeout.map(|timeout| format!("{timeout:?}")))),
-        ("stream", chosen(endpoint.stream.map(|stream| stream.to_string()))),
-        ("timeout", format!("{:?}", endpoint.timeout)),
-        ("max_queue", endpoint.max_queue.to_string()),
-        ("max_body_bytes", endpoint.max_body_bytes.to_string()),
-    ];
-    let rows = rows.iter().map(|(name, value)| format!("  {name:<19}{value}\n"));
-    format!("\nPOST {}\n{}", endpoint.path, rows.collect::<String>())
 }

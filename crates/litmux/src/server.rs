@@ -71,9 +71,41 @@ impl LitServer {
         self.set("batch_timeout", timeout.as_secs_f64())
     }
 
+    /// What a request costs in a batch, so that like is put with like: `FIELD:length`,
+    /// `FIELD:words` or `FIELD:value` of a field of the JSON body (dots reach into objects), or
+    /// `body:bytes`. Default: requests are alike.
+    pub fn cost(self, cost: &str) -> Self {
+        self.set("cost", cost)
+    }
+
+    /// The most that a batch may cost: its size times the cost of its most expensive request.
+    /// Default: no limit.
+    pub fn max_batch_cost(self, cost: f64) -> Self {
+        self.set("max_batch_cost", cost)
+    }
+
+    /// Whether the items of a batch that raised are computed again one by one, so that one bad
+    /// input costs only itself. Default: as [`idempotent`](Self::idempotent).
+    pub fn retry_batch_singly(self, retry: bool) -> Self {
+        self.set("retry_batch_singly", retry)
+    }
+
     /// Copies of the model on each device. Default: 1.
     pub fn workers_per_device(self, workers: usize) -> Self {
         self.set("workers_per_device", workers)
+    }
+
+    /// Adds and removes workers between the fewest, which may be none, and the most as load moves,
+    /// instead of [`workers_per_device`](Self::workers_per_device): the options `min_workers` and
+    /// `max_workers`.
+    pub fn workers_between(self, fewest: usize, most: usize) -> Self {
+        self.set("min_workers", fewest).set("max_workers", most)
+    }
+
+    /// Requests (or batches) that one worker of a Python model computes at the same time; above 1
+    /// for `async` hooks. Default: 64 for `async` hooks, else 1.
+    pub fn max_concurrency(self, requests: usize) -> Self {
+        self.set("max_concurrency", requests)
     }
 
     /// What the workers compute on: `auto`, `cpu`, `cuda`, `gpu` or `mps`. Default: `auto`.
@@ -86,12 +118,41 @@ impl LitServer {
         self.set("devices", indices)
     }
 
-    /// The time budget of a request, from its arrival to its answer. Default: 30 s.
+    /// The time budget of a request, from its arrival to the last byte of its answer; for a stream,
+    /// to its first chunk. A client may shorten it with the header `X-Request-Timeout`, in seconds.
+    /// Default: 30 s.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.set("timeout", timeout.as_secs_f64())
     }
 
-    /// How many requests may wait; further ones are answered 503 at once. Default: 1024.
+    /// The time budget of a stream between two chunks. Default: as [`timeout`](Self::timeout).
+    pub fn chunk_timeout(self, timeout: Duration) -> Self {
+        self.set("chunk_timeout", timeout.as_secs_f64())
+    }
+
+    /// How long past its deadline a worker may go on computing a request before it is killed and
+    /// replaced; `None` lets it. Default: 10 s.
+    pub fn kill_after(self, after: impl Into<Option<Duration>>) -> Self {
+        match after.into() {
+            Some(after) => self.set("kill_after", after.as_secs_f64()),
+            None => self.set("kill_after", false),
+        }
+    }
+
+    /// How often the interpreter of a Python model's worker must show that it runs; a worker that
+    /// is silent for three of them is killed and replaced. Default: 2 s.
+    pub fn heartbeat(self, interval: Duration) -> Self {
+        self.set("heartbeat", interval.as_secs_f64())
+    }
+
+    /// Whether a request whose worker died may be computed again by another. Default: true, and
+    /// false for streams.
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        self.set("idempotent", idempotent)
+    }
+
+    /// How many requests may wait; further ones are answered 503 at once. Default: what the workers
+    /// can answer within [`timeout`](Self::timeout).
     pub fn max_queue(self, requests: usize) -> Self {
         self.set("max_queue", requests)
     }

@@ -1,0 +1,241 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::options::{Scope, mistakes};
+use crate::read::{boolean, integer, number, seconds, text};
+use crate::{Cost, Origin, Workers};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(10);
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
+const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
+
+/// An endpoint that can be started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// Where it is served.
+    pub path: String,
+    /// What its workers run.
+    pub source: Source,
+    /// The interpreter of its workers, where one is named.
+    pub python: Option<PathBuf>,
+    /// Environment variables of its workers.
+    pub env: BTreeMap<String, String>,
+    /// See the options table.
+    pub accelerator: String,
+    /// See the options table.
+    pub devices: Value,
+    /// How many workers it has.
+    pub workers: Workers,
+    /// Set where the configuration overrides the model's author.
+    pub max_concurrency: Option<usize>,
+    /// Set where the configuration overrides the model's author.
+    pub max_batch_size: Option<usize>,
+    /// Set where the configuration overrides the model's author.
+    pub batch_timeout: Option<Duration>,
+    /// What a request costs in a batch, where the configuration says it.
+    pub cost: Option<Cost>,
+    /// The most that a batch may cost, where there is a limit.
+    pub max_batch_cost: Option<f64>,
+    /// Whether the items of a batch that raised are computed again one by one; as `idempotent`
+    /// where it is not set.
+    pub retry_batch_singly: Option<bool>,
+    /// Set where the configuration overrides the model's author.
+    pub stream: Option<bool>,
+    /// The time budget of a request.
+    pub timeout: Duration,
+    /// The time budget of a stream between two chunks.
+    pub chunk_timeout: Duration,
+    /// How long past its deadline a worker may go on computing a request; forever where it is not
+    /// set.
+    pub kill_after: Option<Duration>,
+    /// How often a worker must show that it runs.
+    pub heartbeat: Duration,
+    /// Whether a request whose worker died may be computed again; where it is not set, it may
+    /// unless it is a stream.
+    pub idempotent: Option<bool>,
+    /// How many requests may wait; what the workers can answer in time where it is not set.
+    pub max_queue: Option<usize>,
+    /// The largest request body.
+    pub max_body_bytes: usize,
+}
+
+/// What the workers of an endpoint run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A Rust model, which the builder holds.
+    Rust,
+    /// A Python API, in the form in which `_worker/_load.py` takes it.
+    Python(Value),
+}
+
+/// Returns all mistakes of one endpoint, each with its name.
+pub(crate) fn endpoint_mistakes(
+    endpoint: &Map<String, Value>,
+    number: usize,
+    origin: &Origin,
+) -> Vec<String> {
+    let mut options = endpoint.clone();
+    let has_source = *origin == Origin::Builder
+        || (*origin == Origin::Sdk && options.remove("source").is_some());
+    let mut found = mistakes(Scope::Endpoint, &options);
+    let name = match text(endpoint, "path") {
+        Some(path) => format!("endpoint `{path}`"),
+        None => format!("endpoint {}", number + 1),
+    };
+    if !endpoint.contains_key("path") {
+        found.push("it has no `path`; give it one, such as \"/ocr\"".into());
+    }
+    match text(endpoint, "api") {
+        None if !has_source => {
+            found.push("it has no `api`; name its class, such as \"ocr.py:OcrAPI\"".into());
+        }
+        Some(api) if !api.contains(':') => {
+            found.push(format!("`api` must be named like \"ocr.py:OcrAPI\", not \"{api}\""));
+        }
+        _ => found.extend(missing_file(endpoint, origin)),
+    }
+    found.extend(missing_interpreter(endpoint, origin));
+    found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
+}
+
+fn missing_file(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
+    let (file, _) = text(endpoint, "api")?.rsplit_once(':')?;
+    let path = directory_of(origin).join(file);
+    let is_missing = file.ends_with(".py") && !path.is_file();
+    is_missing.then(|| format!("`api` names the file `{}`, which does not exist", path.display()))
+}
+
+fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
+    let python = interpreter(text(endpoint, "python")?, &directory_of(origin));
+    let is_missing = python.components().count() > 1 && !python.exists();
+    is_missing.then(|| {
+        format!(
+            "`python` names the interpreter `{}`, which does not exist; create the environment or \
+             correct it",
+            python.display()
+        )
+    })
+}
+
+/// Fills in the defaults of an endpoint without mistakes.
+pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -> Endpoint {
+    let directory = directory_of(origin);
+    let strings = |name: &str| -> BTreeMap<String, String> {
+        let table = endpoint.get(name).and_then(Value::as_object).into_iter().flatten();
+        table.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into()))).collect()
+    };
+    let timeout = seconds(endpoint, "timeout").unwrap_or(DEFAULT_TIMEOUT);
+    Endpoint {
+        path: text(endpoint, "path").unwrap_or_default().to_owned(),
+        source: source(endpoint, &directory),
+        python: text(endpoint, "python").map(|python| interpreter(python, &directory)),
+        env: strings("env"),
+        accelerator: text(endpoint, "accelerator").unwrap_or("auto").to_owned(),
+        devices: endpoint.get("devices").cloned().unwrap_or_else(|| "auto".into()),
+        workers: Workers::of(endpoint),
+        max_concurrency: integer(endpoint, "max_concurrency"),
+        max_batch_size: integer(endpoint, "max_batch_size"),
+        batch_timeout: seconds(endpoint, "batch_timeout"),
+        cost: text(endpoint, "cost").and_then(Cost::parse),
+        max_batch_cost: number(endpoint, "max_batch_cost"),
+        retry_batch_singly: boolean(endpoint, "retry_batch_singly"),
+        stream: boolean(endpoint, "stream"),
+        timeout,
+        chunk_timeout: seconds(endpoint, "chunk_timeout").unwrap_or(timeout),
+        kill_after: kill_after(endpoint),
+        heartbeat: seconds(endpoint, "heartbeat").unwrap_or(DEFAULT_HEARTBEAT),
+        idempotent: boolean(endpoint, "idempotent"),
+        max_queue: integer(endpoint, "max_queue"),
+        max_body_bytes: integer(endpoint, "max_body_bytes").unwrap_or(DEFAULT_MAX_BODY_BYTES),
+    }
+}
+
+fn kill_after(endpoint: &Map<String, Value>) -> Option<Duration> {
+    match boolean(endpoint, "kill_after") {
+        Some(_) => None,
+        None => Some(seconds(endpoint, "kill_after").unwrap_or(DEFAULT_KILL_AFTER)),
+    }
+}
+
+fn source(endpoint: &Map<String, Value>, directory: &Path) -> Source {
+    if let Some(source) = endpoint.get("source") {
+        return Source::Python(source.clone());
+    }
+    let Some(name) = text(endpoint, "api") else { return Source::Rust };
+    let args = endpoint.get("args").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    Source::Python(serde_json::json!({
+        "kind": "reference",
+        "name": name,
+        "args": args,
+        "directory": directory,
+    }))
+}
+
+/// A bare name is looked up on `PATH`; anything else is a path like all others.
+fn interpreter(python: &str, directory: &Path) -> PathBuf {
+    if python.contains('/') { directory.join(python) } else { python.into() }
+}
+
+/// Returns the directory that names are relative to, absolute: workers may run elsewhere.
+fn directory_of(origin: &Origin) -> PathBuf {
+    let directory = match origin {
+        Origin::File(file) => file.parent().unwrap_or(Path::new("")),
+        Origin::Sdk | Origin::Builder => Path::new(""),
+    };
+    std::path::absolute(directory)
+        .or_else(|_| std::env::current_dir())
+        .unwrap_or_else(|_| directory.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{parse_toml, resolve};
+
+    fn resolve_one(options: &str) -> Endpoint {
+        let text = format!("[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{options}");
+        let program = resolve(parse_toml(&text).unwrap(), &Origin::File("litmux.toml".into()));
+        program.unwrap().endpoints.remove(0)
+    }
+
+    #[test]
+    fn what_is_not_given_follows_from_the_rest() {
+        let endpoint = resolve_one("timeout = 5");
+        assert_eq!(endpoint.chunk_timeout, Duration::from_secs(5));
+        assert_eq!(endpoint.kill_after, Some(Duration::from_secs(10)));
+        assert_eq!(endpoint.workers, Workers::PerDevice(1));
+        assert_eq!((endpoint.max_queue, endpoint.idempotent), (None, None));
+    }
+
+    #[test]
+    fn a_worker_may_be_left_to_compute_forever() {
+        assert_eq!(resolve_one("kill_after = false").kill_after, None);
+        assert_eq!(resolve_one("kill_after = 0").kill_after, Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn workers_may_come_and_go() {
+        let endpoint = resolve_one("min_workers = 0\nmax_workers = 4\ncost = \"a.b:words\"");
+        assert_eq!(endpoint.workers, Workers::Between { min: 0, max: 4 });
+        assert_eq!(endpoint.cost, Cost::parse("a.b:words"));
+    }
+
+    #[test]
+    fn streams_may_be_batched() {
+        let endpoint = resolve_one("stream = true\nmax_batch_size = 8");
+        assert_eq!((endpoint.stream, endpoint.max_batch_size), (Some(true), Some(8)));
+    }
+
+    #[test]
+    fn interpreters_are_relative_to_the_file() {
+        let raw = "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\npython = \".venv/bin/python\"";
+        let origin = Origin::File("/srv/models/litmux.toml".into());
+        let error = resolve(parse_toml(raw).unwrap(), &origin).unwrap_err().to_string();
+        assert!(error.contains("`/srv/models/.venv/bin/python`, which does not exist"), "{error}");
+        assert_eq!(interpreter("python3.12", Path::new("/srv")), Path::new("python3.12"));
+    }
+}
