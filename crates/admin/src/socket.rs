@@ -1,0 +1,234 @@
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litmux_core::BoxFuture;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedReadHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::message::{Answer, LONGEST_REQUEST, Request, line};
+use crate::{RunDir, Scaled, Status};
+
+/// The name of the socket in a run directory.
+pub(crate) const NAME: &str = "admin.sock";
+
+/// How long a client may take to write its request, and to read the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Clients that are attended to at the same time; further ones wait.
+const CLIENTS: usize = 32;
+
+/// The most workers that an endpoint can be given.
+const MOST_WORKERS: usize = 1024;
+
+/// A server, as its admin socket sees it.
+pub trait Admin: Send + Sync {
+    /// Says what is running.
+    fn ps(&self) -> BoxFuture<'_, Status>;
+
+    /// Lets that many workers of an endpoint run; it is one that [`ps`](Self::ps) names. Returns
+    /// when that is noted, not when they run.
+    ///
+    /// The error is a sentence for people.
+    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>>;
+}
+
+/// The socket on which a running server is asked and told; only its user can reach it.
+#[derive(Debug)]
+pub struct AdminSocket(UnixListener);
+
+impl AdminSocket {
+    /// Listens in the directory of a server.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind(directory: &RunDir) -> io::Result<Self> {
+        let path = directory.socket(NAME);
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        Ok(Self(listener))
+    }
+
+    /// Lets `admin` answer, until it is dropped.
+    pub async fn serve(self, admin: Arc<dyn Admin>) {
+        let mut clients = JoinSet::new();
+        loop {
+            while clients.len() >= CLIENTS {
+                clients.join_next().await;
+            }
+            while clients.try_join_next().is_some() {}
+            match self.0.accept().await {
+                Ok((client, _)) => {
+                    clients.spawn(attend(client, admin.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!("the admin socket cannot take a connection: {error}");
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Answers one request. A client that is slow or gone gets no answer.
+async fn attend(client: UnixStream, admin: Arc<dyn Admin>) {
+    let (reader, mut writer) = client.into_split();
+    let Ok(Ok(request)) = timeout(PATIENCE, read_line(reader)).await else { return };
+    let answer = line(&answer(&request, &*admin).await);
+    let _ = timeout(PATIENCE, writer.write_all(&answer)).await;
+}
+
+async fn read_line(reader: OwnedReadHalf) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    BufReader::new(reader.take(LONGEST_REQUEST)).read_until(b'\n', &mut line).await?;
+    Ok(line)
+}
+
+async fn answer(request: &[u8], admin: &dyn Admin) -> Answer {
+    match serde_json::from_slice(request) {
+        Ok(Request::Ps {}) => Answer::Status(admin.ps().await),
+        Ok(Request::Scale { endpoint, workers }) => {
+            let scaled = scale(endpoint, workers, admin).await;
+            scaled.map_or_else(Answer::Error, Answer::Scaled)
+        }
+        Err(error) => Answer::Error(format!("this is no request: {error}")),
+    }
+}
+
+async fn scale(endpoint: String, workers: usize, admin: &dyn Admin) -> Result<Scaled, String> {
+    let known: Vec<_> = admin.ps().await.endpoints.into_iter().map(|it| it.path).collect();
+    if !known.contains(&endpoint) {
+        return Err(format!("there is no endpoint `{endpoint}`; there are: {}", known.join(", ")));
+    }
+    if workers > MOST_WORKERS {
+        return Err(format!("`workers` must be at most {MOST_WORKERS}, not {workers}"));
+    }
+    admin.scale(endpoint, workers).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixStream as Blocking;
+    use std::path::Path;
+
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+    use crate::{AskError, Client, EndpointStatus};
+
+    struct MockAdmin;
+
+    impl Admin for MockAdmin {
+        fn ps(&self) -> BoxFuture<'_, Status> {
+            Box::pin(ready(status()))
+        }
+
+        fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>> {
+            let scaled = match workers {
+                0 => Err(format!("`{endpoint}` must have a worker")),
+                wanted => Ok(Scaled { endpoint, before: 1, wanted }),
+            };
+            Box::pin(ready(scaled))
+        }
+    }
+
+    fn status() -> Status {
+        let endpoint = EndpointStatus {
+            path: "/embed".into(),
+            kind: "python".into(),
+            state: "ready".into(),
+            problem: None,
+            wanted: 1,
+            min_workers: None,
+            max_workers: None,
+            queued: 0,
+            in_flight: 0,
+            requests: 7,
+            workers: Vec::new(),
+        };
+        let url = "http://127.0.0.1:8000".into();
+        Status { pid: 1, url, port: 8000, uptime: 1.5, endpoints: vec![endpoint] }
+    }
+
+    /// Serves while `client` runs with the directory of the server.
+    async fn with_server<T: Send + 'static>(client: impl FnOnce(&Path) -> T + Send + 'static) -> T {
+        let root = tempfile::tempdir().unwrap();
+        let directory = RunDir::create_in(root.path()).unwrap();
+        let socket = AdminSocket::bind(&directory).unwrap();
+        let path = directory.path().to_owned();
+        tokio::select! {
+            () = socket.serve(Arc::new(MockAdmin)) => unreachable!("it serves until it is dropped"),
+            result = spawn_blocking(move || client(&path)) => result.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_is_told_what_runs_and_can_change_it() {
+        let (told, scaled, refused) = with_server(|directory| {
+            let client = Client::of(directory);
+            (client.ps(), client.scale("/embed", 4), client.scale("/embed", 0))
+        })
+        .await;
+        assert_eq!(told.unwrap(), status());
+        let wanted = Scaled { endpoint: "/embed".into(), before: 1, wanted: 4 };
+        assert_eq!(scaled.unwrap(), wanted);
+        assert_eq!(refused.unwrap_err().to_string(), "`/embed` must have a worker");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_not_there_is_answered_with_those_that_are() {
+        let refused = with_server(|directory| Client::of(directory).scale("/ocr", 1)).await;
+        let says = "there is no endpoint `/ocr`; there are: /embed";
+        assert_eq!(refused.unwrap_err().to_string(), says);
+    }
+
+    #[tokio::test]
+    async fn only_its_user_can_reach_the_socket() {
+        let mode = |directory: &Path| std::fs::metadata(directory.join(NAME)).unwrap().mode();
+        assert_eq!(with_server(mode).await & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn clients_that_are_silent_or_confused_disturb_nobody() {
+        let (confused, told) = with_server(|directory| {
+            let _silent = Blocking::connect(directory.join(NAME)).unwrap();
+            let mut confused = Blocking::connect(directory.join(NAME)).unwrap();
+            confused.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+            let mut answer = String::new();
+            confused.read_to_string(&mut answer).unwrap();
+            (answer, Client::of(directory).ps())
+        })
+        .await;
+        assert!(confused.starts_with("{\"error\":\"this is no request: "), "{confused}");
+        assert!(told.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_not_read_to_the_end() {
+        let answer = with_server(|directory| {
+            let mut client = Blocking::connect(directory.join(NAME)).unwrap();
+            client.write_all(&vec![b' '; LONGEST_REQUEST as usize]).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            answer
+        })
+        .await;
+        assert!(answer.contains("this is no request"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_is_known_to_be() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(Client::of(root.path()).ps(), Err(AskError::Gone)));
+        drop(UnixListener::bind(root.path().join(NAME)).unwrap());
+        assert!(matches!(Client::of(root.path()).ps(), Err(AskError::Gone)));
+    }
+}
