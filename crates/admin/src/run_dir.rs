@@ -70,18 +70,25 @@ pub enum RunDirError {
 }
 
 impl RunDir {
-    /// Makes a directory for this server, and removes those of servers that are gone.
-    ///
-    /// It is in `$XDG_RUNTIME_DIR/litmux` where that is a directory of this user's, and else in
+    /// Makes a directory for this server where clients look for it: in
+    /// `$XDG_RUNTIME_DIR/litmux` where that is a directory of this user's, and else in
     /// `litmux-<uid>` among the temporary files.
     ///
     /// # Errors
     /// See [`RunDirError`].
     pub fn create() -> Result<Self, RunDirError> {
-        Self::create_in(&choose(roots())?)
+        Self::create_in(&choose(roots()))
     }
 
-    pub(crate) fn create_in(root: &Path) -> Result<Self, RunDirError> {
+    /// Makes a directory for this server in `root`, which is made where it is missing, and removes
+    /// those of servers that are gone.
+    ///
+    /// # Errors
+    /// See [`RunDirError`].
+    pub fn create_in(root: &Path) -> Result<Self, RunDirError> {
+        if !is_short(root) {
+            return Err(RunDirError::TooLong { path: root.to_owned() });
+        }
         make_private(root)?;
         let create = || {
             // Another server that starts now must not take what has no lock yet for left over.
@@ -134,10 +141,14 @@ fn roots_among(runtime: Option<PathBuf>, temporary: &Path) -> Vec<PathBuf> {
     runtime.into_iter().chain([temporary]).collect()
 }
 
-fn choose(roots: Vec<PathBuf>) -> Result<PathBuf, RunDirError> {
-    let last = roots.last().cloned().unwrap_or_default();
-    let fits = |root: &PathBuf| root.as_os_str().len() <= LONGEST_ROOT;
-    roots.into_iter().find(fits).ok_or(RunDirError::TooLong { path: last })
+/// Returns the best of the places that are short enough, or else the last.
+fn choose(mut roots: Vec<PathBuf>) -> PathBuf {
+    let fit = roots.iter().position(|root| is_short(root));
+    roots.swap_remove(fit.unwrap_or(roots.len() - 1))
+}
+
+fn is_short(root: &Path) -> bool {
+    root.as_os_str().len() <= LONGEST_ROOT
 }
 
 /// Makes sure that a directory is there that nobody else can enter or has made.
@@ -257,16 +268,16 @@ mod tests {
     fn the_place_is_the_users_own_and_short_enough() {
         let runtime = tempfile::tempdir().unwrap();
         let temporary = Path::new("/tmp").join(format!("litmux-{}", our_id()));
-        let chosen = |runtime: &Path| {
-            choose(roots_among(Some(runtime.to_owned()), Path::new("/tmp"))).unwrap()
-        };
+        let chosen =
+            |runtime: &Path| choose(roots_among(Some(runtime.to_owned()), Path::new("/tmp")));
         assert_eq!(chosen(runtime.path()), runtime.path().join("litmux"));
         let long = runtime.path().join("x".repeat(LONGEST_ROOT));
         fs::create_dir(&long).unwrap();
         for unfit in [long.as_path(), Path::new("run"), Path::new("/no/such/directory")] {
             assert_eq!(chosen(unfit), temporary, "{unfit:?}");
         }
-        let error = choose(roots_among(None, &long)).unwrap_err().to_string();
+        let nowhere = choose(roots_among(None, &long));
+        let error = RunDir::create_in(&nowhere).unwrap_err().to_string();
         assert!(error.contains("too long a path to keep sockets in; set `TMPDIR`"), "{error}");
     }
 }

@@ -1,5 +1,10 @@
 //! The `litmux` command.
 
+mod ps;
+mod scale;
+mod servers;
+mod table;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, Read};
@@ -31,6 +36,8 @@ Examples:
   litmux serve server.py              what `python server.py` serves
   litmux serve litmux.toml --port 80  endpoints of a file, on another port
   litmux check litmux.toml            say what is wrong, or what would be served
+  litmux ps                           what is running: endpoints, load, workers
+  litmux scale /ocr 4                 let four workers of an endpoint run
 
 A minimal litmux.toml:
   [[endpoint]]
@@ -39,7 +46,7 @@ A minimal litmux.toml:
 
 LITMUX_LOG chooses what is logged: `warn`, `debug`, `litmux_workers=debug`.
 Exit status: 0 stopped as asked, 1 a model failed to load or the address is taken,
-2 the configuration is wrong.";
+2 the configuration or the command is wrong.";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -47,6 +54,10 @@ enum Verb {
     Serve(Serve),
     /// Check a program and print its endpoints as they would be served; start nothing
     Check(Source),
+    /// Show what is running: endpoints with their state and load, and their workers
+    Ps(ps::Ps),
+    /// Let another number of an endpoint's workers run, while it serves
+    Scale(scale::Scale),
 }
 
 #[derive(Args)]
@@ -100,6 +111,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             print!("{}", load(&source)?.describe());
             Ok(())
         }
+        Verb::Ps(ps) => ps::run(&ps),
+        Verb::Scale(scale) => scale::run(&scale),
     }
 }
 

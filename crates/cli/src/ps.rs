@@ -1,0 +1,190 @@
+//! `litmux ps`.
+
+use clap::Args;
+use litmux_admin::{EndpointStatus, Status, WorkerStatus};
+
+use crate::servers;
+use crate::table::{columns, duration};
+
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Ps {
+    /// Only the server that listens on this port [default: all of this user]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Print a line of JSON for each server instead
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  litmux ps                                             every server, endpoint and worker
+  litmux ps --port 8000 --json | jq '.endpoints[].queued'
+
+Exit status: 1 when no server is running.";
+
+pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
+    let statuses: Vec<_> = servers::all(ps.port)?.into_iter().map(|it| it.status).collect();
+    if ps.json {
+        for status in &statuses {
+            println!("{}", serde_json::to_string(status)?);
+        }
+    } else {
+        let tables: Vec<_> = statuses.iter().map(table).collect();
+        print!("{}", tables.join("\n"));
+    }
+    Ok(())
+}
+
+type Row = [String; 12];
+
+const HEAD: [&str; 12] = [
+    "ENDPOINT",
+    "KIND",
+    "STATE",
+    "WORKERS",
+    "QUEUED",
+    "IN FLIGHT",
+    "REQUESTS",
+    "DEVICE",
+    "PID",
+    "READY FOR",
+    "RESTARTS",
+    "REASON",
+];
+
+/// Describes a server for people: a row for each endpoint, and below it one for each worker.
+fn table(status: &Status) -> String {
+    let Status { pid, url, uptime, .. } = status;
+    let rows: Vec<_> = [HEAD.map(str::to_owned)]
+        .into_iter()
+        .chain(status.endpoints.iter().flat_map(rows_of_endpoint))
+        .collect();
+    format!("{url}  pid {pid}  up {}\n\n{}", duration(*uptime), columns(&rows))
+}
+
+fn rows_of_endpoint(endpoint: &EndpointStatus) -> Vec<Row> {
+    let workers = endpoint.workers.iter().map(row_of_worker);
+    [row_of_endpoint(endpoint)].into_iter().chain(workers).collect()
+}
+
+fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
+    // What a worker's own row says need not be said twice.
+    let problem = endpoint
+        .problem
+        .as_deref()
+        .filter(|problem| endpoint.workers.iter().all(|it| it.reason.as_deref() != Some(problem)));
+    [
+        endpoint.path.clone(),
+        endpoint.kind.clone(),
+        endpoint.state.clone(),
+        workers(endpoint),
+        endpoint.queued.to_string(),
+        endpoint.in_flight.to_string(),
+        endpoint.requests.to_string(),
+        String::new(),
+        String::new(),
+        String::new(),
+        String::new(),
+        first_line(problem),
+    ]
+}
+
+fn row_of_worker(worker: &WorkerStatus) -> Row {
+    [
+        format!("  #{}", worker.slot),
+        String::new(),
+        worker.state.clone(),
+        String::new(),
+        String::new(),
+        worker.in_flight.to_string(),
+        String::new(),
+        worker.device.clone(),
+        worker.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        worker.ready_for.map(duration).unwrap_or_default(),
+        worker.restarts.to_string(),
+        first_line(worker.reason.as_deref()),
+    ]
+}
+
+/// Says how many workers are ready of how many there are to be, and between what they may move.
+fn workers(endpoint: &EndpointStatus) -> String {
+    let ready = endpoint.workers.iter().filter(|worker| worker.ready_for.is_some()).count();
+    let wanted = endpoint.wanted;
+    match (endpoint.min_workers, endpoint.max_workers) {
+        (Some(min), Some(max)) => format!("{ready}/{wanted} ({min} to {max})"),
+        _ => format!("{ready}/{wanted}"),
+    }
+}
+
+fn first_line(text: Option<&str>) -> String {
+    text.and_then(|text| text.lines().next()).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(slot: usize, ready_for: Option<f64>, reason: Option<&str>) -> WorkerStatus {
+        WorkerStatus {
+            slot,
+            state: if ready_for.is_some() { "ready" } else { "backing off" }.into(),
+            pid: ready_for.map(|_| 4712),
+            device: "cuda:0".into(),
+            in_flight: 1,
+            restarts: 2,
+            ready_for,
+            reason: reason.map(str::to_owned),
+        }
+    }
+
+    fn endpoint(path: &str, workers: Vec<WorkerStatus>) -> EndpointStatus {
+        EndpointStatus {
+            path: path.into(),
+            kind: "python".into(),
+            state: "ready".into(),
+            problem: None,
+            wanted: workers.len(),
+            min_workers: None,
+            max_workers: None,
+            queued: 3,
+            in_flight: 1,
+            requests: 120,
+            workers,
+        }
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_each_endpoint_and_worker() {
+        let killed = "its process was killed by signal 9";
+        let embed = EndpointStatus {
+            state: "degraded".into(),
+            problem: Some(killed.into()),
+            ..endpoint("/embed", vec![worker(0, Some(61.0), None), worker(1, None, Some(killed))])
+        };
+        let ocr = EndpointStatus {
+            problem: Some("starting\nslowly".into()),
+            min_workers: Some(0),
+            max_workers: Some(4),
+            ..endpoint("/ocr", Vec::new())
+        };
+        let status = Status {
+            pid: 4711,
+            url: "http://127.0.0.1:8000".into(),
+            port: 8000,
+            uptime: 7500.0,
+            endpoints: vec![embed, ocr],
+        };
+        let wanted = "\
+http://127.0.0.1:8000  pid 4711  up 2h 5m
+
+ENDPOINT  KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  PID   READY FOR  RESTARTS  REASON
+/embed    python  degraded     1/2           3       1          120
+  #0              ready                              1                    cuda:0  4712  1m 1s      2
+  #1              backing off                        1                    cuda:0                   2         its process was killed by signal 9
+/ocr      python  ready        0/0 (0 to 4)  3       1          120                                          starting
+";
+        assert_eq!(table(&status), wanted);
+    }
+}

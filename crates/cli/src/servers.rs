@@ -1,0 +1,97 @@
+//! Which running server is meant.
+
+use anyhow::bail;
+use litmux_admin::{AskError, Client, Status};
+
+/// A server that answers.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) client: Client,
+    pub(crate) status: Status,
+}
+
+/// Returns the servers that run, or those on a port; there is at least one.
+pub(crate) fn all(port: Option<u16>) -> anyhow::Result<Vec<Running>> {
+    on_port(ask_all(), port)
+}
+
+/// Returns the server that runs, or the one on a port.
+pub(crate) fn only(port: Option<u16>) -> anyhow::Result<Running> {
+    only_of(all(port)?)
+}
+
+fn ask_all() -> Vec<Running> {
+    let mut found = Vec::new();
+    for client in litmux_admin::running() {
+        match client.ps() {
+            Ok(status) => found.push(Running { client, status }),
+            Err(AskError::Gone) => {}
+            Err(error) => eprintln!("warning: {error}"),
+        }
+    }
+    found.sort_by_key(|server| server.status.port);
+    found
+}
+
+fn on_port(found: Vec<Running>, port: Option<u16>) -> anyhow::Result<Vec<Running>> {
+    if found.is_empty() {
+        bail!("no litmux server of this user is running");
+    }
+    let Some(port) = port else { return Ok(found) };
+    let (meant, others): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|server| server.status.port == port);
+    if meant.is_empty() {
+        bail!("no litmux server listens on port {port}; running are:{}", list(&others));
+    }
+    Ok(meant)
+}
+
+fn only_of(mut found: Vec<Running>) -> anyhow::Result<Running> {
+    match found.pop() {
+        Some(server) if found.is_empty() => Ok(server),
+        last => {
+            found.extend(last);
+            bail!("{} servers run; choose one with --port:{}", found.len(), list(&found))
+        }
+    }
+}
+
+fn list(servers: &[Running]) -> String {
+    let line =
+        |Running { status, .. }: &Running| format!("\n  {} (pid {})", status.url, status.pid);
+    servers.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn server(port: u16) -> Running {
+        let url = format!("http://127.0.0.1:{port}");
+        let status = Status { pid: 7, url, port, uptime: 0.0, endpoints: Vec::new() };
+        Running { client: Client::of(Path::new("/run/7")), status }
+    }
+
+    #[test]
+    fn a_port_chooses_among_servers() {
+        let chosen = on_port(vec![server(8000), server(9000)], Some(9000)).unwrap();
+        assert_eq!(only_of(chosen).unwrap().status.port, 9000);
+        assert_eq!(on_port(vec![server(8000), server(9000)], None).unwrap().len(), 2);
+        assert_eq!(only_of(vec![server(8000)]).unwrap().status.port, 8000);
+    }
+
+    #[test]
+    fn what_cannot_be_chosen_says_what_could() {
+        let nothing = on_port(Vec::new(), Some(1)).unwrap_err().to_string();
+        assert_eq!(nothing, "no litmux server of this user is running");
+        let elsewhere = on_port(vec![server(8000)], Some(1)).unwrap_err().to_string();
+        let says =
+            "no litmux server listens on port 1; running are:\n  http://127.0.0.1:8000 (pid 7)";
+        assert_eq!(elsewhere, says);
+        let several = only_of(vec![server(1), server(2)]).unwrap_err().to_string();
+        assert!(several.starts_with("2 servers run; choose one with --port:\n"), "{several}");
+        assert!(several.contains("127.0.0.1:1 ") && several.contains("127.0.0.1:2 "), "{several}");
+    }
+}

@@ -1,0 +1,45 @@
+//! Text in columns.
+
+/// Lays out rows, each column as wide as its widest cell; no line ends with spaces.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..N).map(|column| width(column).unwrap_or_default()).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  "));
+        format!("{}\n", cells.collect::<String>().trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Says a number of seconds in its two largest units.
+pub(crate) fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_must_be() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned);
+        let text =
+            columns(&[row(["A", "LONGER", ""]), row(["größe", "b", "c"]), row(["", "", ""])]);
+        assert_eq!(text, "A      LONGER\ngröße  b       c\n\n");
+    }
+
+    #[test]
+    fn durations_are_said_as_people_do() {
+        let said = [(0.4, "0s"), (59.9, "59s"), (61.0, "1m 1s"), (7500.0, "2h 5m"), (9e4, "1d 1h")];
+        for (seconds, text) in said {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

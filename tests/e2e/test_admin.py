@@ -1,0 +1,187 @@
+"""Looking at running servers, and changing them while they serve."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import LITMUX, is_alive, parent_of, wait_until
+
+SERVER = """
+    import time
+
+    class Double(ls.LitAPI):
+        def predict(self, x):
+            time.sleep(0.01)
+            return 2 * x
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Double(), path="/double"),
+            ls.LitServer(Double(), path="/elastic", min_workers=1, max_workers=2),
+            port=0,
+        )
+"""
+
+
+@pytest.fixture
+def runtime():
+    """An environment in which no other server is found; paths of sockets must be short."""
+    directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
+    yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def litmux(runtime):
+    """Runs the command; returns its exit status and what it printed to either output."""
+
+    def run(*args):
+        done = subprocess.run(
+            [LITMUX, *args],
+            env={**os.environ, **runtime},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def status_of(litmux):
+    """Returns what `litmux ps --json` says of the only server, or of one of its endpoints."""
+
+    def ask(path=None):
+        status, out, err = litmux("ps", "--json")
+        assert status == 0, err
+        told = json.loads(out)
+        return next((e for e in told["endpoints"] if e["path"] == path), told)
+
+    return ask
+
+
+def port_of(server):
+    return server.url.rpartition(":")[2]
+
+
+def test_ps_shows_what_runs(serve, runtime, litmux, status_of):
+    server = serve(SERVER, env=runtime)
+    for x in range(3):
+        assert server.post("/double", json=x).json() == 2 * x
+    status, out, _ = litmux("ps")
+    assert status == 0
+    for text in (server.url, "/double", "/elastic", "#0", "cpu", "ready", "(1 to 2)"):
+        assert text in out
+    told = status_of()
+    assert (told["url"], str(told["port"])) == (server.url, port_of(server))
+    assert told["uptime"] > 0
+    double = status_of("/double")
+    assert (double["kind"], double["state"], double["problem"]) == ("python", "ready", None)
+    assert (double["requests"], double["queued"], double["in_flight"]) == (3, 0, 0)
+    (worker,) = double["workers"]
+    assert worker["pid"] in server.workers()
+    assert (worker["slot"], worker["state"], worker["restarts"]) == (0, "ready", 0)
+    elastic = status_of("/elastic")
+    assert (elastic["wanted"], elastic["min_workers"], elastic["max_workers"]) == (1, 1, 2)
+
+
+def test_ps_tells_of_a_worker_that_was_replaced(serve, runtime, status_of):
+    serve(SERVER, env=runtime)
+    (worker,) = status_of("/double")["workers"]
+    os.kill(worker["pid"], signal.SIGKILL)
+
+    def is_replaced():
+        (now,) = status_of("/double")["workers"]
+        return now["state"] == "ready" and now["restarts"] == 1 and now["pid"] != worker["pid"]
+
+    wait_until(is_replaced)
+
+
+def test_nothing_runs(litmux):
+    for args in (["ps"], ["ps", "--json"], ["scale", "/double", "2"]):
+        assert litmux(*args) == (1, "", "error: no litmux server of this user is running\n")
+
+
+def test_scaling_costs_no_request(serve, runtime, litmux, status_of):
+    server = serve(SERVER, env=runtime)
+    done = threading.Event()
+    statuses = set()
+
+    def call():
+        while not done.is_set():
+            statuses.add(server.post("/double", json=1).status_code)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    try:
+        for workers in (3, 1):
+            status, out, err = litmux("scale", "/double", str(workers))
+            assert (status, f"/double is to have {workers} worker" in out) == (0, True), err
+
+            def is_scaled(workers=workers):
+                endpoint = status_of("/double")
+                states = [worker["state"] for worker in endpoint["workers"]]
+                return endpoint["wanted"] == workers and states == ["ready"] * workers
+
+            wait_until(is_scaled)
+            # One more is that of the other endpoint.
+            wait_until(lambda workers=workers: len(server.workers()) == workers + 1)
+    finally:
+        done.set()
+        for caller in callers:
+            caller.join()
+    assert statuses == {200}
+
+
+def test_an_endpoint_that_is_not_there_is_answered_with_those_that_are(serve, runtime, litmux):
+    serve(SERVER, env=runtime)
+    status, _, err = litmux("scale", "/no", "2")
+    assert status == 1
+    assert "there is no endpoint `/no`; there are: /double, /elastic" in err
+
+
+def test_one_of_several_servers_is_chosen_by_its_port(serve, runtime, litmux):
+    first = serve(SERVER, env=runtime)
+    second = serve(SERVER, env=runtime)
+    status, out, _ = litmux("ps")
+    assert (status, first.url in out, second.url in out) == (0, True, True)
+    status, _, err = litmux("scale", "/double", "2")
+    assert (status, "choose one with --port" in err) == (1, True)
+    assert first.url in err and second.url in err
+    assert litmux("scale", "/double", "2", "--port", port_of(second))[0] == 0
+    told = json.loads(litmux("ps", "--json", "--port", port_of(second))[1])
+    assert told["endpoints"][0]["wanted"] == 2
+    told = json.loads(litmux("ps", "--json", "--port", port_of(first))[1])
+    assert told["endpoints"][0]["wanted"] == 1
+
+
+def test_what_a_server_leaves_behind_is_removed(serve, runtime, litmux):
+    kept = Path(runtime["XDG_RUNTIME_DIR"], "litmux")
+    assert serve(SERVER, env=runtime).stop() == 0
+    assert list(kept.iterdir()) == []
+
+    killed = serve(SERVER, env=runtime)
+    (left_over,) = kept.iterdir()
+    binary = parent_of(killed.workers()[0])
+    os.kill(binary, signal.SIGKILL)
+    wait_until(lambda: not is_alive(binary))
+    assert litmux("ps")[0] == 1
+    serve(SERVER, env=runtime)
+    assert not left_over.exists()
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_nobody_else_can_reach_a_server(serve, runtime):
+    serve(SERVER, env=runtime)
+    kept = Path(runtime["XDG_RUNTIME_DIR"], "litmux")
+    (directory,) = kept.iterdir()
+    modes = [path.stat().st_mode & 0o777 for path in (kept, directory, directory / "admin.sock")]
+    assert modes == [0o700, 0o700, 0o600]
