@@ -20,6 +20,7 @@ CONF = {
     "w3": Conf(),
     "w4": Conf(sleep_s=0.05),
     "w5": Conf(),
+    "w5raw": Conf(),
     "w6": Conf(max_batch_size=16, batch_timeout_s=0.005),
     "w6b1": Conf(),
     "w7": Conf(max_batch_size=32, batch_timeout_s=0.005, sleep_s=0.005),
@@ -46,7 +47,11 @@ def square_or_die(x):
 
 
 def image(text):
-    return zlib.crc32(base64.b64decode(text))
+    return crc(base64.b64decode(text))
+
+
+def crc(data):
+    return zlib.crc32(data)
 
 
 class Embedder:

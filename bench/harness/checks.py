@@ -17,9 +17,14 @@ EMBED = ("w6", "w6b1")
 
 @functools.cache
 def image():
-    """The 1 MiB of base64 that w5 sends, and the crc32 of the bytes in it."""
+    """The 768 KiB that w5raw sends and w5 as base64, and their crc32."""
     raw = random.Random(7).randbytes(786432)
-    return base64.b64encode(raw).decode(), zlib.crc32(raw)
+    return raw, zlib.crc32(raw)
+
+
+@functools.cache
+def image_text():
+    return base64.b64encode(image()[0]).decode()
 
 
 @functools.cache
@@ -36,15 +41,22 @@ def path_of(workload):
     return "/fast" if workload == "w4" else "/predict"
 
 
+def content_type(workload):
+    return "application/octet-stream" if workload == "w5raw" else "application/json"
+
+
 def body_file(workload):
-    """Writes the bodies that wrk sends in turn, one a line; returns the file's path."""
+    """Writes the bodies that wrk sends in turn, one a line, or the raw one; returns its path."""
+    file = paths.LOGS / f"body-{workload}.txt"
+    if workload == "w5raw":
+        file.write_bytes(image()[0])
+        return file
     if workload == "w5":
-        bodies = [{"image": image()[0]}]
+        bodies = [{"image": image_text()}]
     elif workload in EMBED:
         bodies = [{"text": text} for text in embed_data()[0]]
     else:
         bodies = [{"input": 4.0}]
-    file = paths.LOGS / f"body-{workload}.txt"
     file.write_text("".join(json.dumps(b) + "\n" for b in bodies))
     return file
 
@@ -53,6 +65,9 @@ class Question(ABC):
     """A request and what its answer must be."""
 
     body: dict
+
+    def data(self) -> str | bytes:
+        return json.dumps(self.body)
 
     @abstractmethod
     def right(self, answer: bytes) -> bool: ...
@@ -78,11 +93,15 @@ class StreamQuestion(Question):
 
 class ImageQuestion(Question):
     def __init__(self, rng):
-        text, self.crc = image()
-        self.body = {"image": text}
+        self.body, self.crc = {"image": image_text()}, image()[1]
 
     def right(self, answer):
         return json.loads(answer)["output"] == self.crc
+
+
+class RawImageQuestion(ImageQuestion):
+    def data(self):
+        return image()[0]
 
 
 class EmbedQuestion(Question):
@@ -96,7 +115,8 @@ class EmbedQuestion(Question):
         return len(got) == 384 and sum(a * b for a, b in zip(got, self.ref, strict=True)) > 0.9999
 
 
-QUESTIONS = {"w3": StreamQuestion, "w5": ImageQuestion, **dict.fromkeys(EMBED, EmbedQuestion)}
+QUESTIONS = {"w3": StreamQuestion, "w5": ImageQuestion, "w5raw": RawImageQuestion}
+QUESTIONS |= dict.fromkeys(EMBED, EmbedQuestion)
 
 
 class Check:
@@ -119,7 +139,7 @@ class Check:
         """Asks one question; True if the answer is right."""
         question = self.question(self.rng)
         try:
-            status, answer = self._ask(json.dumps(question.body))
+            status, answer = self._ask(question.data())
             self.last = f"{status} {answer[:200]!r}"
             if status != 200:
                 self.errors += 1
@@ -140,7 +160,7 @@ class Check:
     def _ask(self, body):
         if not self.connection:
             self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": content_type(self.workload)}
         self.connection.request("POST", path_of(self.workload), body, headers)
         response = self.connection.getresponse()
         return response.status, response.read()
@@ -151,7 +171,7 @@ class SideCheck(Check):
 
     def __init__(self, server):
         super().__init__(server)
-        self.hz = 4 if server.workload in ("w5", *EMBED) else 8
+        self.hz = 4 if server.workload in ("w5", "w5raw", *EMBED) else 8
         self.on = True
         self.thread = threading.Thread(target=self._loop, daemon=True)
         self.thread.start()

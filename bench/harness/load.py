@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from . import paths
-from .checks import body_file, path_of
+from .checks import body_file, content_type, path_of
 from .processes import CLIENTS
 
 
@@ -34,7 +34,8 @@ def wrk_start(server, conns, secs, path=None):
     url = f"http://127.0.0.1:{server.port}{path or path_of(server.workload)}"
     command = ["wrk", "-t1", f"-c{conns}", f"-d{secs}s", "--timeout", "8s", "--latency"]
     command += ["-s", paths.WRK_SCRIPT, url]
-    return spawn(command, {"BODY_FILE": str(body_file(server.workload))})
+    env = {"BODY_FILE": str(body_file(server.workload))}
+    return spawn(command, env | {"CONTENT_TYPE": content_type(server.workload)})
 
 
 def wrk_end(process, secs):

@@ -15,13 +15,15 @@ TITLES = {
     "w3": "W3 stream",
     "w4": "W4 two endpoints: /fast (16 conns) beside saturated /slow (64 conns)",
     "w5": "W5 1 MiB base64 JSON, 8 connections",
+    "w5raw": "W5raw: W5's image, 768 KiB, as a raw body",
     "w6": "W6 MiniLM-L6 embeddings, batch 16, 1 thread, 32 connections",
     "w6b1": "W6b1: W6 without batching (max_batch_size 1)",
     "w7": "W7 overload: W2's model, offered 3x the system's own capacity",
     "w7b": "W7b overload: batch 32 / 50 ms sleep (capacity 640/s), offered 1920/s",
     "w8": "W8 crash: 2 workers, 5 ms model, 150 req/s, 5 crashes in 11 s",
 }
-ORDER = ["litmux", "litmux-rust", "floor", "floor-nolimit", "mosec", "litserve", "fastapi-uvicorn"]
+ORDER = ["litmux", "litmux-nocost", "litmux-rust", "floor", "floor-nolimit"]
+ORDER += ["mosec", "litserve", "fastapi-uvicorn"]
 
 LATENCY = {"p50_ms": "p50 ms", "p99_ms": "p99 ms"}
 COST = {
@@ -90,6 +92,7 @@ COLUMNS = {
         "slow_errors": "slow errors",
     },
     "w5": {"rps": "req/s", "mb_s": "MB/s", **LATENCY, **COST},
+    "w5raw": {"rps": "req/s", "mb_s": "MB/s", **LATENCY, **COST},
     "w6": {"rps": "req/s", **LATENCY, **COST},
     "w6b1": {"rps": "req/s", **LATENCY, **COST},
     "w7": OVERLOAD,
@@ -257,7 +260,7 @@ MAIN = {
         Figure("survived", "survived", None),
     ],
 }
-MAIN |= {"w6b1": MAIN["w6"], "w7b": MAIN["w7"]}
+MAIN |= {"w5raw": MAIN["w5"], "w6b1": MAIN["w6"], "w7b": MAIN["w7"]}
 
 
 def usable(results):

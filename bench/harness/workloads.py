@@ -157,6 +157,12 @@ def w5(server, scale):
     return {**result, "mb_s": round(result["rps"] * 1.048576, 1)}
 
 
+def w5raw(server, scale):
+    wrk(server, 8, 1)
+    result = windows(server, 8, scale.secs, scale.windows)
+    return {**result, "mb_s": round(result["rps"] * 0.786432, 1)}
+
+
 def w6(server, scale):
     wrk(server, 32, 2)
     return windows(server, 32, scale.embed_secs, scale.windows)
@@ -211,8 +217,8 @@ def w8(server, scale):
     }
 
 
-LOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6, "w6b1": w6}
-LOADS |= {"w7": w7, "w7b": w7b, "w8": w8}
+LOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w5raw": w5raw}
+LOADS |= {"w6": w6, "w6b1": w6, "w7": w7, "w7b": w7b, "w8": w8}
 WORKLOADS = ["startup", *LOADS]
 
 

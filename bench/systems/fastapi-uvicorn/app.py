@@ -7,7 +7,7 @@ import os
 import threading
 
 import work
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -63,6 +63,11 @@ elif W == "w5":
     @app.post("/predict")
     async def predict(i: Img):
         return {"output": work.image(i.image)}
+elif W == "w5raw":
+
+    @app.post("/predict")
+    async def predict(request: Request):
+        return {"output": work.crc(await request.body())}
 elif W == "w6":
     m = work.Embedder()
 

@@ -1,5 +1,6 @@
 """The workloads in litmux: the program for LitServe, with another import."""
 
+import os
 import sys
 
 import litmux as ls
@@ -55,6 +56,14 @@ class Image(Noop):
         return work.image(text)
 
 
+class RawImage(Noop):
+    def decode_request(self, request):
+        return request
+
+    def predict(self, data):
+        return work.crc(data)
+
+
 class Embed(ls.LitAPI):
     def setup(self, device):
         self.model = work.Embedder()
@@ -74,12 +83,23 @@ APIS = {
     "w2": Batch,
     "w3": Stream,
     "w5": Image,
+    "w5raw": RawImage,
     "w6": Embed,
     "w6b1": Embed,
     "w7": Batch,
     "w7b": Batch,
     "w8": Crash,
 }
+
+
+# In w7 and w7b an answer after a second counts for nothing: here that is the request's budget.
+OPTIONS = {"w6": {"cost": "text:length"}, "w7": {"timeout": 1}, "w7b": {"timeout": 1}}
+
+
+def options():
+    if os.environ.get("BENCH_NO_COST"):
+        return {}
+    return OPTIONS.get(WORKLOAD, {})
 
 
 def apis():
@@ -93,5 +113,5 @@ def apis():
 
 
 if __name__ == "__main__":
-    server = ls.LitServer(apis(), accelerator="cpu", workers_per_device=CONF.workers)
+    server = ls.LitServer(apis(), accelerator="cpu", workers_per_device=CONF.workers, **options())
     server.run(host="127.0.0.1", port=PORT)

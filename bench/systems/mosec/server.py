@@ -37,6 +37,14 @@ class Image(Worker):
         return {"output": work.image(data["image"])}
 
 
+class RawImage(Worker):
+    def deserialize(self, data):
+        return data
+
+    def forward(self, data):
+        return {"output": work.crc(data)}
+
+
 class Embed(Worker):
     def __init__(self):
         self.model = work.Embedder()
@@ -57,6 +65,7 @@ WORKERS = {
     "w2": Batch,
     "w3": Stream,
     "w5": Image,
+    "w5raw": RawImage,
     "w6": Embed,
     "w6b1": Embed,
     "w7": Batch,

@@ -125,6 +125,10 @@ async fn image(b: Bytes) -> Json<Out> {
     Json(Out { output: crc32fast::hash(&raw) as f64 })
 }
 
+async fn raw_image(b: Bytes) -> Json<Out> {
+    Json(Out { output: crc32fast::hash(&b) as f64 })
+}
+
 #[tokio::main]
 async fn main() {
     let a: Vec<String> = std::env::args().collect();
@@ -140,6 +144,7 @@ async fn main() {
             .route("/fast", post(noop))
             .route("/slow", queued(worker(1, ms(0), ms(50), 0))),
         "w5" => Router::new().route("/predict", post(image)),
+        "w5raw" => Router::new().route("/predict", post(raw_image)),
         w => {
             eprintln!("floor has no {w}");
             std::process::exit(64)
