@@ -1,6 +1,7 @@
 """Runs real programs on the installed wheel, each on a port of its own."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,133 @@ PATIENCE = 30.0
 LITMUX = Path(sys.executable).with_name("litmux")
 
 PRELUDE = "import litmux as ls\n"
+
+
+class Ledger:
+    """Every request that the suite sends with httpx, and how it ended: each exactly once."""
+
+    def __init__(self):
+        self.open: dict[int, str] = {}
+        self.sent = 0
+        self.outcomes: Counter[str] = Counter()
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+
+    def enter(self, request):
+        with self._lock:
+            self.sent += 1
+            number = next(self._numbers)
+            self.open[number] = f"{request.method} {request.url}"
+        return number
+
+    def end(self, number, outcome):
+        """Closing a response that has ended already says nothing new."""
+        with self._lock:
+            if self.open.pop(number, None):
+                self.outcomes[outcome] += 1
+
+    def end_with(self, number, error):
+        self.end(number, "hung" if isinstance(error, httpx.TimeoutException) else "broken")
+
+    @property
+    def hung(self):
+        return self.outcomes["hung"]
+
+    def __str__(self):
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items())
+        return f"{self.sent} requests: {outcomes or 'none ended'}"
+
+
+LEDGER = Ledger()
+
+
+class RecordedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A response's body, which tells the ledger how it ended."""
+
+    def __init__(self, stream, number):
+        self._stream = stream
+        self._number = number
+
+    def __iter__(self):
+        try:
+            yield from self._stream
+        except Exception as error:
+            LEDGER.end_with(self._number, error)
+            raise
+        LEDGER.end(self._number, "answered")
+
+    async def __aiter__(self):
+        try:
+            async for piece in self._stream:
+                yield piece
+        except Exception as error:
+            LEDGER.end_with(self._number, error)
+            raise
+        LEDGER.end(self._number, "answered")
+
+    def close(self):
+        self._stream.close()
+        LEDGER.end(self._number, "left by the client")
+
+    async def aclose(self):
+        await self._stream.aclose()
+        LEDGER.end(self._number, "left by the client")
+
+
+def recorded(send):
+    def handle_request(transport, request):
+        number = LEDGER.enter(request)
+        try:
+            response = send(transport, request)
+        except BaseException as error:
+            LEDGER.end_with(number, error)
+            raise
+        response.stream = RecordedStream(response.stream, number)
+        return response
+
+    return handle_request
+
+
+def recorded_async(send):
+    async def handle_async_request(transport, request):
+        number = LEDGER.enter(request)
+        try:
+            response = await send(transport, request)
+        except BaseException as error:
+            LEDGER.end_with(number, error)
+            raise
+        response.stream = RecordedStream(response.stream, number)
+        return response
+
+    return handle_async_request
+
+
+@pytest.fixture(scope="session", autouse=True)
+def recording():
+    """Enters every request into the ledger, whichever client sends it."""
+    sync, asynchronous = httpx.HTTPTransport, httpx.AsyncHTTPTransport
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sync, "handle_request", recorded(sync.handle_request))
+        send = recorded_async(asynchronous.handle_async_request)
+        patch.setattr(asynchronous, "handle_async_request", send)
+        yield
+    assert LEDGER.sent == sum(LEDGER.outcomes.values()), str(LEDGER)
+
+
+@pytest.fixture(autouse=True)
+def every_request_ends(recording):
+    """Ends after the test's servers: by then each of its requests has had its one outcome."""
+    hung = LEDGER.hung
+    yield
+    try:
+        wait_until(lambda: not LEDGER.open, lambda: f"never ended: {[*LEDGER.open.values()]}")
+    finally:
+        LEDGER.open.clear()
+    assert LEDGER.hung == hung, "a request was neither answered nor broken off in time"
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"ledger: {LEDGER}")
 
 
 class Program:
@@ -149,10 +278,10 @@ def is_alive(pid):
         return False
 
 
-def wait_until(condition):
+def wait_until(condition, says=lambda: "it did not happen in time"):
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, says()
         time.sleep(0.01)
 
 
