@@ -561,7 +561,7 @@ async fn open(o: Opt, crash: Vec<f64>) -> Value {
         json!({"failed": nbad, "last_failure_s": (lastbad * 1e3).round() / 1e3, "last_slow_s": (lastslow * 1e3).round() / 1e3})
     }).collect();
     let mut v = json!({"offered": total, "offered_rps": total as f64 / offered_in.max(secs), "good": good, "goodput_rps": good as f64 / secs, "late": late, "shed": shed, "timeouts": tm, "client_unsent": un, "wrong": wrong,
-        "other_status": other, "errors": errs, "p50_ms": pct(&mut l, 0.5), "p99_ms": pct(&mut l, 0.99), "shed_p50_ms": pct(&mut shed_l, 0.5), "peak_conns": p.borrow().peak, "recovery_s": rec});
+        "other_status": other, "errors": errs, "p50_ms": pct(&mut l, 0.5), "p99_ms": pct(&mut l, 0.99), "shed_p50_ms": pct(&mut shed_l, 0.5), "shed_p99_ms": pct(&mut shed_l, 0.99), "peak_conns": p.borrow().peak, "recovery_s": rec});
     if !crash.is_empty() {
         v["crashes"] = json!(*crashes.borrow());
         v["windows"] = json!(windows);
