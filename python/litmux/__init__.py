@@ -15,15 +15,18 @@ A first server::
         ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
 """
 
-from litmux._api import LitAPI
+from litmux._api import FINISHED, ContinuousAPI, Last, LitAPI
 from litmux._http import Context, Form, HTTPException, Response, UploadFile
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FINISHED",
     "Context",
+    "ContinuousAPI",
     "Form",
     "HTTPException",
+    "Last",
     "LitAPI",
     "LitServer",
     "Response",

@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from litmux import _options
+
+# The hooks that make the worker compute on an event loop where they are `async`.
+_COMPUTING = ("decode_request", "batch", "predict", "unbatch", "encode_response")
+
+
+def is_async(hook: Any) -> bool:
+    """Tells whether a hook is ``async def``, as a function or as a generator."""
+    hook = inspect.unwrap(hook)
+    return inspect.iscoroutinefunction(hook) or inspect.isasyncgenfunction(hook)
+
+
+def has_async_hooks(api: LitAPI) -> bool:
+    """Tells whether any hook that requests pass is ``async def``."""
+    return any(is_async(getattr(api, name)) for name in _COMPUTING)
+
+
+def concurrency_mistake(api: LitAPI) -> str | None:
+    """Returns what is wrong with the ``max_concurrency`` of a model, if anything."""
+    value = api.max_concurrency
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        return f"`max_concurrency` must be an integer of at least 1, or None, not {value!r}"
+    if isinstance(api, ContinuousAPI):
+        return (
+            "`max_concurrency` has no meaning here; `max_batch_size` is the most sequences at once"
+        )
+    if value > 1 and not has_async_hooks(api):
+        return f"`max_concurrency` of {value} needs async hooks; write `async def predict`"
+    return None
 
 
 class LitAPI:
@@ -12,7 +44,8 @@ class LitAPI:
 
     A request passes ``decode_request`` → (``batch`` →) ``predict`` → (``unbatch`` →)
     ``encode_response``. A hook that names a ``context`` parameter gets the request's
-    :class:`~litmux.Context` (``predict`` gets a list of them when it gets a batch).
+    :class:`~litmux.Context` (``predict`` gets a list of them when it gets a batch). Those hooks,
+    ``setup``, ``health`` and ``teardown`` may be ``async def``; all run on one event loop.
 
     Args:
         max_batch_size: The most requests that one ``predict`` gets. Above 1, ``predict`` gets what
@@ -22,6 +55,9 @@ class LitAPI:
         api_path: The path of the endpoint. Default: ``/predict``.
         stream: Whether ``predict`` is a generator whose values are sent as they come.
             Default: False.
+        max_concurrency: The most calls of ``predict`` that are under way at once in a worker;
+            above 1 it needs ``async`` hooks. Default: None, which is 64 for single requests and
+            streams of ``async`` hooks, and 1 for batches and plain hooks.
 
     Raises:
         ValueError: names every argument that is wrong and says what it may be.
@@ -31,6 +67,7 @@ class LitAPI:
     batch_timeout = 0.0
     api_path = "/predict"
     stream = False
+    max_concurrency: int | None = None
     device: str | None = None
 
     def __init__(
@@ -39,6 +76,7 @@ class LitAPI:
         batch_timeout: float = 0.0,
         api_path: str = "/predict",
         stream: bool = False,
+        max_concurrency: int | None = None,
     ) -> None:
         options = {
             "max_batch_size": max_batch_size,
@@ -47,8 +85,10 @@ class LitAPI:
             "stream": stream,
         }
         mistakes = _options.mistakes("endpoint", options)
-        if not mistakes and stream and max_batch_size > 1:
-            mistakes = ["streams cannot be batched; set max_batch_size=1 or stream=False"]
+        self.max_concurrency = max_concurrency
+        mistake = concurrency_mistake(self)
+        if mistake:
+            mistakes.append(mistake)
         _options.raise_all([f"{type(self).__name__}: {mistake}" for mistake in mistakes])
         self.max_batch_size = max_batch_size
         self.batch_timeout = batch_timeout
@@ -78,12 +118,15 @@ class LitAPI:
         return inputs
 
     def predict(self, x: Any) -> Any:
-        """Computes the output of one input or batch; a generator where ``stream`` is set."""
+        """Computes the output of one input or batch; a generator where ``stream`` is set, which
+        for a batch yields at every step what ``unbatch`` can take apart."""
         raise NotImplementedError(f"{type(self).__name__} must implement predict")
 
     def unbatch(self, output: Any) -> list[Any]:
         """Takes the output of a batch apart, one output for each input, in their order. An
-        exception in an output's place answers that request alone."""
+        exception in an output's place answers that request alone. Where ``stream`` is set, it is
+        called at every step, or once with all steps where it is a generator function; an output
+        that is :data:`~litmux.FINISHED` ends that request's stream."""
         return list(output)
 
     def encode_response(self, output: Any) -> Any:
@@ -91,6 +134,15 @@ class LitAPI:
         :class:`~litmux.Response`. Where ``stream`` is set it may be a generator function over the
         outputs, or a plain one for each."""
         return output
+
+    def cost(self, request: Any) -> float:
+        """Returns what a request costs, in a unit of your own: tokens, pixels …; at least 0.
+
+        Optional. ``request`` is what ``decode_request`` gets. It is called before the request is
+        queued, on a thread of its own while the model may be computing, so let it be quick and
+        touch nothing that ``predict`` changes.
+        """
+        return 1.0
 
     def health(self) -> bool:
         """Returns whether the model can serve; asked in each worker once ``setup`` is done.
@@ -100,3 +152,57 @@ class LitAPI:
 
     def teardown(self) -> None:
         """Called in each worker before it exits."""
+
+
+class Finished:
+    """The type of :data:`FINISHED`."""
+
+    def __repr__(self) -> str:
+        return "litmux.FINISHED"
+
+
+#: In an output's place, it ends the stream or sequence of that request.
+FINISHED = Finished()
+
+
+class Last:
+    """In an output's place, from ``step``: this output is the last of its sequence."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+
+class ContinuousAPI(LitAPI):
+    """A model that requests join and leave between its steps.
+
+    A request passes ``decode_request`` → ``admit`` → ``step``, again and again → ``finish``. With
+    ``stream`` each output is sent as it comes, through ``encode_response``; without, the answer is
+    ``encode_response`` of the list of outputs. All hooks are plain functions.
+
+    Args:
+        max_batch_size: The most sequences at once. Default: 1.
+        api_path: The path of the endpoint. Default: ``/predict``.
+        stream: Whether outputs are sent as they come. Default: False.
+    """
+
+    def admit(self, x: Any, context: Any) -> Any:
+        """Returns the sequence, any object of yours, of a request that joins. Raising answers
+        that request alone; ``finish`` is not called then."""
+        raise NotImplementedError(f"{type(self).__name__} must implement admit")
+
+    def step(self, sequences: list[Any]) -> Sequence[Any]:
+        """Advances the sequences by one step, and returns an entry for each, in their order.
+
+        An entry is an output; ``None`` for none in this step; :data:`FINISHED`;
+        :class:`Last` with a last output; or an exception, which fails that sequence alone. A
+        sequence whose client reads too slowly is left out until it has read. Raising fails all
+        sequences, and those that join later are served.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement step")
+
+    def finish(self, sequence: Any, reason: str) -> None:
+        """Lets go of a sequence; called exactly once for each that ``admit`` returned.
+
+        ``reason`` is ``"finished"``, ``"cancelled"`` (its client left or its time is over) or
+        ``"error"``.
+        """

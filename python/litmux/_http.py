@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+_now = time.monotonic
 
 
 class Response:
@@ -108,14 +111,21 @@ class Context(dict):
         path: The path, without the query.
         query: The query as it was sent.
         headers: The headers, names in lower case; of several with one name, the last.
-        remaining: Seconds that were left of the time budget when the worker was given the job.
+        cancelled: Whether nobody waits for the answer any more: the client left, or its time is
+            over. It turns true while a hook runs, and may be read from any thread.
+        remaining: Seconds that are left of the time budget; 0 when it is over.
     """
 
     def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        facts = facts or {}
-        self.method = facts.get("method", "POST")
-        self.path = facts.get("path", "")
-        self.query = facts.get("query", "")
-        self.headers = dict(facts.get("headers", ()))
-        self.remaining = facts.get("remaining_ms", 0) / 1000
+        get = (facts or {}).get
+        self.method = get("method", "POST")
+        self.path = get("path", "")
+        self.query = get("query", "")
+        self.headers = dict(get("headers", ()))
+        self.cancelled = False
+        self._deadline = _now() + get("remaining_ms", 0) / 1000
+
+    @property
+    def remaining(self) -> float:
+        return max(0.0, self._deadline - _now())

@@ -86,6 +86,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The port to listen on; 0 takes a free one.";
     Server "grace": Kind::Seconds, "a number of seconds, at least 0", "30",
         "How long requests in flight may take to finish once the server was asked to stop.";
+    Server "max_buffered_bytes": Kind::Integer(1, MANY), "an integer of at least 1", "1073741824",
+        "Bytes of large request bodies (above 64 KiB) that the server holds at a time; requests beyond that are answered 503.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
 

@@ -10,6 +10,7 @@ use crate::endpoint::{endpoint_mistakes, resolve_endpoint};
 use crate::options::{RESERVED_PATHS, Scope, mistakes};
 use crate::read::{integer, seconds, text};
 
+const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// Where a configuration comes from.
@@ -34,6 +35,8 @@ pub struct Program {
     pub grace: Duration,
     /// Threads that speak HTTP, where somebody chose.
     pub http_threads: Option<usize>,
+    /// Bytes of large request bodies that the server holds at a time.
+    pub max_buffered_bytes: usize,
     /// The directory of the Python package that belongs to this program, where the SDK said it.
     pub sdk: Option<PathBuf>,
     /// The endpoints, in the order in which they were given.
@@ -98,6 +101,8 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         port: integer(&raw, "port").map_or(8000, |port| port as u16),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
+        max_buffered_bytes: integer(&raw, "max_buffered_bytes")
+            .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         sdk,
         endpoints: endpoints.iter().map(|endpoint| resolve_endpoint(endpoint, origin)).collect(),
     })

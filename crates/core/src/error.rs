@@ -51,6 +51,12 @@ impl ServeError {
     pub fn worker_lost() -> Self {
         Self::new(502, "the worker died before it answered this request")
     }
+
+    /// Workers died whenever they computed this request (502): it is not tried again.
+    pub fn poison(workers: u32) -> Self {
+        let detail = format!("{workers} workers died while they computed this request");
+        Self::new(502, detail)
+    }
 }
 
 impl fmt::Display for ServeError {

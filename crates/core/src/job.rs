@@ -11,11 +11,21 @@ pub struct Job {
     pub arrived: Instant,
     /// When its time budget runs out.
     pub deadline: Instant,
+    /// What it costs beside others in a batch, in a unit that the endpoint chose; 1 where it
+    /// chose none.
+    pub cost: f64,
+    /// Workers that were lost while they may have been computing it.
+    pub losses: u32,
     /// The way back.
     pub reply: Reply,
 }
 
 impl Job {
+    /// Makes a job of cost 1 that no worker has seen.
+    pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
+        Self { request, arrived, deadline, cost: 1.0, losses: 0, reply }
+    }
+
     /// Tells whether computing it would be in vain: its caller left or its time is over.
     pub fn is_void(&self, now: Instant) -> bool {
         now >= self.deadline || self.reply.is_abandoned()

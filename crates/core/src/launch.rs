@@ -17,7 +17,8 @@ pub trait Launch: Send + Sync {
 pub trait Launched: Send {
     /// Resolves when the worker is gone, with the reason in words. May be awaited again.
     fn gone(&mut self) -> BoxFuture<'_, String>;
-    /// Asks the worker to finish and resolves when it is gone; ends it by force after `grace`.
+    /// Resolves when the worker is gone. It gets no more jobs and answers those that it has; it is
+    /// ended by force after `grace`.
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
 }
 

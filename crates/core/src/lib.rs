@@ -23,7 +23,9 @@ pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;
 pub use launch::{BoxFuture, Launch, LaunchError, Launched};
-pub use reply::{Abandoned, Answer, Answers, Part, Reply, StreamReceiver, StreamSender, reply};
+pub use reply::{
+    Answer, Answers, Consumed, Part, Reply, SendError, StreamReceiver, StreamSender, reply,
+};
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
-pub use worker::{Attach, MakeWorker, Progress, Traits, Worker};
+pub use worker::{Attach, MakeWorker, Progress, Traits, Unanswered, Worker};

@@ -1,14 +1,18 @@
 //! The way back of a job: exactly one answer, or a stream that is seen to end or to break.
 
-use std::task::{Context, Poll};
+use std::fmt;
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{Items, Outcome, Response, ServeError};
 
-/// Parts of a stream that may wait for a slow client before its worker is held back.
+/// Parts of a stream that may wait for a slow client before its sender waits.
 const STREAM_WINDOW: usize = 16;
+
+/// Parts of a stream whose sender keeps count of the bytes itself; a bound for one that does not.
+const CREDITED_WINDOW: usize = 1 << 18;
 
 /// What a job's caller gets.
 #[derive(Debug)]
@@ -50,10 +54,23 @@ impl Reply {
         self.answer(outcome.map(Answer::Whole));
     }
 
-    /// Makes a sink that answers the job with a stream, as soon as it is given the first part.
+    /// Makes a sink that answers the job with a stream, as soon as it is given the first part. It
+    /// waits while the client reads more slowly than it is written to.
     pub fn into_stream(self) -> StreamSender {
-        let (sender, receiver) = mpsc::channel(STREAM_WINDOW);
-        StreamSender { unstarted: Some((self, StreamReceiver(receiver))), sender }
+        self.stream(STREAM_WINDOW, None)
+    }
+
+    /// Makes a sink as [`into_stream`](Self::into_stream) does, for a writer that never waits:
+    /// `consumed` is told how many packed bytes the client has taken, and the writer writes no
+    /// more than it may have on the way.
+    pub fn into_credited_stream(self, consumed: Consumed) -> StreamSender {
+        self.stream(CREDITED_WINDOW, Some(consumed))
+    }
+
+    fn stream(self, window: usize, consumed: Option<Consumed>) -> StreamSender {
+        let (sender, receiver) = mpsc::channel(window);
+        let receiver = StreamReceiver { parts: receiver, consumed };
+        StreamSender { unstarted: Some((self, receiver)), sender }
     }
 
     /// Tells whether nobody waits for the answer any more.
@@ -86,16 +103,35 @@ pub enum Part {
     Failed(ServeError),
 }
 
+/// Told how many packed bytes of a stream its client has taken.
+pub type Consumed = Box<dyn FnMut(usize) + Send>;
+
 /// The receiving end of a stream.
-#[derive(Debug)]
-pub struct StreamReceiver(mpsc::Receiver<Part>);
+pub struct StreamReceiver {
+    parts: mpsc::Receiver<Part>,
+    consumed: Option<Consumed>,
+}
+
+impl fmt::Debug for StreamReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamReceiver").finish_non_exhaustive()
+    }
+}
 
 impl StreamReceiver {
     /// Polls for the next part. A sender that vanished without [`Part::End`] is a failure.
     pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
-        self.0
-            .poll_recv(cx)
-            .map(|part| part.unwrap_or_else(|| Part::Failed(ServeError::worker_lost())))
+        let part = ready!(self.parts.poll_recv(cx));
+        if let Some(Part::Items(items)) = &part {
+            self.note_consumed(items);
+        }
+        Poll::Ready(part.unwrap_or_else(|| Part::Failed(ServeError::worker_lost())))
+    }
+
+    fn note_consumed(&mut self, items: &Items) {
+        if let Some(consumed) = &mut self.consumed {
+            consumed(items.packed_len());
+        }
     }
 }
 
@@ -109,56 +145,53 @@ pub struct StreamSender {
     sender: mpsc::Sender<Part>,
 }
 
-/// Nobody reads the stream any more.
+/// A part that was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Abandoned;
+pub enum SendError {
+    /// Nobody reads the stream any more.
+    Abandoned,
+    /// There is no room for it.
+    Full,
+}
 
 impl StreamSender {
-    /// Sends a part, waiting for room.
-    ///
-    /// # Errors
-    /// [`Abandoned`] when nobody reads any more.
-    pub async fn send(&mut self, part: Part) -> Result<(), Abandoned> {
-        match self.start(part) {
-            Some(part) => self.sender.send(part).await.map_err(|_| Abandoned),
-            None => Ok(()),
-        }
-    }
-
     /// Sends a part from a thread outside the runtime, waiting for room.
     ///
     /// # Errors
-    /// [`Abandoned`] when nobody reads any more.
-    pub fn blocking_send(&mut self, part: Part) -> Result<(), Abandoned> {
+    /// [`SendError::Abandoned`] when nobody reads any more.
+    pub fn blocking_send(&mut self, part: Part) -> Result<(), SendError> {
         match self.start(part) {
-            Some(part) => self.sender.blocking_send(part).map_err(|_| Abandoned),
+            Some(part) => self.sender.blocking_send(part).map_err(|_| SendError::Abandoned),
             None => Ok(()),
         }
     }
 
-    /// Sends a part if there is room now, and otherwise gives it back.
+    /// Sends a part if it is read and there is room.
     ///
     /// # Errors
-    /// [`Abandoned`] when nobody reads any more.
-    pub fn try_send(&mut self, part: Part) -> Result<Option<Part>, Abandoned> {
+    /// See [`SendError`]; the part is lost.
+    pub fn try_send(&mut self, part: Part) -> Result<(), SendError> {
         match self.start(part).map(|part| self.sender.try_send(part)) {
-            None | Some(Ok(())) => Ok(None),
-            Some(Err(TrySendError::Full(part))) => Ok(Some(part)),
-            Some(Err(TrySendError::Closed(_))) => Err(Abandoned),
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(TrySendError::Full(_))) => Err(SendError::Full),
+            Some(Err(TrySendError::Closed(_))) => Err(SendError::Abandoned),
         }
     }
 
-    /// Resolves when there may be room, or nobody reads any more.
-    pub fn room(&self) -> impl Future<Output = ()> + Send + 'static {
-        let sender = self.sender.clone();
-        async move { drop(sender.reserve().await) }
+    /// Tells whether nobody reads the stream any more.
+    pub fn is_abandoned(&self) -> bool {
+        match &self.unstarted {
+            Some((reply, _)) => reply.is_abandoned(),
+            None => self.sender.is_closed(),
+        }
     }
 
     /// Answers the job with the first part; gives back any later one.
     fn start(&mut self, part: Part) -> Option<Part> {
-        let Some((mut reply, receiver)) = self.unstarted.take() else { return Some(part) };
+        let Some((mut reply, mut receiver)) = self.unstarted.take() else { return Some(part) };
         match part {
             Part::Items(first) => {
+                receiver.note_consumed(&first);
                 reply.answer(Ok(Answer::Stream(first, receiver)));
                 None
             }
@@ -205,7 +238,7 @@ mod tests {
     async fn an_error_before_the_first_item_has_its_own_status() {
         let (reply, mut answers) = reply();
         let failed = Part::Failed(ServeError::new(418, "no"));
-        reply.into_stream().send(failed).await.unwrap();
+        reply.into_stream().try_send(failed).unwrap();
         assert_eq!(answers.recv().await.unwrap_err().status, 418);
     }
 
@@ -213,7 +246,7 @@ mod tests {
     async fn a_sender_dropped_before_the_end_breaks_the_stream() {
         let (reply, mut answers) = reply();
         let mut sender = reply.into_stream();
-        sender.send(Part::Items(items())).await.unwrap();
+        sender.try_send(Part::Items(items())).unwrap();
         drop(sender);
         let mut receiver = stream(&mut answers).await;
         assert!(matches!(poll_fn(|cx| receiver.poll_part(cx)).await, Part::Failed(_)));
@@ -224,18 +257,36 @@ mod tests {
         let (reply, mut answers) = reply();
         let mut sender = reply.into_stream();
         let mut sent = 0;
-        while sender.try_send(Part::Items(items())).unwrap().is_none() {
+        while sender.try_send(Part::Items(items())) != Err(SendError::Full) {
             sent += 1;
         }
         assert_eq!(sent, STREAM_WINDOW + 1, "the first part travels in the answer");
         drop(stream(&mut answers).await);
-        assert!(sender.try_send(Part::End).is_err());
+        assert_eq!(sender.try_send(Part::End), Err(SendError::Abandoned));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_does_not_wait_is_told_what_its_client_has_taken() {
+        let (reply, mut answers) = reply();
+        let (taken, mut told) = mpsc::unbounded_channel();
+        let mut sender = reply.into_credited_stream(Box::new(move |bytes| {
+            taken.send(bytes).unwrap();
+        }));
+        for _ in 0..3 {
+            sender.try_send(Part::Items(items())).unwrap();
+        }
+        let mut receiver = stream(&mut answers).await;
+        let bytes = items().packed_len();
+        assert_eq!(told.try_recv(), Ok(bytes), "the first part travels in the answer");
+        assert!(told.try_recv().is_err(), "the client has not asked for more yet");
+        poll_fn(|cx| receiver.poll_part(cx)).await;
+        assert_eq!(told.try_recv(), Ok(bytes));
     }
 
     #[tokio::test]
     async fn a_stream_without_items_is_an_empty_stream() {
         let (reply, mut answers) = reply();
-        reply.into_stream().send(Part::End).await.unwrap();
+        reply.into_stream().try_send(Part::End).unwrap();
         let mut receiver = stream(&mut answers).await;
         assert!(matches!(poll_fn(|cx| receiver.poll_part(cx)).await, Part::End));
     }

@@ -1,24 +1,60 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Job;
+use tokio::sync::oneshot;
 
-/// One running copy of a model, as the scheduler drives it.
+use crate::{Job, Outcome, Request};
+
+/// One running copy of a model, as the scheduler drives it. Dropped, it is given no more jobs and
+/// answers those that it has.
 ///
 /// What it has done it reports through the [`Progress`] that it was given when it was made.
-/// When it is gone, it drops the jobs that it held, which answers them.
 pub trait Worker: Send {
+    /// Its process id on its own machine, where it is a process: for people, nothing acts on it.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
     /// Takes jobs: one batch where the endpoint batches, else that many single jobs. Returns at
     /// once; the scheduler never gives a worker more than its window allows.
     fn dispatch(&mut self, jobs: Vec<Job>);
+
+    /// Callers of jobs that the worker may hold have left: what can be stopped should stop.
+    fn cancel_abandoned(&mut self) {}
+
+    /// Asks the model what a request costs, as its author counts it
+    /// ([`Traits::measures`](Traits)). Returns at once.
+    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+        drop(request);
+        // Nobody who waits is an error: the caller may have left.
+        let _ = answer.send(Ok(1.0));
+    }
 }
 
 /// What a worker tells the scheduler, from any thread.
 pub trait Progress: Send + Sync {
     /// This many jobs are answered (or their callers are gone) and leave the worker's window.
     fn finished(&self, jobs: usize);
-    /// The worker is gone and takes no more jobs.
-    fn gone(&self);
+    /// The worker wants no more jobs; it goes on with those that it has.
+    fn retiring(&self);
+    /// The worker is gone, and these are the jobs that it held, in the order in which they came.
+    fn gone(&self, unanswered: Vec<Unanswered>);
+}
+
+/// A job that its worker did not answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// The job; nothing of its answer has reached its caller.
+    pub job: Job,
+    /// Whether the worker may have begun to compute it.
+    pub started: bool,
+}
+
+impl Unanswered {
+    /// Gives back a job that never reached its worker.
+    pub fn unstarted(job: Job) -> Self {
+        Self { job, started: false }
+    }
 }
 
 /// Makes a worker that reports to this [`Progress`].
@@ -26,8 +62,8 @@ pub type MakeWorker<'a> = Box<dyn FnOnce(Arc<dyn Progress>) -> Box<dyn Worker> +
 
 /// Where a launch hands in a worker that became ready: the queue of its endpoint.
 pub trait Attach: Send + Sync {
-    /// Adds a worker to those that are given jobs.
-    fn attach(&self, traits: Traits, make: MakeWorker<'_>);
+    /// Adds the worker of this slot to those that are given jobs.
+    fn attach(&self, slot: usize, traits: Traits, make: MakeWorker<'_>);
 }
 
 /// What a worker knows of its model once it is ready; the program or the model's author set it.
@@ -37,8 +73,13 @@ pub struct Traits {
     pub max_batch_size: usize,
     /// How long a batch may wait to fill, from the arrival of its first job.
     pub batch_timeout: Duration,
+    /// Batches that the worker computes at the same time (single jobs where it does not batch);
+    /// 1 where it takes one after the other, in the order in which they came.
+    pub concurrency: usize,
     /// Whether answers are streams.
     pub stream: bool,
     /// Whether hooks ask for the [`Meta`](crate::Meta) of a request.
     pub context: bool,
+    /// Whether the model says itself what a request costs ([`Worker::measure`]).
+    pub measures: bool,
 }

@@ -1,5 +1,6 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -8,7 +9,8 @@ use http_body::{Body, Frame, SizeHint};
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
 use serde_json::json;
 
-use crate::stream::{Broken, Framing, StreamBody};
+use crate::caller::Presence;
+use crate::stream::{Broken, Framing, Source, StreamBody};
 
 pub(crate) type HttpResponse = Response<AnswerBody>;
 
@@ -51,14 +53,21 @@ impl Body for AnswerBody {
     }
 }
 
-/// Turns a job's answer into what goes out, given the headers of the request.
-pub(crate) fn from(answer: Answer, asked: &HeaderMap) -> Outcome<HttpResponse> {
+/// Turns a job's answer into what goes out, given the headers of the request. Between the chunks
+/// of a stream no more than `chunk_timeout` may pass; it is cancelled when its client leaves.
+pub(crate) fn from(
+    answer: Answer,
+    asked: &HeaderMap,
+    chunk_timeout: Duration,
+    presence: Presence,
+) -> Outcome<HttpResponse> {
     match answer {
         Answer::Whole(response) => whole(response),
         Answer::Stream(first, rest) => {
             let framing = Framing::choose(asked, first.kind());
+            let source = Source::new(rest, chunk_timeout, presence);
             let mut response =
-                Response::new(AnswerBody::Stream(StreamBody::new(framing, &first, rest)));
+                Response::new(AnswerBody::Stream(StreamBody::new(framing, &first, source)));
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(framing.media_type()));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -1,19 +1,29 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use litmux_core::Traits;
 use litmux_scheduler::Endpoint;
+
+use crate::Cost;
+use crate::buffers::Buffers;
 
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// Its queue.
     pub endpoint: Endpoint,
-    /// The time budget of a request, from its arrival to its answer.
+    /// The time budget of a request, from its arrival to its answer; to the first chunk, where
+    /// that is a stream.
     pub timeout: Duration,
+    /// The time budget of a stream between two chunks.
+    pub chunk_timeout: Duration,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// What a request costs in a batch, where its body tells. Where the model tells, it is asked
+    /// ([`Traits::measures`]).
+    pub cost: Option<Cost>,
 }
 
 /// The state of the whole server, for `/`, `/health` and `/info`.
@@ -37,8 +47,10 @@ pub struct EndpointReport {
     pub path: String,
     /// `rust` or `python`.
     pub kind: &'static str,
-    /// Why it is not ready; nothing when it is.
+    /// Why it cannot serve now; nothing when it can.
     pub problem: Option<String>,
+    /// Why some worker is missing; nothing when none is.
+    pub degraded: Option<String>,
     /// Workers that take jobs.
     pub workers_ready: usize,
     /// Workers that there should be.
@@ -53,6 +65,8 @@ pub struct EndpointReport {
 pub struct App {
     routes: HashMap<String, Route>,
     report: Box<dyn Fn() -> Report + Send + Sync>,
+    is_draining: AtomicBool,
+    pub(crate) buffers: Buffers,
 }
 
 impl fmt::Debug for App {
@@ -62,12 +76,28 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    /// Makes an app of endpoints by path; `report` is asked whenever somebody wants to know.
+    /// Makes an app of endpoints by path that holds no more than `max_buffered_bytes` of large
+    /// request bodies at a time; `report` is asked whenever somebody wants to know.
     pub fn new(
         routes: HashMap<String, Route>,
+        max_buffered_bytes: usize,
         report: impl Fn() -> Report + Send + Sync + 'static,
     ) -> Self {
-        Self { routes, report: Box::new(report) }
+        Self {
+            routes,
+            report: Box::new(report),
+            is_draining: AtomicBool::new(false),
+            buffers: Buffers::new(max_buffered_bytes),
+        }
+    }
+
+    /// Refuses requests that come from here on.
+    pub(crate) fn begin_drain(&self) {
+        self.is_draining.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
     }
 
     pub(crate) fn route(&self, path: &str) -> Option<&Route> {

@@ -8,19 +8,25 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use litmux_core::{Content, FormPart, Outcome, ServeError};
 
+use crate::buffers::{Buffer, Buffers};
+
 /// More parts than this are an attack, or a mistake.
 const MAX_PARTS: usize = 1000;
 
-/// Reads a body of at most `max_bytes` and tells what it is.
+/// Reads a body of at most `max_bytes` and tells what it is. The room that it takes is given back
+/// when the buffer is dropped.
 ///
 /// JSON and raw bodies stay as they came, piece by piece; forms are taken apart.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Incoming,
     max_bytes: usize,
-) -> Outcome<(Content, Vec<Bytes>)> {
-    let pieces = read_pieces(headers, body, max_bytes).await?;
-    take_apart(headers, pieces).await
+    buffers: &Buffers,
+) -> Outcome<(Content, Vec<Bytes>, Buffer)> {
+    let mut buffer = Buffer::default();
+    let pieces = read_pieces(headers, body, max_bytes, buffers, &mut buffer).await?;
+    let (content, pieces) = take_apart(headers, pieces).await?;
+    Ok((content, pieces, buffer))
 }
 
 /// Tells from its headers what a whole body is, and takes forms apart.
@@ -45,10 +51,15 @@ async fn read_pieces(
     headers: &HeaderMap,
     mut body: Incoming,
     max_bytes: usize,
+    buffers: &Buffers,
+    buffer: &mut Buffer,
 ) -> Outcome<Vec<Bytes>> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse().ok()).is_some_and(|n: usize| n > max_bytes) {
-        return Err(too_large(max_bytes));
+    if let Some(announced) = announced.and_then(|length| length.parse().ok()) {
+        if announced > max_bytes {
+            return Err(too_large(max_bytes));
+        }
+        buffers.grow(buffer, announced)?;
     }
     let (mut pieces, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -58,6 +69,7 @@ async fn read_pieces(
         if length > max_bytes {
             return Err(too_large(max_bytes));
         }
+        buffers.grow(buffer, length)?;
         pieces.push(data);
     }
     Ok(pieces)

@@ -53,12 +53,13 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         "path": endpoint.path,
         "kind": endpoint.kind,
         "ready": endpoint.problem.is_none(),
-        "problem": endpoint.problem,
+        "problem": endpoint.problem.as_ref().or(endpoint.degraded.as_ref()),
         "workers": endpoint.workers,
         "workers_ready": endpoint.workers_ready,
         "timeout": endpoint.timeout,
         "max_batch_size": traits.map(|traits| traits.max_batch_size),
         "batch_timeout": traits.map(|traits| traits.batch_timeout.as_secs_f64()),
+        "max_concurrency": traits.map(|traits| traits.concurrency),
         "stream": traits.map(|traits| traits.stream),
     })
 }

@@ -1,15 +1,20 @@
 use std::convert::Infallible;
+use std::time::Duration;
 
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
-use litmux_core::{Job, Meta, Outcome, ServeError, Traits, reply};
+use litmux_core::{Meta, Outcome, ServeError, Traits};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{self, HttpResponse};
 use crate::app::{App, Route};
+use crate::caller::{Caller, Times};
 use crate::{body, builtin};
+
+/// What a client has left for its request, in seconds.
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 /// Takes one request from its headers to the beginning of its answer.
 pub(crate) async fn handle(
@@ -17,9 +22,12 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
     let (parts, body) = request.into_parts();
+    if app.is_draining() {
+        return Ok(stopping(parts.version));
+    }
     Ok(match app.route(parts.uri.path()) {
         Some(route) if parts.method == Method::POST => {
-            let response = predict(route, &parts, body).await;
+            let response = predict(app, route, &parts, body).await;
             response.unwrap_or_else(|error| answer::error(&error))
         }
         Some(_) => not_allowed("POST"),
@@ -28,21 +36,48 @@ pub(crate) async fn handle(
 }
 
 /// The life of a request to an endpoint, in order:
-async fn predict(route: &Route, parts: &Parts, body: Incoming) -> Outcome<HttpResponse> {
+async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Outcome<HttpResponse> {
     let arrived = Instant::now();
     // Before the body is read: a server that cannot serve must not take it.
     let traits = route.endpoint.traits().ok_or_else(starting)?;
-    let deadline = arrived + route.timeout;
-    let read = body::read(&parts.headers, body, route.max_body_bytes);
-    let (content, body) = timeout_at(deadline, read).await.map_err(|_| slow_client())??;
+    let deadline = arrived + time_budget(route.timeout, &parts.headers)?;
+    let read = body::read(&parts.headers, body, route.max_body_bytes, &app.buffers);
+    let (content, body, _buffer) =
+        timeout_at(deadline, read).await.map_err(|_| slow_client())??;
     let meta = meta(traits, parts);
-    let (reply, mut answers) = reply();
     let request = litmux_core::Request { content, body, meta };
-    route.endpoint.submit(Job { request, arrived, deadline, reply });
-    // Dropping `answers`, here or because the client left, is what cancels the job.
-    let answer = timeout_at(deadline, answers.recv()).await;
-    let answer = answer.map_err(|_| ServeError::deadline())??;
-    answer::from(answer, &parts.headers)
+    let answered = async {
+        let cost = cost(route, traits, &request).await?;
+        let times = Times { arrived, deadline };
+        Caller::submit(&route.endpoint, request, cost, times).answer().await
+    };
+    // Dropping the caller, here or because the client left, is what cancels the job.
+    let answered = timeout_at(deadline, answered).await;
+    let (answer, presence) = answered.map_err(|_| ServeError::deadline())??;
+    answer::from(answer, &parts.headers, route.chunk_timeout, presence)
+}
+
+/// Returns the time budget of a request: its client may shorten it, in seconds.
+fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
+    let Some(asked) = headers.get(REQUEST_TIMEOUT) else { return Ok(longest) };
+    let seconds = asked.to_str().ok().and_then(|asked| asked.trim().parse::<f64>().ok());
+    match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        Some(budget) if !budget.is_zero() => Ok(budget.min(longest)),
+        _ => {
+            let detail = format!(
+                "`X-Request-Timeout` must be a number of seconds greater than 0, not {asked:?}"
+            );
+            Err(ServeError::new(400, detail))
+        }
+    }
+}
+
+async fn cost(route: &Route, traits: &Traits, request: &litmux_core::Request) -> Outcome<f64> {
+    match &route.cost {
+        Some(cost) => Ok(cost.of(&request.content, &request.body)),
+        None if traits.measures => route.endpoint.measure(request.clone()).await,
+        None => Ok(1.0),
+    }
 }
 
 fn meta(traits: &Traits, parts: &Parts) -> Option<Meta> {
@@ -74,6 +109,15 @@ fn not_allowed(methods: &'static str) -> HttpResponse {
     let detail = format!("this path takes {methods}");
     let mut response = answer::error(&ServeError::new(405, detail));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn stopping(version: Version) -> HttpResponse {
+    let mut response = answer::error(&ServeError::unavailable("the server is stopping", 1));
+    // HTTP/2 has no such header; there the connection says it.
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

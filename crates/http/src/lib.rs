@@ -8,12 +8,16 @@
 mod answer;
 mod app;
 mod body;
+mod buffers;
 mod builtin;
+mod caller;
+mod cost;
 mod handle;
 mod serve;
 mod stream;
 
 pub use app::{App, EndpointReport, Report, Route};
+pub use cost::Cost;
 pub use serve::{Server, bind};
 
 /// What the targets in `fuzz/` feed; no part of the API.

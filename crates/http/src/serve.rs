@@ -12,12 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
 use crate::handle::handle;
 
 /// How long a client may take to send the headers of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may take nothing of what is sent to it before it is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pause after the system refused to accept a connection, for want of descriptors usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -49,12 +53,9 @@ impl Server {
     /// # Errors
     /// A thread cannot be started.
     pub fn new(listener: TcpListener, app: Arc<App>, threads: usize) -> io::Result<Self> {
-        let lanes = match threads {
-            0 | 1 => Lanes::Here(app),
-            many => Lanes::Threads(
-                (0..many).map(|index| spawn_lane(index, app.clone())).collect::<io::Result<_>>()?,
-            ),
-        };
+        let threads = if threads > 1 { 0..threads } else { 0..0 };
+        let threads = threads.map(|index| spawn_lane(index, app.clone()));
+        let lanes = Lanes { threads: threads.collect::<io::Result<_>>()?, app };
         Ok(Self { listener, lanes, connections: GracefulShutdown::new() })
     }
 
@@ -68,54 +69,67 @@ impl Server {
 
     /// Accepts connections for as long as it is polled.
     pub async fn accept(&mut self) {
-        for turn in 0.. {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let _ = stream.set_nodelay(true);
-                    self.lanes.serve(turn, stream, self.connections.watcher());
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        let Self { listener, lanes, connections } = self;
+        accept(listener, |turn, stream| lanes.serve(turn, stream, Some(connections.watcher())))
+            .await;
     }
 
-    /// Stops listening, lets every connection finish the requests that it has, and returns
-    /// whether they did within `grace`.
+    /// Lets every connection finish the requests that it has, and returns whether they did within
+    /// `grace`. Requests that come meanwhile are refused in words, not by a closed port; it stops
+    /// listening when it returns.
     pub async fn drain(self, grace: Duration) -> bool {
-        drop(self.listener);
-        timeout(grace, self.connections.shutdown()).await.is_ok()
+        let Self { listener, lanes, connections } = self;
+        lanes.app().begin_drain();
+        tokio::select! {
+            drained = timeout(grace, connections.shutdown()) => drained.is_ok(),
+            () = accept(&listener, |turn, stream| lanes.serve(turn, stream, None)) => false,
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener, serve: impl Fn(usize, TcpStream)) {
+    for turn in 0.. {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _ = stream.set_nodelay(true);
+                serve(turn, stream);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
 /// Where connections are served.
-enum Lanes {
-    Here(Arc<App>),
-    Threads(Vec<mpsc::UnboundedSender<(std::net::TcpStream, Watcher)>>),
+struct Lanes {
+    app: Arc<App>,
+    /// None where they are served here.
+    threads: Vec<mpsc::UnboundedSender<Accepted>>,
 }
 
+/// A connection on its way to its lane. One that nobody watches does not hold up the end.
+type Accepted = (std::net::TcpStream, Option<Watcher>);
+
 impl Lanes {
-    fn serve(&self, turn: usize, stream: TcpStream, watcher: Watcher) {
-        match self {
-            Self::Here(app) => drop(tokio::spawn(serve_connection(app.clone(), stream, watcher))),
-            Self::Threads(lanes) => {
-                if let Ok(stream) = stream.into_std() {
-                    let _ = lanes[turn % lanes.len()].send((stream, watcher));
-                }
-            }
+    fn app(&self) -> &App {
+        &self.app
+    }
+
+    fn serve(&self, turn: usize, stream: TcpStream, watcher: Option<Watcher>) {
+        if self.threads.is_empty() {
+            tokio::spawn(serve_connection(self.app.clone(), stream, watcher));
+        } else if let Ok(stream) = stream.into_std() {
+            let _ = self.threads[turn % self.threads.len()].send((stream, watcher));
         }
     }
 }
 
 /// Starts a thread with a runtime of its own. Several such beat one runtime over several threads
 /// by a third: a task that was woken runs after those that are ready, so queues fill first.
-fn spawn_lane(
-    index: usize,
-    app: Arc<App>,
-) -> io::Result<mpsc::UnboundedSender<(std::net::TcpStream, Watcher)>> {
-    let (connections, mut inbox) = mpsc::unbounded_channel();
+fn spawn_lane(index: usize, app: Arc<App>) -> io::Result<mpsc::UnboundedSender<Accepted>> {
+    let (connections, mut inbox) = mpsc::unbounded_channel::<Accepted>();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let lane = async move {
         while let Some((stream, watcher)) = inbox.recv().await {
@@ -128,7 +142,7 @@ fn spawn_lane(
     Ok(connections)
 }
 
-async fn serve_connection(app: Arc<App>, stream: TcpStream, watcher: Watcher) {
+async fn serve_connection(app: Arc<App>, stream: TcpStream, watcher: Option<Watcher>) {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
     protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     protocols.http2().timer(TokioTimer::new());
@@ -136,8 +150,14 @@ async fn serve_connection(app: Arc<App>, stream: TcpStream, watcher: Watcher) {
         let app = app.clone();
         async move { handle(&app, request).await }
     });
+    let mut stream = Box::pin(TimeoutWriter::new(stream));
+    stream.as_mut().set_timeout_pinned(Some(WRITE_TIMEOUT));
     let connection = protocols.serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
+    let ended = match watcher {
+        Some(watcher) => watcher.watch(connection).await,
+        None => connection.await,
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
 }

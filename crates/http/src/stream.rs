@@ -1,5 +1,7 @@
 use std::fmt;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -7,6 +9,9 @@ use http::header::ACCEPT;
 use http_body::Frame;
 use litmux_core::{ItemKind, Items, Part, ServeError, StreamReceiver};
 use serde_json::json;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::caller::Presence;
 
 /// How the items of a stream are told apart on their way to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +95,7 @@ fn event(out: &mut BytesMut, item: &[u8]) {
 pub(crate) struct StreamBody {
     framing: Framing,
     first: Option<Bytes>,
-    rest: StreamReceiver,
+    rest: Source,
     state: State,
 }
 
@@ -103,6 +108,52 @@ enum State {
     /// The error is given out; it must reach the client before the connection is closed.
     Failing,
     Failed,
+}
+
+/// Where the parts of a stream come from. Dropped before the end, its client has left.
+pub(crate) struct Source {
+    // The order counts: a client must be gone before the endpoint looks who is.
+    parts: Option<StreamReceiver>,
+    presence: Presence,
+    timeout: Duration,
+    /// Runs while a part is waited for.
+    patience: Pin<Box<Sleep>>,
+    is_waiting: bool,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// Takes parts between which no more than `timeout` may pass. The time that the client takes
+    /// to read them does not count.
+    pub(crate) fn new(parts: StreamReceiver, timeout: Duration, presence: Presence) -> Self {
+        let patience = Box::pin(sleep(timeout));
+        Self { parts: Some(parts), presence, timeout, patience, is_waiting: false }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+        let Some(parts) = &mut self.parts else { return Poll::Ready(Part::End) };
+        if let Poll::Ready(part) = parts.poll_part(cx) {
+            self.is_waiting = false;
+            if !matches!(part, Part::Items(_)) {
+                self.presence.end();
+                self.parts = None;
+            }
+            return Poll::Ready(part);
+        }
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            self.patience.as_mut().reset(Instant::now() + self.timeout);
+        }
+        ready!(self.patience.as_mut().poll(cx));
+        // Nobody takes the parts from here on, and the endpoint may know.
+        self.parts = None;
+        self.presence.leave();
+        Poll::Ready(Part::Failed(ServeError::deadline()))
+    }
 }
 
 /// The stream broke; the connection is closed before the body is complete.
@@ -118,7 +169,7 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 impl StreamBody {
-    pub(crate) fn new(framing: Framing, first: &Items, rest: StreamReceiver) -> Self {
+    pub(crate) fn new(framing: Framing, first: &Items, rest: Source) -> Self {
         let first = Some(framing.frame(first)).filter(|first| !first.is_empty());
         Self { framing, first, rest, state: State::First }
     }
@@ -137,7 +188,7 @@ impl StreamBody {
             State::Failing => return self.flush_and(State::Failed, cx),
             State::Failed => return Poll::Ready(Some(Err(Broken))),
         }
-        match ready!(self.rest.poll_part(cx)) {
+        match ready!(self.rest.poll(cx)) {
             Part::Items(items) => Poll::Ready(Some(Ok(Frame::data(self.framing.frame(&items))))),
             Part::End => {
                 self.state = State::Ended;

@@ -1,5 +1,6 @@
 use std::io;
 
+use litmux_admin::RunDirError;
 use litmux_config::ConfigError;
 use litmux_core::LaunchError;
 
@@ -17,6 +18,9 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// There is no place for the server's sockets; nothing was started.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
     /// A model could not be loaded or set up.
     #[error("endpoint `{endpoint}`: {cause}{}", traceback_below(cause))]
     Launch {

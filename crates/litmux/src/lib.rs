@@ -73,12 +73,17 @@
 //! Every method of [`LitServer`] and [`RunServers`] sets one option; `docs/options.md` is the
 //! table. All are checked together when the server starts, and all mistakes are reported at once.
 
+mod crew;
 mod describe;
+mod desk;
+mod elastic;
 mod error;
+mod launch;
 mod lifecycle;
 mod log;
 mod program;
 mod server;
+mod watch;
 
 pub use error::Error;
 pub use litmux_config::{ConfigError, Origin};

@@ -217,6 +217,12 @@ impl RunServers {
         self.set("grace", grace.as_secs_f64())
     }
 
+    /// Bytes of large request bodies (above 64 KiB) that the server holds at a time; requests
+    /// beyond that are answered 503. Default: 1 GiB.
+    pub fn max_buffered_bytes(self, bytes: usize) -> Self {
+        self.set("max_buffered_bytes", bytes)
+    }
+
     /// Threads that speak HTTP. Default: half the cores, at least one.
     pub fn http_threads(self, threads: usize) -> Self {
         self.set("http_threads", threads)

@@ -11,6 +11,18 @@ pub struct Rules {
     pub batch_timeout: Duration,
 }
 
+/// What waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Jobs in the queue.
+    pub queued: usize,
+    /// When the first of them arrived.
+    pub oldest: Option<Instant>,
+    /// Jobs that a lost worker may have been computing: each is computed alone, so that if a
+    /// worker is lost again it is known why.
+    pub suspects: usize,
+}
+
 /// How busy a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
@@ -18,17 +30,26 @@ pub struct Load {
     pub in_flight: usize,
     /// Jobs that it may hold; see [`window`](crate::window).
     pub window: usize,
+    /// Whether it would begin at once with what it is given.
+    pub is_free: bool,
+    /// Whether it computes a suspect; then it is given nothing else.
+    pub is_alone: bool,
 }
 
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Give this worker that many jobs from the front of the queue.
+    /// Give this worker that many jobs of the queue: the first ones, where none is like another.
     Dispatch {
         /// Its index in the view.
         worker: usize,
         /// At least 1.
         jobs: usize,
+    },
+    /// Give this worker the first suspect.
+    DispatchSuspect {
+        /// Its index in the view.
+        worker: usize,
     },
     /// A batch is filling: look again then, or when something happens.
     WaitUntil(Instant),
@@ -36,38 +57,53 @@ pub enum Decision {
     Wait,
 }
 
-/// Decides what happens next to a queue of `queued` jobs whose first arrived at `oldest`.
+/// Decides what happens next.
 ///
-/// Jobs go to the worker that holds the fewest. An idle worker takes a batch that is full or
-/// whose first job has waited `batch_timeout`; a busy one only a full batch, ahead of time, and
-/// only when no worker is idle, so that nothing waits behind a running batch that could run.
-pub fn decide(
-    rules: &Rules,
-    queued: usize,
-    oldest: Option<Instant>,
-    workers: &[Load],
-    now: Instant,
-) -> Decision {
-    let Some(oldest) = oldest.filter(|_| queued > 0) else { return Decision::Wait };
-    let room = |load: &Load| load.in_flight + rules.max_batch_size <= load.window;
+/// Jobs go to the worker that holds the fewest. A free worker takes a batch that is full or whose
+/// first job has waited `batch_timeout`; a busy one only a full batch, ahead of time, and only
+/// when no worker is free, so that nothing waits behind a running batch that could run.
+///
+/// While suspects wait, the least busy worker gets no other jobs until it is idle and can take
+/// one. Only one worker has a suspect at a time: a job that kills workers kills one after the
+/// other, and the others go on.
+pub fn decide(rules: &Rules, waiting: Waiting, workers: &[Load], now: Instant) -> Decision {
+    let reserved = reserved_for_suspect(waiting.suspects, workers);
+    if let Some(worker) = reserved.filter(|worker| workers[*worker].in_flight == 0) {
+        return Decision::DispatchSuspect { worker };
+    }
+    let Some(oldest) = waiting.oldest.filter(|_| waiting.queued > 0) else {
+        return Decision::Wait;
+    };
+    let has_room = |worker: usize, load: &Load| {
+        reserved != Some(worker)
+            && !load.is_alone
+            && load.in_flight + rules.max_batch_size <= load.window
+    };
     let Some((worker, load)) = workers
         .iter()
         .enumerate()
-        .filter(|(_, load)| room(load))
-        .min_by_key(|(_, load)| load.in_flight)
+        .filter(|(worker, load)| has_room(*worker, load))
+        .min_by_key(|(_, load)| (!load.is_free, load.in_flight))
     else {
         return Decision::Wait;
     };
-    let jobs = queued.min(rules.max_batch_size);
-    let full = jobs == rules.max_batch_size;
-    if full {
+    let jobs = waiting.queued.min(rules.max_batch_size);
+    if jobs == rules.max_batch_size {
         return Decision::Dispatch { worker, jobs };
     }
-    if load.in_flight > 0 {
+    if !load.is_free {
         return Decision::Wait;
     }
     let due = oldest + rules.batch_timeout;
     if now >= due { Decision::Dispatch { worker, jobs } } else { Decision::WaitUntil(due) }
+}
+
+fn reserved_for_suspect(suspects: usize, workers: &[Load]) -> Option<usize> {
+    if suspects == 0 || workers.iter().any(|load| load.is_alone) {
+        return None;
+    }
+    let least_busy = workers.iter().enumerate().min_by_key(|(_, load)| load.in_flight);
+    least_busy.map(|(worker, _)| worker)
 }
 
 #[cfg(test)]
@@ -83,14 +119,17 @@ mod tests {
     }
 
     fn load(in_flight: usize, window: usize) -> Load {
-        Load { in_flight, window }
+        Load { in_flight, window, is_free: in_flight == 0, is_alone: false }
+    }
+
+    fn waiting(queued: usize, oldest: Instant) -> Waiting {
+        Waiting { queued, oldest: Some(oldest), suspects: 0 }
     }
 
     #[test]
-    fn an_idle_worker_takes_a_full_batch_at_once_and_a_partial_one_when_it_is_due() {
+    fn a_free_worker_takes_a_full_batch_at_once_and_a_partial_one_when_it_is_due() {
         let start = Instant::now();
-        let idle = [load(0, 8)];
-        let at = |queued, now| decide(&batches(8), queued, Some(start), &idle, now);
+        let at = |queued, now| decide(&batches(8), waiting(queued, start), &[load(0, 8)], now);
         assert_eq!(at(9, start), Decision::Dispatch { worker: 0, jobs: 8 });
         assert_eq!(at(3, start), Decision::WaitUntil(start + TIMEOUT));
         assert_eq!(at(3, start + TIMEOUT), Decision::Dispatch { worker: 0, jobs: 3 });
@@ -100,22 +139,50 @@ mod tests {
     fn a_busy_worker_takes_only_full_batches_ahead() {
         let start = Instant::now();
         let late = start + 2 * TIMEOUT;
-        let busy = [load(8, 16)];
-        assert_eq!(decide(&batches(8), 7, Some(start), &busy, late), Decision::Wait);
-        assert_eq!(
-            decide(&batches(8), 8, Some(start), &busy, late),
-            Decision::Dispatch { worker: 0, jobs: 8 }
-        );
+        let at = |queued| decide(&batches(8), waiting(queued, start), &[load(8, 16)], late);
+        assert_eq!(at(7), Decision::Wait);
+        assert_eq!(at(8), Decision::Dispatch { worker: 0, jobs: 8 });
     }
 
     #[test]
-    fn an_idle_worker_goes_before_a_busy_one() {
+    fn a_worker_that_computes_several_at_a_time_takes_partial_batches_while_it_has_room() {
+        let start = Instant::now();
+        let late = start + TIMEOUT;
+        let at = |load| decide(&batches(8), waiting(3, start), &[load], late);
+        let free = Load { is_free: true, ..load(8, 32) };
+        assert_eq!(at(free), Decision::Dispatch { worker: 0, jobs: 3 });
+        assert_eq!(at(Load { in_flight: 25, ..free }), Decision::Wait);
+    }
+
+    #[test]
+    fn a_free_worker_goes_before_a_busy_one() {
         let now = Instant::now();
         let workers = [load(1, 64), load(0, 64)];
         let singles = Rules { max_batch_size: 1, batch_timeout: Duration::ZERO };
         assert_eq!(
-            decide(&singles, 1, Some(now), &workers, now),
+            decide(&singles, waiting(1, now), &workers, now),
             Decision::Dispatch { worker: 1, jobs: 1 }
+        );
+    }
+
+    #[test]
+    fn a_suspect_gets_a_worker_to_itself_and_the_others_go_on() {
+        let now = Instant::now();
+        let singles = Rules { max_batch_size: 1, batch_timeout: Duration::ZERO };
+        let both = Waiting { suspects: 1, ..waiting(5, now) };
+        let at = |workers: &[Load]| decide(&singles, both, workers, now);
+        assert_eq!(at(&[load(3, 9), load(0, 9)]), Decision::DispatchSuspect { worker: 1 });
+        assert_eq!(
+            at(&[load(3, 9), load(2, 9)]),
+            Decision::Dispatch { worker: 0, jobs: 1 },
+            "the less busy one is kept free for the suspect"
+        );
+        assert_eq!(at(&[load(2, 9)]), Decision::Wait);
+        let alone = Load { is_alone: true, ..load(1, 9) };
+        assert_eq!(
+            at(&[alone, load(0, 9)]),
+            Decision::Dispatch { worker: 1, jobs: 1 },
+            "one suspect at a time"
         );
     }
 
@@ -124,26 +191,35 @@ mod tests {
         fn it_conserves_work_and_keeps_the_windows(
             max_batch_size in 1usize..40,
             queued in 0usize..100,
+            suspects in 0usize..2,
             waited_ms in 0u64..10,
-            loads in prop::collection::vec((0usize..80, 0usize..80), 0..5),
+            loads in prop::collection::vec((0usize..80, 0usize..80, any::<bool>()), 0..5),
         ) {
             let oldest = Instant::now();
             let now = oldest + Duration::from_millis(waited_ms);
             let rules = batches(max_batch_size);
             let workers: Vec<_> = loads
                 .into_iter()
-                .map(|(in_flight, window)| load(in_flight, window.max(max_batch_size)))
+                .map(|(in_flight, window, alone)| Load {
+                    is_alone: alone && in_flight > 0,
+                    ..load(in_flight, window.max(max_batch_size))
+                })
                 .collect();
-            let idle = workers.iter().any(|load| load.in_flight == 0);
+            let idle = workers.iter().filter(|load| load.in_flight == 0).count();
             let due = queued >= max_batch_size || waited_ms >= 5;
-            match decide(&rules, queued, Some(oldest), &workers, now) {
+            match decide(&rules, Waiting { suspects, ..waiting(queued, oldest) }, &workers, now) {
                 Decision::Dispatch { worker, jobs } => {
                     prop_assert!(jobs >= 1 && jobs <= queued && jobs <= max_batch_size);
                     prop_assert!(workers[worker].in_flight + jobs <= workers[worker].window);
-                    prop_assert!(workers[worker].in_flight == 0 || !idle);
+                    prop_assert!(workers[worker].in_flight == 0 || idle == 0);
+                    prop_assert!(!workers[worker].is_alone);
+                }
+                Decision::DispatchSuspect { worker } => {
+                    prop_assert!(suspects > 0 && workers[worker].in_flight == 0);
+                    prop_assert!(workers.iter().all(|load| !load.is_alone));
                 }
                 Decision::WaitUntil(at) => prop_assert!(at > now && !due),
-                Decision::Wait => prop_assert!(queued == 0 || !idle),
+                Decision::Wait => prop_assert!(queued == 0 || idle == 0),
             }
         }
     }

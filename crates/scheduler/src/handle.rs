@@ -1,9 +1,81 @@
+use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use litmux_core::{Attach, Job, MakeWorker, Progress, Traits};
-use tokio::sync::mpsc;
+use litmux_core::{
+    Attach, Job, MakeWorker, Outcome, Progress, Request, ServeError, Traits, Unanswered, Worker,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use crate::task::{EndpointTask, Event};
+use crate::task::EndpointTask;
+
+/// What an endpoint's queue is set to.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How many jobs may wait. Where it is not set: as many as can be answered in their time.
+    pub max_queue: Option<usize>,
+    /// Whether a job whose worker died while it may have been computing it is given to another.
+    /// Where it is not set: if its answer is no stream.
+    pub idempotent: Option<bool>,
+    /// Whether jobs that cost about the same go together ([`fill`](crate::fill)).
+    pub by_cost: bool,
+    /// The most that a batch may cost, padded.
+    pub max_batch_cost: Option<f64>,
+}
+
+/// What an endpoint that has no worker may hope for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlook {
+    /// A worker will be ready, after about this time where that is known: jobs wait for it.
+    Coming {
+        /// From when the queue is told.
+        within: Option<Duration>,
+    },
+    /// None will be ready soon: jobs are refused.
+    Down {
+        /// Why, in words.
+        reason: String,
+        /// After which time it makes sense to try again.
+        retry_after: Duration,
+    },
+}
+
+impl Default for Outlook {
+    fn default() -> Self {
+        Self::Coming { within: None }
+    }
+}
+
+/// How busy an endpoint is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EndpointLoad {
+    /// Jobs that have come so far, those that were refused among them.
+    pub arrived: u64,
+    /// Jobs that were refused so far.
+    pub refused: u64,
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Jobs that workers hold.
+    pub in_flight: usize,
+    /// Jobs that one busy worker answers in a second, once that is known.
+    pub worker_rate: Option<f64>,
+    /// The workers that take jobs.
+    pub workers: Vec<WorkerLoad>,
+}
+
+/// How busy a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerLoad {
+    /// The place that it fills.
+    pub slot: usize,
+    /// Its process id, where it is a process.
+    pub pid: Option<u32>,
+    /// Since when it has taken jobs.
+    pub since: Instant,
+    /// Jobs that it holds.
+    pub in_flight: usize,
+}
 
 /// A handle of an endpoint's queue, cheap to clone. The task behind it ends with the last one.
 #[derive(Debug, Clone)]
@@ -12,18 +84,46 @@ pub struct Endpoint {
     traits: Arc<OnceLock<Traits>>,
 }
 
-/// Starts the task of an endpoint that queues at most `max_queue` jobs.
-pub fn spawn_endpoint(max_queue: usize) -> Endpoint {
+/// Starts the task of an endpoint.
+pub fn spawn_endpoint(settings: Settings) -> Endpoint {
     let (events, inbox) = mpsc::unbounded_channel();
-    tokio::spawn(EndpointTask::new(inbox, max_queue).run());
+    tokio::spawn(EndpointTask::new(inbox, settings).run());
     Endpoint { events, traits: Arc::default() }
 }
 
 impl Endpoint {
-    /// Queues a job, or answers it at once when the queue is full or there is no worker.
+    /// Queues a job, or answers it at once when it would wait in vain.
     pub fn submit(&self, job: Job) {
         // The task outlives its handles; a job that it cannot take any more answers itself.
         let _ = self.events.send(Event::Job(job));
+    }
+
+    /// Says that somebody who waited for an answer has left: jobs that nobody waits for are
+    /// dropped, or cancelled where they run.
+    pub fn caller_left(&self) {
+        let _ = self.events.send(Event::CallersLeft);
+    }
+
+    /// Asks the model what a request costs.
+    ///
+    /// # Errors
+    /// What the model's hook raised, or a 503 where there is no worker to ask.
+    pub async fn measure(&self, request: Request) -> Outcome<f64> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.events.send(Event::Measure { request, answer });
+        answered.await.unwrap_or_else(|_| Err(ServeError::worker_lost()))
+    }
+
+    /// Says what may be hoped for while no worker is there.
+    pub fn expect(&self, outlook: Outlook) {
+        let _ = self.events.send(Event::Outlook(outlook));
+    }
+
+    /// Returns how busy the endpoint is.
+    pub async fn load(&self) -> EndpointLoad {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.events.send(Event::Inspect(answer));
+        answered.await.unwrap_or_default()
     }
 
     /// Returns what the model's author chose, once a worker was ready.
@@ -33,14 +133,43 @@ impl Endpoint {
 }
 
 impl Attach for Endpoint {
-    fn attach(&self, traits: Traits, make: MakeWorker<'_>) {
+    fn attach(&self, slot: usize, traits: Traits, make: MakeWorker<'_>) {
         let id = WorkerId::next();
         let progress = Arc::new(ProgressEvents { id, events: self.events.clone() });
         let worker = make(progress);
         let known = traits.clone();
-        let _ = self.events.send(Event::Attached { id, traits, worker });
+        let _ = self.events.send(Event::Attached { id, slot, traits, worker });
         // Requests are let in from here on; the task learns of the worker before any of them.
         let _ = self.traits.set(known);
+    }
+}
+
+/// All that can happen to an endpoint.
+pub(crate) enum Event {
+    Job(Job),
+    CallersLeft,
+    Attached { id: WorkerId, slot: usize, traits: Traits, worker: Box<dyn Worker> },
+    Finished { id: WorkerId, jobs: usize },
+    Retiring { id: WorkerId },
+    Gone { id: WorkerId, unanswered: Vec<Unanswered> },
+    Outlook(Outlook),
+    Measure { request: Request, answer: oneshot::Sender<Outcome<f64>> },
+    Inspect(oneshot::Sender<EndpointLoad>),
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Job(_) => "Job",
+            Self::CallersLeft => "CallersLeft",
+            Self::Attached { .. } => "Attached",
+            Self::Finished { .. } => "Finished",
+            Self::Retiring { .. } => "Retiring",
+            Self::Gone { .. } => "Gone",
+            Self::Outlook(_) => "Outlook",
+            Self::Measure { .. } => "Measure",
+            Self::Inspect(_) => "Inspect",
+        })
     }
 }
 
@@ -49,7 +178,7 @@ impl Attach for Endpoint {
 pub(crate) struct WorkerId(u64);
 
 impl WorkerId {
-    fn next() -> Self {
+    pub(crate) fn next() -> Self {
         use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Relaxed))
@@ -66,7 +195,11 @@ impl Progress for ProgressEvents {
         let _ = self.events.send(Event::Finished { id: self.id, jobs });
     }
 
-    fn gone(&self) {
-        let _ = self.events.send(Event::Gone { id: self.id });
+    fn retiring(&self) {
+        let _ = self.events.send(Event::Retiring { id: self.id });
+    }
+
+    fn gone(&self, unanswered: Vec<Unanswered>) {
+        let _ = self.events.send(Event::Gone { id: self.id, unanswered });
     }
 }

@@ -6,14 +6,25 @@
 //!                                   └──── Progress ─────┘
 //! ```
 //!
-//! One task owns an endpoint's queue and its view of the workers. What it decides is a pure
-//! function ([`decide`]) of that view and the time. It never touches a socket, a process or JSON.
+//! One task owns an endpoint's queue and its view of the workers. What it decides are pure
+//! functions of that view and the time: whether a job may wait ([`admit`]), what goes where
+//! ([`decide`]), what goes together ([`fill`]). It never touches a socket, a process or JSON.
 
+mod admission;
 mod decide;
+mod fill;
 mod handle;
+mod member;
+#[cfg(test)]
+mod schedules;
+mod speed;
+mod state;
 mod task;
 mod window;
 
-pub use decide::{Decision, Load, Rules, decide};
-pub use handle::{Endpoint, spawn_endpoint};
+pub use admission::{Backlog, admit};
+pub use decide::{Decision, Load, Rules, Waiting, decide};
+pub use fill::fill;
+pub use handle::{Endpoint, EndpointLoad, Outlook, Settings, WorkerLoad, spawn_endpoint};
+pub use speed::Speed;
 pub use window::{ServiceTime, window};

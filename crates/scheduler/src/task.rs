@@ -1,71 +1,31 @@
-use std::collections::VecDeque;
-use std::fmt;
-
-use litmux_core::{Job, ServeError, Traits, Worker};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::handle::WorkerId;
-use crate::{Decision, Load, Rules, ServiceTime, decide, window};
+use crate::handle::{Event, Settings};
+use crate::state::EndpointState;
 
 /// Events that are taken in one go: decisions are made once for all of them.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// Seconds after which a refused client may try again.
-const RETRY_AFTER: u64 = 1;
-
-/// All that can happen to an endpoint.
-pub(crate) enum Event {
-    Job(Job),
-    Attached { id: WorkerId, traits: Traits, worker: Box<dyn Worker> },
-    Finished { id: WorkerId, jobs: usize },
-    Gone { id: WorkerId },
-}
-
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Job(_) => "Job",
-            Self::Attached { .. } => "Attached",
-            Self::Finished { .. } => "Finished",
-            Self::Gone { .. } => "Gone",
-        })
-    }
-}
-
-/// Owns an endpoint's queue and its view of the workers.
+/// The clock and the inbox of an endpoint's state.
 pub(crate) struct EndpointTask {
     inbox: mpsc::UnboundedReceiver<Event>,
-    queue: VecDeque<Job>,
-    max_queue: usize,
-    rules: Rules,
-    workers: Vec<Member>,
+    state: EndpointState,
     /// When a batch that is filling must go.
     due: Option<Instant>,
 }
 
-/// One worker, as the task sees it.
-struct Member {
-    id: WorkerId,
-    worker: Box<dyn Worker>,
-    in_flight: usize,
-    service_time: ServiceTime,
-    /// Single jobs that one round of decisions gave it, handed over together at its end.
-    outbox: Vec<Job>,
-}
-
 impl EndpointTask {
-    pub(crate) fn new(inbox: mpsc::UnboundedReceiver<Event>, max_queue: usize) -> Self {
-        let rules = Rules { max_batch_size: 1, batch_timeout: std::time::Duration::ZERO };
-        Self { inbox, queue: VecDeque::new(), max_queue, rules, workers: Vec::new(), due: None }
+    pub(crate) fn new(inbox: mpsc::UnboundedReceiver<Event>, settings: Settings) -> Self {
+        Self { inbox, state: EndpointState::new(settings, Instant::now()), due: None }
     }
 
     pub(crate) async fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         while self.next_events(&mut events).await {
             let now = Instant::now();
-            events.drain(..).for_each(|event| self.handle_event(event, now));
-            self.dispatch_what_may_go(now);
+            events.drain(..).for_each(|event| self.state.handle(event, now));
+            self.due = self.state.act(now);
         }
     }
 
@@ -80,107 +40,6 @@ impl EndpointTask {
             },
         }
     }
-
-    fn handle_event(&mut self, event: Event, now: Instant) {
-        match event {
-            Event::Job(job) => self.admit(job),
-            Event::Attached { id, traits, worker } => self.add_worker(id, &traits, worker),
-            Event::Finished { id, jobs } => self.free(id, jobs, now),
-            Event::Gone { id } => self.remove_worker(id),
-        }
-    }
-
-    fn admit(&mut self, job: Job) {
-        if self.workers.is_empty() {
-            job.reply.send(Err(no_worker()));
-        } else if self.queue.len() >= self.max_queue {
-            let detail = format!("the queue is full ({} requests wait)", self.queue.len());
-            job.reply.send(Err(ServeError::unavailable(detail, RETRY_AFTER)));
-        } else {
-            self.queue.push_back(job);
-        }
-    }
-
-    fn add_worker(&mut self, id: WorkerId, traits: &Traits, worker: Box<dyn Worker>) {
-        let Traits { max_batch_size, batch_timeout, .. } = *traits;
-        self.rules = Rules { max_batch_size, batch_timeout };
-        let service_time = ServiceTime::default();
-        self.workers.push(Member { id, worker, in_flight: 0, service_time, outbox: Vec::new() });
-    }
-
-    fn free(&mut self, id: WorkerId, jobs: usize, now: Instant) {
-        if let Some(member) = self.workers.iter_mut().find(|member| member.id == id) {
-            member.in_flight = member.in_flight.saturating_sub(jobs);
-            member.service_time.finished(jobs, member.in_flight == 0, now);
-        }
-    }
-
-    fn remove_worker(&mut self, id: WorkerId) {
-        self.workers.retain(|member| member.id != id);
-        if self.workers.is_empty() {
-            for job in self.queue.drain(..) {
-                job.reply.send(Err(no_worker()));
-            }
-        }
-    }
-
-    fn dispatch_what_may_go(&mut self, now: Instant) {
-        self.due = loop {
-            self.drop_void_jobs(now);
-            let oldest = self.queue.front().map(|job| job.arrived);
-            match decide(&self.rules, self.queue.len(), oldest, &self.loads(), now) {
-                Decision::Dispatch { worker, jobs } => self.dispatch(worker, jobs, now),
-                Decision::WaitUntil(due) => break Some(due),
-                Decision::Wait => break None,
-            }
-        };
-        for member in &mut self.workers {
-            if !member.outbox.is_empty() {
-                member.worker.dispatch(std::mem::take(&mut member.outbox));
-            }
-        }
-    }
-
-    fn drop_void_jobs(&mut self, now: Instant) {
-        while self.queue.front().is_some_and(|job| job.is_void(now)) {
-            self.queue.pop_front().into_iter().for_each(answer_void);
-        }
-    }
-
-    fn loads(&self) -> Vec<Load> {
-        let workers = self.workers.len();
-        let load = |member: &Member| Load {
-            in_flight: member.in_flight,
-            window: window(&self.rules, member.service_time.mean(), workers),
-        };
-        self.workers.iter().map(load).collect()
-    }
-
-    fn dispatch(&mut self, worker: usize, jobs: usize, now: Instant) {
-        let (void, batch): (Vec<_>, Vec<_>) =
-            self.queue.drain(..jobs).partition(|job| job.is_void(now));
-        void.into_iter().for_each(answer_void);
-        if batch.is_empty() {
-            return;
-        }
-        let member = &mut self.workers[worker];
-        member.in_flight += batch.len();
-        member.service_time.started(now);
-        if self.rules.max_batch_size == 1 {
-            member.outbox.extend(batch);
-        } else {
-            member.worker.dispatch(batch);
-        }
-    }
-}
-
-/// Its caller left, or waits no longer: nobody else may say that a worker died.
-fn answer_void(job: Job) {
-    job.reply.send(Err(ServeError::deadline()));
-}
-
-fn no_worker() -> ServeError {
-    ServeError::unavailable("no worker of this endpoint is running", RETRY_AFTER)
 }
 
 #[cfg(test)]
@@ -188,17 +47,29 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use litmux_core::{Answer, Answers, Attach, Outcome, Progress, Request, Response, reply};
+    use litmux_core::{
+        Answer, Answers, Attach, Job, Outcome, Progress, Request, Response, Traits, Unanswered,
+        Worker, reply,
+    };
+    use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{Endpoint, spawn_endpoint};
+    use crate::{Endpoint, Outlook, spawn_endpoint};
 
-    /// Hands its batches to the test.
+    /// Hands its batches to the test. A cancellation is an empty batch.
     struct MockWorker(mpsc::UnboundedSender<Vec<Job>>);
 
     impl Worker for MockWorker {
         fn dispatch(&mut self, jobs: Vec<Job>) {
             let _ = self.0.send(jobs);
+        }
+
+        fn cancel_abandoned(&mut self) {
+            let _ = self.0.send(Vec::new());
+        }
+
+        fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+            let _ = answer.send(Ok(request.body_len() as f64));
         }
     }
 
@@ -210,28 +81,50 @@ mod tests {
 
     impl Bench {
         fn new(workers: usize, max_batch_size: usize, batch_timeout_ms: u64) -> Self {
-            let endpoint = spawn_endpoint(8);
-            let (mut progress, mut batches) = (vec![], vec![]);
-            for _ in 0..workers {
-                let (sender, receiver) = mpsc::unbounded_channel();
-                let batch_timeout = Duration::from_millis(batch_timeout_ms);
-                let traits =
-                    Traits { max_batch_size, batch_timeout, stream: false, context: false };
-                let make = |to| {
-                    progress.push(to);
-                    Box::new(MockWorker(sender)) as Box<dyn Worker>
-                };
-                endpoint.attach(traits, Box::new(make));
-                batches.push(receiver);
+            Self::with(workers, max_batch_size, batch_timeout_ms, Settings::default())
+        }
+
+        fn with(
+            workers: usize,
+            max_batch_size: usize,
+            batch_timeout_ms: u64,
+            settings: Settings,
+        ) -> Self {
+            let (progress, batches) = (vec![], vec![]);
+            let mut bench = Self { endpoint: spawn_endpoint(settings), progress, batches };
+            for slot in 0..workers {
+                bench.attach(slot, max_batch_size, batch_timeout_ms);
             }
-            Self { endpoint, progress, batches }
+            bench
+        }
+
+        fn attach(&mut self, slot: usize, max_batch_size: usize, batch_timeout_ms: u64) {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let traits = Traits {
+                max_batch_size,
+                batch_timeout: Duration::from_millis(batch_timeout_ms),
+                concurrency: 1,
+                stream: false,
+                context: false,
+                measures: false,
+            };
+            let progress = &mut self.progress;
+            let make = |to| {
+                progress.push(to);
+                Box::new(MockWorker(sender)) as Box<dyn Worker>
+            };
+            self.endpoint.attach(slot, traits, Box::new(make));
+            self.batches.push(receiver);
         }
 
         fn submit(&self) -> Answers {
+            self.submit_for(Duration::from_secs(30))
+        }
+
+        fn submit_for(&self, budget: Duration) -> Answers {
             let (reply, answers) = reply();
-            let arrived = Instant::now();
-            let deadline = arrived + Duration::from_secs(30);
-            self.endpoint.submit(Job { request: Request::json("1"), arrived, deadline, reply });
+            let now = Instant::now();
+            self.endpoint.submit(Job::new(Request::json("1"), now, now + budget, reply));
             answers
         }
 
@@ -245,6 +138,14 @@ mod tests {
                 job.reply.send(Ok(Response::json("2")));
             }
             self.progress[worker].finished(count);
+        }
+
+        /// Ends a worker that may have been computing these jobs, and had not begun those.
+        fn kill(&self, worker: usize, started: Vec<Job>, unstarted: Vec<Job>) {
+            let lost = |started| move |job| Unanswered { job, started };
+            let started = started.into_iter().map(lost(true));
+            self.progress[worker]
+                .gone(started.chain(unstarted.into_iter().map(lost(false))).collect());
         }
     }
 
@@ -317,7 +218,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_refuses_at_once() {
-        let mut bench = Bench::new(1, 1, 0);
+        let settings = Settings { max_queue: Some(8), ..Settings::default() };
+        let mut bench = Bench::with(1, 1, 0, settings);
         let _running = bench.submit();
         let _held = bench.batch(0).await;
         let mut waiting: Vec<_> = (0..9).map(|_| bench.submit()).collect();
@@ -325,14 +227,117 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn losing_the_last_worker_answers_everybody() {
+    async fn a_job_whose_time_will_not_suffice_is_refused_at_once() {
         let mut bench = Bench::new(1, 1, 0);
+        for _ in 0..3 {
+            let answers = bench.submit();
+            let running = bench.batch(0).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            bench.answer(0, running);
+            assert_eq!(status(answers).await, 200);
+        }
+        let _waiting: Vec<_> = (0..4).map(|_| bench.submit()).collect();
+        let asked = Instant::now();
+        assert_eq!(status(bench.submit_for(Duration::from_secs(4))).await, 503);
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        let _fits = bench.submit_for(Duration::from_secs(6));
+        assert_eq!(bench.endpoint.load().await.queued, 4);
+        assert_eq!(bench.endpoint.load().await.refused, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_does_not_wait_for_a_caller_that_left() {
+        let mut bench = Bench::new(1, 4, 50);
+        let left = bench.submit();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let _stays = bench.submit();
+        drop(left);
+        bench.endpoint.caller_left();
+        assert!(bench.batch(0).await.is_empty(), "the worker is told too");
+        let start = Instant::now();
+        assert_eq!(bench.batch(0).await.len(), 1);
+        assert_eq!(start.elapsed(), Duration::from_millis(50), "its own time counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_lost_worker_had_not_begun_goes_first_to_the_next() {
+        let mut bench = Bench::new(1, 2, 0);
+        let _first: Vec<_> = (0..2).map(|_| bench.submit()).collect();
+        let running = bench.batch(0).await;
+        let _second: Vec<_> = (0..3).map(|_| bench.submit()).collect();
+        bench.kill(0, Vec::new(), running);
+        bench.attach(0, 2, 0);
+        let next = bench.batch(1).await;
+        assert_eq!((next.len(), next[0].losses), (2, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_lost_worker_may_have_begun_is_tried_once_more_alone() {
+        let mut bench = Bench::new(1, 4, 0);
+        let both = [bench.submit(), bench.submit()];
+        let running = bench.batch(0).await;
+        bench.kill(0, running, Vec::new());
+        bench.attach(0, 4, 0);
+        let mut suspect = bench.batch(1).await;
+        assert_eq!((suspect.len(), suspect[0].losses), (1, 1), "alone, to know who it was");
+        bench.kill(1, vec![suspect.remove(0)], Vec::new());
+        bench.attach(0, 4, 0);
+        let innocent = bench.batch(2).await;
+        assert_eq!(innocent.len(), 1);
+        bench.answer(2, innocent);
+        let [poison, innocent] = both;
+        assert_eq!((status(poison).await, status(innocent).await), (502, 200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_must_not_be_repeated_is_answered_at_once() {
+        let settings = Settings { idempotent: Some(false), ..Settings::default() };
+        let mut bench = Bench::with(1, 1, 0, settings);
         let running = bench.submit();
         let held = bench.batch(0).await;
-        let queued = bench.submit();
-        drop(held);
-        bench.progress[0].gone();
-        assert_eq!((status(running).await, status(queued).await), (502, 503));
-        assert_eq!(status(bench.submit()).await, 503);
+        bench.kill(0, held, Vec::new());
+        assert_eq!(status(running).await, 502);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_wait_for_a_worker_that_is_coming_and_no_longer() {
+        let bench = Bench::new(1, 1, 0);
+        bench.kill(0, Vec::new(), Vec::new());
+        bench.endpoint.expect(Outlook::Coming { within: Some(Duration::from_secs(5)) });
+        let waits = bench.submit_for(Duration::from_secs(8));
+        assert_eq!(status(bench.submit_for(Duration::from_secs(2))).await, 503);
+        let (reason, retry_after) = ("no weights".into(), Duration::from_secs(30));
+        bench.endpoint.expect(Outlook::Down { reason, retry_after });
+        assert_eq!(status(waits).await, 503);
+        let (reply, mut answers) = reply();
+        let now = Instant::now();
+        bench.endpoint.submit(Job::new(
+            Request::json("1"),
+            now,
+            now + Duration::from_secs(9),
+            reply,
+        ));
+        let refused = answers.recv().await.unwrap_err();
+        assert!(refused.detail.contains("no weights"), "{refused}");
+        assert_eq!(refused.retry_after, Some(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_retires_gets_no_more_and_keeps_what_it_has() {
+        let mut bench = Bench::new(2, 1, 0);
+        let first = bench.submit();
+        let held = bench.batch(0).await;
+        bench.progress[0].retiring();
+        let _second = bench.submit();
+        assert_eq!(bench.batch(1).await.len(), 1);
+        assert_eq!(bench.batches[0].recv().await.map(|jobs| jobs.len()), None, "it is let go");
+        bench.answer(0, held);
+        assert_eq!(status(first).await, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_model_is_asked_what_a_request_costs() {
+        let bench = Bench::new(1, 1, 0);
+        assert_eq!(bench.endpoint.measure(Request::json("four")).await, Ok(4.0));
     }
 }

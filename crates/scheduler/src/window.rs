@@ -21,15 +21,16 @@ const WEIGHT_OF_NEW: f64 = 0.2;
 ///
 /// Fast models get a deep window, so that the trip to the worker is paid once for many jobs;
 /// slow ones get one job or batch at a time, so that none waits behind another while a different
-/// worker is idle.
-pub fn window(rules: &Rules, per_job: Option<Duration>, workers: usize) -> usize {
+/// worker is idle. Where batches are put together by cost none goes ahead of time: the longer the
+/// choice is put off, the more there is to choose from.
+pub fn window(rules: &Rules, per_job: Option<Duration>, workers: usize, by_cost: bool) -> usize {
     let Some(per_job) = per_job else { return rules.max_batch_size };
     if rules.max_batch_size == 1 {
         let jobs = WORK_AHEAD.as_nanos() / per_job.as_nanos().max(1);
         return (jobs as usize).clamp(1, MAX_WINDOW);
     }
     let per_batch = per_job * rules.max_batch_size as u32;
-    if workers == 1 || per_batch < SHORT_BATCH {
+    if per_batch < SHORT_BATCH || (workers == 1 && !by_cost) {
         2 * rules.max_batch_size
     } else {
         rules.max_batch_size
@@ -54,15 +55,18 @@ impl ServiceTime {
         self.busy_since.get_or_insert(now);
     }
 
-    /// Notes that `jobs` answers came, and whether that leaves the worker idle.
-    pub fn finished(&mut self, jobs: usize, idle: bool, now: Instant) {
-        if let (Some(since), true) = (self.busy_since, jobs > 0) {
-            let sample = (now - since).as_secs_f64() / jobs as f64;
-            let old = self.mean.map_or(sample, |mean| mean.as_secs_f64());
-            let mean = old + WEIGHT_OF_NEW * (sample - old);
-            self.mean = Some(Duration::from_secs_f64(mean));
-        }
-        self.busy_since = (!idle).then_some(now);
+    /// Notes that `jobs` answers came, and whether that leaves the worker idle. Returns what each
+    /// took, unless they are the worker's first: models are slow when they are called for the
+    /// first time, and whoever counts on their speed should not count that.
+    pub fn finished(&mut self, jobs: usize, idle: bool, now: Instant) -> Option<Duration> {
+        let since = std::mem::replace(&mut self.busy_since, (!idle).then_some(now));
+        let since = since.filter(|_| jobs > 0)?;
+        let sample = (now - since).as_secs_f64() / jobs as f64;
+        let old = self.mean;
+        let mean = old
+            .map_or(sample, |old| old.as_secs_f64() + WEIGHT_OF_NEW * (sample - old.as_secs_f64()));
+        self.mean = Some(Duration::from_secs_f64(mean));
+        old.map(|_| Duration::from_secs_f64(sample))
     }
 }
 
@@ -75,17 +79,18 @@ mod tests {
 
     #[test]
     fn fast_models_get_a_deep_window_and_slow_ones_a_single_job() {
-        let window_of = |micros| window(&SINGLES, Some(Duration::from_micros(micros)), 2);
-        assert_eq!(window(&SINGLES, None, 2), 1, "nothing is known yet");
+        let window_of = |micros| window(&SINGLES, Some(Duration::from_micros(micros)), 2, false);
+        assert_eq!(window(&SINGLES, None, 2, false), 1, "nothing is known yet");
         assert_eq!([window_of(5), window_of(100), window_of(50_000)], [64, 10, 1]);
     }
 
     #[test]
     fn a_batch_is_handed_out_ahead_where_no_other_worker_could_have_run_it_sooner() {
         let slow = Some(Duration::from_millis(2));
-        assert_eq!(window(&BATCHES, slow, 1), 64);
-        assert_eq!(window(&BATCHES, slow, 2), 32);
-        assert_eq!(window(&BATCHES, Some(Duration::from_micros(100)), 2), 64);
+        assert_eq!(window(&BATCHES, slow, 1, false), 64);
+        assert_eq!(window(&BATCHES, slow, 2, false), 32);
+        assert_eq!(window(&BATCHES, slow, 1, true), 32);
+        assert_eq!(window(&BATCHES, Some(Duration::from_micros(100)), 2, true), 64);
     }
 
     #[test]

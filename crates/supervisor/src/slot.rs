@@ -1,47 +1,62 @@
 use std::time::Duration;
 
 use litmux_core::LaunchError;
+use tokio::time::Instant;
 
 /// What a slot is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotState {
     /// Its worker was launched and loads the model.
-    Starting,
+    Starting {
+        /// When it was launched.
+        since: Instant,
+        /// Why the worker before it ended or did not become ready; `None` where it is the first.
+        after: Option<String>,
+    },
     /// Its worker takes jobs; it became ready after this time.
     Ready(Duration),
-    /// Its worker never became ready.
+    /// Its worker is gone, or did not become ready, and another is launched later.
+    BackingOff {
+        /// Why, in words.
+        reason: String,
+        /// The traceback of the model's own code, if that kept it from becoming ready.
+        traceback: Option<String>,
+        /// When another is launched.
+        until: Instant,
+    },
+    /// Its first worker did not become ready, before any of the endpoint ever was: nothing says
+    /// that another would, and none is launched. See [`Settings::give_up`](crate::Settings).
     Failed(LaunchError),
-    /// Its worker was asked to finish.
+    /// Its worker is no longer wanted and finishes.
     Draining,
-    /// Its worker finished because it was asked to.
+    /// It has no worker and wants none; it goes with the last slot after it.
     Stopped,
-    /// Its worker is gone without having been asked, with the reason in words.
-    Gone(String),
 }
 
-/// What an endpoint's slots amount to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// Some worker is still starting, and none has failed.
-    Starting,
-    /// Every slot has a worker that takes jobs.
-    Ready,
-    /// Some slot is empty, with the reason of the first such.
-    Degraded(String),
+/// What a slot must do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Launch a worker.
+    Launch,
+    /// End the worker that has not become ready.
+    Abandon,
+    /// Ask the worker to finish.
+    Drain,
+    /// Forget what kept it empty.
+    Clear,
+    /// Wait until something happens.
+    Stay,
 }
 
-/// Reads the health of an endpoint off its slots.
-pub fn health(slots: &[SlotState]) -> Health {
-    let reason = slots.iter().find_map(|slot| match slot {
-        SlotState::Failed(error) => Some(error.reason.clone()),
-        SlotState::Gone(reason) => Some(reason.clone()),
-        SlotState::Draining | SlotState::Stopped => Some("the server is stopping".into()),
-        SlotState::Starting | SlotState::Ready(_) => None,
-    });
-    match reason {
-        Some(reason) => Health::Degraded(reason),
-        None if slots.contains(&SlotState::Starting) => Health::Starting,
-        None => Health::Ready,
+/// Decides what a slot does, given whether it is wanted.
+pub(crate) fn next_step(state: &SlotState, wanted: bool, now: Instant) -> Step {
+    match (state, wanted) {
+        (SlotState::Stopped, true) => Step::Launch,
+        (SlotState::BackingOff { until, .. }, true) if *until <= now => Step::Launch,
+        (SlotState::Starting { .. }, false) => Step::Abandon,
+        (SlotState::Ready(_), false) => Step::Drain,
+        (SlotState::BackingOff { .. } | SlotState::Failed(_), false) => Step::Clear,
+        _ => Step::Stay,
     }
 }
 
@@ -50,14 +65,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_ready_when_all_its_slots_are() {
-        let ready = SlotState::Ready(Duration::ZERO);
-        let gone = SlotState::Gone("killed by signal 9".into());
-        assert_eq!(health(&[ready.clone(), ready.clone()]), Health::Ready);
-        assert_eq!(health(&[ready.clone(), SlotState::Starting]), Health::Starting);
-        assert_eq!(
-            health(&[SlotState::Starting, gone, ready]),
-            Health::Degraded("killed by signal 9".into())
-        );
+    fn a_slot_that_backs_off_waits_its_time_while_it_is_wanted() {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(1);
+        let state = SlotState::BackingOff { reason: "killed".into(), traceback: None, until };
+        assert_eq!(next_step(&state, true, now), Step::Stay);
+        assert_eq!(next_step(&state, true, until), Step::Launch);
+        assert_eq!(next_step(&state, false, now), Step::Clear);
+    }
+
+    #[test]
+    fn a_slot_that_drains_is_left_to_finish_even_if_it_is_wanted_again() {
+        let now = Instant::now();
+        assert_eq!(next_step(&SlotState::Draining, true, now), Step::Stay);
+        assert_eq!(next_step(&SlotState::Draining, false, now), Step::Stay);
+        assert_eq!(next_step(&SlotState::Stopped, true, now), Step::Launch);
     }
 }

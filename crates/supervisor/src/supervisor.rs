@@ -1,181 +1,172 @@
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{Launch, Launched};
+use litmux_core::Launch;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use crate::SlotState;
+use crate::task::{Publish, SupervisorTask};
+use crate::{Outlook, SlotState, outlook};
+
+/// How the slots of an endpoint are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a worker that is no longer wanted may take to answer the jobs that it has, before
+    /// it is ended by force. Default: 30 s.
+    pub grace: Duration,
+    /// Whether a slot stays [`SlotState::Failed`] when its first launch fails and no worker of
+    /// the endpoint was ever ready, so that the caller can end the program. Otherwise it backs off
+    /// and tries again, as it does after every other failure. Default: true.
+    pub give_up: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(30), give_up: true }
+    }
+}
+
+/// What has been measured of an endpoint's workers so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// How long a worker takes from its launch until it is ready: a mean in which the last start
+    /// weighs half. `None` until one was ready.
+    pub start_time: Option<Duration>,
+    /// How often each slot's worker was launched again because the one before was gone or did not
+    /// become ready. Counts stay when a slot goes.
+    pub restarts: Vec<u64>,
+}
 
 /// The slots of one endpoint. Dropped, it ends their workers by force.
 #[derive(Debug)]
 pub struct Supervisor {
-    states: watch::Receiver<Vec<SlotState>>,
-    stop: watch::Sender<Option<Duration>>,
-    slots: JoinSet<()>,
+    wish: watch::Sender<Wish>,
+    view: View,
+    task: JoinSet<()>,
 }
 
-/// Starts a worker in each of `slots` slots.
-pub fn supervise(launch: &Arc<dyn Launch>, slots: usize) -> Supervisor {
-    let (publish, states) = watch::channel(vec![SlotState::Starting; slots]);
-    let (stop, stopped) = watch::channel(None);
-    let publish = Arc::new(publish);
-    let mut tasks = JoinSet::new();
-    for index in 0..slots {
-        let slot = Slot { index, publish: publish.clone(), stop: stopped.clone() };
-        tasks.spawn(slot.run(launch.clone()));
+/// A view of an endpoint's slots that may outlive its supervisor.
+#[derive(Debug, Clone)]
+pub struct View {
+    wish: watch::Receiver<Wish>,
+    states: watch::Receiver<Vec<SlotState>>,
+    record: watch::Receiver<Record>,
+}
+
+/// Sets how many slots of an endpoint should have a worker. Of no effect once its supervisor is
+/// gone.
+#[derive(Debug, Clone)]
+pub struct Wanted(watch::Sender<Wish>);
+
+impl Wanted {
+    /// Sets the number; none is allowed.
+    ///
+    /// More: a worker is launched at once in each of the lowest slots that have none. Fewer: the
+    /// highest slots' workers finish within [`Settings::grace`], and those that are not ready are
+    /// ended at once. A slot that is wanted again before its worker is gone gets a new one after.
+    pub fn set(&self, workers: usize) {
+        // Nothing is started once all is to end.
+        self.0.send_if_modified(|wish| {
+            wish.stop.is_none() && std::mem::replace(&mut wish.workers, workers) != workers
+        });
     }
-    Supervisor { states, stop, slots: tasks }
+}
+
+/// What the owner of the slots asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// How many slots should have a worker.
+    pub(crate) workers: usize,
+    /// Set once all is to end, within this time.
+    pub(crate) stop: Option<Duration>,
+}
+
+/// Keeps a worker in each of `wanted` slots, from now on. Must be called within a runtime.
+///
+/// A worker that is gone is replaced at once; one that lives briefly time after time, or does
+/// not become ready, after ever longer delays of up to 30 s.
+pub fn supervise(launch: Arc<dyn Launch>, wanted: usize, settings: Settings) -> Supervisor {
+    let (wish, wished) = watch::channel(Wish { workers: wanted, stop: None });
+    let (publish_states, states) = watch::channel(Vec::new());
+    let (publish_record, record) = watch::channel(Record::default());
+    let publish = Publish { states: publish_states, record: publish_record };
+    // Endpoints that lose their workers to one cause must not retry in step.
+    let seed = RandomState::new().hash_one(wanted);
+    let slots = SupervisorTask::new(launch, settings, seed, wished.clone(), publish);
+    let mut task = JoinSet::new();
+    task.spawn(slots.run());
+    Supervisor { wish, view: View { wish: wished, states, record }, task }
 }
 
 impl Supervisor {
-    /// Returns a view of what every slot is doing, in the order of the slots.
+    /// Returns a view of what every slot is doing, in the order of the slots. It grows at once
+    /// when more are wanted, and shrinks when the last ones are gone.
     pub fn states(&self) -> watch::Receiver<Vec<SlotState>> {
-        self.states.clone()
+        self.view.states.clone()
+    }
+
+    /// Returns a view of what has been measured.
+    pub fn record(&self) -> watch::Receiver<Record> {
+        self.view.record.clone()
+    }
+
+    /// Returns a view of all there is to see.
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// Returns how many slots should have a worker.
+    pub fn wanted(&self) -> usize {
+        self.view.wanted()
+    }
+
+    /// Returns what sets how many slots should have a worker.
+    pub fn wanted_setter(&self) -> Wanted {
+        Wanted(self.wish.clone())
     }
 
     /// Asks every worker to finish and returns when all are gone; those that are still there
     /// after `grace` are ended by force, and those that have not become ready at once.
     pub async fn stop(mut self, grace: Duration) {
-        self.stop.send_replace(Some(grace));
-        while self.slots.join_next().await.is_some() {}
+        self.wish.send_replace(Wish { workers: 0, stop: Some(grace) });
+        while self.task.join_next().await.is_some() {}
     }
 }
 
-/// One slot, as its task sees it.
-struct Slot {
-    index: usize,
-    publish: Arc<watch::Sender<Vec<SlotState>>>,
-    stop: watch::Receiver<Option<Duration>>,
-}
+impl View {
+    /// Returns what every slot is doing, in the order of the slots.
+    pub fn states(&self) -> Vec<SlotState> {
+        self.states.borrow().clone()
+    }
 
-impl Slot {
-    async fn run(mut self, launch: Arc<dyn Launch>) {
-        let started = Instant::now();
-        let launched = tokio::select! {
-            launched = launch.launch(self.index) => launched,
-            _ = stop_asked(&mut self.stop) => return self.enter(SlotState::Stopped),
-        };
-        match launched {
-            Ok(worker) => {
-                self.enter(SlotState::Ready(started.elapsed()));
-                self.watch_over(worker).await;
-            }
-            Err(error) => self.enter(SlotState::Failed(error)),
+    /// Returns what has been measured.
+    pub fn record(&self) -> Record {
+        self.record.borrow().clone()
+    }
+
+    /// Returns how many slots should have a worker.
+    pub fn wanted(&self) -> usize {
+        self.wish.borrow().workers
+    }
+
+    /// Returns whether the slots have been asked to stop, or are gone.
+    pub fn is_over(&self) -> bool {
+        self.wish.borrow().stop.is_some() || self.states.has_changed().is_err()
+    }
+
+    /// Returns whether a job can expect a worker.
+    pub fn outlook(&self) -> Outlook {
+        let start_time = self.record.borrow().start_time;
+        outlook(&self.states.borrow(), self.wanted(), start_time)
+    }
+
+    /// Resolves when a slot does something else or another number of workers is wanted, since the
+    /// last call. Returns false when the supervisor is gone.
+    pub async fn changed(&mut self) -> bool {
+        tokio::select! {
+            changed = self.states.changed() => changed.is_ok(),
+            changed = self.wish.changed() => changed.is_ok(),
         }
-    }
-
-    async fn watch_over(&mut self, mut worker: Box<dyn Launched>) {
-        let grace = tokio::select! {
-            reason = worker.gone() => return self.enter(SlotState::Gone(reason)),
-            grace = stop_asked(&mut self.stop) => grace,
-        };
-        self.enter(SlotState::Draining);
-        worker.stop(grace).await;
-        self.enter(SlotState::Stopped);
-    }
-
-    fn enter(&self, state: SlotState) {
-        self.publish.send_modify(|states| states[self.index] = state);
-    }
-}
-
-/// Resolves when the supervisor asks for the end, or is gone itself.
-async fn stop_asked(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    match stop.wait_for(Option::is_some).await {
-        Ok(grace) => grace.unwrap_or_default(),
-        Err(_) => Duration::ZERO,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use litmux_core::{BoxFuture, LaunchError};
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    /// Becomes ready after a second, lives until the test kills it, takes a second to stop.
-    struct MockLaunch {
-        fails: bool,
-        killed: Arc<Notify>,
-    }
-
-    struct MockLaunched(Arc<Notify>);
-
-    impl Launch for MockLaunch {
-        fn launch(&self, _: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
-            let (fails, killed) = (self.fails, self.killed.clone());
-            Box::pin(async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let error = LaunchError { reason: "no weights".into(), traceback: None };
-                if fails { Err(error) } else { Ok(Box::new(MockLaunched(killed)) as _) }
-            })
-        }
-    }
-
-    impl Launched for MockLaunched {
-        fn gone(&mut self) -> BoxFuture<'_, String> {
-            Box::pin(async {
-                self.0.notified().await;
-                "killed".into()
-            })
-        }
-
-        fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
-            Box::pin(tokio::time::sleep(grace.min(Duration::from_secs(1))))
-        }
-    }
-
-    fn start(fails: bool, slots: usize) -> (Supervisor, Arc<Notify>) {
-        let killed = Arc::new(Notify::new());
-        let launch: Arc<dyn Launch> = Arc::new(MockLaunch { fails, killed: killed.clone() });
-        (supervise(&launch, slots), killed)
-    }
-
-    async fn reach(supervisor: &Supervisor, wanted: &SlotState) {
-        supervisor.states().wait_for(|states| states.contains(wanted)).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn slots_start_together_and_say_how_long_it_took() {
-        let (supervisor, _) = start(false, 3);
-        let begin = Instant::now();
-        let ready = SlotState::Ready(Duration::from_secs(1));
-        let all_ready = |states: &Vec<SlotState>| states.iter().all(|state| *state == ready);
-        supervisor.states().wait_for(all_ready).await.unwrap();
-        assert_eq!(begin.elapsed(), Duration::from_secs(1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_that_dies_leaves_the_others_alone() {
-        let (supervisor, killed) = start(false, 2);
-        reach(&supervisor, &SlotState::Ready(Duration::from_secs(1))).await;
-        killed.notify_one();
-        reach(&supervisor, &SlotState::Gone("killed".into())).await;
-        let states = supervisor.states().borrow().clone();
-        assert!(states.contains(&SlotState::Ready(Duration::from_secs(1))));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_launch_that_fails_says_why() {
-        let (supervisor, _) = start(true, 1);
-        let error = LaunchError { reason: "no weights".into(), traceback: None };
-        reach(&supervisor, &SlotState::Failed(error)).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn stopping_waits_for_ready_workers_and_not_for_those_that_load() {
-        let (supervisor, _) = start(false, 1);
-        let begin = Instant::now();
-        supervisor.stop(Duration::from_secs(9)).await;
-        assert_eq!(begin.elapsed(), Duration::ZERO);
-
-        let (supervisor, _) = start(false, 1);
-        reach(&supervisor, &SlotState::Ready(Duration::from_secs(1))).await;
-        let begin = Instant::now();
-        supervisor.stop(Duration::from_secs(9)).await;
-        assert_eq!(begin.elapsed(), Duration::from_secs(1));
     }
 }

@@ -40,17 +40,27 @@ pub enum Kind {
     Cancel = 11,
     /// Out, on the control connection: finish what was given and exit.
     Bye = 12,
+    /// Out, on the control connection: does the interpreter run?
+    Ping = 13,
+    /// In, on the control connection: it does.
+    Pong = 14,
+    /// Out, on the control connection: what does this request cost?
+    Measure = 15,
+    /// In, on the control connection: the answer to that.
+    Cost = 16,
+    /// Out, on the control connection: bytes more that a stream may send.
+    Credit = 17,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
-            Bye, Cancel, Chunk, End, Failed, Hello, Ready, Refuse, Request, Response, Setup,
-            Welcome,
+            Bye, Cancel, Chunk, Cost, Credit, End, Failed, Hello, Measure, Ping, Pong, Ready,
+            Refuse, Request, Response, Setup, Welcome,
         };
-        const KINDS: [Kind; 12] = [
+        const KINDS: [Kind; 17] = [
             Hello, Welcome, Refuse, Setup, Ready, Failed, Request, Response, Chunk, End, Cancel,
-            Bye,
+            Bye, Ping, Pong, Measure, Cost, Credit,
         ];
         KINDS.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -149,6 +159,11 @@ impl Frame {
         Self { kind, flags: Flags::NONE, status: 0, id: 0, payload: payload.into() }
     }
 
+    /// Returns a frame without a payload about this item of work.
+    pub fn bare(kind: Kind, id: u64) -> Self {
+        Self { kind, flags: Flags::NONE, status: 0, id, payload: Bytes::new() }
+    }
+
     /// Appends the frame's bytes.
     pub fn encode(&self, out: &mut BytesMut) {
         let length = self.payload.len() as u32;
@@ -239,7 +254,7 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
-        let frame = (1u8..=12, 0u8..=3, any::<u16>(), any::<u64>(), any::<Vec<u8>>()).prop_map(
+        let frame = (1u8..=17, 0u8..=3, any::<u16>(), any::<u64>(), any::<Vec<u8>>()).prop_map(
             |(kind, flags, status, id, payload)| Frame {
                 kind: Kind::from_byte(kind).unwrap(),
                 flags: Flags(flags),

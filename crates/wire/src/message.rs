@@ -2,8 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the protocol that this crate speaks.
-pub const PROTOCOL: u32 = 1;
+/// The newest version of the protocol that this crate speaks.
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest version of the protocol that this crate speaks.
+pub const PROTOCOL_OLDEST: u32 = 2;
+
+/// Returns the newest version that both sides speak.
+pub fn negotiate(hello: &Hello) -> Option<u32> {
+    let newest = hello.protocol.min(PROTOCOL);
+    let oldest = hello.protocol_oldest.unwrap_or(hello.protocol).max(PROTOCOL_OLDEST);
+    (oldest <= newest).then_some(newest)
+}
 
 /// Which of a worker's two connections this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +28,11 @@ pub enum Role {
 /// `Hello`: who dials in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The version of the protocol that the worker speaks.
+    /// The newest version of the protocol that the worker speaks.
     pub protocol: u32,
+    /// The oldest that it speaks, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_oldest: Option<u32>,
     /// The secret that the launch was given; it tells which worker this is.
     pub token: String,
     /// Which connection this is.
@@ -58,6 +71,13 @@ pub struct Setup {
     /// Set where the configuration overrides what the model's author chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// Set where the configuration overrides what the model's author chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<usize>,
+    /// Whether the items of a batch that raised are computed again one by one.
+    pub retry_batch_singly: bool,
+    /// Bytes of chunk payloads that a stream may send before the client has taken any.
+    pub stream_credit: usize,
 }
 
 /// `Ready`: the model is ready.
@@ -71,6 +91,10 @@ pub struct Ready {
     pub stream: bool,
     /// Whether hooks ask for `context`.
     pub context: bool,
+    /// Batches, or single requests, that it computes at the same time.
+    pub concurrency: usize,
+    /// Whether the model has a `cost` hook.
+    pub cost: bool,
 }
 
 /// `Failed`: the model could not be loaded or set up.

@@ -4,8 +4,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use litmux_wire::{
-    Decoder, Failed, Flags, Frame, Hello, Kind, Ready, Refuse, RequestMeta, ResponseMeta, Setup,
-    Welcome,
+    Decoder, Failed, Flags, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse,
+    RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -90,6 +90,11 @@ fn frame(golden: &Golden) -> Frame {
         "end" => Kind::End,
         "cancel" => Kind::Cancel,
         "bye" => Kind::Bye,
+        "ping" => Kind::Ping,
+        "pong" => Kind::Pong,
+        "measure" => Kind::Measure,
+        "cost" => Kind::Cost,
+        "credit" => Kind::Credit,
         other => panic!("unknown kind {other}"),
     };
     Frame { kind, flags, status: golden.status, id: golden.id, payload: payload(golden) }
@@ -123,4 +128,19 @@ fn cut_golden_frames_ask_for_more() {
             assert_eq!(Decoder::default().decode(&mut buffer), Ok(None), "{}", golden.name);
         }
     }
+}
+
+fn hello(protocol: u32, protocol_oldest: Option<u32>) -> Hello {
+    let (token, python) = (String::new(), String::new());
+    Hello { protocol, protocol_oldest, token, role: Role::Data, pid: 1, python }
+}
+
+#[test]
+fn the_newest_version_that_both_speak_is_chosen() {
+    let newer = PROTOCOL + 1;
+    assert_eq!(negotiate(&hello(PROTOCOL, None)), Some(PROTOCOL));
+    assert_eq!(negotiate(&hello(newer, Some(PROTOCOL))), Some(PROTOCOL));
+    assert_eq!(negotiate(&hello(newer, None)), None);
+    assert_eq!(negotiate(&hello(PROTOCOL_OLDEST - 1, None)), None);
+    assert_eq!(negotiate(&hello(newer, Some(newer))), None);
 }

@@ -1,15 +1,17 @@
 """Frames of the worker protocol; see ``protocol/PROTOCOL.md``."""
 
 import json
+import socket
 import struct
 
 HEADER = struct.Struct("<IBBHQ")
 LENGTH = struct.Struct("<I")
 MAX_PAYLOAD_BYTES = 1 << 30
-PROTOCOL = 1
+PROTOCOL = 2
 
 HELLO, WELCOME, REFUSE, SETUP, READY, FAILED = 1, 2, 3, 4, 5, 6
 REQUEST, RESPONSE, CHUNK, END, CANCEL, BYE = 7, 8, 9, 10, 11, 12
+PING, PONG, MEASURE, COST, CREDIT = 13, 14, 15, 16, 17
 
 META, MORE = 1, 2
 _KNOWN_FLAGS = META | MORE
@@ -17,10 +19,19 @@ _KNOWN_FLAGS = META | MORE
 JSON_ITEMS, TEXT_ITEMS, BYTES_ITEMS = 0, 1, 2
 
 _ROOM = 256 * 1024
+# One large body must not be paid for with memory ever after: so many rounds without another.
+_SMALL_ROUNDS = 64
+# The most room that is made for a frame of which little has come, for the header may lie.
+_TRUSTED_ROOM = 16 * 1024 * 1024
 
 
 class FrameError(Exception):
     """The bytes are not a frame; the connection is of no more use."""
+
+
+def misplaced(kind):
+    """Returns the error of a frame that may not come now."""
+    return FrameError(f"a frame of kind {kind} has no place here")
 
 
 def encode(kind, payload=b"", *, flags=0, status=0, id=0):
@@ -47,7 +58,17 @@ def split_meta(payload):
     start = LENGTH.size + LENGTH.unpack_from(payload)[0]
     if len(payload) < start:
         raise FrameError("the metadata runs past its frame")
-    return json.loads(bytes(payload[LENGTH.size : start])), payload[start:]
+    return _read_message(payload[LENGTH.size : start]), payload[start:]
+
+
+def _read_message(text):
+    try:
+        message = json.loads(bytes(text))
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"a message is not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise FrameError("a message is not a JSON object")
+    return message
 
 
 class FrameReader:
@@ -62,6 +83,8 @@ class FrameReader:
         self._buffer = memoryview(bytearray(_ROOM))
         self._start = 0
         self._end = 0
+        # Rounds since a large body came.
+        self._small = 0
 
     def next(self):
         """Returns the next frame that is whole, or None."""
@@ -71,7 +94,7 @@ class FrameReader:
         length, kind, flags, status, id = HEADER.unpack_from(self._buffer, start)
         if length > MAX_PAYLOAD_BYTES:
             raise FrameError(f"a payload of {length} bytes is over the limit")
-        if not HELLO <= kind <= BYE or flags & ~_KNOWN_FLAGS:
+        if not HELLO <= kind <= CREDIT or flags & ~_KNOWN_FLAGS:
             raise FrameError(f"unknown frame kind {kind} or flags {flags}")
         body = start + HEADER.size
         end = body + length
@@ -91,23 +114,45 @@ class FrameReader:
         self._end += count
         return count > 0
 
+    def poll(self):
+        """Takes what has come, without blocking.
+
+        Returns False when the connection has ended, and None when nothing is there.
+        """
+        self._make_room()
+        try:
+            count = self._sock.recv_into(self._buffer[self._end :], 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        self._end += count
+        return count > 0
+
     def _make_room(self):
         start, held = self._start, self._end - self._start
         if held == 0:
+            self._keep_or_shrink()
             self._start = self._end = 0
-            if len(self._buffer) > _ROOM:
-                # One large body must not be paid for with memory ever after.
-                self._buffer = memoryview(bytearray(_ROOM))
             return
         needed = HEADER.size
         if held >= HEADER.size:
             needed += HEADER.unpack_from(self._buffer, start)[0]
-        if start + needed <= len(self._buffer) and self._end < len(self._buffer):
+        size = len(self._buffer)
+        is_growing = start == 0 and size >= _TRUSTED_ROOM
+        if self._end < size and (is_growing or start + needed <= size):
             return
         # Never in place: a view of the old buffer may still be in use.
-        fresh = memoryview(bytearray(max(_ROOM, needed)))
+        room = min(needed, max(_TRUSTED_ROOM, 4 * held))
+        fresh = memoryview(bytearray(max(_ROOM, room)))
         fresh[:held] = self._buffer[start : self._end]
         self._buffer, self._start, self._end = fresh, 0, held
+
+    def _keep_or_shrink(self):
+        """Keeps the room of a large body for the next one, unless none has come for a while."""
+        if len(self._buffer) == _ROOM:
+            return
+        self._small = 0 if self._end > _ROOM else self._small + 1
+        if self._small > _SMALL_ROUNDS:
+            self._buffer = memoryview(bytearray(_ROOM))
 
     def message(self, *expected):
         """Blocks for one frame that carries a message; returns its kind and the message.
@@ -121,5 +166,5 @@ class FrameReader:
             frame = self.next()
         kind, _, _, _, payload = frame
         if kind not in expected:
-            raise FrameError(f"a frame of kind {kind} has no place here")
-        return kind, json.loads(bytes(payload))
+            raise misplaced(kind)
+        return kind, _read_message(payload)

@@ -1,31 +1,55 @@
-"""Calls the user's hooks: which get a context, and what their errors and results become."""
+"""Calls the user's hooks: which get a context, and in which order."""
 
 import inspect
+import math
+import struct
 import sys
-import traceback
 
-from litmux._api import LitAPI
-from litmux._http import Context, Form, UploadFile
+from litmux._api import ContinuousAPI, LitAPI, concurrency_mistake, has_async_hooks, is_async
 from litmux._worker import _frames as frames
-from litmux._worker._json import MalformedBody, dumps, loads
+from litmux._worker._content import read_request
+from litmux._worker._encode import encode_body, encode_error, plain_error, summary_of
+from litmux._worker._json import loads
 
-_PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
-# Headers that are made from the body and its media type on the way out.
-_MADE = ("content-length", "content-type")
-_INTERNAL = b'{"detail":"Internal server error"}'
+_COST = struct.Struct("<d")
+_PLAIN_HOOKS = ("admit", "step", "finish", "decode_request", "encode_response")
+# What is under way at once where hooks are async and nothing else is said.
+_ASYNC_CONCURRENCY = 64
 
 
 def check_hooks(api):
     """Raises a ValueError where the settings of a model do not fit its hooks."""
     if not isinstance(api, LitAPI):
         raise ValueError(f"it is a {type(api).__name__}, not a litmux.LitAPI")
-    if api.stream and api.max_batch_size > 1:
-        raise ValueError("streams cannot be batched; set max_batch_size=1 or stream=False")
-    is_generator = inspect.isgeneratorfunction(inspect.unwrap(api.predict))
-    if is_generator and not api.stream:
+    mistake = concurrency_mistake(api)
+    if mistake:
+        raise ValueError(mistake)
+    if callable(api.cost) and is_async(api.cost):
+        raise ValueError("`cost` must be a plain function, not `async`")
+    if isinstance(api, ContinuousAPI):
+        _check_continuous(api)
+        return
+    if is_generator(api.predict) and not api.stream:
         raise ValueError("`predict` is a generator; set stream=True, or return a value")
-    if inspect.iscoroutinefunction(api.predict) or inspect.isasyncgenfunction(api.predict):
-        raise ValueError("`async def predict` is not supported; use a plain function")
+    if api.stream and is_async(api.predict):
+        for name in ("encode_response", "unbatch"):
+            if inspect.isgeneratorfunction(inspect.unwrap(getattr(api, name))):
+                raise ValueError(
+                    f"`{name}` is a plain generator over the outputs of an async `predict`; "
+                    f"make it `async def`, or a function of one output"
+                )
+
+
+def _check_continuous(api):
+    for name in _PLAIN_HOOKS:
+        if is_async(getattr(api, name)) or is_generator(getattr(api, name)):
+            raise ValueError(f"`{name}` of a ContinuousAPI must be a plain function")
+
+
+def is_generator(hook):
+    """Tells whether a hook is a generator function, plain or ``async``."""
+    hook = inspect.unwrap(hook)
+    return inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)
 
 
 def wants_context(hook):
@@ -36,73 +60,150 @@ def wants_context(hook):
         return False
 
 
-class Hooks:
-    """The hooks of one model, ready to be called with payloads of frames."""
+class WrongLength(ValueError):
+    """A batch whose outputs cannot be told apart."""
 
-    def __init__(self, api):
-        self.max_batch_size = api.max_batch_size
-        self.stream = api.stream
-        self._batch_timeout = api.batch_timeout
-        self._api = api
-        hooks = (api.decode_request, api.predict, api.encode_response)
+    def __init__(self, expected, got, rule):
+        super().__init__(f"{rule}: expected {expected}, got {got}")
+
+
+class Hooks:
+    """The hooks of one model, ready to be called with payloads of frames.
+
+    Args:
+        api: The model.
+        retry_singly: Whether the items of a batch that raises are computed again one by one.
+    """
+
+    def __init__(self, api, retry_singly=False):
+        self.is_continuous = isinstance(api, ContinuousAPI)
+        self.is_async = has_async_hooks(api)
+        self.retry_singly = retry_singly
+        self.max_batch_size = 1 if self.is_continuous else api.max_batch_size
+        self.stream = bool(api.stream)
+        self.concurrency = _concurrency(api)
+        self.api = api
+        second = api.admit if self.is_continuous else api.predict
+        hooks = (api.decode_request, second, api.encode_response)
         self.context = any(wants_context(hook) for hook in hooks)
-        self._decode, self._predict, self._encode = map(_taking_context, hooks)
-        self._encodes_stream = _encodes_whole_stream(api)
+        #: decode, compute and encode where no hook gets a context.
+        self.plain = hooks
+        self.decode, self.compute, self.encode = map(_taking_context, hooks)
+        self.encodes_stream = _encodes_whole_stream(api)
+        self.unbatches_stream = is_generator(api.unbatch)
 
     def traits(self):
         """Returns the ``Ready`` message."""
         return {
             "max_batch_size": self.max_batch_size,
-            "batch_timeout": self._batch_timeout,
-            "stream": bool(self.stream),
+            "batch_timeout": self.api.batch_timeout,
+            "stream": self.stream,
             "context": self.context,
+            "concurrency": self.concurrency,
+            "cost": _has_cost(self.api),
         }
 
-    def decode(self, flags, payload):
-        """Returns the input and the context of one request."""
+    def read(self, flags, payload):
+        """Returns what ``decode_request`` gets of one request: the value and the context."""
         if not (flags & frames.META or self.context):
             # What most requests are; every call on this path shows in the throughput.
-            return self._api.decode_request(loads(payload)), None
-        if flags & frames.META:
-            meta, body = frames.split_meta(payload)
-            request, context = _read_content(meta["content"], body), Context(meta.get("context"))
-        else:
-            request, context = loads(payload), Context()
-        return self._decode(request, context), context
+            return loads(payload), None
+        return read_request(flags, payload)
 
-    def answer(self, flags, payload):
+    def answer(self, request, context):
         """Computes one request; returns the status, flags and payload of its response."""
-        x, context = self.decode(flags, payload)
-        return encode_body(self._encode(self._predict(x, context), context))
+        if context is None:
+            decode, compute, encode = self.plain
+            return encode_body(encode(compute(decode(request))))
+        x = self.decode(request, context)
+        return encode_body(self.encode(self.compute(x, context), context))
 
-    def answer_batch(self, items):
-        """Computes inputs with their contexts; returns a response or exception for each."""
-        inputs = [x for x, _ in items]
-        contexts = [context for _, context in items]
-        outputs = self._api.unbatch(self._predict(self._api.batch(inputs), contexts))
-        outputs = outputs if isinstance(outputs, list) else list(outputs)
-        if len(outputs) != len(items):
-            raise ValueError(
-                f"predict and unbatch must give one output for each input: "
-                f"expected {len(items)}, got {len(outputs)}"
-            )
+    def answer_batch(self, inputs, contexts):
+        """Computes a batch; returns the status, flags and payload of a response for each.
+
+        Raises:
+            WrongLength: it did not give an output for each input.
+        """
+        api = self.api
+        outputs = as_list(api.unbatch(self.compute(api.batch(inputs), contexts)), len(inputs))
         return list(map(self._encode_item, outputs, contexts))
 
     def _encode_item(self, output, context):
         try:
             if isinstance(output, Exception):
                 raise output
-            return encode_body(self._encode(output, context))
+            return encode_body(self.encode(output, context))
         except BaseException as error:  # noqa: BLE001  (one item fails alone)
             return encode_error(error)
 
-    def outputs(self, flags, payload):
+    def may_retry(self, error, count):
+        """Tells whether the items of a batch that raised this are computed one at a time."""
+        is_of_one_item = isinstance(error, Exception) and not isinstance(error, WrongLength)
+        return self.retry_singly and count > 1 and is_of_one_item
+
+    def outputs(self, request, context):
         """Returns the generator of one streamed answer, and what to close when it is cut short."""
-        x, context = self.decode(flags, payload)
-        outputs = iter(self._predict(x, context))
-        if self._encodes_stream:
-            return iter(self._encode(outputs, context)), outputs
-        return (self._encode(output, context) for output in outputs), outputs
+        outputs = iter(self.compute(self.decode(request, context), context))
+        if self.encodes_stream:
+            return iter(self.encode(outputs, context)), outputs
+        return (self.encode(output, context) for output in outputs), outputs
+
+    def steps(self, inputs, contexts):
+        """Returns the generator of a batch of streams, whose steps are what holds an output for
+        each, and what to close when it is cut short."""
+        api = self.api
+        source = iter(self.compute(api.batch(inputs), contexts))
+        steps = api.unbatch(source) if self.unbatches_stream else map(api.unbatch, source)
+        if self.encodes_stream:
+            steps = self.encode(steps, contexts)
+        return iter(steps), source
+
+    def measure(self, flags, payload):
+        """Returns the status and payload that say the cost of a request; it never raises."""
+        try:
+            return 200, _COST.pack(_checked_cost(self.api.cost(self.read(flags, payload)[0])))
+        except frames.FrameError:
+            raise
+        except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
+            return plain_error(error)
+
+
+def as_list(outputs, count, rule="predict and unbatch must give one output for each input"):
+    """Returns the outputs of a batch as a list; raises WrongLength where there are not so many."""
+    outputs = outputs if isinstance(outputs, list) else list(outputs)
+    if len(outputs) != count:
+        raise WrongLength(count, len(outputs), rule)
+    return outputs
+
+
+def say_retry(error, count):
+    """Says on stderr that a batch raised and what becomes of it."""
+    print(
+        f"a batch of {count} raised {summary_of(error)}; its items are computed one at a time",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _concurrency(api):
+    if isinstance(api, ContinuousAPI):
+        return api.max_batch_size
+    if api.max_concurrency is not None:
+        return api.max_concurrency
+    return _ASYNC_CONCURRENCY if has_async_hooks(api) and api.max_batch_size == 1 else 1
+
+
+def _has_cost(api):
+    return callable(api.cost) and getattr(api.cost, "__func__", None) is not LitAPI.cost
+
+
+def _checked_cost(cost):
+    if not hasattr(cost, "__float__"):
+        raise TypeError(f"`cost` must return a number, not a {type(cost).__name__}")
+    number = float(cost)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"`cost` must return a finite number of at least 0, not {number}")
+    return number
 
 
 def _taking_context(hook):
@@ -115,95 +216,4 @@ def _taking_context(hook):
 def _encodes_whole_stream(api):
     encode = api.encode_response
     is_default = getattr(encode, "__func__", None) is LitAPI.encode_response
-    return is_default or inspect.isgeneratorfunction(inspect.unwrap(encode))
-
-
-def _read_content(content, body):
-    if content == "json":
-        return loads(body)
-    if "raw" in content:
-        return bytes(body)
-    return Form(list(_read_parts(content["form"], body)))
-
-
-def _read_parts(parts, body):
-    start = 0
-    for part in parts:
-        piece = bytes(body[start : start + part["length"]])
-        start += part["length"]
-        if part.get("filename") is not None:
-            yield part["name"], UploadFile(piece, part["filename"], part.get("content_type"))
-        else:
-            yield part["name"], piece.decode("utf-8", "replace")
-
-
-def encode_body(output):
-    """Returns the status, flags and payload of the response that an output makes."""
-    if type(output) in _PLAIN:
-        return 200, 0, dumps(output)
-    if isinstance(output, (bytes, bytearray, memoryview)):
-        return _typed(200, "application/octet-stream", [], bytes(output))
-    if hasattr(output, "status_code") and hasattr(output, "body"):
-        headers = [(name, str(value)) for name, value in output.headers.items()]
-        types = [value for name, value in headers if name.lower() == "content-type"]
-        headers = [(name, value) for name, value in headers if name.lower() not in _MADE]
-        media_type = types[-1] if types else output.media_type or ""
-        return _typed(output.status_code, media_type, headers, bytes(output.body))
-    return 200, 0, dumps(output)
-
-
-def encode_item(output):
-    """Returns the kind and the bytes of one item of a stream."""
-    if isinstance(output, str):
-        return frames.TEXT_ITEMS, output.encode()
-    if isinstance(output, (bytes, bytearray, memoryview)):
-        return frames.BYTES_ITEMS, bytes(output)
-    return frames.JSON_ITEMS, dumps(output)
-
-
-def encode_error(error):
-    """Returns the status, flags and payload that an exception of a hook makes; it never raises.
-
-    What the client may not know goes to the log.
-    """
-    try:
-        return _encode_error(error)
-    except Exception as unsendable:  # noqa: BLE001  (a detail that JSON cannot hold, say)
-        traceback.print_exception(type(unsendable), unsendable, unsendable.__traceback__)
-        return 500, 0, _INTERNAL
-
-
-def _encode_error(error):
-    if isinstance(error, MalformedBody):
-        return 400, 0, dumps({"detail": str(error)})
-    if isinstance(getattr(error, "status_code", None), int) and hasattr(error, "detail"):
-        return _http_exception(error)
-    traceback.print_exception(type(error), error, _user_part(error), file=sys.stderr)
-    return 500, 0, _INTERNAL
-
-
-def _http_exception(error):
-    payload = dumps({"detail": error.detail})
-    headers = getattr(error, "headers", None)
-    if not headers and 100 <= error.status_code <= 999:
-        return error.status_code, 0, payload
-    headers = headers or {}
-    pairs = [(name, str(value)) for name, value in headers.items()]
-    pairs = [pair for pair in pairs if pair[0].lower() not in _MADE]
-    return _typed(error.status_code, "application/json", pairs, payload)
-
-
-def _typed(status, media_type, headers, body):
-    if not isinstance(status, int) or not 100 <= status <= 999:
-        raise ValueError(f"{status!r} is not an HTTP status")
-    meta = {"media_type": media_type, "headers": headers}
-    return status, frames.META, frames.with_meta(meta, body)
-
-
-def _user_part(error):
-    """Returns the traceback from the first frame outside of this package."""
-    package = __file__.rpartition("_worker")[0]
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(package):
-        trace = trace.tb_next
-    return trace or error.__traceback__
+    return is_default or is_generator(encode)

@@ -59,6 +59,13 @@ class Outbox:
             return
         self.flush()
 
+    def add_all(self, pieces, *, hold):
+        """Takes several, in their order, as :meth:`add` takes one."""
+        if not self._held:
+            self._since = _now()
+        self._held.extend(pieces[:-1])
+        self.add(pieces[-1], hold=hold)
+
     def put(self, frame):
         """Takes a frame of several that come at once; :meth:`flush` follows soon."""
         self._held.append(frame)
@@ -71,12 +78,14 @@ class Outbox:
         """Sends what is held."""
         with self._sending:
             pieces, large = self._take()
-            if not large:
-                if pieces:
-                    self._sock.sendall(b"".join(pieces))
-                return
-            for piece in pieces:
-                self._sock.sendall(piece)
+            if large:
+                for piece in pieces:
+                    self._send(piece)
+            elif pieces:
+                self._send(b"".join(pieces))
+
+    def _send(self, data):
+        self._sock.sendall(data)
 
     def _take(self):
         held, large = self._held, False

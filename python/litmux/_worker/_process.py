@@ -8,13 +8,19 @@ import platform
 import signal
 import socket
 import sys
-import threading
 import traceback
 
 from litmux._worker import _frames as frames
+from litmux._worker._control import Control
 from litmux._worker._hooks import Hooks, check_hooks
 from litmux._worker._load import load
-from litmux._worker._loop import Loop
+from litmux._worker._register import Register
+
+_OVERRIDES = ("max_batch_size", "batch_timeout", "stream", "max_concurrency")
+
+_STREAM_CREDIT = 1 << 20
+
+_LARGE_BYTES = 16 << 20
 
 
 def main():
@@ -23,7 +29,14 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A service manager sends SIGTERM to everybody; requests in flight must outlive it.
     signal.signal(signal.SIGTERM, _outlive(os.getpid()))
-    order = _read_order()
+    try:
+        return _work(_read_order())
+    except frames.FrameError as error:
+        print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
+        return 1
+
+
+def _work(order):
     data, reader = _dial(order, "data")
     control, control_reader = _dial(order, "control")
     kind, setup = reader.message(frames.SETUP)
@@ -37,16 +50,49 @@ def main():
         with contextlib.suppress(OSError):
             reader.receive()
         return 1
-    loop = Loop(data, reader, hooks)
-    _spawn(_follow_control, control_reader, data, loop)
+    register = Register(setup.get("stream_credit", _STREAM_CREDIT))
+    loop = _make_loop(data, reader, hooks, register)
+    follower = Control(control, control_reader, data, register, hooks)
+    follower.start()
+    # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
+    # strings of every large body are faulted in anew.
+    bytes(_LARGE_BYTES)
     # The model's objects live as long as the process: let no collection walk them again.
     gc.collect()
     gc.freeze()
     data.sendall(frames.encode_message(frames.READY, hooks.traits()))
-    loop.run()
-    _tear_down(api)
+    try:
+        loop.run()
+    finally:
+        _tear_down(api)
+    if follower.error is not None:
+        raise follower.error
     control.close()
     return 0
+
+
+def _make_loop(data, reader, hooks, register):
+    """Returns the loop that fits the hooks; what the others need is not imported."""
+    if hooks.is_continuous:
+        from litmux._worker._continuous import ContinuousLoop
+
+        return ContinuousLoop(data, reader, hooks, register)
+    if hooks.is_async:
+        from litmux._worker._async_loop import AsyncLoop
+
+        return AsyncLoop(data, reader, hooks, register)
+    from litmux._worker._loop import Loop
+
+    return Loop(data, reader, hooks, register)
+
+
+def _settle(result):
+    """Returns what a hook returned; one that is ``async`` runs on the event loop."""
+    if not hasattr(result, "__await__"):
+        return result
+    from litmux._worker import _event_loop
+
+    return _event_loop.get().run_until_complete(result)
 
 
 def _outlive(worker):
@@ -83,7 +129,7 @@ def _dial(order, role):
     reader = frames.FrameReader(sock)
     kind, message = reader.message(frames.WELCOME, frames.REFUSE)
     if kind != frames.WELCOME:
-        reason = message["reason"] if message else "the server closed the connection"
+        reason = message.get("reason") if message else "the server closed the connection"
         raise SystemExit(f"the server refused this worker: {reason}")
     return sock, reader
 
@@ -102,20 +148,20 @@ def _set_up(source, setup):
     except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
         raise _Failed(f"loading it raised {_summary(error)}", error) from None
     _check(api)
-    for name in ("max_batch_size", "batch_timeout", "stream"):
+    for name in _OVERRIDES:
         if setup.get(name) is not None:
             setattr(api, name, setup[name])
     try:
         api.device = setup["device"]
-        api.setup(setup["device"])
-        is_healthy = api.health()
+        _settle(api.setup(setup["device"]))
+        is_healthy = _settle(api.health())
     except Exception as error:  # noqa: BLE001
         raise _Failed(f"setup raised {_summary(error)}", error) from None
     if not is_healthy:
         raise _Failed("`health` returned a false value after `setup`")
     # Again, because setup may have changed them.
     _check(api)
-    return api, Hooks(api)
+    return api, Hooks(api, bool(setup.get("retry_batch_singly")))
 
 
 def _check(api):
@@ -143,33 +189,12 @@ def _is_ours(trace, package):
     return filename.startswith((package, "<frozen"))
 
 
-def _spawn(target, *args):
-    threading.Thread(target=target, args=args, name="litmux-control", daemon=True).start()
-
-
-def _follow_control(reader, data, loop):
-    """Sees what must be seen while a model runs. A lost server is handled like a goodbye."""
-    try:
-        while True:
-            frame = reader.next()
-            while frame is not None:
-                kind, _, _, id, _ = frame
-                if kind == frames.CANCEL:
-                    loop.cancel(id)
-                frame = reader.next() if kind != frames.BYE else None
-                if kind == frames.BYE:
-                    return
-            if not reader.receive():
-                return
-    except (OSError, frames.FrameError):
-        pass
-    finally:
-        # The loop ends once it has answered what had arrived.
-        data.shutdown(socket.SHUT_RD)
-
-
 def _tear_down(api):
     try:
-        api.teardown()
+        _settle(api.teardown())
     except Exception:  # noqa: BLE001
         traceback.print_exc()
+    if "litmux._worker._event_loop" in sys.modules:
+        from litmux._worker import _event_loop
+
+        _event_loop.close()

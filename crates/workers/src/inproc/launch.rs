@@ -17,12 +17,14 @@ use super::model::{Batches, Deliver, Model, Streams};
 pub struct Settings {
     /// The endpoint's path, for names of threads.
     pub endpoint: String,
-    /// The device of each slot.
+    /// The devices of the slots, in turn.
     pub devices: Vec<Device>,
     /// The most items in a batch.
     pub max_batch_size: usize,
     /// How long a batch may wait to fill.
     pub batch_timeout: Duration,
+    /// Whether the items of a batch that failed as a whole are computed again one by one.
+    pub retry_batch_singly: bool,
 }
 
 type Load = dyn Fn(Device) -> litmux_core::Result<Box<dyn Model>> + Send + Sync;
@@ -47,9 +49,10 @@ pub fn batches<A: LitApi>(
     load: impl Fn(Device) -> litmux_core::Result<A> + Send + Sync + 'static,
     attach: Arc<dyn Attach>,
 ) -> InprocLaunch {
-    let max_batch_size = settings.max_batch_size;
-    let load: Arc<Load> =
-        Arc::new(move |device| Ok(Box::new(Batches { api: load(device)?, max_batch_size })));
+    let Settings { max_batch_size, retry_batch_singly, .. } = settings;
+    let load: Arc<Load> = Arc::new(move |device| {
+        Ok(Box::new(Batches { api: load(device)?, max_batch_size, retry_batch_singly }))
+    });
     InprocLaunch { settings, stream: false, load, attach }
 }
 
@@ -71,11 +74,13 @@ impl Launch for InprocLaunch {
         let traits = Traits {
             max_batch_size: self.settings.max_batch_size,
             batch_timeout: self.settings.batch_timeout,
+            concurrency: 1,
             stream: self.stream,
             context: false,
+            measures: false,
         };
         let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
-        let device = self.settings.devices[slot].clone();
+        let device = self.settings.devices[slot % self.settings.devices.len()].clone();
         let name = format!("{}#{slot}", self.settings.endpoint);
         let spawned = thread::Builder::new().name(name).spawn(move || thread.run(device, ready));
         let attach = self.attach.clone();
@@ -83,10 +88,13 @@ impl Launch for InprocLaunch {
             let lost = |_| failed("the model's thread ended while it loaded");
             spawned.map_err(|error| failed(format!("no thread can be started: {error}")))?;
             let attached = loaded.await.map_err(lost)??;
-            let stop = jobs.clone();
-            let make = |progress| Box::new(Inproc::new(jobs, attached, progress)) as _;
-            attach.attach(traits, Box::new(make));
-            Ok(Box::new(InprocLaunched { stop, gone }) as _)
+            let mut progress_seen = None;
+            let make = |progress: Arc<dyn Progress>| {
+                progress_seen = Some(progress.clone());
+                Box::new(Inproc::new(jobs, attached, progress)) as _
+            };
+            attach.attach(slot, traits, Box::new(make));
+            Ok(Box::new(InprocLaunched { progress: progress_seen, gone }) as _)
         })
     }
 }
@@ -95,18 +103,12 @@ fn failed(reason: impl Into<String>) -> LaunchError {
     LaunchError { reason: reason.into(), traceback: None }
 }
 
-/// What the thread is told.
-enum Order {
-    Run(Vec<Job>),
-    Stop,
-}
-
 /// Where the thread learns to whom it reports, once it has loaded its model.
 type Deliverer = oneshot::Sender<ToCallers>;
 
 struct ModelThread {
     load: Arc<Load>,
-    inbox: std_mpsc::Receiver<Order>,
+    inbox: std_mpsc::Receiver<Vec<Job>>,
     /// Dropped with the thread: the watch's end is the sign that it is gone.
     _alive: watch::Sender<()>,
 }
@@ -122,7 +124,7 @@ impl ModelThread {
             return;
         }
         let Ok(to_callers) = to_callers.blocking_recv() else { return };
-        while let Ok(Order::Run(jobs)) = self.inbox.recv() {
+        while let Ok(jobs) = self.inbox.recv() {
             model.run(jobs, &to_callers);
         }
     }
@@ -137,11 +139,11 @@ fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, LaunchErr
 }
 
 /// The scheduler's end of a model thread.
-struct Inproc(std_mpsc::Sender<Order>);
+struct Inproc(std_mpsc::Sender<Vec<Job>>);
 
 impl Inproc {
     fn new(
-        jobs: std_mpsc::Sender<Order>,
+        jobs: std_mpsc::Sender<Vec<Job>>,
         deliverer: Deliverer,
         progress: Arc<dyn Progress>,
     ) -> Self {
@@ -155,7 +157,7 @@ impl Inproc {
 impl Worker for Inproc {
     fn dispatch(&mut self, jobs: Vec<Job>) {
         // A thread that is gone drops the jobs, which answers them.
-        let _ = self.0.send(Order::Run(jobs));
+        let _ = self.0.send(jobs);
     }
 }
 
@@ -185,11 +187,12 @@ async fn deliver(mut outbox: mpsc::UnboundedReceiver<Answered>, progress: Arc<dy
         }
         progress.finished(jobs);
     }
-    progress.gone();
+    // The thread takes what it was given with it only when it panicked outside of the model.
+    progress.gone(Vec::new());
 }
 
 struct InprocLaunched {
-    stop: std_mpsc::Sender<Order>,
+    progress: Option<Arc<dyn Progress>>,
     gone: watch::Receiver<()>,
 }
 
@@ -203,7 +206,9 @@ impl Launched for InprocLaunched {
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let _ = self.stop.send(Order::Stop);
+            if let Some(progress) = &self.progress {
+                progress.retiring();
+            }
             // A thread cannot be ended by force; the process ends without it.
             let _ = timeout(grace, self.gone()).await;
         })

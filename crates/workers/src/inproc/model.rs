@@ -3,6 +3,7 @@ use litmux_core::{
     Response, ServeError,
 };
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 /// Takes an answer to whoever waits for it.
 pub(crate) trait Deliver {
@@ -20,6 +21,7 @@ pub(crate) trait Model {
 pub(crate) struct Batches<A> {
     pub(crate) api: A,
     pub(crate) max_batch_size: usize,
+    pub(crate) retry_batch_singly: bool,
 }
 
 impl<A: LitApi> Model for Batches<A> {
@@ -36,39 +38,58 @@ impl<A: LitApi> Model for Batches<A> {
 impl<A: LitApi> Batches<A> {
     fn answer(&mut self, jobs: Vec<Job>) -> Vec<(Reply, Outcome<Response>)> {
         let mut answers = Vec::with_capacity(jobs.len());
-        let (mut inputs, mut replies) = (Vec::new(), Vec::new());
+        let (mut inputs, mut decoded) = (Vec::new(), Vec::new());
+        let now = Instant::now();
         for job in jobs {
+            if job.is_void(now) {
+                answers.push((job.reply, Err(ServeError::deadline())));
+                continue;
+            }
             match guarded(|| Ok(decode(&job.request)?)) {
                 Ok(input) => {
                     inputs.push(input);
-                    replies.push(job.reply);
+                    decoded.push(job);
                 }
                 Err(error) => answers.push((job.reply, Err(error))),
             }
         }
         if !inputs.is_empty() {
-            let outcomes = self.predict(inputs);
-            answers.extend(replies.into_iter().zip(outcomes));
+            let outcomes = self.outcomes(inputs, &decoded);
+            answers.extend(decoded.into_iter().map(|job| job.reply).zip(outcomes));
         }
         answers
     }
 
     /// Returns exactly one encoded outcome per input.
-    fn predict(&mut self, inputs: Vec<A::Input>) -> Vec<Outcome<Response>> {
-        let expected = inputs.len();
-        let failed = |error: ServeError| vec![Err(error); expected];
-        match guarded(|| self.api.predict(Batch::from(inputs))) {
-            Ok(outcomes) if outcomes.len() == expected => outcomes
-                .into_iter()
-                .map(|outcome| outcome.and_then(|output| guarded(|| Ok(encode(&output)?))))
-                .collect(),
-            Ok(outcomes) => {
-                let got = outcomes.len();
-                tracing::error!(expected, got, "predict returned the wrong number of outcomes");
-                failed(ServeError::internal())
+    fn outcomes(&mut self, inputs: Vec<A::Input>, jobs: &[Job]) -> Vec<Outcome<Response>> {
+        match self.predict(inputs) {
+            Ok(outcomes) => outcomes,
+            Err(_) if jobs.len() > 1 && self.retry_batch_singly => {
+                tracing::warn!(jobs = jobs.len(), "a batch failed; its items are tried one by one");
+                jobs.iter().map(|job| self.outcome_alone(job)).collect()
             }
-            Err(error) => failed(error),
+            Err(error) => vec![Err(error); jobs.len()],
         }
+    }
+
+    /// The input of the batch is used up: it is made again.
+    fn outcome_alone(&mut self, job: &Job) -> Outcome<Response> {
+        let input = guarded(|| Ok(decode(&job.request)?))?;
+        self.predict(vec![input])?.pop().unwrap_or_else(|| Err(ServeError::internal()))
+    }
+
+    fn predict(&mut self, inputs: Vec<A::Input>) -> Outcome<Vec<Outcome<Response>>> {
+        let expected = inputs.len();
+        let outcomes = guarded(|| self.api.predict(Batch::from(inputs)))?;
+        if outcomes.len() != expected {
+            let got = outcomes.len();
+            tracing::error!(expected, got, "predict returned the wrong number of outcomes");
+            return Err(ServeError::internal());
+        }
+        let encoded = |outcome: Outcome<A::Output>| {
+            outcome.and_then(|output| guarded(|| Ok(encode(&output)?)))
+        };
+        Ok(outcomes.into_iter().map(encoded).collect())
     }
 }
 
@@ -86,6 +107,9 @@ impl<S: LitStream> Model for Streams<S> {
 
 impl<S: LitStream> Streams<S> {
     fn answer(&mut self, job: Job) {
+        if job.is_void(Instant::now()) {
+            return job.reply.send(Err(ServeError::deadline()));
+        }
         let mut chunks = Chunks::new(job.reply.into_stream());
         let result = decode(&job.request).and_then(|input| {
             guarded(|| match self.0.predict(input, &mut chunks) {

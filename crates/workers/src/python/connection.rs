@@ -1,170 +1,197 @@
-use std::future::{Future, pending};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use litmux_core::{
-    Abandoned, ItemKind, Items, Job, MediaType, Part, Progress, Reply, Response, ServeError,
-    StreamSender,
+    ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
 };
-use litmux_wire::{Decoder, Flags, Frame, FrameError, Kind, ResponseMeta};
-use slab::Slab;
+use litmux_wire::{Decoder, Frame, FrameError, Kind, ResponseMeta};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::handshake::write_frame;
+use super::in_flight::{InFlight, Overrun};
 use super::outbox::Outbox;
 
 /// Room that is made for one read.
 const READ_BYTES: usize = 64 * 1024;
+
+/// What the scheduler has for a worker.
+pub(crate) enum Order {
+    Jobs(Vec<Job>),
+    CancelAbandoned,
+}
+
+/// How a worker takes what it is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Whether the jobs of one dispatch are a batch.
+    pub(crate) batches: bool,
+    /// Whether it answers one batch before it begins the next, so that only the first of those
+    /// that it holds can have been begun.
+    pub(crate) in_order: bool,
+    /// How long past its deadline it may go on computing.
+    pub(crate) kill_after: Option<Duration>,
+}
 
 /// The data connection of one worker: it owns the jobs that the worker holds.
 ///
 /// It always reads while it writes, so that two full sockets cannot wait for each other.
 pub(crate) struct Connection {
     stream: UnixStream,
-    jobs: mpsc::UnboundedReceiver<Vec<Job>>,
-    control: mpsc::UnboundedSender<Frame>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// Nobody will give any more orders.
+    is_dismissed: bool,
     progress: Arc<dyn Progress>,
-    /// Whether the jobs of one dispatch are a batch.
-    batches: bool,
-    in_flight: Slab<InFlight>,
-    /// Counts what was dispatched; with the slot it makes an id that is never used again.
-    generation: u32,
+    manner: Manner,
+    in_flight: InFlight,
     outbox: Outbox,
     decoder: Decoder,
     buffer: BytesMut,
-    blocked: Option<Blocked>,
+    /// When to see whether the worker is stuck.
+    look_at: Option<Instant>,
+    /// Sleeps until then; kept, because to make one for every event shows in the throughput.
+    alarm: Pin<Box<Sleep>>,
     /// Jobs answered since the scheduler was told last.
     finished: usize,
 }
 
-/// A job that the worker holds.
-struct InFlight {
-    generation: u32,
-    caller: Caller,
-}
-
-/// Whom an answer is for.
-enum Caller {
-    Waiting(Reply),
-    Streaming(StreamSender),
-    /// Left in the middle of a stream; the worker has been told.
-    Gone,
-}
-
-/// A part of a stream whose client reads slowly. Nothing is read from the worker meanwhile,
-/// which holds it back: it has no other answer to give before this stream ends.
-struct Blocked {
-    slot: usize,
-    part: Part,
-    room: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
 /// What happens to a connection.
 enum Event {
-    Jobs(Vec<Job>),
+    Order(Order),
     Readable,
     Writable,
-    Room,
-    /// Nobody will send jobs any more.
+    LookAfter,
     Dismissed,
 }
 
 impl Connection {
     pub(crate) fn new(
         stream: UnixStream,
-        jobs: mpsc::UnboundedReceiver<Vec<Job>>,
+        orders: mpsc::UnboundedReceiver<Order>,
         control: mpsc::UnboundedSender<Frame>,
         progress: Arc<dyn Progress>,
-        batches: bool,
+        manner: Manner,
     ) -> Self {
         Self {
             stream,
-            jobs,
-            control,
+            orders,
+            is_dismissed: false,
             progress,
-            batches,
-            in_flight: Slab::new(),
-            generation: 0,
+            manner,
+            in_flight: InFlight::new(control),
             outbox: Outbox::default(),
             decoder: Decoder::default(),
             buffer: BytesMut::new(),
-            blocked: None,
+            look_at: None,
+            alarm: Box::pin(sleep(Duration::ZERO)),
             finished: 0,
         }
     }
 
     /// Runs until the worker is gone or no longer wanted, and returns what it did wrong, if it
-    /// did. The jobs that it then still holds are dropped, which answers them.
+    /// did. The jobs that it then still holds go back to where they came from.
     pub(crate) async fn run(mut self) -> Option<String> {
         let reason = loop {
+            if self.is_dismissed && self.in_flight.is_empty() {
+                break None;
+            }
             let event = match self.next_event().await {
-                Ok(Event::Dismissed) | Err(_) => break None,
                 Ok(event) => event,
+                Err(_) => break None,
             };
             match self.handle_event(event) {
                 Ok(()) => {}
                 Err(Lost::Closed | Lost::Socket) => break None,
                 Err(Lost::Protocol(error)) => {
-                    break Some(format!("it broke the protocol and is dropped: {error}"));
+                    break Some(format!("it broke the protocol: {error}"));
+                }
+                Err(Lost::Stuck) => {
+                    break Some("it went on computing past the time of its request".into());
                 }
             }
-            if self.finished > 0 {
-                self.progress.finished(std::mem::take(&mut self.finished));
-            }
+            self.report_finished();
         };
-        self.progress.gone();
+        self.report_finished();
+        self.orders.close();
+        let mut unanswered = self.in_flight.give_back(self.manner.in_order);
+        unanswered.extend(self.undelivered());
+        self.progress.gone(unanswered);
         reason
     }
 
     async fn next_event(&mut self) -> io::Result<Event> {
-        let reading = self.blocked.is_none();
-        let room = async {
-            match &mut self.blocked {
-                Some(blocked) => blocked.room.as_mut().await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
-            () = room => Ok(Event::Room),
-            readable = self.stream.readable(), if reading => readable.map(|()| Event::Readable),
+            readable = self.stream.readable() => readable.map(|()| Event::Readable),
             writable = self.stream.writable(), if !self.outbox.is_empty() => {
                 writable.map(|()| Event::Writable)
             }
-            jobs = self.jobs.recv() => Ok(jobs.map_or(Event::Dismissed, Event::Jobs)),
+            order = self.orders.recv(), if !self.is_dismissed => {
+                Ok(order.map_or(Event::Dismissed, Event::Order))
+            }
+            () = &mut self.alarm, if self.look_at.is_some() => Ok(Event::LookAfter),
         }
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Lost> {
         match event {
-            Event::Jobs(jobs) => {
-                self.accept(jobs);
+            Event::Order(order) => {
+                self.obey(order);
                 // Whatever else is there goes out in the same write.
-                while let Ok(jobs) = self.jobs.try_recv() {
-                    self.accept(jobs);
+                while let Ok(order) = self.orders.try_recv() {
+                    self.obey(order);
                 }
                 Ok(self.outbox.write_to(&self.stream)?)
             }
             Event::Writable => Ok(self.outbox.write_to(&self.stream)?),
             Event::Readable => self.read(),
-            Event::Room => self.unblock(),
-            Event::Dismissed => Ok(()),
+            Event::LookAfter => self.look_after(),
+            Event::Dismissed => {
+                self.is_dismissed = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Jobs(jobs) => self.accept(jobs),
+            Order::CancelAbandoned => self.in_flight.cancel_abandoned(),
         }
     }
 
     fn accept(&mut self, jobs: Vec<Job>) {
+        let Manner { batches, .. } = self.manner;
         let mut left = jobs.len();
-        for job in jobs {
-            left -= 1;
-            self.generation = self.generation.wrapping_add(1);
-            let entry = self.in_flight.vacant_entry();
-            let id = u64::from(self.generation) << 32 | entry.key() as u64;
-            self.outbox.push_request(id, self.batches && left > 0, &job);
-            let caller = Caller::Waiting(job.reply);
-            entry.insert(InFlight { generation: self.generation, caller });
+        if batches {
+            self.in_flight.begin_batch();
         }
+        for job in jobs {
+            if !batches {
+                self.in_flight.begin_batch();
+            }
+            left -= 1;
+            self.outbox.push_request(self.in_flight.next_id(), batches && left > 0, &job);
+            self.in_flight.add(job);
+        }
+        if self.look_at.is_none() {
+            self.set_alarm();
+        }
+    }
+
+    fn set_alarm(&mut self) {
+        self.look_at = self.manner.kill_after.and_then(|grace| self.in_flight.overdue(grace));
+        if let Some(at) = self.look_at {
+            self.alarm.as_mut().reset(at);
+        }
+    }
+
+    /// Looks after the job that the worker has had longest.
+    fn look_after(&mut self) -> Result<(), Lost> {
+        self.set_alarm();
+        if self.look_at.is_some_and(|at| at <= Instant::now()) { Err(Lost::Stuck) } else { Ok(()) }
     }
 
     fn read(&mut self) -> Result<(), Lost> {
@@ -177,104 +204,50 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            self.take_frames()?;
+            while let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+                self.take(frame)?;
+            }
             // A short read emptied the socket.
-            if read < room || self.blocked.is_some() {
+            if read < room {
                 return Ok(());
             }
         }
     }
 
-    fn take_frames(&mut self) -> Result<(), Lost> {
-        while self.blocked.is_none() {
-            match self.decoder.decode(&mut self.buffer)? {
-                Some(frame) => self.take(frame)?,
-                None => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn unblock(&mut self) -> Result<(), Lost> {
-        if let Some(Blocked { slot, part, .. }) = self.blocked.take() {
-            self.pass_on(slot, part);
-        }
-        self.take_frames()
-    }
-
     fn take(&mut self, frame: Frame) -> Result<(), Lost> {
-        // An answer to a slot that has been used again since is too late for anybody.
-        let slot = (frame.id & u64::from(u32::MAX)) as usize;
-        let generation = (frame.id >> 32) as u32;
-        if self.in_flight.get(slot).is_none_or(|job| job.generation != generation) {
+        let id = frame.id;
+        if !self.in_flight.owes(id) {
             return Ok(());
         }
-        match frame.kind {
-            Kind::Response => self.answer(slot, response(frame)?),
-            Kind::Chunk => self.pass_on(slot, Part::Items(items(&frame)?)),
-            Kind::End if frame.status == 0 => self.pass_on(slot, Part::End),
-            Kind::End => self.pass_on(slot, Part::Failed(stream_error(&frame))),
+        let is_last = match frame.kind {
+            Kind::Response => {
+                self.in_flight.answer(id, response(frame)?);
+                true
+            }
+            Kind::Chunk => self.in_flight.pass_on(id, Part::Items(items(&frame)?))?,
+            Kind::End if frame.status == 0 => self.in_flight.pass_on(id, Part::End)?,
+            Kind::End => self.in_flight.pass_on(id, Part::Failed(stream_error(&frame)))?,
             unexpected => return Err(FrameError::Unexpected(unexpected).into()),
-        }
+        };
+        self.finished += usize::from(is_last);
         Ok(())
     }
 
-    fn answer(&mut self, slot: usize, response: Response) {
-        let job = self.in_flight.remove(slot);
-        self.finished += 1;
-        if let Caller::Waiting(reply) = job.caller {
-            reply.send(Ok(response));
+    fn report_finished(&mut self) {
+        if self.finished > 0 {
+            self.progress.finished(std::mem::take(&mut self.finished));
         }
     }
 
-    fn pass_on(&mut self, slot: usize, part: Part) {
-        let last = !matches!(part, Part::Items(_));
-        let job = &mut self.in_flight[slot];
-        match job.caller.try_send(part) {
-            Ok(None) => {}
-            Ok(Some(part)) => {
-                let room = job.caller.room();
-                self.blocked = Some(Blocked { slot, part, room });
-                return;
-            }
-            Err(Abandoned) if last => {}
-            Err(Abandoned) => {
-                job.caller = Caller::Gone;
-                let id = u64::from(job.generation) << 32 | slot as u64;
-                let flags = Flags::NONE;
-                let cancel =
-                    Frame { kind: Kind::Cancel, flags, status: 0, id, payload: Bytes::new() };
-                let _ = self.control.send(cancel);
+    /// Takes out what was ordered too late.
+    fn undelivered(&mut self) -> Vec<Unanswered> {
+        let mut jobs = Vec::new();
+        while let Ok(order) = self.orders.try_recv() {
+            if let Order::Jobs(more) = order {
+                jobs.extend(more.into_iter().map(Unanswered::unstarted));
             }
         }
-        if last {
-            self.in_flight.remove(slot);
-            self.finished += 1;
-        }
-    }
-}
-
-impl Caller {
-    /// Sends a part of a stream; gives it back when the client must catch up first.
-    fn try_send(&mut self, part: Part) -> Result<Option<Part>, Abandoned> {
-        if let Self::Waiting(_) = self
-            && let Self::Waiting(reply) = std::mem::replace(self, Self::Gone)
-        {
-            *self = Self::Streaming(reply.into_stream());
-        }
-        match self {
-            Self::Streaming(sender) => sender.try_send(part),
-            // It was told once that its client is gone; what it had sent by then is dropped.
-            Self::Gone | Self::Waiting(_) => Ok(None),
-        }
-    }
-
-    /// Resolves when a part may be sent again.
-    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        match self {
-            Self::Streaming(sender) => Box::pin(sender.room()),
-            Self::Waiting(_) | Self::Gone => Box::pin(std::future::ready(())),
-        }
+        jobs
     }
 }
 
@@ -300,7 +273,7 @@ fn items(frame: &Frame) -> Result<Items, FrameError> {
 }
 
 /// The error that a stream ended with; its payload is `{"detail": …}`, as in a response.
-fn stream_error(frame: &Frame) -> ServeError {
+pub(super) fn stream_error(frame: &Frame) -> ServeError {
     #[derive(serde::Deserialize)]
     struct Body {
         detail: serde_json::Value,
@@ -318,7 +291,8 @@ fn stream_error(frame: &Frame) -> ServeError {
 enum Lost {
     Closed,
     Socket,
-    Protocol(FrameError),
+    Protocol(String),
+    Stuck,
 }
 
 impl From<io::Error> for Lost {
@@ -329,62 +303,71 @@ impl From<io::Error> for Lost {
 
 impl From<FrameError> for Lost {
     fn from(error: FrameError) -> Self {
-        Self::Protocol(error)
+        Self::Protocol(error.to_string())
     }
 }
 
-/// Writes what must be seen while a model runs: cancellations and the end.
-pub(crate) async fn write_control(
-    mut stream: UnixStream,
-    mut frames: mpsc::UnboundedReceiver<Frame>,
-) {
-    while let Some(frame) = frames.recv().await {
-        write_frame(&mut stream, &frame).await;
+impl From<Overrun> for Lost {
+    fn from(_: Overrun) -> Self {
+        Self::Protocol("a stream sent more than it was given credit for".into())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Duration;
 
+    use bytes::Bytes;
     use litmux_core::{Answer, Answers, Outcome, Request, reply};
-    use litmux_wire::Header;
+    use litmux_wire::{Flags, Header};
     use tokio::io::AsyncWriteExt;
-    use tokio::time::Instant;
 
     use super::super::handshake::read_frame;
+    use super::super::in_flight::STREAM_CREDIT;
     use super::*;
 
     #[derive(Default)]
-    struct Counted {
+    struct Seen {
         finished: Mutex<usize>,
+        unanswered: Mutex<Vec<Unanswered>>,
     }
 
-    impl Progress for Counted {
+    impl Progress for Seen {
         fn finished(&self, jobs: usize) {
             *self.finished.lock().unwrap() += jobs;
         }
-        fn gone(&self) {}
+        fn retiring(&self) {}
+        fn gone(&self, unanswered: Vec<Unanswered>) {
+            *self.unanswered.lock().unwrap() = unanswered;
+        }
+    }
+
+    impl Seen {
+        /// Whether each job that came back may have been begun.
+        fn started(&self) -> Vec<bool> {
+            self.unanswered.lock().unwrap().iter().map(|unanswered| unanswered.started).collect()
+        }
     }
 
     /// A connection whose worker is the test.
     struct Bench {
         worker: UnixStream,
-        jobs: mpsc::UnboundedSender<Vec<Job>>,
+        orders: mpsc::UnboundedSender<Order>,
         control: mpsc::UnboundedReceiver<Frame>,
-        progress: Arc<Counted>,
+        progress: Arc<Seen>,
         ended: tokio::task::JoinHandle<Option<String>>,
     }
 
     fn bench(batches: bool) -> Bench {
         let (ours, worker) = UnixStream::pair().unwrap();
-        let (jobs, inbox) = mpsc::unbounded_channel();
-        let (orders, control) = mpsc::unbounded_channel();
-        let progress = Arc::new(Counted::default());
-        let connection = Connection::new(ours, inbox, orders, progress.clone(), batches);
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (to_worker, control) = mpsc::unbounded_channel();
+        let progress = Arc::new(Seen::default());
+        let kill_after = Some(Duration::from_secs(10));
+        let manner = Manner { batches, in_order: batches, kill_after };
+        let connection = Connection::new(ours, inbox, to_worker, progress.clone(), manner);
         let ended = tokio::spawn(connection.run());
-        Bench { worker, jobs, control, progress, ended }
+        Bench { worker, orders, control, progress, ended }
     }
 
     impl Bench {
@@ -394,20 +377,24 @@ mod tests {
                 let (reply, answers) = reply();
                 let arrived = Instant::now();
                 let deadline = arrived + Duration::from_secs(30);
-                jobs.push(Job { request: Request::json(body), arrived, deadline, reply });
+                jobs.push(Job::new(Request::json(body), arrived, deadline, reply));
                 waiting.push(answers);
             }
-            self.jobs.send(jobs).unwrap();
+            self.orders.send(Order::Jobs(jobs)).unwrap();
             waiting.try_into().unwrap()
         }
 
         async fn say(&mut self, kind: Kind, id: u64, status: u16, payload: &[u8]) {
-            let length = payload.len() as u32;
-            let mut bytes = BytesMut::new();
-            Header { kind, flags: Flags::NONE, status, id, length }.encode(&mut bytes);
-            bytes.extend_from_slice(payload);
-            self.worker.write_all(&bytes).await.unwrap();
+            self.worker.write_all(&said(kind, id, status, payload)).await.unwrap();
         }
+    }
+
+    fn said(kind: Kind, id: u64, status: u16, payload: &[u8]) -> BytesMut {
+        let length = payload.len() as u32;
+        let mut bytes = BytesMut::new();
+        Header { kind, flags: Flags::NONE, status, id, length }.encode(&mut bytes);
+        bytes.extend_from_slice(payload);
+        bytes
     }
 
     async fn whole(mut answers: Answers) -> Outcome<Bytes> {
@@ -418,6 +405,7 @@ mod tests {
     }
 
     const BODY: Bytes = Bytes::from_static(b"1");
+    const ITEM: &[u8] = b"\x01\0\0\0x";
 
     #[tokio::test]
     async fn answers_find_their_callers_in_any_order() {
@@ -455,13 +443,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_that_hangs_up_answers_its_callers() {
+    async fn a_worker_that_hangs_up_gives_back_what_it_had() {
+        let mut bench = bench(true);
+        let _first = bench.dispatch([BODY, BODY]);
+        let _second = bench.dispatch([BODY]);
+        read_frame(&mut bench.worker).await.unwrap();
+        drop(bench.worker);
+        assert_eq!(bench.ended.await.unwrap(), None, "its process says why");
+        assert_eq!(bench.progress.started(), [true, true, false], "the second batch is untouched");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_let_go_answers_what_it_has() {
+        let mut bench = bench(false);
+        let [answers] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        drop(bench.orders);
+        bench.worker.write_all(&said(Kind::Response, frame.id, 200, b"last")).await.unwrap();
+        assert_eq!(whole(answers).await.unwrap(), "last");
+        assert_eq!(bench.ended.await.unwrap(), None);
+        assert!(bench.progress.started().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_computes_long_past_the_deadline_is_stuck() {
         let mut bench = bench(false);
         let [answers] = bench.dispatch([BODY]);
         read_frame(&mut bench.worker).await.unwrap();
-        drop(bench.worker);
-        assert_eq!(whole(answers).await.unwrap_err().status, 502);
-        assert_eq!(bench.ended.await.unwrap(), None, "its process says why");
+        drop(answers);
+        let start = Instant::now();
+        assert!(bench.ended.await.unwrap().unwrap().contains("past the time"));
+        assert_eq!(start.elapsed().as_secs(), 40, "30 s of its budget and 10 s of grace");
     }
 
     #[tokio::test]
@@ -470,7 +482,7 @@ mod tests {
         let [answers] = bench.dispatch([BODY]);
         let frame = read_frame(&mut bench.worker).await.unwrap();
         bench.say(Kind::Hello, frame.id, 0, b"").await;
-        assert_eq!(whole(answers).await.unwrap_err().status, 502);
+        drop(answers);
         assert!(bench.ended.await.unwrap().unwrap().contains("Hello has no place here"));
     }
 
@@ -486,15 +498,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_caller_that_leaves_cancels_its_job_once() {
+        let mut bench = bench(false);
+        let [answers, stays] = bench.dispatch([BODY, BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        drop(answers);
+        for _ in 0..2 {
+            bench.orders.send(Order::CancelAbandoned).unwrap();
+        }
+        let cancel = bench.control.recv().await.unwrap();
+        assert_eq!((cancel.kind, cancel.id), (Kind::Cancel, frame.id));
+        bench.say(Kind::Response, frame.id, 499, b"").await;
+        bench.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"b").await;
+        assert_eq!(whole(stays).await.unwrap(), "b");
+        assert!(bench.control.try_recv().is_err());
+    }
+
+    #[tokio::test]
     async fn a_client_that_leaves_its_stream_cancels_it_once() {
         let mut bench = bench(false);
         let [mut answers] = bench.dispatch([BODY]);
         let frame = read_frame(&mut bench.worker).await.unwrap();
-        let item = b"\x01\0\0\0x";
-        bench.say(Kind::Chunk, frame.id, 1, item).await;
+        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
         drop(answers.recv().await);
-        bench.say(Kind::Chunk, frame.id, 1, item).await;
-        bench.say(Kind::Chunk, frame.id, 1, item).await;
+        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
+        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
         let cancel = bench.control.recv().await.unwrap();
         assert_eq!((cancel.kind, cancel.id), (Kind::Cancel, frame.id));
         bench.say(Kind::End, frame.id, 0, b"").await;
@@ -503,5 +531,37 @@ mod tests {
         bench.say(Kind::Response, frame.id, 200, b"next").await;
         assert_eq!(whole(next).await.unwrap(), "next");
         assert!(bench.control.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_holds_back_its_own_stream_only() {
+        let mut bench = bench(false);
+        let [mut slow, quick] = bench.dispatch([BODY, BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let half = [&(STREAM_CREDIT as u32 / 2).to_le_bytes()[..], &vec![7; STREAM_CREDIT / 2]];
+        let half = half.concat();
+        bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
+        bench.say(Kind::Chunk, frame.id, 2, &half).await;
+        bench.say(Kind::Chunk, frame.id, 2, &half).await;
+        bench.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"quick").await;
+        assert_eq!(whole(quick).await.unwrap(), "quick");
+        let Ok(Answer::Stream(_, mut rest)) = slow.recv().await else { panic!("not a stream") };
+        std::future::poll_fn(|cx| rest.poll_part(cx)).await;
+        let credit = bench.control.recv().await.unwrap();
+        assert_eq!((credit.kind, credit.id), (Kind::Credit, frame.id));
+        let more = u32::from_le_bytes(credit.payload[..].try_into().unwrap()) as usize;
+        assert_eq!(more, ITEM.len() + half.len(), "what its client has taken");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ignores_its_credit_breaks_the_protocol() {
+        let mut bench = bench(false);
+        let [_answers] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let item = [&(STREAM_CREDIT as u32).to_le_bytes()[..], &vec![7; STREAM_CREDIT]].concat();
+        bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
+        bench.say(Kind::Chunk, frame.id, 2, &item).await;
+        bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
+        assert!(bench.ended.await.unwrap().unwrap().contains("given credit for"));
     }
 }

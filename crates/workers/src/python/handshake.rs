@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use litmux_core::LaunchError;
-use litmux_wire::{Decoder, Frame, Hello, Kind, PROTOCOL, Refuse, Role, Welcome};
+use litmux_wire::{
+    Decoder, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Refuse, Role, Welcome, negotiate,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -24,12 +26,14 @@ pub(crate) struct Connections {
 }
 
 impl Door {
-    /// Opens a door with a secret of its own.
-    pub(crate) fn open() -> Result<Self, LaunchError> {
+    /// Opens a door with a secret of its own, in this directory.
+    pub(crate) fn open(sockets: &Path) -> Result<Self, LaunchError> {
         let open = || {
             let owner_only = std::fs::Permissions::from_mode(0o700);
-            let directory =
-                tempfile::Builder::new().prefix("litmux-").permissions(owner_only).tempdir()?;
+            let directory = tempfile::Builder::new()
+                .prefix("worker-")
+                .permissions(owner_only)
+                .tempdir_in(sockets)?;
             let listener = UnixListener::bind(socket_in(directory.path()))?;
             // The name of the directory is random and the directory readable to this user
             // alone: a second random name makes the secret.
@@ -79,16 +83,28 @@ impl Door {
             .ok()
             .filter(|hello: &Hello| frame.kind == Kind::Hello && hello.token == self.token)
             .ok_or(Refused::Stranger)?;
-        if hello.protocol != PROTOCOL {
-            let theirs = hello.protocol;
-            let reason = format!("this litmux speaks protocol {PROTOCOL}, the worker {theirs}");
+        let Some(protocol) = negotiate(&hello) else {
+            let reason = no_common_version(&hello);
             let refuse = Refuse { reason: reason.clone() };
             write_frame(stream, &Frame::message(Kind::Refuse, &refuse)).await;
             return Err(Refused::Worker(reason));
-        }
-        write_frame(stream, &Frame::message(Kind::Welcome, &Welcome { protocol: PROTOCOL })).await;
+        };
+        write_frame(stream, &Frame::message(Kind::Welcome, &Welcome { protocol })).await;
         Ok(hello)
     }
+}
+
+fn no_common_version(hello: &Hello) -> String {
+    let range = |oldest: u32, newest: u32| match oldest == newest {
+        true => newest.to_string(),
+        false => format!("{oldest} to {newest}"),
+    };
+    let ours = range(PROTOCOL_OLDEST, PROTOCOL);
+    let theirs = range(hello.protocol_oldest.unwrap_or(hello.protocol), hello.protocol);
+    format!(
+        "this litmux speaks worker protocol {ours}, the worker {theirs}; install one version of \
+         litmux for both"
+    )
 }
 
 enum Refused {

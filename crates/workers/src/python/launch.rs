@@ -3,15 +3,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{Attach, BoxFuture, Device, Launch, LaunchError, Launched, Traits, Worker};
-use litmux_wire::{Failed, Frame, Kind, Ready, Setup};
+use litmux_core::{
+    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, Outcome, Progress, Request,
+    Traits, Unanswered, Worker,
+};
+use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::connection::{self, Connection};
+use super::connection::{Connection, Manner, Order};
+use super::control::{Control, Measure};
 use super::handshake::{Connections, Door, read_frame, write_frame};
+use super::in_flight::STREAM_CREDIT;
 use super::process::Process;
 
 /// How long a process without a connection may take to exit.
@@ -26,16 +32,26 @@ pub struct PythonSpec {
     pub interpreter: PathBuf,
     /// The directory of the `litmux` package.
     pub sdk: PathBuf,
+    /// A directory for its socket, which only this user can enter.
+    pub sockets: PathBuf,
     /// Environment variables to add.
     pub env: BTreeMap<String, String>,
     /// The working directory, where it is not this process's own.
     pub cwd: Option<PathBuf>,
     /// What the worker loads; `_worker/_load.py` describes the forms.
     pub load: Value,
-    /// The device of each slot.
+    /// The devices of the slots, in turn.
     pub devices: Vec<Device>,
     /// What the configuration overrides.
     pub overrides: Overrides,
+    /// Whether the items of a batch that raised are computed again one by one. Where it is not
+    /// set: if their answers are no streams.
+    pub retry_batch_singly: bool,
+    /// How often a worker must show that its interpreter runs.
+    pub heartbeat: Duration,
+    /// How long past its deadline a request may be computed before its worker is killed; for ever
+    /// where it is not set.
+    pub kill_after: Option<Duration>,
 }
 
 /// Settings of a model that its configuration overrides.
@@ -47,6 +63,8 @@ pub struct Overrides {
     pub batch_timeout: Option<Duration>,
     /// Whether answers are streams.
     pub stream: Option<bool>,
+    /// Batches, or single requests, that a worker computes at the same time.
+    pub max_concurrency: Option<usize>,
 }
 
 /// Starts worker processes of one Python endpoint.
@@ -72,7 +90,7 @@ impl Launch for PythonLaunch {
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (spec, attach) = (self.spec.clone(), self.attach.clone());
         Box::pin(async move {
-            let door = Door::open()?;
+            let door = Door::open(&spec.sockets)?;
             let mark = format!("{}#{slot}", spec.endpoint);
             let order = order(&spec, &door, &mark);
             let mut process = Process::start(&spec, &mark, &order).await?;
@@ -91,7 +109,7 @@ impl Launch for PythonLaunch {
                     return Err(error);
                 }
             };
-            Ok(Box::new(serve(process, connections, &ready, &mark, &*attach)) as _)
+            Ok(Box::new(serve(process, connections, &ready, slot, &spec, &*attach)) as _)
         })
     }
 }
@@ -113,12 +131,15 @@ async fn become_ready(
     slot: usize,
 ) -> Result<(Connections, Ready), LaunchError> {
     let mut connections = door.admit().await?;
-    let Overrides { max_batch_size, batch_timeout, stream } = spec.overrides;
+    let Overrides { max_batch_size, batch_timeout, stream, max_concurrency } = spec.overrides;
     let setup = Setup {
-        device: spec.devices[slot].to_string(),
+        device: spec.devices[slot % spec.devices.len()].to_string(),
         max_batch_size,
         batch_timeout: batch_timeout.map(|timeout| timeout.as_secs_f64()),
         stream,
+        max_concurrency,
+        retry_batch_singly: spec.retry_batch_singly,
+        stream_credit: STREAM_CREDIT,
     };
     write_frame(&mut connections.data, &Frame::message(Kind::Setup, &setup)).await;
     let ready = await_ready(&mut connections.data).await?;
@@ -150,64 +171,109 @@ fn serve(
     process: Process,
     connections: Connections,
     ready: &Ready,
-    mark: &str,
+    slot: usize,
+    spec: &PythonSpec,
     attach: &dyn Attach,
 ) -> PythonLaunched {
     let Connections { data, control, hello } = connections;
-    tracing::debug!(worker = mark, pid = hello.pid, python = hello.python, "worker is ready");
-    let (orders, inbox) = mpsc::unbounded_channel();
-    tokio::spawn(connection::write_control(control, inbox));
-    let (broken, lost) = oneshot::channel();
-    let traits = Traits {
-        max_batch_size: ready.max_batch_size.max(1),
-        batch_timeout: Duration::try_from_secs_f64(ready.batch_timeout).unwrap_or_default(),
-        stream: ready.stream,
-        context: ready.context,
+    let Hello { pid, python, .. } = hello;
+    tracing::debug!(endpoint = spec.endpoint, slot, pid, python, "worker is ready");
+    let traits = traits(ready);
+    let manner = Manner {
+        batches: traits.max_batch_size > 1,
+        // Answers of single requests may be on their way while the next is computed.
+        in_order: traits.concurrency == 1 && (traits.max_batch_size > 1 || traits.stream),
+        kill_after: spec.kill_after,
     };
-    let batches = traits.max_batch_size > 1;
-    let control = orders.clone();
-    let mark = mark.to_owned();
+    let (to_worker, orders) = mpsc::unbounded_channel();
+    let (measures, inbox) = mpsc::unbounded_channel();
+    let control = Control::new(control, (to_worker.clone(), orders), inbox, spec.heartbeat);
+    let mut progress_seen = None;
+    let (faults, fault) = mpsc::unbounded_channel();
+    tokio::spawn(report(control.run(), faults.clone()));
     attach.attach(
+        slot,
         traits,
-        Box::new(move |progress| {
-            let (jobs, inbox) = mpsc::unbounded_channel();
-            let connection = Connection::new(data, inbox, control, progress, batches);
-            tokio::spawn(async move {
-                let reason = connection.run().await;
-                if let Some(reason) = reason {
-                    tracing::error!("{mark}: {reason}");
-                }
-                let _ = broken.send(());
-            });
-            Box::new(PythonWorker(jobs)) as Box<dyn Worker>
+        Box::new(|progress| {
+            progress_seen = Some(progress.clone());
+            let (orders, inbox) = mpsc::unbounded_channel();
+            let to_worker = to_worker.clone();
+            let connection = Connection::new(data, inbox, to_worker, progress.clone(), manner);
+            tokio::spawn(report(connection.run(), faults));
+            Box::new(PythonWorker { pid, orders, measures, progress }) as Box<dyn Worker>
         }),
     );
-    PythonLaunched { process, orders, lost }
+    PythonLaunched { process, to_worker, progress: progress_seen, fault }
+}
+
+fn traits(ready: &Ready) -> Traits {
+    Traits {
+        max_batch_size: ready.max_batch_size.max(1),
+        batch_timeout: Duration::try_from_secs_f64(ready.batch_timeout).unwrap_or_default(),
+        concurrency: ready.concurrency.max(1),
+        stream: ready.stream,
+        context: ready.context,
+        measures: ready.cost,
+    }
+}
+
+/// Passes on how a connection ended.
+async fn report(
+    connection: impl Future<Output = Option<String>>,
+    faults: mpsc::UnboundedSender<Option<String>>,
+) {
+    let _ = faults.send(connection.await);
 }
 
 /// The scheduler's end of a worker process.
-struct PythonWorker(mpsc::UnboundedSender<Vec<litmux_core::Job>>);
+struct PythonWorker {
+    pid: u32,
+    orders: mpsc::UnboundedSender<Order>,
+    measures: mpsc::UnboundedSender<Measure>,
+    progress: Arc<dyn Progress>,
+}
 
 impl Worker for PythonWorker {
-    fn dispatch(&mut self, jobs: Vec<litmux_core::Job>) {
-        // A connection that is gone drops the jobs, which answers them.
-        let _ = self.0.send(jobs);
+    fn pid(&self) -> Option<u32> {
+        Some(self.pid)
+    }
+
+    fn dispatch(&mut self, jobs: Vec<Job>) {
+        if let Err(SendError(Order::Jobs(jobs))) = self.orders.send(Order::Jobs(jobs)) {
+            // The connection has just ended, and the scheduler will hear of it.
+            self.progress.gone(jobs.into_iter().map(Unanswered::unstarted).collect());
+        }
+    }
+
+    fn cancel_abandoned(&mut self) {
+        let _ = self.orders.send(Order::CancelAbandoned);
+    }
+
+    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+        let _ = self.measures.send(Measure { request, answer });
     }
 }
 
 /// The supervisor's end of a worker process.
 struct PythonLaunched {
     process: Process,
-    orders: mpsc::UnboundedSender<Frame>,
-    lost: oneshot::Receiver<()>,
+    to_worker: mpsc::UnboundedSender<Frame>,
+    progress: Option<Arc<dyn Progress>>,
+    /// How its connections ended, one after the other: with a fault, or because they did.
+    fault: mpsc::UnboundedReceiver<Option<String>>,
 }
 
 impl Launched for PythonLaunched {
     fn gone(&mut self) -> BoxFuture<'_, String> {
         Box::pin(async {
-            tokio::select! {
+            let fault = tokio::select! {
                 reason = self.process.gone() => return reason,
-                _ = &mut self.lost => {}
+                fault = self.fault.recv() => fault.flatten(),
+            };
+            if let Some(fault) = fault {
+                self.process.kill();
+                self.process.gone().await;
+                return format!("{fault}; it was killed");
             }
             // Without its connection it is of no use. It has usually ended by itself; one that
             // has not is not waited for.
@@ -223,18 +289,22 @@ impl Launched for PythonLaunched {
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let bye = Frame {
-                kind: Kind::Bye,
-                flags: litmux_wire::Flags::NONE,
-                status: 0,
-                id: 0,
-                payload: bytes::Bytes::new(),
-            };
-            let _ = self.orders.send(bye);
-            if timeout(grace, self.process.gone()).await.is_err() {
+            if let Some(progress) = &self.progress {
+                progress.retiring();
+            }
+            if timeout(grace, self.answered_all()).await.is_err() {
                 self.process.kill();
                 self.process.gone().await;
             }
         })
+    }
+}
+
+impl PythonLaunched {
+    /// Resolves when the worker has answered what it had, and its process has ended.
+    async fn answered_all(&mut self) {
+        self.fault.recv().await;
+        let _ = self.to_worker.send(Frame::bare(Kind::Bye, 0));
+        self.process.gone().await;
     }
 }

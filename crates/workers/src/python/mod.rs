@@ -4,13 +4,16 @@
 //! PythonLaunch ──spawns──► python …/litmux/_worker
 //!      │                        │ dials in twice: data and control
 //!      ▼                        ▼
-//! Connection (Worker) ◄──frames──► its loop
+//! Connection (Worker) ◄──data frames──► its loop
+//! Control             ◄──control frames──► its control thread
 //! ```
 //!
 //! `protocol/PROTOCOL.md` is the contract between the two.
 
 mod connection;
+mod control;
 mod handshake;
+mod in_flight;
 mod launch;
 mod outbox;
 mod output;

@@ -1,9 +1,12 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use litmux_core::{Content, FormPart, Job};
-use litmux_wire::{Flags, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart};
+use litmux_core::{Content, FormPart, Job, Request};
+use litmux_wire::{
+    Flags, Frame, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart,
+};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -29,20 +32,11 @@ impl Outbox {
 
     /// Appends a request frame.
     pub(crate) fn push_request(&mut self, id: u64, more: bool, job: &Job) {
-        let request = &job.request;
-        let meta = request_meta(job);
-        let meta_length = meta.as_ref().map_or(0, |meta| 4 + meta.len());
-        let mut flags = if more { Flags::MORE } else { Flags::NONE };
-        if meta.is_some() {
-            flags = flags.with(Flags::META);
-        }
-        let length = (meta_length + request.body_len()) as u32;
-        Header { kind: Kind::Request, flags, status: 0, id, length }.encode(&mut self.tail);
-        if let Some(meta) = meta {
-            self.tail.put_u32_le(meta.len() as u32);
-            self.tail.put_slice(&meta);
-        }
-        request.body.iter().for_each(|piece| self.push_piece(piece));
+        let meta =
+            request_meta(&job.request, || job.deadline.saturating_duration_since(Instant::now()));
+        let flags = if more { Flags::MORE } else { Flags::NONE };
+        put_head(&mut self.tail, Kind::Request, flags, id, meta.as_deref(), job.request.body_len());
+        job.request.body.iter().for_each(|piece| self.push_piece(piece));
     }
 
     fn push_piece(&mut self, piece: &Bytes) {
@@ -87,9 +81,41 @@ impl Outbox {
     }
 }
 
-/// Returns the JSON in front of a request, where it needs any.
-fn request_meta(job: &Job) -> Option<Vec<u8>> {
-    let request = &job.request;
+/// Returns a frame of this kind that carries a request.
+pub(crate) fn request_frame(kind: Kind, id: u64, request: &Request) -> Frame {
+    let meta = request_meta(request, || Duration::ZERO);
+    let mut payload = BytesMut::new();
+    put_meta(&mut payload, meta.as_deref());
+    request.body.iter().for_each(|piece| payload.put_slice(piece));
+    let flags = if meta.is_some() { Flags::META } else { Flags::NONE };
+    Frame { kind, flags, status: 0, id, payload: payload.freeze() }
+}
+
+/// Writes all of a request frame but its body.
+fn put_head(
+    out: &mut BytesMut,
+    kind: Kind,
+    flags: Flags,
+    id: u64,
+    meta: Option<&[u8]>,
+    body_length: usize,
+) {
+    let flags = if meta.is_some() { flags.with(Flags::META) } else { flags };
+    let length = (meta.map_or(0, |meta| 4 + meta.len()) + body_length) as u32;
+    Header { kind, flags, status: 0, id, length }.encode(out);
+    put_meta(out, meta);
+}
+
+fn put_meta(out: &mut BytesMut, meta: Option<&[u8]>) {
+    if let Some(meta) = meta {
+        out.put_u32_le(meta.len() as u32);
+        out.put_slice(meta);
+    }
+}
+
+/// Returns the JSON in front of a request, where it needs any; `remaining` is what is left of its
+/// time budget.
+fn request_meta(request: &Request, remaining: impl FnOnce() -> Duration) -> Option<Vec<u8>> {
     if request.content == Content::Json && request.meta.is_none() {
         return None;
     }
@@ -98,13 +124,12 @@ fn request_meta(job: &Job) -> Option<Vec<u8>> {
         Content::Raw(media_type) => RequestContent::Raw(media_type.clone()),
         Content::Form(parts) => RequestContent::Form(parts.iter().map(request_part).collect()),
     };
-    let remaining = job.deadline.saturating_duration_since(Instant::now());
     let context = request.meta.clone().map(|meta| RequestContext {
         method: meta.method,
         path: meta.path,
         query: meta.query,
         headers: meta.headers,
-        remaining_ms: remaining.as_millis() as u64,
+        remaining_ms: remaining().as_millis() as u64,
     });
     let meta = RequestMeta { content, context };
     Some(serde_json::to_vec(&meta).expect("metadata is plain data. This is a bug."))

@@ -1,0 +1,75 @@
+use litmux_core::{Answer, Answers, Job, Outcome, Request, reply};
+use litmux_scheduler::Endpoint;
+use tokio::time::Instant;
+
+/// Somebody who waits for an answer. Dropped before the answer is complete, it has left, and the
+/// endpoint is told: what nobody waits for is not computed.
+pub(crate) struct Caller<'e> {
+    // The order counts: a caller must be gone before the endpoint looks who is.
+    answers: Answers,
+    waiting: Waiting<'e>,
+}
+
+impl<'e> Caller<'e> {
+    /// Submits a request and waits for its answer.
+    pub(crate) fn submit(
+        endpoint: &'e Endpoint,
+        request: Request,
+        cost: f64,
+        times: Times,
+    ) -> Self {
+        let (reply, answers) = reply();
+        let job = Job { cost, ..Job::new(request, times.arrived, times.deadline, reply) };
+        endpoint.submit(job);
+        Self { answers, waiting: Waiting(Some(endpoint)) }
+    }
+
+    /// Returns the answer, and what says that its client is still there: of use with a stream.
+    pub(crate) async fn answer(mut self) -> Outcome<(Answer, Presence)> {
+        let answer = self.answers.recv().await;
+        let endpoint = self.waiting.0.take();
+        let answer = answer?;
+        let is_stream = matches!(answer, Answer::Stream(..));
+        Ok((answer, Presence(endpoint.filter(|_| is_stream).cloned())))
+    }
+}
+
+struct Waiting<'e>(Option<&'e Endpoint>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(endpoint) = self.0 {
+            endpoint.caller_left();
+        }
+    }
+}
+
+/// The time budget of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) arrived: Instant,
+    pub(crate) deadline: Instant,
+}
+
+/// Says that a client is there, until it is dropped; after [`end`](Self::end) nobody cares.
+#[derive(Debug)]
+pub(crate) struct Presence(Option<Endpoint>);
+
+impl Presence {
+    pub(crate) fn end(&mut self) {
+        self.0 = None;
+    }
+
+    /// Says that the client is there no more.
+    pub(crate) fn leave(&mut self) {
+        if let Some(endpoint) = self.0.take() {
+            endpoint.caller_left();
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

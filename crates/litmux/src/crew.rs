@@ -1,0 +1,222 @@
+//! All endpoints of a server, with those who look after them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litmux_config::{Source, Workers, count_gpus, place};
+use litmux_core::{Attach, Device};
+use litmux_http::{EndpointReport, Report, Route};
+use litmux_scheduler::{Settings, spawn_endpoint};
+use litmux_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
+use litmux_workers::sdk_directory;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::desk::Controls;
+use crate::elastic::follow_load;
+use crate::launch::{Places, launch_of};
+use crate::server::RustModel;
+use crate::watch::{Milestone, follow};
+use crate::{ConfigError, Error};
+
+/// All endpoints.
+pub(crate) struct Crew {
+    members: Vec<Member>,
+    /// What follows the load of endpoints; it ends with them.
+    _following: JoinSet<()>,
+}
+
+/// One endpoint.
+struct Member {
+    config: litmux_config::Endpoint,
+    controls: Arc<Controls>,
+    supervisor: Supervisor,
+}
+
+impl Crew {
+    /// Launches the workers of every endpoint, side by side; their sockets are in `run_dir`.
+    pub(crate) fn launch(
+        config: &litmux_config::Program,
+        models: Vec<Option<RustModel>>,
+        run_dir: &Path,
+    ) -> Result<Self, Error> {
+        let placed = place_all(&config.endpoints)?;
+        let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
+        let sdk = match &config.sdk {
+            None if has_python => sdk_directory()?,
+            sdk => sdk.clone().unwrap_or_default(),
+        };
+        let places = Places { sdk, run_dir: run_dir.to_owned() };
+        let mut following = JoinSet::new();
+        let mut members = Vec::new();
+        for ((config, model), devices) in config.endpoints.iter().zip(models).zip(placed) {
+            let member = Member::launch(config, model, devices, &places);
+            if let Some(limits) = &member.controls.limits {
+                let Controls { endpoint, view, wanted, .. } = &*member.controls;
+                let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
+                following.spawn(follow_load(endpoint, view, wanted, limits.subscribe()));
+            }
+            members.push(member);
+        }
+        Ok(Self { members, _following: following })
+    }
+
+    /// Returns what can be seen and set of every endpoint.
+    pub(crate) fn controls(&self) -> Vec<Arc<Controls>> {
+        self.members.iter().map(|member| member.controls.clone()).collect()
+    }
+
+    pub(crate) fn routes(&self) -> HashMap<String, Route> {
+        let route = |member: &Member| Route {
+            endpoint: member.controls.endpoint.clone(),
+            timeout: member.config.timeout,
+            chunk_timeout: member.config.chunk_timeout,
+            max_body_bytes: member.config.max_body_bytes,
+            cost: member.config.cost.as_ref().map(cost),
+        };
+        self.members.iter().map(|member| (member.config.path.clone(), route(member))).collect()
+    }
+
+    pub(crate) fn reporter(&self) -> impl Fn() -> Report + Send + Sync + 'static {
+        let reporters: Vec<_> = self.members.iter().map(Member::reporter).collect();
+        move || Report { endpoints: reporters.iter().map(|report| report()).collect() }
+    }
+
+    /// Logs what happens to the workers, and once that all are ready. Resolves only when a model
+    /// cannot be loaded at all.
+    pub(crate) async fn watch(&self, url: String) -> Error {
+        let (milestones, mut reached) = mpsc::unbounded_channel();
+        for Member { controls, .. } in &self.members {
+            let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
+            tokio::spawn(follow(path, endpoint, controls.view.clone(), milestones.clone()));
+        }
+        let mut starting = self.members.len();
+        while let Some(milestone) = reached.recv().await {
+            match milestone {
+                Milestone::Ready => starting -= 1,
+                Milestone::Failed { endpoint, cause } => return Error::Launch { endpoint, cause },
+            }
+            if starting == 0 {
+                tracing::info!("ready: all endpoints serve at {url}");
+            }
+        }
+        std::future::pending().await
+    }
+
+    pub(crate) async fn stop(self, grace: Duration) {
+        let mut stopping = JoinSet::new();
+        for member in self.members {
+            stopping.spawn(member.supervisor.stop(grace));
+        }
+        stopping.join_all().await;
+    }
+}
+
+impl Member {
+    fn launch(
+        config: &litmux_config::Endpoint,
+        model: Option<RustModel>,
+        devices: Vec<Device>,
+        places: &Places,
+    ) -> Self {
+        let endpoint = spawn_endpoint(queue_settings(config));
+        let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
+        let (at_start, limits) = match config.workers {
+            Workers::PerDevice(_) => (devices.len(), None),
+            // An endpoint that may have no worker starts one all the same: what is wrong with it
+            // should be seen now, and not by the first who calls it.
+            Workers::Between { min, max } => {
+                (min.max(1), Some(watch::Sender::new(Limits { min, max })))
+            }
+        };
+        tracing::info!(workers = at_start, device = %devices[0], "{} is loading", config.path);
+        let launch = launch_of(config, model, devices.clone(), places, attach);
+        let supervisor = supervise(launch, at_start, Default::default());
+        let controls = Controls {
+            path: config.path.clone(),
+            kind: match config.source {
+                Source::Rust => "rust",
+                Source::Python(_) => "python",
+            },
+            workers: config.workers,
+            devices,
+            endpoint,
+            view: supervisor.view(),
+            wanted: supervisor.wanted_setter(),
+            limits,
+        };
+        Self { config: config.clone(), controls: Arc::new(controls), supervisor }
+    }
+
+    fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
+        let controls = self.controls.clone();
+        let timeout = self.config.timeout.as_secs_f64();
+        move || {
+            let Controls { path, kind, view, endpoint, .. } = &*controls;
+            let states = view.states();
+            EndpointReport {
+                path: path.clone(),
+                kind,
+                problem: problem(view),
+                degraded: degraded(&states),
+                workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),
+                workers: view.wanted(),
+                timeout,
+                traits: endpoint.traits().cloned(),
+            }
+        }
+    }
+}
+
+/// Decides which device every worker gets, or says all that cannot be had.
+fn place_all(endpoints: &[litmux_config::Endpoint]) -> Result<Vec<Vec<Device>>, ConfigError> {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let gpus = count_gpus(visible.as_deref());
+    let (mut placed, mut mistakes) = (Vec::new(), Vec::new());
+    for endpoint in endpoints {
+        match place(&endpoint.accelerator, &endpoint.devices, endpoint.workers, gpus) {
+            Ok(devices) => placed.push(devices.into_iter().map(Device::new).collect()),
+            Err(mistake) => mistakes.push(format!("endpoint `{}`: {mistake}", endpoint.path)),
+        }
+    }
+    if mistakes.is_empty() { Ok(placed) } else { Err(ConfigError(mistakes)) }
+}
+
+fn queue_settings(config: &litmux_config::Endpoint) -> Settings {
+    Settings {
+        max_queue: config.max_queue,
+        idempotent: config.idempotent,
+        by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
+        max_batch_cost: config.max_batch_cost,
+    }
+}
+
+fn cost(cost: &litmux_config::Cost) -> litmux_http::Cost {
+    match cost.clone() {
+        litmux_config::Cost::Length(path) => litmux_http::Cost::Length(path),
+        litmux_config::Cost::Words(path) => litmux_http::Cost::Words(path),
+        litmux_config::Cost::Value(path) => litmux_http::Cost::Value(path),
+        litmux_config::Cost::Bytes => litmux_http::Cost::Bytes,
+    }
+}
+
+/// Why an endpoint cannot serve now.
+pub(crate) fn problem(view: &View) -> Option<String> {
+    match view.outlook() {
+        Outlook::Ready | Outlook::Asleep { .. } => None,
+        Outlook::Coming { .. } => {
+            Some(degraded(&view.states()).unwrap_or_else(|| "starting".into()))
+        }
+        Outlook::Down { reason, .. } => Some(reason),
+    }
+}
+
+/// Why some worker is missing.
+fn degraded(states: &[SlotState]) -> Option<String> {
+    match health(states) {
+        Health::Ready | Health::Starting => None,
+        Health::Degraded(reason) => Some(reason),
+    }
+}

@@ -1,0 +1,76 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use litmux_config::{Endpoint, Source};
+use litmux_core::{Attach, Device, Launch};
+use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, default_interpreter};
+
+use crate::server::RustModel;
+
+/// Where things lie that workers need.
+pub(crate) struct Places {
+    /// The directory of the Python package.
+    pub(crate) sdk: PathBuf,
+    /// Where the workers' sockets are.
+    pub(crate) run_dir: PathBuf,
+}
+
+/// Makes what starts the workers of an endpoint.
+pub(crate) fn launch_of(
+    config: &Endpoint,
+    model: Option<RustModel>,
+    devices: Vec<Device>,
+    places: &Places,
+    attach: Arc<dyn Attach>,
+) -> Arc<dyn Launch> {
+    match (model, &config.source) {
+        (Some(model), _) => model(rust_settings(config, devices), attach),
+        (None, Source::Python(load)) => {
+            let spec = python_spec(config, load.clone(), devices, places);
+            Arc::new(PythonLaunch::new(spec, attach))
+        }
+        (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
+    }
+}
+
+fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
+    Settings {
+        endpoint: config.path.clone(),
+        devices,
+        max_batch_size: config.max_batch_size.unwrap_or(1),
+        batch_timeout: config.batch_timeout.unwrap_or_default(),
+        retry_batch_singly: retry_batch_singly(config),
+    }
+}
+
+fn python_spec(
+    config: &Endpoint,
+    load: serde_json::Value,
+    devices: Vec<Device>,
+    places: &Places,
+) -> PythonSpec {
+    PythonSpec {
+        endpoint: config.path.clone(),
+        interpreter: config.python.clone().unwrap_or_else(default_interpreter),
+        sdk: places.sdk.clone(),
+        sockets: places.run_dir.clone(),
+        env: config.env.clone(),
+        cwd: None,
+        load,
+        devices,
+        overrides: Overrides {
+            max_batch_size: config.max_batch_size,
+            batch_timeout: config.batch_timeout,
+            stream: config.stream,
+            max_concurrency: config.max_concurrency,
+        },
+        retry_batch_singly: retry_batch_singly(config),
+        heartbeat: config.heartbeat,
+        kill_after: config.kill_after,
+    }
+}
+
+/// A stream that has begun is not computed again, whatever this says.
+fn retry_batch_singly(config: &Endpoint) -> bool {
+    config.retry_batch_singly.or(config.idempotent).unwrap_or(true)
+}

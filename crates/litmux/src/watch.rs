@@ -1,0 +1,87 @@
+//! What happens to an endpoint's workers: for people in the log, for jobs in the queue's outlook.
+
+use std::time::Duration;
+
+use litmux_core::LaunchError;
+use litmux_scheduler::Endpoint;
+use litmux_supervisor::{Outlook, SlotState, View};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Jobs wait for a worker that is expected within this time, though those before it failed.
+const BRIEFLY_DOWN: Duration = Duration::from_secs(1);
+
+/// What the whole server waits for.
+pub(crate) enum Milestone {
+    /// All workers that an endpoint began with are ready.
+    Ready,
+    /// Its model cannot be loaded.
+    Failed { endpoint: String, cause: LaunchError },
+}
+
+/// Follows the slots of an endpoint until they are gone.
+pub(crate) async fn follow(
+    path: String,
+    endpoint: Endpoint,
+    mut view: View,
+    milestones: mpsc::UnboundedSender<Milestone>,
+) {
+    let mut seen: Vec<SlotState> = Vec::new();
+    let mut was_ready = false;
+    loop {
+        let now = view.states();
+        for (slot, state) in
+            now.iter().enumerate().filter(|(slot, state)| seen.get(*slot) != Some(*state))
+        {
+            log_state(&path, slot, state);
+            if let SlotState::Failed(cause) = state {
+                let (endpoint, cause) = (path.clone(), cause.clone());
+                let _ = milestones.send(Milestone::Failed { endpoint, cause });
+            }
+        }
+        let all_ready = now.iter().all(|state| matches!(state, SlotState::Ready(_)));
+        if !now.is_empty() && all_ready && !std::mem::replace(&mut was_ready, true) {
+            let _ = milestones.send(Milestone::Ready);
+        }
+        endpoint.expect(for_jobs(&view.outlook(), Instant::now()));
+        seen = now;
+        if !view.changed().await {
+            return;
+        }
+    }
+}
+
+/// Turns what the slots promise into what jobs may hope for.
+fn for_jobs(outlook: &Outlook, now: Instant) -> litmux_scheduler::Outlook {
+    let within = outlook.wait(now);
+    match outlook {
+        Outlook::Down { reason, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
+            let (reason, retry_after) = (reason.clone(), within.unwrap_or(BRIEFLY_DOWN));
+            litmux_scheduler::Outlook::Down { reason, retry_after }
+        }
+        _ => litmux_scheduler::Outlook::Coming { within },
+    }
+}
+
+fn log_state(path: &str, slot: usize, state: &SlotState) {
+    match state {
+        SlotState::Ready(after) => {
+            tracing::info!("{path}#{slot} is ready after {:.2} s", after.as_secs_f64());
+        }
+        SlotState::Starting { after: Some(reason), .. } => {
+            tracing::warn!("{path}#{slot} is gone: {reason}; another is starting");
+        }
+        SlotState::BackingOff { reason, traceback, until } => {
+            let wait = until.saturating_duration_since(Instant::now()).as_secs_f64();
+            let traceback =
+                traceback.as_ref().map(|text| format!("\n\n{text}")).unwrap_or_default();
+            tracing::error!(
+                "{path}#{slot} is gone: {reason}; another starts in {wait:.1} s{traceback}"
+            );
+        }
+        // A failure ends the server, which then says why.
+        SlotState::Starting { after: None, .. } | SlotState::Failed(_) => {}
+        SlotState::Draining => tracing::debug!("{path}#{slot} is draining"),
+        SlotState::Stopped => tracing::debug!("{path}#{slot} has stopped"),
+    }
+}

@@ -1,0 +1,174 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use litmux_core::{Job, Traits, Worker};
+use tokio::time::Instant;
+
+use crate::handle::WorkerId;
+use crate::{Load, Rules, ServiceTime, WorkerLoad, window};
+
+/// One worker, as its endpoint sees it.
+pub(crate) struct Member {
+    pub(crate) id: WorkerId,
+    slot: usize,
+    since: Instant,
+    pub(crate) worker: Box<dyn Worker>,
+    concurrency: usize,
+    in_flight: usize,
+    is_alone: bool,
+    service_time: ServiceTime,
+    batches: Batches,
+    /// Single jobs that one round of decisions gave it, handed over together at its end.
+    outbox: Vec<Job>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        id: WorkerId,
+        slot: usize,
+        traits: &Traits,
+        worker: Box<dyn Worker>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            slot,
+            since: now,
+            worker,
+            concurrency: traits.concurrency.max(1),
+            in_flight: 0,
+            is_alone: false,
+            service_time: ServiceTime::default(),
+            batches: Batches::default(),
+            outbox: Vec::new(),
+        }
+    }
+
+    pub(crate) fn report(&self) -> WorkerLoad {
+        let Self { slot, since, in_flight, .. } = *self;
+        WorkerLoad { slot, pid: self.worker.pid(), since, in_flight }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(crate) fn load(&self, rules: &Rules, workers: usize, by_cost: bool) -> Load {
+        let window = if self.concurrency > 1 {
+            self.capacity(rules)
+        } else {
+            window(rules, self.service_time.mean(), workers, by_cost)
+        };
+        let is_free = self.in_flight == 0
+            || (self.concurrency > 1 && self.in_flight + rules.max_batch_size <= window);
+        Load { in_flight: self.in_flight, window, is_free, is_alone: self.is_alone }
+    }
+
+    /// Jobs that it computes at a time.
+    pub(crate) fn capacity(&self, rules: &Rules) -> usize {
+        self.concurrency * rules.max_batch_size
+    }
+
+    /// Jobs that it would begin at once with.
+    pub(crate) fn room(&self, rules: &Rules) -> usize {
+        match self.concurrency {
+            1 if self.in_flight > 0 => 0,
+            _ => self.capacity(rules).saturating_sub(self.in_flight),
+        }
+    }
+
+    /// Takes a batch, or single jobs that go out with the next [`flush`](Self::flush).
+    pub(crate) fn take(&mut self, jobs: Vec<Job>, rules: &Rules, now: Instant) {
+        self.in_flight += jobs.len();
+        self.service_time.started(now);
+        if rules.max_batch_size > 1 || self.concurrency > 1 {
+            self.batches.started(&jobs, now);
+        }
+        if rules.max_batch_size == 1 {
+            self.outbox.extend(jobs);
+        } else {
+            self.worker.dispatch(jobs);
+        }
+    }
+
+    /// Takes one job and nothing else until it is done with it.
+    pub(crate) fn take_alone(&mut self, job: Job, rules: &Rules, now: Instant) {
+        self.is_alone = true;
+        self.take(vec![job], rules, now);
+    }
+
+    /// Hands over the single jobs that it was given.
+    pub(crate) fn flush(&mut self) {
+        if !self.outbox.is_empty() {
+            self.worker.dispatch(std::mem::take(&mut self.outbox));
+        }
+    }
+
+    /// Notes that it is done with this many jobs, and tells how long work of how many units took:
+    /// each batch that this completes, or the mean of single jobs that come one after the other.
+    pub(crate) fn finished(
+        &mut self,
+        jobs: usize,
+        rules: &Rules,
+        now: Instant,
+        mut observe: impl FnMut(f64, Duration),
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(jobs);
+        self.is_alone &= self.in_flight > 0;
+        let per_job = self.service_time.finished(jobs, self.in_flight == 0, now);
+        if rules.max_batch_size > 1 || self.concurrency > 1 {
+            self.batches.finished(jobs, self.concurrency > 1, now, observe);
+        } else if let Some(per_job) = per_job {
+            observe(1.0, per_job);
+        }
+    }
+}
+
+/// The batches that a worker holds, in the order in which they were given to it.
+#[derive(Debug, Default)]
+struct Batches {
+    held: VecDeque<Held>,
+    /// When the last was completed.
+    completed: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Held {
+    jobs: usize,
+    units: f64,
+    given: Instant,
+}
+
+impl Batches {
+    fn started(&mut self, jobs: &[Job], given: Instant) {
+        let most = jobs.iter().map(|job| job.cost).fold(0.0, f64::max);
+        self.held.push_back(Held { jobs: jobs.len(), units: jobs.len() as f64 * most, given });
+    }
+
+    /// Takes answers for those of the oldest batches: where batches overlap that is a guess, and
+    /// right on average.
+    fn finished(
+        &mut self,
+        mut jobs: usize,
+        overlap: bool,
+        now: Instant,
+        mut observe: impl FnMut(f64, Duration),
+    ) {
+        while let Some(batch) = self.held.front_mut() {
+            let done = jobs.min(batch.jobs);
+            batch.jobs -= done;
+            jobs -= done;
+            if batch.jobs > 0 {
+                return;
+            }
+            let Held { units, given, .. } = *batch;
+            self.held.pop_front();
+            // Its first is not learned from: models are slow when they are called for the first
+            // time.
+            if let Some(completed) = self.completed.replace(now) {
+                let begun = if overlap { given } else { given.max(completed) };
+                observe(units, now - begun);
+            }
+        }
+    }
+}

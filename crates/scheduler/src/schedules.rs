@@ -1,0 +1,318 @@
+//! Random schedules of everything that can happen to an endpoint, against what must always hold.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use litmux_core::{
+    Answer, Answers, Job, Outcome, Request, Response, Traits, Unanswered, Worker, reply,
+};
+use tokio::time::Instant;
+
+use crate::handle::{Event, Settings, WorkerId};
+use crate::state::EndpointState;
+use crate::{EndpointLoad, Outlook};
+
+const SCHEDULES: u64 = 100_000;
+const STEPS: usize = 30;
+const MOST_WORKERS: usize = 3;
+
+/// The `SplitMix64` generator (Steele, Lea and Flood 2014): a schedule is its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+type Dispatched = Arc<Mutex<VecDeque<Vec<Job>>>>;
+
+struct MockWorker(Dispatched);
+
+impl Worker for MockWorker {
+    fn dispatch(&mut self, jobs: Vec<Job>) {
+        self.0.lock().unwrap().push_back(jobs);
+    }
+}
+
+/// A worker, as the schedule sees it.
+struct Held {
+    id: WorkerId,
+    batches: Dispatched,
+    is_retired: bool,
+}
+
+impl Held {
+    fn jobs(&self) -> usize {
+        self.batches.lock().unwrap().iter().map(Vec::len).sum()
+    }
+}
+
+struct Caller {
+    answers: Option<Answers>,
+    answered: Option<u16>,
+}
+
+struct Schedule {
+    random: Random,
+    state: EndpointState,
+    now: Instant,
+    max_batch_size: usize,
+    concurrency: usize,
+    callers: Vec<Caller>,
+    workers: Vec<Held>,
+    /// When the last fresh job that was dispatched had arrived, where the order must be kept.
+    last_dispatched: Option<Instant>,
+    by_cost: bool,
+    /// Whether any worker has died.
+    killed: bool,
+}
+
+impl Schedule {
+    fn new(seed: u64, start: Instant) -> Self {
+        let mut random = Random(seed);
+        let by_cost = random.below(3) == 0;
+        let settings = Settings {
+            max_queue: (random.below(2) == 0).then_some(6),
+            idempotent: [None, Some(true), Some(false)][random.below(3)],
+            by_cost,
+            max_batch_cost: by_cost.then_some(40.0),
+        };
+        Self {
+            max_batch_size: [1, 1, 4][random.below(3)],
+            concurrency: [1, 1, 3][random.below(3)],
+            state: EndpointState::new(settings, start),
+            now: start,
+            random,
+            callers: Vec::new(),
+            workers: Vec::new(),
+            last_dispatched: None,
+            by_cost,
+            killed: false,
+        }
+    }
+
+    fn run(mut self) {
+        for _ in 0..STEPS {
+            self.step();
+            self.act();
+        }
+        let any_lost = self.callers.iter_mut().any(|caller| {
+            caller.settle();
+            caller.was_lost()
+        });
+        assert!(!any_lost || self.killed, "a job was dropped, and no worker had died");
+        self.finish_all();
+        assert!(self.callers.iter_mut().all(Caller::is_settled), "a job was lost");
+    }
+
+    fn step(&mut self) {
+        match self.random.below(16) {
+            0..=5 => self.submit(),
+            6..=8 => self.answer(),
+            9 => self.leave(),
+            10 => self.attach(),
+            11 => self.kill(),
+            12 => self.retire(),
+            13 => self.outlook(),
+            _ => self.now += Duration::from_millis(self.random.below(40) as u64),
+        }
+    }
+
+    fn submit(&mut self) {
+        let (reply, answers) = reply();
+        let budget = Duration::from_millis(self.random.below(200) as u64);
+        let mut job = Job::new(Request::json("1"), self.now, self.now + budget, reply);
+        job.cost = self.random.below(50) as f64;
+        self.callers.push(Caller { answers: Some(answers), answered: None });
+        self.handle(Event::Job(job));
+    }
+
+    fn answer(&mut self) {
+        let Some(worker) = self.some_worker() else { return };
+        let Some(batch) = self.workers[worker].batches.lock().unwrap().pop_front() else { return };
+        let (id, jobs) = (self.workers[worker].id, batch.len());
+        batch.into_iter().for_each(|job| job.reply.send(Ok(Response::json("1"))));
+        self.handle(Event::Finished { id, jobs });
+    }
+
+    fn leave(&mut self) {
+        if !self.callers.is_empty() {
+            let caller = self.random.below(self.callers.len());
+            self.callers[caller].settle();
+            self.callers[caller].answers = None;
+            self.handle(Event::CallersLeft);
+        }
+    }
+
+    fn attach(&mut self) {
+        if self.workers.len() == MOST_WORKERS {
+            return;
+        }
+        let (id, batches) = (WorkerId::next(), Dispatched::default());
+        let traits = Traits {
+            max_batch_size: self.max_batch_size,
+            batch_timeout: Duration::from_millis(5),
+            concurrency: self.concurrency,
+            stream: false,
+            context: false,
+            measures: false,
+        };
+        let worker = Box::new(MockWorker(batches.clone()));
+        self.workers.push(Held { id, batches, is_retired: false });
+        self.handle(Event::Attached { id, slot: self.workers.len() - 1, traits, worker });
+    }
+
+    fn kill(&mut self) {
+        let Some(worker) = self.some_worker() else { return };
+        let Held { id, batches, .. } = self.workers.remove(worker);
+        self.killed = true;
+        let batches: Vec<_> = batches.lock().unwrap().drain(..).collect();
+        let unanswered = batches.into_iter().enumerate().flat_map(|(place, batch)| {
+            let started = place < self.concurrency;
+            batch.into_iter().map(move |job| Unanswered { job, started })
+        });
+        let unanswered = unanswered.collect();
+        self.last_dispatched = None;
+        self.handle(Event::Gone { id, unanswered });
+    }
+
+    fn retire(&mut self) {
+        if let Some(worker) = self.some_worker() {
+            self.workers[worker].is_retired = true;
+            let id = self.workers[worker].id;
+            self.handle(Event::Retiring { id });
+        }
+    }
+
+    fn outlook(&mut self) {
+        let outlook = match self.random.below(3) {
+            0 => Outlook::Coming { within: None },
+            1 => Outlook::Coming { within: Some(Duration::from_millis(50)) },
+            _ => Outlook::Down { reason: "no".into(), retry_after: Duration::from_secs(1) },
+        };
+        self.handle(Event::Outlook(outlook));
+    }
+
+    fn some_worker(&mut self) -> Option<usize> {
+        let workers = self.workers.len();
+        (workers > 0).then(|| self.random.below(workers))
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.state.handle(event, self.now);
+    }
+
+    /// Lets the endpoint act, and checks what it did.
+    fn act(&mut self) {
+        let before: Vec<_> = self.workers.iter().map(Held::jobs).collect();
+        let due = self.state.act(self.now);
+        assert!(due.is_none_or(|due| due > self.now), "it would spin");
+        for (worker, before) in before.into_iter().enumerate() {
+            self.check_dispatched(worker, before);
+        }
+        self.check_permits();
+    }
+
+    fn check_dispatched(&mut self, worker: usize, before: usize) {
+        let Held { batches, is_retired, .. } = &self.workers[worker];
+        let batches = batches.lock().unwrap();
+        let suspect = batches.iter().flatten().any(|job| job.losses > 0);
+        let jobs: usize = batches.iter().map(Vec::len).sum();
+        assert!(!suspect || jobs == 1, "a suspect has company");
+        assert!(!is_retired || jobs <= before, "a retired worker got jobs");
+        for batch in batches.iter().filter(|_| self.max_batch_size > 1) {
+            assert!(batch.len() <= self.max_batch_size);
+            let most = batch.iter().map(|job| job.cost).fold(0.0, f64::max);
+            assert!(!self.by_cost || batch.len() == 1 || batch.len() as f64 * most <= 40.0);
+        }
+        for job in batches.iter().flatten().skip(before) {
+            assert!(!job.is_void(self.now), "a void job reached a worker");
+            if self.workers.len() == 1 && !self.by_cost && !suspect {
+                assert!(self.last_dispatched <= Some(job.arrived), "out of order");
+                self.last_dispatched = Some(job.arrived);
+            }
+        }
+    }
+
+    /// The endpoint's count of what each worker holds is what it holds.
+    fn check_permits(&mut self) {
+        let (answer, mut answered) = tokio::sync::oneshot::channel();
+        self.handle(Event::Inspect(answer));
+        let load: EndpointLoad = answered.try_recv().unwrap();
+        let held = self.workers.iter().filter(|worker| !worker.is_retired).map(Held::jobs);
+        assert_eq!(load.in_flight, held.sum::<usize>(), "permits are not conserved");
+        let arrived = self.callers.len() as u64;
+        assert_eq!(load.arrived, arrived);
+    }
+
+    /// Lets a fresh worker answer all that is left.
+    fn finish_all(&mut self) {
+        while !self.workers.is_empty() {
+            self.kill();
+            self.act();
+        }
+        self.attach();
+        self.act();
+        self.now += Duration::from_millis(5);
+        self.act();
+        while self.workers[0].jobs() > 0 {
+            self.answer();
+            self.now += Duration::from_millis(5);
+            self.act();
+        }
+    }
+}
+
+impl Caller {
+    /// Takes the answer if it is there, and checks that there is only one.
+    fn settle(&mut self) {
+        let Some(outcome) = self.answers.as_mut().and_then(poll_once) else { return };
+        let status = match outcome {
+            Outcome::Ok(Answer::Whole(response)) => response.status,
+            Outcome::Ok(Answer::Stream(..)) => panic!("not a stream"),
+            Outcome::Err(error) => error.status,
+        };
+        assert_eq!(self.answered.replace(status), None, "answered twice");
+        self.answers = None;
+    }
+
+    /// Tells whether it heard that a worker died.
+    fn was_lost(&self) -> bool {
+        self.answered == Some(502)
+    }
+
+    fn is_settled(&mut self) -> bool {
+        self.settle();
+        self.answers.is_none()
+    }
+}
+
+fn poll_once(answers: &mut Answers) -> Option<Outcome<Answer>> {
+    let waiting = std::pin::pin!(answers.recv());
+    match waiting.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn every_job_is_answered_once_whatever_happens() {
+    let start = Instant::now();
+    for seed in 0..SCHEDULES {
+        let run = std::panic::AssertUnwindSafe(|| Schedule::new(seed, start).run());
+        if std::panic::catch_unwind(run).is_err() {
+            panic!("schedule {seed} broke a rule; the message is above");
+        }
+    }
+}

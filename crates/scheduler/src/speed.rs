@@ -1,0 +1,116 @@
+use std::time::Duration;
+
+/// How much an observation counts after each later one: some twenty batches are remembered.
+const FORGET: f64 = 0.95;
+
+/// How long batches take, learned from those that were computed: a fixed overhead, and a time for
+/// each unit of work. A batch of `n` jobs is `n` times the cost of its most expensive one, because
+/// models pad to the longest.
+///
+/// It is the line of least squares through recent batches, older ones forgotten exponentially.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Speed {
+    weight: f64,
+    units: f64,
+    seconds: f64,
+    units_units: f64,
+    units_seconds: f64,
+}
+
+impl Speed {
+    /// Notes that a batch of this many units took this long.
+    pub fn observe(&mut self, units: f64, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.weight = self.weight * FORGET + 1.0;
+        self.units = self.units * FORGET + units;
+        self.seconds = self.seconds * FORGET + seconds;
+        self.units_units = self.units_units * FORGET + units * units;
+        self.units_seconds = self.units_seconds * FORGET + units * seconds;
+    }
+
+    /// Returns how long a batch of this many units should take; nothing before the first.
+    pub fn time_of(&self, units: f64) -> Option<Duration> {
+        let (overhead, per_unit) = self.line()?;
+        Some(Duration::from_secs_f64(overhead + per_unit * units))
+    }
+
+    /// Returns how many units the overhead of a batch is worth: infinitely many, where a larger
+    /// batch takes no longer or nothing is known.
+    pub fn overhead_in_units(&self) -> f64 {
+        match self.line() {
+            Some((overhead, per_unit)) if per_unit > 0.0 => overhead / per_unit,
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// Returns the overhead and the time of a unit in seconds; neither is negative.
+    fn line(&self) -> Option<(f64, f64)> {
+        if self.weight == 0.0 {
+            return None;
+        }
+        let (mean_units, mean_seconds) = (self.units / self.weight, self.seconds / self.weight);
+        let spread = self.units_units / self.weight - mean_units * mean_units;
+        let slope = if spread > 1e-6 * mean_units * mean_units {
+            (self.units_seconds / self.weight - mean_units * mean_seconds) / spread
+        } else {
+            0.0
+        };
+        let steepest = if mean_units > 0.0 { mean_seconds / mean_units } else { 0.0 };
+        let per_unit = slope.clamp(0.0, steepest);
+        Some(((mean_seconds - per_unit * mean_units).max(0.0), per_unit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seconds(duration: Option<Duration>) -> f64 {
+        duration.unwrap().as_secs_f64()
+    }
+
+    #[test]
+    fn it_learns_the_overhead_and_the_time_of_a_unit() {
+        let mut speed = Speed::default();
+        assert_eq!(speed.time_of(1.0), None);
+        for units in [1, 8, 3, 32, 5, 16] {
+            speed.observe(f64::from(units), Duration::from_millis(10 + 2 * units as u64));
+        }
+        assert!((seconds(speed.time_of(20.0)) - 0.050).abs() < 1e-6);
+        assert!((speed.overhead_in_units() - 5.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn before_it_has_seen_sizes_it_hopes_that_larger_batches_take_no_longer() {
+        let mut speed = Speed::default();
+        speed.observe(1.0, Duration::from_millis(50));
+        speed.observe(1.0, Duration::from_millis(50));
+        assert!((seconds(speed.time_of(32.0)) - 0.050).abs() < 1e-6);
+        assert_eq!(speed.overhead_in_units(), f64::INFINITY);
+    }
+
+    #[test]
+    fn it_follows_a_model_that_becomes_slower() {
+        let mut speed = Speed::default();
+        (0..100).for_each(|_| speed.observe(1.0, Duration::from_millis(1)));
+        (0..100).for_each(|_| speed.observe(1.0, Duration::from_millis(9)));
+        assert!((seconds(speed.time_of(1.0)) - 0.009).abs() < 1e-4);
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_finite_and_grow_with_the_work(
+            batches in prop::collection::vec((0.0f64..1e6, 0u64..10_000_000), 1..50),
+            units in 0.0f64..1e6,
+        ) {
+            let mut speed = Speed::default();
+            for (units, micros) in batches {
+                speed.observe(units, Duration::from_micros(micros));
+            }
+            prop_assert!(speed.time_of(units) <= speed.time_of(2.0 * units));
+            prop_assert!(speed.overhead_in_units() >= 0.0);
+        }
+    }
+}

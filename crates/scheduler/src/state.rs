@@ -1,0 +1,304 @@
+use std::collections::VecDeque;
+
+use litmux_core::{Job, ServeError, Traits, Unanswered};
+use tokio::time::Instant;
+
+use crate::admission::{Backlog, admit, whole_seconds};
+use crate::handle::{Event, Settings, WorkerId};
+use crate::member::Member;
+use crate::{Decision, EndpointLoad, Load, Outlook, Rules, Speed, Waiting, decide, fill};
+
+/// A job that was on its way in this many workers when they were lost is not tried again.
+const POISON: u32 = 2;
+
+/// Seconds after which a refused client may try again, where nothing better is known.
+const RETRY_AFTER: u64 = 1;
+
+/// How quickly the mean cost follows a change.
+const WEIGHT_OF_NEW: f64 = 0.05;
+
+/// An endpoint's queue and its view of the workers. It changes by events alone, and knows the time
+/// only as it is told: [`EndpointTask`](crate::task::EndpointTask) is its clock and its inbox.
+pub(crate) struct EndpointState {
+    settings: Settings,
+    rules: Rules,
+    /// Whether jobs that cost about the same go together.
+    by_cost: bool,
+    stream: bool,
+    queue: VecDeque<Job>,
+    /// Jobs that a lost worker may have been computing.
+    suspects: VecDeque<Job>,
+    workers: Vec<Member>,
+    outlook: Outlook,
+    /// Since when the outlook has been what it is.
+    outlook_since: Instant,
+    speed: Speed,
+    mean_cost: f64,
+    arrived: u64,
+    refused: u64,
+    callers_left: bool,
+}
+
+impl EndpointState {
+    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            settings,
+            rules: Rules { max_batch_size: 1, batch_timeout: std::time::Duration::ZERO },
+            by_cost: false,
+            stream: false,
+            queue: VecDeque::new(),
+            suspects: VecDeque::new(),
+            workers: Vec::new(),
+            outlook: Outlook::default(),
+            outlook_since: now,
+            speed: Speed::default(),
+            mean_cost: 1.0,
+            arrived: 0,
+            refused: 0,
+            callers_left: false,
+        }
+    }
+
+    /// Notes what happened; [`act`](Self::act) must follow before time passes.
+    pub(crate) fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Job(job) => self.admit(job, now),
+            Event::CallersLeft => self.callers_left = true,
+            Event::Attached { id, slot, traits, worker } => {
+                self.learn(&traits);
+                self.workers.push(Member::new(id, slot, &traits, worker, now));
+            }
+            Event::Finished { id, jobs } => self.free(id, jobs, now),
+            Event::Retiring { id } => self.remove(id),
+            Event::Gone { id, unanswered } => {
+                self.remove(id);
+                self.take_back(unanswered, now);
+            }
+            Event::Outlook(outlook) => self.expect(outlook, now),
+            Event::Measure { request, answer } => self.measure(request, answer),
+            // Nobody who asks and leaves is an error.
+            Event::Inspect(answer) => drop(answer.send(self.load())),
+        }
+    }
+
+    /// Does what may be done now, and returns when to look again if nothing happens until then.
+    pub(crate) fn act(&mut self, now: Instant) -> Option<Instant> {
+        if std::mem::take(&mut self.callers_left) {
+            self.forget_callers_that_left(now);
+        }
+        let due = loop {
+            self.drop_void_jobs(now);
+            match decide(&self.rules, self.waiting(), &self.loads(), now) {
+                Decision::Dispatch { worker, jobs } => self.dispatch(worker, jobs, now),
+                Decision::DispatchSuspect { worker } => self.dispatch_suspect(worker, now),
+                Decision::WaitUntil(due) => break Some(due),
+                Decision::Wait => break None,
+            }
+        };
+        self.workers.iter_mut().for_each(Member::flush);
+        due
+    }
+
+    fn admit(&mut self, mut job: Job, now: Instant) {
+        self.arrived += 1;
+        job.cost = if job.cost.is_finite() { job.cost.max(0.0) } else { 1.0 };
+        self.mean_cost += WEIGHT_OF_NEW * (job.cost - self.mean_cost);
+        let admitted = self
+            .hope()
+            .and_then(|()| admit(&self.backlog(now), self.settings.max_queue, now, job.deadline));
+        match admitted {
+            Ok(()) => self.queue.push_back(job),
+            Err(error) => {
+                self.refused += 1;
+                job.reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Tells why there is no use in waiting, where there is none.
+    fn hope(&self) -> Result<(), ServeError> {
+        match &self.outlook {
+            Outlook::Down { reason, retry_after } if self.workers.is_empty() => {
+                let detail = format!("no worker of this endpoint is running: {reason}");
+                Err(ServeError::unavailable(detail, whole_seconds(*retry_after)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn backlog(&self, now: Instant) -> Backlog {
+        let until_ready = match self.outlook {
+            Outlook::Coming { within: Some(within) } if self.workers.is_empty() => {
+                (self.outlook_since + within).saturating_duration_since(now)
+            }
+            _ => std::time::Duration::ZERO,
+        };
+        Backlog {
+            queued: self.queue.len() + self.suspects.len(),
+            in_flight: self.in_flight(),
+            room: self.workers.iter().map(|member| member.room(&self.rules)).sum(),
+            at_a_time: self.workers.iter().map(|member| member.capacity(&self.rules)).sum(),
+            time: self.batch_time(),
+            until_ready,
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.workers.iter().map(Member::in_flight).sum()
+    }
+
+    /// How long a full batch takes.
+    fn batch_time(&self) -> Option<std::time::Duration> {
+        let unit = if self.rules.max_batch_size == 1 { 1.0 } else { self.mean_cost };
+        self.speed.time_of(self.rules.max_batch_size as f64 * unit)
+    }
+
+    /// Learns from a worker what its model is like.
+    fn learn(&mut self, traits: &Traits) {
+        let Traits { max_batch_size, batch_timeout, .. } = *traits;
+        self.rules = Rules { max_batch_size, batch_timeout };
+        self.by_cost = max_batch_size > 1 && (self.settings.by_cost || traits.measures);
+        self.stream = traits.stream;
+    }
+
+    fn free(&mut self, id: WorkerId, jobs: usize, now: Instant) {
+        let Some(member) = self.workers.iter_mut().find(|member| member.id == id) else { return };
+        let speed = &mut self.speed;
+        member.finished(jobs, &self.rules, now, |units, took| speed.observe(units, took));
+    }
+
+    fn remove(&mut self, id: WorkerId) {
+        self.workers.retain(|member| member.id != id);
+    }
+
+    /// Puts the jobs of a lost worker where they belong. What it cannot have begun goes back to
+    /// where it was in the queue.
+    fn take_back(&mut self, unanswered: Vec<Unanswered>, now: Instant) {
+        let idempotent = self.settings.idempotent.unwrap_or(!self.stream);
+        for Unanswered { mut job, started } in unanswered.into_iter().rev() {
+            if job.is_void(now) {
+                answer_void(job);
+            } else if !started {
+                let place = self.queue.partition_point(|other| other.arrived < job.arrived);
+                self.queue.insert(place, job);
+            } else if !idempotent {
+                job.reply.send(Err(ServeError::worker_lost()));
+            } else {
+                job.losses += 1;
+                if job.losses < POISON {
+                    self.suspects.push_front(job);
+                } else {
+                    let error = ServeError::poison(job.losses);
+                    job.reply.send(Err(error));
+                }
+            }
+        }
+    }
+
+    fn expect(&mut self, outlook: Outlook, now: Instant) {
+        self.outlook = outlook;
+        self.outlook_since = now;
+        if let Err(error) = self.hope() {
+            for job in self.queue.drain(..).chain(self.suspects.drain(..)) {
+                job.reply.send(Err(error.clone()));
+            }
+        }
+    }
+
+    fn measure(
+        &mut self,
+        request: litmux_core::Request,
+        answer: tokio::sync::oneshot::Sender<litmux_core::Outcome<f64>>,
+    ) {
+        match self.workers.iter_mut().min_by_key(|member| member.in_flight()) {
+            Some(member) => member.worker.measure(request, answer),
+            None => {
+                let error = self.hope().err().unwrap_or_else(|| {
+                    let detail = "no worker of this endpoint is running yet";
+                    ServeError::unavailable(detail, RETRY_AFTER)
+                });
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
+    fn load(&self) -> EndpointLoad {
+        let time = self.batch_time().filter(|time| !time.is_zero());
+        let at_a_time = self.workers.first().map(|member| member.capacity(&self.rules));
+        EndpointLoad {
+            arrived: self.arrived,
+            refused: self.refused,
+            queued: self.queue.len() + self.suspects.len(),
+            in_flight: self.in_flight(),
+            worker_rate: time
+                .zip(at_a_time)
+                .map(|(time, at_a_time)| at_a_time as f64 / time.as_secs_f64()),
+            workers: self.workers.iter().map(Member::report).collect(),
+        }
+    }
+
+    fn forget_callers_that_left(&mut self, now: Instant) {
+        for queue in [&mut self.queue, &mut self.suspects] {
+            for job in std::mem::take(queue) {
+                // One whose time has just run out may still have its caller: it is told so.
+                if job.is_void(now) { answer_void(job) } else { queue.push_back(job) }
+            }
+        }
+        self.workers.iter_mut().for_each(|member| member.worker.cancel_abandoned());
+    }
+
+    fn drop_void_jobs(&mut self, now: Instant) {
+        for queue in [&mut self.queue, &mut self.suspects] {
+            while queue.front().is_some_and(|job| job.is_void(now)) {
+                queue.pop_front().into_iter().for_each(answer_void);
+            }
+        }
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            queued: self.queue.len(),
+            oldest: self.queue.front().map(|job| job.arrived),
+            suspects: self.suspects.len(),
+        }
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        let load = |member: &Member| member.load(&self.rules, self.workers.len(), self.by_cost);
+        self.workers.iter().map(load).collect()
+    }
+
+    fn dispatch(&mut self, worker: usize, jobs: usize, now: Instant) {
+        let chosen =
+            if self.by_cost { self.take_alike() } else { self.queue.drain(..jobs).collect() };
+        let (void, batch): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|job| job.is_void(now));
+        void.into_iter().for_each(answer_void);
+        if !batch.is_empty() {
+            self.workers[worker].take(batch, &self.rules, now);
+        }
+    }
+
+    /// Takes a batch of jobs that cost about the same out of the queue.
+    fn take_alike(&mut self) -> Vec<Job> {
+        let costs: Vec<_> = self.queue.iter().map(|job| job.cost).collect();
+        let max_cost = self.settings.max_batch_cost.unwrap_or(f64::INFINITY);
+        let overhead = self.speed.overhead_in_units();
+        let places = fill(&costs, self.rules.max_batch_size, max_cost, overhead);
+        // From the back, so that the places before stay true.
+        let mut batch: Vec<_> =
+            places.iter().rev().filter_map(|place| self.queue.remove(*place)).collect();
+        batch.reverse();
+        batch
+    }
+
+    fn dispatch_suspect(&mut self, worker: usize, now: Instant) {
+        if let Some(job) = self.suspects.pop_front() {
+            self.workers[worker].take_alone(job, &self.rules, now);
+        }
+    }
+}
+
+/// Its caller left, or waits no longer: nobody else may say that a worker died.
+fn answer_void(job: Job) {
+    job.reply.send(Err(ServeError::deadline()));
+}

@@ -1,0 +1,247 @@
+use std::future::pending;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use litmux_core::{Outcome, Request, ServeError};
+use litmux_wire::{Decoder, Frame, FrameError, Kind};
+use slab::Slab;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::connection::stream_error;
+use super::outbox::request_frame;
+
+/// Pings in a heartbeat.
+const PINGS: u32 = 2;
+
+/// A worker that has left this many pings unanswered is hung: it is a little less than the three
+/// heartbeats within which it must have been replaced. They are counted, not timed, so that a
+/// pause of this very process is not blamed on its workers.
+const UNANSWERED_PINGS: u32 = 5;
+
+/// Asks the model what a request costs.
+pub(crate) struct Measure {
+    pub(crate) request: Request,
+    pub(crate) answer: oneshot::Sender<Outcome<f64>>,
+}
+
+/// The control connection of one worker: whether it lives, and what its requests cost.
+pub(crate) struct Control {
+    from_worker: OwnedReadHalf,
+    to_worker: mpsc::UnboundedSender<Frame>,
+    measures: mpsc::UnboundedReceiver<Measure>,
+    measured: Slab<oneshot::Sender<Outcome<f64>>>,
+    decoder: Decoder,
+    buffer: BytesMut,
+    heartbeat: Duration,
+    pings: u64,
+    unanswered: u32,
+}
+
+enum Event {
+    Read(usize),
+    Measure(Measure),
+    Heartbeat,
+}
+
+impl Control {
+    /// Takes the connection; frames for the worker go through `orders`, which are written by a
+    /// task of their own: nothing that the worker does not read delays what it says.
+    pub(crate) fn new(
+        stream: UnixStream,
+        (to_worker, orders): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
+        measures: mpsc::UnboundedReceiver<Measure>,
+        heartbeat: Duration,
+    ) -> Self {
+        let (from_worker, writer) = stream.into_split();
+        tokio::spawn(write(writer, orders));
+        Self {
+            from_worker,
+            to_worker,
+            measures,
+            measured: Slab::new(),
+            decoder: Decoder::default(),
+            buffer: BytesMut::new(),
+            heartbeat,
+            pings: 0,
+            unanswered: 0,
+        }
+    }
+
+    /// Runs until the worker hangs up, and returns what it did wrong, if it did.
+    pub(crate) async fn run(mut self) -> Option<String> {
+        let mut heartbeats = interval(self.heartbeat / PINGS);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                read = self.from_worker.read_buf(&mut self.buffer) => Event::Read(read.ok()?),
+                measure = next(&mut self.measures) => Event::Measure(measure),
+                _ = heartbeats.tick() => Event::Heartbeat,
+            };
+            match event {
+                Event::Read(0) => return None,
+                Event::Read(_) => {
+                    if let Err(error) = self.take_frames() {
+                        return Some(format!("it broke the protocol: {error}"));
+                    }
+                }
+                Event::Measure(measure) => self.measure(measure),
+                Event::Heartbeat if self.unanswered == UNANSWERED_PINGS => {
+                    let silent = self.heartbeat.as_secs_f64() / f64::from(PINGS)
+                        * f64::from(UNANSWERED_PINGS);
+                    return Some(format!("it hangs: its interpreter was silent for {silent} s"));
+                }
+                Event::Heartbeat => self.ping(),
+            }
+        }
+    }
+
+    fn ping(&mut self) {
+        self.pings += 1;
+        self.unanswered += 1;
+        let _ = self.to_worker.send(Frame::bare(Kind::Ping, self.pings));
+    }
+
+    fn measure(&mut self, Measure { request, answer }: Measure) {
+        let id = self.measured.insert(answer);
+        let _ = self.to_worker.send(request_frame(Kind::Measure, id as u64, &request));
+    }
+
+    fn take_frames(&mut self) -> Result<(), FrameError> {
+        while let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+            self.unanswered = 0;
+            match frame.kind {
+                Kind::Pong => {}
+                Kind::Cost => {
+                    let answer = self.measured.try_remove(frame.id as usize);
+                    let answer = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
+                    // Its caller may have left.
+                    let _ = answer.send(cost(&frame)?);
+                }
+                unexpected => return Err(FrameError::Unexpected(unexpected)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Resolves to what comes next, and never when nothing can come any more.
+async fn next<T>(inbox: &mut mpsc::UnboundedReceiver<T>) -> T {
+    match inbox.recv().await {
+        Some(value) => value,
+        None => pending().await,
+    }
+}
+
+fn cost(frame: &Frame) -> Result<Outcome<f64>, FrameError> {
+    if frame.status >= 400 {
+        return Ok(Err(stream_error(frame)));
+    }
+    let mut payload = frame.payload.clone();
+    if payload.len() != size_of::<f64>() {
+        return Err(FrameError::Message);
+    }
+    let cost = payload.get_f64_le();
+    Ok(if cost.is_finite() { Ok(cost) } else { Err(ServeError::internal()) })
+}
+
+async fn write(mut writer: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<Frame>) {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = orders.recv().await {
+        frame.encode(&mut bytes);
+        // A connection that broke shows when it is read next.
+        let _ = writer.write_all_buf(&mut bytes).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use litmux_wire::Flags;
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+
+    use super::super::handshake::{read_frame, write_frame};
+    use super::*;
+
+    /// A control connection whose worker is the test.
+    struct Bench {
+        worker: UnixStream,
+        measures: mpsc::UnboundedSender<Measure>,
+        ended: JoinHandle<Option<String>>,
+    }
+
+    fn bench() -> Bench {
+        let (ours, worker) = UnixStream::pair().unwrap();
+        let (measures, inbox) = mpsc::unbounded_channel();
+        let control = Control::new(ours, mpsc::unbounded_channel(), inbox, Duration::from_secs(2));
+        Bench { worker, measures, ended: tokio::spawn(control.run()) }
+    }
+
+    impl Bench {
+        async fn hear(&mut self, kind: Kind) -> Frame {
+            loop {
+                let frame = read_frame(&mut self.worker).await.unwrap();
+                if frame.kind == kind {
+                    return frame;
+                }
+            }
+        }
+    }
+
+    fn ask(bench: &Bench, body: &'static str) -> oneshot::Receiver<Outcome<f64>> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::json(body);
+        assert!(bench.measures.send(Measure { request, answer }).is_ok());
+        answered
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_answers_no_ping_hangs() {
+        let bench = bench();
+        let start = Instant::now();
+        let fault = bench.ended.await.unwrap().unwrap();
+        assert!(fault.contains("silent for 5 s"), "{fault}");
+        assert!(start.elapsed() < Duration::from_secs(6), "three heartbeats");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_answers_lives() {
+        let mut bench = bench();
+        for _ in 0..20 {
+            let ping = bench.hear(Kind::Ping).await;
+            write_frame(&mut bench.worker, &Frame::bare(Kind::Pong, ping.id)).await;
+        }
+        drop(bench.worker);
+        assert_eq!(bench.ended.await.unwrap(), None, "its process says why it ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn costs_find_who_asked() {
+        let mut bench = bench();
+        let (mut ids, mut answers) = (Vec::new(), Vec::new());
+        for body in ["1", "22"] {
+            answers.push(ask(&bench, body));
+            let measure = bench.hear(Kind::Measure).await;
+            ids.push((measure.id, measure.payload.len()));
+        }
+        for (id, length) in ids.into_iter().rev() {
+            let payload = Bytes::copy_from_slice(&(length as f64).to_le_bytes());
+            let (kind, flags) = (Kind::Cost, Flags::NONE);
+            write_frame(&mut bench.worker, &Frame { kind, flags, status: 200, id, payload }).await;
+        }
+        for (answer, cost) in answers.into_iter().zip([1.0, 2.0]) {
+            assert_eq!(answer.await.unwrap(), Ok(cost));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cost_that_nobody_asked_for_breaks_the_protocol() {
+        let mut bench = bench();
+        write_frame(&mut bench.worker, &Frame::bare(Kind::Cost, 7)).await;
+        assert!(bench.ended.await.unwrap().unwrap().contains("no place here"));
+    }
+}

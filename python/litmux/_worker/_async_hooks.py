@@ -1,0 +1,116 @@
+"""Calls hooks of which some are ``async``, in the order in which ``_hooks`` calls plain ones."""
+
+from litmux._api import FINISHED, is_async
+from litmux._worker._encode import encode_body, encode_error
+from litmux._worker._hooks import as_list
+
+
+async def settle(result):
+    """Returns what a hook returned, after it was awaited where it must be."""
+    return await result if hasattr(result, "__await__") else result
+
+
+async def answer(hooks, request, context):
+    """Computes one request; returns the status, flags and payload of its response."""
+    # `settle` is written out here: a call for each hook shows in the throughput.
+    if context is None:
+        decode, compute, encode = hooks.plain
+        value = decode(request)
+        if hasattr(value, "__await__"):
+            value = await value
+        value = compute(value)
+        if hasattr(value, "__await__"):
+            value = await value
+        value = encode(value)
+    else:
+        value = await settle(hooks.decode(request, context))
+        value = await settle(hooks.compute(value, context))
+        value = hooks.encode(value, context)
+    if hasattr(value, "__await__"):
+        value = await value
+    return encode_body(value)
+
+
+async def answer_batch(hooks, inputs, contexts):
+    """Computes a batch; returns the status, flags and payload of a response for each."""
+    api = hooks.api
+    batch = await settle(api.batch(inputs))
+    outputs = await settle(api.unbatch(await settle(hooks.compute(batch, contexts))))
+    outputs = as_list(outputs, len(inputs))
+    return [await _encode_item(hooks, *pair) for pair in zip(outputs, contexts)]
+
+
+async def _encode_item(hooks, output, context):
+    try:
+        if isinstance(output, Exception):
+            raise output
+        return encode_body(await settle(hooks.encode(output, context)))
+    except Exception as error:  # noqa: BLE001  (one item fails alone)
+        return encode_error(error)
+
+
+async def outputs(hooks, request, context):
+    """Returns the iterator of one streamed answer, and what to close when it is cut short."""
+    x = await settle(hooks.decode(request, context))
+    source = await settle(hooks.compute(x, context))
+    if hooks.encodes_stream:
+        return _encode_stream(hooks, source, context), source
+    return _encode_each(hooks, each(source), context), source
+
+
+async def steps(hooks, inputs, contexts):
+    """Returns the iterator of a batch of streams, and what to close when it is cut short."""
+    api = hooks.api
+    source = await settle(hooks.compute(await settle(api.batch(inputs)), contexts))
+    if hooks.unbatches_stream:
+        unbatched = api.unbatch(each(source) if is_async(api.unbatch) else source)
+    else:
+        unbatched = _unbatch_each(api, each(source))
+    if hooks.encodes_stream:
+        unbatched = _encode_stream(hooks, unbatched, contexts)
+    return each(unbatched), source
+
+
+async def encoded(encode, output, context):
+    """Returns what is sent for an output: an exception where encoding it raises one."""
+    if encode is None or output is FINISHED or isinstance(output, Exception):
+        return output
+    try:
+        return await settle(encode(output, context))
+    except Exception as error:  # noqa: BLE001  (one item fails alone)
+        return error
+
+
+async def close(*iterators):
+    """Lets the ``finally`` of generators run, whether they have ended or not."""
+    for iterator in iterators:
+        if hasattr(iterator, "aclose"):
+            await iterator.aclose()
+        elif hasattr(iterator, "close"):
+            iterator.close()
+
+
+def each(values):
+    """Returns an asynchronous iterator over what a plain or ``async`` generator yields."""
+    return values if hasattr(values, "__aiter__") else _each(values)
+
+
+async def _each(values):
+    for value in values:
+        yield value
+
+
+def _encode_stream(hooks, source, context):
+    if is_async(hooks.api.encode_response):
+        source = each(source)
+    return each(hooks.encode(source, context))
+
+
+async def _encode_each(hooks, source, context):
+    async for output in source:
+        yield await settle(hooks.encode(output, context))
+
+
+async def _unbatch_each(api, source):
+    async for output in source:
+        yield await settle(api.unbatch(output))

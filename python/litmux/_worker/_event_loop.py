@@ -1,0 +1,27 @@
+"""The one event loop of a worker whose hooks are ``async``; it is not imported for others."""
+
+import asyncio
+import functools
+
+
+@functools.lru_cache(None)
+def get():
+    """Returns the loop; ``setup``, requests and ``teardown`` run on the same."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
+def close():
+    """Cancels what the model's hooks left running, as ``asyncio.run`` does."""
+    loop = get()
+    loop.run_until_complete(_cancel_all())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+async def _cancel_all():
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
