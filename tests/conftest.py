@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fake_server import FakeServer
 
 # Far more than anything takes on a slow machine; nothing here is about speed.
 PATIENCE = 30.0
@@ -214,6 +215,8 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self._reader.join(PATIENCE)
+        # Closing what is being read would never return.
+        assert not self._reader.is_alive(), "a process that it started outlives it"
         self._output.close()
 
 
@@ -297,9 +300,28 @@ def run(tmp_path):
 
     yield start
     seen = {pid for program in running for pid in descendants(program.process.pid)}
-    for program in running:
-        program.kill()
-    wait_until(lambda: not any(map(is_alive, seen)))
+    try:
+        for program in running:
+            program.kill()
+        wait_until(lambda: not any(map(is_alive, seen)))
+    finally:
+        for pid in [*filter(is_alive, seen)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """Starts the worker process of a model, without a server; it is ended with the test."""
+    started = []
+
+    def start(model, args=None, **setup):
+        started.append(FakeServer(tmp_path, model, args, **setup))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 from litmux._worker import _frames as frames
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "protocol/golden.json").read_text("utf-8"))
-NAMES = "hello welcome refuse setup ready failed request response chunk end cancel bye"
+NAMES = "hello welcome refuse setup ready failed request response chunk end cancel bye "
+NAMES += "ping pong measure cost credit"
 KINDS = {name: getattr(frames, name.upper()) for name in NAMES.split()}
 FLAGS = {"meta": frames.META, "more": frames.MORE}
 
@@ -63,7 +64,7 @@ def test_a_frame_that_is_cut_is_not_a_frame(golden):
 
 
 def test_frames_that_do_not_fit_the_buffer_together_are_read_one_after_the_other():
-    sizes = [10, 300_000, 5, 2_000_000, 70_000]
+    sizes = [10, 300_000, 5, 2_000_000, 70_000, 20_000_000, 90_000_000, 7]
     ours, theirs = socket.socketpair()
     with ours, theirs:
         reader, got = frames.FrameReader(ours), []

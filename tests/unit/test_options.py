@@ -74,10 +74,9 @@ def test_a_server_option_that_is_wrong_is_refused():
 
 @pytest.mark.parametrize(("chosen", "said"), [(None, {}), (8, {"max_concurrency": 8})])
 def test_what_an_api_leaves_open_is_not_said(chosen, said):
-    class Async(API):
-        max_concurrency = chosen
-
-    program = program_of([ls.LitServer(Async(), path="/a")], {})
+    api = API()
+    api.max_concurrency = chosen
+    program = program_of([ls.LitServer(api, path="/a")], {})
     (endpoint,) = program["endpoint"]
     assert {name: endpoint[name] for name in endpoint if name == "max_concurrency"} == said
     assert endpoint["max_batch_size"] == 1

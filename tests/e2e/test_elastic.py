@@ -1,0 +1,192 @@
+"""Workers that follow load and the operator's hand, while requests go on."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+
+import httpx
+import pytest
+from conftest import LITMUX, is_alive, wait_until
+
+SERVER = """
+    import os, time
+
+    class Work(ls.LitAPI):
+        def predict(self, seconds):
+            time.sleep(seconds)
+            return os.getpid()
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Work(), path="/a"),
+            ls.LitServer(Work(), path="/elastic", min_workers=1, max_workers=3, timeout=20),
+            ls.LitServer(Work(), path="/sleeps", min_workers=0, max_workers=2, timeout=20),
+            port=0,
+        )
+"""
+
+
+@pytest.fixture
+def runtime():
+    """An environment in which no other server is found; paths of sockets must be short."""
+    directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
+    yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def litmux(runtime):
+    """Runs the command; returns what it printed."""
+
+    def run(*args):
+        done = subprocess.run(
+            [LITMUX, *args],
+            env={**os.environ, **runtime},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def endpoint(litmux):
+    """Returns what `litmux ps --json` says of an endpoint."""
+
+    def ask(path):
+        told = json.loads(litmux("ps", "--json"))
+        return next(e for e in told["endpoints"] if e["path"] == path)
+
+    return ask
+
+
+def ready(endpoint):
+    return [worker["pid"] for worker in endpoint["workers"] if worker["state"] == "ready"]
+
+
+class Senders:
+    """Threads that send one request after the other, and the answers."""
+
+    def __init__(self, server, path, count, seconds=0.05):
+        self.answers: list[httpx.Response] = []
+        self.broken: list[Exception] = []
+        self._done = threading.Event()
+        self._args = (server, path, seconds)
+        self._threads = [threading.Thread(target=self._send) for _ in range(count)]
+
+    def _send(self):
+        server, path, seconds = self._args
+        while not self._done.is_set():
+            try:
+                self.answers.append(server.post(path, json=seconds))
+            except httpx.HTTPError as error:
+                self.broken.append(error)
+
+    def check(self):
+        assert self.broken == []
+        assert [a.text for a in self.answers if a.status_code != 200] == []
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._done.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+def test_workers_grow_with_load_and_all_of_them_work(serve, runtime, endpoint):
+    server = serve(SERVER, env=runtime)
+    assert len(ready(endpoint("/elastic"))) == 1
+    with Senders(server, "/elastic", 12) as senders:
+        wait_until(lambda: len(ready(endpoint("/elastic"))) == 3)
+        before = len(senders.answers)
+        wait_until(lambda: len({a.json() for a in senders.answers[before:]}) == 3)
+        # The limit holds, whatever the load.
+        time.sleep(1)
+        assert endpoint("/elastic")["wanted"] == 3
+        assert len(server.workers()) <= 5
+    senders.check()
+    assert server.stop() == 0
+
+
+def test_scaling_by_hand_up_and_down_costs_no_request(serve, runtime, litmux, endpoint):
+    server = serve(SERVER, env=runtime)
+    with Senders(server, "/a", 6) as senders:
+        for count in (3, 1, 4, 2):
+            litmux("scale", "/a", str(count))
+            wait_until(lambda count=count: len(ready(endpoint("/a"))) == count)
+            wait_until(lambda count=count: len(endpoint("/a")["workers"]) == count)
+            before = len(senders.answers)
+            wait_until(lambda before=before: len(senders.answers) > before + 20)
+            senders.check()
+    senders.check()
+    assert "is gone" not in server.output
+
+
+def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litmux, endpoint):
+    server = serve(SERVER, env=runtime)
+    litmux("scale", "/a", "3")
+    wait_until(lambda: len(ready(endpoint("/a"))) == 3)
+    workers = ready(endpoint("/a"))
+    answers: list[httpx.Response] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(server.post("/a", json=3))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: endpoint("/a")["in_flight"] == 3)
+    litmux("scale", "/a", "1")
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answer.json() for answer in answers) == sorted(workers)
+    wait_until(lambda: sum(map(is_alive, workers)) == 1)
+
+
+def test_scaled_to_none_and_back(serve, runtime, litmux, endpoint):
+    server = serve(SERVER, env=runtime)
+    (worker,) = ready(endpoint("/a"))
+    litmux("scale", "/a", "0")
+    wait_until(lambda: not is_alive(worker))
+    begin = time.monotonic()
+    asleep = server.post("/a", json=0, headers={"X-Request-Timeout": "2"})
+    assert asleep.status_code in (503, 504)
+    assert time.monotonic() - begin < 10
+    assert server.post("/elastic", json=0).status_code == 200
+    assert server.client.get("/health").status_code == 200, "nothing is wrong: it is wanted so"
+    litmux("scale", "/a", "1")
+    wait_until(lambda: len(ready(endpoint("/a"))) == 1)
+    assert server.post("/a", json=0).status_code == 200
+
+
+def test_an_endpoint_without_workers_starts_one_for_a_request(serve, runtime, endpoint):
+    server = serve(SERVER, env=runtime)
+    assert endpoint("/sleeps")["wanted"] in (0, 1)
+    response = server.post("/sleeps", json=0)
+    assert (response.status_code, response.json() in server.workers()) == (200, True)
+
+
+def test_an_elastic_endpoint_scaled_to_none_answers_and_wakes_by_hand(
+    serve, runtime, litmux, endpoint
+):
+    server = serve(SERVER, env=runtime)
+    (worker,) = ready(endpoint("/elastic"))
+    litmux("scale", "/elastic", "0")
+    wait_until(lambda: not is_alive(worker))
+    begin = time.monotonic()
+    response = server.post("/elastic", json=0, headers={"X-Request-Timeout": "5"})
+    # By hand is by hand: load no longer changes it.
+    assert response.status_code in (503, 504), response.text
+    assert time.monotonic() - begin < 15
+    litmux("scale", "/elastic", "2")
+    wait_until(lambda: len(ready(endpoint("/elastic"))) == 2)
+    assert server.post("/elastic", json=0).status_code == 200

@@ -1,0 +1,141 @@
+"""More load than can be served: what can be is, the rest is refused at once, nothing hangs."""
+
+import re
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from conftest import wait_until
+
+MODEL = """
+    import time
+
+    class Slow(ls.LitAPI):
+        def predict(self, seconds):
+            time.sleep(seconds)
+            return seconds
+
+    def serve(**options):
+        if __name__ == "__main__":
+            ls.run_servers(
+                ls.LitServer(Slow(), path="/slow", **options),
+                ls.LitServer(Slow(), path="/fast"),
+                port=0,
+            )
+"""
+
+
+def check_refusal(response):
+    assert response.status_code == 503
+    assert re.fullmatch(r"[1-9]\d*", response.headers["retry-after"])
+    assert "queue" in response.json()["detail"]
+
+
+def test_a_burst_far_above_capacity(serve):
+    server = serve(f"{MODEL}\n    serve(timeout=0.5)")
+    for _ in range(5):
+        assert server.post("/slow", json=0.05).status_code == 200
+    limits = httpx.Limits(max_connections=200)
+    with httpx.Client(base_url=server.url, timeout=20, limits=limits) as client:
+        with ThreadPoolExecutor(200) as pool:
+            responses = [*pool.map(lambda _: client.post("/slow", json=0.05), range(200))]
+        # Nobody has left anything behind.
+        wait_until(lambda: client.post("/slow", json=0.05).status_code == 200)
+    statuses = Counter(response.status_code for response in responses)
+    assert set(statuses) <= {200, 503, 504}
+    # The budget has room for ten of them.
+    assert statuses[200] >= 4, statuses
+    assert statuses[504] <= 10, statuses
+    for response in responses:
+        if response.status_code == 503:
+            check_refusal(response)
+
+
+def test_load_that_stays_above_capacity_keeps_the_model_busy(serve):
+    server = serve(f"{MODEL}\n    serve(timeout=0.5)")
+    for _ in range(5):
+        server.post("/slow", json=0.05)
+    statuses: Counter[int] = Counter()
+    refusals = []
+    slow_fast = []
+    end = time.monotonic() + 4
+
+    def call():
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            while time.monotonic() < end:
+                begin = time.monotonic()
+                response = client.post("/slow", json=0.05)
+                statuses[response.status_code] += 1
+                if response.status_code == 503:
+                    refusals.append((response, time.monotonic() - begin))
+                    time.sleep(0.02)
+
+    def call_fast():
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            while time.monotonic() < end:
+                begin = time.monotonic()
+                assert client.post("/fast", json=0).status_code == 200
+                slow_fast.append(time.monotonic() - begin)
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=call) for _ in range(40)]
+    threads.append(threading.Thread(target=call_fast))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert set(statuses) <= {200, 503, 504}
+    # 80 would be all that one worker can.
+    assert statuses[200] >= 40, statuses
+    assert statuses[504] <= statuses[200] / 4, statuses
+    assert refusals
+    for response, _ in refusals:
+        check_refusal(response)
+    took = sorted(took for _, took in refusals)
+    assert took[len(took) // 2] < 0.25, "a refusal does not wait"
+    assert sorted(slow_fast)[len(slow_fast) // 2] < 0.25, "the other endpoint does not feel it"
+    wait_until(lambda: server.post("/slow", json=0).status_code == 200)
+
+
+def test_no_more_wait_than_may(serve):
+    server = serve(f"{MODEL}\n    serve(max_queue=2)")
+    with ThreadPoolExecutor(8) as pool:
+        begin = time.monotonic()
+        first = pool.submit(server.post, "/slow", json=4)
+        time.sleep(0.5)
+        others = [pool.submit(server.post, "/slow", json=0) for _ in range(6)]
+        wait_until(lambda: sum(call.done() for call in others) == 4)
+        assert time.monotonic() - begin < 3.5, "those that are refused do not wait"
+    refused = [call.result() for call in others if call.result().status_code != 200]
+    assert len(refused) == 4
+    for response in refused:
+        check_refusal(response)
+    assert "2 requests wait" in refused[0].json()["detail"]
+    assert first.result().status_code == 200
+
+
+def test_batches_under_overload(serve):
+    server = serve("""
+        import time
+
+        class Batched(ls.LitAPI):
+            def predict(self, xs):
+                time.sleep(0.1)
+                return xs
+
+        if __name__ == "__main__":
+            ls.LitServer(Batched(max_batch_size=4), timeout=0.5).run(port=0)
+    """)
+    for n in range(5):
+        server.post("/predict", json=n)
+    with httpx.Client(base_url=server.url, timeout=20, limits=httpx.Limits()) as client:
+        with ThreadPoolExecutor(100) as pool:
+            responses = [*pool.map(lambda n: client.post("/predict", json=n), range(100))]
+        assert all(r.json() == n for n, r in enumerate(responses) if r.status_code == 200)
+        wait_until(lambda: client.post("/predict", json=1).status_code == 200)
+    statuses = Counter(response.status_code for response in responses)
+    assert set(statuses) <= {200, 503, 504}
+    assert statuses[200] >= 6, statuses
+    assert statuses[504] <= 20, statuses

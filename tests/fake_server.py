@@ -1,0 +1,221 @@
+"""Runs a real worker process and speaks the worker protocol with it, as the server would."""
+
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+from litmux._worker import _frames as frames
+
+WORKER = Path(frames.__file__).parent
+WAIT = 15.0  # Far more than anything takes on a slow machine.
+SILENCE = 0.15
+
+# What models say goes to stderr; they wait at gates that the test opens.
+PRELUDE = """
+import asyncio, os, sys, time
+import litmux as ls
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+def wait_for(is_there):
+    ends = time.monotonic() + 15
+    while not is_there():
+        if time.monotonic() > ends:
+            raise TimeoutError
+        time.sleep(0.002)
+
+def gate():
+    wait_for(lambda: os.path.exists("gate"))
+"""
+
+
+class FakeServer:
+    """One worker that is ready, and both connections to it.
+
+    Args:
+        directory: Where the model's file is written, and its working directory.
+        model: The text of a class ``API``.
+        args: Constructor arguments of the class.
+        **setup: What the `setup` message holds besides the device.
+    """
+
+    def __init__(self, directory, model, args=None, **setup):
+        self.directory = directory
+        (directory / "model.py").write_text(PRELUDE + textwrap.dedent(model), encoding="utf-8")
+        self._errors = directory / "stderr"
+        order: dict[str, Any] = {
+            "socket": str(directory / "socket"),
+            "token": "s3cret",
+            "worker": "/test#0",
+            "load": {
+                "kind": "reference",
+                "name": "model.py:API",
+                "args": args or {},
+                "directory": str(directory),
+            },
+        }
+        self.socks = {}
+        self._readers = {}
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(order["socket"])
+            listener.listen(2)
+            listener.settimeout(WAIT)
+            with self._errors.open("wb") as errors:
+                self.process = subprocess.Popen(
+                    [sys.executable, str(WORKER)],
+                    cwd=directory,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                )
+            assert self.process.stdin is not None
+            with self.process.stdin as stdin:
+                stdin.write(json.dumps(order).encode())
+            try:
+                for role in ("data", "control"):
+                    self._welcome(role, listener)
+                self.send("data", frames.encode_message(frames.SETUP, {"device": "cpu", **setup}))
+                self.traits = self._message(frames.READY, frames.FAILED)
+            except BaseException:
+                self.close()
+                raise
+
+    def _welcome(self, role, listener):
+        sock, _ = listener.accept()
+        sock.settimeout(WAIT)
+        self.socks[role], self._readers[role] = sock, frames.FrameReader(sock)
+        hello = self._message(frames.HELLO, role=role)
+        assert (hello["role"], hello["token"]) == (role, "s3cret")
+        welcome = {"protocol": hello["protocol"]}
+        self.send(role, frames.encode_message(frames.WELCOME, welcome))
+
+    def _message(self, *kinds, role="data"):
+        kind, message = self._readers[role].message(*kinds)
+        assert kind is not None, f"the worker ended: {self.errors}"
+        return message
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Leaves no process behind."""
+        for sock in self.socks.values():
+            sock.close()
+        self.process.kill()
+        self.process.wait(WAIT)
+
+    @property
+    def errors(self):
+        """What the worker wrote to stderr so far."""
+        return self._errors.read_text("utf-8")
+
+    def send(self, role, data):
+        self.socks[role].sendall(data)
+
+    def request(self, id, value=None, *, more=False):
+        """Sends a JSON request; with a context where the worker wants one."""
+        payload, flags = json.dumps(value).encode(), frames.MORE if more else 0
+        if self.traits["context"]:
+            meta = {"content": "json", "context": {"method": "POST", "remaining_ms": 60_000}}
+            payload, flags = frames.with_meta(meta, payload), flags | frames.META
+        self.send("data", frames.encode(frames.REQUEST, payload, flags=flags, id=id))
+
+    def batch(self, values):
+        """Sends a batch, whose ids count from 1."""
+        for id, value in enumerate(values, 1):
+            self.request(id, value, more=id < len(values))
+
+    def cancel(self, *ids):
+        """Returns when the worker has noted it."""
+        for id in ids:
+            self.send("control", frames.encode(frames.CANCEL, id=id))
+        self.ping()
+
+    def credit(self, id, count):
+        self.send("control", frames.encode(frames.CREDIT, frames.LENGTH.pack(count), id=id))
+
+    def ping(self, id=7):
+        self.send("control", frames.encode(frames.PING, id=id))
+        assert self.receive("control") == (frames.PONG, 0, 0, id, b"")
+
+    def measure(self, value):
+        """Returns the status and payload of a cost."""
+        payload = json.dumps(value).encode()
+        self.send("control", frames.encode(frames.MEASURE, payload, id=3))
+        kind, _, status, id, payload = self.receive("control")
+        assert (kind, id) == (frames.COST, 3)
+        return status, payload
+
+    def open_gate(self):
+        (self.directory / "gate").touch()
+
+    def wait_for(self, said):
+        """Waits until a model has said it."""
+        ends = time.monotonic() + WAIT
+        while said not in self.errors:
+            assert time.monotonic() < ends, f"{said!r} is not in:\n{self.errors}"
+            time.sleep(0.005)
+
+    def receive(self, role="data"):
+        """Returns the next frame."""
+        reader = self._readers[role]
+        frame = reader.next()
+        while frame is None:
+            assert reader.receive(), f"the worker ended: {self.errors}"
+            frame = reader.next()
+        return (*frame[:4], bytes(frame[4]))
+
+    def answers(self, count):
+        """Returns the status and value of the next answers, by id."""
+        got = {}
+        for _ in range(count):
+            kind, flags, status, id, payload = self.receive()
+            assert (kind, flags) == (frames.RESPONSE, 0)
+            assert id not in got
+            got[id] = (status, json.loads(payload))
+        return got
+
+    def items(self, count=None, *, ends=1):
+        """Returns the items of streams by id, until so many items came or streams ended; the
+        status of the end, where one came, is the last."""
+        got: dict[int, list] = {}
+        while ends and (count is None or sum(map(len, got.values())) < count):
+            kind, _, status, id, payload = self.receive()
+            if kind == frames.END:
+                got.setdefault(id, []).append(status)
+                ends -= 1
+                continue
+            assert kind == frames.CHUNK
+            while payload:
+                size = frames.LENGTH.unpack_from(payload)[0]
+                item, payload = payload[4 : 4 + size], payload[4 + size :]
+                text = item.decode()
+                got.setdefault(id, []).append(text if status else json.loads(text))
+        return got
+
+    def is_silent(self):
+        """Tells whether the worker sends nothing for a while."""
+        if self._readers["data"].has_more():
+            return False
+        sock = self.socks["data"]
+        sock.settimeout(SILENCE)
+        try:
+            return not sock.recv(1, socket.MSG_PEEK)
+        except socket.timeout:
+            return True
+        finally:
+            sock.settimeout(WAIT)
+
+    def end(self):
+        """Says goodbye; returns the exit status."""
+        self.send("control", frames.encode(frames.BYE))
+        return self.process.wait(WAIT)
