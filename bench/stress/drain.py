@@ -15,7 +15,7 @@ PROGRAM = """
 
     class Square(ls.LitAPI):
         def predict(self, x):
-            time.sleep(0.01)
+            time.sleep(0.02)
             return x * x
 
     class Count(ls.LitAPI):
@@ -47,7 +47,9 @@ async def run(_args):
             asyncio.create_task(streams.call(tally, "/count", ITEMS, numbers.__eq__, LIMIT_S))
             for _ in range(STREAMS)
         ]
-        await asyncio.sleep(0.5)
+        # The client takes its time to send so many.
+        while await accepted(server) < UNARY + STREAMS:
+            await asyncio.sleep(0.02)
         in_flight = sum(not call.done() for call in calls)
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -72,6 +74,11 @@ async def run(_args):
         report.at_most("exit status", status, 0),
         report.at_least("exit status", status, 0),
     ]
+
+
+async def accepted(server):
+    """How many requests the server has let in."""
+    return sum(endpoint["requests"] for endpoint in (await server.endpoints() or {}).values())
 
 
 async def knock(port, tally):
