@@ -11,6 +11,9 @@ use crate::{Decision, EndpointLoad, Load, Outlook, Rules, Speed, Waiting, decide
 /// A job that was on its way in this many workers when they were lost is not tried again.
 const POISON: u32 = 2;
 
+/// Bytes of a body that travels while the one before is computed.
+const LARGE_BODY: usize = 64 * 1024;
+
 /// Seconds after which a refused client may try again, where nothing better is known.
 const RETRY_AFTER: u64 = 1;
 
@@ -174,7 +177,7 @@ impl EndpointState {
     /// Puts the jobs of a lost worker where they belong. What it cannot have begun goes back to
     /// where it was in the queue.
     fn take_back(&mut self, unanswered: Vec<Unanswered>, now: Instant) {
-        let idempotent = self.settings.idempotent.unwrap_or(!self.stream);
+        let idempotent = self.is_idempotent();
         for Unanswered { mut job, started } in unanswered.into_iter().rev() {
             if job.is_void(now) {
                 answer_void(job);
@@ -264,8 +267,28 @@ impl EndpointState {
     }
 
     fn loads(&self) -> Vec<Load> {
-        let load = |member: &Member| member.load(&self.rules, self.workers.len(), self.by_cost);
+        let least = if self.sends_ahead() { 2 } else { 1 };
+        let load = |member: &Member| {
+            let load = member.load(&self.rules, self.workers.len(), self.by_cost);
+            Load { window: load.window.max(least), ..load }
+        };
         self.workers.iter().map(load).collect()
+    }
+
+    /// Tells whether the next job travels while the one before is computed: a large body takes
+    /// its time, and with one worker nobody else could begin with it sooner. Not where jobs must
+    /// not be computed twice: should that worker be lost, it is not known which of both it had
+    /// begun.
+    fn sends_ahead(&self) -> bool {
+        let is_large = |job: &Job| job.request.body_len() >= LARGE_BODY;
+        self.workers.len() == 1
+            && self.rules.max_batch_size == 1
+            && self.is_idempotent()
+            && self.queue.front().is_some_and(is_large)
+    }
+
+    fn is_idempotent(&self) -> bool {
+        self.settings.idempotent.unwrap_or(!self.stream)
     }
 
     fn dispatch(&mut self, worker: usize, jobs: usize, now: Instant) {

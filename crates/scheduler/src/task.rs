@@ -122,9 +122,17 @@ mod tests {
         }
 
         fn submit_for(&self, budget: Duration) -> Answers {
+            self.submit_request_for(Request::json("1"), budget)
+        }
+
+        fn submit_request(&self, request: Request) -> Answers {
+            self.submit_request_for(request, Duration::from_secs(30))
+        }
+
+        fn submit_request_for(&self, request: Request, budget: Duration) -> Answers {
             let (reply, answers) = reply();
             let now = Instant::now();
-            self.endpoint.submit(Job::new(Request::json("1"), now, now + budget, reply));
+            self.endpoint.submit(Job::new(request, now, now + budget, reply));
             answers
         }
 
@@ -191,6 +199,16 @@ mod tests {
         assert!(bench.batches[0].try_recv().is_err(), "the third job waits for whoever is free");
         bench.answer(0, first);
         assert_eq!(bench.batch(0).await.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_travels_to_the_only_worker_while_it_computes() {
+        for (workers, given) in [(1, 2), (2, 1)] {
+            let mut bench = Bench::new(workers, 1, 0);
+            let large = || Request::json(vec![b'1'; 1 << 20]);
+            let _answers: Vec<_> = (0..3).map(|_| bench.submit_request(large())).collect();
+            assert_eq!(bench.batch(0).await.len(), given, "{workers} workers");
+        }
     }
 
     #[tokio::test(start_paused = true)]
