@@ -1,0 +1,82 @@
+"""Endpoints without workers: those that sleep, and those that were put to sleep by hand."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+import httpx
+import pytest
+from conftest import LITMUX, PATIENCE, wait_until
+
+SERVER = """
+    import time
+
+    class Echo(ls.LitAPI):
+        def setup(self, device):
+            time.sleep(1)
+        def predict(self, x):
+            return x
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Echo(), path="/fixed"),
+            ls.LitServer(Echo(), path="/sleepy", min_workers=0, max_workers=2),
+            port=0,
+        )
+"""
+
+
+@pytest.fixture
+def runtime():
+    """An environment in which no other server is found; paths of sockets must be short."""
+    directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
+    yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def scale(runtime):
+    def run(path, workers):
+        command = [LITMUX, "scale", path, str(workers)]
+        subprocess.run(command, env={**os.environ, **runtime}, check=True, timeout=PATIENCE)
+
+    return run
+
+
+def test_an_endpoint_that_nobody_calls_sleeps_and_is_woken_by_a_request(serve):
+    server = serve(SERVER)
+    # It has shown that it can be started.
+    wait_until(lambda: len(server.workers()) == 1)
+    assert server.client.get("/health").status_code == 200
+
+    # One that cannot wait for the start is refused at once, with the time that it takes.
+    begin = time.monotonic()
+    hasty = server.post("/sleepy", json=1, headers={"X-Request-Timeout": "0.3"})
+    assert (hasty.status_code, int(hasty.headers["retry-after"]) >= 1) == (503, True)
+    assert time.monotonic() - begin < 10
+
+    async def post():
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
+            return await asyncio.gather(*(client.post("/sleepy", json=n) for n in range(50)))
+
+    answers = asyncio.run(post())
+    assert [(a.status_code, a.json()) for a in answers] == [(200, n) for n in range(50)]
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("path", ["/fixed", "/sleepy"])
+def test_an_endpoint_scaled_to_none_by_hand_refuses_at_once(serve, runtime, scale, path):
+    server = serve(SERVER, env=runtime)
+    scale(path, 0)
+    left = {"/fixed": 0, "/sleepy": 1}[path]
+    wait_until(lambda: len(server.workers()) == left)
+    begin = time.monotonic()
+    # Nothing starts a worker for it: to wait would be in vain.
+    refused = server.post(path, json=1, headers={"X-Request-Timeout": "20"})
+    assert (refused.status_code, refused.headers.get("retry-after", "").isdigit()) == (503, True)
+    assert time.monotonic() - begin < 10
+    scale(path, 1)
+    wait_until(lambda: server.post(path, json=1).status_code == 200)
