@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
 use serde_json::json;
 
+use crate::app::Active;
 use crate::caller::Presence;
 use crate::stream::{Broken, Framing, Source, StreamBody};
 
@@ -19,6 +20,39 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Headers that belong to a connection; a model has no say in them.
 const HOP_BY_HOP: [&str; 6] =
     ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"];
+
+/// The body of an answer, which is active until it is sent.
+#[derive(Debug)]
+pub(crate) struct ActiveBody {
+    body: AnswerBody,
+    _active: Active,
+}
+
+impl ActiveBody {
+    pub(crate) fn new(body: AnswerBody, active: Active) -> Self {
+        Self { body, _active: active }
+    }
+}
+
+impl Body for ActiveBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// The body of an answer.
 #[derive(Debug)]

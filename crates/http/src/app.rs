@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use litmux_core::Traits;
@@ -66,6 +67,7 @@ pub struct App {
     routes: HashMap<String, Route>,
     report: Box<dyn Fn() -> Report + Send + Sync>,
     is_draining: AtomicBool,
+    active: Arc<AtomicUsize>,
     pub(crate) buffers: Buffers,
 }
 
@@ -87,6 +89,7 @@ impl App {
             routes,
             report: Box::new(report),
             is_draining: AtomicBool::new(false),
+            active: Arc::default(),
             buffers: Buffers::new(max_buffered_bytes),
         }
     }
@@ -94,6 +97,17 @@ impl App {
     /// Refuses requests that come from here on.
     pub(crate) fn begin_drain(&self) {
         self.is_draining.store(true, Relaxed);
+    }
+
+    /// Counts a request until what is returned is dropped.
+    pub(crate) fn begin_request(&self) -> Active {
+        self.active.fetch_add(1, Relaxed);
+        Active(self.active.clone())
+    }
+
+    /// Tells whether a request is being answered.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Relaxed) > 0
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -106,5 +120,15 @@ impl App {
 
     pub(crate) fn report(&self) -> Report {
         (self.report)()
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(crate) struct Active(Arc<AtomicUsize>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }

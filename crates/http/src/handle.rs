@@ -3,12 +3,12 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use litmux_core::{Meta, Outcome, ServeError, Traits};
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{self, HttpResponse};
+use crate::answer::{self, ActiveBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::caller::{Caller, Times};
 use crate::{body, builtin};
@@ -20,19 +20,24 @@ const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout")
 pub(crate) async fn handle(
     app: &App,
     request: Request<Incoming>,
-) -> Result<HttpResponse, Infallible> {
+) -> Result<Response<ActiveBody>, Infallible> {
+    let active = app.begin_request();
+    Ok(answer(app, request).await.map(|body| ActiveBody::new(body, active)))
+}
+
+async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
     let (parts, body) = request.into_parts();
     if app.is_draining() {
-        return Ok(stopping(parts.version));
+        return stopping(parts.version);
     }
-    Ok(match app.route(parts.uri.path()) {
+    match app.route(parts.uri.path()) {
         Some(route) if parts.method == Method::POST => {
             let response = predict(app, route, &parts, body).await;
             response.unwrap_or_else(|error| answer::error(&error))
         }
         Some(_) => not_allowed("POST"),
         None => builtin_or_not_found(app, &parts),
-    })
+    }
 }
 
 /// The life of a request to an endpoint, in order:

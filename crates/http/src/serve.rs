@@ -23,6 +23,12 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of what is sent to it before it is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often it is looked whether requests are still being answered when a server stops.
+const QUIET_LOOK: Duration = Duration::from_millis(20);
+
+/// How long the last answers may take to reach their clients when a server stops.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
 /// A pause after the system refused to accept a connection, for want of descriptors usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -82,9 +88,19 @@ impl Server {
         lanes.app().begin_drain();
         tokio::select! {
             drained = timeout(grace, connections.shutdown()) => drained.is_ok(),
+            () = quiet(lanes.app()) => true,
             () = accept(&listener, |turn, stream| lanes.serve(turn, stream, None)) => false,
         }
     }
+}
+
+/// Resolves some time after the last request was answered: connections that ask for nothing, or
+/// for half of something, hold nothing up.
+async fn quiet(app: &App) {
+    while app.is_active() {
+        sleep(QUIET_LOOK).await;
+    }
+    sleep(FLUSH_TIME).await;
 }
 
 async fn accept(listener: &TcpListener, serve: impl Fn(usize, TcpStream)) {

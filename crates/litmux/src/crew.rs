@@ -90,7 +90,9 @@ impl Crew {
         let (milestones, mut reached) = mpsc::unbounded_channel();
         for Member { controls, .. } in &self.members {
             let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
-            tokio::spawn(follow(path, endpoint, controls.view.clone(), milestones.clone()));
+            let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
+            let view = controls.view.clone();
+            tokio::spawn(follow(path, endpoint, view, limits, milestones.clone()));
         }
         let mut starting = self.members.len();
         while let Some(milestone) = reached.recv().await {

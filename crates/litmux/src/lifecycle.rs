@@ -9,7 +9,7 @@ use litmux_admin::{AdminSocket, RunDir};
 use litmux_http::{App, Server, bind};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::crew::Crew;
 use crate::desk::Desk;
@@ -17,6 +17,10 @@ use crate::{Error, Program};
 
 /// Signals that are no further apart mean one thing.
 const SAME_WISH: Duration = Duration::from_millis(500);
+
+/// How long workers may take to be gone once they are ended by force. Whatever keeps one, the
+/// server ends.
+const FORCE_TIME: Duration = Duration::from_secs(5);
 
 /// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
@@ -70,7 +74,10 @@ async fn stop(server: Server, crew: Crew, grace: Duration) {
     if !server.drain(grace).await {
         tracing::warn!("some requests did not finish in time and are broken off");
     }
-    crew.stop(grace.saturating_sub(begin.elapsed()).max(Duration::from_secs(1))).await;
+    let left = grace.saturating_sub(begin.elapsed()).max(Duration::from_secs(1));
+    if timeout(left + FORCE_TIME, crew.stop(left)).await.is_err() {
+        tracing::warn!("some workers could not be ended and are left behind");
+    }
     tracing::info!("stopped");
 }
 

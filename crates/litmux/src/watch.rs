@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use litmux_core::LaunchError;
 use litmux_scheduler::Endpoint;
-use litmux_supervisor::{Outlook, SlotState, View};
-use tokio::sync::mpsc;
+use litmux_supervisor::{Limits, Outlook, SlotState, View};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Jobs wait for a worker that is expected within this time, though those before it failed.
@@ -24,6 +24,7 @@ pub(crate) async fn follow(
     path: String,
     endpoint: Endpoint,
     mut view: View,
+    limits: Option<watch::Receiver<Limits>>,
     milestones: mpsc::UnboundedSender<Milestone>,
 ) {
     let mut seen: Vec<SlotState> = Vec::new();
@@ -43,7 +44,8 @@ pub(crate) async fn follow(
         if !now.is_empty() && all_ready && !std::mem::replace(&mut was_ready, true) {
             let _ = milestones.send(Milestone::Ready);
         }
-        endpoint.expect(for_jobs(&view.outlook(), Instant::now()));
+        let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
+        endpoint.expect(for_jobs(&view.outlook(), may_wake, Instant::now()));
         seen = now;
         if !view.changed().await {
             return;
@@ -51,10 +53,15 @@ pub(crate) async fn follow(
     }
 }
 
-/// Turns what the slots promise into what jobs may hope for.
-fn for_jobs(outlook: &Outlook, now: Instant) -> litmux_scheduler::Outlook {
+/// Turns what the slots promise into what jobs may hope for; `may_wake`: whether load starts
+/// workers where none is wanted.
+fn for_jobs(outlook: &Outlook, may_wake: bool, now: Instant) -> litmux_scheduler::Outlook {
     let within = outlook.wait(now);
     match outlook {
+        Outlook::Asleep { .. } if !may_wake => {
+            let reason = "it was scaled to none by hand; `litmux scale` gives it workers".into();
+            litmux_scheduler::Outlook::Down { reason, retry_after: BRIEFLY_DOWN }
+        }
         Outlook::Down { reason, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
             let (reason, retry_after) = (reason.clone(), within.unwrap_or(BRIEFLY_DOWN));
             litmux_scheduler::Outlook::Down { reason, retry_after }

@@ -53,8 +53,10 @@ impl Member {
         self.in_flight
     }
 
-    pub(crate) fn load(&self, rules: &Rules, workers: usize, by_cost: bool) -> Load {
-        let window = if self.concurrency > 1 {
+    /// `exact`: should the worker be lost, it must be known what it had begun, so it is given no
+    /// more than that.
+    pub(crate) fn load(&self, rules: &Rules, workers: usize, by_cost: bool, exact: bool) -> Load {
+        let window = if self.concurrency > 1 || exact {
             self.capacity(rules)
         } else {
             window(rules, self.service_time.mean(), workers, by_cost)

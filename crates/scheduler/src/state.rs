@@ -268,8 +268,10 @@ impl EndpointState {
 
     fn loads(&self) -> Vec<Load> {
         let least = if self.sends_ahead() { 2 } else { 1 };
+        // Of single answers a fast worker may hold some back while it computes the next.
+        let exact = !self.is_idempotent() && !self.stream && self.rules.max_batch_size == 1;
         let load = |member: &Member| {
-            let load = member.load(&self.rules, self.workers.len(), self.by_cost);
+            let load = member.load(&self.rules, self.workers.len(), self.by_cost, exact);
             Load { window: load.window.max(least), ..load }
         };
         self.workers.iter().map(load).collect()

@@ -32,6 +32,8 @@ pub(crate) struct Manner {
     /// Whether it answers one batch before it begins the next, so that only the first of those
     /// that it holds can have been begun.
     pub(crate) in_order: bool,
+    /// Whether it computes several batches, or single jobs, at a time.
+    pub(crate) several: bool,
     /// How long past its deadline it may go on computing.
     pub(crate) kill_after: Option<Duration>,
 }
@@ -158,7 +160,10 @@ impl Connection {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Jobs(jobs) => self.accept(jobs),
-            Order::CancelAbandoned => self.in_flight.cancel_abandoned(),
+            Order::CancelAbandoned => {
+                self.in_flight.cancel_abandoned();
+                self.set_alarm();
+            }
         }
     }
 
@@ -182,7 +187,8 @@ impl Connection {
     }
 
     fn set_alarm(&mut self) {
-        self.look_at = self.manner.kill_after.and_then(|grace| self.in_flight.overdue(grace));
+        let Manner { kill_after, several, .. } = self.manner;
+        self.look_at = kill_after.and_then(|grace| self.in_flight.overdue(grace, several));
         if let Some(at) = self.look_at {
             self.alarm.as_mut().reset(at);
         }
@@ -364,7 +370,7 @@ mod tests {
         let (to_worker, control) = mpsc::unbounded_channel();
         let progress = Arc::new(Seen::default());
         let kill_after = Some(Duration::from_secs(10));
-        let manner = Manner { batches, in_order: batches, kill_after };
+        let manner = Manner { batches, in_order: batches, several: false, kill_after };
         let connection = Connection::new(ours, inbox, to_worker, progress.clone(), manner);
         let ended = tokio::spawn(connection.run());
         Bench { worker, orders, control, progress, ended }

@@ -164,12 +164,14 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
-    use super::super::handshake::{read_frame, write_frame};
+    use super::super::handshake::write_frame;
     use super::*;
 
     /// A control connection whose worker is the test.
     struct Bench {
         worker: UnixStream,
+        decoder: Decoder,
+        buffer: BytesMut,
         measures: mpsc::UnboundedSender<Measure>,
         ended: JoinHandle<Option<String>>,
     }
@@ -178,16 +180,20 @@ mod tests {
         let (ours, worker) = UnixStream::pair().unwrap();
         let (measures, inbox) = mpsc::unbounded_channel();
         let control = Control::new(ours, mpsc::unbounded_channel(), inbox, Duration::from_secs(2));
-        Bench { worker, measures, ended: tokio::spawn(control.run()) }
+        let (decoder, buffer) = (Decoder::default(), BytesMut::new());
+        Bench { worker, decoder, buffer, measures, ended: tokio::spawn(control.run()) }
     }
 
     impl Bench {
+        /// Returns the next frame of this kind.
         async fn hear(&mut self, kind: Kind) -> Frame {
             loop {
-                let frame = read_frame(&mut self.worker).await.unwrap();
-                if frame.kind == kind {
-                    return frame;
+                while let Some(frame) = self.decoder.decode(&mut self.buffer).unwrap() {
+                    if frame.kind == kind {
+                        return frame;
+                    }
                 }
+                self.worker.read_buf(&mut self.buffer).await.unwrap();
             }
         }
     }

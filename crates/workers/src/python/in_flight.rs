@@ -115,17 +115,17 @@ impl InFlight {
         }
     }
 
-    /// Returns until when the job that has been here longest should be done, its time over and
-    /// everybody gone.
-    pub(crate) fn overdue(&self, grace: Duration) -> Option<Instant> {
-        let (_, oldest) = self.jobs.iter().max_by_key(|(_, entry)| entry.age(self.generation))?;
-        let until = match &oldest.caller {
-            Caller::Waiting(job) => job.deadline,
-            Caller::Gone(since) => *since,
-            // Between two chunks its client's patience counts, which the edge knows.
-            Caller::Streaming(..) => Instant::now(),
+    /// Returns when the first job that the worker computes should long be done, its time over and
+    /// everybody gone. Unless it computes several at a time that is the one that it has had
+    /// longest: the others wait.
+    pub(crate) fn overdue(&self, grace: Duration, several: bool) -> Option<Instant> {
+        let entries = self.jobs.iter().map(|(_, entry)| entry);
+        let until = if several {
+            entries.filter_map(Entry::until).min()
+        } else {
+            entries.max_by_key(|entry| entry.age(self.generation)).and_then(Entry::until)
         };
-        Some(until + grace)
+        until.map(|until| until + grace)
     }
 
     /// Gives back the jobs that were not answered, in the order in which they came. A stream that
@@ -152,6 +152,16 @@ impl Entry {
     /// How many jobs came since.
     fn age(&self, now: u32) -> u32 {
         now.wrapping_sub(self.generation)
+    }
+
+    /// Until when anybody can want it. A stream has no end; its client's patience between two
+    /// chunks is known at the edge.
+    fn until(&self) -> Option<Instant> {
+        match &self.caller {
+            Caller::Waiting(job) => Some(job.deadline),
+            Caller::Gone(since) => Some(*since),
+            Caller::Streaming(..) => None,
+        }
     }
 
     fn cancel(&mut self, id: u64, control: &mpsc::UnboundedSender<Frame>) {

@@ -183,6 +183,7 @@ fn serve(
         batches: traits.max_batch_size > 1,
         // Answers of single requests may be on their way while the next is computed.
         in_order: traits.concurrency == 1 && (traits.max_batch_size > 1 || traits.stream),
+        several: traits.concurrency > 1,
         kill_after: spec.kill_after,
     };
     let (to_worker, orders) = mpsc::unbounded_channel();
