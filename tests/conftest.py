@@ -4,9 +4,11 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -322,6 +324,31 @@ def worker(tmp_path):
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture
+def runtime():
+    """An environment in which no other server is found; paths of sockets must be short."""
+    directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
+    yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def litmux(runtime):
+    """Runs the command; returns its exit status and what it printed to either output."""
+
+    def run(*args):
+        done = subprocess.run(
+            [LITMUX, *args],
+            env={**os.environ, **runtime},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
 
 
 @pytest.fixture

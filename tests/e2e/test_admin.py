@@ -2,15 +2,12 @@
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 from pathlib import Path
 
 import pytest
-from conftest import LITMUX, is_alive, parent_of, wait_until
+from conftest import is_alive, parent_of, wait_until
 
 SERVER = """
     import time
@@ -27,31 +24,6 @@ SERVER = """
             port=0,
         )
 """
-
-
-@pytest.fixture
-def runtime():
-    """An environment in which no other server is found; paths of sockets must be short."""
-    directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
-    yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def litmux(runtime):
-    """Runs the command; returns its exit status and what it printed to either output."""
-
-    def run(*args):
-        done = subprocess.run(
-            [LITMUX, *args],
-            env={**os.environ, **runtime},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return run
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 """Workers that follow load and the operator's hand, while requests go on."""
 
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 
 import httpx
 import pytest
-from conftest import LITMUX, is_alive, wait_until
+from conftest import is_alive, wait_until
 
 SERVER = """
     import os, time
@@ -31,37 +27,13 @@ SERVER = """
 
 
 @pytest.fixture
-def runtime():
-    """An environment in which no other server is found; paths of sockets must be short."""
-    directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
-    yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def litmux(runtime):
-    """Runs the command; returns what it printed."""
-
-    def run(*args):
-        done = subprocess.run(
-            [LITMUX, *args],
-            env={**os.environ, **runtime},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture
 def endpoint(litmux):
     """Returns what `litmux ps --json` says of an endpoint."""
 
     def ask(path):
-        told = json.loads(litmux("ps", "--json"))
+        status, out, err = litmux("ps", "--json")
+        assert status == 0, err
+        told = json.loads(out)
         return next(e for e in told["endpoints"] if e["path"] == path)
 
     return ask
@@ -123,7 +95,7 @@ def test_scaling_by_hand_up_and_down_costs_no_request(serve, runtime, litmux, en
     server = serve(SERVER, env=runtime)
     with Senders(server, "/a", 6) as senders:
         for count in (3, 1, 4, 2):
-            litmux("scale", "/a", str(count))
+            assert litmux("scale", "/a", str(count))[0] == 0
             wait_until(lambda count=count: len(ready(endpoint("/a"))) == count)
             wait_until(lambda count=count: len(endpoint("/a")["workers"]) == count)
             before = len(senders.answers)
@@ -135,7 +107,7 @@ def test_scaling_by_hand_up_and_down_costs_no_request(serve, runtime, litmux, en
 
 def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litmux, endpoint):
     server = serve(SERVER, env=runtime)
-    litmux("scale", "/a", "3")
+    assert litmux("scale", "/a", "3")[0] == 0
     wait_until(lambda: len(ready(endpoint("/a"))) == 3)
     workers = ready(endpoint("/a"))
     answers: list[httpx.Response] = []
@@ -145,7 +117,7 @@ def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litmux, e
     for thread in threads:
         thread.start()
     wait_until(lambda: endpoint("/a")["in_flight"] == 3)
-    litmux("scale", "/a", "1")
+    assert litmux("scale", "/a", "1")[0] == 0
     for thread in threads:
         thread.join(60)
     assert sorted(answer.json() for answer in answers) == sorted(workers)
@@ -155,7 +127,7 @@ def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litmux, e
 def test_scaled_to_none_and_back(serve, runtime, litmux, endpoint):
     server = serve(SERVER, env=runtime)
     (worker,) = ready(endpoint("/a"))
-    litmux("scale", "/a", "0")
+    assert litmux("scale", "/a", "0")[0] == 0
     wait_until(lambda: not is_alive(worker))
     begin = time.monotonic()
     asleep = server.post("/a", json=0, headers={"X-Request-Timeout": "2"})
@@ -163,7 +135,7 @@ def test_scaled_to_none_and_back(serve, runtime, litmux, endpoint):
     assert time.monotonic() - begin < 10
     assert server.post("/elastic", json=0).status_code == 200
     assert server.client.get("/health").status_code == 200, "nothing is wrong: it is wanted so"
-    litmux("scale", "/a", "1")
+    assert litmux("scale", "/a", "1")[0] == 0
     wait_until(lambda: len(ready(endpoint("/a"))) == 1)
     assert server.post("/a", json=0).status_code == 200
 
@@ -180,13 +152,13 @@ def test_an_elastic_endpoint_scaled_to_none_answers_and_wakes_by_hand(
 ):
     server = serve(SERVER, env=runtime)
     (worker,) = ready(endpoint("/elastic"))
-    litmux("scale", "/elastic", "0")
+    assert litmux("scale", "/elastic", "0")[0] == 0
     wait_until(lambda: not is_alive(worker))
     begin = time.monotonic()
     response = server.post("/elastic", json=0, headers={"X-Request-Timeout": "5"})
     # By hand is by hand: load no longer changes it.
     assert response.status_code in (503, 504), response.text
     assert time.monotonic() - begin < 15
-    litmux("scale", "/elastic", "2")
+    assert litmux("scale", "/elastic", "2")[0] == 0
     wait_until(lambda: len(ready(endpoint("/elastic"))) == 2)
     assert server.post("/elastic", json=0).status_code == 200

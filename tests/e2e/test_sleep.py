@@ -1,15 +1,11 @@
 """Endpoints without workers: those that sleep, and those that were put to sleep by hand."""
 
 import asyncio
-import os
-import shutil
-import subprocess
-import tempfile
 import time
 
 import httpx
 import pytest
-from conftest import LITMUX, PATIENCE, wait_until
+from conftest import PATIENCE, wait_until
 
 SERVER = """
     import time
@@ -30,18 +26,10 @@ SERVER = """
 
 
 @pytest.fixture
-def runtime():
-    """An environment in which no other server is found; paths of sockets must be short."""
-    directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
-    yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def scale(runtime):
+def scale(litmux):
     def run(path, workers):
-        command = [LITMUX, "scale", path, str(workers)]
-        subprocess.run(command, env={**os.environ, **runtime}, check=True, timeout=PATIENCE)
+        status, _, err = litmux("scale", path, str(workers))
+        assert status == 0, err
 
     return run
 
