@@ -24,7 +24,7 @@ pub(crate) async fn follow(
     path: String,
     endpoint: Endpoint,
     mut view: View,
-    limits: Option<watch::Receiver<Limits>>,
+    mut limits: Option<watch::Receiver<Limits>>,
     milestones: mpsc::UnboundedSender<Milestone>,
 ) {
     let mut seen: Vec<SlotState> = Vec::new();
@@ -47,10 +47,24 @@ pub(crate) async fn follow(
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
         endpoint.expect(for_jobs(&view.outlook(), may_wake, Instant::now()));
         seen = now;
-        if !view.changed().await {
+        let goes_on = tokio::select! {
+            changed = view.changed() => changed,
+            () = changed(limits.as_mut()) => true,
+        };
+        if !goes_on {
             return;
         }
     }
+}
+
+/// Resolves when the limits change; never where there are none, or when nobody can set them.
+async fn changed(limits: Option<&mut watch::Receiver<Limits>>) {
+    if let Some(limits) = limits
+        && limits.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Turns what the slots promise into what jobs may hope for; `may_wake`: whether load starts
