@@ -45,7 +45,12 @@ pub(crate) async fn follow(
             let _ = milestones.send(Milestone::Ready);
         }
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
-        endpoint.expect(for_jobs(&view.outlook(), may_wake, Instant::now()));
+        endpoint.expect(if view.is_over() {
+            let (reason, retry_after) = ("the server is stopping".into(), BRIEFLY_DOWN);
+            litmux_scheduler::Outlook::Down { reason, retry_after }
+        } else {
+            for_jobs(&view.outlook(), may_wake, Instant::now())
+        });
         seen = now;
         let goes_on = tokio::select! {
             changed = view.changed() => changed,
