@@ -36,16 +36,17 @@ def gate():
 
 
 class FakeServer:
-    """One worker that is ready, and both connections to it.
+    """One worker, and both connections to it.
 
     Args:
         directory: Where the model's file is written, and its working directory.
         model: The text of a class ``API``.
         args: Constructor arguments of the class.
+        ready: Whether to wait until its setup has ended.
         **setup: What the `setup` message holds besides the device.
     """
 
-    def __init__(self, directory, model, args=None, **setup):
+    def __init__(self, directory, model, args=None, *, ready=True, **setup):
         self.directory = directory
         (directory / "model.py").write_text(PRELUDE + textwrap.dedent(model), encoding="utf-8")
         self._errors = directory / "stderr"
@@ -81,7 +82,8 @@ class FakeServer:
                 for role in ("data", "control"):
                     self._welcome(role, listener)
                 self.send("data", frames.encode_message(frames.SETUP, {"device": "cpu", **setup}))
-                self.traits = self._message(frames.READY, frames.FAILED)
+                if ready:
+                    self.traits = self._message(frames.READY, frames.FAILED)
             except BaseException:
                 self.close()
                 raise
@@ -106,10 +108,14 @@ class FakeServer:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
-        """Leaves no process behind."""
+    def hang_up(self):
+        """Ends both connections without a goodbye."""
         for sock in self.socks.values():
             sock.close()
+
+    def close(self):
+        """Leaves no process behind."""
+        self.hang_up()
         self.process.kill()
         self.process.wait(WAIT)
 

@@ -65,6 +65,7 @@ class ContinuousLoop:
 
         Raises:
             FrameError: what came is not the protocol.
+            ConnectionError: the server is gone and does not read answers either.
         """
         try:
             while self._is_open or self._live or self._waiting:
@@ -74,8 +75,6 @@ class ContinuousLoop:
                 self._step()
                 self._send()
             self._outbox.flush()
-        except (BrokenPipeError, ConnectionResetError):
-            return
         finally:
             for live in list(self._live):
                 self._leave(live, "cancelled")

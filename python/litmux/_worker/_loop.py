@@ -37,23 +37,21 @@ class Loop:
 
         Raises:
             FrameError: what came is not the protocol.
+            ConnectionError: the server is gone and does not read answers either.
         """
         reader, outbox, take = self._reader, self._outbox, self._take
-        try:
-            while True:
-                frame = reader.next()
-                if frame is None:
-                    outbox.flush()
-                    if not reader.receive():
-                        return
-                    outbox.resume()
-                    continue
-                kind, flags, _, id, payload = frame
-                if kind != frames.REQUEST:
-                    raise frames.misplaced(kind)
-                take(id, flags, payload)
-        except (BrokenPipeError, ConnectionResetError):
-            return
+        while True:
+            frame = reader.next()
+            if frame is None:
+                outbox.flush()
+                if not reader.receive():
+                    return
+                outbox.resume()
+                continue
+            kind, flags, _, id, payload = frame
+            if kind != frames.REQUEST:
+                raise frames.misplaced(kind)
+            take(id, flags, payload)
 
     def _answer(self, id, flags, payload):
         try:

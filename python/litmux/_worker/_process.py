@@ -34,6 +34,10 @@ def main():
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
         return 1
+    except ConnectionError:
+        # The server has gone, or gave up this start: nobody is left to tell. An error of this kind
+        # in a hook does not come here; it is that hook's answer.
+        return 0
 
 
 def _work(order):
@@ -117,7 +121,10 @@ def _read_order():
 
 def _dial(order, role):
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.connect(order["socket"])
+    try:
+        sock.connect(order["socket"])
+    except FileNotFoundError:
+        raise ConnectionRefusedError("the server closed the socket of this start") from None
     hello = {
         "protocol": frames.PROTOCOL,
         "token": order["token"],
