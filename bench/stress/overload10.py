@@ -37,9 +37,7 @@ async def run(args):
         async with http1.beside(sample(server, usages)):
             load = {"rate": 10 * CAPACITY, "secs": seconds, "timeout": 5}
             result = await loadgen(server.port, "open", **load)
-    # The first third fills queues and pools.
-    early = report.percentile([u.rss_mb for u in usages[: len(usages) // 3]], 1)
-    late = report.percentile([u.rss_mb for u in usages[len(usages) // 3 :]], 1)
+    early, late = (report.percentile([u.rss_mb for u in part], 1) for part in thirds(usages))
     return [
         report.figure("offered/s", round(result["offered_rps"])),
         report.figure("capacity/s", round(CAPACITY)),
@@ -53,8 +51,14 @@ async def run(args):
         report.at_most("errors", sum(result["errors"].values()), 0),
         report.at_most("hung", result["timeouts"] + result["client_unsent"], 0),
         report.figure("RSS of the first third, MB", early),
-        report.at_most("RSS after it, MB", late, round(1.05 * early, 1)),
+        report.at_most("RSS of the last, MB", late, round(1.05 * early, 1)),
     ]
+
+
+def thirds(usages):
+    """Returns the first, in which queues and pools fill, and the last."""
+    third = len(usages) // 3
+    return usages[:third], usages[-third:]
 
 
 async def loadgen(port, mode, **options):

@@ -495,8 +495,11 @@ async fn open(o: Opt, crash: Vec<f64>) -> Value {
             let x = i as f64 * 0.5 + 1.0;
             let (p, addr, path, recs) = (p.clone(), addr.clone(), path.clone(), recs.clone());
             js.push(tokio::task::spawn_local(async move {
+                // the pacing is no finer than a timer's tick: what a refusal takes counts from here
+                let begun = Instant::now();
                 let r = one(p, addr, path, x, at + Duration::from_secs_f64(tmo)).await;
-                recs.borrow_mut().push(((at - start).as_secs_f64(), at.elapsed().as_secs_f64(), r));
+                let since = if matches!(r, Out::Status(_)) { begun } else { at };
+                recs.borrow_mut().push(((at - start).as_secs_f64(), since.elapsed().as_secs_f64(), r));
             }));
             i += 1;
         }
