@@ -8,8 +8,13 @@ use litmux_core::LaunchError;
 use litmux_wire::{
     Decoder, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Refuse, Role, Welcome, negotiate,
 };
+use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+
+/// What the kernel may hold of what was sent and not read, up to its own limit (`wmem_max`): with
+/// the default a body of a megabyte takes the two processes five turns.
+const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 /// Where one worker dials in: a socket that only this user can reach, gone once it has.
 pub(crate) struct Door {
@@ -72,7 +77,11 @@ impl Door {
             }
         }
         match (data, control) {
-            (Some((data, hello)), Some(control)) => Ok(Connections { data, control, hello }),
+            (Some((data, hello)), Some(control)) => {
+                // Only slower without it.
+                let _ = sockopt::set_socket_send_buffer_size(&data, SEND_BUFFER_BYTES);
+                Ok(Connections { data, control, hello })
+            }
             _ => Err(failed("it did not dial in")),
         }
     }
