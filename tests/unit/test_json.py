@@ -1,10 +1,17 @@
 """JSON through the C core says the same as the documented calls."""
 
+import collections
 import dataclasses
 import datetime
+import decimal
 import enum
+import ipaddress
 import json
 import math
+import pathlib
+import re
+import types
+import uuid
 
 import numpy
 import pydantic
@@ -55,7 +62,12 @@ class Point:
 
 
 class Model(pydantic.BaseModel):
-    at: datetime.date
+    at: datetime.date = pydantic.Field(alias="date")
+
+
+class Plain:
+    def __init__(self):
+        self.x = 1
 
 
 @pytest.mark.parametrize(
@@ -64,10 +76,21 @@ class Model(pydantic.BaseModel):
         ({"a": [1, 2.5, None, True, "ß"]}, '{"a":[1,2.5,null,true,"ß"]}'),
         (numpy.array([1.5, 2.0]), "[1.5,2.0]"),
         ({"n": numpy.float32(0.5)}, '{"n":0.5}'),
-        (Model(at=datetime.date(2026, 1, 2)), '{"at":"2026-01-02"}'),
+        (Model(date=datetime.date(2026, 1, 2)), '{"date":"2026-01-02"}'),
         (Point(3), '{"x":3}'),
         (Colour.RED, '"red"'),
         (datetime.datetime(2026, 1, 2, 3), '"2026-01-02T03:00:00"'),
+        (datetime.timedelta(minutes=1.5), "90.0"),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (ipaddress.ip_address("::1"), '"::1"'),
+        (pydantic.SecretStr("x"), '"**********"'),
+        (pathlib.PurePosixPath("/a"), '"/a"'),
+        (re.compile("a+"), '"a+"'),
+        ([decimal.Decimal("1.50"), decimal.Decimal(10)], "[1.5,10]"),
+        ({"b": "ß".encode()}, '{"b":"ß"}'),
+        ([{1}, collections.deque([2]), (n for n in [3])], "[[1],[2],[3]]"),
+        (types.MappingProxyType({"a": 1}), '{"a":1}'),
+        (Plain(), '{"x":1}'),
         ((1, 2), "[1,2]"),
     ],
 )

@@ -6,11 +6,15 @@ fallback: for interpreters without that core, and for whatever the core refuses.
 """
 
 import json
+import re
+from collections import deque
 from json import encoder as _encoder
+from types import GeneratorType
 from typing import Any
 
 _scan = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009  (not in its type)
 _SETTINGS: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+_SENT_AS_TEXT = ("uuid", "ipaddress", "pydantic.networks", "pydantic.types")
 
 
 class MalformedBody(ValueError):
@@ -43,24 +47,36 @@ def loads(payload):
 
 
 def _default(value):
-    """What people return from hooks besides JSON's own types."""
-    for name in ("model_dump", "tolist", "isoformat"):
+    """What people return from hooks besides JSON's own types, as FastAPI sends it."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True)
+    for name in ("tolist", "isoformat", "total_seconds"):
         method = getattr(value, name, None)
         if callable(method):
-            return method(mode="json") if name == "model_dump" else method()
+            return method()
     fields = getattr(value, "__dataclass_fields__", None)
     if fields is not None:
         return {name: getattr(value, name) for name in fields}
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, (set, frozenset, deque, GeneratorType)):
         return list(value)
-    if hasattr(value, "__fspath__") or type(value).__name__ in ("UUID", "Decimal"):
+    kind = type(value)
+    if kind.__name__ == "Decimal":
+        return int(value) if value.as_tuple().exponent == 0 else float(value)
+    if hasattr(value, "__fspath__") or kind.__module__ in _SENT_AS_TEXT:
         return str(value)
-    enum_value = getattr(value, "_value_", None)
-    if enum_value is not None:
-        return enum_value
-    kind = type(value).__name__
+    if isinstance(value, re.Pattern):
+        return value.pattern
+    if hasattr(value, "_value_"):
+        return value._value_
+    if hasattr(value, "keys") and hasattr(value, "__getitem__"):
+        return dict(value)
+    if getattr(value, "__dict__", None) and not callable(value):
+        return vars(value)
     raise TypeError(
-        f"a {kind} cannot be sent as JSON; convert it in encode_response, or return a Response"
+        f"a {kind.__name__} cannot be sent as JSON; convert it in encode_response, or return "
+        f"a Response"
     )
 
 
