@@ -102,7 +102,9 @@ class LitAPI:
         """Returns the input of ``predict``.
 
         ``request`` is the value of a JSON body; for a form a :class:`~litmux.Form`; for any other
-        content type the body as ``bytes``.
+        content type the body as ``bytes``. Annotate it with a pydantic model, or with what else
+        pydantic can validate, to get that; with :class:`~litmux.UploadFile` to get the file of
+        that name in a form. What is not so is answered 422.
         """
         return request
 
@@ -131,8 +133,9 @@ class LitAPI:
 
     def encode_response(self, output: Any) -> Any:
         """Returns the answer: what JSON can hold, a pydantic model, ``bytes``, or a
-        :class:`~litmux.Response`. Where ``stream`` is set it may be a generator function over the
-        outputs, or a plain one for each."""
+        :class:`~litmux.Response`. Where it is annotated to return a pydantic model, what it
+        returns is validated and sent as that model. Where ``stream`` is set it may be a generator
+        function over the outputs, or a plain one for each."""
         return output
 
     def cost(self, request: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -64,25 +65,22 @@ class UploadFile:
         filename: The name that the client gave.
         content_type: The media type that the client gave, or None.
         size: The length in bytes.
+        file: The content as a file object, for what reads those.
     """
 
     def __init__(self, content: bytes, filename: str, content_type: str | None) -> None:
-        self._content = content
-        self._at = 0
+        self.file = io.BytesIO(content)
         self.filename = filename
         self.content_type = content_type
         self.size = len(content)
 
     def read(self, size: int | None = -1) -> bytes:
         """Returns the next ``size`` bytes, or all that are left."""
-        end = self.size if size is None or size < 0 else self._at + size
-        piece = self._content[self._at : end]
-        self._at += len(piece)
-        return piece
+        return self.file.read(size)
 
     def seek(self, offset: int) -> None:
         """Goes to this byte."""
-        self._at = offset
+        self.file.seek(offset)
 
     def __repr__(self):
         return f"UploadFile(filename={self.filename!r}, size={self.size})"

@@ -7,9 +7,11 @@ import sys
 
 from litmux._api import ContinuousAPI, LitAPI, concurrency_mistake, has_async_hooks, is_async
 from litmux._worker import _frames as frames
+from litmux._worker._annotations import signature_of
 from litmux._worker._content import read_request
 from litmux._worker._encode import encode_body, encode_error, plain_error, summary_of
 from litmux._worker._json import loads
+from litmux._worker._typed import request_reader, response_encoder
 
 _COST = struct.Struct("<d")
 _PLAIN_HOOKS = ("admit", "step", "finish", "decode_request", "encode_response")
@@ -26,6 +28,8 @@ def check_hooks(api):
         raise ValueError(mistake)
     if callable(api.cost) and is_async(api.cost):
         raise ValueError("`cost` must be a plain function, not `async`")
+    request_reader(api, None)
+    response_encoder(api)
     if isinstance(api, ContinuousAPI):
         _check_continuous(api)
         return
@@ -54,10 +58,7 @@ def is_generator(hook):
 
 def wants_context(hook):
     """Tells whether a hook names a ``context`` parameter."""
-    try:
-        return "context" in inspect.signature(hook).parameters
-    except (TypeError, ValueError):
-        return False
+    return "context" in signature_of(hook).parameters
 
 
 class WrongLength(ValueError):
@@ -84,13 +85,17 @@ class Hooks:
         self.concurrency = _concurrency(api)
         self.api = api
         second = api.admit if self.is_continuous else api.predict
-        hooks = (api.decode_request, second, api.encode_response)
+        hooks = (api.decode_request, second, response_encoder(api))
         self.context = any(wants_context(hook) for hook in hooks)
         #: decode, compute and encode where no hook gets a context.
         self.plain = hooks
         self.decode, self.compute, self.encode = map(_taking_context, hooks)
         self.encodes_stream = _encodes_whole_stream(api)
         self.unbatches_stream = is_generator(api.unbatch)
+        typed = request_reader(api, self.read)
+        if typed is not None:
+            # In place of the method, so that requests without an annotation pass no branch.
+            self.read = typed  # type: ignore[method-assign]
 
     def traits(self):
         """Returns the ``Ready`` message."""

@@ -43,7 +43,7 @@ def loads(payload):
     except RecursionError:
         raise MalformedBody("malformed JSON body: nested too deeply") from None
     except ValueError as error:
-        raise MalformedBody(f"malformed JSON body: {error}") from None
+        raise MalformedBody(f"malformed JSON body: {error}") from error
 
 
 def _default(value):
