@@ -219,6 +219,6 @@ def _taking_context(hook):
 
 
 def _encodes_whole_stream(api):
-    encode = api.encode_response
+    encode = inspect.unwrap(api.encode_response)
     is_default = getattr(encode, "__func__", None) is LitAPI.encode_response
     return is_default or is_generator(encode)

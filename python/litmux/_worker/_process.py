@@ -18,6 +18,8 @@ from litmux._worker._register import Register
 
 _OVERRIDES = ("max_batch_size", "batch_timeout", "stream", "max_concurrency")
 
+_HOOKS_WITH_EVENTS = ("decode_request", "predict", "encode_response")
+
 _STREAM_CREDIT = 1 << 20
 
 _LARGE_BYTES = 16 << 20
@@ -164,6 +166,7 @@ def _set_up(source, setup):
             setattr(api, name, setup[name])
     try:
         api.device = setup["device"]
+        _tell_callbacks(api, "setup")
         _settle(api.setup(setup["device"]))
         is_healthy = _settle(api.health())
     except Exception as error:  # noqa: BLE001
@@ -172,7 +175,16 @@ def _set_up(source, setup):
         raise _Failed("`health` returned a false value after `setup`")
     # Again, because setup may have changed them.
     _check(api)
+    _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
     return api, Hooks(api, bool(setup.get("retry_batch_singly")))
+
+
+def _tell_callbacks(api, *hooks):
+    """Lets the model's callbacks follow hooks; what does so is not imported for others."""
+    if getattr(api, "_callbacks", None):
+        from litmux._worker._callbacks import follow
+
+        follow(api, *hooks)
 
 
 def _check(api):

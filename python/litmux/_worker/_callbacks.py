@@ -1,0 +1,138 @@
+"""Lets a model's callbacks follow its hooks: LitServe's events of a worker."""
+
+import functools
+import inspect
+import logging
+
+from litmux._api import ContinuousAPI, has_async_hooks
+
+# The name under which programs written for LitServe expect to find it.
+_logger = logging.getLogger("litserve.callbacks")
+
+
+def trigger(callbacks, event, *args, **kwargs):
+    """Calls the method of this name of each callback; what one raises is logged, no more."""
+    for callback in callbacks:
+        try:
+            getattr(callback, event)(*args, **kwargs)
+        except Exception:
+            _logger.exception("%s of the callback %r raised", event, callback)
+
+
+def follow(api, *names):
+    """Replaces hooks of an instance by ones that tell its callbacks before and after.
+
+    As in LitServe, sequences that are batched continuously have no events, and those of a batch
+    of plain hooks are of the batch, not of its items.
+    """
+    if isinstance(api, ContinuousAPI) and names != ("setup",):
+        return
+    is_batched = "predict" in names and api.max_batch_size > 1 and not has_async_hooks(api)
+    if is_batched:
+        _follow_batches(api)
+        names = ("predict", "encode_response") if api.stream else ("predict",)
+    for name in names:
+        setattr(api, name, _followed(getattr(api, name), *_events(api, name)))
+
+
+def _events(api, name):
+    fire = functools.partial(trigger, api._callbacks)
+    return (
+        functools.partial(fire, f"on_before_{name}", lit_api=api),
+        functools.partial(fire, f"on_after_{name}", lit_api=api),
+    )
+
+
+def _followed(hook, before, after):
+    """Returns the hook with its events; those of a generator enclose its values. It unwraps to the
+    hook, whose kind decides how it is run."""
+    kind = inspect.unwrap(hook)
+    if inspect.isgeneratorfunction(kind):
+        end = _each
+    elif inspect.isasyncgenfunction(kind):
+        end = _each_async
+    elif inspect.iscoroutinefunction(kind):
+        end = _awaited
+    else:
+        end = _returned
+
+    @functools.wraps(hook)
+    def call(*args, **kwargs):
+        before()
+        return end(hook(*args, **kwargs), after)
+
+    return call
+
+
+def _returned(result, after):
+    after()
+    return result
+
+
+def _each(values, after):
+    yield from values
+    after()
+
+
+async def _each_async(values, after):
+    try:
+        async for value in values:
+            yield value
+    finally:
+        await values.aclose()
+    after()
+
+
+async def _awaited(result, after):
+    result = await result
+    after()
+    return result
+
+
+def _follow_batches(api):
+    """Fires around all decoding and all encoding of a batch. The decoding of one ends where
+    ``batch`` is called, and ``unbatch`` tells how many outputs there are to encode."""
+    decode, batch, unbatch, encode = api.decode_request, api.batch, api.unbatch, api.encode_response
+    before_decode, after_decode = _events(api, "decode_request")
+    before_encode, after_encode = _events(api, "encode_response")
+    is_decoding, count, left = False, 0, 0
+
+    @functools.wraps(decode)
+    def decode_request(*args, **kwargs):
+        nonlocal is_decoding
+        if not is_decoding:
+            before_decode()
+        is_decoding = True
+        return decode(*args, **kwargs)
+
+    @functools.wraps(batch)
+    def end_decoding(inputs):
+        nonlocal is_decoding
+        # Not where a batch that raised is computed again, one by one.
+        if is_decoding:
+            after_decode()
+        is_decoding = False
+        return batch(inputs)
+
+    @functools.wraps(unbatch)
+    def count_outputs(output):
+        nonlocal count, left
+        outputs = list(unbatch(output))
+        count = left = sum(not isinstance(item, Exception) for item in outputs)
+        return outputs
+
+    @functools.wraps(encode)
+    def encode_response(*args, **kwargs):
+        nonlocal left
+        if left == count:
+            before_encode()
+        left -= 1
+        try:
+            return encode(*args, **kwargs)
+        finally:
+            if left == 0:
+                after_encode()
+
+    api.decode_request, api.batch = decode_request, end_decoding
+    if not api.stream:
+        api.unbatch, api.encode_response = count_outputs, encode_response

@@ -1,0 +1,5 @@
+"""LitServe's names, served by litmux."""
+
+from litmux import LitAPI
+
+__all__ = ["LitAPI"]
