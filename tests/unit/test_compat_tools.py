@@ -1,0 +1,146 @@
+"""Callbacks, logging and debugging as programs written for LitServe know them."""
+
+import io
+import logging
+import os
+import pickle
+import pty
+import subprocess
+import sys
+
+import pytest
+from litmux.compat import callbacks, utils
+from litmux.compat.callbacks.defaults import PredictionTimeLogger
+from litmux.compat.callbacks.defaults.metric_callback import RequestTracker
+
+
+@pytest.fixture
+def log():
+    """What the logger ``litserve`` writes, which is as it was after the test."""
+    logger = logging.getLogger("litserve")
+    before = logger.level, logger.handlers[:], logger.propagate
+    stream = io.StringIO()
+    utils.configure_logging(format="%(levelname)s %(message)s", stream=stream)
+    yield stream
+    logger.level, logger.handlers[:], logger.propagate = before
+
+
+class Recorder(callbacks.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_before_predict(self, lit_api):
+        self.seen.append(lit_api)
+
+
+class Broken(callbacks.Callback):
+    def on_before_predict(self, lit_api):
+        raise ValueError("boom")
+
+
+def test_every_event_is_a_method_that_does_nothing():
+    runner = callbacks.CallbackRunner([callbacks.NoopCallback(), callbacks.Callback()])
+    for event in callbacks.EventTypes:
+        assert getattr(callbacks.NoopCallback(), event.value)("anything", at="all") is None
+        runner.trigger_event(event.value, lit_api=None)
+    assert len(callbacks.EventTypes) == 12
+
+
+def test_a_runner_tells_all_callbacks_and_logs_what_they_raise(log):
+    recorder = Recorder()
+    callbacks.CallbackRunner([Broken(), recorder]).trigger_event("on_before_predict", lit_api=7)
+    assert recorder.seen == [7]
+    assert "ERROR on_before_predict of the callback" in log.getvalue()
+    assert "ValueError: boom" in log.getvalue()
+
+
+@pytest.mark.parametrize("wrong", [5, [5], Recorder, (Recorder(),)])
+def test_a_runner_takes_callbacks_alone(wrong):
+    with pytest.raises(ValueError, match="Invalid callback type"):
+        callbacks.CallbackRunner(wrong)
+
+
+def test_ready_made_callbacks_log(log):
+    timer = pickle.loads(pickle.dumps(PredictionTimeLogger()))
+    timer.on_before_predict(lit_api=None)
+    timer.on_after_predict(lit_api=None)
+    RequestTracker().on_request(active_requests=3, litserver=None)
+    assert log.getvalue() == "INFO Prediction took 0.00 seconds\nINFO Active requests: 3\n"
+
+
+def test_logging_is_configured(log, capsys):
+    logger = logging.getLogger("litserve.anything")
+    logger.debug("too low")
+    utils.set_log_level("DEBUG")
+    logger.debug("high enough")
+    extra = io.StringIO()
+    utils.add_log_handler(logging.StreamHandler(extra))
+    logger.info("twice")
+    assert log.getvalue() == "DEBUG high enough\nINFO twice\n"
+    assert extra.getvalue() == "twice\n"
+    utils.configure_logging(logging.ERROR)
+    logger.error("to standard output")
+    assert capsys.readouterr().out.endswith("to standard output\n")
+
+
+def test_rich_logs_need_rich(log, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rich.logging", None)
+    utils.configure_logging(use_rich=True)
+    assert "`rich` is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "is_there"),
+    [("json", True), ("json.decoder", True), ("no_such", False), ("no_such.module", False)],
+)
+def test_packages_are_looked_for(name, is_there):
+    assert utils.is_package_installed(name) is is_there
+
+
+def test_names_of_states():
+    assert utils.LitAPIStatus.OK == "OK"
+    assert utils.WorkerSetupStatus.READY == "ready"
+    assert utils.LoopResponseType("STREAMING") is utils.LoopResponseType.STREAMING
+
+
+STOPS = """
+from litmux.compat.utils import set_trace, set_trace_if_debug
+
+def predict(x):
+    set_trace_if_debug()
+    set_trace()
+    return x
+
+print(predict(4), flush=True)
+"""
+
+
+def stop(terminal, **env):
+    return subprocess.Popen(
+        [sys.executable, "-c", STOPS],
+        env={**os.environ, "LITMUX_TERMINAL": terminal, **env},
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("debug", "stops"), [("0", 1), ("1", 2)])
+def test_the_debugger_talks_to_the_terminal_of_the_server(debug, stops):
+    ours, theirs = pty.openpty()
+    try:
+        process = stop(os.ttyname(theirs), LITSERVE_DEBUG=debug)
+        os.write(ours, b"x = x + 1\ncontinue\n" * stops)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (output, errors) == (f"{4 + stops}\n", "")
+
+
+def test_without_a_terminal_the_program_goes_on():
+    output, errors = stop("/dev/no-such-terminal").communicate(timeout=30)
+    assert output == "4\n"
+    assert errors.count("set_trace: no terminal to debug in") == 1
