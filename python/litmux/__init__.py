@@ -16,7 +16,7 @@ A first server::
 """
 
 from litmux._api import FINISHED, ContinuousAPI, Last, LitAPI
-from litmux._http import Context, Form, HTTPException, Response, UploadFile
+from litmux._http import Context, Form, HTTPException, Request, Response, UploadFile
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "Last",
     "LitAPI",
     "LitServer",
+    "Request",
     "Response",
     "UploadFile",
     "run_servers",

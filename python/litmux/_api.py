@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,48 @@ def concurrency_mistake(api: LitAPI) -> str | None:
     return None
 
 
+def access_mistake(api: LitAPI) -> str | None:
+    """Returns what would leave an endpoint open to more people than its author thinks."""
+    if getattr(api, "authorize", None) is None:
+        return None
+    return (
+        "`authorize` is not supported, and the endpoint would be open to everybody; set "
+        "LIT_SERVER_API_KEY to ask for a key"
+    )
+
+
+def _argument_mistakes(max_batch_size: Any, batch_timeout: Any, api_path: Any, stream: Any):
+    """Says what programs written for LitServe look for, where they do."""
+    found, options = [], {"stream": stream}
+    if isinstance(max_batch_size, int) and max_batch_size <= 0:
+        found.append(f"max_batch_size must be greater than 0, not {max_batch_size}")
+    else:
+        options["max_batch_size"] = max_batch_size
+    if isinstance(batch_timeout, (int, float)) and batch_timeout < 0:
+        found.append(f"batch_timeout must be greater than or equal to 0, not {batch_timeout}")
+    else:
+        options["batch_timeout"] = batch_timeout
+    if isinstance(api_path, str) and not api_path.startswith("/"):
+        found.append(f"api_path must start with '/', as in '/predict', not {api_path!r}")
+    else:
+        options["path"] = api_path
+    return [*found, *_options.mistakes("endpoint", options)]
+
+
+def _unsupported(loop: Any, spec: Any, mcp: Any) -> list[str]:
+    found = []
+    if loop not in (None, "auto"):
+        found.append(
+            "loop must be 'auto': litmux owns the queues that a loop would read; write what one "
+            "step does as `admit`, `step` and `finish` of a ContinuousAPI"
+        )
+    if spec is not None:
+        found.append("`spec` is not supported yet; answer plain requests in `predict`")
+    if mcp is not None:
+        found.append("`mcp` is not supported yet")
+    return found
+
+
 class LitAPI:
     """One model: subclass it, load in :meth:`setup`, compute in :meth:`predict`.
 
@@ -54,6 +97,11 @@ class LitAPI:
             first request. Default: 0, which takes what is there.
         api_path: The path of the endpoint. Default: ``/predict``.
         stream: Whether ``predict`` is a generator whose values are sent as they come.
+            Default: False.
+        loop: Only ``"auto"``; :class:`ContinuousAPI` is for a loop of one's own.
+        spec: A protocol to speak instead of plain requests. None is supported yet.
+        mcp: How the model is offered as a tool. Not supported yet.
+        enable_async: Says that ``predict`` is ``async``; hooks that are need no such word.
             Default: False.
         max_concurrency: The most calls of ``predict`` that are under way at once in a worker;
             above 1 it needs ``async`` hooks. Default: None, which is 64 for single requests and
@@ -76,24 +124,38 @@ class LitAPI:
         batch_timeout: float = 0.0,
         api_path: str = "/predict",
         stream: bool = False,
+        loop: Any = "auto",
+        spec: Any = None,
+        mcp: Any = None,
+        enable_async: bool = False,
+        *,
         max_concurrency: int | None = None,
     ) -> None:
-        options = {
-            "max_batch_size": max_batch_size,
-            "batch_timeout": batch_timeout,
-            "path": api_path,
-            "stream": stream,
-        }
-        mistakes = _options.mistakes("endpoint", options)
+        mistakes = _argument_mistakes(max_batch_size, batch_timeout, api_path, stream)
         self.max_concurrency = max_concurrency
-        mistake = concurrency_mistake(self)
-        if mistake:
-            mistakes.append(mistake)
+        mistakes += filter(None, [concurrency_mistake(self)])
+        mistakes += _unsupported(loop, spec, mcp)
+        if enable_async and not is_async(self.predict):
+            mistakes.append(
+                "Async validation failed: predict must be an async generator or async function "
+                "when enable_async=True"
+            )
         _options.raise_all([f"{type(self).__name__}: {mistake}" for mistake in mistakes])
+        if max_batch_size == 1 and self._takes_batches_apart():
+            warnings.warn(
+                f"{type(self).__name__} has batch and unbatch, and max_batch_size is 1: they are "
+                "not called",
+                stacklevel=2,
+            )
+        self.enable_async = enable_async
         self.max_batch_size = max_batch_size
         self.batch_timeout = batch_timeout
         self.api_path = api_path
         self.stream = stream
+
+    def _takes_batches_apart(self) -> bool:
+        kind = type(self)
+        return kind.batch is not LitAPI.batch and kind.unbatch is not LitAPI.unbatch
 
     def setup(self, device: str) -> None:
         """Loads the model; called once in each worker, with ``cpu``, ``cuda:0``, ``mps`` …"""

@@ -10,24 +10,30 @@ from typing import Any
 _now = time.monotonic
 
 
+class Request:
+    """Says, as the annotation of ``request``, that ``decode_request`` takes any content: the value
+    of JSON, a :class:`Form`, or ``bytes``. That is so without it too."""
+
+
 class Response:
     """An answer that is sent as it is, instead of being turned into JSON.
 
     Args:
-        content: The body: ``bytes``, or ``str`` to be sent as UTF-8.
-        media_type: The ``Content-Type``. Default: ``application/octet-stream`` for bytes,
-            ``text/plain; charset=utf-8`` for text.
-        status: The HTTP status, 100 to 599. Default: 200.
+        content: The body: ``bytes``, ``str`` to be sent as UTF-8, or None for an empty one.
+        status_code: The HTTP status, 100 to 599. Default: 200.
         headers: Further headers, name to value.
+        media_type: The ``Content-Type``. Default: that of ``headers``, or
+            ``application/octet-stream`` for bytes and ``text/plain; charset=utf-8`` for text.
     """
 
     def __init__(
         self,
-        content: bytes | bytearray | memoryview | str = b"",
-        media_type: str | None = None,
-        status: int = 200,
+        content: bytes | bytearray | memoryview | str | None = b"",
+        status_code: int = 200,
         headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
     ) -> None:
+        content = b"" if content is None else content
         if not isinstance(content, (bytes, bytearray, memoryview, str)):
             kind = type(content).__name__
             raise TypeError(f"Response content must be bytes or str, not {kind}")
@@ -36,7 +42,7 @@ class Response:
         else:
             self.body, default = bytes(content), "application/octet-stream"
         self.media_type = default if media_type is None else media_type
-        self.status_code = status
+        self.status_code = status_code
         self.headers = dict(headers or {})
 
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litmux import _capture, _handover, _options
-from litmux._api import LitAPI
+from litmux import _capture, _handover, _litserve, _options
+from litmux._api import LitAPI, access_mistake
 from litmux._binary import find_binary
 
 # Options that a LitAPI may have already.
@@ -29,7 +29,8 @@ class LitServer:
             ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
             ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
             (seconds past it), ``cost`` (what a request costs in a batch), ``python`` (an
-            interpreter of its own), ``env`` (variables to set).
+            interpreter of its own), ``env`` (variables to set). The arguments of LitServe's
+            ``LitServer`` are understood too (``docs/litserve.md``).
 
     Raises:
         ValueError: names every mistake and says what to do.
@@ -43,14 +44,23 @@ class LitServer:
     ) -> None:
         # Whatever it is, what is wrong with it is said below.
         self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
-        self.path = path
-        self.options = options
-        _options.raise_all(self._mistakes())
+        self.path = options.pop("api_path", None) if path is None else path
+        given = _litserve.Given(options, self._paths())
+        self.options = given.endpoint
+        self.server_options = given.server
+        self.callbacks = given.callbacks
+        self._workers = given.workers
+        _options.raise_all(self._mistakes(given.mistakes))
+        if self.callbacks:
+            for instance in self.apis:
+                # Its workers find them there.
+                instance._litserve_callbacks = self.callbacks
 
-    def _mistakes(self):
+    def _mistakes(self, arguments):
         whose = f"endpoint `{self.path or self._api_path(*self.apis[:1])}`"
         given = self.options if self.path is None else {**self.options, "path": self.path}
-        found = [f"{whose}: {text}" for text in _options.mistakes("endpoint", given)]
+        arguments = [*arguments, *_options.mistakes("endpoint", given)]
+        found = [f"{whose}: {text}" for text in arguments]
         python = given.get("python")
         if isinstance(python, str) and os.sep in python and not os.path.exists(python):
             found.append(
@@ -69,7 +79,22 @@ class LitServer:
                 found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
             elif isinstance(api, str) and ":" not in api:
                 found.append(f'{whose}: `api` must be named like "ocr.py:OcrAPI", not "{api}"')
+            elif isinstance(api, str) and self.callbacks:
+                found.append(f"{whose}: `callbacks` need an instance of the API, not its name")
+            elif isinstance(api, LitAPI):
+                found += [f"{whose}: {text}" for text in self._contradictions(api)]
         return found
+
+    def _contradictions(self, api):
+        timeout = self.options.get("timeout", 30)
+        wait = self.options.get("batch_timeout", api.batch_timeout)
+        are_numbers = all(isinstance(number, (int, float)) for number in (timeout, wait))
+        if are_numbers and 0 < timeout < wait:
+            yield (
+                f"batch_timeout must be less than request_timeout: batches would wait {wait} s, "
+                f"and requests {timeout} s (`timeout`)"
+            )
+        yield from filter(None, [access_mistake(api)])
 
     def run(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """Serves this server alone; see :func:`run_servers`."""
@@ -85,6 +110,8 @@ class LitServer:
         """Returns what the binary is told of each endpoint."""
         for index, (api, path) in enumerate(zip(self.apis, self._paths())):
             endpoint = {"python": sys.executable, **self.options, "path": path}
+            if self._workers:
+                endpoint["workers_per_device"] = self._workers.get(path, 1)
             if isinstance(api, str):
                 endpoint["api"] = api
             else:
@@ -128,10 +155,19 @@ def run_servers(
     """
     given = {"host": host, "port": port, **options}
     given = {name: value for name, value in given.items() if value is not None}
-    _options.raise_all(_mistakes(servers, given))
+    wants_client = given.pop("generate_client_file", _litserve.is_spoken)
+    given, found = _litserve.run_options(given)
+    _options.raise_all([*found, *_mistakes(servers, given)])
+    given = {**_options_of_all(servers), **given}
     _capture.take(servers, given)
     program = program_of(servers, given)
-    status = _serve(program)
+    if wants_client:
+        _write_client(servers, given)
+    _call_back(servers, "on_server_start")
+    try:
+        status = _serve(program)
+    finally:
+        _call_back(servers, "on_server_end")
     if status < 0:
         print(f"error: the litmux server was killed by signal {-status}", file=sys.stderr)
         raise SystemExit(128 - status)
@@ -139,24 +175,65 @@ def run_servers(
         raise SystemExit(status)
 
 
+def _options_of_all(servers):
+    """Returns the options of the whole server that its parts were given."""
+    merged: dict[str, Any] = {"host": "0.0.0.0"} if _litserve.is_spoken else {}
+    for server in servers:
+        merged.update(server.server_options)
+    return merged
+
+
+def _write_client(servers, options):
+    from litmux.compat import _client
+
+    _client.write_client(os.getcwd(), servers[0]._paths()[0], options.get("port", 8000))
+
+
+def _call_back(servers, event):
+    if any(server.callbacks for server in servers):
+        from litmux.compat.callbacks import CallbackRunner
+
+        for server in servers:
+            CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
+
+
 def _mistakes(servers, options):
     found = [f"run_servers: {text}" for text in _options.mistakes("server", options)]
+    for server in servers:
+        if isinstance(server, LitServer):
+            found += _options.mistakes("server", server.server_options)
     if not servers:
         found.append("run_servers got no LitServer; give it at least one")
-    paths = []
+    paths, asked = [], dict(options)
     for server in servers:
         if not isinstance(server, LitServer):
             found.append(f"run_servers takes LitServer instances{_instead_of(server)}")
             continue
         paths += server._paths()
-    return [*found, *_path_mistakes(paths)]
+        found += _conflicts(server.server_options, asked)
+    return [*found, *_path_mistakes(paths, _built_in_paths(asked))]
 
 
-def _path_mistakes(paths):
-    built_in = next(o["reserved"] for o in _options.TABLE if o["name"] == "path")
+def _conflicts(of_one, of_all):
+    """Yields what was asked for differently before; adds the rest to ``of_all``."""
+    for name, value in of_one.items():
+        if of_all.setdefault(name, value) != value:
+            yield f"`{name}` is of the whole server, and is both {of_all[name]!r} and {value!r}"
+
+
+def _built_in_paths(options):
+    """Returns the paths of the routes that the server answers itself."""
+    defaults = {"healthcheck_path": "/health", "info_path": "/info", "shutdown_path": None}
+    return {"/", *(options.get(name, path) for name, path in defaults.items())}
+
+
+def _path_mistakes(paths, built_in):
     for path in dict.fromkeys(paths):
         if path in built_in:
-            yield f"endpoint `{path}`: this path is a built-in route; choose another"
+            yield (
+                f"endpoint `{path}`: this path is already in use by a built-in route; choose "
+                "another"
+            )
         elif paths.count(path) > 1:
             times = paths.count(path)
             yield f"endpoint `{path}`: {times} endpoints have this path; give each its own"
@@ -166,6 +243,7 @@ def program_of(servers, options):
     """Returns what the binary is told to serve, as plain data."""
     return {
         **options,
+        "litserve": _litserve.is_spoken,
         "sdk": os.path.dirname(os.path.abspath(__file__)),
         "endpoint": [
             endpoint

@@ -60,8 +60,8 @@ def test_responses_of_every_kind(serve):
             def predict(self, kind):
                 return {
                     "bytes": b"\\x00\\xff",
-                    "html": ls.Response("<p>ß</p>", "text/html; charset=utf-8", 201, {"X-A": "1"}),
-                    "empty": ls.Response(b"", status=204),
+                    "html": ls.Response("<p>ß</p>", 201, {"X-A": "1"}, "text/html; charset=utf-8"),
+                    "empty": ls.Response(b"", status_code=204),
                     "number": 1.5,
                     "none": None,
                     "text": "text",
@@ -149,7 +149,7 @@ def test_no_answer_and_no_error_ends_the_worker(serve):
                 if x == "error status":
                     raise ls.HTTPException(70000)
                 if x == "status":
-                    return ls.Response(b"", status="404")
+                    return ls.Response(b"", status_code="404")
                 if isinstance(x, dict):
                     raise ls.HTTPException(422, x["text"])
                 return ls.Response(b"<svg/>", headers={"Content-Type": "image/svg+xml"})

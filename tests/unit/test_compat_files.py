@@ -1,6 +1,7 @@
 """The files that are written beside a program: a client, and a Dockerfile."""
 
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -45,7 +46,9 @@ def test_a_client_that_is_there_is_left_as_it_is(tmp_path):
     assert (tmp_path / "client.py").read_text() == "mine"
 
 
-def test_a_client_that_cannot_be_written_is_no_error(tmp_path, caplog):
+def test_a_client_that_cannot_be_written_is_no_error(tmp_path, caplog, monkeypatch):
+    # Importing `litmux.compat` gives this logger an output of its own.
+    monkeypatch.setattr(logging.getLogger("litserve"), "propagate", True)
     write_client(str(tmp_path / "missing"), "/predict", 8000)
     assert "no client was written" in caplog.text
 

@@ -25,7 +25,7 @@ class API(ls.LitAPI):
 
 def test_a_server_names_all_its_mistakes_at_once():
     with pytest.raises(ValueError) as raised:
-        ls.LitServer(API(), path="ocr", timeout=-1, workers_per_device=0, wrokers=2)
+        ls.LitServer(API(), path="ocr", timeout=-2, workers_per_device=0, wrokers=2)
     text = str(raised.value)
     assert text.startswith("4 mistakes:")
     for part in ("endpoint `ocr`", "`path`", "`timeout`", "`workers_per_device`", "`wrokers`"):
@@ -33,7 +33,7 @@ def test_a_server_names_all_its_mistakes_at_once():
 
 
 def test_an_api_names_all_its_mistakes_at_once():
-    with pytest.raises(ValueError, match=r"2 mistakes:(?s:.)*API: `max_batch_size`"):
+    with pytest.raises(ValueError, match=r"2 mistakes:(?s:.)*API: max_batch_size"):
         API(max_batch_size=0, api_path="predict")
 
 

@@ -14,7 +14,7 @@ RECORDER = """
     class Model(ls.LitAPI):
         def __init__(self, **options):
             super().__init__(**options)
-            self._callbacks = [Recorder()]
+            self._litserve_callbacks = [Recorder()]
 
         def setup(self, device):
             say("setup")
@@ -234,7 +234,7 @@ def test_a_callback_that_raises_harms_neither_the_request_nor_other_callbacks(wo
         class API(ls.LitAPI):
             def __init__(self):
                 super().__init__()
-                self._callbacks = [Broken(), Sound()]
+                self._litserve_callbacks = [Broken(), Sound()]
 
             def predict(self, x):
                 return x
@@ -267,7 +267,7 @@ def test_sequences_have_no_events(recorded):
     server = recorded(
         """
         class API(ls.ContinuousAPI):
-            _callbacks = [Recorder()]
+            _litserve_callbacks = [Recorder()]
             setup = Model.setup
 
             def admit(self, x, context):

@@ -15,8 +15,6 @@ mod workers;
 pub use cost::Cost;
 pub use devices::{count_gpus, place};
 pub use endpoint::{Endpoint, Source};
-pub use options::{
-    Kind, OPTIONS, OptionDef, RESERVED_PATHS, Scope, mistakes, table_json, table_markdown,
-};
-pub use resolve::{ConfigError, Origin, Program, parse_json, parse_toml, resolve};
+pub use options::{Kind, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown};
+pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
 pub use workers::Workers;

@@ -62,9 +62,6 @@ pub struct OptionDef {
 
 const MANY: i64 = i64::MAX;
 
-/// Paths that litmux answers itself.
-pub const RESERVED_PATHS: &[&str] = &["/", "/health", "/info"];
-
 macro_rules! options {
     ($($scope:ident $name:literal: $kind:expr, $expects:literal, $default:literal, $doc:literal;)*) => {
         &[$(OptionDef {
@@ -88,6 +85,14 @@ pub const OPTIONS: &[OptionDef] = options! {
         "How long requests in flight may take to finish once the server was asked to stop.";
     Server "max_buffered_bytes": Kind::Integer(1, MANY), "an integer of at least 1", "1073741824",
         "Bytes of large request bodies (above 64 KiB) that the server holds at a time; requests beyond that are answered 503.";
+    Server "healthcheck_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/health",
+        "Where a GET tells whether every endpoint can serve: 200, or 503 and why.";
+    Server "info_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/info",
+        "Where a GET describes the server and its endpoints.";
+    Server "shutdown_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "",
+        "Where a POST that carries the key in LIT_SHUTDOWN_API_KEY (`Authorization: Bearer …`) stops the server, as SIGTERM does. Without it there is no such route.";
+    Server "model_metadata": Kind::Table, "a table", "",
+        "What `/info` shows under `model`.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
 
@@ -228,7 +233,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
-        Kind::Path => json!({"type": "path", "reserved": RESERVED_PATHS}),
+        Kind::Path => json!({"type": "path"}),
         Kind::String => json!({"type": "string"}),
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::Endpoint;
 use crate::endpoint::{endpoint_mistakes, resolve_endpoint};
-use crate::options::{RESERVED_PATHS, Scope, mistakes};
+use crate::options::{Scope, mistakes};
 use crate::read::{integer, seconds, text};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
@@ -37,10 +37,44 @@ pub struct Program {
     pub http_threads: Option<usize>,
     /// Bytes of large request bodies that the server holds at a time.
     pub max_buffered_bytes: usize,
+    /// Where litmux itself answers.
+    pub routes: BuiltinRoutes,
+    /// What the description of the server shows of its model.
+    pub model_metadata: Value,
+    /// Whether scripts that wait for what LitServe prints must find it.
+    pub litserve: bool,
     /// The directory of the Python package that belongs to this program, where the SDK said it.
     pub sdk: Option<PathBuf>,
     /// The endpoints, in the order in which they were given.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// Paths of the routes that litmux answers itself, besides `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltinRoutes {
+    /// Whether the server can serve.
+    pub health: String,
+    /// What it serves.
+    pub info: String,
+    /// Where it is stopped, if it may be.
+    pub shutdown: Option<String>,
+}
+
+impl BuiltinRoutes {
+    fn resolve(raw: &Map<String, Value>) -> Self {
+        Self {
+            health: text(raw, "healthcheck_path").unwrap_or("/health").to_owned(),
+            info: text(raw, "info_path").unwrap_or("/info").to_owned(),
+            shutdown: text(raw, "shutdown_path").map(str::to_owned),
+        }
+    }
+
+    fn contains(&self, path: &str) -> bool {
+        path == "/"
+            || path == self.health
+            || path == self.info
+            || self.shutdown.as_deref() == Some(path)
+    }
 }
 
 /// Everything that is wrong with a configuration.
@@ -81,10 +115,11 @@ pub fn parse_json(text: &str) -> Result<Map<String, Value>, ConfigError> {
 /// All mistakes at once, each with the endpoint that it is about.
 pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, ConfigError> {
     let endpoints = take_endpoints(&mut raw)?;
-    let sdk = match origin {
-        Origin::Sdk => raw.remove("sdk").and_then(|sdk| sdk.as_str().map(PathBuf::from)),
-        _ => None,
+    let (sdk, litserve) = match origin {
+        Origin::Sdk => (raw.remove("sdk"), raw.remove("litserve")),
+        _ => (None, None),
     };
+    let routes = BuiltinRoutes::resolve(&raw);
     let mut found: Vec<String> = mistakes(Scope::Server, &raw)
         .into_iter()
         .map(|mistake| format!("server: {mistake}"))
@@ -92,7 +127,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     for (number, endpoint) in endpoints.iter().enumerate() {
         found.extend(endpoint_mistakes(endpoint, number, origin));
     }
-    found.extend(path_mistakes(&endpoints));
+    found.extend(path_mistakes(&endpoints, &routes));
     if !found.is_empty() {
         return Err(ConfigError(found));
     }
@@ -103,7 +138,10 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         http_threads: integer(&raw, "http_threads"),
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
-        sdk,
+        routes,
+        model_metadata: raw.remove("model_metadata").unwrap_or_default(),
+        litserve: litserve.is_some_and(|litserve| litserve == true),
+        sdk: sdk.and_then(|sdk| sdk.as_str().map(PathBuf::from)),
         endpoints: endpoints.iter().map(|endpoint| resolve_endpoint(endpoint, origin)).collect(),
     })
 }
@@ -122,14 +160,16 @@ fn take_endpoints(raw: &mut Map<String, Value>) -> Result<Vec<Map<String, Value>
     if tables.is_empty() { Err(wrong()) } else { Ok(tables) }
 }
 
-fn path_mistakes(endpoints: &[Map<String, Value>]) -> Vec<String> {
+fn path_mistakes(endpoints: &[Map<String, Value>], routes: &BuiltinRoutes) -> Vec<String> {
     let mut count = BTreeMap::<&str, usize>::new();
     for path in endpoints.iter().filter_map(|endpoint| text(endpoint, "path")) {
         *count.entry(path).or_default() += 1;
     }
     let mistake = |(path, times): (&str, usize)| {
-        if RESERVED_PATHS.contains(&path) {
-            Some(format!("endpoint `{path}`: this path is a built-in route; choose another"))
+        if routes.contains(path) {
+            Some(format!(
+                "endpoint `{path}`: this path is already in use by a built-in route; choose another"
+            ))
         } else if times > 1 {
             Some(format!("endpoint `{path}`: {times} endpoints have this path; give each its own"))
         } else {
@@ -190,7 +230,7 @@ mod tests {
             "endpoint `/a`: `api` names the file",
             "endpoint `/a`: it has no `api`",
             "endpoint `/a`: 2 endpoints have this path",
-            "endpoint `/health`: this path is a built-in route",
+            "endpoint `/health`: this path is already in use by a built-in route",
         ];
         assert_eq!(error.0.len(), wanted.len(), "{error}");
         for (mistake, wanted) in error.0.iter().zip(wanted) {

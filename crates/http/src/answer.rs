@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
@@ -140,15 +140,24 @@ fn unsendable(what: &str, value: &dyn std::fmt::Debug) -> ServeError {
 
 /// Turns an error into what goes out.
 pub(crate) fn error(error: &ServeError) -> HttpResponse {
-    let body = json!({"detail": error.detail}).to_string();
-    let mut response = Response::new(AnswerBody::Whole(Some(body.into())));
-    *response.status_mut() =
-        StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = detail(status, &error.detail);
     if let Some(seconds) = error.retry_after {
-        headers.insert(RETRY_AFTER, seconds.into());
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
+    response
+}
+
+/// Makes an answer that says what was wrong.
+pub(crate) fn detail(status: StatusCode, detail: &str) -> HttpResponse {
+    own(status, "application/json", json!({"detail": detail}).to_string())
+}
+
+/// Makes the answer to a method that a path does not take.
+pub(crate) fn not_allowed(methods: &'static str) -> HttpResponse {
+    let text = format!("this path takes {methods}");
+    let mut response = detail(StatusCode::METHOD_NOT_ALLOWED, &text);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
 }
 

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::request::Parts;
 use litmux_core::Traits;
 use litmux_scheduler::Endpoint;
+use serde_json::Value;
+use tokio::sync::Notify;
 
-use crate::Cost;
+use crate::answer::HttpResponse;
+use crate::{Cost, Key};
 use crate::buffers::Buffers;
 
 /// What the edge needs to know of one endpoint.
@@ -25,6 +29,23 @@ pub struct Route {
     /// What a request costs in a batch, where its body tells. Where the model tells, it is asked
     /// ([`Traits::measures`]).
     pub cost: Option<Cost>,
+}
+
+/// What litmux answers itself, and to whom.
+#[derive(Debug, Clone)]
+pub struct Builtin {
+    /// The path that tells whether the server can serve.
+    pub health: String,
+    /// The path that describes it.
+    pub info: String,
+    /// The path that stops it, if it may be stopped.
+    pub shutdown: Option<String>,
+    /// What whoever stops it must send; without it nobody can.
+    pub shutdown_key: Option<Key>,
+    /// What every other request must send, if anything.
+    pub api_key: Option<Key>,
+    /// What the description shows of the model.
+    pub model_metadata: Value,
 }
 
 /// The state of the whole server, for `/`, `/health` and `/info`.
@@ -58,6 +79,10 @@ pub struct EndpointReport {
     pub workers: usize,
     /// The time budget of a request, in seconds.
     pub timeout: f64,
+    /// The devices of its workers, each once.
+    pub devices: Vec<String>,
+    /// The largest request body.
+    pub max_body_bytes: usize,
     /// What the model's author chose, once a worker was ready.
     pub traits: Option<Traits>,
 }
@@ -65,6 +90,8 @@ pub struct EndpointReport {
 /// Everything that is served on one socket.
 pub struct App {
     routes: HashMap<String, Route>,
+    pub(crate) builtin: Builtin,
+    shutdown: Notify,
     report: Box<dyn Fn() -> Report + Send + Sync>,
     is_draining: AtomicBool,
     active: Arc<AtomicUsize>,
@@ -82,16 +109,36 @@ impl App {
     /// request bodies at a time; `report` is asked whenever somebody wants to know.
     pub fn new(
         routes: HashMap<String, Route>,
+        builtin: Builtin,
         max_buffered_bytes: usize,
         report: impl Fn() -> Report + Send + Sync + 'static,
     ) -> Self {
         Self {
             routes,
+            builtin,
+            shutdown: Notify::new(),
             report: Box::new(report),
             is_draining: AtomicBool::new(false),
             active: Arc::default(),
             buffers: Buffers::new(max_buffered_bytes),
         }
+    }
+
+    /// Resolves when somebody who may has asked to stop the server.
+    pub async fn shutdown_asked(&self) {
+        self.shutdown.notified().await;
+    }
+
+    pub(crate) fn ask_for_shutdown(&self) {
+        self.shutdown.notify_one();
+    }
+
+    /// Returns the refusal of a request that lacks the key. The route that stops the server has a
+    /// key of its own.
+    pub(crate) fn refuse(&self, parts: &Parts) -> Option<HttpResponse> {
+        let key = self.builtin.api_key.as_ref()?;
+        let is_shutdown = self.builtin.shutdown.as_deref() == Some(parts.uri.path());
+        if is_shutdown { None } else { key.refuse(&parts.headers) }
     }
 
     /// Refuses requests that come from here on.

@@ -1,35 +1,65 @@
 //! The routes that litmux answers itself.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use http::StatusCode;
+use http::request::Parts;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::answer::{HttpResponse, own};
-use crate::app::{App, EndpointReport, Report};
+use crate::answer::{HttpResponse, detail, not_allowed, own};
+use crate::app::{App, Builtin, EndpointReport, Report};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-pub(crate) fn answer(app: &App, path: &str) -> Option<HttpResponse> {
+/// Answers what is for no endpoint.
+pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
+    let path = parts.uri.path();
+    let Builtin { health, info, shutdown, .. } = &app.builtin;
+    let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+    if shutdown.as_deref() == Some(path) {
+        return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
+    }
+    if path != "/" && path != health && path != info {
+        return detail(StatusCode::NOT_FOUND, &format!("there is no endpoint `{path}`"));
+    }
+    if !is_read {
+        return not_allowed("GET, HEAD");
+    }
+    let report = app.report();
     match path {
-        "/" => Some(own(StatusCode::OK, TEXT, index(&app.report()))),
-        "/health" => Some(health(&app.report())),
-        "/info" => Some(own(StatusCode::OK, "application/json", info(&app.report()).to_string())),
-        _ => None,
+        "/" => own(StatusCode::OK, TEXT, index(&app.builtin, &report)),
+        path if path == health => is_ready(&report),
+        _ => {
+            let info = describe(&app.builtin, &report).to_string();
+            own(StatusCode::OK, "application/json", info)
+        }
     }
 }
 
-fn index(report: &Report) -> String {
+/// Stops the server for whoever has the key; where there is none, for nobody.
+fn stop(app: &App, parts: &Parts) -> HttpResponse {
+    let Some(key) = &app.builtin.shutdown_key else {
+        let text = "set LIT_SHUTDOWN_API_KEY where the server is started";
+        return detail(StatusCode::UNAUTHORIZED, text);
+    };
+    key.refuse_bearer(&parts.headers).unwrap_or_else(|| {
+        app.ask_for_shutdown();
+        own(StatusCode::OK, TEXT, "the server is stopping".into())
+    })
+}
+
+fn index(builtin: &Builtin, report: &Report) -> String {
     let mut text = "litmux running\n\n".to_owned();
     for EndpointReport { path, problem, .. } in &report.endpoints {
         let state = problem.as_deref().unwrap_or("ready");
         let _ = writeln!(text, "POST {path}  ({state})");
     }
-    text + "GET /health\nGET /info\n"
+    text + &format!("GET {}\nGET {}\n", builtin.health, builtin.info)
 }
 
 /// `ok`, or `not ready` and why, a line for each endpoint that is not.
-fn health(report: &Report) -> HttpResponse {
+fn is_ready(report: &Report) -> HttpResponse {
     if report.is_ready() {
         return own(StatusCode::OK, TEXT, "ok".into());
     }
@@ -42,9 +72,31 @@ fn health(report: &Report) -> HttpResponse {
     own(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }
 
-fn info(report: &Report) -> Value {
+fn describe(builtin: &Builtin, report: &Report) -> Value {
     let endpoints: Vec<Value> = report.endpoints.iter().map(endpoint_info).collect();
-    json!({"litmux": env!("CARGO_PKG_VERSION"), "endpoints": endpoints})
+    json!({
+        "litmux": env!("CARGO_PKG_VERSION"),
+        "endpoints": endpoints,
+        "model": builtin.model_metadata,
+        "server": as_litserve(&report.endpoints),
+    })
+}
+
+/// What programs that know LitServe look for: there, some of it is of the whole server.
+fn as_litserve(endpoints: &[EndpointReport]) -> Value {
+    let devices: BTreeSet<&String> = endpoints.iter().flat_map(|e| &e.devices).collect();
+    let first = |of: fn(&EndpointReport) -> Value| endpoints.first().map(of);
+    let by_path = |of: fn(&EndpointReport) -> Value| -> Value {
+        endpoints.iter().map(|endpoint| (endpoint.path.clone(), of(endpoint))).collect()
+    };
+    json!({
+        "devices": devices,
+        "workers_per_device": by_path(|e| json!(e.workers / e.devices.len().max(1))),
+        "timeout": first(|e| json!(e.timeout)),
+        "stream": by_path(|e| json!(e.traits.as_ref().map(|traits| traits.stream))),
+        "max_payload_size": first(|e| json!(e.max_body_bytes)),
+        "track_requests": true,
+    })
 }
 
 fn endpoint_info(endpoint: &EndpointReport) -> Value {

@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::Incoming;
@@ -27,6 +27,9 @@ pub(crate) async fn handle(
 
 async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
     let (parts, body) = request.into_parts();
+    if let Some(refusal) = app.refuse(&parts) {
+        return refusal;
+    }
     if app.is_draining() {
         return stopping(parts.version);
     }
@@ -35,8 +38,8 @@ async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
             let response = predict(app, route, &parts, body).await;
             response.unwrap_or_else(|error| answer::error(&error))
         }
-        Some(_) => not_allowed("POST"),
-        None => builtin_or_not_found(app, &parts),
+        Some(_) => answer::not_allowed("POST"),
+        None => builtin::answer(app, &parts),
     }
 }
 
@@ -97,24 +100,6 @@ fn meta(traits: &Traits, parts: &Parts) -> Option<Meta> {
 fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
-}
-
-fn builtin_or_not_found(app: &App, parts: &Parts) -> HttpResponse {
-    match builtin::answer(app, parts.uri.path()) {
-        Some(_) if ![Method::GET, Method::HEAD].contains(&parts.method) => not_allowed("GET, HEAD"),
-        Some(response) => response,
-        None => {
-            let detail = format!("there is no endpoint `{}`", parts.uri.path());
-            answer::error(&ServeError::new(404, detail))
-        }
-    }
-}
-
-fn not_allowed(methods: &'static str) -> HttpResponse {
-    let detail = format!("this path takes {methods}");
-    let mut response = answer::error(&ServeError::new(405, detail));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-    response
 }
 
 fn stopping(version: Version) -> HttpResponse {

@@ -13,11 +13,13 @@ mod builtin;
 mod caller;
 mod cost;
 mod handle;
+mod keys;
 mod serve;
 mod stream;
 
-pub use app::{App, EndpointReport, Report, Route};
+pub use app::{App, Builtin, EndpointReport, Report, Route};
 pub use cost::Cost;
+pub use keys::Key;
 pub use serve::{Server, bind};
 
 /// What the targets in `fuzz/` feed; no part of the API.

@@ -1,6 +1,6 @@
 //! All endpoints of a server, with those who look after them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +86,9 @@ impl Crew {
 
     /// Logs what happens to the workers, and once that all are ready. Resolves only when a model
     /// cannot be loaded at all.
-    pub(crate) async fn watch(&self, url: String) -> Error {
+    ///
+    /// `litserve`: whether what LitServe prints then is printed too.
+    pub(crate) async fn watch(&self, url: String, litserve: bool) -> Error {
         let (milestones, mut reached) = mpsc::unbounded_channel();
         for Member { controls, .. } in &self.members {
             let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
@@ -102,6 +104,11 @@ impl Crew {
             }
             if starting == 0 {
                 tracing::info!("ready: all endpoints serve at {url}");
+                if litserve {
+                    // Scripts that start LitServe wait for these very lines on its stderr.
+                    eprintln!("INFO:     Application startup complete.");
+                    eprintln!("INFO:     Uvicorn running on {url} (Press CTRL+C to quit)");
+                }
             }
         }
         std::future::pending().await
@@ -155,6 +162,9 @@ impl Member {
     fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
         let controls = self.controls.clone();
         let timeout = self.config.timeout.as_secs_f64();
+        let max_body_bytes = self.config.max_body_bytes;
+        let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
+        let devices = Vec::from_iter(devices);
         move || {
             let Controls { path, kind, view, endpoint, .. } = &*controls;
             let states = view.states();
@@ -166,6 +176,8 @@ impl Member {
                 workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),
                 workers: view.wanted(),
                 timeout,
+                devices: devices.clone(),
+                max_body_bytes,
                 traits: endpoint.traits().cloned(),
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_admin::{AdminSocket, RunDir};
-use litmux_http::{App, Server, bind};
+use litmux_http::{App, Builtin, Key, Server, bind};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -34,9 +34,10 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;
     let crew = Crew::launch(&config, models, run_dir.path())?;
-    let app = Arc::new(App::new(crew.routes(), config.max_buffered_bytes, crew.reporter()));
+    let (routes, limit) = (crew.routes(), config.max_buffered_bytes);
+    let app = Arc::new(App::new(routes, builtin(&config), limit, crew.reporter()));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
-    let mut server = Server::new(listener, app, threads)?;
+    let mut server = Server::new(listener, app.clone(), threads)?;
     let url = format!("http://{}", server.address()?);
     tracing::info!("listening on {url}{}", reach(&config.host));
     let port = server.address()?.port();
@@ -51,9 +52,10 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
         tokio::select! {
             () = server.accept() => (config.grace, Ok(())),
             () = signals.next() => (config.grace, Ok(())),
+            () = app.shutdown_asked() => (config.grace, Ok(())),
             // Nobody is left who could wait for it.
             () = &mut until => (Duration::ZERO, Ok(())),
-            failed = crew.watch(url) => (Duration::ZERO, Err(failed)),
+            failed = crew.watch(url, config.litserve) => (Duration::ZERO, Err(failed)),
         }
     };
     tokio::select! {
@@ -61,6 +63,18 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
         () = signals.again() => tracing::warn!("stopping at once"),
     }
     result
+}
+
+/// What litmux answers itself. Keys come from the environment alone: a configuration is shown.
+fn builtin(config: &litmux_config::Program) -> Builtin {
+    let key = |name| std::env::var(name).ok().and_then(Key::new);
+    let litmux_config::BuiltinRoutes { health, info, shutdown } = config.routes.clone();
+    let shutdown_key = key("LIT_SHUTDOWN_API_KEY");
+    if let (Some(path), None) = (&shutdown, &shutdown_key) {
+        tracing::warn!("nobody can stop the server at {path}: LIT_SHUTDOWN_API_KEY is not set");
+    }
+    let (api_key, model_metadata) = (key("LIT_SERVER_API_KEY"), config.model_metadata.clone());
+    Builtin { health, info, shutdown, shutdown_key, api_key, model_metadata }
 }
 
 /// Lets requests in flight finish, then the workers.

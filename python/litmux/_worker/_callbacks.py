@@ -36,7 +36,7 @@ def follow(api, *names):
 
 
 def _events(api, name):
-    fire = functools.partial(trigger, api._callbacks)
+    fire = functools.partial(trigger, api._litserve_callbacks)
     return (
         functools.partial(fire, f"on_before_{name}", lit_api=api),
         functools.partial(fire, f"on_after_{name}", lit_api=api),

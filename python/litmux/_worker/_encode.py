@@ -63,6 +63,9 @@ def encode_body(output):
     if type(output) in _PLAIN:
         return 200, 0, dumps(output)
     if isinstance(output, (bytes, bytearray, memoryview)):
+        if "litserve" in sys.modules:
+            # There it is text, and only a Response is sent as it is.
+            return 200, 0, dumps(bytes(output).decode())
         return _typed(200, "application/octet-stream", [], bytes(output))
     if hasattr(output, "status_code") and hasattr(output, "body"):
         headers = [(name, str(value)) for name, value in output.headers.items()]

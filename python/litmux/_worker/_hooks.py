@@ -5,7 +5,14 @@ import math
 import struct
 import sys
 
-from litmux._api import ContinuousAPI, LitAPI, concurrency_mistake, has_async_hooks, is_async
+from litmux._api import (
+    ContinuousAPI,
+    LitAPI,
+    access_mistake,
+    concurrency_mistake,
+    has_async_hooks,
+    is_async,
+)
 from litmux._worker import _frames as frames
 from litmux._worker._annotations import signature_of
 from litmux._worker._content import read_request
@@ -23,8 +30,7 @@ def check_hooks(api):
     """Raises a ValueError where the settings of a model do not fit its hooks."""
     if not isinstance(api, LitAPI):
         raise ValueError(f"it is a {type(api).__name__}, not a litmux.LitAPI")
-    mistake = concurrency_mistake(api)
-    if mistake:
+    for mistake in filter(None, [concurrency_mistake(api), access_mistake(api)]):
         raise ValueError(mistake)
     if callable(api.cost) and is_async(api.cost):
         raise ValueError("`cost` must be a plain function, not `async`")

@@ -181,7 +181,7 @@ def _set_up(source, setup):
 
 def _tell_callbacks(api, *hooks):
     """Lets the model's callbacks follow hooks; what does so is not imported for others."""
-    if getattr(api, "_callbacks", None):
+    if getattr(api, "_litserve_callbacks", None):
         from litmux._worker._callbacks import follow
 
         follow(api, *hooks)

@@ -1,0 +1,202 @@
+"""What the arguments of LitServe mean here, so that a program keeps its calls.
+
+Facts from LitServe 0.2.19. Some of its arguments are options of litmux under another name, some
+choose between ways of which only one is left, and some are not supported and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+#: Whether the program imports ``litserve``: it then listens and prints as it is used to.
+is_spoken = False
+
+# A server that never gives a request up would keep it for ever: ``timeout=False`` is a day.
+_NO_TIMEOUT = 24 * 3600
+
+_NOT_NEEDED = {
+    "fast_queue": "no queue lies between the server and its workers",
+    "restart_workers": "workers that end are always replaced",
+    "track_requests": "requests are always counted",
+    "disable_openapi_url": "no OpenAPI page is served",
+    "num_api_servers": "one process speaks HTTP, with `http_threads`",
+    "api_server_worker_type": "one process speaks HTTP, with `http_threads`",
+    "pretty_logs": "the log is colored in a terminal",
+}
+
+_OF_THE_SERVER = (
+    "healthcheck_path",
+    "info_path",
+    "shutdown_path",
+    "enable_shutdown_api",
+    "model_metadata",
+)
+
+_UNSUPPORTED = {
+    "middlewares": "put a proxy with them in front",
+    "loggers": "print, or log, in the hooks: every line names its endpoint",
+    "spec": "answer plain requests in `predict`",
+    "loop": "write what one step does as `admit`, `step` and `finish` of a ContinuousAPI",
+}
+
+# Settings of uvicorn that say nothing about what is served, or to whom.
+_OF_UVICORN = (
+    "access_log",
+    "backlog",
+    "date_header",
+    "h11_max_incomplete_event_size",
+    "http",
+    "interface",
+    "lifespan",
+    "limit_concurrency",
+    "limit_max_requests",
+    "log_config",
+    "loop",
+    "proxy_headers",
+    "reload",
+    "server_header",
+    "timeout_graceful_shutdown",
+    "timeout_keep_alive",
+    "use_colors",
+    "workers",
+    "ws",
+)
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class Given:
+    """The arguments of one LitServer, sorted.
+
+    Attributes:
+        endpoint: The options of its endpoints.
+        server: The options of the whole server.
+        workers: ``workers_per_device`` by path, where that was given.
+        callbacks: What its endpoints call back.
+        mistakes: A sentence for each argument that is wrong.
+    """
+
+    def __init__(self, options: Mapping[str, Any], paths: list[str]) -> None:
+        self.endpoint = dict(options)
+        self.server: dict[str, Any] = {}
+        self.workers: dict[str, int] = {}
+        self.callbacks: list[Any] = []
+        self.mistakes: list[str] = []
+        self._refuse()
+        for name in _NOT_NEEDED:
+            self.endpoint.pop(name, None)
+        self._take_of_the_server()
+        self._take_workers(paths)
+        self._take_limits()
+        self._take_callbacks()
+
+    def _refuse(self):
+        for name, instead in _UNSUPPORTED.items():
+            value = self.endpoint.pop(name, None)
+            if value and value != "auto":
+                self.mistakes.append(f"`{name}` is not supported; {instead}")
+
+    def _take_of_the_server(self):
+        given = {n: self.endpoint.pop(n) for n in _OF_THE_SERVER if n in self.endpoint}
+        is_enabled = given.pop("enable_shutdown_api", False)
+        path = given.pop("shutdown_path", "/shutdown")
+        if is_enabled:
+            given["shutdown_path"] = path
+        metadata = given.pop("model_metadata", None)
+        if metadata is not None:
+            try:
+                given["model_metadata"] = json.loads(json.dumps(metadata))
+            except (TypeError, ValueError):
+                self.mistakes.append("model_metadata must be JSON serializable")
+        for name in ("healthcheck_path", "info_path", "shutdown_path"):
+            if not str(given.get(name, "/")).startswith("/"):
+                self.mistakes.append(f"{name} must start with '/', as in '/{given.pop(name)}'")
+        self.server = given
+
+    def _take_workers(self, paths):
+        workers = self.endpoint.get("workers_per_device")
+        if isinstance(workers, (list, tuple)):
+            if len(workers) != len(paths):
+                self.mistakes.append(
+                    f"workers_per_device list length must match number of APIs ({len(paths)}), "
+                    f"got {len(workers)}"
+                )
+            workers = dict(zip(paths, workers))
+        if not isinstance(workers, Mapping):
+            return
+        del self.endpoint["workers_per_device"]
+        unknown = [path for path in workers if path not in paths]
+        if unknown:
+            self.mistakes.append(
+                f"workers_per_device contains unknown api_path values: {unknown}; there are {paths}"
+            )
+        for path, count in workers.items():
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                self.mistakes.append(
+                    f"workers_per_device values must be integers >= 1, not {count!r} of `{path}`"
+                )
+        self.workers = dict(workers)
+
+    def _take_limits(self):
+        options = self.endpoint
+        if options.get("timeout") in (False, -1, 0) and "timeout" in options:
+            options["timeout"] = _NO_TIMEOUT
+        accelerator = options.get("accelerator", "")
+        if accelerator is None:
+            del options["accelerator"]
+        elif accelerator and isinstance(accelerator, str):
+            options["accelerator"] = accelerator.lower()
+        size = options.pop("max_payload_size", None)
+        if size is not None:
+            options["max_body_bytes"] = self._bytes_of(size)
+
+    def _bytes_of(self, size):
+        match = re.fullmatch(r"\s*(\d+)\s*([KMG]?B)?\s*", str(size).upper())
+        if match is None:
+            self.mistakes.append(
+                f'max_payload_size must be a number of bytes, or a text such as "100MB", not '
+                f"{size!r}"
+            )
+            return 1
+        return int(match[1]) * _UNITS[match[2] or ""]
+
+    def _take_callbacks(self):
+        callbacks = self.endpoint.pop("callbacks", None) or []
+        self.callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        if not self.callbacks:
+            return
+        from litmux.compat.callbacks import Callback
+
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                self.mistakes.append(
+                    f"Invalid callback type: {callback!r} must be an instance of Callback"
+                )
+
+
+def run_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns what remains of the arguments of ``run`` for litmux, and what is wrong with them."""
+    left, found = dict(options), []
+    if left.pop("num_api_servers", None) not in (None, *range(1, 1025)):
+        found.append("num_api_servers must be greater than 0")
+    if left.pop("api_server_worker_type", None) not in (None, "process", "thread"):
+        found.append("api_server_worker_type must be 'process' or 'thread'")
+    left.pop("pretty_logs", None)
+    left.pop("log_level", None)
+    port = left.get("port")
+    if isinstance(port, str) and port.isdigit():
+        left["port"] = int(port)
+    tls = [name for name in left if name.startswith("ssl_")]
+    tls += [name for name in ("LIGHTNING_CERT_PEM", "LIGHTNING_KEY_FILE") if os.environ.get(name)]
+    if tls:
+        found.append(f"{', '.join(tls)}: TLS is not served; put a proxy that does in front")
+    for name in [name for name in left if name in _OF_UVICORN or name in tls]:
+        del left[name]
+        if name in _OF_UVICORN:
+            warnings.warn(f"`{name}` is of uvicorn, which is not used: ignored", stacklevel=4)
+    return left, found

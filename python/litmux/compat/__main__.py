@@ -1,0 +1,51 @@
+"""``python -m litmux.compat server.py [args]``: runs a program written for LitServe, unchanged.
+
+``python -m litmux.compat --path`` prints a directory that does the same on ``PYTHONPATH``.
+"""
+
+import os
+import runpy
+import sys
+
+from litmux import _options
+from litmux.compat import _alias, docker_builder
+
+USAGE = """\
+usage: python -m litmux.compat server.py [args]
+           runs a program written for LitServe
+       python -m litmux.compat --path
+           prints a directory for PYTHONPATH that lets any program find litmux as `litserve`
+       python -m litmux.compat dockerize server.py ...
+           writes a Dockerfile for it"""
+
+
+def main(argv):
+    """Runs the command; returns the exit status."""
+    if argv == ["--path"]:
+        print(_alias.PATH)
+        return 0
+    if argv[:1] == ["dockerize"]:
+        return docker_builder.main(argv[1:])
+    if not argv or argv[0].startswith("-"):
+        print(USAGE, file=sys.stdout if argv[:1] in (["-h"], ["--help"]) else sys.stderr)
+        return 0 if argv[:1] in (["-h"], ["--help"]) else 2
+    script = os.path.abspath(argv[0])
+    if not os.path.isfile(script):
+        print(f"error: there is no file `{argv[0]}`", file=sys.stderr)
+        return 2
+    _alias.install()
+    # Workers are processes of their own, and import `litserve` too.
+    known = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_alias.PATH, known]))
+    sys.argv = [argv[0], *argv[1:]]
+    sys.path[0] = os.path.dirname(script)
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except _options.Mistakes as mistakes:
+        print(f"error: {mistakes}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""What ``import litserve.server`` finds."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import litmux
+from litmux import HTTPException, Request, Response
+
+__all__ = ["HTTPException", "LitServer", "Request", "Response"]
+
+_UNSET: Any = inspect.Parameter.empty
+
+
+class LitServer(litmux.LitServer):
+    """:class:`litmux.LitServer` with the order and the names of LitServe's arguments.
+
+    Args:
+        lit_api: A :class:`~litmux.LitAPI` or a list of them.
+        accelerator: ``auto``, ``cpu``, ``cuda``, ``gpu`` or ``mps``. Default: ``auto``.
+        devices: How many, or which. Default: ``auto``.
+        workers_per_device: A number, a list with one for each API, or a mapping of their paths.
+            Default: 1.
+        timeout: Seconds from the arrival of a request to its answer; False, 0 or -1 is a day.
+            Default: 30.
+        **options: What else LitServe takes, and every option of litmux.
+
+    Raises:
+        ValueError: names every mistake and says what to do.
+    """
+
+    def __init__(
+        self,
+        lit_api: Any,
+        accelerator: Any = _UNSET,
+        devices: Any = _UNSET,
+        workers_per_device: Any = _UNSET,
+        timeout: Any = _UNSET,
+        **options: Any,
+    ) -> None:
+        first = {
+            "accelerator": accelerator,
+            "devices": devices,
+            "workers_per_device": workers_per_device,
+            "timeout": timeout,
+        }
+        given = {name: value for name, value in first.items() if value is not _UNSET}
+        super().__init__(lit_api, **given, **options)

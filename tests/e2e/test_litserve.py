@@ -1,0 +1,174 @@
+"""The same program on LitServe and on litmux answers the same, but where a row says otherwise."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from conftest import PATIENCE, Program, descendants, is_alive, wait_until
+
+PROGRAMS = Path(__file__).parents[1] / "litserve"
+KEYS = {"LIT_SERVER_API_KEY": "key", "LIT_SHUTDOWN_API_KEY": "stop"}
+COMPARED = ("content-type", "x-a", "x-pot", "allow", "www-authenticate")
+DIFFERS: Any = object()
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def is_listening(port, program):
+    assert program.process.poll() is None, program.output
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def started(stack, command, directory, env, health):
+    """Returns a program that serves, and a client for it; both end with the stack."""
+    port = free_port()
+    program = Program([*map(str, command), str(port)], directory, {**env, "NO_PROXY": "*"})
+    stack.callback(end, program)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
+    stack.callback(client.close)
+    if env:
+        client.headers["X-API-Key"] = "key"
+
+    # LitServe says that it has started a moment before it listens.
+    wait_until(lambda: is_listening(port, program), lambda: program.output)
+    wait_until(lambda: client.get(health).status_code == 200, lambda: program.output)
+    return SimpleNamespace(program=program, client=client)
+
+
+@pytest.fixture(scope="module", params=["plain", "several", "typed"])
+def pair(request, tmp_path_factory):
+    """Both servers with one program."""
+    script = PROGRAMS / f"{request.param}.py"
+    env, health = (KEYS, "/healthz") if request.param == "several" else ({}, "/health")
+    directory = tmp_path_factory.mktemp(request.param)
+    commands = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litmux.compat"]}
+    with contextlib.ExitStack() as stack:
+        sides = {
+            side: started(stack, [*command, script], directory, env, health)
+            for side, command in commands.items()
+        }
+        yield SimpleNamespace(name=request.param, **sides)
+
+
+def end(program):
+    """Ends it with all that it started: LitServe leaves processes behind."""
+    family = [program.process.pid, *descendants(program.process.pid)]
+    for pid in filter(is_alive, family):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    program.kill()
+
+
+def posted(path, *values):
+    return [("POST", path, {"json": value}, {}) for value in values]
+
+
+# Method, path, what is sent, and what differs: a part of our answer where LitServe is wrong.
+Row = tuple[str, str, dict[str, Any], dict[str, Any]]
+PLAIN: list[Row] = [
+    *posted("/predict", {"a": [1, 2.5, None, "ß"]}, "x", 4, 0.1, [], "response", "json", "none",
+            "float", "list", "bytes", "text", "context", "device", "encode"),
+    ("POST", "/predict", {"content": b"null"}, {}),
+    # LitServe drops the headers of an HTTPException.
+    ("POST", "/predict", {"json": "decode"}, {"x-pot": "tea"}),
+    ("POST", "/predict", {"json": "predict"}, {}),
+    ("POST", "/predict", {"data": {"a": "1", "b": "zwei"}}, {}),
+    # LitServe answers 500.
+    ("POST", "/predict", {"content": b"{", "headers": {"Content-Type": "application/json"}},
+     {"status": 400, "body": DIFFERS}),
+    ("GET", "/predict", {}, {"body": DIFFERS}),
+    ("GET", "/nothing", {}, {"body": DIFFERS}),
+    ("GET", "/health", {}, {"content-type": "text/plain; charset=utf-8"}),
+]  # fmt: skip
+API_KEY = {"body": DIFFERS, "www-authenticate": "APIKey"}
+SEVERAL: list[Row] = [
+    ("POST", "/v1/batched", {"json": {"x": 3}}, {}),
+    ("POST", "/awaited", {"json": {"x": 3}}, {}),
+    # LitServe names no media type.
+    ("POST", "/streamed", {"json": {"n": 3}}, {"content-type": "application/x-ndjson"}),
+    ("POST", "/words", {"json": {"n": 3}}, {"content-type": "text/plain; charset=utf-8"}),
+    ("GET", "/healthz", {}, {"content-type": "text/plain; charset=utf-8"}),
+    ("GET", "/about", {"headers": {"X-API-Key": "wrong"}}, API_KEY),
+    ("POST", "/awaited", {"headers": {"X-API-Key": "wrong"}}, API_KEY),
+    ("POST", "/awaited", {"json": {"x": "y" * 2000}}, {"body": DIFFERS}),
+    ("POST", "/stop", {}, {}),
+    (
+        "POST",
+        "/stop",
+        {"headers": {"Authorization": "Bearer wrong"}},
+        {"body": DIFFERS, "www-authenticate": "Bearer"},
+    ),
+]
+
+
+TYPED: list[Row] = [
+    *posted("/modelled", {"name": "a", "size": 2}, {"name": "a", "size": 2, "note": None, "b": 1},
+            {"size": 0}, {"name": 1, "size": "x"}, [], "text"),
+    ("POST", "/modelled", {}, {}),
+    ("POST", "/modelled", {"content": b"{", "headers": {"Content-Type": "application/json"}}, {}),
+    ("POST", "/files", {"files": {"request": ("a.png", b"\x89PNG", "image/png")}}, {}),
+    ("POST", "/files", {"files": {"other": ("a.png", b"\x89PNG", "image/png")}}, {}),
+    ("POST", "/files", {"json": {"request": "a"}}, {}),
+    ("POST", "/anything", {"json": {"a": "b"}}, {}),
+    ("POST", "/anything", {"data": {"a": "b", "c": "d"}}, {}),
+    ("POST", "/anything", {"files": {"f": ("a.txt", b"abc")}, "data": {"a": "b"}}, {}),
+    # LitServe answers 500.
+    ("POST", "/anything",
+     {"content": b"a=b", "headers":
+         {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}},
+     {"status": 200, "body": [{"a": "b"}]}),
+]  # fmt: skip
+
+
+def answer_of(client, method, path, sent):
+    response = client.request(method, path, **sent)
+    answer = {name: response.headers.get(name) for name in COMPARED}
+    return {"status": response.status_code, "body": parsed(response.text), **answer}
+
+
+def parsed(text):
+    """Returns the values of lines of JSON, whatever their spaces, or the text."""
+    try:
+        return [json.loads(line) for line in text.splitlines()]
+    except ValueError:
+        return text
+
+
+def test_the_same_request_has_the_same_answer(pair):
+    rows = {"plain": PLAIN, "several": SEVERAL, "typed": TYPED}[pair.name]
+    found = []
+    for method, path, sent, differs in rows:
+        theirs = answer_of(pair.theirs.client, method, path, sent)
+        ours = answer_of(pair.ours.client, method, path, sent)
+        expected = {**theirs, **differs}
+        for name, value in expected.items():
+            if value is not DIFFERS and ours[name] != value:
+                found.append(f"{method} {path} {sent}: {name} is {ours[name]!r}, not {value!r}")
+    assert not found, "\n".join(found)
+
+
+def test_the_description_holds_what_theirs_holds(pair):
+    path = "/about" if pair.name == "several" else "/info"
+    theirs, ours = (side.client.get(path).json() for side in (pair.theirs, pair.ours))
+    assert ours["model"] == theirs["model"]
+    for name in ("devices", "timeout", "stream"):
+        assert ours["server"][name] == theirs["server"][name], name
+
+
+def test_scripts_find_the_lines_that_they_wait_for(pair):
+    for line in ("Application startup complete.", "Uvicorn running on http://0.0.0.0:"):
+        assert line in pair.theirs.program.output
+        assert line in pair.ours.program.output
