@@ -17,6 +17,7 @@ A first server::
 
 from litmux._api import FINISHED, ContinuousAPI, Last, LitAPI
 from litmux._http import Context, Form, HTTPException, Request, Response, UploadFile
+from litmux._specs import OpenAIEmbeddingSpec, OpenAISpec
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,8 @@ __all__ = [
     "Last",
     "LitAPI",
     "LitServer",
+    "OpenAIEmbeddingSpec",
+    "OpenAISpec",
     "Request",
     "Response",
     "UploadFile",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from litmux import _options
+from litmux._specs import LitSpec, spec_mistake
 
 # The hooks that make the worker compute on an event loop where they are `async`.
 _COMPUTING = ("decode_request", "batch", "predict", "unbatch", "encode_response")
@@ -68,15 +69,13 @@ def _argument_mistakes(max_batch_size: Any, batch_timeout: Any, api_path: Any, s
     return [*found, *_options.mistakes("endpoint", options)]
 
 
-def _unsupported(loop: Any, spec: Any, mcp: Any) -> list[str]:
+def _unsupported(loop: Any, mcp: Any) -> list[str]:
     found = []
     if loop not in (None, "auto"):
         found.append(
             "loop must be 'auto': litmux owns the queues that a loop would read; write what one "
             "step does as `admit`, `step` and `finish` of a ContinuousAPI"
         )
-    if spec is not None:
-        found.append("`spec` is not supported yet; answer plain requests in `predict`")
     if mcp is not None:
         found.append("`mcp` is not supported yet")
     return found
@@ -99,7 +98,9 @@ class LitAPI:
         stream: Whether ``predict`` is a generator whose values are sent as they come.
             Default: False.
         loop: Only ``"auto"``; :class:`ContinuousAPI` is for a loop of one's own.
-        spec: A protocol to speak instead of plain requests. None is supported yet.
+        spec: A protocol to speak instead of plain requests: an :class:`~litmux.OpenAISpec` or an
+            :class:`~litmux.OpenAIEmbeddingSpec`. It decides ``stream``, and has a path of its own
+            in place of ``/predict``. Default: None.
         mcp: How the model is offered as a tool. Not supported yet.
         enable_async: Says that ``predict`` is ``async``; hooks that are need no such word.
             Default: False.
@@ -117,6 +118,7 @@ class LitAPI:
     stream = False
     max_concurrency: int | None = None
     device: str | None = None
+    spec: LitSpec | None = None
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class LitAPI:
         api_path: str = "/predict",
         stream: bool = False,
         loop: Any = "auto",
-        spec: Any = None,
+        spec: LitSpec | None = None,
         mcp: Any = None,
         enable_async: bool = False,
         *,
@@ -134,7 +136,9 @@ class LitAPI:
         mistakes = _argument_mistakes(max_batch_size, batch_timeout, api_path, stream)
         self.max_concurrency = max_concurrency
         mistakes += filter(None, [concurrency_mistake(self)])
-        mistakes += _unsupported(loop, spec, mcp)
+        mistakes += _unsupported(loop, mcp)
+        if spec is not None:
+            mistakes += filter(None, [spec_mistake(spec)])
         if enable_async and not is_async(self.predict):
             mistakes.append(
                 "Async validation failed: predict must be an async generator or async function "
@@ -152,6 +156,11 @@ class LitAPI:
         self.batch_timeout = batch_timeout
         self.api_path = api_path
         self.stream = stream
+        if spec is not None:
+            self.spec = spec
+            self.stream = spec.stream
+            if api_path == LitAPI.api_path:
+                self.api_path = spec.api_path
 
     def _takes_batches_apart(self) -> bool:
         kind = type(self)
@@ -166,9 +175,9 @@ class LitAPI:
         ``request`` is the value of a JSON body; for a form a :class:`~litmux.Form`; for any other
         content type the body as ``bytes``. Annotate it with a pydantic model, or with what else
         pydantic can validate, to get that; with :class:`~litmux.UploadFile` to get the file of
-        that name in a form. What is not so is answered 422.
+        that name in a form. What is not so is answered 422. With a ``spec``, it is what that says.
         """
-        return request
+        return request if self.spec is None else self.spec.decode_request(request)
 
     def batch(self, inputs: list[Any]) -> Any:
         """Makes one input of a list of 1 to ``max_batch_size``: stacked when they are all
@@ -197,8 +206,8 @@ class LitAPI:
         """Returns the answer: what JSON can hold, a pydantic model, ``bytes``, or a
         :class:`~litmux.Response`. Where it is annotated to return a pydantic model, what it
         returns is validated and sent as that model. Where ``stream`` is set it may be a generator
-        function over the outputs, or a plain one for each."""
-        return output
+        function over the outputs, or a plain one for each. With a ``spec``, what that says."""
+        return output if self.spec is None else self.spec.encode_response(output)
 
     def cost(self, request: Any) -> float:
         """Returns what a request costs, in a unit of your own: tokens, pixels …; at least 0.

@@ -40,7 +40,6 @@ _OF_THE_SERVER = (
 _UNSUPPORTED = {
     "middlewares": "put a proxy with them in front",
     "loggers": "print, or log, in the hooks: every line names its endpoint",
-    "spec": "answer plain requests in `predict`",
     "loop": "write what one step does as `admit`, `step` and `finish` of a ContinuousAPI",
 }
 

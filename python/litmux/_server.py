@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litmux import _capture, _handover, _litserve, _options
+from litmux import _capture, _handover, _litserve, _options, _spec_rules
 from litmux._api import LitAPI, access_mistake
 from litmux._binary import find_binary
+from litmux._specs import LitSpec
 
 # Options that a LitAPI may have already.
 _OF_THE_API = ("max_batch_size", "batch_timeout", "stream", "max_concurrency")
@@ -25,6 +26,7 @@ class LitServer:
         api: A :class:`LitAPI`, a list of them, or the name of one: ``"ocr.py:OcrAPI"`` or
             ``"package.module:OcrAPI"``, which is then imported by its workers alone.
         path: Where it is served. Default: the ``api_path`` of the API.
+        spec: The protocol of the one API; as ``LitAPI(spec=…)``. Default: that of the API.
         **options: How it is run; ``docs/options.md`` has the table, among them
             ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
             ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
@@ -40,21 +42,41 @@ class LitServer:
         self,
         api: LitAPI | str | Sequence[LitAPI | str],
         path: str | None = None,
+        *,
+        spec: LitSpec | None = None,
         **options: Any,
     ) -> None:
         # Whatever it is, what is wrong with it is said below.
         self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
+        found = self._take_spec(spec)
         self.path = options.pop("api_path", None) if path is None else path
         given = _litserve.Given(options, self._paths())
         self.options = given.endpoint
         self.server_options = given.server
         self.callbacks = given.callbacks
         self._workers = given.workers
-        _options.raise_all(self._mistakes(given.mistakes))
+        _options.raise_all(self._mistakes([*found, *given.mistakes]))
+        for api, path in zip(self.apis, self._paths()):
+            _spec_rules.warn_of_path(api, path)
         if self.callbacks:
             for instance in self.apis:
                 # Its workers find them there.
                 instance._litserve_callbacks = self.callbacks
+
+    def _take_spec(self, spec):
+        """Gives the API its spec; returns what is wrong with that."""
+        if spec is not None:
+            if len(self.apis) > 1:
+                return ["`spec` is for one API; give each LitAPI its own: `LitAPI(spec=…)`"]
+            if not all(isinstance(api, LitAPI) for api in self.apis):
+                return ["`spec` needs an instance of the API; or give it in its `__init__`"]
+            for api in self.apis:
+                api.spec = spec
+        for api in self.apis:
+            known = _spec_rules.spec_of(api)
+            if known is not None:
+                api.stream, api.api_path = known.stream, _spec_rules.path_of(api)
+        return []
 
     def _mistakes(self, arguments):
         whose = f"endpoint `{self.path or self._api_path(*self.apis[:1])}`"
@@ -95,13 +117,17 @@ class LitServer:
                 f"and requests {timeout} s (`timeout`)"
             )
         yield from filter(None, [access_mistake(api)])
+        yield from _spec_rules.mistakes(api)
+        stream = self.options.get("stream", api.stream)
+        if api.spec is not None and stream != api.stream:
+            yield f"`stream` must be {api.stream} with `spec`; leave it out"
 
     def run(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """Serves this server alone; see :func:`run_servers`."""
         run_servers(self, host=host, port=port, **options)
 
     def _api_path(self, api=None):
-        return getattr(api, "api_path", "/predict")
+        return _spec_rules.path_of(api)
 
     def _paths(self):
         return [self.path or self._api_path(api) for api in self.apis]

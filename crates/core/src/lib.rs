@@ -28,4 +28,4 @@ pub use reply::{
 };
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
-pub use worker::{Attach, MakeWorker, Progress, Traits, Unanswered, Worker};
+pub use worker::{Attach, MakeWorker, Progress, Protocol, Traits, Unanswered, Worker};

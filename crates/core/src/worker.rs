@@ -82,4 +82,20 @@ pub struct Traits {
     pub context: bool,
     /// Whether the model says itself what a request costs ([`Worker::measure`]).
     pub measures: bool,
+    /// What its clients speak.
+    pub protocol: Protocol,
+    /// What clients call the model, where they name one.
+    pub model: String,
+}
+
+/// What the clients of an endpoint speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Any body, as the model takes it.
+    #[default]
+    Plain,
+    /// Chat completions of the `OpenAI` API. Answers are streams of messages.
+    OpenAiChat,
+    /// Embeddings of the `OpenAI` API.
+    OpenAiEmbeddings,
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::app::Active;
 use crate::caller::Presence;
-use crate::stream::{Broken, Framing, Source, StreamBody};
+use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
 
 pub(crate) type HttpResponse = Response<AnswerBody>;
 
@@ -100,14 +100,19 @@ pub(crate) fn from(
         Answer::Stream(first, rest) => {
             let framing = Framing::choose(asked, first.kind());
             let source = Source::new(rest, chunk_timeout, presence);
-            let mut response =
-                Response::new(AnswerBody::Stream(StreamBody::new(framing, &first, source)));
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(framing.media_type()));
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            Ok(response)
+            let chunks = Chunks::Plain(framing, source);
+            Ok(stream(framing.frame(&first), chunks, framing.media_type()))
         }
     }
+}
+
+/// Makes an answer that is sent as it comes, after what is there already.
+pub(crate) fn stream(first: Bytes, chunks: Chunks, media_type: &'static str) -> HttpResponse {
+    let mut response = Response::new(AnswerBody::Stream(StreamBody::new(first, chunks)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
 }
 
 fn whole(answer: litmux_core::Response) -> Outcome<HttpResponse> {

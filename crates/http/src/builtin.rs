@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{HttpResponse, detail, not_allowed, own};
 use crate::app::{App, Builtin, EndpointReport, Report};
+use crate::openai;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -21,7 +22,8 @@ pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
         return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
     }
     if path != "/" && path != health && path != info {
-        return detail(StatusCode::NOT_FOUND, &format!("there is no endpoint `{path}`"));
+        let models = openai::models(path, &app.report()).filter(|_| is_read);
+        return models.unwrap_or_else(|| not_found(path));
     }
     if !is_read {
         return not_allowed("GET, HEAD");
@@ -35,6 +37,10 @@ pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
             own(StatusCode::OK, "application/json", info)
         }
     }
+}
+
+fn not_found(path: &str) -> HttpResponse {
+    detail(StatusCode::NOT_FOUND, &format!("there is no endpoint `{path}`"))
 }
 
 /// Stops the server for whoever has the key; where there is none, for nobody.

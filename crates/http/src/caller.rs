@@ -2,6 +2,24 @@ use litmux_core::{Answer, Answers, Job, Outcome, Request, reply};
 use litmux_scheduler::Endpoint;
 use tokio::time::Instant;
 
+use crate::app::Route;
+
+/// A request whose body was read, and what it may take.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) request: Request,
+    pub(crate) cost: f64,
+    pub(crate) times: Times,
+}
+
+impl<'a> Call<'a> {
+    /// Submits a request with the cost and the times of this one.
+    pub(crate) fn submit(&self, request: Request) -> Caller<'a> {
+        Caller::submit(&self.route.endpoint, request, self.cost, self.times)
+    }
+}
+
 /// Somebody who waits for an answer. Dropped before the answer is complete, it has left, and the
 /// endpoint is told: what nobody waits for is not computed.
 pub(crate) struct Caller<'e> {

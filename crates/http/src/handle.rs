@@ -3,15 +3,15 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use litmux_core::{Meta, Outcome, ServeError, Traits};
+use litmux_core::{Meta, Outcome, Protocol, ServeError, Traits};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{self, ActiveBody, HttpResponse};
 use crate::app::{App, Route};
-use crate::caller::{Caller, Times};
-use crate::{body, builtin};
+use crate::caller::{Call, Caller, Times};
+use crate::{body, builtin, openai};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -36,11 +36,24 @@ async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
     match app.route(parts.uri.path()) {
         Some(route) if parts.method == Method::POST => {
             let response = predict(app, route, &parts, body).await;
-            response.unwrap_or_else(|error| answer::error(&error))
+            response.unwrap_or_else(|error| refusal(route, &error))
+        }
+        // What browsers ask before they send JSON to a route of the OpenAI API.
+        Some(route) if parts.method == Method::OPTIONS && !is_plain(route) => {
+            answer::own(StatusCode::OK, "text/plain", String::new())
         }
         Some(_) => answer::not_allowed("POST"),
         None => builtin::answer(app, &parts),
     }
+}
+
+fn is_plain(route: &Route) -> bool {
+    route.endpoint.traits().is_none_or(|traits| traits.protocol == Protocol::Plain)
+}
+
+/// Says what went wrong in the words of the endpoint's protocol.
+fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
+    if is_plain(route) { answer::error(error) } else { openai::error(error) }
 }
 
 /// The life of a request to an endpoint, in order:
@@ -56,13 +69,21 @@ async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Out
     let request = litmux_core::Request { content, body, meta };
     let answered = async {
         let cost = cost(route, traits, &request).await?;
-        let times = Times { arrived, deadline };
-        Caller::submit(&route.endpoint, request, cost, times).answer().await
+        let call = Call { route, request, cost, times: Times { arrived, deadline } };
+        match traits.protocol {
+            Protocol::Plain => plain(call, &parts.headers).await,
+            protocol => openai::answer(protocol, call).await,
+        }
     };
-    // Dropping the caller, here or because the client left, is what cancels the job.
-    let answered = timeout_at(deadline, answered).await;
-    let (answer, presence) = answered.map_err(|_| ServeError::deadline())??;
-    answer::from(answer, &parts.headers, route.chunk_timeout, presence)
+    // Dropping the callers, here or because the client left, is what cancels their jobs.
+    timeout_at(deadline, answered).await.unwrap_or_else(|_| Err(ServeError::deadline()))
+}
+
+async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
+    let Call { route, request, cost, times } = call;
+    let caller = Caller::submit(&route.endpoint, request, cost, times);
+    let (answer, presence) = caller.answer().await?;
+    answer::from(answer, asked, route.chunk_timeout, presence)
 }
 
 /// Returns the time budget of a request: its client may shorten it, in seconds.

@@ -14,6 +14,7 @@ mod caller;
 mod cost;
 mod handle;
 mod keys;
+mod openai;
 mod serve;
 mod stream;
 

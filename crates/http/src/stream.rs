@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::caller::Presence;
+use crate::openai::ChatStream;
 
 /// How the items of a stream are told apart on their way to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Framing {
         }
     }
 
-    fn frame(self, items: &Items) -> Bytes {
+    pub(crate) fn frame(self, items: &Items) -> Bytes {
         let mut out = BytesMut::with_capacity(items.packed_len() * 2);
         for item in items.iter() {
             match self {
@@ -93,10 +94,48 @@ fn event(out: &mut BytesMut, item: &[u8]) {
 /// The body of a streamed answer. It breaks off, visibly, when the stream does.
 #[derive(Debug)]
 pub(crate) struct StreamBody {
-    framing: Framing,
     first: Option<Bytes>,
-    rest: Source,
+    chunks: Chunks,
     state: State,
+}
+
+/// What is sent after the first.
+#[derive(Debug)]
+pub(crate) enum Chunks {
+    /// The items of one stream.
+    Plain(Framing, Source),
+    /// The parts of a chat completion. Boxed, because it is large and rare.
+    Chat(Box<ChatStream>),
+}
+
+impl From<ChatStream> for Chunks {
+    fn from(chat: ChatStream) -> Self {
+        Self::Chat(Box::new(chat))
+    }
+}
+
+/// One step of what is sent.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// More of it.
+    Data(Bytes),
+    /// The last of it.
+    End(Bytes),
+    /// What the client sees of an error, after which the stream breaks.
+    Failed(Bytes),
+}
+
+impl Chunks {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        match self {
+            Self::Plain(framing, source) => source.poll(cx).map(|part| match part {
+                Part::Items(items) => Step::Data(framing.frame(&items)),
+                Part::End => Step::End(Bytes::new()),
+                Part::Failed(error) => Step::Failed(framing.error(&error)),
+            }),
+            Self::Chat(chat) => chat.poll(cx),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +174,7 @@ impl Source {
         Self { parts: Some(parts), presence, timeout, patience, is_waiting: false }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
         let Some(parts) = &mut self.parts else { return Poll::Ready(Part::End) };
         if let Poll::Ready(part) = parts.poll_part(cx) {
             self.is_waiting = false;
@@ -169,9 +208,8 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 impl StreamBody {
-    pub(crate) fn new(framing: Framing, first: &Items, rest: Source) -> Self {
-        let first = Some(framing.frame(first)).filter(|first| !first.is_empty());
-        Self { framing, first, rest, state: State::First }
+    pub(crate) fn new(first: Bytes, chunks: Chunks) -> Self {
+        Self { first: Some(first).filter(|first| !first.is_empty()), chunks, state: State::First }
     }
 
     pub(crate) fn poll_frame(
@@ -188,15 +226,15 @@ impl StreamBody {
             State::Failing => return self.flush_and(State::Failed, cx),
             State::Failed => return Poll::Ready(Some(Err(Broken))),
         }
-        match ready!(self.rest.poll(cx)) {
-            Part::Items(items) => Poll::Ready(Some(Ok(Frame::data(self.framing.frame(&items))))),
-            Part::End => {
+        match ready!(self.chunks.poll(cx)) {
+            Step::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Step::End(last) => {
                 self.state = State::Ended;
-                Poll::Ready(None)
+                Poll::Ready(Some(last).filter(|last| !last.is_empty()).map(|l| Ok(Frame::data(l))))
             }
-            Part::Failed(error) => {
+            Step::Failed(error) => {
                 self.state = State::Failing;
-                Poll::Ready(Some(Ok(Frame::data(self.framing.error(&error)))))
+                Poll::Ready(Some(Ok(Frame::data(error))))
             }
         }
     }

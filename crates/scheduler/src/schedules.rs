@@ -167,6 +167,8 @@ impl Schedule {
             stream: false,
             context: false,
             measures: false,
+            protocol: Default::default(),
+            model: String::new(),
         };
         let worker = Box::new(MockWorker(batches.clone()));
         self.workers.push(Held { id, batches, is_retired: false });

@@ -107,6 +107,8 @@ mod tests {
                 stream: false,
                 context: false,
                 measures: false,
+                protocol: Default::default(),
+                model: String::new(),
             };
             let progress = &mut self.progress;
             let make = |to| {

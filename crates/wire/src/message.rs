@@ -95,6 +95,22 @@ pub struct Ready {
     pub concurrency: usize,
     /// Whether the model has a `cost` hook.
     pub cost: bool,
+    /// The protocol that its clients speak, where it is one of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Spec>,
+    /// What clients call the model, where that protocol names it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model: String,
+}
+
+/// A protocol whose requests and answers the server checks and frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spec {
+    /// Chat completions: every item of the stream is a message, or a part of one, as an object.
+    OpenaiChat,
+    /// Embeddings: the answer is an object with `embeddings`.
+    OpenaiEmbeddings,
 }
 
 /// `Failed`: the model could not be loaded or set up.

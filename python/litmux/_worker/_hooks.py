@@ -36,12 +36,17 @@ def check_hooks(api):
         raise ValueError("`cost` must be a plain function, not `async`")
     request_reader(api, None)
     response_encoder(api)
+    if api.spec is not None:
+        from litmux._spec_rules import mistakes
+
+        for mistake in mistakes(api):
+            raise ValueError(mistake)
     if isinstance(api, ContinuousAPI):
         _check_continuous(api)
         return
     if is_generator(api.predict) and not api.stream:
         raise ValueError("`predict` is a generator; set stream=True, or return a value")
-    if api.stream and is_async(api.predict):
+    if api.stream and is_async(api.predict) and api.spec is None:
         for name in ("encode_response", "unbatch"):
             if inspect.isgeneratorfunction(inspect.unwrap(getattr(api, name))):
                 raise ValueError(
@@ -74,6 +79,15 @@ class WrongLength(ValueError):
         super().__init__(f"{rule}: expected {expected}, got {got}")
 
 
+def make_hooks(api, retry_singly=False):
+    """Returns the hooks of a model; what a spec needs is not imported for the others."""
+    if api.spec is None:
+        return Hooks(api, retry_singly)
+    from litmux._worker._openai import KINDS
+
+    return KINDS[api.spec.protocol](api, retry_singly)
+
+
 class Hooks:
     """The hooks of one model, ready to be called with payloads of frames.
 
@@ -92,6 +106,7 @@ class Hooks:
         self.api = api
         second = api.admit if self.is_continuous else api.predict
         hooks = (api.decode_request, second, response_encoder(api))
+        hooks = tuple(map(_direct, hooks))
         self.context = any(wants_context(hook) for hook in hooks)
         #: decode, compute and encode where no hook gets a context.
         self.plain = hooks
@@ -215,6 +230,17 @@ def _checked_cost(cost):
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"`cost` must return a finite number of at least 0, not {number}")
     return number
+
+
+def _direct(hook):
+    """Returns the hook, or in place of a default one what it does without a spec: most models have
+    none, and asking for it at every request shows in the throughput."""
+    is_default = getattr(hook, "__func__", None) in (LitAPI.decode_request, LitAPI.encode_response)
+    return _same if is_default and hook.__self__.spec is None else hook
+
+
+def _same(value):
+    return value
 
 
 def _taking_context(hook):

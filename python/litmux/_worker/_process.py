@@ -12,7 +12,7 @@ import traceback
 
 from litmux._worker import _frames as frames
 from litmux._worker._control import Control
-from litmux._worker._hooks import Hooks, check_hooks
+from litmux._worker._hooks import check_hooks, make_hooks
 from litmux._worker._load import load
 from litmux._worker._register import Register
 
@@ -176,7 +176,7 @@ def _set_up(source, setup):
     # Again, because setup may have changed them.
     _check(api)
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
-    return api, Hooks(api, bool(setup.get("retry_batch_singly")))
+    return api, make_hooks(api, bool(setup.get("retry_batch_singly")))
 
 
 def _tell_callbacks(api, *hooks):

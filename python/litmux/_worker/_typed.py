@@ -27,6 +27,8 @@ def request_reader(api, read):
     Raises:
         ValueError: the annotation is a mistake; the message says what to do.
     """
+    if api.spec is not None:
+        return None
     name, annotation = annotations.of_request(api.decode_request)
     what = f"`{name}` of `decode_request`"
     kind, marks = annotations.split(annotation)
@@ -187,7 +189,7 @@ def response_encoder(api):
     """
     encode = api.encode_response
     annotation = annotations.of_return(encode)
-    if api.stream or not annotations.has_model(annotation):
+    if api.stream or api.spec is not None or not annotations.has_model(annotation):
         return encode
     adapter = _adapter("what `encode_response` returns", annotation)
 

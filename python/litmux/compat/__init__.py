@@ -3,7 +3,14 @@
 ``docs/litserve.md`` lists what differs, and what is not supported with what to do instead.
 """
 
-from litmux import HTTPException, LitAPI, Request, Response
+from litmux import (
+    HTTPException,
+    LitAPI,
+    OpenAIEmbeddingSpec,
+    OpenAISpec,
+    Request,
+    Response,
+)
 from litmux.compat._missing import missing
 from litmux.compat.callbacks import Callback
 from litmux.compat.utils import configure_logging, set_trace, set_trace_if_debug
@@ -15,6 +22,8 @@ __all__ = [
     "HTTPException",
     "LitAPI",
     "LitServer",
+    "OpenAIEmbeddingSpec",
+    "OpenAISpec",
     "Request",
     "Response",
     "configure_logging",
@@ -29,8 +38,6 @@ _instead = missing(
     __name__,
     {
         "Logger": "print, or use logging, in the hooks: every line names its endpoint",
-        "OpenAISpec": "it is not supported yet; answer plain requests in `predict`",
-        "OpenAIEmbeddingSpec": "it is not supported yet; answer plain requests in `predict`",
     },
 )
 

@@ -78,6 +78,8 @@ impl Launch for InprocLaunch {
             stream: self.stream,
             context: false,
             measures: false,
+            protocol: Default::default(),
+            model: String::new(),
         };
         let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
         let device = self.settings.devices[slot % self.settings.devices.len()].clone();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_core::{
-    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, Outcome, Progress, Request,
+    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, Outcome, Progress, Protocol, Request,
     Traits, Unanswered, Worker,
 };
-use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup};
+use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::error::SendError;
@@ -215,6 +215,12 @@ fn traits(ready: &Ready) -> Traits {
         stream: ready.stream,
         context: ready.context,
         measures: ready.cost,
+        protocol: match ready.spec {
+            None => Protocol::Plain,
+            Some(Spec::OpenaiChat) => Protocol::OpenAiChat,
+            Some(Spec::OpenaiEmbeddings) => Protocol::OpenAiEmbeddings,
+        },
+        model: ready.model.clone(),
     }
 }
 

@@ -1,14 +1,19 @@
-"""What ``import litserve.specs`` finds: nothing yet, with what to do instead."""
+"""What ``import litserve.specs`` finds. The classes of requests and answers need pydantic 2."""
 
-from litmux.compat._missing import missing
-
-_NOT_YET = "it is not supported yet; answer plain requests in `predict`"
-
-__getattr__ = missing(
-    __name__,
-    {
-        "OpenAISpec": _NOT_YET,
-        "OpenAIEmbeddingSpec": _NOT_YET,
-        "LitSpec": "a spec of one's own reads LitServe's queues, which litmux does not have",
-    },
+from litmux import OpenAIEmbeddingSpec, OpenAISpec
+from litmux.compat.specs.openai import (
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
 )
+from litmux.compat.specs.openai_embedding import EmbeddingRequest, EmbeddingResponse
+
+__all__ = [
+    "ChatCompletionChunk",
+    "ChatCompletionRequest",
+    "ChatCompletionResponse",
+    "EmbeddingRequest",
+    "EmbeddingResponse",
+    "OpenAIEmbeddingSpec",
+    "OpenAISpec",
+]

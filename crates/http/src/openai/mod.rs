@@ -1,0 +1,190 @@
+//! The parts of the `OpenAI` API that models can be served under
+//! (<https://platform.openai.com/docs/api-reference>).
+
+mod chat;
+mod chat_request;
+mod chat_stream;
+mod embeddings;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+use litmux_core::{Outcome, Protocol, ServeError};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub(crate) use chat_stream::ChatStream;
+
+use crate::answer::{HttpResponse, own};
+use crate::app::{EndpointReport, Report};
+use crate::caller::Call;
+
+/// Answers a request to an endpoint that speaks one of these protocols.
+pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> Outcome<HttpResponse> {
+    match protocol {
+        Protocol::OpenAiChat => chat::answer(call).await,
+        Protocol::OpenAiEmbeddings => embeddings::answer(call).await,
+        Protocol::Plain => unreachable!("plain requests are answered elsewhere. This is a bug."),
+    }
+}
+
+/// Turns an error into what clients of this API understand; `detail` is what litmux says
+/// everywhere.
+pub(crate) fn error(error: &ServeError) -> HttpResponse {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut body = error_body(error);
+    body["detail"] = error.detail.as_str().into();
+    let mut response = own(status, "application/json", body.to_string());
+    if let Some(seconds) = error.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn error_body(error: &ServeError) -> Value {
+    let kind = match error.status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        400..500 => "invalid_request_error",
+        _ => "server_error",
+    };
+    json!({"error": {"message": error.detail, "type": kind, "param": null, "code": null}})
+}
+
+/// Answers `/v1/models` and what lies below it, where any endpoint speaks this API.
+pub(crate) fn models(path: &str, report: &Report) -> Option<HttpResponse> {
+    let rest = path.strip_prefix("/v1/models")?;
+    let named: Vec<&EndpointReport> = report.endpoints.iter().filter(|e| speaks(e)).collect();
+    if named.is_empty() {
+        return None;
+    }
+    if rest.is_empty() {
+        let data: Vec<Value> = named.into_iter().map(model).collect();
+        let list = json!({"object": "list", "data": data});
+        return Some(own(StatusCode::OK, "application/json", list.to_string()));
+    }
+    let wanted = rest.strip_prefix('/')?;
+    let found = named.into_iter().find(|endpoint| name(endpoint) == wanted);
+    Some(match found {
+        Some(found) => own(StatusCode::OK, "application/json", model(found).to_string()),
+        None => error(&ServeError::new(404, format!("there is no model `{wanted}`"))),
+    })
+}
+
+fn speaks(endpoint: &EndpointReport) -> bool {
+    endpoint.traits.as_ref().is_some_and(|traits| traits.protocol != Protocol::Plain)
+}
+
+fn name(endpoint: &EndpointReport) -> &str {
+    endpoint.traits.as_ref().map_or("", |traits| &traits.model)
+}
+
+fn model(endpoint: &EndpointReport) -> Value {
+    json!({
+        "id": name(endpoint),
+        "object": "model",
+        "created": now(),
+        "owned_by": "litmux",
+        "endpoint": endpoint.path,
+    })
+}
+
+/// Reads a request; what is wrong with it is said with its place.
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Outcome<T> {
+    let reader = &mut serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        let (place, inner) = (error.path().to_string(), error.inner());
+        match inner.classify() {
+            serde_json::error::Category::Data => {
+                ServeError::new(422, format!("`{place}`: {inner}"))
+            }
+            _ => ServeError::new(400, format!("malformed JSON body: {inner}")),
+        }
+    })
+}
+
+fn whole(pieces: &[Bytes]) -> Bytes {
+    match pieces {
+        [one] => one.clone(),
+        many => many.concat().into(),
+    }
+}
+
+/// Tokens that a request took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Usage {
+    prompt: u64,
+    completion: u64,
+    total: u64,
+}
+
+impl Usage {
+    /// Takes the counts out of an object that a model gave; nothing where it has none.
+    fn take(object: &mut serde_json::Map<String, Value>) -> Option<Self> {
+        let mut is_there = false;
+        let mut count = |name| {
+            let value = object.remove(name)?;
+            is_there |= value.is_number();
+            value.as_u64()
+        };
+        let prompt = count("prompt_tokens");
+        let completion = count("completion_tokens");
+        let total = count("total_tokens");
+        let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
+        is_there.then(|| Self { prompt, completion, total: total.unwrap_or(prompt + completion) })
+    }
+
+    fn add(&mut self, other: Self) {
+        self.prompt += other.prompt;
+        self.completion += other.completion;
+        self.total += other.total;
+    }
+
+    fn to_json(self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.total,
+        })
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Returns an id that no other answer has.
+fn unique_id(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let random = RandomState::new().build_hasher().finish();
+    format!("{prefix}-{random:016x}{:08x}", COUNT.fetch_add(1, Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_taken_out_of_what_a_model_gave() {
+        let Value::Object(mut object) =
+            json!({"content": "a", "prompt_tokens": 3, "completion_tokens": 4})
+        else {
+            unreachable!()
+        };
+        assert_eq!(Usage::take(&mut object), Some(Usage { prompt: 3, completion: 4, total: 7 }));
+        assert_eq!(Value::Object(object.clone()), json!({"content": "a"}));
+        assert_eq!(Usage::take(&mut object), None);
+    }
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(unique_id("chatcmpl"), unique_id("chatcmpl"));
+    }
+}

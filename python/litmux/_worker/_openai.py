@@ -1,0 +1,188 @@
+"""Calls the hooks of models that speak one of OpenAI's protocols.
+
+The server checks requests, and makes answers of what hooks return: here requests get the form that
+hooks expect, and outputs the one that the server does.
+"""
+
+import contextlib
+import inspect
+import json
+
+from litmux._api import FINISHED, LitAPI
+from litmux._http import HTTPException
+from litmux._specs import OpenAISpec, message_of
+from litmux._worker import _async_hooks as calls
+from litmux._worker import _records
+from litmux._worker._hooks import Hooks
+from litmux._worker._streams import close
+
+_USAGE = ("prompt_tokens", "total_tokens")
+
+
+class _SpecHooks(Hooks):
+    def __init__(self, api, retry_singly=False):
+        super().__init__(api, retry_singly)
+        self._make_request = _request_maker(api.spec.protocol)
+        self._has_default_encode = _is_method_of(api.encode_response, LitAPI.encode_response)
+        if self._has_default_encode:
+            # Through the API it would come without its context.
+            self.encode = api.spec.encode_response
+
+    def traits(self):
+        """Returns the ``Ready`` message."""
+        spec, model = self.api.spec.protocol, type(self.api).__name__
+        return {**super().traits(), "spec": spec, "model": model}
+
+    def read(self, flags, payload):
+        """Returns what ``decode_request`` gets of one request: the request and the context."""
+        value, context = super().read(flags, payload)
+        if not isinstance(value, dict):
+            raise HTTPException(422, "the body must be a JSON object")
+        request = self._make_request(value)
+        if context is not None:
+            self.api.spec.populate_context(context, request)
+        return request, context
+
+
+class ChatHooks(_SpecHooks):
+    """The hooks of a chat: every output becomes the message that the server is sent."""
+
+    def __init__(self, api, retry_singly=False):
+        super().__init__(api, retry_singly)
+        encode = self.encode
+        if self.has_default_messages():
+            # One at a time, so that one of a batch fails alone.
+            self.encodes_stream = False
+            self.encode = lambda output, _: item_of(message_of(output))
+        elif self.encodes_stream:
+            convert = _items_of if self.max_batch_size > 1 else item_of
+            self.encode = lambda outputs, context: _converted(encode(outputs, context), convert)
+        else:
+            self.encode = lambda output, context: item_of(encode(output, context))
+
+    def has_default_messages(self):
+        """Tells whether neither the API nor its spec says how outputs become messages."""
+        of_spec = self.api.spec.encode_response
+        return self._has_default_encode and _is_method_of(of_spec, OpenAISpec.encode_response)
+
+
+class EmbeddingHooks(_SpecHooks):
+    """The hooks of embeddings, whose answers are checked before they are sent."""
+
+    def __init__(self, api, retry_singly=False):
+        super().__init__(api, retry_singly)
+        encode = self.encode
+        self.encode = lambda output, context: _checked(encode(output, context))
+        decode, compute, _ = self.plain
+        self.plain = (decode, compute, lambda output: self.encode(output, None))
+
+
+KINDS = {"openai_chat": ChatHooks, "openai_embeddings": EmbeddingHooks}
+
+
+def item_of(message):
+    """Returns what the server is sent of a message: what it holds, without what is None.
+
+    Raises:
+        TypeError: it is no message.
+    """
+    if hasattr(message, "model_dump"):
+        return message.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(message, (str, bytes)):
+        # LitServe reads what is JSON already.
+        with contextlib.suppress(ValueError):
+            message = json.loads(message)
+    if not isinstance(message, dict):
+        raise TypeError(
+            f"`encode_response` must yield a ChatMessage, or a dict such as "
+            f'{{"role": "assistant", "content": "…"}}, and not {message!r}'
+        )
+    return {name: value for name, value in message.items() if value is not None}
+
+
+def _items_of(messages):
+    return [_item_or_error(message) for message in messages]
+
+
+def _item_or_error(message):
+    if message is FINISHED or isinstance(message, Exception):
+        return message
+    try:
+        return item_of(message)
+    except Exception as error:  # noqa: BLE001  (one item fails alone)
+        return error
+
+
+def _converted(values, convert):
+    return (_converted_async if hasattr(values, "__aiter__") else _converted_plain)(values, convert)
+
+
+def _converted_plain(values, convert):
+    try:
+        for value in values:
+            yield convert(value)
+    finally:
+        close(values)
+
+
+async def _converted_async(values, convert):
+    try:
+        async for value in values:
+            yield convert(value)
+    finally:
+        await calls.close(values)
+
+
+def _checked(answer):
+    if hasattr(answer, "__await__"):
+        return _checked_later(answer)
+    what = "`encode_response` must return a dict of `embeddings`"
+    if not isinstance(answer, dict):
+        raise TypeError(f"{what}, not a {type(answer).__name__}")
+    if "embeddings" not in answer:
+        raise ValueError(f"{what}, and this one has only: {', '.join(map(str, answer))}")
+    vectors = answer["embeddings"]
+    vectors = vectors.tolist() if hasattr(vectors, "tolist") else vectors
+    if not isinstance(vectors, (list, tuple)):
+        raise TypeError(f"{what} as a list or an array, not a {type(vectors).__name__}")
+    return {"embeddings": vectors, **{name: answer.get(name) or 0 for name in _USAGE}}
+
+
+async def _checked_later(answer):
+    return _checked(await answer)
+
+
+def _is_method_of(method, function):
+    return getattr(inspect.unwrap(method), "__func__", None) is function
+
+
+def _request_maker(protocol):
+    """Returns what makes a request of the value of its JSON."""
+    is_chat = protocol == OpenAISpec.protocol
+    if not _has_pydantic():
+        return _records.chat_request if is_chat else _records.embedding_request
+    if is_chat:
+        from litmux.compat.specs.openai import ChatCompletionRequest
+
+        # The server asks once for each of the `n` answers that a client wants.
+        return lambda value: _validated(ChatCompletionRequest, {**value, "n": 1})
+    from litmux.compat.specs.openai_embedding import EmbeddingRequest
+
+    return lambda value: _validated(EmbeddingRequest, value)
+
+
+def _has_pydantic():
+    try:
+        from pydantic import VERSION
+    except ImportError:
+        return False
+    return not VERSION.startswith("1.")
+
+
+def _validated(model, value):
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise HTTPException(422, json.loads(error.json(include_url=False))) from None
