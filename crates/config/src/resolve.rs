@@ -41,7 +41,7 @@ pub struct Program {
     pub routes: BuiltinRoutes,
     /// What the description of the server shows of its model.
     pub model_metadata: Value,
-    /// Whether scripts that wait for what LitServe prints must find it.
+    /// Whether scripts that wait for the lines of LitServe must find them.
     pub litserve: bool,
     /// The directory of the Python package that belongs to this program, where the SDK said it.
     pub sdk: Option<PathBuf>,

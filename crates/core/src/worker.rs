@@ -94,8 +94,8 @@ pub enum Protocol {
     /// Any body, as the model takes it.
     #[default]
     Plain,
-    /// Chat completions of the `OpenAI` API. Answers are streams of messages.
+    /// Chat completions of the OpenAI API. Answers are streams of messages.
     OpenAiChat,
-    /// Embeddings of the `OpenAI` API.
+    /// Embeddings of the OpenAI API.
     OpenAiEmbeddings,
 }

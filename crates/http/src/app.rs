@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::answer::HttpResponse;
-use crate::{Cost, Key};
 use crate::buffers::Buffers;
+use crate::{Cost, Key};
 
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]

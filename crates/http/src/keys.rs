@@ -46,7 +46,8 @@ impl Key {
         let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         match given.and_then(|value| value.split_at_checked("Bearer ".len())) {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => {
-                let detail = "Invalid Bearer token. Send the right one as `Authorization: Bearer …`";
+                let detail =
+                    "Invalid Bearer token. Send the right one as `Authorization: Bearer …`";
                 (!self.is(token)).then(|| unauthorized(detail, "Bearer"))
             }
             _ => Some(unauthorized("Not authenticated", "Bearer")),

@@ -8,6 +8,6 @@ mod message;
 
 pub use frame::{Decoder, Flags, Frame, FrameError, HEADER_BYTES, Header, Kind, MAX_PAYLOAD_BYTES};
 pub use message::{
-    Failed, Hello, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse, RequestContent, RequestContext, Spec,
-    RequestMeta, RequestPart, ResponseMeta, Role, Setup, Welcome, negotiate,
+    Failed, Hello, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse, RequestContent, RequestContext,
+    RequestMeta, RequestPart, ResponseMeta, Role, Setup, Spec, Welcome, negotiate,
 };

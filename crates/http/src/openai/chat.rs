@@ -54,7 +54,7 @@ impl Head {
         }
     }
 
-    pub(super) fn object(&self, kind: &str, choices: Value) -> Value {
+    pub(super) fn object(&self, kind: &str, choices: &Value) -> Value {
         json!({
             "id": self.id,
             "object": kind,
@@ -115,8 +115,8 @@ async fn complete(head: Head, choices: Vec<(Items, Source)>) -> Outcome<Value> {
         let message = choice.into_message();
         json!({"index": index, "message": message, "logprobs": null, "finish_reason": reason})
     });
-    let choices = choices.collect();
-    let mut completion = head.object("chat.completion", choices);
+    let choices: Value = choices.collect();
+    let mut completion = head.object("chat.completion", &choices);
     completion["usage"] = usage.to_json();
     Ok(completion)
 }
@@ -157,7 +157,8 @@ impl Collected {
 
     /// A call that is given again, by its id, is given anew.
     fn take_tool_call(&mut self, call: Value) {
-        let known = self.tool_calls.iter_mut().find(|c| !c["id"].is_null() && c["id"] == call["id"]);
+        let known =
+            self.tool_calls.iter_mut().find(|c| !c["id"].is_null() && c["id"] == call["id"]);
         match known {
             Some(known) => *known = call,
             None => self.tool_calls.push(call),

@@ -86,8 +86,11 @@ struct Message {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "it must be a text or a list of parts: `text`, `image_url` with a \
-                               `url`, or `input_audio` with `data` and a `format` of wav or mp3")]
+#[serde(
+    untagged,
+    expecting = "it must be a text or a list of parts: `text`, `image_url` with a \
+                               `url`, or `input_audio` with `data` and a `format` of wav or mp3"
+)]
 #[expect(dead_code)]
 enum Content {
     Text(String),
@@ -171,10 +174,7 @@ struct Function {
 }
 
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "it must be auto, none, required, any, or a function with a `name`"
-)]
+#[serde(untagged, expecting = "it must be auto, none, required, any, or a function with a `name`")]
 #[expect(dead_code)]
 enum ToolChoice {
     Mode(ToolMode),

@@ -84,7 +84,7 @@ impl ChatStream {
         for item in items.iter() {
             let mut delta = self.choices[index].seen.read(item)?;
             number_tool_calls(&mut delta);
-            let chunk = self.chunk(index, delta.into(), Value::Null);
+            let chunk = self.chunk(index, &delta.into(), &Value::Null);
             out.put_slice(&event(&chunk));
         }
         Ok(())
@@ -92,7 +92,7 @@ impl ChatStream {
 
     fn put_end(&self, out: &mut BytesMut, index: usize) {
         let reason = self.choices[index].seen.finish_reason(&self.head);
-        let mut last = self.chunk(index, json!({}), reason);
+        let mut last = self.chunk(index, &json!({}), &reason);
         if !self.is_over() {
             out.put_slice(&event(&last));
             return;
@@ -106,17 +106,16 @@ impl ChatStream {
         }
         out.put_slice(&event(&last));
         if self.include_usage {
-            let mut end = self.head.object("chat.completion.chunk", json!([]));
+            let mut end = self.head.object("chat.completion.chunk", &json!([]));
             end["usage"] = usage.to_json();
             out.put_slice(&event(&end));
         }
         out.put_slice(b"data: [DONE]\n\n");
     }
 
-    fn chunk(&self, index: usize, delta: Value, finish_reason: Value) -> Value {
-        let choice =
-            json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
-        let mut chunk = self.head.object("chat.completion.chunk", json!([choice]));
+    fn chunk(&self, index: usize, delta: &Value, finish_reason: &Value) -> Value {
+        let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+        let mut chunk = self.head.object("chat.completion.chunk", &json!([choice]));
         if self.include_usage {
             chunk["usage"] = Value::Null;
         }

@@ -59,8 +59,11 @@ struct EmbeddingRequest {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "it must be a text, a list of texts, a list of token ids, or a list \
-                               of such lists")]
+#[serde(
+    untagged,
+    expecting = "it must be a text, a list of texts, a list of token ids, or a list \
+                               of such lists"
+)]
 #[expect(dead_code)]
 enum Input {
     Text(String),
@@ -117,7 +120,8 @@ impl EmbeddingRequest {
         let embedding = match self.encoding_format {
             Encoding::Float => json!(vector),
             Encoding::Base64 => {
-                let bytes: Vec<u8> = vector.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
+                let bytes: Vec<u8> =
+                    vector.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
                 STANDARD.encode(bytes).into()
             }
         };

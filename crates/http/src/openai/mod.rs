@@ -1,4 +1,4 @@
-//! The parts of the `OpenAI` API that models can be served under
+//! The parts of the OpenAI API that models can be served under
 //! (<https://platform.openai.com/docs/api-reference>).
 
 mod chat;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_core::{
-    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, Outcome, Progress, Protocol, Request,
-    Traits, Unanswered, Worker,
+    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, Outcome, Progress, Protocol,
+    Request, Traits, Unanswered, Worker,
 };
 use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
