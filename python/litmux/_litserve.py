@@ -23,7 +23,6 @@ _NOT_NEEDED = {
     "fast_queue": "no queue lies between the server and its workers",
     "restart_workers": "workers that end are always replaced",
     "track_requests": "requests are always counted",
-    "disable_openapi_url": "no OpenAPI page is served",
     "num_api_servers": "one process speaks HTTP, with `http_threads`",
     "api_server_worker_type": "one process speaks HTTP, with `http_threads`",
     "pretty_logs": "the log is colored in a terminal",
@@ -35,6 +34,7 @@ _OF_THE_SERVER = (
     "shutdown_path",
     "enable_shutdown_api",
     "model_metadata",
+    "disable_openapi_url",
 )
 
 _UNSUPPORTED = {
@@ -106,6 +106,8 @@ class Given:
         path = given.pop("shutdown_path", "/shutdown")
         if is_enabled:
             given["shutdown_path"] = path
+        if given.pop("disable_openapi_url", False):
+            given["openapi"] = False
         metadata = given.pop("model_metadata", None)
         if metadata is not None:
             try:

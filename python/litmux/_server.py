@@ -203,7 +203,7 @@ def run_servers(
 
 def _options_of_all(servers):
     """Returns the options of the whole server that its parts were given."""
-    merged: dict[str, Any] = {"host": "0.0.0.0"} if _litserve.is_spoken else {}
+    merged: dict[str, Any] = {"host": "0.0.0.0", "gzip": True} if _litserve.is_spoken else {}
     for server in servers:
         merged.update(server.server_options)
     return merged
@@ -250,7 +250,8 @@ def _conflicts(of_one, of_all):
 def _built_in_paths(options):
     """Returns the paths of the routes that the server answers itself."""
     defaults = {"healthcheck_path": "/health", "info_path": "/info", "shutdown_path": None}
-    return {"/", *(options.get(name, path) for name, path in defaults.items())}
+    described = ("/openapi.json", "/docs", "/redoc") if options.get("openapi", True) else ()
+    return {"/", *described, *(options.get(name, path) for name, path in defaults.items())}
 
 
 def _path_mistakes(paths, built_in):

@@ -16,7 +16,7 @@ from conftest import PATIENCE, Program, descendants, is_alive, wait_until
 
 PROGRAMS = Path(__file__).parents[1] / "litserve"
 KEYS = {"LIT_SERVER_API_KEY": "key", "LIT_SHUTDOWN_API_KEY": "stop"}
-COMPARED = ("content-type", "x-a", "x-pot", "allow", "www-authenticate")
+COMPARED = ("content-type", "x-a", "x-pot", "content-encoding", "vary", "allow", "www-authenticate")
 DIFFERS: Any = object()
 
 
@@ -82,6 +82,7 @@ PLAIN: list[Row] = [
     *posted("/predict", {"a": [1, 2.5, None, "ß"]}, "x", 4, 0.1, [], "response", "json", "none",
             "float", "list", "bytes", "text", "context", "device", "encode"),
     ("POST", "/predict", {"content": b"null"}, {}),
+    ("POST", "/predict", {"json": "x" * 2000}, {}),
     # LitServe drops the headers of an HTTPException.
     ("POST", "/predict", {"json": "decode"}, {"x-pot": "tea"}),
     ("POST", "/predict", {"json": "predict"}, {}),
@@ -168,7 +169,31 @@ def test_the_description_holds_what_theirs_holds(pair):
         assert ours["server"][name] == theirs["server"][name], name
 
 
-def test_scripts_find_the_lines_that_they_wait_for(pair):
-    for line in ("Application startup complete.", "Uvicorn running on http://0.0.0.0:"):
-        assert line in pair.theirs.program.output
-        assert line in pair.ours.program.output
+def test_the_openapi_document_holds_what_theirs_holds(pair):
+    theirs, ours = (side.client.get("/openapi.json").json() for side in (pair.theirs, pair.ours))
+    for path, methods in ours["paths"].items():
+        their_body = theirs["paths"][path]["post"].get("requestBody", {"content": {}})["content"]
+        our_body = methods["post"]["requestBody"]["content"]
+        if "application/json" in their_body:
+            assert our_body == their_body
+        else:
+            assert set(our_body) >= set(their_body), path
+    for name, schema in ours.get("components", {}).get("schemas", {}).items():
+        for field in schema["properties"].values():
+            if field.get("default", ...) is None:
+                del field["default"]  # FastAPI leaves it out.
+        assert schema == theirs["components"]["schemas"][name]
+    assert "swagger-ui" in pair.ours.client.get("/docs").text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Application startup complete.",
+        r"Uvicorn running on http://0\.0\.0\.0:\d+ \(Press CTRL\+C to quit\)",
+        r"Swagger UI is available at http://0\.0\.0\.0:\d+/docs",
+    ],
+)
+def test_scripts_find_the_lines_that_they_wait_for(pair, line):
+    pair.theirs.program.wait_for_line(line)
+    pair.ours.program.wait_for_line(line)

@@ -93,6 +93,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Where a POST that carries the key in LIT_SHUTDOWN_API_KEY (`Authorization: Bearer …`) stops the server, as SIGTERM does. Without it there is no such route.";
     Server "model_metadata": Kind::Table, "a table", "",
         "What `/info` shows under `model`.";
+    Server "openapi": Kind::Boolean, "true or false", "true",
+        "Whether `/openapi.json` describes the endpoints, and `/docs` and `/redoc` show it.";
+    Server "gzip": Kind::Boolean, "true or false", "false",
+        "Whether answers of 1000 bytes and more are compressed for clients that accept it. Streams are not.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::Endpoint;
 use crate::endpoint::{endpoint_mistakes, resolve_endpoint};
 use crate::options::{Scope, mistakes};
-use crate::read::{integer, seconds, text};
+use crate::read::{boolean, integer, seconds, text};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -39,6 +39,8 @@ pub struct Program {
     pub max_buffered_bytes: usize,
     /// Where litmux itself answers.
     pub routes: BuiltinRoutes,
+    /// Whether answers are compressed for clients that accept it.
+    pub gzip: bool,
     /// What the description of the server shows of its model.
     pub model_metadata: Value,
     /// Whether scripts that wait for the lines of LitServe must find them.
@@ -58,7 +60,12 @@ pub struct BuiltinRoutes {
     pub info: String,
     /// Where it is stopped, if it may be.
     pub shutdown: Option<String>,
+    /// Whether the endpoints are described, at `OPENAPI_PATHS`.
+    pub openapi: bool,
 }
+
+/// Where the endpoints are described: the document, and two pages that show it.
+const OPENAPI_PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
 
 impl BuiltinRoutes {
     fn resolve(raw: &Map<String, Value>) -> Self {
@@ -66,6 +73,7 @@ impl BuiltinRoutes {
             health: text(raw, "healthcheck_path").unwrap_or("/health").to_owned(),
             info: text(raw, "info_path").unwrap_or("/info").to_owned(),
             shutdown: text(raw, "shutdown_path").map(str::to_owned),
+            openapi: boolean(raw, "openapi").unwrap_or(true),
         }
     }
 
@@ -74,6 +82,7 @@ impl BuiltinRoutes {
             || path == self.health
             || path == self.info
             || self.shutdown.as_deref() == Some(path)
+            || (self.openapi && OPENAPI_PATHS.contains(&path))
     }
 }
 
@@ -139,6 +148,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
+        gzip: boolean(&raw, "gzip").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
         litserve: litserve.is_some_and(|litserve| litserve == true),
         sdk: sdk.and_then(|sdk| sdk.as_str().map(PathBuf::from)),

@@ -86,6 +86,8 @@ pub struct Traits {
     pub protocol: Protocol,
     /// What clients call the model, where they name one.
     pub model: String,
+    /// What it takes and gives, as JSON, where that is known.
+    pub schema: String,
 }
 
 /// What the clients of an endpoint speak.

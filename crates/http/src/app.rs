@@ -46,6 +46,10 @@ pub struct Builtin {
     pub api_key: Option<Key>,
     /// What the description shows of the model.
     pub model_metadata: Value,
+    /// Whether the endpoints are described at `/openapi.json`, `/docs` and `/redoc`.
+    pub openapi: bool,
+    /// Whether answers are compressed for clients that accept it.
+    pub gzip: bool,
 }
 
 /// The state of the whole server, for `/`, `/health` and `/info`.

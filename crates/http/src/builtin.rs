@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{HttpResponse, detail, not_allowed, own};
 use crate::app::{App, Builtin, EndpointReport, Report};
-use crate::openai;
+use crate::{openai, openapi};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -22,8 +22,14 @@ pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
         return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
     }
     if path != "/" && path != health && path != info {
-        let models = openai::models(path, &app.report()).filter(|_| is_read);
-        return models.unwrap_or_else(|| not_found(path));
+        let report = app.report();
+        let described = openapi::answer(path, &report).filter(|_| app.builtin.openapi);
+        let found = described.or_else(|| openai::models(path, &report));
+        return match found {
+            Some(found) if is_read => found,
+            Some(_) => not_allowed("GET, HEAD"),
+            None => not_found(path),
+        };
     }
     if !is_read {
         return not_allowed("GET, HEAD");

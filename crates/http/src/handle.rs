@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::{self, ActiveBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::caller::{Call, Caller, Times};
-use crate::{body, builtin, openai};
+use crate::{body, builtin, compress, openai};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -22,12 +22,16 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ActiveBody>, Infallible> {
     let active = app.begin_request();
-    Ok(answer(app, request).await.map(|body| ActiveBody::new(body, active)))
+    let (parts, body) = request.into_parts();
+    let mut response = answer(app, &parts, body).await;
+    if app.builtin.gzip {
+        response = compress::gzip(&parts.headers, response).await;
+    }
+    Ok(response.map(|body| ActiveBody::new(body, active)))
 }
 
-async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
-    let (parts, body) = request.into_parts();
-    if let Some(refusal) = app.refuse(&parts) {
+async fn answer(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
+    if let Some(refusal) = app.refuse(parts) {
         return refusal;
     }
     if app.is_draining() {
@@ -35,7 +39,7 @@ async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
     }
     match app.route(parts.uri.path()) {
         Some(route) if parts.method == Method::POST => {
-            let response = predict(app, route, &parts, body).await;
+            let response = predict(app, route, parts, body).await;
             response.unwrap_or_else(|error| refusal(route, &error))
         }
         // What browsers ask before they send JSON to a route of the OpenAI API.
@@ -43,7 +47,7 @@ async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
             answer::own(StatusCode::OK, "text/plain", String::new())
         }
         Some(_) => answer::not_allowed("POST"),
-        None => builtin::answer(app, &parts),
+        None => builtin::answer(app, parts),
     }
 }
 

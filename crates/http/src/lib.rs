@@ -11,10 +11,12 @@ mod body;
 mod buffers;
 mod builtin;
 mod caller;
+mod compress;
 mod cost;
 mod handle;
 mod keys;
 mod openai;
+mod openapi;
 mod serve;
 mod stream;
 

@@ -87,8 +87,8 @@ impl Crew {
     /// Logs what happens to the workers, and once that all are ready. Resolves only when a model
     /// cannot be loaded at all.
     ///
-    /// `litserve`: whether what LitServe prints then is printed too.
-    pub(crate) async fn watch(&self, url: String, litserve: bool) -> Error {
+    /// `lines`: what is printed then, besides.
+    pub(crate) async fn watch(&self, url: String, lines: Vec<String>) -> Error {
         let (milestones, mut reached) = mpsc::unbounded_channel();
         for Member { controls, .. } in &self.members {
             let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
@@ -104,11 +104,7 @@ impl Crew {
             }
             if starting == 0 {
                 tracing::info!("ready: all endpoints serve at {url}");
-                if litserve {
-                    // Scripts that start LitServe wait for these very lines on its stderr.
-                    eprintln!("INFO:     Application startup complete.");
-                    eprintln!("INFO:     Uvicorn running on {url} (Press CTRL+C to quit)");
-                }
+                lines.iter().for_each(|line| eprintln!("{line}"));
             }
         }
         std::future::pending().await

@@ -55,7 +55,7 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
             () = app.shutdown_asked() => (config.grace, Ok(())),
             // Nobody is left who could wait for it.
             () = &mut until => (Duration::ZERO, Ok(())),
-            failed = crew.watch(url, config.litserve) => (Duration::ZERO, Err(failed)),
+            failed = crew.watch(url.clone(), expected_lines(&config, &url)) => (Duration::ZERO, Err(failed)),
         }
     };
     tokio::select! {
@@ -68,13 +68,29 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
 /// What litmux answers itself. Keys come from the environment alone: a configuration is shown.
 fn builtin(config: &litmux_config::Program) -> Builtin {
     let key = |name| std::env::var(name).ok().and_then(Key::new);
-    let litmux_config::BuiltinRoutes { health, info, shutdown } = config.routes.clone();
+    let litmux_config::BuiltinRoutes { health, info, shutdown, openapi } = config.routes.clone();
     let shutdown_key = key("LIT_SHUTDOWN_API_KEY");
     if let (Some(path), None) = (&shutdown, &shutdown_key) {
         tracing::warn!("nobody can stop the server at {path}: LIT_SHUTDOWN_API_KEY is not set");
     }
     let (api_key, model_metadata) = (key("LIT_SERVER_API_KEY"), config.model_metadata.clone());
-    Builtin { health, info, shutdown, shutdown_key, api_key, model_metadata }
+    let gzip = config.gzip;
+    Builtin { health, info, shutdown, shutdown_key, api_key, model_metadata, openapi, gzip }
+}
+
+/// What scripts that start LitServe wait for on its stderr.
+fn expected_lines(config: &litmux_config::Program, url: &str) -> Vec<String> {
+    if !config.litserve {
+        return Vec::new();
+    }
+    let mut lines = vec![
+        "INFO:     Application startup complete.".to_owned(),
+        format!("INFO:     Uvicorn running on {url} (Press CTRL+C to quit)"),
+    ];
+    if config.routes.openapi {
+        lines.push(format!("Swagger UI is available at {url}/docs"));
+    }
+    lines
 }
 
 /// Lets requests in flight finish, then the workers.

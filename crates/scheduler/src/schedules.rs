@@ -169,6 +169,7 @@ impl Schedule {
             measures: false,
             protocol: Default::default(),
             model: String::new(),
+            schema: String::new(),
         };
         let worker = Box::new(MockWorker(batches.clone()));
         self.workers.push(Held { id, batches, is_retired: false });

@@ -109,6 +109,7 @@ mod tests {
                 measures: false,
                 protocol: Default::default(),
                 model: String::new(),
+                schema: String::new(),
             };
             let progress = &mut self.progress;
             let make = |to| {

@@ -101,6 +101,9 @@ pub struct Ready {
     /// What clients call the model, where that protocol names it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
+    /// What it takes and gives, where it is known: see `_worker/_schema.py`.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub schema: serde_json::Value,
 }
 
 /// A protocol whose requests and answers the server checks and frames.

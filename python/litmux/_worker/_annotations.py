@@ -97,6 +97,11 @@ def says_nothing(kind):
     return kind in _ANYTHING or kind in _JSON or _is_framework(kind, "Request")
 
 
+def needs_pydantic(annotation):
+    """Tells whether an annotation says more than that something is JSON."""
+    return not says_nothing(split(annotation)[0])
+
+
 def is_list(kind):
     return typing.get_origin(kind) in _LISTS
 

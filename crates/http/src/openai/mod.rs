@@ -7,6 +7,7 @@ mod chat_stream;
 mod embeddings;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -86,10 +87,11 @@ fn name(endpoint: &EndpointReport) -> &str {
 }
 
 fn model(endpoint: &EndpointReport) -> Value {
+    static SINCE: LazyLock<u64> = LazyLock::new(now);
     json!({
         "id": name(endpoint),
         "object": "model",
-        "created": now(),
+        "created": *SINCE,
         "owned_by": "litmux",
         "endpoint": endpoint.path,
     })

@@ -80,6 +80,7 @@ impl Launch for InprocLaunch {
             measures: false,
             protocol: Default::default(),
             model: String::new(),
+            schema: String::new(),
         };
         let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
         let device = self.settings.devices[slot % self.settings.devices.len()].clone();

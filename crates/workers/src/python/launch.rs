@@ -221,6 +221,7 @@ fn traits(ready: &Ready) -> Traits {
             Some(Spec::OpenaiEmbeddings) => Protocol::OpenAiEmbeddings,
         },
         model: ready.model.clone(),
+        schema: ready.schema.to_string(),
     }
 }
 

@@ -1,0 +1,139 @@
+//! The description of the endpoints, as `OpenAPI` 3.1 (<https://spec.openapis.org/oas/v3.1.0>).
+
+use std::fmt::Write;
+
+use http::StatusCode;
+use litmux_core::Protocol;
+use serde_json::{Map, Value, json};
+
+use crate::answer::{HttpResponse, own};
+use crate::app::{EndpointReport, Report};
+
+const HTML: &str = "text/html; charset=utf-8";
+
+/// Answers the paths of the description; nothing for others.
+pub(crate) fn answer(path: &str, report: &Report) -> Option<HttpResponse> {
+    let (media_type, body) = match path {
+        "/openapi.json" => ("application/json", document(report).to_string()),
+        "/docs" => (HTML, page(SWAGGER)),
+        "/redoc" => (HTML, page(REDOC)),
+        _ => return None,
+    };
+    Some(own(StatusCode::OK, media_type, body))
+}
+
+/// Both pages load what shows the document from a public network, as those of other servers do.
+const SWAGGER: &str = r##"<link rel="stylesheet" href="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui.css">
+<div id="docs"></div>
+<script src="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#docs"})</script>
+"##;
+const REDOC: &str = r#"<redoc spec-url="openapi.json"></redoc>
+<script src="https://cdn.jsdelivr.net/npm/redoc@2/bundles/redoc.standalone.js"></script>
+"#;
+
+fn page(body: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>litmux</title>\n{body}</html>\n"
+    )
+}
+
+fn document(report: &Report) -> Value {
+    let mut schemas = Map::new();
+    let paths: Map<String, Value> = report
+        .endpoints
+        .iter()
+        .map(|endpoint| (endpoint.path.clone(), json!({"post": operation(endpoint, &mut schemas)})))
+        .collect();
+    let mut document = json!({
+        "openapi": "3.1.0",
+        "info": {"title": "litmux", "version": env!("CARGO_PKG_VERSION")},
+        "paths": paths,
+    });
+    if !schemas.is_empty() {
+        document["components"] = json!({"schemas": schemas});
+    }
+    document
+}
+
+/// Describes an endpoint; what its worker knows is there once one was ready.
+fn operation(endpoint: &EndpointReport, schemas: &mut Map<String, Value>) -> Value {
+    let traits = endpoint.traits.as_ref();
+    let known = traits.and_then(|traits| serde_json::from_str(&traits.schema).ok());
+    let mut known: Map<String, Value> = known.unwrap_or_default();
+    if let Some(Value::Object(used)) = known.remove("schemas") {
+        schemas.extend(used);
+    }
+    let mut operation = json!({
+        "summary": known.remove("summary").unwrap_or_else(|| title(&endpoint.path).into()),
+        "operationId": operation_id(&endpoint.path),
+        "requestBody": {"required": true, "content": request(known.remove("request"))},
+        "responses": responses(endpoint, known.remove("response")),
+    });
+    if let Some(description) = known.remove("description") {
+        operation["description"] = description;
+    }
+    operation
+}
+
+fn request(known: Option<Value>) -> Value {
+    let known = known.and_then(|known| known.as_object().cloned()).unwrap_or_default();
+    if known.is_empty() {
+        return json!({"application/json": {"schema": {}}});
+    }
+    known.into_iter().map(|(media_type, schema)| (media_type, json!({"schema": schema}))).collect()
+}
+
+fn responses(endpoint: &EndpointReport, known: Option<Value>) -> Value {
+    let traits = endpoint.traits.as_ref();
+    let streams = traits.is_some_and(|t| t.stream && t.protocol == Protocol::Plain);
+    let media_type = if streams { "application/x-ndjson" } else { "application/json" };
+    let schema = known.unwrap_or_else(|| json!({}));
+    let error = |description| {
+        let detail = json!({"type": "object", "properties": {"detail": {}}});
+        json!({"description": description, "content": {"application/json": {"schema": detail}}})
+    };
+    json!({
+        "200": {"description": "The answer", "content": {media_type: {"schema": schema}}},
+        "422": error("The request is not what the endpoint takes"),
+        "503": error("The endpoint cannot take the request now; `Retry-After` says when"),
+        "504": error("The request could not be answered in its time"),
+    })
+}
+
+/// `/v1/embed_text` is `V1 Embed Text`.
+fn title(path: &str) -> String {
+    let words = path.split(['/', '_', '-']).filter(|word| !word.is_empty());
+    let mut title = String::new();
+    for word in words {
+        let (first, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
+        let space = if title.is_empty() { "" } else { " " };
+        let _ = write!(title, "{space}{}{rest}", first.to_uppercase());
+    }
+    title
+}
+
+fn operation_id(path: &str) -> String {
+    let id: String =
+        path.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    format!("post{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_its_operation() {
+        assert_eq!(title("/v1/embed_text"), "V1 Embed Text");
+        assert_eq!(operation_id("/v1/embed_text"), "post_v1_embed_text");
+    }
+
+    #[test]
+    fn what_is_not_known_is_any_json() {
+        assert_eq!(request(None), json!({"application/json": {"schema": {}}}));
+        let form = json!({"multipart/form-data": {"type": "object"}});
+        let expected = json!({"multipart/form-data": {"schema": {"type": "object"}}});
+        assert_eq!(request(Some(form)), expected);
+    }
+}

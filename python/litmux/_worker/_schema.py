@@ -1,0 +1,85 @@
+"""Describes what a model takes and gives, for the server's OpenAPI document."""
+
+import inspect
+from typing import Any
+
+from litmux._worker import _annotations as annotations
+
+_REFERENCE = "#/components/schemas/{model}"
+_FILE = {"type": "string", "format": "binary"}
+
+
+def describe(api):
+    """Returns a dict of JSON: ``summary`` and ``description`` from the docstring of the class,
+    ``request`` (schemas by media type), ``response`` (a schema) and ``schemas`` (by name), where
+    each is known.
+
+    Formats: JSON Schema as OpenAPI 3.1 has it (https://spec.openapis.org/oas/v3.1.0).
+    """
+    found: dict[str, Any] = {}
+    schemas: dict[str, Any] = {}
+    request = _request(api, schemas)
+    if request:
+        found["request"] = request
+    response = _schema(annotations.of_return(api.encode_response), "serialization", schemas)
+    if response and not api.stream and api.spec is None:
+        found["response"] = response
+    if schemas:
+        found["schemas"] = schemas
+    text = inspect.cleandoc(type(api).__dict__.get("__doc__") or "")
+    if text:
+        summary, _, description = text.partition("\n\n")
+        found["summary"] = summary
+        if description:
+            found["description"] = description
+    return found
+
+
+def _request(api, schemas):
+    if api.spec is not None:
+        schema = _schema(_request_of_spec(api.spec), "validation", schemas)
+        return {"application/json": schema} if schema else {}
+    name, annotation = annotations.of_request(api.decode_request)
+    kind, marks = annotations.split(annotation)
+    if annotations.is_file(kind):
+        field = {"type": "array", "items": _FILE} if annotations.is_list(kind) else _FILE
+        return {"multipart/form-data": _form(name, field)}
+    if annotations.says_nothing(kind) and not marks & {"File", "Form"}:
+        return {}
+    schema = _schema(annotation, "validation", schemas)
+    if not marks & {"File", "Form"}:
+        return {"application/json": schema} if schema else {}
+    form = schema if annotations.is_model(kind) else _form(name, schema or {})
+    media_type = "application/x-www-form-urlencoded" if "Form" in marks else "multipart/form-data"
+    return {media_type: form}
+
+
+def _form(name, field):
+    return {"type": "object", "properties": {name: field}, "required": [name]}
+
+
+def _request_of_spec(spec):
+    try:
+        from litmux.compat.specs import openai, openai_embedding
+    except ImportError:
+        return None  # Without pydantic.
+    is_chat = spec.protocol == "openai_chat"
+    return openai.ChatCompletionRequest if is_chat else openai_embedding.EmbeddingRequest
+
+
+def _schema(annotation, mode, schemas):
+    """Returns the schema of what pydantic checks, and adds those that it refers to."""
+    if annotation is None or not annotations.needs_pydantic(annotation):
+        return None
+    from pydantic import TypeAdapter
+
+    try:
+        schema = TypeAdapter(annotation).json_schema(mode=mode, ref_template=_REFERENCE)
+    except Exception:  # noqa: BLE001  (what can be checked cannot always be described)
+        return None
+    schemas.update(schema.pop("$defs", {}))
+    name = getattr(annotation, "__name__", None)
+    if annotations.is_model(annotation) and name:
+        schemas[name] = schema
+        return {"$ref": _REFERENCE.format(model=name)}
+    return schema
