@@ -118,6 +118,13 @@ class LitAPI:
     stream = False
     max_concurrency: int | None = None
     device: str | None = None
+    loop = "auto"
+    mcp: Any = None
+    #: Seconds that a request may take; set by the server.
+    request_timeout: float | None = None
+    _log_queue: Any = None
+    _litserve_callbacks: Any = ()
+    _litserve_loggers: Any = ()
     spec: LitSpec | None = None
 
     def __init__(
@@ -208,6 +215,17 @@ class LitAPI:
         returns is validated and sent as that model. Where ``stream`` is set it may be a generator
         function over the outputs, or a plain one for each. With a ``spec``, what that says."""
         return output if self.spec is None else self.spec.encode_response(output)
+
+    def log(self, key: str, value: Any) -> None:
+        """Passes an entry to the ``loggers`` of the server, which process it in this worker, on a
+        thread of their own."""
+        if self._log_queue is None:
+            warnings.warn(
+                f"`{key}` was logged, and there is no logger; give LitServer `loggers`",
+                stacklevel=2,
+            )
+        else:
+            self._log_queue.put(key, value)
 
     def cost(self, request: Any) -> float:
         """Returns what a request costs, in a unit of your own: tokens, pixels …; at least 0.

@@ -39,7 +39,6 @@ _OF_THE_SERVER = (
 
 _UNSUPPORTED = {
     "middlewares": "put a proxy with them in front",
-    "loggers": "print, or log, in the hooks: every line names its endpoint",
     "loop": "write what one step does as `admit`, `step` and `finish` of a ContinuousAPI",
 }
 
@@ -77,6 +76,7 @@ class Given:
         server: The options of the whole server.
         workers: ``workers_per_device`` by path, where that was given.
         callbacks: What its endpoints call back.
+        loggers: What processes the entries that its models log.
         mistakes: A sentence for each argument that is wrong.
     """
 
@@ -85,6 +85,7 @@ class Given:
         self.server: dict[str, Any] = {}
         self.workers: dict[str, int] = {}
         self.callbacks: list[Any] = []
+        self.loggers: list[Any] = []
         self.mistakes: list[str] = []
         self._refuse()
         for name in _NOT_NEEDED:
@@ -93,6 +94,7 @@ class Given:
         self._take_workers(paths)
         self._take_limits()
         self._take_callbacks()
+        self._take_loggers()
 
     def _refuse(self):
         for name, instead in _UNSUPPORTED.items():
@@ -166,9 +168,25 @@ class Given:
             return 1
         return int(match[1]) * _UNITS[match[2] or ""]
 
+    def _take_loggers(self):
+        self.loggers = _listed(self.endpoint.pop("loggers", None) or [])
+        if not self.loggers:
+            return
+        from litmux.compat.loggers import Logger
+
+        for logger in self.loggers:
+            if not isinstance(logger, Logger):
+                self.mistakes.append(
+                    f"loggers must be a list or an instance of litserve.Logger, not {logger!r}"
+                )
+            elif hasattr(logger, "_mounted"):
+                self.mistakes.append(
+                    f"`mount` of {type(logger).__name__} is not supported: values are logged in "
+                    f"the workers, where no app at `{logger._mounted}` would see them"
+                )
+
     def _take_callbacks(self):
-        callbacks = self.endpoint.pop("callbacks", None) or []
-        self.callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        self.callbacks = _listed(self.endpoint.pop("callbacks", None) or [])
         if not self.callbacks:
             return
         from litmux.compat.callbacks import Callback
@@ -178,6 +196,10 @@ class Given:
                 self.mistakes.append(
                     f"Invalid callback type: {callback!r} must be an instance of Callback"
                 )
+
+
+def _listed(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def run_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

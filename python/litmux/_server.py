@@ -54,14 +54,23 @@ class LitServer:
         self.options = given.endpoint
         self.server_options = given.server
         self.callbacks = given.callbacks
+        self.loggers = given.loggers
         self._workers = given.workers
         _options.raise_all(self._mistakes([*found, *given.mistakes]))
         for api, path in zip(self.apis, self._paths()):
             _spec_rules.warn_of_path(api, path)
+        for instance in self.apis:
+            self._equip(instance)
+
+    def _equip(self, api):
+        """Gives an instance what its workers look for in it."""
+        if not isinstance(api, LitAPI):
+            return
+        api.request_timeout = self.options.get("timeout", 30)
         if self.callbacks:
-            for instance in self.apis:
-                # Its workers find them there.
-                instance._litserve_callbacks = self.callbacks
+            api._litserve_callbacks = self.callbacks
+        if self.loggers:
+            api._litserve_loggers = self.loggers
 
     def _take_spec(self, spec):
         """Gives the API its spec; returns what is wrong with that."""
@@ -101,8 +110,9 @@ class LitServer:
                 found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
             elif isinstance(api, str) and ":" not in api:
                 found.append(f'{whose}: `api` must be named like "ocr.py:OcrAPI", not "{api}"')
-            elif isinstance(api, str) and self.callbacks:
-                found.append(f"{whose}: `callbacks` need an instance of the API, not its name")
+            elif isinstance(api, str) and (self.callbacks or self.loggers):
+                name = "callbacks" if self.callbacks else "loggers"
+                found.append(f"{whose}: `{name}` need an instance of the API, not its name")
             elif isinstance(api, LitAPI):
                 found += [f"{whose}: {text}" for text in self._contradictions(api)]
         return found

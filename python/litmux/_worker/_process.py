@@ -164,6 +164,7 @@ def _set_up(source, setup):
     for name in _OVERRIDES:
         if setup.get(name) is not None:
             setattr(api, name, setup[name])
+    _start_loggers(api)
     try:
         api.device = setup["device"]
         _tell_callbacks(api, "setup")
@@ -179,9 +180,16 @@ def _set_up(source, setup):
     return api, make_hooks(api, bool(setup.get("retry_batch_singly")))
 
 
+def _start_loggers(api):
+    if api._litserve_loggers:
+        from litmux._worker._loggers import LogQueue
+
+        api._log_queue = LogQueue(api._litserve_loggers)
+
+
 def _tell_callbacks(api, *hooks):
     """Lets the model's callbacks follow hooks; what does so is not imported for others."""
-    if getattr(api, "_litserve_callbacks", None):
+    if api._litserve_callbacks:
         from litmux._worker._callbacks import follow
 
         follow(api, *hooks)
@@ -217,6 +225,8 @@ def _tear_down(api):
         _settle(api.teardown())
     except Exception:  # noqa: BLE001
         traceback.print_exc()
+    if api._log_queue is not None:
+        api._log_queue.close()
     if "litmux._worker._event_loop" in sys.modules:
         from litmux._worker import _event_loop
 

@@ -11,8 +11,8 @@ from litmux import (
     Request,
     Response,
 )
-from litmux.compat._missing import missing
 from litmux.compat.callbacks import Callback
+from litmux.compat.loggers import Logger
 from litmux.compat.utils import configure_logging, set_trace, set_trace_if_debug
 
 __version__ = "0.2.19"
@@ -22,6 +22,7 @@ __all__ = [
     "HTTPException",
     "LitAPI",
     "LitServer",
+    "Logger",
     "OpenAIEmbeddingSpec",
     "OpenAISpec",
     "Request",
@@ -34,13 +35,6 @@ __all__ = [
 
 configure_logging()
 
-_instead = missing(
-    __name__,
-    {
-        "Logger": "print, or use logging, in the hooks: every line names its endpoint",
-    },
-)
-
 
 def __getattr__(name):
     # Workers import this too, and need not load what serves.
@@ -52,4 +46,4 @@ def __getattr__(name):
         import importlib
 
         return importlib.import_module("litmux.compat.test_examples")
-    return _instead(name)
+    raise AttributeError(f"module 'litserve' has no attribute {name!r}")

@@ -1,8 +1,20 @@
-"""What ``import litserve.loggers`` finds: nothing, with what to do instead."""
+"""What ``import litserve.loggers`` finds."""
 
-from litmux.compat._missing import missing
+from __future__ import annotations
 
-__getattr__ = missing(
-    __name__,
-    {"Logger": "print, or use logging, in the hooks: every line names its endpoint and worker"},
-)
+from abc import ABC, abstractmethod
+from typing import Any
+
+__all__ = ["Logger"]
+
+
+class Logger(ABC):
+    """Gets what a model logs with ``self.log(key, value)``; each worker has its own."""
+
+    def mount(self, path: str, app: Any) -> None:
+        """Would serve an ASGI app at a path; refused when the server is made."""
+        self._mounted = path
+
+    @abstractmethod
+    def process(self, key: str, value: Any) -> None:
+        """Takes an entry, on a thread beside the model. What it raises is logged."""
