@@ -17,12 +17,14 @@ A first server::
 
 from litmux._api import FINISHED, ContinuousAPI, Last, LitAPI
 from litmux._http import Context, Form, HTTPException, Request, Response, UploadFile
+from litmux._mcp import MCP
 from litmux._specs import OpenAIEmbeddingSpec, OpenAISpec
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FINISHED",
+    "MCP",
     "Context",
     "ContinuousAPI",
     "Form",

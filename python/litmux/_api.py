@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from litmux import _options
+from litmux._mcp import MCP, mcp_mistake
 from litmux._specs import LitSpec, spec_mistake
 
 # The hooks that make the worker compute on an event loop where they are `async`.
@@ -69,15 +70,13 @@ def _argument_mistakes(max_batch_size: Any, batch_timeout: Any, api_path: Any, s
     return [*found, *_options.mistakes("endpoint", options)]
 
 
-def _unsupported(loop: Any, mcp: Any) -> list[str]:
+def _unsupported(loop: Any) -> list[str]:
     found = []
     if loop not in (None, "auto"):
         found.append(
             "loop must be 'auto': litmux owns the queues that a loop would read; write what one "
             "step does as `admit`, `step` and `finish` of a ContinuousAPI"
         )
-    if mcp is not None:
-        found.append("`mcp` is not supported yet")
     return found
 
 
@@ -101,7 +100,8 @@ class LitAPI:
         spec: A protocol to speak instead of plain requests: an :class:`~litmux.OpenAISpec` or an
             :class:`~litmux.OpenAIEmbeddingSpec`. It decides ``stream``, and has a path of its own
             in place of ``/predict``. Default: None.
-        mcp: How the model is offered as a tool. Not supported yet.
+        mcp: Offers the model as a tool at ``/mcp``, as a :class:`~litmux.MCP` says. Default: it
+            is none.
         enable_async: Says that ``predict`` is ``async``; hooks that are need no such word.
             Default: False.
         max_concurrency: The most calls of ``predict`` that are under way at once in a worker;
@@ -119,7 +119,7 @@ class LitAPI:
     max_concurrency: int | None = None
     device: str | None = None
     loop = "auto"
-    mcp: Any = None
+    mcp: MCP | None = None
     #: Seconds that a request may take; set by the server.
     request_timeout: float | None = None
     _log_queue: Any = None
@@ -135,7 +135,7 @@ class LitAPI:
         stream: bool = False,
         loop: Any = "auto",
         spec: LitSpec | None = None,
-        mcp: Any = None,
+        mcp: MCP | None = None,
         enable_async: bool = False,
         *,
         max_concurrency: int | None = None,
@@ -143,9 +143,11 @@ class LitAPI:
         mistakes = _argument_mistakes(max_batch_size, batch_timeout, api_path, stream)
         self.max_concurrency = max_concurrency
         mistakes += filter(None, [concurrency_mistake(self)])
-        mistakes += _unsupported(loop, mcp)
+        mistakes += _unsupported(loop)
         if spec is not None:
             mistakes += filter(None, [spec_mistake(spec)])
+        if mcp is not None:
+            mistakes += filter(None, [mcp_mistake(self, mcp)])
         if enable_async and not is_async(self.predict):
             mistakes.append(
                 "Async validation failed: predict must be an async generator or async function "
@@ -159,6 +161,7 @@ class LitAPI:
                 stacklevel=2,
             )
         self.enable_async = enable_async
+        self.mcp = mcp
         self.max_batch_size = max_batch_size
         self.batch_timeout = batch_timeout
         self.api_path = api_path

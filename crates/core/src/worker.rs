@@ -88,6 +88,8 @@ pub struct Traits {
     pub model: String,
     /// What it takes and gives, as JSON, where that is known.
     pub schema: String,
+    /// How it is offered as a tool, as JSON, where it is.
+    pub tool: Option<String>,
 }
 
 /// What the clients of an endpoint speak.

@@ -170,6 +170,7 @@ impl Schedule {
             protocol: Default::default(),
             model: String::new(),
             schema: String::new(),
+            tool: None,
         };
         let worker = Box::new(MockWorker(batches.clone()));
         self.workers.push(Held { id, batches, is_retired: false });

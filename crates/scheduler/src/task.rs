@@ -110,6 +110,7 @@ mod tests {
                 protocol: Default::default(),
                 model: String::new(),
                 schema: String::new(),
+                tool: None,
             };
             let progress = &mut self.progress;
             let make = |to| {

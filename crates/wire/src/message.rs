@@ -104,6 +104,9 @@ pub struct Ready {
     /// What it takes and gives, where it is known: see `_worker/_schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub schema: serde_json::Value,
+    /// The tool that it is, if it is one: see `_worker/_schema.py`.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub tool: serde_json::Value,
 }
 
 /// A protocol whose requests and answers the server checks and frames.

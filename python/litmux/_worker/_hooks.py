@@ -18,7 +18,7 @@ from litmux._worker._annotations import signature_of
 from litmux._worker._content import read_request
 from litmux._worker._encode import encode_body, encode_error, plain_error, summary_of
 from litmux._worker._json import loads
-from litmux._worker._schema import describe
+from litmux._worker._schema import describe, tool_of
 from litmux._worker._typed import request_reader, response_encoder
 
 _COST = struct.Struct("<d")
@@ -129,6 +129,7 @@ class Hooks:
             "concurrency": self.concurrency,
             "cost": _has_cost(self.api),
             "schema": describe(self.api),
+            "tool": tool_of(self.api),
         }
 
     def read(self, flags, payload):

@@ -3,9 +3,11 @@
 import inspect
 from typing import Any
 
+from litmux._mcp import description_of
 from litmux._worker import _annotations as annotations
 
 _REFERENCE = "#/components/schemas/{model}"
+_LOCAL = "#/$defs/{model}"
 _FILE = {"type": "string", "format": "binary"}
 
 
@@ -35,9 +37,29 @@ def describe(api):
     return found
 
 
-def _request(api, schemas):
+def tool_of(api):
+    """Returns a dict of JSON of the tool that a model is: ``name`` where it has one,
+    ``description``, ``input_schema`` and, where that has one argument that is the body,
+    ``argument``, its name. None where it is no tool."""
+    if api.mcp is None:
+        return None
+    tool: dict[str, Any] = {"description": description_of(api)}
+    if api.mcp.name:
+        tool["name"] = api.mcp.name
+    if api.mcp.input_schema is not None:
+        return {**tool, "input_schema": {"type": "object", **api.mcp.input_schema}}
+    schemas: dict[str, Any] = {}
+    name, _ = annotations.of_request(api.decode_request)
+    schema = _request(api, schemas, _LOCAL).get("application/json") or {"title": "Request"}
+    schema = {"type": "object", "properties": {name: schema}, "required": [name]}
+    if schemas:
+        schema["$defs"] = schemas
+    return {**tool, "input_schema": schema, "argument": name}
+
+
+def _request(api, schemas, reference=_REFERENCE):
     if api.spec is not None:
-        schema = _schema(_request_of_spec(api.spec), "validation", schemas)
+        schema = _schema(_request_of_spec(api.spec), "validation", schemas, reference)
         return {"application/json": schema} if schema else {}
     name, annotation = annotations.of_request(api.decode_request)
     kind, marks = annotations.split(annotation)
@@ -46,7 +68,7 @@ def _request(api, schemas):
         return {"multipart/form-data": _form(name, field)}
     if annotations.says_nothing(kind) and not marks & {"File", "Form"}:
         return {}
-    schema = _schema(annotation, "validation", schemas)
+    schema = _schema(annotation, "validation", schemas, reference)
     if not marks & {"File", "Form"}:
         return {"application/json": schema} if schema else {}
     form = schema if annotations.is_model(kind) else _form(name, schema or {})
@@ -67,19 +89,19 @@ def _request_of_spec(spec):
     return openai.ChatCompletionRequest if is_chat else openai_embedding.EmbeddingRequest
 
 
-def _schema(annotation, mode, schemas):
+def _schema(annotation, mode, schemas, reference=_REFERENCE):
     """Returns the schema of what pydantic checks, and adds those that it refers to."""
     if annotation is None or not annotations.needs_pydantic(annotation):
         return None
     from pydantic import TypeAdapter
 
     try:
-        schema = TypeAdapter(annotation).json_schema(mode=mode, ref_template=_REFERENCE)
+        schema = TypeAdapter(annotation).json_schema(mode=mode, ref_template=reference)
     except Exception:  # noqa: BLE001  (what can be checked cannot always be described)
         return None
     schemas.update(schema.pop("$defs", {}))
     name = getattr(annotation, "__name__", None)
     if annotations.is_model(annotation) and name:
         schemas[name] = schema
-        return {"$ref": _REFERENCE.format(model=name)}
+        return {"$ref": reference.format(model=name)}
     return schema

@@ -1,5 +1,5 @@
-"""What ``import litserve.mcp`` finds: nothing, with what to do instead."""
+"""What ``import litserve.mcp`` finds."""
 
-from litmux.compat._missing import missing
+from litmux._mcp import MCP
 
-__getattr__ = missing(__name__, {"MCP": "tools are not supported yet; call the endpoint instead"})
+__all__ = ["MCP"]

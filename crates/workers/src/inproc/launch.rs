@@ -81,6 +81,7 @@ impl Launch for InprocLaunch {
             protocol: Default::default(),
             model: String::new(),
             schema: String::new(),
+            tool: None,
         };
         let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
         let device = self.settings.devices[slot % self.settings.devices.len()].clone();

@@ -222,6 +222,7 @@ fn traits(ready: &Ready) -> Traits {
         },
         model: ready.model.clone(),
         schema: ready.schema.to_string(),
+        tool: (!ready.tool.is_null()).then(|| ready.tool.to_string()),
     }
 }
 

@@ -1,0 +1,49 @@
+"""How a model is offered as a tool of the Model Context Protocol."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+
+class MCP:
+    """Offers an API as a tool at ``/mcp``.
+
+    Args:
+        description: What the tool does, for the models that choose it. Default: the docstring of
+            the API's class.
+        input_schema: JSON Schema of its arguments, an object, which is then the body that
+            ``decode_request`` gets. Default: one argument of the name and the annotation of
+            ``decode_request``'s parameter.
+        name: What it is called. Default: the path of the endpoint, with ``_`` for ``/``.
+    """
+
+    def __init__(
+        self,
+        description: str | None = None,
+        input_schema: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.description = description
+        self.input_schema = input_schema
+        self.name = name
+
+
+def description_of(api: Any) -> str:
+    """Returns what the tool of an API does, in words; nothing where nobody said it."""
+    own = type(api).__dict__.get("__doc__")
+    return api.mcp.description or inspect.cleandoc(own or "")
+
+
+def mcp_mistake(api: Any, mcp: Any) -> str | None:
+    """Returns what is wrong with the tool of an API, if anything."""
+    if not isinstance(mcp, MCP):
+        return f"`mcp` must be an MCP, not {mcp!r}"
+    if not (mcp.description or type(api).__dict__.get("__doc__")):
+        return "`mcp` needs a description; give MCP one, or the API's class a docstring"
+    schema = mcp.input_schema
+    is_of_object = isinstance(schema, Mapping) and schema.get("type", "object") == "object"
+    if schema is not None and not is_of_object:
+        return f"the `input_schema` of `mcp` must be a JSON Schema of an object, not {schema!r}"
+    return None
