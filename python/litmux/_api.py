@@ -42,13 +42,28 @@ def concurrency_mistake(api: LitAPI) -> str | None:
     return None
 
 
-def access_mistake(api: LitAPI) -> str | None:
-    """Returns what would leave an endpoint open to more people than its author thinks."""
-    if getattr(api, "authorize", None) is None:
+def authorize_of(api: Any) -> Any:
+    """Returns what decides who may call an endpoint, where its author says so."""
+    return getattr(api, "authorize", None) if isinstance(api, LitAPI) else None
+
+
+def access_mistake(api: LitAPI, is_guarded: bool) -> str | None:
+    """Returns what would leave an endpoint open to more people than its author thinks.
+
+    Args:
+        api: The model.
+        is_guarded: Whether its ``authorize`` is asked before its requests come here.
+    """
+    authorize = authorize_of(api)
+    if authorize is None:
+        return None
+    if not callable(authorize):
+        return f"`authorize` must be a function, not {authorize!r}"
+    if is_guarded:
         return None
     return (
-        "`authorize` is not supported, and the endpoint would be open to everybody; set "
-        "LIT_SERVER_API_KEY to ask for a key"
+        "`authorize` is not asked where an API is given by its name, and the endpoint would be "
+        "open to everybody; give LitServer an instance"
     )
 
 

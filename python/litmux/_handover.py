@@ -5,6 +5,8 @@ import os
 import pickle
 import sys
 
+from litmux._api import authorize_of
+
 _PACKAGE_DIRECTORIES = ("site-packages", "dist-packages")
 
 
@@ -20,24 +22,27 @@ def source_of(api, server, index):
         ValueError: it can be neither pickled nor made again by running a script; names the
             attribute that is in the way.
     """
-    script = _script(server, index)
+    program = {**script(), "server": server, "api": index}
+    # A worker serves a model that has an `authorize` only where somebody asks that.
+    guarded = authorize_of(api) is not None
     in_main = type(api).__module__ == "__main__"
     try:
         data = pickle.dumps(api, protocol=4)
     except Exception as error:  # noqa: BLE001  (pickling runs user code)
-        if script["file"] is None:
+        if program["file"] is None:
             raise ValueError(_why_not(api, error)) from None
-        return {"kind": "script", **script}
-    if in_main and script["file"] is None:
+        return {"kind": "script", "guarded": guarded, **program}
+    if in_main and program["file"] is None:
         name = type(api).__name__
         raise ValueError(
             f"{name} cannot be sent to its workers, because it is defined where no worker can run "
             f"it again; put it into a module and import it from there"
         )
-    return {"kind": "pickle", "data": base64.b64encode(data).decode(), "script": script}
+    text = base64.b64encode(data).decode()
+    return {"kind": "pickle", "guarded": guarded, "data": text, "script": program}
 
 
-def _script(server, index):
+def script():
     """Describes the program that is running: its ``file`` is None where it cannot run again."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
@@ -49,8 +54,6 @@ def _script(server, index):
         "file": os.path.abspath(file) if file else None,
         "path": _own_path(),
         "argv": sys.argv,
-        "server": server,
-        "api": index,
     }
 
 

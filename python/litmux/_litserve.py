@@ -38,7 +38,6 @@ _OF_THE_SERVER = (
 )
 
 _UNSUPPORTED = {
-    "middlewares": "put a proxy with them in front",
     "loop": "write what one step does as `admit`, `step` and `finish` of a ContinuousAPI",
 }
 
@@ -77,6 +76,7 @@ class Given:
         workers: ``workers_per_device`` by path, where that was given.
         callbacks: What its endpoints call back.
         loggers: What processes the entries that its models log.
+        middlewares: Classes, or pairs of a class and its arguments, of Starlette's kind.
         mistakes: A sentence for each argument that is wrong.
     """
 
@@ -86,6 +86,7 @@ class Given:
         self.workers: dict[str, int] = {}
         self.callbacks: list[Any] = []
         self.loggers: list[Any] = []
+        self.middlewares: list[Any] = []
         self.mistakes: list[str] = []
         self._refuse()
         for name in _NOT_NEEDED:
@@ -95,6 +96,7 @@ class Given:
         self._take_limits()
         self._take_callbacks()
         self._take_loggers()
+        self._take_middlewares()
 
     def _refuse(self):
         for name, instead in _UNSUPPORTED.items():
@@ -196,6 +198,22 @@ class Given:
                 self.mistakes.append(
                     f"Invalid callback type: {callback!r} must be an instance of Callback"
                 )
+
+    def _take_middlewares(self):
+        middlewares = self.endpoint.pop("middlewares", None)
+        if isinstance(middlewares, list) and all(map(_is_middleware, middlewares)):
+            self.middlewares = list(middlewares)
+        elif middlewares is not None:
+            self.mistakes.append(
+                f"`middlewares` must be a list of classes, or of tuples of a class and a dict of "
+                f"its arguments, not {middlewares!r}"
+            )
+
+
+def _is_middleware(entry):
+    if not isinstance(entry, tuple):
+        return callable(entry)
+    return len(entry) == 2 and callable(entry[0]) and isinstance(entry[1], dict)
 
 
 def _listed(value):

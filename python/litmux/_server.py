@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litmux import _capture, _handover, _litserve, _options, _spec_rules
+from litmux import _app_host, _capture, _handover, _litserve, _options, _spec_rules
 from litmux._api import LitAPI, access_mistake
 from litmux._binary import find_binary
 from litmux._specs import LitSpec
@@ -55,6 +55,8 @@ class LitServer:
         self.server_options = given.server
         self.callbacks = given.callbacks
         self.loggers = given.loggers
+        self.middlewares = given.middlewares
+        self._app: Any = None
         self._workers = given.workers
         _options.raise_all(self._mistakes([*found, *given.mistakes]))
         for api, path in zip(self.apis, self._paths()):
@@ -126,11 +128,24 @@ class LitServer:
                 f"batch_timeout must be less than request_timeout: batches would wait {wait} s, "
                 f"and requests {timeout} s (`timeout`)"
             )
-        yield from filter(None, [access_mistake(api)])
+        yield from filter(None, [access_mistake(api, is_guarded=True)])
         yield from _spec_rules.mistakes(api)
         stream = self.options.get("stream", api.stream)
         if api.spec is not None and stream != api.stream:
             yield f"`stream` must be {api.stream} with `spec`; leave it out"
+
+    @property
+    def app(self) -> Any:
+        """The FastAPI app in front of the endpoints, to which routes and middlewares can be added.
+
+        It runs in a process of its own, where the program runs again up to the call that serves.
+        Only programs that use it need fastapi and uvicorn.
+        """
+        if self._app is None:
+            from litmux._apphost._app import make_app
+
+            self._app = make_app(self)
+        return self._app
 
     def run(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """Serves this server alone; see :func:`run_servers`."""
@@ -281,6 +296,7 @@ def program_of(servers, options):
     return {
         **options,
         "litserve": _litserve.is_spoken,
+        "app_host": _app_host.order_of(servers),
         "sdk": os.path.dirname(os.path.abspath(__file__)),
         "endpoint": [
             endpoint

@@ -16,7 +16,20 @@ from conftest import PATIENCE, Program, descendants, is_alive, wait_until
 
 PROGRAMS = Path(__file__).parents[1] / "litserve"
 KEYS = {"LIT_SERVER_API_KEY": "key", "LIT_SHUTDOWN_API_KEY": "stop"}
-COMPARED = ("content-type", "x-a", "x-pot", "content-encoding", "vary", "allow", "www-authenticate")
+COMPARED = (
+    "content-type",
+    "x-a",
+    "x-pot",
+    "content-encoding",
+    "vary",
+    "allow",
+    "www-authenticate",
+    "x-why",
+    "x-passed",
+    "x-marked",
+    "access-control-allow-origin",
+    "access-control-allow-methods",
+)
 DIFFERS: Any = object()
 
 
@@ -48,7 +61,7 @@ def started(stack, command, directory, env, health):
     return SimpleNamespace(program=program, client=client)
 
 
-@pytest.fixture(scope="module", params=["plain", "several", "typed"])
+@pytest.fixture(scope="module", params=["plain", "several", "typed", "fronted"])
 def pair(request, tmp_path_factory):
     """Both servers with one program."""
     script = PROGRAMS / f"{request.param}.py"
@@ -132,6 +145,33 @@ TYPED: list[Row] = [
          {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}},
      {"status": 200, "body": [{"a": "b"}]}),
 ]  # fmt: skip
+BEARER = {"Authorization": "Bearer right"}
+CORS = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+FRONTED: list[Row] = [
+    ("POST", "/guarded", {"json": 1}, {}),
+    ("POST", "/guarded", {"json": 1, "headers": {"Authorization": "Bearer wrong"}}, {}),
+    ("POST", "/guarded", {"json": 1, "headers": {"Authorization": "Basic right"}}, {}),
+    ("POST", "/guarded", {"json": {"a": [1, "ß"]}, "headers": BEARER}, {}),
+    ("POST", "/guarded", {"data": {"a": "1"}, "headers": BEARER}, {}),
+    ("POST", "/guarded", {"json": 1, "headers": {**BEARER, "X-Stop": "plain"}}, {}),
+    ("POST", "/guarded", {"json": 1, "headers": {**BEARER, "X-Stop": "given"}}, {}),
+    ("POST", "/guarded", {"json": 1, "headers": {**BEARER, **CORS}}, {}),
+    ("OPTIONS", "/guarded", {"headers": CORS}, {}),
+    ("GET", "/guarded", {}, {}),
+    ("POST", "/awaited", {"json": 1}, {}),
+    ("POST", "/awaited", {"json": 1, "headers": {"X-Token": "x"}}, {}),
+    ("POST", "/awaited", {"json": 1, "headers": {"X-Token": "2"}}, {}),
+    ("POST", "/awaited", {"json": 1, "headers": {"X-Token": "1"}}, {}),
+    # LitServe names no media type.
+    ("POST", "/streamed", {"json": 3}, {"content-type": "application/x-ndjson"}),
+    ("GET", "/custom/a", {"params": {"q": 2}}, {}),
+    ("GET", "/custom/a", {"params": {"q": "x"}}, {}),
+    ("GET", "/predictions", {}, {}),
+    ("POST", "/sub/there", {"json": [1]}, {}),
+    ("GET", "/sub/here", {}, {}),
+    ("GET", "/nothing", {}, {}),
+    ("GET", "/health", {}, {"content-type": "text/plain; charset=utf-8"}),
+]
 
 
 def answer_of(client, method, path, sent):
@@ -149,7 +189,7 @@ def parsed(text):
 
 
 def test_the_same_request_has_the_same_answer(pair):
-    rows = {"plain": PLAIN, "several": SEVERAL, "typed": TYPED}[pair.name]
+    rows = {"plain": PLAIN, "several": SEVERAL, "typed": TYPED, "fronted": FRONTED}[pair.name]
     found = []
     for method, path, sent, differs in rows:
         theirs = answer_of(pair.theirs.client, method, path, sent)

@@ -19,7 +19,7 @@ def test_an_instance_of_a_module_is_pickled():
 
 
 def test_an_instance_that_cannot_reach_its_worker_names_the_attribute(monkeypatch):
-    monkeypatch.setattr(_handover, "_script", lambda *_: {"file": None})
+    monkeypatch.setattr(_handover, "script", lambda: {"file": None})
     api = API()
     api.handle = threading.Lock()
     with pytest.raises(ValueError, match=r"`handle` \(a lock\).*`setup\(device\)`"):

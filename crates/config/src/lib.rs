@@ -4,6 +4,7 @@
 //! message and the documentation come from there. [`parse_toml`] or [`parse_json`] read what
 //! somebody wrote; [`resolve`] turns it into a [`Program`] or says everything that is wrong.
 
+mod app_host;
 mod cost;
 mod devices;
 mod endpoint;
@@ -12,6 +13,7 @@ mod read;
 mod resolve;
 mod workers;
 
+pub use app_host::AppHost;
 pub use cost::Cost;
 pub use devices::{count_gpus, place};
 pub use endpoint::{Endpoint, Source};

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::Endpoint;
 use crate::endpoint::{endpoint_mistakes, resolve_endpoint};
 use crate::options::{Scope, mistakes};
 use crate::read::{boolean, integer, seconds, text};
+use crate::{AppHost, Endpoint};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -47,6 +47,8 @@ pub struct Program {
     pub litserve: bool,
     /// The directory of the Python package that belongs to this program, where the SDK said it.
     pub sdk: Option<PathBuf>,
+    /// What the program supplies of the HTTP layer in Python, if anything.
+    pub app_host: Option<AppHost>,
     /// The endpoints, in the order in which they were given.
     pub endpoints: Vec<Endpoint>,
 }
@@ -124,9 +126,9 @@ pub fn parse_json(text: &str) -> Result<Map<String, Value>, ConfigError> {
 /// All mistakes at once, each with the endpoint that it is about.
 pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, ConfigError> {
     let endpoints = take_endpoints(&mut raw)?;
-    let (sdk, litserve) = match origin {
-        Origin::Sdk => (raw.remove("sdk"), raw.remove("litserve")),
-        _ => (None, None),
+    let (sdk, litserve, app_host) = match origin {
+        Origin::Sdk => (raw.remove("sdk"), raw.remove("litserve"), AppHost::take(&mut raw)),
+        _ => (None, None, None),
     };
     let routes = BuiltinRoutes::resolve(&raw);
     let mut found: Vec<String> = mistakes(Scope::Server, &raw)
@@ -152,6 +154,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
         litserve: litserve.is_some_and(|litserve| litserve == true),
         sdk: sdk.and_then(|sdk| sdk.as_str().map(PathBuf::from)),
+        app_host,
         endpoints: endpoints.iter().map(|endpoint| resolve_endpoint(endpoint, origin)).collect(),
     })
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
 use serde_json::json;
 
@@ -59,6 +60,8 @@ impl Body for ActiveBody {
 pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
     Stream(StreamBody),
+    /// What the app host answers.
+    Passed(Incoming),
 }
 
 impl Body for AnswerBody {
@@ -72,17 +75,23 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Stream(stream) => stream.poll_frame(cx),
+            Self::Passed(body) => Pin::new(body).poll_frame(cx).map_err(|_| Broken),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(body) => body.is_none(),
+            Self::Stream(_) => false,
+            Self::Passed(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
             Self::Stream(_) => SizeHint::default(),
+            Self::Passed(body) => body.size_hint(),
         }
     }
 }

@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::request::Parts;
+use http::Request;
 use litmux_core::Traits;
 use litmux_scheduler::Endpoint;
 use serde_json::Value;
@@ -95,6 +96,8 @@ pub struct EndpointReport {
 pub struct App {
     routes: HashMap<String, Route>,
     pub(crate) builtin: Builtin,
+    /// The socket of the app host, where the program has one.
+    pub(crate) app_host: Option<PathBuf>,
     shutdown: Notify,
     report: Box<dyn Fn() -> Report + Send + Sync>,
     is_draining: AtomicBool,
@@ -120,12 +123,20 @@ impl App {
         Self {
             routes,
             builtin,
+            app_host: None,
             shutdown: Notify::new(),
             report: Box::new(report),
             is_draining: AtomicBool::new(false),
             active: Arc::default(),
             buffers: Buffers::new(max_buffered_bytes),
         }
+    }
+
+    /// Passes requests on to the app host behind this socket, which asks on the inner socket for
+    /// what it does not answer itself and checks the key.
+    #[must_use]
+    pub fn behind(self, app_host: Option<PathBuf>) -> Self {
+        Self { app_host, ..self }
     }
 
     /// Resolves when somebody who may has asked to stop the server.
@@ -139,10 +150,10 @@ impl App {
 
     /// Returns the refusal of a request that lacks the key. The route that stops the server has a
     /// key of its own.
-    pub(crate) fn refuse(&self, parts: &Parts) -> Option<HttpResponse> {
+    pub(crate) fn refuse<B>(&self, request: &Request<B>) -> Option<HttpResponse> {
         let key = self.builtin.api_key.as_ref()?;
-        let is_shutdown = self.builtin.shutdown.as_deref() == Some(parts.uri.path());
-        if is_shutdown { None } else { key.refuse(&parts.headers) }
+        let is_shutdown = self.builtin.shutdown.as_deref() == Some(request.uri().path());
+        if is_shutdown { None } else { key.refuse(request.headers()) }
     }
 
     /// Refuses requests that come from here on.

@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderName, HeaderValue};
@@ -11,32 +12,47 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::{self, ActiveBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::caller::{Call, Caller, Times};
-use crate::{body, builtin, compress, openai};
+use crate::{body, builtin, compress, openai, proxy};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
-/// Takes one request from its headers to the beginning of its answer.
+/// Takes one request of a client from its headers to the beginning of its answer.
 pub(crate) async fn handle(
     app: &App,
     request: Request<Incoming>,
+    client: Option<SocketAddr>,
 ) -> Result<Response<ActiveBody>, Infallible> {
     let active = app.begin_request();
-    let (parts, body) = request.into_parts();
-    let mut response = answer(app, &parts, body).await;
-    if app.builtin.gzip {
-        response = compress::gzip(&parts.headers, response).await;
-    }
+    let response = if app.is_draining() {
+        stopping(request.version())
+    } else if let Some(socket) = &app.app_host {
+        proxy::forward(socket, request, client).await
+    } else {
+        match app.refuse(&request) {
+            Some(refusal) => refusal,
+            None => answer(app, request).await,
+        }
+    };
     Ok(response.map(|body| ActiveBody::new(body, active)))
 }
 
-async fn answer(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
-    if let Some(refusal) = app.refuse(parts) {
-        return refusal;
-    }
-    if app.is_draining() {
-        return stopping(parts.version);
-    }
+/// Takes a request of the app host, which is part of one of a client: it has been let in, and is
+/// answered while the server stops.
+pub(crate) async fn handle_inner(
+    app: &App,
+    request: Request<Incoming>,
+) -> Result<HttpResponse, Infallible> {
+    Ok(answer(app, request).await)
+}
+
+async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
+    let (parts, body) = request.into_parts();
+    let response = route(app, &parts, body).await;
+    if app.builtin.gzip { compress::gzip(&parts.headers, response).await } else { response }
+}
+
+async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
     match app.route(parts.uri.path()) {
         Some(route) if parts.method == Method::POST => {
             let response = predict(app, route, parts, body).await;

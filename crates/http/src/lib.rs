@@ -4,6 +4,9 @@
 //! socket ─► serve ─► handle ─► body ─► Endpoint::submit ─► answer ─► socket
 //!                       └────► builtin (/, /health, /info)
 //! ```
+//!
+//! Where the program has an app host, `handle` passes requests on to it (`proxy`), and they come
+//! back on the inner socket.
 
 mod answer;
 mod app;
@@ -17,13 +20,14 @@ mod handle;
 mod keys;
 mod openai;
 mod openapi;
+mod proxy;
 mod serve;
 mod stream;
 
 pub use app::{App, Builtin, EndpointReport, Report, Route};
 pub use cost::Cost;
 pub use keys::Key;
-pub use serve::{Server, bind};
+pub use serve::{Server, bind, serve_inner};
 
 /// What the targets in `fuzz/` feed; no part of the API.
 #[doc(hidden)]

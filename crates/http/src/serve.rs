@@ -1,21 +1,28 @@
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
-use crate::handle::handle;
+use crate::handle::{handle, handle_inner};
+use crate::stream::Broken;
 
 /// How long a client may take to send the headers of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,12 +117,14 @@ async fn accept(listener: &TcpListener, serve: impl Fn(usize, TcpStream)) {
                 let _ = stream.set_nodelay(true);
                 serve(turn, stream);
             }
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => pause(&error).await,
         }
     }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a connection cannot be accepted");
+    sleep(ACCEPT_PAUSE).await;
 }
 
 /// Where connections are served.
@@ -159,16 +168,47 @@ fn spawn_lane(index: usize, app: Arc<App>) -> io::Result<mpsc::UnboundedSender<A
 }
 
 async fn serve_connection(app: Arc<App>, stream: TcpStream, watcher: Option<Watcher>) {
+    let client = stream.peer_addr().ok();
+    let answer = move |request| {
+        let app = app.clone();
+        async move { handle(&app, request, client).await }
+    };
+    speak(stream, watcher, answer).await;
+}
+
+/// Answers what the app host asks for, for as long as it is polled.
+pub async fn serve_inner(listener: UnixListener, app: Arc<App>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let app = app.clone();
+                let answer = move |request| {
+                    let app = app.clone();
+                    async move { handle_inner(&app, request).await }
+                };
+                tokio::spawn(speak(stream, None, answer));
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// Speaks HTTP on a connection until it ends.
+async fn speak<S, B, F>(
+    stream: S,
+    watcher: Option<Watcher>,
+    answer: impl Fn(Request<Incoming>) -> F + Send + 'static,
+) where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+    B: Body<Data = Bytes, Error = Broken> + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+{
     let mut protocols = auto::Builder::new(TokioExecutor::new());
     protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     protocols.http2().timer(TokioTimer::new());
-    let service = service_fn(|request| {
-        let app = app.clone();
-        async move { handle(&app, request).await }
-    });
     let mut stream = Box::pin(TimeoutWriter::new(stream));
     stream.as_mut().set_timeout_pinned(Some(WRITE_TIMEOUT));
-    let connection = protocols.serve_connection(TokioIo::new(stream), service);
+    let connection = protocols.serve_connection(TokioIo::new(stream), service_fn(answer));
     let ended = match watcher {
         Some(watcher) => watcher.watch(connection).await,
         None => connection.await,

@@ -14,16 +14,18 @@ use litmux_workers::sdk_directory;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::app_host::Passage;
 use crate::desk::Controls;
 use crate::elastic::follow_load;
 use crate::launch::{Places, launch_of};
 use crate::server::RustModel;
-use crate::watch::{Milestone, follow};
+use crate::watch::{Milestone, follow, follow_app_host};
 use crate::{ConfigError, Error};
 
 /// All endpoints.
 pub(crate) struct Crew {
     members: Vec<Member>,
+    app_host: Option<Supervisor>,
     /// What follows the load of endpoints; it ends with them.
     _following: JoinSet<()>,
 }
@@ -36,11 +38,13 @@ struct Member {
 }
 
 impl Crew {
-    /// Launches the workers of every endpoint, side by side; their sockets are in `run_dir`.
+    /// Launches the workers of every endpoint, side by side, and the app host at the other end of
+    /// the passage; their sockets are in `run_dir`.
     pub(crate) fn launch(
         config: &litmux_config::Program,
         models: Vec<Option<RustModel>>,
         run_dir: &Path,
+        passage: Option<&Passage>,
     ) -> Result<Self, Error> {
         let placed = place_all(&config.endpoints)?;
         let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
@@ -49,6 +53,8 @@ impl Crew {
             sdk => sdk.clone().unwrap_or_default(),
         };
         let places = Places { sdk, run_dir: run_dir.to_owned() };
+        let app_host = config.app_host.as_ref().zip(passage);
+        let app_host = app_host.map(|(config, passage)| passage.launch(config, places.sdk.clone()));
         let mut following = JoinSet::new();
         let mut members = Vec::new();
         for ((config, model), devices) in config.endpoints.iter().zip(models).zip(placed) {
@@ -60,7 +66,7 @@ impl Crew {
             }
             members.push(member);
         }
-        Ok(Self { members, _following: following })
+        Ok(Self { members, app_host, _following: following })
     }
 
     /// Returns what can be seen and set of every endpoint.
@@ -84,8 +90,8 @@ impl Crew {
         move || Report { endpoints: reporters.iter().map(|report| report()).collect() }
     }
 
-    /// Logs what happens to the workers, and once that all are ready. Resolves only when a model
-    /// cannot be loaded at all.
+    /// Logs what happens to the workers, and once that all are ready. Resolves only when a model or
+    /// the app cannot be loaded at all.
     ///
     /// `lines`: what is printed then, besides.
     pub(crate) async fn watch(&self, url: String, lines: Vec<String>) -> Error {
@@ -97,10 +103,14 @@ impl Crew {
             tokio::spawn(follow(path, endpoint, view, limits, milestones.clone()));
         }
         let mut starting = self.members.len();
+        if let Some(app_host) = &self.app_host {
+            starting += 1;
+            tokio::spawn(follow_app_host(app_host.view(), milestones.clone()));
+        }
         while let Some(milestone) = reached.recv().await {
             match milestone {
                 Milestone::Ready => starting -= 1,
-                Milestone::Failed { endpoint, cause } => return Error::Launch { endpoint, cause },
+                Milestone::Failed(error) => return error,
             }
             if starting == 0 {
                 tracing::info!("ready: all endpoints serve at {url}");
@@ -112,8 +122,9 @@ impl Crew {
 
     pub(crate) async fn stop(self, grace: Duration) {
         let mut stopping = JoinSet::new();
-        for member in self.members {
-            stopping.spawn(member.supervisor.stop(grace));
+        let supervisors = self.members.into_iter().map(|member| member.supervisor);
+        for supervisor in supervisors.chain(self.app_host) {
+            stopping.spawn(supervisor.stop(grace));
         }
         stopping.join_all().await;
     }

@@ -29,6 +29,9 @@ pub enum Error {
         /// The reason, with a traceback where the model's own code raised.
         cause: LaunchError,
     },
+    /// What the program supplies of the HTTP layer cannot be run.
+    #[error("the program's app: {0}")]
+    AppHost(LaunchError),
     /// The system refused something that a server needs.
     #[error("{0}")]
     System(#[from] io::Error),

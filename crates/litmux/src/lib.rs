@@ -73,6 +73,7 @@
 //! Every method of [`LitServer`] and [`RunServers`] sets one option; `docs/options.md` is the
 //! table. All are checked together when the server starts, and all mistakes are reported at once.
 
+mod app_host;
 mod crew;
 mod describe;
 mod desk;

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::app_host::Passage;
 use crate::crew::Crew;
 use crate::desk::Desk;
 use crate::{Error, Program};
@@ -33,9 +34,12 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;
-    let crew = Crew::launch(&config, models, run_dir.path())?;
+    let passage = config.app_host.is_some().then(|| Passage::open(&run_dir)).transpose()?;
+    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref())?;
     let (routes, limit) = (crew.routes(), config.max_buffered_bytes);
-    let app = Arc::new(App::new(routes, builtin(&config), limit, crew.reporter()));
+    let app = App::new(routes, builtin(&config), limit, crew.reporter());
+    let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
+    let app = Arc::new(app.behind(app_host));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
     let mut server = Server::new(listener, app.clone(), threads)?;
     let url = format!("http://{}", server.address()?);
@@ -43,9 +47,12 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let port = server.address()?.port();
     let (started, endpoints) = (Instant::now(), crew.controls());
     let desk = Desk { url: url.clone(), port, started, endpoints };
-    // It ends with this function.
+    // They end with this function.
     let mut open = JoinSet::new();
     open.spawn(admin.serve(Arc::new(desk)));
+    if let Some(passage) = passage {
+        open.spawn(passage.serve(app.clone()));
+    }
 
     let (grace, result) = {
         let mut until = pin!(until);

@@ -8,15 +8,17 @@ use litmux_supervisor::{Limits, Outlook, SlotState, View};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::{Error, app_host};
+
 /// Jobs wait for a worker that is expected within this time, though those before it failed.
 const BRIEFLY_DOWN: Duration = Duration::from_secs(1);
 
 /// What the whole server waits for.
 pub(crate) enum Milestone {
-    /// All workers that an endpoint began with are ready.
+    /// All workers that an endpoint began with are ready, or the app host is.
     Ready,
-    /// Its model cannot be loaded.
-    Failed { endpoint: String, cause: LaunchError },
+    /// Its model, or the app, cannot be loaded.
+    Failed(Error),
 }
 
 /// Follows the slots of an endpoint until they are gone.
@@ -31,17 +33,12 @@ pub(crate) async fn follow(
     let mut was_ready = false;
     loop {
         let now = view.states();
-        for (slot, state) in
-            now.iter().enumerate().filter(|(slot, state)| seen.get(*slot) != Some(*state))
-        {
-            log_state(&path, slot, state);
-            if let SlotState::Failed(cause) = state {
-                let (endpoint, cause) = (path.clone(), cause.clone());
-                let _ = milestones.send(Milestone::Failed { endpoint, cause });
-            }
+        log_news(&path, &seen, &now);
+        if let Some(cause) = failure(&now) {
+            let (endpoint, cause) = (path.clone(), cause.clone());
+            let _ = milestones.send(Milestone::Failed(Error::Launch { endpoint, cause }));
         }
-        let all_ready = now.iter().all(|state| matches!(state, SlotState::Ready(_)));
-        if !now.is_empty() && all_ready && !std::mem::replace(&mut was_ready, true) {
+        if are_ready(&now) && !std::mem::replace(&mut was_ready, true) {
             let _ = milestones.send(Milestone::Ready);
         }
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
@@ -60,6 +57,45 @@ pub(crate) async fn follow(
             return;
         }
     }
+}
+
+/// Follows the app host until it is gone.
+pub(crate) async fn follow_app_host(mut view: View, milestones: mpsc::UnboundedSender<Milestone>) {
+    let mut seen: Vec<SlotState> = Vec::new();
+    let mut was_ready = false;
+    loop {
+        let now = view.states();
+        log_news(app_host::NAME, &seen, &now);
+        if let Some(cause) = failure(&now) {
+            let _ = milestones.send(Milestone::Failed(Error::AppHost(cause.clone())));
+        }
+        if are_ready(&now) && !std::mem::replace(&mut was_ready, true) {
+            let _ = milestones.send(Milestone::Ready);
+        }
+        seen = now;
+        if !view.changed().await {
+            return;
+        }
+    }
+}
+
+fn log_news(name: &str, seen: &[SlotState], now: &[SlotState]) {
+    let is_new = |(slot, state): &(usize, &SlotState)| seen.get(*slot) != Some(*state);
+    for (slot, state) in now.iter().enumerate().filter(is_new) {
+        log_state(name, slot, state);
+    }
+}
+
+/// Returns why a first launch failed, if one did; the server then ends.
+fn failure(states: &[SlotState]) -> Option<&LaunchError> {
+    states.iter().find_map(|state| match state {
+        SlotState::Failed(cause) => Some(cause),
+        _ => None,
+    })
+}
+
+fn are_ready(states: &[SlotState]) -> bool {
+    !states.is_empty() && states.iter().all(|state| matches!(state, SlotState::Ready(_)))
 }
 
 /// Resolves when the limits change; never where there are none, or when nobody can set them.

@@ -8,4 +8,7 @@ mod inproc;
 mod python;
 
 pub use inproc::{InprocLaunch, Settings, batches, streams};
-pub use python::{Overrides, PythonLaunch, PythonSpec, default_interpreter, sdk_directory};
+pub use python::{
+    AppHostLaunch, AppHostSpec, Overrides, PythonLaunch, PythonSpec, default_interpreter,
+    sdk_directory,
+};

@@ -9,7 +9,7 @@ import os
 import sys
 
 
-def _import_package():
+def import_package():
     worker = os.path.dirname(os.path.abspath(__file__))
     package = os.path.dirname(worker)
     # Running a directory puts it on the path; user code must not find our modules there.
@@ -25,7 +25,7 @@ def _import_package():
 
 if __name__ == "__main__":
     if "litmux" not in sys.modules:
-        _import_package()
+        import_package()
     from litmux._worker._process import main
 
     sys.exit(main())

@@ -27,11 +27,11 @@ _PLAIN_HOOKS = ("admit", "step", "finish", "decode_request", "encode_response")
 _ASYNC_CONCURRENCY = 64
 
 
-def check_hooks(api):
+def check_hooks(api, is_guarded=False):
     """Raises a ValueError where the settings of a model do not fit its hooks."""
     if not isinstance(api, LitAPI):
         raise ValueError(f"it is a {type(api).__name__}, not a litmux.LitAPI")
-    for mistake in filter(None, [concurrency_mistake(api), access_mistake(api)]):
+    for mistake in filter(None, [concurrency_mistake(api), access_mistake(api, is_guarded)]):
         raise ValueError(mistake)
     if callable(api.cost) and is_async(api.cost):
         raise ValueError("`cost` must be a plain function, not `async`")

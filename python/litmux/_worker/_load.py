@@ -92,7 +92,17 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load_by_running(script):
+    return _run(script).servers[script["server"]].apis[script["api"]]
+
+
+def run_again(script):
+    """Runs the program up to the call that serves, and returns that call."""
+    _prepare_path(script)
+    return _run(script)
+
+
+def _run(script):
     captured, _ = _capture.run_script(script["file"], "__main__")
     if captured is None:
-        raise RuntimeError(f"`{script['file']}` ended without serving when it ran in the worker")
-    return captured.servers[script["server"]].apis[script["api"]]
+        raise RuntimeError(f"`{script['file']}` ended without serving when it ran again")
+    return captured

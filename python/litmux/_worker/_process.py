@@ -34,7 +34,7 @@ def main():
     # A service manager sends SIGTERM to everybody; requests in flight must outlive it.
     signal.signal(signal.SIGTERM, _outlive(os.getpid()))
     try:
-        return _work(_read_order())
+        return _work(read_order())
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
         return 1
@@ -116,7 +116,7 @@ def _outlive(worker):
     return handle
 
 
-def _read_order():
+def read_order():
     """Reads what the server wrote to our standard input, and leaves user code an empty one."""
     order = json.load(sys.stdin.buffer)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -160,7 +160,7 @@ def _set_up(source, setup):
         api = load(source)
     except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
         raise _Failed(f"loading it raised {_summary(error)}", error) from None
-    _check(api)
+    _check(api, source.get("guarded", False))
     for name in _OVERRIDES:
         if setup.get(name) is not None:
             setattr(api, name, setup[name])
@@ -175,7 +175,7 @@ def _set_up(source, setup):
     if not is_healthy:
         raise _Failed("`health` returned a false value after `setup`")
     # Again, because setup may have changed them.
-    _check(api)
+    _check(api, source.get("guarded", False))
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
     return api, make_hooks(api, bool(setup.get("retry_batch_singly")))
 
@@ -195,9 +195,9 @@ def _tell_callbacks(api, *hooks):
         follow(api, *hooks)
 
 
-def _check(api):
+def _check(api, is_guarded):
     try:
-        check_hooks(api)
+        check_hooks(api, is_guarded)
     except ValueError as error:
         raise _Failed(str(error)) from None
 

@@ -18,7 +18,7 @@ use super::connection::{Connection, Manner, Order};
 use super::control::{Control, Measure};
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
-use super::process::Process;
+use super::process::{Command, Process};
 
 /// How long a process without a connection may take to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
@@ -93,7 +93,7 @@ impl Launch for PythonLaunch {
             let door = Door::open(&spec.sockets)?;
             let mark = format!("{}#{slot}", spec.endpoint);
             let order = order(&spec, &door, &mark);
-            let mut process = Process::start(&spec, &mark, &order).await?;
+            let mut process = Process::start(&command(&spec), &mark, &order).await?;
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
                 reason = process.gone() => {
@@ -112,6 +112,12 @@ impl Launch for PythonLaunch {
             Ok(Box::new(serve(process, connections, &ready, slot, &spec, &*attach)) as _)
         })
     }
+}
+
+fn command(spec: &PythonSpec) -> Command<'_> {
+    let code = spec.sdk.join("_worker");
+    let cwd = spec.cwd.as_deref();
+    Command { interpreter: &spec.interpreter, code, env: &spec.env, cwd }
 }
 
 /// What the worker reads from its standard input.

@@ -10,6 +10,7 @@
 //!
 //! `protocol/PROTOCOL.md` is the contract between the two.
 
+mod app_host;
 mod connection;
 mod control;
 mod handshake;
@@ -20,5 +21,6 @@ mod output;
 mod process;
 mod sdk;
 
+pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
 pub use sdk::{default_interpreter, sdk_directory};

@@ -1,18 +1,31 @@
-//! A worker's process: how it is started so that it cannot outlive this one, and how it ends.
+//! A process in Python, a worker's mostly: how it is started so that it cannot outlive this one, and how it ends.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use litmux_core::LaunchError;
-use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
+};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
-use super::launch::PythonSpec;
 use super::output::Output;
 
-/// A running worker process. Dropped, it is killed with everything that it started.
+/// What to start.
+pub(crate) struct Command<'a> {
+    pub(crate) interpreter: &'a Path,
+    /// A directory with a `__main__.py`.
+    pub(crate) code: PathBuf,
+    /// Environment variables to add.
+    pub(crate) env: &'a BTreeMap<String, String>,
+    /// The working directory, where it is not this process's own.
+    pub(crate) cwd: Option<&'a Path>,
+}
+
+/// A running process. Dropped, it is killed with everything that it started.
 pub(crate) struct Process {
     child: Child,
     group: Option<Pid>,
@@ -20,13 +33,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts the worker and hands it `order` on its standard input, which nobody else can read.
+    /// Starts it and hands it `order` on its standard input, which nobody else can read.
     pub(crate) async fn start(
-        spec: &PythonSpec,
+        command: &Command<'_>,
         mark: &str,
         order: &[u8],
     ) -> Result<Self, LaunchError> {
-        let mut child = command(spec).spawn().map_err(|error| cannot_start(spec, &error))?;
+        let mut child =
+            spawnable(command).spawn().map_err(|error| cannot_start(command, &error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
         let output = copy_output(&mut child, mark);
         if let Some(mut stdin) = child.stdin.take() {
@@ -52,6 +66,13 @@ impl Process {
         }
     }
 
+    /// Asks the process to end.
+    pub(crate) fn terminate(&self) {
+        if let Some(process) = self.group {
+            let _ = kill_process(process, Signal::TERM);
+        }
+    }
+
     /// Ends the process and everything that it started.
     pub(crate) fn kill(&mut self) {
         if let Some(group) = self.group {
@@ -67,22 +88,22 @@ impl Drop for Process {
     }
 }
 
-fn command(spec: &PythonSpec) -> Command {
-    let mut command = std::process::Command::new(&spec.interpreter);
+fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
+    let mut command = std::process::Command::new(spec.interpreter);
     command
-        .arg(spec.sdk.join("_worker"))
+        .arg(&spec.code)
         .env("PYTHONUNBUFFERED", "1")
-        .envs(&spec.env)
+        .envs(spec.env)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // A group of its own: Ctrl-C in a terminal is for the server, which then drains.
         .process_group(0);
-    if let Some(directory) = &spec.cwd {
+    if let Some(directory) = spec.cwd {
         command.current_dir(directory);
     }
     die_with_parent(&mut command);
-    let mut command = Command::from(command);
+    let mut command = tokio::process::Command::from(command);
     // For the time in which there is no `Process` yet.
     command.kill_on_drop(true);
     command
@@ -112,11 +133,11 @@ fn copy_output(child: &mut Child, mark: &str) -> Option<Output> {
     Some(Output::copy(mark, std::fs::File::from(stdout), std::fs::File::from(stderr)))
 }
 
-fn cannot_start(spec: &PythonSpec, error: &std::io::Error) -> LaunchError {
+fn cannot_start(spec: &Command<'_>, error: &std::io::Error) -> LaunchError {
     let interpreter = spec.interpreter.display();
     let hint = match error.kind() {
-        std::io::ErrorKind::NotFound if spec.cwd.as_deref().is_some_and(|cwd| !cwd.is_dir()) => {
-            format!("its directory `{}` does not exist", shown(spec.cwd.as_deref()))
+        std::io::ErrorKind::NotFound if spec.cwd.is_some_and(|cwd| !cwd.is_dir()) => {
+            format!("its directory `{}` does not exist", shown(spec.cwd))
         }
         std::io::ErrorKind::NotFound => {
             "there is no such interpreter; create the environment or correct `python`".into()

@@ -1,0 +1,52 @@
+//! The app host of a server: a process like a worker's, which takes no jobs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use litmux_admin::RunDir;
+use litmux_http::{App, serve_inner};
+use litmux_supervisor::{Supervisor, supervise};
+use litmux_workers::{AppHostLaunch, AppHostSpec};
+use tokio::net::UnixListener;
+
+/// What it is called in the log.
+pub(crate) const NAME: &str = "app";
+
+/// The two sockets between a server and its app host.
+pub(crate) struct Passage {
+    app_host: PathBuf,
+    inner: PathBuf,
+    listener: UnixListener,
+}
+
+impl Passage {
+    /// Opens the inner socket, so that the app host finds it.
+    pub(crate) fn open(run_dir: &RunDir) -> io::Result<Self> {
+        let inner = run_dir.socket("inner.sock");
+        let listener = UnixListener::bind(&inner)?;
+        Ok(Self { app_host: run_dir.socket("app.sock"), inner, listener })
+    }
+
+    /// Returns where the app host listens.
+    pub(crate) fn app_host(&self) -> &Path {
+        &self.app_host
+    }
+
+    /// Starts the app host, and starts it again whenever it is gone.
+    pub(crate) fn launch(&self, config: &litmux_config::AppHost, sdk: PathBuf) -> Supervisor {
+        let launch = AppHostLaunch::new(AppHostSpec {
+            interpreter: config.python.clone(),
+            sdk,
+            socket: self.app_host.clone(),
+            inner: self.inner.clone(),
+            load: config.load.clone(),
+        });
+        supervise(Arc::new(launch), 1, Default::default())
+    }
+
+    /// Answers the app host, for as long as it is polled.
+    pub(crate) async fn serve(self, app: Arc<App>) {
+        serve_inner(self.listener, app).await;
+    }
+}

@@ -1,0 +1,51 @@
+"""Which programs need an app host, and what it is told: see ``_apphost/``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from litmux import _handover, _options
+from litmux._api import authorize_of
+
+_PACKAGES = ("fastapi", "uvicorn")
+
+
+def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
+    """Returns what the app host is told; None where the servers need none.
+
+    Raises:
+        ValueError: the program cannot have one.
+    """
+    needs = [need for server in servers for need in _needs(server)]
+    if not needs:
+        return None
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise _options.Mistakes(
+            f"{needs[0]} needs {' and '.join(_PACKAGES)}: pip install {' '.join(missing)}"
+        )
+    script = _handover.script()
+    if script["file"] is None:
+        raise _options.Mistakes(
+            f"{needs[0]} needs a process that runs the program again, and only a file can be run "
+            f"again; put the program into one"
+        )
+    guarded = [path for server in servers for path in guarded_paths(server)]
+    return {"python": sys.executable, **script, "guarded": guarded}
+
+
+def guarded_paths(server: Any) -> list[str]:
+    """Returns the paths of the endpoints whose authors say who may call them."""
+    return [path for api, path in zip(server.apis, server._paths()) if authorize_of(api)]
+
+
+def _needs(server):
+    if guarded_paths(server):
+        yield "`authorize`"
+    if server.middlewares:
+        yield "`middlewares`"
+    if server._app is not None:
+        yield "`server.app`"

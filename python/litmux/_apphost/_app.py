@@ -1,0 +1,86 @@
+"""The app of one server: the routes that litmux answers, behind who may ask for them."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from typing import Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+
+from litmux._api import authorize_of
+from litmux._apphost._forward import Forwarded
+
+
+def make_app(server: Any) -> FastAPI:
+    """Makes the app that the program may add to.
+
+    What litmux serves comes before what is added later, so that no route of the program's own
+    takes the place of an endpoint.
+    """
+    app = FastAPI(openapi_url=None)
+    for api, path in zip(server.apis, server._paths()):
+        _add(app, path, ["POST"], _guard_of(api))
+        if getattr(api, "spec", None) is not None:
+            _add(app, path, ["OPTIONS"], None)
+            _add(app, "/v1/models", ["GET", "HEAD"], _guard_of_all(server))
+            _add(app, "/v1/models/{model:path}", ["GET", "HEAD"], _guard_of_all(server), None)
+    add_built_in(app, server, server.server_options)
+    for middleware in server.middlewares:
+        kind, settings = middleware if isinstance(middleware, tuple) else (middleware, {})
+        app.add_middleware(kind, **settings)
+    return app
+
+
+def add_built_in(app: FastAPI, server: Any, options: dict[str, Any]) -> None:
+    """Adds the routes that the server answers itself, where these options have them."""
+    defaults = {"healthcheck_path": "/health", "info_path": "/info"}
+    for path in ("/", *(options.get(name, path) for name, path in defaults.items())):
+        _add(app, path, ["GET", "HEAD"], _guard_of_all(server))
+    if options.get("shutdown_path"):
+        # It has a key of its own, which is checked where it is answered.
+        _add(app, options["shutdown_path"], ["POST"], None)
+
+
+def _guard_of(api):
+    """Returns what decides who may call an endpoint: only where its author says nothing, the key
+    does."""
+    return authorize_of(api) or _key_guard()
+
+
+def _guard_of_all(server):
+    return _guard_of(server.apis[0]) if len(server.apis) == 1 else _key_guard()
+
+
+def _key_guard():
+    key = os.environ.get("LIT_SERVER_API_KEY", "").encode()
+
+    def check_key(request: Request) -> None:
+        given = request.headers.get("x-api-key")
+        if given is None:
+            raise _unauthorized("Not authenticated")
+        if not hmac.compare_digest(given.encode("latin-1"), key):
+            raise _unauthorized("Invalid API Key. Send the right one in the header X-API-Key")
+
+    return check_key if key else None
+
+
+def _unauthorized(detail):
+    return HTTPException(401, detail, {"WWW-Authenticate": "APIKey"})
+
+
+_SAME: Any = object()
+
+
+def _add(app, path, methods, guard, target=_SAME):
+    # Where a path is a pattern, it must not open what is behind another guard.
+    target = path if target is _SAME else target
+
+    async def forward(request: Request, response: Response):
+        # Dependencies may have added to its headers.
+        return Forwarded(request, target, response.headers.raw)
+
+    dependencies = [] if guard is None else [Depends(guard)]
+    app.add_api_route(
+        path, forward, methods=methods, dependencies=dependencies, include_in_schema=False
+    )

@@ -1,0 +1,62 @@
+"""The app host from its order to its exit.
+
+An order names the ``socket`` to listen on, the ``inner`` one to ask for what litmux answers, and
+what to ``load``: the script that runs again up to the call that serves, as ``_worker/_load.py``
+describes it, and the paths of the endpoints that have an ``authorize``.
+"""
+
+import logging
+import sys
+
+import uvicorn
+
+from litmux._app_host import guarded_paths
+from litmux._apphost._app import add_built_in
+from litmux._apphost._forward import BrokenOff
+from litmux._apphost._root import Root
+from litmux._worker._load import run_again
+from litmux._worker._process import read_order
+
+# As much as litmux itself takes.
+_HEADER_BYTES = 400 * 1024
+
+
+def main():
+    """Serves until it is told to stop. Returns the exit status."""
+    order = read_order()
+    call = run_again(order["load"])
+    _check_guards(call.servers, order["load"]["guarded"])
+    for server in call.servers:
+        server.app.state.litmux_inner = order["inner"]
+        add_built_in(server.app, server, call.options)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Root(call.servers),
+            uds=order["socket"],
+            log_level="warning",
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            proxy_headers=False,
+            use_colors=False,
+            ws="none",
+            lifespan="on",
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+        )
+    )
+    server.run()
+    return 0 if server.started else 1
+
+
+def _check_guards(servers, guarded):
+    """Ends the process where the program, run again, would leave an endpoint open."""
+    found = {path for server in servers for path in guarded_paths(server)}
+    missing = [path for path in guarded if path not in found]
+    if missing:
+        sys.exit(f"error: run again, the program has no `authorize` for {', '.join(missing)}")
+
+
+def _is_news(record):
+    """A stream that its model broke off is in the log already."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BrokenOff))

@@ -1,0 +1,77 @@
+"""The app in front of those of all servers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.routing import Match
+
+from litmux._apphost._forward import FATE, BrokenOff, Fate
+
+# litmux says here who its client is.
+_PEER = b"x-litmux-peer"
+
+
+class Root:
+    """Gives each request to the app of its server.
+
+    An endpoint's requests go to the app of its own server. Others go to the first that has a
+    route for them, and where none has, to the first.
+    """
+
+    def __init__(self, servers: Sequence[Any]) -> None:
+        self._apps = list(dict.fromkeys(server.app for server in servers))
+        self._owners = {path: server.app for server in servers for path in server._paths()}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        _name_client(scope)
+        fate = scope[FATE] = Fate()
+
+        async def send_truly(message):
+            is_end = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_end and fate.is_broken:
+                raise BrokenOff
+            await send(message)
+
+        await self._app_for(scope)(scope, receive, send_truly)
+
+    def _app_for(self, scope):
+        if len(self._apps) == 1:
+            return self._apps[0]
+        owner = self._owners.get(scope["path"])
+        return owner or next(filter(lambda app: _has_route(app, scope), self._apps), self._apps[0])
+
+    async def _live(self, scope, receive, send):
+        """Begins and ends what the apps begin and end."""
+        if len(self._apps) == 1:
+            await self._apps[0](scope, receive, send)
+            return
+        await receive()
+        async with contextlib.AsyncExitStack() as stack:
+            for app in self._apps:
+                state = await stack.enter_async_context(app.router.lifespan_context(app))
+                scope["state"].update(state or {})
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _has_route(app, scope):
+    return any(route.matches(scope)[0] is not Match.NONE for route in app.routes)
+
+
+def _name_client(scope):
+    """Sets who the client is; without litmux in between the app would know."""
+    headers = []
+    for name, value in scope["headers"]:
+        if name == _PEER:
+            host, _, port = value.decode("latin-1").rpartition(":")
+            scope["client"] = (host.strip("[]"), int(port))
+        else:
+            headers.append((name, value))
+    scope["headers"] = headers

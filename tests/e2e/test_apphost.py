@@ -1,0 +1,348 @@
+"""What a program supplies of the HTTP layer runs in a process of its own, beside the workers."""
+
+import os
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+from conftest import command_of, descendants, wait_until
+
+BEARER = """
+    from fastapi import Depends, Header, HTTPException
+    from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+    class Guarded(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+        def authorize(self, auth: HTTPAuthorizationCredentials = Depends(HTTPBearer())):
+            if auth.credentials != "right":
+                raise HTTPException(status_code=401, detail="Bad token")
+
+    class Awaited(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+        async def authorize(self, x_token: str = Header()):
+            if x_token != "right":
+                raise HTTPException(status_code=403, detail="Bad token")
+
+    class Open(ls.LitAPI):
+        def predict(self, x):
+            return x
+"""
+
+
+def app_hosts(server):
+    return [pid for pid in descendants(server.process.pid) if "_apphost" in command_of(pid)]
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_an_endpoint_is_open_to_whom_its_author_lets_in(serve):
+    server = serve(BEARER + "    ls.run_servers(ls.LitServer(Guarded()), port=0)")
+    refused = server.post("/predict", json=1)
+    assert (refused.status_code, refused.json()) == (401, {"detail": "Not authenticated"})
+    refused = server.post("/predict", json=1, headers=bearer("wrong"))
+    assert (refused.status_code, refused.json()) == (401, {"detail": "Bad token"})
+    answer = server.post("/predict", json=1, headers=bearer("right"))
+    assert (answer.status_code, answer.json()) == (200, 1)
+    assert server.client.get("/health").status_code == 401
+    assert server.client.get("/health", headers=bearer("right")).text == "ok"
+    # However the path is written, nobody else gets in.
+    for path in ("/%70redict", "/predict/", "//predict", "/predict?x=1", "/PREDICT"):
+        assert server.post(path, json=1).status_code in (401, 404, 405, 307), path
+
+
+def test_each_api_of_a_list_has_its_own_guard(serve):
+    server = serve(
+        BEARER
+        + """
+    apis = [Guarded(api_path="/bearer"), Awaited(api_path="/header"), Open(api_path="/open")]
+    ls.LitServer(apis).run(port=0)
+    """,
+        env={"LIT_SERVER_API_KEY": "key"},
+    )
+    right = {"/bearer": bearer("right"), "/header": {"X-Token": "right"}}
+    right["/open"] = {"X-API-Key": "key"}
+    expected = {"/bearer": {"/bearer"}, "/header": {"/header"}, "/open": {"/open"}}
+    for path in right:
+        opens = {
+            name
+            for name, headers in right.items()
+            if server.post(path, json=1, headers=headers).status_code == 200
+        }
+        assert opens == expected[path]
+    assert server.post("/header", json=1).status_code == 422
+    assert server.post("/header", json=1, headers={"X-Token": "x"}).status_code == 403
+    assert server.post("/open", json=1, headers={"X-API-Key": "x"}).status_code == 401
+    assert server.client.get("/health").status_code == 401
+    assert server.client.get("/health", headers=right["/open"]).status_code == 200
+
+
+def test_a_named_api_with_a_guard_is_not_served(serve, script):
+    script(BEARER, "guarded.py")
+    server = serve(
+        """
+        named = ls.LitServer("guarded.py:Guarded", "/named")
+        named.app.get("/custom")(lambda: 1)
+        named.run(port=0)
+        """,
+        ready=False,
+    )
+    assert server.wait() != 0
+    assert "`authorize` is not asked where an API is given by its name" in server.output
+
+
+APP = """
+    import time
+    from fastapi import FastAPI, Request
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    class Named(BaseHTTPMiddleware):
+        def __init__(self, app, name="plain"):
+            super().__init__(app)
+            self.name = name
+
+        async def dispatch(self, request, call_next):
+            response = await call_next(request)
+            response.headers.append("x-passed", self.name)
+            return response
+
+    server = ls.LitServer(Echo(), middlewares=[Named, (Named, {"name": "given"})])
+
+    @server.app.middleware("http")
+    async def time_it(request: Request, call_next):
+        begin = time.time()
+        response = await call_next(request)
+        response.headers["x-time"] = str(time.time() - begin)
+        return response
+
+    @server.app.get("/custom")
+    def custom(request: Request, q: int = 0):
+        return {"q": q, "client": request.client.host, "headers": dict(request.headers)}
+
+    @server.app.post("/bytes")
+    async def count(request: Request):
+        return len(await request.body())
+
+    other = FastAPI()
+
+    @other.get("/there")
+    def there():
+        return "mounted"
+
+    server.app.mount("/sub", other)
+
+    if __name__ == "__main__":
+        server.run(port=0)
+"""
+
+
+def test_middlewares_and_routes_of_the_program(serve):
+    server = serve(APP)
+    answer = server.post("/predict", json={"a": 1}, headers={"X-Mine": "1"})
+    assert answer.json() == {"a": 1}
+    assert answer.headers.get_list("x-passed") == ["plain", "given"]
+    assert float(answer.headers["x-time"]) < 30
+    custom = server.client.get("/custom", params={"q": 3}, headers={"X-Litmux-Peer": "9.9.9.9:9"})
+    assert (custom.json()["q"], custom.json()["client"]) == (3, "127.0.0.1")
+    assert "x-litmux-peer" not in custom.json()["headers"]
+    assert custom.headers.get_list("x-passed") == ["plain", "given"]
+    assert server.client.get("/custom", params={"q": "x"}).status_code == 422
+    assert server.client.get("/sub/there").json() == "mounted"
+    assert server.client.get("/nothing").status_code == 404
+    assert server.client.get("/predict").status_code == 405
+    assert server.client.get("/").text.startswith("litmux running")
+    assert server.client.get("/info").json()["endpoints"][0]["path"] == "/predict"
+    assert len(app_hosts(server)) == 1
+
+
+def test_large_bodies_pass(serve):
+    server = serve(APP)
+    text = "x" * 20_000_000
+    assert server.post("/predict", json=text).json() == text
+    pieces = (b"y" * 100_000 for _ in range(100))
+    assert server.post("/bytes", content=pieces).json() == 10_000_000
+    large = server.post("/predict", content=b"z" * 70_000_000)
+    assert large.status_code == 413
+
+
+STREAM = """
+    import time
+    from pathlib import Path
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    class Slow(ls.LitAPI):
+        def predict(self, x, context):
+            try:
+                for number in range(x):
+                    yield number
+                    time.sleep(0.1)
+                    if context.cancelled:
+                        Path("cancelled").touch()
+                        return
+            except GeneratorExit:
+                Path("cancelled").touch()
+                raise
+
+    class Broken(ls.LitAPI):
+        def predict(self, x):
+            yield x
+            raise ValueError("broken")
+
+    class Tagged(BaseHTTPMiddleware):
+        async def dispatch(self, request, call_next):
+            response = await call_next(request)
+            response.headers["x-tag"] = "1"
+            return response
+
+    ls.LitServer(
+        [Slow(stream=True), Broken(stream=True, api_path="/broken")],
+        middlewares=[Tagged], timeout=60,
+    ).run(port=0)
+"""
+
+
+def test_a_stream_passes_as_it_comes(serve):
+    server = serve(STREAM)
+    with server.client.stream("POST", "/predict", json=10) as response:
+        assert response.headers["x-tag"] == "1"
+        times = [(time.monotonic(), line) for line in response.iter_lines()]
+    assert [int(line) for _, line in times] == list(range(10))
+    assert times[-1][0] - times[0][0] > 0.5
+
+
+def test_a_stream_that_breaks_is_not_complete(serve):
+    server = serve(STREAM)
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        server.client.stream("POST", "/broken", json=1) as response,
+    ):
+        response.read()
+    assert "BrokenOff" not in server.output
+
+
+def test_a_client_that_leaves_cancels(serve, tmp_path):
+    server = serve(STREAM)
+    with server.client.stream("POST", "/predict", json=600) as response:
+        next(response.iter_lines())
+    wait_until((tmp_path / "cancelled").exists)
+
+
+def test_requests_finish_when_the_server_stops(serve):
+    server = serve(STREAM)
+    got = []
+
+    def read():
+        with server.client.stream("POST", "/predict", json=15) as response:
+            got.extend(response.iter_lines())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    wait_until(lambda: server.client.get("/health").status_code == 200)
+    time.sleep(0.3)
+    server.signal(signal.SIGTERM)
+    reader.join(30)
+    assert [int(line) for line in got] == list(range(15))
+    assert server.wait() == 0
+
+
+def test_an_app_host_that_dies_comes_back(serve):
+    server = serve(STREAM)
+    [first] = app_hosts(server)
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        server.client.stream("POST", "/predict", json=600) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        os.kill(first, signal.SIGKILL)
+        for _ in lines:
+            pass
+
+    def answers():
+        answer = server.post("/predict", json=1)
+        assert answer.status_code in (200, 502, 503)
+        if answer.status_code == 503:
+            assert answer.headers["retry-after"] == "1"
+        return answer.status_code == 200
+
+    wait_until(answers)
+    assert first not in app_hosts(server)
+    server.wait_for_line("app#0 is gone: its process was killed by signal 9")
+
+
+def test_no_program_pays_for_what_it_does_not_use(serve):
+    server = serve(
+        """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        ls.LitServer(Echo()).run(port=0)
+        """
+    )
+    assert server.post("/predict", json=1).json() == 1
+    assert app_hosts(server) == []
+
+
+def test_an_app_that_cannot_start_ends_the_server(serve):
+    server = serve(
+        """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        class Fails:
+            def __init__(self, app):
+                raise RuntimeError("no such luck")
+
+        ls.LitServer(Echo(), middlewares=[Fails]).run(port=0)
+        """,
+        ready=False,
+    )
+    assert server.wait() != 0
+    assert "RuntimeError: no such luck" in server.output
+    assert "error: the program's app: its process exited with status" in server.output
+
+
+def test_servers_keep_their_middlewares_apart(serve):
+    server = serve(
+        """
+        from starlette.middleware.base import BaseHTTPMiddleware
+
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        class Named(BaseHTTPMiddleware):
+            def __init__(self, app, name):
+                super().__init__(app)
+                self.name = name
+
+            async def dispatch(self, request, call_next):
+                response = await call_next(request)
+                response.headers["x-passed"] = self.name
+                return response
+
+        a = ls.LitServer(Echo(), "/a", middlewares=[(Named, {"name": "a"})])
+        b = ls.LitServer(Echo(), "/b", middlewares=[(Named, {"name": "b"})])
+        b.app.get("/custom")(lambda: "b's")
+        ls.run_servers(a, b, ls.LitServer(Echo(), "/c"), port=0)
+        """
+    )
+    passed = {
+        path: server.post(path, json=1).headers.get("x-passed") for path in ("/a", "/b", "/c")
+    }
+    assert passed == {"/a": "a", "/b": "b", "/c": None}
+    assert server.client.get("/custom").json() == "b's"
+    assert server.client.get("/health").text == "ok"
