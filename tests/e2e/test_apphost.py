@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -194,6 +195,12 @@ STREAM = """
                 Path("cancelled").touch()
                 raise
 
+    class Whole(ls.LitAPI):
+        def predict(self, x, context):
+            while not context.cancelled:
+                time.sleep(0.01)
+            Path("cancelled").touch()
+
     class Broken(ls.LitAPI):
         def predict(self, x):
             yield x
@@ -206,7 +213,7 @@ STREAM = """
             return response
 
     ls.LitServer(
-        [Slow(stream=True), Broken(stream=True, api_path="/broken")],
+        [Slow(stream=True), Whole(api_path="/whole"), Broken(stream=True, api_path="/broken")],
         middlewares=[Tagged], timeout=60,
     ).run(port=0)
 """
@@ -238,8 +245,49 @@ def test_a_client_that_leaves_cancels(serve, tmp_path):
     wait_until((tmp_path / "cancelled").exists)
 
 
-def test_requests_finish_when_the_server_stops(serve):
+def test_a_client_that_waits_no_longer_cancels(serve, tmp_path):
     server = serve(STREAM)
+    body = b"x" * 100_000
+    head = f"POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body) + 2}\r\n\r\n"
+    address = (server.client.base_url.host, server.client.base_url.port)
+    with socket.create_connection(address) as client:
+        client.sendall(head.encode() + b'"' + body + b'"')
+        time.sleep(0.5)
+        assert not (tmp_path / "cancelled").exists()
+    wait_until((tmp_path / "cancelled").exists)
+
+
+def test_chats_pass(serve):
+    server = serve(
+        BEARER
+        + """
+    class Chat(ls.LitAPI):
+        authorize = Guarded.authorize
+
+        def predict(self, prompt):
+            yield from ("a", "b")
+
+    ls.LitServer(Chat(spec=ls.OpenAISpec())).run(port=0)
+    """
+    )
+    chat = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    path, right = "/v1/chat/completions", bearer("right")
+    assert server.post(path, json=chat).status_code == 401
+    answer = server.post(path, json=chat, headers=right)
+    assert answer.json()["choices"][0]["message"]["content"] == "ab"
+    streamed = server.post(path, json={**chat, "stream": True}, headers=right)
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    [model] = server.client.get("/v1/models", headers=right).json()["data"]
+    assert server.client.get(f"/v1/models/{model['id']}", headers=right).status_code == 200
+    assert server.client.get("/v1/models").status_code == 401
+    assert server.client.options(path).status_code == 200
+
+
+@pytest.mark.parametrize("whom", ["server", "everybody"])
+def test_requests_finish_when_the_server_stops(serve, whom):
+    server = serve(STREAM)
+    also = descendants(server.process.pid) if whom == "everybody" else []
     got = []
 
     def read():
@@ -250,7 +298,9 @@ def test_requests_finish_when_the_server_stops(serve):
     reader.start()
     wait_until(lambda: server.client.get("/health").status_code == 200)
     time.sleep(0.3)
-    server.signal(signal.SIGTERM)
+    # Service managers signal every process.
+    for pid in [server.process.pid, *also]:
+        os.kill(pid, signal.SIGTERM)
     reader.join(30)
     assert [int(line) for line in got] == list(range(15))
     assert server.wait() == 0

@@ -156,6 +156,18 @@ FRONTED: list[Row] = [
     ("POST", "/guarded", {"json": 1, "headers": {**BEARER, "X-Stop": "plain"}}, {}),
     ("POST", "/guarded", {"json": 1, "headers": {**BEARER, "X-Stop": "given"}}, {}),
     ("POST", "/guarded", {"json": 1, "headers": {**BEARER, **CORS}}, {}),
+    (
+        "POST",
+        "/guarded",
+        {"content": [b"[", b"1" * 2000, b"]"], "headers": BEARER},
+        {"status": 413, "body": [{"detail": "Payload too large"}]},
+    ),
+    (
+        "POST",
+        "/guarded",
+        {"json": "x" * 2000, "headers": BEARER},
+        {"status": 413, "body": [{"detail": "Payload too large"}]},
+    ),
     ("OPTIONS", "/guarded", {"headers": CORS}, {}),
     ("GET", "/guarded", {}, {}),
     ("POST", "/awaited", {"json": 1}, {}),

@@ -5,6 +5,7 @@ import sys
 import litserve as ls
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from litserve.middlewares import MaxSizeMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -59,6 +60,7 @@ server = ls.LitServer(
     apis,
     accelerator="cpu",
     middlewares=[
+        (MaxSizeMiddleware, {"max_size": 1000}),
         Passed,
         (Passed, {"name": "given"}),
         (CORSMiddleware, {"allow_origins": ["https://a.example"], "allow_methods": ["*"]}),

@@ -24,7 +24,8 @@ def make_app(server: Any) -> FastAPI:
         if getattr(api, "spec", None) is not None:
             _add(app, path, ["OPTIONS"], None)
             _add(app, "/v1/models", ["GET", "HEAD"], _guard_of_all(server))
-            _add(app, "/v1/models/{model:path}", ["GET", "HEAD"], _guard_of_all(server), None)
+            guard = _guard_of_all(server)
+            _add(app, "/v1/models/{model:path}", ["GET", "HEAD"], guard, is_pattern=True)
     add_built_in(app, server, server.server_options)
     for middleware in server.middlewares:
         kind, settings = middleware if isinstance(middleware, tuple) else (middleware, {})
@@ -69,12 +70,9 @@ def _unauthorized(detail):
     return HTTPException(401, detail, {"WWW-Authenticate": "APIKey"})
 
 
-_SAME: Any = object()
-
-
-def _add(app, path, methods, guard, target=_SAME):
-    # Where a path is a pattern, it must not open what is behind another guard.
-    target = path if target is _SAME else target
+def _add(app, path, methods, guard, is_pattern=False):
+    # An endpoint's path that looks like a pattern must not open what is behind another guard.
+    target = None if is_pattern else path
 
     async def forward(request: Request, response: Response):
         # Dependencies may have added to its headers.

@@ -1,0 +1,58 @@
+"""Whether a program needs an app host is known, and what it lacks for one said, at the start."""
+
+import importlib.util
+
+import litmux as ls
+import pytest
+from litmux import _app_host, _handover
+
+
+class Open(ls.LitAPI):
+    def predict(self, x):
+        return x
+
+
+class Guarded(Open):
+    def authorize(self):
+        pass
+
+
+class Middleware:
+    pass
+
+
+def test_only_who_uses_one_has_one(monkeypatch):
+    monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
+    assert _app_host.order_of([ls.LitServer(Open())]) is None
+    order = _app_host.order_of([ls.LitServer(Open(), "/a"), ls.LitServer(Guarded(), "/b")])
+    assert order is not None
+    assert order["guarded"] == ["/b"]
+    assert _app_host.order_of([ls.LitServer(Open(), middlewares=[Middleware])]) is not None
+    server = ls.LitServer(Open())
+    server.app.get("/custom")(lambda: 1)
+    assert _app_host.order_of([server]) is not None
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    server = ls.LitServer(Guarded())
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: name == "fastapi" or None)
+        with pytest.raises(ValueError, match="`authorize` needs fastapi and uvicorn: pip install"):
+            _app_host.order_of([server])
+    monkeypatch.setattr(_handover, "script", lambda: {"file": None})
+    with pytest.raises(ValueError, match="only a file can be run again"):
+        _app_host.order_of([server])
+
+
+@pytest.mark.parametrize("wrong", [Middleware, [("x", {})], [(Middleware, 1)], [1]])
+def test_what_is_no_middleware_is_refused(wrong):
+    with pytest.raises(ValueError, match="`middlewares` must be a list of classes"):
+        ls.LitServer(Open(), middlewares=wrong)
+
+
+def test_a_guard_that_cannot_be_asked_is_refused():
+    class Odd(Open):
+        authorize = "yes"
+
+    with pytest.raises(ValueError, match="`authorize` must be a function, not 'yes'"):
+        ls.LitServer(Odd())
