@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
 use serde_json::json;
@@ -62,6 +64,8 @@ pub(crate) enum AnswerBody {
     Stream(StreamBody),
     /// What the app host answers.
     Passed(Incoming),
+    /// What the library of a protocol answers.
+    Boxed(BoxBody<Bytes, Infallible>),
 }
 
 impl Body for AnswerBody {
@@ -76,6 +80,7 @@ impl Body for AnswerBody {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Stream(stream) => stream.poll_frame(cx),
             Self::Passed(body) => Pin::new(body).poll_frame(cx).map_err(|_| Broken),
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
@@ -84,6 +89,7 @@ impl Body for AnswerBody {
             Self::Whole(body) => body.is_none(),
             Self::Stream(_) => false,
             Self::Passed(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
         }
     }
 
@@ -92,6 +98,7 @@ impl Body for AnswerBody {
             Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
             Self::Stream(_) => SizeHint::default(),
             Self::Passed(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
         }
     }
 }

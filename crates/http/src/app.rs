@@ -176,6 +176,10 @@ impl App {
         self.is_draining.load(Relaxed)
     }
 
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (&String, &Route)> {
+        self.routes.iter()
+    }
+
     pub(crate) fn route(&self, path: &str) -> Option<&Route> {
         self.routes.get(path)
     }

@@ -1,25 +1,27 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use litmux_core::{Meta, Outcome, Protocol, ServeError, Traits};
+use litmux_core::{Content, Meta, Outcome, Protocol, ServeError, Traits};
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{self, ActiveBody, HttpResponse};
+use crate::answer::{self, ActiveBody, AnswerBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::caller::{Call, Caller, Times};
-use crate::{body, builtin, compress, openai, proxy};
+use crate::{body, builtin, compress, mcp, openai, proxy};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 /// Takes one request of a client from its headers to the beginning of its answer.
 pub(crate) async fn handle(
-    app: &App,
+    app: &Arc<App>,
     request: Request<Incoming>,
     client: Option<SocketAddr>,
 ) -> Result<Response<ActiveBody>, Infallible> {
@@ -40,13 +42,16 @@ pub(crate) async fn handle(
 /// Takes a request of the app host, which is part of one of a client: it has been let in, and is
 /// answered while the server stops.
 pub(crate) async fn handle_inner(
-    app: &App,
+    app: &Arc<App>,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
     Ok(answer(app, request).await)
 }
 
-async fn answer(app: &App, request: Request<Incoming>) -> HttpResponse {
+async fn answer(app: &Arc<App>, request: Request<Incoming>) -> HttpResponse {
+    if mcp::PATHS.contains(&request.uri().path()) && mcp::is_offered(app) {
+        return mcp::answer(app.clone(), request).await.map(AnswerBody::Boxed);
+    }
     let (parts, body) = request.into_parts();
     let response = route(app, &parts, body).await;
     if app.builtin.gzip { compress::gzip(&parts.headers, response).await } else { response }
@@ -72,31 +77,47 @@ fn is_plain(route: &Route) -> bool {
 }
 
 /// Says what went wrong in the words of the endpoint's protocol.
-fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
+pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
     if is_plain(route) { answer::error(error) } else { openai::error(error) }
 }
 
 /// The life of a request to an endpoint, in order:
 async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Outcome<HttpResponse> {
-    let arrived = Instant::now();
     // Before the body is read: a server that cannot serve must not take it.
-    let traits = route.endpoint.traits().ok_or_else(starting)?;
-    let deadline = arrived + time_budget(route.timeout, &parts.headers)?;
+    route.endpoint.traits().ok_or_else(starting)?;
+    let times = times(route, &parts.headers)?;
     let read = body::read(&parts.headers, body, route.max_body_bytes, &app.buffers);
     let (content, body, _buffer) =
-        timeout_at(deadline, read).await.map_err(|_| slow_client())??;
-    let meta = meta(traits, parts);
-    let request = litmux_core::Request { content, body, meta };
+        timeout_at(times.deadline, read).await.map_err(|_| slow_client())??;
+    compute(route, parts, times, content, body).await
+}
+
+/// Returns the time budget of a request that has arrived now.
+pub(crate) fn times(route: &Route, headers: &HeaderMap) -> Outcome<Times> {
+    let arrived = Instant::now();
+    Ok(Times { arrived, deadline: arrived + time_budget(route.timeout, headers)? })
+}
+
+/// Takes a request from its body, which was read, to its answer.
+pub(crate) async fn compute(
+    route: &Route,
+    parts: &Parts,
+    times: Times,
+    content: Content,
+    body: Vec<Bytes>,
+) -> Outcome<HttpResponse> {
+    let traits = route.endpoint.traits().ok_or_else(starting)?;
+    let request = litmux_core::Request { content, body, meta: meta(traits, parts) };
     let answered = async {
         let cost = cost(route, traits, &request).await?;
-        let call = Call { route, request, cost, times: Times { arrived, deadline } };
+        let call = Call { route, request, cost, times };
         match traits.protocol {
             Protocol::Plain => plain(call, &parts.headers).await,
             protocol => openai::answer(protocol, call).await,
         }
     };
     // Dropping the callers, here or because the client left, is what cancels their jobs.
-    timeout_at(deadline, answered).await.unwrap_or_else(|_| Err(ServeError::deadline()))
+    timeout_at(times.deadline, answered).await.unwrap_or_else(|_| Err(ServeError::deadline()))
 }
 
 async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {

@@ -18,6 +18,7 @@ mod compress;
 mod cost;
 mod handle;
 mod keys;
+mod mcp;
 mod openai;
 mod openapi;
 mod proxy;

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::ACCEPT;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -13,7 +14,8 @@ use hyper::body::Incoming;
 use litmux_core::Content;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
-    ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+    Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
+    Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -23,7 +25,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::app::{App, Route};
-use crate::handle::{compute, refusal};
+use crate::handle::{compute, refusal, times};
 
 pub(crate) const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
 
@@ -83,7 +85,9 @@ impl Offer {
 
 impl ServerHandler for Tools {
     fn get_info(&self) -> ServerConfig {
+        let litmux = Implementation::new("litmux", env!("CARGO_PKG_VERSION"));
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(litmux)
     }
 
     async fn list_tools(
@@ -126,7 +130,13 @@ impl ServerHandler for Tools {
 
 /// Passes a call through the endpoint, as any request to it.
 async fn call(route: &Route, parts: &Parts, body: Bytes) -> CallToolResult {
-    let computed = compute(route, parts, Content::Json, vec![body]).await;
+    let mut parts = parts.clone();
+    // It is about the answer to the call; a stream in it is lines, not events.
+    parts.headers.remove(ACCEPT);
+    let computed = match times(route, &parts.headers) {
+        Ok(times) => compute(route, &parts, times, Content::Json, vec![body]).await,
+        Err(error) => Err(error),
+    };
     let response = computed.unwrap_or_else(|error| refusal(route, &error));
     let is_error = !response.status().is_success();
     let Ok(body) = response.into_body().collect().await else {
