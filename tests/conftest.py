@@ -245,6 +245,10 @@ class Server(Program):
         """Returns the process ids of the workers."""
         return [pid for pid in descendants(self.process.pid) if "_worker" in command_of(pid)]
 
+    def app_hosts(self):
+        """Returns the process ids of the app hosts: one, or none."""
+        return [pid for pid in descendants(self.process.pid) if "_apphost" in command_of(pid)]
+
     def kill(self):
         if self.client is not None:
             self.client.close()

@@ -22,11 +22,7 @@ def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
     needs = [need for server in servers for need in _needs(server)]
     if not needs:
         return None
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise _options.Mistakes(
-            f"{needs[0]} needs {' and '.join(_PACKAGES)}: pip install {' '.join(missing)}"
-        )
+    check_packages(needs[0])
     script = _handover.script()
     if script["file"] is None:
         raise _options.Mistakes(
@@ -35,6 +31,15 @@ def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
         )
     guarded = [path for server in servers for path in guarded_paths(server)]
     return {"python": sys.executable, **script, "guarded": guarded}
+
+
+def check_packages(need: str) -> None:
+    """Raises a ValueError that names what ``need`` cannot do without, where that is missing."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise _options.Mistakes(
+            f"{need} needs {' and '.join(_PACKAGES)}: pip install {' '.join(missing)}"
+        )
 
 
 def guarded_paths(server: Any) -> list[str]:

@@ -142,6 +142,7 @@ class LitServer:
         Only programs that use it need fastapi and uvicorn.
         """
         if self._app is None:
+            _app_host.check_packages("`server.app`")
             from litmux._apphost._app import make_app
 
             self._app = make_app(self)

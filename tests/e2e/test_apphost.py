@@ -1,14 +1,4 @@
-"""What a program supplies of the HTTP layer runs in a process of its own, beside the workers."""
-
-import os
-import signal
-import socket
-import threading
-import time
-
-import httpx
-import pytest
-from conftest import command_of, descendants, wait_until
+"""Guards, middlewares and routes of a program run in a process of their own."""
 
 BEARER = """
     from fastapi import Depends, Header, HTTPException
@@ -34,10 +24,6 @@ BEARER = """
         def predict(self, x):
             return x
 """
-
-
-def app_hosts(server):
-    return [pid for pid in descendants(server.process.pid) if "_apphost" in command_of(pid)]
 
 
 def bearer(token):
@@ -164,7 +150,7 @@ def test_middlewares_and_routes_of_the_program(serve):
     assert server.client.get("/predict").status_code == 405
     assert server.client.get("/").text.startswith("litmux running")
     assert server.client.get("/info").json()["endpoints"][0]["path"] == "/predict"
-    assert len(app_hosts(server)) == 1
+    assert len(server.app_hosts()) == 1
 
 
 def test_large_bodies_pass(serve):
@@ -175,86 +161,6 @@ def test_large_bodies_pass(serve):
     assert server.post("/bytes", content=pieces).json() == 10_000_000
     large = server.post("/predict", content=b"z" * 70_000_000)
     assert large.status_code == 413
-
-
-STREAM = """
-    import time
-    from pathlib import Path
-    from starlette.middleware.base import BaseHTTPMiddleware
-
-    class Slow(ls.LitAPI):
-        def predict(self, x, context):
-            try:
-                for number in range(x):
-                    yield number
-                    time.sleep(0.1)
-                    if context.cancelled:
-                        Path("cancelled").touch()
-                        return
-            except GeneratorExit:
-                Path("cancelled").touch()
-                raise
-
-    class Whole(ls.LitAPI):
-        def predict(self, x, context):
-            while not context.cancelled:
-                time.sleep(0.01)
-            Path("cancelled").touch()
-
-    class Broken(ls.LitAPI):
-        def predict(self, x):
-            yield x
-            raise ValueError("broken")
-
-    class Tagged(BaseHTTPMiddleware):
-        async def dispatch(self, request, call_next):
-            response = await call_next(request)
-            response.headers["x-tag"] = "1"
-            return response
-
-    ls.LitServer(
-        [Slow(stream=True), Whole(api_path="/whole"), Broken(stream=True, api_path="/broken")],
-        middlewares=[Tagged], timeout=60,
-    ).run(port=0)
-"""
-
-
-def test_a_stream_passes_as_it_comes(serve):
-    server = serve(STREAM)
-    with server.client.stream("POST", "/predict", json=10) as response:
-        assert response.headers["x-tag"] == "1"
-        times = [(time.monotonic(), line) for line in response.iter_lines()]
-    assert [int(line) for _, line in times] == list(range(10))
-    assert times[-1][0] - times[0][0] > 0.5
-
-
-def test_a_stream_that_breaks_is_not_complete(serve):
-    server = serve(STREAM)
-    with (
-        pytest.raises(httpx.RemoteProtocolError),
-        server.client.stream("POST", "/broken", json=1) as response,
-    ):
-        response.read()
-    assert "BrokenOff" not in server.output
-
-
-def test_a_client_that_leaves_cancels(serve, tmp_path):
-    server = serve(STREAM)
-    with server.client.stream("POST", "/predict", json=600) as response:
-        next(response.iter_lines())
-    wait_until((tmp_path / "cancelled").exists)
-
-
-def test_a_client_that_waits_no_longer_cancels(serve, tmp_path):
-    server = serve(STREAM)
-    body = b"x" * 100_000
-    head = f"POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body) + 2}\r\n\r\n"
-    address = (server.client.base_url.host, server.client.base_url.port)
-    with socket.create_connection(address) as client:
-        client.sendall(head.encode() + b'"' + body + b'"')
-        time.sleep(0.5)
-        assert not (tmp_path / "cancelled").exists()
-    wait_until((tmp_path / "cancelled").exists)
 
 
 def test_chats_pass(serve):
@@ -282,87 +188,6 @@ def test_chats_pass(serve):
     assert server.client.get(f"/v1/models/{model['id']}", headers=right).status_code == 200
     assert server.client.get("/v1/models").status_code == 401
     assert server.client.options(path).status_code == 200
-
-
-@pytest.mark.parametrize("whom", ["server", "everybody"])
-def test_requests_finish_when_the_server_stops(serve, whom):
-    server = serve(STREAM)
-    also = descendants(server.process.pid) if whom == "everybody" else []
-    got = []
-
-    def read():
-        with server.client.stream("POST", "/predict", json=15) as response:
-            got.extend(response.iter_lines())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    wait_until(lambda: server.client.get("/health").status_code == 200)
-    time.sleep(0.3)
-    # Service managers signal every process.
-    for pid in [server.process.pid, *also]:
-        os.kill(pid, signal.SIGTERM)
-    reader.join(30)
-    assert [int(line) for line in got] == list(range(15))
-    assert server.wait() == 0
-
-
-def test_an_app_host_that_dies_comes_back(serve):
-    server = serve(STREAM)
-    [first] = app_hosts(server)
-    with (
-        pytest.raises(httpx.RemoteProtocolError),
-        server.client.stream("POST", "/predict", json=600) as response,
-    ):
-        lines = response.iter_lines()
-        next(lines)
-        os.kill(first, signal.SIGKILL)
-        for _ in lines:
-            pass
-
-    def answers():
-        answer = server.post("/predict", json=1)
-        assert answer.status_code in (200, 502, 503)
-        if answer.status_code == 503:
-            assert answer.headers["retry-after"] == "1"
-        return answer.status_code == 200
-
-    wait_until(answers)
-    assert first not in app_hosts(server)
-    server.wait_for_line("app#0 is gone: its process was killed by signal 9")
-
-
-def test_no_program_pays_for_what_it_does_not_use(serve):
-    server = serve(
-        """
-        class Echo(ls.LitAPI):
-            def predict(self, x):
-                return x
-
-        ls.LitServer(Echo()).run(port=0)
-        """
-    )
-    assert server.post("/predict", json=1).json() == 1
-    assert app_hosts(server) == []
-
-
-def test_an_app_that_cannot_start_ends_the_server(serve):
-    server = serve(
-        """
-        class Echo(ls.LitAPI):
-            def predict(self, x):
-                return x
-
-        class Fails:
-            def __init__(self, app):
-                raise RuntimeError("no such luck")
-
-        ls.LitServer(Echo(), middlewares=[Fails]).run(port=0)
-        """,
-        ready=False,
-    )
-    assert server.wait() != 0
-    assert "RuntimeError: no such luck" in server.output
-    assert "error: the program's app: its process exited with status" in server.output
 
 
 def test_servers_keep_their_middlewares_apart(serve):

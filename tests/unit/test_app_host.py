@@ -39,6 +39,8 @@ def test_what_is_missing_is_said(monkeypatch):
         patch.setattr(importlib.util, "find_spec", lambda name: name == "fastapi" or None)
         with pytest.raises(ValueError, match="`authorize` needs fastapi and uvicorn: pip install"):
             _app_host.order_of([server])
+        with pytest.raises(ValueError, match=r"`server\.app` needs fastapi and uvicorn"):
+            server.app  # noqa: B018
     monkeypatch.setattr(_handover, "script", lambda: {"file": None})
     with pytest.raises(ValueError, match="only a file can be run again"):
         _app_host.order_of([server])

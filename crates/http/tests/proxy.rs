@@ -1,0 +1,75 @@
+//! What clients are answered when the app host does not.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use litmux_http::{App, Builtin, Report, Server, bind};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener};
+
+/// Returns what a client of a server with this app host reads.
+async fn answer_with(app_host: PathBuf) -> String {
+    let builtin = Builtin {
+        health: "/health".into(),
+        info: "/info".into(),
+        shutdown: None,
+        shutdown_key: None,
+        api_key: None,
+        model_metadata: Value::Null,
+    };
+    let report = || Report { endpoints: Vec::new() };
+    let app = App::new(HashMap::new(), builtin, 1 << 20, report).behind(Some(app_host));
+    let listener = bind("127.0.0.1", 0).await.unwrap();
+    let mut server = Server::new(listener, Arc::new(app), 1).unwrap();
+    let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();
+    tokio::spawn(async move { server.accept().await });
+    let request = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Listens as an app host that answers this, whatever it is asked.
+fn app_host(directory: &Path, answer: &'static [u8]) -> PathBuf {
+    let socket = directory.join("app.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+        stream.write_all(answer).await.unwrap();
+    });
+    socket
+}
+
+#[tokio::test]
+async fn one_that_is_away_is_worth_a_retry() {
+    let directory = TempDir::new().unwrap();
+    let answer = answer_with(directory.path().join("nobody.sock")).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_that_answers_nothing_or_garbage_is_a_bad_gateway() {
+    for garbage in [&b""[..], b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nx"] {
+        let directory = TempDir::new().unwrap();
+        let answer = answer_with(app_host(directory.path(), garbage)).await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_passed_on_without_what_was_said_between_the_two() {
+    let directory = TempDir::new().unwrap();
+    let said = b"HTTP/1.1 201 Created\r\nx-a: 1\r\nkeep-alive: 5\r\ncontent-length: 2\r\n\r\nok";
+    let answer = answer_with(app_host(directory.path(), said)).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(answer.contains("x-a: 1\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
+    assert!(!answer.contains("keep-alive"), "{answer}");
+}
