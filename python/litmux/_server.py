@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from litmux import _app_host, _capture, _handover, _litserve, _options, _spec_rules
-from litmux._api import LitAPI, access_mistake
+from litmux._api import LitAPI, access_mistake, authorize_of
 from litmux._binary import find_binary
 from litmux._specs import LitSpec
 
@@ -263,7 +263,20 @@ def _mistakes(servers, options):
             continue
         paths += server._paths()
         found += _conflicts(server.server_options, asked)
+    if len(servers) > 1:
+        found += _tool_mistakes(servers)
     return [*found, *_path_mistakes(paths, _built_in_paths(asked))]
+
+
+def _tool_mistakes(servers):
+    """Yields what would let somebody call, as a tool, what another server's app must guard."""
+    for server in filter(lambda server: isinstance(server, LitServer), servers):
+        for api, path in zip(server.apis, server._paths()):
+            if authorize_of(api) and api.mcp is not None:
+                yield (
+                    f"endpoint `{path}`: `mcp` and `authorize` go together where one LitServer has "
+                    f"all endpoints, because all tools are behind one path"
+                )
 
 
 def _conflicts(of_one, of_all):

@@ -221,3 +221,35 @@ def test_servers_keep_their_middlewares_apart(serve):
     assert passed == {"/a": "a", "/b": "b", "/c": None}
     assert server.client.get("/custom").json() == "b's"
     assert server.client.get("/health").text == "ok"
+
+
+def test_tools_are_behind_what_guards_their_endpoints(serve):
+    server = serve("""
+        from fastapi import Header, HTTPException
+
+        class Guarded(ls.LitAPI):
+            def authorize(self, x_who: str = Header("")):
+                if x_who != "me":
+                    raise HTTPException(403, "not you")
+
+            def predict(self, x):
+                return x
+
+        class Open(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        guarded = Guarded(api_path="/guarded", mcp=ls.MCP("Echoes."))
+        ls.LitServer([guarded, Open(api_path="/open", mcp=ls.MCP("Echoes."))]).run(port=0)
+    """)
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "_guarded", "arguments": {"request": 1}},
+    }
+    headers = {"Accept": "application/json, text/event-stream"}
+    assert server.post("/mcp", json=call, headers=headers).status_code == 403
+    answer = server.post("/mcp", json=call, headers={**headers, "X-Who": "me"})
+    assert answer.json()["result"]["content"][0]["text"] == "1"
+    assert "/guarded" in server.client.get("/openapi.json").json()["paths"]

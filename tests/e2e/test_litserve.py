@@ -52,7 +52,7 @@ def started(stack, command, directory, env, health):
     stack.callback(end, program)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
     stack.callback(client.close)
-    if env:
+    if "LIT_SERVER_API_KEY" in env:
         client.headers["X-API-Key"] = "key"
 
     # LitServe says that it has started a moment before it listens.
@@ -68,6 +68,7 @@ def pair(request, tmp_path_factory):
     env, health = (KEYS, "/healthz") if request.param == "several" else ({}, "/health")
     directory = tmp_path_factory.mktemp(request.param)
     commands = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litmux.compat"]}
+    env = {**env, "PYTHONPATH": str(PROGRAMS / "without_mcp")}
     with contextlib.ExitStack() as stack:
         sides = {
             side: started(stack, [*command, script], directory, env, health)

@@ -38,6 +38,11 @@ def add_built_in(app: FastAPI, server: Any, options: dict[str, Any]) -> None:
     defaults = {"healthcheck_path": "/health", "info_path": "/info"}
     for path in ("/", *(options.get(name, path) for name, path in defaults.items())):
         _add(app, path, ["GET", "HEAD"], _guard_of_all(server))
+    if options.get("openapi", True):
+        for path in ("/openapi.json", "/docs", "/redoc"):
+            _add(app, path, ["GET", "HEAD"], _guard_of_all(server))
+    for path in ("/mcp", "/mcp/"):
+        _add(app, path, ["POST"], *_guards_of_tools(server))
     if options.get("shutdown_path"):
         # It has a key of its own, which is checked where it is answered.
         _add(app, options["shutdown_path"], ["POST"], None)
@@ -51,6 +56,12 @@ def _guard_of(api):
 
 def _guard_of_all(server):
     return _guard_of(server.apis[0]) if len(server.apis) == 1 else _key_guard()
+
+
+def _guards_of_tools(server):
+    """Returns what must all agree: a call may be of any tool."""
+    guards = [_guard_of(api) for api in server.apis if getattr(api, "mcp", None) is not None]
+    return list(dict.fromkeys(guards)) or [_key_guard()]
 
 
 def _key_guard():
@@ -70,7 +81,7 @@ def _unauthorized(detail):
     return HTTPException(401, detail, {"WWW-Authenticate": "APIKey"})
 
 
-def _add(app, path, methods, guard, is_pattern=False):
+def _add(app, path, methods, *guards, is_pattern=False):
     # An endpoint's path that looks like a pattern must not open what is behind another guard.
     target = None if is_pattern else path
 
@@ -78,7 +89,7 @@ def _add(app, path, methods, guard, is_pattern=False):
         # Dependencies may have added to its headers.
         return Forwarded(request, target, response.headers.raw)
 
-    dependencies = [] if guard is None else [Depends(guard)]
+    dependencies = [Depends(guard) for guard in guards if guard is not None]
     app.add_api_route(
         path, forward, methods=methods, dependencies=dependencies, include_in_schema=False
     )
