@@ -21,6 +21,8 @@ async fn answer_with(app_host: PathBuf) -> String {
         shutdown_key: None,
         api_key: None,
         model_metadata: Value::Null,
+        openapi: true,
+        gzip: false,
     };
     let report = || Report { endpoints: Vec::new() };
     let app = App::new(HashMap::new(), builtin, 1 << 20, report).behind(Some(app_host));
