@@ -137,6 +137,17 @@ def test_an_app_host_that_dies_comes_back(serve):
     server.wait_for_line("app#0 is gone: its process was killed by signal 9")
 
 
+def test_an_app_host_that_hangs_is_not_waited_for(serve):
+    server = serve(STREAM.replace("timeout=60", "timeout=1"))
+    [app_host] = server.app_hosts()
+    os.kill(app_host, signal.SIGSTOP)
+    answer = server.post("/predict", json=1)
+    assert answer.status_code == 504
+    assert "did not answer in time" in answer.json()["detail"]
+    os.kill(app_host, signal.SIGCONT)
+    assert server.post("/predict", json=1).status_code == 200
+
+
 def test_no_program_pays_for_what_it_does_not_use(serve):
     server = serve(
         """

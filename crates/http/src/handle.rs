@@ -29,7 +29,9 @@ pub(crate) async fn handle(
     let response = if app.is_draining() {
         stopping(request.version())
     } else if let Some(socket) = &app.app_host {
-        proxy::forward(socket, request, client).await
+        // Of what a route of the program's own may take nobody said anything.
+        let limit = app.route(request.uri().path()).map(|route| route.timeout);
+        proxy::forward(socket, request, client, limit).await
     } else {
         match app.refuse(&request) {
             Some(refusal) => refusal,

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use http::header::{
     CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -16,11 +17,16 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use litmux_core::{Outcome, ServeError};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use crate::answer::{self, AnswerBody, HttpResponse};
 
 /// Tells the app host who the client is, which it would know if it had the connection.
 const PEER: HeaderName = HeaderName::from_static("x-litmux-peer");
+
+/// How much longer than its time budget a request to an endpoint may take: whoever asks for it on the
+/// inner socket gives it up first, and in the words of the endpoint.
+const MORE_TIME: Duration = Duration::from_secs(5);
 
 /// What is said between two neighbours, and is not for whoever comes after them.
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -34,17 +40,24 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// Answers a request with what the app host behind this socket does. Both bodies are passed on as
-/// they come; dropping either end drops the other.
+/// they come; dropping either end drops the other. With a `limit`, an app host that hangs is not
+/// waited for.
 pub(crate) async fn forward(
     socket: &Path,
     mut request: Request<Incoming>,
     client: Option<SocketAddr>,
+    limit: Option<Duration>,
 ) -> HttpResponse {
     let client = client.and_then(|client| HeaderValue::try_from(client.to_string()).ok());
     // Whatever the client says of itself, it is not that.
     request.headers_mut().remove(PEER);
     request.headers_mut().extend(client.map(|client| (PEER, client)));
-    exchange(socket, request).await.unwrap_or_else(|error| answer::error(&error))
+    let answer = exchange(socket, request);
+    let answered = match limit {
+        Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
+        None => answer.await,
+    };
+    answered.unwrap_or_else(|error| answer::error(&error))
 }
 
 async fn exchange(socket: &Path, mut request: Request<Incoming>) -> Outcome<HttpResponse> {
@@ -91,6 +104,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 fn away() -> ServeError {
     ServeError::unavailable("the process of the program's app is starting", 1)
+}
+
+fn hangs() -> ServeError {
+    ServeError::new(504, "the process of the program's app did not answer in time")
 }
 
 fn lost(error: &hyper::Error) -> ServeError {
