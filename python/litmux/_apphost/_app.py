@@ -19,6 +19,7 @@ def make_app(server: Any) -> FastAPI:
     takes the place of an endpoint.
     """
     app = FastAPI(openapi_url=None)
+    app.state.litmux_inner = None
     for api, path in zip(server.apis, server._paths()):
         _add(app, path, ["POST"], _guard_of(api))
         if getattr(api, "spec", None) is not None:

@@ -53,7 +53,10 @@ class Forwarded(Response):
         self._path = path or quote(request.scope["path"])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        peer = await _Peer.connect(self._request.app.state.litmux_inner)
+        inner = self._request.app.state.litmux_inner
+        if inner is None:
+            raise RuntimeError("the app asks a running server for this: start it with `run`")
+        peer = await _Peer.connect(inner)
         answer = asyncio.create_task(self._pass_answer(peer, send))
         # It ends first only where the client has left, or its body cannot be passed on.
         ask = asyncio.create_task(self._ask(peer))
