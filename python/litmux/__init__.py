@@ -41,10 +41,19 @@ __all__ = [
 ]
 
 
+# What programs written for LitServe use besides, loaded where it is asked for.
+_OF_LITSERVE = ("Callback", "Logger", "set_trace", "set_trace_if_debug", "test_examples")
+
+
 def __getattr__(name):
     # Workers import this package too, and never serve: they need not load what does.
     if name in ("LitServer", "run_servers"):
         from litmux import _server
 
         return getattr(_server, name)
+    if name in _OF_LITSERVE:
+        import importlib
+
+        compat = importlib.import_module("litmux.compat")
+        return getattr(compat, name)
     raise AttributeError(f"module 'litmux' has no attribute {name!r}")

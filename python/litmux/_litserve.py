@@ -181,11 +181,6 @@ class Given:
                 self.mistakes.append(
                     f"loggers must be a list or an instance of litserve.Logger, not {logger!r}"
                 )
-            elif hasattr(logger, "_mounted"):
-                self.mistakes.append(
-                    f"`mount` of {type(logger).__name__} is not supported: values are logged in "
-                    f"the workers, where no app at `{logger._mounted}` would see them"
-                )
 
     def _take_callbacks(self):
         self.callbacks = _listed(self.endpoint.pop("callbacks", None) or [])

@@ -64,6 +64,10 @@ class LitServer:
         for instance in self.apis:
             self._equip(instance)
 
+        for logger in self.loggers:
+            for path, app in logger._mounts:
+                self.app.mount(path, app)
+
     def _equip(self, api):
         """Gives an instance what its workers look for in it."""
         if not isinstance(api, LitAPI):

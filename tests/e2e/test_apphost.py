@@ -1,5 +1,7 @@
 """Guards, middlewares and routes of a program run in a process of their own."""
 
+from conftest import wait_until
+
 BEARER = """
     from fastapi import Depends, Header, HTTPException
     from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -253,3 +255,31 @@ def test_tools_are_behind_what_guards_their_endpoints(serve):
     answer = server.post("/mcp", json=call, headers={**headers, "X-Who": "me"})
     assert answer.json()["result"]["content"][0]["text"] == "1"
     assert "/guarded" in server.client.get("/openapi.json").json()["paths"]
+
+
+def test_what_a_logger_mounts_is_served(serve):
+    server = serve("""
+        import os
+        from litmux.compat import Logger
+
+        class Counts(Logger):
+            def process(self, key, value):
+                with open("entries", "a") as file:
+                    file.write(f"{key}={value};")
+
+        async def show(scope, receive, send):
+            text = open("entries", "rb").read() if os.path.exists("entries") else b""
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": text})
+
+        class Logs(ls.LitAPI):
+            def predict(self, x):
+                self.log("x", x)
+                return x
+
+        logger = Counts()
+        logger.mount("/metrics", show)
+        ls.LitServer(Logs(), loggers=logger).run(port=0)
+    """)
+    assert server.post("/predict", json=7).json() == 7
+    wait_until(lambda: server.client.get("/metrics/").text == "x=7;")

@@ -8,6 +8,8 @@ import pty
 import subprocess
 import sys
 
+import litmux
+import litmux.compat
 import pytest
 from litmux.compat import callbacks, utils
 from litmux.compat.callbacks.defaults import PredictionTimeLogger
@@ -144,3 +146,8 @@ def test_without_a_terminal_the_program_goes_on():
     output, errors = stop("/dev/no-such-terminal").communicate(timeout=30)
     assert output == "4\n"
     assert errors.count("set_trace: no terminal to debug in") == 1
+
+
+@pytest.mark.parametrize("name", ["Callback", "Logger", "set_trace", "test_examples"])
+def test_what_programs_use_is_there_with_the_import_changed(name):
+    assert getattr(litmux, name) is getattr(litmux.compat, name)
