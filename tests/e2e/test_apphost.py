@@ -1,6 +1,9 @@
 """Guards, middlewares and routes of a program run in a process of their own."""
 
+import pytest
 from conftest import wait_until
+
+pytest.importorskip("fastapi")
 
 BEARER = """
     from fastapi import Depends, Header, HTTPException

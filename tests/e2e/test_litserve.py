@@ -14,6 +14,8 @@ import httpx
 import pytest
 from conftest import PATIENCE, Program, descendants, is_alive, wait_until
 
+pytest.importorskip("litserve")
+
 PROGRAMS = Path(__file__).parents[1] / "litserve"
 KEYS = {"LIT_SERVER_API_KEY": "key", "LIT_SHUTDOWN_API_KEY": "stop"}
 COMPARED = (

@@ -3,10 +3,11 @@
 import asyncio
 import json
 
-import httpx2
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
+
+httpx2 = pytest.importorskip("httpx2")
+mcp = pytest.importorskip("mcp")
+streamable_http = pytest.importorskip("mcp.client.streamable_http")
 
 TOOLS = """
     import time
@@ -63,8 +64,10 @@ def with_client(server, use, headers=None):
 
     async def run():
         async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
-            transport = streamable_http_client(server.url + "/mcp", http_client=http)
-            async with Client(transport) as client:
+            transport = streamable_http.streamable_http_client(
+                server.url + "/mcp", http_client=http
+            )
+            async with mcp.Client(transport) as client:
                 return await use(client)
 
     return asyncio.run(run())

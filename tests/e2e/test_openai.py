@@ -5,8 +5,9 @@ import json
 import struct
 
 import httpx
-import openai
 import pytest
+
+openai = pytest.importorskip("openai")
 
 CHAT = """
     class Chat(ls.LitAPI):
