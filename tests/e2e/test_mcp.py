@@ -103,6 +103,7 @@ def test_tools_are_called(serve):
     server = serve(TOOLS)
     result = call(server, "_power", request={"base": 3})
     assert json.loads(text_of(result)) == {"output": 9.0}
+    assert "serve_inner" not in server.output, "a line for every call says nothing"
     assert result.structured_content == {"output": 9.0}
     assert json.loads(text_of(call(server, "_v1_echo", request=["a"]))) == ["a"]
     assert json.loads(text_of(call(server, "sort", b=1, a=2))) == ["a", "b"]
