@@ -223,6 +223,39 @@ impl RunServers {
         self.set("max_buffered_bytes", bytes)
     }
 
+    /// Where a GET tells whether every endpoint can serve. Default: `/health`.
+    pub fn healthcheck_path(self, path: &str) -> Self {
+        self.set("healthcheck_path", path)
+    }
+
+    /// Where a GET describes the server and its endpoints. Default: `/info`.
+    pub fn info_path(self, path: &str) -> Self {
+        self.set("info_path", path)
+    }
+
+    /// Where a POST that carries the key in `LIT_SHUTDOWN_API_KEY` (`Authorization: Bearer …`)
+    /// stops the server. Default: nowhere.
+    pub fn shutdown_path(self, path: &str) -> Self {
+        self.set("shutdown_path", path)
+    }
+
+    /// What `/info` shows under `model`. Default: nothing.
+    pub fn model_metadata(self, metadata: Map<String, Value>) -> Self {
+        self.set("model_metadata", metadata)
+    }
+
+    /// Whether `/openapi.json` describes the endpoints, and `/docs` and `/redoc` show it. Default:
+    /// true.
+    pub fn openapi(self, openapi: bool) -> Self {
+        self.set("openapi", openapi)
+    }
+
+    /// Whether whole answers of 1000 bytes and more are compressed for clients that accept it.
+    /// Default: false.
+    pub fn gzip(self, gzip: bool) -> Self {
+        self.set("gzip", gzip)
+    }
+
     /// Threads that speak HTTP. Default: half the cores, at least one.
     pub fn http_threads(self, threads: usize) -> Self {
         self.set("http_threads", threads)
