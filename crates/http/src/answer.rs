@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::app::Active;
 use crate::caller::Presence;
@@ -161,8 +161,13 @@ fn unsendable(what: &str, value: &dyn std::fmt::Debug) -> ServeError {
 
 /// Turns an error into what goes out.
 pub(crate) fn error(error: &ServeError) -> HttpResponse {
+    failed(error, &json!({"detail": error.detail}))
+}
+
+/// Turns an error into what goes out, with a body of its own.
+pub(crate) fn failed(error: &ServeError, body: &Value) -> HttpResponse {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = detail(status, &error.detail);
+    let mut response = json(status, body);
     if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
@@ -171,7 +176,12 @@ pub(crate) fn error(error: &ServeError) -> HttpResponse {
 
 /// Makes an answer that says what was wrong.
 pub(crate) fn detail(status: StatusCode, detail: &str) -> HttpResponse {
-    own(status, "application/json", json!({"detail": detail}).to_string())
+    json(status, &json!({"detail": detail}))
+}
+
+/// Makes an answer of JSON.
+pub(crate) fn json(status: StatusCode, body: &Value) -> HttpResponse {
+    own(status, "application/json", body.to_string())
 }
 
 /// Makes the answer to a method that a path does not take.

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::answer::{HttpResponse, detail, not_allowed, own};
+use crate::answer::{HttpResponse, detail, json, not_allowed, own};
 use crate::app::{App, Builtin, EndpointReport, Report};
 use crate::{openai, openapi};
 
@@ -16,32 +16,26 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Answers what is for no endpoint.
 pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
     let path = parts.uri.path();
-    let Builtin { health, info, shutdown, .. } = &app.builtin;
-    let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
-    if shutdown.as_deref() == Some(path) {
+    if app.builtin.shutdown.as_deref() == Some(path) {
         return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
     }
-    if path != "/" && path != health && path != info {
-        let report = app.report();
-        let described = openapi::answer(path, &report).filter(|_| app.builtin.openapi);
-        let found = described.or_else(|| openai::models(path, &report));
-        return match found {
-            Some(found) if is_read => found,
-            Some(_) => not_allowed("GET, HEAD"),
-            None => not_found(path),
-        };
+    match page(app, path) {
+        Some(page) if [Method::GET, Method::HEAD].contains(&parts.method) => page,
+        Some(_) => not_allowed("GET, HEAD"),
+        None => not_found(path),
     }
-    if !is_read {
-        return not_allowed("GET, HEAD");
-    }
-    let report = app.report();
+}
+
+/// Returns what can be read at a path. Nobody is asked for a report where there is nothing.
+fn page(app: &App, path: &str) -> Option<HttpResponse> {
+    let Builtin { health, info, openapi, .. } = &app.builtin;
     match path {
-        "/" => own(StatusCode::OK, TEXT, index(&app.builtin, &report)),
-        path if path == health => is_ready(&report),
-        _ => {
-            let info = describe(&app.builtin, &report).to_string();
-            own(StatusCode::OK, "application/json", info)
-        }
+        "/" => Some(own(StatusCode::OK, TEXT, index(&app.builtin, &app.report()))),
+        path if path == health => Some(is_ready(&app.report())),
+        path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
+        path if *openapi && openapi::PATHS.contains(&path) => openapi::answer(path, &app.report()),
+        path if path.starts_with(openai::MODELS) => openai::models(path, &app.report()),
+        _ => None,
     }
 }
 

@@ -11,7 +11,10 @@ use crate::app::{EndpointReport, Report};
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Answers the paths of the description; nothing for others.
+/// The document, and two pages that show it.
+pub(crate) const PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
+
+/// Answers [`PATHS`]; nothing for others.
 pub(crate) fn answer(path: &str, report: &Report) -> Option<HttpResponse> {
     let (media_type, body) = match path {
         "/openapi.json" => ("application/json", document(report).to_string()),

@@ -29,18 +29,10 @@ pub(crate) async fn follow(
     mut limits: Option<watch::Receiver<Limits>>,
     milestones: mpsc::UnboundedSender<Milestone>,
 ) {
-    let mut seen: Vec<SlotState> = Vec::new();
-    let mut was_ready = false;
+    let failed = |cause| Error::Launch { endpoint: path.clone(), cause };
+    let mut seen = Seen::default();
     loop {
-        let now = view.states();
-        log_news(&path, &seen, &now);
-        if let Some(cause) = failure(&now) {
-            let (endpoint, cause) = (path.clone(), cause.clone());
-            let _ = milestones.send(Milestone::Failed(Error::Launch { endpoint, cause }));
-        }
-        if are_ready(&now) && !std::mem::replace(&mut was_ready, true) {
-            let _ = milestones.send(Milestone::Ready);
-        }
+        seen.report(&path, view.states(), failed, &milestones);
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
         endpoint.expect(if view.is_over() {
             let (reason, retry_after) = ("the server is stopping".into(), BRIEFLY_DOWN);
@@ -48,7 +40,6 @@ pub(crate) async fn follow(
         } else {
             for_jobs(&view.outlook(), may_wake, Instant::now())
         });
-        seen = now;
         let goes_on = tokio::select! {
             changed = view.changed() => changed,
             () = changed(limits.as_mut()) => true,
@@ -61,28 +52,42 @@ pub(crate) async fn follow(
 
 /// Follows the app host until it is gone.
 pub(crate) async fn follow_app_host(mut view: View, milestones: mpsc::UnboundedSender<Milestone>) {
-    let mut seen: Vec<SlotState> = Vec::new();
-    let mut was_ready = false;
+    let mut seen = Seen::default();
     loop {
-        let now = view.states();
-        log_news(app_host::NAME, &seen, &now);
-        if let Some(cause) = failure(&now) {
-            let _ = milestones.send(Milestone::Failed(Error::AppHost(cause.clone())));
-        }
-        if are_ready(&now) && !std::mem::replace(&mut was_ready, true) {
-            let _ = milestones.send(Milestone::Ready);
-        }
-        seen = now;
+        seen.report(app_host::NAME, view.states(), Error::AppHost, &milestones);
         if !view.changed().await {
             return;
         }
     }
 }
 
-fn log_news(name: &str, seen: &[SlotState], now: &[SlotState]) {
-    let is_new = |(slot, state): &(usize, &SlotState)| seen.get(*slot) != Some(*state);
-    for (slot, state) in now.iter().enumerate().filter(is_new) {
-        log_state(name, slot, state);
+/// What was seen of some slots so far.
+#[derive(Default)]
+struct Seen {
+    states: Vec<SlotState>,
+    were_ready: bool,
+}
+
+impl Seen {
+    /// Logs what is new, and says once that all are ready.
+    fn report(
+        &mut self,
+        name: &str,
+        now: Vec<SlotState>,
+        failed: impl Fn(LaunchError) -> Error,
+        milestones: &mpsc::UnboundedSender<Milestone>,
+    ) {
+        let is_new = |(slot, state): &(usize, &SlotState)| self.states.get(*slot) != Some(*state);
+        for (slot, state) in now.iter().enumerate().filter(is_new) {
+            log_state(name, slot, state);
+        }
+        if let Some(cause) = failure(&now) {
+            let _ = milestones.send(Milestone::Failed(failed(cause.clone())));
+        }
+        if are_ready(&now) && !std::mem::replace(&mut self.were_ready, true) {
+            let _ = milestones.send(Milestone::Ready);
+        }
+        self.states = now;
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::chat_request::ChatRequest;
 use super::chat_stream::ChatStream;
 use super::{Usage, now, unique_id, whole};
-use crate::answer::{HttpResponse, own, stream};
+use crate::answer::{self, HttpResponse};
 use crate::caller::Call;
 use crate::stream::Source;
 
@@ -29,10 +29,10 @@ pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
     let head = Head::new(&wanted);
     if wanted.stream {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices)?;
-        return Ok(stream(first, chunks.into(), "text/event-stream"));
+        return Ok(answer::stream(first, chunks.into(), "text/event-stream"));
     }
     let completion = complete(head, choices).await?;
-    Ok(own(StatusCode::OK, "application/json", completion.to_string()))
+    Ok(answer::json(StatusCode::OK, &completion))
 }
 
 /// What all parts of an answer have in common.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Usage, parse, whole};
-use crate::answer::{HttpResponse, own};
+use crate::answer::{self, HttpResponse};
 use crate::caller::Call;
 
 /// Answers a request for embeddings. Where the model computes batches, each input is a job of its
@@ -45,7 +45,7 @@ pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
         "model": wanted.model,
         "usage": {"prompt_tokens": usage.prompt, "total_tokens": usage.total},
     });
-    Ok(own(StatusCode::OK, "application/json", list.to_string()))
+    Ok(answer::json(StatusCode::OK, &list))
 }
 
 #[derive(Debug, Deserialize)]

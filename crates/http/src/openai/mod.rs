@@ -13,14 +13,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 use litmux_core::{Outcome, Protocol, ServeError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(crate) use chat_stream::ChatStream;
 
-use crate::answer::{HttpResponse, own};
+use crate::answer::{self, HttpResponse};
 use crate::app::{EndpointReport, Report};
 use crate::caller::Call;
 
@@ -36,14 +35,9 @@ pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> Outcome<HttpRe
 /// Turns an error into what clients of this API understand; `detail` is what litmux says
 /// everywhere.
 pub(crate) fn error(error: &ServeError) -> HttpResponse {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = error_body(error);
     body["detail"] = error.detail.as_str().into();
-    let mut response = own(status, "application/json", body.to_string());
-    if let Some(seconds) = error.retry_after {
-        response.headers_mut().insert(RETRY_AFTER, seconds.into());
-    }
-    response
+    answer::failed(error, &body)
 }
 
 fn error_body(error: &ServeError) -> Value {
@@ -58,22 +52,24 @@ fn error_body(error: &ServeError) -> Value {
     json!({"error": {"message": error.detail, "type": kind, "param": null, "code": null}})
 }
 
-/// Answers `/v1/models` and what lies below it, where any endpoint speaks this API.
+/// Where the models are listed; below it is each of them.
+pub(crate) const MODELS: &str = "/v1/models";
+
+/// Answers [`MODELS`] and what lies below it, where any endpoint speaks this API.
 pub(crate) fn models(path: &str, report: &Report) -> Option<HttpResponse> {
-    let rest = path.strip_prefix("/v1/models")?;
+    let rest = path.strip_prefix(MODELS)?;
     let named: Vec<&EndpointReport> = report.endpoints.iter().filter(|e| speaks(e)).collect();
     if named.is_empty() {
         return None;
     }
     if rest.is_empty() {
         let data: Vec<Value> = named.into_iter().map(model).collect();
-        let list = json!({"object": "list", "data": data});
-        return Some(own(StatusCode::OK, "application/json", list.to_string()));
+        return Some(answer::json(StatusCode::OK, &json!({"object": "list", "data": data})));
     }
     let wanted = rest.strip_prefix('/')?;
     let found = named.into_iter().find(|endpoint| name(endpoint) == wanted);
     Some(match found {
-        Some(found) => own(StatusCode::OK, "application/json", model(found).to_string()),
+        Some(found) => answer::json(StatusCode::OK, &model(found)),
         None => error(&ServeError::new(404, format!("there is no model `{wanted}`"))),
     })
 }

@@ -1,4 +1,5 @@
-//! A process in Python, a worker's mostly: how it is started so that it cannot outlive this one, and how it ends.
+//! A process in Python, a worker's mostly: how it is started so that it cannot outlive this one,
+//! and how it ends.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
