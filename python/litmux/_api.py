@@ -21,6 +21,17 @@ def is_async(hook: Any) -> bool:
     return inspect.iscoroutinefunction(hook) or inspect.isasyncgenfunction(hook)
 
 
+def is_generator(hook: Any) -> bool:
+    """Tells whether a hook is a generator function, plain or ``async``."""
+    hook = inspect.unwrap(hook)
+    return inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)
+
+
+def is_method_of(hook: Any, function: Any) -> bool:
+    """Tells whether a hook is this very method: of ``LitAPI``, where nobody has overridden it."""
+    return getattr(inspect.unwrap(hook), "__func__", None) is function
+
+
 def has_async_hooks(api: LitAPI) -> bool:
     """Tells whether any hook that requests pass is ``async def``."""
     return any(is_async(getattr(api, name)) for name in _COMPUTING)

@@ -84,8 +84,6 @@ class Given:
         self.endpoint = dict(options)
         self.server: dict[str, Any] = {}
         self.workers: dict[str, int] = {}
-        self.callbacks: list[Any] = []
-        self.loggers: list[Any] = []
         self.middlewares: list[Any] = []
         self.mistakes: list[str] = []
         self._refuse()
@@ -94,8 +92,16 @@ class Given:
         self._take_of_the_server()
         self._take_workers(paths)
         self._take_limits()
-        self._take_callbacks()
-        self._take_loggers()
+        self.callbacks = self._take_instances(
+            "callbacks",
+            "Callback",
+            "Invalid callback type: {!r} must be an instance of Callback",
+        )
+        self.loggers = self._take_instances(
+            "loggers",
+            "Logger",
+            "loggers must be a list or an instance of litserve.Logger, not {!r}",
+        )
         self._take_middlewares()
 
     def _refuse(self):
@@ -170,29 +176,16 @@ class Given:
             return 1
         return int(match[1]) * _UNITS[match[2] or ""]
 
-    def _take_loggers(self):
-        self.loggers = _listed(self.endpoint.pop("loggers", None) or [])
-        if not self.loggers:
-            return
-        from litmux.compat.loggers import Logger
+    def _take_instances(self, name, kind, mistake):
+        """Takes one object, or several, of a class of LitServe that is named ``kind``."""
+        given = _listed(self.endpoint.pop(name, None) or [])
+        if given:
+            from litmux import compat
 
-        for logger in self.loggers:
-            if not isinstance(logger, Logger):
-                self.mistakes.append(
-                    f"loggers must be a list or an instance of litserve.Logger, not {logger!r}"
-                )
-
-    def _take_callbacks(self):
-        self.callbacks = _listed(self.endpoint.pop("callbacks", None) or [])
-        if not self.callbacks:
-            return
-        from litmux.compat.callbacks import Callback
-
-        for callback in self.callbacks:
-            if not isinstance(callback, Callback):
-                self.mistakes.append(
-                    f"Invalid callback type: {callback!r} must be an instance of Callback"
-                )
+            wanted = getattr(compat, kind)
+            wrong = [each for each in given if not isinstance(each, wanted)]
+            self.mistakes += [mistake.format(each) for each in wrong]
+        return given
 
     def _take_middlewares(self):
         middlewares = self.endpoint.pop("middlewares", None)

@@ -59,14 +59,11 @@ class LitServer:
         self._app: Any = None
         self._workers = given.workers
         _options.raise_all(self._mistakes([*found, *given.mistakes]))
-        for api, path in zip(self.apis, self._paths()):
-            _spec_rules.warn_of_path(api, path)
-        for instance in self.apis:
+        for instance, where in zip(self.apis, self._paths()):
+            _spec_rules.warn_of_path(instance, where)
             self._equip(instance)
-
-        for logger in self.loggers:
-            for path, app in logger._mounts:
-                self.app.mount(path, app)
+        for where, app in (mount for logger in self.loggers for mount in logger._mounts):
+            self.app.mount(where, app)
 
     def _equip(self, api):
         """Gives an instance what its workers look for in it."""
@@ -255,9 +252,6 @@ def _call_back(servers, event):
 
 def _mistakes(servers, options):
     found = [f"run_servers: {text}" for text in _options.mistakes("server", options)]
-    for server in servers:
-        if isinstance(server, LitServer):
-            found += _options.mistakes("server", server.server_options)
     if not servers:
         found.append("run_servers got no LitServer; give it at least one")
     paths, asked = [], dict(options)
@@ -266,6 +260,7 @@ def _mistakes(servers, options):
             found.append(f"run_servers takes LitServer instances{_instead_of(server)}")
             continue
         paths += server._paths()
+        found += _options.mistakes("server", server.server_options)
         found += _conflicts(server.server_options, asked)
     if len(servers) > 1:
         found += _tool_mistakes(servers)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
-from litmux._api import ContinuousAPI, LitAPI, is_async
+from litmux._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of
 from litmux._specs import LitSpec, OpenAIEmbeddingSpec, OpenAISpec, spec_mistake
 
 _DEFAULT_PATH = LitAPI.api_path
@@ -78,9 +77,11 @@ def _hook_mistakes(api, spec):
 
 def _chat_mistake(api):
     is_plain = not is_async(api.predict)
-    if not _yields(api.predict):
+    if not is_generator(api.predict):
         what = "predict is not a generator" if is_plain else "predict must be an async generator"
-    elif _is_default(api.encode_response) or _yields(api.encode_response):
+    elif is_method_of(api.encode_response, LitAPI.encode_response) or is_generator(
+        api.encode_response
+    ):
         return None
     elif is_plain:
         what = "encode_response is not a generator"
@@ -96,17 +97,8 @@ def _embedding_mistakes(api):
         yield "OpenAIEmbeddingSpec is not for a ContinuousAPI; embeddings are made in one step"
         return
     for name in ("predict", "encode_response"):
-        if _yields(getattr(api, name)):
+        if is_generator(getattr(api, name)):
             yield (
                 f"{name} is a generator, and OpenAIEmbeddingSpec sends embeddings all at once; "
                 "replace `yield` by `return`"
             )
-
-
-def _is_default(hook):
-    return getattr(hook, "__func__", None) is LitAPI.encode_response
-
-
-def _yields(hook):
-    hook = inspect.unwrap(hook)
-    return inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)

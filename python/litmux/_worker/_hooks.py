@@ -12,6 +12,8 @@ from litmux._api import (
     concurrency_mistake,
     has_async_hooks,
     is_async,
+    is_generator,
+    is_method_of,
 )
 from litmux._worker import _frames as frames
 from litmux._worker._annotations import signature_of
@@ -60,12 +62,6 @@ def _check_continuous(api):
     for name in _PLAIN_HOOKS:
         if is_async(getattr(api, name)) or is_generator(getattr(api, name)):
             raise ValueError(f"`{name}` of a ContinuousAPI must be a plain function")
-
-
-def is_generator(hook):
-    """Tells whether a hook is a generator function, plain or ``async``."""
-    hook = inspect.unwrap(hook)
-    return inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)
 
 
 def wants_context(hook):
@@ -254,6 +250,5 @@ def _taking_context(hook):
 
 
 def _encodes_whole_stream(api):
-    encode = inspect.unwrap(api.encode_response)
-    is_default = getattr(encode, "__func__", None) is LitAPI.encode_response
-    return is_default or is_generator(encode)
+    encode = api.encode_response
+    return is_method_of(encode, LitAPI.encode_response) or is_generator(encode)

@@ -5,10 +5,9 @@ hooks expect, and outputs the one that the server does.
 """
 
 import contextlib
-import inspect
 import json
 
-from litmux._api import FINISHED, LitAPI
+from litmux._api import FINISHED, LitAPI, is_method_of
 from litmux._http import HTTPException
 from litmux._specs import OpenAISpec, message_of
 from litmux._worker import _async_hooks as calls
@@ -23,7 +22,7 @@ class _SpecHooks(Hooks):
     def __init__(self, api, retry_singly=False):
         super().__init__(api, retry_singly)
         self._make_request = _request_maker(api.spec.protocol)
-        self._has_default_encode = _is_method_of(api.encode_response, LitAPI.encode_response)
+        self._has_default_encode = is_method_of(api.encode_response, LitAPI.encode_response)
         if self._has_default_encode:
             # Through the API it would come without its context.
             self.encode = api.spec.encode_response
@@ -63,7 +62,7 @@ class ChatHooks(_SpecHooks):
     def has_default_messages(self):
         """Tells whether neither the API nor its spec says how outputs become messages."""
         of_spec = self.api.spec.encode_response
-        return self._has_default_encode and _is_method_of(of_spec, OpenAISpec.encode_response)
+        return self._has_default_encode and is_method_of(of_spec, OpenAISpec.encode_response)
 
 
 class EmbeddingHooks(_SpecHooks):
@@ -150,10 +149,6 @@ def _checked(answer):
 
 async def _checked_later(answer):
     return _checked(await answer)
-
-
-def _is_method_of(method, function):
-    return getattr(inspect.unwrap(method), "__func__", None) is function
 
 
 def _request_maker(protocol):
