@@ -23,6 +23,20 @@ def names(scope):
     return [option["name"] for option in TABLE if option["scope"] == scope]
 
 
+def built_in_paths(options):
+    """Returns the paths that the server answers itself, with these options: those that are read,
+    and the one that stops it, which may be empty."""
+    of_server = [option for option in TABLE if option["scope"] == "server"]
+    paths = {
+        option["name"]: options.get(option["name"], option["default"])
+        for option in of_server
+        if option["type"] == "path"
+    }
+    stop = paths.pop("shutdown_path")
+    pages = next(option["reserved"] for option in of_server if option["name"] == "openapi")
+    return ["/", *paths.values(), *(pages if options.get("openapi", True) else ())], stop
+
+
 def mistakes(scope, options):
     """Returns a sentence for each option that is unknown, has a value that it cannot have, or
     contradicts another."""

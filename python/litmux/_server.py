@@ -264,7 +264,8 @@ def _mistakes(servers, options):
         found += _conflicts(server.server_options, asked)
     if len(servers) > 1:
         found += _tool_mistakes(servers)
-    return [*found, *_path_mistakes(paths, _built_in_paths(asked))]
+    read, stop = _options.built_in_paths(asked)
+    return [*found, *_path_mistakes(paths, [*read, stop])]
 
 
 def _tool_mistakes(servers):
@@ -283,13 +284,6 @@ def _conflicts(of_one, of_all):
     for name, value in of_one.items():
         if of_all.setdefault(name, value) != value:
             yield f"`{name}` is of the whole server, and is both {of_all[name]!r} and {value!r}"
-
-
-def _built_in_paths(options):
-    """Returns the paths of the routes that the server answers itself."""
-    defaults = {"healthcheck_path": "/health", "info_path": "/info", "shutdown_path": None}
-    described = ("/openapi.json", "/docs", "/redoc") if options.get("openapi", True) else ()
-    return {"/", *described, *(options.get(name, path) for name, path in defaults.items())}
 
 
 def _path_mistakes(paths, built_in):

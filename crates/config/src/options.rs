@@ -62,6 +62,9 @@ pub struct OptionDef {
 
 const MANY: i64 = i64::MAX;
 
+/// Where the endpoints are described: the document, and two pages that show it.
+pub(crate) const OPENAPI_PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
+
 macro_rules! options {
     ($($scope:ident $name:literal: $kind:expr, $expects:literal, $default:literal, $doc:literal;)*) => {
         &[$(OptionDef {
@@ -168,6 +171,11 @@ fn of_scope(scope: Scope) -> impl Iterator<Item = &'static OptionDef> {
     OPTIONS.iter().filter(move |option| option.scope == scope)
 }
 
+/// Returns the default of an option of the server, as it is given.
+pub(crate) fn default_of(name: &str) -> &'static str {
+    find(Scope::Server, name).map_or("", |option| option.default)
+}
+
 fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
     of_scope(scope).find(|option| option.name == name)
 }
@@ -237,8 +245,12 @@ fn row(option: &OptionDef) -> Value {
         Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
-        Kind::Path => json!({"type": "path"}),
+        Kind::Path => json!({"type": "path", "default": option.default}),
         Kind::String => json!({"type": "string"}),
+        // The SDK must know which paths are taken while it is on.
+        Kind::Boolean if option.name == "openapi" => {
+            json!({"type": "boolean", "reserved": OPENAPI_PATHS})
+        }
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),
         Kind::Devices => json!({"type": "devices"}),

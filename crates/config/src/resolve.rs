@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{endpoint_mistakes, resolve_endpoint};
-use crate::options::{Scope, mistakes};
+use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
 use crate::read::{boolean, integer, seconds, text};
 use crate::{AppHost, Endpoint};
 
@@ -66,14 +66,12 @@ pub struct BuiltinRoutes {
     pub openapi: bool,
 }
 
-/// Where the endpoints are described: the document, and two pages that show it.
-const OPENAPI_PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
-
 impl BuiltinRoutes {
     fn resolve(raw: &Map<String, Value>) -> Self {
+        let path = |name| text(raw, name).unwrap_or_else(|| default_of(name)).to_owned();
         Self {
-            health: text(raw, "healthcheck_path").unwrap_or("/health").to_owned(),
-            info: text(raw, "info_path").unwrap_or("/info").to_owned(),
+            health: path("healthcheck_path"),
+            info: path("info_path"),
             shutdown: text(raw, "shutdown_path").map(str::to_owned),
             openapi: boolean(raw, "openapi").unwrap_or(true),
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
+from litmux import _options
 from litmux._api import authorize_of
 from litmux._apphost._forward import Forwarded
 
@@ -36,17 +37,14 @@ def make_app(server: Any) -> FastAPI:
 
 def add_built_in(app: FastAPI, server: Any, options: dict[str, Any]) -> None:
     """Adds the routes that the server answers itself, where these options have them."""
-    defaults = {"healthcheck_path": "/health", "info_path": "/info"}
-    for path in ("/", *(options.get(name, path) for name, path in defaults.items())):
+    read, stop = _options.built_in_paths(options)
+    for path in read:
         _add(app, path, ["GET", "HEAD"], _guard_of_all(server))
-    if options.get("openapi", True):
-        for path in ("/openapi.json", "/docs", "/redoc"):
-            _add(app, path, ["GET", "HEAD"], _guard_of_all(server))
     for path in ("/mcp", "/mcp/"):
         _add(app, path, ["POST"], *_guards_of_tools(server))
-    if options.get("shutdown_path"):
+    if stop:
         # It has a key of its own, which is checked where it is answered.
-        _add(app, options["shutdown_path"], ["POST"], None)
+        _add(app, stop, ["POST"], None)
 
 
 def _guard_of(api):

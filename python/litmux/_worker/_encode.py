@@ -3,6 +3,7 @@
 import sys
 import traceback
 
+from litmux import _litserve
 from litmux._worker import _frames as frames
 from litmux._worker._json import MalformedBody, dumps
 
@@ -63,7 +64,7 @@ def encode_body(output):
     if type(output) in _PLAIN:
         return 200, 0, dumps(output)
     if isinstance(output, (bytes, bytearray, memoryview)):
-        if "litserve" in sys.modules:
+        if _litserve.is_spoken:
             # There it is text, and only a Response is sent as it is.
             return 200, 0, dumps(bytes(output).decode())
         return _typed(200, "application/octet-stream", [], bytes(output))
