@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-from litmux import _capture, _options, _server
+from litmux import _app_host, _capture, _options, _server
 
 
 def main(argv):
@@ -19,7 +19,7 @@ def main(argv):
     sys.argv = [script, *argv[1:]]
     sys.path[0] = os.path.dirname(script)
     servers, options = _run(script)
-    json.dump(_server.program_of(servers, options), out)
+    json.dump(_server.program_of(servers, options, _app_host.order_of(servers)), out)
     out.close()
 
 

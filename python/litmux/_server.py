@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -213,7 +214,7 @@ def run_servers(
     _options.raise_all([*found, *_mistakes(servers, given)])
     given = {**_options_of_all(servers), **given}
     _capture.take(servers, given)
-    program = program_of(servers, given)
+    program = program_of(servers, given, _app_host.order_of(servers))
     if wants_client:
         _write_client(servers, given)
     _call_back(servers, "on_server_start")
@@ -298,12 +299,14 @@ def _path_mistakes(paths, built_in):
             yield f"endpoint `{path}`: {times} endpoints have this path; give each its own"
 
 
-def program_of(servers, options):
+def program_of(
+    servers: Sequence[LitServer], options: dict[str, Any], app_host: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Returns what the binary is told to serve, as plain data."""
     return {
         **options,
         "litserve": _litserve.is_spoken,
-        "app_host": _app_host.order_of(servers),
+        "app_host": app_host,
         "sdk": os.path.dirname(os.path.abspath(__file__)),
         "endpoint": [
             endpoint
@@ -314,24 +317,32 @@ def program_of(servers, options):
 
 
 def _serve(program):
-    """Runs the binary until it ends; returns its exit status.
+    """Runs the binary until it ends; returns its exit status."""
+    child = start_binary()
+    with _forwarded_signals(child):
+        hand_over(program, child)
+        return child.wait()
 
-    The binary is a session of its own, so that Ctrl-C in a terminal reaches it through us, once.
-    It reads its program from its standard input and drains when that closes: with us.
+
+def start_binary() -> subprocess.Popen[bytes]:
+    """Starts the binary, which waits for its program.
+
+    It is a session of its own, so that Ctrl-C in a terminal reaches it through us, once.
     """
-    order = json.dumps(program, separators=(",", ":")) + "\n"
-    command = [find_binary(), "serve", "--program"]
     sys.stdout.flush()
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    command = [find_binary(), "serve", "--program"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
+    """Writes the program to the standard input of the binary, which drains when that closes: with
+    us."""
     order_pipe = child.stdin
     assert order_pipe is not None
-    with _forwarded_signals(child):
-        try:
-            order_pipe.write(order.encode())
-            order_pipe.flush()
-        except BrokenPipeError:
-            pass  # It ended early; its exit status is what counts.
-        return child.wait()
+    # It may end early; its exit status is what counts.
+    with contextlib.suppress(BrokenPipeError):
+        order_pipe.write(json.dumps(program, separators=(",", ":")).encode() + b"\n")
+        order_pipe.flush()
 
 
 class _forwarded_signals:

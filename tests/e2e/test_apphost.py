@@ -31,6 +31,24 @@ BEARER = """
 """
 
 
+OWN = """
+    class Guarded(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+        def authorize(self):
+            raise ls.HTTPException(418, "teapot", {"X-Why": "tea"})
+
+    ls.LitServer(Guarded()).run(port=0)
+"""
+
+
+def test_a_guard_may_raise_what_hooks_raise(serve):
+    refused = serve(OWN).post("/predict", json=1)
+    assert (refused.status_code, refused.json()) == (418, {"detail": "teapot"})
+    assert refused.headers["x-why"] == "tea"
+
+
 def bearer(token):
     return {"Authorization": f"Bearer {token}"}
 

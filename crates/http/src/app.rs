@@ -98,6 +98,8 @@ pub struct App {
     pub(crate) builtin: Builtin,
     /// The socket of the app host, where the program has one.
     pub(crate) app_host: Option<PathBuf>,
+    /// Whether requests wait for the first worker of their endpoint.
+    pub(crate) is_patient: bool,
     shutdown: Notify,
     report: Box<dyn Fn() -> Report + Send + Sync>,
     is_draining: AtomicBool,
@@ -124,6 +126,7 @@ impl App {
             routes,
             builtin,
             app_host: None,
+            is_patient: false,
             shutdown: Notify::new(),
             report: Box::new(report),
             is_draining: AtomicBool::new(false),
@@ -137,6 +140,13 @@ impl App {
     #[must_use]
     pub fn behind(self, app_host: Option<PathBuf>) -> Self {
         Self { app_host, ..self }
+    }
+
+    /// Sets whether requests wait, within their time, until their endpoint was ever ready. Else they
+    /// are answered 503 until then, which is the default.
+    #[must_use]
+    pub fn patient(self, is_patient: bool) -> Self {
+        Self { is_patient, ..self }
     }
 
     /// Resolves when somebody who may has asked to stop the server.

@@ -85,9 +85,12 @@ pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
 
 /// The life of a request to an endpoint, in order:
 async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Outcome<HttpResponse> {
-    // Before the body is read: a server that cannot serve must not take it.
-    route.endpoint.traits().ok_or_else(starting)?;
     let times = times(route, &parts.headers)?;
+    // Before the body is read: a server that cannot serve must not take it.
+    if app.is_patient {
+        timeout_at(times.deadline, route.endpoint.ready()).await.map_err(|_| starting())?;
+    }
+    route.endpoint.traits().ok_or_else(starting)?;
     let read = body::read(&parts.headers, body, route.max_body_bytes, &app.buffers);
     let (content, body, _buffer) =
         timeout_at(times.deadline, read).await.map_err(|_| slow_client())??;

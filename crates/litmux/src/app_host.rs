@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use litmux_admin::RunDir;
+use litmux_config::AppHost;
 use litmux_http::{App, serve_inner};
 use litmux_supervisor::{Supervisor, supervise};
 use litmux_workers::{AppHostLaunch, AppHostSpec};
@@ -22,8 +23,11 @@ pub(crate) struct Passage {
 
 impl Passage {
     /// Opens the inner socket, so that the app host finds it.
-    pub(crate) fn open(run_dir: &RunDir) -> io::Result<Self> {
-        let inner = run_dir.socket("inner.sock");
+    pub(crate) fn open(config: &AppHost, run_dir: &RunDir) -> io::Result<Self> {
+        let inner = match config {
+            AppHost::Process { .. } => run_dir.socket("inner.sock"),
+            AppHost::Parent { inner } => inner.clone(),
+        };
         let listener = UnixListener::bind(&inner)?;
         Ok(Self { app_host: run_dir.socket("app.sock"), inner, listener })
     }
@@ -33,16 +37,18 @@ impl Passage {
         &self.app_host
     }
 
-    /// Starts the app host, and starts it again whenever it is gone.
-    pub(crate) fn launch(&self, config: &litmux_config::AppHost, sdk: PathBuf) -> Supervisor {
+    /// Starts the app host, and starts it again whenever it is gone; where the parent is it, there
+    /// is nothing to start.
+    pub(crate) fn launch(&self, config: &AppHost, sdk: PathBuf) -> Option<Supervisor> {
+        let AppHost::Process { python, load } = config else { return None };
         let launch = AppHostLaunch::new(AppHostSpec {
-            interpreter: config.python.clone(),
+            interpreter: python.clone(),
             sdk,
             socket: self.app_host.clone(),
             inner: self.inner.clone(),
-            load: config.load.clone(),
+            load: load.clone(),
         });
-        supervise(Arc::new(launch), 1, Default::default())
+        Some(supervise(Arc::new(launch), 1, Default::default()))
     }
 
     /// Answers the app host, for as long as it is polled.

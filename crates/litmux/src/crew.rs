@@ -54,7 +54,8 @@ impl Crew {
         };
         let places = Places { sdk, run_dir: run_dir.to_owned() };
         let app_host = config.app_host.as_ref().zip(passage);
-        let app_host = app_host.map(|(config, passage)| passage.launch(config, places.sdk.clone()));
+        let app_host =
+            app_host.and_then(|(config, passage)| passage.launch(config, places.sdk.clone()));
         let mut following = JoinSet::new();
         let mut members = Vec::new();
         for ((config, model), devices) in config.endpoints.iter().zip(models).zip(placed) {

@@ -34,12 +34,12 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;
-    let passage = config.app_host.is_some().then(|| Passage::open(&run_dir)).transpose()?;
+    let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
     let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref())?;
     let (routes, limit) = (crew.routes(), config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), limit, crew.reporter());
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
-    let app = Arc::new(app.behind(app_host));
+    let app = Arc::new(app.behind(app_host).patient(config.litserve));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
     let mut server = Server::new(listener, app.clone(), threads)?;
     let url = format!("http://{}", server.address()?);

@@ -1,11 +1,11 @@
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_core::{
     Attach, Job, MakeWorker, Outcome, Progress, Request, ServeError, Traits, Unanswered, Worker,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::task::EndpointTask;
@@ -81,7 +81,7 @@ pub struct WorkerLoad {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     events: mpsc::UnboundedSender<Event>,
-    traits: Arc<OnceLock<Traits>>,
+    traits: Arc<SetOnce<Traits>>,
 }
 
 /// Starts the task of an endpoint.
@@ -129,6 +129,11 @@ impl Endpoint {
     /// Returns what the model's author chose, once a worker was ready.
     pub fn traits(&self) -> Option<&Traits> {
         self.traits.get()
+    }
+
+    /// Resolves once a worker was ready.
+    pub async fn ready(&self) {
+        self.traits.wait().await;
     }
 }
 

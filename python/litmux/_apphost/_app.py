@@ -7,8 +7,9 @@ import os
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 
-from litmux import _options
+from litmux import _http, _options
 from litmux._api import authorize_of
 from litmux._apphost._forward import Forwarded
 
@@ -21,6 +22,7 @@ def make_app(server: Any) -> FastAPI:
     """
     app = FastAPI(openapi_url=None)
     app.state.litmux_inner = None
+    app.add_exception_handler(_http.HTTPException, _answer_exception)
     for api, path in zip(server.apis, server._paths()):
         _add(app, path, ["POST"], _guard_of(api))
         if getattr(api, "spec", None) is not None:
@@ -45,6 +47,10 @@ def add_built_in(app: FastAPI, server: Any, options: dict[str, Any]) -> None:
     if stop:
         # It has a key of its own, which is checked where it is answered.
         _add(app, stop, ["POST"], None)
+
+
+def _answer_exception(_, error):
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
 def _guard_of(api):

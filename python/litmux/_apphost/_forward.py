@@ -42,6 +42,9 @@ class Fate:
 class BrokenOff(Exception):
     """The answer is not complete; the client must see that."""
 
+    def __init__(self) -> None:
+        super().__init__("the server ended its answer before that was complete")
+
 
 class Forwarded(Response):
     """The answer of litmux, passed on as it comes. When the client leaves, litmux learns of it."""
@@ -55,7 +58,10 @@ class Forwarded(Response):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         inner = self._request.app.state.litmux_inner
         if inner is None:
-            raise RuntimeError("the app asks a running server for this: start it with `run`")
+            raise RuntimeError(
+                "the app asks a running server for this: start it with `run`, or for a test client "
+                "with `wrap_litserve_start`"
+            )
         peer = await _Peer.connect(inner)
         answer = asyncio.create_task(self._pass_answer(peer, send))
         # It ends first only where the client has left, or its body cannot be passed on.
@@ -100,7 +106,7 @@ class Forwarded(Response):
             async for piece in peer.pieces():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         except BrokenOff:
-            self._request.scope[FATE].is_broken = True
+            self._request.scope.get(FATE, Fate()).is_broken = True
             raise
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

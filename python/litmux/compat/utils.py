@@ -9,7 +9,11 @@ import importlib.util
 import logging
 import os
 import sys
-from typing import TextIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from litmux import LitServer
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _logger = logging.getLogger("litserve")
@@ -97,6 +101,24 @@ def is_package_installed(package_name: str) -> bool:
         return importlib.util.find_spec(package_name) is not None
     except (ImportError, ValueError):
         return False
+
+
+@contextlib.contextmanager
+def wrap_litserve_start(server: LitServer, worker_monitor: bool = False) -> Iterator[LitServer]:
+    """Within it, ``server.app`` answers test clients, such as ``fastapi.testclient.TestClient``.
+
+    Args:
+        server: The server; its workers run until the end.
+        worker_monitor: Changes nothing: workers that end are always replaced.
+
+    Raises:
+        ValueError: names every mistake in what is to be served.
+        RuntimeError: litmux could not start; what it printed says why.
+    """
+    from litmux._apphost._attached import attached
+
+    with attached(server):
+        yield server
 
 
 def set_trace() -> None:

@@ -1,0 +1,57 @@
+"""Serves the app of a server to whoever calls it in this process, as test clients do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from litmux import _server
+
+_START_SECONDS = 30
+_LOOK_SECONDS = 0.005
+
+
+@contextlib.contextmanager
+def attached(server: Any) -> Iterator[Any]:
+    """Within it, ``server.app`` answers: litmux and the workers run, and listen to nobody else.
+
+    Raises:
+        ValueError: names every mistake in what is to be served.
+        RuntimeError: litmux could not start; what it printed says why.
+    """
+    with tempfile.TemporaryDirectory(prefix="litmux-") as directory:
+        inner = os.path.join(directory, "inner.sock")
+        app = server.app
+        program = _program_of(server, inner)
+        with _server.start_binary() as child:
+            try:
+                _server.hand_over(program, child)
+                _wait_for(inner, child)
+                app.state.litmux_inner = inner
+                yield server
+            finally:
+                app.state.litmux_inner = None
+                child.terminate()
+
+
+def _program_of(server, inner):
+    # It refuses what comes over its port: there is no app host behind that.
+    options = {**server.server_options, "host": "127.0.0.1", "port": 0, "grace": 1}
+    program = _server.program_of([server], options, {"inner": inner})
+    return {**program, "litserve": True}
+
+
+def _wait_for(inner: str, child: subprocess.Popen[bytes]) -> None:
+    give_up = time.monotonic() + _START_SECONDS
+    while child.poll() is None and time.monotonic() < give_up:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(inner)
+            return
+        time.sleep(_LOOK_SECONDS)
+    raise RuntimeError("the litmux server did not start; see what it printed")

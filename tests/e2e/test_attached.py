@@ -1,0 +1,74 @@
+"""`wrap_litserve_start`: test clients of `server.app`, without a port."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from litmux import compat as ls
+from litmux.compat.utils import wrap_litserve_start
+
+
+class Squares(ls.LitAPI):
+    def setup(self, device):
+        time.sleep(0.2)
+
+    def predict(self, x):
+        if x["input"] == "die":
+            raise SystemExit
+        return {"output": x["input"] ** 2}
+
+
+class Guarded(Squares):
+    def authorize(self, token: str):
+        if token != "right":
+            raise ls.HTTPException(401, "Bad token")
+
+
+class Broken(ls.LitAPI):
+    def setup(self, device):
+        raise OSError("no weights")
+
+
+def test_a_request_waits_for_the_first_worker():
+    with wrap_litserve_start(ls.LitServer(Squares())) as server:
+        client = TestClient(server.app)
+        assert client.get("/health").status_code == 503
+        assert client.post("/predict", json={"input": 3}).json() == {"output": 9}
+        assert client.get("/health").text == "ok"
+
+
+def test_many_requests_of_an_async_client():
+    async def ask(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            calls = (client.post("/predict", json={"input": n}) for n in range(20))
+            return [answer.json()["output"] for answer in await asyncio.gather(*calls)]
+
+    with wrap_litserve_start(ls.LitServer(Squares())) as server:
+        assert asyncio.run(ask(server.app)) == [n * n for n in range(20)]
+
+
+def test_what_a_program_puts_in_front_is_there():
+    with wrap_litserve_start(ls.LitServer(Guarded())) as server:
+        server.app.add_api_route("/own", lambda: "mine")
+        client = TestClient(server.app)
+        assert client.get("/own").json() == "mine"
+        assert client.post("/predict?token=wrong", json={"input": 3}).status_code == 401
+        assert client.post("/predict?token=right", json={"input": 3}).json() == {"output": 9}
+
+
+def test_nothing_answers_afterwards():
+    server = ls.LitServer(Squares())
+    with wrap_litserve_start(server):
+        pass
+    with pytest.raises(RuntimeError, match="wrap_litserve_start"):
+        TestClient(server.app).post("/predict", json={"input": 3})
+
+
+def test_a_model_that_fails_is_seen(capfd):
+    complete = pytest.raises(Exception, match="before that was complete")
+    with wrap_litserve_start(ls.LitServer(Broken())) as server, complete:
+        TestClient(server.app).post("/predict", json={})
+    assert "no weights" in capfd.readouterr().err
