@@ -266,9 +266,10 @@ class LitAPI:
         return 1.0
 
     def health(self) -> bool:
-        """Returns whether the model can serve; asked in each worker once ``setup`` is done.
+        """Returns whether the model is well; asked in each worker after ``setup`` and then about
+        every second, on a thread of its own while the model computes. It may be ``async``.
 
-        A worker that is not healthy does not become ready."""
+        Where it is false, or raises, the server's ``/health`` answers 503. Requests are served."""
         return True
 
     def teardown(self) -> None:

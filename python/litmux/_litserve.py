@@ -16,8 +16,10 @@ from typing import Any
 #: Whether the program imports ``litserve``: it then listens and prints as it is used to.
 is_spoken = False
 
-# A server that never gives a request up would keep it for ever: ``timeout=False`` is a day.
+# A server that never gives a request up would keep it for ever: without a timeout it is a day.
 _NO_TIMEOUT = 24 * 3600
+
+_TIMEOUT = 30
 
 _NOT_NEEDED = {
     "fast_queue": "no queue lies between the server and its workers",
@@ -156,6 +158,10 @@ class Given:
     def _take_limits(self):
         options = self.endpoint
         if options.get("timeout") in (False, -1, 0) and "timeout" in options:
+            options["timeout"] = _NO_TIMEOUT
+        if is_spoken:
+            # There it is the time until a worker begins; what has begun may take its time.
+            options["queue_timeout"] = options.pop("timeout", _TIMEOUT)
             options["timeout"] = _NO_TIMEOUT
         accelerator = options.get("accelerator", "")
         if accelerator is None:

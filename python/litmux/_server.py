@@ -70,7 +70,7 @@ class LitServer:
         """Gives an instance what its workers look for in it."""
         if not isinstance(api, LitAPI):
             return
-        api.request_timeout = self.options.get("timeout", 30)
+        api.request_timeout = self._time_to_begin()
         if self.callbacks:
             api._litserve_callbacks = self.callbacks
         if self.loggers:
@@ -121,8 +121,11 @@ class LitServer:
                 found += [f"{whose}: {text}" for text in self._contradictions(api)]
         return found
 
+    def _time_to_begin(self):
+        return self.options.get("queue_timeout", self.options.get("timeout", 30))
+
     def _contradictions(self, api):
-        timeout = self.options.get("timeout", 30)
+        timeout = self._time_to_begin()
         wait = self.options.get("batch_timeout", api.batch_timeout)
         are_numbers = all(isinstance(number, (int, float)) for number in (timeout, wait))
         if are_numbers and 0 < timeout < wait:

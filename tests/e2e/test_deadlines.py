@@ -44,6 +44,17 @@ def test_an_answer_that_does_not_come_in_time_is_a_504(serve):
     wait_until(lambda: timed(server, {"id": "b"})[0].status_code == 200)
 
 
+def test_a_wait_may_have_a_limit_of_its_own(serve, tmp_path):
+    server = serve(f"{SLEEPER}\n    serve(queue_timeout=0.5)")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(timed, server, {"id": "a", "seconds": 2})
+        wait_until((tmp_path / "computed").exists)
+        late, took = timed(server, {"id": "b"})
+        assert (late.status_code, 0.5 <= took < 1.9) == (504, True)
+        assert running.result()[0].json() == "a"
+    assert computed(tmp_path) == ["a"]
+
+
 def test_a_client_may_shorten_its_budget_and_not_lengthen_it(serve):
     server = serve(f"{SLEEPER}\n    serve(timeout=2, workers_per_device=2)")
     assert timed(server, {"id": "c"}, budget=1.5)[0].json() == "c"

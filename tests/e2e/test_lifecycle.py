@@ -155,7 +155,6 @@ def test_a_killed_worker_is_told_by_its_signal_and_replaced(serve):
         ("def setup(self, device): raise RuntimeError('no weights')", "setup raised RuntimeError"),
         ("def setup(self, device): __import__('os')._exit(7)", "exited with status 7 before"),
         ("def setup(self, device): self.max_concurrency = 8", "`max_concurrency` of 8 needs async"),
-        ("def health(self): return False", "`health` returned a false value"),
         ("def predict(self, x): yield x", "`predict` is a generator; set stream=True"),
     ],
 )
@@ -242,3 +241,47 @@ def test_litmux_serve_is_stopped_by_a_signal(run, script):
     server = run([LITMUX, "serve", "server.py", "--port", "0"], kind=Server).wait_until_ready()
     assert server.post("/square", json=5).json() == 25
     assert server.stop() == 0
+
+
+HEALTH = """
+    import os
+
+    class Moody(ls.LitAPI):
+        def setup(self, device):
+            open("well", "w").close()
+
+        {hook}
+            if os.path.exists("broken"):
+                raise OSError("the disk is gone")
+            return os.path.exists("well")
+
+        {predict}
+            return x
+
+    ls.LitServer(Moody(), heartbeat=0.2).run(port=0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "predict"),
+    [
+        ("def health(self):", "def predict(self, x):"),
+        ("async def health(self):", "async def predict(self, x):"),
+        ("async def health(self):", "def predict(self, x):"),
+    ],
+)
+def test_a_model_says_again_and_again_whether_it_is_well(serve, tmp_path, hook, predict):
+    server = serve(HEALTH.format(hook=hook, predict=predict))
+
+    def health():
+        return server.client.get("/health").text
+
+    assert health() == "ok"
+    (tmp_path / "well").unlink()
+    wait_until(lambda: health() == "not ready\n/predict: `health` of a worker is false")
+    assert server.post("/predict", json=1).json() == 1
+    (tmp_path / "well").touch()
+    wait_until(lambda: health() == "ok")
+    (tmp_path / "broken").touch()
+    wait_until(lambda: health() != "ok")
+    server.wait_for_line("OSError: the disk is gone")

@@ -148,6 +148,7 @@ def test_a_request_past_its_time_is_answered_on_time(serve):
     server = serve(SLOW.replace("workers_per_device=2", "timeout=0.5"))
     blocking = threading.Thread(target=server.post, args=["/predict"], kwargs={"json": 3})
     blocking.start()
+    time.sleep(0.2)
     answer = server.post("/predict", json=0)
     assert answer.status_code in (503, 504)
     blocking.join()

@@ -49,6 +49,8 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// The time budget of a stream between two chunks.
     pub chunk_timeout: Duration,
+    /// How long a request may wait for a worker, where that is not its whole time.
+    pub queue_timeout: Option<Duration>,
     /// How long past its deadline a worker may go on computing a request; forever where it is not
     /// set.
     pub kill_after: Option<Duration>,
@@ -146,6 +148,7 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         stream: boolean(endpoint, "stream"),
         timeout,
         chunk_timeout: seconds(endpoint, "chunk_timeout").unwrap_or(timeout),
+        queue_timeout: seconds(endpoint, "queue_timeout"),
         kill_after: kill_after(endpoint),
         heartbeat: seconds(endpoint, "heartbeat").unwrap_or(DEFAULT_HEARTBEAT),
         idempotent: boolean(endpoint, "idempotent"),

@@ -141,6 +141,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The time budget of a request, from its arrival to the last byte of its answer; for a stream, to its first chunk. A client may shorten it with the header `X-Request-Timeout`, in seconds.";
     Endpoint "chunk_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
         "The time budget of a stream between two chunks.";
+    Endpoint "queue_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
+        "How long a request may wait for a worker; then it is answered 504. Once a worker has begun with it, `timeout` alone counts.";
     Endpoint "kill_after": Kind::SecondsOrFalse, "a number of seconds, at least 0, or false", "10",
         "Seconds past its deadline after which a worker that still computes a request is killed and replaced; false never does.";
     Endpoint "heartbeat": Kind::PositiveSeconds, "a number of seconds greater than 0", "2",

@@ -37,6 +37,8 @@ pub struct Route {
 pub struct Builtin {
     /// The path that tells whether the server can serve.
     pub health: String,
+    /// Whether it says why not.
+    pub health_reasons: bool,
     /// The path that describes it.
     pub info: String,
     /// The path that stops it, if it may be stopped.
@@ -84,6 +86,8 @@ pub struct EndpointReport {
     pub workers: usize,
     /// The time budget of a request, in seconds.
     pub timeout: f64,
+    /// How long of it may be spent waiting for a worker, in seconds, where not all of it may.
+    pub queue_timeout: Option<f64>,
     /// The devices of its workers, each once.
     pub devices: Vec<String>,
     /// The largest request body.

@@ -31,7 +31,7 @@ fn page(app: &App, path: &str) -> Option<HttpResponse> {
     let Builtin { health, info, openapi, .. } = &app.builtin;
     match path {
         "/" => Some(own(StatusCode::OK, TEXT, index(&app.builtin, &app.report()))),
-        path if path == health => Some(is_ready(&app.report())),
+        path if path == health => Some(is_ready(&app.builtin, &app.report())),
         path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
         path if *openapi && openapi::PATHS.contains(&path) => openapi::answer(path, &app.report()),
         path if path.starts_with(openai::MODELS) => openai::models(path, &app.report()),
@@ -64,13 +64,14 @@ fn index(builtin: &Builtin, report: &Report) -> String {
     text + &format!("GET {}\nGET {}\n", builtin.health, builtin.info)
 }
 
-/// `ok`, or `not ready` and why, a line for each endpoint that is not.
-fn is_ready(report: &Report) -> HttpResponse {
+/// `ok`, or `not ready` and, if that may be told, why: a line for each endpoint that is not.
+fn is_ready(builtin: &Builtin, report: &Report) -> HttpResponse {
     if report.is_ready() {
         return own(StatusCode::OK, TEXT, "ok".into());
     }
     let mut text = "not ready".to_owned();
-    for EndpointReport { path, problem, .. } in &report.endpoints {
+    let told = if builtin.health_reasons { &report.endpoints[..] } else { &[] };
+    for EndpointReport { path, problem, .. } in told {
         if let Some(problem) = problem {
             let _ = write!(text, "\n{path}: {problem}");
         }
@@ -98,7 +99,7 @@ fn as_litserve(endpoints: &[EndpointReport]) -> Value {
     json!({
         "devices": devices,
         "workers_per_device": by_path(|e| json!(e.workers / e.devices.len().max(1))),
-        "timeout": first(|e| json!(e.timeout)),
+        "timeout": first(|e| json!(e.queue_timeout.unwrap_or(e.timeout))),
         "stream": by_path(|e| json!(e.traits.as_ref().map(|traits| traits.stream))),
         "max_payload_size": first(|e| json!(e.max_body_bytes)),
         "track_requests": true,
@@ -115,6 +116,7 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         "workers": endpoint.workers,
         "workers_ready": endpoint.workers_ready,
         "timeout": endpoint.timeout,
+        "queue_timeout": endpoint.queue_timeout.unwrap_or(endpoint.timeout),
         "max_batch_size": traits.map(|traits| traits.max_batch_size),
         "batch_timeout": traits.map(|traits| traits.batch_timeout.as_secs_f64()),
         "max_concurrency": traits.map(|traits| traits.concurrency),

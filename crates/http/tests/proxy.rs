@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixListener};
 /// Returns what a client of a server with this app host reads.
 async fn answer_with(app_host: PathBuf) -> String {
     let builtin = Builtin {
+        health_reasons: true,
         health: "/health".into(),
         info: "/info".into(),
         shutdown: None,

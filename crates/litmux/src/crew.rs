@@ -10,7 +10,7 @@ use litmux_core::{Attach, Device};
 use litmux_http::{EndpointReport, Report, Route};
 use litmux_scheduler::{Settings, spawn_endpoint};
 use litmux_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
-use litmux_workers::sdk_directory;
+use litmux_workers::{Unwell, sdk_directory};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -149,7 +149,8 @@ impl Member {
             }
         };
         tracing::info!(workers = at_start, device = %devices[0], "{} is loading", config.path);
-        let launch = launch_of(config, model, devices.clone(), places, attach);
+        let unwell = Unwell::default();
+        let launch = launch_of(config, model, devices.clone(), (places, unwell.clone()), attach);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = Controls {
             path: config.path.clone(),
@@ -163,6 +164,7 @@ impl Member {
             view: supervisor.view(),
             wanted: supervisor.wanted_setter(),
             limits,
+            unwell,
         };
         Self { config: config.clone(), controls: Arc::new(controls), supervisor }
     }
@@ -170,20 +172,22 @@ impl Member {
     fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
         let controls = self.controls.clone();
         let timeout = self.config.timeout.as_secs_f64();
+        let queue_timeout = self.config.queue_timeout.map(|timeout| timeout.as_secs_f64());
         let max_body_bytes = self.config.max_body_bytes;
         let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
         let devices = Vec::from_iter(devices);
         move || {
-            let Controls { path, kind, view, endpoint, .. } = &*controls;
+            let Controls { path, kind, view, endpoint, unwell, .. } = &*controls;
             let states = view.states();
             EndpointReport {
                 path: path.clone(),
                 kind,
-                problem: problem(view),
+                problem: problem(view).or_else(|| says_unwell(unwell)),
                 degraded: degraded(&states),
                 workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),
                 workers: view.wanted(),
                 timeout,
+                queue_timeout,
                 devices: devices.clone(),
                 max_body_bytes,
                 traits: endpoint.traits().cloned(),
@@ -209,6 +213,7 @@ fn place_all(endpoints: &[litmux_config::Endpoint]) -> Result<Vec<Vec<Device>>, 
 fn queue_settings(config: &litmux_config::Endpoint) -> Settings {
     Settings {
         max_queue: config.max_queue,
+        queue_timeout: config.queue_timeout,
         idempotent: config.idempotent,
         by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
         max_batch_cost: config.max_batch_cost,
@@ -232,6 +237,15 @@ pub(crate) fn problem(view: &View) -> Option<String> {
             Some(degraded(&view.states()).unwrap_or_else(|| "starting".into()))
         }
         Outlook::Down { reason, .. } => Some(reason),
+    }
+}
+
+/// What the models say of themselves, if it is nothing good.
+fn says_unwell(unwell: &Unwell) -> Option<String> {
+    match unwell.count() {
+        0 => None,
+        1 => Some("`health` of a worker is false".into()),
+        count => Some(format!("`health` of {count} workers is false")),
     }
 }
 

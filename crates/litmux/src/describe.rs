@@ -53,6 +53,7 @@ fn what_it_allows(endpoint: &Endpoint) -> Rows {
     vec![
         ("timeout", duration(endpoint.timeout)),
         ("chunk_timeout", duration(endpoint.chunk_timeout)),
+        ("queue_timeout", chosen(endpoint.queue_timeout.map(duration), "as `timeout`")),
         ("kill_after", chosen(endpoint.kill_after.map(duration), "never")),
         ("heartbeat", duration(endpoint.heartbeat)),
         ("idempotent", chosen(endpoint.idempotent, "true, false for streams")),

@@ -1,5 +1,6 @@
 //! What an operator sees of a running server, and may change.
 
+use litmux_workers::Unwell;
 use std::sync::Arc;
 
 use litmux_admin::{Admin, EndpointStatus, Scaled, Status, WorkerStatus};
@@ -31,6 +32,7 @@ pub(crate) struct Controls {
     pub(crate) wanted: Wanted,
     /// Between how many workers load may choose, where it may.
     pub(crate) limits: Option<watch::Sender<Limits>>,
+    pub(crate) unwell: Unwell,
 }
 
 impl Admin for Desk {

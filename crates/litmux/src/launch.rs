@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use litmux_config::{Endpoint, Source};
 use litmux_core::{Attach, Device, Launch};
-use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, default_interpreter};
+use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter};
 
 use crate::server::RustModel;
 
@@ -20,13 +20,13 @@ pub(crate) fn launch_of(
     config: &Endpoint,
     model: Option<RustModel>,
     devices: Vec<Device>,
-    places: &Places,
+    (places, unwell): (&Places, Unwell),
     attach: Arc<dyn Attach>,
 ) -> Arc<dyn Launch> {
     match (model, &config.source) {
         (Some(model), _) => model(rust_settings(config, devices), attach),
         (None, Source::Python(load)) => {
-            let spec = python_spec(config, load.clone(), devices, places);
+            let spec = python_spec(config, load.clone(), devices, places, unwell);
             Arc::new(PythonLaunch::new(spec, attach))
         }
         (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
@@ -48,6 +48,7 @@ fn python_spec(
     load: serde_json::Value,
     devices: Vec<Device>,
     places: &Places,
+    unwell: Unwell,
 ) -> PythonSpec {
     PythonSpec {
         endpoint: config.path.clone(),
@@ -67,6 +68,7 @@ fn python_spec(
         retry_batch_singly: retry_batch_singly(config),
         heartbeat: config.heartbeat,
         kill_after: config.kill_after,
+        unwell,
     }
 }
 

@@ -81,8 +81,17 @@ fn builtin(config: &litmux_config::Program) -> Builtin {
         tracing::warn!("nobody can stop the server at {path}: LIT_SHUTDOWN_API_KEY is not set");
     }
     let (api_key, model_metadata) = (key("LIT_SERVER_API_KEY"), config.model_metadata.clone());
-    let gzip = config.gzip;
-    Builtin { health, info, shutdown, shutdown_key, api_key, model_metadata, openapi, gzip }
+    Builtin {
+        health,
+        health_reasons: !config.litserve,
+        info,
+        shutdown,
+        shutdown_key,
+        api_key,
+        model_metadata,
+        openapi,
+        gzip: config.gzip,
+    }
 }
 
 /// What scripts that start LitServe wait for on its stderr.

@@ -130,6 +130,12 @@ impl LitServer {
         self.set("chunk_timeout", timeout.as_secs_f64())
     }
 
+    /// How long a request may wait for a worker; then it is answered 504. Once a worker has begun
+    /// with it, [`timeout`](Self::timeout) alone counts. Default: as that.
+    pub fn queue_timeout(self, timeout: Duration) -> Self {
+        self.set("queue_timeout", timeout.as_secs_f64())
+    }
+
     /// How long past its deadline a worker may go on computing a request before it is killed and
     /// replaced; `None` lets it. Default: 10 s.
     pub fn kill_after(self, after: impl Into<Option<Duration>>) -> Self {

@@ -15,6 +15,8 @@ use crate::task::EndpointTask;
 pub struct Settings {
     /// How many jobs may wait. Where it is not set: as many as can be answered in their time.
     pub max_queue: Option<usize>,
+    /// How long a job may wait for a worker. Where it is not set: until its deadline.
+    pub queue_timeout: Option<Duration>,
     /// Whether a job whose worker died while it may have been computing it is given to another.
     /// Where it is not set: if its answer is no stream.
     pub idempotent: Option<bool>,

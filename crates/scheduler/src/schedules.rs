@@ -84,6 +84,7 @@ impl Schedule {
         let by_cost = random.below(3) == 0;
         let settings = Settings {
             max_queue: (random.below(2) == 0).then_some(6),
+            queue_timeout: (random.below(3) == 0).then_some(Duration::from_millis(50)),
             idempotent: [None, Some(true), Some(false)][random.below(3)],
             by_cost,
             max_batch_cost: by_cost.then_some(40.0),

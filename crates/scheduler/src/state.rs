@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use litmux_core::{Job, ServeError, Traits, Unanswered};
 use tokio::time::Instant;
@@ -46,7 +47,7 @@ impl EndpointState {
     pub(crate) fn new(settings: Settings, now: Instant) -> Self {
         Self {
             settings,
-            rules: Rules { max_batch_size: 1, batch_timeout: std::time::Duration::ZERO },
+            rules: Rules { max_batch_size: 1, batch_timeout: Duration::ZERO },
             by_cost: false,
             stream: false,
             queue: VecDeque::new(),
@@ -99,16 +100,24 @@ impl EndpointState {
             }
         };
         self.workers.iter_mut().for_each(Member::flush);
-        due
+        [due, self.first_expiry()].into_iter().flatten().min()
+    }
+
+    /// When the first job will have waited for too long, if that may be before its deadline, at
+    /// which its caller speaks up.
+    fn first_expiry(&self) -> Option<Instant> {
+        let limit = self.settings.queue_timeout?;
+        self.queue.front().map(|job| job.arrived + limit)
     }
 
     fn admit(&mut self, mut job: Job, now: Instant) {
         self.arrived += 1;
         job.cost = if job.cost.is_finite() { job.cost.max(0.0) } else { 1.0 };
         self.mean_cost += WEIGHT_OF_NEW * (job.cost - self.mean_cost);
+        let deadline = self.deadline_of(&job);
         let admitted = self
             .hope()
-            .and_then(|()| admit(&self.backlog(now), self.settings.max_queue, now, job.deadline));
+            .and_then(|()| admit(&self.backlog(now), self.settings.max_queue, now, deadline));
         match admitted {
             Ok(()) => self.queue.push_back(job),
             Err(error) => {
@@ -116,6 +125,13 @@ impl EndpointState {
                 job.reply.send(Err(error));
             }
         }
+    }
+
+    /// When a job must be answered at the latest if it is begun in time.
+    fn deadline_of(&self, job: &Job) -> Instant {
+        self.settings.queue_timeout.map_or(job.deadline, |limit| {
+            job.deadline.min(job.arrived + limit + self.batch_time().unwrap_or_default())
+        })
     }
 
     /// Tells why there is no use in waiting, where there is none.
@@ -134,7 +150,7 @@ impl EndpointState {
             Outlook::Coming { within: Some(within) } if self.workers.is_empty() => {
                 (self.outlook_since + within).saturating_duration_since(now)
             }
-            _ => std::time::Duration::ZERO,
+            _ => Duration::ZERO,
         };
         Backlog {
             queued: self.queue.len() + self.suspects.len(),
@@ -151,7 +167,7 @@ impl EndpointState {
     }
 
     /// How long a full batch takes.
-    fn batch_time(&self) -> Option<std::time::Duration> {
+    fn batch_time(&self) -> Option<Duration> {
         let unit = if self.rules.max_batch_size == 1 { 1.0 } else { self.mean_cost };
         self.speed.time_of(self.rules.max_batch_size as f64 * unit)
     }
@@ -177,9 +193,9 @@ impl EndpointState {
     /// Puts the jobs of a lost worker where they belong. What it cannot have begun goes back to
     /// where it was in the queue.
     fn take_back(&mut self, unanswered: Vec<Unanswered>, now: Instant) {
-        let idempotent = self.is_idempotent();
+        let (idempotent, limit) = (self.is_idempotent(), self.settings.queue_timeout);
         for Unanswered { mut job, started } in unanswered.into_iter().rev() {
-            if job.is_void(now) {
+            if job.is_void(now) || (!started && waited_too_long(&job, limit, now)) {
                 answer_void(job);
             } else if !started {
                 let place = self.queue.partition_point(|other| other.arrived < job.arrived);
@@ -251,8 +267,10 @@ impl EndpointState {
     }
 
     fn drop_void_jobs(&mut self, now: Instant) {
-        for queue in [&mut self.queue, &mut self.suspects] {
-            while queue.front().is_some_and(|job| job.is_void(now)) {
+        let limit = self.settings.queue_timeout;
+        for (queue, limit) in [(&mut self.queue, limit), (&mut self.suspects, None)] {
+            let is_over = |job: &Job| job.is_void(now) || waited_too_long(job, limit, now);
+            while queue.front().is_some_and(is_over) {
                 queue.pop_front().into_iter().for_each(answer_void);
             }
         }
@@ -321,6 +339,11 @@ impl EndpointState {
             self.workers[worker].take_alone(job, &self.rules, now);
         }
     }
+}
+
+/// Tells whether a job that no worker has begun has waited for longer than it may.
+fn waited_too_long(job: &Job, limit: Option<Duration>, now: Instant) -> bool {
+    limit.is_some_and(|limit| now >= job.arrived + limit)
 }
 
 /// Its caller left, or waits no longer: nobody else may say that a worker died.

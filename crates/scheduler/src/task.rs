@@ -11,7 +11,7 @@ const EVENTS_AT_ONCE: usize = 256;
 pub(crate) struct EndpointTask {
     inbox: mpsc::UnboundedReceiver<Event>,
     state: EndpointState,
-    /// When a batch that is filling must go.
+    /// When a batch that is filling must go, or a job has waited for too long.
     due: Option<Instant>,
 }
 
@@ -236,6 +236,40 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(31)).await;
         bench.answer(0, running);
         assert_eq!(status(expired).await, 504);
+    }
+
+    fn patient_for(queue_timeout: u64) -> Settings {
+        let queue_timeout = Some(Duration::from_secs(queue_timeout));
+        Settings { queue_timeout, ..Settings::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_waits_no_longer_than_it_may_and_runs_for_as_long_as_it_takes() {
+        let mut bench = Bench::with(1, 1, 0, patient_for(2));
+        let slow = bench.submit();
+        let running = bench.batch(0).await;
+        let start = Instant::now();
+        assert_eq!(status(bench.submit()).await, 504);
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        bench.answer(0, running);
+        assert_eq!(status(slow).await, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_is_let_in_that_will_be_begun_in_time() {
+        let mut bench = Bench::with(1, 1, 0, patient_for(2));
+        for _ in 0..3 {
+            let answers = bench.submit();
+            let running = bench.batch(0).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            bench.answer(0, running);
+            assert_eq!(status(answers).await, 200);
+        }
+        let _running = bench.submit();
+        let _held = bench.batch(0).await;
+        let _next = bench.submit();
+        assert_eq!(status(bench.submit()).await, 503, "it would be begun after 2 s");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,6 @@ mod python;
 
 pub use inproc::{InprocLaunch, Settings, batches, streams};
 pub use python::{
-    AppHostLaunch, AppHostSpec, Overrides, PythonLaunch, PythonSpec, default_interpreter,
+    AppHostLaunch, AppHostSpec, Overrides, PythonLaunch, PythonSpec, Unwell, default_interpreter,
     sdk_directory,
 };

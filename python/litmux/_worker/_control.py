@@ -17,14 +17,16 @@ class Control:
         data: The data connection, whose reading side is shut down when no more work will come.
         register: What is told of items.
         hooks: The hooks of the model.
+        health: What says whether the model is well; None where it has nothing to say.
     """
 
-    def __init__(self, sock, reader, data, register, hooks):
+    def __init__(self, sock, reader, data, register, hooks, health):
         self._sock = sock
         self._reader = reader
         self._data = data
         self._register = register
         self._hooks = hooks
+        self._health = health
         #: The FrameError that ended the connection, if one did.
         self.error = None
         self._handlers: dict[int, Callable[..., None]] = {
@@ -72,7 +74,11 @@ class Control:
         self._register.grant(id, frames.LENGTH.unpack(payload)[0])
 
     def _pong(self, id, *_):
-        self._sock.sendall(frames.encode(frames.PONG, id=id))
+        status = 0
+        if self._health is not None:
+            status = self._health.status
+            self._health.refresh()
+        self._sock.sendall(frames.encode(frames.PONG, status=status, id=id))
 
     def _measure(self, id, flags, payload):
         status, payload = self._hooks.measure(flags, payload)

@@ -10,6 +10,7 @@ import socket
 import sys
 import traceback
 
+from litmux._api import LitAPI
 from litmux._worker import _frames as frames
 from litmux._worker._control import Control
 from litmux._worker._hooks import check_hooks, make_hooks
@@ -53,7 +54,7 @@ def _work(order):
     if kind is None:
         return 0
     try:
-        api, hooks = _set_up(order["load"], setup)
+        api, hooks, health = _set_up(order["load"], setup)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
         # The server ends this process, one way or the other, once it has read the reason.
@@ -62,7 +63,7 @@ def _work(order):
         return 1
     register = Register(setup.get("stream_credit", _STREAM_CREDIT))
     loop = _make_loop(data, reader, hooks, register)
-    follower = Control(control, control_reader, data, register, hooks)
+    follower = Control(control, control_reader, data, register, hooks, health)
     follower.start()
     # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
     # strings of every large body are faulted in anew.
@@ -74,6 +75,8 @@ def _work(order):
     try:
         loop.run()
     finally:
+        if health is not None:
+            health.end()
         _tear_down(api)
     if follower.error is not None:
         raise follower.error
@@ -169,15 +172,22 @@ def _set_up(source, setup):
         api.device = setup["device"]
         _tell_callbacks(api, "setup")
         _settle(api.setup(setup["device"]))
-        is_healthy = _settle(api.health())
     except Exception as error:  # noqa: BLE001
         raise _Failed(f"setup raised {_summary(error)}", error) from None
-    if not is_healthy:
-        raise _Failed("`health` returned a false value after `setup`")
     # Again, because setup may have changed them.
     _check(api, source.get("guarded", False))
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
-    return api, make_hooks(api, bool(setup.get("retry_batch_singly")))
+    hooks = make_hooks(api, bool(setup.get("retry_batch_singly")))
+    return api, hooks, _health_of(api)
+
+
+def _health_of(api):
+    """Returns what the model says of itself; what asks it is not imported for others."""
+    if getattr(api.health, "__func__", None) is LitAPI.health:
+        return None
+    from litmux._worker._health import Health
+
+    return Health(api)
 
 
 def _start_loggers(api):

@@ -22,8 +22,9 @@ class LitServer(litmux.LitServer):
         devices: How many, or which. Default: ``auto``.
         workers_per_device: A number, a list with one for each API, or a mapping of their paths.
             Default: 1.
-        timeout: Seconds from the arrival of a request to its answer; False, 0 or -1 is a day.
-            Default: 30.
+        timeout: Seconds that a request may wait for a worker; False, 0 or -1 is a day. What a
+            worker has begun may take a day too. Where the program imports ``litmux``: seconds from
+            the arrival of a request to its answer. Default: 30.
         **options: What else LitServe takes, and every option of litmux.
 
     Raises:

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::connection::stream_error;
 use super::outbox::request_frame;
+use super::unwell::Condition;
 
 /// Pings in a heartbeat.
 const PINGS: u32 = 2;
@@ -28,7 +29,8 @@ pub(crate) struct Measure {
     pub(crate) answer: oneshot::Sender<Outcome<f64>>,
 }
 
-/// The control connection of one worker: whether it lives, and what its requests cost.
+/// The control connection of one worker: whether it lives and is well, and what its requests
+/// cost.
 pub(crate) struct Control {
     from_worker: OwnedReadHalf,
     to_worker: mpsc::UnboundedSender<Frame>,
@@ -37,6 +39,7 @@ pub(crate) struct Control {
     decoder: Decoder,
     buffer: BytesMut,
     heartbeat: Duration,
+    condition: Condition,
     pings: u64,
     unanswered: u32,
 }
@@ -55,6 +58,7 @@ impl Control {
         (to_worker, orders): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
         measures: mpsc::UnboundedReceiver<Measure>,
         heartbeat: Duration,
+        condition: Condition,
     ) -> Self {
         let (from_worker, writer) = stream.into_split();
         tokio::spawn(write(writer, orders));
@@ -66,6 +70,7 @@ impl Control {
             decoder: Decoder::default(),
             buffer: BytesMut::new(),
             heartbeat,
+            condition,
             pings: 0,
             unanswered: 0,
         }
@@ -114,7 +119,7 @@ impl Control {
         while let Some(frame) = self.decoder.decode(&mut self.buffer)? {
             self.unanswered = 0;
             match frame.kind {
-                Kind::Pong => {}
+                Kind::Pong => self.condition.set(frame.status >= 400),
                 Kind::Cost => {
                     let answer = self.measured.try_remove(frame.id as usize);
                     let answer = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
@@ -165,6 +170,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::super::handshake::write_frame;
+    use super::super::unwell::Unwell;
     use super::*;
 
     /// A control connection whose worker is the test.
@@ -173,15 +179,18 @@ mod tests {
         decoder: Decoder,
         buffer: BytesMut,
         measures: mpsc::UnboundedSender<Measure>,
+        unwell: Unwell,
         ended: JoinHandle<Option<String>>,
     }
 
     fn bench() -> Bench {
         let (ours, worker) = UnixStream::pair().unwrap();
         let (measures, inbox) = mpsc::unbounded_channel();
-        let control = Control::new(ours, mpsc::unbounded_channel(), inbox, Duration::from_secs(2));
+        let (heartbeat, unwell) = (Duration::from_secs(2), Unwell::default());
+        let orders = mpsc::unbounded_channel();
+        let control = Control::new(ours, orders, inbox, heartbeat, unwell.of_one());
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
-        Bench { worker, decoder, buffer, measures, ended: tokio::spawn(control.run()) }
+        Bench { worker, decoder, buffer, measures, unwell, ended: tokio::spawn(control.run()) }
     }
 
     impl Bench {
@@ -223,6 +232,21 @@ mod tests {
         }
         drop(bench.worker);
         assert_eq!(bench.ended.await.unwrap(), None, "its process says why it ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_says_whether_it_is_well() {
+        let mut bench = bench();
+        for (status, unwell) in [(0, 0), (503, 1), (503, 1), (200, 0), (503, 1)] {
+            let ping = bench.hear(Kind::Ping).await;
+            let pong = Frame { status, ..Frame::bare(Kind::Pong, ping.id) };
+            write_frame(&mut bench.worker, &pong).await;
+            bench.hear(Kind::Ping).await;
+            assert_eq!(bench.unwell.count(), unwell);
+        }
+        drop(bench.worker);
+        bench.ended.await.unwrap();
+        assert_eq!(bench.unwell.count(), 0, "it is gone");
     }
 
     #[tokio::test(start_paused = true)]

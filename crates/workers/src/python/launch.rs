@@ -19,6 +19,7 @@ use super::control::{Control, Measure};
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
 use super::process::{Command, Process};
+use super::unwell::Unwell;
 
 /// How long a process without a connection may take to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
@@ -52,6 +53,8 @@ pub struct PythonSpec {
     /// How long past its deadline a request may be computed before its worker is killed; for ever
     /// where it is not set.
     pub kill_after: Option<Duration>,
+    /// Counts the workers whose model's `health` says that they are not well.
+    pub unwell: Unwell,
 }
 
 /// Settings of a model that its configuration overrides.
@@ -194,7 +197,8 @@ fn serve(
     };
     let (to_worker, orders) = mpsc::unbounded_channel();
     let (measures, inbox) = mpsc::unbounded_channel();
-    let control = Control::new(control, (to_worker.clone(), orders), inbox, spec.heartbeat);
+    let orders = (to_worker.clone(), orders);
+    let control = Control::new(control, orders, inbox, spec.heartbeat, spec.unwell.of_one());
     let mut progress_seen = None;
     let (faults, fault) = mpsc::unbounded_channel();
     tokio::spawn(report(control.run(), faults.clone()));

@@ -20,7 +20,9 @@ mod outbox;
 mod output;
 mod process;
 mod sdk;
+mod unwell;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
 pub use sdk::{default_interpreter, sdk_directory};
+pub use unwell::Unwell;
