@@ -7,6 +7,7 @@ same messages.
 import difflib
 import json
 import os
+import re
 
 
 def _read_table():
@@ -16,6 +17,9 @@ def _read_table():
 
 
 TABLE = _read_table()
+
+_API_KEY = re.compile(r"env:.+|sha256:[0-9a-fA-F]{64}", re.DOTALL)
+_RATE = re.compile(r"0*[1-9][0-9]{0,8}/(s|min|h)")
 
 
 def names(scope):
@@ -37,6 +41,11 @@ def built_in_paths(options):
     return ["/", *paths.values(), *(pages if options.get("openapi", True) else ())], stop
 
 
+def probe_paths(options):
+    """Returns those of them that everybody may ask for."""
+    return [options.get("livez_path", "/livez"), options.get("readyz_path", "/readyz")]
+
+
 def mistakes(scope, options):
     """Returns a sentence for each option that is unknown, has a value that it cannot have, or
     contradicts another."""
@@ -46,7 +55,11 @@ def mistakes(scope, options):
         if name not in known:
             found.append(_unknown(name, known))
         elif not _fits(known[name], value):
-            found.append(f"`{name}` must be {known[name]['expects']}, not {_shown(value)}")
+            must = f"`{name}` must be {known[name]['expects']}"
+            # What somebody wrote there may be a key.
+            is_secret = known[name]["type"] == "api_keys"
+            hint = "; `litmux key` makes such a line" if is_secret else f", not {_shown(value)}"
+            found.append(must + hint)
     return [*found, *_contradictions(options)] if scope == "endpoint" else found
 
 
@@ -84,6 +97,8 @@ def _contradictions(options):
             "`workers_per_device` is a fixed number of workers, `min_workers` and `max_workers` "
             "let it move; leave out one or the other"
         )
+    if "rate_burst" in options and "rate_limit" not in options:
+        yield '`rate_burst` needs `rate_limit`, such as "10/s"'
 
 
 def _fits(option, value):
@@ -128,6 +143,14 @@ def _fits_strings(_, value):
     return is_map and all(isinstance(item, str) for pair in value.items() for item in pair)
 
 
+def _fits_api_keys(_, value):
+    return _fits_strings(None, value) and all(map(_API_KEY.fullmatch, value.values()))
+
+
+def _fits_rate(_, value):
+    return isinstance(value, str) and _RATE.fullmatch(value) is not None
+
+
 def _fits_devices(_, value):
     if value == "auto":
         return True
@@ -143,6 +166,8 @@ _CHECKS = {
     "path": _fits_path,
     "cost": _fits_cost,
     "strings": _fits_strings,
+    "api_keys": _fits_api_keys,
+    "rate": _fits_rate,
     "devices": _fits_devices,
     "boolean": lambda _, value: isinstance(value, bool),
     "table": lambda _, value: isinstance(value, dict),

@@ -1,5 +1,6 @@
 //! The `litmux` command.
 
+mod key;
 mod ps;
 mod scale;
 mod servers;
@@ -54,6 +55,8 @@ enum Verb {
     Serve(Serve),
     /// Check a program and print its endpoints as they would be served; start nothing
     Check(Source),
+    /// Make a key for somebody who may call, and the line of `api_keys_file` that lets it in
+    Key(key::Key),
     /// Show what is running: endpoints with their state and load, and their workers
     Ps(ps::Ps),
     /// Let another number of an endpoint's workers run, while it serves
@@ -111,6 +114,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             print!("{}", load(&source)?.describe());
             Ok(())
         }
+        Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
         Verb::Scale(scale) => scale::run(&scale),
     }

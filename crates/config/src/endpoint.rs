@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::options::{Scope, mistakes};
 use crate::read::{boolean, integer, number, seconds, text};
-use crate::{Cost, Origin, Workers};
+use crate::{ApiKeys, Cost, Origin, Rate, Workers};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(10);
@@ -63,6 +63,12 @@ pub struct Endpoint {
     pub max_queue: Option<usize>,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// Who may call it, where it has keys of its own.
+    pub api_keys: Option<ApiKeys>,
+    /// How many requests one caller may make, where there is a limit.
+    pub rate_limit: Option<Rate>,
+    /// How many requests of one caller may be in flight, where there is a limit.
+    pub max_requests_per_caller: Option<usize>,
 }
 
 /// What the workers of an endpoint run.
@@ -154,6 +160,9 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         idempotent: boolean(endpoint, "idempotent"),
         max_queue: integer(endpoint, "max_queue"),
         max_body_bytes: integer(endpoint, "max_body_bytes").unwrap_or(DEFAULT_MAX_BODY_BYTES),
+        api_keys: ApiKeys::of(endpoint, &directory),
+        rate_limit: Rate::of(endpoint),
+        max_requests_per_caller: integer(endpoint, "max_requests_per_caller"),
     }
 }
 
@@ -184,7 +193,7 @@ fn interpreter(python: &str, directory: &Path) -> PathBuf {
 }
 
 /// Returns the directory that names are relative to, absolute: workers may run elsewhere.
-fn directory_of(origin: &Origin) -> PathBuf {
+pub(crate) fn directory_of(origin: &Origin) -> PathBuf {
     let directory = match origin {
         Origin::File(file) => file.parent().unwrap_or(Path::new("")),
         Origin::Sdk | Origin::Builder => Path::new(""),

@@ -4,6 +4,7 @@
 //! message and the documentation come from there. [`parse_toml`] or [`parse_json`] read what
 //! somebody wrote; [`resolve`] turns it into a [`Program`] or says everything that is wrong.
 
+mod access;
 mod app_host;
 mod cost;
 mod devices;
@@ -13,10 +14,13 @@ mod read;
 mod resolve;
 mod workers;
 
+pub use access::{ApiKey, ApiKeys, Rate};
 pub use app_host::AppHost;
 pub use cost::Cost;
 pub use devices::{count_gpus, place};
 pub use endpoint::{Endpoint, Source};
-pub use options::{Kind, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown};
+pub use options::{
+    Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
+};
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
 pub use workers::Workers;

@@ -1,6 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::Cost;
+use crate::access::{self, ApiKey, Rate};
 use crate::workers::contradictions;
 
 /// What an option belongs to.
@@ -39,6 +40,10 @@ pub enum Kind {
     Cost,
     /// A table of texts.
     Strings,
+    /// A table of holders and where their keys are; see [`ApiKey`].
+    ApiKeys,
+    /// A number of requests in a time; see [`Rate`].
+    Rate,
     /// A table of anything.
     Table,
 }
@@ -63,7 +68,7 @@ pub struct OptionDef {
 const MANY: i64 = i64::MAX;
 
 /// Where the endpoints are described: the document, and two pages that show it.
-pub(crate) const OPENAPI_PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
+pub const OPENAPI_PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
 
 macro_rules! options {
     ($($scope:ident $name:literal: $kind:expr, $expects:literal, $default:literal, $doc:literal;)*) => {
@@ -90,6 +95,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Bytes of large request bodies (above 64 KiB) that the server holds at a time; requests beyond that are answered 503.";
     Server "healthcheck_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/health",
         "Where a GET tells whether every endpoint can serve: 200, or 503 and why.";
+    Server "livez_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/livez",
+        "Where a GET is answered 200 for as long as the server runs. Everybody may ask.";
+    Server "readyz_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/readyz",
+        "Where a GET tells whether every endpoint can serve: 200, or 503, and no more. Everybody may ask.";
     Server "info_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/info",
         "Where a GET describes the server and its endpoints.";
     Server "shutdown_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "",
@@ -100,6 +109,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Whether `/openapi.json` describes the endpoints, and `/docs` and `/redoc` show it.";
     Server "gzip": Kind::Boolean, "true or false", "false",
         "Whether answers of 1000 bytes and more are compressed for clients that accept it. Streams are not.";
+    Server "api_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
+        "Who may call: names, each with the environment variable that holds its key, or the SHA-256 of the key. Callers send it as `X-API-Key` or `Authorization: Bearer …`. Endpoints with keys of their own take those instead. `litmux key` makes keys. Without any, everybody may.";
+    Server "api_keys_file": Kind::String, "the path of a file", "",
+        "A file with more keys: lines of a name and `sha256:…`, as `litmux key` prints them. It is read again when it changes.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
 
@@ -151,6 +164,16 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Whether a request whose worker died may be computed again by another.";
     Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "what the workers can answer within `timeout`",
         "How many requests may wait; further ones are answered 503 at once.";
+    Endpoint "api_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "those of the server",
+        "Who may call this endpoint, instead of those who may call the server.";
+    Endpoint "api_keys_file": Kind::String, "the path of a file", "",
+        "A file with more keys of this endpoint.";
+    Endpoint "rate_limit": Kind::Rate, "a number of requests in a time, such as \"10/s\", \"600/min\" or \"1000/h\"", "",
+        "How many requests each caller may make: the holder of a key, or an address where keys are not asked for. Further ones are answered 429 with `Retry-After`.";
+    Endpoint "rate_burst": Kind::Integer(1, 1_000_000), "an integer from 1 to 1000000", "all of `rate_limit`",
+        "How many of them may come at once.";
+    Endpoint "max_requests_per_caller": Kind::Integer(1, MANY), "an integer of at least 1", "",
+        "How many requests of one caller may be in flight; further ones are answered 429.";
     Endpoint "max_body_bytes": Kind::Integer(1, 1 << 29), "an integer from 1 to 536870912", "67108864",
         "The largest request body; larger ones are answered 413.";
 };
@@ -161,11 +184,17 @@ pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
     let of_one = options.iter().filter_map(|(name, value)| match find(scope, name) {
         None => Some(unknown(scope, name)),
         Some(option) if fits(option.kind, value) => None,
+        // What somebody wrote there may be a key.
+        Some(option) if option.kind == Kind::ApiKeys => {
+            Some(format!("`{name}` must be {}; `litmux key` makes such a line", option.expects))
+        }
         Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
     });
     match scope {
         Scope::Server => of_one.collect(),
-        Scope::Endpoint => of_one.chain(contradictions(options)).collect(),
+        Scope::Endpoint => {
+            of_one.chain(contradictions(options)).chain(access::contradictions(options)).collect()
+        }
     }
 }
 
@@ -225,6 +254,10 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
         }
+        Kind::ApiKeys => value.as_object().is_some_and(|table| {
+            table.values().all(|key| key.as_str().is_some_and(|key| ApiKey::parse(key).is_some()))
+        }),
+        Kind::Rate => value.as_str().is_some_and(|text| Rate::parse(text).is_some()),
         Kind::Table => value.is_object(),
     }
 }
@@ -258,6 +291,8 @@ fn row(option: &OptionDef) -> Value {
         Kind::Devices => json!({"type": "devices"}),
         Kind::Cost => json!({"type": "cost"}),
         Kind::Strings => json!({"type": "strings"}),
+        Kind::ApiKeys => json!({"type": "api_keys"}),
+        Kind::Rate => json!({"type": "rate"}),
         Kind::Table => json!({"type": "table"}),
     };
     let mut row = json!({"name": option.name, "scope": scope, "expects": option.expects});

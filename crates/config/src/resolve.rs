@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::endpoint::{endpoint_mistakes, resolve_endpoint};
+use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
 use crate::read::{boolean, integer, seconds, text};
-use crate::{AppHost, Endpoint};
+use crate::{ApiKeys, AppHost, Endpoint};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -39,6 +39,8 @@ pub struct Program {
     pub max_buffered_bytes: usize,
     /// Where litmux itself answers.
     pub routes: BuiltinRoutes,
+    /// Who may call, where that is not everybody.
+    pub api_keys: Option<ApiKeys>,
     /// Whether answers are compressed for clients that accept it.
     pub gzip: bool,
     /// What the description of the server shows of its model.
@@ -58,6 +60,10 @@ pub struct Program {
 pub struct BuiltinRoutes {
     /// Whether the server can serve.
     pub health: String,
+    /// Whether it runs.
+    pub livez: String,
+    /// Whether it can serve, and no more.
+    pub readyz: String,
     /// What it serves.
     pub info: String,
     /// Where it is stopped, if it may be.
@@ -71,6 +77,8 @@ impl BuiltinRoutes {
         let path = |name| text(raw, name).unwrap_or_else(|| default_of(name)).to_owned();
         Self {
             health: path("healthcheck_path"),
+            livez: path("livez_path"),
+            readyz: path("readyz_path"),
             info: path("info_path"),
             shutdown: text(raw, "shutdown_path").map(str::to_owned),
             openapi: boolean(raw, "openapi").unwrap_or(true),
@@ -80,7 +88,7 @@ impl BuiltinRoutes {
     fn contains(&self, path: &str) -> bool {
         path == "/"
             || path == self.health
-            || path == self.info
+            || [&self.livez, &self.readyz, &self.info].contains(&&path.to_owned())
             || self.shutdown.as_deref() == Some(path)
             || (self.openapi && OPENAPI_PATHS.contains(&path))
     }
@@ -148,6 +156,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
+        api_keys: ApiKeys::of(&raw, &directory_of(origin)),
         gzip: boolean(&raw, "gzip").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
         litserve: litserve.is_some_and(|litserve| litserve == true),

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -11,9 +12,9 @@ use litmux_scheduler::Endpoint;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::answer::HttpResponse;
+use crate::Cost;
+use crate::access::{Admission, Guard, Keys, Place, Refusal};
 use crate::buffers::Buffers;
-use crate::{Cost, Key};
 
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Route {
     /// What a request costs in a batch, where its body tells. Where the model tells, it is asked
     /// ([`Traits::measures`]).
     pub cost: Option<Cost>,
+    /// Who may call it.
+    pub guard: Arc<Guard>,
 }
 
 /// What litmux answers itself, and to whom.
@@ -39,20 +42,30 @@ pub struct Builtin {
     pub health: String,
     /// Whether it says why not.
     pub health_reasons: bool,
+    /// The path that tells whether the server runs, to everybody.
+    pub livez: String,
+    /// The path that tells whether it can serve, and no more, to everybody.
+    pub readyz: String,
     /// The path that describes it.
     pub info: String,
     /// The path that stops it, if it may be stopped.
     pub shutdown: Option<String>,
     /// What whoever stops it must send; without it nobody can.
-    pub shutdown_key: Option<Key>,
-    /// What every other request must send, if anything.
-    pub api_key: Option<Key>,
+    pub shutdown_key: Option<Keys>,
     /// What the description shows of the model.
     pub model_metadata: Value,
     /// Whether the endpoints are described at `/openapi.json`, `/docs` and `/redoc`.
     pub openapi: bool,
     /// Whether answers are compressed for clients that accept it.
     pub gzip: bool,
+}
+
+impl Builtin {
+    /// Tells whether no key of the server is asked for: probes say nothing that must be kept, and
+    /// what stops the server has a key of its own.
+    fn is_open(&self, path: &str) -> bool {
+        path == self.livez || path == self.readyz || self.shutdown.as_deref() == Some(path)
+    }
 }
 
 /// The state of the whole server, for `/`, `/health` and `/info`.
@@ -100,6 +113,8 @@ pub struct EndpointReport {
 pub struct App {
     routes: HashMap<String, Route>,
     pub(crate) builtin: Builtin,
+    /// Who may ask for what is no endpoint.
+    guard: Guard,
     /// The socket of the app host, where the program has one.
     pub(crate) app_host: Option<PathBuf>,
     /// Whether requests wait for the first worker of their endpoint.
@@ -118,17 +133,20 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    /// Makes an app of endpoints by path that holds no more than `max_buffered_bytes` of large
+    /// Makes an app of endpoints by path, and of what litmux answers itself to whom `guard` lets in.
+    /// It holds no more than `max_buffered_bytes` of large
     /// request bodies at a time; `report` is asked whenever somebody wants to know.
     pub fn new(
         routes: HashMap<String, Route>,
         builtin: Builtin,
+        guard: Guard,
         max_buffered_bytes: usize,
         report: impl Fn() -> Report + Send + Sync + 'static,
     ) -> Self {
         Self {
             routes,
             builtin,
+            guard,
             app_host: None,
             is_patient: false,
             shutdown: Notify::new(),
@@ -162,12 +180,18 @@ impl App {
         self.shutdown.notify_one();
     }
 
-    /// Returns the refusal of a request that lacks the key. The route that stops the server has a
-    /// key of its own.
-    pub(crate) fn refuse<B>(&self, request: &Request<B>) -> Option<HttpResponse> {
-        let key = self.builtin.api_key.as_ref()?;
-        let is_shutdown = self.builtin.shutdown.as_deref() == Some(request.uri().path());
-        if is_shutdown { None } else { key.refuse(request.headers()) }
+    /// Lets a request in, or not.
+    pub(crate) fn admit<B>(
+        &self,
+        request: &Request<B>,
+        client: Option<SocketAddr>,
+    ) -> Result<Admission, Refusal> {
+        let path = request.uri().path();
+        match self.route(path) {
+            Some(route) => route.guard.admit(request.headers(), client),
+            None if self.builtin.is_open(path) => Ok(Admission::default()),
+            None => self.guard.admit(request.headers(), client),
+        }
     }
 
     /// Refuses requests that come from here on.
@@ -178,7 +202,7 @@ impl App {
     /// Counts a request until what is returned is dropped.
     pub(crate) fn begin_request(&self) -> Active {
         self.active.fetch_add(1, Relaxed);
-        Active(self.active.clone())
+        Active { all: self.active.clone(), place: None }
     }
 
     /// Tells whether a request is being answered.
@@ -205,10 +229,14 @@ impl App {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(crate) struct Active(Arc<AtomicUsize>);
+pub(crate) struct Active {
+    all: Arc<AtomicUsize>,
+    /// What it takes of what its caller may.
+    pub(crate) place: Option<Place>,
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.all.fetch_sub(1, Relaxed);
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::answer::{HttpResponse, detail, json, not_allowed, own};
+use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
 use crate::app::{App, Builtin, EndpointReport, Report};
-use crate::{openai, openapi};
+use crate::{access, openai, openapi};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -28,10 +29,12 @@ pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
 
 /// Returns what can be read at a path. Nobody is asked for a report where there is nothing.
 fn page(app: &App, path: &str) -> Option<HttpResponse> {
-    let Builtin { health, info, openapi, .. } = &app.builtin;
+    let Builtin { health, livez, readyz, info, openapi, .. } = &app.builtin;
     match path {
         "/" => Some(own(StatusCode::OK, TEXT, index(&app.builtin, &app.report()))),
         path if path == health => Some(is_ready(&app.builtin, &app.report())),
+        path if path == livez => Some(own(StatusCode::OK, TEXT, "ok".into())),
+        path if path == readyz => Some(readiness(&app.report(), &[])),
         path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
         path if *openapi && openapi::PATHS.contains(&path) => openapi::answer(path, &app.report()),
         path if path.starts_with(openai::MODELS) => openai::models(path, &app.report()),
@@ -49,10 +52,13 @@ fn stop(app: &App, parts: &Parts) -> HttpResponse {
         let text = "set LIT_SHUTDOWN_API_KEY where the server is started";
         return detail(StatusCode::UNAUTHORIZED, text);
     };
-    key.refuse_bearer(&parts.headers).unwrap_or_else(|| {
-        app.ask_for_shutdown();
-        own(StatusCode::OK, TEXT, "the server is stopping".into())
-    })
+    if let Some(error) = access::refuse_bearer(key, &parts.headers) {
+        let mut response = answer::error(&error);
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return response;
+    }
+    app.ask_for_shutdown();
+    own(StatusCode::OK, TEXT, "the server is stopping".into())
 }
 
 fn index(builtin: &Builtin, report: &Report) -> String {
@@ -66,11 +72,14 @@ fn index(builtin: &Builtin, report: &Report) -> String {
 
 /// `ok`, or `not ready` and, if that may be told, why: a line for each endpoint that is not.
 fn is_ready(builtin: &Builtin, report: &Report) -> HttpResponse {
+    readiness(report, if builtin.health_reasons { &report.endpoints } else { &[] })
+}
+
+fn readiness(report: &Report, told: &[EndpointReport]) -> HttpResponse {
     if report.is_ready() {
         return own(StatusCode::OK, TEXT, "ok".into());
     }
     let mut text = "not ready".to_owned();
-    let told = if builtin.health_reasons { &report.endpoints[..] } else { &[] };
     for EndpointReport { path, problem, .. } in told {
         if let Some(problem) = problem {
             let _ = write!(text, "\n{path}: {problem}");

@@ -25,20 +25,39 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
     client: Option<SocketAddr>,
 ) -> Result<Response<ActiveBody>, Infallible> {
-    let active = app.begin_request();
+    let mut active = app.begin_request();
     let response = if app.is_draining() {
         stopping(request.version())
-    } else if let Some(socket) = &app.app_host {
-        // Of what a route of the program's own may take nobody said anything.
-        let limit = app.route(request.uri().path()).map(|route| route.timeout);
-        proxy::forward(socket, request, client, limit).await
     } else {
-        match app.refuse(&request) {
-            Some(refusal) => refusal,
-            None => answer(app, request).await,
+        match app.admit(&request, client) {
+            Ok(admission) => {
+                let mut response = pass(app, request, client).await;
+                active.place = admission.stamp(&mut response);
+                response
+            }
+            Err(refused) => {
+                let route = app.route(request.uri().path());
+                let response = match route {
+                    Some(route) => refusal(route, &refused.error),
+                    None => answer::error(&refused.error),
+                };
+                refused.stamp(response)
+            }
         }
     };
     Ok(response.map(|body| ActiveBody::new(body, active)))
+}
+
+/// Answers a request that was let in, by way of the app host where there is one.
+async fn pass(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    client: Option<SocketAddr>,
+) -> HttpResponse {
+    let Some(socket) = &app.app_host else { return answer(app, request).await };
+    // Of what a route of the program's own may take nobody said anything.
+    let limit = app.route(request.uri().path()).map(|route| route.timeout);
+    proxy::forward(socket, request, client, limit).await
 }
 
 /// Takes a request of the app host, which is part of one of a client: it has been let in, and is

@@ -8,6 +8,7 @@
 //! Where the program has an app host, `handle` passes requests on to it (`proxy`), and they come
 //! back on the inner socket.
 
+mod access;
 mod answer;
 mod app;
 mod body;
@@ -17,7 +18,6 @@ mod caller;
 mod compress;
 mod cost;
 mod handle;
-mod keys;
 mod mcp;
 mod openai;
 mod openapi;
@@ -25,9 +25,9 @@ mod proxy;
 mod serve;
 mod stream;
 
+pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
 pub use cost::Cost;
-pub use keys::Key;
 pub use serve::{Server, bind, serve_inner};
 
 /// What the targets in `fuzz/` feed; no part of the API.

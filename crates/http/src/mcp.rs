@@ -133,10 +133,14 @@ async fn call(route: &Route, parts: &Parts, body: Bytes) -> CallToolResult {
     let mut parts = parts.clone();
     // It is about the answer to the call; a stream in it is lines, not events.
     parts.headers.remove(ACCEPT);
-    let computed = match times(route, &parts.headers) {
-        Ok(times) => compute(route, &parts, times, Content::Json, vec![body]).await,
-        Err(error) => Err(error),
+    // Whoever may use tools may not yet use this one.
+    let admitted = route.guard.admit(&parts.headers, None).map_err(|refused| refused.error);
+    let computed = async {
+        let _admission = admitted?;
+        let times = times(route, &parts.headers)?;
+        compute(route, &parts, times, Content::Json, vec![body]).await
     };
+    let computed = computed.await;
     let response = computed.unwrap_or_else(|error| refusal(route, &error));
     let is_error = !response.status().is_success();
     let Ok(body) = response.into_body().collect().await else {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use litmux_http::{App, Builtin, Report, Server, bind};
+use litmux_http::{App, Builtin, Guard, Report, Server, bind};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,17 +16,19 @@ use tokio::net::{TcpStream, UnixListener};
 async fn answer_with(app_host: PathBuf) -> String {
     let builtin = Builtin {
         health_reasons: true,
+        livez: "/livez".into(),
+        readyz: "/readyz".into(),
         health: "/health".into(),
         info: "/info".into(),
         shutdown: None,
         shutdown_key: None,
-        api_key: None,
         model_metadata: Value::Null,
         openapi: true,
         gzip: false,
     };
     let report = || Report { endpoints: Vec::new() };
-    let app = App::new(HashMap::new(), builtin, 1 << 20, report).behind(Some(app_host));
+    let app =
+        App::new(HashMap::new(), builtin, Guard::default(), 1 << 20, report).behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
     let mut server = Server::new(listener, Arc::new(app), 1).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use litmux_config::{Source, Workers, count_gpus, place};
 use litmux_core::{Attach, Device};
-use litmux_http::{EndpointReport, Report, Route};
+use litmux_http::{EndpointReport, Guard, Report, Route};
 use litmux_scheduler::{Settings, spawn_endpoint};
 use litmux_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
 use litmux_workers::{Unwell, sdk_directory};
@@ -75,15 +75,18 @@ impl Crew {
         self.members.iter().map(|member| member.controls.clone()).collect()
     }
 
-    pub(crate) fn routes(&self) -> HashMap<String, Route> {
-        let route = |member: &Member| Route {
+    /// Returns the endpoints by path, each behind its guard.
+    pub(crate) fn routes(&self, guards: Vec<Arc<Guard>>) -> HashMap<String, Route> {
+        let route = |member: &Member, guard| Route {
             endpoint: member.controls.endpoint.clone(),
             timeout: member.config.timeout,
             chunk_timeout: member.config.chunk_timeout,
             max_body_bytes: member.config.max_body_bytes,
             cost: member.config.cost.as_ref().map(cost),
+            guard,
         };
-        self.members.iter().map(|member| (member.config.path.clone(), route(member))).collect()
+        let guarded = self.members.iter().zip(guards);
+        guarded.map(|(member, guard)| (member.config.path.clone(), route(member, guard))).collect()
     }
 
     pub(crate) fn reporter(&self) -> impl Fn() -> Report + Send + Sync + 'static {

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use litmux_config::{Endpoint, Program, Source, Workers};
+use crate::routes::describe_routes;
+use litmux_config::{Endpoint, Program, Rate, Source, Workers};
 
 /// Describes a server and its endpoints as resolved, a line for each setting.
 pub(crate) fn describe(program: &Program) -> String {
     let Program { host, port, grace, .. } = program;
     let head = format!("listens on  http://{host}:{port}\ngrace       {grace:?}\n");
-    program.endpoints.iter().map(describe_endpoint).fold(head, |text, next| text + &next)
+    let endpoints: String = program.endpoints.iter().map(describe_endpoint).collect();
+    format!("{head}{endpoints}\nroutes, and who may call them\n{}", describe_routes(program))
 }
 
 fn describe_endpoint(endpoint: &Endpoint) -> String {
@@ -59,6 +61,8 @@ fn what_it_allows(endpoint: &Endpoint) -> Rows {
         ("idempotent", chosen(endpoint.idempotent, "true, false for streams")),
         ("max_queue", chosen(endpoint.max_queue, "what the workers can answer within `timeout`")),
         ("max_body_bytes", endpoint.max_body_bytes.to_string()),
+        ("rate_limit", chosen(endpoint.rate_limit.map(rate), "none")),
+        ("max_requests_per_caller", chosen(endpoint.max_requests_per_caller, "no limit")),
     ]
 }
 
@@ -66,6 +70,11 @@ const BY_THE_MODEL: &str = "as the model says";
 
 fn chosen(value: Option<impl ToString>, otherwise: &str) -> String {
     value.map_or_else(|| otherwise.into(), |value| value.to_string())
+}
+
+fn rate(rate: Rate) -> String {
+    let Rate { requests, per, burst } = rate;
+    format!("{requests} in {}, {burst} at once", duration(per))
 }
 
 fn duration(duration: Duration) -> String {

@@ -73,6 +73,7 @@
 //! Every method of [`LitServer`] and [`RunServers`] sets one option; `docs/options.md` is the
 //! table. All are checked together when the server starts, and all mistakes are reported at once.
 
+mod access;
 mod app_host;
 mod crew;
 mod describe;
@@ -83,6 +84,7 @@ mod launch;
 mod lifecycle;
 mod log;
 mod program;
+mod routes;
 mod server;
 mod watch;
 
@@ -91,6 +93,7 @@ pub use litmux_config::{ConfigError, Origin};
 pub use litmux_core::{
     Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
 };
+pub use litmux_http::digest;
 pub use litmux_workers::default_interpreter;
 pub use program::Program;
 pub use server::{LitServer, RunServers, run_servers};

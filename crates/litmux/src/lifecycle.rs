@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_admin::{AdminSocket, RunDir};
-use litmux_http::{App, Builtin, Key, Server, bind};
+use litmux_http::{App, Builtin, Keys, Server, bind, digest};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::access::Access;
 use crate::app_host::Passage;
 use crate::crew::Crew;
 use crate::desk::Desk;
 use crate::{Error, Program};
+
+/// The environment variable with the key of whoever may stop the server.
+const SHUTDOWN_KEY: &str = "LIT_SHUTDOWN_API_KEY";
 
 /// Signals that are no further apart mean one thing.
 const SAME_WISH: Duration = Duration::from_millis(500);
@@ -27,6 +31,7 @@ const FORCE_TIME: Duration = Duration::from_secs(5);
 /// longer.
 pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
     let Program { config, models } = program;
+    let access = Access::of(&config)?;
     let mut signals = Signals::new()?;
     let address = format!("{}:{}", config.host, config.port);
     let bound = bind(&config.host, config.port).await;
@@ -36,8 +41,8 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let admin = AdminSocket::bind(&run_dir)?;
     let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
     let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref())?;
-    let (routes, limit) = (crew.routes(), config.max_buffered_bytes);
-    let app = App::new(routes, builtin(&config), limit, crew.reporter());
+    let (routes, limit) = (crew.routes(access.of_endpoints), config.max_buffered_bytes);
+    let app = App::new(routes, builtin(&config), access.of_the_rest, limit, crew.reporter());
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
     let app = Arc::new(app.behind(app_host).patient(config.litserve));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
@@ -74,21 +79,23 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
 
 /// What litmux answers itself. Keys come from the environment alone: a configuration is shown.
 fn builtin(config: &litmux_config::Program) -> Builtin {
-    let key = |name| std::env::var(name).ok().and_then(Key::new);
-    let litmux_config::BuiltinRoutes { health, info, shutdown, openapi } = config.routes.clone();
-    let shutdown_key = key("LIT_SHUTDOWN_API_KEY");
+    let litmux_config::BuiltinRoutes { health, livez, readyz, info, shutdown, openapi } =
+        config.routes.clone();
+    let shutdown_key = std::env::var(SHUTDOWN_KEY).ok().filter(|key| !key.is_empty());
+    let shutdown_key =
+        shutdown_key.map(|key| Keys::from_iter([(SHUTDOWN_KEY.to_owned(), digest(key))]));
     if let (Some(path), None) = (&shutdown, &shutdown_key) {
         tracing::warn!("nobody can stop the server at {path}: LIT_SHUTDOWN_API_KEY is not set");
     }
-    let (api_key, model_metadata) = (key("LIT_SERVER_API_KEY"), config.model_metadata.clone());
     Builtin {
         health,
         health_reasons: !config.litserve,
+        livez,
+        readyz,
         info,
         shutdown,
         shutdown_key,
-        api_key,
-        model_metadata,
+        model_metadata: config.model_metadata.clone(),
         openapi,
         gzip: config.gzip,
     }

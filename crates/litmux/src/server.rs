@@ -163,6 +163,35 @@ impl LitServer {
         self.set("max_queue", requests)
     }
 
+    /// Who may call this endpoint, instead of those who may call the server: names, each with
+    /// `env:NAME` or `sha256:…`. Default: those of the server.
+    pub fn api_keys<'a>(self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.set("api_keys", table(keys))
+    }
+
+    /// A file with more keys of this endpoint: lines of a name and `sha256:…`. It is read again
+    /// when it changes.
+    pub fn api_keys_file(self, file: &str) -> Self {
+        self.set("api_keys_file", file)
+    }
+
+    /// How many requests each caller may make, such as `10/s`, `600/min` or `1000/h`; further ones
+    /// are answered 429. Default: no limit.
+    pub fn rate_limit(self, rate: &str) -> Self {
+        self.set("rate_limit", rate)
+    }
+
+    /// How many of them may come at once. Default: all of [`rate_limit`](Self::rate_limit).
+    pub fn rate_burst(self, requests: u32) -> Self {
+        self.set("rate_burst", requests)
+    }
+
+    /// How many requests of one caller may be in flight; further ones are answered 429. Default: no
+    /// limit.
+    pub fn max_requests_per_caller(self, requests: usize) -> Self {
+        self.set("max_requests_per_caller", requests)
+    }
+
     /// The largest request body in bytes; larger ones are answered 413. Default: 64 MiB.
     pub fn max_body_bytes(self, bytes: usize) -> Self {
         self.set("max_body_bytes", bytes)
@@ -234,6 +263,17 @@ impl RunServers {
         self.set("healthcheck_path", path)
     }
 
+    /// Where a GET is answered 200 for as long as the server runs, to everybody. Default: `/livez`.
+    pub fn livez_path(self, path: &str) -> Self {
+        self.set("livez_path", path)
+    }
+
+    /// Where a GET tells whether every endpoint can serve, and no more, to everybody. Default:
+    /// `/readyz`.
+    pub fn readyz_path(self, path: &str) -> Self {
+        self.set("readyz_path", path)
+    }
+
     /// Where a GET describes the server and its endpoints. Default: `/info`.
     pub fn info_path(self, path: &str) -> Self {
         self.set("info_path", path)
@@ -260,6 +300,16 @@ impl RunServers {
     /// Default: false.
     pub fn gzip(self, gzip: bool) -> Self {
         self.set("gzip", gzip)
+    }
+
+    /// Who may call: names, each with `env:NAME` or `sha256:…`. Default: everybody.
+    pub fn api_keys<'a>(self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.set("api_keys", table(keys))
+    }
+
+    /// A file with more keys: lines of a name and `sha256:…`. It is read again when it changes.
+    pub fn api_keys_file(self, file: &str) -> Self {
+        self.set("api_keys_file", file)
     }
 
     /// Threads that speak HTTP. Default: half the cores, at least one.
@@ -300,4 +350,8 @@ impl IntoFuture for RunServers {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move { self.program()?.run_until_dropped().await })
     }
+}
+
+fn table<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> Map<String, Value> {
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }

@@ -40,8 +40,10 @@ def make_app(server: Any) -> FastAPI:
 def add_built_in(app: FastAPI, server: Any, options: dict[str, Any]) -> None:
     """Adds the routes that the server answers itself, where these options have them."""
     read, stop = _options.built_in_paths(options)
+    probes = _options.probe_paths(options)
     for path in read:
-        _add(app, path, ["GET", "HEAD"], _guard_of_all(server))
+        if path not in probes:
+            _add(app, path, ["GET", "HEAD"], _guard_of_all(server))
     for path in ("/mcp", "/mcp/"):
         _add(app, path, ["POST"], *_guards_of_tools(server))
     if stop:
@@ -51,6 +53,13 @@ def add_built_in(app: FastAPI, server: Any, options: dict[str, Any]) -> None:
 
 def _answer_exception(_, error):
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+def add_probes(app: FastAPI, options: dict[str, Any]) -> None:
+    """Adds the routes of probes, which nobody is kept from; those of the program's own come
+    first."""
+    for path in _options.probe_paths(options):
+        _add(app, path, ["GET", "HEAD"])
 
 
 def _guard_of(api):

@@ -1,0 +1,171 @@
+//! Who may call, and how much, as a configuration says it.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::read::{integer, text};
+
+/// API keys by the names of those who hold them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// Those that the configuration names.
+    pub named: BTreeMap<String, ApiKey>,
+    /// A file with more of them, which may change while the server runs.
+    pub file: Option<PathBuf>,
+}
+
+/// Where a key is. A configuration is shown, so it never holds the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiKey {
+    /// In this environment variable.
+    Environment(String),
+    /// Nowhere: this is its SHA-256.
+    Sha256([u8; 32]),
+}
+
+impl ApiKey {
+    /// Reads `env:NAME` or `sha256:` and 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(name) = text.strip_prefix("env:") {
+            return (!name.is_empty()).then(|| Self::Environment(name.to_owned()));
+        }
+        digest_of(text.strip_prefix("sha256:")?).map(Self::Sha256)
+    }
+}
+
+fn digest_of(hex: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if hex.len() != 2 * digest.len() || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (index, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(digest)
+}
+
+impl ApiKeys {
+    /// Reads them off the options of a server or an endpoint; None where neither has any.
+    pub(crate) fn of(options: &Map<String, Value>, directory: &Path) -> Option<Self> {
+        let file = text(options, "api_keys_file").map(|file| directory.join(file));
+        let table = options.get("api_keys").and_then(Value::as_object);
+        if table.is_none() && file.is_none() {
+            return None;
+        }
+        let entries = table.into_iter().flatten();
+        let named = entries
+            .filter_map(|(holder, key)| Some((holder.clone(), ApiKey::parse(key.as_str()?)?)))
+            .collect();
+        Some(Self { named, file })
+    }
+
+    /// Reads the text of a file of keys: lines of a holder and `sha256:…`; empty ones, and those
+    /// that begin with `#`, say nothing. A holder may have several.
+    ///
+    /// # Errors
+    /// The number of a line that is neither, in a sentence.
+    pub fn parse_file(text: &str) -> Result<Vec<(String, [u8; 32])>, String> {
+        let lines = text.lines().map(str::trim).enumerate();
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        lines.map(|(index, line)| parse_line(line).ok_or_else(|| not_a_key(index + 1))).collect()
+    }
+}
+
+fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
+    let (holder, key) = line.split_once(char::is_whitespace)?;
+    match ApiKey::parse(key.trim_start())? {
+        ApiKey::Sha256(digest) => Some((holder.to_owned(), digest)),
+        ApiKey::Environment(_) => None,
+    }
+}
+
+fn not_a_key(number: usize) -> String {
+    format!("line {number} is not a holder and `sha256:…`; `litmux key NAME` makes such a line")
+}
+
+/// How many requests one caller may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// This many,
+    pub requests: NonZeroU32,
+    /// in this time.
+    pub per: Duration,
+    /// As many of them at once.
+    pub burst: NonZeroU32,
+}
+
+impl Rate {
+    /// Reads a number and `/s`, `/min` or `/h`; all of it may be made at once.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (requests, unit) = text.split_once('/')?;
+        let is_number = (1..10).contains(&requests.len()) && !requests.starts_with('+');
+        let requests = requests.parse().ok().filter(|_| is_number)?;
+        let seconds = match unit {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3600,
+            _ => return None,
+        };
+        Some(Self { requests, per: Duration::from_secs(seconds), burst: requests })
+    }
+
+    pub(crate) fn of(options: &Map<String, Value>) -> Option<Self> {
+        let rate = Self::parse(text(options, "rate_limit")?)?;
+        let burst = integer(options, "rate_burst").and_then(|n| NonZeroU32::new(n as u32));
+        Some(Self { burst: burst.unwrap_or(rate.burst), ..rate })
+    }
+}
+
+/// Yields what is wrong with the combination of these options.
+pub(crate) fn contradictions(options: &Map<String, Value>) -> impl Iterator<Item = String> {
+    let lacks_rate = options.contains_key("rate_burst") && !options.contains_key("rate_limit");
+    let text = "`rate_burst` needs `rate_limit`, such as \"10/s\"";
+    lacks_rate.then(|| text.to_owned()).into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    #[test]
+    fn a_key_is_named_or_hashed_and_never_there() {
+        assert_eq!(ApiKey::parse("env:KEY"), Some(ApiKey::Environment("KEY".into())));
+        let hashed = ApiKey::parse(&format!("sha256:{HEX}"));
+        assert!(matches!(hashed, Some(ApiKey::Sha256(digest)) if digest[0] == 0x9f));
+        for wrong in ["", "s3cret", "env:", "sha256:", "sha256:9f", &format!("sha256:{HEX}0")] {
+            assert_eq!(ApiKey::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_a_key_on_each_line() {
+        let text = format!("# ours\n\nann sha256:{HEX}\n  bob\tsha256:{HEX}\nann sha256:{HEX}\n");
+        let holders = |text: &str| -> Result<Vec<_>, _> {
+            Ok::<_, String>(
+                ApiKeys::parse_file(text)?.into_iter().map(|(holder, _)| holder).collect(),
+            )
+        };
+        assert_eq!(holders(&text).unwrap(), ["ann", "bob", "ann"]);
+        for wrong in ["ann", "ann env:KEY", "ann s3cret"] {
+            assert!(holders(&format!("\n{wrong}")).unwrap_err().starts_with("line 2 "), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_in_a_time() {
+        let rate = Rate::parse("90/min").unwrap();
+        assert_eq!(
+            (rate.requests.get(), rate.per, rate.burst.get()),
+            (90, Duration::from_secs(60), 90)
+        );
+        for wrong in ["", "10", "0/s", "-1/s", "1.5/s", "10/day", "10/ s", "+1/s", "1000000000/s"] {
+            assert_eq!(Rate::parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+"""Who may call what: every route with every kind of key, limits, and keys that change."""
+
+import hashlib
+import re
+import sys
+import threading
+import time
+
+import pytest
+from conftest import wait_until
+
+PROGRAM = """
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    own = {{"api_keys": {{"olga": "env:OLGA"}}, "api_keys_file": "own.keys"}}
+    ls.run_servers(
+        ls.LitServer(Echo(), path="/common"),
+        ls.LitServer(Echo(), path="/own", **own),
+        port=0,
+        api_keys={{"ann": "env:ANN", "bob": "{bob}"}},
+        shutdown_path="/stop",
+    )
+"""
+ENV = {"ANN": "key of ann", "OLGA": "key of olga", "LIT_SHUTDOWN_API_KEY": "key that stops"}
+
+
+def hashed(key):
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+@pytest.fixture
+def guarded(serve, tmp_path):
+    (tmp_path / "own.keys").write_text(f"# ours\noscar {hashed('key of oscar')}\n")
+    program = PROGRAM.format(bob=hashed("key of bob"))
+    return serve(program, env=ENV)
+
+
+@pytest.fixture
+def routes(guarded, litmux, tmp_path):
+    """The table of routes that `litmux check` prints."""
+    status, text, _ = litmux("check", tmp_path / "server.py", "--python", sys.executable)
+    assert status == 0
+    table = text.partition("routes, and who may call them\n")[2]
+    return [tuple(re.split(r"\s+", line.strip(), maxsplit=2)) for line in table.splitlines()]
+
+
+HOLDERS = {"ann": "key of ann", "bob": "key of bob", "olga": "key of olga", "oscar": "key of oscar"}
+
+
+def test_every_route_lets_in_those_and_only_those_whom_the_table_names(guarded, routes):
+    assert {path for _, path, _ in routes} >= {"/common", "/own", "/", "/health", "/livez", "/docs"}
+    for method, path, who in routes:
+        if "LIT_SHUTDOWN_API_KEY" in who:
+            continue
+        named = who.replace("whoever", "oscar,")
+        for holder, key in HOLDERS.items():
+            for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
+                answer = guarded.client.request(method, path, headers=headers, json=1)
+                is_in = who == "everybody" or holder in named
+                assert (answer.status_code == 200) == is_in, (method, path, holder, answer.text)
+        for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer key of an"}):
+            answer = guarded.client.request(method, path, headers=headers, json=1)
+            assert answer.status_code == (200 if who == "everybody" else 401), (path, headers)
+            assert who == "everybody" or answer.headers["www-authenticate"] == "APIKey"
+
+
+def test_only_the_key_that_stops_stops(guarded):
+    for key in (*HOLDERS.values(), "wrong"):
+        refused = guarded.post("/stop", headers={"Authorization": f"Bearer {key}"})
+        assert refused.status_code == 401
+    assert guarded.post("/stop", headers={"Authorization": "Bearer key that stops"}).is_success
+    assert guarded.wait() == 0
+
+
+def test_keys_of_a_file_change_while_the_server_runs(guarded, tmp_path):
+    def status(key):
+        return guarded.post("/own", json=1, headers={"X-API-Key": key}).status_code
+
+    assert (status("key of oscar"), status("new")) == (200, 401)
+    (tmp_path / "own.keys").write_text(f"oscar {hashed('new')}\n")
+    wait_until(lambda: status("new") == 200)
+    assert (status("key of oscar"), status("key of olga")) == (401, 200)
+    (tmp_path / "own.keys").write_text("oscar new\n")
+    guarded.wait_for_line("the keys stay as they were")
+    assert status("new") == 200
+
+
+def test_nothing_secret_is_shown(guarded, routes):
+    guarded.post("/own", json=1, headers={"X-API-Key": "key of ann"})
+    shown = [guarded.output, *map(str, routes)]
+    headers = {"X-API-Key": "key of ann"}
+    shown += [guarded.client.get(path, headers=headers).text for path in ("/", "/info")]
+    for secret in (*ENV.values(), *HOLDERS.values()):
+        assert not any(secret in text for text in shown), secret
+
+
+LIMITED = """
+    import time
+
+    class Slow(ls.LitAPI):
+        def predict(self, x):
+            time.sleep(x)
+            return x
+
+    ls.run_servers(
+        ls.LitServer(Slow(), path="/rate", rate_limit="60/min", rate_burst=2),
+        ls.LitServer(Slow(), path="/flight", max_requests_per_caller=1, workers_per_device=2),
+        ls.LitServer(
+            Slow(), path="/keys", rate_limit="1/h", api_keys={"ann": "env:ANN", "bob": "env:BOB"}
+        ),
+        port=0,
+    )
+"""
+
+
+def test_a_caller_that_asks_too_much_is_told_when_to_come_back(serve):
+    server = serve(LIMITED, env={"ANN": "a", "BOB": "b"})
+    answers = [server.post("/rate", json=0) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
+    assert answers[2].headers["retry-after"] == "1"
+    assert "more than 60 requests in 60s" in answers[2].json()["detail"]
+    # Each holder of a key is a caller.
+    for key, status in (("a", 200), ("a", 429), ("b", 200), ("c", 401)):
+        answer = server.post("/keys", json=0, headers={"X-API-Key": key})
+        assert answer.status_code == status, key
+
+
+def test_a_caller_may_have_so_many_requests_in_flight(serve):
+    server = serve(LIMITED, env={"ANN": "a", "BOB": "b"})
+    slow = threading.Thread(target=server.post, args=["/flight"], kwargs={"json": 1})
+    slow.start()
+    time.sleep(0.3)
+    refused = server.post("/flight", json=0)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    slow.join()
+    assert server.post("/flight", json=0).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ('api_keys={"ann": "env:NOBODY"}', "the environment variable NOBODY is not set"),
+        ('api_keys={"ann": "s3cret"}', "`litmux key` makes such a line"),
+        ('api_keys_file="nowhere"', "No such file"),
+    ],
+)
+def test_keys_that_are_not_there_end_the_start(serve, option, says):
+    server = serve(
+        f"""
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        ls.LitServer(Echo(), {option}).run(port=0)
+        """,
+        ready=False,
+    )
+    assert server.wait() != 0
+    assert says in server.output
+
+
+def test_a_new_key_opens(litmux, serve, tmp_path):
+    key, line = litmux("key", "ann")[1].splitlines()
+    (tmp_path / "keys").write_text(line)
+    server = serve(
+        """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        ls.LitServer(Echo()).run(port=0, api_keys_file="keys")
+        """,
+    )
+    assert server.post("/predict", json=1).status_code == 401
+    assert server.post("/predict", json=1, headers={"X-API-Key": key}).json() == 1
