@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -111,8 +112,9 @@ class LitAPI:
 
     A request passes ``decode_request`` → (``batch`` →) ``predict`` → (``unbatch`` →)
     ``encode_response``. A hook that names a ``context`` parameter gets the request's
-    :class:`~litmux.Context` (``predict`` gets a list of them when it gets a batch). Those hooks,
-    ``setup``, ``health`` and ``teardown`` may be ``async def``; all run on one event loop.
+    :class:`~litmux.Context`; ``batch``, ``unbatch`` and the ``predict`` of a batch get a list of
+    them. Those hooks, ``setup``, ``health`` and ``teardown`` may be ``async def``; all run on one
+    event loop.
 
     Args:
         max_batch_size: The most requests that one ``predict`` gets. Above 1, ``predict`` gets what
@@ -244,6 +246,14 @@ class LitAPI:
         returns is validated and sent as that model. Where ``stream`` is set it may be a generator
         function over the outputs, or a plain one for each. With a ``spec``, what that says."""
         return output if self.spec is None else self.spec.encode_response(output)
+
+    def format_encoded_response(self, data: Any) -> Any:
+        """Returns what is sent of ``data``, a value that ``encode_response`` gave for a stream: a
+        ``str`` or ``bytes`` goes out as it is, anything else as a line of JSON. It is called only
+        where it is overridden; by itself it makes a ``dict`` or a pydantic model its line."""
+        if isinstance(data, dict):
+            return json.dumps(data) + "\n"
+        return data.model_dump_json() + "\n" if hasattr(data, "model_dump_json") else data
 
     def log(self, key: str, value: Any) -> None:
         """Passes an entry to the ``loggers`` of the server, which process it in this worker, on a

@@ -251,3 +251,74 @@ def test_a_broken_frame_ends_an_async_worker_that_waits_for_credit(worker):
     server.send("data", BROKEN["kind"])
     assert server.process.wait(15) == 1
     assert server.errors.count("\n") == 1
+
+
+CONTEXTS = """
+    class API(ls.LitAPI):
+        {batch} batch(self, inputs, context):
+            for x, one in zip(inputs, context):
+                one["x"] = x
+            return inputs
+
+        {def} predict(self, inputs):
+            if len(inputs) > 1 and "bad" in inputs:
+                raise KeyError("bad")
+            return inputs
+
+        {batch} unbatch(self, output, context):
+            return [[x, one["x"], len(context), one.method] for x, one in zip(output, context)]
+"""
+
+
+@pytest.mark.parametrize("batch", ["def", "async def"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_batch_and_unbatch_get_the_contexts(worker, kind, batch):
+    model = CONTEXTS.replace("{def}", kind).replace("{batch}", batch)
+    server = worker(model, {"max_batch_size": 4}, retry_batch_singly=True)
+    assert server.traits["context"] is True
+    server.batch(["a", "b"])
+    answers = server.answers(2)
+    assert answers == {1: (200, ["a", "a", 2, "POST"]), 2: (200, ["b", "b", 2, "POST"])}
+    server.batch(["bad", "c"])
+    answers = server.answers(2)
+    assert answers == {1: (200, ["bad", "bad", 1, "POST"]), 2: (200, ["c", "c", 1, "POST"])}
+    assert server.end() == 0
+
+
+def test_contexts_of_batches_are_asked_for_where_there_are_batches(worker):
+    server = worker(CONTEXTS.replace("{def}", "def").replace("{batch}", "def"))
+    assert server.traits["context"] is False
+    server.request(1, "a")
+    assert server.answers(1) == {1: (200, "a")}
+    assert server.end() == 0
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("is_whole", [False, True], ids=["steps", "whole"])
+def test_unbatch_of_streams_gets_the_contexts(worker, kind, is_whole):
+    unbatch = """
+        {def} unbatch(self, output, context):
+            return [x + one["mark"] for x, one in zip(output, context)]
+    """
+    whole = """
+        {def} unbatch(self, outputs, context):
+            {for} output in outputs:
+                yield [x + one["mark"] for x, one in zip(output, context)]
+    """
+    model = """
+    class API(ls.LitAPI):
+        def batch(self, inputs, context):
+            for number, one in enumerate(context):
+                one["mark"] = str(number)
+            return inputs
+
+        {def} predict(self, inputs):
+            yield inputs
+            yield inputs
+    """
+    model += whole if is_whole else unbatch
+    model = model.replace("{def}", kind).replace("{for}", kind.replace("def", "for"))
+    server = worker(model, {"max_batch_size": 2, "stream": True})
+    server.batch(["a", "b"])
+    assert server.items(ends=2) == {1: ["a0", "a0", 0], 2: ["b1", "b1", 0]}
+    assert server.end() == 0

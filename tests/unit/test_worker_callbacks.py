@@ -201,9 +201,92 @@ def test_the_generator_of_a_stream_that_is_cut_short_is_closed(recorded, kind):
     assert events(server) == [
         *around("decode_request"),
         "on_before_predict",
-        *around("encode_response"),
+        "on_before_encode_response",
         "closed",
     ]
+
+
+CHAT = """
+    class API(Model):
+        def __init__(self, **options):
+            super().__init__(spec=ls.OpenAISpec(), **options)
+
+        {def} predict(self, request):
+            for step in range(2):
+                say("predict")
+                yield ["a", 5] if {batched} else "a"
+"""
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_chat_of_default_messages_is_enclosed(recorded, size, kind):
+    model = CHAT.replace("{def}", kind).replace("{batched}", str(size > 1))
+    server = recorded(model, {"max_batch_size": size})
+    server.batch([{"messages": [{"role": "user", "content": "x"}]}] * size)
+    message = {"role": "assistant", "content": "a"}
+    expected = {1: [message, message, 0], 2: [500]}
+    assert server.items(ends=size) == {id: expected[id] for id in range(1, size + 1)}
+    assert server.end() == 0
+    decodings = size if kind == "async def" else 1
+    assert events(server) == [
+        *around("decode_request") * decodings,
+        "on_before_predict",
+        "on_before_encode_response",
+        *["predict"] * 2,
+        "on_after_predict",
+        "on_after_encode_response",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_embeddings_of_the_default_form_are_enclosed(recorded, size, kind):
+    model = """
+        class API(Model):
+            def __init__(self, **options):
+                super().__init__(spec=ls.OpenAIEmbeddingSpec(), **options)
+
+            {def} predict(self, x, context):
+                for one in context if isinstance(context, list) else [context]:
+                    one["prompt_tokens"] = 3
+                return [[1.0]] * len(context) if isinstance(context, list) else [1.0]
+    """
+    server = recorded(model.replace("{def}", kind), {"max_batch_size": size})
+    server.batch([{"input": "a", "model": "m"}] * size)
+    answer = (200, {"embeddings": [1.0], "prompt_tokens": 3, "total_tokens": 0})
+    assert server.answers(size) == {id: answer for id in range(1, size + 1)}
+    assert server.end() == 0
+    each = size if kind == "async def" else 1
+    assert events(server) == [
+        *around("decode_request") * each,
+        *around("predict"),
+        *around("encode_response") * each,
+    ]
+
+
+def test_a_batch_whose_hooks_get_contexts_is_enclosed(recorded):
+    server = recorded(
+        """
+        class API(Model):
+            def batch(self, inputs, context):
+                for one in context:
+                    one["factor"] = len(inputs)
+                return inputs
+
+            def predict(self, inputs):
+                return inputs
+
+            def unbatch(self, output, context):
+                return [x * one["factor"] for x, one in zip(output, context)]
+        """,
+        {"max_batch_size": 2},
+    )
+    server.batch([3, 4])
+    assert server.answers(2) == {1: (200, 6), 2: (200, 8)}
+    assert server.end() == 0
+    hooks = ("decode_request", "predict", "encode_response")
+    assert events(server) == [event for hook in hooks for event in around(hook)]
 
 
 def test_a_hook_that_raises_has_no_second_event(recorded):

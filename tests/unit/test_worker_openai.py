@@ -186,19 +186,66 @@ def test_the_context_of_a_chat_holds_the_request(worker, kind, before):
             tool = context["tools"][0]["function"]["name"]
             yield f"{{sorted(context)}}"
             values = [context[name] for name in ("temperature", "top_p", "max_tokens")]
-            yield f"{{values}} {{tool}}"
+            yield f"{{values}} {{tool}} {{context['top_k']}} {{request.seed}}"
     """
     )
     tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}
-    server.request(1, asked(max_tokens=7, tools=[tool], unknown=1))
+    server.request(1, asked(max_tokens=7, tools=[tool], top_k=3, seed=4, model_dump=5))
     names, values, status = server.items()[1]
-    assert values == said("[0.7, 1.0, 7] f")
+    assert values == said("[0.7, 1.0, 7] f 3 4")
     assert status == 0
     fields = (
         "frequency_penalty max_completion_tokens max_tokens metadata model n presence_penalty "
-        "reasoning_effort response_format stop stream temperature tool_choice tools top_p user"
+        "reasoning_effort response_format seed stop stream temperature tool_choice tools top_k "
+        "top_p user"
     )
-    assert names == said(str(fields.split()))
+    expected = fields.split() if before else sorted([*fields.split(), "model_dump"])
+    assert names == said(str(expected))
+    assert server.end() == 0
+
+
+@REQUESTS
+@pytest.mark.parametrize("effort", ["none", "minimal", "low", "xhigh"])
+def test_a_chat_gets_any_effort(worker, before, effort):
+    server = worker(
+        before
+        + CHAT
+        + """
+    class API(Chat):
+        def predict(self, request):
+            yield request.reasoning_effort
+    """
+    )
+    server.request(1, asked(reasoning_effort=effort))
+    assert server.items() == {1: [said(effort), 0]}
+    assert server.end() == 0
+
+
+@KINDS
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("has_encode", [False, True])
+def test_the_messages_of_a_chat_have_the_form_that_its_model_gives_them(
+    worker, kind, size, has_encode
+):
+    encode = """
+        {def} encode_response(self, outputs):
+            {for} output in outputs:
+                yield output
+    """
+    model = """
+    class API(Chat):
+        {def} predict(self, request):
+            one = {"role": "assistant", "content": "a"}
+            yield [one] * len(request) if isinstance(request, list) else one
+
+        def format_encoded_response(self, data):
+            return super().format_encoded_response({**data, "content": data["content"] + "!"})
+    """
+    model = CHAT + model + (encode if has_encode else "")
+    model = model.replace("{def}", kind).replace("{for}", kind.replace("def", "for"))
+    server = worker(model, {"max_batch_size": size})
+    server.batch([asked()] * size)
+    assert server.items(ends=size) == {id: [said("a!"), 0] for id in range(1, size + 1)}
     assert server.end() == 0
 
 

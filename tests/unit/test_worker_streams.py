@@ -285,3 +285,84 @@ def test_a_sequence_without_credit_is_left_out_until_it_has_some(worker):
     assert server.items()[1][-1] == 499
     assert server.end() == 0
     assert "step of 2" not in server.errors
+
+
+FORMAT = """
+    class API(ls.LitAPI):
+        {def} predict(self, x):
+            if {batched}:
+                yield [x[0], ls.FINISHED]
+            else:
+                yield x
+            yield [{"n": 2}, "late"] if {batched} else {"n": 2}
+
+        {encode}
+
+        def format_encoded_response(self, data):
+            if data == "refused":
+                raise ls.HTTPException(418)
+            return f"data: {super().format_encoded_response(data)}\\n"
+"""
+ENCODE = {
+    "default": "",
+    "each": """def encode_response(self, output):
+            return output""",
+    "whole": """{def} encode_response(self, outputs):
+            {for} output in outputs:
+                yield output""",
+}
+
+
+@KINDS
+@pytest.mark.parametrize("encode", ENCODE)
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_stream_has_the_form_that_its_model_gives_it(worker, kind, encode, size):
+    model = FORMAT.replace("{encode}", ENCODE[encode]).replace("{batched}", str(size > 1))
+    model = model.replace("{def}", kind).replace("{for}", kind.replace("def", "for"))
+    server = worker(model, {"max_batch_size": size, "stream": True})
+    server.batch(["text", "other"][:size])
+    second = {2: [0]} if size > 1 else {}
+    expected = ["data: text\n", 'data: {"n": 2}\n\n', 0]
+    assert server.items(ends=size) == {1: expected, **second}
+    server.batch(["refused", "other"][:size])
+    assert server.items(ends=size) == {1: [418], **second}
+    assert server.end() == 0
+
+
+def test_the_outputs_of_sequences_have_the_form_that_their_model_gives_them(worker):
+    server = worker(
+        """
+    class API(ls.ContinuousAPI):
+        def admit(self, x, context):
+            return x
+
+        def step(self, sequences):
+            return [ls.Last({"x": x}) for x in sequences]
+
+        def encode_response(self, output, context):
+            return {**output, "method": context.method}
+
+        def format_encoded_response(self, data):
+            return f"{sorted(data)}"
+    """,
+        {"stream": True},
+    )
+    server.request(1, 3)
+    assert server.items() == {1: ["['method', 'x']", 0]}
+    assert server.end() == 0
+
+
+def test_what_is_no_stream_has_no_form(worker):
+    server = worker(
+        """
+    class API(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+        def format_encoded_response(self, data):
+            return "formatted"
+    """
+    )
+    server.request(1, 3)
+    assert server.answers(1) == {1: (200, 3)}
+    assert server.end() == 0

@@ -33,10 +33,9 @@ async def answer(hooks, request, context):
 
 async def answer_batch(hooks, inputs, contexts):
     """Computes a batch; returns the status, flags and payload of a response for each."""
-    api = hooks.api
-    batch = await settle(api.batch(inputs))
-    outputs = await settle(api.unbatch(await settle(hooks.compute(batch, contexts))))
-    outputs = as_list(outputs, len(inputs))
+    batch = await settle(hooks.batch(inputs, contexts))
+    output = await settle(hooks.compute(batch, contexts))
+    outputs = as_list(await settle(hooks.unbatch(output, contexts)), len(inputs))
     return [await _encode_item(hooks, *pair) for pair in zip(outputs, contexts)]
 
 
@@ -60,12 +59,13 @@ async def outputs(hooks, request, context):
 
 async def steps(hooks, inputs, contexts):
     """Returns the iterator of a batch of streams, and what to close when it is cut short."""
-    api = hooks.api
-    source = await settle(hooks.compute(await settle(api.batch(inputs)), contexts))
+    batch = await settle(hooks.batch(inputs, contexts))
+    source = await settle(hooks.compute(batch, contexts))
     if hooks.unbatches_stream:
-        unbatched = api.unbatch(each(source) if is_async(api.unbatch) else source)
+        steps = each(source) if is_async(hooks.api.unbatch) else source
+        unbatched = hooks.unbatch(steps, contexts)
     else:
-        unbatched = _unbatch_each(api, each(source))
+        unbatched = _unbatch_each(hooks, each(source), contexts)
     if hooks.encodes_stream:
         unbatched = _encode_stream(hooks, unbatched, contexts)
     return each(unbatched), source
@@ -111,6 +111,6 @@ async def _encode_each(hooks, source, context):
         yield await settle(hooks.encode(output, context))
 
 
-async def _unbatch_each(api, source):
+async def _unbatch_each(hooks, source, contexts):
     async for output in source:
-        yield await settle(api.unbatch(output))
+        yield await settle(hooks.unbatch(output, contexts))

@@ -1,7 +1,6 @@
 """Lets a model's callbacks follow its hooks: LitServe's events of a worker."""
 
 import functools
-import inspect
 import logging
 
 from litmux._api import ContinuousAPI, has_async_hooks
@@ -32,7 +31,10 @@ def follow(api, *names):
         _follow_batches(api)
         names = ("predict", "encode_response") if api.stream else ("predict",)
     for name in names:
-        setattr(api, name, _followed(getattr(api, name), *_events(api, name)))
+        # Those of a generator enclose its values.
+        yields = bool(api.stream) and name in ("predict", "encode_response")
+        before, after = _events(api, name)
+        setattr(api, name, _followed(getattr(api, name), before, after, yields))
 
 
 def _events(api, name):
@@ -43,28 +45,28 @@ def _events(api, name):
     )
 
 
-def _followed(hook, before, after):
-    """Returns the hook with its events; those of a generator enclose its values. It unwraps to the
-    hook, whose kind decides how it is run."""
-    kind = inspect.unwrap(hook)
-    if inspect.isgeneratorfunction(kind):
-        end = _each
-    elif inspect.isasyncgenfunction(kind):
-        end = _each_async
-    elif inspect.iscoroutinefunction(kind):
-        end = _awaited
-    else:
-        end = _returned
+def _followed(hook, before, after, yields):
+    """Returns the hook with its events. It unwraps to the hook, whose kind decides how it is run,
+    and its ``around`` puts the same events around another."""
 
     @functools.wraps(hook)
     def call(*args, **kwargs):
         before()
-        return end(hook(*args, **kwargs), after)
+        return _ended(hook(*args, **kwargs), after, yields)
 
+    around = functools.partial(_followed, before=before, after=after, yields=yields)
+    call.around = around  # type: ignore[attr-defined]
     return call
 
 
-def _returned(result, after):
+def _ended(result, after, yields):
+    """Returns what a hook returned, with its second event where that ends."""
+    if hasattr(result, "__await__"):
+        return _awaited(result, after)
+    if yields and hasattr(result, "__aiter__"):
+        return _each_async(result, after)
+    if yields and hasattr(result, "__next__"):
+        return _each(result, after)
     after()
     return result
 
@@ -79,7 +81,8 @@ async def _each_async(values, after):
         async for value in values:
             yield value
     finally:
-        await values.aclose()
+        if hasattr(values, "aclose"):
+            await values.aclose()
     after()
 
 
@@ -106,33 +109,37 @@ def _follow_batches(api):
         return decode(*args, **kwargs)
 
     @functools.wraps(batch)
-    def end_decoding(inputs):
+    def end_decoding(*args, **kwargs):
         nonlocal is_decoding
         # Not where a batch that raised is computed again, one by one.
         if is_decoding:
             after_decode()
         is_decoding = False
-        return batch(inputs)
+        return batch(*args, **kwargs)
 
     @functools.wraps(unbatch)
-    def count_outputs(output):
+    def count_outputs(*args, **kwargs):
         nonlocal count, left
-        outputs = list(unbatch(output))
+        outputs = list(unbatch(*args, **kwargs))
         count = left = sum(not isinstance(item, Exception) for item in outputs)
         return outputs
 
-    @functools.wraps(encode)
-    def encode_response(*args, **kwargs):
-        nonlocal left
-        if left == count:
-            before_encode()
-        left -= 1
-        try:
-            return encode(*args, **kwargs)
-        finally:
-            if left == 0:
-                after_encode()
+    def counted(encode):
+        @functools.wraps(encode)
+        def encode_response(*args, **kwargs):
+            nonlocal left
+            if left == count:
+                before_encode()
+            left -= 1
+            try:
+                return encode(*args, **kwargs)
+            finally:
+                if left == 0:
+                    after_encode()
+
+        encode_response.around = counted  # type: ignore[attr-defined]
+        return encode_response
 
     api.decode_request, api.batch = decode_request, end_decoding
     if not api.stream:
-        api.unbatch, api.encode_response = count_outputs, encode_response
+        api.unbatch, api.encode_response = count_outputs, counted(encode)

@@ -104,12 +104,21 @@ class Hooks:
         second = api.admit if self.is_continuous else api.predict
         hooks = (api.decode_request, second, response_encoder(api))
         hooks = tuple(map(_direct, hooks))
-        self.context = any(wants_context(hook) for hook in hooks)
+        of_batches = (api.batch, api.unbatch)
+        wanting = hooks if self.max_batch_size == 1 else (*hooks, *of_batches)
+        self.context = any(map(wants_context, wanting))
         #: decode, compute and encode where no hook gets a context.
         self.plain = hooks
         self.decode, self.compute, self.encode = map(_taking_context, hooks)
-        self.encodes_stream = _encodes_whole_stream(api)
+        self.batch, self.unbatch = map(_taking_context, of_batches)
+        self.encodes_stream = not self.is_continuous and _encodes_whole_stream(api)
         self.unbatches_stream = is_generator(api.unbatch)
+        #: What makes of each value of a stream what is sent of it, where the model has its own.
+        self.format = _own_format(api) if self.stream else None
+        if self.format is not None and api.spec is None:
+            from litmux._worker._convert import converted
+
+            self.encode = converted(self.encode, self.format, self)
         typed = request_reader(api, self.read)
         if typed is not None:
             # In place of the method, so that requests without an annotation pass no branch.
@@ -149,8 +158,8 @@ class Hooks:
         Raises:
             WrongLength: it did not give an output for each input.
         """
-        api = self.api
-        outputs = as_list(api.unbatch(self.compute(api.batch(inputs), contexts)), len(inputs))
+        output = self.compute(self.batch(inputs, contexts), contexts)
+        outputs = as_list(self.unbatch(output, contexts), len(inputs))
         return list(map(self._encode_item, outputs, contexts))
 
     def _encode_item(self, output, context):
@@ -176,9 +185,11 @@ class Hooks:
     def steps(self, inputs, contexts):
         """Returns the generator of a batch of streams, whose steps are what holds an output for
         each, and what to close when it is cut short."""
-        api = self.api
-        source = iter(self.compute(api.batch(inputs), contexts))
-        steps = api.unbatch(source) if self.unbatches_stream else map(api.unbatch, source)
+        source = iter(self.compute(self.batch(inputs, contexts), contexts))
+        if self.unbatches_stream:
+            steps = self.unbatch(source, contexts)
+        else:
+            steps = (self.unbatch(output, contexts) for output in source)
         if self.encodes_stream:
             steps = self.encode(steps, contexts)
         return iter(steps), source
@@ -247,6 +258,11 @@ def _taking_context(hook):
     if wants_context(hook):
         return lambda value, context: hook(value, context=context)
     return lambda value, _: hook(value)
+
+
+def _own_format(api):
+    method = api.format_encoded_response
+    return None if is_method_of(method, LitAPI.format_encoded_response) else method
 
 
 def _encodes_whole_stream(api):

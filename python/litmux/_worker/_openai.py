@@ -7,13 +7,12 @@ hooks expect, and outputs the one that the server does.
 import contextlib
 import json
 
-from litmux._api import FINISHED, LitAPI, is_method_of
+from litmux._api import LitAPI, is_method_of
 from litmux._http import HTTPException
 from litmux._specs import OpenAISpec, message_of
-from litmux._worker import _async_hooks as calls
 from litmux._worker import _records
+from litmux._worker._convert import converted
 from litmux._worker._hooks import Hooks
-from litmux._worker._streams import close
 
 _USAGE = ("prompt_tokens", "total_tokens")
 
@@ -23,9 +22,12 @@ class _SpecHooks(Hooks):
         super().__init__(api, retry_singly)
         self._make_request = _request_maker(api.spec.protocol)
         self._has_default_encode = is_method_of(api.encode_response, LitAPI.encode_response)
+        # Puts the events of callbacks around a function, where there are any.
+        self._around = getattr(api.encode_response, "around", None)
         if self._has_default_encode:
             # Through the API it would come without its context.
-            self.encode = api.spec.encode_response
+            encode = api.spec.encode_response
+            self.encode = encode if self._around is None else self._around(encode)
 
     def traits(self):
         """Returns the ``Ready`` message."""
@@ -48,16 +50,20 @@ class ChatHooks(_SpecHooks):
 
     def __init__(self, api, retry_singly=False):
         super().__init__(api, retry_singly)
-        encode = self.encode
-        if self.has_default_messages():
-            # One at a time, so that one of a batch fails alone.
+        form, convert = self.format, item_of
+        if form is not None:
+            # What the server is sent is JSON all the same, as in LitServe.
+            convert = lambda message: item_of(form(message))  # noqa: E731
+        if not self.has_default_messages():
+            self.encode = converted(self.encode, convert, self)
+            return
+        if self._around is None or self.is_continuous:
+            # One at a time, so that those that nobody waits for are left out.
             self.encodes_stream = False
-            self.encode = lambda output, _: item_of(message_of(output))
-        elif self.encodes_stream:
-            convert = _items_of if self.max_batch_size > 1 else item_of
-            self.encode = lambda outputs, context: _converted(encode(outputs, context), convert)
-        else:
-            self.encode = lambda output, context: item_of(encode(output, context))
+            self.encode = lambda output, _: convert(message_of(output))
+            return
+        enclosed = self._around(lambda outputs, _: outputs)
+        self.encode = converted(enclosed, lambda output: convert(message_of(output)), self)
 
     def has_default_messages(self):
         """Tells whether neither the API nor its spec says how outputs become messages."""
@@ -97,39 +103,6 @@ def item_of(message):
             f'{{"role": "assistant", "content": "…"}}, and not {message!r}'
         )
     return {name: value for name, value in message.items() if value is not None}
-
-
-def _items_of(messages):
-    return [_item_or_error(message) for message in messages]
-
-
-def _item_or_error(message):
-    if message is FINISHED or isinstance(message, Exception):
-        return message
-    try:
-        return item_of(message)
-    except Exception as error:  # noqa: BLE001  (one item fails alone)
-        return error
-
-
-def _converted(values, convert):
-    return (_converted_async if hasattr(values, "__aiter__") else _converted_plain)(values, convert)
-
-
-def _converted_plain(values, convert):
-    try:
-        for value in values:
-            yield convert(value)
-    finally:
-        close(values)
-
-
-async def _converted_async(values, convert):
-    try:
-        async for value in values:
-            yield convert(value)
-    finally:
-        await calls.close(values)
 
 
 def _checked(answer):

@@ -93,8 +93,11 @@ class EmbeddingRecord(Record):
 
 
 def chat_request(value):
-    """Returns the request of a chat; for one answer, because the server asks for each of ``n``."""
+    """Returns the request of a chat; for one answer, because the server asks for each of ``n``.
+    Fields that are not OpenAI's are its attributes too, but those named like its methods."""
     request = _make("chat", value)
+    known = vars(request)
+    known.update({name: value[name] for name in value.keys() - known if not hasattr(Record, name)})
     request.n = 1
     return request
 

@@ -10,7 +10,7 @@ import uuid
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from litmux import OpenAISpec
 
@@ -220,7 +220,10 @@ class ChoiceDelta(ChatMessage):
 
 
 class ChatCompletionRequest(BaseModel):
-    """What a client asks for. Hooks get it with an ``n`` of 1: each answer is asked for alone."""
+    """What a client asks for. Hooks get it with an ``n`` of 1: each answer is asked for alone.
+    Further fields, such as ``seed`` or ``top_k``, are attributes as they came."""
+
+    model_config = ConfigDict(extra="allow")
 
     model: Optional[str] = ""
     messages: list[ChatMessage]
@@ -237,7 +240,7 @@ class ChatCompletionRequest(BaseModel):
     tools: Optional[list[Tool]] = None
     tool_choice: Optional[Union[ToolChoice, dict[str, Any]]] = ToolChoice.auto
     response_format: Optional[ResponseFormat] = None
-    reasoning_effort: Optional[Literal["low", "medium", "high"]] = None
+    reasoning_effort: Optional[str] = None
     metadata: Optional[dict[str, str]] = None
 
 
