@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from litmux import _handover, _options
-from litmux._api import authorize_of
+from litmux._api import authorize_of, is_method_of
 
 _PACKAGES = ("fastapi", "uvicorn")
+_OF_REQUESTS = ("on_request", "on_response")
 
 
 def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
@@ -47,6 +48,19 @@ def guarded_paths(server: Any) -> list[str]:
     return [path for api, path in zip(server.apis, server._paths()) if authorize_of(api)]
 
 
+def events_of_requests(server: Any) -> list[str]:
+    """Returns the events of requests that a callback of the server wants to be told of."""
+    if not server.callbacks:
+        return []
+    from litmux.compat.callbacks import Callback
+
+    def is_wanted(event):
+        default = getattr(Callback, event)
+        return not all(is_method_of(getattr(each, event), default) for each in server.callbacks)
+
+    return list(filter(is_wanted, _OF_REQUESTS))
+
+
 def _needs(server):
     if guarded_paths(server):
         yield "`authorize`"
@@ -54,3 +68,5 @@ def _needs(server):
         yield "`middlewares`"
     if server._app is not None:
         yield "`server.app`"
+    for event in events_of_requests(server):
+        yield f"`{event}` of a callback"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -202,6 +203,14 @@ class Given:
                 f"`middlewares` must be a list of classes, or of tuples of a class and a dict of "
                 f"its arguments, not {middlewares!r}"
             )
+
+
+def server_key() -> str:
+    """Returns the key that clients must send, or an empty text: that of the environment, or what
+    the program has set in ``litserve.server``."""
+    module = sys.modules.get("litmux.compat.server")
+    key = getattr(module, "LIT_SERVER_API_KEY", None) or os.environ.get("LIT_SERVER_API_KEY")
+    return key or ""
 
 
 def _is_middleware(entry):

@@ -58,6 +58,7 @@ class LitServer:
         self.loggers = given.loggers
         self.middlewares = given.middlewares
         self._app: Any = None
+        self._active: Any = None
         self._workers = given.workers
         _options.raise_all(self._mistakes([*found, *given.mistakes]))
         for instance, where in zip(self.apis, self._paths()):
@@ -152,6 +153,15 @@ class LitServer:
 
             self._app = make_app(self)
         return self._app
+
+    @property
+    def active_requests(self) -> int | None:
+        """How many requests are being answered, but for ``/``, ``/health`` and ``/metrics``.
+
+        It is for callbacks, middlewares and routes of the program, which run where requests are
+        counted. None: nothing is counted here.
+        """
+        return None if self._active is None else self._active.value
 
     def run(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """Serves this server alone; see :func:`run_servers`."""
@@ -251,7 +261,9 @@ def _call_back(servers, event):
         from litmux.compat.callbacks import CallbackRunner
 
         for server in servers:
-            CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
+            # Else they are told where the requests are, with which they may share a state.
+            if not _app_host.events_of_requests(server):
+                CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
 
 
 def _mistakes(servers, options):
@@ -334,7 +346,9 @@ def start_binary() -> subprocess.Popen[bytes]:
     """
     sys.stdout.flush()
     command = [find_binary(), "serve", "--program"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    key = _litserve.server_key()
+    env = {**os.environ, "LIT_SERVER_API_KEY": key} if key else None
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=env)
 
 
 def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:

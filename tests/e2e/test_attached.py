@@ -72,3 +72,36 @@ def test_a_model_that_fails_is_seen(capfd):
     with wrap_litserve_start(ls.LitServer(Broken())) as server, complete:
         TestClient(server.app).post("/predict", json={})
     assert "no weights" in capfd.readouterr().err
+
+
+class Told(ls.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_server_start(self, litserver):
+        self.seen.append("start")
+
+    def on_request(self, active_requests, litserver):
+        self.seen.append(f"request {active_requests} {litserver.active_requests}")
+
+    def on_response(self, litserver):
+        self.seen.append("response")
+
+    def on_server_end(self, litserver):
+        self.seen.append("end")
+
+
+def test_callbacks_are_told():
+    callback = Told()
+    with wrap_litserve_start(ls.LitServer(Squares(), callbacks=callback)) as server:
+        assert TestClient(server.app).post("/predict", json={"input": 3}).json() == {"output": 9}
+    assert callback.seen == ["start", "request 1 1", "response", "end"]
+
+
+def test_the_key_that_a_program_sets_is_asked_for(monkeypatch):
+    monkeypatch.setattr(ls.server, "LIT_SERVER_API_KEY", "abcd")
+    with wrap_litserve_start(ls.LitServer(Squares())) as server:
+        client = TestClient(server.app)
+        assert client.post("/predict", json={"input": 3}).status_code == 401
+        right = client.post("/predict", json={"input": 3}, headers={"X-API-Key": "abcd"})
+        assert right.json() == {"output": 9}

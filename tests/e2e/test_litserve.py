@@ -63,14 +63,15 @@ def started(stack, command, directory, env, health):
     return SimpleNamespace(program=program, client=client)
 
 
-@pytest.fixture(scope="module", params=["plain", "several", "typed", "fronted"])
+@pytest.fixture(scope="module", params=["plain", "several", "typed", "fronted", "hooked"])
 def pair(request, tmp_path_factory):
     """Both servers with one program."""
     script = PROGRAMS / f"{request.param}.py"
     env, health = (KEYS, "/healthz") if request.param == "several" else ({}, "/health")
     directory = tmp_path_factory.mktemp(request.param)
     commands = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litmux.compat"]}
-    env = {**env, "PYTHONPATH": str(PROGRAMS / "without_mcp")}
+    paths = [str(PROGRAMS / "without_mcp"), os.environ.get("PYTHONPATH")]
+    env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with contextlib.ExitStack() as stack:
         sides = {
             side: started(stack, [*command, script], directory, env, health)
@@ -188,6 +189,25 @@ FRONTED: list[Row] = [
     ("GET", "/health", {}, {"content-type": "text/plain; charset=utf-8"}),
 ]
 
+# LitServe names no media type.
+TEXT = {"content-type": "text/plain; charset=utf-8"}
+HOOKED: list[Row] = [
+    *posted("/batched", "a", {"b": 1}),
+    ("POST", "/formatted", {"json": 2}, TEXT),
+    ("POST", "/formatted", {"json": 0}, TEXT),
+    ("POST", "/formatted-batch", {"json": 2}, TEXT),
+    *posted("/echo", 1, "wrong"),
+    ("GET", "/health", {}, TEXT),
+    ("GET", "/seen", {}, {}),
+]
+ROWS = {
+    "plain": PLAIN,
+    "several": SEVERAL,
+    "typed": TYPED,
+    "fronted": FRONTED,
+    "hooked": HOOKED,
+}
+
 
 def answer_of(client, method, path, sent):
     response = client.request(method, path, **sent)
@@ -204,7 +224,7 @@ def parsed(text):
 
 
 def test_the_same_request_has_the_same_answer(pair):
-    rows = {"plain": PLAIN, "several": SEVERAL, "typed": TYPED, "fronted": FRONTED}[pair.name]
+    rows = ROWS[pair.name]
     found = []
     for method, path, sent, differs in rows:
         theirs = answer_of(pair.theirs.client, method, path, sent)

@@ -5,6 +5,8 @@ import importlib.util
 import litmux as ls
 import pytest
 from litmux import _app_host, _handover
+from litmux.compat.callbacks import Callback, NoopCallback
+from litmux.compat.callbacks.defaults.metric_callback import RequestTracker
 
 
 class Open(ls.LitAPI):
@@ -31,6 +33,28 @@ def test_only_who_uses_one_has_one(monkeypatch):
     server = ls.LitServer(Open())
     server.app.get("/custom")(lambda: 1)
     assert _app_host.order_of([server]) is not None
+
+
+def test_callbacks_of_requests_need_one(monkeypatch):
+    class Told(Callback):
+        def on_response(self, litserver):
+            pass
+
+    class Passed(Callback):
+        def on_before_predict(self, lit_api):
+            pass
+
+    monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
+    server = ls.LitServer(Open(), callbacks=[Passed(), NoopCallback()])
+    assert _app_host.order_of([server]) is None
+    assert server.active_requests is None
+    server = ls.LitServer(Open(), callbacks=[Passed(), Told()])
+    assert _app_host.events_of_requests(server) == ["on_response"]
+    assert _app_host.order_of([server]) is not None
+    assert _app_host.order_of([ls.LitServer(Open(), callbacks=RequestTracker())]) is not None
+    monkeypatch.setattr(_handover, "script", lambda: {"file": None})
+    with pytest.raises(ValueError, match="`on_response` of a callback needs a process that runs"):
+        _app_host.order_of([server])
 
 
 def test_what_is_missing_is_said(monkeypatch):

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import hmac
-import os
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
-from litmux import _http, _options
+from litmux import _app_host, _http, _litserve, _options
 from litmux._api import authorize_of
 from litmux._apphost._forward import Forwarded
+from litmux.compat.middlewares import RequestCountMiddleware
+
+
+class _CountedApp(FastAPI):
+    """Counts the requests that it is answering, in front of all its middlewares."""
+
+    def __init__(self, counter):
+        super().__init__(openapi_url=None)
+        self._counted = RequestCountMiddleware(super().__call__, counter)
+
+    async def __call__(self, scope, receive, send):
+        await self._counted(scope, receive, send)
 
 
 def make_app(server: Any) -> FastAPI:
@@ -20,11 +32,13 @@ def make_app(server: Any) -> FastAPI:
     What litmux serves comes before what is added later, so that no route of the program's own
     takes the place of an endpoint.
     """
-    app = FastAPI(openapi_url=None)
+    server._active = SimpleNamespace(value=0)
+    app = _CountedApp(server._active)
     app.state.litmux_inner = None
     app.add_exception_handler(_http.HTTPException, _answer_exception)
+    told = server if _app_host.events_of_requests(server) else None
     for api, path in zip(server.apis, server._paths()):
-        _add(app, path, ["POST"], _guard_of(api))
+        _add(app, path, ["POST"], _guard_of(api), told=told)
         if getattr(api, "spec", None) is not None:
             _add(app, path, ["OPTIONS"], None)
             _add(app, "/v1/models", ["GET", "HEAD"], _guard_of_all(server))
@@ -79,7 +93,7 @@ def _guards_of_tools(server):
 
 
 def _key_guard():
-    key = os.environ.get("LIT_SERVER_API_KEY", "").encode()
+    key = _litserve.server_key().encode()
 
     def check_key(request: Request) -> None:
         given = request.headers.get("x-api-key")
@@ -95,13 +109,13 @@ def _unauthorized(detail):
     return HTTPException(401, detail, {"WWW-Authenticate": "APIKey"})
 
 
-def _add(app, path, methods, *guards, is_pattern=False):
+def _add(app, path, methods, *guards, is_pattern=False, told=None):
     # An endpoint's path that looks like a pattern must not open what is behind another guard.
     target = None if is_pattern else path
 
     async def forward(request: Request, response: Response):
         # Dependencies may have added to its headers.
-        return Forwarded(request, target, response.headers.raw)
+        return Forwarded(request, target, response.headers.raw, told)
 
     dependencies = [Depends(guard) for guard in guards if guard is not None]
     app.add_api_route(

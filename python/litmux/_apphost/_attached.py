@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from litmux import _server
+from litmux._worker._callbacks import trigger
 
 _START_SECONDS = 30
 _LOOK_SECONDS = 0.005
@@ -34,10 +35,20 @@ def attached(server: Any) -> Iterator[Any]:
                 _server.hand_over(program, child)
                 _wait_for(inner, child)
                 app.state.litmux_inner = inner
-                yield server
+                with _told(server.callbacks, litserver=server):
+                    yield server
             finally:
                 app.state.litmux_inner = None
                 child.terminate()
+
+
+@contextlib.contextmanager
+def _told(callbacks, **whose):
+    trigger(callbacks, "on_server_start", **whose)
+    try:
+        yield
+    finally:
+        trigger(callbacks, "on_server_end", **whose)
 
 
 def _program_of(server, inner):

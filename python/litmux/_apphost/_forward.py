@@ -12,6 +12,8 @@ import h11
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
+from litmux._worker._callbacks import trigger
+
 _PIECE_BYTES = 1 << 16
 # As much as litmux itself takes.
 _HEADER_BYTES = 400 * 1024
@@ -47,13 +49,23 @@ class BrokenOff(Exception):
 
 
 class Forwarded(Response):
-    """The answer of litmux, passed on as it comes. When the client leaves, litmux learns of it."""
+    """The answer of litmux, passed on as it comes. When the client leaves, litmux learns of it.
 
-    def __init__(self, request: Request, path: str | None, headers: list[Any]) -> None:
+    Args:
+        request: The request.
+        path: Where litmux is asked. None: where the client asked.
+        headers: What is added to those of the answer.
+        told: The server whose callbacks are told of the request and of its answer, if any are.
+    """
+
+    def __init__(
+        self, request: Request, path: str | None, headers: list[Any], told: Any = None
+    ) -> None:
         super().__init__()
         self.raw_headers = headers
         self._request = request
         self._path = path or quote(request.scope["path"])
+        self._told = told
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         inner = self._request.app.state.litmux_inner
@@ -62,6 +74,8 @@ class Forwarded(Response):
                 "the app asks a running server for this: start it with `run`, or for a test client "
                 "with `wrap_litserve_start`"
             )
+        if self._told is not None:
+            self._tell("on_request", active_requests=self._told.active_requests)
         peer = await _Peer.connect(inner)
         answer = asyncio.create_task(self._pass_answer(peer, send))
         # It ends first only where the client has left, or its body cannot be passed on.
@@ -95,6 +109,10 @@ class Forwarded(Response):
     async def _pass_answer(self, peer, send):
         start = await peer.answer()
         headers = [(name, value) for name, value in start.headers if _is_passed_on(name)]
+        is_error = start.status_code >= 400
+        is_stream = not any(name == b"content-length" for name, _ in headers)
+        if not (is_error or is_stream):
+            self._tell("on_response")
         await send(
             {
                 "type": "http.response.start",
@@ -108,7 +126,14 @@ class Forwarded(Response):
         except BrokenOff:
             self._request.scope.get(FATE, Fate()).is_broken = True
             raise
+        finally:
+            if is_stream and not is_error:
+                self._tell("on_response")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _tell(self, event, **what):
+        if self._told is not None:
+            trigger(self._told.callbacks, event, litserver=self._told, **what)
 
 
 def _is_passed_on(name):

@@ -8,7 +8,9 @@ from typing import Any
 
 from starlette.routing import Match
 
+from litmux import _app_host
 from litmux._apphost._forward import FATE, BrokenOff, Fate
+from litmux._worker._callbacks import trigger
 
 # litmux says here who its client is.
 _PEER = b"x-litmux-peer"
@@ -24,10 +26,15 @@ class Root:
     def __init__(self, servers: Sequence[Any]) -> None:
         self._apps = list(dict.fromkeys(server.app for server in servers))
         self._owners = {path: server.app for server in servers for path in server._paths()}
+        self._told = [server for server in servers if _app_host.events_of_requests(server)]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            self._tell("on_server_start")
+            try:
+                await self._live(scope, receive, send)
+            finally:
+                self._tell("on_server_end")
             return
         _name_client(scope)
         fate = scope[FATE] = Fate()
@@ -39,6 +46,10 @@ class Root:
             await send(message)
 
         await self._app_for(scope)(scope, receive, send_truly)
+
+    def _tell(self, event):
+        for server in self._told:
+            trigger(server.callbacks, event, litserver=server)
 
     def _app_for(self, scope):
         if len(self._apps) == 1:

@@ -42,8 +42,8 @@ def __getattr__(name):
         from litmux.compat.server import LitServer
 
         return LitServer
-    if name == "test_examples":
+    if name in ("server", "test_examples"):
         import importlib
 
-        return importlib.import_module("litmux.compat.test_examples")
+        return importlib.import_module(f"litmux.compat.{name}")
     raise AttributeError(f"module 'litserve' has no attribute {name!r}")

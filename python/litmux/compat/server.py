@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any
 
 import litmux
 from litmux import HTTPException, Request, Response
 
-__all__ = ["HTTPException", "LitServer", "Request", "Response"]
+__all__ = ["LIT_SERVER_API_KEY", "HTTPException", "LitServer", "Request", "Response"]
+
+#: The key that clients must send; a program may set it before it makes its server.
+LIT_SERVER_API_KEY = os.environ.get("LIT_SERVER_API_KEY")
 
 _UNSET: Any = inspect.Parameter.empty
 

@@ -30,8 +30,10 @@ class Callback:
     """Is told of events; override the methods of those that matter.
 
     Events of hooks occur in the worker and name the model (``lit_api``). Around a hook that raises
-    there is a first event and no second. Those of the server name it (``litserver``). All arguments
-    are given by name. An exception is logged, and the request goes on.
+    there is a first event and no second. Those of requests and of the server name it
+    (``litserver``); where there are any of requests, all of these occur in the app host, on one
+    instance of the callback. All arguments are given by name. An exception is logged, and the
+    request goes on.
     """
 
     def on_before_setup(self, *args: Any, **kwargs: Any) -> None:
@@ -65,11 +67,12 @@ class Callback:
         """Gets ``litserver``."""
 
     def on_request(self, *args: Any, **kwargs: Any) -> None:
-        """Gets ``active_requests``, the number of requests that are under way, and
-        ``litserver``."""
+        """Gets ``active_requests``, the number of requests that are under way, this one too, and
+        ``litserver``; before a request is passed on to its model."""
 
     def on_response(self, *args: Any, **kwargs: Any) -> None:
-        """Gets ``litserver``."""
+        """Gets ``litserver``; before an answer that is no error is sent, or when its stream has
+        ended."""
 
 
 class NoopCallback(Callback):
