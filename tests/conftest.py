@@ -228,7 +228,7 @@ class Server(Program):
     client: Any = None
 
     def wait_until_listening(self):
-        self.url = self.wait_for_line(r"listening on (http://\S+)")[1]
+        self.url = self.wait_for_line(r"listening on (https?://\S+)")[1]
         if self.client is None:
             self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
         return self

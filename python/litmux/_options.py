@@ -60,7 +60,8 @@ def mistakes(scope, options):
             is_secret = known[name]["type"] == "api_keys"
             hint = "; `litmux key` makes such a line" if is_secret else f", not {_shown(value)}"
             found.append(must + hint)
-    return [*found, *_contradictions(options)] if scope == "endpoint" else found
+    of_several = _contradictions if scope == "endpoint" else _tls_contradictions
+    return [*found, *of_several(options)]
 
 
 class Mistakes(ValueError):
@@ -99,6 +100,13 @@ def _contradictions(options):
         )
     if "rate_burst" in options and "rate_limit" not in options:
         yield '`rate_burst` needs `rate_limit`, such as "10/s"'
+
+
+def _tls_contradictions(options):
+    needs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
+    for given, missing in needs:
+        if given in options and missing not in options:
+            yield f"`{given}` needs `{missing}`; give both, or leave out TLS"
 
 
 def _fits(option, value):

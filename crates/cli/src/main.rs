@@ -73,6 +73,15 @@ struct Serve {
     /// Port to listen on, 0 for a free one [default: what the program says, else 8000]
     #[arg(long)]
     port: Option<u16>,
+    /// PEM file with a certificate, to serve HTTPS [default: what the program says, else HTTP]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// PEM file with the certificates that must have signed those of clients
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
     /// Read the program from standard input, as the Python SDK writes it, and stop when it closes
     #[arg(long, hide = true, conflicts_with = "file")]
     program: bool,
@@ -111,7 +120,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Verb::Serve(serve) => run_serve(serve),
         Verb::Check(source) => {
-            print!("{}", load(&source)?.describe());
+            let program = load(&source)?;
+            program.check()?;
+            print!("{}", program.describe());
             Ok(())
         }
         Verb::Key(key) => key::run(&key),
@@ -127,7 +138,10 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
     let Some(source) = serve.source else {
         bail!("name a Python or TOML file to serve; `litmux serve --help` shows examples");
     };
-    let program = load(&source)?.listen(serve.host, serve.port);
+    let mut program = load(&source)?.listen(serve.host, serve.port);
+    if let (Some(cert), Some(key)) = (serve.tls_cert, serve.tls_key) {
+        program = program.tls(cert, key, serve.tls_client_ca);
+    }
     Ok(program.run(std::future::pending())?)
 }
 

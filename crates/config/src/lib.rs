@@ -12,6 +12,7 @@ mod endpoint;
 mod options;
 mod read;
 mod resolve;
+mod tls;
 mod workers;
 
 pub use access::{ApiKey, ApiKeys, Rate};
@@ -23,4 +24,5 @@ pub use options::{
     Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
 };
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
+pub use tls::{Pem, Tls};
 pub use workers::Workers;

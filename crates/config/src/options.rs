@@ -1,8 +1,7 @@
 use serde_json::{Map, Value, json};
 
-use crate::Cost;
-use crate::access::{self, ApiKey, Rate};
-use crate::workers::contradictions;
+use crate::access::{ApiKey, Rate};
+use crate::{Cost, access, tls, workers};
 
 /// What an option belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +114,12 @@ pub const OPTIONS: &[OptionDef] = options! {
         "A file with more keys: lines of a name and `sha256:…`, as `litmux key` prints them. It is read again when it changes.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
+    Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
+        "With `tls_key`: serves HTTPS with this certificate; those between it and one that clients know follow it in the file. Files are read again when they change; connections stay.";
+    Server "tls_key": Kind::String, "a PEM file with a private key, or its text", "",
+        "With `tls_cert`: its private key, without a password.";
+    Server "tls_client_ca": Kind::String, "a PEM file with certificates, or its text", "",
+        "With `tls_cert`: clients must have a certificate that one of these has signed, itself or through others.";
 
     Endpoint "path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/predict",
         "Where the endpoint is served.";
@@ -190,12 +195,14 @@ pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
         }
         Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
     });
-    match scope {
-        Scope::Server => of_one.collect(),
+    let of_several = match scope {
+        Scope::Server => tls::contradictions(options),
         Scope::Endpoint => {
-            of_one.chain(contradictions(options)).chain(access::contradictions(options)).collect()
+            let access = access::contradictions(options);
+            workers::contradictions(options).into_iter().chain(access).collect()
         }
-    }
+    };
+    of_one.chain(of_several).collect()
 }
 
 fn of_scope(scope: Scope) -> impl Iterator<Item = &'static OptionDef> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
 use crate::read::{boolean, integer, seconds, text};
-use crate::{ApiKeys, AppHost, Endpoint};
+use crate::{ApiKeys, AppHost, Endpoint, Tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ pub struct Program {
     pub host: String,
     /// The port to listen on; 0 for a free one.
     pub port: u16,
+    /// What it needs to speak TLS, where it does.
+    pub tls: Option<Tls>,
     /// How long requests in flight may take once the server was asked to stop.
     pub grace: Duration,
     /// Threads that speak HTTP, where somebody chose.
@@ -151,6 +153,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     Ok(Program {
         host: text(&raw, "host").unwrap_or("127.0.0.1").to_owned(),
         port: integer(&raw, "port").map_or(8000, |port| port as u16),
+        tls: Tls::of(&raw, &directory_of(origin)),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")

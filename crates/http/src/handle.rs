@@ -1,5 +1,4 @@
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::{self, ActiveBody, AnswerBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::caller::{Call, Caller, Times};
-use crate::{body, builtin, compress, mcp, openai, proxy};
+use crate::proxy::{self, Peer};
+use crate::{body, builtin, compress, mcp, openai};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -23,7 +23,7 @@ const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout")
 pub(crate) async fn handle(
     app: &Arc<App>,
     request: Request<Incoming>,
-    client: Option<SocketAddr>,
+    client: Option<Peer>,
 ) -> Result<Response<ActiveBody>, Infallible> {
     let mut active = app.begin_request();
     let response = if app.is_draining() {

@@ -24,11 +24,13 @@ mod openapi;
 mod proxy;
 mod serve;
 mod stream;
+mod tls;
 
 pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
 pub use cost::Cost;
 pub use serve::{Server, bind, serve_inner};
+pub use tls::{Pem, Tls, TlsFiles};
 
 /// What the targets in `fuzz/` feed; no part of the API.
 #[doc(hidden)]

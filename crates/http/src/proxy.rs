@@ -3,6 +3,7 @@
 //! Each request has a connection to itself: the app host may be replaced at any time, and a
 //! connection that was kept would only show then that its other end is gone.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::answer::{self, AnswerBody, HttpResponse};
 
-/// Tells the app host who the client is, which it would know if it had the connection.
+/// Tells the app host what a [`Peer`] is, which it would know if it had the connection.
 const PEER: HeaderName = HeaderName::from_static("x-litmux-peer");
 
 /// How much longer than its time budget a request to an endpoint may take: whoever asks for it on the
@@ -39,13 +40,27 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
+/// Who a client is, and how it is spoken to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) is_tls: bool,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.address)
+    }
+}
+
 /// Answers a request with what the app host behind this socket does. Both bodies are passed on as
 /// they come; dropping either end drops the other. With a `limit`, an app host that hangs is not
 /// waited for.
 pub(crate) async fn forward(
     socket: &Path,
     mut request: Request<Incoming>,
-    client: Option<SocketAddr>,
+    client: Option<Peer>,
     limit: Option<Duration>,
 ) -> HttpResponse {
     let client = client.and_then(|client| HeaderValue::try_from(client.to_string()).ok());

@@ -13,18 +13,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
 use crate::handle::{handle, handle_inner};
+use crate::proxy::Peer;
 use crate::stream::Broken;
+use crate::tls::{self, Tls};
 
-/// How long a client may take to send the headers of a request.
+/// How long a client may take to send the headers of a request, and before that to agree on TLS.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take nothing of what is sent to it before it is given up.
@@ -47,7 +50,8 @@ pub async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((host, port)).await
 }
 
-/// Accepts connections and speaks HTTP/1.1 and HTTP/2 (prior knowledge) on them.
+/// Accepts connections and speaks HTTP/1.1 and HTTP/2 on them: what they agree on, or without TLS
+/// what they begin with.
 pub struct Server {
     listener: TcpListener,
     lanes: Lanes,
@@ -68,8 +72,15 @@ impl Server {
     pub fn new(listener: TcpListener, app: Arc<App>, threads: usize) -> io::Result<Self> {
         let threads = if threads > 1 { 0..threads } else { 0..0 };
         let threads = threads.map(|index| spawn_lane(index, app.clone()));
-        let lanes = Lanes { threads: threads.collect::<io::Result<_>>()?, app };
+        let lanes = Lanes { threads: threads.collect::<io::Result<_>>()?, app, tls: None };
         Ok(Self { listener, lanes, connections: GracefulShutdown::new() })
+    }
+
+    /// Speaks TLS, where there is one, and nothing else.
+    #[must_use]
+    pub fn over(mut self, tls: Option<&Tls>) -> Self {
+        self.lanes.tls = tls.map(Tls::configs);
+        self
     }
 
     /// Returns the address that the server listens on.
@@ -131,11 +142,18 @@ async fn pause(error: &io::Error) {
 struct Lanes {
     app: Arc<App>,
     /// None where they are served here.
-    threads: Vec<mpsc::UnboundedSender<Accepted>>,
+    threads: Vec<mpsc::UnboundedSender<Accepted<std::net::TcpStream>>>,
+    /// What clients agree on who come now, where they must.
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
 }
 
-/// A connection on its way to its lane. One that nobody watches does not hold up the end.
-type Accepted = (std::net::TcpStream, Option<Watcher>);
+/// A connection on its way to its lane.
+struct Accepted<S> {
+    stream: S,
+    tls: Option<Arc<ServerConfig>>,
+    /// One that nobody watches does not hold up the end.
+    watcher: Option<Watcher>,
+}
 
 impl Lanes {
     fn app(&self) -> &App {
@@ -143,23 +161,28 @@ impl Lanes {
     }
 
     fn serve(&self, turn: usize, stream: TcpStream, watcher: Option<Watcher>) {
+        let tls = self.tls.as_ref().map(|configs| configs.borrow().clone());
         if self.threads.is_empty() {
-            tokio::spawn(serve_connection(self.app.clone(), stream, watcher));
+            start(self.app.clone(), Accepted { stream, tls, watcher });
         } else if let Ok(stream) = stream.into_std() {
-            let _ = self.threads[turn % self.threads.len()].send((stream, watcher));
+            let lane = &self.threads[turn % self.threads.len()];
+            let _ = lane.send(Accepted { stream, tls, watcher });
         }
     }
 }
 
 /// Starts a thread with a runtime of its own. Several such beat one runtime over several threads
 /// by a third: a task that was woken runs after those that are ready, so queues fill first.
-fn spawn_lane(index: usize, app: Arc<App>) -> io::Result<mpsc::UnboundedSender<Accepted>> {
-    let (connections, mut inbox) = mpsc::unbounded_channel::<Accepted>();
+fn spawn_lane(
+    index: usize,
+    app: Arc<App>,
+) -> io::Result<mpsc::UnboundedSender<Accepted<std::net::TcpStream>>> {
+    let (connections, mut inbox) = mpsc::unbounded_channel::<Accepted<_>>();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let lane = async move {
-        while let Some((stream, watcher)) = inbox.recv().await {
+        while let Some(Accepted { stream, tls, watcher }) = inbox.recv().await {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                tokio::spawn(serve_connection(app.clone(), stream, watcher));
+                start(app.clone(), Accepted { stream, tls, watcher });
             }
         }
     };
@@ -167,8 +190,27 @@ fn spawn_lane(index: usize, app: Arc<App>) -> io::Result<mpsc::UnboundedSender<A
     Ok(connections)
 }
 
-async fn serve_connection(app: Arc<App>, stream: TcpStream, watcher: Option<Watcher>) {
-    let client = stream.peer_addr().ok();
+/// Serves a connection in a task of its own, where its handshake holds nobody up.
+fn start(app: Arc<App>, accepted: Accepted<TcpStream>) {
+    let Accepted { stream, tls, watcher } = accepted;
+    let address = stream.peer_addr().ok();
+    let client = address.map(|address| Peer { address, is_tls: tls.is_some() });
+    match tls {
+        None => drop(tokio::spawn(serve_connection(app, stream, client, watcher))),
+        Some(config) => drop(tokio::spawn(async move {
+            if let Some(stream) = tls::accept(config, stream, HEADER_TIMEOUT).await {
+                serve_connection(app, stream, client, watcher).await;
+            }
+        })),
+    }
+}
+
+async fn serve_connection(
+    app: Arc<App>,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    client: Option<Peer>,
+    watcher: Option<Watcher>,
+) {
     let answer = move |request| {
         let app = app.clone();
         async move { handle(&app, request, client).await }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::routes::describe_routes;
 use litmux_config::{Endpoint, Program, Rate, Source, Workers};
+
+use crate::routes::describe_routes;
+use crate::tls;
 
 /// Describes a server and its endpoints as resolved, a line for each setting.
 pub(crate) fn describe(program: &Program) -> String {
     let Program { host, port, grace, .. } = program;
-    let head = format!("listens on  http://{host}:{port}\ngrace       {grace:?}\n");
+    let scheme = tls::scheme(program);
+    let head = format!("listens on  {scheme}://{host}:{port}\ngrace       {grace:?}\n");
     let endpoints: String = program.endpoints.iter().map(describe_endpoint).collect();
     format!("{head}{endpoints}\nroutes, and who may call them\n{}", describe_routes(program))
 }

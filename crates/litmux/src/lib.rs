@@ -86,6 +86,7 @@ mod log;
 mod program;
 mod routes;
 mod server;
+mod tls;
 mod watch;
 
 pub use error::Error;

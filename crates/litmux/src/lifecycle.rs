@@ -15,7 +15,7 @@ use crate::access::Access;
 use crate::app_host::Passage;
 use crate::crew::Crew;
 use crate::desk::Desk;
-use crate::{Error, Program};
+use crate::{Error, Program, tls};
 
 /// The environment variable with the key of whoever may stop the server.
 const SHUTDOWN_KEY: &str = "LIT_SHUTDOWN_API_KEY";
@@ -33,6 +33,7 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let Program { config, models } = program;
     let access = Access::of(&config)?;
     let mut signals = Signals::new()?;
+    let tls = tls::read(&config)?;
     let address = format!("{}:{}", config.host, config.port);
     let bound = bind(&config.host, config.port).await;
     let listener = bound.map_err(|source| Error::Bind { address, source })?;
@@ -46,8 +47,8 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
     let app = Arc::new(app.behind(app_host).patient(config.litserve));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
-    let mut server = Server::new(listener, app.clone(), threads)?;
-    let url = format!("http://{}", server.address()?);
+    let mut server = Server::new(listener, app.clone(), threads)?.over(tls.as_ref());
+    let url = format!("{}://{}", tls::scheme(&config), server.address()?);
     tracing::info!("listening on {url}{}", reach(&config.host));
     let port = server.address()?.port();
     let (started, endpoints) = (Instant::now(), crew.controls());
@@ -57,6 +58,9 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     open.spawn(admin.serve(Arc::new(desk)));
     if let Some(passage) = passage {
         open.spawn(passage.serve(app.clone()));
+    }
+    if let Some(tls) = tls {
+        open.spawn(tls.follow());
     }
 
     let (grace, result) = {

@@ -1,15 +1,15 @@
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
-use litmux_config::{Origin, parse_json, parse_toml, resolve};
+use litmux_config::{Origin, Pem, Tls, parse_json, parse_toml, resolve};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::describe::describe;
 use crate::lifecycle::serve;
 use crate::server::RustModel;
-use crate::{ConfigError, Error, log};
+use crate::{ConfigError, Error, log, tls};
 
 /// A checked configuration that can be run: what the `litmux` command works with.
 pub struct Program {
@@ -52,6 +52,23 @@ impl Program {
         self.config.host = host.unwrap_or(self.config.host);
         self.config.port = port.unwrap_or(self.config.port);
         self
+    }
+
+    /// Serves HTTPS with this certificate and its private key, and where there is a third file only
+    /// to clients with a certificate that it vouches for: instead of what the program says.
+    #[must_use]
+    pub fn tls(mut self, cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Self {
+        let (cert, key, client_ca) = (Pem::File(cert), Pem::File(key), client_ca.map(Pem::File));
+        self.config.tls = Some(Tls { cert, key, client_ca });
+        self
+    }
+
+    /// Reads the certificates that the server would have.
+    ///
+    /// # Errors
+    /// A sentence for each file that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        tls::read(&self.config).map(drop)
     }
 
     /// Describes the server and its endpoints as resolved, a line for each setting.

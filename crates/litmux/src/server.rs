@@ -317,6 +317,19 @@ impl RunServers {
         self.set("http_threads", threads)
     }
 
+    /// Serves HTTPS: PEM files with the certificate, and those between it and one that clients
+    /// know, and with its private key, or the PEM itself. They are the options `tls_cert` and
+    /// `tls_key`. Files are read again when they change. Default: HTTP.
+    pub fn tls(self, cert: &str, key: &str) -> Self {
+        self.set("tls_cert", cert).set("tls_key", key)
+    }
+
+    /// Lets in only clients that have a certificate which one in this PEM file has signed, itself
+    /// or through others. Needs [`tls`](Self::tls). Default: clients need none.
+    pub fn tls_client_ca(self, certificates: &str) -> Self {
+        self.set("tls_client_ca", certificates)
+    }
+
     /// Serves until Ctrl-C or SIGTERM, on a thread of its own, and waits for it.
     ///
     /// # Errors

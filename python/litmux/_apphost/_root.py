@@ -12,7 +12,7 @@ from litmux import _app_host
 from litmux._apphost._forward import FATE, BrokenOff, Fate
 from litmux._worker._callbacks import trigger
 
-# litmux says here who its client is.
+# litmux says here who its client is, and how it came: `https://127.0.0.1:50000`.
 _PEER = b"x-litmux-peer"
 
 
@@ -77,11 +77,12 @@ def _has_route(app, scope):
 
 
 def _name_client(scope):
-    """Sets who the client is; without litmux in between the app would know."""
+    """Sets who the client is, and the scheme; without litmux in between the app would know."""
     headers = []
     for name, value in scope["headers"]:
         if name == _PEER:
-            host, _, port = value.decode("latin-1").rpartition(":")
+            scope["scheme"], _, address = value.decode("latin-1").partition("://")
+            host, _, port = address.rpartition(":")
             scope["client"] = (host.strip("[]"), int(port))
         else:
             headers.append((name, value))

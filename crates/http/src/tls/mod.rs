@@ -1,0 +1,218 @@
+//! TLS: from PEM to a handshake. What is served follows the files that it comes from.
+
+mod pem;
+mod watched;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub use self::pem::Pem;
+use self::watched::{Seen, Watched};
+
+/// How often it is looked whether files have changed. They are read once two looks agree, so that
+/// a certificate and its key that are written one after the other are read together.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What clients may choose from, the best first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// What a server needs to speak TLS. The names are those of the options.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// Its certificate, and those between it and one that clients know.
+    pub cert: Pem,
+    /// Its private key.
+    pub key: Pem,
+    /// The certificates of those who vouch for clients, where clients need a certificate.
+    pub client_ca: Option<Pem>,
+}
+
+/// What is agreed on in handshakes, read from files.
+#[derive(Debug)]
+pub struct Tls {
+    files: Arc<TlsFiles>,
+    watched: Watched,
+    configs: watch::Sender<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A sentence for each option whose file cannot be used.
+    pub fn load(files: TlsFiles) -> Result<Self, Vec<String>> {
+        // What changes while it is read is seen to differ later.
+        let watched = Watched::new(look(&files));
+        let (configs, _) = watch::channel(server_config(&files)?);
+        Ok(Self { files: Arc::new(files), watched, configs })
+    }
+
+    /// Returns what new connections agree on, now and from now on.
+    pub(crate) fn configs(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.configs.subscribe()
+    }
+
+    /// Follows the files for as long as it is polled. Connections that are open stay as they are;
+    /// files that cannot be used change nothing, and are warned of once.
+    pub async fn follow(mut self) {
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            let files = self.files.clone();
+            let Ok(seen) = spawn_blocking(move || look(&files)).await else { return };
+            if self.watched.is_due(seen) {
+                self.read_again().await;
+            }
+        }
+    }
+
+    async fn read_again(&self) {
+        let files = self.files.clone();
+        match spawn_blocking(move || server_config(&files)).await {
+            Ok(Ok(config)) => {
+                self.configs.send_replace(config);
+                tracing::info!("TLS: read the changed files; new connections get what they hold");
+            }
+            Ok(Err(mistakes)) => {
+                tracing::warn!("TLS: goes on with what it had: {}", mistakes.join("; "));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Shakes hands; a client that cannot, or takes too long, is nobody's mistake here.
+pub(crate) async fn accept(
+    config: Arc<ServerConfig>,
+    stream: TcpStream,
+    limit: Duration,
+) -> Option<TlsStream<TcpStream>> {
+    match timeout(limit, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("a TLS handshake took too long");
+            None
+        }
+    }
+}
+
+fn look(files: &TlsFiles) -> Seen {
+    let TlsFiles { cert, key, client_ca } = files;
+    [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().map(Pem::stamp).collect()
+}
+
+fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, Vec<String>> {
+    let provider = Arc::new(ring::default_provider());
+    let chain = files.cert.certificates().map_err(|why| format!("`tls_cert`: {why}"));
+    let key = files.key.private_key().map_err(|why| format!("`tls_key`: {why}"));
+    let verifier = client_verifier(files.client_ca.as_ref(), &provider)
+        .map_err(|why| format!("`tls_client_ca`: {why}"));
+    match (chain, key, verifier) {
+        (Ok(chain), Ok(key), Ok(verifier)) => {
+            assemble(provider, verifier, chain, key).map_err(|error| vec![misfit(files, &error)])
+        }
+        (chain, key, verifier) => {
+            Err([chain.err(), key.err(), verifier.err()].into_iter().flatten().collect())
+        }
+    }
+}
+
+fn assemble(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+    Ok(Arc::new(config))
+}
+
+fn misfit(files: &TlsFiles, error: &Error) -> String {
+    let TlsFiles { cert, key, .. } = files;
+    match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
+            "`tls_key`: {key} is not the key of the first certificate of `tls_cert`, {cert}; put \
+             the server's own certificate first, or give its key"
+        ),
+        Error::InvalidCertificate(_) => format!(
+            "`tls_cert`: the first certificate of {cert} cannot be used ({error}); give one of \
+             X.509 version 3"
+        ),
+        _ => format!(
+            "`tls_key`: {key} cannot be used ({error}); give an RSA, ECDSA (P-256, P-384) or \
+             Ed25519 key"
+        ),
+    }
+}
+
+fn client_verifier(
+    client_ca: Option<&Pem>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let Some(client_ca) = client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
+    let mut roots = RootCertStore::empty();
+    for certificate in client_ca.certificates()? {
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("{client_ca} has a certificate that is none: {error}"))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+        .build()
+        .map_err(|error| format!("{client_ca} cannot be used: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_says_what_to_do_and_shows_no_secret() {
+        let text = |text: &str| Pem::Text(text.into());
+        let says = |cert: &str, key: &str| {
+            let files = TlsFiles { cert: text(cert), key: text(key), client_ca: Some(text(cert)) };
+            Tls::load(files).unwrap_err().join("\n")
+        };
+        let both = says("", "-----BEGIN PRIVATE KEY-----\ns3cret!\n-----END PRIVATE KEY-----\n");
+        assert!(both.starts_with("`tls_cert`: the text that was given holds no certificate"));
+        assert!(
+            both.contains("\n`tls_key`: the text that was given is not PEM: what is"),
+            "{both}"
+        );
+        assert!(both.contains("\n`tls_client_ca`: "), "{both}");
+        assert!(!both.contains("s3cret"), "{both}");
+        for encrypted in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n",
+        ] {
+            assert!(says("", encrypted).contains("without a password"));
+        }
+        assert!(says("", "-----BEGIN CERTIFICATE-----\nAA==\n").contains("no -----END-----"));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let missing = Pem::File("/nowhere/cert.pem".into());
+        let files = TlsFiles { cert: missing.clone(), key: missing, client_ca: None };
+        let mistakes = Tls::load(files).unwrap_err();
+        assert_eq!(mistakes.len(), 2);
+        assert!(mistakes[0].starts_with("`tls_cert`: /nowhere/cert.pem cannot be read ("));
+    }
+}

@@ -1,0 +1,28 @@
+//! From options to what HTTP is spoken over.
+
+use litmux_http::{Pem, Tls, TlsFiles};
+
+use crate::ConfigError;
+
+/// Reads the files that the options name, if any.
+pub(crate) fn read(config: &litmux_config::Program) -> Result<Option<Tls>, ConfigError> {
+    let Some(litmux_config::Tls { cert, key, client_ca }) = config.tls.clone() else {
+        return Ok(None);
+    };
+    let files = TlsFiles { cert: pem(cert), key: pem(key), client_ca: client_ca.map(pem) };
+    let named = |mistake| format!("server: {mistake}");
+    let tls = Tls::load(files);
+    tls.map(Some).map_err(|mistakes| ConfigError(mistakes.into_iter().map(named).collect()))
+}
+
+fn pem(pem: litmux_config::Pem) -> Pem {
+    match pem {
+        litmux_config::Pem::File(path) => Pem::File(path),
+        litmux_config::Pem::Text(text) => Pem::Text(text),
+    }
+}
+
+/// Returns the scheme of the server's address.
+pub(crate) fn scheme(config: &litmux_config::Program) -> &'static str {
+    if config.tls.is_some() { "https" } else { "http" }
+}
