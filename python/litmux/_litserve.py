@@ -7,12 +7,13 @@ choose between ways of which only one is left, and some are not supported and sa
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
+
+from litmux import _litserve_tls
 
 #: Whether the program imports ``litserve``: it then listens and prints as it is used to.
 is_spoken = False
@@ -235,12 +236,8 @@ def run_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     port = left.get("port")
     if isinstance(port, str) and port.isdigit():
         left["port"] = int(port)
-    tls = [name for name in left if name.startswith("ssl_")]
-    tls += [name for name in ("LIGHTNING_CERT_PEM", "LIGHTNING_KEY_FILE") if os.environ.get(name)]
-    if tls:
-        found.append(f"{', '.join(tls)}: TLS is not served; put a proxy that does in front")
-    for name in [name for name in left if name in _OF_UVICORN or name in tls]:
+    found += _litserve_tls.take(left)
+    for name in [name for name in left if name in _OF_UVICORN]:
         del left[name]
-        if name in _OF_UVICORN:
-            warnings.warn(f"`{name}` is of uvicorn, which is not used: ignored", stacklevel=4)
+        warnings.warn(f"`{name}` is of uvicorn, which is not used: ignored", stacklevel=4)
     return left, found

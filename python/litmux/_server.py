@@ -253,7 +253,9 @@ def _options_of_all(servers):
 def _write_client(servers, options):
     from litmux.compat import _client
 
-    _client.write_client(os.getcwd(), servers[0]._paths()[0], options.get("port", 8000))
+    scheme = "https" if "tls_cert" in options else "http"
+    base = f"{scheme}://127.0.0.1:{options.get('port', 8000)}"
+    _client.write_client(os.getcwd(), base + servers[0]._paths()[0])
 
 
 def _call_back(servers, event):

@@ -30,7 +30,7 @@ def test_a_client_sends_a_request_as_it_is(tmp_path, path, status):
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
-            write_client(str(tmp_path), path, server.server_port)
+            write_client(str(tmp_path), f"http://127.0.0.1:{server.server_port}{path}")
             client = [sys.executable, "-I", tmp_path / "client.py"]
             printed = subprocess.run(client, capture_output=True, text=True, timeout=30)
         finally:
@@ -42,14 +42,14 @@ def test_a_client_sends_a_request_as_it_is(tmp_path, path, status):
 
 def test_a_client_that_is_there_is_left_as_it_is(tmp_path):
     (tmp_path / "client.py").write_text("mine")
-    write_client(str(tmp_path), "/predict", 8000)
+    write_client(str(tmp_path), "http://127.0.0.1:8000/predict")
     assert (tmp_path / "client.py").read_text() == "mine"
 
 
 def test_a_client_that_cannot_be_written_is_no_error(tmp_path, caplog, monkeypatch):
     # Importing `litmux.compat` gives this logger an output of its own.
     monkeypatch.setattr(logging.getLogger("litserve"), "propagate", True)
-    write_client(str(tmp_path / "missing"), "/predict", 8000)
+    write_client(str(tmp_path / "missing"), "http://127.0.0.1:8000/predict")
     assert "no client was written" in caplog.text
 
 

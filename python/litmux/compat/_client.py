@@ -30,18 +30,17 @@ with response:
 '''
 
 
-def write_client(directory: str, path: str, port: int) -> None:
+def write_client(directory: str, url: str) -> None:
     """Writes ``client.py``, unless there is one. Where it cannot, it logs a warning.
 
     Args:
         directory: Where it is written.
-        path: The path of the endpoint.
-        port: The port of the server, on this machine.
+        url: Where the endpoint is reached on this machine.
     """
     file = os.path.join(directory, "client.py")
     try:
         with open(file, "x", encoding="utf-8") as client:
-            client.write(_TEXT.format(url=f"http://127.0.0.1:{port}{path}"))
+            client.write(_TEXT.format(url=url))
     except FileExistsError:
         return
     except OSError as error:
