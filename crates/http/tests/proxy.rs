@@ -2,33 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use litmux_http::{App, Builtin, Guard, Report, Server, bind};
-use serde_json::Value;
+use litmux_http::{Server, bind};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 
 /// Returns what a client of a server with this app host reads.
 async fn answer_with(app_host: PathBuf) -> String {
-    let builtin = Builtin {
-        health_reasons: true,
-        livez: "/livez".into(),
-        readyz: "/readyz".into(),
-        health: "/health".into(),
-        info: "/info".into(),
-        shutdown: None,
-        shutdown_key: None,
-        model_metadata: Value::Null,
-        openapi: true,
-        gzip: false,
-    };
-    let report = || Report { endpoints: Vec::new() };
-    let app =
-        App::new(HashMap::new(), builtin, Guard::default(), 1 << 20, report).behind(Some(app_host));
+    let app = common::app().behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
     let mut server = Server::new(listener, Arc::new(app), 1).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();
