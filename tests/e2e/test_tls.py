@@ -99,6 +99,11 @@ def test_what_shows_the_address_shows_the_scheme(serve_tls, runtime, litmux):
     assert (status, out.split()[0]) == (0, server.url)
 
 
+def test_the_client_that_is_generated_asks_over_https(serve_tls, tmp_path):
+    serve_tls("generate_client_file=True")
+    assert "URL = 'https://127.0.0.1:" in (tmp_path / "client.py").read_text()
+
+
 def test_several_threads_speak_it(serve_tls, made, client_of):
     server = serve_tls("http_threads=2")
     for _ in range(4):

@@ -194,6 +194,19 @@ async fn a_model_that_cannot_be_loaded_ends_the_server_with_its_reason() {
 }
 
 #[tokio::test]
+async fn certificates_that_cannot_be_read_are_named_before_models_load() {
+    let never = LitServer::new("/never", |_| -> litmux::Result<Square> { panic!("it was loaded") });
+    let servers = run_servers([never]).port(0).tls("/nowhere/cert.pem", "/nowhere/key.pem");
+    let error = servers.tls_client_ca("/nowhere/ca.pem").await.unwrap_err();
+    assert!(matches!(error, Error::Config(_)), "{error}");
+    for name in
+        ["tls_cert`: /nowhere/cert", "tls_key`: /nowhere/key", "tls_client_ca`: /nowhere/ca"]
+    {
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_options_are_reported_together() {
     let wrong = square().workers_per_device(0).timeout(Duration::ZERO);
     let error = run_servers([wrong, square()]).await.unwrap_err().to_string();
