@@ -7,6 +7,7 @@ choose between ways of which only one is left, and some are not supported and sa
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
@@ -206,12 +207,21 @@ class Given:
             )
 
 
-def server_key() -> str:
-    """Returns the key that clients must send, or an empty text: that of the environment, or what
-    the program has set in ``litserve.server``."""
+# By the variable of the environment: the name in ``litserve.server``, which a program may set.
+_KEYS = {"LIT_SERVER_API_KEY": "LIT_SERVER_API_KEY", "LIT_SHUTDOWN_API_KEY": "SHUTDOWN_API_KEY"}
+
+
+def key(variable: str) -> str:
+    """Returns a key that the program has set in ``litserve.server``, or that of the environment; an
+    empty text where there is none."""
     module = sys.modules.get("litmux.compat.server")
-    key = getattr(module, "LIT_SERVER_API_KEY", None) or os.environ.get("LIT_SERVER_API_KEY")
-    return key or ""
+    return getattr(module, _KEYS[variable], None) or os.environ.get(variable, "")
+
+
+def environment() -> dict[str, str]:
+    """Returns the environment of the server, with its keys."""
+    keys = {variable: key(variable) for variable in _KEYS}
+    return {**os.environ, **{variable: value for variable, value in keys.items() if value}}
 
 
 def _is_middleware(entry):

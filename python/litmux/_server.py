@@ -348,9 +348,9 @@ def start_binary() -> subprocess.Popen[bytes]:
     """
     sys.stdout.flush()
     command = [find_binary(), "serve", "--program"]
-    key = _litserve.server_key()
-    env = {**os.environ, "LIT_SERVER_API_KEY": key} if key else None
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=env)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=True, env=_litserve.environment()
+    )
 
 
 def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:

@@ -29,7 +29,7 @@ pub(crate) async fn handle(
     let response = if app.is_draining() {
         stopping(request.version())
     } else {
-        match app.admit(&request, client) {
+        match app.admit(&request, client.map(|client| client.address)) {
             Ok(admission) => {
                 let mut response = pass(app, request, client).await;
                 active.place = admission.stamp(&mut response);
@@ -49,11 +49,7 @@ pub(crate) async fn handle(
 }
 
 /// Answers a request that was let in, by way of the app host where there is one.
-async fn pass(
-    app: &Arc<App>,
-    request: Request<Incoming>,
-    client: Option<SocketAddr>,
-) -> HttpResponse {
+async fn pass(app: &Arc<App>, request: Request<Incoming>, client: Option<Peer>) -> HttpResponse {
     let Some(socket) = &app.app_host else { return answer(app, request).await };
     // Of what a route of the program's own may take nobody said anything.
     let limit = app.route(request.uri().path()).map(|route| route.timeout);

@@ -93,7 +93,7 @@ def _guards_of_tools(server):
 
 
 def _key_guard():
-    key = _litserve.server_key().encode()
+    key = _litserve.key("LIT_SERVER_API_KEY").encode()
 
     def check_key(request: Request) -> None:
         given = request.headers.get("x-api-key")
