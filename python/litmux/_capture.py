@@ -1,5 +1,6 @@
 """Lets a script run up to the call that serves, and takes the servers from that call."""
 
+import importlib.util
 import sys
 import types
 
@@ -15,12 +16,13 @@ class Captured(BaseException):
         self.options = options
 
 
-def run_script(file, name):
+def run_script(file, name, in_package=None):
     """Runs a script as the main module, up to the call that serves.
 
     Args:
         file: The script.
         name: Its ``__name__``: ``__main__``, or another to leave out what it guards.
+        in_package: What ``python -m`` calls it, where it is in a package.
 
     Returns:
         The :class:`Captured` call, or None when the script ended without one, and the module.
@@ -28,6 +30,9 @@ def run_script(file, name):
     global _active
     module = types.ModuleType(name)
     module.__file__ = file
+    if in_package is not None:
+        module.__spec__ = importlib.util.find_spec(in_package)
+        module.__package__ = in_package.rpartition(".")[0]
     sys.modules["__main__"] = sys.modules[name] = module
     with open(file, "rb") as source:
         code = compile(source.read(), file, "exec")

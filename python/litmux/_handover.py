@@ -43,15 +43,17 @@ def source_of(api, server, index):
 
 
 def script():
-    """Describes the program that is running: its ``file`` is None where it cannot run again."""
+    """Describes the program that is running: its ``file`` is None where it cannot run again, its
+    ``module`` where it is in no package."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    # `python -m package.module` has relative imports that a plain run would not have.
-    in_package = getattr(getattr(main, "__spec__", None), "parent", None)
-    if not file or not os.path.isfile(file) or in_package:
+    if not file or not os.path.isfile(file):
         file = None
+    # `python -m package.module` has relative imports that a plain run would not have.
+    spec = getattr(main, "__spec__", None)
     return {
         "file": os.path.abspath(file) if file else None,
+        "module": spec.name if spec is not None and spec.parent else None,
         "path": _own_path(),
         "argv": sys.argv,
     }

@@ -272,3 +272,29 @@ def test_the_openapi_document_holds_what_theirs_holds(pair):
 def test_scripts_find_the_lines_that_they_wait_for(pair, line):
     pair.theirs.program.wait_for_line(line)
     pair.ours.program.wait_for_line(line)
+
+
+MODULE = [sys.executable, "-m", "packaged.server"]
+COMPAT = [sys.executable, "-m", "litmux.compat"]
+
+
+# LitServe cannot serve an instance that cannot be pickled.
+@pytest.mark.parametrize(
+    ("command", "paths"),
+    [
+        (MODULE, ["/sent"]),
+        ([*COMPAT, *MODULE[1:], "all"], ["/sent", "/made"]),
+        ([*COMPAT, *MODULE[1:]], ["/sent"]),
+    ],
+    ids=["theirs", "ours", "ours_sent"],
+)
+def test_a_program_may_be_a_module_of_a_package(command, paths, tmp_path):
+    known = os.environ.get("PYTHONPATH", "")
+    found = [str(PROGRAMS), str(PROGRAMS / "without_mcp"), known]
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, found))}
+    with contextlib.ExitStack() as stack:
+        client = started(stack, command, tmp_path, env, "/health").client
+        assert client.get("/custom").json() == 8
+        for path in paths:
+            answer = client.post(path, json=3).json()
+            assert answer == {"output": 6, "package": "packaged"}

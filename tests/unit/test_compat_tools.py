@@ -11,7 +11,7 @@ import sys
 import litmux
 import litmux.compat
 import pytest
-from litmux.compat import callbacks, utils
+from litmux.compat import callbacks, connector, utils
 from litmux.compat.callbacks.defaults import PredictionTimeLogger
 from litmux.compat.callbacks.defaults.metric_callback import RequestTracker
 
@@ -151,3 +151,72 @@ def test_without_a_terminal_the_program_goes_on():
 @pytest.mark.parametrize("name", ["Callback", "Logger", "set_trace", "test_examples"])
 def test_what_programs_use_is_there_with_the_import_changed(name):
     assert getattr(litmux, name) is getattr(litmux.compat, name)
+
+
+def test_modules_are_attributes_as_imports_make_them():
+    for name in (
+        "api",
+        "callbacks",
+        "connector",
+        "loops",
+        "middlewares",
+        "server",
+        "specs",
+        "utils",
+    ):
+        assert getattr(litmux.compat, name).__name__ == f"litmux.compat.{name}"
+    assert litmux.compat.__about__.__version__ == litmux.compat.__version__
+
+
+def test_an_exception_that_can_be_pickled_is_made_of_another():
+    mistake = utils.PickleableHTTPException.from_exception(litmux.HTTPException(418, "tea"))
+    copy = pickle.loads(pickle.dumps(mistake))
+    assert isinstance(copy, litmux.HTTPException)
+    assert (copy.status_code, copy.detail) == (418, "tea")
+
+
+def test_what_reads_queues_is_refused_with_a_reason():
+    with pytest.raises(ImportError, match=r"no `litserve\.utils\.ResponseBufferItem`: litmux owns"):
+        utils.ResponseBufferItem  # noqa: B018
+    with pytest.raises(AttributeError):
+        utils.no_such_name  # noqa: B018
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Writes a program ``nvidia-smi`` that prints a text, and forgets what it said before."""
+
+    def write(text, status=0):
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\ncat <<'EOF'\n{text}\nEOF\nexit {status}\n")
+        program.chmod(0o755)
+        connector.check_cuda_with_nvidia_smi.cache_clear()
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield write
+    connector.check_cuda_with_nvidia_smi.cache_clear()
+
+
+TWO_GPUS = """\
+GPU 0: NVIDIA H100 (UUID: GPU-11)
+  MIG 1g.10gb Device 0: (UUID: MIG-1)
+GPU 1: NVIDIA H100 (UUID: GPU-22)"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [(None, 2), ("0", 1), ("1,7", 1), ("GPU-22", 1), ("9", 0), ("", 2)]
+)
+def test_gpus_are_counted(smi, monkeypatch, visible, count):
+    smi(TWO_GPUS)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert connector.check_cuda_with_nvidia_smi() == count
+
+
+def test_where_nothing_lists_gpus_there_are_none(smi, monkeypatch):
+    smi("broken", status=1)
+    assert connector.check_cuda_with_nvidia_smi() == 0
+    connector.check_cuda_with_nvidia_smi.cache_clear()
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert connector.check_cuda_with_nvidia_smi() == 0

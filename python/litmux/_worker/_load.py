@@ -9,9 +9,10 @@ An order names its source in one of three forms:
     The instance itself, pickled by the parent. The main module is prepared when the pickle asks
     for it, as ``multiprocessing`` does: it runs as ``__mp_main__``, so the code under
     ``if __name__ == "__main__"`` does not.
-``{"kind": "script", "file": …, "argv": […], "path": […], "server": 0, "api": 0}``
+``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "server": 0, "api": 0}``
     The script runs again as ``__main__``, up to the call that serves, and the instance is taken
-    from that call. It always works, and it runs the script's top-level and guarded code.
+    from that call. It always works, and it runs the script's top-level and guarded code. Its
+    ``module`` is what ``python -m`` calls it where it is in a package, and otherwise null.
 
 Pickles come from the parent process over an inherited descriptor, never from the network.
 """
@@ -87,7 +88,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         if module == "__main__" and "__mp_main__" not in sys.modules:
-            _capture.run_script(self._script["file"], "__mp_main__")
+            script = self._script
+            _capture.run_script(script["file"], "__mp_main__", script.get("module"))
         return super().find_class(module, name)
 
 
@@ -102,7 +104,7 @@ def run_again(script):
 
 
 def _run(script):
-    captured, _ = _capture.run_script(script["file"], "__main__")
+    captured, _ = _capture.run_script(script["file"], "__main__", script.get("module"))
     if captured is None:
         raise RuntimeError(f"`{script['file']}` ended without serving when it ran again")
     return captured

@@ -36,13 +36,30 @@ __all__ = [
 configure_logging()
 
 
+# ``import litserve`` makes them attributes, and here they load where they are asked for.
+_MODULES = (
+    "__about__",
+    "api",
+    "callbacks",
+    "connector",
+    "loggers",
+    "loops",
+    "mcp",
+    "middlewares",
+    "server",
+    "specs",
+    "test_examples",
+    "utils",
+)
+
+
 def __getattr__(name):
     # Workers import this too, and need not load what serves.
     if name == "LitServer":
         from litmux.compat.server import LitServer
 
         return LitServer
-    if name in ("server", "test_examples"):
+    if name in _MODULES:
         import importlib
 
         return importlib.import_module(f"litmux.compat.{name}")

@@ -1,4 +1,5 @@
-"""``python -m litmux.compat server.py [args]``: runs a program written for LitServe, unchanged.
+"""``python -m litmux.compat server.py [args]``: runs a program written for LitServe, unchanged;
+``-m package.server`` one that is a module.
 
 ``python -m litmux.compat --path`` prints a directory that does the same on ``PYTHONPATH``.
 """
@@ -12,6 +13,7 @@ from litmux.compat import _alias, docker_builder
 
 USAGE = """\
 usage: python -m litmux.compat server.py [args]
+       python -m litmux.compat -m package.server [args]
            runs a program written for LitServe
        python -m litmux.compat --path
            prints a directory for PYTHONPATH that lets any program find litmux as `litserve`
@@ -26,6 +28,8 @@ def main(argv):
         return 0
     if argv[:1] == ["dockerize"]:
         return docker_builder.main(argv[1:])
+    if argv[:1] == ["-m"] and argv[1:]:
+        return _run_module(argv[1:])
     if not argv or argv[0].startswith("-"):
         print(USAGE, file=sys.stdout if argv[:1] in (["-h"], ["--help"]) else sys.stderr)
         return 0 if argv[:1] in (["-h"], ["--help"]) else 2
@@ -33,14 +37,25 @@ def main(argv):
     if not os.path.isfile(script):
         print(f"error: there is no file `{argv[0]}`", file=sys.stderr)
         return 2
+    sys.path[0] = os.path.dirname(script)
+    return _run(argv, lambda: runpy.run_path(script, run_name="__main__"))
+
+
+def _run_module(argv):
+    def run():
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+
+    return _run(argv, run)
+
+
+def _run(argv, program):
     _alias.install()
     # Workers are processes of their own, and import `litserve` too.
     known = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_alias.PATH, known]))
-    sys.argv = [argv[0], *argv[1:]]
-    sys.path[0] = os.path.dirname(script)
+    sys.argv = list(argv)
     try:
-        runpy.run_path(script, run_name="__main__")
+        program()
     except _options.Mistakes as mistakes:
         print(f"error: {mistakes}", file=sys.stderr)
         return 2

@@ -2,6 +2,9 @@
 
 from litmux.compat._missing import missing
 
+# A package without modules: asked for one, the finder of `litserve` says what there is.
+__path__: list[str] = []
+
 _STEP = "write what one step does as `admit`, `step` and `finish` of a litmux.ContinuousAPI"
 _AUTO = 'leave out `loop`, or say loop="auto": batches and streams have theirs'
 

@@ -10,7 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from litmux import HTTPException
+from litmux.compat._missing import missing
 
 if TYPE_CHECKING:
     from litmux import LitServer
@@ -43,6 +46,28 @@ class WorkerSetupStatus:
     READY: str = "ready"
     ERROR: str = "error"
     FINISHED: str = "finished"
+
+
+class PickleableHTTPException(HTTPException):
+    """An :class:`~litmux.HTTPException`; every one can be pickled."""
+
+    @staticmethod
+    def from_exception(exc: Any) -> PickleableHTTPException:
+        """Returns one with the status and the detail of another."""
+        return PickleableHTTPException(exc.status_code, exc.detail)
+
+
+_OF_SPECS = "litmux owns the queues that a spec of one's own would read and fill"
+
+__getattr__ = missing(
+    __name__,
+    {
+        "ResponseBufferItem": _OF_SPECS,
+        "azip": _OF_SPECS,
+        "call_after_stream": _OF_SPECS,
+        "dump_exception": "exceptions of hooks are sent as they are",
+    },
+)
 
 
 def configure_logging(

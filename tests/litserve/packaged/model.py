@@ -1,0 +1,5 @@
+"""What the program imports from beside it."""
+
+
+def double(x):
+    return 2 * x
