@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from typing import Any
 
 _now = time.monotonic
@@ -64,8 +64,23 @@ class HTTPException(Exception):
         self.headers = headers
 
 
+class _Content(bytes):
+    """A piece of a file; awaiting it gives it."""
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        yield from ()
+        return self
+
+
+class _Done:
+    """What is done already; awaiting it gives None."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
 class UploadFile:
-    """A file of a form.
+    """A file of a form. Its methods may be awaited, as those of Starlette's files are.
 
     Attributes:
         filename: The name that the client gave.
@@ -82,11 +97,17 @@ class UploadFile:
 
     def read(self, size: int | None = -1) -> bytes:
         """Returns the next ``size`` bytes, or all that are left."""
-        return self.file.read(size)
+        return _Content(self.file.read(size))
 
-    def seek(self, offset: int) -> None:
+    def seek(self, offset: int) -> Awaitable[None]:
         """Goes to this byte."""
         self.file.seek(offset)
+        return _Done()
+
+    def close(self) -> Awaitable[None]:
+        """Lets go of the content."""
+        self.file.close()
+        return _Done()
 
     def __repr__(self):
         return f"UploadFile(filename={self.filename!r}, size={self.size})"

@@ -41,6 +41,12 @@ def free_port():
         return sock.getsockname()[1]
 
 
+def python_path(*directories):
+    """Returns a search path that begins with these directories."""
+    known = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([*map(str, directories), *filter(None, [known])])
+
+
 def is_listening(port, program):
     assert program.process.poll() is None, program.output
     with socket.socket() as sock:
@@ -70,8 +76,7 @@ def pair(request, tmp_path_factory):
     env, health = (KEYS, "/healthz") if request.param == "several" else ({}, "/health")
     directory = tmp_path_factory.mktemp(request.param)
     commands = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litmux.compat"]}
-    paths = [str(PROGRAMS / "without_mcp"), os.environ.get("PYTHONPATH")]
-    env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    env = {**env, "PYTHONPATH": python_path(PROGRAMS / "without_mcp")}
     with contextlib.ExitStack() as stack:
         sides = {
             side: started(stack, [*command, script], directory, env, health)
@@ -140,6 +145,7 @@ TYPED: list[Row] = [
     ("POST", "/files", {"files": {"request": ("a.png", b"\x89PNG", "image/png")}}, {}),
     ("POST", "/files", {"files": {"other": ("a.png", b"\x89PNG", "image/png")}}, {}),
     ("POST", "/files", {"json": {"request": "a"}}, {}),
+    ("POST", "/awaited_files", {"files": {"request": ("a.png", b"PNG...", "image/png")}}, {}),
     ("POST", "/anything", {"json": {"a": "b"}}, {}),
     ("POST", "/anything", {"data": {"a": "b", "c": "d"}}, {}),
     ("POST", "/anything", {"files": {"f": ("a.txt", b"abc")}, "data": {"a": "b"}}, {}),
@@ -289,9 +295,7 @@ COMPAT = [sys.executable, "-m", "litmux.compat"]
     ids=["theirs", "ours", "ours_sent"],
 )
 def test_a_program_may_be_a_module_of_a_package(command, paths, tmp_path):
-    known = os.environ.get("PYTHONPATH", "")
-    found = [str(PROGRAMS), str(PROGRAMS / "without_mcp"), known]
-    env = {"PYTHONPATH": os.pathsep.join(filter(None, found))}
+    env = {"PYTHONPATH": python_path(PROGRAMS, PROGRAMS / "without_mcp")}
     with contextlib.ExitStack() as stack:
         client = started(stack, command, tmp_path, env, "/health").client
         assert client.get("/custom").json() == 8

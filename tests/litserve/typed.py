@@ -42,6 +42,18 @@ class Files(ls.LitAPI):
         return {"name": name, "length": len(content)}
 
 
+class AwaitedFiles(ls.LitAPI):
+    async def decode_request(self, request: UploadFile):
+        first = await request.read(2)
+        await request.seek(0)
+        content = await request.read()
+        await request.close()
+        return {"first": first.decode(), "length": len(content)}
+
+    async def predict(self, x):
+        return x
+
+
 class Anything(ls.LitAPI):
     def decode_request(self, request: Request):
         return dict(request)
@@ -57,6 +69,7 @@ if __name__ == "__main__":
     apis = [
         Modelled(api_path="/modelled"),
         Files(api_path="/files"),
+        AwaitedFiles(api_path="/awaited_files", enable_async=True),
         Anything(api_path="/anything"),
     ]
     server = ls.LitServer(apis, accelerator="cpu")
