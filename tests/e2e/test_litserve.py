@@ -20,6 +20,7 @@ PROGRAMS = Path(__file__).parents[1] / "litserve"
 KEYS = {"LIT_SERVER_API_KEY": "key", "LIT_SHUTDOWN_API_KEY": "stop"}
 COMPARED = (
     "content-type",
+    "content-disposition",
     "x-a",
     "x-pot",
     "content-encoding",
@@ -102,7 +103,7 @@ def posted(path, *values):
 Row = tuple[str, str, dict[str, Any], dict[str, Any]]
 PLAIN: list[Row] = [
     *posted("/predict", {"a": [1, 2.5, None, "ß"]}, "x", 4, 0.1, [], "response", "json", "none",
-            "float", "list", "bytes", "text", "context", "device", "encode"),
+            "float", "list", "bytes", "text", "file", "context", "device", "encode"),
     ("POST", "/predict", {"content": b"null"}, {}),
     ("POST", "/predict", {"json": "x" * 2000}, {}),
     # LitServe drops the headers of an HTTPException.

@@ -1,10 +1,23 @@
 """What hooks give back, and what goes wrong in them."""
 
+import os
 import sys
+import tempfile
 
 import litserve as ls
 from fastapi import HTTPException, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.background import BackgroundTask
+
+
+def saved(content):
+    """Answers with a file that is removed afterwards."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(content)
+    remove = BackgroundTask(os.remove, file.name)
+    return FileResponse(
+        file.name, 203, media_type="audio/wav", filename="a b.wav", background=remove
+    )
 
 
 class PlainAPI(ls.LitAPI):
@@ -31,6 +44,7 @@ class PlainAPI(ls.LitAPI):
             "response": lambda: Response(b"\x00\xff", 201, {"X-A": "1"}, "image/png"),
             "json": lambda: JSONResponse({"a": 1}, status_code=202),
             "text": lambda: Response("plain"),
+            "file": lambda: saved(b"RIFF\xff"),
             "none": lambda: None,
             "float": lambda: 1.5,
             "list": lambda: [1, "a", None],

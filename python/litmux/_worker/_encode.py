@@ -68,13 +68,25 @@ def encode_body(output):
             # There it is text, and only a Response is sent as it is.
             return 200, 0, dumps(bytes(output).decode())
         return _typed(200, "application/octet-stream", [], bytes(output))
-    if hasattr(output, "status_code") and hasattr(output, "body"):
+    if hasattr(output, "status_code") and (hasattr(output, "body") or hasattr(output, "path")):
         headers = [(name, str(value)) for name, value in output.headers.items()]
         types = [value for name, value in headers if name.lower() == "content-type"]
         headers = [(name, value) for name, value in headers if name.lower() not in _MADE]
         media_type = types[-1] if types else str(output.media_type or "")
-        return _typed(output.status_code, media_type, headers, bytes(output.body))
+        body = bytes(output.body) if hasattr(output, "body") else _read(output)
+        return _typed(output.status_code, media_type, headers, body)
     return 200, 0, dumps(output)
+
+
+def _read(response):
+    """Returns the file that a response names, and does what comes after: often that removes it."""
+    with open(response.path, "rb") as file:
+        content = file.read()
+    background = getattr(response, "background", None)
+    for task in getattr(background, "tasks", [background]):
+        if task is not None and not task.is_async:
+            task.func(*task.args, **task.kwargs)
+    return content
 
 
 def encode_item(output):
