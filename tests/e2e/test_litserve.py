@@ -190,6 +190,8 @@ FRONTED: list[Row] = [
     ("GET", "/custom/a", {"params": {"q": 2}}, {}),
     ("GET", "/custom/a", {"params": {"q": "x"}}, {}),
     ("GET", "/predictions", {}, {}),
+    ("GET", "/members", {}, {}),
+    ("GET", "/members", {"headers": BEARER}, {}),
     ("POST", "/sub/there", {"json": [1]}, {}),
     ("GET", "/sub/here", {}, {}),
     ("GET", "/nothing", {}, {}),

@@ -85,6 +85,11 @@ async def predictions(request: Request):
     return {"agent": request.headers["user-agent"][:5], "host": request.client.host}
 
 
+@server.app.get("/members", dependencies=[Depends(server.setup_auth(server.lit_api[0]))])
+def members():
+    return "in"
+
+
 other = FastAPI()
 
 

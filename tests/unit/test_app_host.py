@@ -5,6 +5,7 @@ import importlib.util
 import litmux as ls
 import pytest
 from litmux import _app_host, _handover
+from litmux.compat import LitServer
 from litmux.compat.callbacks import Callback, NoopCallback
 from litmux.compat.callbacks.defaults.metric_callback import RequestTracker
 
@@ -82,3 +83,13 @@ def test_a_guard_that_cannot_be_asked_is_refused():
 
     with pytest.raises(ValueError, match="`authorize` must be a function, not 'yes'"):
         ls.LitServer(Odd())
+
+
+def test_routes_of_the_program_may_let_in_whom_an_api_lets_in(monkeypatch):
+    guarded, free = Guarded(api_path="/a"), Open(api_path="/b")
+    server = LitServer([guarded, free])
+    assert server.lit_api == [guarded, free]
+    assert server.setup_auth() == guarded.authorize
+    assert server.setup_auth(free)() is None
+    monkeypatch.setenv("LIT_SERVER_API_KEY", "key")
+    assert server.setup_auth(free).__name__ == "check_key"

@@ -52,3 +52,18 @@ class LitServer(litmux.LitServer):
         }
         given = {name: value for name, value in first.items() if value is not _UNSET}
         super().__init__(lit_api, **given, **options)
+        self.lit_api = lit_api
+
+    def setup_auth(self, lit_api: Any = None) -> Any:
+        """Returns what a route of ``server.app`` depends on to let in those alone that an API does.
+
+        Args:
+            lit_api: The API. Default: the first.
+        """
+        from litmux._apphost import _app
+
+        return _app._guard_of(lit_api or self.apis[0]) or _admit
+
+
+def _admit():
+    """Lets everybody in."""
