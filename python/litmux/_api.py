@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from litmux import _options
+from litmux import _litserve, _options
 from litmux._mcp import MCP, mcp_mistake
 from litmux._specs import LitSpec, spec_mistake
 
@@ -38,9 +38,16 @@ def has_async_hooks(api: LitAPI) -> bool:
     return any(is_async(getattr(api, name)) for name in _COMPUTING)
 
 
+def max_concurrency_of(api: LitAPI) -> int | None:
+    """Returns the ``max_concurrency`` of a model. In programs written for LitServe an attribute of
+    that name is the program's own, and only that of its server counts."""
+    chosen = api._chosen_concurrency
+    return chosen if chosen is not None or _litserve.is_spoken else api.max_concurrency
+
+
 def concurrency_mistake(api: LitAPI) -> str | None:
     """Returns what is wrong with the ``max_concurrency`` of a model, if anything."""
-    value = api.max_concurrency
+    value = max_concurrency_of(api)
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -145,6 +152,7 @@ class LitAPI:
     api_path = "/predict"
     stream = False
     max_concurrency: int | None = None
+    _chosen_concurrency: int | None = None
     device: str | None = None
     loop = "auto"
     mcp: MCP | None = None

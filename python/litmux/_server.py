@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from litmux import _app_host, _capture, _handover, _litserve, _options, _spec_rules
-from litmux._api import LitAPI, access_mistake, authorize_of
+from litmux._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
 from litmux._binary import find_binary
 from litmux._specs import LitSpec
 
 # Options that a LitAPI may have already.
-_OF_THE_API = ("max_batch_size", "batch_timeout", "stream", "max_concurrency")
+_OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
 
 
 class LitServer:
@@ -189,6 +189,7 @@ class LitServer:
 
 def _options_of(api):
     values = {name: getattr(api, name, None) for name in _OF_THE_API}
+    values["max_concurrency"] = max_concurrency_of(api)
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -269,7 +269,7 @@ def test_tools_are_behind_what_guards_their_endpoints(serve):
         "jsonrpc": "2.0",
         "id": 1,
         "method": "tools/call",
-        "params": {"name": "_guarded", "arguments": {"request": 1}},
+        "params": {"name": "guarded", "arguments": {"request": 1}},
     }
     headers = {"Accept": "application/json, text/event-stream"}
     assert server.post("/mcp", json=call, headers=headers).status_code == 403

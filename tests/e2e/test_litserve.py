@@ -166,6 +166,8 @@ FRONTED: list[Row] = [
     ("POST", "/guarded", {"data": {"a": "1"}, "headers": BEARER}, {}),
     ("POST", "/guarded", {"json": 1, "headers": {**BEARER, "X-Stop": "plain"}}, {}),
     ("POST", "/guarded", {"json": 1, "headers": {**BEARER, "X-Stop": "given"}}, {}),
+    ("POST", "/guarded", {"json": 1, "headers": {**BEARER, "X-Body": "[1, 2, 3]"}}, {}),
+    ("POST", "/guarded", {"json": [1, 2, 3], "headers": {**BEARER, "X-Body": "1"}}, {}),
     ("POST", "/guarded", {"json": 1, "headers": {**BEARER, **CORS}}, {}),
     (
         "POST",

@@ -86,14 +86,14 @@ def test_tools_are_listed(serve):
     tools = with_client(server, lambda client: client.list_tools()).tools
     described = {tool.name: tool.description for tool in tools}
     assert described == {
-        "_power": "Raises to a power.",
-        "_v1_echo": "Says what it got.",
+        "power": "Raises to a power.",
+        "v1_echo": "Says what it got.",
         "sort": "Sorts.",
-        "_count": "Counts.",
-        "_slow": "Sleeps.",
+        "count": "Counts.",
+        "slow": "Sleeps.",
     }
     schemas = {tool.name: tool.input_schema for tool in tools}
-    power = schemas["_power"]
+    power = schemas["power"]
     assert power["properties"] == {"request": {"$ref": "#/$defs/Power"}}
     assert power["$defs"]["Power"]["required"] == ["base"]
     assert schemas["sort"]["properties"]["a"] == {"type": "integer"}
@@ -101,22 +101,22 @@ def test_tools_are_listed(serve):
 
 def test_tools_are_called(serve):
     server = serve(TOOLS)
-    result = call(server, "_power", request={"base": 3})
+    result = call(server, "power", request={"base": 3})
     assert json.loads(text_of(result)) == {"output": 9.0}
     assert "serve_inner" not in server.output, "a line for every call says nothing"
     assert result.structured_content == {"output": 9.0}
-    assert json.loads(text_of(call(server, "_v1_echo", request=["a"]))) == ["a"]
+    assert json.loads(text_of(call(server, "v1_echo", request=["a"]))) == ["a"]
     assert json.loads(text_of(call(server, "sort", b=1, a=2))) == ["a", "b"]
-    assert text_of(call(server, "_count", request=[1, 2])) == "1\n2\n"
+    assert text_of(call(server, "count", request=[1, 2])) == "1\n2\n"
 
 
 def test_what_goes_wrong_is_told(serve):
     server = serve(TOOLS)
-    refused = call(server, "_power", request={"base": "x"})
+    refused = call(server, "power", request={"base": "x"})
     assert refused.is_error and "float_parsing" in text_of(refused)
-    failed = call(server, "_v1_echo", request="fail")
+    failed = call(server, "v1_echo", request="fail")
     assert failed.is_error and "taken" in text_of(failed)
-    late = call(server, "_slow", request=1)
+    late = call(server, "slow", request=1)
     assert late.is_error and "timed out" in text_of(late)
 
     async def call_another(client):

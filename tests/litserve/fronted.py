@@ -46,6 +46,8 @@ class Passed(BaseHTTPMiddleware):
     async def dispatch(self, request: Request, call_next):
         if request.headers.get("x-stop") == self.name:
             return Response("stopped", 418)
+        if "x-body" in request.headers:
+            request._body = request.headers["x-body"].encode()
         response = await call_next(request)
         response.headers.append("X-Passed", self.name)
         return response

@@ -21,6 +21,12 @@ def saved(content):
 
 
 class PlainAPI(ls.LitAPI):
+    # Names that mean something to litmux alone are the program's own.
+    max_concurrency = "four"
+
+    def cost(self, hours, rate):
+        return hours * rate
+
     def setup(self, device):
         self.device_seen = device
 

@@ -72,7 +72,8 @@ fn tool_of(route: &Route) -> Option<Offer> {
 
 impl Offer {
     fn name(&self, path: &str) -> String {
-        self.name.clone().unwrap_or_else(|| path.to_owned()).replace('/', "_")
+        let name = self.name.as_deref().unwrap_or(path.trim_start_matches('/'));
+        name.replace('/', "_")
     }
 
     fn body(&self, mut arguments: Map<String, Value>) -> Value {

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from litmux._worker._callbacks import trigger
 
 _PIECE_BYTES = 1 << 16
+_UNREAD_PIECES = 1 << 16
 # As much as litmux itself takes.
 _HEADER_BYTES = 400 * 1024
 
@@ -92,16 +93,35 @@ class Forwarded(Response):
     async def _ask(self, peer):
         with contextlib.suppress(ClientDisconnect):
             with contextlib.suppress(OSError):  # It was answered before it was read.
-                await peer.send(self._head())
-                async for piece in self._request.stream():
-                    await peer.send(h11.Data(piece))
-                await peer.send(h11.EndOfMessage())
-            while (await self._request.receive())["type"] != "http.disconnect":
-                pass
+                await self._pass_body(peer)
+            await self._client_left()
 
-    def _head(self):
+    async def _pass_body(self, peer):
+        pieces = self._request.stream()
+        first = await pieces.__anext__()
+        second = await pieces.__anext__() if first else b""
+        # A middleware may have put another body in its place: of one piece the length is known.
+        await peer.send(self._head(None if second else len(first)))
+        await peer.send(h11.Data(first + second))
+        async for piece in pieces:
+            await peer.send(h11.Data(piece))
+        await peer.send(h11.EndOfMessage())
+
+    async def _client_left(self):
+        for _ in range(_UNREAD_PIECES):
+            # Starlette raises for each piece of a body in whose place another was put unread.
+            with contextlib.suppress(Exception):
+                while (await self._request.receive())["type"] != "http.disconnect":
+                    pass
+                return
+        await asyncio.Event().wait()
+
+    def _head(self, length):
         scope = self._request.scope
         headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+        if length is not None:
+            new = str(length).encode()
+            headers = [(n, new if n == b"content-length" else value) for n, value in headers]
         query = scope["query_string"].decode("latin-1")
         target = f"{self._path}?{query}" if query else self._path
         return h11.Request(method=scope["method"], target=target, headers=headers)

@@ -5,6 +5,7 @@ import math
 import struct
 import sys
 
+from litmux import _litserve
 from litmux._api import (
     ContinuousAPI,
     LitAPI,
@@ -14,6 +15,7 @@ from litmux._api import (
     is_async,
     is_generator,
     is_method_of,
+    max_concurrency_of,
 )
 from litmux._worker import _frames as frames
 from litmux._worker._annotations import signature_of
@@ -35,7 +37,7 @@ def check_hooks(api, is_guarded=False):
         raise ValueError(f"it is a {type(api).__name__}, not a litmux.LitAPI")
     for mistake in filter(None, [concurrency_mistake(api), access_mistake(api, is_guarded)]):
         raise ValueError(mistake)
-    if callable(api.cost) and is_async(api.cost):
+    if _has_cost(api) and is_async(api.cost):
         raise ValueError("`cost` must be a plain function, not `async`")
     request_reader(api, None)
     response_encoder(api)
@@ -224,13 +226,17 @@ def say_retry(error, count):
 def _concurrency(api):
     if isinstance(api, ContinuousAPI):
         return api.max_batch_size
-    if api.max_concurrency is not None:
-        return api.max_concurrency
+    chosen = max_concurrency_of(api)
+    if chosen is not None:
+        return chosen
     return _ASYNC_CONCURRENCY if has_async_hooks(api) and api.max_batch_size == 1 else 1
 
 
 def _has_cost(api):
-    return callable(api.cost) and getattr(api.cost, "__func__", None) is not LitAPI.cost
+    # In programs written for LitServe a method of that name is the program's own.
+    if _litserve.is_spoken or not callable(api.cost):
+        return False
+    return getattr(api.cost, "__func__", None) is not LitAPI.cost
 
 
 def _checked_cost(cost):

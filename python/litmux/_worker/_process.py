@@ -17,7 +17,13 @@ from litmux._worker._hooks import check_hooks, make_hooks
 from litmux._worker._load import load
 from litmux._worker._register import Register
 
-_OVERRIDES = ("max_batch_size", "batch_timeout", "stream", "max_concurrency")
+# Attributes of the model by the names of the options that set them.
+_OVERRIDES = {
+    "max_batch_size": "max_batch_size",
+    "batch_timeout": "batch_timeout",
+    "stream": "stream",
+    "max_concurrency": "_chosen_concurrency",
+}
 
 _HOOKS_WITH_EVENTS = ("decode_request", "predict", "encode_response")
 
@@ -164,9 +170,9 @@ def _set_up(source, setup):
     except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
         raise _Failed(f"loading it raised {_summary(error)}", error) from None
     _check(api, source.get("guarded", False))
-    for name in _OVERRIDES:
+    for name, attribute in _OVERRIDES.items():
         if setup.get(name) is not None:
-            setattr(api, name, setup[name])
+            setattr(api, attribute, setup[name])
     _start_loggers(api)
     try:
         api.device = setup["device"]
