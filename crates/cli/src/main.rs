@@ -45,7 +45,8 @@ A minimal litmux.toml:
   path = \"/ocr\"
   api = \"ocr.py:OcrAPI\"
 
-LITMUX_LOG chooses what is logged: `warn`, `debug`, `litmux_workers=debug`.
+LITMUX_LOG chooses what is logged: `warn`, `debug`, `litmux_workers=debug`;
+LITMUX_LOG_FORMAT=json makes each line an object.
 Exit status: 0 stopped as asked, 1 a model failed to load or the address is taken,
 2 the configuration or the command is wrong.";
 

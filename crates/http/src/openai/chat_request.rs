@@ -66,8 +66,21 @@ struct Body {
     tools: Option<Vec<Tool>>,
     tool_choice: Option<ToolChoice>,
     response_format: Option<ResponseFormat>,
-    reasoning_effort: Option<String>,
+    reasoning_effort: Option<ReasoningEffort>,
     metadata: Option<HashMap<String, String>>,
+}
+
+/// As OpenAI's API has them.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReasoningEffort {
+    None,
+    Minimal,
+    Low,
+    Medium,
+    High,
+    Xhigh,
+    Max,
 }
 
 #[derive(Deserialize)]
@@ -267,6 +280,7 @@ mod tests {
             (json!({"messages": [{"content": "a"}]}), 422, "`messages[0]`: missing field `role`"),
             (json!({"n": 0}), 422, "`n`: it must be from 1 to 128"),
             (json!({"temperature": "hot"}), 422, "`temperature`: invalid type"),
+            (json!({"reasoning_effort": "random"}), 422, "`reasoning_effort`: unknown variant"),
             (json!({"tool_choice": "all"}), 422, "`tool_choice`: it must be auto, none"),
             (
                 json!({"messages": [{"role": "user", "content": [{"type": "input_audio",
