@@ -60,6 +60,8 @@ pub struct BuiltinRoutes {
     pub health: String,
     /// What it serves.
     pub info: String,
+    /// What is measured of it, if that may be read.
+    pub metrics: Option<String>,
     /// Where it is stopped, if it may be.
     pub shutdown: Option<String>,
     /// Whether the endpoints are described, at `OPENAPI_PATHS`.
@@ -72,6 +74,10 @@ impl BuiltinRoutes {
         Self {
             health: path("healthcheck_path"),
             info: path("info_path"),
+            metrics: match boolean(raw, "metrics_path") {
+                Some(_) => None,
+                None => Some(path("metrics_path")),
+            },
             shutdown: text(raw, "shutdown_path").map(str::to_owned),
             openapi: boolean(raw, "openapi").unwrap_or(true),
         }
@@ -81,6 +87,7 @@ impl BuiltinRoutes {
         path == "/"
             || path == self.health
             || path == self.info
+            || self.metrics.as_deref() == Some(path)
             || self.shutdown.as_deref() == Some(path)
             || (self.openapi && OPENAPI_PATHS.contains(&path))
     }

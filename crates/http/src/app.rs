@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Request;
-use litmux_core::Traits;
+use litmux_core::{BoxFuture, Traits};
+use litmux_metrics::{Edge, Metrics, Ongoing};
 use litmux_scheduler::Endpoint;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -30,6 +30,8 @@ pub struct Route {
     /// What a request costs in a batch, where its body tells. Where the model tells, it is asked
     /// ([`Traits::measures`]).
     pub cost: Option<Cost>,
+    /// What measures its requests.
+    pub metrics: Edge,
 }
 
 /// What litmux answers itself, and to whom.
@@ -39,6 +41,8 @@ pub struct Builtin {
     pub health: String,
     /// The path that describes it.
     pub info: String,
+    /// The path where Prometheus reads what is measured, if it may.
+    pub metrics: Option<String>,
     /// The path that stops it, if it may be stopped.
     pub shutdown: Option<String>,
     /// What whoever stops it must send; without it nobody can.
@@ -100,8 +104,11 @@ pub struct App {
     pub(crate) app_host: Option<PathBuf>,
     shutdown: Notify,
     report: Box<dyn Fn() -> Report + Send + Sync>,
+    pub(crate) metrics: Metrics,
+    /// What measures requests to what is no endpoint.
+    other: Edge,
+    scrape: Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
     is_draining: AtomicBool,
-    active: Arc<AtomicUsize>,
     pub(crate) buffers: Buffers,
 }
 
@@ -113,12 +120,15 @@ impl fmt::Debug for App {
 
 impl App {
     /// Makes an app of endpoints by path that holds no more than `max_buffered_bytes` of large
-    /// request bodies at a time; `report` is asked whenever somebody wants to know.
+    /// request bodies at a time; `report` and `scrape`, which writes the `metrics`, are asked
+    /// whenever somebody wants to know.
     pub fn new(
         routes: HashMap<String, Route>,
         builtin: Builtin,
         max_buffered_bytes: usize,
+        metrics: Metrics,
         report: impl Fn() -> Report + Send + Sync + 'static,
+        scrape: impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static,
     ) -> Self {
         Self {
             routes,
@@ -126,8 +136,10 @@ impl App {
             app_host: None,
             shutdown: Notify::new(),
             report: Box::new(report),
+            other: metrics.edge(None),
+            metrics,
+            scrape: Box::new(scrape),
             is_draining: AtomicBool::new(false),
-            active: Arc::default(),
             buffers: Buffers::new(max_buffered_bytes),
         }
     }
@@ -152,8 +164,12 @@ impl App {
     /// key of its own.
     pub(crate) fn refuse<B>(&self, request: &Request<B>) -> Option<HttpResponse> {
         let key = self.builtin.api_key.as_ref()?;
-        let is_shutdown = self.builtin.shutdown.as_deref() == Some(request.uri().path());
-        if is_shutdown { None } else { key.refuse(request.headers()) }
+        if self.builtin.shutdown.as_deref() == Some(request.uri().path()) {
+            return None;
+        }
+        let (has_key, refusal) = key.refuse(request.headers())?;
+        self.metrics.unauthorized(has_key);
+        Some(refusal)
     }
 
     /// Refuses requests that come from here on.
@@ -161,15 +177,20 @@ impl App {
         self.is_draining.store(true, Relaxed);
     }
 
-    /// Counts a request until what is returned is dropped.
-    pub(crate) fn begin_request(&self) -> Active {
-        self.active.fetch_add(1, Relaxed);
-        Active(self.active.clone())
+    /// Returns what measures requests to this path.
+    pub(crate) fn edge(&self, path: &str) -> &Edge {
+        self.route(path).map_or(&self.other, |route| &route.metrics)
+    }
+
+    /// Measures a request to this path until what is returned is dropped.
+    pub(crate) fn begin_request(&self, path: &str) -> Ongoing {
+        self.edge(path).begin()
     }
 
     /// Tells whether a request is being answered.
     pub(crate) fn is_active(&self) -> bool {
-        self.active.load(Relaxed) > 0
+        let endpoints = self.routes.values().map(|route| &route.metrics);
+        endpoints.chain([&self.other]).any(|edge| edge.inflight() > 0)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -187,14 +208,10 @@ impl App {
     pub(crate) fn report(&self) -> Report {
         (self.report)()
     }
-}
 
-/// A request that is being answered.
-#[derive(Debug)]
-pub(crate) struct Active(Arc<AtomicUsize>);
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+    /// Returns what was measured, as Prometheus reads it.
+    pub(crate) async fn scrape(&self) -> String {
+        self.metrics.buffered(self.buffers.taken(), self.buffers.limit());
+        (self.scrape)().await
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use http::request::Parts;
 use http::{Method, StatusCode};
+use litmux_metrics::MEDIA_TYPE;
 use serde_json::{Value, json};
 
 use crate::answer::{HttpResponse, detail, json, not_allowed, own};
@@ -14,13 +15,21 @@ use crate::{openai, openapi};
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers what is for no endpoint.
-pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
+pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
     let path = parts.uri.path();
     if app.builtin.shutdown.as_deref() == Some(path) {
         return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
     }
+    let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+    if app.builtin.metrics.as_deref() == Some(path) {
+        let allowed = is_read.then(|| app.scrape());
+        return match allowed {
+            Some(scraped) => own(StatusCode::OK, MEDIA_TYPE, scraped.await),
+            None => not_allowed("GET, HEAD"),
+        };
+    }
     match page(app, path) {
-        Some(page) if [Method::GET, Method::HEAD].contains(&parts.method) => page,
+        Some(page) if is_read => page,
         Some(_) => not_allowed("GET, HEAD"),
         None => not_found(path),
     }

@@ -9,9 +9,10 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use litmux_core::{Content, Meta, Outcome, Protocol, ServeError, Traits};
+use litmux_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{self, ActiveBody, AnswerBody, HttpResponse};
+use crate::answer::{self, AnswerBody, HttpResponse, MeasuredBody};
 use crate::app::{App, Route};
 use crate::caller::{Call, Caller, Times};
 use crate::{body, builtin, compress, mcp, openai, proxy};
@@ -24,9 +25,11 @@ pub(crate) async fn handle(
     app: &Arc<App>,
     request: Request<Incoming>,
     client: Option<SocketAddr>,
-) -> Result<Response<ActiveBody>, Infallible> {
-    let active = app.begin_request();
+) -> Result<Response<MeasuredBody>, Infallible> {
+    let mut ongoing = app.begin_request(request.uri().path());
+    let is_head = request.method() == Method::HEAD;
     let response = if app.is_draining() {
+        app.edge(request.uri().path()).shed(Shed::Draining);
         stopping(request.version())
     } else if let Some(socket) = &app.app_host {
         // Of what a route of the program's own may take nobody said anything.
@@ -38,7 +41,12 @@ pub(crate) async fn handle(
             None => answer(app, request).await,
         }
     };
-    Ok(response.map(|body| ActiveBody::new(body, active)))
+    ongoing.answered(response.status().as_u16());
+    // What carries no body is not asked for one.
+    if is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        ongoing.ended();
+    }
+    Ok(response.map(|body| MeasuredBody::new(body, ongoing)))
 }
 
 /// Takes a request of the app host, which is part of one of a client: it has been let in, and is
@@ -70,7 +78,7 @@ async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
             answer::own(StatusCode::OK, "text/plain", String::new())
         }
         Some(_) => answer::not_allowed("POST"),
-        None => builtin::answer(app, parts),
+        None => builtin::answer(app, parts).await,
     }
 }
 
@@ -86,9 +94,9 @@ pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
 /// The life of a request to an endpoint, in order:
 async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Outcome<HttpResponse> {
     // Before the body is read: a server that cannot serve must not take it.
-    route.endpoint.traits().ok_or_else(starting)?;
+    route.endpoint.traits().ok_or_else(|| starting(route))?;
     let times = times(route, &parts.headers)?;
-    let read = body::read(&parts.headers, body, route.max_body_bytes, &app.buffers);
+    let read = body::read(&parts.headers, body, route, &app.buffers);
     let (content, body, _buffer) =
         timeout_at(times.deadline, read).await.map_err(|_| slow_client())??;
     compute(route, parts, times, content, body).await
@@ -108,7 +116,7 @@ pub(crate) async fn compute(
     content: Content,
     body: Vec<Bytes>,
 ) -> Outcome<HttpResponse> {
-    let traits = route.endpoint.traits().ok_or_else(starting)?;
+    let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
     let request = litmux_core::Request { content, body, meta: meta(traits, parts) };
     let answered = async {
         let cost = cost(route, traits, &request).await?;
@@ -126,7 +134,7 @@ async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
     let Call { route, request, cost, times } = call;
     let caller = Caller::submit(&route.endpoint, request, cost, times);
     let (answer, presence) = caller.answer().await?;
-    answer::from(answer, asked, route.chunk_timeout, presence)
+    answer::from(answer, asked, route, times, presence)
 }
 
 /// Returns the time budget of a request: its client may shorten it, in seconds.
@@ -175,7 +183,8 @@ fn stopping(version: Version) -> HttpResponse {
     response
 }
 
-fn starting() -> ServeError {
+fn starting(route: &Route) -> ServeError {
+    route.metrics.shed(Shed::NoWorker);
     ServeError::unavailable("this endpoint is not ready yet", 1)
 }
 

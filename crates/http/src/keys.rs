@@ -29,15 +29,16 @@ impl Key {
         self.0.as_bytes().ct_eq(given).into()
     }
 
-    /// Returns the refusal of a request that does not carry the key in `X-API-Key`.
-    pub(crate) fn refuse(&self, headers: &HeaderMap) -> Option<HttpResponse> {
+    /// Returns the refusal of a request that does not carry the key in `X-API-Key`, and whether
+    /// it has another there.
+    pub(crate) fn refuse(&self, headers: &HeaderMap) -> Option<(bool, HttpResponse)> {
         match headers.get(X_API_KEY) {
             Some(given) if self.is(given.as_bytes()) => None,
-            Some(_) => Some(unauthorized(
-                "Invalid API Key. Send the right one in the header X-API-Key",
-                "APIKey",
-            )),
-            None => Some(unauthorized("Not authenticated", "APIKey")),
+            Some(_) => {
+                let detail = "Invalid API Key. Send the right one in the header X-API-Key";
+                Some((true, unauthorized(detail, "APIKey")))
+            }
+            None => Some((false, unauthorized("Not authenticated", "APIKey"))),
         }
     }
 
@@ -74,10 +75,14 @@ mod tests {
         let key = Key::new("s3cret").unwrap();
         assert!(key.refuse(&headers("x-api-key", "s3cret")).is_none());
         for wrong in ["", "s3cre", "s3crets", "S3cret", "other"] {
-            let refused = key.refuse(&headers("x-api-key", wrong)).unwrap();
+            let (_, refused) = key.refuse(&headers("x-api-key", wrong)).unwrap();
             assert_eq!(refused.status(), 401, "{wrong:?}");
         }
-        assert_eq!(key.refuse(&HeaderMap::new()).unwrap().headers()["www-authenticate"], "APIKey");
+        let (has_key, refused) = key.refuse(&HeaderMap::new()).unwrap();
+        assert_eq!(
+            (has_key, &refused.headers()["www-authenticate"]),
+            (false, &"APIKey".parse().unwrap())
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use litmux_http::{App, Builtin, Report, Server, bind};
+use litmux_metrics::Metrics;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +18,7 @@ async fn answer_with(app_host: PathBuf) -> String {
     let builtin = Builtin {
         health: "/health".into(),
         info: "/info".into(),
+        metrics: None,
         shutdown: None,
         shutdown_key: None,
         api_key: None,
@@ -25,7 +27,9 @@ async fn answer_with(app_host: PathBuf) -> String {
         gzip: false,
     };
     let report = || Report { endpoints: Vec::new() };
-    let app = App::new(HashMap::new(), builtin, 1 << 20, report).behind(Some(app_host));
+    let scrape = || Box::pin(async { String::new() }) as _;
+    let app = App::new(HashMap::new(), builtin, 1 << 20, Metrics::new(), report, scrape);
+    let app = app.behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
     let mut server = Server::new(listener, Arc::new(app), 1).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();

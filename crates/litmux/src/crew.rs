@@ -8,6 +8,7 @@ use std::time::Duration;
 use litmux_config::{Source, Workers, count_gpus, place};
 use litmux_core::{Attach, Device};
 use litmux_http::{EndpointReport, Report, Route};
+use litmux_metrics::Metrics;
 use litmux_scheduler::{Settings, spawn_endpoint};
 use litmux_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
 use litmux_workers::sdk_directory;
@@ -45,6 +46,7 @@ impl Crew {
         models: Vec<Option<RustModel>>,
         run_dir: &Path,
         passage: Option<&Passage>,
+        metrics: &Metrics,
     ) -> Result<Self, Error> {
         let placed = place_all(&config.endpoints)?;
         let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
@@ -58,7 +60,7 @@ impl Crew {
         let mut following = JoinSet::new();
         let mut members = Vec::new();
         for ((config, model), devices) in config.endpoints.iter().zip(models).zip(placed) {
-            let member = Member::launch(config, model, devices, &places);
+            let member = Member::launch(config, model, devices, &places, metrics);
             if let Some(limits) = &member.controls.limits {
                 let Controls { endpoint, view, wanted, .. } = &*member.controls;
                 let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
@@ -74,13 +76,14 @@ impl Crew {
         self.members.iter().map(|member| member.controls.clone()).collect()
     }
 
-    pub(crate) fn routes(&self) -> HashMap<String, Route> {
+    pub(crate) fn routes(&self, metrics: &Metrics) -> HashMap<String, Route> {
         let route = |member: &Member| Route {
             endpoint: member.controls.endpoint.clone(),
             timeout: member.config.timeout,
             chunk_timeout: member.config.chunk_timeout,
             max_body_bytes: member.config.max_body_bytes,
             cost: member.config.cost.as_ref().map(cost),
+            metrics: metrics.edge(Some(&member.config.path)),
         };
         self.members.iter().map(|member| (member.config.path.clone(), route(member))).collect()
     }
@@ -136,8 +139,9 @@ impl Member {
         model: Option<RustModel>,
         devices: Vec<Device>,
         places: &Places,
+        metrics: &Metrics,
     ) -> Self {
-        let endpoint = spawn_endpoint(queue_settings(config));
+        let endpoint = spawn_endpoint(queue_settings(config), metrics.queue(&config.path));
         let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
         let (at_start, limits) = match config.workers {
             Workers::PerDevice(_) => (devices.len(), None),

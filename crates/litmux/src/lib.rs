@@ -83,6 +83,7 @@ mod launch;
 mod lifecycle;
 mod log;
 mod program;
+mod scrape;
 mod server;
 mod watch;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use litmux_admin::{AdminSocket, RunDir};
 use litmux_http::{App, Builtin, Key, Server, bind};
+use litmux_metrics::Metrics;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::app_host::Passage;
 use crate::crew::Crew;
 use crate::desk::Desk;
+use crate::scrape::scraper;
 use crate::{Error, Program};
 
 /// Signals that are no further apart mean one thing.
@@ -35,9 +37,11 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;
     let passage = config.app_host.is_some().then(|| Passage::open(&run_dir)).transpose()?;
-    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref())?;
-    let (routes, limit) = (crew.routes(), config.max_buffered_bytes);
-    let app = App::new(routes, builtin(&config), limit, crew.reporter());
+    let metrics = Metrics::new();
+    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref(), &metrics)?;
+    let (routes, limit) = (crew.routes(&metrics), config.max_buffered_bytes);
+    let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone()));
+    let app = App::new(routes, builtin(&config), limit, metrics, report, scrape);
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
     let app = Arc::new(app.behind(app_host));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
@@ -75,14 +79,25 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
 /// What litmux answers itself. Keys come from the environment alone: a configuration is shown.
 fn builtin(config: &litmux_config::Program) -> Builtin {
     let key = |name| std::env::var(name).ok().and_then(Key::new);
-    let litmux_config::BuiltinRoutes { health, info, shutdown, openapi } = config.routes.clone();
+    let litmux_config::BuiltinRoutes { health, info, metrics, shutdown, openapi } =
+        config.routes.clone();
     let shutdown_key = key("LIT_SHUTDOWN_API_KEY");
     if let (Some(path), None) = (&shutdown, &shutdown_key) {
         tracing::warn!("nobody can stop the server at {path}: LIT_SHUTDOWN_API_KEY is not set");
     }
     let (api_key, model_metadata) = (key("LIT_SERVER_API_KEY"), config.model_metadata.clone());
     let gzip = config.gzip;
-    Builtin { health, info, shutdown, shutdown_key, api_key, model_metadata, openapi, gzip }
+    Builtin {
+        health,
+        info,
+        metrics,
+        shutdown,
+        shutdown_key,
+        api_key,
+        model_metadata,
+        openapi,
+        gzip,
+    }
 }
 
 /// What scripts that start LitServe wait for on its stderr.
