@@ -241,7 +241,7 @@ def test_workers_are_counted_by_what_they_do(serve):
     assert page.value("worker_start_seconds", endpoint="/echo") > 0
     for worker in server.workers():
         os.kill(worker, signal.SIGKILL)
-    killed = {"endpoint": "/echo", "reason": "lost"}
+    killed = {"endpoint": "/echo", "reason": "signal"}
     wait_until(lambda: scrape(server).value("worker_restarts_total", **killed) == 1)
 
 

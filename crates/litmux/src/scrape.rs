@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use litmux_core::BoxFuture;
+use litmux_core::{BoxFuture, Cause};
 use litmux_metrics::{Metrics, Observed, ObservedWorker};
 use litmux_scheduler::EndpointLoad;
-use litmux_supervisor::SlotState;
+use litmux_supervisor::{Record, SlotState};
 
 use crate::crew::problem;
 use crate::desk::Controls;
@@ -45,9 +45,13 @@ fn observe(controls: &Controls, load: &EndpointLoad) -> Observed {
         workers_wanted: controls.view.wanted(),
         workers: STATES.map(|word| (word, doing(word))).into(),
         worker_start: record.start_time,
-        restarts: vec![("lost", record.restarts.iter().sum())],
+        restarts: Cause::ALL.map(|cause| (cause.word(), restarts(&record, cause))).into(),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
     }
+}
+
+fn restarts(record: &Record, cause: Cause) -> u64 {
+    record.causes.get(&cause).copied().unwrap_or_default()
 }
 
 fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> ObservedWorker {

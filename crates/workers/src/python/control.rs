@@ -2,7 +2,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use litmux_core::{Outcome, Request, ServeError};
+use litmux_core::{Cause, Gone, Outcome, Request, ServeError};
 use litmux_wire::{Decoder, Frame, FrameError, Kind};
 use slab::Slab;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,7 +72,7 @@ impl Control {
     }
 
     /// Runs until the worker hangs up, and returns what it did wrong, if it did.
-    pub(crate) async fn run(mut self) -> Option<String> {
+    pub(crate) async fn run(mut self) -> Option<Gone> {
         let mut heartbeats = interval(self.heartbeat / PINGS);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -85,14 +85,16 @@ impl Control {
                 Event::Read(0) => return None,
                 Event::Read(_) => {
                     if let Err(error) = self.take_frames() {
-                        return Some(format!("it broke the protocol: {error}"));
+                        let reason = format!("it broke the protocol: {error}");
+                        return Some(Gone::new(Cause::Protocol, reason));
                     }
                 }
                 Event::Measure(measure) => self.measure(measure),
                 Event::Heartbeat if self.unanswered == UNANSWERED_PINGS => {
                     let silent = self.heartbeat.as_secs_f64() / f64::from(PINGS)
                         * f64::from(UNANSWERED_PINGS);
-                    return Some(format!("it hangs: its interpreter was silent for {silent} s"));
+                    let reason = format!("it hangs: its interpreter was silent for {silent} s");
+                    return Some(Gone::new(Cause::Hang, reason));
                 }
                 Event::Heartbeat => self.ping(),
             }
@@ -173,7 +175,7 @@ mod tests {
         decoder: Decoder,
         buffer: BytesMut,
         measures: mpsc::UnboundedSender<Measure>,
-        ended: JoinHandle<Option<String>>,
+        ended: JoinHandle<Option<Gone>>,
     }
 
     fn bench() -> Bench {
@@ -210,7 +212,8 @@ mod tests {
         let bench = bench();
         let start = Instant::now();
         let fault = bench.ended.await.unwrap().unwrap();
-        assert!(fault.contains("silent for 5 s"), "{fault}");
+        assert_eq!(fault.cause, Cause::Hang);
+        assert!(fault.reason.contains("silent for 5 s"), "{fault}");
         assert!(start.elapsed() < Duration::from_secs(6), "three heartbeats");
     }
 
@@ -248,6 +251,6 @@ mod tests {
     async fn a_cost_that_nobody_asked_for_breaks_the_protocol() {
         let mut bench = bench();
         write_frame(&mut bench.worker, &Frame::bare(Kind::Cost, 7)).await;
-        assert!(bench.ended.await.unwrap().unwrap().contains("no place here"));
+        assert!(bench.ended.await.unwrap().unwrap().reason.contains("no place here"));
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_core::{
-    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, Outcome, Progress, Protocol,
-    Request, Traits, Unanswered, Worker,
+    Attach, BoxFuture, Cause, Device, Gone, Job, Launch, LaunchError, Launched, Outcome, Progress,
+    Protocol, Request, Traits, Unanswered, Worker,
 };
 use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
@@ -96,8 +96,8 @@ impl Launch for PythonLaunch {
             let mut process = Process::start(&command(&spec), &mark, &order).await?;
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
-                reason = process.gone() => {
-                    Err(LaunchError { reason: format!("{reason} before it was ready"), traceback: None })
+                gone = process.gone() => {
+                    Err(LaunchError { reason: format!("{gone} before it was ready"), traceback: None })
                 }
             };
             let (connections, ready) = match ready {
@@ -234,8 +234,8 @@ fn traits(ready: &Ready) -> Traits {
 
 /// Passes on how a connection ended.
 async fn report(
-    connection: impl Future<Output = Option<String>>,
-    faults: mpsc::UnboundedSender<Option<String>>,
+    connection: impl Future<Output = Option<Gone>>,
+    faults: mpsc::UnboundedSender<Option<Gone>>,
 ) {
     let _ = faults.send(connection.await);
 }
@@ -275,28 +275,28 @@ struct PythonLaunched {
     to_worker: mpsc::UnboundedSender<Frame>,
     progress: Option<Arc<dyn Progress>>,
     /// How its connections ended, one after the other: with a fault, or because they did.
-    fault: mpsc::UnboundedReceiver<Option<String>>,
+    fault: mpsc::UnboundedReceiver<Option<Gone>>,
 }
 
 impl Launched for PythonLaunched {
-    fn gone(&mut self) -> BoxFuture<'_, String> {
+    fn gone(&mut self) -> BoxFuture<'_, Gone> {
         Box::pin(async {
             let fault = tokio::select! {
-                reason = self.process.gone() => return reason,
+                gone = self.process.gone() => return gone,
                 fault = self.fault.recv() => fault.flatten(),
             };
             if let Some(fault) = fault {
                 self.process.kill();
                 self.process.gone().await;
-                return format!("{fault}; it was killed");
+                return Gone::new(fault.cause, format!("{fault}; it was killed"));
             }
             // Without its connection it is of no use. It has usually ended by itself; one that
             // has not is not waited for.
             match timeout(Duration::from_secs(1), self.process.gone()).await {
-                Ok(reason) => reason,
+                Ok(gone) => gone,
                 Err(_) => {
                     self.process.kill();
-                    "it closed its connection and was killed".into()
+                    Gone::new(Cause::Exit, "it closed its connection and was killed")
                 }
             }
         })
