@@ -336,6 +336,66 @@ def test_programs_of_litserve_may_have_an_endpoint_there(serve):
     assert server.post("/metrics", json=5).json() == 5
 
 
+MEASURED = """
+    import os
+
+    class Measures(ls.LitAPI):
+        def setup(self, device):
+            self.tokens = self.counter("tokens", "Tokens generated.")
+            self.free = self.gauge("free_ratio")
+            self.size = self.histogram("size", buckets=[1, 10])
+
+        def predict(self, x):
+            if x == "die":
+                os._exit(3)
+            self.tokens.add(x)
+            self.free.set(0.5)
+            self.size.observe(x)
+            self.log("loss", x)
+            return x
+
+    class Other(ls.LitAPI):
+        def predict(self, x):
+            self.log("tokens", x)
+            self.log("loss", x)
+            return x
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Measures(), path="/a", workers_per_device=2, accelerator="cpu",
+                         idempotent=False),
+            ls.LitServer(Other(), path="/b"),
+            port=0,
+        )
+"""
+
+
+def test_what_models_measure_is_added_up_over_their_workers(serve):
+    server = serve(MEASURED)
+    for _ in range(20):
+        assert server.post("/a", json=2).json() == 2
+    server.post("/b", json=3)
+    for endpoint, count in (("/a", 20), ("/b", 1)):
+        labels = {"endpoint": endpoint}
+        wait_until(lambda: scrape(server).value("user_loss_count", **labels) == count)  # noqa: B023
+    page = scrape(server)
+    assert page.value("user_tokens_total", endpoint="/a") == 40
+    assert page.families["litmux_user_tokens"].documentation == "Tokens generated."
+    assert page.value("user_loss_sum", endpoint="/a") == 40
+    assert page.value("user_loss_sum", endpoint="/b") == 3
+    assert page.value("user_size_bucket", endpoint="/a", le="1") == 0
+    assert page.value("user_size_bucket", endpoint="/a", le="10") == 20
+    workers = [labels for labels in page.labels("user_free_ratio")]
+    assert workers and all(page.value("user_free_ratio", **labels) == 0.5 for labels in workers)
+    # A worker that dies takes its gauge with it, and nothing that was counted.
+    assert server.post("/a", json="die").status_code == 502
+    wait_until(lambda: len(scrape(server).labels("user_free_ratio")) < len(workers))
+    assert scrape(server).value("user_tokens_total", endpoint="/a") == 40
+    wait_until(lambda: scrape(server).value("workers", endpoint="/a", state="ready") == 2)
+    server.post("/a", json=2)
+    wait_until(lambda: scrape(server).value("user_tokens_total", endpoint="/a") == 42)
+
+
 def test_names_and_buckets_are_as_the_field_has_them(mixed):
     page = scrape(mixed)
     for name, family in page.families.items():

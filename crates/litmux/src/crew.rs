@@ -8,7 +8,7 @@ use std::time::Duration;
 use litmux_config::{Source, Workers, count_gpus, place};
 use litmux_core::{Attach, Device};
 use litmux_http::{EndpointReport, Report, Route};
-use litmux_metrics::Metrics;
+use litmux_metrics::{Metrics, UserMetrics};
 use litmux_scheduler::{Settings, spawn_endpoint};
 use litmux_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
 use litmux_workers::sdk_directory;
@@ -46,7 +46,7 @@ impl Crew {
         models: Vec<Option<RustModel>>,
         run_dir: &Path,
         passage: Option<&Passage>,
-        metrics: &Metrics,
+        measured: (&Metrics, &UserMetrics),
     ) -> Result<Self, Error> {
         let placed = place_all(&config.endpoints)?;
         let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
@@ -60,7 +60,7 @@ impl Crew {
         let mut following = JoinSet::new();
         let mut members = Vec::new();
         for ((config, model), devices) in config.endpoints.iter().zip(models).zip(placed) {
-            let member = Member::launch(config, model, devices, &places, metrics);
+            let member = Member::launch(config, model, devices, &places, measured);
             if let Some(limits) = &member.controls.limits {
                 let Controls { endpoint, view, wanted, .. } = &*member.controls;
                 let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
@@ -139,7 +139,7 @@ impl Member {
         model: Option<RustModel>,
         devices: Vec<Device>,
         places: &Places,
-        metrics: &Metrics,
+        (metrics, user): (&Metrics, &UserMetrics),
     ) -> Self {
         let endpoint = spawn_endpoint(queue_settings(config), metrics.queue(&config.path));
         let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
@@ -152,7 +152,8 @@ impl Member {
             }
         };
         tracing::info!(workers = at_start, device = %devices[0], "{} is loading", config.path);
-        let launch = launch_of(config, model, devices.clone(), places, attach);
+        let sink = user.sink(&config.path);
+        let launch = launch_of(config, model, devices.clone(), places, attach, sink);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = Controls {
             path: config.path.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use litmux_admin::{AdminSocket, RunDir};
 use litmux_http::{App, Builtin, Key, Server, bind};
-use litmux_metrics::Metrics;
+use litmux_metrics::{Metrics, UserMetrics};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -37,10 +37,11 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;
     let passage = config.app_host.is_some().then(|| Passage::open(&run_dir)).transpose()?;
-    let metrics = Metrics::new();
-    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref(), &metrics)?;
+    let (metrics, user) = (Metrics::new(), UserMetrics::spawn());
+    let measured = (&metrics, &user);
+    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref(), measured)?;
     let (routes, limit) = (crew.routes(&metrics), config.max_buffered_bytes);
-    let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone()));
+    let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
     let app = App::new(routes, builtin(&config), limit, metrics, report, scrape);
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
     let app = Arc::new(app.behind(app_host));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use litmux_core::{BoxFuture, Cause};
-use litmux_metrics::{Metrics, Observed, ObservedWorker};
+use litmux_metrics::{Metrics, Observed, ObservedWorker, UserMetrics};
 use litmux_scheduler::EndpointLoad;
 use litmux_supervisor::{Record, SlotState};
 
@@ -16,9 +16,10 @@ const STATES: [&str; 6] = ["starting", "ready", "backing_off", "failed", "draini
 pub(crate) fn scraper(
     endpoints: Vec<Arc<Controls>>,
     metrics: Metrics,
+    user: UserMetrics,
 ) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
     move || {
-        let (endpoints, metrics) = (endpoints.clone(), metrics.clone());
+        let (endpoints, metrics, user) = (endpoints.clone(), metrics.clone(), user.clone());
         Box::pin(async move {
             let mut observed = Vec::new();
             for controls in &endpoints {
@@ -27,7 +28,8 @@ pub(crate) fn scraper(
                 observed.push(observe(controls, &controls.endpoint.load().await));
             }
             // On a thread of its own: no request waits for it.
-            let text = tokio::task::spawn_blocking(move || metrics.render(&observed));
+            let user = user.read().await;
+            let text = tokio::task::spawn_blocking(move || metrics.render(&observed, user));
             text.await.unwrap_or_default()
         })
     }

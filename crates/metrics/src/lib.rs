@@ -4,7 +4,8 @@
 //! http ──► Edge    ─┐
 //!                   ├─► Metrics ──► text
 //! scheduler ─► Queue┘      ▲
-//!                          └── Observed: what is read off the endpoints when somebody asks
+//!                          ├── Observed: what is read off the endpoints when somebody asks
+//! workers ──► UserMetrics ─┘
 //! ```
 //!
 //! [`METRICS`] is the table of all names. Every server has its own [`Metrics`]: nothing is global.
@@ -15,6 +16,7 @@ mod definitions;
 mod edge;
 mod observed;
 mod queue;
+mod user;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS};
 pub use edge::{Edge, Ongoing, Outcome, Shed};
 pub use observed::{Observed, ObservedWorker};
 pub use queue::Queue;
+pub use user::{Change, Delta, UserFamilies, UserMetrics, UserSink};
 
 use edge::EdgeFamilies;
 use queue::QueueFamilies;
@@ -121,9 +124,10 @@ impl Metrics {
 
     /// Writes all that was measured, and this, in the text format of Prometheus. It takes about a
     /// millisecond, and reads files of `/proc`.
-    pub fn render(&self, observed: &[Observed]) -> String {
+    pub fn render(&self, observed: &[Observed], user: UserFamilies) -> String {
         let mut families = self.0.registry.gather();
         families.extend(observed::families(observed));
+        families.extend(user.0);
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {

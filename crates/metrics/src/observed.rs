@@ -100,7 +100,7 @@ fn family(definition: &Definition, metrics: Vec<(Vec<String>, f64)>) -> MetricFa
     family
 }
 
-fn pair(name: &str, value: String) -> LabelPair {
+pub(crate) fn pair(name: &str, value: String) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.into());
     pair.set_value(value);

@@ -56,7 +56,7 @@ mod tests {
         Answer, Answers, Attach, Job, Outcome, Progress, Request, Response, Traits, Unanswered,
         Worker, reply,
     };
-    use litmux_metrics::Metrics;
+    use litmux_metrics::{Metrics, UserFamilies};
     use tokio::sync::oneshot;
 
     use super::*;
@@ -375,7 +375,7 @@ mod tests {
     /// Returns the value of this series once all is seen.
     async fn measured(bench: &Bench, series: &str) -> Option<f64> {
         bench.endpoint.load().await;
-        let text = bench.metrics.render(&[]);
+        let text = bench.metrics.render(&[], UserFamilies::default());
         let line = text.lines().find(|line| line.starts_with(&format!("{series} ")))?;
         line.rsplit(' ').next()?.parse().ok()
     }

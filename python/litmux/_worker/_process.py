@@ -62,7 +62,8 @@ def _work(order):
         return 1
     register = Register(setup.get("stream_credit", _STREAM_CREDIT))
     loop = _make_loop(data, reader, hooks, register)
-    follower = Control(control, control_reader, data, register, hooks)
+    says_changes = setup.get("metrics", False)
+    follower = Control(control, control_reader, data, register, hooks, says_changes)
     follower.start()
     # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
     # strings of every large body are faulted in anew.
@@ -75,6 +76,8 @@ def _work(order):
         loop.run()
     finally:
         _tear_down(api)
+        with contextlib.suppress(OSError):
+            follower.say_changes()
     if follower.error is not None:
         raise follower.error
     control.close()

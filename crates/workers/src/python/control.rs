@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::connection::stream_error;
+use super::metrics::SlotMetrics;
 use super::outbox::request_frame;
 
 /// Pings in a heartbeat.
@@ -36,6 +37,7 @@ pub(crate) struct Control {
     measured: Slab<oneshot::Sender<Outcome<f64>>>,
     decoder: Decoder,
     buffer: BytesMut,
+    metrics: SlotMetrics,
     heartbeat: Duration,
     pings: u64,
     unanswered: u32,
@@ -54,6 +56,7 @@ impl Control {
         stream: UnixStream,
         (to_worker, orders): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
         measures: mpsc::UnboundedReceiver<Measure>,
+        metrics: SlotMetrics,
         heartbeat: Duration,
     ) -> Self {
         let (from_worker, writer) = stream.into_split();
@@ -65,6 +68,7 @@ impl Control {
             measured: Slab::new(),
             decoder: Decoder::default(),
             buffer: BytesMut::new(),
+            metrics,
             heartbeat,
             pings: 0,
             unanswered: 0,
@@ -117,6 +121,7 @@ impl Control {
             self.unanswered = 0;
             match frame.kind {
                 Kind::Pong => {}
+                Kind::Metrics => self.metrics.take(&frame)?,
                 Kind::Cost => {
                     let answer = self.measured.try_remove(frame.id as usize);
                     let answer = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
@@ -162,6 +167,7 @@ async fn write(mut writer: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<F
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use litmux_metrics::UserMetrics;
     use litmux_wire::Flags;
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
@@ -181,7 +187,10 @@ mod tests {
     fn bench() -> Bench {
         let (ours, worker) = UnixStream::pair().unwrap();
         let (measures, inbox) = mpsc::unbounded_channel();
-        let control = Control::new(ours, mpsc::unbounded_channel(), inbox, Duration::from_secs(2));
+        let metrics = UserMetrics::spawn();
+        let (orders, heartbeat) = (mpsc::unbounded_channel(), Duration::from_secs(2));
+        let slot = SlotMetrics::new(metrics.sink("/test"), 0);
+        let control = Control::new(ours, orders, inbox, slot, heartbeat);
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
         Bench { worker, decoder, buffer, measures, ended: tokio::spawn(control.run()) }
     }

@@ -7,6 +7,7 @@ use litmux_core::{
     Attach, BoxFuture, Cause, Device, Gone, Job, Launch, LaunchError, Launched, Outcome, Progress,
     Protocol, Request, Traits, Unanswered, Worker,
 };
+use litmux_metrics::UserSink;
 use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -18,6 +19,7 @@ use super::connection::{Connection, Manner, Order};
 use super::control::{Control, Measure};
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
+use super::metrics::SlotMetrics;
 use super::process::{Command, Process};
 
 /// How long a process without a connection may take to exit.
@@ -71,6 +73,7 @@ pub struct Overrides {
 pub struct PythonLaunch {
     spec: Arc<PythonSpec>,
     attach: Arc<dyn Attach>,
+    metrics: UserSink,
 }
 
 impl std::fmt::Debug for PythonLaunch {
@@ -80,15 +83,17 @@ impl std::fmt::Debug for PythonLaunch {
 }
 
 impl PythonLaunch {
-    /// Makes a launch whose workers serve the queue behind `attach`.
-    pub fn new(spec: PythonSpec, attach: Arc<dyn Attach>) -> Self {
-        Self { spec: Arc::new(spec), attach }
+    /// Makes a launch whose workers serve the queue behind `attach`, and say in `metrics` what
+    /// their models measure.
+    pub fn new(spec: PythonSpec, attach: Arc<dyn Attach>, metrics: UserSink) -> Self {
+        Self { spec: Arc::new(spec), attach, metrics }
     }
 }
 
 impl Launch for PythonLaunch {
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (spec, attach) = (self.spec.clone(), self.attach.clone());
+        let metrics = SlotMetrics::new(self.metrics.clone(), slot);
         Box::pin(async move {
             let door = Door::open(&spec.sockets)?;
             let mark = format!("{}#{slot}", spec.endpoint);
@@ -109,7 +114,8 @@ impl Launch for PythonLaunch {
                     return Err(error);
                 }
             };
-            Ok(Box::new(serve(process, connections, &ready, slot, &spec, &*attach)) as _)
+            let metrics = (slot, metrics);
+            Ok(Box::new(serve(process, connections, &ready, metrics, &spec, &*attach)) as _)
         })
     }
 }
@@ -146,6 +152,7 @@ async fn become_ready(
         max_concurrency,
         retry_batch_singly: spec.retry_batch_singly,
         stream_credit: STREAM_CREDIT,
+        metrics: true,
     };
     write_frame(&mut connections.data, &Frame::message(Kind::Setup, &setup)).await;
     let ready = await_ready(&mut connections.data).await?;
@@ -177,7 +184,7 @@ fn serve(
     process: Process,
     connections: Connections,
     ready: &Ready,
-    slot: usize,
+    (slot, metrics): (usize, SlotMetrics),
     spec: &PythonSpec,
     attach: &dyn Attach,
 ) -> PythonLaunched {
@@ -194,7 +201,8 @@ fn serve(
     };
     let (to_worker, orders) = mpsc::unbounded_channel();
     let (measures, inbox) = mpsc::unbounded_channel();
-    let control = Control::new(control, (to_worker.clone(), orders), inbox, spec.heartbeat);
+    let control =
+        Control::new(control, (to_worker.clone(), orders), inbox, metrics, spec.heartbeat);
     let mut progress_seen = None;
     let (faults, fault) = mpsc::unbounded_channel();
     tokio::spawn(report(control.run(), faults.clone()));
