@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -394,6 +395,18 @@ def test_what_models_measure_is_added_up_over_their_workers(serve):
     wait_until(lambda: scrape(server).value("workers", endpoint="/a", state="ready") == 2)
     server.post("/a", json=2)
     wait_until(lambda: scrape(server).value("user_tokens_total", endpoint="/a") == 42)
+
+
+def test_the_page_says_what_the_documentation_does(mixed):
+    documented = (Path(__file__).parents[2] / "docs/metrics.md").read_text("utf-8")
+    page = scrape(mixed)
+    for name, family in page.families.items():
+        name += "_total" if family.type == "counter" else ""
+        assert f"| `{name}` | {family.type} |" in documented
+    for name, labels in page:
+        for label, value in labels:
+            if label in ("outcome", "reason", "state"):
+                assert f"`{value}`" in documented, (name, label, value)
 
 
 def test_names_and_buckets_are_as_the_field_has_them(mixed):

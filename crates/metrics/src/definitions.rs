@@ -146,3 +146,29 @@ pub const PROCESS_METRICS: &[(&str, Kind)] = &[
     ("process_threads", GAUGE),
     ("process_virtual_memory_bytes", GAUGE),
 ];
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// Returns the table as `docs/metrics.md` shows it.
+pub fn table_markdown() -> String {
+    let row = |of: &Definition| {
+        let labels: Vec<_> = of.labels.iter().map(|label| format!("`{label}`")).collect();
+        format!("| `{}` | {} | {} | {} |\n", of.name, of.kind.word(), labels.join(", "), of.help)
+    };
+    let process = |(name, kind): &(&str, Kind)| {
+        format!(
+            "| `{name}` | {} | | Of the server's process, without its workers. |\n",
+            kind.word()
+        )
+    };
+    let rows: String = METRICS.iter().map(row).chain(PROCESS_METRICS.iter().map(process)).collect();
+    format!("| metric | kind | labels | |\n|---|---|---|---|\n{rows}")
+}

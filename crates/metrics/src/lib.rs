@@ -26,7 +26,7 @@ use prometheus::{
     HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, core::Collector,
 };
 
-pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS};
+pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown};
 pub use edge::{Edge, Ongoing, Outcome, Shed};
 pub use observed::{Observed, ObservedWorker};
 pub use queue::Queue;
