@@ -151,7 +151,7 @@ class LitAPI:
     #: Seconds that a request may take; set by the server.
     request_timeout: float | None = None
     _log_queue: Any = None
-    _metrics: Metrics | None = None
+    _litmux_metrics: Metrics | None = None
     _litserve_callbacks: Any = ()
     _litserve_loggers: Any = ()
     spec: LitSpec | None = None
@@ -276,9 +276,9 @@ class LitAPI:
         return ""
 
     def _own_metrics(self) -> Metrics:
-        if self._metrics is None:
-            self._metrics = Metrics()
-        return self._metrics
+        if self._litmux_metrics is None:
+            self._litmux_metrics = Metrics()
+        return self._litmux_metrics
 
     def counter(self, name: str, help: str = "Counted by the model.") -> Counter:
         """Returns the counter of this name, which appears as ``litmux_user_<name>_total``, summed

@@ -27,7 +27,8 @@ class Metric:
 
     def __init__(self, name: str, help: str) -> None:
         self.name = name
-        self.help = help
+        # What no UTF-8 can say, the server could not read.
+        self.help = help.encode("utf-8", "replace").decode()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,7 +92,9 @@ class Gauge(Metric):
         Raises:
             ValueError: the value is not a finite number.
         """
-        self._value = _finite(self, value)
+        value = _finite(self, value)
+        with self._lock:
+            self._value = value
 
     def _take(self):
         value, self._value = self._value, None
@@ -103,9 +106,9 @@ class Histogram(Metric):
 
     kind = "histogram"
 
-    def __init__(self, name: str, help: str, buckets: Sequence[float]) -> None:
+    def __init__(self, name: str, help: str, bounds: list[float]) -> None:
         super().__init__(name, help)
-        self.bounds = [float(bound) for bound in buckets]
+        self.bounds = bounds
         self._clear()
 
     def _clear(self):
@@ -166,9 +169,12 @@ class Metrics:
         return self._get(name, Gauge, help)
 
     def histogram(self, name: str, help: str, buckets: Sequence[float] | None) -> Histogram:
-        bounds = list(_SECONDS if buckets is None else buckets)
-        if not bounds or not all(a < b for a, b in zip(bounds, bounds[1:])):
-            raise ValueError(f"the buckets of `{name}` must grow from one to the next: {bounds}")
+        bounds = [float(bound) for bound in (_SECONDS if buckets is None else buckets)]
+        grows = all(a < b for a, b in zip(bounds, bounds[1:]))
+        if not (bounds and grows and all(map(math.isfinite, bounds))):
+            raise ValueError(
+                f"the buckets of `{name}` must be finite and grow from one to the next: {bounds}"
+            )
         found: Histogram = self._get(name, Histogram, help, bounds)
         if found.bounds != bounds:
             raise ValueError(f"`{name}` is measured already, with other buckets")

@@ -85,8 +85,9 @@ def test_what_cannot_be_measured_is_refused_with_a_sentence():
         api.gauge("tokens")
     with pytest.raises(ValueError, match="reads like a part of another metric"):
         api.gauge("tokens_sum")
-    with pytest.raises(ValueError, match="must grow from one to the next"):
-        api.histogram("size", buckets=[2, 1])
+    for wrong in ([2, 1], [], [1, float("inf")]):
+        with pytest.raises(ValueError, match="must be finite and grow from one to the next"):
+            api.histogram("size", buckets=wrong)
     api.histogram("size", buckets=[1, 2])
     with pytest.raises(ValueError, match="with other buckets"):
         api.histogram("size")
@@ -104,7 +105,7 @@ def test_models_travel_with_their_metrics(copied):
     api.tokens.add(2)  # type: ignore[attr-defined]
     other = copied(api)
     other.tokens.add(1)
-    assert [change["value"] for change in other._metrics.take()] == [3]
+    assert [change["value"] for change in other._litmux_metrics.take()] == [3]
     assert api.counter("tokens")._value == 2
 
 

@@ -97,13 +97,18 @@ struct Inner {
     families: EdgeFamilies,
     inflight: IntGauge,
     response_bytes: IntCounter,
-    first_chunk: Histogram,
-    chunk_gap: Histogram,
-    chunks: IntCounter,
     shed: ShedCounters,
+    /// Of endpoints that stream.
+    streams: OnceLock<Streams>,
     /// Requests by their status, where that says what became of them.
     requests: Box<[OnceLock<IntCounter>]>,
     durations: [OnceLock<Histogram>; OUTCOMES.len()],
+}
+
+struct Streams {
+    first_chunk: Histogram,
+    chunk_gap: Histogram,
+    chunks: IntCounter,
 }
 
 #[derive(Clone)]
@@ -131,9 +136,7 @@ impl Edge {
             endpoint: endpoint.to_owned(),
             inflight: families.inflight.with_label_values(labels),
             response_bytes: families.response_bytes.with_label_values(labels),
-            first_chunk: families.first_chunk.with_label_values(labels),
-            chunk_gap: families.chunk_gap.with_label_values(labels),
-            chunks: families.chunks.with_label_values(labels),
+            streams: OnceLock::new(),
             shed: ShedCounters::new(&families.shed, endpoint),
             requests: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             durations: from_fn(|_| OnceLock::new()),
@@ -160,14 +163,16 @@ impl Edge {
 
     /// Notes that the first items of a stream have come, this long after its request.
     pub fn first_chunk(&self, after: Duration, items: usize) {
-        self.0.first_chunk.observe(after.as_secs_f64());
-        self.0.chunks.inc_by(items as u64);
+        let streams = self.0.streams();
+        streams.first_chunk.observe(after.as_secs_f64());
+        streams.chunks.inc_by(items as u64);
     }
 
     /// Notes that more items of a stream have come, this long after those before.
     pub fn next_chunk(&self, after: Duration, items: usize) {
-        self.0.chunk_gap.observe(after.as_secs_f64());
-        self.0.chunks.inc_by(items as u64);
+        let streams = self.0.streams();
+        streams.chunk_gap.observe(after.as_secs_f64());
+        streams.chunks.inc_by(items as u64);
     }
 }
 
@@ -186,6 +191,15 @@ impl Inner {
 
     fn counter(&self, code: &str, outcome: Outcome) -> IntCounter {
         self.families.requests.with_label_values(&[&self.endpoint, outcome.word(), code])
+    }
+
+    fn streams(&self) -> &Streams {
+        let (families, labels) = (&self.families, &[&self.endpoint]);
+        self.streams.get_or_init(|| Streams {
+            first_chunk: families.first_chunk.with_label_values(labels),
+            chunk_gap: families.chunk_gap.with_label_values(labels),
+            chunks: families.chunks.with_label_values(labels),
+        })
     }
 
     fn duration(&self, outcome: Outcome) -> &Histogram {

@@ -1,3 +1,4 @@
+use std::cell::OnceCell;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ use crate::edge::{Shed, ShedCounters};
 pub struct Queue {
     wait: LocalHistogram,
     batch_size: LocalHistogram,
-    batch_cost: LocalHistogram,
+    /// Of endpoints that batch by cost.
+    batch_cost: OnceCell<LocalHistogram>,
+    batch_costs: HistogramVec,
+    endpoint: String,
     request_bytes: LocalHistogram,
     retries: [LocalIntCounter; 2],
     shed: ShedCounters,
@@ -40,7 +44,9 @@ impl Queue {
         Self {
             wait: local(&families.wait),
             batch_size: local(&families.batch_size),
-            batch_cost: local(&families.batch_cost),
+            batch_cost: OnceCell::new(),
+            batch_costs: families.batch_cost.clone(),
+            endpoint: endpoint.to_owned(),
             request_bytes: local(&families.request_bytes),
             retries: ["not_begun", "maybe_begun"].map(retries),
             shed: ShedCounters::new(&families.shed, endpoint),
@@ -64,7 +70,8 @@ impl Queue {
 
     /// Notes what a batch costs.
     pub fn batch_cost(&self, cost: f64) {
-        self.batch_cost.observe(cost);
+        let make = || self.batch_costs.with_label_values(&[&self.endpoint]).local();
+        self.batch_cost.get_or_init(make).observe(cost);
     }
 
     /// Notes that a request goes to another worker, which may compute it again.
@@ -79,9 +86,8 @@ impl Queue {
 
     /// Lets others see what was observed.
     pub fn flush(&self) {
-        for histogram in [&self.wait, &self.batch_size, &self.batch_cost, &self.request_bytes] {
-            histogram.flush();
-        }
+        let always = [&self.wait, &self.batch_size, &self.request_bytes];
+        always.into_iter().chain(self.batch_cost.get()).for_each(LocalHistogram::flush);
         self.retries.iter().for_each(LocalIntCounter::flush);
     }
 }

@@ -31,8 +31,11 @@ fn the_page_shows_the_table() {
 #[test]
 fn what_is_rendered_is_what_the_table_says() {
     let metrics = Metrics::new();
-    metrics.edge(Some("/a")).begin().ended();
-    drop(metrics.queue("/a"));
+    let (edge, queue) = (metrics.edge(Some("/a")), metrics.queue("/a"));
+    edge.begin().ended();
+    edge.first_chunk(Duration::ZERO, 1);
+    queue.batch_cost(1.0);
+    queue.flush();
     let observed = Observed {
         endpoint: "/a".into(),
         workers: vec![("ready", 1)],

@@ -7,7 +7,8 @@ from litmux._worker import _frames as frames
 
 def changes(api):
     """Returns the frame that says what has changed since the last; nothing where nothing has."""
-    changed = api._metrics.take() if api._metrics is not None else []
+    metrics = api._litmux_metrics
+    changed = metrics.take() if metrics is not None else []
     # A sum of finite numbers may be infinite, which JSON cannot say.
     said = [text for text in map(_text, changed) if text]
     if not said:
