@@ -3,7 +3,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
@@ -173,6 +175,15 @@ fn whole(answer: litmux_core::Response) -> Outcome<HttpResponse> {
 fn unsendable(what: &str, value: &dyn std::fmt::Debug) -> ServeError {
     tracing::error!(?value, "a worker answered with a {what} that HTTP cannot carry");
     ServeError::internal()
+}
+
+/// Leaves of an answer what HEAD wants of it; in HTTP/2 hyper would send its body.
+pub(crate) fn remove_body(response: &mut HttpResponse) {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    *response.body_mut() = AnswerBody::Whole(None);
 }
 
 /// Turns an error into what goes out.

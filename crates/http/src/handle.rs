@@ -27,10 +27,10 @@ pub(crate) async fn handle(
     client: Option<SocketAddr>,
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let mut ongoing = app.begin_request(request.uri().path());
-    let is_head = request.method() == Method::HEAD;
-    let response = if app.is_draining() {
+    let (is_head, version) = (request.method() == Method::HEAD, request.version());
+    let mut response = if app.is_draining() {
         app.edge(request.uri().path()).shed(Shed::Draining);
-        stopping(request.version())
+        stopping(version)
     } else if let Some(socket) = &app.app_host {
         // Of what a route of the program's own may take nobody said anything.
         let limit = app.route(request.uri().path()).map(|route| route.timeout);
@@ -42,6 +42,9 @@ pub(crate) async fn handle(
         }
     };
     ongoing.answered(response.status().as_u16());
+    if is_head && version == Version::HTTP_2 {
+        answer::remove_body(&mut response);
+    }
     // What carries no body is not asked for one.
     if is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         ongoing.ended();
