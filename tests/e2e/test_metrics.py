@@ -151,6 +151,20 @@ def test_what_clients_leave_is_told_apart(serve):
     assert outcomes(scrape(server), "/echo") == {("cancelled", ""): 1}
 
 
+def test_http2_is_counted_as_http1_is(serve):
+    server = serve(MODELS)
+    with httpx.Client(base_url=server.url, http1=False, http2=True) as client:
+        assert client.post("/echo", json="a").http_version == "HTTP/2"
+        assert client.post("/echo", json="raise").status_code == 500
+        assert client.post("/count", json=3).text == "0\n1\n2\n"
+        head = client.head("/health")
+        assert (head.status_code, head.headers["content-length"], head.content) == (200, "2", b"")
+    page = scrape(server)
+    assert outcomes(page, "/echo") == {("ok", "200"): 1, ("model_error", "500"): 1}
+    assert outcomes(page, "/count") == {("ok", "200"): 1}
+    assert outcomes(page, "_other") == {("ok", "200"): 1}
+
+
 def test_queues_and_batches_are_measured(serve):
     server = serve("""
         import time
@@ -240,6 +254,8 @@ def test_workers_are_counted_by_what_they_do(serve):
     assert page.value("workers_wanted", endpoint="/echo") == 1
     assert page.value("endpoint_ready", endpoint="/echo") == 1
     assert page.value("worker_start_seconds", endpoint="/echo") > 0
+    memory = page.value("worker_resident_memory_bytes", endpoint="/echo", worker="0")
+    assert memory > 5e6
     for worker in server.workers():
         os.kill(worker, signal.SIGKILL)
     killed = {"endpoint": "/echo", "reason": "signal"}

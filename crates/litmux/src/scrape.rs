@@ -58,7 +58,8 @@ fn restarts(record: &Record, cause: Cause) -> u64 {
 
 fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> ObservedWorker {
     let worker = load.workers.iter().find(|worker| worker.slot == slot);
-    ObservedWorker { slot, busy, inflight: worker.map(|worker| worker.in_flight) }
+    let inflight = worker.map(|worker| worker.in_flight);
+    ObservedWorker { slot, busy, inflight, pid: worker.and_then(|worker| worker.pid) }
 }
 
 fn state_label(state: &SlotState) -> &'static str {

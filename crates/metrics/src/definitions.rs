@@ -132,6 +132,8 @@ metrics! {
         "Time in which the worker of this slot had something to compute.";
     WORKER_INFLIGHT: GAUGE, "litmux_worker_inflight_requests", ["endpoint" "worker"],
         "Requests that the worker of this slot has been given and has not answered.";
+    WORKER_MEMORY: GAUGE, "litmux_worker_resident_memory_bytes", ["endpoint" "worker"],
+        "Memory of the process of the worker of this slot, without what that started.";
     BUILD: GAUGE, "litmux_build_info", ["version"],
         "1; which litmux this is.";
 }

@@ -41,7 +41,7 @@ impl Outcome {
         match status {
             408 | 504 => Self::Timeout,
             502 => Self::WorkerLost,
-            503 => Self::Unavailable,
+            429 | 503 => Self::Unavailable,
             ..400 => Self::Ok,
             400..500 => Self::BadInput,
             _ => Self::ModelError,

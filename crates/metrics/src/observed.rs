@@ -37,6 +37,8 @@ pub struct ObservedWorker {
     pub busy: Duration,
     /// Requests that its worker has, where there is one.
     pub inflight: Option<usize>,
+    /// The process id of its worker, where that is a process.
+    pub pid: Option<u32>,
 }
 
 /// Puts what was observed into the families that it belongs to.
@@ -72,7 +74,19 @@ pub(crate) fn families(observed: &[Observed]) -> Vec<MetricFamily> {
             let inflight = |of: &ObservedWorker| Some((of.slot.to_string(), of.inflight? as f64));
             of.slots.iter().filter_map(inflight).collect()
         }),
+        counts(&d::WORKER_MEMORY, |of| {
+            let memory = |of: &ObservedWorker| Some((of.slot.to_string(), memory_of(of.pid?)?));
+            of.slots.iter().filter_map(memory).collect()
+        }),
     ]
+}
+
+/// Returns the bytes of memory that a process has, while it is there.
+fn memory_of(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some((kib * 1024) as f64)
 }
 
 /// Makes a family of label values and values.

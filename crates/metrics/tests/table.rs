@@ -41,7 +41,11 @@ fn what_is_rendered_is_what_the_table_says() {
         workers: vec![("ready", 1)],
         worker_start: Some(Duration::from_secs(1)),
         restarts: vec![("exit", 2)],
-        slots: vec![ObservedWorker { slot: 0, inflight: Some(1), ..ObservedWorker::default() }],
+        slots: vec![ObservedWorker {
+            inflight: Some(1),
+            pid: Some(std::process::id()),
+            ..ObservedWorker::default()
+        }],
         ..Observed::default()
     };
     let text = metrics.render(&[observed], UserFamilies::default());
