@@ -171,7 +171,7 @@ def test_queues_and_batches_are_measured(serve):
 
         class Slow(ls.LitAPI):
             def batch(self, inputs):
-                time.sleep(0.3)
+                time.sleep(1.5)
                 return inputs
 
             def predict(self, inputs):
@@ -203,19 +203,21 @@ def test_queues_and_batches_are_measured(serve):
     assert page.value("batch_size_bucket", endpoint="/predict", le="4") == 1
     assert page.value("request_body_bytes_sum", endpoint="/predict") == 360 + 4 * len('""')
     assert page.value("request_body_bytes_bucket", endpoint="/predict", le="256") == 3
-    assert page.value("worker_busy_seconds_total", **worker) >= 0.3
+    assert page.value("worker_busy_seconds_total", **worker) >= 1.5
 
 
 def test_refusals_are_counted_by_their_reasons(serve):
-    server = serve(
-        MODELS.replace("kill_after=False", "max_queue=1").replace("port=0", "port=0, grace=20")
-    )
+    patient = "timeout=20, max_queue=1"
+    program = MODELS.replace("timeout=0.5, kill_after=False", patient)
+    server = serve(program.replace("sleep(0.6)", "sleep(2)"))
     first = [
         threading.Thread(target=server.post, args=["/echo"], kwargs={"json": "slow"})
         for _ in range(2)
     ]
-    for sender in first:
-        sender.start()
+    worker = {"endpoint": "/echo", "worker": "0"}
+    first[0].start()
+    wait_until(lambda: scrape(server).value("worker_inflight_requests", **worker) == 1)
+    first[1].start()
     wait_until(lambda: scrape(server).value("queue_depth", endpoint="/echo") == 1)
     assert server.post("/echo", json=1).status_code == 503
     for sender in first:
@@ -231,7 +233,7 @@ def test_large_bodies_take_counted_room(serve):
 
         class Slow(ls.LitAPI):
             def predict(self, x):
-                time.sleep(0.5)
+                time.sleep(1.5)
                 return len(x)
 
         ls.LitServer(Slow()).run(port=0, max_buffered_bytes=1 << 20)

@@ -114,6 +114,8 @@ metrics! {
         "How long requests waited until a worker was given them.";
     BATCH_SIZE: SIZES, "litmux_batch_size", ["endpoint"],
         "Requests that a worker was given to compute together.";
+    BATCH_DURATION: SECONDS, "litmux_batch_duration_seconds", ["endpoint"],
+        "How long workers took for a batch, or for single requests on average, as the queue sees it; the first of each worker is left out.";
     BATCH_COST: COSTS, "litmux_batch_cost", ["endpoint"],
         "What batches cost that are put together by cost: their size times the cost of the most expensive request.";
     RETRIES: COUNTER, "litmux_retries_total", ["endpoint" "reason"],

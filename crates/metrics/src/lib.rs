@@ -85,6 +85,7 @@ impl Metrics {
         let queue = QueueFamilies {
             wait: histogram(&registry, &d::QUEUE_WAIT),
             batch_size: histogram(&registry, &d::BATCH_SIZE),
+            batch_duration: histogram(&registry, &d::BATCH_DURATION),
             batch_cost: histogram(&registry, &d::BATCH_COST),
             request_bytes: histogram(&registry, &d::REQUEST_BYTES),
             retries: counter(&registry, &d::RETRIES),

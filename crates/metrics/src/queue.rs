@@ -12,6 +12,7 @@ use crate::edge::{Shed, ShedCounters};
 pub struct Queue {
     wait: LocalHistogram,
     batch_size: LocalHistogram,
+    batch_duration: LocalHistogram,
     /// Of endpoints that batch by cost.
     batch_cost: OnceCell<LocalHistogram>,
     batch_costs: HistogramVec,
@@ -25,6 +26,7 @@ pub struct Queue {
 pub(crate) struct QueueFamilies {
     pub(crate) wait: HistogramVec,
     pub(crate) batch_size: HistogramVec,
+    pub(crate) batch_duration: HistogramVec,
     pub(crate) batch_cost: HistogramVec,
     pub(crate) request_bytes: HistogramVec,
     pub(crate) retries: IntCounterVec,
@@ -44,6 +46,7 @@ impl Queue {
         Self {
             wait: local(&families.wait),
             batch_size: local(&families.batch_size),
+            batch_duration: local(&families.batch_duration),
             batch_cost: OnceCell::new(),
             batch_costs: families.batch_cost.clone(),
             endpoint: endpoint.to_owned(),
@@ -68,6 +71,11 @@ impl Queue {
         self.batch_size.observe(size as f64);
     }
 
+    /// Notes how long a worker took for a batch.
+    pub fn computed(&self, time: Duration) {
+        self.batch_duration.observe(time.as_secs_f64());
+    }
+
     /// Notes what a batch costs.
     pub fn batch_cost(&self, cost: f64) {
         let make = || self.batch_costs.with_label_values(&[&self.endpoint]).local();
@@ -86,7 +94,7 @@ impl Queue {
 
     /// Lets others see what was observed.
     pub fn flush(&self) {
-        let always = [&self.wait, &self.batch_size, &self.request_bytes];
+        let always = [&self.wait, &self.batch_size, &self.batch_duration, &self.request_bytes];
         always.into_iter().chain(self.batch_cost.get()).for_each(LocalHistogram::flush);
         self.retries.iter().for_each(LocalIntCounter::flush);
     }

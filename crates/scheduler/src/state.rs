@@ -175,8 +175,11 @@ impl EndpointState {
 
     fn free(&mut self, id: WorkerId, jobs: usize, now: Instant) {
         let Some(member) = self.workers.iter_mut().find(|member| member.id == id) else { return };
-        let speed = &mut self.speed;
-        member.finished(jobs, &self.rules, now, |units, took| speed.observe(units, took));
+        let (speed, metrics) = (&mut self.speed, &self.metrics);
+        member.finished(jobs, &self.rules, now, |units, took| {
+            speed.observe(units, took);
+            metrics.computed(took);
+        });
         self.busy.note(member.slot, member.in_flight() > 0, now);
     }
 

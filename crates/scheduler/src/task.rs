@@ -398,6 +398,12 @@ mod tests {
         bench.answer(0, batch);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(bench.endpoint.load().await.busy, [Duration::from_secs(2)]);
+        let _answer = bench.submit();
+        let batch = bench.batch(0).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.answer(0, batch);
+        let took = "litmux_batch_duration_seconds_sum{endpoint=\"/test\"}";
+        assert_eq!(measured(&bench, took).await, Some(1.0), "the first is left out");
     }
 
     #[tokio::test(start_paused = true)]
