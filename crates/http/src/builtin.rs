@@ -22,10 +22,9 @@ pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
     }
     let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
     if app.builtin.metrics.as_deref() == Some(path) {
-        let allowed = is_read.then(|| app.scrape());
-        return match allowed {
-            Some(scraped) => own(StatusCode::OK, MEDIA_TYPE, scraped.await),
-            None => not_allowed("GET, HEAD"),
+        return match is_read {
+            true => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
+            false => not_allowed("GET, HEAD"),
         };
     }
     match page(app, path) {
@@ -70,7 +69,10 @@ fn index(builtin: &Builtin, report: &Report) -> String {
         let state = problem.as_deref().unwrap_or("ready");
         let _ = writeln!(text, "POST {path}  ({state})");
     }
-    text + &format!("GET {}\nGET {}\n", builtin.health, builtin.info)
+    for path in [&builtin.health, &builtin.info].into_iter().chain(&builtin.metrics) {
+        let _ = writeln!(text, "GET {path}");
+    }
+    text
 }
 
 /// `ok`, or `not ready` and why, a line for each endpoint that is not.
