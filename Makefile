@@ -42,9 +42,9 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	fuzz/run $(FUZZ_SECONDS)
 
-# Writes what is derived from the options table.
+# Writes what is derived from the tables of options and metrics.
 generate:
-	LITMUX_GENERATE=1 cargo test -q -p litmux-config
+	LITMUX_GENERATE=1 cargo test -q -p litmux-config -p litmux-metrics
 
 # litmux (Python and Rust models), LitServe, mosec and the floor side by side; W=w4,w5 picks
 # other workloads.

@@ -161,6 +161,17 @@ class FakeServer:
         assert (kind, id) == (frames.COST, 3)
         return status, payload
 
+    def metrics(self):
+        """Returns what the worker says next that its model has measured; None where it ends."""
+        reader = self._readers["control"]
+        frame = reader.next()
+        while frame is None:
+            if not reader.receive():
+                return None
+            frame = reader.next()
+        assert frame[0] == frames.METRICS
+        return json.loads(bytes(frame[4]))["metrics"]
+
     def open_gate(self):
         (self.directory / "gate").touch()
 

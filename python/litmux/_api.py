@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import numbers
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from litmux import _litserve, _options
 from litmux._mcp import MCP, mcp_mistake
+from litmux._metrics import Counter, Gauge, Histogram, Metrics
 from litmux._specs import LitSpec, spec_mistake
 
 # The hooks that make the worker compute on an event loop where they are `async`.
@@ -159,6 +161,7 @@ class LitAPI:
     #: Seconds that a request may take; set by the server.
     request_timeout: float | None = None
     _log_queue: Any = None
+    _litmux_metrics: Metrics | None = None
     _litserve_callbacks: Any = ()
     _litserve_loggers: Any = ()
     spec: LitSpec | None = None
@@ -264,15 +267,73 @@ class LitAPI:
         return data.model_dump_json() + "\n" if hasattr(data, "model_dump_json") else data
 
     def log(self, key: str, value: Any) -> None:
-        """Passes an entry to the ``loggers`` of the server, which process it in this worker, on a
-        thread of their own."""
-        if self._log_queue is None:
+        """Notes a value under a name.
+
+        A number appears on ``/metrics``, as ``litmux_user_<key>_sum`` and ``…_count`` over all
+        workers. Whatever it is, the ``loggers`` of the server process it in this worker, on a
+        thread of their own.
+        """
+        unmeasured = self._measure(key, value)
+        if self._log_queue is not None:
+            self._log_queue.put(key, value)
+        elif unmeasured:
             warnings.warn(
-                f"`{key}` was logged, and there is no logger; give LitServer `loggers`",
+                f"`{key}` was logged, and there is no logger; give LitServer `loggers` "
+                f"({unmeasured})",
                 stacklevel=2,
             )
-        else:
-            self._log_queue.put(key, value)
+
+    def _measure(self, key: str, value: Any) -> str:
+        """Measures what is logged; returns why it cannot, where that is so."""
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            return "only numbers are measured without one"
+        try:
+            self._own_metrics().observe(key, float(value))
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _own_metrics(self) -> Metrics:
+        if self._litmux_metrics is None:
+            self._litmux_metrics = Metrics()
+        return self._litmux_metrics
+
+    def counter(self, name: str, help: str = "Counted by the model.") -> Counter:
+        """Returns the counter of this name, which appears as ``litmux_user_<name>_total``, summed
+        over all workers. Make it in ``setup`` and call its ``add`` in hooks.
+
+        Raises:
+            ValueError: the name cannot be one of a metric, or is one of another kind.
+        """
+        return self._own_metrics().counter(name, help)
+
+    def gauge(self, name: str, help: str = "Set by the model.") -> Gauge:
+        """Returns the gauge of this name, which appears as ``litmux_user_<name>``, for each worker
+        by itself. Make it in ``setup`` and call its ``set`` in hooks.
+
+        Raises:
+            ValueError: the name cannot be one of a metric, or is one of another kind.
+        """
+        return self._own_metrics().gauge(name, help)
+
+    def histogram(
+        self,
+        name: str,
+        help: str = "Observed by the model.",
+        buckets: Sequence[float] | None = None,
+    ) -> Histogram:
+        """Returns the histogram of this name, which appears as ``litmux_user_<name>`` over all
+        workers. Make it in ``setup`` and call its ``observe`` in hooks.
+
+        Args:
+            name: Letters, digits and ``_``, at most 64; with its unit: ``prompt_tokens``.
+            help: A sentence for those who read ``/metrics``.
+            buckets: The upper bounds of the buckets, in order. Default: seconds from 0.001 to 60.
+
+        Raises:
+            ValueError: the name cannot be one of a metric, or is one of another kind.
+        """
+        return self._own_metrics().histogram(name, help, buckets)
 
     def cost(self, request: Any) -> float:
         """Returns what a request costs, in a unit of your own: tokens, pixels …; at least 0.

@@ -29,16 +29,16 @@ def names(scope):
 
 def built_in_paths(options):
     """Returns the paths that the server answers itself, with these options: those that are read,
-    and the one that stops it, which may be empty."""
+    the one of the metrics, and the one that stops it. The last two may be empty."""
     of_server = [option for option in TABLE if option["scope"] == "server"]
     paths = {
         option["name"]: options.get(option["name"], option["default"])
         for option in of_server
         if option["type"] == "path"
     }
-    stop = paths.pop("shutdown_path")
+    metrics, stop = paths.pop("metrics_path") or "", paths.pop("shutdown_path")
     pages = next(option["reserved"] for option in of_server if option["name"] == "openapi")
-    return ["/", *paths.values(), *(pages if options.get("openapi", True) else ())], stop
+    return ["/", *paths.values(), *(pages if options.get("openapi", True) else ())], metrics, stop
 
 
 def probe_paths(options):
@@ -134,7 +134,9 @@ def _fits_seconds(option, value):
     return _fits_number(option, value) and value <= 1e9
 
 
-def _fits_path(_, value):
+def _fits_path(option, value):
+    if value is False:
+        return option.get("or_false", False)
     return isinstance(value, str) and value.startswith("/") and not set(value) & set(" ?#{}*\n")
 
 

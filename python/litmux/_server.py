@@ -225,6 +225,8 @@ def run_servers(
     given = {name: value for name, value in given.items() if value is not None}
     wants_client = given.pop("generate_client_file", _litserve.is_spoken)
     given, found = _litserve.run_options(given)
+    if _litserve.is_spoken and _has_endpoint_for_metrics(servers):
+        given.setdefault("metrics_path", False)
     _options.raise_all([*found, *_mistakes(servers, given)])
     given = {**_options_of_all(servers), **given}
     _capture.take(servers, given)
@@ -241,6 +243,12 @@ def run_servers(
         raise SystemExit(128 - status)
     if status != 0:
         raise SystemExit(status)
+
+
+def _has_endpoint_for_metrics(servers):
+    """LitServe has no route for metrics: programs written for it may have an endpoint there."""
+    _, metrics, _ = _options.built_in_paths({})
+    return any(isinstance(each, LitServer) and metrics in each._paths() for each in servers)
 
 
 def _options_of_all(servers):
@@ -283,8 +291,8 @@ def _mistakes(servers, options):
         found += _conflicts(server.server_options, asked)
     if len(servers) > 1:
         found += _tool_mistakes(servers)
-    read, stop = _options.built_in_paths(asked)
-    return [*found, *_path_mistakes(paths, [*read, stop])]
+    read, metrics, stop = _options.built_in_paths(asked)
+    return [*found, *_path_mistakes(paths, [*read, metrics, stop])]
 
 
 def _tool_mistakes(servers):

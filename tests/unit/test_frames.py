@@ -9,7 +9,7 @@ from litmux._worker import _frames as frames
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "protocol/golden.json").read_text("utf-8"))
 NAMES = "hello welcome refuse setup ready failed request response chunk end cancel bye "
-NAMES += "ping pong measure cost credit"
+NAMES += "ping pong measure cost credit metrics"
 KINDS = {name: getattr(frames, name.upper()) for name in NAMES.split()}
 FLAGS = {"meta": frames.META, "more": frames.MORE}
 

@@ -46,4 +46,4 @@ def test_without_a_logger_there_is_a_warning():
             return x
 
     with pytest.warns(UserWarning, match="give LitServer `loggers`"):
-        API().log("x", 1)
+        API().log("x", "text")

@@ -27,6 +27,8 @@ pub enum Kind {
     PositiveNumber,
     /// A path that begins with a slash.
     Path,
+    /// A path that begins with a slash, or false.
+    PathOrFalse,
     /// Any text but the empty one.
     String,
     /// True or false.
@@ -100,6 +102,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Where a GET tells whether every endpoint can serve: 200, or 503, and no more. Everybody may ask.";
     Server "info_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/info",
         "Where a GET describes the server and its endpoints.";
+    Server "metrics_path": Kind::PathOrFalse, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\", or false", "/metrics",
+        "Where a GET reads the metrics, as Prometheus does; false has no such route. A route of the program's own at this path takes its place.";
     Server "shutdown_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "",
         "Where a POST that carries the key in LIT_SHUTDOWN_API_KEY (`Authorization: Bearer …`) stops the server, as SIGTERM does. Without it there is no such route.";
     Server "model_metadata": Kind::Table, "a table", "",
@@ -246,9 +250,8 @@ fn fits(kind: Kind, value: &Value) -> bool {
             seconds => seconds.as_f64().is_some_and(is_within),
         },
         Kind::PositiveNumber => value.as_f64().is_some_and(|number| number > 0.0),
-        Kind::Path => value.as_str().is_some_and(|path| {
-            path.starts_with('/') && !path.contains([' ', '?', '#', '{', '}', '*', '\n'])
-        }),
+        Kind::Path => is_path(value),
+        Kind::PathOrFalse => *value == Value::Bool(false) || is_path(value),
         Kind::String => value.as_str().is_some_and(|text| !text.is_empty()),
         Kind::Boolean => value.is_boolean(),
         Kind::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
@@ -267,6 +270,12 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Rate => value.as_str().is_some_and(|text| Rate::parse(text).is_some()),
         Kind::Table => value.is_object(),
     }
+}
+
+fn is_path(value: &Value) -> bool {
+    value.as_str().is_some_and(|path| {
+        path.starts_with('/') && !path.contains([' ', '?', '#', '{', '}', '*', '\n'])
+    })
 }
 
 /// Returns the table as the Python SDK reads it.
@@ -288,6 +297,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
         Kind::Path => json!({"type": "path", "default": option.default}),
+        Kind::PathOrFalse => json!({"type": "path", "default": option.default, "or_false": true}),
         Kind::String => json!({"type": "string"}),
         // The SDK must know which paths are taken while it is on.
         Kind::Boolean if option.name == "openapi" => {

@@ -68,6 +68,8 @@ pub struct BuiltinRoutes {
     pub readyz: String,
     /// What it serves.
     pub info: String,
+    /// What is measured of it, if that may be read.
+    pub metrics: Option<String>,
     /// Where it is stopped, if it may be.
     pub shutdown: Option<String>,
     /// Whether the endpoints are described, at `OPENAPI_PATHS`.
@@ -82,6 +84,10 @@ impl BuiltinRoutes {
             livez: path("livez_path"),
             readyz: path("readyz_path"),
             info: path("info_path"),
+            metrics: match boolean(raw, "metrics_path") {
+                Some(_) => None,
+                None => Some(path("metrics_path")),
+            },
             shutdown: text(raw, "shutdown_path").map(str::to_owned),
             openapi: boolean(raw, "openapi").unwrap_or(true),
         }
@@ -91,6 +97,7 @@ impl BuiltinRoutes {
         path == "/"
             || path == self.health
             || [&self.livez, &self.readyz, &self.info].contains(&&path.to_owned())
+            || self.metrics.as_deref() == Some(path)
             || self.shutdown.as_deref() == Some(path)
             || (self.openapi && OPENAPI_PATHS.contains(&path))
     }

@@ -9,6 +9,8 @@ pub struct Job {
     pub request: Request,
     /// When the request arrived.
     pub arrived: Instant,
+    /// Since when it waits for a worker; as `arrived` before it is let in.
+    pub queued: Instant,
     /// When its time budget runs out.
     pub deadline: Instant,
     /// What it costs beside others in a batch, in a unit that the endpoint chose; 1 where it
@@ -23,7 +25,7 @@ pub struct Job {
 impl Job {
     /// Makes a job of cost 1 that no worker has seen.
     pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
-        Self { request, arrived, deadline, cost: 1.0, losses: 0, reply }
+        Self { request, arrived, queued: arrived, deadline, cost: 1.0, losses: 0, reply }
     }
 
     /// Tells whether computing it would be in vain: its caller left or its time is over.

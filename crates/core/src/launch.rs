@@ -15,11 +15,68 @@ pub trait Launch: Send + Sync {
 
 /// A worker that was launched and became ready.
 pub trait Launched: Send {
-    /// Resolves when the worker is gone, with the reason in words. May be awaited again.
-    fn gone(&mut self) -> BoxFuture<'_, String>;
+    /// Resolves when the worker is gone. May be awaited again.
+    fn gone(&mut self) -> BoxFuture<'_, Gone>;
     /// Resolves when the worker is gone. It gets no more jobs and answers those that it has; it is
     /// ended by force after `grace`.
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// Why a worker is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// For those who count.
+    pub cause: Cause,
+    /// For people.
+    pub reason: String,
+}
+
+impl Gone {
+    /// Makes it of both.
+    pub fn new(cause: Cause, reason: impl Into<String>) -> Self {
+        Self { cause, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// What can end a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// It did not become ready.
+    Start,
+    /// It ended by itself.
+    Exit,
+    /// A signal ended it.
+    Signal,
+    /// It was silent for too long.
+    Hang,
+    /// It went on computing past the time of a request.
+    Overrun,
+    /// It broke the protocol.
+    Protocol,
+}
+
+impl Cause {
+    /// Every one of them.
+    pub const ALL: [Self; 6] =
+        [Self::Start, Self::Exit, Self::Signal, Self::Hang, Self::Overrun, Self::Protocol];
+
+    /// Returns what it is called where it is counted.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Exit => "exit",
+            Self::Signal => "signal",
+            Self::Hang => "hang",
+            Self::Overrun => "overrun",
+            Self::Protocol => "protocol",
+        }
+    }
 }
 
 /// Why a worker did not become ready.

@@ -22,7 +22,7 @@ mod worker;
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;
-pub use launch::{BoxFuture, Launch, LaunchError, Launched};
+pub use launch::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
 pub use reply::{
     Answer, Answers, Consumed, Part, Reply, SendError, StreamReceiver, StreamSender, reply,
 };

@@ -1,19 +1,22 @@
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
+use litmux_metrics::Ongoing;
 use serde_json::{Value, json};
 
-use crate::app::Active;
-use crate::caller::Presence;
+use crate::access::Place;
+use crate::app::Route;
+use crate::caller::{Presence, Times};
 use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
 
 pub(crate) type HttpResponse = Response<AnswerBody>;
@@ -24,20 +27,25 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HOP_BY_HOP: [&str; 6] =
     ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"];
 
-/// The body of an answer, which is active until it is sent.
+/// The body of an answer, whose request goes on until it is sent.
 #[derive(Debug)]
-pub(crate) struct ActiveBody {
+pub(crate) struct MeasuredBody {
     body: AnswerBody,
-    _active: Active,
+    ongoing: Ongoing,
+    _place: Option<Place>,
 }
 
-impl ActiveBody {
-    pub(crate) fn new(body: AnswerBody, active: Active) -> Self {
-        Self { body, _active: active }
+impl MeasuredBody {
+    /// Makes one that takes this place among the requests of its caller, until it is dropped.
+    pub(crate) fn new(body: AnswerBody, mut ongoing: Ongoing, place: Option<Place>) -> Self {
+        if body.is_end_stream() {
+            ongoing.ended();
+        }
+        Self { body, ongoing, _place: place }
     }
 }
 
-impl Body for ActiveBody {
+impl Body for MeasuredBody {
     type Data = Bytes;
     type Error = Broken;
 
@@ -45,7 +53,17 @@ impl Body for ActiveBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let Self { body, ongoing, .. } = self.get_mut();
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => ongoing.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(broken)) => ongoing.broke(broken.status),
+            None => {}
+        }
+        if frame.as_ref().is_none_or(|frame| frame.is_ok() && body.is_end_stream()) {
+            ongoing.ended();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -79,7 +97,9 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Stream(stream) => stream.poll_frame(cx),
-            Self::Passed(body) => Pin::new(body).poll_frame(cx).map_err(|_| Broken),
+            Self::Passed(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|_| Broken { status: StatusCode::BAD_GATEWAY.as_u16() }),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
@@ -103,19 +123,20 @@ impl Body for AnswerBody {
     }
 }
 
-/// Turns a job's answer into what goes out, given the headers of the request. Between the chunks
-/// of a stream no more than `chunk_timeout` may pass; it is cancelled when its client leaves.
+/// Turns a job's answer into what goes out, given the headers of the request. A stream is cancelled
+/// when its client leaves.
 pub(crate) fn from(
     answer: Answer,
     asked: &HeaderMap,
-    chunk_timeout: Duration,
+    route: &Route,
+    times: Times,
     presence: Presence,
 ) -> Outcome<HttpResponse> {
     match answer {
         Answer::Whole(response) => whole(response),
         Answer::Stream(first, rest) => {
             let framing = Framing::choose(asked, first.kind());
-            let source = Source::new(rest, chunk_timeout, presence);
+            let source = Source::begin(&first, rest, route, times, presence);
             let chunks = Chunks::Plain(framing, source);
             Ok(stream(framing.frame(&first), chunks, framing.media_type()))
         }
@@ -157,6 +178,15 @@ fn whole(answer: litmux_core::Response) -> Outcome<HttpResponse> {
 fn unsendable(what: &str, value: &dyn std::fmt::Debug) -> ServeError {
     tracing::error!(?value, "a worker answered with a {what} that HTTP cannot carry");
     ServeError::internal()
+}
+
+/// Leaves of an answer what HEAD wants of it; in HTTP/2 hyper would send its body.
+pub(crate) fn remove_body(response: &mut HttpResponse) {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    *response.body_mut() = AnswerBody::Whole(None);
 }
 
 /// Turns an error into what goes out.

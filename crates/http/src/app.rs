@@ -3,17 +3,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Request;
-use litmux_core::Traits;
+use litmux_core::{BoxFuture, Traits};
+use litmux_metrics::{Edge, Metrics, Ongoing};
 use litmux_scheduler::Endpoint;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::Cost;
-use crate::access::{Admission, Guard, Keys, Place, Refusal};
+use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::buffers::Buffers;
 
 /// What the edge needs to know of one endpoint.
@@ -33,6 +34,8 @@ pub struct Route {
     pub cost: Option<Cost>,
     /// Who may call it.
     pub guard: Arc<Guard>,
+    /// What measures its requests.
+    pub metrics: Edge,
 }
 
 /// What litmux answers itself, and to whom.
@@ -48,6 +51,8 @@ pub struct Builtin {
     pub readyz: String,
     /// The path that describes it.
     pub info: String,
+    /// The path where Prometheus reads what is measured, if it may.
+    pub metrics: Option<String>,
     /// The path that stops it, if it may be stopped.
     pub shutdown: Option<String>,
     /// What whoever stops it must send; without it nobody can.
@@ -121,8 +126,11 @@ pub struct App {
     pub(crate) is_patient: bool,
     shutdown: Notify,
     report: Box<dyn Fn() -> Report + Send + Sync>,
+    pub(crate) metrics: Metrics,
+    /// What measures requests to what is no endpoint.
+    other: Edge,
+    scrape: Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
     is_draining: AtomicBool,
-    active: Arc<AtomicUsize>,
     pub(crate) buffers: Buffers,
 }
 
@@ -134,14 +142,16 @@ impl fmt::Debug for App {
 
 impl App {
     /// Makes an app of endpoints by path, and of what litmux answers itself to whom `guard` lets in.
-    /// It holds no more than `max_buffered_bytes` of large
-    /// request bodies at a time; `report` is asked whenever somebody wants to know.
+    /// It holds no more than `max_buffered_bytes` of large request bodies at a time; `report` and
+    /// `scrape`, which writes the `metrics`, are asked whenever somebody wants to know.
     pub fn new(
         routes: HashMap<String, Route>,
         builtin: Builtin,
         guard: Guard,
         max_buffered_bytes: usize,
+        metrics: Metrics,
         report: impl Fn() -> Report + Send + Sync + 'static,
+        scrape: impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static,
     ) -> Self {
         Self {
             routes,
@@ -151,8 +161,10 @@ impl App {
             is_patient: false,
             shutdown: Notify::new(),
             report: Box::new(report),
+            other: metrics.edge(None),
+            metrics,
+            scrape: Box::new(scrape),
             is_draining: AtomicBool::new(false),
-            active: Arc::default(),
             buffers: Buffers::new(max_buffered_bytes),
         }
     }
@@ -199,15 +211,20 @@ impl App {
         self.is_draining.store(true, Relaxed);
     }
 
-    /// Counts a request until what is returned is dropped.
-    pub(crate) fn begin_request(&self) -> Active {
-        self.active.fetch_add(1, Relaxed);
-        Active { all: self.active.clone(), place: None }
+    /// Returns what measures requests to this path.
+    pub(crate) fn edge(&self, path: &str) -> &Edge {
+        self.route(path).map_or(&self.other, |route| &route.metrics)
+    }
+
+    /// Measures a request to this path until what is returned is dropped.
+    pub(crate) fn begin_request(&self, path: &str) -> Ongoing {
+        self.edge(path).begin()
     }
 
     /// Tells whether a request is being answered.
     pub(crate) fn is_active(&self) -> bool {
-        self.active.load(Relaxed) > 0
+        let endpoints = self.routes.values().map(|route| &route.metrics);
+        endpoints.chain([&self.other]).any(|edge| edge.inflight() > 0)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -225,18 +242,10 @@ impl App {
     pub(crate) fn report(&self) -> Report {
         (self.report)()
     }
-}
 
-/// A request that is being answered.
-#[derive(Debug)]
-pub(crate) struct Active {
-    all: Arc<AtomicUsize>,
-    /// What it takes of what its caller may.
-    pub(crate) place: Option<Place>,
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.all.fetch_sub(1, Relaxed);
+    /// Returns what was measured, as Prometheus reads it.
+    pub(crate) async fn scrape(&self) -> String {
+        self.metrics.buffered(self.buffers.taken(), self.buffers.limit());
+        (self.scrape)().await
     }
 }

@@ -7,24 +7,26 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use litmux_core::{Content, FormPart, Outcome, ServeError};
+use litmux_metrics::Shed;
 
+use crate::app::Route;
 use crate::buffers::{Buffer, Buffers};
 
 /// More parts than this are an attack, or a mistake.
 const MAX_PARTS: usize = 1000;
 
-/// Reads a body of at most `max_bytes` and tells what it is. The room that it takes is given back
+/// Reads a body for this route and tells what it is. The room that it takes is given back
 /// when the buffer is dropped.
 ///
 /// JSON and raw bodies stay as they came, piece by piece; forms are taken apart.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Incoming,
-    max_bytes: usize,
+    route: &Route,
     buffers: &Buffers,
 ) -> Outcome<(Content, Vec<Bytes>, Buffer)> {
     let mut buffer = Buffer::default();
-    let pieces = read_pieces(headers, body, max_bytes, buffers, &mut buffer).await?;
+    let pieces = read_pieces(headers, body, route, buffers, &mut buffer).await?;
     let (content, pieces) = take_apart(headers, pieces).await?;
     Ok((content, pieces, buffer))
 }
@@ -50,16 +52,18 @@ pub(crate) async fn take_apart(
 async fn read_pieces(
     headers: &HeaderMap,
     mut body: Incoming,
-    max_bytes: usize,
+    route: &Route,
     buffers: &Buffers,
     buffer: &mut Buffer,
 ) -> Outcome<Vec<Bytes>> {
+    let max_bytes = route.max_body_bytes;
+    let count = |_: &ServeError| route.metrics.shed(Shed::Memory);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if let Some(announced) = announced.and_then(|length| length.parse().ok()) {
         if announced > max_bytes {
             return Err(too_large(max_bytes));
         }
-        buffers.grow(buffer, announced)?;
+        buffers.grow(buffer, announced).inspect_err(count)?;
     }
     let (mut pieces, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -69,7 +73,7 @@ async fn read_pieces(
         if length > max_bytes {
             return Err(too_large(max_bytes));
         }
-        buffers.grow(buffer, length)?;
+        buffers.grow(buffer, length).inspect_err(count)?;
         pieces.push(data);
     }
     Ok(pieces)

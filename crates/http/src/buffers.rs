@@ -11,7 +11,10 @@ const UNIT: usize = 1024;
 
 /// Room for the bodies of requests, over all connections.
 #[derive(Debug)]
-pub(crate) struct Buffers(Arc<Semaphore>);
+pub(crate) struct Buffers {
+    room: Arc<Semaphore>,
+    units: usize,
+}
 
 /// Room that one request takes until it is dropped.
 #[derive(Debug, Default)]
@@ -22,7 +25,18 @@ pub(crate) struct Buffer {
 
 impl Buffers {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS))))
+        let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(units)), units }
+    }
+
+    /// Returns how many bytes there is room for.
+    pub(crate) fn limit(&self) -> usize {
+        self.units * UNIT
+    }
+
+    /// Returns how many of them are taken.
+    pub(crate) fn taken(&self) -> usize {
+        (self.units - self.room.available_permits()) * UNIT
     }
 
     /// Makes room for a request to grow to this many bytes. It is refused at once where there is
@@ -32,7 +46,7 @@ impl Buffers {
             return Ok(());
         }
         let units = (bytes - buffer.bytes).div_ceil(UNIT) as u32;
-        let more = self.0.clone().try_acquire_many_owned(units).map_err(|_| full())?;
+        let more = self.room.clone().try_acquire_many_owned(units).map_err(|_| full())?;
         match &mut buffer.permit {
             Some(permit) => permit.merge(more),
             None => buffer.permit = Some(more),
@@ -62,7 +76,9 @@ mod tests {
         buffers.grow(&mut second, 100 * KIB).unwrap();
         buffers.grow(&mut first, 150 * KIB).unwrap();
         assert!(buffers.grow(&mut first, 201 * KIB).is_err());
+        assert_eq!((buffers.taken(), buffers.limit()), (300 * KIB, 300 * KIB));
         drop(second);
+        assert_eq!(buffers.taken(), 200 * KIB);
         buffers.grow(&mut first, 300 * KIB).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, StatusCode};
+use litmux_metrics::MEDIA_TYPE;
 use serde_json::{Value, json};
 
 use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
@@ -15,13 +16,20 @@ use crate::{access, openai, openapi};
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers what is for no endpoint.
-pub(crate) fn answer(app: &App, parts: &Parts) -> HttpResponse {
+pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
     let path = parts.uri.path();
     if app.builtin.shutdown.as_deref() == Some(path) {
         return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
     }
+    let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+    if app.builtin.metrics.as_deref() == Some(path) {
+        return match is_read {
+            true => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
+            false => not_allowed("GET, HEAD"),
+        };
+    }
     match page(app, path) {
-        Some(page) if [Method::GET, Method::HEAD].contains(&parts.method) => page,
+        Some(page) if is_read => page,
         Some(_) => not_allowed("GET, HEAD"),
         None => not_found(path),
     }
@@ -67,7 +75,10 @@ fn index(builtin: &Builtin, report: &Report) -> String {
         let state = problem.as_deref().unwrap_or("ready");
         let _ = writeln!(text, "POST {path}  ({state})");
     }
-    text + &format!("GET {}\nGET {}\n", builtin.health, builtin.info)
+    for path in [&builtin.health, &builtin.info].into_iter().chain(&builtin.metrics) {
+        let _ = writeln!(text, "GET {path}");
+    }
+    text
 }
 
 /// `ok`, or `not ready` and, if that may be told, why: a line for each endpoint that is not.

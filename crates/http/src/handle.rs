@@ -8,13 +8,14 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use litmux_core::{Content, Meta, Outcome, Protocol, ServeError, Traits};
+use litmux_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{self, ActiveBody, AnswerBody, HttpResponse};
+use crate::answer::{self, AnswerBody, HttpResponse, MeasuredBody};
 use crate::app::{App, Route};
 use crate::caller::{Call, Caller, Times};
 use crate::proxy::{self, Peer};
-use crate::{body, builtin, compress, mcp, openai};
+use crate::{access, body, builtin, compress, mcp, openai};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -24,20 +25,25 @@ pub(crate) async fn handle(
     app: &Arc<App>,
     request: Request<Incoming>,
     client: Option<Peer>,
-) -> Result<Response<ActiveBody>, Infallible> {
-    let mut active = app.begin_request();
-    let response = if app.is_draining() {
-        stopping(request.version())
+) -> Result<Response<MeasuredBody>, Infallible> {
+    let mut ongoing = app.begin_request(request.uri().path());
+    let (is_head, version) = (request.method() == Method::HEAD, request.version());
+    let mut place = None;
+    let mut response = if app.is_draining() {
+        app.edge(request.uri().path()).shed(Shed::Draining);
+        stopping(version)
     } else {
         match app.admit(&request, client.map(|client| client.address)) {
             Ok(admission) => {
                 let mut response = pass(app, request, client).await;
-                active.place = admission.stamp(&mut response);
+                place = admission.stamp(&mut response);
                 response
             }
             Err(refused) => {
-                let route = app.route(request.uri().path());
-                let response = match route {
+                if refused.error.status == 401 {
+                    app.metrics.unauthorized(access::carries_key(request.headers()));
+                }
+                let response = match app.route(request.uri().path()) {
                     Some(route) => refusal(route, &refused.error),
                     None => answer::error(&refused.error),
                 };
@@ -45,7 +51,15 @@ pub(crate) async fn handle(
             }
         }
     };
-    Ok(response.map(|body| ActiveBody::new(body, active)))
+    ongoing.answered(response.status().as_u16());
+    if is_head && version == Version::HTTP_2 {
+        answer::remove_body(&mut response);
+    }
+    // What carries no body is not asked for one.
+    if is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        ongoing.ended();
+    }
+    Ok(response.map(|body| MeasuredBody::new(body, ongoing, place)))
 }
 
 /// Answers a request that was let in, by way of the app host where there is one.
@@ -85,7 +99,7 @@ async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
             answer::own(StatusCode::OK, "text/plain", String::new())
         }
         Some(_) => answer::not_allowed("POST"),
-        None => builtin::answer(app, parts),
+        None => builtin::answer(app, parts).await,
     }
 }
 
@@ -103,10 +117,11 @@ async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Out
     let times = times(route, &parts.headers)?;
     // Before the body is read: a server that cannot serve must not take it.
     if app.is_patient {
-        timeout_at(times.deadline, route.endpoint.ready()).await.map_err(|_| starting())?;
+        let ready = timeout_at(times.deadline, route.endpoint.ready()).await;
+        ready.map_err(|_| starting(route))?;
     }
-    route.endpoint.traits().ok_or_else(starting)?;
-    let read = body::read(&parts.headers, body, route.max_body_bytes, &app.buffers);
+    route.endpoint.traits().ok_or_else(|| starting(route))?;
+    let read = body::read(&parts.headers, body, route, &app.buffers);
     let (content, body, _buffer) =
         timeout_at(times.deadline, read).await.map_err(|_| slow_client())??;
     compute(route, parts, times, content, body).await
@@ -126,7 +141,7 @@ pub(crate) async fn compute(
     content: Content,
     body: Vec<Bytes>,
 ) -> Outcome<HttpResponse> {
-    let traits = route.endpoint.traits().ok_or_else(starting)?;
+    let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
     let request = litmux_core::Request { content, body, meta: meta(traits, parts) };
     let answered = async {
         let cost = cost(route, traits, &request).await?;
@@ -144,7 +159,7 @@ async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
     let Call { route, request, cost, times } = call;
     let caller = Caller::submit(&route.endpoint, request, cost, times);
     let (answer, presence) = caller.answer().await?;
-    answer::from(answer, asked, route.chunk_timeout, presence)
+    answer::from(answer, asked, route, times, presence)
 }
 
 /// Returns the time budget of a request: its client may shorten it, in seconds.
@@ -193,7 +208,8 @@ fn stopping(version: Version) -> HttpResponse {
     response
 }
 
-fn starting() -> ServeError {
+fn starting(route: &Route) -> ServeError {
+    route.metrics.shed(Shed::NoWorker);
     ServeError::unavailable("this endpoint is not ready yet", 1)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! socket ─► serve ─► handle ─► body ─► Endpoint::submit ─► answer ─► socket
-//!                       └────► builtin (/, /health, /info)
+//!                       └────► builtin (/, /health, /info, /metrics)
 //! ```
 //!
 //! Where the program has an app host, `handle` passes requests on to it (`proxy`), and they come

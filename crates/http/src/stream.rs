@@ -8,10 +8,12 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use http_body::Frame;
 use litmux_core::{ItemKind, Items, Part, ServeError, StreamReceiver};
+use litmux_metrics::Edge;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::caller::Presence;
+use crate::app::Route;
+use crate::caller::{Presence, Times};
 use crate::openai::ChatStream;
 
 /// How the items of a stream are told apart on their way to the client.
@@ -121,8 +123,8 @@ pub(crate) enum Step {
     Data(Bytes),
     /// The last of it.
     End(Bytes),
-    /// What the client sees of an error, after which the stream breaks.
-    Failed(Bytes),
+    /// What the client sees of an error of this status, after which the stream breaks.
+    Failed(Bytes, u16),
 }
 
 impl Chunks {
@@ -131,7 +133,7 @@ impl Chunks {
             Self::Plain(framing, source) => source.poll(cx).map(|part| match part {
                 Part::Items(items) => Step::Data(framing.frame(&items)),
                 Part::End => Step::End(Bytes::new()),
-                Part::Failed(error) => Step::Failed(framing.error(&error)),
+                Part::Failed(error) => Step::Failed(framing.error(&error), error.status),
             }),
             Self::Chat(chat) => chat.poll(cx),
         }
@@ -145,8 +147,8 @@ enum State {
     Open,
     Ended,
     /// The error is given out; it must reach the client before the connection is closed.
-    Failing,
-    Failed,
+    Failing(Broken),
+    Failed(Broken),
 }
 
 /// Where the parts of a stream come from. Dropped before the end, its client has left.
@@ -155,6 +157,9 @@ pub(crate) struct Source {
     parts: Option<StreamReceiver>,
     presence: Presence,
     timeout: Duration,
+    metrics: Edge,
+    /// When the last items came.
+    last: Instant,
     /// Runs while a part is waited for.
     patience: Pin<Box<Sleep>>,
     is_waiting: bool,
@@ -167,18 +172,30 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Takes parts between which no more than `timeout` may pass. The time that the client takes
-    /// to read them does not count.
-    pub(crate) fn new(parts: StreamReceiver, timeout: Duration, presence: Presence) -> Self {
+    /// Takes the parts after the first items, between which no more than the route's
+    /// `chunk_timeout` may pass. The time that the client takes to read them does not count.
+    pub(crate) fn begin(
+        first: &Items,
+        parts: StreamReceiver,
+        route: &Route,
+        times: Times,
+        presence: Presence,
+    ) -> Self {
+        let (timeout, metrics, last) = (route.chunk_timeout, route.metrics.clone(), Instant::now());
+        metrics.first_chunk(last - times.arrived, first.iter().count());
         let patience = Box::pin(sleep(timeout));
-        Self { parts: Some(parts), presence, timeout, patience, is_waiting: false }
+        Self { parts: Some(parts), presence, timeout, metrics, last, patience, is_waiting: false }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
         let Some(parts) = &mut self.parts else { return Poll::Ready(Part::End) };
         if let Poll::Ready(part) = parts.poll_part(cx) {
             self.is_waiting = false;
-            if !matches!(part, Part::Items(_)) {
+            if let Part::Items(items) = &part {
+                let now = Instant::now();
+                self.metrics
+                    .next_chunk(now - std::mem::replace(&mut self.last, now), items.iter().count());
+            } else {
                 self.presence.end();
                 self.parts = None;
             }
@@ -197,7 +214,10 @@ impl Source {
 
 /// The stream broke; the connection is closed before the body is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub(crate) struct Broken {
+    /// The status that would say why.
+    pub(crate) status: u16,
+}
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -223,8 +243,8 @@ impl StreamBody {
             State::First => return self.flush_and(State::Open, cx),
             State::Open => {}
             State::Ended => return Poll::Ready(None),
-            State::Failing => return self.flush_and(State::Failed, cx),
-            State::Failed => return Poll::Ready(Some(Err(Broken))),
+            State::Failing(why) => return self.flush_and(State::Failed(why), cx),
+            State::Failed(why) => return Poll::Ready(Some(Err(why))),
         }
         match ready!(self.chunks.poll(cx)) {
             Step::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -232,8 +252,8 @@ impl StreamBody {
                 self.state = State::Ended;
                 Poll::Ready(Some(last).filter(|last| !last.is_empty()).map(|l| Ok(Frame::data(l))))
             }
-            Step::Failed(error) => {
-                self.state = State::Failing;
+            Step::Failed(error, status) => {
+                self.state = State::Failing(Broken { status });
                 Poll::Ready(Some(Ok(Frame::data(error))))
             }
         }

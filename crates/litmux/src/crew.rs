@@ -8,6 +8,7 @@ use std::time::Duration;
 use litmux_config::{Source, Workers, count_gpus, place};
 use litmux_core::{Attach, Device};
 use litmux_http::{EndpointReport, Guard, Report, Route};
+use litmux_metrics::{Metrics, UserMetrics};
 use litmux_scheduler::{Settings, spawn_endpoint};
 use litmux_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
 use litmux_workers::{Unwell, sdk_directory};
@@ -45,6 +46,7 @@ impl Crew {
         models: Vec<Option<RustModel>>,
         run_dir: &Path,
         passage: Option<&Passage>,
+        measured: (&Metrics, &UserMetrics),
     ) -> Result<Self, Error> {
         let placed = place_all(&config.endpoints)?;
         let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
@@ -59,7 +61,7 @@ impl Crew {
         let mut following = JoinSet::new();
         let mut members = Vec::new();
         for ((config, model), devices) in config.endpoints.iter().zip(models).zip(placed) {
-            let member = Member::launch(config, model, devices, &places);
+            let member = Member::launch(config, model, devices, &places, measured);
             if let Some(limits) = &member.controls.limits {
                 let Controls { endpoint, view, wanted, .. } = &*member.controls;
                 let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
@@ -76,7 +78,11 @@ impl Crew {
     }
 
     /// Returns the endpoints by path, each behind its guard.
-    pub(crate) fn routes(&self, guards: Vec<Arc<Guard>>) -> HashMap<String, Route> {
+    pub(crate) fn routes(
+        &self,
+        guards: Vec<Arc<Guard>>,
+        metrics: &Metrics,
+    ) -> HashMap<String, Route> {
         let route = |member: &Member, guard| Route {
             endpoint: member.controls.endpoint.clone(),
             timeout: member.config.timeout,
@@ -84,6 +90,7 @@ impl Crew {
             max_body_bytes: member.config.max_body_bytes,
             cost: member.config.cost.as_ref().map(cost),
             guard,
+            metrics: metrics.edge(Some(&member.config.path)),
         };
         let guarded = self.members.iter().zip(guards);
         guarded.map(|(member, guard)| (member.config.path.clone(), route(member, guard))).collect()
@@ -140,8 +147,9 @@ impl Member {
         model: Option<RustModel>,
         devices: Vec<Device>,
         places: &Places,
+        (metrics, user): (&Metrics, &UserMetrics),
     ) -> Self {
-        let endpoint = spawn_endpoint(queue_settings(config));
+        let endpoint = spawn_endpoint(queue_settings(config), metrics.queue(&config.path));
         let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
         let (at_start, limits) = match config.workers {
             Workers::PerDevice(_) => (devices.len(), None),
@@ -152,8 +160,9 @@ impl Member {
             }
         };
         tracing::info!(workers = at_start, device = %devices[0], "{} is loading", config.path);
-        let unwell = Unwell::default();
-        let launch = launch_of(config, model, devices.clone(), (places, unwell.clone()), attach);
+        let (unwell, sink) = (Unwell::default(), user.sink(&config.path));
+        let watched = (unwell.clone(), sink);
+        let launch = launch_of(config, model, devices.clone(), places, attach, watched);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = Controls {
             path: config.path.clone(),

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use litmux_config::{Endpoint, Source};
 use litmux_core::{Attach, Device, Launch};
+use litmux_metrics::UserSink;
 use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter};
 
 use crate::server::RustModel;
@@ -20,14 +21,15 @@ pub(crate) fn launch_of(
     config: &Endpoint,
     model: Option<RustModel>,
     devices: Vec<Device>,
-    (places, unwell): (&Places, Unwell),
+    places: &Places,
     attach: Arc<dyn Attach>,
+    (unwell, metrics): (Unwell, UserSink),
 ) -> Arc<dyn Launch> {
     match (model, &config.source) {
         (Some(model), _) => model(rust_settings(config, devices), attach),
         (None, Source::Python(load)) => {
             let spec = python_spec(config, load.clone(), devices, places, unwell);
-            Arc::new(PythonLaunch::new(spec, attach))
+            Arc::new(PythonLaunch::new(spec, attach, metrics))
         }
         (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
     }

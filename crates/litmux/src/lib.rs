@@ -85,6 +85,7 @@ mod lifecycle;
 mod log;
 mod program;
 mod routes;
+mod scrape;
 mod server;
 mod tls;
 mod watch;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use litmux_admin::{AdminSocket, RunDir};
 use litmux_http::{App, Builtin, Keys, Server, bind, digest};
+use litmux_metrics::{Metrics, UserMetrics};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -15,6 +16,7 @@ use crate::access::Access;
 use crate::app_host::Passage;
 use crate::crew::Crew;
 use crate::desk::Desk;
+use crate::scrape::scraper;
 use crate::{Error, Program, tls};
 
 /// The environment variable with the key of whoever may stop the server.
@@ -41,9 +43,13 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;
     let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
-    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref())?;
-    let (routes, limit) = (crew.routes(access.of_endpoints), config.max_buffered_bytes);
-    let app = App::new(routes, builtin(&config), access.of_the_rest, limit, crew.reporter());
+    let (metrics, user) = (Metrics::new(), UserMetrics::spawn());
+    let measured = (&metrics, &user);
+    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref(), measured)?;
+    let routes = crew.routes(access.of_endpoints, &metrics);
+    let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
+    let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
+    let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
     let app = Arc::new(app.behind(app_host).patient(config.litserve));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
@@ -83,7 +89,7 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
 
 /// What litmux answers itself. Keys come from the environment alone: a configuration is shown.
 fn builtin(config: &litmux_config::Program) -> Builtin {
-    let litmux_config::BuiltinRoutes { health, livez, readyz, info, shutdown, openapi } =
+    let litmux_config::BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =
         config.routes.clone();
     let shutdown_key = std::env::var(SHUTDOWN_KEY).ok().filter(|key| !key.is_empty());
     let shutdown_key =
@@ -97,6 +103,7 @@ fn builtin(config: &litmux_config::Program) -> Builtin {
         livez,
         readyz,
         info,
+        metrics,
         shutdown,
         shutdown_key,
         model_metadata: config.model_metadata.clone(),

@@ -22,7 +22,8 @@ fn routes(program: &Program) -> Vec<(&'static str, &str, String)> {
     let mut routes: Vec<_> =
         endpoints.map(|endpoint| ("POST", endpoint.path.as_str(), of(endpoint))).collect();
     let pages = if built_in.openapi { &OPENAPI_PATHS[..] } else { &[] };
-    let pages = ["/", &built_in.health, &built_in.info].into_iter().chain(pages.iter().copied());
+    let own = ["/", &built_in.health, &built_in.info].into_iter();
+    let pages = own.chain(built_in.metrics.as_deref()).chain(pages.iter().copied());
     routes.extend(pages.map(|path| ("GET", path, of_the_server.clone())));
     routes.extend(
         [&built_in.livez, &built_in.readyz].map(|path| ("GET", path.as_str(), everybody())),

@@ -279,6 +279,12 @@ impl RunServers {
         self.set("info_path", path)
     }
 
+    /// Where a GET reads the metrics, as Prometheus does; `None` has no such route. Default:
+    /// `/metrics`.
+    pub fn metrics_path(self, path: Option<&str>) -> Self {
+        self.set("metrics_path", path.map_or(Value::Bool(false), Value::from))
+    }
+
     /// Where a POST that carries the key in `LIT_SHUTDOWN_API_KEY` (`Authorization: Bearer …`)
     /// stops the server. Default: nowhere.
     pub fn shutdown_path(self, path: &str) -> Self {

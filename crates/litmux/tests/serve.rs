@@ -134,6 +134,30 @@ async fn answers_and_errors_of_a_rust_model() {
 }
 
 #[tokio::test]
+async fn rust_models_are_measured_as_others_are() {
+    let count = LitServer::stream("/count", |_: Device| Ok(Count));
+    let served = Served::start(run_servers([square().accelerator("cpu"), count])).await;
+    served.post("/square", r#"{"x": 7}"#).await;
+    served.post("/square", r#"{"x": -1}"#).await;
+    served.post("/square", r#"{"x": 13}"#).await;
+    served.post("/count", r#"{"x": 3}"#).await;
+    let (status, page) = served.get("/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "litmux_requests_total{code=\"200\",endpoint=\"/square\",outcome=\"ok\"} 1\n",
+        "litmux_requests_total{code=\"422\",endpoint=\"/square\",outcome=\"bad_input\"} 1\n",
+        "litmux_requests_total{code=\"500\",endpoint=\"/square\",outcome=\"model_error\"} 1\n",
+        "litmux_queue_wait_seconds_count{endpoint=\"/square\"} 3\n",
+        "litmux_chunks_total{endpoint=\"/count\"} 3\n",
+        "litmux_workers{endpoint=\"/square\",state=\"ready\"} 1\n",
+    ] {
+        assert!(page.contains(line), "{line}{page}");
+    }
+    let elsewhere = Served::start(run_servers([square()]).metrics_path(None)).await;
+    assert_eq!(elsewhere.get("/metrics").await.0, 404);
+}
+
+#[tokio::test]
 async fn a_batch_has_one_outcome_per_item() {
     let server = square().max_batch_size(3).batch_timeout(Duration::from_secs(5));
     let served = Served::start(run_servers([server])).await;

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use litmux_core::ServeError;
+use litmux_metrics::Shed;
 use tokio::time::Instant;
 
 /// Jobs that may wait where nothing is known yet of how fast they are served.
@@ -40,6 +41,32 @@ impl Backlog {
     }
 }
 
+/// Why a job may not join the queue: for those who watch, and for its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of the reasons it is.
+    pub reason: Shed,
+    /// What its client is told.
+    pub error: ServeError,
+}
+
+impl Refusal {
+    fn new(reason: Shed, detail: String, retry_after: Duration) -> Self {
+        Self { reason, error: ServeError::unavailable(detail, whole_seconds(retry_after)) }
+    }
+
+    pub(crate) fn no_worker(reason: &str, retry_after: Duration) -> Self {
+        let detail = format!("no worker of this endpoint is running: {reason}");
+        Self::new(Shed::NoWorker, detail, retry_after)
+    }
+}
+
+/// Returns how many jobs may wait at most; `is_measured`: whether it is known how fast they are
+/// served.
+pub(crate) fn largest_queue(max_queue: Option<usize>, is_measured: bool) -> usize {
+    max_queue.unwrap_or(if is_measured { LARGEST_QUEUE } else { UNMEASURED_QUEUE })
+}
+
 /// Decides whether a job may join the queue, or why not and when to come back.
 ///
 /// It may when a worker would begin with it at once. Else it may not when as many wait as may wait
@@ -53,15 +80,14 @@ pub fn admit(
     max_queue: Option<usize>,
     now: Instant,
     deadline: Instant,
-) -> Result<(), ServeError> {
+) -> Result<(), Refusal> {
     if backlog.queued < backlog.room {
         return Ok(());
     }
     let expected = backlog.expected_time();
-    let largest = if backlog.time.is_some() { LARGEST_QUEUE } else { UNMEASURED_QUEUE };
-    if backlog.queued >= max_queue.unwrap_or(largest) {
+    if backlog.queued >= largest_queue(max_queue, backlog.time.is_some()) {
         let full = format!("the queue is full: {} requests wait", backlog.queued);
-        return Err(refusal(full, expected.unwrap_or_default() / 2));
+        return Err(Refusal::new(Shed::QueueFull, full, expected.unwrap_or_default() / 2));
     }
     let budget = deadline.saturating_duration_since(now).mul_f64(SAFE_PART);
     match expected {
@@ -73,14 +99,10 @@ pub fn admit(
                 expected.as_secs_f64(),
                 deadline.saturating_duration_since(now).as_secs_f64(),
             );
-            Err(refusal(detail, expected - budget))
+            Err(Refusal::new(Shed::Deadline, detail, expected - budget))
         }
         _ => Ok(()),
     }
-}
-
-fn refusal(detail: String, retry_after: Duration) -> ServeError {
-    ServeError::unavailable(detail, whole_seconds(retry_after))
 }
 
 /// Returns the seconds of a `Retry-After`: rounded up, at least one.
@@ -108,7 +130,7 @@ mod tests {
 
     fn verdict(backlog: &Backlog, max_queue: Option<usize>) -> Option<ServeError> {
         let now = Instant::now();
-        admit(backlog, max_queue, now, now + SECOND).err()
+        admit(backlog, max_queue, now, now + SECOND).err().map(|refusal| refusal.error)
     }
 
     #[test]

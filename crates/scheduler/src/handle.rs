@@ -5,6 +5,7 @@ use std::time::Duration;
 use litmux_core::{
     Attach, Job, MakeWorker, Outcome, Progress, Request, ServeError, Traits, Unanswered, Worker,
 };
+use litmux_metrics::Queue;
 use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -58,12 +59,16 @@ pub struct EndpointLoad {
     pub refused: u64,
     /// Jobs that wait.
     pub queued: usize,
+    /// Jobs that may wait at most.
+    pub queue_limit: usize,
     /// Jobs that workers hold.
     pub in_flight: usize,
     /// Jobs that one busy worker answers in a second, once that is known.
     pub worker_rate: Option<f64>,
     /// The workers that take jobs.
     pub workers: Vec<WorkerLoad>,
+    /// For how long the workers of each slot have had something to compute.
+    pub busy: Vec<Duration>,
 }
 
 /// How busy a worker is.
@@ -86,10 +91,10 @@ pub struct Endpoint {
     traits: Arc<SetOnce<Traits>>,
 }
 
-/// Starts the task of an endpoint.
-pub fn spawn_endpoint(settings: Settings) -> Endpoint {
+/// Starts the task of an endpoint, which is measured by `metrics`.
+pub fn spawn_endpoint(settings: Settings, metrics: Queue) -> Endpoint {
     let (events, inbox) = mpsc::unbounded_channel();
-    tokio::spawn(EndpointTask::new(inbox, settings).run());
+    tokio::spawn(EndpointTask::new(inbox, settings, metrics).run());
     Endpoint { events, traits: Arc::default() }
 }
 
@@ -121,7 +126,7 @@ impl Endpoint {
         let _ = self.events.send(Event::Outlook(outlook));
     }
 
-    /// Returns how busy the endpoint is.
+    /// Returns how busy the endpoint is. What was measured up to now can then be seen.
     pub async fn load(&self) -> EndpointLoad {
         let (answer, answered) = oneshot::channel();
         let _ = self.events.send(Event::Inspect(answer));

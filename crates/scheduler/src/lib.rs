@@ -11,6 +11,7 @@
 //! ([`decide`]), what goes together ([`fill`]). It never touches a socket, a process or JSON.
 
 mod admission;
+mod busy;
 mod decide;
 mod fill;
 mod handle;
@@ -22,7 +23,7 @@ mod state;
 mod task;
 mod window;
 
-pub use admission::{Backlog, admit};
+pub use admission::{Backlog, Refusal, admit};
 pub use decide::{Decision, Load, Rules, Waiting, decide};
 pub use fill::fill;
 pub use handle::{Endpoint, EndpointLoad, Outlook, Settings, WorkerLoad, spawn_endpoint};

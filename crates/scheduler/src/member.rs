@@ -10,7 +10,7 @@ use crate::{Load, Rules, ServiceTime, WorkerLoad, window};
 /// One worker, as its endpoint sees it.
 pub(crate) struct Member {
     pub(crate) id: WorkerId,
-    slot: usize,
+    pub(crate) slot: usize,
     since: Instant,
     pub(crate) worker: Box<dyn Worker>,
     concurrency: usize,
@@ -126,6 +126,11 @@ impl Member {
     }
 }
 
+/// What a batch costs, because models pad to the longest.
+pub(crate) fn units(batch: &[Job]) -> f64 {
+    batch.len() as f64 * batch.iter().map(|job| job.cost).fold(0.0, f64::max)
+}
+
 /// The batches that a worker holds, in the order in which they were given to it.
 #[derive(Debug, Default)]
 struct Batches {
@@ -143,8 +148,7 @@ struct Held {
 
 impl Batches {
     fn started(&mut self, jobs: &[Job], given: Instant) {
-        let most = jobs.iter().map(|job| job.cost).fold(0.0, f64::max);
-        self.held.push_back(Held { jobs: jobs.len(), units: jobs.len() as f64 * most, given });
+        self.held.push_back(Held { jobs: jobs.len(), units: units(jobs), given });
     }
 
     /// Takes answers for those of the oldest batches: where batches overlap that is a guess, and

@@ -1,13 +1,14 @@
 //! Random schedules of everything that can happen to an endpoint, against what must always hold.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use litmux_core::{
     Answer, Answers, Job, Outcome, Request, Response, Traits, Unanswered, Worker, reply,
 };
+use litmux_metrics::Metrics;
 use tokio::time::Instant;
 
 use crate::handle::{Event, Settings, WorkerId};
@@ -17,6 +18,8 @@ use crate::{EndpointLoad, Outlook};
 const SCHEDULES: u64 = 100_000;
 const STEPS: usize = 30;
 const MOST_WORKERS: usize = 3;
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// The `SplitMix64` generator (Steele, Lea and Flood 2014): a schedule is its seed.
 struct Random(u64);
@@ -92,7 +95,7 @@ impl Schedule {
         Self {
             max_batch_size: [1, 1, 4][random.below(3)],
             concurrency: [1, 1, 3][random.below(3)],
-            state: EndpointState::new(settings, start),
+            state: EndpointState::new(settings, METRICS.queue("/test"), start),
             now: start,
             random,
             callers: Vec::new(),

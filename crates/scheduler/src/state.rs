@@ -2,11 +2,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use litmux_core::{Job, ServeError, Traits, Unanswered};
+use litmux_metrics::Queue;
 use tokio::time::Instant;
 
-use crate::admission::{Backlog, admit, whole_seconds};
+use crate::admission::{Backlog, Refusal, admit, largest_queue};
+use crate::busy::BusyTimes;
 use crate::handle::{Event, Settings, WorkerId};
-use crate::member::Member;
+use crate::member::{Member, units};
 use crate::{Decision, EndpointLoad, Load, Outlook, Rules, Speed, Waiting, decide, fill};
 
 /// A job that was on its way in this many workers when they were lost is not tried again.
@@ -25,6 +27,7 @@ const WEIGHT_OF_NEW: f64 = 0.05;
 /// only as it is told: [`EndpointTask`](crate::task::EndpointTask) is its clock and its inbox.
 pub(crate) struct EndpointState {
     settings: Settings,
+    metrics: Queue,
     rules: Rules,
     /// Whether jobs that cost about the same go together.
     by_cost: bool,
@@ -33,6 +36,7 @@ pub(crate) struct EndpointState {
     /// Jobs that a lost worker may have been computing.
     suspects: VecDeque<Job>,
     workers: Vec<Member>,
+    busy: BusyTimes,
     outlook: Outlook,
     /// Since when the outlook has been what it is.
     outlook_since: Instant,
@@ -44,15 +48,17 @@ pub(crate) struct EndpointState {
 }
 
 impl EndpointState {
-    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
+    pub(crate) fn new(settings: Settings, metrics: Queue, now: Instant) -> Self {
         Self {
             settings,
+            metrics,
             rules: Rules { max_batch_size: 1, batch_timeout: Duration::ZERO },
             by_cost: false,
             stream: false,
             queue: VecDeque::new(),
             suspects: VecDeque::new(),
             workers: Vec::new(),
+            busy: BusyTimes::default(),
             outlook: Outlook::default(),
             outlook_since: now,
             speed: Speed::default(),
@@ -71,17 +77,18 @@ impl EndpointState {
             Event::Attached { id, slot, traits, worker } => {
                 self.learn(&traits);
                 self.workers.push(Member::new(id, slot, &traits, worker, now));
+                self.busy.note(slot, false, now);
             }
             Event::Finished { id, jobs } => self.free(id, jobs, now),
-            Event::Retiring { id } => self.remove(id),
+            Event::Retiring { id } => self.remove(id, now),
             Event::Gone { id, unanswered } => {
-                self.remove(id);
+                self.remove(id, now);
                 self.take_back(unanswered, now);
             }
             Event::Outlook(outlook) => self.expect(outlook, now),
             Event::Measure { request, answer } => self.measure(request, answer),
             // Nobody who asks and leaves is an error.
-            Event::Inspect(answer) => drop(answer.send(self.load())),
+            Event::Inspect(answer) => drop(answer.send(self.inspect(now))),
         }
     }
 
@@ -112,6 +119,8 @@ impl EndpointState {
 
     fn admit(&mut self, mut job: Job, now: Instant) {
         self.arrived += 1;
+        self.metrics.arrived(job.request.body_len());
+        job.queued = now;
         job.cost = if job.cost.is_finite() { job.cost.max(0.0) } else { 1.0 };
         self.mean_cost += WEIGHT_OF_NEW * (job.cost - self.mean_cost);
         let deadline = self.deadline_of(&job);
@@ -120,8 +129,9 @@ impl EndpointState {
             .and_then(|()| admit(&self.backlog(now), self.settings.max_queue, now, deadline));
         match admitted {
             Ok(()) => self.queue.push_back(job),
-            Err(error) => {
+            Err(Refusal { reason, error }) => {
                 self.refused += 1;
+                self.metrics.shed(reason);
                 job.reply.send(Err(error));
             }
         }
@@ -135,11 +145,10 @@ impl EndpointState {
     }
 
     /// Tells why there is no use in waiting, where there is none.
-    fn hope(&self) -> Result<(), ServeError> {
+    fn hope(&self) -> Result<(), Refusal> {
         match &self.outlook {
             Outlook::Down { reason, retry_after } if self.workers.is_empty() => {
-                let detail = format!("no worker of this endpoint is running: {reason}");
-                Err(ServeError::unavailable(detail, whole_seconds(*retry_after)))
+                Err(Refusal::no_worker(reason, *retry_after))
             }
             _ => Ok(()),
         }
@@ -182,11 +191,18 @@ impl EndpointState {
 
     fn free(&mut self, id: WorkerId, jobs: usize, now: Instant) {
         let Some(member) = self.workers.iter_mut().find(|member| member.id == id) else { return };
-        let speed = &mut self.speed;
-        member.finished(jobs, &self.rules, now, |units, took| speed.observe(units, took));
+        let (speed, metrics) = (&mut self.speed, &self.metrics);
+        member.finished(jobs, &self.rules, now, |units, took| {
+            speed.observe(units, took);
+            metrics.computed(took);
+        });
+        self.busy.note(member.slot, member.in_flight() > 0, now);
     }
 
-    fn remove(&mut self, id: WorkerId) {
+    fn remove(&mut self, id: WorkerId, now: Instant) {
+        if let Some(member) = self.workers.iter().find(|member| member.id == id) {
+            self.busy.note(member.slot, false, now);
+        }
         self.workers.retain(|member| member.id != id);
     }
 
@@ -198,6 +214,7 @@ impl EndpointState {
             if job.is_void(now) || (!started && waited_too_long(&job, limit, now)) {
                 answer_void(job);
             } else if !started {
+                self.metrics.retried(false);
                 let place = self.queue.partition_point(|other| other.arrived < job.arrived);
                 self.queue.insert(place, job);
             } else if !idempotent {
@@ -205,6 +222,7 @@ impl EndpointState {
             } else {
                 job.losses += 1;
                 if job.losses < POISON {
+                    self.metrics.retried(true);
                     self.suspects.push_front(job);
                 } else {
                     let error = ServeError::poison(job.losses);
@@ -217,8 +235,9 @@ impl EndpointState {
     fn expect(&mut self, outlook: Outlook, now: Instant) {
         self.outlook = outlook;
         self.outlook_since = now;
-        if let Err(error) = self.hope() {
+        if let Err(Refusal { reason, error }) = self.hope() {
             for job in self.queue.drain(..).chain(self.suspects.drain(..)) {
+                self.metrics.shed(reason);
                 job.reply.send(Err(error.clone()));
             }
         }
@@ -232,7 +251,7 @@ impl EndpointState {
         match self.workers.iter_mut().min_by_key(|member| member.in_flight()) {
             Some(member) => member.worker.measure(request, answer),
             None => {
-                let error = self.hope().err().unwrap_or_else(|| {
+                let error = self.hope().err().map(|refusal| refusal.error).unwrap_or_else(|| {
                     let detail = "no worker of this endpoint is running yet";
                     ServeError::unavailable(detail, RETRY_AFTER)
                 });
@@ -241,18 +260,21 @@ impl EndpointState {
         }
     }
 
-    fn load(&self) -> EndpointLoad {
+    fn inspect(&self, now: Instant) -> EndpointLoad {
+        self.metrics.flush();
         let time = self.batch_time().filter(|time| !time.is_zero());
         let at_a_time = self.workers.first().map(|member| member.capacity(&self.rules));
         EndpointLoad {
             arrived: self.arrived,
             refused: self.refused,
             queued: self.queue.len() + self.suspects.len(),
+            queue_limit: largest_queue(self.settings.max_queue, self.speed.time_of(1.0).is_some()),
             in_flight: self.in_flight(),
             worker_rate: time
                 .zip(at_a_time)
                 .map(|(time, at_a_time)| at_a_time as f64 / time.as_secs_f64()),
             workers: self.workers.iter().map(Member::report).collect(),
+            busy: self.busy.until(now),
         }
     }
 
@@ -317,7 +339,9 @@ impl EndpointState {
         let (void, batch): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|job| job.is_void(now));
         void.into_iter().for_each(answer_void);
         if !batch.is_empty() {
+            self.measure_batch(&batch, now);
             self.workers[worker].take(batch, &self.rules, now);
+            self.busy.note(self.workers[worker].slot, true, now);
         }
     }
 
@@ -337,6 +361,15 @@ impl EndpointState {
     fn dispatch_suspect(&mut self, worker: usize, now: Instant) {
         if let Some(job) = self.suspects.pop_front() {
             self.workers[worker].take_alone(job, &self.rules, now);
+            self.busy.note(self.workers[worker].slot, true, now);
+        }
+    }
+
+    fn measure_batch(&self, batch: &[Job], now: Instant) {
+        batch.iter().for_each(|job| self.metrics.waited(now - job.queued));
+        self.metrics.batched(batch.len());
+        if self.by_cost {
+            self.metrics.batch_cost(units(batch));
         }
     }
 }

@@ -1,3 +1,4 @@
+use litmux_metrics::Queue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -16,8 +17,12 @@ pub(crate) struct EndpointTask {
 }
 
 impl EndpointTask {
-    pub(crate) fn new(inbox: mpsc::UnboundedReceiver<Event>, settings: Settings) -> Self {
-        Self { inbox, state: EndpointState::new(settings, Instant::now()), due: None }
+    pub(crate) fn new(
+        inbox: mpsc::UnboundedReceiver<Event>,
+        settings: Settings,
+        metrics: Queue,
+    ) -> Self {
+        Self { inbox, state: EndpointState::new(settings, metrics, Instant::now()), due: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -51,6 +56,7 @@ mod tests {
         Answer, Answers, Attach, Job, Outcome, Progress, Request, Response, Traits, Unanswered,
         Worker, reply,
     };
+    use litmux_metrics::{Metrics, UserFamilies};
     use tokio::sync::oneshot;
 
     use super::*;
@@ -75,6 +81,7 @@ mod tests {
 
     struct Bench {
         endpoint: Endpoint,
+        metrics: Metrics,
         progress: Vec<Arc<dyn Progress>>,
         batches: Vec<mpsc::UnboundedReceiver<Vec<Job>>>,
     }
@@ -91,7 +98,9 @@ mod tests {
             settings: Settings,
         ) -> Self {
             let (progress, batches) = (vec![], vec![]);
-            let mut bench = Self { endpoint: spawn_endpoint(settings), progress, batches };
+            let metrics = Metrics::new();
+            let endpoint = spawn_endpoint(settings, metrics.queue("/test"));
+            let mut bench = Self { endpoint, metrics, progress, batches };
             for slot in 0..workers {
                 bench.attach(slot, max_batch_size, batch_timeout_ms);
             }
@@ -395,5 +404,58 @@ mod tests {
     async fn the_model_is_asked_what_a_request_costs() {
         let bench = Bench::new(1, 1, 0);
         assert_eq!(bench.endpoint.measure(Request::json("four")).await, Ok(4.0));
+    }
+
+    /// Returns the value of this series once all is seen.
+    async fn measured(bench: &Bench, series: &str) -> Option<f64> {
+        bench.endpoint.load().await;
+        let text = bench.metrics.render(&[], UserFamilies::default());
+        let line = text.lines().find(|line| line.starts_with(&format!("{series} ")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_and_goes_together_is_measured() {
+        let mut bench = Bench::new(1, 4, 5);
+        let _answers = [bench.submit(), bench.submit()];
+        let batch = bench.batch(0).await;
+        for (series, value) in [
+            ("litmux_queue_wait_seconds_count{endpoint=\"/test\"}", 2.0),
+            ("litmux_queue_wait_seconds_sum{endpoint=\"/test\"}", 0.01),
+            ("litmux_batch_size_sum{endpoint=\"/test\"}", 2.0),
+            ("litmux_batch_size_count{endpoint=\"/test\"}", 1.0),
+            ("litmux_request_body_bytes_sum{endpoint=\"/test\"}", 2.0),
+        ] {
+            assert_eq!(measured(&bench, series).await, Some(value), "{series}");
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        bench.answer(0, batch);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(bench.endpoint.load().await.busy, [Duration::from_secs(2)]);
+        let _answer = bench.submit();
+        let batch = bench.batch(0).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.answer(0, batch);
+        let took = "litmux_batch_duration_seconds_sum{endpoint=\"/test\"}";
+        assert_eq!(measured(&bench, took).await, Some(1.0), "the first is left out");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_and_retries_are_counted_by_their_reasons() {
+        let settings = Settings { max_queue: Some(1), ..Settings::default() };
+        let mut bench = Bench::with(2, 1, 0, settings);
+        let _computed = [bench.submit(), bench.submit()];
+        let (first, _second) = (bench.batch(0).await, bench.batch(1).await);
+        let _waiting = [bench.submit(), bench.submit()];
+        let shed = "litmux_shed_total{endpoint=\"/test\",reason=\"queue_full\"}";
+        assert_eq!(measured(&bench, shed).await, Some(1.0));
+        bench.kill(0, first, Vec::new());
+        let again = "litmux_retries_total{endpoint=\"/test\",reason=\"maybe_begun\"}";
+        assert_eq!(measured(&bench, again).await, Some(1.0));
+        let (reason, retry_after) = ("down".into(), Duration::from_secs(1));
+        bench.progress[1].gone(Vec::new());
+        bench.endpoint.expect(Outlook::Down { reason, retry_after });
+        let shed = "litmux_shed_total{endpoint=\"/test\",reason=\"no_worker\"}";
+        assert_eq!(measured(&bench, shed).await, Some(2.0));
     }
 }

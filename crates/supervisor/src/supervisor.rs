@@ -1,8 +1,9 @@
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::Launch;
+use litmux_core::{Cause, Launch};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -36,6 +37,8 @@ pub struct Record {
     /// How often each slot's worker was launched again because the one before was gone or did not
     /// become ready. Counts stay when a slot goes.
     pub restarts: Vec<u64>,
+    /// How often that was for what cause, over all slots.
+    pub causes: BTreeMap<Cause, u64>,
 }
 
 /// The slots of one endpoint. Dropped, it ends their workers by force.

@@ -2,7 +2,7 @@ use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{Launch, LaunchError, Launched};
+use litmux_core::{Cause, Gone, Launch, LaunchError, Launched};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -48,7 +48,7 @@ enum Outcome {
     /// Its worker did not become ready.
     Failed(LaunchError),
     /// Its worker is gone without having been asked, for this reason.
-    Gone(String),
+    Gone(Gone),
     /// Its worker finished because it was asked to.
     Stopped,
 }
@@ -65,7 +65,7 @@ enum Doing {
     Starting { task: AbortHandle, since: Instant, after: Option<String> },
     Serving { task: AbortHandle, since: Instant, start_time: Duration, stop: StopWorker },
     Draining { task: AbortHandle },
-    BackingOff { reason: String, traceback: Option<String>, until: Instant },
+    BackingOff { gone: Gone, traceback: Option<String>, until: Instant },
     Failed(LaunchError),
     Nothing,
 }
@@ -130,8 +130,8 @@ impl SupervisorTask {
             (Outcome::Failed(error), Doing::Starting { .. }) => {
                 self.launch_failed(index, error, now);
             }
-            (Outcome::Gone(reason), Doing::Serving { since, .. }) => {
-                self.back_off(index, reason, None, Some(now - since), now);
+            (Outcome::Gone(gone), Doing::Serving { since, .. }) => {
+                self.back_off(index, gone, None, Some(now - since), now);
             }
             (Outcome::Failed(_) | Outcome::Gone(_) | Outcome::Stopped, _) => {}
         }
@@ -146,7 +146,7 @@ impl SupervisorTask {
                 self.launch_failed(index, LaunchError { reason, traceback: None }, now);
             }
             Doing::Serving { since, .. } => {
-                self.back_off(index, reason, None, Some(now - since), now);
+                self.back_off(index, Gone::new(Cause::Exit, reason), None, Some(now - since), now);
             }
             _ => {}
         }
@@ -180,14 +180,15 @@ impl SupervisorTask {
         if self.settings.give_up && never_ready {
             self.slots[index].doing = Doing::Failed(error);
         } else {
-            self.back_off(index, error.reason, error.traceback, None, now);
+            let gone = Gone::new(Cause::Start, error.reason);
+            self.back_off(index, gone, error.traceback, None, now);
         }
     }
 
     fn back_off(
         &mut self,
         index: usize,
-        reason: String,
+        gone: Gone,
         traceback: Option<String>,
         ready_for: Option<Duration>,
         now: Instant,
@@ -195,7 +196,7 @@ impl SupervisorTask {
         let slot = &mut self.slots[index];
         slot.failures = failures_after(slot.failures, ready_for);
         let until = now + delay(slot.failures, self.seed.wrapping_add(index as u64));
-        slot.doing = Doing::BackingOff { reason, traceback, until };
+        slot.doing = Doing::BackingOff { gone, traceback, until };
     }
 
     /// Lets every slot do what follows from the number of workers that are wanted.
@@ -240,10 +241,13 @@ impl SupervisorTask {
             .pending
             .spawn(async { launched.await.map_or_else(Outcome::Failed, Outcome::Launched) });
         let after = match before {
-            Doing::BackingOff { reason, .. } => Some(reason),
+            Doing::BackingOff { gone, .. } => {
+                self.record.restarts[index] += 1;
+                *self.record.causes.entry(gone.cause).or_default() += 1;
+                Some(gone.reason)
+            }
             _ => None,
         };
-        self.record.restarts[index] += u64::from(after.is_some());
         Doing::Starting { task, since: now, after }
     }
 
@@ -271,8 +275,8 @@ impl Slot {
             }
             Doing::Serving { start_time, .. } => SlotState::Ready(*start_time),
             Doing::Draining { .. } => SlotState::Draining,
-            Doing::BackingOff { reason, traceback, until } => {
-                let (reason, traceback) = (reason.clone(), traceback.clone());
+            Doing::BackingOff { gone, traceback, until } => {
+                let (reason, traceback) = (gone.reason.clone(), traceback.clone());
                 SlotState::BackingOff { reason, traceback, until: *until }
             }
             Doing::Failed(error) => SlotState::Failed(error.clone()),

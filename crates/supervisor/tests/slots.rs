@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{BoxFuture, Launch, LaunchError, Launched};
+use litmux_core::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
 use litmux_supervisor::{Health, Outlook, Settings, SlotState, Supervisor, health, supervise};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -68,18 +68,18 @@ impl Launch for MockLaunch {
 }
 
 impl Launched for MockLaunched {
-    fn gone(&mut self) -> BoxFuture<'_, String> {
+    fn gone(&mut self) -> BoxFuture<'_, Gone> {
         Box::pin(async {
             if let Plan::Die(after) = self.plan {
                 sleep(after).await;
-                return "died".into();
+                return Gone::new(Cause::Exit, "died");
             }
             let kills = self.kill.borrow_and_update().get(&self.slot).copied();
             let killed = |now: &HashMap<usize, u32>| now.get(&self.slot).copied() != kills;
             if self.kill.wait_for(killed).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            "killed".into()
+            Gone::new(Cause::Signal, "killed")
         })
     }
 
@@ -195,7 +195,8 @@ async fn a_worker_that_dies_is_replaced_at_once_and_the_others_are_left_alone() 
     assert!(matches!(&states[1], SlotState::Starting { after: Some(why), .. } if why == "killed"));
     assert_eq!(health(&states), Health::Degraded("killed".into()));
     assert!(bench.reach_ready(2).await <= START);
-    assert_eq!(bench.supervisor.record().borrow().restarts, [0, 1]);
+    let record = bench.supervisor.record().borrow().clone();
+    assert_eq!((record.restarts, record.causes), (vec![0, 1], [(Cause::Signal, 1)].into()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,17 +50,19 @@ pub enum Kind {
     Cost = 16,
     /// Out, on the control connection: bytes more that a stream may send.
     Credit = 17,
+    /// In, on the control connection: what the model has measured since the last.
+    Metrics = 18,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
-            Bye, Cancel, Chunk, Cost, Credit, End, Failed, Hello, Measure, Ping, Pong, Ready,
-            Refuse, Request, Response, Setup, Welcome,
+            Bye, Cancel, Chunk, Cost, Credit, End, Failed, Hello, Measure, Metrics, Ping, Pong,
+            Ready, Refuse, Request, Response, Setup, Welcome,
         };
-        const KINDS: [Kind; 17] = [
+        const KINDS: [Kind; 18] = [
             Hello, Welcome, Refuse, Setup, Ready, Failed, Request, Response, Chunk, End, Cancel,
-            Bye, Ping, Pong, Measure, Cost, Credit,
+            Bye, Ping, Pong, Measure, Cost, Credit, Metrics,
         ];
         KINDS.into_iter().find(|kind| *kind as u8 == byte)
     }

@@ -78,6 +78,9 @@ pub struct Setup {
     pub retry_batch_singly: bool,
     /// Bytes of chunk payloads that a stream may send before the client has taken any.
     pub stream_credit: usize,
+    /// Whether `Metrics` are taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metrics: bool,
 }
 
 /// `Ready`: the model is ready.
@@ -127,6 +130,57 @@ pub struct Failed {
     /// The traceback, where the model's own code raised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceback: Option<String>,
+}
+
+/// `Metrics`: what the model has measured since the last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Those that have changed.
+    pub metrics: Vec<Metric>,
+}
+
+/// What was measured under one name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// What the model's author calls it.
+    pub name: String,
+    /// A sentence.
+    pub help: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub change: MetricChange,
+}
+
+/// The change of one metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MetricChange {
+    /// So much was added.
+    Counter {
+        /// At least 0.
+        value: f64,
+    },
+    /// It is this now.
+    Gauge {
+        /// Any number.
+        value: f64,
+    },
+    /// So many values came.
+    Summary {
+        /// How many.
+        count: u64,
+        /// Their sum.
+        sum: f64,
+    },
+    /// So many values came.
+    Histogram {
+        /// The upper bounds of the buckets, in order.
+        bounds: Vec<f64>,
+        /// How many fell into each, and above the last.
+        counts: Vec<u64>,
+        /// Their sum.
+        sum: f64,
+    },
 }
 
 /// In front of a `Request`'s body, when it is not plain JSON or hooks ask for `context`.

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use litmux_wire::{
-    Decoder, Failed, Flags, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse,
+    Decoder, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse,
     RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -47,6 +47,7 @@ fn message_bytes(golden: &Golden, message: &Value) -> Vec<u8> {
         "setup" => through::<Setup>(message),
         "ready" => through::<Ready>(message),
         "failed" => through::<Failed>(message),
+        "metrics" => through::<Metrics>(message),
         kind => panic!("{kind} carries no message"),
     }
 }
@@ -95,6 +96,7 @@ fn frame(golden: &Golden) -> Frame {
         "measure" => Kind::Measure,
         "cost" => Kind::Cost,
         "credit" => Kind::Credit,
+        "metrics" => Kind::Metrics,
         other => panic!("unknown kind {other}"),
     };
     Frame { kind, flags, status: golden.status, id: golden.id, payload: payload(golden) }

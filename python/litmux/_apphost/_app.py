@@ -51,9 +51,17 @@ def make_app(server: Any) -> FastAPI:
     return app
 
 
+def add_metrics(server: Any, options: dict[str, Any]) -> None:
+    """Adds the route of the metrics to the app of a server, after all that the program added:
+    what it has at this path takes the route's place."""
+    _, metrics, _ = _options.built_in_paths(options)
+    if metrics:
+        _add(server.app, metrics, ["GET", "HEAD"], _guard_of_all(server))
+
+
 def add_built_in(app: FastAPI, server: Any, options: dict[str, Any]) -> None:
     """Adds the routes that the server answers itself, where these options have them."""
-    read, stop = _options.built_in_paths(options)
+    read, _, stop = _options.built_in_paths(options)
     probes = _options.probe_paths(options)
     for path in read:
         if path not in probes:

@@ -11,7 +11,7 @@ import sys
 import uvicorn
 
 from litmux._app_host import guarded_paths
-from litmux._apphost._app import add_built_in, add_probes
+from litmux._apphost._app import add_built_in, add_metrics, add_probes
 from litmux._apphost._forward import BrokenOff
 from litmux._apphost._root import Root
 from litmux._worker._load import run_again
@@ -30,6 +30,8 @@ def main():
         server.app.state.litmux_inner = order["inner"]
         add_built_in(server.app, server, call.options)
         add_probes(server.app, call.options)
+    # The last is asked where no app before it has a route of its own there.
+    add_metrics(call.servers[-1], call.options)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -6,27 +6,32 @@ import threading
 from collections.abc import Callable
 
 from litmux._worker import _frames as frames
+from litmux._worker._measured import changes
 
 
 class Control:
     """Follows the control connection on a thread of its own, which costs nothing while it is idle.
 
     Args:
-        sock: The control connection; only this thread writes to it.
+        sock: The control connection. This thread writes to it, and at the end
+            :meth:`say_changes`.
         reader: Its frames.
         data: The data connection, whose reading side is shut down when no more work will come.
         register: What is told of items.
         hooks: The hooks of the model.
         health: What says whether the model is well; None where it has nothing to say.
+        says_changes: Whether the server takes what the model measures.
     """
 
-    def __init__(self, sock, reader, data, register, hooks, health):
+    def __init__(self, sock, reader, data, register, hooks, *, health, says_changes):
         self._sock = sock
         self._reader = reader
         self._data = data
         self._register = register
         self._hooks = hooks
         self._health = health
+        self._says_changes = says_changes
+        self._writing = threading.Lock()
         #: The FrameError that ended the connection, if one did.
         self.error = None
         self._handlers: dict[int, Callable[..., None]] = {
@@ -78,11 +83,22 @@ class Control:
         if self._health is not None:
             status = self._health.status
             self._health.refresh()
-        self._sock.sendall(frames.encode(frames.PONG, status=status, id=id))
+        self._send(frames.encode(frames.PONG, status=status, id=id))
+        self.say_changes()
+
+    def say_changes(self):
+        """Tells what the model has measured since the last time."""
+        changed = changes(self._hooks.api) if self._says_changes else b""
+        if changed:
+            self._send(changed)
+
+    def _send(self, data):
+        with self._writing:
+            self._sock.sendall(data)
 
     def _measure(self, id, flags, payload):
         status, payload = self._hooks.measure(flags, payload)
-        self._sock.sendall(frames.encode(frames.COST, payload, status=status, id=id))
+        self._send(frames.encode(frames.COST, payload, status=status, id=id))
 
     def _bye(self, *_):
         # Streams that are under way still need their credit: the thread goes on.

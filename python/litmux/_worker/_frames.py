@@ -11,7 +11,7 @@ PROTOCOL = 2
 
 HELLO, WELCOME, REFUSE, SETUP, READY, FAILED = 1, 2, 3, 4, 5, 6
 REQUEST, RESPONSE, CHUNK, END, CANCEL, BYE = 7, 8, 9, 10, 11, 12
-PING, PONG, MEASURE, COST, CREDIT = 13, 14, 15, 16, 17
+PING, PONG, MEASURE, COST, CREDIT, METRICS = 13, 14, 15, 16, 17, 18
 
 META, MORE = 1, 2
 _KNOWN_FLAGS = META | MORE
@@ -94,7 +94,7 @@ class FrameReader:
         length, kind, flags, status, id = HEADER.unpack_from(self._buffer, start)
         if length > MAX_PAYLOAD_BYTES:
             raise FrameError(f"a payload of {length} bytes is over the limit")
-        if not HELLO <= kind <= CREDIT or flags & ~_KNOWN_FLAGS:
+        if not HELLO <= kind <= METRICS or flags & ~_KNOWN_FLAGS:
             raise FrameError(f"unknown frame kind {kind} or flags {flags}")
         body = start + HEADER.size
         end = body + length

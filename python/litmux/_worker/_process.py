@@ -69,7 +69,15 @@ def _work(order):
         return 1
     register = Register(setup.get("stream_credit", _STREAM_CREDIT))
     loop = _make_loop(data, reader, hooks, register)
-    follower = Control(control, control_reader, data, register, hooks, health)
+    follower = Control(
+        control,
+        control_reader,
+        data,
+        register,
+        hooks,
+        health=health,
+        says_changes=setup.get("metrics", False),
+    )
     follower.start()
     # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
     # strings of every large body are faulted in anew.
@@ -84,6 +92,8 @@ def _work(order):
         if health is not None:
             health.end()
         _tear_down(api)
+        with contextlib.suppress(OSError):
+            follower.say_changes()
     if follower.error is not None:
         raise follower.error
     control.close()

@@ -67,6 +67,11 @@ fn holder(known: &Keys, headers: &HeaderMap) -> Result<Caller, Refusal> {
     holder.map(Caller::Holder).ok_or_else(|| ServeError::new(401, detail).into())
 }
 
+/// Tells whether a request carries a key, right or wrong.
+pub(crate) fn carries_key(headers: &HeaderMap) -> bool {
+    keys::carried(headers).next().is_some()
+}
+
 /// Returns why a request that does not carry this key as its bearer token is refused.
 pub(crate) fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeError> {
     match keys::bearer_token(headers) {

@@ -20,9 +20,11 @@ pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
     let wanted = ChatRequest::parse(&whole(&call.request.body))?;
     let callers = (0..wanted.choices).map(|_| call.submit(call.request.clone()).answer());
     let begun = try_join_all(callers).await?;
-    let patience = call.route.chunk_timeout;
     let choices = begun.into_iter().map(|(answer, presence)| match answer {
-        Answer::Stream(first, rest) => Ok((first, Source::new(rest, patience, presence))),
+        Answer::Stream(first, rest) => {
+            let source = Source::begin(&first, rest, call.route, call.times, presence);
+            Ok((first, source))
+        }
         Answer::Whole(_) => Err(not_a_message("an answer that is not a stream")),
     });
     let choices = choices.collect::<Outcome<Vec<_>>>()?;

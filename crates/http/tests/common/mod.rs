@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use litmux_http::{App, Builtin, Guard, Report};
+use litmux_metrics::Metrics;
 use serde_json::Value;
 
 /// Makes an app without endpoints.
@@ -11,6 +12,7 @@ pub(crate) fn app() -> App {
         livez: "/livez".into(),
         readyz: "/readyz".into(),
         info: "/info".into(),
+        metrics: None,
         shutdown: None,
         shutdown_key: None,
         model_metadata: Value::Null,
@@ -18,5 +20,7 @@ pub(crate) fn app() -> App {
         gzip: false,
     };
     let report = || Report { endpoints: Vec::new() };
-    App::new(HashMap::new(), builtin, Guard::default(), 1 << 20, report)
+    let scrape = || Box::pin(async { String::new() }) as _;
+    let guard = Guard::default();
+    App::new(HashMap::new(), builtin, guard, 1 << 20, Metrics::new(), report, scrape)
 }

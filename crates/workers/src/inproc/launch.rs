@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use litmux_core::{
-    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, LitApi, LitStream, Outcome,
-    Progress, Reply, Response, Traits, Worker,
+    Attach, BoxFuture, Cause, Device, Gone, Job, Launch, LaunchError, Launched, LitApi, LitStream,
+    Outcome, Progress, Reply, Response, Traits, Worker,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -201,10 +201,10 @@ struct InprocLaunched {
 }
 
 impl Launched for InprocLaunched {
-    fn gone(&mut self) -> BoxFuture<'_, String> {
+    fn gone(&mut self) -> BoxFuture<'_, Gone> {
         Box::pin(async {
             while self.gone.changed().await.is_ok() {}
-            "its thread ended".into()
+            Gone::new(Cause::Exit, "its thread ended")
         })
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{BoxFuture, Launch, LaunchError, Launched};
+use litmux_core::{BoxFuture, Gone, Launch, LaunchError, Launched};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -55,8 +55,8 @@ impl Launch for AppHostLaunch {
             let mut process = Process::start(&command, MARK, order.as_bytes()).await?;
             tokio::select! {
                 () = listening(socket) => {}
-                reason = process.gone() => {
-                    let reason = format!("{reason} before it listened; what it printed says why");
+                gone = process.gone() => {
+                    let reason = format!("{gone} before it listened; what it printed says why");
                     return Err(LaunchError { reason, traceback: None });
                 }
             }
@@ -76,7 +76,7 @@ async fn listening(socket: &Path) {
 struct AppHost(Process);
 
 impl Launched for AppHost {
-    fn gone(&mut self) -> BoxFuture<'_, String> {
+    fn gone(&mut self) -> BoxFuture<'_, Gone> {
         Box::pin(self.0.gone())
     }
 

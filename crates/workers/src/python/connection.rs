@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use litmux_core::{
-    ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
+    Cause, Gone, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
 };
 use litmux_wire::{Decoder, Frame, FrameError, Kind, ResponseMeta};
 use tokio::net::UnixStream;
@@ -95,8 +95,8 @@ impl Connection {
 
     /// Runs until the worker is gone or no longer wanted, and returns what it did wrong, if it
     /// did. The jobs that it then still holds go back to where they came from.
-    pub(crate) async fn run(mut self) -> Option<String> {
-        let reason = loop {
+    pub(crate) async fn run(mut self) -> Option<Gone> {
+        let fault = loop {
             if self.is_dismissed && self.in_flight.is_empty() {
                 break None;
             }
@@ -108,10 +108,12 @@ impl Connection {
                 Ok(()) => {}
                 Err(Lost::Closed | Lost::Socket) => break None,
                 Err(Lost::Protocol(error)) => {
-                    break Some(format!("it broke the protocol: {error}"));
+                    let reason = format!("it broke the protocol: {error}");
+                    break Some(Gone::new(Cause::Protocol, reason));
                 }
                 Err(Lost::Stuck) => {
-                    break Some("it went on computing past the time of its request".into());
+                    let reason = "it went on computing past the time of its request";
+                    break Some(Gone::new(Cause::Overrun, reason));
                 }
             }
             self.report_finished();
@@ -121,7 +123,7 @@ impl Connection {
         let mut unanswered = self.in_flight.give_back(self.manner.in_order);
         unanswered.extend(self.undelivered());
         self.progress.gone(unanswered);
-        reason
+        fault
     }
 
     async fn next_event(&mut self) -> io::Result<Event> {
@@ -361,7 +363,7 @@ mod tests {
         orders: mpsc::UnboundedSender<Order>,
         control: mpsc::UnboundedReceiver<Frame>,
         progress: Arc<Seen>,
-        ended: tokio::task::JoinHandle<Option<String>>,
+        ended: tokio::task::JoinHandle<Option<Gone>>,
     }
 
     fn bench(batches: bool) -> Bench {
@@ -478,7 +480,7 @@ mod tests {
         read_frame(&mut bench.worker).await.unwrap();
         drop(answers);
         let start = Instant::now();
-        assert!(bench.ended.await.unwrap().unwrap().contains("past the time"));
+        assert!(bench.ended.await.unwrap().unwrap().reason.contains("past the time"));
         assert_eq!(start.elapsed().as_secs(), 40, "30 s of its budget and 10 s of grace");
     }
 
@@ -489,7 +491,7 @@ mod tests {
         let frame = read_frame(&mut bench.worker).await.unwrap();
         bench.say(Kind::Hello, frame.id, 0, b"").await;
         drop(answers);
-        assert!(bench.ended.await.unwrap().unwrap().contains("Hello has no place here"));
+        assert!(bench.ended.await.unwrap().unwrap().reason.contains("Hello has no place here"));
     }
 
     #[tokio::test]
@@ -568,6 +570,6 @@ mod tests {
         bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
         bench.say(Kind::Chunk, frame.id, 2, &item).await;
         bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
-        assert!(bench.ended.await.unwrap().unwrap().contains("given credit for"));
+        assert!(bench.ended.await.unwrap().unwrap().reason.contains("given credit for"));
     }
 }

@@ -2,7 +2,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use litmux_core::{Outcome, Request, ServeError};
+use litmux_core::{Cause, Gone, Outcome, Request, ServeError};
 use litmux_wire::{Decoder, Frame, FrameError, Kind};
 use slab::Slab;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::connection::stream_error;
+use super::metrics::SlotMetrics;
 use super::outbox::request_frame;
 use super::unwell::Condition;
 
@@ -38,6 +39,7 @@ pub(crate) struct Control {
     measured: Slab<oneshot::Sender<Outcome<f64>>>,
     decoder: Decoder,
     buffer: BytesMut,
+    metrics: SlotMetrics,
     heartbeat: Duration,
     condition: Condition,
     pings: u64,
@@ -57,6 +59,7 @@ impl Control {
         stream: UnixStream,
         (to_worker, orders): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
         measures: mpsc::UnboundedReceiver<Measure>,
+        metrics: SlotMetrics,
         heartbeat: Duration,
         condition: Condition,
     ) -> Self {
@@ -69,6 +72,7 @@ impl Control {
             measured: Slab::new(),
             decoder: Decoder::default(),
             buffer: BytesMut::new(),
+            metrics,
             heartbeat,
             condition,
             pings: 0,
@@ -77,7 +81,7 @@ impl Control {
     }
 
     /// Runs until the worker hangs up, and returns what it did wrong, if it did.
-    pub(crate) async fn run(mut self) -> Option<String> {
+    pub(crate) async fn run(mut self) -> Option<Gone> {
         let mut heartbeats = interval(self.heartbeat / PINGS);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -90,14 +94,16 @@ impl Control {
                 Event::Read(0) => return None,
                 Event::Read(_) => {
                     if let Err(error) = self.take_frames() {
-                        return Some(format!("it broke the protocol: {error}"));
+                        let reason = format!("it broke the protocol: {error}");
+                        return Some(Gone::new(Cause::Protocol, reason));
                     }
                 }
                 Event::Measure(measure) => self.measure(measure),
                 Event::Heartbeat if self.unanswered == UNANSWERED_PINGS => {
                     let silent = self.heartbeat.as_secs_f64() / f64::from(PINGS)
                         * f64::from(UNANSWERED_PINGS);
-                    return Some(format!("it hangs: its interpreter was silent for {silent} s"));
+                    let reason = format!("it hangs: its interpreter was silent for {silent} s");
+                    return Some(Gone::new(Cause::Hang, reason));
                 }
                 Event::Heartbeat => self.ping(),
             }
@@ -120,6 +126,7 @@ impl Control {
             self.unanswered = 0;
             match frame.kind {
                 Kind::Pong => self.condition.set(frame.status >= 400),
+                Kind::Metrics => self.metrics.take(&frame)?,
                 Kind::Cost => {
                     let answer = self.measured.try_remove(frame.id as usize);
                     let answer = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
@@ -165,6 +172,7 @@ async fn write(mut writer: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<F
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use litmux_metrics::UserMetrics;
     use litmux_wire::Flags;
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
@@ -180,15 +188,16 @@ mod tests {
         buffer: BytesMut,
         measures: mpsc::UnboundedSender<Measure>,
         unwell: Unwell,
-        ended: JoinHandle<Option<String>>,
+        ended: JoinHandle<Option<Gone>>,
     }
 
     fn bench() -> Bench {
         let (ours, worker) = UnixStream::pair().unwrap();
         let (measures, inbox) = mpsc::unbounded_channel();
         let (heartbeat, unwell) = (Duration::from_secs(2), Unwell::default());
-        let orders = mpsc::unbounded_channel();
-        let control = Control::new(ours, orders, inbox, heartbeat, unwell.of_one());
+        let (orders, metrics) = (mpsc::unbounded_channel(), UserMetrics::spawn());
+        let slot = SlotMetrics::new(metrics.sink("/test"), 0);
+        let control = Control::new(ours, orders, inbox, slot, heartbeat, unwell.of_one());
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
         Bench { worker, decoder, buffer, measures, unwell, ended: tokio::spawn(control.run()) }
     }
@@ -219,7 +228,8 @@ mod tests {
         let bench = bench();
         let start = Instant::now();
         let fault = bench.ended.await.unwrap().unwrap();
-        assert!(fault.contains("silent for 5 s"), "{fault}");
+        assert_eq!(fault.cause, Cause::Hang);
+        assert!(fault.reason.contains("silent for 5 s"), "{fault}");
         assert!(start.elapsed() < Duration::from_secs(6), "three heartbeats");
     }
 
@@ -272,6 +282,6 @@ mod tests {
     async fn a_cost_that_nobody_asked_for_breaks_the_protocol() {
         let mut bench = bench();
         write_frame(&mut bench.worker, &Frame::bare(Kind::Cost, 7)).await;
-        assert!(bench.ended.await.unwrap().unwrap().contains("no place here"));
+        assert!(bench.ended.await.unwrap().unwrap().reason.contains("no place here"));
     }
 }

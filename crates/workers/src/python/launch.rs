@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_core::{
-    Attach, BoxFuture, Device, Job, Launch, LaunchError, Launched, Outcome, Progress, Protocol,
-    Request, Traits, Unanswered, Worker,
+    Attach, BoxFuture, Cause, Device, Gone, Job, Launch, LaunchError, Launched, Outcome, Progress,
+    Protocol, Request, Traits, Unanswered, Worker,
 };
+use litmux_metrics::UserSink;
 use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -18,6 +19,7 @@ use super::connection::{Connection, Manner, Order};
 use super::control::{Control, Measure};
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
+use super::metrics::SlotMetrics;
 use super::process::{Command, Process};
 use super::unwell::Unwell;
 
@@ -74,6 +76,7 @@ pub struct Overrides {
 pub struct PythonLaunch {
     spec: Arc<PythonSpec>,
     attach: Arc<dyn Attach>,
+    metrics: UserSink,
 }
 
 impl std::fmt::Debug for PythonLaunch {
@@ -83,15 +86,17 @@ impl std::fmt::Debug for PythonLaunch {
 }
 
 impl PythonLaunch {
-    /// Makes a launch whose workers serve the queue behind `attach`.
-    pub fn new(spec: PythonSpec, attach: Arc<dyn Attach>) -> Self {
-        Self { spec: Arc::new(spec), attach }
+    /// Makes a launch whose workers serve the queue behind `attach`, and say in `metrics` what
+    /// their models measure.
+    pub fn new(spec: PythonSpec, attach: Arc<dyn Attach>, metrics: UserSink) -> Self {
+        Self { spec: Arc::new(spec), attach, metrics }
     }
 }
 
 impl Launch for PythonLaunch {
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (spec, attach) = (self.spec.clone(), self.attach.clone());
+        let metrics = SlotMetrics::new(self.metrics.clone(), slot);
         Box::pin(async move {
             let door = Door::open(&spec.sockets)?;
             let mark = format!("{}#{slot}", spec.endpoint);
@@ -99,8 +104,8 @@ impl Launch for PythonLaunch {
             let mut process = Process::start(&command(&spec), &mark, &order).await?;
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
-                reason = process.gone() => {
-                    Err(LaunchError { reason: format!("{reason} before it was ready"), traceback: None })
+                gone = process.gone() => {
+                    Err(LaunchError { reason: format!("{gone} before it was ready"), traceback: None })
                 }
             };
             let (connections, ready) = match ready {
@@ -112,7 +117,8 @@ impl Launch for PythonLaunch {
                     return Err(error);
                 }
             };
-            Ok(Box::new(serve(process, connections, &ready, slot, &spec, &*attach)) as _)
+            let metrics = (slot, metrics);
+            Ok(Box::new(serve(process, connections, &ready, metrics, &spec, &*attach)) as _)
         })
     }
 }
@@ -149,6 +155,7 @@ async fn become_ready(
         max_concurrency,
         retry_batch_singly: spec.retry_batch_singly,
         stream_credit: STREAM_CREDIT,
+        metrics: true,
     };
     write_frame(&mut connections.data, &Frame::message(Kind::Setup, &setup)).await;
     let ready = await_ready(&mut connections.data).await?;
@@ -180,7 +187,7 @@ fn serve(
     process: Process,
     connections: Connections,
     ready: &Ready,
-    slot: usize,
+    (slot, metrics): (usize, SlotMetrics),
     spec: &PythonSpec,
     attach: &dyn Attach,
 ) -> PythonLaunched {
@@ -198,7 +205,8 @@ fn serve(
     let (to_worker, orders) = mpsc::unbounded_channel();
     let (measures, inbox) = mpsc::unbounded_channel();
     let orders = (to_worker.clone(), orders);
-    let control = Control::new(control, orders, inbox, spec.heartbeat, spec.unwell.of_one());
+    let condition = spec.unwell.of_one();
+    let control = Control::new(control, orders, inbox, metrics, spec.heartbeat, condition);
     let mut progress_seen = None;
     let (faults, fault) = mpsc::unbounded_channel();
     tokio::spawn(report(control.run(), faults.clone()));
@@ -238,8 +246,8 @@ fn traits(ready: &Ready) -> Traits {
 
 /// Passes on how a connection ended.
 async fn report(
-    connection: impl Future<Output = Option<String>>,
-    faults: mpsc::UnboundedSender<Option<String>>,
+    connection: impl Future<Output = Option<Gone>>,
+    faults: mpsc::UnboundedSender<Option<Gone>>,
 ) {
     let _ = faults.send(connection.await);
 }
@@ -279,28 +287,28 @@ struct PythonLaunched {
     to_worker: mpsc::UnboundedSender<Frame>,
     progress: Option<Arc<dyn Progress>>,
     /// How its connections ended, one after the other: with a fault, or because they did.
-    fault: mpsc::UnboundedReceiver<Option<String>>,
+    fault: mpsc::UnboundedReceiver<Option<Gone>>,
 }
 
 impl Launched for PythonLaunched {
-    fn gone(&mut self) -> BoxFuture<'_, String> {
+    fn gone(&mut self) -> BoxFuture<'_, Gone> {
         Box::pin(async {
             let fault = tokio::select! {
-                reason = self.process.gone() => return reason,
+                gone = self.process.gone() => return gone,
                 fault = self.fault.recv() => fault.flatten(),
             };
             if let Some(fault) = fault {
                 self.process.kill();
                 self.process.gone().await;
-                return format!("{fault}; it was killed");
+                return Gone::new(fault.cause, format!("{fault}; it was killed"));
             }
             // Without its connection it is of no use. It has usually ended by itself; one that
             // has not is not waited for.
             match timeout(Duration::from_secs(1), self.process.gone()).await {
-                Ok(reason) => reason,
+                Ok(gone) => gone,
                 Err(_) => {
                     self.process.kill();
-                    "it closed its connection and was killed".into()
+                    Gone::new(Cause::Exit, "it closed its connection and was killed")
                 }
             }
         })

@@ -16,6 +16,7 @@ mod control;
 mod handshake;
 mod in_flight;
 mod launch;
+mod metrics;
 mod outbox;
 mod output;
 mod process;

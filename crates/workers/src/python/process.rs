@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use litmux_core::LaunchError;
+use litmux_core::{Cause, Gone, LaunchError};
 use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
 };
@@ -51,8 +51,8 @@ impl Process {
         Ok(Self { child, group, output })
     }
 
-    /// Resolves when the process is gone and what it printed is out, with the reason in words.
-    pub(crate) async fn gone(&mut self) -> String {
+    /// Resolves when the process is gone and what it printed is out.
+    pub(crate) async fn gone(&mut self) -> Gone {
         let status = self.child.wait().await;
         // What it started goes with it, and would keep the pipes open. The group's number is used
         // for the last time: the system may give it to somebody else from here on.
@@ -63,7 +63,9 @@ impl Process {
         }
         match status {
             Ok(status) => describe(status),
-            Err(error) => format!("its process cannot be waited for: {error}"),
+            Err(error) => {
+                Gone::new(Cause::Exit, format!("its process cannot be waited for: {error}"))
+            }
         }
     }
 
@@ -152,10 +154,12 @@ fn shown(path: Option<&Path>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-fn describe(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> Gone {
     match (status.code(), status.signal()) {
-        (Some(code), _) => format!("its process exited with status {code}"),
-        (None, Some(signal)) => format!("its process was killed by signal {signal}"),
-        (None, None) => "its process ended".into(),
+        (Some(code), _) => Gone::new(Cause::Exit, format!("its process exited with status {code}")),
+        (None, Some(signal)) => {
+            Gone::new(Cause::Signal, format!("its process was killed by signal {signal}"))
+        }
+        (None, None) => Gone::new(Cause::Exit, "its process ended"),
     }
 }

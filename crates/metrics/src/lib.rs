@@ -1,0 +1,165 @@
+//! What is measured of a server, and how Prometheus reads it.
+//!
+//! ```text
+//! http ──► Edge    ─┐
+//!                   ├─► Metrics ──► text
+//! scheduler ─► Queue┘      ▲
+//!                          ├── Observed: what is read off the endpoints when somebody asks
+//! workers ──► UserMetrics ─┘
+//! ```
+//!
+//! [`METRICS`] is the table of all names. Every server has its own [`Metrics`]: nothing is global.
+//! To count costs an atomic addition or nothing; names and labels are looked up once. No label has
+//! a value that a client chose.
+
+mod definitions;
+mod edge;
+mod observed;
+mod queue;
+mod user;
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, core::Collector,
+};
+
+pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown};
+pub use edge::{Edge, Ongoing, Outcome, Shed};
+pub use observed::{Observed, ObservedWorker};
+pub use queue::Queue;
+pub use user::{Change, Delta, UserFamilies, UserMetrics, UserSink};
+
+use edge::EdgeFamilies;
+use queue::QueueFamilies;
+
+/// The media type of what is [rendered](Metrics::render).
+pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The label of requests to what is no endpoint.
+const NO_ENDPOINT: &str = "_other";
+
+/// All that is measured of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    edge: EdgeFamilies,
+    queue: QueueFamilies,
+    auth_failures: IntCounterVec,
+    buffered_bytes: IntGauge,
+    buffer_limit: IntGauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Makes the metrics of a server.
+    pub fn new() -> Self {
+        use definitions as d;
+        let registry = Registry::new();
+        let shed = counter(&registry, &d::SHED);
+        let edge = EdgeFamilies {
+            requests: counter(&registry, &d::REQUESTS),
+            inflight: gauge(&registry, &d::INFLIGHT),
+            durations: histogram(&registry, &d::DURATION),
+            first_chunk: histogram(&registry, &d::FIRST_CHUNK),
+            chunk_gap: histogram(&registry, &d::CHUNK_GAP),
+            chunks: counter(&registry, &d::CHUNKS),
+            response_bytes: counter(&registry, &d::RESPONSE_BYTES),
+            shed: shed.clone(),
+        };
+        let queue = QueueFamilies {
+            wait: histogram(&registry, &d::QUEUE_WAIT),
+            batch_size: histogram(&registry, &d::BATCH_SIZE),
+            batch_duration: histogram(&registry, &d::BATCH_DURATION),
+            batch_cost: histogram(&registry, &d::BATCH_COST),
+            request_bytes: histogram(&registry, &d::REQUEST_BYTES),
+            retries: counter(&registry, &d::RETRIES),
+            shed,
+        };
+        let build = gauge(&registry, &d::BUILD);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let alone = |definition| gauge(&registry, definition).with_label_values::<&str>(&[]);
+        let auth_failures = counter(&registry, &d::AUTH_FAILURES);
+        AUTH.iter().for_each(|reason| drop(auth_failures.with_label_values(&[reason])));
+        let (buffered_bytes, buffer_limit) = (alone(&d::BUFFERED_BYTES), alone(&d::BUFFER_LIMIT));
+        register(&registry, ProcessCollector::for_self());
+        let inner = Inner { registry, edge, queue, auth_failures, buffered_bytes, buffer_limit };
+        Self(Arc::new(inner))
+    }
+
+    /// Returns what measures the requests to an endpoint; `None` for all others together.
+    pub fn edge(&self, endpoint: Option<&str>) -> Edge {
+        Edge::new(&self.0.edge, endpoint.unwrap_or(NO_ENDPOINT))
+    }
+
+    /// Returns what measures the queue of an endpoint.
+    pub fn queue(&self, endpoint: &str) -> Queue {
+        Queue::new(&self.0.queue, endpoint)
+    }
+
+    /// Counts a request without the key of the server; with a wrong one, where it has one.
+    pub fn unauthorized(&self, has_key: bool) {
+        self.0.auth_failures.with_label_values(&[AUTH[usize::from(has_key)]]).inc();
+    }
+
+    /// Notes how much room large bodies take, of how much.
+    pub fn buffered(&self, bytes: usize, limit: usize) {
+        self.0.buffered_bytes.set(bytes as i64);
+        self.0.buffer_limit.set(limit as i64);
+    }
+
+    /// Writes all that was measured, and this, in the text format of Prometheus. It takes about a
+    /// millisecond, and reads files of `/proc`.
+    pub fn render(&self, observed: &[Observed], user: UserFamilies) -> String {
+        let mut families = self.0.registry.gather();
+        families.extend(observed::families(observed));
+        families.extend(user.0);
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {
+            tracing::error!(%error, "metrics cannot be written");
+            String::new()
+        })
+    }
+}
+
+const AUTH: [&str; 2] = ["missing", "wrong"];
+
+const BUG: &str = "the table of metrics is well-formed. This is a bug.";
+
+fn register(registry: &Registry, collector: impl Collector + 'static) {
+    registry.register(Box::new(collector)).expect(BUG);
+}
+
+fn counter(registry: &Registry, definition: &Definition) -> IntCounterVec {
+    let family = IntCounterVec::new(definition.opts(), definition.labels).expect(BUG);
+    register(registry, family.clone());
+    family
+}
+
+fn gauge(registry: &Registry, definition: &Definition) -> IntGaugeVec {
+    let family = IntGaugeVec::new(definition.opts(), definition.labels).expect(BUG);
+    register(registry, family.clone());
+    family
+}
+
+fn histogram(registry: &Registry, definition: &Definition) -> HistogramVec {
+    let family = HistogramVec::new(definition.histogram_opts(), definition.labels).expect(BUG);
+    register(registry, family.clone());
+    family
+}

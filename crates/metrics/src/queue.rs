@@ -1,0 +1,101 @@
+use std::cell::OnceCell;
+use std::fmt;
+use std::time::Duration;
+
+use prometheus::local::{LocalHistogram, LocalIntCounter};
+use prometheus::{HistogramVec, IntCounterVec};
+
+use crate::edge::{Shed, ShedCounters};
+
+/// What is measured of an endpoint's queue. It belongs to the one task that has the queue: to
+/// observe costs no more than the arithmetic, and nobody sees it before [`flush`](Self::flush).
+pub struct Queue {
+    wait: LocalHistogram,
+    batch_size: LocalHistogram,
+    batch_duration: LocalHistogram,
+    /// Of endpoints that batch by cost.
+    batch_cost: OnceCell<LocalHistogram>,
+    batch_costs: HistogramVec,
+    endpoint: String,
+    request_bytes: LocalHistogram,
+    retries: [LocalIntCounter; 2],
+    shed: ShedCounters,
+}
+
+#[derive(Clone)]
+pub(crate) struct QueueFamilies {
+    pub(crate) wait: HistogramVec,
+    pub(crate) batch_size: HistogramVec,
+    pub(crate) batch_duration: HistogramVec,
+    pub(crate) batch_cost: HistogramVec,
+    pub(crate) request_bytes: HistogramVec,
+    pub(crate) retries: IntCounterVec,
+    pub(crate) shed: IntCounterVec,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(families: &QueueFamilies, endpoint: &str) -> Self {
+        let local = |family: &HistogramVec| family.with_label_values(&[endpoint]).local();
+        let retries = |why| families.retries.with_label_values(&[endpoint, why]).local();
+        Self {
+            wait: local(&families.wait),
+            batch_size: local(&families.batch_size),
+            batch_duration: local(&families.batch_duration),
+            batch_cost: OnceCell::new(),
+            batch_costs: families.batch_cost.clone(),
+            endpoint: endpoint.to_owned(),
+            request_bytes: local(&families.request_bytes),
+            retries: ["not_begun", "maybe_begun"].map(retries),
+            shed: ShedCounters::new(&families.shed, endpoint),
+        }
+    }
+
+    /// Notes that a request with a body of this size has come.
+    pub fn arrived(&self, bytes: usize) {
+        self.request_bytes.observe(bytes as f64);
+    }
+
+    /// Notes that a request was given to a worker after this time.
+    pub fn waited(&self, time: Duration) {
+        self.wait.observe(time.as_secs_f64());
+    }
+
+    /// Notes that a worker was given so many requests to compute together.
+    pub fn batched(&self, size: usize) {
+        self.batch_size.observe(size as f64);
+    }
+
+    /// Notes how long a worker took for a batch.
+    pub fn computed(&self, time: Duration) {
+        self.batch_duration.observe(time.as_secs_f64());
+    }
+
+    /// Notes what a batch costs.
+    pub fn batch_cost(&self, cost: f64) {
+        let make = || self.batch_costs.with_label_values(&[&self.endpoint]).local();
+        self.batch_cost.get_or_init(make).observe(cost);
+    }
+
+    /// Notes that a request goes to another worker, which may compute it again.
+    pub fn retried(&self, may_have_begun: bool) {
+        self.retries[usize::from(may_have_begun)].inc();
+    }
+
+    /// Counts a request that is refused.
+    pub fn shed(&self, reason: Shed) {
+        self.shed.count(reason);
+    }
+
+    /// Lets others see what was observed.
+    pub fn flush(&self) {
+        let always = [&self.wait, &self.batch_size, &self.batch_duration, &self.request_bytes];
+        always.into_iter().chain(self.batch_cost.get()).for_each(LocalHistogram::flush);
+        self.retries.iter().for_each(LocalIntCounter::flush);
+    }
+}

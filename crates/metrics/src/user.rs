@@ -1,0 +1,401 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::observed::pair;
+
+/// Names that the models of one endpoint may measure at most.
+const MOST_NAMES: usize = 100;
+
+const LONGEST_NAME: usize = 64;
+
+const PREFIX: &str = "litmux_user_";
+
+/// What a worker has measured since it said so last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delta {
+    /// What its model's author calls it.
+    pub name: String,
+    /// A sentence.
+    pub help: String,
+    /// What was measured.
+    pub value: Change,
+}
+
+/// The change of one metric.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// So much was added.
+    Counter(f64),
+    /// It is this now.
+    Gauge(f64),
+    /// So many values came.
+    Summary {
+        /// How many.
+        count: u64,
+        /// Their sum.
+        sum: f64,
+    },
+    /// So many values came.
+    Histogram {
+        /// The upper bounds of the buckets, in order.
+        bounds: Vec<f64>,
+        /// How many fell into each, and above the last.
+        counts: Vec<u64>,
+        /// Their sum.
+        sum: f64,
+    },
+}
+
+/// What models measure themselves, over all workers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct UserMetrics(mpsc::UnboundedSender<Event>);
+
+/// Where the workers of an endpoint say what they have measured.
+#[derive(Debug, Clone)]
+pub struct UserSink {
+    endpoint: Arc<str>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+#[derive(Debug)]
+enum Event {
+    Report { endpoint: Arc<str>, slot: usize, deltas: Vec<Delta> },
+    Gone { endpoint: Arc<str>, slot: usize },
+    Read(oneshot::Sender<Vec<MetricFamily>>),
+}
+
+impl UserMetrics {
+    /// Starts the task that has them. Must be called within a runtime.
+    pub fn spawn() -> Self {
+        let (events, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(Known::default().run(inbox));
+        Self(events)
+    }
+
+    /// Returns where the workers of an endpoint report.
+    pub fn sink(&self, endpoint: &str) -> UserSink {
+        UserSink { endpoint: endpoint.into(), events: self.0.clone() }
+    }
+
+    /// Returns all of them as they are now.
+    pub async fn read(&self) -> UserFamilies {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.0.send(Event::Read(answer));
+        UserFamilies(answered.await.unwrap_or_default())
+    }
+}
+
+/// What was [read](UserMetrics::read).
+#[derive(Debug, Default)]
+pub struct UserFamilies(pub(crate) Vec<MetricFamily>);
+
+impl UserSink {
+    /// Adds what the worker of a slot has measured.
+    pub fn report(&self, slot: usize, deltas: Vec<Delta>) {
+        let endpoint = self.endpoint.clone();
+        let _ = self.events.send(Event::Report { endpoint, slot, deltas });
+    }
+
+    /// Notes that the worker of a slot is gone. What it counted stays.
+    pub fn gone(&self, slot: usize) {
+        let _ = self.events.send(Event::Gone { endpoint: self.endpoint.clone(), slot });
+    }
+}
+
+/// All metrics of all models, by the names under which they are read.
+#[derive(Default)]
+struct Known {
+    families: BTreeMap<String, Family>,
+    /// What was refused, each said once.
+    refused: BTreeSet<(Arc<str>, String)>,
+}
+
+struct Family {
+    help: String,
+    series: BTreeMap<Labels, Change>,
+}
+
+type Labels = (Arc<str>, Option<usize>);
+
+impl Known {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
+        while let Some(event) = inbox.recv().await {
+            match event {
+                Event::Report { endpoint, slot, deltas } => {
+                    deltas.into_iter().for_each(|delta| self.take(&endpoint, slot, delta));
+                }
+                Event::Gone { endpoint, slot } => self.forget(&endpoint, slot),
+                // Nobody who asks and leaves is an error.
+                Event::Read(answer) => drop(answer.send(self.families())),
+            }
+        }
+    }
+
+    fn take(&mut self, endpoint: &Arc<str>, slot: usize, delta: Delta) {
+        let Delta { name, help, value } = delta;
+        if let Err(why) = self.merge(endpoint, slot, &name, help, value)
+            && self.refused.len() < MOST_NAMES
+            && self.refused.insert((endpoint.clone(), name.clone()))
+        {
+            tracing::warn!("{endpoint}: the metric `{name}` is not shown: {why}");
+        }
+    }
+
+    fn merge(
+        &mut self,
+        endpoint: &Arc<str>,
+        slot: usize,
+        name: &str,
+        help: String,
+        value: Change,
+    ) -> Result<(), &'static str> {
+        check(name, &value)?;
+        let full = full_name(name, &value);
+        let is_of = |family: &&Family| family.series.keys().any(|(of, _)| of == endpoint);
+        let names = self.families.values().filter(is_of).count();
+        let is_new = !self.families.get(&full).is_some_and(|family| is_of(&family));
+        if is_new && names >= MOST_NAMES {
+            return Err("its endpoint has as many as it may");
+        }
+        let family = match self.families.get_mut(&full) {
+            Some(family) => family,
+            None => self.families.entry(full).or_insert(Family { help, series: BTreeMap::new() }),
+        };
+        if family.series.values().any(|other| !fits(other, &value)) {
+            return Err("another endpoint, or version of it, has one of another kind by this name");
+        }
+        let worker = matches!(value, Change::Gauge(_)).then_some(slot);
+        match family.series.get_mut(&(endpoint.clone(), worker)) {
+            Some(so_far) => add(so_far, value),
+            None => drop(family.series.insert((endpoint.clone(), worker), value)),
+        }
+        Ok(())
+    }
+
+    /// Forgets what a worker that is gone said of itself.
+    fn forget(&mut self, endpoint: &Arc<str>, slot: usize) {
+        let own = (endpoint.clone(), Some(slot));
+        self.families.retain(|_, family| {
+            family.series.remove(&own);
+            !family.series.is_empty()
+        });
+    }
+
+    fn families(&self) -> Vec<MetricFamily> {
+        self.families.iter().map(|(name, family)| family.proto(name)).collect()
+    }
+}
+
+/// Workers check the same before they say it.
+fn check(name: &str, value: &Change) -> Result<(), &'static str> {
+    let is_of = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.len() > LONGEST_NAME
+        || !name.starts_with(|c: char| c.is_ascii_alphabetic())
+        || !name.chars().all(is_of)
+    {
+        return Err("that is no name of a metric");
+    }
+    match value {
+        Change::Counter(by) if !(by.is_finite() && *by >= 0.0) => Err("it can only grow"),
+        Change::Histogram { bounds, counts, .. }
+            if counts.len() != bounds.len() + 1 || !bounds.is_sorted_by(|a, b| a < b) =>
+        {
+            Err("its buckets are in disorder")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn full_name(name: &str, value: &Change) -> String {
+    match value {
+        Change::Counter(_) if !name.ends_with("_total") => format!("{PREFIX}{name}_total"),
+        _ => format!("{PREFIX}{name}"),
+    }
+}
+
+/// Tells whether both can be of one family.
+fn fits(one: &Change, other: &Change) -> bool {
+    match (one, other) {
+        (Change::Histogram { bounds, .. }, Change::Histogram { bounds: others, .. }) => {
+            bounds == others
+        }
+        _ => std::mem::discriminant(one) == std::mem::discriminant(other),
+    }
+}
+
+fn add(so_far: &mut Change, more: Change) {
+    match (so_far, more) {
+        (Change::Counter(value), Change::Counter(by)) => *value += by,
+        (Change::Gauge(value), Change::Gauge(now)) => *value = now,
+        (Change::Summary { count, sum }, Change::Summary { count: more, sum: added }) => {
+            *count += more;
+            *sum += added;
+        }
+        (
+            Change::Histogram { counts, sum, .. },
+            Change::Histogram { counts: more, sum: added, .. },
+        ) => {
+            counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+            *sum += added;
+        }
+        _ => unreachable!("they fit. This is a bug."),
+    }
+}
+
+impl Family {
+    fn proto(&self, name: &str) -> MetricFamily {
+        let mut kind = MetricType::COUNTER;
+        let metrics = self.series.iter().map(|((endpoint, worker), value)| {
+            let mut labels = vec![pair("endpoint", endpoint.to_string())];
+            labels.extend(worker.map(|slot| pair("worker", slot.to_string())));
+            let (of, metric) = metric(labels, value);
+            kind = of;
+            metric
+        });
+        let metrics = metrics.collect();
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(self.help.clone());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        family
+    }
+}
+
+fn metric(labels: Vec<LabelPair>, value: &Change) -> (MetricType, Metric) {
+    let mut metric = Metric::from_label(labels);
+    let kind = match value {
+        Change::Counter(value) => {
+            let mut counter = proto::Counter::default();
+            counter.set_value(*value);
+            metric.set_counter(counter);
+            MetricType::COUNTER
+        }
+        Change::Gauge(value) => {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(*value);
+            metric.set_gauge(gauge);
+            MetricType::GAUGE
+        }
+        Change::Summary { count, sum } => {
+            let mut summary = proto::Summary::default();
+            summary.set_sample_count(*count);
+            summary.set_sample_sum(*sum);
+            metric.set_summary(summary);
+            MetricType::SUMMARY
+        }
+        Change::Histogram { bounds, counts, sum } => {
+            let mut seen = 0;
+            let buckets = bounds.iter().zip(counts).map(|(bound, count)| {
+                seen += count;
+                let mut bucket = proto::Bucket::default();
+                bucket.set_upper_bound(*bound);
+                bucket.set_cumulative_count(seen);
+                bucket
+            });
+            let mut histogram = proto::Histogram::default();
+            histogram.set_bucket(buckets.collect());
+            histogram.set_sample_count(counts.iter().sum());
+            histogram.set_sample_sum(*sum);
+            metric.set_histogram(histogram);
+            MetricType::HISTOGRAM
+        }
+    };
+    (kind, metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Metrics;
+
+    fn delta(name: &str, value: Change) -> Delta {
+        Delta { name: name.into(), help: "A sentence.".into(), value }
+    }
+
+    /// Returns the lines of what models measured.
+    async fn lines(user: &UserMetrics) -> Vec<String> {
+        let text = Metrics::new().render(&[], user.read().await);
+        text.lines().filter(|line| line.starts_with(PREFIX)).map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn counters_of_all_workers_add_up_and_outlive_them() {
+        let user = UserMetrics::spawn();
+        let sink = user.sink("/a");
+        sink.report(0, vec![delta("tokens", Change::Counter(2.0))]);
+        sink.report(1, vec![delta("tokens", Change::Counter(3.0))]);
+        sink.gone(0);
+        sink.report(0, vec![delta("tokens", Change::Counter(0.5))]);
+        user.sink("/b").report(0, vec![delta("tokens_total", Change::Counter(1.0))]);
+        let expected = [
+            "litmux_user_tokens_total{endpoint=\"/a\"} 5.5",
+            "litmux_user_tokens_total{endpoint=\"/b\"} 1",
+        ];
+        assert_eq!(lines(&user).await, expected);
+    }
+
+    #[tokio::test]
+    async fn each_worker_has_its_gauge_which_goes_with_it() {
+        let user = UserMetrics::spawn();
+        let sink = user.sink("/a");
+        sink.report(0, vec![delta("free", Change::Gauge(2.0))]);
+        sink.report(1, vec![delta("free", Change::Gauge(3.0))]);
+        sink.report(1, vec![delta("free", Change::Gauge(1.0))]);
+        sink.gone(0);
+        let expected = ["litmux_user_free{endpoint=\"/a\",worker=\"1\"} 1"];
+        assert_eq!(lines(&user).await, expected);
+    }
+
+    #[tokio::test]
+    async fn values_are_counted_in_buckets() {
+        let user = UserMetrics::spawn();
+        let sink = user.sink("/a");
+        for _ in 0..2 {
+            let (bounds, counts) = (vec![1.0, 2.5], vec![1, 2, 3]);
+            sink.report(0, vec![delta("size", Change::Histogram { bounds, counts, sum: 9.0 })]);
+            sink.report(0, vec![delta("length", Change::Summary { count: 2, sum: 7.0 })]);
+        }
+        let expected = [
+            "litmux_user_length_sum{endpoint=\"/a\"} 14",
+            "litmux_user_length_count{endpoint=\"/a\"} 4",
+            "litmux_user_size_bucket{endpoint=\"/a\",le=\"1\"} 2",
+            "litmux_user_size_bucket{endpoint=\"/a\",le=\"2.5\"} 6",
+            "litmux_user_size_bucket{endpoint=\"/a\",le=\"+Inf\"} 12",
+            "litmux_user_size_sum{endpoint=\"/a\"} 18",
+            "litmux_user_size_count{endpoint=\"/a\"} 12",
+        ];
+        assert_eq!(lines(&user).await, expected);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_shown_is_left_out() {
+        let user = UserMetrics::spawn();
+        let sink = user.sink("/a");
+        let histogram = |bounds, counts| delta("h", Change::Histogram { bounds, counts, sum: 0.0 });
+        let long = "x".repeat(65);
+        for name in ["", "1a", "a b", "a-b", "ß", "a\nb 1", &long] {
+            sink.report(0, vec![delta(name, Change::Counter(1.0))]);
+        }
+        sink.report(0, vec![delta("shrinks", Change::Counter(-1.0))]);
+        sink.report(0, vec![histogram(vec![1.0], vec![1]), histogram(vec![2.0, 1.0], vec![0; 3])]);
+        assert!(lines(&user).await.is_empty());
+        sink.report(0, vec![delta("a", Change::Gauge(1.0))]);
+        user.sink("/b").report(0, vec![delta("a", Change::Summary { count: 1, sum: 2.0 })]);
+        assert_eq!(lines(&user).await, ["litmux_user_a{endpoint=\"/a\",worker=\"0\"} 1"]);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_has_so_many_names_and_no_more() {
+        let user = UserMetrics::spawn();
+        for number in 0..2 * MOST_NAMES {
+            let delta = delta(&format!("name_{number}"), Change::Counter(1.0));
+            user.sink("/a").report(0, vec![delta]);
+        }
+        user.sink("/b").report(0, vec![delta("name_0", Change::Counter(1.0))]);
+        assert_eq!(lines(&user).await.len(), MOST_NAMES + 1);
+    }
+}

@@ -1,0 +1,86 @@
+//! The table of metrics, the page that it is shown on, and what there is.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use litmux_metrics::{
+    METRICS, Metrics, Observed, ObservedWorker, PROCESS_METRICS, UserFamilies, table_markdown,
+};
+
+const BEGIN: &str = "<!-- table -->\n";
+const END: &str = "<!-- end -->\n";
+
+/// Compares the page's table, or writes it where `LITMUX_GENERATE` is set (`make generate`).
+#[test]
+fn the_page_shows_the_table() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let wanted = format!("{before}{BEGIN}{}{END}{after}", table_markdown());
+    if std::env::var_os("LITMUX_GENERATE").is_some() {
+        std::fs::write(&path, &wanted).unwrap();
+        return;
+    }
+    assert!(page == wanted, "docs/metrics.md is not what the table says; run `make generate`");
+}
+
+#[test]
+fn what_is_rendered_is_what_the_table_says() {
+    let metrics = Metrics::new();
+    let (edge, queue) = (metrics.edge(Some("/a")), metrics.queue("/a"));
+    edge.begin().ended();
+    edge.first_chunk(Duration::ZERO, 1);
+    queue.batch_cost(1.0);
+    queue.flush();
+    let observed = Observed {
+        endpoint: "/a".into(),
+        workers: vec![("ready", 1)],
+        worker_start: Some(Duration::from_secs(1)),
+        restarts: vec![("exit", 2)],
+        slots: vec![ObservedWorker {
+            inflight: Some(1),
+            pid: Some(std::process::id()),
+            ..ObservedWorker::default()
+        }],
+        ..Observed::default()
+    };
+    let text = metrics.render(&[observed], UserFamilies::default());
+    let found: BTreeSet<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let process = PROCESS_METRICS.iter().map(|(name, _)| *name);
+    let wanted: BTreeSet<_> = METRICS.iter().map(|of| of.name).chain(process).collect();
+    assert_eq!(found, wanted);
+    assert!(text.contains("litmux_worker_restarts_total{endpoint=\"/a\",reason=\"exit\"} 2\n"));
+}
+
+#[test]
+fn what_became_of_a_request_is_counted_once() {
+    let metrics = Metrics::new();
+    let edge = metrics.edge(Some("/a"));
+    let mut whole = edge.begin();
+    whole.answered(200);
+    whole.sent(7);
+    whole.ended();
+    whole.broke(500);
+    let mut broken = edge.begin();
+    broken.answered(200);
+    broken.broke(504);
+    let gone = edge.begin();
+    let page = || metrics.render(&[], UserFamilies::default());
+    assert!(page().contains("litmux_inflight_requests{endpoint=\"/a\"} 3\n"));
+    drop((whole, broken, gone));
+    for line in [
+        "litmux_requests_total{code=\"200\",endpoint=\"/a\",outcome=\"ok\"} 1\n",
+        "litmux_requests_total{code=\"200\",endpoint=\"/a\",outcome=\"timeout\"} 1\n",
+        "litmux_requests_total{code=\"\",endpoint=\"/a\",outcome=\"cancelled\"} 1\n",
+        "litmux_response_body_bytes_total{endpoint=\"/a\"} 7\n",
+        "litmux_inflight_requests{endpoint=\"/a\"} 0\n",
+    ] {
+        assert!(page().contains(line), "{line}{}", page());
+    }
+    assert_eq!(edge.inflight(), 0);
+}
