@@ -110,6 +110,10 @@ class LitServer:
                 f"{whose}: `path` is for one API and there are {len(self.apis)}; "
                 f"give each LitAPI its own `api_path`"
             )
+        if self.path is None:
+            # Those of the server may be set when it runs, where LitServe has them fixed by now.
+            built_in = _options.users_of_paths(self.server_options) if _litserve.is_spoken else {}
+            found += _path_mistakes(self._paths(), built_in)
         for api in self.apis:
             if not isinstance(api, (LitAPI, str)):
                 found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
@@ -226,7 +230,7 @@ def run_servers(
     wants_client = given.pop("generate_client_file", _litserve.is_spoken)
     given, found = _litserve.run_options(given)
     _options.raise_all([*found, *_mistakes(servers, given)])
-    given = {**_options_of_all(servers), **given}
+    given = {**options_of_all(servers, _litserve.is_spoken), **given}
     _capture.take(servers, given)
     program = program_of(servers, given, _app_host.order_of(servers))
     if wants_client:
@@ -243,9 +247,10 @@ def run_servers(
         raise SystemExit(status)
 
 
-def _options_of_all(servers):
-    """Returns the options of the whole server that its parts were given."""
-    merged: dict[str, Any] = {"host": "0.0.0.0", "gzip": True} if _litserve.is_spoken else {}
+def options_of_all(servers: Sequence[LitServer], is_litserve: bool) -> dict[str, Any]:
+    """Returns the options of the whole server that its parts were given, above the defaults that
+    they have in LitServe."""
+    merged: dict[str, Any] = {"host": "0.0.0.0", "gzip": True} if is_litserve else {}
     for server in servers:
         merged.update(server.server_options)
     return merged
@@ -283,8 +288,7 @@ def _mistakes(servers, options):
         found += _conflicts(server.server_options, asked)
     if len(servers) > 1:
         found += _tool_mistakes(servers)
-    read, stop = _options.built_in_paths(asked)
-    return [*found, *_path_mistakes(paths, [*read, stop])]
+    return [*found, *_path_mistakes(paths, _options.users_of_paths(asked))]
 
 
 def _tool_mistakes(servers):
@@ -306,15 +310,15 @@ def _conflicts(of_one, of_all):
 
 
 def _path_mistakes(paths, built_in):
+    name = "LitServe" if _litserve.is_spoken else "litmux"
     for path in dict.fromkeys(paths):
         if path in built_in:
-            yield (
-                f"endpoint `{path}`: this path is already in use by a built-in route; choose "
-                "another"
-            )
+            yield f"api_path {path} is already in use by {name} {built_in[path]}; choose another"
         elif paths.count(path) > 1:
-            times = paths.count(path)
-            yield f"endpoint `{path}`: {times} endpoints have this path; give each its own"
+            yield (
+                f"api_path {path} is already in use by another endpoint: "
+                f"{paths.count(path)} endpoints have this path; give each its own"
+            )
 
 
 def program_of(

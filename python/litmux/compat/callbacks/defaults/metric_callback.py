@@ -8,7 +8,7 @@ from typing import Any
 
 from litmux.compat.callbacks.base import Callback
 
-_logger = logging.getLogger("litserve.callbacks")
+_logger = logging.getLogger(__name__)
 
 
 class PredictionTimeLogger(Callback):
@@ -26,4 +26,4 @@ class RequestTracker(Callback):
     """Logs how many requests are under way, whenever one comes."""
 
     def on_request(self, active_requests: int, **kwargs: Any) -> None:
-        _logger.info("Active requests: %d", active_requests)
+        _logger.info("Active requests: %s", active_requests)
