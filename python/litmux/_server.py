@@ -19,6 +19,9 @@ from litmux._specs import LitSpec
 # Options that a LitAPI may have already.
 _OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
 
+# The exit status of a server whose model could not be loaded.
+_LOAD_FAILED = 3
+
 
 class LitServer:
     """One endpoint, or several with the same settings.
@@ -224,6 +227,7 @@ def run_servers(
     Raises:
         ValueError: names every mistake and says what to do, before any process starts.
         SystemExit: with the status of the server, when it failed.
+        RuntimeError: instead, in programs that import ``litserve``, when a model did not load.
     """
     given = {"host": host, "port": port, **options}
     given = {name: value for name, value in given.items() if value is not None}
@@ -243,8 +247,12 @@ def run_servers(
     if status < 0:
         print(f"error: the litmux server was killed by signal {-status}", file=sys.stderr)
         raise SystemExit(128 - status)
+    if status == _LOAD_FAILED and _litserve.is_spoken:
+        raise RuntimeError(
+            "One or more workers failed to start. Shutting down LitServe; the error above says why"
+        )
     if status != 0:
-        raise SystemExit(status)
+        raise SystemExit(1 if status == _LOAD_FAILED else status)
 
 
 def options_of_all(servers: Sequence[LitServer], is_litserve: bool) -> dict[str, Any]:

@@ -19,6 +19,9 @@ LIT_SERVER_API_KEY = os.environ.get("LIT_SERVER_API_KEY")
 
 _UNSET: Any = inspect.Parameter.empty
 
+# LitServe has no limit.
+_ASYNC_CONCURRENCY = 1024
+
 
 class LitServer(litmux.LitServer):
     """:class:`litmux.LitServer` with the order and the names of LitServe's arguments.
@@ -74,6 +77,12 @@ class LitServer(litmux.LitServer):
 
         return _app._guard_of(lit_api or self.apis[0]) or _admit
 
+    def _equip(self, api):
+        super()._equip(api)
+        is_async = getattr(api, "enable_async", False) and getattr(api, "max_batch_size", 1) == 1
+        if is_async and api.max_concurrency is None:
+            api.max_concurrency = _ASYNC_CONCURRENCY
+
     @property
     def healthcheck_path(self) -> str:
         """The path that tells whether the server is well."""
@@ -117,7 +126,7 @@ class LitServer(litmux.LitServer):
     @staticmethod
     def generate_client_file(port: int | str = 8000) -> None:
         """Writes ``client.py`` into the working directory, unless there is one, as ``run`` does."""
-        _client.write_client(os.getcwd(), "/predict", int(port))
+        _client.write_client(os.getcwd(), f"http://127.0.0.1:{port}/predict")
 
 
 def _admit():

@@ -25,5 +25,5 @@ class PredictionTimeLogger(Callback):
 class RequestTracker(Callback):
     """Logs how many requests are under way, whenever one comes."""
 
-    def on_request(self, active_requests: int, **kwargs: Any) -> None:
+    def on_request(self, active_requests: int | None, **kwargs: Any) -> None:
         _logger.info("Active requests: %s", active_requests)
