@@ -84,10 +84,12 @@ def ask(client, content, **more):
     return client.post("/v1/chat/completions", json=body)
 
 
-def test_chats_take_what_litserve_takes():
+def test_chats_take_and_refuse_what_litserve_does():
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": "true"}}
     with wrap_litserve_start(ls.LitServer(Chat(spec=ls.OpenAISpec()))) as server:
         client = TestClient(server.app)
+        assert client.get("/").text == "litserve running"
+        assert ask(client, "hi", reasoning_effort="random").status_code == 422
         answer = ask(client, "hi", response_format=form)
         assert answer.json()["choices"][0]["message"]["content"] == "hi"
         part = {"type": "input_audio", "input_audio": {"data": "AA==", "format": "flac"}}
