@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from litmux import _litserve, _options
+from litmux._heavy import WarnsOfHeavyInit
 from litmux._mcp import MCP, mcp_mistake
 from litmux._metrics import Counter, Gauge, Histogram, Metrics
 from litmux._specs import LitSpec, spec_mistake
@@ -106,6 +107,16 @@ def _argument_mistakes(max_batch_size: Any, batch_timeout: Any, api_path: Any, s
     return [*found, *_options.mistakes("endpoint", options)]
 
 
+def _warn_of_unordered(output: Any) -> None:
+    kind = "string" if isinstance(output, str) else type(output).__name__
+    warnings.warn(
+        f"The 'predict' method returned a {kind} instead of a list of predictions. When batching "
+        "is enabled, 'predict' must return a list to handle multiple inputs correctly.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
 def _unsupported(loop: Any) -> list[str]:
     found = []
     if loop not in (None, "auto"):
@@ -116,7 +127,7 @@ def _unsupported(loop: Any) -> list[str]:
     return found
 
 
-class LitAPI:
+class LitAPI(metaclass=WarnsOfHeavyInit):
     """One model: subclass it, load in :meth:`setup`, compute in :meth:`predict`.
 
     A request passes ``decode_request`` → (``batch`` →) ``predict`` → (``unbatch`` →)
@@ -195,21 +206,34 @@ class LitAPI:
         _options.raise_all([f"{type(self).__name__}: {mistake}" for mistake in mistakes])
         if max_batch_size == 1 and self._takes_batches_apart():
             warnings.warn(
-                f"{type(self).__name__} has batch and unbatch, and max_batch_size is 1: they are "
-                "not called",
+                f"{type(self).__name__} has both batch and unbatch methods implemented, but the "
+                "max_batch_size parameter was not set. They are not called",
                 stacklevel=2,
             )
         self.enable_async = enable_async
         self.mcp = mcp
+        if mcp is not None:
+            mcp.api = self
         self.max_batch_size = max_batch_size
         self.batch_timeout = batch_timeout
         self.api_path = api_path
         self.stream = stream
-        if spec is not None:
-            self.spec = spec
-            self.stream = spec.stream
-            if api_path == LitAPI.api_path:
-                self.api_path = spec.api_path
+        self.pre_setup(spec)
+
+    def pre_setup(self, spec: LitSpec | None = None) -> None:
+        """Gives the model a spec, as ``LitAPI(spec=…)`` does; for tests that call hooks without a
+        server. None changes nothing.
+
+        Raises:
+            ValueError: it is no spec that litmux speaks.
+        """
+        if spec is None:
+            return
+        _options.raise_all(list(filter(None, [spec_mistake(spec)])))
+        self.spec = spec
+        self.stream = spec.stream
+        if self.api_path == LitAPI.api_path:
+            self.api_path = spec.api_path
 
     def _takes_batches_apart(self) -> bool:
         kind = type(self)
@@ -248,7 +272,19 @@ class LitAPI:
         """Takes the output of a batch apart, one output for each input, in their order. An
         exception in an output's place answers that request alone. Where ``stream`` is set, it is
         called at every step, or once with all steps where it is a generator function; an output
-        that is :data:`~litmux.FINISHED` ends that request's stream."""
+        that is :data:`~litmux.FINISHED` ends that request's stream.
+
+        Raises:
+            ValueError: by itself, where the output cannot be taken apart.
+        """
+        if isinstance(output, (str, dict, set)):
+            _warn_of_unordered(output)
+        elif not hasattr(output, "__iter__") and not hasattr(output, "__getitem__"):
+            raise ValueError(
+                "Default implementation for `LitAPI.unbatch` method was not found. A "
+                f"{type(output).__name__} cannot be taken apart; return a list from predict, or "
+                "write `unbatch`"
+            )
         return list(output)
 
     def encode_response(self, output: Any) -> Any:
@@ -278,8 +314,8 @@ class LitAPI:
             self._log_queue.put(key, value)
         elif unmeasured:
             warnings.warn(
-                f"`{key}` was logged, and there is no logger; give LitServer `loggers` "
-                f"({unmeasured})",
+                f"a log of `{key}` was attempted without a configured logger; give LitServer "
+                f"`loggers` ({unmeasured})",
                 stacklevel=2,
             )
 

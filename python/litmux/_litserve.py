@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from litmux import _litserve_tls
+from litmux import _litserve_tls, _options
 
 #: Whether the program imports ``litserve``: it then listens and prints as it is used to.
 is_spoken = False
@@ -171,16 +171,26 @@ class Given:
             del options["accelerator"]
         elif accelerator and isinstance(accelerator, str):
             options["accelerator"] = accelerator.lower()
+        if options.get("accelerator") in ("cuda", "gpu", "mps") and "devices" in options:
+            devices = options["devices"]
+            if _options.mistakes("endpoint", {"devices": devices}):
+                del options["devices"]
+                self.mistakes.append(
+                    "devices must be an integer or a list of integers when using 'cuda' or 'mps', "
+                    f"instead got {devices!r}"
+                )
         size = options.pop("max_payload_size", None)
         if size is not None:
             options["max_body_bytes"] = self._bytes_of(size)
 
     def _bytes_of(self, size):
+        if isinstance(size, float) and 0 <= size < float("inf"):
+            return int(size)
         match = re.fullmatch(r"\s*(\d+)\s*([KMG]?B)?\s*", str(size).upper())
         if match is None:
             self.mistakes.append(
-                f'max_payload_size must be a number of bytes, or a text such as "100MB", not '
-                f"{size!r}"
+                f"max_payload_size must be a number of bytes (int or float), or a text such as "
+                f'"100MB", not {size!r}'
             )
             return 1
         return int(match[1]) * _UNITS[match[2] or ""]
@@ -202,9 +212,22 @@ class Given:
             self.middlewares = list(middlewares)
         elif middlewares is not None:
             self.mistakes.append(
-                f"`middlewares` must be a list of classes, or of tuples of a class and a dict of "
-                f"its arguments, not {middlewares!r}"
+                f"middlewares must be a list of tuples of a class and a dict of its arguments, or "
+                f"of classes, not {middlewares!r}"
             )
+
+
+# Routes that LitServe does not have, and what becomes of them where a program has an endpoint.
+_YIELDING = {
+    "metrics_path": ("/metrics", False),
+    "livez_path": ("/livez", "/-/livez"),
+    "readyz_path": ("/readyz", "/-/readyz"),
+}
+
+
+def yielded(paths: list[str]) -> dict[str, Any]:
+    """Returns the options that leave these paths to the program."""
+    return {name: value for name, (path, value) in _YIELDING.items() if path in paths}
 
 
 # By the variable of the environment: the name in ``litserve.server``, which a program may set.
@@ -240,7 +263,7 @@ def run_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if left.pop("num_api_servers", None) not in (None, *range(1, 1025)):
         found.append("num_api_servers must be greater than 0")
     if left.pop("api_server_worker_type", None) not in (None, "process", "thread"):
-        found.append("api_server_worker_type must be 'process' or 'thread'")
+        found.append("`api_server_worker_type`: Must be 'process' or 'thread'")
     left.pop("pretty_logs", None)
     left.pop("log_level", None)
     port = left.get("port")

@@ -17,7 +17,12 @@ class MCP:
             ``decode_request`` gets. Default: one argument of the name and the annotation of
             ``decode_request``'s parameter.
         name: What it is called. Default: the path of the endpoint, with ``_`` for ``/``.
+
+    Attributes:
+        api: The API that is offered, once that has been made.
     """
+
+    api: Any = None
 
     def __init__(
         self,

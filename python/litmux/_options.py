@@ -46,6 +46,17 @@ def probe_paths(options):
     return [options.get("livez_path", "/livez"), options.get("readyz_path", "/readyz")]
 
 
+def users_of_paths(options):
+    """Returns what the server itself has at which path, in words."""
+    read, metrics, stop = built_in_paths(options)
+    names = {
+        options.get(option["name"], option["default"]): option["name"].removesuffix("_path")
+        for option in TABLE
+        if option["scope"] == "server" and option["type"] == "path"
+    }
+    return {path: names.get(path, "built-in route") for path in [*read, metrics, stop] if path}
+
+
 def mistakes(scope, options):
     """Returns a sentence for each option that is unknown, has a value that it cannot have, or
     contradicts another."""

@@ -19,6 +19,9 @@ from litmux._specs import LitSpec
 # Options that a LitAPI may have already.
 _OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
 
+# The exit status of a server whose model could not be loaded.
+_LOAD_FAILED = 3
+
 
 class LitServer:
     """One endpoint, or several with the same settings.
@@ -110,6 +113,12 @@ class LitServer:
                 f"{whose}: `path` is for one API and there are {len(self.apis)}; "
                 f"give each LitAPI its own `api_path`"
             )
+        if self.path is None:
+            # Those of the server may be set when it runs, where LitServe has them fixed by now.
+            paths = self._paths()
+            fixed = {**_litserve.yielded(paths), **self.server_options}
+            built_in = _options.users_of_paths(fixed) if _litserve.is_spoken else {}
+            found += _path_mistakes(paths, built_in)
         for api in self.apis:
             if not isinstance(api, (LitAPI, str)):
                 found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
@@ -220,15 +229,16 @@ def run_servers(
     Raises:
         ValueError: names every mistake and says what to do, before any process starts.
         SystemExit: with the status of the server, when it failed.
+        RuntimeError: instead, in programs that import ``litserve``, when a model did not load.
     """
     given = {"host": host, "port": port, **options}
     given = {name: value for name, value in given.items() if value is not None}
     wants_client = given.pop("generate_client_file", _litserve.is_spoken)
     given, found = _litserve.run_options(given)
-    if _litserve.is_spoken and _has_endpoint_for_metrics(servers):
-        given.setdefault("metrics_path", False)
+    if _litserve.is_spoken:
+        given = {**_litserve.yielded(_all_paths(servers)), **given}
     _options.raise_all([*found, *_mistakes(servers, given)])
-    given = {**_options_of_all(servers), **given}
+    given = {**options_of_all(servers, _litserve.is_spoken), **given}
     _capture.take(servers, given)
     program = program_of(servers, given, _app_host.order_of(servers))
     if wants_client:
@@ -241,19 +251,22 @@ def run_servers(
     if status < 0:
         print(f"error: the litmux server was killed by signal {-status}", file=sys.stderr)
         raise SystemExit(128 - status)
+    if status == _LOAD_FAILED and _litserve.is_spoken:
+        raise RuntimeError(
+            "One or more workers failed to start. Shutting down LitServe; the error above says why"
+        )
     if status != 0:
-        raise SystemExit(status)
+        raise SystemExit(1 if status == _LOAD_FAILED else status)
 
 
-def _has_endpoint_for_metrics(servers):
-    """LitServe has no route for metrics: programs written for it may have an endpoint there."""
-    _, metrics, _ = _options.built_in_paths({})
-    return any(isinstance(each, LitServer) and metrics in each._paths() for each in servers)
+def _all_paths(servers):
+    return [path for each in servers if isinstance(each, LitServer) for path in each._paths()]
 
 
-def _options_of_all(servers):
-    """Returns the options of the whole server that its parts were given."""
-    merged: dict[str, Any] = {"host": "0.0.0.0", "gzip": True} if _litserve.is_spoken else {}
+def options_of_all(servers: Sequence[LitServer], is_litserve: bool) -> dict[str, Any]:
+    """Returns the options of the whole server that its parts were given, above the defaults that
+    they have in LitServe."""
+    merged: dict[str, Any] = {"host": "0.0.0.0", "gzip": True} if is_litserve else {}
     for server in servers:
         merged.update(server.server_options)
     return merged
@@ -291,8 +304,7 @@ def _mistakes(servers, options):
         found += _conflicts(server.server_options, asked)
     if len(servers) > 1:
         found += _tool_mistakes(servers)
-    read, metrics, stop = _options.built_in_paths(asked)
-    return [*found, *_path_mistakes(paths, [*read, metrics, stop])]
+    return [*found, *_path_mistakes(paths, _options.users_of_paths(asked))]
 
 
 def _tool_mistakes(servers):
@@ -314,15 +326,15 @@ def _conflicts(of_one, of_all):
 
 
 def _path_mistakes(paths, built_in):
+    name = "LitServe" if _litserve.is_spoken else "litmux"
     for path in dict.fromkeys(paths):
         if path in built_in:
-            yield (
-                f"endpoint `{path}`: this path is already in use by a built-in route; choose "
-                "another"
-            )
+            yield f"api_path {path} is already in use by {name} {built_in[path]}; choose another"
         elif paths.count(path) > 1:
-            times = paths.count(path)
-            yield f"endpoint `{path}`: {times} endpoints have this path; give each its own"
+            yield (
+                f"api_path {path} is already in use by another endpoint: "
+                f"{paths.count(path)} endpoints have this path; give each its own"
+            )
 
 
 def program_of(

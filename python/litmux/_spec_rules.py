@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from litmux import _litserve
 from litmux._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of
 from litmux._specs import LitSpec, OpenAIEmbeddingSpec, OpenAISpec, spec_mistake
 
@@ -47,6 +48,13 @@ def warn_of_path(api: Any, path: str) -> None:
             "it at no other; send HTTP requests to it yourself, or leave out the path",
             UserWarning,
             stacklevel=3,
+        )
+    elif spec is not None and path != spec.api_path and _litserve.is_spoken:
+        warnings.warn(
+            f"Custom API path detected: {path}. OpenAI's clients reach it where their `base_url` "
+            f"ends in `{path.removesuffix(ending)}`",
+            UserWarning,
+            stacklevel=4,
         )
 
 
@@ -99,6 +107,6 @@ def _embedding_mistakes(api):
     for name in ("predict", "encode_response"):
         if is_generator(getattr(api, name)):
             yield (
-                f"{name} is a generator, and OpenAIEmbeddingSpec sends embeddings all at once; "
-                "replace `yield` by `return`"
+                f"You are using yield in your {name} method, and OpenAIEmbeddingSpec sends "
+                "embeddings all at once; replace `yield` by `return`"
             )

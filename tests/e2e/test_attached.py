@@ -1,6 +1,7 @@
 """`wrap_litserve_start`: test clients of `server.app`, without a port."""
 
 import asyncio
+import threading
 import time
 
 import httpx
@@ -57,6 +58,55 @@ def test_what_a_program_puts_in_front_is_there():
         assert client.get("/own").json() == "mine"
         assert client.post("/predict?token=wrong", json={"input": 3}).status_code == 401
         assert client.post("/predict?token=right", json={"input": 3}).json() == {"output": 9}
+
+
+class Large(ls.LitAPI):
+    def predict(self, x):
+        return "0" * 100_000
+
+
+def test_large_answers_are_compressed():
+    with wrap_litserve_start(ls.LitServer(Large())) as server:
+        client = TestClient(server.app)
+        for encoding in ("gzip", ""):
+            answer = client.post("/predict", json={}, headers={"Accept-Encoding": encoding})
+            assert answer.headers.get("Content-Encoding", "") == encoding
+            assert answer.json() == "0" * 100_000
+
+
+class Chat(ls.LitAPI):
+    def predict(self, request):
+        yield request.messages[0].content if isinstance(request.messages[0].content, str) else "?"
+
+
+def ask(client, content, **more):
+    body = {"model": "m", "messages": [{"role": "user", "content": content}], **more}
+    return client.post("/v1/chat/completions", json=body)
+
+
+def test_chats_take_and_refuse_what_litserve_does():
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": "true"}}
+    with wrap_litserve_start(ls.LitServer(Chat(spec=ls.OpenAISpec()))) as server:
+        client = TestClient(server.app)
+        assert client.get("/").text == "litserve running"
+        assert ask(client, "hi", reasoning_effort="random").status_code == 422
+        answer = ask(client, "hi", response_format=form)
+        assert answer.json()["choices"][0]["message"]["content"] == "hi"
+        part = {"type": "input_audio", "input_audio": {"data": "AA==", "format": "flac"}}
+        refused = ask(client, [part])
+        assert refused.status_code == 422
+        messages = [mistake["msg"] for mistake in refused.json()["detail"]]
+        assert "Input should be 'wav' or 'mp3'" in messages
+
+
+def test_what_cannot_be_sent_is_refused():
+    api = Squares()
+    api.lock = threading.Lock()  # type: ignore[attr-defined]
+    with (
+        pytest.raises(ValueError, match=r"cannot be pickled|`lock`"),
+        wrap_litserve_start(ls.LitServer(api)),
+    ):
+        pass
 
 
 def test_nothing_answers_afterwards():

@@ -120,6 +120,8 @@ PLAIN: list[Row] = [
 API_KEY = {"body": DIFFERS, "www-authenticate": "APIKey"}
 SEVERAL: list[Row] = [
     ("POST", "/v1/batched", {"json": {"x": 3}}, {}),
+    ("POST", "/metrics", {"json": {"x": 3}}, {}),
+    ("POST", "/livez", {"json": {"x": 3}}, {}),
     ("POST", "/awaited", {"json": {"x": 3}}, {}),
     # LitServe names no media type.
     ("POST", "/streamed", {"json": {"n": 3}}, {"content-type": "application/x-ndjson"}),
@@ -307,3 +309,24 @@ def test_a_program_may_be_a_module_of_a_package(command, paths, tmp_path):
         for path in paths:
             answer = client.post(path, json=3).json()
             assert answer == {"output": 6, "package": "packaged"}
+
+
+def test_a_model_that_does_not_load_is_an_exception_of_the_program(run, script):
+    program = script(
+        """
+        import litserve as ls
+
+        class Broken(ls.LitAPI):
+            def setup(self, device):
+                raise OSError("no weights")
+
+        try:
+            ls.LitServer(Broken()).run(port=0, generate_client_file=False)
+        except RuntimeError as error:
+            print("caught:", error)
+        """
+    )
+    broken = run([sys.executable, "-m", "litmux.compat", program])
+    assert broken.wait() == 0
+    assert "OSError: no weights" in broken.output
+    assert "caught: One or more workers failed to start" in broken.output

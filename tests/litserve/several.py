@@ -48,6 +48,8 @@ class Awaited(ls.LitAPI):
 if __name__ == "__main__":
     apis = [
         Batched(max_batch_size=4, batch_timeout=0.01, api_path="/v1/batched"),
+        Batched(max_batch_size=4, batch_timeout=0.01, api_path="/metrics"),
+        Batched(max_batch_size=4, batch_timeout=0.01, api_path="/livez"),
         Streamed(stream=True, api_path="/streamed"),
         Words(stream=True, api_path="/words"),
         Awaited(enable_async=True, api_path="/awaited"),

@@ -73,7 +73,7 @@ def test_what_is_missing_is_said(monkeypatch):
 
 @pytest.mark.parametrize("wrong", [Middleware, [("x", {})], [(Middleware, 1)], [1]])
 def test_what_is_no_middleware_is_refused(wrong):
-    with pytest.raises(ValueError, match="`middlewares` must be a list of classes"):
+    with pytest.raises(ValueError, match="middlewares must be a list of tuples"):
         ls.LitServer(Open(), middlewares=wrong)
 
 

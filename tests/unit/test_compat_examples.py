@@ -49,7 +49,7 @@ def test_examples_compute_with_torch():
     assert run_through(made(examples.SimpleTorchAPI), {"input": 4.0}) == {"output": 9.0}
 
 
-@pytest.mark.filterwarnings("ignore:.* has batch and unbatch")
+@pytest.mark.filterwarnings("ignore:.* has both batch and unbatch")
 @pytest.mark.parametrize("name", examples.__all__)
 def test_examples_can_be_sent_to_workers(name):
     assert pickle.loads(pickle.dumps(getattr(examples, name)()))
@@ -83,7 +83,7 @@ def run_batch(example):
     return zip(*api.encode_response(api.unbatch(outputs), context=contexts))
 
 
-@pytest.mark.filterwarnings("ignore:.* has batch and unbatch")
+@pytest.mark.filterwarnings("ignore:.* has both batch and unbatch")
 def test_examples_for_batches_of_chats():
     for messages in run_batch(chats.OpenAIBatchContext):
         text = "".join(contents(messages))

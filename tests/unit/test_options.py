@@ -41,7 +41,7 @@ def test_an_api_names_all_its_mistakes_at_once():
     ("servers", "says"),
     [
         (lambda: [ls.LitServer(API(), path="/a"), ls.LitServer(API(), path="/a")], "2 endpoints"),
-        (lambda: [ls.LitServer(API(), path="/health")], "built-in route"),
+        (lambda: [ls.LitServer(API(), path="/health")], "in use by litmux healthcheck"),
         (lambda: [], "at least one"),
         (lambda: [API()], "LitServer instances, not API"),
         (lambda: [ls.LitServer([API(), API()])], "2 endpoints have this path"),

@@ -6,6 +6,7 @@ import pytest
 from litmux._worker import _frames as frames
 
 INTERNAL = (500, {"detail": "Internal server error"})
+MISMATCH = (500, {"detail": "Batch size mismatch"})
 
 BATCH = """
     class API(ls.LitAPI):
@@ -44,7 +45,7 @@ def batching(request, worker):
         (["a", "bad", "c"], True, [(200, "a"), INTERNAL, (200, "c")], 4),
         (["a", "refused"], True, [(200, "a"), (422, {"detail": "refused"})], 3),
         (["a", "bad", "c"], False, [INTERNAL] * 3, 1),
-        (["a", "short", "c"], True, [INTERNAL] * 3, 1),
+        (["a", "short", "c"], True, [MISMATCH] * 3, 1),
         (["bad"], True, [INTERNAL], 1),
         (["a", "instance", "unsendable"], True, None, 1),
     ],

@@ -265,7 +265,7 @@ def test_a_step_of_a_wrong_length_says_what_it_must_give(worker):
         """
     )
     server.request(1, 1)
-    assert server.answers(1) == {1: (500, {"detail": "Internal server error"})}
+    assert server.answers(1) == {1: (500, {"detail": "Batch size mismatch"})}
     rule = "step must give one entry for each sequence: expected 1, got 0"
     server.wait_for(rule)
     assert server.end() == 0

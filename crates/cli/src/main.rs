@@ -111,10 +111,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Returns 2 where the program is wrong, 3 where a model of it could not be loaded, or else 1.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let is_config = error.is::<litmux::ConfigError>()
-        || matches!(error.downcast_ref::<Error>(), Some(Error::Config(_)));
-    ExitCode::from(if is_config { 2 } else { 1 })
+    ExitCode::from(match error.downcast_ref::<Error>() {
+        Some(Error::Config(_)) => 2,
+        Some(Error::Launch { .. }) => 3,
+        _ if error.is::<litmux::ConfigError>() => 2,
+        _ => 1,
+    })
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

@@ -44,6 +44,7 @@ pub struct Builtin {
     /// The path that tells whether the server can serve.
     pub health: String,
     /// Whether it says why not.
+    /// `/` tells as little where this is not so: programs of LitServe compare both.
     pub health_reasons: bool,
     /// The path that tells whether the server runs, to everybody.
     pub livez: String,

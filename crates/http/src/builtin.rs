@@ -70,6 +70,9 @@ fn stop(app: &App, parts: &Parts) -> HttpResponse {
 }
 
 fn index(builtin: &Builtin, report: &Report) -> String {
+    if !builtin.health_reasons {
+        return "litserve running".to_owned();
+    }
     let mut text = "litmux running\n\n".to_owned();
     for EndpointReport { path, problem, .. } in &report.endpoints {
         let state = problem.as_deref().unwrap_or("ready");

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from litmux import _server
+from litmux import _options, _server
 from litmux._worker._callbacks import trigger
 
 _START_SECONDS = 30
@@ -53,8 +53,16 @@ def _told(callbacks, **whose):
 
 def _program_of(server, inner):
     # It refuses what comes over its port: there is no app host behind that.
-    options = {**server.server_options, "host": "127.0.0.1", "port": 0, "grace": 1}
+    fixed = {"host": "127.0.0.1", "port": 0, "grace": 1}
+    options = {**_server.options_of_all([server], is_litserve=True), **fixed}
     program = _server.program_of([server], options, {"inner": inner})
+    for endpoint in program["endpoint"]:
+        # What runs is a test, and not a program that could run again up to the call that serves.
+        if endpoint.get("source", {}).get("kind") == "script":
+            raise _options.Mistakes(
+                f"endpoint `{endpoint['path']}`: its API, or a callback or logger, cannot be "
+                "pickled; make in `setup(device)` what cannot be sent to workers"
+            )
     return {**program, "litserve": True}
 
 

@@ -128,7 +128,8 @@ def _encode_error(error, said):
     if summary not in said:
         said.add(summary)
         traceback.print_exception(type(error), error, _user_part(error), file=sys.stderr)
-    return 500, 0, _INTERNAL
+    detail = getattr(error, "client_detail", None)
+    return 500, 0, _INTERNAL if detail is None else dumps({"detail": detail})
 
 
 def summary_of(error):

@@ -72,7 +72,13 @@ def wants_context(hook):
 
 
 class WrongLength(ValueError):
-    """A batch whose outputs cannot be told apart."""
+    """A batch whose outputs cannot be told apart.
+
+    Attributes:
+        client_detail: What clients are told; how to mend it is nothing to them.
+    """
+
+    client_detail = "Batch size mismatch"
 
     def __init__(self, expected, got, rule):
         super().__init__(f"{rule}: expected {expected}, got {got}")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from litmux._http import HTTPException
+
 # The fields of each kind of object with their defaults, and the kinds of those that are objects
 # themselves. `schema_` is sent as `schema`, which pydantic has another use for.
 _KINDS: dict[str, Any] = {
@@ -58,6 +60,8 @@ _KINDS: dict[str, Any] = {
     ),
 }
 
+_AUDIO_FORMATS = ("wav", "mp3")
+
 
 class Record:
     """An object of a request, whose fields are its attributes."""
@@ -112,6 +116,8 @@ def _make(kind, value):
         return [_make(kind, item) for item in value]
     if not isinstance(value, dict):
         return value
+    if kind == "audio" and value.get("format") not in _AUDIO_FORMATS:
+        raise HTTPException(422, "the `format` of `input_audio` must be wav or mp3")
     defaults, kinds = _KINDS[kind]
     fields = {name: value.get(name.rstrip("_"), default) for name, default in defaults.items()}
     for name, kind_of_field in kinds.items():

@@ -21,8 +21,9 @@ usage: python -m litmux.compat server.py [args]
            writes a Dockerfile for it"""
 
 
-def main(argv):
-    """Runs the command; returns the exit status."""
+def main(argv=None):
+    """Runs the command, by default that of this process; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     if argv == ["--path"]:
         print(_alias.PATH)
         return 0
@@ -63,4 +64,4 @@ def _run(argv, program):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -75,7 +75,8 @@ def dockerize(server_filename: str, port: int = 8000, gpu: bool = False) -> None
     with open("Dockerfile", "w", encoding="utf-8") as file:
         file.write(text)
     print(
-        f"{os.path.abspath('Dockerfile')} is written. Build the image and run it:\n"
+        f"Dockerfile created successfully: {os.path.abspath('Dockerfile')}. Build the image and "
+        f"run it:\n"
         f"  docker build -t litmux-model .\n"
         f"  docker run {'--gpus all ' if gpu else ''}-p {port}:{port} litmux-model"
     )
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="dockerize", description="Writes a Dockerfile for a program that serves."
     )
-    parser.add_argument("server_filename", help="the program, such as server.py")
+    parser.add_argument("server_filename", help="The path to the server file.")
     parser.add_argument("--port", type=int, default=8000, help="the port it serves on (8000)")
     parser.add_argument("--gpu", action="store_true", help="let it use the GPUs of the machine")
     given = parser.parse_args(arguments)

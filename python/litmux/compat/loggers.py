@@ -5,7 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from litmux.compat._missing import unavailable_names
+
 __all__ = ["Logger"]
+
+__getattr__ = unavailable_names(
+    __name__,
+    {"_LoggerConnector": "give LitServer `loggers`; each worker calls its own"},
+)
 
 
 class Logger(ABC):

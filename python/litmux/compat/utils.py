@@ -8,18 +8,27 @@ import enum
 import importlib.util
 import logging
 import os
+import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from litmux import HTTPException
-from litmux.compat._missing import missing
+from litmux.compat._missing import missing, unavailable
 
 if TYPE_CHECKING:
     from litmux import LitServer
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _logger = logging.getLogger("litserve")
+
+add_ssl_context_from_env = unavailable(
+    "litserve.utils.add_ssl_context_from_env", "the server reads the variables itself"
+)
+generate_random_zmq_address = unavailable(
+    "litserve.utils.generate_random_zmq_address", "workers are reached over sockets of their own"
+)
 
 
 class LitAPIStatus:
@@ -59,15 +68,7 @@ class PickleableHTTPException(HTTPException):
 
 _OF_SPECS = "litmux owns the queues that a spec of one's own would read and fill"
 
-__getattr__ = missing(
-    __name__,
-    {
-        "ResponseBufferItem": _OF_SPECS,
-        "azip": _OF_SPECS,
-        "call_after_stream": _OF_SPECS,
-        "dump_exception": "exceptions of hooks are sent as they are",
-    },
-)
+__getattr__ = missing(__name__, {"ResponseBufferItem": _OF_SPECS})
 
 
 def configure_logging(
@@ -98,12 +99,30 @@ def configure_logging(
         _logger.warning("`rich` is not installed, so logs are plain; `pip install rich`")
 
 
+class _AsOfLitserve(logging.Handler):
+    """Passes on what modules of this package log to the logger that programs configure."""
+
+    def emit(self, record):
+        if _logger.isEnabledFor(record.levelno):
+            _logger.handle(record)
+
+
+def _pass_on():
+    own = logging.getLogger("litmux.compat")
+    own.setLevel(logging.DEBUG)
+    own.propagate = False
+    own.handlers[:] = [_AsOfLitserve()]
+
+
+_pass_on()
+
+
 def _rich_handler():
     try:
-        rich = importlib.import_module("rich.logging")
+        import rich.logging  # type: ignore[import-not-found]
     except ImportError:
         return None
-    return rich.RichHandler(rich_tracebacks=True, show_time=True, show_path=False)
+    return rich.logging.RichHandler(rich_tracebacks=True, show_time=True, show_path=False)
 
 
 def set_log_level(level: str | int) -> None:
@@ -126,6 +145,48 @@ def is_package_installed(package_name: str) -> bool:
         return importlib.util.find_spec(package_name) is not None
     except (ImportError, ValueError):
         return False
+
+
+def dump_exception(exception: BaseException) -> bytes:
+    """Returns the pickle of an exception."""
+    return pickle.dumps(exception)
+
+
+async def azip(*streams: AsyncIterator[Any]) -> AsyncIterator[tuple[Any, ...]]:
+    """Yields tuples of one item of each stream, to the end of the shortest."""
+    import asyncio
+
+    iterators = [stream.__aiter__() for stream in streams]
+    while iterators:
+        steps = (iterator.__anext__() for iterator in iterators)
+        items = await asyncio.gather(*steps, return_exceptions=True)
+        for item in items:
+            if isinstance(item, StopAsyncIteration):
+                return
+            if isinstance(item, BaseException):
+                raise item
+        yield tuple(items)
+
+
+async def call_after_stream(
+    streamer: AsyncIterator[Any], callback: Callable[..., Any], *args: Any, **kwargs: Any
+) -> AsyncIterator[Any]:
+    """Yields the items of a stream, and then, however it ends, calls a function."""
+    try:
+        async for item in streamer:
+            yield item
+    finally:
+        callback(*args, **kwargs)
+
+
+class ForkedPdb:
+    """The debugger in workers; see :func:`set_trace`."""
+
+    def set_trace(self, frame: FrameType | None = None) -> None:
+        """Stops at the next line of a frame. Default: of the caller."""
+        from litmux.compat._debugger import stop_at
+
+        stop_at(sys._getframe(1) if frame is None else frame)
 
 
 @contextlib.contextmanager
@@ -153,9 +214,15 @@ def set_trace() -> None:
     the program goes on. A request's time goes on while you look: give the server a ``timeout`` that
     is long enough.
     """
-    from litmux.compat._debugger import stop_at
+    ForkedPdb().set_trace(_caller())
 
-    stop_at(sys._getframe(1))
+
+def _caller():
+    """Returns the frame that called into this module."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return frame
 
 
 def set_trace_if_debug(
@@ -168,9 +235,7 @@ def set_trace_if_debug(
         debug_env_var_value: The value. Default: ``1``.
     """
     if os.environ.get(debug_env_var) == debug_env_var_value:
-        from litmux.compat._debugger import stop_at
-
-        stop_at(sys._getframe(1))
+        set_trace()
 
 
 def _remember_terminal():

@@ -102,7 +102,7 @@ struct Message {
 #[serde(
     untagged,
     expecting = "it must be a text or a list of parts: `text`, `image_url` with a \
-                               `url`, or `input_audio` with `data` and a `format` of wav or mp3"
+                               `url`, or `input_audio` with `data` and a `format`"
 )]
 #[expect(dead_code)]
 enum Content {
@@ -139,14 +139,8 @@ enum Detail {
 #[expect(dead_code)]
 struct InputAudio {
     data: String,
-    format: AudioFormat,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum AudioFormat {
-    Wav,
-    Mp3,
+    /// The worker names those that there are.
+    format: String,
 }
 
 #[derive(Deserialize)]
@@ -231,7 +225,8 @@ struct JsonSchema {
     name: String,
     description: Option<String>,
     schema: Option<Value>,
-    strict: Option<bool>,
+    /// A boolean, which programs write as a text too.
+    strict: Option<IgnoredAny>,
 }
 
 #[cfg(test)]
@@ -267,6 +262,8 @@ mod tests {
             json!({"response_format": {"type": "json_object"}}),
             json!({"response_format": {"type": "json_schema",
                 "json_schema": {"name": "a", "schema": {}, "strict": true}}}),
+            json!({"response_format": {"type": "json_schema",
+                "json_schema": {"name": "a", "strict": "true"}}}),
             json!({"stop": ["a", "b"], "seed": 7, "logprobs": true, "metadata": {"a": "b"}}),
         ] {
             parsed(request.clone()).unwrap_or_else(|error| panic!("{request}: {error}"));
@@ -284,7 +281,7 @@ mod tests {
             (json!({"tool_choice": "all"}), 422, "`tool_choice`: it must be auto, none"),
             (
                 json!({"messages": [{"role": "user", "content": [{"type": "input_audio",
-                    "input_audio": {"data": "", "format": "ogg"}}]}]}),
+                    "input_audio": {"format": "wav"}}]}]}),
                 422,
                 "`messages[0].content`: it must be a text or a list of parts",
             ),

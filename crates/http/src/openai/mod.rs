@@ -36,8 +36,15 @@ pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> Outcome<HttpRe
 /// everywhere.
 pub(crate) fn error(error: &ServeError) -> HttpResponse {
     let mut body = error_body(error);
-    body["detail"] = error.detail.as_str().into();
+    body["detail"] = detail(&error.detail);
     answer::failed(error, &body)
+}
+
+/// Returns the detail as the model gave it: one that is no text comes here as its JSON.
+fn detail(text: &str) -> Value {
+    let is_json = text.starts_with(['[', '{']);
+    let value = is_json.then(|| serde_json::from_str(text).ok()).flatten();
+    value.unwrap_or_else(|| text.into())
 }
 
 fn error_body(error: &ServeError) -> Value {
@@ -168,6 +175,13 @@ fn unique_id(prefix: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_detail_is_what_the_model_gave() {
+        assert_eq!(detail(r#"[{"msg": "wrong"}]"#), json!([{"msg": "wrong"}]));
+        assert_eq!(detail("[sic] no JSON"), json!("[sic] no JSON"));
+        assert_eq!(detail("7"), json!("7"));
+    }
 
     #[test]
     fn usage_is_taken_out_of_what_a_model_gave() {

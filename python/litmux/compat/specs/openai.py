@@ -240,7 +240,7 @@ class ChatCompletionRequest(BaseModel):
     tools: Optional[list[Tool]] = None
     tool_choice: Optional[Union[ToolChoice, dict[str, Any]]] = ToolChoice.auto
     response_format: Optional[ResponseFormat] = None
-    reasoning_effort: Optional[str] = None
+    reasoning_effort: Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh"]] = None
     metadata: Optional[dict[str, str]] = None
 
 

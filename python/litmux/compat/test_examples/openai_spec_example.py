@@ -74,7 +74,7 @@ class OpenAIBatchContext(LitAPI):
             yield [f"{word} "] * len(inputs)
 
     def unbatch(self, output: Any) -> Any:
-        yield from output
+        return output
 
     def encode_response(  # type: ignore[override]
         self, output_stream: Iterable[Any], context: list[dict[str, Any]]
@@ -126,4 +126,4 @@ class OpenAIBatchingWithUsage(OpenAIWithUsage):
         yield [_message("", **_USAGE)] * len(context)
 
     def unbatch(self, output: Any) -> Any:
-        yield from output
+        return output

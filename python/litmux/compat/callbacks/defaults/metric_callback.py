@@ -8,7 +8,7 @@ from typing import Any
 
 from litmux.compat.callbacks.base import Callback
 
-_logger = logging.getLogger("litserve.callbacks")
+_logger = logging.getLogger(__name__)
 
 
 class PredictionTimeLogger(Callback):
@@ -25,5 +25,5 @@ class PredictionTimeLogger(Callback):
 class RequestTracker(Callback):
     """Logs how many requests are under way, whenever one comes."""
 
-    def on_request(self, active_requests: int, **kwargs: Any) -> None:
-        _logger.info("Active requests: %d", active_requests)
+    def on_request(self, active_requests: int | None, **kwargs: Any) -> None:
+        _logger.info("Active requests: %s", active_requests)
