@@ -144,6 +144,8 @@ class LitAPI:
     stream = False
     max_concurrency: int | None = None
     device: str | None = None
+    #: CPU threads that a worker should use; set by the server.
+    threads: int | None = None
     loop = "auto"
     mcp: MCP | None = None
     #: Seconds that a request may take; set by the server.

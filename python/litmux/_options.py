@@ -128,12 +128,15 @@ def _fits_strings(_, value):
     return is_map and all(isinstance(item, str) for pair in value.items() for item in pair)
 
 
-def _fits_devices(_, value):
+def _fits_devices(option, value):
     if value == "auto":
         return True
-    if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
-    return _fits_integer({"min": 1}, value)
+    return _fits_indices(option, value) or _fits_integer({"min": 1}, value)
+
+
+def _fits_indices(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
 
 
 _CHECKS = {
@@ -144,6 +147,7 @@ _CHECKS = {
     "cost": _fits_cost,
     "strings": _fits_strings,
     "devices": _fits_devices,
+    "cores": _fits_indices,
     "boolean": lambda _, value: isinstance(value, bool),
     "table": lambda _, value: isinstance(value, dict),
     "string": lambda _, value: isinstance(value, str) and value != "",

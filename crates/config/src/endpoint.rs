@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::options::{Scope, mistakes};
 use crate::read::{boolean, integer, number, seconds, text};
-use crate::{Cost, Origin, Workers};
+use crate::resources::of_processes;
+use crate::{Cost, Origin, Resources, Workers};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ pub struct Endpoint {
     pub devices: Value,
     /// How many workers it has.
     pub workers: Workers,
+    /// What each of them may use.
+    pub resources: Resources,
     /// Set where the configuration overrides the model's author.
     pub max_concurrency: Option<usize>,
     /// Set where the configuration overrides the model's author.
@@ -95,6 +98,7 @@ pub(crate) fn endpoint_mistakes(
         None if !has_source => {
             found.push("it has no `api`; name its class, such as \"ocr.py:OcrAPI\"".into());
         }
+        None if *origin == Origin::Builder => found.extend(of_processes(endpoint)),
         Some(api) if !api.contains(':') => {
             found.push(format!("`api` must be named like \"ocr.py:OcrAPI\", not \"{api}\""));
         }
@@ -139,6 +143,7 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         accelerator: text(endpoint, "accelerator").unwrap_or("auto").to_owned(),
         devices: endpoint.get("devices").cloned().unwrap_or_else(|| "auto".into()),
         workers: Workers::of(endpoint),
+        resources: Resources::of(endpoint),
         max_concurrency: integer(endpoint, "max_concurrency"),
         max_batch_size: integer(endpoint, "max_batch_size"),
         batch_timeout: seconds(endpoint, "batch_timeout"),

@@ -11,6 +11,7 @@ mod endpoint;
 mod options;
 mod read;
 mod resolve;
+mod resources;
 mod workers;
 
 pub use app_host::AppHost;
@@ -19,4 +20,5 @@ pub use devices::{count_gpus, place};
 pub use endpoint::{Endpoint, Source};
 pub use options::{Kind, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown};
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
+pub use resources::{Resources, affinity_mistake, fair_threads, thread_variables};
 pub use workers::Workers;

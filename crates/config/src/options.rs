@@ -35,6 +35,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `"auto"`, a count, or a list of indices.
     Devices,
+    /// A list of indices of cores.
+    Cores,
     /// What a request costs; see [`Cost`].
     Cost,
     /// A table of texts.
@@ -123,6 +125,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "With `max_workers`, instead of `workers_per_device`: the fewest workers; more are added and removed as load moves.";
     Endpoint "max_workers": Kind::Integer(1, 1024), "an integer from 1 to 1024", "",
         "With `min_workers`: the most workers that are added as load moves.";
+    Endpoint "threads": Kind::Integer(1, 1024), "an integer from 1 to 1024", "a fair share of the cores",
+        "CPU threads of each worker: OMP_NUM_THREADS and its like, where nothing else sets them, and `self.threads`. The default divides the cores by all workers of all endpoints, or those of `cpu_affinity` by the endpoint's own.";
+    Endpoint "cpu_affinity": Kind::Cores, "a list of core numbers", "all",
+        "The cores that the workers run on.";
     Endpoint "max_concurrency": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "64 for `async` hooks, else 1",
         "Requests (or batches) that one worker computes at the same time; above 1 for `async` hooks.";
     Endpoint "max_batch_size": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "1",
@@ -200,6 +206,7 @@ fn unknown(scope: Scope, name: &str) -> String {
 
 fn fits(kind: Kind, value: &Value) -> bool {
     let is_index = |value: &Value| value.as_i64().is_some_and(|index| index >= 0);
+    let are_indices = |list: &[Value]| !list.is_empty() && list.iter().all(is_index);
     let is_within = |seconds: f64| (0.0..=1e9).contains(&seconds);
     match kind {
         Kind::Integer(min, max) => value.as_i64().is_some_and(|n| (min..=max).contains(&n)),
@@ -218,9 +225,10 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Kind::Devices => match value {
             Value::String(word) => word == "auto",
-            Value::Array(indices) => !indices.is_empty() && indices.iter().all(is_index),
+            Value::Array(indices) => are_indices(indices),
             count => count.as_i64().is_some_and(|count| count >= 1),
         },
+        Kind::Cores => value.as_array().is_some_and(|cores| are_indices(cores)),
         Kind::Cost => value.as_str().is_some_and(|text| Cost::parse(text).is_some()),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
@@ -256,6 +264,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),
         Kind::Devices => json!({"type": "devices"}),
+        Kind::Cores => json!({"type": "cores"}),
         Kind::Cost => json!({"type": "cost"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::Table => json!({"type": "table"}),

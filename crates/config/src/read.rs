@@ -12,6 +12,11 @@ pub(crate) fn integer(options: &Map<String, Value>, name: &str) -> Option<usize>
     options.get(name).and_then(Value::as_u64).map(|number| number as usize)
 }
 
+pub(crate) fn integers(options: &Map<String, Value>, name: &str) -> Option<Vec<usize>> {
+    let list = options.get(name)?.as_array()?;
+    Some(list.iter().filter_map(Value::as_u64).map(|number| number as usize).collect())
+}
+
 pub(crate) fn number(options: &Map<String, Value>, name: &str) -> Option<f64> {
     options.get(name).and_then(Value::as_f64)
 }

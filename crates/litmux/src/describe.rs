@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use litmux_config::{Endpoint, Program, Source, Workers};
+use litmux_config::{Endpoint, Program, Resources, Source, Workers};
 
 /// Describes a server and its endpoints as resolved, a line for each setting.
 pub(crate) fn describe(program: &Program) -> String {
@@ -34,6 +34,9 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
             rows.push(("max_workers", max.to_string()));
         }
     }
+    let Resources { threads, cpu_affinity } = &endpoint.resources;
+    rows.push(("threads", chosen(*threads, "a fair share of the cores")));
+    rows.push(("cpu_affinity", chosen(cpu_affinity.as_deref().map(list), "all")));
     rows.push(("max_concurrency", chosen(endpoint.max_concurrency, BY_THE_MODEL)));
     rows
 }
@@ -68,6 +71,10 @@ fn chosen(value: Option<impl ToString>, otherwise: &str) -> String {
     value.map_or_else(|| otherwise.into(), |value| value.to_string())
 }
 
+fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn duration(duration: Duration) -> String {
     format!("{duration:?}")
 }
@@ -95,12 +102,16 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_line() {
-        let text = described("timeout = 1.5\nkill_after = false\ncost = \"text:words\"");
+        let text = described(
+            "timeout = 1.5\nkill_after = false\ncost = \"text:words\"\ncpu_affinity = [0, 2]",
+        );
         for line in [
             "listens on  http://127.0.0.1:8000",
             "POST /a",
             "  model              a:A",
             "  workers_per_device 1",
+            "  threads            a fair share of the cores",
+            "  cpu_affinity       0, 2",
             "  cost               text:words",
             "  timeout            1.5s",
             "  chunk_timeout      1.5s",

@@ -1,10 +1,12 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use litmux_config::{Endpoint, Source};
+use litmux_config::{Endpoint, Source, thread_variables};
 use litmux_core::{Attach, Device, Launch};
 use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter};
 
+use crate::placement::Placement;
 use crate::server::RustModel;
 
 /// Where things lie that workers need.
@@ -19,14 +21,14 @@ pub(crate) struct Places {
 pub(crate) fn launch_of(
     config: &Endpoint,
     model: Option<RustModel>,
-    devices: Vec<Device>,
+    placement: Placement,
     (places, unwell): (&Places, Unwell),
     attach: Arc<dyn Attach>,
 ) -> Arc<dyn Launch> {
     match (model, &config.source) {
-        (Some(model), _) => model(rust_settings(config, devices), attach),
+        (Some(model), _) => model(rust_settings(config, placement.devices), attach),
         (None, Source::Python(load)) => {
-            let spec = python_spec(config, load.clone(), devices, places, unwell);
+            let spec = python_spec(config, load.clone(), placement, places, unwell);
             Arc::new(PythonLaunch::new(spec, attach))
         }
         (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
@@ -46,19 +48,22 @@ fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
 fn python_spec(
     config: &Endpoint,
     load: serde_json::Value,
-    devices: Vec<Device>,
+    placement: Placement,
     places: &Places,
     unwell: Unwell,
 ) -> PythonSpec {
+    let Placement { devices, threads } = placement;
     PythonSpec {
         endpoint: config.path.clone(),
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         sdk: places.sdk.clone(),
         sockets: places.run_dir.clone(),
-        env: config.env.clone(),
+        env: variables(config, threads),
         cwd: None,
         load,
         devices,
+        threads,
+        cpu_affinity: config.resources.cpu_affinity.clone(),
         overrides: Overrides {
             max_batch_size: config.max_batch_size,
             batch_timeout: config.batch_timeout,
@@ -70,6 +75,14 @@ fn python_spec(
         kill_after: config.kill_after,
         unwell,
     }
+}
+
+/// The endpoint's own variables, and those that follow from its other options.
+fn variables(config: &Endpoint, threads: usize) -> BTreeMap<String, String> {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    let mut variables = thread_variables(threads, is_set);
+    variables.extend(config.env.clone());
+    variables
 }
 
 /// A stream that has begun is not computed again, whatever this says.

@@ -82,7 +82,9 @@ mod error;
 mod launch;
 mod lifecycle;
 mod log;
+mod placement;
 mod program;
+mod resources;
 mod server;
 mod watch;
 

@@ -43,6 +43,10 @@ pub struct PythonSpec {
     pub load: Value,
     /// The devices of the slots, in turn.
     pub devices: Vec<Device>,
+    /// CPU threads of each worker.
+    pub threads: usize,
+    /// The cores that they run on, where they are not all.
+    pub cpu_affinity: Option<Vec<usize>>,
     /// What the configuration overrides.
     pub overrides: Overrides,
     /// Whether the items of a batch that raised are computed again one by one. Where it is not
@@ -130,6 +134,8 @@ fn order(spec: &PythonSpec, door: &Door, mark: &str) -> Vec<u8> {
         "token": door.token(),
         "worker": mark,
         "load": spec.load,
+        "threads": spec.threads,
+        "cpu_affinity": spec.cpu_affinity,
     });
     order.to_string().into_bytes()
 }

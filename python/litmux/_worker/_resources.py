@@ -1,0 +1,21 @@
+"""Applies what the server grants a worker, before the user's code runs."""
+
+import os
+
+from litmux import _resources
+from litmux._api import LitAPI
+
+
+def apply(order, device):
+    """Applies what an order says, to this thread and those that it starts.
+
+    Raises:
+        OSError: the system refuses the cores.
+    """
+    cores = order.get("cpu_affinity")
+    if cores:
+        os.sched_setaffinity(0, cores)
+    _resources.device = device
+    _resources.threads = order.get("threads")
+    # On the class, where an attribute of the model's own comes before it.
+    LitAPI.threads = _resources.threads

@@ -1,0 +1,56 @@
+"""What workers may use of the machine: threads and cores."""
+
+import os
+
+import pytest
+
+SAYS = """
+    import os
+
+    class Says(ls.LitAPI):
+        def predict(self, names):
+            variables = [os.environ.get(name) for name in names]
+            return [self.threads, sorted(os.sched_getaffinity(0)), *variables]
+
+    def serve(*options):
+        if __name__ == "__main__":
+            servers = [ls.LitServer(Says(), path=f"/{n}", **o) for n, o in enumerate(options)]
+            ls.run_servers(*servers, port=0)
+"""
+
+VARIABLES = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    """Without variables of whoever runs the tests."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_workers_share_the_cores_unless_told_otherwise(serve, clean):
+    server = serve(
+        f"{SAYS}\n    serve({{'workers_per_device': {len(CORES)}, 'accelerator': 'cpu'}}, "
+        "{'threads': 7, 'env': {'MKL_NUM_THREADS': '9'}})"
+    )
+    assert server.post("/0", json=VARIABLES).json() == [1, CORES, "1", "1", "1"]
+    assert server.post("/1", json=VARIABLES).json() == [7, CORES, "7", "9", "7"]
+
+
+def test_what_the_servers_environment_says_stays(serve, clean):
+    server = serve(f"{SAYS}\n    serve({{'threads': 7}})", env={"OMP_NUM_THREADS": "5"})
+    assert server.post("/0", json=VARIABLES).json() == [7, CORES, "5", "7", "7"]
+
+
+def test_workers_keep_to_their_cores(serve, clean):
+    server = serve(f"{SAYS}\n    serve({{'cpu_affinity': [{CORES[-1]}]}}, {{}})")
+    assert server.post("/0", json=[]).json() == [1, [CORES[-1]]]
+    assert server.post("/1", json=[]).json()[1] == CORES
+
+
+def test_cores_that_are_not_there_are_refused(serve):
+    server = serve(f"{SAYS}\n    serve({{'cpu_affinity': [1023]}}, {{}})", ready=False)
+    assert server.wait() == 2
+    assert "endpoint `/0`: `cpu_affinity` names core 1023" in server.output
