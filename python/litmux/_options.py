@@ -139,12 +139,18 @@ def _fits_indices(_, value):
     return is_list and len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
 
 
+def _fits_texts(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and all(isinstance(text, str) and text != "" for text in value)
+
+
 _CHECKS = {
     "integer": _fits_integer,
     "number": _fits_number,
     "seconds": _fits_seconds,
     "path": _fits_path,
     "cost": _fits_cost,
+    "texts": _fits_texts,
     "strings": _fits_strings,
     "devices": _fits_devices,
     "cores": _fits_indices,

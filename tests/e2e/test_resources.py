@@ -1,4 +1,4 @@
-"""What workers may use of the machine: threads and cores."""
+"""What workers may use of the machine, and where they run."""
 
 import os
 
@@ -54,3 +54,35 @@ def test_cores_that_are_not_there_are_refused(serve):
     server = serve(f"{SAYS}\n    serve({{'cpu_affinity': [1023]}}, {{}})", ready=False)
     assert server.wait() == 2
     assert "endpoint `/0`: `cpu_affinity` names core 1023" in server.output
+
+
+PLACES = """
+    import os
+
+    class Places(ls.LitAPI):
+        def predict(self, module):
+            return [os.getcwd(), __import__(module).NAME]
+
+    if __name__ == "__main__":
+        server = ls.LitServer(Places(), path="/a", cwd="inner", pythonpath=["lib", "inner"])
+        ls.run_servers(server, port=0)
+"""
+
+
+def test_workers_have_a_directory_and_modules_of_their_own(serve, tmp_path):
+    for directory, module in (("lib", "both"), ("inner", "both"), ("inner", "one")):
+        (tmp_path / directory).mkdir(exist_ok=True)
+        (tmp_path / directory / f"{module}.py").write_text(f"NAME = {directory + module!r}\n")
+    server = serve(PLACES)
+    directory = str(tmp_path / "inner")
+    assert server.post("/a", json="one").json() == [directory, "innerone"]
+    assert server.post("/a", json="both").json() == [directory, "libboth"]
+
+
+def test_directories_that_are_not_there_are_all_named(serve, tmp_path):
+    (tmp_path / "inner").touch()
+    server = serve(PLACES, ready=False)
+    assert server.wait() == 2
+    assert "`cwd` names" in server.output
+    assert "/inner`, which is not a directory" in server.output
+    assert "/lib`, which does not exist" in server.output

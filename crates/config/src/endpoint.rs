@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::options::{Scope, mistakes};
-use crate::read::{boolean, integer, number, seconds, text};
+use crate::read::{boolean, integer, number, seconds, text, texts};
 use crate::resources::of_processes;
 use crate::{Cost, Origin, Resources, Workers};
 
@@ -25,6 +25,10 @@ pub struct Endpoint {
     pub python: Option<PathBuf>,
     /// Environment variables of its workers.
     pub env: BTreeMap<String, String>,
+    /// The working directory of its workers, where it is not the server's.
+    pub cwd: Option<PathBuf>,
+    /// Where its workers look for modules first.
+    pub pythonpath: Vec<PathBuf>,
     /// See the options table.
     pub accelerator: String,
     /// See the options table.
@@ -105,6 +109,7 @@ pub(crate) fn endpoint_mistakes(
         _ => found.extend(missing_file(endpoint, origin)),
     }
     found.extend(missing_interpreter(endpoint, origin));
+    found.extend(missing_directories(endpoint, origin));
     found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
 }
 
@@ -127,6 +132,18 @@ fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option
     })
 }
 
+fn missing_directories(endpoint: &Map<String, Value>, origin: &Origin) -> Vec<String> {
+    let cwd = text(endpoint, "cwd").map(|cwd| ("cwd", cwd));
+    let given = cwd.into_iter().chain(texts(endpoint, "pythonpath").map(|p| ("pythonpath", p)));
+    let directory = directory_of(origin);
+    let mistake = |(name, given): (&str, &str)| {
+        let path = directory.join(given);
+        let wrong = if path.exists() { "is not a directory" } else { "does not exist" };
+        (!path.is_dir()).then(|| format!("`{name}` names `{}`, which {wrong}", path.display()))
+    };
+    given.filter_map(mistake).collect()
+}
+
 /// Fills in the defaults of an endpoint without mistakes.
 pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -> Endpoint {
     let directory = directory_of(origin);
@@ -140,6 +157,8 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         source: source(endpoint, &directory),
         python: text(endpoint, "python").map(|python| interpreter(python, &directory)),
         env: strings("env"),
+        cwd: text(endpoint, "cwd").map(|cwd| directory.join(cwd)),
+        pythonpath: texts(endpoint, "pythonpath").map(|entry| directory.join(entry)).collect(),
         accelerator: text(endpoint, "accelerator").unwrap_or("auto").to_owned(),
         devices: endpoint.get("devices").cloned().unwrap_or_else(|| "auto".into()),
         workers: Workers::of(endpoint),
@@ -236,6 +255,25 @@ mod tests {
     fn streams_may_be_batched() {
         let endpoint = resolve_one("stream = true\nmax_batch_size = 8");
         assert_eq!((endpoint.stream, endpoint.max_batch_size), (Some(true), Some(8)));
+    }
+
+    #[test]
+    fn directories_are_relative_to_the_file_and_must_be_there() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("models")).unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        let origin = Origin::File(directory.path().join("litmux.toml"));
+        let resolve = |options| {
+            let text = format!("[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{options}");
+            resolve(parse_toml(&text).unwrap(), &origin)
+        };
+        let program = resolve("cwd = \"models\"\npythonpath = [\".\", \"/\"]").unwrap();
+        let endpoint = &program.endpoints[0];
+        assert_eq!(endpoint.cwd.as_deref(), Some(&*directory.path().join("models")));
+        assert_eq!(endpoint.pythonpath, [directory.path().join("."), "/".into()]);
+        let error = resolve("cwd = \"file\"\npythonpath = [\"no\"]").unwrap_err();
+        assert!(error.0[0].ends_with("/file`, which is not a directory"), "{error}");
+        assert!(error.0[1].ends_with("/no`, which does not exist"), "{error}");
     }
 
     #[test]

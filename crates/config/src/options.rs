@@ -39,6 +39,8 @@ pub enum Kind {
     Cores,
     /// What a request costs; see [`Cost`].
     Cost,
+    /// A list of texts, none of them empty.
+    Texts,
     /// A table of texts.
     Strings,
     /// A table of anything.
@@ -115,6 +117,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litmux.";
     Endpoint "env": Kind::Strings, "a table of texts", "{}",
         "Environment variables to set in the workers.";
+    Endpoint "cwd": Kind::String, "the path of a directory", "the server's own",
+        "The working directory of the workers; relative to the configuration.";
+    Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
+        "Where the workers look for modules first; relative to the configuration.";
     Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
         "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
     Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",
@@ -230,6 +236,9 @@ fn fits(kind: Kind, value: &Value) -> bool {
         },
         Kind::Cores => value.as_array().is_some_and(|cores| are_indices(cores)),
         Kind::Cost => value.as_str().is_some_and(|text| Cost::parse(text).is_some()),
+        Kind::Texts => value.as_array().is_some_and(|list| {
+            list.iter().all(|text| text.as_str().is_some_and(|t| !t.is_empty()))
+        }),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
         }
@@ -266,6 +275,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Devices => json!({"type": "devices"}),
         Kind::Cores => json!({"type": "cores"}),
         Kind::Cost => json!({"type": "cost"}),
+        Kind::Texts => json!({"type": "texts"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::Table => json!({"type": "table"}),
     };

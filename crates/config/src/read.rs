@@ -8,6 +8,13 @@ pub(crate) fn text<'a>(options: &'a Map<String, Value>, name: &str) -> Option<&'
     options.get(name).and_then(Value::as_str)
 }
 
+pub(crate) fn texts<'a>(
+    options: &'a Map<String, Value>,
+    name: &str,
+) -> impl Iterator<Item = &'a str> {
+    options.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
 pub(crate) fn integer(options: &Map<String, Value>, name: &str) -> Option<usize> {
     options.get(name).and_then(Value::as_u64).map(|number| number as usize)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::read::{integer, integers};
 
 /// Options of Python workers alone: a Rust model is a thread of the server.
-const OF_PROCESSES: [&str; 2] = ["cpu_affinity", "threads"];
+const OF_PROCESSES: [&str; 4] = ["cpu_affinity", "cwd", "pythonpath", "threads"];
 
 /// What the libraries that compute on CPUs ask how many threads to start.
 const THREAD_VARIABLES: [&str; 5] = [

@@ -1,5 +1,6 @@
 //! What a program would serve, for people.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use litmux_config::{Endpoint, Program, Resources, Source, Workers};
@@ -13,7 +14,8 @@ pub(crate) fn describe(program: &Program) -> String {
 
 fn describe_endpoint(endpoint: &Endpoint) -> String {
     let sections = [how_it_runs(endpoint), how_it_batches(endpoint), what_it_allows(endpoint)];
-    let rows = sections.into_iter().flatten().map(|(name, value)| format!("  {name:<19}{value}\n"));
+    let rows =
+        sections.into_iter().flatten().map(|(name, value)| format!("  {name:<18} {value}\n"));
     format!("\nPOST {}\n{}", endpoint.path, rows.collect::<String>())
 }
 
@@ -24,6 +26,8 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
     let mut rows = vec![
         ("model", model(&endpoint.source)),
         ("python", chosen(python, "default")),
+        ("cwd", chosen(endpoint.cwd.as_ref().map(|cwd| cwd.display()), "the server's own")),
+        ("pythonpath", paths(&endpoint.pythonpath)),
         ("accelerator", endpoint.accelerator.clone()),
         ("devices", endpoint.devices.to_string()),
     ];
@@ -69,6 +73,11 @@ const BY_THE_MODEL: &str = "as the model says";
 
 fn chosen(value: Option<impl ToString>, otherwise: &str) -> String {
     value.map_or_else(|| otherwise.into(), |value| value.to_string())
+}
+
+fn paths(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    if shown.is_empty() { "nothing besides".into() } else { shown.join(", ") }
 }
 
 fn list(numbers: &[usize]) -> String {

@@ -1,5 +1,7 @@
 //! What a Python model's workers may use: more of the builder.
 
+use std::path::Path;
+
 use crate::LitServer;
 
 impl LitServer {
@@ -9,8 +11,22 @@ impl LitServer {
         self.set("threads", threads)
     }
 
+    /// The working directory of a Python model's workers. Default: the server's own.
+    pub fn cwd(self, directory: impl AsRef<Path>) -> Self {
+        self.set("cwd", text(directory))
+    }
+
+    /// Where a Python model's workers look for modules first. Default: nowhere besides.
+    pub fn pythonpath<P: AsRef<Path>>(self, directories: impl IntoIterator<Item = P>) -> Self {
+        self.set("pythonpath", directories.into_iter().map(text).collect::<Vec<_>>())
+    }
+
     /// The cores that a Python model's workers run on. Default: all.
     pub fn cpu_affinity(self, cores: &[usize]) -> Self {
         self.set("cpu_affinity", cores)
     }
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    path.as_ref().to_string_lossy().into_owned()
 }

@@ -1,6 +1,7 @@
 """Applies what the server grants a worker, before the user's code runs."""
 
 import os
+import sys
 
 from litmux import _resources
 from litmux._api import LitAPI
@@ -15,6 +16,7 @@ def apply(order, device):
     cores = order.get("cpu_affinity")
     if cores:
         os.sched_setaffinity(0, cores)
+    sys.path[:0] = order.get("pythonpath") or ()
     _resources.device = device
     _resources.threads = order.get("threads")
     # On the class, where an attribute of the model's own comes before it.

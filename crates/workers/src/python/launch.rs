@@ -39,6 +39,8 @@ pub struct PythonSpec {
     pub env: BTreeMap<String, String>,
     /// The working directory, where it is not this process's own.
     pub cwd: Option<PathBuf>,
+    /// Where the worker looks for modules first.
+    pub pythonpath: Vec<PathBuf>,
     /// What the worker loads; `_worker/_load.py` describes the forms.
     pub load: Value,
     /// The devices of the slots, in turn.
@@ -134,6 +136,7 @@ fn order(spec: &PythonSpec, door: &Door, mark: &str) -> Vec<u8> {
         "token": door.token(),
         "worker": mark,
         "load": spec.load,
+        "pythonpath": spec.pythonpath,
         "threads": spec.threads,
         "cpu_affinity": spec.cpu_affinity,
     });
