@@ -7,6 +7,9 @@ same messages.
 import difflib
 import json
 import os
+import re
+
+_BYTES = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(B|[KMGT]i?B)", re.ASCII | re.IGNORECASE)
 
 
 def _read_table():
@@ -144,6 +147,18 @@ def _fits_texts(_, value):
     return is_list and all(isinstance(text, str) and text != "" for text in value)
 
 
+def _fits_bytes(_, value):
+    if isinstance(value, str):
+        match = _BYTES.fullmatch(value)
+        return match is not None and float(match[1]) * _unit_bytes(match[2]) >= 1
+    return _fits_integer({"min": 1}, value)
+
+
+def _unit_bytes(unit):
+    base = 1024 if "i" in unit.lower() else 1000
+    return base ** "bkmgt".index(unit[0].lower())
+
+
 _CHECKS = {
     "integer": _fits_integer,
     "number": _fits_number,
@@ -154,6 +169,7 @@ _CHECKS = {
     "strings": _fits_strings,
     "devices": _fits_devices,
     "cores": _fits_indices,
+    "bytes": _fits_bytes,
     "boolean": lambda _, value: isinstance(value, bool),
     "table": lambda _, value: isinstance(value, dict),
     "string": lambda _, value: isinstance(value, str) and value != "",

@@ -1,6 +1,7 @@
 """What workers may use of the machine, and where they run."""
 
 import os
+import re
 
 import pytest
 
@@ -86,3 +87,80 @@ def test_directories_that_are_not_there_are_all_named(serve, tmp_path):
     assert "`cwd` names" in server.output
     assert "/inner`, which is not a directory" in server.output
     assert "/lib`, which does not exist" in server.output
+
+
+GROWS = """
+    import os, subprocess, sys, time
+
+    HOLDS = "import time; x = b'x' * 200_000_000; time.sleep(60)"
+
+    class Grows(ls.LitAPI):
+        def setup(self, device):
+            if os.path.exists("big"):
+                exec(HOLDS)
+
+        def predict(self, how):
+            if how == "itself":
+                exec(HOLDS)
+            if how == "child":
+                subprocess.run([sys.executable, "-c", HOLDS])
+            if how == "die":
+                open("big", "w").close()
+                os._exit(3)
+            if how == "fork":
+                held = b"x" * 60_000_000
+                children = [os.fork() or (time.sleep(2), os._exit(0)) for _ in range(3)]
+                for child in children:
+                    os.waitpid(child, 0)
+            return how
+
+    class Other(ls.LitAPI):
+        def predict(self, x):
+            return os.getpid()
+
+    def serve(**options):
+        if __name__ == "__main__":
+            grows = ls.LitServer(Grows(), path="/a", memory_limit="150MB", **options)
+            ls.run_servers(grows, ls.LitServer(Other(), path="/b"), port=0)
+"""
+
+EXCESS = r"it used 2\d\d\.\d MB and may use 150\.0 MB \(`memory_limit`\); it was killed"
+
+
+@pytest.mark.parametrize("how", ["itself", "child"])
+def test_a_worker_that_uses_too_much_memory_is_replaced(serve, how):
+    server = serve(f"{GROWS}\n    serve(idempotent=False)")
+    other = server.post("/b", json=None).json()
+    refused = server.post("/a", json=how)
+    assert (refused.status_code, "died" in refused.text) == (502, True)
+    server.wait_for_line(f"/a#0 is gone: {EXCESS}; another is starting")
+    assert server.post("/a", json="ok").json() == "ok"
+    assert server.post("/b", json=None).json() == other
+
+
+def test_what_uses_too_much_memory_twice_is_answered(serve):
+    server = serve(f"{GROWS}\n    serve(workers_per_device=2, accelerator='cpu')")
+    refused = server.post("/a", json="itself")
+    assert (refused.status_code, "2 workers died" in refused.text) == (502, True)
+    assert server.post("/a", json="ok").json() == "ok"
+
+
+def test_pages_that_forked_processes_share_count_once(serve):
+    server = serve(f"{GROWS}\n    serve()")
+    assert server.post("/a", json="fork").json() == "fork"
+    assert "memory_limit" not in server.output
+
+
+def test_a_start_that_uses_too_much_memory_ends_the_server(serve, tmp_path):
+    (tmp_path / "big").touch()
+    server = serve(f"{GROWS}\n    serve()", ready=False)
+    assert server.wait() == 1
+    assert re.search(f"endpoint `/a`: {EXCESS} before it was ready", server.output)
+
+
+def test_later_starts_that_use_too_much_memory_come_ever_later(serve):
+    server = serve(f"{GROWS}\n    serve(idempotent=False)")
+    server.post("/a", json="die")
+    server.wait_for_line(f"/a#0 is gone: {EXCESS} before it was ready; another starts in 0\\.[1-9]")
+    health = server.client.get("/health")
+    assert (health.status_code, "memory_limit" in health.text) == (503, True)

@@ -1,6 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::Cost;
+use crate::read::bytes;
 use crate::workers::contradictions;
 
 /// What an option belongs to.
@@ -35,6 +36,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `"auto"`, a count, or a list of indices.
     Devices,
+    /// A number of bytes, or a text such as `2GB`.
+    Bytes,
     /// A list of indices of cores.
     Cores,
     /// What a request costs; see [`Cost`].
@@ -135,6 +138,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "CPU threads of each worker: OMP_NUM_THREADS and its like, where nothing else sets them, and `self.threads`. The default divides the cores by all workers of all endpoints, or those of `cpu_affinity` by the endpoint's own.";
     Endpoint "cpu_affinity": Kind::Cores, "a list of core numbers", "all",
         "The cores that the workers run on.";
+    Endpoint "memory_limit": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "none",
+        "Resident memory of each worker, together with what it started; one that uses more is killed and replaced.";
     Endpoint "max_concurrency": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "64 for `async` hooks, else 1",
         "Requests (or batches) that one worker computes at the same time; above 1 for `async` hooks.";
     Endpoint "max_batch_size": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "1",
@@ -234,6 +239,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
             Value::Array(indices) => are_indices(indices),
             count => count.as_i64().is_some_and(|count| count >= 1),
         },
+        Kind::Bytes => bytes(value).is_some(),
         Kind::Cores => value.as_array().is_some_and(|cores| are_indices(cores)),
         Kind::Cost => value.as_str().is_some_and(|text| Cost::parse(text).is_some()),
         Kind::Texts => value.as_array().is_some_and(|list| {
@@ -273,6 +279,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),
         Kind::Devices => json!({"type": "devices"}),
+        Kind::Bytes => json!({"type": "bytes"}),
         Kind::Cores => json!({"type": "cores"}),
         Kind::Cost => json!({"type": "cost"}),
         Kind::Texts => json!({"type": "texts"}),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::read::{integer, integers};
+use crate::read::{bytes, integer, integers};
 
 /// Options of Python workers alone: a Rust model is a thread of the server.
-const OF_PROCESSES: [&str; 4] = ["cpu_affinity", "cwd", "pythonpath", "threads"];
+const OF_PROCESSES: [&str; 5] = ["cpu_affinity", "cwd", "memory_limit", "pythonpath", "threads"];
 
 /// What the libraries that compute on CPUs ask how many threads to start.
 const THREAD_VARIABLES: [&str; 5] = [
@@ -25,6 +25,8 @@ pub struct Resources {
     pub threads: Option<usize>,
     /// The cores that it runs on, where they are not all.
     pub cpu_affinity: Option<Vec<usize>>,
+    /// Bytes of memory, together with what it started, before it is killed.
+    pub memory_limit: Option<u64>,
 }
 
 impl Resources {
@@ -33,6 +35,7 @@ impl Resources {
         Self {
             threads: integer(options, "threads"),
             cpu_affinity: integers(options, "cpu_affinity"),
+            memory_limit: options.get("memory_limit").and_then(bytes),
         }
     }
 }

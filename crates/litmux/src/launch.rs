@@ -65,6 +65,7 @@ fn python_spec(
         devices,
         threads,
         cpu_affinity: config.resources.cpu_affinity.clone(),
+        memory_limit: config.resources.memory_limit,
         overrides: Overrides {
             max_batch_size: config.max_batch_size,
             batch_timeout: config.batch_timeout,

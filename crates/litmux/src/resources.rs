@@ -11,6 +11,12 @@ impl LitServer {
         self.set("threads", threads)
     }
 
+    /// Bytes of resident memory of each worker of a Python model, together with what it started;
+    /// one that uses more is killed and replaced. Default: no limit.
+    pub fn memory_limit(self, bytes: u64) -> Self {
+        self.set("memory_limit", bytes)
+    }
+
     /// The working directory of a Python model's workers. Default: the server's own.
     pub fn cwd(self, directory: impl AsRef<Path>) -> Self {
         self.set("cwd", text(directory))

@@ -18,6 +18,7 @@ use super::connection::{Connection, Manner, Order};
 use super::control::{Control, Measure};
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
+use super::memory::MemoryLimit;
 use super::process::{Command, Process};
 use super::unwell::Unwell;
 
@@ -49,6 +50,8 @@ pub struct PythonSpec {
     pub threads: usize,
     /// The cores that they run on, where they are not all.
     pub cpu_affinity: Option<Vec<usize>>,
+    /// Bytes of memory that a worker may use, with what it started, before it is killed.
+    pub memory_limit: Option<u64>,
     /// What the configuration overrides.
     pub overrides: Overrides,
     /// Whether the items of a batch that raised are computed again one by one. Where it is not
@@ -103,10 +106,15 @@ impl Launch for PythonLaunch {
             let mark = format!("{}#{slot}", spec.endpoint);
             let order = order(&spec, &door, &mark);
             let mut process = Process::start(&command(&spec), &mark, &order).await?;
+            let memory = memory_limit(&process, &spec);
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
                 reason = process.gone() => {
                     Err(LaunchError { reason: format!("{reason} before it was ready"), traceback: None })
+                }
+                reason = memory.exceeded() => {
+                    let reason = format!("{reason}; it was killed before it was ready");
+                    Err(LaunchError { reason, traceback: None })
                 }
             };
             let (connections, ready) = match ready {
@@ -127,6 +135,10 @@ fn command(spec: &PythonSpec) -> Command<'_> {
     let code = spec.sdk.join("_worker");
     let cwd = spec.cwd.as_deref();
     Command { interpreter: &spec.interpreter, code, env: &spec.env, cwd }
+}
+
+fn memory_limit(process: &Process, spec: &PythonSpec) -> MemoryLimit {
+    MemoryLimit { process: process.id().unwrap_or_default(), bytes: spec.memory_limit }
 }
 
 /// What the worker reads from its standard input.
@@ -223,7 +235,8 @@ fn serve(
             Box::new(PythonWorker { pid, orders, measures, progress }) as Box<dyn Worker>
         }),
     );
-    PythonLaunched { process, to_worker, progress: progress_seen, fault }
+    let memory = memory_limit(&process, spec);
+    PythonLaunched { process, memory, to_worker, progress: progress_seen, fault }
 }
 
 fn traits(ready: &Ready) -> Traits {
@@ -285,6 +298,7 @@ impl Worker for PythonWorker {
 /// The supervisor's end of a worker process.
 struct PythonLaunched {
     process: Process,
+    memory: MemoryLimit,
     to_worker: mpsc::UnboundedSender<Frame>,
     progress: Option<Arc<dyn Progress>>,
     /// How its connections ended, one after the other: with a fault, or because they did.
@@ -297,6 +311,7 @@ impl Launched for PythonLaunched {
             let fault = tokio::select! {
                 reason = self.process.gone() => return reason,
                 fault = self.fault.recv() => fault.flatten(),
+                excess = self.memory.exceeded() => Some(excess),
             };
             if let Some(fault) = fault {
                 self.process.kill();
@@ -320,7 +335,12 @@ impl Launched for PythonLaunched {
             if let Some(progress) = &self.progress {
                 progress.retiring();
             }
-            if timeout(grace, self.answered_all()).await.is_err() {
+            let memory = self.memory;
+            let has_ended = tokio::select! {
+                ended = timeout(grace, self.answered_all()) => ended.is_ok(),
+                _ = memory.exceeded() => false,
+            };
+            if !has_ended {
                 self.process.kill();
                 self.process.gone().await;
             }

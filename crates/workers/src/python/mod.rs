@@ -16,6 +16,7 @@ mod control;
 mod handshake;
 mod in_flight;
 mod launch;
+mod memory;
 mod outbox;
 mod output;
 mod process;

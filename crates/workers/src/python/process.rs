@@ -51,6 +51,11 @@ impl Process {
         Ok(Self { child, group, output })
     }
 
+    /// Returns its number, which the system may give to another once it is gone.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Resolves when the process is gone and what it printed is out, with the reason in words.
     pub(crate) async fn gone(&mut self) -> String {
         let status = self.child.wait().await;
