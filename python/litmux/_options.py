@@ -105,7 +105,8 @@ def _fits_integer(option, value):
 def _fits_number(option, value):
     if not _is_number(value) or value != value or value == float("inf"):
         return False
-    return value > 0 if option.get("above_zero") else value >= 0
+    is_above = value > 0 if option.get("above_zero") else value >= 0
+    return is_above and value <= option.get("max", value)
 
 
 def _fits_seconds(option, value):

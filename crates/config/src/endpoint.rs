@@ -110,6 +110,7 @@ pub(crate) fn endpoint_mistakes(
     }
     found.extend(missing_interpreter(endpoint, origin));
     found.extend(missing_directories(endpoint, origin));
+    found.extend(two_views(endpoint));
     found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
 }
 
@@ -129,6 +130,14 @@ fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option
              correct it",
             python.display()
         )
+    })
+}
+
+fn two_views(endpoint: &Map<String, Value>) -> Option<String> {
+    let sees = endpoint.get("env").and_then(|env| env.get("CUDA_VISIBLE_DEVICES"));
+    (boolean(endpoint, "isolate_devices") == Some(true) && sees.is_some()).then(|| {
+        "`isolate_devices` sets CUDA_VISIBLE_DEVICES, and `env` does too; leave out one of them"
+            .into()
     })
 }
 
@@ -255,6 +264,15 @@ mod tests {
     fn streams_may_be_batched() {
         let endpoint = resolve_one("stream = true\nmax_batch_size = 8");
         assert_eq!((endpoint.stream, endpoint.max_batch_size), (Some(true), Some(8)));
+    }
+
+    #[test]
+    fn a_worker_sees_its_devices_in_one_way() {
+        let text = "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\nisolate_devices = true\n\
+                    env = { CUDA_VISIBLE_DEVICES = \"1\" }";
+        let origin = Origin::File("litmux.toml".into());
+        let error = resolve(parse_toml(text).unwrap(), &origin).unwrap_err().to_string();
+        assert!(error.contains("`isolate_devices` sets CUDA_VISIBLE_DEVICES"), "{error}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod workers;
 
 pub use app_host::AppHost;
 pub use cost::Cost;
-pub use devices::{count_gpus, place};
+pub use devices::{Shares, count_gpus, isolate, overcommitted, place};
 pub use endpoint::{Endpoint, Source};
 pub use options::{Kind, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown};
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};

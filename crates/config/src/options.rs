@@ -26,6 +26,8 @@ pub enum Kind {
     SecondsOrFalse,
     /// A number greater than 0.
     PositiveNumber,
+    /// A number above 0 and at most 1.
+    Fraction,
     /// A path that begins with a slash.
     Path,
     /// Any text but the empty one.
@@ -140,6 +142,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The cores that the workers run on.";
     Endpoint "memory_limit": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "none",
         "Resident memory of each worker, together with what it started; one that uses more is killed and replaced.";
+    Endpoint "gpu_memory_fraction": Kind::Fraction, "a number above 0 and at most 1", "no limit",
+        "The share of its GPU's memory that each worker may take, applied through PyTorch, JAX or TensorFlow, and `onnxruntime_options()`. The shares on one GPU may add up to 1.";
+    Endpoint "isolate_devices": Kind::Boolean, "true or false", "false",
+        "Whether a worker sees no GPU but its own, which is then `cuda:0` (CUDA_VISIBLE_DEVICES).";
     Endpoint "max_concurrency": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "64 for `async` hooks, else 1",
         "Requests (or batches) that one worker computes at the same time; above 1 for `async` hooks.";
     Endpoint "max_batch_size": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "1",
@@ -228,6 +234,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
             seconds => seconds.as_f64().is_some_and(is_within),
         },
         Kind::PositiveNumber => value.as_f64().is_some_and(|number| number > 0.0),
+        Kind::Fraction => value.as_f64().is_some_and(|part| part > 0.0 && part <= 1.0),
         Kind::Path => value.as_str().is_some_and(|path| {
             path.starts_with('/') && !path.contains([' ', '?', '#', '{', '}', '*', '\n'])
         }),
@@ -270,6 +277,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
+        Kind::Fraction => json!({"type": "number", "above_zero": true, "max": 1}),
         Kind::Path => json!({"type": "path", "default": option.default}),
         Kind::String => json!({"type": "string"}),
         // The SDK must know which paths are taken while it is on.

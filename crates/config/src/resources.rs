@@ -4,10 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::read::{bytes, integer, integers};
+use crate::read::{boolean, bytes, integer, integers, number};
 
 /// Options of Python workers alone: a Rust model is a thread of the server.
-const OF_PROCESSES: [&str; 5] = ["cpu_affinity", "cwd", "memory_limit", "pythonpath", "threads"];
+const OF_PROCESSES: [&str; 7] = [
+    "cpu_affinity",
+    "cwd",
+    "gpu_memory_fraction",
+    "isolate_devices",
+    "memory_limit",
+    "pythonpath",
+    "threads",
+];
 
 /// What the libraries that compute on CPUs ask how many threads to start.
 const THREAD_VARIABLES: [&str; 5] = [
@@ -27,6 +35,10 @@ pub struct Resources {
     pub cpu_affinity: Option<Vec<usize>>,
     /// Bytes of memory, together with what it started, before it is killed.
     pub memory_limit: Option<u64>,
+    /// The share of the memory of its GPU, where there is a limit.
+    pub gpu_memory_fraction: Option<f64>,
+    /// Whether it sees no GPU but its own.
+    pub isolate_devices: bool,
 }
 
 impl Resources {
@@ -36,6 +48,8 @@ impl Resources {
             threads: integer(options, "threads"),
             cpu_affinity: integers(options, "cpu_affinity"),
             memory_limit: options.get("memory_limit").and_then(bytes),
+            gpu_memory_fraction: number(options, "gpu_memory_fraction"),
+            isolate_devices: boolean(options, "isolate_devices").unwrap_or(false),
         }
     }
 }

@@ -38,10 +38,13 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
             rows.push(("max_workers", max.to_string()));
         }
     }
-    let Resources { threads, cpu_affinity, memory_limit } = &endpoint.resources;
+    let Resources { threads, cpu_affinity, memory_limit, gpu_memory_fraction, isolate_devices } =
+        &endpoint.resources;
     rows.push(("threads", chosen(*threads, "a fair share of the cores")));
     rows.push(("cpu_affinity", chosen(cpu_affinity.as_deref().map(list), "all")));
     rows.push(("memory_limit", chosen(*memory_limit, "none")));
+    rows.push(("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")));
+    rows.push(("isolate_devices", isolate_devices.to_string()));
     rows.push(("max_concurrency", chosen(endpoint.max_concurrency, BY_THE_MODEL)));
     rows
 }

@@ -2,7 +2,9 @@
 
 use std::thread::available_parallelism;
 
-use litmux_config::{Endpoint, affinity_mistake, count_gpus, fair_threads, place};
+use litmux_config::{
+    Endpoint, Shares, affinity_mistake, count_gpus, fair_threads, overcommitted, place,
+};
 use litmux_core::Device;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
@@ -32,7 +34,19 @@ pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, Config
         let wrong = affinity.and_then(|cores| affinity_mistake(cores, available.as_deref()?));
         mistakes.extend(wrong.map(mistake));
     }
+    if mistakes.is_empty() {
+        mistakes = overcommitted(&shares(endpoints, &placed));
+    }
     if mistakes.is_empty() { Ok(placements(endpoints, placed)) } else { Err(ConfigError(mistakes)) }
+}
+
+fn shares<'a>(endpoints: &'a [Endpoint], placed: &'a [Vec<String>]) -> Vec<Shares<'a>> {
+    let share = |(endpoint, devices): (&'a Endpoint, &'a Vec<String>)| Shares {
+        path: &endpoint.path,
+        devices,
+        fraction: endpoint.resources.gpu_memory_fraction,
+    };
+    endpoints.iter().zip(placed).map(share).collect()
 }
 
 fn placements(endpoints: &[Endpoint], placed: Vec<Vec<String>>) -> Vec<Placement> {

@@ -17,6 +17,18 @@ impl LitServer {
         self.set("memory_limit", bytes)
     }
 
+    /// The share of its GPU's memory that each worker of a Python model may take, above 0 and at
+    /// most 1; the shares on one GPU may add up to 1. Default: no limit.
+    pub fn gpu_memory_fraction(self, fraction: f64) -> Self {
+        self.set("gpu_memory_fraction", fraction)
+    }
+
+    /// Whether a Python model's worker sees no GPU but its own, which is then `cuda:0`. Default:
+    /// false.
+    pub fn isolate_devices(self, isolate: bool) -> Self {
+        self.set("isolate_devices", isolate)
+    }
+
     /// The working directory of a Python model's workers. Default: the server's own.
     pub fn cwd(self, directory: impl AsRef<Path>) -> Self {
         self.set("cwd", text(directory))

@@ -19,5 +19,10 @@ def apply(order, device):
     sys.path[:0] = order.get("pythonpath") or ()
     _resources.device = device
     _resources.threads = order.get("threads")
+    _resources.gpu_memory_fraction = order.get("gpu_memory_fraction")
     # On the class, where an attribute of the model's own comes before it.
     LitAPI.threads = _resources.threads
+    if _resources.gpu_memory_fraction is not None and _resources.cuda_index() is not None:
+        from litmux._worker import _gpu_memory
+
+        _gpu_memory.limit()

@@ -44,8 +44,13 @@ pub struct PythonSpec {
     pub pythonpath: Vec<PathBuf>,
     /// What the worker loads; `_worker/_load.py` describes the forms.
     pub load: Value,
-    /// The devices of the slots, in turn.
+    /// The devices of the slots, in turn, as their workers call them.
     pub devices: Vec<Device>,
+    /// The `CUDA_VISIBLE_DEVICES` of the slots, in turn, where they do not see what the server
+    /// does.
+    pub visible_devices: Vec<Option<String>>,
+    /// The share of its GPU's memory that a worker may take.
+    pub gpu_memory_fraction: Option<f64>,
     /// CPU threads of each worker.
     pub threads: usize,
     /// The cores that they run on, where they are not all.
@@ -105,7 +110,8 @@ impl Launch for PythonLaunch {
             let door = Door::open(&spec.sockets)?;
             let mark = format!("{}#{slot}", spec.endpoint);
             let order = order(&spec, &door, &mark);
-            let mut process = Process::start(&command(&spec), &mark, &order).await?;
+            let env = environment(&spec, slot);
+            let mut process = Process::start(&command(&spec, &env), &mark, &order).await?;
             let memory = memory_limit(&process, &spec);
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
@@ -131,10 +137,18 @@ impl Launch for PythonLaunch {
     }
 }
 
-fn command(spec: &PythonSpec) -> Command<'_> {
+fn command<'a>(spec: &'a PythonSpec, env: &'a BTreeMap<String, String>) -> Command<'a> {
     let code = spec.sdk.join("_worker");
     let cwd = spec.cwd.as_deref();
-    Command { interpreter: &spec.interpreter, code, env: &spec.env, cwd }
+    Command { interpreter: &spec.interpreter, code, env, cwd }
+}
+
+fn environment(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {
+    let mut env = spec.env.clone();
+    if let Some(visible) = &spec.visible_devices[slot % spec.visible_devices.len()] {
+        env.insert("CUDA_VISIBLE_DEVICES".into(), visible.clone());
+    }
+    env
 }
 
 fn memory_limit(process: &Process, spec: &PythonSpec) -> MemoryLimit {
@@ -149,6 +163,7 @@ fn order(spec: &PythonSpec, door: &Door, mark: &str) -> Vec<u8> {
         "worker": mark,
         "load": spec.load,
         "pythonpath": spec.pythonpath,
+        "gpu_memory_fraction": spec.gpu_memory_fraction,
         "threads": spec.threads,
         "cpu_affinity": spec.cpu_affinity,
     });
