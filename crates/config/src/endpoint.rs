@@ -23,6 +23,8 @@ pub struct Endpoint {
     pub source: Source,
     /// The interpreter of its workers, where one is named.
     pub python: Option<PathBuf>,
+    /// What is installed in an environment of that interpreter for them.
+    pub requirements: Option<PathBuf>,
     /// Environment variables of its workers.
     pub env: BTreeMap<String, String>,
     /// The working directory of its workers, where it is not the server's.
@@ -110,6 +112,7 @@ pub(crate) fn endpoint_mistakes(
     }
     found.extend(missing_interpreter(endpoint, origin));
     found.extend(missing_directories(endpoint, origin));
+    found.extend(missing_requirements(endpoint, origin));
     found.extend(two_views(endpoint));
     found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
 }
@@ -141,6 +144,12 @@ fn two_views(endpoint: &Map<String, Value>) -> Option<String> {
     })
 }
 
+fn missing_requirements(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
+    let path = directory_of(origin).join(text(endpoint, "requirements")?);
+    let wrong = if path.exists() { "is not a file" } else { "does not exist" };
+    (!path.is_file()).then(|| format!("`requirements` names `{}`, which {wrong}", path.display()))
+}
+
 fn missing_directories(endpoint: &Map<String, Value>, origin: &Origin) -> Vec<String> {
     let cwd = text(endpoint, "cwd").map(|cwd| ("cwd", cwd));
     let given = cwd.into_iter().chain(texts(endpoint, "pythonpath").map(|p| ("pythonpath", p)));
@@ -165,6 +174,7 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         path: text(endpoint, "path").unwrap_or_default().to_owned(),
         source: source(endpoint, &directory),
         python: text(endpoint, "python").map(|python| interpreter(python, &directory)),
+        requirements: text(endpoint, "requirements").map(|file| directory.join(file)),
         env: strings("env"),
         cwd: text(endpoint, "cwd").map(|cwd| directory.join(cwd)),
         pythonpath: texts(endpoint, "pythonpath").map(|entry| directory.join(entry)).collect(),

@@ -120,6 +120,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Constructor arguments for the class that `api` names.";
     Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
         "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litmux.";
+    Endpoint "requirements": Kind::String, "the path of a requirements file", "none",
+        "What the workers need, as pip reads it: they run in a virtual environment of `python` that has it, made at the first start (with `uv` where it is there) and kept in the user's cache until the file changes.";
     Endpoint "env": Kind::Strings, "a table of texts", "{}",
         "Environment variables to set in the workers.";
     Endpoint "cwd": Kind::String, "the path of a directory", "the server's own",

@@ -7,13 +7,14 @@ use serde_json::{Map, Value};
 use crate::read::{boolean, bytes, integer, integers, number};
 
 /// Options of Python workers alone: a Rust model is a thread of the server.
-const OF_PROCESSES: [&str; 7] = [
+const OF_PROCESSES: [&str; 8] = [
     "cpu_affinity",
     "cwd",
     "gpu_memory_fraction",
     "isolate_devices",
     "memory_limit",
     "pythonpath",
+    "requirements",
     "threads",
 ];
 

@@ -26,6 +26,7 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
     let mut rows = vec![
         ("model", model(&endpoint.source)),
         ("python", chosen(python, "default")),
+        ("requirements", chosen(endpoint.requirements.as_ref().map(|file| file.display()), "none")),
         ("cwd", chosen(endpoint.cwd.as_ref().map(|cwd| cwd.display()), "the server's own")),
         ("pythonpath", paths(&endpoint.pythonpath)),
         ("accelerator", endpoint.accelerator.clone()),

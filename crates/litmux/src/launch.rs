@@ -61,6 +61,7 @@ fn python_spec(
     PythonSpec {
         endpoint: config.path.clone(),
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
+        requirements: config.requirements.clone(),
         sdk: places.sdk.clone(),
         sockets: places.run_dir.clone(),
         env: variables,

@@ -29,6 +29,12 @@ impl LitServer {
         self.set("isolate_devices", isolate)
     }
 
+    /// A file of requirements: a Python model's workers run in an environment that has them, made
+    /// at the first start and kept in the user's cache. Default: the interpreter as it is.
+    pub fn requirements(self, file: impl AsRef<Path>) -> Self {
+        self.set("requirements", text(file))
+    }
+
     /// The working directory of a Python model's workers. Default: the server's own.
     pub fn cwd(self, directory: impl AsRef<Path>) -> Self {
         self.set("cwd", text(directory))

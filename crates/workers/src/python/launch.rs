@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::error::SendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::connection::{Connection, Manner, Order};
@@ -21,6 +21,7 @@ use super::in_flight::STREAM_CREDIT;
 use super::memory::MemoryLimit;
 use super::process::{Command, Process};
 use super::unwell::Unwell;
+use super::venv::Venv;
 
 /// How long a process without a connection may take to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ pub struct PythonSpec {
     pub endpoint: String,
     /// The interpreter; a bare name is looked up on `PATH`.
     pub interpreter: PathBuf,
+    /// What is installed in an environment of that interpreter, in which the workers then run.
+    pub requirements: Option<PathBuf>,
     /// The directory of the `litmux` package.
     pub sdk: PathBuf,
     /// A directory for its socket, which only this user can enter.
@@ -87,6 +90,8 @@ pub struct Overrides {
 /// Starts worker processes of one Python endpoint.
 pub struct PythonLaunch {
     spec: Arc<PythonSpec>,
+    /// What the workers run in, once it is there.
+    interpreter: Arc<OnceCell<PathBuf>>,
     attach: Arc<dyn Attach>,
 }
 
@@ -99,19 +104,22 @@ impl std::fmt::Debug for PythonLaunch {
 impl PythonLaunch {
     /// Makes a launch whose workers serve the queue behind `attach`.
     pub fn new(spec: PythonSpec, attach: Arc<dyn Attach>) -> Self {
-        Self { spec: Arc::new(spec), attach }
+        Self { spec: Arc::new(spec), interpreter: Arc::default(), attach }
     }
 }
 
 impl Launch for PythonLaunch {
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (spec, attach) = (self.spec.clone(), self.attach.clone());
+        let interpreter = self.interpreter.clone();
         Box::pin(async move {
+            let interpreter = interpreter.get_or_try_init(|| interpreter_of(&spec)).await?;
             let door = Door::open(&spec.sockets)?;
             let mark = format!("{}#{slot}", spec.endpoint);
             let order = order(&spec, &door, &mark);
             let env = environment(&spec, slot);
-            let mut process = Process::start(&command(&spec, &env), &mark, &order).await?;
+            let mut process =
+                Process::start(&command(&spec, interpreter, &env), &mark, &order).await?;
             let memory = memory_limit(&process, &spec);
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
@@ -137,10 +145,22 @@ impl Launch for PythonLaunch {
     }
 }
 
-fn command<'a>(spec: &'a PythonSpec, env: &'a BTreeMap<String, String>) -> Command<'a> {
+async fn interpreter_of(spec: &PythonSpec) -> Result<PathBuf, LaunchError> {
+    let PythonSpec { endpoint, interpreter, .. } = spec;
+    match &spec.requirements {
+        None => Ok(interpreter.clone()),
+        Some(requirements) => Venv { endpoint, interpreter, requirements }.interpreter().await,
+    }
+}
+
+fn command<'a>(
+    spec: &'a PythonSpec,
+    interpreter: &'a Path,
+    env: &'a BTreeMap<String, String>,
+) -> Command<'a> {
     let code = spec.sdk.join("_worker");
     let cwd = spec.cwd.as_deref();
-    Command { interpreter: &spec.interpreter, code, env, cwd }
+    Command { interpreter, code, env, cwd }
 }
 
 fn environment(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {

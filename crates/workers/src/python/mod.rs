@@ -11,6 +11,7 @@
 //! `protocol/PROTOCOL.md` is the contract between the two.
 
 mod app_host;
+mod cache;
 mod connection;
 mod control;
 mod handshake;
@@ -22,6 +23,7 @@ mod output;
 mod process;
 mod sdk;
 mod unwell;
+mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
