@@ -54,3 +54,34 @@ impl LitServer {
 fn text(path: impl AsRef<Path>) -> String {
     path.as_ref().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use litmux_config::{Origin, resolve};
+    use serde_json::{Map, Value};
+
+    use super::*;
+
+    #[test]
+    fn every_method_sets_an_option_that_there_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("requirements.txt");
+        std::fs::write(&file, "").expect("it is written");
+        let server = LitServer::python("/a", "a:A")
+            .threads(2)
+            .cpu_affinity(&[0])
+            .memory_limit(1 << 30)
+            .gpu_memory_fraction(0.5)
+            .isolate_devices(true)
+            .requirements(&file)
+            .cwd(directory.path())
+            .pythonpath([directory.path()]);
+        let endpoints = Value::Array(vec![Value::Object(server.options)]);
+        let raw = Map::from_iter([("endpoint".to_owned(), endpoints)]);
+        let program = resolve(raw, &Origin::Builder).expect("no mistakes");
+        let endpoint = &program.endpoints[0];
+        assert_eq!(endpoint.requirements.as_ref(), Some(&file));
+        assert_eq!(endpoint.pythonpath, [directory.path()]);
+        assert_eq!(endpoint.resources.gpu_memory_fraction, Some(0.5));
+    }
+}

@@ -213,7 +213,8 @@ fn names_a_place(line: &str) -> bool {
 
 /// Returns the line that says what is wrong, as pip and uv write it.
 fn headline(lines: &[String]) -> Option<&str> {
-    let says = |line: &&String| ["ERROR:", "error:", "╰─▶"].iter().any(|word| line.contains(word));
+    let says =
+        |line: &&String| ["ERROR:", "error:", "Because "].iter().any(|word| line.contains(word));
     lines.iter().rfind(says).or(lines.last()).map(|line| line.trim())
 }
 
@@ -267,9 +268,8 @@ mod tests {
                    found for nosuch\n";
         let missing = "ERROR: No matching distribution found for nosuch";
         assert_eq!(headline(&lines(pip)), Some(missing));
-        let uv =
-            "  × No solution found:\n  ╰─▶ Because nosuch was not found\n      and you need it";
-        assert_eq!(headline(&lines(uv)), Some("╰─▶ Because nosuch was not found"));
+        let uv = "error: No solution found\n  cause: Because nosuch was not found\n\nhint: try it";
+        assert_eq!(headline(&lines(uv)), Some("cause: Because nosuch was not found"));
         assert_eq!(headline(&lines("out of luck")), Some("out of luck"));
         assert_eq!(headline(&[]), None);
     }
