@@ -12,6 +12,7 @@ mod options;
 mod read;
 mod resolve;
 mod resources;
+mod surroundings;
 mod workers;
 
 pub use app_host::AppHost;
