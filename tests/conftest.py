@@ -1,6 +1,7 @@
 """Runs real programs on the installed wheel, each on a port of its own."""
 
 import contextlib
+import importlib.util
 import itertools
 import os
 import re
@@ -13,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +294,22 @@ def wait_until(condition, says=lambda: "it did not happen in time"):
     while not condition():
         assert time.monotonic() < deadline, says()
         time.sleep(0.01)
+
+
+def pytest_collection_modifyitems(items):
+    reason = why_no_gpu()
+    for item in items if reason else ():
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def why_no_gpu():
+    """Returns why tests that need a GPU cannot run here."""
+    if not glob("/proc/driver/nvidia/gpus/*"):
+        return "needs an NVIDIA GPU, and this machine shows none"
+    if importlib.util.find_spec("torch") is None:
+        return "needs PyTorch beside the tests; install it with CUDA"
+    return None
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 from litmux._worker import _frames as frames
 
@@ -43,14 +42,16 @@ class FakeServer:
         model: The text of a class ``API``.
         args: Constructor arguments of the class.
         ready: Whether to wait until its setup has ended.
+        order: What its order holds besides, such as ``threads``.
         **setup: What the `setup` message holds besides the device.
     """
 
-    def __init__(self, directory, model, args=None, *, ready=True, **setup):
+    def __init__(self, directory, model, args=None, *, ready=True, order=None, **setup):
         self.directory = directory
         (directory / "model.py").write_text(PRELUDE + textwrap.dedent(model), encoding="utf-8")
         self._errors = directory / "stderr"
-        order: dict[str, Any] = {
+        order = {
+            **(order or {}),
             "socket": str(directory / "socket"),
             "token": "s3cret",
             "worker": "/test#0",

@@ -37,6 +37,7 @@ __all__ = [
     "Request",
     "Response",
     "UploadFile",
+    "onnxruntime_options",
     "run_servers",
 ]
 
@@ -51,6 +52,10 @@ def __getattr__(name):
         from litmux import _server
 
         return getattr(_server, name)
+    if name == "onnxruntime_options":
+        from litmux._onnxruntime import onnxruntime_options
+
+        return onnxruntime_options
     if name in _OF_LITSERVE:
         import importlib
 

@@ -167,6 +167,8 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
     max_concurrency: int | None = None
     _chosen_concurrency: int | None = None
     device: str | None = None
+    #: CPU threads that a worker should use; set by the server.
+    threads: int | None = None
     loop = "auto"
     mcp: MCP | None = None
     #: Seconds that a request may take; set by the server.

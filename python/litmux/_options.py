@@ -9,6 +9,8 @@ import json
 import os
 import re
 
+_BYTES = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(B|[KMGT]i?B)", re.ASCII | re.IGNORECASE)
+
 
 def _read_table():
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_options.json")
@@ -136,7 +138,8 @@ def _fits_integer(option, value):
 def _fits_number(option, value):
     if not _is_number(value) or value != value or value == float("inf"):
         return False
-    return value > 0 if option.get("above_zero") else value >= 0
+    is_above = value > 0 if option.get("above_zero") else value >= 0
+    return is_above and value <= option.get("max", value)
 
 
 def _fits_seconds(option, value):
@@ -172,12 +175,32 @@ def _fits_rate(_, value):
     return isinstance(value, str) and _RATE.fullmatch(value) is not None
 
 
-def _fits_devices(_, value):
+def _fits_devices(option, value):
     if value == "auto":
         return True
-    if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
+    return _fits_indices(option, value) or _fits_integer({"min": 1}, value)
+
+
+def _fits_indices(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
+
+
+def _fits_texts(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and all(isinstance(text, str) and text != "" for text in value)
+
+
+def _fits_bytes(_, value):
+    if isinstance(value, str):
+        match = _BYTES.fullmatch(value)
+        return match is not None and float(match[1]) * _unit_bytes(match[2]) >= 1
     return _fits_integer({"min": 1}, value)
+
+
+def _unit_bytes(unit):
+    base = 1024 if "i" in unit.lower() else 1000
+    return base ** "bkmgt".index(unit[0].lower())
 
 
 _CHECKS = {
@@ -186,10 +209,13 @@ _CHECKS = {
     "seconds": _fits_seconds,
     "path": _fits_path,
     "cost": _fits_cost,
+    "texts": _fits_texts,
     "strings": _fits_strings,
     "api_keys": _fits_api_keys,
     "rate": _fits_rate,
     "devices": _fits_devices,
+    "cores": _fits_indices,
+    "bytes": _fits_bytes,
     "boolean": lambda _, value: isinstance(value, bool),
     "table": lambda _, value: isinstance(value, dict),
     "string": lambda _, value: isinstance(value, str) and value != "",

@@ -34,8 +34,9 @@ class LitServer:
         **options: How it is run; ``docs/options.md`` has the table, among them
             ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
             ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
-            (seconds past it), ``cost`` (what a request costs in a batch), ``python`` (an
-            interpreter of its own), ``env`` (variables to set). The arguments of LitServe's
+            (seconds past it), ``cost`` (what a request costs in a batch), ``threads`` and
+            ``memory_limit`` of a worker, ``python`` (an interpreter of its own), ``requirements``
+            (an environment made from them), ``env`` (variables to set). The arguments of LitServe's
             ``LitServer`` are understood too (``docs/litserve.md``).
 
     Raises:

@@ -1,5 +1,6 @@
 //! Which device each worker gets.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::iter::repeat_n;
 
@@ -52,6 +53,62 @@ fn cuda(accelerator: &str, devices: &Value, gpus: usize) -> Result<Vec<String>, 
     }
 }
 
+/// What the workers of one endpoint take of the memory of their devices.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares<'a> {
+    /// The endpoint's path.
+    pub path: &'a str,
+    /// The device of each worker.
+    pub devices: &'a [String],
+    /// The share of each, where there is a limit.
+    pub fraction: Option<f64>,
+}
+
+/// Returns a sentence for each GPU of whose memory more than all was given away.
+pub fn overcommitted(endpoints: &[Shares<'_>]) -> Vec<String> {
+    let mut given: BTreeMap<&str, Vec<(&str, usize, f64)>> = BTreeMap::new();
+    for Shares { path, devices, fraction } in endpoints {
+        let Some(fraction) = *fraction else { continue };
+        for device in devices.iter().filter(|device| device.starts_with("cuda")) {
+            let shares = given.entry(device).or_default();
+            match shares.last_mut() {
+                Some((last, workers, _)) if last == path => *workers += 1,
+                _ => shares.push((path, 1, fraction)),
+            }
+        }
+    }
+    given.into_iter().filter_map(|(device, shares)| overcommitment(device, &shares)).collect()
+}
+
+fn overcommitment(device: &str, shares: &[(&str, usize, f64)]) -> Option<String> {
+    let sum: f64 = shares.iter().map(|(_, workers, fraction)| *workers as f64 * fraction).sum();
+    let parts = shares.iter().map(|(path, workers, fraction)| match workers {
+        1 => format!("{fraction} of `{path}`"),
+        _ => format!("{workers} × {fraction} of `{path}`"),
+    });
+    // Tenths that add up to 1 do so but for rounding.
+    (sum > 1.0 + 1e-9).then(|| {
+        format!(
+            "`gpu_memory_fraction` on {device} adds up to {}, which is more than 1: {}",
+            (sum * 1000.0).round() / 1000.0,
+            parts.collect::<Vec<_>>().join(" + "),
+        )
+    })
+}
+
+/// Returns the device as a worker calls it that sees no other GPU, and the `CUDA_VISIBLE_DEVICES`
+/// that makes it so.
+///
+/// `visible` is that of the server, whose entries `cuda:0` and so on count.
+pub fn isolate(device: &str, visible: Option<&str>) -> (String, Option<String>) {
+    let Some(index) = device.strip_prefix("cuda:") else {
+        let hidden = (device == "cpu").then(String::new);
+        return (device.to_owned(), hidden);
+    };
+    let entry = index.parse().ok().and_then(|index: usize| visible?.split(',').nth(index));
+    ("cuda:0".into(), Some(entry.unwrap_or(index).trim().to_owned()))
+}
+
 /// Returns how many NVIDIA GPUs programs on this machine may use: those of the driver, or those
 /// that `CUDA_VISIBLE_DEVICES` names, by index or by UUID.
 pub fn count_gpus(visible: Option<&str>) -> usize {
@@ -91,6 +148,38 @@ mod tests {
             place("cuda", &json!("auto"), workers, 2).unwrap(),
             ["cuda:0", "cuda:1", "cuda:0"]
         );
+    }
+
+    #[test]
+    fn shares_of_one_gpu_add_up_to_one_at_most() {
+        let devices =
+            |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+        let (both, first) = (devices(&["cuda:0", "cuda:0", "cuda:1"]), devices(&["cuda:0"]));
+        let shares = |path, devices, fraction| Shares { path, devices, fraction: Some(fraction) };
+        let fits = [shares("/a", &both, 0.3), shares("/b", &first, 0.4)];
+        assert_eq!(overcommitted(&fits), Vec::<String>::new());
+        let ten = vec!["cuda:0".to_owned(); 10];
+        assert_eq!(overcommitted(&[shares("/a", &ten, 0.1)]), Vec::<String>::new());
+        assert_eq!(
+            overcommitted(&[shares("/a", &both, 0.3), shares("/b", &first, 0.5)]),
+            ["`gpu_memory_fraction` on cuda:0 adds up to 1.1, which is more than 1: \
+                 2 × 0.3 of `/a` + 0.5 of `/b`"]
+        );
+        let cpu = devices(&["cpu", "cpu"]);
+        let unlimited = Shares { path: "/b", devices: &first, fraction: None };
+        assert_eq!(
+            overcommitted(&[shares("/a", &cpu, 0.9), unlimited, shares("/c", &first, 1.0)]),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn an_isolated_worker_has_one_gpu() {
+        let seen = |device, entry: &str| (String::from(device), Some(entry.to_owned()));
+        assert_eq!(isolate("cuda:1", None), seen("cuda:0", "1"));
+        assert_eq!(isolate("cuda:1", Some("3, GPU-5a")), seen("cuda:0", "GPU-5a"));
+        assert_eq!(isolate("cpu", Some("3")), seen("cpu", ""));
+        assert_eq!(isolate("mps:0", None), ("mps:0".into(), None));
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::options::{Scope, mistakes};
-use crate::read::{boolean, integer, number, seconds, text};
-use crate::{ApiKeys, Cost, Origin, Rate, Workers};
+use crate::read::{boolean, integer, number, seconds, text, texts};
+use crate::resources::of_processes;
+use crate::surroundings::surroundings_mistakes;
+use crate::{ApiKeys, Cost, Origin, Rate, Resources, Workers};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(10);
@@ -22,14 +24,22 @@ pub struct Endpoint {
     pub source: Source,
     /// The interpreter of its workers, where one is named.
     pub python: Option<PathBuf>,
+    /// What is installed in an environment of that interpreter for them.
+    pub requirements: Option<PathBuf>,
     /// Environment variables of its workers.
     pub env: BTreeMap<String, String>,
+    /// The working directory of its workers, where it is not the server's.
+    pub cwd: Option<PathBuf>,
+    /// Where its workers look for modules first.
+    pub pythonpath: Vec<PathBuf>,
     /// See the options table.
     pub accelerator: String,
     /// See the options table.
     pub devices: Value,
     /// How many workers it has.
     pub workers: Workers,
+    /// What each of them may use.
+    pub resources: Resources,
     /// Set where the configuration overrides the model's author.
     pub max_concurrency: Option<usize>,
     /// Set where the configuration overrides the model's author.
@@ -101,12 +111,14 @@ pub(crate) fn endpoint_mistakes(
         None if !has_source => {
             found.push("it has no `api`; name its class, such as \"ocr.py:OcrAPI\"".into());
         }
+        None if *origin == Origin::Builder => found.extend(of_processes(endpoint)),
         Some(api) if !api.contains(':') => {
             found.push(format!("`api` must be named like \"ocr.py:OcrAPI\", not \"{api}\""));
         }
         _ => found.extend(missing_file(endpoint, origin)),
     }
     found.extend(missing_interpreter(endpoint, origin));
+    found.extend(surroundings_mistakes(endpoint, &directory_of(origin)));
     found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
 }
 
@@ -141,10 +153,14 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         path: text(endpoint, "path").unwrap_or_default().to_owned(),
         source: source(endpoint, &directory),
         python: text(endpoint, "python").map(|python| interpreter(python, &directory)),
+        requirements: text(endpoint, "requirements").map(|file| directory.join(file)),
         env: strings("env"),
+        cwd: text(endpoint, "cwd").map(|cwd| directory.join(cwd)),
+        pythonpath: texts(endpoint, "pythonpath").map(|entry| directory.join(entry)).collect(),
         accelerator: text(endpoint, "accelerator").unwrap_or("auto").to_owned(),
         devices: endpoint.get("devices").cloned().unwrap_or_else(|| "auto".into()),
         workers: Workers::of(endpoint),
+        resources: Resources::of(endpoint),
         max_concurrency: integer(endpoint, "max_concurrency"),
         max_batch_size: integer(endpoint, "max_batch_size"),
         batch_timeout: seconds(endpoint, "batch_timeout"),

@@ -12,17 +12,20 @@ mod endpoint;
 mod options;
 mod read;
 mod resolve;
+mod resources;
+mod surroundings;
 mod tls;
 mod workers;
 
 pub use access::{ApiKey, ApiKeys, Rate};
 pub use app_host::AppHost;
 pub use cost::Cost;
-pub use devices::{count_gpus, place};
+pub use devices::{Shares, count_gpus, isolate, overcommitted, place};
 pub use endpoint::{Endpoint, Source};
 pub use options::{
     Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
 };
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
+pub use resources::{Resources, affinity_mistake, fair_threads, thread_variables};
 pub use tls::{Pem, Tls};
 pub use workers::Workers;

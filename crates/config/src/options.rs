@@ -1,6 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::access::{ApiKey, Rate};
+use crate::read::bytes;
 use crate::{Cost, access, tls, workers};
 
 /// What an option belongs to.
@@ -25,6 +26,8 @@ pub enum Kind {
     SecondsOrFalse,
     /// A number greater than 0.
     PositiveNumber,
+    /// A number above 0 and at most 1.
+    Fraction,
     /// A path that begins with a slash.
     Path,
     /// A path that begins with a slash, or false.
@@ -37,8 +40,14 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `"auto"`, a count, or a list of indices.
     Devices,
+    /// A number of bytes, or a text such as `2GB`.
+    Bytes,
+    /// A list of indices of cores.
+    Cores,
     /// What a request costs; see [`Cost`].
     Cost,
+    /// A list of texts, none of them empty.
+    Texts,
     /// A table of texts.
     Strings,
     /// A table of holders and where their keys are; see [`ApiKey`].
@@ -133,8 +142,14 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Constructor arguments for the class that `api` names.";
     Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
         "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litmux.";
+    Endpoint "requirements": Kind::String, "the path of a requirements file", "none",
+        "What the workers need, as pip reads it: they run in a virtual environment of `python` that has it, made at the first start (with `uv` where it is there) and kept in the user's cache until the file changes.";
     Endpoint "env": Kind::Strings, "a table of texts", "{}",
         "Environment variables to set in the workers.";
+    Endpoint "cwd": Kind::String, "the path of a directory", "the server's own",
+        "The working directory of the workers; relative to the configuration.";
+    Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
+        "Where the workers look for modules first; relative to the configuration.";
     Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
         "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
     Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",
@@ -145,6 +160,16 @@ pub const OPTIONS: &[OptionDef] = options! {
         "With `max_workers`, instead of `workers_per_device`: the fewest workers; more are added and removed as load moves.";
     Endpoint "max_workers": Kind::Integer(1, 1024), "an integer from 1 to 1024", "",
         "With `min_workers`: the most workers that are added as load moves.";
+    Endpoint "threads": Kind::Integer(1, 1024), "an integer from 1 to 1024", "a fair share of the cores",
+        "CPU threads of each worker: OMP_NUM_THREADS and its like, where nothing else sets them, and `self.threads`. The default divides the cores by all workers of all endpoints, or those of `cpu_affinity` by the endpoint's own.";
+    Endpoint "cpu_affinity": Kind::Cores, "a list of core numbers", "all",
+        "The cores that the workers run on.";
+    Endpoint "memory_limit": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "none",
+        "Resident memory of each worker, together with what it started; one that uses more is killed and replaced.";
+    Endpoint "gpu_memory_fraction": Kind::Fraction, "a number above 0 and at most 1", "no limit",
+        "The share of its GPU's memory that each worker may take, applied through PyTorch, JAX or TensorFlow, and `onnxruntime_options()`. The shares on one GPU may add up to 1.";
+    Endpoint "isolate_devices": Kind::Boolean, "true or false", "false",
+        "Whether a worker sees no GPU but its own, which is then `cuda:0` (CUDA_VISIBLE_DEVICES).";
     Endpoint "max_concurrency": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "64 for `async` hooks, else 1",
         "Requests (or batches) that one worker computes at the same time; above 1 for `async` hooks.";
     Endpoint "max_batch_size": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "1",
@@ -240,6 +265,7 @@ fn unknown(scope: Scope, name: &str) -> String {
 
 fn fits(kind: Kind, value: &Value) -> bool {
     let is_index = |value: &Value| value.as_i64().is_some_and(|index| index >= 0);
+    let are_indices = |list: &[Value]| !list.is_empty() && list.iter().all(is_index);
     let is_within = |seconds: f64| (0.0..=1e9).contains(&seconds);
     match kind {
         Kind::Integer(min, max) => value.as_i64().is_some_and(|n| (min..=max).contains(&n)),
@@ -250,6 +276,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
             seconds => seconds.as_f64().is_some_and(is_within),
         },
         Kind::PositiveNumber => value.as_f64().is_some_and(|number| number > 0.0),
+        Kind::Fraction => value.as_f64().is_some_and(|part| part > 0.0 && part <= 1.0),
         Kind::Path => is_path(value),
         Kind::PathOrFalse => *value == Value::Bool(false) || is_path(value),
         Kind::String => value.as_str().is_some_and(|text| !text.is_empty()),
@@ -257,10 +284,15 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Kind::Devices => match value {
             Value::String(word) => word == "auto",
-            Value::Array(indices) => !indices.is_empty() && indices.iter().all(is_index),
+            Value::Array(indices) => are_indices(indices),
             count => count.as_i64().is_some_and(|count| count >= 1),
         },
+        Kind::Bytes => bytes(value).is_some(),
+        Kind::Cores => value.as_array().is_some_and(|cores| are_indices(cores)),
         Kind::Cost => value.as_str().is_some_and(|text| Cost::parse(text).is_some()),
+        Kind::Texts => value.as_array().is_some_and(|list| {
+            list.iter().all(|text| text.as_str().is_some_and(|t| !t.is_empty()))
+        }),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
         }
@@ -296,6 +328,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
+        Kind::Fraction => json!({"type": "number", "above_zero": true, "max": 1}),
         Kind::Path => json!({"type": "path", "default": option.default}),
         Kind::PathOrFalse => json!({"type": "path", "default": option.default, "or_false": true}),
         Kind::String => json!({"type": "string"}),
@@ -306,7 +339,10 @@ fn row(option: &OptionDef) -> Value {
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),
         Kind::Devices => json!({"type": "devices"}),
+        Kind::Bytes => json!({"type": "bytes"}),
+        Kind::Cores => json!({"type": "cores"}),
         Kind::Cost => json!({"type": "cost"}),
+        Kind::Texts => json!({"type": "texts"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::ApiKeys => json!({"type": "api_keys"}),
         Kind::Rate => json!({"type": "rate"}),

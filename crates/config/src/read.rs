@@ -8,12 +8,47 @@ pub(crate) fn text<'a>(options: &'a Map<String, Value>, name: &str) -> Option<&'
     options.get(name).and_then(Value::as_str)
 }
 
+pub(crate) fn texts<'a>(
+    options: &'a Map<String, Value>,
+    name: &str,
+) -> impl Iterator<Item = &'a str> {
+    options.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
 pub(crate) fn integer(options: &Map<String, Value>, name: &str) -> Option<usize> {
     options.get(name).and_then(Value::as_u64).map(|number| number as usize)
 }
 
+pub(crate) fn integers(options: &Map<String, Value>, name: &str) -> Option<Vec<usize>> {
+    let list = options.get(name)?.as_array()?;
+    Some(list.iter().filter_map(Value::as_u64).map(|number| number as usize).collect())
+}
+
 pub(crate) fn number(options: &Map<String, Value>, name: &str) -> Option<f64> {
     options.get(name).and_then(Value::as_f64)
+}
+
+/// Reads a number of bytes, or a text with a unit: `kB` is 1000 of them and `KiB` 1024, in capitals
+/// or not.
+pub(crate) fn bytes(value: &Value) -> Option<u64> {
+    let count = match value {
+        Value::String(text) => {
+            let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+            let (number, unit) = text.split_at(digits);
+            number.parse::<f64>().ok()? * unit_bytes(&unit.trim_start().to_ascii_lowercase())?
+        }
+        number => return number.as_u64().filter(|count| *count > 0),
+    };
+    Some(count as u64).filter(|count| *count > 0)
+}
+
+fn unit_bytes(unit: &str) -> Option<f64> {
+    let (prefix, base) = match unit.strip_suffix("ib") {
+        Some(prefix) => (prefix, 1024.0_f64),
+        None => (unit.strip_suffix('b')?, 1000.0),
+    };
+    let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == prefix)?;
+    (base < 1024.0 || power > 0).then(|| base.powi(power as i32))
 }
 
 pub(crate) fn boolean(options: &Map<String, Value>, name: &str) -> Option<bool> {
@@ -22,4 +57,25 @@ pub(crate) fn boolean(options: &Map<String, Value>, name: &str) -> Option<bool> 
 
 pub(crate) fn seconds(options: &Map<String, Value>, name: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number(options, name)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn bytes_may_have_a_unit() {
+        for (given, read) in [
+            (json!(2048), 2048),
+            (json!("2GB"), 2_000_000_000),
+            (json!("1.5 gb"), 1_500_000_000),
+            (json!("512MiB"), 512 << 20),
+            (json!("3kB"), 3000),
+            (json!("7B"), 7),
+        ] {
+            assert_eq!(bytes(&given), Some(read), "{given}");
+        }
+    }
 }

@@ -59,16 +59,26 @@ pub enum Cause {
     Overrun,
     /// It broke the protocol.
     Protocol,
+    /// It used too much memory.
+    Memory,
 }
 
 impl Cause {
     /// Every one of them.
-    pub const ALL: [Self; 6] =
-        [Self::Start, Self::Exit, Self::Signal, Self::Hang, Self::Overrun, Self::Protocol];
+    pub const ALL: [Self; 7] = [
+        Self::Start,
+        Self::Exit,
+        Self::Signal,
+        Self::Hang,
+        Self::Overrun,
+        Self::Protocol,
+        Self::Memory,
+    ];
 
     /// Returns what it is called where it is counted.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Memory => "memory",
             Self::Start => "start",
             Self::Exit => "exit",
             Self::Signal => "signal",

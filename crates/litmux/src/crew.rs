@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_config::{Source, Workers, count_gpus, place};
-use litmux_core::{Attach, Device};
+use litmux_config::{Source, Workers};
+use litmux_core::Attach;
 use litmux_http::{EndpointReport, Guard, Report, Route};
 use litmux_metrics::{Metrics, UserMetrics};
 use litmux_scheduler::{Settings, spawn_endpoint};
@@ -15,13 +15,14 @@ use litmux_workers::{Unwell, sdk_directory};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::Error;
 use crate::app_host::Passage;
 use crate::desk::Controls;
 use crate::elastic::follow_load;
 use crate::launch::{Places, launch_of};
+use crate::placement::{Placement, place_all};
 use crate::server::RustModel;
 use crate::watch::{Milestone, follow, follow_app_host};
-use crate::{ConfigError, Error};
 
 /// All endpoints.
 pub(crate) struct Crew {
@@ -60,8 +61,8 @@ impl Crew {
             app_host.and_then(|(config, passage)| passage.launch(config, places.sdk.clone()));
         let mut following = JoinSet::new();
         let mut members = Vec::new();
-        for ((config, model), devices) in config.endpoints.iter().zip(models).zip(placed) {
-            let member = Member::launch(config, model, devices, &places, measured);
+        for ((config, model), placement) in config.endpoints.iter().zip(models).zip(placed) {
+            let member = Member::launch(config, model, placement, &places, measured);
             if let Some(limits) = &member.controls.limits {
                 let Controls { endpoint, view, wanted, .. } = &*member.controls;
                 let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
@@ -145,10 +146,11 @@ impl Member {
     fn launch(
         config: &litmux_config::Endpoint,
         model: Option<RustModel>,
-        devices: Vec<Device>,
+        placement: Placement,
         places: &Places,
         (metrics, user): (&Metrics, &UserMetrics),
     ) -> Self {
+        let devices = placement.devices.clone();
         let endpoint = spawn_endpoint(queue_settings(config), metrics.queue(&config.path));
         let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
         let (at_start, limits) = match config.workers {
@@ -162,7 +164,7 @@ impl Member {
         tracing::info!(workers = at_start, device = %devices[0], "{} is loading", config.path);
         let (unwell, sink) = (Unwell::default(), user.sink(&config.path));
         let watched = (unwell.clone(), sink);
-        let launch = launch_of(config, model, devices.clone(), places, attach, watched);
+        let launch = launch_of(config, model, placement, places, attach, watched);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = Controls {
             path: config.path.clone(),
@@ -206,20 +208,6 @@ impl Member {
             }
         }
     }
-}
-
-/// Decides which device every worker gets, or says all that cannot be had.
-fn place_all(endpoints: &[litmux_config::Endpoint]) -> Result<Vec<Vec<Device>>, ConfigError> {
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let gpus = count_gpus(visible.as_deref());
-    let (mut placed, mut mistakes) = (Vec::new(), Vec::new());
-    for endpoint in endpoints {
-        match place(&endpoint.accelerator, &endpoint.devices, endpoint.workers, gpus) {
-            Ok(devices) => placed.push(devices.into_iter().map(Device::new).collect()),
-            Err(mistake) => mistakes.push(format!("endpoint `{}`: {mistake}", endpoint.path)),
-        }
-    }
-    if mistakes.is_empty() { Ok(placed) } else { Err(ConfigError(mistakes)) }
 }
 
 fn queue_settings(config: &litmux_config::Endpoint) -> Settings {

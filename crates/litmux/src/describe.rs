@@ -1,8 +1,9 @@
 //! What a program would serve, for people.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use litmux_config::{Endpoint, Program, Rate, Source, Workers};
+use litmux_config::{Endpoint, Program, Rate, Resources, Source, Workers};
 
 use crate::routes::describe_routes;
 use crate::tls;
@@ -18,7 +19,8 @@ pub(crate) fn describe(program: &Program) -> String {
 
 fn describe_endpoint(endpoint: &Endpoint) -> String {
     let sections = [how_it_runs(endpoint), how_it_batches(endpoint), what_it_allows(endpoint)];
-    let rows = sections.into_iter().flatten().map(|(name, value)| format!("  {name:<19}{value}\n"));
+    let rows =
+        sections.into_iter().flatten().map(|(name, value)| format!("  {name:<18} {value}\n"));
     format!("\nPOST {}\n{}", endpoint.path, rows.collect::<String>())
 }
 
@@ -29,6 +31,9 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
     let mut rows = vec![
         ("model", model(&endpoint.source)),
         ("python", chosen(python, "default")),
+        ("requirements", chosen(endpoint.requirements.as_ref().map(|file| file.display()), "none")),
+        ("cwd", chosen(endpoint.cwd.as_ref().map(|cwd| cwd.display()), "the server's own")),
+        ("pythonpath", paths(&endpoint.pythonpath)),
         ("accelerator", endpoint.accelerator.clone()),
         ("devices", endpoint.devices.to_string()),
     ];
@@ -39,6 +44,13 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
             rows.push(("max_workers", max.to_string()));
         }
     }
+    let Resources { threads, cpu_affinity, memory_limit, gpu_memory_fraction, isolate_devices } =
+        &endpoint.resources;
+    rows.push(("threads", chosen(*threads, "a fair share of the cores")));
+    rows.push(("cpu_affinity", chosen(cpu_affinity.as_deref().map(list), "all")));
+    rows.push(("memory_limit", chosen(*memory_limit, "none")));
+    rows.push(("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")));
+    rows.push(("isolate_devices", isolate_devices.to_string()));
     rows.push(("max_concurrency", chosen(endpoint.max_concurrency, BY_THE_MODEL)));
     rows
 }
@@ -80,6 +92,15 @@ fn rate(rate: Rate) -> String {
     format!("{requests} in {}, {burst} at once", duration(per))
 }
 
+fn paths(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    if shown.is_empty() { "nothing besides".into() } else { shown.join(", ") }
+}
+
+fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn duration(duration: Duration) -> String {
     format!("{duration:?}")
 }
@@ -107,12 +128,16 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_line() {
-        let text = described("timeout = 1.5\nkill_after = false\ncost = \"text:words\"");
+        let text = described(
+            "timeout = 1.5\nkill_after = false\ncost = \"text:words\"\ncpu_affinity = [0, 2]",
+        );
         for line in [
             "listens on  http://127.0.0.1:8000",
             "POST /a",
             "  model              a:A",
             "  workers_per_device 1",
+            "  threads            a fair share of the cores",
+            "  cpu_affinity       0, 2",
             "  cost               text:words",
             "  timeout            1.5s",
             "  chunk_timeout      1.5s",

@@ -1,12 +1,17 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use litmux_config::{Endpoint, Source};
+use litmux_config::{Endpoint, Source, isolate, thread_variables};
 use litmux_core::{Attach, Device, Launch};
 use litmux_metrics::UserSink;
 use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter};
 
+use crate::placement::Placement;
 use crate::server::RustModel;
+
+/// What JAX asks for the share of a GPU's memory that it takes.
+const JAX_FRACTION: &str = "XLA_PYTHON_CLIENT_MEM_FRACTION";
 
 /// Where things lie that workers need.
 pub(crate) struct Places {
@@ -20,15 +25,15 @@ pub(crate) struct Places {
 pub(crate) fn launch_of(
     config: &Endpoint,
     model: Option<RustModel>,
-    devices: Vec<Device>,
+    placement: Placement,
     places: &Places,
     attach: Arc<dyn Attach>,
     (unwell, metrics): (Unwell, UserSink),
 ) -> Arc<dyn Launch> {
     match (model, &config.source) {
-        (Some(model), _) => model(rust_settings(config, devices), attach),
+        (Some(model), _) => model(rust_settings(config, placement.devices), attach),
         (None, Source::Python(load)) => {
-            let spec = python_spec(config, load.clone(), devices, places, unwell);
+            let spec = python_spec(config, load.clone(), placement, places, unwell);
             Arc::new(PythonLaunch::new(spec, attach, metrics))
         }
         (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
@@ -48,19 +53,29 @@ fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
 fn python_spec(
     config: &Endpoint,
     load: serde_json::Value,
-    devices: Vec<Device>,
+    placement: Placement,
     places: &Places,
     unwell: Unwell,
 ) -> PythonSpec {
+    let Placement { devices, threads } = placement;
+    let variables = variables(config, &devices, threads);
+    let (devices, visible_devices) = views(config, devices);
     PythonSpec {
         endpoint: config.path.clone(),
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
+        requirements: config.requirements.clone(),
         sdk: places.sdk.clone(),
         sockets: places.run_dir.clone(),
-        env: config.env.clone(),
-        cwd: None,
+        env: variables,
+        cwd: config.cwd.clone(),
+        pythonpath: config.pythonpath.clone(),
         load,
         devices,
+        visible_devices,
+        gpu_memory_fraction: config.resources.gpu_memory_fraction,
+        threads,
+        cpu_affinity: config.resources.cpu_affinity.clone(),
+        memory_limit: config.resources.memory_limit,
         overrides: Overrides {
             max_batch_size: config.max_batch_size,
             batch_timeout: config.batch_timeout,
@@ -72,6 +87,35 @@ fn python_spec(
         kill_after: config.kill_after,
         unwell,
     }
+}
+
+/// The endpoint's own variables, and those that follow from its other options.
+fn variables(config: &Endpoint, devices: &[Device], threads: usize) -> BTreeMap<String, String> {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    let mut variables = thread_variables(threads, is_set);
+    let has_gpu = devices.iter().any(|device| device.as_str().starts_with("cuda"));
+    if let Some(fraction) = config.resources.gpu_memory_fraction
+        && has_gpu
+        && !is_set(JAX_FRACTION)
+    {
+        variables.insert(JAX_FRACTION.into(), fraction.to_string());
+    }
+    variables.extend(config.env.clone());
+    variables
+}
+
+/// The devices as the workers see them, and what makes them see no more.
+fn views(config: &Endpoint, devices: Vec<Device>) -> (Vec<Device>, Vec<Option<String>>) {
+    if !config.resources.isolate_devices {
+        let all = vec![None; devices.len()];
+        return (devices, all);
+    }
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let view = |device: Device| {
+        let (device, only) = isolate(device.as_str(), visible.as_deref());
+        (Device::new(device), only)
+    };
+    devices.into_iter().map(view).unzip()
 }
 
 /// A stream that has begun is not computed again, whatever this says.

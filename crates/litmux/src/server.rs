@@ -217,7 +217,7 @@ impl LitServer {
         self.set("args", args)
     }
 
-    fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.options.insert(name.into(), value.into());
         self
     }

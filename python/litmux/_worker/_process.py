@@ -12,6 +12,7 @@ import traceback
 
 from litmux._api import LitAPI
 from litmux._worker import _frames as frames
+from litmux._worker import _resources
 from litmux._worker._control import Control
 from litmux._worker._hooks import check_hooks, make_hooks
 from litmux._worker._load import load
@@ -60,7 +61,7 @@ def _work(order):
     if kind is None:
         return 0
     try:
-        api, hooks, health = _set_up(order["load"], setup)
+        api, hooks, health = _set_up(order, setup)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
         # The server ends this process, one way or the other, once it has read the reason.
@@ -174,7 +175,13 @@ class _Failed(Exception):
             self.message["traceback"] = _user_traceback(error)
 
 
-def _set_up(source, setup):
+def _set_up(order, setup):
+    source = order["load"]
+    try:
+        _resources.apply(order, setup["device"])
+    except OSError as error:
+        cores = order.get("cpu_affinity")
+        raise _Failed(f"it cannot run on the cores {cores} (`cpu_affinity`): {error}") from None
     try:
         api = load(source)
     except Exception as error:  # noqa: BLE001  (whatever the user's module raises)

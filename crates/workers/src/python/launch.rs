@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +12,18 @@ use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::error::SendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::connection::{Connection, Manner, Order};
 use super::control::{Control, Measure};
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
+use super::memory::MemoryLimit;
 use super::metrics::SlotMetrics;
 use super::process::{Command, Process};
 use super::unwell::Unwell;
+use super::venv::Venv;
 
 /// How long a process without a connection may take to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
@@ -33,6 +35,8 @@ pub struct PythonSpec {
     pub endpoint: String,
     /// The interpreter; a bare name is looked up on `PATH`.
     pub interpreter: PathBuf,
+    /// What is installed in an environment of that interpreter, in which the workers then run.
+    pub requirements: Option<PathBuf>,
     /// The directory of the `litmux` package.
     pub sdk: PathBuf,
     /// A directory for its socket, which only this user can enter.
@@ -41,10 +45,23 @@ pub struct PythonSpec {
     pub env: BTreeMap<String, String>,
     /// The working directory, where it is not this process's own.
     pub cwd: Option<PathBuf>,
+    /// Where the worker looks for modules first.
+    pub pythonpath: Vec<PathBuf>,
     /// What the worker loads; `_worker/_load.py` describes the forms.
     pub load: Value,
-    /// The devices of the slots, in turn.
+    /// The devices of the slots, in turn, as their workers call them.
     pub devices: Vec<Device>,
+    /// The `CUDA_VISIBLE_DEVICES` of the slots, in turn, where they do not see what the server
+    /// does.
+    pub visible_devices: Vec<Option<String>>,
+    /// The share of its GPU's memory that a worker may take.
+    pub gpu_memory_fraction: Option<f64>,
+    /// CPU threads of each worker.
+    pub threads: usize,
+    /// The cores that they run on, where they are not all.
+    pub cpu_affinity: Option<Vec<usize>>,
+    /// Bytes of memory that a worker may use, with what it started, before it is killed.
+    pub memory_limit: Option<u64>,
     /// What the configuration overrides.
     pub overrides: Overrides,
     /// Whether the items of a batch that raised are computed again one by one. Where it is not
@@ -75,6 +92,8 @@ pub struct Overrides {
 /// Starts worker processes of one Python endpoint.
 pub struct PythonLaunch {
     spec: Arc<PythonSpec>,
+    /// What the workers run in, once it is there.
+    interpreter: Arc<OnceCell<PathBuf>>,
     attach: Arc<dyn Attach>,
     metrics: UserSink,
 }
@@ -89,7 +108,7 @@ impl PythonLaunch {
     /// Makes a launch whose workers serve the queue behind `attach`, and say in `metrics` what
     /// their models measure.
     pub fn new(spec: PythonSpec, attach: Arc<dyn Attach>, metrics: UserSink) -> Self {
-        Self { spec: Arc::new(spec), attach, metrics }
+        Self { spec: Arc::new(spec), interpreter: Arc::default(), attach, metrics }
     }
 }
 
@@ -97,15 +116,24 @@ impl Launch for PythonLaunch {
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (spec, attach) = (self.spec.clone(), self.attach.clone());
         let metrics = SlotMetrics::new(self.metrics.clone(), slot);
+        let interpreter = self.interpreter.clone();
         Box::pin(async move {
+            let interpreter = interpreter.get_or_try_init(|| interpreter_of(&spec)).await?;
             let door = Door::open(&spec.sockets)?;
             let mark = format!("{}#{slot}", spec.endpoint);
             let order = order(&spec, &door, &mark);
-            let mut process = Process::start(&command(&spec), &mark, &order).await?;
+            let env = environment(&spec, slot);
+            let mut process =
+                Process::start(&command(&spec, interpreter, &env), &mark, &order).await?;
+            let memory = memory_limit(&process, &spec);
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
                 gone = process.gone() => {
                     Err(LaunchError { reason: format!("{gone} before it was ready"), traceback: None })
+                }
+                reason = memory.exceeded() => {
+                    let reason = format!("{reason}; it was killed before it was ready");
+                    Err(LaunchError { reason, traceback: None })
                 }
             };
             let (connections, ready) = match ready {
@@ -123,10 +151,34 @@ impl Launch for PythonLaunch {
     }
 }
 
-fn command(spec: &PythonSpec) -> Command<'_> {
+async fn interpreter_of(spec: &PythonSpec) -> Result<PathBuf, LaunchError> {
+    let PythonSpec { endpoint, interpreter, .. } = spec;
+    match &spec.requirements {
+        None => Ok(interpreter.clone()),
+        Some(requirements) => Venv { endpoint, interpreter, requirements }.interpreter().await,
+    }
+}
+
+fn command<'a>(
+    spec: &'a PythonSpec,
+    interpreter: &'a Path,
+    env: &'a BTreeMap<String, String>,
+) -> Command<'a> {
     let code = spec.sdk.join("_worker");
     let cwd = spec.cwd.as_deref();
-    Command { interpreter: &spec.interpreter, code, env: &spec.env, cwd }
+    Command { interpreter, code, env, cwd }
+}
+
+fn environment(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {
+    let mut env = spec.env.clone();
+    if let Some(visible) = &spec.visible_devices[slot % spec.visible_devices.len()] {
+        env.insert("CUDA_VISIBLE_DEVICES".into(), visible.clone());
+    }
+    env
+}
+
+fn memory_limit(process: &Process, spec: &PythonSpec) -> MemoryLimit {
+    MemoryLimit { process: process.id().unwrap_or_default(), bytes: spec.memory_limit }
 }
 
 /// What the worker reads from its standard input.
@@ -136,6 +188,10 @@ fn order(spec: &PythonSpec, door: &Door, mark: &str) -> Vec<u8> {
         "token": door.token(),
         "worker": mark,
         "load": spec.load,
+        "pythonpath": spec.pythonpath,
+        "gpu_memory_fraction": spec.gpu_memory_fraction,
+        "threads": spec.threads,
+        "cpu_affinity": spec.cpu_affinity,
     });
     order.to_string().into_bytes()
 }
@@ -222,7 +278,8 @@ fn serve(
             Box::new(PythonWorker { pid, orders, measures, progress }) as Box<dyn Worker>
         }),
     );
-    PythonLaunched { process, to_worker, progress: progress_seen, fault }
+    let memory = memory_limit(&process, spec);
+    PythonLaunched { process, memory, to_worker, progress: progress_seen, fault }
 }
 
 fn traits(ready: &Ready) -> Traits {
@@ -284,6 +341,7 @@ impl Worker for PythonWorker {
 /// The supervisor's end of a worker process.
 struct PythonLaunched {
     process: Process,
+    memory: MemoryLimit,
     to_worker: mpsc::UnboundedSender<Frame>,
     progress: Option<Arc<dyn Progress>>,
     /// How its connections ended, one after the other: with a fault, or because they did.
@@ -296,6 +354,7 @@ impl Launched for PythonLaunched {
             let fault = tokio::select! {
                 gone = self.process.gone() => return gone,
                 fault = self.fault.recv() => fault.flatten(),
+                excess = self.memory.exceeded() => Some(Gone::new(Cause::Memory, excess)),
             };
             if let Some(fault) = fault {
                 self.process.kill();
@@ -319,7 +378,12 @@ impl Launched for PythonLaunched {
             if let Some(progress) = &self.progress {
                 progress.retiring();
             }
-            if timeout(grace, self.answered_all()).await.is_err() {
+            let memory = self.memory;
+            let has_ended = tokio::select! {
+                ended = timeout(grace, self.answered_all()) => ended.is_ok(),
+                _ = memory.exceeded() => false,
+            };
+            if !has_ended {
                 self.process.kill();
                 self.process.gone().await;
             }

@@ -11,17 +11,20 @@
 //! `protocol/PROTOCOL.md` is the contract between the two.
 
 mod app_host;
+mod cache;
 mod connection;
 mod control;
 mod handshake;
 mod in_flight;
 mod launch;
+mod memory;
 mod metrics;
 mod outbox;
 mod output;
 mod process;
 mod sdk;
 mod unwell;
+mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};

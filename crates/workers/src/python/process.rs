@@ -51,13 +51,14 @@ impl Process {
         Ok(Self { child, group, output })
     }
 
+    /// Returns its number, which the system may give to another once it is gone.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Resolves when the process is gone and what it printed is out.
     pub(crate) async fn gone(&mut self) -> Gone {
-        let status = self.child.wait().await;
-        // What it started goes with it, and would keep the pipes open. The group's number is used
-        // for the last time: the system may give it to somebody else from here on.
-        self.kill();
-        self.group = None;
+        let status = self.ended().await;
         if let Some(output) = self.output.take() {
             output.finished().await;
         }
@@ -67,6 +68,23 @@ impl Process {
                 Gone::new(Cause::Exit, format!("its process cannot be waited for: {error}"))
             }
         }
+    }
+
+    /// Starts a command that says itself where its output goes.
+    pub(crate) fn spawn(command: std::process::Command) -> std::io::Result<Self> {
+        let child = tied(command).spawn()?;
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        Ok(Self { child, group, output: None })
+    }
+
+    /// Resolves when the process is gone, with how it ended.
+    pub(crate) async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        let status = self.child.wait().await;
+        // What it started goes with it, and would keep the pipes open. The group's number is used
+        // for the last time: the system may give it to somebody else from here on.
+        self.kill();
+        self.group = None;
+        status
     }
 
     /// Asks the process to end.
@@ -99,12 +117,17 @@ fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
         .envs(spec.env)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // A group of its own: Ctrl-C in a terminal is for the server, which then drains.
-        .process_group(0);
+        .stderr(Stdio::piped());
     if let Some(directory) = spec.cwd {
         command.current_dir(directory);
     }
+    tied(command)
+}
+
+/// Ties what a command starts to this process.
+fn tied(mut command: std::process::Command) -> tokio::process::Command {
+    // A group of its own: Ctrl-C in a terminal is for the server, which then drains.
+    command.process_group(0);
     die_with_parent(&mut command);
     let mut command = tokio::process::Command::from(command);
     // For the time in which there is no `Process` yet.
@@ -154,7 +177,7 @@ fn shown(path: Option<&Path>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-fn describe(status: ExitStatus) -> Gone {
+pub(crate) fn describe(status: ExitStatus) -> Gone {
     match (status.code(), status.signal()) {
         (Some(code), _) => Gone::new(Cause::Exit, format!("its process exited with status {code}")),
         (None, Some(signal)) => {

@@ -2,10 +2,11 @@
 
 use std::env;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
+
+use super::cache::{Digest, cache_directory, check_owner};
 
 /// The package as it was when this program was built, so that both sides always fit.
 static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litmux");
@@ -16,7 +17,7 @@ static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litmux"
 /// # Errors
 /// The cache directory cannot be written.
 pub fn sdk_directory() -> io::Result<PathBuf> {
-    let directory = cache_directory().join("litmux").join(format!("sdk-{:016x}", digest(&PACKAGE)));
+    let directory = cache_directory().join(format!("sdk-{:016x}", digest(&PACKAGE)));
     let package = directory.join("litmux");
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
@@ -24,11 +25,7 @@ pub fn sdk_directory() -> io::Result<PathBuf> {
     if !package.is_dir() {
         write_once(&directory).map_err(named)?;
     }
-    // Where others may write, as in the system's temporary directory, they may have been first.
-    let owner = std::fs::symlink_metadata(&directory).map_err(named)?.uid();
-    if owner != rustix::process::geteuid().as_raw() {
-        return Err(named(io::Error::other("it belongs to somebody else; set XDG_CACHE_HOME")));
-    }
+    check_owner(&directory).map_err(named)?;
     Ok(package)
 }
 
@@ -39,14 +36,6 @@ pub fn default_interpreter() -> PathBuf {
     let active = env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
     let found = [beside, active].into_iter().flatten().find(|python| python.exists());
     found.unwrap_or_else(|| "python3".into())
-}
-
-fn cache_directory() -> PathBuf {
-    env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .unwrap_or_else(env::temp_dir)
 }
 
 /// Writes beside the final name and renames, so that programs that start at once do not meet
@@ -80,20 +69,15 @@ fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py" || extension == "json")
 }
 
-/// FNV-1a over names and contents: it tells versions apart, it does not protect.
+/// Over names and contents.
 fn digest(directory: &Dir<'_>) -> u64 {
-    fn feed(hash: &mut u64, bytes: &[u8]) {
-        for byte in bytes {
-            *hash = (*hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut digest = Digest::new();
     for file in directory.files().filter(|file| is_source(file.path())) {
-        feed(&mut hash, file.path().as_os_str().as_encoded_bytes());
-        feed(&mut hash, file.contents());
+        digest.feed(file.path().as_os_str().as_encoded_bytes());
+        digest.feed(file.contents());
     }
     for directory in directory.dirs() {
-        feed(&mut hash, &digest(directory).to_le_bytes());
+        digest.feed(&self::digest(directory).to_le_bytes());
     }
-    hash
+    digest.0
 }

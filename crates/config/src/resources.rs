@@ -1,0 +1,154 @@
+//! What the workers of an endpoint may use of the machine.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::read::{boolean, bytes, integer, integers, number};
+
+/// Options of Python workers alone: a Rust model is a thread of the server.
+const OF_PROCESSES: [&str; 8] = [
+    "cpu_affinity",
+    "cwd",
+    "gpu_memory_fraction",
+    "isolate_devices",
+    "memory_limit",
+    "pythonpath",
+    "requirements",
+    "threads",
+];
+
+/// What the libraries that compute on CPUs ask how many threads to start.
+const THREAD_VARIABLES: [&str; 5] = [
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+];
+
+/// What each worker of an endpoint may use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resources {
+    /// CPU threads; see [`fair_threads`] where it is not set.
+    pub threads: Option<usize>,
+    /// The cores that it runs on, where they are not all.
+    pub cpu_affinity: Option<Vec<usize>>,
+    /// Bytes of memory, together with what it started, before it is killed.
+    pub memory_limit: Option<u64>,
+    /// The share of the memory of its GPU, where there is a limit.
+    pub gpu_memory_fraction: Option<f64>,
+    /// Whether it sees no GPU but its own.
+    pub isolate_devices: bool,
+}
+
+impl Resources {
+    /// Reads the options of a checked endpoint.
+    pub(crate) fn of(options: &Map<String, Value>) -> Self {
+        Self {
+            threads: integer(options, "threads"),
+            cpu_affinity: integers(options, "cpu_affinity"),
+            memory_limit: options.get("memory_limit").and_then(bytes),
+            gpu_memory_fraction: number(options, "gpu_memory_fraction"),
+            isolate_devices: boolean(options, "isolate_devices").unwrap_or(false),
+        }
+    }
+}
+
+/// Returns what is wrong with the options of an endpoint whose model is in Rust.
+pub(crate) fn of_processes(options: &Map<String, Value>) -> Vec<String> {
+    let given = OF_PROCESSES.into_iter().filter(|name| options.contains_key(*name));
+    let mistake = |name| {
+        format!(
+            "`{name}` is for Python models: one in Rust is a thread of the server; leave it out"
+        )
+    };
+    given.map(mistake).collect()
+}
+
+/// Returns how many CPU threads each worker of an endpoint gets if nobody says: an even share of
+/// the cores, at least one.
+///
+/// `cores` are those that the server may use, `all_workers` those of all endpoints. Where the
+/// endpoint has cores of its own (`cpu_affinity`), its `own_workers` share these.
+pub fn fair_threads(
+    cpu_affinity: Option<&[usize]>,
+    own_workers: usize,
+    cores: usize,
+    all_workers: usize,
+) -> usize {
+    let share = match cpu_affinity {
+        Some(own) => own.len() / own_workers.max(1),
+        None => cores / all_workers.max(1),
+    };
+    share.max(1)
+}
+
+/// Returns the variables that make libraries start that many threads, but for those that `is_set`
+/// already.
+pub fn thread_variables(threads: usize, is_set: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
+    let missing = THREAD_VARIABLES.into_iter().filter(|name| !is_set(name));
+    missing.map(|name| (name.to_owned(), threads.to_string())).collect()
+}
+
+/// Returns what is wrong with the cores of an endpoint, given those that the server may use.
+pub fn affinity_mistake(wanted: &[usize], available: &[usize]) -> Option<String> {
+    let missing: Vec<_> =
+        wanted.iter().filter(|core| !available.contains(core)).map(ToString::to_string).collect();
+    let there: Vec<_> = available.iter().map(ToString::to_string).collect();
+    let say = || {
+        format!(
+            "`cpu_affinity` names {} {}, and this server may use {}",
+            if missing.len() == 1 { "core" } else { "cores" },
+            missing.join(", "),
+            there.join(", "),
+        )
+    };
+    (!missing.is_empty()).then(say)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Origin, resolve};
+
+    #[test]
+    fn cores_are_shared_by_all_workers() {
+        assert_eq!(fair_threads(None, 1, 8, 1), 8);
+        assert_eq!(fair_threads(None, 1, 8, 3), 2);
+        assert_eq!(fair_threads(None, 4, 2, 4), 1, "at least one");
+        assert_eq!(fair_threads(None, 0, 4, 0), 4);
+    }
+
+    #[test]
+    fn cores_of_its_own_are_shared_by_its_own_workers() {
+        assert_eq!(fair_threads(Some(&[4, 5, 6, 7]), 2, 16, 12), 2);
+        assert_eq!(fair_threads(Some(&[0]), 2, 16, 2), 1);
+    }
+
+    #[test]
+    fn variables_that_somebody_set_are_left_alone() {
+        let variables = thread_variables(3, |name| name == "OMP_NUM_THREADS");
+        assert_eq!(variables.get("MKL_NUM_THREADS").unwrap(), "3");
+        assert_eq!((variables.len(), variables.get("OMP_NUM_THREADS")), (4, None));
+    }
+
+    #[test]
+    fn a_rust_model_has_no_process_to_limit() {
+        let endpoint = serde_json::json!({"path": "/a", "threads": 2, "timeout": 1});
+        let raw = serde_json::json!({"endpoint": [endpoint]});
+        let Value::Object(raw) = raw else { unreachable!() };
+        let error = resolve(raw, &Origin::Builder).unwrap_err();
+        assert!(error.0[0].starts_with("endpoint `/a`: `threads` is for Python models"), "{error}");
+        assert_eq!(error.0.len(), 1, "{error}");
+    }
+
+    #[test]
+    fn cores_that_are_not_there_are_named() {
+        assert_eq!(affinity_mistake(&[1, 0], &[0, 1]), None);
+        assert_eq!(
+            affinity_mistake(&[0, 2, 9], &[0, 1]).unwrap(),
+            "`cpu_affinity` names cores 2, 9, and this server may use 0, 1"
+        );
+    }
+}

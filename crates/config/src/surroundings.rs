@@ -1,0 +1,76 @@
+//! Where the workers of an endpoint find themselves: their directory, modules and packages.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::read::{boolean, text, texts};
+
+/// Returns what is wrong with it; names are relative to `directory`.
+pub(crate) fn surroundings_mistakes(
+    endpoint: &Map<String, Value>,
+    directory: &Path,
+) -> Vec<String> {
+    let mut found = missing_directories(endpoint, directory);
+    found.extend(missing_requirements(endpoint, directory));
+    found.extend(two_views(endpoint));
+    found
+}
+
+fn missing_directories(endpoint: &Map<String, Value>, directory: &Path) -> Vec<String> {
+    let cwd = text(endpoint, "cwd").map(|cwd| ("cwd", cwd));
+    let given = cwd.into_iter().chain(texts(endpoint, "pythonpath").map(|p| ("pythonpath", p)));
+    let mistake = |(name, given): (&str, &str)| {
+        let path = directory.join(given);
+        let wrong = if path.exists() { "is not a directory" } else { "does not exist" };
+        (!path.is_dir()).then(|| format!("`{name}` names `{}`, which {wrong}", path.display()))
+    };
+    given.filter_map(mistake).collect()
+}
+
+fn missing_requirements(endpoint: &Map<String, Value>, directory: &Path) -> Option<String> {
+    let path = directory.join(text(endpoint, "requirements")?);
+    let wrong = if path.exists() { "is not a file" } else { "does not exist" };
+    (!path.is_file()).then(|| format!("`requirements` names `{}`, which {wrong}", path.display()))
+}
+
+fn two_views(endpoint: &Map<String, Value>) -> Option<String> {
+    let sees = endpoint.get("env").and_then(|env| env.get("CUDA_VISIBLE_DEVICES"));
+    (boolean(endpoint, "isolate_devices") == Some(true) && sees.is_some()).then(|| {
+        "`isolate_devices` sets CUDA_VISIBLE_DEVICES, and `env` does too; leave out one of them"
+            .into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Origin, parse_toml, resolve};
+
+    #[test]
+    fn directories_are_relative_to_the_file_and_must_be_there() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("models")).unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        let origin = Origin::File(directory.path().join("litmux.toml"));
+        let resolve = |options| {
+            let text = format!("[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{options}");
+            resolve(parse_toml(&text).unwrap(), &origin)
+        };
+        let program = resolve("cwd = \"models\"\npythonpath = [\".\", \"/\"]").unwrap();
+        let endpoint = &program.endpoints[0];
+        assert_eq!(endpoint.cwd.as_deref(), Some(&*directory.path().join("models")));
+        assert_eq!(endpoint.pythonpath, [directory.path().join("."), "/".into()]);
+        let error = resolve("cwd = \"file\"\npythonpath = [\"no\"]").unwrap_err();
+        assert!(error.0[0].ends_with("/file`, which is not a directory"), "{error}");
+        assert!(error.0[1].ends_with("/no`, which does not exist"), "{error}");
+    }
+
+    #[test]
+    fn a_worker_sees_its_devices_in_one_way() {
+        let text = "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\nisolate_devices = true\n\
+                    env = { CUDA_VISIBLE_DEVICES = \"1\" }";
+        let origin = Origin::File("litmux.toml".into());
+        let error = resolve(parse_toml(text).unwrap(), &origin).unwrap_err().to_string();
+        assert!(error.contains("`isolate_devices` sets CUDA_VISIBLE_DEVICES"), "{error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! How much memory a worker uses together with what it started, and whether that is too much.
+
+use std::fs;
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The limit of one worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MemoryLimit {
+    /// The worker's process.
+    pub(crate) process: u32,
+    /// Bytes of resident memory; none is no limit.
+    pub(crate) bytes: Option<u64>,
+}
+
+impl MemoryLimit {
+    /// Resolves once the worker uses more, with that in words; never where there is no limit.
+    pub(crate) async fn exceeded(self) -> String {
+        let Some(limit) = self.bytes else { return pending().await };
+        loop {
+            // The exact figure of large processes takes the kernel milliseconds.
+            let used = spawn_blocking(move || used(self.process, limit)).await;
+            if let Some(reason) = excess(used.unwrap_or_default(), limit) {
+                return reason;
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Says that a worker uses more than it may, if it does.
+fn excess(used: u64, limit: u64) -> Option<String> {
+    let say = || format!("it used {} and may use {} (`memory_limit`)", shown(used), shown(limit));
+    (used > limit).then(say)
+}
+
+fn shown(bytes: u64) -> String {
+    match bytes {
+        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
+        1_000_000.. => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+/// Returns the bytes that a process and its descendants use; exact where that is more than the
+/// limit.
+fn used(process: u32, limit: u64) -> u64 {
+    let mut processes = vec![process];
+    let mut seen = 0;
+    while let Some(parent) = processes.get(seen) {
+        processes.extend(children(*parent));
+        seen += 1;
+    }
+    let sum: u64 = processes.iter().filter_map(|process| resident(*process)).sum();
+    if sum <= limit || processes.len() == 1 {
+        return sum;
+    }
+    // What was forked shares pages with its parent, which were counted for each of them.
+    let own = |process: &u32| proportional(*process).or_else(|| resident(*process));
+    processes.iter().filter_map(own).sum()
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| Vec::from_iter(list.split_whitespace().flat_map(str::parse))).collect()
+}
+
+fn resident(process: u32) -> Option<u64> {
+    kilobytes(&fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmRSS:")
+}
+
+/// Resident memory, pages that others have too divided among them.
+fn proportional(process: u32) -> Option<u64> {
+    kilobytes(&fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?, "Pss:")
+}
+
+/// Returns the bytes that a line of these files says.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let count: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(count * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn more_than_the_limit_is_said_with_both_figures() {
+        assert_eq!(excess(2_000_000_000, 2_000_000_000), None);
+        assert_eq!(
+            excess(2_300_000_000, 2_000_000_000).unwrap(),
+            "it used 2.3 GB and may use 2.0 GB (`memory_limit`)"
+        );
+        assert_eq!(
+            excess(2_340_000, 999).unwrap(),
+            "it used 2.3 MB and may use 999 bytes (`memory_limit`)"
+        );
+    }
+
+    #[test]
+    fn figures_are_read_from_their_lines() {
+        let text = "VmHWM:\t  99 kB\nVmRSS:\t    1234 kB\nThreads:\t1\n";
+        assert_eq!(kilobytes(text, "VmRSS:"), Some(1234 * 1024));
+        assert_eq!(kilobytes(text, "Pss:"), None, "a process that has just ended");
+    }
+
+    #[test]
+    fn what_a_process_started_counts() {
+        let (script, pipe) = ("sleep 60 & read line; kill $!", Stdio::piped);
+        let mut shell =
+            Command::new("sh").args(["-c", script]).stdin(pipe()).spawn().expect("a shell");
+        while children(shell.id()).is_empty() {
+            std::thread::yield_now();
+        }
+        let alone = resident(shell.id()).expect("it runs");
+        assert!(used(shell.id(), u64::MAX) > alone);
+        let exact = used(shell.id(), 0);
+        assert!(exact > 0 && exact < used(shell.id(), u64::MAX), "they share their library");
+        drop(shell.stdin.take());
+        shell.wait().expect("it ends");
+        assert_eq!(used(shell.id(), 0), 0);
+    }
+}

@@ -1,0 +1,276 @@
+//! Virtual environments made from a file of requirements, each once, in the user's cache.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use litmux_core::LaunchError;
+use rustix::fs::{FlockOperation, flock};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::cache::{Digest, cache_directory, check_owner};
+use super::process::{Process, describe};
+
+/// In an environment that is complete.
+const MARK: &str = "litmux-ready";
+
+/// How often it is looked whether another start has made the environment.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How much of what an installer printed is shown when it fails.
+const LAST_LINES: usize = 25;
+
+/// What an interpreter is asked for its identity.
+const IDENTITY: &str = "import sys; print(sys.version, sys.base_prefix)";
+
+/// Options of requirements files that name another such file.
+const INCLUDES: [&str; 4] = ["--requirement", "--constraint", "-r", "-c"];
+
+/// An environment that is to be there.
+#[derive(Debug)]
+pub(crate) struct Venv<'a> {
+    /// Whose it is, for the log.
+    pub(crate) endpoint: &'a str,
+    /// What it is made with.
+    pub(crate) interpreter: &'a Path,
+    /// What is installed in it; paths in it are relative to its directory.
+    pub(crate) requirements: &'a Path,
+}
+
+impl Venv<'_> {
+    /// Returns the environment's interpreter, after it was made if it was not there.
+    ///
+    /// Others may ask for the same one at the same time, in other processes: one makes it, and the
+    /// others wait. Dropped, what makes it is ended, and the next who asks begins anew.
+    pub(crate) async fn interpreter(&self) -> Result<PathBuf, LaunchError> {
+        let directory = self.directory().await?;
+        let python = directory.join("bin/python");
+        let is_ready = || directory.join(MARK).exists() && python.exists();
+        if is_ready() {
+            return Ok(python);
+        }
+        let _lock = self.lock(&directory.with_extension("lock")).await?;
+        if !is_ready() {
+            self.make(&directory, &python).await?;
+        }
+        Ok(python)
+    }
+
+    /// Returns where it belongs: in a place for this content and this interpreter.
+    async fn directory(&self) -> Result<PathBuf, LaunchError> {
+        let mut digest = Digest::new();
+        digest.feed(self.identity().await?.as_bytes());
+        let mut files = Vec::new();
+        read_all(self.requirements, &mut files).map_err(|error| self.failed(error))?;
+        // What is named by its place is something else where the file lies elsewhere.
+        if files.iter().any(|(_, text)| text.lines().any(names_a_place)) {
+            digest.feed(self.requirements.as_os_str().as_encoded_bytes());
+        }
+        files.iter().for_each(|(_, text)| digest.feed(text.as_bytes()));
+        let venvs = cache_directory().join("venvs");
+        let checked = fs::create_dir_all(&venvs).and_then(|()| check_owner(&venvs));
+        checked.map_err(|error| self.failed(format!("{}: {error}", venvs.display())))?;
+        Ok(venvs.join(format!("{:016x}", digest.0)))
+    }
+
+    async fn identity(&self) -> Result<String, LaunchError> {
+        let mut command = tokio::process::Command::new(self.interpreter);
+        let output = command.args(["-c", IDENTITY]).kill_on_drop(true).output().await;
+        let said = output.map_err(|error| error.to_string()).and_then(|output| {
+            let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+            if output.status.success() {
+                Ok(said(&output.stdout))
+            } else {
+                Err(said(&output.stderr))
+            }
+        });
+        said.map_err(|error| {
+            self.failed(format!("`{}` does not run: {error}", self.interpreter.display()))
+        })
+    }
+
+    /// Waits until nobody else makes it, and keeps others from doing so.
+    async fn lock(&self, path: &Path) -> Result<File, LaunchError> {
+        let opened = File::options().create(true).append(true).open(path);
+        let file = opened.map_err(|error| self.failed(format!("{}: {error}", path.display())))?;
+        let mut waits = false;
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if !std::mem::replace(&mut waits, true) {
+                tracing::info!("{}: another start makes its environment; waiting", self.endpoint);
+            }
+            sleep(LOOK).await;
+        }
+        Ok(file)
+    }
+
+    /// Makes it in its place, for the scripts in it name that; the mark comes last.
+    async fn make(&self, directory: &Path, python: &Path) -> Result<(), LaunchError> {
+        let (file, endpoint) = (self.requirements.display(), self.endpoint);
+        tracing::info!("{endpoint}: making its environment from {file}");
+        let left_over = directory.to_owned();
+        let removed = spawn_blocking(move || match fs::remove_dir_all(left_over) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        let removed = removed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let named = |error| self.failed(format!("{}: {error}", directory.display()));
+        removed.map_err(named)?;
+        let has_uv = env::var_os("PATH")
+            .is_some_and(|path| env::split_paths(&path).any(|place| place.join("uv").is_file()));
+        for command in commands(self, directory, python, has_uv) {
+            self.run(command).await?;
+        }
+        fs::write(directory.join(MARK), file.to_string()).map_err(named)?;
+        tracing::info!("{endpoint}: its environment is ready, in {}", directory.display());
+        Ok(())
+    }
+
+    /// Runs one step, whose lines go to the log.
+    async fn run(&self, mut command: Command) -> Result<(), LaunchError> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let cannot = |error: io::Error| self.failed(format!("`{program}` does not run: {error}"));
+        let (read, write) = io::pipe().map_err(cannot)?;
+        let directory = self.requirements.parent().unwrap_or(Path::new("/"));
+        command.stdin(Stdio::null()).current_dir(directory);
+        command.stdout(write.try_clone().map_err(cannot)?).stderr(write);
+        // The command, which is gone after this, holds the other end of the pipe.
+        let mut process = Process::spawn(command).map_err(cannot)?;
+        let output = pipe::Receiver::from_owned_fd(read.into()).map_err(cannot)?;
+        let (mut lines, mut last) = (BufReader::new(output).lines(), Vec::new());
+        while let Ok(Some(line)) = lines.next_line().await {
+            tracing::info!("{}: {line}", self.endpoint);
+            last.push(line);
+        }
+        match process.ended().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => {
+                let end = describe(status).reason.replacen("its process", &format!("`{program}`"), 1);
+                let cause = headline(&last).map_or(end, str::to_owned);
+                let shown = last.split_off(last.len().saturating_sub(LAST_LINES)).join("\n");
+                Err(LaunchError { traceback: Some(shown), ..self.failed(cause) })
+            }
+            Err(error) => Err(cannot(error)),
+        }
+    }
+
+    fn failed(&self, cause: impl std::fmt::Display) -> LaunchError {
+        let file = self.requirements.display();
+        let reason = format!("no environment can be made from `{file}` (`requirements`): {cause}");
+        LaunchError { reason, traceback: None }
+    }
+}
+
+/// Returns what makes an environment, in its order.
+fn commands(venv: &Venv<'_>, directory: &Path, python: &Path, has_uv: bool) -> [Command; 2] {
+    let command = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    };
+    let [mut make, mut install] = if has_uv {
+        let (mut make, mut install) =
+            (command(Path::new("uv"), &["venv"]), command(Path::new("uv"), &["pip", "install"]));
+        make.arg("--python").arg(venv.interpreter);
+        install.arg("--python").arg(python);
+        [make, install]
+    } else {
+        let pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input"];
+        [command(venv.interpreter, &["-m", "venv"]), command(python, &pip)]
+    };
+    make.arg(directory);
+    install.arg("-r").arg(venv.requirements);
+    [make, install]
+}
+
+/// Reads a file of requirements, and those that it includes.
+fn read_all(path: &Path, files: &mut Vec<(PathBuf, String)>) -> Result<(), String> {
+    if files.iter().any(|(read, _)| read == path) {
+        return Ok(());
+    }
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    files.push((path.to_owned(), text.clone()));
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    text.lines().filter_map(included).try_for_each(|name| read_all(&directory.join(name), files))
+}
+
+fn included(line: &str) -> Option<&str> {
+    let rest = INCLUDES.into_iter().find_map(|option| line.trim_start().strip_prefix(option))?;
+    let name = rest.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
+    // What is somewhere else is read by the installer alone.
+    (!name.contains("://")).then(|| name.split(" #").next().unwrap_or(name).trim_end())
+}
+
+fn names_a_place(line: &str) -> bool {
+    let line = line.trim();
+    line.contains('/') || line == "." || line.starts_with("-e")
+}
+
+/// Returns the line that says what is wrong, as pip and uv write it.
+fn headline(lines: &[String]) -> Option<&str> {
+    let says =
+        |line: &&String| ["ERROR:", "error:", "Because "].iter().any(|word| line.contains(word));
+    lines.iter().rfind(says).or(lines.last()).map(|line| line.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(command: &Command) -> String {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn uv_is_used_where_it_is_there() {
+        let (interpreter, requirements) = (Path::new("python3"), Path::new("/srv/r.txt"));
+        let venv = Venv { endpoint: "/a", interpreter, requirements };
+        let [directory, python] = ["/v", "/v/bin/python"].map(Path::new);
+        let commands = |has_uv| commands(&venv, directory, python, has_uv).map(|c| shown(&c));
+        assert_eq!(
+            commands(true),
+            ["uv venv --python python3 /v", "uv pip install --python /v/bin/python -r /srv/r.txt"]
+        );
+        let [make, install] = commands(false);
+        assert_eq!(make, "python3 -m venv /v");
+        assert!(install.starts_with("/v/bin/python -m pip install "), "{install}");
+        assert!(install.ends_with(" -r /srv/r.txt"), "{install}");
+    }
+
+    #[test]
+    fn included_files_are_read_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| {
+            fs::write(directory.path().join(name), text).expect("it is written");
+        };
+        write("a.txt", "one\n-r b.txt\n--constraint=c.txt # known good\n-r https://host/d.txt\n");
+        write("b.txt", "two\n-ra.txt\n");
+        write("c.txt", "two<3\n");
+        let mut files = Vec::new();
+        read_all(&directory.path().join("a.txt"), &mut files).expect("all are there");
+        let names = files.iter().map(|(path, _)| path.file_name().expect("a name"));
+        assert_eq!(names.collect::<Vec<_>>(), ["a.txt", "b.txt", "c.txt"]);
+        write("c.txt", "-c gone.txt");
+        let error = read_all(&directory.path().join("c.txt"), &mut Vec::new()).unwrap_err();
+        assert!(error.contains("gone.txt"), "{error}");
+    }
+
+    #[test]
+    fn the_line_that_names_the_package_is_found() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let pip = "Collecting a\nERROR: Could not find a version\nERROR: No matching distribution \
+                   found for nosuch\n";
+        let missing = "ERROR: No matching distribution found for nosuch";
+        assert_eq!(headline(&lines(pip)), Some(missing));
+        let uv = "error: No solution found\n  cause: Because nosuch was not found\n\nhint: try it";
+        assert_eq!(headline(&lines(uv)), Some("cause: Because nosuch was not found"));
+        assert_eq!(headline(&lines("out of luck")), Some("out of luck"));
+        assert_eq!(headline(&[]), None);
+    }
+}

@@ -1,0 +1,137 @@
+"""Environments that are made from a file of requirements; nothing here needs a network."""
+
+import os
+import re
+import shutil
+import sys
+import zipfile
+
+import pytest
+from conftest import Server, command_of, descendants, wait_until
+
+MODEL = """
+    class API(ls.LitAPI):
+        def setup(self, device):
+            import tiny
+            self.version = tiny.VERSION
+
+        def predict(self, x):
+            import sys
+            return [self.version, sys.prefix]
+
+    class Plain(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    if __name__ == "__main__":
+        needs = ls.LitServer(API(), path="/a", requirements="requirements.txt")
+        ls.run_servers(needs, ls.LitServer(Plain(), path="/b"), port=0)
+"""
+
+MAKING = "/a: making its environment from "
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """Writes versions of a package `tiny`, as wheels, and what asks for one of them."""
+
+    def write(version):
+        name = f"tiny-{version}-py3-none-any.whl"
+        info = f"tiny-{version}.dist-info"
+        with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+            wheel.writestr("tiny.py", f"VERSION = {version!r}\n")
+            wheel.writestr(
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n"
+            )
+            wheel.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            wheel.writestr(f"{info}/RECORD", "")
+        (tmp_path / "requirements.txt").write_text(f"--no-index\n./{name}\n")
+
+    return write
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache of the test's own, and no `uv`."""
+    places = os.environ["PATH"].split(os.pathsep)
+    without = [place for place in places if not shutil.which("uv", path=place)]
+    return {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": os.pathsep.join(without)}
+
+
+def test_an_environment_is_made_once_by_whoever_is_first(run, script, wheels, cache, tmp_path):
+    wheels("1.0")
+    program = [sys.executable, script(MODEL)]
+    servers = [run(program, kind=Server, env=cache) for _ in range(2)]
+    answers = [server.wait_until_ready().post("/a", json=0).json() for server in servers]
+    assert answers[0] == answers[1]
+    version, prefix = answers[0]
+    assert (version, prefix.startswith(str(tmp_path / "cache/litmux/venvs"))) == ("1.0", True)
+    assert sum(server.output.count(MAKING) for server in servers) == 1
+    assert sum("/a: Processing" in server.output for server in servers) == 1, "pip is shown"
+    again = run(program, kind=Server, env=cache).wait_until_ready()
+    assert again.post("/a", json=0).json() == answers[0]
+    assert MAKING not in again.output
+
+
+def test_other_requirements_are_another_environment(run, script, wheels, cache):
+    prefixes = []
+    for version in ("1.0", "2.0"):
+        wheels(version)
+        server = run([sys.executable, script(MODEL)], kind=Server, env=cache).wait_until_ready()
+        found, prefix = server.post("/a", json=0).json()
+        assert found == version
+        prefixes.append(prefix)
+    assert prefixes[0] != prefixes[1]
+
+
+def test_a_package_that_cannot_be_had_ends_the_start_by_its_name(serve, cache, tmp_path):
+    (tmp_path / "requirements.txt").write_text("--no-index\nno-such-package\n")
+    server = serve(MODEL, env=cache, ready=False)
+    assert server.wait() == 1
+    says = (
+        r"endpoint `/a`: no environment can be made .* No matching distribution .* no-such-package"
+    )
+    assert re.search(says, server.output)
+    assert not [*(tmp_path / "cache/litmux/venvs").glob("*/litmux-ready")]
+
+
+def test_a_file_that_is_not_there_is_refused(serve):
+    server = serve(MODEL, ready=False)
+    assert server.wait() == 2
+    assert "endpoint `/a`: `requirements` names" in server.output
+
+
+# Does what uv does, with what is there.
+UV = f"""#!/bin/sh
+echo "uv: $*"
+case "$1" in
+    venv) exec {sys.executable} -m venv "$4" ;;
+    pip) exec "$4" -m pip install --disable-pip-version-check -r "$6" ;;
+esac
+"""
+
+
+def uv(tmp_path, cache, text):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/uv").write_text(text)
+    (tmp_path / "bin/uv").chmod(0o755)
+    return {**cache, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{cache['PATH']}"}
+
+
+def test_uv_makes_it_where_it_is_there(serve, wheels, cache, tmp_path):
+    wheels("1.0")
+    server = serve(MODEL, env=uv(tmp_path, cache, UV))
+    assert server.post("/a", json=0).json()[0] == "1.0"
+    server.wait_for_line(f"/a: uv: venv --python {sys.executable} ")
+
+
+def test_others_serve_while_it_is_made_and_a_stop_ends_that(serve, wheels, cache, tmp_path):
+    wheels("1.0")
+    server = serve(MODEL, env=uv(tmp_path, cache, "#!/bin/sh\nsleep 60 & wait"), ready=False)
+    server.wait_until_listening().wait_for_line(MAKING)
+    wait_until(lambda: server.post("/b", json=1).status_code == 200)
+    assert server.post("/a", json=1).status_code == 503
+    wait_until(lambda: any("sleep" in command_of(pid) for pid in descendants(server.process.pid)))
+    assert server.stop() == 0

@@ -1,0 +1,171 @@
+"""What workers may use of the machine, and where they run."""
+
+import os
+import re
+
+import pytest
+
+SAYS = """
+    import os
+
+    class Says(ls.LitAPI):
+        def predict(self, names):
+            variables = [os.environ.get(name) for name in names]
+            return [self.threads, sorted(os.sched_getaffinity(0)), *variables]
+
+    def serve(*options):
+        if __name__ == "__main__":
+            servers = [ls.LitServer(Says(), path=f"/{n}", **o) for n, o in enumerate(options)]
+            ls.run_servers(*servers, port=0)
+"""
+
+VARIABLES = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    """Without variables of whoever runs the tests."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_workers_share_the_cores_unless_told_otherwise(serve, clean):
+    server = serve(
+        f"{SAYS}\n    serve({{'workers_per_device': {len(CORES)}, 'accelerator': 'cpu'}}, "
+        "{'threads': 7, 'env': {'MKL_NUM_THREADS': '9'}})"
+    )
+    assert server.post("/0", json=VARIABLES).json() == [1, CORES, "1", "1", "1"]
+    assert server.post("/1", json=VARIABLES).json() == [7, CORES, "7", "9", "7"]
+
+
+def test_what_the_servers_environment_says_stays(serve, clean):
+    server = serve(f"{SAYS}\n    serve({{'threads': 7}})", env={"OMP_NUM_THREADS": "5"})
+    assert server.post("/0", json=VARIABLES).json() == [7, CORES, "5", "7", "7"]
+
+
+def test_workers_keep_to_their_cores(serve, clean):
+    server = serve(f"{SAYS}\n    serve({{'cpu_affinity': [{CORES[-1]}]}}, {{}})")
+    assert server.post("/0", json=[]).json() == [1, [CORES[-1]]]
+    assert server.post("/1", json=[]).json()[1] == CORES
+
+
+def test_cores_that_are_not_there_are_refused(serve):
+    server = serve(f"{SAYS}\n    serve({{'cpu_affinity': [1023]}}, {{}})", ready=False)
+    assert server.wait() == 2
+    assert "endpoint `/0`: `cpu_affinity` names core 1023" in server.output
+
+
+PLACES = """
+    import os
+
+    class Places(ls.LitAPI):
+        def predict(self, module):
+            return [os.getcwd(), __import__(module).NAME]
+
+    if __name__ == "__main__":
+        server = ls.LitServer(Places(), path="/a", cwd="inner", pythonpath=["lib", "inner"])
+        ls.run_servers(server, port=0)
+"""
+
+
+def test_workers_have_a_directory_and_modules_of_their_own(serve, tmp_path):
+    for directory, module in (("lib", "both"), ("inner", "both"), ("inner", "one")):
+        (tmp_path / directory).mkdir(exist_ok=True)
+        (tmp_path / directory / f"{module}.py").write_text(f"NAME = {directory + module!r}\n")
+    server = serve(PLACES)
+    directory = str(tmp_path / "inner")
+    assert server.post("/a", json="one").json() == [directory, "innerone"]
+    assert server.post("/a", json="both").json() == [directory, "libboth"]
+
+
+def test_directories_that_are_not_there_are_all_named(serve, tmp_path):
+    (tmp_path / "inner").touch()
+    server = serve(PLACES, ready=False)
+    assert server.wait() == 2
+    assert "`cwd` names" in server.output
+    assert "/inner`, which is not a directory" in server.output
+    assert "/lib`, which does not exist" in server.output
+
+
+GROWS = """
+    import os, subprocess, sys, time
+
+    HOLDS = "import time; x = b'x' * 200_000_000; time.sleep(60)"
+
+    class Grows(ls.LitAPI):
+        def setup(self, device):
+            if os.path.exists("big"):
+                exec(HOLDS)
+
+        def predict(self, how):
+            if how == "itself":
+                exec(HOLDS)
+            if how == "child":
+                subprocess.run([sys.executable, "-c", HOLDS])
+            if how == "die":
+                open("big", "w").close()
+                os._exit(3)
+            if how == "fork":
+                held = b"x" * 60_000_000
+                children = [os.fork() or (time.sleep(2), os._exit(0)) for _ in range(3)]
+                for child in children:
+                    os.waitpid(child, 0)
+            return how
+
+    class Other(ls.LitAPI):
+        def predict(self, x):
+            return os.getpid()
+
+    def serve(**options):
+        if __name__ == "__main__":
+            grows = ls.LitServer(Grows(), path="/a", memory_limit="150MB", **options)
+            ls.run_servers(grows, ls.LitServer(Other(), path="/b"), port=0)
+"""
+
+EXCESS = r"it used [12]\d\d\.\d MB and may use 150\.0 MB \(`memory_limit`\); it was killed"
+
+
+@pytest.mark.parametrize("how", ["itself", "child"])
+def test_a_worker_that_uses_too_much_memory_is_replaced(serve, how):
+    server = serve(f"{GROWS}\n    serve(idempotent=False)")
+    other = server.post("/b", json=0).json()
+    refused = server.post("/a", json=how)
+    assert (refused.status_code, "died" in refused.text) == (502, True)
+    server.wait_for_line(f"/a#0 is gone: {EXCESS}; another is starting")
+    assert server.post("/a", json="ok").json() == "ok"
+    assert server.post("/b", json=0).json() == other
+
+
+def test_what_uses_too_much_memory_twice_is_answered(serve):
+    server = serve(f"{GROWS}\n    serve(workers_per_device=2, accelerator='cpu')")
+    refused = server.post("/a", json="itself")
+    assert (refused.status_code, "2 workers died" in refused.text) == (502, True)
+    assert server.post("/a", json="ok").json() == "ok"
+
+
+def test_pages_that_forked_processes_share_count_once(serve):
+    server = serve(f"{GROWS}\n    serve()")
+    assert server.post("/a", json="fork").json() == "fork"
+    assert "memory_limit" not in server.output
+
+
+def test_a_start_that_uses_too_much_memory_ends_the_server(serve, tmp_path):
+    (tmp_path / "big").touch()
+    server = serve(f"{GROWS}\n    serve()", ready=False)
+    assert server.wait() == 1
+    assert re.search(f"endpoint `/a`: {EXCESS} before it was ready", server.output)
+
+
+def test_later_starts_that_use_too_much_memory_come_ever_later(serve):
+    server = serve(f"{GROWS}\n    serve(idempotent=False)")
+    server.post("/a", json="die")
+    server.wait_for_line(f"/a#0 is gone: {EXCESS} before it was ready; another starts in 0\\.[1-9]")
+    health = server.client.get("/health")
+    assert (health.status_code, "memory_limit" in health.text) == (503, True)
+
+
+def test_an_isolated_worker_sees_no_gpu_that_is_not_its_own(serve):
+    server = serve(f"{SAYS}\n    serve({{'accelerator': 'cpu', 'isolate_devices': True}})")
+    assert server.post("/0", json=["CUDA_VISIBLE_DEVICES"]).json()[-1] == ""

@@ -1,0 +1,177 @@
+"""What the worker applies of its order before user code runs."""
+
+import os
+import textwrap
+
+import pytest
+
+SAYS = """
+    class API(ls.LitAPI):
+        def predict(self, expression):
+            return eval(expression)
+"""
+
+
+def ask(worker, expression):
+    worker.request(1, expression)
+    return worker.answers(1)[1]
+
+
+def test_a_model_knows_its_threads(worker):
+    assert ask(worker(SAYS, order={"threads": 3}), "self.threads") == (200, 3)
+
+
+def test_an_attribute_of_the_models_own_stays(worker):
+    model = """
+        class API(ls.LitAPI):
+            def setup(self, device):
+                self.threads = "mine"
+
+            def predict(self, x):
+                return self.threads
+    """
+    assert ask(worker(model, order={"threads": 3}), None) == (200, "mine")
+
+
+def test_cores_are_set_before_the_model_is_imported(worker):
+    core = min(os.sched_getaffinity(0))
+    model = "import os\nCORES = sorted(os.sched_getaffinity(0))\n" + SAYS.replace("\n    ", "\n")
+    assert ask(worker(model, order={"cpu_affinity": [core]}), "CORES") == (200, [core])
+
+
+def test_cores_that_the_system_refuses_fail_the_start(worker):
+    failed = worker(SAYS, order={"cpu_affinity": [1023]}).traits
+    assert "cannot run on the cores [1023] (`cpu_affinity`)" in failed["reason"]
+
+
+# Stands in for the real one, which is large.
+ONNXRUNTIME = """
+class SessionOptions:
+    intra_op_num_threads = inter_op_num_threads = 0
+"""
+
+USES_ONNXRUNTIME = """
+    class API(ls.LitAPI):
+        def predict(self, x):
+            options = ls.onnxruntime_options()
+            made = options["sess_options"]
+            return made.intra_op_num_threads, made.inter_op_num_threads, options["providers"]
+"""
+
+
+@pytest.fixture
+def onnxruntime(tmp_path):
+    (tmp_path / "onnxruntime.py").write_text(ONNXRUNTIME)
+
+
+def test_onnx_runtime_is_told_the_threads(worker, onnxruntime):
+    told = ask(worker(USES_ONNXRUNTIME, order={"threads": 2}), None)
+    assert told == (200, [2, 1, ["CPUExecutionProvider"]])
+
+
+def test_onnx_runtime_is_told_the_gpu(worker, onnxruntime):
+    told = ask(worker(USES_ONNXRUNTIME, order={"threads": 2}, device="cuda:1"), None)
+    cuda = ["CUDAExecutionProvider", {"device_id": 1}]
+    assert told == (200, [2, 1, [cuda, "CPUExecutionProvider"]])
+
+
+# Stand in for the real ones; a GPU is not needed to see what they are told.
+TORCH = """
+calls = []
+
+class cuda:
+    is_available = staticmethod(lambda: True)
+    set_per_process_memory_fraction = staticmethod(lambda *args: calls.append(args))
+"""
+
+TENSORFLOW = """
+calls = []
+
+class config:
+    list_physical_devices = staticmethod(lambda kind: [kind + "0", kind + "1"])
+    LogicalDeviceConfiguration = dict
+    set_logical_device_configuration = staticmethod(lambda *args: calls.append(args))
+"""
+
+SHARE = {"gpu_memory_fraction": 0.3}
+
+
+@pytest.fixture
+def frameworks(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text(TORCH)
+    (tmp_path / "tensorflow.py").write_text(TENSORFLOW)
+
+
+@pytest.mark.parametrize("where", ["at the top", "in setup"])
+def test_torch_gets_its_share_before_it_is_used(worker, frameworks, where):
+    model = """
+        class API(ls.LitAPI):
+            def setup(self, device):
+                import torch
+                self.told = list(torch.calls)
+
+            def predict(self, x):
+                import inspect
+                import torch
+                return self.told, torch.calls, inspect.getsource(torch).splitlines()[1]
+    """
+    top = "import torch\n" if where == "at the top" else ""
+    model = top + textwrap.dedent(model)
+    told = ask(worker(model, order=SHARE, device="cuda:1"), None)
+    assert told == (200, [[[0.3, 1]], [[0.3, 1]], "calls = []"])
+
+
+def test_tensorflow_gets_its_share(worker, frameworks):
+    model = """
+        from litmux import _resources
+        _resources.gpu_memory_bytes = lambda: 5 << 20
+
+        class API(ls.LitAPI):
+            def predict(self, x):
+                import tensorflow
+                return tensorflow.calls
+    """
+    told = ask(worker(model, order=SHARE, device="cuda:1"), None)
+    assert told == (200, [["GPU1", [{"memory_limit": 5}]]])
+
+
+def test_onnx_runtime_is_told_the_share(worker, onnxruntime):
+    model = """
+        from litmux import _resources
+        _resources.gpu_memory_bytes = lambda: 5 << 20
+
+        class API(ls.LitAPI):
+            def predict(self, x):
+                return ls.onnxruntime_options()["providers"][0]
+    """
+    told = ask(worker(model, order=SHARE, device="cuda:0"), None)
+    assert told == (200, ["CUDAExecutionProvider", {"device_id": 0, "gpu_mem_limit": 5 << 20}])
+
+
+def test_a_torch_that_sees_no_gpu_says_so(worker, frameworks, tmp_path):
+    blind = TORCH.replace("lambda: True", "lambda: False")
+    (tmp_path / "torch/__init__.py").write_text(blind)
+    blind = worker(SAYS, order=SHARE, device="cuda:0")
+    assert ask(blind, "__import__('torch').calls") == (200, [])
+    blind.wait_for("`gpu_memory_fraction` does not limit PyTorch on cuda:0: it sees no GPU")
+
+
+def test_a_framework_that_is_not_there_is_not_found(worker):
+    model = """
+        class API(ls.LitAPI):
+            def predict(self, x):
+                import importlib.util
+                try:
+                    import torch
+                except ImportError:
+                    return importlib.util.find_spec("torch")
+    """
+    assert ask(worker(model, order=SHARE, device="cuda:0"), None) == (200, None)
+
+
+@pytest.mark.parametrize(("order", "device"), [(SHARE, "cpu"), ({}, "cuda:0")])
+def test_nothing_is_followed_where_there_is_no_share(worker, order, device):
+    finders = "[type(finder).__name__ for finder in __import__('sys').meta_path]"
+    status, found = ask(worker(SAYS, order=order, device=device), finders)
+    assert (status, "_AfterImport" in found) == (200, False)
