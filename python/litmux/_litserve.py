@@ -270,7 +270,9 @@ def run_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if isinstance(port, str) and port.isdigit():
         left["port"] = int(port)
     found += _litserve_tls.take(left)
-    for name in [name for name in left if name in _OF_UVICORN]:
+    # A text is litmux's own option of that name; uvicorn's is a switch.
+    own = ["access_log"] if isinstance(left.get("access_log"), str) else []
+    for name in [name for name in left if name in _OF_UVICORN and name not in own]:
         del left[name]
         warnings.warn(f"`{name}` is of uvicorn, which is not used: ignored", stacklevel=4)
     return left, found

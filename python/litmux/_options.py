@@ -21,6 +21,7 @@ def _read_table():
 TABLE = _read_table()
 
 _API_KEY = re.compile(r"env:.+|sha256:[0-9a-fA-F]{64}", re.DOTALL)
+_ORIGIN = re.compile(r"\*|https?://[!-.0-~]+")
 _RATE = re.compile(r"0*[1-9][0-9]{0,8}/(s|min|h)")
 
 
@@ -191,6 +192,11 @@ def _fits_texts(_, value):
     return is_list and all(isinstance(text, str) and text != "" for text in value)
 
 
+def _fits_origins(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and all(isinstance(text, str) and _ORIGIN.fullmatch(text) for text in value)
+
+
 def _fits_bytes(_, value):
     if isinstance(value, str):
         match = _BYTES.fullmatch(value)
@@ -210,6 +216,7 @@ _CHECKS = {
     "path": _fits_path,
     "cost": _fits_cost,
     "texts": _fits_texts,
+    "origins": _fits_origins,
     "strings": _fits_strings,
     "api_keys": _fits_api_keys,
     "rate": _fits_rate,

@@ -48,6 +48,8 @@ pub enum Kind {
     Cost,
     /// A list of texts, none of them empty.
     Texts,
+    /// A list of origins of pages, or of `*`.
+    Origins,
     /// A table of texts.
     Strings,
     /// A table of holders and where their keys are; see [`ApiKey`].
@@ -125,6 +127,12 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Who may call: names, each with the environment variable that holds its key, or the SHA-256 of the key. Callers send it as `X-API-Key` or `Authorization: Bearer …`. Endpoints with keys of their own take those instead. `litmux key` makes keys. Without any, everybody may.";
     Server "api_keys_file": Kind::String, "the path of a file", "",
         "A file with more keys: lines of a name and `sha256:…`, as `litmux key` prints them. It is read again when it changes.";
+    Server "request_id": Kind::Boolean, "true or false", "false",
+        "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, and the headers of a hook's context have it.";
+    Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
+        "Where an object is written for each request: a line of JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id.";
+    Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",
+        "Pages of which origins may call the server from a browser.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
     Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
@@ -293,6 +301,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Texts => value.as_array().is_some_and(|list| {
             list.iter().all(|text| text.as_str().is_some_and(|t| !t.is_empty()))
         }),
+        Kind::Origins => value.as_array().is_some_and(|list| list.iter().all(is_origin)),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
         }
@@ -307,6 +316,19 @@ fn fits(kind: Kind, value: &Value) -> bool {
 fn is_path(value: &Value) -> bool {
     value.as_str().is_some_and(|path| {
         path.starts_with('/') && !path.contains([' ', '?', '#', '{', '}', '*', '\n'])
+    })
+}
+
+/// As browsers send it: a scheme, a host and a port where it has one, and nothing after it.
+fn is_origin(value: &Value) -> bool {
+    let is_host = |host: &str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+    };
+    value.as_str().is_some_and(|text| {
+        text == "*"
+            || text
+                .split_once("://")
+                .is_some_and(|(scheme, host)| ["http", "https"].contains(&scheme) && is_host(host))
     })
 }
 
@@ -343,6 +365,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Cores => json!({"type": "cores"}),
         Kind::Cost => json!({"type": "cost"}),
         Kind::Texts => json!({"type": "texts"}),
+        Kind::Origins => json!({"type": "origins"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::ApiKeys => json!({"type": "api_keys"}),
         Kind::Rate => json!({"type": "rate"}),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
-use crate::read::{boolean, integer, seconds, text};
+use crate::read::{boolean, integer, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
@@ -43,6 +43,12 @@ pub struct Program {
     pub routes: BuiltinRoutes,
     /// Who may call, where that is not everybody.
     pub api_keys: Option<ApiKeys>,
+    /// Whether each request has an id.
+    pub request_id: bool,
+    /// Where a line is written for each request, if anywhere; `-` is standard output.
+    pub access_log: Option<PathBuf>,
+    /// The origins whose pages may call, or `*`.
+    pub cors_origins: Vec<String>,
     /// Whether answers are compressed for clients that accept it.
     pub gzip: bool,
     /// What the description of the server shows of its model.
@@ -167,6 +173,12 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
         api_keys: ApiKeys::of(&raw, &directory_of(origin)),
+        request_id: boolean(&raw, "request_id").unwrap_or(false),
+        access_log: text(&raw, "access_log").map(|file| match file {
+            "-" => file.into(),
+            file => directory_of(origin).join(file),
+        }),
+        cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
         gzip: boolean(&raw, "gzip").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
         litserve: litserve.is_some_and(|litserve| litserve == true),

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::access::Place;
 use crate::app::Route;
+use crate::around::Record;
 use crate::caller::{Presence, Times};
 use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
 
@@ -32,16 +33,39 @@ const HOP_BY_HOP: [&str; 6] =
 pub(crate) struct MeasuredBody {
     body: AnswerBody,
     ongoing: Ongoing,
+    record: Option<Record>,
     _place: Option<Place>,
 }
 
 impl MeasuredBody {
-    /// Makes one that takes this place among the requests of its caller, until it is dropped.
-    pub(crate) fn new(body: AnswerBody, mut ongoing: Ongoing, place: Option<Place>) -> Self {
+    /// Makes one that takes this place among the requests of its caller, and goes into this record,
+    /// until it is dropped.
+    pub(crate) fn new(
+        body: AnswerBody,
+        ongoing: Ongoing,
+        record: Option<Record>,
+        place: Option<Place>,
+    ) -> Self {
+        let mut body = Self { body, ongoing, record, _place: place };
         if body.is_end_stream() {
-            ongoing.ended();
+            body.ended();
         }
-        Self { body, ongoing, _place: place }
+        body
+    }
+
+    /// Notes that all was sent.
+    pub(crate) fn ended(&mut self) {
+        self.ongoing.ended();
+        if let Some(record) = &mut self.record {
+            record.is_complete = true;
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.ongoing.sent(bytes);
+        if let Some(record) = &mut self.record {
+            record.bytes += bytes as u64;
+        }
     }
 }
 
@@ -53,15 +77,15 @@ impl Body for MeasuredBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { body, ongoing, .. } = self.get_mut();
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
-            Some(Ok(frame)) => ongoing.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(broken)) => ongoing.broke(broken.status),
+            Some(Ok(frame)) => this.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(broken)) => this.ongoing.broke(broken.status),
             None => {}
         }
-        if frame.as_ref().is_none_or(|frame| frame.is_ok() && body.is_end_stream()) {
-            ongoing.ended();
+        if frame.as_ref().is_none_or(|frame| frame.is_ok() && this.body.is_end_stream()) {
+            this.ended();
         }
         Poll::Ready(frame)
     }
@@ -72,6 +96,12 @@ impl Body for MeasuredBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Default for AnswerBody {
+    fn default() -> Self {
+        Self::Whole(None)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::Cost;
 use crate::access::{Admission, Guard, Keys, Refusal};
+use crate::around::Around;
 use crate::buffers::Buffers;
 
 /// What the edge needs to know of one endpoint.
@@ -123,6 +124,8 @@ pub struct App {
     guard: Guard,
     /// The socket of the app host, where the program has one.
     pub(crate) app_host: Option<PathBuf>,
+    /// What is done around every request.
+    pub(crate) around: Around,
     /// Whether requests wait for the first worker of their endpoint.
     pub(crate) is_patient: bool,
     shutdown: Notify,
@@ -159,6 +162,7 @@ impl App {
             builtin,
             guard,
             app_host: None,
+            around: Around::default(),
             is_patient: false,
             shutdown: Notify::new(),
             report: Box::new(report),
@@ -175,6 +179,12 @@ impl App {
     #[must_use]
     pub fn behind(self, app_host: Option<PathBuf>) -> Self {
         Self { app_host, ..self }
+    }
+
+    /// Sets what is done around every request. Default: nothing.
+    #[must_use]
+    pub fn within(self, around: Around) -> Self {
+        Self { around, ..self }
     }
 
     /// Sets whether requests wait, within their time, until their endpoint was ever ready. Else they

@@ -1,5 +1,5 @@
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,12 +10,16 @@ use hyper::body::Incoming;
 use litmux_core::{Content, Meta, Outcome, Protocol, ServeError, Traits};
 use litmux_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_http::cors::CorsLayer;
 
+use crate::access::{self, Admission};
 use crate::answer::{self, AnswerBody, HttpResponse, MeasuredBody};
 use crate::app::{App, Route};
+use crate::around::X_REQUEST_ID;
 use crate::caller::{Call, Caller, Times};
 use crate::proxy::{self, Peer};
-use crate::{access, body, builtin, compress, mcp, openai};
+use crate::{body, builtin, compress, mcp, openai};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -23,43 +27,84 @@ const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout")
 /// Takes one request of a client from its headers to the beginning of its answer.
 pub(crate) async fn handle(
     app: &Arc<App>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     client: Option<Peer>,
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let mut ongoing = app.begin_request(request.uri().path());
+    let address = client.map(|client| client.address);
+    let id = app.around.request_ids.as_ref().map(|ids| ids.take(request.headers_mut()));
+    let log = app.around.access_log.as_ref();
+    let mut record = log.map(|log| log.begin(&request, address, id.clone()));
     let (is_head, version) = (request.method() == Method::HEAD, request.version());
-    let mut place = None;
-    let mut response = if app.is_draining() {
-        app.edge(request.uri().path()).shed(Shed::Draining);
-        stopping(version)
-    } else {
-        match app.admit(&request, client.map(|client| client.address)) {
-            Ok(admission) => {
-                let mut response = pass(app, request, client).await;
-                place = admission.stamp(&mut response);
-                response
-            }
-            Err(refused) => {
-                if refused.error.status == 401 {
-                    app.metrics.unauthorized(access::carries_key(request.headers()));
-                }
-                let response = match app.route(request.uri().path()) {
-                    Some(route) => refusal(route, &refused.error),
-                    None => answer::error(&refused.error),
-                };
-                refused.stamp(response)
-            }
-        }
+    let admitted = Mutex::new(Admission::default());
+    let mut response = match &app.around.cors {
+        None => let_in(app, request, client, &admitted).await,
+        Some(cors) => across(cors, request, |r| let_in(app, r, client, &admitted)).await,
     };
+    let Admission { holder, place, .. } = admitted.into_inner().unwrap_or_default();
+    response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
     ongoing.answered(response.status().as_u16());
+    if let Some(record) = &mut record {
+        (record.status, record.holder) = (response.status().as_u16(), holder);
+    }
     if is_head && version == Version::HTTP_2 {
         answer::remove_body(&mut response);
     }
     // What carries no body is not asked for one.
-    if is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        ongoing.ended();
+    let is_bare =
+        is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(response.map(|body| {
+        let mut body = MeasuredBody::new(body, ongoing, record, place);
+        if is_bare {
+            body.ended();
+        }
+        body
+    }))
+}
+
+/// Lets pages of other origins ask, and answers what their browsers ask before.
+async fn across<F: Future<Output = HttpResponse>>(
+    cors: &CorsLayer,
+    request: Request<Incoming>,
+    answer: impl Fn(Request<Incoming>) -> F,
+) -> HttpResponse {
+    let inner = service_fn(|request| {
+        let answered = answer(request);
+        async { Ok::<_, Infallible>(answered.await) }
+    });
+    let Ok(response) = cors.layer(inner).oneshot(request).await;
+    response
+}
+
+/// Answers a request if it may be answered; what it was let in with is kept in `admitted`.
+async fn let_in(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    client: Option<Peer>,
+    admitted: &Mutex<Admission>,
+) -> HttpResponse {
+    if app.is_draining() {
+        app.edge(request.uri().path()).shed(Shed::Draining);
+        return stopping(request.version());
     }
-    Ok(response.map(|body| MeasuredBody::new(body, ongoing, place)))
+    match app.admit(&request, client.map(|client| client.address)) {
+        Ok(admission) => {
+            let mut response = pass(app, request, client).await;
+            admission.stamp(&mut response);
+            *admitted.lock().unwrap_or_else(PoisonError::into_inner) = admission;
+            response
+        }
+        Err(refused) => {
+            if refused.error.status == 401 {
+                app.metrics.unauthorized(access::carries_key(request.headers()));
+            }
+            let response = match app.route(request.uri().path()) {
+                Some(route) => refusal(route, &refused.error),
+                None => answer::error(&refused.error),
+            };
+            refused.stamp(response)
+        }
+    }
 }
 
 /// Answers a request that was let in, by way of the app host where there is one.

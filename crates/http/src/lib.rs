@@ -11,6 +11,7 @@
 mod access;
 mod answer;
 mod app;
+mod around;
 mod body;
 mod buffers;
 mod builtin;
@@ -28,6 +29,7 @@ mod tls;
 
 pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
+pub use around::{AccessLog, Around, RequestIds, cors};
 pub use cost::Cost;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};

@@ -75,6 +75,7 @@
 
 mod access;
 mod app_host;
+mod around;
 mod crew;
 mod describe;
 mod desk;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::access::Access;
 use crate::app_host::Passage;
+use crate::around::around;
 use crate::crew::Crew;
 use crate::desk::Desk;
 use crate::scrape::scraper;
@@ -33,7 +34,7 @@ const FORCE_TIME: Duration = Duration::from_secs(5);
 /// longer.
 pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
     let Program { config, models } = program;
-    let access = Access::of(&config)?;
+    let (access, around) = (Access::of(&config)?, around(&config)?);
     let mut signals = Signals::new()?;
     let tls = tls::read(&config)?;
     let address = format!("{}:{}", config.host, config.port);
@@ -51,7 +52,7 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
-    let app = Arc::new(app.behind(app_host).patient(config.litserve));
+    let app = Arc::new(app.behind(app_host).patient(config.litserve).within(around));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
     let mut server = Server::new(listener, app.clone(), threads)?.over(tls.as_ref());
     let url = format!("{}://{}", tls::scheme(&config), server.address()?);

@@ -318,6 +318,22 @@ impl RunServers {
         self.set("api_keys_file", file)
     }
 
+    /// Whether each request has an id: its own `X-Request-Id`, or a new one. Default: false.
+    pub fn request_id(self, request_id: bool) -> Self {
+        self.set("request_id", request_id)
+    }
+
+    /// A file in which a line of JSON is written for each request; `-` is standard output. Default:
+    /// none.
+    pub fn access_log(self, file: &str) -> Self {
+        self.set("access_log", file)
+    }
+
+    /// The origins whose pages may call from a browser, or `*`. Default: none.
+    pub fn cors_origins(self, origins: &[&str]) -> Self {
+        self.set("cors_origins", origins)
+    }
+
     /// Threads that speak HTTP. Default: half the cores, at least one.
     pub fn http_threads(self, threads: usize) -> Self {
         self.set("http_threads", threads)

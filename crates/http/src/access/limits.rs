@@ -31,6 +31,15 @@ pub(crate) enum Caller {
     Unknown,
 }
 
+impl Caller {
+    fn holder(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Holder(name) => Some(name.clone()),
+            Self::Address(_) | Self::Unknown => None,
+        }
+    }
+}
+
 /// How many requests one caller may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -71,6 +80,8 @@ impl Standing {
 /// A request that was let in. It takes its place until this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
+    /// Whose key it carries.
+    pub(crate) holder: Option<Arc<str>>,
     pub(crate) standing: Option<Standing>,
     pub(crate) place: Option<Place>,
 }
@@ -99,7 +110,7 @@ impl Limits {
         // First who is there: a request that is refused for that must not count.
         let place = self.in_flight.as_ref().map(|limit| limit.take(caller)).transpose()?;
         let standing = self.rate.as_ref().map(|rate| rate.take(caller)).transpose()?;
-        Ok(Admission { standing, place })
+        Ok(Admission { holder: caller.holder(), standing, place })
     }
 }
 

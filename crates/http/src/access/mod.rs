@@ -85,10 +85,9 @@ pub(crate) fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeErro
 }
 
 impl Admission {
-    /// Tells the caller where it stands, and returns what its answer must keep until it is sent.
-    pub(crate) fn stamp<B>(self, response: &mut Response<B>) -> Option<Place> {
+    /// Tells the caller where it stands.
+    pub(crate) fn stamp<B>(&self, response: &mut Response<B>) {
         response.headers_mut().extend(self.standing.into_iter().flat_map(Standing::headers));
-        self.place
     }
 }
 

@@ -150,7 +150,8 @@ impl Venv<'_> {
         match process.ended().await {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => {
-                let end = describe(status).reason.replacen("its process", &format!("`{program}`"), 1);
+                let end =
+                    describe(status).reason.replacen("its process", &format!("`{program}`"), 1);
                 let cause = headline(&last).map_or(end, str::to_owned);
                 let shown = last.split_off(last.len().saturating_sub(LAST_LINES)).join("\n");
                 Err(LaunchError { traceback: Some(shown), ..self.failed(cause) })

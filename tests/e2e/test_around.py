@@ -1,0 +1,109 @@
+"""What is done around every request: ids, CORS, and a line in the access log."""
+
+import json
+
+import httpx
+import pytest
+from conftest import wait_until
+
+PROGRAM = """
+    class Says(ls.LitAPI):
+        def predict(self, x, context):
+            return context.headers.get("x-request-id")
+
+    class Counts(ls.LitAPI):
+        def predict(self, n):
+            for number in range(n):
+                if number == 3:
+                    raise ValueError
+                yield number
+
+    ls.run_servers(
+        ls.LitServer(Says()),
+        ls.LitServer(Counts(stream=True), path="/count"),
+        ls.LitServer(Says(), path="/own", api_keys={"ann": "env:ANN"}),
+        port=0,
+        request_id=True,
+        access_log="access.log",
+        cors_origins=["https://app.example.org"],
+    )
+"""
+ORIGIN = {"Origin": "https://app.example.org"}
+ASKS = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+
+
+@pytest.fixture
+def server(serve):
+    return serve(PROGRAM, env={"ANN": "key of ann"})
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """Returns the records of the access log, once there are so many."""
+
+    def read(count):
+        file = tmp_path / "access.log"
+        wait_until(lambda: file.exists() and len(file.read_text().splitlines()) >= count)
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    return read
+
+
+def test_a_request_has_one_id_everywhere(server, logged):
+    given = server.post("/predict", json=1, headers={"X-Request-Id": "mine"})
+    assert given.headers["x-request-id"] == given.json() == "mine"
+    made = server.post("/predict", json=1)
+    assert made.headers["x-request-id"] == made.json() != "mine"
+    forged = server.post("/predict", json=1, headers={"X-Request-Id": "two words"})
+    assert forged.json() not in ("two words", made.json())
+    missing = server.client.get("/nothing")
+    ids = [answer.headers["x-request-id"] for answer in (given, made, forged, missing)]
+    assert [record["request_id"] for record in logged(4)] == ids
+
+
+def test_a_line_says_what_became_of_a_request(server, logged):
+    server.post("/own", json=1, headers={"X-API-Key": "key of ann"})
+    server.post("/own", json=1)
+    server.post("/count", json=2)
+    with pytest.raises(httpx.RemoteProtocolError):
+        server.post("/count", json=9)
+    records = logged(4)
+    assert [(r["method"], r["path"], r["status"]) for r in records] == [
+        ("POST", "/own", 200),
+        ("POST", "/own", 401),
+        ("POST", "/count", 200),
+        ("POST", "/count", 200),
+    ]
+    assert [record["holder"] for record in records] == ["ann", None, None, None]
+    assert [record["complete"] for record in records] == [True, True, True, False]
+    assert records[2]["bytes"] == len("0\n1\n")
+    assert all(record["client"] == "127.0.0.1" for record in records)
+    assert all(0 < record["duration"] < 60 for record in records)
+    assert "key of ann" not in json.dumps(records)
+
+
+def test_pages_of_the_named_origin_may_call_and_others_may_not(server):
+    asked = server.client.options("/own", headers={**ORIGIN, **ASKS})
+    assert asked.status_code == 200
+    assert asked.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+    assert asked.headers["access-control-allow-headers"] == "x-api-key"
+    # A page must be able to read why it was refused.
+    refused = server.post("/own", json=1, headers=ORIGIN)
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+    assert "x-request-id" in refused.headers["access-control-expose-headers"]
+    other = server.post("/predict", json=1, headers={"Origin": "https://evil.example.org"})
+    assert "access-control-allow-origin" not in other.headers
+    assert server.post("/predict", json=1).status_code == 200
+
+
+def test_without_them_nothing_is_added(serve):
+    server = serve("""
+        class Says(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        ls.LitServer(Says()).run(port=0)
+    """)
+    answer = server.post("/predict", json=1, headers={**ORIGIN, "X-Request-Id": "mine"})
+    assert not {"x-request-id", "access-control-allow-origin", "vary"} & set(answer.headers)
