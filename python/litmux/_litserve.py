@@ -33,6 +33,17 @@ _NOT_NEEDED = {
     "pretty_logs": "the log is colored in a terminal",
 }
 
+# What ``/info`` shows as it was given, and the defaults.
+_INFO = {
+    "workers_per_device": 1,
+    "timeout": _TIMEOUT,
+    "max_payload_size": None,
+    "track_requests": False,
+}
+
+# LitServe takes bodies of any size; this is the most that litmux can.
+_MOST_BODY_BYTES = 1 << 29
+
 _OF_THE_SERVER = (
     "healthcheck_path",
     "info_path",
@@ -83,6 +94,7 @@ class Given:
         loggers: What processes the entries that its models log.
         middlewares: Classes, or pairs of a class and its arguments, of Starlette's kind.
         mistakes: A sentence for each argument that is wrong.
+        info: What ``/info`` shows of them in LitServe.
     """
 
     def __init__(self, options: Mapping[str, Any], paths: list[str]) -> None:
@@ -91,6 +103,7 @@ class Given:
         self.workers: dict[str, int] = {}
         self.middlewares: list[Any] = []
         self.mistakes: list[str] = []
+        self.info = {name: self.endpoint.get(name, value) for name, value in _INFO.items()}
         self._refuse()
         for name in _NOT_NEEDED:
             self.endpoint.pop(name, None)
@@ -182,6 +195,8 @@ class Given:
         size = options.pop("max_payload_size", None)
         if size is not None:
             options["max_body_bytes"] = self._bytes_of(size)
+        elif is_spoken:
+            options.setdefault("max_body_bytes", _MOST_BODY_BYTES)
 
     def _bytes_of(self, size):
         if isinstance(size, float) and 0 <= size < float("inf"):

@@ -61,6 +61,7 @@ class LitServer:
         self.callbacks = given.callbacks
         self.loggers = given.loggers
         self.middlewares = given.middlewares
+        self.info = given.info
         self._app: Any = None
         self._active: Any = None
         self._workers = given.workers
@@ -344,7 +345,7 @@ def program_of(
     """Returns what the binary is told to serve, as plain data."""
     return {
         **options,
-        "litserve": _litserve.is_spoken,
+        "litserve": servers[0].info if _litserve.is_spoken else None,
         "app_host": app_host,
         "sdk": os.path.dirname(os.path.abspath(__file__)),
         "endpoint": [

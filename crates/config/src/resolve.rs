@@ -55,6 +55,8 @@ pub struct Program {
     pub model_metadata: Value,
     /// Whether scripts that wait for the lines of LitServe must find them.
     pub litserve: bool,
+    /// What `/info` shows of the server then: the arguments as they were given there.
+    pub litserve_info: Option<Value>,
     /// The directory of the Python package that belongs to this program, where the SDK said it.
     pub sdk: Option<PathBuf>,
     /// What the program supplies of the HTTP layer in Python, if anything.
@@ -181,7 +183,8 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
         gzip: boolean(&raw, "gzip").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
-        litserve: litserve.is_some_and(|litserve| litserve == true),
+        litserve: litserve.as_ref().is_some_and(Value::is_object),
+        litserve_info: litserve.filter(Value::is_object),
         sdk: sdk.and_then(|sdk| sdk.as_str().map(PathBuf::from)),
         app_host,
         endpoints: endpoints.iter().map(|endpoint| resolve_endpoint(endpoint, origin)).collect(),

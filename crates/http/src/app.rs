@@ -53,6 +53,9 @@ pub struct Builtin {
     pub readyz: String,
     /// The path that describes it.
     pub info: String,
+    /// What it shows of the server, where it must look as in LitServe: the arguments as they were
+    /// given.
+    pub litserve_info: Option<Value>,
     /// The path where Prometheus reads what is measured, if it may.
     pub metrics: Option<String>,
     /// The path that stops it, if it may be stopped.

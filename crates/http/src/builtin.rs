@@ -103,13 +103,25 @@ fn readiness(report: &Report, told: &[EndpointReport]) -> HttpResponse {
 }
 
 fn describe(builtin: &Builtin, report: &Report) -> Value {
+    let server = as_litserve(&report.endpoints);
+    if let Some(given) = &builtin.litserve_info {
+        return json!({"model": builtin.model_metadata, "server": overlaid(server, given)});
+    }
     let endpoints: Vec<Value> = report.endpoints.iter().map(endpoint_info).collect();
     json!({
         "litmux": env!("CARGO_PKG_VERSION"),
         "endpoints": endpoints,
         "model": builtin.model_metadata,
-        "server": as_litserve(&report.endpoints),
+        "server": server,
     })
+}
+
+/// Returns an object with the entries of another in the place of its own.
+fn overlaid(mut object: Value, over: &Value) -> Value {
+    for (name, value) in over.as_object().into_iter().flatten() {
+        object[name] = value.clone();
+    }
+    object
 }
 
 /// What programs that know LitServe look for: there, some of it is of the whole server.

@@ -104,6 +104,7 @@ fn builtin(config: &litmux_config::Program) -> Builtin {
         livez,
         readyz,
         info,
+        litserve_info: config.litserve_info.clone(),
         metrics,
         shutdown,
         shutdown_key,

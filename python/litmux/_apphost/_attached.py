@@ -63,7 +63,7 @@ def _program_of(server, inner):
                 f"endpoint `{endpoint['path']}`: its API, or a callback or logger, cannot be "
                 "pickled; make in `setup(device)` what cannot be sent to workers"
             )
-    return {**program, "litserve": True}
+    return {**program, "litserve": server.info}
 
 
 def _wait_for(inner: str, child: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ pub(crate) fn app() -> App {
         livez: "/livez".into(),
         readyz: "/readyz".into(),
         info: "/info".into(),
+        litserve_info: None,
         metrics: None,
         shutdown: None,
         shutdown_key: None,
