@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import socket
 import sys
 import threading
 import time
@@ -66,6 +67,19 @@ def test_every_route_lets_in_those_and_only_those_whom_the_table_names(guarded, 
             assert who == "everybody" or answer.headers["www-authenticate"] == "APIKey"
 
 
+def test_the_description_says_which_endpoints_ask_for_a_key(serve):
+    server = serve(LIMITED, env={"ANN": "a", "BOB": "b"})
+    described = server.client.get("/openapi.json").json()
+    keyed = {path for path, of in described["paths"].items() if "security" in of["post"]}
+    assert keyed == {"/keys"}
+    assert "401" in described["paths"]["/keys"]["post"]["responses"]
+    schemes = described["components"]["securitySchemes"]
+    assert {name: scheme["type"] for name, scheme in schemes.items()} == {
+        "key": "apiKey",
+        "bearer": "http",
+    }
+
+
 def test_only_the_key_that_stops_stops(guarded):
     for key in (*HOLDERS.values(), "wrong"):
         refused = guarded.post("/stop", headers={"Authorization": f"Bearer {key}"})
@@ -85,6 +99,26 @@ def test_keys_of_a_file_change_while_the_server_runs(guarded, tmp_path):
     (tmp_path / "own.keys").write_text("oscar new\n")
     guarded.wait_for_line("the keys stay as they were")
     assert status("new") == 200
+
+
+def test_a_refusal_leaves_the_connection_as_it_says(guarded):
+    """A body that comes after the refusal must not fail the next request on the connection."""
+
+    def head(body, length, *more):
+        lines = ["POST /own HTTP/1.1", "Host: a", f"Content-Length: {length}", *more]
+        return "\r\n".join([*lines, "", body]).encode()
+
+    host, port = guarded.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as sock:
+        sock.sendall(head("", 1))
+        time.sleep(0.2)
+        sock.sendall(b"1")
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 401")
+        sock.sendall(head("1", 1, "X-API-Key: key of olga"))
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        # One that does not come, or is more than what is read for nothing, ends the connection.
+        sock.sendall(head("", 1 << 30))
+        assert b"connection: close" in sock.recv(1 << 16)
 
 
 def test_nothing_secret_is_shown(guarded, routes):

@@ -19,7 +19,7 @@ use crate::app::{App, Route};
 use crate::around::X_REQUEST_ID;
 use crate::caller::{Call, Caller, Times};
 use crate::proxy::{self, Peer};
-use crate::{body, builtin, compress, mcp, openai};
+use crate::{body, builtin, compress, mcp, openai, unread};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -102,7 +102,8 @@ async fn let_in(
                 Some(route) => refusal(route, &refused.error),
                 None => answer::error(&refused.error),
             };
-            refused.stamp(response)
+            let (parts, body) = request.into_parts();
+            unread::settle(&parts, Some(body), refused.stamp(response)).await
         }
     }
 }
@@ -134,9 +135,10 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> HttpResponse {
 }
 
 async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
-    match app.route(parts.uri.path()) {
+    let mut body = Some(body);
+    let response = match app.route(parts.uri.path()) {
         Some(route) if parts.method == Method::POST => {
-            let response = predict(app, route, parts, body).await;
+            let response = predict(app, route, parts, &mut body).await;
             response.unwrap_or_else(|error| refusal(route, &error))
         }
         // What browsers ask before they send JSON to a route of the OpenAI API.
@@ -145,7 +147,8 @@ async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
         }
         Some(_) => answer::not_allowed("POST"),
         None => builtin::answer(app, parts).await,
-    }
+    };
+    unread::settle(parts, body, response).await
 }
 
 fn is_plain(route: &Route) -> bool {
@@ -158,7 +161,12 @@ pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
 }
 
 /// The life of a request to an endpoint, in order:
-async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Outcome<HttpResponse> {
+async fn predict(
+    app: &App,
+    route: &Route,
+    parts: &Parts,
+    body: &mut Option<Incoming>,
+) -> Outcome<HttpResponse> {
     let times = times(route, &parts.headers)?;
     // Before the body is read: a server that cannot serve must not take it.
     if app.is_patient {
@@ -166,6 +174,7 @@ async fn predict(app: &App, route: &Route, parts: &Parts, body: Incoming) -> Out
         ready.map_err(|_| starting(route))?;
     }
     route.endpoint.traits().ok_or_else(|| starting(route))?;
+    let body = body.take().expect("nobody has read it yet");
     let read = body::read(&parts.headers, body, route, &app.buffers);
     let (content, body, _buffer) =
         timeout_at(times.deadline, read).await.map_err(|_| slow_client())??;

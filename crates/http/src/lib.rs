@@ -26,6 +26,7 @@ mod proxy;
 mod serve;
 mod stream;
 mod tls;
+mod unread;
 
 pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};

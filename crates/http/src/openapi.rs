@@ -14,10 +14,14 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The document, and two pages that show it.
 pub(crate) const PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
 
-/// Answers [`PATHS`]; nothing for others.
-pub(crate) fn answer(path: &str, report: &Report) -> Option<HttpResponse> {
+/// Answers [`PATHS`]; nothing for others. `has_keys` tells which endpoints ask for one.
+pub(crate) fn answer(
+    path: &str,
+    report: &Report,
+    has_keys: impl Fn(&str) -> bool,
+) -> Option<HttpResponse> {
     let (media_type, body) = match path {
-        "/openapi.json" => ("application/json", document(report).to_string()),
+        "/openapi.json" => ("application/json", document(report, has_keys).to_string()),
         "/docs" => (HTML, page(SWAGGER)),
         "/redoc" => (HTML, page(REDOC)),
         _ => return None,
@@ -41,22 +45,43 @@ fn page(body: &str) -> String {
     )
 }
 
-fn document(report: &Report) -> Value {
-    let mut schemas = Map::new();
-    let paths: Map<String, Value> = report
-        .endpoints
-        .iter()
-        .map(|endpoint| (endpoint.path.clone(), json!({"post": operation(endpoint, &mut schemas)})))
-        .collect();
+fn document(report: &Report, has_keys: impl Fn(&str) -> bool) -> Value {
+    let (mut schemas, mut is_guarded) = (Map::new(), false);
+    let mut paths = Map::new();
+    for endpoint in &report.endpoints {
+        let mut operation = operation(endpoint, &mut schemas);
+        if has_keys(&endpoint.path) {
+            is_guarded = true;
+            guard(&mut operation);
+        }
+        paths.insert(endpoint.path.clone(), json!({"post": operation}));
+    }
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {"title": "litmux", "version": env!("CARGO_PKG_VERSION")},
         "paths": paths,
     });
     if !schemas.is_empty() {
-        document["components"] = json!({"schemas": schemas});
+        document["components"]["schemas"] = schemas.into();
+    }
+    if is_guarded {
+        document["components"]["securitySchemes"] = json!({
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        });
     }
     document
+}
+
+/// Says that an operation asks for a key, in either way.
+fn guard(operation: &mut Value) {
+    operation["security"] = json!([{"key": []}, {"bearer": []}]);
+    operation["responses"]["401"] = error("The key is missing or wrong");
+}
+
+fn error(description: &str) -> Value {
+    let detail = json!({"type": "object", "properties": {"detail": {}}});
+    json!({"description": description, "content": {"application/json": {"schema": detail}}})
 }
 
 /// Describes an endpoint; what its worker knows is there once one was ready.
@@ -92,13 +117,10 @@ fn responses(endpoint: &EndpointReport, known: Option<Value>) -> Value {
     let streams = traits.is_some_and(|t| t.stream && t.protocol == Protocol::Plain);
     let media_type = if streams { "application/x-ndjson" } else { "application/json" };
     let schema = known.unwrap_or_else(|| json!({}));
-    let error = |description| {
-        let detail = json!({"type": "object", "properties": {"detail": {}}});
-        json!({"description": description, "content": {"application/json": {"schema": detail}}})
-    };
     json!({
         "200": {"description": "The answer", "content": {media_type: {"schema": schema}}},
         "422": error("The request is not what the endpoint takes"),
+        "429": error("The caller asks for more than it may; `Retry-After` says when it may again"),
         "503": error("The endpoint cannot take the request now; `Retry-After` says when"),
         "504": error("The request could not be answered in its time"),
     })

@@ -39,6 +39,11 @@ impl Guard {
         Self { limits: Limits::new(rate, in_flight), ..self }
     }
 
+    /// Tells whether it asks for a key.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Lets a request in, or not.
     pub(crate) fn admit(
         &self,
