@@ -20,7 +20,7 @@ pub(crate) fn describe(program: &Program) -> String {
 fn describe_endpoint(endpoint: &Endpoint) -> String {
     let sections = [how_it_runs(endpoint), how_it_batches(endpoint), what_it_allows(endpoint)];
     let rows =
-        sections.into_iter().flatten().map(|(name, value)| format!("  {name:<18} {value}\n"));
+        sections.into_iter().flatten().map(|(name, value)| format!("  {name:<24} {value}\n"));
     format!("\nPOST {}\n{}", endpoint.path, rows.collect::<String>())
 }
 
@@ -134,15 +134,15 @@ mod tests {
         for line in [
             "listens on  http://127.0.0.1:8000",
             "POST /a",
-            "  model              a:A",
-            "  workers_per_device 1",
-            "  threads            a fair share of the cores",
-            "  cpu_affinity       0, 2",
-            "  cost               text:words",
-            "  timeout            1.5s",
-            "  chunk_timeout      1.5s",
-            "  kill_after         never",
-            "  heartbeat          2s",
+            "  model                    a:A",
+            "  workers_per_device       1",
+            "  threads                  a fair share of the cores",
+            "  cpu_affinity             0, 2",
+            "  cost                     text:words",
+            "  timeout                  1.5s",
+            "  chunk_timeout            1.5s",
+            "  kill_after               never",
+            "  heartbeat                2s",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
         }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn workers_that_come_and_go_are_said_as_they_were_given() {
         let text = described("min_workers = 1\nmax_workers = 3");
-        assert!(text.contains("min_workers        1\n  max_workers        3"), "{text}");
+        assert!(text.contains("min_workers              1\n  max_workers              3"), "{text}");
         assert!(!text.contains("workers_per_device"), "{text}");
     }
 }
