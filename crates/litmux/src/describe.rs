@@ -151,7 +151,10 @@ mod tests {
     #[test]
     fn workers_that_come_and_go_are_said_as_they_were_given() {
         let text = described("min_workers = 1\nmax_workers = 3");
-        assert!(text.contains("min_workers              1\n  max_workers              3"), "{text}");
+        assert!(
+            text.contains("min_workers              1\n  max_workers              3"),
+            "{text}"
+        );
         assert!(!text.contains("workers_per_device"), "{text}");
     }
 }
