@@ -59,7 +59,20 @@ class RequestCountMiddleware:
             await self.app(scope, receive, send)
             return
         self.active_counter.value += 1
+        is_counted = True
+
+        def end():
+            nonlocal is_counted
+            self.active_counter.value -= is_counted
+            is_counted = False
+
+        async def send_and_end(message):
+            # Before the client has its answer, for it may ask again at once.
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                end()
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_and_end)
         finally:
-            self.active_counter.value -= 1
+            end()
