@@ -27,6 +27,7 @@ mod serve;
 mod stream;
 mod tls;
 mod unread;
+mod watched;
 
 pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
@@ -34,6 +35,7 @@ pub use around::{AccessLog, Around, RequestIds, cors};
 pub use cost::Cost;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};
+pub use watched::WatchedFiles;
 
 /// What the targets in `fuzz/` feed; no part of the API.
 #[doc(hidden)]

@@ -4,16 +4,11 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use litmux_config::{ApiKey, ApiKeys, ConfigError, Endpoint, Program};
-use litmux_http::{Digest, Guard, Keys, Rate, digest};
+use litmux_http::{Digest, Guard, Keys, Rate, WatchedFiles, digest};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
-
-/// How often a file of keys is looked at.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// The key of the whole server, as programs written for LitServe know it.
 const LIT_SERVER_API_KEY: &str = "LIT_SERVER_API_KEY";
@@ -88,13 +83,13 @@ impl Reader {
             }
         }
         let Some(file) = &keys.file else { return watch::channel(more.into_iter().collect()).1 };
-        let seen = Seen::of(file);
+        let watched = WatchedFiles::new([file.clone()]);
         let known = read(file, &more).unwrap_or_else(|mistake| {
             self.mistakes.push(format!("{whose}: `api_keys_file`: {mistake}"));
             Keys::default()
         });
         let (sender, receiver) = watch::channel(known);
-        self.following.spawn(reread(file.clone(), seen, more, sender));
+        self.following.spawn(reread(watched, file.clone(), more, sender));
         receiver
     }
 }
@@ -119,14 +114,14 @@ fn read(file: &Path, fixed: &[(String, Digest)]) -> Result<Keys, String> {
 
 /// Reads a file of keys whenever it has changed, for as long as it is polled. What cannot be read
 /// changes nothing.
-async fn reread(file: PathBuf, mut seen: Option<Seen>, fixed: Hashed, keys: watch::Sender<Keys>) {
+async fn reread(
+    mut watched: WatchedFiles,
+    file: PathBuf,
+    fixed: Hashed,
+    keys: watch::Sender<Keys>,
+) {
     loop {
-        sleep(LOOK).await;
-        let now = Seen::of(&file);
-        if now == seen {
-            continue;
-        }
-        seen = now;
+        watched.changed().await;
         match read(&file, &fixed) {
             Ok(known) => {
                 tracing::info!("read the keys in {} again: {known:?}", file.display());
@@ -134,19 +129,5 @@ async fn reread(file: PathBuf, mut seen: Option<Seen>, fixed: Hashed, keys: watc
             }
             Err(error) => tracing::warn!("the keys stay as they were: {error}"),
         }
-    }
-}
-
-/// By what a change of a file is seen.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    modified: SystemTime,
-    bytes: u64,
-}
-
-impl Seen {
-    fn of(file: &Path) -> Option<Self> {
-        let found = fs::metadata(file).ok()?;
-        Some(Self { modified: found.modified().ok()?, bytes: found.len() })
     }
 }

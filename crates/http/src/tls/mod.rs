@@ -1,7 +1,6 @@
 //! TLS: from PEM to a handshake. What is served follows the files that it comes from.
 
 mod pem;
-mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +13,12 @@ use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use self::pem::Pem;
-use self::watched::{Seen, Watched};
-
-/// How often it is looked whether files have changed. They are read once two looks agree, so that
-/// a certificate and its key that are written one after the other are read together.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+use crate::watched::WatchedFiles;
 
 /// What clients may choose from, the best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -43,7 +38,7 @@ pub struct TlsFiles {
 #[derive(Debug)]
 pub struct Tls {
     files: Arc<TlsFiles>,
-    watched: Watched,
+    watched: WatchedFiles,
     configs: watch::Sender<Arc<ServerConfig>>,
 }
 
@@ -53,8 +48,9 @@ impl Tls {
     /// # Errors
     /// A sentence for each option whose file cannot be used.
     pub fn load(files: TlsFiles) -> Result<Self, Vec<String>> {
-        // What changes while it is read is seen to differ later.
-        let watched = Watched::new(look(&files));
+        let TlsFiles { cert, key, client_ca } = &files;
+        let named = [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten();
+        let watched = WatchedFiles::new(named.filter_map(Pem::file).cloned());
         let (configs, _) = watch::channel(server_config(&files)?);
         Ok(Self { files: Arc::new(files), watched, configs })
     }
@@ -68,12 +64,8 @@ impl Tls {
     /// files that cannot be used change nothing, and are warned of once.
     pub async fn follow(mut self) {
         loop {
-            sleep(LOOK_INTERVAL).await;
-            let files = self.files.clone();
-            let Ok(seen) = spawn_blocking(move || look(&files)).await else { return };
-            if self.watched.is_due(seen) {
-                self.read_again().await;
-            }
+            self.watched.changed().await;
+            self.read_again().await;
         }
     }
 
@@ -109,11 +101,6 @@ pub(crate) async fn accept(
             None
         }
     }
-}
-
-fn look(files: &TlsFiles) -> Seen {
-    let TlsFiles { cert, key, client_ca } = files;
-    [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().map(Pem::stamp).collect()
 }
 
 fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, Vec<String>> {

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::watched::Stamp;
-
 /// Something in PEM.
 #[derive(Clone)]
 pub enum Pem {
@@ -17,8 +15,8 @@ pub enum Pem {
 }
 
 impl Pem {
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        if let Self::File(path) = self { Stamp::of(path) } else { None }
+    pub(super) fn file(&self) -> Option<&PathBuf> {
+        if let Self::File(path) = self { Some(path) } else { None }
     }
 
     pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {

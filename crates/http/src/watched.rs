@@ -1,12 +1,54 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+/// How often it is looked whether files have changed. They are new once two looks agree, so that
+/// files that are written one after the other are read together, and none half written.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Files that are read again when they change.
+#[derive(Debug)]
+pub struct WatchedFiles {
+    files: Arc<[PathBuf]>,
+    watched: Watched,
+}
+
+impl WatchedFiles {
+    /// Looks at these files. They should be read after that: what changes meanwhile is seen to
+    /// differ later.
+    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let files: Arc<[PathBuf]> = files.into_iter().collect();
+        let watched = Watched::new(look(&files));
+        Self { files, watched }
+    }
+
+    /// Resolves once there is something new that no longer changes.
+    pub async fn changed(&mut self) {
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            let files = self.files.clone();
+            let seen = spawn_blocking(move || look(&files)).await;
+            if seen.is_ok_and(|seen| self.watched.is_due(seen)) {
+                return;
+            }
+        }
+    }
+}
+
+fn look(files: &[PathBuf]) -> Seen {
+    files.iter().map(|file| Stamp::of(file)).collect()
+}
 
 /// What can be seen of files without reading them; nothing of one that is not there.
-pub(super) type Seen = Vec<Option<Stamp>>;
+type Seen = Vec<Option<Stamp>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+struct Stamp {
     /// Another where a link points elsewhere, whatever the rest says.
     file: (u64, u64),
     modified: (i64, i64),
@@ -14,7 +56,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    pub(super) fn of(file: &Path) -> Option<Self> {
+    fn of(file: &Path) -> Option<Self> {
         let of = fs::metadata(file).ok()?;
         let (file, modified) = ((of.dev(), of.ino()), (of.mtime(), of.mtime_nsec()));
         Some(Self { file, modified, size: of.size() })
@@ -23,19 +65,19 @@ impl Stamp {
 
 /// Decides when files are read again.
 #[derive(Debug)]
-pub(super) struct Watched {
+struct Watched {
     /// What was read last, whether or not it could be used.
     tried: Seen,
     last: Seen,
 }
 
 impl Watched {
-    pub(super) fn new(seen: Seen) -> Self {
+    fn new(seen: Seen) -> Self {
         Self { tried: seen.clone(), last: seen }
     }
 
     /// Tells whether there is something new that no longer changes.
-    pub(super) fn is_due(&mut self, seen: Seen) -> bool {
+    fn is_due(&mut self, seen: Seen) -> bool {
         let is_settled = seen == self.last;
         self.last = seen;
         let is_due = is_settled && self.last != self.tried;
