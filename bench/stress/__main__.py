@@ -7,7 +7,10 @@ import sys
 
 from . import report
 
-TOOLS = ["killstorm", "steps", "overload10", "drain", "disconnects", "soak"]
+TOOLS = [
+    "killstorm", "steps", "overload10", "drain", "disconnects", "soak",
+    "policy", "scrape", "chatty",
+]  # fmt: skip
 
 
 def main():
