@@ -25,12 +25,12 @@ rust:
 	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# The tests run against the wheel as users get it, installed afresh.
+# The tests run against the wheel as users get it, installed afresh. They wait more than they work.
 python: $(VENV)/ready
 	rm -rf dist
 	$(BIN)/maturin build --release --out dist
 	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/*.whl
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 $(VENV)/ready: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -153,6 +153,20 @@ def every_request_ends(recording):
     assert LEDGER.hung == hung, "a request was neither answered nor broken off in time"
 
 
+def pytest_sessionfinish(session):
+    """Hands the ledger on where several processes share the tests."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["ledger"] = (LEDGER.sent, dict(LEDGER.outcomes))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    # One that crashed has none, which is said elsewhere.
+    sent, outcomes = getattr(node, "workeroutput", {}).get("ledger", (0, {}))
+    LEDGER.sent += sent
+    LEDGER.outcomes.update(outcomes)
+
+
 def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"ledger: {LEDGER}")
 
