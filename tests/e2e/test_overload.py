@@ -1,13 +1,16 @@
 """More load than can be served: what can be is, the rest is refused at once, nothing hangs."""
 
+import contextlib
 import re
+import socket
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-from conftest import wait_until
+import pytest
+from conftest import PATIENCE, wait_until
 
 MODEL = """
     import time
@@ -139,3 +142,29 @@ def test_batches_under_overload(serve):
     assert set(statuses) <= {200, 503, 504}
     assert statuses[200] >= 6, statuses
     assert statuses[504] <= 20, statuses
+
+
+CONNECTIONS = """
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    ls.LitServer(Echo(), path="/echo").run(port=0, max_connections=2)
+"""
+
+
+def test_more_connections_than_it_holds_wait_for_one_to_end(serve):
+    server = serve(CONNECTIONS)
+    address = ("127.0.0.1", server.client.base_url.port)
+    with contextlib.ExitStack() as sockets:
+        held, _, waiting = (
+            sockets.enter_context(socket.create_connection(address)) for _ in range(3)
+        )
+        server.wait_for_line("all connections are taken; more clients wait")
+        waiting.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        waiting.settimeout(0.5)
+        with pytest.raises(OSError):  # `TimeoutError`, from Python 3.10 on
+            waiting.recv(1)
+        held.close()
+        waiting.settimeout(PATIENCE)
+        assert waiting.recv(64).startswith(b"HTTP/1.1 200")

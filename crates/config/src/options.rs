@@ -135,6 +135,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Pages of which origins may call the server from a browser.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
+    Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have",
+        "Connections that the server holds at a time; more clients wait until one ends.";
     Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
         "With `tls_key`: serves HTTPS with this certificate; those between it and one that clients know follow it in the file. Files are read again when they change; connections stay.";
     Server "tls_key": Kind::String, "a PEM file with a private key, or its text", "",

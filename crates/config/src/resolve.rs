@@ -37,6 +37,8 @@ pub struct Program {
     pub grace: Duration,
     /// Threads that speak HTTP, where somebody chose.
     pub http_threads: Option<usize>,
+    /// Connections at a time; None takes as many as the system allows for.
+    pub max_connections: Option<usize>,
     /// Bytes of large request bodies that the server holds at a time.
     pub max_buffered_bytes: usize,
     /// Where litmux itself answers.
@@ -171,6 +173,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         tls: Tls::of(&raw, &directory_of(origin)),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
+        max_connections: integer(&raw, "max_connections"),
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,

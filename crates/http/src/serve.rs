@@ -17,8 +17,8 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
@@ -42,6 +42,9 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// A pause after the system refused to accept a connection, for want of descriptors usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often it is said that all connections are taken.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
 /// Takes the address, so that a server that cannot have it fails before it loads a model.
 ///
 /// # Errors
@@ -56,6 +59,7 @@ pub struct Server {
     listener: TcpListener,
     lanes: Lanes,
     connections: GracefulShutdown,
+    places: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Server {
@@ -66,14 +70,21 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Makes a server that speaks HTTP on this many threads; with one, on the caller's runtime.
+    /// Beyond so many connections, clients wait until one ends.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn new(listener: TcpListener, app: Arc<App>, threads: usize) -> io::Result<Self> {
+    pub fn new(
+        listener: TcpListener,
+        app: Arc<App>,
+        threads: usize,
+        max_connections: usize,
+    ) -> io::Result<Self> {
         let threads = if threads > 1 { 0..threads } else { 0..0 };
         let threads = threads.map(|index| spawn_lane(index, app.clone()));
         let lanes = Lanes { threads: threads.collect::<io::Result<_>>()?, app, tls: None };
-        Ok(Self { listener, lanes, connections: GracefulShutdown::new() })
+        let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { listener, lanes, connections: GracefulShutdown::new(), places })
     }
 
     /// Speaks TLS, where there is one, and nothing else.
@@ -93,21 +104,24 @@ impl Server {
 
     /// Accepts connections for as long as it is polled.
     pub async fn accept(&mut self) {
-        let Self { listener, lanes, connections } = self;
-        accept(listener, |turn, stream| lanes.serve(turn, stream, Some(connections.watcher())))
-            .await;
+        let Self { listener, lanes, connections, places } = self;
+        let serve = |turn, stream, place| {
+            lanes.serve(turn, stream, place, Some(connections.watcher()));
+        };
+        accept(listener, places, serve).await;
     }
 
     /// Lets every connection finish the requests that it has, and returns whether they did within
     /// `grace`. Requests that come meanwhile are refused in words, not by a closed port; it stops
     /// listening when it returns.
     pub async fn drain(self, grace: Duration) -> bool {
-        let Self { listener, lanes, connections } = self;
+        let Self { listener, lanes, connections, places } = self;
         lanes.app().begin_drain();
+        let refuse = |turn, stream, place| lanes.serve(turn, stream, place, None);
         tokio::select! {
             drained = timeout(grace, connections.shutdown()) => drained.is_ok(),
             () = quiet(lanes.app()) => true,
-            () = accept(&listener, |turn, stream| lanes.serve(turn, stream, None)) => false,
+            () = accept(&listener, &places, refuse) => false,
         }
     }
 }
@@ -121,16 +135,31 @@ async fn quiet(app: &App) {
     sleep(FLUSH_TIME).await;
 }
 
-async fn accept(listener: &TcpListener, serve: impl Fn(usize, TcpStream)) {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    serve: impl Fn(usize, TcpStream, OwnedSemaphorePermit),
+) {
+    let mut said = None;
     for turn in 0.. {
+        let place = place(places, &mut said).await;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
-                serve(turn, stream);
+                serve(turn, stream, place);
             }
             Err(error) => pause(&error).await,
         }
     }
+}
+
+/// Waits for a place for one more connection. Clients wait as long, in the backlog of the system.
+async fn place(places: &Arc<Semaphore>, said: &mut Option<Instant>) -> OwnedSemaphorePermit {
+    if places.available_permits() == 0 && said.is_none_or(|when| when.elapsed() > SAID_AGAIN) {
+        tracing::warn!("all connections are taken; more clients wait (`max_connections`)");
+        *said = Some(Instant::now());
+    }
+    places.clone().acquire_owned().await.expect("nobody closes it. This is a bug.")
 }
 
 async fn pause(error: &io::Error) {
@@ -150,6 +179,7 @@ struct Lanes {
 /// A connection on its way to its lane.
 struct Accepted<S> {
     stream: S,
+    place: OwnedSemaphorePermit,
     tls: Option<Arc<ServerConfig>>,
     /// One that nobody watches does not hold up the end.
     watcher: Option<Watcher>,
@@ -160,13 +190,19 @@ impl Lanes {
         &self.app
     }
 
-    fn serve(&self, turn: usize, stream: TcpStream, watcher: Option<Watcher>) {
+    fn serve(
+        &self,
+        turn: usize,
+        stream: TcpStream,
+        place: OwnedSemaphorePermit,
+        watcher: Option<Watcher>,
+    ) {
         let tls = self.tls.as_ref().map(|configs| configs.borrow().clone());
         if self.threads.is_empty() {
-            start(self.app.clone(), Accepted { stream, tls, watcher });
+            start(self.app.clone(), Accepted { stream, place, tls, watcher });
         } else if let Ok(stream) = stream.into_std() {
             let lane = &self.threads[turn % self.threads.len()];
-            let _ = lane.send(Accepted { stream, tls, watcher });
+            let _ = lane.send(Accepted { stream, place, tls, watcher });
         }
     }
 }
@@ -180,9 +216,9 @@ fn spawn_lane(
     let (connections, mut inbox) = mpsc::unbounded_channel::<Accepted<_>>();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let lane = async move {
-        while let Some(Accepted { stream, tls, watcher }) = inbox.recv().await {
+        while let Some(Accepted { stream, place, tls, watcher }) = inbox.recv().await {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                start(app.clone(), Accepted { stream, tls, watcher });
+                start(app.clone(), Accepted { stream, place, tls, watcher });
             }
         }
     };
@@ -192,12 +228,16 @@ fn spawn_lane(
 
 /// Serves a connection in a task of its own, where its handshake holds nobody up.
 fn start(app: Arc<App>, accepted: Accepted<TcpStream>) {
-    let Accepted { stream, tls, watcher } = accepted;
+    let Accepted { stream, place, tls, watcher } = accepted;
     let address = stream.peer_addr().ok();
     let client = address.map(|address| Peer { address, is_tls: tls.is_some() });
     match tls {
-        None => drop(tokio::spawn(serve_connection(app, stream, client, watcher))),
+        None => drop(tokio::spawn(async move {
+            let _place = place;
+            serve_connection(app, stream, client, watcher).await;
+        })),
         Some(config) => drop(tokio::spawn(async move {
+            let _place = place;
             if let Some(stream) = tls::accept(config, stream, HEADER_TIMEOUT).await {
                 serve_connection(app, stream, client, watcher).await;
             }

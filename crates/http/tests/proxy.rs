@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UnixListener};
 async fn answer_with(app_host: PathBuf) -> String {
     let app = common::app().behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
-    let mut server = Server::new(listener, Arc::new(app), 1).unwrap();
+    let mut server = Server::new(listener, Arc::new(app), 1, 64).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();
     tokio::spawn(async move { server.accept().await });
     let request = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -55,7 +55,8 @@ impl Authority {
 
 async fn serve(tls: Tls) -> SocketAddr {
     let listener = bind("127.0.0.1", 0).await.unwrap();
-    let mut server = Server::new(listener, Arc::new(common::app()), 1).unwrap().over(Some(&tls));
+    let mut server =
+        Server::new(listener, Arc::new(common::app()), 1, 64).unwrap().over(Some(&tls));
     let address = server.address().unwrap();
     tokio::spawn(async move { tokio::join!(server.accept(), tls.follow()) });
     address

@@ -78,6 +78,7 @@ mod app_host;
 mod around;
 mod crew;
 mod describe;
+mod descriptors;
 mod desk;
 mod elastic;
 mod error;

@@ -18,7 +18,7 @@ use crate::around::around;
 use crate::crew::Crew;
 use crate::desk::Desk;
 use crate::scrape::scraper;
-use crate::{Error, Program, tls};
+use crate::{Error, Program, descriptors, tls};
 
 /// The environment variable with the key of whoever may stop the server.
 const SHUTDOWN_KEY: &str = "LIT_SHUTDOWN_API_KEY";
@@ -36,6 +36,7 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let Program { config, models } = program;
     let (access, around) = (Access::of(&config)?, around(&config)?);
     let mut signals = Signals::new()?;
+    descriptors::raise();
     let tls = tls::read(&config)?;
     let address = format!("{}:{}", config.host, config.port);
     let bound = bind(&config.host, config.port).await;
@@ -54,7 +55,9 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
     let app = Arc::new(app.behind(app_host).patient(config.litserve).within(around));
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
-    let mut server = Server::new(listener, app.clone(), threads)?.over(tls.as_ref());
+    let connections = config.max_connections.unwrap_or_else(descriptors::for_connections);
+    let server = Server::new(listener, app.clone(), threads, connections)?;
+    let mut server = server.over(tls.as_ref());
     let url = format!("{}://{}", tls::scheme(&config), server.address()?);
     tracing::info!("listening on {url}{}", reach(&config.host));
     let port = server.address()?.port();

@@ -339,6 +339,12 @@ impl RunServers {
         self.set("http_threads", threads)
     }
 
+    /// Connections that the server holds at a time; more clients wait until one ends. Default: three
+    /// quarters of the file descriptors that it may have.
+    pub fn max_connections(self, connections: usize) -> Self {
+        self.set("max_connections", connections)
+    }
+
     /// Serves HTTPS: PEM files with the certificate, and those between it and one that clients
     /// know, and with its private key, or the PEM itself. They are the options `tls_cert` and
     /// `tls_key`. Files are read again when they change. Default: HTTP.
