@@ -202,6 +202,13 @@ impl App {
         self.shutdown.notified().await;
     }
 
+    /// Resolves when the access log has all requests that have ended.
+    pub async fn logged(&self) {
+        if let Some(log) = &self.around.access_log {
+            log.flush().await;
+        }
+    }
+
     pub(crate) fn ask_for_shutdown(&self) {
         self.shutdown.notify_one();
     }

@@ -88,6 +88,7 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
         () = stop(server, crew, grace) => {}
         () = signals.again() => tracing::warn!("stopping at once"),
     }
+    app.logged().await;
     result
 }
 
