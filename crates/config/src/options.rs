@@ -79,8 +79,17 @@ pub struct OptionDef {
 
 const MANY: i64 = i64::MAX;
 
-/// Where the endpoints are described: the document, and two pages that show it.
-pub const OPENAPI_PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
+/// Where the endpoints are described: the document, a page that shows it, under two names, and the
+/// files that the page needs.
+pub const OPENAPI_PATHS: [&str; 7] = [
+    "/openapi.json",
+    "/docs",
+    "/redoc",
+    "/docs/favicon-32x32.png",
+    "/docs/start.js",
+    "/docs/swagger-ui-bundle.js",
+    "/docs/swagger-ui.css",
+];
 
 macro_rules! options {
     ($($scope:ident $name:literal: $kind:expr, $expects:literal, $default:literal, $doc:literal;)*) => {

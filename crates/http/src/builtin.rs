@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
 use crate::app::{App, Builtin, EndpointReport, Report};
-use crate::{access, openai, openapi};
+use crate::{access, openai, openapi, swagger_ui};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -28,7 +28,7 @@ pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
             false => not_allowed("GET, HEAD"),
         };
     }
-    match page(app, path) {
+    match page(app, parts) {
         Some(page) if is_read => page,
         Some(_) => not_allowed("GET, HEAD"),
         None => not_found(path),
@@ -36,19 +36,20 @@ pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
 }
 
 /// Returns what can be read at a path. Nobody is asked for a report where there is nothing.
-fn page(app: &App, path: &str) -> Option<HttpResponse> {
+fn page(app: &App, parts: &Parts) -> Option<HttpResponse> {
     let Builtin { health, livez, readyz, info, openapi, .. } = &app.builtin;
-    match path {
+    match parts.uri.path() {
         "/" => Some(own(StatusCode::OK, TEXT, index(&app.builtin, &app.report()))),
         path if path == health => Some(is_ready(&app.builtin, &app.report())),
         path if path == livez => Some(own(StatusCode::OK, TEXT, "ok".into())),
         path if path == readyz => Some(readiness(&app.report(), &[])),
         path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
-        path if *openapi && openapi::PATHS.contains(&path) => {
-            let has_keys = |path: &str| app.route(path).is_some_and(|route| route.guard.has_keys());
-            openapi::answer(path, &app.report(), has_keys)
-        }
         path if path.starts_with(openai::MODELS) => openai::models(path, &app.report()),
+        "/openapi.json" if *openapi => {
+            let has_keys = |path: &str| app.route(path).is_some_and(|route| route.guard.has_keys());
+            Some(json(StatusCode::OK, &openapi::document(&app.report(), has_keys)))
+        }
+        path if *openapi => swagger_ui::answer(path, &parts.headers),
         _ => None,
     }
 }

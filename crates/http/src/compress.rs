@@ -37,7 +37,7 @@ pub(crate) async fn gzip(asked: &HeaderMap, mut response: HttpResponse) -> HttpR
     response
 }
 
-fn accepts_gzip(asked: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(asked: &HeaderMap) -> bool {
     let values = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);

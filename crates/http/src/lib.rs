@@ -25,6 +25,7 @@ mod openapi;
 mod proxy;
 mod serve;
 mod stream;
+mod swagger_ui;
 mod tls;
 mod unread;
 mod watched;

@@ -2,50 +2,13 @@
 
 use std::fmt::Write;
 
-use http::StatusCode;
 use litmux_core::Protocol;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{HttpResponse, own};
 use crate::app::{EndpointReport, Report};
 
-const HTML: &str = "text/html; charset=utf-8";
-
-/// The document, and two pages that show it.
-pub(crate) const PATHS: [&str; 3] = ["/openapi.json", "/docs", "/redoc"];
-
-/// Answers [`PATHS`]; nothing for others. `has_keys` tells which endpoints ask for one.
-pub(crate) fn answer(
-    path: &str,
-    report: &Report,
-    has_keys: impl Fn(&str) -> bool,
-) -> Option<HttpResponse> {
-    let (media_type, body) = match path {
-        "/openapi.json" => ("application/json", document(report, has_keys).to_string()),
-        "/docs" => (HTML, page(SWAGGER)),
-        "/redoc" => (HTML, page(REDOC)),
-        _ => return None,
-    };
-    Some(own(StatusCode::OK, media_type, body))
-}
-
-/// Both pages load what shows the document from a public network, as those of other servers do.
-const SWAGGER: &str = r##"<link rel="stylesheet" href="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui.css">
-<div id="docs"></div>
-<script src="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#docs"})</script>
-"##;
-const REDOC: &str = r#"<redoc spec-url="openapi.json"></redoc>
-<script src="https://cdn.jsdelivr.net/npm/redoc@2/bundles/redoc.standalone.js"></script>
-"#;
-
-fn page(body: &str) -> String {
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>litmux</title>\n{body}</html>\n"
-    )
-}
-
-fn document(report: &Report, has_keys: impl Fn(&str) -> bool) -> Value {
+/// Describes the endpoints. `has_keys` tells which of them ask for one.
+pub(crate) fn document(report: &Report, has_keys: impl Fn(&str) -> bool) -> Value {
     let (mut schemas, mut is_guarded) = (Map::new(), false);
     let mut paths = Map::new();
     for endpoint in &report.endpoints {

@@ -8,7 +8,7 @@ use litmux_config::{ApiKeys, Endpoint, OPENAPI_PATHS, Program};
 pub(crate) fn describe_routes(program: &Program) -> String {
     let mut text = String::new();
     for (method, path, who) in routes(program) {
-        let _ = writeln!(text, "  {method:<5}{path:<24}{who}");
+        let _ = writeln!(text, "  {method:<5}{path:<27} {who}");
     }
     text
 }
