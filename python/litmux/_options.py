@@ -192,6 +192,11 @@ def _fits_texts(_, value):
     return is_list and all(isinstance(text, str) and text != "" for text in value)
 
 
+def _fits_codings(option, value):
+    is_list = isinstance(value, (list, tuple))
+    return isinstance(value, bool) or (is_list and all(name in option["choices"] for name in value))
+
+
 def _fits_origins(_, value):
     is_list = isinstance(value, (list, tuple))
     return is_list and all(isinstance(text, str) and _ORIGIN.fullmatch(text) for text in value)
@@ -216,6 +221,7 @@ _CHECKS = {
     "path": _fits_path,
     "cost": _fits_cost,
     "texts": _fits_texts,
+    "codings": _fits_codings,
     "origins": _fits_origins,
     "strings": _fits_strings,
     "api_keys": _fits_api_keys,

@@ -268,7 +268,7 @@ def _all_paths(servers):
 def options_of_all(servers: Sequence[LitServer], is_litserve: bool) -> dict[str, Any]:
     """Returns the options of the whole server that its parts were given, above the defaults that
     they have in LitServe."""
-    merged: dict[str, Any] = {"host": "0.0.0.0", "gzip": True} if is_litserve else {}
+    merged: dict[str, Any] = {"host": "0.0.0.0", "compression": ["gzip"]} if is_litserve else {}
     for server in servers:
         merged.update(server.server_options)
     return merged

@@ -107,3 +107,88 @@ def test_without_them_nothing_is_added(serve):
     """)
     answer = server.post("/predict", json=1, headers={**ORIGIN, "X-Request-Id": "mine"})
     assert not {"x-request-id", "access-control-allow-origin", "vary"} & set(answer.headers)
+
+
+COMPRESSED = """
+    import time
+
+    class Says(ls.LitAPI):
+        def predict(self, n):
+            return "x" * n
+
+    class Counts(ls.LitAPI):
+        def predict(self, n):
+            for number in range(n):
+                yield number
+            time.sleep(600)
+
+    class Large(ls.LitAPI):
+        def predict(self, n):
+            for number in range(n):
+                yield str(number) * 100_000
+
+    ls.run_servers(
+        ls.LitServer(Says()),
+        ls.LitServer(Counts(stream=True), path="/count"),
+        ls.LitServer(Large(stream=True), path="/large"),
+        port=0,
+        compression=True,
+        server_timing=True,
+    )
+"""
+
+
+@pytest.fixture
+def compressing(serve):
+    return serve(COMPRESSED)
+
+
+def ask(server, n, accepted, path="/predict"):
+    return server.post(path, json=n, headers={"Accept-Encoding": accepted})
+
+
+def test_answers_are_compressed_as_the_client_likes(compressing):
+    for n in (5_000, 500_000):
+        answer = ask(compressing, n, "br;q=0.1, gzip")
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.headers["vary"] == "Accept-Encoding"
+        assert int(answer.headers["content-length"]) < n / 10
+        assert answer.json() == "x" * n
+    plain = ask(compressing, 5_000, "identity")
+    assert "content-encoding" not in plain.headers
+    # A cache must not give it to a client that would like another.
+    assert plain.headers["vary"] == "Accept-Encoding"
+    assert not {"content-encoding", "vary"} & set(ask(compressing, 900, "gzip").headers)
+    for accepted, coding in (("gzip, br", "br"), ("gzip, br, zstd", "zstd")):
+        with compressing.client.stream(
+            "POST", "/predict", json=5_000, headers={"Accept-Encoding": accepted}
+        ) as answer:
+            assert answer.headers["content-encoding"] == coding
+            assert len(b"".join(answer.iter_raw())) < 500
+
+
+def test_what_a_stream_has_said_waits_for_nothing(compressing):
+    asked = {"Accept-Encoding": "gzip"}
+    with compressing.client.stream("POST", "/count", json=3, headers=asked) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        lines = answer.iter_lines()
+        assert [next(lines) for _ in range(3)] == ["0", "1", "2"]
+
+
+def test_large_pieces_of_a_stream_are_compressed(compressing):
+    answer = ask(compressing, 8, "gzip", "/large")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.text == "".join(str(number) * 100_000 for number in range(8))
+
+
+def test_what_head_is_answered_is_not_compressed(compressing):
+    asked = {"Accept-Encoding": "gzip"}
+    assert compressing.client.get("/openapi.json", headers=asked).headers["content-encoding"]
+    assert "content-encoding" not in compressing.client.head("/openapi.json", headers=asked).headers
+
+
+def test_an_answer_says_how_long_it_took(compressing):
+    for answer in (ask(compressing, 1, "gzip"), compressing.client.get("/nothing")):
+        name, _, duration = answer.headers["server-timing"].partition(";dur=")
+        assert name == "total"
+        assert 0 < float(duration) < 60_000

@@ -136,7 +136,7 @@ def test_answers_are_compressed_beside_a_stream(serve):
                 yield x
 
         apis = [Long(), Streams(stream=True, api_path="/stream")]
-        ls.LitServer(apis).run(port=0, gzip=True)
+        ls.LitServer(apis).run(port=0, compression=True)
     """)
     answer = server.post("/predict", json=0)
     assert answer.headers["content-encoding"] == "gzip"

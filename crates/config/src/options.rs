@@ -48,6 +48,8 @@ pub enum Kind {
     Cost,
     /// A list of texts, none of them empty.
     Texts,
+    /// True, false, or a list of content codings.
+    Codings,
     /// A list of origins of pages, or of `*`.
     Origins,
     /// A table of texts.
@@ -91,6 +93,9 @@ pub const OPENAPI_PATHS: [&str; 7] = [
     "/docs/swagger-ui.css",
 ];
 
+/// The content codings that answers may be compressed with, the best first.
+pub(crate) const CODINGS: [&str; 3] = ["zstd", "br", "gzip"];
+
 macro_rules! options {
     ($($scope:ident $name:literal: $kind:expr, $expects:literal, $default:literal, $doc:literal;)*) => {
         &[$(OptionDef {
@@ -130,14 +135,16 @@ pub const OPTIONS: &[OptionDef] = options! {
         "What `/info` shows under `model`.";
     Server "openapi": Kind::Boolean, "true or false", "true",
         "Whether `/openapi.json` describes the endpoints, and `/docs` and `/redoc` show it.";
-    Server "gzip": Kind::Boolean, "true or false", "false",
-        "Whether answers of 1000 bytes and more are compressed for clients that accept it. Streams are not.";
+    Server "compression": Kind::Codings, "true, false, or a list of \"zstd\", \"br\" and \"gzip\"", "false",
+        "Compresses streams, and answers of 1000 bytes and more, for clients that accept it (`Accept-Encoding`): with all three, or with those named, the preferred first. Each piece of a stream goes out at once. What is compressed already, such as images, is left as it is.";
     Server "api_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
         "Who may call: names, each with the environment variable that holds its key, or the SHA-256 of the key. Callers send it as `X-API-Key` or `Authorization: Bearer …`. Endpoints with keys of their own take those instead. `litmux key` makes keys. Without any, everybody may.";
     Server "api_keys_file": Kind::String, "the path of a file", "",
         "A file with more keys: lines of a name and `sha256:…`, as `litmux key` prints them. It is read again when it changes.";
     Server "request_id": Kind::Boolean, "true or false", "false",
         "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, and the headers of a hook's context have it.";
+    Server "server_timing": Kind::Boolean, "true or false", "false",
+        "Whether each answer says in the header `Server-Timing` how many milliseconds passed from the request's headers to its own: `total;dur=12.345`.";
     Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
         "Where an object is written for each request: a line of JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id.";
     Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",
@@ -312,6 +319,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Texts => value.as_array().is_some_and(|list| {
             list.iter().all(|text| text.as_str().is_some_and(|t| !t.is_empty()))
         }),
+        Kind::Codings => codings(value).is_some(),
         Kind::Origins => value.as_array().is_some_and(|list| list.iter().all(is_origin)),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
@@ -321,6 +329,19 @@ fn fits(kind: Kind, value: &Value) -> bool {
         }),
         Kind::Rate => value.as_str().is_some_and(|text| Rate::parse(text).is_some()),
         Kind::Table => value.is_object(),
+    }
+}
+
+/// Returns the codings that an option names, if it is one.
+pub(crate) fn codings(value: &Value) -> Option<Vec<&'static str>> {
+    match value {
+        Value::Bool(true) => Some(CODINGS.to_vec()),
+        Value::Bool(false) => Some(Vec::new()),
+        Value::Array(names) => {
+            let find = |name: &Value| CODINGS.into_iter().find(|coding| *name == **coding);
+            names.iter().map(find).collect()
+        }
+        _ => None,
     }
 }
 
@@ -376,6 +397,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Cores => json!({"type": "cores"}),
         Kind::Cost => json!({"type": "cost"}),
         Kind::Texts => json!({"type": "texts"}),
+        Kind::Codings => json!({"type": "codings", "choices": CODINGS}),
         Kind::Origins => json!({"type": "origins"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::ApiKeys => json!({"type": "api_keys"}),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
-use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
+use crate::options::{OPENAPI_PATHS, Scope, codings, default_of, mistakes};
 use crate::read::{boolean, integer, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Tls};
 
@@ -51,8 +51,11 @@ pub struct Program {
     pub access_log: Option<PathBuf>,
     /// The origins whose pages may call, or `*`.
     pub cors_origins: Vec<String>,
-    /// Whether answers are compressed for clients that accept it.
-    pub gzip: bool,
+    /// With which content codings answers are compressed for clients that accept it, the preferred
+    /// first.
+    pub compression: Vec<&'static str>,
+    /// Whether each answer says how long it took.
+    pub server_timing: bool,
     /// What the description of the server shows of its model.
     pub model_metadata: Value,
     /// Whether scripts that wait for the lines of LitServe must find them.
@@ -184,7 +187,8 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             file => directory_of(origin).join(file),
         }),
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
-        gzip: boolean(&raw, "gzip").unwrap_or(false),
+        compression: raw.get("compression").and_then(codings).unwrap_or_default(),
+        server_timing: boolean(&raw, "server_timing").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
         litserve: litserve.as_ref().is_some_and(Value::is_object),
         litserve_info: litserve.filter(Value::is_object),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::access::Place;
 use crate::app::Route;
-use crate::around::Record;
+use crate::around::{PackedBody, Record};
 use crate::caller::{Presence, Times};
 use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
 
@@ -114,6 +114,8 @@ pub(crate) enum AnswerBody {
     Passed(Incoming),
     /// What the library of a protocol answers.
     Boxed(BoxBody<Bytes, Infallible>),
+    /// One of these, compressed.
+    Packed(Box<PackedBody>),
 }
 
 impl Body for AnswerBody {
@@ -131,6 +133,7 @@ impl Body for AnswerBody {
                 .poll_frame(cx)
                 .map_err(|_| Broken { status: StatusCode::BAD_GATEWAY.as_u16() }),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Packed(body) => body.poll_frame(cx),
         }
     }
 
@@ -140,13 +143,14 @@ impl Body for AnswerBody {
             Self::Stream(_) => false,
             Self::Passed(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Packed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Packed(_) => SizeHint::default(),
             Self::Passed(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
         }

@@ -66,8 +66,6 @@ pub struct Builtin {
     pub model_metadata: Value,
     /// Whether the endpoints are described at `/openapi.json`, `/docs` and `/redoc`.
     pub openapi: bool,
-    /// Whether answers are compressed for clients that accept it.
-    pub gzip: bool,
 }
 
 impl Builtin {

@@ -16,10 +16,10 @@ use tower_http::cors::CorsLayer;
 use crate::access::{self, Admission};
 use crate::answer::{self, AnswerBody, HttpResponse, MeasuredBody};
 use crate::app::{App, Route};
-use crate::around::X_REQUEST_ID;
+use crate::around::{Timing, X_REQUEST_ID};
 use crate::caller::{Call, Caller, Times};
 use crate::proxy::{self, Peer};
-use crate::{body, builtin, compress, mcp, openai, unread};
+use crate::{body, builtin, mcp, openai, unread};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -31,18 +31,28 @@ pub(crate) async fn handle(
     client: Option<Peer>,
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let mut ongoing = app.begin_request(request.uri().path());
+    let timing = app.around.server_timing.then(Timing::begin);
     let address = client.map(|client| client.address);
     let id = app.around.request_ids.as_ref().map(|ids| ids.take(request.headers_mut()));
     let log = app.around.access_log.as_ref();
     let mut record = log.map(|log| log.begin(&request, address, id.clone()));
     let (is_head, version) = (request.method() == Method::HEAD, request.version());
+    // What HEAD is answered has no body that could be smaller.
+    let compression = app.around.compression.as_ref().filter(|_| !is_head);
+    let packing = compression.map(|with| (with, with.choose(request.headers())));
     let admitted = Mutex::new(Admission::default());
     let mut response = match &app.around.cors {
         None => let_in(app, request, client, &admitted).await,
         Some(cors) => across(cors, request, |r| let_in(app, r, client, &admitted)).await,
     };
+    if let Some((compression, coding)) = packing {
+        response = compression.apply(coding, response).await;
+    }
     let Admission { holder, place, .. } = admitted.into_inner().unwrap_or_default();
     response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
+    if let Some(timing) = timing {
+        timing.stamp(response.headers_mut());
+    }
     ongoing.answered(response.status().as_u16());
     if let Some(record) = &mut record {
         (record.status, record.holder) = (response.status().as_u16(), holder);
@@ -121,8 +131,15 @@ async fn pass(app: &Arc<App>, request: Request<Incoming>, client: Option<Peer>) 
 pub(crate) async fn handle_inner(
     app: &Arc<App>,
     request: Request<Incoming>,
+    is_attached: bool,
 ) -> Result<HttpResponse, Infallible> {
-    Ok(answer(app, request).await)
+    let compression = app.around.compression.as_ref().filter(|_| is_attached);
+    let packing = compression.map(|with| (with, with.choose(request.headers())));
+    let response = answer(app, request).await;
+    Ok(match packing {
+        Some((compression, coding)) => compression.apply(coding, response).await,
+        None => response,
+    })
 }
 
 async fn answer(app: &Arc<App>, request: Request<Incoming>) -> HttpResponse {
@@ -130,8 +147,7 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> HttpResponse {
         return mcp::answer(app.clone(), request).await.map(AnswerBody::Boxed);
     }
     let (parts, body) = request.into_parts();
-    let response = route(app, &parts, body).await;
-    if app.builtin.gzip { compress::gzip(&parts.headers, response).await } else { response }
+    route(app, &parts, body).await
 }
 
 async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {

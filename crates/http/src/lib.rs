@@ -16,7 +16,6 @@ mod body;
 mod buffers;
 mod builtin;
 mod caller;
-mod compress;
 mod cost;
 mod handle;
 mod mcp;
@@ -32,7 +31,7 @@ mod watched;
 
 pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
-pub use around::{AccessLog, Around, RequestIds, cors};
+pub use around::{AccessLog, Around, Coding, Compression, RequestIds, cors};
 pub use cost::Cost;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};

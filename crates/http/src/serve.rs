@@ -258,15 +258,16 @@ async fn serve_connection(
     speak(stream, watcher, answer).await;
 }
 
-/// Answers what the app host asks for, for as long as it is polled.
-pub async fn serve_inner(listener: UnixListener, app: Arc<App>) {
+/// Answers what the app host asks for, for as long as it is polled. Where it `is_attached`, there
+/// is nobody else who could compress its answers.
+pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: bool) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let app = app.clone();
                 let answer = move |request| {
                     let app = app.clone();
-                    async move { handle_inner(&app, request).await }
+                    async move { handle_inner(&app, request, is_attached).await }
                 };
                 tokio::spawn(speak(stream, None, answer));
             }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, VARY};
 
 use crate::answer::{AnswerBody, HttpResponse, own};
-use crate::compress::accepts_gzip;
+use crate::around::Coding;
 
 /// The page, under the two names that programs know it by.
 pub(crate) const PAGES: [&str; 2] = ["/docs", "/redoc"];
@@ -66,7 +66,7 @@ pub(crate) fn answer(path: &str, asked: &HeaderMap) -> Option<HttpResponse> {
 fn unpacked(media_type: &'static str, packed: &'static [u8], asked: &HeaderMap) -> HttpResponse {
     let mut response = own(StatusCode::OK, media_type, String::new());
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    let body = if accepts_gzip(asked) {
+    let body = if Coding::Gzip.is_accepted(asked) {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         Bytes::from_static(packed)
     } else {

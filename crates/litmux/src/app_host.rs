@@ -19,17 +19,20 @@ pub(crate) struct Passage {
     app_host: PathBuf,
     inner: PathBuf,
     listener: UnixListener,
+    /// Whether nobody but a test asks, on the inner socket.
+    is_attached: bool,
 }
 
 impl Passage {
     /// Opens the inner socket, so that the app host finds it.
     pub(crate) fn open(config: &AppHost, run_dir: &RunDir) -> io::Result<Self> {
+        let is_attached = matches!(config, AppHost::Parent { .. });
         let inner = match config {
             AppHost::Process { .. } => run_dir.socket("inner.sock"),
             AppHost::Parent { inner } => inner.clone(),
         };
         let listener = UnixListener::bind(&inner)?;
-        Ok(Self { app_host: run_dir.socket("app.sock"), inner, listener })
+        Ok(Self { app_host: run_dir.socket("app.sock"), inner, listener, is_attached })
     }
 
     /// Returns where the app host listens.
@@ -53,6 +56,6 @@ impl Passage {
 
     /// Answers the app host, for as long as it is polled.
     pub(crate) async fn serve(self, app: Arc<App>) {
-        serve_inner(self.listener, app).await;
+        serve_inner(self.listener, app, self.is_attached).await;
     }
 }

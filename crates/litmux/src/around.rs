@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use litmux_config::{ConfigError, Program};
-use litmux_http::{AccessLog, Around, RequestIds, cors};
+use litmux_http::{AccessLog, Around, Coding, Compression, RequestIds, cors};
 
 use crate::Error;
 
@@ -22,7 +22,15 @@ pub(crate) fn around(config: &Program) -> Result<Around, Error> {
         ConfigError(vec![format!("server: `cors_origins`: {origin:?} is not an origin")])
     })?;
     let access_log = config.access_log.as_deref().map(access_log).transpose()?;
-    Ok(Around { request_ids, cors, access_log })
+    let server_timing = config.server_timing;
+    Ok(Around { request_ids, cors, access_log, compression: compression(config), server_timing })
+}
+
+fn compression(config: &Program) -> Option<Compression> {
+    let codings: Vec<_> =
+        config.compression.iter().filter_map(|name| Coding::named(name)).collect();
+    // LitServe compresses no answer where an API streams; its clients may count on that of streams.
+    (!codings.is_empty()).then_some(Compression { codings, streams: !config.litserve })
 }
 
 fn access_log(file: &Path) -> Result<AccessLog, Error> {

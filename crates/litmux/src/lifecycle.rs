@@ -114,7 +114,6 @@ fn builtin(config: &litmux_config::Program) -> Builtin {
         shutdown_key,
         model_metadata: config.model_metadata.clone(),
         openapi,
-        gzip: config.gzip,
     }
 }
 

@@ -302,10 +302,16 @@ impl RunServers {
         self.set("openapi", openapi)
     }
 
-    /// Whether whole answers of 1000 bytes and more are compressed for clients that accept it.
-    /// Default: false.
-    pub fn gzip(self, gzip: bool) -> Self {
-        self.set("gzip", gzip)
+    /// Compresses streams, and answers of 1000 bytes and more, for clients that accept it: with
+    /// these of `zstd`, `br` and `gzip`, the preferred first. Default: none.
+    pub fn compression(self, codings: &[&str]) -> Self {
+        self.set("compression", codings)
+    }
+
+    /// Whether each answer says in `Server-Timing` how many milliseconds passed from the request's
+    /// headers to its own. Default: false.
+    pub fn server_timing(self, server_timing: bool) -> Self {
+        self.set("server_timing", server_timing)
     }
 
     /// Who may call: names, each with `env:NAME` or `sha256:…`. Default: everybody.

@@ -1,15 +1,21 @@
-//! What is done around every request, where the server is asked to: an id, CORS, a line in a log.
+//! What is done around every request, where the server is asked to: an id, CORS, compression,
+//! how long it took, a line in a log.
 
 mod access_log;
+mod compression;
 mod request_id;
+mod timing;
 
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 pub use access_log::AccessLog;
 pub(crate) use access_log::Record;
+pub(crate) use compression::PackedBody;
+pub use compression::{Coding, Compression};
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;
+pub(crate) use timing::Timing;
 
 /// What is done around every request; nothing by default.
 #[derive(Debug, Default)]
@@ -20,6 +26,10 @@ pub struct Around {
     pub cors: Option<CorsLayer>,
     /// Where a line is written for each request.
     pub access_log: Option<AccessLog>,
+    /// Compresses answers.
+    pub compression: Option<Compression>,
+    /// Whether each answer says how long it took (`Server-Timing`).
+    pub server_timing: bool,
 }
 
 /// Lets pages of these origins call, or of all where one of them is `*`. They may send any header,
@@ -35,7 +45,13 @@ pub fn cors<'a>(origins: impl IntoIterator<Item = &'a str>) -> Result<CorsLayer,
         named.push(HeaderValue::from_str(origin).map_err(|_| origin.to_owned())?);
     }
     let allowed = if is_any { AllowOrigin::any() } else { AllowOrigin::list(named) };
-    let told = ["x-request-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
+    let told = [
+        "x-request-id",
+        "server-timing",
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
+    ];
     let told = told.map(HeaderName::from_static).into_iter().chain([RETRY_AFTER]);
     Ok(CorsLayer::new()
         .allow_origin(allowed)

@@ -18,7 +18,6 @@ pub(crate) fn app() -> App {
         shutdown_key: None,
         model_metadata: Value::Null,
         openapi: true,
-        gzip: false,
     };
     let report = || Report { endpoints: Vec::new() };
     let scrape = || Box::pin(async { String::new() }) as _;

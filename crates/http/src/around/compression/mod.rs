@@ -1,0 +1,153 @@
+//! Compression of answers, whole ones and streams.
+
+mod body;
+mod coding;
+
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    HeaderValue, VARY,
+};
+use http::{HeaderMap, StatusCode};
+use http_body::Body;
+use tokio::task::spawn_blocking;
+
+use crate::answer::{AnswerBody, HttpResponse};
+
+pub(crate) use body::PackedBody;
+pub use coding::Coding;
+
+/// Shorter answers gain nothing.
+const LEAST_BYTES: u64 = 1000;
+
+/// More would hold up everybody's answers while it is compressed.
+const INLINE_BYTES: usize = 32 * 1024;
+
+/// How answers are compressed for clients that accept it.
+#[derive(Debug, Clone)]
+pub struct Compression {
+    /// With what, the best first: it is taken where a client likes several as much.
+    pub codings: Vec<Coding>,
+    /// Whether what is sent as it comes is compressed too.
+    pub streams: bool,
+}
+
+impl Compression {
+    /// Returns with what an answer to a request with these headers would be compressed.
+    pub(crate) fn choose(&self, asked: &HeaderMap) -> Option<Coding> {
+        coding::choose(&self.codings, asked)
+    }
+
+    /// Compresses an answer with what was chosen, where it is worth it.
+    pub(crate) async fn apply(
+        &self,
+        chosen: Option<Coding>,
+        mut response: HttpResponse,
+    ) -> HttpResponse {
+        if !is_worth_it(&response) || !(self.streams || is_whole(response.body())) {
+            return response;
+        }
+        // Caches must know, whatever this client accepts.
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+        let Some(coding) = chosen else { return response };
+        let (mut parts, body) = response.into_parts();
+        let Some(packed) = pack(coding, body).await else { return failed() };
+        parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.remove(ACCEPT_RANGES);
+        HttpResponse::from_parts(parts, packed)
+    }
+}
+
+/// Tells whether the size of a body is known before it is sent.
+fn is_whole(body: &AnswerBody) -> bool {
+    body.size_hint().exact().is_some()
+}
+
+async fn pack(coding: Coding, body: AnswerBody) -> Option<AnswerBody> {
+    let whole = match body {
+        AnswerBody::Whole(whole) => whole.unwrap_or_default(),
+        other => return Some(AnswerBody::Packed(Box::new(PackedBody::new(coding, other)))),
+    };
+    let packed = if whole.len() <= INLINE_BYTES {
+        coding.pack(&whole)
+    } else {
+        spawn_blocking(move || coding.pack(&whole)).await.ok()?
+    };
+    Some(AnswerBody::Whole(Some(packed)))
+}
+
+/// Its body is lost: only a fault in an encoder does that.
+fn failed() -> HttpResponse {
+    crate::answer::error(&litmux_core::ServeError::internal())
+}
+
+/// Tells what is left as it is: the small, the parts of something, and what somebody has compressed
+/// already, as images, audio, video and archives are.
+fn is_worth_it(response: &HttpResponse) -> bool {
+    let (status, headers) = (response.status(), response.headers());
+    let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT];
+    let is_small = response.body().size_hint().upper().is_some_and(|upper| upper < LEAST_BYTES);
+    let is_final = headers.contains_key(CONTENT_ENCODING)
+        || headers.contains_key(CONTENT_RANGE)
+        || text(headers.get(CACHE_CONTROL)).contains("no-transform");
+    !(is_small || is_final || bare.contains(&status) || is_packed(text(headers.get(CONTENT_TYPE))))
+}
+
+fn is_packed(media_type: &str) -> bool {
+    const PACKED: [&str; 8] = [
+        "image/",
+        "audio/",
+        "video/",
+        "font/woff",
+        "application/gzip",
+        "application/x-7z-compressed",
+        "application/zip",
+        "application/zstd",
+    ];
+    !media_type.starts_with("image/svg") && PACKED.iter().any(|kind| media_type.starts_with(kind))
+}
+
+fn text(value: Option<&HeaderValue>) -> &str {
+    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::Response;
+    use http::header::HeaderName;
+
+    use super::*;
+
+    fn response(name: HeaderName, value: &'static str) -> HttpResponse {
+        let body = AnswerBody::Whole(Some(Bytes::from(vec![b'0'; 2000])));
+        let mut response = Response::new(body);
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+    }
+
+    #[test]
+    fn what_is_compressed_is_left_as_it_is() {
+        for (media_type, worth) in [
+            ("application/json", true),
+            ("image/png", false),
+            ("image/svg+xml", true),
+            ("application/zip", false),
+        ] {
+            assert_eq!(is_worth_it(&response(CONTENT_TYPE, media_type)), worth, "{media_type}");
+        }
+        assert!(!is_worth_it(&response(CONTENT_ENCODING, "br")));
+        assert!(!is_worth_it(&response(CONTENT_RANGE, "bytes 0-1999/5000")));
+        assert!(!is_worth_it(&response(CACHE_CONTROL, "no-cache, no-transform")));
+    }
+
+    #[test]
+    fn the_small_and_the_bare_are_left_as_they_are() {
+        let mut small = response(CONTENT_TYPE, "application/json");
+        *small.body_mut() = AnswerBody::Whole(Some(Bytes::from(vec![b'0'; 999])));
+        assert!(!is_worth_it(&small));
+        let mut bare = response(CONTENT_TYPE, "application/json");
+        *bare.status_mut() = StatusCode::NOT_MODIFIED;
+        assert!(!is_worth_it(&bare));
+    }
+}

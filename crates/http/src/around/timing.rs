@@ -1,0 +1,21 @@
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Measures from the headers of a request to those of its answer.
+#[derive(Debug)]
+pub(crate) struct Timing(Instant);
+
+impl Timing {
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Adds what was measured to an answer, in milliseconds, beside what is there of others.
+    pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
+        let total = format!("total;dur={:.3}", self.0.elapsed().as_secs_f64() * 1e3);
+        headers.extend(HeaderValue::try_from(total).ok().map(|total| (SERVER_TIMING, total)));
+    }
+}
