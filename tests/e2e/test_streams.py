@@ -39,6 +39,11 @@ def test_values_are_lines_of_json(serve):
     assert lines(response) == [{"n": n} for n in range(1000)]
 
 
+def test_the_server_may_say_that_it_is_a_stream(serve):
+    server = serve(STREAMS.replace("Count(stream=True), ", "Count(), stream=True, "))
+    assert lines(server.post("/count", json={"n": 2})) == [{"n": 0}, {"n": 1}]
+
+
 def test_events_for_a_client_that_asks_for_them(serve):
     server = serve(STREAMS)
     asked = {"Accept": "text/event-stream"}

@@ -186,10 +186,11 @@ def _set_up(order, setup):
         api = load(source)
     except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
         raise _Failed(f"loading it raised {_summary(error)}", error) from None
+    if isinstance(api, LitAPI):
+        for name, attribute in _OVERRIDES.items():
+            if setup.get(name) is not None:
+                setattr(api, attribute, setup[name])
     _check(api, source.get("guarded", False))
-    for name, attribute in _OVERRIDES.items():
-        if setup.get(name) is not None:
-            setattr(api, attribute, setup[name])
     _start_loggers(api)
     try:
         api.device = setup["device"]
