@@ -74,7 +74,7 @@ def mistakes(scope, options):
             is_secret = known[name]["type"] == "api_keys"
             hint = "; `litmux key` makes such a line" if is_secret else f", not {_shown(value)}"
             found.append(must + hint)
-    of_several = _contradictions if scope == "endpoint" else _tls_contradictions
+    of_several = _contradictions if scope == "endpoint" else _server_contradictions
     return [*found, *of_several(options)]
 
 
@@ -116,11 +116,15 @@ def _contradictions(options):
         yield '`rate_burst` needs `rate_limit`, such as "10/s"'
 
 
-def _tls_contradictions(options):
+def _server_contradictions(options):
     needs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
     for given, missing in needs:
         if given in options and missing not in options:
             yield f"`{given}` needs `{missing}`; give both, or leave out TLS"
+    together = ("jwt_issuer", "jwt_audience", "jwt_jwks")
+    for name in together if options.keys() & set(together) else ():
+        if name not in options:
+            yield f"`{name}` is missing: `jwt_issuer`, `jwt_audience` and `jwt_jwks` go together"
 
 
 def _fits(option, value):

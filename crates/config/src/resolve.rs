@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
 use crate::read::{boolean, integer, seconds, text, texts};
-use crate::{ApiKeys, AppHost, Endpoint, Tls};
+use crate::{ApiKeys, AppHost, Endpoint, Jwt, Tls, jwt};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ pub struct Program {
     pub routes: BuiltinRoutes,
     /// Who may call, where that is not everybody.
     pub api_keys: Option<ApiKeys>,
+    /// Whose tokens let callers in, where any do.
+    pub jwt: Option<Jwt>,
     /// Whether each request has an id.
     pub request_id: bool,
     /// Where a line is written for each request, if anywhere; `-` is standard output.
@@ -161,6 +163,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     for (number, endpoint) in endpoints.iter().enumerate() {
         found.extend(endpoint_mistakes(endpoint, number, origin));
     }
+    found.extend(jwt::scopes_without_tokens(&raw, &endpoints));
     found.extend(path_mistakes(&endpoints, &routes));
     if !found.is_empty() {
         return Err(ConfigError(found));
@@ -175,6 +178,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
         api_keys: ApiKeys::of(&raw, &directory_of(origin)),
+        jwt: Jwt::of(&raw, &directory_of(origin)),
         request_id: boolean(&raw, "request_id").unwrap_or(false),
         access_log: text(&raw, "access_log").map(|file| match file {
             "-" => file.into(),

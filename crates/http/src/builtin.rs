@@ -45,8 +45,8 @@ fn page(app: &App, path: &str) -> Option<HttpResponse> {
         path if path == readyz => Some(readiness(&app.report(), &[])),
         path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
         path if *openapi && openapi::PATHS.contains(&path) => {
-            let has_keys = |path: &str| app.route(path).is_some_and(|route| route.guard.has_keys());
-            openapi::answer(path, &app.report(), has_keys)
+            let schemes = |path: &str| app.route(path).map_or(&[][..], |it| it.guard.schemes());
+            openapi::answer(path, &app.report(), schemes)
         }
         path if path.starts_with(openai::MODELS) => openai::models(path, &app.report()),
         _ => None,

@@ -29,7 +29,7 @@ mod tls;
 mod unread;
 mod watched;
 
-pub use access::{Digest, Guard, Keys, Rate, digest};
+pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
 pub use around::{AccessLog, Around, RequestIds, cors};
 pub use cost::Cost;

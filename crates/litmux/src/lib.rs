@@ -81,6 +81,7 @@ mod describe;
 mod desk;
 mod elastic;
 mod error;
+mod jwks;
 mod launch;
 mod lifecycle;
 mod log;
