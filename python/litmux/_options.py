@@ -5,6 +5,7 @@ same messages.
 """
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -22,6 +23,7 @@ TABLE = _read_table()
 
 _API_KEY = re.compile(r"env:.+|sha256:[0-9a-fA-F]{64}", re.DOTALL)
 _ORIGIN = re.compile(r"\*|https?://[!-.0-~]+")
+_NETWORK = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?")
 _RATE = re.compile(r"0*[1-9][0-9]{0,8}/(s|min|h)")
 
 
@@ -201,6 +203,20 @@ def _fits_origins(_, value):
     return is_list and all(isinstance(text, str) and _ORIGIN.fullmatch(text) for text in value)
 
 
+def _fits_networks(_, value):
+    return isinstance(value, (list, tuple)) and all(map(_is_network, value))
+
+
+def _is_network(text):
+    # Python reads masks such as 255.0.0.0, too.
+    if not isinstance(text, str) or _NETWORK.fullmatch(text) is None:
+        return False
+    try:
+        return ipaddress.ip_network(text, strict=False) is not None
+    except ValueError:
+        return False
+
+
 def _fits_bytes(_, value):
     if isinstance(value, str):
         match = _BYTES.fullmatch(value)
@@ -221,6 +237,7 @@ _CHECKS = {
     "cost": _fits_cost,
     "texts": _fits_texts,
     "origins": _fits_origins,
+    "networks": _fits_networks,
     "strings": _fits_strings,
     "api_keys": _fits_api_keys,
     "rate": _fits_rate,

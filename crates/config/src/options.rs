@@ -1,7 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::access::{ApiKey, Rate};
-use crate::read::bytes;
+use crate::read::{bytes, network};
 use crate::{Cost, access, jwt, tls, workers};
 
 /// What an option belongs to.
@@ -50,6 +50,8 @@ pub enum Kind {
     Texts,
     /// A list of origins of pages, or of `*`.
     Origins,
+    /// A list of addresses and networks; each is `10.0.0.1` or `10.0.0.0/8`.
+    Networks,
     /// A table of texts.
     Strings,
     /// A table of holders and where their keys are; see [`ApiKey`].
@@ -139,6 +141,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Where an object is written for each request: a line of JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id.";
     Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",
         "Pages of which origins may call the server from a browser.";
+    Server "trusted_proxies": Kind::Networks, "a list of addresses and networks such as \"10.0.0.0/8\"", "[]",
+        "Proxies that are believed: where a request comes from one of them, the caller's address is the last in `X-Forwarded-For` that is none of them, and `X-Forwarded-Proto` says how it was asked. Limits, the access log and the program's app see that address. From others those headers mean nothing.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
     Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
@@ -312,6 +316,9 @@ fn fits(kind: Kind, value: &Value) -> bool {
             list.iter().all(|text| text.as_str().is_some_and(|t| !t.is_empty()))
         }),
         Kind::Origins => value.as_array().is_some_and(|list| list.iter().all(is_origin)),
+        Kind::Networks => value.as_array().is_some_and(|list| {
+            list.iter().all(|entry| entry.as_str().is_some_and(|text| network(text).is_some()))
+        }),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
         }
@@ -376,6 +383,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Cost => json!({"type": "cost"}),
         Kind::Texts => json!({"type": "texts"}),
         Kind::Origins => json!({"type": "origins"}),
+        Kind::Networks => json!({"type": "networks"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::ApiKeys => json!({"type": "api_keys"}),
         Kind::Rate => json!({"type": "rate"}),

@@ -3,11 +3,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
-use crate::read::{boolean, integer, seconds, text, texts};
+use crate::read::{boolean, integer, network, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Jwt, Tls, jwt};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
@@ -51,6 +52,8 @@ pub struct Program {
     pub access_log: Option<PathBuf>,
     /// The origins whose pages may call, or `*`.
     pub cors_origins: Vec<String>,
+    /// The proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether answers are compressed for clients that accept it.
     pub gzip: bool,
     /// What the description of the server shows of its model.
@@ -185,6 +188,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             file => directory_of(origin).join(file),
         }),
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
+        trusted_proxies: texts(&raw, "trusted_proxies").filter_map(network).collect(),
         gzip: boolean(&raw, "gzip").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
         litserve: litserve.as_ref().is_some_and(Value::is_object),

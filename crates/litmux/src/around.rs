@@ -22,7 +22,8 @@ pub(crate) fn around(config: &Program) -> Result<Around, Error> {
         ConfigError(vec![format!("server: `cors_origins`: {origin:?} is not an origin")])
     })?;
     let access_log = config.access_log.as_deref().map(access_log).transpose()?;
-    Ok(Around { request_ids, cors, access_log })
+    let trusted_proxies = config.trusted_proxies.iter().copied().collect();
+    Ok(Around { request_ids, cors, access_log, trusted_proxies })
 }
 
 fn access_log(file: &Path) -> Result<AccessLog, Error> {

@@ -349,6 +349,12 @@ impl RunServers {
         self.set("cors_origins", origins)
     }
 
+    /// The addresses and networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For` is believed.
+    /// Default: none.
+    pub fn trusted_proxies(self, networks: &[&str]) -> Self {
+        self.set("trusted_proxies", networks)
+    }
+
     /// Threads that speak HTTP. Default: half the cores, at least one.
     pub fn http_threads(self, threads: usize) -> Self {
         self.set("http_threads", threads)

@@ -1,6 +1,7 @@
 //! What is done around every request, where the server is asked to: an id, CORS, a line in a log.
 
 mod access_log;
+mod proxies;
 mod request_id;
 
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
@@ -8,6 +9,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 
 pub use access_log::AccessLog;
 pub(crate) use access_log::Record;
+pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;
 
@@ -20,6 +22,8 @@ pub struct Around {
     pub cors: Option<CorsLayer>,
     /// Where a line is written for each request.
     pub access_log: Option<AccessLog>,
+    /// Says who asks, where requests come through proxies.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Lets pages of these origins call, or of all where one of them is `*`. They may send any header,
