@@ -5,6 +5,7 @@ same messages.
 """
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -22,6 +23,7 @@ TABLE = _read_table()
 
 _API_KEY = re.compile(r"env:.+|sha256:[0-9a-fA-F]{64}", re.DOTALL)
 _ORIGIN = re.compile(r"\*|https?://[!-.0-~]+")
+_NETWORK = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?")
 _RATE = re.compile(r"0*[1-9][0-9]{0,8}/(s|min|h)")
 
 
@@ -74,7 +76,7 @@ def mistakes(scope, options):
             is_secret = known[name]["type"] == "api_keys"
             hint = "; `litmux key` makes such a line" if is_secret else f", not {_shown(value)}"
             found.append(must + hint)
-    of_several = _contradictions if scope == "endpoint" else _tls_contradictions
+    of_several = _contradictions if scope == "endpoint" else _server_contradictions
     return [*found, *of_several(options)]
 
 
@@ -116,11 +118,15 @@ def _contradictions(options):
         yield '`rate_burst` needs `rate_limit`, such as "10/s"'
 
 
-def _tls_contradictions(options):
+def _server_contradictions(options):
     needs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
     for given, missing in needs:
         if given in options and missing not in options:
             yield f"`{given}` needs `{missing}`; give both, or leave out TLS"
+    together = ("jwt_issuer", "jwt_audience", "jwt_jwks")
+    for name in together if options.keys() & set(together) else ():
+        if name not in options:
+            yield f"`{name}` is missing: `jwt_issuer`, `jwt_audience` and `jwt_jwks` go together"
 
 
 def _fits(option, value):
@@ -202,6 +208,20 @@ def _fits_origins(_, value):
     return is_list and all(isinstance(text, str) and _ORIGIN.fullmatch(text) for text in value)
 
 
+def _fits_networks(_, value):
+    return isinstance(value, (list, tuple)) and all(map(_is_network, value))
+
+
+def _is_network(text):
+    # Python reads masks such as 255.0.0.0, too.
+    if not isinstance(text, str) or _NETWORK.fullmatch(text) is None:
+        return False
+    try:
+        return ipaddress.ip_network(text, strict=False) is not None
+    except ValueError:
+        return False
+
+
 def _fits_bytes(_, value):
     if isinstance(value, str):
         match = _BYTES.fullmatch(value)
@@ -223,6 +243,7 @@ _CHECKS = {
     "texts": _fits_texts,
     "codings": _fits_codings,
     "origins": _fits_origins,
+    "networks": _fits_networks,
     "strings": _fits_strings,
     "api_keys": _fits_api_keys,
     "rate": _fits_rate,

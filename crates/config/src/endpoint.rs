@@ -75,6 +75,8 @@ pub struct Endpoint {
     pub max_body_bytes: usize,
     /// Who may call it, where it has keys of its own.
     pub api_keys: Option<ApiKeys>,
+    /// What scopes a token must have to call it, where it says so.
+    pub jwt_scopes: Option<Vec<String>>,
     /// How many requests one caller may make, where there is a limit.
     pub rate_limit: Option<Rate>,
     /// How many requests of one caller may be in flight, where there is a limit.
@@ -177,6 +179,9 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         max_queue: integer(endpoint, "max_queue"),
         max_body_bytes: integer(endpoint, "max_body_bytes").unwrap_or(DEFAULT_MAX_BODY_BYTES),
         api_keys: ApiKeys::of(endpoint, &directory),
+        jwt_scopes: endpoint
+            .contains_key("jwt_scopes")
+            .then(|| texts(endpoint, "jwt_scopes").map(str::to_owned).collect()),
         rate_limit: Rate::of(endpoint),
         max_requests_per_caller: integer(endpoint, "max_requests_per_caller"),
     }

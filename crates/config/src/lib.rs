@@ -9,6 +9,7 @@ mod app_host;
 mod cost;
 mod devices;
 mod endpoint;
+mod jwt;
 mod options;
 mod read;
 mod resolve;
@@ -22,6 +23,7 @@ pub use app_host::AppHost;
 pub use cost::Cost;
 pub use devices::{Shares, count_gpus, isolate, overcommitted, place};
 pub use endpoint::{Endpoint, Source};
+pub use jwt::{Jwks, Jwt};
 pub use options::{
     Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
 };

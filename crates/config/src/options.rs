@@ -1,8 +1,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::access::{ApiKey, Rate};
-use crate::read::bytes;
-use crate::{Cost, access, tls, workers};
+use crate::read::{bytes, network};
+use crate::{Cost, access, jwt, tls, workers};
 
 /// What an option belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub enum Kind {
     Codings,
     /// A list of origins of pages, or of `*`.
     Origins,
+    /// A list of addresses and networks; each is `10.0.0.1` or `10.0.0.0/8`.
+    Networks,
     /// A table of texts.
     Strings,
     /// A table of holders and where their keys are; see [`ApiKey`].
@@ -141,6 +143,12 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Who may call: names, each with the environment variable that holds its key, or the SHA-256 of the key. Callers send it as `X-API-Key` or `Authorization: Bearer …`. Endpoints with keys of their own take those instead. `litmux key` makes keys. Without any, everybody may.";
     Server "api_keys_file": Kind::String, "the path of a file", "",
         "A file with more keys: lines of a name and `sha256:…`, as `litmux key` prints them. It is read again when it changes.";
+    Server "jwt_issuer": Kind::String, "the issuer of tokens, such as \"https://id.example.org\"", "",
+        "With `jwt_audience` and `jwt_jwks`: callers may send a JSON Web Token (`Authorization: Bearer …`) that this issuer has signed, its `iss`. Where there are keys too, either lets in.";
+    Server "jwt_audience": Kind::String, "the audience of tokens, such as \"models\"", "",
+        "With `jwt_issuer`: what the `aud` of a token must be, or have.";
+    Server "jwt_jwks": Kind::String, "the path of a file, or a URL that begins with \"https://\" or \"http://\"", "",
+        "With `jwt_issuer`: its public keys, as a JSON Web Key Set. A file is read again when it changes; a URL every five minutes, and when a token is signed with a key that is not known.";
     Server "request_id": Kind::Boolean, "true or false", "false",
         "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, and the headers of a hook's context have it.";
     Server "server_timing": Kind::Boolean, "true or false", "false",
@@ -149,6 +157,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Where an object is written for each request: a line of JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id.";
     Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",
         "Pages of which origins may call the server from a browser.";
+    Server "trusted_proxies": Kind::Networks, "a list of addresses and networks such as \"10.0.0.0/8\"", "[]",
+        "Proxies that are believed: where a request comes from one of them, the caller's address is the last in `X-Forwarded-For` that is none of them, and `X-Forwarded-Proto` says how it was asked. Limits, the access log and the program's app see that address. From others those headers mean nothing.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
     Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have",
@@ -228,8 +238,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Who may call this endpoint, instead of those who may call the server.";
     Endpoint "api_keys_file": Kind::String, "the path of a file", "",
         "A file with more keys of this endpoint.";
+    Endpoint "jwt_scopes": Kind::Texts, "a list of scopes", "[]",
+        "The scopes that a token must have to call this endpoint, all of them, in its `scope` or `scp`. An endpoint with keys of its own takes tokens only where it has this.";
     Endpoint "rate_limit": Kind::Rate, "a number of requests in a time, such as \"10/s\", \"600/min\" or \"1000/h\"", "",
-        "How many requests each caller may make: the holder of a key, or an address where keys are not asked for. Further ones are answered 429 with `Retry-After`.";
+        "How many requests each caller may make: the holder of a key, the `sub` of a token, or an address where keys are not asked for. Further ones are answered 429 with `Retry-After`.";
     Endpoint "rate_burst": Kind::Integer(1, 1_000_000), "an integer from 1 to 1000000", "all of `rate_limit`",
         "How many of them may come at once.";
     Endpoint "max_requests_per_caller": Kind::Integer(1, MANY), "an integer of at least 1", "",
@@ -250,8 +262,10 @@ pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
         }
         Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
     });
-    let of_several = match scope {
-        Scope::Server => tls::contradictions(options),
+    let of_several: Vec<_> = match scope {
+        Scope::Server => {
+            tls::contradictions(options).into_iter().chain(jwt::contradictions(options)).collect()
+        }
         Scope::Endpoint => {
             let access = access::contradictions(options);
             workers::contradictions(options).into_iter().chain(access).collect()
@@ -321,6 +335,9 @@ fn fits(kind: Kind, value: &Value) -> bool {
         }),
         Kind::Codings => codings(value).is_some(),
         Kind::Origins => value.as_array().is_some_and(|list| list.iter().all(is_origin)),
+        Kind::Networks => value.as_array().is_some_and(|list| {
+            list.iter().all(|entry| entry.as_str().is_some_and(|text| network(text).is_some()))
+        }),
         Kind::Strings => {
             value.as_object().is_some_and(|table| table.values().all(Value::is_string))
         }
@@ -399,6 +416,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Texts => json!({"type": "texts"}),
         Kind::Codings => json!({"type": "codings", "choices": CODINGS}),
         Kind::Origins => json!({"type": "origins"}),
+        Kind::Networks => json!({"type": "networks"}),
         Kind::Strings => json!({"type": "strings"}),
         Kind::ApiKeys => json!({"type": "api_keys"}),
         Kind::Rate => json!({"type": "rate"}),

@@ -1,7 +1,9 @@
 //! Reading values out of raw options.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 pub(crate) fn text<'a>(options: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
@@ -49,6 +51,11 @@ fn unit_bytes(unit: &str) -> Option<f64> {
     };
     let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == prefix)?;
     (base < 1024.0 || power > 0).then(|| base.powi(power as i32))
+}
+
+/// Reads an address, which is a network of one, or a network such as `10.0.0.0/8`.
+pub(crate) fn network(text: &str) -> Option<IpNet> {
+    text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()
 }
 
 pub(crate) fn boolean(options: &Map<String, Value>, name: &str) -> Option<bool> {

@@ -3,12 +3,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, codings, default_of, mistakes};
-use crate::read::{boolean, integer, seconds, text, texts};
-use crate::{ApiKeys, AppHost, Endpoint, Tls};
+use crate::read::{boolean, integer, network, seconds, text, texts};
+use crate::{ApiKeys, AppHost, Endpoint, Jwt, Tls, jwt};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -45,12 +46,16 @@ pub struct Program {
     pub routes: BuiltinRoutes,
     /// Who may call, where that is not everybody.
     pub api_keys: Option<ApiKeys>,
+    /// Whose tokens let callers in, where any do.
+    pub jwt: Option<Jwt>,
     /// Whether each request has an id.
     pub request_id: bool,
     /// Where a line is written for each request, if anywhere; `-` is standard output.
     pub access_log: Option<PathBuf>,
     /// The origins whose pages may call, or `*`.
     pub cors_origins: Vec<String>,
+    /// The proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
     /// With which content codings answers are compressed for clients that accept it, the preferred
     /// first.
     pub compression: Vec<&'static str>,
@@ -166,6 +171,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     for (number, endpoint) in endpoints.iter().enumerate() {
         found.extend(endpoint_mistakes(endpoint, number, origin));
     }
+    found.extend(jwt::scopes_without_tokens(&raw, &endpoints));
     found.extend(path_mistakes(&endpoints, &routes));
     if !found.is_empty() {
         return Err(ConfigError(found));
@@ -181,12 +187,14 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
         api_keys: ApiKeys::of(&raw, &directory_of(origin)),
+        jwt: Jwt::of(&raw, &directory_of(origin)),
         request_id: boolean(&raw, "request_id").unwrap_or(false),
         access_log: text(&raw, "access_log").map(|file| match file {
             "-" => file.into(),
             file => directory_of(origin).join(file),
         }),
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
+        trusted_proxies: texts(&raw, "trusted_proxies").filter_map(network).collect(),
         compression: raw.get("compression").and_then(codings).unwrap_or_default(),
         server_timing: boolean(&raw, "server_timing").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),

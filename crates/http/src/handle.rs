@@ -32,6 +32,7 @@ pub(crate) async fn handle(
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let mut ongoing = app.begin_request(request.uri().path());
     let timing = app.around.server_timing.then(Timing::begin);
+    let client = client.map(|peer| app.around.trusted_proxies.client(peer, request.headers()));
     let address = client.map(|client| client.address);
     let id = app.around.request_ids.as_ref().map(|ids| ids.take(request.headers_mut()));
     let log = app.around.access_log.as_ref();

@@ -29,9 +29,9 @@ mod tls;
 mod unread;
 mod watched;
 
-pub use access::{Digest, Guard, Keys, Rate, digest};
+pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
-pub use around::{AccessLog, Around, Coding, Compression, RequestIds, cors};
+pub use around::{AccessLog, Around, Coding, Compression, RequestIds, TrustedProxies, cors};
 pub use cost::Cost;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};

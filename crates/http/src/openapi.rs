@@ -7,15 +7,19 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{EndpointReport, Report};
 
-/// Describes the endpoints. `has_keys` tells which of them ask for one.
-pub(crate) fn document(report: &Report, has_keys: impl Fn(&str) -> bool) -> Value {
-    let (mut schemas, mut is_guarded) = (Map::new(), false);
+/// Describes the endpoints. `schemes` tells what lets callers in to each of them.
+pub(crate) fn document(
+    report: &Report,
+    schemes: impl Fn(&str) -> &'static [&'static str],
+) -> Value {
+    let (mut schemas, mut asked_for) = (Map::new(), Map::new());
     let mut paths = Map::new();
     for endpoint in &report.endpoints {
         let mut operation = operation(endpoint, &mut schemas);
-        if has_keys(&endpoint.path) {
-            is_guarded = true;
-            guard(&mut operation);
+        let schemes = schemes(&endpoint.path);
+        if !schemes.is_empty() {
+            asked_for.extend(schemes.iter().map(|&name| (name.to_owned(), scheme(name))));
+            guard(&mut operation, schemes);
         }
         paths.insert(endpoint.path.clone(), json!({"post": operation}));
     }
@@ -27,19 +31,28 @@ pub(crate) fn document(report: &Report, has_keys: impl Fn(&str) -> bool) -> Valu
     if !schemas.is_empty() {
         document["components"]["schemas"] = schemas.into();
     }
-    if is_guarded {
-        document["components"]["securitySchemes"] = json!({
-            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            "bearer": {"type": "http", "scheme": "bearer"},
-        });
+    if !asked_for.is_empty() {
+        document["components"]["securitySchemes"] = asked_for.into();
     }
     document
 }
 
-/// Says that an operation asks for a key, in either way.
-fn guard(operation: &mut Value) {
-    operation["security"] = json!([{"key": []}, {"bearer": []}]);
-    operation["responses"]["401"] = error("The key is missing or wrong");
+/// A key in either header, or a token.
+fn scheme(name: &str) -> Value {
+    match name {
+        "key" => json!({"type": "apiKey", "in": "header", "name": "X-API-Key"}),
+        "token" => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
+        _ => json!({"type": "http", "scheme": "bearer"}),
+    }
+}
+
+/// Says that an operation asks for a key or a token, in any of these ways.
+fn guard(operation: &mut Value, schemes: &[&str]) {
+    operation["security"] = schemes.iter().map(|name| json!({*name: []})).collect();
+    operation["responses"]["401"] = error("The key or token is missing or wrong");
+    if schemes.contains(&"token") {
+        operation["responses"]["403"] = error("The token lacks a scope");
+    }
 }
 
 fn error(description: &str) -> Value {

@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use litmux_config::{ApiKey, ApiKeys, ConfigError, Endpoint, Program};
-use litmux_http::{Digest, Guard, Keys, Rate, WatchedFiles, digest};
+use litmux_config::{ApiKey, ApiKeys, ConfigError, Endpoint, Jwt, Program};
+use litmux_http::{Digest, Guard, Issuer, Keys, Rate, WatchedFiles, digest};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::jwks;
 
 /// The key of the whole server, as programs written for LitServe know it.
 const LIT_SERVER_API_KEY: &str = "LIT_SERVER_API_KEY";
@@ -23,7 +25,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Reads all keys.
+    /// Reads all keys, and follows those of the issuer of tokens.
     ///
     /// # Errors
     /// Those that are not there.
@@ -31,11 +33,16 @@ impl Access {
         let mut reader = Reader::default();
         let of_the_server =
             of_the_server(config).map(|(keys, more)| reader.follow("server", &keys, more));
+        let issuer = config.jwt.as_ref().and_then(|jwt| reader.issuer(jwt));
         let mut guard_of = |endpoint: &Endpoint| {
             let whose = format!("endpoint `{}`", endpoint.path);
             let own = endpoint.api_keys.as_ref();
             let own = own.map(|keys| reader.follow(&whose, keys, Vec::new()));
-            let guard = Guard::new(own.or_else(|| of_the_server.clone()));
+            // Keys of its own replace all by which the server lets in, unless it says scopes.
+            let takes_tokens = own.is_none() || endpoint.jwt_scopes.is_some();
+            let issuer = issuer.clone().filter(|_| takes_tokens);
+            let guard = Guard::new(own.or_else(|| of_the_server.clone()))
+                .or_tokens(issuer, endpoint.jwt_scopes.clone().unwrap_or_default());
             let rate = endpoint.rate_limit.map(rate);
             Arc::new(guard.limit(rate, endpoint.max_requests_per_caller))
         };
@@ -44,7 +51,7 @@ impl Access {
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
-        let of_the_rest = Guard::new(of_the_server);
+        let of_the_rest = Guard::new(of_the_server).or_tokens(issuer, Vec::new());
         Ok(Self { of_endpoints, of_the_rest, _following: following })
     }
 }
@@ -75,6 +82,11 @@ struct Reader {
 }
 
 impl Reader {
+    fn issuer(&mut self, jwt: &Jwt) -> Option<Issuer> {
+        let issuer = jwks::follow(jwt, &mut self.following);
+        issuer.map_err(|mistake| self.mistakes.push(format!("server: {mistake}"))).ok()
+    }
+
     fn follow(&mut self, whose: &str, keys: &ApiKeys, mut more: Hashed) -> watch::Receiver<Keys> {
         for (holder, key) in &keys.named {
             match digest_of(key) {

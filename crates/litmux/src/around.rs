@@ -23,7 +23,9 @@ pub(crate) fn around(config: &Program) -> Result<Around, Error> {
     })?;
     let access_log = config.access_log.as_deref().map(access_log).transpose()?;
     let server_timing = config.server_timing;
-    Ok(Around { request_ids, cors, access_log, compression: compression(config), server_timing })
+    let trusted_proxies = config.trusted_proxies.iter().copied().collect();
+    let compression = compression(config);
+    Ok(Around { request_ids, cors, access_log, compression, server_timing, trusted_proxies })
 }
 
 fn compression(config: &Program) -> Option<Compression> {

@@ -82,6 +82,7 @@ mod descriptors;
 mod desk;
 mod elastic;
 mod error;
+mod jwks;
 mod launch;
 mod lifecycle;
 mod log;

@@ -175,6 +175,13 @@ impl LitServer {
         self.set("api_keys_file", file)
     }
 
+    /// The scopes that a token must have to call this endpoint, all of them; see
+    /// [`RunServers::jwt`]. An endpoint with keys of its own takes tokens only where it has this.
+    /// Default: none.
+    pub fn jwt_scopes(self, scopes: &[&str]) -> Self {
+        self.set("jwt_scopes", scopes)
+    }
+
     /// How many requests each caller may make, such as `10/s`, `600/min` or `1000/h`; further ones
     /// are answered 429. Default: no limit.
     pub fn rate_limit(self, rate: &str) -> Self {
@@ -324,6 +331,14 @@ impl RunServers {
         self.set("api_keys_file", file)
     }
 
+    /// Lets callers in who have a JSON Web Token that `issuer` has signed for `audience`, besides
+    /// those with keys. `jwks` is a file with the issuer's public keys, which is read again when it
+    /// changes, or the URL where it publishes them. They are the options `jwt_issuer`,
+    /// `jwt_audience` and `jwt_jwks`. Default: tokens let nobody in.
+    pub fn jwt(self, issuer: &str, audience: &str, jwks: &str) -> Self {
+        self.set("jwt_issuer", issuer).set("jwt_audience", audience).set("jwt_jwks", jwks)
+    }
+
     /// Whether each request has an id: its own `X-Request-Id`, or a new one. Default: false.
     pub fn request_id(self, request_id: bool) -> Self {
         self.set("request_id", request_id)
@@ -338,6 +353,12 @@ impl RunServers {
     /// The origins whose pages may call from a browser, or `*`. Default: none.
     pub fn cors_origins(self, origins: &[&str]) -> Self {
         self.set("cors_origins", origins)
+    }
+
+    /// The addresses and networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For` is believed.
+    /// Default: none.
+    pub fn trusted_proxies(self, networks: &[&str]) -> Self {
+        self.set("trusted_proxies", networks)
     }
 
     /// Threads that speak HTTP. Default: half the cores, at least one.

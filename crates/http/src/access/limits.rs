@@ -25,6 +25,8 @@ const HOUSEKEEPING: u32 = 4096;
 pub(crate) enum Caller {
     /// The holder of a key.
     Holder(Arc<str>),
+    /// Whom a token speaks of.
+    Subject(Arc<str>),
     /// Whoever is at this address.
     Address(IpAddr),
     /// Somebody of whom nothing is known.
@@ -34,7 +36,7 @@ pub(crate) enum Caller {
 impl Caller {
     fn holder(&self) -> Option<Arc<str>> {
         match self {
-            Self::Holder(name) => Some(name.clone()),
+            Self::Holder(name) | Self::Subject(name) => Some(name.clone()),
             Self::Address(_) | Self::Unknown => None,
         }
     }
@@ -80,7 +82,7 @@ impl Standing {
 /// A request that was let in. It takes its place until this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
-    /// Whose key it carries.
+    /// Whose key or token it carries.
     pub(crate) holder: Option<Arc<str>>,
     pub(crate) standing: Option<Standing>,
     pub(crate) place: Option<Place>,
@@ -91,11 +93,13 @@ pub(crate) struct Admission {
 pub(crate) struct Refusal {
     pub(crate) error: ServeError,
     pub(crate) standing: Option<Standing>,
+    /// What would let it in.
+    pub(crate) challenges: Vec<HeaderValue>,
 }
 
 impl From<ServeError> for Refusal {
     fn from(error: ServeError) -> Self {
-        Self { error, standing: None }
+        Self { error, standing: None, challenges: Vec::new() }
     }
 }
 
@@ -145,7 +149,8 @@ impl Meter {
                 let wait = until.wait_time_from(TokioClock.now());
                 let Rate { requests, per, .. } = self.rate;
                 let detail = format!("more than {requests} requests in {per:?}");
-                Err(Refusal { error: too_many(detail, wait), standing: Some(self.standing(0)) })
+                let standing = Some(self.standing(0));
+                Err(Refusal { standing, ..too_many(detail, wait).into() })
             }
         }
     }
@@ -267,7 +272,7 @@ mod tests {
             let standing = limits.take(&at(1)).unwrap().standing.unwrap();
             assert_eq!(standing.remaining, left);
         }
-        let Refusal { error, standing } = limits.take(&at(1)).unwrap_err();
+        let Refusal { error, standing, .. } = limits.take(&at(1)).unwrap_err();
         assert_eq!((error.status, error.retry_after), (429, Some(1)));
         assert_eq!(standing.unwrap().headers().map(|(_, value)| value), ["3", "0", "3"]);
         assert!(limits.take(&at(2)).is_ok(), "another caller");

@@ -1,7 +1,10 @@
 //! Who may call, and how much.
 
+mod issuer_keys;
 mod keys;
 mod limits;
+mod signatures;
+mod tokens;
 
 use std::net::SocketAddr;
 
@@ -10,38 +13,61 @@ use http::{HeaderMap, Response};
 use litmux_core::ServeError;
 use tokio::sync::watch;
 
+pub use issuer_keys::IssuerKeys;
 pub use keys::{Digest, Keys, digest};
 pub use limits::Rate;
 pub(crate) use limits::{Admission, Place, Refusal};
 use limits::{Caller, Limits, Standing};
+pub use tokens::{Issuer, KnownKeys};
 
 use crate::answer::HttpResponse;
 
 /// What a request must bring to be let in. It is decided on its headers, before its body is read.
 #[derive(Debug, Default)]
 pub struct Guard {
-    /// None where everybody may call.
+    /// None where no key lets anybody in; everybody may call where no token does either.
     keys: Option<watch::Receiver<Keys>>,
+    tokens: Option<Tokens>,
     limits: Limits,
+}
+
+/// Which tokens let callers in.
+#[derive(Debug)]
+struct Tokens {
+    issuer: Issuer,
+    /// What all of them must have.
+    scopes: Vec<String>,
 }
 
 impl Guard {
     /// Makes a guard that lets holders of these keys in, as they are at the time; everybody where
-    /// there are none.
+    /// there are none, nor tokens.
     pub fn new(keys: Option<watch::Receiver<Keys>>) -> Self {
-        Self { keys, limits: Limits::default() }
+        Self { keys, ..Self::default() }
     }
 
-    /// Sets what one caller may do: the holder of a key, or whoever is at an address where keys
-    /// are not asked for.
+    /// Lets in, too, whoever has a token of this issuer with all of these scopes.
+    #[must_use]
+    pub fn or_tokens(self, issuer: Option<Issuer>, scopes: Vec<String>) -> Self {
+        Self { tokens: issuer.map(|issuer| Tokens { issuer, scopes }), ..self }
+    }
+
+    /// Sets what one caller may do: the holder of a key, whom a token speaks of, or whoever is at an
+    /// address where neither is asked for.
     #[must_use]
     pub fn limit(self, rate: Option<Rate>, in_flight: Option<usize>) -> Self {
         Self { limits: Limits::new(rate, in_flight), ..self }
     }
 
-    /// Tells whether it asks for a key.
-    pub(crate) fn has_keys(&self) -> bool {
-        self.keys.is_some()
+    /// Tells which security schemes of the description let callers in; none where everybody may
+    /// call.
+    pub(crate) fn schemes(&self) -> &'static [&'static str] {
+        match (&self.keys, &self.tokens) {
+            (None, None) => &[],
+            (Some(_), None) => &["key", "bearer"],
+            (None, Some(_)) => &["token"],
+            (Some(_), Some(_)) => &["key", "bearer", "token"],
+        }
     }
 
     /// Lets a request in, or not.
@@ -50,26 +76,56 @@ impl Guard {
         headers: &HeaderMap,
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
-        let caller = match &self.keys {
-            Some(keys) => holder(&keys.borrow(), headers)?,
-            None => client.map_or(Caller::Unknown, |client| Caller::Address(client.ip())),
+        let caller = if self.schemes().is_empty() {
+            client.map_or(Caller::Unknown, |client| Caller::Address(client.ip()))
+        } else {
+            self.known_caller(headers)?
         };
         self.limits.take(&caller)
     }
-}
 
-/// Returns whose key a request carries.
-fn holder(known: &Keys, headers: &HeaderMap) -> Result<Caller, Refusal> {
-    let mut carried = keys::carried(headers).peekable();
-    let detail = match carried.peek() {
-        None => "Not authenticated",
-        Some(_) => {
+    /// Returns who a request says it is, by a key or else by a token.
+    fn known_caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let holder = self.keys.as_ref().and_then(|keys| {
+            let known = keys.borrow();
+            keys::carried(headers).find_map(|key| known.holder(key))
+        });
+        if let Some(holder) = holder {
+            return Ok(Caller::Holder(holder));
+        }
+        let subject = match (&self.tokens, keys::bearer_token(headers)) {
+            (Some(tokens), Some(token)) => tokens.subject(token),
+            (tokens, _) => {
+                let error = ServeError::new(401, self.what_lacks(headers));
+                let challenges = tokens.iter().map(|_| tokens::CHALLENGE).collect();
+                Err(Refusal { challenges, ..error.into() })
+            }
+        };
+        subject.map_err(|mut refusal| {
+            if refusal.error.status == 401 && self.keys.is_some() {
+                refusal.challenges.push(HeaderValue::from_static("APIKey"));
+            }
+            refusal
+        })
+    }
+
+    fn what_lacks(&self, headers: &HeaderMap) -> &'static str {
+        if self.keys.is_some() && carries_key(headers) {
             "Invalid API Key. Send the right one in the header X-API-Key, or as \
              `Authorization: Bearer …`"
+        } else {
+            "Not authenticated"
         }
-    };
-    let holder = carried.find_map(|key| known.holder(key));
-    holder.map(Caller::Holder).ok_or_else(|| ServeError::new(401, detail).into())
+    }
+}
+
+impl Tokens {
+    /// Returns whom a token speaks of, if it lets that one in.
+    fn subject(&self, token: &[u8]) -> Result<Caller, Refusal> {
+        let claims = self.issuer.claims(token)?;
+        let may = claims.has(&self.scopes);
+        may.then_some(Caller::Subject(claims.sub)).ok_or_else(|| tokens::insufficient(&self.scopes))
+    }
 }
 
 /// Tells whether a request carries a key, right or wrong.
@@ -97,11 +153,16 @@ impl Admission {
 }
 
 impl Refusal {
+    fn challenged(error: ServeError, challenge: String) -> Self {
+        let challenges = HeaderValue::try_from(challenge).into_iter().collect();
+        Self { challenges, ..error.into() }
+    }
+
     /// Adds to the answer what says how to be let in.
     pub(crate) fn stamp(self, mut response: HttpResponse) -> HttpResponse {
         let headers = response.headers_mut();
-        if self.error.status == 401 {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("APIKey"));
+        for challenge in self.challenges {
+            headers.append(WWW_AUTHENTICATE, challenge);
         }
         headers.extend(self.standing.into_iter().flat_map(Standing::headers));
         response

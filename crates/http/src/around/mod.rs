@@ -3,6 +3,7 @@
 
 mod access_log;
 mod compression;
+mod proxies;
 mod request_id;
 mod timing;
 
@@ -13,6 +14,7 @@ pub use access_log::AccessLog;
 pub(crate) use access_log::Record;
 pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
+pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;
 pub(crate) use timing::Timing;
@@ -30,6 +32,8 @@ pub struct Around {
     pub compression: Option<Compression>,
     /// Whether each answer says how long it took (`Server-Timing`).
     pub server_timing: bool,
+    /// Says who asks, where requests come through proxies.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Lets pages of these origins call, or of all where one of them is `*`. They may send any header,

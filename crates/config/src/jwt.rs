@@ -1,0 +1,107 @@
+//! Whose signed tokens let callers in, as a configuration says it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::read::text;
+
+const TOGETHER: [&str; 3] = ["jwt_issuer", "jwt_audience", "jwt_jwks"];
+
+/// Which JSON Web Tokens let callers in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jwt {
+    /// Who must have signed them: their `iss`.
+    pub issuer: String,
+    /// Whom they must be for: their `aud`, or one of it.
+    pub audience: String,
+    /// Where the keys of the issuer are.
+    pub jwks: Jwks,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    /// In a file, which may change while the server runs.
+    File(PathBuf),
+    /// Where the issuer publishes them, over HTTP or HTTPS.
+    Url(String),
+}
+
+impl Jwks {
+    fn new(text: &str, directory: &Path) -> Self {
+        if text.starts_with("https://") || text.starts_with("http://") {
+            Self::Url(text.to_owned())
+        } else {
+            Self::File(directory.join(text))
+        }
+    }
+}
+
+impl Jwt {
+    /// Reads the options of a checked server.
+    pub(crate) fn of(options: &Map<String, Value>, directory: &Path) -> Option<Self> {
+        let [issuer, audience, jwks] = TOGETHER.map(|name| text(options, name));
+        let jwks = Jwks::new(jwks?, directory);
+        Some(Self { issuer: issuer?.to_owned(), audience: audience?.to_owned(), jwks })
+    }
+}
+
+/// Yields a sentence for each option without which the others say too little.
+pub(crate) fn contradictions(options: &Map<String, Value>) -> impl Iterator<Item = String> {
+    let is_given = |name: &str| options.contains_key(name);
+    let some_are = TOGETHER.iter().any(|name| is_given(name));
+    TOGETHER.iter().filter(move |name| some_are && !is_given(name)).map(|name| {
+        format!("`{name}` is missing: `jwt_issuer`, `jwt_audience` and `jwt_jwks` go together")
+    })
+}
+
+/// Yields a sentence for each endpoint that asks for scopes where the server takes no tokens.
+pub(crate) fn scopes_without_tokens<'a>(
+    server: &Map<String, Value>,
+    endpoints: &'a [Map<String, Value>],
+) -> impl Iterator<Item = String> + use<'a> {
+    let lacks_tokens = !TOGETHER.iter().any(|name| server.contains_key(*name));
+    let asking = endpoints.iter().filter(|endpoint| endpoint.contains_key("jwt_scopes"));
+    asking.filter(move |_| lacks_tokens).map(|endpoint| {
+        let path = text(endpoint, "path").unwrap_or_default();
+        format!(
+            "endpoint `{path}`: `jwt_scopes` needs `jwt_issuer`, `jwt_audience` and `jwt_jwks` of \
+             the server"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Origin, parse_toml, resolve};
+
+    const ISSUED: &str = "jwt_issuer = \"https://id\"\njwt_audience = \"models\"\n";
+
+    fn resolved(server: &str, endpoint: &str) -> Result<crate::Program, crate::ConfigError> {
+        let text = format!("{server}\n[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{endpoint}");
+        resolve(parse_toml(&text)?, &Origin::File("/etc/litmux/litmux.toml".into()))
+    }
+
+    #[test]
+    fn keys_are_in_a_file_or_behind_a_url() {
+        let jwks = |jwks| {
+            let program = resolved(&format!("{ISSUED}jwt_jwks = \"{jwks}\""), "").unwrap();
+            program.jwt.unwrap().jwks
+        };
+        assert_eq!(jwks("keys.json"), Jwks::File("/etc/litmux/keys.json".into()));
+        assert_eq!(jwks("http://id/keys"), Jwks::Url("http://id/keys".into()));
+        assert_eq!(jwks("https://id/keys"), Jwks::Url("https://id/keys".into()));
+    }
+
+    #[test]
+    fn scopes_need_tokens_that_could_have_them() {
+        let endpoint = "jwt_scopes = [\"read\"]";
+        let error = resolved("", endpoint).unwrap_err();
+        assert!(error.0[0].starts_with("endpoint `/a`: `jwt_scopes` needs"), "{error}");
+        let program = resolved(&format!("{ISSUED}jwt_jwks = \"k\""), endpoint).unwrap();
+        assert_eq!(program.endpoints[0].jwt_scopes.as_deref(), Some(&["read".to_owned()][..]));
+        assert_eq!(resolved("", "").unwrap().endpoints[0].jwt_scopes, None);
+    }
+}

@@ -1,0 +1,325 @@
+//! Tokens that an issuer has signed: JSON Web Tokens, RFC 7519.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use litmux_core::ServeError;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::issuer_keys::{Candidates, IssuerKeys};
+use super::{Refusal, signatures};
+
+/// How much the clocks of the issuer and the server may differ, in seconds.
+const LEEWAY: u64 = 30;
+
+/// The keys of an issuer as they are known now, and how more of them can be had.
+#[derive(Debug, Clone, Default)]
+pub struct KnownKeys {
+    /// The keys.
+    pub keys: IssuerKeys,
+    /// From when on they can be fetched again; never where they are in a file.
+    pub again: Option<Instant>,
+}
+
+/// An issuer whose tokens let callers in.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    validation: Arc<Validation>,
+    known: watch::Receiver<KnownKeys>,
+    wanted: Arc<Notify>,
+}
+
+/// Whom a token speaks of, and what it may.
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
+    pub(super) sub: Arc<str>,
+    #[serde(default)]
+    scope: Value,
+    #[serde(default)]
+    scp: Value,
+}
+
+impl Issuer {
+    /// Lets in who has a token with this `iss` and `aud` that is signed with a key known at the time.
+    /// `wanted` is told when a token is signed with another.
+    pub fn new(
+        issuer: &str,
+        audience: &str,
+        known: watch::Receiver<KnownKeys>,
+        wanted: Arc<Notify>,
+    ) -> Self {
+        signatures::install();
+        let mut validation = Validation::new(Algorithm::RS256);
+        validation.leeway = LEEWAY;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        Self { validation: Arc::new(validation), known, wanted }
+    }
+
+    /// Returns what a token says, if it is a good one. A signature takes 20 µs (RSA) to 100 µs (ECDSA)
+    /// to check, so that nothing is kept of those that were.
+    pub(super) fn claims(&self, token: &[u8]) -> Result<Claims, Refusal> {
+        let header = decode_header(token).map_err(|_| invalid("the token is no JSON Web Token"))?;
+        if header.crit.is_some() {
+            return Err(invalid("the token demands what is not supported here: it has a `crit`"));
+        }
+        let known = self.known.borrow();
+        let keys = match known.keys.candidates(&header) {
+            Candidates::Unknown => return Err(self.unknown_key(&known)),
+            Candidates::Unfit => {
+                return Err(invalid("the token is not signed as the key of its issuer is used"));
+            }
+            Candidates::Keys(keys) => keys,
+        };
+        let mut validation = (*self.validation).clone();
+        validation.algorithms = vec![header.alg];
+        let mut result = Err(invalid("the token's signature is wrong"));
+        for key in keys {
+            match decode::<Claims>(token, key, &validation) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {}
+                Err(error) => result = Err(invalid(&sentence(error.kind()))),
+            }
+        }
+        result
+    }
+
+    /// Where keys can be fetched, they may have changed; whoever comes back then knows.
+    fn unknown_key(&self, known: &KnownKeys) -> Refusal {
+        let wait = known.again.map(|again| again.saturating_duration_since(Instant::now()));
+        if wait == Some(Duration::ZERO) {
+            self.wanted.notify_one();
+        }
+        match wait {
+            Some(wait) if wait.is_zero() || known.keys.is_empty() => {
+                let detail =
+                    "the keys of the issuer of tokens are not known; they are fetched again";
+                let seconds = wait.as_secs().max(1);
+                Refusal::from(ServeError::unavailable(detail, seconds))
+            }
+            _ => invalid("the token is signed with a key that its issuer does not publish"),
+        }
+    }
+}
+
+impl Claims {
+    /// Returns whether it has all of these scopes: words of a text, or a list.
+    pub(super) fn has(&self, scopes: &[String]) -> bool {
+        scopes.iter().all(|scope| names(&self.scope, scope) || names(&self.scp, scope))
+    }
+}
+
+fn names(claim: &Value, scope: &str) -> bool {
+    match claim {
+        Value::String(words) => words.split(' ').any(|word| word == scope),
+        Value::Array(words) => words.iter().any(|word| word == scope),
+        _ => false,
+    }
+}
+
+/// Says what is wrong with a token, in a sentence without anything from it.
+fn sentence(error: &ErrorKind) -> String {
+    match error {
+        ErrorKind::ExpiredSignature => "the token has expired".into(),
+        ErrorKind::ImmatureSignature => "the token is not valid yet".into(),
+        ErrorKind::InvalidIssuer => "the token is of another issuer".into(),
+        ErrorKind::InvalidAudience => "the token is for another audience".into(),
+        ErrorKind::MissingRequiredClaim(claim) => format!("the token has no sound `{claim}`"),
+        ErrorKind::InvalidClaimFormat(claim) => format!("the token's `{claim}` is no time"),
+        _ => "the token cannot be read".into(),
+    }
+}
+
+/// Refuses a token, as RFC 6750 says it.
+fn invalid(detail: &str) -> Refusal {
+    let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{detail}\"");
+    Refusal::challenged(ServeError::new(401, detail), challenge)
+}
+
+/// Refuses a token that does not have all of these scopes.
+pub(super) fn insufficient(scopes: &[String]) -> Refusal {
+    let scopes = scopes.join(" ");
+    let detail = format!("the token must have the scopes: {scopes}");
+    let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\"");
+    Refusal::challenged(ServeError::new(403, detail), challenge)
+}
+
+/// What tells a caller that a token would let it in.
+pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+    use jsonwebtoken::get_current_timestamp as now;
+    use ring::rand::SystemRandom;
+    use ring::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    /// Signs as an issuer does; its keys are `ed` and `ec`.
+    struct Signer {
+        ed: Ed25519KeyPair,
+        ec: EcdsaKeyPair,
+    }
+
+    impl Signer {
+        fn new() -> Self {
+            let random = SystemRandom::new();
+            let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+            let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+            let ec = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+            Self {
+                ed: Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap(),
+                ec: EcdsaKeyPair::from_pkcs8(algorithm, ec.as_ref(), &random).unwrap(),
+            }
+        }
+
+        fn keys(&self) -> IssuerKeys {
+            let (ed, ec) = (self.ed.public_key().as_ref(), self.ec.public_key().as_ref());
+            let [x, y] = [&ec[1..33], &ec[33..]].map(|number| BASE64.encode(number));
+            let ed = json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": BASE64.encode(ed)});
+            let ec =
+                json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "ec", "x": x, "y": y});
+            IssuerKeys::parse(json!({"keys": [ed, ec]}).to_string().as_bytes()).unwrap()
+        }
+
+        /// Makes a token of these, whatever its header says, signed with `ed` or else `ec`.
+        fn sign(&self, header: &Value, claims: &Value) -> String {
+            let [head, body] = [header, claims].map(|part| BASE64.encode(part.to_string()));
+            let message = format!("{head}.{body}");
+            let signature = if header["alg"] == "EdDSA" {
+                self.ed.sign(message.as_bytes()).as_ref().to_vec()
+            } else {
+                let random = SystemRandom::new();
+                self.ec.sign(&random, message.as_bytes()).unwrap().as_ref().to_vec()
+            };
+            format!("{message}.{}", BASE64.encode(signature))
+        }
+
+        fn token(&self, changed: &Value) -> String {
+            let mut claims = json!({"iss": "id", "aud": "models", "sub": "ann", "exp": now() + 60});
+            for (name, value) in changed.as_object().unwrap() {
+                claims[name] = value.clone();
+            }
+            self.sign(&json!({"alg": "EdDSA", "kid": "ed"}), &claims)
+        }
+    }
+
+    fn issuer(known: KnownKeys) -> Issuer {
+        Issuer::new("id", "models", watch::channel(known).1, Arc::default())
+    }
+
+    fn refused(issuer: &Issuer, token: &str) -> (u16, String) {
+        let error = issuer.claims(token.as_bytes()).unwrap_err().error;
+        (error.status, error.detail)
+    }
+
+    #[test]
+    fn a_token_must_be_sound_in_all_that_it_says() {
+        let signer = Signer::new();
+        let issuer = issuer(KnownKeys { keys: signer.keys(), again: None });
+        let token = signer.token(&json!({"aud": ["other", "models"], "nbf": now() + 20}));
+        assert_eq!(&*issuer.claims(token.as_bytes()).unwrap().sub, "ann");
+        for (changed, says) in [
+            (json!({"exp": now() - 60}), "the token has expired"),
+            (json!({"exp": null}), "the token has no sound `exp`"),
+            (json!({"exp": "soon"}), "the token has no sound `exp`"),
+            (json!({"nbf": now() + 600}), "the token is not valid yet"),
+            (json!({"iss": "evil"}), "the token is of another issuer"),
+            (json!({"iss": 1}), "the token has no sound `iss`"),
+            (json!({"aud": "other"}), "the token is for another audience"),
+            (json!({"aud": null}), "the token has no sound `aud`"),
+            (json!({"sub": null}), "the token cannot be read"),
+        ] {
+            let refused = refused(&issuer, &signer.token(&changed));
+            assert_eq!(refused, (401, says.to_owned()), "{changed}");
+        }
+    }
+
+    #[test]
+    fn a_token_must_be_signed_by_the_issuer_in_the_way_of_its_key() {
+        let (signer, stranger) = (Signer::new(), Signer::new());
+        let issuer = issuer(KnownKeys { keys: signer.keys(), again: None });
+        let good = signer.token(&json!({}));
+        let says = |token: &str| refused(&issuer, token).1;
+        assert_eq!(says(&stranger.token(&json!({}))), "the token's signature is wrong");
+        let (message, signature) = good.rsplit_once('.').unwrap();
+        let (head, _) = message.split_once('.').unwrap();
+        let other = BASE64.encode(r#"{"sub": "root"}"#);
+        assert_eq!(says(&format!("{head}.{other}.{signature}")), "the token's signature is wrong");
+        let claims = json!({"iss": "id", "aud": "models", "sub": "ann", "exp": now() + 60});
+        let signed = |header: Value| signer.sign(&header, &claims);
+        let by_ec = signed(json!({"alg": "ES256", "kid": "ec"}));
+        assert!(issuer.claims(by_ec.as_bytes()).is_ok());
+        assert!(issuer.claims(signed(json!({"alg": "EdDSA"})).as_bytes()).is_ok(), "no kid");
+        for (header, wrong) in [
+            (json!({"alg": "none", "kid": "ed"}), "no JSON Web Token"),
+            (json!({"alg": "HS256", "kid": "ed"}), "not signed as the key"),
+            (json!({"alg": "ES256", "kid": "ed"}), "not signed as the key"),
+            (json!({"alg": "EdDSA", "kid": "ec"}), "not signed as the key"),
+            (json!({"alg": "HS256"}), "not signed as the key"),
+            (json!({"alg": "EdDSA", "kid": "new"}), "does not publish"),
+            (json!({"alg": "EdDSA", "kid": "ed", "crit": ["b64"]}), "has a `crit`"),
+        ] {
+            let says = says(&signed(header.clone()));
+            assert!(says.contains(wrong), "{header}: {says}");
+        }
+        for garbage in ["", ".", "..", "a.b.c", "a.b.c.d", "\u{7f}", head] {
+            assert_eq!(says(garbage), "the token is no JSON Web Token", "{garbage:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_key_is_fetched_but_not_all_the_time() {
+        let signer = Signer::new();
+        let token = signer.token(&json!({}));
+        let other = Signer::new().sign(&json!({"alg": "EdDSA", "kid": "new"}), &json!({}));
+        let (sender, known) = watch::channel(KnownKeys::default());
+        let wanted = Arc::new(Notify::new());
+        let issuer = Issuer::new("id", "models", known, wanted.clone());
+        sender.send_modify(|known| known.again = Some(Instant::now()));
+        assert_eq!(refused(&issuer, &token).0, 503, "none could be fetched yet");
+        wanted.notified().await;
+        let again = Some(Instant::now() + Duration::from_secs(10));
+        sender.send_modify(|known| known.again = again);
+        assert_eq!(refused(&issuer, &token).0, 503);
+        sender.send_replace(KnownKeys { keys: signer.keys(), again });
+        assert!(issuer.claims(token.as_bytes()).is_ok());
+        assert_eq!(refused(&issuer, &other).0, 401, "they were fetched just now");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(refused(&issuer, &other).0, 503);
+        wanted.notified().await;
+    }
+
+    #[test]
+    fn scopes_are_words_or_a_list() {
+        let has = |claims: Value, scopes: &[&str]| {
+            let claims = [("sub".to_owned(), "ann".into())]
+                .into_iter()
+                .chain(claims.as_object().unwrap().clone())
+                .collect();
+            let claims: Claims = serde_json::from_value(Value::Object(claims)).unwrap();
+            let scopes: Vec<_> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+            claims.has(&scopes)
+        };
+        assert!(has(json!({}), &[]));
+        assert!(has(json!({"scope": "read write"}), &["write", "read"]));
+        assert!(has(json!({"scp": ["read", "write"]}), &["read"]));
+        assert!(has(json!({"scope": "read", "scp": ["write"]}), &["read", "write"]));
+        assert!(!has(json!({"scope": "readers"}), &["read"]));
+        assert!(!has(json!({"scope": "read"}), &["read", "write"]));
+        assert!(!has(json!({"scope": {"read": true}}), &["read"]));
+    }
+}

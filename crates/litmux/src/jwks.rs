@@ -1,0 +1,112 @@
+//! The keys of an issuer of tokens: from a file or a URL, for as long as the server runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use litmux_config::{Jwks, Jwt};
+use litmux_http::{Issuer, IssuerKeys, KnownKeys, WatchedFiles};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How often keys are fetched, so that those that an issuer withdraws are not trusted for long.
+const FETCH_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How long keys are not fetched again, whatever tokens come.
+const FETCH_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long an issuer may take to send its keys.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// More than any set of keys has.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Makes an issuer whose keys are followed by a task of `following`.
+///
+/// # Errors
+/// The file of keys cannot be used. Keys that cannot be fetched are no error: they may come yet.
+pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, String> {
+    let wanted = Arc::new(Notify::new());
+    let known = match &jwt.jwks {
+        Jwks::File(file) => {
+            let watched = WatchedFiles::new([file.clone()]);
+            let keys = read(file).map_err(|error| format!("`jwt_jwks`: {error}"))?;
+            let (sender, known) = watch::channel(KnownKeys { keys, again: None });
+            following.spawn(reread(watched, file.clone(), sender));
+            known
+        }
+        Jwks::Url(url) => {
+            let again = Some(Instant::now());
+            let (sender, known) = watch::channel(KnownKeys { again, ..KnownKeys::default() });
+            following.spawn(refetch(url.clone(), wanted.clone(), sender));
+            known
+        }
+    };
+    Ok(Issuer::new(&jwt.issuer, &jwt.audience, known, wanted))
+}
+
+fn read(file: &Path) -> Result<IssuerKeys, String> {
+    let named = |error: String| format!("{}: {error}", file.display());
+    let text = fs::read(file).map_err(|error| named(error.to_string()))?;
+    IssuerKeys::parse(&text).map_err(named)
+}
+
+/// Reads a file of keys whenever it has changed, for as long as it is polled. What cannot be read
+/// changes nothing.
+async fn reread(mut watched: WatchedFiles, file: PathBuf, known: watch::Sender<KnownKeys>) {
+    loop {
+        watched.changed().await;
+        match read(&file) {
+            Ok(keys) => {
+                tracing::info!("read the issuer's keys in {} again: {keys:?}", file.display());
+                known.send_replace(KnownKeys { keys, again: None });
+            }
+            Err(error) => tracing::warn!("the issuer's keys stay as they were: {error}"),
+        }
+    }
+}
+
+/// Fetches keys now and then, and when one is wanted that is not known, for as long as it is polled.
+/// What cannot be fetched changes nothing.
+async fn refetch(url: String, wanted: Arc<Notify>, known: watch::Sender<KnownKeys>) {
+    let mut last_error = None;
+    loop {
+        let asked = url.clone();
+        let fetched = spawn_blocking(move || fetch(&asked)).await;
+        let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
+        let again = Instant::now() + FETCH_PAUSE;
+        let pause = if fetched.is_ok() { FETCH_INTERVAL } else { FETCH_PAUSE };
+        known.send_modify(|known| known.again = Some(again));
+        match fetched {
+            Ok(keys) => {
+                tracing::debug!("fetched the issuer's keys: {keys:?}");
+                known.send_modify(|known| known.keys = keys);
+                last_error = None;
+            }
+            Err(error) => {
+                if last_error.as_ref() != Some(&error) {
+                    tracing::warn!("the issuer's keys cannot be fetched from {url}: {error}");
+                }
+                last_error = Some(error);
+            }
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = async { sleep_until(again).await; wanted.notified().await } => {}
+        }
+    }
+}
+
+fn fetch(url: &str) -> Result<IssuerKeys, String> {
+    let config = ureq::Agent::config_builder().timeout_global(Some(FETCH_TIMEOUT));
+    // Keys are taken from whom the configuration names, and nobody else.
+    let agent = config.max_redirects(0).build().new_agent();
+    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+    if response.status() != 200 {
+        return Err(format!("it answers {}", response.status()));
+    }
+    let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec();
+    IssuerKeys::parse(&text.map_err(|error| error.to_string())?)
+}

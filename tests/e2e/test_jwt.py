@@ -1,0 +1,281 @@
+"""Who may call with a token: every route with every kind of token, and keys that change."""
+
+import http.server
+import json
+import re
+import sys
+import threading
+import time
+
+import pytest
+from conftest import wait_until
+
+jwt = pytest.importorskip("jwt", reason="needs PyJWT, which needs a newer Python")
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: E402
+
+ISSUER, AUDIENCE = "https://id.example.org", "models"
+
+PROGRAM = """
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    ann, bob = {{"ann": "env:ANN"}}, {{"bob": "env:BOB"}}
+    ls.run_servers(
+        ls.LitServer(Echo(), path="/common"),
+        ls.LitServer(Echo(), path="/scoped", jwt_scopes=["read", "ocr"]),
+        ls.LitServer(Echo(), path="/own", api_keys=bob),
+        ls.LitServer(Echo(), path="/both", api_keys=bob, jwt_scopes=[]),
+        port=0,
+        api_keys=ann,
+        jwt_issuer="https://id.example.org",
+        jwt_audience="models",
+        jwt_jwks="{jwks}",
+        access_log="access.log",
+    )
+"""
+ENV = {"ANN": "key of ann", "BOB": "key of bob"}
+
+
+class Issuer:
+    """Signs tokens, and publishes the public keys that it signs with."""
+
+    def __init__(self, **keys):
+        self.keys = keys
+
+    @staticmethod
+    def rsa():
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def jwks(self):
+        keys = []
+        for name, key in self.keys.items():
+            kind = {
+                rsa.RSAPrivateKey: jwt.algorithms.RSAAlgorithm,
+                ec.EllipticCurvePrivateKey: jwt.algorithms.ECAlgorithm,
+                ed25519.Ed25519PrivateKey: jwt.algorithms.OKPAlgorithm,
+            }
+            [algorithm] = [of for base, of in kind.items() if isinstance(key, base)]
+            public = json.loads(algorithm.to_jwk(key.public_key()))
+            keys.append({**public, "kid": name, "use": "sig"})
+        return json.dumps({"keys": keys})
+
+    def token(self, kid="rsa", algorithm="RS256", **changed):
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": "tom",
+            "exp": time.time() + 300,
+            "scope": "read ocr",
+            **changed,
+        }
+        claims = {name: value for name, value in claims.items() if value is not None}
+        return jwt.encode(claims, self.keys[kid], algorithm, headers={"kid": kid})
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    curves = {"p256": ec.generate_private_key(ec.SECP256R1())}
+    curves["p384"] = ec.generate_private_key(ec.SECP384R1())
+    return Issuer(rsa=Issuer.rsa(), ed=ed25519.Ed25519PrivateKey.generate(), **curves)
+
+
+@pytest.fixture
+def guarded(serve, tmp_path, issuer):
+    (tmp_path / "jwks.json").write_text(issuer.jwks())
+    return serve(PROGRAM.format(jwks="jwks.json"), env=ENV)
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_every_route_lets_in_those_and_only_those_whom_the_table_names(
+    guarded, litmux, tmp_path, issuer
+):
+    status, text, _ = litmux("check", tmp_path / "server.py", "--python", sys.executable)
+    assert status == 0
+    table = text.partition("routes, and who may call them\n")[2].splitlines()
+    routes = [re.split(r"\s+", line.strip(), maxsplit=2) for line in table]
+    told = {path: who for _, path, who in routes}
+    assert told["/common"] == told["/"] == f"ann, tokens of {ISSUER}"
+    assert told["/scoped"] == f"ann, tokens of {ISSUER} with read ocr"
+    assert (told["/own"], told["/both"]) == ("bob", f"bob, tokens of {ISSUER}")
+
+    stranger = Issuer(rsa=Issuer.rsa())
+    tokens = {
+        "expired": issuer.token(exp=time.time() - 90),
+        "too early": issuer.token(nbf=time.time() + 300),
+        "wrong issuer": issuer.token(iss="https://evil.example.org"),
+        "wrong audience": issuer.token(aud=["others"]),
+        "wrong key": stranger.token(),
+        "no token": "a.b.c",
+        "a secret": jwt.encode({"iss": ISSUER}, "s" * 32, "HS256", headers={"kid": "rsa"}),
+        "not signed": jwt.encode({"iss": ISSUER, "aud": AUDIENCE}, None, "none"),
+        "a key that is wrong": "key",
+    }
+    for method, path, who in routes:
+
+        def ask(headers, method=method, path=path):
+            return guarded.client.request(method, path, headers=headers, json=1)
+
+        takes_tokens = who == "everybody" or ISSUER in who
+        for key, holder in (("key of ann", "ann"), ("key of bob", "bob")):
+            is_in = who == "everybody" or holder in who
+            assert (ask({"X-API-Key": key}).status_code == 200) == is_in, (path, holder)
+        assert ask(bearer(issuer.token())).status_code == (200 if takes_tokens else 401), path
+        lacking = 403 if "with" in who else 200 if takes_tokens else 401
+        assert ask(bearer(issuer.token(scope="read"))).status_code == lacking, path
+        for name, token in tokens.items():
+            answer = ask(bearer(token))
+            assert answer.status_code == (200 if who == "everybody" else 401), (path, name)
+        assert ask({}).status_code == (200 if who == "everybody" else 401), path
+
+
+def test_a_refusal_says_what_was_wrong_and_nothing_secret(guarded, issuer):
+    def refused(path, token):
+        answer = guarded.post(path, json=1, headers=bearer(token))
+        challenges = answer.headers.get_list("www-authenticate")
+        return answer.status_code, answer.json()["detail"], challenges
+
+    token = issuer.token(exp=time.time() - 90)
+    status, detail, challenges = refused("/common", token)
+    assert (status, detail) == (401, "the token has expired")
+    invalid = 'Bearer error="invalid_token", error_description="the token has expired"'
+    assert challenges == [invalid, "APIKey"]
+    assert token not in guarded.output
+    status, detail, challenges = refused("/scoped", issuer.token(scope="read"))
+    assert (status, detail) == (403, "the token must have the scopes: read ocr")
+    assert challenges == ['Bearer error="insufficient_scope", scope="read ocr"']
+    nothing = guarded.post("/common", json=1)
+    assert nothing.json()["detail"] == "Not authenticated"
+    assert nothing.headers.get_list("www-authenticate") == ["Bearer", "APIKey"]
+
+
+def test_tokens_may_be_signed_in_these_ways(guarded, issuer):
+    ways = {
+        "rsa": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+        "p256": ("ES256",),
+        "p384": ("ES384",),
+        "ed": ("EdDSA",),
+    }
+    for kid, algorithms in ways.items():
+        for algorithm in algorithms:
+            token = issuer.token(kid, algorithm, scope=None, scp=["ocr", "read"])
+            answer = guarded.post("/scoped", json=1, headers=bearer(token))
+            assert answer.status_code == 200, (algorithm, answer.text)
+
+
+def test_the_access_log_says_whom_a_token_speaks_of(guarded, issuer, tmp_path):
+    guarded.post("/common", json=1, headers=bearer(issuer.token(sub="client-7")))
+    log = tmp_path / "access.log"
+    wait_until(lambda: '"/common"' in log.read_text())
+    [line] = [line for line in log.read_text().splitlines() if '"/common"' in line]
+    assert json.loads(line)["holder"] == "client-7"
+
+
+def test_the_description_says_which_endpoints_take_tokens(guarded, issuer):
+    described = guarded.client.get("/openapi.json", headers=bearer(issuer.token())).json()
+    asked = {
+        path: [name for way in of["post"]["security"] for name in way]
+        for path, of in described["paths"].items()
+    }
+    assert asked["/own"] == ["key", "bearer"]
+    assert asked["/scoped"] == ["key", "bearer", "token"]
+    assert described["components"]["securitySchemes"]["token"]["bearerFormat"] == "JWT"
+    assert "403" in described["paths"]["/scoped"]["post"]["responses"]
+
+
+def test_a_file_of_keys_is_read_again(guarded, issuer, tmp_path):
+    def status(token):
+        return guarded.post("/common", json=1, headers=bearer(token)).status_code
+
+    new = Issuer(new=Issuer.rsa())
+    old_token, new_token = issuer.token(), new.token("new")
+    assert (status(old_token), status(new_token)) == (200, 401)
+    (tmp_path / "jwks.json").write_text(new.jwks())
+    wait_until(lambda: status(new_token) == 200)
+    assert status(old_token) == 401
+    (tmp_path / "jwks.json").write_text("{}")
+    guarded.wait_for_line("the issuer's keys stay as they were: .*no JSON Web Key Set")
+    assert status(new_token) == 200
+
+
+class Publisher:
+    """Answers with an issuer's keys over HTTP, or with 503 while it has none."""
+
+    def __init__(self):
+        self.jwks = None
+        publisher = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = (publisher.jwks or "").encode()
+                self.send_response(200 if body else 503)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/jwks"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def publisher():
+    publisher = Publisher()
+    yield publisher
+    publisher.close()
+
+
+def test_keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known(serve, issuer, publisher):
+    server = serve(PROGRAM.format(jwks=publisher.url), env=ENV)
+
+    def status(token):
+        return server.post("/common", json=1, headers=bearer(token)).status_code
+
+    server.wait_for_line("the issuer's keys cannot be fetched from http.*503")
+    answer = server.post("/common", json=1, headers=bearer(issuer.token()))
+    assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+    assert server.post("/common", json=1, headers={"X-API-Key": "key of ann"}).is_success
+    publisher.jwks = issuer.jwks()
+    wait_until(lambda: status(issuer.token()) == 200)
+    # The issuer signs with another key from now on: whoever comes back is let in.
+    new = Issuer(new=Issuer.rsa())
+    publisher.jwks = new.jwks()
+    wait_until(lambda: status(new.token("new")) == 200)
+    assert status(issuer.token()) in (401, 503)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"jwt_jwks": "nowhere"}, "server: `jwt_jwks`: .*nowhere: No such file"),
+        ({"jwt_jwks": "server.py"}, "server.py: this is no JSON Web Key Set"),
+        ({"jwt_jwks": None}, "`jwt_jwks` is missing: `jwt_issuer`, `jwt_audience` and"),
+    ],
+)
+def test_keys_that_are_not_there_end_the_start(serve, options, says):
+    options = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, **options}
+    given = ", ".join(f"{name}={value!r}" for name, value in options.items() if value)
+    server = serve(
+        f"""
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        ls.LitServer(Echo()).run(port=0, {given})
+        """,
+        ready=False,
+    )
+    assert server.wait() != 0
+    assert re.search(says, server.output), server.output
