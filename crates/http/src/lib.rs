@@ -30,7 +30,9 @@ mod watched;
 
 pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
-pub use around::{AccessLog, Around, Coding, Compression, RequestIds, cors};
+pub use around::{
+    AccessLog, Around, Body, BoxLayer, Coding, Compression, HttpService, Layers, RequestIds, cors,
+};
 pub use cost::Cost;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod compression;
+mod layers;
 mod request_id;
 mod timing;
 
@@ -13,6 +14,8 @@ pub use access_log::AccessLog;
 pub(crate) use access_log::Record;
 pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
+pub use layers::{Body, BoxLayer, HttpService, Layers};
+pub(crate) use layers::{Context, Stacks};
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;
 pub(crate) use timing::Timing;
