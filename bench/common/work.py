@@ -16,6 +16,7 @@ class Conf(NamedTuple):
 
 CONF = {
     "w1": Conf(),
+    "w1mw": Conf(),
     "w2": Conf(max_batch_size=32, batch_timeout_s=0.005, sleep_s=0.005),
     "w3": Conf(),
     "w4": Conf(sleep_s=0.05),
@@ -27,6 +28,17 @@ CONF = {
     "w7b": Conf(max_batch_size=32, batch_timeout_s=0.005, sleep_s=0.05),
     "w8": Conf(sleep_s=0.005, workers=2),
 }
+
+
+def add_middleware(app):
+    """Adds what `w1mw` measures: the middleware that everybody writes first."""
+
+    @app.middleware("http")
+    async def log_requests(request, call_next):
+        start = time.time()
+        response = await call_next(request)
+        response.headers["X-Process-Time"] = str(time.time() - start)
+        return response
 
 
 def square(x):

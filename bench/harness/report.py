@@ -11,6 +11,7 @@ from .workloads import WORKLOADS
 TITLES = {
     "startup": "Startup and idle (noop)",
     "w1": "W1 noop, 64 connections (and 1)",
+    "w1mw": "W1mw: W1 behind a Python middleware that adds X-Process-Time",
     "w2": "W2 batch 32 / 5 ms wait / 5 ms sleep, 256 connections (ideal 6400)",
     "w3": "W3 stream",
     "w4": "W4 two endpoints: /fast (16 conns) beside saturated /slow (64 conns)",
@@ -32,6 +33,14 @@ COST = {
     "client_cores": "wrk cores",
     "peak_rss_mb": "peak RSS MB",
     "errors": "errors",
+}
+W1 = {
+    "rps": "req/s c64",
+    **LATENCY,
+    "c1_rps": "req/s c1",
+    "c1_p50_ms": "p50 c1",
+    "c1_p99_ms": "p99 c1",
+    **COST,
 }
 OVERLOAD = {
     "capacity_rps": "capacity",
@@ -59,14 +68,8 @@ COLUMNS = {
         "procs": "procs",
         "threads": "threads",
     },
-    "w1": {
-        "rps": "req/s c64",
-        **LATENCY,
-        "c1_rps": "req/s c1",
-        "c1_p50_ms": "p50 c1",
-        "c1_p99_ms": "p99 c1",
-        **COST,
-    },
+    "w1": W1,
+    "w1mw": W1,
     "w2": {"rps": "req/s", **LATENCY, **COST},
     "w3": {
         "tokens_s": "tok/s 1x10k",
@@ -260,7 +263,7 @@ MAIN = {
         Figure("survived", "survived", None),
     ],
 }
-MAIN |= {"w5raw": MAIN["w5"], "w6b1": MAIN["w6"], "w7b": MAIN["w7"]}
+MAIN |= {"w1mw": MAIN["w1"], "w5raw": MAIN["w5"], "w6b1": MAIN["w6"], "w7b": MAIN["w7"]}
 
 
 def usable(results):

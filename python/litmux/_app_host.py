@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litmux import _handover, _options
+from litmux import _handover, _litserve, _options
 from litmux._api import authorize_of, is_method_of
 
 _PACKAGES = ("fastapi", "uvicorn")
@@ -31,7 +31,16 @@ def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
             f"again; put the program into one"
         )
     guarded = [path for server in servers for path in guarded_paths(server)]
-    return {"python": sys.executable, **script, "guarded": guarded}
+    direct = _direct_paths(servers)
+    return {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
+
+
+def _direct_paths(servers):
+    """Returns the paths of the endpoints that nothing in the app host is for."""
+    if _litserve.key("LIT_SERVER_API_KEY"):
+        return []  # It is checked there.
+    free = [server for server in servers if not any(_needs(server))]
+    return [path for server in free for path in server._paths()]
 
 
 def check_packages(need: str) -> None:

@@ -1,5 +1,7 @@
 """Guards, middlewares and routes of a program run in a process of their own."""
 
+import threading
+
 import pytest
 from conftest import wait_until
 
@@ -244,6 +246,50 @@ def test_servers_keep_their_middlewares_apart(serve):
     assert passed == {"/a": "a", "/b": "b", "/c": None}
     assert server.client.get("/custom").json() == "b's"
     assert server.client.get("/health").text == "ok"
+
+
+def test_only_endpoints_with_middlewares_pay_for_them(serve, tmp_path):
+    server = serve("""
+        import os, time
+
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        a = ls.LitServer(Echo(), "/a")
+
+        @a.app.middleware("http")
+        async def holds_the_process_up(request, call_next):
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            return await call_next(request)
+
+        ls.run_servers(a, ls.LitServer(Echo(), "/b"), port=0)
+    """)
+    held = threading.Thread(target=server.post, args=["/a"], kwargs={"json": 1})
+    held.start()
+    try:
+        assert [server.post("/b", json=number).json() for number in range(3)] == [0, 1, 2]
+        assert held.is_alive()
+    finally:
+        (tmp_path / "go").touch()
+        held.join()
+
+
+def test_the_key_is_asked_for_beside_middlewares(serve):
+    program = """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        a = ls.LitServer(Echo(), "/a")
+        a.app
+        ls.run_servers(a, ls.LitServer(Echo(), "/b"), port=0)
+    """
+    server = serve(program, env={"LIT_SERVER_API_KEY": "secret"})
+    for path in ("/a", "/b"):
+        assert server.post(path, json=1).status_code == 401
+        assert server.post(path, json=1, headers={"X-API-Key": "secret"}).json() == 1
 
 
 def test_tools_are_behind_what_guards_their_endpoints(serve):

@@ -71,6 +71,7 @@ class Embed(ls.LitAPI):
 
 APIS = {
     "w1": Noop,
+    "w1mw": Noop,
     "w2": Batch,
     "w3": Stream,
     "w5": Image,
@@ -94,4 +95,6 @@ def apis():
 
 if __name__ == "__main__":
     server = ls.LitServer(apis(), accelerator="cpu", workers_per_device=CONF.workers)
+    if WORKLOAD == "w1mw":
+        work.add_middleware(server.app)
     server.run(host="127.0.0.1", port=PORT, generate_client_file=False, log_level="warning")

@@ -11,6 +11,8 @@ pub enum AppHost {
         python: PathBuf,
         /// What is loaded; `_apphost/_process.py` describes it.
         load: Value,
+        /// The paths of the endpoints that it has no part in.
+        direct: Vec<String>,
     },
     /// In the process that started the server, which a test client asks.
     Parent {
@@ -26,7 +28,11 @@ impl AppHost {
         let path = |name: &str| load[name].as_str().map(PathBuf::from);
         Some(match path("inner") {
             Some(inner) => Self::Parent { inner },
-            None => Self::Process { python: path("python").unwrap_or_default(), load },
+            None => {
+                let direct = load["direct"].as_array().into_iter().flatten();
+                let direct = direct.filter_map(|path| path.as_str().map(str::to_owned)).collect();
+                Self::Process { python: path("python").unwrap_or_default(), load, direct }
+            }
         })
     }
 }

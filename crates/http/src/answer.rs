@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::access::Place;
 use crate::app::Route;
-use crate::around::{PackedBody, Record};
+use crate::around::{self, PackedBody, Record};
 use crate::caller::{Presence, Times};
 use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
 
@@ -114,6 +114,8 @@ pub(crate) enum AnswerBody {
     Passed(Incoming),
     /// What the library of a protocol answers.
     Boxed(BoxBody<Bytes, Infallible>),
+    /// What a layer answers.
+    Layered(Box<around::Body>),
     /// One of these, compressed.
     Packed(Box<PackedBody>),
 }
@@ -133,6 +135,7 @@ impl Body for AnswerBody {
                 .poll_frame(cx)
                 .map_err(|_| Broken { status: StatusCode::BAD_GATEWAY.as_u16() }),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Layered(body) => body.poll_sent(cx),
             Self::Packed(body) => body.poll_frame(cx),
         }
     }
@@ -143,6 +146,7 @@ impl Body for AnswerBody {
             Self::Stream(_) => false,
             Self::Passed(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Layered(body) => body.is_end_stream(),
             Self::Packed(body) => body.is_end_stream(),
         }
     }
@@ -153,6 +157,7 @@ impl Body for AnswerBody {
             Self::Stream(_) | Self::Packed(_) => SizeHint::default(),
             Self::Passed(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
+            Self::Layered(body) => body.size_hint(),
         }
     }
 }

@@ -1,7 +1,7 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::Cost;
 use crate::access::{Admission, Guard, Keys, Refusal};
-use crate::around::Around;
+use crate::around::{Around, Layers, Stacks};
 use crate::buffers::Buffers;
 
 /// What the edge needs to know of one endpoint.
@@ -124,9 +124,13 @@ pub struct App {
     /// Who may ask for what is no endpoint.
     guard: Guard,
     /// The socket of the app host, where the program has one.
-    pub(crate) app_host: Option<PathBuf>,
+    app_host: Option<PathBuf>,
+    /// What does not go by way of it.
+    direct: HashSet<String>,
     /// What is done around every request.
     pub(crate) around: Around,
+    /// The layers of the program.
+    pub(crate) stacks: Stacks,
     /// Whether requests wait for the first worker of their endpoint.
     pub(crate) is_patient: bool,
     shutdown: Notify,
@@ -163,7 +167,9 @@ impl App {
             builtin,
             guard,
             app_host: None,
+            direct: HashSet::new(),
             around: Around::default(),
+            stacks: Stacks::default(),
             is_patient: false,
             shutdown: Notify::new(),
             report: Box::new(report),
@@ -176,16 +182,26 @@ impl App {
     }
 
     /// Passes requests on to the app host behind this socket, which asks on the inner socket for
-    /// what it does not answer itself and checks the key.
+    /// what it does not answer itself and checks the key; but for those to the endpoints at the
+    /// `direct` paths.
     #[must_use]
-    pub fn behind(self, app_host: Option<PathBuf>) -> Self {
-        Self { app_host, ..self }
+    pub fn behind<'a>(
+        self,
+        app_host: Option<PathBuf>,
+        direct: impl IntoIterator<Item = &'a String>,
+    ) -> Self {
+        Self { app_host, direct: direct.into_iter().cloned().collect(), ..self }
     }
 
     /// Sets what is done around every request. Default: nothing.
     #[must_use]
     pub fn within(self, around: Around) -> Self {
         Self { around, ..self }
+    }
+
+    /// Puts the layers of the program around it, which ends its making.
+    pub fn layered(self, layers: Layers) -> Arc<Self> {
+        Arc::new_cyclic(|app| Self { stacks: Stacks::build(layers, app), ..self })
     }
 
     /// Sets whether requests wait, within their time, until their endpoint was ever ready. Else they
@@ -252,6 +268,11 @@ impl App {
 
     pub(crate) fn routes(&self) -> impl Iterator<Item = (&String, &Route)> {
         self.routes.iter()
+    }
+
+    /// Returns the socket of the app host, where a request to this path goes by way of it.
+    pub(crate) fn app_host(&self, path: &str) -> Option<&Path> {
+        self.app_host.as_deref().filter(|_| !self.direct.contains(path))
     }
 
     pub(crate) fn route(&self, path: &str) -> Option<&Route> {

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, LengthLimitError};
 use litmux_core::{Content, FormPart, Outcome, ServeError};
 use litmux_metrics::Shed;
 
 use crate::app::Route;
+use crate::around::Body;
 use crate::buffers::{Buffer, Buffers};
 
 /// More parts than this are an attack, or a mistake.
@@ -21,7 +21,7 @@ const MAX_PARTS: usize = 1000;
 /// JSON and raw bodies stay as they came, piece by piece; forms are taken apart.
 pub(crate) async fn read(
     headers: &HeaderMap,
-    body: Incoming,
+    body: Body,
     route: &Route,
     buffers: &Buffers,
 ) -> Outcome<(Content, Vec<Bytes>, Buffer)> {
@@ -51,7 +51,7 @@ pub(crate) async fn take_apart(
 
 async fn read_pieces(
     headers: &HeaderMap,
-    mut body: Incoming,
+    mut body: Body,
     route: &Route,
     buffers: &Buffers,
     buffer: &mut Buffer,
@@ -67,7 +67,7 @@ async fn read_pieces(
     }
     let (mut pieces, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| bad(format!("the body cannot be read: {error}")))?;
+        let frame = frame.map_err(|error| unreadable(&*error))?;
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
         if length > max_bytes {
@@ -122,6 +122,14 @@ fn urlencoded(pieces: &[Bytes]) -> Outcome<(Content, Vec<Bytes>)> {
 
 fn bad(detail: impl Into<String>) -> ServeError {
     ServeError::new(400, detail)
+}
+
+fn unreadable(error: &(dyn std::error::Error + Send + Sync + 'static)) -> ServeError {
+    match error.downcast_ref::<LengthLimitError>() {
+        // A layer of the program's own has a limit.
+        Some(_) => ServeError::new(413, "the body is larger than it may be"),
+        None => bad(format!("the body cannot be read: {error}")),
+    }
 }
 
 fn too_many_parts() -> ServeError {

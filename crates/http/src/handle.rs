@@ -1,5 +1,5 @@
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +13,14 @@ use tokio::time::{Instant, timeout_at};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
-use crate::access::{self, Admission};
+use crate::access;
 use crate::answer::{self, AnswerBody, HttpResponse, MeasuredBody};
 use crate::app::{App, Route};
-use crate::around::{Timing, X_REQUEST_ID};
+use crate::around::{Body, Context, Timing, X_REQUEST_ID};
 use crate::caller::{Call, Caller, Times};
 use crate::proxy::{self, Peer};
-use crate::{body, builtin, mcp, openai, unread};
+use crate::unread::{self, Asked};
+use crate::{body, builtin, mcp, openai};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -27,9 +28,10 @@ const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout")
 /// Takes one request of a client from its headers to the beginning of its answer.
 pub(crate) async fn handle(
     app: &Arc<App>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     client: Option<Peer>,
 ) -> Result<Response<MeasuredBody>, Infallible> {
+    let mut request = request.map(Body::from);
     let mut ongoing = app.begin_request(request.uri().path());
     let timing = app.around.server_timing.then(Timing::begin);
     let client = client.map(|peer| app.around.trusted_proxies.client(peer, request.headers()));
@@ -41,22 +43,22 @@ pub(crate) async fn handle(
     // What HEAD is answered has no body that could be smaller.
     let compression = app.around.compression.as_ref().filter(|_| !is_head);
     let packing = compression.map(|with| (with, with.choose(request.headers())));
-    let admitted = Mutex::new(Admission::default());
+    let context = Context::of(client);
     let mut response = match &app.around.cors {
-        None => let_in(app, request, client, &admitted).await,
-        Some(cors) => across(cors, request, |r| let_in(app, r, client, &admitted)).await,
+        None => within_layers(app, request, &context).await,
+        Some(cors) => across(cors, request, |r| within_layers(app, r, &context)).await,
     };
     if let Some((compression, coding)) = packing {
         response = compression.apply(coding, response).await;
     }
-    let Admission { holder, place, .. } = admitted.into_inner().unwrap_or_default();
+    let admitted = std::mem::take(&mut *context.admitted());
     response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
     if let Some(timing) = timing {
         timing.stamp(response.headers_mut());
     }
     ongoing.answered(response.status().as_u16());
     if let Some(record) = &mut record {
-        (record.status, record.holder) = (response.status().as_u16(), holder);
+        (record.status, record.holder) = (response.status().as_u16(), admitted.holder);
     }
     if is_head && version == Version::HTTP_2 {
         answer::remove_body(&mut response);
@@ -65,7 +67,7 @@ pub(crate) async fn handle(
     let is_bare =
         is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(response.map(|body| {
-        let mut body = MeasuredBody::new(body, ongoing, record, place);
+        let mut body = MeasuredBody::new(body, ongoing, record, admitted.place);
         if is_bare {
             body.ended();
         }
@@ -76,8 +78,8 @@ pub(crate) async fn handle(
 /// Lets pages of other origins ask, and answers what their browsers ask before.
 async fn across<F: Future<Output = HttpResponse>>(
     cors: &CorsLayer,
-    request: Request<Incoming>,
-    answer: impl Fn(Request<Incoming>) -> F,
+    request: Request<Body>,
+    answer: impl Fn(Request<Body>) -> F,
 ) -> HttpResponse {
     let inner = service_fn(|request| {
         let answered = answer(request);
@@ -87,22 +89,32 @@ async fn across<F: Future<Output = HttpResponse>>(
     response
 }
 
-/// Answers a request if it may be answered; what it was let in with is kept in `admitted`.
-async fn let_in(
+/// Answers a request by way of the layers around the server, where there are any.
+async fn within_layers(app: &Arc<App>, request: Request<Body>, context: &Context) -> HttpResponse {
+    match app.stacks.of_the_server() {
+        None => let_in(app, request, context).await,
+        Some(layers) => layers.answer(request, context.clone()).await,
+    }
+}
+
+/// Answers a request if it may be answered; what it was let in with is kept in its context.
+pub(crate) async fn let_in(
     app: &Arc<App>,
-    request: Request<Incoming>,
-    client: Option<Peer>,
-    admitted: &Mutex<Admission>,
+    request: Request<Body>,
+    context: &Context,
 ) -> HttpResponse {
     if app.is_draining() {
         app.edge(request.uri().path()).shed(Shed::Draining);
         return stopping(request.version());
     }
-    match app.admit(&request, client.map(|client| client.address)) {
+    match app.admit(&request, context.client.map(|client| client.address)) {
         Ok(admission) => {
-            let mut response = pass(app, request, client).await;
+            let mut response = match app.stacks.of(request.uri().path()) {
+                None => pass(app, request, context.client).await,
+                Some(layers) => layers.answer(request, context.clone()).await,
+            };
             admission.stamp(&mut response);
-            *admitted.lock().unwrap_or_else(PoisonError::into_inner) = admission;
+            *context.admitted() = admission;
             response
         }
         Err(refused) => {
@@ -114,16 +126,21 @@ async fn let_in(
                 None => answer::error(&refused.error),
             };
             let (parts, body) = request.into_parts();
-            unread::settle(&parts, Some(body), refused.stamp(response)).await
+            unread::settle(Asked::of(&parts), Some(body), refused.stamp(response)).await
         }
     }
 }
 
 /// Answers a request that was let in, by way of the app host where there is one.
-async fn pass(app: &Arc<App>, request: Request<Incoming>, client: Option<Peer>) -> HttpResponse {
-    let Some(socket) = &app.app_host else { return answer(app, request).await };
+pub(crate) async fn pass(
+    app: &Arc<App>,
+    request: Request<Body>,
+    client: Option<Peer>,
+) -> HttpResponse {
+    let path = request.uri().path();
+    let Some(socket) = app.app_host(path) else { return answer(app, request).await };
     // Of what a route of the program's own may take nobody said anything.
-    let limit = app.route(request.uri().path()).map(|route| route.timeout);
+    let limit = app.route(path).map(|route| route.timeout);
     proxy::forward(socket, request, client, limit).await
 }
 
@@ -136,14 +153,14 @@ pub(crate) async fn handle_inner(
 ) -> Result<HttpResponse, Infallible> {
     let compression = app.around.compression.as_ref().filter(|_| is_attached);
     let packing = compression.map(|with| (with, with.choose(request.headers())));
-    let response = answer(app, request).await;
+    let response = answer(app, request.map(Body::from)).await;
     Ok(match packing {
         Some((compression, coding)) => compression.apply(coding, response).await,
         None => response,
     })
 }
 
-async fn answer(app: &Arc<App>, request: Request<Incoming>) -> HttpResponse {
+async fn answer(app: &Arc<App>, request: Request<Body>) -> HttpResponse {
     if mcp::PATHS.contains(&request.uri().path()) && mcp::is_offered(app) {
         return mcp::answer(app.clone(), request).await.map(AnswerBody::Boxed);
     }
@@ -151,7 +168,7 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> HttpResponse {
     route(app, &parts, body).await
 }
 
-async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
+async fn route(app: &App, parts: &Parts, body: Body) -> HttpResponse {
     let mut body = Some(body);
     let response = match app.route(parts.uri.path()) {
         Some(route) if parts.method == Method::POST => {
@@ -165,7 +182,7 @@ async fn route(app: &App, parts: &Parts, body: Incoming) -> HttpResponse {
         Some(_) => answer::not_allowed("POST"),
         None => builtin::answer(app, parts).await,
     };
-    unread::settle(parts, body, response).await
+    unread::settle(Asked::of(parts), body, response).await
 }
 
 fn is_plain(route: &Route) -> bool {
@@ -182,7 +199,7 @@ async fn predict(
     app: &App,
     route: &Route,
     parts: &Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Option<Body>,
 ) -> Outcome<HttpResponse> {
     let times = times(route, &parts.headers)?;
     // Before the body is read: a server that cannot serve must not take it.

@@ -31,7 +31,10 @@ mod watched;
 
 pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
-pub use around::{AccessLog, Around, Coding, Compression, RequestIds, TrustedProxies, cors};
+pub use around::{
+    AccessLog, Around, Body, BoxLayer, Coding, Compression, HttpService, Layers, RequestIds,
+    TrustedProxies, cors,
+};
 pub use cost::Cost;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};

@@ -10,7 +10,6 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
-use hyper::body::Incoming;
 use litmux_core::Content;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
@@ -25,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::app::{App, Route};
+use crate::around::Body;
 use crate::handle::{compute, refusal, times};
 
 pub(crate) const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
@@ -37,7 +37,7 @@ pub(crate) fn is_offered(app: &App) -> bool {
 /// Answers a request to the tools.
 pub(crate) async fn answer(
     app: Arc<App>,
-    request: Request<Incoming>,
+    request: Request<Body>,
 ) -> Response<BoxBody<Bytes, Infallible>> {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)

@@ -13,7 +13,6 @@ use http::header::{
 };
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Request, Version};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use litmux_core::{Outcome, ServeError};
@@ -21,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::answer::{self, AnswerBody, HttpResponse};
+use crate::around::Body;
 
 /// Tells the app host what a [`Peer`] is, which it would know if it had the connection.
 const PEER: HeaderName = HeaderName::from_static("x-litmux-peer");
@@ -59,7 +59,7 @@ impl fmt::Display for Peer {
 /// waited for.
 pub(crate) async fn forward(
     socket: &Path,
-    mut request: Request<Incoming>,
+    mut request: Request<Body>,
     client: Option<Peer>,
     limit: Option<Duration>,
 ) -> HttpResponse {
@@ -75,7 +75,7 @@ pub(crate) async fn forward(
     answered.unwrap_or_else(|error| answer::error(&error))
 }
 
-async fn exchange(socket: &Path, mut request: Request<Incoming>) -> Outcome<HttpResponse> {
+async fn exchange(socket: &Path, mut request: Request<Body>) -> Outcome<HttpResponse> {
     let stream = UnixStream::connect(socket).await.map_err(|_| away())?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|_| away())?;
@@ -91,7 +91,7 @@ async fn exchange(socket: &Path, mut request: Request<Incoming>) -> Outcome<Http
 }
 
 /// Makes of a request to this server one to the app host.
-fn readdress(request: &mut Request<Incoming>) {
+fn readdress(request: &mut Request<Body>) {
     let host = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));

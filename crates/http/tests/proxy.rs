@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixListener};
 
 /// Returns what a client of a server with this app host reads.
 async fn answer_with(app_host: PathBuf) -> String {
-    let app = common::app().behind(Some(app_host));
+    let app = common::app().behind(Some(app_host), None::<&String>);
     let listener = bind("127.0.0.1", 0).await.unwrap();
     let mut server = Server::new(listener, Arc::new(app), 1, 64).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();

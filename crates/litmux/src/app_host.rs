@@ -43,7 +43,7 @@ impl Passage {
     /// Starts the app host, and starts it again whenever it is gone; where the parent is it, there
     /// is nothing to start.
     pub(crate) fn launch(&self, config: &AppHost, sdk: PathBuf) -> Option<Supervisor> {
-        let AppHost::Process { python, load } = config else { return None };
+        let AppHost::Process { python, load, .. } = config else { return None };
         let launch = AppHostLaunch::new(AppHostSpec {
             interpreter: python.clone(),
             sdk,

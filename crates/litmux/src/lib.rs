@@ -68,6 +68,11 @@
 //! [`LitServer::python`] names a class of a file or module; its interpreter may be that of a
 //! virtual environment, and needs nothing installed for litmux. See `docs/` for the hooks.
 //!
+//! # Middleware
+//!
+//! What is built in is an option; `docs/middleware.md` lists it. Any other [`tower::Layer`] can be
+//! put around an endpoint ([`LitServer::layer`]) or the whole server ([`RunServers::layer`]).
+//!
 //! # Options
 //!
 //! Every method of [`LitServer`] and [`RunServers`] sets one option; `docs/options.md` is the
@@ -100,7 +105,7 @@ pub use litmux_config::{ConfigError, Origin};
 pub use litmux_core::{
     Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
 };
-pub use litmux_http::digest;
+pub use litmux_http::{Body, HttpService, digest};
 pub use litmux_workers::default_interpreter;
 pub use program::Program;
 pub use server::{LitServer, RunServers, run_servers};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_admin::{AdminSocket, RunDir};
+use litmux_config::AppHost;
 use litmux_http::{App, Builtin, Keys, Server, bind, digest};
 use litmux_metrics::{Metrics, UserMetrics};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,7 +34,7 @@ const FORCE_TIME: Duration = Duration::from_secs(5);
 /// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
 pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
-    let Program { config, models } = program;
+    let Program { config, models, layers } = program;
     let (access, around) = (Access::of(&config)?, around(&config)?);
     let mut signals = Signals::new()?;
     descriptors::raise();
@@ -53,7 +54,11 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);
     let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
-    let app = Arc::new(app.behind(app_host).patient(config.litserve).within(around));
+    let app = app
+        .behind(app_host, direct(&config))
+        .patient(config.litserve)
+        .within(around)
+        .layered(layers);
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
     let connections = config.max_connections.unwrap_or_else(descriptors::for_connections);
     let server = Server::new(listener, app.clone(), threads, connections)?;
@@ -115,6 +120,15 @@ fn builtin(config: &litmux_config::Program) -> Builtin {
         model_metadata: config.model_metadata.clone(),
         openapi,
     }
+}
+
+/// The paths of endpoints that the app host has no part in.
+fn direct(config: &litmux_config::Program) -> impl Iterator<Item = &String> {
+    let direct = match &config.app_host {
+        Some(AppHost::Process { direct, .. }) => Some(direct),
+        _ => None,
+    };
+    direct.into_iter().flatten()
 }
 
 /// What scripts that start LitServe wait for on its stderr.

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use litmux_config::{Origin, Pem, Tls, parse_json, parse_toml, resolve};
+use litmux_http::Layers;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
@@ -16,6 +17,7 @@ pub struct Program {
     pub(crate) config: litmux_config::Program,
     /// The Rust models, by the place of their endpoint.
     pub(crate) models: Vec<Option<RustModel>>,
+    pub(crate) layers: Layers,
 }
 
 impl std::fmt::Debug for Program {
@@ -27,7 +29,7 @@ impl std::fmt::Debug for Program {
 impl Program {
     pub(crate) fn new(config: litmux_config::Program) -> Self {
         let models = config.endpoints.iter().map(|_| None).collect();
-        Self { config, models }
+        Self { config, models, layers: Layers::default() }
     }
 
     /// Checks the text of a `litmux.toml`; names in it are relative to the directory of `path`.

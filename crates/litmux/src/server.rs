@@ -4,10 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
 use litmux_config::{Origin, resolve};
-use litmux_core::{Attach, Device, Launch, LitApi, LitStream, Result};
+use litmux_core::{Attach, BoxError, Device, Launch, LitApi, LitStream, Result};
+use litmux_http::{Body, BoxLayer, HttpService, Layers};
 use litmux_workers::{Settings, batches, streams};
 use serde_json::{Map, Value};
+use tower::{Layer, Service};
 
 use crate::{Error, Program};
 
@@ -21,6 +25,7 @@ pub(crate) type RustModel = Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn
 pub struct LitServer {
     pub(crate) options: Map<String, Value>,
     pub(crate) model: Option<RustModel>,
+    pub(crate) layers: Vec<BoxLayer>,
 }
 
 impl std::fmt::Debug for LitServer {
@@ -50,14 +55,17 @@ impl LitServer {
     /// Serves a Python model at `path`. `api` names a `LitAPI` class or instance:
     /// `ocr.py:OcrAPI`, relative to the working directory, or `package.module:OcrAPI`.
     pub fn python(path: &str, api: &str) -> Self {
-        Self { options: Map::new(), model: None }.set("path", path).set("api", api)
+        Self { options: Map::new(), model: None, layers: Vec::new() }
+            .set("path", path)
+            .set("api", api)
     }
 
     fn with_model(
         path: &str,
         model: impl FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send + 'static,
     ) -> Self {
-        Self { options: Map::new(), model: Some(Box::new(model)) }.set("path", path)
+        let model: RustModel = Box::new(model);
+        Self { options: Map::new(), model: Some(model), layers: Vec::new() }.set("path", path)
     }
 
     /// The most requests in one call of `predict`. Default: 1.
@@ -219,6 +227,36 @@ impl LitServer {
         self
     }
 
+    /// Puts a [`tower::Layer`] around this endpoint: it sees requests that were let in, and their
+    /// answers. Each wraps those before it. A call of a tool (`/mcp`) passes only those of the
+    /// server ([`RunServers::layer`]).
+    ///
+    /// Bodies come and go piece by piece. Where a layer fails or panics, the answer is 500. The
+    /// client's [`SocketAddr`](std::net::SocketAddr) is among the extensions of the request, which
+    /// a layer must keep.
+    ///
+    /// ```no_run
+    /// use litmux::LitServer;
+    /// use tower_http::set_header::SetResponseHeaderLayer;
+    /// # use http::header::{CACHE_CONTROL, HeaderValue};
+    ///
+    /// let uncached = HeaderValue::from_static("no-store");
+    /// let ocr = LitServer::python("/ocr", "ocr.py:OcrAPI")
+    ///     .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, uncached));
+    /// ```
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<HttpService> + Send + 'static,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
+        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.layers.push(BoxLayer::new(layer));
+        self
+    }
+
     /// Constructor arguments for the class of a Python model.
     pub fn args(self, args: Map<String, Value>) -> Self {
         self.set("args", args)
@@ -232,7 +270,7 @@ impl LitServer {
 
 /// Serves all these endpoints on one socket: `.await` it, or [`run`](RunServers::run) it.
 pub fn run_servers(servers: impl IntoIterator<Item = LitServer>) -> RunServers {
-    RunServers { options: Map::new(), servers: servers.into_iter().collect() }
+    RunServers { options: Map::new(), servers: servers.into_iter().collect(), layers: Vec::new() }
 }
 
 /// A server about to run; see [`run_servers`].
@@ -241,6 +279,7 @@ pub fn run_servers(servers: impl IntoIterator<Item = LitServer>) -> RunServers {
 pub struct RunServers {
     options: Map<String, Value>,
     servers: Vec<LitServer>,
+    layers: Vec<BoxLayer>,
 }
 
 impl RunServers {
@@ -361,6 +400,21 @@ impl RunServers {
         self.set("trusted_proxies", networks)
     }
 
+    /// Puts a [`tower::Layer`] around all that the server answers, refusals too; otherwise as
+    /// [`LitServer::layer`]. Ids, the access log, compression and CORS are outside of it.
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<HttpService> + Send + 'static,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
+        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.layers.push(BoxLayer::new(layer));
+        self
+    }
+
     /// Threads that speak HTTP. Default: half the cores, at least one.
     pub fn http_threads(self, threads: usize) -> Self {
         self.set("http_threads", threads)
@@ -394,12 +448,19 @@ impl RunServers {
     }
 
     fn program(self) -> Result<Program, Error> {
-        let (options, models): (Vec<_>, Vec<_>) =
-            self.servers.into_iter().map(|server| (server.options, server.model)).unzip();
+        let mut layers = Layers { server: self.layers, ..Layers::default() };
+        let (mut options, mut models) = (Vec::new(), Vec::new());
+        for server in self.servers {
+            if let Some(path) = server.options["path"].as_str() {
+                layers.endpoints.insert(path.to_owned(), server.layers);
+            }
+            options.push(server.options);
+            models.push(server.model);
+        }
         let mut raw = self.options;
         raw.insert("endpoint".into(), options.into_iter().map(Value::Object).collect());
         let mut program = Program::new(resolve(raw, &Origin::Builder)?);
-        program.models = models;
+        (program.models, program.layers) = (models, layers);
         Ok(program)
     }
 

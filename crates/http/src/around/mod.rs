@@ -3,6 +3,7 @@
 
 mod access_log;
 mod compression;
+mod layers;
 mod proxies;
 mod request_id;
 mod timing;
@@ -14,6 +15,8 @@ pub use access_log::AccessLog;
 pub(crate) use access_log::Record;
 pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
+pub use layers::{Body, BoxLayer, HttpService, Layers};
+pub(crate) use layers::{Context, Stacks};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;

@@ -1,0 +1,189 @@
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+
+use super::BoxError;
+use crate::answer::AnswerBody;
+use crate::stream::Broken;
+
+/// The body of a request, or of an answer. It comes piece by piece, as it is sent.
+pub struct Body(Kind);
+
+enum Kind {
+    Incoming(Incoming),
+    Lent(Lent),
+    Answer(AnswerBody),
+    Other(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Body")
+    }
+}
+
+impl Body {
+    /// Makes one of any other.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return own.take().unwrap_or_default();
+        }
+        Self(Kind::Other(body.map(|b| b.map_err(Into::into).boxed_unsync()).unwrap_or_default()))
+    }
+
+    /// Lends the body of a client out, and returns where it comes back to when nobody needs it.
+    pub(crate) fn lend(self) -> (Self, Option<Returned>) {
+        match self.0 {
+            Kind::Incoming(body) => {
+                let back = Returned::default();
+                (Self(Kind::Lent(Lent { body: Some(body), back: back.clone() })), Some(back))
+            }
+            other => (Self(other), None),
+        }
+    }
+
+    /// Makes it one that is sent.
+    pub(crate) fn into_answer(self) -> AnswerBody {
+        match self.0 {
+            Kind::Answer(answer) => answer,
+            kind => AnswerBody::Layered(Box::new(Self(kind))),
+        }
+    }
+
+    /// Gives the next piece to hyper, which a panic here must not take down with it: other requests
+    /// may be on the same connection.
+    pub(crate) fn poll_sent(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let poll = AssertUnwindSafe(|| http_body::Body::poll_frame(Pin::new(self), cx));
+        let Ok(polled) = catch_unwind(poll) else {
+            tracing::error!("the body of a layer panicked");
+            return Poll::Ready(Some(Err(internal())));
+        };
+        polled.map_err(|error| match error.downcast::<Broken>() {
+            Ok(broken) => *broken,
+            Err(error) => {
+                tracing::error!(error = &*error, "the body of a layer failed");
+                internal()
+            }
+        })
+    }
+}
+
+fn internal() -> Broken {
+    Broken { status: StatusCode::INTERNAL_SERVER_ERROR.as_u16() }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self(Kind::Answer(AnswerBody::default()))
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(body: Incoming) -> Self {
+        Self(Kind::Incoming(body))
+    }
+}
+
+impl From<AnswerBody> for Body {
+    fn from(body: AnswerBody) -> Self {
+        Self(Kind::Answer(body))
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(body: Bytes) -> Self {
+        Self(Kind::Answer(AnswerBody::Whole(Some(body).filter(|body| !body.is_empty()))))
+    }
+}
+
+impl From<String> for Body {
+    fn from(body: String) -> Self {
+        Bytes::from(body).into()
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(body: &'static str) -> Self {
+        Bytes::from_static(body.as_bytes()).into()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Lent(Lent { body: Some(body), .. }) => {
+                Pin::new(body).poll_frame(cx).map_err(Into::into)
+            }
+            Kind::Lent(_) => Poll::Ready(None),
+            Kind::Answer(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Other(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Lent(lent) => lent.body.as_ref().is_none_or(http_body::Body::is_end_stream),
+            Kind::Answer(body) => body.is_end_stream(),
+            Kind::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Incoming(body) => body.size_hint(),
+            Kind::Lent(lent) => {
+                lent.body.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
+            }
+            Kind::Answer(body) => body.size_hint(),
+            Kind::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A body of a client that comes back where it is dropped before its end.
+struct Lent {
+    body: Option<Incoming>,
+    back: Returned,
+}
+
+/// Where that comes back to.
+#[derive(Clone, Default)]
+pub(crate) struct Returned(Arc<Mutex<Option<Incoming>>>);
+
+impl Returned {
+    pub(crate) fn take(&self) -> Option<Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(Body::from)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.back.0.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+    }
+}
