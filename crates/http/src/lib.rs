@@ -34,6 +34,7 @@ pub use access::{Digest, Guard, Keys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
 pub use around::{AccessLog, Around, RequestIds, cors};
 pub use cost::Cost;
+pub use openapi::Described;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};
 pub use watched::WatchedFiles;

@@ -44,6 +44,11 @@ impl Guard {
         self.keys.is_some()
     }
 
+    /// Tells whether it limits what one caller may do.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.limits.are_any()
+    }
+
     /// Lets a request in, or not.
     pub(crate) fn admit(
         &self,
