@@ -171,6 +171,11 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
     threads: int | None = None
     loop = "auto"
     mcp: MCP | None = None
+    #: A request, as JSON, that the OpenAPI document shows; where ``decode_request`` has no type, it
+    #: also says what requests are like. Default: None, for none.
+    request_example: Any = None
+    #: The answer to it, or one value of a stream; likewise.
+    response_example: Any = None
     #: Seconds that a request may take; set by the server.
     request_timeout: float | None = None
     _log_queue: Any = None

@@ -322,6 +322,9 @@ def test_tools_are_behind_what_guards_their_endpoints(serve):
     answer = server.post("/mcp", json=call, headers={**headers, "X-Who": "me"})
     assert answer.json()["result"]["content"][0]["text"] == "1"
     assert "/guarded" in server.client.get("/openapi.json").json()["paths"]
+    style = server.client.get("/docs/swagger-ui.css")
+    assert style.headers["content-encoding"] == "gzip"
+    assert ".swagger-ui" in style.text
 
 
 def test_what_a_logger_mounts_is_served(serve):

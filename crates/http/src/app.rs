@@ -13,10 +13,10 @@ use litmux_scheduler::Endpoint;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::Cost;
 use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::around::{Around, Layers, Stacks};
 use crate::buffers::Buffers;
+use crate::{Cost, Described};
 
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
@@ -115,6 +115,8 @@ pub struct EndpointReport {
     pub max_body_bytes: usize,
     /// What the model's author chose, once a worker was ready.
     pub traits: Option<Traits>,
+    /// What the program says of what it takes and gives.
+    pub described: Described,
 }
 
 /// Everything that is served on one socket.

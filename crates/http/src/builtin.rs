@@ -45,10 +45,7 @@ fn page(app: &App, parts: &Parts) -> Option<HttpResponse> {
         path if path == readyz => Some(readiness(&app.report(), &[])),
         path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
         path if path.starts_with(openai::MODELS) => openai::models(path, &app.report()),
-        "/openapi.json" if *openapi => {
-            let schemes = |path: &str| app.route(path).map_or(&[][..], |it| it.guard.schemes());
-            Some(json(StatusCode::OK, &openapi::document(&app.report(), schemes)))
-        }
+        "/openapi.json" if *openapi => Some(json(StatusCode::OK, &openapi::document(app))),
         path if *openapi => swagger_ui::answer(path, &parts.headers),
         _ => None,
     }

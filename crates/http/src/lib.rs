@@ -36,6 +36,7 @@ pub use around::{
     TrustedProxies, cors,
 };
 pub use cost::Cost;
+pub use openapi::Described;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};
 pub use watched::WatchedFiles;

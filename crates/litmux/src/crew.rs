@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use litmux_config::{Source, Workers};
 use litmux_core::Attach;
-use litmux_http::{EndpointReport, Guard, Report, Route};
+use litmux_http::{Described, EndpointReport, Guard, Report, Route};
 use litmux_metrics::{Metrics, UserMetrics};
 use litmux_scheduler::{Settings, spawn_endpoint};
 use litmux_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
@@ -21,7 +21,7 @@ use crate::desk::Controls;
 use crate::elastic::follow_load;
 use crate::launch::{Places, launch_of};
 use crate::placement::{Placement, place_all};
-use crate::server::RustModel;
+use crate::server::Given;
 use crate::watch::{Milestone, follow, follow_app_host};
 
 /// All endpoints.
@@ -35,6 +35,7 @@ pub(crate) struct Crew {
 /// One endpoint.
 struct Member {
     config: litmux_config::Endpoint,
+    described: Described,
     controls: Arc<Controls>,
     supervisor: Supervisor,
 }
@@ -44,7 +45,7 @@ impl Crew {
     /// the passage; their sockets are in `run_dir`.
     pub(crate) fn launch(
         config: &litmux_config::Program,
-        models: Vec<Option<RustModel>>,
+        given: Vec<Given>,
         run_dir: &Path,
         passage: Option<&Passage>,
         measured: (&Metrics, &UserMetrics),
@@ -61,8 +62,8 @@ impl Crew {
             app_host.and_then(|(config, passage)| passage.launch(config, places.sdk.clone()));
         let mut following = JoinSet::new();
         let mut members = Vec::new();
-        for ((config, model), placement) in config.endpoints.iter().zip(models).zip(placed) {
-            let member = Member::launch(config, model, placement, &places, measured);
+        for ((config, given), placement) in config.endpoints.iter().zip(given).zip(placed) {
+            let member = Member::launch(config, given, placement, &places, measured);
             if let Some(limits) = &member.controls.limits {
                 let Controls { endpoint, view, wanted, .. } = &*member.controls;
                 let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
@@ -145,7 +146,7 @@ impl Crew {
 impl Member {
     fn launch(
         config: &litmux_config::Endpoint,
-        model: Option<RustModel>,
+        Given { model, described }: Given,
         placement: Placement,
         places: &Places,
         (metrics, user): (&Metrics, &UserMetrics),
@@ -180,7 +181,7 @@ impl Member {
             limits,
             unwell,
         };
-        Self { config: config.clone(), controls: Arc::new(controls), supervisor }
+        Self { config: config.clone(), described, controls: Arc::new(controls), supervisor }
     }
 
     fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
@@ -190,6 +191,7 @@ impl Member {
         let max_body_bytes = self.config.max_body_bytes;
         let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
         let devices = Vec::from_iter(devices);
+        let described = self.described.clone();
         move || {
             let Controls { path, kind, view, endpoint, unwell, .. } = &*controls;
             let states = view.states();
@@ -205,6 +207,7 @@ impl Member {
                 devices: devices.clone(),
                 max_body_bytes,
                 traits: endpoint.traits().cloned(),
+                described: described.clone(),
             }
         }
     }

@@ -57,6 +57,11 @@
 //! not be `Send`. [`workers_per_device`](LitServer::workers_per_device) asks for more than one.
 //! When it fails, the server says which endpoint it was and ends.
 //!
+//! # How it is described
+//!
+//! `/openapi.json` describes the endpoints, and `/docs` shows them. [`LitServer::schema`] names types
+//! that derive `JsonSchema` of the crate `schemars`; [`LitServer::example`] shows a request.
+//!
 //! # Streams
 //!
 //! A model whose answers come piece by piece implements [`LitStream`] and is served with

@@ -34,7 +34,7 @@ const FORCE_TIME: Duration = Duration::from_secs(5);
 /// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
 pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
-    let Program { config, models, layers } = program;
+    let Program { config, given, layers } = program;
     let (access, around) = (Access::of(&config)?, around(&config)?);
     let mut signals = Signals::new()?;
     descriptors::raise();
@@ -48,7 +48,7 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
     let (metrics, user) = (Metrics::new(), UserMetrics::spawn());
     let measured = (&metrics, &user);
-    let crew = Crew::launch(&config, models, run_dir.path(), passage.as_ref(), measured)?;
+    let crew = Crew::launch(&config, given, run_dir.path(), passage.as_ref(), measured)?;
     let routes = crew.routes(access.of_endpoints, &metrics);
     let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);

@@ -9,14 +9,14 @@ use tokio::sync::oneshot;
 
 use crate::describe::describe;
 use crate::lifecycle::serve;
-use crate::server::RustModel;
+use crate::server::Given;
 use crate::{ConfigError, Error, log, tls};
 
 /// A checked configuration that can be run: what the `litmux` command works with.
 pub struct Program {
     pub(crate) config: litmux_config::Program,
-    /// The Rust models, by the place of their endpoint.
-    pub(crate) models: Vec<Option<RustModel>>,
+    /// What it gives of each endpoint besides its options, in their order.
+    pub(crate) given: Vec<Given>,
     pub(crate) layers: Layers,
 }
 
@@ -28,8 +28,8 @@ impl std::fmt::Debug for Program {
 
 impl Program {
     pub(crate) fn new(config: litmux_config::Program) -> Self {
-        let models = config.endpoints.iter().map(|_| None).collect();
-        Self { config, models, layers: Layers::default() }
+        let given = config.endpoints.iter().map(|_| Given::default()).collect();
+        Self { config, given, layers: Layers::default() }
     }
 
     /// Checks the text of a `litmux.toml`; names in it are relative to the directory of `path`.

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use litmux_config::{Origin, resolve};
 use litmux_core::{Attach, BoxError, Device, Launch, LitApi, LitStream, Result};
-use litmux_http::{Body, BoxLayer, HttpService, Layers};
+use litmux_http::{Body, BoxLayer, Described, HttpService, Layers};
 use litmux_workers::{Settings, batches, streams};
+use schemars::JsonSchema;
 use serde_json::{Map, Value};
 use tower::{Layer, Service};
 
@@ -18,13 +19,21 @@ use crate::{Error, Program};
 /// Makes the launch of a Rust model, once its settings are resolved.
 pub(crate) type RustModel = Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send>;
 
+/// What a program gives of an endpoint besides its options.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// The model, where that is one in Rust.
+    pub(crate) model: Option<RustModel>,
+    pub(crate) described: Described,
+}
+
 /// One endpoint: a path, the model behind it, and how it is run.
 ///
 /// Options are checked when the server starts.
 #[must_use = "an endpoint is served by run_servers"]
 pub struct LitServer {
     pub(crate) options: Map<String, Value>,
-    pub(crate) model: Option<RustModel>,
+    pub(crate) given: Given,
     pub(crate) layers: Vec<BoxLayer>,
 }
 
@@ -55,17 +64,32 @@ impl LitServer {
     /// Serves a Python model at `path`. `api` names a `LitAPI` class or instance:
     /// `ocr.py:OcrAPI`, relative to the working directory, or `package.module:OcrAPI`.
     pub fn python(path: &str, api: &str) -> Self {
-        Self { options: Map::new(), model: None, layers: Vec::new() }
-            .set("path", path)
-            .set("api", api)
+        let given = Given::default();
+        Self { options: Map::new(), given, layers: Vec::new() }.set("path", path).set("api", api)
     }
 
     fn with_model(
         path: &str,
         model: impl FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send + 'static,
     ) -> Self {
-        let model: RustModel = Box::new(model);
-        Self { options: Map::new(), model: Some(model), layers: Vec::new() }.set("path", path)
+        let given = Given { model: Some(Box::new(model)), described: Described::default() };
+        Self { options: Map::new(), given, layers: Vec::new() }.set("path", path)
+    }
+
+    /// Describes what the endpoint takes and gives in `/openapi.json` by two types, which are
+    /// usually those of the model: with `#[derive(JsonSchema)]` of the crate `schemars`, version 1,
+    /// which reads the attributes of serde. Of a stream, `Output` is one chunk.
+    /// Default: any JSON.
+    pub fn schema<Input: JsonSchema, Output: JsonSchema>(mut self) -> Self {
+        self.given.described.types::<Input, Output>();
+        self
+    }
+
+    /// Shows a request and its answer (of a stream, one chunk) in `/openapi.json`. Without
+    /// [`schema`](Self::schema) they also say what the endpoint takes and gives.
+    pub fn example(mut self, request: Value, answer: Value) -> Self {
+        self.given.described.example(request, answer);
+        self
     }
 
     /// The most requests in one call of `predict`. Default: 1.
@@ -449,18 +473,18 @@ impl RunServers {
 
     fn program(self) -> Result<Program, Error> {
         let mut layers = Layers { server: self.layers, ..Layers::default() };
-        let (mut options, mut models) = (Vec::new(), Vec::new());
+        let (mut options, mut given) = (Vec::new(), Vec::new());
         for server in self.servers {
             if let Some(path) = server.options["path"].as_str() {
                 layers.endpoints.insert(path.to_owned(), server.layers);
             }
             options.push(server.options);
-            models.push(server.model);
+            given.push(server.given);
         }
         let mut raw = self.options;
         raw.insert("endpoint".into(), options.into_iter().map(Value::Object).collect());
         let mut program = Program::new(resolve(raw, &Origin::Builder)?);
-        (program.models, program.layers) = (models, layers);
+        (program.given, program.layers) = (given, layers);
         Ok(program)
     }
 

@@ -11,15 +11,18 @@ use litmux::{
     Batch, Chunks, Device, Error, LitApi, LitServer, LitStream, Outcome, RunServers, ServeError,
     run_servers,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Number {
     x: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Answer {
+    /// What `x` times `x` is.
     square: i64,
     batch: usize,
 }
@@ -237,4 +240,41 @@ async fn wrong_options_are_reported_together() {
     for says in ["3 mistakes", "`workers_per_device`", "`timeout`", "2 endpoints have this path"] {
         assert!(error.contains(says), "{error}");
     }
+}
+
+#[tokio::test]
+async fn types_and_examples_are_described() {
+    /// Has the name of another, and is not like it.
+    mod other {
+        #[derive(schemars::JsonSchema)]
+        #[allow(dead_code)]
+        pub(super) struct Number(f64);
+    }
+    let served = Served::start(run_servers([
+        square().schema::<Number, Answer>().example(json!({"x": 3}), json!({"square": 9})),
+        LitServer::stream("/count", |_: Device| Ok(Count)).schema::<other::Number, i64>(),
+        LitServer::new("/example", |_: Device| Ok(Square)).example(json!({"x": 3}), json!(9)),
+    ]))
+    .await;
+    let (_, response) = served.get("/openapi.json").await;
+    let document: Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let request = |path: &str| &document["paths"][path]["post"]["requestBody"]["content"];
+    let answer = |path: &str| &document["paths"][path]["post"]["responses"]["200"]["content"];
+    let refer = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    let expected = json!({"schema": refer("Number"), "example": {"x": 3}});
+    assert_eq!(request("/square")["application/json"], expected);
+    let expected = json!({"schema": refer("Answer"), "example": {"square": 9}});
+    assert_eq!(answer("/square")["application/json"], expected);
+    assert_eq!(request("/count")["application/json"], json!({"schema": refer("Number2")}));
+    assert_eq!(answer("/count")["application/x-ndjson"]["schema"]["type"], "integer");
+    assert!(answer("/count").get("text/event-stream").is_some());
+    assert_eq!(
+        request("/example")["application/json"]["schema"],
+        json!({"type": "object", "properties": {"x": {"type": "integer"}}})
+    );
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(schemas["Number"]["required"], json!(["x"]));
+    assert_eq!(schemas["Number2"]["type"], "number");
+    let square = &schemas["Answer"]["properties"]["square"];
+    assert_eq!(square["description"], "What `x` times `x` is.");
 }

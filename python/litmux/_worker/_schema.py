@@ -1,10 +1,13 @@
 """Describes what a model takes and gives, for the server's OpenAPI document."""
 
 import inspect
+import json
+import re
 from typing import Any
 
 from litmux._mcp import description_of
 from litmux._worker import _annotations as annotations
+from litmux._worker._json import dumps
 
 _REFERENCE = "#/components/schemas/{model}"
 _LOCAL = "#/$defs/{model}"
@@ -13,21 +16,30 @@ _FILE = {"type": "string", "format": "binary"}
 
 def describe(api):
     """Returns a dict of JSON: ``summary`` and ``description`` from the docstring of the class,
-    ``request`` (schemas by media type), ``response`` (a schema) and ``schemas`` (by name), where
-    each is known.
+    ``request`` (schemas by media type) and ``response`` (a schema), ``schemas`` and
+    ``response_schemas`` (those that they refer to, by name), ``request_example`` and
+    ``response_example``, where each is known.
 
     Formats: JSON Schema as OpenAPI 3.1 has it (https://spec.openapis.org/oas/v3.1.0).
+
+    Raises:
+        ValueError: an example is not JSON.
     """
     found: dict[str, Any] = {}
     schemas: dict[str, Any] = {}
     request = _request(api, schemas)
     if request:
         found["request"] = request
-    response = _schema(annotations.of_return(api.encode_response), "serialization", schemas)
-    if response and not api.stream and api.spec is None:
-        found["response"] = response
-    if schemas:
         found["schemas"] = schemas
+    if not api.stream and api.spec is None:
+        schemas = {}
+        response = _schema(annotations.of_return(api.encode_response), "serialization", schemas)
+        if response:
+            found["response"] = response
+            found["response_schemas"] = schemas
+    for name in ("request_example", "response_example"):
+        if getattr(api, name, None) is not None:
+            found[name] = _example(name, getattr(api, name))
     text = inspect.cleandoc(type(api).__dict__.get("__doc__") or "")
     if text:
         summary, _, description = text.partition("\n\n")
@@ -35,6 +47,13 @@ def describe(api):
         if description:
             found["description"] = description
     return found
+
+
+def _example(name, value):
+    try:
+        return json.loads(dumps(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` cannot be sent as JSON: {error}") from None
 
 
 def tool_of(api):
@@ -100,8 +119,11 @@ def _schema(annotation, mode, schemas, reference=_REFERENCE):
     except Exception:  # noqa: BLE001  (what can be checked cannot always be described)
         return None
     schemas.update(schema.pop("$defs", {}))
-    name = getattr(annotation, "__name__", None)
-    if annotations.is_model(annotation) and name:
-        schemas[name] = schema
-        return {"$ref": reference.format(model=name)}
-    return schema
+    # Of a model that refers to itself it is a reference already.
+    if not annotations.is_model(annotation) or "$ref" in schema:
+        return schema
+    # As pydantic names models of a generic one, and OpenAPI wants names.
+    name = re.sub(r"[^a-zA-Z0-9._-]", "_", annotation.__name__)
+    if schemas.setdefault(name, schema) != schema:
+        return schema
+    return {"$ref": reference.format(model=name)}

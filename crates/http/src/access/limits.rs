@@ -109,6 +109,10 @@ impl Limits {
         Self { rate: rate.map(Meter::new), in_flight }
     }
 
+    pub(super) fn are_any(&self) -> bool {
+        self.rate.is_some() || self.in_flight.is_some()
+    }
+
     /// Counts a request, or says why it is too much.
     pub(crate) fn take(&self, caller: &Caller) -> Result<Admission, Refusal> {
         // First who is there: a request that is refused for that must not count.

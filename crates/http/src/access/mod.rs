@@ -70,6 +70,11 @@ impl Guard {
         }
     }
 
+    /// Tells whether it limits what one caller may do.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.limits.are_any()
+    }
+
     /// Lets a request in, or not.
     pub(crate) fn admit(
         &self,
