@@ -128,7 +128,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Server "api_keys_file": Kind::String, "the path of a file", "",
         "A file with more keys: lines of a name and `sha256:…`, as `litmux key` prints them. It is read again when it changes.";
     Server "request_id": Kind::Boolean, "true or false", "false",
-        "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, and the headers of a hook's context have it.";
+        "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, the context of hooks, and what hooks print have it.";
     Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
         "Where an object is written for each request: a line of JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id.";
     Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",

@@ -55,7 +55,8 @@ impl Crew {
             None if has_python => sdk_directory()?,
             sdk => sdk.clone().unwrap_or_default(),
         };
-        let places = Places { sdk, run_dir: run_dir.to_owned() };
+        let request_ids = config.request_id;
+        let places = Places { sdk, run_dir: run_dir.to_owned(), request_ids };
         let app_host = config.app_host.as_ref().zip(passage);
         let app_host =
             app_host.and_then(|(config, passage)| passage.launch(config, places.sdk.clone()));
@@ -83,6 +84,7 @@ impl Crew {
         &self,
         guards: Vec<Arc<Guard>>,
         metrics: &Metrics,
+        tells_ids: bool,
     ) -> HashMap<String, Route> {
         let route = |member: &Member, guard| Route {
             endpoint: member.controls.endpoint.clone(),
@@ -92,6 +94,7 @@ impl Crew {
             cost: member.config.cost.as_ref().map(cost),
             guard,
             metrics: metrics.edge(Some(&member.config.path)),
+            tells_ids,
         };
         let guarded = self.members.iter().zip(guards);
         guarded.map(|(member, guard)| (member.config.path.clone(), route(member, guard))).collect()

@@ -13,12 +13,14 @@ use crate::server::RustModel;
 /// What JAX asks for the share of a GPU's memory that it takes.
 const JAX_FRACTION: &str = "XLA_PYTHON_CLIENT_MEM_FRACTION";
 
-/// Where things lie that workers need.
+/// Where things lie that workers need, and what holds for all of them.
 pub(crate) struct Places {
     /// The directory of the Python package.
     pub(crate) sdk: PathBuf,
     /// Where the workers' sockets are.
     pub(crate) run_dir: PathBuf,
+    /// Whether requests have ids.
+    pub(crate) request_ids: bool,
 }
 
 /// Makes what starts the workers of an endpoint.
@@ -62,6 +64,7 @@ fn python_spec(
     let (devices, visible_devices) = views(config, devices);
     PythonSpec {
         endpoint: config.path.clone(),
+        marks_output: places.request_ids,
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),
         sdk: places.sdk.clone(),

@@ -17,6 +17,7 @@ mod control;
 mod handshake;
 mod in_flight;
 mod launch;
+mod marks;
 mod memory;
 mod metrics;
 mod outbox;
