@@ -6,6 +6,7 @@ import re
 
 import httpx
 import pytest
+from conftest import wait_until
 
 SAYS = """
     class Says(ls.LitAPI):
@@ -220,3 +221,95 @@ def test_a_client_cannot_have_its_text_taken_for_a_mark(serve):
     server = serve(SAYS.replace("run(port=0)", "run(port=0, request_id=True)"))
     server.post("/predict", json="a\x1e0000000000000000other\x1fb", headers={"X-Request-Id": "me"})
     server.wait_for_line(r"/predict#0 \[me\] \| a\x1e0000000000000000other\x1fb$")
+
+
+CHOOSES = """
+    import logging
+
+    class Says(ls.LitAPI):
+        def __init__(self, configures=False):
+            super().__init__()
+            self.configures = configures
+
+        def setup(self, device):
+            if self.configures:
+                logging.basicConfig(level="INFO")
+
+        def predict(self, x):
+            print("printed", x)
+            for level in ("debug", "info", "warning", "error"):
+                getattr(logging.getLogger("model"), level)("%s %s", level, x)
+            return x
+
+    ls.run_servers(
+        ls.LitServer(Says(), path="/plain"),
+        ls.LitServer(Says(), path="/loud", log_level="debug", log_file="loud.log"),
+        ls.LitServer(Says(), path="/quiet", log_level="error"),
+        ls.LitServer(Says(True), path="/own", log_level="debug", log_file="loud.log"),
+        port=0,
+    )
+"""
+
+
+@pytest.fixture(params=["human", "json"])
+def chosen(request, serve, tmp_path):
+    """Returns a server whose endpoints choose what is logged, and what reads the lines about an
+    endpoint on its standard error and in the file."""
+    server = serve(CHOOSES, env={"LITMUX_LOG_FORMAT": request.param})
+    file = tmp_path / "loud.log"
+
+    def about(path, lines):
+        if request.param == "json":
+            records = [json.loads(line) for line in lines]
+            return [record["message"] for record in records if record.get("endpoint") == path]
+        return [line for line in lines if re.search(rf"{path}(#0| is)", line)]
+
+    def read(path):
+        return about(path, server.lines), about(path, file.read_text().splitlines())
+
+    return server, read, file
+
+
+def has(lines, text):
+    return any(text in line for line in lines)
+
+
+def test_an_endpoint_has_a_level_and_a_file_of_its_own(chosen):
+    server, read, _ = chosen
+    for path in ("/plain", "/loud", "/quiet", "/own"):
+        server.post(path, json=1)
+    server.stop()
+    said, filed = read("/plain")
+    assert not filed
+    assert [has(said, text) for text in ("printed 1", "info 1", "warning 1")] == [True, False, True]
+    assert has(said, "/plain#0 is ready after")
+    said, filed = read("/loud")
+    assert not said
+    for text in ("printed 1", "debug 1", "is ready after", "is loading", "said that it is ready"):
+        assert has(filed, text)
+    said, filed = read("/quiet")
+    assert [has(said, text) for text in ("printed 1", "warning 1", "error 1")] == [
+        True,
+        False,
+        True,
+    ]
+    assert not has(said, "is ready") and not has(said, "is loading")
+    _, filed = read("/own")
+    assert [has(filed, text) for text in ("INFO:model:info 1", "debug 1")] == [True, False]
+
+
+def test_a_file_that_is_moved_away_is_followed_by_another(chosen):
+    server, _, file = chosen
+    server.post("/loud", json="before")
+    wait_until(lambda: "error before" in file.read_text())
+    moved = file.rename(file.with_name("loud.log.1"))
+    server.post("/loud", json="after")
+    wait_until(lambda: file.exists() and "error after" in file.read_text())
+    assert "error after" not in moved.read_text() and "before" not in file.read_text()
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_the_start(serve):
+    program = SAYS.replace("Says()", 'Says(), log_file="no/such.log"')
+    server = serve(program, ready=False)
+    assert server.wait() == 2
+    server.wait_for_line(r"endpoint `/predict`: `log_file`: /.*/no/such.log: No such file")

@@ -158,6 +158,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The working directory of the workers; relative to the configuration.";
     Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
         "Where the workers look for modules first; relative to the configuration.";
+    Endpoint "log_level": Kind::Choice(&["debug", "info", "warning", "error"]), "one of \"debug\", \"info\", \"warning\", \"error\"", "info, and Python's own",
+        "The least that litmux says about the endpoint, and the level of `logging` in the workers where the program sets none.";
+    Endpoint "log_file": Kind::String, "the path of a file", "none",
+        "Where what the workers print goes, and what litmux says about the endpoint, instead of standard output and error; relative to the configuration. Moved away, it is made anew.";
     Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
         "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
     Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use litmux_config::{Endpoint, Source, isolate, thread_variables};
 use litmux_core::{Attach, Device, Launch};
 use litmux_metrics::UserSink;
-use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter};
+use litmux_workers::{
+    OutputSpec, Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter,
+};
 
+use crate::log::LogFiles;
 use crate::placement::Placement;
 use crate::server::RustModel;
 
@@ -21,6 +24,7 @@ pub(crate) struct Places {
     pub(crate) run_dir: PathBuf,
     /// Whether requests have ids.
     pub(crate) request_ids: bool,
+    pub(crate) log_files: LogFiles,
 }
 
 /// Makes what starts the workers of an endpoint.
@@ -64,7 +68,11 @@ fn python_spec(
     let (devices, visible_devices) = views(config, devices);
     PythonSpec {
         endpoint: config.path.clone(),
-        marks_output: places.request_ids,
+        output: OutputSpec {
+            has_marks: places.request_ids,
+            log_level: config.log_level.clone(),
+            file: places.log_files.get(&config.path).cloned(),
+        },
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),
         sdk: places.sdk.clone(),

@@ -26,6 +26,15 @@ def mark(secret):
     sys.stderr = MarkedStream(sys.stderr)
 
 
+def log_from(level):
+    """Sets the level of ``logging`` until the program does, also where nothing handles records."""
+    import logging
+
+    logging.getLogger().setLevel(level.upper())
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(level.upper())
+
+
 def compute(items):
     """Notes that the current thread, or task, computes these items from here on."""
     if _begin:

@@ -45,6 +45,8 @@ def main():
         order = read_order()
         if order.get("mark"):
             _output.mark(order["mark"])
+        if order.get("log_level"):
+            _output.log_from(order["log_level"])
         return _work(order)
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)

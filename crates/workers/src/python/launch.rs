@@ -21,7 +21,7 @@ use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
 use super::memory::MemoryLimit;
 use super::metrics::SlotMetrics;
-use super::output::Label;
+use super::output::{Label, OutputSpec};
 use super::process::{Command, Process};
 use super::unwell::Unwell;
 use super::venv::Venv;
@@ -34,8 +34,8 @@ const EXIT_WAIT: Duration = Duration::from_secs(5);
 pub struct PythonSpec {
     /// The endpoint's path, for marks and messages.
     pub endpoint: String,
-    /// Whether each line that a worker prints is marked with the request that it was printed for.
-    pub marks_output: bool,
+    /// What becomes of what they print.
+    pub output: OutputSpec,
     /// The interpreter; a bare name is looked up on `PATH`.
     pub interpreter: PathBuf,
     /// What is installed in an environment of that interpreter, in which the workers then run.
@@ -123,7 +123,7 @@ impl Launch for PythonLaunch {
         Box::pin(async move {
             let interpreter = interpreter.get_or_try_init(|| interpreter_of(&spec)).await?;
             let door = Door::open(&spec.sockets)?;
-            let label = Label::of_worker(&spec.endpoint, slot, spec.marks_output);
+            let label = Label::of_worker(&spec.endpoint, slot, &spec.output);
             let order = order(&spec, &door, &label);
             let env = environment(&spec, slot);
             let mut process =
@@ -191,6 +191,7 @@ fn order(spec: &PythonSpec, door: &Door, label: &Label) -> Vec<u8> {
         "token": door.token(),
         "worker": label.worker,
         "mark": label.secret,
+        "log_level": spec.output.log_level,
         "load": spec.load,
         "pythonpath": spec.pythonpath,
         "gpu_memory_fraction": spec.gpu_memory_fraction,
@@ -253,7 +254,14 @@ fn serve(
 ) -> PythonLaunched {
     let Connections { data, control, hello } = connections;
     let Hello { pid, python, .. } = hello;
-    tracing::debug!(endpoint = spec.endpoint, slot, pid, python, "worker is ready");
+    let worker = format!("{}#{slot}", spec.endpoint);
+    tracing::debug!(
+        endpoint = spec.endpoint,
+        worker,
+        pid,
+        python,
+        "{worker} said that it is ready"
+    );
     let traits = traits(ready);
     let manner = Manner {
         batches: traits.max_batch_size > 1,

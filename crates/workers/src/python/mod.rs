@@ -29,5 +29,6 @@ mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
+pub use output::{OUTPUT, OutputSpec};
 pub use sdk::{default_interpreter, sdk_directory};
 pub use unwell::Unwell;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::LogFile;
+
 use super::marks::{Mark, Marks};
 
 /// A longer line is printed in pieces.
@@ -32,19 +34,37 @@ pub(crate) struct Label {
     endpoint: Option<String>,
     /// What a mark of a request begins with, where it marks what it prints.
     pub(crate) secret: Option<String>,
+    file: Option<LogFile>,
 }
+
+/// What becomes of what the workers of an endpoint print.
+#[derive(Debug, Clone, Default)]
+pub struct OutputSpec {
+    /// Whether each line is marked with the request that it was printed for.
+    pub has_marks: bool,
+    /// The level of Python's `logging`, where the program sets none.
+    pub log_level: Option<String>,
+    /// Where it goes, where that is not this process's own output. As objects it is logged, and
+    /// whoever subscribes puts it there.
+    pub file: Option<LogFile>,
+}
+
+/// The target of events that are lines of a worker.
+pub const OUTPUT: &str = "litmux_output";
 
 impl Label {
     /// The label of a process that serves no endpoint.
     pub(crate) fn of(name: &str) -> Self {
-        Self { worker: name.to_owned(), endpoint: None, secret: None }
+        Self { worker: name.to_owned(), endpoint: None, secret: None, file: None }
     }
 
-    pub(crate) fn of_worker(endpoint: &str, slot: usize, marks: bool) -> Self {
+    pub(crate) fn of_worker(endpoint: &str, slot: usize, spec: &OutputSpec) -> Self {
         let worker = format!("{endpoint}#{slot}");
         // Its keys are random: no client can guess it.
-        let secret = marks.then(|| format!("{:016x}", RandomState::new().hash_one(&worker)));
-        Self { worker, endpoint: Some(endpoint.to_owned()), secret }
+        let secret =
+            spec.has_marks.then(|| format!("{:016x}", RandomState::new().hash_one(&worker)));
+        let file = spec.file.clone();
+        Self { worker, endpoint: Some(endpoint.to_owned()), secret, file }
     }
 }
 
@@ -62,7 +82,10 @@ impl Output {
         stdout: impl Read + Send + 'static,
         stderr: impl Read + Send + 'static,
     ) -> Self {
-        Self(vec![spawn_copy(label, stdout, io::stdout), spawn_copy(label, stderr, io::stderr)])
+        Self(vec![
+            spawn_copy(label, stdout, || Box::new(io::stdout())),
+            spawn_copy(label, stderr, || Box::new(io::stderr())),
+        ])
     }
 
     /// Waits until the last lines are printed.
@@ -73,10 +96,10 @@ impl Output {
     }
 }
 
-fn spawn_copy<W: Write + 'static>(
+fn spawn_copy(
     label: &Label,
     from: impl Read + Send + 'static,
-    to: fn() -> W,
+    own: fn() -> Box<dyn Write>,
 ) -> oneshot::Receiver<()> {
     let (done, copied) = oneshot::channel();
     let label = label.clone();
@@ -86,6 +109,10 @@ fn spawn_copy<W: Write + 'static>(
         if env::var("LITMUX_LOG_FORMAT").as_deref() == Ok("json") {
             copy_lines(from, Logged(label));
         } else {
+            let to: Box<dyn Write> = match label.file {
+                Some(file) => Box::new(file),
+                None => own(),
+            };
             copy_lines(from, Printed { worker, block: Vec::new(), to });
         }
         let _ = done.send(());
@@ -191,7 +218,7 @@ trait Sink {
 struct Printed<W> {
     worker: String,
     block: Vec<u8>,
-    to: fn() -> W,
+    to: W,
 }
 
 impl<W: Write> Sink for Printed<W> {
@@ -205,7 +232,7 @@ impl<W: Write> Sink for Printed<W> {
 
     fn flush(&mut self) {
         // Nobody reads our output: the worker's lines are of no use either.
-        let _ = (self.to)().write_all(&self.block);
+        let _ = self.to.write_all(&self.block);
         self.block.clear();
     }
 }
@@ -219,7 +246,7 @@ impl Sink for Logged {
         let request_id = (!ids.is_empty()).then_some(ids);
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end_matches('\r');
-        tracing::info!(endpoint = endpoint.as_deref(), worker, request_id, "{text}");
+        tracing::info!(target: OUTPUT, endpoint = endpoint.as_deref(), worker, request_id, "{text}");
     }
 }
 
@@ -278,7 +305,7 @@ mod tests {
 
     #[test]
     fn people_see_the_worker_and_the_request() {
-        let mut printed = Printed { worker: "/a#0".into(), block: Vec::new(), to: std::io::sink };
+        let mut printed = Printed { worker: "/a#0".into(), block: Vec::new(), to: std::io::sink() };
         printed.put("", b"one");
         printed.put("7b e0", b"two");
         assert_eq!(printed.block, b"/a#0 | one\n/a#0 [7b e0] | two\n");
