@@ -136,6 +136,7 @@ class Context(dict):
         path: The path, without the query.
         query: The query as it was sent.
         headers: The headers, names in lower case; of several with one name, the last.
+        request_id: Its id, where the server gives ids to requests; otherwise None.
         cancelled: Whether nobody waits for the answer any more: the client left, or its time is
             over. It turns true while a hook runs, and may be read from any thread.
         remaining: Seconds that are left of the time budget; 0 when it is over.
@@ -148,6 +149,7 @@ class Context(dict):
         self.path = get("path", "")
         self.query = get("query", "")
         self.headers = dict(get("headers", ()))
+        self.request_id: str | None = None
         self.cancelled = False
         self._deadline = _now() + get("remaining_ms", 0) / 1000
 

@@ -1,6 +1,12 @@
 """What the server says, for people and for programs."""
 
+import asyncio
 import json
+import re
+
+import httpx
+import pytest
+from conftest import wait_until
 
 SAYS = """
     class Says(ls.LitAPI):
@@ -31,3 +37,279 @@ def test_all_that_a_worker_prints_is_printed(serve):
     server.wait_for_line("the end")
     printed = [line.strip() for line in server.lines if "| line " in line]
     assert printed == [f"/predict#0 | line {number}" for number in range(50_000)]
+
+
+COMPUTES = """
+    import asyncio, os, sys, threading, traceback
+
+    def say(x):
+        print("stdout", x)
+        print("stderr", x, "\\n" + "second line", x, file=sys.stderr)
+
+    class Plain(ls.LitAPI):
+        def setup(self, device):
+            print("no request")
+
+        def predict(self, x):
+            say(x)
+            if x == "raise":
+                raise ValueError("raised")
+            if x == "around":
+                print("half of", end=" ", flush=True)
+                os.write(1, b"a line\\nfrom C\\n")
+                thread = threading.Thread(target=print, args=["from a thread"])
+                thread.start()
+                thread.join()
+            return x
+
+    class Streams(Plain):
+        def predict(self, x):
+            say(x)
+            yield x
+            print("then", x)
+
+    class Batch(ls.LitAPI):
+        def decode_request(self, x):
+            print("decode", x)
+            return x
+
+        def predict(self, batch):
+            print("batch of", len(batch))
+            if "raise" in batch:
+                raise ValueError("raised")
+            return batch
+
+    class Async(ls.LitAPI):
+        async def predict(self, x):
+            say(x)
+            for _ in range(3):
+                await asyncio.sleep(0.01)
+                print("later", x)
+            await asyncio.to_thread(print, "in a thread", x)
+            return x
+
+    class AsyncBatch(ls.LitAPI):
+        async def predict(self, batch):
+            await asyncio.sleep(0.01)
+            print("batch of", len(batch))
+            return batch
+
+    class Continuous(ls.ContinuousAPI):
+        def admit(self, x):
+            print("admit", x)
+            return x
+
+        def step(self, sequences):
+            print("step")
+            return [ls.Last(x) for x in sequences]
+
+        def finish(self, sequence, reason):
+            print("finish", sequence)
+
+    together = dict(max_batch_size=4, batch_timeout=5)
+    ls.run_servers(
+        ls.LitServer(Plain(), path="/plain"),
+        ls.LitServer(Streams(stream=True), path="/stream"),
+        ls.LitServer(Batch(**together), path="/batch"),
+        ls.LitServer(Async(), path="/async"),
+        ls.LitServer(AsyncBatch(**together), path="/asyncbatch"),
+        ls.LitServer(Continuous(max_batch_size=2), path="/continuous"),
+        port=0,
+        request_id=True,
+    )
+"""
+
+
+@pytest.fixture(params=["human", "json"])
+def said(request, serve):
+    """Returns a server, and what reads its workers' lines from it: for each, of which requests
+    it is."""
+    server = serve(COMPUTES, env={"LITMUX_LOG_FORMAT": request.param})
+
+    def read(path):
+        name = re.escape(f"{path}#0")
+        if request.param == "human":
+            matches = (re.fullmatch(rf"{name}(?: \[(.*?)\])? \| (.*)", it) for it in server.lines)
+            return [match.groups() for match in matches if match]
+        records = [json.loads(line) for line in server.lines]
+        records = [record for record in records if record.get("worker") == f"{path}#0"]
+        assert all(record["endpoint"] == path for record in records)
+        return [(record.get("request_id"), record["message"]) for record in records]
+
+    return server, read
+
+
+def send(server, path, id, x, **options):
+    return server.post(path, json=x, headers={"X-Request-Id": id}, **options)
+
+
+async def send_all(server, path, xs):
+    """Sends values side by side, each as the request of that name."""
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        posts = [client.post(path, json=x, headers={"X-Request-Id": x}) for x in xs]
+        return [answer.json() for answer in await asyncio.gather(*posts)]
+
+
+def test_what_a_request_prints_carries_its_id(said):
+    server, read = said
+    for id, x in [("one", "1"), ("two", "raise"), ("three", "around")]:
+        send(server, "/plain", id, x)
+    made = server.post("/plain", json="end").headers["x-request-id"]
+    server.wait_for_line(f"{made}.*second line end|second line end.*{made}")
+    server.stop()
+    lines = read("/plain")
+    assert (None, "no request") in lines
+    for id, x in [("one", "1"), ("two", "raise"), ("three", "around"), (made, "end")]:
+        for text in (f"stdout {x}", f"stderr {x} ", f"second line {x}"):
+            assert (id, text) in lines
+    assert ("two", "ValueError: raised") in lines
+    assert ("three", "half of a line") in lines
+    assert {(None, "from C"), (None, "from a thread")} <= set(lines)
+
+
+def test_so_does_what_a_stream_prints(said):
+    server, read = said
+    assert send(server, "/stream", "one", 1).text == "1\n"
+    server.wait_for_line("then 1")
+    server.stop()
+    texts = ["second line 1", "stderr 1 ", "stdout 1", "then 1"]
+    assert sorted(line for line in read("/stream") if line[0]) == [("one", text) for text in texts]
+
+
+def test_a_line_of_a_batch_is_of_all_its_requests(said):
+    server, read = said
+    assert asyncio.run(send_all(server, "/batch", ["a", "b", "raise", "c"])) != []
+    server.wait_for_line("ValueError")
+    server.stop()
+    lines = read("/batch")
+    for x in ("a", "b", "raise", "c"):
+        assert (x, f"decode {x}") in lines
+        assert (x, "batch of 1") in lines, "those of a batch that raised are computed one by one"
+    (batch,) = [ids for ids, text in lines if text == "batch of 4"]
+    assert sorted(batch.split()) == ["a", "b", "c", "raise"]
+    assert (batch, "ValueError: raised") in lines
+
+
+def test_async_hooks_print_for_their_own_requests(said):
+    server, read = said
+    xs = [f"x{number}" for number in range(20)]
+    assert asyncio.run(send_all(server, "/async", xs)) == xs
+    assert asyncio.run(send_all(server, "/asyncbatch", xs[:4])) == xs[:4]
+    server.wait_for_line("batch of 4")
+    server.stop()
+    lines = read("/async")
+    for x in xs:
+        for text in (f"stdout {x}", f"second line {x}", f"later {x}", f"in a thread {x}"):
+            assert {ids for ids, line in lines if line == text} == {x}
+    (batch,) = [ids for ids, text in read("/asyncbatch") if text == "batch of 4"]
+    assert sorted(batch.split()) == sorted(xs[:4])
+
+
+def test_sequences_print_for_their_own_requests(said):
+    server, read = said
+    send(server, "/continuous", "one", "1")
+    server.wait_for_line("finish 1")
+    server.stop()
+    assert [line for line in read("/continuous") if line[0]] == [
+        ("one", "admit 1"),
+        ("one", "step"),
+        ("one", "finish 1"),
+    ]
+
+
+def test_a_client_cannot_have_its_text_taken_for_a_mark(serve):
+    server = serve(SAYS.replace("run(port=0)", "run(port=0, request_id=True)"))
+    server.post("/predict", json="a\x1e0000000000000000other\x1fb", headers={"X-Request-Id": "me"})
+    server.wait_for_line(r"/predict#0 \[me\] \| a\x1e0000000000000000other\x1fb$")
+
+
+CHOOSES = """
+    import logging
+
+    class Says(ls.LitAPI):
+        def __init__(self, configures=False):
+            super().__init__()
+            self.configures = configures
+
+        def setup(self, device):
+            if self.configures:
+                logging.basicConfig(level="INFO")
+
+        def predict(self, x):
+            print("printed", x)
+            for level in ("debug", "info", "warning", "error"):
+                getattr(logging.getLogger("model"), level)("%s %s", level, x)
+            return x
+
+    ls.run_servers(
+        ls.LitServer(Says(), path="/plain"),
+        ls.LitServer(Says(), path="/loud", log_level="debug", log_file="loud.log"),
+        ls.LitServer(Says(), path="/quiet", log_level="error"),
+        ls.LitServer(Says(True), path="/own", log_level="debug", log_file="loud.log"),
+        port=0,
+    )
+"""
+
+
+@pytest.fixture(params=["human", "json"])
+def chosen(request, serve, tmp_path):
+    """Returns a server whose endpoints choose what is logged, and what reads the lines about an
+    endpoint on its standard error and in the file."""
+    server = serve(CHOOSES, env={"LITMUX_LOG_FORMAT": request.param})
+    file = tmp_path / "loud.log"
+
+    def about(path, lines):
+        if request.param == "json":
+            records = [json.loads(line) for line in lines]
+            return [record["message"] for record in records if record.get("endpoint") == path]
+        return [line for line in lines if re.search(rf"{path}(#0| is)", line)]
+
+    def read(path):
+        return about(path, server.lines), about(path, file.read_text().splitlines())
+
+    return server, read, file
+
+
+def has(lines, text):
+    return any(text in line for line in lines)
+
+
+def test_an_endpoint_has_a_level_and_a_file_of_its_own(chosen):
+    server, read, _ = chosen
+    for path in ("/plain", "/loud", "/quiet", "/own"):
+        server.post(path, json=1)
+    server.stop()
+    said, filed = read("/plain")
+    assert not filed
+    assert [has(said, text) for text in ("printed 1", "info 1", "warning 1")] == [True, False, True]
+    assert has(said, "/plain#0 is ready after")
+    said, filed = read("/loud")
+    assert not said
+    for text in ("printed 1", "debug 1", "is ready after", "is loading", "said that it is ready"):
+        assert has(filed, text)
+    said, filed = read("/quiet")
+    assert [has(said, text) for text in ("printed 1", "warning 1", "error 1")] == [
+        True,
+        False,
+        True,
+    ]
+    assert not has(said, "is ready") and not has(said, "is loading")
+    _, filed = read("/own")
+    assert [has(filed, text) for text in ("INFO:model:info 1", "debug 1")] == [True, False]
+
+
+def test_a_file_that_is_moved_away_is_followed_by_another(chosen):
+    server, _, file = chosen
+    server.post("/loud", json="before")
+    wait_until(lambda: "error before" in file.read_text())
+    moved = file.rename(file.with_name("loud.log.1"))
+    server.post("/loud", json="after")
+    wait_until(lambda: file.exists() and "error after" in file.read_text())
+    assert "error after" not in moved.read_text() and "before" not in file.read_text()
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_the_start(serve):
+    program = SAYS.replace("Says()", 'Says(), log_file="no/such.log"')
+    server = serve(program, ready=False)
+    assert server.wait() == 2
+    server.wait_for_line(r"endpoint `/predict`: `log_file`: /.*/no/such.log: No such file")

@@ -32,6 +32,10 @@ pub struct Endpoint {
     pub cwd: Option<PathBuf>,
     /// Where its workers look for modules first.
     pub pythonpath: Vec<PathBuf>,
+    /// The least that is said about it, where that is chosen.
+    pub log_level: Option<String>,
+    /// Where what is said of it goes, and what its workers print, where that is a file.
+    pub log_file: Option<PathBuf>,
     /// See the options table.
     pub accelerator: String,
     /// See the options table.
@@ -159,6 +163,8 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         env: strings("env"),
         cwd: text(endpoint, "cwd").map(|cwd| directory.join(cwd)),
         pythonpath: texts(endpoint, "pythonpath").map(|entry| directory.join(entry)).collect(),
+        log_level: text(endpoint, "log_level").map(str::to_owned),
+        log_file: text(endpoint, "log_file").map(|file| directory.join(file)),
         accelerator: text(endpoint, "accelerator").unwrap_or("auto").to_owned(),
         devices: endpoint.get("devices").cloned().unwrap_or_else(|| "auto".into()),
         workers: Workers::of(endpoint),

@@ -150,7 +150,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Server "jwt_jwks": Kind::String, "the path of a file, or a URL that begins with \"https://\" or \"http://\"", "",
         "With `jwt_issuer`: its public keys, as a JSON Web Key Set. A file is read again when it changes; a URL every five minutes, and when a token is signed with a key that is not known.";
     Server "request_id": Kind::Boolean, "true or false", "false",
-        "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, and the headers of a hook's context have it.";
+        "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, the context of hooks, and what hooks print have it.";
     Server "server_timing": Kind::Boolean, "true or false", "false",
         "Whether each answer says in the header `Server-Timing` how many milliseconds passed from the request's headers to its own: `total;dur=12.345`.";
     Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
@@ -186,6 +186,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The working directory of the workers; relative to the configuration.";
     Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
         "Where the workers look for modules first; relative to the configuration.";
+    Endpoint "log_level": Kind::Choice(&["debug", "info", "warning", "error"]), "one of \"debug\", \"info\", \"warning\", \"error\"", "info, and Python's own",
+        "The least that litmux says about the endpoint, and the level of `logging` in the workers where the program sets none.";
+    Endpoint "log_file": Kind::String, "the path of a file", "none",
+        "Where what the workers print goes, and what litmux says about the endpoint, instead of standard output and error; relative to the configuration. Moved away, it is made anew.";
     Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
         "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
     Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",

@@ -9,12 +9,14 @@ pub struct Request {
     pub body: Vec<Bytes>,
     /// Present when the endpoint's hooks ask for it ([`Traits::context`](crate::Traits)).
     pub meta: Option<Meta>,
+    /// What logs call it, where the server gives ids to requests.
+    pub id: Option<String>,
 }
 
 impl Request {
     /// Returns a request with a JSON body that nobody has parsed yet.
     pub fn json(body: impl Into<Bytes>) -> Self {
-        Self { content: Content::Json, body: vec![body.into()], meta: None }
+        Self { content: Content::Json, body: vec![body.into()], meta: None, id: None }
     }
 
     /// Returns the length of the body in bytes.

@@ -37,6 +37,8 @@ pub struct Route {
     pub guard: Arc<Guard>,
     /// What measures its requests.
     pub metrics: Edge,
+    /// Whether its workers are told the ids of requests.
+    pub tells_ids: bool,
 }
 
 /// What litmux answers itself, and to whom.

@@ -230,7 +230,8 @@ pub(crate) async fn compute(
     body: Vec<Bytes>,
 ) -> Outcome<HttpResponse> {
     let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
-    let request = litmux_core::Request { content, body, meta: meta(traits, parts) };
+    let id = route.tells_ids.then(|| id_of(parts)).flatten();
+    let request = litmux_core::Request { content, body, meta: meta(traits, parts), id };
     let answered = async {
         let cost = cost(route, traits, &request).await?;
         let call = Call { route, request, cost, times };
@@ -280,6 +281,10 @@ fn meta(traits: &Traits, parts: &Parts) -> Option<Meta> {
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: header_pairs(&parts.headers),
     })
+}
+
+fn id_of(parts: &Parts) -> Option<String> {
+    parts.headers.get(X_REQUEST_ID)?.to_str().ok().map(str::to_owned)
 }
 
 fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {

@@ -20,6 +20,7 @@ use crate::app_host::Passage;
 use crate::desk::Controls;
 use crate::elastic::follow_load;
 use crate::launch::{Places, launch_of};
+use crate::log::LogFiles;
 use crate::placement::{Placement, place_all};
 use crate::server::Given;
 use crate::watch::{Milestone, follow, follow_app_host};
@@ -42,11 +43,11 @@ struct Member {
 
 impl Crew {
     /// Launches the workers of every endpoint, side by side, and the app host at the other end of
-    /// the passage; their sockets are in `run_dir`.
+    /// the passage; their sockets are in `run_dir`, and some print to a file.
     pub(crate) fn launch(
         config: &litmux_config::Program,
         given: Vec<Given>,
-        run_dir: &Path,
+        (run_dir, log_files): (&Path, LogFiles),
         passage: Option<&Passage>,
         measured: (&Metrics, &UserMetrics),
     ) -> Result<Self, Error> {
@@ -56,7 +57,9 @@ impl Crew {
             None if has_python => sdk_directory()?,
             sdk => sdk.clone().unwrap_or_default(),
         };
-        let places = Places { sdk, run_dir: run_dir.to_owned() };
+        let request_ids = config.request_id;
+        let run_dir = run_dir.to_owned();
+        let places = Places { sdk, run_dir, request_ids, log_files };
         let app_host = config.app_host.as_ref().zip(passage);
         let app_host =
             app_host.and_then(|(config, passage)| passage.launch(config, places.sdk.clone()));
@@ -84,6 +87,7 @@ impl Crew {
         &self,
         guards: Vec<Arc<Guard>>,
         metrics: &Metrics,
+        tells_ids: bool,
     ) -> HashMap<String, Route> {
         let route = |member: &Member, guard| Route {
             endpoint: member.controls.endpoint.clone(),
@@ -93,6 +97,7 @@ impl Crew {
             cost: member.config.cost.as_ref().map(cost),
             guard,
             metrics: metrics.edge(Some(&member.config.path)),
+            tells_ids,
         };
         let guarded = self.members.iter().zip(guards);
         guarded.map(|(member, guard)| (member.config.path.clone(), route(member, guard))).collect()
@@ -162,7 +167,8 @@ impl Member {
                 (min.max(1), Some(watch::Sender::new(Limits { min, max })))
             }
         };
-        tracing::info!(workers = at_start, device = %devices[0], "{} is loading", config.path);
+        let (workers, device, path) = (at_start, &devices[0], &config.path);
+        tracing::info!(endpoint = path, workers, %device, "{path} is loading");
         let (unwell, sink) = (Unwell::default(), user.sink(&config.path));
         let watched = (unwell.clone(), sink);
         let launch = launch_of(config, model, placement, places, attach, watched);

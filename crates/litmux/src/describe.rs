@@ -51,6 +51,8 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
     rows.push(("memory_limit", chosen(*memory_limit, "none")));
     rows.push(("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")));
     rows.push(("isolate_devices", isolate_devices.to_string()));
+    rows.push(("log_level", chosen(endpoint.log_level.as_ref(), "info")));
+    rows.push(("log_file", chosen(endpoint.log_file.as_ref().map(|file| file.display()), "none")));
     rows.push(("max_concurrency", chosen(endpoint.max_concurrency, BY_THE_MODEL)));
     rows
 }

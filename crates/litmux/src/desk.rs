@@ -70,7 +70,8 @@ impl Controls {
             limits.send_replace(Limits::exactly(workers));
         }
         self.wanted.set(workers);
-        tracing::info!("{} is to have {workers} workers", self.path);
+        let path = &self.path;
+        tracing::info!(endpoint = path, "{path} is to have {workers} workers");
     }
 
     async fn status(&self) -> EndpointStatus {

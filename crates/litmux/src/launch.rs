@@ -5,20 +5,26 @@ use std::sync::Arc;
 use litmux_config::{Endpoint, Source, isolate, thread_variables};
 use litmux_core::{Attach, Device, Launch};
 use litmux_metrics::UserSink;
-use litmux_workers::{Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter};
+use litmux_workers::{
+    OutputSpec, Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter,
+};
 
+use crate::log::LogFiles;
 use crate::placement::Placement;
 use crate::server::RustModel;
 
 /// What JAX asks for the share of a GPU's memory that it takes.
 const JAX_FRACTION: &str = "XLA_PYTHON_CLIENT_MEM_FRACTION";
 
-/// Where things lie that workers need.
+/// Where things lie that workers need, and what holds for all of them.
 pub(crate) struct Places {
     /// The directory of the Python package.
     pub(crate) sdk: PathBuf,
     /// Where the workers' sockets are.
     pub(crate) run_dir: PathBuf,
+    /// Whether requests have ids.
+    pub(crate) request_ids: bool,
+    pub(crate) log_files: LogFiles,
 }
 
 /// Makes what starts the workers of an endpoint.
@@ -62,6 +68,11 @@ fn python_spec(
     let (devices, visible_devices) = views(config, devices);
     PythonSpec {
         endpoint: config.path.clone(),
+        output: OutputSpec {
+            has_marks: places.request_ids,
+            log_level: config.log_level.clone(),
+            file: places.log_files.get(&config.path).cloned(),
+        },
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),
         sdk: places.sdk.clone(),

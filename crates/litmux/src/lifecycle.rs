@@ -18,6 +18,7 @@ use crate::app_host::Passage;
 use crate::around::around;
 use crate::crew::Crew;
 use crate::desk::Desk;
+use crate::log::LogFiles;
 use crate::scrape::scraper;
 use crate::{Error, Program, descriptors, tls};
 
@@ -33,7 +34,11 @@ const FORCE_TIME: Duration = Duration::from_secs(5);
 
 /// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
-pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
+pub(crate) async fn serve(
+    program: Program,
+    log_files: LogFiles,
+    until: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let Program { config, given, layers } = program;
     let (access, around) = (Access::of(&config)?, around(&config)?);
     let mut signals = Signals::new()?;
@@ -48,8 +53,9 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
     let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
     let (metrics, user) = (Metrics::new(), UserMetrics::spawn());
     let measured = (&metrics, &user);
-    let crew = Crew::launch(&config, given, run_dir.path(), passage.as_ref(), measured)?;
-    let routes = crew.routes(access.of_endpoints, &metrics);
+    let places = (run_dir.path(), log_files);
+    let crew = Crew::launch(&config, given, places, passage.as_ref(), measured)?;
+    let routes = crew.routes(access.of_endpoints, &metrics, config.request_id);
     let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);

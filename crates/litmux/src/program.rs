@@ -109,10 +109,10 @@ impl Program {
         self,
         until: impl Future<Output = ()> + Send + 'static,
     ) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
-        log::init();
+        let log_files = log::init(&self.config.endpoints)?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let serve = move || {
-            let result = runtime.block_on(serve(self, until));
+            let result = runtime.block_on(serve(self, log_files, until));
             // Threads that a model holds up must not hold up the end.
             runtime.shutdown_background();
             result

@@ -236,6 +236,17 @@ impl LitServer {
         self.set("max_body_bytes", bytes)
     }
 
+    /// The least that is said about it: `debug`, `info`, `warning` or `error`; for the workers of a
+    /// Python model the level of `logging`, too. Default: `info`, and Python's own.
+    pub fn log_level(self, level: &str) -> Self {
+        self.set("log_level", level)
+    }
+
+    /// A file for what is said about it, and what its workers print. Default: standard error.
+    pub fn log_file(self, file: &str) -> Self {
+        self.set("log_file", file)
+    }
+
     /// The interpreter of a Python model's workers, usually one of a virtual environment: the
     /// option `python`. Default: see [`default_interpreter`](crate::default_interpreter).
     pub fn interpreter(self, python: impl Into<PathBuf>) -> Self {

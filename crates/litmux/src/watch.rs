@@ -79,7 +79,8 @@ impl Seen {
     ) {
         let is_new = |(slot, state): &(usize, &SlotState)| self.states.get(*slot) != Some(*state);
         for (slot, state) in now.iter().enumerate().filter(is_new) {
-            log_state(name, slot, state);
+            let endpoint = (name != app_host::NAME).then_some(name);
+            log_state(endpoint, &format!("{name}#{slot}"), state);
         }
         if let Some(cause) = failure(&now) {
             let _ = milestones.send(Milestone::Failed(failed(cause.clone())));
@@ -130,25 +131,29 @@ fn for_jobs(outlook: &Outlook, may_wake: bool, now: Instant) -> litmux_scheduler
     }
 }
 
-fn log_state(path: &str, slot: usize, state: &SlotState) {
+/// `endpoint`: that of the slot, where it has one.
+fn log_state(endpoint: Option<&str>, worker: &str, state: &SlotState) {
     match state {
         SlotState::Ready(after) => {
-            tracing::info!("{path}#{slot} is ready after {:.2} s", after.as_secs_f64());
+            let seconds = after.as_secs_f64();
+            tracing::info!(endpoint, worker, "{worker} is ready after {seconds:.2} s");
         }
         SlotState::Starting { after: Some(reason), .. } => {
-            tracing::warn!("{path}#{slot} is gone: {reason}; another is starting");
+            tracing::warn!(endpoint, worker, "{worker} is gone: {reason}; another is starting");
         }
         SlotState::BackingOff { reason, traceback, until } => {
             let wait = until.saturating_duration_since(Instant::now()).as_secs_f64();
             let traceback =
                 traceback.as_ref().map(|text| format!("\n\n{text}")).unwrap_or_default();
             tracing::error!(
-                "{path}#{slot} is gone: {reason}; another starts in {wait:.1} s{traceback}"
+                endpoint,
+                worker,
+                "{worker} is gone: {reason}; another starts in {wait:.1} s{traceback}"
             );
         }
         // A failure ends the server, which then says why.
         SlotState::Starting { after: None, .. } | SlotState::Failed(_) => {}
-        SlotState::Draining => tracing::debug!("{path}#{slot} is draining"),
-        SlotState::Stopped => tracing::debug!("{path}#{slot} has stopped"),
+        SlotState::Draining => tracing::debug!(endpoint, worker, "{worker} is draining"),
+        SlotState::Stopped => tracing::debug!(endpoint, worker, "{worker} has stopped"),
     }
 }

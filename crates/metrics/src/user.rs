@@ -140,7 +140,10 @@ impl Known {
             && self.refused.len() < MOST_NAMES
             && self.refused.insert((endpoint.clone(), name.clone()))
         {
-            tracing::warn!("{endpoint}: the metric `{name}` is not shown: {why}");
+            tracing::warn!(
+                endpoint = &**endpoint,
+                "{endpoint}: the metric `{name}` is not shown: {why}"
+            );
         }
     }
 

@@ -183,7 +183,8 @@ pub enum MetricChange {
     },
 }
 
-/// In front of a `Request`'s body, when it is not plain JSON or hooks ask for `context`.
+/// In front of a `Request`'s body, when it is not plain JSON, hooks ask for `context`, or it has
+/// an id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestMeta {
     /// How the body is to be read.
@@ -191,6 +192,9 @@ pub struct RequestMeta {
     /// What hooks see of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<RequestContext>,
+    /// What logs call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 /// How the body of a `Request` is to be read.

@@ -5,10 +5,12 @@
 //! [`Worker`](litmux_core::Worker) to their endpoint's queue once they are ready.
 
 mod inproc;
+mod log_file;
 mod python;
 
 pub use inproc::{InprocLaunch, Settings, batches, streams};
+pub use log_file::LogFile;
 pub use python::{
-    AppHostLaunch, AppHostSpec, Overrides, PythonLaunch, PythonSpec, Unwell, default_interpreter,
-    sdk_directory,
+    AppHostLaunch, AppHostSpec, OUTPUT, OutputSpec, Overrides, PythonLaunch, PythonSpec, Unwell,
+    default_interpreter, sdk_directory,
 };

@@ -21,6 +21,7 @@ from litmux._worker._encode import (
     response_or_error,
 )
 from litmux._worker._hooks import say_retry
+from litmux._worker._output import compute
 
 
 class AsyncLoop:
@@ -199,7 +200,9 @@ class AsyncLoop:
         wanted = self._wanted(items, await self._decode_all(batch))
         if wanted:
             answer = self._streams.answer_batch if self._hooks.stream else self._compute_batch
-            await answer([item for item, _ in wanted], [x for _, x in wanted])
+            computed = [item for item, _ in wanted]
+            compute(computed)
+            await answer(computed, [x for _, x in wanted])
         # Nothing may wait behind a batch.
         self._outbox.flush()
         self._finish(*items)
@@ -216,6 +219,7 @@ class AsyncLoop:
     async def _decode(self, item, request):
         if item.cancelled:
             return None, Cancelled()
+        compute((item,))
         try:
             return await calls.settle(self._hooks.decode(request, item.context)), None
         except BaseException as error:  # noqa: BLE001  (it fails alone)
@@ -225,6 +229,7 @@ class AsyncLoop:
         """Returns the items to compute with their inputs; answers the others."""
         wanted = []
         for item, (x, error) in zip(items, decoded):
+            compute((item,))
             if item.cancelled:
                 self._fail(item.id, Cancelled())
             elif error is not None:
@@ -261,6 +266,7 @@ class AsyncLoop:
         try:
             if item.cancelled:
                 raise Cancelled
+            compute((item,))
             return (await calls.answer_batch(self._hooks, [x], [item.context]))[0]
         except BaseException as error:  # noqa: BLE001
             return encode_error(meant(error, item), said)
@@ -276,6 +282,7 @@ class AsyncLoop:
 def begin(item):
     """Marks an item as begun; raises Cancelled where nobody waits for it."""
     item.has_begun = True
+    compute((item,))
     if item.cancelled:
         raise Cancelled
 

@@ -2,6 +2,7 @@
 
 from litmux._http import Context, Form, UploadFile
 from litmux._worker import _frames as frames
+from litmux._worker import _output
 from litmux._worker._json import MalformedBody, loads
 
 
@@ -17,6 +18,8 @@ def read_request(flags, payload):
     meta, body = frames.split_meta(payload)
     try:
         content, context = meta["content"], Context(meta.get("context"))
+        context.request_id = meta.get("request_id")
+        _output.read(context.request_id)
         return _read_content(content, body), context
     except MalformedBody:
         raise

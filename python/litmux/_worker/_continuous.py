@@ -21,6 +21,7 @@ from litmux._worker._encode import (
 )
 from litmux._worker._hooks import as_list
 from litmux._worker._outbox import Outbox
+from litmux._worker._output import compute
 
 _RULE = "step must give one entry for each sequence"
 
@@ -139,6 +140,7 @@ class ContinuousLoop:
     def _admit(self):
         while self._waiting and len(self._live) < self._hooks.concurrency:
             item, x = self._waiting.popleft()
+            compute((item,))
             try:
                 if item.cancelled:
                     raise Cancelled
@@ -155,6 +157,7 @@ class ContinuousLoop:
             if self._live:
                 self._wait_for_credit()
             return
+        compute([live.item for live in ready])
         try:
             entries = self._api.step([live.sequence for live in ready])
             entries = as_list(entries, len(ready), _RULE)
@@ -188,6 +191,7 @@ class ContinuousLoop:
         if entry is None:
             return
         is_last = isinstance(entry, Last)
+        compute((live.item,))
         try:
             if isinstance(entry, Exception):
                 raise entry
@@ -235,6 +239,7 @@ class ContinuousLoop:
     def _leave(self, live, reason):
         live.is_done = True
         self._register.close(live.item)
+        compute((live.item,))
         try:
             self._api.finish(live.sequence, reason)
         except BaseException:  # noqa: BLE001  (the request is answered)

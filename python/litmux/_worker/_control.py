@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from litmux._worker import _frames as frames
 from litmux._worker._measured import changes
+from litmux._worker._output import compute
 
 
 class Control:
@@ -98,6 +99,7 @@ class Control:
 
     def _measure(self, id, flags, payload):
         status, payload = self._hooks.measure(flags, payload)
+        compute(())
         self._send(frames.encode(frames.COST, payload, status=status, id=id))
 
     def _bye(self, *_):

@@ -11,6 +11,7 @@ from litmux._worker._encode import (
 )
 from litmux._worker._hooks import say_retry
 from litmux._worker._outbox import Outbox
+from litmux._worker._output import compute
 from litmux._worker._streams import Streams
 
 
@@ -118,6 +119,7 @@ class Loop:
                 self._fail(item.id, Cancelled())
         if wanted:
             items, inputs = zip(*wanted)
+            compute(items)
             answer = self._streams.answer_batch if self._hooks.stream else self._answer_batch
             answer(list(items), list(inputs))
         for item, _ in batch:
@@ -158,6 +160,7 @@ class Loop:
         try:
             if item.cancelled:
                 raise Cancelled
+            compute((item,))
             return self._hooks.answer_batch([x], [item.context])[0]
         except BaseException as error:  # noqa: BLE001
             return encode_error(error, said)

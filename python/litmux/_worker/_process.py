@@ -12,7 +12,7 @@ import traceback
 
 from litmux._api import LitAPI
 from litmux._worker import _frames as frames
-from litmux._worker import _resources
+from litmux._worker import _output, _resources
 from litmux._worker._control import Control
 from litmux._worker._hooks import check_hooks, make_hooks
 from litmux._worker._load import load
@@ -42,7 +42,12 @@ def main():
     # A service manager sends SIGTERM to everybody; requests in flight must outlive it.
     signal.signal(signal.SIGTERM, _outlive(os.getpid()))
     try:
-        return _work(read_order())
+        order = read_order()
+        if order.get("mark"):
+            _output.mark(order["mark"])
+        if order.get("log_level"):
+            _output.log_from(order["log_level"])
+        return _work(order)
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
         return 1
@@ -255,6 +260,7 @@ def _is_ours(trace, package):
 
 
 def _tear_down(api):
+    _output.compute(())
     try:
         _settle(api.teardown())
     except Exception:  # noqa: BLE001

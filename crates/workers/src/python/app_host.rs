@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use super::output::Label;
 use super::process::{Command, Process};
 
 /// What stands before its lines.
@@ -52,7 +53,7 @@ impl Launch for AppHostLaunch {
             let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
             let (code, env) = (sdk.join("_apphost"), BTreeMap::new());
             let command = Command { interpreter, code, env: &env, cwd: None };
-            let mut process = Process::start(&command, MARK, order.as_bytes()).await?;
+            let mut process = Process::start(&command, &Label::of(MARK), order.as_bytes()).await?;
             tokio::select! {
                 () = listening(socket) => {}
                 gone = process.gone() => {

@@ -21,6 +21,7 @@ use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
 use super::memory::MemoryLimit;
 use super::metrics::SlotMetrics;
+use super::output::{Label, OutputSpec};
 use super::process::{Command, Process};
 use super::unwell::Unwell;
 use super::venv::Venv;
@@ -33,6 +34,8 @@ const EXIT_WAIT: Duration = Duration::from_secs(5);
 pub struct PythonSpec {
     /// The endpoint's path, for marks and messages.
     pub endpoint: String,
+    /// What becomes of what they print.
+    pub output: OutputSpec,
     /// The interpreter; a bare name is looked up on `PATH`.
     pub interpreter: PathBuf,
     /// What is installed in an environment of that interpreter, in which the workers then run.
@@ -120,11 +123,11 @@ impl Launch for PythonLaunch {
         Box::pin(async move {
             let interpreter = interpreter.get_or_try_init(|| interpreter_of(&spec)).await?;
             let door = Door::open(&spec.sockets)?;
-            let mark = format!("{}#{slot}", spec.endpoint);
-            let order = order(&spec, &door, &mark);
+            let label = Label::of_worker(&spec.endpoint, slot, &spec.output);
+            let order = order(&spec, &door, &label);
             let env = environment(&spec, slot);
             let mut process =
-                Process::start(&command(&spec, interpreter, &env), &mark, &order).await?;
+                Process::start(&command(&spec, interpreter, &env), &label, &order).await?;
             let memory = memory_limit(&process, &spec);
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
@@ -182,11 +185,13 @@ fn memory_limit(process: &Process, spec: &PythonSpec) -> MemoryLimit {
 }
 
 /// What the worker reads from its standard input.
-fn order(spec: &PythonSpec, door: &Door, mark: &str) -> Vec<u8> {
+fn order(spec: &PythonSpec, door: &Door, label: &Label) -> Vec<u8> {
     let order = json!({
         "socket": door.socket(),
         "token": door.token(),
-        "worker": mark,
+        "worker": label.worker,
+        "mark": label.secret,
+        "log_level": spec.output.log_level,
         "load": spec.load,
         "pythonpath": spec.pythonpath,
         "gpu_memory_fraction": spec.gpu_memory_fraction,
@@ -249,7 +254,14 @@ fn serve(
 ) -> PythonLaunched {
     let Connections { data, control, hello } = connections;
     let Hello { pid, python, .. } = hello;
-    tracing::debug!(endpoint = spec.endpoint, slot, pid, python, "worker is ready");
+    let worker = format!("{}#{slot}", spec.endpoint);
+    tracing::debug!(
+        endpoint = spec.endpoint,
+        worker,
+        pid,
+        python,
+        "{worker} said that it is ready"
+    );
     let traits = traits(ready);
     let manner = Manner {
         batches: traits.max_batch_size > 1,

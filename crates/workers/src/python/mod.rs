@@ -17,6 +17,7 @@ mod control;
 mod handshake;
 mod in_flight;
 mod launch;
+mod marks;
 mod memory;
 mod metrics;
 mod outbox;
@@ -28,5 +29,6 @@ mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
+pub use output::{OUTPUT, OutputSpec};
 pub use sdk::{default_interpreter, sdk_directory};
 pub use unwell::Unwell;

@@ -116,7 +116,7 @@ fn put_meta(out: &mut BytesMut, meta: Option<&[u8]>) {
 /// Returns the JSON in front of a request, where it needs any; `remaining` is what is left of its
 /// time budget.
 fn request_meta(request: &Request, remaining: impl FnOnce() -> Duration) -> Option<Vec<u8>> {
-    if request.content == Content::Json && request.meta.is_none() {
+    if request.content == Content::Json && request.meta.is_none() && request.id.is_none() {
         return None;
     }
     let content = match &request.content {
@@ -131,7 +131,7 @@ fn request_meta(request: &Request, remaining: impl FnOnce() -> Duration) -> Opti
         headers: meta.headers,
         remaining_ms: remaining().as_millis() as u64,
     });
-    let meta = RequestMeta { content, context };
+    let meta = RequestMeta { content, context, request_id: request.id.clone() };
     Some(serde_json::to_vec(&meta).expect("metadata is plain data. This is a bug."))
 }
 

@@ -1,6 +1,7 @@
-//! What a worker prints, line by line, marked with the endpoint and the worker.
+//! What a worker prints, line by line, with the worker and the request that it was printed for.
 
 use std::env;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::thread;
 use std::time::Duration;
@@ -8,8 +9,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::LogFile;
+
+use super::marks::{Mark, Marks};
+
 /// A longer line is printed in pieces.
-const LINE_BYTES: u64 = 16 * 1024;
+const LINE_BYTES: usize = 16 * 1024;
 
 /// What is there already is printed in one go, up to about so much. Then there is a pause: a worker
 /// that prints without end must not take the cores that others compute on. Nothing is lost, it
@@ -21,21 +26,66 @@ const BLOCK_PAUSE: Duration = Duration::from_millis(8);
 /// still hold the pipe.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
+/// Whose output it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Label {
+    /// Its name: `/ocr#0`.
+    pub(crate) worker: String,
+    endpoint: Option<String>,
+    /// What a mark of a request begins with, where it marks what it prints.
+    pub(crate) secret: Option<String>,
+    file: Option<LogFile>,
+}
+
+/// What becomes of what the workers of an endpoint print.
+#[derive(Debug, Clone, Default)]
+pub struct OutputSpec {
+    /// Whether each line is marked with the request that it was printed for.
+    pub has_marks: bool,
+    /// The level of Python's `logging`, where the program sets none.
+    pub log_level: Option<String>,
+    /// Where it goes, where that is not this process's own output. As objects it is logged, and
+    /// whoever subscribes puts it there.
+    pub file: Option<LogFile>,
+}
+
+/// The target of events that are lines of a worker.
+pub const OUTPUT: &str = "litmux_output";
+
+impl Label {
+    /// The label of a process that serves no endpoint.
+    pub(crate) fn of(name: &str) -> Self {
+        Self { worker: name.to_owned(), endpoint: None, secret: None, file: None }
+    }
+
+    pub(crate) fn of_worker(endpoint: &str, slot: usize, spec: &OutputSpec) -> Self {
+        let worker = format!("{endpoint}#{slot}");
+        // Its keys are random: no client can guess it.
+        let secret =
+            spec.has_marks.then(|| format!("{:016x}", RandomState::new().hash_one(&worker)));
+        let file = spec.file.clone();
+        Self { worker, endpoint: Some(endpoint.to_owned()), secret, file }
+    }
+}
+
 /// The threads that copy a worker's output.
 #[derive(Debug)]
 pub(crate) struct Output(Vec<oneshot::Receiver<()>>);
 
 impl Output {
-    /// Copies what comes out of the pipes to this process's own, each line after `mark`.
+    /// Copies what comes out of the pipes to this process's own, each line with its label.
     ///
     /// Threads do it, not tasks: when nobody reads our output, this worker's printing blocks and
     /// nothing else.
     pub(crate) fn copy(
-        mark: &str,
+        label: &Label,
         stdout: impl Read + Send + 'static,
         stderr: impl Read + Send + 'static,
     ) -> Self {
-        Self(vec![spawn_copy(mark, stdout, io::stdout), spawn_copy(mark, stderr, io::stderr)])
+        Self(vec![
+            spawn_copy(label, stdout, || Box::new(io::stdout())),
+            spawn_copy(label, stderr, || Box::new(io::stderr())),
+        ])
     }
 
     /// Waits until the last lines are printed.
@@ -46,19 +96,24 @@ impl Output {
     }
 }
 
-fn spawn_copy<W: Write + 'static>(
-    mark: &str,
+fn spawn_copy(
+    label: &Label,
     from: impl Read + Send + 'static,
-    to: fn() -> W,
+    own: fn() -> Box<dyn Write>,
 ) -> oneshot::Receiver<()> {
     let (done, copied) = oneshot::channel();
-    let mark = mark.to_owned();
+    let label = label.clone();
     let copy = move || {
-        let from = BufReader::with_capacity(BLOCK_BYTES, from);
+        let (secret, worker) = (label.secret.clone(), label.worker.clone());
+        let from = Lines::new(from, secret.as_deref());
         if env::var("LITMUX_LOG_FORMAT").as_deref() == Ok("json") {
-            log_lines(&mark, from);
+            copy_lines(from, Logged(label));
         } else {
-            copy_lines(&mark, from, to);
+            let to: Box<dyn Write> = match label.file {
+                Some(file) => Box::new(file),
+                None => own(),
+            };
+            copy_lines(from, Printed { worker, block: Vec::new(), to });
         }
         let _ = done.send(());
     };
@@ -68,76 +123,191 @@ fn spawn_copy<W: Write + 'static>(
     copied
 }
 
-fn copy_lines<W: Write, R: Read>(mark: &str, mut from: BufReader<R>, to: fn() -> W) {
-    let mark = format!("{mark} | ").into_bytes();
-    let mut block = Vec::new();
-    let mut printed = 0;
+fn copy_lines<R: Read>(mut from: Lines<R>, mut to: impl Sink) {
+    let (mut waiting, mut printed) = (0, 0);
     loop {
-        block.extend_from_slice(&mark);
-        let Ok(1..) = from.by_ref().take(LINE_BYTES).read_until(b'\n', &mut block) else { return };
-        if block.last() != Some(&b'\n') {
-            block.push(b'\n');
-        }
+        let read = from.next_piece(|ids, line| to.put(ids, line));
         // A line that has begun to come is waited for with what is before it already printed.
-        if from.buffer().contains(&b'\n') && block.len() < BLOCK_BYTES {
+        if read > 0 && from.has_line() && waiting + read < BLOCK_BYTES {
+            waiting += read;
             continue;
         }
+        to.flush();
+        if read == 0 {
+            return;
+        }
+        printed += waiting + read;
+        waiting = 0;
+        if printed >= BLOCK_BYTES {
+            thread::sleep(BLOCK_PAUSE);
+            printed = 0;
+        }
+    }
+}
+
+/// The lines that come out of a pipe.
+struct Lines<R> {
+    from: BufReader<R>,
+    marks: Option<Marks>,
+    /// What was read and not taken yet: the beginning of a mark.
+    kept: Vec<u8>,
+    /// Of which requests the line is that has begun.
+    ids: String,
+}
+
+impl<R: Read> Lines<R> {
+    fn new(from: R, secret: Option<&str>) -> Self {
+        let from = BufReader::with_capacity(BLOCK_BYTES, from);
+        Self { from, marks: secret.map(Marks::new), kept: Vec::new(), ids: String::new() }
+    }
+
+    fn has_line(&self) -> bool {
+        self.from.buffer().contains(&b'\n')
+    }
+
+    /// Reads a line, or a piece of a long one, and puts it with the ids of its requests. Where one
+    /// of a request breaks into that of another both are cut.
+    ///
+    /// Returns how many bytes it read; none at the end.
+    fn next_piece(&mut self, mut put: impl FnMut(&str, &[u8])) -> usize {
+        let mut piece = std::mem::take(&mut self.kept);
+        let room = LINE_BYTES - piece.len();
+        let read = self.from.by_ref().take(room as u64).read_until(b'\n', &mut piece).unwrap_or(0);
+        let ends = piece.pop_if(|last| *last == b'\n').is_some();
+        let Some(marks) = &self.marks else {
+            if read > 0 {
+                put("", &piece);
+            }
+            return read;
+        };
+        if !ends
+            && read > 0
+            && let Some(at) = marks.unfinished(&piece)
+        {
+            self.kept = piece.split_off(at);
+        }
+        let (mut line, mut text) = (Vec::new(), &piece[..]);
+        while let Some(Mark { before, ids, after }) = marks.find(text) {
+            line.extend_from_slice(before);
+            if ids != self.ids && !line.is_empty() {
+                put(&self.ids, &line);
+                line.clear();
+            }
+            ids.clone_into(&mut self.ids);
+            text = after;
+        }
+        line.extend_from_slice(text);
+        if ends || !line.is_empty() {
+            put(&self.ids, &line);
+        }
+        if ends {
+            self.ids.clear();
+        }
+        read
+    }
+}
+
+/// Where lines go.
+trait Sink {
+    /// Takes a line, with the ids of its requests or an empty text.
+    fn put(&mut self, ids: &str, line: &[u8]);
+    fn flush(&mut self) {}
+}
+
+/// For people.
+struct Printed<W> {
+    worker: String,
+    block: Vec<u8>,
+    to: W,
+}
+
+impl<W: Write> Sink for Printed<W> {
+    fn put(&mut self, ids: &str, line: &[u8]) {
+        let (space, open, close) = if ids.is_empty() { ("", "", "") } else { (" ", "[", "]") };
+        let begin = [&self.worker, space, open, ids, close, " | "];
+        begin.iter().for_each(|part| self.block.extend_from_slice(part.as_bytes()));
+        self.block.extend_from_slice(line);
+        self.block.push(b'\n');
+    }
+
+    fn flush(&mut self) {
         // Nobody reads our output: the worker's lines are of no use either.
-        let _ = to().write_all(&block);
-        printed += block.len();
-        block.clear();
-        pause(&mut printed);
+        let _ = self.to.write_all(&self.block);
+        self.block.clear();
     }
 }
 
-/// Logs what is printed, so that it is an object like all else.
-fn log_lines<R: Read>(mark: &str, mut from: BufReader<R>) {
-    let (mut line, mut printed) = (Vec::new(), 0);
-    while let Ok(1..) = from.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line);
-        tracing::info!(worker = mark, "{}", text.trim_end_matches(['\r', '\n']));
-        printed += line.len();
-        line.clear();
-        pause(&mut printed);
-    }
-}
+/// As an object, like all else.
+struct Logged(Label);
 
-fn pause(printed: &mut usize) {
-    if *printed >= BLOCK_BYTES {
-        thread::sleep(BLOCK_PAUSE);
-        *printed = 0;
+impl Sink for Logged {
+    fn put(&mut self, ids: &str, line: &[u8]) {
+        let Label { worker, endpoint, .. } = &self.0;
+        let request_id = (!ids.is_empty()).then_some(ids);
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end_matches('\r');
+        tracing::info!(target: OUTPUT, endpoint = endpoint.as_deref(), worker, request_id, "{text}");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
-    static PRINTED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    /// Keeps lines, and what they are of.
+    struct Kept<'a>(&'a mut Vec<(String, String)>);
 
-    struct Printed;
-
-    impl Write for Printed {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            PRINTED.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
+    impl Sink for Kept<'_> {
+        fn put(&mut self, ids: &str, line: &[u8]) {
+            self.0.push((ids.to_owned(), String::from_utf8(line.to_owned()).unwrap()));
         }
+    }
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+    fn lines(text: &str, secret: Option<&str>) -> Vec<(String, String)> {
+        let mut lines = Vec::new();
+        copy_lines(Lines::new(text.as_bytes(), secret), Kept(&mut lines));
+        lines
+    }
+
+    fn pairs<const N: usize>(expected: [(&str, &str); N]) -> Vec<(String, String)> {
+        expected.map(|(ids, line)| (ids.to_owned(), line.to_owned())).into()
+    }
+
+    #[test]
+    fn a_long_line_is_cut() {
+        let long = "x".repeat(LINE_BYTES + 1);
+        let (head, rest) = long.split_at(LINE_BYTES);
+        let expected = pairs([("", "one"), ("", ""), ("", head), ("", rest), ("", "last")]);
+        let text = format!("one\n\n{long}\nlast");
+        assert_eq!(lines(&text, None), expected);
+        assert_eq!(lines(&text, Some("s")), expected);
+    }
+
+    #[test]
+    fn each_line_is_of_the_request_in_its_mark() {
+        let text = "\x1esa\x1fone\nnone\n\x1esa b\x1f\n\x1esa\x1fp\x1esa\x1fq\x1esb\x1fr\n\x1es";
+        let expected =
+            [("a", "one"), ("", "none"), ("a b", ""), ("a", "pq"), ("b", "r"), ("", "\x1es")];
+        assert_eq!(lines(text, Some("s")), pairs(expected));
+        assert_eq!(lines("\x1esa\x1fone", None), pairs([("", "\x1esa\x1fone")]));
+    }
+
+    #[test]
+    fn a_mark_is_whole_wherever_a_long_line_is_cut() {
+        let mark = "\x1esecretsome-id\x1f";
+        for short in 0..=mark.len() {
+            let before = "x".repeat(LINE_BYTES - short);
+            let text = format!("{before}{mark}after\n");
+            let expected = pairs([("", &before), ("some-id", "after")]);
+            assert!(lines(&text, Some("secret")) == expected, "{short} bytes of it came first");
         }
     }
 
     #[test]
-    fn each_line_is_marked_and_a_long_one_is_cut() {
-        let long = "x".repeat(LINE_BYTES as usize + 1);
-        let text = format!("one\n\n{long}\nlast");
-        copy_lines("/a#0", BufReader::new(text.as_bytes()), || Printed);
-        let printed = String::from_utf8(PRINTED.lock().unwrap().clone()).unwrap();
-        let (head, rest) = long.split_at(LINE_BYTES as usize);
-        let lines = ["one", "", head, rest, "last"].map(|line| format!("/a#0 | {line}\n"));
-        assert_eq!(printed, lines.concat());
+    fn people_see_the_worker_and_the_request() {
+        let mut printed = Printed { worker: "/a#0".into(), block: Vec::new(), to: std::io::sink() };
+        printed.put("", b"one");
+        printed.put("7b e0", b"two");
+        assert_eq!(printed.block, b"/a#0 | one\n/a#0 [7b e0] | two\n");
     }
 }

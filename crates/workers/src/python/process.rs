@@ -13,7 +13,7 @@ use rustix::process::{
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
-use super::output::Output;
+use super::output::{Label, Output};
 
 /// What to start.
 pub(crate) struct Command<'a> {
@@ -37,13 +37,13 @@ impl Process {
     /// Starts it and hands it `order` on its standard input, which nobody else can read.
     pub(crate) async fn start(
         command: &Command<'_>,
-        mark: &str,
+        label: &Label,
         order: &[u8],
     ) -> Result<Self, LaunchError> {
         let mut child =
             spawnable(command).spawn().map_err(|error| cannot_start(command, &error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        let output = copy_output(&mut child, mark);
+        let output = copy_output(&mut child, label);
         if let Some(mut stdin) = child.stdin.take() {
             // A process that ended before it read its order says so by its exit status.
             let _ = stdin.write_all(order).await;
@@ -153,10 +153,10 @@ fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(guard) };
 }
 
-fn copy_output(child: &mut Child, mark: &str) -> Option<Output> {
+fn copy_output(child: &mut Child, label: &Label) -> Option<Output> {
     let stdout = child.stdout.take()?.into_owned_fd().ok()?;
     let stderr = child.stderr.take()?.into_owned_fd().ok()?;
-    Some(Output::copy(mark, std::fs::File::from(stdout), std::fs::File::from(stderr)))
+    Some(Output::copy(label, std::fs::File::from(stdout), std::fs::File::from(stderr)))
 }
 
 fn cannot_start(spec: &Command<'_>, error: &std::io::Error) -> LaunchError {

@@ -102,7 +102,11 @@ impl Venv<'_> {
         let mut waits = false;
         while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             if !std::mem::replace(&mut waits, true) {
-                tracing::info!("{}: another start makes its environment; waiting", self.endpoint);
+                let endpoint = self.endpoint;
+                tracing::info!(
+                    endpoint,
+                    "{endpoint}: another start makes its environment; waiting"
+                );
             }
             sleep(LOOK).await;
         }
@@ -112,7 +116,7 @@ impl Venv<'_> {
     /// Makes it in its place, for the scripts in it name that; the mark comes last.
     async fn make(&self, directory: &Path, python: &Path) -> Result<(), LaunchError> {
         let (file, endpoint) = (self.requirements.display(), self.endpoint);
-        tracing::info!("{endpoint}: making its environment from {file}");
+        tracing::info!(endpoint, "{endpoint}: making its environment from {file}");
         let left_over = directory.to_owned();
         let removed = spawn_blocking(move || match fs::remove_dir_all(left_over) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -127,7 +131,11 @@ impl Venv<'_> {
             self.run(command).await?;
         }
         fs::write(directory.join(MARK), file.to_string()).map_err(named)?;
-        tracing::info!("{endpoint}: its environment is ready, in {}", directory.display());
+        tracing::info!(
+            endpoint,
+            "{endpoint}: its environment is ready, in {}",
+            directory.display()
+        );
         Ok(())
     }
 
@@ -144,7 +152,7 @@ impl Venv<'_> {
         let output = pipe::Receiver::from_owned_fd(read.into()).map_err(cannot)?;
         let (mut lines, mut last) = (BufReader::new(output).lines(), Vec::new());
         while let Ok(Some(line)) = lines.next_line().await {
-            tracing::info!("{}: {line}", self.endpoint);
+            tracing::info!(endpoint = self.endpoint, "{}: {line}", self.endpoint);
             last.push(line);
         }
         match process.ended().await {

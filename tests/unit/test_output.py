@@ -1,0 +1,87 @@
+"""What a worker prints, with the marks of requests."""
+
+import io
+import sys
+import threading
+
+import pytest
+from litmux._worker import _output
+
+MARK = "\x1esecret"
+
+
+class Item:
+    def __init__(self, id):
+        self.context = None if id is None else type("Context", (), {"request_id": id})
+
+
+@pytest.fixture
+def stream(monkeypatch):
+    """Returns a stream that marks, and what reads what it wrote."""
+    written = io.BytesIO()
+    marked = _output.MarkedStream(io.TextIOWrapper(written, "utf-8"))
+    monkeypatch.setattr(_output, "_begin", MARK)
+    yield marked, lambda: written.getvalue().decode()
+    _output.compute(())
+
+
+def test_each_line_of_a_request_begins_with_its_mark(stream):
+    marked, written = stream
+    print("before", file=marked)
+    _output.compute([Item("one")])
+    print("ä", "b", file=marked)
+    print("two\n\nlines", file=marked)
+    _output.compute([Item(None)])
+    print("after", file=marked)
+    mark = f"{MARK}one\x1f"
+    assert written() == f"before\n{mark}ä b\n{mark}two\n{mark}\n{mark}lines\nafter\n"
+
+
+def test_a_line_that_has_not_ended_goes_out_when_it_must(stream):
+    marked, written = stream
+    _output.compute([Item("one")])
+    assert marked.write("half") == 4
+    assert written() == ""
+    marked.flush()
+    assert written() == f"{MARK}one\x1fhalf"
+    marked.write("of one")
+    _output.compute([Item("two")])
+    marked.write("x" * 10_000)
+    assert written() == f"{MARK}one\x1fhalf{MARK}one\x1fof one{MARK}two\x1f{'x' * 10_000}"
+
+
+def test_of_a_large_batch_the_first_are_named(stream):
+    marked, written = stream
+    _output.compute([Item(str(number)) for number in range(20)])
+    print("batch", file=marked)
+    assert written() == f"{MARK}0 1 2 3 4 5 6 7 +12\x1fbatch\n"
+
+
+def test_lines_of_threads_are_whole(stream):
+    marked, written = stream
+    barrier = threading.Barrier(8)
+
+    def say(name):
+        _output.compute([Item(name)])
+        barrier.wait()
+        for _ in range(500):
+            print(name, "a", "b", file=marked)
+
+    threads = [threading.Thread(target=say, args=[str(number)]) for number in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    lines = written().split("\n")[:-1]
+    expected = [f"{MARK}{number}\x1f{number} a b" for number in range(8) for _ in range(500)]
+    assert sorted(lines) == sorted(expected)
+
+
+def test_what_is_no_text_is_refused(stream):
+    with pytest.raises(TypeError):
+        stream[0].write(b"bytes")
