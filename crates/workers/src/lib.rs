@@ -10,5 +10,5 @@ mod python;
 pub use inproc::{InprocLaunch, Settings, batches, streams};
 pub use python::{
     AppHostLaunch, AppHostSpec, Overrides, PythonLaunch, PythonSpec, Unwell, default_interpreter,
-    sdk_directory,
+    sdk_directory, with_descendants,
 };

@@ -28,5 +28,6 @@ mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
+pub use memory::with_descendants;
 pub use sdk::{default_interpreter, sdk_directory};
 pub use unwell::Unwell;
