@@ -166,7 +166,7 @@ fn command<'a>(
 ) -> Command<'a> {
     let code = spec.sdk.join("_worker");
     let cwd = spec.cwd.as_deref();
-    Command { interpreter, code, env, cwd }
+    Command { interpreter, code, env, cwd, memory_limit: spec.memory_limit }
 }
 
 fn environment(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {

@@ -40,7 +40,7 @@ fn excess(used: u64, limit: u64) -> Option<String> {
     (used > limit).then(say)
 }
 
-fn shown(bytes: u64) -> String {
+pub(crate) fn shown(bytes: u64) -> String {
     match bytes {
         1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
         1_000_000.. => format!("{:.1} MB", bytes as f64 / 1e6),

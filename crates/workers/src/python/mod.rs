@@ -12,6 +12,7 @@
 
 mod app_host;
 mod cache;
+mod cgroup;
 mod connection;
 mod control;
 mod handshake;
