@@ -18,6 +18,7 @@ mod control;
 mod handshake;
 mod in_flight;
 mod launch;
+mod launched;
 mod memory;
 mod metrics;
 mod outbox;
