@@ -1,6 +1,11 @@
 """What workers take of the memory of a real GPU."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import wait_until
+from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = pytest.mark.gpu
 
@@ -14,9 +19,11 @@ HOLDS = """
 
         def predict(self, share):
             size = int(self.total * share)
-            held = torch.empty(size, dtype=torch.uint8, device=self.device)
+            self.held = None
+            self.held = torch.empty(size, dtype=torch.uint8, device=self.device)
             seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-            return [held.numel() == size, str(held.device), torch.cuda.device_count(), seen]
+            is_whole = self.held.numel() == size
+            return [is_whole, str(self.held.device), torch.cuda.device_count(), seen]
 
     def serve(small, large):
         if __name__ == "__main__":
@@ -34,14 +41,76 @@ HOLDS = """
 """
 
 
+def total_memory():
+    """Returns the bytes of the first GPU, asked in a process that then leaves it."""
+    ask = "import torch; print(torch.cuda.get_device_properties(0).total_memory)"
+    return int(subprocess.run([sys.executable, "-c", ask], check=True, stdout=-1).stdout)
+
+
+def read(server, name):
+    """Returns the labels and the value of each sample of a metric."""
+    families = text_string_to_metric_families(server.client.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return [(sample.labels, sample.value) for sample in samples if sample.name == name]
+
+
+def by_endpoint(server, name):
+    return {labels["endpoint"]: value for labels, value in read(server, name)}
+
+
 def test_two_endpoints_share_a_gpu_and_each_keeps_to_its_share(serve):
     server = serve(f"{HOLDS}\n    serve(0.3, 0.5)")
-    assert server.post("/small", json=0.2).json()[:2] == [True, "cuda:0"]
-    assert server.post("/small", json=0.4).status_code == 500
-    server.wait_for_line("/small#0 .*OutOfMemoryError")
+    workers = sorted(server.workers())
     assert server.post("/large", json=0.4).json()[0] is True
+    assert server.post("/small", json=0.2).json()[:2] == [True, "cuda:0"]
+    # More than its share, and there is more on the GPU.
+    assert server.post("/small", json=0.35).status_code == 500
+    server.wait_for_line("/small#0 .*OutOfMemoryError")
+    assert server.post("/large", json=0.55).status_code == 500
+    server.wait_for_line("/large#0 .*OutOfMemoryError")
+    # It failed in its own worker, which goes on; the other never noticed.
     assert server.post("/small", json=0.2).json()[0] is True
+    assert server.post("/large", json=0.4).json()[0] is True
     assert "is gone" not in server.output
+    assert sorted(server.workers()) == workers
+
+
+def test_what_workers_and_gpus_use_is_on_metrics(serve):
+    server = serve(f"{HOLDS}\n    serve(0.3, 0.5)")
+    total = total_memory()
+    for path, share in [("/small", 0.1), ("/large", 0.2)]:
+        assert server.post(path, json=share).json()[0] is True
+    # The first page may come before the driver is loaded.
+    wait_until(lambda: read(server, "litmux_gpu_memory_total_bytes"))
+    limits = by_endpoint(server, "litmux_worker_gpu_memory_limit_bytes")
+    # The driver counts what it keeps for itself, and CUDA does not.
+    assert limits == {
+        "/small": pytest.approx(0.3 * total, rel=0.05),
+        "/large": pytest.approx(0.5 * total, rel=0.05),
+    }
+    gpus = [labels for labels, _ in read(server, "litmux_gpu_memory_used_bytes")]
+    assert "0" in {labels["gpu"] for labels in gpus}
+    assert all(labels["uuid"].startswith("GPU-") for labels in gpus)
+    (used,) = [
+        value
+        for labels, value in read(server, "litmux_gpu_memory_used_bytes")
+        if labels["gpu"] == "0"
+    ]
+    assert used > 0.3 * total
+    for _, share in read(server, "litmux_gpu_utilization_ratio"):
+        assert 0 <= share <= 1
+
+
+def test_what_each_worker_uses_is_measured(serve):
+    server = serve(f"{HOLDS}\n    serve(0.3, 0.5)")
+    total = total_memory()
+    for path, share in [("/small", 0.1), ("/large", 0.2)]:
+        assert server.post(path, json=share).json()[0] is True
+    wait_until(lambda: read(server, "litmux_gpu_memory_total_bytes"))
+    used = by_endpoint(server, "litmux_worker_gpu_memory_bytes")
+    if not used:
+        pytest.skip("the driver does not name processes by the numbers that they have here")
+    assert 0.1 * total < used["/small"] < 0.2 * total < used["/large"] < 0.3 * total
 
 
 def test_an_isolated_worker_has_the_one_gpu(serve):

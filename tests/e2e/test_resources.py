@@ -1,9 +1,12 @@
 """What workers may use of the machine, and where they run."""
 
+import contextlib
 import os
 import re
+from pathlib import Path
 
 import pytest
+from conftest import parent_of, wait_until
 
 SAYS = """
     import os
@@ -124,7 +127,11 @@ GROWS = """
             ls.run_servers(grows, ls.LitServer(Other(), path="/b"), port=0)
 """
 
-EXCESS = r"it used [12]\d\d\.\d MB and may use 150\.0 MB \(`memory_limit`\); it was killed"
+WATCHED = r"it used [12]\d\d\.\d MB and may use 150\.0 MB \(`memory_limit`\); it was killed"
+ENFORCED = (
+    r"it needed more than the 150\.0 MB that it may use \(`memory_limit`\); the kernel killed it"
+)
+EXCESS = f"(?:{WATCHED}|{ENFORCED})"
 
 
 @pytest.mark.parametrize("how", ["itself", "child"])
@@ -156,6 +163,34 @@ def test_a_start_that_uses_too_much_memory_ends_the_server(serve, tmp_path):
     server = serve(f"{GROWS}\n    serve()", ready=False)
     assert server.wait() == 1
     assert re.search(f"endpoint `/a`: {EXCESS} before it was ready", server.output)
+
+
+def delegated_cgroup():
+    """Returns the cgroup in which the server may make others, where systemd gave one away."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    (own,) = [line.removeprefix("0::") for line in lines if line.startswith("0::")] or ["/"]
+    above = Path(f"/sys/fs/cgroup{own}").parent
+    for mark in ("user.delegate", "trusted.delegate"):
+        with contextlib.suppress(OSError):
+            if own != "/" and os.getxattr(above, mark) == b"1":
+                return above
+    return None
+
+
+@pytest.mark.skipif(
+    not delegated_cgroup(),
+    reason="needs a cgroup of systemd's with Delegate=memory and DelegateSubgroup=tests",
+)
+def test_the_kernel_keeps_a_worker_to_its_memory_where_it_may(serve):
+    server = serve(f"{GROWS}\n    serve(idempotent=False)")
+    above = delegated_cgroup()
+    cgroup = f"litmux-{parent_of(server.workers()[0])}-"
+    assert [*above.glob(f"{cgroup}*")]
+    assert server.post("/a", json="child").status_code == 502
+    server.wait_for_line(f"/a#0 is gone: {ENFORCED}; another is starting")
+    assert server.post("/a", json="ok").json() == "ok"
+    assert server.stop() == 0
+    wait_until(lambda: not [*above.glob(f"{cgroup}*")])
 
 
 def test_later_starts_that_use_too_much_memory_come_ever_later(serve):

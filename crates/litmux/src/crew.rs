@@ -181,6 +181,7 @@ impl Member {
             },
             workers: config.workers,
             devices,
+            gpu_memory_fraction: config.resources.gpu_memory_fraction,
             endpoint,
             view: supervisor.view(),
             wanted: supervisor.wanted_setter(),

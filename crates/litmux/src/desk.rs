@@ -27,6 +27,8 @@ pub(crate) struct Controls {
     pub(crate) kind: &'static str,
     pub(crate) workers: Workers,
     pub(crate) devices: Vec<Device>,
+    /// The share of its GPU's memory that each worker may take, where there is a limit.
+    pub(crate) gpu_memory_fraction: Option<f64>,
     pub(crate) endpoint: Endpoint,
     pub(crate) view: View,
     pub(crate) wanted: Wanted,

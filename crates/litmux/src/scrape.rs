@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use litmux_core::{BoxFuture, Cause};
+use litmux_core::{BoxFuture, Cause, Device};
 use litmux_metrics::{Metrics, Observed, ObservedWorker, UserMetrics};
 use litmux_scheduler::EndpointLoad;
 use litmux_supervisor::{Record, SlotState};
+use litmux_workers::with_descendants;
 
 use crate::crew::problem;
 use crate::desk::Controls;
+use crate::gpus::{Gpu, Gpus, limit_of, used_by};
 
 const STATES: [&str; 6] = ["starting", "ready", "backing_off", "failed", "draining", "stopped"];
 
@@ -18,8 +20,11 @@ pub(crate) fn scraper(
     metrics: Metrics,
     user: UserMetrics,
 ) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
+    let has_gpu = |controls: &Arc<Controls>| controls.devices.iter().any(is_gpu);
+    let gpus = endpoints.iter().any(has_gpu).then(Gpus::of_the_driver).map(Arc::new);
     move || {
         let (endpoints, metrics, user) = (endpoints.clone(), metrics.clone(), user.clone());
+        let gpus = gpus.clone();
         Box::pin(async move {
             let mut observed = Vec::new();
             for controls in &endpoints {
@@ -29,7 +34,17 @@ pub(crate) fn scraper(
             }
             // On a thread of its own: no request waits for it.
             let user = user.read().await;
-            let text = tokio::task::spawn_blocking(move || metrics.render(&observed, user));
+            let gpus = match gpus {
+                Some(gpus) => gpus.read().await,
+                None => Vec::new(),
+            };
+            let text = tokio::task::spawn_blocking(move || {
+                for (observed, controls) in observed.iter_mut().zip(&endpoints) {
+                    observe_gpus(observed, controls, &gpus);
+                }
+                let gpus: Vec<_> = gpus.into_iter().map(|gpu| gpu.observed).collect();
+                metrics.render(&observed, &gpus, user)
+            });
             text.await.unwrap_or_default()
         })
     }
@@ -59,7 +74,27 @@ fn restarts(record: &Record, cause: Cause) -> u64 {
 fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> ObservedWorker {
     let worker = load.workers.iter().find(|worker| worker.slot == slot);
     let inflight = worker.map(|worker| worker.in_flight);
-    ObservedWorker { slot, busy, inflight, pid: worker.and_then(|worker| worker.pid) }
+    let pid = worker.and_then(|worker| worker.pid);
+    ObservedWorker { slot, busy, inflight, pid, ..ObservedWorker::default() }
+}
+
+/// Adds what the workers that are on GPUs have of these.
+fn observe_gpus(observed: &mut Observed, controls: &Controls, gpus: &[Gpu]) {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    for worker in &mut observed.slots {
+        let device = &controls.devices[worker.slot % controls.devices.len()];
+        if gpus.is_empty() || !is_gpu(device) {
+            continue;
+        }
+        worker.gpu_memory = worker.pid.and_then(|pid| used_by(&with_descendants(pid), gpus));
+        let fraction = controls.gpu_memory_fraction;
+        let limit = |fraction| limit_of(fraction, device.as_str(), visible.as_deref(), gpus);
+        worker.gpu_memory_limit = fraction.and_then(limit);
+    }
+}
+
+fn is_gpu(device: &Device) -> bool {
+    device.as_str().starts_with("cuda")
 }
 
 fn state_label(state: &SlotState) -> &'static str {

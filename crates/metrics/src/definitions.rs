@@ -136,6 +136,16 @@ metrics! {
         "Requests that the worker of this slot has been given and has not answered.";
     WORKER_MEMORY: GAUGE, "litmux_worker_resident_memory_bytes", ["endpoint" "worker"],
         "Memory of the process of the worker of this slot, without what that started.";
+    WORKER_GPU_MEMORY: GAUGE, "litmux_worker_gpu_memory_bytes", ["endpoint" "worker"],
+        "Memory of GPUs that the worker of this slot has, with what it started and its CUDA context.";
+    WORKER_GPU_LIMIT: GAUGE, "litmux_worker_gpu_memory_limit_bytes", ["endpoint" "worker"],
+        "Memory of its GPU that the worker of this slot may allocate (`gpu_memory_fraction`).";
+    GPU_USED: GAUGE, "litmux_gpu_memory_used_bytes", ["gpu" "uuid"],
+        "Memory of this GPU that is in use, by whomever.";
+    GPU_TOTAL: GAUGE, "litmux_gpu_memory_total_bytes", ["gpu" "uuid"],
+        "Memory that this GPU has.";
+    GPU_UTILIZATION: GAUGE, "litmux_gpu_utilization_ratio", ["gpu" "uuid"],
+        "The share of the last moment, up to a second, in which this GPU computed.";
     BUILD: GAUGE, "litmux_build_info", ["version"],
         "1; which litmux this is.";
 }

@@ -28,7 +28,7 @@ use prometheus::{
 
 pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown};
 pub use edge::{Edge, Ongoing, Outcome, Shed};
-pub use observed::{Observed, ObservedWorker};
+pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
 pub use user::{Change, Delta, UserFamilies, UserMetrics, UserSink};
 
@@ -125,9 +125,14 @@ impl Metrics {
 
     /// Writes all that was measured, and this, in the text format of Prometheus. It takes about a
     /// millisecond, and reads files of `/proc`.
-    pub fn render(&self, observed: &[Observed], user: UserFamilies) -> String {
+    pub fn render(
+        &self,
+        observed: &[Observed],
+        gpus: &[ObservedGpu],
+        user: UserFamilies,
+    ) -> String {
         let mut families = self.0.registry.gather();
-        families.extend(observed::families(observed));
+        families.extend(observed::families(observed, gpus));
         families.extend(user.0);
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));

@@ -39,10 +39,29 @@ pub struct ObservedWorker {
     pub inflight: Option<usize>,
     /// The process id of its worker, where that is a process.
     pub pid: Option<u32>,
+    /// Bytes of memory of GPUs that its worker has, where somebody measured that.
+    pub gpu_memory: Option<u64>,
+    /// Bytes of memory of its GPU that its worker may allocate, where there is a limit.
+    pub gpu_memory_limit: Option<u64>,
+}
+
+/// What is read off one GPU.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ObservedGpu {
+    /// Its number, as the driver counts.
+    pub index: u32,
+    /// What it is called for good.
+    pub uuid: String,
+    /// Bytes of memory in use.
+    pub used: u64,
+    /// Bytes of memory.
+    pub total: u64,
+    /// The share of its time in which it computes, where it says.
+    pub utilization: Option<f64>,
 }
 
 /// Puts what was observed into the families that it belongs to.
-pub(crate) fn families(observed: &[Observed]) -> Vec<MetricFamily> {
+pub(crate) fn families(observed: &[Observed], gpus: &[ObservedGpu]) -> Vec<MetricFamily> {
     let each = |definition, value: fn(&Observed) -> Option<f64>| {
         let metrics =
             observed.iter().filter_map(|of| Some((vec![of.endpoint.clone()], value(of)?)));
@@ -54,6 +73,10 @@ pub(crate) fn families(observed: &[Observed]) -> Vec<MetricFamily> {
             counts(of).into_iter().map(label).collect::<Vec<_>>()
         };
         family(definition, observed.iter().flat_map(of_one).collect())
+    };
+    let of_gpus = |definition, value: fn(&ObservedGpu) -> Option<f64>| {
+        let labels = |of: &ObservedGpu| vec![of.index.to_string(), of.uuid.clone()];
+        family(definition, gpus.iter().filter_map(|of| Some((labels(of), value(of)?))).collect())
     };
     vec![
         each(&d::READY, |of| Some(f64::from(u8::from(of.is_ready)))),
@@ -78,6 +101,18 @@ pub(crate) fn families(observed: &[Observed]) -> Vec<MetricFamily> {
             let memory = |of: &ObservedWorker| Some((of.slot.to_string(), memory_of(of.pid?)?));
             of.slots.iter().filter_map(memory).collect()
         }),
+        counts(&d::WORKER_GPU_MEMORY, |of| {
+            let memory = |of: &ObservedWorker| Some((of.slot.to_string(), of.gpu_memory? as f64));
+            of.slots.iter().filter_map(memory).collect()
+        }),
+        counts(&d::WORKER_GPU_LIMIT, |of| {
+            let limit =
+                |of: &ObservedWorker| Some((of.slot.to_string(), of.gpu_memory_limit? as f64));
+            of.slots.iter().filter_map(limit).collect()
+        }),
+        of_gpus(&d::GPU_USED, |of| Some(of.used as f64)),
+        of_gpus(&d::GPU_TOTAL, |of| Some(of.total as f64)),
+        of_gpus(&d::GPU_UTILIZATION, |of| of.utilization),
     ]
 }
 

@@ -321,7 +321,7 @@ mod tests {
 
     /// Returns the lines of what models measured.
     async fn lines(user: &UserMetrics) -> Vec<String> {
-        let text = Metrics::new().render(&[], user.read().await);
+        let text = Metrics::new().render(&[], &[], user.read().await);
         text.lines().filter(|line| line.starts_with(PREFIX)).map(str::to_owned).collect()
     }
 

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use litmux_metrics::{
-    METRICS, Metrics, Observed, ObservedWorker, PROCESS_METRICS, UserFamilies, table_markdown,
+    METRICS, Metrics, Observed, ObservedGpu, ObservedWorker, PROCESS_METRICS, UserFamilies,
+    table_markdown,
 };
 
 const BEGIN: &str = "<!-- table -->\n";
@@ -44,11 +45,14 @@ fn what_is_rendered_is_what_the_table_says() {
         slots: vec![ObservedWorker {
             inflight: Some(1),
             pid: Some(std::process::id()),
+            gpu_memory: Some(1),
+            gpu_memory_limit: Some(2),
             ..ObservedWorker::default()
         }],
         ..Observed::default()
     };
-    let text = metrics.render(&[observed], UserFamilies::default());
+    let gpu = ObservedGpu { utilization: Some(0.5), ..ObservedGpu::default() };
+    let text = metrics.render(&[observed], &[gpu], UserFamilies::default());
     let found: BTreeSet<_> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let process = PROCESS_METRICS.iter().map(|(name, _)| *name);
@@ -70,7 +74,7 @@ fn what_became_of_a_request_is_counted_once() {
     broken.answered(200);
     broken.broke(504);
     let gone = edge.begin();
-    let page = || metrics.render(&[], UserFamilies::default());
+    let page = || metrics.render(&[], &[], UserFamilies::default());
     assert!(page().contains("litmux_inflight_requests{endpoint=\"/a\"} 3\n"));
     drop((whole, broken, gone));
     for line in [

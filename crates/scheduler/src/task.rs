@@ -409,7 +409,7 @@ mod tests {
     /// Returns the value of this series once all is seen.
     async fn measured(bench: &Bench, series: &str) -> Option<f64> {
         bench.endpoint.load().await;
-        let text = bench.metrics.render(&[], UserFamilies::default());
+        let text = bench.metrics.render(&[], &[], UserFamilies::default());
         let line = text.lines().find(|line| line.starts_with(&format!("{series} ")))?;
         line.rsplit(' ').next()?.parse().ok()
     }

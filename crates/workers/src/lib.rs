@@ -12,5 +12,5 @@ pub use inproc::{InprocLaunch, Settings, batches, streams};
 pub use log_file::LogFile;
 pub use python::{
     AppHostLaunch, AppHostSpec, OUTPUT, OutputSpec, Overrides, PythonLaunch, PythonSpec, Unwell,
-    default_interpreter, sdk_directory,
+    default_interpreter, sdk_directory, with_descendants,
 };

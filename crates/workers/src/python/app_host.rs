@@ -52,7 +52,7 @@ impl Launch for AppHostLaunch {
             let AppHostSpec { interpreter, sdk, socket, inner, load } = &*spec;
             let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
             let (code, env) = (sdk.join("_apphost"), BTreeMap::new());
-            let command = Command { interpreter, code, env: &env, cwd: None };
+            let command = Command { interpreter, code, env: &env, cwd: None, memory_limit: None };
             let mut process = Process::start(&command, &Label::of(MARK), order.as_bytes()).await?;
             tokio::select! {
                 () = listening(socket) => {}

@@ -4,21 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litmux_core::{
-    Attach, BoxFuture, Cause, Device, Gone, Job, Launch, LaunchError, Launched, Outcome, Progress,
-    Protocol, Request, Traits, Unanswered, Worker,
+    Attach, BoxFuture, Device, Gone, Launch, LaunchError, Launched, Protocol, Traits, Worker,
 };
 use litmux_metrics::UserSink;
 use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc::error::SendError;
-use tokio::sync::{OnceCell, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{OnceCell, mpsc};
 
-use super::connection::{Connection, Manner, Order};
-use super::control::{Control, Measure};
+use super::connection::{Connection, Manner};
+use super::control::Control;
 use super::handshake::{Connections, Door, read_frame, write_frame};
 use super::in_flight::STREAM_CREDIT;
+use super::launched::{PythonLaunched, PythonWorker};
 use super::memory::MemoryLimit;
 use super::metrics::SlotMetrics;
 use super::output::{Label, OutputSpec};
@@ -169,7 +167,7 @@ fn command<'a>(
 ) -> Command<'a> {
     let code = spec.sdk.join("_worker");
     let cwd = spec.cwd.as_deref();
-    Command { interpreter, code, env, cwd }
+    Command { interpreter, code, env, cwd, memory_limit: spec.memory_limit }
 }
 
 fn environment(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {
@@ -319,95 +317,4 @@ async fn report(
     faults: mpsc::UnboundedSender<Option<Gone>>,
 ) {
     let _ = faults.send(connection.await);
-}
-
-/// The scheduler's end of a worker process.
-struct PythonWorker {
-    pid: u32,
-    orders: mpsc::UnboundedSender<Order>,
-    measures: mpsc::UnboundedSender<Measure>,
-    progress: Arc<dyn Progress>,
-}
-
-impl Worker for PythonWorker {
-    fn pid(&self) -> Option<u32> {
-        Some(self.pid)
-    }
-
-    fn dispatch(&mut self, jobs: Vec<Job>) {
-        if let Err(SendError(Order::Jobs(jobs))) = self.orders.send(Order::Jobs(jobs)) {
-            // The connection has just ended, and the scheduler will hear of it.
-            self.progress.gone(jobs.into_iter().map(Unanswered::unstarted).collect());
-        }
-    }
-
-    fn cancel_abandoned(&mut self) {
-        let _ = self.orders.send(Order::CancelAbandoned);
-    }
-
-    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
-        let _ = self.measures.send(Measure { request, answer });
-    }
-}
-
-/// The supervisor's end of a worker process.
-struct PythonLaunched {
-    process: Process,
-    memory: MemoryLimit,
-    to_worker: mpsc::UnboundedSender<Frame>,
-    progress: Option<Arc<dyn Progress>>,
-    /// How its connections ended, one after the other: with a fault, or because they did.
-    fault: mpsc::UnboundedReceiver<Option<Gone>>,
-}
-
-impl Launched for PythonLaunched {
-    fn gone(&mut self) -> BoxFuture<'_, Gone> {
-        Box::pin(async {
-            let fault = tokio::select! {
-                gone = self.process.gone() => return gone,
-                fault = self.fault.recv() => fault.flatten(),
-                excess = self.memory.exceeded() => Some(Gone::new(Cause::Memory, excess)),
-            };
-            if let Some(fault) = fault {
-                self.process.kill();
-                self.process.gone().await;
-                return Gone::new(fault.cause, format!("{fault}; it was killed"));
-            }
-            // Without its connection it is of no use. It has usually ended by itself; one that
-            // has not is not waited for.
-            match timeout(Duration::from_secs(1), self.process.gone()).await {
-                Ok(gone) => gone,
-                Err(_) => {
-                    self.process.kill();
-                    Gone::new(Cause::Exit, "it closed its connection and was killed")
-                }
-            }
-        })
-    }
-
-    fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            if let Some(progress) = &self.progress {
-                progress.retiring();
-            }
-            let memory = self.memory;
-            let has_ended = tokio::select! {
-                ended = timeout(grace, self.answered_all()) => ended.is_ok(),
-                _ = memory.exceeded() => false,
-            };
-            if !has_ended {
-                self.process.kill();
-                self.process.gone().await;
-            }
-        })
-    }
-}
-
-impl PythonLaunched {
-    /// Resolves when the worker has answered what it had, and its process has ended.
-    async fn answered_all(&mut self) {
-        self.fault.recv().await;
-        let _ = self.to_worker.send(Frame::bare(Kind::Bye, 0));
-        self.process.gone().await;
-    }
 }

@@ -40,7 +40,7 @@ fn excess(used: u64, limit: u64) -> Option<String> {
     (used > limit).then(say)
 }
 
-fn shown(bytes: u64) -> String {
+pub(crate) fn shown(bytes: u64) -> String {
     match bytes {
         1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
         1_000_000.. => format!("{:.1} MB", bytes as f64 / 1e6),
@@ -51,12 +51,7 @@ fn shown(bytes: u64) -> String {
 /// Returns the bytes that a process and its descendants use; exact where that is more than the
 /// limit.
 fn used(process: u32, limit: u64) -> u64 {
-    let mut processes = vec![process];
-    let mut seen = 0;
-    while let Some(parent) = processes.get(seen) {
-        processes.extend(children(*parent));
-        seen += 1;
-    }
+    let processes = with_descendants(process);
     let sum: u64 = processes.iter().filter_map(|process| resident(*process)).sum();
     if sum <= limit || processes.len() == 1 {
         return sum;
@@ -64,6 +59,17 @@ fn used(process: u32, limit: u64) -> u64 {
     // What was forked shares pages with its parent, which were counted for each of them.
     let own = |process: &u32| proportional(*process).or_else(|| resident(*process));
     processes.iter().filter_map(own).sum()
+}
+
+/// Returns a process and what it started, and what that started.
+pub fn with_descendants(process: u32) -> Vec<u32> {
+    let mut processes = vec![process];
+    let mut seen = 0;
+    while let Some(parent) = processes.get(seen) {
+        processes.extend(children(*parent));
+        seen += 1;
+    }
+    processes
 }
 
 fn children(process: u32) -> Vec<u32> {

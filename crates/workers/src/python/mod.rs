@@ -12,11 +12,13 @@
 
 mod app_host;
 mod cache;
+mod cgroup;
 mod connection;
 mod control;
 mod handshake;
 mod in_flight;
 mod launch;
+mod launched;
 mod marks;
 mod memory;
 mod metrics;
@@ -29,6 +31,7 @@ mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
+pub use memory::with_descendants;
 pub use output::{OUTPUT, OutputSpec};
 pub use sdk::{default_interpreter, sdk_directory};
 pub use unwell::Unwell;

@@ -13,6 +13,8 @@ use rustix::process::{
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
+use super::cgroup::Cgroup;
+use super::memory;
 use super::output::{Label, Output};
 
 /// What to start.
@@ -24,6 +26,8 @@ pub(crate) struct Command<'a> {
     pub(crate) env: &'a BTreeMap<String, String>,
     /// The working directory, where it is not this process's own.
     pub(crate) cwd: Option<&'a Path>,
+    /// Bytes of memory that the kernel keeps it to, where it can.
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// A running process. Dropped, it is killed with everything that it started.
@@ -31,6 +35,7 @@ pub(crate) struct Process {
     child: Child,
     group: Option<Pid>,
     output: Option<Output>,
+    cgroup: Option<Cgroup>,
 }
 
 impl Process {
@@ -43,12 +48,14 @@ impl Process {
         let mut child =
             spawnable(command).spawn().map_err(|error| cannot_start(command, &error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        // No code of a model runs before the order is read.
+        let cgroup = command.memory_limit.and_then(|limit| confine(&child, limit));
         let output = copy_output(&mut child, label);
         if let Some(mut stdin) = child.stdin.take() {
             // A process that ended before it read its order says so by its exit status.
             let _ = stdin.write_all(order).await;
         }
-        Ok(Self { child, group, output })
+        Ok(Self { child, group, output, cgroup })
     }
 
     /// Returns its number, which the system may give to another once it is gone.
@@ -62,6 +69,9 @@ impl Process {
         if let Some(output) = self.output.take() {
             output.finished().await;
         }
+        if let Some(limit) = self.cgroup.as_ref().and_then(Cgroup::exceeded) {
+            return Gone::new(Cause::Memory, exhausted(limit));
+        }
         match status {
             Ok(status) => describe(status),
             Err(error) => {
@@ -74,7 +84,7 @@ impl Process {
     pub(crate) fn spawn(command: std::process::Command) -> std::io::Result<Self> {
         let child = tied(command).spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        Ok(Self { child, group, output: None })
+        Ok(Self { child, group, output: None, cgroup: None })
     }
 
     /// Resolves when the process is gone, with how it ended.
@@ -151,6 +161,26 @@ fn die_with_parent(command: &mut std::process::Command) {
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: prctl and getppid
     // are system calls, and the error allocates only when the process is about to end.
     unsafe { command.pre_exec(guard) };
+}
+
+/// Has the kernel keep a process to its memory, where it can.
+fn confine(child: &Child, limit: u64) -> Option<Cgroup> {
+    let cgroup = Cgroup::create(limit)?;
+    match cgroup.admit(child.id()?) {
+        Ok(()) => Some(cgroup),
+        Err(error) => {
+            tracing::warn!("`memory_limit` is watched, not enforced: {error}");
+            None
+        }
+    }
+}
+
+/// Says that the kernel kept a process to its memory.
+fn exhausted(limit: u64) -> String {
+    let limit = memory::shown(limit);
+    format!(
+        "it needed more than the {limit} that it may use (`memory_limit`); the kernel killed it"
+    )
 }
 
 fn copy_output(child: &mut Child, label: &Label) -> Option<Output> {

@@ -1,0 +1,108 @@
+//! A running worker, as the scheduler and the supervisor hold it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use litmux_core::{
+    BoxFuture, Cause, Gone, Job, Launched, Outcome, Progress, Request, Unanswered, Worker,
+};
+use litmux_wire::{Frame, Kind};
+use tokio::sync::mpsc::error::SendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::connection::Order;
+use super::control::Measure;
+use super::memory::MemoryLimit;
+use super::process::Process;
+
+/// The scheduler's end of a worker process.
+pub(crate) struct PythonWorker {
+    pub(crate) pid: u32,
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+    pub(crate) measures: mpsc::UnboundedSender<Measure>,
+    pub(crate) progress: Arc<dyn Progress>,
+}
+
+impl Worker for PythonWorker {
+    fn pid(&self) -> Option<u32> {
+        Some(self.pid)
+    }
+
+    fn dispatch(&mut self, jobs: Vec<Job>) {
+        if let Err(SendError(Order::Jobs(jobs))) = self.orders.send(Order::Jobs(jobs)) {
+            // The connection has just ended, and the scheduler will hear of it.
+            self.progress.gone(jobs.into_iter().map(Unanswered::unstarted).collect());
+        }
+    }
+
+    fn cancel_abandoned(&mut self) {
+        let _ = self.orders.send(Order::CancelAbandoned);
+    }
+
+    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+        let _ = self.measures.send(Measure { request, answer });
+    }
+}
+
+/// The supervisor's end of a worker process.
+pub(crate) struct PythonLaunched {
+    pub(crate) process: Process,
+    pub(crate) memory: MemoryLimit,
+    pub(crate) to_worker: mpsc::UnboundedSender<Frame>,
+    pub(crate) progress: Option<Arc<dyn Progress>>,
+    /// How its connections ended, one after the other: with a fault, or because they did.
+    pub(crate) fault: mpsc::UnboundedReceiver<Option<Gone>>,
+}
+
+impl Launched for PythonLaunched {
+    fn gone(&mut self) -> BoxFuture<'_, Gone> {
+        Box::pin(async {
+            let fault = tokio::select! {
+                gone = self.process.gone() => return gone,
+                fault = self.fault.recv() => fault.flatten(),
+                excess = self.memory.exceeded() => Some(Gone::new(Cause::Memory, excess)),
+            };
+            if let Some(fault) = fault {
+                self.process.kill();
+                self.process.gone().await;
+                return Gone::new(fault.cause, format!("{fault}; it was killed"));
+            }
+            // Without its connection it is of no use. It has usually ended by itself; one that
+            // has not is not waited for.
+            match timeout(Duration::from_secs(1), self.process.gone()).await {
+                Ok(gone) => gone,
+                Err(_) => {
+                    self.process.kill();
+                    Gone::new(Cause::Exit, "it closed its connection and was killed")
+                }
+            }
+        })
+    }
+
+    fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Some(progress) = &self.progress {
+                progress.retiring();
+            }
+            let memory = self.memory;
+            let has_ended = tokio::select! {
+                ended = timeout(grace, self.answered_all()) => ended.is_ok(),
+                _ = memory.exceeded() => false,
+            };
+            if !has_ended {
+                self.process.kill();
+                self.process.gone().await;
+            }
+        })
+    }
+}
+
+impl PythonLaunched {
+    /// Resolves when the worker has answered what it had, and its process has ended.
+    async fn answered_all(&mut self) {
+        self.fault.recv().await;
+        let _ = self.to_worker.send(Frame::bare(Kind::Bye, 0));
+        self.process.gone().await;
+    }
+}
