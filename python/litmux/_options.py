@@ -127,6 +127,9 @@ def _server_contradictions(options):
     for name in together if options.keys() & set(together) else ():
         if name not in options:
             yield f"`{name}` is missing: `jwt_issuer`, `jwt_audience` and `jwt_jwks` go together"
+    jwks = options.get("jwt_jwks")
+    if "jwt_ca" in options and not (isinstance(jwks, str) and jwks.startswith("https://")):
+        yield '`jwt_ca` needs a `jwt_jwks` that begins with "https://"'
 
 
 def _fits(option, value):

@@ -3,11 +3,13 @@
 import http.server
 import json
 import re
+import ssl
 import sys
 import threading
 import time
 
 import pytest
+from certificates import Authority
 from conftest import wait_until
 
 jwt = pytest.importorskip("jwt", reason="needs PyJWT, which needs a newer Python")
@@ -204,7 +206,7 @@ def test_a_file_of_keys_is_read_again(guarded, issuer, tmp_path):
 class Publisher:
     """Answers with an issuer's keys over HTTP, or with 503 while it has none."""
 
-    def __init__(self):
+    def __init__(self, pair=None):
         self.jwks = None
         publisher = self
 
@@ -220,7 +222,12 @@ class Publisher:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/jwks"
+        scheme = "http" if pair is None else "https"
+        if pair is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*pair)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"{scheme}://127.0.0.1:{self.server.server_port}/jwks"
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
 
@@ -256,11 +263,29 @@ def test_keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known(serve, i
     assert status(issuer.token()) in (401, 503)
 
 
+def test_keys_are_fetched_from_whom_the_authority_vouches_for(serve, issuer, tmp_path):
+    authority = Authority(tmp_path, "ours")
+    publisher = Publisher(authority.issue("issuer"))
+    publisher.jwks = issuer.jwks()
+    try:
+        ca = f'{publisher.url}", jwt_ca="{authority.cert}'
+        server = serve(PROGRAM.format(jwks=ca), env=ENV)
+        token = bearer(issuer.token())
+        wait_until(lambda: server.post("/common", json=1, headers=token).is_success)
+        # Browsers do not know that authority.
+        other = serve(PROGRAM.format(jwks=publisher.url), env=ENV)
+        other.wait_for_line("the issuer's keys cannot be fetched from https.*(?i:certificate)")
+        assert other.post("/common", json=1, headers=token).status_code == 503
+    finally:
+        publisher.close()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"jwt_jwks": "nowhere"}, "server: `jwt_jwks`: .*nowhere: No such file"),
         ({"jwt_jwks": "server.py"}, "server.py: this is no JSON Web Key Set"),
+        ({"jwt_jwks": "https://id", "jwt_ca": "nowhere"}, "server: `jwt_ca`: .*cannot be read"),
         ({"jwt_jwks": None}, "`jwt_jwks` is missing: `jwt_issuer`, `jwt_audience` and"),
     ],
 )

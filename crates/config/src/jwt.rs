@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::Pem;
 use crate::read::text;
 
 const TOGETHER: [&str; 3] = ["jwt_issuer", "jwt_audience", "jwt_jwks"];
@@ -24,26 +25,33 @@ pub struct Jwt {
 pub enum Jwks {
     /// In a file, which may change while the server runs.
     File(PathBuf),
-    /// Where the issuer publishes them, over HTTP or HTTPS.
-    Url(String),
+    /// Where the issuer publishes them.
+    Url {
+        /// Over HTTP or HTTPS.
+        url: String,
+        /// The certificates of those who vouch for it, where browsers do not know them.
+        ca: Option<Pem>,
+    },
 }
 
 impl Jwks {
-    fn new(text: &str, directory: &Path) -> Self {
-        if text.starts_with("https://") || text.starts_with("http://") {
-            Self::Url(text.to_owned())
+    fn of(options: &Map<String, Value>, directory: &Path) -> Option<Self> {
+        let jwks = text(options, "jwt_jwks")?;
+        Some(if jwks.starts_with("https://") || jwks.starts_with("http://") {
+            let ca = text(options, "jwt_ca").map(|text| Pem::new(text, directory));
+            Self::Url { url: jwks.to_owned(), ca }
         } else {
-            Self::File(directory.join(text))
-        }
+            Self::File(directory.join(jwks))
+        })
     }
 }
 
 impl Jwt {
     /// Reads the options of a checked server.
     pub(crate) fn of(options: &Map<String, Value>, directory: &Path) -> Option<Self> {
-        let [issuer, audience, jwks] = TOGETHER.map(|name| text(options, name));
-        let jwks = Jwks::new(jwks?, directory);
-        Some(Self { issuer: issuer?.to_owned(), audience: audience?.to_owned(), jwks })
+        let named = |name| text(options, name).map(str::to_owned);
+        let (issuer, audience) = (named("jwt_issuer")?, named("jwt_audience")?);
+        Some(Self { issuer, audience, jwks: Jwks::of(options, directory)? })
     }
 }
 
@@ -51,9 +59,13 @@ impl Jwt {
 pub(crate) fn contradictions(options: &Map<String, Value>) -> impl Iterator<Item = String> {
     let is_given = |name: &str| options.contains_key(name);
     let some_are = TOGETHER.iter().any(|name| is_given(name));
-    TOGETHER.iter().filter(move |name| some_are && !is_given(name)).map(|name| {
+    let missing = TOGETHER.iter().filter(move |name| some_are && !is_given(name)).map(|name| {
         format!("`{name}` is missing: `jwt_issuer`, `jwt_audience` and `jwt_jwks` go together")
-    })
+    });
+    let is_https = text(options, "jwt_jwks").is_some_and(|jwks| jwks.starts_with("https://"));
+    let is_useless = is_given("jwt_ca") && !is_https;
+    let useless = "`jwt_ca` needs a `jwt_jwks` that begins with \"https://\"";
+    missing.chain(is_useless.then(|| useless.to_owned()))
 }
 
 /// Yields a sentence for each endpoint that asks for scopes where the server takes no tokens.
@@ -91,8 +103,9 @@ mod tests {
             program.jwt.unwrap().jwks
         };
         assert_eq!(jwks("keys.json"), Jwks::File("/etc/litmux/keys.json".into()));
-        assert_eq!(jwks("http://id/keys"), Jwks::Url("http://id/keys".into()));
-        assert_eq!(jwks("https://id/keys"), Jwks::Url("https://id/keys".into()));
+        for url in ["http://id/keys", "https://id/keys"] {
+            assert_eq!(jwks(url), Jwks::Url { url: url.into(), ca: None });
+        }
     }
 
     #[test]

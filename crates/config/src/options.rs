@@ -149,6 +149,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "With `jwt_issuer`: what the `aud` of a token must be, or have.";
     Server "jwt_jwks": Kind::String, "the path of a file, or a URL that begins with \"https://\" or \"http://\"", "",
         "With `jwt_issuer`: its public keys, as a JSON Web Key Set. A file is read again when it changes; a URL every five minutes, and when a token is signed with a key that is not known.";
+    Server "jwt_ca": Kind::String, "a PEM file with certificates, or its text", "those that browsers know",
+        "With a `jwt_jwks` that begins with `https://`: whose certificate the issuer must have, one that one of these has signed.";
     Server "request_id": Kind::Boolean, "true or false", "false",
         "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, the context of hooks, and what hooks print have it.";
     Server "server_timing": Kind::Boolean, "true or false", "false",

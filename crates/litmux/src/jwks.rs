@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_config::{Jwks, Jwt};
+use litmux_config::{Jwks, Jwt, Pem};
 use litmux_http::{Issuer, IssuerKeys, KnownKeys, WatchedFiles};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use crate::tls;
 
 /// How often keys are fetched, so that those that an issuer withdraws are not trusted for long.
 const FETCH_INTERVAL: Duration = Duration::from_secs(300);
@@ -26,7 +30,7 @@ const MOST_BYTES: u64 = 1 << 20;
 /// Makes an issuer whose keys are followed by a task of `following`.
 ///
 /// # Errors
-/// The file of keys cannot be used. Keys that cannot be fetched are no error: they may come yet.
+/// The file of keys cannot be used, or the one of certificates. Keys that cannot be fetched are no error: they may come yet.
 pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, String> {
     let wanted = Arc::new(Notify::new());
     let known = match &jwt.jwks {
@@ -37,10 +41,11 @@ pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, S
             following.spawn(reread(watched, file.clone(), sender));
             known
         }
-        Jwks::Url(url) => {
+        Jwks::Url { url, ca } => {
+            let agent = agent(ca.as_ref()).map_err(|error| format!("`jwt_ca`: {error}"))?;
             let again = Some(Instant::now());
             let (sender, known) = watch::channel(KnownKeys { again, ..KnownKeys::default() });
-            following.spawn(refetch(url.clone(), wanted.clone(), sender));
+            following.spawn(refetch(agent, url.clone(), wanted.clone(), sender));
             known
         }
     };
@@ -70,11 +75,11 @@ async fn reread(mut watched: WatchedFiles, file: PathBuf, known: watch::Sender<K
 
 /// Fetches keys now and then, and when one is wanted that is not known, for as long as it is polled.
 /// What cannot be fetched changes nothing.
-async fn refetch(url: String, wanted: Arc<Notify>, known: watch::Sender<KnownKeys>) {
+async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::Sender<KnownKeys>) {
     let mut last_error = None;
     loop {
-        let asked = url.clone();
-        let fetched = spawn_blocking(move || fetch(&asked)).await;
+        let (agent, asked) = (agent.clone(), url.clone());
+        let fetched = spawn_blocking(move || fetch(&agent, &asked)).await;
         let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
         let again = Instant::now() + FETCH_PAUSE;
         let pause = if fetched.is_ok() { FETCH_INTERVAL } else { FETCH_PAUSE };
@@ -99,10 +104,20 @@ async fn refetch(url: String, wanted: Arc<Notify>, known: watch::Sender<KnownKey
     }
 }
 
-fn fetch(url: &str) -> Result<IssuerKeys, String> {
-    let config = ureq::Agent::config_builder().timeout_global(Some(FETCH_TIMEOUT));
+/// Returns what asks issuers that these certificates vouch for, or else those that browsers know.
+fn agent(ca: Option<&Pem>) -> Result<Agent, String> {
+    let mut tls = TlsConfig::builder();
+    if let Some(ca) = ca {
+        let trusted = tls::pem(ca.clone()).certificates()?;
+        let trusted = trusted.iter().map(|of| Certificate::from_der(of).to_owned());
+        tls = tls.root_certs(RootCerts::from(trusted));
+    }
+    let config = Agent::config_builder().timeout_global(Some(FETCH_TIMEOUT));
     // Keys are taken from whom the configuration names, and nobody else.
-    let agent = config.max_redirects(0).build().new_agent();
+    Ok(config.max_redirects(0).tls_config(tls.build()).build().new_agent())
+}
+
+fn fetch(agent: &Agent, url: &str) -> Result<IssuerKeys, String> {
     let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
     if response.status() != 200 {
         return Err(format!("it answers {}", response.status()));

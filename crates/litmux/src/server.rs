@@ -413,6 +413,12 @@ impl RunServers {
         self.set("jwt_issuer", issuer).set("jwt_audience", audience).set("jwt_jwks", jwks)
     }
 
+    /// Fetches the issuer's keys only where one of the certificates in this PEM file vouches for it.
+    /// Needs [`jwt`](Self::jwt) with a URL. Default: the authorities that browsers know.
+    pub fn jwt_ca(self, certificates: &str) -> Self {
+        self.set("jwt_ca", certificates)
+    }
+
     /// Whether each request has an id: its own `X-Request-Id`, or a new one. Default: false.
     pub fn request_id(self, request_id: bool) -> Self {
         self.set("request_id", request_id)

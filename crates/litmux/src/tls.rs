@@ -15,7 +15,8 @@ pub(crate) fn read(config: &litmux_config::Program) -> Result<Option<Tls>, Confi
     tls.map(Some).map_err(|mistakes| ConfigError(mistakes.into_iter().map(named).collect()))
 }
 
-fn pem(pem: litmux_config::Pem) -> Pem {
+/// Returns what TLS reads it as.
+pub(crate) fn pem(pem: litmux_config::Pem) -> Pem {
     match pem {
         litmux_config::Pem::File(path) => Pem::File(path),
         litmux_config::Pem::Text(text) => Pem::Text(text),

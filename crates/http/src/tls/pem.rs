@@ -19,7 +19,11 @@ impl Pem {
         if let Self::File(path) = self { Some(path) } else { None }
     }
 
-    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+    /// Returns all certificates in it.
+    ///
+    /// # Errors
+    /// It cannot be read, or has none, in a sentence.
+    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let pem = self.read()?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match found {
