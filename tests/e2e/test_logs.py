@@ -39,6 +39,17 @@ def test_all_that_a_worker_prints_is_printed(serve):
     assert printed == [f"/predict#0 | line {number}" for number in range(50_000)]
 
 
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_what_a_worker_prints_is_never_left_out(serve, form):
+    program = SAYS.replace(
+        "def predict", "setup = lambda self, device: print('printed')\n\n        def predict"
+    )
+    server = serve(program, env={"LITMUX_LOG": "off", "LITMUX_LOG_FORMAT": form}, ready=False)
+    server.wait_for_line("printed")
+    server.stop()
+    assert len(server.lines) == 1
+
+
 COMPUTES = """
     import asyncio, os, sys, threading, traceback
 

@@ -12,6 +12,7 @@ use litmux_config::{ConfigError, Endpoint};
 use litmux_workers::{LogFile, OUTPUT};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::debug_fn;
@@ -136,13 +137,22 @@ impl Chosen {
         let levels = self.rules.values().filter_map(|rule| rule.level);
         levels.max().unwrap_or(LevelFilter::OFF)
     }
+
+    /// Tells whether an endpoint's rule may let in what is left out by default.
+    fn may_let_in(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == OUTPUT
+            || (metadata.target().starts_with("litmux") && *metadata.level() <= self.widest())
+    }
 }
 
 impl<S: Subscriber> Filter<S> for Chosen {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
-        metadata.target() == OUTPUT
-            || Filter::enabled(&self.by_default, metadata, context)
-            || (metadata.target().starts_with("litmux") && *metadata.level() <= self.widest())
+        self.may_let_in(metadata) || Filter::enabled(&self.by_default, metadata, context)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let by_default = Filter::<S>::callsite_enabled(&self.by_default, metadata);
+        if self.may_let_in(metadata) { Interest::sometimes() } else { by_default }
     }
 
     fn event_enabled(&self, event: &Event<'_>, context: &Context<'_, S>) -> bool {

@@ -65,7 +65,13 @@ impl<A: LitApi> Batches<A> {
         match self.predict(inputs) {
             Ok(outcomes) => outcomes,
             Err(_) if jobs.len() > 1 && self.retry_batch_singly => {
-                tracing::warn!(jobs = jobs.len(), "a batch failed; its items are tried one by one");
+                let Whose { endpoint, worker } = whose();
+                let count = jobs.len();
+                tracing::warn!(
+                    endpoint,
+                    worker,
+                    "{worker}: a batch of {count} failed; its items are tried one by one"
+                );
                 jobs.iter().map(|job| self.outcome_alone(job)).collect()
             }
             Err(error) => vec![Err(error); jobs.len()],
@@ -83,7 +89,12 @@ impl<A: LitApi> Batches<A> {
         let outcomes = guarded(|| self.api.predict(Batch::from(inputs)))?;
         if outcomes.len() != expected {
             let got = outcomes.len();
-            tracing::error!(expected, got, "predict returned the wrong number of outcomes");
+            let Whose { endpoint, worker } = whose();
+            tracing::error!(
+                endpoint,
+                worker,
+                "{worker}: predict returned {got} outcomes for {expected} inputs"
+            );
             return Err(ServeError::internal());
         }
         let encoded = |outcome: Outcome<A::Output>| {
@@ -140,9 +151,23 @@ fn decode<T: DeserializeOwned>(request: &Request) -> Outcome<T> {
 
 fn encode(output: &impl serde::Serialize) -> Outcome<Response> {
     serde_json::to_vec(output).map(Response::json).map_err(|error| {
-        tracing::error!(%error, "an output cannot be written as JSON");
+        let Whose { endpoint, worker } = whose();
+        tracing::error!(endpoint, worker, "{worker}: an output cannot be written as JSON: {error}");
         ServeError::internal()
     })
+}
+
+/// Whose thread this is, for the log.
+struct Whose {
+    endpoint: String,
+    worker: String,
+}
+
+fn whose() -> Whose {
+    // It is named like its worker.
+    let worker = std::thread::current().name().unwrap_or_default().to_owned();
+    let endpoint = worker.rsplit_once('#').map_or("", |(endpoint, _)| endpoint).to_owned();
+    Whose { endpoint, worker }
 }
 
 /// Calls a hook. An error that is no [`ServeError`] and a panic are logged, and become a 500.
@@ -158,7 +183,8 @@ fn guarded<T>(hook: impl FnOnce() -> litmux_core::Result<T>) -> Outcome<T> {
     Err(match error.downcast::<ServeError>() {
         Ok(error) => *error,
         Err(error) => {
-            tracing::error!(%error, "predict failed");
+            let Whose { endpoint, worker } = whose();
+            tracing::error!(endpoint, worker, "{worker}: predict failed: {error}");
             ServeError::internal()
         }
     })
