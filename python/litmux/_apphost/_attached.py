@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from litmux import _options, _server
+from litmux._apphost._inner import Inner
 from litmux._worker._callbacks import trigger
 
 _START_SECONDS = 30
@@ -28,17 +29,18 @@ def attached(server: Any) -> Iterator[Any]:
     """
     with tempfile.TemporaryDirectory(prefix="litmux-") as directory:
         inner = os.path.join(directory, "inner.sock")
-        app = server.app
+        app, connections = server.app, Inner(inner)
         program = _program_of(server, inner)
         with _server.start_binary() as child:
             try:
                 _server.hand_over(program, child)
                 _wait_for(inner, child)
-                app.state.litmux_inner = inner
+                app.state.litmux_inner = connections
                 with _told(server.callbacks, litserver=server):
                     yield server
             finally:
                 app.state.litmux_inner = None
+                connections.close()
                 child.terminate()
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from typing import Any
 from urllib.parse import quote
 
-import h11
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
+from litmux._apphost._inner import BrokenOff
 from litmux._worker._callbacks import trigger
 
-_PIECE_BYTES = 1 << 16
 _UNREAD_PIECES = 1 << 16
-# As much as litmux itself takes.
-_HEADER_BYTES = 400 * 1024
+# An answer that takes longer has somebody who looks whether its client has left.
+_PATIENCE_SECONDS = 0.02
 
 # What is said between two neighbours. What else belongs to a body's length stays with the body.
 _HOP_BY_HOP = {
@@ -40,13 +38,6 @@ class Fate:
     complete."""
 
     is_broken = False
-
-
-class BrokenOff(Exception):
-    """The answer is not complete; the client must see that."""
-
-    def __init__(self) -> None:
-        super().__init__("the server ended its answer before that was complete")
 
 
 class Forwarded(Response):
@@ -77,35 +68,115 @@ class Forwarded(Response):
             )
         if self._told is not None:
             self._tell("on_request", active_requests=self._told.active_requests)
-        peer = await _Peer.connect(inner)
-        answer = asyncio.create_task(self._pass_answer(peer, send))
-        # It ends first only where the client has left, or its body cannot be passed on.
-        ask = asyncio.create_task(self._ask(peer))
-        try:
-            await asyncio.wait((answer, ask), return_when=asyncio.FIRST_COMPLETED)
-            (answer if answer.done() else ask).result()
-        finally:
-            for task in (answer, ask):
-                task.cancel()
-            await asyncio.gather(answer, ask, return_exceptions=True)
-            peer.close()
+        connection = await inner.connect()
+        with contextlib.closing(connection):
+            await self._exchange(connection, send)
 
-    async def _ask(self, peer):
-        with contextlib.suppress(ClientDisconnect):
-            with contextlib.suppress(OSError):  # It was answered before it was read.
-                await self._pass_body(peer)
-            await self._client_left()
-
-    async def _pass_body(self, peer):
+    async def _exchange(self, connection, send):
         pieces = self._request.stream()
-        first = await pieces.__anext__()
-        second = await pieces.__anext__() if first else b""
+        try:
+            first = await pieces.__anext__()
+            second = await pieces.__anext__() if first else b""
+        except ClientDisconnect:
+            return
         # A middleware may have put another body in its place: of one piece the length is known.
-        await peer.send(self._head(None if second else len(first)))
-        await peer.send(h11.Data(first + second))
+        await self._ask(connection, None if second else first)
+        rest = _Rest(self._request, connection)
+        if second:
+            rest.begin(first + second, pieces)
+        else:
+            rest.begin_soon()
+        try:
+            await self._pass_answer(connection, send)
+        except BrokenOff:
+            if rest.error is not None:
+                raise rest.error from None
+            if not rest.is_client_gone:
+                self._request.scope.get(FATE, Fate()).is_broken = True
+                raise
+        finally:
+            await rest.end()
+
+    async def _ask(self, connection, body):
+        scope = self._request.scope
+        headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+        query = scope["query_string"].decode("latin-1")
+        target = f"{self._path}?{query}" if query else self._path
+        await connection.ask(scope["method"], target, headers, body)
+
+    async def _pass_answer(self, connection, send):
+        status, headers = await connection.answer()
+        headers = [(name, value) for name, value in headers if _is_passed_on(name)]
+        is_error = status >= 400
+        is_stream = not any(name == b"content-length" for name, _ in headers)
+        if not (is_error or is_stream):
+            self._tell("on_response")
+        headers += self.raw_headers
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        try:
+            async for piece, is_last in connection.pieces():
+                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+        finally:
+            if is_stream and not is_error:
+                self._tell("on_response")
+
+    def _tell(self, event, **what):
+        if self._told is not None:
+            trigger(self._told.callbacks, event, litserver=self._told, **what)
+
+
+class _Rest:
+    """What a client sends while it is answered: more of its body, and that it leaves."""
+
+    def __init__(self, request, connection):
+        self._request = request
+        self._connection = connection
+        self._task = None
+        self._timer = None
+        self.is_client_gone = False
+
+    def begin(self, body, pieces):
+        """Passes on this part of the body, and all further ones."""
+        self._task = asyncio.create_task(self._pass(body, pieces))
+
+    def begin_soon(self):
+        """Begins to wait for the client to leave, unless it is answered before: to listen to it,
+        through all the middlewares, costs more than most answers."""
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._begin_waiting)
+
+    def _begin_waiting(self):
+        self._task = asyncio.create_task(self._pass(None, None))
+
+    @property
+    def error(self):
+        """What the body of the request failed with, if it did."""
+        if self._task is None or not self._task.done() or self._task.cancelled():
+            return None
+        return self._task.exception()
+
+    async def end(self):
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _pass(self, body, pieces):
+        try:
+            with contextlib.suppress(ClientDisconnect):
+                if body is not None:
+                    with contextlib.suppress(OSError):  # It was answered before it was read.
+                        await self._pass_body(body, pieces)
+                await self._client_left()
+            self.is_client_gone = True
+        finally:
+            self._connection.abort()
+
+    async def _pass_body(self, body, pieces):
+        await self._connection.send_piece(body)
         async for piece in pieces:
-            await peer.send(h11.Data(piece))
-        await peer.send(h11.EndOfMessage())
+            await self._connection.send_piece(piece)
+        await self._connection.end_body()
 
     async def _client_left(self):
         for _ in range(_UNREAD_PIECES):
@@ -116,97 +187,6 @@ class Forwarded(Response):
                 return
         await asyncio.Event().wait()
 
-    def _head(self, length):
-        scope = self._request.scope
-        headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
-        if length is not None:
-            new = str(length).encode()
-            headers = [(n, new if n == b"content-length" else value) for n, value in headers]
-        query = scope["query_string"].decode("latin-1")
-        target = f"{self._path}?{query}" if query else self._path
-        return h11.Request(method=scope["method"], target=target, headers=headers)
-
-    async def _pass_answer(self, peer, send):
-        start = await peer.answer()
-        headers = [(name, value) for name, value in start.headers if _is_passed_on(name)]
-        is_error = start.status_code >= 400
-        is_stream = not any(name == b"content-length" for name, _ in headers)
-        if not (is_error or is_stream):
-            self._tell("on_response")
-        await send(
-            {
-                "type": "http.response.start",
-                "status": start.status_code,
-                "headers": headers + self.raw_headers,
-            }
-        )
-        try:
-            async for piece in peer.pieces():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        except BrokenOff:
-            self._request.scope.get(FATE, Fate()).is_broken = True
-            raise
-        finally:
-            if is_stream and not is_error:
-                self._tell("on_response")
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def _tell(self, event, **what):
-        if self._told is not None:
-            trigger(self._told.callbacks, event, litserver=self._told, **what)
-
 
 def _is_passed_on(name):
     return name not in _HOP_BY_HOP and name != b"transfer-encoding"
-
-
-class _Peer:
-    """The server's end of the inner socket.
-
-    A plain socket and not a stream of asyncio's: that forgets what it could still read, once the
-    other end reads no more.
-    """
-
-    def __init__(self, sock):
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADER_BYTES)
-
-    @classmethod
-    async def connect(cls, path):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        peer = cls(sock)
-        try:
-            await peer._loop.sock_connect(sock, path)
-        except BaseException:
-            sock.close()
-            raise
-        return peer
-
-    def close(self):
-        self._sock.close()
-
-    async def send(self, event):
-        data = self._http.send(event)
-        if data:
-            await self._loop.sock_sendall(self._sock, data)
-
-    async def answer(self):
-        while not isinstance(event := await self._next(), h11.Response):
-            pass
-        return event
-
-    async def pieces(self):
-        while isinstance(event := await self._next(), h11.Data):
-            yield bytes(event.data)
-
-    async def _next(self):
-        try:
-            while (event := self._http.next_event()) is h11.NEED_DATA:
-                self._http.receive_data(await self._loop.sock_recv(self._sock, _PIECE_BYTES))
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise BrokenOff from error
-        if isinstance(event, h11.ConnectionClosed):
-            raise BrokenOff
-        return event

@@ -12,7 +12,7 @@ import uvicorn
 
 from litmux._app_host import guarded_paths
 from litmux._apphost._app import add_built_in, add_metrics, add_probes
-from litmux._apphost._forward import BrokenOff
+from litmux._apphost._inner import BrokenOff, Inner
 from litmux._apphost._root import Root
 from litmux._worker._load import run_again
 from litmux._worker._process import read_order
@@ -26,8 +26,9 @@ def main():
     order = read_order()
     call = run_again(order["load"])
     _check_guards(call.servers, order["load"]["guarded"])
+    inner = Inner(order["inner"])
     for server in call.servers:
-        server.app.state.litmux_inner = order["inner"]
+        server.app.state.litmux_inner = inner
         add_built_in(server.app, server, call.options)
         add_probes(server.app, call.options)
     # The last is asked where no app before it has a route of its own there.

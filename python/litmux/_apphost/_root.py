@@ -9,7 +9,8 @@ from typing import Any
 from starlette.routing import Match
 
 from litmux import _app_host
-from litmux._apphost._forward import FATE, BrokenOff, Fate
+from litmux._apphost._forward import FATE, Fate
+from litmux._apphost._inner import BrokenOff
 from litmux._worker._callbacks import trigger
 
 # litmux says here who its client is, and how it came: `https://127.0.0.1:50000`.
