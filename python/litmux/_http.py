@@ -136,6 +136,8 @@ class Context(dict):
         path: The path, without the query.
         query: The query as it was sent.
         headers: The headers, names in lower case; of several with one name, the last.
+        traceparent: Where the request is in a trace, as W3C's trace context writes it; empty where
+            it is in none. ``headers`` has it too, for ``opentelemetry.propagate.extract``.
         cancelled: Whether nobody waits for the answer any more: the client left, or its time is
             over. It turns true while a hook runs, and may be read from any thread.
         remaining: Seconds that are left of the time budget; 0 when it is over.
@@ -149,7 +151,13 @@ class Context(dict):
         self.query = get("query", "")
         self.headers = dict(get("headers", ()))
         self.cancelled = False
+        # What measures the stages of the request, where it is traced.
+        self._stages: Any = None
         self._deadline = _now() + get("remaining_ms", 0) / 1000
+
+    @property
+    def traceparent(self) -> str:
+        return self.headers.get("traceparent", "")
 
     @property
     def remaining(self) -> float:

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, default_of, mistakes};
-use crate::read::{boolean, integer, seconds, text, texts};
+use crate::read::{boolean, integer, number, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
@@ -47,6 +47,10 @@ pub struct Program {
     pub request_id: bool,
     /// Where a line is written for each request, if anywhere; `-` is standard output.
     pub access_log: Option<PathBuf>,
+    /// Where the traces of requests are sent, if the configuration says it.
+    pub otlp_endpoint: Option<String>,
+    /// The share of requests that are traced, where somebody chose.
+    pub trace_ratio: Option<f64>,
     /// The origins whose pages may call, or `*`.
     pub cors_origins: Vec<String>,
     /// Whether answers are compressed for clients that accept it.
@@ -180,6 +184,8 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             "-" => file.into(),
             file => directory_of(origin).join(file),
         }),
+        otlp_endpoint: text(&raw, "otlp_endpoint").map(str::to_owned),
+        trace_ratio: number(&raw, "trace_ratio"),
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
         gzip: boolean(&raw, "gzip").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),

@@ -32,6 +32,7 @@ pub(crate) async fn handle(
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let mut ongoing = app.begin_request(request.uri().path());
     let address = client.map(|client| client.address);
+    let mut span = app.begin_span(&mut request, client.map_or("http", Peer::scheme));
     let id = app.around.request_ids.as_ref().map(|ids| ids.take(request.headers_mut()));
     let log = app.around.access_log.as_ref();
     let mut record = log.map(|log| log.begin(&request, address, id.clone()));
@@ -44,6 +45,9 @@ pub(crate) async fn handle(
     let Admission { holder, place, .. } = admitted.into_inner().unwrap_or_default();
     response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
     ongoing.answered(response.status().as_u16());
+    if let Some(span) = &mut span {
+        span.answered(response.status().as_u16());
+    }
     if let Some(record) = &mut record {
         (record.status, record.holder) = (response.status().as_u16(), holder);
     }
@@ -54,7 +58,7 @@ pub(crate) async fn handle(
     let is_bare =
         is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(response.map(|body| {
-        let mut body = MeasuredBody::new(body, ongoing, record, place);
+        let mut body = MeasuredBody::new(body, ongoing, record, span, place);
         if is_bare {
             body.ended();
         }
@@ -120,9 +124,14 @@ async fn pass(app: &Arc<App>, request: Request<Incoming>, client: Option<Peer>) 
 /// answered while the server stops.
 pub(crate) async fn handle_inner(
     app: &Arc<App>,
-    request: Request<Incoming>,
-) -> Result<HttpResponse, Infallible> {
-    Ok(answer(app, request).await)
+    mut request: Request<Incoming>,
+) -> Result<Response<MeasuredBody>, Infallible> {
+    let mut span = app.begin_span(&mut request, "http");
+    let response = answer(app, request).await;
+    if let Some(span) = &mut span {
+        span.answered(response.status().as_u16());
+    }
+    Ok(response.map(|body| MeasuredBody::inner(body, span)))
 }
 
 async fn answer(app: &Arc<App>, request: Request<Incoming>) -> HttpResponse {
@@ -197,9 +206,10 @@ pub(crate) async fn compute(
 ) -> Outcome<HttpResponse> {
     let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
     let request = litmux_core::Request { content, body, meta: meta(traits, parts) };
+    let trace = parts.extensions.get().cloned();
     let answered = async {
         let cost = cost(route, traits, &request).await?;
-        let call = Call { route, request, cost, times };
+        let call = Call { route, request, cost, times, trace };
         match traits.protocol {
             Protocol::Plain => plain(call, &parts.headers).await,
             protocol => openai::answer(protocol, call).await,
@@ -210,8 +220,8 @@ pub(crate) async fn compute(
 }
 
 async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
-    let Call { route, request, cost, times } = call;
-    let caller = Caller::submit(&route.endpoint, request, cost, times);
+    let Call { route, request, cost, times, trace } = call;
+    let caller = Caller::submit(&route.endpoint, request, cost, times, trace);
     let (answer, presence) = caller.answer().await?;
     answer::from(answer, asked, route, times, presence)
 }

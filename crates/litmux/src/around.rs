@@ -7,12 +7,12 @@ use std::path::Path;
 use litmux_config::{ConfigError, Program};
 use litmux_http::{AccessLog, Around, RequestIds, cors};
 
-use crate::Error;
+use crate::{Error, traces};
 
 /// Makes it.
 ///
 /// # Errors
-/// The access log cannot be written, or the system has no randomness.
+/// The access log cannot be written, traces cannot be sent, or the system has no randomness.
 pub(crate) fn around(config: &Program) -> Result<Around, Error> {
     let request_ids = config.request_id.then(getrandom::u64).transpose();
     let request_ids = request_ids.map_err(io::Error::other)?.map(RequestIds::new);
@@ -22,7 +22,8 @@ pub(crate) fn around(config: &Program) -> Result<Around, Error> {
         ConfigError(vec![format!("server: `cors_origins`: {origin:?} is not an origin")])
     })?;
     let access_log = config.access_log.as_deref().map(access_log).transpose()?;
-    Ok(Around { request_ids, cors, access_log })
+    let tracer = traces::tracer(config)?;
+    Ok(Around { request_ids, cors, access_log, tracer })
 }
 
 fn access_log(file: &Path) -> Result<AccessLog, Error> {

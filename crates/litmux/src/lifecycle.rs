@@ -8,6 +8,7 @@ use std::time::Duration;
 use litmux_admin::{AdminSocket, RunDir};
 use litmux_http::{App, Builtin, Keys, Server, bind, digest};
 use litmux_metrics::{Metrics, UserMetrics};
+use litmux_traces::Tracer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -30,11 +31,15 @@ const SAME_WISH: Duration = Duration::from_millis(500);
 /// server ends.
 const FORCE_TIME: Duration = Duration::from_secs(5);
 
+/// How long it may take to send the last spans.
+const SPANS_TIME: Duration = Duration::from_secs(3);
+
 /// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
 pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> Result<(), Error> {
     let Program { config, models } = program;
     let (access, around) = (Access::of(&config)?, around(&config)?);
+    let tracer = around.tracer.clone();
     let mut signals = Signals::new()?;
     let tls = tls::read(&config)?;
     let address = format!("{}:{}", config.host, config.port);
@@ -85,7 +90,17 @@ pub(crate) async fn serve(program: Program, until: impl Future<Output = ()>) -> 
         () = stop(server, crew, grace) => {}
         () = signals.again() => tracing::warn!("stopping at once"),
     }
+    if let Some(tracer) = tracer {
+        send_the_rest(tracer).await;
+    }
     result
+}
+
+/// Sends the spans of the last requests, as far as somebody takes them.
+async fn send_the_rest(tracer: Tracer) {
+    let sent = tokio::task::spawn_blocking(move || tracer.shutdown(SPANS_TIME));
+    // It keeps to its time, but for a collector that takes a request and never answers it.
+    let _ = timeout(SPANS_TIME, sent).await;
 }
 
 /// What litmux answers itself. Keys come from the environment alone: a configuration is shown.

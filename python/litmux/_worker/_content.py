@@ -3,6 +3,7 @@
 from litmux._http import Context, Form, UploadFile
 from litmux._worker import _frames as frames
 from litmux._worker._json import MalformedBody, loads
+from litmux._worker._stages import Stages
 
 
 def read_request(flags, payload):
@@ -14,9 +15,12 @@ def read_request(flags, payload):
     """
     if not flags & frames.META:
         return loads(payload), Context()
+    stages = Stages()
     meta, body = frames.split_meta(payload)
     try:
         content, context = meta["content"], Context(meta.get("context"))
+        if meta.get("stages"):
+            context._stages = stages
         return _read_content(content, body), context
     except MalformedBody:
         raise

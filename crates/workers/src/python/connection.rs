@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use litmux_core::{
     Cause, Gone, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
 };
-use litmux_wire::{Decoder, Frame, FrameError, Kind, ResponseMeta};
+use litmux_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
@@ -229,12 +229,25 @@ impl Connection {
         }
         let is_last = match frame.kind {
             Kind::Response => {
-                self.in_flight.answer(id, response(frame)?);
+                let (response, stages) = response(frame)?;
+                self.in_flight.took(id, &stages);
+                self.in_flight.answer(id, response);
                 true
             }
             Kind::Chunk => self.in_flight.pass_on(id, Part::Items(items(&frame)?))?,
-            Kind::End if frame.status == 0 => self.in_flight.pass_on(id, Part::End)?,
-            Kind::End => self.in_flight.pass_on(id, Part::Failed(stream_error(&frame)))?,
+            Kind::End => {
+                let status = frame.status;
+                let (meta, body) = frame.into_meta_and_body()?;
+                if let Some(meta) = meta {
+                    let EndMeta { stages } = from_meta(&meta)?;
+                    self.in_flight.took(id, &stages);
+                }
+                let end = match status {
+                    0 => Part::End,
+                    status => Part::Failed(stream_error(status, &body)),
+                };
+                self.in_flight.pass_on(id, end)?
+            }
             unexpected => return Err(FrameError::Unexpected(unexpected).into()),
         };
         self.finished += usize::from(is_last);
@@ -259,15 +272,21 @@ impl Connection {
     }
 }
 
-fn response(frame: Frame) -> Result<Response, FrameError> {
+/// Returns the answer, and how long its stages took, in seconds, where it says that.
+fn response(frame: Frame) -> Result<(Response, Vec<f64>), FrameError> {
     let status = frame.status;
     let (meta, body) = frame.into_meta_and_body()?;
     let Some(meta) = meta else {
-        return Ok(Response { status, media_type: MediaType::Json, headers: Vec::new(), body });
+        let (media_type, headers) = (MediaType::Json, Vec::new());
+        return Ok((Response { status, media_type, headers, body }, Vec::new()));
     };
-    let meta: ResponseMeta = serde_json::from_slice(&meta).map_err(|_| FrameError::Message)?;
-    let ResponseMeta { media_type, headers } = meta;
-    Ok(Response { status, media_type: MediaType::Other(media_type), headers, body })
+    let ResponseMeta { media_type, headers, stages } = from_meta(&meta)?;
+    let media_type = media_type.map_or(MediaType::Json, MediaType::Other);
+    Ok((Response { status, media_type, headers, body }, stages))
+}
+
+fn from_meta<T: serde::de::DeserializeOwned>(meta: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(meta).map_err(|_| FrameError::Message)
 }
 
 fn items(frame: &Frame) -> Result<Items, FrameError> {
@@ -281,17 +300,17 @@ fn items(frame: &Frame) -> Result<Items, FrameError> {
 }
 
 /// The error that a stream ended with; its payload is `{"detail": …}`, as in a response.
-pub(super) fn stream_error(frame: &Frame) -> ServeError {
+pub(super) fn stream_error(status: u16, payload: &[u8]) -> ServeError {
     #[derive(serde::Deserialize)]
     struct Body {
         detail: serde_json::Value,
     }
-    let detail = match serde_json::from_slice::<Body>(&frame.payload).map(|body| body.detail) {
+    let detail = match serde_json::from_slice::<Body>(payload).map(|body| body.detail) {
         Ok(serde_json::Value::String(detail)) => detail,
         Ok(detail) => detail.to_string(),
         Err(_) => "Internal server error".into(),
     };
-    ServeError::new(frame.status, detail)
+    ServeError::new(status, detail)
 }
 
 /// Why a worker is lost.
