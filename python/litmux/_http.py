@@ -151,7 +151,7 @@ class Context(dict):
         self.query = get("query", "")
         self.headers = dict(get("headers", ()))
         self.cancelled = False
-        # What measures the stages of the request, where it is traced.
+        # What measures the stages of the request, where the server wants to know.
         self._stages: Any = None
         self._deadline = _now() + get("remaining_ms", 0) / 1000
 

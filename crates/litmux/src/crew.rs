@@ -163,7 +163,7 @@ impl Member {
         };
         tracing::info!(workers = at_start, device = %devices[0], "{} is loading", config.path);
         let (unwell, sink) = (Unwell::default(), user.sink(&config.path));
-        let watched = (unwell.clone(), sink);
+        let watched = (unwell.clone(), sink, metrics.stages(&config.path));
         let launch = launch_of(config, model, placement, places, attach, watched);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = Controls {

@@ -4,8 +4,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use litmux_wire::{
-    Decoder, EndMeta, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse,
-    RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
+    Decoder, EndMeta, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready,
+    Refuse, RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;

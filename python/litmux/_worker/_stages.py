@@ -1,4 +1,4 @@
-"""How long the stages of a request took, where the server asks for it because it is traced."""
+"""How long the stages of a request took, where the server wants to know that."""
 
 import time
 

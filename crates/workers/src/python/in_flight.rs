@@ -84,9 +84,6 @@ impl InFlight {
 
     /// Notes how many seconds the stages of a job took, as many as are known.
     pub(crate) fn took(&mut self, id: u64, seconds: &[f64]) {
-        if seconds.is_empty() {
-            return;
-        }
         let trace = match &mut self.jobs[place_of(id)].caller {
             Caller::Waiting(job) => job.trace(),
             Caller::Streaming(sender, _) => sender.trace_mut(),

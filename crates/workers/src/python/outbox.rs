@@ -30,9 +30,9 @@ impl Outbox {
         self.pieces.is_empty() && self.tail.is_empty()
     }
 
-    /// Appends a request frame.
-    pub(crate) fn push_request(&mut self, id: u64, more: bool, job: &Job) {
-        let meta = request_meta(&job.request, job.is_traced(), || {
+    /// Appends a request frame; `stages` asks how long they take.
+    pub(crate) fn push_request(&mut self, id: u64, more: bool, stages: bool, job: &Job) {
+        let meta = request_meta(&job.request, stages, || {
             job.deadline.saturating_duration_since(Instant::now())
         });
         let flags = if more { Flags::MORE } else { Flags::NONE };
