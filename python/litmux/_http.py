@@ -137,6 +137,8 @@ class Context(dict):
         query: The query as it was sent.
         headers: The headers, names in lower case; of several with one name, the last.
         request_id: Its id, where the server gives ids to requests; otherwise None.
+        traceparent: Where the request is in a trace, as W3C's trace context writes it; empty where
+            it is in none. ``headers`` has it too, for ``opentelemetry.propagate.extract``.
         cancelled: Whether nobody waits for the answer any more: the client left, or its time is
             over. It turns true while a hook runs, and may be read from any thread.
         remaining: Seconds that are left of the time budget; 0 when it is over.
@@ -151,7 +153,13 @@ class Context(dict):
         self.headers = dict(get("headers", ()))
         self.request_id: str | None = None
         self.cancelled = False
+        # What measures the stages of the request, where the server wants to know.
+        self._stages: Any = None
         self._deadline = _now() + get("remaining_ms", 0) / 1000
+
+    @property
+    def traceparent(self) -> str:
+        return self.headers.get("traceparent", "")
 
     @property
     def remaining(self) -> float:

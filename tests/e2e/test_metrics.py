@@ -144,6 +144,22 @@ def test_streams_are_measured_by_their_chunks(serve):
     assert page.value("response_body_bytes_total", endpoint="/count") == 10
 
 
+def test_workers_say_how_long_their_stages_take(serve):
+    server = serve(MODELS)
+    # The first request of each worker is in the sample.
+    server.post("/echo", json=1)
+    server.post("/count", json=5)
+    page = scrape(server)
+
+    def stage(name, endpoint, of="count"):
+        return page.value(f"stage_seconds_{of}", endpoint=endpoint, stage=name)
+
+    assert [stage(name, "/echo") for name in ("decode", "predict", "encode")] == [1, 1, 1]
+    # Of a stream, encoding is part of computing.
+    assert [stage(name, "/count") for name in ("decode", "predict", "encode")] == [1, 1, 0]
+    assert stage("predict", "/count", of="sum") >= 0.05
+
+
 def test_what_clients_leave_is_told_apart(serve):
     server = serve(MODELS)
     leave(server, "/echo", '"slow"')

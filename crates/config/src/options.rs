@@ -28,6 +28,8 @@ pub enum Kind {
     PositiveNumber,
     /// A number above 0 and at most 1.
     Fraction,
+    /// A number from 0 to 1.
+    Share,
     /// A path that begins with a slash.
     Path,
     /// A path that begins with a slash, or false.
@@ -157,6 +159,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Whether each answer says in the header `Server-Timing` how many milliseconds passed from the request's headers to its own: `total;dur=12.345`.";
     Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
         "Where an object is written for each request: a line of JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id.";
+    Server "otlp_endpoint": Kind::String, "the address of a collector such as \"http://127.0.0.1:4318\"", "",
+        "Where the traces of requests are sent, as OTLP over HTTP. Without it: where OTEL_EXPORTER_OTLP_ENDPOINT says, and if that is not set, nowhere.";
+    Server "trace_ratio": Kind::Share, "a number from 0 to 1", "1",
+        "The share of requests that are traced, of those that are not part of a trace already. What a client has decided in `traceparent` holds.";
     Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",
         "Pages of which origins may call the server from a browser.";
     Server "trusted_proxies": Kind::Networks, "a list of addresses and networks such as \"10.0.0.0/8\"", "[]",
@@ -323,6 +329,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         },
         Kind::PositiveNumber => value.as_f64().is_some_and(|number| number > 0.0),
         Kind::Fraction => value.as_f64().is_some_and(|part| part > 0.0 && part <= 1.0),
+        Kind::Share => value.as_f64().is_some_and(|part| (0.0..=1.0).contains(&part)),
         Kind::Path => is_path(value),
         Kind::PathOrFalse => *value == Value::Bool(false) || is_path(value),
         Kind::String => value.as_str().is_some_and(|text| !text.is_empty()),
@@ -406,6 +413,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
         Kind::Fraction => json!({"type": "number", "above_zero": true, "max": 1}),
+        Kind::Share => json!({"type": "number", "max": 1}),
         Kind::Path => json!({"type": "path", "default": option.default}),
         Kind::PathOrFalse => json!({"type": "path", "default": option.default, "or_false": true}),
         Kind::String => json!({"type": "string"}),

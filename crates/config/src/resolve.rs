@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{OPENAPI_PATHS, Scope, codings, default_of, mistakes};
-use crate::read::{boolean, integer, network, seconds, text, texts};
+use crate::read::{boolean, integer, network, number, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Jwt, Tls, jwt};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
@@ -52,6 +52,10 @@ pub struct Program {
     pub request_id: bool,
     /// Where a line is written for each request, if anywhere; `-` is standard output.
     pub access_log: Option<PathBuf>,
+    /// Where the traces of requests are sent, if the configuration says it.
+    pub otlp_endpoint: Option<String>,
+    /// The share of requests that are traced, where somebody chose.
+    pub trace_ratio: Option<f64>,
     /// The origins whose pages may call, or `*`.
     pub cors_origins: Vec<String>,
     /// The proxies that are believed when they say for whom they ask.
@@ -193,6 +197,8 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             "-" => file.into(),
             file => directory_of(origin).join(file),
         }),
+        otlp_endpoint: text(&raw, "otlp_endpoint").map(str::to_owned),
+        trace_ratio: number(&raw, "trace_ratio"),
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
         trusted_proxies: texts(&raw, "trusted_proxies").filter_map(network).collect(),
         compression: raw.get("compression").and_then(codings).unwrap_or_default(),

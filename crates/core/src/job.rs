@@ -1,6 +1,6 @@
 use tokio::time::Instant;
 
-use crate::{Reply, Request};
+use crate::{JobTrace, Reply, Request};
 
 /// One request on its way: what to compute, until when, and whom to answer.
 #[derive(Debug)]
@@ -26,6 +26,23 @@ impl Job {
     /// Makes a job of cost 1 that no worker has seen.
     pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
         Self { request, arrived, queued: arrived, deadline, cost: 1.0, losses: 0, reply }
+    }
+
+    /// Returns what follows it, where its request is traced.
+    pub fn trace(&mut self) -> Option<&mut JobTrace> {
+        self.reply.trace_mut()
+    }
+
+    /// Notes that its worker was lost and it waits again.
+    pub fn note_requeued(&mut self, now: Instant) {
+        if let Some(trace) = self.trace() {
+            trace.requeued(now);
+        }
+    }
+
+    /// Tells whether its request is traced.
+    pub fn is_traced(&self) -> bool {
+        self.reply.trace().is_some()
     }
 
     /// Tells whether computing it would be in vain: its caller left or its time is over.

@@ -17,6 +17,7 @@ mod launch;
 mod reply;
 mod request;
 mod response;
+mod trace;
 mod worker;
 
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
@@ -28,4 +29,5 @@ pub use reply::{
 };
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
+pub use trace::{BatchTrace, JobTrace, Place, SpanContext, Stages, Step, Trace, trace_dispatch};
 pub use worker::{Attach, MakeWorker, Progress, Protocol, Traits, Unanswered, Worker};

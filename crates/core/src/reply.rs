@@ -1,12 +1,13 @@
 //! The way back of a job: exactly one answer, or a stream that is seen to end or to break.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Items, Outcome, Response, ServeError};
+use crate::{Items, JobTrace, Outcome, Response, ServeError, Trace};
 
 /// Parts of a stream that may wait for a slow client before its sender waits.
 const STREAM_WINDOW: usize = 16;
@@ -39,16 +40,38 @@ impl Answers {
 
 /// The right and duty to answer one job. Dropped unanswered, it answers 502: losing a worker
 /// cannot strand its callers.
+///
+/// It is where the trace of a job ends too: with the answer, and before anybody has that.
 #[derive(Debug)]
-pub struct Reply(Option<oneshot::Sender<Outcome<Answer>>>);
+pub struct Reply {
+    sender: Option<oneshot::Sender<Outcome<Answer>>>,
+    trace: Option<Box<JobTrace>>,
+}
 
 /// Makes the two ends of a job's way back.
 pub fn reply() -> (Reply, Answers) {
     let (sender, receiver) = oneshot::channel();
-    (Reply(Some(sender)), Answers(receiver))
+    (Reply { sender: Some(sender), trace: None }, Answers(receiver))
 }
 
 impl Reply {
+    /// Follows the job from here on, where its request is traced.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<Arc<Trace>>) -> Self {
+        self.trace = trace.map(|trace| Box::new(JobTrace::new(trace)));
+        self
+    }
+
+    /// Returns what follows the job, where its request is traced.
+    pub fn trace(&self) -> Option<&JobTrace> {
+        self.trace.as_deref()
+    }
+
+    /// As [`trace`](Self::trace), to note something.
+    pub fn trace_mut(&mut self) -> Option<&mut JobTrace> {
+        self.trace.as_deref_mut()
+    }
+
     /// Answers the job.
     pub fn send(mut self, outcome: Outcome<Response>) {
         self.answer(outcome.map(Answer::Whole));
@@ -70,16 +93,17 @@ impl Reply {
     fn stream(self, window: usize, consumed: Option<Consumed>) -> StreamSender {
         let (sender, receiver) = mpsc::channel(window);
         let receiver = StreamReceiver { parts: receiver, consumed };
-        StreamSender { unstarted: Some((self, receiver)), sender }
+        StreamSender { unstarted: Some((self, receiver)), sender, trace: None }
     }
 
     /// Tells whether nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
-        self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
+        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
     fn answer(&mut self, outcome: Outcome<Answer>) {
-        if let Some(sender) = self.0.take() {
+        self.trace = None;
+        if let Some(sender) = self.sender.take() {
             // A caller that left does not want the answer.
             let _ = sender.send(outcome);
         }
@@ -143,6 +167,7 @@ impl StreamReceiver {
 pub struct StreamSender {
     unstarted: Option<(Reply, StreamReceiver)>,
     sender: mpsc::Sender<Part>,
+    trace: Option<Box<JobTrace>>,
 }
 
 /// A part that was not taken.
@@ -186,9 +211,24 @@ impl StreamSender {
         }
     }
 
+    /// Returns what follows the job, where its request is traced.
+    pub fn trace_mut(&mut self) -> Option<&mut JobTrace> {
+        match &mut self.unstarted {
+            Some((reply, _)) => reply.trace_mut(),
+            None => self.trace.as_deref_mut(),
+        }
+    }
+
     /// Answers the job with the first part; gives back any later one.
     fn start(&mut self, part: Part) -> Option<Part> {
-        let Some((mut reply, mut receiver)) = self.unstarted.take() else { return Some(part) };
+        let is_last = !matches!(part, Part::Items(_));
+        let Some((mut reply, mut receiver)) = self.unstarted.take() else {
+            if is_last {
+                self.trace = None;
+            }
+            return Some(part);
+        };
+        self.trace = reply.trace.take().filter(|_| !is_last);
         match part {
             Part::Items(first) => {
                 receiver.note_consumed(&first);

@@ -12,6 +12,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use litmux_core::{Answer, MediaType, Outcome, ServeError};
 use litmux_metrics::Ongoing;
+use litmux_traces::ServerSpan;
 use serde_json::{Value, json};
 
 use crate::access::Place;
@@ -32,37 +33,63 @@ const HOP_BY_HOP: [&str; 6] =
 #[derive(Debug)]
 pub(crate) struct MeasuredBody {
     body: AnswerBody,
-    ongoing: Ongoing,
+    ongoing: Option<Ongoing>,
     record: Option<Record>,
+    span: Option<ServerSpan>,
     _place: Option<Place>,
 }
 
 impl MeasuredBody {
-    /// Makes one that takes this place among the requests of its caller, and goes into this record,
-    /// until it is dropped.
+    /// Makes one that takes this place among the requests of its caller, and goes into this record
+    /// and this span, until it is dropped.
     pub(crate) fn new(
         body: AnswerBody,
         ongoing: Ongoing,
         record: Option<Record>,
+        span: Option<ServerSpan>,
         place: Option<Place>,
     ) -> Self {
-        let mut body = Self { body, ongoing, record, _place: place };
-        if body.is_end_stream() {
-            body.ended();
+        Self { body, ongoing: Some(ongoing), record, span, _place: place }.begin()
+    }
+
+    /// Makes one of which nothing is measured but its span: it is part of another.
+    pub(crate) fn inner(body: AnswerBody, span: Option<ServerSpan>) -> Self {
+        Self { body, ongoing: None, record: None, span, _place: None }.begin()
+    }
+
+    fn begin(mut self) -> Self {
+        if self.is_end_stream() {
+            self.ended();
         }
-        body
+        self
     }
 
     /// Notes that all was sent.
     pub(crate) fn ended(&mut self) {
-        self.ongoing.ended();
+        if let Some(ongoing) = &mut self.ongoing {
+            ongoing.ended();
+        }
+        if let Some(span) = &mut self.span {
+            span.ended();
+        }
         if let Some(record) = &mut self.record {
             record.is_complete = true;
         }
     }
 
+    fn broke(&mut self, status: u16) {
+        if let Some(ongoing) = &mut self.ongoing {
+            ongoing.broke(status);
+        }
+        if let Some(span) = &mut self.span {
+            span.broke(status);
+        }
+    }
+
     fn sent(&mut self, bytes: usize) {
-        self.ongoing.sent(bytes);
+        if let Some(ongoing) = &mut self.ongoing {
+            ongoing.sent(bytes);
+        }
         if let Some(record) = &mut self.record {
             record.bytes += bytes as u64;
         }
@@ -81,7 +108,7 @@ impl Body for MeasuredBody {
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => this.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(broken)) => this.ongoing.broke(broken.status),
+            Some(Err(broken)) => this.broke(broken.status),
             None => {}
         }
         if frame.as_ref().is_none_or(|frame| frame.is_ok() && this.body.is_end_stream()) {

@@ -10,13 +10,14 @@ use http::Request;
 use litmux_core::{BoxFuture, Traits};
 use litmux_metrics::{Edge, Metrics, Ongoing};
 use litmux_scheduler::Endpoint;
+use litmux_traces::ServerSpan;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::around::{Around, Layers, Stacks};
 use crate::buffers::Buffers;
-use crate::{Cost, Described};
+use crate::{Cost, Described, mcp};
 
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
@@ -281,6 +282,18 @@ impl App {
 
     pub(crate) fn route(&self, path: &str) -> Option<&Route> {
         self.routes.get(path)
+    }
+
+    /// Begins the span of a request, if it is traced. Of what is no endpoint nothing is: probes
+    /// would be most of it.
+    pub(crate) fn begin_span<B>(
+        &self,
+        request: &mut Request<B>,
+        scheme: &'static str,
+    ) -> Option<ServerSpan> {
+        let path = request.uri().path();
+        let is_endpoint = self.routes.contains_key(path) || mcp::PATHS.contains(&path);
+        self.around.begin_span(request, scheme, is_endpoint)
     }
 
     pub(crate) fn report(&self) -> Report {

@@ -1,4 +1,6 @@
-use litmux_core::{Answer, Answers, Job, Outcome, Request, reply};
+use std::sync::Arc;
+
+use litmux_core::{Answer, Answers, Job, Outcome, Request, Trace, reply};
 use litmux_scheduler::Endpoint;
 use tokio::time::Instant;
 
@@ -11,12 +13,14 @@ pub(crate) struct Call<'a> {
     pub(crate) request: Request,
     pub(crate) cost: f64,
     pub(crate) times: Times,
+    /// Where to note what is done for it, where it is traced.
+    pub(crate) trace: Option<Arc<Trace>>,
 }
 
 impl<'a> Call<'a> {
     /// Submits a request with the cost and the times of this one.
     pub(crate) fn submit(&self, request: Request) -> Caller<'a> {
-        Caller::submit(&self.route.endpoint, request, self.cost, self.times)
+        Caller::submit(&self.route.endpoint, request, self.cost, self.times, self.trace.clone())
     }
 }
 
@@ -35,8 +39,10 @@ impl<'e> Caller<'e> {
         request: Request,
         cost: f64,
         times: Times,
+        trace: Option<Arc<Trace>>,
     ) -> Self {
         let (reply, answers) = reply();
+        let reply = reply.traced(trace);
         let job = Job { cost, ..Job::new(request, times.arrived, times.deadline, reply) };
         endpoint.submit(job);
         Self { answers, waiting: Waiting(Some(endpoint)) }

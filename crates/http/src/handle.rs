@@ -36,6 +36,7 @@ pub(crate) async fn handle(
     let timing = app.around.server_timing.then(Timing::begin);
     let client = client.map(|peer| app.around.trusted_proxies.client(peer, request.headers()));
     let address = client.map(|client| client.address);
+    let mut span = app.begin_span(&mut request, client.map_or("http", Peer::scheme));
     let id = app.around.request_ids.as_ref().map(|ids| ids.take(request.headers_mut()));
     let log = app.around.access_log.as_ref();
     let mut record = log.map(|log| log.begin(&request, address, id.clone()));
@@ -57,6 +58,9 @@ pub(crate) async fn handle(
         timing.stamp(response.headers_mut());
     }
     ongoing.answered(response.status().as_u16());
+    if let Some(span) = &mut span {
+        span.answered(response.status().as_u16());
+    }
     if let Some(record) = &mut record {
         (record.status, record.holder) = (response.status().as_u16(), admitted.holder);
     }
@@ -67,7 +71,7 @@ pub(crate) async fn handle(
     let is_bare =
         is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(response.map(|body| {
-        let mut body = MeasuredBody::new(body, ongoing, record, admitted.place);
+        let mut body = MeasuredBody::new(body, ongoing, record, span, admitted.place);
         if is_bare {
             body.ended();
         }
@@ -148,16 +152,20 @@ pub(crate) async fn pass(
 /// answered while the server stops.
 pub(crate) async fn handle_inner(
     app: &Arc<App>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     is_attached: bool,
-) -> Result<HttpResponse, Infallible> {
+) -> Result<Response<MeasuredBody>, Infallible> {
+    let mut span = app.begin_span(&mut request, "http");
     let compression = app.around.compression.as_ref().filter(|_| is_attached);
     let packing = compression.map(|with| (with, with.choose(request.headers())));
-    let response = answer(app, request.map(Body::from)).await;
-    Ok(match packing {
-        Some((compression, coding)) => compression.apply(coding, response).await,
-        None => response,
-    })
+    let mut response = answer(app, request.map(Body::from)).await;
+    if let Some((compression, coding)) = packing {
+        response = compression.apply(coding, response).await;
+    }
+    if let Some(span) = &mut span {
+        span.answered(response.status().as_u16());
+    }
+    Ok(response.map(|body| MeasuredBody::inner(body, span)))
 }
 
 async fn answer(app: &Arc<App>, request: Request<Body>) -> HttpResponse {
@@ -232,9 +240,10 @@ pub(crate) async fn compute(
     let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
     let id = route.tells_ids.then(|| id_of(parts)).flatten();
     let request = litmux_core::Request { content, body, meta: meta(traits, parts), id };
+    let trace = parts.extensions.get().cloned();
     let answered = async {
         let cost = cost(route, traits, &request).await?;
-        let call = Call { route, request, cost, times };
+        let call = Call { route, request, cost, times, trace };
         match traits.protocol {
             Protocol::Plain => plain(call, &parts.headers).await,
             protocol => openai::answer(protocol, call).await,
@@ -245,8 +254,8 @@ pub(crate) async fn compute(
 }
 
 async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
-    let Call { route, request, cost, times } = call;
-    let caller = Caller::submit(&route.endpoint, request, cost, times);
+    let Call { route, request, cost, times, trace } = call;
+    let caller = Caller::submit(&route.endpoint, request, cost, times, trace);
     let (answer, presence) = caller.answer().await?;
     answer::from(answer, asked, route, times, presence)
 }

@@ -47,10 +47,15 @@ pub(crate) struct Peer {
     pub(crate) is_tls: bool,
 }
 
+impl Peer {
+    pub(crate) fn scheme(self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.address)
+        write!(f, "{}://{}", self.scheme(), self.address)
     }
 }
 

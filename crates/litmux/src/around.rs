@@ -7,12 +7,12 @@ use std::path::Path;
 use litmux_config::{ConfigError, Program};
 use litmux_http::{AccessLog, Around, Coding, Compression, RequestIds, cors};
 
-use crate::Error;
+use crate::{Error, traces};
 
 /// Makes it.
 ///
 /// # Errors
-/// The access log cannot be written, or the system has no randomness.
+/// The access log cannot be written, traces cannot be sent, or the system has no randomness.
 pub(crate) fn around(config: &Program) -> Result<Around, Error> {
     let request_ids = config.request_id.then(getrandom::u64).transpose();
     let request_ids = request_ids.map_err(io::Error::other)?.map(RequestIds::new);
@@ -25,7 +25,16 @@ pub(crate) fn around(config: &Program) -> Result<Around, Error> {
     let server_timing = config.server_timing;
     let trusted_proxies = config.trusted_proxies.iter().copied().collect();
     let compression = compression(config);
-    Ok(Around { request_ids, cors, access_log, compression, server_timing, trusted_proxies })
+    let tracer = traces::tracer(config)?;
+    Ok(Around {
+        request_ids,
+        cors,
+        access_log,
+        compression,
+        server_timing,
+        trusted_proxies,
+        tracer,
+    })
 }
 
 fn compression(config: &Program) -> Option<Compression> {

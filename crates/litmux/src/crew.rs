@@ -170,7 +170,7 @@ impl Member {
         let (workers, device, path) = (at_start, &devices[0], &config.path);
         tracing::info!(endpoint = path, workers, %device, "{path} is loading");
         let (unwell, sink) = (Unwell::default(), user.sink(&config.path));
-        let watched = (unwell.clone(), sink);
+        let watched = (unwell.clone(), sink, metrics.stages(&config.path));
         let launch = launch_of(config, model, placement, places, attach, watched);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = Controls {

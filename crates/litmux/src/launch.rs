@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use litmux_config::{Endpoint, Source, isolate, thread_variables};
 use litmux_core::{Attach, Device, Launch};
-use litmux_metrics::UserSink;
+use litmux_metrics::{StageTimes, UserSink};
 use litmux_workers::{
     OutputSpec, Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter,
 };
@@ -34,12 +34,12 @@ pub(crate) fn launch_of(
     placement: Placement,
     places: &Places,
     attach: Arc<dyn Attach>,
-    (unwell, metrics): (Unwell, UserSink),
+    (unwell, metrics, stages): (Unwell, UserSink, StageTimes),
 ) -> Arc<dyn Launch> {
     match (model, &config.source) {
         (Some(model), _) => model(rust_settings(config, placement.devices), attach),
         (None, Source::Python(load)) => {
-            let spec = python_spec(config, load.clone(), placement, places, unwell);
+            let spec = python_spec(config, load.clone(), placement, places, (unwell, stages));
             Arc::new(PythonLaunch::new(spec, attach, metrics))
         }
         (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
@@ -61,7 +61,7 @@ fn python_spec(
     load: serde_json::Value,
     placement: Placement,
     places: &Places,
-    unwell: Unwell,
+    (unwell, stages): (Unwell, StageTimes),
 ) -> PythonSpec {
     let Placement { devices, threads } = placement;
     let variables = variables(config, &devices, threads);
@@ -97,6 +97,7 @@ fn python_spec(
         heartbeat: config.heartbeat,
         kill_after: config.kill_after,
         unwell,
+        stages,
     }
 }
 

@@ -105,6 +105,7 @@ mod routes;
 mod scrape;
 mod server;
 mod tls;
+mod traces;
 mod watch;
 
 pub use error::Error;

@@ -9,6 +9,7 @@ use litmux_admin::{AdminSocket, RunDir};
 use litmux_config::AppHost;
 use litmux_http::{App, Builtin, Keys, Server, bind, digest};
 use litmux_metrics::{Metrics, UserMetrics};
+use litmux_traces::Tracer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -32,6 +33,9 @@ const SAME_WISH: Duration = Duration::from_millis(500);
 /// server ends.
 const FORCE_TIME: Duration = Duration::from_secs(5);
 
+/// How long it may take to send the last spans.
+const SPANS_TIME: Duration = Duration::from_secs(3);
+
 /// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
 pub(crate) async fn serve(
@@ -41,6 +45,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let Program { config, given, layers } = program;
     let (access, around) = (Access::of(&config)?, around(&config)?);
+    let tracer = around.tracer.clone();
     let mut signals = Signals::new()?;
     descriptors::raise();
     let tls = tls::read(&config)?;
@@ -100,7 +105,17 @@ pub(crate) async fn serve(
         () = signals.again() => tracing::warn!("stopping at once"),
     }
     app.logged().await;
+    if let Some(tracer) = tracer {
+        send_the_rest(tracer).await;
+    }
     result
+}
+
+/// Sends the spans of the last requests, as far as somebody takes them.
+async fn send_the_rest(tracer: Tracer) {
+    let sent = tokio::task::spawn_blocking(move || tracer.shutdown(SPANS_TIME));
+    // It keeps to its time, but for a collector that takes a request and never answers it.
+    let _ = timeout(SPANS_TIME, sent).await;
 }
 
 /// What litmux answers itself. Keys come from the environment alone: a configuration is shown.

@@ -430,6 +430,18 @@ impl RunServers {
         self.set("access_log", file)
     }
 
+    /// Where the traces of requests are sent, as OTLP over HTTP: the address of a collector, such as
+    /// `http://127.0.0.1:4318`. Default: what `OTEL_EXPORTER_OTLP_ENDPOINT` says, else nowhere.
+    pub fn otlp_endpoint(self, collector: &str) -> Self {
+        self.set("otlp_endpoint", collector)
+    }
+
+    /// The share of requests that are traced, from 0 to 1, of those that are not part of a trace
+    /// already. Default: 1.
+    pub fn trace_ratio(self, ratio: f64) -> Self {
+        self.set("trace_ratio", ratio)
+    }
+
     /// The origins whose pages may call from a browser, or `*`. Default: none.
     pub fn cors_origins(self, origins: &[&str]) -> Self {
         self.set("cors_origins", origins)

@@ -43,6 +43,12 @@ const SECONDS: Kind = Kind::Histogram(&[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ]);
 
+/// From what is hardly anything.
+const STAGE_SECONDS: Kind = Kind::Histogram(&[
+    0.00001, 0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0,
+]);
+
 const SIZES: Kind =
     Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]);
 
@@ -116,6 +122,8 @@ metrics! {
         "Requests that a worker was given to compute together.";
     BATCH_DURATION: SECONDS, "litmux_batch_duration_seconds", ["endpoint"],
         "How long workers took for a batch, or for single requests on average, as the queue sees it; the first of each worker is left out.";
+    STAGES: STAGE_SECONDS, "litmux_stage_seconds", ["endpoint" "stage"],
+        "How long workers of models in Python took to decode, predict (the whole batch, or stream) and encode: of those requests that are traced, and of one every 10 ms of each worker.";
     BATCH_COST: COSTS, "litmux_batch_cost", ["endpoint"],
         "What batches cost that are put together by cost: their size times the cost of the most expensive request.";
     RETRIES: COUNTER, "litmux_retries_total", ["endpoint" "reason"],

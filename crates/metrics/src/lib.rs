@@ -16,6 +16,7 @@ mod definitions;
 mod edge;
 mod observed;
 mod queue;
+mod stages;
 mod user;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown
 pub use edge::{Edge, Ongoing, Outcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
+pub use stages::StageTimes;
 pub use user::{Change, Delta, UserFamilies, UserMetrics, UserSink};
 
 use edge::EdgeFamilies;
@@ -49,6 +51,7 @@ struct Inner {
     registry: Registry,
     edge: EdgeFamilies,
     queue: QueueFamilies,
+    stages: HistogramVec,
     auth_failures: IntCounterVec,
     buffered_bytes: IntGauge,
     buffer_limit: IntGauge,
@@ -91,6 +94,7 @@ impl Metrics {
             retries: counter(&registry, &d::RETRIES),
             shed,
         };
+        let stages = histogram(&registry, &d::STAGES);
         let build = gauge(&registry, &d::BUILD);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let alone = |definition| gauge(&registry, definition).with_label_values::<&str>(&[]);
@@ -98,13 +102,19 @@ impl Metrics {
         AUTH.iter().for_each(|reason| drop(auth_failures.with_label_values(&[reason])));
         let (buffered_bytes, buffer_limit) = (alone(&d::BUFFERED_BYTES), alone(&d::BUFFER_LIMIT));
         register(&registry, ProcessCollector::for_self());
-        let inner = Inner { registry, edge, queue, auth_failures, buffered_bytes, buffer_limit };
+        let inner =
+            Inner { registry, edge, queue, stages, auth_failures, buffered_bytes, buffer_limit };
         Self(Arc::new(inner))
     }
 
     /// Returns what measures the requests to an endpoint; `None` for all others together.
     pub fn edge(&self, endpoint: Option<&str>) -> Edge {
         Edge::new(&self.0.edge, endpoint.unwrap_or(NO_ENDPOINT))
+    }
+
+    /// Returns what measures the stages in the workers of an endpoint.
+    pub fn stages(&self, endpoint: &str) -> StageTimes {
+        StageTimes::new(&self.0.stages, endpoint)
     }
 
     /// Returns what measures the queue of an endpoint.

@@ -36,6 +36,7 @@ fn what_is_rendered_is_what_the_table_says() {
     edge.begin().ended();
     edge.first_chunk(Duration::ZERO, 1);
     queue.batch_cost(1.0);
+    metrics.stages("/a").observe(&[0.1]);
     queue.flush();
     let observed = Observed {
         endpoint: "/a".into(),

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use litmux_core::{Job, ServeError, Traits, Unanswered};
+use litmux_core::{Job, ServeError, Traits, Unanswered, trace_dispatch};
 use litmux_metrics::Queue;
 use tokio::time::Instant;
 
@@ -215,6 +215,7 @@ impl EndpointState {
                 answer_void(job);
             } else if !started {
                 self.metrics.retried(false);
+                job.note_requeued(now);
                 let place = self.queue.partition_point(|other| other.arrived < job.arrived);
                 self.queue.insert(place, job);
             } else if !idempotent {
@@ -223,6 +224,7 @@ impl EndpointState {
                 job.losses += 1;
                 if job.losses < POISON {
                     self.metrics.retried(true);
+                    job.note_requeued(now);
                     self.suspects.push_front(job);
                 } else {
                     let error = ServeError::poison(job.losses);
@@ -336,10 +338,13 @@ impl EndpointState {
     fn dispatch(&mut self, worker: usize, jobs: usize, now: Instant) {
         let chosen =
             if self.by_cost { self.take_alike() } else { self.queue.drain(..jobs).collect() };
-        let (void, batch): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|job| job.is_void(now));
+        let (void, mut batch): (Vec<_>, Vec<_>) =
+            chosen.into_iter().partition(|job| job.is_void(now));
         void.into_iter().for_each(answer_void);
         if !batch.is_empty() {
             self.measure_batch(&batch, now);
+            let is_batch = self.rules.max_batch_size > 1;
+            trace_dispatch(&mut batch, self.workers[worker].slot, is_batch, now);
             self.workers[worker].take(batch, &self.rules, now);
             self.busy.note(self.workers[worker].slot, true, now);
         }
@@ -359,7 +364,8 @@ impl EndpointState {
     }
 
     fn dispatch_suspect(&mut self, worker: usize, now: Instant) {
-        if let Some(job) = self.suspects.pop_front() {
+        if let Some(mut job) = self.suspects.pop_front() {
+            trace_dispatch(std::slice::from_mut(&mut job), self.workers[worker].slot, false, now);
             self.workers[worker].take_alone(job, &self.rules, now);
             self.busy.note(self.workers[worker].slot, true, now);
         }

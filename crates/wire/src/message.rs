@@ -195,6 +195,9 @@ pub struct RequestMeta {
     /// What logs call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Whether the answer is to say how long the stages took.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stages: bool,
 }
 
 /// How the body of a `Request` is to be read.
@@ -239,12 +242,23 @@ pub struct RequestContext {
     pub remaining_ms: u64,
 }
 
-/// In front of a `Response`'s body, when it is not plain JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// In front of a `Response`'s body, when it is not plain JSON or was asked for its stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResponseMeta {
-    /// The `Content-Type`; none when empty.
-    pub media_type: String,
+    /// The `Content-Type`; none when empty, and that of JSON where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
     /// Further headers, in their order.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// How long the stages took, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<f64>,
+}
+
+/// In front of what an `End` says, when it was asked for its stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndMeta {
+    /// How long the stages took: seconds of decoding, computing and encoding, as many as are known.
+    pub stages: Vec<f64>,
 }

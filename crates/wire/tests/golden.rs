@@ -4,8 +4,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use litmux_wire::{
-    Decoder, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse,
-    RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
+    Decoder, EndMeta, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready,
+    Refuse, RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -60,6 +60,8 @@ fn payload(golden: &Golden) -> Bytes {
     if let Some(meta) = &golden.meta {
         let meta = if golden.kind == "request" {
             through::<RequestMeta>(meta)
+        } else if golden.kind == "end" {
+            through::<EndMeta>(meta)
         } else {
             through::<ResponseMeta>(meta)
         };

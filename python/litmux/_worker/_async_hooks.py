@@ -3,6 +3,7 @@
 from litmux._api import FINISHED, is_async
 from litmux._worker._encode import encode_body, encode_error
 from litmux._worker._hooks import as_list
+from litmux._worker._stages import end_stage, stages_of
 
 
 async def settle(result):
@@ -23,6 +24,8 @@ async def answer(hooks, request, context):
             value = await value
         value = encode(value)
     else:
+        if context._stages is not None:
+            return await _answer_measured(hooks, request, context, context._stages)
         value = await settle(hooks.decode(request, context))
         value = await settle(hooks.compute(value, context))
         value = hooks.encode(value, context)
@@ -31,11 +34,26 @@ async def answer(hooks, request, context):
     return encode_body(value)
 
 
+async def _answer_measured(hooks, request, context, stages):
+    value = await settle(hooks.decode(request, context))
+    stages.end()
+    value = await settle(hooks.compute(value, context))
+    stages.end()
+    answer = encode_body(await settle(hooks.encode(value, context)))
+    stages.end()
+    return stages.added_to(answer)
+
+
 async def answer_batch(hooks, inputs, contexts):
     """Computes a batch; returns the status, flags and payload of a response for each."""
+    measured = stages_of(contexts)
+    for stages in measured:
+        stages.begin()
     batch = await settle(hooks.batch(inputs, contexts))
     output = await settle(hooks.compute(batch, contexts))
     outputs = as_list(await settle(hooks.unbatch(output, contexts)), len(inputs))
+    for stages in measured:
+        stages.end()
     return [await _encode_item(hooks, *pair) for pair in zip(outputs, contexts)]
 
 
@@ -43,7 +61,13 @@ async def _encode_item(hooks, output, context):
     try:
         if isinstance(output, Exception):
             raise output
-        return encode_body(await settle(hooks.encode(output, context)))
+        if context is not None and context._stages is not None:
+            context._stages.begin()
+        answer = encode_body(await settle(hooks.encode(output, context)))
+        if context is None or context._stages is None:
+            return answer
+        context._stages.end()
+        return context._stages.added_to(answer)
     except Exception as error:  # noqa: BLE001  (one item fails alone)
         return encode_error(error)
 
@@ -51,6 +75,8 @@ async def _encode_item(hooks, output, context):
 async def outputs(hooks, request, context):
     """Returns the iterator of one streamed answer, and what to close when it is cut short."""
     x = await settle(hooks.decode(request, context))
+    if context is not None:
+        end_stage(context)
     source = await settle(hooks.compute(x, context))
     if hooks.encodes_stream:
         return _encode_stream(hooks, source, context), source

@@ -22,6 +22,7 @@ from litmux._worker._encode import (
 )
 from litmux._worker._hooks import say_retry
 from litmux._worker._output import compute
+from litmux._worker._stages import end_stage
 
 
 class AsyncLoop:
@@ -190,7 +191,7 @@ class AsyncLoop:
             await self._streams.answer(item, request)
         except BaseException as raised:  # noqa: BLE001
             error = meant(raised, item)
-        self._outbox.add(end(item.id, ending_of(error)), hold=True)
+        self._outbox.add(end(item.id, ending_of(error), item.context), hold=True)
         self._finish(item)
 
     async def _answer_batch(self, batch):
@@ -221,7 +222,10 @@ class AsyncLoop:
             return None, Cancelled()
         compute((item,))
         try:
-            return await calls.settle(self._hooks.decode(request, item.context)), None
+            x = await calls.settle(self._hooks.decode(request, item.context))
+            if item.context is not None:
+                end_stage(item.context)
+            return x, None
         except BaseException as error:  # noqa: BLE001  (it fails alone)
             return None, error
 

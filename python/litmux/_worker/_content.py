@@ -4,6 +4,7 @@ from litmux._http import Context, Form, UploadFile
 from litmux._worker import _frames as frames
 from litmux._worker import _output
 from litmux._worker._json import MalformedBody, loads
+from litmux._worker._stages import Stages
 
 
 def read_request(flags, payload):
@@ -15,11 +16,14 @@ def read_request(flags, payload):
     """
     if not flags & frames.META:
         return loads(payload), Context()
+    stages = Stages()
     meta, body = frames.split_meta(payload)
     try:
         content, context = meta["content"], Context(meta.get("context"))
         context.request_id = meta.get("request_id")
         _output.read(context.request_id)
+        if meta.get("stages"):
+            context._stages = stages
         return _read_content(content, body), context
     except MalformedBody:
         raise

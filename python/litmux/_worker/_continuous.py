@@ -22,6 +22,7 @@ from litmux._worker._encode import (
 from litmux._worker._hooks import as_list
 from litmux._worker._outbox import Outbox
 from litmux._worker._output import compute
+from litmux._worker._stages import end_stage, stages_of
 
 _RULE = "step must give one entry for each sequence"
 
@@ -115,6 +116,8 @@ class ContinuousLoop:
             if item.cancelled:
                 raise Cancelled
             self._waiting.append((item, self._hooks.decode(request, context)))
+            if context is not None:
+                end_stage(context)
         except frames.FrameError:
             raise
         except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
@@ -144,6 +147,8 @@ class ContinuousLoop:
             try:
                 if item.cancelled:
                     raise Cancelled
+                for stages in stages_of([item.context]):
+                    stages.begin()
                 sequence = self._hooks.compute(x, item.context)
             except BaseException as error:  # noqa: BLE001
                 self._fail(item.id, error)
@@ -217,9 +222,14 @@ class ContinuousLoop:
     def _answer(self, live):
         item = live.item
         if self._hooks.stream:
-            self._pieces.append(end(item.id))
+            self._pieces.append(end(item.id, context=item.context))
         else:
+            for stages in stages_of([item.context]):
+                stages.end()
             body = encode_body(self._hooks.encode(live.outputs, item.context))
+            for stages in stages_of([item.context]):
+                stages.end()
+                body = stages.added_to(body)
             self._pieces.append(response_or_error(item.id, body))
 
     def _fail(self, id, error, said=None):

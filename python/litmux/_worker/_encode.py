@@ -34,9 +34,16 @@ def response_or_error(id, answer):
         return response(id, *encode_error(error))
 
 
-def end(id, ending=(0, b"")):
-    """Returns the frame that ends a stream with this status and payload."""
-    return frames.encode(frames.END, ending[1], status=ending[0], id=id)
+def end(id, ending=(0, b""), context=None):
+    """Returns the frame that ends a stream with this status and payload, and with what was measured
+    of a request with this context."""
+    status, payload = ending
+    if context is None or context._stages is None:
+        return frames.encode(frames.END, payload, status=status, id=id)
+    stages = context._stages
+    stages.end()
+    payload = frames.with_meta({"stages": stages.seconds}, payload)
+    return frames.encode(frames.END, payload, flags=frames.META, status=status, id=id)
 
 
 def ending_of(error, said=None):

@@ -23,6 +23,7 @@ from litmux._worker._content import read_request
 from litmux._worker._encode import encode_body, encode_error, plain_error, summary_of
 from litmux._worker._json import loads
 from litmux._worker._schema import describe, tool_of
+from litmux._worker._stages import end_stage, stages_of
 from litmux._worker._typed import request_reader, response_encoder
 
 _COST = struct.Struct("<d")
@@ -157,8 +158,19 @@ class Hooks:
         if context is None:
             decode, compute, encode = self.plain
             return encode_body(encode(compute(decode(request))))
+        if context._stages is not None:
+            return self._answer_measured(request, context, context._stages)
         x = self.decode(request, context)
         return encode_body(self.encode(self.compute(x, context), context))
+
+    def _answer_measured(self, request, context, stages):
+        x = self.decode(request, context)
+        stages.end()
+        output = self.compute(x, context)
+        stages.end()
+        answer = encode_body(self.encode(output, context))
+        stages.end()
+        return stages.added_to(answer)
 
     def answer_batch(self, inputs, contexts):
         """Computes a batch; returns the status, flags and payload of a response for each.
@@ -166,17 +178,30 @@ class Hooks:
         Raises:
             WrongLength: it did not give an output for each input.
         """
+        measured = stages_of(contexts)
+        for stages in measured:
+            stages.begin()
         output = self.compute(self.batch(inputs, contexts), contexts)
         outputs = as_list(self.unbatch(output, contexts), len(inputs))
+        for stages in measured:
+            stages.end()
         return list(map(self._encode_item, outputs, contexts))
 
     def _encode_item(self, output, context):
         try:
             if isinstance(output, Exception):
                 raise output
+            if context is not None and context._stages is not None:
+                return self._encode_measured(output, context, context._stages)
             return encode_body(self.encode(output, context))
         except BaseException as error:  # noqa: BLE001  (one item fails alone)
             return encode_error(error)
+
+    def _encode_measured(self, output, context, stages):
+        stages.begin()
+        answer = encode_body(self.encode(output, context))
+        stages.end()
+        return stages.added_to(answer)
 
     def may_retry(self, error, count):
         """Tells whether the items of a batch that raised this are computed one at a time."""
@@ -185,7 +210,10 @@ class Hooks:
 
     def outputs(self, request, context):
         """Returns the generator of one streamed answer, and what to close when it is cut short."""
-        outputs = iter(self.compute(self.decode(request, context), context))
+        x = self.decode(request, context)
+        if context is not None:
+            end_stage(context)
+        outputs = iter(self.compute(x, context))
         if self.encodes_stream:
             return iter(self.encode(outputs, context)), outputs
         return (self.encode(output, context) for output in outputs), outputs

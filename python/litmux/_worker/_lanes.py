@@ -42,7 +42,7 @@ class _Lane:
 
     def finish(self, ending=(0, b"")):
         self.is_open = False
-        self._waiting.append(end(self.item.id, ending))
+        self._waiting.append(end(self.item.id, ending, self.item.context))
 
     def drop(self):
         self._waiting.clear()

@@ -12,6 +12,7 @@ from litmux._worker._encode import (
 from litmux._worker._hooks import say_retry
 from litmux._worker._outbox import Outbox
 from litmux._worker._output import compute
+from litmux._worker._stages import end_stage
 from litmux._worker._streams import Streams
 
 
@@ -99,6 +100,8 @@ class Loop:
             request, context = self._hooks.read(flags, payload)
             item = self._register.open(id, context)
             self._batch.append((item, self._hooks.decode(request, context)))
+            if context is not None:
+                end_stage(context)
         except frames.FrameError:
             raise
         except BaseException as error:  # noqa: BLE001  (it fails alone)

@@ -29,7 +29,7 @@ class Streams:
             error = raised
         finally:
             self._register.close(item)
-        self._outbox.add(end(id, ending_of(error)), hold=False)
+        self._outbox.add(end(id, ending_of(error), context), hold=False)
 
     def _send(self, item, outputs, source):
         add, id, used, granted = self._outbox.add, item.id, 0, item.granted

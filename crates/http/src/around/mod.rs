@@ -1,5 +1,5 @@
 //! What is done around every request, where the server is asked to: an id, CORS, compression,
-//! how long it took, a line in a log.
+//! how long it took, a line in a log, a span in a trace.
 
 mod access_log;
 mod compression;
@@ -8,7 +8,9 @@ mod proxies;
 mod request_id;
 mod timing;
 
+use http::Request;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use litmux_traces::{Named, ServerSpan, Tracer};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 pub use access_log::AccessLog;
@@ -37,6 +39,27 @@ pub struct Around {
     pub server_timing: bool,
     /// Says who asks, where requests come through proxies.
     pub trusted_proxies: TrustedProxies,
+    /// What traces requests to endpoints.
+    pub tracer: Option<Tracer>,
+}
+
+impl Around {
+    /// Begins the span of a request to the endpoint at its path, if it is traced; it goes on with
+    /// the context of that.
+    pub(crate) fn begin_span<B>(
+        &self,
+        request: &mut Request<B>,
+        scheme: &'static str,
+        is_endpoint: bool,
+    ) -> Option<ServerSpan> {
+        let tracer = self.tracer.as_ref().filter(|_| is_endpoint)?;
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let route = Some(path.as_str());
+        let named = Named { method: method.as_str(), scheme, path: &path, route };
+        let span = tracer.begin(request.headers_mut(), named)?;
+        request.extensions_mut().insert(span.trace());
+        Some(span)
+    }
 }
 
 /// Lets pages of these origins call, or of all where one of them is `*`. They may send any header,

@@ -1,6 +1,6 @@
 use litmux_core::{
     Batch, Chunks, ClientLeft, Content, Job, LitApi, LitStream, Outcome, Part, Reply, Request,
-    Response, ServeError,
+    Response, ServeError, Stages,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -54,7 +54,11 @@ impl<A: LitApi> Batches<A> {
             }
         }
         if !inputs.is_empty() {
+            let begin = Instant::now();
             let outcomes = self.outcomes(inputs, &decoded);
+            let predict = Some(begin.elapsed());
+            let traces = decoded.iter_mut().filter_map(Job::trace);
+            traces.for_each(|trace| trace.took(Stages { predict, ..Stages::default() }));
             answers.extend(decoded.into_iter().map(|job| job.reply).zip(outcomes));
         }
         answers

@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use litmux_core::{
     Cause, Gone, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
 };
-use litmux_wire::{Decoder, Frame, FrameError, Kind, ResponseMeta};
+use litmux_metrics::StageTimes;
+use litmux_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
@@ -17,6 +18,9 @@ use super::outbox::Outbox;
 
 /// Room that is made for one read.
 const READ_BYTES: usize = 64 * 1024;
+
+/// How often a worker is asked how long the stages of a job took.
+const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 
 /// What the scheduler has for a worker.
 pub(crate) enum Order {
@@ -56,6 +60,9 @@ pub(crate) struct Connection {
     look_at: Option<Instant>,
     /// Sleeps until then; kept, because to make one for every event shows in the throughput.
     alarm: Pin<Box<Sleep>>,
+    stage_times: StageTimes,
+    /// From when the next job is asked for its stages.
+    sample_at: Instant,
     /// Jobs answered since the scheduler was told last.
     finished: usize,
 }
@@ -76,6 +83,7 @@ impl Connection {
         control: mpsc::UnboundedSender<Frame>,
         progress: Arc<dyn Progress>,
         manner: Manner,
+        stage_times: StageTimes,
     ) -> Self {
         Self {
             stream,
@@ -89,6 +97,8 @@ impl Connection {
             buffer: BytesMut::new(),
             look_at: None,
             alarm: Box::pin(sleep(Duration::ZERO)),
+            stage_times,
+            sample_at: Instant::now(),
             finished: 0,
         }
     }
@@ -172,6 +182,7 @@ impl Connection {
     fn accept(&mut self, jobs: Vec<Job>) {
         let Manner { batches, .. } = self.manner;
         let mut left = jobs.len();
+        let mut is_sample = self.is_time_for_sample();
         if batches {
             self.in_flight.begin_batch();
         }
@@ -180,12 +191,25 @@ impl Connection {
                 self.in_flight.begin_batch();
             }
             left -= 1;
-            self.outbox.push_request(self.in_flight.next_id(), batches && left > 0, &job);
+            let stages = std::mem::take(&mut is_sample) || job.is_traced();
+            let (id, more) = (self.in_flight.next_id(), batches && left > 0);
+            self.outbox.push_request(id, more, stages, &job);
             self.in_flight.add(job);
         }
         if self.look_at.is_none() {
             self.set_alarm();
         }
+    }
+
+    /// Tells whether the next job is to say how long its stages take. A model that is slow is asked
+    /// for each; a fast one must not feel it.
+    fn is_time_for_sample(&mut self) -> bool {
+        let now = Instant::now();
+        let is_time = now >= self.sample_at;
+        if is_time {
+            self.sample_at = now + SAMPLE_EVERY;
+        }
+        is_time
     }
 
     fn set_alarm(&mut self) {
@@ -229,16 +253,36 @@ impl Connection {
         }
         let is_last = match frame.kind {
             Kind::Response => {
-                self.in_flight.answer(id, response(frame)?);
+                let (response, stages) = response(frame)?;
+                self.note_stages(id, &stages);
+                self.in_flight.answer(id, response);
                 true
             }
             Kind::Chunk => self.in_flight.pass_on(id, Part::Items(items(&frame)?))?,
-            Kind::End if frame.status == 0 => self.in_flight.pass_on(id, Part::End)?,
-            Kind::End => self.in_flight.pass_on(id, Part::Failed(stream_error(&frame)))?,
+            Kind::End => {
+                let status = frame.status;
+                let (meta, body) = frame.into_meta_and_body()?;
+                if let Some(meta) = meta {
+                    let EndMeta { stages } = from_meta(&meta)?;
+                    self.note_stages(id, &stages);
+                }
+                let end = match status {
+                    0 => Part::End,
+                    status => Part::Failed(stream_error(status, &body)),
+                };
+                self.in_flight.pass_on(id, end)?
+            }
             unexpected => return Err(FrameError::Unexpected(unexpected).into()),
         };
         self.finished += usize::from(is_last);
         Ok(())
+    }
+
+    fn note_stages(&mut self, id: u64, seconds: &[f64]) {
+        if !seconds.is_empty() {
+            self.stage_times.observe(seconds);
+            self.in_flight.took(id, seconds);
+        }
     }
 
     fn report_finished(&mut self) {
@@ -259,15 +303,21 @@ impl Connection {
     }
 }
 
-fn response(frame: Frame) -> Result<Response, FrameError> {
+/// Returns the answer, and how long its stages took, in seconds, where it says that.
+fn response(frame: Frame) -> Result<(Response, Vec<f64>), FrameError> {
     let status = frame.status;
     let (meta, body) = frame.into_meta_and_body()?;
     let Some(meta) = meta else {
-        return Ok(Response { status, media_type: MediaType::Json, headers: Vec::new(), body });
+        let (media_type, headers) = (MediaType::Json, Vec::new());
+        return Ok((Response { status, media_type, headers, body }, Vec::new()));
     };
-    let meta: ResponseMeta = serde_json::from_slice(&meta).map_err(|_| FrameError::Message)?;
-    let ResponseMeta { media_type, headers } = meta;
-    Ok(Response { status, media_type: MediaType::Other(media_type), headers, body })
+    let ResponseMeta { media_type, headers, stages } = from_meta(&meta)?;
+    let media_type = media_type.map_or(MediaType::Json, MediaType::Other);
+    Ok((Response { status, media_type, headers, body }, stages))
+}
+
+fn from_meta<T: serde::de::DeserializeOwned>(meta: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(meta).map_err(|_| FrameError::Message)
 }
 
 fn items(frame: &Frame) -> Result<Items, FrameError> {
@@ -281,17 +331,17 @@ fn items(frame: &Frame) -> Result<Items, FrameError> {
 }
 
 /// The error that a stream ended with; its payload is `{"detail": …}`, as in a response.
-pub(super) fn stream_error(frame: &Frame) -> ServeError {
+pub(super) fn stream_error(status: u16, payload: &[u8]) -> ServeError {
     #[derive(serde::Deserialize)]
     struct Body {
         detail: serde_json::Value,
     }
-    let detail = match serde_json::from_slice::<Body>(&frame.payload).map(|body| body.detail) {
+    let detail = match serde_json::from_slice::<Body>(payload).map(|body| body.detail) {
         Ok(serde_json::Value::String(detail)) => detail,
         Ok(detail) => detail.to_string(),
         Err(_) => "Internal server error".into(),
     };
-    ServeError::new(frame.status, detail)
+    ServeError::new(status, detail)
 }
 
 /// Why a worker is lost.
@@ -373,7 +423,8 @@ mod tests {
         let progress = Arc::new(Seen::default());
         let kill_after = Some(Duration::from_secs(10));
         let manner = Manner { batches, in_order: batches, several: false, kill_after };
-        let connection = Connection::new(ours, inbox, to_worker, progress.clone(), manner);
+        let stages = litmux_metrics::Metrics::new().stages("/test");
+        let connection = Connection::new(ours, inbox, to_worker, progress.clone(), manner, stages);
         let ended = tokio::spawn(connection.run());
         Bench { worker, orders, control, progress, ended }
     }
@@ -500,9 +551,24 @@ mod tests {
         let large = Bytes::from(vec![7; 3_000_000]);
         let [answers] = bench.dispatch([large.clone()]);
         let frame = read_frame(&mut bench.worker).await.unwrap();
-        assert_eq!(frame.payload, large);
-        bench.say(Kind::Response, frame.id, 200, &large).await;
+        let id = frame.id;
+        assert_eq!(frame.into_meta_and_body().unwrap().1, large);
+        bench.say(Kind::Response, id, 200, &large).await;
         assert_eq!(whole(answers).await.unwrap(), large);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_worker_is_asked_for_the_stages_of_few() {
+        let mut bench = bench(false);
+        let mut asked = Vec::new();
+        for wait in [0, 1, 8, 2, 20] {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            let [answers] = bench.dispatch([BODY]);
+            let frame = read_frame(&mut bench.worker).await.unwrap();
+            asked.push(frame.flags.has(Flags::META));
+            drop(answers);
+        }
+        assert_eq!(asked, [true, false, false, true, true]);
     }
 
     #[tokio::test]

@@ -150,7 +150,7 @@ async fn next<T>(inbox: &mut mpsc::UnboundedReceiver<T>) -> T {
 
 fn cost(frame: &Frame) -> Result<Outcome<f64>, FrameError> {
     if frame.status >= 400 {
-        return Ok(Err(stream_error(frame)));
+        return Ok(Err(stream_error(frame.status, &frame.payload)));
     }
     let mut payload = frame.payload.clone();
     if payload.len() != size_of::<f64>() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use litmux_core::{Job, Part, Reply, Response, SendError, StreamSender, Unanswered};
+use litmux_core::{Job, Part, Reply, Response, SendError, Stages, StreamSender, Unanswered};
 use litmux_wire::{Flags, Frame, Kind};
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -80,6 +80,20 @@ impl InFlight {
     /// been used again since is too late for anybody.
     pub(crate) fn owes(&self, id: u64) -> bool {
         self.jobs.get(place_of(id)).is_some_and(|entry| entry.generation == generation_of(id))
+    }
+
+    /// Notes how many seconds the stages of a job took, as many as are known.
+    pub(crate) fn took(&mut self, id: u64, seconds: &[f64]) {
+        let trace = match &mut self.jobs[place_of(id)].caller {
+            Caller::Waiting(job) => job.trace(),
+            Caller::Streaming(sender, _) => sender.trace_mut(),
+            Caller::Gone(_) => None,
+        };
+        let stage = |at| seconds.get(at).and_then(|took| Duration::try_from_secs_f64(*took).ok());
+        let stages = Stages { decode: stage(0), predict: stage(1), encode: stage(2) };
+        if let Some(trace) = trace {
+            trace.took(stages);
+        }
     }
 
     /// Answers a job, which ends it.

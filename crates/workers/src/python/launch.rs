@@ -6,7 +6,7 @@ use std::time::Duration;
 use litmux_core::{
     Attach, BoxFuture, Device, Gone, Launch, LaunchError, Launched, Protocol, Traits, Worker,
 };
-use litmux_metrics::UserSink;
+use litmux_metrics::{StageTimes, UserSink};
 use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -75,6 +75,8 @@ pub struct PythonSpec {
     pub kill_after: Option<Duration>,
     /// Counts the workers whose model's `health` says that they are not well.
     pub unwell: Unwell,
+    /// What measures the stages of its requests.
+    pub stages: StageTimes,
 }
 
 /// Settings of a model that its configuration overrides.
@@ -273,6 +275,7 @@ fn serve(
     let orders = (to_worker.clone(), orders);
     let condition = spec.unwell.of_one();
     let control = Control::new(control, orders, inbox, metrics, spec.heartbeat, condition);
+    let stages = spec.stages.clone();
     let mut progress_seen = None;
     let (faults, fault) = mpsc::unbounded_channel();
     tokio::spawn(report(control.run(), faults.clone()));
@@ -283,7 +286,8 @@ fn serve(
             progress_seen = Some(progress.clone());
             let (orders, inbox) = mpsc::unbounded_channel();
             let to_worker = to_worker.clone();
-            let connection = Connection::new(data, inbox, to_worker, progress.clone(), manner);
+            let connection =
+                Connection::new(data, inbox, to_worker, progress.clone(), manner, stages);
             tokio::spawn(report(connection.run(), faults));
             Box::new(PythonWorker { pid, orders, measures, progress }) as Box<dyn Worker>
         }),

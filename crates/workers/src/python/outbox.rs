@@ -30,10 +30,11 @@ impl Outbox {
         self.pieces.is_empty() && self.tail.is_empty()
     }
 
-    /// Appends a request frame.
-    pub(crate) fn push_request(&mut self, id: u64, more: bool, job: &Job) {
-        let meta =
-            request_meta(&job.request, || job.deadline.saturating_duration_since(Instant::now()));
+    /// Appends a request frame; `stages` asks how long they take.
+    pub(crate) fn push_request(&mut self, id: u64, more: bool, stages: bool, job: &Job) {
+        let meta = request_meta(&job.request, stages, || {
+            job.deadline.saturating_duration_since(Instant::now())
+        });
         let flags = if more { Flags::MORE } else { Flags::NONE };
         put_head(&mut self.tail, Kind::Request, flags, id, meta.as_deref(), job.request.body_len());
         job.request.body.iter().for_each(|piece| self.push_piece(piece));
@@ -83,7 +84,7 @@ impl Outbox {
 
 /// Returns a frame of this kind that carries a request.
 pub(crate) fn request_frame(kind: Kind, id: u64, request: &Request) -> Frame {
-    let meta = request_meta(request, || Duration::ZERO);
+    let meta = request_meta(request, false, || Duration::ZERO);
     let mut payload = BytesMut::new();
     put_meta(&mut payload, meta.as_deref());
     request.body.iter().for_each(|piece| payload.put_slice(piece));
@@ -113,10 +114,15 @@ fn put_meta(out: &mut BytesMut, meta: Option<&[u8]>) {
     }
 }
 
-/// Returns the JSON in front of a request, where it needs any; `remaining` is what is left of its
-/// time budget.
-fn request_meta(request: &Request, remaining: impl FnOnce() -> Duration) -> Option<Vec<u8>> {
-    if request.content == Content::Json && request.meta.is_none() && request.id.is_none() {
+/// Returns the JSON in front of a request, where it needs any; `stages` says whether its worker is to
+/// tell how long they took, and `remaining` what is left of its time budget.
+fn request_meta(
+    request: &Request,
+    stages: bool,
+    remaining: impl FnOnce() -> Duration,
+) -> Option<Vec<u8>> {
+    if request.content == Content::Json && request.meta.is_none() && request.id.is_none() && !stages
+    {
         return None;
     }
     let content = match &request.content {
@@ -131,7 +137,7 @@ fn request_meta(request: &Request, remaining: impl FnOnce() -> Duration) -> Opti
         headers: meta.headers,
         remaining_ms: remaining().as_millis() as u64,
     });
-    let meta = RequestMeta { content, context, request_id: request.id.clone() };
+    let meta = RequestMeta { content, context, request_id: request.id.clone(), stages };
     Some(serde_json::to_vec(&meta).expect("metadata is plain data. This is a bug."))
 }
 

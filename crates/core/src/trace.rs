@@ -1,0 +1,274 @@
+//! What is done for a request that is traced, noted where it happens and read when it ends. Whoever
+//! reads it makes spans of it; nothing here knows for whom.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Job;
+
+/// Names one span of a trace, as W3C's trace context does. It is shown as a `traceparent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanContext {
+    /// The trace; not 0.
+    pub trace_id: u128,
+    /// The span in it; not 0.
+    pub span_id: u64,
+    /// Whether somebody records the trace.
+    pub is_sampled: bool,
+}
+
+impl SpanContext {
+    /// Reads a `traceparent`, of this version or a later one.
+    pub fn parse(traceparent: &str) -> Option<Self> {
+        let mut fields = traceparent.splitn(5, '-');
+        let version = hex(fields.next()?, 2)?;
+        let trace_id = hex(fields.next()?, 32)?;
+        let span_id = hex(fields.next()?, 16)? as u64;
+        let flags = hex(fields.next()?, 2)?;
+        let is_known = version < 0xff && (version > 0 || fields.next().is_none());
+        let is_valid = is_known && trace_id != 0 && span_id != 0;
+        is_valid.then_some(Self { trace_id, span_id, is_sampled: flags & 1 == 1 })
+    }
+}
+
+fn hex(digits: &str, length: usize) -> Option<u128> {
+    let is_hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    let is_sound = digits.len() == length && digits.bytes().all(is_hex);
+    is_sound.then(|| u128::from_str_radix(digits, 16).ok()).flatten()
+}
+
+impl fmt::Display for SpanContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace_id, span_id, is_sampled } = self;
+        write!(f, "00-{trace_id:032x}-{span_id:016x}-{:02x}", u8::from(*is_sampled))
+    }
+}
+
+/// A request that is traced, and the steps of its jobs.
+#[derive(Debug)]
+pub struct Trace {
+    /// The span of the whole request.
+    pub context: SpanContext,
+    /// None once they were taken: what comes later is nobody's.
+    steps: Mutex<Option<Vec<Step>>>,
+}
+
+impl Trace {
+    /// Makes one for which nothing was done yet.
+    pub fn new(context: SpanContext) -> Self {
+        Self { context, steps: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// Returns what was done until now, when the request ends.
+    pub fn take(&self) -> Vec<Step> {
+        self.steps().take().unwrap_or_default()
+    }
+
+    fn steps(&self) -> MutexGuard<'_, Option<Vec<Step>>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One time that a job waited, or was with a worker.
+#[derive(Debug)]
+pub struct Step {
+    /// Where the job was.
+    pub place: Place,
+    /// From when.
+    pub began: Instant,
+    /// Until when, if that is over.
+    pub ended: Option<Instant>,
+}
+
+/// Where a job is.
+#[derive(Debug)]
+pub enum Place {
+    /// In the queue of its endpoint.
+    Queue,
+    /// With a worker.
+    Worker {
+        /// The slot of the worker.
+        slot: usize,
+        /// The batch that it is part of, where the endpoint batches.
+        batch: Option<Arc<BatchTrace>>,
+        /// What the worker said of it.
+        stages: Stages,
+    },
+}
+
+/// How long a worker spent at a job, or at its batch, where it said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Making an input of the request.
+    pub decode: Option<Duration>,
+    /// Computing; of a stream, all of it.
+    pub predict: Option<Duration>,
+    /// Making an answer of the output.
+    pub encode: Option<Duration>,
+}
+
+/// A batch of which some jobs are traced.
+#[derive(Debug)]
+pub struct BatchTrace {
+    /// When it was given to its worker.
+    pub began: Instant,
+    /// Its jobs, those that are not traced among them.
+    pub size: usize,
+    /// The slot of its worker.
+    pub slot: usize,
+    /// The spans of the requests that are traced.
+    pub members: Vec<SpanContext>,
+    context: OnceLock<SpanContext>,
+    nanoseconds: AtomicU64,
+}
+
+impl BatchTrace {
+    /// Returns its own span, which is made when somebody asks for the first time.
+    pub fn context(&self, make: impl FnOnce() -> SpanContext) -> SpanContext {
+        *self.context.get_or_init(make)
+    }
+
+    /// Notes that one of its jobs has ended.
+    pub fn ended(&self, at: Instant) {
+        self.nanoseconds.fetch_max((at - self.began).as_nanos() as u64, Relaxed);
+    }
+
+    /// Returns when the last of those has ended that were noted.
+    pub fn end(&self) -> Instant {
+        self.began + Duration::from_nanos(self.nanoseconds.load(Relaxed))
+    }
+}
+
+/// Follows one job of a request that is traced. Dropped, the job has ended.
+#[derive(Debug)]
+pub struct JobTrace {
+    trace: Arc<Trace>,
+    /// The place of the step that goes on.
+    current: usize,
+}
+
+impl JobTrace {
+    /// Follows a job that begins to wait now.
+    pub fn new(trace: Arc<Trace>) -> Self {
+        let mut job = Self { trace, current: usize::MAX };
+        job.begin(Place::Queue, Instant::now());
+        job
+    }
+
+    /// Notes that its worker was lost and it waits again.
+    pub fn requeued(&mut self, now: Instant) {
+        self.begin(Place::Queue, now);
+    }
+
+    /// Notes what the worker says of it.
+    pub fn took(&mut self, took: Stages) {
+        let mut steps = self.trace.steps();
+        let current = steps.as_mut().and_then(|steps| steps.get_mut(self.current));
+        if let Some(Step { place: Place::Worker { stages, .. }, .. }) = current {
+            *stages = took;
+        }
+    }
+
+    fn begin(&mut self, place: Place, now: Instant) {
+        if let Some(steps) = &mut *self.trace.steps() {
+            if let Some(current) = steps.get_mut(self.current) {
+                current.ended = Some(now);
+            }
+            self.current = steps.len();
+            steps.push(Step { place, began: now, ended: None });
+        }
+    }
+}
+
+impl Drop for JobTrace {
+    fn drop(&mut self) {
+        let mut steps = self.trace.steps();
+        if let Some(current) = steps.as_mut().and_then(|steps| steps.get_mut(self.current)) {
+            current.ended.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+/// Notes that jobs are given to the worker of this slot, as one batch where `is_batch`.
+pub fn trace_dispatch(jobs: &mut [Job], slot: usize, is_batch: bool, now: Instant) {
+    if !jobs.iter().any(Job::is_traced) {
+        return;
+    }
+    let size = jobs.len();
+    let traced = || jobs.iter().filter_map(|job| job.reply.trace());
+    let batch = is_batch.then(|| BatchTrace {
+        began: now,
+        size,
+        slot,
+        members: traced().map(|job| job.trace.context).collect(),
+        context: OnceLock::new(),
+        nanoseconds: AtomicU64::new(0),
+    });
+    let batch = batch.map(Arc::new);
+    for job in jobs.iter_mut().filter_map(|job| job.reply.trace_mut()) {
+        job.begin(Place::Worker { slot, batch: batch.clone(), stages: Stages::default() }, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Request, Response, reply};
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_traceparent_is_read_and_written() {
+        let context = SpanContext::parse(PARENT).unwrap();
+        assert_eq!(context.span_id, 0x00f0_67aa_0ba9_02b7);
+        assert!(context.is_sampled);
+        assert_eq!(context.to_string(), PARENT);
+        let unsampled = SpanContext::parse(&PARENT.replace("-01", "-00")).unwrap();
+        assert!(!unsampled.is_sampled);
+        let later = format!("{}-more", PARENT.replacen("00", "01", 1));
+        assert_eq!(SpanContext::parse(&later), Some(context));
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_not_read() {
+        let upper = PARENT.to_uppercase();
+        let more = format!("{PARENT}-more");
+        let no_trace = format!("00-{:032}-00f067aa0ba902b7-01", 0);
+        let no_span = "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01";
+        let unknown = PARENT.replacen("00", "ff", 1);
+        for wrong in ["", "00", &PARENT[1..], &upper, &more, &no_trace, no_span, &unknown] {
+            assert_eq!(SpanContext::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    fn job(trace: &Arc<Trace>) -> Job {
+        let (reply, _) = reply();
+        let now = Instant::now();
+        Job::new(Request::json("1"), now, now, reply.traced(Some(trace.clone())))
+    }
+
+    #[tokio::test]
+    async fn the_steps_of_jobs_follow_each_other() {
+        let trace = Arc::new(Trace::new(SpanContext::parse(PARENT).unwrap()));
+        let mut jobs = [job(&trace), job(&trace)];
+        trace_dispatch(&mut jobs, 3, true, Instant::now());
+        let [mut first, second] = jobs;
+        let stages = Stages { predict: Some(Duration::from_millis(5)), ..Stages::default() };
+        first.trace().unwrap().took(stages);
+        first.reply.send(Ok(Response::json("1")));
+        let steps = trace.take();
+        let ended: Vec<_> = steps.iter().map(|step| step.ended.is_some()).collect();
+        assert_eq!(ended, [true, true, true, false], "the second is still with its worker");
+        let Place::Worker { slot, batch, stages: said } = &steps[2].place else { panic!() };
+        assert_eq!((*slot, *said), (3, stages));
+        let batch = batch.as_ref().unwrap();
+        assert_eq!((batch.size, batch.members.len()), (2, 2));
+        // Nobody reads what comes after the end.
+        drop(second);
+        assert!(trace.take().is_empty());
+    }
+}

@@ -1,0 +1,220 @@
+//! Makes spans of what was noted of a request.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use litmux_core::{BatchTrace, Place, SpanContext, Stages, Step};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{
+    self as otel, Link, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry_sdk::trace::{SpanData, SpanLinks, SpanProcessor};
+use tokio::time::Instant;
+
+use crate::ServerSpan;
+
+/// Tells the time of day of instants: of all of a request by one reading of both clocks, so that its
+/// spans fit each other whatever the one of the day does meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    now: Instant,
+    time: SystemTime,
+}
+
+impl Clock {
+    fn of(self, instant: Instant) -> SystemTime {
+        self.time - self.now.saturating_duration_since(instant)
+    }
+}
+
+impl ServerSpan {
+    /// Hands over its span and those of all that was done for it.
+    pub(crate) fn export(&mut self) {
+        let clock = Clock { now: Instant::now(), time: SystemTime::now() };
+        for step in self.trace.take() {
+            self.export_step(step, clock);
+        }
+        let attributes = self.attributes();
+        let name = match &self.route {
+            Some(route) => format!("{} {route}", self.method),
+            None => self.method.clone(),
+        };
+        let error = self.error();
+        let mut span = self.span(name, (self.began, clock.now), clock, attributes);
+        span.span_context = self.otel(self.trace.context);
+        span.parent_span_id =
+            self.parent.map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id));
+        span.parent_span_is_remote = self.parent.is_some();
+        span.span_kind = SpanKind::Server;
+        if error.is_some_and(|status| status >= 500) {
+            span.status = Status::error("");
+        }
+        self.send(span);
+    }
+
+    fn attributes(&self) -> Vec<KeyValue> {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", self.method.clone()),
+            KeyValue::new("url.path", self.path.clone()),
+            KeyValue::new("url.scheme", self.scheme),
+        ];
+        attributes.extend(self.route.clone().map(|route| KeyValue::new("http.route", route)));
+        let status = self.status.map(i64::from);
+        attributes.extend(status.map(|status| KeyValue::new("http.response.status_code", status)));
+        let kind = match self.error() {
+            Some(status) if status >= 500 => Some(status.to_string()),
+            None if !self.is_complete => Some("client_left".into()),
+            _ => None,
+        };
+        attributes.extend(kind.map(|kind| KeyValue::new("error.type", kind)));
+        attributes
+    }
+
+    /// Returns the status of what went wrong, whether the client was given it or not.
+    fn error(&self) -> Option<u16> {
+        self.broken.or(self.status.filter(|status| *status >= 400))
+    }
+
+    fn export_step(&self, step: Step, clock: Clock) {
+        let ended = step.ended.unwrap_or(clock.now);
+        let parent = self.trace.context.span_id;
+        let (slot, batch, stages) = match step.place {
+            Place::Queue => {
+                let mut span = self.span("queue", (step.began, ended), clock, Vec::new());
+                span.parent_span_id = parent.into();
+                return self.send(span);
+            }
+            Place::Worker { slot, batch, stages } => (slot, batch, stages),
+        };
+        let mut span = self.span("worker", (step.began, ended), clock, vec![self.worker(slot)]);
+        span.parent_span_id = parent.into();
+        let worker = span.span_context.span_id();
+        span.links = links(batch.iter().map(|batch| self.batch_context(batch)));
+        self.send(span);
+        for (name, began, ended) in in_turn(&stages, step.began, ended) {
+            let mut span = self.span(name, (began, ended), clock, Vec::new());
+            span.parent_span_id = worker;
+            self.send(span);
+        }
+        if let Some(batch) = batch {
+            batch.ended(ended);
+            // Whoever is the last to let go of it.
+            if let Some(batch) = Arc::into_inner(batch) {
+                self.export_batch(&batch, clock);
+            }
+        }
+    }
+
+    fn export_batch(&self, batch: &BatchTrace, clock: Clock) {
+        let size = KeyValue::new("litmux.batch.size", batch.size as i64);
+        let attributes = vec![self.worker(batch.slot), size];
+        let name = format!("batch {}", self.route.as_deref().unwrap_or(&self.path));
+        let mut span = self.span(name, (batch.began, batch.end()), clock, attributes);
+        span.span_context = otel_context(self.batch_context(batch), TraceState::NONE);
+        span.links = links(batch.members.iter().copied());
+        self.send(span);
+    }
+
+    /// Returns a span in the trace of the request.
+    fn span(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        (began, ended): (Instant, Instant),
+        clock: Clock,
+        attributes: Vec<KeyValue>,
+    ) -> SpanData {
+        let context = SpanContext { span_id: self.tracer.span_id(), ..self.trace.context };
+        SpanData {
+            span_context: self.otel(context),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: name.into(),
+            start_time: clock.of(began),
+            end_time: clock.of(ended),
+            attributes,
+            dropped_attributes_count: 0,
+            events: Default::default(),
+            links: Default::default(),
+            status: Status::Unset,
+            instrumentation_scope: self.tracer.0.scope.clone(),
+        }
+    }
+
+    fn send(&self, span: SpanData) {
+        self.tracer.0.processor.on_end(span);
+    }
+
+    /// Names a worker as it is named everywhere.
+    fn worker(&self, slot: usize) -> KeyValue {
+        let route = self.route.as_deref().unwrap_or(&self.path);
+        KeyValue::new("litmux.worker", format!("{route}#{slot}"))
+    }
+
+    fn batch_context(&self, batch: &BatchTrace) -> SpanContext {
+        batch.context(|| self.tracer.root())
+    }
+
+    fn otel(&self, context: SpanContext) -> otel::SpanContext {
+        otel_context(context, self.state.clone())
+    }
+}
+
+fn otel_context(context: SpanContext, state: TraceState) -> otel::SpanContext {
+    let SpanContext { trace_id, span_id, .. } = context;
+    let (trace_id, span_id) = (TraceId::from(trace_id), SpanId::from(span_id));
+    otel::SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, false, state)
+}
+
+fn links(to: impl Iterator<Item = SpanContext>) -> SpanLinks {
+    let mut links = SpanLinks::default();
+    links.links =
+        to.map(|context| Link::with_context(otel_context(context, TraceState::NONE))).collect();
+    links
+}
+
+/// Places the stages in the time that a worker had a job: one after the other up to the answer, for
+/// a worker says how long they took, and not when.
+fn in_turn(
+    stages: &Stages,
+    began: Instant,
+    ended: Instant,
+) -> Vec<(&'static str, Instant, Instant)> {
+    let mut placed = Vec::new();
+    let mut until = ended;
+    for (name, took) in
+        [("encode", stages.encode), ("predict", stages.predict), ("decode", stages.decode)]
+    {
+        if let Some(took) = took {
+            let from = until.checked_sub(took).unwrap_or(began).max(began);
+            placed.push((name, from, until));
+            until = from;
+        }
+    }
+    placed.reverse();
+    placed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn stages_end_with_the_answer_and_never_leave_their_worker() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let took = |ms| Some(Duration::from_millis(ms));
+        let stages = Stages { decode: took(1), predict: took(20), encode: None };
+        let placed = in_turn(&stages, began, at(30));
+        assert_eq!(placed, [("decode", at(9), at(10)), ("predict", at(10), at(30))]);
+        let stages = Stages { decode: took(1), predict: took(1000), encode: took(2) };
+        let placed = in_turn(&stages, began, at(30));
+        assert_eq!(
+            placed,
+            [("decode", began, began), ("predict", began, at(28)), ("encode", at(28), at(30))]
+        );
+    }
+}
