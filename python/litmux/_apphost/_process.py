@@ -5,6 +5,7 @@ what to ``load``: the script that runs again up to the call that serves, as ``_w
 describes it, and the paths of the endpoints that have an ``authorize``.
 """
 
+import gc
 import logging
 import sys
 
@@ -49,6 +50,10 @@ def main():
             h11_max_incomplete_event_size=_HEADER_BYTES,
         )
     )
+    # What is there by now stays, and need not be looked through for garbage again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     server.run()
     return 0 if server.started else 1
 
