@@ -324,3 +324,12 @@ def test_a_file_that_cannot_be_written_is_refused_at_the_start(serve):
     server = serve(program, ready=False)
     assert server.wait() == 2
     server.wait_for_line(r"endpoint `/predict`: `log_file`: /.*/no/such.log: No such file")
+
+
+def test_ids_reach_hooks_by_way_of_an_app_host(serve):
+    pytest.importorskip("fastapi")
+    authorize = "def authorize(self): pass\n\n        def predict"
+    program = SAYS.replace("def predict", authorize).replace("port=0", "port=0, request_id=True")
+    server = serve(program)
+    assert send(server, "/predict", "mine", 1).status_code == 200
+    server.wait_for_line(r"^/predict#0 \[mine\] \| 1$")
