@@ -293,7 +293,7 @@ def test_the_environment_says_where_traces_go(traced, collector):
         "OTEL_EXPORTER_OTLP_HEADERS": "x-team=ocr",
         "OTEL_SERVICE_NAME": "readers",
     }
-    server = traced("gzip=False,", env)
+    server = traced("compression=False,", env)
     server.post("/told", json=1)
     collector.wait_for(6)
     assert collector.spans[0].resource["service.name"] == "readers"

@@ -207,7 +207,8 @@ def test_what_callbacks_log_goes_where_litserve_logs(capsys):
         seen.warning("too low")
         assert capsys.readouterr().out == ""
     finally:
-        logger.level, logger.handlers[:] = before
+        level, logger.handlers[:] = before
+        logger.setLevel(level)
 
 
 def test_an_mcp_says_what_tool_it_is():

@@ -24,7 +24,9 @@ def log():
     stream = io.StringIO()
     utils.configure_logging(format="%(levelname)s %(message)s", stream=stream)
     yield stream
-    logger.level, logger.handlers[:], logger.propagate = before
+    level, logger.handlers[:], logger.propagate = before
+    # Not the attribute alone: it is remembered which levels are written.
+    logger.setLevel(level)
 
 
 class Recorder(callbacks.Callback):
