@@ -333,3 +333,24 @@ def test_ids_reach_hooks_by_way_of_an_app_host(serve):
     server = serve(program)
     assert send(server, "/predict", "mine", 1).status_code == 200
     server.wait_for_line(r"^/predict#0 \[mine\] \| 1$")
+
+
+def test_a_program_may_put_a_stream_of_its_own_around_the_buffer(serve):
+    server = serve(
+        """
+        import io
+        import sys
+
+        class Own(ls.LitAPI):
+            def setup(self, device):
+                sys.stdout = io.TextIOWrapper(sys.stdout.buffer, "utf-8", line_buffering=True)
+
+            def predict(self, x):
+                print("said", x)
+                return x
+
+        ls.LitServer(Own(), path="/own").run(port=0, request_id=True)
+        """
+    )
+    assert server.post("/own", json=1).json() == 1
+    server.wait_for_line(r"/own#0 \| said 1$")

@@ -11,7 +11,7 @@ GOLDEN = json.loads((Path(__file__).parents[2] / "protocol/golden.json").read_te
 NAMES = "hello welcome refuse setup ready failed request response chunk end cancel bye "
 NAMES += "ping pong measure cost credit metrics"
 KINDS = {name: getattr(frames, name.upper()) for name in NAMES.split()}
-FLAGS = {"meta": frames.META, "more": frames.MORE}
+FLAGS = {"meta": frames.META, "more": frames.MORE, "request_id": frames.REQUEST_ID}
 
 
 def reader_of(data):
@@ -33,6 +33,9 @@ def test_golden_frames_are_written_to_the_byte(golden):
         payload = bytes.fromhex(golden["body_hex"])
         if "meta" in golden:
             payload = frames.with_meta(golden["meta"], payload)
+        if "request_id" in golden:
+            id = golden["request_id"].encode()
+            payload = bytes([len(id)]) + id + payload
         flags = sum(FLAGS[flag] for flag in golden["flags"])
         written = frames.encode(
             KINDS[golden["kind"]], payload, flags=flags, status=golden["status"], id=golden["id"]
@@ -47,6 +50,9 @@ def test_golden_frames_are_read(golden):
     kind, flags, status, id, payload = frame
     assert (kind, status, id) == (KINDS[golden["kind"]], golden["status"], golden["id"])
     assert flags == sum(FLAGS[flag] for flag in golden["flags"])
+    if "request_id" in golden:
+        request_id, payload = frames.split_request_id(payload)
+        assert request_id == golden["request_id"]
     if "message" in golden:
         assert json.loads(bytes(payload)) == golden["message"]
     elif "meta" in golden:

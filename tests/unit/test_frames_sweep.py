@@ -29,6 +29,8 @@ def read_all(data):
                         return got, None
                     continue
                 kind, flags, _, id, payload = frame
+                if flags & frames.REQUEST_ID:
+                    _, payload = frames.split_request_id(payload)
                 if flags & frames.META:
                     frames.split_meta(payload)
                 got.append((kind, id, bytes(payload)))

@@ -381,7 +381,7 @@ def test_a_spec_of_a_class_of_its_own_encodes(worker):
         def __init__(self):
             super().__init__(spec=Loud())
 
-        def predict(self, request, context):
+        def predict(self, request):
             yield "hi"
     """
     )

@@ -79,7 +79,9 @@ impl Flags {
     pub const META: Self = Self(1);
     /// The batch goes on in the next frame.
     pub const MORE: Self = Self(2);
-    const KNOWN: u8 = 3;
+    /// The payload of a request begins with a byte, and so many of the request's id.
+    pub const REQUEST_ID: Self = Self(4);
+    const KNOWN: u8 = 7;
 
     /// Returns the union of both.
     #[must_use]
@@ -177,8 +179,12 @@ impl Frame {
     /// Splits the payload into the JSON in front of it, if there is any, and the body.
     ///
     /// # Errors
-    /// [`FrameError::Meta`] when the length of the JSON runs past the payload.
+    /// [`FrameError::Meta`] when the length of the JSON runs past the payload, and
+    /// [`FrameError::Flags`] where there is the id of a request, which only the server sends.
     pub fn into_meta_and_body(self) -> Result<(Option<Bytes>, Bytes), FrameError> {
+        if self.flags.has(Flags::REQUEST_ID) {
+            return Err(FrameError::Flags(self.flags.0));
+        }
         let mut body = self.payload;
         if !self.flags.has(Flags::META) {
             return Ok((None, body));

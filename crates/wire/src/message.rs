@@ -192,9 +192,6 @@ pub struct RequestMeta {
     /// What hooks see of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<RequestContext>,
-    /// What logs call it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
     /// Whether the answer is to say how long the stages took.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stages: bool,

@@ -18,6 +18,7 @@ struct Golden {
     status: u16,
     id: u64,
     message: Option<Value>,
+    request_id: Option<String>,
     meta: Option<Value>,
     body_hex: Option<String>,
     frame_hex: String,
@@ -57,6 +58,10 @@ fn payload(golden: &Golden) -> Bytes {
         return message_bytes(golden, message).into();
     }
     let mut payload = BytesMut::new();
+    if let Some(id) = &golden.request_id {
+        payload.put_u8(id.len() as u8);
+        payload.put_slice(id.as_bytes());
+    }
     if let Some(meta) = &golden.meta {
         let meta = if golden.kind == "request" {
             through::<RequestMeta>(meta)
@@ -77,6 +82,7 @@ fn frame(golden: &Golden) -> Frame {
         flags.with(match flag.as_str() {
             "meta" => Flags::META,
             "more" => Flags::MORE,
+            "request_id" => Flags::REQUEST_ID,
             other => panic!("unknown flag {other}"),
         })
     });

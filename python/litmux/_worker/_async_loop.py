@@ -22,7 +22,7 @@ from litmux._worker._encode import (
 )
 from litmux._worker._hooks import say_retry
 from litmux._worker._output import compute
-from litmux._worker._stages import end_stage
+from litmux._worker._stages import begin_stage, end_stage
 
 
 class AsyncLoop:
@@ -222,9 +222,9 @@ class AsyncLoop:
             return None, Cancelled()
         compute((item,))
         try:
+            begin_stage(item.context)
             x = await calls.settle(self._hooks.decode(request, item.context))
-            if item.context is not None:
-                end_stage(item.context)
+            end_stage(item.context)
             return x, None
         except BaseException as error:  # noqa: BLE001  (it fails alone)
             return None, error
@@ -287,6 +287,7 @@ def begin(item):
     """Marks an item as begun; raises Cancelled where nobody waits for it."""
     item.has_begun = True
     compute((item,))
+    begin_stage(item.context)
     if item.cancelled:
         raise Cancelled
 

@@ -2,12 +2,11 @@
 
 from litmux._http import Context, Form, UploadFile
 from litmux._worker import _frames as frames
-from litmux._worker import _output
 from litmux._worker._json import MalformedBody, loads
-from litmux._worker._stages import Stages
+from litmux._worker._stages import Stages, now
 
 
-def read_request(flags, payload):
+def read_request(flags, payload, request_id=None):
     """Returns the value and the context of a request.
 
     Raises:
@@ -15,15 +14,16 @@ def read_request(flags, payload):
         FrameError: the server's.
     """
     if not flags & frames.META:
-        return loads(payload), Context()
-    stages = Stages()
+        context = Context()
+        context.request_id = request_id
+        return loads(payload), context
+    began = now()
     meta, body = frames.split_meta(payload)
     try:
         content, context = meta["content"], Context(meta.get("context"))
-        context.request_id = meta.get("request_id")
-        _output.read(context.request_id)
+        context.request_id = request_id
         if meta.get("stages"):
-            context._stages = stages
+            context._stages = Stages(began)
         return _read_content(content, body), context
     except MalformedBody:
         raise

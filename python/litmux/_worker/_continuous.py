@@ -116,8 +116,7 @@ class ContinuousLoop:
             if item.cancelled:
                 raise Cancelled
             self._waiting.append((item, self._hooks.decode(request, context)))
-            if context is not None:
-                end_stage(context)
+            end_stage(context)
         except frames.FrameError:
             raise
         except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)

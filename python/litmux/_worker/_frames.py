@@ -13,8 +13,8 @@ HELLO, WELCOME, REFUSE, SETUP, READY, FAILED = 1, 2, 3, 4, 5, 6
 REQUEST, RESPONSE, CHUNK, END, CANCEL, BYE = 7, 8, 9, 10, 11, 12
 PING, PONG, MEASURE, COST, CREDIT, METRICS = 13, 14, 15, 16, 17, 18
 
-META, MORE = 1, 2
-_KNOWN_FLAGS = META | MORE
+META, MORE, REQUEST_ID = 1, 2, 4
+_KNOWN_FLAGS = META | MORE | REQUEST_ID
 
 JSON_ITEMS, TEXT_ITEMS, BYTES_ITEMS = 0, 1, 2
 
@@ -49,6 +49,14 @@ def with_meta(meta, body):
     """Returns a payload that has this JSON in front of the body."""
     text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
     return LENGTH.pack(len(text)) + text + body
+
+
+def split_request_id(payload):
+    """Returns the id in front of a request's payload, and the rest as a view."""
+    end = 1 + payload[0] if len(payload) else 1
+    if len(payload) < end:
+        raise FrameError("the id of a request runs past its frame")
+    return str(payload[1:end], "latin-1"), payload[end:]
 
 
 def split_meta(payload):

@@ -18,6 +18,7 @@ from litmux._api import (
     max_concurrency_of,
 )
 from litmux._worker import _frames as frames
+from litmux._worker import _output
 from litmux._worker._annotations import signature_of
 from litmux._worker._content import read_request
 from litmux._worker._encode import encode_body, encode_error, plain_error, summary_of
@@ -25,6 +26,9 @@ from litmux._worker._json import loads
 from litmux._worker._schema import describe, tool_of
 from litmux._worker._stages import end_stage, stages_of
 from litmux._worker._typed import request_reader, response_encoder
+
+# What stands in front of a request's body.
+_HAS_LEAD = frames.META | frames.REQUEST_ID
 
 _COST = struct.Struct("<d")
 _PLAIN_HOOKS = ("admit", "step", "finish", "decode_request", "encode_response")
@@ -116,6 +120,9 @@ class Hooks:
         of_batches = (api.batch, api.unbatch)
         wanting = hooks if self.max_batch_size == 1 else (*hooks, *of_batches)
         self.context = any(map(wants_context, wanting))
+        self._marks = _output.is_marked()
+        # Where several requests are computed at a time each of them must know its id.
+        self._shares = self.max_batch_size > 1 or self.is_async or self.is_continuous
         #: decode, compute and encode where no hook gets a context.
         self.plain = hooks
         self.decode, self.compute, self.encode = map(_taking_context, hooks)
@@ -148,10 +155,17 @@ class Hooks:
 
     def read(self, flags, payload):
         """Returns what ``decode_request`` gets of one request: the value and the context."""
-        if not (flags & frames.META or self.context):
+        if not (flags & _HAS_LEAD or self.context or self._marks):
             # What most requests are; every call on this path shows in the throughput.
             return loads(payload), None
-        return read_request(flags, payload)
+        request_id = None
+        if flags & frames.REQUEST_ID:
+            request_id, payload = frames.split_request_id(payload)
+        if self._marks:
+            _output.read(request_id)
+        if not (flags & frames.META or self.context or self._shares):
+            return loads(payload), None
+        return read_request(flags, payload, request_id)
 
     def answer(self, request, context):
         """Computes one request; returns the status, flags and payload of its response."""

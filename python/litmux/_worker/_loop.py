@@ -100,8 +100,7 @@ class Loop:
             request, context = self._hooks.read(flags, payload)
             item = self._register.open(id, context)
             self._batch.append((item, self._hooks.decode(request, context)))
-            if context is not None:
-                end_stage(context)
+            end_stage(context)
         except frames.FrameError:
             raise
         except BaseException as error:  # noqa: BLE001  (it fails alone)

@@ -9,7 +9,7 @@ import json
 
 from litmux._api import LitAPI, is_method_of
 from litmux._http import HTTPException
-from litmux._specs import OpenAISpec, message_of
+from litmux._specs import LitSpec, OpenAISpec, message_of
 from litmux._worker import _records
 from litmux._worker._convert import converted
 from litmux._worker._hooks import Hooks
@@ -20,6 +20,9 @@ _USAGE = ("prompt_tokens", "total_tokens")
 class _SpecHooks(Hooks):
     def __init__(self, api, retry_singly=False):
         super().__init__(api, retry_singly)
+        # Those of litmux fill the context for hooks that name it; a class made of them may need it.
+        methods = ("populate_context", "encode_response")
+        self.context |= any(_is_own(api.spec, method) for method in methods)
         self._make_request = _request_maker(api.spec.protocol)
         self._has_default_encode = is_method_of(api.encode_response, LitAPI.encode_response)
         # Puts the events of callbacks around a function, where there are any.
@@ -40,9 +43,14 @@ class _SpecHooks(Hooks):
         if not isinstance(value, dict):
             raise HTTPException(422, "the body must be a JSON object")
         request = self._make_request(value)
-        if context is not None:
+        if self.context:
             self.api.spec.populate_context(context, request)
         return request, context
+
+
+def _is_own(spec, method):
+    """Tells whether a method of a spec is that of a class made of litmux's."""
+    return getattr(type(spec), method).__module__ != LitSpec.__module__
 
 
 class ChatHooks(_SpecHooks):

@@ -16,6 +16,7 @@ _MOST_HELD = 8192
 #: The mark of what the current thread, or task, computes; none where that is no request.
 _mark: contextvars.ContextVar[str] = contextvars.ContextVar("litmux_mark", default="")
 _begin = ""
+_kept: list[io.TextIOWrapper] = []
 
 
 def mark(secret):
@@ -24,6 +25,14 @@ def mark(secret):
     _begin = f"\x1e{secret}"
     sys.stdout = MarkedStream(sys.stdout)
     sys.stderr = MarkedStream(sys.stderr)
+    # A program may put a stream of its own in their place, around their buffer, which they would
+    # close when nobody has them any more.
+    _kept.extend((sys.stdout, sys.stderr))
+
+
+def is_marked():
+    """Tells whether what is printed is marked."""
+    return bool(_begin)
 
 
 def log_from(level):
@@ -45,8 +54,7 @@ def compute(items):
 
 def read(request_id):
     """Notes that it computes what has this id: a request that is no item yet."""
-    if _begin:
-        _note([] if request_id is None else [request_id])
+    _note([] if request_id is None else [request_id])
 
 
 def _note(ids):

@@ -4,29 +4,32 @@ import time
 
 from litmux._worker import _frames as frames
 
-_now = time.perf_counter
+now = time.perf_counter
 
 
 class Stages:
     """Measures the stages of one request, one after the other.
 
+    Args:
+        began: When the first began, as :func:`now` says it.
+
     Attributes:
         seconds: How long each took that has ended: decoding, computing, encoding.
     """
 
-    def __init__(self):
+    def __init__(self, began):
         self.seconds = []
-        self._since = _now()
+        self._since = began
 
     def begin(self):
         """Begins the next stage now; without it, it began where the last ended."""
-        self._since = _now()
+        self._since = now()
 
     def end(self):
         """Ends a stage, and begins the next."""
-        now = _now()
-        self.seconds.append(now - self._since)
-        self._since = now
+        ended = now()
+        self.seconds.append(ended - self._since)
+        self._since = ended
 
     def added_to(self, answer):
         """Returns the status, flags and payload of a response with what was measured."""
@@ -36,9 +39,15 @@ class Stages:
         return status, flags | frames.META, frames.with_meta(meta, body)
 
 
+def begin_stage(context):
+    """Begins a stage of the request with this context now, where it is measured: it has waited."""
+    if context is not None and context._stages is not None:
+        context._stages.begin()
+
+
 def end_stage(context):
     """Ends a stage of the request with this context, where it is measured."""
-    if context._stages is not None:
+    if context is not None and context._stages is not None:
         context._stages.end()
 
 

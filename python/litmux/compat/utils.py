@@ -119,7 +119,7 @@ _pass_on()
 
 def _rich_handler():
     try:
-        import rich.logging  # type: ignore[import-not-found]
+        import rich.logging
     except ImportError:
         return None
     return rich.logging.RichHandler(rich_tracebacks=True, show_time=True, show_path=False)

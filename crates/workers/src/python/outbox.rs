@@ -32,11 +32,14 @@ impl Outbox {
 
     /// Appends a request frame; `stages` asks how long they take.
     pub(crate) fn push_request(&mut self, id: u64, more: bool, stages: bool, job: &Job) {
-        let meta = request_meta(&job.request, stages, || {
-            job.deadline.saturating_duration_since(Instant::now())
-        });
-        let flags = if more { Flags::MORE } else { Flags::NONE };
-        put_head(&mut self.tail, Kind::Request, flags, id, meta.as_deref(), job.request.body_len());
+        let (mut flags, lead) =
+            lead(&job.request, stages, || job.deadline.saturating_duration_since(Instant::now()));
+        if more {
+            flags = flags.with(Flags::MORE);
+        }
+        let length = (lead.len() + job.request.body_len()) as u32;
+        Header { kind: Kind::Request, flags, status: 0, id, length }.encode(&mut self.tail);
+        self.tail.put_slice(&lead);
         job.request.body.iter().for_each(|piece| self.push_piece(piece));
     }
 
@@ -84,34 +87,27 @@ impl Outbox {
 
 /// Returns a frame of this kind that carries a request.
 pub(crate) fn request_frame(kind: Kind, id: u64, request: &Request) -> Frame {
-    let meta = request_meta(request, false, || Duration::ZERO);
-    let mut payload = BytesMut::new();
-    put_meta(&mut payload, meta.as_deref());
+    let (flags, lead) = lead(request, false, || Duration::ZERO);
+    let mut payload = BytesMut::from(lead.as_slice());
     request.body.iter().for_each(|piece| payload.put_slice(piece));
-    let flags = if meta.is_some() { Flags::META } else { Flags::NONE };
     Frame { kind, flags, status: 0, id, payload: payload.freeze() }
 }
 
-/// Writes all of a request frame but its body.
-fn put_head(
-    out: &mut BytesMut,
-    kind: Kind,
-    flags: Flags,
-    id: u64,
-    meta: Option<&[u8]>,
-    body_length: usize,
-) {
-    let flags = if meta.is_some() { flags.with(Flags::META) } else { flags };
-    let length = (meta.map_or(0, |meta| 4 + meta.len()) + body_length) as u32;
-    Header { kind, flags, status: 0, id, length }.encode(out);
-    put_meta(out, meta);
-}
-
-fn put_meta(out: &mut BytesMut, meta: Option<&[u8]>) {
-    if let Some(meta) = meta {
-        out.put_u32_le(meta.len() as u32);
-        out.put_slice(meta);
+/// Returns what stands in front of a request's body, and the flags that say so.
+fn lead(request: &Request, stages: bool, remaining: impl FnOnce() -> Duration) -> (Flags, Vec<u8>) {
+    let (mut flags, mut lead) = (Flags::NONE, Vec::new());
+    if let Some(id) = &request.id {
+        let id = &id.as_bytes()[..id.len().min(u8::MAX.into())];
+        flags = flags.with(Flags::REQUEST_ID);
+        lead.push(id.len() as u8);
+        lead.extend_from_slice(id);
     }
+    if let Some(meta) = request_meta(request, stages, remaining) {
+        flags = flags.with(Flags::META);
+        lead.put_u32_le(meta.len() as u32);
+        lead.extend_from_slice(&meta);
+    }
+    (flags, lead)
 }
 
 /// Returns the JSON in front of a request, where it needs any; `stages` says whether its worker is to
@@ -121,8 +117,7 @@ fn request_meta(
     stages: bool,
     remaining: impl FnOnce() -> Duration,
 ) -> Option<Vec<u8>> {
-    if request.content == Content::Json && request.meta.is_none() && request.id.is_none() && !stages
-    {
+    if request.content == Content::Json && request.meta.is_none() && !stages {
         return None;
     }
     let content = match &request.content {
@@ -137,7 +132,7 @@ fn request_meta(
         headers: meta.headers,
         remaining_ms: remaining().as_millis() as u64,
     });
-    let meta = RequestMeta { content, context, request_id: request.id.clone(), stages };
+    let meta = RequestMeta { content, context, stages };
     Some(serde_json::to_vec(&meta).expect("metadata is plain data. This is a bug."))
 }
 
