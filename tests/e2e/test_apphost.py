@@ -276,6 +276,30 @@ def test_only_endpoints_with_middlewares_pay_for_them(serve, tmp_path):
         held.join()
 
 
+def test_nobody_gets_around_the_key_of_an_endpoint_by_writing_its_path_otherwise(serve):
+    server = serve(
+        """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        front = ls.LitServer(Echo(), path="/front")
+
+        @front.app.middleware("http")
+        async def pass_on(request, call_next):
+            return await call_next(request)
+
+        own = ls.LitServer(Echo(), path="/own", api_keys={"ann": "env:ANN"})
+        ls.run_servers(front, own, port=0)
+        """,
+        env={"ANN": "secret"},
+    )
+    assert server.post("/front", json=1).json() == 1
+    assert server.post("/own", json=1, headers={"X-API-Key": "secret"}).json() == 1
+    for path in ("/own", "/%6fwn", "/%6Fw%6e"):
+        assert server.post(path, json=1).status_code in (401, 404), path
+
+
 def test_the_key_is_asked_for_beside_middlewares(serve):
     program = """
         class Echo(ls.LitAPI):

@@ -169,7 +169,7 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Proxies that are believed: where a request comes from one of them, the caller's address is the last in `X-Forwarded-For` that is none of them, and `X-Forwarded-Proto` says how it was asked. Limits, the access log and the program's app see that address. From others those headers mean nothing.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
-    Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have",
+    Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have, a quarter with an app host",
         "Connections that the server holds at a time; more clients wait until one ends.";
     Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
         "With `tls_key`: serves HTTPS with this certificate; those between it and one that clients know follow it in the file. Files are read again when they change; connections stay.";

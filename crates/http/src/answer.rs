@@ -169,7 +169,8 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(body) => body.is_none(),
+            // hyper does not ask for an empty body.
+            Self::Whole(body) => body.as_ref().is_none_or(Bytes::is_empty),
             Self::Stream(_) => false,
             Self::Passed(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),

@@ -11,6 +11,7 @@ use litmux_core::{BoxFuture, Traits};
 use litmux_metrics::{Edge, Metrics, Ongoing};
 use litmux_scheduler::Endpoint;
 use litmux_traces::ServerSpan;
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -278,6 +279,15 @@ impl App {
     /// Returns the socket of the app host, where a request to this path goes by way of it.
     pub(crate) fn app_host(&self, path: &str) -> Option<&Path> {
         self.app_host.as_deref().filter(|_| !self.direct.contains(path))
+    }
+
+    /// Tells whether the app host would find an endpoint at this path, which it decodes, where none
+    /// is found here: nobody would have asked for that endpoint's key.
+    pub(crate) fn is_disguised(&self, path: &str) -> bool {
+        self.app_host.is_some()
+            && path.contains('%')
+            && self.route(path).is_none()
+            && self.routes.contains_key(&*percent_decode_str(path).decode_utf8_lossy())
     }
 
     pub(crate) fn route(&self, path: &str) -> Option<&Route> {

@@ -51,7 +51,7 @@ fn page(app: &App, parts: &Parts) -> Option<HttpResponse> {
     }
 }
 
-fn not_found(path: &str) -> HttpResponse {
+pub(crate) fn not_found(path: &str) -> HttpResponse {
     detail(StatusCode::NOT_FOUND, &format!("there is no endpoint `{path}`"))
 }
 

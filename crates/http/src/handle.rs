@@ -111,6 +111,11 @@ pub(crate) async fn let_in(
         app.edge(request.uri().path()).shed(Shed::Draining);
         return stopping(request.version());
     }
+    if app.is_disguised(request.uri().path()) {
+        let not_found = builtin::not_found(request.uri().path());
+        let (parts, body) = request.into_parts();
+        return unread::settle(Asked::of(&parts), Some(body), not_found).await;
+    }
     match app.admit(&request, context.client.map(|client| client.address)) {
         Ok(admission) => {
             let mut response = match app.stacks.of(request.uri().path()) {

@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
@@ -32,6 +32,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take nothing of what is sent to it before it is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a client of HTTP/2 must show that it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether requests are still being answered when a server stops.
 const QUIET_LOOK: Duration = Duration::from_millis(20);
@@ -288,15 +291,33 @@ async fn speak<S, B, F>(
 {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
     protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    protocols.http2().timer(TokioTimer::new());
+    protocols.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
     let mut stream = Box::pin(TimeoutWriter::new(stream));
     stream.as_mut().set_timeout_pinned(Some(WRITE_TIMEOUT));
-    let connection = protocols.serve_connection(TokioIo::new(stream), service_fn(answer));
-    let ended = match watcher {
-        Some(watcher) => watcher.watch(connection).await,
-        None => connection.await,
+    let begun = Notify::new();
+    let answer = |request| {
+        begun.notify_one();
+        answer(request)
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
+    let connection = protocols.serve_connection(TokioIo::new(stream), service_fn(answer));
+    let connection = async {
+        match watcher {
+            Some(watcher) => watcher.watch(connection).await,
+            None => connection.await,
+        }
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        },
+        () = silence(&begun) => tracing::debug!("no request came on a connection in time"),
+    }
+}
+
+/// Resolves where no request has begun in time: until then hyper waits for ever for what tells the
+/// version of HTTP.
+async fn silence(begun: &Notify) {
+    if timeout(HEADER_TIMEOUT, begun.notified()).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }

@@ -1,6 +1,8 @@
 //! The page that shows the description of the endpoints: Swagger UI, out of this binary alone.
 
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -62,6 +64,20 @@ pub(crate) fn answer(path: &str, asked: &HeaderMap) -> Option<HttpResponse> {
     }
 }
 
+/// Returns a file unpacked, which is done once: that takes longer than any answer may hold up others.
+fn plain(packed: &'static [u8]) -> Bytes {
+    static PLAIN: Mutex<BTreeMap<usize, Bytes>> = Mutex::new(BTreeMap::new());
+    let mut plain = PLAIN.lock().unwrap_or_else(PoisonError::into_inner);
+    let unpack = || {
+        let mut body = Vec::new();
+        GzDecoder::new(packed)
+            .read_to_end(&mut body)
+            .expect("it was packed with the binary. This is a bug.");
+        body.into()
+    };
+    plain.entry(packed.as_ptr() as usize).or_insert_with(unpack).clone()
+}
+
 /// Answers with a file as it is stored, or unpacked where the client cannot do that.
 fn unpacked(media_type: &'static str, packed: &'static [u8], asked: &HeaderMap) -> HttpResponse {
     let mut response = own(StatusCode::OK, media_type, String::new());
@@ -70,11 +86,7 @@ fn unpacked(media_type: &'static str, packed: &'static [u8], asked: &HeaderMap) 
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         Bytes::from_static(packed)
     } else {
-        let mut body = Vec::new();
-        GzDecoder::new(packed)
-            .read_to_end(&mut body)
-            .expect("it was packed with the binary. This is a bug.");
-        body.into()
+        plain(packed)
     };
     *response.body_mut() = AnswerBody::Whole(Some(body));
     response

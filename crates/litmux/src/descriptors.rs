@@ -17,8 +17,10 @@ pub(crate) fn raise() {
     }
 }
 
-/// Returns how many connections there is room for; the rest is for workers, files and the app host.
-pub(crate) fn for_connections() -> usize {
+/// Returns how many connections there is room for; the rest is for workers and files, and with an app
+/// host for two sockets more of each request.
+pub(crate) fn for_connections(has_app_host: bool) -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(MOST);
-    usize::try_from(limit / 4 * 3).unwrap_or(usize::MAX).max(1)
+    let quarters = if has_app_host { 1 } else { 3 };
+    usize::try_from(limit / 4 * quarters).unwrap_or(usize::MAX).max(1)
 }

@@ -52,10 +52,17 @@ pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, S
     Ok(Issuer::new(&jwt.issuer, &jwt.audience, known, wanted))
 }
 
+/// What is wrong with a set that lets nobody in.
+const NO_KEY: &str = "it has no public key for signatures: RSA, P-256, P-384 or Ed25519";
+
 fn read(file: &Path) -> Result<IssuerKeys, String> {
     let named = |error: String| format!("{}: {error}", file.display());
     let text = fs::read(file).map_err(|error| named(error.to_string()))?;
-    IssuerKeys::parse(&text).map_err(named)
+    let keys = IssuerKeys::parse(&text).map_err(named)?;
+    if keys.is_empty() {
+        return Err(named(NO_KEY.into()));
+    }
+    Ok(keys)
 }
 
 /// Reads a file of keys whenever it has changed, for as long as it is polled. What cannot be read
@@ -87,6 +94,10 @@ async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::S
         match fetched {
             Ok(keys) => {
                 tracing::debug!("fetched the issuer's keys: {keys:?}");
+                // An issuer may have withdrawn the last one.
+                if keys.is_empty() {
+                    tracing::warn!("no token is let in by the keys of {url}: {NO_KEY}");
+                }
                 known.send_modify(|known| known.keys = keys);
                 last_error = None;
             }

@@ -71,7 +71,9 @@ pub(crate) async fn serve(
         .within(around)
         .layered(layers);
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
-    let connections = config.max_connections.unwrap_or_else(descriptors::for_connections);
+    let connections = config.max_connections;
+    let connections =
+        connections.unwrap_or_else(|| descriptors::for_connections(config.app_host.is_some()));
     let server = Server::new(listener, app.clone(), threads, connections)?;
     let mut server = server.over(tls.as_ref());
     let url = format!("{}://{}", tls::scheme(&config), server.address()?);

@@ -32,9 +32,6 @@ impl ServerSpan {
     /// Hands over its span and those of all that was done for it.
     pub(crate) fn export(&mut self) {
         let clock = Clock { now: Instant::now(), time: SystemTime::now() };
-        for step in self.trace.take() {
-            self.export_step(step, clock);
-        }
         let attributes = self.attributes();
         let name = match &self.route {
             Some(route) => format!("{} {route}", self.method),
@@ -50,7 +47,11 @@ impl ServerSpan {
         if error.is_some_and(|status| status >= 500) {
             span.status = Status::error("");
         }
+        // First: of many steps the last may find no room.
         self.send(span);
+        for step in self.trace.take() {
+            self.export_step(step, clock);
+        }
     }
 
     fn attributes(&self) -> Vec<KeyValue> {

@@ -257,5 +257,6 @@ pub struct ResponseMeta {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndMeta {
     /// How long the stages took: seconds of decoding, computing and encoding, as many as are known.
+    #[serde(default)]
     pub stages: Vec<f64>,
 }

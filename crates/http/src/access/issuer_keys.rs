@@ -47,19 +47,16 @@ impl IssuerKeys {
     /// left out.
     ///
     /// # Errors
-    /// It is no key set, or none of its keys can be used, in a sentence.
+    /// It is no key set, in a sentence.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let set: KeySet = serde_json::from_slice(text)
             .map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
         let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok());
-        let keys: Vec<_> = keys.filter_map(|key| IssuerKey::of(&key)).collect();
-        if keys.is_empty() {
-            return Err("it has no public key for signatures: RSA, P-256, P-384 or Ed25519".into());
-        }
-        Ok(Self(keys))
+        Ok(Self(keys.filter_map(|key| IssuerKey::of(&key)).collect()))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Tells whether there is none with which a token could be signed.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

@@ -76,8 +76,10 @@ impl Cgroup {
     /// Returns the limit where the kernel has killed for it.
     pub(crate) fn exceeded(&self) -> Option<u64> {
         let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
-        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
-        (kills.trim() != "0").then_some(self.limit)
+        let count = |name| events.lines().find_map(|line| line.strip_prefix(name));
+        // Others are killed where the whole machine has no memory left.
+        let is_some = |count: &str| count.trim() != "0";
+        (is_some(count("oom ")?) && is_some(count("oom_kill ")?)).then_some(self.limit)
     }
 }
 
@@ -90,10 +92,12 @@ impl Drop for Cgroup {
         }
         // Who was killed may take a moment to be gone.
         let path = std::mem::take(&mut self.path);
-        thread::spawn(move || {
+        let remove = move || {
             let is_removed = |()| fs::remove_dir(&path).is_ok();
             (0..REMOVALS).map(|_| thread::sleep(REMOVAL_PAUSE)).any(is_removed);
-        });
+        };
+        // Where no thread can be had the next start removes it.
+        let _ = thread::Builder::new().name("cgroup".into()).spawn(remove);
     }
 }
 
