@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from inspect import signature
 from typing import Any
 
 from starlette.middleware import base
@@ -17,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 _CachedRequest: Any = getattr(base, "_CachedRequest", None)
+# It has not always been given what sends.
+_TAKES_SEND = _CachedRequest is not None and "send" in signature(_CachedRequest).parameters
 
 
 def lighter(kind: Any) -> Any:
@@ -36,7 +39,7 @@ async def _dispatch(self: Any, scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         await self.app(scope, receive, send)
         return
-    request = _CachedRequest(scope, receive, send)
+    request = _CachedRequest(scope, receive, *([send] if _TAKES_SEND else []))
     calls: list[_Call] = []
 
     async def call_next(_: Request) -> Response:
@@ -47,12 +50,12 @@ async def _dispatch(self: Any, scope: Any, receive: Any, send: Any) -> None:
     try:
         response = await self.dispatch_func(request, call_next)
         await response(scope, request.wrapped_receive, send)
+        for call in calls:
+            await call.end()
     except BaseException:
         for call in calls:
             await call.cancel()
         raise
-    for call in calls:
-        await call.end()
 
 
 class _Call:
