@@ -54,7 +54,8 @@ async def _dispatch(self: Any, scope: Any, receive: Any, send: Any) -> None:
             await call.end()
     except BaseException:
         for call in calls:
-            await call.cancel()
+            call.task.cancel()
+        await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
         raise
 
 
@@ -70,7 +71,7 @@ class _Call:
         self._answered = asyncio.Event()
         self._error = None
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(app))
+        self.task = self._loop.create_task(self._run(app))
 
     async def _run(self, app):
         try:
@@ -145,14 +146,9 @@ class _Call:
         self._answered.set()
         for _, taken in self._messages:
             _wake(taken)
-        await self._task
+        await self.task
         if self._error is not None:
             raise self._error
-
-    async def cancel(self):
-        """Breaks the app off."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
 
 
 class _Answer(Response):
