@@ -188,6 +188,29 @@ def test_large_bodies_pass(serve):
     assert large.status_code == 413
 
 
+def test_a_body_that_a_middleware_has_read_may_be_too_large(serve):
+    server = serve(
+        """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        server = ls.LitServer(Echo(), max_body_bytes=1000)
+
+        @server.app.middleware("http")
+        async def read(request, call_next):
+            await request.body()
+            return await call_next(request)
+
+        server.run(port=0)
+        """
+    )
+    for size in (2_000, 300_000, 5_000_000):
+        refused = server.post("/predict", json="x" * size)
+        assert refused.status_code == 413, refused.text
+    assert server.post("/predict", json="x").json() == "x"
+
+
 def test_chats_pass(serve):
     server = serve(
         BEARER

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from litmux import _app_host, _http, _litserve, _options
 from litmux._api import authorize_of
 from litmux._apphost._forward import Forwarded
+from litmux._apphost._middleware import lighter
 from litmux.compat.middlewares import RequestCountMiddleware
 
 
@@ -24,6 +25,9 @@ class _CountedApp(FastAPI):
 
     async def __call__(self, scope, receive, send):
         await self._counted(scope, receive, send)
+
+    def add_middleware(self, kind, *args, **settings):
+        super().add_middleware(lighter(kind), *args, **settings)
 
 
 def make_app(server: Any) -> FastAPI:

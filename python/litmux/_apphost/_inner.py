@@ -113,8 +113,10 @@ class Connection:
         # Whatever a middleware puts there, it must not be a second request.
         if head.count(b"\n") != len(lines) + 1 or lines[0].count(b" ") != 2:
             raise ValueError("a middleware made a request with a line break or space where none is")
-        await self._send(head + (body or b""))
-        self._is_asked = body is not None
+        # The server may answer before it has read all of a large body, and then reads no more.
+        with contextlib.suppress(OSError):
+            await self._send(head + (body or b""))
+            self._is_asked = body is not None
 
     def _framed(self, headers, length, method):
         sizes = (b"content-length", b"transfer-encoding")

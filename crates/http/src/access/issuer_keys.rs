@@ -124,7 +124,7 @@ mod tests {
         let keys = parse(&json!([rsa, encrypts, secret, unknown, 1])).unwrap();
         assert_eq!(format!("{keys:?}"), r#"["rsa"]"#);
         for none in [json!([]), json!([secret]), json!([encrypts])] {
-            assert!(parse(&none).unwrap_err().starts_with("it has no public key"), "{none}");
+            assert!(parse(&none).unwrap().is_empty(), "{none}");
         }
     }
 
