@@ -53,7 +53,7 @@ def with_meta(meta, body):
 
 def split_request_id(payload):
     """Returns the id in front of a request's payload, and the rest as a view."""
-    end = 1 + payload[0] if len(payload) else 1
+    end = 1 + payload[0] if payload else 1
     if len(payload) < end:
         raise FrameError("the id of a request runs past its frame")
     return str(payload[1:end], "latin-1"), payload[end:]

@@ -162,7 +162,7 @@ class Hooks:
         if flags & frames.REQUEST_ID:
             request_id, payload = frames.split_request_id(payload)
         if self._marks:
-            _output.read(request_id)
+            _output.read(request_id or "")
         if not (flags & frames.META or self.context or self._shares):
             return loads(payload), None
         return read_request(flags, payload, request_id)

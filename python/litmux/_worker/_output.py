@@ -13,8 +13,9 @@ _MOST_NAMED = 8
 # The beginning of a line waits for the rest up to so many characters.
 _MOST_HELD = 8192
 
-#: The mark of what the current thread, or task, computes; none where that is no request.
-_mark: contextvars.ContextVar[str] = contextvars.ContextVar("litmux_mark", default="")
+#: The ids of what the current thread, or task, computes; none where that is no request. They are
+#: noted for each request, and seldom printed.
+_ids: contextvars.ContextVar[str] = contextvars.ContextVar("litmux_ids", default="")
 _begin = ""
 _kept: list[io.TextIOWrapper] = []
 
@@ -49,16 +50,11 @@ def compute(items):
     if _begin:
         contexts = (item.context for item in items)
         ids = [context.request_id for context in contexts if context is not None]
-        _note([id for id in ids if id is not None])
+        read(_named([id for id in ids if id is not None]))
 
 
-def read(request_id):
-    """Notes that it computes what has this id: a request that is no item yet."""
-    _note([] if request_id is None else [request_id])
-
-
-def _note(ids):
-    _mark.set(f"{_begin}{_named(ids)}\x1f" if ids else "")
+#: Notes that it computes what has this id, or none (``""``): a request that is no item yet.
+read = _ids.set
 
 
 def _named(ids):
@@ -94,7 +90,8 @@ class MarkedStream(io.TextIOWrapper):
 
     def write(self, text):
         """Takes a text; returns its length."""
-        held, mark = self._held, _mark.get()
+        held, ids = self._held, _ids.get()
+        mark = f"{_begin}{ids}\x1f" if ids else ""
         begun = held.text
         if begun and held.mark != mark:
             self._release()
