@@ -5,7 +5,7 @@ mod coding;
 
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    HeaderValue, VARY,
+    ETAG, HeaderValue, VARY,
 };
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
@@ -54,7 +54,17 @@ impl Compression {
         parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.remove(ACCEPT_RANGES);
+        weaken(&mut parts.headers);
         HttpResponse::from_parts(parts, packed)
+    }
+}
+
+/// Says of a tag that it no longer stands for the very bytes (RFC 9110, 8.8.1).
+fn weaken(headers: &mut HeaderMap) {
+    if let Some(tag) = headers.get_mut(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
+        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+    {
+        *tag = weak;
     }
 }
 
@@ -139,6 +149,15 @@ mod tests {
         assert!(!is_worth_it(&response(CONTENT_ENCODING, "br")));
         assert!(!is_worth_it(&response(CONTENT_RANGE, "bytes 0-1999/5000")));
         assert!(!is_worth_it(&response(CACHE_CONTROL, "no-cache, no-transform")));
+    }
+
+    #[test]
+    fn a_tag_stands_for_the_same_content_only_weakly() {
+        for (given, weak) in [("\"a\"", "W/\"a\""), ("W/\"a\"", "W/\"a\"")] {
+            let mut response = response(ETAG, given);
+            weaken(response.headers_mut());
+            assert_eq!(response.headers()[ETAG], weak);
+        }
     }
 
     #[test]
