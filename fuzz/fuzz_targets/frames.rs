@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use litmux_fuzz::{bounded, pieces};
 use litmux_wire::{
-    Decoder, Failed, Frame, FrameError, Hello, Kind, Ready, Refuse, RequestMeta, ResponseMeta,
-    Setup, Welcome,
+    Decoder, Failed, Flags, Frame, FrameError, Hello, Kind, Ready, Refuse, RequestMeta,
+    ResponseMeta, Setup, Welcome,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -42,7 +42,7 @@ fn decode(pieces: &[Bytes]) -> (Vec<Frame>, Result<(), FrameError>) {
 
 /// Reads what a frame carries as either side would.
 fn read(frame: Frame) {
-    let (kind, payload) = (frame.kind, frame.payload.clone());
+    let (kind, flags, payload) = (frame.kind, frame.flags, frame.payload.clone());
     match kind {
         Kind::Hello => message::<Hello>(&payload),
         Kind::Welcome => message::<Welcome>(&payload),
@@ -59,6 +59,8 @@ fn read(frame: Frame) {
             message::<ResponseMeta>(&meta);
         }
         Ok((None, body)) => assert_eq!(body, payload),
+        // Only the server says the id of a request.
+        Err(FrameError::Flags(_)) => assert!(flags.has(Flags::REQUEST_ID)),
         Err(error) => assert_eq!(error, FrameError::Meta),
     }
 }
