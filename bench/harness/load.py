@@ -30,9 +30,11 @@ def finish(process, limit_s):
         raise RuntimeError("the load generator overran") from None
 
 
-def wrk_start(server, conns, secs, path=None):
+def wrk_start(server, conns, secs, path=None, headers=()):
     url = f"http://127.0.0.1:{server.port}{path or path_of(server.workload)}"
     command = ["wrk", "-t1", f"-c{conns}", f"-d{secs}s", "--timeout", "8s", "--latency"]
+    for header in headers:
+        command += ["-H", header]
     command += ["-s", paths.WRK_SCRIPT, url]
     env = {"BODY_FILE": str(body_file(server.workload))}
     return spawn(command, env | {"CONTENT_TYPE": content_type(server.workload)})
@@ -51,8 +53,8 @@ def wrk_end(process, secs):
     raise RuntimeError(f"wrk: {out} {err}")
 
 
-def wrk(server, conns, secs):
-    return wrk_end(wrk_start(server, conns, secs), secs)
+def wrk(server, conns, secs, headers=()):
+    return wrk_end(wrk_start(server, conns, secs, headers=headers), secs)
 
 
 def wrk_errors(result):

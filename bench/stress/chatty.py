@@ -5,6 +5,8 @@ It is also measured beside one that only computes, which takes as much of the co
 
 from statistics import median
 
+from harness.load import wrk_errors
+
 from . import http1, report, w1
 from .process import Server
 from .scrape import spread
@@ -53,7 +55,7 @@ async def run(args):
         report.figure("printed, MB/s", round(log_mb / rounds / (seconds + 1), 1)),
         report.at_most("printing / alone, median", ratio(alone, printing), 1.2),
         report.figure("printing / computing, median", ratio(computing, printing)),
-        report.at_most("failed", sum(map(w1.failed, alone + computing + printing)), 0),
+        report.at_most("failed", sum(map(wrk_errors, alone + computing + printing)), 0),
     ]
 
 

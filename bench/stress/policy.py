@@ -2,6 +2,8 @@
 
 from statistics import median
 
+from harness.load import wrk_errors
+
 from . import report, w1
 
 ROUNDS, SECONDS, CONNECTIONS = 5, 5, 64
@@ -26,7 +28,7 @@ async def run(args):
         *rates("with policy", policy),
         report.figure("ratios", " ".join(f"{ratio:.3f}" for ratio in ratios)),
         report.at_least("their median", median(ratios), 0.85),
-        report.at_most("failed", sum(map(w1.failed, bare + policy)), 0),
+        report.at_most("failed", sum(map(wrk_errors, bare + policy)), 0),
     ]
 
 

@@ -4,6 +4,8 @@ import asyncio
 from statistics import median
 from urllib.request import urlopen
 
+from harness.load import wrk_errors
+
 from . import report, w1
 from .http1 import beside
 
@@ -25,7 +27,7 @@ async def run(args):
         report.figure("p99 ms, scraped", spread(scraped)),
         report.figure("times read", len(texts)),
         report.at_most("median of their ratios", median(ratios), 1.1),
-        report.at_most("failed", sum(map(w1.failed, alone + scraped)), 0),
+        report.at_most("failed", sum(map(wrk_errors, alone + scraped)), 0),
         report.at_most("texts without a figure", sum(not has_figures(text) for text in texts), 0),
     ]
 
