@@ -54,6 +54,17 @@ def read(server, name):
     return [(sample.labels, sample.value) for sample in samples if sample.name == name]
 
 
+def measured(serve):
+    """Returns a server whose endpoints hold 0.1 and 0.2 of the GPU, and all the bytes of that."""
+    server = serve(f"{HOLDS}\n    serve(0.3, 0.5)")
+    total = total_memory()
+    for path, share in [("/small", 0.1), ("/large", 0.2)]:
+        assert server.post(path, json=share).json()[0] is True
+    # The first page may come before the driver is loaded.
+    wait_until(lambda: read(server, "litmux_gpu_memory_total_bytes"))
+    return server, total
+
+
 def by_endpoint(server, name):
     return {labels["endpoint"]: value for labels, value in read(server, name)}
 
@@ -76,12 +87,7 @@ def test_two_endpoints_share_a_gpu_and_each_keeps_to_its_share(serve):
 
 
 def test_what_workers_and_gpus_use_is_on_metrics(serve):
-    server = serve(f"{HOLDS}\n    serve(0.3, 0.5)")
-    total = total_memory()
-    for path, share in [("/small", 0.1), ("/large", 0.2)]:
-        assert server.post(path, json=share).json()[0] is True
-    # The first page may come before the driver is loaded.
-    wait_until(lambda: read(server, "litmux_gpu_memory_total_bytes"))
+    server, total = measured(serve)
     limits = by_endpoint(server, "litmux_worker_gpu_memory_limit_bytes")
     # The driver counts what it keeps for itself, and CUDA does not.
     assert limits == {
@@ -102,11 +108,7 @@ def test_what_workers_and_gpus_use_is_on_metrics(serve):
 
 
 def test_what_each_worker_uses_is_measured(serve):
-    server = serve(f"{HOLDS}\n    serve(0.3, 0.5)")
-    total = total_memory()
-    for path, share in [("/small", 0.1), ("/large", 0.2)]:
-        assert server.post(path, json=share).json()[0] is True
-    wait_until(lambda: read(server, "litmux_gpu_memory_total_bytes"))
+    server, total = measured(serve)
     used = by_endpoint(server, "litmux_worker_gpu_memory_bytes")
     if not used:
         pytest.skip("the driver does not name processes by the numbers that they have here")
