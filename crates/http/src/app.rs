@@ -301,8 +301,7 @@ impl App {
         request: &mut Request<B>,
         scheme: &'static str,
     ) -> Option<ServerSpan> {
-        let path = request.uri().path();
-        let is_endpoint = self.routes.contains_key(path) || mcp::PATHS.contains(&path);
+        let is_endpoint = |path: &str| self.route(path).is_some() || mcp::PATHS.contains(&path);
         self.around.begin_span(request, scheme, is_endpoint)
     }
 

@@ -17,7 +17,7 @@ pub use access_log::AccessLog;
 pub(crate) use access_log::Record;
 pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
-pub use layers::{Body, BoxLayer, HttpService, Layers};
+pub use layers::{Body, BoxLayer, HttpLayer, HttpService, Layers};
 pub(crate) use layers::{Context, Stacks};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
@@ -44,15 +44,15 @@ pub struct Around {
 }
 
 impl Around {
-    /// Begins the span of a request to the endpoint at its path, if it is traced; it goes on with
-    /// the context of that.
+    /// Begins the span of a request, if `is_endpoint` holds of its path and it is traced; it goes
+    /// on with the context of that.
     pub(crate) fn begin_span<B>(
         &self,
         request: &mut Request<B>,
         scheme: &'static str,
-        is_endpoint: bool,
+        is_endpoint: impl FnOnce(&str) -> bool,
     ) -> Option<ServerSpan> {
-        let tracer = self.tracer.as_ref().filter(|_| is_endpoint)?;
+        let tracer = self.tracer.as_ref().filter(|_| is_endpoint(request.uri().path()))?;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = Some(path.as_str());
         let named = Named { method: method.as_str(), scheme, path: &path, route };
