@@ -1,8 +1,7 @@
 //! The page that shows the description of the endpoints: Swagger UI, out of this binary alone.
 
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -40,54 +39,67 @@ const PAGE: &str = r#"<!DOCTYPE html>
 const START: &str = r##"SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null});
 "##;
 
-macro_rules! packed {
-    ($name:literal) => {
-        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+macro_rules! file {
+    ($name:literal, $media_type:expr) => {
+        File {
+            path: concat!("/docs/", $name),
+            media_type: $media_type,
+            packed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
+            plain: OnceLock::new(),
+        }
     };
+}
+
+static FILES: [File; 3] = [
+    file!("swagger-ui-bundle.js", SCRIPT),
+    file!("swagger-ui.css", "text/css; charset=utf-8"),
+    file!("favicon-32x32.png", "image/png"),
+];
+
+/// A file of Swagger UI.
+struct File {
+    path: &'static str,
+    media_type: &'static str,
+    /// As it is stored, and sent to clients that take it so.
+    packed: &'static [u8],
+    /// Unpacked once, for others: that takes longer than any answer may hold up the rest.
+    plain: OnceLock<Bytes>,
 }
 
 /// Returns a page or a file that it needs, for a client that sent these headers.
 pub(crate) fn answer(path: &str, asked: &HeaderMap) -> Option<HttpResponse> {
-    const SCRIPT: &str = "text/javascript; charset=utf-8";
-    let file = |media_type, packed| Some(unpacked(media_type, packed, asked));
     match path {
         "/docs/start.js" => Some(own(StatusCode::OK, SCRIPT, START.into())),
-        "/docs/swagger-ui-bundle.js" => file(SCRIPT, packed!("swagger-ui-bundle.js")),
-        "/docs/swagger-ui.css" => file("text/css; charset=utf-8", packed!("swagger-ui.css")),
-        "/docs/favicon-32x32.png" => file("image/png", packed!("favicon-32x32.png")),
         page if PAGES.contains(&page) => {
             let mut page = own(StatusCode::OK, "text/html; charset=utf-8", PAGE.into());
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
             Some(page)
         }
-        _ => None,
+        path => FILES.iter().find(|file| file.path == path).map(|file| file.answer(asked)),
     }
 }
 
-/// Returns a file unpacked, which is done once: that takes longer than any answer may hold up others.
-fn plain(packed: &'static [u8]) -> Bytes {
-    static PLAIN: Mutex<BTreeMap<usize, Bytes>> = Mutex::new(BTreeMap::new());
-    let mut plain = PLAIN.lock().unwrap_or_else(PoisonError::into_inner);
-    let unpack = || {
-        let mut body = Vec::new();
-        GzDecoder::new(packed)
-            .read_to_end(&mut body)
-            .expect("it was packed with the binary. This is a bug.");
-        body.into()
-    };
-    plain.entry(packed.as_ptr() as usize).or_insert_with(unpack).clone()
+impl File {
+    fn answer(&self, asked: &HeaderMap) -> HttpResponse {
+        let mut response = own(StatusCode::OK, self.media_type, String::new());
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        let body = if Coding::Gzip.is_accepted(asked) {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            Bytes::from_static(self.packed)
+        } else {
+            self.plain.get_or_init(|| unpack(self.packed)).clone()
+        };
+        *response.body_mut() = AnswerBody::Whole(Some(body));
+        response
+    }
 }
 
-/// Answers with a file as it is stored, or unpacked where the client cannot do that.
-fn unpacked(media_type: &'static str, packed: &'static [u8], asked: &HeaderMap) -> HttpResponse {
-    let mut response = own(StatusCode::OK, media_type, String::new());
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    let body = if Coding::Gzip.is_accepted(asked) {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        Bytes::from_static(packed)
-    } else {
-        plain(packed)
-    };
-    *response.body_mut() = AnswerBody::Whole(Some(body));
-    response
+fn unpack(packed: &[u8]) -> Bytes {
+    let mut plain = Vec::new();
+    GzDecoder::new(packed)
+        .read_to_end(&mut plain)
+        .expect("it was packed with the binary. This is a bug.");
+    plain.into()
 }
