@@ -75,8 +75,7 @@ async def _encode_item(hooks, output, context):
 async def outputs(hooks, request, context):
     """Returns the iterator of one streamed answer, and what to close when it is cut short."""
     x = await settle(hooks.decode(request, context))
-    if context is not None:
-        end_stage(context)
+    end_stage(context)
     source = await settle(hooks.compute(x, context))
     if hooks.encodes_stream:
         return _encode_stream(hooks, source, context), source

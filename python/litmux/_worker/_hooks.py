@@ -225,8 +225,7 @@ class Hooks:
     def outputs(self, request, context):
         """Returns the generator of one streamed answer, and what to close when it is cut short."""
         x = self.decode(request, context)
-        if context is not None:
-            end_stage(context)
+        end_stage(context)
         outputs = iter(self.compute(x, context))
         if self.encodes_stream:
             return iter(self.encode(outputs, context)), outputs
