@@ -75,7 +75,7 @@
 //!
 //! # Middleware
 //!
-//! What is built in is an option; `docs/middleware.md` lists it. Any other [`tower::Layer`] can be
+//! What is built in is an option; `docs/middleware.md` lists it. Any other `tower::Layer` can be
 //! put around an endpoint ([`LitServer::layer`]) or the whole server ([`RunServers::layer`]).
 //!
 //! # Options
@@ -113,7 +113,7 @@ pub use litmux_config::{ConfigError, Origin};
 pub use litmux_core::{
     Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
 };
-pub use litmux_http::{Body, HttpService, digest};
+pub use litmux_http::{Body, HttpLayer, HttpService, digest};
 pub use litmux_workers::default_interpreter;
 pub use program::Program;
 pub use server::{LitServer, RunServers, run_servers};

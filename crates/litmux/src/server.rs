@@ -4,15 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
 use litmux_config::{Origin, resolve};
-use litmux_core::{Attach, BoxError, Device, Launch, LitApi, LitStream, Result};
-use litmux_http::{Body, BoxLayer, Described, HttpService, Layers};
+use litmux_core::{Attach, Device, Launch, LitApi, LitStream, Result};
+use litmux_http::{BoxLayer, Described, HttpLayer, Layers};
 use litmux_workers::{Settings, batches, streams};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
-use tower::{Layer, Service};
 
 use crate::{Error, Program};
 
@@ -262,8 +259,8 @@ impl LitServer {
         self
     }
 
-    /// Puts a [`tower::Layer`] around this endpoint: it sees requests that were let in, and their
-    /// answers. Each wraps those before it. A call of a tool (`/mcp`) passes only those of the
+    /// Puts a `tower::Layer` ([`HttpLayer`]) around this endpoint: it sees requests that were let
+    /// in, and their answers. Each wraps those before it. A call of a tool (`/mcp`) passes only those of the
     /// server ([`RunServers::layer`]).
     ///
     /// Bodies come and go piece by piece. Where a layer fails or panics, the answer is 500. The
@@ -279,16 +276,8 @@ impl LitServer {
     /// let ocr = LitServer::python("/ocr", "ocr.py:OcrAPI")
     ///     .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, uncached));
     /// ```
-    pub fn layer<L, B>(mut self, layer: L) -> Self
-    where
-        L: Layer<HttpService> + Send + 'static,
-        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
-        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        self.layers.push(BoxLayer::new(layer));
+    pub fn layer(mut self, layer: impl HttpLayer) -> Self {
+        self.layers.push(Box::new(layer));
         self
     }
 
@@ -453,18 +442,10 @@ impl RunServers {
         self.set("trusted_proxies", networks)
     }
 
-    /// Puts a [`tower::Layer`] around all that the server answers, refusals too; otherwise as
+    /// Puts a `tower::Layer` around all that the server answers, refusals too; otherwise as
     /// [`LitServer::layer`]. Ids, the access log, compression and CORS are outside of it.
-    pub fn layer<L, B>(mut self, layer: L) -> Self
-    where
-        L: Layer<HttpService> + Send + 'static,
-        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
-        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        self.layers.push(BoxLayer::new(layer));
+    pub fn layer(mut self, layer: impl HttpLayer) -> Self {
+        self.layers.push(Box::new(layer));
         self
     }
 

@@ -20,30 +20,35 @@ pub(crate) use service::{Context, Stage};
 /// What goes wrong in a layer.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A [`tower::Layer`] of any kind.
-pub struct BoxLayer(Box<dyn FnOnce(HttpService) -> HttpService + Send>);
+/// A [`tower::Layer`] whose service answers with any body, and may fail in any way. Every layer of
+/// that kind is one.
+pub trait HttpLayer: Send + 'static {
+    /// Puts it around a service. Where it fails or panics, the answer is 500.
+    fn wrap(&self, inner: HttpService) -> HttpService;
+}
 
-impl fmt::Debug for BoxLayer {
+impl<L, B> HttpLayer for L
+where
+    L: Layer<HttpService> + Send + 'static,
+    L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
+    <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn wrap(&self, inner: HttpService) -> HttpService {
+        HttpService::new(self.layer(inner))
+    }
+}
+
+impl fmt::Debug for dyn HttpLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BoxLayer")
+        f.write_str("HttpLayer")
     }
 }
 
-impl BoxLayer {
-    /// Takes one whose service answers with any body. Where that fails or panics, the answer is
-    /// 500.
-    pub fn new<L, B>(layer: L) -> Self
-    where
-        L: Layer<HttpService> + Send + 'static,
-        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
-        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        Self(Box::new(move |inner| HttpService::new(layer.layer(inner))))
-    }
-}
+/// A layer whose kind is forgotten.
+pub type BoxLayer = Box<dyn HttpLayer>;
 
 /// The layers of a server, those that come first innermost.
 #[derive(Debug, Default)]
@@ -65,7 +70,7 @@ impl Stacks {
     pub(crate) fn build(layers: Layers, app: &Weak<App>) -> Self {
         let stack = |layers: Vec<BoxLayer>, stage| {
             let within = HttpService::within(app.clone(), stage);
-            layers.into_iter().fold(within, |inner, BoxLayer(wrap)| wrap(inner))
+            layers.iter().fold(within, |inner, layer| layer.wrap(inner))
         };
         let has_any = |layers: &Vec<BoxLayer>| !layers.is_empty();
         let endpoints = layers.endpoints.into_iter().filter(|(_, layers)| has_any(layers));

@@ -47,14 +47,14 @@ where
 }
 
 /// A service whose kind is forgotten.
-trait Answers: Send + Sync {
+pub(super) trait Answers: Send + Sync {
     fn answer(
         &self,
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response<Body>, Infallible>>;
 }
 
-struct Anyone<S>(S);
+pub(super) struct Anyone<S>(S);
 
 impl<S, B> Answers for Anyone<S>
 where
@@ -117,13 +117,9 @@ pub(crate) enum Stage {
 }
 
 impl HttpService {
-    pub(super) fn new<S, B>(service: S) -> Self
+    pub(super) fn new<S>(service: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        Anyone<S>: Answers + 'static,
     {
         Self(Arc::new(Anyone(service)))
     }
