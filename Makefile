@@ -44,14 +44,14 @@ fuzz:
 
 # Writes what is derived from the tables of options and metrics.
 generate:
-	LITMUX_GENERATE=1 cargo test -q -p litmux-config -p litmux-metrics
+	LITPLEX_GENERATE=1 cargo test -q -p litplex-config -p litplex-metrics
 
-# litmux (Python and Rust models), LitServe, mosec and the floor side by side; W=w4,w5 picks
+# litplex (Python and Rust models), LitServe, mosec and the floor side by side; W=w4,w5 picks
 # other workloads.
 W ?= w1,w2,w3,startup
 bench:
-	bench/setup litmux litmux-rust litserve mosec floor
-	bench/ratios --systems litmux,litmux-rust,litserve,mosec,floor $(W)
+	bench/setup litplex litplex-rust litserve mosec floor
+	bench/ratios --systems litplex,litplex-rust,litserve,mosec,floor $(W)
 
 clean:
 	rm -rf target $(VENV) .demo dist

@@ -17,7 +17,7 @@ import base64
 import io
 from concurrent.futures import ThreadPoolExecutor
 
-import litmux as ls
+import litplex as ls
 
 
 class VisionAPI(ls.LitAPI):

@@ -25,9 +25,9 @@ from fake_server import FakeServer
 # Far more than anything takes on a slow machine; nothing here is about speed.
 PATIENCE = 30.0
 
-LITMUX = Path(sys.executable).with_name("litmux")
+LITPLEX = Path(sys.executable).with_name("litplex")
 
-PRELUDE = "import litmux as ls\n"
+PRELUDE = "import litplex as ls\n"
 
 
 class Ledger:
@@ -371,12 +371,12 @@ def runtime():
 
 
 @pytest.fixture
-def litmux(runtime):
+def litplex(runtime):
     """Runs the command; returns its exit status and what it printed to either output."""
 
     def run(*args):
         done = subprocess.run(
-            [LITMUX, *args],
+            [LITPLEX, *args],
             env={**os.environ, **runtime},
             capture_output=True,
             text=True,

@@ -8,7 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from litmux._worker import _frames as frames
+from litplex._worker import _frames as frames
 
 WORKER = Path(frames.__file__).parent
 WAIT = 15.0  # Far more than anything takes on a slow machine.
@@ -17,7 +17,7 @@ SILENCE = 0.15
 # What models say goes to stderr; they wait at gates that the test opens.
 PRELUDE = """
 import asyncio, os, sys, time
-import litmux as ls
+import litplex as ls
 
 def say(text):
     print(text, file=sys.stderr, flush=True)

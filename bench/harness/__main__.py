@@ -44,7 +44,7 @@ def parser():
 
     ratios = commands.add_parser("ratios", help="systems in turn; medians and ratios as markdown")
     ratios.add_argument("--rounds", type=int, help="default: 3, or 1 with --quick")
-    ratios.add_argument("--systems", type=system_list, default="litmux,litserve,mosec,floor")
+    ratios.add_argument("--systems", type=system_list, default="litplex,litserve,mosec,floor")
     ratios.add_argument("--quick", action="store_true", help="one round, 2 s windows: a trial")
     ratios.add_argument("--wait", type=float, help="most seconds to wait for a quiet machine")
     ratios.add_argument("workloads", type=workload_list, help="w1,w2,... or all")
@@ -57,7 +57,7 @@ def print_ratios(args):
     if args.wait is not None:
         scale = dataclasses.replace(scale, quiet_s=args.wait)
     rounds = args.rounds or (1 if args.quick else 3)
-    base = "litmux" if "litmux" in args.systems else args.systems[0]
+    base = "litplex" if "litplex" in args.systems else args.systems[0]
     for workload in args.workloads:
         runs = runner.in_turn(args.systems, workload, rounds, scale)
         print(report.ratios(workload, runs, base) + "\n", flush=True)

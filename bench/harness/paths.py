@@ -9,7 +9,7 @@ SYSTEMS = BENCH / "systems"
 SENTENCES = BENCH / "data" / "sentences.json"
 WRK_SCRIPT = BENCH / "lua" / "report.lua"
 
-HOME = Path(os.environ.get("BENCH_HOME") or "~/.cache/litmux-bench").expanduser().absolute()
+HOME = Path(os.environ.get("BENCH_HOME") or "~/.cache/litplex-bench").expanduser().absolute()
 LOADGEN = HOME / "target" / "release" / "loadgen"
 LOGS = HOME / "logs"
 MODEL = HOME / "data" / "minilm"

@@ -162,7 +162,7 @@ class Server:
 
     def __init__(self, system, workload):
         self.system, self.workload, self.port = system, workload, free_port()
-        self.dir = tempfile.mkdtemp(prefix="litmux-bench-")
+        self.dir = tempfile.mkdtemp(prefix="litplex-bench-")
         paths.LOGS.mkdir(parents=True, exist_ok=True)
         self.log = open(paths.LOGS / f"{system}-{workload}.log", "w")  # noqa: SIM115
         self.start = time.monotonic()

@@ -23,7 +23,7 @@ TITLES = {
     "w7b": "W7b overload: batch 32 / 50 ms sleep (capacity 640/s), offered 1920/s",
     "w8": "W8 crash: 2 workers, 5 ms model, 150 req/s, 5 crashes in 11 s",
 }
-ORDER = ["litmux", "litmux-nocost", "litmux-rust", "floor", "floor-nolimit"]
+ORDER = ["litplex", "litplex-nocost", "litplex-rust", "floor", "floor-nolimit"]
 ORDER += ["mosec", "litserve", "fastapi-uvicorn"]
 
 LATENCY = {"p50_ms": "p50 ms", "p99_ms": "p99 ms"}

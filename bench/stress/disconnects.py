@@ -123,7 +123,7 @@ async def read_some(connection, headers, count):
 
 
 async def in_flight(server):
-    """Requests that wait or are computed; None where litmux does not say."""
+    """Requests that wait or are computed; None where litplex does not say."""
     endpoints = await server.endpoints()
     if endpoints is None:
         return None

@@ -1,4 +1,4 @@
-"""A litmux program under test, and what /proc and litmux tell of it."""
+"""A litplex program under test, and what /proc and litplex tell of it."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-HOME = Path(os.environ.get("BENCH_HOME") or "~/.cache/litmux-bench").expanduser()
-BIN = Path(os.environ.get("LITMUX_VENV") or HOME / "venvs" / "litmux").absolute() / "bin"
+HOME = Path(os.environ.get("BENCH_HOME") or "~/.cache/litplex-bench").expanduser()
+BIN = Path(os.environ.get("LITPLEX_VENV") or HOME / "venvs" / "litplex").absolute() / "bin"
 PATIENCE_S = 60
 
 
@@ -35,9 +35,9 @@ class Server:
     """
 
     def __init__(self, text):
-        self.folder = Path(tempfile.mkdtemp(prefix="litmux-stress-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="litplex-stress-"))
         program = self.folder / "server.py"
-        program.write_text("import litmux as ls\n" + textwrap.dedent(text))
+        program.write_text("import litplex as ls\n" + textwrap.dedent(text))
         self.log = self.folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -72,7 +72,7 @@ class Server:
                 self.process.wait(10)
         for pid in pids:
             with contextlib.suppress(OSError):
-                if "litmux" in command(pid):
+                if "litplex" in command(pid):
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -92,7 +92,7 @@ class Server:
     def _binary(self):
         """The process that owns the sockets: the program itself only hands over to it."""
         pids = [self.process.pid, *descendants(self.process.pid)]
-        return next(pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "litmux\n")
+        return next(pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "litplex\n")
 
     def workers(self):
         return [pid for pid in descendants(self.pid) if "_worker" in command(pid)]
@@ -105,9 +105,9 @@ class Server:
         return Usage(round(int(rss_kb) / 1024, 1), fds, int(threads))
 
     async def endpoints(self):
-        """What `litmux ps` says of each endpoint, by path; None where litmux has no `ps`."""
+        """What `litplex ps` says of each endpoint, by path; None where litplex has no `ps`."""
         process = await asyncio.create_subprocess_exec(
-            BIN / "litmux", "ps", "--json", "--port", str(self.port),
+            BIN / "litplex", "ps", "--json", "--port", str(self.port),
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         out, _ = await process.communicate()

@@ -44,7 +44,7 @@ def read(url):
 
 
 def has_figures(text):
-    return "litmux_requests_total{" in text
+    return "litplex_requests_total{" in text
 
 
 def spread(results):

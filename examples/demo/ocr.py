@@ -1,11 +1,11 @@
-"""Text in pictures: RapidOCR (ONNX, on the CPU) behind a litmux endpoint.
+"""Text in pictures: RapidOCR (ONNX, on the CPU) behind a litplex endpoint.
 
 Send the picture as the body (`Content-Type: image/png`) or as the multipart file "image".
 """
 
 import time
 
-import litmux as ls
+import litplex as ls
 
 
 class OcrAPI(ls.LitAPI):

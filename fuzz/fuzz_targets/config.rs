@@ -4,15 +4,15 @@
 use std::str;
 
 use libfuzzer_sys::fuzz_target;
-use litmux_config::{ConfigError, Origin, Program, parse_json, parse_toml, resolve};
-use litmux_fuzz::bounded;
+use litplex_config::{ConfigError, Origin, Program, parse_json, parse_toml, resolve};
+use litplex_fuzz::bounded;
 
 fuzz_target!(|data: &[u8]| bounded(data, config));
 
 fn config(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(raw) = parse_toml(text).map_err(says_something) {
-        check(resolve(raw, &Origin::File("/srv/litmux.toml".into())));
+        check(resolve(raw, &Origin::File("/srv/litplex.toml".into())));
     }
     for origin in [Origin::Sdk, Origin::Builder] {
         if let Ok(raw) = parse_json(text).map_err(says_something) {

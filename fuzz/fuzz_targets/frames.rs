@@ -5,8 +5,8 @@ use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use litmux_fuzz::{bounded, pieces};
-use litmux_wire::{
+use litplex_fuzz::{bounded, pieces};
+use litplex_wire::{
     Decoder, Failed, Flags, Frame, FrameError, Hello, Kind, Ready, Refuse, RequestMeta,
     ResponseMeta, Setup, Welcome,
 };

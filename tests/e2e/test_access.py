@@ -39,9 +39,9 @@ def guarded(serve, tmp_path):
 
 
 @pytest.fixture
-def routes(guarded, litmux, tmp_path):
-    """The table of routes that `litmux check` prints."""
-    status, text, _ = litmux("check", tmp_path / "server.py", "--python", sys.executable)
+def routes(guarded, litplex, tmp_path):
+    """The table of routes that `litplex check` prints."""
+    status, text, _ = litplex("check", tmp_path / "server.py", "--python", sys.executable)
     assert status == 0
     table = text.partition("routes, and who may call them\n")[2]
     return [tuple(re.split(r"\s+", line.strip(), maxsplit=2)) for line in table.splitlines()]
@@ -177,7 +177,7 @@ def test_a_caller_may_have_so_many_requests_in_flight(serve):
     ("option", "says"),
     [
         ('api_keys={"ann": "env:NOBODY"}', "the environment variable NOBODY is not set"),
-        ('api_keys={"ann": "s3cret"}', "`litmux key` makes such a line"),
+        ('api_keys={"ann": "s3cret"}', "`litplex key` makes such a line"),
         ('api_keys_file="nowhere"', "No such file"),
     ],
 )
@@ -196,8 +196,8 @@ def test_keys_that_are_not_there_end_the_start(serve, option, says):
     assert says in server.output
 
 
-def test_a_new_key_opens(litmux, serve, tmp_path):
-    key, line = litmux("key", "ann")[1].splitlines()
+def test_a_new_key_opens(litplex, serve, tmp_path):
+    key, line = litplex("key", "ann")[1].splitlines()
     (tmp_path / "keys").write_text(line)
     server = serve(
         """

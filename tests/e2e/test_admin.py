@@ -27,11 +27,11 @@ SERVER = """
 
 
 @pytest.fixture
-def status_of(litmux):
-    """Returns what `litmux ps --json` says of the only server, or of one of its endpoints."""
+def status_of(litplex):
+    """Returns what `litplex ps --json` says of the only server, or of one of its endpoints."""
 
     def ask(path=None):
-        status, out, err = litmux("ps", "--json")
+        status, out, err = litplex("ps", "--json")
         assert status == 0, err
         told = json.loads(out)
         return next((e for e in told["endpoints"] if e["path"] == path), told)
@@ -43,11 +43,11 @@ def port_of(server):
     return server.url.rpartition(":")[2]
 
 
-def test_ps_shows_what_runs(serve, runtime, litmux, status_of):
+def test_ps_shows_what_runs(serve, runtime, litplex, status_of):
     server = serve(SERVER, env=runtime)
     for x in range(3):
         assert server.post("/double", json=x).json() == 2 * x
-    status, out, _ = litmux("ps")
+    status, out, _ = litplex("ps")
     assert status == 0
     for text in (server.url, "/double", "/elastic", "#0", "cpu", "ready", "(1 to 2)"):
         assert text in out
@@ -76,12 +76,12 @@ def test_ps_tells_of_a_worker_that_was_replaced(serve, runtime, status_of):
     wait_until(is_replaced)
 
 
-def test_nothing_runs(litmux):
+def test_nothing_runs(litplex):
     for args in (["ps"], ["ps", "--json"], ["scale", "/double", "2"]):
-        assert litmux(*args) == (1, "", "error: no litmux server of this user is running\n")
+        assert litplex(*args) == (1, "", "error: no litplex server of this user is running\n")
 
 
-def test_scaling_costs_no_request(serve, runtime, litmux, status_of):
+def test_scaling_costs_no_request(serve, runtime, litplex, status_of):
     server = serve(SERVER, env=runtime)
     done = threading.Event()
     statuses = set()
@@ -95,7 +95,7 @@ def test_scaling_costs_no_request(serve, runtime, litmux, status_of):
         caller.start()
     try:
         for workers in (3, 1):
-            status, out, err = litmux("scale", "/double", str(workers))
+            status, out, err = litplex("scale", "/double", str(workers))
             assert (status, f"/double is to have {workers} worker" in out) == (0, True), err
 
             def is_scaled(workers=workers):
@@ -113,30 +113,30 @@ def test_scaling_costs_no_request(serve, runtime, litmux, status_of):
     assert statuses == {200}
 
 
-def test_an_endpoint_that_is_not_there_is_answered_with_those_that_are(serve, runtime, litmux):
+def test_an_endpoint_that_is_not_there_is_answered_with_those_that_are(serve, runtime, litplex):
     serve(SERVER, env=runtime)
-    status, _, err = litmux("scale", "/no", "2")
+    status, _, err = litplex("scale", "/no", "2")
     assert status == 1
     assert "there is no endpoint `/no`; there are: /double, /elastic" in err
 
 
-def test_one_of_several_servers_is_chosen_by_its_port(serve, runtime, litmux):
+def test_one_of_several_servers_is_chosen_by_its_port(serve, runtime, litplex):
     first = serve(SERVER, env=runtime)
     second = serve(SERVER, env=runtime)
-    status, out, _ = litmux("ps")
+    status, out, _ = litplex("ps")
     assert (status, first.url in out, second.url in out) == (0, True, True)
-    status, _, err = litmux("scale", "/double", "2")
+    status, _, err = litplex("scale", "/double", "2")
     assert (status, "choose one with --port" in err) == (1, True)
     assert first.url in err and second.url in err
-    assert litmux("scale", "/double", "2", "--port", port_of(second))[0] == 0
-    told = json.loads(litmux("ps", "--json", "--port", port_of(second))[1])
+    assert litplex("scale", "/double", "2", "--port", port_of(second))[0] == 0
+    told = json.loads(litplex("ps", "--json", "--port", port_of(second))[1])
     assert told["endpoints"][0]["wanted"] == 2
-    told = json.loads(litmux("ps", "--json", "--port", port_of(first))[1])
+    told = json.loads(litplex("ps", "--json", "--port", port_of(first))[1])
     assert told["endpoints"][0]["wanted"] == 1
 
 
-def test_what_a_server_leaves_behind_is_removed(serve, runtime, litmux):
-    kept = Path(runtime["XDG_RUNTIME_DIR"], "litmux")
+def test_what_a_server_leaves_behind_is_removed(serve, runtime, litplex):
+    kept = Path(runtime["XDG_RUNTIME_DIR"], "litplex")
     assert serve(SERVER, env=runtime).stop() == 0
     assert list(kept.iterdir()) == []
 
@@ -145,7 +145,7 @@ def test_what_a_server_leaves_behind_is_removed(serve, runtime, litmux):
     binary = parent_of(killed.workers()[0])
     os.kill(binary, signal.SIGKILL)
     wait_until(lambda: not is_alive(binary))
-    assert litmux("ps")[0] == 1
+    assert litplex("ps")[0] == 1
     serve(SERVER, env=runtime)
     assert not left_over.exists()
     assert len(list(kept.iterdir())) == 1
@@ -153,7 +153,7 @@ def test_what_a_server_leaves_behind_is_removed(serve, runtime, litmux):
 
 def test_nobody_else_can_reach_a_server(serve, runtime):
     serve(SERVER, env=runtime)
-    kept = Path(runtime["XDG_RUNTIME_DIR"], "litmux")
+    kept = Path(runtime["XDG_RUNTIME_DIR"], "litplex")
     (directory,) = kept.iterdir()
     modes = [path.stat().st_mode & 0o777 for path in (kept, directory, directory / "admin.sock")]
     assert modes == [0o700, 0o700, 0o600]

@@ -165,15 +165,15 @@ def test_middlewares_and_routes_of_the_program(serve):
     assert answer.json() == {"a": 1}
     assert answer.headers.get_list("x-passed") == ["plain", "given"]
     assert float(answer.headers["x-time"]) < 30
-    custom = server.client.get("/custom", params={"q": 3}, headers={"X-Litmux-Peer": "9.9.9.9:9"})
+    custom = server.client.get("/custom", params={"q": 3}, headers={"X-Litplex-Peer": "9.9.9.9:9"})
     assert (custom.json()["q"], custom.json()["client"]) == (3, "127.0.0.1")
-    assert "x-litmux-peer" not in custom.json()["headers"]
+    assert "x-litplex-peer" not in custom.json()["headers"]
     assert custom.headers.get_list("x-passed") == ["plain", "given"]
     assert server.client.get("/custom", params={"q": "x"}).status_code == 422
     assert server.client.get("/sub/there").json() == "mounted"
     assert server.client.get("/nothing").status_code == 404
     assert server.client.get("/predict").status_code == 405
-    assert server.client.get("/").text.startswith("litmux running")
+    assert server.client.get("/").text.startswith("litplex running")
     assert server.client.get("/info").json()["endpoints"][0]["path"] == "/predict"
     assert len(server.app_hosts()) == 1
 
@@ -377,7 +377,7 @@ def test_tools_are_behind_what_guards_their_endpoints(serve):
 def test_what_a_logger_mounts_is_served(serve):
     server = serve("""
         import os
-        from litmux.compat import Logger
+        from litplex.compat import Logger
 
         class Counts(Logger):
             def process(self, key, value):

@@ -11,7 +11,7 @@ pytest.importorskip("fastapi")
 EVENTS = """
     import asyncio, os
     from fastapi import Header, HTTPException
-    from litmux.compat import Callback
+    from litplex.compat import Callback
 
     class Said(Callback):
         def __init__(self, name="only"):
@@ -148,7 +148,7 @@ def test_callbacks_are_told_where_a_client_leaves_a_stream(serve, told, tmp_path
 
 
 KEY = """
-    import litmux.compat as litserve
+    import litplex.compat as litserve
 
     class Echo(litserve.LitAPI):
         def predict(self, x):

@@ -7,8 +7,8 @@ import time
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from litmux import compat as ls
-from litmux.compat.utils import wrap_litserve_start
+from litplex import compat as ls
+from litplex.compat.utils import wrap_litserve_start
 
 
 class Squares(ls.LitAPI):

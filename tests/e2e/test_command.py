@@ -4,22 +4,22 @@ import re
 import subprocess
 
 import pytest
-from conftest import LITMUX
+from conftest import LITPLEX
 
 
-def litmux(directory, *args):
+def litplex(directory, *args):
     done = subprocess.run(
-        [LITMUX, *args], cwd=directory, capture_output=True, text=True, timeout=60
+        [LITPLEX, *args], cwd=directory, capture_output=True, text=True, timeout=60
     )
     return done.returncode, done.stdout, done.stderr
 
 
 def test_version_and_help(tmp_path):
-    status, out, _ = litmux(tmp_path, "--version")
-    assert (status, out.split()[0]) == (0, "litmux")
-    status, out, _ = litmux(tmp_path, "--help")
+    status, out, _ = litplex(tmp_path, "--version")
+    assert (status, out.split()[0]) == (0, "litplex")
+    status, out, _ = litplex(tmp_path, "--help")
     assert status == 0
-    assert "litmux serve server.py" in out
+    assert "litplex serve server.py" in out
 
 
 def test_check_prints_what_would_be_served(tmp_path, script):
@@ -32,7 +32,7 @@ def test_check_prints_what_would_be_served(tmp_path, script):
         if __name__ == "__main__":
             ls.run_servers(ls.LitServer(API(max_batch_size=8), path="/a", timeout=1.5), port=9)
     """)
-    status, out, _ = litmux(tmp_path, "check", "server.py")
+    status, out, _ = litplex(tmp_path, "check", "server.py")
     assert status == 0
     assert "http://127.0.0.1:9" in out
     assert "POST /a" in out
@@ -43,31 +43,31 @@ def test_check_prints_what_would_be_served(tmp_path, script):
 
 def test_check_of_a_file_that_names_models(tmp_path, script):
     script("class API(ls.LitAPI): pass", "a.py")
-    (tmp_path / "litmux.toml").write_text('[[endpoint]]\npath = "/a"\napi = "a.py:API"\n')
-    status, out, _ = litmux(tmp_path, "check", "litmux.toml")
+    (tmp_path / "litplex.toml").write_text('[[endpoint]]\npath = "/a"\napi = "a.py:API"\n')
+    status, out, _ = litplex(tmp_path, "check", "litplex.toml")
     assert (status, "a.py:API" in out) == (0, True)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "status", "says"),
     [
-        ("litmux.toml", "[[endpoint]]\npath = 'a'\n", 2, "2 mistakes:"),
-        ("litmux.toml", "port = = 1", 2, "line 1, column"),
-        ("litmux.toml", "", 2, "there is no endpoint"),
+        ("litplex.toml", "[[endpoint]]\npath = 'a'\n", 2, "2 mistakes:"),
+        ("litplex.toml", "port = = 1", 2, "line 1, column"),
+        ("litplex.toml", "", 2, "there is no endpoint"),
         ("server.py", "x = 1", 1, "ended without serving"),
         ("server.py", "raise RuntimeError('oops')", 1, "RuntimeError: oops"),
-        ("server.py", "import litmux; litmux.run_servers()", 2, "at least one"),
+        ("server.py", "import litplex; litplex.run_servers()", 2, "at least one"),
         ("server.py", "int('x')", 1, "Traceback"),
         ("server.txt", "", 1, "neither a Python file (.py) nor a TOML file (.toml)"),
     ],
 )
 def test_what_cannot_be_served_says_why(tmp_path, name, text, status, says):
     (tmp_path / name).write_text(text)
-    got, _, err = litmux(tmp_path, "check", name)
+    got, _, err = litplex(tmp_path, "check", name)
     assert (got, says in err) == (status, True), err
 
 
 @pytest.mark.parametrize("name", ["missing.py", "missing.toml"])
 def test_a_file_that_is_not_there_is_named(tmp_path, name):
-    status, _, err = litmux(tmp_path, "serve", name)
+    status, _, err = litplex(tmp_path, "serve", name)
     assert (status, name in err) == (1, True)

@@ -132,7 +132,7 @@ def test_grace_that_runs_out_ends_what_is_in_flight(serve):
 def test_nothing_outlives_a_server_that_is_killed(serve, tmp_path_factory):
     directory = tmp_path_factory.mktemp("r")
     runtime = {"XDG_RUNTIME_DIR": str(directory), "TMPDIR": str(directory)}
-    kept = Path(directory, "litmux")
+    kept = Path(directory, "litplex")
     server = serve(SERVER, env=runtime)
     workers = server.workers()
     # A request that is computed when it happens.

@@ -27,11 +27,11 @@ SERVER = """
 
 
 @pytest.fixture
-def endpoint(litmux):
-    """Returns what `litmux ps --json` says of an endpoint."""
+def endpoint(litplex):
+    """Returns what `litplex ps --json` says of an endpoint."""
 
     def ask(path):
-        status, out, err = litmux("ps", "--json")
+        status, out, err = litplex("ps", "--json")
         assert status == 0, err
         told = json.loads(out)
         return next(e for e in told["endpoints"] if e["path"] == path)
@@ -91,11 +91,11 @@ def test_workers_grow_with_load_and_all_of_them_work(serve, runtime, endpoint):
     assert server.stop() == 0
 
 
-def test_scaling_by_hand_up_and_down_costs_no_request(serve, runtime, litmux, endpoint):
+def test_scaling_by_hand_up_and_down_costs_no_request(serve, runtime, litplex, endpoint):
     server = serve(SERVER, env=runtime)
     with Senders(server, "/a", 6) as senders:
         for count in (3, 1, 4, 2):
-            assert litmux("scale", "/a", str(count))[0] == 0
+            assert litplex("scale", "/a", str(count))[0] == 0
             wait_until(lambda count=count: len(ready(endpoint("/a"))) == count)
             wait_until(lambda count=count: len(endpoint("/a")["workers"]) == count)
             before = len(senders.answers)
@@ -105,9 +105,9 @@ def test_scaling_by_hand_up_and_down_costs_no_request(serve, runtime, litmux, en
     assert "is gone" not in server.output
 
 
-def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litmux, endpoint):
+def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litplex, endpoint):
     server = serve(SERVER, env=runtime)
-    assert litmux("scale", "/a", "3")[0] == 0
+    assert litplex("scale", "/a", "3")[0] == 0
     wait_until(lambda: len(ready(endpoint("/a"))) == 3)
     workers = ready(endpoint("/a"))
     answers: list[httpx.Response] = []
@@ -117,17 +117,17 @@ def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litmux, e
     for thread in threads:
         thread.start()
     wait_until(lambda: endpoint("/a")["in_flight"] == 3)
-    assert litmux("scale", "/a", "1")[0] == 0
+    assert litplex("scale", "/a", "1")[0] == 0
     for thread in threads:
         thread.join(60)
     assert sorted(answer.json() for answer in answers) == sorted(workers)
     wait_until(lambda: sum(map(is_alive, workers)) == 1)
 
 
-def test_scaled_to_none_and_back(serve, runtime, litmux, endpoint):
+def test_scaled_to_none_and_back(serve, runtime, litplex, endpoint):
     server = serve(SERVER, env=runtime)
     (worker,) = ready(endpoint("/a"))
-    assert litmux("scale", "/a", "0")[0] == 0
+    assert litplex("scale", "/a", "0")[0] == 0
     wait_until(lambda: not is_alive(worker))
     begin = time.monotonic()
     asleep = server.post("/a", json=0, headers={"X-Request-Timeout": "2"})
@@ -135,7 +135,7 @@ def test_scaled_to_none_and_back(serve, runtime, litmux, endpoint):
     assert time.monotonic() - begin < 10
     assert server.post("/elastic", json=0).status_code == 200
     assert server.client.get("/health").status_code == 200, "nothing is wrong: it is wanted so"
-    assert litmux("scale", "/a", "1")[0] == 0
+    assert litplex("scale", "/a", "1")[0] == 0
     wait_until(lambda: len(ready(endpoint("/a"))) == 1)
     assert server.post("/a", json=0).status_code == 200
 
@@ -148,17 +148,17 @@ def test_an_endpoint_without_workers_starts_one_for_a_request(serve, runtime, en
 
 
 def test_an_elastic_endpoint_scaled_to_none_answers_and_wakes_by_hand(
-    serve, runtime, litmux, endpoint
+    serve, runtime, litplex, endpoint
 ):
     server = serve(SERVER, env=runtime)
     (worker,) = ready(endpoint("/elastic"))
-    assert litmux("scale", "/elastic", "0")[0] == 0
+    assert litplex("scale", "/elastic", "0")[0] == 0
     wait_until(lambda: not is_alive(worker))
     begin = time.monotonic()
     response = server.post("/elastic", json=0, headers={"X-Request-Timeout": "5"})
     # By hand is by hand: load no longer changes it.
     assert response.status_code in (503, 504), response.text
     assert time.monotonic() - begin < 15
-    assert litmux("scale", "/elastic", "2")[0] == 0
+    assert litplex("scale", "/elastic", "2")[0] == 0
     wait_until(lambda: len(ready(endpoint("/elastic"))) == 2)
     assert server.post("/elastic", json=0).status_code == 200

@@ -61,7 +61,7 @@ def measured(serve):
     for path, share in [("/small", 0.1), ("/large", 0.2)]:
         assert server.post(path, json=share).json()[0] is True
     # The first page may come before the driver is loaded.
-    wait_until(lambda: read(server, "litmux_gpu_memory_total_bytes"))
+    wait_until(lambda: read(server, "litplex_gpu_memory_total_bytes"))
     return server, total
 
 
@@ -88,28 +88,28 @@ def test_two_endpoints_share_a_gpu_and_each_keeps_to_its_share(serve):
 
 def test_what_workers_and_gpus_use_is_on_metrics(serve):
     server, total = measured(serve)
-    limits = by_endpoint(server, "litmux_worker_gpu_memory_limit_bytes")
+    limits = by_endpoint(server, "litplex_worker_gpu_memory_limit_bytes")
     # The driver counts what it keeps for itself, and CUDA does not.
     assert limits == {
         "/small": pytest.approx(0.3 * total, rel=0.05),
         "/large": pytest.approx(0.5 * total, rel=0.05),
     }
-    gpus = [labels for labels, _ in read(server, "litmux_gpu_memory_used_bytes")]
+    gpus = [labels for labels, _ in read(server, "litplex_gpu_memory_used_bytes")]
     assert "0" in {labels["gpu"] for labels in gpus}
     assert all(labels["uuid"].startswith("GPU-") for labels in gpus)
     (used,) = [
         value
-        for labels, value in read(server, "litmux_gpu_memory_used_bytes")
+        for labels, value in read(server, "litplex_gpu_memory_used_bytes")
         if labels["gpu"] == "0"
     ]
     assert used > 0.3 * total
-    for _, share in read(server, "litmux_gpu_utilization_ratio"):
+    for _, share in read(server, "litplex_gpu_utilization_ratio"):
         assert 0 <= share <= 1
 
 
 def test_what_each_worker_uses_is_measured(serve):
     server, total = measured(serve)
-    used = by_endpoint(server, "litmux_worker_gpu_memory_bytes")
+    used = by_endpoint(server, "litplex_worker_gpu_memory_bytes")
     if not used:
         pytest.skip("the driver does not name processes by the numbers that they have here")
     assert 0.1 * total < used["/small"] < 0.2 * total < used["/large"] < 0.3 * total

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LITMUX, Server
+from conftest import LITPLEX, Server
 
 CLASSES = """
     import sys, threading
@@ -145,7 +145,7 @@ def test_an_environment_sees_nothing_of_the_programs_own(serve, environments):
 def test_endpoints_of_a_file(run, script, tmp_path, environments):
     script(VERSION, "version.py")
     script(CLASSES, "models.py")
-    (tmp_path / "litmux.toml").write_text(f"""
+    (tmp_path / "litplex.toml").write_text(f"""
         port = 0
         [[endpoint]]
         path = "/version"
@@ -158,7 +158,7 @@ def test_endpoints_of_a_file(run, script, tmp_path, environments):
         args = {{ amount = 2 }}
         workers_per_device = 2
     """)
-    server = run([LITMUX, "serve", "litmux.toml"], kind=Server).wait_until_ready()
+    server = run([LITPLEX, "serve", "litplex.toml"], kind=Server).wait_until_ready()
     assert server.post("/version", json=0).json() == "1.15.0"
     assert server.post("/add", json=40).json() == 42
     assert len(server.workers()) == 3

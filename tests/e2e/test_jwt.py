@@ -93,9 +93,9 @@ def bearer(token):
 
 
 def test_every_route_lets_in_those_and_only_those_whom_the_table_names(
-    guarded, litmux, tmp_path, issuer
+    guarded, litplex, tmp_path, issuer
 ):
-    status, text, _ = litmux("check", tmp_path / "server.py", "--python", sys.executable)
+    status, text, _ = litplex("check", tmp_path / "server.py", "--python", sys.executable)
     assert status == 0
     table = text.partition("routes, and who may call them\n")[2].splitlines()
     routes = [re.split(r"\s+", line.strip(), maxsplit=2) for line in table]

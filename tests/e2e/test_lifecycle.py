@@ -9,7 +9,7 @@ import time
 
 import httpx
 import pytest
-from conftest import LITMUX, Server, descendants, is_alive, parent_of, wait_until
+from conftest import LITPLEX, Server, descendants, is_alive, parent_of, wait_until
 
 SLEEPER = """
     import time
@@ -236,9 +236,9 @@ def test_what_a_worker_prints_is_marked_line_by_line(serve):
     server.wait_for_line(r"^/prints#0 \| x{1000}")
 
 
-def test_litmux_serve_is_stopped_by_a_signal(run, script):
+def test_litplex_serve_is_stopped_by_a_signal(run, script):
     script(SLEEPER)
-    server = run([LITMUX, "serve", "server.py", "--port", "0"], kind=Server).wait_until_ready()
+    server = run([LITPLEX, "serve", "server.py", "--port", "0"], kind=Server).wait_until_ready()
     assert server.post("/square", json=5).json() == 25
     assert server.stop() == 0
 

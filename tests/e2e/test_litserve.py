@@ -1,4 +1,4 @@
-"""The same program on LitServe and on litmux answers the same, but where a row says otherwise."""
+"""The same program on LitServe and on litplex answers the same, but where a row says otherwise."""
 
 import contextlib
 import json
@@ -76,7 +76,7 @@ def pair(request, tmp_path_factory):
     script = PROGRAMS / f"{request.param}.py"
     env, health = (KEYS, "/healthz") if request.param == "several" else ({}, "/health")
     directory = tmp_path_factory.mktemp(request.param)
-    commands = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litmux.compat"]}
+    commands = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litplex.compat"]}
     env = {**env, "PYTHONPATH": python_path(PROGRAMS / "without_mcp")}
     with contextlib.ExitStack() as stack:
         sides = {
@@ -286,7 +286,7 @@ def test_scripts_find_the_lines_that_they_wait_for(pair, line):
 
 
 MODULE = [sys.executable, "-m", "packaged.server"]
-COMPAT = [sys.executable, "-m", "litmux.compat"]
+COMPAT = [sys.executable, "-m", "litplex.compat"]
 
 
 # LitServe cannot serve an instance that cannot be pickled.
@@ -324,7 +324,7 @@ def test_a_model_that_does_not_load_is_an_exception_of_the_program(run, script):
             print("caught:", error)
         """
     )
-    broken = run([sys.executable, "-m", "litmux.compat", program])
+    broken = run([sys.executable, "-m", "litplex.compat", program])
     assert broken.wait() == 0
     assert "OSError: no weights" in broken.output
     assert "caught: One or more workers failed to start" in broken.output

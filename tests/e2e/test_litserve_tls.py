@@ -1,4 +1,4 @@
-"""A program that speaks TLS on LitServe speaks it on litmux."""
+"""A program that speaks TLS on LitServe speaks it on litplex."""
 
 import base64
 import contextlib
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     server.run(host="127.0.0.1", port=int(sys.argv[2]), **options)
 """
 
-COMMANDS = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litmux.compat"]}
+COMMANDS = {"theirs": [sys.executable], "ours": [sys.executable, "-m", "litplex.compat"]}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ SAYS = """
 
 
 def test_every_line_is_an_object_where_that_is_asked_for(serve):
-    server = serve(SAYS, env={"LITMUX_LOG_FORMAT": "json"})
+    server = serve(SAYS, env={"LITPLEX_LOG_FORMAT": "json"})
     server.post("/predict", json='a "quoted" text')
     server.wait_for_line("quoted")
     server.stop()
@@ -44,7 +44,7 @@ def test_what_a_worker_prints_is_never_left_out(serve, form):
     program = SAYS.replace(
         "def predict", "setup = lambda self, device: print('printed')\n\n        def predict"
     )
-    server = serve(program, env={"LITMUX_LOG": "off", "LITMUX_LOG_FORMAT": form}, ready=False)
+    server = serve(program, env={"LITPLEX_LOG": "off", "LITPLEX_LOG_FORMAT": form}, ready=False)
     server.wait_for_line("printed")
     server.stop()
     assert len(server.lines) == 1
@@ -135,7 +135,7 @@ COMPUTES = """
 def said(request, serve):
     """Returns a server, and what reads its workers' lines from it: for each, of which requests
     it is."""
-    server = serve(COMPUTES, env={"LITMUX_LOG_FORMAT": request.param})
+    server = serve(COMPUTES, env={"LITPLEX_LOG_FORMAT": request.param})
 
     def read(path):
         name = re.escape(f"{path}#0")
@@ -266,7 +266,7 @@ CHOOSES = """
 def chosen(request, serve, tmp_path):
     """Returns a server whose endpoints choose what is logged, and what reads the lines about an
     endpoint on its standard error and in the file."""
-    server = serve(CHOOSES, env={"LITMUX_LOG_FORMAT": request.param})
+    server = serve(CHOOSES, env={"LITPLEX_LOG_FORMAT": request.param})
     file = tmp_path / "loud.log"
 
     def about(path, lines):

@@ -58,10 +58,10 @@ class Scrape(dict[tuple[str, tuple[tuple[str, str], ...]], float]):
                 self[key] = sample.value
 
     def value(self, name, **labels):
-        return self.get((f"litmux_{name}", tuple(sorted(labels.items()))), 0)
+        return self.get((f"litplex_{name}", tuple(sorted(labels.items()))), 0)
 
     def labels(self, name):
-        return [dict(labels) for found, labels in self if found == f"litmux_{name}"]
+        return [dict(labels) for found, labels in self if found == f"litplex_{name}"]
 
 
 def scrape(server, path="/metrics", **request):
@@ -357,9 +357,9 @@ def test_it_is_there_behind_a_programs_app(serve):
 
 def test_programs_of_litserve_may_have_an_endpoint_there(serve):
     server = serve("""
-        import litmux.compat._alias
+        import litplex.compat._alias
 
-        litmux.compat._alias.install()
+        litplex.compat._alias.install()
         import litserve
 
         class Echo(litserve.LitAPI):
@@ -415,7 +415,7 @@ def test_what_models_measure_is_added_up_over_their_workers(serve):
         wait_until(lambda: scrape(server).value("user_loss_count", **labels) == count)  # noqa: B023
     page = scrape(server)
     assert page.value("user_tokens_total", endpoint="/a") == 40
-    assert page.families["litmux_user_tokens"].documentation == "Tokens generated."
+    assert page.families["litplex_user_tokens"].documentation == "Tokens generated."
     assert page.value("user_loss_sum", endpoint="/a") == 40
     assert page.value("user_loss_sum", endpoint="/b") == 3
     assert page.value("user_size_bucket", endpoint="/a", le="1") == 0

@@ -198,7 +198,7 @@ def test_batches_and_async_hooks_chat_too(client):
 def test_models_are_listed(client):
     client = client(EMBED)
     assert [model.id for model in client.models.list()] == ["Embed", "Batched"]
-    assert client.models.retrieve("Embed").owned_by == "litmux"
+    assert client.models.retrieve("Embed").owned_by == "litplex"
 
 
 def test_embeddings(client):

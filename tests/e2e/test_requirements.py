@@ -67,7 +67,7 @@ def test_an_environment_is_made_once_by_whoever_is_first(run, script, wheels, ca
     answers = [server.wait_until_ready().post("/a", json=0).json() for server in servers]
     assert answers[0] == answers[1]
     version, prefix = answers[0]
-    assert (version, prefix.startswith(str(tmp_path / "cache/litmux/venvs"))) == ("1.0", True)
+    assert (version, prefix.startswith(str(tmp_path / "cache/litplex/venvs"))) == ("1.0", True)
     assert sum(server.output.count(MAKING) for server in servers) == 1
     assert sum("/a: Processing" in server.output for server in servers) == 1, "pip is shown"
     again = run(program, kind=Server, env=cache).wait_until_ready()
@@ -94,7 +94,7 @@ def test_a_package_that_cannot_be_had_ends_the_start_by_its_name(serve, cache, t
         r"endpoint `/a`: no environment can be made .* No matching distribution .* no-such-package"
     )
     assert re.search(says, server.output)
-    assert not [*(tmp_path / "cache/litmux/venvs").glob("*/litmux-ready")]
+    assert not [*(tmp_path / "cache/litplex/venvs").glob("*/litplex-ready")]
 
 
 def test_a_file_that_is_not_there_is_refused(serve):

@@ -184,7 +184,7 @@ def delegated_cgroup():
 def test_the_kernel_keeps_a_worker_to_its_memory_where_it_may(serve):
     server = serve(f"{GROWS}\n    serve(idempotent=False)")
     above = delegated_cgroup()
-    cgroup = f"litmux-{parent_of(server.workers()[0])}-"
+    cgroup = f"litplex-{parent_of(server.workers()[0])}-"
     assert [*above.glob(f"{cgroup}*")]
     assert server.post("/a", json="child").status_code == 502
     server.wait_for_line(f"/a#0 is gone: {ENFORCED}; another is starting")

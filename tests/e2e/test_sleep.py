@@ -26,9 +26,9 @@ SERVER = """
 
 
 @pytest.fixture
-def scale(litmux):
+def scale(litplex):
     def run(path, workers):
-        status, _, err = litmux("scale", path, str(workers))
+        status, _, err = litplex("scale", path, str(workers))
         assert status == 0, err
 
     return run

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from certificates import Authority, openssl
-from conftest import LITMUX, PATIENCE, Server, wait_until
+from conftest import LITPLEX, PATIENCE, Server, wait_until
 
 API = """
 class API(ls.LitAPI):
@@ -92,10 +92,10 @@ def test_clients_choose_the_protocol(serve_tls, made, client_of, options, versio
         assert [*answer.iter_lines()] == ["0", "1", "2"]
 
 
-def test_what_shows_the_address_shows_the_scheme(serve_tls, runtime, litmux):
+def test_what_shows_the_address_shows_the_scheme(serve_tls, runtime, litplex):
     server = serve_tls(env=runtime)
     server.wait_for_line(rf"all endpoints serve at {server.url}")
-    status, out, _ = litmux("ps")
+    status, out, _ = litplex("ps")
     assert (status, out.split()[0]) == (0, server.url)
 
 
@@ -292,14 +292,14 @@ def test_other_ways_to_say_it(run, made, script, tmp_path, client_of):
     shutil.copy(tmp_path / "etc" / "a.py", tmp_path / "a.py")
     flags = ["--tls-cert", "tls/tls.crt", "--tls-key", "tls/tls.key"]
     for arguments in (["etc/tls.toml"], ["plain.toml", *flags]):
-        server = run([LITMUX, "serve", *arguments], kind=Server).wait_until_ready()
+        server = run([LITPLEX, "serve", *arguments], kind=Server).wait_until_ready()
         assert client_of(server.url, made.ours.trust()).post("/predict", json=1).json() == 1
-    program = run([LITMUX, "serve", "plain.toml", "--tls-cert", "tls/tls.crt"])
+    program = run([LITPLEX, "serve", "plain.toml", "--tls-cert", "tls/tls.crt"])
     assert (program.wait(), "--tls-key" in program.output) == (2, True)
-    program = run([LITMUX, "check", "plain.toml"])
+    program = run([LITPLEX, "check", "plain.toml"])
     assert (program.wait(), "http://" in program.output) == (0, True)
     (tmp_path / "tls" / "tls.key").unlink()
-    program = run([LITMUX, "check", "etc/tls.toml"])
+    program = run([LITPLEX, "check", "etc/tls.toml"])
     assert (program.wait(), "tls.key cannot be read" in program.output) == (2, True)
 
 

@@ -105,12 +105,12 @@ def test_a_request_is_a_tree_of_spans(traced, collector):
         "url.path": "/slow",
         "url.scheme": "http",
     }
-    assert request.resource["service.name"] == "litmux"
+    assert request.resource["service.name"] == "litplex"
     children = collector.children(request)
     assert children.keys() == {"queue", "worker"}
     queue, worker = children["queue"], children["worker"]
     assert request.start <= queue.start <= queue.end <= worker.start <= worker.end <= request.end
-    assert worker.attributes == {"litmux.worker": "/slow#0"}
+    assert worker.attributes == {"litplex.worker": "/slow#0"}
     assert worker.links == []
     stages = collector.children(worker)
     assert list(stages) == ["decode", "predict", "encode"]
@@ -159,7 +159,7 @@ def test_a_batch_links_its_requests(traced, collector):
     (batch,) = collector.named("batch /pairs")
     assert batch.parent == ""
     assert batch.trace_id not in {request.trace_id for request in requests}
-    assert batch.attributes == {"litmux.worker": "/pairs#0", "litmux.batch.size": 2}
+    assert batch.attributes == {"litplex.worker": "/pairs#0", "litplex.batch.size": 2}
     assert sorted(batch.links) == sorted((r.trace_id, r.span_id) for r in requests)
     for request in requests:
         worker = collector.children(request)["worker"]

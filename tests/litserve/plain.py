@@ -21,7 +21,7 @@ def saved(content):
 
 
 class PlainAPI(ls.LitAPI):
-    # Names that mean something to litmux alone are the program's own.
+    # Names that mean something to litplex alone are the program's own.
     max_concurrency = "four"
 
     def cost(self, hours, rate):

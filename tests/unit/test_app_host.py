@@ -2,12 +2,12 @@
 
 import importlib.util
 
-import litmux as ls
+import litplex as ls
 import pytest
-from litmux import _app_host, _handover
-from litmux.compat import LitServer
-from litmux.compat.callbacks import Callback, NoopCallback
-from litmux.compat.callbacks.defaults.metric_callback import RequestTracker
+from litplex import _app_host, _handover
+from litplex.compat import LitServer
+from litplex.compat.callbacks import Callback, NoopCallback
+from litplex.compat.callbacks.defaults.metric_callback import RequestTracker
 
 
 class Open(ls.LitAPI):

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import contextvars
 
-import litmux as ls
+import litplex as ls
 import pytest
-from litmux._apphost._middleware import lighter
+from litplex._apphost._middleware import lighter
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-KINDS = {"starlette": BaseHTTPMiddleware, "litmux": lighter(BaseHTTPMiddleware)}
+KINDS = {"starlette": BaseHTTPMiddleware, "litplex": lighter(BaseHTTPMiddleware)}
 
 
 @pytest.fixture(params=KINDS)

@@ -8,10 +8,10 @@ import types
 
 import pydantic
 import pytest
-from litmux.compat import test_examples as examples
-from litmux.compat.schema.image import ImageInput, ImageOutput
-from litmux.compat.test_examples import openai_embedding_spec_example as models
-from litmux.compat.test_examples import openai_spec_example as chats
+from litplex.compat import test_examples as examples
+from litplex.compat.schema.image import ImageInput, ImageOutput
+from litplex.compat.test_examples import openai_embedding_spec_example as models
+from litplex.compat.test_examples import openai_spec_example as chats
 
 
 def run_through(api, request):

@@ -7,10 +7,10 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import litmux
+import litplex
 import pytest
-from litmux.compat import docker_builder
-from litmux.compat._client import write_client
+from litplex.compat import docker_builder
+from litplex.compat._client import write_client
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -47,7 +47,7 @@ def test_a_client_that_is_there_is_left_as_it_is(tmp_path):
 
 
 def test_a_client_that_cannot_be_written_is_no_error(tmp_path, caplog, monkeypatch):
-    # Importing `litmux.compat` gives this logger an output of its own.
+    # Importing `litplex.compat` gives this logger an output of its own.
     monkeypatch.setattr(logging.getLogger("litserve"), "propagate", True)
     write_client(str(tmp_path / "missing"), "http://127.0.0.1:8000/predict")
     assert "no client was written" in caplog.text
@@ -75,13 +75,13 @@ def test_an_image_has_the_requirements_and_runs_the_program(program, capsys):
         "WORKDIR /app",
         "COPY requirements.txt .",
         "RUN pip install --no-cache-dir -r requirements.txt",
-        f"RUN pip install --no-cache-dir litmux=={litmux.__version__}",
+        f"RUN pip install --no-cache-dir litplex=={litplex.__version__}",
         "COPY . .",
         "ENV PYTHONUNBUFFERED=1",
         "EXPOSE 9000",
-        'CMD ["python", "-m", "litmux.compat", "server.py"]',
+        'CMD ["python", "-m", "litplex.compat", "server.py"]',
     ]
-    assert "docker run -p 9000:9000 litmux-model" in capsys.readouterr().out
+    assert "docker run -p 9000:9000 litplex-model" in capsys.readouterr().out
 
 
 def test_an_image_for_gpus_asks_for_them(program, capsys):
@@ -96,7 +96,7 @@ def test_a_program_may_lie_below_the_working_directory(program):
     (program / "app/with space.py").touch()
     docker_builder.dockerize(str(program / "app/with space.py"))
     command = json.loads(instructions(program)[-1].partition(" ")[2])
-    assert command == ["python", "-m", "litmux.compat", "app/with space.py"]
+    assert command == ["python", "-m", "litplex.compat", "app/with space.py"]
 
 
 def test_missing_requirements_are_warned_of(program):

@@ -6,13 +6,13 @@ import pickle
 import sys
 import warnings
 
-import litmux
+import litplex
 import pytest
-from litmux import _heavy, _litserve
-from litmux.compat import LitAPI, LitServer, __main__, cli, connector, loggers, loops, mcp, utils
-from litmux.compat.callbacks.defaults import metric_callback
-from litmux.compat.loops import base, continuous_batching_loop, simple_loops, streaming_loops
-from litmux.compat.transport import base as transport
+from litplex import _heavy, _litserve
+from litplex.compat import LitAPI, LitServer, __main__, cli, connector, loggers, loops, mcp, utils
+from litplex.compat.callbacks.defaults import metric_callback
+from litplex.compat.loops import base, continuous_batching_loop, simple_loops, streaming_loops
+from litplex.compat.transport import base as transport
 
 
 class Plain(LitAPI):
@@ -40,7 +40,7 @@ def test_hooks_of_a_spec_can_be_called_without_a_server():
     api = Chat()
     api.pre_setup()
     assert (api.spec, api.stream, api.api_path) == (None, False, "/predict")
-    api.pre_setup(spec=litmux.OpenAISpec())
+    api.pre_setup(spec=litplex.OpenAISpec())
     assert (api.stream, api.api_path) == (True, "/v1/chat/completions")
     assert list(api.encode_response(["a"])) == [{"role": "assistant", "content": "a"}]
     with pytest.raises(ValueError, match="`spec` must be"):
@@ -79,13 +79,13 @@ def test_paths_that_are_taken_are_refused_where_a_server_is_made(spoken):
     LitServer(Plain(api_path="/health"), healthcheck_path="/healthz")
 
 
-def test_a_path_of_litmux_may_move_until_it_runs():
-    litmux.LitServer(Plain(api_path="/health"))
+def test_a_path_of_litplex_may_move_until_it_runs():
+    litplex.LitServer(Plain(api_path="/health"))
 
 
 def test_a_path_that_needs_another_base_url_is_warned_of(spoken):
     with pytest.warns(UserWarning, match=r"Custom API path detected: /v2/chat.*ends in `/v2`"):
-        LitServer(Chat(spec=litmux.OpenAISpec(), api_path="/v2/chat/completions"))
+        LitServer(Chat(spec=litplex.OpenAISpec(), api_path="/v2/chat/completions"))
 
 
 @pytest.mark.parametrize("devices", ["cpu", ["cpu", "cuda:0"], 1.5])
@@ -144,7 +144,7 @@ def test_an_accelerator_is_looked_for(monkeypatch):
         (continuous_batching_loop, "ContinuousBatchingLoop", "ContinuousAPI"),
         (transport, "MessageTransport", "sockets of its own"),
         (loggers, "_LoggerConnector", "give LitServer `loggers`"),
-        (cli, "_ensure_lightning_installed", "litmux installs nothing"),
+        (cli, "_ensure_lightning_installed", "litplex installs nothing"),
         (utils, "add_ssl_context_from_env", "reads the variables itself"),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_function_is_called_after_a_stream():
 
 
 def test_exceptions_are_pickled():
-    error = pickle.loads(utils.dump_exception(litmux.HTTPException(418, "tea")))
+    error = pickle.loads(utils.dump_exception(litplex.HTTPException(418, "tea")))
     assert (error.status_code, error.detail) == (418, "tea")
 
 

@@ -8,12 +8,12 @@ import pty
 import subprocess
 import sys
 
-import litmux
-import litmux.compat
+import litplex
+import litplex.compat
 import pytest
-from litmux.compat import callbacks, connector, utils
-from litmux.compat.callbacks.defaults import PredictionTimeLogger
-from litmux.compat.callbacks.defaults.metric_callback import RequestTracker
+from litplex.compat import callbacks, connector, utils
+from litplex.compat.callbacks.defaults import PredictionTimeLogger
+from litplex.compat.callbacks.defaults.metric_callback import RequestTracker
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_names_of_states():
 
 
 STOPS = """
-from litmux.compat.utils import set_trace, set_trace_if_debug
+from litplex.compat.utils import set_trace, set_trace_if_debug
 
 def predict(x):
     set_trace_if_debug()
@@ -122,7 +122,7 @@ print(predict(4), flush=True)
 def stop(terminal, **env):
     return subprocess.Popen(
         [sys.executable, "-c", STOPS],
-        env={**os.environ, "LITMUX_TERMINAL": terminal, **env},
+        env={**os.environ, "LITPLEX_TERMINAL": terminal, **env},
         start_new_session=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -152,7 +152,7 @@ def test_without_a_terminal_the_program_goes_on():
 
 @pytest.mark.parametrize("name", ["Callback", "Logger", "set_trace", "test_examples"])
 def test_what_programs_use_is_there_with_the_import_changed(name):
-    assert getattr(litmux, name) is getattr(litmux.compat, name)
+    assert getattr(litplex, name) is getattr(litplex.compat, name)
 
 
 def test_modules_are_attributes_as_imports_make_them():
@@ -166,19 +166,21 @@ def test_modules_are_attributes_as_imports_make_them():
         "specs",
         "utils",
     ):
-        assert getattr(litmux.compat, name).__name__ == f"litmux.compat.{name}"
-    assert litmux.compat.__about__.__version__ == litmux.compat.__version__
+        assert getattr(litplex.compat, name).__name__ == f"litplex.compat.{name}"
+    assert litplex.compat.__about__.__version__ == litplex.compat.__version__
 
 
 def test_an_exception_that_can_be_pickled_is_made_of_another():
-    mistake = utils.PickleableHTTPException.from_exception(litmux.HTTPException(418, "tea"))
+    mistake = utils.PickleableHTTPException.from_exception(litplex.HTTPException(418, "tea"))
     copy = pickle.loads(pickle.dumps(mistake))
-    assert isinstance(copy, litmux.HTTPException)
+    assert isinstance(copy, litplex.HTTPException)
     assert (copy.status_code, copy.detail) == (418, "tea")
 
 
 def test_what_reads_queues_is_refused_with_a_reason():
-    with pytest.raises(ImportError, match=r"no `litserve\.utils\.ResponseBufferItem`: litmux owns"):
+    with pytest.raises(
+        ImportError, match=r"no `litserve\.utils\.ResponseBufferItem`: litplex owns"
+    ):
         utils.ResponseBufferItem  # noqa: B018
     with pytest.raises(AttributeError):
         utils.no_such_name  # noqa: B018

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-from litmux._apphost._inner import BrokenOff, Inner
+from litplex._apphost._inner import BrokenOff, Inner
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\ncontent-length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
@@ -130,7 +130,7 @@ def test_a_connection_that_says_so_is_not_used_again(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"headers": [(b"x", b"1\r\nx-litmux: 2")]},
+        {"headers": [(b"x", b"1\r\nx-litplex: 2")]},
         {"headers": [(b"x\n", b"1")]},
         {"target": "/a HTTP/1.1\r\n\r\nGET /b"},
         {"target": "/a b"},

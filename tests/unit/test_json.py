@@ -16,7 +16,7 @@ import uuid
 import numpy
 import pydantic
 import pytest
-from litmux._worker._json import MalformedBody, dumps, loads
+from litplex._worker._json import MalformedBody, dumps, loads
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import litmux as ls
+import litplex as ls
 import pytest
-from litmux import _options
-from litmux._server import program_of
+from litplex import _options
+from litplex._server import program_of
 
 CASES = json.loads(
     (Path(__file__).parents[2] / "crates/config/tests/cases.json").read_text("utf-8")
@@ -41,7 +41,7 @@ def test_an_api_names_all_its_mistakes_at_once():
     ("servers", "says"),
     [
         (lambda: [ls.LitServer(API(), path="/a"), ls.LitServer(API(), path="/a")], "2 endpoints"),
-        (lambda: [ls.LitServer(API(), path="/health")], "in use by litmux healthcheck"),
+        (lambda: [ls.LitServer(API(), path="/health")], "in use by litplex healthcheck"),
         (lambda: [], "at least one"),
         (lambda: [API()], "LitServer instances, not API"),
         (lambda: [ls.LitServer([API(), API()])], "2 endpoints have this path"),

@@ -5,8 +5,8 @@ import threading
 import time
 
 import pytest
-from litmux._worker import _frames as frames
-from litmux._worker._outbox import Outbox
+from litplex._worker import _frames as frames
+from litplex._worker._outbox import Outbox
 
 WAIT = 5.0  # Long enough for any machine; what is tested does not depend on it.
 

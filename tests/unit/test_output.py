@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-from litmux._worker import _output
+from litplex._worker import _output
 
 MARK = "\x1esecret"
 

@@ -2,9 +2,9 @@
 
 import threading
 
-import litmux as ls
+import litplex as ls
 import pytest
-from litmux import _handover
+from litplex import _handover
 
 
 class API(ls.LitAPI):

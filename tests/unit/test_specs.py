@@ -4,9 +4,9 @@ import pickle
 import warnings
 from typing import Any
 
-import litmux as ls
+import litplex as ls
 import pytest
-from litmux._specs import LitSpec
+from litplex._specs import LitSpec
 
 
 class Chat(ls.LitAPI):
@@ -185,8 +185,8 @@ def test_hooks_of_an_api_do_what_its_spec_does():
 
 
 def test_the_classes_of_requests_are_those_of_litserve():
-    from litmux.compat import specs
-    from litmux.compat.specs import openai, openai_embedding
+    from litplex.compat import specs
+    from litplex.compat.specs import openai, openai_embedding
 
     assert specs.OpenAISpec is openai.OpenAISpec is ls.OpenAISpec
     assert specs.OpenAIEmbeddingSpec is openai_embedding.OpenAIEmbeddingSpec
@@ -227,9 +227,9 @@ def test_the_classes_of_requests_are_those_of_litserve():
 
 
 def test_requests_without_pydantic_have_the_same_fields_and_defaults():
-    from litmux._worker import _records
-    from litmux.compat.specs.openai import ChatCompletionRequest
-    from litmux.compat.specs.openai_embedding import EmbeddingRequest
+    from litplex._worker import _records
+    from litplex.compat.specs.openai import ChatCompletionRequest
+    from litplex.compat.specs.openai_embedding import EmbeddingRequest
 
     value = {
         "model": "m",

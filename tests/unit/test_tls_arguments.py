@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from litmux._litserve import run_options
+from litplex._litserve import run_options
 
 CERT, KEY = (f"-----BEGIN {kind}-----\nAAAA\n" for kind in ("CERTIFICATE", "PRIVATE KEY"))
 

@@ -1,10 +1,10 @@
 """What a model logs reaches its loggers, and nothing of it harms requests."""
 
-import litmux as ls
+import litplex as ls
 import pytest
 
 MODEL = """
-    from litmux.compat.loggers import Logger
+    from litplex.compat.loggers import Logger
 
     class Says(Logger):
         def process(self, key, value):

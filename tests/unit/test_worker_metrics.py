@@ -3,9 +3,9 @@
 import copy
 import pickle
 
-import litmux as ls
+import litplex as ls
 import pytest
-from litmux._metrics import Metrics
+from litplex._metrics import Metrics
 
 MODEL = """
     class API(ls.LitAPI):
@@ -105,7 +105,7 @@ def test_models_travel_with_their_metrics(copied):
     api.tokens.add(2)  # type: ignore[attr-defined]
     other = copied(api)
     other.tokens.add(1)
-    assert [change["value"] for change in other._litmux_metrics.take()] == [3]
+    assert [change["value"] for change in other._litplex_metrics.take()] == [3]
     assert api.counter("tokens")._value == 2
 
 

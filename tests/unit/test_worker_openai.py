@@ -71,7 +71,7 @@ def test_what_a_chat_may_yield(worker, kind):
             yield [{{"role": "user", "content": "x"}}, {{"role": "assistant", "content": "last"}}]
             yield ChatMessage(role="assistant", content="object")
             yield 5
-    """.replace("litserve_names", "litmux.compat.specs.openai")
+    """.replace("litserve_names", "litplex.compat.specs.openai")
     )
     server.request(1, asked())
     assert server.items() == {
@@ -110,7 +110,7 @@ def test_a_chat_that_encodes_itself(worker, kind):
     server = worker(
         CHAT
         + f"""
-    from litmux.compat.specs.openai import ChatMessage, ChatMessageWithUsage
+    from litplex.compat.specs.openai import ChatMessage, ChatMessageWithUsage
 
     CALL = {{"id": "call_1", "type": "function",
             "function": {{"name": "f", "arguments": '{{"a": 1}}'}}}}

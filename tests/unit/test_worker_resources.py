@@ -124,7 +124,7 @@ def test_torch_gets_its_share_before_it_is_used(worker, frameworks, where):
 
 def test_tensorflow_gets_its_share(worker, frameworks):
     model = """
-        from litmux import _resources
+        from litplex import _resources
         _resources.gpu_memory_bytes = lambda: 5 << 20
 
         class API(ls.LitAPI):
@@ -138,7 +138,7 @@ def test_tensorflow_gets_its_share(worker, frameworks):
 
 def test_onnx_runtime_is_told_the_share(worker, onnxruntime):
     model = """
-        from litmux import _resources
+        from litplex import _resources
         _resources.gpu_memory_bytes = lambda: 5 << 20
 
         class API(ls.LitAPI):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from litmux._worker import _frames as frames
+from litplex._worker import _frames as frames
 from typed_cases import CASES, MISSING, TYPES
 
 ECHO = """
@@ -44,7 +44,7 @@ def test_a_request_is_read_as_it_is_annotated(worker, annotation):
 LATER = """
 from __future__ import annotations
 import typing
-from litmux import LitAPI
+from litplex import LitAPI
 if typing.TYPE_CHECKING:
     from elsewhere import Nothing
 
@@ -155,7 +155,7 @@ def test_a_body_that_is_no_text_is_a_bad_request(worker):
     [
         ("'Nothing'", "`Nothing`, which cannot be evaluated (NameError"),
         ("socket.socket", "`socket.socket`, and pydantic cannot check it: Unable to generate"),
-        ("Annotated[int, Depends()]", "litmux does not know `Depends`"),
+        ("Annotated[int, Depends()]", "litplex does not know `Depends`"),
         ("Nowhere[int]", "install it, or remove the annotation"),
     ],
 )

@@ -499,7 +499,11 @@ async fn open(o: Opt, crash: Vec<f64>) -> Value {
                 let begun = Instant::now();
                 let r = one(p, addr, path, x, at + Duration::from_secs_f64(tmo)).await;
                 let since = if matches!(r, Out::Status(_)) { begun } else { at };
-                recs.borrow_mut().push(((at - start).as_secs_f64(), since.elapsed().as_secs_f64(), r));
+                recs.borrow_mut().push((
+                    (at - start).as_secs_f64(),
+                    since.elapsed().as_secs_f64(),
+                    r,
+                ));
             }));
             i += 1;
         }

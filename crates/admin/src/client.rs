@@ -31,7 +31,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// It speaks another version of the protocol.
-    #[error("the server behind `{socket}` is another version of litmux: {problem}")]
+    #[error("the server behind `{socket}` is another version of litplex: {problem}")]
     Foreign {
         /// Where it listens.
         socket: PathBuf,

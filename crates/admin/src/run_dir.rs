@@ -71,8 +71,8 @@ pub enum RunDirError {
 
 impl RunDir {
     /// Makes a directory for this server where clients look for it: in
-    /// `$XDG_RUNTIME_DIR/litmux` where that is a directory of this user's, and else in
-    /// `litmux-<uid>` among the temporary files.
+    /// `$XDG_RUNTIME_DIR/litplex` where that is a directory of this user's, and else in
+    /// `litplex-<uid>` among the temporary files.
     ///
     /// # Errors
     /// See [`RunDirError`].
@@ -136,8 +136,8 @@ fn roots_among(runtime: Option<PathBuf>, temporary: &Path) -> Vec<PathBuf> {
         let metadata = fs::metadata(runtime);
         runtime.is_absolute() && metadata.is_ok_and(|it| it.is_dir() && it.uid() == our_id())
     };
-    let runtime = runtime.filter(is_ours).map(|runtime| runtime.join("litmux"));
-    let temporary = temporary.join(format!("litmux-{}", our_id()));
+    let runtime = runtime.filter(is_ours).map(|runtime| runtime.join("litplex"));
+    let temporary = temporary.join(format!("litplex-{}", our_id()));
     runtime.into_iter().chain([temporary]).collect()
 }
 
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn it_is_private_and_lives_as_long_as_its_server() {
         let outer = tempfile::tempdir().unwrap();
-        let root = outer.path().join("litmux");
+        let root = outer.path().join("litplex");
         let (one, two) = (RunDir::create_in(&root).unwrap(), RunDir::create_in(&root).unwrap());
         assert_ne!(one.path(), two.path(), "a process may run two servers");
         assert_eq!((mode_of(&root), mode_of(one.path())), (0o700, 0o700));
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_place_that_others_can_enter_is_closed_to_them() {
         let outer = tempfile::tempdir().unwrap();
-        let root = outer.path().join("litmux");
+        let root = outer.path().join("litplex");
         fs::create_dir(&root).unwrap();
         fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
         let _dir = RunDir::create_in(&root).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_place_that_somebody_else_may_have_made_is_refused() {
         let outer = tempfile::tempdir().unwrap();
-        let root = outer.path().join("litmux");
+        let root = outer.path().join("litplex");
         std::os::unix::fs::symlink(outer.path(), &root).unwrap();
         let error = RunDir::create_in(&root).unwrap_err().to_string();
         assert!(error.contains("is not a directory; remove it"), "{error}");
@@ -267,10 +267,10 @@ mod tests {
     #[test]
     fn the_place_is_the_users_own_and_short_enough() {
         let runtime = tempfile::tempdir().unwrap();
-        let temporary = Path::new("/tmp").join(format!("litmux-{}", our_id()));
+        let temporary = Path::new("/tmp").join(format!("litplex-{}", our_id()));
         let chosen =
             |runtime: &Path| choose(roots_among(Some(runtime.to_owned()), Path::new("/tmp")));
-        assert_eq!(chosen(runtime.path()), runtime.path().join("litmux"));
+        assert_eq!(chosen(runtime.path()), runtime.path().join("litplex"));
         let long = runtime.path().join("x".repeat(LONGEST_ROOT));
         fs::create_dir(&long).unwrap();
         for unfit in [long.as_path(), Path::new("run"), Path::new("/no/such/directory")] {

@@ -2,7 +2,7 @@ use anyhow::bail;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
-use litmux::digest;
+use litplex::digest;
 
 /// By what people and scanners of secrets know such a key.
 const PREFIX: &str = "lmx_";

@@ -1,4 +1,4 @@
-//! The `litmux` command.
+//! The `litplex` command.
 
 mod key;
 mod ps;
@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use litmux::{Error, Program};
+use litplex::{Error, Program};
 use tokio::sync::oneshot;
 
 /// One to two parts in twenty faster than the system's allocator with many small bodies.
@@ -26,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Serve a Python file that builds its servers, or a TOML file that lists endpoints. Every
 /// endpoint has its own queue, batching, workers and interpreter.
 #[derive(Parser)]
-#[command(name = "litmux", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+#[command(name = "litplex", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Verb,
@@ -34,19 +34,19 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Examples:
-  litmux serve server.py              what `python server.py` serves
-  litmux serve litmux.toml --port 80  endpoints of a file, on another port
-  litmux check litmux.toml            say what is wrong, or what would be served
-  litmux ps                           what is running: endpoints, load, workers
-  litmux scale /ocr 4                 let four workers of an endpoint run
+  litplex serve server.py              what `python server.py` serves
+  litplex serve litplex.toml --port 80  endpoints of a file, on another port
+  litplex check litplex.toml            say what is wrong, or what would be served
+  litplex ps                           what is running: endpoints, load, workers
+  litplex scale /ocr 4                 let four workers of an endpoint run
 
-A minimal litmux.toml:
+A minimal litplex.toml:
   [[endpoint]]
   path = \"/ocr\"
   api = \"ocr.py:OcrAPI\"
 
-LITMUX_LOG chooses what is logged: `warn`, `debug`, `litmux_workers=debug`;
-LITMUX_LOG_FORMAT=json makes each line an object.
+LITPLEX_LOG chooses what is logged: `warn`, `debug`, `litplex_workers=debug`;
+LITPLEX_LOG_FORMAT=json makes each line an object.
 Exit status: 0 stopped as asked, 1 a model failed to load or the address is taken,
 2 the configuration or the command is wrong.";
 
@@ -91,9 +91,9 @@ struct Serve {
 #[derive(Args)]
 struct Source {
     /// A Python file that serves, or a TOML file that lists endpoints
-    #[arg(value_name = "SERVER.PY|LITMUX.TOML")]
+    #[arg(value_name = "SERVER.PY|LITPLEX.TOML")]
     file: PathBuf,
-    /// Interpreter that reads a Python file [default: the one that litmux was installed for]
+    /// Interpreter that reads a Python file [default: the one that litplex was installed for]
     #[arg(long)]
     python: Option<PathBuf>,
     /// Arguments for a Python file
@@ -116,7 +116,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => 2,
         Some(Error::Launch { .. }) => 3,
-        _ if error.is::<litmux::ConfigError>() => 2,
+        _ if error.is::<litplex::ConfigError>() => 2,
         _ => 1,
     })
 }
@@ -141,7 +141,7 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
         return run_from_sdk();
     }
     let Some(source) = serve.source else {
-        bail!("name a Python or TOML file to serve; `litmux serve --help` shows examples");
+        bail!("name a Python or TOML file to serve; `litplex serve --help` shows examples");
     };
     let mut program = load(&source)?.listen(serve.host, serve.port);
     if let (Some(cert), Some(key)) = (serve.tls_cert, serve.tls_key) {
@@ -183,9 +183,9 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
     if !source.file.is_file() {
         bail!("there is no file {}", source.file.display());
     }
-    let python = source.python.clone().unwrap_or_else(litmux::default_interpreter);
+    let python = source.python.clone().unwrap_or_else(litplex::default_interpreter);
     let output = Command::new(&python)
-        .args(["-m", "litmux._describe"])
+        .args(["-m", "litplex._describe"])
         .arg(&source.file)
         .args(&source.args)
         .stderr(Stdio::inherit())
@@ -203,7 +203,7 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
 
 fn describe_failure(python: &Path) -> String {
     format!(
-        "did not say what it serves; the reason is above (is litmux installed for {}?)",
+        "did not say what it serves; the reason is above (is litplex installed for {}?)",
         python.display()
     )
 }

@@ -1,7 +1,7 @@
-//! `litmux ps`.
+//! `litplex ps`.
 
 use clap::Args;
-use litmux_admin::{EndpointStatus, Status, WorkerStatus};
+use litplex_admin::{EndpointStatus, Status, WorkerStatus};
 
 use crate::servers;
 use crate::table::{columns, duration};
@@ -19,8 +19,8 @@ pub(crate) struct Ps {
 
 const AFTER_HELP: &str = "\
 Examples:
-  litmux ps                                             every server, endpoint and worker
-  litmux ps --port 8000 --json | jq '.endpoints[].queued'
+  litplex ps                                             every server, endpoint and worker
+  litplex ps --port 8000 --json | jq '.endpoints[].queued'
 
 Exit status: 1 when no server is running.";
 

@@ -1,7 +1,7 @@
-//! `litmux scale`.
+//! `litplex scale`.
 
 use clap::Args;
-use litmux_admin::Scaled;
+use litplex_admin::Scaled;
 
 use crate::servers;
 
@@ -20,8 +20,8 @@ pub(crate) struct Scale {
 
 const AFTER_HELP: &str = "\
 Examples:
-  litmux scale /embed 4              four workers; requests go on being answered
-  litmux scale /ocr 1 --port 9000    of one server among several";
+  litplex scale /embed 4              four workers; requests go on being answered
+  litplex scale /ocr 1 --port 9000    of one server among several";
 
 pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
     let server = servers::only(scale.port)?;
@@ -33,7 +33,7 @@ pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
 fn describe(scaled: &Scaled) -> String {
     let Scaled { endpoint, before, wanted } = scaled;
     let workers = if *wanted == 1 { "worker" } else { "workers" };
-    format!("{endpoint} is to have {wanted} {workers}, and had {before}; `litmux ps` shows them")
+    format!("{endpoint} is to have {wanted} {workers}, and had {before}; `litplex ps` shows them")
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn what_changes_is_said() {
         let scaled = Scaled { endpoint: "/embed".into(), before: 4, wanted: 1 };
-        let says = "/embed is to have 1 worker, and had 4; `litmux ps` shows them";
+        let says = "/embed is to have 1 worker, and had 4; `litplex ps` shows them";
         assert_eq!(describe(&scaled), says);
     }
 }

@@ -1,7 +1,7 @@
 //! Which running server is meant.
 
 use anyhow::bail;
-use litmux_admin::{AskError, Client, Status};
+use litplex_admin::{AskError, Client, Status};
 
 /// A server that answers.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) fn only(port: Option<u16>) -> anyhow::Result<Running> {
 
 fn ask_all() -> Vec<Running> {
     let mut found = Vec::new();
-    for client in litmux_admin::running() {
+    for client in litplex_admin::running() {
         match client.ps() {
             Ok(status) => found.push(Running { client, status }),
             Err(AskError::Gone) => {}
@@ -35,13 +35,13 @@ fn ask_all() -> Vec<Running> {
 
 fn on_port(found: Vec<Running>, port: Option<u16>) -> anyhow::Result<Vec<Running>> {
     if found.is_empty() {
-        bail!("no litmux server of this user is running");
+        bail!("no litplex server of this user is running");
     }
     let Some(port) = port else { return Ok(found) };
     let (meant, others): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|server| server.status.port == port);
     if meant.is_empty() {
-        bail!("no litmux server listens on port {port}; running are:{}", list(&others));
+        bail!("no litplex server listens on port {port}; running are:{}", list(&others));
     }
     Ok(meant)
 }
@@ -85,10 +85,10 @@ mod tests {
     #[test]
     fn what_cannot_be_chosen_says_what_could() {
         let nothing = on_port(Vec::new(), Some(1)).unwrap_err().to_string();
-        assert_eq!(nothing, "no litmux server of this user is running");
+        assert_eq!(nothing, "no litplex server of this user is running");
         let elsewhere = on_port(vec![server(8000)], Some(1)).unwrap_err().to_string();
         let says =
-            "no litmux server listens on port 1; running are:\n  http://127.0.0.1:8000 (pid 7)";
+            "no litplex server listens on port 1; running are:\n  http://127.0.0.1:8000 (pid 7)";
         assert_eq!(elsewhere, says);
         let several = only_of(vec![server(1), server(2)]).unwrap_err().to_string();
         assert!(several.starts_with("2 servers run; choose one with --port:\n"), "{several}");

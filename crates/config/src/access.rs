@@ -84,7 +84,7 @@ fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
 }
 
 fn not_a_key(number: usize) -> String {
-    format!("line {number} is not a holder and `sha256:…`; `litmux key NAME` makes such a line")
+    format!("line {number} is not a holder and `sha256:…`; `litplex key NAME` makes such a line")
 }
 
 /// How many requests one caller may make.

@@ -16,7 +16,7 @@ pub enum AppHost {
     },
     /// In the process that started the server, which a test client asks.
     Parent {
-        /// The socket on which it asks for what litmux answers.
+        /// The socket on which it asks for what litplex answers.
         inner: PathBuf,
     },
 }

@@ -237,7 +237,7 @@ mod tests {
 
     fn resolve_one(options: &str) -> Endpoint {
         let text = format!("[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{options}");
-        let program = resolve(parse_toml(&text).unwrap(), &Origin::File("litmux.toml".into()));
+        let program = resolve(parse_toml(&text).unwrap(), &Origin::File("litplex.toml".into()));
         program.unwrap().endpoints.remove(0)
     }
 
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn interpreters_are_relative_to_the_file() {
         let raw = "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\npython = \".venv/bin/python\"";
-        let origin = Origin::File("/srv/models/litmux.toml".into());
+        let origin = Origin::File("/srv/models/litplex.toml".into());
         let error = resolve(parse_toml(raw).unwrap(), &origin).unwrap_err().to_string();
         assert!(error.contains("`/srv/models/.venv/bin/python`, which does not exist"), "{error}");
         assert_eq!(interpreter("python3.12", Path::new("/srv")), Path::new("python3.12"));

@@ -93,7 +93,7 @@ mod tests {
 
     fn resolved(server: &str, endpoint: &str) -> Result<crate::Program, crate::ConfigError> {
         let text = format!("{server}\n[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{endpoint}");
-        resolve(parse_toml(&text)?, &Origin::File("/etc/litmux/litmux.toml".into()))
+        resolve(parse_toml(&text)?, &Origin::File("/etc/litplex/litplex.toml".into()))
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
             let program = resolved(&format!("{ISSUED}jwt_jwks = \"{jwks}\""), "").unwrap();
             program.jwt.unwrap().jwks
         };
-        assert_eq!(jwks("keys.json"), Jwks::File("/etc/litmux/keys.json".into()));
+        assert_eq!(jwks("keys.json"), Jwks::File("/etc/litplex/keys.json".into()));
         for url in ["http://id/keys", "https://id/keys"] {
             assert_eq!(jwks(url), Jwks::Url { url: url.into(), ca: None });
         }

@@ -142,9 +142,9 @@ pub const OPTIONS: &[OptionDef] = options! {
     Server "compression": Kind::Codings, "true, false, or a list of \"zstd\", \"br\" and \"gzip\"", "false",
         "Compresses streams, and answers of 1000 bytes and more, for clients that accept it (`Accept-Encoding`): with all three, or with those named, the preferred first. Each piece of a stream goes out at once. What is compressed already, such as images, is left as it is.";
     Server "api_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
-        "Who may call: names, each with the environment variable that holds its key, or the SHA-256 of the key. Callers send it as `X-API-Key` or `Authorization: Bearer …`. Endpoints with keys of their own take those instead. `litmux key` makes keys. Without any, everybody may.";
+        "Who may call: names, each with the environment variable that holds its key, or the SHA-256 of the key. Callers send it as `X-API-Key` or `Authorization: Bearer …`. Endpoints with keys of their own take those instead. `litplex key` makes keys. Without any, everybody may.";
     Server "api_keys_file": Kind::String, "the path of a file", "",
-        "A file with more keys: lines of a name and `sha256:…`, as `litmux key` prints them. It is read again when it changes.";
+        "A file with more keys: lines of a name and `sha256:…`, as `litplex key` prints them. It is read again when it changes.";
     Server "jwt_issuer": Kind::String, "the issuer of tokens, such as \"https://id.example.org\"", "",
         "With `jwt_audience` and `jwt_jwks`: callers may send a JSON Web Token (`Authorization: Bearer …`) that this issuer has signed, its `iss`. Where there are keys too, either lets in.";
     Server "jwt_audience": Kind::String, "the audience of tokens, such as \"models\"", "",
@@ -185,7 +185,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Endpoint "args": Kind::Table, "a table of constructor arguments", "{}",
         "Constructor arguments for the class that `api` names.";
     Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
-        "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litmux.";
+        "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litplex.";
     Endpoint "requirements": Kind::String, "the path of a requirements file", "none",
         "What the workers need, as pip reads it: they run in a virtual environment of `python` that has it, made at the first start (with `uv` where it is there) and kept in the user's cache until the file changes.";
     Endpoint "env": Kind::Strings, "a table of texts", "{}",
@@ -195,9 +195,9 @@ pub const OPTIONS: &[OptionDef] = options! {
     Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
         "Where the workers look for modules first; relative to the configuration.";
     Endpoint "log_level": Kind::Choice(&["debug", "info", "warning", "error"]), "one of \"debug\", \"info\", \"warning\", \"error\"", "info, and Python's own",
-        "The least that litmux says about the endpoint, and the level of `logging` in the workers where the program sets none.";
+        "The least that litplex says about the endpoint, and the level of `logging` in the workers where the program sets none.";
     Endpoint "log_file": Kind::String, "the path of a file", "none",
-        "Where what the workers print goes, and what litmux says about the endpoint, instead of standard output and error; relative to the configuration. Moved away, it is made anew.";
+        "Where what the workers print goes, and what litplex says about the endpoint, instead of standard output and error; relative to the configuration. Moved away, it is made anew.";
     Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
         "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
     Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",
@@ -270,7 +270,7 @@ pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
         Some(option) if fits(option.kind, value) => None,
         // What somebody wrote there may be a key.
         Some(option) if option.kind == Kind::ApiKeys => {
-            Some(format!("`{name}` must be {}; `litmux key` makes such a line", option.expects))
+            Some(format!("`{name}` must be {}; `litplex key` makes such a line", option.expects))
         }
         Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
     });

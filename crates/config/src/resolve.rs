@@ -42,7 +42,7 @@ pub struct Program {
     pub max_connections: Option<usize>,
     /// Bytes of large request bodies that the server holds at a time.
     pub max_buffered_bytes: usize,
-    /// Where litmux itself answers.
+    /// Where litplex itself answers.
     pub routes: BuiltinRoutes,
     /// Who may call, where that is not everybody.
     pub api_keys: Option<ApiKeys>,
@@ -79,7 +79,7 @@ pub struct Program {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Paths of the routes that litmux answers itself, besides `/`.
+/// Paths of the routes that litplex answers itself, besides `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltinRoutes {
     /// Whether the server can serve.
@@ -251,7 +251,7 @@ mod tests {
     use crate::{Source, Workers};
 
     fn resolve_text(text: &str) -> Result<Program, ConfigError> {
-        resolve(parse_toml(text)?, &Origin::File("litmux.toml".into()))
+        resolve(parse_toml(text)?, &Origin::File("litplex.toml".into()))
     }
 
     #[test]

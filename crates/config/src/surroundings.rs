@@ -51,7 +51,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("models")).unwrap();
         std::fs::write(directory.path().join("file"), "").unwrap();
-        let origin = Origin::File(directory.path().join("litmux.toml"));
+        let origin = Origin::File(directory.path().join("litplex.toml"));
         let resolve = |options| {
             let text = format!("[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{options}");
             resolve(parse_toml(&text).unwrap(), &origin)
@@ -69,7 +69,7 @@ mod tests {
     fn a_worker_sees_its_devices_in_one_way() {
         let text = "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\nisolate_devices = true\n\
                     env = { CUDA_VISIBLE_DEVICES = \"1\" }";
-        let origin = Origin::File("litmux.toml".into());
+        let origin = Origin::File("litplex.toml".into());
         let error = resolve(parse_toml(text).unwrap(), &origin).unwrap_err().to_string();
         assert!(error.contains("`isolate_devices` sets CUDA_VISIBLE_DEVICES"), "{error}");
     }

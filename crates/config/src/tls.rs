@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn files_are_relative_to_the_configuration_and_pem_is_taken_as_it_is() {
-        let directory = Path::new("/etc/litmux");
-        assert_eq!(Pem::new("a.pem", directory), Pem::File("/etc/litmux/a.pem".into()));
+        let directory = Path::new("/etc/litplex");
+        assert_eq!(Pem::new("a.pem", directory), Pem::File("/etc/litplex/a.pem".into()));
         assert_eq!(Pem::new("/b.pem", directory), Pem::File("/b.pem".into()));
         let text = "Subject: me\n-----BEGIN PRIVATE KEY-----\nsecret";
         let pem = Pem::new(text, directory);

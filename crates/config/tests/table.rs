@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use litmux_config::{Scope, mistakes, table_json, table_markdown};
+use litplex_config::{Scope, mistakes, table_json, table_markdown};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -27,14 +27,14 @@ fn mistakes_are_said_as_the_cases_say() {
 
 #[test]
 fn generated_files_are_up_to_date() {
-    check("python/litmux/_options.json", &table_json());
+    check("python/litplex/_options.json", &table_json());
     check("docs/options.md", &table_markdown());
 }
 
-/// Compares a generated file, or writes it where `LITMUX_GENERATE` is set (`make generate`).
+/// Compares a generated file, or writes it where `LITPLEX_GENERATE` is set (`make generate`).
 fn check(name: &str, wanted: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
-    if std::env::var_os("LITMUX_GENERATE").is_some() {
+    if std::env::var_os("LITPLEX_GENERATE").is_some() {
         std::fs::write(&path, wanted).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();

@@ -12,7 +12,7 @@ pub type Outcome<T> = std::result::Result<T, ServeError>;
 /// An error that a client is told about: an HTTP status and a sentence for `{"detail": …}`.
 ///
 /// ```
-/// use litmux_core::ServeError;
+/// use litplex_core::ServeError;
 /// let error = ServeError::new(422, "`text` is empty; send at least one character");
 /// assert_eq!(error.status, 422);
 /// ```

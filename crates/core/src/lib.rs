@@ -1,4 +1,4 @@
-//! The nouns of litmux and the seams between its parts.
+//! The nouns of litplex and the seams between its parts.
 //!
 //! Three traits are the seams, and implementations meet only here:
 //!
@@ -7,7 +7,7 @@
 //! - [`Launch`]: what the supervisor drives, a way to start such a copy.
 //!
 //! The nouns travel between them: a [`Job`] carries its [`Request`], its deadline and its
-//! [`Reply`], so nothing in litmux keeps a table of requests by id. This crate knows no socket,
+//! [`Reply`], so nothing in litplex keeps a table of requests by id. This crate knows no socket,
 //! process, HTTP or configuration.
 
 mod api;

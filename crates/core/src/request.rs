@@ -28,7 +28,7 @@ impl Request {
 /// How the body of a request is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// One JSON value, not yet parsed: litmux does not parse what it only forwards.
+    /// One JSON value, not yet parsed: litplex does not parse what it only forwards.
     Json,
     /// Bytes of this media type, as they are.
     Raw(String),

@@ -10,9 +10,9 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
-use litmux_core::{Answer, MediaType, Outcome, ServeError};
-use litmux_metrics::Ongoing;
-use litmux_traces::ServerSpan;
+use litplex_core::{Answer, MediaType, Outcome, ServeError};
+use litplex_metrics::Ongoing;
+use litplex_traces::ServerSpan;
 use serde_json::{Value, json};
 
 use crate::access::Place;
@@ -219,7 +219,7 @@ pub(crate) fn stream(first: Bytes, chunks: Chunks, media_type: &'static str) -> 
     response
 }
 
-fn whole(answer: litmux_core::Response) -> Outcome<HttpResponse> {
+fn whole(answer: litplex_core::Response) -> Outcome<HttpResponse> {
     let mut response = Response::new(AnswerBody::Whole(Some(answer.body)));
     *response.status_mut() =
         StatusCode::from_u16(answer.status).map_err(|_| unsendable("status", &answer.status))?;
@@ -289,7 +289,7 @@ pub(crate) fn not_allowed(methods: &'static str) -> HttpResponse {
     response
 }
 
-/// Makes an answer of litmux itself.
+/// Makes an answer of litplex itself.
 pub(crate) fn own(status: StatusCode, media_type: &'static str, body: String) -> HttpResponse {
     let mut response = Response::new(AnswerBody::Whole(Some(body.into())));
     *response.status_mut() = status;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Request;
-use litmux_core::{BoxFuture, Traits};
-use litmux_metrics::{Edge, Metrics, Ongoing};
-use litmux_scheduler::Endpoint;
-use litmux_traces::ServerSpan;
+use litplex_core::{BoxFuture, Traits};
+use litplex_metrics::{Edge, Metrics, Ongoing};
+use litplex_scheduler::Endpoint;
+use litplex_traces::ServerSpan;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -43,7 +43,7 @@ pub struct Route {
     pub tells_ids: bool,
 }
 
-/// What litmux answers itself, and to whom.
+/// What litplex answers itself, and to whom.
 #[derive(Debug, Clone)]
 pub struct Builtin {
     /// The path that tells whether the server can serve.
@@ -156,7 +156,7 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    /// Makes an app of endpoints by path, and of what litmux answers itself to whom `guard` lets in.
+    /// Makes an app of endpoints by path, and of what litplex answers itself to whom `guard` lets in.
     /// It holds no more than `max_buffered_bytes` of large request bodies at a time; `report` and
     /// `scrape`, which writes the `metrics`, are asked whenever somebody wants to know.
     pub fn new(

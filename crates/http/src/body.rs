@@ -5,8 +5,8 @@ use futures_util::stream;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError};
-use litmux_core::{Content, FormPart, Outcome, ServeError};
-use litmux_metrics::Shed;
+use litplex_core::{Content, FormPart, Outcome, ServeError};
+use litplex_metrics::Shed;
 
 use crate::app::Route;
 use crate::around::Body;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use litmux_core::{Outcome, ServeError};
+use litplex_core::{Outcome, ServeError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bodies up to this size are bounded by the number of connections, and not counted.

@@ -1,4 +1,4 @@
-//! The routes that litmux answers itself.
+//! The routes that litplex answers itself.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use litmux_metrics::MEDIA_TYPE;
+use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Value, json};
 
 use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
@@ -74,7 +74,7 @@ fn index(builtin: &Builtin, report: &Report) -> String {
     if !builtin.health_reasons {
         return "litserve running".to_owned();
     }
-    let mut text = "litmux running\n\n".to_owned();
+    let mut text = "litplex running\n\n".to_owned();
     for EndpointReport { path, problem, .. } in &report.endpoints {
         let state = problem.as_deref().unwrap_or("ready");
         let _ = writeln!(text, "POST {path}  ({state})");
@@ -110,7 +110,7 @@ fn describe(builtin: &Builtin, report: &Report) -> Value {
     }
     let endpoints: Vec<Value> = report.endpoints.iter().map(endpoint_info).collect();
     json!({
-        "litmux": env!("CARGO_PKG_VERSION"),
+        "litplex": env!("CARGO_PKG_VERSION"),
         "endpoints": endpoints,
         "model": builtin.model_metadata,
         "server": server,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use litmux_core::{Answer, Answers, Job, Outcome, Request, Trace, reply};
-use litmux_scheduler::Endpoint;
+use litplex_core::{Answer, Answers, Job, Outcome, Request, Trace, reply};
+use litplex_scheduler::Endpoint;
 use tokio::time::Instant;
 
 use crate::app::Route;

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use litmux_core::Content;
+use litplex_core::Content;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// What a request costs beside others in a batch, read off its body. A field is named by the keys
@@ -132,7 +132,7 @@ impl<'de> Visitor<'de> for Field<'_> {
 
 #[cfg(test)]
 mod tests {
-    use litmux_core::FormPart;
+    use litplex_core::FormPart;
 
     use super::*;
 

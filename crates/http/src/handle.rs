@@ -7,8 +7,8 @@ use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use litmux_core::{Content, Meta, Outcome, Protocol, ServeError, Traits};
-use litmux_metrics::Shed;
+use litplex_core::{Content, Meta, Outcome, Protocol, ServeError, Traits};
+use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
@@ -244,7 +244,7 @@ pub(crate) async fn compute(
 ) -> Outcome<HttpResponse> {
     let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
     let id = route.tells_ids.then(|| id_of(parts)).flatten();
-    let request = litmux_core::Request { content, body, meta: meta(traits, parts), id };
+    let request = litplex_core::Request { content, body, meta: meta(traits, parts), id };
     let trace = parts.extensions.get().cloned();
     let answered = async {
         let cost = cost(route, traits, &request).await?;
@@ -280,7 +280,7 @@ fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
     }
 }
 
-async fn cost(route: &Route, traits: &Traits, request: &litmux_core::Request) -> Outcome<f64> {
+async fn cost(route: &Route, traits: &Traits, request: &litplex_core::Request) -> Outcome<f64> {
     match &route.cost {
         Some(cost) => Ok(cost.of(&request.content, &request.body)),
         None if traits.measures => route.endpoint.measure(request.clone()).await,

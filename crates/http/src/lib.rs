@@ -46,7 +46,7 @@ pub use watched::WatchedFiles;
 pub mod fuzzing {
     use bytes::Bytes;
     use http::HeaderMap;
-    use litmux_core::{Content, Outcome};
+    use litplex_core::{Content, Outcome};
 
     /// Takes the pieces of a request's body apart.
     pub async fn body(headers: &HeaderMap, pieces: Vec<Bytes>) -> Outcome<(Content, Vec<Bytes>)> {

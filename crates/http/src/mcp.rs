@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
-use litmux_core::Content;
+use litplex_core::Content;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
     Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
@@ -86,9 +86,9 @@ impl Offer {
 
 impl ServerHandler for Tools {
     fn get_info(&self) -> ServerConfig {
-        let litmux = Implementation::new("litmux", env!("CARGO_PKG_VERSION"));
+        let litplex = Implementation::new("litplex", env!("CARGO_PKG_VERSION"));
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-            .with_server_info(litmux)
+            .with_server_info(litplex)
     }
 
     async fn list_tools(

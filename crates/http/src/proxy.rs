@@ -15,7 +15,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Request, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use litmux_core::{Outcome, ServeError};
+use litplex_core::{Outcome, ServeError};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -23,7 +23,7 @@ use crate::answer::{self, AnswerBody, HttpResponse};
 use crate::around::Body;
 
 /// Tells the app host what a [`Peer`] is, which it would know if it had the connection.
-const PEER: HeaderName = HeaderName::from_static("x-litmux-peer");
+const PEER: HeaderName = HeaderName::from_static("x-litplex-peer");
 
 /// How much longer than its time budget a request to an endpoint may take: whoever asks for it on the
 /// inner socket gives it up first, and in the words of the endpoint.

@@ -7,8 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::ACCEPT;
 use http_body::Frame;
-use litmux_core::{ItemKind, Items, Part, ServeError, StreamReceiver};
-use litmux_metrics::Edge;
+use litplex_core::{ItemKind, Items, Part, ServeError, StreamReceiver};
+use litplex_metrics::Edge;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep};
 

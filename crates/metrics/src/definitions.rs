@@ -82,80 +82,80 @@ macro_rules! metrics {
             help: $help,
         };)*
 
-        /// Every metric of litmux itself, besides those of its process.
+        /// Every metric of litplex itself, besides those of its process.
         pub const METRICS: &[Definition] = &[$($constant),*];
     };
 }
 
 metrics! {
-    REQUESTS: COUNTER, "litmux_requests_total", ["endpoint" "outcome" "code"],
+    REQUESTS: COUNTER, "litplex_requests_total", ["endpoint" "outcome" "code"],
         "Requests that have ended, by what became of them and the status that they were answered with.";
-    INFLIGHT: GAUGE, "litmux_inflight_requests", ["endpoint"],
+    INFLIGHT: GAUGE, "litplex_inflight_requests", ["endpoint"],
         "Requests that have come and have not ended.";
-    DURATION: SECONDS, "litmux_request_duration_seconds", ["endpoint" "outcome"],
+    DURATION: SECONDS, "litplex_request_duration_seconds", ["endpoint" "outcome"],
         "From the headers of a request to the last byte of its answer.";
-    FIRST_CHUNK: SECONDS, "litmux_time_to_first_chunk_seconds", ["endpoint"],
+    FIRST_CHUNK: SECONDS, "litplex_time_to_first_chunk_seconds", ["endpoint"],
         "From the headers of a request to the first items of its stream.";
-    CHUNK_GAP: SECONDS, "litmux_time_between_chunks_seconds", ["endpoint"],
+    CHUNK_GAP: SECONDS, "litplex_time_between_chunks_seconds", ["endpoint"],
         "From some items of a stream to the next that come.";
-    CHUNKS: COUNTER, "litmux_chunks_total", ["endpoint"],
+    CHUNKS: COUNTER, "litplex_chunks_total", ["endpoint"],
         "Items of streams.";
-    REQUEST_BYTES: BYTES, "litmux_request_body_bytes", ["endpoint"],
+    REQUEST_BYTES: BYTES, "litplex_request_body_bytes", ["endpoint"],
         "The size of the bodies that came to the queue.";
-    RESPONSE_BYTES: COUNTER, "litmux_response_body_bytes_total", ["endpoint"],
+    RESPONSE_BYTES: COUNTER, "litplex_response_body_bytes_total", ["endpoint"],
         "Bytes of the bodies of answers.";
-    SHED: COUNTER, "litmux_shed_total", ["endpoint" "reason"],
+    SHED: COUNTER, "litplex_shed_total", ["endpoint" "reason"],
         "Requests that were refused because of the state of the server.";
-    AUTH_FAILURES: COUNTER, "litmux_auth_failures_total", ["reason"],
+    AUTH_FAILURES: COUNTER, "litplex_auth_failures_total", ["reason"],
         "Requests without the key of the server, or with a wrong one.";
-    BUFFERED_BYTES: GAUGE, "litmux_buffered_body_bytes", [],
+    BUFFERED_BYTES: GAUGE, "litplex_buffered_body_bytes", [],
         "Room that large request bodies take.";
-    BUFFER_LIMIT: GAUGE, "litmux_buffered_body_limit_bytes", [],
+    BUFFER_LIMIT: GAUGE, "litplex_buffered_body_limit_bytes", [],
         "Room that large request bodies may take (`max_buffered_bytes`).";
-    QUEUE_DEPTH: GAUGE, "litmux_queue_depth", ["endpoint"],
+    QUEUE_DEPTH: GAUGE, "litplex_queue_depth", ["endpoint"],
         "Requests that wait for a worker.";
-    QUEUE_LIMIT: GAUGE, "litmux_queue_limit", ["endpoint"],
+    QUEUE_LIMIT: GAUGE, "litplex_queue_limit", ["endpoint"],
         "Requests that may wait; fewer where they could not be answered in their time.";
-    QUEUE_WAIT: SECONDS, "litmux_queue_wait_seconds", ["endpoint"],
+    QUEUE_WAIT: SECONDS, "litplex_queue_wait_seconds", ["endpoint"],
         "How long requests waited until a worker was given them.";
-    BATCH_SIZE: SIZES, "litmux_batch_size", ["endpoint"],
+    BATCH_SIZE: SIZES, "litplex_batch_size", ["endpoint"],
         "Requests that a worker was given to compute together.";
-    BATCH_DURATION: SECONDS, "litmux_batch_duration_seconds", ["endpoint"],
+    BATCH_DURATION: SECONDS, "litplex_batch_duration_seconds", ["endpoint"],
         "How long workers took for a batch, or for single requests on average, as the queue sees it; the first of each worker is left out.";
-    STAGES: STAGE_SECONDS, "litmux_stage_seconds", ["endpoint" "stage"],
+    STAGES: STAGE_SECONDS, "litplex_stage_seconds", ["endpoint" "stage"],
         "How long workers of models in Python took to decode, predict (the whole batch, or stream) and encode: of those requests that are traced, and of one every 10 ms of each worker.";
-    BATCH_COST: COSTS, "litmux_batch_cost", ["endpoint"],
+    BATCH_COST: COSTS, "litplex_batch_cost", ["endpoint"],
         "What batches cost that are put together by cost: their size times the cost of the most expensive request.";
-    RETRIES: COUNTER, "litmux_retries_total", ["endpoint" "reason"],
+    RETRIES: COUNTER, "litplex_retries_total", ["endpoint" "reason"],
         "Requests that were given to another worker because theirs was lost: it had not begun them, or may have.";
-    READY: GAUGE, "litmux_endpoint_ready", ["endpoint"],
+    READY: GAUGE, "litplex_endpoint_ready", ["endpoint"],
         "1 where the endpoint can serve, else 0.";
-    WORKERS: GAUGE, "litmux_workers", ["endpoint" "state"],
+    WORKERS: GAUGE, "litplex_workers", ["endpoint" "state"],
         "Workers by what they are doing.";
-    WORKERS_WANTED: GAUGE, "litmux_workers_wanted", ["endpoint"],
+    WORKERS_WANTED: GAUGE, "litplex_workers_wanted", ["endpoint"],
         "Workers that there should be.";
-    WORKER_START: GAUGE, "litmux_worker_start_seconds", ["endpoint"],
+    WORKER_START: GAUGE, "litplex_worker_start_seconds", ["endpoint"],
         "How long a worker takes until it is ready: a mean in which the last start weighs half.";
-    RESTARTS: COUNTER, "litmux_worker_restarts_total", ["endpoint" "reason"],
+    RESTARTS: COUNTER, "litplex_worker_restarts_total", ["endpoint" "reason"],
         "Workers that were started because the one before was gone or did not become ready, by why that was.";
-    WORKER_BUSY: COUNTER, "litmux_worker_busy_seconds_total", ["endpoint" "worker"],
+    WORKER_BUSY: COUNTER, "litplex_worker_busy_seconds_total", ["endpoint" "worker"],
         "Time in which the worker of this slot had something to compute.";
-    WORKER_INFLIGHT: GAUGE, "litmux_worker_inflight_requests", ["endpoint" "worker"],
+    WORKER_INFLIGHT: GAUGE, "litplex_worker_inflight_requests", ["endpoint" "worker"],
         "Requests that the worker of this slot has been given and has not answered.";
-    WORKER_MEMORY: GAUGE, "litmux_worker_resident_memory_bytes", ["endpoint" "worker"],
+    WORKER_MEMORY: GAUGE, "litplex_worker_resident_memory_bytes", ["endpoint" "worker"],
         "Memory of the process of the worker of this slot, without what that started.";
-    WORKER_GPU_MEMORY: GAUGE, "litmux_worker_gpu_memory_bytes", ["endpoint" "worker"],
+    WORKER_GPU_MEMORY: GAUGE, "litplex_worker_gpu_memory_bytes", ["endpoint" "worker"],
         "Memory of GPUs that the worker of this slot has, with what it started and its CUDA context.";
-    WORKER_GPU_LIMIT: GAUGE, "litmux_worker_gpu_memory_limit_bytes", ["endpoint" "worker"],
+    WORKER_GPU_LIMIT: GAUGE, "litplex_worker_gpu_memory_limit_bytes", ["endpoint" "worker"],
         "Memory of its GPU that the worker of this slot may allocate (`gpu_memory_fraction`).";
-    GPU_USED: GAUGE, "litmux_gpu_memory_used_bytes", ["gpu" "uuid"],
+    GPU_USED: GAUGE, "litplex_gpu_memory_used_bytes", ["gpu" "uuid"],
         "Memory of this GPU that is in use, by whomever.";
-    GPU_TOTAL: GAUGE, "litmux_gpu_memory_total_bytes", ["gpu" "uuid"],
+    GPU_TOTAL: GAUGE, "litplex_gpu_memory_total_bytes", ["gpu" "uuid"],
         "Memory that this GPU has.";
-    GPU_UTILIZATION: GAUGE, "litmux_gpu_utilization_ratio", ["gpu" "uuid"],
+    GPU_UTILIZATION: GAUGE, "litplex_gpu_utilization_ratio", ["gpu" "uuid"],
         "The share of the last moment, up to a second, in which this GPU computed.";
-    BUILD: GAUGE, "litmux_build_info", ["version"],
-        "1; which litmux this is.";
+    BUILD: GAUGE, "litplex_build_info", ["version"],
+        "1; which litplex this is.";
 }
 
 /// What the process of the server says of itself, as the library of the field calls it.

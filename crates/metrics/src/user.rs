@@ -11,7 +11,7 @@ const MOST_NAMES: usize = 100;
 
 const LONGEST_NAME: usize = 64;
 
-const PREFIX: &str = "litmux_user_";
+const PREFIX: &str = "litplex_user_";
 
 /// What a worker has measured since it said so last.
 #[derive(Debug, Clone, PartialEq)]
@@ -335,8 +335,8 @@ mod tests {
         sink.report(0, vec![delta("tokens", Change::Counter(0.5))]);
         user.sink("/b").report(0, vec![delta("tokens_total", Change::Counter(1.0))]);
         let expected = [
-            "litmux_user_tokens_total{endpoint=\"/a\"} 5.5",
-            "litmux_user_tokens_total{endpoint=\"/b\"} 1",
+            "litplex_user_tokens_total{endpoint=\"/a\"} 5.5",
+            "litplex_user_tokens_total{endpoint=\"/b\"} 1",
         ];
         assert_eq!(lines(&user).await, expected);
     }
@@ -349,7 +349,7 @@ mod tests {
         sink.report(1, vec![delta("free", Change::Gauge(3.0))]);
         sink.report(1, vec![delta("free", Change::Gauge(1.0))]);
         sink.gone(0);
-        let expected = ["litmux_user_free{endpoint=\"/a\",worker=\"1\"} 1"];
+        let expected = ["litplex_user_free{endpoint=\"/a\",worker=\"1\"} 1"];
         assert_eq!(lines(&user).await, expected);
     }
 
@@ -363,13 +363,13 @@ mod tests {
             sink.report(0, vec![delta("length", Change::Summary { count: 2, sum: 7.0 })]);
         }
         let expected = [
-            "litmux_user_length_sum{endpoint=\"/a\"} 14",
-            "litmux_user_length_count{endpoint=\"/a\"} 4",
-            "litmux_user_size_bucket{endpoint=\"/a\",le=\"1\"} 2",
-            "litmux_user_size_bucket{endpoint=\"/a\",le=\"2.5\"} 6",
-            "litmux_user_size_bucket{endpoint=\"/a\",le=\"+Inf\"} 12",
-            "litmux_user_size_sum{endpoint=\"/a\"} 18",
-            "litmux_user_size_count{endpoint=\"/a\"} 12",
+            "litplex_user_length_sum{endpoint=\"/a\"} 14",
+            "litplex_user_length_count{endpoint=\"/a\"} 4",
+            "litplex_user_size_bucket{endpoint=\"/a\",le=\"1\"} 2",
+            "litplex_user_size_bucket{endpoint=\"/a\",le=\"2.5\"} 6",
+            "litplex_user_size_bucket{endpoint=\"/a\",le=\"+Inf\"} 12",
+            "litplex_user_size_sum{endpoint=\"/a\"} 18",
+            "litplex_user_size_count{endpoint=\"/a\"} 12",
         ];
         assert_eq!(lines(&user).await, expected);
     }
@@ -388,7 +388,7 @@ mod tests {
         assert!(lines(&user).await.is_empty());
         sink.report(0, vec![delta("a", Change::Gauge(1.0))]);
         user.sink("/b").report(0, vec![delta("a", Change::Summary { count: 1, sum: 2.0 })]);
-        assert_eq!(lines(&user).await, ["litmux_user_a{endpoint=\"/a\",worker=\"0\"} 1"]);
+        assert_eq!(lines(&user).await, ["litplex_user_a{endpoint=\"/a\",worker=\"0\"} 1"]);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use litmux_metrics::{
+use litplex_metrics::{
     METRICS, Metrics, Observed, ObservedGpu, ObservedWorker, PROCESS_METRICS, UserFamilies,
     table_markdown,
 };
@@ -14,7 +14,7 @@ use litmux_metrics::{
 const BEGIN: &str = "<!-- table -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// Compares the page's table, or writes it where `LITMUX_GENERATE` is set (`make generate`).
+/// Compares the page's table, or writes it where `LITPLEX_GENERATE` is set (`make generate`).
 #[test]
 fn the_page_shows_the_table() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
@@ -22,7 +22,7 @@ fn the_page_shows_the_table() {
     let (before, rest) = page.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
     let wanted = format!("{before}{BEGIN}{}{END}{after}", table_markdown());
-    if std::env::var_os("LITMUX_GENERATE").is_some() {
+    if std::env::var_os("LITPLEX_GENERATE").is_some() {
         std::fs::write(&path, &wanted).unwrap();
         return;
     }
@@ -59,7 +59,7 @@ fn what_is_rendered_is_what_the_table_says() {
     let process = PROCESS_METRICS.iter().map(|(name, _)| *name);
     let wanted: BTreeSet<_> = METRICS.iter().map(|of| of.name).chain(process).collect();
     assert_eq!(found, wanted);
-    assert!(text.contains("litmux_worker_restarts_total{endpoint=\"/a\",reason=\"exit\"} 2\n"));
+    assert!(text.contains("litplex_worker_restarts_total{endpoint=\"/a\",reason=\"exit\"} 2\n"));
 }
 
 #[test]
@@ -76,14 +76,14 @@ fn what_became_of_a_request_is_counted_once() {
     broken.broke(504);
     let gone = edge.begin();
     let page = || metrics.render(&[], &[], UserFamilies::default());
-    assert!(page().contains("litmux_inflight_requests{endpoint=\"/a\"} 3\n"));
+    assert!(page().contains("litplex_inflight_requests{endpoint=\"/a\"} 3\n"));
     drop((whole, broken, gone));
     for line in [
-        "litmux_requests_total{code=\"200\",endpoint=\"/a\",outcome=\"ok\"} 1\n",
-        "litmux_requests_total{code=\"200\",endpoint=\"/a\",outcome=\"timeout\"} 1\n",
-        "litmux_requests_total{code=\"\",endpoint=\"/a\",outcome=\"cancelled\"} 1\n",
-        "litmux_response_body_bytes_total{endpoint=\"/a\"} 7\n",
-        "litmux_inflight_requests{endpoint=\"/a\"} 0\n",
+        "litplex_requests_total{code=\"200\",endpoint=\"/a\",outcome=\"ok\"} 1\n",
+        "litplex_requests_total{code=\"200\",endpoint=\"/a\",outcome=\"timeout\"} 1\n",
+        "litplex_requests_total{code=\"\",endpoint=\"/a\",outcome=\"cancelled\"} 1\n",
+        "litplex_response_body_bytes_total{endpoint=\"/a\"} 7\n",
+        "litplex_inflight_requests{endpoint=\"/a\"} 0\n",
     ] {
         assert!(page().contains(line), "{line}{}", page());
     }

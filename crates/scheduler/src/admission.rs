@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use litmux_core::ServeError;
-use litmux_metrics::Shed;
+use litplex_core::ServeError;
+use litplex_metrics::Shed;
 use tokio::time::Instant;
 
 /// Jobs that may wait where nothing is known yet of how fast they are served.

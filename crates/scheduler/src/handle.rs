@@ -2,10 +2,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{
+use litplex_core::{
     Attach, Job, MakeWorker, Outcome, Progress, Request, ServeError, Traits, Unanswered, Worker,
 };
-use litmux_metrics::Queue;
+use litplex_metrics::Queue;
 use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio::time::Instant;
 

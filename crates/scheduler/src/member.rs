@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use litmux_core::{Job, Traits, Worker};
+use litplex_core::{Job, Traits, Worker};
 use tokio::time::Instant;
 
 use crate::handle::WorkerId;

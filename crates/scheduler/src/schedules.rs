@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use litmux_core::{
+use litplex_core::{
     Answer, Answers, Job, Outcome, Request, Response, Traits, Unanswered, Worker, reply,
 };
-use litmux_metrics::Metrics;
+use litplex_metrics::Metrics;
 use tokio::time::Instant;
 
 use crate::handle::{Event, Settings, WorkerId};

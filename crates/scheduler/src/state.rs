@@ -1,8 +1,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use litmux_core::{Job, ServeError, Traits, Unanswered, trace_dispatch};
-use litmux_metrics::Queue;
+use litplex_core::{Job, ServeError, Traits, Unanswered, trace_dispatch};
+use litplex_metrics::Queue;
 use tokio::time::Instant;
 
 use crate::admission::{Backlog, Refusal, admit, largest_queue};
@@ -247,8 +247,8 @@ impl EndpointState {
 
     fn measure(
         &mut self,
-        request: litmux_core::Request,
-        answer: tokio::sync::oneshot::Sender<litmux_core::Outcome<f64>>,
+        request: litplex_core::Request,
+        answer: tokio::sync::oneshot::Sender<litplex_core::Outcome<f64>>,
     ) {
         match self.workers.iter_mut().min_by_key(|member| member.in_flight()) {
             Some(member) => member.worker.measure(request, answer),

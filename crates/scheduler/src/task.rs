@@ -1,4 +1,4 @@
-use litmux_metrics::Queue;
+use litplex_metrics::Queue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -52,11 +52,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use litmux_core::{
+    use litplex_core::{
         Answer, Answers, Attach, Job, Outcome, Progress, Request, Response, Traits, Unanswered,
         Worker, reply,
     };
-    use litmux_metrics::{Metrics, UserFamilies};
+    use litplex_metrics::{Metrics, UserFamilies};
     use tokio::sync::oneshot;
 
     use super::*;
@@ -420,11 +420,11 @@ mod tests {
         let _answers = [bench.submit(), bench.submit()];
         let batch = bench.batch(0).await;
         for (series, value) in [
-            ("litmux_queue_wait_seconds_count{endpoint=\"/test\"}", 2.0),
-            ("litmux_queue_wait_seconds_sum{endpoint=\"/test\"}", 0.01),
-            ("litmux_batch_size_sum{endpoint=\"/test\"}", 2.0),
-            ("litmux_batch_size_count{endpoint=\"/test\"}", 1.0),
-            ("litmux_request_body_bytes_sum{endpoint=\"/test\"}", 2.0),
+            ("litplex_queue_wait_seconds_count{endpoint=\"/test\"}", 2.0),
+            ("litplex_queue_wait_seconds_sum{endpoint=\"/test\"}", 0.01),
+            ("litplex_batch_size_sum{endpoint=\"/test\"}", 2.0),
+            ("litplex_batch_size_count{endpoint=\"/test\"}", 1.0),
+            ("litplex_request_body_bytes_sum{endpoint=\"/test\"}", 2.0),
         ] {
             assert_eq!(measured(&bench, series).await, Some(value), "{series}");
         }
@@ -436,7 +436,7 @@ mod tests {
         let batch = bench.batch(0).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         bench.answer(0, batch);
-        let took = "litmux_batch_duration_seconds_sum{endpoint=\"/test\"}";
+        let took = "litplex_batch_duration_seconds_sum{endpoint=\"/test\"}";
         assert_eq!(measured(&bench, took).await, Some(1.0), "the first is left out");
     }
 
@@ -447,15 +447,15 @@ mod tests {
         let _computed = [bench.submit(), bench.submit()];
         let (first, _second) = (bench.batch(0).await, bench.batch(1).await);
         let _waiting = [bench.submit(), bench.submit()];
-        let shed = "litmux_shed_total{endpoint=\"/test\",reason=\"queue_full\"}";
+        let shed = "litplex_shed_total{endpoint=\"/test\",reason=\"queue_full\"}";
         assert_eq!(measured(&bench, shed).await, Some(1.0));
         bench.kill(0, first, Vec::new());
-        let again = "litmux_retries_total{endpoint=\"/test\",reason=\"maybe_begun\"}";
+        let again = "litplex_retries_total{endpoint=\"/test\",reason=\"maybe_begun\"}";
         assert_eq!(measured(&bench, again).await, Some(1.0));
         let (reason, retry_after) = ("down".into(), Duration::from_secs(1));
         bench.progress[1].gone(Vec::new());
         bench.endpoint.expect(Outlook::Down { reason, retry_after });
-        let shed = "litmux_shed_total{endpoint=\"/test\",reason=\"no_worker\"}";
+        let shed = "litplex_shed_total{endpoint=\"/test\",reason=\"no_worker\"}";
         assert_eq!(measured(&bench, shed).await, Some(2.0));
     }
 }

@@ -111,7 +111,7 @@ fn reason(slot: &SlotState) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use litmux_core::LaunchError;
+    use litplex_core::LaunchError;
 
     use super::*;
 

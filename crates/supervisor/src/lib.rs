@@ -6,7 +6,7 @@
 //! Health, Outlook ◄────states─────────┘
 //! ```
 //!
-//! The supervisor sees workers through [`Launch`](litmux_core::Launch) alone: no job, process id
+//! The supervisor sees workers through [`Launch`](litplex_core::Launch) alone: no job, process id
 //! or Python. One task owns the slots of an endpoint; what each is doing is published on a watch,
 //! and [`health`] and [`outlook`] are pure readings of it. What a slot does next and how long it
 //! backs off are pure functions too.

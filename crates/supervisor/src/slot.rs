@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use litmux_core::LaunchError;
+use litplex_core::LaunchError;
 use tokio::time::Instant;
 
 /// What a slot is doing.

@@ -3,7 +3,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{Cause, Launch};
+use litplex_core::{Cause, Launch};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 

@@ -2,7 +2,7 @@ use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{Cause, Gone, Launch, LaunchError, Launched};
+use litplex_core::{Cause, Gone, Launch, LaunchError, Launched};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};

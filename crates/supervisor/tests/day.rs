@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use litmux_supervisor::{Autoscaler, Demand, Limits, Scaling};
+use litplex_supervisor::{Autoscaler, Demand, Limits, Scaling};
 use tokio::time::Instant;
 
 /// Jobs per second, for every five minutes of a day. It is made up, not recorded: a quiet night, a

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
-use litmux_supervisor::{Health, Outlook, Settings, SlotState, Supervisor, health, supervise};
+use litplex_core::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
+use litplex_supervisor::{Health, Outlook, Settings, SlotState, Supervisor, health, supervise};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 

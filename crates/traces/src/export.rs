@@ -38,7 +38,7 @@ fn resource() -> Resource {
     let is_named = env::var_os("OTEL_SERVICE_NAME").is_some_and(|name| !name.is_empty())
         || attributes.contains("service.name=");
     let resource = Resource::builder();
-    if is_named { resource.build() } else { resource.with_service_name("litmux").build() }
+    if is_named { resource.build() } else { resource.with_service_name("litplex").build() }
 }
 
 /// Says once that the collector cannot be reached, and once that it can.

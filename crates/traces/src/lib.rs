@@ -1,7 +1,7 @@
 //! Traces of requests, exported over OTLP. Only this crate knows OpenTelemetry.
 //!
 //! A request that is traced has a [`ServerSpan`] from its headers to the last byte. What was done for
-//! it in between is noted in its [`Trace`](litmux_core::Trace), and becomes spans when it ends:
+//! it in between is noted in its [`Trace`](litplex_core::Trace), and becomes spans when it ends:
 //!
 //! ```text
 //! POST /ocr                      in the trace of the client, or a new one
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
-use litmux_core::SpanContext;
+use litplex_core::SpanContext;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, IdGenerator, RandomIdGenerator, SpanProcessor};
 
@@ -69,7 +69,8 @@ impl Tracer {
     /// # Errors
     /// A sentence: what is wrong with the settings.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let scope = InstrumentationScope::builder("litmux").with_version(env!("CARGO_PKG_VERSION"));
+        let scope =
+            InstrumentationScope::builder("litplex").with_version(env!("CARGO_PKG_VERSION"));
         Ok(Self(Arc::new(Inner {
             ratio: settings.ratio,
             ids: RandomIdGenerator::default(),

@@ -1,7 +1,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use litmux_core::{SpanContext, Trace};
+use litplex_core::{SpanContext, Trace};
 use opentelemetry::trace::TraceState;
 use tokio::time::Instant;
 

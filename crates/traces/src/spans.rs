@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use litmux_core::{BatchTrace, Place, SpanContext, Stages, Step};
+use litplex_core::{BatchTrace, Place, SpanContext, Stages, Step};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{
     self as otel, Link, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
@@ -108,7 +108,7 @@ impl ServerSpan {
     }
 
     fn export_batch(&self, batch: &BatchTrace, clock: Clock) {
-        let size = KeyValue::new("litmux.batch.size", batch.size as i64);
+        let size = KeyValue::new("litplex.batch.size", batch.size as i64);
         let attributes = vec![self.worker(batch.slot), size];
         let name = format!("batch {}", self.route.as_deref().unwrap_or(&self.path));
         let mut span = self.span(name, (batch.began, batch.end()), clock, attributes);
@@ -150,7 +150,7 @@ impl ServerSpan {
     /// Names a worker as it is named everywhere.
     fn worker(&self, slot: usize) -> KeyValue {
         let route = self.route.as_deref().unwrap_or(&self.path);
-        KeyValue::new("litmux.worker", format!("{route}#{slot}"))
+        KeyValue::new("litplex.worker", format!("{route}#{slot}"))
     }
 
     fn batch_context(&self, batch: &BatchTrace) -> SpanContext {

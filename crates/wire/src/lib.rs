@@ -1,4 +1,4 @@
-//! The framed protocol between litmux and a worker process: frames, messages and versions.
+//! The framed protocol between litplex and a worker process: frames, messages and versions.
 //!
 //! `protocol/PROTOCOL.md` is its specification, and the golden frames beside it are read by the
 //! tests of this crate and by those of the Python worker. Bytes only: no tasks, no policy.

@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::{BufMut, Bytes, BytesMut};
-use litmux_wire::{
+use litplex_wire::{
     Decoder, EndMeta, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready,
     Refuse, RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
 };

@@ -1,8 +1,8 @@
 //! The two kinds of worker: a Rust model on a thread of this process, and a Python model in a
 //! process of its own, over the framed protocol.
 //!
-//! Both are a [`Launch`](litmux_core::Launch) for the supervisor, and hand a
-//! [`Worker`](litmux_core::Worker) to their endpoint's queue once they are ready.
+//! Both are a [`Launch`](litplex_core::Launch) for the supervisor, and hand a
+//! [`Worker`](litplex_core::Worker) to their endpoint's queue once they are ready.
 
 mod inproc;
 mod log_file;

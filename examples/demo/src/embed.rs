@@ -132,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs the weights: set LITMUX_DEMO_MODEL to their folder"]
+    #[ignore = "needs the weights: set LITPLEX_DEMO_MODEL to their folder"]
     fn vectors_match_the_reference_alone_and_in_a_batch() -> Result<()> {
-        let encoder = Encoder::load(&PathBuf::from(std::env::var("LITMUX_DEMO_MODEL")?))?;
+        let encoder = Encoder::load(&PathBuf::from(std::env::var("LITPLEX_DEMO_MODEL")?))?;
         let reference: Reference = serde_json::from_str(include_str!("../reference.json"))?;
         let texts: Vec<_> = reference.items.iter().map(|item| item.text.clone()).collect();
 

@@ -7,7 +7,7 @@ use std::env;
 use std::path::Path;
 use std::time::Duration;
 
-use litmux::{Batch, Device, LitApi, LitServer, Outcome, run_servers};
+use litplex::{Batch, Device, LitApi, LitServer, Outcome, run_servers};
 use serde::{Deserialize, Serialize};
 
 use crate::embed::Encoder;
@@ -41,7 +41,7 @@ impl LitApi for Embedder {
     fn predict(
         &mut self,
         batch: Batch<EmbedRequest>,
-    ) -> litmux::Result<Vec<Outcome<EmbedResponse>>> {
+    ) -> litplex::Result<Vec<Outcome<EmbedResponse>>> {
         let batch_size = batch.len();
         let texts = batch.into_iter().map(|request| request.text).collect();
         let vectors = self.encoder.encode(texts)?.into_iter();
@@ -49,8 +49,8 @@ impl LitApi for Embedder {
     }
 }
 
-fn main() -> litmux::Result<()> {
-    let model = setting("LITMUX_DEMO_MODEL", MODEL);
+fn main() -> litplex::Result<()> {
+    let model = setting("LITPLEX_DEMO_MODEL", MODEL);
     let embed = LitServer::new("/embed", move |_device: Device| {
         Ok(Embedder { encoder: Encoder::load(Path::new(&model))? })
     })
@@ -58,11 +58,11 @@ fn main() -> litmux::Result<()> {
     .batch_timeout(Duration::from_millis(5));
 
     let ocr =
-        LitServer::python("/ocr", OCR).interpreter(setting("LITMUX_DEMO_OCR_PYTHON", OCR_PYTHON));
+        LitServer::python("/ocr", OCR).interpreter(setting("LITPLEX_DEMO_OCR_PYTHON", OCR_PYTHON));
 
     let story = LitServer::stream("/story", |_device: Device| Ok(Story));
 
-    let port = setting("LITMUX_DEMO_PORT", PORT).parse()?;
+    let port = setting("LITPLEX_DEMO_PORT", PORT).parse()?;
     run_servers([embed, ocr, story]).host("127.0.0.1").port(port).run()?;
     Ok(())
 }

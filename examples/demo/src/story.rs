@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use litmux::{Chunks, LitStream};
+use litplex::{Chunks, LitStream};
 use serde::{Deserialize, Serialize};
 
 const PAUSE: Duration = Duration::from_millis(40);
@@ -38,7 +38,7 @@ impl LitStream for Story {
     type Input = StoryRequest;
     type Output = Word;
 
-    fn predict(&mut self, input: StoryRequest, chunks: &mut Chunks<Word>) -> litmux::Result<()> {
+    fn predict(&mut self, input: StoryRequest, chunks: &mut Chunks<Word>) -> litplex::Result<()> {
         let text = tell(&input.about);
         let words: Vec<_> = text.split_whitespace().collect();
         for (index, word) in words.iter().enumerate() {

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response};
-use litmux_core::ServeError;
+use litplex_core::ServeError;
 use tokio::sync::watch;
 
 pub use issuer_keys::IssuerKeys;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::HeaderValue;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
-use litmux_core::ServeError;
+use litplex_core::ServeError;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};

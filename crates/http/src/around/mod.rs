@@ -10,7 +10,7 @@ mod timing;
 
 use http::Request;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use litmux_traces::{Named, ServerSpan, Tracer};
+use litplex_traces::{Named, ServerSpan, Tracer};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 pub use access_log::AccessLog;

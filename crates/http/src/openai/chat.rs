@@ -2,7 +2,7 @@ use std::future::poll_fn;
 
 use futures_util::future::try_join_all;
 use http::StatusCode;
-use litmux_core::{Answer, Content, Items, Outcome, Part, ServeError};
+use litplex_core::{Answer, Content, Items, Outcome, Part, ServeError};
 use serde_json::{Map, Value, json};
 
 use super::chat_request::ChatRequest;
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn items(values: &[Value]) -> Items {
-        let mut builder = litmux_core::ItemsBuilder::json();
+        let mut builder = litplex_core::ItemsBuilder::json();
         for value in values {
             builder.push_with(|out| serde_json::to_writer(out, value)).unwrap();
         }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use litmux_core::{Outcome, ServeError};
+use litplex_core::{Outcome, ServeError};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;

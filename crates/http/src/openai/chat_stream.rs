@@ -1,7 +1,7 @@
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use litmux_core::{Items, Outcome, Part, ServeError};
+use litplex_core::{Items, Outcome, Part, ServeError};
 use serde_json::{Map, Value, json};
 
 use super::chat::{Head, Seen, tool_calls};

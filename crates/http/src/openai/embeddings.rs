@@ -3,7 +3,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http::StatusCode;
-use litmux_core::{Answer, Content, Outcome, Request, Response, ServeError};
+use litplex_core::{Answer, Content, Outcome, Request, Response, ServeError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -190,7 +190,7 @@ fn not_embeddings(given: &str) -> ServeError {
 
 #[cfg(test)]
 mod tests {
-    use litmux_core::MediaType;
+    use litplex_core::MediaType;
 
     use super::*;
 

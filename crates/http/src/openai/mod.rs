@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
-use litmux_core::{Outcome, Protocol, ServeError};
+use litplex_core::{Outcome, Protocol, ServeError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> Outcome<HttpRe
     }
 }
 
-/// Turns an error into what clients of this API understand; `detail` is what litmux says
+/// Turns an error into what clients of this API understand; `detail` is what litplex says
 /// everywhere.
 pub(crate) fn error(error: &ServeError) -> HttpResponse {
     let mut body = error_body(error);
@@ -95,7 +95,7 @@ fn model(endpoint: &EndpointReport) -> Value {
         "id": name(endpoint),
         "object": "model",
         "created": *SINCE,
-        "owned_by": "litmux",
+        "owned_by": "litplex",
         "endpoint": endpoint.path,
     })
 }

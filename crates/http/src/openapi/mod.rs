@@ -28,7 +28,7 @@ pub(crate) fn document(app: &App) -> Value {
     }
     let mut document = json!({
         "openapi": "3.1.0",
-        "info": {"title": "litmux", "version": env!("CARGO_PKG_VERSION")},
+        "info": {"title": "litplex", "version": env!("CARGO_PKG_VERSION")},
         "paths": paths,
     });
     if !schemas.is_empty() {

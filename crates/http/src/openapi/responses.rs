@@ -1,4 +1,4 @@
-use litmux_core::Protocol;
+use litplex_core::Protocol;
 use serde_json::{Map, Value, json};
 
 use super::media;

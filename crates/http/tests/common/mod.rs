@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
-use litmux_http::{App, Builtin, Guard, Report};
-use litmux_metrics::Metrics;
+use litplex_http::{App, Builtin, Guard, Report};
+use litplex_metrics::Metrics;
 use serde_json::Value;
 
 /// Makes an app without endpoints.

@@ -3,7 +3,7 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
 use std::time::Duration;
 
-use litmux_core::{
+use litplex_core::{
     Attach, BoxFuture, Cause, Device, Gone, Job, Launch, LaunchError, Launched, LitApi, LitStream,
     Outcome, Progress, Reply, Response, Traits, Worker,
 };
@@ -27,7 +27,7 @@ pub struct Settings {
     pub retry_batch_singly: bool,
 }
 
-type Load = dyn Fn(Device) -> litmux_core::Result<Box<dyn Model>> + Send + Sync;
+type Load = dyn Fn(Device) -> litplex_core::Result<Box<dyn Model>> + Send + Sync;
 
 /// Starts copies of one Rust model, each on a thread of its own.
 pub struct InprocLaunch {
@@ -46,7 +46,7 @@ impl std::fmt::Debug for InprocLaunch {
 /// Launches a [`LitApi`]; `load` is called on each thread.
 pub fn batches<A: LitApi>(
     settings: Settings,
-    load: impl Fn(Device) -> litmux_core::Result<A> + Send + Sync + 'static,
+    load: impl Fn(Device) -> litplex_core::Result<A> + Send + Sync + 'static,
     attach: Arc<dyn Attach>,
 ) -> InprocLaunch {
     let Settings { max_batch_size, retry_batch_singly, .. } = settings;
@@ -59,7 +59,7 @@ pub fn batches<A: LitApi>(
 /// Launches a [`LitStream`]; `load` is called on each thread.
 pub fn streams<S: LitStream>(
     settings: Settings,
-    load: impl Fn(Device) -> litmux_core::Result<S> + Send + Sync + 'static,
+    load: impl Fn(Device) -> litplex_core::Result<S> + Send + Sync + 'static,
     attach: Arc<dyn Attach>,
 ) -> InprocLaunch {
     let load: Arc<Load> = Arc::new(move |device| Ok(Box::new(Streams(load(device)?))));

@@ -1,4 +1,4 @@
-use litmux_core::{
+use litplex_core::{
     Batch, Chunks, ClientLeft, Content, Job, LitApi, LitStream, Outcome, Part, Reply, Request,
     Response, ServeError, Stages,
 };
@@ -175,7 +175,7 @@ fn whose() -> Whose {
 }
 
 /// Calls a hook. An error that is no [`ServeError`] and a panic are logged, and become a 500.
-fn guarded<T>(hook: impl FnOnce() -> litmux_core::Result<T>) -> Outcome<T> {
+fn guarded<T>(hook: impl FnOnce() -> litplex_core::Result<T>) -> Outcome<T> {
     // A model that panicked half-way is used again, as a web framework would a handler; one that
     // cannot be must abort.
     let hook = std::panic::AssertUnwindSafe(hook);

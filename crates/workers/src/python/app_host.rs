@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{BoxFuture, Gone, Launch, LaunchError, Launched};
+use litplex_core::{BoxFuture, Gone, Launch, LaunchError, Launched};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct AppHostSpec {
     /// The interpreter, which has what the program imports.
     pub interpreter: PathBuf,
-    /// The directory of the `litmux` package.
+    /// The directory of the `litplex` package.
     pub sdk: PathBuf,
     /// Where it listens.
     pub socket: PathBuf,

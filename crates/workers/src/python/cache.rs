@@ -12,7 +12,7 @@ pub(super) fn cache_directory() -> PathBuf {
         .filter(|path| path.is_absolute())
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
         .unwrap_or_else(env::temp_dir);
-    caches.join("litmux")
+    caches.join("litplex")
 }
 
 /// Makes sure that a directory is this user's: where others may write, as in the system's temporary

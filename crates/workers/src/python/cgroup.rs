@@ -52,7 +52,7 @@ impl Cgroup {
             fs::write(control, "+memory")?;
         }
         let path = (0..)
-            .map(|number| delegated.join(format!("litmux-{}-{number}", process::id())))
+            .map(|number| delegated.join(format!("litplex-{}-{number}", process::id())))
             .find(|path| !path.exists())
             .ok_or(io::ErrorKind::AlreadyExists)?;
         fs::create_dir(&path)?;
@@ -135,7 +135,7 @@ fn remove_left_over(delegated: &Path) {
 
 /// Returns the process id in the name of a cgroup that is ours.
 fn owner(name: &OsStr) -> Option<u32> {
-    name.to_str()?.strip_prefix("litmux-")?.split_once('-')?.0.parse().ok()
+    name.to_str()?.strip_prefix("litplex-")?.split_once('-')?.0.parse().ok()
 }
 
 fn is_running(server: u32) -> bool {
@@ -182,8 +182,8 @@ mod tests {
             fs::create_dir(directory.path().join(name)).expect("it may");
             directory.path().join(name)
         };
-        let gone = make("litmux-4194305-0");
-        let (init, others) = (make("litmux-1-0"), make("litmux-server"));
+        let gone = make("litplex-4194305-0");
+        let (init, others) = (make("litplex-1-0"), make("litplex-server"));
         let one = Cgroup::create_in(directory.path(), 1).expect("it may").expect("one");
         assert_eq!([gone.exists(), init.exists(), others.exists()], [false, true, true]);
         let path = one.path.clone();
@@ -197,9 +197,9 @@ mod tests {
         fs::write(directory.path().join("cgroup.controllers"), "cpu\n").expect("a file");
         assert!(Cgroup::create_in(directory.path(), 1).expect("it is no mistake").is_none());
         assert!(!is_marked(directory.path(), "user.delegate"));
-        let text = "4:memory:/a\n0::/system.slice/litmux.service/server\n";
+        let text = "4:memory:/a\n0::/system.slice/litplex.service/server\n";
         let own = own_cgroup(text).expect("version 2");
-        assert_eq!(own, Path::new(ROOT).join("system.slice/litmux.service/server"));
+        assert_eq!(own, Path::new(ROOT).join("system.slice/litplex.service/server"));
         assert_eq!(own_cgroup("0::/\n"), None, "a container's own root");
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use litmux_core::{
+use litplex_core::{
     Cause, Gone, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
 };
-use litmux_metrics::StageTimes;
-use litmux_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
+use litplex_metrics::StageTimes;
+use litplex_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
@@ -376,8 +376,8 @@ mod tests {
     use std::sync::Mutex;
 
     use bytes::Bytes;
-    use litmux_core::{Answer, Answers, Outcome, Request, reply};
-    use litmux_wire::{Flags, Header};
+    use litplex_core::{Answer, Answers, Outcome, Request, reply};
+    use litplex_wire::{Flags, Header};
     use tokio::io::AsyncWriteExt;
 
     use super::super::handshake::read_frame;
@@ -423,7 +423,7 @@ mod tests {
         let progress = Arc::new(Seen::default());
         let kill_after = Some(Duration::from_secs(10));
         let manner = Manner { batches, in_order: batches, several: false, kill_after };
-        let stages = litmux_metrics::Metrics::new().stages("/test");
+        let stages = litplex_metrics::Metrics::new().stages("/test");
         let connection = Connection::new(ours, inbox, to_worker, progress.clone(), manner, stages);
         let ended = tokio::spawn(connection.run());
         Bench { worker, orders, control, progress, ended }

@@ -2,8 +2,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use litmux_core::{Cause, Gone, Outcome, Request, ServeError};
-use litmux_wire::{Decoder, Frame, FrameError, Kind};
+use litplex_core::{Cause, Gone, Outcome, Request, ServeError};
+use litplex_wire::{Decoder, Frame, FrameError, Kind};
 use slab::Slab;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -172,8 +172,8 @@ async fn write(mut writer: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<F
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use litmux_metrics::UserMetrics;
-    use litmux_wire::Flags;
+    use litplex_metrics::UserMetrics;
+    use litplex_wire::Flags;
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
-use litmux_core::LaunchError;
-use litmux_wire::{
+use litplex_core::LaunchError;
+use litplex_wire::{
     Decoder, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Refuse, Role, Welcome, negotiate,
 };
 use rustix::net::sockopt;
@@ -111,8 +111,8 @@ fn no_common_version(hello: &Hello) -> String {
     let ours = range(PROTOCOL_OLDEST, PROTOCOL);
     let theirs = range(hello.protocol_oldest.unwrap_or(hello.protocol), hello.protocol);
     format!(
-        "this litmux speaks worker protocol {ours}, the worker {theirs}; install one version of \
-         litmux for both"
+        "this litplex speaks worker protocol {ours}, the worker {theirs}; install one version of \
+         litplex for both"
     )
 }
 

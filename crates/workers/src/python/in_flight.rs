@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use litmux_core::{Job, Part, Reply, Response, SendError, Stages, StreamSender, Unanswered};
-use litmux_wire::{Flags, Frame, Kind};
+use litplex_core::{Job, Part, Reply, Response, SendError, Stages, StreamSender, Unanswered};
+use litplex_wire::{Flags, Frame, Kind};
 use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::time::Instant;

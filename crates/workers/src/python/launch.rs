@@ -3,11 +3,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{
+use litplex_core::{
     Attach, BoxFuture, Device, Gone, Launch, LaunchError, Launched, Protocol, Traits, Worker,
 };
-use litmux_metrics::{StageTimes, UserSink};
-use litmux_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
+use litplex_metrics::{StageTimes, UserSink};
+use litplex_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{OnceCell, mpsc};
@@ -38,7 +38,7 @@ pub struct PythonSpec {
     pub interpreter: PathBuf,
     /// What is installed in an environment of that interpreter, in which the workers then run.
     pub requirements: Option<PathBuf>,
-    /// The directory of the `litmux` package.
+    /// The directory of the `litplex` package.
     pub sdk: PathBuf,
     /// A directory for its socket, which only this user can enter.
     pub sockets: PathBuf,

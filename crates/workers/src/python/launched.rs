@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litmux_core::{
+use litplex_core::{
     BoxFuture, Cause, Gone, Job, Launched, Outcome, Progress, Request, Unanswered, Worker,
 };
-use litmux_wire::{Frame, Kind};
+use litplex_wire::{Frame, Kind};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;

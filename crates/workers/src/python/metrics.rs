@@ -1,7 +1,7 @@
 //! What a model has measured itself, from its worker's frames.
 
-use litmux_metrics::{Change, Delta, UserSink};
-use litmux_wire::{Frame, FrameError, Metric, MetricChange, Metrics};
+use litplex_metrics::{Change, Delta, UserSink};
+use litplex_wire::{Frame, FrameError, Metric, MetricChange, Metrics};
 
 /// Takes what the worker of one slot has measured. Dropped, it says that the worker is gone.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Python models, each in a process of its own with any interpreter.
 //!
 //! ```text
-//! PythonLaunch ──spawns──► python …/litmux/_worker
+//! PythonLaunch ──spawns──► python …/litplex/_worker
 //!      │                        │ dials in twice: data and control
 //!      ▼                        ▼
 //! Connection (Worker) ◄──data frames──► its loop

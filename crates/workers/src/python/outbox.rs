@@ -3,8 +3,8 @@ use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use litmux_core::{Content, FormPart, Job, Request};
-use litmux_wire::{
+use litplex_core::{Content, FormPart, Job, Request};
+use litplex_wire::{
     Flags, Frame, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart,
 };
 use tokio::net::UnixStream;

@@ -50,7 +50,7 @@ pub struct OutputSpec {
 }
 
 /// The target of events that are lines of a worker.
-pub const OUTPUT: &str = "litmux_output";
+pub const OUTPUT: &str = "litplex_output";
 
 impl Label {
     /// The label of a process that serves no endpoint.
@@ -106,7 +106,7 @@ fn spawn_copy(
     let copy = move || {
         let (secret, worker) = (label.secret.clone(), label.worker.clone());
         let from = Lines::new(from, secret.as_deref());
-        if env::var("LITMUX_LOG_FORMAT").as_deref() == Ok("json") {
+        if env::var("LITPLEX_LOG_FORMAT").as_deref() == Ok("json") {
             copy_lines(from, Logged(label));
         } else {
             let to: Box<dyn Write> = match label.file {

@@ -9,16 +9,16 @@ use include_dir::{Dir, include_dir};
 use super::cache::{Digest, cache_directory, check_owner};
 
 /// The package as it was when this program was built, so that both sides always fit.
-static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litmux");
+static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litplex");
 
-/// Returns the directory of the `litmux` Python package that belongs to this program: it is
+/// Returns the directory of the `litplex` Python package that belongs to this program: it is
 /// written once into the user's cache, under a name that changes with its content.
 ///
 /// # Errors
 /// The cache directory cannot be written.
 pub fn sdk_directory() -> io::Result<PathBuf> {
     let directory = cache_directory().join(format!("sdk-{:016x}", digest(&PACKAGE)));
-    let package = directory.join("litmux");
+    let package = directory.join("litplex");
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
     };
@@ -44,7 +44,7 @@ fn write_once(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(directory);
     std::fs::create_dir_all(parent)?;
     let fresh = tempfile::Builder::new().prefix("sdk-new-").tempdir_in(parent)?;
-    let package = fresh.path().join("litmux");
+    let package = fresh.path().join("litplex");
     write_directory(&PACKAGE, &package)?;
     match std::fs::rename(fresh.path(), directory) {
         Err(_) if directory.is_dir() => Ok(()),

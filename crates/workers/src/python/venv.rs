@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use litmux_core::LaunchError;
+use litplex_core::LaunchError;
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
@@ -18,7 +18,7 @@ use super::cache::{Digest, cache_directory, check_owner};
 use super::process::{Process, describe};
 
 /// In an environment that is complete.
-const MARK: &str = "litmux-ready";
+const MARK: &str = "litplex-ready";
 
 /// How often it is looked whether another start has made the environment.
 const LOOK: Duration = Duration::from_millis(200);

@@ -88,7 +88,7 @@ async fn pack(coding: Coding, body: AnswerBody) -> Option<AnswerBody> {
 
 /// Its body is lost: only a fault in an encoder does that.
 fn failed() -> HttpResponse {
-    crate::answer::error(&litmux_core::ServeError::internal())
+    crate::answer::error(&litplex_core::ServeError::internal())
 }
 
 /// Tells what is left as it is: the small, the parts of something, and what somebody has compressed

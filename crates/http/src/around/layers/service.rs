@@ -7,7 +7,7 @@ use std::task::{Context as TaskContext, Poll};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
-use litmux_core::{BoxFuture, ServeError};
+use litplex_core::{BoxFuture, ServeError};
 use tower::{Service, ServiceExt, service_fn};
 
 use super::{Body, BoxError};

@@ -1,0 +1,103 @@
+//! litplex with models written in Rust, in the server's own process. Arguments: WORKLOAD PORT.
+
+use std::error::Error;
+use std::thread::sleep;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use litplex::{Batch, Chunks, Device, LitApi, LitServer, LitStream, Outcome, run_servers};
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+struct Input {
+    input: f64,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    image: String,
+}
+
+#[derive(Serialize)]
+struct Output {
+    output: f64,
+}
+
+/// Squares its inputs; a batch takes as long as `work`.
+struct Square {
+    work: Duration,
+}
+
+impl LitApi for Square {
+    type Input = Input;
+    type Output = Output;
+
+    fn predict(&mut self, batch: Batch<Input>) -> litplex::Result<Vec<Outcome<Output>>> {
+        if !self.work.is_zero() {
+            sleep(self.work);
+        }
+        Ok(batch.into_iter().map(|i| Ok(Output { output: i.input * i.input })).collect())
+    }
+}
+
+/// Counts from 0 up to its input, one piece at a time.
+struct Count;
+
+impl LitStream for Count {
+    type Input = Input;
+    type Output = Output;
+
+    fn predict(&mut self, input: Input, chunks: &mut Chunks<Output>) -> litplex::Result<()> {
+        for k in 0..input.input as u64 {
+            chunks.send(Output { output: k as f64 })?;
+        }
+        Ok(())
+    }
+}
+
+/// The crc32 of the bytes in base64.
+struct Crc;
+
+impl LitApi for Crc {
+    type Input = Image;
+    type Output = Output;
+
+    fn predict(&mut self, batch: Batch<Image>) -> litplex::Result<Vec<Outcome<Output>>> {
+        let crc = |i: Image| {
+            let bytes = STANDARD.decode(i.image).expect("the harness sends base64");
+            Output { output: f64::from(crc32fast::hash(&bytes)) }
+        };
+        Ok(batch.into_iter().map(|i| Ok(crc(i))).collect())
+    }
+}
+
+fn square(path: &str, work_ms: u64) -> LitServer {
+    let work = Duration::from_millis(work_ms);
+    LitServer::new(path, move |_: Device| Ok(Square { work }))
+}
+
+fn batched(work_ms: u64) -> LitServer {
+    square("/predict", work_ms).max_batch_size(32).batch_timeout(Duration::from_millis(5))
+}
+
+fn servers(workload: &str) -> Result<Vec<LitServer>, String> {
+    Ok(match workload {
+        "w1" => vec![square("/predict", 0)],
+        "w2" | "w7" => vec![batched(5)],
+        "w7b" => vec![batched(50)],
+        "w3" => vec![LitServer::stream("/predict", |_: Device| Ok(Count))],
+        "w4" => vec![square("/fast", 0), square("/slow", 50)],
+        "w5" => vec![LitServer::new("/predict", |_: Device| Ok(Crc))],
+        other => return Err(format!("litplex-rust has no {other}")),
+    })
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, workload, port] = &arguments[..] else {
+        return Err("usage: litplex-rust WORKLOAD PORT".into());
+    };
+    run_servers(servers(workload)?).port(port.parse()?).run()?;
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! What is done around every request, as the configuration says it.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+
+use litplex_config::{ConfigError, Program};
+use litplex_http::{AccessLog, Around, Coding, Compression, RequestIds, cors};
+
+use crate::{Error, traces};
+
+/// Makes it.
+///
+/// # Errors
+/// The access log cannot be written, traces cannot be sent, or the system has no randomness.
+pub(crate) fn around(config: &Program) -> Result<Around, Error> {
+    let request_ids = config.request_id.then(getrandom::u64).transpose();
+    let request_ids = request_ids.map_err(io::Error::other)?.map(RequestIds::new);
+    let origins = config.cors_origins.iter().map(String::as_str);
+    let cors = (!config.cors_origins.is_empty()).then(|| cors(origins)).transpose();
+    let cors = cors.map_err(|origin| {
+        ConfigError(vec![format!("server: `cors_origins`: {origin:?} is not an origin")])
+    })?;
+    let access_log = config.access_log.as_deref().map(access_log).transpose()?;
+    let server_timing = config.server_timing;
+    let trusted_proxies = config.trusted_proxies.iter().copied().collect();
+    let compression = compression(config);
+    let tracer = traces::tracer(config)?;
+    Ok(Around {
+        request_ids,
+        cors,
+        access_log,
+        compression,
+        server_timing,
+        trusted_proxies,
+        tracer,
+    })
+}
+
+fn compression(config: &Program) -> Option<Compression> {
+    let codings: Vec<_> =
+        config.compression.iter().filter_map(|name| Coding::named(name)).collect();
+    // LitServe compresses no answer where an API streams; its clients may count on that of streams.
+    (!codings.is_empty()).then_some(Compression { codings, streams: !config.litserve })
+}
+
+fn access_log(file: &Path) -> Result<AccessLog, Error> {
+    let to: Box<dyn Write + Send> = if file == Path::new("-") {
+        Box::new(io::stdout())
+    } else {
+        let opened = OpenOptions::new().create(true).append(true).open(file);
+        Box::new(opened.map_err(|error| {
+            let mistake = format!("server: `access_log`: {}: {error}", file.display());
+            ConfigError(vec![mistake])
+        })?)
+    };
+    Ok(AccessLog::to(to)?)
+}

@@ -1,0 +1,268 @@
+//! All endpoints of a server, with those who look after them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litplex_config::{Source, Workers};
+use litplex_core::Attach;
+use litplex_http::{Described, EndpointReport, Guard, Report, Route};
+use litplex_metrics::{Metrics, UserMetrics};
+use litplex_scheduler::{Settings, spawn_endpoint};
+use litplex_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
+use litplex_workers::{Unwell, sdk_directory};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::Error;
+use crate::app_host::Passage;
+use crate::desk::Controls;
+use crate::elastic::follow_load;
+use crate::launch::{Places, launch_of};
+use crate::log::LogFiles;
+use crate::placement::{Placement, place_all};
+use crate::server::Given;
+use crate::watch::{Milestone, follow, follow_app_host};
+
+/// All endpoints.
+pub(crate) struct Crew {
+    members: Vec<Member>,
+    app_host: Option<Supervisor>,
+    /// What follows the load of endpoints; it ends with them.
+    _following: JoinSet<()>,
+}
+
+/// One endpoint.
+struct Member {
+    config: litplex_config::Endpoint,
+    described: Described,
+    controls: Arc<Controls>,
+    supervisor: Supervisor,
+}
+
+impl Crew {
+    /// Launches the workers of every endpoint, side by side, and the app host at the other end of
+    /// the passage; their sockets are in `run_dir`, and some print to a file.
+    pub(crate) fn launch(
+        config: &litplex_config::Program,
+        given: Vec<Given>,
+        (run_dir, log_files): (&Path, LogFiles),
+        passage: Option<&Passage>,
+        measured: (&Metrics, &UserMetrics),
+    ) -> Result<Self, Error> {
+        let placed = place_all(&config.endpoints)?;
+        let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
+        let sdk = match &config.sdk {
+            None if has_python => sdk_directory()?,
+            sdk => sdk.clone().unwrap_or_default(),
+        };
+        let request_ids = config.request_id;
+        let run_dir = run_dir.to_owned();
+        let places = Places { sdk, run_dir, request_ids, log_files };
+        let app_host = config.app_host.as_ref().zip(passage);
+        let app_host =
+            app_host.and_then(|(config, passage)| passage.launch(config, places.sdk.clone()));
+        let mut following = JoinSet::new();
+        let mut members = Vec::new();
+        for ((config, given), placement) in config.endpoints.iter().zip(given).zip(placed) {
+            let member = Member::launch(config, given, placement, &places, measured);
+            if let Some(limits) = &member.controls.limits {
+                let Controls { endpoint, view, wanted, .. } = &*member.controls;
+                let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
+                following.spawn(follow_load(endpoint, view, wanted, limits.subscribe()));
+            }
+            members.push(member);
+        }
+        Ok(Self { members, app_host, _following: following })
+    }
+
+    /// Returns what can be seen and set of every endpoint.
+    pub(crate) fn controls(&self) -> Vec<Arc<Controls>> {
+        self.members.iter().map(|member| member.controls.clone()).collect()
+    }
+
+    /// Returns the endpoints by path, each behind its guard.
+    pub(crate) fn routes(
+        &self,
+        guards: Vec<Arc<Guard>>,
+        metrics: &Metrics,
+        tells_ids: bool,
+    ) -> HashMap<String, Route> {
+        let route = |member: &Member, guard| Route {
+            endpoint: member.controls.endpoint.clone(),
+            timeout: member.config.timeout,
+            chunk_timeout: member.config.chunk_timeout,
+            max_body_bytes: member.config.max_body_bytes,
+            cost: member.config.cost.as_ref().map(cost),
+            guard,
+            metrics: metrics.edge(Some(&member.config.path)),
+            tells_ids,
+        };
+        let guarded = self.members.iter().zip(guards);
+        guarded.map(|(member, guard)| (member.config.path.clone(), route(member, guard))).collect()
+    }
+
+    pub(crate) fn reporter(&self) -> impl Fn() -> Report + Send + Sync + 'static {
+        let reporters: Vec<_> = self.members.iter().map(Member::reporter).collect();
+        move || Report { endpoints: reporters.iter().map(|report| report()).collect() }
+    }
+
+    /// Logs what happens to the workers, and once that all are ready. Resolves only when a model or
+    /// the app cannot be loaded at all.
+    ///
+    /// `lines`: what is printed then, besides.
+    pub(crate) async fn watch(&self, url: String, lines: Vec<String>) -> Error {
+        let (milestones, mut reached) = mpsc::unbounded_channel();
+        for Member { controls, .. } in &self.members {
+            let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
+            let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
+            let view = controls.view.clone();
+            tokio::spawn(follow(path, endpoint, view, limits, milestones.clone()));
+        }
+        let mut starting = self.members.len();
+        if let Some(app_host) = &self.app_host {
+            starting += 1;
+            tokio::spawn(follow_app_host(app_host.view(), milestones.clone()));
+        }
+        while let Some(milestone) = reached.recv().await {
+            match milestone {
+                Milestone::Ready => starting -= 1,
+                Milestone::Failed(error) => return error,
+            }
+            if starting == 0 {
+                tracing::info!("ready: all endpoints serve at {url}");
+                lines.iter().for_each(|line| eprintln!("{line}"));
+            }
+        }
+        std::future::pending().await
+    }
+
+    pub(crate) async fn stop(self, grace: Duration) {
+        let mut stopping = JoinSet::new();
+        let supervisors = self.members.into_iter().map(|member| member.supervisor);
+        for supervisor in supervisors.chain(self.app_host) {
+            stopping.spawn(supervisor.stop(grace));
+        }
+        stopping.join_all().await;
+    }
+}
+
+impl Member {
+    fn launch(
+        config: &litplex_config::Endpoint,
+        Given { model, described }: Given,
+        placement: Placement,
+        places: &Places,
+        (metrics, user): (&Metrics, &UserMetrics),
+    ) -> Self {
+        let devices = placement.devices.clone();
+        let endpoint = spawn_endpoint(queue_settings(config), metrics.queue(&config.path));
+        let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
+        let (at_start, limits) = match config.workers {
+            Workers::PerDevice(_) => (devices.len(), None),
+            // An endpoint that may have no worker starts one all the same: what is wrong with it
+            // should be seen now, and not by the first who calls it.
+            Workers::Between { min, max } => {
+                (min.max(1), Some(watch::Sender::new(Limits { min, max })))
+            }
+        };
+        let (workers, device, path) = (at_start, &devices[0], &config.path);
+        tracing::info!(endpoint = path, workers, %device, "{path} is loading");
+        let (unwell, sink) = (Unwell::default(), user.sink(&config.path));
+        let watched = (unwell.clone(), sink, metrics.stages(&config.path));
+        let launch = launch_of(config, model, placement, places, attach, watched);
+        let supervisor = supervise(launch, at_start, Default::default());
+        let controls = Controls {
+            path: config.path.clone(),
+            kind: match config.source {
+                Source::Rust => "rust",
+                Source::Python(_) => "python",
+            },
+            workers: config.workers,
+            devices,
+            gpu_memory_fraction: config.resources.gpu_memory_fraction,
+            endpoint,
+            view: supervisor.view(),
+            wanted: supervisor.wanted_setter(),
+            limits,
+            unwell,
+        };
+        Self { config: config.clone(), described, controls: Arc::new(controls), supervisor }
+    }
+
+    fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
+        let controls = self.controls.clone();
+        let timeout = self.config.timeout.as_secs_f64();
+        let queue_timeout = self.config.queue_timeout.map(|timeout| timeout.as_secs_f64());
+        let max_body_bytes = self.config.max_body_bytes;
+        let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
+        let devices = Vec::from_iter(devices);
+        let described = self.described.clone();
+        move || {
+            let Controls { path, kind, view, endpoint, unwell, .. } = &*controls;
+            let states = view.states();
+            EndpointReport {
+                path: path.clone(),
+                kind,
+                problem: problem(view).or_else(|| says_unwell(unwell)),
+                degraded: degraded(&states),
+                workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),
+                workers: view.wanted(),
+                timeout,
+                queue_timeout,
+                devices: devices.clone(),
+                max_body_bytes,
+                traits: endpoint.traits().cloned(),
+                described: described.clone(),
+            }
+        }
+    }
+}
+
+fn queue_settings(config: &litplex_config::Endpoint) -> Settings {
+    Settings {
+        max_queue: config.max_queue,
+        queue_timeout: config.queue_timeout,
+        idempotent: config.idempotent,
+        by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
+        max_batch_cost: config.max_batch_cost,
+    }
+}
+
+fn cost(cost: &litplex_config::Cost) -> litplex_http::Cost {
+    match cost.clone() {
+        litplex_config::Cost::Length(path) => litplex_http::Cost::Length(path),
+        litplex_config::Cost::Words(path) => litplex_http::Cost::Words(path),
+        litplex_config::Cost::Value(path) => litplex_http::Cost::Value(path),
+        litplex_config::Cost::Bytes => litplex_http::Cost::Bytes,
+    }
+}
+
+/// Why an endpoint cannot serve now.
+pub(crate) fn problem(view: &View) -> Option<String> {
+    match view.outlook() {
+        Outlook::Ready | Outlook::Asleep { .. } => None,
+        Outlook::Coming { .. } => {
+            Some(degraded(&view.states()).unwrap_or_else(|| "starting".into()))
+        }
+        Outlook::Down { reason, .. } => Some(reason),
+    }
+}
+
+/// What the models say of themselves, if it is nothing good.
+fn says_unwell(unwell: &Unwell) -> Option<String> {
+    match unwell.count() {
+        0 => None,
+        1 => Some("`health` of a worker is false".into()),
+        count => Some(format!("`health` of {count} workers is false")),
+    }
+}
+
+/// Why some worker is missing.
+fn degraded(states: &[SlotState]) -> Option<String> {
+    match health(states) {
+        Health::Ready | Health::Starting => None,
+        Health::Degraded(reason) => Some(reason),
+    }
+}

@@ -1,0 +1,141 @@
+//! What GPUs say of their memory, and who has it.
+
+use std::cell::LazyCell;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use litplex_config::isolate;
+use litplex_metrics::ObservedGpu;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::nvml;
+
+/// How long the driver may take. It answers in milliseconds, or hangs with its GPU.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One GPU, as its driver sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Gpu {
+    pub(crate) observed: ObservedGpu,
+    /// The processes that compute on it, with the bytes of its memory that they have.
+    pub(crate) processes: Vec<(u32, u64)>,
+}
+
+/// Asks a driver, on a thread of its own that may hang with it.
+pub(crate) struct Gpus {
+    questions: SyncSender<oneshot::Sender<Vec<Gpu>>>,
+}
+
+impl Gpus {
+    /// Asks NVIDIA's driver, which is loaded at the first question.
+    pub(crate) fn of_the_driver() -> Self {
+        let warn = |error: &_| tracing::warn!("nothing can be measured of GPUs: {error}");
+        let driver = LazyCell::new(move || nvml::open(nvml::LIBRARY).inspect_err(warn).ok());
+        Self::ask(move || driver.as_ref().map(nvml::read).unwrap_or_default())
+    }
+
+    fn ask(mut read: impl FnMut() -> Vec<Gpu> + Send + 'static) -> Self {
+        // One may wait while another is answered: those of two who read the metrics at once.
+        let (questions, asked) = sync_channel::<oneshot::Sender<_>>(1);
+        thread::spawn(move || {
+            while let Ok(question) = asked.recv() {
+                // Whoever asked may have given up.
+                let _ = question.send(read());
+            }
+        });
+        Self { questions }
+    }
+
+    /// Returns all GPUs; none where the driver does not say in time.
+    pub(crate) async fn read(&self) -> Vec<Gpu> {
+        let (question, answer) = oneshot::channel();
+        if self.questions.try_send(question).is_err() {
+            return Vec::new();
+        }
+        timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+/// Returns the bytes of GPU memory that these processes have together, where the driver names any.
+pub(crate) fn used_by(processes: &[u32], gpus: &[Gpu]) -> Option<u64> {
+    let all = gpus.iter().flat_map(|gpu| &gpu.processes);
+    let own = all.filter(|(process, _)| processes.contains(process));
+    own.map(|(_, bytes)| *bytes).reduce(|sum, bytes| sum + bytes)
+}
+
+/// Returns the bytes that a share of a worker's GPU is.
+///
+/// `device` is what it is called among those that the server sees, by `visible`, which is its
+/// `CUDA_VISIBLE_DEVICES`.
+pub(crate) fn limit_of(
+    fraction: f64,
+    device: &str,
+    visible: Option<&str>,
+    gpus: &[Gpu],
+) -> Option<u64> {
+    let (_, name) = isolate(device, visible);
+    let name = name.filter(|name| !name.is_empty())?;
+    let is_meant = |gpu: &&Gpu| {
+        // The start of a UUID is enough for CUDA.
+        gpu.observed.index.to_string() == name || gpu.observed.uuid.starts_with(&name)
+    };
+    let total = gpus.iter().find(is_meant)?.observed.total;
+    Some((total as f64 * fraction) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn gpu(index: u32, uuid: &str, processes: &[(u32, u64)]) -> Gpu {
+        let (uuid, total) = (uuid.to_owned(), 1000 * u64::from(index + 1));
+        let observed = ObservedGpu { index, uuid, total, ..ObservedGpu::default() };
+        Gpu { observed, processes: processes.to_vec() }
+    }
+
+    #[test]
+    fn what_a_worker_started_counts_as_its_own_on_every_gpu() {
+        let gpus = [gpu(0, "GPU-a", &[(10, 3), (99, 7)]), gpu(1, "GPU-b", &[(11, 4), (10, 1)])];
+        assert_eq!(used_by(&[10, 11, 12], &gpus), Some(8));
+        assert_eq!(used_by(&[99], &gpus), Some(7));
+        assert_eq!(used_by(&[12], &gpus), None, "it has nothing yet");
+    }
+
+    #[test]
+    fn a_share_is_of_the_gpu_that_the_worker_has() {
+        let gpus = [gpu(0, "GPU-5a00", &[]), gpu(1, "GPU-6b00", &[])];
+        assert_eq!(limit_of(0.3, "cuda:0", None, &gpus), Some(300));
+        assert_eq!(limit_of(0.5, "cuda:1", None, &gpus), Some(1000));
+        assert_eq!(limit_of(0.5, "cuda:0", Some("1"), &gpus), Some(1000), "all that is visible");
+        assert_eq!(limit_of(0.5, "cuda:1", Some("1,GPU-5a"), &gpus), Some(500));
+        assert_eq!(limit_of(0.5, "cuda:2", None, &gpus), None);
+        assert_eq!(limit_of(0.5, "cpu", None, &gpus), None);
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_answers_is_heard() {
+        let gpus = Gpus::ask(|| vec![gpu(0, "GPU-a", &[])]);
+        assert_eq!(gpus.read().await, [gpu(0, "GPU-a", &[])]);
+        assert_eq!(gpus.read().await, [gpu(0, "GPU-a", &[])]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_driver_that_hangs_holds_nobody_up_for_long() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let gpus = Gpus::ask(move || {
+            let _ = ended.recv();
+            Vec::new()
+        });
+        for _ in 0..5 {
+            assert_eq!(gpus.read().await, []);
+        }
+        let start = Instant::now();
+        assert_eq!(gpus.read().await, []);
+        assert_eq!(start.elapsed(), Duration::ZERO, "one question waits, and no more are asked");
+        drop(end);
+    }
+}

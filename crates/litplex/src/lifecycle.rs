@@ -1,0 +1,231 @@
+//! From a checked configuration to a running server, and to its end.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litplex_admin::{AdminSocket, RunDir};
+use litplex_config::AppHost;
+use litplex_http::{App, Builtin, Keys, Server, bind, digest};
+use litplex_metrics::{Metrics, UserMetrics};
+use litplex_traces::Tracer;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::access::Access;
+use crate::app_host::Passage;
+use crate::around::around;
+use crate::crew::Crew;
+use crate::desk::Desk;
+use crate::log::LogFiles;
+use crate::scrape::scraper;
+use crate::{Error, Program, descriptors, tls};
+
+/// The environment variable with the key of whoever may stop the server.
+const SHUTDOWN_KEY: &str = "LIT_SHUTDOWN_API_KEY";
+
+/// Signals that are no further apart mean one thing.
+const SAME_WISH: Duration = Duration::from_millis(500);
+
+/// How long workers may take to be gone once they are ended by force. Whatever keeps one, the
+/// server ends.
+const FORCE_TIME: Duration = Duration::from_secs(5);
+
+/// How long it may take to send the last spans.
+const SPANS_TIME: Duration = Duration::from_secs(3);
+
+/// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
+/// longer.
+pub(crate) async fn serve(
+    program: Program,
+    log_files: LogFiles,
+    until: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let Program { config, given, layers } = program;
+    let (access, around) = (Access::of(&config)?, around(&config)?);
+    let tracer = around.tracer.clone();
+    let mut signals = Signals::new()?;
+    descriptors::raise();
+    let tls = tls::read(&config)?;
+    let address = format!("{}:{}", config.host, config.port);
+    let bound = bind(&config.host, config.port).await;
+    let listener = bound.map_err(|source| Error::Bind { address, source })?;
+
+    let run_dir = RunDir::create()?;
+    let admin = AdminSocket::bind(&run_dir)?;
+    let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
+    let (metrics, user) = (Metrics::new(), UserMetrics::spawn());
+    let measured = (&metrics, &user);
+    let places = (run_dir.path(), log_files);
+    let crew = Crew::launch(&config, given, places, passage.as_ref(), measured)?;
+    let routes = crew.routes(access.of_endpoints, &metrics, config.request_id);
+    let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
+    let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
+    let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);
+    let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
+    let app = app
+        .behind(app_host, direct(&config))
+        .patient(config.litserve)
+        .within(around)
+        .layered(layers);
+    let threads = config.http_threads.unwrap_or_else(default_http_threads);
+    let connections = config.max_connections;
+    let connections =
+        connections.unwrap_or_else(|| descriptors::for_connections(config.app_host.is_some()));
+    let server = Server::new(listener, app.clone(), threads, connections)?;
+    let mut server = server.over(tls.as_ref());
+    let url = format!("{}://{}", tls::scheme(&config), server.address()?);
+    tracing::info!("listening on {url}{}", reach(&config.host));
+    let port = server.address()?.port();
+    let (started, endpoints) = (Instant::now(), crew.controls());
+    let desk = Desk { url: url.clone(), port, started, endpoints };
+    // They end with this function.
+    let mut open = JoinSet::new();
+    open.spawn(admin.serve(Arc::new(desk)));
+    if let Some(passage) = passage {
+        open.spawn(passage.serve(app.clone()));
+    }
+    if let Some(tls) = tls {
+        open.spawn(tls.follow());
+    }
+
+    let (grace, result) = {
+        let mut until = pin!(until);
+        tokio::select! {
+            () = server.accept() => (config.grace, Ok(())),
+            () = signals.next() => (config.grace, Ok(())),
+            () = app.shutdown_asked() => (config.grace, Ok(())),
+            // Nobody is left who could wait for it.
+            () = &mut until => (Duration::ZERO, Ok(())),
+            failed = crew.watch(url.clone(), expected_lines(&config, &url)) => (Duration::ZERO, Err(failed)),
+        }
+    };
+    tokio::select! {
+        () = stop(server, crew, grace) => {}
+        () = signals.again() => tracing::warn!("stopping at once"),
+    }
+    app.logged().await;
+    if let Some(tracer) = tracer {
+        send_the_rest(tracer).await;
+    }
+    result
+}
+
+/// Sends the spans of the last requests, as far as somebody takes them.
+async fn send_the_rest(tracer: Tracer) {
+    let sent = tokio::task::spawn_blocking(move || tracer.shutdown(SPANS_TIME));
+    // It keeps to its time, but for a collector that takes a request and never answers it.
+    let _ = timeout(SPANS_TIME, sent).await;
+}
+
+/// What litplex answers itself. Keys come from the environment alone: a configuration is shown.
+fn builtin(config: &litplex_config::Program) -> Builtin {
+    let litplex_config::BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =
+        config.routes.clone();
+    let shutdown_key = std::env::var(SHUTDOWN_KEY).ok().filter(|key| !key.is_empty());
+    let shutdown_key =
+        shutdown_key.map(|key| Keys::from_iter([(SHUTDOWN_KEY.to_owned(), digest(key))]));
+    if let (Some(path), None) = (&shutdown, &shutdown_key) {
+        tracing::warn!("nobody can stop the server at {path}: LIT_SHUTDOWN_API_KEY is not set");
+    }
+    Builtin {
+        health,
+        health_reasons: !config.litserve,
+        livez,
+        readyz,
+        info,
+        litserve_info: config.litserve_info.clone(),
+        metrics,
+        shutdown,
+        shutdown_key,
+        model_metadata: config.model_metadata.clone(),
+        openapi,
+    }
+}
+
+/// The paths of endpoints that the app host has no part in.
+fn direct(config: &litplex_config::Program) -> impl Iterator<Item = &String> {
+    let direct = match &config.app_host {
+        Some(AppHost::Process { direct, .. }) => Some(direct),
+        _ => None,
+    };
+    direct.into_iter().flatten()
+}
+
+/// What scripts that start LitServe wait for on its stderr.
+fn expected_lines(config: &litplex_config::Program, url: &str) -> Vec<String> {
+    if !config.litserve {
+        return Vec::new();
+    }
+    let mut lines = vec![
+        "INFO:     Application startup complete.".to_owned(),
+        format!("INFO:     Uvicorn running on {url} (Press CTRL+C to quit)"),
+    ];
+    if config.routes.openapi {
+        lines.push(format!("Swagger UI is available at {url}/docs"));
+    }
+    lines
+}
+
+/// Lets requests in flight finish, then the workers.
+async fn stop(server: Server, crew: Crew, grace: Duration) {
+    if grace.is_zero() {
+        tracing::info!("stopping");
+    } else {
+        tracing::info!("stopping; requests in flight may take {grace:?} more");
+    }
+    let begin = Instant::now();
+    if !server.drain(grace).await {
+        tracing::warn!("some requests did not finish in time and are broken off");
+    }
+    let left = grace.saturating_sub(begin.elapsed()).max(Duration::from_secs(1));
+    if timeout(left + FORCE_TIME, crew.stop(left)).await.is_err() {
+        tracing::warn!("some workers could not be ended and are left behind");
+    }
+    tracing::info!("stopped");
+}
+
+fn reach(host: &str) -> &'static str {
+    match host {
+        "127.0.0.1" | "localhost" | "::1" => {
+            " (this machine only; host \"0.0.0.0\" lets others in)"
+        }
+        _ => "",
+    }
+}
+
+fn default_http_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { interrupt, terminate })
+    }
+
+    /// Resolves when somebody insists. One wish may arrive twice: a service manager signals every
+    /// process, and the program passes on what it gets.
+    async fn again(&mut self) {
+        let first = Instant::now();
+        while first.elapsed() < SAME_WISH {
+            self.next().await;
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What litplex says: lines for people, or objects for programs, on standard error or in the files
+//! of endpoints.
+
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use litplex_config::{ConfigError, Endpoint};
+use litplex_workers::{LogFile, OUTPUT};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+/// The library of a protocol says a line for every request.
+const DEFAULT: &str = "info,rmcp=warn";
+
+/// The files of endpoints that have one, by their paths.
+pub(crate) type LogFiles = HashMap<String, LogFile>;
+
+/// Logs from here on, unless the program has a subscriber of its own, and returns the files for
+/// what workers print.
+///
+/// `LITPLEX_LOG` chooses what, in the syntax of `tracing-subscriber`: `debug`, `litplex=warn`; for
+/// an endpoint with a level of its own, that does. `LITPLEX_LOG_FORMAT=json` makes each line an
+/// object, for programs.
+///
+/// # Errors
+/// A file of an endpoint cannot be written.
+pub(crate) fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
+    let opened = open(endpoints)?;
+    let rules: Arc<Rules> = Arc::new(endpoints.iter().filter_map(Rule::of).collect());
+    let chosen = |file: Option<&PathBuf>| Chosen {
+        by_default: EnvFilter::try_from_env("LITPLEX_LOG").unwrap_or_else(|_| DEFAULT.into()),
+        rules: rules.clone(),
+        file: file.cloned(),
+    };
+    let mut layers = vec![lines(io::stderr, io::stderr().is_terminal(), chosen(None))];
+    for (path, file) in &opened {
+        let file = file.clone();
+        layers.push(lines(move || file.clone(), false, chosen(Some(path))));
+    }
+    // Another subscriber is there already where this fails.
+    let _ = tracing_subscriber::registry().with(layers).try_init();
+    let of_endpoint = |endpoint: &Endpoint| {
+        Some((endpoint.path.clone(), opened.get(endpoint.log_file.as_ref()?)?.clone()))
+    };
+    Ok(endpoints.iter().filter_map(of_endpoint).collect())
+}
+
+/// Opens every file once: endpoints may share one.
+fn open(endpoints: &[Endpoint]) -> Result<BTreeMap<PathBuf, LogFile>, ConfigError> {
+    let (mut opened, mut mistakes) = (BTreeMap::new(), Vec::new());
+    for Endpoint { path: name, log_file, .. } in endpoints {
+        let Some(path) = log_file.as_ref().filter(|path| !opened.contains_key(*path)) else {
+            continue;
+        };
+        match LogFile::open(path) {
+            Ok(file) => drop(opened.insert(path.clone(), file)),
+            Err(error) => {
+                let path = path.display();
+                mistakes.push(format!("endpoint `{name}`: `log_file`: {path}: {error}"));
+            }
+        }
+    }
+    if mistakes.is_empty() { Ok(opened) } else { Err(ConfigError(mistakes)) }
+}
+
+fn lines<W>(to: W, has_colors: bool, chosen: Chosen) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines =
+        tracing_subscriber::fmt::layer().with_target(false).with_timer(SystemTime).with_writer(to);
+    match env::var("LITPLEX_LOG_FORMAT").as_deref() {
+        Ok("json") => lines.json().flatten_event(true).with_filter(chosen).boxed(),
+        _ => {
+            let lines = lines.with_ansi(has_colors).fmt_fields(debug_fn(write_field)).compact();
+            lines.with_filter(chosen).boxed()
+        }
+    }
+}
+
+/// Writes a field for people, to whom the message says whose line it is.
+fn write_field(
+    line: &mut tracing_subscriber::fmt::format::Writer<'_>,
+    field: &Field,
+    value: &dyn fmt::Debug,
+) -> fmt::Result {
+    match field.name() {
+        "message" => write!(line, "{value:?}"),
+        "endpoint" | "worker" => Ok(()),
+        name => write!(line, " {name}={value:?}"),
+    }
+}
+
+/// What endpoints choose for themselves, by their paths.
+type Rules = HashMap<String, Rule>;
+
+struct Rule {
+    level: Option<LevelFilter>,
+    file: Option<PathBuf>,
+}
+
+impl Rule {
+    fn of(endpoint: &Endpoint) -> Option<(String, Self)> {
+        let Endpoint { path, log_level, log_file, .. } = endpoint;
+        let level = log_level.as_deref().and_then(|level| match level {
+            // As Python calls it.
+            "warning" => Some(LevelFilter::WARN),
+            level => level.parse().ok(),
+        });
+        let rule = Self { level, file: log_file.clone() };
+        (level.is_some() || log_file.is_some()).then(|| (path.clone(), rule))
+    }
+}
+
+/// Chooses what goes to standard error, or to one of the files.
+struct Chosen {
+    by_default: EnvFilter,
+    rules: Arc<Rules>,
+    file: Option<PathBuf>,
+}
+
+impl Chosen {
+    /// Returns the most that an endpoint wants to see.
+    fn widest(&self) -> LevelFilter {
+        let levels = self.rules.values().filter_map(|rule| rule.level);
+        levels.max().unwrap_or(LevelFilter::OFF)
+    }
+
+    /// Tells whether an endpoint's rule may let in what is left out by default.
+    fn may_let_in(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == OUTPUT
+            || (metadata.target().starts_with("litplex") && *metadata.level() <= self.widest())
+    }
+}
+
+impl<S: Subscriber> Filter<S> for Chosen {
+    fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
+        self.may_let_in(metadata) || Filter::enabled(&self.by_default, metadata, context)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let by_default = Filter::<S>::callsite_enabled(&self.by_default, metadata);
+        if self.may_let_in(metadata) { Interest::sometimes() } else { by_default }
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, context: &Context<'_, S>) -> bool {
+        let mut endpoint = EndpointOf(None);
+        if !self.rules.is_empty() {
+            event.record(&mut endpoint);
+        }
+        let rule = endpoint.0.and_then(|endpoint| self.rules.get(&endpoint));
+        let (metadata, is_here) =
+            (event.metadata(), self.file == rule.and_then(|r| r.file.clone()));
+        let is_wanted = match rule.and_then(|rule| rule.level) {
+            // What a worker prints is not ours to leave out.
+            _ if metadata.target() == OUTPUT => true,
+            Some(level) => *metadata.level() <= level,
+            None => Filter::enabled(&self.by_default, metadata, context),
+        };
+        is_here && is_wanted
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        let by_default = Filter::<S>::max_level_hint(&self.by_default)?;
+        Some(by_default.max(self.widest()).max(LevelFilter::INFO))
+    }
+}
+
+/// The endpoint that an event is about.
+struct EndpointOf(Option<String>);
+
+impl Visit for EndpointOf {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "endpoint" {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}

@@ -1,0 +1,70 @@
+//! What every worker gets of this machine.
+
+use std::thread::available_parallelism;
+
+use litplex_config::{
+    Endpoint, Shares, affinity_mistake, count_gpus, fair_threads, overcommitted, place,
+};
+use litplex_core::Device;
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::ConfigError;
+
+/// What the workers of one endpoint get.
+pub(crate) struct Placement {
+    /// The device of each slot.
+    pub(crate) devices: Vec<Device>,
+    /// CPU threads of each worker.
+    pub(crate) threads: usize,
+}
+
+/// Shares out the machine, or says all that cannot be had.
+pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, ConfigError> {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let gpus = count_gpus(visible.as_deref());
+    let available = available_cores();
+    let (mut placed, mut mistakes) = (Vec::new(), Vec::new());
+    for endpoint in endpoints {
+        let mistake = |mistake| format!("endpoint `{}`: {mistake}", endpoint.path);
+        match place(&endpoint.accelerator, &endpoint.devices, endpoint.workers, gpus) {
+            Ok(devices) => placed.push(devices),
+            Err(wrong) => mistakes.push(mistake(wrong)),
+        }
+        let affinity = endpoint.resources.cpu_affinity.as_deref();
+        let wrong = affinity.and_then(|cores| affinity_mistake(cores, available.as_deref()?));
+        mistakes.extend(wrong.map(mistake));
+    }
+    if mistakes.is_empty() {
+        mistakes = overcommitted(&shares(endpoints, &placed));
+    }
+    if mistakes.is_empty() { Ok(placements(endpoints, placed)) } else { Err(ConfigError(mistakes)) }
+}
+
+fn shares<'a>(endpoints: &'a [Endpoint], placed: &'a [Vec<String>]) -> Vec<Shares<'a>> {
+    let share = |(endpoint, devices): (&'a Endpoint, &'a Vec<String>)| Shares {
+        path: &endpoint.path,
+        devices,
+        fraction: endpoint.resources.gpu_memory_fraction,
+    };
+    endpoints.iter().zip(placed).map(share).collect()
+}
+
+fn placements(endpoints: &[Endpoint], placed: Vec<Vec<String>>) -> Vec<Placement> {
+    let cores = available_parallelism().map_or(1, Into::into);
+    let workers = placed.iter().map(Vec::len).sum();
+    let placement = |(endpoint, devices): (&Endpoint, Vec<String>)| {
+        let affinity = endpoint.resources.cpu_affinity.as_deref();
+        let share = fair_threads(affinity, devices.len(), cores, workers);
+        Placement {
+            threads: endpoint.resources.threads.unwrap_or(share),
+            devices: devices.into_iter().map(Device::new).collect(),
+        }
+    };
+    endpoints.iter().zip(placed).map(placement).collect()
+}
+
+/// Returns the cores that this server may run on; `None` where the system does not say.
+fn available_cores() -> Option<Vec<usize>> {
+    let cores = sched_getaffinity(None).ok()?;
+    Some((0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).collect())
+}

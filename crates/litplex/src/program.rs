@@ -1,0 +1,122 @@
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use litplex_config::{Origin, Pem, Tls, parse_json, parse_toml, resolve};
+use litplex_http::Layers;
+use tokio::runtime;
+use tokio::sync::oneshot;
+
+use crate::describe::describe;
+use crate::lifecycle::serve;
+use crate::server::Given;
+use crate::{ConfigError, Error, log, tls};
+
+/// A checked configuration that can be run: what the `litplex` command works with.
+pub struct Program {
+    pub(crate) config: litplex_config::Program,
+    /// What it gives of each endpoint besides its options, in their order.
+    pub(crate) given: Vec<Given>,
+    pub(crate) layers: Layers,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Program {
+    pub(crate) fn new(config: litplex_config::Program) -> Self {
+        let given = config.endpoints.iter().map(|_| Given::default()).collect();
+        Self { config, given, layers: Layers::default() }
+    }
+
+    /// Checks the text of a `litplex.toml`; names in it are relative to the directory of `path`.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::new(resolve(parse_toml(text)?, &Origin::File(path.to_owned()))?))
+    }
+
+    /// Checks what the Python SDK wrote.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn from_sdk(text: &str) -> Result<Self, ConfigError> {
+        Ok(Self::new(resolve(parse_json(text)?, &Origin::Sdk)?))
+    }
+
+    /// Replaces the address, where one is given.
+    #[must_use]
+    pub fn listen(mut self, host: Option<String>, port: Option<u16>) -> Self {
+        self.config.host = host.unwrap_or(self.config.host);
+        self.config.port = port.unwrap_or(self.config.port);
+        self
+    }
+
+    /// Serves HTTPS with this certificate and its private key, and where there is a third file only
+    /// to clients with a certificate that it vouches for: instead of what the program says.
+    #[must_use]
+    pub fn tls(mut self, cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Self {
+        let (cert, key, client_ca) = (Pem::File(cert), Pem::File(key), client_ca.map(Pem::File));
+        self.config.tls = Some(Tls { cert, key, client_ca });
+        self
+    }
+
+    /// Reads the certificates that the server would have.
+    ///
+    /// # Errors
+    /// A sentence for each file that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        tls::read(&self.config).map(drop)
+    }
+
+    /// Describes the server and its endpoints as resolved, a line for each setting.
+    pub fn describe(&self) -> String {
+        describe(&self.config)
+    }
+
+    /// Runs the server on a thread of its own until Ctrl-C or SIGTERM, and then until requests in
+    /// flight are answered; when `until` resolves, it stops without that.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run(self, until: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        match self.spawn(until)?.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    pub(crate) async fn run_until_dropped(self) -> Result<(), Error> {
+        let (_alive, dropped) = oneshot::channel::<()>();
+        let (done, result) = oneshot::channel();
+        let server = self.spawn(async { drop(dropped.await) })?;
+        thread::Builder::new().name("litplex-join".into()).spawn(move || {
+            let _ = done.send(server.join());
+        })?;
+        match result.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(std::io::Error::other("the server's thread is gone").into()),
+        }
+    }
+
+    /// The thread lives as long as the server: workers die with the thread that started them.
+    fn spawn(
+        self,
+        until: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
+        let log_files = log::init(&self.config.endpoints)?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let serve = move || {
+            let result = runtime.block_on(serve(self, log_files, until));
+            // Threads that a model holds up must not hold up the end.
+            runtime.shutdown_background();
+            result
+        };
+        Ok(thread::Builder::new().name("litplex".into()).spawn(serve)?)
+    }
+}

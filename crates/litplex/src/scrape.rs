@@ -1,0 +1,109 @@
+//! What Prometheus reads: all that was measured, and what can be seen of every endpoint.
+
+use std::sync::Arc;
+
+use litplex_core::{BoxFuture, Cause, Device};
+use litplex_metrics::{Metrics, Observed, ObservedWorker, UserMetrics};
+use litplex_scheduler::EndpointLoad;
+use litplex_supervisor::{Record, SlotState};
+use litplex_workers::with_descendants;
+
+use crate::crew::problem;
+use crate::desk::Controls;
+use crate::gpus::{Gpu, Gpus, limit_of, used_by};
+
+const STATES: [&str; 6] = ["starting", "ready", "backing_off", "failed", "draining", "stopped"];
+
+/// Returns what writes the metrics of these endpoints.
+pub(crate) fn scraper(
+    endpoints: Vec<Arc<Controls>>,
+    metrics: Metrics,
+    user: UserMetrics,
+) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
+    let has_gpu = |controls: &Arc<Controls>| controls.devices.iter().any(is_gpu);
+    let gpus = endpoints.iter().any(has_gpu).then(Gpus::of_the_driver).map(Arc::new);
+    move || {
+        let (endpoints, metrics, user) = (endpoints.clone(), metrics.clone(), user.clone());
+        let gpus = gpus.clone();
+        Box::pin(async move {
+            let mut observed = Vec::new();
+            for controls in &endpoints {
+                // Each answers once it is through what came before: asked one after the other,
+                // they are all asked soon.
+                observed.push(observe(controls, &controls.endpoint.load().await));
+            }
+            // On a thread of its own: no request waits for it.
+            let user = user.read().await;
+            let gpus = match gpus {
+                Some(gpus) => gpus.read().await,
+                None => Vec::new(),
+            };
+            let text = tokio::task::spawn_blocking(move || {
+                for (observed, controls) in observed.iter_mut().zip(&endpoints) {
+                    observe_gpus(observed, controls, &gpus);
+                }
+                let gpus: Vec<_> = gpus.into_iter().map(|gpu| gpu.observed).collect();
+                metrics.render(&observed, &gpus, user)
+            });
+            text.await.unwrap_or_default()
+        })
+    }
+}
+
+fn observe(controls: &Controls, load: &EndpointLoad) -> Observed {
+    let states = controls.view.states();
+    let record = controls.view.record();
+    let doing = |word| states.iter().filter(|state| state_label(state) == word).count();
+    Observed {
+        endpoint: controls.path.clone(),
+        is_ready: problem(&controls.view).is_none(),
+        queued: load.queued,
+        queue_limit: load.queue_limit,
+        workers_wanted: controls.view.wanted(),
+        workers: STATES.map(|word| (word, doing(word))).into(),
+        worker_start: record.start_time,
+        restarts: Cause::ALL.map(|cause| (cause.word(), restarts(&record, cause))).into(),
+        slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
+    }
+}
+
+fn restarts(record: &Record, cause: Cause) -> u64 {
+    record.causes.get(&cause).copied().unwrap_or_default()
+}
+
+fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> ObservedWorker {
+    let worker = load.workers.iter().find(|worker| worker.slot == slot);
+    let inflight = worker.map(|worker| worker.in_flight);
+    let pid = worker.and_then(|worker| worker.pid);
+    ObservedWorker { slot, busy, inflight, pid, ..ObservedWorker::default() }
+}
+
+/// Adds what the workers that are on GPUs have of these.
+fn observe_gpus(observed: &mut Observed, controls: &Controls, gpus: &[Gpu]) {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    for worker in &mut observed.slots {
+        let device = &controls.devices[worker.slot % controls.devices.len()];
+        if gpus.is_empty() || !is_gpu(device) {
+            continue;
+        }
+        worker.gpu_memory = worker.pid.and_then(|pid| used_by(&with_descendants(pid), gpus));
+        let fraction = controls.gpu_memory_fraction;
+        let limit = |fraction| limit_of(fraction, device.as_str(), visible.as_deref(), gpus);
+        worker.gpu_memory_limit = fraction.and_then(limit);
+    }
+}
+
+fn is_gpu(device: &Device) -> bool {
+    device.as_str().starts_with("cuda")
+}
+
+fn state_label(state: &SlotState) -> &'static str {
+    STATES[match state {
+        SlotState::Starting { .. } => 0,
+        SlotState::Ready(_) => 1,
+        SlotState::BackingOff { .. } => 2,
+        SlotState::Failed(_) => 3,
+        SlotState::Draining => 4,
+        SlotState::Stopped => 5,
+    }]
+}

@@ -1,0 +1,159 @@
+//! What happens to an endpoint's workers: for people in the log, for jobs in the queue's outlook.
+
+use std::time::Duration;
+
+use litplex_core::LaunchError;
+use litplex_scheduler::Endpoint;
+use litplex_supervisor::{Limits, Outlook, SlotState, View};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::{Error, app_host};
+
+/// Jobs wait for a worker that is expected within this time, though those before it failed.
+const BRIEFLY_DOWN: Duration = Duration::from_secs(1);
+
+/// What the whole server waits for.
+pub(crate) enum Milestone {
+    /// All workers that an endpoint began with are ready, or the app host is.
+    Ready,
+    /// Its model, or the app, cannot be loaded.
+    Failed(Error),
+}
+
+/// Follows the slots of an endpoint until they are gone.
+pub(crate) async fn follow(
+    path: String,
+    endpoint: Endpoint,
+    mut view: View,
+    mut limits: Option<watch::Receiver<Limits>>,
+    milestones: mpsc::UnboundedSender<Milestone>,
+) {
+    let failed = |cause| Error::Launch { endpoint: path.clone(), cause };
+    let mut seen = Seen::default();
+    loop {
+        seen.report(&path, view.states(), failed, &milestones);
+        let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
+        endpoint.expect(if view.is_over() {
+            let (reason, retry_after) = ("the server is stopping".into(), BRIEFLY_DOWN);
+            litplex_scheduler::Outlook::Down { reason, retry_after }
+        } else {
+            for_jobs(&view.outlook(), may_wake, Instant::now())
+        });
+        let goes_on = tokio::select! {
+            changed = view.changed() => changed,
+            () = changed(limits.as_mut()) => true,
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Follows the app host until it is gone.
+pub(crate) async fn follow_app_host(mut view: View, milestones: mpsc::UnboundedSender<Milestone>) {
+    let mut seen = Seen::default();
+    loop {
+        seen.report(app_host::NAME, view.states(), Error::AppHost, &milestones);
+        if !view.changed().await {
+            return;
+        }
+    }
+}
+
+/// What was seen of some slots so far.
+#[derive(Default)]
+struct Seen {
+    states: Vec<SlotState>,
+    were_ready: bool,
+}
+
+impl Seen {
+    /// Logs what is new, and says once that all are ready.
+    fn report(
+        &mut self,
+        name: &str,
+        now: Vec<SlotState>,
+        failed: impl Fn(LaunchError) -> Error,
+        milestones: &mpsc::UnboundedSender<Milestone>,
+    ) {
+        let is_new = |(slot, state): &(usize, &SlotState)| self.states.get(*slot) != Some(*state);
+        for (slot, state) in now.iter().enumerate().filter(is_new) {
+            let endpoint = (name != app_host::NAME).then_some(name);
+            log_state(endpoint, &format!("{name}#{slot}"), state);
+        }
+        if let Some(cause) = failure(&now) {
+            let _ = milestones.send(Milestone::Failed(failed(cause.clone())));
+        }
+        if are_ready(&now) && !std::mem::replace(&mut self.were_ready, true) {
+            let _ = milestones.send(Milestone::Ready);
+        }
+        self.states = now;
+    }
+}
+
+/// Returns why a first launch failed, if one did; the server then ends.
+fn failure(states: &[SlotState]) -> Option<&LaunchError> {
+    states.iter().find_map(|state| match state {
+        SlotState::Failed(cause) => Some(cause),
+        _ => None,
+    })
+}
+
+fn are_ready(states: &[SlotState]) -> bool {
+    !states.is_empty() && states.iter().all(|state| matches!(state, SlotState::Ready(_)))
+}
+
+/// Resolves when the limits change; never where there are none, or when nobody can set them.
+async fn changed(limits: Option<&mut watch::Receiver<Limits>>) {
+    if let Some(limits) = limits
+        && limits.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Turns what the slots promise into what jobs may hope for; `may_wake`: whether load starts
+/// workers where none is wanted.
+fn for_jobs(outlook: &Outlook, may_wake: bool, now: Instant) -> litplex_scheduler::Outlook {
+    let within = outlook.wait(now);
+    match outlook {
+        Outlook::Asleep { .. } if !may_wake => {
+            let reason = "it was scaled to none by hand; `litplex scale` gives it workers".into();
+            litplex_scheduler::Outlook::Down { reason, retry_after: BRIEFLY_DOWN }
+        }
+        Outlook::Down { reason, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
+            let (reason, retry_after) = (reason.clone(), within.unwrap_or(BRIEFLY_DOWN));
+            litplex_scheduler::Outlook::Down { reason, retry_after }
+        }
+        _ => litplex_scheduler::Outlook::Coming { within },
+    }
+}
+
+/// `endpoint`: that of the slot, where it has one.
+fn log_state(endpoint: Option<&str>, worker: &str, state: &SlotState) {
+    match state {
+        SlotState::Ready(after) => {
+            let seconds = after.as_secs_f64();
+            tracing::info!(endpoint, worker, "{worker} is ready after {seconds:.2} s");
+        }
+        SlotState::Starting { after: Some(reason), .. } => {
+            tracing::warn!(endpoint, worker, "{worker} is gone: {reason}; another is starting");
+        }
+        SlotState::BackingOff { reason, traceback, until } => {
+            let wait = until.saturating_duration_since(Instant::now()).as_secs_f64();
+            let traceback =
+                traceback.as_ref().map(|text| format!("\n\n{text}")).unwrap_or_default();
+            tracing::error!(
+                endpoint,
+                worker,
+                "{worker} is gone: {reason}; another starts in {wait:.1} s{traceback}"
+            );
+        }
+        // A failure ends the server, which then says why.
+        SlotState::Starting { after: None, .. } | SlotState::Failed(_) => {}
+        SlotState::Draining => tracing::debug!(endpoint, worker, "{worker} is draining"),
+        SlotState::Stopped => tracing::debug!(endpoint, worker, "{worker} has stopped"),
+    }
+}

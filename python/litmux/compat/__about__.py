@@ -1,5 +1,0 @@
-"""What ``import litserve.__about__`` finds."""
-
-from litmux.compat import __version__
-
-__all__ = ["__version__"]

@@ -1,5 +1,0 @@
-"""What ``import litserve.api`` finds."""
-
-from litmux import LitAPI
-
-__all__ = ["LitAPI"]

@@ -1,5 +1,0 @@
-"""Ready-made callbacks, as in ``litserve.callbacks.defaults``."""
-
-from litmux.compat.callbacks.defaults.metric_callback import PredictionTimeLogger
-
-__all__ = ["PredictionTimeLogger"]

@@ -1,6 +1,0 @@
-"""What ``import litserve.loops.simple_loops`` finds."""
-
-from litmux.compat._missing import unavailable_names
-from litmux.compat.loops import AUTO
-
-__getattr__ = unavailable_names(__name__, {"SingleLoop": AUTO, "BatchedLoop": AUTO})

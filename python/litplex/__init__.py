@@ -1,0 +1,64 @@
+"""litplex: one server, many different models.
+
+A first server::
+
+    import litplex as ls
+
+    class EmbeddingAPI(ls.LitAPI):
+        def setup(self, device):
+            self.model = load_model(device)
+
+        def predict(self, text):
+            return self.model.encode(text)
+
+    if __name__ == "__main__":
+        ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
+"""
+
+from litplex._api import FINISHED, ContinuousAPI, Last, LitAPI
+from litplex._http import Context, Form, HTTPException, Request, Response, UploadFile
+from litplex._mcp import MCP
+from litplex._specs import OpenAIEmbeddingSpec, OpenAISpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FINISHED",
+    "MCP",
+    "Context",
+    "ContinuousAPI",
+    "Form",
+    "HTTPException",
+    "Last",
+    "LitAPI",
+    "LitServer",
+    "OpenAIEmbeddingSpec",
+    "OpenAISpec",
+    "Request",
+    "Response",
+    "UploadFile",
+    "onnxruntime_options",
+    "run_servers",
+]
+
+
+# What programs written for LitServe use besides, loaded where it is asked for.
+_OF_LITSERVE = ("Callback", "Logger", "set_trace", "set_trace_if_debug", "test_examples")
+
+
+def __getattr__(name):
+    # Workers import this package too, and never serve: they need not load what does.
+    if name in ("LitServer", "run_servers"):
+        from litplex import _server
+
+        return getattr(_server, name)
+    if name == "onnxruntime_options":
+        from litplex._onnxruntime import onnxruntime_options
+
+        return onnxruntime_options
+    if name in _OF_LITSERVE:
+        import importlib
+
+        compat = importlib.import_module("litplex.compat")
+        return getattr(compat, name)
+    raise AttributeError(f"module 'litplex' has no attribute {name!r}")

@@ -1,0 +1,81 @@
+"""Which programs need an app host, and what it is told: see ``_apphost/``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from litplex import _handover, _litserve, _options
+from litplex._api import authorize_of, is_method_of
+
+_PACKAGES = ("fastapi", "uvicorn")
+_OF_REQUESTS = ("on_request", "on_response")
+
+
+def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
+    """Returns what the app host is told; None where the servers need none.
+
+    Raises:
+        ValueError: the program cannot have one.
+    """
+    needs = [need for server in servers for need in _needs(server)]
+    if not needs:
+        return None
+    check_packages(needs[0])
+    script = _handover.script()
+    if script["file"] is None:
+        raise _options.Mistakes(
+            f"{needs[0]} needs a process that runs the program again, and only a file can be run "
+            f"again; put the program into one"
+        )
+    guarded = [path for server in servers for path in guarded_paths(server)]
+    direct = _direct_paths(servers)
+    return {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
+
+
+def _direct_paths(servers):
+    """Returns the paths of the endpoints that nothing in the app host is for."""
+    if _litserve.key("LIT_SERVER_API_KEY"):
+        return []  # It is checked there.
+    free = [server for server in servers if not any(_needs(server))]
+    return [path for server in free for path in server._paths()]
+
+
+def check_packages(need: str) -> None:
+    """Raises a ValueError that names what ``need`` cannot do without, where that is missing."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise _options.Mistakes(
+            f"{need} needs {' and '.join(_PACKAGES)}: pip install {' '.join(missing)}"
+        )
+
+
+def guarded_paths(server: Any) -> list[str]:
+    """Returns the paths of the endpoints whose authors say who may call them."""
+    return [path for api, path in zip(server.apis, server._paths()) if authorize_of(api)]
+
+
+def events_of_requests(server: Any) -> list[str]:
+    """Returns the events of requests that a callback of the server wants to be told of."""
+    if not server.callbacks:
+        return []
+    from litplex.compat.callbacks import Callback
+
+    def is_wanted(event):
+        default = getattr(Callback, event)
+        return not all(is_method_of(getattr(each, event), default) for each in server.callbacks)
+
+    return list(filter(is_wanted, _OF_REQUESTS))
+
+
+def _needs(server):
+    if guarded_paths(server):
+        yield "`authorize`"
+    if server.middlewares:
+        yield "`middlewares`"
+    if server._app is not None:
+        yield "`server.app`"
+    for event in events_of_requests(server):
+        yield f"`{event}` of a callback"

@@ -1,0 +1,16 @@
+"""Started as ``python …/litplex/_apphost`` by the server, in the interpreter of the program."""
+
+import os
+import runpy
+import sys
+
+if __name__ == "__main__":
+    _own = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _own]
+    if "litplex" not in sys.modules:
+        # As workers do: what else is installed beside the package must not leak.
+        _worker = os.path.join(os.path.dirname(_own), "_worker", "__main__.py")
+        runpy.run_path(_worker)["import_package"]()
+    from litplex._apphost._process import main
+
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Connections to the inner socket, on which litplex answers what it serves itself.
+
+They are plain sockets and not streams of asyncio's: those forget what they could still read, once
+the other end reads no more. They are used again once an answer is complete. What is read is the
+HTTP/1.1 of litplex, which needs no general parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+
+_PIECE_BYTES = 1 << 16
+# As much as litplex itself takes.
+_HEADER_BYTES = 400 * 1024
+# The server closes a connection that is not used for 30 s.
+_IDLE_SECONDS = 10
+_MOST_IDLE = 64
+_BODILESS = (204, 304)
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class BrokenOff(Exception):
+    """The answer is not complete; the client must see that."""
+
+    def __init__(self) -> None:
+        super().__init__("the server ended its answer before that was complete")
+
+
+class Inner:
+    """The inner socket.
+
+    Args:
+        path: Where it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: list[tuple[float, socket.socket]] = []
+
+    async def connect(self) -> Connection:
+        """Returns a connection on which nothing is asked."""
+        now = time.monotonic()
+        while self._idle:
+            since, sock = self._idle.pop()
+            if now - since < _IDLE_SECONDS and _is_open(sock):
+                return Connection(self, sock)
+            sock.close()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, self._path)
+        except BaseException:
+            sock.close()
+            raise
+        return Connection(self, sock)
+
+    def keep(self, sock: socket.socket) -> None:
+        """Takes back what can be used again."""
+        if len(self._idle) < _MOST_IDLE:
+            self._idle.append((time.monotonic(), sock))
+        else:
+            sock.close()
+
+    def close(self) -> None:
+        """Closes what nobody uses."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+
+def _is_open(sock):
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    # It has ended, or says what nobody has asked for.
+    return False
+
+
+class Connection:
+    """One question on the inner socket, and its answer."""
+
+    def __init__(self, inner: Inner, sock: socket.socket) -> None:
+        self._inner = inner
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._read = bytearray()
+        self._left: int | None = None
+        self._is_chunked = False
+        self._is_asked = False
+        self._is_reusable = True
+        self._is_bare = False
+        self._is_complete = False
+
+    async def ask(self, method: str, target: str, headers: Headers, body: bytes | None) -> None:
+        """Sends the head of a request, and its body; None: that follows piece by piece.
+
+        Raises:
+            ValueError: the request would not be one.
+        """
+        self._is_bare = method == "HEAD"
+        length = None if body is None else len(body)
+        fields = self._framed(headers, length, method)
+        lines = [f"{method} {target} HTTP/1.1".encode("latin-1")]
+        lines += [name + b": " + value for name, value in fields]
+        head = b"\r\n".join([*lines, b"", b""])
+        # Whatever a middleware puts there, it must not be a second request.
+        if head.count(b"\n") != len(lines) + 1 or lines[0].count(b" ") != 2:
+            raise ValueError("a middleware made a request with a line break or space where none is")
+        # The server may answer before it has read all of a large body, and then reads no more.
+        with contextlib.suppress(OSError):
+            await self._send(head + (body or b""))
+            self._is_asked = body is not None
+
+    def _framed(self, headers, length, method):
+        sizes = (b"content-length", b"transfer-encoding")
+        fields = [(name, value) for name, value in headers if name.lower() not in sizes]
+        if length is None:
+            announced = [value for name, value in headers if name.lower() == sizes[0]]
+            if announced:
+                self._left = int(announced[0])
+                return [*fields, (sizes[0], b"%d" % self._left)]
+            self._is_chunked = True
+            return [*fields, (sizes[1], b"chunked")]
+        if length or method not in ("GET", "HEAD", "OPTIONS"):
+            fields.append((sizes[0], b"%d" % length))
+        return fields
+
+    async def send_piece(self, piece: bytes) -> None:
+        """Sends a piece of the body."""
+        if self._is_chunked:
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+        elif self._left is not None:
+            self._left -= len(piece)
+            if self._left < 0:
+                raise ValueError("the body of a request is longer than its Content-Length")
+        await self._send(piece)
+
+    async def end_body(self) -> None:
+        """Sends the end of the body."""
+        if self._is_chunked:
+            await self._send(b"0\r\n\r\n")
+        elif self._left:
+            raise ValueError("the body of a request is shorter than its Content-Length")
+        self._is_asked = True
+
+    async def _send(self, data):
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            await self._loop.sock_sendall(self._sock, memoryview(data)[sent:])
+
+    async def answer(self) -> tuple[int, Headers]:
+        """Returns the status and headers of the answer."""
+        status = 100
+        while status < 200:
+            while (end := self._read.find(b"\r\n\r\n")) < 0:
+                if len(self._read) > _HEADER_BYTES:
+                    raise BrokenOff
+                await self._more()
+            first, *lines = bytes(self._read[:end]).split(b"\r\n")
+            del self._read[: end + 4]
+            status = int(first.split(b" ", 2)[1])
+        headers = []
+        for line in lines:
+            name, _, value = line.partition(b":")
+            headers.append((name.lower(), value.strip()))
+        known = dict(headers)
+        self._is_reusable = known.get(b"connection", b"").lower() != b"close"
+        self._is_bare |= status in _BODILESS
+        self._is_chunked = known.get(b"transfer-encoding", b"").lower() == b"chunked"
+        length = known.get(b"content-length")
+        self._left = None if length is None or self._is_chunked else int(length)
+        return status, headers
+
+    async def pieces(self) -> AsyncIterator[tuple[bytes, bool]]:
+        """Yields the pieces of the answer's body, each with whether it is the last."""
+        if self._is_bare:
+            self._is_complete = True
+            yield b"", True
+        elif self._left is not None:
+            while True:
+                piece = bytes(self._read[: self._left])
+                del self._read[: len(piece)]
+                self._left -= len(piece)
+                self._is_complete = not self._left
+                if piece or self._is_complete:
+                    yield piece, self._is_complete
+                if self._is_complete:
+                    return
+                await self._more()
+        elif self._is_chunked:
+            async for piece in self._chunks():
+                yield piece, not piece
+        else:
+            raise BrokenOff
+
+    async def _chunks(self):
+        """Yields chunks, those together that came together, and at last an empty one."""
+        while True:
+            together = bytearray()
+            while (chunk := self._take_chunk()) is not None:
+                if not chunk:
+                    if together:
+                        yield bytes(together)
+                    self._is_complete = True
+                    yield b""
+                    return
+                together += chunk
+            if together:
+                yield bytes(together)
+            else:
+                await self._more()
+
+    def _take_chunk(self):
+        end = self._read.find(b"\r\n")
+        if end < 0:
+            return None
+        length = int(self._read[:end].partition(b";")[0], 16)
+        begin = end + 2
+        if len(self._read) < begin + length + 2:
+            return None
+        chunk = bytes(self._read[begin : begin + length])
+        del self._read[: begin + length + 2]
+        return chunk
+
+    async def _more(self):
+        try:
+            data = await self._loop.sock_recv(self._sock, _PIECE_BYTES)
+        except OSError as error:
+            raise BrokenOff from error
+        if not data:
+            raise BrokenOff
+        self._read += data
+
+    def abort(self) -> None:
+        """Breaks off what is asked; whoever waits for the answer learns of it."""
+        self._is_reusable = False
+        with contextlib.suppress(OSError):  # The other end was first.
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Ends the question."""
+        is_over = self._is_complete and self._is_asked and not self._read
+        if is_over and self._is_reusable:
+            self._inner.keep(self._sock)
+        else:
+            self._sock.close()

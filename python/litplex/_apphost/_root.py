@@ -1,0 +1,90 @@
+"""The app in front of those of all servers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.routing import Match
+
+from litplex import _app_host
+from litplex._apphost._forward import FATE, Fate
+from litplex._apphost._inner import BrokenOff
+from litplex._worker._callbacks import trigger
+
+# litplex says here who its client is, and how it came: `https://127.0.0.1:50000`.
+_PEER = b"x-litplex-peer"
+
+
+class Root:
+    """Gives each request to the app of its server.
+
+    An endpoint's requests go to the app of its own server. Others go to the first that has a
+    route for them, and where none has, to the first.
+    """
+
+    def __init__(self, servers: Sequence[Any]) -> None:
+        self._apps = list(dict.fromkeys(server.app for server in servers))
+        self._owners = {path: server.app for server in servers for path in server._paths()}
+        self._told = [server for server in servers if _app_host.events_of_requests(server)]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            self._tell("on_server_start")
+            try:
+                await self._live(scope, receive, send)
+            finally:
+                self._tell("on_server_end")
+            return
+        _name_client(scope)
+        fate = scope[FATE] = Fate()
+
+        async def send_truly(message):
+            is_end = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_end and fate.is_broken:
+                raise BrokenOff
+            await send(message)
+
+        await self._app_for(scope)(scope, receive, send_truly)
+
+    def _tell(self, event):
+        for server in self._told:
+            trigger(server.callbacks, event, litserver=server)
+
+    def _app_for(self, scope):
+        if len(self._apps) == 1:
+            return self._apps[0]
+        owner = self._owners.get(scope["path"])
+        return owner or next(filter(lambda app: _has_route(app, scope), self._apps), self._apps[0])
+
+    async def _live(self, scope, receive, send):
+        """Begins and ends what the apps begin and end."""
+        if len(self._apps) == 1:
+            await self._apps[0](scope, receive, send)
+            return
+        await receive()
+        async with contextlib.AsyncExitStack() as stack:
+            for app in self._apps:
+                state = await stack.enter_async_context(app.router.lifespan_context(app))
+                scope["state"].update(state or {})
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _has_route(app, scope):
+    return any(route.matches(scope)[0] is not Match.NONE for route in app.routes)
+
+
+def _name_client(scope):
+    """Sets who the client is, and the scheme; without litplex in between the app would know."""
+    headers = []
+    for name, value in scope["headers"]:
+        if name == _PEER:
+            scope["scheme"], _, address = value.decode("latin-1").partition("://")
+            host, _, port = address.rpartition(":")
+            scope["client"] = (host.strip("[]"), int(port))
+        else:
+            headers.append((name, value))
+    scope["headers"] = headers

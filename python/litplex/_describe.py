@@ -1,0 +1,43 @@
+"""``python -m litplex._describe server.py [args]``: prints what a script serves, as JSON.
+
+The script runs up to the call that serves. The binary asks this when it is started with a Python
+file: ``litplex serve server.py``.
+"""
+
+import json
+import os
+import sys
+
+from litplex import _app_host, _capture, _options, _server
+
+
+def main(argv):
+    """Prints the program on what was standard output; the script's own prints go to stderr."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    script = os.path.abspath(argv[0])
+    sys.argv = [script, *argv[1:]]
+    sys.path[0] = os.path.dirname(script)
+    servers, options = _run(script)
+    json.dump(_server.program_of(servers, options, _app_host.order_of(servers)), out)
+    out.close()
+
+
+def _run(script):
+    captured, module = _capture.run_script(script, "__main__")
+    if captured is not None:
+        return captured.servers, captured.options
+    found = [value for value in vars(module).values() if isinstance(value, _server.LitServer)]
+    if not found:
+        raise SystemExit(
+            f"{script} ended without serving: call `LitServer(…).run()` or `run_servers(…)` in it"
+        )
+    return found, {}
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except _options.Mistakes as mistakes:
+        print(f"error: {mistakes}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,267 @@
+"""Checks options against the one table of them, which Rust owns (``crates/config``).
+
+``_options.json`` is generated from it; ``crates/config/tests/cases.json`` holds both sides to the
+same messages.
+"""
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+
+_BYTES = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(B|[KMGT]i?B)", re.ASCII | re.IGNORECASE)
+
+
+def _read_table():
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_options.json")
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+TABLE = _read_table()
+
+_API_KEY = re.compile(r"env:.+|sha256:[0-9a-fA-F]{64}", re.DOTALL)
+_ORIGIN = re.compile(r"\*|https?://[!-.0-~]+")
+_NETWORK = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?")
+_RATE = re.compile(r"0*[1-9][0-9]{0,8}/(s|min|h)")
+
+
+def names(scope):
+    """Returns the names of the options of a scope, ``server`` or ``endpoint``."""
+    return [option["name"] for option in TABLE if option["scope"] == scope]
+
+
+def built_in_paths(options):
+    """Returns the paths that the server answers itself, with these options: those that are read,
+    the one of the metrics, and the one that stops it. The last two may be empty."""
+    of_server = [option for option in TABLE if option["scope"] == "server"]
+    paths = {
+        option["name"]: options.get(option["name"], option["default"])
+        for option in of_server
+        if option["type"] == "path"
+    }
+    metrics, stop = paths.pop("metrics_path") or "", paths.pop("shutdown_path")
+    pages = next(option["reserved"] for option in of_server if option["name"] == "openapi")
+    return ["/", *paths.values(), *(pages if options.get("openapi", True) else ())], metrics, stop
+
+
+def probe_paths(options):
+    """Returns those of them that everybody may ask for."""
+    return [options.get("livez_path", "/livez"), options.get("readyz_path", "/readyz")]
+
+
+def users_of_paths(options):
+    """Returns what the server itself has at which path, in words."""
+    read, metrics, stop = built_in_paths(options)
+    names = {
+        options.get(option["name"], option["default"]): option["name"].removesuffix("_path")
+        for option in TABLE
+        if option["scope"] == "server" and option["type"] == "path"
+    }
+    return {path: names.get(path, "built-in route") for path in [*read, metrics, stop] if path}
+
+
+def mistakes(scope, options):
+    """Returns a sentence for each option that is unknown, has a value that it cannot have, or
+    contradicts another."""
+    known = {option["name"]: option for option in TABLE if option["scope"] == scope}
+    found = []
+    for name, value in options.items():
+        if name not in known:
+            found.append(_unknown(name, known))
+        elif not _fits(known[name], value):
+            must = f"`{name}` must be {known[name]['expects']}"
+            # What somebody wrote there may be a key.
+            is_secret = known[name]["type"] == "api_keys"
+            hint = "; `litplex key` makes such a line" if is_secret else f", not {_shown(value)}"
+            found.append(must + hint)
+    of_several = _contradictions if scope == "endpoint" else _server_contradictions
+    return [*found, *of_several(options)]
+
+
+class Mistakes(ValueError):
+    """What is wrong with a program, for people: its traceback says nothing more."""
+
+
+def raise_all(sentences):
+    """Raises one :class:`Mistakes` for all of these sentences, if there are any."""
+    if len(sentences) == 1:
+        raise Mistakes(sentences[0])
+    if sentences:
+        lines = "\n".join(f"  - {sentence}" for sentence in sentences)
+        raise Mistakes(f"{len(sentences)} mistakes:\n{lines}")
+
+
+def _unknown(name, known):
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    hint = f"did you mean `{close[0]}`?" if close else f"known are: {', '.join(sorted(known))}"
+    return f"there is no option `{name}`; {hint}"
+
+
+def _contradictions(options):
+    for given, missing in (("min_workers", "max_workers"), ("max_workers", "min_workers")):
+        if given in options and missing not in options:
+            yield (
+                f"`{given}` needs `{missing}`; give both, or `workers_per_device` for a fixed "
+                "number"
+            )
+    fewest, most = options.get("min_workers"), options.get("max_workers")
+    if _fits_integer({"min": 0}, fewest) and _fits_integer({"min": 0}, most) and fewest > most:
+        yield f"`min_workers` must be at most `max_workers`, and {fewest} is above {most}"
+    if "workers_per_device" in options and {"min_workers", "max_workers"} & options.keys():
+        yield (
+            "`workers_per_device` is a fixed number of workers, `min_workers` and `max_workers` "
+            "let it move; leave out one or the other"
+        )
+    if "rate_burst" in options and "rate_limit" not in options:
+        yield '`rate_burst` needs `rate_limit`, such as "10/s"'
+
+
+def _server_contradictions(options):
+    needs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
+    for given, missing in needs:
+        if given in options and missing not in options:
+            yield f"`{given}` needs `{missing}`; give both, or leave out TLS"
+    together = ("jwt_issuer", "jwt_audience", "jwt_jwks")
+    for name in together if options.keys() & set(together) else ():
+        if name not in options:
+            yield f"`{name}` is missing: `jwt_issuer`, `jwt_audience` and `jwt_jwks` go together"
+    jwks = options.get("jwt_jwks")
+    if "jwt_ca" in options and not (isinstance(jwks, str) and jwks.startswith("https://")):
+        yield '`jwt_ca` needs a `jwt_jwks` that begins with "https://"'
+
+
+def _fits(option, value):
+    return _CHECKS[option["type"]](option, value)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _fits_integer(option, value):
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and option.get("min", value) <= value <= option.get("max", value)
+
+
+def _fits_number(option, value):
+    if not _is_number(value) or value != value or value == float("inf"):
+        return False
+    is_above = value > 0 if option.get("above_zero") else value >= 0
+    return is_above and value <= option.get("max", value)
+
+
+def _fits_seconds(option, value):
+    if value is False:
+        return option.get("or_false", False)
+    return _fits_number(option, value) and value <= 1e9
+
+
+def _fits_path(option, value):
+    if value is False:
+        return option.get("or_false", False)
+    return isinstance(value, str) and value.startswith("/") and not set(value) & set(" ?#{}*\n")
+
+
+def _fits_cost(_, value):
+    if not isinstance(value, str):
+        return False
+    field, _, measure = value.rpartition(":")
+    is_measured = measure in ("length", "words", "value") and all(field.split("."))
+    return is_measured or value == "body:bytes"
+
+
+def _fits_strings(_, value):
+    is_map = isinstance(value, dict)
+    return is_map and all(isinstance(item, str) for pair in value.items() for item in pair)
+
+
+def _fits_api_keys(_, value):
+    return _fits_strings(None, value) and all(map(_API_KEY.fullmatch, value.values()))
+
+
+def _fits_rate(_, value):
+    return isinstance(value, str) and _RATE.fullmatch(value) is not None
+
+
+def _fits_devices(option, value):
+    if value == "auto":
+        return True
+    return _fits_indices(option, value) or _fits_integer({"min": 1}, value)
+
+
+def _fits_indices(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
+
+
+def _fits_texts(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and all(isinstance(text, str) and text != "" for text in value)
+
+
+def _fits_codings(option, value):
+    is_list = isinstance(value, (list, tuple))
+    return isinstance(value, bool) or (is_list and all(name in option["choices"] for name in value))
+
+
+def _fits_origins(_, value):
+    is_list = isinstance(value, (list, tuple))
+    return is_list and all(isinstance(text, str) and _ORIGIN.fullmatch(text) for text in value)
+
+
+def _fits_networks(_, value):
+    return isinstance(value, (list, tuple)) and all(map(_is_network, value))
+
+
+def _is_network(text):
+    # Python reads masks such as 255.0.0.0, too.
+    if not isinstance(text, str) or _NETWORK.fullmatch(text) is None:
+        return False
+    try:
+        return ipaddress.ip_network(text, strict=False) is not None
+    except ValueError:
+        return False
+
+
+def _fits_bytes(_, value):
+    if isinstance(value, str):
+        match = _BYTES.fullmatch(value)
+        return match is not None and float(match[1]) * _unit_bytes(match[2]) >= 1
+    return _fits_integer({"min": 1}, value)
+
+
+def _unit_bytes(unit):
+    base = 1024 if "i" in unit.lower() else 1000
+    return base ** "bkmgt".index(unit[0].lower())
+
+
+_CHECKS = {
+    "integer": _fits_integer,
+    "number": _fits_number,
+    "seconds": _fits_seconds,
+    "path": _fits_path,
+    "cost": _fits_cost,
+    "texts": _fits_texts,
+    "codings": _fits_codings,
+    "origins": _fits_origins,
+    "networks": _fits_networks,
+    "strings": _fits_strings,
+    "api_keys": _fits_api_keys,
+    "rate": _fits_rate,
+    "devices": _fits_devices,
+    "cores": _fits_indices,
+    "bytes": _fits_bytes,
+    "boolean": lambda _, value: isinstance(value, bool),
+    "table": lambda _, value: isinstance(value, dict),
+    "string": lambda _, value: isinstance(value, str) and value != "",
+    "choice": lambda option, value: value in option["choices"],
+}
+
+
+def _shown(value):
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError):
+        return repr(value)

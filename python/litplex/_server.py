@@ -1,0 +1,410 @@
+"""Servers, and running several of them as one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from litplex import _app_host, _capture, _handover, _litserve, _options, _spec_rules
+from litplex._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
+from litplex._binary import find_binary
+from litplex._specs import LitSpec
+
+# Options that a LitAPI may have already.
+_OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
+
+# The exit status of a server whose model could not be loaded.
+_LOAD_FAILED = 3
+
+
+class LitServer:
+    """One endpoint, or several with the same settings.
+
+    Args:
+        api: A :class:`LitAPI`, a list of them, or the name of one: ``"ocr.py:OcrAPI"`` or
+            ``"package.module:OcrAPI"``, which is then imported by its workers alone.
+        path: Where it is served. Default: the ``api_path`` of the API.
+        spec: The protocol of the one API; as ``LitAPI(spec=…)``. Default: that of the API.
+        **options: How it is run; ``docs/options.md`` has the table, among them
+            ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
+            ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
+            (seconds past it), ``cost`` (what a request costs in a batch), ``threads`` and
+            ``memory_limit`` of a worker, ``python`` (an interpreter of its own), ``requirements``
+            (an environment made from them), ``env`` (variables to set). The arguments of LitServe's
+            ``LitServer`` are understood too (``docs/litserve.md``).
+
+    Raises:
+        ValueError: names every mistake and says what to do.
+    """
+
+    def __init__(
+        self,
+        api: LitAPI | str | Sequence[LitAPI | str],
+        path: str | None = None,
+        *,
+        spec: LitSpec | None = None,
+        **options: Any,
+    ) -> None:
+        # Whatever it is, what is wrong with it is said below.
+        self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
+        found = self._take_spec(spec)
+        self.path = options.pop("api_path", None) if path is None else path
+        given = _litserve.Given(options, self._paths())
+        self.options = given.endpoint
+        self.server_options = given.server
+        self.callbacks = given.callbacks
+        self.loggers = given.loggers
+        self.middlewares = given.middlewares
+        self.info = given.info
+        self._app: Any = None
+        self._active: Any = None
+        self._workers = given.workers
+        _options.raise_all(self._mistakes([*found, *given.mistakes]))
+        for instance, where in zip(self.apis, self._paths()):
+            _spec_rules.warn_of_path(instance, where)
+            self._equip(instance)
+        for where, app in (mount for logger in self.loggers for mount in logger._mounts):
+            self.app.mount(where, app)
+
+    def _equip(self, api):
+        """Gives an instance what its workers look for in it."""
+        if not isinstance(api, LitAPI):
+            return
+        api.request_timeout = self._time_to_begin()
+        if self.callbacks:
+            api._litserve_callbacks = self.callbacks
+        if self.loggers:
+            api._litserve_loggers = self.loggers
+
+    def _take_spec(self, spec):
+        """Gives the API its spec; returns what is wrong with that."""
+        if spec is not None:
+            if len(self.apis) > 1:
+                return ["`spec` is for one API; give each LitAPI its own: `LitAPI(spec=…)`"]
+            if not all(isinstance(api, LitAPI) for api in self.apis):
+                return ["`spec` needs an instance of the API; or give it in its `__init__`"]
+            for api in self.apis:
+                api.spec = spec
+        for api in self.apis:
+            known = _spec_rules.spec_of(api)
+            if known is not None:
+                api.stream, api.api_path = known.stream, _spec_rules.path_of(api)
+        return []
+
+    def _mistakes(self, arguments):
+        whose = f"endpoint `{self.path or self._api_path(*self.apis[:1])}`"
+        given = self.options if self.path is None else {**self.options, "path": self.path}
+        arguments = [*arguments, *_options.mistakes("endpoint", given)]
+        found = [f"{whose}: {text}" for text in arguments]
+        python = given.get("python")
+        if isinstance(python, str) and os.sep in python and not os.path.exists(python):
+            found.append(
+                f"{whose}: `python` names the interpreter `{os.path.abspath(python)}`, "
+                f"which does not exist; create the environment or correct it"
+            )
+        if not self.apis:
+            found.append("LitServer got an empty list; give it at least one LitAPI")
+        if len(self.apis) > 1 and self.path is not None:
+            found.append(
+                f"{whose}: `path` is for one API and there are {len(self.apis)}; "
+                f"give each LitAPI its own `api_path`"
+            )
+        if self.path is None:
+            # Those of the server may be set when it runs, where LitServe has them fixed by now.
+            paths = self._paths()
+            fixed = {**_litserve.yielded(paths), **self.server_options}
+            built_in = _options.users_of_paths(fixed) if _litserve.is_spoken else {}
+            found += _path_mistakes(paths, built_in)
+        for api in self.apis:
+            if not isinstance(api, (LitAPI, str)):
+                found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
+            elif isinstance(api, str) and ":" not in api:
+                found.append(f'{whose}: `api` must be named like "ocr.py:OcrAPI", not "{api}"')
+            elif isinstance(api, str) and (self.callbacks or self.loggers):
+                name = "callbacks" if self.callbacks else "loggers"
+                found.append(f"{whose}: `{name}` need an instance of the API, not its name")
+            elif isinstance(api, LitAPI):
+                found += [f"{whose}: {text}" for text in self._contradictions(api)]
+        return found
+
+    def _time_to_begin(self):
+        return self.options.get("queue_timeout", self.options.get("timeout", 30))
+
+    def _contradictions(self, api):
+        timeout = self._time_to_begin()
+        wait = self.options.get("batch_timeout", api.batch_timeout)
+        are_numbers = all(isinstance(number, (int, float)) for number in (timeout, wait))
+        if are_numbers and 0 < timeout < wait:
+            yield (
+                f"batch_timeout must be less than request_timeout: batches would wait {wait} s, "
+                f"and requests {timeout} s (`timeout`)"
+            )
+        yield from filter(None, [access_mistake(api, is_guarded=True)])
+        yield from _spec_rules.mistakes(api)
+        stream = self.options.get("stream", api.stream)
+        if api.spec is not None and stream != api.stream:
+            yield f"`stream` must be {api.stream} with `spec`; leave it out"
+
+    @property
+    def app(self) -> Any:
+        """The FastAPI app in front of the endpoints, to which routes and middlewares can be added.
+
+        It runs in a process of its own, where the program runs again up to the call that serves.
+        Only programs that use it need fastapi and uvicorn.
+        """
+        if self._app is None:
+            _app_host.check_packages("`server.app`")
+            from litplex._apphost._app import make_app
+
+            self._app = make_app(self)
+        return self._app
+
+    @property
+    def active_requests(self) -> int | None:
+        """How many requests are being answered, but for ``/``, ``/health`` and ``/metrics``.
+
+        It is for callbacks, middlewares and routes of the program, which run where requests are
+        counted. None: nothing is counted here.
+        """
+        return None if self._active is None else self._active.value
+
+    def run(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
+        """Serves this server alone; see :func:`run_servers`."""
+        run_servers(self, host=host, port=port, **options)
+
+    def _api_path(self, api=None):
+        return _spec_rules.path_of(api)
+
+    def _paths(self):
+        return [self.path or self._api_path(api) for api in self.apis]
+
+    def _endpoints(self, server):
+        """Returns what the binary is told of each endpoint."""
+        for index, (api, path) in enumerate(zip(self.apis, self._paths())):
+            endpoint = {"python": sys.executable, **self.options, "path": path}
+            if self._workers:
+                endpoint["workers_per_device"] = self._workers.get(path, 1)
+            if isinstance(api, str):
+                endpoint["api"] = api
+            else:
+                source = _source(api, server, index, path)
+                endpoint = {**_options_of(api), **endpoint, "source": source}
+            yield endpoint
+
+
+def _options_of(api):
+    values = {name: getattr(api, name, None) for name in _OF_THE_API}
+    values["max_concurrency"] = max_concurrency_of(api)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _source(api, server, index, path):
+    try:
+        return _handover.source_of(api, server, index)
+    except ValueError as error:
+        raise _options.Mistakes(f"endpoint `{path}`: {error}") from None
+
+
+def _instead_of(api):
+    if isinstance(api, type):
+        return f", not a class; write `{api.__name__}()`"
+    return f", not {type(api).__name__}"
+
+
+def run_servers(
+    *servers: LitServer, host: str | None = None, port: int | None = None, **options: Any
+) -> None:
+    """Serves all endpoints of all servers on one socket, until Ctrl-C or SIGTERM.
+
+    Args:
+        *servers: :class:`LitServer` instances; each keeps its own settings.
+        host: The address to listen on. Default: ``127.0.0.1``, which only this machine reaches.
+        port: The port; 0 takes a free one. Default: 8000.
+        **options: ``grace``, ``http_threads``, … (``docs/options.md``).
+
+    Raises:
+        ValueError: names every mistake and says what to do, before any process starts.
+        SystemExit: with the status of the server, when it failed.
+        RuntimeError: instead, in programs that import ``litserve``, when a model did not load.
+    """
+    given = {"host": host, "port": port, **options}
+    given = {name: value for name, value in given.items() if value is not None}
+    wants_client = given.pop("generate_client_file", _litserve.is_spoken)
+    given, found = _litserve.run_options(given)
+    if _litserve.is_spoken:
+        given = {**_litserve.yielded(_all_paths(servers)), **given}
+    _options.raise_all([*found, *_mistakes(servers, given)])
+    given = {**options_of_all(servers, _litserve.is_spoken), **given}
+    _capture.take(servers, given)
+    program = program_of(servers, given, _app_host.order_of(servers))
+    if wants_client:
+        _write_client(servers, given)
+    _call_back(servers, "on_server_start")
+    try:
+        status = _serve(program)
+    finally:
+        _call_back(servers, "on_server_end")
+    if status < 0:
+        print(f"error: the litplex server was killed by signal {-status}", file=sys.stderr)
+        raise SystemExit(128 - status)
+    if status == _LOAD_FAILED and _litserve.is_spoken:
+        raise RuntimeError(
+            "One or more workers failed to start. Shutting down LitServe; the error above says why"
+        )
+    if status != 0:
+        raise SystemExit(1 if status == _LOAD_FAILED else status)
+
+
+def _all_paths(servers):
+    return [path for each in servers if isinstance(each, LitServer) for path in each._paths()]
+
+
+def options_of_all(servers: Sequence[LitServer], is_litserve: bool) -> dict[str, Any]:
+    """Returns the options of the whole server that its parts were given, above the defaults that
+    they have in LitServe."""
+    merged: dict[str, Any] = {"host": "0.0.0.0", "compression": ["gzip"]} if is_litserve else {}
+    for server in servers:
+        merged.update(server.server_options)
+    return merged
+
+
+def _write_client(servers, options):
+    from litplex.compat import _client
+
+    scheme = "https" if "tls_cert" in options else "http"
+    base = f"{scheme}://127.0.0.1:{options.get('port', 8000)}"
+    _client.write_client(os.getcwd(), base + servers[0]._paths()[0])
+
+
+def _call_back(servers, event):
+    if any(server.callbacks for server in servers):
+        from litplex.compat.callbacks import CallbackRunner
+
+        for server in servers:
+            # Else they are told where the requests are, with which they may share a state.
+            if not _app_host.events_of_requests(server):
+                CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
+
+
+def _mistakes(servers, options):
+    found = [f"run_servers: {text}" for text in _options.mistakes("server", options)]
+    if not servers:
+        found.append("run_servers got no LitServer; give it at least one")
+    paths, asked = [], dict(options)
+    for server in servers:
+        if not isinstance(server, LitServer):
+            found.append(f"run_servers takes LitServer instances{_instead_of(server)}")
+            continue
+        paths += server._paths()
+        found += _options.mistakes("server", server.server_options)
+        found += _conflicts(server.server_options, asked)
+    if len(servers) > 1:
+        found += _tool_mistakes(servers)
+    return [*found, *_path_mistakes(paths, _options.users_of_paths(asked))]
+
+
+def _tool_mistakes(servers):
+    """Yields what would let somebody call, as a tool, what another server's app must guard."""
+    for server in filter(lambda server: isinstance(server, LitServer), servers):
+        for api, path in zip(server.apis, server._paths()):
+            if authorize_of(api) and api.mcp is not None:
+                yield (
+                    f"endpoint `{path}`: `mcp` and `authorize` go together where one LitServer has "
+                    f"all endpoints, because all tools are behind one path"
+                )
+
+
+def _conflicts(of_one, of_all):
+    """Yields what was asked for differently before; adds the rest to ``of_all``."""
+    for name, value in of_one.items():
+        if of_all.setdefault(name, value) != value:
+            yield f"`{name}` is of the whole server, and is both {of_all[name]!r} and {value!r}"
+
+
+def _path_mistakes(paths, built_in):
+    name = "LitServe" if _litserve.is_spoken else "litplex"
+    for path in dict.fromkeys(paths):
+        if path in built_in:
+            yield f"api_path {path} is already in use by {name} {built_in[path]}; choose another"
+        elif paths.count(path) > 1:
+            yield (
+                f"api_path {path} is already in use by another endpoint: "
+                f"{paths.count(path)} endpoints have this path; give each its own"
+            )
+
+
+def program_of(
+    servers: Sequence[LitServer], options: dict[str, Any], app_host: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns what the binary is told to serve, as plain data."""
+    return {
+        **options,
+        "litserve": servers[0].info if _litserve.is_spoken else None,
+        "app_host": app_host,
+        "sdk": os.path.dirname(os.path.abspath(__file__)),
+        "endpoint": [
+            endpoint
+            for number, server in enumerate(servers)
+            for endpoint in server._endpoints(number)
+        ],
+    }
+
+
+def _serve(program):
+    """Runs the binary until it ends; returns its exit status."""
+    child = start_binary()
+    with _forwarded_signals(child):
+        hand_over(program, child)
+        return child.wait()
+
+
+def start_binary() -> subprocess.Popen[bytes]:
+    """Starts the binary, which waits for its program.
+
+    It is a session of its own, so that Ctrl-C in a terminal reaches it through us, once.
+    """
+    sys.stdout.flush()
+    command = [find_binary(), "serve", "--program"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=True, env=_litserve.environment()
+    )
+
+
+def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
+    """Writes the program to the standard input of the binary, which drains when that closes: with
+    us."""
+    order_pipe = child.stdin
+    assert order_pipe is not None
+    # It may end early; its exit status is what counts.
+    with contextlib.suppress(BrokenPipeError):
+        order_pipe.write(json.dumps(program, separators=(",", ":")).encode() + b"\n")
+        order_pipe.flush()
+
+
+class _forwarded_signals:
+    """Within it, what would end this process is passed on to the child."""
+
+    def __init__(self, child):
+        self._child = child
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._forward)
+            except ValueError:
+                return  # Not the main thread: signals are somebody else's business.
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _forward(self, number, _):
+        if self._child.poll() is None:
+            self._child.send_signal(number)

@@ -1,0 +1,31 @@
+"""Started as ``python …/litplex/_worker`` by the server, in any interpreter and environment.
+
+It makes this very package importable as ``litplex`` without putting its directory on ``sys.path``:
+what else is installed beside it must not leak into an endpoint's own environment.
+"""
+
+import importlib.util
+import os
+import sys
+
+
+def import_package():
+    worker = os.path.dirname(os.path.abspath(__file__))
+    package = os.path.dirname(worker)
+    # Running a directory puts it on the path; user code must not find our modules there.
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != worker]
+    spec = importlib.util.spec_from_file_location(
+        "litplex", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+    )
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["litplex"] = module
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    if "litplex" not in sys.modules:
+        import_package()
+    from litplex._worker._process import main
+
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Calls hooks of which some are ``async``, in the order in which ``_hooks`` calls plain ones."""
+
+from litplex._api import FINISHED, is_async
+from litplex._worker._encode import encode_body, encode_error
+from litplex._worker._hooks import as_list
+from litplex._worker._stages import end_stage, stages_of
+
+
+async def settle(result):
+    """Returns what a hook returned, after it was awaited where it must be."""
+    return await result if hasattr(result, "__await__") else result
+
+
+async def answer(hooks, request, context):
+    """Computes one request; returns the status, flags and payload of its response."""
+    # `settle` is written out here: a call for each hook shows in the throughput.
+    if context is None:
+        decode, compute, encode = hooks.plain
+        value = decode(request)
+        if hasattr(value, "__await__"):
+            value = await value
+        value = compute(value)
+        if hasattr(value, "__await__"):
+            value = await value
+        value = encode(value)
+    else:
+        if context._stages is not None:
+            return await _answer_measured(hooks, request, context, context._stages)
+        value = await settle(hooks.decode(request, context))
+        value = await settle(hooks.compute(value, context))
+        value = hooks.encode(value, context)
+    if hasattr(value, "__await__"):
+        value = await value
+    return encode_body(value)
+
+
+async def _answer_measured(hooks, request, context, stages):
+    value = await settle(hooks.decode(request, context))
+    stages.end()
+    value = await settle(hooks.compute(value, context))
+    stages.end()
+    answer = encode_body(await settle(hooks.encode(value, context)))
+    stages.end()
+    return stages.added_to(answer)
+
+
+async def answer_batch(hooks, inputs, contexts):
+    """Computes a batch; returns the status, flags and payload of a response for each."""
+    measured = stages_of(contexts)
+    for stages in measured:
+        stages.begin()
+    batch = await settle(hooks.batch(inputs, contexts))
+    output = await settle(hooks.compute(batch, contexts))
+    outputs = as_list(await settle(hooks.unbatch(output, contexts)), len(inputs))
+    for stages in measured:
+        stages.end()
+    return [await _encode_item(hooks, *pair) for pair in zip(outputs, contexts)]
+
+
+async def _encode_item(hooks, output, context):
+    try:
+        if isinstance(output, Exception):
+            raise output
+        if context is not None and context._stages is not None:
+            context._stages.begin()
+        answer = encode_body(await settle(hooks.encode(output, context)))
+        if context is None or context._stages is None:
+            return answer
+        context._stages.end()
+        return context._stages.added_to(answer)
+    except Exception as error:  # noqa: BLE001  (one item fails alone)
+        return encode_error(error)
+
+
+async def outputs(hooks, request, context):
+    """Returns the iterator of one streamed answer, and what to close when it is cut short."""
+    x = await settle(hooks.decode(request, context))
+    end_stage(context)
+    source = await settle(hooks.compute(x, context))
+    if hooks.encodes_stream:
+        return _encode_stream(hooks, source, context), source
+    return _encode_each(hooks, each(source), context), source
+
+
+async def steps(hooks, inputs, contexts):
+    """Returns the iterator of a batch of streams, and what to close when it is cut short."""
+    batch = await settle(hooks.batch(inputs, contexts))
+    source = await settle(hooks.compute(batch, contexts))
+    if hooks.unbatches_stream:
+        steps = each(source) if is_async(hooks.api.unbatch) else source
+        unbatched = hooks.unbatch(steps, contexts)
+    else:
+        unbatched = _unbatch_each(hooks, each(source), contexts)
+    if hooks.encodes_stream:
+        unbatched = _encode_stream(hooks, unbatched, contexts)
+    return each(unbatched), source
+
+
+async def encoded(encode, output, context):
+    """Returns what is sent for an output: an exception where encoding it raises one."""
+    if encode is None or output is FINISHED or isinstance(output, Exception):
+        return output
+    try:
+        return await settle(encode(output, context))
+    except Exception as error:  # noqa: BLE001  (one item fails alone)
+        return error
+
+
+async def close(*iterators):
+    """Lets the ``finally`` of generators run, whether they have ended or not."""
+    for iterator in iterators:
+        if hasattr(iterator, "aclose"):
+            await iterator.aclose()
+        elif hasattr(iterator, "close"):
+            iterator.close()
+
+
+def each(values):
+    """Returns an asynchronous iterator over what a plain or ``async`` generator yields."""
+    return values if hasattr(values, "__aiter__") else _each(values)
+
+
+async def _each(values):
+    for value in values:
+        yield value
+
+
+def _encode_stream(hooks, source, context):
+    if is_async(hooks.api.encode_response):
+        source = each(source)
+    return each(hooks.encode(source, context))
+
+
+async def _encode_each(hooks, source, context):
+    async for output in source:
+        yield await settle(hooks.encode(output, context))
+
+
+async def _unbatch_each(hooks, source, contexts):
+    async for output in source:
+        yield await settle(hooks.unbatch(output, contexts))

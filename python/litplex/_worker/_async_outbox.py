@@ -1,0 +1,79 @@
+"""Answers on their way out of an event loop, which never waits for the socket."""
+
+import contextlib
+import socket
+from collections import deque
+
+from litplex._worker._outbox import Outbox
+
+
+class AsyncOutbox(Outbox):
+    """Sends together what one turn of the event loop brings.
+
+    Args:
+        sock: The data connection.
+        loop: The event loop.
+        on_lost: Called on the loop when nobody reads any more.
+    """
+
+    def __init__(self, sock, loop, on_lost):
+        self._loop = loop
+        self._on_lost = on_lost
+        self._is_scheduled = False
+        self._is_lost = False
+        # What the socket had no room for; guarded by `_sending`, as the helper sends too.
+        self._rest: deque[memoryview] = deque()
+        super().__init__(sock)
+
+    def add(self, piece, *, hold):
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._end_turn)
+            # Only what one turn brings says how fast the hooks are.
+            self.resume()
+        super().add(piece, hold=hold)
+
+    def is_empty(self):
+        """Tells whether all has been sent, or never will be."""
+        return self._is_lost or not (self._held or self._rest)
+
+    def _end_turn(self):
+        self._is_scheduled = False
+        self.flush()
+
+    def _send(self, data):
+        if self._is_lost:
+            return
+        if self._rest:
+            self._rest.append(memoryview(data))
+            return
+        sent = self._send_some(data)
+        if sent < len(data) and not self._is_lost:
+            self._rest.append(memoryview(data)[sent:])
+            self._call(self._loop.add_writer, self._sock, self._send_rest)
+
+    def _send_some(self, data):
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._is_lost = True
+            self._call(self._on_lost)
+            return 0
+
+    def _send_rest(self):
+        with self._sending:
+            while self._rest and not self._is_lost:
+                sent = self._send_some(self._rest[0])
+                if sent < len(self._rest[0]):
+                    self._rest[0] = self._rest[0][sent:]
+                    break
+                self._rest.popleft()
+            if self._is_lost or not self._rest:
+                self._loop.remove_writer(self._sock)
+
+    def _call(self, function, *args):
+        # The helper may come here when the loop has been closed.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)

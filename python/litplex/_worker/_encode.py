@@ -1,0 +1,171 @@
+"""What results and errors of hooks are sent as."""
+
+import sys
+import traceback
+
+from litplex import _litserve
+from litplex._worker import _frames as frames
+from litplex._worker._json import MalformedBody, dumps
+
+_PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
+# Headers that are made from the body and its media type on the way out.
+_MADE = ("content-length", "content-type")
+# So that a frame has room for it and for those before it, which its credit bounds.
+_MAX_ITEM_BYTES = frames.MAX_PAYLOAD_BYTES // 2
+_INTERNAL = b'{"detail":"Internal server error"}'
+
+
+def response(id, status, flags, payload):
+    """Returns the frame of an answer.
+
+    Raises:
+        ValueError: it is larger than a frame may be.
+    """
+    if len(payload) > frames.MAX_PAYLOAD_BYTES:
+        raise ValueError(f"an answer of {len(payload)} bytes is too large to be sent")
+    return frames.HEADER.pack(len(payload), frames.RESPONSE, flags, status, id) + payload
+
+
+def response_or_error(id, answer):
+    """Returns the frame of an answer, or of the error that it cannot be sent."""
+    try:
+        return response(id, *answer)
+    except ValueError as error:
+        return response(id, *encode_error(error))
+
+
+def end(id, ending=(0, b""), context=None):
+    """Returns the frame that ends a stream with this status and payload, and with what was measured
+    of a request with this context."""
+    status, payload = ending
+    if context is None or context._stages is None:
+        return frames.encode(frames.END, payload, status=status, id=id)
+    stages = context._stages
+    stages.end()
+    payload = frames.with_meta({"stages": stages.seconds}, payload)
+    return frames.encode(frames.END, payload, flags=frames.META, status=status, id=id)
+
+
+def ending_of(error, said=None):
+    """Returns the status and payload of what ended a stream: an exception, or None."""
+    return (0, b"") if error is None else plain_error(error, said)
+
+
+def plain_error(error, said=None):
+    """Returns the status and JSON of an exception, for frames that have no place for headers."""
+    status, flags, payload = encode_error(error, said)
+    if flags & frames.META:
+        payload = bytes(frames.split_meta(payload)[1])
+    return (status if status >= 400 else 500), payload
+
+
+class Cancelled(Exception):
+    """Nobody waits for this answer; it has the shape of an HTTPException."""
+
+    status_code = 499
+    detail = "cancelled: nobody waits for the answer"
+
+
+def encode_body(output):
+    """Returns the status, flags and payload of the response that an output makes."""
+    if type(output) in _PLAIN:
+        return 200, 0, dumps(output)
+    if isinstance(output, (bytes, bytearray, memoryview)):
+        if _litserve.is_spoken:
+            # There it is text, and only a Response is sent as it is.
+            return 200, 0, dumps(bytes(output).decode())
+        return _typed(200, "application/octet-stream", [], bytes(output))
+    if hasattr(output, "status_code") and (hasattr(output, "body") or hasattr(output, "path")):
+        headers = [(name, str(value)) for name, value in output.headers.items()]
+        types = [value for name, value in headers if name.lower() == "content-type"]
+        headers = [(name, value) for name, value in headers if name.lower() not in _MADE]
+        media_type = types[-1] if types else str(output.media_type or "")
+        body = bytes(output.body) if hasattr(output, "body") else _read(output)
+        return _typed(output.status_code, media_type, headers, body)
+    return 200, 0, dumps(output)
+
+
+def _read(response):
+    """Returns the file that a response names, and does what comes after: often that removes it."""
+    with open(response.path, "rb") as file:
+        content = file.read()
+    background = getattr(response, "background", None)
+    for task in getattr(background, "tasks", [background]):
+        if task is not None and not task.is_async:
+            task.func(*task.args, **task.kwargs)
+    return content
+
+
+def encode_item(output):
+    """Returns the kind and the bytes of one item of a stream.
+
+    Raises:
+        TypeError, ValueError: it cannot be sent.
+    """
+    if isinstance(output, str):
+        kind, data = frames.TEXT_ITEMS, output.encode()
+    elif isinstance(output, (bytes, bytearray, memoryview)):
+        kind, data = frames.BYTES_ITEMS, bytes(output)
+    else:
+        kind, data = frames.JSON_ITEMS, dumps(output)
+    if len(data) > _MAX_ITEM_BYTES:
+        raise ValueError(f"an item of {len(data)} bytes is too large to be sent")
+    return kind, data
+
+
+def encode_error(error, said=None):
+    """Returns the status, flags and payload that an exception of a hook makes; it never raises.
+
+    What the client may not know goes to the log, with its traceback; not again, where ``said``
+    has what was said already.
+    """
+    try:
+        return _encode_error(error, set() if said is None else said)
+    except Exception as unsendable:  # noqa: BLE001  (a detail that JSON cannot hold, say)
+        traceback.print_exception(type(unsendable), unsendable, unsendable.__traceback__)
+        return 500, 0, _INTERNAL
+
+
+def _encode_error(error, said):
+    if isinstance(error, MalformedBody):
+        return 400, 0, dumps({"detail": str(error)})
+    if isinstance(getattr(error, "status_code", None), int) and hasattr(error, "detail"):
+        return _http_exception(error)
+    summary = summary_of(error)
+    if summary not in said:
+        said.add(summary)
+        traceback.print_exception(type(error), error, _user_part(error), file=sys.stderr)
+    detail = getattr(error, "client_detail", None)
+    return 500, 0, _INTERNAL if detail is None else dumps({"detail": detail})
+
+
+def summary_of(error):
+    """Returns the last line of a traceback: the type and the message."""
+    return traceback.format_exception_only(type(error), error)[-1].strip()
+
+
+def _http_exception(error):
+    payload = dumps({"detail": error.detail})
+    headers = getattr(error, "headers", None)
+    if not headers and 100 <= error.status_code <= 999:
+        return error.status_code, 0, payload
+    headers = headers or {}
+    pairs = [(name, str(value)) for name, value in headers.items()]
+    pairs = [pair for pair in pairs if pair[0].lower() not in _MADE]
+    return _typed(error.status_code, "application/json", pairs, payload)
+
+
+def _typed(status, media_type, headers, body):
+    if not isinstance(status, int) or not 100 <= status <= 999:
+        raise ValueError(f"{status!r} is not an HTTP status")
+    meta = {"media_type": media_type, "headers": headers}
+    return status, frames.META, frames.with_meta(meta, body)
+
+
+def _user_part(error):
+    """Returns the traceback from the first frame outside of this package."""
+    package = __file__.rpartition("_worker")[0]
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(package):
+        trace = trace.tb_next
+    return trace or error.__traceback__

@@ -1,0 +1,66 @@
+"""What the model's ``health`` says while it serves."""
+
+import asyncio
+import sys
+import threading
+import traceback
+
+WELL, UNWELL = 200, 503
+
+
+class Health:
+    """Asks the model whether it is well, and keeps what it said last.
+
+    Attributes:
+        status: ``WELL`` or ``UNWELL``.
+    """
+
+    def __init__(self, api):
+        self._health = api.health
+        self._due = threading.Event()
+        self._is_over = False
+        self._thread = None
+        self.status = WELL
+        self.status = self._ask()
+
+    def refresh(self):
+        """Has the model asked soon, on a thread of its own: it may take its time."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._follow, name="litplex-health", daemon=True)
+            self._thread.start()
+        self._due.set()
+
+    def end(self):
+        """Asks no more: what the hook needs may be torn down."""
+        self._is_over = True
+
+    def _follow(self):
+        while self._due.wait() and not self._is_over:
+            self._due.clear()
+            self.status = self._ask()
+
+    def _ask(self):
+        try:
+            answer = self._health()
+            is_well = _settle(answer) if hasattr(answer, "__await__") else answer
+        except Exception:  # noqa: BLE001  (whatever the user's hook raises)
+            if self.status == WELL and not self._is_over:
+                traceback.print_exc()
+            return UNWELL
+        return WELL if is_well else UNWELL
+
+
+def _settle(answer):
+    """Returns what an ``async`` hook returns; it runs where the model's other hooks do."""
+
+    async def wait():
+        return await answer
+
+    if "litplex._worker._event_loop" not in sys.modules:
+        return asyncio.run(wait())
+    from litplex._worker import _event_loop
+
+    loop = _event_loop.get()
+    if loop.is_running():
+        return asyncio.run_coroutine_threadsafe(wait(), loop).result()
+    return loop.run_until_complete(wait())

@@ -1,0 +1,323 @@
+"""Calls the user's hooks: which get a context, and in which order."""
+
+import inspect
+import math
+import struct
+import sys
+
+from litplex import _litserve
+from litplex._api import (
+    ContinuousAPI,
+    LitAPI,
+    access_mistake,
+    concurrency_mistake,
+    has_async_hooks,
+    is_async,
+    is_generator,
+    is_method_of,
+    max_concurrency_of,
+)
+from litplex._worker import _frames as frames
+from litplex._worker import _output
+from litplex._worker._annotations import signature_of
+from litplex._worker._content import read_request
+from litplex._worker._encode import encode_body, encode_error, plain_error, summary_of
+from litplex._worker._json import loads
+from litplex._worker._schema import describe, tool_of
+from litplex._worker._stages import end_stage, stages_of
+from litplex._worker._typed import request_reader, response_encoder
+
+# What stands in front of a request's body.
+_HAS_LEAD = frames.META | frames.REQUEST_ID
+
+_COST = struct.Struct("<d")
+_PLAIN_HOOKS = ("admit", "step", "finish", "decode_request", "encode_response")
+# What is under way at once where hooks are async and nothing else is said.
+_ASYNC_CONCURRENCY = 64
+
+
+def check_hooks(api, is_guarded=False):
+    """Raises a ValueError where the settings of a model do not fit its hooks."""
+    if not isinstance(api, LitAPI):
+        raise ValueError(f"it is a {type(api).__name__}, not a litplex.LitAPI")
+    for mistake in filter(None, [concurrency_mistake(api), access_mistake(api, is_guarded)]):
+        raise ValueError(mistake)
+    if _has_cost(api) and is_async(api.cost):
+        raise ValueError("`cost` must be a plain function, not `async`")
+    request_reader(api, None)
+    response_encoder(api)
+    if api.spec is not None:
+        from litplex._spec_rules import mistakes
+
+        for mistake in mistakes(api):
+            raise ValueError(mistake)
+    if isinstance(api, ContinuousAPI):
+        _check_continuous(api)
+        return
+    if is_generator(api.predict) and not api.stream:
+        raise ValueError("`predict` is a generator; set stream=True, or return a value")
+    if api.stream and is_async(api.predict) and api.spec is None:
+        for name in ("encode_response", "unbatch"):
+            if inspect.isgeneratorfunction(inspect.unwrap(getattr(api, name))):
+                raise ValueError(
+                    f"`{name}` is a plain generator over the outputs of an async `predict`; "
+                    f"make it `async def`, or a function of one output"
+                )
+
+
+def _check_continuous(api):
+    for name in _PLAIN_HOOKS:
+        if is_async(getattr(api, name)) or is_generator(getattr(api, name)):
+            raise ValueError(f"`{name}` of a ContinuousAPI must be a plain function")
+
+
+def wants_context(hook):
+    """Tells whether a hook names a ``context`` parameter."""
+    return "context" in signature_of(hook).parameters
+
+
+class WrongLength(ValueError):
+    """A batch whose outputs cannot be told apart.
+
+    Attributes:
+        client_detail: What clients are told; how to mend it is nothing to them.
+    """
+
+    client_detail = "Batch size mismatch"
+
+    def __init__(self, expected, got, rule):
+        super().__init__(f"{rule}: expected {expected}, got {got}")
+
+
+def make_hooks(api, retry_singly=False):
+    """Returns the hooks of a model; what a spec needs is not imported for the others."""
+    if api.spec is None:
+        return Hooks(api, retry_singly)
+    from litplex._worker._openai import KINDS
+
+    return KINDS[api.spec.protocol](api, retry_singly)
+
+
+class Hooks:
+    """The hooks of one model, ready to be called with payloads of frames.
+
+    Args:
+        api: The model.
+        retry_singly: Whether the items of a batch that raises are computed again one by one.
+    """
+
+    def __init__(self, api, retry_singly=False):
+        self.is_continuous = isinstance(api, ContinuousAPI)
+        self.is_async = has_async_hooks(api)
+        self.retry_singly = retry_singly
+        self.max_batch_size = 1 if self.is_continuous else api.max_batch_size
+        self.stream = bool(api.stream)
+        self.concurrency = _concurrency(api)
+        self.api = api
+        second = api.admit if self.is_continuous else api.predict
+        hooks = (api.decode_request, second, response_encoder(api))
+        hooks = tuple(map(_direct, hooks))
+        of_batches = (api.batch, api.unbatch)
+        wanting = hooks if self.max_batch_size == 1 else (*hooks, *of_batches)
+        self.context = any(map(wants_context, wanting))
+        self._marks = _output.is_marked()
+        # Where several requests are computed at a time each of them must know its id.
+        self._shares = self.max_batch_size > 1 or self.is_async or self.is_continuous
+        #: decode, compute and encode where no hook gets a context.
+        self.plain = hooks
+        self.decode, self.compute, self.encode = map(_taking_context, hooks)
+        self.batch, self.unbatch = map(_taking_context, of_batches)
+        self.encodes_stream = not self.is_continuous and _encodes_whole_stream(api)
+        self.unbatches_stream = is_generator(api.unbatch)
+        #: What makes of each value of a stream what is sent of it, where the model has its own.
+        self.format = _own_format(api) if self.stream else None
+        if self.format is not None and api.spec is None:
+            from litplex._worker._convert import converted
+
+            self.encode = converted(self.encode, self.format, self)
+        typed = request_reader(api, self.read)
+        if typed is not None:
+            # In place of the method, so that requests without an annotation pass no branch.
+            self.read = typed  # type: ignore[method-assign]
+
+    def traits(self):
+        """Returns the ``Ready`` message."""
+        return {
+            "max_batch_size": self.max_batch_size,
+            "batch_timeout": self.api.batch_timeout,
+            "stream": self.stream,
+            "context": self.context,
+            "concurrency": self.concurrency,
+            "cost": _has_cost(self.api),
+            "schema": describe(self.api),
+            "tool": tool_of(self.api),
+        }
+
+    def read(self, flags, payload):
+        """Returns what ``decode_request`` gets of one request: the value and the context."""
+        if not (flags & _HAS_LEAD or self.context or self._marks):
+            # What most requests are; every call on this path shows in the throughput.
+            return loads(payload), None
+        request_id = None
+        if flags & frames.REQUEST_ID:
+            request_id, payload = frames.split_request_id(payload)
+        if self._marks:
+            _output.read(request_id or "")
+        if not (flags & frames.META or self.context or self._shares):
+            return loads(payload), None
+        return read_request(flags, payload, request_id)
+
+    def answer(self, request, context):
+        """Computes one request; returns the status, flags and payload of its response."""
+        if context is None:
+            decode, compute, encode = self.plain
+            return encode_body(encode(compute(decode(request))))
+        if context._stages is not None:
+            return self._answer_measured(request, context, context._stages)
+        x = self.decode(request, context)
+        return encode_body(self.encode(self.compute(x, context), context))
+
+    def _answer_measured(self, request, context, stages):
+        x = self.decode(request, context)
+        stages.end()
+        output = self.compute(x, context)
+        stages.end()
+        answer = encode_body(self.encode(output, context))
+        stages.end()
+        return stages.added_to(answer)
+
+    def answer_batch(self, inputs, contexts):
+        """Computes a batch; returns the status, flags and payload of a response for each.
+
+        Raises:
+            WrongLength: it did not give an output for each input.
+        """
+        measured = stages_of(contexts)
+        for stages in measured:
+            stages.begin()
+        output = self.compute(self.batch(inputs, contexts), contexts)
+        outputs = as_list(self.unbatch(output, contexts), len(inputs))
+        for stages in measured:
+            stages.end()
+        return list(map(self._encode_item, outputs, contexts))
+
+    def _encode_item(self, output, context):
+        try:
+            if isinstance(output, Exception):
+                raise output
+            if context is not None and context._stages is not None:
+                return self._encode_measured(output, context, context._stages)
+            return encode_body(self.encode(output, context))
+        except BaseException as error:  # noqa: BLE001  (one item fails alone)
+            return encode_error(error)
+
+    def _encode_measured(self, output, context, stages):
+        stages.begin()
+        answer = encode_body(self.encode(output, context))
+        stages.end()
+        return stages.added_to(answer)
+
+    def may_retry(self, error, count):
+        """Tells whether the items of a batch that raised this are computed one at a time."""
+        is_of_one_item = isinstance(error, Exception) and not isinstance(error, WrongLength)
+        return self.retry_singly and count > 1 and is_of_one_item
+
+    def outputs(self, request, context):
+        """Returns the generator of one streamed answer, and what to close when it is cut short."""
+        x = self.decode(request, context)
+        end_stage(context)
+        outputs = iter(self.compute(x, context))
+        if self.encodes_stream:
+            return iter(self.encode(outputs, context)), outputs
+        return (self.encode(output, context) for output in outputs), outputs
+
+    def steps(self, inputs, contexts):
+        """Returns the generator of a batch of streams, whose steps are what holds an output for
+        each, and what to close when it is cut short."""
+        source = iter(self.compute(self.batch(inputs, contexts), contexts))
+        if self.unbatches_stream:
+            steps = self.unbatch(source, contexts)
+        else:
+            steps = (self.unbatch(output, contexts) for output in source)
+        if self.encodes_stream:
+            steps = self.encode(steps, contexts)
+        return iter(steps), source
+
+    def measure(self, flags, payload):
+        """Returns the status and payload that say the cost of a request; it never raises."""
+        try:
+            return 200, _COST.pack(_checked_cost(self.api.cost(self.read(flags, payload)[0])))
+        except frames.FrameError:
+            raise
+        except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
+            return plain_error(error)
+
+
+def as_list(outputs, count, rule="predict and unbatch must give one output for each input"):
+    """Returns the outputs of a batch as a list; raises WrongLength where there are not so many."""
+    outputs = outputs if isinstance(outputs, list) else list(outputs)
+    if len(outputs) != count:
+        raise WrongLength(count, len(outputs), rule)
+    return outputs
+
+
+def say_retry(error, count):
+    """Says on stderr that a batch raised and what becomes of it."""
+    print(
+        f"a batch of {count} raised {summary_of(error)}; its items are computed one at a time",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _concurrency(api):
+    if isinstance(api, ContinuousAPI):
+        return api.max_batch_size
+    chosen = max_concurrency_of(api)
+    if chosen is not None:
+        return chosen
+    return _ASYNC_CONCURRENCY if has_async_hooks(api) and api.max_batch_size == 1 else 1
+
+
+def _has_cost(api):
+    # In programs written for LitServe a method of that name is the program's own.
+    if _litserve.is_spoken or not callable(api.cost):
+        return False
+    return getattr(api.cost, "__func__", None) is not LitAPI.cost
+
+
+def _checked_cost(cost):
+    if not hasattr(cost, "__float__"):
+        raise TypeError(f"`cost` must return a number, not a {type(cost).__name__}")
+    number = float(cost)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"`cost` must return a finite number of at least 0, not {number}")
+    return number
+
+
+def _direct(hook):
+    """Returns the hook, or in place of a default one what it does without a spec: most models have
+    none, and asking for it at every request shows in the throughput."""
+    is_default = getattr(hook, "__func__", None) in (LitAPI.decode_request, LitAPI.encode_response)
+    return _same if is_default and hook.__self__.spec is None else hook
+
+
+def _same(value):
+    return value
+
+
+def _taking_context(hook):
+    """Returns the hook as a function of a value and a context, which it gets if it names one."""
+    if wants_context(hook):
+        return lambda value, context: hook(value, context=context)
+    return lambda value, _: hook(value)
+
+
+def _own_format(api):
+    method = api.format_encoded_response
+    return None if is_method_of(method, LitAPI.format_encoded_response) else method
+
+
+def _encodes_whole_stream(api):
+    encode = api.encode_response
+    return is_method_of(encode, LitAPI.encode_response) or is_generator(encode)

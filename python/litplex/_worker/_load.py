@@ -1,0 +1,110 @@
+"""Brings the user's API instance into the worker process.
+
+An order names its source in one of three forms:
+
+``{"kind": "reference", "name": "ocr.py:OcrAPI", "args": {…}, "directory": …}``
+    A class or instance in a file or module, and constructor arguments. It is the only form that
+    never runs the user's script.
+``{"kind": "pickle", "data": base64, "script": {…}}``
+    The instance itself, pickled by the parent. The main module is prepared when the pickle asks
+    for it, as ``multiprocessing`` does: it runs as ``__mp_main__``, so the code under
+    ``if __name__ == "__main__"`` does not.
+``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "server": 0, "api": 0}``
+    The script runs again as ``__main__``, up to the call that serves, and the instance is taken
+    from that call. It always works, and it runs the script's top-level and guarded code. Its
+    ``module`` is what ``python -m`` calls it where it is in a package, and otherwise null.
+
+Pickles come from the parent process over an inherited descriptor, never from the network.
+"""
+
+import base64
+import importlib
+import importlib.util
+import io
+import os
+import pickle
+import sys
+
+from litplex import _capture
+
+
+def load(source):
+    """Returns the API instance that the source names."""
+    kind = source["kind"]
+    if kind == "reference":
+        return _load_reference(source)
+    script = source if kind == "script" else source["script"]
+    _prepare_path(script)
+    if kind == "script":
+        return _load_by_running(script)
+    try:
+        data = base64.b64decode(source["data"])
+        return _Unpickler(io.BytesIO(data), script).load()
+    except (AttributeError, ImportError):
+        # A class that exists only under the guard, or only after it.
+        if script["file"] is None:
+            raise
+        return _load_by_running(script)
+
+
+def _load_reference(source):
+    place, _, name = source["name"].rpartition(":")
+    directory = source.get("directory") or os.getcwd()
+    if place.endswith(".py"):
+        module = _import_file(os.path.join(directory, place))
+    else:
+        sys.path.insert(0, directory)
+        module = importlib.import_module(place)
+    try:
+        found = getattr(module, name)
+    except AttributeError:
+        raise AttributeError(f"`{place}` has no `{name}`") from None
+    return found(**(source.get("args") or {})) if isinstance(found, type) else found
+
+
+def _import_file(path):
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"there is no file `{path}`")
+    sys.path.insert(0, os.path.dirname(path))
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _prepare_path(script):
+    sys.argv = list(script["argv"])
+    known = set(sys.path)
+    sys.path[:0] = [entry for entry in script["path"] if entry not in known]
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file, script):
+        super().__init__(file)
+        self._script = script
+
+    def find_class(self, module, name):
+        if module == "__main__" and "__mp_main__" not in sys.modules:
+            script = self._script
+            _capture.run_script(script["file"], "__mp_main__", script.get("module"))
+        return super().find_class(module, name)
+
+
+def _load_by_running(script):
+    return _run(script).servers[script["server"]].apis[script["api"]]
+
+
+def run_again(script):
+    """Runs the program up to the call that serves, and returns that call."""
+    _prepare_path(script)
+    return _run(script)
+
+
+def _run(script):
+    captured, _ = _capture.run_script(script["file"], "__main__", script.get("module"))
+    if captured is None:
+        raise RuntimeError(f"`{script['file']}` ended without serving when it ran again")
+    return captured

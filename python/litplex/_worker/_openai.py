@@ -1,0 +1,164 @@
+"""Calls the hooks of models that speak one of OpenAI's protocols.
+
+The server checks requests, and makes answers of what hooks return: here requests get the form that
+hooks expect, and outputs the one that the server does.
+"""
+
+import contextlib
+import json
+
+from litplex._api import LitAPI, is_method_of
+from litplex._http import HTTPException
+from litplex._specs import LitSpec, OpenAISpec, message_of
+from litplex._worker import _records
+from litplex._worker._convert import converted
+from litplex._worker._hooks import Hooks
+
+_USAGE = ("prompt_tokens", "total_tokens")
+
+
+class _SpecHooks(Hooks):
+    def __init__(self, api, retry_singly=False):
+        super().__init__(api, retry_singly)
+        # litplex specs fill the context for hooks that name it; a derived class may need it too.
+        methods = ("populate_context", "encode_response")
+        self.context |= any(_is_own(api.spec, method) for method in methods)
+        self._make_request = _request_maker(api.spec.protocol)
+        self._has_default_encode = is_method_of(api.encode_response, LitAPI.encode_response)
+        # Puts the events of callbacks around a function, where there are any.
+        self._around = getattr(api.encode_response, "around", None)
+        if self._has_default_encode:
+            # Through the API it would come without its context.
+            encode = api.spec.encode_response
+            self.encode = encode if self._around is None else self._around(encode)
+
+    def traits(self):
+        """Returns the ``Ready`` message."""
+        spec, model = self.api.spec.protocol, type(self.api).__name__
+        return {**super().traits(), "spec": spec, "model": model}
+
+    def read(self, flags, payload):
+        """Returns what ``decode_request`` gets of one request: the request and the context."""
+        value, context = super().read(flags, payload)
+        if not isinstance(value, dict):
+            raise HTTPException(422, "the body must be a JSON object")
+        request = self._make_request(value)
+        if self.context:
+            self.api.spec.populate_context(context, request)
+        return request, context
+
+
+def _is_own(spec, method):
+    """Tells whether a method of a spec is that of a class made of litplex's."""
+    return getattr(type(spec), method).__module__ != LitSpec.__module__
+
+
+class ChatHooks(_SpecHooks):
+    """The hooks of a chat: every output becomes the message that the server is sent."""
+
+    def __init__(self, api, retry_singly=False):
+        super().__init__(api, retry_singly)
+        form, convert = self.format, item_of
+        if form is not None:
+            # What the server is sent is JSON all the same, as in LitServe.
+            convert = lambda message: item_of(form(message))  # noqa: E731
+        if not self.has_default_messages():
+            self.encode = converted(self.encode, convert, self)
+            return
+        if self._around is None or self.is_continuous:
+            # One at a time, so that those that nobody waits for are left out.
+            self.encodes_stream = False
+            self.encode = lambda output, _: convert(message_of(output))
+            return
+        enclosed = self._around(lambda outputs, _: outputs)
+        self.encode = converted(enclosed, lambda output: convert(message_of(output)), self)
+
+    def has_default_messages(self):
+        """Tells whether neither the API nor its spec says how outputs become messages."""
+        of_spec = self.api.spec.encode_response
+        return self._has_default_encode and is_method_of(of_spec, OpenAISpec.encode_response)
+
+
+class EmbeddingHooks(_SpecHooks):
+    """The hooks of embeddings, whose answers are checked before they are sent."""
+
+    def __init__(self, api, retry_singly=False):
+        super().__init__(api, retry_singly)
+        encode = self.encode
+        self.encode = lambda output, context: _checked(encode(output, context))
+        decode, compute, _ = self.plain
+        self.plain = (decode, compute, lambda output: self.encode(output, None))
+
+
+KINDS = {"openai_chat": ChatHooks, "openai_embeddings": EmbeddingHooks}
+
+
+def item_of(message):
+    """Returns what the server is sent of a message: what it holds, without what is None.
+
+    Raises:
+        TypeError: it is no message.
+    """
+    if hasattr(message, "model_dump"):
+        return message.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(message, (str, bytes)):
+        # LitServe reads what is JSON already.
+        with contextlib.suppress(ValueError):
+            message = json.loads(message)
+    if not isinstance(message, dict):
+        raise TypeError(
+            f"`encode_response` must yield a ChatMessage, or a dict such as "
+            f'{{"role": "assistant", "content": "…"}}, and not {message!r}'
+        )
+    return {name: value for name, value in message.items() if value is not None}
+
+
+def _checked(answer):
+    if hasattr(answer, "__await__"):
+        return _checked_later(answer)
+    what = "`encode_response` must return a dict of `embeddings`"
+    if not isinstance(answer, dict):
+        raise TypeError(f"{what}, not a {type(answer).__name__}")
+    if "embeddings" not in answer:
+        raise ValueError(f"{what}, and this one has only: {', '.join(map(str, answer))}")
+    vectors = answer["embeddings"]
+    vectors = vectors.tolist() if hasattr(vectors, "tolist") else vectors
+    if not isinstance(vectors, (list, tuple)):
+        raise TypeError(f"{what} as a list or an array, not a {type(vectors).__name__}")
+    return {"embeddings": vectors, **{name: answer.get(name) or 0 for name in _USAGE}}
+
+
+async def _checked_later(answer):
+    return _checked(await answer)
+
+
+def _request_maker(protocol):
+    """Returns what makes a request of the value of its JSON."""
+    is_chat = protocol == OpenAISpec.protocol
+    if not _has_pydantic():
+        return _records.chat_request if is_chat else _records.embedding_request
+    if is_chat:
+        from litplex.compat.specs.openai import ChatCompletionRequest
+
+        # The server asks once for each of the `n` answers that a client wants.
+        return lambda value: _validated(ChatCompletionRequest, {**value, "n": 1})
+    from litplex.compat.specs.openai_embedding import EmbeddingRequest
+
+    return lambda value: _validated(EmbeddingRequest, value)
+
+
+def _has_pydantic():
+    try:
+        from pydantic import VERSION
+    except ImportError:
+        return False
+    return not VERSION.startswith("1.")
+
+
+def _validated(model, value):
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise HTTPException(422, json.loads(error.json(include_url=False))) from None

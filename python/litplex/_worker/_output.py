@@ -1,0 +1,123 @@
+"""What hooks print, marked with the requests that are computed meanwhile.
+
+The server takes the marks out; ``protocol/PROTOCOL.md`` says what they look like.
+"""
+
+import contextvars
+import io
+import sys
+import threading
+
+# Of a larger batch the first are named, and how many more there are.
+_MOST_NAMED = 8
+# The beginning of a line waits for the rest up to so many characters.
+_MOST_HELD = 8192
+
+#: The ids of what the current thread, or task, computes; none where that is no request. They are
+#: noted for each request, and seldom printed.
+_ids: contextvars.ContextVar[str] = contextvars.ContextVar("litplex_ids", default="")
+_begin = ""
+_kept: list[io.TextIOWrapper] = []
+
+
+def mark(secret):
+    """Marks what is printed from here on; the secret tells those marks from other text."""
+    global _begin
+    _begin = f"\x1e{secret}"
+    sys.stdout = MarkedStream(sys.stdout)
+    sys.stderr = MarkedStream(sys.stderr)
+    # A program may put a stream of its own in their place, around their buffer, which they would
+    # close when nobody has them any more.
+    _kept.extend((sys.stdout, sys.stderr))
+
+
+def is_marked():
+    """Tells whether what is printed is marked."""
+    return bool(_begin)
+
+
+def log_from(level):
+    """Sets the level of ``logging`` until the program does, also where nothing handles records."""
+    import logging
+
+    logging.getLogger().setLevel(level.upper())
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(level.upper())
+
+
+def compute(items):
+    """Notes that the current thread, or task, computes these items from here on."""
+    if _begin:
+        contexts = (item.context for item in items)
+        ids = [context.request_id for context in contexts if context is not None]
+        read(_named([id for id in ids if id is not None]))
+
+
+#: Notes that it computes what has this id, or none (``""``): a request that is no item yet.
+read = _ids.set
+
+
+def _named(ids):
+    more = len(ids) - _MOST_NAMED
+    named = " ".join(ids[:_MOST_NAMED])
+    return f"{named} +{more}" if more > 0 else named
+
+
+class _Held(threading.local):
+    """The beginning of a line, and its mark."""
+
+    mark = ""
+    text = ""
+
+
+class MarkedStream(io.TextIOWrapper):
+    """Writes what another text stream would, with a mark in front of each line of a request.
+
+    Each thread's lines go out whole, or what there is of them at a ``flush``.
+    """
+
+    def __init__(self, stream):
+        super().__init__(
+            stream.buffer,
+            encoding=stream.encoding,
+            errors=stream.errors,
+            newline="\n",
+            write_through=True,
+        )
+        # It would close the buffer when nobody has it any more.
+        self._stream = stream
+        self._held = _Held()
+
+    def write(self, text):
+        """Takes a text; returns its length."""
+        held, ids = self._held, _ids.get()
+        mark = f"{_begin}{ids}\x1f" if ids else ""
+        begun = held.text
+        if begun and held.mark != mark:
+            self._release()
+            begun = ""
+        whole = begun + text
+        if "\n" not in text:
+            held.mark, held.text = mark, whole
+        else:
+            lines, _, held.text = whole.rpartition("\n")
+            held.mark = mark
+            self._write(mark, lines, "\n")
+        if len(held.text) > _MOST_HELD:
+            self._release()
+        return len(text)
+
+    def flush(self):
+        """Writes what there is of a line."""
+        if self._held.text:
+            self._release()
+        super().flush()
+
+    def _release(self):
+        text, self._held.text = self._held.text, ""
+        self._write(self._held.mark, text, "")
+
+    def _write(self, mark, text, newline):
+        if mark:
+            text = mark + text.replace("\n", "\n" + mark)
+        super().write(text + newline)

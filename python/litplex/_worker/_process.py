@@ -1,0 +1,273 @@
+"""The worker process from its order to its exit."""
+
+import contextlib
+import gc
+import json
+import os
+import platform
+import signal
+import socket
+import sys
+import traceback
+
+from litplex._api import LitAPI
+from litplex._worker import _frames as frames
+from litplex._worker import _output, _resources
+from litplex._worker._control import Control
+from litplex._worker._hooks import check_hooks, make_hooks
+from litplex._worker._load import load
+from litplex._worker._register import Register
+
+# Attributes of the model by the names of the options that set them.
+_OVERRIDES = {
+    "max_batch_size": "max_batch_size",
+    "batch_timeout": "batch_timeout",
+    "stream": "stream",
+    "max_concurrency": "_chosen_concurrency",
+}
+
+_HOOKS_WITH_EVENTS = ("decode_request", "predict", "encode_response")
+
+_STREAM_CREDIT = 1 << 20
+
+_LARGE_BYTES = 16 << 20
+
+_SEND_BUFFER_BYTES = 4 << 20
+
+
+def main():
+    """Serves until the server says that it is enough. Returns the exit status."""
+    # Ctrl-C in a terminal is for the server, which then lets its workers finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A service manager sends SIGTERM to everybody; requests in flight must outlive it.
+    signal.signal(signal.SIGTERM, _outlive(os.getpid()))
+    try:
+        order = read_order()
+        if order.get("mark"):
+            _output.mark(order["mark"])
+        if order.get("log_level"):
+            _output.log_from(order["log_level"])
+        return _work(order)
+    except frames.FrameError as error:
+        print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
+        return 1
+    except ConnectionError:
+        # The server has gone, or gave up this start: nobody is left to tell. An error of this kind
+        # in a hook does not come here; it is that hook's answer.
+        return 0
+
+
+def _work(order):
+    data, reader = _dial(order, "data")
+    # As the server does on its side; the kernel takes less where its limit is lower.
+    data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    control, control_reader = _dial(order, "control")
+    kind, setup = reader.message(frames.SETUP)
+    if kind is None:
+        return 0
+    try:
+        api, hooks, health = _set_up(order, setup)
+    except _Failed as failed:
+        data.sendall(frames.encode_message(frames.FAILED, failed.message))
+        # The server ends this process, one way or the other, once it has read the reason.
+        with contextlib.suppress(OSError):
+            reader.receive()
+        return 1
+    register = Register(setup.get("stream_credit", _STREAM_CREDIT))
+    loop = _make_loop(data, reader, hooks, register)
+    follower = Control(
+        control,
+        control_reader,
+        data,
+        register,
+        hooks,
+        health=health,
+        says_changes=setup.get("metrics", False),
+    )
+    follower.start()
+    # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
+    # strings of every large body are faulted in anew.
+    bytes(_LARGE_BYTES)
+    # The model's objects live as long as the process: let no collection walk them again.
+    gc.collect()
+    gc.freeze()
+    data.sendall(frames.encode_message(frames.READY, hooks.traits()))
+    try:
+        loop.run()
+    finally:
+        if health is not None:
+            health.end()
+        _tear_down(api)
+        with contextlib.suppress(OSError):
+            follower.say_changes()
+    if follower.error is not None:
+        raise follower.error
+    control.close()
+    return 0
+
+
+def _make_loop(data, reader, hooks, register):
+    """Returns the loop that fits the hooks; what the others need is not imported."""
+    if hooks.is_continuous:
+        from litplex._worker._continuous import ContinuousLoop
+
+        return ContinuousLoop(data, reader, hooks, register)
+    if hooks.is_async:
+        from litplex._worker._async_loop import AsyncLoop
+
+        return AsyncLoop(data, reader, hooks, register)
+    from litplex._worker._loop import Loop
+
+    return Loop(data, reader, hooks, register)
+
+
+def _settle(result):
+    """Returns what a hook returned; one that is ``async`` runs on the event loop."""
+    if not hasattr(result, "__await__"):
+        return result
+    from litplex._worker import _event_loop
+
+    return _event_loop.get().run_until_complete(result)
+
+
+def _outlive(worker):
+    """Returns a handler that ignores a signal here, and not in processes that are forked off."""
+
+    def handle(number, _):
+        if os.getpid() != worker:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return handle
+
+
+def read_order():
+    """Reads what the server wrote to our standard input, and leaves user code an empty one."""
+    order = json.load(sys.stdin.buffer)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return order
+
+
+def _dial(order, role):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(order["socket"])
+    except FileNotFoundError:
+        raise ConnectionRefusedError("the server closed the socket of this start") from None
+    hello = {
+        "protocol": frames.PROTOCOL,
+        "token": order["token"],
+        "role": role,
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+    }
+    sock.sendall(frames.encode_message(frames.HELLO, hello))
+    reader = frames.FrameReader(sock)
+    kind, message = reader.message(frames.WELCOME, frames.REFUSE)
+    if kind != frames.WELCOME:
+        reason = message.get("reason") if message else "the server closed the connection"
+        raise SystemExit(f"the server refused this worker: {reason}")
+    return sock, reader
+
+
+class _Failed(Exception):
+    def __init__(self, reason, error=None):
+        super().__init__(reason)
+        self.message = {"reason": reason}
+        if error is not None:
+            self.message["traceback"] = _user_traceback(error)
+
+
+def _set_up(order, setup):
+    source = order["load"]
+    try:
+        _resources.apply(order, setup["device"])
+    except OSError as error:
+        cores = order.get("cpu_affinity")
+        raise _Failed(f"it cannot run on the cores {cores} (`cpu_affinity`): {error}") from None
+    try:
+        api = load(source)
+    except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
+        raise _Failed(f"loading it raised {_summary(error)}", error) from None
+    if isinstance(api, LitAPI):
+        for name, attribute in _OVERRIDES.items():
+            if setup.get(name) is not None:
+                setattr(api, attribute, setup[name])
+    _check(api, source.get("guarded", False))
+    _start_loggers(api)
+    try:
+        api.device = setup["device"]
+        _tell_callbacks(api, "setup")
+        _settle(api.setup(setup["device"]))
+    except Exception as error:  # noqa: BLE001
+        raise _Failed(f"setup raised {_summary(error)}", error) from None
+    # Again, because setup may have changed them.
+    _check(api, source.get("guarded", False))
+    _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
+    hooks = make_hooks(api, bool(setup.get("retry_batch_singly")))
+    return api, hooks, _health_of(api)
+
+
+def _health_of(api):
+    """Returns what the model says of itself; what asks it is not imported for others."""
+    if getattr(api.health, "__func__", None) is LitAPI.health:
+        return None
+    from litplex._worker._health import Health
+
+    return Health(api)
+
+
+def _start_loggers(api):
+    if api._litserve_loggers:
+        from litplex._worker._loggers import LogQueue
+
+        api._log_queue = LogQueue(api._litserve_loggers)
+
+
+def _tell_callbacks(api, *hooks):
+    """Lets the model's callbacks follow hooks; what does so is not imported for others."""
+    if api._litserve_callbacks:
+        from litplex._worker._callbacks import follow
+
+        follow(api, *hooks)
+
+
+def _check(api, is_guarded):
+    try:
+        check_hooks(api, is_guarded)
+    except ValueError as error:
+        raise _Failed(str(error)) from None
+
+
+def _summary(error):
+    return traceback.format_exception_only(type(error), error)[-1].strip()
+
+
+def _user_traceback(error):
+    """Formats a traceback without the frames of this package, which say nothing to its reader."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace, package):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def _is_ours(trace, package):
+    filename = trace.tb_frame.f_code.co_filename
+    return filename.startswith((package, "<frozen"))
+
+
+def _tear_down(api):
+    _output.compute(())
+    try:
+        _settle(api.teardown())
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+    if api._log_queue is not None:
+        api._log_queue.close()
+    if "litplex._worker._event_loop" in sys.modules:
+        from litplex._worker import _event_loop
+
+        _event_loop.close()

@@ -1,0 +1,131 @@
+"""Requests of OpenAI's protocols as plain objects, where pydantic is not there for its own."""
+
+from typing import Any
+
+from litplex._http import HTTPException
+
+# The fields of each kind of object with their defaults, and the kinds of those that are objects
+# themselves. `schema_` is sent as `schema`, which pydantic has another use for.
+_KINDS: dict[str, Any] = {
+    "chat": (
+        {
+            "model": "",
+            "messages": (),
+            "temperature": 0.7,
+            "top_p": 1.0,
+            "n": 1,
+            "max_tokens": None,
+            "max_completion_tokens": None,
+            "stop": None,
+            "stream": False,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "user": None,
+            "tools": None,
+            "tool_choice": "auto",
+            "response_format": None,
+            "reasoning_effort": None,
+            "metadata": None,
+        },
+        {"messages": "message", "tools": "tool", "response_format": "response_format"},
+    ),
+    "message": (
+        {"role": None, "content": None, "name": None, "tool_calls": None, "tool_call_id": None},
+        {"content": "part", "tool_calls": "tool_call"},
+    ),
+    "part": (
+        {"type": None, "text": None, "image_url": None, "input_audio": None},
+        {"image_url": "image", "input_audio": "audio"},
+    ),
+    "image": ({"url": None, "detail": "auto"}, {}),
+    "audio": ({"data": None, "format": None}, {}),
+    "tool": ({"type": None, "function": None}, {"function": "function"}),
+    "function": ({"name": None, "description": None, "parameters": None}, {}),
+    "tool_call": (
+        {"index": 0, "id": None, "type": "function", "function": None},
+        {"function": "function_call"},
+    ),
+    "function_call": ({"name": None, "arguments": None}, {}),
+    "response_format": ({"type": None, "json_schema": None}, {"json_schema": "json_schema"}),
+    "json_schema": ({"name": None, "description": None, "schema_": None, "strict": False}, {}),
+    "embeddings": (
+        {
+            "input": None,
+            "model": None,
+            "dimensions": None,
+            "encoding_format": "float",
+            "user": None,
+        },
+        {},
+    ),
+}
+
+_AUDIO_FORMATS = ("wav", "mp3")
+
+
+class Record:
+    """An object of a request, whose fields are its attributes."""
+
+    def __init__(self, fields):
+        self.__dict__.update(fields)
+
+    def __repr__(self):
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"Record({fields})"
+
+    def __eq__(self, other):
+        return isinstance(other, Record) and vars(self) == vars(other)
+
+    def model_dump(self, *, exclude=()):
+        """Returns the fields as a dict, and those of the objects within."""
+        return {name: _dump(value) for name, value in vars(self).items() if name not in exclude}
+
+
+class EmbeddingRecord(Record):
+    """A request of embeddings."""
+
+    input: Any
+
+    def get_num_items(self):
+        """Returns how many vectors the client wants."""
+        is_one = isinstance(self.input, str) or isinstance(self.input[0], int)
+        return 1 if is_one else len(self.input)
+
+    def ensure_list(self):
+        """Returns the input as a list."""
+        return self.input if isinstance(self.input, list) else [self.input]
+
+
+def chat_request(value):
+    """Returns the request of a chat; for one answer, because the server asks for each of ``n``.
+    Fields that are not OpenAI's are its attributes too, but those named like its methods."""
+    request = _make("chat", value)
+    known = vars(request)
+    known.update({name: value[name] for name in value.keys() - known if not hasattr(Record, name)})
+    request.n = 1
+    return request
+
+
+def embedding_request(value):
+    """Returns the request of embeddings."""
+    return EmbeddingRecord(vars(_make("embeddings", value)))
+
+
+def _make(kind, value):
+    if isinstance(value, list):
+        return [_make(kind, item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if kind == "audio" and value.get("format") not in _AUDIO_FORMATS:
+        raise HTTPException(422, "the `format` of `input_audio` must be wav or mp3")
+    defaults, kinds = _KINDS[kind]
+    fields = {name: value.get(name.rstrip("_"), default) for name, default in defaults.items()}
+    for name, kind_of_field in kinds.items():
+        fields[name] = _make(kind_of_field, fields[name])
+    return Record(fields)
+
+
+def _dump(value):
+    if isinstance(value, Record):
+        return value.model_dump()
+    return [_dump(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,118 @@
+"""What the control connection says about items of work, for the thread that works at them."""
+
+import threading
+from collections import deque
+from typing import Any
+
+# Notes about items that are not being worked at: of requests that have not been read yet, and of
+# those that have been answered, which nobody asks for. A window is far smaller.
+_NOTES_AT_MOST = 4096
+
+
+class Item:
+    """One item of work while it is worked at.
+
+    Attributes:
+        id: Its id.
+        context: Its :class:`~litplex.Context`, or None.
+        cancelled: Whether nobody waits for it any more.
+        granted: The bytes of chunks that its stream may send, in all.
+        used: The bytes that it has sent or is about to send.
+        task: The task that computes it, where hooks are ``async``.
+        has_begun: Whether the task has begun.
+        peers: The items that the task computes, where they are several.
+        changed: The event that the task waits for when it is out of credit.
+    """
+
+    # Of the class until they are set: there is one item for each request.
+    cancelled = False
+    used = 0
+    task: Any = None
+    has_begun = False
+    peers: Any = None
+    changed: Any = None
+
+    def __init__(self, id, context, granted):
+        self.id = id
+        self.context = context
+        self.granted = granted
+
+    def cancel(self):
+        """Marks it, and its context, as cancelled."""
+        self.cancelled = True
+        if self.context is not None:
+            self.context.cancelled = True
+
+
+class Register:
+    """The items that are worked at, by id, and the cancelled ones that are not.
+
+    Args:
+        credit: Bytes that a stream may send before it is granted more.
+    """
+
+    def __init__(self, credit):
+        self._credit = credit
+        #: Ids of items that nobody waits for.
+        self.cancelled: set[int] = set()
+        self._notes: deque[int] = deque()
+        self._items: dict[int, Item] = {}
+        self._changed = threading.Condition()
+        #: Whether the server is gone, so that no credit will come.
+        self.ended = False
+        #: Called from the control thread with each item that has changed.
+        self.notify = self._wake
+
+    def open(self, id, context=None):
+        """Returns the item of this id, which is worked at until it is closed."""
+        item = self._items[id] = Item(id, context, self._credit)
+        # In this order: a cancel that comes meanwhile is seen here or finds the item.
+        if id in self.cancelled:
+            item.cancel()
+        return item
+
+    def close(self, item):
+        """Forgets an item that is answered."""
+        self._items.pop(item.id, None)
+        if self.cancelled:
+            self.cancelled.discard(item.id)
+
+    def wait(self, is_enough, timeout=None):
+        """Blocks until the predicate holds or no credit will come; returns whether it holds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.ended or is_enough(), timeout)
+        return is_enough()
+
+    def cancel(self, id):
+        """Notes, from the control thread, that nobody waits for this item."""
+        self.cancelled.add(id)
+        self._notes.append(id)
+        if len(self._notes) > _NOTES_AT_MOST:
+            self.cancelled.discard(self._notes.popleft())
+        item = self._items.get(id)
+        if item is not None:
+            item.cancel()
+            self.notify(item)
+
+    def grant(self, id, count):
+        """Notes, from the control thread, that a stream may send this many bytes more."""
+        item = self._items.get(id)
+        if item is not None:
+            item.granted += count
+            self.notify(item)
+
+    def abandon(self):
+        """Notes that nobody waits for anything any more."""
+        for item in list(self._items.values()):
+            item.cancel()
+
+    def end(self):
+        """Notes, from the control thread, that nothing more will come."""
+        self.ended = True
+        self._wake()
+        for item in list(self._items.values()):
+            self.notify(item)
+
+    def _wake(self, _=None):
+        with self._changed:
+            self._changed.notify_all()

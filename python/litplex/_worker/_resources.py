@@ -1,0 +1,28 @@
+"""Applies what the server grants a worker, before the user's code runs."""
+
+import os
+import sys
+
+from litplex import _resources
+from litplex._api import LitAPI
+
+
+def apply(order, device):
+    """Applies what an order says, to this thread and those that it starts.
+
+    Raises:
+        OSError: the system refuses the cores.
+    """
+    cores = order.get("cpu_affinity")
+    if cores:
+        os.sched_setaffinity(0, cores)
+    sys.path[:0] = order.get("pythonpath") or ()
+    _resources.device = device
+    _resources.threads = order.get("threads")
+    _resources.gpu_memory_fraction = order.get("gpu_memory_fraction")
+    # On the class, where an attribute of the model's own comes before it.
+    LitAPI.threads = _resources.threads
+    if _resources.gpu_memory_fraction is not None and _resources.cuda_index() is not None:
+        from litplex._worker import _gpu_memory
+
+        _gpu_memory.limit()

@@ -1,0 +1,129 @@
+"""Describes what a model takes and gives, for the server's OpenAPI document."""
+
+import inspect
+import json
+import re
+from typing import Any
+
+from litplex._mcp import description_of
+from litplex._worker import _annotations as annotations
+from litplex._worker._json import dumps
+
+_REFERENCE = "#/components/schemas/{model}"
+_LOCAL = "#/$defs/{model}"
+_FILE = {"type": "string", "format": "binary"}
+
+
+def describe(api):
+    """Returns a dict of JSON: ``summary`` and ``description`` from the docstring of the class,
+    ``request`` (schemas by media type) and ``response`` (a schema), ``schemas`` and
+    ``response_schemas`` (those that they refer to, by name), ``request_example`` and
+    ``response_example``, where each is known.
+
+    Formats: JSON Schema as OpenAPI 3.1 has it (https://spec.openapis.org/oas/v3.1.0).
+
+    Raises:
+        ValueError: an example is not JSON.
+    """
+    found: dict[str, Any] = {}
+    schemas: dict[str, Any] = {}
+    request = _request(api, schemas)
+    if request:
+        found["request"] = request
+        found["schemas"] = schemas
+    if not api.stream and api.spec is None:
+        schemas = {}
+        response = _schema(annotations.of_return(api.encode_response), "serialization", schemas)
+        if response:
+            found["response"] = response
+            found["response_schemas"] = schemas
+    for name in ("request_example", "response_example"):
+        if getattr(api, name, None) is not None:
+            found[name] = _example(name, getattr(api, name))
+    text = inspect.cleandoc(type(api).__dict__.get("__doc__") or "")
+    if text:
+        summary, _, description = text.partition("\n\n")
+        found["summary"] = summary
+        if description:
+            found["description"] = description
+    return found
+
+
+def _example(name, value):
+    try:
+        return json.loads(dumps(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` cannot be sent as JSON: {error}") from None
+
+
+def tool_of(api):
+    """Returns a dict of JSON of the tool that a model is: ``name`` where it has one,
+    ``description``, ``input_schema`` and, where that has one argument that is the body,
+    ``argument``, its name. None where it is no tool."""
+    if api.mcp is None:
+        return None
+    tool: dict[str, Any] = {"description": description_of(api)}
+    if api.mcp.name:
+        tool["name"] = api.mcp.name
+    if api.mcp.input_schema is not None:
+        return {**tool, "input_schema": {"type": "object", **api.mcp.input_schema}}
+    schemas: dict[str, Any] = {}
+    name, _ = annotations.of_request(api.decode_request)
+    schema = _request(api, schemas, _LOCAL).get("application/json") or {"title": "Request"}
+    schema = {"type": "object", "properties": {name: schema}, "required": [name]}
+    if schemas:
+        schema["$defs"] = schemas
+    return {**tool, "input_schema": schema, "argument": name}
+
+
+def _request(api, schemas, reference=_REFERENCE):
+    if api.spec is not None:
+        schema = _schema(_request_of_spec(api.spec), "validation", schemas, reference)
+        return {"application/json": schema} if schema else {}
+    name, annotation = annotations.of_request(api.decode_request)
+    kind, marks = annotations.split(annotation)
+    if annotations.is_file(kind):
+        field = {"type": "array", "items": _FILE} if annotations.is_list(kind) else _FILE
+        return {"multipart/form-data": _form(name, field)}
+    if annotations.says_nothing(kind) and not marks & {"File", "Form"}:
+        return {}
+    schema = _schema(annotation, "validation", schemas, reference)
+    if not marks & {"File", "Form"}:
+        return {"application/json": schema} if schema else {}
+    form = schema if annotations.is_model(kind) else _form(name, schema or {})
+    media_type = "application/x-www-form-urlencoded" if "Form" in marks else "multipart/form-data"
+    return {media_type: form}
+
+
+def _form(name, field):
+    return {"type": "object", "properties": {name: field}, "required": [name]}
+
+
+def _request_of_spec(spec):
+    try:
+        from litplex.compat.specs import openai, openai_embedding
+    except ImportError:
+        return None  # Without pydantic.
+    is_chat = spec.protocol == "openai_chat"
+    return openai.ChatCompletionRequest if is_chat else openai_embedding.EmbeddingRequest
+
+
+def _schema(annotation, mode, schemas, reference=_REFERENCE):
+    """Returns the schema of what pydantic checks, and adds those that it refers to."""
+    if annotation is None or not annotations.needs_pydantic(annotation):
+        return None
+    from pydantic import TypeAdapter
+
+    try:
+        schema = TypeAdapter(annotation).json_schema(mode=mode, ref_template=reference)
+    except Exception:  # noqa: BLE001  (what can be checked cannot always be described)
+        return None
+    schemas.update(schema.pop("$defs", {}))
+    # Of a model that refers to itself it is a reference already.
+    if not annotations.is_model(annotation) or "$ref" in schema:
+        return schema
+    # As pydantic names models of a generic one, and OpenAPI wants names.
+    name = re.sub(r"[^a-zA-Z0-9._-]", "_", annotation.__name__)
+    if schemas.setdefault(name, schema) != schema:
+        return schema
+    return {"$ref": reference.format(model=name)}

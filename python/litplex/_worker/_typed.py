@@ -1,0 +1,210 @@
+"""What the annotations of hooks say about requests and answers, read as FastAPI reads them.
+
+pydantic is imported where an annotation needs it, and by nothing else: most workers have none.
+"""
+
+import functools
+import inspect
+import json
+import reprlib
+
+from litplex._api import is_async
+from litplex._http import Form, HTTPException, UploadFile
+from litplex._worker import _annotations as annotations
+from litplex._worker._json import MalformedBody, dumps
+
+_MISSING = object()
+
+
+def request_reader(api, read):
+    """Returns a function that reads requests as ``decode_request`` is annotated; None where its
+    annotation asks for nothing.
+
+    Args:
+        api: The model.
+        read: Returns the value and the context of a request, of its flags and payload.
+
+    Raises:
+        ValueError: the annotation is a mistake; the message says what to do.
+    """
+    if api.spec is not None:
+        return None
+    name, annotation = annotations.of_request(api.decode_request)
+    what = f"`{name}` of `decode_request`"
+    kind, marks = annotations.split(annotation)
+    unsupported = marks - {"Body", "File", "Form"}
+    if unsupported:
+        raise _mistake(what, annotation, f"litplex does not know `{min(unsupported)}`")
+    is_form = annotations.is_file(kind) or bool(marks & {"File", "Form"})
+    if not is_form and annotations.says_nothing(kind):
+        return None
+    if annotations.is_file(kind):
+        validate = _validate_files if annotations.is_list(kind) else _validate_file
+    else:
+        validate = _validator(what, annotation)
+    if not is_form:
+        return _body_reader(read, validate)
+    if annotations.is_model(kind):
+        return _form_reader(read, functools.partial(_fields_of, kind), validate, ("body",))
+    return _form_reader(read, functools.partial(_field, name, kind), validate, ("body", name))
+
+
+def _body_reader(read, validate):
+    loc = ("body",)
+
+    def read_body(flags, payload):
+        try:
+            value, context = read(flags, payload)
+        except MalformedBody as error:
+            raise _malformed(error, loc) from None
+        return validate(_as_sent(value) if isinstance(value, Form) else value, loc), context
+
+    return read_body
+
+
+def _as_sent(form):
+    """What was sent where JSON was to be, without its files: the error shows it."""
+    from urllib.parse import urlencode
+
+    fields = {name: getattr(part, "filename", part) for name, part in form.items()}
+    return urlencode(fields).encode()
+
+
+def _form_reader(read, take, validate, loc):
+    def read_form(flags, payload):
+        try:
+            value, context = read(flags, payload)
+        except MalformedBody:
+            raise _missing(loc) from None
+        value = take(value if isinstance(value, Form) else Form([]))
+        if value is _MISSING:
+            raise _missing(loc)
+        return validate(value, loc), context
+
+    return read_form
+
+
+def _field(name, kind, form):
+    values = form.getlist(name)
+    if annotations.is_list(kind):
+        return [value for value in values if not _is_blank(value)] or _MISSING
+    if not values or _is_blank(values[-1]):
+        return _MISSING
+    is_wanted_whole = kind is bytes and isinstance(values[-1], UploadFile)
+    return values[-1].read() if is_wanted_whole else values[-1]
+
+
+def _fields_of(model, form):
+    kinds = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    taken = {name: _field(name, kinds.get(name), form) for name in form}
+    return {name: value for name, value in taken.items() if value is not _MISSING}
+
+
+def _is_blank(value):
+    """What browsers send for a field that was left empty."""
+    return value == "" or (isinstance(value, UploadFile) and not value.filename and not value.size)
+
+
+def _validate_files(values, loc):
+    return [_validate_file(value, (*loc, index)) for index, value in enumerate(values)]
+
+
+def _validate_file(value, loc):
+    if isinstance(value, UploadFile):
+        return value
+    message = f"Value error, Expected UploadFile, received: {type(value)}"
+    raise _invalid("value_error", loc, message, value, {"error": {}})
+
+
+def _validator(what, annotation):
+    """Returns a function of a value and its place, which gives what the annotation asks for."""
+    check = _adapter(what, annotation).validate_python
+    from pydantic import ValidationError
+
+    def validate(value, loc):
+        try:
+            return check(value, from_attributes=True)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        raise HTTPException(422, [_sendable(detail, loc) for detail in details])
+
+    return validate
+
+
+def _adapter(what, annotation):
+    try:
+        from pydantic import TypeAdapter
+    except ImportError:
+        reason = "only pydantic 2 can check it, and that is not installed for this worker"
+        raise _mistake(what, annotation, reason, "install it, or ") from None
+    try:
+        return TypeAdapter(annotation)
+    except Exception as error:  # noqa: BLE001  (pydantic has many, and types bring their own)
+        reason = str(error).partition("\n")[0]
+        raise _mistake(what, annotation, f"pydantic cannot check it: {reason}") from None
+
+
+def _mistake(what, annotation, reason, remedy=""):
+    shown = inspect.formatannotation(annotation)
+    return ValueError(f"{what} is annotated `{shown}`, and {reason}; {remedy}remove the annotation")
+
+
+def _malformed(error, loc):
+    cause = error.__cause__
+    if not isinstance(cause, json.JSONDecodeError):
+        return error
+    if not cause.doc:
+        return _missing(loc)
+    place = (*loc, cause.pos)
+    return _invalid("json_invalid", place, "JSON decode error", {}, {"error": cause.msg})
+
+
+def _missing(loc):
+    return _invalid("missing", loc, "Field required", None)
+
+
+def _invalid(type, loc, message, value, context=None):
+    detail = {"type": type, "loc": loc, "msg": message, "input": value}
+    return HTTPException(422, [detail if context is None else {**detail, "ctx": context}])
+
+
+def _sendable(detail, loc):
+    detail["loc"] = (*loc, *detail["loc"])
+    if isinstance(detail.get("ctx", {}).get("error"), Exception):
+        detail["ctx"]["error"] = {}
+    try:
+        dumps(detail)
+    except (TypeError, ValueError):
+        # NaN, a file, an image where JSON was to be …
+        detail["input"] = reprlib.repr(detail["input"])
+    return detail
+
+
+def response_encoder(api):
+    """Returns ``encode_response``; where its return annotation has a pydantic model, answers are
+    validated, lose what the model does not have, and get its aliases.
+
+    Raises:
+        ValueError: the annotation is a mistake.
+    """
+    encode = api.encode_response
+    annotation = annotations.of_return(encode)
+    if api.stream or api.spec is not None or not annotations.has_model(annotation):
+        return encode
+    adapter = _adapter("what `encode_response` returns", annotation)
+
+    def filtered(output):
+        if hasattr(output, "status_code") and hasattr(output, "body"):
+            return output
+        value = adapter.validate_python(output, from_attributes=True)
+        return adapter.dump_python(value, mode="json", by_alias=True)
+
+    @functools.wraps(encode)
+    def call(*args, **kwargs):
+        return filtered(encode(*args, **kwargs))
+
+    @functools.wraps(encode)
+    async def call_async(*args, **kwargs):
+        return filtered(await encode(*args, **kwargs))
+
+    return call_async if is_async(encode) else call

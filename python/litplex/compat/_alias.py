@@ -1,0 +1,41 @@
+"""Makes ``import litserve`` and its submodules resolve to the modules of ``litplex.compat``."""
+
+import importlib
+import importlib.abc
+import importlib.util
+import os
+import sys
+
+from litplex import _litserve
+
+#: A directory that does the same where it stands on ``PYTHONPATH``.
+PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "path")
+
+_OURS = "litplex.compat"
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name != "litserve" and not name.startswith("litserve."):
+            return None
+        return importlib.util.spec_from_loader(name, self)
+
+    def exec_module(self, module):
+        name = module.__name__
+        try:
+            # The import system takes what stands here afterwards.
+            sys.modules[name] = importlib.import_module(_OURS + name[len("litserve") :])
+        except ModuleNotFoundError as error:
+            if error.name is None or not error.name.startswith(_OURS):
+                raise
+            raise ModuleNotFoundError(
+                f"litplex has no counterpart of `{name}`; docs/litserve.md says what it has",
+                name=name,
+            ) from None
+
+
+def install():
+    """Takes the name ``litserve`` for this process, in front of an installed LitServe."""
+    _litserve.is_spoken = True
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,5 @@
+"""What ``import litserve.api`` finds."""
+
+from litplex import LitAPI
+
+__all__ = ["LitAPI"]

@@ -1,0 +1,108 @@
+"""What programs subclass to be told of events, and what tells them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+from litplex._worker._callbacks import trigger
+
+
+class EventTypes(enum.Enum):
+    """The events; each value is the name of a method of :class:`Callback`."""
+
+    BEFORE_SETUP = "on_before_setup"
+    AFTER_SETUP = "on_after_setup"
+    BEFORE_DECODE_REQUEST = "on_before_decode_request"
+    AFTER_DECODE_REQUEST = "on_after_decode_request"
+    BEFORE_ENCODE_RESPONSE = "on_before_encode_response"
+    AFTER_ENCODE_RESPONSE = "on_after_encode_response"
+    BEFORE_PREDICT = "on_before_predict"
+    AFTER_PREDICT = "on_after_predict"
+    ON_SERVER_START = "on_server_start"
+    ON_SERVER_END = "on_server_end"
+    ON_REQUEST = "on_request"
+    ON_RESPONSE = "on_response"
+
+
+class Callback:
+    """Is told of events; override the methods of those that matter.
+
+    Events of hooks occur in the worker and name the model (``lit_api``). Around a hook that raises
+    there is a first event and no second. Those of requests and of the server name it
+    (``litserver``); where there are any of requests, all of these occur in the app host, on one
+    instance of the callback. All arguments are given by name. An exception is logged, and the
+    request goes on.
+    """
+
+    def on_before_setup(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``."""
+
+    def on_after_setup(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``."""
+
+    def on_before_decode_request(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``; once for a batch."""
+
+    def on_after_decode_request(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``; once for a batch."""
+
+    def on_before_predict(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``; once for a batch or stream."""
+
+    def on_after_predict(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``; of a stream, after its last output."""
+
+    def on_before_encode_response(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``; once for a batch or stream."""
+
+    def on_after_encode_response(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``lit_api``; once for a batch or stream."""
+
+    def on_server_start(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``litserver``."""
+
+    def on_server_end(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``litserver``."""
+
+    def on_request(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``active_requests``, the number of requests that are under way, this one too, and
+        ``litserver``; before a request is passed on to its model."""
+
+    def on_response(self, *args: Any, **kwargs: Any) -> None:
+        """Gets ``litserver``; before an answer that is no error is sent, or when its stream has
+        ended."""
+
+
+class NoopCallback(Callback):
+    """Does nothing at any event."""
+
+
+class CallbackRunner:
+    """Tells several callbacks of events, in their order.
+
+    Args:
+        callbacks: One :class:`Callback`, or a list of them. Default: none.
+
+    Raises:
+        ValueError: something else was given.
+    """
+
+    def __init__(self, callbacks: Callback | Sequence[Callback] | None = None) -> None:
+        self._callbacks: list[Callback] = []
+        if callbacks:
+            self._add_callbacks(callbacks)
+
+    def _add_callbacks(self, callbacks: Callback | Sequence[Callback]) -> None:
+        added = callbacks if isinstance(callbacks, list) else [callbacks]
+        for callback in added:
+            if not isinstance(callback, Callback):
+                raise ValueError(
+                    f"Invalid callback type: {callback!r}; give instances of subclasses of Callback"
+                )
+        self._callbacks += added
+
+    def trigger_event(self, event_name: str, *args: Any, **kwargs: Any) -> None:
+        """Calls the method of this name of each callback; what one raises is logged, no more."""
+        trigger(self._callbacks, event_name, *args, **kwargs)

@@ -1,0 +1,9 @@
+"""Stands on ``PYTHONPATH`` for LitServe: what is imported is ``litplex.compat``."""
+
+import importlib
+import sys
+
+from litplex.compat import _alias
+
+_alias.install()
+sys.modules[__name__] = importlib.import_module("litplex.compat")

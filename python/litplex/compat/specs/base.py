@@ -1,0 +1,5 @@
+"""What ``import litserve.specs.base`` finds."""
+
+from litplex._specs import LitSpec
+
+__all__ = ["LitSpec"]
