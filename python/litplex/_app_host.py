@@ -48,7 +48,8 @@ def check_packages(need: str) -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise _options.Mistakes(
-            f"{need} needs {' and '.join(_PACKAGES)}: pip install {' '.join(missing)}"
+            f"{need} needs {' and '.join(_PACKAGES)}, and {' and '.join(missing)} "
+            f'cannot be imported; `pip install "litplex[app]"`'
         )
 
 

@@ -75,7 +75,7 @@ def test_an_image_has_the_requirements_and_runs_the_program(program, capsys):
         "WORKDIR /app",
         "COPY requirements.txt .",
         "RUN pip install --no-cache-dir -r requirements.txt",
-        f"RUN pip install --no-cache-dir litplex=={litplex.__version__}",
+        f'RUN pip install --no-cache-dir "litplex[litserve]=={litplex.__version__}"',
         "COPY . .",
         "ENV PYTHONUNBUFFERED=1",
         "EXPOSE 9000",

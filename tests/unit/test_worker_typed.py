@@ -156,7 +156,7 @@ def test_a_body_that_is_no_text_is_a_bad_request(worker):
         ("'Nothing'", "`Nothing`, which cannot be evaluated (NameError"),
         ("socket.socket", "`socket.socket`, and pydantic cannot check it: Unable to generate"),
         ("Annotated[int, Depends()]", "litplex does not know `Depends`"),
-        ("Nowhere[int]", "install it, or remove the annotation"),
+        ("Nowhere[int]", '`pip install "litplex[typed]"` in its environment, or remove the'),
     ],
 )
 def test_a_mistake_fails_the_setup_and_says_what_to_do(worker, annotation, says):

@@ -136,7 +136,8 @@ def _adapter(what, annotation):
         from pydantic import TypeAdapter
     except ImportError:
         reason = "only pydantic 2 can check it, and that is not installed for this worker"
-        raise _mistake(what, annotation, reason, "install it, or ") from None
+        remedy = '`pip install "litplex[typed]"` in its environment, or '
+        raise _mistake(what, annotation, reason, remedy) from None
     try:
         return TypeAdapter(annotation)
     except Exception as error:  # noqa: BLE001  (pydantic has many, and types bring their own)

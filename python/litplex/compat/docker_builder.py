@@ -19,7 +19,7 @@ FROM python:${{PYTHON_VERSION}}-slim
 # RUN apt-get update && apt-get install -y --no-install-recommends <package>
 
 WORKDIR /app
-{requirements}RUN pip install --no-cache-dir litplex=={version}
+{requirements}RUN pip install --no-cache-dir "litplex[litserve]=={version}"
 COPY . .
 
 ENV PYTHONUNBUFFERED=1

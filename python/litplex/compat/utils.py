@@ -96,7 +96,9 @@ def configure_logging(
     _logger.handlers[:] = [handler]
     _logger.propagate = False
     if use_rich and isinstance(handler, logging.StreamHandler):
-        _logger.warning("`rich` is not installed, so logs are plain; `pip install rich`")
+        _logger.warning(
+            '`rich` is not installed, so logs are plain; `pip install "litplex[litserve]"`'
+        )
 
 
 class _AsOfLitserve(logging.Handler):
