@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import re
+import unicodedata
 
 _BYTES = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(B|[KMGT]i?B)", re.ASCII | re.IGNORECASE)
 
@@ -161,7 +162,9 @@ def _fits_seconds(option, value):
 def _fits_path(option, value):
     if value is False:
         return option.get("or_false", False)
-    return isinstance(value, str) and value.startswith("/") and not set(value) & set(" ?#{}*\n")
+    if not isinstance(value, str) or not value.startswith("/") or set(value) & set("?#{}*"):
+        return False
+    return not any(unicodedata.category(character) == "Cc" for character in value)
 
 
 def _fits_cost(_, value):

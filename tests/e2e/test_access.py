@@ -210,3 +210,48 @@ def test_a_new_key_opens(litplex, serve, tmp_path):
     )
     assert server.post("/predict", json=1).status_code == 401
     assert server.post("/predict", json=1, headers={"X-API-Key": key}).json() == 1
+
+
+MODELS = """
+    class Chat(ls.LitAPI):
+        def predict(self, prompt):
+            yield "a"
+
+    class Embed(ls.LitAPI):
+        def predict(self, text):
+            return [1.0]
+
+    ls.run_servers(
+        ls.LitServer(Chat(spec=ls.OpenAISpec()), api_keys={{"olga": "env:OLGA"}}),
+        ls.LitServer(Embed(spec=ls.OpenAIEmbeddingSpec()), api_keys={{"oscar": "env:OSCAR"}}),
+        port=0,
+        {keys}
+    )
+"""
+
+
+@pytest.mark.parametrize("keys", ["", 'api_keys={"ann": "env:ANN"},'])
+def test_a_caller_finds_the_models_that_it_may_call(serve, keys):
+    env = {"OLGA": "key of olga", "OSCAR": "key of oscar", "ANN": "key of ann"}
+    server = serve(MODELS.format(keys=keys), env=env)
+
+    def models(path="/v1/models", **headers):
+        answer = server.client.get(path, headers=headers)
+        is_list = answer.status_code == 200 and "data" in answer.json()
+        return [m["id"] for m in answer.json()["data"]] if is_list else answer.status_code
+
+    assert models(Authorization="Bearer key of olga") == ["Chat"]
+    assert models(Authorization="Bearer key of oscar") == ["Embed"]
+    assert models("/v1/models/Chat", Authorization="Bearer key of olga") == 200
+    assert models("/v1/models/Embed", Authorization="Bearer key of olga") == 404
+    assert models() == 401
+    assert models(Authorization="Bearer wrong") == 401
+    assert models("/v1/models/Chat") == 401
+    if keys:
+        assert models(Authorization="Bearer key of ann") == []
+        assert models("/info", Authorization="Bearer key of olga") == 401
+
+
+def test_a_refusal_says_which_headers_are_read(guarded):
+    detail = guarded.post("/own", json=1).json()["detail"]
+    assert "X-API-Key" in detail and "Authorization: Bearer" in detail

@@ -1,5 +1,6 @@
 """Guards, middlewares and routes of a program run in a process of their own."""
 
+import socket
 import threading
 
 import pytest
@@ -400,3 +401,48 @@ def test_what_a_logger_mounts_is_served(serve):
     """)
     assert server.post("/predict", json=7).json() == 7
     wait_until(lambda: server.client.get("/metrics/").text == "x=7;")
+
+
+SEEN = """
+    class Open(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    from starlette.responses import JSONResponse
+    server = ls.LitServer(Open())
+
+    @server.app.middleware("http")
+    async def see(request, call_next):
+        if request.url.path == "/seen":
+            return JSONResponse([request.client.host, request.url.scheme])
+        return await call_next(request)
+
+    server.run(port=0)
+"""
+
+
+def test_a_client_cannot_take_its_address_from_the_app(serve):
+    server = serve(SEEN)
+    for headers in (
+        {},
+        {"Connection": "x-litplex-peer"},
+        {"Connection": "close, X-Litplex-Peer", "X-Litplex-Peer": "https://192.0.2.1:1"},
+        {"X-Litplex-Peer": "garbage"},
+    ):
+        seen = server.client.get("/seen", headers=headers)
+        assert (seen.status_code, seen.json()) == (200, ["127.0.0.1", "http"]), headers
+
+
+def test_a_malformed_body_is_the_client_s_fault(serve):
+    server = serve(SEEN)
+    host, port = server.url.removeprefix("http://").split(":")
+    for path in ("/predict", "/nothing"):
+        for wrong in (b"0x1\r\n7\r\n", b"-1\r\n7\r\n", b"1\r\n77\r\n", b"g\r\n"):
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            with socket.create_connection((host, int(port)), timeout=30) as sock:
+                sock.sendall(head.encode() + wrong)
+                status = sock.recv(1 << 16).split()[1]
+            # What needs no body is answered without it.
+            assert status in (b"400", b"404"), (path, wrong)
+            assert path == "/nothing" or status == b"400", wrong
+    assert server.post("/predict", json=1).status_code == 200

@@ -105,6 +105,8 @@ PLAIN: list[Row] = [
     *posted("/predict", {"a": [1, 2.5, None, "ß"]}, "x", 4, 0.1, [], "response", "json", "none",
             "float", "list", "bytes", "text", "file", "context", "device", "encode"),
     ("POST", "/predict", {"content": b"null"}, {}),
+    ("POST", "/predict/?a=1", {"json": "x"}, {}),
+    ("GET", "/health/", {}, {}),
     ("POST", "/predict", {"json": "x" * 2000}, {}),
     # LitServe drops the headers of an HTTPException.
     ("POST", "/predict", {"json": "decode"}, {"x-pot": "tea"}),
@@ -161,6 +163,8 @@ TYPED: list[Row] = [
 BEARER = {"Authorization": "Bearer right"}
 CORS = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
 FRONTED: list[Row] = [
+    ("POST", "/guarded/?a=1", {"json": "x"}, {}),
+    ("GET", "/health/", {}, {}),
     ("POST", "/guarded", {"json": 1}, {}),
     ("POST", "/guarded", {"json": 1, "headers": {"Authorization": "Bearer wrong"}}, {}),
     ("POST", "/guarded", {"json": 1, "headers": {"Authorization": "Basic right"}}, {}),

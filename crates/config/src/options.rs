@@ -123,17 +123,17 @@ pub const OPTIONS: &[OptionDef] = options! {
         "How long requests in flight may take to finish once the server was asked to stop.";
     Server "max_buffered_bytes": Kind::Integer(1, MANY), "an integer of at least 1", "1073741824",
         "Bytes of large request bodies (above 64 KiB) that the server holds at a time; requests beyond that are answered 503.";
-    Server "healthcheck_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/health",
+    Server "healthcheck_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/health",
         "Where a GET tells whether every endpoint can serve: 200, or 503 and why.";
-    Server "livez_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/livez",
+    Server "livez_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/livez",
         "Where a GET is answered 200 for as long as the server runs. Everybody may ask.";
-    Server "readyz_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/readyz",
+    Server "readyz_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/readyz",
         "Where a GET tells whether every endpoint can serve: 200, or 503, and no more. Everybody may ask.";
-    Server "info_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/info",
+    Server "info_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/info",
         "Where a GET describes the server and its endpoints.";
-    Server "metrics_path": Kind::PathOrFalse, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\", or false", "/metrics",
+    Server "metrics_path": Kind::PathOrFalse, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters, or false", "/metrics",
         "Where a GET reads the metrics, as Prometheus does; false has no such route. A route of the program's own at this path takes its place.";
-    Server "shutdown_path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "",
+    Server "shutdown_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "",
         "Where a POST that carries the key in LIT_SHUTDOWN_API_KEY (`Authorization: Bearer …`) stops the server, as SIGTERM does. Without it there is no such route.";
     Server "model_metadata": Kind::Table, "a table", "",
         "What `/info` shows under `model`.";
@@ -178,7 +178,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Server "tls_client_ca": Kind::String, "a PEM file with certificates, or its text", "",
         "With `tls_cert`: clients must have a certificate that one of these has signed, itself or through others.";
 
-    Endpoint "path": Kind::Path, "a path that begins with \"/\", without spaces, \"?\", \"#\", \"{\" or \"*\"", "/predict",
+    Endpoint "path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/predict",
         "Where the endpoint is served.";
     Endpoint "api": Kind::String, "a name such as \"ocr.py:OcrAPI\" or \"package.module:OcrAPI\"", "",
         "The `LitAPI` class or instance; a file is relative to the configuration.";
@@ -377,7 +377,9 @@ pub(crate) fn codings(value: &Value) -> Option<Vec<&'static str>> {
 
 fn is_path(value: &Value) -> bool {
     value.as_str().is_some_and(|path| {
-        path.starts_with('/') && !path.contains([' ', '?', '#', '{', '}', '*', '\n'])
+        path.starts_with('/')
+            && !path.contains(['?', '#', '{', '}', '*'])
+            && !path.contains(char::is_control)
     })
 }
 

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderMap, Request};
 use litplex_core::{BoxFuture, Traits};
 use litplex_metrics::{Edge, Metrics, Ongoing};
 use litplex_scheduler::Endpoint;
 use litplex_traces::ServerSpan;
-use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::around::{Around, Layers, Stacks};
 use crate::buffers::Buffers;
-use crate::{Cost, Described, mcp};
+use crate::target::Target;
+use crate::{Cost, Described, mcp, openai, path};
 
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
@@ -125,7 +125,9 @@ pub struct EndpointReport {
 
 /// Everything that is served on one socket.
 pub struct App {
-    routes: HashMap<String, Route>,
+    /// By their paths, in the order of those.
+    routes: Vec<(String, Route)>,
+    by_path: HashMap<String, usize>,
     pub(crate) builtin: Builtin,
     /// Who may ask for what is no endpoint.
     guard: Guard,
@@ -168,7 +170,11 @@ impl App {
         report: impl Fn() -> Report + Send + Sync + 'static,
         scrape: impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static,
     ) -> Self {
+        let mut routes = Vec::from_iter(routes);
+        routes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let by_path = routes.iter().enumerate().map(|(index, (path, _))| (path.clone(), index));
         Self {
+            by_path: by_path.collect(),
             routes,
             builtin,
             guard,
@@ -207,7 +213,10 @@ impl App {
 
     /// Puts the layers of the program around it, which ends its making.
     pub fn layered(self, layers: Layers) -> Arc<Self> {
-        Arc::new_cyclic(|app| Self { stacks: Stacks::build(layers, app), ..self })
+        Arc::new_cyclic(|app| {
+            let stacks = Stacks::build(layers, app, |path| self.by_path.get(path).copied());
+            Self { stacks, ..self }
+        })
     }
 
     /// Sets whether requests wait, within their time, until their endpoint was ever ready. Else they
@@ -233,18 +242,56 @@ impl App {
         self.shutdown.notify_one();
     }
 
-    /// Lets a request in, or not.
-    pub(crate) fn admit<B>(
+    /// Decides what a request to this path, as it was sent, is for.
+    pub(crate) fn target(&self, raw: &str) -> Target {
+        let Some(path) = path::decode(raw) else { return Target::Rest };
+        match self.by_path.get(&*path) {
+            Some(index) => Target::Endpoint(*index),
+            None if self.builtin.is_open(&path) => Target::Open,
+            None if openai::is_models(&path) => Target::Models,
+            None => Target::Rest,
+        }
+    }
+
+    /// Lets a request for this in, or not.
+    pub(crate) fn admit(
         &self,
-        request: &Request<B>,
+        target: Target,
+        headers: &HeaderMap,
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
-        let path = request.uri().path();
-        match self.route(path) {
-            Some(route) => route.guard.admit(request.headers(), client),
-            None if self.builtin.is_open(path) => Ok(Admission::default()),
-            None => self.guard.admit(request.headers(), client),
+        match target {
+            Target::Open => Ok(Admission::default()),
+            Target::Models => self.admit_to_models(headers, client),
+            _ => {
+                self.route(target).map_or(&self.guard, |route| &*route.guard).admit(headers, client)
+            }
         }
+    }
+
+    /// Lets in who may call a model. Where the server asks for no key and all models do, nobody else
+    /// has anything to see there.
+    fn admit_to_models(
+        &self,
+        headers: &HeaderMap,
+        client: Option<SocketAddr>,
+    ) -> Result<Admission, Refusal> {
+        let models = || self.routes.iter().filter(|(_, route)| openai::is_spoken(&route.endpoint));
+        if models().any(|(_, route)| route.guard.knows(headers).is_ok()) {
+            return Ok(Admission::default());
+        }
+        let admission = self.guard.admit(headers, client)?;
+        match models().next() {
+            Some((_, route)) if self.guard.schemes().is_empty() => {
+                route.guard.knows(headers).map(|()| admission)
+            }
+            _ => Ok(admission),
+        }
+    }
+
+    /// Returns whether who sends these headers may call the endpoint at this path.
+    pub(crate) fn may_call(&self, path: &str, headers: &HeaderMap) -> bool {
+        self.route_at(path).is_some_and(|route| route.guard.knows(headers).is_ok())
     }
 
     /// Refuses requests that come from here on.
@@ -252,19 +299,19 @@ impl App {
         self.is_draining.store(true, Relaxed);
     }
 
-    /// Returns what measures requests to this path.
-    pub(crate) fn edge(&self, path: &str) -> &Edge {
-        self.route(path).map_or(&self.other, |route| &route.metrics)
+    /// Returns what measures requests for this.
+    pub(crate) fn edge(&self, target: Target) -> &Edge {
+        self.route(target).map_or(&self.other, |route| &route.metrics)
     }
 
-    /// Measures a request to this path until what is returned is dropped.
-    pub(crate) fn begin_request(&self, path: &str) -> Ongoing {
-        self.edge(path).begin()
+    /// Measures a request for this until what is returned is dropped.
+    pub(crate) fn begin_request(&self, target: Target) -> Ongoing {
+        self.edge(target).begin()
     }
 
     /// Tells whether a request is being answered.
     pub(crate) fn is_active(&self) -> bool {
-        let endpoints = self.routes.values().map(|route| &route.metrics);
+        let endpoints = self.routes.iter().map(|(_, route)| &route.metrics);
         endpoints.chain([&self.other]).any(|edge| edge.inflight() > 0)
     }
 
@@ -273,25 +320,29 @@ impl App {
     }
 
     pub(crate) fn routes(&self) -> impl Iterator<Item = (&String, &Route)> {
-        self.routes.iter()
+        self.routes.iter().map(|(path, route)| (path, route))
     }
 
-    /// Returns the socket of the app host, where a request to this path goes by way of it.
-    pub(crate) fn app_host(&self, path: &str) -> Option<&Path> {
-        self.app_host.as_deref().filter(|_| !self.direct.contains(path))
+    /// Returns the socket of the app host, where requests for this go by way of it.
+    pub(crate) fn app_host(&self, target: Target) -> Option<&Path> {
+        let is_direct = |path: &String| self.direct.contains(path);
+        self.app_host.as_deref().filter(|_| !self.path_of(target).is_some_and(is_direct))
     }
 
-    /// Tells whether the app host would find an endpoint at this path, which it decodes, where none
-    /// is found here: nobody would have asked for that endpoint's key.
-    pub(crate) fn is_disguised(&self, path: &str) -> bool {
-        self.app_host.is_some()
-            && path.contains('%')
-            && self.route(path).is_none()
-            && self.routes.contains_key(&*percent_decode_str(path).decode_utf8_lossy())
+    /// Returns the endpoint with this path, as the program has it.
+    pub(crate) fn route_at(&self, path: &str) -> Option<&Route> {
+        self.by_path.get(path).and_then(|index| self.route(Target::Endpoint(*index)))
     }
 
-    pub(crate) fn route(&self, path: &str) -> Option<&Route> {
-        self.routes.get(path)
+    pub(crate) fn route(&self, target: Target) -> Option<&Route> {
+        let Target::Endpoint(index) = target else { return None };
+        self.routes.get(index).map(|(_, route)| route)
+    }
+
+    /// Returns the path of an endpoint, as the program has it.
+    pub(crate) fn path_of(&self, target: Target) -> Option<&String> {
+        let Target::Endpoint(index) = target else { return None };
+        self.routes.get(index).map(|(path, _)| path)
     }
 
     /// Begins the span of a request, if it is traced. Of what is no endpoint nothing is: probes
@@ -301,7 +352,7 @@ impl App {
         request: &mut Request<B>,
         scheme: &'static str,
     ) -> Option<ServerSpan> {
-        let is_endpoint = |path: &str| self.route(path).is_some() || mcp::PATHS.contains(&path);
+        let is_endpoint = |path: &str| self.route(self.target(path)).is_some() || mcp::is_at(path);
         self.around.begin_span(request, scheme, is_endpoint)
     }
 

@@ -124,7 +124,8 @@ fn bad(detail: impl Into<String>) -> ServeError {
     ServeError::new(400, detail)
 }
 
-fn unreadable(error: &(dyn std::error::Error + Send + Sync + 'static)) -> ServeError {
+/// Says why a body could not be read to its end.
+pub(crate) fn unreadable(error: &(dyn std::error::Error + Send + Sync + 'static)) -> ServeError {
     match error.downcast_ref::<LengthLimitError>() {
         // A layer of the program's own has a limit.
         Some(_) => ServeError::new(413, "the body is larger than it may be"),

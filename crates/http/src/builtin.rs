@@ -3,52 +3,70 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Value, json};
 
 use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
 use crate::app::{App, Builtin, EndpointReport, Report};
-use crate::{access, openai, openapi, swagger_ui};
+use crate::{access, openai, openapi, path, swagger_ui};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers what is for no endpoint.
 pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
-    let path = parts.uri.path();
-    if app.builtin.shutdown.as_deref() == Some(path) {
+    let Some(path) = path::decode(parts.uri.path()) else { return not_found(parts.uri.path()) };
+    if app.builtin.shutdown.as_deref() == Some(&*path) {
         return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
     }
     let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
-    if app.builtin.metrics.as_deref() == Some(path) {
+    if app.builtin.metrics.as_deref() == Some(&*path) {
         return match is_read {
             true => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
             false => not_allowed("GET, HEAD"),
         };
     }
-    match page(app, parts) {
+    match page(app, &path, &parts.headers) {
         Some(page) if is_read => page,
         Some(_) => not_allowed("GET, HEAD"),
-        None => not_found(path),
+        None => redirect(app, &path, parts).unwrap_or_else(|| not_found(&path)),
     }
 }
 
 /// Returns what can be read at a path. Nobody is asked for a report where there is nothing.
-fn page(app: &App, parts: &Parts) -> Option<HttpResponse> {
+fn page(app: &App, path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
     let Builtin { health, livez, readyz, info, openapi, .. } = &app.builtin;
-    match parts.uri.path() {
+    match path {
         "/" => Some(own(StatusCode::OK, TEXT, index(&app.builtin, &app.report()))),
         path if path == health => Some(is_ready(&app.builtin, &app.report())),
         path if path == livez => Some(own(StatusCode::OK, TEXT, "ok".into())),
         path if path == readyz => Some(readiness(&app.report(), &[])),
         path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
-        path if path.starts_with(openai::MODELS) => openai::models(path, &app.report()),
+        path if openai::is_models(path) => {
+            openai::models(path, &app.report(), |endpoint| app.may_call(&endpoint.path, headers))
+        }
         "/openapi.json" if *openapi => Some(json(StatusCode::OK, &openapi::document(app))),
-        path if *openapi => swagger_ui::answer(path, &parts.headers),
+        path if *openapi => swagger_ui::answer(path, headers),
         _ => None,
     }
+}
+
+/// Sends clients on that wrote a slash too many at the end of a path, or left one out.
+fn redirect(app: &App, path: &str, parts: &Parts) -> Option<HttpResponse> {
+    let other = path::with_other_ending(path);
+    let Builtin { metrics, shutdown, .. } = &app.builtin;
+    let is_there = app.route_at(&other).is_some()
+        || [metrics, shutdown].into_iter().flatten().any(|path| *path == other)
+        || page(app, &other, &parts.headers).is_some();
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = format!("{}{}", path::encode(&other), path::escape(&query));
+    let location = HeaderValue::try_from(location).ok().filter(|_| is_there)?;
+    let mut response = own(StatusCode::TEMPORARY_REDIRECT, TEXT, String::new());
+    response.headers_mut().remove(CONTENT_TYPE);
+    response.headers_mut().insert(LOCATION, location);
+    Some(response)
 }
 
 pub(crate) fn not_found(path: &str) -> HttpResponse {

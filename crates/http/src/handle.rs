@@ -19,6 +19,7 @@ use crate::app::{App, Route};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
 use crate::caller::{Call, Caller, Times};
 use crate::proxy::{self, Peer};
+use crate::target::Target;
 use crate::unread::{self, Asked};
 use crate::{body, builtin, mcp, openai};
 
@@ -32,7 +33,7 @@ pub(crate) async fn handle(
     client: Option<Peer>,
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let mut request = request.map(Body::from);
-    let mut ongoing = app.begin_request(request.uri().path());
+    let mut ongoing = app.begin_request(app.target(request.uri().path()));
     let timing = app.around.server_timing.then(Timing::begin);
     let client = client.map(|peer| app.around.trusted_proxies.client(peer, request.headers()));
     let address = client.map(|client| client.address);
@@ -107,19 +108,16 @@ pub(crate) async fn let_in(
     request: Request<Body>,
     context: &Context,
 ) -> HttpResponse {
+    let target = app.target(request.uri().path());
     if app.is_draining() {
-        app.edge(request.uri().path()).shed(Shed::Draining);
+        app.edge(target).shed(Shed::Draining);
         return stopping(request.version());
     }
-    if app.is_disguised(request.uri().path()) {
-        let not_found = builtin::not_found(request.uri().path());
-        let (parts, body) = request.into_parts();
-        return unread::settle(Asked::of(&parts), Some(body), not_found).await;
-    }
-    match app.admit(&request, context.client.map(|client| client.address)) {
+    let client = context.client.map(|client| client.address);
+    match app.admit(target, request.headers(), client) {
         Ok(admission) => {
-            let mut response = match app.stacks.of(request.uri().path()) {
-                None => pass(app, request, context.client).await,
+            let mut response = match app.stacks.of(target) {
+                None => pass(app, target, request, context.client).await,
                 Some(layers) => layers.answer(request, context.clone()).await,
             };
             admission.stamp(&mut response);
@@ -130,31 +128,31 @@ pub(crate) async fn let_in(
             if refused.error.status == 401 {
                 app.metrics.unauthorized(access::carries_key(request.headers()));
             }
-            let response = match app.route(request.uri().path()) {
+            let response = match app.route(target) {
                 Some(route) => refusal(route, &refused.error),
                 None => answer::error(&refused.error),
             };
-            let (parts, body) = request.into_parts();
-            unread::settle(Asked::of(&parts), Some(body), refused.stamp(response)).await
+            settled(request, refused.stamp(response)).await
         }
     }
 }
 
-/// Answers a request that was let in, by way of the app host where there is one.
+/// Answers a request that was let in for this, by way of the app host where there is one.
 pub(crate) async fn pass(
     app: &Arc<App>,
+    target: Target,
     request: Request<Body>,
     client: Option<Peer>,
 ) -> HttpResponse {
-    let path = request.uri().path();
-    let Some(socket) = app.app_host(path) else { return answer(app, request).await };
+    let Some(socket) = app.app_host(target) else { return answer(app, target, request).await };
     // Of what a route of the program's own may take nobody said anything.
-    let limit = app.route(path).map(|route| route.timeout);
-    proxy::forward(socket, request, client, limit).await
+    let limit = app.route(target).map(|route| route.timeout);
+    proxy::forward(socket, target, request, client, limit).await
 }
 
 /// Takes a request of the app host, which is part of one of a client: it has been let in, and is
-/// answered while the server stops.
+/// answered while the server stops. It gets what that was let in for, whatever a middleware made of
+/// its path. Where the app host `is_attached`, the test that asks it may have everything.
 pub(crate) async fn handle_inner(
     app: &Arc<App>,
     mut request: Request<Incoming>,
@@ -163,7 +161,15 @@ pub(crate) async fn handle_inner(
     let mut span = app.begin_span(&mut request, "http");
     let compression = app.around.compression.as_ref().filter(|_| is_attached);
     let packing = compression.map(|with| (with, with.choose(request.headers())));
-    let mut response = answer(app, request.map(Body::from)).await;
+    let asked = app.target(request.uri().path());
+    let admitted = proxy::take_admission(request.headers_mut());
+    let request = request.map(Body::from);
+    let mut response = if is_attached || admitted.is_some_and(|target| target.covers(asked)) {
+        answer(app, asked, request).await
+    } else {
+        let not_found = builtin::not_found(request.uri().path());
+        settled(request, not_found).await
+    };
     if let Some((compression, coding)) = packing {
         response = compression.apply(coding, response).await;
     }
@@ -173,17 +179,23 @@ pub(crate) async fn handle_inner(
     Ok(response.map(|body| MeasuredBody::inner(body, span)))
 }
 
-async fn answer(app: &Arc<App>, request: Request<Body>) -> HttpResponse {
-    if mcp::PATHS.contains(&request.uri().path()) && mcp::is_offered(app) {
+/// Answers a request without what is left of its body.
+async fn settled(request: Request<Body>, response: HttpResponse) -> HttpResponse {
+    let (parts, body) = request.into_parts();
+    unread::settle(Asked::of(&parts), Some(body), response).await
+}
+
+async fn answer(app: &Arc<App>, target: Target, request: Request<Body>) -> HttpResponse {
+    if target == Target::Rest && mcp::is_asked(app, request.uri().path()) {
         return mcp::answer(app.clone(), request).await.map(AnswerBody::Boxed);
     }
     let (parts, body) = request.into_parts();
-    route(app, &parts, body).await
+    route(app, target, &parts, body).await
 }
 
-async fn route(app: &App, parts: &Parts, body: Body) -> HttpResponse {
+async fn route(app: &App, target: Target, parts: &Parts, body: Body) -> HttpResponse {
     let mut body = Some(body);
-    let response = match app.route(parts.uri.path()) {
+    let response = match app.route(target) {
         Some(route) if parts.method == Method::POST => {
             let response = predict(app, route, parts, &mut body).await;
             response.unwrap_or_else(|error| refusal(route, &error))

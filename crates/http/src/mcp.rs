@@ -26,12 +26,18 @@ use serde_json::{Map, Value};
 use crate::app::{App, Route};
 use crate::around::Body;
 use crate::handle::{compute, refusal, times};
+use crate::path;
 
-pub(crate) const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
+const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
 
-/// Tells whether any endpoint is a tool.
-pub(crate) fn is_offered(app: &App) -> bool {
-    app.routes().any(|(_, route)| tool_of(route).is_some())
+/// Returns whether this is the path, as it was sent, of the tools.
+pub(crate) fn is_at(path: &str) -> bool {
+    path::decode(path).is_some_and(|path| PATHS.contains(&&*path))
+}
+
+/// Returns whether a request to this path asks for the tools, and any endpoint is one.
+pub(crate) fn is_asked(app: &App, path: &str) -> bool {
+    is_at(path) && app.routes().any(|(_, route)| tool_of(route).is_some())
 }
 
 /// Answers a request to the tools.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{
@@ -13,6 +14,7 @@ use http::header::{
 };
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Request, Version};
+use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use litplex_core::{Outcome, ServeError};
@@ -20,10 +22,15 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::answer::{self, AnswerBody, HttpResponse};
-use crate::around::Body;
+use crate::around::{Body, BoxError};
+use crate::target::Target;
+use crate::{body, path};
 
 /// Tells the app host what a [`Peer`] is, which it would know if it had the connection.
 const PEER: HeaderName = HeaderName::from_static("x-litplex-peer");
+
+/// Tells the app host what a request was let in for; with it, it asks on the inner socket.
+const ADMISSION: HeaderName = HeaderName::from_static("x-litplex-admission");
 
 /// How much longer than its time budget a request to an endpoint may take: whoever asks for it on the
 /// inner socket gives it up first, and in the words of the endpoint.
@@ -59,19 +66,18 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Answers a request with what the app host behind this socket does. Both bodies are passed on as
-/// they come; dropping either end drops the other. With a `limit`, an app host that hangs is not
-/// waited for.
+/// Answers a request, which was let in for this, with what the app host behind this socket does. Both
+/// bodies are passed on as they come; dropping either end drops the other. With a `limit`, an app
+/// host that hangs is not waited for.
 pub(crate) async fn forward(
     socket: &Path,
+    target: Target,
     mut request: Request<Body>,
     client: Option<Peer>,
     limit: Option<Duration>,
 ) -> HttpResponse {
-    let client = client.and_then(|client| HeaderValue::try_from(client.to_string()).ok());
-    // Whatever the client says of itself, it is not that.
-    request.headers_mut().remove(PEER);
-    request.headers_mut().extend(client.map(|client| (PEER, client)));
+    readdress(&mut request);
+    introduce(request.headers_mut(), client, target);
     let answer = exchange(socket, request);
     let answered = match limit {
         Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
@@ -80,7 +86,12 @@ pub(crate) async fn forward(
     answered.unwrap_or_else(|error| answer::error(&error))
 }
 
-async fn exchange(socket: &Path, mut request: Request<Body>) -> Outcome<HttpResponse> {
+/// Returns what the app host says that a request was let in for, and takes it from the headers.
+pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<Target> {
+    headers.remove(ADMISSION)?.to_str().ok()?.parse().ok()
+}
+
+async fn exchange(socket: &Path, request: Request<Body>) -> Outcome<HttpResponse> {
     let stream = UnixStream::connect(socket).await.map_err(|_| away())?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|_| away())?;
@@ -89,16 +100,31 @@ async fn exchange(socket: &Path, mut request: Request<Body>) -> Outcome<HttpResp
             tracing::debug!(%error, "a connection to the app host ended");
         }
     });
-    readdress(&mut request);
-    let mut response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+    // The app host learns that a body broke off by its connection, which is then of no use: that is
+    // the fault of the client, and not of the process.
+    let failure = Arc::new(OnceLock::new());
+    let request = request.map(|body| body.map_err(noting(failure.clone())));
+    let sent = sender.send_request(request).await;
+    let mut response =
+        sent.map_err(|error| failure.get().cloned().unwrap_or_else(|| lost(&error)))?;
     remove_hop_by_hop(response.headers_mut());
     Ok(response.map(AnswerBody::Passed))
+}
+
+/// Returns what notes why a body cannot be read.
+fn noting(failure: Arc<OnceLock<ServeError>>) -> impl FnMut(BoxError) -> BoxError + Send {
+    move |error| {
+        let _ = failure.set(body::unreadable(&*error));
+        error
+    }
 }
 
 /// Makes of a request to this server one to the app host.
 fn readdress(request: &mut Request<Body>) {
     let host = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
-    let path = request.uri().path_and_query().cloned();
+    // Frameworks take nothing but ASCII there, where clients may send more.
+    let path = request.uri().path_and_query().map(|path| path::escape(path.as_str()));
+    let path = path.and_then(|path| PathAndQuery::try_from(&*path).ok());
     *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
@@ -107,6 +133,17 @@ fn readdress(request: &mut Request<Body>) {
     headers.remove(EXPECT);
     // HTTP/2 has it in the address.
     headers.entry(HOST).or_insert(host.unwrap_or(HeaderValue::from_static("localhost")));
+}
+
+/// Says who the client is and what its request was let in for, in the place of what the client says
+/// there. It must come after the headers that the client's `Connection` names are gone.
+fn introduce(headers: &mut HeaderMap, client: Option<Peer>, target: Target) {
+    for (name, value) in
+        [(PEER, client.map(|client| client.to_string())), (ADMISSION, Some(target.to_string()))]
+    {
+        headers.remove(&name);
+        headers.extend(value.and_then(|value| value.try_into().ok()).map(|value| (name, value)));
+    }
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -138,6 +175,28 @@ fn lost(error: &hyper::Error) -> ServeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_cannot_say_what_its_request_was_let_in_for() {
+        let client = Peer { address: ([192, 0, 2, 1], 7).into(), is_tls: true };
+        for connection in ["close", "x-litplex-peer, x-litplex-admission"] {
+            let mut request = Request::new(Body::default());
+            for (name, value) in [
+                (CONNECTION, connection),
+                (PEER, "http://127.0.0.1:1"),
+                (ADMISSION, "endpoint-1"),
+                (ADMISSION, "endpoint-2"),
+            ] {
+                request.headers_mut().append(name, HeaderValue::from_static(value));
+            }
+            readdress(&mut request);
+            introduce(request.headers_mut(), Some(client), Target::Rest);
+            let said = |name| Vec::from_iter(request.headers().get_all(name));
+            assert_eq!(said(PEER), ["https://192.0.2.1:7"]);
+            assert_eq!(said(ADMISSION), ["rest"]);
+            assert_eq!(take_admission(request.headers_mut()), Some(Target::Rest));
+        }
+    }
 
     #[test]
     fn what_neighbours_say_is_not_passed_on() {

@@ -110,7 +110,7 @@ def _key_guard():
     def check_key(request: Request) -> None:
         given = request.headers.get("x-api-key")
         if given is None:
-            raise _unauthorized("Not authenticated")
+            raise _unauthorized("Not authenticated. Send the key in the header X-API-Key")
         if not hmac.compare_digest(given.encode("latin-1"), key):
             raise _unauthorized("Invalid API Key. Send the right one in the header X-API-Key")
 

@@ -32,6 +32,13 @@ _HOP_BY_HOP = {
 #: Where the scope of a request has its :class:`Fate`.
 FATE = "litplex"
 
+#: Where the scope of a request has the headers by which litplex said who asks, and what the request
+#: was let in for. They go back with what the app asks: litplex answers nothing else.
+INTRODUCTION = "litplex.introduction"
+
+#: How their names begin.
+INTERNAL = b"x-litplex-"
+
 
 class Fate:
     """What became of an answer, as middlewares may not tell: some end a broken one as if it were
@@ -45,7 +52,7 @@ class Forwarded(Response):
 
     Args:
         request: The request.
-        path: Where litplex is asked. None: where the client asked.
+        path: Where litplex is asked, decoded. None: where the client asked.
         headers: What is added to those of the answer.
         told: The server whose callbacks are told of the request and of its answer, if any are.
     """
@@ -56,7 +63,7 @@ class Forwarded(Response):
         super().__init__()
         self.raw_headers = headers
         self._request = request
-        self._path = path or quote(request.scope["path"])
+        self._path = quote(path or request.scope["path"])
         self._told = told
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -99,7 +106,8 @@ class Forwarded(Response):
 
     async def _ask(self, connection, body):
         scope = self._request.scope
-        headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+        headers = [(name, value) for name, value in scope["headers"] if _is_asked_with(name)]
+        headers += scope.get(INTRODUCTION, [])
         query = scope["query_string"].decode("latin-1")
         target = f"{self._path}?{query}" if query else self._path
         await connection.ask(scope["method"], target, headers, body)
@@ -186,6 +194,10 @@ class _Rest:
                     pass
                 return
         await asyncio.Event().wait()
+
+
+def _is_asked_with(name):
+    return name not in _HOP_BY_HOP and not name.startswith(INTERNAL)
 
 
 def _is_passed_on(name):

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.routing import Match
 
 from litplex import _app_host
-from litplex._apphost._forward import FATE, Fate
+from litplex._apphost._forward import FATE, INTERNAL, INTRODUCTION, Fate
 from litplex._apphost._inner import BrokenOff
 from litplex._worker._callbacks import trigger
 
@@ -37,7 +37,9 @@ class Root:
             finally:
                 self._tell("on_server_end")
             return
-        _name_client(scope)
+        if not _take_introduction(scope):
+            await _refuse(send)
+            return
         fate = scope[FATE] = Fate()
 
         async def send_truly(message):
@@ -56,7 +58,15 @@ class Root:
         if len(self._apps) == 1:
             return self._apps[0]
         owner = self._owners.get(scope["path"])
-        return owner or next(filter(lambda app: _has_route(app, scope), self._apps), self._apps[0])
+        return (
+            owner
+            or self._first_with(scope)
+            or self._first_with(_otherwise_ended(scope))
+            or self._apps[0]
+        )
+
+    def _first_with(self, scope):
+        return next((app for app in self._apps if _has_route(app, scope)), None)
 
     async def _live(self, scope, receive, send):
         """Begins and ends what the apps begin and end."""
@@ -77,14 +87,30 @@ def _has_route(app, scope):
     return any(route.matches(scope)[0] is not Match.NONE for route in app.routes)
 
 
-def _name_client(scope):
-    """Sets who the client is, and the scheme; without litplex in between the app would know."""
-    headers = []
-    for name, value in scope["headers"]:
-        if name == _PEER:
-            scope["scheme"], _, address = value.decode("latin-1").partition("://")
-            host, _, port = address.rpartition(":")
-            scope["client"] = (host.strip("[]"), int(port))
-        else:
-            headers.append((name, value))
-    scope["headers"] = headers
+def _otherwise_ended(scope):
+    """Returns it with a path to which the app that has it would send the client on."""
+    path = scope["path"]
+    return {**scope, "path": path[:-1] if path.endswith("/") else f"{path}/"}
+
+
+def _take_introduction(scope):
+    """Sets who the client is, and the scheme; without litplex in between the app would know.
+
+    Returns whether litplex said it; else it does not pass on a request of a client.
+    """
+    introduction = [each for each in scope["headers"] if each[0].startswith(INTERNAL)]
+    scope["headers"] = [each for each in scope["headers"] if not each[0].startswith(INTERNAL)]
+    scope[INTRODUCTION] = introduction
+    peer = dict(introduction).get(_PEER)
+    if peer is None:
+        return False
+    scope["scheme"], _, address = peer.decode("latin-1").partition("://")
+    host, _, port = address.rpartition(":")
+    scope["client"] = (host.strip("[]"), int(port))
+    return True
+
+
+async def _refuse(send):
+    """Answers litplex itself, which asks so whether the loop of this process runs."""
+    await send({"type": "http.response.start", "status": 400, "headers": []})
+    await send({"type": "http.response.body", "body": b""})

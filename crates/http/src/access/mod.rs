@@ -89,6 +89,14 @@ impl Guard {
         self.limits.take(&caller)
     }
 
+    /// Returns whether a request may call, of which it costs nothing to ask.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn knows(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.schemes().is_empty() { Ok(()) } else { self.known_caller(headers).map(drop) }
+    }
+
     /// Returns who a request says it is, by a key or else by a token.
     fn known_caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let holder = self.keys.as_ref().and_then(|keys| {
@@ -119,7 +127,22 @@ impl Guard {
             "Invalid API Key. Send the right one in the header X-API-Key, or as \
              `Authorization: Bearer …`"
         } else {
-            "Not authenticated"
+            self.how_to_be_let_in()
+        }
+    }
+
+    /// Says which headers are read.
+    fn how_to_be_let_in(&self) -> &'static str {
+        match (&self.keys, &self.tokens) {
+            (Some(_), None) => {
+                "Not authenticated. Send a key in the header X-API-Key, or as \
+                 `Authorization: Bearer …`"
+            }
+            (Some(_), Some(_)) => {
+                "Not authenticated. Send a key in the header X-API-Key, or a key or token as \
+                 `Authorization: Bearer …`"
+            }
+            _ => "Not authenticated. Send a token as `Authorization: Bearer …`",
         }
     }
 }
@@ -141,6 +164,7 @@ pub(crate) fn carries_key(headers: &HeaderMap) -> bool {
 /// Returns why a request that does not carry this key as its bearer token is refused.
 pub(crate) fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeError> {
     match keys::bearer_token(headers) {
+        // In the words of LitServe, whose clients may look at them.
         None => Some(ServeError::new(401, "Not authenticated")),
         Some(token) if key.holder(token).is_some() => None,
         Some(_) => {

@@ -18,7 +18,7 @@ pub(crate) use access_log::Record;
 pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
 pub use layers::{Body, BoxLayer, HttpLayer, HttpService, Layers};
-pub(crate) use layers::{Context, Stacks};
+pub(crate) use layers::{BoxError, Context, Stacks};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;

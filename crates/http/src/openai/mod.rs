@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::StatusCode;
 use litplex_core::{Outcome, Protocol, ServeError};
+use litplex_scheduler::Endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -60,20 +61,36 @@ fn error_body(error: &ServeError) -> Value {
 }
 
 /// Where the models are listed; below it is each of them.
-pub(crate) const MODELS: &str = "/v1/models";
+const MODELS: &str = "/v1/models";
 
-/// Answers [`MODELS`] and what lies below it, where any endpoint speaks this API.
-pub(crate) fn models(path: &str, report: &Report) -> Option<HttpResponse> {
+/// Returns whether models are told of at this path, which was decoded.
+pub(crate) fn is_models(path: &str) -> bool {
+    path.strip_prefix(MODELS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Returns whether an endpoint speaks this API, as far as it is known yet.
+pub(crate) fn is_spoken(endpoint: &Endpoint) -> bool {
+    endpoint.traits().is_some_and(|traits| traits.protocol != Protocol::Plain)
+}
+
+/// Answers [`MODELS`] and what lies below it with the endpoints of a report that speak this API and
+/// that the caller `may_call`. None: that is not here, because no endpoint speaks it.
+pub(crate) fn models(
+    path: &str,
+    report: &Report,
+    may_call: impl Fn(&EndpointReport) -> bool,
+) -> Option<HttpResponse> {
     let rest = path.strip_prefix(MODELS)?;
-    let named: Vec<&EndpointReport> = report.endpoints.iter().filter(|e| speaks(e)).collect();
+    let mut named: Vec<&EndpointReport> = report.endpoints.iter().filter(|e| speaks(e)).collect();
     if named.is_empty() {
         return None;
     }
+    named.retain(|endpoint| may_call(endpoint));
     if rest.is_empty() {
         let data: Vec<Value> = named.into_iter().map(model).collect();
         return Some(answer::json(StatusCode::OK, &json!({"object": "list", "data": data})));
     }
-    let wanted = rest.strip_prefix('/')?;
+    let wanted = rest.strip_prefix('/').filter(|wanted| !wanted.is_empty())?;
     let found = named.into_iter().find(|endpoint| name(endpoint) == wanted);
     Some(match found {
         Some(found) => answer::json(StatusCode::OK, &model(found)),

@@ -20,7 +20,7 @@ const SCHEMAS: &str = "/components/schemas";
 pub(crate) fn document(app: &App) -> Value {
     let (mut schemas, mut paths, mut asked_for) = (Map::new(), Map::new(), Map::new());
     for endpoint in &app.report().endpoints {
-        let guard = app.route(&endpoint.path).map(|route| &*route.guard);
+        let guard = app.route_at(&endpoint.path).map(|route| &*route.guard);
         let schemes = guard.map_or(&[][..], Guard::schemes);
         asked_for.extend(schemes.iter().map(|&name| (name.to_owned(), scheme(name))));
         let operation = operation(endpoint, guard, &mut schemas);

@@ -12,6 +12,7 @@ use http::{Request, Response};
 use tower::{Layer, Service};
 
 use crate::app::App;
+use crate::target::Target;
 
 pub use body::Body;
 pub use service::HttpService;
@@ -63,20 +64,28 @@ pub struct Layers {
 #[derive(Debug, Default)]
 pub(crate) struct Stacks {
     server: Option<HttpService>,
-    endpoints: HashMap<String, HttpService>,
+    /// By their indices.
+    endpoints: HashMap<usize, HttpService>,
 }
 
 impl Stacks {
-    pub(crate) fn build(layers: Layers, app: &Weak<App>) -> Self {
+    /// Builds them; `find` returns the index of the endpoint at a path.
+    pub(crate) fn build(
+        layers: Layers,
+        app: &Weak<App>,
+        find: impl Fn(&str) -> Option<usize>,
+    ) -> Self {
         let stack = |layers: Vec<BoxLayer>, stage| {
             let within = HttpService::within(app.clone(), stage);
             layers.iter().fold(within, |inner, layer| layer.wrap(inner))
         };
         let has_any = |layers: &Vec<BoxLayer>| !layers.is_empty();
         let endpoints = layers.endpoints.into_iter().filter(|(_, layers)| has_any(layers));
+        let endpoints = endpoints.filter_map(|(path, layers)| Some((find(&path)?, layers)));
+        let of_endpoint = |index| Stage::Endpoint(Target::Endpoint(index));
         Self {
             server: Some(layers.server).filter(has_any).map(|l| stack(l, Stage::Server)),
-            endpoints: endpoints.map(|(path, l)| (path, stack(l, Stage::Endpoint))).collect(),
+            endpoints: endpoints.map(|(index, l)| (index, stack(l, of_endpoint(index)))).collect(),
         }
     }
 
@@ -84,7 +93,8 @@ impl Stacks {
         self.server.as_ref()
     }
 
-    pub(crate) fn of(&self, path: &str) -> Option<&HttpService> {
-        self.endpoints.get(path)
+    pub(crate) fn of(&self, target: Target) -> Option<&HttpService> {
+        let Target::Endpoint(index) = target else { return None };
+        self.endpoints.get(&index)
     }
 }

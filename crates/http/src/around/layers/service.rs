@@ -16,6 +16,7 @@ use crate::answer::{self, HttpResponse};
 use crate::app::App;
 use crate::handle;
 use crate::proxy::Peer;
+use crate::target::Target;
 use crate::unread;
 
 /// What a layer is put around. It answers every request, and is always ready.
@@ -112,8 +113,8 @@ impl Context {
 pub(crate) enum Stage {
     /// All that the server does.
     Server,
-    /// What it does for requests that were let in.
-    Endpoint,
+    /// What it does for requests that were let in for this, whatever the layers made of their paths.
+    Endpoint(Target),
 }
 
 impl HttpService {
@@ -159,6 +160,6 @@ async fn within(app: &Arc<App>, stage: Stage, mut request: Request<Body>) -> Htt
     let context = request.extensions_mut().remove::<Context>().unwrap_or_default();
     match stage {
         Stage::Server => handle::let_in(app, request, &context).await,
-        Stage::Endpoint => handle::pass(app, request, context.client).await,
+        Stage::Endpoint(target) => handle::pass(app, target, request, context.client).await,
     }
 }

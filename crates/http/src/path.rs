@@ -1,0 +1,93 @@
+//! The path of a request as it is compared with those of routes: percent-decoded, once.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+/// What is encoded in the path of a URL.
+const UNSAFE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}');
+
+/// Decodes the path of a request. A `%` without two hexadecimal digits is only that character.
+///
+/// There is no second decoding: `/%2561` is `/%61`, and not `/a`. None: no route has such a path,
+/// because it has control characters or is not UTF-8. Frameworks behind this server may read such a
+/// path as the one of a route: many patterns match before a final line break.
+pub(crate) fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    let path = percent_decode_str(raw).decode_utf8().ok()?;
+    (!path.contains(char::is_control)).then_some(path)
+}
+
+/// Encodes a path that was decoded, so that decoding it returns it.
+pub(crate) fn encode(path: &str) -> String {
+    utf8_percent_encode(path, UNSAFE).to_string()
+}
+
+/// Encodes of a path and query that a client sent what is not ASCII, and nothing else.
+pub(crate) fn escape(raw: &str) -> Cow<'_, str> {
+    utf8_percent_encode(raw, CONTROLS).into()
+}
+
+/// Returns the path with a final slash where it has none, and without it where it has one.
+pub(crate) fn with_other_ending(path: &str) -> Cow<'_, str> {
+    match path.strip_suffix('/') {
+        Some(shorter) => shorter.into(),
+        None => format!("{path}/").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_once() {
+        for (raw, decoded) in [
+            ("/predict", "/predict"),
+            ("/%70redict", "/predict"),
+            ("/%2570redict", "/%70redict"),
+            ("/a%20b", "/a b"),
+            ("/%C3%BCbersetzen", "/übersetzen"),
+            ("/übersetzen", "/übersetzen"),
+            ("/a%2Fb", "/a/b"),
+            ("/50%", "/50%"),
+            ("/50%zz", "/50%zz"),
+            ("/a+b;c", "/a+b;c"),
+            ("", ""),
+        ] {
+            assert_eq!(decode(raw).as_deref(), Some(decoded), "{raw}");
+            assert_eq!(decode(&encode(decoded)).as_deref(), Some(decoded), "{raw}");
+        }
+    }
+
+    #[test]
+    fn control_characters_and_wrong_utf8_are_in_no_route() {
+        for raw in
+            ["/a%0A", "/a%0D", "/%00a", "/a%7F", "/a%C2%85", "/%C0%AFa", "/%FF", "/%ED%A0%80"]
+        {
+            assert_eq!(decode(raw), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_already_stays_so() {
+        assert_eq!(escape("/%C3%BC?a=%20&b"), "/%C3%BC?a=%20&b");
+        assert_eq!(escape("/ü?q=ü"), "/%C3%BC?q=%C3%BC");
+    }
+
+    #[test]
+    fn the_other_ending() {
+        assert_eq!(with_other_ending("/a"), "/a/");
+        assert_eq!(with_other_ending("/a/"), "/a");
+        assert_eq!(with_other_ending("/a//"), "/a/");
+    }
+}

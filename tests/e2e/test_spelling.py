@@ -1,0 +1,236 @@
+"""However a path is spelt, nothing but an endpoint's own key, token or limit opens it."""
+
+import json
+import socket
+import time
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+pytest.importorskip("fastapi")
+jwt = pytest.importorskip("jwt")
+from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
+
+PROGRAM = """
+    from urllib.parse import unquote
+
+    class Say(ls.LitAPI):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def predict(self, x):
+            return "answer of " + self.name
+
+    own = {{"api_keys": {{"olga": "env:OLGA"}}}}
+    servers = [
+        ls.LitServer(Say("secret"), path="/secret", **own),
+        ls.LitServer(Say("words"), path="/übersetzen bitte", **own),
+        ls.LitServer(Say("percent"), path="/%73ecret", **own),
+        ls.LitServer(Say("scoped"), path="/scoped", {scopes}),
+        ls.LitServer(Say("limited"), path="/limited", rate_limit="1/h"),
+        ls.LitServer(Say("common"), path="/common"),
+    ]
+    {app}
+    ls.run_servers(*servers, port=0, {tokens})
+"""
+APP_HOST = """
+    for server in servers:
+        @server.app.middleware("http")
+        async def rewrite(request, call_next):
+            path = unquote(request.headers.get("x-rewrite", ""))
+            request.scope["path"] = path or request.scope["path"]
+            return await call_next(request)
+"""
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def token(scope):
+    claims = {"iss": "https://id.example.org", "aud": "models", "sub": "tom", "scope": scope}
+    claims["exp"] = time.time() + 600
+    return "Bearer " + jwt.encode(claims, KEY, "ES256", headers={"kid": "k"})
+
+
+#: What the server and its endpoint `/scoped` ask for.
+TOKENS = (
+    'jwt_scopes=["ocr"]',
+    'jwt_issuer="https://id.example.org", jwt_audience="models", jwt_jwks="jwks"',
+)
+#: Where what is no endpoint is open to everybody.
+KEYS = ('api_keys={"ocr": "env:OCR"}', "")
+
+
+@pytest.fixture(params=["keys", "keys, app host", "tokens", "tokens, app host"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def server(serve, tmp_path, kind):
+    public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key()))
+    (tmp_path / "jwks").write_text(json.dumps({"keys": [{**public, "kid": "k"}]}))
+    scopes, tokens = TOKENS if "tokens" in kind else KEYS
+    app = APP_HOST.strip() if "app host" in kind else ""
+    program = PROGRAM.format(app=app, scopes=scopes, tokens=tokens)
+    return serve(program, env={"OLGA": "key of olga", "OCR": "key of ocr"})
+
+
+def spellings(path):
+    """Yields the path as somebody may write it who wants to pass by its guard."""
+    plain = path.encode()
+    percent = b"/" + b"".join(b"%%%02X" % byte for byte in plain[1:])
+    yield plain
+    yield b"/%" + b"%02x" % plain[1] + plain[2:]
+    yield percent
+    yield percent.lower()
+    yield percent.replace(b"%", b"%25")
+    yield percent.replace(b"%", b"%2525")
+    yield plain.upper()
+    yield b"/" + plain[1:].title()
+    for end in ("/", "//", "/.", "/..", "/x/..", "?", "?x=1", "??", "#", ";", ";x=1", ".", "%20"):
+        yield plain + end.encode()
+    for byte in [*range(0x21), 0x7F, 0x80, 0x85, 0xA0, 0xFF]:
+        yield plain + b"%%%02X" % byte
+        yield b"/%%%02X" % byte + plain[1:]
+    for end in (
+        "%0D%0A",
+        "%0A%0A",
+        "%250A",
+        "%25%30%41",
+        "%E2%80%A8",
+        "%C2%85",
+        "%C0%8A",
+        "%u000A",
+    ):
+        yield plain + end.encode()
+    for end in (
+        "%2F",
+        "%252F",
+        "%5C",
+        "%3F",
+        "%3Fx",
+        "%23",
+        "%3B",
+        "%C0%AF",
+        "%E0%80%AF",
+        "%ED%A0%80",
+    ):
+        yield plain + end.encode()
+    for begin in ("/", "/./", "/x/../", "/common/../", "/common%2F..%2F", "/%2e%2e", "/.%2f", "\\"):
+        yield begin.encode() + plain
+    yield b"http://other.example" + plain
+    yield b"http://user@other.example:1" + plain + b"%0A"
+    # Overlong forms of the first letter, and the letter from another script.
+    yield b"/%C1%B3" + plain[2:]
+    yield "/\u0455".encode() + plain[2:]
+    yield b"/%D1%95" + plain[2:]
+    yield plain + b"\x0b"
+    yield plain + b"\xc2\xa0"
+    yield plain + b"\xff"
+
+
+def over_http1(server, target, headers):
+    host, port = server.url.removeprefix("http://").split(":")
+    head = [b"POST " + target + b" HTTP/1.1", b"Host: " + host.encode()]
+    head += [f"{name}: {value}".encode() for name, value in headers.items()]
+    with socket.create_connection((host, int(port)), timeout=30) as sock:
+        sock.sendall(b"\r\n".join([*head, b"Content-Length: 1", b"Connection: close", b"", b"1"]))
+        answer = b""
+        while piece := sock.recv(1 << 16):
+            answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def over_http2(server, target, headers):
+    host, port = server.url.removeprefix("http://").split(":")
+    config = h2.config.H2Configuration(
+        header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+    connection = h2.connection.H2Connection(config)
+    connection.initiate_connection()
+    head = [(b":method", b"POST"), (b":path", target), (b":scheme", b"http")]
+    head += [(b":authority", host.encode())]
+    head += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    connection.send_headers(1, head)
+    connection.send_data(1, b"1", end_stream=True)
+    status, body = 400, b""
+    with socket.create_connection((host, int(port)), timeout=30) as sock:
+        sock.sendall(connection.data_to_send())
+        while True:
+            data = sock.recv(1 << 16)
+            events = connection.receive_data(data) if data else [None]
+            for event in events:
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = int(dict(event.headers)[b":status"])
+                elif isinstance(event, h2.events.DataReceived):
+                    body += event.data
+                elif event is None or isinstance(
+                    event,
+                    (h2.events.StreamEnded, h2.events.StreamReset, h2.events.ConnectionTerminated),
+                ):
+                    return status, body
+            sock.sendall(connection.data_to_send())
+
+
+def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind):
+    """One server, many requests: an endpoint answers those alone who may call it."""
+    olga, wrong = {"X-API-Key": "key of olga"}, {"X-API-Key": "wrong"}
+    ocr, other = {"X-API-Key": "key of ocr"}, {"X-API-Key": "key of another"}
+    if "tokens" in kind:
+        ocr, other = {"Authorization": token("ocr")}, {"Authorization": token("other")}
+    right = {"secret": olga, "words": olga, "percent": olga, "scoped": ocr}
+    # Its caller has had all that it may have.
+    assert over_http1(server, b"/limited", ocr)[0] == 200
+    encoded = {"secret": "/secret", "words": "/%C3%BCbersetzen%20bitte", "percent": "/%2573ecret"}
+    encoded |= {name: f"/{name}" for name in ("scoped", "limited", "common")}
+    tried = 0
+    for ask in (over_http1, over_http2):
+        for name, path in encoded.items():
+            if name in right:
+                expected = (200, json.dumps(f"answer of {name}").encode())
+                assert ask(server, path.encode(), right[name]) == expected
+        for path in ("/secret", "/scoped", "/limited"):
+            for target in spellings(path):
+                for headers in ({}, wrong, olga, ocr, other):
+                    status, body = ask(server, target, headers)
+                    tried += 1
+                    if 200 <= status < 300:
+                        [name] = [name for name in encoded if f"answer of {name}".encode() in body]
+                        assert name == "common" or right.get(name) == headers, (target, headers)
+    assert tried > 3000
+    if "app host" in kind:
+        # Whatever a middleware makes of a path, the request was let in for what was asked for.
+        for asked, rewritten in (("/common", "/secret"), ("/x", "/common"), ("/x", "/secret%0A")):
+            for ask in (over_http1, over_http2):
+                refused = ask(server, asked.encode(), {"X-Rewrite": rewritten, **ocr})
+                assert refused[0] == 404, (asked, rewritten)
+        # What litplex says to the app, a client cannot.
+        forged = {"x-litplex-admission": "endpoint-0", "x-litplex-peer": "http://127.0.0.1:1"}
+        for drop in ({}, {"Connection": "x-litplex-admission, x-litplex-peer"}):
+            for path in (b"/x", b"/common"):
+                refused = over_http1(
+                    server, path, {**forged, **drop, **ocr, "X-Rewrite": "/secret"}
+                )
+                assert refused[0] == 404
+
+
+@pytest.mark.parametrize("kind", ["keys", "keys, app host"])
+def test_a_slash_too_many_or_too_few_is_sent_on(server):
+    for path, location in (
+        ("/common/", "/common"),
+        ("/common/?a=1&b=%20", "/common?a=1&b=%20"),
+        ("/%C3%BCbersetzen%20bitte/", "/%C3%BCbersetzen%20bitte"),
+        ("/health/", "/health"),
+        ("/metrics/", "/metrics"),
+    ):
+        answer = server.client.request("POST", path, json=1, follow_redirects=False)
+        if path.startswith(("/health", "/metrics")):
+            answer = server.client.get(path, follow_redirects=False)
+        assert answer.status_code == 307, (path, answer.text)
+        assert answer.headers["location"].removeprefix(server.url) == location
+    assert server.client.post("/common/?a=1", json=1, follow_redirects=True).status_code == 200
+    for path in ("/common//", "/nothing/", "//common/"):
+        assert server.client.post(server.url + path, json=1).status_code == 404, path
