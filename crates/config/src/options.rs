@@ -122,7 +122,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Server "grace": Kind::Seconds, "a number of seconds, at least 0", "30",
         "How long requests in flight may take to finish once the server was asked to stop.";
     Server "max_buffered_bytes": Kind::Integer(1, MANY), "an integer of at least 1", "1073741824",
-        "Bytes of large request bodies (above 64 KiB) that the server holds at a time; requests beyond that are answered 503.";
+        "Bytes that the server holds for its clients at a time: bodies of requests as they arrive and what is made of them, and answers that wait for their clients. Requests beyond that are answered 503.";
     Server "healthcheck_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/health",
         "Where a GET tells whether every endpoint can serve: 200, or 503 and why.";
     Server "livez_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/livez",

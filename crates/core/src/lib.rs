@@ -11,6 +11,7 @@
 //! process, HTTP or configuration.
 
 mod api;
+mod budget;
 mod error;
 mod job;
 mod launch;
@@ -21,6 +22,7 @@ mod trace;
 mod worker;
 
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
+pub use budget::{Budget, Reservation};
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;
 pub use launch::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};

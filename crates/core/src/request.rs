@@ -1,5 +1,7 @@
 use bytes::Bytes;
 
+use crate::Reservation;
+
 /// What a client sent to an endpoint, with its body as it arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -11,12 +13,21 @@ pub struct Request {
     pub meta: Option<Meta>,
     /// What logs call it, where the server gives ids to requests.
     pub id: Option<String>,
+    /// What it takes of the server's memory, for as long as anything holds the request. Whatever is
+    /// made of it grows this first.
+    pub reservation: Reservation,
 }
 
 impl Request {
     /// Returns a request with a JSON body that nobody has parsed yet.
     pub fn json(body: impl Into<Bytes>) -> Self {
-        Self { content: Content::Json, body: vec![body.into()], meta: None, id: None }
+        Self {
+            content: Content::Json,
+            body: vec![body.into()],
+            meta: None,
+            id: None,
+            reservation: Reservation::default(),
+        }
     }
 
     /// Returns the length of the body in bytes.

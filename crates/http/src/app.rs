@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::{HeaderMap, Request};
-use litplex_core::{BoxFuture, Traits};
+use litplex_core::{BoxFuture, Budget, Traits};
 use litplex_metrics::{Edge, Metrics, Ongoing};
 use litplex_scheduler::Endpoint;
 use litplex_traces::ServerSpan;
@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 
 use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::around::{Around, Layers, Stacks};
-use crate::buffers::Buffers;
 use crate::target::Target;
 use crate::{Cost, Described, mcp, openai, path};
 
@@ -148,7 +147,8 @@ pub struct App {
     other: Edge,
     scrape: Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
     is_draining: AtomicBool,
-    pub(crate) buffers: Buffers,
+    /// What requests and answers may take together.
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl fmt::Debug for App {
@@ -159,7 +159,7 @@ impl fmt::Debug for App {
 
 impl App {
     /// Makes an app of endpoints by path, and of what litplex answers itself to whom `guard` lets in.
-    /// It holds no more than `max_buffered_bytes` of large request bodies at a time; `report` and
+    /// It holds no more than `max_buffered_bytes` of requests and answers at a time; `report` and
     /// `scrape`, which writes the `metrics`, are asked whenever somebody wants to know.
     pub fn new(
         routes: HashMap<String, Route>,
@@ -189,7 +189,7 @@ impl App {
             metrics,
             scrape: Box::new(scrape),
             is_draining: AtomicBool::new(false),
-            buffers: Buffers::new(max_buffered_bytes),
+            budget: Budget::new(max_buffered_bytes),
         }
     }
 
@@ -362,7 +362,7 @@ impl App {
 
     /// Returns what was measured, as Prometheus reads it.
     pub(crate) async fn scrape(&self) -> String {
-        self.metrics.buffered(self.buffers.taken(), self.buffers.limit());
+        self.metrics.buffered(self.budget.taken(), self.budget.limit());
         (self.scrape)().await
     }
 }

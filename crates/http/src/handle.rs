@@ -3,11 +3,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use litplex_core::{Content, Meta, Outcome, Protocol, ServeError, Traits};
+use litplex_core::{Content, Meta, Outcome, Protocol, Reservation, ServeError, Traits};
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, ServiceExt, service_fn};
@@ -18,10 +19,11 @@ use crate::answer::{self, AnswerBody, HttpResponse, MeasuredBody};
 use crate::app::{App, Route};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
 use crate::caller::{Call, Caller, Times};
+use crate::form::latin;
 use crate::proxy::{self, Peer};
 use crate::target::Target;
-use crate::unread::{self, Asked};
-use crate::{body, builtin, mcp, openai};
+use crate::upload::{Rest, Upload};
+use crate::{body, builtin, mcp, openai, unread};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -32,7 +34,7 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
     client: Option<Peer>,
 ) -> Result<Response<MeasuredBody>, Infallible> {
-    let mut request = request.map(Body::from);
+    let (mut request, rest) = take_body(request);
     let mut ongoing = app.begin_request(app.target(request.uri().path()));
     let timing = app.around.server_timing.then(Timing::begin);
     let client = client.map(|peer| app.around.trusted_proxies.client(peer, request.headers()));
@@ -50,6 +52,9 @@ pub(crate) async fn handle(
         None => within_layers(app, request, &context).await,
         Some(cors) => across(cors, request, |r| within_layers(app, r, &context)).await,
     };
+    if let Some(rest) = rest {
+        response = unread::settle(version, rest, response).await;
+    }
     if let Some((compression, coding)) = packing {
         response = compression.apply(coding, response).await;
     }
@@ -78,6 +83,16 @@ pub(crate) async fn handle(
         }
         body
     }))
+}
+
+/// Takes the body out of a request, and returns where what is unread of it is found.
+fn take_body(request: Request<Incoming>) -> (Request<Body>, Option<Rest>) {
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return (Request::from_parts(parts, Body::default()), None);
+    }
+    let (body, rest) = Upload::new(body, parts.headers.contains_key(EXPECT));
+    (Request::from_parts(parts, body.into()), Some(rest))
 }
 
 /// Lets pages of other origins ask, and answers what their browsers ask before.
@@ -132,7 +147,7 @@ pub(crate) async fn let_in(
                 Some(route) => refusal(route, &refused.error),
                 None => answer::error(&refused.error),
             };
-            settled(request, refused.stamp(response)).await
+            refused.stamp(response)
         }
     }
 }
@@ -163,13 +178,15 @@ pub(crate) async fn handle_inner(
     let packing = compression.map(|with| (with, with.choose(request.headers())));
     let asked = app.target(request.uri().path());
     let admitted = proxy::take_admission(request.headers_mut());
-    let request = request.map(Body::from);
+    let (version, (request, rest)) = (request.version(), take_body(request));
     let mut response = if is_attached || admitted.is_some_and(|target| target.covers(asked)) {
         answer(app, asked, request).await
     } else {
-        let not_found = builtin::not_found(request.uri().path());
-        settled(request, not_found).await
+        builtin::not_found(request.uri().path())
     };
+    if let Some(rest) = rest {
+        response = unread::settle(version, rest, response).await;
+    }
     if let Some((compression, coding)) = packing {
         response = compression.apply(coding, response).await;
     }
@@ -177,12 +194,6 @@ pub(crate) async fn handle_inner(
         span.answered(response.status().as_u16());
     }
     Ok(response.map(|body| MeasuredBody::inner(body, span)))
-}
-
-/// Answers a request without what is left of its body.
-async fn settled(request: Request<Body>, response: HttpResponse) -> HttpResponse {
-    let (parts, body) = request.into_parts();
-    unread::settle(Asked::of(&parts), Some(body), response).await
 }
 
 async fn answer(app: &Arc<App>, target: Target, request: Request<Body>) -> HttpResponse {
@@ -194,10 +205,9 @@ async fn answer(app: &Arc<App>, target: Target, request: Request<Body>) -> HttpR
 }
 
 async fn route(app: &App, target: Target, parts: &Parts, body: Body) -> HttpResponse {
-    let mut body = Some(body);
-    let response = match app.route(target) {
+    match app.route(target) {
         Some(route) if parts.method == Method::POST => {
-            let response = predict(app, route, parts, &mut body).await;
+            let response = predict(app, route, parts, body).await;
             response.unwrap_or_else(|error| refusal(route, &error))
         }
         // What browsers ask before they send JSON to a route of the OpenAI API.
@@ -206,8 +216,7 @@ async fn route(app: &App, target: Target, parts: &Parts, body: Body) -> HttpResp
         }
         Some(_) => answer::not_allowed("POST"),
         None => builtin::answer(app, parts).await,
-    };
-    unread::settle(Asked::of(parts), body, response).await
+    }
 }
 
 fn is_plain(route: &Route) -> bool {
@@ -220,12 +229,7 @@ pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
 }
 
 /// The life of a request to an endpoint, in order:
-async fn predict(
-    app: &App,
-    route: &Route,
-    parts: &Parts,
-    body: &mut Option<Body>,
-) -> Outcome<HttpResponse> {
+async fn predict(app: &App, route: &Route, parts: &Parts, body: Body) -> Outcome<HttpResponse> {
     let times = times(route, &parts.headers)?;
     // Before the body is read: a server that cannot serve must not take it.
     if app.is_patient {
@@ -233,11 +237,11 @@ async fn predict(
         ready.map_err(|_| starting(route))?;
     }
     route.endpoint.traits().ok_or_else(|| starting(route))?;
-    let body = body.take().expect("nobody has read it yet");
-    let read = body::read(&parts.headers, body, route, &app.buffers);
-    let (content, body, _buffer) =
-        timeout_at(times.deadline, read).await.map_err(|_| slow_client())??;
-    compute(route, parts, times, content, body).await
+    let reservation = app.budget.reserve();
+    let read = body::read(&parts.headers, body, route, &reservation);
+    let read = timeout_at(times.deadline, read).await.unwrap_or_else(|_| Err(slow_client()));
+    let (content, body) = read.inspect_err(|error| shed_for_memory(route, error))?;
+    compute(route, parts, times, Received { content, body, reservation }).await
 }
 
 /// Returns the time budget of a request that has arrived now.
@@ -246,17 +250,26 @@ pub(crate) fn times(route: &Route, headers: &HeaderMap) -> Outcome<Times> {
     Ok(Times { arrived, deadline: arrived + time_budget(route.timeout, headers)? })
 }
 
+/// A body that was read.
+pub(crate) struct Received {
+    pub(crate) content: Content,
+    pub(crate) body: Vec<Bytes>,
+    /// What it takes.
+    pub(crate) reservation: Reservation,
+}
+
 /// Takes a request from its body, which was read, to its answer.
 pub(crate) async fn compute(
     route: &Route,
     parts: &Parts,
     times: Times,
-    content: Content,
-    body: Vec<Bytes>,
+    received: Received,
 ) -> Outcome<HttpResponse> {
+    let Received { content, body, reservation } = received;
     let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
     let id = route.tells_ids.then(|| id_of(parts)).flatten();
-    let request = litplex_core::Request { content, body, meta: meta(traits, parts), id };
+    let request =
+        litplex_core::Request { content, body, meta: meta(traits, parts), id, reservation };
     let trace = parts.extensions.get().cloned();
     let answered = async {
         let cost = cost(route, traits, &request).await?;
@@ -314,8 +327,7 @@ fn id_of(parts: &Parts) -> Option<String> {
 }
 
 fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+    headers.iter().map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
 }
 
 fn stopping(version: Version) -> HttpResponse {
@@ -330,6 +342,13 @@ fn stopping(version: Version) -> HttpResponse {
 fn starting(route: &Route) -> ServeError {
     route.metrics.shed(Shed::NoWorker);
     ServeError::unavailable("this endpoint is not ready yet", 1)
+}
+
+/// Counts a request that was refused for want of memory.
+fn shed_for_memory(route: &Route, error: &ServeError) {
+    if error.status == 503 {
+        route.metrics.shed(Shed::Memory);
+    }
 }
 
 fn slow_client() -> ServeError {

@@ -13,15 +13,16 @@ mod answer;
 mod app;
 mod around;
 mod body;
-mod buffers;
 mod builtin;
 mod caller;
 mod cost;
+mod form;
 mod handle;
 mod mcp;
 mod openai;
 mod openapi;
 mod path;
+mod pieces;
 mod proxy;
 mod serve;
 mod stream;
@@ -29,6 +30,7 @@ mod swagger_ui;
 mod target;
 mod tls;
 mod unread;
+mod upload;
 mod watched;
 
 pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
@@ -46,12 +48,22 @@ pub use watched::WatchedFiles;
 /// What the targets in `fuzz/` feed; no part of the API.
 #[doc(hidden)]
 pub mod fuzzing {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use http::HeaderMap;
-    use litplex_core::{Content, Outcome};
+    use litplex_core::{Budget, Content, Outcome, Reservation};
 
     /// Takes the pieces of a request's body apart.
-    pub async fn body(headers: &HeaderMap, pieces: Vec<Bytes>) -> Outcome<(Content, Vec<Bytes>)> {
-        crate::body::take_apart(headers, pieces).await
+    pub fn body(headers: &HeaderMap, pieces: Vec<Bytes>) -> Outcome<(Content, Vec<Bytes>)> {
+        crate::body::take_apart(headers, pieces, &Reservation::default())
+    }
+
+    /// Joins the pieces of a body as they come, and returns what that gives and what was reserved.
+    pub fn join(given: Vec<Bytes>, budget: &Arc<Budget>) -> Outcome<(Vec<Bytes>, usize)> {
+        let reservation = budget.reserve();
+        let mut pieces = crate::pieces::Pieces::new(reservation.clone());
+        given.into_iter().try_for_each(|piece| pieces.push(piece))?;
+        Ok((pieces.finish(), reservation.bytes()))
     }
 }

@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 
 use crate::app::{App, Route};
 use crate::around::Body;
-use crate::handle::{compute, refusal, times};
+use crate::handle::{Received, compute, refusal, times};
 use crate::path;
 
 const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
@@ -131,12 +131,12 @@ impl ServerHandler for Tools {
         let body = offer.body(request.arguments.unwrap_or_default()).to_string();
         let parts = context.extensions.get::<Parts>();
         let parts = parts.ok_or_else(|| ErrorData::internal_error("no HTTP request", None))?;
-        Ok(call(route, parts, body.into()).await.into())
+        Ok(call(&self.app, route, parts, body.into()).await.into())
     }
 }
 
 /// Passes a call through the endpoint, as any request to it.
-async fn call(route: &Route, parts: &Parts, body: Bytes) -> CallToolResult {
+async fn call(app: &App, route: &Route, parts: &Parts, body: Bytes) -> CallToolResult {
     let mut parts = parts.clone();
     // It is about the answer to the call; a stream in it is lines, not events.
     parts.headers.remove(ACCEPT);
@@ -145,7 +145,10 @@ async fn call(route: &Route, parts: &Parts, body: Bytes) -> CallToolResult {
     let computed = async {
         let _admission = admitted?;
         let times = times(route, &parts.headers)?;
-        compute(route, &parts, times, Content::Json, vec![body]).await
+        let reservation = app.budget.reserve();
+        reservation.grow(body.len())?;
+        let received = Received { content: Content::Json, body: vec![body], reservation };
+        compute(route, &parts, times, received).await
     };
     let computed = computed.await;
     let response = computed.unwrap_or_else(|error| refusal(route, &error));

@@ -23,6 +23,7 @@ use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
 use crate::handle::{handle, handle_inner};
+use crate::pieces::READ_BYTES;
 use crate::proxy::Peer;
 use crate::stream::Broken;
 use crate::tls::{self, Tls};
@@ -35,6 +36,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a client of HTTP/2 must show that it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a connection of HTTP/2 may have sent of bodies that nobody has asked for yet.
+const WINDOW_BYTES: u32 = 256 * 1024;
 
 /// How often it is looked whether requests are still being answered when a server stops.
 const QUIET_LOOK: Duration = Duration::from_millis(20);
@@ -291,7 +295,10 @@ async fn speak<S, B, F>(
 {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
     protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    protocols.http1().max_buf_size(READ_BYTES);
     protocols.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
+    protocols.http2().initial_stream_window_size(WINDOW_BYTES);
+    protocols.http2().initial_connection_window_size(WINDOW_BYTES);
     let mut stream = Box::pin(TimeoutWriter::new(stream));
     stream.as_mut().set_timeout_pinned(Some(WRITE_TIMEOUT));
     let begun = Notify::new();

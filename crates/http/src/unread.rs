@@ -1,59 +1,87 @@
+//! What is done with bodies that nobody read: a client that still sends must be able to read why.
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{CONNECTION, EXPECT, HeaderValue};
-use http::request::Parts;
-use http_body::Body as _;
+use http::header::{CONNECTION, HeaderValue};
+use http_body::Body;
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::HttpResponse;
-use crate::around::Body;
+use crate::upload::{Read, Rest, Unread};
 
-/// More of a body that nobody needs is not read.
-const MOST_BYTES: usize = 64 * 1024;
+/// As much of a body is read before its request is answered, so that its connection can be used
+/// again.
+const READ_BYTES: usize = 64 * 1024;
 
-/// How long such a body is waited for.
-const WAIT: Duration = Duration::from_secs(1);
+/// How long that is waited for.
+const READ_TIME: Duration = Duration::from_secs(1);
 
-/// How a request was sent.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
-    version: Version,
-    /// Whether its client waits to be asked for the body; it is not, where nobody needs that.
-    waits: bool,
-}
+/// How long what a client goes on to send is read after its request is answered. Closing the
+/// connection at once would take the answer away from it: what arrives at a closed socket is
+/// answered with a reset, and most clients look for an answer only when they have sent everything.
+const DISCARD_TIME: Duration = Duration::from_secs(30);
 
-impl Asked {
-    pub(crate) fn of(parts: &Parts) -> Self {
-        Self { version: parts.version, waits: parts.headers.contains_key(EXPECT) }
-    }
-}
+/// How long a client may send nothing of it meanwhile.
+const SILENCE: Duration = Duration::from_secs(5);
 
-/// Reads a body that nobody needed for the answer, so that the connection can be used again. Where
-/// that would take too much, the client is told that it cannot: else it would find out by the
-/// failure of its next request.
+/// Ends what is left of a request when it is answered. Where its connection cannot be used again,
+/// the answer says so.
 pub(crate) async fn settle(
-    asked: Asked,
-    body: Option<Body>,
+    version: Version,
+    rest: Rest,
     mut response: HttpResponse,
 ) -> HttpResponse {
-    let Some(body) = body.filter(|body| !body.is_end_stream()) else { return response };
-    let is_read = !asked.waits && timeout(WAIT, read(body)).await.unwrap_or(false);
-    if !is_read && asked.version <= Version::HTTP_11 {
+    let is_read = match rest.take() {
+        Read::Whole => true,
+        Read::NotYet => false,
+        Read::Part(mut unread) => {
+            let is_read = read_a_little(&mut unread).await;
+            if !is_read {
+                discard(unread);
+            }
+            is_read
+        }
+    };
+    if !is_read && version <= Version::HTTP_11 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// Tells whether it came to the end of the body.
-async fn read(mut body: Body) -> bool {
+/// Reads the rest of a small body, and returns whether that was all.
+async fn read_a_little(unread: &mut Unread) -> bool {
+    let is_large = unread.body.size_hint().lower() > READ_BYTES as u64;
+    !is_large
+        && !unread.waits
+        && timeout(READ_TIME, read(&mut unread.body, READ_BYTES)).await.unwrap_or(false)
+}
+
+/// Reads on, and throws away what comes.
+pub(crate) fn discard(unread: Unread) {
+    if unread.waits {
+        return;
+    }
+    let mut body = unread.body;
+    tokio::spawn(async move {
+        let until = Instant::now() + DISCARD_TIME;
+        let _ = timeout_at(until, async {
+            while let Ok(Some(Ok(_))) = timeout(SILENCE, body.frame()).await {}
+        })
+        .await;
+    });
+}
+
+/// Reads to the end of a body, and returns whether that came within so many bytes.
+async fn read(body: &mut Incoming, most: usize) -> bool {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };
         bytes += frame.data_ref().map_or(0, Bytes::len);
-        if bytes > MOST_BYTES {
+        if bytes > most {
             return false;
         }
     }

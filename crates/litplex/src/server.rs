@@ -322,8 +322,9 @@ impl RunServers {
         self.set("grace", grace.as_secs_f64())
     }
 
-    /// Bytes of large request bodies (above 64 KiB) that the server holds at a time; requests
-    /// beyond that are answered 503. Default: 1 GiB.
+    /// Bytes that the server holds for its clients at a time: bodies of requests as they arrive and
+    /// what is made of them, and answers that wait for their clients. Requests beyond that are
+    /// answered 503. Default: 1 GiB.
     pub fn max_buffered_bytes(self, bytes: usize) -> Self {
         self.set("max_buffered_bytes", bytes)
     }

@@ -109,9 +109,9 @@ metrics! {
     AUTH_FAILURES: COUNTER, "litplex_auth_failures_total", ["reason"],
         "Requests without the key of the server, or with a wrong one.";
     BUFFERED_BYTES: GAUGE, "litplex_buffered_body_bytes", [],
-        "Room that large request bodies take.";
+        "Bytes that requests and answers take.";
     BUFFER_LIMIT: GAUGE, "litplex_buffered_body_limit_bytes", [],
-        "Room that large request bodies may take (`max_buffered_bytes`).";
+        "Bytes that requests and answers may take (`max_buffered_bytes`).";
     QUEUE_DEPTH: GAUGE, "litplex_queue_depth", ["endpoint"],
         "Requests that wait for a worker.";
     QUEUE_LIMIT: GAUGE, "litplex_queue_limit", ["endpoint"],

@@ -62,7 +62,7 @@ pub enum Shed {
     Deadline,
     /// There is no worker, and none will be there soon.
     NoWorker,
-    /// The server holds as many large bodies as it may.
+    /// The server holds as much for its clients as it may.
     Memory,
     /// The server is stopping.
     Draining,

@@ -39,6 +39,14 @@ def _read_content(content, body):
     return Form(list(_read_parts(content["form"], body)))
 
 
+def _text(piece):
+    """Decodes a field as UTF-8, or as Latin-1 where it is none: no byte is lost."""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return piece.decode("latin-1")
+
+
 def _read_parts(parts, body):
     start = 0
     for part in parts:
@@ -47,4 +55,4 @@ def _read_parts(parts, body):
         if part.get("filename") is not None:
             yield part["name"], UploadFile(piece, part["filename"], part.get("content_type"))
         else:
-            yield part["name"], piece.decode("utf-8", "replace")
+            yield part["name"], _text(piece)

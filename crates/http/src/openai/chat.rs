@@ -17,7 +17,7 @@ pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
     if call.request.content != Content::Json {
         return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
     }
-    let wanted = ChatRequest::parse(&whole(&call.request.body))?;
+    let wanted = ChatRequest::parse(&whole(&call.request)?)?;
     let callers = (0..wanted.choices).map(|_| call.submit(call.request.clone()).answer());
     let begun = try_join_all(callers).await?;
     let choices = begun.into_iter().map(|(answer, presence)| match answer {

@@ -17,7 +17,7 @@ pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
     if call.request.content != Content::Json {
         return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
     }
-    let body = whole(&call.request.body);
+    let body = whole(&call.request)?;
     let wanted = EmbeddingRequest::parse(&body)?;
     let count = wanted.input.len();
     let batches = call.route.endpoint.traits().is_some_and(|traits| traits.max_batch_size > 1);

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
-use litplex_core::{Outcome, Protocol, ServeError};
+use litplex_core::{Outcome, Protocol, Request, ServeError};
 use litplex_scheduler::Endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -131,11 +131,13 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Outcome<T> {
     })
 }
 
-fn whole(pieces: &[Bytes]) -> Bytes {
-    match pieces {
-        [one] => one.clone(),
-        many => many.concat().into(),
+/// Returns the body in one piece.
+fn whole(request: &Request) -> Outcome<Bytes> {
+    if let [one] = request.body.as_slice() {
+        return Ok(one.clone());
     }
+    request.reservation.grow(request.body_len())?;
+    Ok(request.body.concat().into())
 }
 
 /// Tokens that a request took.

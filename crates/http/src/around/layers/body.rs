@@ -2,7 +2,6 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,18 +9,17 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 
 use super::BoxError;
 use crate::answer::AnswerBody;
 use crate::stream::Broken;
+use crate::upload::Upload;
 
 /// The body of a request, or of an answer. It comes piece by piece, as it is sent.
 pub struct Body(Kind);
 
 enum Kind {
-    Incoming(Incoming),
-    Lent(Lent),
+    Upload(Upload),
     Answer(AnswerBody),
     Other(UnsyncBoxBody<Bytes, BoxError>),
 }
@@ -44,17 +42,6 @@ impl Body {
             return own.take().unwrap_or_default();
         }
         Self(Kind::Other(body.map(|b| b.map_err(Into::into).boxed_unsync()).unwrap_or_default()))
-    }
-
-    /// Lends the body of a client out, and returns where it comes back to when nobody needs it.
-    pub(crate) fn lend(self) -> (Self, Option<Returned>) {
-        match self.0 {
-            Kind::Incoming(body) => {
-                let back = Returned::default();
-                (Self(Kind::Lent(Lent { body: Some(body), back: back.clone() })), Some(back))
-            }
-            other => (Self(other), None),
-        }
     }
 
     /// Makes it one that is sent.
@@ -96,9 +83,9 @@ impl Default for Body {
     }
 }
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
-        Self(Kind::Incoming(body))
+impl From<Upload> for Body {
+    fn from(body: Upload) -> Self {
+        Self(Kind::Upload(body))
     }
 }
 
@@ -135,11 +122,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Kind::Lent(Lent { body: Some(body), .. }) => {
-                Pin::new(body).poll_frame(cx).map_err(Into::into)
-            }
-            Kind::Lent(_) => Poll::Ready(None),
+            Kind::Upload(body) => Pin::new(body).poll_frame(cx),
             Kind::Answer(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Other(body) => Pin::new(body).poll_frame(cx),
         }
@@ -147,8 +130,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Incoming(body) => body.is_end_stream(),
-            Kind::Lent(lent) => lent.body.as_ref().is_none_or(http_body::Body::is_end_stream),
+            Kind::Upload(body) => body.is_end_stream(),
             Kind::Answer(body) => body.is_end_stream(),
             Kind::Other(body) => body.is_end_stream(),
         }
@@ -156,34 +138,9 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Incoming(body) => body.size_hint(),
-            Kind::Lent(lent) => {
-                lent.body.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
-            }
+            Kind::Upload(body) => body.size_hint(),
             Kind::Answer(body) => body.size_hint(),
             Kind::Other(body) => body.size_hint(),
         }
-    }
-}
-
-/// A body of a client that comes back where it is dropped before its end.
-struct Lent {
-    body: Option<Incoming>,
-    back: Returned,
-}
-
-/// Where that comes back to.
-#[derive(Clone, Default)]
-pub(crate) struct Returned(Arc<Mutex<Option<Incoming>>>);
-
-impl Returned {
-    pub(crate) fn take(&self) -> Option<Body> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(Body::from)
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        *self.back.0.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
     }
 }

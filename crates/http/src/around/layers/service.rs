@@ -17,7 +17,6 @@ use crate::app::App;
 use crate::handle;
 use crate::proxy::Peer;
 use crate::target::Target;
-use crate::unread;
 
 /// What a layer is put around. It answers every request, and is always ready.
 #[derive(Clone)]
@@ -141,18 +140,12 @@ impl HttpService {
     /// Answers a request of a client.
     pub(crate) async fn answer(&self, request: Request<Body>, context: Context) -> HttpResponse {
         let (mut parts, body) = request.into_parts();
-        let asked = unread::Asked::of(&parts);
         if let Some(client) = context.client {
             parts.extensions.insert(client.address);
         }
         parts.extensions.insert(context);
-        let (body, returned) = body.lend();
         let Ok(response) = self.0.answer(Request::from_parts(parts, body)).await;
-        let response = response.map(Body::into_answer);
-        match returned {
-            Some(returned) => unread::settle(asked, returned.take(), response).await,
-            None => response,
-        }
+        response.map(Body::into_answer)
     }
 }
 

@@ -1,0 +1,357 @@
+//! Forms, taken apart into fields and files. Contents are passed on byte for byte.
+
+use bytes::{Bytes, BytesMut};
+use litplex_core::{Content, FormPart, Outcome, Reservation, ServeError};
+use memchr::memmem;
+use percent_encoding::percent_decode;
+
+use crate::pieces::join;
+
+/// More parts than this are an attack, or a mistake.
+const MAX_PARTS: usize = 1000;
+
+/// The headers of a part, at most.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+const HEADERS_END: &[u8] = b"\r\n\r\n";
+
+/// What a part takes beside its content and its names.
+const PART_BYTES: usize = 256;
+
+/// What is made of a body: what its parts are, and their contents.
+type Parts = (Content, Vec<Bytes>);
+
+/// Takes a `multipart/form-data` body apart.
+pub(crate) fn multipart(
+    content_type: &[u8],
+    pieces: Vec<Bytes>,
+    reservation: &Reservation,
+) -> Outcome<Parts> {
+    let boundary = parameters(content_type).find(|(name, _)| name == b"boundary");
+    let boundary = boundary.map(|(_, value)| value).filter(|value| !value.is_empty());
+    let boundary = boundary.ok_or_else(|| malformed("its Content-Type has no `boundary`"))?;
+    let body = join(pieces, reservation)?;
+    let (mut parts, mut contents) = (Vec::new(), Vec::new());
+    let line = [b"\r\n--", &*boundary].concat();
+    let Some(mut delimiter) = first_delimiter(&body, &line) else {
+        let is_empty = body.is_empty();
+        let empty = (Content::Form(parts), contents);
+        return if is_empty { Ok(empty) } else { Err(malformed("its boundary is nowhere in it")) };
+    };
+    while !delimiter.is_last {
+        let headers = headers(&body[delimiter.end..])?;
+        let start = delimiter.end + headers.len() + HEADERS_END.len();
+        delimiter = next_delimiter(&body, &line, start)
+            .ok_or_else(|| malformed("it ends within a part"))?;
+        let content = body.slice(start..delimiter.start);
+        let part = part(headers, content.len())?;
+        admit(&part, parts.len(), reservation)?;
+        parts.push(part);
+        contents.push(content);
+    }
+    Ok((Content::Form(parts), contents))
+}
+
+/// Takes an `application/x-www-form-urlencoded` body apart.
+pub(crate) fn urlencoded(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Parts> {
+    let body = join(pieces, reservation)?;
+    check_is_form(&body)?;
+    // What is decoded is no longer than what was sent.
+    reservation.grow(body.len())?;
+    let mut decoded = BytesMut::with_capacity(body.len());
+    let mut decode = |text: &[u8]| {
+        let spaced = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte });
+        decoded.extend(percent_decode(&spaced.collect::<Vec<_>>()));
+        decoded.split().freeze()
+    };
+    let (mut parts, mut contents) = (Vec::new(), Vec::new());
+    for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        let content = decode(pair.get(equals + 1..).unwrap_or_default());
+        let (filename, content_type, length) = (None, None, content.len());
+        let part =
+            FormPart { name: text(&decode(&pair[..equals])), filename, content_type, length };
+        admit(&part, parts.len(), reservation)?;
+        parts.push(part);
+        contents.push(content);
+    }
+    Ok((Content::Form(parts), contents))
+}
+
+/// Refuses what is sent under the type of a form and is none. `curl` says that type of every body
+/// that it is given as data.
+fn check_is_form(body: &[u8]) -> Outcome<()> {
+    let begins = body.trim_ascii_start();
+    if begins.starts_with(b"{") || begins.starts_with(b"[") {
+        let detail = "the body looks like JSON and Content-Type says that it is a form; \
+                      send `Content-Type: application/json`";
+        return Err(ServeError::new(415, detail));
+    }
+    let is_text = |byte: &u8| !byte.is_ascii_control() || b"\t\r\n".contains(byte);
+    if !body.iter().all(is_text) {
+        let detail = "the body is binary and Content-Type says that it is a form; send the type \
+                      of what it is, such as `Content-Type: image/jpeg` or \
+                      `Content-Type: application/octet-stream`, or a file as a part of \
+                      `multipart/form-data`";
+        return Err(ServeError::new(415, detail));
+    }
+    Ok(())
+}
+
+/// Reserves what a part takes, or refuses one too many.
+fn admit(part: &FormPart, count: usize, reservation: &Reservation) -> Outcome<()> {
+    if count == MAX_PARTS {
+        return Err(ServeError::new(400, format!("the form has more than {MAX_PARTS} parts")));
+    }
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let names = part.name.len() + length(&part.filename) + length(&part.content_type);
+    reservation.grow(PART_BYTES + names)
+}
+
+/// A place where a boundary delimits parts: from the line break before it to the one after it.
+struct Delimiter {
+    start: usize,
+    end: usize,
+    is_last: bool,
+}
+
+/// Finds the first, before which nothing counts; `line` is the line break and the boundary.
+fn first_delimiter(body: &[u8], line: &[u8]) -> Option<Delimiter> {
+    let at_once = body.strip_prefix(&line[2..]).and_then(ending);
+    match at_once {
+        Some((length, is_last)) => {
+            Some(Delimiter { start: 0, end: line.len() - 2 + length, is_last })
+        }
+        None => next_delimiter(body, line, 0),
+    }
+}
+
+fn next_delimiter(body: &[u8], line: &[u8], from: usize) -> Option<Delimiter> {
+    memmem::find_iter(&body[from..], line).find_map(|found| {
+        let (start, after) = (from + found, from + found + line.len());
+        // What goes on otherwise is content that begins like a boundary.
+        let (length, is_last) = ending(&body[after..])?;
+        Some(Delimiter { start, end: after + length, is_last })
+    })
+}
+
+/// Returns how long the rest of a delimiter is, and whether it is the last.
+fn ending(after: &[u8]) -> Option<(usize, bool)> {
+    if after.starts_with(b"--") {
+        return Some((2, true));
+    }
+    let padding = after.iter().take_while(|byte| b" \t".contains(byte)).count();
+    after[padding..].starts_with(b"\r\n").then_some((padding + 2, false))
+}
+
+/// Returns the headers that a part begins with.
+fn headers(part: &[u8]) -> Outcome<&[u8]> {
+    let end = memmem::find(&part[..part.len().min(MAX_HEADER_BYTES)], HEADERS_END);
+    let end = end.ok_or_else(|| malformed("a part has no end of its headers, or too many"))?;
+    Ok(&part[..end])
+}
+
+/// Reads the headers of a part.
+fn part(headers: &[u8], length: usize) -> Outcome<FormPart> {
+    let (mut disposition, mut content_type) = (None, None);
+    for line in headers.split(|byte| *byte == b'\n') {
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
+        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-disposition") {
+            disposition = Some(value);
+        } else if name.eq_ignore_ascii_case(b"content-type") {
+            content_type = Some(text(value));
+        }
+    }
+    let (mut field, mut filename) = (None, None);
+    let mut is_extended = false;
+    for (name, value) in parameters(disposition.unwrap_or_default()) {
+        match name.as_slice() {
+            b"name" => field = Some(text(&value)),
+            b"filename" if !is_extended => filename = Some(text(&value)),
+            b"filename*" => {
+                if let Some(value) = extended(&value) {
+                    (filename, is_extended) = (Some(value), true);
+                }
+            }
+            _ => {}
+        }
+    }
+    let name = field.ok_or_else(|| malformed("a part has no `name`"))?;
+    let filename = filename.map(|name| without_directories(name, is_extended));
+    Ok(FormPart { name, filename, content_type, length })
+}
+
+/// Iterates over the parameters of a header, such as `; name="a"`. Names are in lower case.
+fn parameters(header: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    let start = memchr::memchr(b';', header).unwrap_or(header.len());
+    let mut rest = &header[start..];
+    std::iter::from_fn(move || {
+        loop {
+            rest = rest.trim_ascii_start().strip_prefix(b";")?.trim_ascii_start();
+            let end = rest.iter().position(|byte| b"=;".contains(byte)).unwrap_or(rest.len());
+            let name = rest[..end].trim_ascii().to_ascii_lowercase();
+            rest = &rest[end..];
+            // A parameter without a value says nothing.
+            let Some(value) = rest.strip_prefix(b"=") else { continue };
+            let (value, after) = value_of(value.trim_ascii_start());
+            // What follows a quoted value up to the next parameter is dropped.
+            rest = &after[memchr::memchr(b';', after).unwrap_or(after.len())..];
+            return Some((name, value));
+        }
+    })
+}
+
+/// Reads the value of a parameter, and returns what follows it.
+fn value_of(text: &[u8]) -> (Vec<u8>, &[u8]) {
+    let Some(mut rest) = text.strip_prefix(b"\"") else {
+        let end = memchr::memchr(b';', text).unwrap_or(text.len());
+        return (text[..end].trim_ascii_end().to_vec(), &text[end..]);
+    };
+    let mut value = Vec::new();
+    loop {
+        match rest {
+            // Only these are escaped: names of files have been seen with bare backslashes.
+            [b'\\', byte @ (b'"' | b'\\'), after @ ..] => {
+                value.push(*byte);
+                rest = after;
+            }
+            [b'"', after @ ..] => return (value, after),
+            [byte, after @ ..] => {
+                value.push(*byte);
+                rest = after;
+            }
+            [] => return (value, rest),
+        }
+    }
+}
+
+/// Reads a value with its charset, such as `utf-8''gr%C3%B6.png` (RFC 8187).
+fn extended(value: &[u8]) -> Option<String> {
+    let mut parts = value.splitn(3, |byte| *byte == b'\'');
+    let (charset, _language, value) = (parts.next()?, parts.next()?, parts.next()?);
+    let bytes: Vec<u8> = percent_decode(value).collect();
+    let is_latin = charset.eq_ignore_ascii_case(b"iso-8859-1");
+    Some(if is_latin { latin(&bytes) } else { text(&bytes) })
+}
+
+/// Leaves of a path of Windows, which old browsers send, the name of the file.
+fn without_directories(name: String, is_extended: bool) -> String {
+    let is_path = name.starts_with("\\\\") || name.get(1..3) == Some(":\\");
+    match name.rsplit_once('\\') {
+        Some((_, last)) if is_path && !is_extended => last.to_owned(),
+        _ => name,
+    }
+}
+
+/// Returns bytes as text: UTF-8, or else Latin-1, as clients of old send.
+fn text(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| latin(bytes), str::to_owned)
+}
+
+/// Returns each byte as the character of its number.
+pub(crate) fn latin(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+fn malformed(why: &str) -> ServeError {
+    ServeError::new(400, format!("malformed form: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(body: &[u8]) -> Outcome<Vec<(FormPart, Bytes)>> {
+        let reservation = Reservation::default();
+        let pieces = body.chunks(7).map(Bytes::copy_from_slice).collect();
+        let (content, contents) =
+            multipart(b"multipart/form-data; charset=x; Boundary=\"b\"", pieces, &reservation)?;
+        let Content::Form(parts) = content else { panic!("a form") };
+        assert!(parts.iter().map(|part| part.length).eq(contents.iter().map(Bytes::len)));
+        Ok(parts.into_iter().zip(contents).collect())
+    }
+
+    fn named(disposition: &[u8]) -> (String, Option<String>) {
+        let body = [b"--b\r\ncontent-DISPOSITION: form-data", disposition, b"\r\n\r\nx\r\n--b--"];
+        let mut parts = parsed(&body.concat()).unwrap();
+        let (part, content) = parts.remove(0);
+        assert_eq!((content, parts.len()), (Bytes::from_static(b"x"), 0));
+        (part.name, part.filename)
+    }
+
+    #[test]
+    fn contents_are_kept_byte_for_byte() {
+        let contents: [&[u8]; 5] =
+            [b"", b"\r\n", b"\x00\xff\r\n--bb\r\n", b"--b--", b"a\r\n--b\r \r\n--b -"];
+        let mut body = b"preamble\r\n".to_vec();
+        for content in contents {
+            body.extend_from_slice(b"--b \t\r\nContent-Disposition: form-data; name=f\r\n");
+            body.extend_from_slice(b"Content-Type: image/\xff\r\n\r\n");
+            body.extend_from_slice(content);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--b--\r\nepilogue");
+        let parts = parsed(&body).unwrap();
+        assert!(parts.iter().map(|(_, content)| &content[..]).eq(contents));
+        assert_eq!(parts[0].0.content_type.as_deref(), Some("image/\u{ff}"));
+        assert!(parsed(b"").unwrap().is_empty());
+        assert!(parsed(b"--b--").unwrap().is_empty());
+    }
+
+    #[test]
+    fn names_are_read_however_they_are_written() {
+        for (disposition, name, filename) in [
+            (&b"; name=\"a\""[..], "a", None),
+            (b"; filename=x.png; name=a", "a", Some("x.png")),
+            (b"; filename=\"a; name=b\"; name=\"c\"", "c", Some("a; name=b")),
+            (b"; name=a; filename=\"\"", "a", Some("")),
+            (b"; name=\"a\\\"b\"; filename=\"x\\y\\\\z\"", "a\"b", Some("x\\y\\z")),
+            (b"; name=a; filename=\"C:\\t\\x.png\"", "a", Some("x.png")),
+            (b"; name=\"gr\xc3\xb6\"; filename=\"gr\xf6.png\"", "gr\u{f6}", Some("gr\u{f6}.png")),
+            (b"; name=a; filename*=utf-8''gr%C3%B6.png; filename=g.png", "a", Some("gr\u{f6}.png")),
+            (b"; name=a; filename*=ISO-8859-1'de'gr%F6.png", "a", Some("gr\u{f6}.png")),
+            (b"; NAME = a ;; x; filename*=wrong", "a", None),
+        ] {
+            let expected = (name.to_owned(), filename.map(str::to_owned));
+            assert_eq!(named(disposition), expected, "{}", latin(disposition));
+        }
+    }
+
+    #[test]
+    fn what_is_no_multipart_body_is_refused() {
+        for wrong in [
+            &b"--b"[..],
+            b"--c\r\n\r\n--c--",
+            b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\ncut",
+            b"--b\r\nContent-Disposition: form-data; name=a\r\n--b--",
+            b"--b\r\nContent-Disposition: form-data\r\n\r\n\r\n--b--",
+            b"--b\r\n\r\nx\r\n--b--",
+        ] {
+            assert_eq!(parsed(wrong).unwrap_err().status, 400, "{}", latin(wrong));
+        }
+        let part = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n";
+        let many = [&part.repeat(MAX_PARTS)[..], b"--b--"].concat();
+        assert_eq!(parsed(&many).unwrap().len(), MAX_PARTS);
+        assert!(parsed(&[part, &many[..]].concat()).is_err());
+    }
+
+    #[test]
+    fn urlencoded_values_are_decoded_to_bytes() {
+        let decode = |body: &'static [u8]| urlencoded(vec![body.into()], &Reservation::default());
+        let (content, contents) = decode(b"a=1+2%2B&&gr%C3%B6=%f6&c&=x&n=J\xc3\xb6rg").unwrap();
+        let Content::Form(parts) = content else { panic!("a form") };
+        assert!(parts.iter().map(|part| &*part.name).eq(["a", "gr\u{f6}", "c", "", "n"]));
+        assert!(contents.iter().map(|content| &content[..]).eq([
+            &b"1 2+"[..],
+            b"\xf6",
+            b"",
+            b"x",
+            b"J\xc3\xb6rg"
+        ]));
+        for wrong in [&b"{\"a\": 1}"[..], b"\xff\xd8\xff\xe0\x00\x10JFIF", b"a=\x01"] {
+            let error = decode(wrong).unwrap_err();
+            assert!(error.status == 415 && error.detail.contains("Content-Type: "), "{error}");
+        }
+    }
+}
