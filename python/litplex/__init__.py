@@ -39,6 +39,7 @@ __all__ = [
     "UploadFile",
     "onnxruntime_options",
     "run_servers",
+    "start",
 ]
 
 
@@ -52,6 +53,10 @@ def __getattr__(name):
         from litplex import _server
 
         return getattr(_server, name)
+    if name in ("RunningServer", "start"):
+        from litplex import _start
+
+        return getattr(_start, name)
     if name == "onnxruntime_options":
         from litplex._onnxruntime import onnxruntime_options
 

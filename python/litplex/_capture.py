@@ -6,6 +6,9 @@ import types
 
 _active = False
 
+#: How many servers this program has started and gone on; one that runs again comes to the first.
+started = 0
+
 
 class Captured(BaseException):
     """Carries what the script wanted to serve; no ``except Exception`` of the script stops it."""

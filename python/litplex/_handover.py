@@ -4,7 +4,9 @@ import base64
 import os
 import pickle
 import sys
+import sysconfig
 
+from litplex import _options
 from litplex._api import authorize_of
 
 _PACKAGE_DIRECTORIES = ("site-packages", "dist-packages")
@@ -75,6 +77,42 @@ def _own_path():
         return not any(entry == root or entry.startswith(root + os.sep) for root in roots)
 
     return [os.path.abspath(entry or ".") for entry in sys.path if is_own(entry)]
+
+
+def is_installed(file):
+    """Returns whether a file is of the environment, as the main module of a test runner is."""
+    file = os.path.realpath(file)
+    parts = file.split(os.sep)
+    scripts = os.path.realpath(sysconfig.get_path("scripts"))
+    return any(name in parts for name in _PACKAGE_DIRECTORIES) or os.path.dirname(file) == scripts
+
+
+def forbid_running_again(program, servers):
+    """Makes what the binary is told of a program do without running that again.
+
+    Raises:
+        ValueError: names what cannot be served like that.
+    """
+    found = []
+    if program["app_host"] is not None:
+        found.append(
+            "an app host, which `server.app`, middlewares and `authorize` need, runs the program "
+            "again, and would not come to this server; start it alone, in a file of its own"
+        )
+    apis = [api for server in servers for api in server.apis]
+    for api, endpoint in zip(apis, program["endpoint"]):
+        source = endpoint.get("source")
+        if source is None:
+            continue
+        if source["kind"] == "script" or type(api).__module__ == "__main__":
+            found.append(
+                f"endpoint `{endpoint['path']}`: {type(api).__name__} cannot be sent to its "
+                f"workers, which cannot run this program again; put it into a module, import it "
+                f"from there, and make in `setup(device)` what cannot be pickled"
+            )
+        else:
+            source["script"]["file"] = None
+    _options.raise_all(found)
 
 
 def _why_not(api, error):

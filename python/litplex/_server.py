@@ -233,23 +233,18 @@ def run_servers(
         SystemExit: with the status of the server, when it failed.
         RuntimeError: instead, in programs that import ``litserve``, when a model did not load.
     """
-    given = {"host": host, "port": port, **options}
-    given = {name: value for name, value in given.items() if value is not None}
-    wants_client = given.pop("generate_client_file", _litserve.is_spoken)
-    given, found = _litserve.run_options(given)
-    if _litserve.is_spoken:
-        given = {**_litserve.yielded(_all_paths(servers)), **given}
-    _options.raise_all([*found, *_mistakes(servers, given)])
-    given = {**options_of_all(servers, _litserve.is_spoken), **given}
+    given, wants_client = checked_options(servers, host, port, options)
     _capture.take(servers, given)
     program = program_of(servers, given, _app_host.order_of(servers))
+    if _capture.started:
+        _handover.forbid_running_again(program, servers)
     if wants_client:
-        _write_client(servers, given)
-    _call_back(servers, "on_server_start")
+        write_client(servers, given)
+    call_back(servers, "on_server_start")
     try:
         status = _serve(program)
     finally:
-        _call_back(servers, "on_server_end")
+        call_back(servers, "on_server_end")
     if status < 0:
         print(f"error: the litplex server was killed by signal {-status}", file=sys.stderr)
         raise SystemExit(128 - status)
@@ -259,6 +254,24 @@ def run_servers(
         )
     if status != 0:
         raise SystemExit(1 if status == _LOAD_FAILED else status)
+
+
+def checked_options(
+    servers: Sequence[LitServer], host: str | None, port: int | None, options: dict[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """Returns the options of the server, and whether a file for clients is to be written.
+
+    Raises:
+        ValueError: names every mistake.
+    """
+    given = {"host": host, "port": port, **options}
+    given = {name: value for name, value in given.items() if value is not None}
+    wants_client = given.pop("generate_client_file", _litserve.is_spoken)
+    given, found = _litserve.run_options(given)
+    if _litserve.is_spoken:
+        given = {**_litserve.yielded(_all_paths(servers)), **given}
+    _options.raise_all([*found, *_mistakes(servers, given)])
+    return {**options_of_all(servers, _litserve.is_spoken), **given}, wants_client
 
 
 def _all_paths(servers):
@@ -274,7 +287,7 @@ def options_of_all(servers: Sequence[LitServer], is_litserve: bool) -> dict[str,
     return merged
 
 
-def _write_client(servers, options):
+def write_client(servers, options):
     from litplex.compat import _client
 
     scheme = "https" if "tls_cert" in options else "http"
@@ -282,7 +295,7 @@ def _write_client(servers, options):
     _client.write_client(os.getcwd(), base + servers[0]._paths()[0])
 
 
-def _call_back(servers, event):
+def call_back(servers, event):
     if any(server.callbacks for server in servers):
         from litplex.compat.callbacks import CallbackRunner
 
@@ -364,15 +377,18 @@ def _serve(program):
         return child.wait()
 
 
-def start_binary() -> subprocess.Popen[bytes]:
+def start_binary(
+    variables: dict[str, str] | None = None, stderr: int | None = None
+) -> subprocess.Popen[bytes]:
     """Starts the binary, which waits for its program.
 
     It is a session of its own, so that Ctrl-C in a terminal reaches it through us, once.
     """
     sys.stdout.flush()
     command = [find_binary(), "serve", "--program"]
+    env = {**_litserve.environment(), **(variables or {})}
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, start_new_session=True, env=_litserve.environment()
+        command, stdin=subprocess.PIPE, stderr=stderr, start_new_session=True, env=env
     )
 
 

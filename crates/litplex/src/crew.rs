@@ -111,8 +111,8 @@ impl Crew {
     /// Logs what happens to the workers, and once that all are ready. Resolves only when a model or
     /// the app cannot be loaded at all.
     ///
-    /// `lines`: what is printed then, besides.
-    pub(crate) async fn watch(&self, url: String, lines: Vec<String>) -> Error {
+    /// `ready` is called when all endpoints serve for the first time.
+    pub(crate) async fn watch(&self, ready: impl Fn()) -> Error {
         let (milestones, mut reached) = mpsc::unbounded_channel();
         for Member { controls, .. } in &self.members {
             let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
@@ -131,8 +131,7 @@ impl Crew {
                 Milestone::Failed(error) => return error,
             }
             if starting == 0 {
-                tracing::info!("ready: all endpoints serve at {url}");
-                lines.iter().for_each(|line| eprintln!("{line}"));
+                ready();
             }
         }
         std::future::pending().await

@@ -97,6 +97,7 @@ mod jwks;
 mod launch;
 mod lifecycle;
 mod log;
+mod notify;
 mod nvml;
 mod placement;
 mod program;

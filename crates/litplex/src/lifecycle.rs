@@ -20,6 +20,7 @@ use crate::around::around;
 use crate::crew::Crew;
 use crate::desk::Desk;
 use crate::log::LogFiles;
+use crate::notify::Notifier;
 use crate::scrape::scraper;
 use crate::{Error, Program, descriptors, tls};
 
@@ -78,6 +79,8 @@ pub(crate) async fn serve(
     let mut server = server.over(tls.as_ref());
     let url = format!("{}://{}", tls::scheme(&config), server.address()?);
     tracing::info!("listening on {url}{}", reach(&config.host));
+    let notifier = Notifier::from_env();
+    notifier.listening(&url);
     let port = server.address()?.port();
     let (started, endpoints) = (Instant::now(), crew.controls());
     let desk = Desk { url: url.clone(), port, started, endpoints };
@@ -99,9 +102,10 @@ pub(crate) async fn serve(
             () = app.shutdown_asked() => (config.grace, Ok(())),
             // Nobody is left who could wait for it.
             () = &mut until => (Duration::ZERO, Ok(())),
-            failed = crew.watch(url.clone(), expected_lines(&config, &url)) => (Duration::ZERO, Err(failed)),
+            failed = crew.watch(|| say_ready(&config, &url, &notifier)) => (Duration::ZERO, Err(failed)),
         }
     };
+    notifier.stopping();
     tokio::select! {
         () = stop(server, crew, grace) => {}
         () = signals.again() => tracing::warn!("stopping at once"),
@@ -152,6 +156,13 @@ fn direct(config: &litplex_config::Program) -> impl Iterator<Item = &String> {
         _ => None,
     };
     direct.into_iter().flatten()
+}
+
+/// Says that all endpoints serve, to all who listen.
+fn say_ready(config: &litplex_config::Program, url: &str, notifier: &Notifier) {
+    tracing::info!("ready: all endpoints serve at {url}");
+    expected_lines(config, url).iter().for_each(|line| eprintln!("{line}"));
+    notifier.ready();
 }
 
 /// What scripts that start LitServe wait for on its stderr.

@@ -125,6 +125,8 @@ fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
         .arg(&spec.code)
         .env("PYTHONUNBUFFERED", "1")
         .envs(spec.env)
+        // It is the server that is ready or not.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
