@@ -398,7 +398,12 @@ fn is_origin(value: &Value) -> bool {
 
 /// Returns the table as the Python SDK reads it.
 pub fn table_json() -> String {
-    let rows: Vec<_> = OPTIONS.iter().map(|option| format!("  {}", row(option))).collect();
+    let sorted = |option| {
+        let mut row = row(option);
+        row.sort_all_objects();
+        format!("  {row}")
+    };
+    let rows: Vec<_> = OPTIONS.iter().map(sorted).collect();
     format!("[\n{}\n]\n", rows.join(",\n"))
 }
 

@@ -14,7 +14,7 @@ pub struct Job {
     /// When its time budget runs out.
     pub deadline: Instant,
     /// What it costs beside others in a batch, in a unit that the endpoint chose; 1 where it
-    /// chose none.
+    /// chose none, infinity where it is not known.
     pub cost: f64,
     /// Workers that were lost while they may have been computing it.
     pub losses: u32,

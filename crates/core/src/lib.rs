@@ -18,6 +18,7 @@ mod launch;
 mod reply;
 mod request;
 mod response;
+mod text;
 mod trace;
 mod worker;
 
@@ -31,5 +32,6 @@ pub use reply::{
 };
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
+pub use text::json_text;
 pub use trace::{BatchTrace, JobTrace, Place, SpanContext, Stages, Step, Trace, trace_dispatch};
 pub use worker::{Attach, MakeWorker, Progress, Protocol, Traits, Unanswered, Worker};

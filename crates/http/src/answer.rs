@@ -13,12 +13,14 @@ use hyper::body::Incoming;
 use litplex_core::{Answer, MediaType, Outcome, ServeError};
 use litplex_metrics::Ongoing;
 use litplex_traces::ServerSpan;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::access::Place;
 use crate::app::Route;
 use crate::around::{self, PackedBody, Record};
 use crate::caller::{Presence, Times};
+use crate::openai;
 use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
 
 pub(crate) type HttpResponse = Response<AnswerBody>;
@@ -262,7 +264,7 @@ pub(crate) fn error(error: &ServeError) -> HttpResponse {
 }
 
 /// Turns an error into what goes out, with a body of its own.
-pub(crate) fn failed(error: &ServeError, body: &Value) -> HttpResponse {
+pub(crate) fn failed(error: &ServeError, body: &impl Serialize) -> HttpResponse {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, body);
     if let Some(seconds) = error.retry_after {
@@ -277,14 +279,15 @@ pub(crate) fn detail(status: StatusCode, detail: &str) -> HttpResponse {
 }
 
 /// Makes an answer of JSON.
-pub(crate) fn json(status: StatusCode, body: &Value) -> HttpResponse {
-    own(status, "application/json", body.to_string())
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
+    let body = serde_json::to_string(body).expect("it is plain data. This is a bug.");
+    own(status, "application/json", body)
 }
 
 /// Makes the answer to a method that a path does not take.
-pub(crate) fn not_allowed(methods: &'static str) -> HttpResponse {
-    let text = format!("this path takes {methods}");
-    let mut response = detail(StatusCode::METHOD_NOT_ALLOWED, &text);
+pub(crate) fn not_allowed(path: &str, methods: &'static str) -> HttpResponse {
+    let error = ServeError::new(405, format!("this path takes {methods}"));
+    let mut response = openai::error_at(path, &error);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
 }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
+use litplex_core::ServeError;
 use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Value, json};
 
@@ -19,18 +20,21 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
     let Some(path) = path::decode(parts.uri.path()) else { return not_found(parts.uri.path()) };
     if app.builtin.shutdown.as_deref() == Some(&*path) {
-        return if parts.method == Method::POST { stop(app, parts) } else { not_allowed("POST") };
+        return match parts.method {
+            Method::POST => stop(app, parts),
+            _ => not_allowed(&path, "POST"),
+        };
     }
     let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
     if app.builtin.metrics.as_deref() == Some(&*path) {
         return match is_read {
             true => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
-            false => not_allowed("GET, HEAD"),
+            false => not_allowed(&path, "GET, HEAD"),
         };
     }
     match page(app, &path, &parts.headers) {
         Some(page) if is_read => page,
-        Some(_) => not_allowed("GET, HEAD"),
+        Some(_) => not_allowed(&path, "GET, HEAD"),
         None => redirect(app, &path, parts).unwrap_or_else(|| not_found(&path)),
     }
 }
@@ -70,7 +74,7 @@ fn redirect(app: &App, path: &str, parts: &Parts) -> Option<HttpResponse> {
 }
 
 pub(crate) fn not_found(path: &str) -> HttpResponse {
-    detail(StatusCode::NOT_FOUND, &format!("there is no endpoint `{path}`"))
+    openai::error_at(path, &ServeError::new(404, format!("there is no endpoint `{path}`")))
 }
 
 /// Stops the server for whoever has the key; where there is none, for nobody.

@@ -10,17 +10,32 @@ use crate::app::Route;
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) route: &'a Route,
+    pub(crate) path: &'a str,
     pub(crate) request: Request,
-    pub(crate) cost: f64,
     pub(crate) times: Times,
     /// Where to note what is done for it, where it is traced.
     pub(crate) trace: Option<Arc<Trace>>,
 }
 
 impl<'a> Call<'a> {
-    /// Submits a request with the cost and the times of this one.
-    pub(crate) fn submit(&self, request: Request) -> Caller<'a> {
-        Caller::submit(&self.route.endpoint, request, self.cost, self.times, self.trace.clone())
+    /// Returns what a request to this endpoint costs, as its body tells, or else its model.
+    ///
+    /// # Errors
+    /// What the model raised.
+    pub(crate) async fn cost(&self, request: &Request) -> Outcome<f64> {
+        let endpoint = &self.route.endpoint;
+        match &self.route.cost {
+            Some(cost) => Ok(cost.of(&request.content, &request.body)),
+            None if endpoint.traits().is_some_and(|traits| traits.measures) => {
+                endpoint.measure(request.clone()).await
+            }
+            None => Ok(1.0),
+        }
+    }
+
+    /// Submits a request of this cost with the times of this one.
+    pub(crate) fn submit(&self, request: Request, cost: f64) -> Caller<'a> {
+        Caller::submit(&self.route.endpoint, request, cost, self.times, self.trace.clone())
     }
 }
 

@@ -1,12 +1,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use litplex_core::Content;
+use litplex_core::{Content, json_text};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// What a request costs beside others in a batch, read off its body. A field is named by the keys
-/// that lead to it. A request whose body has none, or not of the kind that is asked for, costs 1:
-/// what is wrong with it, the model will say.
+/// that lead to it. A request whose body has no such field, or null there, costs 1. One where it
+/// cannot be read (the body is no JSON, or the field of another kind) costs the most that a batch
+/// may, and is computed alone: its model may read what is not read here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
     /// The characters of a text, or the items of a list.
@@ -19,17 +20,56 @@ pub enum Cost {
     Bytes,
 }
 
+/// What a request without the field costs.
+const LEAST: f64 = 1.0;
+
+/// More than any batch may cost: the queue takes it for the most.
+const MOST: f64 = f64::INFINITY;
+
 impl Cost {
     pub(crate) fn of(&self, content: &Content, body: &[Bytes]) -> f64 {
-        let cost = match self {
-            Self::Bytes => Some(body.iter().map(Bytes::len).sum::<usize>() as f64),
-            Self::Length(path) => find(path, content, body).and_then(|found| found.length),
-            Self::Words(path) => find(path, content, body).and_then(|found| found.words),
-            Self::Value(path) => find(path, content, body).and_then(|found| found.value),
+        match self {
+            Self::Bytes => body.iter().map(Bytes::len).sum::<usize>() as f64,
+            _ => self.amount(&find(self.path(), content, body)),
+        }
+    }
+
+    /// Returns whether it is read off this field of an object, or off what is below it.
+    pub(crate) fn is_read_off(&self, field: &str) -> bool {
+        self.path().first().is_some_and(|first| first == field)
+    }
+
+    /// Returns the cost of a request, given the JSON of the field that it is read off.
+    pub(crate) fn of_field(&self, value: &[u8]) -> f64 {
+        let below = self.path().get(1..).unwrap_or_default();
+        self.amount(&find_in_json(below, value))
+    }
+
+    fn path(&self) -> &[String] {
+        match self {
+            Self::Length(path) | Self::Words(path) | Self::Value(path) => path,
+            Self::Bytes => &[],
+        }
+    }
+
+    fn amount(&self, found: &Result<Option<Found>, Unreadable>) -> f64 {
+        let found = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => return LEAST,
+            Err(Unreadable) => return MOST,
         };
-        cost.filter(|cost| cost.is_finite() && *cost >= 0.0).unwrap_or(1.0)
+        let cost = match self {
+            Self::Length(_) => found.length,
+            Self::Words(_) => found.words,
+            Self::Value(_) => found.value,
+            Self::Bytes => None,
+        };
+        cost.filter(|cost| cost.is_finite() && *cost >= 0.0).unwrap_or(MOST)
     }
 }
+
+/// The body is not what it should be.
+struct Unreadable;
 
 /// What a field amounts to.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -47,23 +87,24 @@ impl Found {
     }
 }
 
-fn find(path: &[String], content: &Content, body: &[Bytes]) -> Option<Found> {
-    match (content, body) {
-        (Content::Json, [whole]) => find_in_json(path, whole),
-        (Content::Json, pieces) => find_in_json(path, &pieces.concat()),
-        (Content::Form(parts), contents) => {
-            // A form's body is one piece for each part.
-            let place = parts.iter().position(|part| path == [part.name.as_str()])?;
-            let text = String::from_utf8_lossy(contents.get(place)?);
-            Some(Found::text(&text))
+fn find(path: &[String], content: &Content, body: &[Bytes]) -> Result<Option<Found>, Unreadable> {
+    match content {
+        Content::Json => find_in_json(path, &json_text(body).ok_or(Unreadable)?),
+        Content::Form(parts) => {
+            // A form's body is one piece for each part; the last of a name counts, as in the model.
+            let place = parts.iter().rposition(|part| path == [part.name.as_str()]);
+            let content = place.and_then(|place| body.get(place));
+            Ok(content.map(|content| Found::text(&String::from_utf8_lossy(content))))
         }
-        (Content::Raw(_), _) => None,
+        Content::Raw(_) => Err(Unreadable),
     }
 }
 
-fn find_in_json(path: &[String], body: &[u8]) -> Option<Found> {
+fn find_in_json(path: &[String], body: &[u8]) -> Result<Option<Found>, Unreadable> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    Field(path).deserialize(&mut json).ok().flatten()
+    let found = Field(path).deserialize(&mut json).map_err(|_| Unreadable)?;
+    json.end().map_err(|_| Unreadable)?;
+    Ok(found)
 }
 
 /// Walks down the keys of a path and skips all else, without building values.
@@ -92,7 +133,7 @@ impl<'de> Visitor<'de> for Field<'_> {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(found)
+        Ok(if self.0.is_empty() { Some(Found::default()) } else { found })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
@@ -122,7 +163,7 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(self.0.is_empty().then(Found::default))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -153,6 +194,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_is_of_one_field_given_alone() {
+        let cost = Cost::Length(path("input"));
+        assert!(cost.is_read_off("input") && !cost.is_read_off("text"));
+        assert_eq!(cost.of_field(br#""four""#), 4.0);
+        assert_eq!(Cost::Length(path("input.b")).of_field(br#"{"b": [1]}"#), 1.0);
+    }
+
+    #[test]
     fn a_cost_is_read_off_a_field() {
         assert_eq!(of(&Cost::Length(path("text")), BODY), 7.0);
         assert_eq!(of(&Cost::Words(path("text")), BODY), 2.0);
@@ -163,19 +212,59 @@ mod tests {
 
     #[test]
     fn what_has_no_such_field_costs_one() {
-        for body in [BODY, "7", "{", "", "[1, 2]", r#"{"n": {"n": null}}"#] {
+        for body in [BODY, "7", "[1, 2]", r#"{"n": null}"#, r#"{"N": 5}"#] {
             assert_eq!(of(&Cost::Value(path("n")), body), 1.0, "{body}");
         }
-        assert_eq!(of(&Cost::Value(path("n")), r#"{"n": -3}"#), 1.0);
-        assert_eq!(of(&Cost::Length(path("b")), BODY), 1.0);
+        assert_eq!(of(&Cost::Value(path("text.n")), BODY), 1.0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_costs_the_most() {
+        let unreadable =
+            ["{", "", r#"{"text": "a"} 1"#, r#"{"x": NaN, "text": "a"}"#, r#"{"text": "\ud800"}"#];
+        for body in unreadable {
+            assert_eq!(of(&Cost::Length(path("text")), body), f64::INFINITY, "{body}");
+        }
+        for (cost, body) in [
+            (Cost::Value(path("n")), r#"{"n": -3}"#),
+            (Cost::Value(path("n")), r#"{"n": 1e400}"#),
+            (Cost::Value(path("n")), r#"{"n": true}"#),
+            (Cost::Value(path("n")), r#"{"n": {"n": null}}"#),
+            (Cost::Length(path("b")), BODY),
+            (Cost::Words(path("a")), BODY),
+        ] {
+            assert_eq!(of(&cost, body), f64::INFINITY, "{cost:?} {body}");
+        }
+        let raw = Content::Raw("image/png".into());
+        assert_eq!(Cost::Length(path("text")).of(&raw, &[]), f64::INFINITY);
+    }
+
+    #[test]
+    fn the_last_field_of_a_name_counts_as_in_the_model() {
+        let twice = r#"{"text": "a", "t\u0065xt": "four"}"#;
+        assert_eq!(of(&Cost::Length(path("text")), twice), 4.0);
+    }
+
+    #[test]
+    fn bodies_in_other_encodings_are_read() {
+        let text: Vec<u8> =
+            r#"{"text":"four"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cost = Cost::Length(path("text"));
+        assert_eq!(cost.of(&Content::Json, &[text.into()]), 4.0);
+        let marked = Bytes::from_static(b"\xef\xbb\xbf{\"text\":\"four\"}");
+        assert_eq!(cost.of(&Content::Json, &[marked]), 4.0);
     }
 
     #[test]
     fn forms_have_fields_too() {
-        let name = "text".into();
-        let part = FormPart { name, filename: None, content_type: None, length: 4 };
-        let content = Content::Form(vec![part]);
+        let part = |length| {
+            let name = "text".into();
+            FormPart { name, filename: None, content_type: None, length }
+        };
+        let content = Content::Form(vec![part(1), part(6)]);
+        let contents = [Bytes::from_static(b"a"), Bytes::from_static("größ".as_bytes())];
         let cost = Cost::Length(path("text"));
-        assert_eq!(cost.of(&content, &[Bytes::from_static("größ".as_bytes())]), 4.0);
+        assert_eq!(cost.of(&content, &contents), 4.0);
+        assert_eq!(Cost::Length(path("other")).of(&content, &contents), 1.0);
     }
 }

@@ -126,7 +126,7 @@ pub(crate) async fn let_in(
     let target = app.target(request.uri().path());
     if app.is_draining() {
         app.edge(target).shed(Shed::Draining);
-        return stopping(request.version());
+        return stopping(&request);
     }
     let client = context.client.map(|client| client.address);
     match app.admit(target, request.headers(), client) {
@@ -145,7 +145,7 @@ pub(crate) async fn let_in(
             }
             let response = match app.route(target) {
                 Some(route) => refusal(route, &refused.error),
-                None => answer::error(&refused.error),
+                None => openai::error_at(request.uri().path(), &refused.error),
             };
             refused.stamp(response)
         }
@@ -214,7 +214,7 @@ async fn route(app: &App, target: Target, parts: &Parts, body: Body) -> HttpResp
         Some(route) if parts.method == Method::OPTIONS && !is_plain(route) => {
             answer::own(StatusCode::OK, "text/plain", String::new())
         }
-        Some(_) => answer::not_allowed("POST"),
+        Some(_) => answer::not_allowed(parts.uri.path(), "POST"),
         None => builtin::answer(app, parts).await,
     }
 }
@@ -272,11 +272,10 @@ pub(crate) async fn compute(
         litplex_core::Request { content, body, meta: meta(traits, parts), id, reservation };
     let trace = parts.extensions.get().cloned();
     let answered = async {
-        let cost = cost(route, traits, &request).await?;
-        let call = Call { route, request, cost, times, trace };
+        let call = Call { route, path: parts.uri.path(), request, times, trace };
         match traits.protocol {
             Protocol::Plain => plain(call, &parts.headers).await,
-            protocol => openai::answer(protocol, call).await,
+            protocol => Ok(openai::answer(protocol, call).await),
         }
     };
     // Dropping the callers, here or because the client left, is what cancels their jobs.
@@ -284,7 +283,8 @@ pub(crate) async fn compute(
 }
 
 async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
-    let Call { route, request, cost, times, trace } = call;
+    let cost = call.cost(&call.request).await?;
+    let Call { route, request, times, trace, .. } = call;
     let caller = Caller::submit(&route.endpoint, request, cost, times, trace);
     let (answer, presence) = caller.answer().await?;
     answer::from(answer, asked, route, times, presence)
@@ -305,14 +305,6 @@ fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
     }
 }
 
-async fn cost(route: &Route, traits: &Traits, request: &litplex_core::Request) -> Outcome<f64> {
-    match &route.cost {
-        Some(cost) => Ok(cost.of(&request.content, &request.body)),
-        None if traits.measures => route.endpoint.measure(request.clone()).await,
-        None => Ok(1.0),
-    }
-}
-
 fn meta(traits: &Traits, parts: &Parts) -> Option<Meta> {
     traits.context.then(|| Meta {
         method: parts.method.to_string(),
@@ -330,10 +322,11 @@ fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
 }
 
-fn stopping(version: Version) -> HttpResponse {
-    let mut response = answer::error(&ServeError::unavailable("the server is stopping", 1));
+fn stopping(request: &Request<Body>) -> HttpResponse {
+    let error = ServeError::unavailable("the server is stopping", 1);
+    let mut response = openai::error_at(request.uri().path(), &error);
     // HTTP/2 has no such header; there the connection says it.
-    if version <= Version::HTTP_11 {
+    if request.version() <= Version::HTTP_11 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -24,6 +24,7 @@ mod openapi;
 mod path;
 mod pieces;
 mod proxy;
+mod raw_json;
 mod serve;
 mod stream;
 mod swagger_ui;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::app::Route;
 use crate::caller::{Presence, Times};
 use crate::openai::ChatStream;
+use crate::raw_json::escape_line_breaks;
 
 /// How the items of a stream are told apart on their way to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,14 +57,14 @@ impl Framing {
     pub(crate) fn frame(self, items: &Items) -> Bytes {
         let mut out = BytesMut::with_capacity(items.packed_len() * 2);
         for item in items.iter() {
-            match self {
-                Self::Events => event(&mut out, item),
-                _ => {
-                    out.put_slice(item);
-                    if items.kind() == ItemKind::Json {
-                        out.put_u8(b'\n');
-                    }
+            match (self, items.kind()) {
+                (Self::Events, ItemKind::Json) => event(&mut out, &escape_line_breaks(item)),
+                (Self::Events, _) => event(&mut out, item),
+                (_, ItemKind::Json) => {
+                    out.put_slice(&escape_line_breaks(item));
+                    out.put_u8(b'\n');
                 }
+                (_, ItemKind::Text | ItemKind::Bytes) => out.put_slice(item),
             }
         }
         out.freeze()
@@ -71,7 +72,9 @@ impl Framing {
 
     /// What a client sees of an error in the middle; text and bytes have no place for one.
     fn error(self, error: &ServeError) -> Bytes {
-        let error = json!({"error": {"status": error.status, "detail": error.detail}});
+        let error = json!({"error": {"status": error.status, "detail": error.detail}}).to_string();
+        let error = escape_line_breaks(error.as_bytes());
+        let error = String::from_utf8_lossy(&error);
         match self {
             Self::JsonLines => format!("{error}\n").into(),
             Self::Events => format!("event: error\ndata: {error}\n\n").into(),
@@ -277,6 +280,22 @@ mod tests {
         let mut out = BytesMut::new();
         event(&mut out, b"one\r\ntwo\revent: forged");
         assert_eq!(out, "data: one\ndata: two\ndata: event: forged\n\n");
+    }
+
+    #[test]
+    fn one_value_is_one_line_for_every_reader() {
+        let mut items = litplex_core::ItemsBuilder::json();
+        let value = json!({"t": "a\u{2028}b\u{2029}c\u{85}d"});
+        items.push_with(|out| serde_json::to_writer(out, &value)).unwrap();
+        let items = items.finish();
+        let escaped = r#"{"t":"a\u2028b\u2029c\u0085d"}"#;
+        assert_eq!(Framing::JsonLines.frame(&items), format!("{escaped}\n"));
+        assert_eq!(Framing::Events.frame(&items), format!("data: {escaped}\n\n"));
+        let error = ServeError::new(500, "a\u{2028}b");
+        for framing in [Framing::JsonLines, Framing::Events] {
+            let error = framing.error(&error);
+            assert!(String::from_utf8_lossy(&error).contains("a\\u2028b"));
+        }
     }
 
     #[test]

@@ -89,16 +89,23 @@ pub struct WorkerLoad {
 pub struct Endpoint {
     events: mpsc::UnboundedSender<Event>,
     traits: Arc<SetOnce<Traits>>,
+    max_queue: Option<usize>,
 }
 
 /// Starts the task of an endpoint, which is measured by `metrics`.
 pub fn spawn_endpoint(settings: Settings, metrics: Queue) -> Endpoint {
     let (events, inbox) = mpsc::unbounded_channel();
+    let max_queue = settings.max_queue;
     tokio::spawn(EndpointTask::new(inbox, settings, metrics).run());
-    Endpoint { events, traits: Arc::default() }
+    Endpoint { events, traits: Arc::default(), max_queue }
 }
 
 impl Endpoint {
+    /// Returns how many jobs may wait, where that is set.
+    pub fn max_queue(&self) -> Option<usize> {
+        self.max_queue
+    }
+
     /// Queues a job, or answers it at once when it would wait in vain.
     pub fn submit(&self, job: Job) {
         // The task outlives its handles; a job that it cannot take any more answers itself.

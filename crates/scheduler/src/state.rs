@@ -121,7 +121,7 @@ impl EndpointState {
         self.arrived += 1;
         self.metrics.arrived(job.request.body_len());
         job.queued = now;
-        job.cost = if job.cost.is_finite() { job.cost.max(0.0) } else { 1.0 };
+        job.cost = self.bounded(job.cost);
         self.mean_cost += WEIGHT_OF_NEW * (job.cost - self.mean_cost);
         let deadline = self.deadline_of(&job);
         let admitted = self
@@ -135,6 +135,13 @@ impl EndpointState {
                 job.reply.send(Err(error));
             }
         }
+    }
+
+    /// Returns a cost as the batches can count with it. One that is not finite is the most that a
+    /// batch may cost: its job is computed alone.
+    fn bounded(&self, cost: f64) -> f64 {
+        let most = self.settings.max_batch_cost.unwrap_or(self.mean_cost);
+        if cost.is_finite() { cost.max(0.0) } else { most }
     }
 
     /// When a job must be answered at the latest if it is begun in time.

@@ -136,7 +136,11 @@ def _encode_error(error, said):
         said.add(summary)
         traceback.print_exception(type(error), error, _user_part(error), file=sys.stderr)
     detail = getattr(error, "client_detail", None)
-    return 500, 0, _INTERNAL if detail is None else dumps({"detail": detail})
+    if detail is None:
+        return 500, 0, _INTERNAL
+    # Where only one input of a request is to blame, the server knows its place among all.
+    input = getattr(error, "input", None)
+    return 500, 0, dumps({"detail": detail, **({} if input is None else {"input": input})})
 
 
 def summary_of(error):

@@ -29,21 +29,29 @@ def loads(payload):
     """
     try:
         text = str(payload, "utf-8")
-    except UnicodeDecodeError as error:
-        raise MalformedBody(f"malformed JSON body: not UTF-8 at byte {error.start}") from None
-    try:
         value, end = _scan(text, 0)
         if end == len(text):
             return value
     except (StopIteration, ValueError, RecursionError):
         pass
-    # White space around the value, or a mistake that json.loads describes.
+    # White space around the value, another encoding, or a mistake that json.loads describes.
+    text = _text_of(bytes(payload))
     try:
         return json.loads(text)
     except RecursionError:
         raise MalformedBody("malformed JSON body: nested too deeply") from None
     except ValueError as error:
         raise MalformedBody(f"malformed JSON body: {error}") from error
+
+
+def _text_of(body):
+    """Returns the text of a body in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark, as
+    ``json.loads`` finds out."""
+    try:
+        return body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError as error:
+        name = error.encoding.replace("-sig", "").upper()
+        raise MalformedBody(f"malformed JSON body: not {name} at byte {error.start}") from None
 
 
 def _default(value):

@@ -6,6 +6,7 @@ hooks expect, and outputs the one that the server does.
 
 import contextlib
 import json
+import math
 
 from litplex._api import LitAPI, is_method_of
 from litplex._http import HTTPException
@@ -85,7 +86,8 @@ class EmbeddingHooks(_SpecHooks):
     def __init__(self, api, retry_singly=False):
         super().__init__(api, retry_singly)
         encode = self.encode
-        self.encode = lambda output, context: _checked(encode(output, context))
+        hook = "predict" if self._has_default_encode else "encode_response"
+        self.encode = lambda output, context: _checked(encode(output, context), hook)
         decode, compute, _ = self.plain
         self.plain = (decode, compute, lambda output: self.encode(output, None))
 
@@ -113,23 +115,54 @@ def item_of(message):
     return {name: value for name, value in message.items() if value is not None}
 
 
-def _checked(answer):
+def _checked(answer, hook):
     if hasattr(answer, "__await__"):
-        return _checked_later(answer)
+        return _checked_later(answer, hook)
     what = "`encode_response` must return a dict of `embeddings`"
     if not isinstance(answer, dict):
         raise TypeError(f"{what}, not a {type(answer).__name__}")
     if "embeddings" not in answer:
         raise ValueError(f"{what}, and this one has only: {', '.join(map(str, answer))}")
-    vectors = answer["embeddings"]
-    vectors = vectors.tolist() if hasattr(vectors, "tolist") else vectors
+    vectors = _as_list(answer["embeddings"])
     if not isinstance(vectors, (list, tuple)):
         raise TypeError(f"{what} as a list or an array, not a {type(vectors).__name__}")
+    _check_finite(vectors, hook)
     return {"embeddings": vectors, **{name: answer.get(name) or 0 for name in _USAGE}}
 
 
-async def _checked_later(answer):
-    return _checked(await answer)
+async def _checked_later(answer, hook):
+    return _checked(await answer, hook)
+
+
+class NotFinite(ValueError):
+    """An embedding that JSON cannot hold.
+
+    Attributes:
+        client_detail: What clients are told.
+        input: The place of its input among those of the request.
+    """
+
+    def __init__(self, hook, input, number):
+        self.client_detail = (
+            f"`{hook}` returned an embedding that is not finite: it contains {number}"
+        )
+        super().__init__(f"input {input}: {self.client_detail}")
+        self.input = input
+
+
+def _check_finite(vectors, hook):
+    are_many = vectors and isinstance(_as_list(vectors[0]), (list, tuple))
+    for input, vector in enumerate(vectors if are_many else [vectors]):
+        numbers = _as_list(vector)
+        # The sum tells, and is fast; that of large numbers may overflow.
+        if not math.isfinite(sum(numbers)):
+            for number in numbers:
+                if not math.isfinite(number):
+                    raise NotFinite(hook, input, number)
+
+
+def _as_list(array):
+    return array.tolist() if hasattr(array, "tolist") else array
 
 
 def _request_maker(protocol):
@@ -158,6 +191,9 @@ def _has_pydantic():
 def _validated(model, value):
     from pydantic import ValidationError
 
+    # A null is as if it were not there.
+    fields = model.model_fields
+    value = {name: v for name, v in value.items() if v is not None or name not in fields}
     try:
         return model.model_validate(value)
     except ValidationError as error:

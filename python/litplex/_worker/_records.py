@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from litplex._http import HTTPException
-
 # The fields of each kind of object with their defaults, and the kinds of those that are objects
 # themselves. `schema_` is sent as `schema`, which pydantic has another use for.
 _KINDS: dict[str, Any] = {
@@ -30,8 +28,15 @@ _KINDS: dict[str, Any] = {
         {"messages": "message", "tools": "tool", "response_format": "response_format"},
     ),
     "message": (
-        {"role": None, "content": None, "name": None, "tool_calls": None, "tool_call_id": None},
-        {"content": "part", "tool_calls": "tool_call"},
+        {
+            "role": None,
+            "content": None,
+            "name": None,
+            "tool_calls": None,
+            "tool_call_id": None,
+            "function_call": None,
+        },
+        {"content": "part", "tool_calls": "tool_call", "function_call": "function_call"},
     ),
     "part": (
         {"type": None, "text": None, "image_url": None, "input_audio": None},
@@ -51,7 +56,7 @@ _KINDS: dict[str, Any] = {
     "embeddings": (
         {
             "input": None,
-            "model": None,
+            "model": "",
             "dimensions": None,
             "encoding_format": "float",
             "user": None,
@@ -60,7 +65,16 @@ _KINDS: dict[str, Any] = {
     ),
 }
 
-_AUDIO_FORMATS = ("wav", "mp3")
+# What clients may write as another number, or as a text.
+_NUMBERS = {
+    "temperature": float,
+    "top_p": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "max_tokens": int,
+    "max_completion_tokens": int,
+    "dimensions": int,
+}
 
 
 class Record:
@@ -97,11 +111,8 @@ class EmbeddingRecord(Record):
 
 
 def chat_request(value):
-    """Returns the request of a chat; for one answer, because the server asks for each of ``n``.
-    Fields that are not OpenAI's are its attributes too, but those named like its methods."""
+    """Returns the request of a chat; for one answer, because the server asks for each of ``n``."""
     request = _make("chat", value)
-    known = vars(request)
-    known.update({name: value[name] for name in value.keys() - known if not hasattr(Record, name)})
     request.n = 1
     return request
 
@@ -112,17 +123,29 @@ def embedding_request(value):
 
 
 def _make(kind, value):
+    """Returns the object of a kind that a value is, or those of a list. What it has besides the
+    fields of its kind are its attributes too, but those named like its methods."""
     if isinstance(value, list):
         return [_make(kind, item) for item in value]
     if not isinstance(value, dict):
         return value
-    if kind == "audio" and value.get("format") not in _AUDIO_FORMATS:
-        raise HTTPException(422, "the `format` of `input_audio` must be wav or mp3")
     defaults, kinds = _KINDS[kind]
-    fields = {name: value.get(name.rstrip("_"), default) for name, default in defaults.items()}
+    fields = {name: _field(value, name, default) for name, default in defaults.items()}
+    known = {name.rstrip("_") for name in defaults}
+    others = {name: value[name] for name in value if name not in known}
+    fields = {**{n: v for n, v in others.items() if not hasattr(Record, n)}, **fields}
     for name, kind_of_field in kinds.items():
         fields[name] = _make(kind_of_field, fields[name])
     return Record(fields)
+
+
+def _field(value, name, default):
+    """Returns a field, whose null is as if it were not there."""
+    found = value.get(name.rstrip("_"))
+    if found is None:
+        return default
+    as_number = _NUMBERS.get(name)
+    return found if as_number is None else as_number(float(found))
 
 
 def _dump(value):

@@ -78,8 +78,7 @@ def tool_of(api):
 
 def _request(api, schemas, reference=_REFERENCE):
     if api.spec is not None:
-        schema = _schema(_request_of_spec(api.spec), "validation", schemas, reference)
-        return {"application/json": schema} if schema else {}
+        return {}  # The server knows its protocols.
     name, annotation = annotations.of_request(api.decode_request)
     kind, marks = annotations.split(annotation)
     if annotations.is_file(kind):
@@ -97,15 +96,6 @@ def _request(api, schemas, reference=_REFERENCE):
 
 def _form(name, field):
     return {"type": "object", "properties": {name: field}, "required": [name]}
-
-
-def _request_of_spec(spec):
-    try:
-        from litplex.compat.specs import openai, openai_embedding
-    except ImportError:
-        return None  # Without pydantic.
-    is_chat = spec.protocol == "openai_chat"
-    return openai.ChatCompletionRequest if is_chat else openai_embedding.EmbeddingRequest
 
 
 def _schema(annotation, mode, schemas, reference=_REFERENCE):

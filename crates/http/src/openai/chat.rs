@@ -2,23 +2,26 @@ use std::future::poll_fn;
 
 use futures_util::future::try_join_all;
 use http::StatusCode;
-use litplex_core::{Answer, Content, Items, Outcome, Part, ServeError};
-use serde_json::{Map, Value, json};
+use litplex_core::{Answer, Items, Outcome, Part, Request};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::chat_request::ChatRequest;
 use super::chat_stream::ChatStream;
-use super::{Usage, now, unique_id, whole};
+use super::message::{Message, not_a_message};
+use super::{Refused, Usage, now, read, text_of, unique_id};
 use crate::answer::{self, HttpResponse};
 use crate::caller::Call;
+use crate::raw_json::Object;
 use crate::stream::Source;
 
 /// Answers a chat completion: each of its choices is a job of its own.
-pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
-    if call.request.content != Content::Json {
-        return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
-    }
-    let wanted = ChatRequest::parse(&whole(&call.request)?)?;
-    let callers = (0..wanted.choices).map(|_| call.submit(call.request.clone()).answer());
+pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
+    let body = text_of(&call)?;
+    let wanted = read(body.clone(), ChatRequest::parse).await?;
+    let request = Request { body: vec![body], ..call.request.clone() };
+    let cost = call.cost(&request).await?;
+    let callers = (0..wanted.choices).map(|_| call.submit(request.clone(), cost).answer());
     let begun = try_join_all(callers).await?;
     let choices = begun.into_iter().map(|(answer, presence)| match answer {
         Answer::Stream(first, rest) => {
@@ -33,8 +36,9 @@ pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices)?;
         return Ok(answer::stream(first, chunks.into(), "text/event-stream"));
     }
-    let completion = complete(head, choices).await?;
-    Ok(answer::json(StatusCode::OK, &completion))
+    let collected = choices.into_iter().map(|(first, rest)| collect(first, rest));
+    let collected = try_join_all(collected).await?;
+    Ok(answer::json(StatusCode::OK, &Completion::of(&head, &collected)))
 }
 
 /// What all parts of an answer have in common.
@@ -43,7 +47,16 @@ pub(super) struct Head {
     id: String,
     created: u64,
     model: String,
-    max_tokens: Option<u64>,
+    pub(super) max_tokens: Option<u64>,
+}
+
+/// What stands in front of each of them.
+#[derive(Serialize)]
+pub(super) struct HeadOf<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
 }
 
 impl Head {
@@ -56,181 +69,56 @@ impl Head {
         }
     }
 
-    pub(super) fn object(&self, kind: &str, choices: &Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        })
+    pub(super) fn of(&self, object: &'static str) -> HeadOf<'_> {
+        HeadOf { id: &self.id, object, created: self.created, model: &self.model }
     }
 }
 
-/// What was seen of one choice so far.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    finish_reason: Option<Value>,
-    has_tool_calls: bool,
-    pub(super) usage: Option<Usage>,
+#[derive(Serialize)]
+struct Completion<'a> {
+    #[serde(flatten)]
+    head: HeadOf<'a>,
+    choices: Vec<Choice>,
+    usage: Usage,
 }
 
-impl Seen {
-    /// Reads what a model gave; returns the part of the message that is in it.
-    pub(super) fn read(&mut self, item: &[u8]) -> Outcome<Map<String, Value>> {
-        let Ok(Value::Object(mut message)) = serde_json::from_slice(item) else {
-            return Err(not_a_message(&String::from_utf8_lossy(item)));
-        };
-        if let Some(usage) = Usage::take(&mut message) {
-            self.usage.get_or_insert_default().add(usage);
-        }
-        self.finish_reason = message.remove("finish_reason").or(self.finish_reason.take());
-        message.retain(|_, value| !value.is_null());
-        self.has_tool_calls |= tool_calls(&mut message).is_some_and(|calls| !calls.is_empty());
-        Ok(message)
-    }
+#[derive(Serialize)]
+struct Choice {
+    index: usize,
+    message: Object,
+    logprobs: (),
+    finish_reason: Box<RawValue>,
+}
 
-    /// Why the message ended: what the model said, or what can be told from the outside.
-    pub(super) fn finish_reason(&self, head: &Head) -> Value {
-        let used = self.usage.map_or(0, |usage| usage.completion);
-        match &self.finish_reason {
-            Some(said) => said.clone(),
-            None if self.has_tool_calls => "tool_calls".into(),
-            None if head.max_tokens.is_some_and(|most| most > 0 && used >= most) => "length".into(),
-            None => "stop".into(),
-        }
+impl<'a> Completion<'a> {
+    fn of(head: &'a Head, messages: &[Message]) -> Self {
+        let mut usage = Usage::default();
+        messages.iter().filter_map(|message| message.usage).for_each(|used| usage.add(used));
+        let choices = messages.iter().enumerate().map(|(index, message)| Choice {
+            index,
+            message: message.whole(),
+            logprobs: (),
+            finish_reason: message.finish_reason(head.max_tokens),
+        });
+        Self { head: head.of("chat.completion"), choices: choices.collect(), usage }
     }
 }
 
-pub(super) fn tool_calls(message: &mut Map<String, Value>) -> Option<&mut Vec<Value>> {
-    message.get_mut("tool_calls").and_then(Value::as_array_mut)
-}
-
-/// Waits for the ends of all choices.
-async fn complete(head: Head, choices: Vec<(Items, Source)>) -> Outcome<Value> {
-    let collected = choices.into_iter().map(|(first, rest)| collect(first, rest));
-    let collected = try_join_all(collected).await?;
-    let mut usage = Usage::default();
-    collected.iter().filter_map(|choice| choice.seen.usage).for_each(|used| usage.add(used));
-    let choices = collected.into_iter().enumerate().map(|(index, choice)| {
-        let reason = choice.seen.finish_reason(&head);
-        let message = choice.into_message();
-        json!({"index": index, "message": message, "logprobs": null, "finish_reason": reason})
-    });
-    let choices: Value = choices.collect();
-    let mut completion = head.object("chat.completion", &choices);
-    completion["usage"] = usage.to_json();
-    Ok(completion)
-}
-
-async fn collect(first: Items, mut rest: Source) -> Outcome<Collected> {
-    let mut collected = Collected::default();
-    collected.take(&first)?;
+/// Waits for the end of a choice.
+async fn collect(first: Items, mut rest: Source) -> Outcome<Message> {
+    let mut message = Message::default();
+    let mut items = first;
     loop {
-        match poll_fn(|cx| rest.poll(cx)).await {
-            Part::Items(items) => collected.take(&items)?,
-            Part::End => return Ok(collected),
-            Part::Failed(error) => return Err(error),
-        }
-    }
-}
-
-/// One choice, put together from the parts of its stream.
-#[derive(Debug, Default)]
-struct Collected {
-    seen: Seen,
-    content: Option<String>,
-    tool_calls: Vec<Value>,
-}
-
-impl Collected {
-    fn take(&mut self, items: &Items) -> Outcome<()> {
         for item in items.iter() {
-            let mut message = self.seen.read(item)?;
-            if let Some(Value::String(text)) = message.get("content") {
-                self.content.get_or_insert_default().push_str(text);
+            message.take(item)?;
+        }
+        items = match poll_fn(|cx| rest.poll(cx)).await {
+            Part::Items(items) => items,
+            Part::End => {
+                message.end();
+                return Ok(message);
             }
-            for call in tool_calls(&mut message).into_iter().flatten() {
-                self.take_tool_call(call.take());
-            }
-        }
-        Ok(())
-    }
-
-    /// A call that is given again, by its id, is given anew.
-    fn take_tool_call(&mut self, call: Value) {
-        let known =
-            self.tool_calls.iter_mut().find(|c| !c["id"].is_null() && c["id"] == call["id"]);
-        match known {
-            Some(known) => *known = call,
-            None => self.tool_calls.push(call),
-        }
-    }
-
-    fn into_message(self) -> Value {
-        let mut message = json!({"role": "assistant", "content": self.content});
-        if !self.tool_calls.is_empty() {
-            message["tool_calls"] = self.tool_calls.into();
-        }
-        message
-    }
-}
-
-fn not_a_message(given: &str) -> ServeError {
-    tracing::error!("a model that chats gave {given}, which is no part of a message");
-    ServeError::internal()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn items(values: &[Value]) -> Items {
-        let mut builder = litplex_core::ItemsBuilder::json();
-        for value in values {
-            builder.push_with(|out| serde_json::to_writer(out, value)).unwrap();
-        }
-        builder.finish()
-    }
-
-    fn head(max_tokens: Option<u64>) -> Head {
-        Head { id: "chatcmpl-1".into(), created: 7, model: "m".into(), max_tokens }
-    }
-
-    #[test]
-    fn the_parts_of_a_message_are_put_together() {
-        let mut choice = Collected::default();
-        let call = json!({"id": "1", "function": {"name": "f", "arguments": "{}"}});
-        let parts = [
-            json!({"role": "assistant", "content": "a"}),
-            json!({"role": "assistant", "content": "b", "tool_calls": [call]}),
-            json!({"content": "", "prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}),
-        ];
-        choice.take(&items(&parts)).unwrap();
-        assert_eq!(choice.seen.finish_reason(&head(None)), "tool_calls");
-        assert_eq!(choice.seen.usage, Some(Usage { prompt: 2, completion: 3, total: 5 }));
-        let message = choice.into_message();
-        assert_eq!(message["content"], "ab");
-        assert_eq!(message["tool_calls"][0]["id"], "1");
-    }
-
-    #[test]
-    fn an_end_has_a_reason() {
-        let reason = |item: Value, max_tokens| {
-            let mut seen = Seen::default();
-            seen.read(item.to_string().as_bytes()).unwrap();
-            seen.finish_reason(&head(max_tokens))
+            Part::Failed(error) => return Err(error),
         };
-        assert_eq!(reason(json!({"content": "a"}), Some(5)), "stop");
-        assert_eq!(reason(json!({"content": "a", "completion_tokens": 5}), Some(5)), "length");
-        let said = json!({"content": "a", "finish_reason": "content_filter"});
-        assert_eq!(reason(said, None), "content_filter");
-    }
-
-    #[test]
-    fn what_is_no_message_is_an_error() {
-        for item in [&b"\"text\""[..], b"[1]", b"{"] {
-            assert_eq!(Seen::default().read(item).unwrap_err().status, 500);
-        }
     }
 }

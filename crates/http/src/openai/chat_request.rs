@@ -1,11 +1,8 @@
-use std::collections::HashMap;
+use bytes::Bytes;
 
-use litplex_core::{Outcome, ServeError};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::Value;
-
-use super::parse;
+use super::shape::{Field, Mismatch, Shape, boolean, integer, optional, required};
+use super::{Refused, well_formed};
+use crate::raw_json::{Kind, each_field, text_of};
 
 const MAX_CHOICES: u32 = 128;
 
@@ -17,7 +14,7 @@ pub(super) struct ChatRequest {
     pub(super) include_usage: bool,
     /// How many answers are wanted.
     pub(super) choices: u32,
-    /// The most tokens of an answer.
+    /// The most tokens of an answer, where there is a limit.
     pub(super) max_tokens: Option<u64>,
 }
 
@@ -26,220 +23,194 @@ impl ChatRequest {
     ///
     /// # Errors
     /// 400 where it is not JSON; 422, with the place, where it is not such a request.
-    pub(super) fn parse(body: &[u8]) -> Outcome<Self> {
-        let body: Body = parse(body)?;
-        let choices = body.n.unwrap_or(1);
-        if body.messages.is_empty() {
-            return Err(ServeError::new(422, "`messages`: there must be at least one"));
+    pub(super) fn parse(body: &Bytes) -> Result<Self, Refused> {
+        let body = well_formed(body)?;
+        REQUEST.check(body)?;
+        let mut fields = Fields::default();
+        each_field(body, |name, value| {
+            fields.note(&name, value.get());
+            Ok::<_, Mismatch>(())
+        })
+        .map_err(|error| Mismatch::new("", error.to_string()))??;
+        if fields.has_no_messages {
+            return Err(
+                Mismatch::new("messages", "`messages` is empty; send at least 1 message").into()
+            );
         }
-        if !(1..=MAX_CHOICES).contains(&choices) {
-            let detail = format!("`n`: it must be from 1 to {MAX_CHOICES}, not {choices}");
-            return Err(ServeError::new(422, detail));
-        }
+        let choices = fields.choices.unwrap_or(1);
+        let choices = u32::try_from(choices).ok().filter(|n| (1..=MAX_CHOICES).contains(n));
+        let choices = choices.ok_or_else(|| {
+            let got = fields.choices.unwrap_or_default();
+            Mismatch::new("n", format!("expected an integer from 1 to {MAX_CHOICES}, got {got}"))
+        })?;
         Ok(Self {
-            model: body.model.unwrap_or_default(),
-            stream: body.stream.unwrap_or(false),
-            include_usage: body.stream_options.is_some_and(|o| o.include_usage.unwrap_or(false)),
+            model: fields.model,
+            stream: fields.stream,
+            include_usage: fields.include_usage,
             choices,
-            max_tokens: body.max_completion_tokens.or(body.max_tokens),
+            max_tokens: fields.max_completion_tokens.or(fields.max_tokens),
         })
     }
 }
 
-// Most fields are there to be checked, and are read by the model alone.
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct Body {
-    model: Option<String>,
-    messages: Vec<Message>,
-    n: Option<u32>,
-    stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
+/// What of a request matters here; of fields that come twice the last counts.
+#[derive(Debug, Default)]
+struct Fields {
+    model: String,
+    stream: bool,
+    include_usage: bool,
+    has_no_messages: bool,
+    choices: Option<i64>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
-    temperature: Option<f64>,
-    top_p: Option<f64>,
-    presence_penalty: Option<f64>,
-    frequency_penalty: Option<f64>,
-    stop: Option<Stop>,
-    user: Option<String>,
-    tools: Option<Vec<Tool>>,
-    tool_choice: Option<ToolChoice>,
-    response_format: Option<ResponseFormat>,
-    reasoning_effort: Option<ReasoningEffort>,
-    metadata: Option<HashMap<String, String>>,
 }
 
-/// As OpenAI's API has them.
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ReasoningEffort {
-    None,
-    Minimal,
-    Low,
-    Medium,
-    High,
-    Xhigh,
-    Max,
+impl Fields {
+    fn note(&mut self, name: &str, value: &str) {
+        // A limit below 1 is none.
+        let limit = |value| integer(value).and_then(|most| u64::try_from(most).ok());
+        match name {
+            "model" => self.model = text_of(value).unwrap_or_default().into_owned(),
+            "stream" => self.stream = boolean(value).unwrap_or(false),
+            "stream_options" => self.include_usage = includes_usage(value),
+            "messages" => self.has_no_messages = value[1..].trim_start().starts_with(']'),
+            "n" => self.choices = integer(value),
+            "max_tokens" => self.max_tokens = limit(value),
+            "max_completion_tokens" => self.max_completion_tokens = limit(value),
+            _ => {}
+        }
+    }
 }
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
+fn includes_usage(options: &str) -> bool {
+    let mut is_wanted = false;
+    if Kind::of(options) == Kind::Object {
+        let _ = each_field(options, |name, value| {
+            if name == "include_usage" {
+                is_wanted = boolean(value.get()).unwrap_or(false);
+            }
+            Ok::<_, Mismatch>(())
+        });
+    }
+    is_wanted
 }
 
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct Message {
-    role: String,
-    content: Option<Content>,
-    name: Option<String>,
-    tool_calls: Option<Vec<ToolCall>>,
-    tool_call_id: Option<String>,
-}
+/// A chat request of the API (<https://platform.openai.com/docs/api-reference/chat/create>), and what
+/// LitServe takes besides.
+pub(super) const REQUEST: Shape = Shape::Object(&[
+    optional("model", Shape::Text),
+    required("messages", Shape::List(&MESSAGE)),
+    optional("n", Shape::Integer),
+    optional("stream", Shape::Boolean),
+    optional("stream_options", Shape::Object(&[optional("include_usage", Shape::Boolean)])),
+    optional("max_tokens", Shape::Integer),
+    optional("max_completion_tokens", Shape::Integer),
+    optional("temperature", Shape::Number),
+    optional("top_p", Shape::Number),
+    optional("presence_penalty", Shape::Number),
+    optional("frequency_penalty", Shape::Number),
+    optional("stop", Shape::Either(&[Shape::Text, Shape::List(&Shape::Text)])),
+    optional("user", Shape::Text),
+    optional("tools", Shape::List(&TOOL)),
+    optional("tool_choice", Shape::Either(&[TOOL_MODE, NAMED_TOOL])),
+    optional("response_format", RESPONSE_FORMAT),
+    optional("reasoning_effort", EFFORT),
+    optional("metadata", Shape::Map(&Shape::Text)),
+]);
 
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "it must be a text or a list of parts: `text`, `image_url` with a \
-                               `url`, or `input_audio` with `data` and a `format`"
-)]
-#[expect(dead_code)]
-enum Content {
-    Text(String),
-    Parts(Vec<ContentPart>),
-}
+const EFFORT: Shape = Shape::Choice(&["none", "minimal", "low", "medium", "high", "xhigh", "max"]);
 
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[expect(dead_code)]
-enum ContentPart {
-    Text { text: String },
-    ImageUrl { image_url: ImageUrl },
-    InputAudio { input_audio: InputAudio },
-}
+const MESSAGE: Shape = Shape::Object(&[
+    required("role", Shape::Text),
+    optional("content", Shape::Either(&[Shape::Text, Shape::List(&PART)])),
+    optional("name", Shape::Text),
+    optional("tool_calls", Shape::List(&TOOL_CALL)),
+    optional("tool_call_id", Shape::Text),
+    optional("function_call", Shape::Object(FUNCTION_CALL)),
+    optional("refusal", Shape::Text),
+]);
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-#[expect(dead_code)]
-enum ImageUrl {
-    Url(String),
-    Detailed { url: String, detail: Option<Detail> },
-}
+const PART: Shape = Shape::Tagged(&[
+    ("text", &[required("text", Shape::Text)]),
+    ("image_url", &[required("image_url", IMAGE)]),
+    ("input_audio", &[required("input_audio", AUDIO)]),
+    ("file", &[required("file", Shape::Object(&[]))]),
+    ("refusal", &[required("refusal", Shape::Text)]),
+    // As servers of models that see films and hear have them.
+    ("video_url", &[required("video_url", LINK)]),
+    ("audio_url", &[required("audio_url", LINK)]),
+]);
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Detail {
-    Auto,
-    Low,
-    High,
-}
+const LINK: Shape = Shape::Either(&[Shape::Text, Shape::Object(&[required("url", Shape::Text)])]);
 
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct InputAudio {
-    data: String,
-    /// The worker names those that there are.
-    format: String,
-}
+const IMAGE: Shape = Shape::Either(&[
+    Shape::Text,
+    Shape::Object(&[
+        required("url", Shape::Text),
+        optional("detail", Shape::Choice(&["auto", "low", "high", "original"])),
+    ]),
+]);
 
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct ToolCall {
-    id: Option<String>,
-    function: FunctionCall,
-}
+const AUDIO: Shape = Shape::Object(&[
+    required("data", Shape::Text),
+    required("format", Shape::Choice(&["wav", "mp3"])),
+]);
 
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct FunctionCall {
-    name: String,
-    arguments: String,
-}
+const TOOL_CALL: Shape = Shape::TaggedOrFirst(&[
+    (
+        "function",
+        &[optional("id", Shape::Text), required("function", Shape::Object(FUNCTION_CALL))],
+    ),
+    ("custom", &[optional("id", Shape::Text), required("custom", Shape::Object(&[]))]),
+]);
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "it must be a text or a list of texts")]
-#[expect(dead_code)]
-enum Stop {
-    One(String),
-    Several(Vec<String>),
-}
+const FUNCTION_CALL: &[Field] =
+    &[required("name", Shape::Text), required("arguments", Shape::Text)];
 
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[expect(dead_code)]
-enum Tool {
-    Function { function: Function },
-}
+const TOOL: Shape = Shape::Tagged(&[
+    ("function", &[required("function", Shape::Object(FUNCTION))]),
+    ("custom", &[required("custom", Shape::Object(&[required("name", Shape::Text)]))]),
+]);
 
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct Function {
-    name: String,
-    description: Option<String>,
-    parameters: Option<HashMap<String, IgnoredAny>>,
-}
+const FUNCTION: &[Field] = &[
+    required("name", Shape::Text),
+    optional("description", Shape::Text),
+    optional("parameters", Shape::Object(&[])),
+];
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "it must be auto, none, required, any, or a function with a `name`")]
-#[expect(dead_code)]
-enum ToolChoice {
-    Mode(ToolMode),
-    Named(NamedTool),
-}
+const TOOL_MODE: Shape = Shape::Choice(&["auto", "none", "required", "any"]);
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ToolMode {
-    Auto,
-    None,
-    Required,
-    Any,
-}
+const NAMED_TOOL: Shape = Shape::Tagged(&[
+    ("function", &[required("function", Shape::Object(&[required("name", Shape::Text)]))]),
+    ("custom", &[required("custom", Shape::Object(&[required("name", Shape::Text)]))]),
+    ("allowed_tools", &[required("allowed_tools", Shape::Object(&[]))]),
+]);
 
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[expect(dead_code)]
-enum NamedTool {
-    Function { function: FunctionName },
-}
+const RESPONSE_FORMAT: Shape = Shape::Tagged(&[
+    ("text", &[]),
+    ("json_object", &[]),
+    ("json_schema", &[required("json_schema", JSON_SCHEMA)]),
+]);
 
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct FunctionName {
-    name: String,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[expect(dead_code)]
-enum ResponseFormat {
-    Text,
-    JsonObject,
-    JsonSchema { json_schema: JsonSchema },
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code)]
-struct JsonSchema {
-    name: String,
-    description: Option<String>,
-    schema: Option<Value>,
-    /// A boolean, which programs write as a text too.
-    strict: Option<IgnoredAny>,
-}
+const JSON_SCHEMA: Shape = Shape::Object(&[
+    required("name", Shape::Text),
+    optional("description", Shape::Text),
+    optional("schema", Shape::Object(&[])),
+    // A boolean, which programs write as a text too.
+    optional("strict", Shape::Any),
+]);
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn parsed(mut extra: Value) -> Outcome<ChatRequest> {
+    fn parsed(mut extra: Value) -> Result<ChatRequest, Refused> {
         if extra.get("messages").is_none() {
             extra["messages"] = json!([{"role": "user", "content": "Hi"}]);
         }
-        ChatRequest::parse(extra.to_string().as_bytes())
+        ChatRequest::parse(&extra.to_string().into())
     }
 
     #[test]
@@ -249,6 +220,7 @@ mod tests {
             {"type": "image_url", "image_url": "data:image/png;base64,AA=="},
             {"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": "low"}},
             {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+            {"type": "file", "file": {"file_id": "file-1"}},
         ]);
         for request in [
             json!({}),
@@ -256,6 +228,8 @@ mod tests {
             json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [
                 {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
                 {"role": "tool", "tool_call_id": "1", "content": "4"}]}),
+            json!({"messages": [{"role": "assistant", "content": null, "tool_calls": null,
+                "function_call": {"name": "f", "arguments": "{}"}}]}),
             json!({"tools": [{"type": "function", "function": {"name": "f"}}],
                 "tool_choice": "required"}),
             json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}),
@@ -265,41 +239,58 @@ mod tests {
             json!({"response_format": {"type": "json_schema",
                 "json_schema": {"name": "a", "strict": "true"}}}),
             json!({"stop": ["a", "b"], "seed": 7, "logprobs": true, "metadata": {"a": "b"}}),
+            json!({"reasoning_effort": "max", "temperature": 1, "max_tokens": -1}),
+            json!({"model": null, "n": null, "stream": null, "stream_options": null,
+                "max_tokens": null, "temperature": null, "stop": null, "user": null,
+                "tools": null, "tool_choice": null, "response_format": null,
+                "reasoning_effort": null, "metadata": null}),
         ] {
-            parsed(request.clone()).unwrap_or_else(|error| panic!("{request}: {error}"));
+            parsed(request.clone()).unwrap_or_else(|error| panic!("{request}: {error:?}"));
         }
     }
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        for (request, status, says) in [
-            (json!({"messages": []}), 422, "`messages`: there must be at least one"),
-            (json!({"messages": [{"content": "a"}]}), 422, "`messages[0]`: missing field `role`"),
-            (json!({"n": 0}), 422, "`n`: it must be from 1 to 128"),
-            (json!({"temperature": "hot"}), 422, "`temperature`: invalid type"),
-            (json!({"reasoning_effort": "random"}), 422, "`reasoning_effort`: unknown variant"),
-            (json!({"tool_choice": "all"}), 422, "`tool_choice`: it must be auto, none"),
+        for (request, param, says) in [
+            (json!({"messages": []}), "messages", "`messages` is empty"),
+            (json!({"messages": [{"content": "a"}]}), "messages[0].role", "it is missing"),
+            (json!({"n": 0}), "n", "expected an integer from 1 to 128, got 0"),
+            (json!({"n": 1.5}), "n", "expected an integer, got a number"),
+            (json!({"temperature": "hot"}), "temperature", "expected a number, got a string"),
+            (json!({"reasoning_effort": "random"}), "reasoning_effort", "expected one of `none`"),
+            (json!({"tool_choice": "all"}), "tool_choice", "expected one of `auto`, `none`"),
+            (
+                json!({"messages": [{"role": "user", "content": [{"type": "text", "text": ""},
+                    {"type": "thinking"}]}]}),
+                "messages[0].content[1]",
+                "unknown type `thinking`; expected one of `text`, `image_url`",
+            ),
             (
                 json!({"messages": [{"role": "user", "content": [{"type": "input_audio",
-                    "input_audio": {"format": "wav"}}]}]}),
-                422,
-                "`messages[0].content`: it must be a text or a list of parts",
+                    "input_audio": {"format": "ogg", "data": ""}}]}]}),
+                "messages[0].content[0].input_audio.format",
+                "expected one of `wav`, `mp3`, got `ogg`",
             ),
-            (json!({"tools": [{"type": "code"}]}), 422, "`tools[0]"),
+            (json!({"tools": [{"type": "code"}]}), "tools[0]", "unknown type `code`"),
         ] {
-            let error = parsed(request.clone()).unwrap_err();
-            assert_eq!(error.status, status, "{request}");
-            assert!(error.detail.starts_with(says), "{request}: {}", error.detail);
+            let Refused { error, param: got } = parsed(request.clone()).unwrap_err();
+            assert_eq!((error.status, got.as_deref()), (422, Some(param)), "{request}");
+            let says = format!("{param}: {says}");
+            assert!(error.detail.starts_with(&says), "{request}: {}", error.detail);
         }
-        assert_eq!(ChatRequest::parse(b"{\"messages\": [").unwrap_err().status, 400);
+        for malformed in [&b"{\"messages\": ["[..], b"{\"n\": NaN}", b"{} {}", b""] {
+            let refused = ChatRequest::parse(&Bytes::copy_from_slice(malformed)).unwrap_err();
+            assert_eq!(refused.error.status, 400, "{refused:?}");
+        }
     }
 
     #[test]
     fn what_the_answer_depends_on_is_kept() {
-        let request = parsed(json!({"model": "m", "n": 2, "stream": true, "max_tokens": 5,
+        let request = parsed(json!({"model": "m", "n": 2.0, "stream": true, "max_tokens": 5.0,
             "stream_options": {"include_usage": true}}));
         let ChatRequest { model, stream, include_usage, choices, max_tokens } = request.unwrap();
         assert_eq!((model.as_str(), stream, include_usage), ("m", true, true));
         assert_eq!((choices, max_tokens), (2, Some(5)));
+        assert_eq!(parsed(json!({"max_tokens": -1})).unwrap().max_tokens, None);
     }
 }

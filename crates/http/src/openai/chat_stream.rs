@@ -2,10 +2,13 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use litplex_core::{Items, Outcome, Part, ServeError};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::chat::{Head, Seen, tool_calls};
+use super::chat::Head;
+use super::message::Message;
 use super::{Usage, error_body};
+use crate::raw_json::{Object, escape_line_breaks};
 use crate::stream::{Source, Step};
 
 /// A chat completion on its way out, in server-sent events: the parts of all choices as they
@@ -21,7 +24,7 @@ pub(crate) struct ChatStream {
 
 #[derive(Debug)]
 struct Choice {
-    seen: Seen,
+    message: Message,
     /// Nothing once it has ended.
     rest: Option<Source>,
 }
@@ -37,7 +40,7 @@ impl ChatStream {
         let mut choices = Vec::new();
         for (items, rest) in begun {
             first.push(items);
-            choices.push(Choice { seen: Seen::default(), rest: Some(rest) });
+            choices.push(Choice { message: Message::default(), rest: Some(rest) });
         }
         let mut stream = Self { head, include_usage, choices, turn: 0 };
         let mut out = BytesMut::new();
@@ -58,7 +61,7 @@ impl ChatStream {
             return Poll::Ready(match self.put(&mut out, index, part) {
                 Ok(()) if self.is_over() => Step::End(out.freeze()),
                 Ok(()) => Step::Data(out.freeze()),
-                Err(error) => Step::Failed(event(&error_body(&error)), error.status),
+                Err(error) => Step::Failed(event(&error_body(&error, None)), error.status),
             });
         }
         Poll::Pending
@@ -82,80 +85,78 @@ impl ChatStream {
 
     fn put_items(&mut self, out: &mut BytesMut, index: usize, items: &Items) -> Outcome<()> {
         for item in items.iter() {
-            let mut delta = self.choices[index].seen.read(item)?;
-            number_tool_calls(&mut delta);
-            let chunk = self.chunk(index, &delta.into(), &Value::Null);
-            out.put_slice(&event(&chunk));
+            let delta = self.choices[index].message.take(item)?;
+            out.put_slice(&event(&self.chunk(index, &delta, None)));
         }
         Ok(())
     }
 
-    fn put_end(&self, out: &mut BytesMut, index: usize) {
-        let reason = self.choices[index].seen.finish_reason(&self.head);
-        let mut last = self.chunk(index, &json!({}), &reason);
+    fn put_end(&mut self, out: &mut BytesMut, index: usize) {
+        let delta = self.choices[index].message.end();
+        if !delta.is_empty() {
+            out.put_slice(&event(&self.chunk(index, &delta, None)));
+        }
+        let reason = self.choices[index].message.finish_reason(self.head.max_tokens);
+        let nothing = Object::default();
+        let mut last = self.chunk(index, &nothing, Some(&reason));
         if !self.is_over() {
             out.put_slice(&event(&last));
             return;
         }
-        let used: Vec<Usage> = self.choices.iter().filter_map(|choice| choice.seen.usage).collect();
-        let mut usage = Usage::default();
-        used.iter().for_each(|used| usage.add(*used));
+        let used = self.choices.iter().filter_map(|choice| choice.message.usage);
+        let usage = used.reduce(|mut sum, usage| {
+            sum.add(usage);
+            sum
+        });
         // Clients of LitServe find it there, without having asked.
-        if !self.include_usage && !used.is_empty() {
-            last["usage"] = usage.to_json();
+        if !self.include_usage && usage.is_some() {
+            last.usage = Some(usage);
         }
         out.put_slice(&event(&last));
         if self.include_usage {
-            let mut end = self.head.object("chat.completion.chunk", &json!([]));
-            end["usage"] = usage.to_json();
-            out.put_slice(&event(&end));
+            let usage = Some(Some(usage.unwrap_or_default()));
+            out.put_slice(&event(&Chunk { head: self.head.of(CHUNK), choices: vec![], usage }));
         }
         out.put_slice(b"data: [DONE]\n\n");
     }
 
-    fn chunk(&self, index: usize, delta: &Value, finish_reason: &Value) -> Value {
-        let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
-        let mut chunk = self.head.object("chat.completion.chunk", &json!([choice]));
-        if self.include_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
+    fn chunk<'a>(
+        &'a self,
+        index: usize,
+        delta: &'a Object,
+        finish_reason: Option<&'a RawValue>,
+    ) -> Chunk<'a> {
+        let choices = vec![ChunkChoice { index, delta, logprobs: (), finish_reason }];
+        let usage = self.include_usage.then_some(None);
+        Chunk { head: self.head.of(CHUNK), choices, usage }
     }
 }
 
-/// Clients put the parts of a call together by its number: each needs its own.
-fn number_tool_calls(delta: &mut Map<String, Value>) {
-    let Some(calls) = tool_calls(delta) else { return };
-    let number = |call: &Value| call["index"].as_u64();
-    let all = calls.len();
-    let distinct = calls.iter().filter_map(number).collect::<std::collections::BTreeSet<_>>().len();
-    if distinct < all {
-        for (index, call) in calls.iter_mut().enumerate() {
-            call["index"] = index.into();
-        }
-    }
+const CHUNK: &str = "chat.completion.chunk";
+
+#[derive(Serialize)]
+struct Chunk<'a> {
+    #[serde(flatten)]
+    head: super::chat::HeadOf<'a>,
+    choices: Vec<ChunkChoice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
 }
 
-/// One event; JSON has no line breaks of its own.
-fn event(value: &Value) -> Bytes {
-    format!("data: {value}\n\n").into()
+#[derive(Serialize)]
+struct ChunkChoice<'a> {
+    index: usize,
+    delta: &'a Object,
+    logprobs: (),
+    finish_reason: Option<&'a RawValue>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_are_told_apart() {
-        let numbers = |calls: Value| {
-            let mut delta = Map::from_iter([("tool_calls".to_owned(), calls)]);
-            number_tool_calls(&mut delta);
-            let calls = delta["tool_calls"].as_array().unwrap();
-            calls.iter().map(|call| call["index"].as_u64()).collect::<Vec<_>>()
-        };
-        let expected = vec![Some(0), Some(1)];
-        assert_eq!(expected, numbers(json!([{"index": 0}, {"index": 0}])));
-        assert_eq!(expected, numbers(json!([{}, {}])));
-        assert_eq!(vec![Some(3), Some(2)], numbers(json!([{"index": 3}, {"index": 2}])));
-    }
+/// One event; JSON has no line breaks of its own, and those of other readers are escaped.
+fn event(value: &impl Serialize) -> Bytes {
+    let json = serde_json::to_vec(value).expect("it is plain data. This is a bug.");
+    let mut event = BytesMut::with_capacity(json.len() + 8);
+    event.put_slice(b"data: ");
+    event.put_slice(&escape_line_breaks(&json));
+    event.put_slice(b"\n\n");
+    event.freeze()
 }

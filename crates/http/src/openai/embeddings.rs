@@ -3,130 +3,249 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http::StatusCode;
-use litplex_core::{Answer, Content, Outcome, Request, Response, ServeError};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use litplex_core::{Answer, Outcome, Request, Response, ServeError};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::{Usage, parse, whole};
+use super::embedding_request::{EmbeddingRequest, MAX_INPUTS, rest_of};
+use super::shape::Mismatch;
+use super::{Refused, Usage, read, text_of};
 use crate::answer::{self, HttpResponse};
 use crate::caller::Call;
+use crate::cost::Cost;
+use crate::raw_json::{self, Kind, Object, each_item, raw};
+
+/// What a job takes besides its input, about.
+const JOB_BYTES: usize = 1024;
 
 /// Answers a request for embeddings. Where the model computes batches, each input is a job of its
 /// own, so that the inputs of all clients share them.
-pub(super) async fn answer(call: Call<'_>) -> Outcome<HttpResponse> {
-    if call.request.content != Content::Json {
-        return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
-    }
-    let body = whole(&call.request)?;
-    let wanted = EmbeddingRequest::parse(&body)?;
-    let count = wanted.input.len();
+pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
+    let body = text_of(&call)?;
+    let wanted = read(body.clone(), EmbeddingRequest::parse).await?;
     let batches = call.route.endpoint.traits().is_some_and(|traits| traits.max_batch_size > 1);
-    let bodies = if batches && count > 1 { one_by_one(&body)? } else { vec![body] };
-    let each = count / bodies.len();
-    let callers = bodies.into_iter().map(|body| {
-        let request = Request { body: vec![body], ..call.request.clone() };
-        call.submit(request).answer()
-    });
-    let mut vectors = Vec::with_capacity(count);
-    let mut usage = Usage::default();
-    for (answer, _) in try_join_all(callers).await? {
-        let Answer::Whole(response) = answer else {
-            return Err(not_embeddings("a stream"));
-        };
-        let (found, used) = read(&response, each)?;
-        vectors.extend(found);
-        usage.add(used);
-    }
+    let (vectors, usage) = match batches {
+        true => one_by_one(&call, &wanted, body).await?,
+        false => all_at_once(&call, &wanted, body).await?,
+    };
     let data = vectors.into_iter().enumerate();
-    let data: Vec<Value> = data.map(|(index, vector)| wanted.embedding(index, vector)).collect();
-    let list = json!({
-        "object": "list",
-        "data": data,
-        "model": wanted.model,
-        "usage": {"prompt_tokens": usage.prompt, "total_tokens": usage.total},
-    });
+    let data = data.map(|(index, vector)| Embedding::of(&wanted, index, vector));
+    let list = List {
+        object: "list",
+        data: data.collect::<Option<_>>().ok_or_else(|| not_embeddings(&call, "no numbers"))?,
+        model: &wanted.model,
+        usage: ListUsage { prompt_tokens: usage.prompt, total_tokens: usage.total },
+    };
     Ok(answer::json(StatusCode::OK, &list))
 }
 
-#[derive(Debug, Deserialize)]
-struct EmbeddingRequest {
-    input: Input,
-    #[serde(default)]
-    model: String,
-    dimensions: Option<usize>,
-    #[serde(default)]
-    encoding_format: Encoding,
+type Vectors = (Vec<Box<RawValue>>, Usage);
+
+async fn all_at_once(call: &Call<'_>, wanted: &EmbeddingRequest, body: Bytes) -> Outcome<Vectors> {
+    let request = Request { body: vec![body], ..call.request.clone() };
+    let cost = call.cost(&request).await?;
+    compute(call, request, cost, 0, wanted.input.len()).await
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "it must be a text, a list of texts, a list of token ids, or a list \
-                               of such lists"
-)]
-#[expect(dead_code)]
-enum Input {
-    Text(String),
-    Texts(Vec<String>),
-    Tokens(Vec<u64>),
-    TokenLists(Vec<Vec<u64>>),
+/// Computes each input as a job of its own. All of them share the other fields of the request.
+async fn one_by_one(
+    call: &Call<'_>,
+    wanted: &EmbeddingRequest,
+    body: Bytes,
+) -> Result<Vectors, Refused> {
+    let count = wanted.input.len();
+    let rest = rest_of(&body);
+    check_size(call, count, rest.len())?;
+    call.request.reservation.grow(rest.len() + count * JOB_BYTES)?;
+    let costs = Costs::new(call, &body, rest.len());
+    let jobs = wanted.input.each().into_iter().enumerate().map(|(index, input)| {
+        let (rest, costs) = (rest.clone(), &costs);
+        async move {
+            let cost = costs.of(&input);
+            let body = vec![Bytes::from_static(br#"{"input":"#), input, rest];
+            let request = Request { body, ..call.request.clone() };
+            let cost = match cost {
+                Some(cost) => cost,
+                None => call.cost(&request).await?,
+            };
+            compute(call, request, cost, index, 1).await
+        }
+    });
+    let (mut vectors, mut usage) = (Vec::with_capacity(count), Usage::default());
+    for (found, used) in try_join_all(jobs).await? {
+        vectors.extend(found);
+        usage.add(used);
+    }
+    Ok((vectors, usage))
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Encoding {
-    #[default]
-    Float,
-    Base64,
+/// Refuses more inputs than may be computed one by one, and more than a body's worth of the
+/// other fields, which are read with each input.
+fn check_size(call: &Call<'_>, count: usize, rest: usize) -> Result<(), Refused> {
+    let most = call.route.endpoint.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS));
+    if count > most {
+        let reason = format!("expected at most {most} inputs, got {count}; send several requests");
+        return Err(Mismatch::new("input", reason).into());
+    }
+    if count.saturating_mul(rest) > call.route.max_body_bytes {
+        let detail = format!(
+            "the fields beside `input` have {rest} bytes, which are read with each of {count} \
+             inputs; send fewer inputs or smaller fields"
+        );
+        return Err(ServeError::new(413, detail).into());
+    }
+    Ok(())
 }
 
-impl Input {
-    /// How many embeddings are wanted. The ids of tokens are one input.
-    fn len(&self) -> usize {
+/// What each of several inputs costs, where bodies tell.
+enum Costs<'a> {
+    /// All of them cost the same.
+    Same(f64),
+    /// The input tells, and what else there is is so long.
+    Bytes(usize),
+    OfInput(&'a Cost),
+    /// The model is asked, if anybody.
+    NotKnown,
+}
+
+impl<'a> Costs<'a> {
+    fn new(call: &Call<'a>, body: &Bytes, rest: usize) -> Self {
+        match &call.route.cost {
+            None => Self::NotKnown,
+            Some(Cost::Bytes) => Self::Bytes(br#"{"input":"#.len() + rest),
+            Some(cost) if cost.is_read_off("input") => Self::OfInput(cost),
+            Some(cost) => Self::Same(cost.of(&call.request.content, std::slice::from_ref(body))),
+        }
+    }
+
+    fn of(&self, input: &Bytes) -> Option<f64> {
         match self {
-            Self::Text(_) | Self::Tokens(_) => 1,
-            Self::Texts(texts) => texts.len(),
-            Self::TokenLists(lists) => lists.len(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Text(_) => false,
-            Self::Tokens(tokens) => tokens.is_empty(),
-            Self::Texts(texts) => texts.is_empty(),
-            Self::TokenLists(lists) => lists.is_empty() || lists.iter().any(Vec::is_empty),
+            Self::Same(cost) => Some(*cost),
+            Self::Bytes(rest) => Some((input.len() + rest) as f64),
+            Self::OfInput(cost) => Some(cost.of_field(input)),
+            Self::NotKnown => None,
         }
     }
 }
 
-impl EmbeddingRequest {
-    fn parse(body: &[u8]) -> Outcome<Self> {
-        let wanted: Self = parse(body)?;
-        if wanted.input.is_empty() {
-            return Err(ServeError::new(422, "`input`: it is empty; send at least one text"));
-        }
-        if wanted.dimensions == Some(0) {
-            return Err(ServeError::new(422, "`dimensions`: it must be at least 1"));
-        }
-        Ok(wanted)
+/// Computes a job of `count` inputs, the first of which has this index in the request.
+async fn compute(
+    call: &Call<'_>,
+    request: Request,
+    cost: f64,
+    index: usize,
+    count: usize,
+) -> Outcome<Vectors> {
+    match call.submit(request, cost).answer().await?.0 {
+        Answer::Whole(response) => found(call, &response, index, count),
+        Answer::Stream(..) => Err(not_embeddings(call, "a stream")),
     }
+}
 
-    fn embedding(&self, index: usize, vector: Vec<f64>) -> Value {
-        let vector = match self.dimensions {
-            Some(dimensions) if dimensions < vector.len() => shortened(vector, dimensions),
-            _ => vector,
-        };
-        let embedding = match self.encoding_format {
-            Encoding::Float => json!(vector),
-            Encoding::Base64 => {
-                let bytes: Vec<u8> =
-                    vector.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
-                STANDARD.encode(bytes).into()
+/// Reads what a model answered: as many embeddings as are expected, and the tokens they took.
+fn found(call: &Call<'_>, response: &Response, index: usize, count: usize) -> Outcome<Vectors> {
+    let text = std::str::from_utf8(&response.body).unwrap_or_default();
+    let Ok(mut answer) = Object::parse(text) else {
+        return Err(not_embeddings(call, "no JSON object"));
+    };
+    if response.status >= 400 {
+        return Err(failure(call, response.status, &mut answer, index));
+    }
+    let usage = Usage::take(&mut answer).unwrap_or_default();
+    let vectors = answer.take("embeddings").and_then(|given| vectors(given.get()));
+    let vectors = vectors.ok_or_else(|| not_embeddings(call, "no `embeddings` of numbers"))?;
+    if vectors.len() != count {
+        let given = format!("{} embeddings for {count} inputs", vectors.len());
+        return Err(not_embeddings(call, &given));
+    }
+    Ok((vectors, usage))
+}
+
+/// Returns the error that a worker answered with. Where that is of one input, the client and the log
+/// are told of which: only here its place in the request is known.
+fn failure(call: &Call<'_>, status: u16, answer: &mut Object, index: usize) -> ServeError {
+    let detail = answer.take("detail").unwrap_or_else(|| raw(&""));
+    let detail =
+        raw_json::text_of(detail.get()).map_or_else(|| detail.get().to_owned(), Into::into);
+    let input = answer.take("input").and_then(|input| input.get().parse::<usize>().ok());
+    let Some(input) = input else { return ServeError::new(status, detail) };
+    let endpoint = call.path;
+    let detail = format!("endpoint `{endpoint}`: input {}: {detail}", index + input);
+    tracing::error!(endpoint, "{detail}");
+    ServeError::new(status, detail)
+}
+
+/// Reads one vector, or a list of them.
+fn vectors(given: &str) -> Option<Vec<Box<RawValue>>> {
+    let (mut vectors, mut is_one) = (Vec::new(), false);
+    let walk = each_item(given, |_, item: &RawValue| match Kind::of(item.get()) {
+        Kind::Array => {
+            vectors.push(item.to_owned());
+            Ok(())
+        }
+        Kind::Number => {
+            is_one = true;
+            Err(())
+        }
+        _ => Err(()),
+    });
+    if is_one {
+        return Some(vec![RawValue::from_string(given.to_owned()).ok()?]);
+    }
+    matches!(walk, Ok(Ok(()))).then_some(vectors)
+}
+
+fn not_embeddings(call: &Call<'_>, given: &str) -> ServeError {
+    let endpoint = call.path;
+    tracing::error!(endpoint, "endpoint `{endpoint}`: a model that embeds gave {given}");
+    ServeError::internal()
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Embedding>,
+    model: &'a str,
+    usage: ListUsage,
+}
+
+#[derive(Serialize)]
+struct ListUsage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Box<RawValue>,
+}
+
+impl Embedding {
+    /// Returns a vector as it is wanted; nothing where it is not one of numbers.
+    fn of(wanted: &EmbeddingRequest, index: usize, vector: Box<RawValue>) -> Option<Self> {
+        if wanted.dimensions.is_none() && !wanted.wants_base64 {
+            return Some(Self { object: "embedding", index, embedding: vector });
+        }
+        let mut numbers: Vec<f64> = serde_json::from_str(vector.get()).ok()?;
+        let is_longer = |dimensions: &usize| *dimensions < numbers.len();
+        let embedding = match wanted.dimensions.filter(is_longer) {
+            Some(dimensions) => {
+                numbers = shortened(numbers, dimensions);
+                raw(&numbers)
             }
+            None => vector,
         };
-        json!({"object": "embedding", "index": index, "embedding": embedding})
+        let embedding = if wanted.wants_base64 { raw(&base64(&numbers)) } else { embedding };
+        Some(Self { object: "embedding", index, embedding })
     }
+}
+
+/// Returns numbers as the API encodes them: little-endian `float32`.
+fn base64(numbers: &[f64]) -> String {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
+    STANDARD.encode(bytes)
 }
 
 /// Keeps the first dimensions, at length 1 again, as the documentation of the API says that
@@ -140,111 +259,37 @@ fn shortened(mut vector: Vec<f64>, dimensions: usize) -> Vec<f64> {
     vector
 }
 
-/// Returns the body once for each of its inputs.
-fn one_by_one(body: &[u8]) -> Outcome<Vec<Bytes>> {
-    let mut fields: Map<String, Value> = parse(body)?;
-    let inputs = match fields.remove("input") {
-        Some(Value::Array(inputs)) => inputs,
-        other => other.into_iter().collect(),
-    };
-    let body = |input| {
-        fields.insert("input".into(), input);
-        json!(fields).to_string().into()
-    };
-    Ok(inputs.into_iter().map(body).collect())
-}
-
-/// Reads what a model answered: as many embeddings as are expected, and the tokens they took.
-fn read(response: &Response, expected: usize) -> Outcome<(Vec<Vec<f64>>, Usage)> {
-    let Ok(Value::Object(mut answer)) = serde_json::from_slice(&response.body) else {
-        return Err(not_embeddings("no JSON object"));
-    };
-    if response.status >= 400 {
-        let detail = answer.remove("detail").unwrap_or_default();
-        let detail = detail.as_str().map_or_else(|| detail.to_string(), str::to_owned);
-        return Err(ServeError::new(response.status, detail));
-    }
-    let usage = Usage::take(&mut answer).unwrap_or_default();
-    let vectors = answer.remove("embeddings").and_then(vectors);
-    let vectors = vectors.ok_or_else(|| not_embeddings("no `embeddings` of numbers"))?;
-    if vectors.len() != expected {
-        let given = format!("{} embeddings for {expected} inputs", vectors.len());
-        return Err(not_embeddings(&given));
-    }
-    Ok((vectors, usage))
-}
-
-/// Reads one vector, or a list of them.
-fn vectors(value: Value) -> Option<Vec<Vec<f64>>> {
-    let is_one = value.as_array()?.first().is_some_and(Value::is_number);
-    if is_one {
-        return Some(vec![serde_json::from_value(value).ok()?]);
-    }
-    serde_json::from_value(value).ok()
-}
-
-fn not_embeddings(given: &str) -> ServeError {
-    tracing::error!("a model that embeds gave {given}");
-    ServeError::internal()
-}
-
 #[cfg(test)]
 mod tests {
-    use litplex_core::MediaType;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn parsed(value: &Value) -> Outcome<EmbeddingRequest> {
-        EmbeddingRequest::parse(value.to_string().as_bytes())
-    }
-
-    fn answered(status: u16, body: &Value) -> Response {
-        let body = body.to_string().into();
-        Response { status, media_type: MediaType::Json, headers: Vec::new(), body }
-    }
-
-    #[test]
-    fn inputs_are_counted() {
-        for (input, count) in [
-            (json!("a"), 1),
-            (json!(["a", "b"]), 2),
-            (json!([1, 2, 3]), 1),
-            (json!([[1, 2], [3]]), 2),
-        ] {
-            assert_eq!(parsed(&json!({"input": input})).unwrap().input.len(), count, "{input}");
-        }
-        for wrong in [json!([]), json!([[1], []]), json!(4), json!(["a", 1])] {
-            let error = parsed(&json!({"input": wrong})).unwrap_err();
-            assert!(error.status == 422 && error.detail.starts_with("`input`"), "{error}");
-        }
-    }
-
-    #[test]
-    fn each_input_has_a_body_of_its_own() {
-        let bodies = one_by_one(br#"{"model": "m", "input": ["a", [1]]}"#).unwrap();
-        assert_eq!(bodies[0], r#"{"input":"a","model":"m"}"#);
-        assert_eq!(bodies[1], r#"{"input":[1],"model":"m"}"#);
-    }
-
     #[test]
     fn embeddings_are_read_in_either_shape() {
-        for given in [json!([1.0, 2.0]), json!([[1.0, 2.0]])] {
-            let answer = json!({"embeddings": given, "prompt_tokens": 3});
-            let (vectors, usage) = read(&answered(200, &answer), 1).unwrap();
-            assert_eq!((vectors, usage.prompt, usage.total), (vec![vec![1.0, 2.0]], 3, 3));
+        let read = |given: &str| -> Option<Vec<String>> {
+            Some(vectors(given)?.iter().map(|vector| vector.get().to_owned()).collect())
+        };
+        let exact = "[1.5777777777770001, 12345678901234567890123]";
+        assert_eq!(read(exact).unwrap(), [exact]);
+        assert_eq!(read("[[1.0], [2.0]]").unwrap(), ["[1.0]", "[2.0]"]);
+        assert_eq!(read("[]").unwrap(), Vec::<String>::new());
+        for wrong in ["{}", "[null]", "[[1.0], 2.0"] {
+            assert_eq!(read(wrong), None, "{wrong}");
         }
-        let two = json!({"embeddings": [[1.0], [2.0]]});
-        assert_eq!(read(&answered(200, &two), 1).unwrap_err().status, 500);
-        let refused = read(&answered(409, &json!({"detail": "taken"})), 1).unwrap_err();
-        assert_eq!((refused.status, refused.detail.as_str()), (409, "taken"));
     }
 
     #[test]
     fn embeddings_are_shortened_and_encoded() {
-        let wanted = parsed(&json!({"input": "a", "dimensions": 2})).unwrap();
-        let short = wanted.embedding(0, vec![3.0, 4.0, 12.0]);
-        assert_eq!(short["embedding"], json!([0.6, 0.8]));
-        let wanted = parsed(&json!({"input": "a", "encoding_format": "base64"})).unwrap();
-        assert_eq!(wanted.embedding(1, vec![1.0, -2.0])["embedding"], "AACAPwAAAMA=");
+        let embedded = |request: Value, vector: &str| {
+            let wanted = EmbeddingRequest::parse(&request.to_string().into()).unwrap();
+            let vector = RawValue::from_string(vector.to_owned()).unwrap();
+            Embedding::of(&wanted, 0, vector).unwrap().embedding.get().to_owned()
+        };
+        let short = json!({"input": "a", "dimensions": 2});
+        assert_eq!(embedded(short.clone(), "[3.0, 4.0, 12.0]"), "[0.6,0.8]");
+        assert_eq!(embedded(short, "[1.5777777777770001, 2]"), "[1.5777777777770001, 2]");
+        let packed = json!({"input": "a", "encoding_format": "base64"});
+        assert_eq!(embedded(packed, "[1.0, -2.0]"), r#""AACAPwAAAMA=""#);
     }
 }

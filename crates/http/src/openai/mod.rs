@@ -4,7 +4,11 @@
 mod chat;
 mod chat_request;
 mod chat_stream;
+mod embedding_request;
 mod embeddings;
+mod message;
+mod shape;
+mod tool_calls;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
@@ -13,42 +17,105 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
-use litplex_core::{Outcome, Protocol, Request, ServeError};
+use litplex_core::{Content, Protocol, ServeError, json_text};
 use litplex_scheduler::Endpoint;
-use serde::Deserialize;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 pub(crate) use chat_stream::ChatStream;
 
 use crate::answer::{self, HttpResponse};
 use crate::app::{EndpointReport, Report};
 use crate::caller::Call;
+use crate::raw_json::raw;
+
+/// Where the paths of the API are.
+const PREFIX: &str = "/v1/";
+
+/// Larger bodies are read on a thread of their own: reading them takes milliseconds, in which
+/// nobody else's request would go on.
+const SMALL_BYTES: usize = 100 * 1024;
 
 /// Answers a request to an endpoint that speaks one of these protocols.
-pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> Outcome<HttpResponse> {
-    match protocol {
+pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> HttpResponse {
+    let answered = match protocol {
         Protocol::OpenAiChat => chat::answer(call).await,
         Protocol::OpenAiEmbeddings => embeddings::answer(call).await,
         Protocol::Plain => unreachable!("plain requests are answered elsewhere. This is a bug."),
+    };
+    answered.unwrap_or_else(|refused| refused.response())
+}
+
+/// Returns the JSON Schema of the requests of a protocol; nothing for those that take anything.
+pub(crate) fn request_schema(protocol: Protocol) -> Option<Value> {
+    match protocol {
+        Protocol::OpenAiChat => Some(chat_request::REQUEST.schema()),
+        Protocol::OpenAiEmbeddings => Some(embedding_request::REQUEST.schema()),
+        Protocol::Plain => None,
+    }
+}
+
+/// Turns an error into what goes out for a path where no endpoint is: in the form of this API, where
+/// its clients ask for such paths.
+pub(crate) fn error_at(path: &str, found: &ServeError) -> HttpResponse {
+    if path.starts_with(PREFIX) { error(found) } else { answer::error(found) }
+}
+
+/// Why a request is not answered.
+#[derive(Debug)]
+struct Refused {
+    error: ServeError,
+    /// The field that is wrong.
+    param: Option<String>,
+}
+
+impl From<ServeError> for Refused {
+    fn from(error: ServeError) -> Self {
+        Self { error, param: None }
+    }
+}
+
+impl From<shape::Mismatch> for Refused {
+    fn from(mismatch: shape::Mismatch) -> Self {
+        let shape::Mismatch { place, reason } = mismatch;
+        let between = if place.is_empty() { "" } else { ": " };
+        let error = ServeError::new(422, format!("{place}{between}{reason}"));
+        Self { error, param: Some(place).filter(|place| !place.is_empty()) }
+    }
+}
+
+impl Refused {
+    fn response(&self) -> HttpResponse {
+        let mut body = error_body(&self.error, self.param.as_deref());
+        body.detail = Some(detail(&self.error.detail));
+        answer::failed(&self.error, &body)
     }
 }
 
 /// Turns an error into what clients of this API understand; `detail` is what litplex says
 /// everywhere.
 pub(crate) fn error(error: &ServeError) -> HttpResponse {
-    let mut body = error_body(error);
-    body["detail"] = detail(&error.detail);
-    answer::failed(error, &body)
+    Refused::from(error.clone()).response()
 }
 
 /// Returns the detail as the model gave it: one that is no text comes here as its JSON.
-fn detail(text: &str) -> Value {
+fn detail(text: &str) -> Box<RawValue> {
     let is_json = text.starts_with(['[', '{']);
-    let value = is_json.then(|| serde_json::from_str(text).ok()).flatten();
-    value.unwrap_or_else(|| text.into())
+    let value = is_json.then(|| RawValue::from_string(text.to_owned()).ok()).flatten();
+    value.unwrap_or_else(|| raw(&text))
 }
 
-fn error_body(error: &ServeError) -> Value {
+/// An error as the API has it.
+#[derive(Debug, Serialize)]
+struct ErrorBody {
+    error: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Box<RawValue>>,
+}
+
+fn error_body(error: &ServeError, param: Option<&str>) -> ErrorBody {
     let kind = match error.status {
         401 => "authentication_error",
         403 => "permission_error",
@@ -57,7 +124,9 @@ fn error_body(error: &ServeError) -> Value {
         400..500 => "invalid_request_error",
         _ => "server_error",
     };
-    json!({"error": {"message": error.detail, "type": kind, "param": null, "code": null}})
+    let message = &error.detail;
+    let error = json!({"message": message, "type": kind, "param": param, "code": null});
+    ErrorBody { error, detail: None }
 }
 
 /// Where the models are listed; below it is each of them.
@@ -117,65 +186,58 @@ fn model(endpoint: &EndpointReport) -> Value {
     })
 }
 
-/// Reads a request; what is wrong with it is said with its place.
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Outcome<T> {
-    let reader = &mut serde_json::Deserializer::from_slice(body);
-    serde_path_to_error::deserialize(reader).map_err(|error| {
-        let (place, inner) = (error.path().to_string(), error.inner());
-        match inner.classify() {
-            serde_json::error::Category::Data => {
-                ServeError::new(422, format!("`{place}`: {inner}"))
-            }
-            _ => ServeError::new(400, format!("malformed JSON body: {inner}")),
-        }
+/// Returns the body of a request as the text of JSON.
+fn text_of(call: &Call<'_>) -> Result<Bytes, ServeError> {
+    if call.request.content != Content::Json {
+        return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
+    }
+    let body = &call.request.body;
+    if body.len() > 1 {
+        call.request.reservation.grow(call.request.body_len())?;
+    }
+    json_text(body).ok_or_else(|| {
+        ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
     })
 }
 
-/// Returns the body in one piece.
-fn whole(request: &Request) -> Outcome<Bytes> {
-    if let [one] = request.body.as_slice() {
-        return Ok(one.clone());
+/// Reads a body, on another thread where that takes long.
+async fn read<T: Send + 'static>(
+    body: Bytes,
+    read: fn(&Bytes) -> Result<T, Refused>,
+) -> Result<T, Refused> {
+    if body.len() <= SMALL_BYTES {
+        return read(&body);
     }
-    request.reservation.grow(request.body_len())?;
-    Ok(request.body.concat().into())
+    let result = spawn_blocking(move || read(&body)).await;
+    result.unwrap_or_else(|_| Err(ServeError::internal().into()))
+}
+
+/// Returns a body as one JSON value.
+fn well_formed(body: &Bytes) -> Result<&str, ServeError> {
+    // What comes here was decoded.
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(value) => Ok(value.get()),
+        Err(error) => Err(ServeError::new(400, format!("malformed JSON body: {error}"))),
+    }
 }
 
 /// Tokens that a request took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct Usage {
+    #[serde(rename = "prompt_tokens")]
     prompt: u64,
+    #[serde(rename = "completion_tokens")]
     completion: u64,
+    #[serde(rename = "total_tokens")]
     total: u64,
 }
 
 impl Usage {
-    /// Takes the counts out of an object that a model gave; nothing where it has none.
-    fn take(object: &mut serde_json::Map<String, Value>) -> Option<Self> {
-        let mut is_there = false;
-        let mut count = |name| {
-            let value = object.remove(name)?;
-            is_there |= value.is_number();
-            value.as_u64()
-        };
-        let prompt = count("prompt_tokens");
-        let completion = count("completion_tokens");
-        let total = count("total_tokens");
-        let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
-        is_there.then(|| Self { prompt, completion, total: total.unwrap_or(prompt + completion) })
-    }
-
     fn add(&mut self, other: Self) {
         self.prompt += other.prompt;
         self.completion += other.completion;
         self.total += other.total;
-    }
-
-    fn to_json(self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.total,
-        })
     }
 }
 
@@ -197,21 +259,20 @@ mod tests {
 
     #[test]
     fn a_detail_is_what_the_model_gave() {
-        assert_eq!(detail(r#"[{"msg": "wrong"}]"#), json!([{"msg": "wrong"}]));
-        assert_eq!(detail("[sic] no JSON"), json!("[sic] no JSON"));
-        assert_eq!(detail("7"), json!("7"));
+        let wrong = r#"[{"msg": "wrong", "input": 1.5777777777770001}]"#;
+        assert_eq!(detail(wrong).get(), wrong);
+        assert_eq!(detail("[sic] no JSON").get(), r#""[sic] no JSON""#);
+        assert_eq!(detail("7").get(), r#""7""#);
     }
 
     #[test]
-    fn usage_is_taken_out_of_what_a_model_gave() {
-        let Value::Object(mut object) =
-            json!({"content": "a", "prompt_tokens": 3, "completion_tokens": 4})
-        else {
-            unreachable!()
-        };
-        assert_eq!(Usage::take(&mut object), Some(Usage { prompt: 3, completion: 4, total: 7 }));
-        assert_eq!(Value::Object(object.clone()), json!({"content": "a"}));
-        assert_eq!(Usage::take(&mut object), None);
+    fn a_mismatch_names_its_field() {
+        let refused = Refused::from(shape::Mismatch::new("n", "it is odd"));
+        let body = serde_json::to_value(error_body(&refused.error, refused.param.as_deref()));
+        let expected = json!({
+            "message": "n: it is odd", "type": "invalid_request_error", "param": "n", "code": null,
+        });
+        assert_eq!(body.unwrap()["error"], expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub use described::Described;
 
 use crate::access::Guard;
 use crate::app::{App, EndpointReport};
+use crate::openai;
 
 /// Where the names of schemas are.
 const SCHEMAS: &str = "/components/schemas";
@@ -80,6 +81,10 @@ fn known(endpoint: &EndpointReport, schemas: &mut Map<String, Value>) -> Map<Str
     let of_worker = traits.and_then(|traits| serde_json::from_str(&traits.schema).ok());
     let mut known: Map<String, Value> = of_worker.unwrap_or_default();
     known.extend(endpoint.described.0.clone());
+    let of_protocol = traits.and_then(|traits| openai::request_schema(traits.protocol));
+    if let Some(schema) = of_protocol {
+        known.entry("request").or_insert_with(|| json!({"application/json": schema}));
+    }
     for (part, used) in [("request", "schemas"), ("response", "response_schemas")] {
         let Some(Value::Object(used)) = known.remove(used) else { continue };
         if let Some(part) = known.get_mut(part) {

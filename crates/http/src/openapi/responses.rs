@@ -128,12 +128,11 @@ fn error(protocol: Protocol, status: &str, description: &str) -> Value {
         "required": ["detail"],
     });
     if protocol != Protocol::Plain {
-        let nothing = json!({"type": "null"});
         schema["properties"]["error"] = json!({"type": "object", "properties": {
             "message": {"type": "string"},
             "type": {"type": "string"},
-            "param": nothing,
-            "code": nothing,
+            "param": {"type": ["string", "null"]},
+            "code": {"type": "null"},
         }});
     }
     let content = json!({"application/json": {"schema": schema}});

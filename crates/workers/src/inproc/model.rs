@@ -1,6 +1,6 @@
 use litplex_core::{
     Batch, Chunks, ClientLeft, Content, Job, LitApi, LitStream, Outcome, Part, Reply, Request,
-    Response, ServeError, Stages,
+    Response, ServeError, Stages, json_text,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -143,11 +143,10 @@ fn decode<T: DeserializeOwned>(request: &Request) -> Outcome<T> {
         let detail = "this endpoint takes JSON; send `Content-Type: application/json`";
         return Err(ServeError::new(415, detail));
     }
-    let parsed = match request.body.as_slice() {
-        [whole] => serde_json::from_slice(whole),
-        pieces => serde_json::from_slice(&pieces.concat()),
-    };
-    parsed.map_err(|error| match error.classify() {
+    let text = json_text(&request.body).ok_or_else(|| {
+        ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
+    })?;
+    serde_json::from_slice(&text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ServeError::new(422, error.to_string()),
         _ => ServeError::new(400, format!("malformed JSON body: {error}")),
     })

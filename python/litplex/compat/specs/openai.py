@@ -2,7 +2,7 @@
 
 Their fields are those of OpenAI's API, and of LitServe 0.2.19, whose programs import them. What
 newer clients may leave out or send besides, a tool's description or a choice of one tool, is let in
-here; the server decides about it.
+here: the server has checked a request before hooks see it.
 """
 
 import time
@@ -24,6 +24,7 @@ __all__ = [
     "ChatMessage",
     "ChatMessageWithUsage",
     "ChoiceDelta",
+    "ContentPart",
     "Function",
     "FunctionCall",
     "ImageContent",
@@ -77,7 +78,13 @@ class UsageInfo(BaseModel):
         return self if other == 0 else other + self
 
 
-class TextContent(BaseModel):
+class _Open(BaseModel):
+    """A part of a request. The server has checked it; what it has besides is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TextContent(_Open):
     """A part of a message: a text."""
 
     type: str
@@ -92,35 +99,44 @@ class ImageDetail(str, Enum):
     high = "high"
 
 
-class ImageContentURL(BaseModel):
+class ImageContentURL(_Open):
     """An address, or a ``data:`` URL, of an image."""
 
     url: str
-    detail: ImageDetail = ImageDetail.auto
+    detail: Optional[Union[ImageDetail, str]] = ImageDetail.auto
 
 
-class ImageContent(BaseModel):
+class ImageContent(_Open):
     """A part of a message: an image."""
 
     type: str
     image_url: Union[str, ImageContentURL]
 
 
-class InputAudio(BaseModel):
+class InputAudio(_Open):
     """A recording, as base64."""
 
     data: str
     format: Literal["wav", "mp3"]
 
 
-class AudioContent(BaseModel):
+class AudioContent(_Open):
     """A part of a message: a recording."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
-class Function(BaseModel):
+class ContentPart(_Open):
+    """Any other part of a message, such as a file: its fields are attributes as they came."""
+
+    type: str
+
+
+_PARTS = Union[TextContent, ImageContent, AudioContent, ContentPart]
+
+
+class Function(_Open):
     """A function that the model may call; ``parameters`` is a JSON schema."""
 
     name: str
@@ -137,51 +153,51 @@ class ToolChoice(str, Enum):
     required = "required"
 
 
-class Tool(BaseModel):
+class Tool(_Open):
     """A tool that the model may call."""
 
-    type: Literal["function"]
-    function: Function
+    type: str
+    function: Optional[Function] = None
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(_Open):
     """A call of a function; ``arguments`` is JSON."""
 
     name: str
     arguments: str
 
 
-class ToolCall(BaseModel):
+class ToolCall(_Open):
     """A call of a tool."""
 
     index: int = 0
     id: Optional[str] = None
     type: str = "function"
-    function: FunctionCall
+    function: Optional[FunctionCall] = None
 
 
-class ResponseFormatText(BaseModel):
+class ResponseFormatText(_Open):
     """The answer is text."""
 
     type: Literal["text"]
 
 
-class ResponseFormatJSONObject(BaseModel):
+class ResponseFormatJSONObject(_Open):
     """The answer is a JSON object."""
 
     type: Literal["json_object"]
 
 
-class JSONSchema(BaseModel):
+class JSONSchema(_Open):
     """A schema, under ``schema_``, and what it is called."""
 
     name: str
     description: Optional[str] = None
     schema_: Optional[dict[str, object]] = Field(None, alias="schema")
-    strict: Optional[bool] = False
+    strict: Any = False
 
 
-class ResponseFormatJSONSchema(BaseModel):
+class ResponseFormatJSONSchema(_Open):
     """The answer is JSON that fits a schema."""
 
     json_schema: JSONSchema
@@ -194,14 +210,15 @@ ResponseFormat = Annotated[
 ]
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(_Open):
     """A message, of a request or an answer; only ``role`` is needed."""
 
     role: str
-    content: Optional[Union[str, list[Union[TextContent, ImageContent, AudioContent]]]] = None
+    content: Optional[Union[str, list[Annotated[_PARTS, Field(union_mode="left_to_right")]]]] = None
     name: Optional[str] = None
     tool_calls: Optional[list[ToolCall]] = None
     tool_call_id: Optional[str] = None
+    function_call: Optional[FunctionCall] = None
 
 
 class ChatMessageWithUsage(ChatMessage):
@@ -219,11 +236,9 @@ class ChoiceDelta(ChatMessage):
     role: Optional[Literal["system", "user", "assistant", "tool"]] = None  # type: ignore[assignment]
 
 
-class ChatCompletionRequest(BaseModel):
+class ChatCompletionRequest(_Open):
     """What a client asks for. Hooks get it with an ``n`` of 1: each answer is asked for alone.
     Further fields, such as ``seed`` or ``top_k``, are attributes as they came."""
-
-    model_config = ConfigDict(extra="allow")
 
     model: Optional[str] = ""
     messages: list[ChatMessage]
@@ -240,8 +255,8 @@ class ChatCompletionRequest(BaseModel):
     tools: Optional[list[Tool]] = None
     tool_choice: Optional[Union[ToolChoice, dict[str, Any]]] = ToolChoice.auto
     response_format: Optional[ResponseFormat] = None
-    reasoning_effort: Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh"]] = None
-    metadata: Optional[dict[str, str]] = None
+    reasoning_effort: Optional[str] = None
+    metadata: Optional[dict[str, Any]] = None
 
 
 class ChatCompletionResponseChoice(BaseModel):

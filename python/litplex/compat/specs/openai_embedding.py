@@ -5,7 +5,7 @@ Their fields are those of OpenAI's API, and of LitServe 0.2.19, whose programs i
 
 from typing import Literal, Optional, Union
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from litplex import OpenAIEmbeddingSpec
 
@@ -21,8 +21,10 @@ __all__ = [
 class EmbeddingRequest(BaseModel):
     """What a client asks for: ``input`` is a text, texts, the tokens of a text, or of texts."""
 
+    model_config = ConfigDict(extra="allow")
+
     input: Union[str, list[str], list[int], list[list[int]]]
-    model: str
+    model: str = ""
     dimensions: Optional[int] = None
     encoding_format: Literal["float", "base64"] = "float"
     user: Optional[str] = None

@@ -1,0 +1,250 @@
+//! A message of a chat, put together from what its model gives: as a whole, and as the pieces of a
+//! stream, which add up to the same.
+
+use litplex_core::{Outcome, ServeError};
+use serde_json::value::RawValue;
+
+use super::tool_calls::ToolCalls;
+use super::{Usage, unique_id};
+use crate::raw_json::{Kind, Object, raw};
+
+/// Fields that name something: of these the first counts, others are joined or replaced.
+const SAID_ONCE: [&str; 3] = ["role", "name", "tool_call_id"];
+
+/// One choice of an answer, so far.
+#[derive(Debug, Default)]
+pub(super) struct Message {
+    fields: Object,
+    tool_calls: ToolCalls,
+    finish_reason: Option<Box<RawValue>>,
+    pub(super) usage: Option<Usage>,
+}
+
+impl Message {
+    /// Takes what a model gave; returns what it adds to the message.
+    ///
+    /// # Errors
+    /// It is no object.
+    pub(super) fn take(&mut self, item: &[u8]) -> Outcome<Object> {
+        let text = std::str::from_utf8(item).unwrap_or_default();
+        let Ok(mut given) = Object::parse(text) else { return Err(not_a_message(text)) };
+        if let Some(usage) = Usage::take(&mut given) {
+            self.usage.get_or_insert_default().add(usage);
+        }
+        self.finish_reason = given.take("finish_reason").or(self.finish_reason.take());
+        let mut delta = Object::default();
+        self.take_role(given.take("role"), &mut delta);
+        for (name, value) in given.into_fields() {
+            match Kind::of(value.get()) {
+                Kind::Null => {}
+                Kind::Array if name == "tool_calls" => {
+                    let calls = self.tool_calls.take(value.get(), || unique_id("call"));
+                    if !calls.is_empty() {
+                        delta.write("tool_calls", &calls);
+                    }
+                }
+                _ => self.take_field(&name, value, &mut delta),
+            }
+        }
+        Ok(delta)
+    }
+
+    /// Takes what is missing where the model gives no more; returns what it adds to the message.
+    pub(super) fn end(&mut self) -> Object {
+        let mut delta = Object::default();
+        self.take_role(None, &mut delta);
+        let is_call = !self.tool_calls.is_empty() || self.fields.get("function_call").is_some();
+        if !is_call && self.fields.get("content").is_none() {
+            self.take_field("content", raw(&""), &mut delta);
+        }
+        delta
+    }
+
+    /// Says whose message it is, once.
+    fn take_role(&mut self, role: Option<Box<RawValue>>, delta: &mut Object) {
+        if self.fields.get("role").is_none() {
+            self.take_field("role", role.unwrap_or_else(|| raw(&"assistant")), delta);
+        }
+    }
+
+    fn take_field(&mut self, name: &str, value: Box<RawValue>, delta: &mut Object) {
+        let joined = match self.fields.get(name) {
+            None => value.clone(),
+            Some(_) if SAID_ONCE.contains(&name) => return,
+            Some(known) => joined(known, &value),
+        };
+        self.fields.set(name, joined);
+        delta.set(name, value);
+    }
+
+    /// Returns the whole of it.
+    pub(super) fn whole(&self) -> Object {
+        let mut message = self.fields.clone();
+        if message.get("content").is_none() {
+            message.write("content", &());
+        }
+        if !self.tool_calls.is_empty() {
+            message.write("tool_calls", &self.tool_calls.whole());
+        }
+        message
+    }
+
+    /// Why the message ended: what the model said, or what can be told from the outside.
+    pub(super) fn finish_reason(&self, max_tokens: Option<u64>) -> Box<RawValue> {
+        let used = self.usage.map_or(0, |usage| usage.completion);
+        if let Some(said) = &self.finish_reason {
+            return said.clone();
+        }
+        raw(&match max_tokens {
+            _ if !self.tool_calls.is_empty() => "tool_calls",
+            _ if self.fields.get("function_call").is_some() => "function_call",
+            Some(most) if most > 0 && used >= most => "length",
+            _ => "stop",
+        })
+    }
+}
+
+/// Joins a value to what is known, as clients join the pieces of a stream: texts and lists go on,
+/// objects are joined field by field, and anything else is replaced.
+fn joined(known: &RawValue, more: &RawValue) -> Box<RawValue> {
+    let (before, after) = (known.get(), more.get());
+    match (Kind::of(before), Kind::of(after)) {
+        (Kind::Text, Kind::Text) => join_within(before, after, '"', ""),
+        (Kind::Array, Kind::Array) if is_empty(before) => more.to_owned(),
+        (Kind::Array, Kind::Array) if is_empty(after) => known.to_owned(),
+        (Kind::Array, Kind::Array) => join_within(before, after, ']', ","),
+        (Kind::Object, Kind::Object) => {
+            let (Ok(mut object), Ok(more)) = (Object::parse(before), Object::parse(after)) else {
+                return more.to_owned();
+            };
+            for (name, value) in more.into_fields() {
+                // A name is given once, and a type says what the rest is.
+                let value = match object.get(&name) {
+                    Some(known) if !["name", "type", "id", "index"].contains(&name.as_str()) => {
+                        joined(known, &value)
+                    }
+                    _ => value,
+                };
+                object.set(&name, value);
+            }
+            raw(&object)
+        }
+        _ => more.to_owned(),
+    }
+}
+
+/// Writes one value behind another of its kind, without what is between them.
+fn join_within(before: &str, after: &str, end: char, between: &str) -> Box<RawValue> {
+    let head = before.strip_suffix(end).unwrap_or(before);
+    let text = format!("{head}{between}{}", &after[1..]);
+    RawValue::from_string(text).expect("two values of a kind join to one. This is a bug.")
+}
+
+fn is_empty(list: &str) -> bool {
+    list[1..].trim_start().starts_with(']')
+}
+
+/// Returns the log's and the client's error of an output that is no part of a message.
+pub(super) fn not_a_message(given: &str) -> ServeError {
+    tracing::error!("a model that chats gave {given}, which is no part of a message");
+    ServeError::internal()
+}
+
+impl Usage {
+    /// Takes the counts out of an object that a model gave; nothing where it has none.
+    pub(super) fn take(object: &mut Object) -> Option<Self> {
+        let mut is_there = false;
+        let mut count = |name| {
+            let value = object.take(name)?;
+            is_there |= Kind::of(value.get()) == Kind::Number;
+            value.get().parse::<f64>().ok().map(|count| count as u64)
+        };
+        let prompt = count("prompt_tokens");
+        let completion = count("completion_tokens");
+        let total = count("total_tokens");
+        let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
+        is_there.then(|| Self { prompt, completion, total: total.unwrap_or(prompt + completion) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Gives items to a message; returns the pieces of its stream, and the whole.
+    fn given(items: &[Value]) -> (Vec<Value>, Value, Message) {
+        let mut message = Message::default();
+        let value = |object: &Object| serde_json::to_value(object).unwrap();
+        let mut deltas: Vec<_> = items
+            .iter()
+            .map(|item| value(&message.take(item.to_string().as_bytes()).unwrap()))
+            .collect();
+        deltas.push(value(&message.end()));
+        let whole = value(&message.whole());
+        (deltas, whole, message)
+    }
+
+    #[test]
+    fn a_role_is_said_once() {
+        let (deltas, whole, _) = given(&[
+            json!({"role": "assistant", "content": "one "}),
+            json!({"role": "assistant", "content": "two", "name": null}),
+        ]);
+        let expected =
+            [json!({"role": "assistant", "content": "one "}), json!({"content": "two"}), json!({})];
+        assert_eq!(deltas, expected);
+        assert_eq!(whole, json!({"role": "assistant", "content": "one two"}));
+        let (deltas, whole, message) = given(&[]);
+        assert_eq!(deltas, [json!({"role": "assistant", "content": ""})]);
+        assert_eq!(whole, deltas[0]);
+        assert_eq!(message.finish_reason(None).get(), "\"stop\"");
+    }
+
+    #[test]
+    fn what_is_not_known_is_kept_and_joined() {
+        let (deltas, whole, _) = given(&[
+            json!({"content": null, "reasoning_content": "th", "name": "n", "list": []}),
+            json!({"reasoning_content": "ink\"", "name": "n", "list": [1], "score": 1.5}),
+            json!({"content": "a", "list": [2], "audio": {"id": "x", "data": "AA"}, "score": 2}),
+            json!({"audio": {"id": "x", "data": "BB"}, "function_call": {"name": "f", "arguments": "{"}}),
+            json!({"function_call": {"arguments": "}"}}),
+        ]);
+        let expected = json!({
+            "role": "assistant", "reasoning_content": "think\"", "name": "n", "list": [1, 2],
+            "score": 2, "content": "a", "audio": {"id": "x", "data": "AABB"},
+            "function_call": {"name": "f", "arguments": "{}"},
+        });
+        assert_eq!(whole, expected);
+        assert_eq!(deltas[1], json!({"reasoning_content": "ink\"", "list": [1], "score": 1.5}));
+    }
+
+    #[test]
+    fn an_end_has_a_reason() {
+        let reason = |item: Value, most| given(&[item]).2.finish_reason(most).get().to_owned();
+        assert_eq!(reason(json!({"content": "a"}), Some(5)), "\"stop\"");
+        assert_eq!(reason(json!({"content": "a", "completion_tokens": 5}), Some(5)), "\"length\"");
+        let said = json!({"content": "a", "finish_reason": "content_filter"});
+        assert_eq!(reason(said, None), "\"content_filter\"");
+        let call = json!({"tool_calls": [{"function": {"name": "f", "arguments": ""}}]});
+        assert_eq!(reason(call, None), "\"tool_calls\"");
+        let call = json!({"function_call": {"name": "f", "arguments": ""}});
+        assert_eq!(reason(call, None), "\"function_call\"");
+    }
+
+    #[test]
+    fn usage_adds_up_and_is_no_part_of_the_message() {
+        let used = json!({"content": "", "prompt_tokens": 2, "completion_tokens": 3});
+        let (deltas, _, message) = given(&[used.clone(), used]);
+        assert_eq!(message.usage, Some(Usage { prompt: 4, completion: 6, total: 10 }));
+        assert_eq!(deltas[1], json!({"content": ""}));
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        for item in [&b"\"text\""[..], b"[1]", b"{"] {
+            assert_eq!(Message::default().take(item).unwrap_err().status, 500);
+        }
+    }
+}

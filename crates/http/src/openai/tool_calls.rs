@@ -1,0 +1,302 @@
+use std::borrow::Cow;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::raw_json::{Object, each_item, text_of};
+
+/// The calls of tools in a message, put together from whole calls and from fragments of them.
+#[derive(Debug, Default)]
+pub(super) struct ToolCalls(Vec<Call>);
+
+#[derive(Debug)]
+struct Call {
+    /// The number that the model gave it, if any.
+    number: Option<i64>,
+    id: String,
+    kind: String,
+    name: Option<String>,
+    arguments: String,
+    /// What else it has.
+    rest: Object,
+}
+
+/// What an entry of a list of calls says.
+#[derive(Debug, Default)]
+struct Entry {
+    number: Option<i64>,
+    id: Option<String>,
+    kind: Option<String>,
+    name: Option<String>,
+    arguments: Option<String>,
+    rest: Object,
+}
+
+impl ToolCalls {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes a list of calls; returns what it adds, with the numbers by which clients put the
+    /// pieces together. A call without an id gets one of `make_id`.
+    pub(super) fn take(&mut self, list: &str, make_id: impl Fn() -> String) -> Vec<Object> {
+        let mut added = Vec::new();
+        let _ = each_item(list, |_, entry: &RawValue| {
+            if let Some(entry) = Entry::read(entry.get()) {
+                added.extend(self.take_entry(entry, &make_id));
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+        added
+    }
+
+    fn take_entry(&mut self, entry: Entry, make_id: impl Fn() -> String) -> Option<Object> {
+        match self.continued(&entry) {
+            Some(place) => self.0[place].go_on(place, entry),
+            None => {
+                let call = Call::begin(entry, make_id);
+                let mut added = Object::default();
+                added.write("index", &self.0.len());
+                call.write(&mut added);
+                self.0.push(call);
+                Some(added)
+            }
+        }
+    }
+
+    /// Returns the place of the call that an entry is a part of; none where it is a new one. An id
+    /// tells for certain. Without one, a name begins a call, unless the call of the entry's number
+    /// still has none.
+    fn continued(&self, entry: &Entry) -> Option<usize> {
+        let last = |is_it: &dyn Fn(&Call) -> bool| self.0.iter().rposition(is_it);
+        if let Some(id) = &entry.id {
+            return last(&|call| call.id == *id);
+        }
+        let place = match entry.number {
+            Some(number) => last(&|call| call.number == Some(number)),
+            None => self.0.len().checked_sub(1),
+        }?;
+        let begins = entry.name.is_some() && self.0[place].name.is_some();
+        (!begins).then_some(place)
+    }
+
+    /// Returns all calls, whole.
+    pub(super) fn whole(&self) -> Vec<Object> {
+        let whole = |call: &Call| {
+            let mut object = Object::default();
+            call.write(&mut object);
+            object
+        };
+        self.0.iter().map(whole).collect()
+    }
+}
+
+impl Entry {
+    fn read(json: &str) -> Option<Self> {
+        let mut rest = Object::parse(json).ok()?;
+        let text = |value: Option<Box<RawValue>>| {
+            let text = value.and_then(|value| text_of(value.get()).map(Cow::into_owned));
+            text.filter(|text| !text.is_empty())
+        };
+        let number = rest.take("index").and_then(|number| number.get().parse().ok());
+        let (id, kind) = (text(rest.take("id")), text(rest.take("type")));
+        let function = rest.take("function").and_then(|f| Object::parse(f.get()).ok());
+        let (mut name, mut arguments) = (None, None);
+        if let Some(mut function) = function {
+            name = text(function.take("name"));
+            arguments =
+                function.take("arguments").map(|arguments| match text_of(arguments.get()) {
+                    Some(text) => text.into_owned(),
+                    // Arguments that are no text yet.
+                    None => arguments.get().to_owned(),
+                });
+        }
+        Some(Self { number, id, kind, name, arguments, rest })
+    }
+}
+
+impl Call {
+    fn begin(entry: Entry, make_id: impl Fn() -> String) -> Self {
+        Self {
+            number: entry.number,
+            id: entry.id.unwrap_or_else(make_id),
+            kind: entry.kind.unwrap_or_else(|| "function".into()),
+            name: entry.name,
+            arguments: entry.arguments.unwrap_or_default(),
+            rest: entry.rest,
+        }
+    }
+
+    /// Takes more of a call; returns what that adds, if anything.
+    fn go_on(&mut self, place: usize, entry: Entry) -> Option<Object> {
+        let mut function = Object::default();
+        if let Some(name) = entry.name.filter(|_| self.name.is_none()) {
+            function.write("name", &name);
+            self.name = Some(name);
+        }
+        let more = entry.arguments.unwrap_or_default();
+        let more = self.news_of(&more, entry.id.is_some());
+        if !more.is_empty() {
+            function.write("arguments", &more);
+            self.arguments.push_str(more);
+        }
+        let mut added = Object::default();
+        added.write("index", &place);
+        if !function.is_empty() {
+            added.write("function", &function);
+        }
+        let has_rest = !entry.rest.is_empty();
+        for (name, value) in entry.rest.into_fields() {
+            self.rest.set(&name, value.clone());
+            added.set(&name, value);
+        }
+        (has_rest || !function.is_empty()).then_some(added)
+    }
+
+    /// Returns what arguments add to those that are known. A model that names the call again may
+    /// give all of them again, or all so far; once they are complete, nothing follows.
+    fn news_of<'a>(&self, more: &'a str, is_named: bool) -> &'a str {
+        if !is_named || self.arguments.is_empty() {
+            return more;
+        }
+        let is_complete = serde_json::from_str::<serde::de::IgnoredAny>(&self.arguments).is_ok();
+        match more.strip_prefix(self.arguments.as_str()) {
+            Some(rest) => rest,
+            None if is_complete => "",
+            None => more,
+        }
+    }
+
+    fn write(&self, out: &mut Object) {
+        out.write("id", &self.id);
+        out.write("type", &self.kind);
+        if self.kind == "function" || self.name.is_some() {
+            out.write("function", &json!({"name": self.name, "arguments": self.arguments}));
+        }
+        for (name, value) in self.rest.clone().into_fields() {
+            out.set(&name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Gives lists of calls; returns what each adds, and the calls in the end as `(id, name,
+    /// arguments)`.
+    fn given(lists: &[Value]) -> (Vec<Value>, Vec<(String, String, String)>) {
+        let mut calls = ToolCalls::default();
+        let mut added = Vec::new();
+        for list in lists {
+            let new = calls.take(&list.to_string(), || "made".into());
+            added.extend(new.iter().map(|object| serde_json::to_value(object).unwrap()));
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let whole = calls.whole().into_iter().map(|call| {
+            let call = serde_json::to_value(&call).unwrap();
+            let function = &call["function"];
+            (text(&call["id"]), text(&function["name"]), text(&function["arguments"]))
+        });
+        (added, whole.collect())
+    }
+
+    fn call(id: &str, name: &str, arguments: &str) -> Value {
+        json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+    }
+
+    fn expected(calls: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+        calls
+            .iter()
+            .map(|(id, name, args)| ((*id).into(), (*name).into(), (*args).into()))
+            .collect()
+    }
+
+    #[test]
+    fn whole_calls_are_numbered() {
+        let two = expected(&[("c1", "f", "{\"a\":1}"), ("c2", "g", "{\"b\":2}")]);
+        let (one, other) = (call("c1", "f", "{\"a\":1}"), call("c2", "g", "{\"b\":2}"));
+        let with_zero = |mut call: Value| {
+            call["index"] = json!(0);
+            call
+        };
+        for lists in [
+            vec![json!([one]), json!([other])],
+            vec![json!([one, other])],
+            vec![json!([with_zero(one.clone())]), json!([with_zero(other.clone())])],
+            // All that there are so far.
+            vec![json!([one]), json!([one, other])],
+        ] {
+            let (added, whole) = given(&lists);
+            assert_eq!(whole, two, "{lists:?}");
+            assert_eq!(
+                added.iter().map(|c| &c["index"]).collect::<Vec<_>>(),
+                [&json!(0), &json!(1)]
+            );
+        }
+        let nameless = [json!([{"function": {"name": "f", "arguments": "{}"}},
+            {"function": {"name": "g", "arguments": {"a": 1}}}])];
+        let (_, whole) = given(&nameless);
+        assert_eq!(whole, expected(&[("made", "f", "{}"), ("made", "g", "{\"a\":1}")]));
+    }
+
+    #[test]
+    fn fragments_are_joined() {
+        let fragment = |index: Option<u8>, id: Option<&str>, arguments: &str| {
+            let mut fragment = json!({"function": {"arguments": arguments}});
+            if let Some(index) = index {
+                fragment["index"] = index.into();
+            }
+            if let Some(id) = id {
+                fragment["id"] = id.into();
+            }
+            json!([fragment])
+        };
+        let begin = |index: u8, id: &str, name: &str| {
+            json!([{"index": index, "id": id, "type": "function",
+                "function": {"name": name, "arguments": ""}}])
+        };
+        let two = expected(&[("c1", "f", "{\"a\":1}"), ("c2", "g", "{}")]);
+        for lists in [
+            // As engines that follow the API give them, one after the other, or in turns.
+            vec![
+                begin(0, "c1", "f"),
+                fragment(Some(0), None, "{\"a\""),
+                fragment(Some(0), None, ":1}"),
+                begin(1, "c2", "g"),
+                fragment(Some(1), None, "{}"),
+            ],
+            vec![
+                begin(4, "c1", "f"),
+                begin(7, "c2", "g"),
+                fragment(Some(4), None, "{\"a\""),
+                fragment(Some(7), None, "{}"),
+                fragment(Some(4), None, ":1}"),
+            ],
+            // With the id each time, or with nothing at all.
+            vec![
+                begin(0, "c1", "f"),
+                fragment(Some(0), Some("c1"), "{\"a\""),
+                fragment(Some(0), Some("c1"), ":1}"),
+                begin(1, "c2", "g"),
+                fragment(None, None, "{}"),
+            ],
+        ] {
+            let (added, whole) = given(&lists);
+            assert_eq!(whole, two, "{lists:?}");
+            assert!(added.iter().all(|call| call["index"].is_u64()));
+        }
+        let (added, _) = given(&[begin(0, "c1", "f"), fragment(Some(0), None, "{")]);
+        assert_eq!(added[1], json!({"index": 0, "function": {"arguments": "{"}}));
+    }
+
+    #[test]
+    fn what_a_call_has_besides_is_kept() {
+        let odd = json!([{"id": "c", "type": "custom", "custom": {"name": "n", "input": "i"}}]);
+        let mut calls = ToolCalls::default();
+        calls.take(&odd.to_string(), String::new);
+        assert_eq!(serde_json::to_value(&calls.whole()[0]).unwrap(), odd[0]);
+    }
+}

@@ -1,0 +1,287 @@
+//! JSON that is looked at without building values: what is only passed on stays as it was written.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::value::RawValue;
+
+/// What a JSON value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Null,
+    Boolean,
+    Number,
+    Text,
+    Array,
+    Object,
+}
+
+impl Kind {
+    /// Returns what this JSON is; it must be well-formed.
+    pub(crate) fn of(json: &str) -> Self {
+        match json.as_bytes().first() {
+            Some(b'n') => Self::Null,
+            Some(b't' | b'f') => Self::Boolean,
+            Some(b'"') => Self::Text,
+            Some(b'[') => Self::Array,
+            Some(b'{') => Self::Object,
+            _ => Self::Number,
+        }
+    }
+
+    /// Returns how JSON Schema calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean => "boolean",
+            Self::Number => "number",
+            Self::Text => "string",
+            Self::Array => "array",
+            Self::Object => "object",
+        }
+    }
+}
+
+/// Returns the text of a JSON string; `None` where it is none, or has half of a surrogate pair.
+pub(crate) fn text_of(json: &str) -> Option<Cow<'_, str>> {
+    if !json.starts_with('"') {
+        return None;
+    }
+    match serde_json::from_str::<&str>(json) {
+        Ok(text) => Some(text.into()),
+        // It has escapes.
+        Err(_) => serde_json::from_str::<String>(json).ok().map(Cow::from),
+    }
+}
+
+/// Calls `f` with the name and the value of each field of an object, until it returns an error.
+///
+/// # Errors
+/// It is not well-formed, or no object.
+pub(crate) fn each_field<'a, E>(
+    json: &'a str,
+    f: impl FnMut(Cow<'a, str>, &'a RawValue) -> Result<(), E>,
+) -> serde_json::Result<Result<(), E>> {
+    let mut failed = None;
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let read = reader.deserialize_map(Fields(f, &mut failed)).and_then(|()| reader.end());
+    match failed {
+        Some(error) => Ok(Err(error)),
+        None => read.map(Ok),
+    }
+}
+
+struct Fields<'f, F, E>(F, &'f mut Option<E>);
+
+impl<'de, F, E> Visitor<'de> for Fields<'_, F, E>
+where
+    F: FnMut(Cow<'de, str>, &'de RawValue) -> Result<(), E>,
+{
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if let Err(error) = (self.0)(name, map.next_value()?) {
+                *self.1 = Some(error);
+                return Err(serde::de::Error::custom("stopped"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Calls `f` with the number and the value of each item of an array, until it returns an error.
+///
+/// # Errors
+/// It is not well-formed, or no array.
+pub(crate) fn each_item<'a, E>(
+    json: &'a str,
+    f: impl FnMut(usize, &'a RawValue) -> Result<(), E>,
+) -> serde_json::Result<Result<(), E>> {
+    let mut failed = None;
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let read = reader.deserialize_seq(Elements(f, &mut failed)).and_then(|()| reader.end());
+    match failed {
+        Some(error) => Ok(Err(error)),
+        None => read.map(Ok),
+    }
+}
+
+struct Elements<'f, F, E>(F, &'f mut Option<E>);
+
+impl<'de, F, E> Visitor<'de> for Elements<'_, F, E>
+where
+    F: FnMut(usize, &'de RawValue) -> Result<(), E>,
+{
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while let Some(item) = items.next_element()? {
+            if let Err(error) = (self.0)(index, item) {
+                *self.1 = Some(error);
+                return Err(serde::de::Error::custom("stopped"));
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+}
+
+/// An object whose values are as they were written, and in their order. Of fields of one name the
+/// last counts, as in Python.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Object(Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// It is not well-formed, or no object.
+    pub(crate) fn parse(json: &str) -> serde_json::Result<Self> {
+        let mut object = Self::default();
+        let read = each_field(json, |name, value| {
+            object.set(&name, value.to_owned());
+            Ok::<_, std::convert::Infallible>(())
+        });
+        read.map(|Ok(())| object)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// Takes a field out; one that is null is not there.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
+        let place = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(place).1).filter(|value| Kind::of(value.get()) != Kind::Null)
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: Box<RawValue>) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Sets a field to a value that is written anew.
+    pub(crate) fn write(&mut self, name: &str, value: &impl Serialize) {
+        self.set(name, raw(value));
+    }
+
+    pub(crate) fn into_fields(self) -> impl Iterator<Item = (String, Box<RawValue>)> {
+        self.0.into_iter()
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Writes a value as JSON.
+pub(crate) fn raw(value: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("it is plain data. This is a bug.")
+}
+
+/// Escapes what some readers of lines take for the end of one (as Python's `splitlines` does)
+/// though JSON may hold it as it is: U+0085, U+2028 and U+2029.
+pub(crate) fn escape_line_breaks(json: &[u8]) -> Cow<'_, [u8]> {
+    let Some(first) = find_line_break(json) else { return json.into() };
+    let (mut out, mut rest, mut next) = (Vec::with_capacity(json.len() + 16), json, Some(first));
+    while let Some((place, length, escape)) = next {
+        out.extend_from_slice(&rest[..place]);
+        out.extend_from_slice(escape);
+        rest = &rest[place + length..];
+        next = find_line_break(rest);
+    }
+    out.extend_from_slice(rest);
+    out.into()
+}
+
+/// Returns where the first of them is, how long, and what to write in its place.
+fn find_line_break(json: &[u8]) -> Option<(usize, usize, &'static [u8])> {
+    let mut start = 0;
+    while let Some(found) = memchr::memchr2(0xc2, 0xe2, &json[start..]) {
+        let place = start + found;
+        match json[place..] {
+            [0xc2, 0x85, ..] => return Some((place, 2, b"\\u0085")),
+            [0xe2, 0x80, 0xa8, ..] => return Some((place, 3, b"\\u2028")),
+            [0xe2, 0x80, 0xa9, ..] => return Some((place, 3, b"\\u2029")),
+            _ => start = place + 1,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_keeps_what_it_holds() {
+        let text = r#"{"b":12345678901234567890123,"a":1.5777777777770001,"b":[ 1 ],"c":null}"#;
+        let mut object = Object::parse(text).unwrap();
+        assert_eq!(raw(&object).get(), r#"{"b":[ 1 ],"a":1.5777777777770001,"c":null}"#);
+        assert!(object.take("c").is_none());
+        object.write("d", &"e");
+        object.write("a", &1);
+        assert_eq!(raw(&object).get(), r#"{"b":[ 1 ],"a":1,"d":"e"}"#);
+        for wrong in ["[1]", "{", "{} 1", "{\"a\": NaN}"] {
+            assert!(Object::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_walk_ends_at_the_first_error() {
+        let mut seen = 0;
+        let walk = each_item("[1, 2, 3, NaN", |index, item| {
+            seen += 1;
+            if index == 1 { Err(item.get().to_owned()) } else { Ok(()) }
+        });
+        assert_eq!((walk.unwrap(), seen), (Err("2".to_owned()), 2));
+        let walk = each_field(r#"{"a": [1], "\u0062": 2}"#, |name, value| {
+            if name == "b" { Err(value.get().to_owned()) } else { Ok(()) }
+        });
+        assert_eq!(walk.unwrap(), Err("2".to_owned()));
+        assert!(each_item("[1] 2", |_, _| Ok::<_, ()>(())).is_err());
+    }
+
+    #[test]
+    fn texts_are_read() {
+        assert_eq!(text_of(r#""a""#).unwrap(), "a");
+        assert_eq!(text_of(r#""\n\ud834\udd1e""#).unwrap(), "\n𝄞");
+        assert_eq!(text_of(r#""\ud834""#), None);
+        assert_eq!(text_of("1"), None);
+    }
+
+    #[test]
+    fn line_breaks_of_other_readers_are_escaped() {
+        let escaped = |text: &str| escape_line_breaks(text.as_bytes()).into_owned();
+        assert_eq!(
+            escaped("\"a\u{2028}b\u{2029}\u{85}ä€\""),
+            r#""a\u2028b\u2029\u0085ä€""#.as_bytes()
+        );
+        assert!(matches!(escape_line_breaks("\"â€\"".as_bytes()), Cow::Borrowed(_)));
+    }
+}
