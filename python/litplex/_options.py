@@ -70,7 +70,7 @@ def mistakes(scope, options):
     found = []
     for name, value in options.items():
         if name not in known:
-            found.append(_unknown(name, known))
+            found.append(_unknown(name, scope, known))
         elif not _fits(known[name], value):
             must = f"`{name}` must be {known[name]['expects']}"
             # What somebody wrote there may be a key.
@@ -94,10 +94,32 @@ def raise_all(sentences):
         raise Mistakes(f"{len(sentences)} mistakes:\n{lines}")
 
 
-def _unknown(name, known):
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    hint = f"did you mean `{close[0]}`?" if close else f"known are: {', '.join(sorted(known))}"
+def _unknown(name, scope, known):
+    whose, other = "the server", "an endpoint"
+    if scope == "endpoint":
+        whose, other = other, whose
+    if any(option["name"] == name for option in TABLE):
+        return f"`{name}` is an option of {other}, not of {whose}"
+    close = _closest(name, known)
+    hint = f"did you mean `{close}`?" if close else f"known are: {', '.join(sorted(known))}"
     return f"there is no option `{name}`; {hint}"
+
+
+def _closest(name, known):
+    """Returns the name that somebody may have meant: one that begins or ends with the same words,
+    or else one that is spelled much like it."""
+    asked = _words(name)
+    for part in (slice(len(asked)), slice(-len(asked), None)):
+        for option in known if asked else ():
+            if _words(option)[part] == asked:
+                return option
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
+
+
+def _words(name):
+    """Returns its words in the singular, without those that only say that it is a number."""
+    words = name.lower().replace("-", "_").split("_")
+    return [word.removesuffix("s") for word in words if word not in ("num", "n", "count", "")]
 
 
 def _contradictions(options):

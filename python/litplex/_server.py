@@ -103,11 +103,8 @@ class LitServer:
         arguments = [*arguments, *_options.mistakes("endpoint", given)]
         found = [f"{whose}: {text}" for text in arguments]
         python = given.get("python")
-        if isinstance(python, str) and os.sep in python and not os.path.exists(python):
-            found.append(
-                f"{whose}: `python` names the interpreter `{os.path.abspath(python)}`, "
-                f"which does not exist; create the environment or correct it"
-            )
+        if isinstance(python, str):
+            found += [f"{whose}: {text}" for text in _interpreter_mistakes(python, os.getcwd())]
         if not self.apis:
             found.append("LitServer got an empty list; give it at least one LitAPI")
         if len(self.apis) > 1 and self.path is not None:
@@ -198,6 +195,20 @@ class LitServer:
             yield endpoint
 
 
+def _interpreter_mistakes(python, directory):
+    path = os.path.normpath(os.path.join(directory, python))
+    if os.path.isdir(path) and os.path.exists(os.path.join(path, "bin", "python")):
+        meant = os.path.join(python, "bin", "python")
+        yield f"`python` names a directory; did you mean `{meant}`?"
+    elif os.path.isdir(path):
+        yield f"`python` names the directory `{path}`, not an interpreter"
+    elif os.sep in python and not os.path.exists(path):
+        yield (
+            f"`python` names the interpreter `{path}`, which does not exist; create the "
+            f"environment or correct it"
+        )
+
+
 def _options_of(api):
     values = {name: getattr(api, name, None) for name in _OF_THE_API}
     values["max_concurrency"] = max_concurrency_of(api)
@@ -209,6 +220,14 @@ def _source(api, server, index, path):
         return _handover.source_of(api, server, index)
     except ValueError as error:
         raise _options.Mistakes(f"endpoint `{path}`: {error}") from None
+
+
+def _instead_of_server(given):
+    if isinstance(given, (list, tuple)):
+        return f", not a {type(given).__name__}; pass its items: `*servers`"
+    if isinstance(given, LitAPI):
+        return f", not a LitAPI; write `LitServer({type(given).__name__}())`"
+    return _instead_of(given)
 
 
 def _instead_of(api):
@@ -312,7 +331,7 @@ def _mistakes(servers, options):
     paths, asked = [], dict(options)
     for server in servers:
         if not isinstance(server, LitServer):
-            found.append(f"run_servers takes LitServer instances{_instead_of(server)}")
+            found.append(f"run_servers takes LitServer instances{_instead_of_server(server)}")
             continue
         paths += server._paths()
         found += _options.mistakes("server", server.server_options)

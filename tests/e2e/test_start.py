@@ -94,7 +94,7 @@ def test_what_only_running_the_program_again_could_serve_is_refused():
     with pytest.raises(ValueError, match="`/predict`: Local cannot be sent to its workers"):
         ls.start(ls.LitServer(Local()), port=0)
     if sys.version_info >= (3, 10):
-        with pytest.raises(ValueError, match="an app host"):
+        with pytest.raises(ValueError, match="runs the program again"):
             ls.start(ls.LitServer(Double(), middlewares=[(object, {})]), port=0)
 
 

@@ -1,6 +1,7 @@
 """Python says the same of an option as Rust does."""
 
 import json
+import re
 from pathlib import Path
 
 import litplex as ls
@@ -43,7 +44,9 @@ def test_an_api_names_all_its_mistakes_at_once():
         (lambda: [ls.LitServer(API(), path="/a"), ls.LitServer(API(), path="/a")], "2 endpoints"),
         (lambda: [ls.LitServer(API(), path="/health")], "in use by litplex healthcheck"),
         (lambda: [], "at least one"),
-        (lambda: [API()], "LitServer instances, not API"),
+        (lambda: [API()], r"LitServer instances, not a LitAPI; write `LitServer\(API\(\)\)`"),
+        (lambda: [[ls.LitServer(API())]], r"not a list; pass its items: `\*servers`"),
+        (lambda: [(ls.LitServer(API()),)], r"not a tuple; pass its items: `\*servers`"),
         (lambda: [ls.LitServer([API(), API()])], "2 endpoints have this path"),
     ],
 )
@@ -80,3 +83,17 @@ def test_what_an_api_leaves_open_is_not_said(chosen, said):
     (endpoint,) = program["endpoint"]
     assert {name: endpoint[name] for name in endpoint if name == "max_concurrency"} == said
     assert endpoint["max_batch_size"] == 1
+
+
+@pytest.mark.parametrize("python", [".venv", ".venv/", "./.venv"])
+def test_an_environment_is_not_its_interpreter(python, tmp_path, monkeypatch):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").touch()
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    meant = f"did you mean `{python.rstrip('/')}/bin/python`"
+    with pytest.raises(ValueError, match=re.escape(meant)):
+        ls.LitServer(API(), python=python)
+    with pytest.raises(ValueError, match="/models`, not an interpreter"):
+        ls.LitServer(API(), python="models")
+    ls.LitServer(API(), python=f"{python}/bin/python")

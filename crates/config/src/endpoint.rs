@@ -136,7 +136,17 @@ fn missing_file(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String
 }
 
 fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
-    let python = interpreter(text(endpoint, "python")?, &directory_of(origin));
+    let given = text(endpoint, "python")?;
+    let folder = directory_of(origin).join(given);
+    if folder.is_dir() {
+        return Some(if folder.join("bin/python").exists() {
+            let meant = Path::new(given).join("bin/python");
+            format!("`python` names a directory; did you mean `{}`?", meant.display())
+        } else {
+            format!("`python` names the directory `{}`, not an interpreter", folder.display())
+        });
+    }
+    let python = interpreter(given, &directory_of(origin));
     let is_missing = python.components().count() > 1 && !python.exists();
     is_missing.then(|| {
         format!(
@@ -276,5 +286,26 @@ mod tests {
         let error = resolve(parse_toml(raw).unwrap(), &origin).unwrap_err().to_string();
         assert!(error.contains("`/srv/models/.venv/bin/python`, which does not exist"), "{error}");
         assert_eq!(interpreter("python3.12", Path::new("/srv")), Path::new("python3.12"));
+    }
+
+    #[test]
+    fn a_directory_is_no_interpreter_and_an_environment_has_one() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join(".venv/bin")).unwrap();
+        std::fs::create_dir_all(directory.path().join("models")).unwrap();
+        std::fs::write(directory.path().join(".venv/bin/python"), "").unwrap();
+        let origin = Origin::File(directory.path().join("litplex.toml"));
+        let mistake = |python: &str| {
+            let endpoint = serde_json::json!({ "python": python });
+            missing_interpreter(endpoint.as_object().unwrap(), &origin)
+        };
+        for python in [".venv", ".venv/", "./.venv"] {
+            let meant = Path::new(python).join("bin/python");
+            let says = format!("`python` names a directory; did you mean `{}`?", meant.display());
+            assert_eq!(mistake(python), Some(says));
+        }
+        assert!(mistake("models").unwrap().ends_with("/models`, not an interpreter"));
+        assert_eq!(mistake(".venv/bin/python"), None);
+        assert_eq!(mistake("python3"), None);
     }
 }

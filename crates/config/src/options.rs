@@ -286,6 +286,9 @@ pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
     of_one.chain(of_several).collect()
 }
 
+/// The tables of a TOML file that describe endpoints.
+pub(crate) const ENDPOINT: &str = "endpoint";
+
 fn of_scope(scope: Scope) -> impl Iterator<Item = &'static OptionDef> {
     OPTIONS.iter().filter(move |option| option.scope == scope)
 }
@@ -300,12 +303,18 @@ fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
 }
 
 fn unknown(scope: Scope, name: &str) -> String {
-    let likeness = |option: &&OptionDef| strsim::normalized_damerau_levenshtein(option.name, name);
-    let closest = of_scope(scope)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .filter(|option| likeness(option) > 0.6);
-    let hint = match closest {
-        Some(option) => format!("did you mean `{}`?", option.name),
+    let other = match scope {
+        Scope::Server => Scope::Endpoint,
+        Scope::Endpoint => Scope::Server,
+    };
+    if find(other, name).is_some() {
+        return match scope {
+            Scope::Server => format!("`{name}` is an option of an endpoint, not of the server"),
+            Scope::Endpoint => format!("`{name}` is an option of the server, not of an endpoint"),
+        };
+    }
+    let hint = match closest(scope, name) {
+        Some(known) => format!("did you mean `{known}`?"),
         None => {
             let mut names: Vec<_> = of_scope(scope).map(|option| option.name).collect();
             names.sort_unstable();
@@ -313,6 +322,30 @@ fn unknown(scope: Scope, name: &str) -> String {
         }
     };
     format!("there is no option `{name}`; {hint}")
+}
+
+/// Returns the name that somebody may have meant: one that begins or ends with the same words, or
+/// else one that is spelled much like it.
+pub(crate) fn closest(scope: Scope, name: &str) -> Option<&'static str> {
+    let endpoints = (scope == Scope::Server).then_some(ENDPOINT);
+    let known: Vec<_> = of_scope(scope).map(|option| option.name).chain(endpoints).collect();
+    let asked = words(name);
+    let has_words = |known: &&&str| !asked.is_empty() && words(known).starts_with(&asked);
+    let ends_with_words = |known: &&&str| !asked.is_empty() && words(known).ends_with(&asked);
+    let likeness = |known: &&&str| strsim::normalized_damerau_levenshtein(known, name);
+    let spelled_like = || {
+        let closest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        closest.filter(|known| likeness(known) > 0.6)
+    };
+    let found = known.iter().find(has_words).or_else(|| known.iter().find(ends_with_words));
+    found.or_else(spelled_like).copied()
+}
+
+/// Returns the words of a name in the singular, without those that only say that it is a number.
+fn words(name: &str) -> Vec<String> {
+    let name = name.to_lowercase().replace('-', "_");
+    let words = name.split('_').filter(|word| !["num", "n", "count", ""].contains(word));
+    words.map(|word| word.strip_suffix('s').unwrap_or(word).to_owned()).collect()
 }
 
 fn fits(kind: Kind, value: &Value) -> bool {

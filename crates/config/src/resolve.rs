@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
-use crate::options::{OPENAPI_PATHS, Scope, codings, default_of, mistakes};
+use crate::options::{ENDPOINT, OPENAPI_PATHS, Scope, closest, codings, default_of, mistakes};
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Jwt, Tls, jwt};
 
@@ -213,12 +213,17 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
 }
 
 fn take_endpoints(raw: &mut Map<String, Value>) -> Result<Vec<Map<String, Value>>, ConfigError> {
-    let wrong = || {
-        let hint = "there is no endpoint; write at least one `[[endpoint]]` with a `path` and an \
-                    `api`";
-        ConfigError(vec![hint.into()])
+    let found = raw.remove(ENDPOINT);
+    let misspelled = raw.iter().find(|(name, value)| {
+        closest(Scope::Server, name) == Some(ENDPOINT) && (value.is_array() || value.is_object())
+    });
+    let hint = match (&found, misspelled) {
+        (Some(Value::Object(_)), _) => ": `[endpoint]` must be `[[endpoint]]`".to_owned(),
+        (None, Some((name, _))) => format!(": `[[{name}]]` must be `[[endpoint]]`"),
+        _ => "; write at least one `[[endpoint]]` with a `path` and an `api`".to_owned(),
     };
-    let Some(Value::Array(tables)) = raw.remove("endpoint") else { return Err(wrong()) };
+    let wrong = || ConfigError(vec![format!("there is no endpoint{hint}")]);
+    let Some(Value::Array(tables)) = found else { return Err(wrong()) };
     let tables: Vec<_> = tables
         .into_iter()
         .filter_map(|table| if let Value::Object(table) = table { Some(table) } else { None })
@@ -252,6 +257,24 @@ mod tests {
 
     fn resolve_text(text: &str) -> Result<Program, ConfigError> {
         resolve(parse_toml(text)?, &Origin::File("litplex.toml".into()))
+    }
+
+    #[test]
+    fn endpoints_under_another_name_are_told_the_right_one() {
+        let mistake = |text: &str| resolve_text(text).unwrap_err().to_string();
+        for name in ["endpoints", "Endpoint", "endpiont"] {
+            let alone = mistake(&format!("[[{name}]]\npath = \"/ocr\""));
+            assert_eq!(alone, format!("there is no endpoint: `[[{name}]]` must be `[[endpoint]]`"));
+            let beside = mistake(&format!(
+                "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n[[{name}]]\npath = \"/b\""
+            ));
+            let expected = format!("server: there is no option `{name}`; did you mean `endpoint`?");
+            assert_eq!(beside, expected);
+        }
+        assert!(
+            mistake("[endpoint]\npath = \"/a\"").ends_with("`[endpoint]` must be `[[endpoint]]`")
+        );
+        assert!(mistake("port = 1").contains("write at least one `[[endpoint]]`"));
     }
 
     #[test]
