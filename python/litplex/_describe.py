@@ -32,7 +32,7 @@ def _run(script):
         raise SystemExit(
             f"{script} ended without serving: call `LitServer(…).run()` or `run_servers(…)` in it"
         )
-    return found, {}
+    return found, {"directory": os.path.dirname(script)}
 
 
 if __name__ == "__main__":

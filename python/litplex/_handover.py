@@ -57,8 +57,16 @@ def script():
         "file": os.path.abspath(file) if file else None,
         "module": spec.name if spec is not None and spec.parent else None,
         "path": _own_path(),
+        "cwd": _working_directory(),
         "argv": sys.argv,
     }
+
+
+def _working_directory():
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
 
 
 def _own_path():

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litplex import _app_host, _capture, _handover, _litserve, _options, _spec_rules
+from litplex import _app_host, _capture, _handover, _litserve, _options, _spec_rules, _where
 from litplex._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
 from litplex._binary import find_binary
 from litplex._specs import LitSpec
@@ -53,6 +53,7 @@ class LitServer:
     ) -> None:
         # Whatever it is, what is wrong with it is said below.
         self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
+        self._directory = _where.directory_of_caller()
         found = self._take_spec(spec)
         self.path = options.pop("api_path", None) if path is None else path
         given = _litserve.Given(options, self._paths())
@@ -104,7 +105,8 @@ class LitServer:
         found = [f"{whose}: {text}" for text in arguments]
         python = given.get("python")
         if isinstance(python, str):
-            found += [f"{whose}: {text}" for text in _interpreter_mistakes(python, os.getcwd())]
+            where = self._directory or os.getcwd()
+            found += [f"{whose}: {text}" for text in _interpreter_mistakes(python, where)]
         if not self.apis:
             found.append("LitServer got an empty list; give it at least one LitAPI")
         if len(self.apis) > 1 and self.path is not None:
@@ -185,6 +187,8 @@ class LitServer:
         """Returns what the binary is told of each endpoint."""
         for index, (api, path) in enumerate(zip(self.apis, self._paths())):
             endpoint = {"python": sys.executable, **self.options, "path": path}
+            if self._directory is not None:
+                endpoint["directory"] = self._directory
             if self._workers:
                 endpoint["workers_per_device"] = self._workers.get(path, 1)
             if isinstance(api, str):
@@ -272,7 +276,7 @@ def run_servers(
             "One or more workers failed to start. Shutting down LitServe; the error above says why"
         )
     if status != 0:
-        raise SystemExit(1 if status == _LOAD_FAILED else status)
+        raise SystemExit(status)
 
 
 def checked_options(
@@ -290,7 +294,11 @@ def checked_options(
     if _litserve.is_spoken:
         given = {**_litserve.yielded(_all_paths(servers)), **given}
     _options.raise_all([*found, *_mistakes(servers, given)])
-    return {**options_of_all(servers, _litserve.is_spoken), **given}, wants_client
+    given = {**options_of_all(servers, _litserve.is_spoken), **given}
+    directory = _where.directory_of_caller()
+    if directory is not None:
+        given["directory"] = directory
+    return given, wants_client
 
 
 def _all_paths(servers):
@@ -391,9 +399,11 @@ def program_of(
 def _serve(program):
     """Runs the binary until it ends; returns its exit status."""
     child = start_binary()
-    with _forwarded_signals(child):
+    with _forwarded_signals(child) as forwarded:
         hand_over(program, child)
-        return child.wait()
+        status = child.wait()
+    # A signal that comes before the binary takes signals ends it; it has nothing to finish then.
+    return 0 if -status in forwarded.sent else status
 
 
 def start_binary(
@@ -426,15 +436,25 @@ class _forwarded_signals:
     """Within it, what would end this process is passed on to the child."""
 
     def __init__(self, child):
+        self.sent: set[int] = set()
         self._child = child
         self._before = {}
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._signals():
             try:
                 self._before[number] = signal.signal(number, self._forward)
             except ValueError:
-                return  # Not the main thread: signals are somebody else's business.
+                break  # Not the main thread: signals are somebody else's business.
+        return self
+
+    def _signals(self):
+        """Yields those that the child drains at; `crates/litplex/src/signals.rs`."""
+        yield from (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            # As `nohup` does, and shells for jobs in the background.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                yield number
 
     def __exit__(self, *_):
         for number, handler in self._before.items():
@@ -443,3 +463,4 @@ class _forwarded_signals:
     def _forward(self, number, _):
         if self._child.poll() is None:
             self._child.send_signal(number)
+            self.sent.add(number)

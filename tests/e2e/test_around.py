@@ -1,6 +1,12 @@
 """What is done around every request: ids, CORS, and a line in the access log."""
 
 import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -192,3 +198,81 @@ def test_an_answer_says_how_long_it_took(compressing):
         name, _, duration = answer.headers["server-timing"].partition(";dur=")
         assert name == "total"
         assert 0 < float(duration) < 60_000
+
+
+def leave_unanswered(server, path, header, body):
+    """Sends a request and goes away while it is computed."""
+    url = urlsplit(server.url)
+    with socket.create_connection((url.hostname, url.port)) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: test\r\n{header}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(f"{head}{body}".encode())
+        computes = f'litplex_worker_inflight_requests{{endpoint="{path}",worker="0"}} 1'
+        wait_until(lambda: computes in server.client.get("/metrics").text)
+
+
+def test_the_holder_of_a_key_is_known_of_a_request_that_was_not_answered(serve, logged):
+    server = serve(
+        """
+        import time
+
+        class Sleeps(ls.LitAPI):
+            def predict(self, seconds):
+                time.sleep(seconds)
+
+        ls.LitServer(
+            Sleeps(), path="/own", api_keys={"ann": "env:ANN"}, rate_limit="2/h"
+        ).run(port=0, access_log="access.log")
+        """,
+        env={"ANN": "key of ann"},
+    )
+    headers = {"X-API-Key": "key of ann"}
+    leave_unanswered(server, "/own", "X-API-Key: key of ann", "1")
+    assert server.post("/own", json=0, headers=headers).status_code == 200
+    assert server.post("/own", json=0, headers=headers).status_code == 429
+    wait_until(lambda: sum(record["path"] == "/own" for record in logged(1)) == 3)
+    records = [record for record in logged(1) if record["path"] == "/own"]
+    assert sorted((r["status"], r["holder"]) for r in records) == [
+        (200, "ann"),
+        (429, "ann"),
+        (499, "ann"),
+    ]
+
+
+def test_an_access_log_that_was_moved_away_is_made_anew(server, logged, tmp_path):
+    server.post("/predict", json=1)
+    logged(1)
+    (tmp_path / "access.log").rename(tmp_path / "access.log.1")
+    server.post("/count", json=1)
+    assert [record["path"] for record in logged(1)] == ["/count"]
+    assert json.loads((tmp_path / "access.log.1").read_text())["path"] == "/predict"
+
+
+def test_a_terminal_gets_short_lines_and_a_pipe_gets_json(serve, script, tmp_path):
+    text = PROGRAM.replace('"access.log"', '"-"')
+    server = serve(text, env={"ANN": "key of ann"})
+    server.post("/predict", json=1)
+    assert json.loads(server.wait_for_line(r"^{.*/predict.*}$")[0])["status"] == 200
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, script(text)],
+        cwd=tmp_path,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "ANN": "key of ann"},
+    ) as program:
+        os.close(theirs)
+        assert program.stderr is not None
+        line = next(line for line in program.stderr if "listening on" in line)
+        url = line.partition("listening on ")[2].split()[0]
+        httpx.get(f"{url}/nothing")
+        said = b""
+        while b"/nothing" not in said:
+            said += os.read(ours, 4096)
+        program.terminate()
+        program.communicate(timeout=30)
+    os.close(ours)
+    last = said.decode().splitlines()[-1]
+    assert "Z GET /nothing 404 " in last and last.rstrip().endswith(" B"), said

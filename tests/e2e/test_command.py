@@ -54,11 +54,11 @@ def test_check_of_a_file_that_names_models(tmp_path, script):
         ("litplex.toml", "[[endpoint]]\npath = 'a'\n", 2, "2 mistakes:"),
         ("litplex.toml", "port = = 1", 2, "line 1, column"),
         ("litplex.toml", "", 2, "there is no endpoint"),
-        ("server.py", "x = 1", 1, "ended without serving"),
-        ("server.py", "raise RuntimeError('oops')", 1, "RuntimeError: oops"),
+        ("server.py", "x = 1", 2, "ended without serving"),
+        ("server.py", "raise RuntimeError('oops')", 2, "RuntimeError: oops"),
         ("server.py", "import litplex; litplex.run_servers()", 2, "at least one"),
-        ("server.py", "int('x')", 1, "Traceback"),
-        ("server.txt", "", 1, "neither a Python file (.py) nor a TOML file (.toml)"),
+        ("server.py", "int('x')", 2, "Traceback"),
+        ("server.txt", "", 2, "neither a Python file (.py) nor a TOML file (.toml)"),
     ],
 )
 def test_what_cannot_be_served_says_why(tmp_path, name, text, status, says):
@@ -70,4 +70,4 @@ def test_what_cannot_be_served_says_why(tmp_path, name, text, status, says):
 @pytest.mark.parametrize("name", ["missing.py", "missing.toml"])
 def test_a_file_that_is_not_there_is_named(tmp_path, name):
     status, _, err = litplex(tmp_path, "serve", name)
-    assert (status, name in err) == (1, True)
+    assert (status, name in err) == (2, True)

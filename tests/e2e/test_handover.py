@@ -182,6 +182,6 @@ def test_an_endpoint_named_by_reference(serve, script):
 def test_a_reference_that_leads_nowhere_says_so(serve, script, options, says):
     script(CLASSES, "models.py")
     server = serve(f"ls.LitServer({options}, path='/add').run(port=0)", ready=False)
-    assert server.wait() == 1
+    assert server.wait() == 3
     assert "endpoint `/add`" in server.output
     assert says in server.output

@@ -174,7 +174,7 @@ def test_a_setup_that_fails_ends_the_server_with_one_traceback(serve, body, says
         """,
         ready=False,
     )
-    assert server.wait() == 1
+    assert server.wait() == 3
     assert f"endpoint `/fails`: {'its process ' if 'exited' in says else ''}{says}" in server.output
     assert server.output.count("Traceback") == (1 if "RuntimeError" in says else 0)
     assert server.output.count(says) == 1
@@ -189,7 +189,8 @@ def test_a_second_server_on_the_same_port_says_so_and_starts_nothing(serve, scri
     )
     second = run([sys.executable, script(text, "second.py")])
     assert second.wait() == 1
-    assert "another program listens there" in second.output
+    pid = parent_of(server.workers()[0])
+    assert f"another litplex server (pid {pid}) listens there" in second.output
     assert "loaded" not in second.output
     assert server.post("/square", json=3).json() == 9
 

@@ -89,7 +89,7 @@ def test_other_requirements_are_another_environment(run, script, wheels, cache):
 def test_a_package_that_cannot_be_had_ends_the_start_by_its_name(serve, cache, tmp_path):
     (tmp_path / "requirements.txt").write_text("--no-index\nno-such-package\n")
     server = serve(MODEL, env=cache, ready=False)
-    assert server.wait() == 1
+    assert server.wait() == 3
     says = (
         r"endpoint `/a`: no environment can be made .* No matching distribution .* no-such-package"
     )

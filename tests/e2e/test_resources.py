@@ -161,7 +161,7 @@ def test_pages_that_forked_processes_share_count_once(serve):
 def test_a_start_that_uses_too_much_memory_ends_the_server(serve, tmp_path):
     (tmp_path / "big").touch()
     server = serve(f"{GROWS}\n    serve()", ready=False)
-    assert server.wait() == 1
+    assert server.wait() == 3
     assert re.search(f"endpoint `/a`: {EXCESS} before it was ready", server.output)
 
 

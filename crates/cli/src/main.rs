@@ -12,9 +12,9 @@ use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use litplex::{Error, Program};
+use litplex::{ConfigError, Error, Program};
 use tokio::sync::oneshot;
 
 /// One to two parts in twenty faster than the system's allocator with many small bodies.
@@ -47,8 +47,13 @@ A minimal litplex.toml:
 
 LITPLEX_LOG chooses what is logged: `warn`, `debug`, `litplex_workers=debug`;
 LITPLEX_LOG_FORMAT=json makes each line an object.
-Exit status: 0 stopped as asked, 1 a model failed to load or the address is taken,
-2 the configuration or the command is wrong.";
+Exit status:
+  0  done; a server stopped as asked, by SIGINT (Ctrl-C), SIGTERM, SIGHUP or SIGQUIT:
+     requests in flight are answered first, a second signal stops at once
+  1  the address is taken, or the system refuses something
+  2  the program, its configuration or the command is wrong; nothing was started
+  3  a model, or the program's app, could not be loaded
+`python server.py` exits with the same, but for mistakes, which it raises (1).";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -111,12 +116,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns 2 where the program is wrong, 3 where a model of it could not be loaded, or else 1.
+/// Returns the exit status of an error, as [`AFTER_HELP`] says.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => 2,
-        Some(Error::Launch { .. }) => 3,
-        _ if error.is::<litplex::ConfigError>() => 2,
+        Some(Error::Launch { .. } | Error::AppHost(_)) => 3,
+        _ if error.is::<ConfigError>() => 2,
         _ => 1,
     })
 }
@@ -141,7 +146,7 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
         return run_from_sdk();
     }
     let Some(source) = serve.source else {
-        bail!("name a Python or TOML file to serve; `litplex serve --help` shows examples");
+        return Err(wrong("name a Python or TOML file to serve; `litplex serve --help` shows how"));
     };
     let mut program = load(&source)?.listen(serve.host, serve.port);
     if let (Some(cert), Some(key)) = (serve.tls_cert, serve.tls_key) {
@@ -171,17 +176,25 @@ fn load(source: &Source) -> anyhow::Result<Program> {
         Some("py") => load_python(source),
         Some("toml") => {
             let text = fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
+                .map_err(|error| wrong(format!("cannot read {}: {error}", file.display())))?;
             Ok(Program::from_toml(&text, file)?)
         }
-        _ => bail!("{} is neither a Python file (.py) nor a TOML file (.toml)", file.display()),
+        _ => Err(wrong(format!(
+            "{} is neither a Python file (.py) nor a TOML file (.toml)",
+            file.display()
+        ))),
     }
+}
+
+/// Says that the program or the command is wrong.
+fn wrong(mistake: impl Into<String>) -> anyhow::Error {
+    ConfigError(vec![mistake.into()]).into()
 }
 
 /// Asks the file what it serves: it runs up to the call that would.
 fn load_python(source: &Source) -> anyhow::Result<Program> {
     if !source.file.is_file() {
-        bail!("there is no file {}", source.file.display());
+        return Err(wrong(format!("there is no file {}", source.file.display())));
     }
     let python = source.python.clone().unwrap_or_else(litplex::default_interpreter);
     let output = Command::new(&python)
@@ -190,13 +203,13 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
         .args(&source.args)
         .stderr(Stdio::inherit())
         .output()
-        .with_context(|| format!("cannot start {}", python.display()))?;
+        .map_err(|error| wrong(format!("cannot start {}: {error}", python.display())))?;
     if output.status.code() == Some(2) {
         // It has said what is wrong.
         std::process::exit(2);
     }
     if !output.status.success() {
-        bail!("{} {}", source.file.display(), describe_failure(&python));
+        return Err(wrong(format!("{} {}", source.file.display(), describe_failure(&python))));
     }
     Ok(Program::from_sdk(&String::from_utf8_lossy(&output.stdout))?)
 }

@@ -28,7 +28,8 @@ pub struct Endpoint {
     pub requirements: Option<PathBuf>,
     /// Environment variables of its workers.
     pub env: BTreeMap<String, String>,
-    /// The working directory of its workers, where it is not the server's.
+    /// The working directory of its workers, where it is not the server's: that of the file which
+    /// describes the endpoint, unless the option says another.
     pub cwd: Option<PathBuf>,
     /// Where its workers look for modules first.
     pub pythonpath: Vec<PathBuf>,
@@ -103,6 +104,9 @@ pub(crate) fn endpoint_mistakes(
     origin: &Origin,
 ) -> Vec<String> {
     let mut options = endpoint.clone();
+    if *origin == Origin::Sdk {
+        options.remove("directory");
+    }
     let has_source = *origin == Origin::Builder
         || (*origin == Origin::Sdk && options.remove("source").is_some());
     let mut found = mistakes(Scope::Endpoint, &options);
@@ -124,20 +128,20 @@ pub(crate) fn endpoint_mistakes(
         _ => found.extend(missing_file(endpoint, origin)),
     }
     found.extend(missing_interpreter(endpoint, origin));
-    found.extend(surroundings_mistakes(endpoint, &directory_of(origin)));
+    found.extend(surroundings_mistakes(endpoint, &directory_of(endpoint, origin)));
     found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
 }
 
 fn missing_file(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
     let (file, _) = text(endpoint, "api")?.rsplit_once(':')?;
-    let path = directory_of(origin).join(file);
+    let path = directory_of(endpoint, origin).join(file);
     let is_missing = file.ends_with(".py") && !path.is_file();
     is_missing.then(|| format!("`api` names the file `{}`, which does not exist", path.display()))
 }
 
 fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
     let given = text(endpoint, "python")?;
-    let folder = directory_of(origin).join(given);
+    let folder = directory_of(endpoint, origin).join(given);
     if folder.is_dir() {
         return Some(if folder.join("bin/python").exists() {
             let meant = Path::new(given).join("bin/python");
@@ -146,7 +150,7 @@ fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option
             format!("`python` names the directory `{}`, not an interpreter", folder.display())
         });
     }
-    let python = interpreter(given, &directory_of(origin));
+    let python = interpreter(given, &directory_of(endpoint, origin));
     let is_missing = python.components().count() > 1 && !python.exists();
     is_missing.then(|| {
         format!(
@@ -159,7 +163,7 @@ fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option
 
 /// Fills in the defaults of an endpoint without mistakes.
 pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -> Endpoint {
-    let directory = directory_of(origin);
+    let directory = directory_of(endpoint, origin);
     let strings = |name: &str| -> BTreeMap<String, String> {
         let table = endpoint.get(name).and_then(Value::as_object).into_iter().flatten();
         table.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into()))).collect()
@@ -171,7 +175,10 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         python: text(endpoint, "python").map(|python| interpreter(python, &directory)),
         requirements: text(endpoint, "requirements").map(|file| directory.join(file)),
         env: strings("env"),
-        cwd: text(endpoint, "cwd").map(|cwd| directory.join(cwd)),
+        cwd: match text(endpoint, "cwd") {
+            Some(cwd) => Some(directory.join(cwd)),
+            None => file_directory(endpoint, origin).map(|_| directory.clone()),
+        },
         pythonpath: texts(endpoint, "pythonpath").map(|entry| directory.join(entry)).collect(),
         log_level: text(endpoint, "log_level").map(str::to_owned),
         log_file: text(endpoint, "log_file").map(|file| directory.join(file)),
@@ -229,12 +236,20 @@ fn interpreter(python: &str, directory: &Path) -> PathBuf {
     if python.contains('/') { directory.join(python) } else { python.into() }
 }
 
-/// Returns the directory that names are relative to, absolute: workers may run elsewhere.
-pub(crate) fn directory_of(origin: &Origin) -> PathBuf {
-    let directory = match origin {
-        Origin::File(file) => file.parent().unwrap_or(Path::new("")),
-        Origin::Sdk | Origin::Builder => Path::new(""),
-    };
+/// Returns the directory of the file that says these options, where there is one: the SDK knows
+/// it, but for programs written for LitServe, and a Rust program has none.
+fn file_directory<'a>(options: &'a Map<String, Value>, origin: &'a Origin) -> Option<&'a Path> {
+    match origin {
+        Origin::File(file) => Some(file.parent().unwrap_or(Path::new(""))),
+        Origin::Sdk => text(options, "directory").map(Path::new),
+        Origin::Builder => None,
+    }
+}
+
+/// Returns the directory that the paths in these options are relative to, absolute: that of the
+/// file which says them, or else the working directory.
+pub(crate) fn directory_of(options: &Map<String, Value>, origin: &Origin) -> PathBuf {
+    let directory = file_directory(options, origin).unwrap_or(Path::new(""));
     std::path::absolute(directory)
         .or_else(|_| std::env::current_dir())
         .unwrap_or_else(|_| directory.to_owned())
@@ -287,7 +302,6 @@ mod tests {
         assert!(error.contains("`/srv/models/.venv/bin/python`, which does not exist"), "{error}");
         assert_eq!(interpreter("python3.12", Path::new("/srv")), Path::new("python3.12"));
     }
-
     #[test]
     fn a_directory_is_no_interpreter_and_an_environment_has_one() {
         let directory = tempfile::tempdir().unwrap();
@@ -307,5 +321,40 @@ mod tests {
         assert!(mistake("models").unwrap().ends_with("/models`, not an interpreter"));
         assert_eq!(mistake(".venv/bin/python"), None);
         assert_eq!(mistake("python3"), None);
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_that_says_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        std::fs::write(path.join("ocr.py"), "").unwrap();
+        let endpoint = |more: &str| {
+            let text = format!(
+                r#"{{"directory": {path:?}, "endpoint": [
+                    {{"path": "/a", "api": "ocr.py:A", "log_file": "a.log"{more}}}]}}"#
+            );
+            resolve(crate::parse_json(&text).unwrap(), &Origin::Sdk).unwrap().endpoints.remove(0)
+        };
+        let of_the_sdk = endpoint(&format!(r#", "directory": {path:?}"#));
+        let of_a_file = resolve(
+            parse_toml("[[endpoint]]\npath = \"/a\"\napi = \"ocr.py:A\"\nlog_file = \"a.log\"")
+                .unwrap(),
+            &Origin::File(path.join("litplex.toml")),
+        );
+        for endpoint in [of_the_sdk, of_a_file.unwrap().endpoints.remove(0)] {
+            assert_eq!(endpoint.cwd.as_deref(), Some(path));
+            assert_eq!(endpoint.log_file, Some(path.join("a.log")));
+            let Source::Python(source) = endpoint.source else { panic!("expected Python") };
+            assert_eq!(source["directory"], path.to_str().unwrap());
+        }
+    }
+
+    #[test]
+    fn without_a_file_paths_are_relative_to_the_working_directory() {
+        let text = r#"{"endpoint": [{"path": "/a", "api": "a:A", "log_file": "a.log"}]}"#;
+        let program = resolve(crate::parse_json(text).unwrap(), &Origin::Sdk).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(program.endpoints[0].cwd, None);
+        assert_eq!(program.endpoints[0].log_file, Some(here.join("a.log")));
     }
 }

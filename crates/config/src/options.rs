@@ -158,7 +158,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Server "server_timing": Kind::Boolean, "true or false", "false",
         "Whether each answer says in the header `Server-Timing` how many milliseconds passed from the request's headers to its own: `total;dur=12.345`.";
     Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
-        "Where an object is written for each request: a line of JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id.";
+        "Where a line is written for each request: JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id. `-` on a terminal gives a short line for people instead. A file that is moved away is made anew.";
     Server "otlp_endpoint": Kind::String, "the address of a collector such as \"http://127.0.0.1:4318\"", "",
         "Where the traces of requests are sent, as OTLP over HTTP. Without it: where OTEL_EXPORTER_OTLP_ENDPOINT says, and if that is not set, nowhere.";
     Server "trace_ratio": Kind::Share, "a number from 0 to 1", "1",
@@ -181,7 +181,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Endpoint "path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/predict",
         "Where the endpoint is served.";
     Endpoint "api": Kind::String, "a name such as \"ocr.py:OcrAPI\" or \"package.module:OcrAPI\"", "",
-        "The `LitAPI` class or instance; a file is relative to the configuration.";
+        "The `LitAPI` class or instance.";
     Endpoint "args": Kind::Table, "a table of constructor arguments", "{}",
         "Constructor arguments for the class that `api` names.";
     Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
@@ -190,14 +190,14 @@ pub const OPTIONS: &[OptionDef] = options! {
         "What the workers need, as pip reads it: they run in a virtual environment of `python` that has it, made at the first start (with `uv` where it is there) and kept in the user's cache until the file changes.";
     Endpoint "env": Kind::Strings, "a table of texts", "{}",
         "Environment variables to set in the workers.";
-    Endpoint "cwd": Kind::String, "the path of a directory", "the server's own",
-        "The working directory of the workers; relative to the configuration.";
+    Endpoint "cwd": Kind::String, "the path of a directory", "the directory of the file that describes the endpoint",
+        "The working directory of the workers: relative paths in `args` and in hooks are relative to it.";
     Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
-        "Where the workers look for modules first; relative to the configuration.";
+        "Where the workers look for modules first.";
     Endpoint "log_level": Kind::Choice(&["debug", "info", "warning", "error"]), "one of \"debug\", \"info\", \"warning\", \"error\"", "info, and Python's own",
         "The least that litplex says about the endpoint, and the level of `logging` in the workers where the program sets none.";
     Endpoint "log_file": Kind::String, "the path of a file", "none",
-        "Where what the workers print goes, and what litplex says about the endpoint, instead of standard output and error; relative to the configuration. Moved away, it is made anew.";
+        "Where what the workers print goes, and what litplex says about the endpoint, instead of standard output and error. Moved away, it is made anew.";
     Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
         "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
     Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",
@@ -483,6 +483,21 @@ fn row(option: &OptionDef) -> Value {
     row
 }
 
+/// What paths in options are relative to, as `docs/options.md` says it.
+const PATHS_MARKDOWN: &str = "\
+## Relative paths
+
+A relative path is relative to the directory of the file that says it, wherever the server is started:
+the TOML file, or the Python file that calls `LitServer(…)` or `run_servers(…)`, for `python server.py`
+and `litplex serve server.py` alike. That directory is also the working directory of the workers
+(`cwd`), so relative paths in `args` and those that hooks open mean the same. The code of the program
+outside of hooks runs in the directory of the shell.
+
+Relative to the directory of the shell are paths on the command line, and all paths in notebooks, Rust
+programs, and programs written for LitServe (`import litserve`, `litplex.compat`), as there.
+A `python` without a slash is looked up on `PATH`.
+";
+
 /// Returns the table as `docs/options.md` shows it.
 pub fn table_markdown() -> String {
     let section = |title: &str, scope| {
@@ -494,7 +509,7 @@ pub fn table_markdown() -> String {
     format!(
         "# Options\n\nThe same names in TOML, as Python keywords and as methods of the Rust \
          builder.\nThis page is generated from `crates/config/src/options.rs` (`make generate`).\
-         \n\n{}\n{}",
+         \n\n{PATHS_MARKDOWN}\n{}\n{}",
         section("Of the server", Scope::Server),
         section("Of an endpoint", Scope::Endpoint),
     )

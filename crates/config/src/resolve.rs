@@ -17,11 +17,13 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// Where a configuration comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A file that a person wrote; names in it are relative to its directory.
+    /// A file that a person wrote; paths in it are relative to its directory.
     File(PathBuf),
-    /// The Python SDK, which may say how instances reach their workers.
+    /// The Python SDK, which may say how instances reach their workers, and as `directory` of the
+    /// server and of each endpoint what their paths are relative to.
     Sdk,
-    /// The builder of the Rust API, whose endpoints may have no `api`.
+    /// The builder of the Rust API, whose endpoints may have no `api`. Paths are relative to the
+    /// working directory.
     Builder,
 }
 
@@ -163,6 +165,10 @@ pub fn parse_json(text: &str) -> Result<Map<String, Value>, ConfigError> {
 /// All mistakes at once, each with the endpoint that it is about.
 pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, ConfigError> {
     let endpoints = take_endpoints(&mut raw)?;
+    let directory = directory_of(&raw, origin);
+    if *origin == Origin::Sdk {
+        raw.remove("directory");
+    }
     let (sdk, litserve, app_host) = match origin {
         Origin::Sdk => (raw.remove("sdk"), raw.remove("litserve"), AppHost::take(&mut raw)),
         _ => (None, None, None),
@@ -183,19 +189,19 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     Ok(Program {
         host: text(&raw, "host").unwrap_or("127.0.0.1").to_owned(),
         port: integer(&raw, "port").map_or(8000, |port| port as u16),
-        tls: Tls::of(&raw, &directory_of(origin)),
+        tls: Tls::of(&raw, &directory),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
         max_connections: integer(&raw, "max_connections"),
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
-        api_keys: ApiKeys::of(&raw, &directory_of(origin)),
-        jwt: Jwt::of(&raw, &directory_of(origin)),
+        api_keys: ApiKeys::of(&raw, &directory),
+        jwt: Jwt::of(&raw, &directory),
         request_id: boolean(&raw, "request_id").unwrap_or(false),
         access_log: text(&raw, "access_log").map(|file| match file {
             "-" => file.into(),
-            file => directory_of(origin).join(file),
+            file => directory.join(file),
         }),
         otlp_endpoint: text(&raw, "otlp_endpoint").map(str::to_owned),
         trace_ratio: number(&raw, "trace_ratio"),

@@ -38,16 +38,15 @@ pub(crate) async fn handle(
     let mut ongoing = app.begin_request(app.target(request.uri().path()));
     let timing = app.around.server_timing.then(Timing::begin);
     let client = client.map(|peer| app.around.trusted_proxies.client(peer, request.headers()));
-    let address = client.map(|client| client.address);
     let mut span = app.begin_span(&mut request, client.map_or("http", Peer::scheme));
     let id = app.around.request_ids.as_ref().map(|ids| ids.take(request.headers_mut()));
     let log = app.around.access_log.as_ref();
-    let mut record = log.map(|log| log.begin(&request, address, id.clone()));
+    let context = Context::of(client);
+    let mut record = log.map(|log| log.begin(&request, &context, id.clone()));
     let (is_head, version) = (request.method() == Method::HEAD, request.version());
     // What HEAD is answered has no body that could be smaller.
     let compression = app.around.compression.as_ref().filter(|_| !is_head);
     let packing = compression.map(|with| (with, with.choose(request.headers())));
-    let context = Context::of(client);
     let mut response = match &app.around.cors {
         None => within_layers(app, request, &context).await,
         Some(cors) => across(cors, request, |r| within_layers(app, r, &context)).await,
@@ -58,7 +57,7 @@ pub(crate) async fn handle(
     if let Some((compression, coding)) = packing {
         response = compression.apply(coding, response).await;
     }
-    let admitted = std::mem::take(&mut *context.admitted());
+    let place = context.admitted().place.take();
     response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
     if let Some(timing) = timing {
         timing.stamp(response.headers_mut());
@@ -68,7 +67,7 @@ pub(crate) async fn handle(
         span.answered(response.status().as_u16());
     }
     if let Some(record) = &mut record {
-        (record.status, record.holder) = (response.status().as_u16(), admitted.holder);
+        record.status = response.status().as_u16();
     }
     if is_head && version == Version::HTTP_2 {
         answer::remove_body(&mut response);
@@ -77,7 +76,7 @@ pub(crate) async fn handle(
     let is_bare =
         is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(response.map(|body| {
-        let mut body = MeasuredBody::new(body, ongoing, record, span, admitted.place);
+        let mut body = MeasuredBody::new(body, ongoing, record, span, place);
         if is_bare {
             body.ended();
         }
@@ -131,15 +130,17 @@ pub(crate) async fn let_in(
     let client = context.client.map(|client| client.address);
     match app.admit(target, request.headers(), client) {
         Ok(admission) => {
+            // Before the answer: a client may leave while it waits for that.
+            *context.admitted() = admission;
             let mut response = match app.stacks.of(target) {
                 None => pass(app, target, request, context.client).await,
                 Some(layers) => layers.answer(request, context.clone()).await,
             };
-            admission.stamp(&mut response);
-            *context.admitted() = admission;
+            context.admitted().stamp(&mut response);
             response
         }
         Err(refused) => {
+            context.admitted().holder.clone_from(&refused.holder);
             if refused.error.status == 401 {
                 app.metrics.unauthorized(access::carries_key(request.headers()));
             }

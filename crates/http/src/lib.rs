@@ -37,8 +37,8 @@ mod watched;
 pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
 pub use app::{App, Builtin, EndpointReport, Report, Route};
 pub use around::{
-    AccessLog, Around, Body, BoxLayer, Coding, Compression, HttpLayer, HttpService, Layers,
-    RequestIds, TrustedProxies, cors,
+    AccessLog, AccessLogForm, Around, Body, BoxLayer, Coding, Compression, HttpLayer, HttpService,
+    Layers, RequestIds, TrustedProxies, cors,
 };
 pub use cost::Cost;
 pub use openapi::Described;

@@ -1,11 +1,11 @@
 //! What is done around every request, as the configuration says it.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use litplex_config::{ConfigError, Program};
-use litplex_http::{AccessLog, Around, Coding, Compression, RequestIds, cors};
+use litplex_http::{AccessLog, AccessLogForm, Around, Coding, Compression, RequestIds, cors};
+use litplex_workers::LogFile;
 
 use crate::{Error, traces};
 
@@ -45,14 +45,13 @@ fn compression(config: &Program) -> Option<Compression> {
 }
 
 fn access_log(file: &Path) -> Result<AccessLog, Error> {
-    let to: Box<dyn Write + Send> = if file == Path::new("-") {
-        Box::new(io::stdout())
-    } else {
-        let opened = OpenOptions::new().create(true).append(true).open(file);
-        Box::new(opened.map_err(|error| {
-            let mistake = format!("server: `access_log`: {}: {error}", file.display());
-            ConfigError(vec![mistake])
-        })?)
-    };
-    Ok(AccessLog::to(to)?)
+    if file == Path::new("-") {
+        let form =
+            if io::stdout().is_terminal() { AccessLogForm::Short } else { AccessLogForm::Json };
+        return Ok(AccessLog::to(io::stdout(), form)?);
+    }
+    let opened = LogFile::open(file).map_err(|error| {
+        ConfigError(vec![format!("server: `access_log`: {}: {error}", file.display())])
+    })?;
+    Ok(AccessLog::to(opened, AccessLogForm::Json)?)
 }

@@ -11,10 +11,12 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address cannot be had; nothing was started.
-    #[error("cannot listen on {address}: {}", bind_hint(source))]
+    #[error("cannot listen on {address}: {}", bind_hint(source, *taken_by))]
     Bind {
         /// Host and port.
         address: String,
+        /// The process of the litplex server that listens there, where it is one of this user.
+        taken_by: Option<u32>,
         /// What the system says.
         source: io::Error,
     },
@@ -37,12 +39,16 @@ pub enum Error {
     System(#[from] io::Error),
 }
 
-fn bind_hint(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
+fn bind_hint(error: &io::Error, taken_by: Option<u32>) -> String {
+    match (error.kind(), taken_by) {
+        (io::ErrorKind::AddrInUse, Some(pid)) => format!(
+            "another litplex server (pid {pid}) listens there; stop it with `kill {pid}` or choose \
+             another port"
+        ),
+        (io::ErrorKind::AddrInUse, None) => {
             "another program listens there; stop it or choose another port".into()
         }
-        io::ErrorKind::PermissionDenied => {
+        (io::ErrorKind::PermissionDenied, _) => {
             "the system does not allow it; ports below 1024 need a privilege".into()
         }
         _ => error.to_string(),

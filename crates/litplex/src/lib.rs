@@ -105,6 +105,7 @@ mod resources;
 mod routes;
 mod scrape;
 mod server;
+mod signals;
 mod tls;
 mod traces;
 mod watch;

@@ -1,6 +1,7 @@
 //! From a checked configuration to a running server, and to its end.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,6 @@ use litplex_config::AppHost;
 use litplex_http::{App, Builtin, Keys, Server, bind, digest};
 use litplex_metrics::{Metrics, UserMetrics};
 use litplex_traces::Tracer;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -22,13 +22,11 @@ use crate::desk::Desk;
 use crate::log::LogFiles;
 use crate::notify::Notifier;
 use crate::scrape::scraper;
+use crate::signals::Signals;
 use crate::{Error, Program, descriptors, tls};
 
 /// The environment variable with the key of whoever may stop the server.
 const SHUTDOWN_KEY: &str = "LIT_SHUTDOWN_API_KEY";
-
-/// Signals that are no further apart mean one thing.
-const SAME_WISH: Duration = Duration::from_millis(500);
 
 /// How long workers may take to be gone once they are ended by force. Whatever keeps one, the
 /// server ends.
@@ -45,14 +43,15 @@ pub(crate) async fn serve(
     until: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let Program { config, given, layers } = program;
+    // First of all: a signal that comes while the server starts stops it in the same way.
+    let mut signals = Signals::new()?;
     let (access, around) = (Access::of(&config)?, around(&config)?);
     let tracer = around.tracer.clone();
-    let mut signals = Signals::new()?;
     descriptors::raise();
     let tls = tls::read(&config)?;
     let address = format!("{}:{}", config.host, config.port);
     let bound = bind(&config.host, config.port).await;
-    let listener = bound.map_err(|source| Error::Bind { address, source })?;
+    let listener = bound.map_err(|source| bind_error(address, config.port, source))?;
 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;
@@ -98,7 +97,10 @@ pub(crate) async fn serve(
         let mut until = pin!(until);
         tokio::select! {
             () = server.accept() => (config.grace, Ok(())),
-            () = signals.next() => (config.grace, Ok(())),
+            signal = signals.next() => {
+                tracing::info!("received {signal}");
+                (config.grace, Ok(()))
+            }
             () = app.shutdown_asked() => (config.grace, Ok(())),
             // Nobody is left who could wait for it.
             () = &mut until => (Duration::ZERO, Ok(())),
@@ -108,13 +110,22 @@ pub(crate) async fn serve(
     notifier.stopping();
     tokio::select! {
         () = stop(server, crew, grace) => {}
-        () = signals.again() => tracing::warn!("stopping at once"),
+        signal = signals.again() => tracing::warn!("received {signal}; stopping at once"),
     }
     app.logged().await;
     if let Some(tracer) = tracer {
         send_the_rest(tracer).await;
     }
     result
+}
+
+/// Says why an address cannot be had, and which server of this user has it, if one does.
+fn bind_error(address: String, port: u16, source: io::Error) -> Error {
+    let is_taken = source.kind() == io::ErrorKind::AddrInUse;
+    let servers = is_taken.then(litplex_admin::running).into_iter().flatten();
+    let mut statuses = servers.filter_map(|server| server.ps().ok());
+    let taken_by = statuses.find(|status| status.port == port).map(|status| status.pid);
+    Error::Bind { address, taken_by, source }
 }
 
 /// Sends the spans of the last requests, as far as somebody takes them.
@@ -209,34 +220,4 @@ fn reach(host: &str) -> &'static str {
 
 fn default_http_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
-}
-
-/// Ctrl-C and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Error> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { interrupt, terminate })
-    }
-
-    /// Resolves when somebody insists. One wish may arrive twice: a service manager signals every
-    /// process, and the program passes on what it gets.
-    async fn again(&mut self) {
-        let first = Instant::now();
-        while first.elapsed() < SAME_WISH {
-            self.next().await;
-        }
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -152,7 +152,9 @@ impl<S: Subscriber> Filter<S> for Chosen {
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         let by_default = Filter::<S>::callsite_enabled(&self.by_default, metadata);
-        if self.may_let_in(metadata) { Interest::sometimes() } else { by_default }
+        // `event_enabled` counts only where `enabled` is asked first, which `always` leaves out.
+        let is_ruled = !self.rules.is_empty() && by_default.is_always();
+        if is_ruled || self.may_let_in(metadata) { Interest::sometimes() } else { by_default }
     }
 
     fn event_enabled(&self, event: &Event<'_>, context: &Context<'_, S>) -> bool {

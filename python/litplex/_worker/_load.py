@@ -9,15 +9,18 @@ An order names its source in one of three forms:
     The instance itself, pickled by the parent. The main module is prepared when the pickle asks
     for it, as ``multiprocessing`` does: it runs as ``__mp_main__``, so the code under
     ``if __name__ == "__main__"`` does not.
-``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "server": 0, "api": 0}``
+``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "cwd": …, …}``
     The script runs again as ``__main__``, up to the call that serves, and the instance is taken
-    from that call. It always works, and it runs the script's top-level and guarded code. Its
-    ``module`` is what ``python -m`` calls it where it is in a package, and otherwise null.
+    from that call: the one with the number ``api`` of the server with the number ``server``. It
+    always works, and it runs the script's top-level and guarded code, in the working directory in
+    which the program ran first. Its ``module`` is what ``python -m`` calls it where it is in a
+    package, and otherwise null.
 
 Pickles come from the parent process over an inherited descriptor, never from the network.
 """
 
 import base64
+import contextlib
 import importlib
 import importlib.util
 import io
@@ -35,8 +38,11 @@ def load(source):
         return _load_reference(source)
     script = source if kind == "script" else source["script"]
     _prepare_path(script)
-    if kind == "script":
-        return _load_by_running(script)
+    with _working_in(script.get("cwd")):
+        return _load_by_running(script) if kind == "script" else _unpickle(source, script)
+
+
+def _unpickle(source, script):
     try:
         data = base64.b64decode(source["data"])
         return _Unpickler(io.BytesIO(data), script).load()
@@ -73,6 +79,19 @@ def _import_file(path):
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _working_in(directory):
+    """Within it, relative paths mean what they mean in the program itself: the worker may have
+    another working directory."""
+    before = os.getcwd()
+    if directory is not None and os.path.isdir(directory):
+        os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _prepare_path(script):

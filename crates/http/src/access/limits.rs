@@ -34,7 +34,7 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    fn holder(&self) -> Option<Arc<str>> {
+    pub(super) fn holder(&self) -> Option<Arc<str>> {
         match self {
             Self::Holder(name) | Self::Subject(name) => Some(name.clone()),
             Self::Address(_) | Self::Unknown => None,
@@ -92,6 +92,8 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) error: ServeError,
+    /// Whose key or token it carries, where that is known.
+    pub(crate) holder: Option<Arc<str>>,
     pub(crate) standing: Option<Standing>,
     /// What would let it in.
     pub(crate) challenges: Vec<HeaderValue>,
@@ -99,7 +101,7 @@ pub(crate) struct Refusal {
 
 impl From<ServeError> for Refusal {
     fn from(error: ServeError) -> Self {
-        Self { error, standing: None, challenges: Vec::new() }
+        Self { error, holder: None, standing: None, challenges: Vec::new() }
     }
 }
 

@@ -86,7 +86,8 @@ impl Guard {
         } else {
             self.known_caller(headers)?
         };
-        self.limits.take(&caller)
+        let holder = || caller.holder();
+        self.limits.take(&caller).map_err(|refused| Refusal { holder: holder(), ..refused })
     }
 
     /// Returns whether a request may call, of which it costs nothing to ask.
@@ -152,7 +153,11 @@ impl Tokens {
     fn subject(&self, token: &[u8]) -> Result<Caller, Refusal> {
         let claims = self.issuer.claims(token)?;
         let may = claims.has(&self.scopes);
-        may.then_some(Caller::Subject(claims.sub)).ok_or_else(|| tokens::insufficient(&self.scopes))
+        let caller = Caller::Subject(claims.sub);
+        if may {
+            return Ok(caller);
+        }
+        Err(Refusal { holder: caller.holder(), ..tokens::insufficient(&self.scopes) })
     }
 }
 

@@ -1,5 +1,8 @@
+//! A line for each request, in a file or on a terminal.
+
+use std::fmt;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -11,6 +14,8 @@ use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
+use super::Context;
+
 /// Lines on their way to the file. If that is too slow for them they are counted and not written:
 /// no request waits for a disk.
 const LINES: usize = 32 * 1024;
@@ -21,7 +26,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long the last lines may take when the server ends.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Where a line is written for each request: an object with what it was and what became of it.
+/// How a request is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A line of JSON, for programs.
+    Json,
+    /// A short line, for people at a terminal.
+    Short,
+}
+
+/// Where a line is written for each request, with what it was and what became of it.
 #[derive(Debug)]
 pub struct AccessLog {
     lines: SyncSender<Entry>,
@@ -32,9 +46,10 @@ impl AccessLog {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn to(file: impl Write + Send + 'static) -> std::io::Result<Self> {
+    pub fn to(file: impl Write + Send + 'static, form: Form) -> std::io::Result<Self> {
         let (lines, inbox) = sync_channel(LINES);
-        thread::Builder::new().name("access-log".into()).spawn(move || write(&inbox, file))?;
+        let write = move || write(&inbox, file, form);
+        thread::Builder::new().name("access-log".into()).spawn(write)?;
         Ok(Self { lines })
     }
 
@@ -51,17 +66,16 @@ impl AccessLog {
     pub(crate) fn begin<B>(
         &self,
         request: &Request<B>,
-        client: Option<SocketAddr>,
+        context: &Context,
         id: Option<HeaderValue>,
     ) -> Record {
         Record {
             lines: self.lines.clone(),
             began: Instant::now(),
-            client,
+            context: context.clone(),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             id,
-            holder: None,
             status: 0,
             bytes: 0,
             is_complete: false,
@@ -74,12 +88,11 @@ impl AccessLog {
 pub(crate) struct Record {
     lines: SyncSender<Entry>,
     began: Instant,
-    client: Option<SocketAddr>,
+    /// Knows who asks and whose key the request carries, also where no answer was begun.
+    context: Context,
     method: Method,
     path: String,
     id: Option<HeaderValue>,
-    /// Whose key it carries.
-    pub(crate) holder: Option<Arc<str>>,
     pub(crate) status: u16,
     /// What was sent of the body.
     pub(crate) bytes: u64,
@@ -91,10 +104,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         let line = Line {
             bytes: self.bytes,
-            client: self.client.map(|client| client.ip()),
+            client: self.context.client.map(|client| client.address.ip()),
             complete: self.is_complete,
             duration: (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e6,
-            holder: self.holder.take(),
+            holder: self.context.admitted().holder.clone(),
             method: std::mem::take(&mut self.method),
             path: std::mem::take(&mut self.path),
             request_id: self.id.take(),
@@ -126,6 +139,41 @@ struct Line {
     time: SystemTime,
 }
 
+impl Line {
+    fn write_to(&self, block: &mut Vec<u8>, form: Form) {
+        match form {
+            Form::Json => {
+                serde_json::to_writer(&mut *block, self).expect("it is JSON. This is a bug.");
+                block.push(b'\n');
+            }
+            Form::Short => {
+                writeln!(block, "{self}").expect("memory can be written. This is a bug.");
+            }
+        }
+    }
+}
+
+/// The short form. What the client chose is escaped: a terminal obeys control characters.
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let Self { method, status, bytes, .. } = self;
+        let path = self.path.escape_debug();
+        let milliseconds = self.duration * 1e3;
+        write!(f, "{hours:02}:{minutes:02}:{seconds:02}Z {method} {path} {status}")?;
+        write!(f, " {milliseconds:.1} ms {bytes} B")?;
+        if let Some(holder) = &self.holder {
+            write!(f, " {}", holder.escape_debug())?;
+        }
+        f.write_str(match (self.status, self.complete) {
+            (499, _) => " (the client left)",
+            (_, false) => " (broken off)",
+            (_, true) => "",
+        })
+    }
+}
+
 fn method<S: Serializer>(method: &Method, to: S) -> Result<S::Ok, S::Error> {
     method.as_str().serialize(to)
 }
@@ -148,7 +196,7 @@ enum Entry {
 }
 
 /// Writes lines until nobody can send one any more.
-fn write(entries: &Receiver<Entry>, mut file: impl Write) {
+fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
     let (mut block, mut asked) = (Vec::new(), Vec::new());
     while let Ok(first) = entries.recv() {
         if matches!(first, Entry::Line(_)) {
@@ -157,10 +205,7 @@ fn write(entries: &Receiver<Entry>, mut file: impl Write) {
         }
         for entry in std::iter::once(first).chain(entries.try_iter()) {
             match entry {
-                Entry::Line(line) => {
-                    serde_json::to_writer(&mut block, &line).expect("it is JSON. This is a bug.");
-                    block.push(b'\n');
-                }
+                Entry::Line(line) => line.write_to(&mut block, form),
                 Entry::Flush(done) => asked.push(done),
             }
         }
@@ -179,23 +224,41 @@ mod tests {
     use std::io::{BufRead, BufReader, pipe};
 
     use super::*;
+    use crate::access::Admission;
+
+    /// Returns the lines of three answered requests and of one whose client left.
+    async fn lines_of_four_requests(form: Form) -> Vec<String> {
+        let (reader, writer) = pipe().unwrap();
+        let log = AccessLog::to(writer, form).unwrap();
+        let request = Request::post("/ocr?page=1").body(()).unwrap();
+        let context = Context::default();
+        for _ in 0..3 {
+            let mut record = log.begin(&request, &context, Some(HeaderValue::from_static("one")));
+            (record.status, record.bytes, record.is_complete) = (200, 17, true);
+        }
+        let left = log.begin(&request, &context, None);
+        *context.admitted() = Admission { holder: Some("an\u{1b}n".into()), ..Default::default() };
+        drop(left);
+        log.flush().await;
+        drop(log);
+        BufReader::new(reader).lines().map(Result::unwrap).collect()
+    }
 
     #[tokio::test]
     async fn what_ended_before_a_flush_is_written_after_it() {
-        let (reader, writer) = pipe().unwrap();
-        let log = AccessLog::to(writer).unwrap();
-        let request = Request::post("/ocr?page=1").body(()).unwrap();
-        for _ in 0..3 {
-            let mut record = log.begin(&request, None, Some(HeaderValue::from_static("one")));
-            (record.status, record.bytes, record.is_complete) = (200, 17, true);
-        }
-        log.begin(&request, None, None);
-        log.flush().await;
-        drop(log);
-        let lines: Vec<_> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+        let lines = lines_of_four_requests(Form::Json).await;
         let told = r#""method":"POST","path":"/ocr","request_id":"one","status":200,"time":"#;
         assert!(lines[..3].iter().all(|line| line.contains(told)), "{lines:?}");
         assert!(lines[3].contains(r#""request_id":null,"status":499"#), "{lines:?}");
+        assert!(lines[3].contains(r#""holder":"an\u001bn""#), "{lines:?}");
         assert_eq!(lines.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn people_read_a_short_line_that_their_terminal_does_not_obey() {
+        let lines = lines_of_four_requests(Form::Short).await;
+        assert!(lines[0].contains("Z POST /ocr 200 0."), "{lines:?}");
+        assert!(lines[0].ends_with(" ms 17 B"), "{lines:?}");
+        assert!(lines[3].ends_with(r" ms 0 B an\u{1b}n (the client left)"), "{lines:?}");
     }
 }

@@ -13,8 +13,8 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use litplex_traces::{Named, ServerSpan, Tracer};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
-pub use access_log::AccessLog;
 pub(crate) use access_log::Record;
+pub use access_log::{AccessLog, Form as AccessLogForm};
 pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
 pub use layers::{Body, BoxLayer, HttpLayer, HttpService, Layers};

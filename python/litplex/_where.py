@@ -1,0 +1,45 @@
+"""Finds the directory that relative paths of a program are relative to."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from types import FrameType
+
+from litplex import _litserve
+
+_PACKAGES = ("site-packages", "dist-packages")
+
+
+def directory_of_caller() -> str | None:
+    """Returns the directory of the Python file that calls into this package.
+
+    Files of installed packages and of the standard library are passed over: they may call on
+    behalf of the program. None where there is no file, as in a notebook, and in programs written
+    for LitServe; paths are then relative to the working directory.
+    """
+    if _litserve.is_spoken:
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        directory = _own_directory(frame.f_globals)
+        if directory is not None:
+            return directory
+        frame = frame.f_back
+    return None
+
+
+def _own_directory(namespace):
+    name, file = namespace.get("__name__", ""), namespace.get("__file__")
+    if name == "litplex" or name.startswith("litplex.") or not isinstance(file, str):
+        return None
+    directory = os.path.dirname(os.path.abspath(file))
+    is_library = directory.startswith(_standard_library() + os.sep) or any(
+        part in _PACKAGES for part in directory.split(os.sep)
+    )
+    return directory if os.path.isdir(directory) and not is_library else None
+
+
+def _standard_library():
+    return os.path.abspath(sysconfig.get_path("stdlib"))

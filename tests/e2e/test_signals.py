@@ -1,0 +1,118 @@
+"""What signals do to a server, however it was started."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import LITPLEX, Server, parent_of, wait_until
+
+SLEEPER = """
+    import os, time
+
+    class Sleeps(ls.LitAPI):
+        def setup(self, device):
+            if os.path.exists("slow"):
+                open("began", "w").close()
+                time.sleep(600)
+        def predict(self, seconds):
+            time.sleep(seconds)
+            return "slept"
+
+    if __name__ == "__main__":
+        ls.run_servers(ls.LitServer(Sleeps(), path="/sleep"), port=0)
+"""
+
+
+@pytest.fixture(params=["python server.py", "litplex serve server.py", "litplex serve x.toml"])
+def start(request, run, script, tmp_path):
+    """Starts the program in one of the ways that there are."""
+    file = script(SLEEPER)
+    (tmp_path / "x.toml").write_text(
+        'port = 0\n[[endpoint]]\npath = "/sleep"\napi = "server.py:Sleeps"\n'
+    )
+    commands = {
+        "python server.py": [sys.executable, file],
+        "litplex serve server.py": [LITPLEX, "serve", file, "--python", sys.executable],
+        "litplex serve x.toml": [LITPLEX, "serve", "x.toml"],
+    }
+    return lambda *before: run([*before, *commands[request.param]], kind=Server)
+
+
+def in_flight(server, seconds):
+    """Sends a request, and returns what gives its answer, once it is at the worker."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(server.post("/sleep", json=seconds)))
+    thread.start()
+    wait_until(lambda: 'litplex_inflight_requests{endpoint="/sleep"} 1' in metrics(server))
+
+    def answer():
+        thread.join()
+        return answers[0]
+
+    return answer
+
+
+def metrics(server):
+    return server.client.get("/metrics").text
+
+
+def test_every_signal_to_stop_drains(start):
+    for name in ("SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM"):
+        server = start().wait_until_ready()
+        answer = in_flight(server, 1)
+        server.signal(getattr(signal, name))
+        assert answer().json() == "slept", name
+        assert server.wait() == 0, name
+        server.wait_for_line(f"received {name}")
+        server.wait_for_line("stopping; requests in flight")
+
+
+def test_what_nohup_ignores_stays_ignored(start):
+    server = start("nohup").wait_until_ready()
+    for pid in {server.process.pid, parent_of(server.workers()[0])}:
+        os.kill(pid, signal.SIGHUP)
+    time.sleep(0.5)
+    assert server.post("/sleep", json=0).json() == "slept"
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "SIGHUP" not in server.output
+
+
+def test_a_signal_while_models_load_does_not_wait_for_them(start, tmp_path):
+    (tmp_path / "slow").touch()
+    server = start().wait_until_listening()
+    wait_until((tmp_path / "began").exists)
+    begin = time.monotonic()
+    server.signal(signal.SIGINT)
+    assert server.wait() == 0
+    # The grace for requests is 30 s, and there is none.
+    assert time.monotonic() - begin < 15
+    assert "Traceback" not in server.output
+
+
+def test_a_killed_server_is_told_by_its_signal(serve):
+    server = serve(SLEEPER)
+    os.kill(parent_of(server.workers()[0]), signal.SIGKILL)
+    assert server.wait() == 128 + signal.SIGKILL
+    server.wait_for_line("the litplex server was killed by signal 9")
+
+
+def test_a_signal_before_the_server_takes_signals_stops_it_as_asked(tmp_path, script):
+    """The binary is replaced by a program that has not come to that yet."""
+    slow = tmp_path / "slow-binary"
+    slow.write_text("#!/bin/sh\necho began\nexec sleep 60\n")
+    slow.chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, script(SLEEPER)],
+        cwd=tmp_path,
+        env={**os.environ, "LITPLEX_BIN": str(slow)},
+        stdout=subprocess.PIPE,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"began\n"
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(30) == 0
