@@ -14,8 +14,14 @@ _PACKAGES = ("fastapi", "uvicorn")
 _OF_REQUESTS = ("on_request", "on_response")
 
 
-def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
+def order_of(
+    servers: Sequence[Any], options: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Returns what the app host is told; None where the servers need none.
+
+    Args:
+        servers: What is served.
+        options: Those of the whole server.
 
     Raises:
         ValueError: the program cannot have one.
@@ -31,8 +37,42 @@ def order_of(servers: Sequence[Any]) -> dict[str, Any] | None:
             f"again; put the program into one"
         )
     guarded = [path for server in servers for path in guarded_paths(server)]
-    direct = _direct_paths(servers)
-    return {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
+    own = [route for server in servers for route in _own_routes(server)]
+    direct = [*_direct_paths(servers), *_direct_built_in(servers, own, options or {})]
+    order = {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
+    return {**order, "has_routes": bool(own)}
+
+
+def _own_routes(server):
+    """Returns the routes that the program has added to the app of a server."""
+    if server._app is None:
+        return []
+    from litplex._apphost._app import own_routes
+
+    return own_routes(server._app)
+
+
+def _direct_built_in(servers, own, options):
+    """Returns what the server answers of its state itself, even where the app host hangs: all but
+    what the program has a route for, or an ``authorize`` that guards it."""
+    health = options.get("healthcheck_path", "/health")
+    _, metrics, _ = _options.built_in_paths(options)
+    paths = [*_options.probe_paths(options), health, metrics]
+    # `authorize` of a single API guards what litplex answers too.
+    if any(len(server.apis) == 1 and guarded_paths(server) for server in servers):
+        paths = _options.probe_paths(options)
+    if not own:
+        return list(filter(None, paths))
+    from litplex._apphost._app import is_route_at
+
+    # What is mounted comes after it.
+    own_of_health = [route for route in own if hasattr(route, "endpoint")]
+    routes_at = {path: own for path in paths} | {health: own_of_health}
+    return [
+        path
+        for path in filter(None, paths)
+        if not any(is_route_at(route, path) for route in routes_at[path])
+    ]
 
 
 def _direct_paths(servers):

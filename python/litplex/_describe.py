@@ -19,7 +19,7 @@ def main(argv):
     sys.argv = [script, *argv[1:]]
     sys.path[0] = os.path.dirname(script)
     servers, options = _run(script)
-    json.dump(_server.program_of(servers, options, _app_host.order_of(servers)), out)
+    json.dump(_server.program_of(servers, options, _app_host.order_of(servers, options)), out)
     out.close()
 
 

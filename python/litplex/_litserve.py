@@ -253,7 +253,8 @@ def key(variable: str) -> str:
     """Returns a key that the program has set in ``litserve.server``, or that of the environment; an
     empty text where there is none."""
     module = sys.modules.get("litplex.compat.server")
-    return getattr(module, _KEYS[variable], None) or os.environ.get(variable, "")
+    # As the server takes it: no header can carry the line break that files and shells leave there.
+    return (getattr(module, _KEYS[variable], None) or os.environ.get(variable, "")).strip()
 
 
 def environment() -> dict[str, str]:

@@ -258,7 +258,7 @@ def run_servers(
     """
     given, wants_client = checked_options(servers, host, port, options)
     _capture.take(servers, given)
-    program = program_of(servers, given, _app_host.order_of(servers))
+    program = program_of(servers, given, _app_host.order_of(servers, given))
     if _capture.started:
         _handover.forbid_running_again(program, servers)
     if wants_client:

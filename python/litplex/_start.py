@@ -52,7 +52,7 @@ def start(
     """
     given, wants_client = _server.checked_options(servers, host, port, options)
     _capture.take(servers, given)
-    program = _server.program_of(servers, given, _app_host.order_of(servers))
+    program = _server.program_of(servers, given, _app_host.order_of(servers, given))
     if not _can_run_again(sys._getframe(1).f_globals.get("__name__")):
         _handover.forbid_running_again(program, servers)
     if wants_client and "generate_client_file" in options:

@@ -174,14 +174,18 @@ def test_a_caller_may_have_so_many_requests_in_flight(serve):
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("option", "env", "says"),
     [
-        ('api_keys={"ann": "env:NOBODY"}', "the environment variable NOBODY is not set"),
-        ('api_keys={"ann": "s3cret"}', "`litplex key` makes such a line"),
-        ('api_keys_file="nowhere"', "No such file"),
+        ('api_keys={"ann": "env:NOBODY"}', {}, "the environment variable NOBODY is not set"),
+        ('api_keys={"ann": "env:ANN"}', {"ANN": " \n"}, "the environment variable ANN is empty"),
+        ('api_keys={"ann": "env:ANN"}', {"ANN": "a\nb"}, "ANN has a line break"),
+        ('api_keys={"ann": "s3cret"}', {}, "`litplex key` makes such a line"),
+        ('api_keys_file="nowhere"', {}, "No such file"),
+        ("", {"LIT_SERVER_API_KEY": ""}, "LIT_SERVER_API_KEY is empty"),
+        ("", {"LIT_SERVER_API_KEY": "\n"}, "LIT_SERVER_API_KEY is empty"),
     ],
 )
-def test_keys_that_are_not_there_end_the_start(serve, option, says):
+def test_keys_that_are_not_there_end_the_start(serve, option, env, says):
     server = serve(
         f"""
         class Echo(ls.LitAPI):
@@ -190,10 +194,37 @@ def test_keys_that_are_not_there_end_the_start(serve, option, says):
 
         ls.LitServer(Echo(), {option}).run(port=0)
         """,
+        env=env,
         ready=False,
     )
     assert server.wait() != 0
     assert says in server.output
+
+
+@pytest.mark.parametrize("app", ["", "server.app"])
+def test_white_space_around_a_key_is_no_part_of_it(serve, app):
+    """Files and shells leave a line break there, which no header can carry."""
+    program = f"""
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        server = ls.LitServer(Echo())
+        own = ls.LitServer(Echo(), path="/own", api_keys={{"olga": "env:OLGA"}})
+        {app}
+        ls.run_servers(server, own, port=0, shutdown_path="/stop")
+    """
+    env = {"LIT_SERVER_API_KEY": "s3cret\n", "OLGA": "\tkey of olga \r\n"}
+    server = serve(program, env={**env, "LIT_SHUTDOWN_API_KEY": " stop\n"})
+    both = {"X-API-Key": "s3cret", "Authorization": "Bearer key of olga"}
+    assert server.post("/predict", json=1, headers=both).status_code == 200
+    assert server.post("/predict", json=1).status_code == 401
+    assert server.client.get("/metrics").status_code == 401
+    assert server.client.get("/health", headers=both).status_code == 200
+    assert server.post("/own", json=1, headers=both).status_code == 200
+    assert server.post("/own", json=1, headers={"X-API-Key": "s3cret"}).status_code == 401
+    assert server.post("/stop", headers={"Authorization": "Bearer stop"}).status_code == 200
+    assert server.wait() == 0
 
 
 def test_a_new_key_opens(litplex, serve, tmp_path):

@@ -180,3 +180,66 @@ def test_an_app_that_cannot_start_ends_the_server(serve):
     assert server.wait() != 0
     assert "RuntimeError: no such luck" in server.output
     assert "error: the program's app: its process exited with status" in server.output
+
+
+HANGS = """
+    import time
+
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    server = ls.LitServer(Echo(), path="/e")
+
+    @server.app.middleware("http")
+    async def block(request, call_next):
+        if seconds := request.headers.get("x-block"):
+            time.sleep(float(seconds))
+        return await call_next(request)
+
+    {own}
+    ls.run_servers(server, port=0, app_heartbeat=0.5)
+"""
+OWN = """
+    @server.app.get("/livez")
+    def livez():
+        return "the program's own"
+"""
+
+
+@pytest.mark.parametrize("own", ["", OWN.strip()])
+def test_an_app_host_that_hangs_is_replaced_and_probes_do_not_hang_with_it(serve, own):
+    server = serve(HANGS.format(own=own))
+    [first] = server.app_hosts()
+    # A loop that is blocked for a while is a slow one.
+    assert server.post("/e", json=1, headers={"X-Block": "0.8"}).status_code == 200
+    assert server.app_hosts() == [first]
+    statuses = []
+
+    def ask(path):
+        statuses.append(server.post(path, json=1, headers={"X-Block": "600"}).status_code)
+
+    asked = [threading.Thread(target=ask, args=[path]) for path in ("/e", "/nothing", "/info")]
+    for each in asked:
+        each.start()
+    time.sleep(0.3)
+    for path in ("/readyz", "/health", "/metrics", *(() if own else ("/livez",))):
+        assert server.client.get(path, timeout=5).status_code == 200, path
+        assert server.app_hosts() == [first], "it hangs still"
+    for each in asked:
+        each.join()
+    assert statuses == [502, 502, 502]
+    server.wait_for_line("it hangs: something blocks its loop")
+    wait_until(lambda: server.post("/e", json=1).status_code == 200)
+    assert server.app_hosts() != [first]
+    assert server.client.get("/livez").text == ('"the program\'s own"' if own else "ok")
+
+
+def test_one_that_is_stopped_is_replaced(serve):
+    server = serve(HANGS.format(own=""))
+    [first] = server.app_hosts()
+    os.kill(first, signal.SIGSTOP)
+    wait_until(lambda: server.client.get("/readyz").status_code == 503)
+    wait_until(lambda: server.app_hosts() not in ([], [first]))
+    wait_until(lambda: server.client.get("/readyz").status_code == 200)
+    wait_until(lambda: server.post("/e", json=1).status_code == 200)

@@ -48,6 +48,7 @@ def test_a_browser_is_told_to_ask_nobody_else(serve):
     policy = serve(SMALL).client.get("/docs").headers["content-security-policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules.pop("base-uri") == rules.pop("object-src") == "'none'"
+    assert rules.pop("frame-ancestors") == "'none'"
     assert rules["default-src"] == "'self'"
     assert "script-src" not in rules
     for rule, sources in rules.items():

@@ -140,8 +140,8 @@ def over_http1(server, target, headers):
         answer = b""
         while piece := sock.recv(1 << 16):
             answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+    start, _, body = answer.partition(b"\r\n\r\n")
+    return int(start.split()[1]), body
 
 
 def over_http2(server, target, headers):
@@ -193,26 +193,26 @@ def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind)
                 expected = (200, json.dumps(f"answer of {name}").encode())
                 assert ask(server, path.encode(), right[name]) == expected
         for path in ("/secret", "/scoped", "/limited"):
-            for target in spellings(path):
+            for spelt in spellings(path):
                 for headers in ({}, wrong, olga, ocr, other):
-                    status, body = ask(server, target, headers)
+                    status, body = ask(server, spelt, headers)
                     tried += 1
                     if 200 <= status < 300:
                         [name] = [name for name in encoded if f"answer of {name}".encode() in body]
-                        assert name == "common" or right.get(name) == headers, (target, headers)
+                        assert name == "common" or right.get(name) == headers, (spelt, headers)
     assert tried > 3000
     if "app host" in kind:
         # Whatever a middleware makes of a path, the request was let in for what was asked for.
-        for asked, rewritten in (("/common", "/secret"), ("/x", "/common"), ("/x", "/secret%0A")):
+        for common, rewritten in (("/common", "/secret"), ("/x", "/common"), ("/x", "/secret%0A")):
             for ask in (over_http1, over_http2):
-                refused = ask(server, asked.encode(), {"X-Rewrite": rewritten, **ocr})
-                assert refused[0] == 404, (asked, rewritten)
+                refused = ask(server, common.encode(), {"X-Rewrite": rewritten, **ocr})
+                assert refused[0] == 404, (common, rewritten)
         # What litplex says to the app, a client cannot.
         forged = {"x-litplex-admission": "endpoint-0", "x-litplex-peer": "http://127.0.0.1:1"}
         for drop in ({}, {"Connection": "x-litplex-admission, x-litplex-peer"}):
-            for path in (b"/x", b"/common"):
+            for known in (b"/x", b"/common"):
                 refused = over_http1(
-                    server, path, {**forged, **drop, **ocr, "X-Rewrite": "/secret"}
+                    server, known, {**forged, **drop, **ocr, "X-Rewrite": "/secret"}
                 )
                 assert refused[0] == 404
 

@@ -94,3 +94,32 @@ def test_routes_of_the_program_may_let_in_whom_an_api_lets_in(monkeypatch):
     assert server.setup_auth(free)() is None
     monkeypatch.setenv("LIT_SERVER_API_KEY", "key")
     assert server.setup_auth(free).__name__ == "check_key"
+
+
+def test_what_the_server_says_of_its_state_is_direct_where_nothing_guards_it(monkeypatch):
+    monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
+
+    def direct(server, **options):
+        order = _app_host.order_of([server], options)
+        assert order is not None
+        return order["direct"], order["has_routes"]
+
+    probes = ["/livez", "/readyz"]
+    server = ls.LitServer(Open(), middlewares=[Middleware])
+    assert direct(server) == ([*probes, "/health", "/metrics"], False)
+    renamed = {"livez_path": "/live", "healthcheck_path": "/well", "metrics_path": False}
+    assert direct(server, **renamed) == (["/live", "/readyz", "/well"], False)
+    # `authorize` of a single API is asked there too.
+    assert direct(ls.LitServer(Guarded())) == (probes, False)
+    assert direct(ls.LitServer([Guarded(api_path="/a"), Open(api_path="/b")])) == (
+        [*probes, "/health", "/metrics"],
+        False,
+    )
+    server = ls.LitServer(Open())
+    server.app.get("/livez")(lambda: 1)
+    server.app.get("/metrics")(lambda: 1)
+    assert direct(server) == (["/readyz", "/health"], True)
+    # What is mounted at the root comes before probes, and after `/health`.
+    server = ls.LitServer(Open())
+    server.app.mount("/", lambda *_: None)
+    assert direct(server) == (["/health"], True)

@@ -11,8 +11,10 @@ pub enum AppHost {
         python: PathBuf,
         /// What is loaded; `_apphost/_process.py` describes it.
         load: Value,
-        /// The paths of the endpoints that it has no part in.
+        /// The paths that it has no part in, of endpoints and of what litplex answers itself.
         direct: Vec<String>,
+        /// Whether it has routes of the program's own, which may take as long as they like.
+        has_routes: bool,
     },
     /// In the process that started the server, which a test client asks.
     Parent {
@@ -31,7 +33,13 @@ impl AppHost {
             None => {
                 let direct = load["direct"].as_array().into_iter().flatten();
                 let direct = direct.filter_map(|path| path.as_str().map(str::to_owned)).collect();
-                Self::Process { python: path("python").unwrap_or_default(), load, direct }
+                let has_routes = load["has_routes"].as_bool().unwrap_or(true);
+                Self::Process {
+                    python: path("python").unwrap_or_default(),
+                    load,
+                    direct,
+                    has_routes,
+                }
             }
         })
     }

@@ -167,6 +167,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Pages of which origins may call the server from a browser.";
     Server "trusted_proxies": Kind::Networks, "a list of addresses and networks such as \"10.0.0.0/8\"", "[]",
         "Proxies that are believed: where a request comes from one of them, the caller's address is the last in `X-Forwarded-For` that is none of them, and `X-Forwarded-Proto` says how it was asked. Limits, the access log and the program's app see that address. From others those headers mean nothing.";
+    Server "app_heartbeat": Kind::PositiveSeconds, "a number of seconds greater than 0", "5",
+        "How often the app host, where there is one (middlewares, `authorize`, `server.app`), must show that its loop runs; after three of them without an answer it is killed and started again.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
     Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have, a quarter with an app host",

@@ -12,6 +12,8 @@ use crate::read::{boolean, integer, network, number, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Jwt, Tls, jwt};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
+const DEFAULT_APP_HEARTBEAT: Duration = Duration::from_secs(5);
+
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// Where a configuration comes from.
@@ -62,6 +64,8 @@ pub struct Program {
     pub cors_origins: Vec<String>,
     /// The proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<IpNet>,
+    /// How often the app host must show that it runs.
+    pub app_heartbeat: Duration,
     /// With which content codings answers are compressed for clients that accept it, the preferred
     /// first.
     pub compression: Vec<&'static str>,
@@ -205,6 +209,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         }),
         otlp_endpoint: text(&raw, "otlp_endpoint").map(str::to_owned),
         trace_ratio: number(&raw, "trace_ratio"),
+        app_heartbeat: seconds(&raw, "app_heartbeat").unwrap_or(DEFAULT_APP_HEARTBEAT),
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
         trusted_proxies: texts(&raw, "trusted_proxies").filter_map(network).collect(),
         compression: raw.get("compression").and_then(codings).unwrap_or_default(),

@@ -17,7 +17,10 @@ use tokio::sync::Notify;
 use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::around::{Around, Layers, Stacks};
 use crate::target::Target;
-use crate::{Cost, Described, mcp, openai, path};
+use crate::{Cost, Described, mcp, openai, openapi, path, swagger_ui};
+
+/// How long the app host may take at least to answer what is no endpoint.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
@@ -77,6 +80,27 @@ impl Builtin {
     fn is_open(&self, path: &str) -> bool {
         path == self.livez || path == self.readyz || self.shutdown.as_deref() == Some(path)
     }
+
+    /// Returns whether anything is answered at a path, which was decoded.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        let Self { health, livez, readyz, info, metrics, shutdown, openapi, .. } = self;
+        ["/", health, livez, readyz, info].contains(&path)
+            || [metrics, shutdown].into_iter().flatten().any(|own| own == path)
+            || (*openapi && (path == openapi::PATH || swagger_ui::is_at(path)))
+    }
+}
+
+/// The app host of a program, and what goes by way of it.
+#[derive(Debug)]
+pub struct AppHost {
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// The paths that it has no part in: endpoints, and those of [`Builtin`].
+    pub direct: HashSet<String>,
+    /// Whether it may have routes that are not known here, which may take as long as they like.
+    pub has_routes: bool,
+    /// What it would ask for at the paths of [`Builtin`] that do not go by way of it.
+    pub guard: Guard,
 }
 
 /// The state of the whole server, for `/`, `/health` and `/info`.
@@ -84,12 +108,23 @@ impl Builtin {
 pub struct Report {
     /// Every endpoint, in the order of the configuration.
     pub endpoints: Vec<EndpointReport>,
+    /// Why the app host cannot serve now; nothing where it can, or there is none.
+    pub app_host: Option<String>,
 }
 
 impl Report {
-    /// Tells whether every endpoint is ready.
+    /// Returns whether every endpoint is ready, and the app host where there is one.
     pub fn is_ready(&self) -> bool {
-        self.endpoints.iter().all(|endpoint| endpoint.problem.is_none())
+        self.endpoints.iter().all(|endpoint| endpoint.problem.is_none()) && self.app_host.is_none()
+    }
+
+    /// Returns what is not ready, and why.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
+        let of_app = self.app_host.as_deref().map(|problem| ("app", problem));
+        let endpoints = self.endpoints.iter();
+        let of_endpoints =
+            endpoints.filter_map(|e| e.problem.as_deref().map(|problem| (&*e.path, problem)));
+        of_endpoints.chain(of_app)
     }
 }
 
@@ -130,10 +165,8 @@ pub struct App {
     pub(crate) builtin: Builtin,
     /// Who may ask for what is no endpoint.
     guard: Guard,
-    /// The socket of the app host, where the program has one.
-    app_host: Option<PathBuf>,
-    /// What does not go by way of it.
-    direct: HashSet<String>,
+    /// Where the program has one.
+    app_host: Option<AppHost>,
     /// What is done around every request.
     pub(crate) around: Around,
     /// The layers of the program.
@@ -179,7 +212,6 @@ impl App {
             builtin,
             guard,
             app_host: None,
-            direct: HashSet::new(),
             around: Around::default(),
             stacks: Stacks::default(),
             is_patient: false,
@@ -193,16 +225,11 @@ impl App {
         }
     }
 
-    /// Passes requests on to the app host behind this socket, which asks on the inner socket for
-    /// what it does not answer itself and checks the key; but for those to the endpoints at the
-    /// `direct` paths.
+    /// Passes requests on to this app host, where there is one; it asks on the inner socket for what
+    /// it does not answer itself, and checks the key.
     #[must_use]
-    pub fn behind<'a>(
-        self,
-        app_host: Option<PathBuf>,
-        direct: impl IntoIterator<Item = &'a String>,
-    ) -> Self {
-        Self { app_host, direct: direct.into_iter().cloned().collect(), ..self }
+    pub fn behind(self, app_host: Option<AppHost>) -> Self {
+        Self { app_host, ..self }
     }
 
     /// Sets what is done around every request. Default: nothing.
@@ -248,6 +275,7 @@ impl App {
         match self.by_path.get(&*path) {
             Some(index) => Target::Endpoint(*index),
             None if self.builtin.is_open(&path) => Target::Open,
+            None if self.is_direct(&path) => Target::Probe,
             None if openai::is_models(&path) => Target::Models,
             None => Target::Rest,
         }
@@ -263,6 +291,11 @@ impl App {
         match target {
             Target::Open => Ok(Admission::default()),
             Target::Models => self.admit_to_models(headers, client),
+            Target::Probe => {
+                let of_the_app = self.app_host.as_ref().map(|host| host.guard.knows(headers));
+                of_the_app.transpose()?;
+                self.guard.admit(headers, client)
+            }
             _ => {
                 self.route(target).map_or(&self.guard, |route| &*route.guard).admit(headers, client)
             }
@@ -323,10 +356,35 @@ impl App {
         self.routes.iter().map(|(path, route)| (path, route))
     }
 
-    /// Returns the socket of the app host, where requests for this go by way of it.
-    pub(crate) fn app_host(&self, target: Target) -> Option<&Path> {
-        let is_direct = |path: &String| self.direct.contains(path);
-        self.app_host.as_deref().filter(|_| !self.path_of(target).is_some_and(is_direct))
+    /// Returns the socket of the app host and how long it may take to begin its answer, where
+    /// requests for this, at this path as it was sent, go by way of it.
+    pub(crate) fn app_host(&self, target: Target, raw: &str) -> Option<(&Path, Option<Duration>)> {
+        let host = self.app_host.as_ref()?;
+        let path = match self.path_of(target) {
+            Some(path) => Some(path.into()),
+            None => path::decode(raw),
+        };
+        if path.as_deref().is_some_and(|path| host.direct.contains(path)) {
+            return None;
+        }
+        let is_known = target == Target::Models
+            || path.is_some_and(|path| self.builtin.has(&path) || mcp::is_at(&path));
+        let limit = match self.route(target) {
+            Some(route) => Some(route.timeout),
+            None if host.has_routes && !is_known => None,
+            None => Some(self.longest_timeout()),
+        };
+        Some((&host.socket, limit))
+    }
+
+    fn is_direct(&self, path: &str) -> bool {
+        self.app_host.as_ref().is_some_and(|host| host.direct.contains(path))
+    }
+
+    /// Returns how long what is no endpoint may take: a call of a tool as long as the tool.
+    fn longest_timeout(&self) -> Duration {
+        let timeouts = self.routes.iter().map(|(_, route)| route.timeout);
+        timeouts.max().unwrap_or_default().max(LEAST_TIMEOUT)
     }
 
     /// Returns the endpoint with this path, as the program has it.

@@ -46,12 +46,12 @@ fn page(app: &App, path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
         "/" => Some(own(StatusCode::OK, TEXT, index(&app.builtin, &app.report()))),
         path if path == health => Some(is_ready(&app.builtin, &app.report())),
         path if path == livez => Some(own(StatusCode::OK, TEXT, "ok".into())),
-        path if path == readyz => Some(readiness(&app.report(), &[])),
+        path if path == readyz => Some(readiness(&app.report(), false)),
         path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
         path if openai::is_models(path) => {
             openai::models(path, &app.report(), |endpoint| app.may_call(&endpoint.path, headers))
         }
-        "/openapi.json" if *openapi => Some(json(StatusCode::OK, &openapi::document(app))),
+        openapi::PATH if *openapi => Some(json(StatusCode::OK, &openapi::document(app))),
         path if *openapi => swagger_ui::answer(path, headers),
         _ => None,
     }
@@ -60,10 +60,9 @@ fn page(app: &App, path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
 /// Sends clients on that wrote a slash too many at the end of a path, or left one out.
 fn redirect(app: &App, path: &str, parts: &Parts) -> Option<HttpResponse> {
     let other = path::with_other_ending(path);
-    let Builtin { metrics, shutdown, .. } = &app.builtin;
     let is_there = app.route_at(&other).is_some()
-        || [metrics, shutdown].into_iter().flatten().any(|path| *path == other)
-        || page(app, &other, &parts.headers).is_some();
+        || app.builtin.has(&other)
+        || (openai::is_models(&other) && page(app, &other, &parts.headers).is_some());
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = format!("{}{}", path::encode(&other), path::escape(&query));
     let location = HeaderValue::try_from(location).ok().filter(|_| is_there)?;
@@ -109,18 +108,16 @@ fn index(builtin: &Builtin, report: &Report) -> String {
 
 /// `ok`, or `not ready` and, if that may be told, why: a line for each endpoint that is not.
 fn is_ready(builtin: &Builtin, report: &Report) -> HttpResponse {
-    readiness(report, if builtin.health_reasons { &report.endpoints } else { &[] })
+    readiness(report, builtin.health_reasons)
 }
 
-fn readiness(report: &Report, told: &[EndpointReport]) -> HttpResponse {
+fn readiness(report: &Report, has_reasons: bool) -> HttpResponse {
     if report.is_ready() {
         return own(StatusCode::OK, TEXT, "ok".into());
     }
     let mut text = "not ready".to_owned();
-    for EndpointReport { path, problem, .. } in told {
-        if let Some(problem) = problem {
-            let _ = write!(text, "\n{path}: {problem}");
-        }
+    for (what, problem) in report.problems().filter(|_| has_reasons) {
+        let _ = write!(text, "\n{what}: {problem}");
     }
     own(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }

@@ -160,9 +160,9 @@ pub(crate) async fn pass(
     request: Request<Body>,
     client: Option<Peer>,
 ) -> HttpResponse {
-    let Some(socket) = app.app_host(target) else { return answer(app, target, request).await };
-    // Of what a route of the program's own may take nobody said anything.
-    let limit = app.route(target).map(|route| route.timeout);
+    let Some((socket, limit)) = app.app_host(target, request.uri().path()) else {
+        return answer(app, target, request).await;
+    };
     proxy::forward(socket, target, request, client, limit).await
 }
 
@@ -198,7 +198,8 @@ pub(crate) async fn handle_inner(
 }
 
 async fn answer(app: &Arc<App>, target: Target, request: Request<Body>) -> HttpResponse {
-    if target == Target::Rest && mcp::is_asked(app, request.uri().path()) {
+    let is_rest = target == Target::Rest;
+    if is_rest && mcp::is_asked(app, request.uri().path()) {
         return mcp::answer(app.clone(), request).await.map(AnswerBody::Boxed);
     }
     let (parts, body) = request.into_parts();

@@ -35,7 +35,7 @@ mod upload;
 mod watched;
 
 pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
-pub use app::{App, Builtin, EndpointReport, Report, Route};
+pub use app::{App, AppHost, Builtin, EndpointReport, Report, Route};
 pub use around::{
     AccessLog, AccessLogForm, Around, Body, BoxLayer, Coding, Compression, HttpLayer, HttpService,
     Layers, RequestIds, TrustedProxies, cors,

@@ -30,14 +30,16 @@ use crate::path;
 
 const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
 
-/// Returns whether this is the path, as it was sent, of the tools.
+/// Returns whether the tools are at this path, which was decoded.
 pub(crate) fn is_at(path: &str) -> bool {
-    path::decode(path).is_some_and(|path| PATHS.contains(&&*path))
+    PATHS.contains(&path)
 }
 
-/// Returns whether a request to this path asks for the tools, and any endpoint is one.
+/// Returns whether a request to this path, as it was sent, asks for the tools, and any endpoint is
+/// one.
 pub(crate) fn is_asked(app: &App, path: &str) -> bool {
-    is_at(path) && app.routes().any(|(_, route)| tool_of(route).is_some())
+    path::decode(path).is_some_and(|path| is_at(&path))
+        && app.routes().any(|(_, route)| tool_of(route).is_some())
 }
 
 /// Answers a request to the tools.

@@ -18,7 +18,8 @@ pub(crate) const PAGES: [&str; 2] = ["/docs", "/redoc"];
 /// styles into its elements, and has images in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
-     media-src 'self' data: blob:; object-src 'none'; base-uri 'none'",
+     media-src 'self' data: blob:; object-src 'none'; base-uri 'none'; \
+     frame-ancestors 'none'",
 );
 
 /// Paths are relative: the server may be behind a proxy that puts something in front of them.
@@ -38,6 +39,8 @@ const PAGE: &str = r#"<!DOCTYPE html>
 /// Without `validatorUrl` it would send the address of the document to a public server.
 const START: &str = r##"SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null});
 "##;
+
+const START_PATH: &str = "/docs/start.js";
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -68,10 +71,15 @@ struct File {
     plain: OnceLock<Bytes>,
 }
 
+/// Returns whether the page or one of its files is at this path.
+pub(crate) fn is_at(path: &str) -> bool {
+    PAGES.contains(&path) || path == START_PATH || FILES.iter().any(|file| file.path == path)
+}
+
 /// Returns a page or a file that it needs, for a client that sent these headers.
 pub(crate) fn answer(path: &str, asked: &HeaderMap) -> Option<HttpResponse> {
     match path {
-        "/docs/start.js" => Some(own(StatusCode::OK, SCRIPT, START.into())),
+        START_PATH => Some(own(StatusCode::OK, SCRIPT, START.into())),
         page if PAGES.contains(&page) => {
             let mut page = own(StatusCode::OK, "text/html; charset=utf-8", PAGE.into());
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);

@@ -11,6 +11,8 @@ pub(crate) enum Target {
     Endpoint(usize),
     /// What everybody may ask for.
     Open,
+    /// What says how the server does, where it does not go by way of the app host.
+    Probe,
     /// The list of models, for who may call one of them or has what the rest asks for.
     Models,
     /// What else the server answers, and routes of the program's own.
@@ -20,7 +22,8 @@ pub(crate) enum Target {
 impl Target {
     /// Returns whether a request that was let in for this may have an answer of `other`.
     pub(crate) fn covers(self, other: Self) -> bool {
-        self == other || (self == Self::Rest && matches!(other, Self::Open | Self::Models))
+        self == other
+            || (self == Self::Rest && matches!(other, Self::Open | Self::Probe | Self::Models))
     }
 }
 
@@ -29,6 +32,7 @@ impl fmt::Display for Target {
         match self {
             Self::Endpoint(index) => write!(f, "endpoint-{index}"),
             Self::Open => f.write_str("open"),
+            Self::Probe => f.write_str("probe"),
             Self::Models => f.write_str("models"),
             Self::Rest => f.write_str("rest"),
         }
@@ -45,6 +49,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, NoTarget> {
         match text {
             "open" => Ok(Self::Open),
+            "probe" => Ok(Self::Probe),
             "models" => Ok(Self::Models),
             "rest" => Ok(Self::Rest),
             _ => {
@@ -62,7 +67,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let endpoints = [Target::Endpoint(0), Target::Endpoint(17)];
-        for target in endpoints.into_iter().chain([Target::Open, Target::Models, Target::Rest]) {
+        let others = [Target::Open, Target::Probe, Target::Models, Target::Rest];
+        for target in endpoints.into_iter().chain(others) {
             assert_eq!(target.to_string().parse(), Ok(target));
         }
         for wrong in ["", "endpoint", "endpoint-", "endpoint--1", "Rest", "/secret"] {
@@ -72,14 +78,15 @@ mod tests {
 
     #[test]
     fn an_admission_covers_nothing_that_asks_for_more() {
-        use Target::{Endpoint, Models, Open, Rest};
+        use Target::{Endpoint, Models, Open, Probe, Rest};
         for (admitted, covered) in [
             (Endpoint(1), vec![Endpoint(1)]),
             (Open, vec![Open]),
+            (Probe, vec![Probe]),
             (Models, vec![Models]),
-            (Rest, vec![Rest, Open, Models]),
+            (Rest, vec![Rest, Open, Probe, Models]),
         ] {
-            for asked in [Endpoint(1), Endpoint(2), Open, Models, Rest] {
+            for asked in [Endpoint(1), Endpoint(2), Open, Probe, Models, Rest] {
                 assert_eq!(admitted.covers(asked), covered.contains(&asked), "{admitted} {asked}");
             }
         }

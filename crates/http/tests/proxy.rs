@@ -4,17 +4,20 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use litplex_http::{Server, bind};
+use litplex_http::{AppHost, Guard, Server, bind};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 
 /// Returns what a client of a server with this app host reads.
 async fn answer_with(app_host: PathBuf) -> String {
-    let app = common::app().behind(Some(app_host), None::<&String>);
+    let (direct, guard) = (HashSet::new(), Guard::default());
+    let app_host = AppHost { socket: app_host, direct, has_routes: false, guard };
+    let app = common::app().behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
     let mut server = Server::new(listener, Arc::new(app), 1, 64).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();

@@ -21,6 +21,8 @@ pub(crate) struct Access {
     pub(crate) of_endpoints: Vec<Arc<Guard>>,
     /// Of what is no endpoint.
     pub(crate) of_the_rest: Guard,
+    /// What the app host would ask for at the paths that it has no part in.
+    pub(crate) of_probes: Guard,
     _following: JoinSet<()>,
 }
 
@@ -31,8 +33,14 @@ impl Access {
     /// Those that are not there.
     pub(crate) fn of(config: &Program) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
-        let of_the_server =
-            of_the_server(config).map(|(keys, more)| reader.follow("server", &keys, more));
+        let litserve_key = reader.litserve_key();
+        // Where there is an app host, that asks for this one where LitServe does.
+        let (more, of_the_app) = match config.app_host {
+            Some(_) => (None, litserve_key),
+            None => (litserve_key, None),
+        };
+        let of_the_server = of_the_server(config, more);
+        let of_the_server = of_the_server.map(|(keys, more)| reader.follow("server", &keys, more));
         let issuer = config.jwt.as_ref().and_then(|jwt| reader.issuer(jwt));
         let mut guard_of = |endpoint: &Endpoint| {
             let whose = format!("endpoint `{}`", endpoint.path);
@@ -52,22 +60,39 @@ impl Access {
             return Err(ConfigError(mistakes));
         }
         let of_the_rest = Guard::new(of_the_server).or_tokens(issuer, Vec::new());
-        Ok(Self { of_endpoints, of_the_rest, _following: following })
+        let of_probes = Guard::new(of_the_app.map(|key| watch::channel(Keys::from_iter([key])).1));
+        Ok(Self { of_endpoints, of_the_rest, of_probes, _following: following })
     }
 }
 
-type Hashed = Vec<(String, Digest)>;
+type Hashed = (String, Digest);
 
-/// Returns where the keys of the whole server are, and those that are not in the configuration.
-fn of_the_server(config: &Program) -> Option<(ApiKeys, Hashed)> {
-    // Where there is an app host, that asks for this one where LitServe does.
-    let more = config.app_host.is_none().then(|| env::var(LIT_SERVER_API_KEY).ok()).flatten();
-    let more = more.filter(|key| !key.is_empty());
+/// Returns where the keys of the whole server are, and one that is not in the configuration.
+fn of_the_server(config: &Program, more: Option<Hashed>) -> Option<(ApiKeys, Vec<Hashed>)> {
     if config.api_keys.is_none() && more.is_none() {
         return None;
     }
-    let more = more.map(|key| (LIT_SERVER_API_KEY.to_owned(), digest(key)));
     Some((config.api_keys.clone().unwrap_or_default(), more.into_iter().collect()))
+}
+
+/// Returns the key in an environment variable, without the white space around it, which no header
+/// can carry and which files and shells leave there. None: the variable is not set.
+///
+/// # Errors
+/// There is nothing but white space in it.
+pub(crate) fn key_in(variable: &str) -> Result<Option<String>, String> {
+    let Some(value) = env::var_os(variable) else { return Ok(None) };
+    let value = value.to_str().ok_or_else(|| {
+        format!("the environment variable {variable} is not UTF-8; set it to a key")
+    })?;
+    match value.trim() {
+        "" => Err(format!("the environment variable {variable} is empty; set it to a key")),
+        key if key.contains(char::is_control) => Err(format!(
+            "the environment variable {variable} has a line break or another control character \
+             within its key; set it to one key"
+        )),
+        key => Ok(Some(key.to_owned())),
+    }
 }
 
 fn rate(litplex_config::Rate { requests, per, burst }: litplex_config::Rate) -> Rate {
@@ -82,12 +107,29 @@ struct Reader {
 }
 
 impl Reader {
+    /// Returns the key of `LIT_SERVER_API_KEY`. Somebody who sets it wants a key, so that an empty one
+    /// opens nothing.
+    fn litserve_key(&mut self) -> Option<Hashed> {
+        match key_in(LIT_SERVER_API_KEY) {
+            Ok(key) => key.map(|key| (LIT_SERVER_API_KEY.to_owned(), digest(key))),
+            Err(mistake) => {
+                self.mistakes.push(format!("server: {mistake}, or unset it to ask for none"));
+                None
+            }
+        }
+    }
+
     fn issuer(&mut self, jwt: &Jwt) -> Option<Issuer> {
         let issuer = jwks::follow(jwt, &mut self.following);
         issuer.map_err(|mistake| self.mistakes.push(format!("server: {mistake}"))).ok()
     }
 
-    fn follow(&mut self, whose: &str, keys: &ApiKeys, mut more: Hashed) -> watch::Receiver<Keys> {
+    fn follow(
+        &mut self,
+        whose: &str,
+        keys: &ApiKeys,
+        mut more: Vec<Hashed>,
+    ) -> watch::Receiver<Keys> {
         for (holder, key) in &keys.named {
             match digest_of(key) {
                 Ok(digest) => more.push((holder.clone(), digest)),
@@ -109,15 +151,14 @@ impl Reader {
 fn digest_of(key: &ApiKey) -> Result<Digest, String> {
     match key {
         ApiKey::Sha256(digest) => Ok(*digest),
-        ApiKey::Environment(name) => match env::var(name) {
-            Ok(key) if !key.is_empty() => Ok(digest(key)),
-            _ => Err(format!("the environment variable {name} is not set")),
-        },
+        ApiKey::Environment(name) => key_in(name)?
+            .map(digest)
+            .ok_or_else(|| format!("the environment variable {name} is not set")),
     }
 }
 
 /// Returns these keys and those of a file.
-fn read(file: &Path, fixed: &[(String, Digest)]) -> Result<Keys, String> {
+fn read(file: &Path, fixed: &[Hashed]) -> Result<Keys, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let of_the_file =
         ApiKeys::parse_file(&text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -129,7 +170,7 @@ fn read(file: &Path, fixed: &[(String, Digest)]) -> Result<Keys, String> {
 async fn reread(
     mut watched: WatchedFiles,
     file: PathBuf,
-    fixed: Hashed,
+    fixed: Vec<Hashed>,
     keys: watch::Sender<Keys>,
 ) {
     loop {

@@ -1,12 +1,13 @@
 //! The app host of a server: a process like a worker's, which takes no jobs.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use litplex_admin::RunDir;
-use litplex_config::AppHost;
-use litplex_http::{App, serve_inner};
+use litplex_config::{AppHost, Program};
+use litplex_http::{App, Guard, serve_inner};
 use litplex_supervisor::{Supervisor, supervise};
 use litplex_workers::{AppHostLaunch, AppHostSpec};
 use tokio::net::UnixListener;
@@ -35,20 +36,31 @@ impl Passage {
         Ok(Self { app_host: run_dir.socket("app.sock"), inner, listener, is_attached })
     }
 
-    /// Returns where the app host listens.
-    pub(crate) fn app_host(&self) -> &Path {
-        &self.app_host
+    /// Returns what goes by way of the app host; `guard` is what it would ask for of the rest.
+    pub(crate) fn front(&self, config: &Program, guard: Guard) -> litplex_http::AppHost {
+        let (direct, has_routes) = match &config.app_host {
+            Some(AppHost::Process { direct, has_routes, .. }) => (direct.as_slice(), *has_routes),
+            _ => (&[][..], false),
+        };
+        let direct = direct.iter().cloned().collect();
+        litplex_http::AppHost { socket: self.app_host.clone(), direct, has_routes, guard }
     }
 
     /// Starts the app host, and starts it again whenever it is gone; where the parent is it, there
     /// is nothing to start.
-    pub(crate) fn launch(&self, config: &AppHost, sdk: PathBuf) -> Option<Supervisor> {
+    pub(crate) fn launch(
+        &self,
+        config: &AppHost,
+        heartbeat: Duration,
+        sdk: PathBuf,
+    ) -> Option<Supervisor> {
         let AppHost::Process { python, load, .. } = config else { return None };
         let launch = AppHostLaunch::new(AppHostSpec {
             interpreter: python.clone(),
             sdk,
             socket: self.app_host.clone(),
             inner: self.inner.clone(),
+            heartbeat,
             load: load.clone(),
         });
         Some(supervise(Arc::new(launch), 1, Default::default()))

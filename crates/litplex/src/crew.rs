@@ -61,8 +61,9 @@ impl Crew {
         let run_dir = run_dir.to_owned();
         let places = Places { sdk, run_dir, request_ids, log_files };
         let app_host = config.app_host.as_ref().zip(passage);
-        let app_host =
-            app_host.and_then(|(config, passage)| passage.launch(config, places.sdk.clone()));
+        let app_host = app_host.and_then(|(host, passage)| {
+            passage.launch(host, config.app_heartbeat, places.sdk.clone())
+        });
         let mut following = JoinSet::new();
         let mut members = Vec::new();
         for ((config, given), placement) in config.endpoints.iter().zip(given).zip(placed) {
@@ -105,7 +106,11 @@ impl Crew {
 
     pub(crate) fn reporter(&self) -> impl Fn() -> Report + Send + Sync + 'static {
         let reporters: Vec<_> = self.members.iter().map(Member::reporter).collect();
-        move || Report { endpoints: reporters.iter().map(|report| report()).collect() }
+        let app_host = self.app_host.as_ref().map(Supervisor::view);
+        move || Report {
+            endpoints: reporters.iter().map(|report| report()).collect(),
+            app_host: app_host.as_ref().and_then(problem),
+        }
     }
 
     /// Logs what happens to the workers, and once that all are ready. Resolves only when a model or

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_admin::{AdminSocket, RunDir};
-use litplex_config::AppHost;
 use litplex_http::{App, Builtin, Keys, Server, bind, digest};
 use litplex_metrics::{Metrics, UserMetrics};
 use litplex_traces::Tracer;
@@ -23,7 +22,7 @@ use crate::log::LogFiles;
 use crate::notify::Notifier;
 use crate::scrape::scraper;
 use crate::signals::Signals;
-use crate::{Error, Program, descriptors, tls};
+use crate::{Error, Program, access, descriptors, tls};
 
 /// The environment variable with the key of whoever may stop the server.
 const SHUTDOWN_KEY: &str = "LIT_SHUTDOWN_API_KEY";
@@ -64,12 +63,8 @@ pub(crate) async fn serve(
     let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);
-    let app_host = passage.as_ref().map(|passage| passage.app_host().to_owned());
-    let app = app
-        .behind(app_host, direct(&config))
-        .patient(config.litserve)
-        .within(around)
-        .layered(layers);
+    let app_host = passage.as_ref().map(|passage| passage.front(&config, access.of_probes));
+    let app = app.behind(app_host).patient(config.litserve).within(around).layered(layers);
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
     let connections = config.max_connections;
     let connections =
@@ -139,7 +134,10 @@ async fn send_the_rest(tracer: Tracer) {
 fn builtin(config: &litplex_config::Program) -> Builtin {
     let litplex_config::BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =
         config.routes.clone();
-    let shutdown_key = std::env::var(SHUTDOWN_KEY).ok().filter(|key| !key.is_empty());
+    let shutdown_key = access::key_in(SHUTDOWN_KEY).unwrap_or_else(|mistake| {
+        tracing::warn!("{mistake}");
+        None
+    });
     let shutdown_key =
         shutdown_key.map(|key| Keys::from_iter([(SHUTDOWN_KEY.to_owned(), digest(key))]));
     if let (Some(path), None) = (&shutdown, &shutdown_key) {
@@ -158,15 +156,6 @@ fn builtin(config: &litplex_config::Program) -> Builtin {
         model_metadata: config.model_metadata.clone(),
         openapi,
     }
-}
-
-/// The paths of endpoints that the app host has no part in.
-fn direct(config: &litplex_config::Program) -> impl Iterator<Item = &String> {
-    let direct = match &config.app_host {
-        Some(AppHost::Process { direct, .. }) => Some(direct),
-        _ => None,
-    };
-    direct.into_iter().flatten()
 }
 
 /// Says that all endpoints serve, to all who listen.

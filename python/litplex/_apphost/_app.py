@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.routing import Match
 
 from litplex import _app_host, _http, _litserve, _options
 from litplex._api import authorize_of
@@ -53,6 +54,21 @@ def make_app(server: Any) -> FastAPI:
         kind, settings = middleware if isinstance(middleware, tuple) else (middleware, {})
         app.add_middleware(kind, **settings)
     return app
+
+
+def own_routes(app: FastAPI) -> list[Any]:
+    """Returns the routes of an app that the program has added."""
+
+    def is_own(route):
+        return getattr(getattr(route, "endpoint", None), "__module__", None) != __name__
+
+    return list(filter(is_own, app.routes))
+
+
+def is_route_at(route: Any, path: str) -> bool:
+    """Returns whether a route, or what is mounted there, answers requests to this path."""
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    return route.matches(scope)[0] is not Match.NONE
 
 
 def add_metrics(server: Any, options: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ use crate::access::Guard;
 use crate::app::{App, EndpointReport};
 use crate::openai;
 
+/// Where the endpoints are described.
+pub(crate) const PATH: &str = "/openapi.json";
+
 /// Where the names of schemas are.
 const SCHEMAS: &str = "/components/schemas";
 

@@ -19,7 +19,7 @@ pub(crate) fn app() -> App {
         model_metadata: Value::Null,
         openapi: true,
     };
-    let report = || Report { endpoints: Vec::new() };
+    let report = || Report { endpoints: Vec::new(), app_host: None };
     let scrape = || Box::pin(async { String::new() }) as _;
     let guard = Guard::default();
     App::new(HashMap::new(), builtin, guard, 1 << 20, Metrics::new(), report, scrape)

@@ -1,13 +1,16 @@
 //! The process that runs what a program supplies of the HTTP layer in Python.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{BoxFuture, Gone, Launch, LaunchError, Launched};
+use litplex_core::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::output::Label;
@@ -18,6 +21,12 @@ const MARK: &str = "app";
 
 /// How often it is looked whether it listens.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Heartbeats without an answer after which it hangs.
+const BEATS: u32 = 3;
+
+/// What it is asked. It answers, and refuses, what does not say on whose behalf it is.
+const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: litplex\r\nConnection: close\r\n\r\n";
 
 /// How to run the app host of a program.
 #[derive(Debug, Clone)]
@@ -30,6 +39,8 @@ pub struct AppHostSpec {
     pub socket: PathBuf,
     /// Where it asks for what it does not answer itself.
     pub inner: PathBuf,
+    /// How often it must show that its loop runs.
+    pub heartbeat: Duration,
     /// The program, as the SDK describes it.
     pub load: Value,
 }
@@ -49,7 +60,7 @@ impl Launch for AppHostLaunch {
     fn launch(&self, _slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let spec = self.0.clone();
         Box::pin(async move {
-            let AppHostSpec { interpreter, sdk, socket, inner, load } = &*spec;
+            let AppHostSpec { interpreter, sdk, socket, inner, heartbeat, load } = &*spec;
             let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
             let (code, env) = (sdk.join("_apphost"), BTreeMap::new());
             let command = Command { interpreter, code, env: &env, cwd: None, memory_limit: None };
@@ -61,7 +72,9 @@ impl Launch for AppHostLaunch {
                     return Err(LaunchError { reason, traceback: None });
                 }
             }
-            Ok(Box::new(AppHost(process)) as _)
+            let mut pulse = JoinSet::new();
+            pulse.spawn(silence(socket.clone(), *heartbeat));
+            Ok(Box::new(AppHost { process, pulse }) as _)
         })
     }
 }
@@ -73,20 +86,60 @@ async fn listening(socket: &Path) {
     }
 }
 
+/// Resolves when nothing was answered on this socket for [`BEATS`] heartbeats in a row. They are
+/// counted, not timed, so that a machine that slept does not end what sleeps no longer.
+async fn silence(socket: PathBuf, heartbeat: Duration) {
+    let mut missed = 0;
+    while missed < BEATS {
+        match timeout(heartbeat, beat(&socket)).await {
+            Ok(Ok(())) => {
+                missed = 0;
+                sleep(heartbeat).await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the app host was not reached");
+                missed += 1;
+                sleep(heartbeat).await;
+            }
+            Err(_) => missed += 1,
+        }
+    }
+}
+
+/// Asks for anything, and waits for the first byte of the answer.
+async fn beat(socket: &Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(QUESTION).await?;
+    stream.read_u8().await.map(drop)
+}
+
 /// A running app host.
-struct AppHost(Process);
+struct AppHost {
+    process: Process,
+    /// What ends when it is silent.
+    pulse: JoinSet<()>,
+}
 
 impl Launched for AppHost {
     fn gone(&mut self) -> BoxFuture<'_, Gone> {
-        Box::pin(self.0.gone())
+        Box::pin(async {
+            tokio::select! {
+                gone = self.process.gone() => return gone,
+                Some(_) = self.pulse.join_next() => self.process.kill(),
+            }
+            self.process.gone().await;
+            let reason = "it hangs: something blocks its loop, and it did not answer for three \
+                          `app_heartbeat`; it was killed";
+            Gone::new(Cause::Hang, reason)
+        })
     }
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            self.0.terminate();
-            if timeout(grace, self.0.gone()).await.is_err() {
-                self.0.kill();
-                self.0.gone().await;
+            self.process.terminate();
+            if timeout(grace, self.process.gone()).await.is_err() {
+                self.process.kill();
+                self.process.gone().await;
             }
         })
     }
