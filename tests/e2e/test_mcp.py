@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
 httpx2 = pytest.importorskip("httpx2")
@@ -39,6 +40,22 @@ TOOLS = """
         def predict(self, x):
             yield from x
 
+    class Chat(ls.LitAPI):
+        '''Chats.'''
+        def predict(self, request):
+            yield request.messages[-1].content
+
+    class Tree(BaseModel):
+        leaf: int = 0
+        children: list["Tree"] = []
+
+    class Typed2(ls.LitAPI):
+        '''Counts.'''
+        def decode_request(self, tree: Tree):
+            return len(tree.children)
+        def predict(self, x):
+            return x
+
     class Slow(ls.LitAPI):
         '''Sleeps.'''
         def predict(self, x):
@@ -54,6 +71,10 @@ TOOLS = """
             Untyped(api_path="/hidden"),
         ]),
         ls.LitServer(Slow(mcp=ls.MCP(), api_path="/slow"), timeout=0.5),
+        ls.LitServer(Untyped(mcp=ls.MCP(name="rated")), path="/rated", rate_limit="2/h"),
+        ls.LitServer(Untyped(mcp=ls.MCP(name="small")), path="/small", max_body_bytes=100),
+        ls.LitServer(Chat(mcp=ls.MCP(name="chat"), spec=ls.OpenAISpec())),
+        ls.LitServer(Typed2(mcp=ls.MCP(name="tree")), path="/tree"),
         port=0,
     )
 """
@@ -91,12 +112,21 @@ def test_tools_are_listed(serve):
         "sort": "Sorts.",
         "count": "Counts.",
         "slow": "Sleeps.",
+        "rated": "Says what it got.",
+        "small": "Says what it got.",
+        "chat": "Chats.",
+        "tree": "Counts.",
     }
     schemas = {tool.name: tool.input_schema for tool in tools}
     power = schemas["power"]
-    assert power["properties"] == {"request": {"$ref": "#/$defs/Power"}}
-    assert power["$defs"]["Power"]["required"] == ["base"]
+    assert "$defs" not in power
+    assert power["properties"]["request"]["required"] == ["base"]
+    assert power["properties"]["request"]["properties"]["exponent"]["default"] == 2
     assert schemas["sort"]["properties"]["a"] == {"type": "integer"}
+    assert schemas["chat"]["properties"]["request"]["required"] == ["messages"]
+    tree = schemas["tree"]
+    assert tree["properties"]["tree"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
+    assert list(tree["$defs"]) == ["Tree"]
 
 
 def test_tools_are_called(serve):
@@ -114,6 +144,12 @@ def test_what_goes_wrong_is_told(serve):
     server = serve(TOOLS)
     refused = call(server, "power", request={"base": "x"})
     assert refused.is_error and "float_parsing" in text_of(refused)
+    assert text_of(refused).startswith("invalid argument `request.base`: ")
+    missing = call(server, "power")
+    assert missing.is_error and text_of(missing) == "missing argument `request`; expected `request`"
+    unknown = call(server, "power", request={"base": 1}, other=1)
+    assert unknown.is_error and "unknown argument `other`" in text_of(unknown)
+    assert json.loads(text_of(call(server, "power", request='{"base": 3}'))) == {"output": 9.0}
     failed = call(server, "v1_echo", request="fail")
     assert failed.is_error and "taken" in text_of(failed)
     late = call(server, "slow", request=1)
@@ -130,7 +166,7 @@ def test_the_key_guards_tools_too(serve):
     server = serve(TOOLS, env={"LIT_SERVER_API_KEY": "s3cret"})
     key = {"X-API-Key": "s3cret"}
     tools = with_client(server, lambda client: client.list_tools(), key).tools
-    assert len(tools) == 5
+    assert len(tools) == 9
     assert server.post("/mcp", json={}).status_code == 401
 
 
@@ -143,3 +179,80 @@ def test_without_a_tool_there_is_no_such_route(serve):
         ls.LitServer(Echo()).run(port=0)
     """)
     assert server.post("/mcp", json={}).status_code == 404
+
+
+def rpc(server, method, params=None, source="127.0.0.1", **headers):
+    """Returns the answer to a message, of a client that says no more than it must."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
+    transport = httpx.HTTPTransport(local_address=source)
+    with httpx.Client(base_url=server.url, transport=transport, timeout=30) as client:
+        client.headers.pop("Accept")
+        content = json.dumps(message) if isinstance(method, str) else method
+        return client.post("/mcp", content=content, headers=headers)
+
+
+def tool(server, name, arguments, **options):
+    answer = rpc(server, "tools/call", {"name": name, "arguments": arguments}, **options)
+    return answer.json()["result"]
+
+
+def test_clients_of_all_kinds_are_answered(serve):
+    server = serve(TOOLS)
+    for accept in [None, "*/*", "application/json", "application/json, text/event-stream"]:
+        answer = rpc(server, "tools/list", **({"Accept": accept} if accept else {}))
+        assert answer.headers["content-type"] == "application/json", accept
+        assert len(answer.json()["result"]["tools"]) == 9
+    events = rpc(server, "tools/list", Accept="text/event-stream")
+    assert events.headers["content-type"] == "text/event-stream"
+    for encoding in ("utf-8-sig", "utf-16", "utf-32-be"):
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        assert "result" in rpc(server, json.dumps(message).encode(encoding)).json(), encoding
+    # Errors have the codes of JSON-RPC.
+    call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call"}
+    for message, status, code, id in [
+        (b"{", 400, -32700, None),
+        (b"{NaN}", 400, -32700, None),
+        (b"[]", 400, -32600, None),
+        (b'{"id": 1, "method": "tools/list"}', 400, -32600, None),
+        (json.dumps(call).encode(), 200, -32602, 7),
+        (json.dumps({**call, "params": {"name": 1}}).encode(), 200, -32602, 7),
+        (
+            json.dumps({**call, "params": {"name": "sort", "arguments": []}}).encode(),
+            200,
+            -32602,
+            7,
+        ),
+        (json.dumps({**call, "params": {"name": "other"}}).encode(), 200, -32602, 7),
+        (json.dumps({**call, "method": "initialize"}).encode(), 200, -32602, 7),
+        (json.dumps({**call, "method": "no/such"}).encode(), 200, -32601, 7),
+    ]:
+        answer = rpc(server, message)
+        said = answer.json()
+        assert (said["error"]["code"], said["id"]) == (code, id), message
+        assert answer.status_code == status or code == -32601, message
+    # What is passed on is not written anew.
+    exact = '{"b":12345678901234567890123,"a":1.5777777777770001}'
+    call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"v1_echo","arguments":'
+    call += f'{{"request":{exact}}}}}}}'
+    answer = rpc(server, call.encode()).json()["result"]
+    assert answer["content"][0]["text"] == exact
+    # Ids of clients do not forge lines of the log.
+    forged = {"jsonrpc": "2.0", "id": "1\n2026-11-28 ERROR forged \x1b[31m", "method": "x"}
+    rpc(server, json.dumps(forged).encode())
+    chat = {"messages": [{"role": "user", "content": "hi"}]}
+    said = json.loads(tool(server, "chat", {"request": chat})["content"][0]["text"])
+    assert said["choices"][0]["message"]["content"] == "hi"
+    wrong = tool(server, "chat", {"request": {"messages": [{"content": "hi"}]}})
+    assert wrong["isError"] and "messages[0].role" in wrong["content"][0]["text"]
+    assert "forged" not in server.output
+
+
+def test_a_call_is_limited_as_any_request(serve):
+    server = serve(TOOLS)
+    first, other = "127.0.0.1", "127.0.0.2"
+    for source, is_error in [(first, False), (first, False), (first, True), (other, False)]:
+        result = tool(server, "rated", {"request": 1}, source=source)
+        assert bool(result.get("isError")) == is_error, source
+    assert not tool(server, "small", {"request": "a" * 90}).get("isError")
+    large = tool(server, "small", {"request": "a" * 100})
+    assert large["isError"] and "larger than 100 bytes" in large["content"][0]["text"]

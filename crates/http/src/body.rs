@@ -23,7 +23,7 @@ pub(crate) async fn read(
     route: &Route,
     reservation: &Reservation,
 ) -> Outcome<(Content, Vec<Bytes>)> {
-    let pieces = read_pieces(headers, body, route, reservation).await?;
+    let pieces = read_pieces(headers, body, route.max_body_bytes, reservation).await?;
     take_apart(headers, pieces, reservation)
 }
 
@@ -47,13 +47,13 @@ pub(crate) fn take_apart(
     }
 }
 
-async fn read_pieces(
+/// Reads a body of at most so many bytes, in pieces.
+pub(crate) async fn read_pieces(
     headers: &HeaderMap,
     mut body: Body,
-    route: &Route,
+    max_bytes: usize,
     reservation: &Reservation,
 ) -> Outcome<Vec<Bytes>> {
-    let max_bytes = route.max_body_bytes;
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     // Nothing is reserved for it: it costs nothing to announce.
     if announced
@@ -94,6 +94,6 @@ pub(crate) fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
     bad(format!("the body cannot be read: {error}"))
 }
 
-fn too_large(max_bytes: usize) -> ServeError {
+pub(crate) fn too_large(max_bytes: usize) -> ServeError {
     ServeError::new(413, format!("the body is larger than {max_bytes} bytes"))
 }

@@ -5,6 +5,7 @@ use litplex_scheduler::Endpoint;
 use tokio::time::Instant;
 
 use crate::app::Route;
+use crate::off_thread::off_thread;
 
 /// A request whose body was read, and what it may take.
 #[derive(Debug)]
@@ -23,9 +24,13 @@ impl<'a> Call<'a> {
     /// # Errors
     /// What the model raised.
     pub(crate) async fn cost(&self, request: &Request) -> Outcome<f64> {
-        let endpoint = &self.route.endpoint;
+        let (endpoint, bytes) = (&self.route.endpoint, request.body_len());
         match &self.route.cost {
-            Some(cost) => Ok(cost.of(&request.content, &request.body)),
+            Some(cost) => {
+                let (cost, request) = (cost.clone(), request.clone());
+                let read = move || cost.of(&request.content, &request.body);
+                Ok(off_thread(bytes, read).await)
+            }
             None if endpoint.traits().is_some_and(|traits| traits.measures) => {
                 endpoint.measure(request.clone()).await
             }

@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
 use crate::access;
-use crate::answer::{self, AnswerBody, HttpResponse, MeasuredBody};
+use crate::answer::{self, HttpResponse, MeasuredBody};
 use crate::app::{App, Route};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
 use crate::caller::{Call, Caller, Times};
@@ -161,7 +162,7 @@ pub(crate) async fn pass(
     client: Option<Peer>,
 ) -> HttpResponse {
     let Some((socket, limit)) = app.app_host(target, request.uri().path()) else {
-        return answer(app, target, request).await;
+        return answer(app, target, request, client.map(|client| client.address)).await;
     };
     proxy::forward(socket, target, request, client, limit).await
 }
@@ -179,9 +180,10 @@ pub(crate) async fn handle_inner(
     let packing = compression.map(|with| (with, with.choose(request.headers())));
     let asked = app.target(request.uri().path());
     let admitted = proxy::take_admission(request.headers_mut());
+    let client = proxy::take_client(request.headers_mut());
     let (version, (request, rest)) = (request.version(), take_body(request));
     let mut response = if is_attached || admitted.is_some_and(|target| target.covers(asked)) {
-        answer(app, asked, request).await
+        answer(app, asked, request, client).await
     } else {
         builtin::not_found(request.uri().path())
     };
@@ -197,10 +199,14 @@ pub(crate) async fn handle_inner(
     Ok(response.map(|body| MeasuredBody::inner(body, span)))
 }
 
-async fn answer(app: &Arc<App>, target: Target, request: Request<Body>) -> HttpResponse {
-    let is_rest = target == Target::Rest;
-    if is_rest && mcp::is_asked(app, request.uri().path()) {
-        return mcp::answer(app.clone(), request).await.map(AnswerBody::Boxed);
+async fn answer(
+    app: &Arc<App>,
+    target: Target,
+    request: Request<Body>,
+    client: Option<SocketAddr>,
+) -> HttpResponse {
+    if target == Target::Rest && mcp::is_asked(app, request.uri().path()) {
+        return mcp::answer(app.clone(), request, client).await;
     }
     let (parts, body) = request.into_parts();
     route(app, target, &parts, body).await
@@ -232,7 +238,7 @@ pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
 
 /// The life of a request to an endpoint, in order:
 async fn predict(app: &App, route: &Route, parts: &Parts, body: Body) -> Outcome<HttpResponse> {
-    let times = times(route, &parts.headers)?;
+    let times = times_since(Instant::now(), route, &parts.headers)?;
     // Before the body is read: a server that cannot serve must not take it.
     if app.is_patient {
         let ready = timeout_at(times.deadline, route.endpoint.ready()).await;
@@ -246,9 +252,8 @@ async fn predict(app: &App, route: &Route, parts: &Parts, body: Body) -> Outcome
     compute(route, parts, times, Received { content, body, reservation }).await
 }
 
-/// Returns the time budget of a request that has arrived now.
-pub(crate) fn times(route: &Route, headers: &HeaderMap) -> Outcome<Times> {
-    let arrived = Instant::now();
+/// Returns the time budget of a request that has arrived then.
+pub(crate) fn times_since(arrived: Instant, route: &Route, headers: &HeaderMap) -> Outcome<Times> {
     Ok(Times { arrived, deadline: arrived + time_budget(route.timeout, headers)? })
 }
 
@@ -346,6 +351,6 @@ fn shed_for_memory(route: &Route, error: &ServeError) {
     }
 }
 
-fn slow_client() -> ServeError {
+pub(crate) fn slow_client() -> ServeError {
     ServeError::new(408, "the request body did not arrive in time")
 }

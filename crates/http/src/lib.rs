@@ -19,6 +19,7 @@ mod cost;
 mod form;
 mod handle;
 mod mcp;
+mod off_thread;
 mod openai;
 mod openapi;
 mod path;

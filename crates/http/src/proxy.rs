@@ -91,6 +91,13 @@ pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<Target> {
     headers.remove(ADMISSION)?.to_str().ok()?.parse().ok()
 }
 
+/// Returns the address of the client whose request the app host passes on, and takes it from the
+/// headers.
+pub(crate) fn take_client(headers: &mut HeaderMap) -> Option<SocketAddr> {
+    let peer = headers.remove(PEER)?;
+    peer.to_str().ok()?.split_once("://")?.1.parse().ok()
+}
+
 async fn exchange(socket: &Path, request: Request<Body>) -> Outcome<HttpResponse> {
     let stream = UnixStream::connect(socket).await.map_err(|_| away())?;
     let (mut sender, connection) =
@@ -195,6 +202,8 @@ mod tests {
             assert_eq!(said(PEER), ["https://192.0.2.1:7"]);
             assert_eq!(said(ADMISSION), ["rest"]);
             assert_eq!(take_admission(request.headers_mut()), Some(Target::Rest));
+            assert_eq!(take_client(request.headers_mut()), Some(client.address));
+            assert!(!request.headers().contains_key(PEER));
         }
     }
 

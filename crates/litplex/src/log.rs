@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,8 +21,9 @@ use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// The library of a protocol says a line for every request.
-const DEFAULT: &str = "info,rmcp=warn";
+/// The library of a protocol logs a line for every request, and for every mistake of a client, which
+/// is in its answer anyway.
+const DEFAULT: &str = "info,rmcp=off";
 
 /// The files of endpoints that have one, by their paths.
 pub(crate) type LogFiles = HashMap<String, LogFile>;
@@ -99,7 +100,28 @@ fn write_field(
     match field.name() {
         "message" => write!(line, "{value:?}"),
         "endpoint" | "worker" => Ok(()),
-        name => write!(line, " {name}={value:?}"),
+        name => {
+            write!(line, " {name}=")?;
+            write!(Escaped(line), "{value:?}")
+        }
+    }
+}
+
+/// Escapes control characters: a field may hold what a client sent, which must not begin a line of
+/// its own or reach the terminal as a command.
+struct Escaped<'l, 'w>(&'l mut tracing_subscriber::fmt::format::Writer<'w>);
+
+impl fmt::Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive(char::is_control) {
+            let end = piece.chars().next_back().filter(|end| end.is_control());
+            let plain = &piece[..piece.len() - end.map_or(0, char::len_utf8)];
+            self.0.write_str(plain)?;
+            if let Some(end) = end {
+                write!(self.0, "{}", end.escape_default())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -191,4 +213,19 @@ impl Visit for EndpointOf {
     }
 
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_field_begins_no_line() {
+        let mut text = String::new();
+        let mut writer = tracing_subscriber::fmt::format::Writer::new(&mut text);
+        Escaped(&mut writer).write_str("1\n2026 ERROR forged \x1b[31m größe\u{85}").unwrap();
+        assert_eq!(text, r"1\n2026 ERROR forged \u{1b}[31m größe\u{85}");
+    }
 }

@@ -22,21 +22,17 @@ use litplex_scheduler::Endpoint;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 
 pub(crate) use chat_stream::ChatStream;
 
 use crate::answer::{self, HttpResponse};
 use crate::app::{EndpointReport, Report};
 use crate::caller::Call;
+use crate::off_thread::off_thread;
 use crate::raw_json::raw;
 
 /// Where the paths of the API are.
 const PREFIX: &str = "/v1/";
-
-/// Larger bodies are read on a thread of their own: reading them takes milliseconds, in which
-/// nobody else's request would go on.
-const SMALL_BYTES: usize = 100 * 1024;
 
 /// Answers a request to an endpoint that speaks one of these protocols.
 pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> HttpResponse {
@@ -205,11 +201,7 @@ async fn read<T: Send + 'static>(
     body: Bytes,
     read: fn(&Bytes) -> Result<T, Refused>,
 ) -> Result<T, Refused> {
-    if body.len() <= SMALL_BYTES {
-        return read(&body);
-    }
-    let result = spawn_blocking(move || read(&body)).await;
-    result.unwrap_or_else(|_| Err(ServeError::internal().into()))
+    off_thread(body.len(), move || read(&body)).await
 }
 
 /// Returns a body as one JSON value.

@@ -1,0 +1,350 @@
+//! Endpoints as tools of the Model Context Protocol
+//! (<https://modelcontextprotocol.io/specification>), without sessions.
+
+mod message;
+mod schema;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full};
+use litplex_core::{Content, Outcome, Reservation, ServeError, json_text};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
+    Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
+    Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{RoleServer, ServerHandler};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout};
+
+use self::message::Message;
+use crate::answer::{self, AnswerBody, HttpResponse};
+use crate::app::{App, Route};
+use crate::around::Body;
+use crate::handle::{Received, compute, refusal, slow_client, times_since};
+use crate::off_thread::off_thread;
+use crate::raw_json::Object;
+use crate::{body, openai, path};
+
+const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
+
+/// Returns whether the tools are at this path, which was decoded.
+pub(crate) fn is_at(path: &str) -> bool {
+    PATHS.contains(&path)
+}
+
+/// Returns whether a request to this path, as it was sent, asks for the tools, and any endpoint is
+/// one.
+pub(crate) fn is_asked(app: &App, path: &str) -> bool {
+    path::decode(path).is_some_and(|path| is_at(&path))
+        && app.routes().any(|(_, route)| tool_of(route).is_some())
+}
+
+/// Answers a request of this client to the tools.
+pub(crate) async fn answer(
+    app: Arc<App>,
+    request: Request<Body>,
+    client: Option<SocketAddr>,
+) -> HttpResponse {
+    let arrived = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    if parts.method != Method::POST {
+        return serve(app, parts, Bytes::new(), false).await;
+    }
+    let reservation = app.budget.reserve();
+    let read = read(&app, &parts.headers, body, &reservation);
+    let body = match timeout(longest_timeout(&app), read).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return answer::error(&error),
+        Err(_) => return answer::error(&slow_client()),
+    };
+    let parsed = off_thread(body.len(), move || Message::parse(&body)).await;
+    let message = match parsed {
+        Ok(message) => message,
+        Err(refused) => return refused.response(),
+    };
+    let wants_events = wants_events(&parts.headers);
+    parts.headers.insert(ACCEPT, ANY_ACCEPT);
+    parts.headers.insert(CONTENT_TYPE, JSON);
+    parts.headers.remove(CONTENT_LENGTH);
+    let Message { text, arguments } = message;
+    parts.extensions.insert(Asked { client, arrived, arguments, reservation });
+    serve(app, parts, text.into(), wants_events).await
+}
+
+/// What of a request rmcp does not pass on.
+#[derive(Debug, Clone)]
+struct Asked {
+    client: Option<SocketAddr>,
+    arrived: Instant,
+    arguments: Option<Bytes>,
+    reservation: Reservation,
+}
+
+/// What rmcp asks of clients to accept; they need not.
+const ANY_ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What a message may have besides the arguments of a call, in bytes.
+const ENVELOPE_BYTES: usize = 64 * 1024;
+
+/// Reads the text of a message, which no tool takes if it is longer than the longest may be.
+async fn read(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    reservation: &Reservation,
+) -> Outcome<Bytes> {
+    let most = tools(app).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
+    let most = most.saturating_add(ENVELOPE_BYTES);
+    let pieces = body::read_pieces(headers, body, most, reservation).await?;
+    if pieces.len() > 1 {
+        reservation.grow(pieces.iter().map(Bytes::len).sum())?;
+    }
+    json_text(&pieces).ok_or_else(|| {
+        ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
+    })
+}
+
+/// Has rmcp answer a message.
+async fn serve(app: Arc<App>, parts: Parts, text: Bytes, wants_events: bool) -> HttpResponse {
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(!wants_events)
+        .with_max_request_body_bytes(usize::MAX)
+        // Whoever may call the endpoints may call the tools, under any name of this machine.
+        .disable_allowed_hosts();
+    let tools = move || Ok(Tools { app: app.clone() });
+    StreamableHttpService::new(tools, Arc::new(NeverSessionManager::default()), config)
+        .handle(Request::from_parts(parts, Full::new(text)))
+        .await
+        .map(AnswerBody::Boxed)
+}
+
+/// Returns whether a client takes nothing but events. Whoever says nothing takes anything.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let essence =
+        |entry: &str| entry.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let types: Vec<_> = accepted.flat_map(|value| value.split(',')).map(essence).collect();
+    types.iter().any(|media_type| media_type == "text/event-stream")
+        && types.iter().all(|media_type| media_type.starts_with("text/"))
+}
+
+fn longest_timeout(app: &App) -> Duration {
+    tools(app).map(|(_, route, _)| route.timeout).max().unwrap_or_default()
+}
+
+fn tools(app: &App) -> impl Iterator<Item = (&String, &Route, Offer)> {
+    app.routes().filter_map(|(path, route)| Some((path, route, tool_of(route)?)))
+}
+
+/// The tools of a server.
+struct Tools {
+    app: Arc<App>,
+}
+
+/// What a worker says of its tool.
+#[derive(Deserialize)]
+struct Offer {
+    name: Option<String>,
+    description: String,
+    input_schema: Map<String, Value>,
+    /// The argument that is the body; where there is none, all of them are.
+    argument: Option<String>,
+}
+
+fn tool_of(route: &Route) -> Option<Offer> {
+    let traits = route.endpoint.traits()?;
+    let mut offer: Offer = serde_json::from_str(traits.tool.as_ref()?).ok()?;
+    if let (Some(argument), Some(schema)) =
+        (&offer.argument, openai::request_schema(traits.protocol))
+    {
+        offer.input_schema.insert("properties".into(), json!({argument: schema}));
+    }
+    offer.input_schema = schema::inlined(offer.input_schema);
+    Some(offer)
+}
+
+impl Offer {
+    fn name(&self, path: &str) -> String {
+        let name = self.name.as_deref().unwrap_or(path.trim_start_matches('/'));
+        name.replace('/', "_")
+    }
+
+    /// Returns the body of a request with these arguments.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words that a model can act on.
+    fn body(&self, arguments: Option<&Bytes>) -> Result<Bytes, String> {
+        let given = arguments.and_then(|given| std::str::from_utf8(given).ok()).unwrap_or("{}");
+        let given = schema::mended(given, &Value::Object(self.input_schema.clone()));
+        let arguments = Object::parse(&given).map_err(|error| error.to_string())?;
+        let required = self.input_schema.get("required").and_then(Value::as_array);
+        let mut required = required.into_iter().flatten().filter_map(Value::as_str);
+        if let Some(name) = required.find(|name| arguments.get(name).is_none()) {
+            return Err(format!("missing argument `{name}`; {}", self.expected()));
+        }
+        let Some(argument) = &self.argument else { return Ok(given.into_owned().into()) };
+        let (mut body, mut unknown) = (None, None);
+        for (name, value) in arguments.into_fields() {
+            if name == *argument { body = Some(value) } else { unknown = Some(name) }
+        }
+        if let Some(name) = unknown {
+            return Err(format!("unknown argument `{name}`; {}", self.expected()));
+        }
+        let body = body.map_or_else(|| "null".into(), Box::<str>::from);
+        Ok(body.into_string().into())
+    }
+
+    fn expected(&self) -> String {
+        let names = self.input_schema.get("properties").and_then(Value::as_object);
+        let names = names.into_iter().flat_map(Map::keys).map(|name| format!("`{name}`"));
+        format!("expected {}", names.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Returns what an endpoint says that is wrong, with the names of the arguments.
+    fn words(&self, body: &str) -> String {
+        let parsed: Option<Value> = serde_json::from_str(body).ok();
+        match parsed.as_ref().and_then(|parsed| parsed.get("detail")) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(details)) if !details.is_empty() => {
+                let words: Option<Vec<_>> =
+                    details.iter().map(|detail| self.word_of(detail)).collect();
+                words.map_or_else(|| body.to_owned(), |words| words.join("\n"))
+            }
+            _ => body.to_owned(),
+        }
+    }
+
+    /// Puts one mismatch into words, as pydantic lists it.
+    fn word_of(&self, detail: &Value) -> Option<String> {
+        let message = detail.get("msg")?.as_str()?;
+        let kind = detail.get("type")?.as_str()?;
+        let mut place = self.argument.clone().unwrap_or_default();
+        for step in detail.get("loc")?.as_array()?.iter().skip(1) {
+            match step {
+                Value::String(name) if place.is_empty() => place.clone_from(name),
+                Value::String(name) => place.extend([".", name]),
+                number => place.push_str(&format!("[{number}]")),
+            }
+        }
+        Some(format!("invalid argument `{place}`: {message} ({kind})"))
+    }
+}
+
+impl ServerHandler for Tools {
+    fn get_info(&self) -> ServerConfig {
+        let litplex = Implementation::new("litplex", env!("CARGO_PKG_VERSION"));
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(litplex)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let mut tools: Vec<_> = tools(&self.app)
+            .map(|(path, _, offer)| {
+                let name = offer.name(path);
+                Tool::new(name, offer.description, Arc::new(offer.input_schema))
+            })
+            .collect();
+        tools.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(ListToolsResult::with_all_items(tools))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let mut tools = tools(&self.app);
+        let found = tools.find(|(path, _, offer)| offer.name(path) == request.name);
+        let Some((path, route, offer)) = found else {
+            let text = format!("there is no tool `{}`", request.name);
+            return Err(ErrorData::invalid_params(text, None));
+        };
+        let parts = context.extensions.get::<Parts>();
+        let found = parts.and_then(|parts| Some((parts, parts.extensions.get::<Asked>()?)));
+        let Some((parts, asked)) = found else {
+            return Err(ErrorData::internal_error("no HTTP request", None));
+        };
+        let mut parts = parts.clone();
+        // It is about the answer to the call; a stream in it is lines, not events.
+        parts.headers.remove(ACCEPT);
+        // What hooks see is a request to their endpoint.
+        if let Ok(uri) = path.parse() {
+            parts.uri = uri;
+        }
+        let (offer, arguments) = (Arc::new(offer), asked.arguments.clone());
+        let bytes = arguments.as_ref().map_or(0, Bytes::len);
+        let read = {
+            let offer = offer.clone();
+            move || offer.body(arguments.as_ref())
+        };
+        let body = match off_thread(bytes, read).await {
+            Ok(body) => body,
+            Err(wrong) => return Ok(CallToolResult::error(vec![ContentBlock::text(wrong)]).into()),
+        };
+        Ok(call(route, &offer, &parts, asked, body).await.into())
+    }
+}
+
+/// Passes a call through the endpoint, as any request to it.
+async fn call(
+    route: &Route,
+    offer: &Offer,
+    parts: &Parts,
+    asked: &Asked,
+    body: Bytes,
+) -> CallToolResult {
+    // Whoever may use tools may not yet use this one.
+    let admitted = route.guard.admit(&parts.headers, asked.client).map_err(|refused| refused.error);
+    let computed = async {
+        let _admission = admitted?;
+        if body.len() > route.max_body_bytes {
+            return Err(body::too_large(route.max_body_bytes));
+        }
+        let times = times_since(asked.arrived, route, &parts.headers)?;
+        let reservation = asked.reservation.clone();
+        reservation.grow(body.len())?;
+        let received = Received { content: Content::Json, body: vec![body], reservation };
+        compute(route, parts, times, received).await
+    };
+    let computed = computed.await;
+    let response = computed.unwrap_or_else(|error| refusal(route, &error));
+    let is_error = !response.status().is_success();
+    let Ok(body) = response.into_body().collect().await else {
+        return CallToolResult::error(vec![ContentBlock::text("the stream broke off")]);
+    };
+    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    if is_error {
+        return CallToolResult::error(vec![ContentBlock::text(offer.words(&text))]);
+    }
+    let structured = structure_of(&text);
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    result.structured_content = structured;
+    result
+}
+
+/// Returns the object that a text is, unless it has a number that would not stay as it is.
+fn structure_of(text: &str) -> Option<Value> {
+    let is_long = |digits: &[u8]| digits.len() > 18;
+    if text.as_bytes().split(|byte| !byte.is_ascii_digit()).any(is_long) {
+        return None;
+    }
+    serde_json::from_str(text).ok().filter(Value::is_object)
+}
