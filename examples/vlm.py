@@ -1,6 +1,6 @@
 """A vision-language model for clients of OpenAI's API, with answers that are streamed.
 
-    pip install torch torchvision transformers pillow
+    pip install litplex torch torchvision transformers pillow
     python examples/vlm.py HuggingFaceTB/SmolVLM-256M-Instruct
 
 The checkpoint is a folder, or a name on the Hugging Face Hub. Ask it with any client of that API:
@@ -15,6 +15,7 @@ The checkpoint is a folder, or a name on the Hugging Face Hub. Ask it with any c
 import argparse
 import base64
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import litplex as ls
@@ -148,9 +149,11 @@ if __name__ == "__main__":
         "--gpu-memory-fraction", type=float, default=1.0, help="the share it may take"
     )
     args = parser.parse_args()
+    # A model's folder is named from where this is started, and not from where this file lies.
     server = ls.LitServer(
         VisionAPI(args.checkpoint),
         gpu_memory_fraction=args.gpu_memory_fraction,
+        cwd=os.getcwd(),
         timeout=120,
     )
     server.run(port=args.port)
