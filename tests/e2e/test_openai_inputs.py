@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import struct
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -321,3 +322,40 @@ def test_what_openai_s_clients_send_and_read(serve):
         check_each_input_has_a_cost_of_its_own(server)
         check_a_client_cannot_make_a_request_cost_less(server)
         check_an_embedding_that_is_not_finite_is_told_with_its_input(server)
+
+
+BY_NAME = """
+    ls.run_servers(
+        ls.LitServer("named.py:Chat"), ls.LitServer("named.py:Embed", path="/far"), port=0
+    )
+"""
+NAMED = """
+    import litplex as ls
+
+    class Chat(ls.LitAPI):
+        def __init__(self):
+            super().__init__(spec=ls.OpenAISpec())
+
+        def predict(self, request):
+            yield "hi"
+
+    class Embed(ls.LitAPI):
+        def __init__(self):
+            super().__init__(spec=ls.OpenAIEmbeddingSpec())
+
+        def predict(self, x):
+            return [1.0]
+"""
+
+
+def test_an_api_given_by_name_is_found_by_its_clients(serve, tmp_path):
+    (tmp_path / "named.py").write_text(textwrap.dedent(NAMED))
+    server = serve(BY_NAME)
+    for path in ("/v1/chat/completions", "/predict"):
+        answer = server.post(path, json=asked("x")).json()
+        assert answer["choices"][0]["message"]["content"] == "hi", path
+    assert server.post("/v1/embeddings", json={"input": "a"}).status_code == 404
+    server.wait_for_line("endpoint `/predict` is also at `/v1/chat/completions`")
+    server.wait_for_line(
+        "endpoint `/far`: OpenAI's clients ask for paths that end in `/embeddings`"
+    )

@@ -103,3 +103,14 @@ pub enum Protocol {
     /// Embeddings of the OpenAI API.
     OpenAiEmbeddings,
 }
+
+impl Protocol {
+    /// Returns the path at which its clients ask, where they have one.
+    pub fn path(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::OpenAiChat => Some("/v1/chat/completions"),
+            Self::OpenAiEmbeddings => Some("/v1/embeddings"),
+        }
+    }
+}

@@ -157,6 +157,9 @@ pub struct EndpointReport {
     pub described: Described,
 }
 
+/// Where an endpoint is that was given no path.
+const DEFAULT_PATH: &str = "/predict";
+
 /// Everything that is served on one socket.
 pub struct App {
     /// By their paths, in the order of those.
@@ -272,13 +275,21 @@ impl App {
     /// Decides what a request to this path, as it was sent, is for.
     pub(crate) fn target(&self, raw: &str) -> Target {
         let Some(path) = path::decode(raw) else { return Target::Rest };
-        match self.by_path.get(&*path) {
-            Some(index) => Target::Endpoint(*index),
+        match self.by_path.get(&*path).copied().or_else(|| self.default_at(&path)) {
+            Some(index) => Target::Endpoint(index),
             None if self.builtin.is_open(&path) => Target::Open,
             None if self.is_direct(&path) => Target::Probe,
             None if openai::is_models(&path) => Target::Models,
             None => Target::Rest,
         }
+    }
+
+    /// Returns the endpoint that was given no path, where its clients ask at this one: what an API
+    /// speaks that is given by its name is known once a worker is ready.
+    fn default_at(&self, path: &str) -> Option<usize> {
+        let index = *self.by_path.get(DEFAULT_PATH)?;
+        let (_, route) = self.routes.get(index)?;
+        (route.endpoint.traits()?.protocol.path() == Some(path)).then_some(index)
     }
 
     /// Lets a request for this in, or not.

@@ -263,6 +263,7 @@ fn serve(
         "{worker} said that it is ready"
     );
     let traits = traits(ready);
+    tell_path(spec, traits.protocol);
     let manner = Manner {
         batches: traits.max_batch_size > 1,
         // Answers of single requests may be on their way while the next is computed.
@@ -294,6 +295,27 @@ fn serve(
     );
     let memory = memory_limit(&process, spec);
     PythonLaunched { process, memory, to_worker, progress: progress_seen, fault }
+}
+
+/// Says where the clients of a protocol find an endpoint, or that they do not. Of instances the SDK
+/// says it; what a model speaks that is given by its name is known only now.
+fn tell_path(spec: &PythonSpec, protocol: Protocol) {
+    let endpoint = &*spec.endpoint;
+    let Some(path) = protocol.path().filter(|_| spec.load["kind"] == "reference") else { return };
+    // What clients add to their base address.
+    let ending = path.trim_start_matches("/v1");
+    if endpoint == "/predict" {
+        tracing::info!(
+            endpoint,
+            "endpoint `{endpoint}` is also at `{path}`, where its clients ask"
+        );
+    } else if !endpoint.ends_with(ending) {
+        tracing::warn!(
+            endpoint,
+            "endpoint `{endpoint}`: OpenAI's clients ask for paths that end in `{ending}`, and reach \
+             it at no other; set its `path` to `{path}`, or send HTTP requests to it yourself"
+        );
+    }
 }
 
 fn traits(ready: &Ready) -> Traits {
