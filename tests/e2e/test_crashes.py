@@ -216,8 +216,12 @@ def test_a_call_that_never_lets_python_run_is_found(serve):
     assert server.post("/hangs", json="fine").json() == "fine"
 
 
-def test_a_model_that_can_no_longer_be_loaded_is_refused_until_it_can(serve, tmp_path):
-    server = serve("""
+def test_a_model_that_can_no_longer_be_loaded_is_refused_until_it_can(
+    serve, litplex, runtime, tmp_path
+):
+    server = serve(
+        env=runtime,
+        text="""
         import os
 
         class Fails(ls.LitAPI):
@@ -237,7 +241,8 @@ def test_a_model_that_can_no_longer_be_loaded_is_refused_until_it_can(serve, tmp
             ls.run_servers(
                 ls.LitServer(Fails(), path="/fails"), ls.LitServer(Square(), path="/square"), port=0
             )
-    """)
+    """,
+    )
     assert server.post("/fails", json=1).json() == 1
     flag = tmp_path / "flag"
     flag.touch()
@@ -256,14 +261,97 @@ def test_a_model_that_can_no_longer_be_loaded_is_refused_until_it_can(serve, tmp
     assert time.monotonic() - begin < 1.5
     assert refused.status_code == 503
     assert re.fullmatch(r"[1-9]\d*", refused.headers["retry-after"])
-    assert "the weights are gone" in refused.json()["detail"]
+    says = "no worker of this endpoint is running: its model cannot be loaded"
+    assert refused.json() == {"detail": says}
     health = server.client.get("/health")
     assert health.status_code == 503
-    assert "/fails: " in health.text and "the weights are gone" in health.text
-    assert "/square" not in health.text
+    assert health.text == "not ready\n/fails: its model cannot be loaded"
+    for page in ("/", "/info", "/readyz", "/health", "/metrics"):
+        assert "weights" not in server.client.get(page).text, page
+    assert "the weights are gone" in litplex("ps")[1]
     assert [server.post("/square", json=n).json() for n in range(20)] == [n * n for n in range(20)]
 
     flag.unlink()
     wait_until(lambda: server.client.get("/health").status_code == 200)
     assert server.post("/fails", json=1).json() == 1
     assert server.stop() == 0
+
+
+HONEST = """
+    import ctypes, os, time
+
+    # Sleeps in C without giving the interpreter away.
+    sleep = ctypes.PyDLL(None).usleep
+
+    class Holds(ls.LitAPI):
+        def predict(self, seconds):
+            sleep(int(seconds * 1e6))
+            return os.getpid()
+
+    class Environment(ls.LitAPI):
+        def predict(self, x):
+            return sorted(name for name in os.environ if name.endswith("_KEY"))
+
+    class Batch(ls.LitAPI):
+        def predict(self, xs):
+            time.sleep(max(xs))
+            return [os.getpid() for _ in xs]
+
+    class Stream(ls.LitAPI):
+        def predict(self, seconds):
+            yield os.getpid()
+            time.sleep(seconds)
+            yield os.getpid()
+
+    if __name__ == "__main__":
+        times = {"timeout": 6, "kill_after": 1}
+        keys = {"me": "env:OPS_KEY"}
+        ls.run_servers(
+            ls.LitServer(Holds(), path="/holds", **times),
+            ls.LitServer(Batch(max_batch_size=4, batch_timeout=0.2), path="/batch", **times),
+            ls.LitServer(Stream(stream=True), path="/stream", **times),
+            ls.LitServer(Environment(), path="/environment"),
+            ls.LitServer(Environment(), path="/guarded", api_keys=keys),
+            port=0,
+        )
+"""
+
+
+def test_what_clients_wish_and_honest_calls_cost_no_worker(serve):
+    keys = {"OPS_KEY": "a" * 20, "LIT_SHUTDOWN_API_KEY": "b" * 20, "HOOKS_KEY": "c" * 20}
+    server = serve(HONEST, env=keys)
+    workers = sorted(server.workers())
+    hurried = {"X-Request-Timeout": "0.3"}
+    with ThreadPoolExecutor(8) as pool:
+        # The interpreter is silent for longer than three heartbeats of 2 s would allow.
+        held = pool.submit(server.post, "/holds", json=5.5)
+        given_up = [
+            pool.submit(server.post, "/batch", json=4, headers=hurried),
+            pool.submit(server.post, "/stream", json=4, headers=hurried),
+        ]
+        beside = pool.submit(server.post, "/batch", json=4)
+        assert pool.submit(server.post, "/environment", json=1).result().json() == ["HOOKS_KEY"]
+        assert given_up[0].result().status_code == 504
+        assert given_up[1].result().status_code in (200, 504)
+        with server.client.stream("POST", "/stream", json=4) as left:
+            assert next(left.iter_lines())
+        answers = [held.result(), beside.result()]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert {answer.json() for answer in answers} <= set(workers)
+    wait_until(lambda: server.post("/stream", json=0).status_code == 200)
+    assert sorted(server.workers()) == workers
+    assert "is gone" not in server.output
+
+
+def test_a_wish_is_a_time_or_refused(serve):
+    server = serve(f"{CRASHES}\n    serve()")
+
+    def ask(wish):
+        return server.post("/square", json=2, headers={"X-Request-Timeout": wish})
+
+    for wish in ("0", "-1", "nan", "inf", "soon", ""):
+        refused = ask(wish)
+        assert refused.status_code == 400, wish
+        assert "`X-Request-Timeout` must be a number of seconds" in refused.json()["detail"]
+    for wish in ("1e300", "9.5"):
+        assert ask(wish).json() == 4, wish

@@ -3,11 +3,13 @@
 import os
 import re
 import shutil
+import stat
+import subprocess
 import sys
 import zipfile
 
 import pytest
-from conftest import Server, command_of, descendants, wait_until
+from conftest import LITPLEX, Server, command_of, descendants, wait_until
 
 MODEL = """
     class API(ls.LitAPI):
@@ -135,3 +137,108 @@ def test_others_serve_while_it_is_made_and_a_stop_ends_that(serve, wheels, cache
     assert server.post("/a", json=1).status_code == 503
     wait_until(lambda: any("sleep" in command_of(pid) for pid in descendants(server.process.pid)))
     assert server.stop() == 0
+
+
+def test_environments_are_shown_kept_while_they_are_used_and_removed(
+    run, script, wheels, cache, tmp_path
+):
+    wheels("1.0")
+    program = [sys.executable, script(MODEL)]
+    server = run(program, kind=Server, env=cache).wait_until_ready()
+    prefix = server.post("/a", json=0).json()[1]
+
+    def env(*args):
+        command = [LITPLEX, "env", *args]
+        return subprocess.run(
+            command, env={**os.environ, **cache}, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert re.search(rf"{prefix} +[\d.]+ MB +\d+s ago +yes +.*requirements.txt", env("list"))
+    assert "0 environments removed" in env("prune")
+    # What is required is the same, however it is written.
+    asked = tmp_path / "requirements.txt"
+    asked.write_text("# what the model needs\n\n" + asked.read_text().replace("\n", "  # x\n"))
+    again = run(program, kind=Server, env=cache).wait_until_ready()
+    assert again.post("/a", json=0).json()[1] == prefix
+    assert MAKING not in again.output
+    assert again.stop() == 0
+    assert server.stop() == 0
+    assert f"{prefix}  " in env("list")
+    assert "0 environments removed" in env("prune", "--unused-for", "1")
+    assert f"removed {prefix}\n1 environment removed" in env("prune")
+    assert not [*(tmp_path / "cache/litplex/venvs").iterdir()]
+
+
+TOML = """
+port = 0
+[[endpoint]]
+path = "/a"
+api = "server.py:API"
+"""
+
+CRASHES = """
+    import os
+
+    class API(ls.LitAPI):
+        def predict(self, x):
+            if x == "die":
+                os._exit(1)
+            return x
+"""
+
+
+@pytest.fixture
+def from_file(run, script, tmp_path):
+    script(CRASHES)
+    (tmp_path / "litplex.toml").write_text(TOML)
+
+    def start(**env):
+        return run([LITPLEX, "serve", "litplex.toml"], kind=Server, env=env)
+
+    return start
+
+
+def test_a_place_that_others_can_write_to_holds_nothing_that_is_run(from_file, tmp_path):
+    chosen = tmp_path / "cache"
+    server = from_file(LITPLEX_CACHE_DIR=str(chosen)).wait_until_ready()
+    (sdk,) = chosen.glob("sdk-*/litplex")
+    assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
+    # Each directory from the root down, and those above it, are looked at before each start.
+    for open_one in (sdk.parent, chosen, tmp_path):
+        mode = stat.S_IMODE(open_one.stat().st_mode)
+        open_one.chmod(0o777)
+        server.post("/a", json="die")
+        server.wait_for_line(f"other users can write to `{open_one}`")
+        open_one.chmod(mode)
+        wait_until(lambda: server.post("/a", json=1).status_code == 200)
+    assert server.stop() == 0
+    tmp_path.chmod(0o777)
+    refused = from_file(LITPLEX_CACHE_DIR=str(tmp_path / "other"))
+    assert refused.wait() == 1
+    tmp_path.chmod(0o700)
+    last = refused.output.splitlines()[-1]
+    assert "other users can write to" in last, refused.output
+    assert last.endswith("; set LITPLEX_CACHE_DIR to a directory of your own")
+
+
+def test_a_cache_that_is_emptied_is_filled_again(from_file, tmp_path):
+    chosen = tmp_path / "cache"
+    server = from_file(LITPLEX_CACHE_DIR=str(chosen)).wait_until_ready()
+    shutil.rmtree(chosen)
+    server.post("/a", json="die")
+    wait_until(lambda: server.post("/a", json=1).status_code == 200)
+
+
+def test_a_user_without_a_home_has_a_private_place(from_file, runtime, tmp_path):
+    """What another user made in the shared directory of temporary files is not used."""
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    home = tmp_path / "file"
+    home.write_text("")
+    env = {**runtime, "HOME": str(home), "XDG_CACHE_HOME": "", "TMPDIR": str(shared)}
+    server = from_file(**env).wait_until_ready()
+    own = shared / f"litplex-{os.geteuid()}"
+    assert [*own.glob("cache/sdk-*/litplex/_worker")]
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    server.wait_for_line("LITPLEX_CACHE_DIR chooses the place")

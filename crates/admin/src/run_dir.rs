@@ -1,10 +1,10 @@
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use litplex_dirs::{DirError, make_private, user};
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::getuid;
 use tempfile::TempDir;
 
 /// The longest path of a Unix socket: `sun_path` without the zero at its end.
@@ -33,23 +33,12 @@ pub struct RunDir {
 /// Why there is no place for sockets.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
-    /// Somebody else may have put it there.
+    /// Another user could put other sockets there, or the system refused it.
     #[error(
-        "`{path}`, where sockets are kept, belongs to user {owner}; remove it, or set \
-         `XDG_RUNTIME_DIR` to a directory of your own"
+        "there is no private directory for sockets: {0}; remove it, or set `XDG_RUNTIME_DIR` or \
+         `TMPDIR` to a directory of your own"
     )]
-    NotOurs {
-        /// The place.
-        path: PathBuf,
-        /// The user id of its owner.
-        owner: u32,
-    },
-    /// It is a file or a link.
-    #[error("`{path}`, where sockets are kept, is not a directory; remove it")]
-    NotADirectory {
-        /// The place.
-        path: PathBuf,
-    },
+    NotPrivate(#[from] DirError),
     /// The system has a limit on the path of a socket.
     #[error(
         "`{path}` is too long a path to keep sockets in; set `TMPDIR` or `XDG_RUNTIME_DIR` to a \
@@ -119,7 +108,7 @@ impl RunDir {
 /// Returns the directories of this user's servers, and of some that may be gone.
 pub(crate) fn run_dirs() -> Vec<PathBuf> {
     let is_ours = |root: &PathBuf| {
-        fs::symlink_metadata(root).is_ok_and(|root| root.is_dir() && root.uid() == our_id())
+        fs::symlink_metadata(root).is_ok_and(|root| root.is_dir() && root.uid() == user())
     };
     roots().iter().filter(|root| is_ours(root)).flat_map(|root| inside(root)).collect()
 }
@@ -134,10 +123,10 @@ fn roots_among(runtime: Option<PathBuf>, temporary: &Path) -> Vec<PathBuf> {
     // After `su` it may still be that of the user before.
     let is_ours = |runtime: &PathBuf| {
         let metadata = fs::metadata(runtime);
-        runtime.is_absolute() && metadata.is_ok_and(|it| it.is_dir() && it.uid() == our_id())
+        runtime.is_absolute() && metadata.is_ok_and(|it| it.is_dir() && it.uid() == user())
     };
     let runtime = runtime.filter(is_ours).map(|runtime| runtime.join("litplex"));
-    let temporary = temporary.join(format!("litplex-{}", our_id()));
+    let temporary = temporary.join(format!("litplex-{}", user()));
     runtime.into_iter().chain([temporary]).collect()
 }
 
@@ -149,31 +138,6 @@ fn choose(mut roots: Vec<PathBuf>) -> PathBuf {
 
 fn is_short(root: &Path) -> bool {
     root.as_os_str().len() <= LONGEST_ROOT
-}
-
-/// Makes sure that a directory is there that nobody else can enter or has made.
-fn make_private(root: &Path) -> Result<(), RunDirError> {
-    let path = root.to_owned();
-    let failed = |source| RunDirError::System { path: root.to_owned(), source };
-    match DirBuilder::new().mode(0o700).create(root) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
-    }
-    let found = fs::symlink_metadata(root).map_err(failed)?;
-    if found.uid() != our_id() {
-        return Err(RunDirError::NotOurs { path, owner: found.uid() });
-    }
-    if !found.is_dir() {
-        return Err(RunDirError::NotADirectory { path });
-    }
-    if found.mode() & 0o077 != 0 {
-        fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn our_id() -> u32 {
-    getuid().as_raw()
 }
 
 /// Waits for the lock on a file; it is held until the file is closed.
@@ -257,17 +221,13 @@ mod tests {
         let root = outer.path().join("litplex");
         std::os::unix::fs::symlink(outer.path(), &root).unwrap();
         let error = RunDir::create_in(&root).unwrap_err().to_string();
-        assert!(error.contains("is not a directory; remove it"), "{error}");
-        if our_id() != 0 {
-            let error = RunDir::create_in(Path::new("/")).unwrap_err().to_string();
-            assert!(error.starts_with("`/`, where sockets are kept, belongs to user 0"), "{error}");
-        }
+        assert!(error.contains("is not a directory; remove it, or set"), "{error}");
     }
 
     #[test]
     fn the_place_is_the_users_own_and_short_enough() {
         let runtime = tempfile::tempdir().unwrap();
-        let temporary = Path::new("/tmp").join(format!("litplex-{}", our_id()));
+        let temporary = Path::new("/tmp").join(format!("litplex-{}", user()));
         let chosen =
             |runtime: &Path| choose(roots_among(Some(runtime.to_owned()), Path::new("/tmp")));
         assert_eq!(chosen(runtime.path()), runtime.path().join("litplex"));

@@ -1,5 +1,6 @@
 //! The `litplex` command.
 
+mod env;
 mod key;
 mod ps;
 mod scale;
@@ -8,7 +9,7 @@ mod table;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -67,6 +68,8 @@ enum Verb {
     Ps(ps::Ps),
     /// Let another number of an endpoint's workers run, while it serves
     Scale(scale::Scale),
+    /// Show or remove the virtual environments that were made from `requirements`
+    Env(env::Env),
 }
 
 #[derive(Args)]
@@ -110,7 +113,8 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Nobody may be left who reads it; the status says it all the same.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             exit_code(&error)
         }
     }
@@ -138,6 +142,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
         Verb::Scale(scale) => scale::run(&scale),
+        Verb::Env(env) => env::run(&env),
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Endpoint {
     pub kill_after: Option<Duration>,
     /// How often a worker must show that it runs.
     pub heartbeat: Duration,
+    /// Whether the program says how often that is: it then holds while a worker computes, too.
+    pub is_heartbeat_chosen: bool,
     /// Whether a request whose worker died may be computed again; where it is not set, it may
     /// unless it is a stream.
     pub idempotent: Option<bool>,
@@ -198,6 +200,7 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         queue_timeout: seconds(endpoint, "queue_timeout"),
         kill_after: kill_after(endpoint),
         heartbeat: seconds(endpoint, "heartbeat").unwrap_or(DEFAULT_HEARTBEAT),
+        is_heartbeat_chosen: endpoint.contains_key("heartbeat"),
         idempotent: boolean(endpoint, "idempotent"),
         max_queue: integer(endpoint, "max_queue"),
         max_body_bytes: integer(endpoint, "max_body_bytes").unwrap_or(DEFAULT_MAX_BODY_BYTES),

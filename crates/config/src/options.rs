@@ -189,7 +189,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
         "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litplex.";
     Endpoint "requirements": Kind::String, "the path of a requirements file", "none",
-        "What the workers need, as pip reads it: they run in a virtual environment of `python` that has it, made at the first start (with `uv` where it is there) and kept in the user's cache until the file changes.";
+        "What the workers need, as pip reads it: they run in a virtual environment of `python` that has it, made at the first start (with `uv` where it is there) and kept in the user's cache until what they ask for changes. `litplex env` shows and removes such environments.";
     Endpoint "env": Kind::Strings, "a table of texts", "{}",
         "Environment variables to set in the workers.";
     Endpoint "cwd": Kind::String, "the path of a directory", "the directory of the file that describes the endpoint",
@@ -241,9 +241,9 @@ pub const OPTIONS: &[OptionDef] = options! {
     Endpoint "queue_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
         "How long a request may wait for a worker; then it is answered 504. Once a worker has begun with it, `timeout` alone counts.";
     Endpoint "kill_after": Kind::SecondsOrFalse, "a number of seconds, at least 0, or false", "10",
-        "Seconds past its deadline after which a worker that still computes a request is killed and replaced; false never does.";
+        "Seconds past the endpoint's `timeout` (of a stream, past its `chunk_timeout`) after which a worker that still computes a request is killed and replaced; false never does. A client's `X-Request-Timeout` does not count. While the server stops, what nobody waits for is ended this many seconds after it was given up.";
     Endpoint "heartbeat": Kind::PositiveSeconds, "a number of seconds greater than 0", "2",
-        "How often a worker's interpreter must show that it runs; a worker that is silent for three of them is killed and replaced.";
+        "How often a worker's interpreter must show that it runs; one that is silent for three of them is killed and replaced. Where it is not set, a worker that computes has until `timeout` and `kill_after` instead: one call into native code may hold the interpreter for as long as a request may take. Where it is set, it holds while the worker computes, too; large bodies that are being decoded count as life.";
     Endpoint "idempotent": Kind::Boolean, "true or false", "true, false for streams",
         "Whether a request whose worker died may be computed again by another.";
     Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "what the workers can answer within `timeout`",

@@ -75,6 +75,18 @@ impl Cause {
         Self::Memory,
     ];
 
+    /// Returns what clients are told of it. The reason is for those who run the server: it may quote
+    /// what a model raised.
+    pub fn for_clients(self) -> &'static str {
+        match self {
+            Self::Start => "its model cannot be loaded",
+            Self::Exit | Self::Signal => "its worker has ended",
+            Self::Hang | Self::Overrun => "its worker was stuck",
+            Self::Protocol => "its worker failed",
+            Self::Memory => "its worker needed too much memory",
+        }
+    }
+
     /// Returns what it is called where it is counted.
     pub fn word(self) -> &'static str {
         match self {

@@ -33,12 +33,26 @@ pub trait Worker: Send {
 
 /// What a worker tells the scheduler, from any thread.
 pub trait Progress: Send + Sync {
-    /// This many jobs are answered (or their callers are gone) and leave the worker's window.
-    fn finished(&self, jobs: usize);
+    /// Jobs are answered, or ended without an answer, and leave the worker's window.
+    fn finished(&self, done: Done);
+    /// The callers of this many more of the jobs that the worker holds have left.
+    fn abandoned(&self, jobs: usize) {
+        let _ = jobs;
+    }
     /// The worker wants no more jobs; it goes on with those that it has.
     fn retiring(&self);
     /// The worker is gone, and these are the jobs that it held, in the order in which they came.
     fn gone(&self, unanswered: Vec<Unanswered>);
+}
+
+/// Jobs that a worker is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Done {
+    /// How many.
+    pub jobs: usize,
+    /// Those among them whose callers had left. They may have ended early: how long they took says
+    /// only that the model takes no less.
+    pub cut_short: usize,
 }
 
 /// A job that its worker did not answer.

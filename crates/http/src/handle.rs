@@ -301,8 +301,11 @@ async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
 fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
     let Some(asked) = headers.get(REQUEST_TIMEOUT) else { return Ok(longest) };
     let seconds = asked.to_str().ok().and_then(|asked| asked.trim().parse::<f64>().ok());
-    match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-        Some(budget) if !budget.is_zero() => Ok(budget.min(longest)),
+    match seconds {
+        Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
+            // More than a duration can hold is more than there is.
+            Ok(Duration::try_from_secs_f64(seconds).map_or(longest, |budget| budget.min(longest)))
+        }
         _ => {
             let detail = format!(
                 "`X-Request-Timeout` must be a number of seconds greater than 0, not {asked:?}"

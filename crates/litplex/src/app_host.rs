@@ -9,7 +9,7 @@ use litplex_admin::RunDir;
 use litplex_config::{AppHost, Program};
 use litplex_http::{App, Guard, serve_inner};
 use litplex_supervisor::{Supervisor, supervise};
-use litplex_workers::{AppHostLaunch, AppHostSpec};
+use litplex_workers::{AppHostLaunch, AppHostSpec, Sdk};
 use tokio::net::UnixListener;
 
 /// What it is called in the log.
@@ -52,12 +52,14 @@ impl Passage {
         &self,
         config: &AppHost,
         heartbeat: Duration,
-        sdk: PathBuf,
+        sdk: Sdk,
+        secrets: Vec<String>,
     ) -> Option<Supervisor> {
         let AppHost::Process { python, load, .. } = config else { return None };
         let launch = AppHostLaunch::new(AppHostSpec {
             interpreter: python.clone(),
             sdk,
+            secrets,
             socket: self.app_host.clone(),
             inner: self.inner.clone(),
             heartbeat,

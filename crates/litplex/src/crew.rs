@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_config::{Source, Workers};
-use litplex_core::Attach;
+use litplex_core::{Attach, Gone};
+use litplex_dirs::Cache;
 use litplex_http::{Described, EndpointReport, Guard, Report, Route};
 use litplex_metrics::{Metrics, UserMetrics};
 use litplex_scheduler::{Settings, spawn_endpoint};
 use litplex_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
-use litplex_workers::{Unwell, sdk_directory};
+use litplex_workers::{Sdk, Unwell};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -22,6 +23,7 @@ use crate::elastic::follow_load;
 use crate::launch::{Places, launch_of};
 use crate::log::LogFiles;
 use crate::placement::{Placement, place_all};
+use crate::secrets;
 use crate::server::Given;
 use crate::watch::{Milestone, follow, follow_app_host};
 
@@ -52,17 +54,19 @@ impl Crew {
         measured: (&Metrics, &UserMetrics),
     ) -> Result<Self, Error> {
         let placed = place_all(&config.endpoints)?;
-        let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
-        let sdk = match &config.sdk {
-            None if has_python => sdk_directory()?,
-            sdk => sdk.clone().unwrap_or_default(),
+        let cache = cache_of(config)?;
+        let sdk = match (&config.sdk, &cache) {
+            (Some(installed), _) => Sdk::installed(installed.clone()),
+            (None, cache) => cache.clone().map(Sdk::unpacked).unwrap_or_default(),
         };
         let request_ids = config.request_id;
         let run_dir = run_dir.to_owned();
-        let places = Places { sdk, run_dir, request_ids, log_files };
+        let secrets = secrets::of_models(config);
+        let places = Places { sdk, cache, run_dir, request_ids, log_files, secrets };
         let app_host = config.app_host.as_ref().zip(passage);
         let app_host = app_host.and_then(|(host, passage)| {
-            passage.launch(host, config.app_heartbeat, places.sdk.clone())
+            let secrets = secrets::of_app_host(config);
+            passage.launch(host, config.app_heartbeat, places.sdk.clone(), secrets)
         });
         let mut following = JoinSet::new();
         let mut members = Vec::new();
@@ -109,7 +113,7 @@ impl Crew {
         let app_host = self.app_host.as_ref().map(Supervisor::view);
         move || Report {
             endpoints: reporters.iter().map(|report| report()).collect(),
-            app_host: app_host.as_ref().and_then(problem),
+            app_host: app_host.as_ref().and_then(problem_for_clients),
         }
     }
 
@@ -209,8 +213,8 @@ impl Member {
             EndpointReport {
                 path: path.clone(),
                 kind,
-                problem: problem(view).or_else(|| says_unwell(unwell)),
-                degraded: degraded(&states),
+                problem: problem_for_clients(view).or_else(|| says_unwell(unwell)),
+                degraded: degraded(&states, |gone| gone.cause.for_clients().to_owned()),
                 workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),
                 workers: view.wanted(),
                 timeout,
@@ -222,6 +226,22 @@ impl Member {
             }
         }
     }
+}
+
+/// Finds the place of what is made once, where anything is.
+fn cache_of(config: &litplex_config::Program) -> Result<Option<Cache>, Error> {
+    let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
+    let has_requirements = config.endpoints.iter().any(|e| e.requirements.is_some());
+    let has_no_sdk = has_python && config.sdk.is_none();
+    if !(has_requirements || has_no_sdk) {
+        return Ok(None);
+    }
+    let cache = Cache::locate()?;
+    if let Some(reason) = cache.passed_over() {
+        let root = cache.root().display();
+        tracing::warn!("files are kept in {root}; LITPLEX_CACHE_DIR chooses the place: {reason}");
+    }
+    Ok(Some(cache))
 }
 
 fn queue_settings(config: &litplex_config::Endpoint) -> Settings {
@@ -243,14 +263,23 @@ fn cost(cost: &litplex_config::Cost) -> litplex_http::Cost {
     }
 }
 
-/// Why an endpoint cannot serve now.
-pub(crate) fn problem(view: &View) -> Option<String> {
+/// Why an endpoint cannot serve now, as far as clients may know.
+pub(crate) fn problem_for_clients(view: &View) -> Option<String> {
+    problem(view, |gone| gone.cause.for_clients().to_owned())
+}
+
+/// Why an endpoint cannot serve now, for those who run the server.
+pub(crate) fn problem_in_full(view: &View, unwell: &Unwell) -> Option<String> {
+    problem(view, |gone| gone.reason).or_else(|| says_unwell(unwell))
+}
+
+fn problem(view: &View, say: impl Fn(Gone) -> String) -> Option<String> {
     match view.outlook() {
         Outlook::Ready | Outlook::Asleep { .. } => None,
         Outlook::Coming { .. } => {
-            Some(degraded(&view.states()).unwrap_or_else(|| "starting".into()))
+            Some(degraded(&view.states(), say).unwrap_or_else(|| "starting".into()))
         }
-        Outlook::Down { reason, .. } => Some(reason),
+        Outlook::Down { gone, .. } => Some(say(gone)),
     }
 }
 
@@ -264,9 +293,9 @@ fn says_unwell(unwell: &Unwell) -> Option<String> {
 }
 
 /// Why some worker is missing.
-fn degraded(states: &[SlotState]) -> Option<String> {
+fn degraded(states: &[SlotState], say: impl Fn(Gone) -> String) -> Option<String> {
     match health(states) {
         Health::Ready | Health::Starting => None,
-        Health::Degraded(reason) => Some(reason),
+        Health::Degraded(gone) => Some(say(gone)),
     }
 }

@@ -11,7 +11,7 @@ use litplex_supervisor::{Limits, SlotState, View, Wanted};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::crew::problem;
+use crate::crew::problem_in_full;
 
 /// Answers the admin socket.
 pub(crate) struct Desk {
@@ -78,7 +78,7 @@ impl Controls {
 
     async fn status(&self) -> EndpointStatus {
         let load = self.endpoint.load().await;
-        let problem = problem(&self.view);
+        let problem = problem_in_full(&self.view, &self.unwell);
         let (min_workers, max_workers) = match self.workers {
             Workers::PerDevice(_) => (None, None),
             Workers::Between { min, max } => (Some(min), Some(max)),
@@ -129,8 +129,8 @@ fn word(state: &SlotState) -> &'static str {
 
 fn reason(state: &SlotState) -> Option<&str> {
     match state {
-        SlotState::Starting { after, .. } => after.as_deref(),
-        SlotState::BackingOff { reason, .. } => Some(reason),
+        SlotState::Starting { after, .. } => after.as_ref().map(|gone| &*gone.reason),
+        SlotState::BackingOff { gone, .. } => Some(&gone.reason),
         SlotState::Failed(error) => Some(&error.reason),
         SlotState::Ready(_) | SlotState::Draining | SlotState::Stopped => None,
     }

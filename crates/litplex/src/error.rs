@@ -3,6 +3,7 @@ use std::io;
 use litplex_admin::RunDirError;
 use litplex_config::ConfigError;
 use litplex_core::LaunchError;
+use litplex_dirs::NoCache;
 
 /// Why a server did not start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum Error {
     /// There is no place for the server's sockets; nothing was started.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
+    /// There is no place for files that are made once; nothing was started.
+    #[error(transparent)]
+    NoCache(#[from] NoCache),
     /// A model could not be loaded or set up.
     #[error("endpoint `{endpoint}`: {cause}{}", traceback_below(cause))]
     Launch {

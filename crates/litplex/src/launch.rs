@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use litplex_config::{Endpoint, Source, isolate, thread_variables};
 use litplex_core::{Attach, Device, Launch};
+use litplex_dirs::Cache;
 use litplex_metrics::{StageTimes, UserSink};
 use litplex_workers::{
-    OutputSpec, Overrides, PythonLaunch, PythonSpec, Settings, Unwell, default_interpreter,
+    OutputSpec, Overrides, PythonLaunch, PythonSpec, Sdk, Settings, Unwell, default_interpreter,
 };
 
 use crate::log::LogFiles;
@@ -18,13 +19,17 @@ const JAX_FRACTION: &str = "XLA_PYTHON_CLIENT_MEM_FRACTION";
 
 /// Where things lie that workers need, and what holds for all of them.
 pub(crate) struct Places {
-    /// The directory of the Python package.
-    pub(crate) sdk: PathBuf,
+    /// The Python package.
+    pub(crate) sdk: Sdk,
+    /// Where environments are kept, if any is to be made.
+    pub(crate) cache: Option<Cache>,
     /// Where the workers' sockets are.
     pub(crate) run_dir: PathBuf,
     /// Whether requests have ids.
     pub(crate) request_ids: bool,
     pub(crate) log_files: LogFiles,
+    /// Environment variables that workers do not get.
+    pub(crate) secrets: Vec<String>,
 }
 
 /// Makes what starts the workers of an endpoint.
@@ -76,8 +81,10 @@ fn python_spec(
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),
         sdk: places.sdk.clone(),
+        cache: places.cache.clone(),
         sockets: places.run_dir.clone(),
         env: variables,
+        secrets: places.secrets.clone(),
         cwd: config.cwd.clone(),
         pythonpath: config.pythonpath.clone(),
         load,
@@ -95,6 +102,9 @@ fn python_spec(
         },
         retry_batch_singly: retry_batch_singly(config),
         heartbeat: config.heartbeat,
+        is_heartbeat_strict: config.is_heartbeat_chosen,
+        timeout: config.timeout,
+        chunk_timeout: config.chunk_timeout,
         kill_after: config.kill_after,
         unwell,
         stages,

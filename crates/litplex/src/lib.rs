@@ -104,6 +104,7 @@ mod program;
 mod resources;
 mod routes;
 mod scrape;
+mod secrets;
 mod server;
 mod signals;
 mod tls;
@@ -115,7 +116,8 @@ pub use litplex_config::{ConfigError, Origin};
 pub use litplex_core::{
     Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
 };
+pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService, digest};
-pub use litplex_workers::default_interpreter;
+pub use litplex_workers::{Environment, default_interpreter, environments, remove_environment};
 pub use program::Program;
 pub use server::{LitServer, RunServers, run_servers};

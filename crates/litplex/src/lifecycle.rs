@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::io::Write;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +22,9 @@ use crate::desk::Desk;
 use crate::log::LogFiles;
 use crate::notify::Notifier;
 use crate::scrape::scraper;
+use crate::secrets::SHUTDOWN_KEY;
 use crate::signals::Signals;
 use crate::{Error, Program, access, descriptors, tls};
-
-/// The environment variable with the key of whoever may stop the server.
-const SHUTDOWN_KEY: &str = "LIT_SHUTDOWN_API_KEY";
 
 /// How long workers may take to be gone once they are ended by force. Whatever keeps one, the
 /// server ends.
@@ -161,7 +160,9 @@ fn builtin(config: &litplex_config::Program) -> Builtin {
 /// Says that all endpoints serve, to all who listen.
 fn say_ready(config: &litplex_config::Program, url: &str, notifier: &Notifier) {
     tracing::info!("ready: all endpoints serve at {url}");
-    expected_lines(config, url).iter().for_each(|line| eprintln!("{line}"));
+    // Nobody may be left who reads them.
+    let mut to = std::io::stderr().lock();
+    expected_lines(config, url).iter().for_each(|line| drop(writeln!(to, "{line}")));
     notifier.ready();
 }
 

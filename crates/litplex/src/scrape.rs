@@ -8,7 +8,7 @@ use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
 use litplex_workers::with_descendants;
 
-use crate::crew::problem;
+use crate::crew::problem_for_clients;
 use crate::desk::Controls;
 use crate::gpus::{Gpu, Gpus, limit_of, used_by};
 
@@ -56,7 +56,7 @@ fn observe(controls: &Controls, load: &EndpointLoad) -> Observed {
     let doing = |word| states.iter().filter(|state| state_label(state) == word).count();
     Observed {
         endpoint: controls.path.clone(),
-        is_ready: problem(&controls.view).is_none(),
+        is_ready: problem_for_clients(&controls.view).is_none(),
         queued: load.queued,
         queue_limit: load.queue_limit,
         workers_wanted: controls.view.wanted(),

@@ -123,11 +123,15 @@ fn for_jobs(outlook: &Outlook, may_wake: bool, now: Instant) -> litplex_schedule
             let reason = "it was scaled to none by hand; `litplex scale` gives it workers".into();
             litplex_scheduler::Outlook::Down { reason, retry_after: BRIEFLY_DOWN }
         }
-        Outlook::Down { reason, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
-            let (reason, retry_after) = (reason.clone(), within.unwrap_or(BRIEFLY_DOWN));
+        Outlook::Down { gone, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
+            let (reason, retry_after) =
+                (gone.cause.for_clients().into(), within.unwrap_or(BRIEFLY_DOWN));
             litplex_scheduler::Outlook::Down { reason, retry_after }
         }
-        _ => litplex_scheduler::Outlook::Coming { within },
+        _ => {
+            let is_asleep = matches!(outlook, Outlook::Asleep { .. });
+            litplex_scheduler::Outlook::Coming { within, is_asleep }
+        }
     }
 }
 
@@ -138,17 +142,17 @@ fn log_state(endpoint: Option<&str>, worker: &str, state: &SlotState) {
             let seconds = after.as_secs_f64();
             tracing::info!(endpoint, worker, "{worker} is ready after {seconds:.2} s");
         }
-        SlotState::Starting { after: Some(reason), .. } => {
-            tracing::warn!(endpoint, worker, "{worker} is gone: {reason}; another is starting");
+        SlotState::Starting { after: Some(gone), .. } => {
+            tracing::warn!(endpoint, worker, "{worker} is gone: {gone}; another is starting");
         }
-        SlotState::BackingOff { reason, traceback, until } => {
+        SlotState::BackingOff { gone, traceback, until } => {
             let wait = until.saturating_duration_since(Instant::now()).as_secs_f64();
             let traceback =
                 traceback.as_ref().map(|text| format!("\n\n{text}")).unwrap_or_default();
             tracing::error!(
                 endpoint,
                 worker,
-                "{worker} is gone: {reason}; another starts in {wait:.1} s{traceback}"
+                "{worker} is gone: {gone}; another starts in {wait:.1} s{traceback}"
             );
         }
         // A failure ends the server, which then says why.

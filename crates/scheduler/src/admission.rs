@@ -28,6 +28,10 @@ pub struct Backlog {
     pub time: Option<Duration>,
     /// How long until there is a worker, where there is none.
     pub until_ready: Duration,
+    /// Jobs that workers hold and whose callers have left.
+    pub abandoned: usize,
+    /// Whether the endpoint sleeps until a job comes.
+    pub is_asleep: bool,
 }
 
 impl Backlog {
@@ -38,6 +42,30 @@ impl Backlog {
         };
         let rounds = (self.queued + self.in_flight + 1).div_ceil(self.at_a_time.max(1));
         Some(self.until_ready + time * u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    /// Says what a job waits for longest, up to the seconds that it takes.
+    fn what_takes_time(&self) -> String {
+        let Self { queued, in_flight, abandoned, .. } = *self;
+        if queued > 0 {
+            return format!("the queue is too long: {}, which takes", wait(queued));
+        }
+        if self.at_a_time == 0 {
+            let doing = if self.is_asleep { "is asleep" } else { "is starting" };
+            return format!("the model {doing}: an answer takes");
+        }
+        match abandoned {
+            0 if in_flight == 0 => "the model is too slow: an answer takes".into(),
+            0 => format!("the model is busy with {}: an answer takes", requests(in_flight)),
+            left if left < in_flight => format!(
+                "the model is busy with {}, {left} of which nobody waits for: an answer takes",
+                requests(in_flight)
+            ),
+            _ => format!(
+                "the model still computes {} that nobody waits for: an answer takes",
+                requests(in_flight)
+            ),
+        }
     }
 }
 
@@ -86,16 +114,15 @@ pub fn admit(
     }
     let expected = backlog.expected_time();
     if backlog.queued >= largest_queue(max_queue, backlog.time.is_some()) {
-        let full = format!("the queue is full: {} requests wait", backlog.queued);
+        let full = format!("the queue is full: {}", wait(backlog.queued));
         return Err(Refusal::new(Shed::QueueFull, full, expected.unwrap_or_default() / 2));
     }
     let budget = deadline.saturating_duration_since(now).mul_f64(SAFE_PART);
     match expected {
         Some(expected) if expected > budget => {
             let detail = format!(
-                "the queue is too long: {} requests wait, which takes about {:.1} s, and this one \
-                 has {:.1} s",
-                backlog.queued,
+                "{} about {:.1} s, and this one has {:.1} s",
+                backlog.what_takes_time(),
                 expected.as_secs_f64(),
                 deadline.saturating_duration_since(now).as_secs_f64(),
             );
@@ -103,6 +130,14 @@ pub fn admit(
         }
         _ => Ok(()),
     }
+}
+
+fn requests(count: usize) -> String {
+    if count == 1 { "1 request".into() } else { format!("{count} requests") }
+}
+
+fn wait(count: usize) -> String {
+    format!("{} wait{}", requests(count), if count == 1 { "s" } else { "" })
 }
 
 /// Returns the seconds of a `Retry-After`: rounded up, at least one.
@@ -125,6 +160,32 @@ mod tests {
             at_a_time: 32,
             time: Some(Duration::from_millis(50)),
             until_ready: Duration::ZERO,
+            abandoned: 0,
+            is_asleep: false,
+        }
+    }
+
+    #[test]
+    fn what_the_client_waits_for_is_said() {
+        let slow = Backlog { time: Some(5 * SECOND), in_flight: 1, at_a_time: 1, ..backlog(0) };
+        let starts = Backlog { at_a_time: 0, in_flight: 0, until_ready: 5 * SECOND, ..slow };
+        for (backlog, says) in [
+            (slow, "the model is busy with 1 request: an answer takes about 10.0 s"),
+            (
+                Backlog { abandoned: 1, ..slow },
+                "the model still computes 1 request that nobody waits for: an answer takes about \
+                 10.0 s, and this one has 1.0 s",
+            ),
+            (
+                Backlog { abandoned: 1, in_flight: 2, ..slow },
+                "the model is busy with 2 requests, 1 of which nobody waits for",
+            ),
+            (starts, "the model is starting: an answer takes about 10.0 s"),
+            (Backlog { is_asleep: true, ..starts }, "the model is asleep: an answer takes"),
+            (Backlog { queued: 1, ..slow }, "the queue is too long: 1 request waits, which takes"),
+        ] {
+            let error = verdict(&backlog, None).unwrap();
+            assert!(error.detail.starts_with(says), "{error}");
         }
     }
 

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    Attach, Job, MakeWorker, Outcome, Progress, Request, ServeError, Traits, Unanswered, Worker,
+    Attach, Done, Job, MakeWorker, Outcome, Progress, Request, ServeError, Traits, Unanswered,
+    Worker,
 };
 use litplex_metrics::Queue;
 use tokio::sync::{SetOnce, mpsc, oneshot};
@@ -34,6 +35,8 @@ pub enum Outlook {
     Coming {
         /// From when the queue is told.
         within: Option<Duration>,
+        /// Whether the endpoint sleeps: a request has a worker started.
+        is_asleep: bool,
     },
     /// None will be ready soon: jobs are refused.
     Down {
@@ -46,7 +49,7 @@ pub enum Outlook {
 
 impl Default for Outlook {
     fn default() -> Self {
-        Self::Coming { within: None }
+        Self::Coming { within: None, is_asleep: false }
     }
 }
 
@@ -168,7 +171,8 @@ pub(crate) enum Event {
     Job(Job),
     CallersLeft,
     Attached { id: WorkerId, slot: usize, traits: Traits, worker: Box<dyn Worker> },
-    Finished { id: WorkerId, jobs: usize },
+    Finished { id: WorkerId, done: Done },
+    Abandoned { id: WorkerId, jobs: usize },
     Retiring { id: WorkerId },
     Gone { id: WorkerId, unanswered: Vec<Unanswered> },
     Outlook(Outlook),
@@ -183,6 +187,7 @@ impl fmt::Debug for Event {
             Self::CallersLeft => "CallersLeft",
             Self::Attached { .. } => "Attached",
             Self::Finished { .. } => "Finished",
+            Self::Abandoned { .. } => "Abandoned",
             Self::Retiring { .. } => "Retiring",
             Self::Gone { .. } => "Gone",
             Self::Outlook(_) => "Outlook",
@@ -210,8 +215,12 @@ struct ProgressEvents {
 }
 
 impl Progress for ProgressEvents {
-    fn finished(&self, jobs: usize) {
-        let _ = self.events.send(Event::Finished { id: self.id, jobs });
+    fn finished(&self, done: Done) {
+        let _ = self.events.send(Event::Finished { id: self.id, done });
+    }
+
+    fn abandoned(&self, jobs: usize) {
+        let _ = self.events.send(Event::Abandoned { id: self.id, jobs });
     }
 
     fn retiring(&self) {

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use litplex_core::{Job, Traits, Worker};
+use litplex_core::{Done, Job, Traits, Worker};
 use tokio::time::Instant;
 
 use crate::handle::WorkerId;
@@ -15,6 +15,8 @@ pub(crate) struct Member {
     pub(crate) worker: Box<dyn Worker>,
     concurrency: usize,
     in_flight: usize,
+    /// Those of them whose callers have left.
+    pub(crate) abandoned: usize,
     is_alone: bool,
     service_time: ServiceTime,
     batches: Batches,
@@ -37,6 +39,7 @@ impl Member {
             worker,
             concurrency: traits.concurrency.max(1),
             in_flight: 0,
+            abandoned: 0,
             is_alone: false,
             service_time: ServiceTime::default(),
             batches: Batches::default(),
@@ -106,22 +109,25 @@ impl Member {
         }
     }
 
-    /// Notes that it is done with this many jobs, and tells how long work of how many units took:
-    /// each batch that this completes, or the mean of single jobs that come one after the other.
+    /// Notes that it is done with jobs, and tells how long work of how many units took, and whether
+    /// all of it was done: each batch that this completes, or the mean of single jobs that come one
+    /// after the other.
     pub(crate) fn finished(
         &mut self,
-        jobs: usize,
+        Done { jobs, cut_short }: Done,
         rules: &Rules,
         now: Instant,
-        mut observe: impl FnMut(f64, Duration),
+        mut observe: impl FnMut(f64, Duration, bool),
     ) {
+        self.abandoned = self.abandoned.saturating_sub(cut_short);
+        let is_whole = cut_short == 0;
         self.in_flight = self.in_flight.saturating_sub(jobs);
         self.is_alone &= self.in_flight > 0;
-        let per_job = self.service_time.finished(jobs, self.in_flight == 0, now);
+        let per_job = self.service_time.finished(jobs, is_whole, self.in_flight == 0, now);
         if rules.max_batch_size > 1 || self.concurrency > 1 {
-            self.batches.finished(jobs, self.concurrency > 1, now, observe);
+            self.batches.finished(jobs, is_whole, self.concurrency > 1, now, observe);
         } else if let Some(per_job) = per_job {
-            observe(1.0, per_job);
+            observe(1.0, per_job, is_whole);
         }
     }
 }
@@ -144,11 +150,14 @@ struct Held {
     jobs: usize,
     units: f64,
     given: Instant,
+    /// Whether the callers of all that was answered so far stayed.
+    is_whole: bool,
 }
 
 impl Batches {
     fn started(&mut self, jobs: &[Job], given: Instant) {
-        self.held.push_back(Held { jobs: jobs.len(), units: units(jobs), given });
+        let (jobs, units) = (jobs.len(), units(jobs));
+        self.held.push_back(Held { jobs, units, given, is_whole: true });
     }
 
     /// Takes answers for those of the oldest batches: where batches overlap that is a guess, and
@@ -156,24 +165,26 @@ impl Batches {
     fn finished(
         &mut self,
         mut jobs: usize,
+        is_whole: bool,
         overlap: bool,
         now: Instant,
-        mut observe: impl FnMut(f64, Duration),
+        mut observe: impl FnMut(f64, Duration, bool),
     ) {
         while let Some(batch) = self.held.front_mut() {
             let done = jobs.min(batch.jobs);
             batch.jobs -= done;
+            batch.is_whole &= is_whole;
             jobs -= done;
             if batch.jobs > 0 {
                 return;
             }
-            let Held { units, given, .. } = *batch;
+            let Held { units, given, is_whole, .. } = *batch;
             self.held.pop_front();
             // Its first is not learned from: models are slow when they are called for the first
             // time.
             if let Some(completed) = self.completed.replace(now) {
                 let begun = if overlap { given } else { given.max(completed) };
-                observe(units, now - begun);
+                observe(units, now - begun, is_whole);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use litplex_core::{
-    Answer, Answers, Job, Outcome, Request, Response, Traits, Unanswered, Worker, reply,
+    Answer, Answers, Done, Job, Outcome, Request, Response, Traits, Unanswered, Worker, reply,
 };
 use litplex_metrics::Metrics;
 use tokio::time::Instant;
@@ -147,7 +147,7 @@ impl Schedule {
         let Some(batch) = self.workers[worker].batches.lock().unwrap().pop_front() else { return };
         let (id, jobs) = (self.workers[worker].id, batch.len());
         batch.into_iter().for_each(|job| job.reply.send(Ok(Response::json("1"))));
-        self.handle(Event::Finished { id, jobs });
+        self.handle(Event::Finished { id, done: Done { jobs, cut_short: 0 } });
     }
 
     fn leave(&mut self) {
@@ -205,8 +205,8 @@ impl Schedule {
 
     fn outlook(&mut self) {
         let outlook = match self.random.below(3) {
-            0 => Outlook::Coming { within: None },
-            1 => Outlook::Coming { within: Some(Duration::from_millis(50)) },
+            0 => Outlook::Coming { within: None, is_asleep: false },
+            1 => Outlook::Coming { within: Some(Duration::from_millis(50)), is_asleep: true },
             _ => Outlook::Down { reason: "no".into(), retry_after: Duration::from_secs(1) },
         };
         self.handle(Event::Outlook(outlook));

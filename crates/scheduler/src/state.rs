@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use litplex_core::{Job, ServeError, Traits, Unanswered, trace_dispatch};
+use litplex_core::{Done, Job, ServeError, Traits, Unanswered, trace_dispatch};
 use litplex_metrics::Queue;
 use tokio::time::Instant;
 
@@ -79,7 +79,8 @@ impl EndpointState {
                 self.workers.push(Member::new(id, slot, &traits, worker, now));
                 self.busy.note(slot, false, now);
             }
-            Event::Finished { id, jobs } => self.free(id, jobs, now),
+            Event::Finished { id, done } => self.free(id, done, now),
+            Event::Abandoned { id, jobs } => self.note_abandoned(id, jobs),
             Event::Retiring { id } => self.remove(id, now),
             Event::Gone { id, unanswered } => {
                 self.remove(id, now);
@@ -114,7 +115,7 @@ impl EndpointState {
     /// which its caller speaks up.
     fn first_expiry(&self) -> Option<Instant> {
         let limit = self.settings.queue_timeout?;
-        self.queue.front().map(|job| job.arrived + limit)
+        self.queue.front().map(|job| job.queued + limit)
     }
 
     fn admit(&mut self, mut job: Job, now: Instant) {
@@ -147,7 +148,7 @@ impl EndpointState {
     /// When a job must be answered at the latest if it is begun in time.
     fn deadline_of(&self, job: &Job) -> Instant {
         self.settings.queue_timeout.map_or(job.deadline, |limit| {
-            job.deadline.min(job.arrived + limit + self.batch_time().unwrap_or_default())
+            job.deadline.min(job.queued + limit + self.batch_time().unwrap_or_default())
         })
     }
 
@@ -163,7 +164,7 @@ impl EndpointState {
 
     fn backlog(&self, now: Instant) -> Backlog {
         let until_ready = match self.outlook {
-            Outlook::Coming { within: Some(within) } if self.workers.is_empty() => {
+            Outlook::Coming { within: Some(within), .. } if self.workers.is_empty() => {
                 (self.outlook_since + within).saturating_duration_since(now)
             }
             _ => Duration::ZERO,
@@ -175,6 +176,8 @@ impl EndpointState {
             at_a_time: self.workers.iter().map(|member| member.capacity(&self.rules)).sum(),
             time: self.batch_time(),
             until_ready,
+            abandoned: self.workers.iter().map(|member| member.abandoned).sum(),
+            is_asleep: matches!(self.outlook, Outlook::Coming { is_asleep: true, .. }),
         }
     }
 
@@ -196,11 +199,21 @@ impl EndpointState {
         self.stream = traits.stream;
     }
 
-    fn free(&mut self, id: WorkerId, jobs: usize, now: Instant) {
+    fn note_abandoned(&mut self, id: WorkerId, jobs: usize) {
+        if let Some(member) = self.workers.iter_mut().find(|member| member.id == id) {
+            member.abandoned += jobs;
+        }
+    }
+
+    fn free(&mut self, id: WorkerId, done: Done, now: Instant) {
         let Some(member) = self.workers.iter_mut().find(|member| member.id == id) else { return };
         let (speed, metrics) = (&mut self.speed, &self.metrics);
-        member.finished(jobs, &self.rules, now, |units, took| {
-            speed.observe(units, took);
+        member.finished(done, &self.rules, now, |units, took, is_whole| {
+            // What ended early says how long work takes at least: a client that leaves must not have
+            // the model taken for a fast one.
+            if is_whole || speed.time_of(units).is_some_and(|known| took > known) {
+                speed.observe(units, took);
+            }
             metrics.computed(took);
         });
         self.busy.note(member.slot, member.in_flight() > 0, now);
@@ -223,7 +236,7 @@ impl EndpointState {
             } else if !started {
                 self.metrics.retried(false);
                 job.note_requeued(now);
-                let place = self.queue.partition_point(|other| other.arrived < job.arrived);
+                let place = self.queue.partition_point(|other| other.queued < job.queued);
                 self.queue.insert(place, job);
             } else if !idempotent {
                 job.reply.send(Err(ServeError::worker_lost()));
@@ -310,7 +323,7 @@ impl EndpointState {
     fn waiting(&self) -> Waiting {
         Waiting {
             queued: self.queue.len(),
-            oldest: self.queue.front().map(|job| job.arrived),
+            oldest: self.queue.front().map(|job| job.queued),
             suspects: self.suspects.len(),
         }
     }
@@ -389,7 +402,7 @@ impl EndpointState {
 
 /// Tells whether a job that no worker has begun has waited for longer than it may.
 fn waited_too_long(job: &Job, limit: Option<Duration>, now: Instant) -> bool {
-    limit.is_some_and(|limit| now >= job.arrived + limit)
+    limit.is_some_and(|limit| now >= job.queued + limit)
 }
 
 /// Its caller left, or waits no longer: nobody else may say that a worker died.

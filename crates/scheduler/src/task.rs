@@ -53,8 +53,8 @@ mod tests {
     use std::time::Duration;
 
     use litplex_core::{
-        Answer, Answers, Attach, Job, Outcome, Progress, Request, Response, Traits, Unanswered,
-        Worker, reply,
+        Answer, Answers, Attach, Done, Job, Outcome, Progress, Request, Response, Traits,
+        Unanswered, Worker, reply,
     };
     use litplex_metrics::{Metrics, UserFamilies};
     use tokio::sync::oneshot;
@@ -158,7 +158,7 @@ mod tests {
             for job in jobs {
                 job.reply.send(Ok(Response::json("2")));
             }
-            self.progress[worker].finished(count);
+            self.progress[worker].finished(Done { jobs: count, cut_short: 0 });
         }
 
         /// Ends a worker that may have been computing these jobs, and had not begun those.
@@ -368,7 +368,9 @@ mod tests {
     async fn jobs_wait_for_a_worker_that_is_coming_and_no_longer() {
         let bench = Bench::new(1, 1, 0);
         bench.kill(0, Vec::new(), Vec::new());
-        bench.endpoint.expect(Outlook::Coming { within: Some(Duration::from_secs(5)) });
+        bench
+            .endpoint
+            .expect(Outlook::Coming { within: Some(Duration::from_secs(5)), is_asleep: true });
         let waits = bench.submit_for(Duration::from_secs(8));
         assert_eq!(status(bench.submit_for(Duration::from_secs(2))).await, 503);
         let (reason, retry_after) = ("no weights".into(), Duration::from_secs(30));

@@ -55,14 +55,24 @@ impl ServiceTime {
         self.busy_since.get_or_insert(now);
     }
 
-    /// Notes that `jobs` answers came, and whether that leaves the worker idle. Returns what each
-    /// took, unless they are the worker's first: models are slow when they are called for the
-    /// first time, and whoever counts on their speed should not count that.
-    pub fn finished(&mut self, jobs: usize, idle: bool, now: Instant) -> Option<Duration> {
+    /// Notes that `jobs` answers came, whether the callers of all of them had stayed, and whether that
+    /// leaves the worker idle. Returns what each took, unless they are the worker's first: models are
+    /// slow when they are called for the first time, and whoever counts on their speed should not
+    /// count that. What may have ended early counts where it took longer than the mean.
+    pub fn finished(
+        &mut self,
+        jobs: usize,
+        whole: bool,
+        idle: bool,
+        now: Instant,
+    ) -> Option<Duration> {
         let since = std::mem::replace(&mut self.busy_since, (!idle).then_some(now));
         let since = since.filter(|_| jobs > 0)?;
         let sample = (now - since).as_secs_f64() / jobs as f64;
         let old = self.mean;
+        if !whole && old.is_none_or(|old| sample <= old.as_secs_f64()) {
+            return None;
+        }
         let mean = old
             .map_or(sample, |old| old.as_secs_f64() + WEIGHT_OF_NEW * (sample - old.as_secs_f64()));
         self.mean = Some(Duration::from_secs_f64(mean));
@@ -99,10 +109,26 @@ mod tests {
         let start = Instant::now();
         let ms = Duration::from_millis;
         time.started(start);
-        time.finished(2, true, start + ms(10));
+        time.finished(2, true, true, start + ms(10));
         assert_eq!(time.mean(), Some(ms(5)));
         time.started(start + ms(1000));
-        time.finished(1, true, start + ms(1005));
+        time.finished(1, true, true, start + ms(1005));
         assert_eq!(time.mean(), Some(ms(5)), "the idle second between is not work");
+    }
+
+    #[test]
+    fn a_client_that_leaves_makes_no_model_fast() {
+        let mut time = ServiceTime::default();
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let mut take = |whole, took| {
+            time.started(start);
+            time.finished(1, whole, true, start + ms(took))
+        };
+        assert_eq!(take(false, 0), None, "nothing is known yet");
+        assert_eq!(take(true, 1000), None, "the first");
+        assert_eq!(take(false, 1), None);
+        assert_eq!(take(false, 2000), Some(ms(2000)), "it takes at least that");
+        assert_eq!(time.mean(), Some(ms(1200)));
     }
 }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use litplex_core::{Cause, Gone};
 use tokio::time::Instant;
 
 use crate::SlotState;
@@ -12,14 +13,14 @@ pub enum Health {
     /// Every wanted slot has a worker that takes jobs; also where none is wanted.
     Ready,
     /// Some worker is missing or being replaced, with the reason of the first such.
-    Degraded(String),
+    Degraded(Gone),
 }
 
 /// Reads the health of an endpoint off its slots. Those that are no longer wanted do not count.
 pub fn health(slots: &[SlotState]) -> Health {
     let starting = |slot: &SlotState| matches!(slot, SlotState::Starting { .. });
     match slots.iter().find_map(reason) {
-        Some(reason) => Health::Degraded(reason.to_owned()),
+        Some(reason) => Health::Degraded(reason),
         None if slots.iter().any(starting) => Health::Starting,
         None => Health::Ready,
     }
@@ -43,8 +44,8 @@ pub enum Outlook {
     },
     /// Every slot backs off or has failed.
     Down {
-        /// The reason of the slot that is tried first.
-        reason: String,
+        /// Why the slot that is tried first has no worker.
+        gone: Gone,
         /// When a worker is expected at the earliest: its launch and, where one has been
         /// measured, its start. `None` if no worker will be launched.
         until: Option<Instant>,
@@ -90,7 +91,7 @@ fn down(slots: &[SlotState], start_time: Option<Duration>) -> Outlook {
     let first = tries.min_by_key(|(until, _)| *until);
     let slot = first.map_or(&slots[0], |(_, slot)| slot);
     Outlook::Down {
-        reason: reason(slot).unwrap_or_default().to_owned(),
+        gone: reason(slot).unwrap_or_else(|| Gone::new(Cause::Start, "")),
         until: first.map(|(until, _)| until + start_time.unwrap_or_default()),
     }
 }
@@ -100,11 +101,11 @@ fn is_down(slot: &SlotState) -> bool {
 }
 
 /// Why a slot that should have a worker has none, if anything went wrong.
-fn reason(slot: &SlotState) -> Option<&str> {
+fn reason(slot: &SlotState) -> Option<Gone> {
     match slot {
-        SlotState::BackingOff { reason, .. } => Some(reason),
-        SlotState::Failed(error) => Some(&error.reason),
-        SlotState::Starting { after, .. } => after.as_deref(),
+        SlotState::BackingOff { gone, .. } => Some(gone.clone()),
+        SlotState::Failed(error) => Some(Gone::new(Cause::Start, error.reason.clone())),
+        SlotState::Starting { after, .. } => after.clone(),
         SlotState::Ready(_) | SlotState::Draining | SlotState::Stopped => None,
     }
 }
@@ -117,16 +118,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn killed(reason: &str) -> Gone {
+        Gone::new(Cause::Signal, reason)
+    }
+
     fn ready() -> SlotState {
         SlotState::Ready(Duration::ZERO)
     }
 
     fn starting(since: Instant, after: Option<&str>) -> SlotState {
-        SlotState::Starting { since, after: after.map(Into::into) }
+        SlotState::Starting { since, after: after.map(killed) }
     }
 
     fn backing_off(reason: &str, until: Instant) -> SlotState {
-        SlotState::BackingOff { reason: reason.into(), traceback: None, until }
+        SlotState::BackingOff { gone: killed(reason), traceback: None, until }
     }
 
     fn failed(reason: &str) -> SlotState {
@@ -136,12 +141,16 @@ mod tests {
     #[test]
     fn an_endpoint_is_ready_when_all_its_wanted_slots_are() {
         let now = Instant::now();
-        let degraded = |reason: &str| Health::Degraded(reason.into());
+        let degraded = |reason: &str| Health::Degraded(killed(reason));
         assert_eq!(health(&[]), Health::Ready);
         assert_eq!(health(&[ready(), SlotState::Draining]), Health::Ready);
         assert_eq!(health(&[ready(), starting(now, None)]), Health::Starting);
         assert_eq!(health(&[ready(), starting(now, Some("killed"))]), degraded("killed"));
-        assert_eq!(health(&[starting(now, None), failed("no weights")]), degraded("no weights"));
+        let no_weights = Gone::new(Cause::Start, "no weights");
+        assert_eq!(
+            health(&[starting(now, None), failed("no weights")]),
+            Health::Degraded(no_weights)
+        );
     }
 
     #[test]
@@ -173,11 +182,11 @@ mod tests {
         let until = Some(now + 3 * SECOND);
         assert_eq!(
             outlook(&slots[..2], 2, Some(SECOND)),
-            Outlook::Down { reason: "b".into(), until }
+            Outlook::Down { gone: killed("b"), until }
         );
-        let reason = "a".to_owned();
-        assert_eq!(outlook(&slots, 3, None), Outlook::Down { reason, until: Some(now) });
-        let reason = "no weights".to_owned();
-        assert_eq!(outlook(&slots, 1, None), Outlook::Down { reason, until: None });
+        let gone = killed("a");
+        assert_eq!(outlook(&slots, 3, None), Outlook::Down { gone, until: Some(now) });
+        let gone = Gone::new(Cause::Start, "no weights");
+        assert_eq!(outlook(&slots, 1, None), Outlook::Down { gone, until: None });
     }
 }

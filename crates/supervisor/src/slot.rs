@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use litplex_core::LaunchError;
+use litplex_core::{Gone, LaunchError};
 use tokio::time::Instant;
 
 /// What a slot is doing.
@@ -11,14 +11,14 @@ pub enum SlotState {
         /// When it was launched.
         since: Instant,
         /// Why the worker before it ended or did not become ready; `None` where it is the first.
-        after: Option<String>,
+        after: Option<Gone>,
     },
     /// Its worker takes jobs; it became ready after this time.
     Ready(Duration),
     /// Its worker is gone, or did not become ready, and another is launched later.
     BackingOff {
-        /// Why, in words.
-        reason: String,
+        /// Why.
+        gone: Gone,
         /// The traceback of the model's own code, if that kept it from becoming ready.
         traceback: Option<String>,
         /// When another is launched.
@@ -62,13 +62,16 @@ pub(crate) fn next_step(state: &SlotState, wanted: bool, now: Instant) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use litplex_core::Cause;
+
     use super::*;
 
     #[test]
     fn a_slot_that_backs_off_waits_its_time_while_it_is_wanted() {
         let now = Instant::now();
         let until = now + Duration::from_secs(1);
-        let state = SlotState::BackingOff { reason: "killed".into(), traceback: None, until };
+        let gone = Gone::new(Cause::Signal, "killed");
+        let state = SlotState::BackingOff { gone, traceback: None, until };
         assert_eq!(next_step(&state, true, now), Step::Stay);
         assert_eq!(next_step(&state, true, until), Step::Launch);
         assert_eq!(next_step(&state, false, now), Step::Clear);

@@ -62,7 +62,7 @@ struct Slot {
 
 /// A [`SlotState`] with what it takes to leave it.
 enum Doing {
-    Starting { task: AbortHandle, since: Instant, after: Option<String> },
+    Starting { task: AbortHandle, since: Instant, after: Option<Gone> },
     Serving { task: AbortHandle, since: Instant, start_time: Duration, stop: StopWorker },
     Draining { task: AbortHandle },
     BackingOff { gone: Gone, traceback: Option<String>, until: Instant },
@@ -244,7 +244,7 @@ impl SupervisorTask {
             Doing::BackingOff { gone, .. } => {
                 self.record.restarts[index] += 1;
                 *self.record.causes.entry(gone.cause).or_default() += 1;
-                Some(gone.reason)
+                Some(gone)
             }
             _ => None,
         };
@@ -276,8 +276,8 @@ impl Slot {
             Doing::Serving { start_time, .. } => SlotState::Ready(*start_time),
             Doing::Draining { .. } => SlotState::Draining,
             Doing::BackingOff { gone, traceback, until } => {
-                let (reason, traceback) = (gone.reason.clone(), traceback.clone());
-                SlotState::BackingOff { reason, traceback, until: *until }
+                let (gone, traceback) = (gone.clone(), traceback.clone());
+                SlotState::BackingOff { gone, traceback, until: *until }
             }
             Doing::Failed(error) => SlotState::Failed(error.clone()),
             Doing::Nothing => SlotState::Stopped,

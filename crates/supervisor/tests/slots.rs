@@ -192,8 +192,10 @@ async fn a_worker_that_dies_is_replaced_at_once_and_the_others_are_left_alone() 
     settle().await;
     let states = bench.supervisor.view().states();
     assert!(is_ready(&states[0]));
-    assert!(matches!(&states[1], SlotState::Starting { after: Some(why), .. } if why == "killed"));
-    assert_eq!(health(&states), Health::Degraded("killed".into()));
+    assert!(
+        matches!(&states[1], SlotState::Starting { after: Some(why), .. } if why.reason == "killed")
+    );
+    assert!(matches!(health(&states), Health::Degraded(why) if why.reason == "killed"));
     assert!(bench.reach_ready(2).await <= START);
     let record = bench.supervisor.record().borrow().clone();
     assert_eq!((record.restarts, record.causes), (vec![0, 1], [(Cause::Signal, 1)].into()));
@@ -242,16 +244,15 @@ async fn a_restart_that_fails_says_why_and_is_tried_again_for_ever() {
     bench.plan.send_replace(Plan::Fail);
     bench.kill(0);
     bench.reach(|states| name(&states[0]) == "backing off").await;
-    let SlotState::BackingOff { reason, traceback, .. } =
-        bench.supervisor.view().states()[0].clone()
+    let SlotState::BackingOff { gone, traceback, .. } = bench.supervisor.view().states()[0].clone()
     else {
         panic!("it backs off");
     };
-    assert_eq!((reason.as_str(), traceback.as_deref()), ("no weights", Some("Traceback")));
-    let Outlook::Down { reason, until } = bench.supervisor.view().outlook() else {
+    assert_eq!((&*gone.reason, traceback.as_deref()), ("no weights", Some("Traceback")));
+    let Outlook::Down { gone, until } = bench.supervisor.view().outlook() else {
         panic!("no worker is there or comes");
     };
-    assert_eq!(reason, "no weights");
+    assert_eq!(gone.reason, "no weights");
     assert!(until.unwrap() > Instant::now() + START);
 
     sleep(Duration::from_secs(300)).await;

@@ -11,6 +11,7 @@ mod python;
 pub use inproc::{InprocLaunch, Settings, batches, streams};
 pub use log_file::LogFile;
 pub use python::{
-    AppHostLaunch, AppHostSpec, OUTPUT, OutputSpec, Overrides, PythonLaunch, PythonSpec, Unwell,
-    default_interpreter, sdk_directory, with_descendants,
+    AppHostLaunch, AppHostSpec, Environment, OUTPUT, OutputSpec, Overrides, PythonLaunch,
+    PythonSpec, Sdk, Unwell, default_interpreter, environments, remove_environment,
+    with_descendants,
 };

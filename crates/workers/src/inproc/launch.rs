@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use litplex_core::{
-    Attach, BoxFuture, Cause, Device, Gone, Job, Launch, LaunchError, Launched, LitApi, LitStream,
-    Outcome, Progress, Reply, Response, Traits, Worker,
+    Attach, BoxFuture, Cause, Device, Done, Gone, Job, Launch, LaunchError, Launched, LitApi,
+    LitStream, Outcome, Progress, Reply, Response, Traits, Worker,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -177,19 +177,21 @@ impl Deliver for ToCallers {
         let _ = self.answers.send(answers);
     }
 
-    fn finished(&self, jobs: usize) {
-        self.progress.finished(jobs);
+    fn finished(&self, done: Done) {
+        self.progress.finished(done);
     }
 }
 
 async fn deliver(mut outbox: mpsc::UnboundedReceiver<Answered>, progress: Arc<dyn Progress>) {
     let mut answered = Vec::new();
     while outbox.recv_many(&mut answered, usize::MAX).await > 0 {
-        let jobs = answered.iter().map(Vec::len).sum();
+        let mut done = Done::default();
         for (reply, outcome) in answered.drain(..).flatten() {
+            done.jobs += 1;
+            done.cut_short += usize::from(reply.is_abandoned());
             reply.send(outcome);
         }
-        progress.finished(jobs);
+        progress.finished(done);
     }
     // The thread takes what it was given with it only when it panicked outside of the model.
     progress.gone(Vec::new());

@@ -1,6 +1,6 @@
 use litplex_core::{
-    Batch, Chunks, ClientLeft, Content, Job, LitApi, LitStream, Outcome, Part, Reply, Request,
-    Response, ServeError, Stages, json_text,
+    Batch, Chunks, ClientLeft, Content, Done, Job, LitApi, LitStream, Outcome, Part, Reply,
+    Request, Response, ServeError, Stages, json_text,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// Takes an answer to whoever waits for it.
 pub(crate) trait Deliver {
     fn deliver(&self, answers: Vec<(Reply, Outcome<Response>)>);
-    fn finished(&self, jobs: usize);
+    fn finished(&self, done: Done);
 }
 
 /// A model as its thread drives it.
@@ -114,16 +114,18 @@ pub(crate) struct Streams<S>(pub(crate) S);
 impl<S: LitStream> Model for Streams<S> {
     fn run(&mut self, jobs: Vec<Job>, to: &dyn Deliver) {
         for job in jobs {
-            self.answer(job);
-            to.finished(1);
+            let cut_short = usize::from(!self.answer(job));
+            to.finished(Done { jobs: 1, cut_short });
         }
     }
 }
 
 impl<S: LitStream> Streams<S> {
-    fn answer(&mut self, job: Job) {
+    /// Answers a job, and returns whether its client stayed to the end.
+    fn answer(&mut self, job: Job) -> bool {
         if job.is_void(Instant::now()) {
-            return job.reply.send(Err(ServeError::deadline()));
+            job.reply.send(Err(ServeError::deadline()));
+            return false;
         }
         let mut chunks = Chunks::new(job.reply.into_stream());
         let result = decode(&job.request).and_then(|input| {
@@ -133,8 +135,7 @@ impl<S: LitStream> Streams<S> {
             })
         });
         let end = result.map_or_else(Part::Failed, |()| Part::End);
-        // A client that left needs no end.
-        let _ = chunks.into_sink().blocking_send(end);
+        chunks.into_sink().blocking_send(end).is_ok()
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::output::Label;
 use super::process::{Command, Process};
+use super::sdk::Sdk;
 
 /// What stands before its lines.
 const MARK: &str = "app";
@@ -33,8 +34,10 @@ const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: litplex\r\nConnection: close\r
 pub struct AppHostSpec {
     /// The interpreter, which has what the program imports.
     pub interpreter: PathBuf,
-    /// The directory of the `litplex` package.
-    pub sdk: PathBuf,
+    /// The `litplex` package.
+    pub sdk: Sdk,
+    /// Variables that it does not get: keys of callers.
+    pub secrets: Vec<String>,
     /// Where it listens.
     pub socket: PathBuf,
     /// Where it asks for what it does not answer itself.
@@ -60,10 +63,11 @@ impl Launch for AppHostLaunch {
     fn launch(&self, _slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let spec = self.0.clone();
         Box::pin(async move {
-            let AppHostSpec { interpreter, sdk, socket, inner, heartbeat, load } = &*spec;
+            let AppHostSpec { interpreter, sdk, socket, inner, heartbeat, load, secrets } = &*spec;
             let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
-            let (code, env) = (sdk.join("_apphost"), BTreeMap::new());
-            let command = Command { interpreter, code, env: &env, cwd: None, memory_limit: None };
+            let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
+            let command =
+                Command { interpreter, code, env: &env, secrets, cwd: None, memory_limit: None };
             let mut process = Process::start(&command, &Label::of(MARK), order.as_bytes()).await?;
             tokio::select! {
                 () = listening(socket) => {}

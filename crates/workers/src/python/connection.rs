@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use litplex_core::{
-    Cause, Gone, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
+    Cause, Done, Gone, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError,
+    Unanswered,
 };
 use litplex_metrics::StageTimes;
 use litplex_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
@@ -13,8 +14,9 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::in_flight::{InFlight, Overrun};
+use super::in_flight::{InFlight, Overrun, Patience};
 use super::outbox::Outbox;
+use super::pulse::Pulse;
 
 /// Room that is made for one read.
 const READ_BYTES: usize = 64 * 1024;
@@ -38,18 +40,36 @@ pub(crate) struct Manner {
     pub(crate) in_order: bool,
     /// Whether it computes several batches, or single jobs, at a time.
     pub(crate) several: bool,
-    /// How long past its deadline it may go on computing.
+    /// How long it may compute.
+    pub(crate) patience: Patience,
+    /// How long it may go on after that.
     pub(crate) kill_after: Option<Duration>,
 }
+
+impl Manner {
+    /// How often to see whether its interpreter answers, where it may compute for ever.
+    const LOOK: Duration = Duration::from_secs(1);
+}
+
+/// How often to see whether anybody waits for what a worker that is no longer wanted computes.
+const LOOK_WHILE_STOPPING: Duration = Duration::from_millis(100);
+
+/// After which time it is said what such a worker is waited for.
+pub(crate) const SAY_AFTER: Duration = Duration::from_secs(1);
 
 /// The data connection of one worker: it owns the jobs that the worker holds.
 ///
 /// It always reads while it writes, so that two full sockets cannot wait for each other.
 pub(crate) struct Connection {
+    /// The worker's name, for the log.
+    worker: String,
     stream: UnixStream,
     orders: mpsc::UnboundedReceiver<Order>,
-    /// Nobody will give any more orders.
-    is_dismissed: bool,
+    /// Since when nobody gives any more orders.
+    dismissed: Option<Instant>,
+    /// Whether it was said what it is waited for.
+    has_said: bool,
+    pulse: Pulse,
     progress: Arc<dyn Progress>,
     manner: Manner,
     in_flight: InFlight,
@@ -64,7 +84,7 @@ pub(crate) struct Connection {
     /// From when the next job is asked for its stages.
     sample_at: Instant,
     /// Jobs answered since the scheduler was told last.
-    finished: usize,
+    finished: Done,
 }
 
 /// What happens to a connection.
@@ -78,17 +98,21 @@ enum Event {
 
 impl Connection {
     pub(crate) fn new(
+        worker: String,
         stream: UnixStream,
         orders: mpsc::UnboundedReceiver<Order>,
-        control: mpsc::UnboundedSender<Frame>,
+        (pulse, control): (Pulse, mpsc::UnboundedSender<Frame>),
         progress: Arc<dyn Progress>,
         manner: Manner,
         stage_times: StageTimes,
     ) -> Self {
         Self {
+            worker,
             stream,
             orders,
-            is_dismissed: false,
+            dismissed: None,
+            has_said: false,
+            pulse,
             progress,
             manner,
             in_flight: InFlight::new(control),
@@ -99,7 +123,7 @@ impl Connection {
             alarm: Box::pin(sleep(Duration::ZERO)),
             stage_times,
             sample_at: Instant::now(),
-            finished: 0,
+            finished: Done::default(),
         }
     }
 
@@ -107,7 +131,7 @@ impl Connection {
     /// did. The jobs that it then still holds go back to where they came from.
     pub(crate) async fn run(mut self) -> Option<Gone> {
         let fault = loop {
-            if self.is_dismissed && self.in_flight.is_empty() {
+            if self.dismissed.is_some() && self.in_flight.is_empty() {
                 break None;
             }
             let event = match self.next_event().await {
@@ -121,14 +145,11 @@ impl Connection {
                     let reason = format!("it broke the protocol: {error}");
                     break Some(Gone::new(Cause::Protocol, reason));
                 }
-                Err(Lost::Stuck) => {
-                    let reason = "it went on computing past the time of its request";
-                    break Some(Gone::new(Cause::Overrun, reason));
-                }
+                Err(Lost::Stuck) => break Some(self.stuck()),
             }
-            self.report_finished();
+            self.report();
         };
-        self.report_finished();
+        self.report();
         self.orders.close();
         let mut unanswered = self.in_flight.give_back(self.manner.in_order);
         unanswered.extend(self.undelivered());
@@ -142,7 +163,7 @@ impl Connection {
             writable = self.stream.writable(), if !self.outbox.is_empty() => {
                 writable.map(|()| Event::Writable)
             }
-            order = self.orders.recv(), if !self.is_dismissed => {
+            order = self.orders.recv(), if self.dismissed.is_none() => {
                 Ok(order.map_or(Event::Dismissed, Event::Order))
             }
             () = &mut self.alarm, if self.look_at.is_some() => Ok(Event::LookAfter),
@@ -163,7 +184,8 @@ impl Connection {
             Event::Readable => self.read(),
             Event::LookAfter => self.look_after(),
             Event::Dismissed => {
-                self.is_dismissed = true;
+                self.dismissed = Some(Instant::now());
+                self.set_alarm();
                 Ok(())
             }
         }
@@ -173,8 +195,7 @@ impl Connection {
         match order {
             Order::Jobs(jobs) => self.accept(jobs),
             Order::CancelAbandoned => {
-                self.in_flight.cancel_abandoned();
-                self.set_alarm();
+                self.in_flight.cancel_abandoned(Instant::now());
             }
         }
     }
@@ -182,7 +203,8 @@ impl Connection {
     fn accept(&mut self, jobs: Vec<Job>) {
         let Manner { batches, .. } = self.manner;
         let mut left = jobs.len();
-        let mut is_sample = self.is_time_for_sample();
+        let now = Instant::now();
+        let mut is_sample = self.is_time_for_sample(now);
         if batches {
             self.in_flight.begin_batch();
         }
@@ -194,7 +216,7 @@ impl Connection {
             let stages = std::mem::take(&mut is_sample) || job.is_traced();
             let (id, more) = (self.in_flight.next_id(), batches && left > 0);
             self.outbox.push_request(id, more, stages, &job);
-            self.in_flight.add(job);
+            self.in_flight.add(job, now);
         }
         if self.look_at.is_none() {
             self.set_alarm();
@@ -203,8 +225,7 @@ impl Connection {
 
     /// Tells whether the next job is to say how long its stages take. A model that is slow is asked
     /// for each; a fast one must not feel it.
-    fn is_time_for_sample(&mut self) -> bool {
-        let now = Instant::now();
+    fn is_time_for_sample(&mut self, now: Instant) -> bool {
         let is_time = now >= self.sample_at;
         if is_time {
             self.sample_at = now + SAMPLE_EVERY;
@@ -213,17 +234,84 @@ impl Connection {
     }
 
     fn set_alarm(&mut self) {
-        let Manner { kill_after, several, .. } = self.manner;
-        self.look_at = kill_after.and_then(|grace| self.in_flight.overdue(grace, several));
+        let now = Instant::now();
+        let due = self.ends_at(now).map(|at| match self.manner.kill_after {
+            None if !self.pulse.is_silent() => at.max(now + Manner::LOOK),
+            _ => at,
+        });
+        let look = self.dismissed.map(|_| now + LOOK_WHILE_STOPPING);
+        self.look_at = [due, look].into_iter().flatten().min();
         if let Some(at) = self.look_at {
             self.alarm.as_mut().reset(at);
         }
     }
 
+    /// Returns until when the worker may go on with what it has.
+    fn ends_at(&self, now: Instant) -> Option<Instant> {
+        let Manner { patience, kill_after, several, .. } = self.manner;
+        let due = self.in_flight.due(patience, several, now)? + kill_after.unwrap_or_default();
+        // While all stops nobody else can want this worker.
+        let given_up = self.dismissed.and_then(|_| self.in_flight.given_up_since());
+        Some(given_up.zip(kill_after).map_or(due, |(since, grace)| due.min(since + grace)))
+    }
+
     /// Looks after the job that the worker has had longest.
     fn look_after(&mut self) -> Result<(), Lost> {
+        let now = Instant::now();
+        if let Some(since) = self.dismissed {
+            self.in_flight.cancel_abandoned(now);
+            if now >= since + SAY_AFTER && !std::mem::replace(&mut self.has_said, true) {
+                self.say_what_is_waited_for();
+            }
+        }
+        let may_end = self.manner.kill_after.is_some() || self.pulse.is_silent();
+        if may_end && self.ends_at(now).is_some_and(|at| at <= now) {
+            return Err(Lost::Stuck);
+        }
         self.set_alarm();
-        if self.look_at.is_some_and(|at| at <= Instant::now()) { Err(Lost::Stuck) } else { Ok(()) }
+        Ok(())
+    }
+
+    fn say_what_is_waited_for(&self) {
+        let (worker, jobs) = (&self.worker, self.in_flight.len());
+        let requests = if jobs == 1 { "request" } else { "requests" };
+        let given_up = match self.in_flight.cancelled() {
+            0 => String::new(),
+            all if all == jobs => ", for which nobody waits".into(),
+            some => format!(", for {some} of which nobody waits"),
+        };
+        tracing::info!("waiting for {worker}: it computes {jobs} {requests}{given_up}");
+    }
+
+    /// Says why the worker is ended.
+    fn stuck(&self) -> Gone {
+        let Manner { patience, kill_after, .. } = self.manner;
+        let limit = patience.answer.as_secs_f64();
+        let Some(grace) = kill_after.map(|grace| grace.as_secs_f64()) else {
+            let reason = format!(
+                "it hangs: its interpreter is silent, and a request took more than {limit} s \
+                 (`timeout`)"
+            );
+            return Gone::new(Cause::Hang, reason);
+        };
+        if self.pulse.is_silent() {
+            let reason = format!(
+                "it hangs: its interpreter is silent, and a request took more than {limit} s \
+                 (`timeout`) and {grace} s (`kill_after`)"
+            );
+            return Gone::new(Cause::Hang, reason);
+        }
+        let reason = match self.dismissed.and_then(|_| self.in_flight.given_up_since()) {
+            Some(_) => format!(
+                "it went on computing past the time of its request, for which nobody waits \
+                 (`kill_after` is {grace} s)"
+            ),
+            None => format!(
+                "it went on computing past the time of its request (`timeout` is {limit} s, \
+                 `kill_after` {grace} s)"
+            ),
+        };
+        Gone::new(Cause::Overrun, reason)
     }
 
     fn read(&mut self) -> Result<(), Lost> {
@@ -236,7 +324,11 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
+            let mut is_first = true;
             while let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+                if std::mem::take(&mut is_first) {
+                    self.in_flight.move_on(Instant::now());
+                }
                 self.take(frame)?;
             }
             // A short read emptied the socket.
@@ -251,6 +343,7 @@ impl Connection {
         if !self.in_flight.owes(id) {
             return Ok(());
         }
+        let is_cancelled = self.in_flight.is_cancelled(id);
         let is_last = match frame.kind {
             Kind::Response => {
                 let (response, stages) = response(frame)?;
@@ -274,7 +367,8 @@ impl Connection {
             }
             unexpected => return Err(FrameError::Unexpected(unexpected).into()),
         };
-        self.finished += usize::from(is_last);
+        self.finished.jobs += usize::from(is_last);
+        self.finished.cut_short += usize::from(is_last && is_cancelled);
         Ok(())
     }
 
@@ -285,8 +379,14 @@ impl Connection {
         }
     }
 
-    fn report_finished(&mut self) {
-        if self.finished > 0 {
+    /// Tells the scheduler, and the control connection, what has changed.
+    fn report(&mut self) {
+        self.pulse.set_load(self.in_flight.len(), self.in_flight.bytes());
+        let abandoned = self.in_flight.take_newly_cancelled();
+        if abandoned > 0 {
+            self.progress.abandoned(abandoned);
+        }
+        if self.finished.jobs > 0 {
             self.progress.finished(std::mem::take(&mut self.finished));
         }
     }
@@ -386,13 +486,19 @@ mod tests {
 
     #[derive(Default)]
     struct Seen {
-        finished: Mutex<usize>,
+        done: Mutex<Done>,
+        abandoned: Mutex<usize>,
         unanswered: Mutex<Vec<Unanswered>>,
     }
 
     impl Progress for Seen {
-        fn finished(&self, jobs: usize) {
-            *self.finished.lock().unwrap() += jobs;
+        fn finished(&self, done: Done) {
+            let mut all = self.done.lock().unwrap();
+            all.jobs += done.jobs;
+            all.cut_short += done.cut_short;
+        }
+        fn abandoned(&self, jobs: usize) {
+            *self.abandoned.lock().unwrap() += jobs;
         }
         fn retiring(&self) {}
         fn gone(&self, unanswered: Vec<Unanswered>) {
@@ -413,6 +519,7 @@ mod tests {
         orders: mpsc::UnboundedSender<Order>,
         control: mpsc::UnboundedReceiver<Frame>,
         progress: Arc<Seen>,
+        pulse: Pulse,
         ended: tokio::task::JoinHandle<Option<Gone>>,
     }
 
@@ -422,20 +529,33 @@ mod tests {
         let (to_worker, control) = mpsc::unbounded_channel();
         let progress = Arc::new(Seen::default());
         let kill_after = Some(Duration::from_secs(10));
-        let manner = Manner { batches, in_order: batches, several: false, kill_after };
+        let half_a_minute = Duration::from_secs(30);
+        let patience = Patience { answer: half_a_minute, part: half_a_minute };
+        let manner = Manner { batches, in_order: batches, several: false, patience, kill_after };
         let stages = litplex_metrics::Metrics::new().stages("/test");
-        let connection = Connection::new(ours, inbox, to_worker, progress.clone(), manner, stages);
+        let pulse = Pulse::default();
+        let name = "/test#0".to_owned();
+        let (ends, seen) = ((pulse.clone(), to_worker), progress.clone());
+        let connection = Connection::new(name, ours, inbox, ends, seen, manner, stages);
         let ended = tokio::spawn(connection.run());
-        Bench { worker, orders, control, progress, ended }
+        Bench { worker, orders, control, progress, pulse, ended }
     }
 
     impl Bench {
         fn dispatch<const N: usize>(&self, bodies: [Bytes; N]) -> [Answers; N] {
+            self.dispatch_for(Duration::from_secs(30), bodies)
+        }
+
+        fn dispatch_for<const N: usize>(
+            &self,
+            budget: Duration,
+            bodies: [Bytes; N],
+        ) -> [Answers; N] {
             let (mut jobs, mut waiting) = (Vec::new(), Vec::new());
             for body in bodies {
                 let (reply, answers) = reply();
                 let arrived = Instant::now();
-                let deadline = arrived + Duration::from_secs(30);
+                let deadline = arrived + budget;
                 jobs.push(Job::new(Request::json(body), arrived, deadline, reply));
                 waiting.push(answers);
             }
@@ -486,7 +606,7 @@ mod tests {
             (whole(first).await.unwrap(), whole(second).await.unwrap()),
             ("a".into(), "b".into())
         );
-        assert_eq!(*bench.progress.finished.lock().unwrap(), 2);
+        assert_eq!(bench.progress.done.lock().unwrap().jobs, 2);
     }
 
     #[tokio::test]
@@ -533,6 +653,92 @@ mod tests {
         let start = Instant::now();
         assert!(bench.ended.await.unwrap().unwrap().reason.contains("past the time"));
         assert_eq!(start.elapsed().as_secs(), 40, "30 s of its budget and 10 s of grace");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_no_time_costs_the_worker_nothing() {
+        let mut bench = bench(true);
+        let [hurried, _patient] = bench.dispatch_for(Duration::from_millis(1), [BODY, BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(hurried);
+        bench.orders.send(Order::CancelAbandoned).unwrap();
+        tokio::time::sleep(Duration::from_secs(38)).await;
+        assert!(!bench.ended.is_finished());
+        bench.say(Kind::Response, frame.id, 499, b"").await;
+        bench.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"late").await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!bench.ended.is_finished(), "it has nothing to do");
+        assert_eq!(*bench.progress.done.lock().unwrap(), Done { jobs: 2, cut_short: 1 });
+        assert_eq!(*bench.progress.abandoned.lock().unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_waited_in_the_worker_has_its_own_time() {
+        let mut bench = bench(false);
+        let _answers = bench.dispatch([BODY, BODY]);
+        let start = Instant::now();
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        bench.say(Kind::Response, frame.id, 200, b"1").await;
+        assert!(bench.ended.await.unwrap().is_some());
+        assert_eq!(start.elapsed().as_secs(), 65, "25 s of the first, and 40 s of its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_client_left_has_the_time_of_a_part() {
+        let mut bench = bench(false);
+        let [mut answers] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
+        let start = Instant::now();
+        drop(answers.recv().await);
+        bench.orders.send(Order::CancelAbandoned).unwrap();
+        assert!(bench.ended.await.unwrap().is_some());
+        assert_eq!(start.elapsed().as_secs(), 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_waits_for_its_client_is_not_stuck() {
+        let mut bench = bench(false);
+        let [mut answers] = bench.dispatch([BODY]);
+        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let item = [&(STREAM_CREDIT as u32).to_le_bytes()[..], &vec![7; STREAM_CREDIT]].concat();
+        bench.say(Kind::Chunk, frame.id, 2, &item).await;
+        let Ok(Answer::Stream(_, mut rest)) = answers.recv().await else { panic!("not a stream") };
+        // The first item is taken with the answer.
+        bench.say(Kind::Chunk, frame.id, 2, &item).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(!bench.ended.is_finished());
+        std::future::poll_fn(|cx| rest.poll_part(cx)).await;
+        let start = Instant::now();
+        assert!(bench.ended.await.unwrap().is_some(), "it had credit and sent nothing");
+        assert!((35..=75).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_interpreter_that_overruns_hangs() {
+        let mut bench = bench(false);
+        let [_answers] = bench.dispatch([BODY]);
+        read_frame(&mut bench.worker).await.unwrap();
+        bench.pulse.set_unanswered(9);
+        let fault = bench.ended.await.unwrap().unwrap();
+        assert_eq!(fault.cause, Cause::Hang);
+        assert!(fault.reason.contains("30 s (`timeout`) and 10 s (`kill_after`)"), "{fault}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_ended_early_while_all_stops() {
+        let mut bench = bench(false);
+        let [given_up] = bench.dispatch([BODY]);
+        read_frame(&mut bench.worker).await.unwrap();
+        drop(given_up);
+        let start = Instant::now();
+        drop(bench.orders);
+        let fault = bench.ended.await.unwrap().unwrap();
+        assert!(fault.reason.contains("for which nobody waits (`kill_after` is 10 s)"), "{fault}");
+        assert_eq!(start.elapsed().as_secs(), 10);
     }
 
     #[tokio::test]

@@ -9,25 +9,31 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::connection::stream_error;
 use super::metrics::SlotMetrics;
 use super::outbox::request_frame;
+use super::pulse::{Pulse, UNANSWERED_PINGS};
 use super::unwell::Condition;
 
 /// Pings in a heartbeat.
 const PINGS: u32 = 2;
 
-/// A worker that has left this many pings unanswered is hung: it is a little less than the three
-/// heartbeats within which it must have been replaced. They are counted, not timed, so that a
-/// pause of this very process is not blamed on its workers.
-const UNANSWERED_PINGS: u32 = 5;
-
 /// Asks the model what a request costs.
 pub(crate) struct Measure {
     pub(crate) request: Request,
     pub(crate) answer: oneshot::Sender<Outcome<f64>>,
+}
+
+/// How long a worker may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) heartbeat: Duration,
+    /// Whether the heartbeat counts while the worker computes, too.
+    pub(crate) is_strict: bool,
+    /// How long the model may take to say what a request costs.
+    pub(crate) patience: Duration,
 }
 
 /// The control connection of one worker: whether it lives and is well, and what its requests
@@ -36,11 +42,13 @@ pub(crate) struct Control {
     from_worker: OwnedReadHalf,
     to_worker: mpsc::UnboundedSender<Frame>,
     measures: mpsc::UnboundedReceiver<Measure>,
-    measured: Slab<oneshot::Sender<Outcome<f64>>>,
+    /// Who asked, and when.
+    measured: Slab<(Instant, oneshot::Sender<Outcome<f64>>)>,
     decoder: Decoder,
     buffer: BytesMut,
     metrics: SlotMetrics,
-    heartbeat: Duration,
+    times: Times,
+    pulse: Pulse,
     condition: Condition,
     pings: u64,
     unanswered: u32,
@@ -60,7 +68,8 @@ impl Control {
         (to_worker, orders): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
         measures: mpsc::UnboundedReceiver<Measure>,
         metrics: SlotMetrics,
-        heartbeat: Duration,
+        times: Times,
+        pulse: Pulse,
         condition: Condition,
     ) -> Self {
         let (from_worker, writer) = stream.into_split();
@@ -73,7 +82,8 @@ impl Control {
             decoder: Decoder::default(),
             buffer: BytesMut::new(),
             metrics,
-            heartbeat,
+            times,
+            pulse,
             condition,
             pings: 0,
             unanswered: 0,
@@ -82,7 +92,7 @@ impl Control {
 
     /// Runs until the worker hangs up, and returns what it did wrong, if it did.
     pub(crate) async fn run(mut self) -> Option<Gone> {
-        let mut heartbeats = interval(self.heartbeat / PINGS);
+        let mut heartbeats = interval(self.times.heartbeat / PINGS);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
@@ -99,10 +109,12 @@ impl Control {
                     }
                 }
                 Event::Measure(measure) => self.measure(measure),
-                Event::Heartbeat if self.unanswered == UNANSWERED_PINGS => {
-                    let silent = self.heartbeat.as_secs_f64() / f64::from(PINGS)
-                        * f64::from(UNANSWERED_PINGS);
-                    let reason = format!("it hangs: its interpreter was silent for {silent} s");
+                Event::Heartbeat if self.hangs() => {
+                    let silent = self.silence().as_secs_f64();
+                    let reason = format!(
+                        "it hangs: its interpreter was silent for {silent} s (`heartbeat` is {} s)",
+                        self.times.heartbeat.as_secs_f64()
+                    );
                     return Some(Gone::new(Cause::Hang, reason));
                 }
                 Event::Heartbeat => self.ping(),
@@ -110,26 +122,49 @@ impl Control {
         }
     }
 
+    /// Tells whether the worker is silent for too long. While it computes, a call into native code may
+    /// keep its interpreter for as long as the endpoint lets it, which the data connection counts;
+    /// where the heartbeat is strict only bodies that it may be decoding excuse it.
+    fn hangs(&self) -> bool {
+        let asked = self.measured.iter().map(|(_, (asked, _))| *asked).min();
+        let measures = asked.is_some_and(|asked| asked.elapsed() < self.times.patience);
+        let is_excused = if self.times.is_strict {
+            self.silence() < self.pulse.time_to_decode()
+        } else {
+            !self.pulse.is_idle()
+        };
+        self.unanswered >= UNANSWERED_PINGS && !is_excused && !measures
+    }
+
+    fn silence(&self) -> Duration {
+        self.times.heartbeat / PINGS * self.unanswered
+    }
+
     fn ping(&mut self) {
         self.pings += 1;
-        self.unanswered += 1;
-        let _ = self.to_worker.send(Frame::bare(Kind::Ping, self.pings));
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.pulse.set_unanswered(self.unanswered);
+        // One that is silent has enough to answer.
+        if self.unanswered <= UNANSWERED_PINGS {
+            let _ = self.to_worker.send(Frame::bare(Kind::Ping, self.pings));
+        }
     }
 
     fn measure(&mut self, Measure { request, answer }: Measure) {
-        let id = self.measured.insert(answer);
+        let id = self.measured.insert((Instant::now(), answer));
         let _ = self.to_worker.send(request_frame(Kind::Measure, id as u64, &request));
     }
 
     fn take_frames(&mut self) -> Result<(), FrameError> {
         while let Some(frame) = self.decoder.decode(&mut self.buffer)? {
             self.unanswered = 0;
+            self.pulse.set_unanswered(0);
             match frame.kind {
                 Kind::Pong => self.condition.set(frame.status >= 400),
                 Kind::Metrics => self.metrics.take(&frame)?,
                 Kind::Cost => {
                     let answer = self.measured.try_remove(frame.id as usize);
-                    let answer = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
+                    let (_, answer) = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
                     // Its caller may have left.
                     let _ = answer.send(cost(&frame)?);
                 }
@@ -175,7 +210,6 @@ mod tests {
     use litplex_metrics::UserMetrics;
     use litplex_wire::Flags;
     use tokio::task::JoinHandle;
-    use tokio::time::Instant;
 
     use super::super::handshake::write_frame;
     use super::super::unwell::Unwell;
@@ -188,18 +222,27 @@ mod tests {
         buffer: BytesMut,
         measures: mpsc::UnboundedSender<Measure>,
         unwell: Unwell,
+        pulse: Pulse,
         ended: JoinHandle<Option<Gone>>,
     }
 
     fn bench() -> Bench {
+        bench_of(false)
+    }
+
+    fn bench_of(is_strict: bool) -> Bench {
         let (ours, worker) = UnixStream::pair().unwrap();
         let (measures, inbox) = mpsc::unbounded_channel();
         let (heartbeat, unwell) = (Duration::from_secs(2), Unwell::default());
         let (orders, metrics) = (mpsc::unbounded_channel(), UserMetrics::spawn());
         let slot = SlotMetrics::new(metrics.sink("/test"), 0);
-        let control = Control::new(ours, orders, inbox, slot, heartbeat, unwell.of_one());
+        let times = Times { heartbeat, is_strict, patience: Duration::from_secs(40) };
+        let pulse = Pulse::default();
+        let condition = unwell.of_one();
+        let control = Control::new(ours, orders, inbox, slot, times, pulse.clone(), condition);
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
-        Bench { worker, decoder, buffer, measures, unwell, ended: tokio::spawn(control.run()) }
+        let ended = tokio::spawn(control.run());
+        Bench { worker, decoder, buffer, measures, unwell, pulse, ended }
     }
 
     impl Bench {
@@ -231,6 +274,38 @@ mod tests {
         assert_eq!(fault.cause, Cause::Hang);
         assert!(fault.reason.contains("silent for 5 s"), "{fault}");
         assert!(start.elapsed() < Duration::from_secs(6), "three heartbeats");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_computes_may_be_silent() {
+        let mut bench = bench();
+        let start = Instant::now();
+        bench.pulse.set_load(1, 0);
+        tokio::time::sleep(Duration::from_millis(60_500)).await;
+        assert!(!bench.ended.is_finished() && bench.pulse.is_silent());
+        bench.pulse.set_load(0, 0);
+        assert_eq!((&mut bench.ended).await.unwrap().unwrap().cause, Cause::Hang);
+        assert_eq!(start.elapsed().as_secs(), 61);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_strict_heartbeat_excuses_the_decoding_of_bodies_alone() {
+        for (bytes, seconds) in [(0, 5), (60_000_000, 30)] {
+            let bench = bench_of(true);
+            let start = Instant::now();
+            bench.pulse.set_load(1, bytes);
+            assert_eq!(bench.ended.await.unwrap().unwrap().cause, Cause::Hang);
+            assert_eq!(start.elapsed().as_secs(), seconds);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_is_asked_for_a_cost_has_its_time() {
+        let bench = bench();
+        let _answer = ask(&bench, "1");
+        let start = Instant::now();
+        assert_eq!(bench.ended.await.unwrap().unwrap().cause, Cause::Hang);
+        assert_eq!(start.elapsed().as_secs(), 40);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,11 +21,17 @@ const CREDIT_STEP: usize = STREAM_CREDIT / 2;
 /// The jobs that a worker holds, by the ids under which it knows them.
 pub(crate) struct InFlight {
     jobs: Slab<Entry>,
+    /// Of the bodies of all jobs.
+    bytes: usize,
     /// Counts what was dispatched; with the place in the slab it makes an id that is never used
     /// again.
     generation: u32,
     batch: u32,
     control: mpsc::UnboundedSender<Frame>,
+    /// When the worker last gave something.
+    moved: Instant,
+    /// Jobs that were cancelled and have not been told of yet.
+    newly_cancelled: usize,
 }
 
 struct Entry {
@@ -33,15 +39,58 @@ struct Entry {
     /// The number of its batch.
     batch: u32,
     caller: Caller,
-    is_cancelled: bool,
+    /// Of its body.
+    bytes: usize,
+    /// When it was given to the worker, or last answered a part.
+    moved: Instant,
+    /// Since when nobody waits for it.
+    cancelled: Option<Instant>,
 }
 
 /// Whom an answer is for.
 enum Caller {
     Waiting(Box<Job>),
-    Streaming(StreamSender, Arc<AtomicUsize>),
-    /// Left in the middle of a stream, at this time.
-    Gone(Instant),
+    Streaming(StreamSender, Arc<Flow>),
+    /// Left in the middle of a stream.
+    Gone,
+}
+
+/// How far the client of a stream has followed.
+struct Flow {
+    unread: AtomicUsize,
+    begun: Instant,
+    /// Milliseconds from there until the worker was last given credit.
+    credited: AtomicU64,
+}
+
+impl Flow {
+    fn new(begun: Instant) -> Self {
+        Self { unread: AtomicUsize::new(0), begun, credited: AtomicU64::new(0) }
+    }
+
+    fn note_credit(&self) {
+        self.credited.store(self.begun.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    /// When the worker was last given credit.
+    fn credited_at(&self) -> Instant {
+        self.begun + Duration::from_millis(self.credited.load(Relaxed))
+    }
+
+    /// Tells whether the worker may be waiting for its client.
+    fn may_wait(&self) -> bool {
+        self.unread.load(Relaxed) >= STREAM_CREDIT - CREDIT_STEP
+    }
+}
+
+/// How long a worker may compute, by the endpoint's own times: what a client asks for shortens its own
+/// wait alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For an answer, from when the worker began with it.
+    pub(crate) answer: Duration,
+    /// For the next part of a stream.
+    pub(crate) part: Duration,
 }
 
 /// What a worker did that it must not.
@@ -51,11 +100,48 @@ pub(crate) struct Overrun;
 impl InFlight {
     /// Holds nothing yet; cancellations and credit go out through `control`.
     pub(crate) fn new(control: mpsc::UnboundedSender<Frame>) -> Self {
-        Self { jobs: Slab::new(), generation: 0, batch: 0, control }
+        Self {
+            jobs: Slab::new(),
+            bytes: 0,
+            generation: 0,
+            batch: 0,
+            control,
+            moved: Instant::now(),
+            newly_cancelled: 0,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Returns the bytes of the bodies of all jobs.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Notes that the worker gives something now.
+    pub(crate) fn move_on(&mut self, now: Instant) {
+        self.moved = now;
+    }
+
+    /// Returns how many jobs were cancelled since this was asked last.
+    pub(crate) fn take_newly_cancelled(&mut self) -> usize {
+        std::mem::take(&mut self.newly_cancelled)
+    }
+
+    /// Returns how many jobs nobody waits for.
+    pub(crate) fn cancelled(&self) -> usize {
+        self.jobs.iter().filter(|(_, entry)| entry.cancelled.is_some()).count()
+    }
+
+    /// Tells whether nobody waits for a job.
+    pub(crate) fn is_cancelled(&self, id: u64) -> bool {
+        self.jobs[place_of(id)].cancelled.is_some()
     }
 
     /// The jobs that are added from here on are another batch.
@@ -68,12 +154,14 @@ impl InFlight {
         id_of(self.generation.wrapping_add(1), self.jobs.vacant_key())
     }
 
-    /// Adds a job.
-    pub(crate) fn add(&mut self, job: Job) {
+    /// Adds a job that the worker is given now.
+    pub(crate) fn add(&mut self, job: Job, moved: Instant) {
         self.generation = self.generation.wrapping_add(1);
         let (generation, batch) = (self.generation, self.batch);
+        let bytes = job.request.body_len();
+        self.bytes += bytes;
         let caller = Caller::Waiting(Box::new(job));
-        self.jobs.insert(Entry { generation, batch, caller, is_cancelled: false });
+        self.jobs.insert(Entry { generation, batch, caller, bytes, moved, cancelled: None });
     }
 
     /// Tells whether a worker still owes an answer under this id. An answer to a place that has
@@ -87,7 +175,7 @@ impl InFlight {
         let trace = match &mut self.jobs[place_of(id)].caller {
             Caller::Waiting(job) => job.trace(),
             Caller::Streaming(sender, _) => sender.trace_mut(),
-            Caller::Gone(_) => None,
+            Caller::Gone => None,
         };
         let stage = |at| seconds.get(at).and_then(|took| Duration::try_from_secs_f64(*took).ok());
         let stages = Stages { decode: stage(0), predict: stage(1), encode: stage(2) };
@@ -98,7 +186,7 @@ impl InFlight {
 
     /// Answers a job, which ends it.
     pub(crate) fn answer(&mut self, id: u64, response: Response) {
-        if let Caller::Waiting(job) = self.jobs.remove(place_of(id)).caller {
+        if let Caller::Waiting(job) = self.remove(id).caller {
             job.reply.send(Ok(response));
         }
     }
@@ -106,40 +194,62 @@ impl InFlight {
     /// Passes on a part of a stream, and tells whether that ends the job.
     pub(crate) fn pass_on(&mut self, id: u64, part: Part) -> Result<bool, Overrun> {
         let is_last = !matches!(part, Part::Items(_));
+        let now = self.moved;
         let entry = &mut self.jobs[place_of(id)];
-        entry.caller.start_stream(id, &self.control);
+        entry.caller.start_stream(id, now, &self.control);
+        if entry.cancelled.is_none() {
+            entry.moved = now;
+        }
         match entry.caller.send(part) {
             Ok(()) => {}
             Err(SendError::Full) => return Err(Overrun),
-            Err(SendError::Abandoned) => entry.cancel(id, &self.control),
+            Err(SendError::Abandoned) => {
+                self.newly_cancelled += entry.cancel(id, now, &self.control);
+            }
         }
         if is_last {
-            self.jobs.remove(place_of(id));
+            self.remove(id);
         }
         Ok(is_last)
     }
 
+    fn remove(&mut self, id: u64) -> Entry {
+        let entry = self.jobs.remove(place_of(id));
+        self.bytes -= entry.bytes;
+        entry
+    }
+
     /// Cancels the jobs for which nobody waits any more.
-    pub(crate) fn cancel_abandoned(&mut self) {
+    pub(crate) fn cancel_abandoned(&mut self, now: Instant) {
         for (place, entry) in &mut self.jobs {
             if entry.caller.is_abandoned() {
                 let id = id_of(entry.generation, place);
-                entry.cancel(id, &self.control);
+                self.newly_cancelled += entry.cancel(id, now, &self.control);
             }
         }
     }
 
-    /// Returns when the first job that the worker computes should long be done, its time over and
-    /// everybody gone. Unless it computes several at a time that is the one that it has had
-    /// longest: the others wait.
-    pub(crate) fn overdue(&self, grace: Duration, several: bool) -> Option<Instant> {
+    /// Returns when the first job that the worker computes should be done. Unless it computes several
+    /// at a time that is the one that it has had longest: the others wait, and it has begun with that
+    /// one when it last gave an answer.
+    pub(crate) fn due(&self, patience: Patience, several: bool, now: Instant) -> Option<Instant> {
         let entries = self.jobs.iter().map(|(_, entry)| entry);
-        let until = if several {
-            entries.filter_map(Entry::until).min()
+        if several {
+            return entries.map(|entry| entry.due(entry.moved, patience, now)).min();
+        }
+        let oldest = entries.max_by_key(|entry| entry.age(self.generation))?;
+        let begun = if oldest.cancelled.is_some() && matches!(oldest.caller, Caller::Gone) {
+            oldest.moved
         } else {
-            entries.max_by_key(|entry| entry.age(self.generation)).and_then(Entry::until)
+            oldest.moved.max(self.moved)
         };
-        until.map(|until| until + grace)
+        Some(oldest.due(begun, patience, now))
+    }
+
+    /// Returns since when nobody waits for any of the jobs, if nobody does.
+    pub(crate) fn given_up_since(&self) -> Option<Instant> {
+        let since = self.jobs.iter().map(|(_, entry)| entry.cancelled);
+        since.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// Gives back the jobs that were not answered, in the order in which they came. A stream that
@@ -156,7 +266,7 @@ impl InFlight {
             Caller::Waiting(job) => {
                 Some(Unanswered { job: *job, started: !in_order || Some(entry.batch) == first })
             }
-            Caller::Streaming(..) | Caller::Gone(_) => None,
+            Caller::Streaming(..) | Caller::Gone => None,
         };
         entries.into_iter().filter_map(unanswered).collect()
     }
@@ -168,23 +278,28 @@ impl Entry {
         now.wrapping_sub(self.generation)
     }
 
-    /// Until when anybody can want it. A stream has no end; its client's patience between two
-    /// chunks is known at the edge.
-    fn until(&self) -> Option<Instant> {
+    /// Returns until when it may be computed, if it has been since then.
+    fn due(&self, since: Instant, patience: Patience, now: Instant) -> Instant {
         match &self.caller {
-            Caller::Waiting(job) => Some(job.deadline),
-            Caller::Gone(since) => Some(*since),
-            Caller::Streaming(..) => None,
+            Caller::Waiting(_) => since + patience.answer,
+            // The worker waits for the client, and not the other way round.
+            Caller::Streaming(_, flow) if flow.may_wait() => now + patience.part,
+            Caller::Streaming(_, flow) => since.max(flow.credited_at()) + patience.part,
+            Caller::Gone => since + patience.part,
         }
     }
 
-    fn cancel(&mut self, id: u64, control: &mpsc::UnboundedSender<Frame>) {
+    /// Returns how many jobs that cancels: one, unless it was cancelled before.
+    fn cancel(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) -> usize {
         if let Caller::Streaming(..) = self.caller {
-            self.caller = Caller::Gone(Instant::now());
+            self.caller = Caller::Gone;
         }
-        if !std::mem::replace(&mut self.is_cancelled, true) {
-            let _ = control.send(Frame::bare(Kind::Cancel, id));
+        if self.cancelled.is_some() {
+            return 0;
         }
+        self.cancelled = Some(now);
+        let _ = control.send(Frame::bare(Kind::Cancel, id));
+        1
     }
 }
 
@@ -193,27 +308,27 @@ impl Caller {
         match self {
             Self::Waiting(job) => job.reply.is_abandoned(),
             Self::Streaming(sender, _) => sender.is_abandoned(),
-            Self::Gone(_) => false,
+            Self::Gone => false,
         }
     }
 
     /// The first part of a stream answers the job; its request is needed no more.
-    fn start_stream(&mut self, id: u64, control: &mpsc::UnboundedSender<Frame>) {
+    fn start_stream(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) {
         if let Self::Waiting(_) = self
-            && let Self::Waiting(job) = std::mem::replace(self, Self::Gone(Instant::now()))
+            && let Self::Waiting(job) = std::mem::replace(self, Self::Gone)
         {
-            let unread = Arc::new(AtomicUsize::new(0));
-            let sender = credited(job.reply, id, unread.clone(), control.clone());
-            *self = Self::Streaming(sender, unread);
+            let flow = Arc::new(Flow::new(now));
+            let sender = credited(job.reply, id, flow.clone(), control.clone());
+            *self = Self::Streaming(sender, flow);
         }
     }
 
     fn send(&mut self, part: Part) -> Result<(), SendError> {
         // What a stream had sent when its client left is dropped.
-        let Self::Streaming(sender, unread) = self else { return Ok(()) };
+        let Self::Streaming(sender, flow) = self else { return Ok(()) };
         if let Part::Items(items) = &part {
             // The worker learns of credit later than we give it: it has less, never more.
-            if unread.fetch_add(items.packed_len(), Relaxed) >= STREAM_CREDIT {
+            if flow.unread.fetch_add(items.packed_len(), Relaxed) >= STREAM_CREDIT {
                 return Err(SendError::Full);
             }
         }
@@ -225,17 +340,18 @@ impl Caller {
 fn credited(
     reply: Reply,
     id: u64,
-    unread: Arc<AtomicUsize>,
+    flow: Arc<Flow>,
     control: mpsc::UnboundedSender<Frame>,
 ) -> StreamSender {
     let mut untold = 0;
     reply.into_credited_stream(Box::new(move |bytes| {
-        unread.fetch_sub(bytes, Relaxed);
+        flow.unread.fetch_sub(bytes, Relaxed);
         untold += bytes;
         if untold >= CREDIT_STEP {
             let payload = Bytes::copy_from_slice(&(untold as u32).to_le_bytes());
             let credit = Frame { kind: Kind::Credit, flags: Flags::NONE, status: 0, id, payload };
             let _ = control.send(credit);
+            flow.note_credit();
             untold = 0;
         }
     }))

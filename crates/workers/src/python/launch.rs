@@ -6,23 +6,26 @@ use std::time::Duration;
 use litplex_core::{
     Attach, BoxFuture, Device, Gone, Launch, LaunchError, Launched, Protocol, Traits, Worker,
 };
+use litplex_dirs::Cache;
 use litplex_metrics::{StageTimes, UserSink};
 use litplex_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{Mutex, mpsc};
 
 use super::connection::{Connection, Manner};
-use super::control::Control;
+use super::control::{Control, Times};
 use super::handshake::{Connections, Door, read_frame, write_frame};
-use super::in_flight::STREAM_CREDIT;
+use super::in_flight::{Patience, STREAM_CREDIT};
 use super::launched::{PythonLaunched, PythonWorker};
 use super::memory::MemoryLimit;
 use super::metrics::SlotMetrics;
 use super::output::{Label, OutputSpec};
 use super::process::{Command, Process};
+use super::pulse::Pulse;
+use super::sdk::Sdk;
 use super::unwell::Unwell;
-use super::venv::Venv;
+use super::venv::{Made, Venv};
 
 /// How long a process without a connection may take to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
@@ -38,12 +41,16 @@ pub struct PythonSpec {
     pub interpreter: PathBuf,
     /// What is installed in an environment of that interpreter, in which the workers then run.
     pub requirements: Option<PathBuf>,
-    /// The directory of the `litplex` package.
-    pub sdk: PathBuf,
+    /// The `litplex` package.
+    pub sdk: Sdk,
+    /// Where environments are kept, if any is to be made.
+    pub cache: Option<Cache>,
     /// A directory for its socket, which only this user can enter.
     pub sockets: PathBuf,
     /// Environment variables to add.
     pub env: BTreeMap<String, String>,
+    /// Environment variables of this process that they do not get: keys of callers.
+    pub secrets: Vec<String>,
     /// The working directory, where it is not this process's own.
     pub cwd: Option<PathBuf>,
     /// Where the worker looks for modules first.
@@ -70,8 +77,13 @@ pub struct PythonSpec {
     pub retry_batch_singly: bool,
     /// How often a worker must show that its interpreter runs.
     pub heartbeat: Duration,
-    /// How long past its deadline a request may be computed before its worker is killed; for ever
-    /// where it is not set.
+    /// Whether that holds while it computes, too.
+    pub is_heartbeat_strict: bool,
+    /// How long a request may be computed.
+    pub timeout: Duration,
+    /// How long a stream may take for its next part.
+    pub chunk_timeout: Duration,
+    /// How much longer before its worker is killed; for ever where it is not set.
     pub kill_after: Option<Duration>,
     /// Counts the workers whose model's `health` says that they are not well.
     pub unwell: Unwell,
@@ -96,7 +108,7 @@ pub struct Overrides {
 pub struct PythonLaunch {
     spec: Arc<PythonSpec>,
     /// What the workers run in, once it is there.
-    interpreter: Arc<OnceCell<PathBuf>>,
+    environment: Arc<Mutex<Option<Made>>>,
     attach: Arc<dyn Attach>,
     metrics: UserSink,
 }
@@ -111,7 +123,7 @@ impl PythonLaunch {
     /// Makes a launch whose workers serve the queue behind `attach`, and say in `metrics` what
     /// their models measure.
     pub fn new(spec: PythonSpec, attach: Arc<dyn Attach>, metrics: UserSink) -> Self {
-        Self { spec: Arc::new(spec), interpreter: Arc::default(), attach, metrics }
+        Self { spec: Arc::new(spec), environment: Arc::default(), attach, metrics }
     }
 }
 
@@ -119,15 +131,16 @@ impl Launch for PythonLaunch {
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (spec, attach) = (self.spec.clone(), self.attach.clone());
         let metrics = SlotMetrics::new(self.metrics.clone(), slot);
-        let interpreter = self.interpreter.clone();
+        let environment = self.environment.clone();
         Box::pin(async move {
-            let interpreter = interpreter.get_or_try_init(|| interpreter_of(&spec)).await?;
+            let interpreter = interpreter_of(&spec, &environment).await?;
+            let code = spec.sdk.package()?.join("_worker");
             let door = Door::open(&spec.sockets)?;
             let label = Label::of_worker(&spec.endpoint, slot, &spec.output);
             let order = order(&spec, &door, &label);
-            let env = environment(&spec, slot);
+            let env = variables(&spec, slot);
             let mut process =
-                Process::start(&command(&spec, interpreter, &env), &label, &order).await?;
+                Process::start(&command(&spec, &interpreter, code, &env), &label, &order).await?;
             let memory = memory_limit(&process, &spec);
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
@@ -154,25 +167,37 @@ impl Launch for PythonLaunch {
     }
 }
 
-async fn interpreter_of(spec: &PythonSpec) -> Result<PathBuf, LaunchError> {
-    let PythonSpec { endpoint, interpreter, .. } = spec;
-    match &spec.requirements {
-        None => Ok(interpreter.clone()),
-        Some(requirements) => Venv { endpoint, interpreter, requirements }.interpreter().await,
-    }
+/// Returns what the workers are run by, after the environment that they run in was made or checked.
+async fn interpreter_of(
+    spec: &PythonSpec,
+    environment: &Mutex<Option<Made>>,
+) -> Result<PathBuf, LaunchError> {
+    let PythonSpec { endpoint, interpreter, secrets, .. } = spec;
+    let (Some(requirements), Some(cache)) = (&spec.requirements, &spec.cache) else {
+        return Ok(interpreter.clone());
+    };
+    let mut environment = environment.lock().await;
+    let made = match environment.take().filter(Made::is_ready) {
+        Some(made) => made,
+        None => Venv { endpoint, interpreter, requirements, cache, secrets }.make_ready().await?,
+    };
+    cache
+        .check(&made.directory)
+        .map_err(|error| LaunchError { reason: error.to_string(), traceback: None })?;
+    Ok(environment.insert(made).python())
 }
 
 fn command<'a>(
     spec: &'a PythonSpec,
     interpreter: &'a Path,
+    code: PathBuf,
     env: &'a BTreeMap<String, String>,
 ) -> Command<'a> {
-    let code = spec.sdk.join("_worker");
-    let cwd = spec.cwd.as_deref();
-    Command { interpreter, code, env, cwd, memory_limit: spec.memory_limit }
+    let (cwd, secrets, memory_limit) = (spec.cwd.as_deref(), &spec.secrets, spec.memory_limit);
+    Command { interpreter, code, env, secrets, cwd, memory_limit }
 }
 
-fn environment(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {
+fn variables(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {
     let mut env = spec.env.clone();
     if let Some(visible) = &spec.visible_devices[slot % spec.visible_devices.len()] {
         env.insert("CUDA_VISIBLE_DEVICES".into(), visible.clone());
@@ -269,13 +294,16 @@ fn serve(
         // Answers of single requests may be on their way while the next is computed.
         in_order: traits.concurrency == 1 && (traits.max_batch_size > 1 || traits.stream),
         several: traits.concurrency > 1,
+        patience: Patience { answer: spec.timeout, part: spec.chunk_timeout },
         kill_after: spec.kill_after,
     };
     let (to_worker, orders) = mpsc::unbounded_channel();
     let (measures, inbox) = mpsc::unbounded_channel();
     let orders = (to_worker.clone(), orders);
     let condition = spec.unwell.of_one();
-    let control = Control::new(control, orders, inbox, metrics, spec.heartbeat, condition);
+    let (pulse, patience) = (Pulse::default(), spec.timeout + spec.kill_after.unwrap_or_default());
+    let times = Times { heartbeat: spec.heartbeat, is_strict: spec.is_heartbeat_strict, patience };
+    let control = Control::new(control, orders, inbox, metrics, times, pulse.clone(), condition);
     let stages = spec.stages.clone();
     let mut progress_seen = None;
     let (faults, fault) = mpsc::unbounded_channel();
@@ -287,14 +315,15 @@ fn serve(
             progress_seen = Some(progress.clone());
             let (orders, inbox) = mpsc::unbounded_channel();
             let to_worker = to_worker.clone();
-            let connection =
-                Connection::new(data, inbox, to_worker, progress.clone(), manner, stages);
+            let (name, seen, control) = (worker.clone(), progress.clone(), (pulse, to_worker));
+            let connection = Connection::new(name, data, inbox, control, seen, manner, stages);
             tokio::spawn(report(connection.run(), faults));
             Box::new(PythonWorker { pid, orders, measures, progress }) as Box<dyn Worker>
         }),
     );
     let memory = memory_limit(&process, spec);
-    PythonLaunched { process, memory, to_worker, progress: progress_seen, fault }
+    let (kill_after, progress) = (spec.kill_after, progress_seen);
+    PythonLaunched { worker, process, memory, to_worker, progress, kill_after, fault }
 }
 
 /// Says where the clients of a protocol find an endpoint, or that they do not. Of instances the SDK

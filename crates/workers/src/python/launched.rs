@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::connection::Order;
+use super::connection::{Order, SAY_AFTER};
 use super::control::Measure;
 use super::memory::MemoryLimit;
 use super::process::Process;
@@ -47,10 +47,15 @@ impl Worker for PythonWorker {
 
 /// The supervisor's end of a worker process.
 pub(crate) struct PythonLaunched {
+    /// Its name, for the log.
+    pub(crate) worker: String,
     pub(crate) process: Process,
     pub(crate) memory: MemoryLimit,
     pub(crate) to_worker: mpsc::UnboundedSender<Frame>,
     pub(crate) progress: Option<Arc<dyn Progress>>,
+    /// How long its process may take to exit once it has nothing to do; the whole grace where it is
+    /// not set.
+    pub(crate) kill_after: Option<Duration>,
     /// How its connections ended, one after the other: with a fault, or because they did.
     pub(crate) fault: mpsc::UnboundedReceiver<Option<Gone>>,
 }
@@ -86,23 +91,45 @@ impl Launched for PythonLaunched {
                 progress.retiring();
             }
             let memory = self.memory;
-            let has_ended = tokio::select! {
-                ended = timeout(grace, self.answered_all()) => ended.is_ok(),
-                _ = memory.exceeded() => false,
+            let fault = tokio::select! {
+                ended = timeout(grace, self.finished()) => match ended {
+                    Ok(Ok(())) => return,
+                    Ok(Err(fault)) => fault,
+                    Err(_) => "its time to finish is over".into(),
+                },
+                excess = memory.exceeded() => excess,
             };
-            if !has_ended {
-                self.process.kill();
-                self.process.gone().await;
-            }
+            tracing::warn!("{} is killed: {fault}", self.worker);
+            self.process.kill();
+            self.process.gone().await;
         })
     }
 }
 
 impl PythonLaunched {
-    /// Resolves when the worker has answered what it had, and its process has ended.
-    async fn answered_all(&mut self) {
-        self.fault.recv().await;
+    /// Resolves when the worker has answered what it had, and its process has ended; or says why
+    /// that is not waited for.
+    async fn finished(&mut self) -> Result<(), String> {
+        if let Some(Some(fault)) = self.fault.recv().await {
+            return Err(fault.reason);
+        }
         let _ = self.to_worker.send(Frame::bare(Kind::Bye, 0));
-        self.process.gone().await;
+        if timeout(SAY_AFTER, self.process.gone()).await.is_ok() {
+            return Ok(());
+        }
+        tracing::info!(
+            "waiting for {}: it has answered everything, and its process has not exited (`teardown` \
+             or a thread that it left may still run)",
+            self.worker
+        );
+        let Some(grace) = self.kill_after else {
+            self.process.gone().await;
+            return Ok(());
+        };
+        let exited = timeout(grace.saturating_sub(SAY_AFTER), self.process.gone()).await;
+        exited.map(drop).map_err(|_| {
+            let grace = grace.max(SAY_AFTER).as_secs_f64();
+            format!("its process did not exit within {grace} s of its last answer (`kill_after`)")
+        })
     }
 }

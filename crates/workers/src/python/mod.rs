@@ -11,10 +11,11 @@
 //! `protocol/PROTOCOL.md` is the contract between the two.
 
 mod app_host;
-mod cache;
 mod cgroup;
 mod connection;
 mod control;
+mod digest;
+mod environments;
 mod handshake;
 mod in_flight;
 mod launch;
@@ -25,13 +26,16 @@ mod metrics;
 mod outbox;
 mod output;
 mod process;
+mod pulse;
+mod requirements;
 mod sdk;
 mod unwell;
 mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
+pub use environments::{Environment, environments, remove_environment};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
 pub use memory::with_descendants;
 pub use output::{OUTPUT, OutputSpec};
-pub use sdk::{default_interpreter, sdk_directory};
+pub use sdk::{Sdk, default_interpreter};
 pub use unwell::Unwell;

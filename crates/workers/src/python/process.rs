@@ -24,6 +24,8 @@ pub(crate) struct Command<'a> {
     pub(crate) code: PathBuf,
     /// Environment variables to add.
     pub(crate) env: &'a BTreeMap<String, String>,
+    /// Environment variables of this process that it does not get.
+    pub(crate) secrets: &'a [String],
     /// The working directory, where it is not this process's own.
     pub(crate) cwd: Option<&'a Path>,
     /// Bytes of memory that the kernel keeps it to, where it can.
@@ -121,6 +123,7 @@ impl Drop for Process {
 
 fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
     let mut command = std::process::Command::new(spec.interpreter);
+    spec.secrets.iter().for_each(|name| _ = command.env_remove(name));
     command
         .arg(&spec.code)
         .env("PYTHONUNBUFFERED", "1")

@@ -2,31 +2,60 @@
 
 use std::env;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
+use litplex_core::LaunchError;
+use litplex_dirs::Cache;
 
-use super::cache::{Digest, cache_directory, check_owner};
+use super::digest::Digest;
 
 /// The package as it was when this program was built, so that both sides always fit.
 static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litplex");
 
-/// Returns the directory of the `litplex` Python package that belongs to this program: it is
-/// written once into the user's cache, under a name that changes with its content.
-///
-/// # Errors
-/// The cache directory cannot be written.
-pub fn sdk_directory() -> io::Result<PathBuf> {
-    let directory = cache_directory().join(format!("sdk-{:016x}", digest(&PACKAGE)));
-    let package = directory.join("litplex");
-    let named = |error: io::Error| {
-        io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
-    };
-    if !package.is_dir() {
-        write_once(&directory).map_err(named)?;
+/// The `litplex` Python package that workers run.
+#[derive(Debug, Clone, Default)]
+pub struct Sdk {
+    package: PathBuf,
+    /// Where it is unpacked, if it is not one that was installed.
+    cache: Option<Cache>,
+}
+
+impl Sdk {
+    /// Takes the one that was installed in this directory.
+    pub fn installed(package: PathBuf) -> Self {
+        Self { package, cache: None }
     }
-    check_owner(&directory).map_err(named)?;
-    Ok(package)
+
+    /// Takes the one that belongs to this program: it is written once into the cache, under a name
+    /// that changes with its content.
+    pub fn unpacked(cache: Cache) -> Self {
+        let directory = cache.root().join(format!("sdk-{:016x}", digest(&PACKAGE)));
+        Self { package: directory.join("litplex"), cache: Some(cache) }
+    }
+
+    /// Returns its directory, once it is there and no other user can have changed it. This is asked
+    /// before each start of a process, because the cache may be emptied while the server runs.
+    pub(super) fn package(&self) -> Result<&Path, LaunchError> {
+        if let Some(cache) = &self.cache {
+            self.unpack(cache).map_err(|reason| LaunchError {
+                reason: format!("the Python package cannot be unpacked: {reason}"),
+                traceback: None,
+            })?;
+        }
+        Ok(&self.package)
+    }
+
+    fn unpack(&self, cache: &Cache) -> Result<(), String> {
+        if !self.package.is_dir() {
+            let directory = self.package.parent().unwrap_or(&self.package);
+            litplex_dirs::make_private(cache.root()).map_err(|error| error.to_string())?;
+            let written = write_once(directory);
+            written.map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+        cache.check(&self.package).map_err(|error| error.to_string())
+    }
 }
 
 /// Returns the interpreter of those who name none: the one beside this program, when it was
@@ -42,7 +71,6 @@ pub fn default_interpreter() -> PathBuf {
 /// half a package.
 fn write_once(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(directory);
-    std::fs::create_dir_all(parent)?;
     let fresh = tempfile::Builder::new().prefix("sdk-new-").tempdir_in(parent)?;
     let package = fresh.path().join("litplex");
     write_directory(&PACKAGE, &package)?;
@@ -53,7 +81,7 @@ fn write_once(directory: &Path) -> io::Result<()> {
 }
 
 fn write_directory(source: &Dir<'_>, target: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(target)?;
+    std::fs::DirBuilder::new().mode(0o700).create(target)?;
     for file in source.files().filter(|file| is_source(file.path())) {
         let name = file.path().file_name().expect("a file has a name");
         std::fs::write(target.join(name), file.contents())?;

@@ -5,20 +5,20 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use litplex_core::LaunchError;
+use litplex_dirs::{Cache, make_private};
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::cache::{Digest, cache_directory, check_owner};
+use super::digest::Digest;
+use super::environments::{MARK, NAME, is_current, lock_of, open_lock, used_by};
 use super::process::{Process, describe};
-
-/// In an environment that is complete.
-const MARK: &str = "litplex-ready";
+use super::requirements::Wishes;
 
 /// How often it is looked whether another start has made the environment.
 const LOOK: Duration = Duration::from_millis(200);
@@ -29,9 +29,6 @@ const LAST_LINES: usize = 25;
 /// What an interpreter is asked for its identity.
 const IDENTITY: &str = "import sys; print(sys.version, sys.base_prefix)";
 
-/// Options of requirements files that name another such file.
-const INCLUDES: [&str; 4] = ["--requirement", "--constraint", "-r", "-c"];
-
 /// An environment that is to be there.
 #[derive(Debug)]
 pub(crate) struct Venv<'a> {
@@ -41,46 +38,71 @@ pub(crate) struct Venv<'a> {
     pub(crate) interpreter: &'a Path,
     /// What is installed in it; paths in it are relative to its directory.
     pub(crate) requirements: &'a Path,
+    /// Where it is kept.
+    pub(crate) cache: &'a Cache,
+    /// Variables that installers must not see.
+    pub(crate) secrets: &'a [String],
+}
+
+/// An environment that is there, and is not removed before this is dropped.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) directory: PathBuf,
+    _used: File,
+}
+
+impl Made {
+    /// Returns its interpreter.
+    pub(crate) fn python(&self) -> PathBuf {
+        python_in(&self.directory)
+    }
+
+    /// Tells whether it is complete.
+    pub(crate) fn is_ready(&self) -> bool {
+        is_ready(&self.directory)
+    }
 }
 
 impl Venv<'_> {
-    /// Returns the environment's interpreter, after it was made if it was not there.
+    /// Returns the environment, after it was made if it was not there.
     ///
     /// Others may ask for the same one at the same time, in other processes: one makes it, and the
     /// others wait. Dropped, what makes it is ended, and the next who asks begins anew.
-    pub(crate) async fn interpreter(&self) -> Result<PathBuf, LaunchError> {
+    pub(crate) async fn make_ready(&self) -> Result<Made, LaunchError> {
         let directory = self.directory().await?;
-        let python = directory.join("bin/python");
-        let is_ready = || directory.join(MARK).exists() && python.exists();
-        if is_ready() {
-            return Ok(python);
+        let shared = FlockOperation::NonBlockingLockShared;
+        let used = self.lock(&used_by(&directory), shared, "is removed").await?;
+        // When it was used last; what fails here shows nowhere else.
+        let _ = used.set_modified(SystemTime::now());
+        let made = Made { directory, _used: used };
+        if !made.is_ready() {
+            let alone = FlockOperation::NonBlockingLockExclusive;
+            let lock = lock_of(&made.directory);
+            let _lock = self.lock(&lock, alone, "is made by another start").await?;
+            if !made.is_ready() {
+                self.make(&made.directory, &made.python()).await?;
+            }
         }
-        let _lock = self.lock(&directory.with_extension("lock")).await?;
-        if !is_ready() {
-            self.make(&directory, &python).await?;
-        }
-        Ok(python)
+        Ok(made)
     }
 
-    /// Returns where it belongs: in a place for this content and this interpreter.
+    /// Returns where it belongs: in a place for what is required and this interpreter.
     async fn directory(&self) -> Result<PathBuf, LaunchError> {
         let mut digest = Digest::new();
         digest.feed(self.identity().await?.as_bytes());
-        let mut files = Vec::new();
-        read_all(self.requirements, &mut files).map_err(|error| self.failed(error))?;
+        let wishes = Wishes::read(self.requirements).map_err(|error| self.failed(error))?;
         // What is named by its place is something else where the file lies elsewhere.
-        if files.iter().any(|(_, text)| text.lines().any(names_a_place)) {
+        if wishes.name_a_place() {
             digest.feed(self.requirements.as_os_str().as_encoded_bytes());
         }
-        files.iter().for_each(|(_, text)| digest.feed(text.as_bytes()));
-        let venvs = cache_directory().join("venvs");
-        let checked = fs::create_dir_all(&venvs).and_then(|()| check_owner(&venvs));
-        checked.map_err(|error| self.failed(format!("{}: {error}", venvs.display())))?;
+        digest.feed(wishes.text().as_bytes());
+        let venvs = self.cache.directory(NAME).map_err(|error| self.failed(error))?;
         Ok(venvs.join(format!("{:016x}", digest.0)))
     }
 
     async fn identity(&self) -> Result<String, LaunchError> {
         let mut command = tokio::process::Command::new(self.interpreter);
+        self.secrets.iter().for_each(|name| _ = command.env_remove(name));
         let output = command.args(["-c", IDENTITY]).kill_on_drop(true).output().await;
         let said = output.map_err(|error| error.to_string()).and_then(|output| {
             let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -95,22 +117,23 @@ impl Venv<'_> {
         })
     }
 
-    /// Waits until nobody else makes it, and keeps others from doing so.
-    async fn lock(&self, path: &Path) -> Result<File, LaunchError> {
-        let opened = File::options().create(true).append(true).open(path);
-        let file = opened.map_err(|error| self.failed(format!("{}: {error}", path.display())))?;
+    /// Waits for the lock on a file; `why`: what others do with the environment meanwhile.
+    async fn lock(&self, path: &Path, how: FlockOperation, why: &str) -> Result<File, LaunchError> {
         let mut waits = false;
-        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        loop {
+            let opened = open_lock(path);
+            let file =
+                opened.map_err(|error| self.failed(format!("{}: {error}", path.display())))?;
+            // It may have been removed with its environment before it was locked.
+            if flock(&file, how).is_ok() && is_current(&file, path) {
+                return Ok(file);
+            }
             if !std::mem::replace(&mut waits, true) {
                 let endpoint = self.endpoint;
-                tracing::info!(
-                    endpoint,
-                    "{endpoint}: another start makes its environment; waiting"
-                );
+                tracing::info!(endpoint, "{endpoint}: its environment {why}; waiting");
             }
             sleep(LOOK).await;
         }
-        Ok(file)
     }
 
     /// Makes it in its place, for the scripts in it name that; the mark comes last.
@@ -130,6 +153,7 @@ impl Venv<'_> {
         for command in commands(self, directory, python, has_uv) {
             self.run(command).await?;
         }
+        make_private(directory).map_err(|error| self.failed(error))?;
         fs::write(directory.join(MARK), file.to_string()).map_err(named)?;
         tracing::info!(
             endpoint,
@@ -146,6 +170,7 @@ impl Venv<'_> {
         let (read, write) = io::pipe().map_err(cannot)?;
         let directory = self.requirements.parent().unwrap_or(Path::new("/"));
         command.stdin(Stdio::null()).current_dir(directory);
+        self.secrets.iter().for_each(|name| _ = command.env_remove(name));
         command.stdout(write.try_clone().map_err(cannot)?).stderr(write);
         // The command, which is gone after this, holds the other end of the pipe.
         let mut process = Process::spawn(command).map_err(cannot)?;
@@ -197,27 +222,12 @@ fn commands(venv: &Venv<'_>, directory: &Path, python: &Path, has_uv: bool) -> [
     [make, install]
 }
 
-/// Reads a file of requirements, and those that it includes.
-fn read_all(path: &Path, files: &mut Vec<(PathBuf, String)>) -> Result<(), String> {
-    if files.iter().any(|(read, _)| read == path) {
-        return Ok(());
-    }
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    files.push((path.to_owned(), text.clone()));
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    text.lines().filter_map(included).try_for_each(|name| read_all(&directory.join(name), files))
+fn is_ready(directory: &Path) -> bool {
+    directory.join(MARK).exists() && python_in(directory).exists()
 }
 
-fn included(line: &str) -> Option<&str> {
-    let rest = INCLUDES.into_iter().find_map(|option| line.trim_start().strip_prefix(option))?;
-    let name = rest.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
-    // What is somewhere else is read by the installer alone.
-    (!name.contains("://")).then(|| name.split(" #").next().unwrap_or(name).trim_end())
-}
-
-fn names_a_place(line: &str) -> bool {
-    let line = line.trim();
-    line.contains('/') || line == "." || line.starts_with("-e")
+fn python_in(directory: &Path) -> PathBuf {
+    directory.join("bin/python")
 }
 
 /// Returns the line that says what is wrong, as pip and uv write it.
@@ -239,7 +249,8 @@ mod tests {
     #[test]
     fn uv_is_used_where_it_is_there() {
         let (interpreter, requirements) = (Path::new("python3"), Path::new("/srv/r.txt"));
-        let venv = Venv { endpoint: "/a", interpreter, requirements };
+        let cache = Cache::at(Path::new("/cache"));
+        let venv = Venv { endpoint: "/a", interpreter, requirements, cache: &cache, secrets: &[] };
         let [directory, python] = ["/v", "/v/bin/python"].map(Path::new);
         let commands = |has_uv| commands(&venv, directory, python, has_uv).map(|c| shown(&c));
         assert_eq!(
@@ -250,24 +261,6 @@ mod tests {
         assert_eq!(make, "python3 -m venv /v");
         assert!(install.starts_with("/v/bin/python -m pip install "), "{install}");
         assert!(install.ends_with(" -r /srv/r.txt"), "{install}");
-    }
-
-    #[test]
-    fn included_files_are_read_too() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let write = |name: &str, text: &str| {
-            fs::write(directory.path().join(name), text).expect("it is written");
-        };
-        write("a.txt", "one\n-r b.txt\n--constraint=c.txt # known good\n-r https://host/d.txt\n");
-        write("b.txt", "two\n-ra.txt\n");
-        write("c.txt", "two<3\n");
-        let mut files = Vec::new();
-        read_all(&directory.path().join("a.txt"), &mut files).expect("all are there");
-        let names = files.iter().map(|(path, _)| path.file_name().expect("a name"));
-        assert_eq!(names.collect::<Vec<_>>(), ["a.txt", "b.txt", "c.txt"]);
-        write("c.txt", "-c gone.txt");
-        let error = read_all(&directory.path().join("c.txt"), &mut Vec::new()).unwrap_err();
-        assert!(error.contains("gone.txt"), "{error}");
     }
 
     #[test]
