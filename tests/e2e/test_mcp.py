@@ -205,8 +205,8 @@ def test_clients_of_all_kinds_are_answered(serve):
     events = rpc(server, "tools/list", Accept="text/event-stream")
     assert events.headers["content-type"] == "text/event-stream"
     for encoding in ("utf-8-sig", "utf-16", "utf-32-be"):
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-        assert "result" in rpc(server, json.dumps(message).encode(encoding)).json(), encoding
+        listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        assert "result" in rpc(server, json.dumps(listing).encode(encoding)).json(), encoding
     # Errors have the codes of JSON-RPC.
     call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call"}
     for message, status, code, id in [
@@ -232,9 +232,9 @@ def test_clients_of_all_kinds_are_answered(serve):
         assert answer.status_code == status or code == -32601, message
     # What is passed on is not written anew.
     exact = '{"b":12345678901234567890123,"a":1.5777777777770001}'
-    call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"v1_echo","arguments":'
-    call += f'{{"request":{exact}}}}}}}'
-    answer = rpc(server, call.encode()).json()["result"]
+    text = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"v1_echo","arguments":'
+    text += f'{{"request":{exact}}}}}}}'
+    answer = rpc(server, text.encode()).json()["result"]
     assert answer["content"][0]["text"] == exact
     # Ids of clients do not forge lines of the log.
     forged = {"jsonrpc": "2.0", "id": "1\n2026-11-28 ERROR forged \x1b[31m", "method": "x"}
