@@ -64,6 +64,8 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// The time budget of a stream between two chunks.
     pub chunk_timeout: Duration,
+    /// After how long a silence an event stream is sent a comment.
+    pub ping_interval: Option<Duration>,
     /// How long a request may wait for a worker, where that is not its whole time.
     pub queue_timeout: Option<Duration>,
     /// How long past its deadline a worker may go on computing a request; forever where it is not
@@ -197,6 +199,7 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         stream: boolean(endpoint, "stream"),
         timeout,
         chunk_timeout: seconds(endpoint, "chunk_timeout").unwrap_or(timeout),
+        ping_interval: seconds(endpoint, "ping_interval"),
         queue_timeout: seconds(endpoint, "queue_timeout"),
         kill_after: kill_after(endpoint),
         heartbeat: seconds(endpoint, "heartbeat").unwrap_or(DEFAULT_HEARTBEAT),

@@ -171,8 +171,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "How often the app host, where there is one (middlewares, `authorize`, `server.app`), must show that its loop runs; after three of them without an answer it is killed and started again.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "Threads that speak HTTP.";
-    Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have, a quarter with an app host",
+    Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have beside those of its workers, a quarter with an app host",
         "Connections that the server holds at a time; more clients wait until one ends.";
+    Server "keep_alive_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "75",
+        "How long a connection may be idle between two requests. Where a load balancer or proxy keeps connections to the server, this must be longer than it keeps them.";
     Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
         "With `tls_key`: serves HTTPS with this certificate; those between it and one that clients know follow it in the file. Files are read again when they change; connections stay.";
     Server "tls_key": Kind::String, "a PEM file with a private key, or its text", "",
@@ -238,6 +240,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The time budget of a request, from its arrival to the last byte of its answer; for a stream, to its first chunk. A client may shorten it with the header `X-Request-Timeout`, in seconds.";
     Endpoint "chunk_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
         "The time budget of a stream between two chunks.";
+    Endpoint "ping_interval": Kind::PositiveSeconds, "a number of seconds greater than 0", "none",
+        "After how long a silence an event stream, also of a chat, is sent a comment (`: ping`), so that proxies do not close it. It begins with the first chunk.";
     Endpoint "queue_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
         "How long a request may wait for a worker; then it is answered 504. Once a worker has begun with it, `timeout` alone counts.";
     Endpoint "kill_after": Kind::SecondsOrFalse, "a number of seconds, at least 0, or false", "10",

@@ -16,6 +16,8 @@ const DEFAULT_APP_HEARTBEAT: Duration = Duration::from_secs(5);
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
+const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(75);
+
 /// Where a configuration comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -44,6 +46,8 @@ pub struct Program {
     pub http_threads: Option<usize>,
     /// Connections at a time; None takes as many as the system allows for.
     pub max_connections: Option<usize>,
+    /// How long a connection may be idle between two requests.
+    pub keep_alive_timeout: Duration,
     /// Bytes of large request bodies that the server holds at a time.
     pub max_buffered_bytes: usize,
     /// Where litplex itself answers.
@@ -197,6 +201,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
         max_connections: integer(&raw, "max_connections"),
+        keep_alive_timeout: seconds(&raw, "keep_alive_timeout").unwrap_or(DEFAULT_KEEP_ALIVE),
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,

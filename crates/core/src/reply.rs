@@ -7,13 +7,16 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Items, JobTrace, Outcome, Response, ServeError, Trace};
+use crate::{Items, JobTrace, Outcome, Reservation, Response, ServeError, Trace};
 
 /// Parts of a stream that may wait for a slow client before its sender waits.
 const STREAM_WINDOW: usize = 16;
 
 /// Parts of a stream whose sender keeps count of the bytes itself; a bound for one that does not.
 const CREDITED_WINDOW: usize = 1 << 18;
+
+/// Answers up to this size are not counted while they are on their way to the edge.
+const SMALL_BYTES: usize = 16 * 1024;
 
 /// What a job's caller gets.
 #[derive(Debug)]
@@ -46,12 +49,14 @@ impl Answers {
 pub struct Reply {
     sender: Option<oneshot::Sender<Outcome<Answer>>>,
     trace: Option<Box<JobTrace>>,
+    reservation: Reservation,
 }
 
 /// Makes the two ends of a job's way back.
 pub fn reply() -> (Reply, Answers) {
     let (sender, receiver) = oneshot::channel();
-    (Reply { sender: Some(sender), trace: None }, Answers(receiver))
+    let reservation = Reservation::default();
+    (Reply { sender: Some(sender), trace: None, reservation }, Answers(receiver))
 }
 
 impl Reply {
@@ -59,6 +64,13 @@ impl Reply {
     #[must_use]
     pub fn traced(mut self, trace: Option<Arc<Trace>>) -> Self {
         self.trace = trace.map(|trace| Box::new(JobTrace::new(trace)));
+        self
+    }
+
+    /// Counts what waits for the client in the budget of this reservation.
+    #[must_use]
+    pub fn reserving(mut self, reservation: Reservation) -> Self {
+        self.reservation = reservation;
         self
     }
 
@@ -72,9 +84,17 @@ impl Reply {
         self.trace.as_deref_mut()
     }
 
-    /// Answers the job.
+    /// Answers the job; with 503 where there is no room for a large answer.
     pub fn send(mut self, outcome: Outcome<Response>) {
-        self.answer(outcome.map(Answer::Whole));
+        let held = outcome.and_then(|response| self.hold(response));
+        self.answer(held.map(Answer::Whole));
+    }
+
+    fn hold(&self, mut response: Response) -> Outcome<Response> {
+        if response.body.len() > SMALL_BYTES {
+            response.body = self.reservation.hold(std::mem::take(&mut response.body))?;
+        }
+        Ok(response)
     }
 
     /// Makes a sink that answers the job with a stream, as soon as it is given the first part. It
@@ -92,8 +112,10 @@ impl Reply {
 
     fn stream(self, window: usize, consumed: Option<Consumed>) -> StreamSender {
         let (sender, receiver) = mpsc::channel(window);
-        let receiver = StreamReceiver { parts: receiver, consumed };
-        StreamSender { unstarted: Some((self, receiver)), sender, trace: None }
+        let reservation = self.reservation.another();
+        let receiver =
+            StreamReceiver { parts: receiver, consumed, reservation: reservation.clone() };
+        StreamSender { unstarted: Some((self, receiver)), sender, trace: None, reservation }
     }
 
     /// Tells whether nobody waits for the answer any more.
@@ -134,6 +156,8 @@ pub type Consumed = Box<dyn FnMut(usize) + Send>;
 pub struct StreamReceiver {
     parts: mpsc::Receiver<Part>,
     consumed: Option<Consumed>,
+    /// What waits in `parts`.
+    reservation: Reservation,
 }
 
 impl fmt::Debug for StreamReceiver {
@@ -153,6 +177,7 @@ impl StreamReceiver {
     }
 
     fn note_consumed(&mut self, items: &Items) {
+        self.reservation.shrink(items.packed_len());
         if let Some(consumed) = &mut self.consumed {
             consumed(items.packed_len());
         }
@@ -168,6 +193,8 @@ pub struct StreamSender {
     unstarted: Option<(Reply, StreamReceiver)>,
     sender: mpsc::Sender<Part>,
     trace: Option<Box<JobTrace>>,
+    /// What waits for the client.
+    reservation: Reservation,
 }
 
 /// A part that was not taken.
@@ -185,6 +212,7 @@ impl StreamSender {
     /// # Errors
     /// [`SendError::Abandoned`] when nobody reads any more.
     pub fn blocking_send(&mut self, part: Part) -> Result<(), SendError> {
+        self.reserve(&part)?;
         match self.start(part) {
             Some(part) => self.sender.blocking_send(part).map_err(|_| SendError::Abandoned),
             None => Ok(()),
@@ -196,11 +224,23 @@ impl StreamSender {
     /// # Errors
     /// See [`SendError`]; the part is lost.
     pub fn try_send(&mut self, part: Part) -> Result<(), SendError> {
+        self.reserve(&part)?;
         match self.start(part).map(|part| self.sender.try_send(part)) {
             None | Some(Ok(())) => Ok(()),
             Some(Err(TrySendError::Full(_))) => Err(SendError::Full),
             Some(Err(TrySendError::Closed(_))) => Err(SendError::Abandoned),
         }
+    }
+
+    /// Reserves what a part takes while it waits. Where there is no room the stream fails.
+    fn reserve(&mut self, part: &Part) -> Result<(), SendError> {
+        let Part::Items(items) = part else { return Ok(()) };
+        let Err(full) = self.reservation.grow(items.packed_len()) else { return Ok(()) };
+        if let Some(failed) = self.start(Part::Failed(full)) {
+            // Where there is no place for it either, the stream breaks without a word.
+            let _ = self.sender.try_send(failed);
+        }
+        Err(SendError::Abandoned)
     }
 
     /// Tells whether nobody reads the stream any more.
@@ -252,7 +292,7 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
-    use crate::ItemsBuilder;
+    use crate::{Budget, ItemsBuilder};
 
     fn items() -> Items {
         let mut builder = ItemsBuilder::json();
@@ -321,6 +361,35 @@ mod tests {
         assert!(told.try_recv().is_err(), "the client has not asked for more yet");
         poll_fn(|cx| receiver.poll_part(cx)).await;
         assert_eq!(told.try_recv(), Ok(bytes));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_client_is_counted() {
+        let budget = Budget::new(20_000);
+        let (answered, mut answers) = reply();
+        answered.reserving(budget.reserve()).send(Ok(Response::json(vec![b'1'; 17_000])));
+        let Ok(Answer::Whole(response)) = answers.recv().await else { panic!("an answer") };
+        assert_eq!(budget.taken(), 17_000);
+        let (refused, mut answers) = reply();
+        refused.reserving(budget.reserve()).send(Ok(Response::json(vec![b'1'; 17_000])));
+        assert_eq!(answers.recv().await.unwrap_err().status, 503);
+        drop(response);
+        assert_eq!(budget.taken(), 0);
+
+        let budget = Budget::new(2 * items().packed_len());
+        let (streamed, mut answers) = reply();
+        let mut sender = streamed.reserving(budget.reserve()).into_stream();
+        for _ in 0..3 {
+            sender.try_send(Part::Items(items())).unwrap();
+        }
+        assert_eq!(sender.try_send(Part::Items(items())), Err(SendError::Abandoned));
+        let mut receiver = stream(&mut answers).await;
+        for _ in 0..2 {
+            assert!(matches!(poll_fn(|cx| receiver.poll_part(cx)).await, Part::Items(_)));
+        }
+        let last = poll_fn(|cx| receiver.poll_part(cx)).await;
+        assert!(matches!(last, Part::Failed(error) if error.status == 503));
+        assert_eq!(budget.taken(), 0);
     }
 
     #[tokio::test]

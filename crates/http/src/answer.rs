@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -11,14 +12,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use litplex_core::{Answer, MediaType, Outcome, ServeError};
-use litplex_metrics::Ongoing;
-use litplex_traces::ServerSpan;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::access::Place;
 use crate::app::Route;
-use crate::around::{self, PackedBody, Record};
+use crate::around::{self, PackedBody};
 use crate::caller::{Presence, Times};
 use crate::openai;
 use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
@@ -27,106 +25,15 @@ pub(crate) type HttpResponse = Response<AnswerBody>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The headers of an answer, at most; clients and proxies take fewer.
+pub(crate) const MAX_HEADERS: usize = 1000;
+const MAX_HEADER_BYTES: usize = 48 * 1024;
+
 /// Headers that belong to a connection; a model has no say in them.
 const HOP_BY_HOP: [&str; 6] =
     ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"];
-
-/// The body of an answer, whose request goes on until it is sent.
-#[derive(Debug)]
-pub(crate) struct MeasuredBody {
-    body: AnswerBody,
-    ongoing: Option<Ongoing>,
-    record: Option<Record>,
-    span: Option<ServerSpan>,
-    _place: Option<Place>,
-}
-
-impl MeasuredBody {
-    /// Makes one that takes this place among the requests of its caller, and goes into this record
-    /// and this span, until it is dropped.
-    pub(crate) fn new(
-        body: AnswerBody,
-        ongoing: Ongoing,
-        record: Option<Record>,
-        span: Option<ServerSpan>,
-        place: Option<Place>,
-    ) -> Self {
-        Self { body, ongoing: Some(ongoing), record, span, _place: place }.begin()
-    }
-
-    /// Makes one of which nothing is measured but its span: it is part of another.
-    pub(crate) fn inner(body: AnswerBody, span: Option<ServerSpan>) -> Self {
-        Self { body, ongoing: None, record: None, span, _place: None }.begin()
-    }
-
-    fn begin(mut self) -> Self {
-        if self.is_end_stream() {
-            self.ended();
-        }
-        self
-    }
-
-    /// Notes that all was sent.
-    pub(crate) fn ended(&mut self) {
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.ended();
-        }
-        if let Some(span) = &mut self.span {
-            span.ended();
-        }
-        if let Some(record) = &mut self.record {
-            record.is_complete = true;
-        }
-    }
-
-    fn broke(&mut self, status: u16) {
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.broke(status);
-        }
-        if let Some(span) = &mut self.span {
-            span.broke(status);
-        }
-    }
-
-    fn sent(&mut self, bytes: usize) {
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.sent(bytes);
-        }
-        if let Some(record) = &mut self.record {
-            record.bytes += bytes as u64;
-        }
-    }
-}
-
-impl Body for MeasuredBody {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => this.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(broken)) => this.broke(broken.status),
-            None => {}
-        }
-        if frame.as_ref().is_none_or(|frame| frame.is_ok() && this.body.is_end_stream()) {
-            this.ended();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
 
 impl Default for AnswerBody {
     fn default() -> Self {
@@ -202,51 +109,86 @@ pub(crate) fn from(
     presence: Presence,
 ) -> Outcome<HttpResponse> {
     match answer {
-        Answer::Whole(response) => whole(response),
+        Answer::Whole(response) => whole(response, route),
         Answer::Stream(first, rest) => {
             let framing = Framing::choose(asked, first.kind());
             let source = Source::begin(&first, rest, route, times, presence);
             let chunks = Chunks::Plain(framing, source);
-            Ok(stream(framing.frame(&first), chunks, framing.media_type()))
+            Ok(stream(framing.frame(&first), chunks, framing.media_type(), route.ping_interval))
         }
     }
 }
 
 /// Makes an answer that is sent as it comes, after what is there already.
-pub(crate) fn stream(first: Bytes, chunks: Chunks, media_type: &'static str) -> HttpResponse {
-    let mut response = Response::new(AnswerBody::Stream(StreamBody::new(first, chunks)));
+///
+/// An event stream says after each `ping_interval` without an event that it is there.
+pub(crate) fn stream(
+    first: Bytes,
+    chunks: Chunks,
+    media_type: &'static str,
+    ping_interval: Option<Duration>,
+) -> HttpResponse {
+    let ping_interval = ping_interval.filter(|_| media_type == "text/event-stream");
+    let mut response =
+        Response::new(AnswerBody::Stream(StreamBody::new(first, chunks, ping_interval)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx would gather it otherwise, and so would those that do as nginx does.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
 
-fn whole(answer: litplex_core::Response) -> Outcome<HttpResponse> {
+fn whole(answer: litplex_core::Response, route: &Route) -> Outcome<HttpResponse> {
+    carried(answer).map_err(|wrong| {
+        let endpoint = route.metrics.endpoint();
+        tracing::error!(
+            endpoint,
+            "{endpoint} answered with what HTTP cannot carry: {wrong}; look at the Response that \
+             `predict` or `encode_response` gave"
+        );
+        ServeError::internal()
+    })
+}
+
+/// Makes a response of what a model gave, or says what is wrong with it.
+fn carried(answer: litplex_core::Response) -> Result<HttpResponse, String> {
     let mut response = Response::new(AnswerBody::Whole(Some(answer.body)));
-    *response.status_mut() =
-        StatusCode::from_u16(answer.status).map_err(|_| unsendable("status", &answer.status))?;
+    // Those below are of the connection, and those above mean nothing (RFC 9110, 15).
+    let status = Some(answer.status).filter(|status| (200..600).contains(status));
+    *response.status_mut() = status
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .ok_or_else(|| format!("invalid status: expected 200 to 599, got {}", answer.status))?;
+    let headers = response.headers_mut();
     match answer.media_type {
-        MediaType::Json => drop(response.headers_mut().insert(CONTENT_TYPE, JSON)),
+        MediaType::Json => drop(headers.insert(CONTENT_TYPE, JSON)),
         MediaType::Other(name) if name.is_empty() => {}
-        MediaType::Other(name) => {
-            let value =
-                HeaderValue::from_str(&name).map_err(|_| unsendable("media type", &name))?;
-            response.headers_mut().insert(CONTENT_TYPE, value);
-        }
+        MediaType::Other(name) => drop(headers.insert(CONTENT_TYPE, value("content-type", &name)?)),
     }
-    for (name, value) in answer.headers {
-        let name: HeaderName = name.parse().map_err(|_| unsendable("header name", &name))?;
-        let value = HeaderValue::from_str(&value).map_err(|_| unsendable("header", &name))?;
+    let size = |(name, value): &(String, String)| name.len() + value.len();
+    let (count, bytes) = (answer.headers.len(), answer.headers.iter().map(size).sum::<usize>());
+    if count > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+        return Err(format!(
+            "too many headers: expected at most {MAX_HEADERS} in {MAX_HEADER_BYTES} bytes, got \
+             {count} in {bytes}"
+        ));
+    }
+    for (name, given) in answer.headers {
+        let value = value(&name, &given)?;
+        let name: HeaderName =
+            name.parse().map_err(|_| format!("invalid name of a header: {name:?}"))?;
         if !HOP_BY_HOP.contains(&name.as_str()) {
-            response.headers_mut().append(name, value);
+            headers.append(name, value);
         }
     }
     Ok(response)
 }
 
-fn unsendable(what: &str, value: &dyn std::fmt::Debug) -> ServeError {
-    tracing::error!(?value, "a worker answered with a {what} that HTTP cannot carry");
-    ServeError::internal()
+/// Returns the value of a header as it is sent: in Latin-1, as frameworks send it.
+fn value(name: &str, given: &str) -> Result<HeaderValue, String> {
+    let wrong = || format!("invalid value of the header {name:?}: {given:?}");
+    let latin = given.chars().map(|char| u8::try_from(char).map_err(|_| wrong()));
+    HeaderValue::from_bytes(&latin.collect::<Result<Vec<_>, _>>()?).map_err(|_| wrong())
 }
 
 /// Leaves of an answer what HEAD wants of it; in HTTP/2 hyper would send its body.
@@ -298,4 +240,41 @@ pub(crate) fn own(status: StatusCode, media_type: &'static str, body: String) ->
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(status: u16, headers: Vec<(String, String)>) -> Result<HttpResponse, String> {
+        let (media_type, body) = (MediaType::Json, Bytes::new());
+        carried(litplex_core::Response { status, media_type, headers, body })
+    }
+
+    fn header(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn what_http_cannot_carry_is_said_in_words() {
+        for status in [0, 100, 101, 199, 600, 999, u16::MAX] {
+            assert!(given(status, Vec::new()).unwrap_err().contains("invalid status"), "{status}");
+        }
+        assert_eq!(given(599, Vec::new()).unwrap().status(), 599);
+        for (name, value) in
+            [("a b", "c"), ("x", "a\nb"), ("x", "\0"), ("", "c"), ("x", "\u{20ac}")]
+        {
+            assert!(given(200, vec![header(name, value)]).is_err(), "{name:?}: {value:?}");
+        }
+        let many = |count| (0..count).map(|n| header(&format!("x-{n}"), "a")).collect();
+        assert_eq!(given(200, many(1000)).unwrap().headers().len(), 1001);
+        assert!(given(200, many(40_000)).unwrap_err().contains("too many headers"));
+        assert!(given(200, vec![header("x", &"a".repeat(100_000))]).is_err());
+    }
+
+    #[test]
+    fn header_values_are_latin() {
+        let response = given(200, vec![header("x-name", "J\u{f6}rg")]).unwrap();
+        assert_eq!(response.headers()["x-name"].as_bytes(), b"J\xf6rg");
+    }
 }

@@ -22,6 +22,10 @@ use crate::{Cost, Described, mcp, openai, openapi, path, swagger_ui};
 /// How long the app host may take at least to answer what is no endpoint.
 const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a connection may be idle, unless the program says otherwise: longer than most load
+/// balancers keep theirs.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -32,6 +36,8 @@ pub struct Route {
     pub timeout: Duration,
     /// The time budget of a stream between two chunks.
     pub chunk_timeout: Duration,
+    /// After how long a silence an event stream is sent a comment.
+    pub ping_interval: Option<Duration>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// What a request costs in a batch, where its body tells. Where the model tells, it is asked
@@ -185,6 +191,8 @@ pub struct App {
     is_draining: AtomicBool,
     /// What requests and answers may take together.
     pub(crate) budget: Arc<Budget>,
+    /// How long a connection may be idle between two requests.
+    pub(crate) keep_alive: Duration,
 }
 
 impl fmt::Debug for App {
@@ -225,6 +233,7 @@ impl App {
             scrape: Box::new(scrape),
             is_draining: AtomicBool::new(false),
             budget: Budget::new(max_buffered_bytes),
+            keep_alive: KEEP_ALIVE,
         }
     }
 
@@ -233,6 +242,12 @@ impl App {
     #[must_use]
     pub fn behind(self, app_host: Option<AppHost>) -> Self {
         Self { app_host, ..self }
+    }
+
+    /// Sets how long a connection may be idle between two requests. Default: 75 s.
+    #[must_use]
+    pub fn keep_alive(self, keep_alive: Duration) -> Self {
+        Self { keep_alive, ..self }
     }
 
     /// Sets what is done around every request. Default: nothing.

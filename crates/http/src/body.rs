@@ -12,6 +12,7 @@ use crate::app::Route;
 use crate::around::Body;
 use crate::form;
 use crate::pieces::Pieces;
+use crate::unpack;
 use crate::upload::TooSlow;
 
 /// Reads a body for this route and tells what it is; what it takes is reserved as it comes.
@@ -23,7 +24,9 @@ pub(crate) async fn read(
     route: &Route,
     reservation: &Reservation,
 ) -> Outcome<(Content, Vec<Bytes>)> {
+    let packings = unpack::packings(headers)?;
     let pieces = read_pieces(headers, body, route.max_body_bytes, reservation).await?;
+    let pieces = unpack::unpack(pieces, packings, route.max_body_bytes, reservation).await?;
     take_apart(headers, pieces, reservation)
 }
 

@@ -62,7 +62,7 @@ impl<'e> Caller<'e> {
         trace: Option<Arc<Trace>>,
     ) -> Self {
         let (reply, answers) = reply();
-        let reply = reply.traced(trace);
+        let reply = reply.traced(trace).reserving(request.reservation.clone());
         let job = Job { cost, ..Job::new(request, times.arrived, times.deadline, reply) };
         endpoint.submit(job);
         Self { answers, waiting: Waiting(Some(endpoint)) }

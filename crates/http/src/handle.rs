@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue,
+};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -16,15 +18,17 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
 use crate::access;
-use crate::answer::{self, HttpResponse, MeasuredBody};
+use crate::answer::{self, HttpResponse};
 use crate::app::{App, Route};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
 use crate::caller::{Call, Caller, Times};
 use crate::form::latin;
+use crate::line::OnLine;
 use crate::proxy::{self, Peer};
+use crate::sending::{Follower, MeasuredBody};
 use crate::target::Target;
 use crate::upload::{Rest, Upload};
-use crate::{body, builtin, mcp, openai, unread};
+use crate::{body, builtin, mcp, openai, unpack, unread};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -34,6 +38,7 @@ pub(crate) async fn handle(
     app: &Arc<App>,
     request: Request<Incoming>,
     client: Option<Peer>,
+    on_line: OnLine,
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let (mut request, rest) = take_body(request);
     let mut ongoing = app.begin_request(app.target(request.uri().path()));
@@ -77,7 +82,10 @@ pub(crate) async fn handle(
     let is_bare =
         is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(response.map(|body| {
-        let mut body = MeasuredBody::new(body, ongoing, record, span, place);
+        let ongoing = Some(ongoing);
+        let follower = Follower { ongoing, record, span, _place: place };
+        let budget = app.budget.clone();
+        let mut body = MeasuredBody::new(body, follower, on_line, version, budget);
         if is_bare {
             body.ended();
         }
@@ -174,6 +182,7 @@ pub(crate) async fn handle_inner(
     app: &Arc<App>,
     mut request: Request<Incoming>,
     is_attached: bool,
+    on_line: OnLine,
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let mut span = app.begin_span(&mut request, "http");
     let compression = app.around.compression.as_ref().filter(|_| is_attached);
@@ -196,7 +205,10 @@ pub(crate) async fn handle_inner(
     if let Some(span) = &mut span {
         span.answered(response.status().as_u16());
     }
-    Ok(response.map(|body| MeasuredBody::inner(body, span)))
+    // Nothing is measured of it but its span: it is part of another.
+    let follower = Follower { span, ..Follower::default() };
+    let budget = app.budget.clone();
+    Ok(response.map(|body| MeasuredBody::new(body, follower, on_line, version, budget)))
 }
 
 async fn answer(
@@ -216,7 +228,14 @@ async fn route(app: &App, target: Target, parts: &Parts, body: Body) -> HttpResp
     match app.route(target) {
         Some(route) if parts.method == Method::POST => {
             let response = predict(app, route, parts, body).await;
-            response.unwrap_or_else(|error| refusal(route, &error))
+            let mut response = response.unwrap_or_else(|error| refusal(route, &error));
+            if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
+                && parts.headers.contains_key(CONTENT_ENCODING)
+            {
+                let accepted = HeaderValue::from_static(unpack::ACCEPTED);
+                response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+            }
+            response
         }
         // What browsers ask before they send JSON to a route of the OpenAI API.
         Some(route) if parts.method == Method::OPTIONS && !is_plain(route) => {
@@ -329,7 +348,12 @@ fn id_of(parts: &Parts) -> Option<String> {
 }
 
 fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    headers.iter().map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
+    // The body is unpacked, and its length another.
+    let is_packed = headers.contains_key(CONTENT_ENCODING);
+    let is_told =
+        |name: &HeaderName| !is_packed || ![CONTENT_ENCODING, CONTENT_LENGTH].contains(name);
+    let told = headers.iter().filter(|(name, _)| is_told(name));
+    told.map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
 }
 
 fn stopping(request: &Request<Body>) -> HttpResponse {

@@ -21,8 +21,9 @@ use litplex_core::{Outcome, ServeError};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::answer::{self, AnswerBody, HttpResponse};
+use crate::answer::{self, AnswerBody, HttpResponse, MAX_HEADERS};
 use crate::around::{Body, BoxError};
+use crate::pieces::READ_BYTES;
 use crate::target::Target;
 use crate::{body, path};
 
@@ -101,7 +102,7 @@ pub(crate) fn take_client(headers: &mut HeaderMap) -> Option<SocketAddr> {
 async fn exchange(socket: &Path, request: Request<Body>) -> Outcome<HttpResponse> {
     let stream = UnixStream::connect(socket).await.map_err(|_| away())?;
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|_| away())?;
+        protocol().handshake(TokioIo::new(stream)).await.map_err(|_| away())?;
     tokio::spawn(async {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to the app host ended");
@@ -116,6 +117,13 @@ async fn exchange(socket: &Path, request: Request<Body>) -> Outcome<HttpResponse
         sent.map_err(|error| failure.get().cloned().unwrap_or_else(|| lost(&error)))?;
     remove_hop_by_hop(response.headers_mut());
     Ok(response.map(AnswerBody::Passed))
+}
+
+/// Returns how the app host is spoken to: what the server carries itself, its answers may have.
+fn protocol() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol.max_buf_size(READ_BYTES).max_headers(2 * MAX_HEADERS);
+    protocol
 }
 
 /// Returns what notes why a body cannot be read.

@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,24 +13,21 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
 use crate::handle::{handle, handle_inner};
+use crate::line::{HEADER_TIMEOUT, Line, Observed, OnLine};
 use crate::pieces::READ_BYTES;
 use crate::proxy::Peer;
 use crate::stream::Broken;
 use crate::tls::{self, Tls};
-
-/// How long a client may take to send the headers of a request, and before that to agree on TLS.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take nothing of what is sent to it before it is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +41,7 @@ const WINDOW_BYTES: u32 = 256 * 1024;
 /// How often it is looked whether requests are still being answered when a server stops.
 const QUIET_LOOK: Duration = Duration::from_millis(20);
 
-/// How long the last answers may take to reach their clients when a server stops.
+/// How long the last answers may take to reach their clients when a server or a connection ends.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A pause after the system refused to accept a connection, for want of descriptors usually.
@@ -65,7 +63,8 @@ pub async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
 pub struct Server {
     listener: TcpListener,
     lanes: Lanes,
-    connections: GracefulShutdown,
+    /// Tells the connections to end. Each has a receiver for as long as it is open.
+    connections: watch::Sender<bool>,
     places: Arc<Semaphore>,
 }
 
@@ -91,7 +90,7 @@ impl Server {
         let threads = threads.map(|index| spawn_lane(index, app.clone()));
         let lanes = Lanes { threads: threads.collect::<io::Result<_>>()?, app, tls: None };
         let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener, lanes, connections: GracefulShutdown::new(), places })
+        Ok(Self { listener, lanes, connections: watch::Sender::new(false), places })
     }
 
     /// Speaks TLS, where there is one, and nothing else.
@@ -113,7 +112,7 @@ impl Server {
     pub async fn accept(&mut self) {
         let Self { listener, lanes, connections, places } = self;
         let serve = |turn, stream, place| {
-            lanes.serve(turn, stream, place, Some(connections.watcher()));
+            lanes.serve(turn, stream, place, Some(connections.subscribe()));
         };
         accept(listener, places, serve).await;
     }
@@ -124,9 +123,10 @@ impl Server {
     pub async fn drain(self, grace: Duration) -> bool {
         let Self { listener, lanes, connections, places } = self;
         lanes.app().begin_drain();
+        let _ = connections.send(true);
         let refuse = |turn, stream, place| lanes.serve(turn, stream, place, None);
         tokio::select! {
-            drained = timeout(grace, connections.shutdown()) => drained.is_ok(),
+            drained = timeout(grace, connections.closed()) => drained.is_ok(),
             () = quiet(lanes.app()) => true,
             () = accept(&listener, &places, refuse) => false,
         }
@@ -189,7 +189,7 @@ struct Accepted<S> {
     place: OwnedSemaphorePermit,
     tls: Option<Arc<ServerConfig>>,
     /// One that nobody watches does not hold up the end.
-    watcher: Option<Watcher>,
+    watcher: Option<watch::Receiver<bool>>,
 }
 
 impl Lanes {
@@ -202,7 +202,7 @@ impl Lanes {
         turn: usize,
         stream: TcpStream,
         place: OwnedSemaphorePermit,
-        watcher: Option<Watcher>,
+        watcher: Option<watch::Receiver<bool>>,
     ) {
         let tls = self.tls.as_ref().map(|configs| configs.borrow().clone());
         if self.threads.is_empty() {
@@ -256,13 +256,14 @@ async fn serve_connection(
     app: Arc<App>,
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     client: Option<Peer>,
-    watcher: Option<Watcher>,
+    watcher: Option<watch::Receiver<bool>>,
 ) {
-    let answer = move |request| {
+    let keep_alive = app.keep_alive;
+    let answer = move |request, on_line| {
         let app = app.clone();
-        async move { handle(&app, request, client).await }
+        async move { handle(&app, request, client, on_line).await }
     };
-    speak(stream, watcher, answer).await;
+    speak(stream, keep_alive, watcher, answer).await;
 }
 
 /// Answers what the app host asks for, for as long as it is polled. Where it `is_attached`, there
@@ -272,11 +273,12 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
         match listener.accept().await {
             Ok((stream, _)) => {
                 let app = app.clone();
-                let answer = move |request| {
+                let keep_alive = app.keep_alive;
+                let answer = move |request, on_line| {
                     let app = app.clone();
-                    async move { handle_inner(&app, request, is_attached).await }
+                    async move { handle_inner(&app, request, is_attached, on_line).await }
                 };
-                tokio::spawn(speak(stream, None, answer));
+                tokio::spawn(speak(stream, keep_alive, None, answer));
             }
             Err(error) => pause(&error).await,
         }
@@ -286,45 +288,72 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
 /// Speaks HTTP on a connection until it ends.
 async fn speak<S, B, F>(
     stream: S,
-    watcher: Option<Watcher>,
-    answer: impl Fn(Request<Incoming>) -> F + Send + 'static,
+    keep_alive: Duration,
+    mut watcher: Option<watch::Receiver<bool>>,
+    answer: impl Fn(Request<Incoming>, OnLine) -> F + Send + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
     B: Body<Data = Bytes, Error = Broken> + Send + 'static,
     F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
 {
+    let protocols = protocols();
+    let line = Line::new(keep_alive);
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(WRITE_TIMEOUT));
+    let stream = TokioIo::new(Observed::new(stream, line.clone()));
+    let service = service_fn({
+        let line = line.clone();
+        move |request: Request<Incoming>| {
+            let on_line = line.begin(request.version());
+            answer(request, on_line)
+        }
+    });
+    let mut connection = pin!(protocols.serve_connection(stream, service));
+    tokio::select! {
+        ended = connection.as_mut() => return note_end(ended),
+        () = asked_to_end(&mut watcher) => {}
+        () = line.idle() => tracing::debug!("a connection was idle for too long"),
+    }
+    // HTTP/2 says so to its client, whose next request may be on its way.
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection => note_end(ended),
+        () = unused(&line) => {}
+    }
+}
+
+fn protocols() -> auto::Builder<TokioExecutor> {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
-    protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // The time of headers is that of the line: hyper's would run while a connection is idle.
+    protocols.http1().timer(TokioTimer::new()).header_read_timeout(None);
     protocols.http1().max_buf_size(READ_BYTES);
     protocols.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
     protocols.http2().initial_stream_window_size(WINDOW_BYTES);
     protocols.http2().initial_connection_window_size(WINDOW_BYTES);
-    let mut stream = Box::pin(TimeoutWriter::new(stream));
-    stream.as_mut().set_timeout_pinned(Some(WRITE_TIMEOUT));
-    let begun = Notify::new();
-    let answer = |request| {
-        begun.notify_one();
-        answer(request)
-    };
-    let connection = protocols.serve_connection(TokioIo::new(stream), service_fn(answer));
-    let connection = async {
-        match watcher {
-            Some(watcher) => watcher.watch(connection).await,
-            None => connection.await,
-        }
-    };
-    tokio::select! {
-        ended = connection => if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended");
-        },
-        () = silence(&begun) => tracing::debug!("no request came on a connection in time"),
+    protocols
+}
+
+fn note_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
     }
 }
 
-/// Resolves where no request has begun in time: until then hyper waits for ever for what tells the
-/// version of HTTP.
-async fn silence(begun: &Notify) {
-    if timeout(HEADER_TIMEOUT, begun.notified()).await.is_ok() {
-        std::future::pending::<()>().await;
+/// Resolves when the server asks for the end. The server waits for as long as there is a watcher.
+async fn asked_to_end(watcher: &mut Option<watch::Receiver<bool>>) {
+    match watcher {
+        // The sender is gone only where the server is.
+        Some(watcher) => drop(watcher.wait_for(|is_ending| *is_ending).await.is_ok()),
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when a connection that is asked to end has no request that could hold it up.
+async fn unused(line: &Line) {
+    loop {
+        sleep(FLUSH_TIME).await;
+        if line.is_unused() {
+            return;
+        }
     }
 }

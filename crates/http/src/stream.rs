@@ -102,6 +102,27 @@ pub(crate) struct StreamBody {
     first: Option<Bytes>,
     chunks: Chunks,
     state: State,
+    ping: Option<Ping>,
+}
+
+/// Says from time to time, in a comment, that a stream is there: proxies close what is silent.
+#[derive(Debug)]
+struct Ping {
+    interval: Duration,
+    /// Runs while a part is waited for.
+    clock: Pin<Box<Sleep>>,
+    is_running: bool,
+}
+
+impl Ping {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        if !std::mem::replace(&mut self.is_running, true) {
+            self.clock.as_mut().reset(Instant::now() + self.interval);
+        }
+        ready!(self.clock.as_mut().poll(cx));
+        self.is_running = false;
+        Poll::Ready(Bytes::from_static(b": ping\n\n"))
+    }
 }
 
 /// What is sent after the first.
@@ -231,8 +252,13 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 impl StreamBody {
-    pub(crate) fn new(first: Bytes, chunks: Chunks) -> Self {
-        Self { first: Some(first).filter(|first| !first.is_empty()), chunks, state: State::First }
+    pub(crate) fn new(first: Bytes, chunks: Chunks, ping_interval: Option<Duration>) -> Self {
+        let first = Some(first).filter(|first| !first.is_empty());
+        let ping = ping_interval.map(|interval| {
+            let (clock, is_running) = (Box::pin(sleep(interval)), false);
+            Ping { interval, clock, is_running }
+        });
+        Self { first, chunks, state: State::First, ping }
     }
 
     pub(crate) fn poll_frame(
@@ -249,7 +275,14 @@ impl StreamBody {
             State::Failing(why) => return self.flush_and(State::Failed(why), cx),
             State::Failed(why) => return Poll::Ready(Some(Err(why))),
         }
-        match ready!(self.chunks.poll(cx)) {
+        let Poll::Ready(step) = self.chunks.poll(cx) else {
+            let Some(ping) = &mut self.ping else { return Poll::Pending };
+            return ping.poll(cx).map(|comment| Some(Ok(Frame::data(comment))));
+        };
+        if let Some(ping) = &mut self.ping {
+            ping.is_running = false;
+        }
+        match step {
             Step::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
             Step::End(last) => {
                 self.state = State::Ended;

@@ -82,6 +82,15 @@ impl Crew {
         Ok(Self { members, app_host, _following: following })
     }
 
+    /// Returns how many workers there may be.
+    pub(crate) fn most_workers(&self) -> usize {
+        let most = |member: &Member| match member.config.workers {
+            Workers::PerDevice(_) => member.controls.devices.len(),
+            Workers::Between { max, .. } => max.max(1),
+        };
+        self.members.iter().map(most).sum()
+    }
+
     /// Returns what can be seen and set of every endpoint.
     pub(crate) fn controls(&self) -> Vec<Arc<Controls>> {
         self.members.iter().map(|member| member.controls.clone()).collect()
@@ -98,6 +107,7 @@ impl Crew {
             endpoint: member.controls.endpoint.clone(),
             timeout: member.config.timeout,
             chunk_timeout: member.config.chunk_timeout,
+            ping_interval: member.config.ping_interval,
             max_body_bytes: member.config.max_body_bytes,
             cost: member.config.cost.as_ref().map(cost),
             guard,

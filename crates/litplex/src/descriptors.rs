@@ -17,10 +17,35 @@ pub(crate) fn raise() {
     }
 }
 
-/// Returns how many connections there is room for; the rest is for workers and files, and with an app
-/// host for two sockets more of each request.
-pub(crate) fn for_connections(has_app_host: bool) -> usize {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(MOST);
+/// What each worker takes: its connections, its output, and what starts it.
+const OF_A_WORKER: u64 = 8;
+
+/// What the server takes beside: its sockets, files and runtimes.
+const OF_THE_SERVER: u64 = 32;
+
+/// Returns how many connections there is room for beside so many workers. With an app host each
+/// request takes two sockets more.
+pub(crate) fn for_connections(has_app_host: bool, workers: usize) -> usize {
+    connections(getrlimit(Resource::Nofile).current.unwrap_or(MOST), has_app_host, workers)
+}
+
+fn connections(limit: u64, has_app_host: bool, workers: usize) -> usize {
+    let taken = OF_THE_SERVER + OF_A_WORKER * workers as u64;
     let quarters = if has_app_host { 1 } else { 3 };
-    usize::try_from(limit / 4 * quarters).unwrap_or(usize::MAX).max(1)
+    usize::try_from(limit.saturating_sub(taken) / 4 * quarters).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_have_their_descriptors_first() {
+        assert_eq!(connections(1024, false, 0), 744);
+        assert_eq!(connections(1024, true, 4), 240);
+        // Thirteen endpoints, and what they need beside the connections.
+        let room = connections(256, false, 13);
+        assert!(room > 0 && room as u64 + 13 * OF_A_WORKER + OF_THE_SERVER <= 256);
+        assert_eq!(connections(32, false, 3), 1);
+    }
 }

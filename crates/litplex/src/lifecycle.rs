@@ -63,11 +63,17 @@ pub(crate) async fn serve(
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);
     let app_host = passage.as_ref().map(|passage| passage.front(&config, access.of_probes));
-    let app = app.behind(app_host).patient(config.litserve).within(around).layered(layers);
+    let app = app
+        .behind(app_host)
+        .patient(config.litserve)
+        .keep_alive(config.keep_alive_timeout)
+        .within(around)
+        .layered(layers);
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
     let connections = config.max_connections;
-    let connections =
-        connections.unwrap_or_else(|| descriptors::for_connections(config.app_host.is_some()));
+    let connections = connections.unwrap_or_else(|| {
+        descriptors::for_connections(config.app_host.is_some(), crew.most_workers())
+    });
     let server = Server::new(listener, app.clone(), threads, connections)?;
     let mut server = server.over(tls.as_ref());
     let url = format!("{}://{}", tls::scheme(&config), server.address()?);

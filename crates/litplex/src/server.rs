@@ -159,6 +159,11 @@ impl LitServer {
         self.set("chunk_timeout", timeout.as_secs_f64())
     }
 
+    /// After how long a silence an event stream, also of a chat, is sent a comment. Default: never.
+    pub fn ping_interval(self, interval: Duration) -> Self {
+        self.set("ping_interval", interval.as_secs_f64())
+    }
+
     /// How long a request may wait for a worker; then it is answered 504. Once a worker has begun
     /// with it, [`timeout`](Self::timeout) alone counts. Default: as that.
     pub fn queue_timeout(self, timeout: Duration) -> Self {
@@ -459,6 +464,12 @@ impl RunServers {
     /// quarters of the file descriptors that it may have.
     pub fn max_connections(self, connections: usize) -> Self {
         self.set("max_connections", connections)
+    }
+
+    /// How long a connection may be idle between two requests; longer than a load balancer in front
+    /// keeps it. Default: 75 s.
+    pub fn keep_alive_timeout(self, timeout: Duration) -> Self {
+        self.set("keep_alive_timeout", timeout.as_secs_f64())
     }
 
     /// Serves HTTPS: PEM files with the certificate, and those between it and one that clients

@@ -144,6 +144,11 @@ impl Edge {
         }))
     }
 
+    /// Returns the path of the endpoint; nothing for what is none.
+    pub fn endpoint(&self) -> &str {
+        &self.0.endpoint
+    }
+
     /// Measures a request that has come now, until what is returned is dropped.
     pub fn begin(&self) -> Ongoing {
         self.0.inflight.inc();

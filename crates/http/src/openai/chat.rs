@@ -34,7 +34,12 @@ pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
     let head = Head::new(&wanted);
     if wanted.stream {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices)?;
-        return Ok(answer::stream(first, chunks.into(), "text/event-stream"));
+        return Ok(answer::stream(
+            first,
+            chunks.into(),
+            "text/event-stream",
+            call.route.ping_interval,
+        ));
     }
     let collected = choices.into_iter().map(|(first, rest)| collect(first, rest));
     let collected = try_join_all(collected).await?;
