@@ -6,7 +6,7 @@ from pathlib import Path
 
 import litplex as ls
 import pytest
-from litplex import _options
+from litplex import _options, _where
 from litplex._server import program_of
 
 CASES = json.loads(
@@ -90,7 +90,7 @@ def test_an_environment_is_not_its_interpreter(python, tmp_path, monkeypatch):
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").touch()
     (tmp_path / "models").mkdir()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_where, "directory_of_caller", lambda: str(tmp_path))
     meant = f"did you mean `{python.rstrip('/')}/bin/python`"
     with pytest.raises(ValueError, match=re.escape(meant)):
         ls.LitServer(API(), python=python)
