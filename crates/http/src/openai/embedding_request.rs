@@ -5,9 +5,6 @@ use super::shape::{Mismatch, Shape, integer, optional, required};
 use super::{Refused, well_formed};
 use crate::raw_json::{Kind, each_field, each_item, raw, text_of};
 
-/// The most inputs of one request, as in OpenAI's API.
-pub(super) const MAX_INPUTS: usize = 2048;
-
 /// What the edge needs to know of a request for embeddings.
 #[derive(Debug)]
 pub(super) struct EmbeddingRequest {
@@ -63,11 +60,11 @@ pub(super) const REQUEST: Shape = Shape::Object(&[
 ]);
 
 impl EmbeddingRequest {
-    /// Checks a request.
+    /// Checks a request, whose input is a list of at most so many.
     ///
     /// # Errors
     /// 400 where it is not JSON; 422, with the place, where it is not such a request.
-    pub(super) fn parse(body: &Bytes) -> Result<Self, Refused> {
+    pub(super) fn parse(body: &Bytes, most: usize) -> Result<Self, Refused> {
         let text = well_formed(body)?;
         REQUEST.check(text)?;
         let (mut model, mut wants_base64) = (String::new(), false);
@@ -88,7 +85,7 @@ impl EmbeddingRequest {
             return Err(Mismatch::new("dimensions", "expected an integer of at least 1").into());
         }
         let dimensions = dimensions.and_then(|dimensions| usize::try_from(dimensions).ok());
-        let count = count(input)?;
+        let count = count(input, most)?;
         let input = body.slice_ref(input.as_bytes());
         let input = count.map_or(Input::One(input.clone()), |count| Input::List(input, count));
         Ok(Self { model, dimensions, wants_base64, input })
@@ -110,7 +107,7 @@ pub(super) fn rest_of(body: &Bytes) -> Bytes {
 }
 
 /// Returns how many inputs there are; nothing where it is one that is no list of inputs.
-fn count(input: &str) -> Result<Option<usize>, Mismatch> {
+fn count(input: &str, most: usize) -> Result<Option<usize>, Mismatch> {
     if Kind::of(input) == Kind::Text {
         return Ok(None);
     }
@@ -120,6 +117,10 @@ fn count(input: &str) -> Result<Option<usize>, Mismatch> {
         let kind = Kind::of(item.get());
         let expected = *first.get_or_insert(kind);
         count += 1;
+        if count > most && kind != Kind::Number {
+            let reason = format!("expected at most {most} inputs; send several requests");
+            return Err(Mismatch::new("input", reason));
+        }
         if kind != expected || !is_input(item.get()) {
             let reason = match expected {
                 Kind::Text => "expected a string, as the first is one".to_owned(),
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     fn parsed(value: &Value) -> Result<EmbeddingRequest, Refused> {
-        EmbeddingRequest::parse(&value.to_string().into())
+        EmbeddingRequest::parse(&value.to_string().into(), 3)
     }
 
     #[test]
@@ -177,6 +178,7 @@ mod tests {
             (json!(["a"]), vec![r#""a""#]),
             (json!(["a", "b"]), vec![r#""a""#, r#""b""#]),
             (json!([1, 2, 3]), vec!["[1,2,3]"]),
+            (json!([1, 2, 3, 4]), vec!["[1,2,3,4]"]),
             (json!([[1, 2, 3]]), vec!["[1,2,3]"]),
             (json!([[1, 2], [3]]), vec!["[1,2]", "[3]"]),
         ] {
@@ -197,6 +199,7 @@ mod tests {
             (json!({"input": [1, "a"]}), "input[1]: expected a token id"),
             (json!({"input": [[1], []]}), "input[1]: expected token ids"),
             (json!({"input": [[1], [1.5]]}), "input[1]: expected token ids"),
+            (json!({"input": ["a", "b", "c", "d"]}), "input: expected at most 3 inputs"),
             (json!({"input": [null]}), "input[0]: expected a string, a token id"),
             (json!({"input": "a", "dimensions": 0}), "dimensions: expected"),
             (

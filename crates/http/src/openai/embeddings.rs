@@ -1,19 +1,24 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
 use litplex_core::{Answer, Outcome, Request, Response, ServeError};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::embedding_request::{EmbeddingRequest, MAX_INPUTS, rest_of};
-use super::shape::Mismatch;
+use super::embedding_request::{EmbeddingRequest, rest_of};
 use super::{Refused, Usage, read, text_of};
 use crate::answer::{self, HttpResponse};
 use crate::caller::Call;
 use crate::cost::Cost;
 use crate::raw_json::{self, Kind, Object, each_item, raw};
+
+/// The most inputs of one request, as in OpenAI's API.
+const MAX_INPUTS: usize = 2048;
+
+/// Jobs of one request that wait or are computed at a time, where no more make a batch.
+const JOBS_AT_A_TIME: usize = 256;
 
 /// What a job takes besides its input, about.
 const JOB_BYTES: usize = 1024;
@@ -22,8 +27,9 @@ const JOB_BYTES: usize = 1024;
 /// own, so that the inputs of all clients share them.
 pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&call)?;
-    let wanted = read(body.clone(), EmbeddingRequest::parse).await?;
     let batches = call.route.endpoint.traits().is_some_and(|traits| traits.max_batch_size > 1);
+    let most = if batches { most_inputs(&call) } else { usize::MAX };
+    let wanted = read(body.clone(), move |body| EmbeddingRequest::parse(body, most)).await?;
     let (vectors, usage) = match batches {
         true => one_by_one(&call, &wanted, body).await?,
         false => all_at_once(&call, &wanted, body).await?,
@@ -48,15 +54,12 @@ async fn all_at_once(call: &Call<'_>, wanted: &EmbeddingRequest, body: Bytes) ->
 }
 
 /// Computes each input as a job of its own. All of them share the other fields of the request.
-async fn one_by_one(
-    call: &Call<'_>,
-    wanted: &EmbeddingRequest,
-    body: Bytes,
-) -> Result<Vectors, Refused> {
+async fn one_by_one(call: &Call<'_>, wanted: &EmbeddingRequest, body: Bytes) -> Outcome<Vectors> {
     let count = wanted.input.len();
     let rest = rest_of(&body);
     check_size(call, count, rest.len())?;
-    call.request.reservation.grow(rest.len() + count * JOB_BYTES)?;
+    let at_a_time = jobs_at_a_time(call);
+    call.request.reservation.grow(rest.len() + count.min(at_a_time) * JOB_BYTES)?;
     let costs = Costs::new(call, &body, rest.len());
     let jobs = wanted.input.each().into_iter().enumerate().map(|(index, input)| {
         let (rest, costs) = (rest.clone(), &costs);
@@ -72,27 +75,33 @@ async fn one_by_one(
         }
     });
     let (mut vectors, mut usage) = (Vec::with_capacity(count), Usage::default());
-    for (found, used) in try_join_all(jobs).await? {
+    let mut answers = stream::iter(jobs).buffered(at_a_time);
+    while let Some((found, used)) = answers.try_next().await? {
         vectors.extend(found);
         usage.add(used);
     }
     Ok((vectors, usage))
 }
 
-/// Refuses more inputs than may be computed one by one, and more than a body's worth of the
-/// other fields, which are read with each input.
-fn check_size(call: &Call<'_>, count: usize, rest: usize) -> Result<(), Refused> {
-    let most = call.route.endpoint.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS));
-    if count > most {
-        let reason = format!("expected at most {most} inputs, got {count}; send several requests");
-        return Err(Mismatch::new("input", reason).into());
-    }
+/// Returns how many inputs may be computed one by one.
+fn most_inputs(call: &Call<'_>) -> usize {
+    call.route.endpoint.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS))
+}
+
+/// Returns how many jobs of one request are made at a time: the others are not to fill the queue.
+fn jobs_at_a_time(call: &Call<'_>) -> usize {
+    let batch = call.route.endpoint.traits().map_or(1, |traits| traits.max_batch_size);
+    JOBS_AT_A_TIME.max(batch.saturating_mul(2)).min(most_inputs(call))
+}
+
+/// Refuses more than a body's worth of the other fields, which are read with each input.
+fn check_size(call: &Call<'_>, count: usize, rest: usize) -> Outcome<()> {
     if count.saturating_mul(rest) > call.route.max_body_bytes {
         let detail = format!(
             "the fields beside `input` have {rest} bytes, which are read with each of {count} \
              inputs; send fewer inputs or smaller fields"
         );
-        return Err(ServeError::new(413, detail).into());
+        return Err(ServeError::new(413, detail));
     }
     Ok(())
 }
@@ -282,7 +291,7 @@ mod tests {
     #[test]
     fn embeddings_are_shortened_and_encoded() {
         let embedded = |request: Value, vector: &str| {
-            let wanted = EmbeddingRequest::parse(&request.to_string().into()).unwrap();
+            let wanted = EmbeddingRequest::parse(&request.to_string().into(), 1).unwrap();
             let vector = RawValue::from_string(vector.to_owned()).unwrap();
             Embedding::of(&wanted, 0, vector).unwrap().embedding.get().to_owned()
         };

@@ -199,7 +199,7 @@ fn text_of(call: &Call<'_>) -> Result<Bytes, ServeError> {
 /// Reads a body, on another thread where that takes long.
 async fn read<T: Send + 'static>(
     body: Bytes,
-    read: fn(&Bytes) -> Result<T, Refused>,
+    read: impl FnOnce(&Bytes) -> Result<T, Refused> + Send + 'static,
 ) -> Result<T, Refused> {
     off_thread(body.len(), move || read(&body)).await
 }
