@@ -193,8 +193,8 @@ def test_bodies_and_headers_are_passed_on_as_they_are(serve):
         assert client.post("/say", json=said).status_code == 500
         wait_until(lambda: any("cannot carry" in line for line in server.lines))
         server.lines[:] = [line for line in server.lines if "cannot carry" not in line]
-    for said in ({"status": 5000, "n": 0}, {"status": 200, "n": 1, "value": "a\r\nb: c"}):
-        assert client.post("/say", json=said).status_code == 500
+    for wrong in ({"status": 5000, "n": 0}, {"status": 200, "n": 1, "value": "a\r\nb: c"}):
+        assert client.post("/say", json=wrong).status_code == 500
     assert client.post("/say", json={"status": 299, "n": 90}).status_code == 299
     assert not any("panicked" in line for line in server.lines)
 
