@@ -193,6 +193,9 @@ class LitServer:
                 endpoint["workers_per_device"] = self._workers.get(path, 1)
             if isinstance(api, str):
                 endpoint["api"] = api
+                if "args" in endpoint:
+                    # The server passes the text on; its numbers would not hold all digits.
+                    endpoint["args_text"] = json.dumps(endpoint["args"])
             else:
                 source = _source(api, server, index, path)
                 endpoint = {**_options_of(api), **endpoint, "source": source}

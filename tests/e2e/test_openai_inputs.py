@@ -328,7 +328,10 @@ def test_what_openai_s_clients_send_and_read(serve):
 
 BY_NAME = """
     ls.run_servers(
-        ls.LitServer("named.py:Chat"), ls.LitServer("named.py:Embed", path="/far"), port=0
+        ls.LitServer("named.py:Chat"), ls.LitServer("named.py:Embed", path="/far"),
+        ls.LitServer("named.py:Args", path="/args",
+                     args={"z": 12345678901234567890123, "a": 1.5777777777770001}),
+        port=0,
     )
 """
 NAMED = """
@@ -347,6 +350,14 @@ NAMED = """
 
         def predict(self, x):
             return [1.0]
+
+    class Args(ls.LitAPI):
+        def __init__(self, **args):
+            super().__init__()
+            self.args = args
+
+        def predict(self, x):
+            return list(self.args.items())
 """
 
 
@@ -356,6 +367,8 @@ def test_an_api_given_by_name_is_found_by_its_clients(serve, tmp_path):
     for path in ("/v1/chat/completions", "/predict"):
         answer = server.post(path, json=asked("x")).json()
         assert answer["choices"][0]["message"]["content"] == "hi", path
+    args = server.post("/args", json=1).json()
+    assert args == [["z", 12345678901234567890123], ["a", 1.5777777777770001]]
     assert server.post("/v1/embeddings", json={"input": "a"}).status_code == 404
     server.wait_for_line("endpoint `/predict` is also at `/v1/chat/completions`")
     server.wait_for_line(

@@ -110,6 +110,7 @@ pub(crate) fn endpoint_mistakes(
     let mut options = endpoint.clone();
     if *origin == Origin::Sdk {
         options.remove("directory");
+        options.remove(ARGS_TEXT);
     }
     let has_source = *origin == Origin::Builder
         || (*origin == Origin::Sdk && options.remove("source").is_some());
@@ -223,12 +224,17 @@ fn kill_after(endpoint: &Map<String, Value>) -> Option<Duration> {
     }
 }
 
+/// The `args` as the SDK wrote them, which the worker reads: a number may have more digits than are
+/// kept here.
+const ARGS_TEXT: &str = "args_text";
+
 fn source(endpoint: &Map<String, Value>, directory: &Path) -> Source {
     if let Some(source) = endpoint.get("source") {
         return Source::Python(source.clone());
     }
     let Some(name) = text(endpoint, "api") else { return Source::Rust };
-    let args = endpoint.get("args").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let args = endpoint.get(ARGS_TEXT).or_else(|| endpoint.get("args")).cloned();
+    let args = args.unwrap_or_else(|| Value::Object(Map::new()));
     Source::Python(serde_json::json!({
         "kind": "reference",
         "name": name,

@@ -3,8 +3,8 @@
 An order names its source in one of three forms:
 
 ``{"kind": "reference", "name": "ocr.py:OcrAPI", "args": {…}, "directory": …}``
-    A class or instance in a file or module, and constructor arguments. It is the only form that
-    never runs the user's script.
+    A class or instance in a file or module, and constructor arguments, or their JSON as a text. It
+    is the only form that never runs the user's script.
 ``{"kind": "pickle", "data": base64, "script": {…}}``
     The instance itself, pickled by the parent. The main module is prepared when the pickle asks
     for it, as ``multiprocessing`` does: it runs as ``__mp_main__``, so the code under
@@ -24,6 +24,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import json
 import os
 import pickle
 import sys
@@ -65,7 +66,9 @@ def _load_reference(source):
         found = getattr(module, name)
     except AttributeError:
         raise AttributeError(f"`{place}` has no `{name}`") from None
-    return found(**(source.get("args") or {})) if isinstance(found, type) else found
+    args = source.get("args") or {}
+    args = json.loads(args) if isinstance(args, str) else args
+    return found(**args) if isinstance(found, type) else found
 
 
 def _import_file(path):
