@@ -9,7 +9,7 @@ from . import report
 
 TOOLS = [
     "killstorm", "steps", "overload10", "drain", "disconnects", "soak",
-    "policy", "scrape", "chatty",
+    "policy", "scrape", "chatty", "hostile",
 ]  # fmt: skip
 
 

@@ -8,12 +8,17 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError};
 use litplex_core::{Content, Outcome, Reservation, ServeError};
 
+use tokio::task::spawn_blocking;
+
 use crate::app::Route;
 use crate::around::Body;
 use crate::form;
 use crate::pieces::Pieces;
 use crate::unpack;
 use crate::upload::TooSlow;
+
+/// Forms up to this size are taken apart at once.
+const INLINE_BYTES: usize = 128 * 1024;
 
 /// Reads a body for this route and tells what it is; what it takes is reserved as it comes.
 ///
@@ -27,7 +32,19 @@ pub(crate) async fn read(
     let packings = unpack::packings(headers)?;
     let pieces = read_pieces(headers, body, route.max_body_bytes, reservation).await?;
     let pieces = unpack::unpack(pieces, packings, route.max_body_bytes, reservation).await?;
-    take_apart(headers, pieces, reservation)
+    let is_large = pieces.iter().map(Bytes::len).sum::<usize>() > INLINE_BYTES;
+    if !(is_large && is_form(headers)) {
+        return take_apart(headers, pieces, reservation);
+    }
+    // To search a large form would hold everybody up.
+    let (headers, own) = (headers.clone(), reservation.clone());
+    let apart = spawn_blocking(move || take_apart(&headers, pieces, &own)).await;
+    apart.unwrap_or_else(|_| Err(ServeError::internal()))
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|given| given.to_ascii_lowercase().contains("form"))
 }
 
 /// Tells from its headers what a whole body is, and takes forms apart.
