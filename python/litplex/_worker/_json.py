@@ -35,22 +35,24 @@ def loads(payload):
     except (StopIteration, ValueError, RecursionError):
         pass
     # White space around the value, another encoding, or a mistake that json.loads describes.
-    text = _text_of(bytes(payload))
+    text, encoding = _text_of(bytes(payload))
     try:
         return json.loads(text)
     except RecursionError:
         raise MalformedBody("malformed JSON body: nested too deeply") from None
     except ValueError as error:
-        raise MalformedBody(f"malformed JSON body: {error}") from error
+        read_as = "" if encoding == "UTF-8" else f"not UTF-8, and read as {encoding}: "
+        raise MalformedBody(f"malformed JSON body: {read_as}{error}") from error
 
 
 def _text_of(body):
     """Returns the text of a body in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark, as
-    ``json.loads`` finds out."""
+    ``json.loads`` finds out, and the name of its encoding."""
+    encoding = json.detect_encoding(body)
+    name = encoding.replace("-sig", "").upper()
     try:
-        return body.decode(json.detect_encoding(body))
+        return body.decode(encoding), name
     except UnicodeDecodeError as error:
-        name = error.encoding.replace("-sig", "").upper()
         raise MalformedBody(f"malformed JSON body: not {name} at byte {error.start}") from None
 
 
