@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import PATIENCE, is_alive, parent_of, wait_until
+from conftest import PATIENCE, descendants, is_alive, parent_of, wait_until
 from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, SettingsFrame
 
@@ -368,3 +369,51 @@ def test_no_worker_outlives_a_server_that_was_killed_whatever_it_does(serve):
         os.kill(workers[0], signal.SIGSTOP)
         os.kill(parent_of(workers[0]), signal.SIGKILL)
         wait_until(lambda: not any(map(is_alive, workers)))
+
+
+LEAVES = """
+    import subprocess, threading, time
+
+    class Leaves(ls.LitAPI):
+        def setup(self, device):
+            # No daemon: Python waits for it before it exits.
+            threading.Thread(target=time.sleep, args=(600,)).start()
+        def predict(self, seconds):
+            time.sleep(seconds)
+            # The shell ends at once, and what it started a little later, without a parent.
+            subprocess.run(["sh", "-c", "sleep 0.2 & exit 0"], check=True)
+            return 0
+
+    if __name__ == "__main__":
+        options = {"kill_after": 1.5, "timeout": 1}
+        server = ls.LitServer(Leaves(), path="/leaves", **options)
+        ls.run_servers(server, port=0, grace=60)
+"""
+
+
+def zombies_of(server):
+    states = (Path(f"/proc/{pid}/stat") for pid in descendants(server.process.pid))
+    return [path for path in states if path.exists() and path.read_text().split(") ")[1][0] == "Z"]
+
+
+def test_what_models_leave_behind_is_waited_for_and_holds_nothing_up(serve):
+    server = serve(LEAVES)
+    for _ in range(5):
+        assert server.post("/leaves", json=0).status_code == 200
+    time.sleep(0.5)
+    wait_until(lambda: not zombies_of(server))
+    begin = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begin < 30, "its grace is 60 s"
+    server.wait_for_line("waiting for /leaves#0: it has answered everything")
+    server.wait_for_line(r"/leaves#0 is killed: its process did not exit within 1.5 s")
+
+
+def test_what_nobody_waits_for_is_not_waited_for(serve):
+    server = serve(LEAVES.replace('"timeout": 1', '"timeout": 30'))
+    given_up = server.post("/leaves", json=50, headers={"X-Request-Timeout": "0.3"})
+    assert given_up.status_code == 504
+    begin = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begin < 30, "its grace is 60 s"
+    server.wait_for_line("waiting for /leaves#0: it computes 1 request, for which nobody waits")

@@ -157,7 +157,7 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
     if let (Some(cert), Some(key)) = (serve.tls_cert, serve.tls_key) {
         program = program.tls(cert, key, serve.tls_client_ca);
     }
-    Ok(program.run(std::future::pending())?)
+    Ok(program.adopt_orphans().run(std::future::pending())?)
 }
 
 /// Serves what the SDK writes to our standard input, for as long as it holds it open.
@@ -172,7 +172,7 @@ fn run_from_sdk() -> anyhow::Result<()> {
         let _ = io::stdin().lock().read_to_end(&mut Vec::new());
         let _ = closed.send(());
     });
-    Ok(program.run(async { drop(parent_gone.await) })?)
+    Ok(program.adopt_orphans().run(async { drop(parent_gone.await) })?)
 }
 
 fn load(source: &Source) -> anyhow::Result<Program> {

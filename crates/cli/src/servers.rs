@@ -1,5 +1,7 @@
 //! Which running server is meant.
 
+use std::io::{self, Write};
+
 use anyhow::bail;
 use litplex_admin::{AskError, Client, Status};
 
@@ -12,7 +14,18 @@ pub(crate) struct Running {
 
 /// Returns the servers that run, or those on a port; there is at least one.
 pub(crate) fn all(port: Option<u16>) -> anyhow::Result<Vec<Running>> {
-    on_port(ask_all(), port)
+    let (found, silent) = ask_all();
+    // What another server does says nothing about the one on this port.
+    let is_there = found.iter().any(|server| Some(server.status.port) == port);
+    if !is_there {
+        for error in &silent {
+            let _ = writeln!(io::stderr(), "warning: {error}");
+        }
+        if found.is_empty() && !silent.is_empty() {
+            bail!("no litplex server of this user answers; the warning says which runs");
+        }
+    }
+    on_port(found, port)
 }
 
 /// Returns the server that runs, or the one on a port.
@@ -20,17 +33,18 @@ pub(crate) fn only(port: Option<u16>) -> anyhow::Result<Running> {
     only_of(all(port)?)
 }
 
-fn ask_all() -> Vec<Running> {
-    let mut found = Vec::new();
+/// Returns the servers that answer, and why others do not.
+fn ask_all() -> (Vec<Running>, Vec<AskError>) {
+    let (mut found, mut silent) = (Vec::new(), Vec::new());
     for client in litplex_admin::running() {
         match client.ps() {
             Ok(status) => found.push(Running { client, status }),
             Err(AskError::Gone) => {}
-            Err(error) => eprintln!("warning: {error}"),
+            Err(error) => silent.push(error),
         }
     }
     found.sort_by_key(|server| server.status.port);
-    found
+    (found, silent)
 }
 
 fn on_port(found: Vec<Running>, port: Option<u16>) -> anyhow::Result<Vec<Running>> {

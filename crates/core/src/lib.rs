@@ -15,6 +15,7 @@ mod budget;
 mod error;
 mod job;
 mod launch;
+mod loopback;
 mod reply;
 mod request;
 mod response;
@@ -27,6 +28,7 @@ pub use budget::{Budget, Reservation};
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;
 pub use launch::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
+pub use loopback::is_loopback;
 pub use reply::{
     Answer, Answers, Consumed, Part, Reply, SendError, StreamReceiver, StreamSender, reply,
 };

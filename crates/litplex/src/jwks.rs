@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_config::{Jwks, Jwt, Pem};
+use litplex_core::is_loopback;
 use litplex_http::{Issuer, IssuerKeys, KnownKeys, WatchedFiles};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
-use ureq::Agent;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy};
 
 use crate::tls;
 
@@ -42,7 +44,7 @@ pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, S
             known
         }
         Jwks::Url { url, ca } => {
-            let agent = agent(ca.as_ref()).map_err(|error| format!("`jwt_ca`: {error}"))?;
+            let agent = agent(url, ca.as_ref()).map_err(|error| format!("`jwt_ca`: {error}"))?;
             let again = Some(Instant::now());
             let (sender, known) = watch::channel(KnownKeys { again, ..KnownKeys::default() });
             following.spawn(refetch(agent, url.clone(), wanted.clone(), sender));
@@ -116,7 +118,7 @@ async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::S
 }
 
 /// Returns what asks issuers that these certificates vouch for, or else those that browsers know.
-fn agent(ca: Option<&Pem>) -> Result<Agent, String> {
+fn agent(url: &str, ca: Option<&Pem>) -> Result<Agent, String> {
     let mut tls = TlsConfig::builder();
     if let Some(ca) = ca {
         let trusted = tls::pem(ca.clone()).certificates()?;
@@ -124,6 +126,10 @@ fn agent(ca: Option<&Pem>) -> Result<Agent, String> {
         tls = tls.root_certs(RootCerts::from(trusted));
     }
     let config = Agent::config_builder().timeout_global(Some(FETCH_TIMEOUT));
+    // No proxy could reach this machine itself.
+    let host = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned));
+    let proxy = Proxy::try_from_env().filter(|_| !host.as_deref().is_some_and(is_loopback));
+    let config = config.proxy(proxy);
     // Keys are taken from whom the configuration names, and nobody else.
     Ok(config.max_redirects(0).tls_config(tls.build()).build().new_agent())
 }

@@ -40,7 +40,7 @@ pub(crate) async fn serve(
     log_files: LogFiles,
     until: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Program { config, given, layers } = program;
+    let Program { config, given, layers, adopts_orphans } = program;
     // First of all: a signal that comes while the server starts stops it in the same way.
     let mut signals = Signals::new()?;
     let (access, around) = (Access::of(&config)?, around(&config)?);
@@ -86,6 +86,13 @@ pub(crate) async fn serve(
     // They end with this function.
     let mut open = JoinSet::new();
     open.spawn(admin.serve(Arc::new(desk)));
+    if adopts_orphans {
+        open.spawn(async {
+            if let Err(error) = litplex_workers::adopt_orphans().await {
+                tracing::debug!("processes that models leave behind are not waited for: {error}");
+            }
+        });
+    }
     if let Some(passage) = passage {
         open.spawn(passage.serve(app.clone()));
     }

@@ -18,6 +18,8 @@ pub struct Program {
     /// What it gives of each endpoint besides its options, in their order.
     pub(crate) given: Vec<Given>,
     pub(crate) layers: Layers,
+    /// Whether it waits for processes that models leave behind.
+    pub(crate) adopts_orphans: bool,
 }
 
 impl std::fmt::Debug for Program {
@@ -29,7 +31,7 @@ impl std::fmt::Debug for Program {
 impl Program {
     pub(crate) fn new(config: litplex_config::Program) -> Self {
         let given = config.endpoints.iter().map(|_| Given::default()).collect();
-        Self { config, given, layers: Layers::default() }
+        Self { config, given, layers: Layers::default(), adopts_orphans: false }
     }
 
     /// Checks the text of a `litplex.toml`; names in it are relative to the directory of `path`.
@@ -62,6 +64,14 @@ impl Program {
     pub fn tls(mut self, cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Self {
         let (cert, key, client_ca) = (Pem::File(cert), Pem::File(key), client_ca.map(Pem::File));
         self.config.tls = Some(Tls { cert, key, client_ca });
+        self
+    }
+
+    /// Has the server wait for the processes that models leave behind, as the first process of a
+    /// container must. Only for a program that starts no process itself: it would be taken for one.
+    #[must_use]
+    pub fn adopt_orphans(mut self) -> Self {
+        self.adopts_orphans = true;
         self
     }
 

@@ -142,7 +142,7 @@ impl Known {
         {
             tracing::warn!(
                 endpoint = &**endpoint,
-                "{endpoint}: the metric `{name}` is not shown: {why}"
+                "{endpoint}: the metric {name:?} is not shown: {why}"
             );
         }
     }

@@ -7,7 +7,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor};
 
-use crate::client::Client;
+use crate::client::{Client, described};
 
 /// Makes what sends spans: a thread, and the queue of what it is to send.
 pub(crate) fn processor(endpoint: Option<&str>) -> Result<BatchSpanProcessor, String> {
@@ -15,8 +15,9 @@ pub(crate) fn processor(endpoint: Option<&str>) -> Result<BatchSpanProcessor, St
     if let Some(endpoint) = endpoint {
         exporter = exporter.with_endpoint(path_of_traces(endpoint));
     }
+    let to = described(&endpoint.map_or_else(endpoint_of_environment, path_of_traces));
     let inner = exporter.build().map_err(|error| error.to_string())?;
-    let exporter = Exporter { inner, is_away: AtomicBool::new(false) };
+    let exporter = Exporter { inner, to, is_away: AtomicBool::new(false) };
     let mut processor = BatchSpanProcessor::builder(exporter).build();
     processor.set_resource(&resource());
     Ok(processor)
@@ -32,6 +33,13 @@ fn path_of_traces(endpoint: &str) -> String {
     }
 }
 
+/// Returns where OpenTelemetry's variables say that spans go.
+fn endpoint_of_environment() -> String {
+    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let of_all = || variable("OTEL_EXPORTER_OTLP_ENDPOINT").map(|all| path_of_traces(&all));
+    variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(of_all).unwrap_or_default()
+}
+
 /// What is said of the server in every trace.
 fn resource() -> Resource {
     let attributes = env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
@@ -45,6 +53,8 @@ fn resource() -> Resource {
 #[derive(Debug)]
 struct Exporter {
     inner: Otlp,
+    /// The collector, and the proxy before it.
+    to: String,
     is_away: AtomicBool,
 }
 
@@ -53,10 +63,11 @@ impl SpanExporter for Exporter {
         let result = self.inner.export(batch).await;
         match &result {
             Ok(()) if self.is_away.swap(false, Relaxed) => {
-                tracing::info!("the collector of traces takes spans again");
+                tracing::info!("the collector of traces takes spans again: {}", self.to);
             }
             Err(error) if !self.is_away.swap(true, Relaxed) => {
-                tracing::warn!(%error, "the collector of traces takes no spans; they are lost");
+                let to = &self.to;
+                tracing::warn!(%error, "the collector of traces takes no spans; they are lost: {to}");
             }
             _ => {}
         }

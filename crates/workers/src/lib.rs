@@ -12,6 +12,6 @@ pub use inproc::{InprocLaunch, Settings, batches, streams};
 pub use log_file::LogFile;
 pub use python::{
     AppHostLaunch, AppHostSpec, Environment, OUTPUT, OutputSpec, Overrides, PythonLaunch,
-    PythonSpec, Sdk, Unwell, default_interpreter, environments, remove_environment,
+    PythonSpec, Sdk, Unwell, adopt_orphans, default_interpreter, environments, remove_environment,
     with_descendants,
 };

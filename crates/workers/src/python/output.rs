@@ -1,20 +1,25 @@
 //! What a worker prints, line by line, with the worker and the request that it was printed for.
 
 use std::env;
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::LogFile;
 
 use super::marks::{Mark, Marks};
 
 /// A longer line is printed in pieces.
-const LINE_BYTES: usize = 16 * 1024;
+const LINE_BYTES: usize = 64 * 1024;
+
+/// A line that does not end is shown as far as it has come after this time.
+const SHOWN_AFTER: Duration = Duration::from_millis(900);
 
 /// What is there already is printed in one go, up to about so much. Then there is a pause: a worker
 /// that prints without end must not take the cores that others compute on. Nothing is lost, it
@@ -77,14 +82,10 @@ impl Output {
     ///
     /// Threads do it, not tasks: when nobody reads our output, this worker's printing blocks and
     /// nothing else.
-    pub(crate) fn copy(
-        label: &Label,
-        stdout: impl Read + Send + 'static,
-        stderr: impl Read + Send + 'static,
-    ) -> Self {
+    pub(crate) fn copy(label: &Label, stdout: File, stderr: File) -> Self {
         Self(vec![
-            spawn_copy(label, stdout, || Box::new(io::stdout())),
-            spawn_copy(label, stderr, || Box::new(io::stderr())),
+            spawn_copy(label, stdout, io::stdout().is_terminal(), || Box::new(io::stdout())),
+            spawn_copy(label, stderr, io::stderr().is_terminal(), || Box::new(io::stderr())),
         ])
     }
 
@@ -98,22 +99,24 @@ impl Output {
 
 fn spawn_copy(
     label: &Label,
-    from: impl Read + Send + 'static,
+    from: File,
+    is_terminal: bool,
     own: fn() -> Box<dyn Write>,
 ) -> oneshot::Receiver<()> {
     let (done, copied) = oneshot::channel();
     let label = label.clone();
     let copy = move || {
         let (secret, worker) = (label.secret.clone(), label.worker.clone());
-        let from = Lines::new(from, secret.as_deref());
+        let pieces = Pieces::new(secret.as_deref());
         if env::var("LITPLEX_LOG_FORMAT").as_deref() == Ok("json") {
-            copy_lines(from, Logged(label));
+            copy_pieces(from, pieces, Logged(label));
         } else {
+            let is_terminal = is_terminal && label.file.is_none();
             let to: Box<dyn Write> = match label.file {
                 Some(file) => Box::new(file),
                 None => own(),
             };
-            copy_lines(from, Printed { worker, block: Vec::new(), to });
+            copy_pieces(from, pieces, Printed { worker, is_terminal, block: Vec::new(), to });
         }
         let _ = done.send(());
     };
@@ -123,21 +126,42 @@ fn spawn_copy(
     copied
 }
 
-fn copy_lines<R: Read>(mut from: Lines<R>, mut to: impl Sink) {
-    let (mut waiting, mut printed) = (0, 0);
+/// What is read with a limit on the wait.
+trait Source: Read {
+    /// Returns whether there is something to read, after at most this long.
+    fn wait(&self, limit: Duration) -> bool;
+}
+
+impl Source for File {
+    fn wait(&self, limit: Duration) -> bool {
+        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
+        // What fails here shows when it is read.
+        poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&limit)).map_or(true, |ready| ready > 0)
+    }
+}
+
+fn copy_pieces(mut from: impl Source, mut pieces: Pieces, mut to: impl Sink) {
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut printed = 0;
     loop {
-        let read = from.next_piece(|ids, line| to.put(ids, line));
-        // A line that has begun to come is waited for with what is before it already printed.
-        if read > 0 && from.has_line() && waiting + read < BLOCK_BYTES {
-            waiting += read;
-            continue;
+        // What has begun is shown before it ends: a progress bar, or a prompt.
+        while pieces.has_begun() && !from.wait(SHOWN_AFTER) {
+            pieces.show(&mut to);
+            to.flush();
+        }
+        let read = match from.read(&mut block) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.unwrap_or(0),
+        };
+        pieces.feed(&block[..read], &mut to);
+        if read == 0 {
+            pieces.finish(&mut to);
         }
         to.flush();
         if read == 0 {
             return;
         }
-        printed += waiting + read;
-        waiting = 0;
+        printed += read;
         if printed >= BLOCK_BYTES {
             thread::sleep(BLOCK_PAUSE);
             printed = 0;
@@ -145,88 +169,171 @@ fn copy_lines<R: Read>(mut from: Lines<R>, mut to: impl Sink) {
     }
 }
 
-/// The lines that come out of a pipe.
-struct Lines<R> {
-    from: BufReader<R>,
+/// Makes lines, and pieces of those that are long or come slowly, of what comes out of a pipe.
+struct Pieces {
     marks: Option<Marks>,
-    /// What was read and not taken yet: the beginning of a mark.
-    kept: Vec<u8>,
+    /// What came and was not put yet.
+    begun: Vec<u8>,
+    /// Whether some of the line was put already.
+    is_shown: bool,
+    /// Whether the next piece goes on with that, and does not overwrite it.
+    continues: bool,
+    /// When it was, or when the line began.
+    since: Instant,
     /// Of which requests the line is that has begun.
     ids: String,
 }
 
-impl<R: Read> Lines<R> {
-    fn new(from: R, secret: Option<&str>) -> Self {
-        let from = BufReader::with_capacity(BLOCK_BYTES, from);
-        Self { from, marks: secret.map(Marks::new), kept: Vec::new(), ids: String::new() }
-    }
-
-    fn has_line(&self) -> bool {
-        self.from.buffer().contains(&b'\n')
-    }
-
-    /// Reads a line, or a piece of a long one, and puts it with the ids of its requests. Where one
-    /// of a request breaks into that of another both are cut.
-    ///
-    /// Returns how many bytes it read; none at the end.
-    fn next_piece(&mut self, mut put: impl FnMut(&str, &[u8])) -> usize {
-        let mut piece = std::mem::take(&mut self.kept);
-        let room = LINE_BYTES - piece.len();
-        let read = self.from.by_ref().take(room as u64).read_until(b'\n', &mut piece).unwrap_or(0);
-        let ends = piece.pop_if(|last| *last == b'\n').is_some();
-        let Some(marks) = &self.marks else {
-            if read > 0 {
-                put("", &piece);
-            }
-            return read;
-        };
-        if !ends
-            && read > 0
-            && let Some(at) = marks.unfinished(&piece)
-        {
-            self.kept = piece.split_off(at);
+impl Pieces {
+    fn new(secret: Option<&str>) -> Self {
+        Self {
+            marks: secret.map(Marks::new),
+            begun: Vec::new(),
+            is_shown: false,
+            continues: false,
+            since: Instant::now(),
+            ids: String::new(),
         }
-        let (mut line, mut text) = (Vec::new(), &piece[..]);
-        while let Some(Mark { before, ids, after }) = marks.find(text) {
+    }
+
+    fn has_begun(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
+    /// Puts the lines that end in these bytes, and keeps what is after them.
+    fn feed(&mut self, bytes: &[u8], to: &mut impl Sink) {
+        if !self.has_begun() {
+            self.since = Instant::now();
+        }
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(line);
+            if self.begun.pop_if(|last| *last == b'\n').is_some() {
+                let line = std::mem::take(&mut self.begun);
+                self.put(&line, true, to);
+                self.ids.clear();
+                (self.is_shown, self.continues) = (false, false);
+                self.since = Instant::now();
+            }
+            while self.begun.len() >= LINE_BYTES {
+                self.cut(LINE_BYTES, to);
+            }
+        }
+        // A bar that moves all the time is shown now and then.
+        if self.has_begun() && self.since.elapsed() >= SHOWN_AFTER {
+            self.show(to);
+        }
+    }
+
+    /// Puts what has begun.
+    fn show(&mut self, to: &mut impl Sink) {
+        self.cut(self.begun.len(), to);
+        self.since = Instant::now();
+    }
+
+    /// Puts what is there at the end.
+    fn finish(&mut self, to: &mut impl Sink) {
+        if self.has_begun() {
+            let rest = std::mem::take(&mut self.begun);
+            self.put(&rest, false, to);
+        }
+    }
+
+    /// Puts the beginning of a line. Characters and marks stay whole.
+    fn cut(&mut self, most: usize, to: &mut impl Sink) {
+        let piece = &self.begun[..most];
+        let in_mark = self.marks.as_ref().and_then(|marks| marks.unfinished(piece));
+        let whole = most - unfinished_character(piece);
+        let at = in_mark.map_or(whole, |at| at.min(whole));
+        let rest = self.begun.split_off(at);
+        let piece = std::mem::replace(&mut self.begun, rest);
+        self.put(&piece, false, to);
+    }
+
+    /// Puts a piece with the ids of its requests. Where one of a request breaks into that of another
+    /// both are cut.
+    fn put(&mut self, piece: &[u8], ends: bool, to: &mut impl Sink) {
+        let (mut line, mut text) = (Vec::new(), piece);
+        while let Some(Mark { before, ids, after }) =
+            self.marks.as_ref().and_then(|marks| marks.find(text))
+        {
             line.extend_from_slice(before);
-            if ids != self.ids && !line.is_empty() {
-                put(&self.ids, &line);
-                line.clear();
+            if ids != self.ids {
+                if !line.is_empty() {
+                    self.put_text(&line, to);
+                    line.clear();
+                }
+                self.continues = false;
             }
             ids.clone_into(&mut self.ids);
             text = after;
         }
         line.extend_from_slice(text);
-        if ends || !line.is_empty() {
-            put(&self.ids, &line);
+        if !line.is_empty() || (ends && !self.is_shown) {
+            self.put_text(&line, to);
         }
-        if ends {
-            self.ids.clear();
-        }
-        read
     }
+
+    fn put_text(&mut self, text: &[u8], to: &mut impl Sink) {
+        // What was shown of a bar is overwritten, not continued.
+        let continues = self.continues && text.first() != Some(&b'\r');
+        let shown = visible(text);
+        if !shown.is_empty() || text.is_empty() {
+            to.put(&self.ids, shown, continues);
+        }
+        self.is_shown = true;
+        self.continues = text.last() != Some(&b'\r');
+    }
+}
+
+/// Returns what a terminal would show: a carriage return begins the line anew.
+fn visible(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
+    let begin = text[..end].iter().rposition(|byte| *byte == b'\r').map_or(0, |at| at + 1);
+    &text[begin..end]
+}
+
+/// Returns how many bytes at the end are the beginning of a character of UTF-8.
+fn unfinished_character(text: &[u8]) -> usize {
+    for (back, byte) in text.iter().rev().take(3).enumerate() {
+        let length = match byte {
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf7 => 4,
+            0x80..=0xbf => continue,
+            _ => return 0,
+        };
+        return if back + 1 < length { back + 1 } else { 0 };
+    }
+    0
 }
 
 /// Where lines go.
 trait Sink {
-    /// Takes a line, with the ids of its requests or an empty text.
-    fn put(&mut self, ids: &str, line: &[u8]);
+    /// Takes a line, with the ids of its requests or an empty text; `continues`: it goes on with the
+    /// one before.
+    fn put(&mut self, ids: &str, line: &[u8], continues: bool);
     fn flush(&mut self) {}
 }
 
 /// For people.
 struct Printed<W> {
     worker: String,
+    is_terminal: bool,
     block: Vec<u8>,
     to: W,
 }
 
 impl<W: Write> Sink for Printed<W> {
-    fn put(&mut self, ids: &str, line: &[u8]) {
+    fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
         let (space, open, close) = if ids.is_empty() { ("", "", "") } else { (" ", "[", "]") };
-        let begin = [&self.worker, space, open, ids, close, " | "];
+        let bar = if continues { " + " } else { " | " };
+        let begin = [&self.worker, space, open, ids, close, bar];
         begin.iter().for_each(|part| self.block.extend_from_slice(part.as_bytes()));
-        self.block.extend_from_slice(line);
+        if self.is_terminal {
+            self.block.extend_from_slice(harmless(line).as_bytes());
+        } else {
+            self.block.extend_from_slice(line);
+        }
         self.block.push(b'\n');
     }
 
@@ -237,16 +344,55 @@ impl<W: Write> Sink for Printed<W> {
     }
 }
 
+/// Returns a text that does nothing to a terminal but show: control characters are escaped, but for
+/// tabs and colors.
+fn harmless(line: &[u8]) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut has_colors = false;
+    for chunk in line.utf8_chunks() {
+        let mut text = chunk.valid();
+        while let Some(c) = text.chars().next() {
+            let color = if c == '\x1b' { color(text) } else { None };
+            if let Some(color) = color {
+                (has_colors, text) = (true, &text[color.len()..]);
+                shown.push_str(color);
+                continue;
+            }
+            match c {
+                '\t' => shown.push(c),
+                _ if c.is_control() => shown.extend(c.escape_default()),
+                _ => shown.push(c),
+            }
+            text = &text[c.len_utf8()..];
+        }
+        for byte in chunk.invalid() {
+            shown += &format!("\\x{byte:02x}");
+        }
+    }
+    if has_colors {
+        shown.push_str("\x1b[0m");
+    }
+    shown
+}
+
+/// Returns the sequence of a color that a text begins with.
+fn color(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("\x1b[")?;
+    let end = rest.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
+    rest[end..].starts_with('m').then(|| &text[..end + 3])
+}
+
 /// As an object, like all else.
 struct Logged(Label);
 
 impl Sink for Logged {
-    fn put(&mut self, ids: &str, line: &[u8]) {
+    fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
         let Label { worker, endpoint, .. } = &self.0;
         let request_id = (!ids.is_empty()).then_some(ids);
         let text = String::from_utf8_lossy(line);
-        let text = text.trim_end_matches('\r');
-        tracing::info!(target: OUTPUT, endpoint = endpoint.as_deref(), worker, request_id, "{text}");
+        let continued = continues.then_some(true);
+        let endpoint = endpoint.as_deref();
+        tracing::info!(target: OUTPUT, endpoint, worker, request_id, continued, "{text}");
     }
 }
 
@@ -254,19 +400,39 @@ impl Sink for Logged {
 mod tests {
     use super::*;
 
-    /// Keeps lines, and what they are of.
+    /// Keeps lines, and what they are of; those that continue begin with `+`.
     struct Kept<'a>(&'a mut Vec<(String, String)>);
 
     impl Sink for Kept<'_> {
-        fn put(&mut self, ids: &str, line: &[u8]) {
-            self.0.push((ids.to_owned(), String::from_utf8(line.to_owned()).unwrap()));
+        fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
+            let line = String::from_utf8(line.to_owned()).unwrap();
+            let plus = if continues { "+" } else { "" };
+            self.0.push((ids.to_owned(), format!("{plus}{line}")));
+        }
+    }
+
+    impl Source for &[u8] {
+        fn wait(&self, _: Duration) -> bool {
+            true
         }
     }
 
     fn lines(text: &str, secret: Option<&str>) -> Vec<(String, String)> {
         let mut lines = Vec::new();
-        copy_lines(Lines::new(text.as_bytes(), secret), Kept(&mut lines));
+        copy_pieces(text.as_bytes(), Pieces::new(secret), Kept(&mut lines));
         lines
+    }
+
+    /// Returns what is shown of pieces that come slowly.
+    fn slowly<const N: usize>(texts: [&[u8]; N]) -> Vec<String> {
+        let (mut lines, mut pieces) = (Vec::new(), Pieces::new(None));
+        for text in texts {
+            pieces.feed(text, &mut Kept(&mut lines));
+            if pieces.has_begun() {
+                pieces.show(&mut Kept(&mut lines));
+            }
+        }
+        lines.into_iter().map(|(_, line)| line).collect()
     }
 
     fn pairs<const N: usize>(expected: [(&str, &str); N]) -> Vec<(String, String)> {
@@ -274,13 +440,30 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut() {
-        let long = "x".repeat(LINE_BYTES + 1);
-        let (head, rest) = long.split_at(LINE_BYTES);
-        let expected = pairs([("", "one"), ("", ""), ("", head), ("", rest), ("", "last")]);
+    fn a_long_line_is_cut_and_its_pieces_are_known() {
+        let long = format!("x{}", "é".repeat(LINE_BYTES));
+        let (head, rest) = (&long[..LINE_BYTES - 1], format!("+{}", &long[LINE_BYTES - 1..]));
+        let expected = pairs([("", "one"), ("", ""), ("", head), ("", &rest), ("", "last")]);
         let text = format!("one\n\n{long}\nlast");
         assert_eq!(lines(&text, None), expected);
         assert_eq!(lines(&text, Some("s")), expected);
+    }
+
+    #[test]
+    fn what_comes_slowly_is_shown_as_it_comes() {
+        assert_eq!(slowly([b"loading", b"...", b"\n", b"done\n"]), ["loading", "+...", "done"]);
+        assert_eq!(slowly([b"\r 1%\r 2%", b"\r 3%", b"\r 4%\n"]), [" 2%", " 3%", " 4%"]);
+        assert_eq!(slowly([b"1%\r", b"2%\r3%\r", b"\n"]), ["1%", "3%"]);
+        assert_eq!(slowly([b"gr\xc3", b"\xb6n\n"]), ["gr", "+ön"]);
+        assert_eq!(slowly([b"windows\r\n"]), ["windows"]);
+    }
+
+    #[test]
+    fn a_terminal_shows_what_is_printed_and_does_nothing_else() {
+        let shown = |line: &[u8]| harmless(line);
+        assert_eq!(shown(b"a\tb \x1b[1;31mred"), "a\tb \x1b[1;31mred\x1b[0m");
+        assert_eq!(shown(b"\x1b[2J\x07\xff"), "\\u{1b}[2J\\u{7}\\xff");
+        assert_eq!(shown("gr\u{f6}\u{9b}".as_bytes()), "gr\u{f6}\\u{9b}");
     }
 
     #[test]
@@ -295,7 +478,7 @@ mod tests {
     #[test]
     fn a_mark_is_whole_wherever_a_long_line_is_cut() {
         let mark = "\x1esecretsome-id\x1f";
-        for short in 0..=mark.len() {
+        for short in 1..=mark.len() {
             let before = "x".repeat(LINE_BYTES - short);
             let text = format!("{before}{mark}after\n");
             let expected = pairs([("", &before), ("some-id", "after")]);
@@ -305,9 +488,10 @@ mod tests {
 
     #[test]
     fn people_see_the_worker_and_the_request() {
-        let mut printed = Printed { worker: "/a#0".into(), block: Vec::new(), to: std::io::sink() };
-        printed.put("", b"one");
-        printed.put("7b e0", b"two");
-        assert_eq!(printed.block, b"/a#0 | one\n/a#0 [7b e0] | two\n");
+        let (block, to) = (Vec::new(), std::io::sink());
+        let mut printed = Printed { worker: "/a#0".into(), is_terminal: false, block, to };
+        printed.put("", b"one", false);
+        printed.put("7b e0", b"two", true);
+        assert_eq!(printed.block, b"/a#0 | one\n/a#0 [7b e0] + two\n");
     }
 }

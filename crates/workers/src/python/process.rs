@@ -1,10 +1,11 @@
 //! A process in Python, a worker's mostly: how it is started so that it cannot outlive this one,
 //! and how it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use litplex_core::{Cause, Gone, LaunchError};
 use rustix::process::{
@@ -48,7 +49,7 @@ impl Process {
         order: &[u8],
     ) -> Result<Self, LaunchError> {
         let mut child =
-            spawnable(command).spawn().map_err(|error| cannot_start(command, &error))?;
+            start(&mut spawnable(command)).map_err(|error| cannot_start(command, &error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
         // No code of a model runs before the order is read.
         let cgroup = command.memory_limit.and_then(|limit| confine(&child, limit));
@@ -84,14 +85,16 @@ impl Process {
 
     /// Starts a command that says itself where its output goes.
     pub(crate) fn spawn(command: std::process::Command) -> std::io::Result<Self> {
-        let child = tied(command).spawn()?;
+        let child = start(&mut tied(command))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
         Ok(Self { child, group, output: None, cgroup: None })
     }
 
     /// Resolves when the process is gone, with how it ended.
     pub(crate) async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        let id = self.child.id();
         let status = self.child.wait().await;
+        forget(id);
         // What it started goes with it, and would keep the pipes open. The group's number is used
         // for the last time: the system may give it to somebody else from here on.
         self.kill();
@@ -119,6 +122,29 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The processes that were started here and not waited for yet. There is one list, as the system has
+/// one for each process: what is not in it is an orphan that another left.
+static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Calls this with the processes that were started here, while none is started.
+pub(super) fn with_known_children(act: impl FnOnce(&BTreeSet<u32>)) {
+    act(&CHILDREN.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Starts a command, and notes its process before anybody can take it for an orphan.
+pub(super) fn start(command: &mut tokio::process::Command) -> std::io::Result<Child> {
+    let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn()?;
+    children.extend(child.id());
+    Ok(child)
+}
+
+/// Notes that a process was waited for: the system may give its number to another.
+pub(super) fn forget(id: Option<u32>) {
+    let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+    children.retain(|child| Some(*child) != id);
 }
 
 fn spawnable(spec: &Command<'_>) -> tokio::process::Command {

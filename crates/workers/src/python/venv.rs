@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use super::digest::Digest;
 use super::environments::{MARK, NAME, is_current, lock_of, open_lock, used_by};
-use super::process::{Process, describe};
+use super::process::{Process, describe, forget, start};
 use super::requirements::Wishes;
 
 /// How often it is looked whether another start has made the environment.
@@ -103,7 +103,17 @@ impl Venv<'_> {
     async fn identity(&self) -> Result<String, LaunchError> {
         let mut command = tokio::process::Command::new(self.interpreter);
         self.secrets.iter().for_each(|name| _ = command.env_remove(name));
-        let output = command.args(["-c", IDENTITY]).kill_on_drop(true).output().await;
+        command.args(["-c", IDENTITY]).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = match start(&mut command) {
+            Ok(child) => {
+                let id = child.id();
+                let output = child.wait_with_output().await;
+                forget(id);
+                output
+            }
+            Err(error) => Err(error),
+        };
         let said = output.map_err(|error| error.to_string()).and_then(|output| {
             let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
             if output.status.success() {
