@@ -118,6 +118,9 @@ def test_an_endpoint_that_is_not_there_is_answered_with_those_that_are(serve, ru
     status, _, err = litplex("scale", "/no", "2")
     assert status == 1
     assert "there is no endpoint `/no`; there are: /double, /elastic" in err
+    status, _, err = litplex("scale", "/elastic", "9")
+    assert status == 1
+    assert "`/elastic` has at most 2 workers (`max_workers`); choose 0 to 2" in err
 
 
 def test_one_of_several_servers_is_chosen_by_its_port(serve, runtime, litplex):

@@ -42,7 +42,7 @@ def test_check_prints_what_would_be_served(tmp_path, script):
 
 
 def test_check_of_a_file_that_names_models(tmp_path, script):
-    script("class API(ls.LitAPI): pass", "a.py")
+    script("class API(ls.LitAPI):\n    def predict(self, x): return x", "a.py")
     (tmp_path / "litplex.toml").write_text('[[endpoint]]\npath = "/a"\napi = "a.py:API"\n')
     status, out, _ = litplex(tmp_path, "check", "litplex.toml")
     assert (status, "a.py:API" in out) == (0, True)

@@ -175,7 +175,7 @@ def test_an_endpoint_named_by_reference(serve, script):
     ("options", "says"),
     [
         ('"models.py:Missing"', "`models.py` has no `Missing`"),
-        ('"models.py:Add"', "missing 1 required positional argument: 'amount'"),
+        ('"models.py:Add"', "missing a required argument: 'amount'"),
         ('"models.py:Add", python="nosuchpython"', "create the environment or correct `python`"),
     ],
 )

@@ -12,6 +12,7 @@ use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -60,8 +61,8 @@ Exit status:
 enum Verb {
     /// Serve until Ctrl-C or SIGTERM; requests in flight are answered first
     Serve(Serve),
-    /// Check a program and print its endpoints as they would be served; start nothing
-    Check(Source),
+    /// Check a program, and print its endpoints as they would be served
+    Check(Check),
     /// Make a key for somebody who may call, and the line of `api_keys_file` that lets it in
     Key(key::Key),
     /// Show what is running: endpoints with their state and load, and their workers
@@ -95,6 +96,29 @@ struct Serve {
     #[arg(long, hide = true, conflicts_with = "file")]
     program: bool,
 }
+
+#[derive(Args)]
+#[command(after_help = CHECK_HELP)]
+struct Check {
+    #[command(flatten)]
+    source: Source,
+    /// Show all settings, also those that are as by default
+    #[arg(long)]
+    all: bool,
+    /// Load every model too, with `setup`, as the server would; then end
+    #[arg(long)]
+    load: bool,
+    /// Seconds that importing one model may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u32,
+}
+
+const CHECK_HELP: &str = "\
+Each Python model is imported and made by its own interpreter, in its own environment; `setup` does not
+run without --load. So what is found is: options, files, devices, interpreters, modules, classes, `args`
+and hooks that are missing or wrong.
+
+Exit status: 0 nothing is wrong, 2 something is, 3 a model could not be loaded (--load).";
 
 #[derive(Args)]
 struct Source {
@@ -133,17 +157,22 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Verb::Serve(serve) => run_serve(serve),
-        Verb::Check(source) => {
-            let program = load(&source)?;
-            program.check()?;
-            print!("{}", program.describe());
-            Ok(())
-        }
+        Verb::Check(check) => run_check(&check),
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
         Verb::Scale(scale) => scale::run(&scale),
         Verb::Env(env) => env::run(&env),
     }
+}
+
+fn run_check(check: &Check) -> anyhow::Result<()> {
+    let program = load(&check.source)?;
+    print!("{}", program.check(Duration::from_secs(check.timeout.into()))?.describe(check.all));
+    if check.load {
+        program.load()?;
+        println!("\nloaded: all endpoints");
+    }
+    Ok(())
 }
 
 fn run_serve(serve: Serve) -> anyhow::Result<()> {

@@ -55,10 +55,7 @@ impl Crew {
     ) -> Result<Self, Error> {
         let placed = place_all(&config.endpoints)?;
         let cache = cache_of(config)?;
-        let sdk = match (&config.sdk, &cache) {
-            (Some(installed), _) => Sdk::installed(installed.clone()),
-            (None, cache) => cache.clone().map(Sdk::unpacked).unwrap_or_default(),
-        };
+        let sdk = sdk_of(config, cache.as_ref());
         let request_ids = config.request_id;
         let run_dir = run_dir.to_owned();
         let secrets = secrets::of_models(config);
@@ -238,8 +235,16 @@ impl Member {
     }
 }
 
+/// Returns the Python package that workers run.
+pub(crate) fn sdk_of(config: &litplex_config::Program, cache: Option<&Cache>) -> Sdk {
+    match &config.sdk {
+        Some(installed) => Sdk::installed(installed.clone()),
+        None => cache.cloned().map(Sdk::unpacked).unwrap_or_default(),
+    }
+}
+
 /// Finds the place of what is made once, where anything is.
-fn cache_of(config: &litplex_config::Program) -> Result<Option<Cache>, Error> {
+pub(crate) fn cache_of(config: &litplex_config::Program) -> Result<Option<Cache>, Error> {
     let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
     let has_requirements = config.endpoints.iter().any(|e| e.requirements.is_some());
     let has_no_sdk = has_python && config.sdk.is_none();

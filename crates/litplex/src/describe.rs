@@ -3,34 +3,98 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use litplex_config::{Endpoint, Program, Rate, Resources, Source, Workers};
+use litplex_config::{Endpoint, Origin, Program, Rate, Resources, Source, Workers};
+use litplex_workers::{Inspected, default_interpreter};
+use serde_json::{Map, json};
 
 use crate::routes::describe_routes;
 use crate::tls;
 
-/// Describes a server and its endpoints as resolved, a line for each setting.
-pub(crate) fn describe(program: &Program) -> String {
+/// Rows that are shown whatever they say.
+const ALWAYS: [&str; 3] = ["model", "python", "cwd"];
+
+/// Describes a server and its endpoints as resolved and as their models are: a line for each
+/// setting that differs from its default, and where `all` is set for the others after it.
+pub(crate) fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String {
     let Program { host, port, grace, .. } = program;
     let scheme = tls::scheme(program);
     let head = format!("listens on  {scheme}://{host}:{port}\ngrace       {grace:?}\n");
-    let endpoints: String = program.endpoints.iter().map(describe_endpoint).collect();
-    format!("{head}{endpoints}\nroutes, and who may call them\n{}", describe_routes(program))
+    let endpoints = program.endpoints.iter().zip(inspected);
+    let endpoints: String = endpoints.map(|(e, model)| describe_endpoint(e, model, all)).collect();
+    let rest = if all { "" } else { "\nall else is as by default; --all shows it\n" };
+    let routes = describe_routes(program, inspected);
+    format!("{head}{endpoints}{rest}\nroutes, and who may call them\n{routes}")
 }
 
-fn describe_endpoint(endpoint: &Endpoint) -> String {
-    let sections = [how_it_runs(endpoint), how_it_batches(endpoint), what_it_allows(endpoint)];
-    let rows =
-        sections.into_iter().flatten().map(|(name, value)| format!("  {name:<24} {value}\n"));
-    format!("\nPOST {}\n{}", endpoint.path, rows.collect::<String>())
+fn describe_endpoint(endpoint: &Endpoint, model: &Inspected, all: bool) -> String {
+    let by_default = rows(&default_endpoint(model));
+    let is_default = |row: &(&str, String)| by_default.contains(row) && !ALWAYS.contains(&row.0);
+    let (default, chosen): (Vec<_>, Vec<_>) =
+        rows(&with_model(endpoint.clone(), model)).into_iter().partition(is_default);
+    let shown = chosen.into_iter().chain(of_the_model(endpoint, model));
+    let shown = shown.chain(default.into_iter().filter(|_| all));
+    let lines = shown.map(|(name, value)| format!("  {name:<24} {value}\n"));
+    format!("\nPOST {}\n{}", endpoint.path, lines.collect::<String>())
 }
 
 type Rows = Vec<(&'static str, String)>;
 
+fn rows(endpoint: &Endpoint) -> Rows {
+    let sections = [how_it_runs(endpoint), how_it_batches(endpoint), what_it_allows(endpoint)];
+    sections.into_iter().flatten().collect()
+}
+
+/// Returns an endpoint that says nothing of itself, with a model that does not either.
+fn default_endpoint(model: &Inspected) -> Endpoint {
+    let raw = json!({"endpoint": [{"path": "/predict", "source": {}}]});
+    let raw: Map<_, _> = raw.as_object().cloned().unwrap_or_default();
+    let program = litplex_config::resolve(raw, &Origin::Sdk);
+    let endpoint = program.map(|mut program| program.endpoints.remove(0));
+    let plain = Inspected {
+        max_batch_size: model.max_batch_size.map(|_| 1),
+        batch_timeout: model.batch_timeout.map(|_| 0.0),
+        stream: model.stream.map(|_| false),
+        ..Inspected::default()
+    };
+    with_model(endpoint.expect("it has no mistakes. This is a bug."), &plain)
+}
+
+/// Fills in what the model's author says where the configuration says nothing.
+fn with_model(mut endpoint: Endpoint, model: &Inspected) -> Endpoint {
+    let timeout = model.batch_timeout.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    endpoint.max_batch_size = endpoint.max_batch_size.or(model.max_batch_size);
+    endpoint.batch_timeout = endpoint.batch_timeout.or(timeout);
+    endpoint.stream = endpoint.stream.or(model.stream);
+    endpoint
+}
+
+/// Says what only a look at the model tells.
+fn of_the_model(endpoint: &Endpoint, model: &Inspected) -> Rows {
+    let mut rows = Vec::new();
+    if model.is_unmade {
+        let text =
+            "not checked: the environment of `requirements` is not made yet; --load makes it";
+        rows.push(("model", text.to_owned()));
+    }
+    if let Some(path) = &model.spec {
+        let elsewhere = if endpoint.path.ends_with(path.trim_start_matches("/v1")) {
+            ""
+        } else {
+            "; they do not reach this path"
+        };
+        rows.push(("spec", format!("OpenAI's, whose clients ask at {path}{elsewhere}")));
+    }
+    if model.tool {
+        rows.push(("mcp", "offered as a tool at /mcp".to_owned()));
+    }
+    rows
+}
+
 fn how_it_runs(endpoint: &Endpoint) -> Rows {
-    let python = endpoint.python.as_ref().map(|python| python.display());
+    let python = endpoint.python.clone().unwrap_or_else(default_interpreter);
     let mut rows = vec![
         ("model", model(&endpoint.source)),
-        ("python", chosen(python, "default")),
+        ("python", python.display().to_string()),
         ("requirements", chosen(endpoint.requirements.as_ref().map(|file| file.display()), "none")),
         ("cwd", chosen(endpoint.cwd.as_ref().map(|cwd| cwd.display()), "the server's own")),
         ("pythonpath", paths(&endpoint.pythonpath)),
@@ -71,7 +135,10 @@ fn how_it_batches(endpoint: &Endpoint) -> Rows {
 fn what_it_allows(endpoint: &Endpoint) -> Rows {
     vec![
         ("timeout", duration(endpoint.timeout)),
-        ("chunk_timeout", duration(endpoint.chunk_timeout)),
+        ("chunk_timeout", {
+            let own = Some(endpoint.chunk_timeout).filter(|own| *own != endpoint.timeout);
+            chosen(own.map(duration), "as `timeout`")
+        }),
         ("queue_timeout", chosen(endpoint.queue_timeout.map(duration), "as `timeout`")),
         ("kill_after", chosen(endpoint.kill_after.map(duration), "never")),
         ("heartbeat", duration(endpoint.heartbeat)),
@@ -123,17 +190,19 @@ mod tests {
 
     use super::*;
 
-    fn described(options: &str) -> String {
+    fn described(options: &str, model: &Inspected, all: bool) -> String {
         let text = format!("[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{options}");
-        describe(
-            &resolve(parse_toml(&text).unwrap(), &Origin::File("litplex.toml".into())).unwrap(),
-        )
+        let origin = Origin::File("litplex.toml".into());
+        let program = resolve(parse_toml(&text).unwrap(), &origin).unwrap();
+        describe(&program, std::slice::from_ref(model), all)
     }
 
     #[test]
     fn every_setting_has_a_line() {
         let text = described(
             "timeout = 1.5\nkill_after = false\ncost = \"text:words\"\ncpu_affinity = [0, 2]",
+            &Inspected::default(),
+            true,
         );
         for line in [
             "listens on  http://127.0.0.1:8000",
@@ -144,7 +213,7 @@ mod tests {
             "  cpu_affinity             0, 2",
             "  cost                     text:words",
             "  timeout                  1.5s",
-            "  chunk_timeout            1.5s",
+            "  chunk_timeout            as `timeout`",
             "  kill_after               never",
             "  heartbeat                2s",
         ] {
@@ -154,11 +223,31 @@ mod tests {
 
     #[test]
     fn workers_that_come_and_go_are_said_as_they_were_given() {
-        let text = described("min_workers = 1\nmax_workers = 3");
+        let text = described("min_workers = 1\nmax_workers = 3", &Inspected::default(), false);
         assert!(
             text.contains("min_workers              1\n  max_workers              3"),
             "{text}"
         );
         assert!(!text.contains("workers_per_device"), "{text}");
+    }
+
+    #[test]
+    fn what_differs_comes_first_and_the_rest_where_all_is_wanted() {
+        let model = Inspected {
+            max_batch_size: Some(8),
+            batch_timeout: Some(0.0),
+            stream: Some(false),
+            spec: Some("/v1/embeddings".into()),
+            ..Inspected::default()
+        };
+        let some = described("timeout = 5", &model, false);
+        let endpoint = some.split("\n\n").nth(1).unwrap();
+        let names: Vec<_> =
+            endpoint.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(names, ["model", "python", "cwd", "max_batch_size", "timeout", "spec"]);
+        assert!(some.contains("ask at /v1/embeddings; they do not reach this path"), "{some}");
+        assert!(some.contains("--all shows it"), "{some}");
+        let all = described("timeout = 5", &model, true);
+        assert!(all.find("  timeout  ").unwrap() < all.find("  heartbeat  ").unwrap(), "{all}");
     }
 }

@@ -58,6 +58,13 @@ impl Admin for Desk {
         Box::pin(async move {
             let controls = self.endpoints.iter().find(|controls| controls.path == endpoint);
             let controls = controls.ok_or_else(|| format!("there is no endpoint `{endpoint}`"))?;
+            if let Workers::Between { max, .. } = controls.workers
+                && workers > max
+            {
+                return Err(format!(
+                    "`{endpoint}` has at most {max} workers (`max_workers`); choose 0 to {max}"
+                ));
+            }
             let before = controls.view.wanted();
             controls.scale(workers);
             Ok(Scaled { endpoint, before, wanted: workers })

@@ -112,7 +112,11 @@ fn python_spec(
 }
 
 /// The endpoint's own variables, and those that follow from its other options.
-fn variables(config: &Endpoint, devices: &[Device], threads: usize) -> BTreeMap<String, String> {
+pub(crate) fn variables(
+    config: &Endpoint,
+    devices: &[Device],
+    threads: usize,
+) -> BTreeMap<String, String> {
     let is_set = |name: &str| std::env::var_os(name).is_some();
     let mut variables = thread_variables(threads, is_set);
     let has_gpu = devices.iter().any(|device| device.as_str().starts_with("cuda"));

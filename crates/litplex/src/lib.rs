@@ -86,6 +86,7 @@
 mod access;
 mod app_host;
 mod around;
+mod check;
 mod crew;
 mod describe;
 mod descriptors;
@@ -119,5 +120,5 @@ pub use litplex_core::{
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService, digest};
 pub use litplex_workers::{Environment, default_interpreter, environments, remove_environment};
-pub use program::Program;
+pub use program::{Checked, Program};
 pub use server::{LitServer, RunServers, run_servers};

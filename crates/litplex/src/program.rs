@@ -1,16 +1,18 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use litplex_config::{Origin, Pem, Tls, parse_json, parse_toml, resolve};
 use litplex_http::Layers;
+use litplex_workers::Inspected;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::describe::describe;
 use crate::lifecycle::serve;
 use crate::server::Given;
-use crate::{ConfigError, Error, log, tls};
+use crate::{ConfigError, Error, check, log};
 
 /// A checked configuration that can be run: what the `litplex` command works with.
 pub struct Program {
@@ -75,17 +77,28 @@ impl Program {
         self
     }
 
-    /// Reads the certificates that the server would have.
+    /// Checks what can be known before a model is loaded: the files that it names, the devices that
+    /// there are, and each Python model, which its own interpreter imports and makes, within this
+    /// time, without `setup`.
     ///
     /// # Errors
-    /// A sentence for each file that cannot be used.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        tls::read(&self.config).map(drop)
+    /// All mistakes at once.
+    pub fn check(&self, limit: Duration) -> Result<Checked<'_>, Error> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let inspected = runtime.block_on(check::check(&self.config, limit))?;
+        Ok(Checked { config: &self.config, inspected })
     }
 
-    /// Describes the server and its endpoints as resolved, a line for each setting.
-    pub fn describe(&self) -> String {
-        describe(&self.config)
+    /// Loads every model as a server would, on a thread of its own, and ends it again.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Launch`] where a model cannot be loaded.
+    pub fn load(self) -> Result<(), Error> {
+        let Self { config, given, .. } = self;
+        let log_files = log::init(&config.endpoints)?;
+        on_a_thread(move || check::load(config, given, log_files))?.join().unwrap_or_else(|panic| {
+            std::panic::resume_unwind(panic);
+        })
     }
 
     /// Runs the server on a thread of its own until Ctrl-C or SIGTERM, and then until requests in
@@ -120,13 +133,35 @@ impl Program {
         until: impl Future<Output = ()> + Send + 'static,
     ) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
         let log_files = log::init(&self.config.endpoints)?;
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let serve = move || {
-            let result = runtime.block_on(serve(self, log_files, until));
-            // Threads that a model holds up must not hold up the end.
-            runtime.shutdown_background();
-            result
-        };
-        Ok(thread::Builder::new().name("litplex".into()).spawn(serve)?)
+        on_a_thread(move || serve(self, log_files, until))
+    }
+}
+
+/// Runs what `make` returns on a thread with a runtime of its own, which ends with it.
+fn on_a_thread<F: Future<Output = Result<(), Error>>>(
+    make: impl FnOnce() -> F + Send + 'static,
+) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || {
+        let result = runtime.block_on(make());
+        // Threads that a model holds up must not hold up the end.
+        runtime.shutdown_background();
+        result
+    };
+    Ok(thread::Builder::new().name("litplex".into()).spawn(run)?)
+}
+
+/// A program without mistakes, and what is known of its models.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    config: &'a litplex_config::Program,
+    inspected: Vec<Inspected>,
+}
+
+impl Checked<'_> {
+    /// Describes the server and its endpoints: what differs from the defaults, and where `all` is
+    /// set the rest after it.
+    pub fn describe(&self, all: bool) -> String {
+        describe(self.config, &self.inspected, all)
     }
 }

@@ -3,17 +3,21 @@
 use std::fmt::Write;
 
 use litplex_config::{ApiKeys, Endpoint, Jwt, OPENAPI_PATHS, Program};
+use litplex_workers::Inspected;
 
 /// Returns a line for each route: method, path and who may call it.
-pub(crate) fn describe_routes(program: &Program) -> String {
+pub(crate) fn describe_routes(program: &Program, inspected: &[Inspected]) -> String {
     let mut text = String::new();
-    for (method, path, who) in routes(program) {
+    for (method, path, who) in routes(program, inspected) {
         let _ = writeln!(text, "  {method:<5}{path:<27} {who}");
     }
     text
 }
 
-fn routes(program: &Program) -> Vec<(&'static str, &str, String)> {
+fn routes<'a>(
+    program: &'a Program,
+    inspected: &[Inspected],
+) -> Vec<(&'static str, &'a str, String)> {
     let built_in = &program.routes;
     let of_the_server = who(program.api_keys.as_ref(), program.jwt.as_ref(), &[]);
     let everybody = || who(None, None, &[]);
@@ -21,6 +25,12 @@ fn routes(program: &Program) -> Vec<(&'static str, &str, String)> {
     let endpoints = program.endpoints.iter();
     let mut routes: Vec<_> =
         endpoints.map(|endpoint| ("POST", endpoint.path.as_str(), of(endpoint))).collect();
+    if inspected.iter().any(|model| model.spec.is_some()) {
+        routes.push(("GET", "/v1/models", of_the_server.clone()));
+    }
+    if inspected.iter().any(|model| model.tool) {
+        routes.push(("POST", "/mcp", of_the_server.clone()));
+    }
     let pages = if built_in.openapi { &OPENAPI_PATHS[..] } else { &[] };
     let own = ["/", &built_in.health, &built_in.info].into_iter();
     let pages = own.chain(built_in.metrics.as_deref()).chain(pages.iter().copied());

@@ -11,7 +11,7 @@ mod python;
 pub use inproc::{InprocLaunch, Settings, batches, streams};
 pub use log_file::LogFile;
 pub use python::{
-    AppHostLaunch, AppHostSpec, Environment, OUTPUT, OutputSpec, Overrides, PythonLaunch,
-    PythonSpec, Sdk, Unwell, adopt_orphans, default_interpreter, environments, remove_environment,
-    with_descendants,
+    AppHostLaunch, AppHostSpec, Environment, Inspected, Inspection, OUTPUT, OutputSpec, Overrides,
+    PythonLaunch, PythonSpec, Sdk, Unwell, adopt_orphans, default_interpreter, environments,
+    inspect, remove_environment, with_descendants,
 };

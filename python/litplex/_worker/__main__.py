@@ -26,6 +26,9 @@ def import_package():
 if __name__ == "__main__":
     if "litplex" not in sys.modules:
         import_package()
-    from litplex._worker._process import main
+    if sys.argv[1:] == ["--check"]:
+        from litplex._worker._check import main
+    else:
+        from litplex._worker._process import main
 
     sys.exit(main())

@@ -21,8 +21,10 @@ Pickles come from the parent process over an inherited descriptor, never from th
 
 import base64
 import contextlib
+import difflib
 import importlib
 import importlib.util
+import inspect
 import io
 import json
 import os
@@ -30,6 +32,7 @@ import pickle
 import sys
 
 from litplex import _capture
+from litplex._api import LitAPI
 
 
 def load(source):
@@ -65,10 +68,47 @@ def _load_reference(source):
     try:
         found = getattr(module, name)
     except AttributeError:
-        raise AttributeError(f"`{place}` has no `{name}`") from None
+        raise AttributeError(f"`{place}` has no `{name}`{_hint(name, module)}") from None
     args = source.get("args") or {}
     args = json.loads(args) if isinstance(args, str) else args
-    return found(**args) if isinstance(found, type) else found
+    if isinstance(found, type):
+        _check_args(found, args)
+        return found(**args)
+    if args:
+        raise TypeError(f"`args` are for a class, and `{name}` is an instance; leave them out")
+    return found
+
+
+def _hint(name, module):
+    """Names the API that is meant, or those that there are."""
+    models = [each for each in vars(module) if _is_model(module, each)]
+    close = difflib.get_close_matches(name, models, n=1)
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return f"; it has {', '.join(f'`{model}`' for model in models)}" if models else ""
+
+
+def _is_model(module, name):
+    value = getattr(module, name)
+    if isinstance(value, type):
+        return issubclass(value, LitAPI) and value.__module__ == module.__name__
+    return isinstance(value, LitAPI)
+
+
+def _check_args(kind, args):
+    """Raises a TypeError that names what is missing in constructor arguments, or too much."""
+    try:
+        taken = inspect.signature(kind.__init__)
+    except (TypeError, ValueError):
+        return  # It says nothing of what it takes.
+    try:
+        taken.bind(None, **args)
+    except TypeError as error:
+        names = [name for name in list(taken.parameters)[1:] if name not in ("args", "kwargs")]
+        unknown = [name for name in args if name not in names]
+        close = difflib.get_close_matches(unknown[0], names, n=1) if unknown else []
+        hint = f"did you mean `{close[0]}`?" if close else f"it takes {', '.join(names) or 'none'}"
+        raise TypeError(f"`args` do not fit {kind.__name__}: {error}; {hint}") from None
 
 
 def _import_file(path):

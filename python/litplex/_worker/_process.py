@@ -177,7 +177,7 @@ class _Failed(Exception):
         super().__init__(reason)
         self.message = {"reason": reason}
         if error is not None:
-            self.message["traceback"] = _user_traceback(error)
+            self.message["traceback"] = user_traceback(error)
 
 
 def _set_up(order, setup):
@@ -190,11 +190,8 @@ def _set_up(order, setup):
     try:
         api = load(source)
     except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
-        raise _Failed(f"loading it raised {_summary(error)}", error) from None
-    if isinstance(api, LitAPI):
-        for name, attribute in _OVERRIDES.items():
-            if setup.get(name) is not None:
-                setattr(api, attribute, setup[name])
+        raise _Failed(f"loading it raised {summary(error)}", error) from None
+    override(api, setup)
     _check(api, source.get("guarded", False))
     _start_loggers(api)
     try:
@@ -202,12 +199,20 @@ def _set_up(order, setup):
         _tell_callbacks(api, "setup")
         _settle(api.setup(setup["device"]))
     except Exception as error:  # noqa: BLE001
-        raise _Failed(f"setup raised {_summary(error)}", error) from None
+        raise _Failed(f"setup raised {summary(error)}", error) from None
     # Again, because setup may have changed them.
     _check(api, source.get("guarded", False))
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
     hooks = make_hooks(api, bool(setup.get("retry_batch_singly")))
     return api, hooks, _health_of(api)
+
+
+def override(api, setup):
+    """Sets what the configuration says instead of the model's author."""
+    if isinstance(api, LitAPI):
+        for name, attribute in _OVERRIDES.items():
+            if setup.get(name) is not None:
+                setattr(api, attribute, setup[name])
 
 
 def _health_of(api):
@@ -241,11 +246,12 @@ def _check(api, is_guarded):
         raise _Failed(str(error)) from None
 
 
-def _summary(error):
+def summary(error):
+    """Returns what an exception is and says, in a line."""
     return traceback.format_exception_only(type(error), error)[-1].strip()
 
 
-def _user_traceback(error):
+def user_traceback(error):
     """Formats a traceback without the frames of this package, which say nothing to its reader."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     trace = error.__traceback__

@@ -18,6 +18,7 @@ mod digest;
 mod environments;
 mod handshake;
 mod in_flight;
+mod inspect;
 mod launch;
 mod launched;
 mod marks;
@@ -35,6 +36,7 @@ mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use environments::{Environment, environments, remove_environment};
+pub use inspect::{Inspected, Inspection, inspect};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
 pub use memory::with_descendants;
 pub use orphans::adopt_orphans;

@@ -86,6 +86,12 @@ impl Venv<'_> {
         Ok(made)
     }
 
+    /// Returns the environment's interpreter where it has been made.
+    pub(crate) async fn found(&self) -> Result<Option<PathBuf>, LaunchError> {
+        let directory = self.directory().await?;
+        Ok(is_ready(&directory).then(|| python_in(&directory)))
+    }
+
     /// Returns where it belongs: in a place for what is required and this interpreter.
     async fn directory(&self) -> Result<PathBuf, LaunchError> {
         let mut digest = Digest::new();

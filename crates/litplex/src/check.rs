@@ -1,0 +1,169 @@
+//! What can be known of a program without loading a model, and what becomes known by loading all.
+
+use std::path::Path;
+use std::time::Duration;
+
+use litplex_admin::RunDir;
+use litplex_config::{ConfigError, Endpoint, Program, Source, Workers};
+use litplex_metrics::{Metrics, UserMetrics};
+use litplex_workers::{Inspected, Inspection, Overrides, Sdk, default_interpreter, inspect};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::access::Access;
+use crate::app_host::Passage;
+use crate::crew::{Crew, cache_of, sdk_of};
+use crate::launch::variables;
+use crate::log::LogFiles;
+use crate::placement::{Placement, place_all};
+use crate::server::Given;
+use crate::signals::Signals;
+use crate::{Error, secrets, tls};
+
+/// How long workers may take to end after they have shown that they load.
+const STOP_TIME: Duration = Duration::from_secs(5);
+
+/// Looks at everything that a server would need, and at each Python model in its own interpreter.
+/// Returns what is known of the models, in the order of the endpoints.
+///
+/// # Errors
+/// All mistakes at once.
+pub(crate) async fn check(
+    config: &Program,
+    limit: Duration,
+) -> Result<Vec<Inspected>, ConfigError> {
+    let mut mistakes = Vec::new();
+    let mut note = |ConfigError(found)| mistakes.extend(found);
+    let _ = tls::read(config).map_err(&mut note);
+    let _ = Access::of(config).map_err(&mut note);
+    note(ConfigError(files_not_written(config)));
+    let placed = place_all(&config.endpoints).map_err(&mut note);
+    let inspected = inspect_all(config, placed.ok(), limit).await.map_err(note);
+    match inspected {
+        Ok(inspected) if mistakes.is_empty() => Ok(inspected),
+        _ => Err(ConfigError(mistakes)),
+    }
+}
+
+/// Returns a sentence for each log that could not be written; none is made.
+fn files_not_written(config: &Program) -> Vec<String> {
+    let access_log = config.access_log.as_deref().filter(|file| *file != Path::new("-"));
+    let access_log =
+        access_log.and_then(|file| Some(format!("server: `access_log`: {}", not_written(file)?)));
+    let of_endpoint = |endpoint: &Endpoint| {
+        let wrong = not_written(endpoint.log_file.as_deref()?)?;
+        Some(format!("endpoint `{}`: `log_file`: {wrong}", endpoint.path))
+    };
+    access_log.into_iter().chain(config.endpoints.iter().filter_map(of_endpoint)).collect()
+}
+
+fn not_written(file: &Path) -> Option<String> {
+    use rustix::fs::{Access, access};
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let (place, may) =
+        if file.exists() { (file, Access::WRITE_OK) } else { (directory, Access::WRITE_OK) };
+    if file.is_dir() {
+        return Some(format!("{} is a directory; name a file", file.display()));
+    }
+    access(place, may).err().map(|error| format!("{}: {error}", place.display()))
+}
+
+async fn inspect_all(
+    config: &Program,
+    placed: Option<Vec<Placement>>,
+    limit: Duration,
+) -> Result<Vec<Inspected>, ConfigError> {
+    let cache = cache_of(config).map_err(|error| ConfigError(vec![error.to_string()]))?;
+    let sdk = sdk_of(config, cache.as_ref());
+    let secrets = secrets::of_models(config);
+    let look = |endpoint, placement| {
+        let inspection: Inspection = inspection(endpoint, placement)?;
+        let (sdk, cache, secrets) = (sdk.clone(), cache.clone(), secrets.clone());
+        Some(Inspection { sdk, cache, secrets, limit, ..inspection })
+    };
+    let mut looking = JoinSet::new();
+    for (index, endpoint) in config.endpoints.iter().enumerate() {
+        let placement = placed.as_ref().map(|placed| &placed[index]);
+        if let Some(inspection) = look(endpoint, placement) {
+            let whose = endpoint.path.clone();
+            looking.spawn(async move {
+                let found = inspect(&inspection).await;
+                (index, found.map_err(|mistake| format!("endpoint `{whose}`: {mistake}")))
+            });
+        }
+    }
+    let mut inspected = vec![Inspected::default(); config.endpoints.len()];
+    let mut mistakes = Vec::new();
+    for (index, found) in looking.join_all().await {
+        match found {
+            Ok(found) => inspected[index] = found,
+            Err(mistake) => mistakes.push((index, mistake)),
+        }
+    }
+    mistakes.sort();
+    let mistakes: Vec<_> = mistakes.into_iter().map(|(_, mistake)| mistake).collect();
+    if mistakes.is_empty() { Ok(inspected) } else { Err(ConfigError(mistakes)) }
+}
+
+/// Returns what is to be looked at of an endpoint whose model is in Python, but for what holds for
+/// all.
+fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Inspection> {
+    let Source::Python(load) = &endpoint.source else { return None };
+    let devices = placement.map(|placement| placement.devices.clone()).unwrap_or_default();
+    let threads = placement.map_or(1, |placement| placement.threads);
+    Some(Inspection {
+        endpoint: endpoint.path.clone(),
+        interpreter: endpoint.python.clone().unwrap_or_else(default_interpreter),
+        requirements: endpoint.requirements.clone(),
+        sdk: Sdk::default(),
+        cache: None,
+        secrets: Vec::new(),
+        env: variables(endpoint, &devices, threads),
+        cwd: endpoint.cwd.clone(),
+        pythonpath: endpoint.pythonpath.clone(),
+        load: load.clone(),
+        device: devices.first().map_or_else(|| "cpu".into(), ToString::to_string),
+        overrides: Overrides {
+            max_batch_size: endpoint.max_batch_size,
+            batch_timeout: endpoint.batch_timeout,
+            stream: endpoint.stream,
+            max_concurrency: endpoint.max_concurrency,
+        },
+        limit: Duration::ZERO,
+    })
+}
+
+/// Loads every model in a worker on each of its devices, and the app where there is one; then ends
+/// them. Nothing is served.
+///
+/// # Errors
+/// The first that cannot be loaded; or a signal came before all were.
+pub(crate) async fn load(
+    mut config: Program,
+    given: Vec<Given>,
+    log_files: LogFiles,
+) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    for endpoint in &mut config.endpoints {
+        endpoint.workers = match endpoint.workers {
+            Workers::PerDevice(_) => Workers::PerDevice(1),
+            Workers::Between { max, .. } => Workers::Between { min: 0, max },
+        };
+    }
+    let run_dir = RunDir::create()?;
+    let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
+    let measured = (&Metrics::new(), &UserMetrics::spawn());
+    let places = (run_dir.path(), log_files);
+    let crew = Crew::launch(&config, given, places, passage.as_ref(), measured)?;
+    let loaded = Notify::new();
+    let result = tokio::select! {
+        failed = crew.watch(|| loaded.notify_one()) => Err(failed),
+        () = loaded.notified() => Ok(()),
+        signal = signals.next() => {
+            let early = format!("received {signal} before all models were loaded");
+            Err(std::io::Error::new(std::io::ErrorKind::Interrupted, early).into())
+        }
+    };
+    crew.stop(STOP_TIME).await;
+    result
+}

@@ -1,0 +1,75 @@
+"""``python …/litplex/_worker --check``: says what is wrong with a model, without its ``setup``.
+
+It reads an order on standard input as a worker does, imports what that names in the endpoint's own
+interpreter, makes the instance, and looks at its hooks. On what was standard output it prints one
+object: ``mistake`` (None where it found none), with a ``traceback`` where the program's own code
+raised, and what it learnt of the model.
+"""
+
+import json
+import os
+import signal
+import sys
+
+from litplex import _spec_rules
+from litplex._api import ContinuousAPI, LitAPI
+from litplex._worker import _resources
+from litplex._worker._hooks import check_hooks
+from litplex._worker._load import load
+from litplex._worker._process import override, read_order, summary, user_traceback
+
+
+def main():
+    """Prints what it found. Returns the exit status, 0 where it could look at all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # What the program prints must not be taken for the answer.
+    os.dup2(2, 1)
+    json.dump(_look(read_order()), out)
+    out.close()
+    return 0
+
+
+def _look(order):
+    try:
+        _resources.apply(order, order["device"])
+        api = load(order["load"])
+    except ModuleNotFoundError as error:
+        hint = f"install it for {sys.executable}, or name it in `requirements`"
+        return {"mistake": f"there is no module `{error.name}`; {hint}"}
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever the user's module raises)
+        return _mistake(error)
+    override(api, order["setup"])
+    try:
+        check_hooks(api, order["load"].get("guarded", False))
+    except ValueError as error:
+        return {"mistake": str(error)}
+    return _lack(api) or {"mistake": None, **_traits(api)}
+
+
+def _mistake(error):
+    sentence, trace = f"loading it raised {summary(error)}", user_traceback(error)
+    # Without a frame of the program's own it repeats the sentence.
+    return {"mistake": sentence, "traceback": trace if "\n" in trace else None}
+
+
+def _lack(api):
+    """Returns the mistake of a model that lacks a hook which it cannot do without."""
+    needed = ("admit", "step") if isinstance(api, ContinuousAPI) else ("predict",)
+    base = ContinuousAPI if isinstance(api, ContinuousAPI) else LitAPI
+    for name in needed:
+        if getattr(getattr(api, name), "__func__", None) is getattr(base, name):
+            return {"mistake": f"{type(api).__name__} has no `{name}`; write it"}
+    return None
+
+
+def _traits(api):
+    spec = _spec_rules.spec_of(api)
+    return {
+        "name": type(api).__name__,
+        "max_batch_size": api.max_batch_size,
+        "batch_timeout": api.batch_timeout,
+        "stream": bool(api.stream),
+        "spec": None if spec is None else spec.api_path,
+        "tool": api.mcp is not None,
+    }

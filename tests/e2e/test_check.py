@@ -1,0 +1,144 @@
+"""``litplex check``: what is wrong with a program is found before a model is loaded."""
+
+import os
+import subprocess
+
+import pytest
+from conftest import LITPLEX
+
+MODELS = """
+    import time
+
+    print("a line that is no answer")
+
+    class OcrAPI(ls.LitAPI):
+        def __init__(self, lang, size=3, **options):
+            super().__init__(**options)
+        def setup(self, device):
+            open("was-set-up", "w").close()
+        def predict(self, x):
+            return x
+
+    class Batches(ls.LitAPI):
+        def __init__(self):
+            super().__init__(max_batch_size=8)
+        def predict(self, x):
+            return x
+
+    class ChatAPI(ls.LitAPI):
+        def __init__(self):
+            super().__init__(spec=ls.OpenAISpec())
+        def predict(self, request):
+            yield "hello"
+
+    class Empty(ls.LitAPI):
+        pass
+
+    class Late(OcrAPI):
+        def __init__(self):
+            super().__init__("en")
+        def setup(self, device):
+            raise RuntimeError("no weights")
+
+    class Slow(Late):
+        def __init__(self):
+            time.sleep(600)
+
+    class Raises(Late):
+        def __init__(self):
+            raise ValueError("not today")
+"""
+
+
+@pytest.fixture
+def check(tmp_path, script):
+    """Checks endpoints, given as TOML; returns the exit status and what is printed."""
+    script(MODELS, "models.py")
+    (tmp_path / "needs.py").write_text("import no_such_package\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken").write_text("#!/bin/sh\necho it is broken >&2; exit 7\n")
+    (tmp_path / "broken").chmod(0o755)
+
+    def run(endpoints, *args):
+        tables = [f'[[endpoint]]\npath = "/{n}"\n{text}\n' for n, text in enumerate(endpoints)]
+        (tmp_path / "litplex.toml").write_text("\n".join(tables))
+        done = subprocess.run(
+            [LITPLEX, "check", tmp_path / "litplex.toml", *args],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "LITPLEX_LOG": "warn"},
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_what_would_fail_at_the_start_is_found_without_loading(check, tmp_path):
+    wrong = [
+        ('api = "models.py:OcrApi"\nargs = { lang = "en" }', "did you mean `OcrAPI`?"),
+        ('api = "models.py:OcrAPI"', "missing a required argument: 'lang'"),
+        ('api = "models.py:Empty"\nargs = { max_batchsize = 2 }', "did you mean `max_batch_size`?"),
+        ('api = "needs.py:A"', "there is no module `no_such_package`; install it for "),
+        ('api = "models.py:Empty"', "predict"),
+        ('api = "models.py:Late"\naccelerator = "cuda"\ndevices = [99]', "GPU"),
+        ('api = "models.py:Late"\ncpu_affinity = [4000]', "`cpu_affinity` names core 4000"),
+        ('api = "models.py:Late"\npython = "broken"', "exited with status 7\nit is broken"),
+        ('api = "models.py:Late"\npython = "no-such-python"', "cannot start its interpreter"),
+        ('api = "models.py:Late"\nlog_file = "folder"', "`log_file`: "),
+        ('api = "models.py:Late"\napi_keys = { ann = "env:NOT_SET_HERE" }', "NOT_SET_HERE is not"),
+        ('api = "models.py:Raises"', "loading it raised ValueError: not today"),
+        ('api = "no_such_module:A"', "there is no module `no_such_module`"),
+    ]
+    # A bare name is looked up; these two have to be paths.
+    wrong = [(text.replace('"broken"', '"./broken"'), says) for text, says in wrong]
+    status, _, err = check([text for text, _ in wrong])
+    assert status == 2
+    for number, (_, says) in enumerate(wrong):
+        mistakes = [part for part in err.split("\n  - ") if f"endpoint `/{number}`" in part]
+        assert any(says in mistake for mistake in mistakes), (number, says, err)
+    assert "in __init__" in err, "the program's own code that raised is shown"
+    assert not (tmp_path / "was-set-up").exists()
+
+
+def test_a_directory_is_no_interpreter(check):
+    status, _, err = check(['api = "models.py:Late"\npython = "folder"'])
+    assert status == 2
+    assert "names the directory" in err
+
+
+def test_an_import_that_does_not_end_is_ended(check):
+    status, _, err = check(['api = "models.py:Slow"'], "--timeout", "2")
+    assert status == 2
+    assert "takes more than 2 s" in err
+
+
+def test_what_differs_from_the_defaults_is_shown_and_the_rest_with_all(check, tmp_path):
+    endpoints = [
+        'api = "models.py:OcrAPI"\nargs = { lang = "en" }\ntimeout = 5',
+        'api = "models.py:Batches"',
+        'api = "models.py:ChatAPI"',
+    ]
+    status, out, err = check(endpoints)
+    assert (status, err) == (0, "")
+    ocr, batches, chat = out.split("POST /")[1:4]
+    settings = [line.split()[0] for line in ocr.splitlines()[1:] if line.startswith("  ")]
+    assert settings == ["model", "python", "cwd", "timeout"]
+    assert "max_batch_size           8" in batches
+    assert "clients ask at /v1/chat/completions; they do not reach this path" in chat
+    assert "/v1/models" in out
+    assert not (tmp_path / "was-set-up").exists()
+    status, everything, _ = check(endpoints, "--all")
+    assert status == 0
+    assert everything.count("  heartbeat  ") == 3
+    assert "heartbeat" not in out
+
+
+def test_load_runs_setup_and_says_what_fails(check, tmp_path):
+    fine = ['api = "models.py:OcrAPI"\nargs = { lang = "en" }\nmin_workers = 0\nmax_workers = 2']
+    status, out, _ = check(fine, "--load")
+    assert (status, "loaded: all endpoints" in out) == (0, True)
+    assert (tmp_path / "was-set-up").exists()
+    status, _, err = check([*fine, 'api = "models.py:Late"'], "--load")
+    assert status == 3
+    assert "endpoint `/1`: setup raised RuntimeError: no weights" in err
