@@ -3,6 +3,7 @@
 mod env;
 mod key;
 mod ps;
+mod say;
 mod scale;
 mod servers;
 mod table;
@@ -167,7 +168,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn run_check(check: &Check) -> anyhow::Result<()> {
     let program = load(&check.source)?;
-    print!("{}", program.check(Duration::from_secs(check.timeout.into()))?.describe(check.all));
+    say::say(&program.check(Duration::from_secs(check.timeout.into()))?.describe(check.all));
     if check.load {
         program.load()?;
         println!("\nloaded: all endpoints");

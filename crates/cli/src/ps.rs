@@ -3,6 +3,7 @@
 use clap::Args;
 use litplex_admin::{EndpointStatus, Status, WorkerStatus};
 
+use crate::say::say;
 use crate::servers;
 use crate::table::{columns, duration};
 
@@ -28,11 +29,11 @@ pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
     let statuses: Vec<_> = servers::all(ps.port)?.into_iter().map(|it| it.status).collect();
     if ps.json {
         for status in &statuses {
-            println!("{}", serde_json::to_string(status)?);
+            say(&format!("{}\n", serde_json::to_string(status)?));
         }
     } else {
         let tables: Vec<_> = statuses.iter().map(table).collect();
-        print!("{}", tables.join("\n"));
+        say(&tables.join("\n"));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use litplex_admin::Scaled;
 
+use crate::say::say;
 use crate::servers;
 
 #[derive(Args)]
@@ -26,7 +27,7 @@ Examples:
 pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
     let server = servers::only(scale.port)?;
     let scaled = server.client.scale(&scale.endpoint, scale.workers.into())?;
-    println!("{}", describe(&scaled));
+    say(&format!("{}\n", describe(&scaled)));
     Ok(())
 }
 
