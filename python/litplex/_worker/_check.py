@@ -16,7 +16,8 @@ from litplex._api import ContinuousAPI, LitAPI
 from litplex._worker import _resources
 from litplex._worker._hooks import check_hooks
 from litplex._worker._load import load
-from litplex._worker._process import override, read_order, summary, user_traceback
+from litplex._worker._process import override, read_order
+from litplex._worker._tracebacks import formatted, summary_of
 
 
 def main():
@@ -48,7 +49,7 @@ def _look(order):
 
 
 def _mistake(error):
-    sentence, trace = f"loading it raised {summary(error)}", user_traceback(error)
+    sentence, trace = f"loading it raised {summary_of(error)}", formatted(error)
     # Without a frame of the program's own it repeats the sentence.
     return {"mistake": sentence, "traceback": trace if "\n" in trace else None}
 

@@ -21,10 +21,11 @@ from litplex._worker import _frames as frames
 from litplex._worker import _output
 from litplex._worker._annotations import signature_of
 from litplex._worker._content import read_request
-from litplex._worker._encode import encode_body, encode_error, plain_error, summary_of
+from litplex._worker._encode import encode_body, encode_error, name_source, plain_error
 from litplex._worker._json import loads
 from litplex._worker._schema import describe, tool_of
 from litplex._worker._stages import end_stage, stages_of
+from litplex._worker._tracebacks import summary_of
 from litplex._worker._typed import request_reader, response_encoder
 
 # What stands in front of a request's body.
@@ -91,11 +92,21 @@ class WrongLength(ValueError):
 
 def make_hooks(api, retry_singly=False):
     """Returns the hooks of a model; what a spec needs is not imported for the others."""
+    name_source(_source_of(api))
     if api.spec is None:
         return Hooks(api, retry_singly)
     from litplex._worker._openai import KINDS
 
     return KINDS[api.spec.protocol](api, retry_singly)
+
+
+def _source_of(api):
+    """Returns the hook that gives the answers of a model, and where it is, in words."""
+    has_own = not is_method_of(api.encode_response, LitAPI.encode_response)
+    last = "encode_response" if has_own else "step" if isinstance(api, ContinuousAPI) else "predict"
+    code = getattr(inspect.unwrap(getattr(api, last)), "__code__", None)
+    where = f" ({code.co_filename}, line {code.co_firstlineno})" if code is not None else ""
+    return f"`{type(api).__name__}.{last}`{where}"
 
 
 class Hooks:
@@ -203,7 +214,7 @@ class Hooks:
 
     def _encode_item(self, output, context):
         try:
-            if isinstance(output, Exception):
+            if isinstance(output, BaseException):
                 raise output
             if context is not None and context._stages is not None:
                 return self._encode_measured(output, context, context._stages)
@@ -219,8 +230,7 @@ class Hooks:
 
     def may_retry(self, error, count):
         """Tells whether the items of a batch that raised this are computed one at a time."""
-        is_of_one_item = isinstance(error, Exception) and not isinstance(error, WrongLength)
-        return self.retry_singly and count > 1 and is_of_one_item
+        return self.retry_singly and count > 1 and not isinstance(error, WrongLength)
 
     def outputs(self, request, context):
         """Returns the generator of one streamed answer, and what to close when it is cut short."""

@@ -8,7 +8,6 @@ import platform
 import signal
 import socket
 import sys
-import traceback
 
 from litplex._api import LitAPI
 from litplex._worker import _frames as frames
@@ -17,6 +16,7 @@ from litplex._worker._control import Control
 from litplex._worker._hooks import check_hooks, make_hooks
 from litplex._worker._load import load
 from litplex._worker._register import Register
+from litplex._worker._tracebacks import formatted, print_of, summary_of
 
 # Attributes of the model by the names of the options that set them.
 _OVERRIDES = {
@@ -67,6 +67,7 @@ def _work(order):
         return 0
     try:
         api, hooks, health = _set_up(order, setup)
+        ready = _ready(hooks)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
         # The server ends this process, one way or the other, once it has read the reason.
@@ -91,7 +92,7 @@ def _work(order):
     # The model's objects live as long as the process: let no collection walk them again.
     gc.collect()
     gc.freeze()
-    data.sendall(frames.encode_message(frames.READY, hooks.traits()))
+    data.sendall(ready)
     try:
         loop.run()
     finally:
@@ -177,7 +178,7 @@ class _Failed(Exception):
         super().__init__(reason)
         self.message = {"reason": reason}
         if error is not None:
-            self.message["traceback"] = user_traceback(error)
+            self.message["traceback"] = formatted(error)
 
 
 def _set_up(order, setup):
@@ -189,8 +190,8 @@ def _set_up(order, setup):
         raise _Failed(f"it cannot run on the cores {cores} (`cpu_affinity`): {error}") from None
     try:
         api = load(source)
-    except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
-        raise _Failed(f"loading it raised {summary(error)}", error) from None
+    except BaseException as error:  # noqa: BLE001  (whatever the user's module raises)
+        raise _Failed(f"loading it raised {summary_of(error)}", error) from None
     override(api, setup)
     _check(api, source.get("guarded", False))
     _start_loggers(api)
@@ -198,8 +199,8 @@ def _set_up(order, setup):
         api.device = setup["device"]
         _tell_callbacks(api, "setup")
         _settle(api.setup(setup["device"]))
-    except Exception as error:  # noqa: BLE001
-        raise _Failed(f"setup raised {summary(error)}", error) from None
+    except BaseException as error:  # noqa: BLE001
+        raise _Failed(f"setup raised {summary_of(error)}", error) from None
     # Again, because setup may have changed them.
     _check(api, source.get("guarded", False))
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
@@ -213,6 +214,14 @@ def override(api, setup):
         for name, attribute in _OVERRIDES.items():
             if setup.get(name) is not None:
                 setattr(api, attribute, setup[name])
+
+
+def _ready(hooks):
+    """Returns the frame that says what the model is like."""
+    try:
+        return frames.encode_message(frames.READY, hooks.traits())
+    except (TypeError, ValueError) as error:
+        raise _Failed(str(error)) from None
 
 
 def _health_of(api):
@@ -246,31 +255,16 @@ def _check(api, is_guarded):
         raise _Failed(str(error)) from None
 
 
-def summary(error):
-    """Returns what an exception is and says, in a line."""
-    return traceback.format_exception_only(type(error), error)[-1].strip()
-
-
-def user_traceback(error):
-    """Formats a traceback without the frames of this package, which say nothing to its reader."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    trace = error.__traceback__
-    while trace is not None and _is_ours(trace, package):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
-
-
-def _is_ours(trace, package):
-    filename = trace.tb_frame.f_code.co_filename
-    return filename.startswith((package, "<frozen"))
-
-
 def _tear_down(api):
     _output.compute(())
+    if "litplex._worker._background" in sys.modules:
+        from litplex._worker import _background
+
+        _background.finish()
     try:
         _settle(api.teardown())
-    except Exception:  # noqa: BLE001
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001
+        print_of(error)
     if api._log_queue is not None:
         api._log_queue.close()
     if "litplex._worker._event_loop" in sys.modules:
