@@ -181,5 +181,5 @@ def test_what_json_cannot_hold_is_named_with_its_place(value, says):
     with pytest.raises(Unsendable) as raised:
         dumps(value)
     assert says in str(raised.value)
-    assert raised.value.client_detail.startswith("the answer cannot be sent as JSON: ")
+    assert raised.value.client_detail.startswith("Internal server error: the answer")
     assert "secret" not in raised.value.client_detail

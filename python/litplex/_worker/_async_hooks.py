@@ -5,7 +5,7 @@ from typing import Any
 
 from litplex._api import FINISHED, is_async
 from litplex._worker._encode import encode_body, encode_error
-from litplex._worker._hooks import as_list
+from litplex._worker._hooks import as_list, checked_stream
 from litplex._worker._stages import end_stage, stages_of
 
 #: Tasks that were cancelled because nobody waits for what they compute.
@@ -99,7 +99,7 @@ async def outputs(hooks, request, context):
     """Returns the iterator of one streamed answer, and what to close when it is cut short."""
     x = await settle(hooks.decode(request, context))
     end_stage(context)
-    source = await settle(hooks.compute(x, context))
+    source = checked_stream(await settle(hooks.compute(x, context)))
     if hooks.encodes_stream:
         return _encode_stream(hooks, source, context), source
     return _encode_each(hooks, each(source), context), source
@@ -108,7 +108,7 @@ async def outputs(hooks, request, context):
 async def steps(hooks, inputs, contexts):
     """Returns the iterator of a batch of streams, and what to close when it is cut short."""
     batch = await settle(hooks.batch(inputs, contexts))
-    source = await settle(hooks.compute(batch, contexts))
+    source = checked_stream(await settle(hooks.compute(batch, contexts)))
     if hooks.unbatches_stream:
         steps = each(source) if is_async(hooks.api.unbatch) else source
         unbatched = hooks.unbatch(steps, contexts)

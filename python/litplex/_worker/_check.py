@@ -26,15 +26,16 @@ def main():
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # What the program prints must not be taken for the answer.
     os.dup2(2, 1)
-    json.dump(_look(read_order()), out)
+    json.dump(_look(*read_order()), out)
     out.close()
     return 0
 
 
-def _look(order):
+def _look(order, pickled):
     try:
         _resources.apply(order, order["device"])
-        api = load(order["load"])
+        with pickled:
+            api = load(order["load"], pickled)
     except ModuleNotFoundError as error:
         hint = f"install it for {sys.executable}, or name it in `requirements`"
         return {"mistake": f"there is no module `{error.name}`; {hint}"}
@@ -42,7 +43,7 @@ def _look(order):
         return _mistake(error)
     override(api, order["setup"])
     try:
-        check_hooks(api, order["load"].get("guarded", False))
+        check_hooks(api, order["load"].get("guarded", False), is_set_up=False)
     except ValueError as error:
         return {"mistake": str(error)}
     return _lack(api) or {"mistake": None, **_traits(api)}

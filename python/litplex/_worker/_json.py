@@ -119,7 +119,9 @@ class Unsendable(ValueError):
         said = f" ({type(error).__name__}: {error})" if error is not None else ""
         self.fault = f"{place} {what}"
         super().__init__(f"cannot be sent as JSON: {self.fault}{said}{remedy}")
-        self.client_detail = f"the answer cannot be sent as JSON: {self.fault}"
+        self.client_detail = (
+            f"Internal server error: the answer cannot be sent as JSON: {self.fault}"
+        )
 
 
 def _default(value):

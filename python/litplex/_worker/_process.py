@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 
-from litplex._api import LitAPI
+from litplex._api import LitAPI, has_async_hooks
 from litplex._worker import _frames as frames
 from litplex._worker import _output, _resources
 from litplex._worker._control import Control
@@ -37,17 +37,18 @@ _SEND_BUFFER_BYTES = 4 << 20
 
 def main():
     """Serves until the server says that it is enough. Returns the exit status."""
-    # Ctrl-C in a terminal is for the server, which then lets its workers finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A service manager sends SIGTERM to everybody; requests in flight must outlive it.
-    signal.signal(signal.SIGTERM, _outlive(os.getpid()))
+    # Ctrl-C in a terminal is for the server, which then lets its workers finish. A service manager
+    # sends SIGTERM to everybody; requests in flight must outlive it. By a handler, because programs
+    # that a model starts would inherit SIG_IGN.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _outlive(os.getpid(), signal.getsignal(number)))
     try:
-        order = read_order()
+        order, pickled = read_order()
         if order.get("mark"):
             _output.mark(order["mark"])
         if order.get("log_level"):
             _output.log_from(order["log_level"])
-        return _work(order)
+        return _work(order, pickled)
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
         return 1
@@ -57,7 +58,7 @@ def main():
         return 0
 
 
-def _work(order):
+def _work(order, pickled):
     data, reader = _dial(order, "data")
     # As the server does on its side; the kernel takes less where its limit is lower.
     data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -66,7 +67,7 @@ def _work(order):
     if kind is None:
         return 0
     try:
-        api, hooks, health = _set_up(order, setup)
+        api, hooks, health = _set_up(order, setup, pickled)
         ready = _ready(hooks)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
@@ -131,24 +132,27 @@ def _settle(result):
     return _event_loop.get().run_until_complete(result)
 
 
-def _outlive(worker):
-    """Returns a handler that ignores a signal here, and not in processes that are forked off."""
+def _outlive(worker, before):
+    """Returns a handler that ignores a signal here, and not in processes that are forked off: there
+    it does what was done before."""
 
     def handle(number, _):
         if os.getpid() != worker:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL if before is None else before)
             os.kill(os.getpid(), number)
 
     return handle
 
 
 def read_order():
-    """Reads what the server wrote to our standard input, and leaves user code an empty one."""
-    order = json.load(sys.stdin.buffer)
+    """Reads the order that the server wrote to our standard input, and leaves user code an empty
+    one. Returns it, and the file in which what follows it can be read."""
+    following = os.fdopen(os.dup(0), "rb")
+    order = json.loads(following.readline())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    return order
+    return order, following
 
 
 def _dial(order, role):
@@ -181,7 +185,7 @@ class _Failed(Exception):
             self.message["traceback"] = formatted(error)
 
 
-def _set_up(order, setup):
+def _set_up(order, setup, pickled):
     source = order["load"]
     try:
         _resources.apply(order, setup["device"])
@@ -189,20 +193,22 @@ def _set_up(order, setup):
         cores = order.get("cpu_affinity")
         raise _Failed(f"it cannot run on the cores {cores} (`cpu_affinity`): {error}") from None
     try:
-        api = load(source)
+        with pickled:
+            api = load(source, pickled)
     except BaseException as error:  # noqa: BLE001  (whatever the user's module raises)
         raise _Failed(f"loading it raised {summary_of(error)}", error) from None
     override(api, setup)
-    _check(api, source.get("guarded", False))
+    _check(api, source, is_set_up=False)
     _start_loggers(api)
     try:
         api.device = setup["device"]
         _tell_callbacks(api, "setup")
-        _settle(api.setup(setup["device"]))
+        with _current_loop(api):
+            _settle(api.setup(setup["device"]))
     except BaseException as error:  # noqa: BLE001
         raise _Failed(f"setup raised {summary_of(error)}", error) from None
     # Again, because setup may have changed them.
-    _check(api, source.get("guarded", False))
+    _check(api, source, is_set_up=True)
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
     hooks = make_hooks(api, bool(setup.get("retry_batch_singly")))
     return api, hooks, _health_of(api)
@@ -214,6 +220,23 @@ def override(api, setup):
         for name, attribute in _OVERRIDES.items():
             if setup.get(name) is not None:
                 setattr(api, attribute, setup[name])
+
+
+@contextlib.contextmanager
+def _current_loop(api):
+    """Makes the event loop that serves the current one, where hooks are ``async``: what a plain
+    ``setup`` starts on it runs from when it serves. Not running, so that it may run others."""
+    if not has_async_hooks(api):
+        yield
+        return
+    import asyncio
+
+    from litplex._worker import _event_loop
+
+    loop = _event_loop.get()
+    yield
+    # `asyncio.run` in setup leaves none.
+    asyncio.set_event_loop(loop)
 
 
 def _ready(hooks):
@@ -248,9 +271,9 @@ def _tell_callbacks(api, *hooks):
         follow(api, *hooks)
 
 
-def _check(api, is_guarded):
+def _check(api, source, *, is_set_up):
     try:
-        check_hooks(api, is_guarded)
+        check_hooks(api, source.get("guarded", False), is_set_up=is_set_up)
     except ValueError as error:
         raise _Failed(str(error)) from None
 
