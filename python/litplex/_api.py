@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import numbers
@@ -19,15 +20,33 @@ from litplex._specs import LitSpec, spec_mistake
 _COMPUTING = ("decode_request", "batch", "predict", "unbatch", "encode_response")
 
 
+def unwrapped(hook: Any) -> Any:
+    """Returns the function that a hook calls: what a decorator, a ``functools.partial`` or an
+    object with ``__call__`` is around."""
+    while True:
+        if isinstance(hook, functools.partial):
+            hook = hook.func
+        elif hasattr(hook, "__wrapped__"):
+            hook = hook.__wrapped__
+        elif not inspect.isroutine(hook) and _has_own_call(hook):
+            hook = hook.__call__
+        else:
+            return hook
+
+
+def _has_own_call(hook):
+    return inspect.isfunction(inspect.getattr_static(type(hook), "__call__", None))
+
+
 def is_async(hook: Any) -> bool:
     """Tells whether a hook is ``async def``, as a function or as a generator."""
-    hook = inspect.unwrap(hook)
+    hook = unwrapped(hook)
     return inspect.iscoroutinefunction(hook) or inspect.isasyncgenfunction(hook)
 
 
 def is_generator(hook: Any) -> bool:
     """Tells whether a hook is a generator function, plain or ``async``."""
-    hook = inspect.unwrap(hook)
+    hook = unwrapped(hook)
     return inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)
 
 

@@ -1,6 +1,8 @@
 """Lets a script run up to the call that serves, and takes the servers from that call."""
 
 import importlib.util
+import pkgutil
+import platform
 import sys
 import types
 
@@ -37,8 +39,7 @@ def run_script(file, name, in_package=None):
         module.__spec__ = importlib.util.find_spec(in_package)
         module.__package__ = in_package.rpartition(".")[0]
     sys.modules["__main__"] = sys.modules[name] = module
-    with open(file, "rb") as source:
-        code = compile(source.read(), file, "exec")
+    code = _code_of(file)
     _active = True
     try:
         exec(code, module.__dict__)
@@ -47,6 +48,18 @@ def run_script(file, name, in_package=None):
     finally:
         _active = False
     return None, module
+
+
+def _code_of(file):
+    """Returns the code of a script, which may be compiled, as in ``python server.pyc``."""
+    with open(file, "rb") as source:
+        if not file.endswith(".pyc"):
+            return compile(source.read(), file, "exec")
+        code = pkgutil.read_code(source)
+    if code is None:
+        version = platform.python_version()
+        raise ImportError(f"`{file}` is compiled for another version of Python than {version}")
+    return code
 
 
 def take(servers, options):

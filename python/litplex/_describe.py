@@ -15,12 +15,17 @@ def main(argv):
     """Prints the program on what was standard output; the script's own prints go to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    until_read = os.fdopen(os.dup(0), "rb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     script = os.path.abspath(argv[0])
     sys.argv = [script, *argv[1:]]
     sys.path[0] = os.path.dirname(script)
     servers, options = _run(script)
-    json.dump(_server.program_of(servers, options, _app_host.order_of(servers, options)), out)
+    order = _app_host.order_of(servers, options)
+    json.dump(_server.program_of(servers, options, order), out, allow_nan=False)
     out.close()
+    # What is handed over in files is there until its reader has opened them.
+    until_read.read()
 
 
 def _run(script):

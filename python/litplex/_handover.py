@@ -1,15 +1,20 @@
 """The parent's part of bringing an API instance into its workers; see ``_worker/_load.py``."""
 
-import base64
 import os
 import pickle
+import subprocess
 import sys
 import sysconfig
+import tempfile
+import warnings
+from typing import Any
 
 from litplex import _options
 from litplex._api import authorize_of
 
 _PACKAGE_DIRECTORIES = ("site-packages", "dist-packages")
+# A model of this size is better loaded by each worker itself.
+_LARGE_BYTES = 100_000_000
 
 
 def source_of(api, server, index):
@@ -29,7 +34,10 @@ def source_of(api, server, index):
     guarded = authorize_of(api) is not None
     in_main = type(api).__module__ == "__main__"
     try:
-        data = pickle.dumps(api, protocol=4)
+        with _memory_file() as file:
+            pickle.dump(api, file, protocol=5)
+            file.flush()
+            size, held = file.tell(), os.dup(file.fileno())
     except Exception as error:  # noqa: BLE001  (pickling runs user code)
         if program["file"] is None:
             raise ValueError(_why_not(api, error)) from None
@@ -40,22 +48,70 @@ def source_of(api, server, index):
             f"{name} cannot be sent to its workers, because it is defined where no worker can run "
             f"it again; put it into a module and import it from there"
         )
-    text = base64.b64encode(data).decode()
-    return {"kind": "pickle", "guarded": guarded, "data": text, "script": program}
+    _warn_of_size(api, size)
+    path = f"/proc/{os.getpid()}/fd/{held}"
+    return {"kind": "pickle", "guarded": guarded, "file": path, "script": program}
+
+
+def _memory_file():
+    """Returns a file without a name, which the system holds once for all workers."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("litplex-model"), "wb")
+    return tempfile.TemporaryFile()
+
+
+def _warn_of_size(api, size):
+    if size < _LARGE_BYTES:
+        return
+
+    def bytes_of(name):
+        value = vars(api)[name]
+        return getattr(value, "nbytes", None) or sys.getsizeof(value)
+
+    largest = max(vars(api), key=bytes_of, default="its state")
+    warnings.warn(
+        f"{type(api).__name__} is sent to each of its workers, and has {size / 1e6:.0f} MB, most "
+        f"of it in `{largest}`; load that in `setup(device)`, which runs in each worker",
+        stacklevel=2,
+    )
+
+
+def interpreter_flags():
+    """Returns what this interpreter was started with, as its command line has it: ``-O``, ``-W``,
+    ``-X`` …"""
+    # multiprocessing starts its children with these, and nothing public says them.
+    read: Any = getattr(subprocess, "_args_from_interpreter_flags", list)
+    return [flag for flag in read() if flag not in ("-i", "-v", "-q")]
+
+
+def _main():
+    """Returns the names of the program that is running: those of its main module, or of the script
+    that a profiler or a debugger, which is the main module then, runs as one."""
+    frame: Any = sys._getframe()
+    while frame is not None:
+        found = frame.f_globals
+        if found.get("__name__") == "__main__" and not _is_ours(found.get("__file__")):
+            return found
+        frame = frame.f_back
+    return vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
+
+
+def _is_ours(file):
+    return file is None or os.path.abspath(file).startswith(os.path.dirname(__file__) + os.sep)
 
 
 def script():
     """Describes the program that is running: its ``file`` is None where it cannot run again, its
     ``module`` where it is in no package."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
+    main: Any = _main()
+    file = main.get("__file__")
     if not file or not os.path.isfile(file):
         file = None
     # `python -m package.module` has relative imports that a plain run would not have.
-    spec = getattr(main, "__spec__", None)
+    spec: Any = main.get("__spec__")
     return {
         "file": os.path.abspath(file) if file else None,
-        "module": spec.name if spec is not None and spec.parent else None,
+        "module": spec.name if spec is not None and getattr(spec, "parent", None) else None,
         "path": _own_path(),
         "cwd": _working_directory(),
         "argv": sys.argv,
@@ -137,7 +193,7 @@ def _why_not(api, error):
 
 def _pickles(value):
     try:
-        pickle.dumps(value, protocol=4)
+        pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001
         return False
     return True

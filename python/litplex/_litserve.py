@@ -139,7 +139,7 @@ class Given:
         metadata = given.pop("model_metadata", None)
         if metadata is not None:
             try:
-                given["model_metadata"] = json.loads(json.dumps(metadata))
+                given["model_metadata"] = json.loads(json.dumps(metadata, allow_nan=False))
             except (TypeError, ValueError):
                 self.mistakes.append("model_metadata must be JSON serializable")
         for name in ("healthcheck_path", "info_path", "shutdown_path"):

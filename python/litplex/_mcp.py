@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from litplex import _options
+
 
 class MCP:
     """Offers an API as a tool at ``/mcp``.
@@ -51,4 +53,5 @@ def mcp_mistake(api: Any, mcp: Any) -> str | None:
     is_of_object = isinstance(schema, Mapping) and schema.get("type", "object") == "object"
     if schema is not None and not is_of_object:
         return f"the `input_schema` of `mcp` must be a JSON Schema of an object, not {schema!r}"
-    return None
+    found = _options.json_mistakes("input_schema", dict(schema or {}))
+    return next((f"`mcp`: {mistake}" for mistake in found), None)

@@ -7,10 +7,14 @@ same messages.
 import difflib
 import ipaddress
 import json
+import math
 import os
 import re
+import sys
+import traceback
 import unicodedata
 
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BYTES = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(B|[KMGT]i?B)", re.ASCII | re.IGNORECASE)
 
 
@@ -77,12 +81,62 @@ def mistakes(scope, options):
             is_secret = known[name]["type"] == "api_keys"
             hint = "; `litplex key` makes such a line" if is_secret else f", not {_shown(value)}"
             found.append(must + hint)
+        else:
+            found += json_mistakes(name, value)
     of_several = _contradictions if scope == "endpoint" else _server_contradictions
     return [*found, *of_several(options)]
 
 
+def json_mistakes(place, value):
+    """Yields a sentence for each part of an option that JSON, in which the server is told of it,
+    cannot hold as it is."""
+    if isinstance(value, str):
+        if not _is_text(value):
+            yield f"`{place}` must be a text that UTF-8 can hold, not {value!r}"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"`{place}` must be a finite number, not {value!r}"
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if isinstance(key, str):
+                yield from json_mistakes(f"{place}[{key!r}]", each)
+            else:
+                yield f"`{place}` must have texts as keys, not {key!r}"
+    elif isinstance(value, (list, tuple)):
+        for at, each in enumerate(value):
+            yield from json_mistakes(f"{place}[{at}]", each)
+    elif value is not None and not isinstance(value, int):
+        yield (
+            f"`{place}` must be what JSON can hold, not {value!r}; pass a text or a number, and "
+            "make what you need of it in `__init__`"
+        )
+
+
+def _is_text(value):
+    try:
+        return value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 class Mistakes(ValueError):
     """What is wrong with a program, for people: its traceback says nothing more."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        if sys.excepthook is sys.__excepthook__:
+            sys.excepthook = _show_mistakes
+
+
+def _show_mistakes(kind, error, trace):
+    """Shows mistakes that end a program as sentences, with the line of the program."""
+    if not issubclass(kind, Mistakes):
+        sys.__excepthook__(kind, error, trace)
+        return
+    frames = traceback.extract_tb(trace)
+    users = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    where = f"{users[-1].filename}, line {users[-1].lineno}: " if users else ""
+    print(f"error: {where}{error}", file=sys.stderr)
 
 
 def raise_all(sentences):

@@ -11,7 +11,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litplex import _app_host, _capture, _handover, _litserve, _options, _spec_rules, _where
+from litplex import (
+    _app_host,
+    _capture,
+    _handover,
+    _hook_rules,
+    _litserve,
+    _options,
+    _spec_rules,
+    _where,
+)
 from litplex._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
 from litplex._binary import find_binary
 from litplex._specs import LitSpec
@@ -147,6 +156,7 @@ class LitServer:
         yield from filter(None, [access_mistake(api, is_guarded=True)])
         yield from _spec_rules.mistakes(api)
         stream = self.options.get("stream", api.stream)
+        yield from _hook_rules.mistakes(api, stream)
         if api.spec is not None and stream != api.stream:
             yield f"`stream` must be {api.stream} with `spec`; leave it out"
 
@@ -259,6 +269,9 @@ def run_servers(
         SystemExit: with the status of the server, when it failed.
         RuntimeError: instead, in programs that import ``litserve``, when a model did not load.
     """
+    if _is_imported_by_child():
+        return
+    _open_standard_streams()
     given, wants_client = checked_options(servers, host, port, options)
     _capture.take(servers, given)
     program = program_of(servers, given, _app_host.order_of(servers, given))
@@ -302,6 +315,34 @@ def checked_options(
     if directory is not None:
         given["directory"] = directory
     return given, wants_client
+
+
+def _is_imported_by_child():
+    """Returns whether this process was started by multiprocessing, or what is like it, and imports
+    the program to find a function there; says what to do."""
+    module = sys.modules.get("multiprocessing.process")
+    process: Any = module.current_process() if module is not None else None
+    if not getattr(process, "_inheriting", False):
+        return False
+    # The first of a pool speaks for all.
+    if process.name.endswith("-1") or "-" not in process.name:
+        print(
+            "a process that multiprocessing has started imports this program, and does not serve; "
+            'put the call that serves under `if __name__ == "__main__":`',
+            file=sys.stderr,
+            flush=True,
+        )
+    return True
+
+
+def _open_standard_streams():
+    """Opens those of the standard streams that are closed, as after ``python server.py >&-``: the
+    numbers of their files would be given to others, which are then written to."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _all_paths(servers):
@@ -390,6 +431,7 @@ def program_of(
         **options,
         "litserve": servers[0].info if _litserve.is_spoken else None,
         "app_host": app_host,
+        "python_flags": _handover.interpreter_flags(),
         "sdk": os.path.dirname(os.path.abspath(__file__)),
         "endpoint": [
             endpoint
@@ -416,7 +458,8 @@ def start_binary(
 
     It is a session of its own, so that Ctrl-C in a terminal reaches it through us, once.
     """
-    sys.stdout.flush()
+    if sys.stdout is not None:  # It is None where the program was started with a closed one.
+        sys.stdout.flush()
     command = [find_binary(), "serve", "--program"]
     env = {**_litserve.environment(), **(variables or {})}
     return subprocess.Popen(
@@ -431,7 +474,8 @@ def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
     assert order_pipe is not None
     # It may end early; its exit status is what counts.
     with contextlib.suppress(BrokenPipeError):
-        order_pipe.write(json.dumps(program, separators=(",", ":")).encode() + b"\n")
+        text = json.dumps(program, allow_nan=False, separators=(",", ":"))
+        order_pipe.write(text.encode() + b"\n")
         order_pipe.flush()
 
 

@@ -31,6 +31,9 @@ class Broken(ls.LitAPI):
     def setup(self, device):
         raise OSError("no weights")
 
+    def predict(self, x):
+        return x
+
 
 def test_a_request_waits_for_the_first_worker():
     with wrap_litserve_start(ls.LitServer(Squares())) as server:

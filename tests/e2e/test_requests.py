@@ -159,7 +159,7 @@ def test_no_answer_and_no_error_ends_the_worker(serve):
     for x in ("exit", "detail", "headers", "error status", "status"):
         assert server.post("/predict", json=x).status_code == 500, x
     surrogate = server.post("/predict", content=rb'{"text": "\ud800"}')
-    assert surrogate.status_code == 500
+    assert surrogate.status_code == 400
     good = server.post("/predict", json="good")
     assert good.headers.get_list("content-type") == ["image/svg+xml"]
 

@@ -13,10 +13,11 @@ import re
 import types
 import uuid
 
+import fastapi.encoders
 import numpy
 import pydantic
 import pytest
-from litplex._worker._json import MalformedBody, dumps, loads
+from litplex._worker._json import MalformedBody, Unsendable, dumps, loads
 
 
 @pytest.mark.parametrize(
@@ -26,14 +27,11 @@ from litplex._worker._json import MalformedBody, dumps, loads
         " [1] ",
         "4.0",
         '"x"',
-        "NaN",
         "12345678901234567890123",
     ],
 )
 def test_values_are_read_as_json_reads_them(text):
-    expected = json.loads(text)
-    got = loads(memoryview(text.encode()))
-    assert got == expected or (math.isnan(got) and math.isnan(expected))
+    assert loads(memoryview(text.encode())) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +42,20 @@ def test_values_are_read_as_json_reads_them(text):
         (b'{"a": 1} x', "Extra data"),
         (b"\xff", "not UTF-8 at byte 0"),
         (b"[" * 200_000, "nested too deeply"),
+        (b"NaN", "NaN is not JSON"),
+        (b' {"x": [-Infinity]}', "-Infinity is not JSON"),
+        (b"[1.5, 1e400]", "the number 1e400 is too large"),
+        (b'{"x": -1E+999}', "too large"),
+        (b"9" * 400 + b".0", "too large"),
+        (b"[" + b"0.5," * 2000 + b"1e400]", "the number 1e400 is too large"),
+        (b'"\\ud800"', "half of a surrogate pair"),
+        (b'{"\\uDC01": 1}', "half of a surrogate pair"),
+        (b'["' + b"a" * 20_000 + b'\\uD83D"]', "half of a surrogate pair"),
     ],
-    ids=["cut", "empty", "extra", "encoding", "depth"],
+    ids=[
+        *("cut", "empty", "extra", "encoding", "depth", "nan", "infinity", "exponent"),
+        *("negative", "digits", "long", "surrogate", "key", "long text"),
+    ],
 )
 def test_a_mistake_is_named_with_its_place(body, says):
     with pytest.raises(MalformedBody, match=says):
@@ -59,6 +69,34 @@ class Colour(enum.Enum):
 @dataclasses.dataclass
 class Point:
     x: int
+
+
+class Small(enum.IntEnum):
+    ONE = 1
+
+
+class Text(str, enum.Enum):
+    A = "a"
+
+
+class Broken:
+    def tolist(self):
+        raise RuntimeError("secret")
+
+
+async def _hook():
+    return 1
+
+
+COROUTINE = _hook()
+COROUTINE.close()
+ITSELF: list = []
+ITSELF.append(ITSELF)
+
+
+@dataclasses.dataclass
+class Anything:
+    x: object
 
 
 class Model(pydantic.BaseModel):
@@ -98,8 +136,50 @@ def test_what_hooks_return_becomes_json(value, text):
     assert dumps(value) == text.encode()
 
 
-def test_what_json_cannot_hold_is_an_error_that_says_what_to_do():
-    with pytest.raises(TypeError, match="convert it in encode_response"):
-        dumps(object())
-    with pytest.raises(ValueError, match="JSON"):
-        dumps(math.nan)
+def test_pairs_of_surrogates_and_small_numbers_are_read():
+    assert loads(memoryview(b'"\\ud83d\\ude00"')) == "😀"
+    assert loads(memoryview(b"[1e-400, 1e99, 1.5e300]")) == [0.0, 1e99, 1.5e300]
+    assert loads(memoryview(b'{"t": "1e400 NaN \\\\ud800"}')) == {"t": "1e400 NaN \\ud800"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {uuid.UUID(int=1): 1},
+        {datetime.date(2026, 1, 2): {Colour.RED: [1]}},
+        {1: 1, 2.5: 2, None: 3, False: 4, "a": 5},
+        {pathlib.PurePosixPath("/a"): datetime.timedelta(1), "x": {decimal.Decimal("1.5"): 2}},
+        [Anything({uuid.UUID(int=2): {b"k": (1, 2)}})],
+        {Small.ONE: Small.ONE, Text.A: Text.A},
+    ],
+)
+def test_keys_pass_the_encoder_as_in_fastapi(value):
+    encoded = fastapi.encoders.jsonable_encoder(value)
+    assert json.loads(dumps(value)) == json.loads(json.dumps(encoded))
+
+
+def test_a_generator_beside_such_a_key_is_read_once():
+    assert dumps({"g": (n for n in [1, 2]), uuid.UUID(int=0): {3}}).startswith(b'{"g":[1,2],"0000')
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (object(), "answer is of type object; convert it in encode_response, or return a Response"),
+        (math.nan, "answer is NaN, which JSON does not have"),
+        ({"a": [0, 1, 2, Anything(object())]}, 'answer["a"][3].x is of type object'),
+        ({"e": numpy.array([1.0, math.inf])}, 'answer["e"][1] is inf'),
+        ([{"t": "\ud800"}], 'answer[0]["t"] has half of a surrogate pair (U+D800)'),
+        ({"k": {(1, 2): 3}}, 'the key (1, 2) of answer["k"] is of type tuple'),
+        ({math.inf: 1}, "a key of answer is inf"),
+        ([Broken()], "answer[0] is of type test_json.Broken, which cannot be converted"),
+        (ITSELF, "answer contains itself"),
+        ([COROUTINE], "answer[0] is of type coroutine; the hook that returns it must await it"),
+    ],
+)
+def test_what_json_cannot_hold_is_named_with_its_place(value, says):
+    with pytest.raises(Unsendable) as raised:
+        dumps(value)
+    assert says in str(raised.value)
+    assert raised.value.client_detail.startswith("Internal server error: the answer")
+    assert "secret" not in raised.value.client_detail

@@ -131,21 +131,10 @@ def test_a_cost_is_of_what_the_annotation_gives(worker):
     assert server.end() == 0
 
 
-@pytest.mark.parametrize(
-    ("body", "input"),
-    [(b'{"x": [NaN]}', "[nan]"), (b'{"x": "\\ud800"}', r"'\ud800'")],
-)
-def test_what_an_error_cannot_show_does_not_hide_it(worker, body, input):
+@pytest.mark.parametrize("body", [b'{"x": "\xff"}', b'{"x": [NaN]}', b'{"x": "\\ud800"}'])
+def test_a_body_that_is_no_text_or_json_is_a_bad_request(worker, body):
     server = worker(TYPES + ECHO.format(base="LitAPI", annotation="Point"))
     send(server, 1, "json", body)
-    status, answer = server.answers(1)[1]
-    assert (status, answer["detail"][0]["input"]) == (422, input)
-    assert server.end() == 0
-
-
-def test_a_body_that_is_no_text_is_a_bad_request(worker):
-    server = worker(TYPES + ECHO.format(base="LitAPI", annotation="Item"))
-    send(server, 1, "json", b'{"name": "\xff"}')
     assert server.answers(1)[1][0] == 400
     assert server.end() == 0
 

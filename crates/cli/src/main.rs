@@ -232,21 +232,29 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
         return Err(wrong(format!("there is no file {}", source.file.display())));
     }
     let python = source.python.clone().unwrap_or_else(litplex::default_interpreter);
-    let output = Command::new(&python)
+    let mut child = Command::new(&python)
         .args(["-m", "litplex._describe"])
         .arg(&source.file)
         .args(&source.args)
-        .stderr(Stdio::inherit())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .map_err(|error| wrong(format!("cannot start {}: {error}", python.display())))?;
-    if output.status.code() == Some(2) {
+    let mut text = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut text).context("cannot read the program")?;
+    }
+    let text = String::from_utf8_lossy(&text);
+    // It holds what it hands over until its standard input is closed.
+    let program = (!text.is_empty()).then(|| Program::from_sdk(&text));
+    drop(child.stdin.take());
+    let status = child.wait().with_context(|| format!("cannot wait for {}", python.display()))?;
+    match program {
+        Some(program) if status.success() => Ok(program?),
         // It has said what is wrong.
-        std::process::exit(2);
+        _ if status.code() == Some(2) => std::process::exit(2),
+        _ => Err(wrong(format!("{} {}", source.file.display(), describe_failure(&python)))),
     }
-    if !output.status.success() {
-        return Err(wrong(format!("{} {}", source.file.display(), describe_failure(&python))));
-    }
-    Ok(Program::from_sdk(&String::from_utf8_lossy(&output.stdout))?)
 }
 
 fn describe_failure(python: &Path) -> String {

@@ -83,6 +83,8 @@ pub struct Program {
     pub litserve_info: Option<Value>,
     /// The directory of the Python package that belongs to this program, where the SDK said it.
     pub sdk: Option<PathBuf>,
+    /// What the interpreter of the program was started with, such as `-O`: so are its workers.
+    pub python_flags: Vec<String>,
     /// What the program supplies of the HTTP layer in Python, if anything.
     pub app_host: Option<AppHost>,
     /// The endpoints, in the order in which they were given.
@@ -154,9 +156,45 @@ impl fmt::Display for ConfigError {
 /// Reads TOML.
 ///
 /// # Errors
-/// The text is not TOML; the message shows the place.
+/// The text is not TOML, and the message shows the place; or it has values that JSON lacks, which no
+/// option takes and no worker could be told: dates, `inf` and `nan`.
 pub fn parse_toml(text: &str) -> Result<Map<String, Value>, ConfigError> {
-    toml::from_str(text).map_err(|error| ConfigError(vec![error.to_string().trim_end().into()]))
+    let table: toml::Table = toml::from_str(text)
+        .map_err(|error| ConfigError(vec![error.to_string().trim_end().into()]))?;
+    let mut mistakes = Vec::new();
+    let table = json_table(table, "", &mut mistakes);
+    if mistakes.is_empty() { Ok(table) } else { Err(ConfigError(mistakes)) }
+}
+
+fn json_table(table: toml::Table, place: &str, mistakes: &mut Vec<String>) -> Map<String, Value> {
+    let dot = if place.is_empty() { "" } else { "." };
+    let convert = |(key, value): (String, toml::Value)| {
+        let value = json_value(value, &format!("{place}{dot}{key}"), mistakes);
+        (key, value)
+    };
+    table.into_iter().map(convert).collect()
+}
+
+fn json_value(value: toml::Value, place: &str, mistakes: &mut Vec<String>) -> Value {
+    match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Boolean(boolean) => boolean.into(),
+        toml::Value::Float(number) if number.is_finite() => number.into(),
+        toml::Value::Float(number) => {
+            mistakes.push(format!("`{place}` must be a finite number, not {number}"));
+            Value::Null
+        }
+        toml::Value::Datetime(date) => {
+            mistakes.push(format!("`{place}` must be a text, not a date; write \"{date}\""));
+            Value::Null
+        }
+        toml::Value::Array(items) => {
+            let items = items.into_iter().enumerate();
+            items.map(|(at, item)| json_value(item, &format!("{place}[{at}]"), mistakes)).collect()
+        }
+        toml::Value::Table(table) => json_table(table, place, mistakes).into(),
+    }
 }
 
 /// Reads JSON, as the SDK writes it.
@@ -165,6 +203,12 @@ pub fn parse_toml(text: &str) -> Result<Map<String, Value>, ConfigError> {
 /// The text is not a JSON object.
 pub fn parse_json(text: &str) -> Result<Map<String, Value>, ConfigError> {
     serde_json::from_str(text).map_err(|error| ConfigError(vec![error.to_string()]))
+}
+
+fn take_texts(raw: &mut Map<String, Value>, name: &str) -> Vec<String> {
+    let found = texts(raw, name).map(str::to_owned).collect();
+    raw.remove(name);
+    found
 }
 
 /// Checks a raw configuration and fills in the defaults.
@@ -180,6 +224,10 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     let (sdk, litserve, app_host) = match origin {
         Origin::Sdk => (raw.remove("sdk"), raw.remove("litserve"), AppHost::take(&mut raw)),
         _ => (None, None, None),
+    };
+    let python_flags = match origin {
+        Origin::Sdk => take_texts(&mut raw, "python_flags"),
+        _ => Vec::new(),
     };
     let routes = BuiltinRoutes::resolve(&raw);
     let mut found: Vec<String> = mistakes(Scope::Server, &raw)
@@ -222,6 +270,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
         litserve: litserve.as_ref().is_some_and(Value::is_object),
         litserve_info: litserve.filter(Value::is_object),
+        python_flags,
         sdk: sdk.and_then(|sdk| sdk.as_str().map(PathBuf::from)),
         app_host,
         endpoints: endpoints.iter().map(|endpoint| resolve_endpoint(endpoint, origin)).collect(),
@@ -291,6 +340,19 @@ mod tests {
             mistake("[endpoint]\npath = \"/a\"").ends_with("`[endpoint]` must be `[[endpoint]]`")
         );
         assert!(mistake("port = 1").contains("write at least one `[[endpoint]]`"));
+    }
+
+    #[test]
+    fn values_that_json_lacks_are_refused_by_name() {
+        let text = "[[endpoint]]\nargs = { i = -inf, d = [2024-01-02], n = { x = nan } }";
+        let expected = [
+            "`endpoint[0].args.d[0]` must be a text, not a date; write \"2024-01-02\"",
+            "`endpoint[0].args.i` must be a finite number, not -inf",
+            "`endpoint[0].args.n.x` must be a finite number, not NaN",
+        ];
+        let mut found = parse_toml(text).unwrap_err().0;
+        found.sort();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -9,8 +9,10 @@ use litplex_admin::RunDir;
 use litplex_config::{AppHost, Program};
 use litplex_http::{App, Guard, serve_inner};
 use litplex_supervisor::{Supervisor, supervise};
-use litplex_workers::{AppHostLaunch, AppHostSpec, Sdk};
+use litplex_workers::{AppHostLaunch, AppHostSpec};
 use tokio::net::UnixListener;
+
+use crate::launch::Places;
 
 /// What it is called in the log.
 pub(crate) const NAME: &str = "app";
@@ -52,13 +54,14 @@ impl Passage {
         &self,
         config: &AppHost,
         heartbeat: Duration,
-        sdk: Sdk,
+        places: &Places,
         secrets: Vec<String>,
     ) -> Option<Supervisor> {
         let AppHost::Process { python, load, .. } = config else { return None };
         let launch = AppHostLaunch::new(AppHostSpec {
             interpreter: python.clone(),
-            sdk,
+            flags: places.python_flags.clone(),
+            sdk: places.sdk.clone(),
             secrets,
             socket: self.app_host.clone(),
             inner: self.inner.clone(),

@@ -58,12 +58,11 @@ impl Crew {
         let sdk = sdk_of(config, cache.as_ref());
         let request_ids = config.request_id;
         let run_dir = run_dir.to_owned();
-        let secrets = secrets::of_models(config);
-        let places = Places { sdk, cache, run_dir, request_ids, log_files, secrets };
+        let (secrets, python_flags) = (secrets::of_models(config), config.python_flags.clone());
+        let places = Places { sdk, cache, python_flags, run_dir, request_ids, log_files, secrets };
         let app_host = config.app_host.as_ref().zip(passage);
         let app_host = app_host.and_then(|(host, passage)| {
-            let secrets = secrets::of_app_host(config);
-            passage.launch(host, config.app_heartbeat, places.sdk.clone(), secrets)
+            passage.launch(host, config.app_heartbeat, &places, secrets::of_app_host(config))
         });
         let mut following = JoinSet::new();
         let mut members = Vec::new();

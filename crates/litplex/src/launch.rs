@@ -23,6 +23,8 @@ pub(crate) struct Places {
     pub(crate) sdk: Sdk,
     /// Where environments are kept, if any is to be made.
     pub(crate) cache: Option<Cache>,
+    /// What every interpreter is started with.
+    pub(crate) python_flags: Vec<String>,
     /// Where the workers' sockets are.
     pub(crate) run_dir: PathBuf,
     /// Whether requests have ids.
@@ -80,6 +82,7 @@ fn python_spec(
         },
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),
+        flags: places.python_flags.clone(),
         sdk: places.sdk.clone(),
         cache: places.cache.clone(),
         sockets: places.run_dir.clone(),

@@ -94,6 +94,7 @@ mod desk;
 mod elastic;
 mod error;
 mod gpus;
+mod handover;
 mod jwks;
 mod launch;
 mod lifecycle;

@@ -10,6 +10,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::describe::describe;
+use crate::handover::hold_pickles;
 use crate::lifecycle::serve;
 use crate::server::Given;
 use crate::{ConfigError, Error, check, log};
@@ -44,12 +45,15 @@ impl Program {
         Ok(Self::new(resolve(parse_toml(text)?, &Origin::File(path.to_owned()))?))
     }
 
-    /// Checks what the Python SDK wrote.
+    /// Checks what the Python SDK wrote, and opens the files in which it hands over models: the
+    /// process that has made them may end then.
     ///
     /// # Errors
     /// All mistakes at once.
     pub fn from_sdk(text: &str) -> Result<Self, ConfigError> {
-        Ok(Self::new(resolve(parse_json(text)?, &Origin::Sdk)?))
+        let mut raw = parse_json(text)?;
+        hold_pickles(&mut raw)?;
+        Ok(Self::new(resolve(raw, &Origin::Sdk)?))
     }
 
     /// Replaces the address, where one is given.

@@ -24,7 +24,8 @@ _HEADER_BYTES = 400 * 1024
 
 def main():
     """Serves until it is told to stop. Returns the exit status."""
-    order = read_order()
+    order, following = read_order()
+    following.close()
     call = run_again(order["load"])
     _check_guards(call.servers, order["load"]["guarded"])
     inner = Inner(order["inner"])

@@ -14,6 +14,8 @@ def import_package():
     package = os.path.dirname(worker)
     # Running a directory puts it on the path; user code must not find our modules there.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != worker]
+    # At the end, for processes that multiprocessing starts: they get this path, and run the script.
+    sys.path.append(os.path.join(worker, "children"))
     spec = importlib.util.spec_from_file_location(
         "litplex", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
     )

@@ -1,9 +1,24 @@
 """Calls hooks of which some are ``async``, in the order in which ``_hooks`` calls plain ones."""
 
+import weakref
+from typing import Any
+
 from litplex._api import FINISHED, is_async
 from litplex._worker._encode import encode_body, encode_error
-from litplex._worker._hooks import as_list
+from litplex._worker._hooks import as_list, checked_stream
 from litplex._worker._stages import end_stage, stages_of
+
+#: Tasks that were cancelled because nobody waits for what they compute.
+cancelled: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def is_own(error):
+    """Returns whether a hook failed with an exception: whether it is not that of a task which was
+    cancelled because nobody waits for it."""
+    import asyncio  # Programs with plain hooks import this module, too.
+
+    was_cancelled = isinstance(error, asyncio.CancelledError)
+    return not (was_cancelled and asyncio.current_task() in cancelled)
 
 
 async def settle(result):
@@ -31,7 +46,8 @@ async def answer(hooks, request, context):
         value = hooks.encode(value, context)
     if hasattr(value, "__await__"):
         value = await value
-    return encode_body(value)
+    answer = encode_body(value)
+    return answer if type(answer) is tuple else await answer
 
 
 async def _answer_measured(hooks, request, context, stages):
@@ -39,7 +55,7 @@ async def _answer_measured(hooks, request, context, stages):
     stages.end()
     value = await settle(hooks.compute(value, context))
     stages.end()
-    answer = encode_body(await settle(hooks.encode(value, context)))
+    answer = await _encode(await settle(hooks.encode(value, context)))
     stages.end()
     return stages.added_to(answer)
 
@@ -59,24 +75,31 @@ async def answer_batch(hooks, inputs, contexts):
 
 async def _encode_item(hooks, output, context):
     try:
-        if isinstance(output, Exception):
+        if isinstance(output, BaseException):
             raise output
         if context is not None and context._stages is not None:
             context._stages.begin()
-        answer = encode_body(await settle(hooks.encode(output, context)))
+        answer = await _encode(await settle(hooks.encode(output, context)))
         if context is None or context._stages is None:
             return answer
         context._stages.end()
         return context._stages.added_to(answer)
-    except Exception as error:  # noqa: BLE001  (one item fails alone)
+    except BaseException as error:
+        if not is_own(error):
+            raise
         return encode_error(error)
+
+
+async def _encode(value):
+    answer = encode_body(value)
+    return answer if type(answer) is tuple else await answer
 
 
 async def outputs(hooks, request, context):
     """Returns the iterator of one streamed answer, and what to close when it is cut short."""
     x = await settle(hooks.decode(request, context))
     end_stage(context)
-    source = await settle(hooks.compute(x, context))
+    source = checked_stream(await settle(hooks.compute(x, context)))
     if hooks.encodes_stream:
         return _encode_stream(hooks, source, context), source
     return _encode_each(hooks, each(source), context), source
@@ -85,7 +108,7 @@ async def outputs(hooks, request, context):
 async def steps(hooks, inputs, contexts):
     """Returns the iterator of a batch of streams, and what to close when it is cut short."""
     batch = await settle(hooks.batch(inputs, contexts))
-    source = await settle(hooks.compute(batch, contexts))
+    source = checked_stream(await settle(hooks.compute(batch, contexts)))
     if hooks.unbatches_stream:
         steps = each(source) if is_async(hooks.api.unbatch) else source
         unbatched = hooks.unbatch(steps, contexts)
@@ -98,11 +121,13 @@ async def steps(hooks, inputs, contexts):
 
 async def encoded(encode, output, context):
     """Returns what is sent for an output: an exception where encoding it raises one."""
-    if encode is None or output is FINISHED or isinstance(output, Exception):
+    if encode is None or output is FINISHED or isinstance(output, BaseException):
         return output
     try:
         return await settle(encode(output, context))
-    except Exception as error:  # noqa: BLE001  (one item fails alone)
+    except BaseException as error:
+        if not is_own(error):
+            raise
         return error
 
 

@@ -77,6 +77,9 @@ class AsyncLoop:
             await self._idle.wait()
         while not self._outbox.is_empty():
             await asyncio.sleep(0.001)
+        # One that has just been sent is begun in the next turn.
+        await asyncio.sleep(0)
+        await self._outbox.finish()
 
     def _stop(self):
         self._stopped.set()
@@ -171,6 +174,7 @@ class AsyncLoop:
             for peer in peers:
                 peer.task = None
             if task is not None:
+                calls.cancelled.add(task)
                 task.cancel()
 
     async def _answer(self, work):

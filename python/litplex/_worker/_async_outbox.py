@@ -1,5 +1,6 @@
 """Answers on their way out of an event loop, which never waits for the socket."""
 
+import asyncio
 import contextlib
 import socket
 from collections import deque
@@ -21,6 +22,7 @@ class AsyncOutbox(Outbox):
         self._on_lost = on_lost
         self._is_scheduled = False
         self._is_lost = False
+        self._under_way: set[asyncio.Task[None]] = set()
         # What the socket had no room for; guarded by `_sending`, as the helper sends too.
         self._rest: deque[memoryview] = deque()
         super().__init__(sock)
@@ -36,6 +38,22 @@ class AsyncOutbox(Outbox):
     def is_empty(self):
         """Tells whether all has been sent, or never will be."""
         return self._is_lost or not (self._held or self._rest)
+
+    async def finish(self):
+        """Waits until the background tasks of what was sent have ended."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _follow(self, background):
+        # The helper sends, too.
+        self._call(self._begin, background)
+
+    def _begin(self, background):
+        from litplex._worker import _background
+
+        task = self._loop.create_task(_background.run(background))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     def _end_turn(self):
         self._is_scheduled = False

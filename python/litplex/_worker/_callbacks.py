@@ -121,7 +121,7 @@ def _follow_batches(api):
     def count_outputs(*args, **kwargs):
         nonlocal count, left
         outputs = list(unbatch(*args, **kwargs))
-        count = left = sum(not isinstance(item, Exception) for item in outputs)
+        count = left = sum(not isinstance(item, BaseException) for item in outputs)
         return outputs
 
     def counted(encode):

@@ -16,7 +16,8 @@ from litplex._api import ContinuousAPI, LitAPI
 from litplex._worker import _resources
 from litplex._worker._hooks import check_hooks
 from litplex._worker._load import load
-from litplex._worker._process import override, read_order, summary, user_traceback
+from litplex._worker._process import override, read_order
+from litplex._worker._tracebacks import formatted, summary_of
 
 
 def main():
@@ -25,15 +26,16 @@ def main():
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # What the program prints must not be taken for the answer.
     os.dup2(2, 1)
-    json.dump(_look(read_order()), out)
+    json.dump(_look(*read_order()), out)
     out.close()
     return 0
 
 
-def _look(order):
+def _look(order, pickled):
     try:
         _resources.apply(order, order["device"])
-        api = load(order["load"])
+        with pickled:
+            api = load(order["load"], pickled)
     except ModuleNotFoundError as error:
         hint = f"install it for {sys.executable}, or name it in `requirements`"
         return {"mistake": f"there is no module `{error.name}`; {hint}"}
@@ -41,14 +43,14 @@ def _look(order):
         return _mistake(error)
     override(api, order["setup"])
     try:
-        check_hooks(api, order["load"].get("guarded", False))
+        check_hooks(api, order["load"].get("guarded", False), is_set_up=False)
     except ValueError as error:
         return {"mistake": str(error)}
     return _lack(api) or {"mistake": None, **_traits(api)}
 
 
 def _mistake(error):
-    sentence, trace = f"loading it raised {summary(error)}", user_traceback(error)
+    sentence, trace = f"loading it raised {summary_of(error)}", formatted(error)
     # Without a frame of the program's own it repeats the sentence.
     return {"mistake": sentence, "traceback": trace if "\n" in trace else None}
 

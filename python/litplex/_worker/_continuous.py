@@ -2,8 +2,6 @@
 
 import select
 import socket
-import sys
-import traceback
 from collections import deque
 from typing import Any
 
@@ -23,6 +21,7 @@ from litplex._worker._hooks import as_list
 from litplex._worker._outbox import Outbox
 from litplex._worker._output import compute
 from litplex._worker._stages import end_stage, stages_of
+from litplex._worker._tracebacks import print_of
 
 _RULE = "step must give one entry for each sequence"
 
@@ -197,7 +196,7 @@ class ContinuousLoop:
         is_last = isinstance(entry, Last)
         compute((live.item,))
         try:
-            if isinstance(entry, Exception):
+            if isinstance(entry, BaseException):
                 raise entry
             if entry is not FINISHED:
                 self._keep(live, entry.output if is_last else entry)
@@ -251,8 +250,8 @@ class ContinuousLoop:
         compute((live.item,))
         try:
             self._api.finish(live.sequence, reason)
-        except BaseException:  # noqa: BLE001  (the request is answered)
-            traceback.print_exc(file=sys.stderr)
+        except BaseException as error:  # noqa: BLE001  (the request is answered)
+            print_of(error)
 
     def _forget_done(self):
         self._live = [live for live in self._live if not live.is_done]

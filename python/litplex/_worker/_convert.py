@@ -29,11 +29,11 @@ async def _convert_later(value, convert):
 
 def _over_batch(convert):
     def convert_or_keep(value):
-        if value is FINISHED or isinstance(value, Exception):
+        if value is FINISHED or isinstance(value, BaseException):
             return value
         try:
             return convert(value)
-        except Exception as error:  # noqa: BLE001  (one item fails alone)
+        except BaseException as error:  # noqa: BLE001  (one item fails alone)
             return error
 
     return lambda values: [convert_or_keep(value) for value in values]

@@ -1,11 +1,11 @@
 """What results and errors of hooks are sent as."""
 
 import sys
-import traceback
 
 from litplex import _litserve
 from litplex._worker import _frames as frames
-from litplex._worker._json import MalformedBody, dumps
+from litplex._worker._json import MalformedBody, Unsendable, dumps
+from litplex._worker._tracebacks import print_of, summary_of
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
 # Headers that are made from the body and its media type on the way out.
@@ -13,6 +13,29 @@ _MADE = ("content-length", "content-type")
 # So that a frame has room for it and for those before it, which its credit bounds.
 _MAX_ITEM_BYTES = frames.MAX_PAYLOAD_BYTES // 2
 _INTERNAL = b'{"detail":"Internal server error"}'
+# The hook that gives answers, in words; a worker has one model.
+_source = "a hook"
+
+
+def name_source(source):
+    """Sets what the log calls the hook whose answers are sent."""
+    global _source
+    _source = source
+
+
+class Followed(bytes):
+    """A payload, or the frame of it, and what is done after it is sent."""
+
+    background = None
+
+
+def followed(data, background):
+    """Returns data that is followed by a background task, if there is one."""
+    if background is None:
+        return data
+    data = Followed(data)
+    data.background = background
+    return data
 
 
 def response(id, status, flags, payload):
@@ -23,7 +46,8 @@ def response(id, status, flags, payload):
     """
     if len(payload) > frames.MAX_PAYLOAD_BYTES:
         raise ValueError(f"an answer of {len(payload)} bytes is too large to be sent")
-    return frames.HEADER.pack(len(payload), frames.RESPONSE, flags, status, id) + payload
+    frame = frames.HEADER.pack(len(payload), frames.RESPONSE, flags, status, id) + payload
+    return frame if type(payload) is not Followed else followed(frame, payload.background)
 
 
 def response_or_error(id, answer):
@@ -67,7 +91,8 @@ class Cancelled(Exception):
 
 
 def encode_body(output):
-    """Returns the status, flags and payload of the response that an output makes."""
+    """Returns the status, flags and payload of the response that an output makes; a coroutine that
+    does, for a response that is put together by an asynchronous iterator, on an event loop."""
     if type(output) in _PLAIN:
         return 200, 0, dumps(output)
     if isinstance(output, (bytes, bytearray, memoryview)):
@@ -75,25 +100,44 @@ def encode_body(output):
             # There it is text, and only a Response is sent as it is.
             return 200, 0, dumps(bytes(output).decode())
         return _typed(200, "application/octet-stream", [], bytes(output))
-    if hasattr(output, "status_code") and (hasattr(output, "body") or hasattr(output, "path")):
-        headers = [(name, str(value)) for name, value in output.headers.items()]
-        types = [value for name, value in headers if name.lower() == "content-type"]
-        headers = [(name, value) for name, value in headers if name.lower() not in _MADE]
-        media_type = types[-1] if types else str(output.media_type or "")
-        body = bytes(output.body) if hasattr(output, "body") else _read(output)
-        return _typed(output.status_code, media_type, headers, body)
+    if hasattr(output, "status_code"):
+        if hasattr(output, "body"):
+            return _encode_response(output, bytes(output.body))
+        if hasattr(output, "path"):
+            return _encode_response(output, _read(output.path))
+        if hasattr(output, "body_iterator"):
+            from litplex._worker import _background
+
+            return _background.settled(_encode_streamed(output))
     return 200, 0, dumps(output)
 
 
-def _read(response):
-    """Returns the file that a response names, and does what comes after: often that removes it."""
-    with open(response.path, "rb") as file:
-        content = file.read()
-    background = getattr(response, "background", None)
-    for task in getattr(background, "tasks", [background]):
-        if task is not None and not task.is_async:
-            task.func(*task.args, **task.kwargs)
-    return content
+def _encode_response(output, body):
+    """Returns what an object like Starlette's responses makes, with what is done after it."""
+    headers = [(name, str(value)) for name, value in output.headers.items()]
+    types = [value for name, value in headers if name.lower() == "content-type"]
+    headers = [(name, value) for name, value in headers if name.lower() not in _MADE]
+    media_type = types[-1] if types else str(output.media_type or "")
+    status, flags, payload = _typed(output.status_code, media_type, headers, body)
+    return status, flags, followed(payload, getattr(output, "background", None))
+
+
+def _read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+async def _encode_streamed(output):
+    """Collects a StreamingResponse: one that is sent as it comes is a model's with `stream`."""
+    pieces, size = [], 0
+    async for piece in output.body_iterator:
+        pieces.append(piece.encode() if isinstance(piece, str) else bytes(piece))
+        size += len(pieces[-1])
+        if size > frames.MAX_PAYLOAD_BYTES:
+            raise ValueError(
+                "an answer of more than 1 GiB is too large to be sent; set stream=True"
+            )
+    return _encode_response(output, b"".join(pieces))
 
 
 def encode_item(output):
@@ -121,8 +165,8 @@ def encode_error(error, said=None):
     """
     try:
         return _encode_error(error, set() if said is None else said)
-    except Exception as unsendable:  # noqa: BLE001  (a detail that JSON cannot hold, say)
-        traceback.print_exception(type(unsendable), unsendable, unsendable.__traceback__)
+    except BaseException as unsendable:  # noqa: BLE001  (a detail that JSON cannot hold, say)
+        print_of(unsendable)
         return 500, 0, _INTERNAL
 
 
@@ -134,7 +178,7 @@ def _encode_error(error, said):
     summary = summary_of(error)
     if summary not in said:
         said.add(summary)
-        traceback.print_exception(type(error), error, _user_part(error), file=sys.stderr)
+        _say(error)
     detail = getattr(error, "client_detail", None)
     if detail is None:
         return 500, 0, _INTERNAL
@@ -143,9 +187,14 @@ def _encode_error(error, said):
     return 500, 0, dumps({"detail": detail, **({} if input is None else {"input": input})})
 
 
-def summary_of(error):
-    """Returns the last line of a traceback: the type and the message."""
-    return traceback.format_exception_only(type(error), error)[-1].strip()
+def _say(error):
+    if not isinstance(error, Unsendable):
+        print_of(error)
+        return
+    # It comes from the encoder, whose frames say nothing of the hook.
+    print(f"what {_source} gave {error}", file=sys.stderr, flush=True)
+    if error.__cause__ is not None:
+        print_of(error.__cause__)
 
 
 def _http_exception(error):
@@ -164,12 +213,3 @@ def _typed(status, media_type, headers, body):
         raise ValueError(f"{status!r} is not an HTTP status")
     meta = {"media_type": media_type, "headers": headers}
     return status, frames.META, frames.with_meta(meta, body)
-
-
-def _user_part(error):
-    """Returns the traceback from the first frame outside of this package."""
-    package = __file__.rpartition("_worker")[0]
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(package):
-        trace = trace.tb_next
-    return trace or error.__traceback__

@@ -12,6 +12,25 @@ def get():
     return loop
 
 
+def each(outputs):
+    """Yields what an ``async`` generator does, where hooks are plain."""
+    loop, outputs = get(), outputs.__aiter__()
+    try:
+        while True:
+            try:
+                output = loop.run_until_complete(_next(outputs))
+            except StopAsyncIteration:
+                return
+            yield output
+    finally:
+        if hasattr(outputs, "aclose"):
+            loop.run_until_complete(outputs.aclose())
+
+
+async def _next(outputs):
+    return await outputs.__anext__()
+
+
 def close():
     """Cancels what the model's hooks left running, as ``asyncio.run`` does."""
     loop = get()

@@ -41,7 +41,7 @@ def encode(kind, payload=b"", *, flags=0, status=0, id=0):
 
 def encode_message(kind, message):
     """Returns the bytes of a frame that carries this message as JSON."""
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return encode(kind, text.encode())
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import sys
 import threading
-import traceback
+
+from litplex._worker._tracebacks import print_of
 
 WELL, UNWELL = 200, 503
 
@@ -43,9 +44,9 @@ class Health:
         try:
             answer = self._health()
             is_well = _settle(answer) if hasattr(answer, "__await__") else answer
-        except Exception:  # noqa: BLE001  (whatever the user's hook raises)
+        except BaseException as error:  # noqa: BLE001  (whatever the user's hook raises)
             if self.status == WELL and not self._is_over:
-                traceback.print_exc()
+                print_of(error)
             return UNWELL
         return WELL if is_well else UNWELL
 

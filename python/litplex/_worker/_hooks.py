@@ -5,7 +5,7 @@ import math
 import struct
 import sys
 
-from litplex import _litserve
+from litplex import _hook_rules, _litserve
 from litplex._api import (
     ContinuousAPI,
     LitAPI,
@@ -21,26 +21,28 @@ from litplex._worker import _frames as frames
 from litplex._worker import _output
 from litplex._worker._annotations import signature_of
 from litplex._worker._content import read_request
-from litplex._worker._encode import encode_body, encode_error, plain_error, summary_of
+from litplex._worker._encode import encode_body, encode_error, name_source, plain_error
 from litplex._worker._json import loads
 from litplex._worker._schema import describe, tool_of
 from litplex._worker._stages import end_stage, stages_of
+from litplex._worker._tracebacks import summary_of
 from litplex._worker._typed import request_reader, response_encoder
 
 # What stands in front of a request's body.
 _HAS_LEAD = frames.META | frames.REQUEST_ID
 
 _COST = struct.Struct("<d")
-_PLAIN_HOOKS = ("admit", "step", "finish", "decode_request", "encode_response")
 # What is under way at once where hooks are async and nothing else is said.
 _ASYNC_CONCURRENCY = 64
 
 
-def check_hooks(api, is_guarded=False):
-    """Raises a ValueError where the settings of a model do not fit its hooks."""
+def check_hooks(api, is_guarded=False, *, is_set_up=True):
+    """Raises a ValueError where the settings of a model do not fit its hooks, as far as that is
+    known before it is set up."""
     if not isinstance(api, LitAPI):
         raise ValueError(f"it is a {type(api).__name__}, not a litplex.LitAPI")
-    for mistake in filter(None, [concurrency_mistake(api), access_mistake(api, is_guarded)]):
+    found = [concurrency_mistake(api), access_mistake(api, is_guarded)]
+    for mistake in filter(None, [*found, *_hook_rules.mistakes(api, is_set_up=is_set_up)]):
         raise ValueError(mistake)
     if _has_cost(api) and is_async(api.cost):
         raise ValueError("`cost` must be a plain function, not `async`")
@@ -51,24 +53,6 @@ def check_hooks(api, is_guarded=False):
 
         for mistake in mistakes(api):
             raise ValueError(mistake)
-    if isinstance(api, ContinuousAPI):
-        _check_continuous(api)
-        return
-    if is_generator(api.predict) and not api.stream:
-        raise ValueError("`predict` is a generator; set stream=True, or return a value")
-    if api.stream and is_async(api.predict) and api.spec is None:
-        for name in ("encode_response", "unbatch"):
-            if inspect.isgeneratorfunction(inspect.unwrap(getattr(api, name))):
-                raise ValueError(
-                    f"`{name}` is a plain generator over the outputs of an async `predict`; "
-                    f"make it `async def`, or a function of one output"
-                )
-
-
-def _check_continuous(api):
-    for name in _PLAIN_HOOKS:
-        if is_async(getattr(api, name)) or is_generator(getattr(api, name)):
-            raise ValueError(f"`{name}` of a ContinuousAPI must be a plain function")
 
 
 def wants_context(hook):
@@ -91,11 +75,21 @@ class WrongLength(ValueError):
 
 def make_hooks(api, retry_singly=False):
     """Returns the hooks of a model; what a spec needs is not imported for the others."""
+    name_source(_source_of(api))
     if api.spec is None:
         return Hooks(api, retry_singly)
     from litplex._worker._openai import KINDS
 
     return KINDS[api.spec.protocol](api, retry_singly)
+
+
+def _source_of(api):
+    """Returns the hook that gives the answers of a model, and where it is, in words."""
+    has_own = not is_method_of(api.encode_response, LitAPI.encode_response)
+    last = "encode_response" if has_own else "step" if isinstance(api, ContinuousAPI) else "predict"
+    code = getattr(inspect.unwrap(getattr(api, last)), "__code__", None)
+    where = f" ({code.co_filename}, line {code.co_firstlineno})" if code is not None else ""
+    return f"`{type(api).__name__}.{last}`{where}"
 
 
 class Hooks:
@@ -203,7 +197,7 @@ class Hooks:
 
     def _encode_item(self, output, context):
         try:
-            if isinstance(output, Exception):
+            if isinstance(output, BaseException):
                 raise output
             if context is not None and context._stages is not None:
                 return self._encode_measured(output, context, context._stages)
@@ -219,14 +213,13 @@ class Hooks:
 
     def may_retry(self, error, count):
         """Tells whether the items of a batch that raised this are computed one at a time."""
-        is_of_one_item = isinstance(error, Exception) and not isinstance(error, WrongLength)
-        return self.retry_singly and count > 1 and is_of_one_item
+        return self.retry_singly and count > 1 and not isinstance(error, WrongLength)
 
     def outputs(self, request, context):
         """Returns the generator of one streamed answer, and what to close when it is cut short."""
         x = self.decode(request, context)
         end_stage(context)
-        outputs = iter(self.compute(x, context))
+        outputs = iterated(self.compute(x, context))
         if self.encodes_stream:
             return iter(self.encode(outputs, context)), outputs
         return (self.encode(output, context) for output in outputs), outputs
@@ -234,7 +227,7 @@ class Hooks:
     def steps(self, inputs, contexts):
         """Returns the generator of a batch of streams, whose steps are what holds an output for
         each, and what to close when it is cut short."""
-        source = iter(self.compute(self.batch(inputs, contexts), contexts))
+        source = iterated(self.compute(self.batch(inputs, contexts), contexts))
         if self.unbatches_stream:
             steps = self.unbatch(source, contexts)
         else:
@@ -251,6 +244,31 @@ class Hooks:
             raise
         except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
             return plain_error(error)
+
+
+def iterated(outputs):
+    """Returns an iterator over the outputs of a stream, also of an ``async`` generator.
+
+    Raises:
+        TypeError: they are a value.
+    """
+    if hasattr(outputs, "__aiter__"):
+        from litplex._worker import _event_loop
+
+        return _event_loop.each(outputs)
+    return iter(checked_stream(outputs))
+
+
+def checked_stream(outputs):
+    """Returns the outputs of a stream; raises a TypeError where they are one value, of which a loop
+    would send the keys or the letters."""
+    is_value = isinstance(outputs, (dict, str, bytes, bytearray))
+    if is_value or not (hasattr(outputs, "__iter__") or hasattr(outputs, "__aiter__")):
+        raise TypeError(
+            f"`predict` gave a {type(outputs).__name__}, and with stream=True it must yield what "
+            "is sent; write `yield`, or leave out stream"
+        )
+    return outputs
 
 
 def as_list(outputs, count, rule="predict and unbatch must give one output for each input"):

@@ -7,37 +7,78 @@ fallback: for interpreters without that core, and for whatever the core refuses.
 
 import json
 import re
+import reprlib
 from collections import deque
 from json import encoder as _encoder
 from types import GeneratorType
 from typing import Any
 
-_scan = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009  (not in its type)
 _SETTINGS: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
 _SENT_AS_TEXT = ("uuid", "ipaddress", "pydantic.networks", "pydantic.types")
+# Each float is checked for an overflow by a function in Python, by which a list of floats takes a
+# third longer to read. A text that begins like one is searched for large exponents instead.
+_SAMPLE = 1024
+_MANY_POINTS = 32
+_LARGE_EXPONENTS = (re.compile(r"e\+?[0-9]{3}").search, re.compile(r"E\+?[0-9]{3}").search)
+# In texts of ASCII that is mostly escapes, looking at the value is faster than a search.
+_MEDIUM = 16 * 1024
+_search_surrogate = re.compile(r"\\u[dD]").search
 
 
 class MalformedBody(ValueError):
     """The body of a request is not JSON; the message says where."""
 
 
+def _refuse_constant(name):
+    raise MalformedBody(f"malformed JSON body: {name} is not JSON")
+
+
+def _finite(text):
+    number = float(text)
+    if number - number:  # Only an infinity does not cancel itself out.
+        shown = text if len(text) <= 32 else f"{text[:32]}…"
+        raise MalformedBody(f"malformed JSON body: the number {shown} is too large for a float")
+    return number
+
+
+_PLAIN = json.JSONDecoder(parse_constant=_refuse_constant)
+_CHECKED = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_scan = getattr(_PLAIN, "scan_once")  # noqa: B009  (not in its type)
+_scan_checked = getattr(_CHECKED, "scan_once")  # noqa: B009
+
+
 def loads(payload):
-    """Returns the value of a JSON body.
+    """Returns the value of a JSON body, as RFC 8259 has it: without NaN and infinities.
 
     Raises:
         MalformedBody: with the position of the first mistake.
     """
     try:
         text = str(payload, "utf-8")
-        value, end = _scan(text, 0)
-        if end == len(text):
-            return value
+        scan = _scan_checked
+        if len(text) > _SAMPLE and text.count(".", 0, _SAMPLE) > _MANY_POINTS:
+            scan = _scan_checked if any(search(text) for search in _LARGE_EXPONENTS) else _scan
+        value, end = scan(text, 0)
+        is_read = end == len(text)
+    except MalformedBody:
+        raise
     except (StopIteration, ValueError, RecursionError):
-        pass
-    # White space around the value, another encoding, or a mistake that json.loads describes.
-    text, encoding = _text_of(bytes(payload))
+        is_read = False
+    if not is_read:
+        text, encoding = _text_of(bytes(payload))
+        value = _described(text, encoding)
+    if "\\" in text and "\\u" in text and (len(text) <= _MEDIUM or _search_surrogate(text)):
+        _check_surrogates(value)
+    return value
+
+
+def _described(text, encoding):
+    """Reads what has white space around the value, another encoding, or a mistake that is then
+    described."""
     try:
-        return json.loads(text)
+        return _CHECKED.decode(text)
+    except MalformedBody:
+        raise
     except RecursionError:
         raise MalformedBody("malformed JSON body: nested too deeply") from None
     except ValueError as error:
@@ -56,8 +97,47 @@ def _text_of(body):
         raise MalformedBody(f"malformed JSON body: not {name} at byte {error.start}") from None
 
 
+def _check_surrogates(value):
+    try:
+        _dumps(value)
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        raise MalformedBody(
+            f"malformed JSON body: \\u{half:04x} is half of a surrogate pair"
+        ) from None
+
+
+class Unsendable(ValueError):
+    """A value that JSON cannot hold, and where in the answer it is.
+
+    Attributes:
+        fault: The place and what is there.
+        client_detail: What clients are told: the place, without what an exception said.
+    """
+
+    def __init__(self, place, what, remedy="", error=None):
+        said = f" ({type(error).__name__}: {error})" if error is not None else ""
+        self.fault = f"{place} {what}"
+        super().__init__(f"cannot be sent as JSON: {self.fault}{said}{remedy}")
+        self.client_detail = (
+            f"Internal server error: the answer cannot be sent as JSON: {self.fault}"
+        )
+
+
 def _default(value):
     """What people return from hooks besides JSON's own types, as FastAPI sends it."""
+    if isinstance(value, GeneratorType):
+        # Where something else cannot be sent as it is, a generator would be read twice.
+        raise TypeError("a generator is read by the thorough encoder")
+    return _converted(value)
+
+
+def _converted(value):
+    """Returns what is encoded in place of a value that is none of JSON's own types.
+
+    Raises:
+        TypeError: nothing is.
+    """
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True)
     for name in ("tolist", "isoformat", "total_seconds"):
@@ -84,10 +164,7 @@ def _default(value):
         return dict(value)
     if getattr(value, "__dict__", None) and not callable(value):
         return vars(value)
-    raise TypeError(
-        f"a {kind.__name__} cannot be sent as JSON; convert it in encode_response, or return "
-        f"a Response"
-    )
+    raise TypeError(f"a {kind.__name__}")
 
 
 def _make_fast_dumps():
@@ -115,11 +192,99 @@ def _make_dumps():
 _dumps = _make_dumps()
 
 
-def dumps(value):
-    """Returns a value as the bytes of a JSON body.
+def dumps(value, place="answer"):
+    """Returns a value as the bytes of a JSON body; ``place`` is what errors call it.
 
     Raises:
-        TypeError: a value that JSON cannot hold.
-        ValueError: NaN or an infinity, which JSON cannot hold either.
+        Unsendable: a value that JSON cannot hold; it names the place and the type.
     """
-    return _dumps(value)
+    try:
+        return _dumps(value)
+    except Exception:  # noqa: BLE001  (converting runs code of other packages)
+        return _dumps_thoroughly(value, place)
+
+
+_REMEDY = "; convert it in encode_response, or return a Response"
+
+
+def _dumps_thoroughly(value, place):
+    """Encodes what the fast encoder refuses: keys of any type, as FastAPI encodes them. It knows
+    the place of what cannot be sent."""
+    try:
+        return _dumps(_plain(value, place))
+    except RecursionError:
+        what = "contains itself, or is nested too deeply"
+        raise Unsendable(place, what, _REMEDY) from None
+
+
+def _plain(value, place):
+    """Returns a value in JSON's own types."""
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return _checked_text(value, place)
+    if isinstance(value, float):
+        if value - value == 0:
+            return value
+        shown = "NaN" if value != value else str(float(value))
+        raise Unsendable(place, f"is {shown}, which JSON does not have", _REMEDY)
+    if isinstance(value, dict):
+        return {
+            _key(key, place): _plain(each, f"{place}[{_shown(key)}]") for key, each in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, f"{place}[{at}]") for at, each in enumerate(value)]
+    try:
+        converted = _converted(value)
+    except TypeError as error:
+        what = f"is of type {_name_of(type(value))}"
+        own = str(error) == f"a {type(value).__name__}"
+        raise Unsendable(place, what, _remedy(value), None if own else error) from None
+    except Exception as error:
+        what = f"is of type {_name_of(type(value))}, which cannot be converted"
+        raise Unsendable(place, what, _REMEDY, error) from error
+    if isinstance(converted, dict) and not hasattr(value, "keys"):
+        # Of an object they are attributes.
+        return {
+            _key(name, place): _plain(each, f"{place}.{name}") for name, each in converted.items()
+        }
+    return _plain(converted, place)
+
+
+def _remedy(value):
+    if hasattr(value, "__await__"):
+        return "; the hook that returns it must await it, and be `async def`"
+    if hasattr(value, "__aiter__"):
+        return "; set stream=True to send what it yields"
+    return _REMEDY
+
+
+def _key(key, place):
+    if isinstance(key, (str, int, float, type(None))):
+        return _plain(key, f"a key of {place}")
+    place = f"the key {_shown(key)} of {place}"
+    converted = _plain(key, place)
+    if isinstance(converted, (list, dict)):
+        what = f"is of type {_name_of(type(key))}, and keys are texts in JSON"
+        raise Unsendable(place, what, "; convert it in encode_response")
+    return converted
+
+
+def _shown(key):
+    # As JSON would show it, and not all of it where it is long.
+    return f'"{key}"' if type(key) is str and len(key) <= 40 else reprlib.repr(key)
+
+
+def _checked_text(text, place):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ord(text[error.start])
+        what = f"has half of a surrogate pair (U+{half:04X}), which is no text"
+        raise Unsendable(place, what, "; mend it in encode_response") from None
+    return text
+
+
+def _name_of(kind):
+    is_plain = kind.__module__ in ("builtins", "__main__", "__mp_main__")
+    return kind.__qualname__ if is_plain else f"{kind.__module__}.{kind.__qualname__}"

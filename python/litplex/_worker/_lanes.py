@@ -103,10 +103,10 @@ class Lanes:
             lane.finish()
             return
         try:
-            if isinstance(output, Exception):
+            if isinstance(output, BaseException):
                 raise output
             lane.push(output)
-        except Exception as error:  # noqa: BLE001  (one item fails alone)
+        except BaseException as error:  # noqa: BLE001  (one item fails alone)
             lane.finish(ending_of(error))
 
     def finish(self, error=None):

@@ -5,10 +5,10 @@ An order names its source in one of three forms:
 ``{"kind": "reference", "name": "ocr.py:OcrAPI", "args": {…}, "directory": …}``
     A class or instance in a file or module, and constructor arguments, or their JSON as a text. It
     is the only form that never runs the user's script.
-``{"kind": "pickle", "data": base64, "script": {…}}``
-    The instance itself, pickled by the parent. The main module is prepared when the pickle asks
-    for it, as ``multiprocessing`` does: it runs as ``__mp_main__``, so the code under
-    ``if __name__ == "__main__"`` does not.
+``{"kind": "pickle", "script": {…}}``
+    The instance itself, pickled by the parent; the pickle follows the order. The main module is
+    prepared when the pickle asks for it, as ``multiprocessing`` does: it runs as ``__mp_main__``,
+    so the code under ``if __name__ == "__main__"`` does not.
 ``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "cwd": …, …}``
     The script runs again as ``__main__``, up to the call that serves, and the instance is taken
     from that call: the one with the number ``api`` of the server with the number ``server``. It
@@ -19,13 +19,11 @@ An order names its source in one of three forms:
 Pickles come from the parent process over an inherited descriptor, never from the network.
 """
 
-import base64
 import contextlib
 import difflib
 import importlib
 import importlib.util
 import inspect
-import io
 import json
 import os
 import pickle
@@ -35,21 +33,20 @@ from litplex import _capture
 from litplex._api import LitAPI
 
 
-def load(source):
-    """Returns the API instance that the source names."""
+def load(source, pickled=None):
+    """Returns the API instance that the source names; ``pickled`` is the file where one is."""
     kind = source["kind"]
     if kind == "reference":
         return _load_reference(source)
     script = source if kind == "script" else source["script"]
     _prepare_path(script)
     with _working_in(script.get("cwd")):
-        return _load_by_running(script) if kind == "script" else _unpickle(source, script)
+        return _load_by_running(script) if kind == "script" else _unpickle(pickled, script)
 
 
-def _unpickle(source, script):
+def _unpickle(pickled, script):
     try:
-        data = base64.b64decode(source["data"])
-        return _Unpickler(io.BytesIO(data), script).load()
+        return _Unpickler(pickled, script).load()
     except (AttributeError, ImportError):
         # A class that exists only under the guard, or only after it.
         if script["file"] is None:

@@ -52,5 +52,5 @@ class LogQueue:
             for each in self._loggers:
                 try:
                     each.process(*entry)
-                except Exception:
+                except BaseException:
                     _logger.exception("the logger %r raised", each)

@@ -77,12 +77,20 @@ class Outbox:
     def flush(self):
         """Sends what is held."""
         with self._sending:
-            pieces, large = self._take()
+            pieces, large, backgrounds = self._take()
             if large:
                 for piece in pieces:
                     self._send(piece)
             elif pieces:
                 self._send(b"".join(pieces))
+        for background in backgrounds:
+            self._follow(background)
+
+    def _follow(self, background):
+        """Has done what comes after an answer, now that it is sent."""
+        from litplex._worker import _background
+
+        _background.start(background)
 
     def _send(self, data):
         self._sock.sendall(data)
@@ -90,14 +98,18 @@ class Outbox:
     def _take(self):
         held, large = self._held, False
         pieces: list[bytes] = []
+        backgrounds: list[Any] = []
         while held:
             piece = held.popleft()
-            if type(piece) is tuple:
+            kind = type(piece)
+            if kind is tuple:
                 self._pack_items(piece, pieces)
                 continue
+            if kind is not bytes:
+                backgrounds.append(piece.background)
             large = large or len(piece) > _LARGE_BYTES
             pieces.append(piece)
-        return pieces, large
+        return pieces, large, backgrounds
 
     def _pack_items(self, first, pieces):
         """Packs an item and those after it, of one stream and kind, into one frame."""

@@ -8,15 +8,15 @@ import platform
 import signal
 import socket
 import sys
-import traceback
 
-from litplex._api import LitAPI
+from litplex._api import LitAPI, has_async_hooks
 from litplex._worker import _frames as frames
 from litplex._worker import _output, _resources
 from litplex._worker._control import Control
 from litplex._worker._hooks import check_hooks, make_hooks
 from litplex._worker._load import load
 from litplex._worker._register import Register
+from litplex._worker._tracebacks import formatted, print_of, summary_of
 
 # Attributes of the model by the names of the options that set them.
 _OVERRIDES = {
@@ -37,17 +37,18 @@ _SEND_BUFFER_BYTES = 4 << 20
 
 def main():
     """Serves until the server says that it is enough. Returns the exit status."""
-    # Ctrl-C in a terminal is for the server, which then lets its workers finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A service manager sends SIGTERM to everybody; requests in flight must outlive it.
-    signal.signal(signal.SIGTERM, _outlive(os.getpid()))
+    # Ctrl-C in a terminal is for the server, which then lets its workers finish. A service manager
+    # sends SIGTERM to everybody; requests in flight must outlive it. By a handler, because programs
+    # that a model starts would inherit SIG_IGN.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _outlive(os.getpid(), signal.getsignal(number)))
     try:
-        order = read_order()
+        order, pickled = read_order()
         if order.get("mark"):
             _output.mark(order["mark"])
         if order.get("log_level"):
             _output.log_from(order["log_level"])
-        return _work(order)
+        return _work(order, pickled)
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
         return 1
@@ -57,7 +58,7 @@ def main():
         return 0
 
 
-def _work(order):
+def _work(order, pickled):
     data, reader = _dial(order, "data")
     # As the server does on its side; the kernel takes less where its limit is lower.
     data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -66,7 +67,8 @@ def _work(order):
     if kind is None:
         return 0
     try:
-        api, hooks, health = _set_up(order, setup)
+        api, hooks, health = _set_up(order, setup, pickled)
+        ready = _ready(hooks)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
         # The server ends this process, one way or the other, once it has read the reason.
@@ -91,7 +93,7 @@ def _work(order):
     # The model's objects live as long as the process: let no collection walk them again.
     gc.collect()
     gc.freeze()
-    data.sendall(frames.encode_message(frames.READY, hooks.traits()))
+    data.sendall(ready)
     try:
         loop.run()
     finally:
@@ -130,24 +132,27 @@ def _settle(result):
     return _event_loop.get().run_until_complete(result)
 
 
-def _outlive(worker):
-    """Returns a handler that ignores a signal here, and not in processes that are forked off."""
+def _outlive(worker, before):
+    """Returns a handler that ignores a signal here, and not in processes that are forked off: there
+    it does what was done before."""
 
     def handle(number, _):
         if os.getpid() != worker:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL if before is None else before)
             os.kill(os.getpid(), number)
 
     return handle
 
 
 def read_order():
-    """Reads what the server wrote to our standard input, and leaves user code an empty one."""
-    order = json.load(sys.stdin.buffer)
+    """Reads the order that the server wrote to our standard input, and leaves user code an empty
+    one. Returns it, and the file in which what follows it can be read."""
+    following = os.fdopen(os.dup(0), "rb")
+    order = json.loads(following.readline())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    return order
+    return order, following
 
 
 def _dial(order, role):
@@ -177,10 +182,10 @@ class _Failed(Exception):
         super().__init__(reason)
         self.message = {"reason": reason}
         if error is not None:
-            self.message["traceback"] = user_traceback(error)
+            self.message["traceback"] = formatted(error)
 
 
-def _set_up(order, setup):
+def _set_up(order, setup, pickled):
     source = order["load"]
     try:
         _resources.apply(order, setup["device"])
@@ -188,20 +193,22 @@ def _set_up(order, setup):
         cores = order.get("cpu_affinity")
         raise _Failed(f"it cannot run on the cores {cores} (`cpu_affinity`): {error}") from None
     try:
-        api = load(source)
-    except Exception as error:  # noqa: BLE001  (whatever the user's module raises)
-        raise _Failed(f"loading it raised {summary(error)}", error) from None
+        with pickled:
+            api = load(source, pickled)
+    except BaseException as error:  # noqa: BLE001  (whatever the user's module raises)
+        raise _Failed(f"loading it raised {summary_of(error)}", error) from None
     override(api, setup)
-    _check(api, source.get("guarded", False))
+    _check(api, source, is_set_up=False)
     _start_loggers(api)
     try:
         api.device = setup["device"]
         _tell_callbacks(api, "setup")
-        _settle(api.setup(setup["device"]))
-    except Exception as error:  # noqa: BLE001
-        raise _Failed(f"setup raised {summary(error)}", error) from None
+        with _current_loop(api):
+            _settle(api.setup(setup["device"]))
+    except BaseException as error:  # noqa: BLE001
+        raise _Failed(f"setup raised {summary_of(error)}", error) from None
     # Again, because setup may have changed them.
-    _check(api, source.get("guarded", False))
+    _check(api, source, is_set_up=True)
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
     hooks = make_hooks(api, bool(setup.get("retry_batch_singly")))
     return api, hooks, _health_of(api)
@@ -213,6 +220,31 @@ def override(api, setup):
         for name, attribute in _OVERRIDES.items():
             if setup.get(name) is not None:
                 setattr(api, attribute, setup[name])
+
+
+@contextlib.contextmanager
+def _current_loop(api):
+    """Makes the event loop that serves the current one, where hooks are ``async``: what a plain
+    ``setup`` starts on it runs from when it serves. Not running, so that it may run others."""
+    if not has_async_hooks(api):
+        yield
+        return
+    import asyncio
+
+    from litplex._worker import _event_loop
+
+    loop = _event_loop.get()
+    yield
+    # `asyncio.run` in setup leaves none.
+    asyncio.set_event_loop(loop)
+
+
+def _ready(hooks):
+    """Returns the frame that says what the model is like."""
+    try:
+        return frames.encode_message(frames.READY, hooks.traits())
+    except (TypeError, ValueError) as error:
+        raise _Failed(str(error)) from None
 
 
 def _health_of(api):
@@ -239,38 +271,23 @@ def _tell_callbacks(api, *hooks):
         follow(api, *hooks)
 
 
-def _check(api, is_guarded):
+def _check(api, source, *, is_set_up):
     try:
-        check_hooks(api, is_guarded)
+        check_hooks(api, source.get("guarded", False), is_set_up=is_set_up)
     except ValueError as error:
         raise _Failed(str(error)) from None
 
 
-def summary(error):
-    """Returns what an exception is and says, in a line."""
-    return traceback.format_exception_only(type(error), error)[-1].strip()
-
-
-def user_traceback(error):
-    """Formats a traceback without the frames of this package, which say nothing to its reader."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    trace = error.__traceback__
-    while trace is not None and _is_ours(trace, package):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
-
-
-def _is_ours(trace, package):
-    filename = trace.tb_frame.f_code.co_filename
-    return filename.startswith((package, "<frozen"))
-
-
 def _tear_down(api):
     _output.compute(())
+    if "litplex._worker._background" in sys.modules:
+        from litplex._worker import _background
+
+        _background.finish()
     try:
         _settle(api.teardown())
-    except Exception:  # noqa: BLE001
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001
+        print_of(error)
     if api._log_queue is not None:
         api._log_queue.close()
     if "litplex._worker._event_loop" in sys.modules:

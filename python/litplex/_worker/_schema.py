@@ -2,12 +2,13 @@
 
 import inspect
 import json
+import math
 import re
 from typing import Any
 
 from litplex._mcp import description_of
 from litplex._worker import _annotations as annotations
-from litplex._worker._json import dumps
+from litplex._worker._json import Unsendable, dumps
 
 _REFERENCE = "#/components/schemas/{model}"
 _LOCAL = "#/$defs/{model}"
@@ -51,9 +52,9 @@ def describe(api):
 
 def _example(name, value):
     try:
-        return json.loads(dumps(value))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` cannot be sent as JSON: {error}") from None
+        return json.loads(dumps(value, name))
+    except Unsendable as error:
+        raise ValueError(f"`{name}` cannot be sent as JSON: {error.fault}") from None
 
 
 def tool_of(api):
@@ -98,6 +99,20 @@ def _form(name, field):
     return {"type": "object", "properties": {name: field}, "required": [name]}
 
 
+def _finite(value):
+    """Returns a schema without the keywords whose values JSON cannot hold: a default of infinity,
+    a limit of none. What is checked is the same."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items() if not _is_infinite(each)}
+    return list(map(_finite, value)) if isinstance(value, list) else value
+
+
+def _is_infinite(value):
+    if isinstance(value, list):
+        return any(map(_is_infinite, value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 def _schema(annotation, mode, schemas, reference=_REFERENCE):
     """Returns the schema of what pydantic checks, and adds those that it refers to."""
     if annotation is None or not annotations.needs_pydantic(annotation):
@@ -108,6 +123,7 @@ def _schema(annotation, mode, schemas, reference=_REFERENCE):
         schema = TypeAdapter(annotation).json_schema(mode=mode, ref_template=reference)
     except Exception:  # noqa: BLE001  (what can be checked cannot always be described)
         return None
+    schema = _finite(schema)
     schemas.update(schema.pop("$defs", {}))
     # Of a model that refers to itself it is a reference already.
     if not annotations.is_model(annotation) or "$ref" in schema:

@@ -3,6 +3,7 @@
 import time
 
 from litplex._worker import _frames as frames
+from litplex._worker._encode import followed
 
 now = time.perf_counter
 
@@ -36,7 +37,8 @@ class Stages:
         status, flags, payload = answer
         meta, body = frames.split_meta(payload) if flags & frames.META else ({}, payload)
         meta["stages"] = self.seconds
-        return status, flags | frames.META, frames.with_meta(meta, body)
+        measured = frames.with_meta(meta, body)
+        return status, flags | frames.META, followed(measured, getattr(payload, "background", None))
 
 
 def begin_stage(context):

@@ -100,11 +100,11 @@ class Streams:
 
 def encoded(encode, output, context):
     """Returns what is sent for an output: an exception where encoding it raises one."""
-    if encode is None or output is FINISHED or isinstance(output, Exception):
+    if encode is None or output is FINISHED or isinstance(output, BaseException):
         return output
     try:
         return encode(output, context)
-    except Exception as error:  # noqa: BLE001  (one item fails alone)
+    except BaseException as error:  # noqa: BLE001  (one item fails alone)
         return error
 
 

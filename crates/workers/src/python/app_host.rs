@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::output::Label;
-use super::process::{Command, Process};
+use super::process::{Command, Order, Process};
 use super::sdk::Sdk;
 
 /// What stands before its lines.
@@ -34,6 +34,8 @@ const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: litplex\r\nConnection: close\r
 pub struct AppHostSpec {
     /// The interpreter, which has what the program imports.
     pub interpreter: PathBuf,
+    /// What the interpreter is started with.
+    pub flags: Vec<String>,
     /// The `litplex` package.
     pub sdk: Sdk,
     /// Variables that it does not get: keys of callers.
@@ -63,12 +65,15 @@ impl Launch for AppHostLaunch {
     fn launch(&self, _slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let spec = self.0.clone();
         Box::pin(async move {
-            let AppHostSpec { interpreter, sdk, socket, inner, heartbeat, load, secrets } = &*spec;
+            let AppHostSpec { interpreter, flags, sdk, socket, inner, load, secrets, .. } = &*spec;
+            let heartbeat = &spec.heartbeat;
             let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
+            let order = Order { text: order.as_bytes(), pickle: None };
             let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
+            let (cwd, memory_limit) = (None, None);
             let command =
-                Command { interpreter, code, env: &env, secrets, cwd: None, memory_limit: None };
-            let mut process = Process::start(&command, &Label::of(MARK), order.as_bytes()).await?;
+                Command { interpreter, flags, code, env: &env, secrets, cwd, memory_limit };
+            let mut process = Process::start(&command, &Label::of(MARK), order).await?;
             tokio::select! {
                 () = listening(socket) => {}
                 gone = process.gone() => {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::launch::Overrides;
+use super::launch::{Overrides, pickle};
 use super::process::{Process, describe};
 use super::sdk::Sdk;
 use super::venv::Venv;
@@ -111,8 +111,7 @@ async fn look(inspection: &Inspection, interpreter: PathBuf) -> Result<Answer, S
     // Files take all that it prints, however much, and end with this.
     let (mut order, mut answer, mut printed) =
         (file().map_err(refused)?, file().map_err(refused)?, file().map_err(refused)?);
-    let filled = order.write_all(order_of(inspection).to_string().as_bytes());
-    filled.and_then(|()| order.rewind()).map_err(refused)?;
+    write_order(&mut order, inspection).map_err(refused)?;
     let mut command = Command::new(&interpreter);
     command
         .arg(package.join("_worker"))
@@ -145,6 +144,15 @@ async fn look(inspection: &Inspection, interpreter: PathBuf) -> Result<Answer, S
         let how = describe(status).reason;
         format!("it cannot be looked at by `{interpreter}`: {how}\n{}", last.join("\n"))
     })
+}
+
+/// Writes the order in a line, and the pickle after it where the model is one.
+fn write_order(to: &mut File, inspection: &Inspection) -> io::Result<()> {
+    writeln!(to, "{}", order_of(inspection))?;
+    if let Some(path) = pickle(&inspection.load) {
+        io::copy(&mut File::open(path)?, to)?;
+    }
+    to.rewind()
 }
 
 fn order_of(inspection: &Inspection) -> Value {

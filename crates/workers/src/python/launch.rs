@@ -21,7 +21,7 @@ use super::launched::{PythonLaunched, PythonWorker};
 use super::memory::MemoryLimit;
 use super::metrics::SlotMetrics;
 use super::output::{Label, OutputSpec};
-use super::process::{Command, Process};
+use super::process::{Command, Order, Process};
 use super::pulse::Pulse;
 use super::sdk::Sdk;
 use super::unwell::Unwell;
@@ -41,6 +41,8 @@ pub struct PythonSpec {
     pub interpreter: PathBuf,
     /// What is installed in an environment of that interpreter, in which the workers then run.
     pub requirements: Option<PathBuf>,
+    /// What the interpreter is started with, such as `-O`.
+    pub flags: Vec<String>,
     /// The `litplex` package.
     pub sdk: Sdk,
     /// Where environments are kept, if any is to be made.
@@ -55,7 +57,8 @@ pub struct PythonSpec {
     pub cwd: Option<PathBuf>,
     /// Where the worker looks for modules first.
     pub pythonpath: Vec<PathBuf>,
-    /// What the worker loads; `_worker/_load.py` describes the forms.
+    /// What the worker loads; `_worker/_load.py` describes the forms. A pickle is in a `file` that
+    /// this process holds, and follows the order.
     pub load: Value,
     /// The devices of the slots, in turn, as their workers call them.
     pub devices: Vec<Device>,
@@ -137,10 +140,11 @@ impl Launch for PythonLaunch {
             let code = spec.sdk.package()?.join("_worker");
             let door = Door::open(&spec.sockets)?;
             let label = Label::of_worker(&spec.endpoint, slot, &spec.output);
-            let order = order(&spec, &door, &label);
+            let text = order(&spec, &door, &label);
+            let order = Order { text: &text, pickle: pickle(&spec.load) };
             let env = variables(&spec, slot);
             let mut process =
-                Process::start(&command(&spec, &interpreter, code, &env), &label, &order).await?;
+                Process::start(&command(&spec, &interpreter, code, &env), &label, order).await?;
             let memory = memory_limit(&process, &spec);
             let ready = tokio::select! {
                 ready = become_ready(door, &spec, slot) => ready,
@@ -194,7 +198,7 @@ fn command<'a>(
     env: &'a BTreeMap<String, String>,
 ) -> Command<'a> {
     let (cwd, secrets, memory_limit) = (spec.cwd.as_deref(), &spec.secrets, spec.memory_limit);
-    Command { interpreter, code, env, secrets, cwd, memory_limit }
+    Command { interpreter, flags: &spec.flags, code, env, secrets, cwd, memory_limit }
 }
 
 fn variables(spec: &PythonSpec, slot: usize) -> BTreeMap<String, String> {
@@ -209,7 +213,13 @@ fn memory_limit(process: &Process, spec: &PythonSpec) -> MemoryLimit {
     MemoryLimit { process: process.id().unwrap_or_default(), bytes: spec.memory_limit }
 }
 
-/// What the worker reads from its standard input.
+/// Returns the file with the model, where it is handed over as a pickle.
+pub(super) fn pickle(load: &Value) -> Option<&Path> {
+    let is_pickle = load["kind"] == "pickle";
+    load["file"].as_str().filter(|_| is_pickle).map(Path::new)
+}
+
+/// What the worker reads from its standard input, in one line.
 fn order(spec: &PythonSpec, door: &Door, label: &Label) -> Vec<u8> {
     let order = json!({
         "socket": door.socket(),
@@ -223,7 +233,7 @@ fn order(spec: &PythonSpec, door: &Door, label: &Label) -> Vec<u8> {
         "threads": spec.threads,
         "cpu_affinity": spec.cpu_affinity,
     });
-    order.to_string().into_bytes()
+    format!("{order}\n").into_bytes()
 }
 
 async fn become_ready(

@@ -2,25 +2,32 @@
 //! and how it ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use litplex_core::{Cause, Gone, LaunchError};
 use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
 };
 use tokio::io::AsyncWriteExt;
-use tokio::process::Child;
+use tokio::process::{Child, ChildStdin};
 
 use super::cgroup::Cgroup;
 use super::memory;
 use super::output::{Label, Output};
 
+/// How much of a file is held at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// What to start.
 pub(crate) struct Command<'a> {
     pub(crate) interpreter: &'a Path,
+    /// What the interpreter is started with.
+    pub(crate) flags: &'a [String],
     /// A directory with a `__main__.py`.
     pub(crate) code: PathBuf,
     /// Environment variables to add.
@@ -33,6 +40,14 @@ pub(crate) struct Command<'a> {
     pub(crate) memory_limit: Option<u64>,
 }
 
+/// What a process reads from its standard input, which nobody else can read.
+#[derive(Clone, Copy)]
+pub(crate) struct Order<'a> {
+    pub(crate) text: &'a [u8],
+    /// A file that follows, which may be large.
+    pub(crate) pickle: Option<&'a Path>,
+}
+
 /// A running process. Dropped, it is killed with everything that it started.
 pub(crate) struct Process {
     child: Child,
@@ -42,11 +57,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it and hands it `order` on its standard input, which nobody else can read.
+    /// Starts it and hands it its order. What follows the order is sent while it starts.
     pub(crate) async fn start(
         command: &Command<'_>,
         label: &Label,
-        order: &[u8],
+        order: Order<'_>,
     ) -> Result<Self, LaunchError> {
         let mut child =
             start(&mut spawnable(command)).map_err(|error| cannot_start(command, &error))?;
@@ -56,7 +71,10 @@ impl Process {
         let output = copy_output(&mut child, label);
         if let Some(mut stdin) = child.stdin.take() {
             // A process that ended before it read its order says so by its exit status.
-            let _ = stdin.write_all(order).await;
+            let _ = stdin.write_all(order.text).await;
+            if let Some(pickle) = order.pickle {
+                tokio::spawn(send_file(pickle.to_owned(), stdin));
+            }
         }
         Ok(Self { child, group, output, cgroup })
     }
@@ -147,12 +165,35 @@ pub(super) fn forget(id: Option<u32>) {
     children.retain(|child| Some(*child) != id);
 }
 
+/// Sends a file piece by piece. A process that ends meanwhile says so by its exit status.
+async fn send_file(path: PathBuf, mut to: ChildStdin) {
+    let Ok(file) = File::open(path).map(Arc::new) else { return };
+    let mut at = 0;
+    loop {
+        let file = file.clone();
+        let read = move || {
+            let mut piece = vec![0; PIECE_BYTES];
+            let count = file.read_at(&mut piece, at)?;
+            piece.truncate(count);
+            std::io::Result::Ok(piece)
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(piece)) if !piece.is_empty() && to.write_all(&piece).await.is_ok() => {
+                at += piece.len() as u64;
+            }
+            _ => return,
+        }
+    }
+}
+
 fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
     let mut command = std::process::Command::new(spec.interpreter);
     spec.secrets.iter().for_each(|name| _ = command.env_remove(name));
+    // `-u`, because what the worker starts would inherit PYTHONUNBUFFERED.
     command
+        .arg("-u")
+        .args(spec.flags)
         .arg(&spec.code)
-        .env("PYTHONUNBUFFERED", "1")
         .envs(spec.env)
         // It is the server that is ready or not.
         .env_remove("NOTIFY_SOCKET")
@@ -217,7 +258,7 @@ fn exhausted(limit: u64) -> String {
 fn copy_output(child: &mut Child, label: &Label) -> Option<Output> {
     let stdout = child.stdout.take()?.into_owned_fd().ok()?;
     let stderr = child.stderr.take()?.into_owned_fd().ok()?;
-    Some(Output::copy(label, std::fs::File::from(stdout), std::fs::File::from(stderr)))
+    Some(Output::copy(label, File::from(stdout), File::from(stderr)))
 }
 
 fn cannot_start(spec: &Command<'_>, error: &std::io::Error) -> LaunchError {

@@ -1,0 +1,29 @@
+//! The files in which the Python SDK hands over models, as pickles: a large one is held once, by the
+//! kernel, whatever the number of its workers.
+
+use std::fs::File;
+use std::os::fd::IntoRawFd;
+
+use litplex_config::ConfigError;
+use serde_json::{Map, Value};
+
+/// Opens the pickles of all endpoints, for as long as this process lives, and names them anew.
+///
+/// # Errors
+/// One that cannot be opened.
+pub(crate) fn hold_pickles(program: &mut Map<String, Value>) -> Result<(), ConfigError> {
+    let endpoints = program.get_mut("endpoint").and_then(Value::as_array_mut);
+    for endpoint in endpoints.into_iter().flatten() {
+        let Some(source) = endpoint.get_mut("source") else { continue };
+        if source["kind"] != "pickle" {
+            continue;
+        }
+        if let Some(path) = source["file"].as_str() {
+            let held = File::open(path).map_err(|error| {
+                ConfigError(vec![format!("cannot open the model that is handed over: {error}")])
+            })?;
+            source["file"] = format!("/proc/self/fd/{}", held.into_raw_fd()).into();
+        }
+    }
+    Ok(())
+}

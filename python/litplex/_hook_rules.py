@@ -1,0 +1,110 @@
+"""What the hooks of a model must be like, as far as it can be known before it is loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from litplex import _litserve
+from litplex._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of, unwrapped
+
+# What each hook is called with, besides a `context` that it names.
+_ARGUMENTS = {
+    "setup": ("device",),
+    "decode_request": ("request",),
+    "batch": ("inputs",),
+    "predict": ("x",),
+    "unbatch": ("output",),
+    "encode_response": ("output",),
+}
+_OF_CONTINUOUS = {
+    **{name: _ARGUMENTS[name] for name in ("setup", "decode_request", "encode_response")},
+    "admit": ("x",),
+    "step": ("sequences",),
+    "finish": ("sequence", "reason"),
+}
+_MADE = ("admit", "step", "predict", "encode_response", "unbatch")
+# Those of a ContinuousAPI that the loop calls between its steps.
+_PLAIN = ("admit", "step", "finish", "decode_request", "encode_response")
+
+
+def mistakes(api: LitAPI, stream: bool | None = None, *, is_set_up: bool = False) -> Iterator[str]:
+    """Yields a sentence for each hook of a model that is missing or cannot be called as it will be.
+
+    Args:
+        api: The model.
+        stream: Whether its answers are streams, where its server says so. Default: as it says.
+        is_set_up: Whether ``setup`` has been called. Before that, nothing is known of the hooks
+            that it makes.
+    """
+    if not is_set_up and any(_is_made_by_setup(api, name) for name in _MADE):
+        return
+    is_continuous = isinstance(api, ContinuousAPI)
+    needed: Any = (("predict", LitAPI),)
+    if is_continuous:
+        needed = (("admit", ContinuousAPI), ("step", ContinuousAPI))
+    if not is_set_up and (_litserve.is_spoken or type(api) is LitAPI):
+        needed = ()  # There it is found later.
+    for name, base in needed:
+        if is_method_of(getattr(api, name), getattr(base, name)):
+            yield f"`{name}` is missing: {type(api).__name__} must implement it"
+    for name, arguments in (_OF_CONTINUOUS if is_continuous else _ARGUMENTS).items():
+        yield from _shape_mistakes(name, getattr(api, name), arguments)
+    if is_continuous:
+        for name in _PLAIN:
+            if is_async(getattr(api, name)) or is_generator(getattr(api, name)):
+                yield f"`{name}` of a ContinuousAPI must be a plain function"
+    elif api.spec is None:
+        yield from _stream_mistakes(api, bool(api.stream if stream is None else stream))
+
+
+def _is_made_by_setup(api, name):
+    """Tells whether ``setup`` says the name of a hook: it may well set it."""
+    codes = (getattr(vars(kind).get("setup"), "__code__", None) for kind in type(api).__mro__)
+    return any(name in (*code.co_names, *code.co_consts) for code in codes if code is not None)
+
+
+def _shape_mistakes(name, hook, arguments):
+    if not callable(hook):
+        yield f"`{name}` must be a method, not {hook!r}"
+        return
+    try:
+        signature = inspect.signature(hook)
+    except (TypeError, ValueError):
+        return  # Of what is written in C, Python cannot tell.
+    context = {"context": None} if "context" in signature.parameters else {}
+    try:
+        signature.bind(*arguments, **context)
+    except TypeError:
+        yield (
+            f"`{name}` must take what it is called with: "
+            f"`def {name}(self, {', '.join(arguments)})`, not `{name}{signature}`"
+        )
+
+
+def _stream_mistakes(api, stream):
+    if not stream:
+        for name in ("predict", "encode_response"):
+            if is_generator(getattr(api, name)):
+                yield (
+                    f"`{name}` is a generator; set stream=True, or return a value: when "
+                    "`stream=False`, `predict` and `encode_response` must not be generators"
+                )
+    elif not is_generator(api.predict) and _is_python(api.predict):
+        if not is_method_of(api.predict, LitAPI.predict):
+            yield (
+                "`predict` does not yield, and when `stream=True` it must generate values using "
+                "`yield`; write `yield from` what it returns, or leave out stream"
+            )
+    elif is_async(api.predict):
+        for name in ("encode_response", "unbatch"):
+            if inspect.isgeneratorfunction(unwrapped(getattr(api, name))):
+                yield (
+                    f"`{name}` is a plain generator over the outputs of an async `predict`; "
+                    f"make it `async def`, or a function of one output"
+                )
+
+
+def _is_python(hook):
+    return hasattr(unwrapped(hook), "__code__")

@@ -1,0 +1,41 @@
+"""Tracebacks of hooks, as their authors read them: without the frames of this package."""
+
+import os
+import sys
+import traceback
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def formatted(error):
+    """Returns the traceback of an exception and of its causes as a text without frames of this
+    package. One that has no others was raised by this package: where that speaks for itself
+    (``client_detail``) its frames are left out too, and otherwise it is a defect, and they stay."""
+    said = traceback.TracebackException.from_exception(error)
+    _cut(said, hasattr(error, "client_detail"), set())
+    return "".join(said.format()).rstrip()
+
+
+def _cut(said, is_clear, seen):
+    if said is None or id(said) in seen:
+        return
+    seen.add(id(said))
+    users = [frame for frame in said.stack if not _is_ours(frame.filename)]
+    if users or is_clear:
+        said.stack[:] = users
+    for other in (said.__cause__, said.__context__, *(getattr(said, "exceptions", None) or ())):
+        _cut(other, is_clear, seen)
+
+
+def _is_ours(filename):
+    return filename.startswith((_PACKAGE, "<frozen"))
+
+
+def print_of(error):
+    """Prints the traceback of an exception to standard error."""
+    print(formatted(error), file=sys.stderr, flush=True)
+
+
+def summary_of(error):
+    """Returns the last line of a traceback: the type and the message."""
+    return traceback.format_exception_only(type(error), error)[-1].strip()
