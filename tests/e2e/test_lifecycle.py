@@ -155,7 +155,6 @@ def test_a_killed_worker_is_told_by_its_signal_and_replaced(serve):
         ("def setup(self, device): raise RuntimeError('no weights')", "setup raised RuntimeError"),
         ("def setup(self, device): __import__('os')._exit(7)", "exited with status 7 before"),
         ("def setup(self, device): self.max_concurrency = 8", "`max_concurrency` of 8 needs async"),
-        ("def predict(self, x): yield x", "`predict` is a generator; set stream=True"),
     ],
 )
 def test_a_setup_that_fails_ends_the_server_with_one_traceback(serve, body, says):
@@ -179,6 +178,23 @@ def test_a_setup_that_fails_ends_the_server_with_one_traceback(serve, body, says
     assert server.output.count("Traceback") == (1 if "RuntimeError" in says else 0)
     assert server.output.count(says) == 1
     assert "in setup" in server.output or "RuntimeError" not in says
+
+
+def test_a_model_that_cannot_serve_is_refused_before_anything_starts(run, script):
+    program = script(
+        """
+        class Yields(ls.LitAPI):
+            def predict(self, x):
+                yield x
+
+        ls.LitServer(Yields(), path="/yields").run(port=0)
+        """
+    )
+    refused = run([sys.executable, program])
+    assert refused.wait() == 1
+    assert "endpoint `/yields`: `predict` is a generator; set stream=True" in refused.output
+    assert "Traceback" not in refused.output
+    assert "is loading" not in refused.output
 
 
 def test_a_second_server_on_the_same_port_says_so_and_starts_nothing(serve, script, run):
