@@ -374,10 +374,10 @@ def runtime():
 def litplex(runtime):
     """Runs the command; returns its exit status and what it printed to either output."""
 
-    def run(*args):
+    def run(*args, env=None):
         done = subprocess.run(
             [LITPLEX, *args],
-            env={**os.environ, **runtime},
+            env={**os.environ, **runtime, **(env or {})},
             capture_output=True,
             text=True,
             timeout=60,

@@ -443,8 +443,9 @@ def program_of(
 
 def _serve(program):
     """Runs the binary until it ends; returns its exit status."""
-    child = start_binary()
-    with _forwarded_signals(child) as forwarded:
+    with _forwarded_signals() as forwarded:
+        child = start_binary()
+        forwarded.forward_to(child)
         hand_over(program, child)
         status = child.wait()
     # A signal that comes before the binary takes signals ends it; it has nothing to finish then.
@@ -480,12 +481,19 @@ def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
 
 
 class _forwarded_signals:
-    """Within it, what would end this process is passed on to the child."""
+    """Within it, signals that would end this process are forwarded to the child. Those that come
+    before there is one are kept until then."""
 
-    def __init__(self, child):
+    def __init__(self):
         self.sent: set[int] = set()
-        self._child = child
+        self._child = None
+        self._early = []
         self._before = {}
+
+    def forward_to(self, child):
+        self._child = child
+        while self._early:
+            self._forward(self._early.pop(0), None)
 
     def __enter__(self):
         for number in self._signals():
@@ -508,6 +516,8 @@ class _forwarded_signals:
             signal.signal(number, handler)
 
     def _forward(self, number, _):
-        if self._child.poll() is None:
+        if self._child is None:
+            self._early.append(number)
+        elif self._child.poll() is None:
             self._child.send_signal(number)
             self.sent.add(number)

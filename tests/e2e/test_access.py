@@ -41,7 +41,8 @@ def guarded(serve, tmp_path):
 @pytest.fixture
 def routes(guarded, litplex, tmp_path):
     """The table of routes that `litplex check` prints."""
-    status, text, _ = litplex("check", tmp_path / "server.py", "--python", sys.executable)
+    command = ["check", tmp_path / "server.py", "--python", sys.executable]
+    status, text, _ = litplex(*command, env=ENV)
     assert status == 0
     table = text.partition("routes, and who may call them\n")[2]
     return [tuple(re.split(r"\s+", line.strip(), maxsplit=2)) for line in table.splitlines()]

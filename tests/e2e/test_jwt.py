@@ -95,7 +95,8 @@ def bearer(token):
 def test_every_route_lets_in_those_and_only_those_whom_the_table_names(
     guarded, litplex, tmp_path, issuer
 ):
-    status, text, _ = litplex("check", tmp_path / "server.py", "--python", sys.executable)
+    command = ["check", tmp_path / "server.py", "--python", sys.executable]
+    status, text, _ = litplex(*command, env=ENV)
     assert status == 0
     table = text.partition("routes, and who may call them\n")[2].splitlines()
     routes = [re.split(r"\s+", line.strip(), maxsplit=2) for line in table]
@@ -150,7 +151,10 @@ def test_a_refusal_says_what_was_wrong_and_nothing_secret(guarded, issuer):
     assert (status, detail) == (403, "the token must have the scopes: read ocr")
     assert challenges == ['Bearer error="insufficient_scope", scope="read ocr"']
     nothing = guarded.post("/common", json=1)
-    assert nothing.json()["detail"] == "Not authenticated"
+    assert nothing.json()["detail"] == (
+        "Not authenticated. Send a key in the header X-API-Key, or a key or token as "
+        "`Authorization: Bearer …`"
+    )
     assert nothing.headers.get_list("www-authenticate") == ["Bearer", "APIKey"]
 
 
