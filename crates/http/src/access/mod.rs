@@ -70,6 +70,11 @@ impl Guard {
         }
     }
 
+    /// Returns whether everybody may call.
+    pub(crate) fn is_open(&self) -> bool {
+        self.schemes().is_empty()
+    }
+
     /// Tells whether it limits what one caller may do.
     pub(crate) fn has_limits(&self) -> bool {
         self.limits.are_any()
