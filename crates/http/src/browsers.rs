@@ -128,7 +128,7 @@ impl Asked {
 
 /// Returns the name and port that a request is sent to. HTTP/2 has them in the address.
 fn host_of<B>(request: &Request<B>) -> Option<&str> {
-    let of_address = request.uri().authority().map(|authority| authority.as_str());
+    let of_address = request.uri().authority().map(http::uri::Authority::as_str);
     of_address.or_else(|| request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?")))
 }
 

@@ -28,6 +28,7 @@ mod path;
 mod pieces;
 mod proxy;
 mod raw_json;
+mod seldom;
 mod sending;
 mod serve;
 mod stream;

@@ -87,7 +87,7 @@ impl Guard {
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
         let caller = if self.schemes().is_empty() {
-            client.map_or(Caller::Unknown, |client| Caller::Address(client.ip()))
+            client.map_or(Caller::Unknown, |client| Caller::at(client.ip()))
         } else {
             self.known_caller(headers)?
         };
