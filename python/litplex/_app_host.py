@@ -40,7 +40,32 @@ def order_of(
     own = [route for server in servers for route in _own_routes(server)]
     direct = [*_direct_paths(servers), *_direct_built_in(servers, own, options or {})]
     order = {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
-    return {**order, "has_routes": bool(own)}
+    return {**order, "has_routes": bool(own), **_cors_of(servers)}
+
+
+def _cors_of(servers):
+    """Returns whether the apps of the servers answer preflights, and for pages of which origins."""
+    found = [_cors_settings(server) for server in servers if any(_needs(server))]
+    origins = [origin for settings in found for each in settings for origin in _origins(each)]
+    return {"answers_preflights": all(found), "origins": list(dict.fromkeys(origins))}
+
+
+def _cors_settings(server):
+    from starlette.middleware.cors import CORSMiddleware
+
+    given = [each if isinstance(each, tuple) else (each, {}) for each in server.middlewares]
+    if server._app is not None:
+        given += [(each.cls, each.kwargs) for each in server._app.user_middleware]
+    return [
+        settings
+        for kind, settings in given
+        if isinstance(kind, type) and issubclass(kind, CORSMiddleware)
+    ]
+
+
+def _origins(settings):
+    # What a pattern lets in is not known here; the middleware decides.
+    return ["*"] if settings.get("allow_origin_regex") else settings.get("allow_origins", ())
 
 
 def _own_routes(server):

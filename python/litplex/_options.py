@@ -4,6 +4,7 @@
 same messages.
 """
 
+import contextlib
 import difflib
 import ipaddress
 import json
@@ -285,6 +286,22 @@ def _fits_codings(option, value):
     return isinstance(value, bool) or (is_list and all(name in option["choices"] for name in value))
 
 
+def _fits_hosts(_, value):
+    def is_pattern(text):
+        if not isinstance(text, str):
+            return False
+        return text == "*" or _is_host(text[2:] if text.startswith("*.") else text)
+
+    return isinstance(value, list) and all(map(is_pattern, value))
+
+
+def _is_host(name):
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(bare))
+    return re.fullmatch(r"[A-Za-z0-9._-]+", name) is not None
+
+
 def _fits_origins(_, value):
     is_list = isinstance(value, (list, tuple))
     return is_list and all(isinstance(text, str) and _ORIGIN.fullmatch(text) for text in value)
@@ -324,6 +341,7 @@ _CHECKS = {
     "cost": _fits_cost,
     "texts": _fits_texts,
     "codings": _fits_codings,
+    "hosts": _fits_hosts,
     "origins": _fits_origins,
     "networks": _fits_networks,
     "strings": _fits_strings,

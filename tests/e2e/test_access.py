@@ -229,7 +229,9 @@ def test_white_space_around_a_key_is_no_part_of_it(serve, app):
 
 
 def test_a_new_key_opens(litplex, serve, tmp_path):
-    key, line = litplex("key", "ann")[1].splitlines()
+    _, line, said = litplex("key", "ann")
+    key = said.splitlines()[-1]
+    assert key.startswith("lmx_") and key not in line
     (tmp_path / "keys").write_text(line)
     server = serve(
         """

@@ -205,6 +205,10 @@ def test_a_file_of_keys_is_read_again(guarded, issuer, tmp_path):
     (tmp_path / "jwks.json").write_text("{}")
     guarded.wait_for_line("the issuer's keys stay as they were: .*no JSON Web Key Set")
     assert status(new_token) == 200
+    # A set without keys is one, and withdraws them.
+    (tmp_path / "jwks.json").write_text('{"keys": []}')
+    guarded.wait_for_line("nobody is let in by a token: .*it has no public key")
+    assert status(new_token) == 401
 
 
 class Publisher:

@@ -13,7 +13,8 @@ pub(crate) struct Key {
     name: String,
 }
 
-/// Prints a new key, which is kept nowhere, and what a server must know of it.
+/// Prints a new key on standard error, which is kept nowhere, and what a server must know of it on
+/// standard output.
 pub(crate) fn run(Key { name }: &Key) -> anyhow::Result<()> {
     if name.is_empty() || name.contains(char::is_whitespace) || name.starts_with('#') {
         bail!("the name must be one word, not {name:?}");
@@ -22,7 +23,10 @@ pub(crate) fn run(Key { name }: &Key) -> anyhow::Result<()> {
     getrandom::fill(&mut random)?;
     let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let hex: String = digest(&key).iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("{key}\n{name} sha256:{hex}");
-    eprintln!("The first line is for {name} and is not kept; the second is for `api_keys_file`.");
+    // On standard output is only what may be kept: `litplex key ann >> keys` must not keep the key.
+    eprintln!(
+        "The key, which is for {name} and kept nowhere, and its line for `api_keys_file`:\n{key}"
+    );
+    println!("{name} sha256:{hex}");
     Ok(())
 }

@@ -13,6 +13,10 @@ pub enum AppHost {
         load: Value,
         /// The paths that it has no part in, of endpoints and of what litplex answers itself.
         direct: Vec<String>,
+        /// The origins whose pages its middlewares let call.
+        origins: Vec<String>,
+        /// Whether each app in it answers what browsers ask before they send a request.
+        answers_preflights: bool,
         /// Whether it has routes of the program's own, which may take as long as they like.
         has_routes: bool,
     },
@@ -31,14 +35,19 @@ impl AppHost {
         Some(match path("inner") {
             Some(inner) => Self::Parent { inner },
             None => {
-                let direct = load["direct"].as_array().into_iter().flatten();
-                let direct = direct.filter_map(|path| path.as_str().map(str::to_owned)).collect();
-                let has_routes = load["has_routes"].as_bool().unwrap_or(true);
+                let texts = |name: &str| {
+                    let list = load[name].as_array().into_iter().flatten();
+                    list.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+                };
+                let (direct, origins) = (texts("direct"), texts("origins"));
+                let is_set = |name: &str, default| load[name].as_bool().unwrap_or(default);
                 Self::Process {
                     python: path("python").unwrap_or_default(),
-                    load,
                     direct,
-                    has_routes,
+                    origins,
+                    answers_preflights: is_set("answers_preflights", false),
+                    has_routes: is_set("has_routes", true),
+                    load,
                 }
             }
         })

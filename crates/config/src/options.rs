@@ -54,6 +54,8 @@ pub enum Kind {
     Codings,
     /// A list of origins of pages, or of `*`.
     Origins,
+    /// A list of names of hosts, of `*.` and a name, or of `*`.
+    Hosts,
     /// A list of addresses and networks; each is `10.0.0.1` or `10.0.0.0/8`.
     Networks,
     /// A table of texts.
@@ -165,6 +167,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The share of requests that are traced, of those that are not part of a trace already. What a client has decided in `traceparent` holds.";
     Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",
         "Pages of which origins may call the server from a browser.";
+    Server "allowed_hosts": Kind::Hosts, "a list of names such as \"models.example.com\", \"*.example.com\", or of \"*\"", "any; on loopback, where no key is asked for, those that no web site can have",
+        "Under which names the server may be asked (`Host`); requests under others are answered 403. Without it, where the server listens on loopback and what is asked for needs no key: addresses, `localhost`, `host`, and names without a dot.";
     Server "trusted_proxies": Kind::Networks, "a list of addresses and networks such as \"10.0.0.0/8\"", "[]",
         "Proxies that are believed: where a request comes from one of them, the caller's address is the last in `X-Forwarded-For` that is none of them, and `X-Forwarded-Proto` says how it was asked. Limits, the access log and the program's app see that address. From others those headers mean nothing.";
     Server "app_heartbeat": Kind::PositiveSeconds, "a number of seconds greater than 0", "5",
@@ -387,6 +391,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         }),
         Kind::Codings => codings(value).is_some(),
         Kind::Origins => value.as_array().is_some_and(|list| list.iter().all(is_origin)),
+        Kind::Hosts => value.as_array().is_some_and(|list| list.iter().all(is_host_pattern)),
         Kind::Networks => value.as_array().is_some_and(|list| {
             list.iter().all(|entry| entry.as_str().is_some_and(|text| network(text).is_some()))
         }),
@@ -420,6 +425,19 @@ fn is_path(value: &Value) -> bool {
             && !path.contains(['?', '#', '{', '}', '*'])
             && !path.contains(char::is_control)
     })
+}
+
+/// Without a scheme, a port and a path, which a `Host` is not compared with.
+fn is_host_pattern(value: &Value) -> bool {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let is_address = |name: &str| {
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        bare.unwrap_or(name).parse::<std::net::IpAddr>().is_ok()
+    };
+    let is_name = |name: &str| is_address(name) || (!name.is_empty() && name.bytes().all(is_known));
+    value
+        .as_str()
+        .is_some_and(|text| text == "*" || is_name(text.strip_prefix("*.").unwrap_or(text)))
 }
 
 /// As browsers send it: a scheme, a host and a port where it has one, and nothing after it.
@@ -475,6 +493,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Cost => json!({"type": "cost"}),
         Kind::Texts => json!({"type": "texts"}),
         Kind::Codings => json!({"type": "codings", "choices": CODINGS}),
+        Kind::Hosts => json!({"type": "hosts"}),
         Kind::Origins => json!({"type": "origins"}),
         Kind::Networks => json!({"type": "networks"}),
         Kind::Strings => json!({"type": "strings"}),

@@ -66,6 +66,8 @@ pub struct Program {
     pub trace_ratio: Option<f64>,
     /// The origins whose pages may call, or `*`.
     pub cors_origins: Vec<String>,
+    /// Under which names the server may be asked; empty where nothing is said of it.
+    pub allowed_hosts: Vec<String>,
     /// The proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<IpNet>,
     /// How often the app host must show that it runs.
@@ -264,6 +266,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         trace_ratio: number(&raw, "trace_ratio"),
         app_heartbeat: seconds(&raw, "app_heartbeat").unwrap_or(DEFAULT_APP_HEARTBEAT),
         cors_origins: texts(&raw, "cors_origins").map(str::to_owned).collect(),
+        allowed_hosts: texts(&raw, "allowed_hosts").map(str::to_owned).collect(),
         trusted_proxies: texts(&raw, "trusted_proxies").filter_map(network).collect(),
         compression: raw.get("compression").and_then(codings).unwrap_or_default(),
         server_timing: boolean(&raw, "server_timing").unwrap_or(false),

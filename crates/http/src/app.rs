@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::{HeaderMap, Request};
-use litplex_core::{BoxFuture, Budget, Traits};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{HeaderMap, Method, Request};
+use litplex_core::{BoxFuture, Budget, ServeError, Traits};
 use litplex_metrics::{Edge, Metrics, Ongoing};
 use litplex_scheduler::Endpoint;
 use litplex_traces::ServerSpan;
@@ -16,11 +17,12 @@ use tokio::sync::Notify;
 
 use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::around::{Around, Layers, Stacks};
+use crate::browsers::Asked;
 use crate::target::Target;
 use crate::{Cost, Described, mcp, openai, openapi, path, swagger_ui};
 
 /// How long the app host may take at least to answer what is no endpoint.
-const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection may be idle, unless the program says otherwise: longer than most load
 /// balancers keep theirs.
@@ -103,6 +105,8 @@ pub struct AppHost {
     pub socket: PathBuf,
     /// The paths that it has no part in: endpoints, and those of [`Builtin`].
     pub direct: HashSet<String>,
+    /// Whether each app in it answers what browsers ask before they send a request.
+    pub answers_preflights: bool,
     /// Whether it may have routes that are not known here, which may take as long as they like.
     pub has_routes: bool,
     /// What it would ask for at the paths of [`Builtin`] that do not go by way of it.
@@ -401,6 +405,39 @@ impl App {
             None => Some(self.longest_timeout()),
         };
         Some((&host.socket, limit))
+    }
+
+    /// Returns the socket of the app host where a request is what browsers ask, without a key, before
+    /// they send another, and something there answers that.
+    pub(crate) fn for_preflights<B>(&self, target: Target, request: &Request<B>) -> Option<&Path> {
+        let has = |name| request.headers().contains_key(name);
+        let is_preflight = request.method() == Method::OPTIONS
+            && has(ORIGIN)
+            && has(ACCESS_CONTROL_REQUEST_METHOD)
+            && self.app_host.as_ref().is_some_and(|host| host.answers_preflights);
+        let (socket, _) = self.app_host(target, request.uri().path()).filter(|_| is_preflight)?;
+        Some(socket)
+    }
+
+    /// Returns why a request of a page of another site is refused, if it is.
+    pub(crate) fn refuse_page<B>(
+        &self,
+        target: Target,
+        request: &Request<B>,
+        forwarded: Option<&str>,
+    ) -> Option<ServeError> {
+        // What everybody may ask for tells pages nothing.
+        if target == Target::Open {
+            return None;
+        }
+        let is_open = self.route(target).map_or(&self.guard, |route| &*route.guard).is_open();
+        let is_tools = || path::decode(request.uri().path()).is_some_and(|path| mcp::is_at(&path));
+        let asked = match is_open {
+            _ if target == Target::Rest && is_tools() => Asked::Tools { is_open },
+            true => Asked::Open,
+            false => Asked::Guarded,
+        };
+        self.around.browsers.refuse(request, asked, forwarded)
     }
 
     fn is_direct(&self, path: &str) -> bool {

@@ -19,7 +19,7 @@ use tower_http::cors::CorsLayer;
 
 use crate::access;
 use crate::answer::{self, HttpResponse};
-use crate::app::{App, Route};
+use crate::app::{App, LEAST_TIMEOUT, Route};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
 use crate::caller::{Call, Caller, Times};
 use crate::form::latin;
@@ -43,11 +43,14 @@ pub(crate) async fn handle(
     let (mut request, rest) = take_body(request);
     let mut ongoing = app.begin_request(app.target(request.uri().path()));
     let timing = app.around.server_timing.then(Timing::begin);
+    let proxies = &app.around.trusted_proxies;
+    let forwarded_host = client.and_then(|peer| proxies.host(peer, request.headers()));
+    let forwarded_host = forwarded_host.map(Arc::from);
     let client = client.map(|peer| app.around.trusted_proxies.client(peer, request.headers()));
     let mut span = app.begin_span(&mut request, client.map_or("http", Peer::scheme));
     let id = app.around.request_ids.as_ref().map(|ids| ids.take(request.headers_mut()));
     let log = app.around.access_log.as_ref();
-    let context = Context::of(client);
+    let context = Context::of(client, forwarded_host);
     let mut record = log.map(|log| log.begin(&request, &context, id.clone()));
     let (is_head, version) = (request.method() == Method::HEAD, request.version());
     // What HEAD is answered has no body that could be smaller.
@@ -136,6 +139,10 @@ pub(crate) async fn let_in(
         app.edge(target).shed(Shed::Draining);
         return stopping(&request);
     }
+    let forwarded = context.forwarded_host.as_deref();
+    if let Some(error) = app.refuse_page(target, &request, forwarded) {
+        return worded(app, target, request.uri().path(), &error);
+    }
     let client = context.client.map(|client| client.address);
     match app.admit(target, request.headers(), client) {
         Ok(admission) => {
@@ -150,15 +157,25 @@ pub(crate) async fn let_in(
         }
         Err(refused) => {
             context.admitted().holder.clone_from(&refused.holder);
+            if let Some(socket) = app.for_preflights(target, &request) {
+                // It is let in for nothing that asks for a key.
+                let limit = Some(LEAST_TIMEOUT);
+                return proxy::forward(socket, Target::Open, request, context.client, limit).await;
+            }
             if refused.error.status == 401 {
                 app.metrics.unauthorized(access::carries_key(request.headers()));
             }
-            let response = match app.route(target) {
-                Some(route) => refusal(route, &refused.error),
-                None => openai::error_at(request.uri().path(), &refused.error),
-            };
+            let response = worded(app, target, request.uri().path(), &refused.error);
             refused.stamp(response)
         }
+    }
+}
+
+/// Says what went wrong in the words of the endpoint, or else of what is at this path.
+fn worded(app: &App, target: Target, path: &str, error: &ServeError) -> HttpResponse {
+    match app.route(target) {
+        Some(route) => refusal(route, error),
+        None => openai::error_at(path, error),
     }
 }
 

@@ -13,6 +13,7 @@ mod answer;
 mod app;
 mod around;
 mod body;
+mod browsers;
 mod builtin;
 mod caller;
 mod cost;
@@ -27,6 +28,7 @@ mod path;
 mod pieces;
 mod proxy;
 mod raw_json;
+mod seldom;
 mod sending;
 mod serve;
 mod stream;
@@ -44,6 +46,7 @@ pub use around::{
     AccessLog, AccessLogForm, Around, Body, BoxLayer, Coding, Compression, HttpLayer, HttpService,
     Layers, RequestIds, TrustedProxies, cors,
 };
+pub use browsers::Browsers;
 pub use cost::Cost;
 pub use openapi::Described;
 pub use serve::{Server, bind, serve_inner};

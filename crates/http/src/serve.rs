@@ -26,6 +26,7 @@ use crate::handle::{handle, handle_inner};
 use crate::line::{HEADER_TIMEOUT, Line, Observed, OnLine};
 use crate::pieces::READ_BYTES;
 use crate::proxy::Peer;
+use crate::seldom::Seldom;
 use crate::stream::Broken;
 use crate::tls::{self, Tls};
 
@@ -46,9 +47,6 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A pause after the system refused to accept a connection, for want of descriptors usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often it is said that all connections are taken.
-const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// Takes the address, so that a server that cannot have it fails before it loads a model.
 ///
@@ -147,30 +145,33 @@ async fn accept(
     places: &Arc<Semaphore>,
     serve: impl Fn(usize, TcpStream, OwnedSemaphorePermit),
 ) {
-    let mut said = None;
+    let (mut full, mut failed) = (Seldom::default(), Seldom::default());
     for turn in 0.. {
-        let place = place(places, &mut said).await;
+        let place = place(places, &mut full).await;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 serve(turn, stream, place);
             }
-            Err(error) => pause(&error).await,
+            Err(error) => pause(&error, &mut failed).await,
         }
     }
 }
 
 /// Waits for a place for one more connection. Clients wait as long, in the backlog of the system.
-async fn place(places: &Arc<Semaphore>, said: &mut Option<Instant>) -> OwnedSemaphorePermit {
-    if places.available_permits() == 0 && said.is_none_or(|when| when.elapsed() > SAID_AGAIN) {
-        tracing::warn!("all connections are taken; more clients wait (`max_connections`)");
-        *said = Some(Instant::now());
+async fn place(places: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSemaphorePermit {
+    if places.available_permits() == 0
+        && let Some(times) = full.note(Instant::now())
+    {
+        tracing::warn!(times, "all connections are taken; more clients wait (`max_connections`)");
     }
     places.clone().acquire_owned().await.expect("nobody closes it. This is a bug.")
 }
 
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "a connection cannot be accepted");
+async fn pause(error: &io::Error, failed: &mut Seldom) {
+    if let Some(times) = failed.note(Instant::now()) {
+        tracing::warn!(%error, times, "a connection cannot be accepted");
+    }
     sleep(ACCEPT_PAUSE).await;
 }
 
@@ -269,6 +270,7 @@ async fn serve_connection(
 /// Answers what the app host asks for, for as long as it is polled. Where it `is_attached`, there
 /// is nobody else who could compress its answers.
 pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: bool) {
+    let mut failed = Seldom::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -280,7 +282,7 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
                 };
                 tokio::spawn(speak(stream, keep_alive, None, answer));
             }
-            Err(error) => pause(&error).await,
+            Err(error) => pause(&error, &mut failed).await,
         }
     }
 }

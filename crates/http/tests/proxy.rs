@@ -16,7 +16,8 @@ use tokio::net::{TcpStream, UnixListener};
 /// Returns what a client of a server with this app host reads.
 async fn answer_with(app_host: PathBuf) -> String {
     let (direct, guard) = (HashSet::new(), Guard::default());
-    let app_host = AppHost { socket: app_host, direct, has_routes: false, guard };
+    let app_host =
+        AppHost { socket: app_host, direct, answers_preflights: false, has_routes: false, guard };
     let app = common::app().behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
     let mut server = Server::new(listener, Arc::new(app), 1, 64).unwrap();

@@ -40,12 +40,14 @@ impl Passage {
 
     /// Returns what goes by way of the app host; `guard` is what it would ask for of the rest.
     pub(crate) fn front(&self, config: &Program, guard: Guard) -> litplex_http::AppHost {
-        let (direct, has_routes) = match &config.app_host {
-            Some(AppHost::Process { direct, has_routes, .. }) => (direct.as_slice(), *has_routes),
-            _ => (&[][..], false),
+        let (direct, answers_preflights, has_routes) = match &config.app_host {
+            Some(AppHost::Process { direct, answers_preflights, has_routes, .. }) => {
+                (direct.iter().cloned().collect(), *answers_preflights, *has_routes)
+            }
+            _ => Default::default(),
         };
-        let direct = direct.iter().cloned().collect();
-        litplex_http::AppHost { socket: self.app_host.clone(), direct, has_routes, guard }
+        let socket = self.app_host.clone();
+        litplex_http::AppHost { socket, direct, answers_preflights, has_routes, guard }
     }
 
     /// Starts the app host, and starts it again whenever it is gone; where the parent is it, there

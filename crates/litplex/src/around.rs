@@ -3,8 +3,10 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-use litplex_config::{ConfigError, Program};
-use litplex_http::{AccessLog, AccessLogForm, Around, Coding, Compression, RequestIds, cors};
+use litplex_config::{AppHost, ConfigError, Program};
+use litplex_http::{
+    AccessLog, AccessLogForm, Around, Browsers, Coding, Compression, RequestIds, cors,
+};
 use litplex_workers::LogFile;
 
 use crate::{Error, traces};
@@ -26,7 +28,14 @@ pub(crate) fn around(config: &Program) -> Result<Around, Error> {
     let trusted_proxies = config.trusted_proxies.iter().copied().collect();
     let compression = compression(config);
     let tracer = traces::tracer(config)?;
+    let mut origins = config.cors_origins.clone();
+    if let Some(AppHost::Process { origins: of_the_app, .. }) = &config.app_host {
+        origins.extend(of_the_app.iter().cloned());
+    }
+    let (allowed_hosts, host) = (config.allowed_hosts.clone(), config.host.clone());
+    let browsers = Browsers { allowed_hosts, origins, is_loopback: false, host };
     Ok(Around {
+        browsers,
         request_ids,
         cors,
         access_log,

@@ -39,6 +39,9 @@ pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, S
         Jwks::File(file) => {
             let watched = WatchedFiles::new([file.clone()]);
             let keys = read(file).map_err(|error| format!("`jwt_jwks`: {error}"))?;
+            if keys.is_empty() {
+                return Err(format!("`jwt_jwks`: {}: {NO_KEY}", file.display()));
+            }
             let (sender, known) = watch::channel(KnownKeys { keys, again: None });
             following.spawn(reread(watched, file.clone(), sender));
             known
@@ -60,21 +63,22 @@ const NO_KEY: &str = "it has no public key for signatures: RSA, P-256, P-384 or 
 fn read(file: &Path) -> Result<IssuerKeys, String> {
     let named = |error: String| format!("{}: {error}", file.display());
     let text = fs::read(file).map_err(|error| named(error.to_string()))?;
-    let keys = IssuerKeys::parse(&text).map_err(named)?;
-    if keys.is_empty() {
-        return Err(named(NO_KEY.into()));
-    }
-    Ok(keys)
+    IssuerKeys::parse(&text).map_err(named)
 }
 
 /// Reads a file of keys whenever it has changed, for as long as it is polled. What cannot be read
-/// changes nothing.
+/// changes nothing; a set without keys withdraws those that were there.
 async fn reread(mut watched: WatchedFiles, file: PathBuf, known: watch::Sender<KnownKeys>) {
     loop {
         watched.changed().await;
         match read(&file) {
             Ok(keys) => {
-                tracing::info!("read the issuer's keys in {} again: {keys:?}", file.display());
+                let file = file.display();
+                if keys.is_empty() {
+                    tracing::warn!("nobody is let in by a token: {file}: {NO_KEY}");
+                } else {
+                    tracing::info!("read the issuer's keys in {file} again: {keys:?}");
+                }
                 known.send_replace(KnownKeys { keys, again: None });
             }
             Err(error) => tracing::warn!("the issuer's keys stay as they were: {error}"),

@@ -43,13 +43,14 @@ pub(crate) async fn serve(
     let Program { config, given, layers, adopts_orphans } = program;
     // First of all: a signal that comes while the server starts stops it in the same way.
     let mut signals = Signals::new()?;
-    let (access, around) = (Access::of(&config)?, around(&config)?);
+    let (access, mut around) = (Access::of(&config)?, around(&config)?);
     let tracer = around.tracer.clone();
     descriptors::raise();
     let tls = tls::read(&config)?;
     let address = format!("{}:{}", config.host, config.port);
     let bound = bind(&config.host, config.port).await;
     let listener = bound.map_err(|source| bind_error(address, config.port, source))?;
+    around.browsers.is_loopback = listener.local_addr()?.ip().is_loopback();
 
     let run_dir = RunDir::create()?;
     let admin = AdminSocket::bind(&run_dir)?;

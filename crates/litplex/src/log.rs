@@ -23,7 +23,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// The library of a protocol logs a line for every request, and for every mistake of a client, which
 /// is in its answer anyway.
-const DEFAULT: &str = "info,rmcp=off";
+const DEFAULT: &str = "info,rmcp=off,h2=error";
 
 /// The files of endpoints that have one, by their paths.
 pub(crate) type LogFiles = HashMap<String, LogFile>;

@@ -442,6 +442,12 @@ impl RunServers {
         self.set("cors_origins", origins)
     }
 
+    /// Under which names (`Host`) the server may be asked: names, `*.` and a name, or `*`. Default:
+    /// any; on loopback, where no key is asked for, those that no web site can have.
+    pub fn allowed_hosts(self, names: &[&str]) -> Self {
+        self.set("allowed_hosts", names)
+    }
+
     /// The addresses and networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For` is believed.
     /// Default: none.
     pub fn trusted_proxies(self, networks: &[&str]) -> Self {

@@ -45,6 +45,8 @@ class Fate:
     complete."""
 
     is_broken = False
+    #: Whether the client left before it had sent its request, so that nothing answers it.
+    is_client_gone = False
 
 
 class Forwarded(Response):
@@ -85,6 +87,7 @@ class Forwarded(Response):
             first = await pieces.__anext__()
             second = await pieces.__anext__() if first else b""
         except ClientDisconnect:
+            self._request.scope.get(FATE, Fate()).is_client_gone = True
             return
         # A middleware may have put another body in its place: of one piece the length is known.
         await self._ask(connection, None if second else first)

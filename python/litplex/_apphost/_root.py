@@ -48,7 +48,12 @@ class Root:
                 raise BrokenOff
             await send(message)
 
-        await self._app_for(scope)(scope, receive, send_truly)
+        try:
+            await self._app_for(scope)(scope, receive, send_truly)
+        except RuntimeError:
+            # Middlewares that dispatch raise where nothing is answered; nobody waits for an answer.
+            if not fate.is_client_gone:
+                raise
 
     def _tell(self, event):
         for server in self._told:

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,13 +27,25 @@ pub(crate) enum Caller {
     Holder(Arc<str>),
     /// Whom a token speaks of.
     Subject(Arc<str>),
-    /// Whoever is at this address.
+    /// Whoever is at this address, or in the network of IPv6 that one customer has: each may use any
+    /// of its 2⁶⁴ addresses.
     Address(IpAddr),
     /// Somebody of whom nothing is known.
     Unknown,
 }
 
+/// What of an address of IPv6 is the network.
+const NETWORK_MASK: u128 = !0 << 64;
+
 impl Caller {
+    /// Returns who is at an address.
+    pub(super) fn at(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK_MASK).into(),
+            address => address,
+        })
+    }
+
     pub(super) fn holder(&self) -> Option<Arc<str>> {
         match self {
             Self::Holder(name) | Self::Subject(name) => Some(name.clone()),
@@ -269,6 +281,15 @@ mod tests {
 
     fn at(last: u8) -> Caller {
         Caller::Address([10, 0, 0, last].into())
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_caller() {
+        let at = |address: &str| Caller::at(address.parse().unwrap());
+        assert_eq!(at("2001:db8:1:2::3"), at("2001:db8:1:2:ffff:1:2:3"));
+        assert_ne!(at("2001:db8:1:2::3"), at("2001:db8:1:3::3"));
+        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
     }
 
     #[tokio::test(start_paused = true)]

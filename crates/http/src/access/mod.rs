@@ -70,6 +70,11 @@ impl Guard {
         }
     }
 
+    /// Returns whether everybody may call.
+    pub(crate) fn is_open(&self) -> bool {
+        self.schemes().is_empty()
+    }
+
     /// Tells whether it limits what one caller may do.
     pub(crate) fn has_limits(&self) -> bool {
         self.limits.are_any()
@@ -82,7 +87,7 @@ impl Guard {
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
         let caller = if self.schemes().is_empty() {
-            client.map_or(Caller::Unknown, |client| Caller::Address(client.ip()))
+            client.map_or(Caller::Unknown, |client| Caller::at(client.ip()))
         } else {
             self.known_caller(headers)?
         };

@@ -13,6 +13,8 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use litplex_traces::{Named, ServerSpan, Tracer};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
+use crate::browsers::Browsers;
+
 pub(crate) use access_log::Record;
 pub use access_log::{AccessLog, Form as AccessLogForm};
 pub(crate) use compression::PackedBody;
@@ -39,6 +41,8 @@ pub struct Around {
     pub server_timing: bool,
     /// Says who asks, where requests come through proxies.
     pub trusted_proxies: TrustedProxies,
+    /// What pages of other sites may ask.
+    pub browsers: Browsers,
     /// What traces requests to endpoints.
     pub tracer: Option<Tracer>,
 }

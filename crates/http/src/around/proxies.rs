@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::proxy::Peer;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The proxies that are believed when they say for whom they ask; none by default.
@@ -33,6 +34,12 @@ impl TrustedProxies {
             _ => peer.is_tls,
         };
         Peer { address: named.unwrap_or(peer.address), is_tls }
+    }
+
+    /// Returns the name by which a trusted proxy says that it was asked.
+    pub(crate) fn host<'a>(&self, peer: Peer, headers: &'a HeaderMap) -> Option<&'a str> {
+        let trusted = self.trusts(peer.address.ip()).then(|| last(headers, &FORWARDED_HOST))?;
+        str::from_utf8(trusted?).ok()
     }
 
     /// Goes from the nearest to the farthest for as long as they are trusted; to whom nobody can

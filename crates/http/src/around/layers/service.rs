@@ -93,13 +93,15 @@ where
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Context {
     pub(crate) client: Option<Peer>,
+    /// The name by which a trusted proxy says that it was asked.
+    pub(crate) forwarded_host: Option<Arc<str>>,
     /// What it was let in with, once it was.
     admitted: Arc<Mutex<Admission>>,
 }
 
 impl Context {
-    pub(crate) fn of(client: Option<Peer>) -> Self {
-        Self { client, ..Self::default() }
+    pub(crate) fn of(client: Option<Peer>, forwarded_host: Option<Arc<str>>) -> Self {
+        Self { client, forwarded_host, ..Self::default() }
     }
 
     pub(crate) fn admitted(&self) -> MutexGuard<'_, Admission> {
