@@ -14,7 +14,7 @@ const SAID_ONCE: [&str; 3] = ["role", "name", "tool_call_id"];
 /// One choice of an answer, so far.
 #[derive(Debug, Default)]
 pub(super) struct Message {
-    fields: Object,
+    fields: Fields,
     tool_calls: ToolCalls,
     finish_reason: Option<Box<RawValue>>,
     pub(super) usage: Option<Usage>,
@@ -53,8 +53,8 @@ impl Message {
     pub(super) fn end(&mut self) -> Object {
         let mut delta = Object::default();
         self.take_role(None, &mut delta);
-        let is_call = !self.tool_calls.is_empty() || self.fields.get("function_call").is_some();
-        if !is_call && self.fields.get("content").is_none() {
+        let is_call = !self.tool_calls.is_empty() || self.fields.has("function_call");
+        if !is_call && !self.fields.has("content") {
             self.take_field("content", raw(&""), &mut delta);
         }
         delta
@@ -62,24 +62,26 @@ impl Message {
 
     /// Says whose message it is, once.
     fn take_role(&mut self, role: Option<Box<RawValue>>, delta: &mut Object) {
-        if self.fields.get("role").is_none() {
+        if !self.fields.has("role") {
             self.take_field("role", role.unwrap_or_else(|| raw(&"assistant")), delta);
         }
     }
 
     fn take_field(&mut self, name: &str, value: Box<RawValue>, delta: &mut Object) {
-        let joined = match self.fields.get(name) {
-            None => value.clone(),
+        match self.fields.get_mut(name) {
+            None => self.fields.0.push((name.to_owned(), value.get().to_owned())),
             Some(_) if SAID_ONCE.contains(&name) => return,
-            Some(known) => joined(known, &value),
-        };
-        self.fields.set(name, joined);
+            Some(known) => join(known, value.get()),
+        }
         delta.set(name, value);
     }
 
     /// Returns the whole of it.
     pub(super) fn whole(&self) -> Object {
-        let mut message = self.fields.clone();
+        let mut message = Object::default();
+        for (name, json) in &self.fields.0 {
+            message.set(name, written(json.clone()));
+        }
         if message.get("content").is_none() {
             message.write("content", &());
         }
@@ -97,47 +99,68 @@ impl Message {
         }
         raw(&match max_tokens {
             _ if !self.tool_calls.is_empty() => "tool_calls",
-            _ if self.fields.get("function_call").is_some() => "function_call",
+            _ if self.fields.has("function_call") => "function_call",
             Some(most) if most > 0 && used >= most => "length",
             _ => "stop",
         })
     }
 }
 
+/// The fields of a message as JSON, each of which grows in place: a message has as many pieces as
+/// tokens, and must not be copied for each of them.
+#[derive(Debug, Default)]
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
+    fn get_mut(&mut self, name: &str) -> Option<&mut String> {
+        self.0.iter_mut().find(|(known, _)| known == name).map(|(_, json)| json)
+    }
+}
+
 /// Joins a value to what is known, as clients join the pieces of a stream: texts and lists go on,
 /// objects are joined field by field, and anything else is replaced.
-fn joined(known: &RawValue, more: &RawValue) -> Box<RawValue> {
-    let (before, after) = (known.get(), more.get());
-    match (Kind::of(before), Kind::of(after)) {
-        (Kind::Text, Kind::Text) => join_within(before, after, '"', ""),
-        (Kind::Array, Kind::Array) if is_empty(before) => more.to_owned(),
-        (Kind::Array, Kind::Array) if is_empty(after) => known.to_owned(),
-        (Kind::Array, Kind::Array) => join_within(before, after, ']', ","),
-        (Kind::Object, Kind::Object) => {
-            let (Ok(mut object), Ok(more)) = (Object::parse(before), Object::parse(after)) else {
-                return more.to_owned();
-            };
-            for (name, value) in more.into_fields() {
-                // A name is given once, and a type says what the rest is.
-                let value = match object.get(&name) {
-                    Some(known) if !["name", "type", "id", "index"].contains(&name.as_str()) => {
-                        joined(known, &value)
-                    }
-                    _ => value,
-                };
-                object.set(&name, value);
-            }
-            raw(&object)
-        }
-        _ => more.to_owned(),
+fn join(known: &mut String, more: &str) {
+    match (Kind::of(known), Kind::of(more)) {
+        (Kind::Text, Kind::Text) => go_on(known, "", more),
+        (Kind::Array, Kind::Array) if is_empty(more) => {}
+        (Kind::Array, Kind::Array) if !is_empty(known) => go_on(known, ",", more),
+        (Kind::Object, Kind::Object) => join_objects(known, more),
+        _ => more.clone_into(known),
     }
 }
 
 /// Writes one value behind another of its kind, without what is between them.
-fn join_within(before: &str, after: &str, end: char, between: &str) -> Box<RawValue> {
-    let head = before.strip_suffix(end).unwrap_or(before);
-    let text = format!("{head}{between}{}", &after[1..]);
-    RawValue::from_string(text).expect("two values of a kind join to one. This is a bug.")
+fn go_on(known: &mut String, between: &str, more: &str) {
+    known.pop();
+    known.push_str(between);
+    known.push_str(&more[1..]);
+}
+
+fn join_objects(known: &mut String, more: &str) {
+    let (Ok(mut object), Ok(fields)) = (Object::parse(known), Object::parse(more)) else {
+        return more.clone_into(known);
+    };
+    for (name, value) in fields.into_fields() {
+        // A name is given once, and a type says what the rest is.
+        let value = match object.get(&name) {
+            Some(before) if !["name", "type", "id", "index"].contains(&name.as_str()) => {
+                let mut joined = before.get().to_owned();
+                join(&mut joined, value.get());
+                written(joined)
+            }
+            _ => value,
+        };
+        object.set(&name, value);
+    }
+    raw(&object).get().clone_into(known);
+}
+
+fn written(json: String) -> Box<RawValue> {
+    RawValue::from_string(json).expect("two values of a kind join to one. This is a bug.")
 }
 
 fn is_empty(list: &str) -> bool {
@@ -163,7 +186,11 @@ impl Usage {
         let completion = count("completion_tokens");
         let total = count("total_tokens");
         let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
-        is_there.then(|| Self { prompt, completion, total: total.unwrap_or(prompt + completion) })
+        is_there.then(|| Self {
+            prompt,
+            completion,
+            total: total.unwrap_or(prompt.saturating_add(completion)),
+        })
     }
 }
 
@@ -239,6 +266,29 @@ mod tests {
         let (deltas, _, message) = given(&[used.clone(), used]);
         assert_eq!(message.usage, Some(Usage { prompt: 4, completion: 6, total: 10 }));
         assert_eq!(deltas[1], json!({"content": ""}));
+    }
+
+    #[test]
+    fn counts_that_are_too_large_are_the_largest() {
+        let most = json!({"content": "", "prompt_tokens": u64::MAX, "completion_tokens": 1e30});
+        let (_, _, message) = given(&[most.clone(), most]);
+        let usage = Usage { prompt: u64::MAX, completion: u64::MAX, total: u64::MAX };
+        assert_eq!(message.usage, Some(usage));
+    }
+
+    #[test]
+    fn a_message_of_many_pieces_is_not_copied_for_each() {
+        let mut message = Message::default();
+        let (mut capacity, mut moves) = (0, 0);
+        for _ in 0..20_000 {
+            message.take(br#"{"content": "word "}"#).unwrap();
+            let now = message.fields.get_mut("content").map_or(0, |content| content.capacity());
+            moves += usize::from(now != capacity);
+            capacity = now;
+        }
+        assert!(moves < 40, "{moves} times");
+        let whole = serde_json::to_value(message.whole()).unwrap();
+        assert_eq!(whole["content"], "word ".repeat(20_000));
     }
 
     #[test]

@@ -227,9 +227,9 @@ struct Usage {
 
 impl Usage {
     fn add(&mut self, other: Self) {
-        self.prompt += other.prompt;
-        self.completion += other.completion;
-        self.total += other.total;
+        self.prompt = self.prompt.saturating_add(other.prompt);
+        self.completion = self.completion.saturating_add(other.completion);
+        self.total = self.total.saturating_add(other.total);
     }
 }
 
