@@ -13,7 +13,8 @@ STUCK = """
         def predict(self, x):
             time.sleep(600)
 
-    ls.LitServer(Stuck(), timeout=0.5, kill_after=False).run(port=0)
+    # Long enough for 300 clients to send their bodies on a busy machine.
+    ls.LitServer(Stuck(), timeout=2, kill_after=False).run(port=0)
 """
 
 

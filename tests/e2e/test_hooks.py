@@ -1,6 +1,7 @@
 """What hooks give and raise is sent the same way by every loop of the worker."""
 
 import concurrent.futures
+import re
 
 import httpx
 from conftest import wait_until
@@ -154,7 +155,8 @@ def test_what_hooks_give_and_raise_is_the_same_in_all_loops(serve, tmp_path):
 
     for path in WHOLE:
         for kind, times in {"json": 1, "async": 1, "stream": 1, "several": 2}.items():
-            wait_until(lambda k=kind, p=path, t=times: output().count(f"after {k} {p}\n") == t)
+            line = re.compile(rf"\bafter {kind} {path}$", re.MULTILINE)
+            wait_until(lambda line=line, t=times: len(line.findall(output())) == t, output)
     wait_until(lambda: output().count("RuntimeError: it failed afterwards") == len(WHOLE))
     wait_until(lambda: not list(tmp_path.glob("*.txt")))
 
