@@ -4,15 +4,17 @@ A first server::
 
     import litplex as ls
 
-    class EmbeddingAPI(ls.LitAPI):
+    class WordCountAPI(ls.LitAPI):
         def setup(self, device):
-            self.model = load_model(device)
+            self.separator = " "
 
         def predict(self, text):
-            return self.model.encode(text)
+            return {"words": len(text.split(self.separator))}
 
     if __name__ == "__main__":
-        ls.run_servers(ls.LitServer(EmbeddingAPI(), path="/embed"), port=8000)
+        ls.run_servers(ls.LitServer(WordCountAPI(), path="/count"), port=8000)
+
+It answers ``curl localhost:8000/count --json '"how many words"'``.
 """
 
 from litplex._api import FINISHED, ContinuousAPI, Last, LitAPI

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from conftest import is_alive, parent_of, wait_until
+from conftest import LITPLEX, is_alive, parent_of, wait_until
 
 SERVER = """
     import time
@@ -64,6 +66,29 @@ def test_ps_shows_what_runs(serve, runtime, litplex, status_of):
     assert (elastic["wanted"], elastic["min_workers"], elastic["max_workers"]) == (1, 1, 2)
 
 
+def test_ps_counts_the_requests_that_the_metrics_count(serve, runtime, litplex, status_of):
+    server = serve(
+        """
+        class Embed(ls.LitAPI):
+            def predict(self, texts):
+                return [[1.0] for text in texts]
+
+        spec = ls.OpenAIEmbeddingSpec()
+        embed = ls.LitServer(Embed(max_batch_size=4, spec=spec), api_keys={"ann": "env:ANN"})
+        ls.run_servers(embed, port=0)
+        """,
+        env={**runtime, "ANN": "k"},
+    )
+    key, texts = {"X-API-Key": "k"}, {"model": "m", "input": ["a", "b", "c"]}
+    for expected, headers, body in [(200, key, texts), (422, key, {}), (401, {}, texts)]:
+        answer = server.post("/v1/embeddings", json=body, headers=headers)
+        assert answer.status_code == expected, answer.text
+    page = server.client.get("/metrics").text
+    counts = re.findall(r'litplex_requests_total\{.*"/v1/embeddings".*\} (\d+)', page)
+    # Three inputs are one request, and a refused request is one too.
+    assert sum(map(int, counts)) == status_of("/v1/embeddings")["requests"] == 3
+
+
 def test_ps_tells_of_a_worker_that_was_replaced(serve, runtime, status_of):
     serve(SERVER, env=runtime)
     (worker,) = status_of("/double")["workers"]
@@ -74,6 +99,22 @@ def test_ps_tells_of_a_worker_that_was_replaced(serve, runtime, status_of):
         return now["state"] == "ready" and now["restarts"] == 1 and now["pid"] != worker["pid"]
 
     wait_until(is_replaced)
+
+
+def test_a_reader_that_has_gone_ends_the_command_quietly(serve, runtime):
+    serve(SERVER, env=runtime)
+    for command in (["ps"], ["ps", "--json"], ["scale", "/double", "1"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [LITPLEX, *command],
+            env={**os.environ, **runtime},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_nothing_runs(litplex):

@@ -1,5 +1,6 @@
 """The command: what it prints, and how it ends."""
 
+import os
 import re
 import subprocess
 
@@ -20,6 +21,66 @@ def test_version_and_help(tmp_path):
     status, out, _ = litplex(tmp_path, "--help")
     assert status == 0
     assert "litplex serve server.py" in out
+
+
+COMMANDS = [
+    ["--help"],
+    ["--version"],
+    ["serve", "--help"],
+    ["key", "ann"],
+    ["check", "litplex.toml"],
+    ["check", "--all", "--load", "litplex.toml"],
+    ["env", "list"],
+    ["env", "prune"],
+]
+
+
+@pytest.fixture
+def file(tmp_path, script):
+    """Writes a file that can be served."""
+    script("class API(ls.LitAPI):\n    def predict(self, x): return x", "a.py")
+    (tmp_path / "litplex.toml").write_text('[[endpoint]]\npath = "/a"\napi = "a.py:API"\n')
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_reader_that_has_gone_ends_the_command_quietly(tmp_path, file, command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [LITPLEX, *command],
+        cwd=tmp_path,
+        env={**os.environ, "LITPLEX_CACHE_DIR": str(tmp_path / "cache")},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writer)
+    assert done.returncode == 141, "128 and the number of SIGPIPE"
+    assert "error" not in done.stderr and "panic" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_output_that_cannot_be_written_is_an_error(tmp_path, file, command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [LITPLEX, *command],
+            cwd=tmp_path,
+            env={**os.environ, "LITPLEX_CACHE_DIR": str(tmp_path / "cache")},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "error: cannot write to standard output: No space left on device" in done.stderr
+
+
+def test_a_key_that_is_shown_to_nobody_gets_no_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [str(LITPLEX), "key", "ann"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, timeout=60)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_check_prints_what_would_be_served(tmp_path, script):

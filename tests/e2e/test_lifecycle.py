@@ -247,10 +247,10 @@ def test_what_a_worker_prints_is_marked_line_by_line(serve):
 
         ls.LitServer(Prints(), path="/prints", accelerator="cpu").run(port=0)
     """)
-    server.wait_for_line(r"^/prints#0 \| on cpu$")
-    server.wait_for_line(r"^/prints#0 \| to stderr$")
+    server.wait_for_line(r"^\S+Z /prints#0 \| on cpu$")
+    server.wait_for_line(r"^\S+Z /prints#0 \| to stderr$")
     assert server.post("/prints", json=1).json() == 1
-    server.wait_for_line(r"^/prints#0 \| x{1000}")
+    server.wait_for_line(r"^\S+Z /prints#0 \| x{1000}")
 
 
 def test_litplex_serve_is_stopped_by_a_signal(run, script):

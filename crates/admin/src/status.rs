@@ -32,11 +32,12 @@ pub struct EndpointStatus {
     pub min_workers: Option<usize>,
     /// The most that it may be given as load moves.
     pub max_workers: Option<usize>,
-    /// Requests that wait.
+    /// Jobs that wait: a request of several inputs, such as a list of texts to embed, is as many.
     pub queued: usize,
-    /// Requests that workers have.
+    /// Jobs that workers have.
     pub in_flight: usize,
-    /// Requests since the server started.
+    /// Requests that have ended since the server started, refused ones among them: the sum of
+    /// `litplex_requests_total` on `/metrics`.
     pub requests: u64,
     /// Its workers, by slot.
     pub workers: Vec<WorkerStatus>,
@@ -53,7 +54,7 @@ pub struct WorkerStatus {
     pub pid: Option<u32>,
     /// What it computes on.
     pub device: String,
-    /// Requests that it has.
+    /// Jobs that it has.
     pub in_flight: usize,
     /// How often the slot's worker was replaced.
     pub restarts: u64,

@@ -44,10 +44,10 @@ pub(crate) fn run(env: &Env) -> anyhow::Result<()> {
     let named = || format!("cannot read {}", cache.root().display());
     let found = environments(&cache).with_context(named)?;
     match env.verb {
-        Verb::List => say(&table(&found)),
+        Verb::List => say(&table(&found))?,
         Verb::Prune { unused_for } => {
             let old = found.into_iter().filter(|it| days_since_use(it) >= f64::from(unused_for));
-            say(&prune(old)?);
+            say(&prune(old)?)?;
         }
     }
     Ok(())

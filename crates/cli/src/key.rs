@@ -1,8 +1,12 @@
-use anyhow::bail;
+use std::io::{self, Write};
+
+use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use litplex::digest;
+
+use crate::say::say;
 
 /// By what people and scanners of secrets know such a key.
 const PREFIX: &str = "lmx_";
@@ -24,9 +28,10 @@ pub(crate) fn run(Key { name }: &Key) -> anyhow::Result<()> {
     let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let hex: String = digest(&key).iter().map(|byte| format!("{byte:02x}")).collect();
     // On standard output is only what may be kept: `litplex key ann >> keys` must not keep the key.
-    eprintln!(
+    writeln!(
+        io::stderr(),
         "The key, which is for {name} and kept nowhere, and its line for `api_keys_file`:\n{key}"
-    );
-    println!("{name} sha256:{hex}");
-    Ok(())
+    )
+    .context("cannot show the key on standard error")?;
+    say(&format!("{name} sha256:{hex}\n"))
 }

@@ -20,6 +20,8 @@ use clap::{Args, Parser, Subcommand};
 use litplex::{ConfigError, Error, Program};
 use tokio::sync::oneshot;
 
+use crate::say::{ReaderGone, say, written};
+
 /// One to two parts in twenty faster than the system's allocator with many small bodies.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,6 +58,7 @@ Exit status:
   1  the address is taken, or the system refuses something
   2  the program, its configuration or the command is wrong; nothing was started
   3  a model, or the program's app, could not be loaded
+  141  the reader of standard output has gone, as in `litplex ps | head -1`
 `python server.py` exits with the same, but for mistakes, which it raises (1).";
 
 #[derive(Subcommand)]
@@ -135,14 +138,27 @@ struct Source {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let done = Cli::try_parse().map_or_else(|told| print_help_or_mistake(&told), run_command);
+    done.unwrap_or_else(|error| {
+        if !error.is::<ReaderGone>() {
             // Nobody may be left who reads it; the status says it all the same.
             let _ = writeln!(io::stderr(), "error: {error:#}");
-            exit_code(&error)
         }
+        exit_code(&error)
+    })
+}
+
+/// Prints what was asked for (`--help`, `--version`), or what is wrong with the command.
+fn print_help_or_mistake(told: &clap::Error) -> anyhow::Result<ExitCode> {
+    let printed = told.print();
+    if !told.use_stderr() {
+        written(printed)?;
     }
+    Ok(ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2)))
+}
+
+fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
+    run(cli).map(|()| ExitCode::SUCCESS)
 }
 
 /// Returns the exit status of an error, as [`AFTER_HELP`] says.
@@ -151,6 +167,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(Error::Config(_)) => 2,
         Some(Error::Launch { .. } | Error::AppHost(_)) => 3,
         _ if error.is::<ConfigError>() => 2,
+        _ if error.is::<ReaderGone>() => ReaderGone::STATUS,
         _ => 1,
     })
 }
@@ -168,10 +185,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn run_check(check: &Check) -> anyhow::Result<()> {
     let program = load(&check.source)?;
-    say::say(&program.check(Duration::from_secs(check.timeout.into()))?.describe(check.all));
+    say(&program.check(Duration::from_secs(check.timeout.into()))?.describe(check.all))?;
     if check.load {
         program.load()?;
-        println!("\nloaded: all endpoints");
+        say("\nloaded: all endpoints\n")?;
     }
     Ok(())
 }

@@ -23,17 +23,20 @@ Examples:
   litplex ps                                             every server, endpoint and worker
   litplex ps --port 8000 --json | jq '.endpoints[].queued'
 
+REQUESTS are those that have ended, as litplex_requests_total on /metrics counts them; QUEUED and
+IN FLIGHT are jobs, of which a request with several inputs is as many.
+
 Exit status: 1 when no server is running.";
 
 pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
     let statuses: Vec<_> = servers::all(ps.port)?.into_iter().map(|it| it.status).collect();
     if ps.json {
         for status in &statuses {
-            say(&format!("{}\n", serde_json::to_string(status)?));
+            say(&format!("{}\n", serde_json::to_string(status)?))?;
         }
     } else {
         let tables: Vec<_> = statuses.iter().map(table).collect();
-        say(&tables.join("\n"));
+        say(&tables.join("\n"))?;
     }
     Ok(())
 }

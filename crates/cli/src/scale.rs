@@ -27,8 +27,7 @@ Examples:
 pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
     let server = servers::only(scale.port)?;
     let scaled = server.client.scale(&scale.endpoint, scale.workers.into())?;
-    say(&format!("{}\n", describe(&scaled)));
-    Ok(())
+    say(&format!("{}\n", describe(&scaled)))
 }
 
 fn describe(scaled: &Scaled) -> String {

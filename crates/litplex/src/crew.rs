@@ -96,7 +96,6 @@ impl Crew {
     pub(crate) fn routes(
         &self,
         guards: Vec<Arc<Guard>>,
-        metrics: &Metrics,
         tells_ids: bool,
     ) -> HashMap<String, Route> {
         let route = |member: &Member, guard| Route {
@@ -107,7 +106,7 @@ impl Crew {
             max_body_bytes: member.config.max_body_bytes,
             cost: member.config.cost.as_ref().map(cost),
             guard,
-            metrics: metrics.edge(Some(&member.config.path)),
+            metrics: member.controls.edge.clone(),
             tells_ids,
         };
         let guarded = self.members.iter().zip(guards);
@@ -201,6 +200,7 @@ impl Member {
             wanted: supervisor.wanted_setter(),
             limits,
             unwell,
+            edge: metrics.edge(Some(&config.path)),
         };
         Self { config: config.clone(), described, controls: Arc::new(controls), supervisor }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use litplex_admin::{Admin, EndpointStatus, Scaled, Status, WorkerStatus};
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Device};
+use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
 use tokio::sync::watch;
@@ -35,6 +36,8 @@ pub(crate) struct Controls {
     /// Between how many workers load may choose, where it may.
     pub(crate) limits: Option<watch::Sender<Limits>>,
     pub(crate) unwell: Unwell,
+    /// What is measured of its requests where they come in.
+    pub(crate) edge: Edge,
 }
 
 impl Admin for Desk {
@@ -102,7 +105,7 @@ impl Controls {
             max_workers,
             queued: load.queued,
             in_flight: load.in_flight,
-            requests: load.arrived,
+            requests: self.edge.ended(),
             workers: workers.map(|(slot, state)| self.worker(slot, state, &load)).collect(),
         }
     }

@@ -99,6 +99,7 @@ mod jwks;
 mod launch;
 mod lifecycle;
 mod log;
+mod log_object;
 mod notify;
 mod nvml;
 mod placement;

@@ -59,7 +59,7 @@ pub(crate) async fn serve(
     let measured = (&metrics, &user);
     let places = (run_dir.path(), log_files);
     let crew = Crew::launch(&config, given, places, passage.as_ref(), measured)?;
-    let routes = crew.routes(access.of_endpoints, &metrics, config.request_id);
+    let routes = crew.routes(access.of_endpoints, config.request_id);
     let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);

@@ -2,14 +2,13 @@
 //! of endpoints.
 
 use std::collections::{BTreeMap, HashMap};
-use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use litplex_config::{ConfigError, Endpoint};
-use litplex_workers::{LogFile, OUTPUT};
+use litplex_workers::{LogFile, OUTPUT, logs_objects};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
@@ -20,6 +19,8 @@ use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::log_object::Objects;
 
 /// The library of a protocol logs a line for every request, and for every mistake of a client, which
 /// is in its answer anyway.
@@ -82,13 +83,12 @@ where
 {
     let lines =
         tracing_subscriber::fmt::layer().with_target(false).with_timer(SystemTime).with_writer(to);
-    match env::var("LITPLEX_LOG_FORMAT").as_deref() {
-        Ok("json") => lines.json().flatten_event(true).with_filter(chosen).boxed(),
-        _ => {
-            let lines = lines.with_ansi(has_colors).fmt_fields(debug_fn(write_field)).compact();
-            lines.with_filter(chosen).boxed()
-        }
+    if logs_objects() {
+        // Colors of fields would be escaped, and be text.
+        return lines.with_ansi(false).event_format(Objects).with_filter(chosen).boxed();
     }
+    let lines = lines.with_ansi(has_colors).fmt_fields(debug_fn(write_field)).compact();
+    lines.with_filter(chosen).boxed()
 }
 
 /// Writes a field for people, to whom the message says whose line it is.
@@ -197,8 +197,8 @@ impl<S: Subscriber> Filter<S> for Chosen {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        let by_default = Filter::<S>::max_level_hint(&self.by_default)?;
-        Some(by_default.max(self.widest()).max(LevelFilter::INFO))
+        // What workers print has all levels. Other events ask once, and are then known by name.
+        Some(LevelFilter::TRACE)
     }
 }
 

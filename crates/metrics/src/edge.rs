@@ -156,6 +156,13 @@ impl Edge {
         Ongoing { edge: self.clone(), begun, status: 0, bytes: 0, is_counted: false }
     }
 
+    /// Returns how many requests have ended: the sum of `litplex_requests_total` over its outcomes.
+    pub fn ended(&self) -> u64 {
+        // Each is observed as it is counted. A series that is not there yet is not made.
+        let observed = self.0.durations.iter().filter_map(OnceLock::get);
+        observed.map(Histogram::get_sample_count).sum()
+    }
+
     /// Returns how many requests have come and not ended.
     pub fn inflight(&self) -> i64 {
         self.0.inflight.get()

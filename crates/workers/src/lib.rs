@@ -13,5 +13,5 @@ pub use log_file::LogFile;
 pub use python::{
     AppHostLaunch, AppHostSpec, Environment, Inspected, Inspection, OUTPUT, OutputSpec, Overrides,
     PythonLaunch, PythonSpec, Sdk, Unwell, adopt_orphans, default_interpreter, environments,
-    inspect, remove_environment, with_descendants,
+    inspect, logs_objects, remove_environment, with_descendants,
 };

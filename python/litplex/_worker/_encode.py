@@ -1,9 +1,8 @@
 """What results and errors of hooks are sent as."""
 
-import sys
-
 from litplex import _litserve
 from litplex._worker import _frames as frames
+from litplex._worker import _output
 from litplex._worker._json import MalformedBody, Unsendable, dumps
 from litplex._worker._tracebacks import print_of, summary_of
 
@@ -192,7 +191,7 @@ def _say(error):
         print_of(error)
         return
     # It comes from the encoder, whose frames say nothing of the hook.
-    print(f"what {_source} gave {error}", file=sys.stderr, flush=True)
+    _output.report(f"what {_source} gave {error}")
     if error.__cause__ is not None:
         print_of(error.__cause__)
 

@@ -5,6 +5,7 @@ The server takes the marks out; ``protocol/PROTOCOL.md`` says what they look lik
 
 import contextvars
 import io
+import os
 import sys
 import threading
 
@@ -34,6 +35,28 @@ def mark(secret):
 def is_marked():
     """Tells whether what is printed is marked."""
     return bool(_begin)
+
+
+def structure():
+    """Makes an object of each record and traceback from here on, where the log is for programs."""
+    global _report
+    if os.environ.get("LITPLEX_LOG_FORMAT") == "json":
+        from litplex._worker import _structured
+
+        _structured.begin()
+        _report = _structured.report
+
+
+def report(text):
+    """Prints an error, of any number of lines."""
+    _report(text)
+
+
+def _print_error(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+_report = _print_error
 
 
 def log_from(level):

@@ -46,6 +46,7 @@ def main():
         order, pickled = read_order()
         if order.get("mark"):
             _output.mark(order["mark"])
+        _output.structure()
         if order.get("log_level"):
             _output.log_from(order["log_level"])
         return _work(order, pickled)

@@ -1,8 +1,9 @@
 """Tracebacks of hooks, as their authors read them: without the frames of this package."""
 
 import os
-import sys
 import traceback
+
+from litplex._worker import _output
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -33,7 +34,7 @@ def _is_ours(filename):
 
 def print_of(error):
     """Prints the traceback of an exception to standard error."""
-    print(formatted(error), file=sys.stderr, flush=True)
+    _output.report(formatted(error))
 
 
 def summary_of(error):

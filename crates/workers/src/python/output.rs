@@ -1,6 +1,5 @@
 //! What a worker prints, line by line, with the worker and the request that it was printed for.
 
-use std::env;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IsTerminal, Read, Write};
@@ -10,10 +9,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
+use tracing::Level;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::LogFile;
 
 use super::marks::{Mark, Marks};
+use super::record::Record;
 
 /// A longer line is printed in pieces.
 const LINE_BYTES: usize = 64 * 1024;
@@ -57,6 +60,11 @@ pub struct OutputSpec {
 /// The target of events that are lines of a worker.
 pub const OUTPUT: &str = "litplex_output";
 
+/// Returns whether each line of the log is to be a JSON object (`LITPLEX_LOG_FORMAT=json`).
+pub fn logs_objects() -> bool {
+    std::env::var("LITPLEX_LOG_FORMAT").as_deref() == Ok("json")
+}
+
 impl Label {
     /// The label of a process that serves no endpoint.
     pub(crate) fn of(name: &str) -> Self {
@@ -83,10 +91,7 @@ impl Output {
     /// Threads do it, not tasks: when nobody reads our output, this worker's printing blocks and
     /// nothing else.
     pub(crate) fn copy(label: &Label, stdout: File, stderr: File) -> Self {
-        Self(vec![
-            spawn_copy(label, stdout, io::stdout().is_terminal(), || Box::new(io::stdout())),
-            spawn_copy(label, stderr, io::stderr().is_terminal(), || Box::new(io::stderr())),
-        ])
+        Self(vec![spawn_copy(label, stdout, &STDOUT), spawn_copy(label, stderr, &STDERR)])
     }
 
     /// Waits until the last lines are printed.
@@ -97,26 +102,41 @@ impl Output {
     }
 }
 
-fn spawn_copy(
-    label: &Label,
-    from: File,
-    is_terminal: bool,
+/// One of the two outputs of a process.
+struct Stream {
+    is_terminal: fn() -> bool,
     own: fn() -> Box<dyn Write>,
-) -> oneshot::Receiver<()> {
+    /// The level of a line that does not name its own.
+    level: Level,
+}
+
+static STDOUT: Stream = Stream {
+    is_terminal: || io::stdout().is_terminal(),
+    own: || Box::new(io::stdout()),
+    level: Level::INFO,
+};
+
+static STDERR: Stream = Stream {
+    is_terminal: || io::stderr().is_terminal(),
+    own: || Box::new(io::stderr()),
+    level: Level::WARN,
+};
+
+fn spawn_copy(label: &Label, from: File, stream: &'static Stream) -> oneshot::Receiver<()> {
     let (done, copied) = oneshot::channel();
     let label = label.clone();
     let copy = move || {
         let (secret, worker) = (label.secret.clone(), label.worker.clone());
         let pieces = Pieces::new(secret.as_deref());
-        if env::var("LITPLEX_LOG_FORMAT").as_deref() == Ok("json") {
-            copy_pieces(from, pieces, Logged(label));
+        if logs_objects() {
+            copy_pieces(from, pieces, Logged { label, level: stream.level });
         } else {
-            let is_terminal = is_terminal && label.file.is_none();
+            let is_terminal = label.file.is_none() && (stream.is_terminal)();
             let to: Box<dyn Write> = match label.file {
                 Some(file) => Box::new(file),
-                None => own(),
+                None => (stream.own)(),
             };
-            copy_pieces(from, pieces, Printed { worker, is_terminal, block: Vec::new(), to });
+            copy_pieces(from, pieces, Printed::new(worker, is_terminal, to));
         }
         let _ = done.send(());
     };
@@ -319,15 +339,34 @@ trait Sink {
 struct Printed<W> {
     worker: String,
     is_terminal: bool,
+    /// When the lines of this block came, as it stands before each of them.
+    time: String,
     block: Vec<u8>,
     to: W,
 }
 
+impl<W: Write> Printed<W> {
+    fn new(worker: String, is_terminal: bool, to: W) -> Self {
+        Self { worker, is_terminal, time: String::new(), block: Vec::new(), to }
+    }
+}
+
+/// Returns the time as the log has it in front of the server's own lines, dimmed on a terminal.
+fn now(is_terminal: bool) -> String {
+    let mut time = String::new();
+    // A text takes all that is written to it.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    if is_terminal { format!("\x1b[2m{time}\x1b[0m ") } else { format!("{time} ") }
+}
+
 impl<W: Write> Sink for Printed<W> {
     fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
+        if self.time.is_empty() {
+            self.time = now(self.is_terminal);
+        }
         let (space, open, close) = if ids.is_empty() { ("", "", "") } else { (" ", "[", "]") };
         let bar = if continues { " + " } else { " | " };
-        let begin = [&self.worker, space, open, ids, close, bar];
+        let begin = [&self.time, &self.worker, space, open, ids, close, bar];
         begin.iter().for_each(|part| self.block.extend_from_slice(part.as_bytes()));
         if self.is_terminal {
             self.block.extend_from_slice(harmless(line).as_bytes());
@@ -341,6 +380,7 @@ impl<W: Write> Sink for Printed<W> {
         // Nobody reads our output: the worker's lines are of no use either.
         let _ = self.to.write_all(&self.block);
         self.block.clear();
+        self.time.clear();
     }
 }
 
@@ -383,16 +423,35 @@ fn color(text: &str) -> Option<&str> {
 }
 
 /// As an object, like all else.
-struct Logged(Label);
+struct Logged {
+    label: Label,
+    level: Level,
+}
 
 impl Sink for Logged {
     fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
-        let Label { worker, endpoint, .. } = &self.0;
+        let Label { worker, endpoint, .. } = &self.label;
         let request_id = (!ids.is_empty()).then_some(ids);
         let text = String::from_utf8_lossy(line);
+        let record = Record::of(&text);
+        let (message, fields) = (record.message(), record.fields());
         let continued = continues.then_some(true);
         let endpoint = endpoint.as_deref();
-        tracing::info!(target: OUTPUT, endpoint, worker, request_id, continued, "{text}");
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::event!(
+                    target: OUTPUT, Level::$level,
+                    endpoint, worker, request_id, continued, fields, "{message}"
+                )
+            };
+        }
+        match record.level().unwrap_or(self.level) {
+            Level::TRACE => log!(TRACE),
+            Level::DEBUG => log!(DEBUG),
+            Level::INFO => log!(INFO),
+            Level::WARN => log!(WARN),
+            Level::ERROR => log!(ERROR),
+        }
     }
 }
 
@@ -487,11 +546,13 @@ mod tests {
     }
 
     #[test]
-    fn people_see_the_worker_and_the_request() {
-        let (block, to) = (Vec::new(), std::io::sink());
-        let mut printed = Printed { worker: "/a#0".into(), is_terminal: false, block, to };
+    fn people_see_the_time_the_worker_and_the_request() {
+        let mut printed = Printed::new("/a#0".into(), false, std::io::sink());
+        printed.time = "2026-01-02T03:04:05.000000Z ".into();
         printed.put("", b"one", false);
         printed.put("7b e0", b"two", true);
-        assert_eq!(printed.block, b"/a#0 | one\n/a#0 [7b e0] + two\n");
+        let wanted = "2026-01-02T03:04:05.000000Z /a#0 | one\n\
+                      2026-01-02T03:04:05.000000Z /a#0 [7b e0] + two\n";
+        assert_eq!(String::from_utf8(printed.block).unwrap(), wanted);
     }
 }
