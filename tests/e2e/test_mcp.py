@@ -170,6 +170,31 @@ def test_the_key_guards_tools_too(serve):
     assert server.post("/mcp", json={}).status_code == 401
 
 
+def test_a_client_is_shown_the_tools_that_it_may_call(serve):
+    program = """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        own = {"api_keys": {"ann": "env:ANN"}}
+        ls.run_servers(
+            ls.LitServer(Echo(mcp=ls.MCP("Echoes.", name="open")), path="/open"),
+            ls.LitServer(Echo(mcp=ls.MCP("Echoes.", name="of_ann")), path="/a", **own),
+            port=0,
+        )
+    """
+    server = serve(program, env={"ANN": "key of ann"})
+    for headers, expected in [
+        ({}, ["open"]),
+        ({"X-API-Key": "wrong"}, ["open"]),
+        ({"X-API-Key": "key of ann"}, ["of_ann", "open"]),
+    ]:
+        listed = rpc(server, "tools/list", **headers).json()["result"]["tools"]
+        assert [tool["name"] for tool in listed] == expected, headers
+        called = tool(server, "of_ann", {"request": 1}, **headers)
+        assert bool(called.get("isError")) == ("of_ann" not in expected), headers
+
+
 def test_without_a_tool_there_is_no_such_route(serve):
     server = serve("""
         class Echo(ls.LitAPI):
@@ -194,6 +219,9 @@ def rpc(server, method, params=None, source="127.0.0.1", **headers):
 def tool(server, name, arguments, **options):
     answer = rpc(server, "tools/call", {"name": name, "arguments": arguments}, **options)
     return answer.json()["result"]
+
+
+DEEP = b'{"a":' * 1000 + b"1" + b"}" * 1000
 
 
 def test_clients_of_all_kinds_are_answered(serve):
@@ -225,6 +253,8 @@ def test_clients_of_all_kinds_are_answered(serve):
         (json.dumps({**call, "params": {"name": "other"}}).encode(), 200, -32602, 7),
         (json.dumps({**call, "method": "initialize"}).encode(), 200, -32602, 7),
         (json.dumps({**call, "method": "no/such"}).encode(), 200, -32601, 7),
+        (json.dumps({**call, "params": {"name": "sort", "_meta": [1]}}).encode(), 200, -32602, 7),
+        (b'{"jsonrpc":"2.0","id":7,"method":"x","params":%b}' % DEEP, 200, -32602, 7),
     ]:
         answer = rpc(server, message)
         said = answer.json()

@@ -124,6 +124,18 @@ def test_a_request_is_a_tree_of_spans(traced, collector):
     assert (path, headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
 
 
+def test_clients_choose_no_names_of_spans(traced, collector):
+    server = traced()
+    assert server.post("/%73lo%77", json=1).json() == 1
+    assert server.client.request("BREW", "/slow").status_code == 405
+    collector.wait_for(7)
+    (request,) = collector.named("POST /slow")
+    assert request.attributes["http.route"] == "/slow"
+    assert request.attributes["url.path"] == "/%73lo%77"
+    (other,) = collector.named("_OTHER /slow")
+    assert other.attributes["http.request.method"] == "_OTHER"
+
+
 def test_hooks_go_on_with_the_trace(traced, collector):
     server = traced()
     headers = {"traceparent": PARENT, "tracestate": "a=b"}

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -473,8 +474,12 @@ impl App {
         request: &mut Request<B>,
         scheme: &'static str,
     ) -> Option<ServerSpan> {
-        let is_endpoint = |path: &str| self.route(self.target(path)).is_some() || mcp::is_at(path);
-        self.around.begin_span(request, scheme, is_endpoint)
+        let route_of = |raw: &str| {
+            let of_tools = || path::decode(raw).filter(|path| mcp::is_at(path));
+            let of_endpoint = self.path_of(self.target(raw)).cloned();
+            of_endpoint.or_else(|| of_tools().map(Cow::into_owned))
+        };
+        self.around.begin_span(request, scheme, route_of)
     }
 
     pub(crate) fn report(&self) -> Report {

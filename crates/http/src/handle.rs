@@ -28,7 +28,7 @@ use crate::proxy::{self, Peer};
 use crate::sending::{Follower, MeasuredBody};
 use crate::target::Target;
 use crate::upload::{Rest, Upload};
-use crate::{body, builtin, mcp, openai, unpack, unread};
+use crate::{body, builtin, head, mcp, openai, unpack, unread};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -41,6 +41,7 @@ pub(crate) async fn handle(
     on_line: OnLine,
 ) -> Result<Response<MeasuredBody>, Infallible> {
     let (mut request, rest) = take_body(request);
+    let settled = head::settle(&mut request);
     let mut ongoing = app.begin_request(app.target(request.uri().path()));
     let timing = app.around.server_timing.then(Timing::begin);
     let proxies = &app.around.trusted_proxies;
@@ -56,9 +57,10 @@ pub(crate) async fn handle(
     // What HEAD is answered has no body that could be smaller.
     let compression = app.around.compression.as_ref().filter(|_| !is_head);
     let packing = compression.map(|with| (with, with.choose(request.headers())));
-    let mut response = match &app.around.cors {
-        None => within_layers(app, request, &context).await,
-        Some(cors) => across(cors, request, |r| within_layers(app, r, &context)).await,
+    let mut response = match (settled, &app.around.cors) {
+        (Err(error), _) => answer::error(&error),
+        (Ok(()), None) => within_layers(app, request, &context).await,
+        (Ok(()), Some(cors)) => across(cors, request, |r| within_layers(app, r, &context)).await,
     };
     if let Some(rest) = rest {
         response = unread::settle(version, rest, response).await;

@@ -19,6 +19,7 @@ mod caller;
 mod cost;
 mod form;
 mod handle;
+mod head;
 mod line;
 mod mcp;
 mod off_thread;

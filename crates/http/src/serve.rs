@@ -39,6 +39,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// What a connection of HTTP/2 may have sent of bodies that nobody has asked for yet.
 const WINDOW_BYTES: u32 = 256 * 1024;
 
+/// The headers of a request of the app host. Clients may send 100 over HTTP/1.1, and over HTTP/2 what
+/// 16 KiB hold.
+const MAX_INNER_HEADERS: usize = 1000;
+
 /// How often it is looked whether requests are still being answered when a server stops.
 const QUIET_LOOK: Duration = Duration::from_millis(20);
 
@@ -264,7 +268,7 @@ async fn serve_connection(
         let app = app.clone();
         async move { handle(&app, request, client, on_line).await }
     };
-    speak(stream, keep_alive, watcher, answer).await;
+    speak(protocols(), stream, keep_alive, watcher, answer).await;
 }
 
 /// Answers what the app host asks for, for as long as it is polled. Where it `is_attached`, there
@@ -280,7 +284,7 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
                     let app = app.clone();
                     async move { handle_inner(&app, request, is_attached, on_line).await }
                 };
-                tokio::spawn(speak(stream, keep_alive, None, answer));
+                tokio::spawn(speak(inner_protocols(), stream, keep_alive, None, answer));
             }
             Err(error) => pause(&error, &mut failed).await,
         }
@@ -289,6 +293,7 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
 
 /// Speaks HTTP on a connection until it ends.
 async fn speak<S, B, F>(
+    protocols: auto::Builder<TokioExecutor>,
     stream: S,
     keep_alive: Duration,
     mut watcher: Option<watch::Receiver<bool>>,
@@ -298,7 +303,6 @@ async fn speak<S, B, F>(
     B: Body<Data = Bytes, Error = Broken> + Send + 'static,
     F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
 {
-    let protocols = protocols();
     let line = Line::new(keep_alive);
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE_TIMEOUT));
@@ -332,6 +336,14 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     protocols.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
     protocols.http2().initial_stream_window_size(WINDOW_BYTES);
     protocols.http2().initial_connection_window_size(WINDOW_BYTES);
+    protocols
+}
+
+/// Returns how the app host speaks to the server: what a client may send, in either version, and what
+/// the app host adds to it.
+fn inner_protocols() -> auto::Builder<TokioExecutor> {
+    let mut protocols = protocols();
+    protocols.http1().max_buf_size(2 * READ_BYTES).max_headers(MAX_INNER_HEADERS);
     protocols
 }
 

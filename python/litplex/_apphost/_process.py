@@ -19,6 +19,8 @@ from litplex._worker import _output
 from litplex._worker._load import run_again
 from litplex._worker._process import read_order
 
+# What uvicorn warns of for each request of a method that its parser does not know.
+_UNPARSED = "Invalid HTTP request"
 # As much as litplex itself takes.
 _HEADER_BYTES = 400 * 1024
 
@@ -70,5 +72,10 @@ def _check_guards(servers, guarded):
 
 
 def _is_news(record):
-    """A stream that its model broke off is in the log already."""
-    return not (record.exc_info and isinstance(record.exc_info[1], BrokenOff))
+    """Leaves out what is in the log already, and what any client could fill it with.
+
+    A stream that its model broke off was logged by its worker. A request that cannot be parsed is
+    answered 400.
+    """
+    is_known = record.exc_info and isinstance(record.exc_info[1], BrokenOff)
+    return not (is_known or str(record.msg).startswith(_UNPARSED))

@@ -8,8 +8,8 @@ mod proxies;
 mod request_id;
 mod timing;
 
-use http::Request;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Method, Request};
 use litplex_traces::{Named, ServerSpan, Tracer};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
@@ -48,22 +48,29 @@ pub struct Around {
 }
 
 impl Around {
-    /// Begins the span of a request, if `is_endpoint` holds of its path and it is traced; it goes
-    /// on with the context of that.
+    /// Begins the span of a request, if `route_of` its path there is one and it is traced; it goes on
+    /// with the context of that.
     pub(crate) fn begin_span<B>(
         &self,
         request: &mut Request<B>,
         scheme: &'static str,
-        is_endpoint: impl FnOnce(&str) -> bool,
+        route_of: impl FnOnce(&str) -> Option<String>,
     ) -> Option<ServerSpan> {
-        let tracer = self.tracer.as_ref().filter(|_| is_endpoint(request.uri().path()))?;
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let route = Some(path.as_str());
-        let named = Named { method: method.as_str(), scheme, path: &path, route };
+        let tracer = self.tracer.as_ref()?;
+        let route = Some(route_of(request.uri().path())?);
+        let (method, path) = (name_of(request.method()), request.uri().path().to_owned());
+        let named = Named { method, scheme, path: &path, route: route.as_deref() };
         let span = tracer.begin(request.headers_mut(), named)?;
         request.extensions_mut().insert(span.trace());
         Some(span)
     }
+}
+
+/// Returns the name of a method that is registered: clients may send any, and names of spans are few.
+fn name_of(method: &Method) -> &'static str {
+    const NAMES: [&str; 9] =
+        ["GET", "POST", "OPTIONS", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"];
+    NAMES.into_iter().find(|name| method == name).unwrap_or("_OTHER")
 }
 
 /// Lets pages of these origins call, or of all where one of them is `*`. They may send any header,

@@ -17,6 +17,8 @@ pub(super) struct Message {
     pub(super) text: String,
     /// The arguments of a call of a tool, where it has any.
     pub(super) arguments: Option<Bytes>,
+    /// What its answer is known by, where it has one.
+    pub(super) id: Option<Box<RawValue>>,
 }
 
 /// Why a message is not answered.
@@ -40,7 +42,7 @@ impl Message {
         let id = message.get("id").map(ToOwned::to_owned);
         check_envelope(&message, id.as_deref())?;
         let Some(method) = message.get("method").and_then(|method| text_of(method.get())) else {
-            return Ok(Self { text: whole.get().to_owned(), arguments: None });
+            return Ok(Self { text: whole.get().to_owned(), arguments: None, id });
         };
         let wrong = |reason: &str| Refused::params(reason, id.clone());
         let params = message.get("params").filter(|params| Kind::of(params.get()) != Kind::Null);
@@ -68,7 +70,7 @@ impl Message {
                 let arguments =
                     arguments.map(|arguments| Box::<str>::from(arguments).into_string());
                 let arguments = arguments.map(Bytes::from);
-                return Ok(Self { text: raw(&message).get().to_owned(), arguments });
+                return Ok(Self { text: raw(&message).get().to_owned(), arguments, id });
             }
             "tools/list" => {
                 let cursor = params.as_ref().and_then(|params| params.get("cursor"));
@@ -79,7 +81,7 @@ impl Message {
             }
             _ => {}
         }
-        Ok(Self { text: whole.get().to_owned(), arguments: None })
+        Ok(Self { text: whole.get().to_owned(), arguments: None, id })
     }
 }
 
@@ -116,7 +118,7 @@ impl Refused {
         Self { status, code, reason: format!("invalid request: {reason}"), id: None }
     }
 
-    fn params(reason: &str, id: Option<Box<RawValue>>) -> Self {
+    pub(super) fn params(reason: &str, id: Option<Box<RawValue>>) -> Self {
         let (status, code) = (StatusCode::OK, ErrorCode::INVALID_PARAMS);
         Self { status, code, reason: format!("invalid params: {reason}"), id }
     }

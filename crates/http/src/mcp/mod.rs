@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use litplex_core::{Content, Outcome, Reservation, ServeError, json_text};
 use rmcp::model::{
@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 
-use self::message::Message;
+use self::message::{Message, Refused};
 use crate::answer::{self, AnswerBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::around::Body;
@@ -77,9 +77,14 @@ pub(crate) async fn answer(
     parts.headers.insert(ACCEPT, ANY_ACCEPT);
     parts.headers.insert(CONTENT_TYPE, JSON);
     parts.headers.remove(CONTENT_LENGTH);
-    let Message { text, arguments } = message;
+    let Message { text, arguments, id } = message;
     parts.extensions.insert(Asked { client, arrived, arguments, reservation });
-    serve(app, parts, text.into(), wants_events).await
+    let response = serve(app, parts, text.into(), wants_events).await;
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        // It is JSON, of which rmcp reads more than was checked, and answers what it cannot read so.
+        return Refused::params("they cannot be read", id).response();
+    }
+    response
 }
 
 /// What of a request rmcp does not pass on.
@@ -254,9 +259,13 @@ impl ServerHandler for Tools {
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
+        let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
+        let may_call =
+            |route: &Route| headers.is_some_and(|headers| route.guard.knows(headers).is_ok());
         let mut tools: Vec<_> = tools(&self.app)
+            .filter(|(_, route, _)| may_call(route))
             .map(|(path, _, offer)| {
                 let name = offer.name(path);
                 Tool::new(name, offer.description, Arc::new(offer.input_schema))

@@ -1,0 +1,155 @@
+//! The head of a request, where HTTP leaves more than one way to read it: such a request is refused,
+//! so that the server, the program's app, models and proxies agree on what was asked.
+
+use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Version};
+use litplex_core::{Outcome, ServeError};
+
+/// Checks the head of a request, which afterwards has one `Host` that is the one of its address.
+///
+/// # Errors
+/// The request is malformed, or asks for what this server does not do.
+pub(crate) fn settle<B>(request: &mut Request<B>) -> Outcome<()> {
+    if request.method() == Method::CONNECT {
+        return Err(ServeError::new(405, "invalid method `CONNECT`: this server is not a proxy"));
+    }
+    let path = request.uri().path();
+    if !path.starts_with('/') && path != "*" {
+        return Err(malformed("invalid request target: expected a path that begins with `/`"));
+    }
+    check_coding(request.headers())?;
+    settle_host(request)
+}
+
+/// Refuses bodies that are encoded in more ways than HTTP/1.1 frames them; the chunks alone are undone
+/// here. Compressed bodies say so in `Content-Encoding`.
+fn check_coding(headers: &HeaderMap) -> Outcome<()> {
+    let mut codings = headers
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+    let is_known = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => only.eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    let detail = "unsupported `Transfer-Encoding`: expected `chunked` alone; name the compression of \
+                  a body in `Content-Encoding`";
+    if is_known { Ok(()) } else { Err(ServeError::new(501, detail)) }
+}
+
+/// Puts the name that is in the address, which counts (RFC 9112, 3.2.2), into the headers.
+fn settle_host<B>(request: &mut Request<B>) -> Outcome<()> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(malformed("invalid `Host`: it is there more than once"));
+    }
+    let named = match request.uri().authority() {
+        Some(authority) => {
+            let is_other = |host: &HeaderValue| {
+                !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+            };
+            // HTTP/1 has the header beside an address, where it means nothing.
+            if request.version() == Version::HTTP_2 && host.is_some_and(is_other) {
+                return Err(malformed("invalid `Host`: it is not the `:authority` of the request"));
+            }
+            Some(authority.as_str().to_owned())
+        }
+        None => None,
+    };
+    let text = named.as_deref().map(str::as_bytes).or(host.map(HeaderValue::as_bytes));
+    if text.is_some_and(|text| !is_host(text)) {
+        return Err(malformed("invalid `Host`: expected a name or an address, and a port"));
+    }
+    if let Some(named) = named.and_then(|named| HeaderValue::try_from(named).ok()) {
+        request.headers_mut().insert(HOST, named);
+    }
+    Ok(())
+}
+
+/// Returns whether a text is a name or an address, with a port or without. Nothing is one, too: it is
+/// what is sent where the address has no name.
+fn is_host(text: &[u8]) -> bool {
+    text.is_empty() || (!text.contains(&b'@') && Authority::try_from(text).is_ok())
+}
+
+fn malformed(detail: &str) -> ServeError {
+    ServeError::new(400, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Headers<'a> = &'a [(&'static str, &'a str)];
+
+    fn request(method: &str, uri: &str, version: Version, headers: Headers<'_>) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(uri).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    /// Returns the host that is left, or the status of the refusal.
+    fn settled(uri: &str, version: Version, headers: Headers<'_>) -> Result<Option<String>, u16> {
+        let mut request = request("POST", uri, version, headers);
+        settle(&mut request).map_err(|error| error.status)?;
+        let host = request.headers().get(HOST);
+        Ok(host.map(|host| host.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn a_request_has_one_host_that_is_the_one_of_its_address() {
+        let (v1, v2) = (Version::HTTP_11, Version::HTTP_2);
+        let is = |host: &str| Ok(Some(host.to_owned()));
+        assert_eq!(settled("/e", v1, &[("host", "a:80")]), is("a:80"));
+        assert_eq!(settled("/e", v1, &[("host", "[::1]:8000")]), is("[::1]:8000"));
+        assert_eq!(settled("/e", v1, &[("host", "")]), is(""));
+        assert_eq!(settled("/e", v1, &[]), Ok(None));
+        assert_eq!(settled("http://a/e", v1, &[("host", "evil.example")]), is("a"));
+        assert_eq!(settled("http://a/e", v2, &[]), is("a"));
+        assert_eq!(settled("http://a/e", v2, &[("host", "A")]), is("a"));
+        assert_eq!(settled("http://a/e", v2, &[("host", "evil.example")]), Err(400));
+        assert_eq!(settled("http://evil@a/e", v2, &[]), Err(400));
+        for hosts in [
+            &[("host", "a"), ("host", "a")][..],
+            &[("host", "a"), ("host", "evil.example")],
+            &[("host", "a b")],
+            &[("host", "a/b")],
+            &[("host", "evil@a")],
+            &[("host", "a:b:c")],
+            &[("host", "gr\u{fc}n")],
+        ] {
+            assert_eq!(settled("/e", v1, hosts), Err(400), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_a_path() {
+        let status = |method: &str, uri: &str| {
+            let mut request = request(method, uri, Version::HTTP_11, &[]);
+            settle(&mut request).map_err(|error| error.status)
+        };
+        assert_eq!(status("OPTIONS", "*"), Ok(()));
+        assert_eq!(status("GET", "e"), Err(400));
+        assert_eq!(status("GET", "localhost:22"), Err(400));
+        assert_eq!(status("CONNECT", "localhost:22"), Err(405));
+        assert_eq!(status("CONNECT", "/e"), Err(405));
+    }
+
+    #[test]
+    fn chunks_are_the_only_coding_of_a_transfer() {
+        let status = |codings: Headers<'_>| settled("/e", Version::HTTP_11, codings);
+        for known in ["chunked", "Chunked", "\tchunked "] {
+            assert_eq!(status(&[("transfer-encoding", known)]), Ok(None), "{known:?}");
+        }
+        for unknown in ["gzip, chunked", "chunked, chunked", "gzip", "identity,chunked", ""] {
+            assert_eq!(status(&[("transfer-encoding", unknown)]), Err(501), "{unknown:?}");
+        }
+        let spread = [("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")];
+        assert_eq!(status(&spread), Err(501));
+    }
+}
