@@ -17,10 +17,23 @@ A first server::
 It answers ``curl localhost:8000/count --json '"how many words"'``.
 """
 
+from typing import TYPE_CHECKING
+
 from litplex._api import FINISHED, ContinuousAPI, Last, LitAPI
 from litplex._http import Context, Form, HTTPException, Request, Response, UploadFile
 from litplex._mcp import MCP
 from litplex._specs import OpenAIEmbeddingSpec, OpenAISpec
+
+if TYPE_CHECKING:
+    from litplex._keywords import EndpointOptions, ServerOptions
+    from litplex._onnxruntime import onnxruntime_options
+    from litplex._server import LitServer, run_servers
+    from litplex._start import RunningServer, start
+    from litplex.compat import Callback as Callback
+    from litplex.compat import Logger as Logger
+    from litplex.compat import set_trace as set_trace
+    from litplex.compat import set_trace_if_debug as set_trace_if_debug
+    from litplex.compat import test_examples as test_examples
 
 __version__ = "0.1.0"
 
@@ -29,6 +42,7 @@ __all__ = [
     "MCP",
     "Context",
     "ContinuousAPI",
+    "EndpointOptions",
     "Form",
     "HTTPException",
     "Last",
@@ -38,6 +52,8 @@ __all__ = [
     "OpenAISpec",
     "Request",
     "Response",
+    "RunningServer",
+    "ServerOptions",
     "UploadFile",
     "onnxruntime_options",
     "run_servers",
@@ -45,27 +61,33 @@ __all__ = [
 ]
 
 
-# What programs written for LitServe use besides, loaded where it is asked for.
-_OF_LITSERVE = ("Callback", "Logger", "set_trace", "set_trace_if_debug", "test_examples")
+# What is loaded where it is asked for: workers import this package too, and never serve.
+_MODULES = {
+    "EndpointOptions": "litplex._keywords",
+    "ServerOptions": "litplex._keywords",
+    "LitServer": "litplex._server",
+    "run_servers": "litplex._server",
+    "RunningServer": "litplex._start",
+    "start": "litplex._start",
+    "onnxruntime_options": "litplex._onnxruntime",
+    # What programs written for LitServe use besides.
+    "Callback": "litplex.compat",
+    "Logger": "litplex.compat",
+    "set_trace": "litplex.compat",
+    "set_trace_if_debug": "litplex.compat",
+    "test_examples": "litplex.compat",
+}
 
+# A type checker would take any name for one that is there.
+if not TYPE_CHECKING:
 
-def __getattr__(name):
-    # Workers import this package too, and never serve: they need not load what does.
-    if name in ("LitServer", "run_servers"):
-        from litplex import _server
-
-        return getattr(_server, name)
-    if name in ("RunningServer", "start"):
-        from litplex import _start
-
-        return getattr(_start, name)
-    if name == "onnxruntime_options":
-        from litplex._onnxruntime import onnxruntime_options
-
-        return onnxruntime_options
-    if name in _OF_LITSERVE:
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module 'litplex' has no attribute {name!r}")
         import importlib
 
-        compat = importlib.import_module("litplex.compat")
-        return getattr(compat, name)
-    raise AttributeError(f"module 'litplex' has no attribute {name!r}")
+        return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

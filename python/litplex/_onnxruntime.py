@@ -11,7 +11,9 @@ def onnxruntime_options() -> dict[str, Any]:
     """Returns keyword arguments of ``onnxruntime.InferenceSession`` that keep it to what its
     worker may use::
 
-        self.session = ort.InferenceSession("model.onnx", **ls.onnxruntime_options())
+        def setup(self, device):
+            options = ls.onnxruntime_options()
+            self.session = onnxruntime.InferenceSession("model.onnx", **options)
 
     ``sess_options`` are ``SessionOptions`` with the worker's number of threads, to which more can
     be added. ``providers`` are the worker's device: on CUDA its index, with the bytes of

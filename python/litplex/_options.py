@@ -292,7 +292,7 @@ def _fits_hosts(_, value):
             return False
         return text == "*" or _is_host(text[2:] if text.startswith("*.") else text)
 
-    return isinstance(value, list) and all(map(is_pattern, value))
+    return isinstance(value, (list, tuple)) and all(map(is_pattern, value))
 
 
 def _is_host(name):

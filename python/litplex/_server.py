@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from litplex import (
     _app_host,
@@ -24,6 +24,11 @@ from litplex import (
 from litplex._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
 from litplex._binary import find_binary
 from litplex._specs import LitSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from litplex._litserve_keywords import LitServerOptions, RunOptions
 
 # Options that a LitAPI may have already.
 _OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
@@ -40,7 +45,7 @@ class LitServer:
             ``"package.module:OcrAPI"``, which is then imported by its workers alone.
         path: Where it is served. Default: the ``api_path`` of the API.
         spec: The protocol of the one API; as ``LitAPI(spec=…)``. Default: that of the API.
-        **options: How it is run; ``docs/options.md`` has the table, among them
+        **options: How it is run; ``help(litplex.EndpointOptions)`` has all of them, among them
             ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
             ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
             (seconds past it), ``cost`` (what a request costs in a batch), ``threads`` and
@@ -58,7 +63,7 @@ class LitServer:
         path: str | None = None,
         *,
         spec: LitSpec | None = None,
-        **options: Any,
+        **options: Unpack[LitServerOptions],
     ) -> None:
         # Whatever it is, what is wrong with it is said below.
         self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
@@ -183,7 +188,12 @@ class LitServer:
         """
         return None if self._active is None else self._active.value
 
-    def run(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
+    def run(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        **options: Unpack[RunOptions],
+    ) -> None:
         """Serves this server alone; see :func:`run_servers`."""
         run_servers(self, host=host, port=port, **options)
 
@@ -254,7 +264,10 @@ def _instead_of(api):
 
 
 def run_servers(
-    *servers: LitServer, host: str | None = None, port: int | None = None, **options: Any
+    *servers: LitServer,
+    host: str | None = None,
+    port: int | None = None,
+    **options: Unpack[RunOptions],
 ) -> None:
     """Serves all endpoints of all servers on one socket, until Ctrl-C or SIGTERM.
 
@@ -262,7 +275,7 @@ def run_servers(
         *servers: :class:`LitServer` instances; each keeps its own settings.
         host: The address to listen on. Default: ``127.0.0.1``, which only this machine reaches.
         port: The port; 0 takes a free one. Default: 8000.
-        **options: ``grace``, ``http_threads``, … (``docs/options.md``).
+        **options: ``grace``, ``http_threads``, …: ``help(litplex.ServerOptions)`` has all of them.
 
     Raises:
         ValueError: names every mistake and says what to do, before any process starts.
@@ -296,7 +309,7 @@ def run_servers(
 
 
 def checked_options(
-    servers: Sequence[LitServer], host: str | None, port: int | None, options: dict[str, Any]
+    servers: Sequence[LitServer], host: str | None, port: int | None, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bool]:
     """Returns the options of the server, and whether a file for clients is to be written.
 

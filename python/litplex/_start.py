@@ -13,9 +13,14 @@ import tempfile
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litplex import _app_host, _capture, _handover, _server
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from litplex._litserve_keywords import RunOptions
 
 # How often it is looked whether the server still runs while it starts.
 _LOOK_SECONDS = 0.2
@@ -29,7 +34,7 @@ def start(
     host: str | None = None,
     port: int | None = None,
     ready_timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> RunningServer:
     """Serves all endpoints of all servers on one socket, and returns when they are ready::
 

@@ -34,8 +34,8 @@ def imported():
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
-    # The last is of Python 3.14.
-    own = {"litplex", "litserve", "annotationlib"}
+    # `annotationlib` is of Python 3.14; type checkers alone see the last, and bring it.
+    own = {"litplex", "litserve", "annotationlib", "typing_extensions"}
     return names - own - set(getattr(sys, "stdlib_module_names", ()))
 
 

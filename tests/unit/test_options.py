@@ -26,7 +26,7 @@ class API(ls.LitAPI):
 
 def test_a_server_names_all_its_mistakes_at_once():
     with pytest.raises(ValueError) as raised:
-        ls.LitServer(API(), path="ocr", timeout=-2, workers_per_device=0, wrokers=2)
+        ls.LitServer(API(), path="ocr", timeout=-2, workers_per_device=0, wrokers=2)  # type: ignore[call-arg]
     text = str(raised.value)
     assert text.startswith("4 mistakes:")
     for part in ("endpoint `ocr`", "`path`", "`timeout`", "`workers_per_device`", "`wrokers`"):
@@ -58,7 +58,7 @@ def test_what_cannot_be_served_together_is_refused_before_anything_starts(server
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: ls.LitServer(API), r"write `API\(\)`"),
+        (lambda: ls.LitServer(API), r"write `API\(\)`"),  # type: ignore[arg-type]
         (lambda: ls.LitServer([]), "empty list"),
         (lambda: ls.LitServer([API(), API()], path="/a"), "each LitAPI its own `api_path`"),
         (lambda: ls.LitServer("ocr.py"), "named like"),

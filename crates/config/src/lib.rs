@@ -10,6 +10,7 @@ mod cost;
 mod devices;
 mod endpoint;
 mod jwt;
+mod keywords;
 mod options;
 mod read;
 mod resolve;
@@ -24,6 +25,7 @@ pub use cost::Cost;
 pub use devices::{Shares, count_gpus, isolate, overcommitted, place};
 pub use endpoint::{Endpoint, Source};
 pub use jwt::{Jwks, Jwt};
+pub use keywords::keywords_python;
 pub use options::{
     Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
 };

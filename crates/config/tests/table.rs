@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use litplex_config::{Scope, mistakes, table_json, table_markdown};
+use litplex_config::{Scope, keywords_python, mistakes, table_json, table_markdown};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -28,6 +28,7 @@ fn mistakes_are_said_as_the_cases_say() {
 #[test]
 fn generated_files_are_up_to_date() {
     check("python/litplex/_options.json", &table_json());
+    check("python/litplex/_keywords.py", &keywords_python());
     check("docs/options.md", &table_markdown());
 }
 
