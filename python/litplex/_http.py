@@ -116,7 +116,7 @@ class UploadFile:
 class Form(dict):
     """The fields of a form by name: ``str`` for a field, :class:`UploadFile` for a file.
 
-    Of several with one name, the last; :meth:`getlist` returns all.
+    Of several with one name, the last; :meth:`getlist` and :meth:`multi_items` return all.
     """
 
     def __init__(self, items: Iterable[tuple[str, str | UploadFile]]) -> None:
@@ -126,6 +126,10 @@ class Form(dict):
     def getlist(self, name: str) -> list[str | UploadFile]:
         """Returns all values of this name, in their order."""
         return [value for key, value in self._items if key == name]
+
+    def multi_items(self) -> list[tuple[str, str | UploadFile]]:
+        """Returns every field with its name, in their order."""
+        return list(self._items)
 
 
 class Context(dict):

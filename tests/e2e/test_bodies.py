@@ -34,7 +34,8 @@ class Look(ls.LitAPI):
                 part.filename, part.content_type, bytes(part.read()).hex()
             ]
         headers = dict(context.headers)
-        found = {"parts": [[k, shown(v)] for k, v in form.items()], "name": headers.get("x-name")}
+        parts = [[k, shown(v)] for k, v in form.multi_items()]
+        found = {"parts": parts, "name": headers.get("x-name")}
         return ls.Response(json.dumps(found), 200, {"X-Name": "J\\u00f6rg"})
 
 class Echo(ls.LitAPI):
@@ -204,6 +205,104 @@ def test_bodies_and_headers_are_passed_on_as_they_are(serve):
     first, *pings, last = events.text.strip().split("\n\n")
     assert (first, set(pings), last) == ("data: a", {": ping"}, "data: b")
     assert ": ping" not in client.post("/slow", json=1).text
+
+
+NAMED = b"Content-Disposition: form-data; name=a"
+FILE = NAMED + b"; filename=f"
+MULTIPART, URLENCODED = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
+
+
+def part(head, content=b"x"):
+    return b"--b\r\n" + head + b"\r\n\r\n" + content + b"\r\n"
+
+
+def one(head, content=b"x", end=b"--b--\r\n"):
+    return part(head, content) + end
+
+
+#: Forms, and what hooks get of them: what Starlette reads in the same body, where it does well.
+FORMS = [
+    (MULTIPART, one(NAMED, b"[1, 2"), [["a", "[1, 2"]]),
+    (MULTIPART, one(NAMED, b'{"x": 1}'), [["a", '{"x": 1}']]),
+    (MULTIPART, one(NAMED) + b"epilogue", [["a", "x"]]),
+    (MULTIPART, one(NAMED) + one(NAMED), [["a", "x"]]),
+    (MULTIPART, b"preamble\r\n" + one(NAMED), [["a", "x"]]),
+    (MULTIPART, b"\r\n" + one(NAMED, end=b"--b--"), [["a", "x"]]),
+    (MULTIPART, part(NAMED) + one(NAMED, b"y"), [["a", "x"], ["a", "y"]]),
+    (MULTIPART, one(b'Content-Disposition: form-data; name=""'), [["", "x"]]),
+    (MULTIPART, one(b'content-disposition:form-data;name="a;\\"b"'), [['a;"b', "x"]]),
+    (MULTIPART, one(NAMED + b'; filename=""', b""), [["a", ["", None, ""]]]),
+    (MULTIPART, one(NAMED + b"; name=b"), [["b", "x"]]),
+    (MULTIPART, one(FILE + b"; filename=g"), [["a", ["g", None, "78"]]]),
+    (MULTIPART, one(FILE + b"\r\n" + NAMED), [["a", "x"]]),
+    (
+        MULTIPART,
+        one(FILE + b"\r\nContent-Type: image/png\r\nContent-Type: text/plain"),
+        [["a", ["f", "image/png", "78"]]],
+    ),
+    (MULTIPART, one(NAMED, "\u00f6".encode()), [["a", "\u00f6"]]),
+    (MULTIPART, one(NAMED, b"\xf6"), [["a", "\u00f6"]]),
+    *(
+        (
+            MULTIPART,
+            one(NAMED + b"\r\nContent-Type: text/plain; charset=" + charset, text),
+            [["a", a]],
+        )
+        for charset, text, a in [
+            (b'"UTF-16LE"', "\u00f6".encode("utf-16le"), "\u00f6"),
+            (b"iso-8859-1", b"\xf6", "\u00f6"),
+            (b"windows-1252", b"\x80", "\u20ac"),
+            (b"utf-8", b"\xf6", "\u00f6"),
+            (b"hex", b"6161", "6161"),
+            (b"none", b"x", "x"),
+        ]
+    ),
+    ('Multipart/Form-Data; charset=x; BOUNDARY="b" ; x=1', one(NAMED), [["a", "x"]]),
+    ('multipart/form-data; boundary="b c"', one(NAMED).replace(b"--b", b"--b c"), [["a", "x"]]),
+    (MULTIPART, b"", []),
+    (MULTIPART, b"--b--\r\n", []),
+    (URLENCODED, b"[0]=a&[0]=b&{=c", [["[0]", "a"], ["[0]", "b"], ["{", "c"]]),
+    (
+        URLENCODED,
+        b"a=1+2%2B&b=%zz&c=%&d=%2",
+        [["a", "1 2+"], ["b", "%zz"], ["c", "%"], ["d", "%2"]],
+    ),
+    (URLENCODED, b"&&a=1;b=2&=x&c&d=e=f&", [["a", "1;b=2"], ["", "x"], ["c", ""], ["d", "e=f"]]),
+    (URLENCODED + ";charset=UTF-8", b"a=%C3%B6&b=%00", [["a", "\u00f6"], ["b", "\0"]]),
+    (URLENCODED, b"", []),
+    (URLENCODED, b"&".join([b"a=1"] * 1000), [["a", "1"]] * 1000),
+]
+
+#: What is no form.
+BAD_FORMS = [
+    (400, MULTIPART, one(b"Content-Disposition: form-data;\r\n name=a")),
+    (400, MULTIPART, one(NAMED + b"\r\nX: 1\r\n\t2")),
+    (400, MULTIPART, one(NAMED + b"\r\nX")),
+    (400, MULTIPART, one(b"Content-Disposition : form-data; name=a")),
+    (400, MULTIPART, one(b"Content-Disposition: form-data; filename=f")),
+    (400, MULTIPART, one(b"Content-Type: text/plain")),
+    (400, MULTIPART, b"--b\r\n\r\nx\r\n" + one(NAMED)),
+    (400, MULTIPART, one(NAMED).replace(b"\r\n", b"\n")),
+    (400, MULTIPART, part(NAMED)),
+    (400, "multipart/form-data", one(NAMED)),
+    (400, "multipart/form-data; boundary=", one(NAMED)),
+    (400, MULTIPART, part(NAMED) * 1000 + one(NAMED)),
+    (400, URLENCODED, b"&".join([b"a=1"] * 1001)),
+    (415, URLENCODED, b'{"a": "b=c"}'),
+    (415, URLENCODED, b'{"a": 1'),
+    (415, URLENCODED, b" [1, 2]"),
+]
+
+
+def test_forms_are_read_as_starlette_reads_them(serve):
+    server = serve(program())
+    for content_type, body, parts in FORMS:
+        answer = server.client.post("/look", content=body, headers={"Content-Type": content_type})
+        assert answer.status_code == 200, (answer.text, body[:200])
+        assert answer.json()["parts"] == parts, body[:200]
+    for status, content_type, body in BAD_FORMS:
+        answer = server.client.post("/look", content=body, headers={"Content-Type": content_type})
+        assert answer.status_code == status, (answer.text, body[:200])
 
 
 def test_idle_connections_end_in_their_time(serve):

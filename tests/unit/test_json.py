@@ -48,13 +48,18 @@ def test_values_are_read_as_json_reads_them(text):
         (b'{"x": -1E+999}', "too large"),
         (b"9" * 400 + b".0", "too large"),
         (b"[" + b"0.5," * 2000 + b"1e400]", "the number 1e400 is too large"),
+        (b"[" + b"0.5," * 2000 + b"9" * 400 + b".5]", "the number 9{32}… is too large"),
+        (b"[" + b"0.5," * 2000 + b"-" + b"1" * 250 + b"e90]", "is too large for a float"),
+        (b"[" + b"0.5," * 2000 + b"1" * 250 + b".5E+90]", "is too large for a float"),
+        (b"1" * 5000, "an integer has too many digits"),
         (b'"\\ud800"', "half of a surrogate pair"),
         (b'{"\\uDC01": 1}', "half of a surrogate pair"),
         (b'["' + b"a" * 20_000 + b'\\uD83D"]', "half of a surrogate pair"),
     ],
     ids=[
         *("cut", "empty", "extra", "encoding", "depth", "nan", "infinity", "exponent"),
-        *("negative", "digits", "long", "surrogate", "key", "long text"),
+        *("negative", "digits", "long", "long digits", "long exponent", "long both", "integer"),
+        *("surrogate", "key", "long text"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(body, says):
@@ -134,6 +139,14 @@ class Plain:
 )
 def test_what_hooks_return_becomes_json(value, text):
     assert dumps(value) == text.encode()
+
+
+def test_many_digits_beside_many_floats_are_read():
+    floats, integer = [0.5] * 2000, int("7" * 400)
+    text = json.dumps([*floats, integer])
+    assert loads(memoryview(text.encode())) == [*floats, integer]
+    text = text.replace("]", f", 0.{'7' * 400}, {'1' * 250}.5e50]")
+    assert loads(memoryview(text.encode()))[-2:] == [7 / 9, float("1" * 250 + "e50")]
 
 
 def test_pairs_of_surrogates_and_small_numbers_are_read():

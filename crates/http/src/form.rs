@@ -4,11 +4,12 @@ use bytes::{Bytes, BytesMut};
 use litplex_core::{Content, FormPart, Outcome, Reservation, ServeError};
 use memchr::memmem;
 use percent_encoding::percent_decode;
+use serde::de::IgnoredAny;
 
 use crate::pieces::join;
 
-/// More parts than this are an attack, or a mistake.
-const MAX_PARTS: usize = 1000;
+/// More fields, or more files, than this are an attack or a mistake.
+const MAX_OF_A_KIND: usize = 1000;
 
 /// The headers of a part, at most.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -31,7 +32,7 @@ pub(crate) fn multipart(
     let boundary = boundary.map(|(_, value)| value).filter(|value| !value.is_empty());
     let boundary = boundary.ok_or_else(|| malformed("its Content-Type has no `boundary`"))?;
     let body = join(pieces, reservation)?;
-    let (mut parts, mut contents) = (Vec::new(), Vec::new());
+    let (mut parts, mut contents, mut counts) = (Vec::new(), Vec::new(), Counts::default());
     let line = [b"\r\n--", &*boundary].concat();
     let Some(mut delimiter) = first_delimiter(&body, &line) else {
         let is_empty = body.is_empty();
@@ -45,7 +46,7 @@ pub(crate) fn multipart(
             .ok_or_else(|| malformed("it ends within a part"))?;
         let content = body.slice(start..delimiter.start);
         let part = part(headers, content.len())?;
-        admit(&part, parts.len(), reservation)?;
+        counts.admit(&part, reservation)?;
         parts.push(part);
         contents.push(content);
     }
@@ -64,14 +65,14 @@ pub(crate) fn urlencoded(pieces: Vec<Bytes>, reservation: &Reservation) -> Outco
         decoded.extend(percent_decode(&spaced.collect::<Vec<_>>()));
         decoded.split().freeze()
     };
-    let (mut parts, mut contents) = (Vec::new(), Vec::new());
+    let (mut parts, mut contents, mut counts) = (Vec::new(), Vec::new(), Counts::default());
     for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
         let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
         let content = decode(pair.get(equals + 1..).unwrap_or_default());
         let (filename, content_type, length) = (None, None, content.len());
         let part =
             FormPart { name: text(&decode(&pair[..equals])), filename, content_type, length };
-        admit(&part, parts.len(), reservation)?;
+        counts.admit(&part, reservation)?;
         parts.push(part);
         contents.push(content);
     }
@@ -81,8 +82,7 @@ pub(crate) fn urlencoded(pieces: Vec<Bytes>, reservation: &Reservation) -> Outco
 /// Refuses what is sent under the type of a form and is none. `curl` says that type of every body
 /// that it is given as data.
 fn check_is_form(body: &[u8]) -> Outcome<()> {
-    let begins = body.trim_ascii_start();
-    if begins.starts_with(b"{") || begins.starts_with(b"[") {
+    if is_like_json(body) {
         let detail = "the body looks like JSON and Content-Type says that it is a form; \
                       send `Content-Type: application/json`";
         return Err(ServeError::new(415, detail));
@@ -98,14 +98,36 @@ fn check_is_form(body: &[u8]) -> Outcome<()> {
     Ok(())
 }
 
-/// Reserves what a part takes, or refuses one too many.
-fn admit(part: &FormPart, count: usize, reservation: &Reservation) -> Outcome<()> {
-    if count == MAX_PARTS {
-        return Err(ServeError::new(400, format!("the form has more than {MAX_PARTS} parts")));
+/// Returns whether a body is JSON, or begins like JSON and has no `=`, as a form has. Names of fields
+/// may begin like JSON: `[0]=a&[1]=b`.
+fn is_like_json(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start(), [b'{' | b'[', ..])
+        && (!body.contains(&b'=') || serde_json::from_slice::<IgnoredAny>(body).is_ok())
+}
+
+/// How many parts a form has so far.
+#[derive(Debug, Default)]
+struct Counts {
+    fields: usize,
+    files: usize,
+}
+
+impl Counts {
+    /// Reserves the memory that a part takes, or refuses one too many.
+    fn admit(&mut self, part: &FormPart, reservation: &Reservation) -> Outcome<()> {
+        let (count, kind) = match part.filename {
+            Some(_) => (&mut self.files, "files"),
+            None => (&mut self.fields, "fields"),
+        };
+        *count += 1;
+        if *count > MAX_OF_A_KIND {
+            let detail = format!("the form has more than {MAX_OF_A_KIND} {kind}");
+            return Err(ServeError::new(400, detail));
+        }
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let names = part.name.len() + length(&part.filename) + length(&part.content_type);
+        reservation.grow(PART_BYTES + names)
     }
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let names = part.name.len() + length(&part.filename) + length(&part.content_type);
-    reservation.grow(PART_BYTES + names)
 }
 
 /// A place where a boundary delimits parts: from the line break before it to the one after it.
@@ -151,15 +173,15 @@ fn headers(part: &[u8]) -> Outcome<&[u8]> {
     Ok(&part[..end])
 }
 
-/// Reads the headers of a part.
+/// Reads the headers of a part. Of two headers with one name the same counts as in Starlette: the
+/// first `Content-Type` and the last `Content-Disposition`.
 fn part(headers: &[u8], length: usize) -> Outcome<FormPart> {
     let (mut disposition, mut content_type) = (None, None);
-    for line in headers.split(|byte| *byte == b'\n') {
-        let Some(colon) = memchr::memchr(b':', line) else { continue };
-        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+    for line in lines(headers) {
+        let (name, value) = header(line)?;
         if name.eq_ignore_ascii_case(b"content-disposition") {
             disposition = Some(value);
-        } else if name.eq_ignore_ascii_case(b"content-type") {
+        } else if name.eq_ignore_ascii_case(b"content-type") && content_type.is_none() {
             content_type = Some(text(value));
         }
     }
@@ -180,6 +202,38 @@ fn part(headers: &[u8], length: usize) -> Outcome<FormPart> {
     let name = field.ok_or_else(|| malformed("a part has no `name`"))?;
     let filename = filename.map(|name| without_directories(name, is_extended));
     Ok(FormPart { name, filename, content_type, length })
+}
+
+/// Iterates over the lines of the headers of a part.
+fn lines(headers: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(headers);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = memmem::find(text, b"\r\n");
+        rest = end.map(|end| &text[end + 2..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    })
+}
+
+/// Returns the name and the value of a header. One that goes on in a second line is refused, as
+/// HTTP's own headers are: other programs may read it in another way.
+fn header(line: &[u8]) -> Outcome<(&[u8], &[u8])> {
+    if let [b' ' | b'\t', ..] = line {
+        return Err(malformed("a header of a part goes on in a second line"));
+    }
+    let colon = memchr::memchr(b':', line).filter(|colon| is_token(&line[..*colon]));
+    let colon = colon.ok_or_else(|| malformed("a header of a part is not `Name: value`"))?;
+    let value = &line[colon + 1..];
+    if value.iter().any(|byte| b"\r\n\0".contains(byte)) {
+        return Err(malformed("a header of a part has a control character"));
+    }
+    Ok((&line[..colon], value.trim_ascii()))
+}
+
+/// Returns whether bytes can be the name of a header (RFC 9110, section 5.6.2).
+fn is_token(name: &[u8]) -> bool {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !name.is_empty() && name.iter().all(is_allowed)
 }
 
 /// Iterates over the parameters of a header, such as `; name="a"`. Names are in lower case.
@@ -319,6 +373,40 @@ mod tests {
     }
 
     #[test]
+    fn headers_with_one_name_count_as_in_starlette() {
+        let headers = b"--b\r\nContent-Disposition: form-data; name=a\r\n\
+            Content-Type: image/png\r\ncontent-type: text/plain\r\n\
+            Content-Disposition: form-data; name=b; name=c; filename=d; filename=e\r\n\r\nx\r\n--b--";
+        let [(part, _)] = &parsed(headers).unwrap()[..] else { panic!("one part") };
+        assert_eq!((&*part.name, part.filename.as_deref()), ("c", Some("e")));
+        assert_eq!(part.content_type.as_deref(), Some("image/png"));
+    }
+
+    #[test]
+    fn malformed_headers_of_a_part_are_refused() {
+        let named = b"Content-Disposition: form-data; name=a";
+        for wrong in [
+            &b"Content-Disposition: form-data;\r\n name=a"[..],
+            b"Content-Disposition: form-data; name=a;\r\n\tfilename=f",
+            b" X: 1\r\nContent-Disposition: form-data; name=a",
+            b"Content-Disposition : form-data; name=a",
+            b"Content-Disposition: name=a",
+            &[named, &b"\r\ngarbage"[..]].concat(),
+            &[named, &b"\r\n: 1"[..]].concat(),
+            &[named, &b"\r\nX(Y): 1"[..]].concat(),
+            &[named, &b"\r\nX: 1\0"[..]].concat(),
+            &[named, &b"\nX: 1"[..]].concat(),
+            &[&b"X: 1\n"[..], named].concat(),
+            &[named, &b"\rX: 1"[..]].concat(),
+            // A part without headers, whose content must not be read as some.
+            &[&b"\r\nx\r\n--b\r\n"[..], named].concat(),
+        ] {
+            let body = [b"--b\r\n", wrong, b"\r\n\r\nx\r\n--b--"].concat();
+            assert_eq!(parsed(&body).unwrap_err().status, 400, "{}", latin(wrong));
+        }
+    }
+
+    #[test]
     fn what_is_no_multipart_body_is_refused() {
         for wrong in [
             &b"--b"[..],
@@ -331,9 +419,13 @@ mod tests {
             assert_eq!(parsed(wrong).unwrap_err().status, 400, "{}", latin(wrong));
         }
         let part = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n";
-        let many = [&part.repeat(MAX_PARTS)[..], b"--b--"].concat();
-        assert_eq!(parsed(&many).unwrap().len(), MAX_PARTS);
-        assert!(parsed(&[part, &many[..]].concat()).is_err());
+        let file = b"--b\r\nContent-Disposition: form-data; name=a; filename=f\r\n\r\n\r\n";
+        let most = [part.repeat(MAX_OF_A_KIND), file.repeat(MAX_OF_A_KIND)].concat();
+        let most = [&most[..], b"--b--"].concat();
+        assert_eq!(parsed(&most).unwrap().len(), 2 * MAX_OF_A_KIND);
+        for one_more in [&part[..], file] {
+            assert_eq!(parsed(&[one_more, &most].concat()).unwrap_err().status, 400);
+        }
     }
 
     #[test]
@@ -349,7 +441,17 @@ mod tests {
             b"x",
             b"J\xc3\xb6rg"
         ]));
-        for wrong in [&b"{\"a\": 1}"[..], b"\xff\xd8\xff\xe0\x00\x10JFIF", b"a=\x01"] {
+        let (content, contents) = decode(b"[0]=a=b&{x=%zz%&%5b=1;b=2&[0]=%2").unwrap();
+        let Content::Form(parts) = content else { panic!("a form") };
+        assert!(parts.iter().map(|part| &*part.name).eq(["[0]", "{x", "[", "[0]"]));
+        assert_eq!(contents, [&b"a=b"[..], b"%zz%", b"1;b=2", b"%2"]);
+        for wrong in [
+            &b"{\"a\": 1}"[..],
+            b" [1, \"a=b\"]",
+            b"{\"a\": 1",
+            b"\xff\xd8\xff\xe0\x00\x10JFIF",
+            b"a=\x01",
+        ] {
             let error = decode(wrong).unwrap_err();
             assert!(error.status == 415 && error.detail.contains("Content-Type: "), "{error}");
         }

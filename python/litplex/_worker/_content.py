@@ -1,9 +1,21 @@
 """What a request holds, as hooks get it."""
 
+import codecs
+import contextlib
+import re
+
 from litplex._http import Context, Form, UploadFile
 from litplex._worker import _frames as frames
 from litplex._worker._json import MalformedBody, loads
 from litplex._worker._stages import Stages, now
+
+_search_charset = re.compile(r';\s*charset\s*=\s*"?([\w.:-]+)', re.IGNORECASE | re.ASCII).search
+# How the names of those codecs of Python begin that are charsets of texts: others take long, or are
+# none.
+_CHARSETS = (
+    *("utf-8", "utf-16", "utf-32", "ascii", "iso8859", "cp125", "koi8"),
+    *("shift_jis", "euc_", "gb", "big5", "iso2022"),
+)
 
 
 def read_request(flags, payload, request_id=None):
@@ -39,12 +51,24 @@ def _read_content(content, body):
     return Form(list(_read_parts(content["form"], body)))
 
 
-def _text(piece):
-    """Decodes a field as UTF-8, or as Latin-1 where it is none: no byte is lost."""
+def _text(piece, content_type):
+    """Decodes a field in the charset of its part, or else as UTF-8, or as Latin-1 where it is not
+    UTF-8: no byte is lost."""
+    charset = _charset_of(content_type) if content_type else None
+    for encoding in (charset, "utf-8"):
+        if encoding is not None:
+            with contextlib.suppress(UnicodeError):
+                return piece.decode(encoding)
+    return piece.decode("latin-1")
+
+
+def _charset_of(content_type):
+    found = _search_charset(content_type)
     try:
-        return piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return piece.decode("latin-1")
+        known = codecs.lookup(found.group(1)).name if found else ""
+    except LookupError:
+        return None
+    return known if known.startswith(_CHARSETS) else None
 
 
 def _read_parts(parts, body):
@@ -55,4 +79,4 @@ def _read_parts(parts, body):
         if part.get("filename") is not None:
             yield part["name"], UploadFile(piece, part["filename"], part.get("content_type"))
         else:
-            yield part["name"], _text(piece)
+            yield part["name"], _text(piece, part.get("content_type"))

@@ -16,10 +16,15 @@ from typing import Any
 _SETTINGS: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
 _SENT_AS_TEXT = ("uuid", "ipaddress", "pydantic.networks", "pydantic.types")
 # Each float is checked for an overflow by a function in Python, by which a list of floats takes a
-# third longer to read. A text that begins like one is searched for large exponents instead.
+# third longer to read. A text that begins like one is searched instead for what an overflow needs:
+# an exponent of three digits, or else more than 200 digits, whose exponent may have two.
 _SAMPLE = 1024
 _MANY_POINTS = 32
 _LARGE_EXPONENTS = (re.compile(r"e\+?[0-9]{3}").search, re.compile(r"E\+?[0-9]{3}").search)
+_DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte).isdigit() else byte for byte in range(128)).ljust(
+    256
+)
+_MANY_DIGITS = b"0" * 200
 # In texts of ASCII that is mostly escapes, looking at the value is faster than a search.
 _MEDIUM = 16 * 1024
 _search_surrogate = re.compile(r"\\u[dD]").search
@@ -57,7 +62,7 @@ def loads(payload):
         text = str(payload, "utf-8")
         scan = _scan_checked
         if len(text) > _SAMPLE and text.count(".", 0, _SAMPLE) > _MANY_POINTS:
-            scan = _scan_checked if any(search(text) for search in _LARGE_EXPONENTS) else _scan
+            scan = _scan_checked if _may_overflow(text) else _scan
         value, end = scan(text, 0)
         is_read = end == len(text)
     except MalformedBody:
@@ -72,6 +77,12 @@ def loads(payload):
     return value
 
 
+def _may_overflow(text):
+    return any(search(text) for search in _LARGE_EXPONENTS) or (
+        _MANY_DIGITS in text.encode().translate(_DIGITS_AS_ZEROS)
+    )
+
+
 def _described(text, encoding):
     """Reads what has white space around the value, another encoding, or a mistake that is then
     described."""
@@ -82,6 +93,8 @@ def _described(text, encoding):
     except RecursionError:
         raise MalformedBody("malformed JSON body: nested too deeply") from None
     except ValueError as error:
+        if not isinstance(error, json.JSONDecodeError):
+            raise MalformedBody("malformed JSON body: an integer has too many digits") from None
         read_as = "" if encoding == "UTF-8" else f"not UTF-8, and read as {encoding}: "
         raise MalformedBody(f"malformed JSON body: {read_as}{error}") from error
 
