@@ -24,6 +24,8 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python lint/style.py
+	$(BIN)/python lint/cycles.py
 
 rust:
 	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test --locked
