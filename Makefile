@@ -45,8 +45,8 @@ $(VENV)/ready: tests/requirements.txt
 
 # Feeds the parsers for a minute in all; fuzz/run SECONDS TARGET... does one for longer.
 FUZZ_SECONDS ?= 60
-fuzz:
-	fuzz/run $(FUZZ_SECONDS)
+fuzz: $(VENV)/ready
+	PYTHON=$(CURDIR)/$(BIN)/python fuzz/run $(FUZZ_SECONDS)
 
 # Writes what is derived from the tables of options and metrics.
 generate:

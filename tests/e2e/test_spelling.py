@@ -77,8 +77,9 @@ def server(serve, tmp_path, kind):
     return serve(program, env={"OLGA": "key of olga", "OCR": "key of ocr"})
 
 
-def spellings(path):
-    """Yields the path as somebody may write it who wants to pass by its guard."""
+def spellings(path, own):
+    """Yields the path as somebody may write it who wants to pass by its guard, of a server that is
+    called `own`."""
     plain = path.encode()
     percent = b"/" + b"".join(b"%%%02X" % byte for byte in plain[1:])
     yield plain
@@ -120,6 +121,21 @@ def spellings(path):
         yield plain + end.encode()
     for begin in ("/", "/./", "/x/../", "/common/../", "/common%2F..%2F", "/%2e%2e", "/.%2f", "\\"):
         yield begin.encode() + plain
+    for scheme in (b"http://", b"HTTP://", b"https://", b"//", b""):
+        for name in (own, b"localhost", b"user@" + own, own.split(b":")[0] + b":1"):
+            yield scheme + name + plain
+            yield scheme + name + plain + b"?x=1#y"
+    yield b"http://" + own + b"/%2e" + plain
+    yield b"http://" + own + percent
+    yield plain[1:]
+    yield b"*"
+    yield b"*" + plain
+    yield b""
+    yield b"#" + plain
+    yield b"?" + plain
+    yield plain + b"#/common"
+    yield b"/common#" + plain
+    yield b"/common?" + plain
     yield b"http://other.example" + plain
     yield b"http://user@other.example:1" + plain + b"%0A"
     # Overlong forms of the first letter, and the letter from another script.
@@ -193,7 +209,7 @@ def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind)
                 expected = (200, json.dumps(f"answer of {name}").encode())
                 assert ask(server, path.encode(), right[name]) == expected
         for path in ("/secret", "/scoped", "/limited"):
-            for spelt in spellings(path):
+            for spelt in spellings(path, server.url.removeprefix("http://").encode()):
                 for headers in ({}, wrong, olga, ocr, other):
                     status, body = ask(server, spelt, headers)
                     tried += 1
@@ -215,6 +231,29 @@ def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind)
                     server, known, {**forged, **drop, **ocr, "X-Rewrite": "/secret"}
                 )
                 assert refused[0] == 404
+
+
+@pytest.mark.parametrize("kind", ["keys", "keys, app host"])
+def test_an_endpoint_is_reached_by_each_spelling_of_its_path(server):
+    """Also one whose path is not ASCII."""
+    own = server.url.removeprefix("http://").encode()
+    olga = {"X-API-Key": "key of olga"}
+    words = "/\u00fcbersetzen%20bitte".encode()
+    targets = {
+        "secret": [b"/secret", b"/%73ecret", b"/secret?x=1"],
+        "words": [words, b"/%C3%BCbersetzen%20bitte", b"/%c3%bcbersetzen%20bitte?\xc3\xbc"],
+    }
+    for name, spelt in targets.items():
+        for target in spelt:
+            for ask in (over_http1, over_http2):
+                expected = (200, json.dumps(f"answer of {name}").encode())
+                assert ask(server, target, olga) == expected, (ask, target)
+                assert ask(server, target, {})[0] == 401, (ask, target)
+            for scheme in (b"http://", b"HTTP://"):
+                for host in (own, own.replace(b"127.0.0.1", b"localhost")):
+                    absolute = scheme + host + target
+                    assert over_http1(server, absolute, olga) == expected, absolute
+                    assert over_http1(server, absolute, {})[0] == 401, absolute
 
 
 @pytest.mark.parametrize("kind", ["keys", "keys, app host"])

@@ -98,6 +98,48 @@ def test_an_answer_that_is_cut_off_is_broken(tmp_path, answer):
     run(tmp_path, answer, act)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        WHOLE.replace(b"HTTP/1.1 200", b"HTTP/1.1 20x"),
+        WHOLE.replace(b"HTTP/1.1 200", b"HTTP/1.0 200"),
+        b"garbage\r\n\r\n" + WHOLE,
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + WHOLE,
+        WHOLE.replace(b": 5", b": -5"),
+        WHOLE.replace(b": 5", b": +5"),
+        WHOLE.replace(b": 5", b": 0_5"),
+        WHOLE.replace(b": 5", b": 5\r\ncontent-length: 3"),
+        WHOLE.replace(b": 5", b": 5\r\ntransfer-encoding: chunked"),
+        WHOLE.replace(b": 5", b": 5\r\n folded"),
+        WHOLE.replace(b"Content-Type:", b"Content-Type"),
+        CHUNKED.replace(b": chunked", b": gzip, chunked"),
+        CHUNKED.replace(b"\r\n3\r\n", b"\r\n-3\r\n"),
+        CHUNKED.replace(b"\r\n3\r\n", b"\r\n0x3\r\n"),
+        CHUNKED.replace(b"\r\n3\r\n", b"\r\n\r\n"),
+        CHUNKED.replace(b"\r\n3\r\n", b"\r\n2\r\n"),
+        CHUNKED.replace(b"\r\n3\r\n", b"\r\n3" + b" " * 2000),
+    ],
+)
+def test_an_answer_that_is_not_http_is_broken(tmp_path, answer):
+    async def act(inner, _):
+        with pytest.raises(BrokenOff, match="not HTTP"):
+            await ask(inner)
+
+    run(tmp_path, answer, act)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 16])
+def test_what_follows_the_last_chunk_is_not_part_of_the_next_answer(tmp_path, size):
+    async def act(inner, server):
+        for _ in range(3):
+            _, _, pieces = await ask(inner)
+            assert b"".join(piece for piece, _ in pieces) == b"hello"
+        assert server.connections == 1
+
+    trailers = CHUNKED.removesuffix(b"\r\n") + b"x-sum: 1\r\ny: 2\r\n\r\n"
+    run(tmp_path, trailers, act, size)
+
+
 def test_a_connection_is_used_again_only_after_a_complete_answer(tmp_path):
     async def act(inner, server):
         for _ in range(3):

@@ -2,13 +2,14 @@
 
 They are plain sockets and not streams of asyncio's: those forget what they could still read, once
 the other end reads no more. They are used again once an answer is complete. What is read is the
-HTTP/1.1 of litplex, which needs no general parser.
+HTTP/1.1 of litplex, which needs no general parser: anything else ends the answer with an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -20,15 +21,27 @@ _HEADER_BYTES = 400 * 1024
 _IDLE_SECONDS = 10
 _MOST_IDLE = 64
 _BODILESS = (204, 304)
+# The line that begins a chunk, and all that follows the last one.
+_CHUNK_LINE_BYTES = 1024
+_status = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?").fullmatch
+_field = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*"
+).fullmatch
+_length = re.compile(rb"[0-9]{1,18}").fullmatch
+_chunk_size = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class BrokenOff(Exception):
-    """The answer is not complete; the client must see that."""
+    """The answer is not complete, or not HTTP; the client must see that."""
 
-    def __init__(self) -> None:
-        super().__init__("the server ended its answer before that was complete")
+    def __init__(self, why: str = "the server ended its answer before that was complete") -> None:
+        super().__init__(why)
+
+
+def _not_http(what):
+    return BrokenOff(f"the server's answer is not HTTP/1.1: {what}")
 
 
 class Inner:
@@ -81,6 +94,30 @@ def _is_open(sock):
         return False
     # It has ended, or says what nobody has asked for.
     return False
+
+
+def _status_of(line):
+    found = _status(line)
+    if found is None or found.group(1) == b"101":
+        raise _not_http("its first line says no status")
+    return int(found.group(1))
+
+
+def _field_of(line):
+    found = _field(line)
+    if found is None:
+        raise _not_http("a header is not `name: value`")
+    return found.group(1).lower(), found.group(2)
+
+
+def _framing_of(headers):
+    """Returns whether a body comes in chunks, and else its length where that is known."""
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    lengths = [value for name, value in headers if name == b"content-length"]
+    is_sound = codings == [b"chunked"] if codings else len(set(lengths)) <= 1
+    if not is_sound or (codings and lengths) or not all(map(_length, lengths)):
+        raise _not_http("its headers do not say how long its body is")
+    return bool(codings), int(lengths[0]) if lengths else None
 
 
 class Connection:
@@ -159,27 +196,30 @@ class Connection:
             await self._loop.sock_sendall(self._sock, memoryview(data)[sent:])
 
     async def answer(self) -> tuple[int, Headers]:
-        """Returns the status and headers of the answer."""
-        status = 100
+        """Returns the status and headers of the answer.
+
+        Raises:
+            BrokenOff: it is not complete, or not HTTP.
+        """
+        status, headers = 100, []
         while status < 200:
-            while (end := self._read.find(b"\r\n\r\n")) < 0:
-                if len(self._read) > _HEADER_BYTES:
-                    raise BrokenOff
-                await self._more()
-            first, *lines = bytes(self._read[:end]).split(b"\r\n")
-            del self._read[: end + 4]
-            status = int(first.split(b" ", 2)[1])
-        headers = []
-        for line in lines:
-            name, _, value = line.partition(b":")
-            headers.append((name.lower(), value.strip()))
-        known = dict(headers)
-        self._is_reusable = known.get(b"connection", b"").lower() != b"close"
+            first, *lines = await self._head()
+            status, headers = _status_of(first), [_field_of(line) for line in lines]
+            self._is_chunked, self._left = _framing_of(headers)
+        self._is_reusable = not any(
+            name == b"connection" and b"close" in value.lower() for name, value in headers
+        )
         self._is_bare |= status in _BODILESS
-        self._is_chunked = known.get(b"transfer-encoding", b"").lower() == b"chunked"
-        length = known.get(b"content-length")
-        self._left = None if length is None or self._is_chunked else int(length)
         return status, headers
+
+    async def _head(self):
+        while (end := self._read.find(b"\r\n\r\n")) < 0:
+            if len(self._read) > _HEADER_BYTES:
+                raise _not_http("its headers have no end")
+            await self._more()
+        lines = bytes(self._read[:end]).split(b"\r\n")
+        del self._read[: end + 4]
+        return lines
 
     async def pieces(self) -> AsyncIterator[tuple[bytes, bool]]:
         """Yields the pieces of the answer's body, each with whether it is the last."""
@@ -221,16 +261,41 @@ class Connection:
                 await self._more()
 
     def _take_chunk(self):
-        end = self._read.find(b"\r\n")
+        """Returns the next chunk, an empty one at the end; None: it has not come yet."""
+        end = self._read.find(b"\r\n", 0, _CHUNK_LINE_BYTES)
         if end < 0:
+            if len(self._read) >= _CHUNK_LINE_BYTES:
+                raise _not_http("the size of a chunk has no end")
             return None
-        length = int(self._read[:end].partition(b";")[0], 16)
-        begin = end + 2
-        if len(self._read) < begin + length + 2:
+        found = _chunk_size(bytes(self._read[:end]))
+        if found is None:
+            raise _not_http("the size of a chunk is no number")
+        length, begin = int(found.group(1), 16), end + 2
+        if not length:
+            return self._take_trailers(begin)
+        over = begin + length + 2
+        if len(self._read) < over:
             return None
-        chunk = bytes(self._read[begin : begin + length])
-        del self._read[: begin + length + 2]
+        if self._read[over - 2 : over] != b"\r\n":
+            raise _not_http("a chunk is longer than its size")
+        chunk = bytes(self._read[begin : over - 2])
+        del self._read[:over]
         return chunk
+
+    def _take_trailers(self, begin):
+        """Drops the headers that may follow the last chunk, up to the end of the answer."""
+        if self._read.startswith(b"\r\n", begin):
+            end = begin + 2
+        elif (found := self._read.find(b"\r\n\r\n", begin)) >= 0:
+            for line in bytes(self._read[begin:found]).split(b"\r\n"):
+                _field_of(line)
+            end = found + 4
+        elif len(self._read) > _HEADER_BYTES:
+            raise _not_http("its trailers have no end")
+        else:
+            return None
+        del self._read[:end]
+        return b""
 
     async def _more(self):
         try:
