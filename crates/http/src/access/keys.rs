@@ -46,10 +46,11 @@ impl Keys {
     }
 }
 
-/// Returns the keys that a request carries: in `X-API-Key`, and as its bearer token.
+/// Returns the keys that a request carries: in `X-API-Key`, and as its bearer token. Nothing is no key,
+/// also where its hash was taken for one: `printf "$UNSET" | sha256sum` gives it.
 pub(crate) fn carried(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let api_keys = headers.get_all(X_API_KEY).into_iter().map(HeaderValue::as_bytes);
-    api_keys.chain(bearer_token(headers))
+    api_keys.chain(bearer_token(headers)).filter(|key| !key.is_empty())
 }
 
 /// Returns the bearer token of a request.
@@ -86,7 +87,8 @@ mod tests {
         let found = |headers: &HeaderMap| carried(headers).map(<[u8]>::to_vec).next();
         assert_eq!(found(&headers("x-api-key", "k")), Some(b"k".to_vec()));
         assert_eq!(found(&headers("authorization", "bearer k")), Some(b"k".to_vec()));
-        for none in ["", "k", "Basic k", "Bearer"] {
+        assert_eq!(found(&headers("x-api-key", "")), None);
+        for none in ["", "k", "Basic k", "Bearer", "Bearer "] {
             assert_eq!(found(&headers("authorization", none)), None, "{none:?}");
         }
     }

@@ -40,6 +40,8 @@ pub struct Issuer {
 pub(super) struct Claims {
     pub(super) sub: Arc<str>,
     #[serde(default)]
+    iss: Value,
+    #[serde(default)]
     scope: Value,
     #[serde(default)]
     scp: Value,
@@ -84,7 +86,7 @@ impl Issuer {
         let mut result = Err(invalid("the token's signature is wrong"));
         for key in keys {
             match decode::<Claims>(token, key, &validation) {
-                Ok(token) => return Ok(token.claims),
+                Ok(token) => return token.claims.sound(),
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => {}
                 Err(error) => result = Err(invalid(&sentence(error.kind()))),
             }
@@ -111,6 +113,18 @@ impl Issuer {
 }
 
 impl Claims {
+    /// Refuses what the library takes: an issuer that is one of a list, and a subject without a name,
+    /// who would share its limits with every other.
+    fn sound(self) -> Result<Self, Refusal> {
+        if !self.iss.is_string() {
+            return Err(invalid("the token has no sound `iss`"));
+        }
+        if self.sub.is_empty() {
+            return Err(invalid("the token has no sound `sub`"));
+        }
+        Ok(self)
+    }
+
     /// Returns whether it has all of these scopes: words of a text, or a list.
     pub(super) fn has(&self, scopes: &[String]) -> bool {
         scopes.iter().all(|scope| names(&self.scope, scope) || names(&self.scp, scope))
@@ -239,9 +253,11 @@ mod tests {
             (json!({"nbf": now() + 600}), "the token is not valid yet"),
             (json!({"iss": "evil"}), "the token is of another issuer"),
             (json!({"iss": 1}), "the token has no sound `iss`"),
+            (json!({"iss": ["evil", "id"]}), "the token has no sound `iss`"),
             (json!({"aud": "other"}), "the token is for another audience"),
             (json!({"aud": null}), "the token has no sound `aud`"),
             (json!({"sub": null}), "the token cannot be read"),
+            (json!({"sub": ""}), "the token has no sound `sub`"),
         ] {
             let refused = refused(&issuer, &signer.token(&changed));
             assert_eq!(refused, (401, says.to_owned()), "{changed}");
