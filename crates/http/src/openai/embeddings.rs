@@ -253,7 +253,7 @@ struct ListUsage {
     total_tokens: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Embedding {
     object: &'static str,
     index: usize,
