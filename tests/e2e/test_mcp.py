@@ -1,6 +1,7 @@
 """The official client of the Model Context Protocol calls endpoints as tools."""
 
 import asyncio
+import base64
 import json
 
 import httpx
@@ -30,6 +31,9 @@ TOOLS = """
         def predict(self, x):
             if x == "fail":
                 raise ls.HTTPException(409, "taken")
+            media_types = {"image": "image/png", "audio": "audio/wav", "file": "font/ttf"}
+            if isinstance(x, str) and x in media_types:
+                return ls.Response(b"\\x89\\xff", media_type=media_types[x])
             return x
 
     class Given(ls.LitAPI):
@@ -38,7 +42,10 @@ TOOLS = """
 
     class Streams(ls.LitAPI):
         def predict(self, x):
-            yield from x
+            for item in x:
+                if item == "break":
+                    raise ls.HTTPException(409, "no more of it")
+                yield item
 
     class Chat(ls.LitAPI):
         '''Chats.'''
@@ -138,6 +145,14 @@ def test_tools_are_called(serve):
     assert json.loads(text_of(call(server, "v1_echo", request=["a"]))) == ["a"]
     assert json.loads(text_of(call(server, "sort", b=1, a=2))) == ["a", "b"]
     assert text_of(call(server, "count", request=[1, 2])) == "1\n2\n"
+    # What is no text stays as it is.
+    data = base64.b64encode(b"\x89\xff").decode()
+    for name, media_type in [("image", "image/png"), ("audio", "audio/wav")]:
+        (block,) = call(server, "v1_echo", request=name).content
+        assert (block.type, block.data, block.mime_type) == (name, data, media_type)
+    (block,) = call(server, "v1_echo", request="file").content
+    assert (block.resource.blob, block.resource.mime_type) == (data, "font/ttf")
+    assert block.resource.uri == "litplex:/v1/echo"
 
 
 def test_what_goes_wrong_is_told(serve):
@@ -152,6 +167,9 @@ def test_what_goes_wrong_is_told(serve):
     assert json.loads(text_of(call(server, "power", request='{"base": 3}'))) == {"output": 9.0}
     failed = call(server, "v1_echo", request="fail")
     assert failed.is_error and "taken" in text_of(failed)
+    broken = call(server, "count", request=[1, "break"])
+    assert broken.is_error and text_of(broken).startswith("the stream broke off: 1\n")
+    assert "no more of it" in text_of(broken)
     late = call(server, "slow", request=1)
     assert late.is_error and "timed out" in text_of(late)
 

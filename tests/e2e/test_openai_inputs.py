@@ -38,12 +38,17 @@ CHAT = """
                     {"content": None, "reasoning_content": "think"}, {"content": "so"}],
         "exact": [{"content": "x", "score": 1.5777777777770001,
                    "z": 12345678901234567890123, "a": {"b": 1, "a": 2}}],
+        "logprobs": [{"content": token, "logprobs": {"content": [
+            {"token": token, "logprob": -0.5, "bytes": None, "top_logprobs": []}]}}
+            for token in ("a", "b")],
         "lines": ["a\\u2028b\\u2029c\\x85d"],
     }
 
     class Chat(ls.LitAPI):
         def predict(self, request, context):
             last = request.messages[-1]
+            if last.content == "refuse":
+                raise ls.HTTPException(429, {"why": "slow"}, {"Retry-After": "7"})
             if last.content == "see":
                 yield json.dumps([
                     request.max_tokens, request.temperature, request.reasoning_effort,
@@ -57,12 +62,20 @@ CHAT = """
 
     class Embed(ls.LitAPI):
         def predict(self, inputs):
+            if "words" in inputs:
+                return [[1.0], ["a"]]
+            if "large" in inputs:
+                return [[1e300]] * len(inputs)
             if "nan" in inputs:
                 return [[1.0, float("nan") if at == 1 else 2.0] for at in range(len(inputs))]
             return [[float(len(x)), 1.5777777777770001, float(len(inputs))] for x in inputs]
 
     class Each(ls.LitAPI):
         def predict(self, inputs):
+            own = {"refuse": ls.HTTPException(418, "no tea", {"X-Tea": "no"}), "words": ["a"],
+                   "raise": ValueError("secret")}
+            if not own.keys().isdisjoint(x for x in inputs if isinstance(x, str)):
+                return [own.get(x, [1.0]) for x in inputs]
             return [[float("inf") if x == "nan" else float(len(x)), float(len(inputs)),
                      float(isinstance(x, str))] for x in inputs]
 
@@ -137,6 +150,47 @@ def check_a_message_is_the_same_whole_and_streamed(client):
         assert (message.content, message.reasoning_content) == ("so", "I think")
 
 
+def check_log_probabilities_are_beside_the_message(client):
+    for choice in (
+        streamed(client, "logprobs"),
+        client.chat.completions.create(**asked("logprobs"), logprobs=True).choices[0],
+    ):
+        assert [entry.token for entry in choice.logprobs.content] == ["a", "b"]
+        assert choice.message.content == "ab"
+        assert not hasattr(choice.message, "logprobs")
+
+
+def check_an_error_of_the_model_is_sent_as_it_was_raised(server, client):
+    for stream in (False, True):
+        with pytest.raises(openai.RateLimitError) as raised:
+            client.chat.completions.create(**asked("refuse"), stream=stream)
+        assert raised.value.response.headers["retry-after"] == "7"
+        assert raised.value.response.json()["detail"] == {"why": "slow"}
+    answer = server.post("/each/embeddings", json={"input": "refuse"})
+    assert (answer.status_code, answer.json()["detail"]) == (418, "no tea")
+    assert answer.headers["x-tea"] == "no"
+
+
+def check_an_error_of_one_input_names_it(server):
+    for text, status, says in [
+        ("refuse", 418, "input 1: no tea"),
+        ("raise", 500, "endpoint `/each/embeddings`: input 1: Internal server error"),
+        ("words", 500, "an embedding that is not a list of numbers: it contains a str"),
+    ]:
+        answer = server.post("/each/embeddings", json={"input": ["a", text, "b"]})
+        assert answer.status_code == status, text
+        error = answer.json()["error"]
+        assert says in error["message"] and error["param"] == "input[1]", text
+        assert "secret" not in error["message"]
+        if status == 500:
+            server.wait_for_line(re.escape("ERROR " + error["message"]))
+    answer = server.post("/v1/embeddings", json={"input": ["a", "words"]})
+    assert "input 1: `predict` returned" in answer.json()["error"]["message"]
+    large = {"input": ["large"], "encoding_format": "base64"}
+    assert server.post("/v1/embeddings", json=large).status_code == 500
+    server.wait_for_line("gave 1e300 for input 0, which base64's float32 cannot hold")
+
+
 def check_a_role_comes_once_for_each_choice(client):
     chunks = list(client.chat.completions.create(**asked("messages"), n=2, stream=True))
     roles = [(c.index, c.delta.role) for chunk in chunks for c in chunk.choices if c.delta.role]
@@ -172,6 +226,16 @@ def check_what_clients_send_is_taken(server):
     call = {"name": "f", "arguments": "{}"}
     message = {"role": "assistant", "content": "see", "function_call": call, "cache": "kept"}
     seen["nested"] = [{"messages": [message]}, [None, 0.7, None, "f", "kept"]]
+    part_call = {"id": "c", "index": None, "type": None, "function": call}
+    image = {"type": "image_url", "image_url": {"url": "u", "detail": None}}
+    nulls_within = [
+        {"role": "user", "content": [image], "name": None},
+        {"role": "assistant", "content": None, "tool_calls": [part_call]},
+    ]
+    seen["nulls within"] = [
+        {"messages": [*nulls_within, {**message, "cache": None}]},
+        [None, 0.7, None, "f", None],
+    ]
     for name, (request, expected) in seen.items():
         answer = server.post("/v1/chat/completions", json=request)
         assert answer.status_code == 200, (name, answer.text)
@@ -313,6 +377,9 @@ def test_what_openai_s_clients_send_and_read(serve):
         )
         check_a_message_is_the_same_whole_and_streamed(client)
         check_a_role_comes_once_for_each_choice(client)
+        check_log_probabilities_are_beside_the_message(client)
+        check_an_error_of_the_model_is_sent_as_it_was_raised(server, client)
+        check_an_error_of_one_input_names_it(server)
         check_what_a_model_says_is_not_written_anew(server)
         check_what_clients_send_is_taken(server)
         check_what_is_wrong_names_the_field(server, client)

@@ -29,6 +29,9 @@ def test_json_goes_in_and_comes_out(serve):
         assert response.status_code == 200
         assert response.headers["content-type"] == "application/json"
         assert response.json() == value
+    for name in ("application/vnd.api+json", "text/json; charset=utf-8", "Application/X-JSON"):
+        response = server.post("/echo", content=b"[1]", headers={"Content-Type": name})
+        assert response.json() == [1], name
 
 
 def test_bodies_that_are_not_json(serve):

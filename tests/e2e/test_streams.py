@@ -24,7 +24,40 @@ STREAMS = """
             finally:
                 print("generator closed")
 
-    ls.LitServer(Count(stream=True), path="/count", timeout=5).run(port=0)
+    class Refuses(ls.LitAPI):
+        '''Raises in the hook that it is told, after so many items.'''
+        def decode_request(self, request):
+            self.fail(request, "decode_request")
+            return request
+        def predict(self, request):
+            for n in range(request.get("after", 0)):
+                yield n
+            self.fail(request, "predict")
+            yield "done"
+        def fail(self, request, hook):
+            if request["hook"] == hook:
+                detail = {"why": 1.5777777777770001, "z": 12345678901234567890123, "a": None}
+                raise ls.HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+
+    class Slowly(Refuses):
+        async def predict(self, request):
+            for n in range(request.get("after", 0)):
+                yield n
+            self.fail(request, "predict")
+            yield "done"
+
+    class Together(Refuses):
+        def predict(self, requests):
+            self.fail(requests[0], "predict")
+            yield ["done"] * len(requests)
+
+    ls.run_servers(
+        ls.LitServer(Count(stream=True), path="/count", timeout=5),
+        ls.LitServer(Refuses(stream=True), path="/refuses"),
+        ls.LitServer(Slowly(stream=True), path="/slowly"),
+        ls.LitServer(Together(stream=True, max_batch_size=2), path="/together"),
+        port=0,
+    )
 """
 
 
@@ -37,6 +70,25 @@ def test_values_are_lines_of_json(serve):
     response = server.post("/count", json={"n": 1000})
     assert response.headers["content-type"] == "application/x-ndjson"
     assert lines(response) == [{"n": n} for n in range(1000)]
+
+
+def test_an_error_before_the_first_item_is_the_whole_answer(serve):
+    server = serve(STREAMS)
+    detail = '{"detail":{"why":1.5777777777770001,"z":12345678901234567890123,"a":null}}'
+    for path in ("/refuses", "/slowly", "/together"):
+        for hook in ("decode_request", "predict"):
+            answer = server.post(path, json={"hook": hook})
+            assert (answer.status_code, answer.text) == (401, detail), (path, hook)
+            assert answer.headers["www-authenticate"] == "Bearer", (path, hook)
+        assert server.post(path, json={"hook": "none"}).text == "done"
+    for path in ("/refuses", "/slowly"):
+        post = server.client.stream("POST", path, json={"hook": "predict", "after": 1})
+        with post as answer, pytest.raises(httpx.RemoteProtocolError):
+            assert answer.status_code == 200
+            text = b""
+            for piece in answer.iter_bytes():
+                text += piece
+        assert b"1.5777777777770001" in text and b"12345678901234567890123" in text
 
 
 def test_the_server_may_say_that_it_is_a_stream(serve):

@@ -113,6 +113,23 @@ class Plain:
         self.x = 1
 
 
+class Row:
+    """As those of databases and of pydantic 1: it iterates over pairs."""
+
+    def __init__(self):
+        self._sa_instance_state = object()
+        self.hidden = object()
+
+    def __iter__(self):
+        return iter([("a", uuid.UUID(int=1)), ("b", 2)])
+
+
+class Mapped:
+    def __init__(self):
+        self._sa_instance_state = object()
+        self.id = 1
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -135,6 +152,10 @@ class Plain:
         (types.MappingProxyType({"a": 1}), '{"a":1}'),
         (Plain(), '{"x":1}'),
         ((1, 2), "[1,2]"),
+        ([decimal.Decimal("1E+2"), decimal.Decimal("-3")], "[100,-3]"),
+        (Row(), '{"a":"00000000-0000-0000-0000-000000000001","b":2}'),
+        ([{"a": 1}.items(), range(0)], '[{"a":1},{}]'),
+        (Mapped(), '{"id":1}'),
     ],
 )
 def test_what_hooks_return_becomes_json(value, text):
@@ -164,9 +185,10 @@ def test_pairs_of_surrogates_and_small_numbers_are_read():
         {pathlib.PurePosixPath("/a"): datetime.timedelta(1), "x": {decimal.Decimal("1.5"): 2}},
         [Anything({uuid.UUID(int=2): {b"k": (1, 2)}})],
         {Small.ONE: Small.ONE, Text.A: Text.A},
+        [Row(), {"a": 1}.items(), Mapped(), decimal.Decimal("1E+2")],
     ],
 )
-def test_keys_pass_the_encoder_as_in_fastapi(value):
+def test_values_and_keys_are_encoded_as_in_fastapi(value):
     encoded = fastapi.encoders.jsonable_encoder(value)
     assert json.loads(dumps(value)) == json.loads(json.dumps(encoded))
 
@@ -187,6 +209,7 @@ def test_a_generator_beside_such_a_key_is_read_once():
         ({math.inf: 1}, "a key of answer is inf"),
         ([Broken()], "answer[0] is of type test_json.Broken, which cannot be converted"),
         (ITSELF, "answer contains itself"),
+        ([zip("a", [1])], "answer[0] is of type zip"),
         ([COROUTINE], "answer[0] is of type coroutine; the hook that returns it must await it"),
     ],
 )

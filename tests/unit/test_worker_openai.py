@@ -1,6 +1,9 @@
 """Models that speak OpenAI's protocols, as the server sees their worker."""
 
 import pytest
+from litplex._worker import _records
+from litplex.compat.specs.openai import ChatCompletionRequest
+from litplex.compat.specs.openai_embedding import EmbeddingRequest
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 
@@ -219,6 +222,33 @@ def test_a_chat_gets_any_effort(worker, before, effort):
     server.request(1, asked(reasoning_effort=effort))
     assert server.items() == {1: [said(effort), 0]}
     assert server.end() == 0
+
+
+def test_a_request_reads_the_same_with_and_without_pydantic():
+    call = {"id": "c", "index": None, "type": None, "function": {"name": "f", "arguments": "{}"}}
+    image = {"type": "image_url", "image_url": {"url": "u", "detail": None}}
+    schema = {"name": "s", "strict": None, "description": None, "schema": None}
+    message = {"role": "user", "content": [image], "name": None, "tool_calls": [call]}
+    request = {
+        "messages": [message],
+        "max_tokens": "5",
+        "max_completion_tokens": 12345678901234567890123,
+        "temperature": "0.5",
+        "stream": "true",
+        "response_format": {"type": "json_schema", "json_schema": schema},
+    }
+    for read in (ChatCompletionRequest.model_validate, _records.chat_request):
+        chat = read(request)
+        (message,) = chat.messages
+        assert (message.tool_calls[0].index, message.tool_calls[0].type) == (0, "function")
+        assert message.content[0].image_url.detail == "auto"
+        assert (chat.max_tokens, chat.temperature, chat.stream) == (5, 0.5, True)
+        assert chat.max_completion_tokens == 12345678901234567890123
+        assert chat.response_format.json_schema.strict is False
+    for read in (EmbeddingRequest.model_validate, _records.embedding_request):
+        wanted = read({"input": [1.0, 2], "dimensions": 5.0, "get_num_items": 3})
+        assert (wanted.input, wanted.dimensions, wanted.get_num_items()) == ([1, 2], 5, 1)
+        assert isinstance(wanted.input[0], int)
 
 
 @KINDS

@@ -165,16 +165,25 @@ fn carried(answer: litplex_core::Response) -> Result<HttpResponse, String> {
         MediaType::Other(name) if name.is_empty() => {}
         MediaType::Other(name) => drop(headers.insert(CONTENT_TYPE, value("content-type", &name)?)),
     }
+    with_headers(response, &answer.headers)
+}
+
+/// Adds the headers that a model gave, or says what is wrong with them.
+pub(crate) fn with_headers(
+    mut response: HttpResponse,
+    given: &[(String, String)],
+) -> Result<HttpResponse, String> {
+    let headers = response.headers_mut();
     let size = |(name, value): &(String, String)| name.len() + value.len();
-    let (count, bytes) = (answer.headers.len(), answer.headers.iter().map(size).sum::<usize>());
+    let (count, bytes) = (given.len(), given.iter().map(size).sum::<usize>());
     if count > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
         return Err(format!(
             "too many headers: expected at most {MAX_HEADERS} in {MAX_HEADER_BYTES} bytes, got \
              {count} in {bytes}"
         ));
     }
-    for (name, given) in answer.headers {
-        let value = value(&name, &given)?;
+    for (name, given) in given {
+        let value = value(name, given)?;
         let name: HeaderName =
             name.parse().map_err(|_| format!("invalid name of a header: {name:?}"))?;
         if !HOP_BY_HOP.contains(&name.as_str()) {

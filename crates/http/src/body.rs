@@ -59,7 +59,9 @@ pub(crate) fn take_apart(
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         // Many clients send JSON without saying so, or as text.
-        "application/json" | "text/plain" | "" => Ok((Content::Json, pieces)),
+        "application/json" | "text/json" | "application/x-json" | "text/plain" | "" => {
+            Ok((Content::Json, pieces))
+        }
         json if json.ends_with("+json") => Ok((Content::Json, pieces)),
         "multipart/form-data" => form::multipart(given, pieces, reservation),
         "application/x-www-form-urlencoded" => form::urlencoded(pieces, reservation),

@@ -253,10 +253,13 @@ pub struct ResponseMeta {
     pub stages: Vec<f64>,
 }
 
-/// In front of what an `End` says, when it was asked for its stages.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// In front of what an `End` says, when it was asked for its stages or is an error with headers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EndMeta {
+    /// The headers of an error, which are sent where it is the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
     /// How long the stages took: seconds of decoding, computing and encoding, as many as are known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<f64>,
 }

@@ -57,29 +57,35 @@ def response_or_error(id, answer):
         return response(id, *encode_error(error))
 
 
-def end(id, ending=(0, b""), context=None):
-    """Returns the frame that ends a stream with this status and payload, and with what was measured
-    of a request with this context."""
-    status, payload = ending
-    if context is None or context._stages is None:
+def end(id, ending=(0, b"", ()), context=None):
+    """Returns the frame that ends a stream with this status, payload and headers, and with what was
+    measured of a request with this context."""
+    status, payload, headers = ending
+    meta = {"headers": headers} if headers else {}
+    if context is not None and context._stages is not None:
+        context._stages.end()
+        meta["stages"] = context._stages.seconds
+    if not meta:
         return frames.encode(frames.END, payload, status=status, id=id)
-    stages = context._stages
-    stages.end()
-    payload = frames.with_meta({"stages": stages.seconds}, payload)
+    payload = frames.with_meta(meta, payload)
     return frames.encode(frames.END, payload, flags=frames.META, status=status, id=id)
 
 
 def ending_of(error, said=None):
-    """Returns the status and payload of what ended a stream: an exception, or None."""
-    return (0, b"") if error is None else plain_error(error, said)
-
-
-def plain_error(error, said=None):
-    """Returns the status and JSON of an exception, for frames that have no place for headers."""
+    """Returns the status, payload and headers of what ended a stream: an exception, or None."""
+    if error is None:
+        return 0, b"", ()
     status, flags, payload = encode_error(error, said)
+    headers = ()
     if flags & frames.META:
-        payload = bytes(frames.split_meta(payload)[1])
-    return (status if status >= 400 else 500), payload
+        meta, payload = frames.split_meta(payload)
+        headers, payload = meta["headers"], bytes(payload)
+    return (status if status >= 400 else 500), payload, headers
+
+
+def plain_error(error):
+    """Returns the status and JSON of an exception, for frames that have no place for headers."""
+    return ending_of(error)[:2]
 
 
 class Cancelled(Exception):

@@ -166,18 +166,35 @@ def _converted(value):
         return list(value)
     kind = type(value)
     if kind.__name__ == "Decimal":
-        return int(value) if value.as_tuple().exponent == 0 else float(value)
+        exponent = value.as_tuple().exponent
+        return int(value) if isinstance(exponent, int) and exponent >= 0 else float(value)
     if hasattr(value, "__fspath__") or kind.__module__ in _SENT_AS_TEXT:
         return str(value)
     if isinstance(value, re.Pattern):
         return value.pattern
     if hasattr(value, "_value_"):
         return value._value_
-    if hasattr(value, "keys") and hasattr(value, "__getitem__"):
+    if _holds_pairs(value):
         return dict(value)
     if getattr(value, "__dict__", None) and not callable(value):
-        return vars(value)
+        # SQLAlchemy keeps its own state in objects under such a name.
+        return {name: each for name, each in vars(value).items() if not name.startswith("_sa")}
     raise TypeError(f"a {kind.__name__}")
+
+
+def _holds_pairs(value):
+    """Tells whether a value is a mapping, or iterates over pairs of names and values.
+
+    An iterator is not looked into: that would use it up.
+    """
+    if hasattr(value, "keys") and hasattr(value, "__getitem__"):
+        return True
+    if not hasattr(value, "__iter__") or hasattr(value, "__next__"):
+        return False
+    try:
+        return all(len(pair) == 2 and not isinstance(pair, str) for pair in value)
+    except TypeError:
+        return False
 
 
 def _make_fast_dumps():

@@ -40,7 +40,7 @@ class _Lane:
         self._waiting.append((self.item.id, kind, data))
         self._bytes += len(data) + _LENGTH
 
-    def finish(self, ending=(0, b"")):
+    def finish(self, ending=(0, b"", ())):
         self.is_open = False
         self._waiting.append(end(self.item.id, ending, self.item.context))
 

@@ -7,6 +7,7 @@ hooks expect, and outputs the one that the server does.
 import contextlib
 import json
 import math
+import numbers
 
 from litplex._api import LitAPI, is_method_of
 from litplex._http import HTTPException
@@ -126,7 +127,7 @@ def _checked(answer, hook):
     vectors = _as_list(answer["embeddings"])
     if not isinstance(vectors, (list, tuple)):
         raise TypeError(f"{what} as a list or an array, not a {type(vectors).__name__}")
-    _check_finite(vectors, hook)
+    _check_numbers(vectors, hook)
     return {"embeddings": vectors, **{name: answer.get(name) or 0 for name in _USAGE}}
 
 
@@ -134,31 +135,45 @@ async def _checked_later(answer, hook):
     return _checked(await answer, hook)
 
 
-class NotFinite(ValueError):
-    """An embedding that JSON cannot hold.
+class NotAnEmbedding(ValueError):
+    """An embedding that is none.
 
     Attributes:
         client_detail: What clients are told.
         input: The place of its input among those of the request.
     """
 
-    def __init__(self, hook, input, number):
-        self.client_detail = (
-            f"`{hook}` returned an embedding that is not finite: it contains {number}"
-        )
+    def __init__(self, hook, input, fault):
+        self.client_detail = f"`{hook}` returned an embedding that is {fault}"
         super().__init__(f"input {input}: {self.client_detail}")
         self.input = input
 
 
-def _check_finite(vectors, hook):
-    are_many = vectors and isinstance(_as_list(vectors[0]), (list, tuple))
+def _check_numbers(vectors, hook):
+    are_many = any(
+        isinstance(_as_list(each), (list, tuple)) for each in (*vectors[:1], *vectors[-1:])
+    )
     for input, vector in enumerate(vectors if are_many else [vectors]):
-        numbers = _as_list(vector)
+        fault = _fault_of(_as_list(vector))
+        if fault is not None:
+            raise NotAnEmbedding(hook, input, fault)
+
+
+def _fault_of(vector):
+    """Returns what is wrong with a vector, if anything."""
+    if not isinstance(vector, (list, tuple)):
+        return f"not a list of numbers: it is a {type(vector).__name__}"
+    try:
         # The sum tells, and is fast; that of large numbers may overflow.
-        if not math.isfinite(sum(numbers)):
-            for number in numbers:
-                if not math.isfinite(number):
-                    raise NotFinite(hook, input, number)
+        if math.isfinite(sum(vector)):
+            return None
+        wrong = next((number for number in vector if not math.isfinite(number)), None)
+        return None if wrong is None else f"not finite: it contains {wrong}"
+    except OverflowError:
+        return "not finite: it contains an integer that no float can hold"
+    except TypeError:
+        wrong = next((x for x in vector if not isinstance(x, numbers.Number)), None)
+        return f"not a list of numbers: it contains a {type(wrong).__name__}"
 
 
 def _as_list(array):

@@ -65,15 +65,35 @@ _KINDS: dict[str, Any] = {
     ),
 }
 
+
+def _integer(value):
+    # Not by way of a float where it is one of many digits.
+    return int(value) if isinstance(value, int) else int(float(value))
+
+
+def _boolean(value):
+    return str(value).lower() in ("true", "1")
+
+
+def _input(value):
+    """Returns what embeddings are wanted of, with token ids that are integers."""
+    if isinstance(value, list):
+        return [_input(item) for item in value]
+    return value if isinstance(value, str) else _integer(value)
+
+
 # What clients may write as another number, or as a text.
-_NUMBERS = {
+_CONVERTERS: dict[str, Any] = {
     "temperature": float,
     "top_p": float,
     "presence_penalty": float,
     "frequency_penalty": float,
-    "max_tokens": int,
-    "max_completion_tokens": int,
-    "dimensions": int,
+    "max_tokens": _integer,
+    "max_completion_tokens": _integer,
+    "dimensions": _integer,
+    "index": _integer,
+    "stream": _boolean,
+    "input": _input,
 }
 
 
@@ -119,10 +139,10 @@ def chat_request(value):
 
 def embedding_request(value):
     """Returns the request of embeddings."""
-    return EmbeddingRecord(vars(_make("embeddings", value)))
+    return _make("embeddings", value, EmbeddingRecord)
 
 
-def _make(kind, value):
+def _make(kind, value, record=Record):
     """Returns the object of a kind that a value is, or those of a list. What it has besides the
     fields of its kind are its attributes too, but those named like its methods."""
     if isinstance(value, list):
@@ -133,10 +153,10 @@ def _make(kind, value):
     fields = {name: _field(value, name, default) for name, default in defaults.items()}
     known = {name.rstrip("_") for name in defaults}
     others = {name: value[name] for name in value if name not in known}
-    fields = {**{n: v for n, v in others.items() if not hasattr(Record, n)}, **fields}
+    fields = {**{n: v for n, v in others.items() if not hasattr(record, n)}, **fields}
     for name, kind_of_field in kinds.items():
         fields[name] = _make(kind_of_field, fields[name])
-    return Record(fields)
+    return record(fields)
 
 
 def _field(value, name, default):
@@ -144,8 +164,8 @@ def _field(value, name, default):
     found = value.get(name.rstrip("_"))
     if found is None:
         return default
-    as_number = _NUMBERS.get(name)
-    return found if as_number is None else as_number(float(found))
+    convert = _CONVERTERS.get(name)
+    return found if convert is None else convert(found)
 
 
 def _dump(value):

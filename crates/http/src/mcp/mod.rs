@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
@@ -16,8 +18,8 @@ use http_body_util::{BodyExt, Full};
 use litplex_core::{Content, Outcome, Reservation, ServeError, json_text};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
-    Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
-    Tool,
+    Implementation, ListToolsResult, PaginatedRequestParams, ResourceContents, ServerCapabilities,
+    ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -336,17 +338,56 @@ async fn call(
     let computed = computed.await;
     let response = computed.unwrap_or_else(|error| refusal(route, &error));
     let is_error = !response.status().is_success();
-    let Ok(body) = response.into_body().collect().await else {
-        return CallToolResult::error(vec![ContentBlock::text("the stream broke off")]);
-    };
-    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-    if is_error {
-        return CallToolResult::error(vec![ContentBlock::text(offer.words(&text))]);
+    let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = media_type.unwrap_or_default().to_owned();
+    let (body, is_whole) = collected(response.into_body()).await;
+    if is_error || !is_whole {
+        let text = String::from_utf8_lossy(&body);
+        let words = match is_whole {
+            true => offer.words(&text),
+            // What a stream ends with says why.
+            false => format!("the stream broke off: {}", text.trim_end()),
+        };
+        return CallToolResult::error(vec![ContentBlock::text(words)]);
     }
-    let structured = structure_of(&text);
-    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    let content = content(&media_type, parts.uri.path(), body);
+    let structured = content.as_text().and_then(|content| structure_of(&content.text));
+    let mut result = CallToolResult::success(vec![content]);
     result.structured_content = structured;
     result
+}
+
+/// Reads a body to its end, or as far as it goes; returns it and whether it is whole.
+async fn collected(mut body: AnswerBody) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes.extend(frame.into_data().unwrap_or_default()),
+            Err(_) => return (bytes, false),
+        }
+    }
+    (bytes, true)
+}
+
+/// Returns an answer as the protocol has it: what is no text stays bytes.
+fn content(media_type: &str, path: &str, body: Vec<u8>) -> ContentBlock {
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    if media_type.starts_with("audio/") {
+        return ContentBlock::audio(STANDARD.encode(body), media_type);
+    }
+    match String::from_utf8(body) {
+        Ok(text) => ContentBlock::text(text),
+        Err(body) => {
+            let encoded = STANDARD.encode(body.as_bytes());
+            match media_type.starts_with("image/") {
+                true => ContentBlock::image(encoded, media_type),
+                false => {
+                    let blob = ResourceContents::blob(encoded, format!("litplex:{path}"));
+                    ContentBlock::resource(blob.with_mime_type(media_type))
+                }
+            }
+        }
+    }
 }
 
 /// Returns the object that a text is, unless it has a number that would not stay as it is.

@@ -133,15 +133,20 @@ fn structure_in(json: &str, schema: &Value) -> Option<String> {
 }
 
 fn mended_object<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
-    let (Some(properties), Ok(mut object)) = (properties(schema), Object::parse(json)) else {
+    let of_others = branches(schema).find_map(|branch| branch.get("additionalProperties"));
+    let properties = properties(schema);
+    let Ok(mut object) = Object::parse(json) else { return json.into() };
+    if properties.is_none() && of_others.is_none() {
         return json.into();
-    };
+    }
     let mut is_changed = false;
-    for (name, schema) in properties {
-        let Some(value) = object.get(name) else { continue };
-        let Cow::Owned(mended) = mended(value.get(), schema) else { continue };
+    for (name, value) in object.clone().into_fields() {
+        let schema = properties.and_then(|properties| properties.get(&name)).or(of_others);
+        let Some(Cow::Owned(mended)) = schema.map(|schema| mended(value.get(), schema)) else {
+            continue;
+        };
         if let Ok(mended) = RawValue::from_string(mended) {
-            object.set(name, mended);
+            object.set(&name, mended);
             is_changed = true;
         }
     }
@@ -149,12 +154,15 @@ fn mended_object<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
 }
 
 fn mended_array<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
-    let Some(items) = branches(schema).find_map(|branch| branch.get("items")) else {
+    let of_all = branches(schema).find_map(|branch| branch.get("items"));
+    let of_first = branches(schema).find_map(|branch| branch.get("prefixItems")?.as_array());
+    if of_all.is_none() && of_first.is_none() {
         return json.into();
-    };
+    }
     let (mut out, mut is_changed) = (Vec::new(), false);
-    let _ = each_item(json, |_, item: &RawValue| {
-        let mended = mended(item.get(), items);
+    let _ = each_item(json, |index, item: &RawValue| {
+        let schema = of_first.and_then(|schemas| schemas.get(index)).or(of_all);
+        let mended = schema.map_or(item.get().into(), |schema| mended(item.get(), schema));
         is_changed |= matches!(mended, Cow::Owned(_));
         out.push(mended.into_owned());
         Ok::<_, std::convert::Infallible>(())
@@ -239,11 +247,15 @@ mod tests {
             "s": {"anyOf": [{"type": "string"}, {"type": "object"}]},
             "l": {"type": "array", "items": {"type": "object"}},
             "any": {},
+            "m": {"type": "object", "additionalProperties": {"type": "object"}},
+            "t": {"type": "array", "prefixItems": [{"type": "object"}, {"type": "string"}]},
         }});
         for (given, expected) in [
             (r#"{"o":"{\"s\":\"{}\",\"l\":\"[1.50]\"}"}"#, r#"{"o":{"s":"{}","l":[1.50]}}"#),
             (r#"{"n":"{\"a\": 1}","s":"{}"}"#, r#"{"n":{"a": 1},"s":"{}"}"#),
             (r#"{"l":["{}", {"a": 1}]}"#, r#"{"l":[{},{"a": 1}]}"#),
+            (r#"{"m":{"a":"{\"b\": 1}"}}"#, r#"{"m":{"a":{"b": 1}}}"#),
+            (r#"{"t":["{}","{}","{}"]}"#, r#"{"t":[{},"{}","{}"]}"#),
             (r#""{\"o\": {}}""#, r#"{"o": {}}"#),
             (r#"{"o":"{","any":"{}","x":"{}"}"#, r#"{"o":"{","any":"{}","x":"{}"}"#),
         ] {

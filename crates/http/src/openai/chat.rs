@@ -28,9 +28,10 @@ pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
             let source = Source::begin(&first, rest, call.route, call.times, presence);
             Ok((first, source))
         }
-        Answer::Whole(_) => Err(not_a_message("an answer that is not a stream")),
+        Answer::Whole(response) if response.status >= 400 => Err(Refused::given(response).0),
+        Answer::Whole(_) => Err(not_a_message("an answer that is not a stream").into()),
     });
-    let choices = choices.collect::<Outcome<Vec<_>>>()?;
+    let choices = choices.collect::<Result<Vec<_>, Refused>>()?;
     let head = Head::new(&wanted);
     if wanted.stream {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices)?;
@@ -91,7 +92,7 @@ struct Completion<'a> {
 struct Choice {
     index: usize,
     message: Object,
-    logprobs: (),
+    logprobs: Option<Object>,
     finish_reason: Box<RawValue>,
 }
 
@@ -102,7 +103,7 @@ impl<'a> Completion<'a> {
         let choices = messages.iter().enumerate().map(|(index, message)| Choice {
             index,
             message: message.whole(),
-            logprobs: (),
+            logprobs: message.logprobs(),
             finish_reason: message.finish_reason(head.max_tokens),
         });
         Self { head: head.of("chat.completion"), choices: choices.collect(), usage }

@@ -159,9 +159,20 @@ const AUDIO: Shape = Shape::Object(&[
 const TOOL_CALL: Shape = Shape::TaggedOrFirst(&[
     (
         "function",
-        &[optional("id", Shape::Text), required("function", Shape::Object(FUNCTION_CALL))],
+        &[
+            optional("id", Shape::Text),
+            optional("index", Shape::Integer),
+            required("function", Shape::Object(FUNCTION_CALL)),
+        ],
     ),
-    ("custom", &[optional("id", Shape::Text), required("custom", Shape::Object(&[]))]),
+    (
+        "custom",
+        &[
+            optional("id", Shape::Text),
+            optional("index", Shape::Integer),
+            required("custom", Shape::Object(&[])),
+        ],
+    ),
 ]);
 
 const FUNCTION_CALL: &[Field] =
@@ -273,7 +284,7 @@ mod tests {
             ),
             (json!({"tools": [{"type": "code"}]}), "tools[0]", "unknown type `code`"),
         ] {
-            let Refused { error, param: got } = parsed(request.clone()).unwrap_err();
+            let Refused { error, param: got, .. } = parsed(request.clone()).unwrap_err();
             assert_eq!((error.status, got.as_deref()), (422, Some(param)), "{request}");
             let says = format!("{param}: {says}");
             assert!(error.detail.starts_with(&says), "{request}: {}", error.detail);

@@ -85,8 +85,10 @@ impl ChatStream {
 
     fn put_items(&mut self, out: &mut BytesMut, index: usize, items: &Items) -> Outcome<()> {
         for item in items.iter() {
-            let delta = self.choices[index].message.take(item)?;
-            out.put_slice(&event(&self.chunk(index, &delta, None)));
+            let piece = self.choices[index].message.take(item)?;
+            let mut chunk = self.chunk(index, &piece.delta, None);
+            chunk.choices[0].logprobs = piece.logprobs.as_deref();
+            out.put_slice(&event(&chunk));
         }
         Ok(())
     }
@@ -126,7 +128,7 @@ impl ChatStream {
         delta: &'a Object,
         finish_reason: Option<&'a RawValue>,
     ) -> Chunk<'a> {
-        let choices = vec![ChunkChoice { index, delta, logprobs: (), finish_reason }];
+        let choices = vec![ChunkChoice { index, delta, logprobs: None, finish_reason }];
         let usage = self.include_usage.then_some(None);
         Chunk { head: self.head.of(CHUNK), choices, usage }
     }
@@ -147,7 +149,7 @@ struct Chunk<'a> {
 struct ChunkChoice<'a> {
     index: usize,
     delta: &'a Object,
-    logprobs: (),
+    logprobs: Option<&'a RawValue>,
     finish_reason: Option<&'a RawValue>,
 }
 

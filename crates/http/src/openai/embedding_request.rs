@@ -207,7 +207,7 @@ mod tests {
                 "encoding_format: expected one of `float`, `base64`, got a number",
             ),
         ] {
-            let Refused { error, param } = parsed(&request).unwrap_err();
+            let Refused { error, param, .. } = parsed(&request).unwrap_err();
             assert!(error.detail.starts_with(says), "{request}: {error}");
             assert_eq!((error.status, param.as_deref()), (422, says.split(": ").next()));
         }

@@ -12,7 +12,7 @@ use super::{Refused, Usage, read, text_of};
 use crate::answer::{self, HttpResponse};
 use crate::caller::Call;
 use crate::cost::Cost;
-use crate::raw_json::{self, Kind, Object, each_item, raw};
+use crate::raw_json::{Kind, Object, each_item, raw};
 
 /// The most inputs of one request, as in OpenAI's API.
 const MAX_INPUTS: usize = 2048;
@@ -36,9 +36,10 @@ pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
     };
     let data = vectors.into_iter().enumerate();
     let data = data.map(|(index, vector)| Embedding::of(&wanted, index, vector));
+    let data = data.collect::<Result<_, _>>().map_err(|given| not_embeddings(&call, &given))?;
     let list = List {
         object: "list",
-        data: data.collect::<Option<_>>().ok_or_else(|| not_embeddings(&call, "no numbers"))?,
+        data,
         model: &wanted.model,
         usage: ListUsage { prompt_tokens: usage.prompt, total_tokens: usage.total },
     };
@@ -47,14 +48,39 @@ pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
 
 type Vectors = (Vec<Box<RawValue>>, Usage);
 
-async fn all_at_once(call: &Call<'_>, wanted: &EmbeddingRequest, body: Bytes) -> Outcome<Vectors> {
+/// Which inputs of a request a job computes.
+#[derive(Debug, Clone, Copy)]
+struct Inputs {
+    first: usize,
+    count: usize,
+    /// How many there are in the request.
+    of: usize,
+}
+
+impl Inputs {
+    /// Returns the only one of several that a job computes.
+    fn only(self) -> Option<usize> {
+        (self.count == 1 && self.of > 1).then_some(self.first)
+    }
+}
+
+async fn all_at_once(
+    call: &Call<'_>,
+    wanted: &EmbeddingRequest,
+    body: Bytes,
+) -> Result<Vectors, Refused> {
     let request = Request { body: vec![body], ..call.request.clone() };
     let cost = call.cost(&request).await?;
-    compute(call, request, cost, 0, wanted.input.len()).await
+    let count = wanted.input.len();
+    compute(call, request, cost, Inputs { first: 0, count, of: count }).await
 }
 
 /// Computes each input as a job of its own. All of them share the other fields of the request.
-async fn one_by_one(call: &Call<'_>, wanted: &EmbeddingRequest, body: Bytes) -> Outcome<Vectors> {
+async fn one_by_one(
+    call: &Call<'_>,
+    wanted: &EmbeddingRequest,
+    body: Bytes,
+) -> Result<Vectors, Refused> {
     let count = wanted.input.len();
     let rest = rest_of(&body);
     check_size(call, count, rest.len())?;
@@ -71,7 +97,7 @@ async fn one_by_one(call: &Call<'_>, wanted: &EmbeddingRequest, body: Bytes) -> 
                 Some(cost) => cost,
                 None => call.cost(&request).await?,
             };
-            compute(call, request, cost, index, 1).await
+            compute(call, request, cost, Inputs { first: index, count: 1, of: count }).await
         }
     });
     let (mut vectors, mut usage) = (Vec::with_capacity(count), Usage::default());
@@ -137,29 +163,26 @@ impl<'a> Costs<'a> {
     }
 }
 
-/// Computes a job of `count` inputs, the first of which has this index in the request.
+/// Computes a job of these inputs.
 async fn compute(
     call: &Call<'_>,
     request: Request,
     cost: f64,
-    index: usize,
-    count: usize,
-) -> Outcome<Vectors> {
+    inputs: Inputs,
+) -> Result<Vectors, Refused> {
     match call.submit(request, cost).answer().await?.0 {
-        Answer::Whole(response) => found(call, &response, index, count),
-        Answer::Stream(..) => Err(not_embeddings(call, "a stream")),
+        Answer::Whole(response) if response.status >= 400 => Err(failure(call, response, inputs)),
+        Answer::Whole(response) => Ok(found(call, &response, inputs.count)?),
+        Answer::Stream(..) => Err(not_embeddings(call, "a stream").into()),
     }
 }
 
 /// Reads what a model answered: as many embeddings as are expected, and the tokens they took.
-fn found(call: &Call<'_>, response: &Response, index: usize, count: usize) -> Outcome<Vectors> {
+fn found(call: &Call<'_>, response: &Response, count: usize) -> Outcome<Vectors> {
     let text = std::str::from_utf8(&response.body).unwrap_or_default();
     let Ok(mut answer) = Object::parse(text) else {
         return Err(not_embeddings(call, "no JSON object"));
     };
-    if response.status >= 400 {
-        return Err(failure(call, response.status, &mut answer, index));
-    }
     let usage = Usage::take(&mut answer).unwrap_or_default();
     let vectors = answer.take("embeddings").and_then(|given| vectors(given.get()));
     let vectors = vectors.ok_or_else(|| not_embeddings(call, "no `embeddings` of numbers"))?;
@@ -172,16 +195,22 @@ fn found(call: &Call<'_>, response: &Response, index: usize, count: usize) -> Ou
 
 /// Returns the error that a worker answered with. Where that is of one input, the client and the log
 /// are told of which: only here its place in the request is known.
-fn failure(call: &Call<'_>, status: u16, answer: &mut Object, index: usize) -> ServeError {
-    let detail = answer.take("detail").unwrap_or_else(|| raw(&""));
-    let detail =
-        raw_json::text_of(detail.get()).map_or_else(|| detail.get().to_owned(), Into::into);
-    let input = answer.take("input").and_then(|input| input.get().parse::<usize>().ok());
-    let Some(input) = input else { return ServeError::new(status, detail) };
-    let endpoint = call.path;
-    let detail = format!("endpoint `{endpoint}`: input {}: {detail}", index + input);
-    tracing::error!(endpoint, "{detail}");
-    ServeError::new(status, detail)
+fn failure(call: &Call<'_>, response: Response, inputs: Inputs) -> Refused {
+    let (mut refused, mut body) = Refused::given(response);
+    let named = body.take("input").and_then(|input| input.get().parse::<usize>().ok());
+    let Some(input) = named.map(|input| inputs.first + input).or_else(|| inputs.only()) else {
+        return refused;
+    };
+    refused.param = Some(format!("input[{input}]"));
+    let (endpoint, ServeError { status, detail, .. }) = (call.path, &mut refused.error);
+    let is_structure = detail.starts_with(['[', '{']);
+    if *status >= 500 {
+        *detail = format!("endpoint `{endpoint}`: input {input}: {detail}");
+        tracing::error!(endpoint, "{detail}");
+    } else if !is_structure {
+        *detail = format!("input {input}: {detail}");
+    }
+    refused
 }
 
 /// Reads one vector, or a list of them.
@@ -224,7 +253,7 @@ struct ListUsage {
     total_tokens: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Embedding {
     object: &'static str,
     index: usize,
@@ -232,12 +261,13 @@ struct Embedding {
 }
 
 impl Embedding {
-    /// Returns a vector as it is wanted; nothing where it is not one of numbers.
-    fn of(wanted: &EmbeddingRequest, index: usize, vector: Box<RawValue>) -> Option<Self> {
+    /// Returns a vector as it is wanted, or says what it is instead.
+    fn of(wanted: &EmbeddingRequest, index: usize, vector: Box<RawValue>) -> Result<Self, String> {
         if wanted.dimensions.is_none() && !wanted.wants_base64 {
-            return Some(Self { object: "embedding", index, embedding: vector });
+            return Ok(Self { object: "embedding", index, embedding: vector });
         }
-        let mut numbers: Vec<f64> = serde_json::from_str(vector.get()).ok()?;
+        let numbers: Result<Vec<f64>, _> = serde_json::from_str(vector.get());
+        let mut numbers = numbers.map_err(|_| format!("no numbers for input {index}"))?;
         let is_longer = |dimensions: &usize| *dimensions < numbers.len();
         let embedding = match wanted.dimensions.filter(is_longer) {
             Some(dimensions) => {
@@ -246,8 +276,13 @@ impl Embedding {
             }
             None => vector,
         };
-        let embedding = if wanted.wants_base64 { raw(&base64(&numbers)) } else { embedding };
-        Some(Self { object: "embedding", index, embedding })
+        if !wanted.wants_base64 {
+            return Ok(Self { object: "embedding", index, embedding });
+        }
+        if let Some(large) = numbers.iter().find(|number| !(**number as f32).is_finite()) {
+            return Err(format!("{large:e} for input {index}, which base64's float32 cannot hold"));
+        }
+        Ok(Self { object: "embedding", index, embedding: raw(&base64(&numbers)) })
     }
 }
 
@@ -299,6 +334,11 @@ mod tests {
         assert_eq!(embedded(short.clone(), "[3.0, 4.0, 12.0]"), "[0.6,0.8]");
         assert_eq!(embedded(short, "[1.5777777777770001, 2]"), "[1.5777777777770001, 2]");
         let packed = json!({"input": "a", "encoding_format": "base64"});
-        assert_eq!(embedded(packed, "[1.0, -2.0]"), r#""AACAPwAAAMA=""#);
+        assert_eq!(embedded(packed.clone(), "[1.0, -2.0]"), r#""AACAPwAAAMA=""#);
+        let wanted = EmbeddingRequest::parse(&packed.to_string().into(), 1).unwrap();
+        for (vector, says) in [("[1e300]", "1e300 for input 7"), ("[[1.0]]", "no numbers")] {
+            let vector = RawValue::from_string(vector.to_owned()).unwrap();
+            assert!(Embedding::of(&wanted, 7, vector).unwrap_err().contains(says));
+        }
     }
 }

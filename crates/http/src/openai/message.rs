@@ -15,23 +15,36 @@ const SAID_ONCE: [&str; 3] = ["role", "name", "tool_call_id"];
 #[derive(Debug, Default)]
 pub(super) struct Message {
     fields: Fields,
+    /// Lists of an entry for each token, which the API has beside the message.
+    logprobs: Fields,
     tool_calls: ToolCalls,
     finish_reason: Option<Box<RawValue>>,
     pub(super) usage: Option<Usage>,
 }
 
+/// What an output of a model adds to a choice.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    pub(super) delta: Object,
+    pub(super) logprobs: Option<Box<RawValue>>,
+}
+
 impl Message {
-    /// Takes what a model gave; returns what it adds to the message.
+    /// Takes what a model gave; returns what it adds to the choice.
     ///
     /// # Errors
     /// It is no object.
-    pub(super) fn take(&mut self, item: &[u8]) -> Outcome<Object> {
+    pub(super) fn take(&mut self, item: &[u8]) -> Outcome<Piece> {
         let text = std::str::from_utf8(item).unwrap_or_default();
         let Ok(mut given) = Object::parse(text) else { return Err(not_a_message(text)) };
         if let Some(usage) = Usage::take(&mut given) {
             self.usage.get_or_insert_default().add(usage);
         }
         self.finish_reason = given.take("finish_reason").or(self.finish_reason.take());
+        let logprobs = given.take("logprobs").filter(|given| Kind::of(given.get()) == Kind::Object);
+        if let Some(logprobs) = &logprobs {
+            self.take_logprobs(logprobs.get());
+        }
         let mut delta = Object::default();
         self.take_role(given.take("role"), &mut delta);
         for (name, value) in given.into_fields() {
@@ -46,7 +59,16 @@ impl Message {
                 _ => self.take_field(&name, value, &mut delta),
             }
         }
-        Ok(delta)
+        Ok(Piece { delta, logprobs })
+    }
+
+    fn take_logprobs(&mut self, given: &str) {
+        let Ok(lists) = Object::parse(given) else { return };
+        for (name, list) in lists.into_fields() {
+            if Kind::of(list.get()) != Kind::Null || !self.logprobs.has(&name) {
+                self.logprobs.take(&name, list.get());
+            }
+        }
     }
 
     /// Takes what is missing where the model gives no more; returns what it adds to the message.
@@ -68,20 +90,16 @@ impl Message {
     }
 
     fn take_field(&mut self, name: &str, value: Box<RawValue>, delta: &mut Object) {
-        match self.fields.get_mut(name) {
-            None => self.fields.0.push((name.to_owned(), value.get().to_owned())),
-            Some(_) if SAID_ONCE.contains(&name) => return,
-            Some(known) => join(known, value.get()),
+        if SAID_ONCE.contains(&name) && self.fields.has(name) {
+            return;
         }
+        self.fields.take(name, value.get());
         delta.set(name, value);
     }
 
     /// Returns the whole of it.
     pub(super) fn whole(&self) -> Object {
-        let mut message = Object::default();
-        for (name, json) in &self.fields.0 {
-            message.set(name, written(json.clone()));
-        }
+        let mut message = self.fields.whole();
         if message.get("content").is_none() {
             message.write("content", &());
         }
@@ -89,6 +107,11 @@ impl Message {
             message.write("tool_calls", &self.tool_calls.whole());
         }
         message
+    }
+
+    /// Returns the log probabilities of all tokens, where the model gave any.
+    pub(super) fn logprobs(&self) -> Option<Object> {
+        (!self.logprobs.0.is_empty()).then(|| self.logprobs.whole())
     }
 
     /// Why the message ended: what the model said, or what can be told from the outside.
@@ -118,6 +141,22 @@ impl Fields {
 
     fn get_mut(&mut self, name: &str) -> Option<&mut String> {
         self.0.iter_mut().find(|(known, _)| known == name).map(|(_, json)| json)
+    }
+
+    /// Takes a value, which is joined to what the field has.
+    fn take(&mut self, name: &str, json: &str) {
+        match self.get_mut(name) {
+            Some(known) => join(known, json),
+            None => self.0.push((name.to_owned(), json.to_owned())),
+        }
+    }
+
+    fn whole(&self) -> Object {
+        let mut object = Object::default();
+        for (name, json) in &self.0 {
+            object.set(name, written(json.clone()));
+        }
+        object
     }
 }
 
@@ -206,7 +245,7 @@ mod tests {
         let value = |object: &Object| serde_json::to_value(object).unwrap();
         let mut deltas: Vec<_> = items
             .iter()
-            .map(|item| value(&message.take(item.to_string().as_bytes()).unwrap()))
+            .map(|item| value(&message.take(item.to_string().as_bytes()).unwrap().delta))
             .collect();
         deltas.push(value(&message.end()));
         let whole = value(&message.whole());
@@ -245,6 +284,26 @@ mod tests {
         });
         assert_eq!(whole, expected);
         assert_eq!(deltas[1], json!({"reasoning_content": "ink\"", "list": [1], "score": 1.5}));
+    }
+
+    #[test]
+    fn log_probabilities_are_beside_the_message() {
+        let item = |token: &str| {
+            let entry = json!([{"token": token, "logprob": -0.5}]);
+            json!({"content": token, "logprobs": {"content": entry, "refusal": null}})
+        };
+        let (deltas, whole, message) = given(&[item("a"), json!({"content": " "}), item("b")]);
+        assert_eq!(deltas[2], json!({"content": "b"}));
+        assert_eq!(whole, json!({"role": "assistant", "content": "a b"}));
+        let logprobs = serde_json::to_value(message.logprobs()).unwrap();
+        let tokens = logprobs["content"].as_array().unwrap().iter().map(|entry| &entry["token"]);
+        assert_eq!(tokens.collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(logprobs["refusal"], Value::Null);
+        let mut message = Message::default();
+        let piece = message.take(item("a").to_string().as_bytes()).unwrap();
+        assert!(piece.logprobs.unwrap().get().contains("-0.5"));
+        assert!(message.take(br#"{"content": "a"}"#).unwrap().logprobs.is_none());
+        assert!(given(&[json!({"content": "a"})]).2.logprobs().is_none());
     }
 
     #[test]

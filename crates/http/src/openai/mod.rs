@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
-use litplex_core::{Content, Protocol, ServeError, json_text};
+use litplex_core::{Content, Protocol, Response, ServeError, json_text};
 use litplex_scheduler::Endpoint;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -29,7 +29,7 @@ use crate::answer::{self, HttpResponse};
 use crate::app::{EndpointReport, Report};
 use crate::caller::Call;
 use crate::off_thread::off_thread;
-use crate::raw_json::raw;
+use crate::raw_json::{Object, raw, text_of as text_of_json};
 
 /// Where the paths of the API are.
 const PREFIX: &str = "/v1/";
@@ -65,11 +65,13 @@ struct Refused {
     error: ServeError,
     /// The field that is wrong.
     param: Option<String>,
+    /// The headers of an error that the model raised.
+    headers: Vec<(String, String)>,
 }
 
 impl From<ServeError> for Refused {
     fn from(error: ServeError) -> Self {
-        Self { error, param: None }
+        Self { error, param: None, headers: Vec::new() }
     }
 }
 
@@ -78,15 +80,30 @@ impl From<shape::Mismatch> for Refused {
         let shape::Mismatch { place, reason } = mismatch;
         let between = if place.is_empty() { "" } else { ": " };
         let error = ServeError::new(422, format!("{place}{between}{reason}"));
-        Self { error, param: Some(place).filter(|place| !place.is_empty()) }
+        let param = Some(place).filter(|place| !place.is_empty());
+        Self { error, param, headers: Vec::new() }
     }
 }
 
 impl Refused {
+    /// Takes an error that a worker answered with, and what else its body holds.
+    fn given(response: Response) -> (Self, Object) {
+        let text = std::str::from_utf8(&response.body).unwrap_or_default();
+        let mut body = Object::parse(text).unwrap_or_default();
+        let detail = body.take("detail").unwrap_or_else(|| raw(&""));
+        let detail = text_of_json(detail.get()).unwrap_or_else(|| detail.get().into());
+        let error = ServeError::new(response.status, detail);
+        (Self { error, param: None, headers: response.headers }, body)
+    }
+
     fn response(&self) -> HttpResponse {
         let mut body = error_body(&self.error, self.param.as_deref());
         body.detail = Some(detail(&self.error.detail));
-        answer::failed(&self.error, &body)
+        let response = answer::failed(&self.error, &body);
+        answer::with_headers(response, &self.headers).unwrap_or_else(|wrong| {
+            tracing::error!("an HTTPException cannot be sent: {wrong}");
+            error(&ServeError::internal())
+        })
     }
 }
 

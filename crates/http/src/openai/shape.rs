@@ -286,9 +286,16 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Reads a whole number: `5`, `5.0`, `"5"`. One that is larger than any count is the largest.
+/// Reads a whole number: `5`, `5.0`, `"5"`. One of so many digits that it is larger than any count is
+/// the largest; what is that large and is written as `1e30`, pydantic does not take for an integer.
 pub(super) fn integer(value: &str) -> Option<i64> {
-    number(value).filter(|number| number.fract() == 0.0).map(|number| number as i64)
+    let number = number(value).filter(|number| number.fract() == 0.0)?;
+    let is_plain = |text: &str| !text.contains(['e', 'E']);
+    let is_taken = match Kind::of(value) {
+        Kind::Text => is_plain(&text_of(value)?),
+        _ => is_plain(value) || number.abs() < i64::MAX as f64,
+    };
+    is_taken.then_some(number as i64)
 }
 
 /// Reads a finite number, also where it is written as a text.
@@ -315,6 +322,7 @@ mod tests {
         optional("notes", Shape::Map(&Shape::Text)),
         optional("hot", Shape::Boolean),
         optional("heat", Shape::Number),
+        optional("count", Shape::Integer),
     ]);
 
     #[test]
@@ -324,6 +332,8 @@ mod tests {
             r#"{"parts": [], "mode": "a", "notes": {"c": "d", "e": null}, "heat": "0.5"}"#,
             r#"{"parts": [{"text": "b", "type": "text"}, {"type": "text", "text": ""}], "hot": 1}"#,
             r#"{"parts": [{"type": "image", "url": "c", "size": 5.0}], "hot": "true"}"#,
+            r#"{"parts": "a", "count": 12345678901234567890123}"#,
+            r#"{"parts": "a", "count": 5e3}"#,
         ] {
             assert_eq!(REQUEST.check(value), Ok(()), "{value}");
         }
@@ -355,6 +365,8 @@ mod tests {
             (r#"{"parts": "a", "notes": {"n": 1}}"#, "notes.n", "expected a string, got a number"),
             (r#"{"parts": "a", "heat": "hot"}"#, "heat", "expected a number, got a string"),
             (r#"{"parts": "a", "hot": 2}"#, "hot", "expected a boolean, got a number"),
+            (r#"{"parts": "a", "count": 1e30}"#, "count", "expected an integer, got a number"),
+            (r#"{"parts": "a", "count": "5e0"}"#, "count", "expected an integer, got a string"),
         ] {
             assert_eq!(REQUEST.check(value), Err(Mismatch::new(place, reason)), "{value}");
         }

@@ -352,24 +352,32 @@ impl Connection {
                 true
             }
             Kind::Chunk => self.in_flight.pass_on(id, Part::Items(items(&frame)?))?,
-            Kind::End => {
-                let status = frame.status;
-                let (meta, body) = frame.into_meta_and_body()?;
-                if let Some(meta) = meta {
-                    let EndMeta { stages } = from_meta(&meta)?;
-                    self.note_stages(id, &stages);
-                }
-                let end = match status {
-                    0 => Part::End,
-                    status => Part::Failed(stream_error(status, &body)),
-                };
-                self.in_flight.pass_on(id, end)?
-            }
+            Kind::End => self.end(frame)?,
             unexpected => return Err(FrameError::Unexpected(unexpected).into()),
         };
         self.finished.jobs += usize::from(is_last);
         self.finished.cut_short += usize::from(is_last && is_cancelled);
         Ok(())
+    }
+
+    /// Takes the end of a stream, and tells whether that ends the job. An error before the first item
+    /// is the whole answer.
+    fn end(&mut self, frame: Frame) -> Result<bool, Lost> {
+        let (id, status) = (frame.id, frame.status);
+        let (meta, body) = frame.into_meta_and_body()?;
+        let meta = meta.map(|meta| from_meta(&meta)).transpose()?;
+        let EndMeta { headers, stages } = meta.unwrap_or_default();
+        self.note_stages(id, &stages);
+        if status == 0 {
+            return Ok(self.in_flight.pass_on(id, Part::End)?);
+        }
+        if self.in_flight.has_begun(id) {
+            let error = stream_error(status, &body);
+            return Ok(self.in_flight.pass_on(id, Part::Failed(error))?);
+        }
+        let media_type = MediaType::Json;
+        self.in_flight.answer(id, Response { status, media_type, headers, body });
+        Ok(true)
     }
 
     fn note_stages(&mut self, id: u64, seconds: &[f64]) {
@@ -434,11 +442,11 @@ fn items(frame: &Frame) -> Result<Items, FrameError> {
 pub(super) fn stream_error(status: u16, payload: &[u8]) -> ServeError {
     #[derive(serde::Deserialize)]
     struct Body {
-        detail: serde_json::Value,
+        detail: Box<serde_json::value::RawValue>,
     }
-    let detail = match serde_json::from_slice::<Body>(payload).map(|body| body.detail) {
-        Ok(serde_json::Value::String(detail)) => detail,
-        Ok(detail) => detail.to_string(),
+    let detail: String = match serde_json::from_slice::<Body>(payload).map(|body| body.detail) {
+        // What is no text stays as it was written.
+        Ok(detail) => serde_json::from_str(detail.get()).unwrap_or_else(|_| detail.get().into()),
         Err(_) => "Internal server error".into(),
     };
     ServeError::new(status, detail)

@@ -191,6 +191,11 @@ impl InFlight {
         }
     }
 
+    /// Returns whether a part of a stream was passed on.
+    pub(crate) fn has_begun(&self, id: u64) -> bool {
+        !matches!(self.jobs[place_of(id)].caller, Caller::Waiting(_))
+    }
+
     /// Passes on a part of a stream, and tells whether that ends the job.
     pub(crate) fn pass_on(&mut self, id: u64, part: Part) -> Result<bool, Overrun> {
         let is_last = !matches!(part, Part::Items(_));

@@ -10,7 +10,7 @@ import uuid
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from litplex import OpenAISpec
 
@@ -82,6 +82,15 @@ class _Open(BaseModel):
     """A part of a request. The server has checked it; what it has besides is kept."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        """Leaves out the fields that are null: they get their defaults."""
+        if not isinstance(value, dict):
+            return value
+        fields = cls.model_fields
+        return {name: v for name, v in value.items() if v is not None or name not in fields}
 
 
 class TextContent(_Open):
