@@ -60,13 +60,15 @@ pub(crate) async fn handle(
     let mut response = match (settled, &app.around.cors) {
         (Err(error), _) => answer::error(&error),
         (Ok(()), None) => within_layers(app, request, &context).await,
-        (Ok(()), Some(cors)) => across(cors, request, |r| within_layers(app, r, &context)).await,
+        (Ok(()), Some(cors)) => {
+            Box::pin(across(cors, request, |r| within_layers(app, r, &context))).await
+        }
     };
     if let Some(rest) = rest {
         response = unread::settle(version, rest, response).await;
     }
     if let Some((compression, coding)) = packing {
-        response = compression.apply(coding, response).await;
+        response = Box::pin(compression.apply(coding, response)).await;
     }
     let place = context.admitted().place.take();
     response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
@@ -126,7 +128,7 @@ async fn across<F: Future<Output = HttpResponse>>(
 async fn within_layers(app: &Arc<App>, request: Request<Body>, context: &Context) -> HttpResponse {
     match app.stacks.of_the_server() {
         None => let_in(app, request, context).await,
-        Some(layers) => layers.answer(request, context.clone()).await,
+        Some(layers) => Box::pin(layers.answer(request, context.clone())).await,
     }
 }
 
@@ -152,7 +154,7 @@ pub(crate) async fn let_in(
             *context.admitted() = admission;
             let mut response = match app.stacks.of(target) {
                 None => pass(app, target, request, context.client).await,
-                Some(layers) => layers.answer(request, context.clone()).await,
+                Some(layers) => Box::pin(layers.answer(request, context.clone())).await,
             };
             context.admitted().stamp(&mut response);
             response
@@ -162,7 +164,8 @@ pub(crate) async fn let_in(
             if let Some(socket) = app.for_preflights(target, &request) {
                 // It is let in for nothing that asks for a key.
                 let limit = Some(LEAST_TIMEOUT);
-                return proxy::forward(socket, Target::Open, request, context.client, limit).await;
+                let to_app = proxy::forward(socket, Target::Open, request, context.client, limit);
+                return Box::pin(to_app).await;
             }
             if refused.error.status == 401 {
                 app.metrics.unauthorized(access::carries_key(request.headers()));
@@ -191,7 +194,7 @@ pub(crate) async fn pass(
     let Some((socket, limit)) = app.app_host(target, request.uri().path()) else {
         return answer(app, target, request, client.map(|client| client.address)).await;
     };
-    proxy::forward(socket, target, request, client, limit).await
+    Box::pin(proxy::forward(socket, target, request, client, limit)).await
 }
 
 /// Takes a request of the app host, which is part of one of a client: it has been let in, and is
@@ -219,7 +222,7 @@ pub(crate) async fn handle_inner(
         response = unread::settle(version, rest, response).await;
     }
     if let Some((compression, coding)) = packing {
-        response = compression.apply(coding, response).await;
+        response = Box::pin(compression.apply(coding, response)).await;
     }
     if let Some(span) = &mut span {
         span.answered(response.status().as_u16());
@@ -237,7 +240,7 @@ async fn answer(
     client: Option<SocketAddr>,
 ) -> HttpResponse {
     if target == Target::Rest && mcp::is_asked(app, request.uri().path()) {
-        return mcp::answer(app.clone(), request, client).await;
+        return Box::pin(mcp::answer(app.clone(), request, client)).await;
     }
     let (parts, body) = request.into_parts();
     route(app, target, &parts, body).await
@@ -320,7 +323,7 @@ pub(crate) async fn compute(
         let call = Call { route, path: parts.uri.path(), request, times, trace };
         match traits.protocol {
             Protocol::Plain => plain(call, &parts.headers).await,
-            protocol => Ok(openai::answer(protocol, call).await),
+            protocol => Ok(Box::pin(openai::answer(protocol, call)).await),
         }
     };
     // Dropping the callers, here or because the client left, is what cancels their jobs.

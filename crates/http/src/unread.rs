@@ -39,7 +39,7 @@ pub(crate) async fn settle(
         Read::Whole => true,
         Read::NotYet => false,
         Read::Part(mut unread) => {
-            let is_read = read_a_little(&mut unread).await;
+            let is_read = Box::pin(read_a_little(&mut unread)).await;
             if !is_read {
                 discard(unread);
             }

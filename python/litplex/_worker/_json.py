@@ -60,10 +60,10 @@ def loads(payload):
     """
     try:
         text = str(payload, "utf-8")
-        scan = _scan_checked
-        if len(text) > _SAMPLE and text.count(".", 0, _SAMPLE) > _MANY_POINTS:
-            scan = _scan_checked if _may_overflow(text) else _scan
+        scan = _scan_checked if len(text) <= _SAMPLE else _scan_for(text)
         value, end = scan(text, 0)
+        if end == len(text) and "\\" not in text:
+            return value
         is_read = end == len(text)
     except MalformedBody:
         raise
@@ -72,9 +72,17 @@ def loads(payload):
     if not is_read:
         text, encoding = _text_of(bytes(payload))
         value = _described(text, encoding)
-    if "\\" in text and "\\u" in text and (len(text) <= _MEDIUM or _search_surrogate(text)):
+    if "\\u" in text and (len(text) <= _MEDIUM or _search_surrogate(text)):
         _check_surrogates(value)
     return value
+
+
+def _scan_for(text):
+    """Returns the scanner for a text of more than a sample: the fast one where it has many floats,
+    and none that could be too large."""
+    if text.count(".", 0, _SAMPLE) <= _MANY_POINTS:
+        return _scan_checked
+    return _scan_checked if _may_overflow(text) else _scan
 
 
 def _may_overflow(text):

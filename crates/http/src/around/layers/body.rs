@@ -19,8 +19,10 @@ use crate::upload::Upload;
 pub struct Body(Kind);
 
 enum Kind {
+    Empty,
     Upload(Upload),
-    Answer(AnswerBody),
+    /// Boxed: every request moves a `Body` several times, and only layers have this kind.
+    Answer(Box<AnswerBody>),
     Other(UnsyncBoxBody<Bytes, BoxError>),
 }
 
@@ -47,7 +49,8 @@ impl Body {
     /// Makes it one that is sent.
     pub(crate) fn into_answer(self) -> AnswerBody {
         match self.0 {
-            Kind::Answer(answer) => answer,
+            Kind::Answer(answer) => *answer,
+            Kind::Empty => AnswerBody::default(),
             kind => AnswerBody::Layered(Box::new(Self(kind))),
         }
     }
@@ -79,7 +82,7 @@ fn internal() -> Broken {
 
 impl Default for Body {
     fn default() -> Self {
-        Self(Kind::Answer(AnswerBody::default()))
+        Self(Kind::Empty)
     }
 }
 
@@ -91,13 +94,13 @@ impl From<Upload> for Body {
 
 impl From<AnswerBody> for Body {
     fn from(body: AnswerBody) -> Self {
-        Self(Kind::Answer(body))
+        Self(Kind::Answer(Box::new(body)))
     }
 }
 
 impl From<Bytes> for Body {
     fn from(body: Bytes) -> Self {
-        Self(Kind::Answer(AnswerBody::Whole(Some(body).filter(|body| !body.is_empty()))))
+        AnswerBody::Whole(Some(body).filter(|body| !body.is_empty())).into()
     }
 }
 
@@ -122,14 +125,16 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
             Kind::Upload(body) => Pin::new(body).poll_frame(cx),
-            Kind::Answer(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Answer(body) => Pin::new(&mut **body).poll_frame(cx).map_err(Into::into),
             Kind::Other(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
+            Kind::Empty => true,
             Kind::Upload(body) => body.is_end_stream(),
             Kind::Answer(body) => body.is_end_stream(),
             Kind::Other(body) => body.is_end_stream(),
@@ -138,6 +143,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
             Kind::Upload(body) => body.size_hint(),
             Kind::Answer(body) => body.size_hint(),
             Kind::Other(body) => body.size_hint(),
