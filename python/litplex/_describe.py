@@ -34,8 +34,8 @@ def _run(script):
         return captured.servers, captured.options
     found = [value for value in vars(module).values() if isinstance(value, _server.LitServer)]
     if not found:
-        raise SystemExit(
-            f"{script} ended without serving: call `LitServer(…).run()` or `run_servers(…)` in it"
+        raise _options.Mistakes(
+            f"{script} ended without serving; call `LitServer(…).run()` or `run_servers(…)` in it"
         )
     return found, {"directory": os.path.dirname(script)}
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import abc
+import re
 import time
 import warnings
 from typing import Any
 
+from litplex import _options
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 _HEAVY_SECONDS = 1.0
 # Where the `setup` is that loads nothing.
 _API = "litplex._api"
@@ -18,7 +22,11 @@ class WarnsOfHeavyInit(abc.ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         start = time.monotonic()
-        api = super().__call__(*args, **kwargs)
+        try:
+            api = super().__call__(*args, **kwargs)
+        except TypeError as error:
+            _add_hint(error, kwargs)
+            raise
         seconds = time.monotonic() - start
         if seconds >= _HEAVY_SECONDS and not _has_setup(cls):
             warnings.warn(
@@ -33,3 +41,10 @@ class WarnsOfHeavyInit(abc.ABCMeta):
 
 def _has_setup(cls):
     return any("setup" in vars(base) for base in cls.__mro__ if base.__module__ != _API)
+
+
+def _add_hint(error: TypeError, kwargs: dict[str, Any]) -> None:
+    """Adds to an error about an argument that no API has what may be meant, where it is such."""
+    found = _UNEXPECTED.search(str(error))
+    if found and (found[1] in kwargs or "LitAPI.__init__" in str(error)):
+        error.args = (f"{error}; {_options.hint_for_argument(found[1])}",)

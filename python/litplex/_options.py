@@ -149,15 +149,40 @@ def raise_all(sentences):
         raise Mistakes(f"{len(sentences)} mistakes:\n{lines}")
 
 
+# Where options belong.
+_PLACES = {
+    "the server": "give it to `run_servers(…)`, in TOML above the first `[[endpoint]]`",
+    "an endpoint": "give it to `LitServer(…)`, in TOML below an `[[endpoint]]`",
+}
+# What the constructor of an API takes and no option says.
+_API_ARGUMENTS = ("spec", "mcp")
+
+
 def _unknown(name, scope, known):
     whose, other = "the server", "an endpoint"
     if scope == "endpoint":
         whose, other = other, whose
     if any(option["name"] == name for option in TABLE):
-        return f"`{name}` is an option of {other}, not of {whose}"
+        return f"`{name}` is an option of {other}, not of {whose}; {_PLACES[other]}"
+    if scope == "endpoint" and name in _API_ARGUMENTS:
+        return (
+            f"`{name}` is an argument of the API, not an option; write `MyAPI({name}=…)`, in TOML "
+            'the name of such an instance: `api = "models.py:my_api"`'
+        )
     close = _closest(name, known)
     hint = f"did you mean `{close}`?" if close else f"known are: {', '.join(sorted(known))}"
     return f"there is no option `{name}`; {hint}"
+
+
+def hint_for_argument(name):
+    """Returns what to do with an argument that the constructor of an API does not have."""
+    scopes = {"endpoint": "LitServer", "server": "run_servers"}
+    for scope, call in scopes.items():
+        known = [option["name"] for option in TABLE if option["scope"] == scope]
+        close = name if name in known else _closest(name, known)
+        if close:
+            return f"`{close}` is an argument of `{call}(…)`"
+    return f"options are arguments of {' and '.join(f'`{call}(…)`' for call in scopes.values())}"
 
 
 def _closest(name, known):

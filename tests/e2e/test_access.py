@@ -102,6 +102,20 @@ def test_keys_of_a_file_change_while_the_server_runs(guarded, tmp_path):
     assert status("new") == 200
 
 
+def test_a_file_without_keys_lets_nobody_in_and_says_so(serve, tmp_path):
+    (tmp_path / "keys").write_text("# none yet\n")
+    server = serve("""
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        ls.LitServer(Echo(), path="/echo").run(port=0, api_keys_file="keys")
+    """)
+    assert server.post("/echo", json=1).status_code == 401
+    assert server.post("/echo", json=1, headers={"X-API-Key": ""}).status_code == 401
+    assert re.search("keys has no key.*`litplex key NAME >> .*keys`", server.output)
+
+
 def test_a_refusal_leaves_the_connection_as_it_says(guarded):
     """A body that comes after the refusal must not fail the next request on the connection."""
 
@@ -231,7 +245,7 @@ def test_white_space_around_a_key_is_no_part_of_it(serve, app):
 def test_a_new_key_opens(litplex, serve, tmp_path):
     _, line, said = litplex("key", "ann")
     key = said.splitlines()[-1]
-    assert key.startswith("lmx_") and key not in line
+    assert key.startswith("lpx_") and key not in line
     (tmp_path / "keys").write_text(line)
     server = serve(
         """

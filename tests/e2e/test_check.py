@@ -55,6 +55,7 @@ def check(tmp_path, script):
     """Checks endpoints, given as TOML; returns the exit status and what is printed."""
     script(MODELS, "models.py")
     (tmp_path / "needs.py").write_text("import no_such_package\n")
+    (tmp_path / "half.py").write_text("class A:\n\n    def predict(self, x)\n        return x\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "broken").write_text("#!/bin/sh\necho it is broken >&2; exit 7\n")
     (tmp_path / "broken").chmod(0o755)
@@ -89,6 +90,9 @@ def test_what_would_fail_at_the_start_is_found_without_loading(check, tmp_path):
         ('api = "models.py:Late"\napi_keys = { ann = "env:NOT_SET_HERE" }', "NOT_SET_HERE is not"),
         ('api = "models.py:Raises"', "loading it raised ValueError: not today"),
         ('api = "no_such_module:A"', "there is no module `no_such_module`"),
+        ('api = "half.py:A"', "SyntaxError: expected ':' (half.py, line 3)"),
+        ('api = "models.py:time"', "`api` is a module, not a litplex.LitAPI"),
+        ('api = "models.py:Empty"\nargs = { spec = "openai" }', "`spec` must be OpenAISpec()"),
     ]
     # A bare name is looked up; these two have to be paths.
     wrong = [(text.replace('"broken"', '"./broken"'), says) for text, says in wrong]
@@ -98,6 +102,7 @@ def test_what_would_fail_at_the_start_is_found_without_loading(check, tmp_path):
         mistakes = [part for part in err.split("\n  - ") if f"endpoint `/{number}`" in part]
         assert any(says in mistake for mistake in mistakes), (number, says, err)
     assert "in __init__" in err, "the program's own code that raised is shown"
+    assert "/_worker/" not in err and "importlib" not in err, "and no code of the server"
     assert not (tmp_path / "was-set-up").exists()
 
 

@@ -113,9 +113,15 @@ def test_check_of_a_file_that_names_models(tmp_path, script):
     ("name", "text", "status", "says"),
     [
         ("litplex.toml", "[[endpoint]]\npath = 'a'\n", 2, "2 mistakes:"),
-        ("litplex.toml", "port = = 1", 2, "line 1, column"),
+        (
+            "litplex.toml",
+            "port = = 1",
+            2,
+            "error: litplex.toml: TOML parse error at line 1, column",
+        ),
         ("litplex.toml", "", 2, "there is no endpoint"),
         ("server.py", "x = 1", 2, "ended without serving"),
+        ("server.py", "x = 1", 2, "call `LitServer(…).run()` or `run_servers(…)` in it\n"),
         ("server.py", "raise RuntimeError('oops')", 2, "RuntimeError: oops"),
         ("server.py", "import litplex; litplex.run_servers()", 2, "at least one"),
         ("server.py", "int('x')", 2, "Traceback"),

@@ -174,7 +174,8 @@ def test_an_endpoint_named_by_reference(serve, script):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ('"models.py:Missing"', "`models.py` has no `Missing`"),
+        ('"models.py:Missing"', "`models.py` has no `Missing`; it has `Add`"),
+        ('"nosuchmodule:Add"', "there is no module `nosuchmodule`; install it for "),
         ('"models.py:Add"', "missing a required argument: 'amount'"),
         ('"models.py:Add", python="nosuchpython"', "create the environment or correct `python`"),
     ],
@@ -185,3 +186,4 @@ def test_a_reference_that_leads_nowhere_says_so(serve, script, options, says):
     assert server.wait() == 3
     assert "endpoint `/add`" in server.output
     assert says in server.output
+    assert "Traceback" not in server.output

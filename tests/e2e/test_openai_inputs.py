@@ -275,6 +275,9 @@ def check_errors_of_the_server_have_the_form_of_the_api(server, client):
         client.post("/responses", body={}, cast_to=httpx.Response)
     assert server.client.get("/v1/embeddings").json()["error"]["type"] == "invalid_request_error"
     assert server.client.get("/v2/else").json() == {"detail": "there is no endpoint `/v2/else`"}
+    without_v1 = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+    with pytest.raises(openai.NotFoundError, match=r"`base_url` .* must end in `/v1`"):
+        without_v1.embeddings.create(model="any", input="a")
 
 
 ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]

@@ -175,6 +175,7 @@ def test_paths_and_methods(serve):
     assert server.client.get("/nothing").json() == {"detail": "there is no endpoint `/nothing`"}
     assert server.client.get("/health").text == "ok"
     assert "POST /echo" in server.client.get("/").text
+    assert "GET /docs" in server.client.get("/").text
     info = server.client.get("/info").json()
     assert [endpoint["path"] for endpoint in info["endpoints"]] == ["/echo"]
 

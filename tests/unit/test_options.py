@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import litplex as ls
 import pytest
@@ -31,6 +32,38 @@ def test_a_server_names_all_its_mistakes_at_once():
     assert text.startswith("4 mistakes:")
     for part in ("endpoint `ocr`", "`path`", "`timeout`", "`workers_per_device`", "`wrokers`"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("workers_per_device", "`workers_per_device` is an argument of `LitServer(…)`"),
+        ("workers", "`workers_per_device` is an argument of `LitServer(…)`"),
+        ("port", "`port` is an argument of `run_servers(…)`"),
+        ("qqqqqq", "options are arguments of `LitServer(…)` and `run_servers(…)`"),
+    ],
+)
+def test_an_argument_that_no_api_has_says_where_it_belongs(argument, says):
+    class Takes(API):
+        def __init__(self, size):
+            super().__init__()
+
+    kinds: list[Any] = [API, lambda **options: Takes(1, **options)]
+    for kind in kinds:
+        with pytest.raises(TypeError) as raised:
+            kind(**{argument: 2})
+        assert str(raised.value).endswith(f"unexpected keyword argument '{argument}'; {says}")
+
+
+def test_a_wrong_argument_of_another_function_gets_no_hint():
+    class Calls(API):
+        def __init__(self, size):
+            super().__init__()
+            other: Any = lambda: None  # noqa: E731
+            other(port=size)
+
+    with pytest.raises(TypeError, match=r"argument 'port'$"):
+        Calls(size=1)
 
 
 def test_an_api_names_all_its_mistakes_at_once():

@@ -9,7 +9,7 @@ use litplex::digest;
 use crate::say::say;
 
 /// By what people and scanners of secrets know such a key.
-const PREFIX: &str = "lmx_";
+const PREFIX: &str = "lpx_";
 
 #[derive(Args)]
 pub(crate) struct Key {

@@ -12,11 +12,16 @@ pub(crate) struct Scale {
     /// Path of the endpoint, such as /embed
     endpoint: String,
     /// Workers that it is to have, over all devices
-    #[arg(value_parser = clap::value_parser!(u16).range(0..=1024))]
+    #[arg(value_parser = number_of_workers, allow_negative_numbers = true)]
     workers: u16,
     /// The server that listens on this port [default: the one that is running]
     #[arg(long)]
     port: Option<u16>,
+}
+
+fn number_of_workers(text: &str) -> Result<u16, &'static str> {
+    let number = text.parse().ok().filter(|number| *number <= 1024);
+    number.ok_or("expected a number from 0 to 1024")
 }
 
 const AFTER_HELP: &str = "\
@@ -39,6 +44,15 @@ fn describe(scaled: &Scaled) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_are_a_number_within_bounds() {
+        assert_eq!(number_of_workers("0"), Ok(0));
+        assert_eq!(number_of_workers("1024"), Ok(1024));
+        for wrong in ["1025", "-1", "99999", "two", "1.5", ""] {
+            assert!(number_of_workers(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn what_changes_is_said() {

@@ -312,6 +312,9 @@ fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
     of_scope(scope).find(|option| option.name == name)
 }
 
+/// What the constructor of an API takes and no option says.
+const API_ARGUMENTS: [&str; 2] = ["spec", "mcp"];
+
 fn unknown(scope: Scope, name: &str) -> String {
     let other = match scope {
         Scope::Server => Scope::Endpoint,
@@ -319,9 +322,21 @@ fn unknown(scope: Scope, name: &str) -> String {
     };
     if find(other, name).is_some() {
         return match scope {
-            Scope::Server => format!("`{name}` is an option of an endpoint, not of the server"),
-            Scope::Endpoint => format!("`{name}` is an option of the server, not of an endpoint"),
+            Scope::Server => format!(
+                "`{name}` is an option of an endpoint, not of the server; give it to \
+                 `LitServer(…)`, in TOML below an `[[endpoint]]`"
+            ),
+            Scope::Endpoint => format!(
+                "`{name}` is an option of the server, not of an endpoint; give it to \
+                 `run_servers(…)`, in TOML above the first `[[endpoint]]`"
+            ),
         };
+    }
+    if scope == Scope::Endpoint && API_ARGUMENTS.contains(&name) {
+        return format!(
+            "`{name}` is an argument of the API, not an option; write `MyAPI({name}=…)`, in TOML the \
+             name of such an instance: `api = \"models.py:my_api\"`"
+        );
     }
     let hint = match closest(scope, name) {
         Some(known) => format!("did you mean `{known}`?"),

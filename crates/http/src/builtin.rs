@@ -73,7 +73,12 @@ fn redirect(app: &App, path: &str, parts: &Parts) -> Option<HttpResponse> {
 }
 
 pub(crate) fn not_found(path: &str) -> HttpResponse {
-    openai::error_at(path, &ServeError::new(404, format!("there is no endpoint `{path}`")))
+    let text = format!("there is no endpoint `{path}`");
+    match openai::hint_at(path) {
+        // It is one of these clients, which show the message in their own form alone.
+        Some(hint) => openai::error(&ServeError::new(404, format!("{text}; {hint}"))),
+        None => openai::error_at(path, &ServeError::new(404, text)),
+    }
 }
 
 /// Stops the server for whoever has the key; where there is none, for nobody.
@@ -102,6 +107,9 @@ fn index(builtin: &Builtin, report: &Report) -> String {
     }
     for path in [&builtin.health, &builtin.info].into_iter().chain(&builtin.metrics) {
         let _ = writeln!(text, "GET {path}");
+    }
+    if builtin.openapi {
+        text.push_str("GET /docs\n");
     }
     text
 }

@@ -142,6 +142,13 @@ impl Reader {
             self.mistakes.push(format!("{whose}: `api_keys_file`: {mistake}"));
             Keys::default()
         });
+        if known.is_empty() && self.mistakes.is_empty() {
+            let file = file.display();
+            tracing::warn!(
+                "{whose}: `api_keys_file`: {file} has no key, so that every request is refused; \
+                 `litplex key NAME >> {file}` adds one"
+            );
+        }
         let (sender, receiver) = watch::channel(known);
         self.following.spawn(reread(watched, file.clone(), more, sender));
         receiver

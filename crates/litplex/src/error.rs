@@ -55,7 +55,7 @@ fn bind_hint(error: &io::Error, taken_by: Option<u32>) -> String {
         (io::ErrorKind::PermissionDenied, _) => {
             "the system does not allow it; ports below 1024 need a privilege".into()
         }
-        _ => error.to_string(),
+        _ => "set `host` to an address of this machine, or to a name of one".into(),
     }
 }
 

@@ -42,7 +42,11 @@ impl Program {
     /// # Errors
     /// All mistakes at once.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Ok(Self::new(resolve(parse_toml(text)?, &Origin::File(path.to_owned()))?))
+        let raw = parse_toml(text).map_err(|ConfigError(mistakes)| {
+            let of_the_file = |mistake| format!("{}: {mistake}", path.display());
+            ConfigError(mistakes.into_iter().map(of_the_file).collect())
+        })?;
+        Ok(Self::new(resolve(raw, &Origin::File(path.to_owned()))?))
     }
 
     /// Checks what the Python SDK wrote, and opens the files in which it hands over models: the

@@ -4,9 +4,17 @@ It makes this very package importable as ``litplex`` without putting its directo
 what else is installed beside it must not leak into an endpoint's own environment.
 """
 
+import sys
+
+# Before all else, and in words that older versions know: they cannot read the rest of this package.
+if sys.version_info < (3, 9):  # noqa: UP036
+    sys.exit(
+        "litplex needs Python 3.9 or later, and %s is Python %s; name another one in `python`"  # noqa: UP031
+        % (sys.executable, sys.version.split()[0])
+    )
+
 import importlib.util
 import os
-import sys
 
 
 def import_package():

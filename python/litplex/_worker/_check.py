@@ -9,15 +9,13 @@ raised, and what it learnt of the model.
 import json
 import os
 import signal
-import sys
 
 from litplex import _spec_rules
 from litplex._api import ContinuousAPI, LitAPI
 from litplex._worker import _resources
 from litplex._worker._hooks import check_hooks
-from litplex._worker._load import load
+from litplex._worker._load import load, why_not_loaded
 from litplex._worker._process import override, read_order
-from litplex._worker._tracebacks import formatted, summary_of
 
 
 def main():
@@ -36,9 +34,6 @@ def _look(order, pickled):
         _resources.apply(order, order["device"])
         with pickled:
             api = load(order["load"], pickled)
-    except ModuleNotFoundError as error:
-        hint = f"install it for {sys.executable}, or name it in `requirements`"
-        return {"mistake": f"there is no module `{error.name}`; {hint}"}
     except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever the user's module raises)
         return _mistake(error)
     override(api, order["setup"])
@@ -50,9 +45,9 @@ def _look(order, pickled):
 
 
 def _mistake(error):
-    sentence, trace = f"loading it raised {summary_of(error)}", formatted(error)
+    sentence, trace = why_not_loaded(error)
     # Without a frame of the program's own it repeats the sentence.
-    return {"mistake": sentence, "traceback": trace if "\n" in trace else None}
+    return {"mistake": sentence, "traceback": trace if trace and "\n" in trace else None}
 
 
 def _lack(api):

@@ -40,7 +40,9 @@ def check_hooks(api, is_guarded=False, *, is_set_up=True):
     """Raises a ValueError where the settings of a model do not fit its hooks, as far as that is
     known before it is set up."""
     if not isinstance(api, LitAPI):
-        raise ValueError(f"it is a {type(api).__name__}, not a litplex.LitAPI")
+        raise ValueError(
+            f"`api` is a {type(api).__name__}, not a litplex.LitAPI; name a class that is one"
+        )
     found = [concurrency_mistake(api), access_mistake(api, is_guarded)]
     for mistake in filter(None, [*found, *_hook_rules.mistakes(api, is_set_up=is_set_up)]):
         raise ValueError(mistake)

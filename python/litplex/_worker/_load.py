@@ -31,6 +31,12 @@ import sys
 
 from litplex import _capture
 from litplex._api import LitAPI
+from litplex._options import Mistakes
+from litplex._worker._tracebacks import formatted, has_users_frames, summary_of
+
+
+class WrongReference(Exception):
+    """The model that an order names cannot be had; the message says all that is to be said."""
 
 
 def load(source, pickled=None):
@@ -42,6 +48,22 @@ def load(source, pickled=None):
     _prepare_path(script)
     with _working_in(script.get("cwd")):
         return _load_by_running(script) if kind == "script" else _unpickle(pickled, script)
+
+
+def why_not_loaded(error):
+    """Returns why a model could not be loaded, as a sentence and a traceback. It is None where
+    the sentence says all."""
+    trace = formatted(error) if has_users_frames(error) else None
+    if isinstance(error, WrongReference):
+        return str(error), None
+    if isinstance(error, Mistakes):
+        return str(error), trace
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        hint = f"install it for {sys.executable}, or name it in `requirements`"
+        return f"there is no module `{error.name}`; {hint}", trace
+    # The last line of the traceback of a `SyntaxError` lacks the file and the line.
+    said = f"SyntaxError: {error}" if isinstance(error, SyntaxError) else summary_of(error)
+    return f"loading it raised {said}", formatted(error)
 
 
 def _unpickle(pickled, script):
@@ -65,14 +87,14 @@ def _load_reference(source):
     try:
         found = getattr(module, name)
     except AttributeError:
-        raise AttributeError(f"`{place}` has no `{name}`{_hint(name, module)}") from None
+        raise WrongReference(f"`{place}` has no `{name}`{_hint(name, module)}") from None
     args = source.get("args") or {}
     args = json.loads(args) if isinstance(args, str) else args
     if isinstance(found, type):
         _check_args(found, args)
         return found(**args)
     if args:
-        raise TypeError(f"`args` are for a class, and `{name}` is an instance; leave them out")
+        raise WrongReference(f"`args` are for a class, and `{name}` is an instance; leave them out")
     return found
 
 
@@ -93,7 +115,7 @@ def _is_model(module, name):
 
 
 def _check_args(kind, args):
-    """Raises a TypeError that names what is missing in constructor arguments, or too much."""
+    """Raises a WrongReference that names the constructor arguments that are missing or unknown."""
     try:
         taken = inspect.signature(kind.__init__)
     except (TypeError, ValueError):
@@ -105,12 +127,14 @@ def _check_args(kind, args):
         unknown = [name for name in args if name not in names]
         close = difflib.get_close_matches(unknown[0], names, n=1) if unknown else []
         hint = f"did you mean `{close[0]}`?" if close else f"it takes {', '.join(names) or 'none'}"
-        raise TypeError(f"`args` do not fit {kind.__name__}: {error}; {hint}") from None
+        raise WrongReference(f"`args` do not fit {kind.__name__}: {error}; {hint}") from None
 
 
 def _import_file(path):
     if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no file `{path}`")
+        raise WrongReference(f"there is no file `{path}`; correct `api`")
+    if not os.access(path, os.R_OK):
+        raise WrongReference(f"the user of the server may not read `{path}`; allow it (`chmod`)")
     sys.path.insert(0, os.path.dirname(path))
     name = os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(name, path)

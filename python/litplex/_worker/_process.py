@@ -14,7 +14,7 @@ from litplex._worker import _frames as frames
 from litplex._worker import _output, _resources
 from litplex._worker._control import Control
 from litplex._worker._hooks import check_hooks, make_hooks
-from litplex._worker._load import load
+from litplex._worker._load import load, why_not_loaded
 from litplex._worker._register import Register
 from litplex._worker._tracebacks import formatted, print_of, summary_of
 
@@ -179,11 +179,11 @@ def _dial(order, role):
 
 
 class _Failed(Exception):
-    def __init__(self, reason, error=None):
+    def __init__(self, reason, trace=None):
         super().__init__(reason)
         self.message = {"reason": reason}
-        if error is not None:
-            self.message["traceback"] = formatted(error)
+        if trace is not None:
+            self.message["traceback"] = trace
 
 
 def _set_up(order, setup, pickled):
@@ -197,7 +197,7 @@ def _set_up(order, setup, pickled):
         with pickled:
             api = load(source, pickled)
     except BaseException as error:  # noqa: BLE001  (whatever the user's module raises)
-        raise _Failed(f"loading it raised {summary_of(error)}", error) from None
+        raise _Failed(*why_not_loaded(error)) from None
     override(api, setup)
     _check(api, source, is_set_up=False)
     _start_loggers(api)
@@ -207,7 +207,7 @@ def _set_up(order, setup, pickled):
         with _current_loop(api):
             _settle(api.setup(setup["device"]))
     except BaseException as error:  # noqa: BLE001
-        raise _Failed(f"setup raised {summary_of(error)}", error) from None
+        raise _Failed(f"setup raised {summary_of(error)}", formatted(error)) from None
     # Again, because setup may have changed them.
     _check(api, source, is_set_up=True)
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)

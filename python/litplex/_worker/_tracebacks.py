@@ -1,19 +1,22 @@
 """Tracebacks of hooks, as their authors read them: without the frames of this package."""
 
+import importlib
 import os
 import traceback
 
 from litplex._worker import _output
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_IMPORTS = os.path.dirname(importlib.__file__) + os.sep
 
 
 def formatted(error):
     """Returns the traceback of an exception and of its causes as a text without frames of this
     package. One that has no others was raised by this package: where that speaks for itself
-    (``client_detail``) its frames are left out too, and otherwise it is a defect, and they stay."""
+    (``client_detail``; a ``SyntaxError``, which shows the line) its frames are left out too, and
+    otherwise it is a defect, and they stay."""
     said = traceback.TracebackException.from_exception(error)
-    _cut(said, hasattr(error, "client_detail"), set())
+    _cut(said, hasattr(error, "client_detail") or isinstance(error, SyntaxError), set())
     return "".join(said.format()).rstrip()
 
 
@@ -29,7 +32,7 @@ def _cut(said, is_clear, seen):
 
 
 def _is_ours(filename):
-    return filename.startswith((_PACKAGE, "<frozen"))
+    return filename.startswith((_PACKAGE, _IMPORTS, "<frozen"))
 
 
 def print_of(error):
@@ -40,3 +43,9 @@ def print_of(error):
 def summary_of(error):
     """Returns the last line of a traceback: the type and the message."""
     return traceback.format_exception_only(type(error), error)[-1].strip()
+
+
+def has_users_frames(error):
+    """Returns whether code outside of this package took part in raising an exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(not _is_ours(frame.filename) for frame in frames)

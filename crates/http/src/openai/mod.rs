@@ -59,6 +59,12 @@ pub(crate) fn error_at(path: &str, found: &ServeError) -> HttpResponse {
     if path.starts_with(PREFIX) { error(found) } else { answer::error(found) }
 }
 
+/// Returns what clients of this API are to do that ask at a path without [`PREFIX`].
+pub(crate) fn hint_at(path: &str) -> Option<&'static str> {
+    let is_theirs = ["/chat/completions", "/embeddings", "/models"].contains(&path);
+    is_theirs.then_some("the `base_url` of clients of OpenAI's API must end in `/v1`")
+}
+
 /// Why a request is not answered.
 #[derive(Debug)]
 struct Refused {
