@@ -50,6 +50,7 @@ pub use around::{
 pub use browsers::Browsers;
 pub use cost::Cost;
 pub use openapi::Described;
+pub use seldom::Seldom;
 pub use serve::{Server, bind, serve_inner};
 pub use tls::{Pem, Tls, TlsFiles};
 pub use watched::WatchedFiles;
@@ -66,6 +67,21 @@ pub mod fuzzing {
     /// Takes the pieces of a request's body apart.
     pub fn body(headers: &HeaderMap, pieces: Vec<Bytes>) -> Outcome<(Content, Vec<Bytes>)> {
         crate::body::take_apart(headers, pieces, &Reservation::default())
+    }
+
+    /// Decodes the path of a request.
+    pub fn decode_path(raw: &str) -> Option<String> {
+        crate::path::decode(raw).map(Into::into)
+    }
+
+    /// Encodes a path that was decoded.
+    pub fn encode_path(path: &str) -> String {
+        crate::path::encode(path)
+    }
+
+    /// Encodes what is not ASCII in a path that a client sent.
+    pub fn escape_path(raw: &str) -> String {
+        crate::path::escape(raw).into()
     }
 
     /// Joins the pieces of a body as they come, and returns what that gives and what was reserved.

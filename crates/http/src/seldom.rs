@@ -8,14 +8,14 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// When something was last said, and how often it happened since.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom {
+pub struct Seldom {
     said: Option<Instant>,
     times: u64,
 }
 
 impl Seldom {
     /// Notes that it happened. Returns how often since it was last said, if it is to be said now.
-    pub(crate) fn note(&mut self, now: Instant) -> Option<u64> {
+    pub fn note(&mut self, now: Instant) -> Option<u64> {
         self.times += 1;
         if self.said.is_some_and(|said| now.duration_since(said) < PAUSE) {
             return None;

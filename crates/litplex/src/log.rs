@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use litplex_config::{ConfigError, Endpoint};
+use litplex_http::Seldom;
 use litplex_workers::{LogFile, OUTPUT, logs_objects};
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::fmt::time::SystemTime;
@@ -24,7 +26,10 @@ use crate::log_object::Objects;
 
 /// The library of a protocol logs a line for every request, and for every mistake of a client, which
 /// is in its answer anyway.
-const DEFAULT: &str = "info,rmcp=off,h2=error";
+const DEFAULT: &str = "info,rmcp=off";
+
+/// The library of HTTP/2, whose warnings any client can cause, as often as it likes.
+const HTTP2: &str = "h2";
 
 /// The files of endpoints that have one, by their paths.
 pub(crate) type LogFiles = HashMap<String, LogFile>;
@@ -45,6 +50,7 @@ pub(crate) fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
         by_default: EnvFilter::try_from_env("LITPLEX_LOG").unwrap_or_else(|_| DEFAULT.into()),
         rules: rules.clone(),
         file: file.cloned(),
+        http2: Mutex::default(),
     };
     let mut layers = vec![lines(io::stderr, io::stderr().is_terminal(), chosen(None))];
     for (path, file) in &opened {
@@ -151,9 +157,17 @@ struct Chosen {
     by_default: EnvFilter,
     rules: Arc<Rules>,
     file: Option<PathBuf>,
+    http2: Mutex<Seldom>,
 }
 
 impl Chosen {
+    /// Returns whether an event is not one of those that clients can cause in any number, or is said
+    /// now: one a minute is.
+    fn is_said(&self, metadata: &Metadata<'_>) -> bool {
+        !is_flood(metadata)
+            || self.http2.lock().is_ok_and(|mut seldom| seldom.note(Instant::now()).is_some())
+    }
+
     /// Returns the most that an endpoint wants to see.
     fn widest(&self) -> LevelFilter {
         let levels = self.rules.values().filter_map(|rule| rule.level);
@@ -176,7 +190,8 @@ impl<S: Subscriber> Filter<S> for Chosen {
         let by_default = Filter::<S>::callsite_enabled(&self.by_default, metadata);
         // `event_enabled` counts only where `enabled` is asked first, which `always` leaves out.
         let is_ruled = !self.rules.is_empty() && by_default.is_always();
-        if is_ruled || self.may_let_in(metadata) { Interest::sometimes() } else { by_default }
+        let is_asked = is_ruled || (is_flood(metadata) && !by_default.is_never());
+        if is_asked || self.may_let_in(metadata) { Interest::sometimes() } else { by_default }
     }
 
     fn event_enabled(&self, event: &Event<'_>, context: &Context<'_, S>) -> bool {
@@ -193,13 +208,18 @@ impl<S: Subscriber> Filter<S> for Chosen {
             Some(level) => *metadata.level() <= level,
             None => Filter::enabled(&self.by_default, metadata, context),
         };
-        is_here && is_wanted
+        is_here && is_wanted && self.is_said(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         // What workers print has all levels. Other events ask once, and are then known by name.
         Some(LevelFilter::TRACE)
     }
+}
+
+/// Returns whether clients can cause any number of these events.
+fn is_flood(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with(HTTP2) && *metadata.level() == Level::WARN
 }
 
 /// The endpoint that an event is about.
@@ -220,6 +240,43 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
+
+    /// Where lines are written to in a test.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn warnings_that_any_client_can_cause_are_said_seldom() {
+        let (written, rules) = (Lines::default(), Arc::default());
+        let to = written.clone();
+        let chosen =
+            Chosen { by_default: DEFAULT.into(), rules, file: None, http2: Mutex::default() };
+        let layers = vec![lines(move || to.clone(), false, chosen)];
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
+            for _ in 0..1000 {
+                tracing::warn!(target: "h2::proto::streams::recv", "reset");
+            }
+            tracing::warn!("other");
+            tracing::warn!("other");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            (text.matches("reset").count(), text.matches("other").count()),
+            (1, 2),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_field_begins_no_line() {
