@@ -22,7 +22,6 @@ KNOWN = {
     "crates/core": [3],
     "crates/http": [31],
     "crates/litplex": [10],
-    "crates/scheduler": [4],
     "python/litplex": [5],
 }
 

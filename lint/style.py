@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Folders and files whose names and prose follow docs/STYLE.md.
 CLEAN = [
+    "crates/scheduler",
     "lint",
 ]
 

@@ -10,7 +10,7 @@ use litplex_core::{Attach, Gone};
 use litplex_dirs::Cache;
 use litplex_http::{Described, EndpointReport, Guard, Report, Route};
 use litplex_metrics::{Metrics, UserMetrics};
-use litplex_scheduler::{Settings, spawn_endpoint};
+use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
 use litplex_workers::{Sdk, Unwell};
 use tokio::sync::{mpsc, watch};
@@ -258,8 +258,8 @@ pub(crate) fn cache_of(config: &litplex_config::Program) -> Result<Option<Cache>
     Ok(Some(cache))
 }
 
-fn queue_settings(config: &litplex_config::Endpoint) -> Settings {
-    Settings {
+fn queue_settings(config: &litplex_config::Endpoint) -> QueueSettings {
+    QueueSettings {
         max_queue: config.max_queue,
         queue_timeout: config.queue_timeout,
         idempotent: config.idempotent,

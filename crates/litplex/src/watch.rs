@@ -34,7 +34,7 @@ pub(crate) async fn follow(
     loop {
         seen.report(&path, view.states(), failed, &milestones);
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
-        endpoint.expect(if view.is_over() {
+        endpoint.set_outlook(if view.is_over() {
             let (reason, retry_after) = ("the server is stopping".into(), BRIEFLY_DOWN);
             litplex_scheduler::Outlook::Down { reason, retry_after }
         } else {

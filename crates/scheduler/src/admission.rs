@@ -1,80 +1,84 @@
+//! Admission: whether a job may join the queue, and the refusal when it may not.
+
 use std::time::Duration;
 
 use litplex_core::ServeError;
 use litplex_metrics::Shed;
 use tokio::time::Instant;
 
-/// Jobs that may wait where nothing is known yet of how fast they are served.
+/// The default limit of waiting jobs while their service time is unknown.
 const UNMEASURED_QUEUE: usize = 1024;
 
-/// Jobs that may wait at most where nobody chose another limit.
+/// The default limit of waiting jobs.
 const LARGEST_QUEUE: usize = 65_536;
 
-/// The part of a time budget that may be spent by the estimate: it is one.
+/// The part of a job's remaining time that the expected time may fill; the rest allows for its
+/// error.
 const SAFE_PART: f64 = 0.9;
 
-/// What a job that arrives finds before it.
+/// The work in front of a job that arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
-    /// Jobs that wait.
+    /// The number of jobs that wait.
     pub queued: usize,
-    /// Jobs that workers hold.
+    /// The number of jobs that workers hold.
     pub in_flight: usize,
-    /// Jobs that workers would begin at once with.
-    pub room: usize,
-    /// Jobs that all workers compute at a time; 0 where there is no worker.
-    pub at_a_time: usize,
-    /// How long they take for so many, where that is known.
-    pub time: Option<Duration>,
-    /// How long until there is a worker, where there is none.
+    /// The number of further jobs that workers would start at once.
+    pub free_capacity: usize,
+    /// The number of jobs that all workers compute at the same time; 0 without a worker.
+    pub capacity: usize,
+    /// The time in which they compute so many; `None` while that is unknown.
+    pub batch_time: Option<Duration>,
+    /// The time until a worker is ready; zero when one is.
     pub until_ready: Duration,
-    /// Jobs that workers hold and whose callers have left.
+    /// The number of jobs in workers whose callers have left.
     pub abandoned: usize,
-    /// Whether the endpoint sleeps until a job comes.
+    /// Whether the endpoint is scaled to zero until a job arrives.
     pub is_asleep: bool,
 }
 
 impl Backlog {
-    /// Returns how long a job that arrives now will take to be answered, where that is known.
+    /// Returns the expected time until a job that arrives now is answered; `None` while that is
+    /// unknown.
     pub fn expected_time(&self) -> Option<Duration> {
-        let Some(time) = self.time else {
-            return (self.at_a_time == 0).then_some(self.until_ready);
+        let Some(time) = self.batch_time else {
+            return (self.capacity == 0).then_some(self.until_ready);
         };
-        let rounds = (self.queued + self.in_flight + 1).div_ceil(self.at_a_time.max(1));
+        let rounds = (self.queued + self.in_flight + 1).div_ceil(self.capacity.max(1));
         Some(self.until_ready + time * u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
-    /// Says what a job waits for longest, up to the seconds that it takes.
-    fn what_takes_time(&self) -> String {
+    /// Describes the main cause of the expected time, up to the number of seconds.
+    fn delay_cause(&self) -> String {
         let Self { queued, in_flight, abandoned, .. } = *self;
         if queued > 0 {
             return format!("the queue is too long: {}, which takes", wait(queued));
         }
-        if self.at_a_time == 0 {
-            let doing = if self.is_asleep { "is asleep" } else { "is starting" };
-            return format!("the model {doing}: an answer takes");
+        if self.capacity == 0 {
+            let state = if self.is_asleep { "is asleep" } else { "is starting" };
+            return format!("the model {state}: a response takes");
         }
         match abandoned {
-            0 if in_flight == 0 => "the model is too slow: an answer takes".into(),
-            0 => format!("the model is busy with {}: an answer takes", requests(in_flight)),
+            0 if in_flight == 0 => "the model is too slow: a response takes".into(),
+            0 => format!("the model is busy with {}: a response takes", requests(in_flight)),
             left if left < in_flight => format!(
-                "the model is busy with {}, {left} of which nobody waits for: an answer takes",
+                "the model is busy with {}, {left} of them without a client: a response takes",
                 requests(in_flight)
             ),
             _ => format!(
-                "the model still computes {} that nobody waits for: an answer takes",
+                "the model still computes {} without a client: a response takes",
                 requests(in_flight)
             ),
         }
     }
 }
 
-/// Why a job may not join the queue: for those who watch, and for its client.
+/// The refusal of a job: a reason for metrics, and an error for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which of the reasons it is.
+    /// The reason that metrics count.
     pub reason: Shed,
-    /// What its client is told.
+    /// The error that the client receives.
     pub error: ServeError,
 }
 
@@ -89,17 +93,16 @@ impl Refusal {
     }
 }
 
-/// Returns how many jobs may wait at most; `is_measured`: whether it is known how fast they are
-/// served.
+/// Returns the limit of waiting jobs; `is_measured` says whether their service time is known.
 pub(crate) fn largest_queue(max_queue: Option<usize>, is_measured: bool) -> usize {
     max_queue.unwrap_or(if is_measured { LARGEST_QUEUE } else { UNMEASURED_QUEUE })
 }
 
-/// Decides whether a job may join the queue, or why not and when to come back.
+/// Admits a job to the queue, or returns the reason for its refusal.
 ///
-/// It may when a worker would begin with it at once. Else it may not when as many wait as may wait
-/// (`max_queue`, where somebody chose), or when those before it will use up its time: it would be
-/// computed for nobody.
+/// A job is admitted when a worker would start it at once. Otherwise it is refused when the queue
+/// is full (`max_queue`, or a default), or when the jobs before it will take longer than it has:
+/// the response would come after its client gave up.
 ///
 /// # Errors
 /// A 503 with `Retry-After`.
@@ -109,11 +112,11 @@ pub fn admit(
     now: Instant,
     deadline: Instant,
 ) -> Result<(), Refusal> {
-    if backlog.queued < backlog.room {
+    if backlog.queued < backlog.free_capacity {
         return Ok(());
     }
     let expected = backlog.expected_time();
-    if backlog.queued >= largest_queue(max_queue, backlog.time.is_some()) {
+    if backlog.queued >= largest_queue(max_queue, backlog.batch_time.is_some()) {
         let full = format!("the queue is full: {}", wait(backlog.queued));
         return Err(Refusal::new(Shed::QueueFull, full, expected.unwrap_or_default() / 2));
     }
@@ -121,8 +124,8 @@ pub fn admit(
     match expected {
         Some(expected) if expected > budget => {
             let detail = format!(
-                "{} about {:.1} s, and this one has {:.1} s",
-                backlog.what_takes_time(),
+                "{} about {:.1} s, and this request has {:.1} s",
+                backlog.delay_cause(),
                 expected.as_secs_f64(),
                 deadline.saturating_duration_since(now).as_secs_f64(),
             );
@@ -156,9 +159,9 @@ mod tests {
         Backlog {
             queued,
             in_flight: 32,
-            room: 0,
-            at_a_time: 32,
-            time: Some(Duration::from_millis(50)),
+            free_capacity: 0,
+            capacity: 32,
+            batch_time: Some(Duration::from_millis(50)),
             until_ready: Duration::ZERO,
             abandoned: 0,
             is_asleep: false,
@@ -166,22 +169,23 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_waits_for_is_said() {
-        let slow = Backlog { time: Some(5 * SECOND), in_flight: 1, at_a_time: 1, ..backlog(0) };
-        let starts = Backlog { at_a_time: 0, in_flight: 0, until_ready: 5 * SECOND, ..slow };
+    fn a_refusal_names_the_cause_of_the_delay() {
+        let slow =
+            Backlog { batch_time: Some(5 * SECOND), in_flight: 1, capacity: 1, ..backlog(0) };
+        let starts = Backlog { capacity: 0, in_flight: 0, until_ready: 5 * SECOND, ..slow };
         for (backlog, says) in [
-            (slow, "the model is busy with 1 request: an answer takes about 10.0 s"),
+            (slow, "the model is busy with 1 request: a response takes about 10.0 s"),
             (
                 Backlog { abandoned: 1, ..slow },
-                "the model still computes 1 request that nobody waits for: an answer takes about \
-                 10.0 s, and this one has 1.0 s",
+                "the model still computes 1 request without a client: a response takes about \
+                 10.0 s, and this request has 1.0 s",
             ),
             (
                 Backlog { abandoned: 1, in_flight: 2, ..slow },
-                "the model is busy with 2 requests, 1 of which nobody waits for",
+                "the model is busy with 2 requests, 1 of them without a client",
             ),
-            (starts, "the model is starting: an answer takes about 10.0 s"),
-            (Backlog { is_asleep: true, ..starts }, "the model is asleep: an answer takes"),
+            (starts, "the model is starting: a response takes about 10.0 s"),
+            (Backlog { is_asleep: true, ..starts }, "the model is asleep: a response takes"),
             (Backlog { queued: 1, ..slow }, "the queue is too long: 1 request waits, which takes"),
         ] {
             let error = verdict(&backlog, None).unwrap();
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_let_in_as_long_as_its_time_suffices() {
+    fn a_job_is_admitted_while_its_time_suffices() {
         assert_eq!(verdict(&backlog(32 * 17 - 1), None), None);
         let error = verdict(&backlog(32 * 17), None).unwrap();
         assert_eq!((error.status, error.retry_after), (503, Some(1)));
@@ -204,42 +208,42 @@ mod tests {
 
     #[test]
     fn twice_the_workers_take_twice_the_queue() {
-        let two = Backlog { at_a_time: 64, ..backlog(32 * 34) };
+        let two = Backlog { capacity: 64, ..backlog(32 * 34) };
         assert_eq!(verdict(&two, None), None);
     }
 
     #[test]
-    fn a_job_that_is_begun_at_once_is_let_in_however_long_such_jobs_take() {
-        let slow = Backlog { time: Some(60 * SECOND), in_flight: 0, ..backlog(0) };
+    fn a_job_that_starts_at_once_is_admitted_however_long_jobs_take() {
+        let slow = Backlog { batch_time: Some(60 * SECOND), in_flight: 0, ..backlog(0) };
         assert!(verdict(&slow, None).is_some());
-        assert_eq!(verdict(&Backlog { room: 1, ..slow }, None), None);
+        assert_eq!(verdict(&Backlog { free_capacity: 1, ..slow }, None), None);
     }
 
     #[test]
-    fn retry_after_tells_when_the_queue_will_be_short_enough() {
+    fn retry_after_is_the_time_until_the_queue_is_short_enough() {
         assert_eq!(verdict(&backlog(6400), None).unwrap().retry_after, Some(10));
     }
 
     #[test]
-    fn a_chosen_limit_holds_whatever_the_estimate() {
+    fn a_configured_limit_holds_whatever_the_estimate() {
         assert!(verdict(&backlog(4), Some(4)).unwrap().detail.contains("full: 4 requests"));
         assert_eq!(verdict(&backlog(3), Some(4)), None);
     }
 
     #[test]
-    fn where_nothing_is_known_the_queue_is_bounded_all_the_same() {
-        let unknown = |queued| Backlog { time: None, ..backlog(queued) };
+    fn an_unmeasured_queue_is_bounded_too() {
+        let unknown = |queued| Backlog { batch_time: None, ..backlog(queued) };
         assert_eq!(verdict(&unknown(UNMEASURED_QUEUE - 1), None), None);
         assert!(verdict(&unknown(UNMEASURED_QUEUE), None).is_some());
         assert_eq!(verdict(&unknown(UNMEASURED_QUEUE), Some(9999)), None);
     }
 
     #[test]
-    fn a_job_waits_for_a_worker_that_comes_in_its_time() {
+    fn a_job_waits_for_a_worker_that_is_ready_before_its_deadline() {
         let coming = |until_ready| Backlog {
-            at_a_time: 0,
+            capacity: 0,
             in_flight: 0,
-            time: None,
+            batch_time: None,
             until_ready,
             ..backlog(0)
         };

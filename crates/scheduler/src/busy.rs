@@ -1,8 +1,10 @@
+//! The time in which the workers of each slot had jobs.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For how long the workers of each slot have had something to compute. It stays when they go.
+/// For each slot, the total time in which its workers had jobs. It survives the workers.
 #[derive(Debug, Default)]
 pub(crate) struct BusyTimes(Vec<Busy>);
 
@@ -13,8 +15,8 @@ struct Busy {
 }
 
 impl BusyTimes {
-    /// Notes whether the worker of a slot has something to compute from now on.
-    pub(crate) fn note(&mut self, slot: usize, is_busy: bool, now: Instant) {
+    /// Sets whether the worker of a slot has jobs from now on.
+    pub(crate) fn set(&mut self, slot: usize, is_busy: bool, now: Instant) {
         if self.0.len() <= slot {
             self.0.resize(slot + 1, Busy::default());
         }
@@ -29,8 +31,8 @@ impl BusyTimes {
         }
     }
 
-    /// Returns the time of every slot that has had a worker.
-    pub(crate) fn until(&self, now: Instant) -> Vec<Duration> {
+    /// Returns the busy time up to `now` of every slot that has had a worker.
+    pub(crate) fn totals(&self, now: Instant) -> Vec<Duration> {
         let since = |busy: &Busy| busy.since.map_or(Duration::ZERO, |since| now - since);
         self.0.iter().map(|busy| busy.before + since(busy)).collect()
     }
@@ -41,14 +43,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_time_does_not_count_and_what_goes_on_does() {
+    fn busy_time_excludes_idle_time_and_includes_the_current_job() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut busy = BusyTimes::default();
-        busy.note(1, true, start);
-        busy.note(1, true, start + second);
-        busy.note(1, false, start + 2 * second);
-        assert_eq!(busy.until(start + 9 * second), [Duration::ZERO, 2 * second]);
-        busy.note(1, true, start + 9 * second);
-        assert_eq!(busy.until(start + 10 * second)[1], 3 * second);
+        busy.set(1, true, start);
+        busy.set(1, true, start + second);
+        busy.set(1, false, start + 2 * second);
+        assert_eq!(busy.totals(start + 9 * second), [Duration::ZERO, 2 * second]);
+        busy.set(1, true, start + 9 * second);
+        assert_eq!(busy.totals(start + 10 * second)[1], 3 * second);
     }
 }

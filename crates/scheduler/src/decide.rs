@@ -1,71 +1,75 @@
+//! The dispatch decision: which worker gets how many jobs, and when.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How an endpoint forms batches.
+/// The rules by which an endpoint forms batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// The most jobs in a batch; 1 where the endpoint does not batch.
+    /// The most jobs in a batch; 1 for an endpoint without batching.
     pub max_batch_size: usize,
-    /// How long a batch may wait to fill, from the arrival of its first job.
+    /// The longest time that a batch waits to fill, from the arrival of its first job.
     pub batch_timeout: Duration,
 }
 
-/// What waits.
+/// The jobs that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Waiting {
-    /// Jobs in the queue.
+    /// The number of jobs in the queue.
     pub queued: usize,
-    /// When the first of them arrived.
+    /// The arrival of the first of them.
     pub oldest: Option<Instant>,
-    /// Jobs that a lost worker may have been computing: each is computed alone, so that if a
-    /// worker is lost again it is known why.
+    /// The number of suspects: jobs that a lost worker may have been computing. Each is computed
+    /// alone, so that a second loss identifies the job that caused it.
     pub suspects: usize,
 }
 
-/// How busy a worker is.
+/// The load of a worker, as far as dispatch depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Jobs that it holds.
+    /// The number of jobs that the worker holds.
     pub in_flight: usize,
-    /// Jobs that it may hold; see [`window`](crate::window).
+    /// The number of jobs that the worker may hold; see [`window`](crate::window).
     pub window: usize,
-    /// Whether it would begin at once with what it is given.
+    /// Whether the worker would start a dispatched job or batch at once.
     pub is_free: bool,
-    /// Whether it computes a suspect; then it is given nothing else.
+    /// Whether the worker computes a suspect; it gets no other job meanwhile.
     pub is_alone: bool,
 }
 
-/// What to do now.
+/// The next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Give this worker that many jobs of the queue: the first ones, where none is like another.
+    /// Dispatch jobs of the queue to this worker: the first ones, unless the endpoint batches by
+    /// cost.
     Dispatch {
-        /// Its index in the view.
+        /// The index of the worker in the view.
         worker: usize,
-        /// At least 1.
+        /// The number of jobs, at least 1.
         jobs: usize,
     },
-    /// Give this worker the first suspect.
+    /// Dispatch the first suspect to this worker.
     DispatchSuspect {
-        /// Its index in the view.
+        /// The index of the worker in the view.
         worker: usize,
     },
-    /// A batch is filling: look again then, or when something happens.
+    /// A batch is filling: decide again at this time, or at the next event.
     WaitUntil(Instant),
-    /// Nothing to do until something happens.
+    /// Wait for the next event.
     Wait,
 }
 
-/// Decides what happens next.
+/// Returns the next action.
 ///
-/// Jobs go to the worker that holds the fewest. A free worker takes a batch that is full or whose
-/// first job has waited `batch_timeout`; a busy one only a full batch, ahead of time, and only
-/// when no worker is free, so that nothing waits behind a running batch that could run.
+/// Jobs go to the worker that holds the fewest. A free worker gets a batch that is full, or whose
+/// first job has waited for `batch_timeout`. A busy worker gets a full batch ahead of time, and
+/// only while no worker is free, so that no job waits behind a running batch while another worker
+/// could compute it.
 ///
-/// While suspects wait, the least busy worker gets no other jobs until it is idle and can take
-/// one. Only one worker has a suspect at a time: a job that kills workers kills one after the
-/// other, and the others go on.
+/// While suspects wait, the least busy worker gets no other jobs until it is idle and takes a
+/// suspect. Only one worker has a suspect at a time: a job that kills workers kills one after the
+/// other, and the other workers continue.
 pub fn decide(rules: &Rules, waiting: Waiting, workers: &[Load], now: Instant) -> Decision {
     let reserved = reserved_for_suspect(waiting.suspects, workers);
     if let Some(worker) = reserved.filter(|worker| workers[*worker].in_flight == 0) {
@@ -166,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_gets_a_worker_to_itself_and_the_others_go_on() {
+    fn a_suspect_has_a_worker_alone_and_the_other_workers_continue() {
         let now = Instant::now();
         let singles = Rules { max_batch_size: 1, batch_timeout: Duration::ZERO };
         let both = Waiting { suspects: 1, ..waiting(5, now) };
@@ -175,7 +179,7 @@ mod tests {
         assert_eq!(
             at(&[load(3, 9), load(2, 9)]),
             Decision::Dispatch { worker: 0, jobs: 1 },
-            "the less busy one is kept free for the suspect"
+            "the less busy worker is reserved for the suspect"
         );
         assert_eq!(at(&[load(2, 9)]), Decision::Wait);
         let alone = Load { is_alone: true, ..load(1, 9) };
@@ -188,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_conserves_work_and_keeps_the_windows(
+        fn decisions_are_work_conserving_and_respect_the_windows(
             max_batch_size in 1usize..40,
             queued in 0usize..100,
             suspects in 0usize..2,

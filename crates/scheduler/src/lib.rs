@@ -1,4 +1,4 @@
-//! The queue of an endpoint: admission, batching, and which worker gets what.
+//! The queue of an endpoint: admission, batching and dispatch.
 //!
 //! ```text
 //! Endpoint (handle) ──event──► EndpointTask ──jobs──► Worker
@@ -6,18 +6,22 @@
 //!                                   └──── Progress ─────┘
 //! ```
 //!
-//! One task owns an endpoint's queue and its view of the workers. What it decides are pure
-//! functions of that view and the time: whether a job may wait ([`admit`]), what goes where
-//! ([`decide`]), what goes together ([`fill`]). It never touches a socket, a process or JSON.
+//! One task owns an endpoint's queue and its view of the workers. Its decisions are pure functions
+//! of that view and the time: whether a job is admitted ([`admit`]), which worker gets jobs
+//! ([`decide`]), which jobs form a batch ([`fill`]). The crate never touches a socket, a process or
+//! JSON.
 
 mod admission;
+mod attached;
 mod busy;
 mod decide;
+mod event;
 mod fill;
 mod handle;
-mod member;
+mod load;
 #[cfg(test)]
 mod schedules;
+mod settings;
 mod speed;
 mod state;
 mod task;
@@ -26,6 +30,8 @@ mod window;
 pub use admission::{Backlog, Refusal, admit};
 pub use decide::{Decision, Load, Rules, Waiting, decide};
 pub use fill::fill;
-pub use handle::{Endpoint, EndpointLoad, Outlook, Settings, WorkerLoad, spawn_endpoint};
+pub use handle::{Endpoint, spawn_endpoint};
+pub use load::{EndpointLoad, WorkerLoad};
+pub use settings::{Outlook, QueueSettings};
 pub use speed::Speed;
 pub use window::{ServiceTime, window};

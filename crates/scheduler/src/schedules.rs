@@ -1,4 +1,4 @@
-//! Random schedules of everything that can happen to an endpoint, against what must always hold.
+//! Random schedules of all events of an endpoint, checked against its invariants.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -11,17 +11,17 @@ use litplex_core::{
 use litplex_metrics::Metrics;
 use tokio::time::Instant;
 
-use crate::handle::{Event, Settings, WorkerId};
+use crate::event::{Event, WorkerId};
 use crate::state::EndpointState;
-use crate::{EndpointLoad, Outlook};
+use crate::{EndpointLoad, Outlook, QueueSettings};
 
 const SCHEDULES: u64 = 100_000;
 const STEPS: usize = 30;
-const MOST_WORKERS: usize = 3;
+const MAX_WORKERS: usize = 3;
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// The `SplitMix64` generator (Steele, Lea and Flood 2014): a schedule is its seed.
+/// The `SplitMix64` generator (Steele, Lea and Flood 2014); its seed identifies a schedule.
 struct Random(u64);
 
 impl Random {
@@ -48,14 +48,14 @@ impl Worker for MockWorker {
     }
 }
 
-/// A worker, as the schedule sees it.
-struct Held {
+/// A worker in the view of the schedule.
+struct ScheduledWorker {
     id: WorkerId,
     batches: Dispatched,
     is_retired: bool,
 }
 
-impl Held {
+impl ScheduledWorker {
     fn jobs(&self) -> usize {
         self.batches.lock().unwrap().iter().map(Vec::len).sum()
     }
@@ -73,11 +73,11 @@ struct Schedule {
     max_batch_size: usize,
     concurrency: usize,
     callers: Vec<Caller>,
-    workers: Vec<Held>,
-    /// When the last fresh job that was dispatched had arrived, where the order must be kept.
+    workers: Vec<ScheduledWorker>,
+    /// The arrival of the fresh job that was dispatched last, while the order must be kept.
     last_dispatched: Option<Instant>,
     by_cost: bool,
-    /// Whether any worker has died.
+    /// Whether any worker was lost.
     killed: bool,
 }
 
@@ -85,7 +85,7 @@ impl Schedule {
     fn new(seed: u64, start: Instant) -> Self {
         let mut random = Random(seed);
         let by_cost = random.below(3) == 0;
-        let settings = Settings {
+        let settings = QueueSettings {
             max_queue: (random.below(2) == 0).then_some(6),
             queue_timeout: (random.below(3) == 0).then_some(Duration::from_millis(50)),
             idempotent: [None, Some(true), Some(false)][random.below(3)],
@@ -115,7 +115,7 @@ impl Schedule {
             caller.settle();
             caller.was_lost()
         });
-        assert!(!any_lost || self.killed, "a job was dropped, and no worker had died");
+        assert!(!any_lost || self.killed, "a job was dropped, and no worker was lost");
         self.finish_all();
         assert!(self.callers.iter_mut().all(Caller::is_settled), "a job was lost");
     }
@@ -143,7 +143,7 @@ impl Schedule {
     }
 
     fn answer(&mut self) {
-        let Some(worker) = self.some_worker() else { return };
+        let Some(worker) = self.random_worker() else { return };
         let Some(batch) = self.workers[worker].batches.lock().unwrap().pop_front() else { return };
         let (id, jobs) = (self.workers[worker].id, batch.len());
         batch.into_iter().for_each(|job| job.reply.send(Ok(Response::json("1"))));
@@ -160,7 +160,7 @@ impl Schedule {
     }
 
     fn attach(&mut self) {
-        if self.workers.len() == MOST_WORKERS {
+        if self.workers.len() == MAX_WORKERS {
             return;
         }
         let (id, batches) = (WorkerId::next(), Dispatched::default());
@@ -177,17 +177,17 @@ impl Schedule {
             tool: None,
         };
         let worker = Box::new(MockWorker(batches.clone()));
-        self.workers.push(Held { id, batches, is_retired: false });
+        self.workers.push(ScheduledWorker { id, batches, is_retired: false });
         self.handle(Event::Attached { id, slot: self.workers.len() - 1, traits, worker });
     }
 
     fn kill(&mut self) {
-        let Some(worker) = self.some_worker() else { return };
-        let Held { id, batches, .. } = self.workers.remove(worker);
+        let Some(worker) = self.random_worker() else { return };
+        let ScheduledWorker { id, batches, .. } = self.workers.remove(worker);
         self.killed = true;
         let batches: Vec<_> = batches.lock().unwrap().drain(..).collect();
-        let unanswered = batches.into_iter().enumerate().flat_map(|(place, batch)| {
-            let started = place < self.concurrency;
+        let unanswered = batches.into_iter().enumerate().flat_map(|(position, batch)| {
+            let started = position < self.concurrency;
             batch.into_iter().map(move |job| Unanswered { job, started })
         });
         let unanswered = unanswered.collect();
@@ -196,7 +196,7 @@ impl Schedule {
     }
 
     fn retire(&mut self) {
-        if let Some(worker) = self.some_worker() {
+        if let Some(worker) = self.random_worker() {
             self.workers[worker].is_retired = true;
             let id = self.workers[worker].id;
             self.handle(Event::Retiring { id });
@@ -212,7 +212,7 @@ impl Schedule {
         self.handle(Event::Outlook(outlook));
     }
 
-    fn some_worker(&mut self) -> Option<usize> {
+    fn random_worker(&mut self) -> Option<usize> {
         let workers = self.workers.len();
         (workers > 0).then(|| self.random.below(workers))
     }
@@ -221,11 +221,11 @@ impl Schedule {
         self.state.handle(event, self.now);
     }
 
-    /// Lets the endpoint act, and checks what it did.
+    /// Lets the endpoint act, and checks the jobs that it dispatched.
     fn act(&mut self) {
-        let before: Vec<_> = self.workers.iter().map(Held::jobs).collect();
+        let before: Vec<_> = self.workers.iter().map(ScheduledWorker::jobs).collect();
         let due = self.state.act(self.now);
-        assert!(due.is_none_or(|due| due > self.now), "it would spin");
+        assert!(due.is_none_or(|due| due > self.now), "the task would spin");
         for (worker, before) in before.into_iter().enumerate() {
             self.check_dispatched(worker, before);
         }
@@ -233,11 +233,11 @@ impl Schedule {
     }
 
     fn check_dispatched(&mut self, worker: usize, before: usize) {
-        let Held { batches, is_retired, .. } = &self.workers[worker];
+        let ScheduledWorker { batches, is_retired, .. } = &self.workers[worker];
         let batches = batches.lock().unwrap();
         let suspect = batches.iter().flatten().any(|job| job.losses > 0);
         let jobs: usize = batches.iter().map(Vec::len).sum();
-        assert!(!suspect || jobs == 1, "a suspect has company");
+        assert!(!suspect || jobs == 1, "a suspect shares its worker");
         assert!(!is_retired || jobs <= before, "a retired worker got jobs");
         for batch in batches.iter().filter(|_| self.max_batch_size > 1) {
             assert!(batch.len() <= self.max_batch_size);
@@ -253,18 +253,19 @@ impl Schedule {
         }
     }
 
-    /// The endpoint's count of what each worker holds is what it holds.
+    /// Checks the endpoint's count of jobs in workers.
     fn check_permits(&mut self) {
         let (answer, mut answered) = tokio::sync::oneshot::channel();
         self.handle(Event::Inspect(answer));
         let load: EndpointLoad = answered.try_recv().unwrap();
-        let held = self.workers.iter().filter(|worker| !worker.is_retired).map(Held::jobs);
+        let held =
+            self.workers.iter().filter(|worker| !worker.is_retired).map(ScheduledWorker::jobs);
         assert_eq!(load.in_flight, held.sum::<usize>(), "permits are not conserved");
         let arrived = self.callers.len() as u64;
         assert_eq!(load.arrived, arrived);
     }
 
-    /// Lets a fresh worker answer all that is left.
+    /// Lets a fresh worker answer all remaining jobs.
     fn finish_all(&mut self) {
         while !self.workers.is_empty() {
             self.kill();
@@ -283,7 +284,7 @@ impl Schedule {
 }
 
 impl Caller {
-    /// Takes the answer if it is there, and checks that there is only one.
+    /// Takes the answer if there is one, and checks that no other came before.
     fn settle(&mut self) {
         let Some(outcome) = self.answers.as_mut().and_then(poll_once) else { return };
         let status = match outcome {
@@ -295,7 +296,7 @@ impl Caller {
         self.answers = None;
     }
 
-    /// Tells whether it heard that a worker died.
+    /// Returns whether the answer is the error of a lost worker.
     fn was_lost(&self) -> bool {
         self.answered == Some(502)
     }
@@ -315,12 +316,12 @@ fn poll_once(answers: &mut Answers) -> Option<Outcome<Answer>> {
 }
 
 #[test]
-fn every_job_is_answered_once_whatever_happens() {
+fn every_job_is_answered_exactly_once() {
     let start = Instant::now();
     for seed in 0..SCHEDULES {
         let run = std::panic::AssertUnwindSafe(|| Schedule::new(seed, start).run());
         if std::panic::catch_unwind(run).is_err() {
-            panic!("schedule {seed} broke a rule; the message is above");
+            panic!("schedule {seed} violated an invariant; see the message above");
         }
     }
 }

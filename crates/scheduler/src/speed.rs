@@ -1,13 +1,16 @@
+//! The model of how long batches take, learned from completed ones.
+
 use std::time::Duration;
 
-/// How much an observation counts after each later one: some twenty batches are remembered.
+/// The factor by which each later observation reduces the weight of one: about twenty batches
+/// count.
 const FORGET: f64 = 0.95;
 
-/// How long batches take, learned from those that were computed: a fixed overhead, and a time for
-/// each unit of work. A batch of `n` jobs is `n` times the cost of its most expensive one, because
-/// models pad to the longest.
+/// A linear model of the duration of batches: a fixed overhead, and a time per unit of work. A
+/// batch of `n` jobs has `n` times the cost of its most expensive job in units, because models pad
+/// to the longest input.
 ///
-/// It is the line of least squares through recent batches, older ones forgotten exponentially.
+/// The line is fitted to recent batches by least squares with exponential forgetting.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Speed {
     weight: f64,
@@ -18,7 +21,7 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// Notes that a batch of this many units took this long.
+    /// Adds an observation: a batch of this many units took this long.
     pub fn observe(&mut self, units: f64, took: Duration) {
         let seconds = took.as_secs_f64();
         self.weight = self.weight * FORGET + 1.0;
@@ -28,14 +31,15 @@ impl Speed {
         self.units_seconds = self.units_seconds * FORGET + units * seconds;
     }
 
-    /// Returns how long a batch of this many units should take; nothing before the first.
+    /// Returns the expected duration of a batch of this many units; `None` before the first
+    /// observation.
     pub fn time_of(&self, units: f64) -> Option<Duration> {
         let (overhead, per_unit) = self.line()?;
         Some(Duration::from_secs_f64(overhead + per_unit * units))
     }
 
-    /// Returns how many units the overhead of a batch is worth: infinitely many, where a larger
-    /// batch takes no longer or nothing is known.
+    /// Returns the overhead of a batch in units of work; infinity when larger batches take no
+    /// longer, or before the first observation.
     pub fn overhead_in_units(&self) -> f64 {
         match self.line() {
             Some((overhead, per_unit)) if per_unit > 0.0 => overhead / per_unit,
@@ -43,7 +47,7 @@ impl Speed {
         }
     }
 
-    /// Returns the overhead and the time of a unit in seconds; neither is negative.
+    /// Returns the overhead and the time per unit in seconds; neither is negative.
     fn line(&self) -> Option<(f64, f64)> {
         if self.weight == 0.0 {
             return None;
@@ -72,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn it_learns_the_overhead_and_the_time_of_a_unit() {
+    fn overhead_and_time_per_unit_are_learned() {
         let mut speed = Speed::default();
         assert_eq!(speed.time_of(1.0), None);
         for units in [1, 8, 3, 32, 5, 16] {
@@ -83,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn before_it_has_seen_sizes_it_hopes_that_larger_batches_take_no_longer() {
+    fn with_one_batch_size_larger_batches_are_expected_to_take_no_longer() {
         let mut speed = Speed::default();
         speed.observe(1.0, Duration::from_millis(50));
         speed.observe(1.0, Duration::from_millis(50));
@@ -92,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_a_model_that_becomes_slower() {
+    fn the_estimate_follows_a_model_that_becomes_slower() {
         let mut speed = Speed::default();
         (0..100).for_each(|_| speed.observe(1.0, Duration::from_millis(1)));
         (0..100).for_each(|_| speed.observe(1.0, Duration::from_millis(9)));

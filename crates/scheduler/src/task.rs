@@ -1,25 +1,28 @@
+//! The task of an endpoint: the clock and the inbox of its state.
+
 use litplex_metrics::Queue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::handle::{Event, Settings};
+use crate::QueueSettings;
+use crate::event::Event;
 use crate::state::EndpointState;
 
-/// Events that are taken in one go: decisions are made once for all of them.
+/// The most events that are applied before the next decisions.
 const EVENTS_AT_ONCE: usize = 256;
 
 /// The clock and the inbox of an endpoint's state.
 pub(crate) struct EndpointTask {
     inbox: mpsc::UnboundedReceiver<Event>,
     state: EndpointState,
-    /// When a batch that is filling must go, or a job has waited for too long.
+    /// The time at which a filling batch is due, or the first job has waited for `queue_timeout`.
     due: Option<Instant>,
 }
 
 impl EndpointTask {
     pub(crate) fn new(
         inbox: mpsc::UnboundedReceiver<Event>,
-        settings: Settings,
+        settings: QueueSettings,
         metrics: Queue,
     ) -> Self {
         Self { inbox, state: EndpointState::new(settings, metrics, Instant::now()), due: None }
@@ -34,7 +37,7 @@ impl EndpointTask {
         }
     }
 
-    /// Waits for events, or for a batch to be due. Returns false when every handle is gone.
+    /// Waits for events, or until `due`. Returns false when every handle is gone.
     async fn next_events(&mut self, events: &mut Vec<Event>) -> bool {
         let inbox = self.inbox.recv_many(events, EVENTS_AT_ONCE);
         match self.due {
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
     use crate::{Endpoint, Outlook, spawn_endpoint};
 
-    /// Hands its batches to the test. A cancellation is an empty batch.
+    /// A worker that sends its batches to the test; a cancellation is an empty batch.
     struct MockWorker(mpsc::UnboundedSender<Vec<Job>>);
 
     impl Worker for MockWorker {
@@ -79,32 +82,32 @@ mod tests {
         }
     }
 
-    struct Bench {
+    struct Fixture {
         endpoint: Endpoint,
         metrics: Metrics,
         progress: Vec<Arc<dyn Progress>>,
         batches: Vec<mpsc::UnboundedReceiver<Vec<Job>>>,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new(workers: usize, max_batch_size: usize, batch_timeout_ms: u64) -> Self {
-            Self::with(workers, max_batch_size, batch_timeout_ms, Settings::default())
+            Self::with(workers, max_batch_size, batch_timeout_ms, QueueSettings::default())
         }
 
         fn with(
             workers: usize,
             max_batch_size: usize,
             batch_timeout_ms: u64,
-            settings: Settings,
+            settings: QueueSettings,
         ) -> Self {
             let (progress, batches) = (vec![], vec![]);
             let metrics = Metrics::new();
             let endpoint = spawn_endpoint(settings, metrics.queue("/test"));
-            let mut bench = Self { endpoint, metrics, progress, batches };
+            let mut fixture = Self { endpoint, metrics, progress, batches };
             for slot in 0..workers {
-                bench.attach(slot, max_batch_size, batch_timeout_ms);
+                fixture.attach(slot, max_batch_size, batch_timeout_ms);
             }
-            bench
+            fixture
         }
 
         fn attach(&mut self, slot: usize, max_batch_size: usize, batch_timeout_ms: u64) {
@@ -161,7 +164,7 @@ mod tests {
             self.progress[worker].finished(Done { jobs: count, cut_short: 0 });
         }
 
-        /// Ends a worker that may have been computing these jobs, and had not begun those.
+        /// Ends a worker that may have started the first jobs and has not started the second ones.
         fn kill(&self, worker: usize, started: Vec<Job>, unstarted: Vec<Job>) {
             let lost = |started| move |job| Unanswered { job, started };
             let started = started.into_iter().map(lost(true));
@@ -180,205 +183,205 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_waits_from_the_arrival_of_its_first_job() {
-        let mut bench = Bench::new(1, 4, 5);
+        let mut fixture = Fixture::new(1, 4, 5);
         let start = Instant::now();
-        let _first = bench.submit();
+        let _first = fixture.submit();
         tokio::time::sleep(Duration::from_millis(3)).await;
-        let _second = bench.submit();
-        assert_eq!(bench.batch(0).await.len(), 2);
+        let _second = fixture.submit();
+        assert_eq!(fixture.batch(0).await.len(), 2);
         assert_eq!(start.elapsed(), Duration::from_millis(5));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn jobs_that_waited_for_a_busy_worker_go_at_once_when_it_is_free() {
-        let mut bench = Bench::new(1, 4, 5);
-        let full: Vec<_> = (0..4).map(|_| bench.submit()).collect();
-        let running = bench.batch(0).await;
-        let _late = bench.submit();
+    async fn jobs_that_waited_for_a_busy_worker_are_dispatched_as_soon_as_it_is_free() {
+        let mut fixture = Fixture::new(1, 4, 5);
+        let full: Vec<_> = (0..4).map(|_| fixture.submit()).collect();
+        let running = fixture.batch(0).await;
+        let _late = fixture.submit();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        bench.answer(0, running);
+        fixture.answer(0, running);
         let freed = Instant::now();
-        assert_eq!(bench.batch(0).await.len(), 1);
+        assert_eq!(fixture.batch(0).await.len(), 1);
         assert_eq!(freed.elapsed(), Duration::ZERO);
         assert_eq!(full.len(), 4);
     }
 
     #[tokio::test(start_paused = true)]
     async fn slow_jobs_spread_over_idle_workers_and_wait_in_the_queue_behind_them() {
-        let mut bench = Bench::new(2, 1, 0);
-        let _answers: Vec<_> = (0..3).map(|_| bench.submit()).collect();
-        let first = bench.batch(0).await;
-        assert_eq!((first.len(), bench.batch(1).await.len()), (1, 1));
-        assert!(bench.batches[0].try_recv().is_err(), "the third job waits for whoever is free");
-        bench.answer(0, first);
-        assert_eq!(bench.batch(0).await.len(), 1);
+        let mut fixture = Fixture::new(2, 1, 0);
+        let _answers: Vec<_> = (0..3).map(|_| fixture.submit()).collect();
+        let first = fixture.batch(0).await;
+        assert_eq!((first.len(), fixture.batch(1).await.len()), (1, 1));
+        assert!(fixture.batches[0].try_recv().is_err(), "the third job waits for a free worker");
+        fixture.answer(0, first);
+        assert_eq!(fixture.batch(0).await.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_large_body_travels_to_the_only_worker_while_it_computes() {
+    async fn a_large_body_is_sent_to_the_only_worker_while_it_computes() {
         for (workers, given) in [(1, 2), (2, 1)] {
-            let mut bench = Bench::new(workers, 1, 0);
+            let mut fixture = Fixture::new(workers, 1, 0);
             let large = || Request::json(vec![b'1'; 1 << 20]);
-            let _answers: Vec<_> = (0..3).map(|_| bench.submit_request(large())).collect();
-            assert_eq!(bench.batch(0).await.len(), given, "{workers} workers");
+            let _answers: Vec<_> = (0..3).map(|_| fixture.submit_request(large())).collect();
+            assert_eq!(fixture.batch(0).await.len(), given, "{workers} workers");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_job_whose_caller_left_never_reaches_a_worker() {
-        let mut bench = Bench::new(1, 1, 0);
-        let _running = bench.submit();
-        let running = bench.batch(0).await;
-        drop(bench.submit());
-        let _third = bench.submit();
-        bench.answer(0, running);
-        let next = bench.batch(0).await;
+        let mut fixture = Fixture::new(1, 1, 0);
+        let _running = fixture.submit();
+        let running = fixture.batch(0).await;
+        drop(fixture.submit());
+        let _third = fixture.submit();
+        fixture.answer(0, running);
+        let next = fixture.batch(0).await;
         assert!(!next[0].reply.is_abandoned());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_that_waited_past_its_deadline_is_answered_so() {
-        let mut bench = Bench::new(1, 1, 0);
-        let _running = bench.submit();
-        let running = bench.batch(0).await;
-        let expired = bench.submit();
+    async fn a_job_that_waited_past_its_deadline_is_answered_with_504() {
+        let mut fixture = Fixture::new(1, 1, 0);
+        let _running = fixture.submit();
+        let running = fixture.batch(0).await;
+        let expired = fixture.submit();
         tokio::time::sleep(Duration::from_secs(31)).await;
-        bench.answer(0, running);
+        fixture.answer(0, running);
         assert_eq!(status(expired).await, 504);
     }
 
-    fn patient_for(queue_timeout: u64) -> Settings {
+    fn with_queue_timeout(queue_timeout: u64) -> QueueSettings {
         let queue_timeout = Some(Duration::from_secs(queue_timeout));
-        Settings { queue_timeout, ..Settings::default() }
+        QueueSettings { queue_timeout, ..QueueSettings::default() }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_waits_no_longer_than_it_may_and_runs_for_as_long_as_it_takes() {
-        let mut bench = Bench::with(1, 1, 0, patient_for(2));
-        let slow = bench.submit();
-        let running = bench.batch(0).await;
+    async fn queue_timeout_limits_the_wait_and_not_the_computation() {
+        let mut fixture = Fixture::with(1, 1, 0, with_queue_timeout(2));
+        let slow = fixture.submit();
+        let running = fixture.batch(0).await;
         let start = Instant::now();
-        assert_eq!(status(bench.submit()).await, 504);
+        assert_eq!(status(fixture.submit()).await, 504);
         assert_eq!(start.elapsed(), Duration::from_secs(2));
         tokio::time::sleep(Duration::from_secs(20)).await;
-        bench.answer(0, running);
+        fixture.answer(0, running);
         assert_eq!(status(slow).await, 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_is_let_in_that_will_be_begun_in_time() {
-        let mut bench = Bench::with(1, 1, 0, patient_for(2));
+    async fn a_job_that_will_start_within_queue_timeout_is_admitted() {
+        let mut fixture = Fixture::with(1, 1, 0, with_queue_timeout(2));
         for _ in 0..3 {
-            let answers = bench.submit();
-            let running = bench.batch(0).await;
+            let answers = fixture.submit();
+            let running = fixture.batch(0).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
-            bench.answer(0, running);
+            fixture.answer(0, running);
             assert_eq!(status(answers).await, 200);
         }
-        let _running = bench.submit();
-        let _held = bench.batch(0).await;
-        let _next = bench.submit();
-        assert_eq!(status(bench.submit()).await, 503, "it would be begun after 2 s");
+        let _running = fixture.submit();
+        let _held = fixture.batch(0).await;
+        let _next = fixture.submit();
+        assert_eq!(status(fixture.submit()).await, 503, "it would start after 2 s");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_refuses_at_once() {
-        let settings = Settings { max_queue: Some(8), ..Settings::default() };
-        let mut bench = Bench::with(1, 1, 0, settings);
-        let _running = bench.submit();
-        let _held = bench.batch(0).await;
-        let mut waiting: Vec<_> = (0..9).map(|_| bench.submit()).collect();
+        let settings = QueueSettings { max_queue: Some(8), ..QueueSettings::default() };
+        let mut fixture = Fixture::with(1, 1, 0, settings);
+        let _running = fixture.submit();
+        let _held = fixture.batch(0).await;
+        let mut waiting: Vec<_> = (0..9).map(|_| fixture.submit()).collect();
         assert_eq!(status(waiting.pop().unwrap()).await, 503);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_whose_time_will_not_suffice_is_refused_at_once() {
-        let mut bench = Bench::new(1, 1, 0);
+    async fn a_job_that_would_miss_its_deadline_is_refused_at_once() {
+        let mut fixture = Fixture::new(1, 1, 0);
         for _ in 0..3 {
-            let answers = bench.submit();
-            let running = bench.batch(0).await;
+            let answers = fixture.submit();
+            let running = fixture.batch(0).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
-            bench.answer(0, running);
+            fixture.answer(0, running);
             assert_eq!(status(answers).await, 200);
         }
-        let _waiting: Vec<_> = (0..4).map(|_| bench.submit()).collect();
+        let _waiting: Vec<_> = (0..4).map(|_| fixture.submit()).collect();
         let asked = Instant::now();
-        assert_eq!(status(bench.submit_for(Duration::from_secs(4))).await, 503);
+        assert_eq!(status(fixture.submit_for(Duration::from_secs(4))).await, 503);
         assert_eq!(asked.elapsed(), Duration::ZERO);
-        let _fits = bench.submit_for(Duration::from_secs(6));
-        assert_eq!(bench.endpoint.load().await.queued, 4);
-        assert_eq!(bench.endpoint.load().await.refused, 1);
+        let _fits = fixture.submit_for(Duration::from_secs(6));
+        assert_eq!(fixture.endpoint.load().await.queued, 4);
+        assert_eq!(fixture.endpoint.load().await.refused, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_does_not_wait_for_a_caller_that_left() {
-        let mut bench = Bench::new(1, 4, 50);
-        let left = bench.submit();
+        let mut fixture = Fixture::new(1, 4, 50);
+        let left = fixture.submit();
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let _stays = bench.submit();
+        let _stays = fixture.submit();
         drop(left);
-        bench.endpoint.caller_left();
-        assert!(bench.batch(0).await.is_empty(), "the worker is told too");
+        fixture.endpoint.caller_left();
+        assert!(fixture.batch(0).await.is_empty(), "the worker is told too");
         let start = Instant::now();
-        assert_eq!(bench.batch(0).await.len(), 1);
+        assert_eq!(fixture.batch(0).await.len(), 1);
         assert_eq!(start.elapsed(), Duration::from_millis(50), "its own time counts");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_lost_worker_had_not_begun_goes_first_to_the_next() {
-        let mut bench = Bench::new(1, 2, 0);
-        let _first: Vec<_> = (0..2).map(|_| bench.submit()).collect();
-        let running = bench.batch(0).await;
-        let _second: Vec<_> = (0..3).map(|_| bench.submit()).collect();
-        bench.kill(0, Vec::new(), running);
-        bench.attach(0, 2, 0);
-        let next = bench.batch(1).await;
+    async fn jobs_that_a_lost_worker_had_not_started_are_first_in_the_queue_again() {
+        let mut fixture = Fixture::new(1, 2, 0);
+        let _first: Vec<_> = (0..2).map(|_| fixture.submit()).collect();
+        let running = fixture.batch(0).await;
+        let _second: Vec<_> = (0..3).map(|_| fixture.submit()).collect();
+        fixture.kill(0, Vec::new(), running);
+        fixture.attach(0, 2, 0);
+        let next = fixture.batch(1).await;
         assert_eq!((next.len(), next[0].losses), (2, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_lost_worker_may_have_begun_is_tried_once_more_alone() {
-        let mut bench = Bench::new(1, 4, 0);
-        let both = [bench.submit(), bench.submit()];
-        let running = bench.batch(0).await;
-        bench.kill(0, running, Vec::new());
-        bench.attach(0, 4, 0);
-        let mut suspect = bench.batch(1).await;
-        assert_eq!((suspect.len(), suspect[0].losses), (1, 1), "alone, to know who it was");
-        bench.kill(1, vec![suspect.remove(0)], Vec::new());
-        bench.attach(0, 4, 0);
-        let innocent = bench.batch(2).await;
+    async fn jobs_that_a_lost_worker_may_have_started_are_retried_once_alone() {
+        let mut fixture = Fixture::new(1, 4, 0);
+        let both = [fixture.submit(), fixture.submit()];
+        let running = fixture.batch(0).await;
+        fixture.kill(0, running, Vec::new());
+        fixture.attach(0, 4, 0);
+        let mut suspect = fixture.batch(1).await;
+        assert_eq!((suspect.len(), suspect[0].losses), (1, 1), "alone, to identify the cause");
+        fixture.kill(1, vec![suspect.remove(0)], Vec::new());
+        fixture.attach(0, 4, 0);
+        let innocent = fixture.batch(2).await;
         assert_eq!(innocent.len(), 1);
-        bench.answer(2, innocent);
+        fixture.answer(2, innocent);
         let [poison, innocent] = both;
         assert_eq!((status(poison).await, status(innocent).await), (502, 200));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_must_not_be_repeated_is_answered_at_once() {
-        let settings = Settings { idempotent: Some(false), ..Settings::default() };
-        let mut bench = Bench::with(1, 1, 0, settings);
-        let running = bench.submit();
-        let held = bench.batch(0).await;
-        bench.kill(0, held, Vec::new());
+    async fn a_job_that_must_not_be_repeated_fails_at_once() {
+        let settings = QueueSettings { idempotent: Some(false), ..QueueSettings::default() };
+        let mut fixture = Fixture::with(1, 1, 0, settings);
+        let running = fixture.submit();
+        let held = fixture.batch(0).await;
+        fixture.kill(0, held, Vec::new());
         assert_eq!(status(running).await, 502);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn jobs_wait_for_a_worker_that_is_coming_and_no_longer() {
-        let bench = Bench::new(1, 1, 0);
-        bench.kill(0, Vec::new(), Vec::new());
-        bench
+    async fn jobs_wait_for_a_coming_worker_and_are_refused_without_one() {
+        let fixture = Fixture::new(1, 1, 0);
+        fixture.kill(0, Vec::new(), Vec::new());
+        fixture
             .endpoint
-            .expect(Outlook::Coming { within: Some(Duration::from_secs(5)), is_asleep: true });
-        let waits = bench.submit_for(Duration::from_secs(8));
-        assert_eq!(status(bench.submit_for(Duration::from_secs(2))).await, 503);
+            .set_outlook(Outlook::Coming { within: Some(Duration::from_secs(5)), is_asleep: true });
+        let waits = fixture.submit_for(Duration::from_secs(8));
+        assert_eq!(status(fixture.submit_for(Duration::from_secs(2))).await, 503);
         let (reason, retry_after) = ("no weights".into(), Duration::from_secs(30));
-        bench.endpoint.expect(Outlook::Down { reason, retry_after });
+        fixture.endpoint.set_outlook(Outlook::Down { reason, retry_after });
         assert_eq!(status(waits).await, 503);
         let (reply, mut answers) = reply();
         let now = Instant::now();
-        bench.endpoint.submit(Job::new(
+        fixture.endpoint.submit(Job::new(
             Request::json("1"),
             now,
             now + Duration::from_secs(9),
@@ -390,37 +393,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_that_retires_gets_no_more_and_keeps_what_it_has() {
-        let mut bench = Bench::new(2, 1, 0);
-        let first = bench.submit();
-        let held = bench.batch(0).await;
-        bench.progress[0].retiring();
-        let _second = bench.submit();
-        assert_eq!(bench.batch(1).await.len(), 1);
-        assert_eq!(bench.batches[0].recv().await.map(|jobs| jobs.len()), None, "it is let go");
-        bench.answer(0, held);
+    async fn a_retiring_worker_gets_no_more_jobs_and_finishes_its_own() {
+        let mut fixture = Fixture::new(2, 1, 0);
+        let first = fixture.submit();
+        let held = fixture.batch(0).await;
+        fixture.progress[0].retiring();
+        let _second = fixture.submit();
+        assert_eq!(fixture.batch(1).await.len(), 1);
+        assert_eq!(
+            fixture.batches[0].recv().await.map(|jobs| jobs.len()),
+            None,
+            "the endpoint dropped it"
+        );
+        fixture.answer(0, held);
         assert_eq!(status(first).await, 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_model_is_asked_what_a_request_costs() {
-        let bench = Bench::new(1, 1, 0);
-        assert_eq!(bench.endpoint.measure(Request::json("four")).await, Ok(4.0));
+    async fn the_cost_of_a_request_comes_from_the_model() {
+        let fixture = Fixture::new(1, 1, 0);
+        assert_eq!(fixture.endpoint.measure(Request::json("four")).await, Ok(4.0));
     }
 
-    /// Returns the value of this series once all is seen.
-    async fn measured(bench: &Bench, series: &str) -> Option<f64> {
-        bench.endpoint.load().await;
-        let text = bench.metrics.render(&[], &[], UserFamilies::default());
+    /// Returns the current value of this series.
+    async fn metric(fixture: &Fixture, series: &str) -> Option<f64> {
+        fixture.endpoint.load().await;
+        let text = fixture.metrics.render(&[], &[], UserFamilies::default());
         let line = text.lines().find(|line| line.starts_with(&format!("{series} ")))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_waits_and_goes_together_is_measured() {
-        let mut bench = Bench::new(1, 4, 5);
-        let _answers = [bench.submit(), bench.submit()];
-        let batch = bench.batch(0).await;
+    async fn waits_and_batches_are_recorded() {
+        let mut fixture = Fixture::new(1, 4, 5);
+        let _answers = [fixture.submit(), fixture.submit()];
+        let batch = fixture.batch(0).await;
         for (series, value) in [
             ("litplex_queue_wait_seconds_count{endpoint=\"/test\"}", 2.0),
             ("litplex_queue_wait_seconds_sum{endpoint=\"/test\"}", 0.01),
@@ -428,36 +435,36 @@ mod tests {
             ("litplex_batch_size_count{endpoint=\"/test\"}", 1.0),
             ("litplex_request_body_bytes_sum{endpoint=\"/test\"}", 2.0),
         ] {
-            assert_eq!(measured(&bench, series).await, Some(value), "{series}");
+            assert_eq!(metric(&fixture, series).await, Some(value), "{series}");
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
-        bench.answer(0, batch);
+        fixture.answer(0, batch);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(bench.endpoint.load().await.busy, [Duration::from_secs(2)]);
-        let _answer = bench.submit();
-        let batch = bench.batch(0).await;
+        assert_eq!(fixture.endpoint.load().await.busy, [Duration::from_secs(2)]);
+        let _answer = fixture.submit();
+        let batch = fixture.batch(0).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        bench.answer(0, batch);
+        fixture.answer(0, batch);
         let took = "litplex_batch_duration_seconds_sum{endpoint=\"/test\"}";
-        assert_eq!(measured(&bench, took).await, Some(1.0), "the first is left out");
+        assert_eq!(metric(&fixture, took).await, Some(1.0), "the first batch is ignored");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_and_retries_are_counted_by_their_reasons() {
-        let settings = Settings { max_queue: Some(1), ..Settings::default() };
-        let mut bench = Bench::with(2, 1, 0, settings);
-        let _computed = [bench.submit(), bench.submit()];
-        let (first, _second) = (bench.batch(0).await, bench.batch(1).await);
-        let _waiting = [bench.submit(), bench.submit()];
+    async fn refusals_and_retries_are_counted_by_reason() {
+        let settings = QueueSettings { max_queue: Some(1), ..QueueSettings::default() };
+        let mut fixture = Fixture::with(2, 1, 0, settings);
+        let _computed = [fixture.submit(), fixture.submit()];
+        let (first, _second) = (fixture.batch(0).await, fixture.batch(1).await);
+        let _waiting = [fixture.submit(), fixture.submit()];
         let shed = "litplex_shed_total{endpoint=\"/test\",reason=\"queue_full\"}";
-        assert_eq!(measured(&bench, shed).await, Some(1.0));
-        bench.kill(0, first, Vec::new());
+        assert_eq!(metric(&fixture, shed).await, Some(1.0));
+        fixture.kill(0, first, Vec::new());
         let again = "litplex_retries_total{endpoint=\"/test\",reason=\"maybe_begun\"}";
-        assert_eq!(measured(&bench, again).await, Some(1.0));
+        assert_eq!(metric(&fixture, again).await, Some(1.0));
         let (reason, retry_after) = ("down".into(), Duration::from_secs(1));
-        bench.progress[1].gone(Vec::new());
-        bench.endpoint.expect(Outlook::Down { reason, retry_after });
+        fixture.progress[1].gone(Vec::new());
+        fixture.endpoint.set_outlook(Outlook::Down { reason, retry_after });
         let shed = "litplex_shed_total{endpoint=\"/test\",reason=\"no_worker\"}";
-        assert_eq!(measured(&bench, shed).await, Some(2.0));
+        assert_eq!(metric(&fixture, shed).await, Some(2.0));
     }
 }

@@ -1,28 +1,30 @@
+//! The window of a worker: the number of jobs that it may hold at once.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::Rules;
 
-/// A worker may hold about this much work, so that a job that waits in a worker waits briefly.
+/// The work that a worker may hold, so that a job waits only briefly inside a worker.
 const WORK_AHEAD: Duration = Duration::from_millis(1);
 
-/// More jobs in one go bought nothing when it was measured.
+/// The largest window for single jobs; measurements showed no gain beyond it.
 const MAX_WINDOW: usize = 64;
 
-/// With several workers, batches that take longer than this are not handed out ahead of time:
-/// another worker may become idle first.
+/// The duration up to which a batch is dispatched ahead of time although the endpoint has several
+/// workers. For a longer batch another worker may become idle first.
 const SHORT_BATCH: Duration = Duration::from_millis(10);
 
-/// How quickly the mean follows a change.
+/// The weight of a new sample in the mean.
 const WEIGHT_OF_NEW: f64 = 0.2;
 
-/// Returns how many jobs a worker may hold, given the mean time that one takes it.
+/// Returns the number of jobs that a worker may hold, given its mean time per job.
 ///
-/// Fast models get a deep window, so that the trip to the worker is paid once for many jobs;
-/// slow ones get one job or batch at a time, so that none waits behind another while a different
-/// worker is idle. Where batches are put together by cost none goes ahead of time: the longer the
-/// choice is put off, the more there is to choose from.
+/// A fast model gets a deep window, so that one round trip to the worker serves many jobs. A slow
+/// model gets one job or batch at a time, so that no job waits behind another while a different
+/// worker is idle. Batches by cost are never dispatched ahead of time: a later choice has more jobs
+/// to choose from.
 pub fn window(rules: &Rules, per_job: Option<Duration>, workers: usize, by_cost: bool) -> usize {
     let Some(per_job) = per_job else { return rules.max_batch_size };
     if rules.max_batch_size == 1 {
@@ -37,7 +39,7 @@ pub fn window(rules: &Rules, per_job: Option<Duration>, workers: usize, by_cost:
     }
 }
 
-/// The mean time that a worker spends on a job, learned from when its answers come.
+/// The mean time that a worker spends on a job, learned from the arrival of its responses.
 #[derive(Debug, Default)]
 pub struct ServiceTime {
     busy_since: Option<Instant>,
@@ -45,20 +47,20 @@ pub struct ServiceTime {
 }
 
 impl ServiceTime {
-    /// Returns the mean, once there is one.
+    /// Returns the mean; `None` before the first sample.
     pub fn mean(&self) -> Option<Duration> {
         self.mean
     }
 
-    /// Notes that the worker was given jobs.
+    /// Records that jobs were dispatched to the worker.
     pub fn started(&mut self, now: Instant) {
         self.busy_since.get_or_insert(now);
     }
 
-    /// Notes that `jobs` answers came, whether the callers of all of them had stayed, and whether that
-    /// leaves the worker idle. Returns what each took, unless they are the worker's first: models are
-    /// slow when they are called for the first time, and whoever counts on their speed should not
-    /// count that. What may have ended early counts where it took longer than the mean.
+    /// Records `jobs` finished jobs; `whole` says that none was cut short, `idle` that the worker
+    /// has no job left. Returns the time per job, except for the worker's first jobs: the first
+    /// call of a model is slow and would distort estimates. Jobs that were cut short count only
+    /// when they took longer than the mean.
     pub fn finished(
         &mut self,
         jobs: usize,
@@ -88,14 +90,14 @@ mod tests {
     const BATCHES: Rules = Rules { max_batch_size: 32, batch_timeout: Duration::ZERO };
 
     #[test]
-    fn fast_models_get_a_deep_window_and_slow_ones_a_single_job() {
+    fn fast_models_have_a_deep_window_and_slow_models_a_single_job() {
         let window_of = |micros| window(&SINGLES, Some(Duration::from_micros(micros)), 2, false);
         assert_eq!(window(&SINGLES, None, 2, false), 1, "nothing is known yet");
         assert_eq!([window_of(5), window_of(100), window_of(50_000)], [64, 10, 1]);
     }
 
     #[test]
-    fn a_batch_is_handed_out_ahead_where_no_other_worker_could_have_run_it_sooner() {
+    fn a_batch_is_dispatched_ahead_when_no_other_worker_could_start_it_sooner() {
         let slow = Some(Duration::from_millis(2));
         assert_eq!(window(&BATCHES, slow, 1, false), 64);
         assert_eq!(window(&BATCHES, slow, 2, false), 32);
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_counts_the_time_in_which_the_worker_had_work() {
+    fn the_mean_excludes_idle_time() {
         let mut time = ServiceTime::default();
         let start = Instant::now();
         let ms = Duration::from_millis;
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_leaves_makes_no_model_fast() {
+    fn jobs_that_are_cut_short_do_not_lower_the_mean() {
         let mut time = ServiceTime::default();
         let start = Instant::now();
         let ms = Duration::from_millis;

@@ -1,30 +1,32 @@
+//! An endpoint's view of one attached worker: its window, its load and its batches.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use litplex_core::{Done, Job, Traits, Worker};
 use tokio::time::Instant;
 
-use crate::handle::WorkerId;
+use crate::event::WorkerId;
 use crate::{Load, Rules, ServiceTime, WorkerLoad, window};
 
-/// One worker, as its endpoint sees it.
-pub(crate) struct Member {
+/// An attached worker in the view of its endpoint.
+pub(crate) struct AttachedWorker {
     pub(crate) id: WorkerId,
     pub(crate) slot: usize,
     since: Instant,
-    pub(crate) worker: Box<dyn Worker>,
+    pub(crate) link: Box<dyn Worker>,
     concurrency: usize,
     in_flight: usize,
-    /// Those of them whose callers have left.
+    /// The number of these jobs whose callers have left.
     pub(crate) abandoned: usize,
     is_alone: bool,
     service_time: ServiceTime,
     batches: Batches,
-    /// Single jobs that one round of decisions gave it, handed over together at its end.
+    /// Single jobs of one round of decisions, dispatched together at its end.
     outbox: Vec<Job>,
 }
 
-impl Member {
+impl AttachedWorker {
     pub(crate) fn new(
         id: WorkerId,
         slot: usize,
@@ -36,7 +38,7 @@ impl Member {
             id,
             slot,
             since: now,
-            worker,
+            link: worker,
             concurrency: traits.concurrency.max(1),
             in_flight: 0,
             abandoned: 0,
@@ -49,15 +51,15 @@ impl Member {
 
     pub(crate) fn report(&self) -> WorkerLoad {
         let Self { slot, since, in_flight, .. } = *self;
-        WorkerLoad { slot, pid: self.worker.pid(), since, in_flight }
+        WorkerLoad { slot, pid: self.link.pid(), since, in_flight }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// `exact`: should the worker be lost, it must be known what it had begun, so it is given no
-    /// more than that.
+    /// Returns the load. With `exact` the worker holds no more jobs than it computes, so that if it
+    /// is lost, every job that it held may have begun and no other.
     pub(crate) fn load(&self, rules: &Rules, workers: usize, by_cost: bool, exact: bool) -> Load {
         let window = if self.concurrency > 1 || exact {
             self.capacity(rules)
@@ -69,21 +71,22 @@ impl Member {
         Load { in_flight: self.in_flight, window, is_free, is_alone: self.is_alone }
     }
 
-    /// Jobs that it computes at a time.
+    /// Returns the number of jobs that the worker computes at the same time.
     pub(crate) fn capacity(&self, rules: &Rules) -> usize {
         self.concurrency * rules.max_batch_size
     }
 
-    /// Jobs that it would begin at once with.
-    pub(crate) fn room(&self, rules: &Rules) -> usize {
+    /// Returns the number of further jobs that the worker would start at once.
+    pub(crate) fn free_capacity(&self, rules: &Rules) -> usize {
         match self.concurrency {
             1 if self.in_flight > 0 => 0,
             _ => self.capacity(rules).saturating_sub(self.in_flight),
         }
     }
 
-    /// Takes a batch, or single jobs that go out with the next [`flush`](Self::flush).
-    pub(crate) fn take(&mut self, jobs: Vec<Job>, rules: &Rules, now: Instant) {
+    /// Assigns jobs to the worker: a batch at once, single jobs with the next
+    /// [`flush`](Self::flush).
+    pub(crate) fn assign(&mut self, jobs: Vec<Job>, rules: &Rules, now: Instant) {
         self.in_flight += jobs.len();
         self.service_time.started(now);
         if rules.max_batch_size > 1 || self.concurrency > 1 {
@@ -92,26 +95,25 @@ impl Member {
         if rules.max_batch_size == 1 {
             self.outbox.extend(jobs);
         } else {
-            self.worker.dispatch(jobs);
+            self.link.dispatch(jobs);
         }
     }
 
-    /// Takes one job and nothing else until it is done with it.
-    pub(crate) fn take_alone(&mut self, job: Job, rules: &Rules, now: Instant) {
+    /// Assigns one job; the worker gets no other until that one is done.
+    pub(crate) fn assign_alone(&mut self, job: Job, rules: &Rules, now: Instant) {
         self.is_alone = true;
-        self.take(vec![job], rules, now);
+        self.assign(vec![job], rules, now);
     }
 
-    /// Hands over the single jobs that it was given.
+    /// Dispatches the assigned single jobs.
     pub(crate) fn flush(&mut self) {
         if !self.outbox.is_empty() {
-            self.worker.dispatch(std::mem::take(&mut self.outbox));
+            self.link.dispatch(std::mem::take(&mut self.outbox));
         }
     }
 
-    /// Notes that it is done with jobs, and tells how long work of how many units took, and whether
-    /// all of it was done: each batch that this completes, or the mean of single jobs that come one
-    /// after the other.
+    /// Records finished jobs. Calls `observe` with the units, the duration and whether no job was
+    /// cut short: for each batch that is now complete, or for the mean of consecutive single jobs.
     pub(crate) fn finished(
         &mut self,
         Done { jobs, cut_short }: Done,
@@ -132,36 +134,36 @@ impl Member {
     }
 }
 
-/// What a batch costs, because models pad to the longest.
+/// Returns the cost of a batch in units of work: models pad every job to the most expensive one.
 pub(crate) fn units(batch: &[Job]) -> f64 {
     batch.len() as f64 * batch.iter().map(|job| job.cost).fold(0.0, f64::max)
 }
 
-/// The batches that a worker holds, in the order in which they were given to it.
+/// The batches that a worker holds, in the order of their dispatch.
 #[derive(Debug, Default)]
 struct Batches {
-    held: VecDeque<Held>,
-    /// When the last was completed.
+    held: VecDeque<HeldBatch>,
+    /// The time at which the last one was completed.
     completed: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldBatch {
     jobs: usize,
     units: f64,
-    given: Instant,
-    /// Whether the callers of all that was answered so far stayed.
+    dispatched: Instant,
+    /// Whether none of the finished jobs was cut short.
     is_whole: bool,
 }
 
 impl Batches {
-    fn started(&mut self, jobs: &[Job], given: Instant) {
+    fn started(&mut self, jobs: &[Job], dispatched: Instant) {
         let (jobs, units) = (jobs.len(), units(jobs));
-        self.held.push_back(Held { jobs, units, given, is_whole: true });
+        self.held.push_back(HeldBatch { jobs, units, dispatched, is_whole: true });
     }
 
-    /// Takes answers for those of the oldest batches: where batches overlap that is a guess, and
-    /// right on average.
+    /// Counts finished jobs against the oldest batches. Where batches overlap this is an estimate
+    /// that is right on average.
     fn finished(
         &mut self,
         mut jobs: usize,
@@ -178,12 +180,11 @@ impl Batches {
             if batch.jobs > 0 {
                 return;
             }
-            let Held { units, given, is_whole, .. } = *batch;
+            let HeldBatch { units, dispatched, is_whole, .. } = *batch;
             self.held.pop_front();
-            // Its first is not learned from: models are slow when they are called for the first
-            // time.
+            // The first batch is ignored: the first call of a model is slow.
             if let Some(completed) = self.completed.replace(now) {
-                let begun = if overlap { given } else { given.max(completed) };
+                let begun = if overlap { dispatched } else { dispatched.max(completed) };
                 observe(units, now - begun, is_whole);
             }
         }

@@ -1,0 +1,51 @@
+//! The events of an endpoint's queue, and the ids of its workers.
+
+use std::fmt;
+
+use litplex_core::{Done, Job, Outcome, Request, Traits, Unanswered, Worker};
+use tokio::sync::oneshot;
+
+use crate::{EndpointLoad, Outlook};
+
+/// An event that the endpoint's task handles.
+pub(crate) enum Event {
+    Job(Job),
+    CallersLeft,
+    Attached { id: WorkerId, slot: usize, traits: Traits, worker: Box<dyn Worker> },
+    Finished { id: WorkerId, done: Done },
+    Abandoned { id: WorkerId, jobs: usize },
+    Retiring { id: WorkerId },
+    Gone { id: WorkerId, unanswered: Vec<Unanswered> },
+    Outlook(Outlook),
+    Measure { request: Request, answer: oneshot::Sender<Outcome<f64>> },
+    Inspect(oneshot::Sender<EndpointLoad>),
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Job(_) => "Job",
+            Self::CallersLeft => "CallersLeft",
+            Self::Attached { .. } => "Attached",
+            Self::Finished { .. } => "Finished",
+            Self::Abandoned { .. } => "Abandoned",
+            Self::Retiring { .. } => "Retiring",
+            Self::Gone { .. } => "Gone",
+            Self::Outlook(_) => "Outlook",
+            Self::Measure { .. } => "Measure",
+            Self::Inspect(_) => "Inspect",
+        })
+    }
+}
+
+/// The id of an attached worker, unique within this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkerId(u64);
+
+impl WorkerId {
+    pub(crate) fn next() -> Self {
+        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
+}
