@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litplex import (
@@ -461,8 +462,22 @@ def _serve(program):
         forwarded.forward_to(child)
         hand_over(program, child)
         status = child.wait()
+    if status < 0:
+        _kill_session(child.pid)
     # A signal that comes before the binary takes signals ends it; it has nothing to finish then.
     return 0 if -status in forwarded.sent else status
+
+
+def _kill_session(number: int) -> None:
+    """Kills the processes of a session: what models started, and a server that was killed left.
+
+    The kernel ends the workers alone. Where there is no ``/proc``, it does nothing.
+    """
+    for entry in Path("/proc").glob("[0-9]*"):
+        # A process may end at any time.
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(entry.name)) == number:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def start_binary(

@@ -417,3 +417,64 @@ def test_what_nobody_waits_for_is_not_waited_for(serve):
     assert server.stop() == 0
     assert time.monotonic() - begin < 30, "its grace is 60 s"
     server.wait_for_line("waiting for /leaves#0: it computes 1 request, for which nobody waits")
+
+
+STARTS_PROCESSES = """
+    import multiprocessing, subprocess
+    from multiprocessing import shared_memory
+
+    class Pools(ls.LitAPI):
+        def setup(self, device):
+            self.memory = shared_memory.SharedMemory(create=True, size=100)
+            # One that is not a daemon and never ends: it holds the pipe that its parent reads.
+            context = multiprocessing.get_context("fork")
+            self.process = context.Process(target=wait)
+            self.process.start()
+            self.pids = [
+                self.process.pid,
+                subprocess.Popen(["sleep", "600"]).pid,
+                subprocess.Popen(["sleep", "600"], start_new_session=NEW_SESSION).pid,
+            ]
+        def predict(self, x):
+            return {"memory": self.memory.name, "pids": self.pids}
+        def teardown(self):
+            self.process.kill()
+
+    def wait():
+        import time
+        time.sleep(600)
+
+    if __name__ == "__main__":
+        ls.run_servers(ls.LitServer(Pools(), path="/pools"), port=0)
+"""
+
+
+def started(server):
+    """Returns the shared memory and the processes that the model has."""
+    answer = server.post("/pools", json=0).json()
+    return Path("/dev/shm", answer["memory"]), answer["pids"]
+
+
+def test_what_models_start_ends_with_its_worker_and_its_server(serve):
+    server = serve(STARTS_PROCESSES.replace("NEW_SESSION", "True"))
+    memory, pids = started(server)
+    assert memory.exists()
+    os.kill(server.workers()[0], signal.SIGKILL)
+    wait_until(lambda: not memory.exists())
+    # The last is in a session of its own, and may stay as long as the server.
+    wait_until(lambda: not any(map(is_alive, pids[:-1])))
+    wait_until(lambda: server.post("/pools", json=0).status_code == 200)
+    second_memory, second_pids = started(server)
+    assert server.stop() == 0
+    assert not second_memory.exists()
+    assert not any(map(is_alive, [*pids, *second_pids]))
+    assert "has not exited" not in server.output
+
+
+def test_what_models_start_ends_with_a_server_that_was_killed(serve):
+    server = serve(STARTS_PROCESSES.replace("NEW_SESSION", "False"))
+    memory, pids = started(server)
+    os.kill(parent_of(server.workers()[0]), signal.SIGKILL)
+    assert server.wait() == 128 + signal.SIGKILL
+    wait_until(lambda: not any(map(is_alive, pids)))
+    memory.unlink(missing_ok=True)

@@ -120,6 +120,9 @@ pub(crate) async fn serve(
         () = stop(server, crew, grace) => {}
         signal = signals.again() => tracing::warn!("received {signal}; stopping at once"),
     }
+    if adopts_orphans {
+        litplex_workers::end_orphans().await;
+    }
     app.logged().await;
     if let Some(tracer) = tracer {
         send_the_rest(tracer).await;

@@ -12,6 +12,6 @@ pub use inproc::{InprocLaunch, Settings, batches, streams};
 pub use log_file::LogFile;
 pub use python::{
     AppHostLaunch, AppHostSpec, Environment, Inspected, Inspection, OUTPUT, OutputSpec, Overrides,
-    PythonLaunch, PythonSpec, Sdk, Unwell, adopt_orphans, default_interpreter, environments,
-    inspect, logs_objects, remove_environment, with_descendants,
+    PythonLaunch, PythonSpec, Sdk, Unwell, adopt_orphans, default_interpreter, end_orphans,
+    environments, inspect, logs_objects, remove_environment, with_descendants,
 };

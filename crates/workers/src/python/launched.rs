@@ -114,7 +114,9 @@ impl PythonLaunched {
             return Err(fault.reason);
         }
         let _ = self.to_worker.send(Frame::bare(Kind::Bye, 0));
-        if timeout(SAY_AFTER, self.process.gone()).await.is_ok() {
+        // Not `gone`: what it started may hold its output open for longer.
+        if timeout(SAY_AFTER, self.process.ended()).await.is_ok() {
+            self.process.gone().await;
             return Ok(());
         }
         tracing::info!(

@@ -8,13 +8,16 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use litplex_core::{Cause, Gone, LaunchError};
 use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
+    test_kill_process_group,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
+use tokio::time::{Instant, sleep};
 
 use super::cgroup::Cgroup;
 use super::memory;
@@ -22,6 +25,14 @@ use super::output::{Label, Output};
 
 /// How much of a file is held at a time.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// How long the processes that a process leaves behind may take to end before they are killed.
+/// Python's resource tracker needs it: it removes their semaphores and shared memory, once the
+/// processes that use them are gone.
+pub(super) const CLEAN_UP: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether they have ended.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What to start.
 pub(crate) struct Command<'a> {
@@ -113,9 +124,11 @@ impl Process {
         let id = self.child.id();
         let status = self.child.wait().await;
         forget(id);
-        // What it started goes with it, and would keep the pipes open. The group's number is used
-        // for the last time: the system may give it to somebody else from here on.
-        self.kill();
+        // What it started goes with it, and would keep the pipes open. The group's number is not used
+        // after this: the system may give it to another group.
+        if let Some(group) = self.group {
+            end_group(group).await;
+        }
         self.group = None;
         status
     }
@@ -127,19 +140,31 @@ impl Process {
         }
     }
 
-    /// Ends the process and everything that it started.
-    pub(crate) fn kill(&mut self) {
-        if let Some(group) = self.group {
-            // It may be gone already; then there is nobody to kill.
-            let _ = kill_process_group(group, Signal::KILL);
+    /// Kills the process. What it started is ended by `ended`, or else when this is dropped.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = self.group {
+            // It may be gone already.
+            let _ = kill_process(process, Signal::KILL);
         }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
+}
+
+/// Ends the processes of a group whose leader is gone: asks them, and kills those that stay.
+async fn end_group(group: Pid) {
+    let _ = kill_process_group(group, Signal::TERM);
+    let begin = Instant::now();
+    while test_kill_process_group(group).is_ok() && begin.elapsed() < CLEAN_UP {
+        sleep(LOOK_EVERY).await;
+    }
+    let _ = kill_process_group(group, Signal::KILL);
 }
 
 /// The processes that were started here and not waited for yet. There is one list, as the system has
