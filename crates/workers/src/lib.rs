@@ -5,13 +5,15 @@
 //! [`Worker`](litplex_core::Worker) to their endpoint's queue once they are ready.
 
 mod inproc;
+mod link;
 mod log_file;
-mod python;
+mod process;
 
 pub use inproc::{InprocLaunch, Settings, batches, streams};
+pub use link::Unwell;
 pub use log_file::LogFile;
-pub use python::{
+pub use process::{
     AppHostLaunch, AppHostSpec, Environment, Inspected, Inspection, OUTPUT, OutputSpec, Overrides,
-    PythonLaunch, PythonSpec, Sdk, Unwell, adopt_orphans, default_interpreter, end_orphans,
-    environments, inspect, logs_objects, remove_environment, with_descendants,
+    PythonLaunch, PythonSpec, Sdk, adopt_orphans, default_interpreter, end_orphans, environments,
+    inspect, logs_objects, remove_environment, with_descendants,
 };

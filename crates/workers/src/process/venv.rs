@@ -15,9 +15,9 @@ use tokio::net::unix::pipe;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::child::{Process, describe, forget, start};
 use super::digest::Digest;
 use super::environments::{MARK, NAME, is_current, lock_of, open_lock, used_by};
-use super::process::{Process, describe, forget, start};
 use super::requirements::Wishes;
 
 /// How often it is looked whether another start has made the environment.

@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, sleep};
 
+use super::child::{CLEAN_UP, LOOK_EVERY, with_known_children};
 use super::memory::children;
-use super::process::{CLEAN_UP, LOOK_EVERY, with_known_children};
 
 /// Processes that end together are waited for together.
 const PAUSE: Duration = Duration::from_millis(100);

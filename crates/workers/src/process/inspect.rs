@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::child::{Process, describe};
 use super::launch::{Overrides, pickle};
-use super::process::{Process, describe};
 use super::sdk::Sdk;
 use super::venv::Venv;
 

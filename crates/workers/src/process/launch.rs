@@ -13,19 +13,19 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, mpsc};
 
-use super::connection::{Connection, Manner};
-use super::control::{Control, Times};
-use super::handshake::{Connections, Door, read_frame, write_frame};
-use super::in_flight::{Patience, STREAM_CREDIT};
+use super::child::{Command, Order, Process};
 use super::launched::{PythonLaunched, PythonWorker};
 use super::memory::MemoryLimit;
-use super::metrics::SlotMetrics;
 use super::output::{Label, OutputSpec};
-use super::process::{Command, Order, Process};
-use super::pulse::Pulse;
 use super::sdk::Sdk;
-use super::unwell::Unwell;
 use super::venv::{Made, Venv};
+use crate::link::Unwell;
+use crate::link::connection::{Connection, Manner};
+use crate::link::control::{Control, Times};
+use crate::link::handshake::{Connections, Door, read_frame, write_frame};
+use crate::link::in_flight::{Patience, STREAM_CREDIT};
+use crate::link::metrics::SlotMetrics;
+use crate::link::pulse::Pulse;
 
 /// How long a process without a connection may take to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(5);

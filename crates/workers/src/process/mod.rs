@@ -1,38 +1,31 @@
-//! Python models, each in a process of its own with any interpreter.
+//! Worker processes: Python models, each in a process with an interpreter of its own.
 //!
 //! ```text
 //! PythonLaunch ──spawns──► python …/litplex/_worker
-//!      │                        │ dials in twice: data and control
+//!      │                        │ connects twice: data and control
 //!      ▼                        ▼
-//! Connection (Worker) ◄──data frames──► its loop
-//! Control             ◄──control frames──► its control thread
+//! link::Connection ◄──data frames──► its loop
+//! link::Control    ◄──control frames──► its control thread
 //! ```
 //!
-//! `protocol/PROTOCOL.md` is the contract between the two.
+//! This module owns all that is local to a process: its interpreter and environment, its output,
+//! its memory and its end. What the two sides say to each other is left to [`crate::link`].
 
 mod app_host;
 mod cgroup;
-mod connection;
-mod control;
+mod child;
 mod digest;
 mod environments;
-mod handshake;
-mod in_flight;
 mod inspect;
 mod launch;
 mod launched;
 mod marks;
 mod memory;
-mod metrics;
 mod orphans;
-mod outbox;
 mod output;
-mod process;
-mod pulse;
 mod record;
 mod requirements;
 mod sdk;
-mod unwell;
 mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
@@ -43,4 +36,3 @@ pub use memory::with_descendants;
 pub use orphans::{adopt_orphans, end_orphans};
 pub use output::{OUTPUT, OutputSpec, logs_objects};
 pub use sdk::{Sdk, default_interpreter};
-pub use unwell::Unwell;

@@ -13,8 +13,8 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::child::{Command, Order, Process};
 use super::output::Label;
-use super::process::{Command, Order, Process};
 use super::sdk::Sdk;
 
 /// What stands before its lines.

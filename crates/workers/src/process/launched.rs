@@ -11,10 +11,10 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::connection::{Order, SAY_AFTER};
-use super::control::Measure;
+use super::child::Process;
 use super::memory::MemoryLimit;
-use super::process::Process;
+use crate::link::connection::{Order, SAY_AFTER};
+use crate::link::control::Measure;
 
 /// The scheduler's end of a worker process.
 pub(crate) struct PythonWorker {

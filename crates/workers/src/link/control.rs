@@ -15,7 +15,7 @@ use super::connection::stream_error;
 use super::metrics::SlotMetrics;
 use super::outbox::request_frame;
 use super::pulse::{Pulse, UNANSWERED_PINGS};
-use super::unwell::Condition;
+use super::unhealthy::Condition;
 
 /// Pings in a heartbeat.
 const PINGS: u32 = 2;
@@ -212,7 +212,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::super::handshake::write_frame;
-    use super::super::unwell::Unwell;
+    use super::super::unhealthy::Unwell;
     use super::*;
 
     /// A control connection whose worker is the test.
