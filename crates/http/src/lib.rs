@@ -27,6 +27,7 @@ mod openai;
 mod openapi;
 mod path;
 mod pieces;
+mod predict;
 mod proxy;
 mod raw_json;
 mod seldom;

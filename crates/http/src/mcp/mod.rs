@@ -33,8 +33,8 @@ use self::message::{Message, Refused};
 use crate::answer::{self, AnswerBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::around::Body;
-use crate::handle::{Received, compute, refusal, slow_client, times_since};
 use crate::off_thread::off_thread;
+use crate::predict::{Received, compute, refusal, slow_client, times_since};
 use crate::raw_json::Object;
 use crate::{body, openai, path};
 
