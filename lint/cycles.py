@@ -21,7 +21,6 @@ ALLOWED = 2
 KNOWN = {
     "crates/core": [3],
     "crates/http": [31],
-    "crates/litplex": [10],
     "python/litplex": [5],
 }
 

@@ -532,7 +532,7 @@ class _forwarded_signals:
         return self
 
     def _signals(self):
-        """Yields those that the child drains at; `crates/litplex/src/signals.rs`."""
+        """Yields those that the child drains at; `crates/server/src/signals.rs`."""
         yield from (signal.SIGINT, signal.SIGTERM)
         for number in (signal.SIGHUP, signal.SIGQUIT):
             # As `nohup` does, and shells for jobs in the background.

@@ -83,44 +83,17 @@
 //! Every method of [`LitServer`] and [`RunServers`] sets one option; `docs/options.md` is the
 //! table. All are checked together when the server starts, and all mistakes are reported at once.
 
-mod access;
-mod app_host;
-mod around;
-mod check;
-mod crew;
-mod describe;
-mod descriptors;
-mod desk;
-mod elastic;
-mod error;
-mod gpus;
-mod handover;
-mod jwks;
-mod launch;
-mod lifecycle;
-mod log;
-mod log_object;
-mod notify;
-mod nvml;
-mod placement;
 mod program;
 mod resources;
-mod routes;
-mod scrape;
-mod secrets;
 mod server;
-mod signals;
-mod tls;
-mod traces;
-mod watch;
 
-pub use error::Error;
 pub use litplex_config::{ConfigError, Origin};
 pub use litplex_core::{
     Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
 };
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService, digest};
+pub use litplex_server::Error;
 pub use litplex_workers::{Environment, default_interpreter, environments, remove_environment};
 pub use program::{Checked, Program};
 pub use server::{LitServer, RunServers, run_servers};

@@ -4,37 +4,27 @@ use std::thread;
 use std::time::Duration;
 
 use litplex_config::{Origin, Pem, Tls, parse_json, parse_toml, resolve};
-use litplex_http::Layers;
+use litplex_server::{ServerSpec, check, describe, hold_pickles, init_log, load, serve};
 use litplex_workers::Inspected;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::describe::describe;
-use crate::handover::hold_pickles;
-use crate::lifecycle::serve;
-use crate::server::Given;
-use crate::{ConfigError, Error, check, log};
+use crate::{ConfigError, Error};
 
 /// A checked configuration that can be run: what the `litplex` command works with.
 pub struct Program {
-    pub(crate) config: litplex_config::Program,
-    /// What it gives of each endpoint besides its options, in their order.
-    pub(crate) given: Vec<Given>,
-    pub(crate) layers: Layers,
-    /// Whether it waits for processes that models leave behind.
-    pub(crate) adopts_orphans: bool,
+    pub(crate) spec: ServerSpec,
 }
 
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Program").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Program").field("config", &self.spec.config).finish_non_exhaustive()
     }
 }
 
 impl Program {
     pub(crate) fn new(config: litplex_config::Program) -> Self {
-        let given = config.endpoints.iter().map(|_| Given::default()).collect();
-        Self { config, given, layers: Layers::default(), adopts_orphans: false }
+        Self { spec: ServerSpec::new(config) }
     }
 
     /// Checks the text of a `litplex.toml`; names in it are relative to the directory of `path`.
@@ -63,8 +53,11 @@ impl Program {
     /// Replaces the address, where one is given.
     #[must_use]
     pub fn listen(mut self, host: Option<String>, port: Option<u16>) -> Self {
-        self.config.host = host.unwrap_or(self.config.host);
-        self.config.port = port.unwrap_or(self.config.port);
+        let config = &mut self.spec.config;
+        config.port = port.unwrap_or(config.port);
+        if let Some(host) = host {
+            config.host = host;
+        }
         self
     }
 
@@ -73,7 +66,7 @@ impl Program {
     #[must_use]
     pub fn tls(mut self, cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Self {
         let (cert, key, client_ca) = (Pem::File(cert), Pem::File(key), client_ca.map(Pem::File));
-        self.config.tls = Some(Tls { cert, key, client_ca });
+        self.spec.config.tls = Some(Tls { cert, key, client_ca });
         self
     }
 
@@ -81,7 +74,7 @@ impl Program {
     /// container must. Only for a program that starts no process itself: it would be taken for one.
     #[must_use]
     pub fn adopt_orphans(mut self) -> Self {
-        self.adopts_orphans = true;
+        self.spec.adopts_orphans = true;
         self
     }
 
@@ -93,8 +86,8 @@ impl Program {
     /// All mistakes at once.
     pub fn check(&self, limit: Duration) -> Result<Checked<'_>, Error> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let inspected = runtime.block_on(check::check(&self.config, limit))?;
-        Ok(Checked { config: &self.config, inspected })
+        let inspected = runtime.block_on(check(&self.spec.config, limit))?;
+        Ok(Checked { config: &self.spec.config, inspected })
     }
 
     /// Loads every model as a server would, on a thread of its own, and ends it again.
@@ -102,9 +95,9 @@ impl Program {
     /// # Errors
     /// See [`Error`]; [`Error::Launch`] where a model cannot be loaded.
     pub fn load(self) -> Result<(), Error> {
-        let Self { config, given, .. } = self;
-        let log_files = log::init(&config.endpoints)?;
-        on_a_thread(move || check::load(config, given, log_files))?.join().unwrap_or_else(|panic| {
+        let ServerSpec { config, given, .. } = self.spec;
+        let log_files = init_log(&config.endpoints)?;
+        on_a_thread(move || load(config, given, log_files))?.join().unwrap_or_else(|panic| {
             std::panic::resume_unwind(panic);
         })
     }
@@ -140,8 +133,8 @@ impl Program {
         self,
         until: impl Future<Output = ()> + Send + 'static,
     ) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
-        let log_files = log::init(&self.config.endpoints)?;
-        on_a_thread(move || serve(self, log_files, until))
+        let log_files = init_log(&self.spec.config.endpoints)?;
+        on_a_thread(move || serve(self.spec, log_files, until))
     }
 }
 

@@ -7,22 +7,12 @@ use std::time::Duration;
 use litplex_config::{Origin, resolve};
 use litplex_core::{Attach, Device, Launch, LitApi, LitStream, Result};
 use litplex_http::{BoxLayer, Described, HttpLayer, Layers};
+use litplex_server::{Given, ServerSpec};
 use litplex_workers::{Settings, batches, streams};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use crate::{Error, Program};
-
-/// Makes the launch of a Rust model, once its settings are resolved.
-pub(crate) type RustModel = Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send>;
-
-/// What a program gives of an endpoint besides its options.
-#[derive(Default)]
-pub(crate) struct Given {
-    /// The model, where that is one in Rust.
-    pub(crate) model: Option<RustModel>,
-    pub(crate) described: Described,
-}
 
 /// One endpoint: a path, the model behind it, and how it is run.
 ///
@@ -511,9 +501,8 @@ impl RunServers {
         }
         let mut raw = self.options;
         raw.insert("endpoint".into(), options.into_iter().map(Value::Object).collect());
-        let mut program = Program::new(resolve(raw, &Origin::Builder)?);
-        (program.given, program.layers) = (given, layers);
-        Ok(program)
+        let config = resolve(raw, &Origin::Builder)?;
+        Ok(Program { spec: ServerSpec { config, given, layers, adopts_orphans: false } })
     }
 
     fn set(mut self, name: &str, value: impl Into<Value>) -> Self {

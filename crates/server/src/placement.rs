@@ -3,12 +3,10 @@
 use std::thread::available_parallelism;
 
 use litplex_config::{
-    Endpoint, Shares, affinity_mistake, count_gpus, fair_threads, overcommitted, place,
+    ConfigError, Endpoint, Shares, affinity_mistake, count_gpus, fair_threads, overcommitted, place,
 };
 use litplex_core::Device;
 use rustix::thread::{CpuSet, sched_getaffinity};
-
-use crate::ConfigError;
 
 /// What the workers of one endpoint get.
 pub(crate) struct Placement {

@@ -12,7 +12,7 @@ use litplex_workers::{
 
 use crate::log::LogFiles;
 use crate::placement::Placement;
-use crate::server::RustModel;
+use crate::spec::RustModel;
 
 /// What JAX asks for the share of a GPU's memory that it takes.
 const JAX_FRACTION: &str = "XLA_PYTHON_CLIENT_MEM_FRACTION";

@@ -16,7 +16,6 @@ use litplex_workers::{Sdk, Unwell};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::Error;
 use crate::app_host::Passage;
 use crate::desk::Controls;
 use crate::elastic::follow_load;
@@ -24,8 +23,8 @@ use crate::launch::{Places, launch_of};
 use crate::log::LogFiles;
 use crate::placement::{Placement, place_all};
 use crate::secrets;
-use crate::server::Given;
 use crate::watch::{Milestone, follow, follow_app_host};
+use crate::{Error, Given};
 
 /// All endpoints.
 pub(crate) struct Crew {

@@ -15,7 +15,7 @@ const ALWAYS: [&str; 3] = ["model", "python", "cwd"];
 
 /// Describes a server and its endpoints as resolved and as their models are: a line for each
 /// setting that differs from its default, and where `all` is set for the others after it.
-pub(crate) fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String {
+pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String {
     let Program { host, port, grace, .. } = program;
     let scheme = tls::scheme(program);
     let head = format!("listens on  {scheme}://{host}:{port}\ngrace       {grace:?}\n");

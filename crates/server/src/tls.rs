@@ -1,8 +1,7 @@
 //! From options to what HTTP is spoken over.
 
+use litplex_config::ConfigError;
 use litplex_http::{Pem, Tls, TlsFiles};
-
-use crate::ConfigError;
 
 /// Reads the files that the options name, if any.
 pub(crate) fn read(config: &litplex_config::Program) -> Result<Option<Tls>, ConfigError> {

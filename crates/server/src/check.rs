@@ -16,9 +16,8 @@ use crate::crew::{Crew, cache_of, sdk_of};
 use crate::launch::variables;
 use crate::log::LogFiles;
 use crate::placement::{Placement, place_all};
-use crate::server::Given;
 use crate::signals::Signals;
-use crate::{Error, secrets, tls};
+use crate::{Error, Given, secrets, tls};
 
 /// How long workers may take to end after they have shown that they load.
 const STOP_TIME: Duration = Duration::from_secs(5);
@@ -28,10 +27,7 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// All mistakes at once.
-pub(crate) async fn check(
-    config: &Program,
-    limit: Duration,
-) -> Result<Vec<Inspected>, ConfigError> {
+pub async fn check(config: &Program, limit: Duration) -> Result<Vec<Inspected>, ConfigError> {
     let mut mistakes = Vec::new();
     let mut note = |ConfigError(found)| mistakes.extend(found);
     let _ = tls::read(config).map_err(&mut note);
@@ -138,7 +134,7 @@ fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Insp
 ///
 /// # Errors
 /// The first that cannot be loaded; or a signal came before all were.
-pub(crate) async fn load(
+pub async fn load(
     mut config: Program,
     given: Vec<Given>,
     log_files: LogFiles,

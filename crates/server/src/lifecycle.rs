@@ -24,7 +24,7 @@ use crate::notify::Notifier;
 use crate::scrape::scraper;
 use crate::secrets::SHUTDOWN_KEY;
 use crate::signals::Signals;
-use crate::{Error, Program, access, descriptors, tls};
+use crate::{Error, ServerSpec, access, descriptors, tls};
 
 /// How long workers may take to be gone once they are ended by force. Whatever keeps one, the
 /// server ends.
@@ -33,14 +33,17 @@ const FORCE_TIME: Duration = Duration::from_secs(5);
 /// How long it may take to send the last spans.
 const SPANS_TIME: Duration = Duration::from_secs(3);
 
-/// Runs a program until a signal, then lets requests finish; or until `until` resolves, and no
+/// Runs a server until a signal, then lets requests finish; or until `until` resolves, and no
 /// longer.
-pub(crate) async fn serve(
-    program: Program,
+///
+/// # Errors
+/// See [`Error`].
+pub async fn serve(
+    spec: ServerSpec,
     log_files: LogFiles,
     until: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Program { config, given, layers, adopts_orphans } = program;
+    let ServerSpec { config, given, layers, adopts_orphans } = spec;
     // First of all: a signal that comes while the server starts stops it in the same way.
     let mut signals = Signals::new()?;
     let (access, mut around) = (Access::of(&config)?, around(&config)?);

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 ///
 /// # Errors
 /// One that cannot be opened.
-pub(crate) fn hold_pickles(program: &mut Map<String, Value>) -> Result<(), ConfigError> {
+pub fn hold_pickles(program: &mut Map<String, Value>) -> Result<(), ConfigError> {
     let endpoints = program.get_mut("endpoint").and_then(Value::as_array_mut);
     for endpoint in endpoints.into_iter().flatten() {
         let Some(source) = endpoint.get_mut("source") else { continue };

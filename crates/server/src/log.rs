@@ -32,7 +32,7 @@ const DEFAULT: &str = "info,rmcp=off";
 const HTTP2: &str = "h2";
 
 /// The files of endpoints that have one, by their paths.
-pub(crate) type LogFiles = HashMap<String, LogFile>;
+pub type LogFiles = HashMap<String, LogFile>;
 
 /// Logs from here on, unless the program has a subscriber of its own, and returns the files for
 /// what workers print.
@@ -43,7 +43,7 @@ pub(crate) type LogFiles = HashMap<String, LogFile>;
 ///
 /// # Errors
 /// A file of an endpoint cannot be written.
-pub(crate) fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
+pub fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
     let opened = open(endpoints)?;
     let rules: Arc<Rules> = Arc::new(endpoints.iter().filter_map(Rule::of).collect());
     let chosen = |file: Option<&PathBuf>| Chosen {

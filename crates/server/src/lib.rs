@@ -1,0 +1,42 @@
+//! The life of a server: from a checked configuration, with the models and layers of a Rust
+//! program, to its end.
+//!
+//! This is the composition root: it knows every other crate, and decides nothing about a request.
+//! What a Rust user sees is the crate `litplex`.
+
+mod access;
+mod app_host;
+mod around;
+mod check;
+mod crew;
+mod describe;
+mod descriptors;
+mod desk;
+mod elastic;
+mod error;
+mod gpus;
+mod handover;
+mod jwks;
+mod launch;
+mod lifecycle;
+mod log;
+mod log_object;
+mod notify;
+mod nvml;
+mod placement;
+mod routes;
+mod scrape;
+mod secrets;
+mod signals;
+mod spec;
+mod tls;
+mod traces;
+mod watch;
+
+pub use check::{check, load};
+pub use describe::describe;
+pub use error::Error;
+pub use handover::hold_pickles;
+pub use lifecycle::serve;
+pub use log::{LogFiles, init as init_log};
+pub use spec::{Given, RustModel, ServerSpec};
