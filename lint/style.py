@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Folders and files whose names and prose follow docs/STYLE.md.
 CLEAN = [
     "crates/scheduler",
+    "crates/supervisor",
     "lint",
 ]
 
@@ -42,7 +43,7 @@ PHRASES = {
 # First words of a doc comment that do not name the thing.
 OPENINGS = ("What", "Whatever", "Who", "That", "It", "They", "Of", "How", "Those", "Where")
 
-_PHRASES = [(re.compile(rf"\b(?:{phrase})", re.I), hint) for phrase, hint in PHRASES.items()]
+_PHRASES = [(re.compile(rf"\b(?:{phrase})(?!\w)", re.I), hint) for phrase, hint in PHRASES.items()]
 _OF = re.compile(r"(?<![\w`])of_\w+")
 _OPENING = re.compile(rf"(?:{'|'.join(OPENINGS)})\b")
 _RUST_DOC = re.compile(r"\s*//[/!] ?(.*)")
