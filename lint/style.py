@@ -13,8 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 # Folders and files whose names and prose follow docs/STYLE.md.
 CLEAN = [
+    "crates/admin",
+    "crates/dirs",
+    "crates/metrics",
     "crates/scheduler",
     "crates/supervisor",
+    "crates/traces",
+    "crates/wire",
     "lint",
 ]
 
@@ -30,7 +35,7 @@ PHRASES = {
     r"everybody|everyone|anybody|anyone": "`every client`, `any caller`, …",
     r"who(m)?ever": "`the client that …`, `any caller that …`",
     r"for ever": "`forever`, `always`, `until …`",
-    r"(is|are) looked": "`X is checked`, `X polls Y`",
+    r"(is|are) looked(?! up)": "`X is checked`, `X polls Y`",
     r"tells? whether": "`Returns whether …`",
     r"what (is|are) of": "the name of the thing",
     r"(is|are) no (name|number|path|time|answer|request)": "`invalid X: expected A, got B`",
