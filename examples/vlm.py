@@ -133,7 +133,7 @@ def image_of(url):
 
     kind, _, data = url.partition(";base64,")
     if not kind.startswith("data:image/"):
-        # Whoever could have it fetch addresses would see what only the server may see.
+        # A client that could make the server fetch addresses would read what only the server may.
         raise ls.HTTPException(422, "an image must come as `data:image/…;base64,…`")
     try:
         return Image.open(io.BytesIO(base64.b64decode(data, validate=True))).convert("RGB")

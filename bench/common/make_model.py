@@ -74,7 +74,7 @@ class Graph:
         return self.norm("typed", "embeddings.LayerNorm", "emb")
 
     def shared(self):
-        """What every layer uses: the mask as a bias, the scale and the shapes."""
+        """The inputs of every layer: the mask as a bias, the scale and the shapes."""
         self.op("Cast", ["attention_mask"], "maskf", to=TensorProto.FLOAT)
         self.const("one", np.float32(1))
         self.const("neg", np.float32(-10000.0))

@@ -31,7 +31,7 @@ CONF = {
 
 
 def add_middleware(app):
-    """Adds what `w1mw` measures: the middleware that everybody writes first."""
+    """Adds the typical first middleware, which `w1mw` measures."""
 
     @app.middleware("http")
     async def log_requests(request, call_next):

@@ -78,7 +78,7 @@ def clause():
 
 
 def linked(before):
-    """The clause goes on, or a new sentence starts."""
+    """Continues the clause, or starts a new sentence."""
     after, how = clause(), r.choice(link)
     if how[0] != ".":
         after = after[0].lower() + after[1:]

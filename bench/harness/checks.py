@@ -1,4 +1,4 @@
-"""What is sent, and whether the answers are right."""
+"""The inputs of the workloads, and the checks of their responses."""
 
 import base64
 import functools
@@ -46,7 +46,7 @@ def content_type(workload):
 
 
 def body_file(workload):
-    """Writes the bodies that wrk sends in turn, one a line, or the raw one; returns its path."""
+    """Writes the bodies that wrk sends in turn, one per line, or the raw body; returns the path."""
     file = paths.LOGS / f"body-{workload}.txt"
     if workload == "w5raw":
         file.write_bytes(image()[0])
@@ -62,7 +62,7 @@ def body_file(workload):
 
 
 class Question(ABC):
-    """A request and what its answer must be."""
+    """A request and its expected response."""
 
     body: dict
 
@@ -120,7 +120,7 @@ QUESTIONS |= dict.fromkeys(EMBED, EmbedQuestion)
 
 
 class Check:
-    """Asks questions of its own over one connection and checks every answer."""
+    """Sends its own requests over one connection and checks every response."""
 
     def __init__(self, server):
         self.port, self.workload = server.port, server.workload
@@ -136,7 +136,7 @@ class Check:
         self.connection = None
 
     def one(self):
-        """Asks one question; True if the answer is right."""
+        """Sends one request; returns whether the response is correct."""
         question = self.question(self.rng)
         try:
             status, answer = self._ask(question.data())
@@ -167,7 +167,7 @@ class Check:
 
 
 class SideCheck(Check):
-    """A Check that runs at a low rate beside the load, until it is stopped."""
+    """A `Check` that runs at a low rate beside the load until it is stopped."""
 
     def __init__(self, server):
         super().__init__(server)

@@ -1,4 +1,4 @@
-"""The load generators: wrk, and loadgen for what wrk cannot do."""
+"""The load generators: wrk, and loadgen for workloads that wrk does not support."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Where the harness finds and puts things."""
+"""The paths of the harness: its inputs, its systems and its results."""
 
 import os
 import time
@@ -16,7 +16,7 @@ MODEL = HOME / "data" / "minilm"
 
 
 def results_dir(quick=False):
-    """The folder of the raw results: one for each day, and quick trials apart from real runs."""
+    """The folder of the raw results: one per day, with quick trials apart from real runs."""
     if "BENCH_RESULTS" in os.environ:
         return Path(os.environ["BENCH_RESULTS"])
     date = os.environ.get("BENCH_DATE") or time.strftime("%Y-%m-%d")

@@ -19,7 +19,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
 CLIENTS = set()  # pids of our load generators
 
-# Daemons that a server double-forks stay ours to count and to stop.
+# Daemons that a server double-forks remain descendants, to be counted and stopped.
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -81,7 +81,7 @@ def box_cpu():
 
 
 def children_cpu():
-    """CPU seconds of our children that have ended and been waited for."""
+    """CPU seconds of the children of this harness that have ended and been waited for."""
     times = os.times()
     return times.children_user + times.children_system
 
@@ -111,7 +111,7 @@ class Cpu:
         return self
 
     def cores(self):
-        """Where the box's CPU went, in cores."""
+        """The CPU use of the server, the client and the rest of the box, in cores."""
         other = max(0, self.box - self.server - self.client)
         return {
             "server_cores": round(self.server / self.wall, 2),
@@ -149,7 +149,7 @@ def free_port():
 
 
 def reap():
-    """Waits for whatever child of ours has ended."""
+    """Waits for every child that has ended."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -158,7 +158,7 @@ def reap():
 
 
 class Server:
-    """A system's server on one workload: started at once, stopped with its tree at the end."""
+    """A system's server on one workload, started on creation and stopped with its process tree."""
 
     def __init__(self, system, workload):
         self.system, self.workload, self.port = system, workload, free_port()
@@ -184,7 +184,7 @@ class Server:
         return env | bench | {"HF_HUB_OFFLINE": "1"}
 
     def wait_until_ready(self, check, limit_s=90):
-        """Asks until the first right answer; sets `ready_s`, counted from the start."""
+        """Sends requests until a response is correct; sets `ready_s`, counted from the start."""
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             if not self.alive():
@@ -217,7 +217,7 @@ class Server:
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def _stop_rest(self, sig, pause_s):
-        """Signals whatever is left of the tree, and gives it `pause_s` to end."""
+        """Signals the remaining processes of the tree and waits `pause_s` for their end."""
         left = tree()
         for pid in left:
             with contextlib.suppress(OSError):

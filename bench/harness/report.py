@@ -1,4 +1,4 @@
-"""Markdown tables: of all results of a day, and of the ratios between systems run in turn."""
+"""Markdown tables: all results of a day, and the ratios between systems that ran in turn."""
 
 import json
 import statistics
@@ -144,7 +144,7 @@ def is_number(value):
 
 
 def marks(results):
-    """What a reader must know of these runs before believing them."""
+    """Notes on the validity of these runs."""
     if any(r.get("void") for r in results):
         return "**VOID**"
     if any(r.get("unclean") for r in results):
@@ -158,7 +158,7 @@ def marks(results):
 
 
 def load_all():
-    """{(system, workload): results}; noisy runs are left out where there is a quiet one."""
+    """{(system, workload): results}, without noisy runs when there is a quiet one."""
     found = {}
     for file in sorted(paths.results_dir().glob("*.*.*.json")):
         result = json.loads(file.read_text())
@@ -276,7 +276,7 @@ def median(results, key):
 
 
 def ratio(base, other, key):
-    """base / other: of the medians and, if there are several rounds, its range over the rounds."""
+    """The ratio base / other of the medians and, with several rounds, its range over the rounds."""
     x, y = median(base, key), median(other, key)
     if x is None or not y:
         return "-"

@@ -1,4 +1,4 @@
-"""One run: one system on one workload, kept as a JSON file."""
+"""A run of one system on one workload, stored as a JSON file."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ def load1():
 
 
 def run(system, workload, scale=workloads.FULL):
-    """Runs it, keeps the result and returns it."""
+    """Runs the system, stores the result and returns it."""
     result = {"system": system, "workload": workload}
     if reason := why_skipped(system, workload):
         return {**result, "skipped": reason}

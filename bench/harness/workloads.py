@@ -11,7 +11,7 @@ from .processes import Cpu, Server, box_cpu, memory_mb, own_cpu, tree
 
 @dataclass(frozen=True)
 class Scale:
-    """How long and how often things are measured."""
+    """The durations and repetitions of measurements."""
 
     windows: int = 3  # measured windows of one run
     secs: int = 3  # length of a window
@@ -39,7 +39,7 @@ QUICK = Scale(
 
 
 def warm(server, conns, secs=1.5):
-    """A closed loop with a different input in every request, every answer checked."""
+    """A closed loop with a different input in every request and a check of every response."""
     result = loadgen(server, "closed", conns=conns, secs=secs)
     if result["wrong"]:
         raise RuntimeError(f"wrong answers: {result}")
@@ -48,7 +48,7 @@ def warm(server, conns, secs=1.5):
 
 
 def windows(server, conns, secs, count):
-    """`count` windows of wrk beside one side check: medians, and the CPU used."""
+    """Returns medians and CPU use over `count` windows of wrk beside one check."""
     check, cpu = SideCheck(server), Cpu()
     runs = [wrk(server, conns, secs) for _ in range(count)]
     cpu.stop()
@@ -223,7 +223,7 @@ WORKLOADS = ["startup", *LOADS]
 
 
 def startup(system, scale):
-    """Starts the server some times; looks at the last one while it idles."""
+    """Starts the server several times, and measures the last one while it idles."""
     ready, idle = [], {}
     start, box, ours = time.monotonic(), box_cpu(), own_cpu()
     for k in range(scale.starts):

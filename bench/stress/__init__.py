@@ -1,1 +1,1 @@
-"""Tools for what the harness's workloads do not show: see bench/README.md."""
+"""Stress tools for properties that the harness's workloads do not measure: see bench/README.md."""

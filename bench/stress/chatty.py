@@ -1,4 +1,4 @@
-"""A model that prints as fast as it can, and what that does to another endpoint.
+"""A model that prints as fast as it can, and its effect on another endpoint.
 
 It is also measured beside one that only computes, which takes as much of the cores.
 """
@@ -64,7 +64,7 @@ def ratio(before, after):
 
 
 async def chat(port, prints, seconds):
-    """Keeps the model busy for so long."""
+    """Keeps the model busy for this time."""
     caller = http1.Client(port)
     request = {"seconds": seconds, "prints": prints}
     try:

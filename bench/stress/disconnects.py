@@ -1,4 +1,4 @@
-"""Half of the clients leave at a random point: nothing is left of them."""
+"""Half of the clients leave at a random point: the server frees all their resources."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ LIMIT_S = 31
 SETTLE_S = 10
 ITEMS = 20
 
-# Each generator that began, and each whose `finally` ran, is a byte in a file.
+# Each generator writes a byte to a file when it begins, and another when its `finally` runs.
 PROGRAM = """
     import os, time
 
@@ -78,7 +78,7 @@ async def run(args):
 
 
 async def load(port, count, tally, left, rng):
-    """Half unary, half streams; every other one of each leaves."""
+    """Half of the requests are unary and half are streams; every second client of each leaves."""
     caller = http1.Client(port)
 
     async def call(number):
@@ -93,7 +93,7 @@ async def load(port, count, tally, left, rng):
 
 
 async def leave(port, left, path, body, rng):
-    """Drops the connection while it sends, while it waits or while it reads."""
+    """Drops the connection while it sends, waits or reads."""
     connection = await http1.Connection.open(port)
     whole = http1.request(path, body)
     point = rng.choice(["sending", "waiting", "reading"])
@@ -113,7 +113,7 @@ async def leave(port, left, path, body, rng):
 
 
 async def read_some(connection, headers, count):
-    """Reads at most so many pieces: a whole body where it comes in one."""
+    """Reads at most this many pieces; a body that arrives in one piece is read whole."""
     pieces = connection.pieces(headers)
     async for _ in pieces:
         count -= 1
@@ -123,7 +123,7 @@ async def read_some(connection, headers, count):
 
 
 async def in_flight(server):
-    """Requests that wait or are computed; None where litplex does not say."""
+    """The number of requests that wait or are computed; None if litplex does not report it."""
     endpoints = await server.endpoints()
     if endpoints is None:
         return None

@@ -1,4 +1,4 @@
-"""SIGTERM with 450 requests and 50 streams in flight: all complete, newcomers are told."""
+"""SIGTERM with 450 requests and 50 streams in flight: all complete, new requests are refused."""
 
 import asyncio
 import signal
@@ -47,7 +47,7 @@ async def run(_args):
             asyncio.create_task(streams.call(tally, "/count", ITEMS, numbers.__eq__, LIMIT_S))
             for _ in range(STREAMS)
         ]
-        # The client takes its time to send so many.
+        # The client needs a while to send so many requests.
         while await accepted(server) < UNARY + STREAMS:
             await asyncio.sleep(0.02)
         in_flight = sum(not call.done() for call in calls)
@@ -77,12 +77,12 @@ async def run(_args):
 
 
 async def accepted(server):
-    """How many requests the server has let in."""
+    """The number of requests that the server has accepted."""
     return sum(endpoint["requests"] for endpoint in (await server.endpoints() or {}).values())
 
 
 async def knock(port, tally):
-    """Asks on a new connection, as somebody does who has not heard."""
+    """Sends a request on a new connection, as a client does that does not know of the shutdown."""
     caller = http1.Client(port)
     try:
         answer = await asyncio.wait_for(caller.ask("/square", b"1"), 5)

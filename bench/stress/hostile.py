@@ -61,7 +61,7 @@ PROGRAM = f"""
 
 
 class Attack:
-    """Sockets that are kept open, and the time until which more may be sent."""
+    """Sockets that are kept open, and the time at which sending must end."""
 
     def __init__(self, port, seconds):
         self.port, self.end = port, time.monotonic() + seconds
@@ -73,14 +73,14 @@ class Attack:
         return sock
 
     def begin(self, path, *headers, body=b""):
-        """Sends the beginning of a request on a connection of its own."""
+        """Sends the beginning of a request on a new connection."""
         sock = self.connect()
         lines = [f"POST {path} HTTP/1.1", "Host: a", *headers, "", ""]
         self.send(sock, "\r\n".join(lines).encode() + body)
         return sock
 
     def send(self, sock, data):
-        """Sends what is taken in time; one that is refused has lost its connection."""
+        """Sends as much as the server accepts in time; a refused request loses its connection."""
         with contextlib.suppress(OSError):
             sock.sendall(data)
 
@@ -112,7 +112,7 @@ def chunks(attack):
 
 
 def announced(attack):
-    """Bodies that are announced, and do not come."""
+    """Bodies that are announced and never sent."""
     for _ in range(64):
         attack.begin("/take", f"Content-Length: {1 << 26}")
     attack.hold()
@@ -133,7 +133,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 def literal(name, value):
-    """A header of HTTP/2, written out."""
+    """Returns the encoding of an HTTP/2 header."""
     return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
@@ -158,7 +158,7 @@ def streams(attack):
 
 
 def windows(attack):
-    """HTTP/2: clients that take nothing of what they ask for."""
+    """HTTP/2: clients that never read the responses."""
     for _ in range(20):
         sock, open_stream = multiplexed(attack, "/pour", 0)
         for stream in range(1, 41, 2):
@@ -175,7 +175,7 @@ def unread(attack):
 
 
 def headers(attack):
-    """Requests that are nothing but headers, and have no end."""
+    """Requests of endless headers."""
     for _ in range(200):
         attack.begin("/take", *(f"x-{n}: {'a' * 500}" for n in range(90)), "x-cut: a")
         attack.send(attack.connect(), b"GET / HTTP/1.1\r\n" + b"x: a\r\n" * 9000)
@@ -190,25 +190,25 @@ def parts(attack):
 
 
 def deep(attack):
-    """JSON that is nested without end."""
+    """Endlessly nested JSON."""
     attack.whole("/v1/embeddings", b'{"input":' + b"[" * 1_000_000)
 
 
 def wide(attack):
-    """JSON of very many small values."""
+    """JSON with very many small values."""
     body = b'{"input":[' + b",".join([b"[1,2]"] * 1_000_000) + b"]}"
     attack.whole("/v1/embeddings", body)
 
 
 def bombs(attack):
-    """Bodies that are a thousand times as large when they are unpacked."""
+    """Compressed bodies that expand a thousand times."""
     body = gzip.compress(gzip.compress(b"1" * 1_000_000_000, 1), 9)
     attack.whole("/take", body, "Content-Encoding: gzip, gzip")
     attack.hold()
 
 
 def embeddings(attack):
-    """A request that would be very many, each with all of its other fields."""
+    """A request that expands to very many, each with all other fields."""
     body = json.dumps({"user": "u" * 400_000, "input": ["a"] * 40_000}).encode()
     attack.whole("/v1/embeddings", body)
 
@@ -239,13 +239,13 @@ async def run(args):
 
 
 async def measure(pool, server, name, seconds):
-    """Returns what the server held, and how long another endpoint took, alone and meanwhile."""
+    """Returns the server's memory, and the latency of another endpoint without and with load."""
     await probe(server, time.monotonic() + 1)
     alone, _, _ = await probe(server, time.monotonic() + seconds)
     loop = asyncio.get_running_loop()
     attack = loop.run_in_executor(pool, carry_out, name, server.port, seconds)
     during, rss, failed = await probe(server, time.monotonic() + seconds)
-    # What takes no notice of its time, such as the making of a body, is waited for.
+    # Work that ignores the deadline, such as the generation of a body, is waited for.
     await attack
     limit = BUDGET / 1e6 + SLACK_MB
     return [
@@ -262,7 +262,7 @@ def percentile(times):
 
 
 async def probe(server, end):
-    """Asks the innocent endpoint until the end; returns the times, the most RSS, and failures."""
+    """Sends requests to the innocent endpoint; returns their times, the peak RSS, and failures."""
     times, rss, failed = [], 0, 0
     connection = await http1.Connection.open(server.port)
     looked = 0

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client, and loads that are made of its calls."""
+"""A small HTTP/1.1 client, and loads that consist of its calls."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """One connection: a request is sent, then its answer is read, or the connection is dropped."""
+    """One connection: it sends a request, then reads the response or drops the connection."""
 
     def __init__(self, reader, writer):
         self.reader, self.writer = reader, writer
@@ -42,7 +42,7 @@ class Connection:
         return int(first.split()[1]), headers
 
     async def pieces(self, headers):
-        """Reads the body, as it comes."""
+        """Reads the body in the pieces in which it arrives."""
         if headers.get("transfer-encoding") != "chunked":
             yield await self.reader.readexactly(int(headers.get("content-length", 0)))
             return
@@ -69,7 +69,7 @@ def request(path, body, content_type="application/json"):
 
 
 class Tally:
-    """How calls ended, and how long the good ones took from the time they were due."""
+    """The outcomes of calls, and the time of successful ones from when they were due."""
 
     def __init__(self):
         self.outcomes = Counter()
@@ -91,7 +91,7 @@ class Tally:
 
 
 class Client:
-    """Keeps some connections that are idle and enters into a tally how each call ended."""
+    """A pool of idle connections that records the outcome of each call in a tally."""
 
     def __init__(self, port, max_idle=64):
         self.port, self.max_idle = port, max_idle
@@ -124,7 +124,7 @@ class Client:
         return answer
 
     async def call(self, tally, path, value, right, limit_s, due=None, **raw):
-        """Asks; the outcome is "ok", "wrong", "broken", "hung" or the status."""
+        """Sends a request; the outcome is "ok", "wrong", "broken", "hung" or the status."""
         due = due or time.monotonic()
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         try:
@@ -145,7 +145,7 @@ class Client:
 
 
 async def open_loop(rate, seconds, call):
-    """Starts `call(number, due)` at a constant rate for a time; returns once all have ended."""
+    """Starts `call(number, due)` at a constant rate for a time; returns when all have ended."""
     start, tasks = time.monotonic(), set()
     for number in range(int(rate * seconds)):
         due = start + number / rate
@@ -158,7 +158,7 @@ async def open_loop(rate, seconds, call):
 
 
 async def closed_loop(callers, count, call):
-    """Makes `count` calls of `call(number)`, so many at a time."""
+    """Makes `count` calls of `call(number)`, with a limit of concurrent ones."""
     numbers = iter(range(count))
 
     async def caller():
@@ -169,7 +169,7 @@ async def closed_loop(callers, count, call):
 
 
 async def wait_until(condition, limit_s, every_s=0.02):
-    """Waits until it holds; returns the seconds that took, or None."""
+    """Waits until the condition holds; returns the seconds it took, or None after a timeout."""
     start = time.monotonic()
     while time.monotonic() - start < limit_s:
         if await condition():
@@ -180,7 +180,7 @@ async def wait_until(condition, limit_s, every_s=0.02):
 
 @contextlib.asynccontextmanager
 async def beside(*coroutines):
-    """Runs these meanwhile; they end with the block."""
+    """Runs these coroutines during the block and cancels them at its end."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         yield

@@ -70,7 +70,7 @@ async def load(port, path, seconds, tally):
 
 
 async def kill(server, back):
-    """Kills one every 2 s, and notes how long it takes until there are as many as before."""
+    """Kills a worker every 2 s, and records the time until there are as many as before."""
     wanted = len(server.workers())
     while True:
         start = time.monotonic()

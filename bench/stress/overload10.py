@@ -1,4 +1,4 @@
-"""Ten times the capacity: what a refusal costs, and what is left for those who get in."""
+"""Ten times the capacity: the cost of a refusal, and the service of admitted requests."""
 
 import asyncio
 import json
@@ -56,13 +56,13 @@ async def run(args):
 
 
 def thirds(usages):
-    """Returns the first, in which queues and pools fill, and the last."""
+    """Returns the first window, in which queues and pools fill, and the last one."""
     third = len(usages) // 3
     return usages[:third], usages[-third:]
 
 
 async def loadgen(port, mode, **options):
-    """The harness's load generator: at this rate Python would measure itself."""
+    """Runs the harness's load generator: at this rate a client in Python would be the limit."""
     program = HOME / "target" / "release" / "loadgen"
     command = [program, mode, "--addr", f"127.0.0.1:{port}"]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -1,4 +1,4 @@
-"""w1 with keys, a rate, request ids, metrics and the access log, beside the bare one, in turn."""
+"""w1 with keys, a rate limit, request ids, metrics and the access log, and bare, in turn."""
 
 from statistics import median
 
@@ -8,7 +8,7 @@ from . import report, w1
 
 ROUNDS, SECONDS, CONNECTIONS = 5, 5, 64
 
-# So high a rate refuses nobody: what is measured is its count.
+# The rate limit is too high to refuse a request: the cost of its counter is measured.
 POLICY = {
     "endpoint": 'api_keys=KEYS, rate_limit="1000000/s"',
     "server": 'request_id=True, access_log="access.log"',

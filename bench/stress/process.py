@@ -1,4 +1,4 @@
-"""A litplex program under test, and what /proc and litplex tell of it."""
+"""A litplex program under test, with its figures from /proc and `litplex ps`."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ PATIENCE_S = 60
 
 
 class Usage(NamedTuple):
-    """What the server's own process holds."""
+    """The resources of the server's own process."""
 
     rss_mb: float
     fds: int
@@ -78,7 +78,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _line(self, pattern):
-        """Waits until the program has printed it."""
+        """Waits until the program has printed the text."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             printed = self.log.read_text(errors="replace")
@@ -105,7 +105,7 @@ class Server:
         return Usage(round(int(rss_kb) / 1024, 1), fds, int(threads))
 
     async def endpoints(self):
-        """What `litplex ps` says of each endpoint, by path; None where litplex has no `ps`."""
+        """The status of each endpoint by path, from `litplex ps`; None without that command."""
         process = await asyncio.create_subprocess_exec(
             BIN / "litplex", "ps", "--json", "--port", str(self.port),
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -116,7 +116,7 @@ class Server:
         return {endpoint["path"]: endpoint for endpoint in json.loads(out)["endpoints"]}
 
     def printed(self, text):
-        """How often the program has printed it."""
+        """The number of times that the program has printed the text."""
         return self.log.read_text(errors="replace").count(text)
 
 

@@ -1,4 +1,4 @@
-"""What a tool found: figures, and whether each met its bar."""
+"""The report of a tool: figures, and whether each meets its bar."""
 
 import math
 from typing import NamedTuple
@@ -16,7 +16,7 @@ def figure(name, value):
 
 
 def at_most(name, value, most):
-    """A figure with a bar; one that could not be had misses it."""
+    """A figure with a bar; a missing figure fails its bar."""
     return Line(name, value, f"<= {most:g}", value is None or not value <= most)
 
 

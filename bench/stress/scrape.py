@@ -1,4 +1,4 @@
-"""w1 while `/metrics` is read every second, and while it is not, in turn on one server."""
+"""w1 with and without a scrape of `/metrics` every second, in turn on one server."""
 
 import asyncio
 from statistics import median

@@ -62,7 +62,7 @@ async def run(args):
     return [
         *(line for name, tally in tallies.items() for line in tally.lines(name)),
         report.figure("those who left", dict(left.outcomes)),
-        # A stream that has sent something cannot be computed again: it breaks, for all to see.
+        # A stream that has sent items cannot be computed again: it breaks, and the client sees it.
         report.figure("streams that broke or were refused", tallies["count"].failed),
         report.at_most("streams that were wrong", streams["wrong"], 0),
         report.at_most("failed", sum(tally.failed for tally in unary), 0),
@@ -72,7 +72,7 @@ async def run(args):
 
 
 def growth(usages):
-    """Flat: the median of the last quarter is over that of the first by the noise at most."""
+    """Returns whether the medians of the first and the last quarter differ by noise at most."""
     quarter = max(1, len(usages) // 4)
 
     def medians(field):
@@ -92,8 +92,8 @@ def growth(usages):
 
 
 async def load(port, tallies, left, seconds):
-    """About half of what two cores can do, client included."""
-    # Few idle connections, so that a moment of many does not show as descriptors ever after.
+    """Offers about half the load that two cores sustain, client included."""
+    # Few idle connections, so that a short peak does not show as open descriptors afterwards.
     caller, rng = http1.Client(port, max_idle=8), random.Random(7)
 
     async def square(number, due):

@@ -1,4 +1,4 @@
-"""Load steps from 10 % to 300 % of a worker's capacity and back; and from none at all."""
+"""Load steps from 10 % to 300 % of a worker's capacity and back, and from no load."""
 
 import asyncio
 
@@ -56,7 +56,7 @@ async def run(args):
 
 
 async def load(port, tally, share, seconds):
-    """Offers this share of one worker's capacity."""
+    """Offers a load of this share of one worker's capacity."""
     caller = http1.Client(port)
 
     async def call(number, due):
@@ -68,7 +68,7 @@ async def load(port, tally, share, seconds):
 
 
 async def zero_to_one(server, tally):
-    """Asks the endpoint that has no worker; returns the seconds to its answer."""
+    """Sends a request to the endpoint without a worker; returns the seconds to its response."""
     caller = http1.Client(server.port)
     await caller.call(tally, "/none", 3, b"9".__eq__, LIMIT_S)
     caller.close()

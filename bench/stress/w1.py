@@ -1,4 +1,4 @@
-"""The program of w1 with options of one's own, and wrk on it."""
+"""The program of w1 with chosen options, and wrk as its load."""
 
 import asyncio
 from typing import NamedTuple
@@ -26,7 +26,7 @@ PROGRAM = """
 
 
 class Target(NamedTuple):
-    """What the harness knows of a server that it measures."""
+    """The attributes of a measured server that the harness reads."""
 
     port: int
     workload: str = "w1"
@@ -38,6 +38,6 @@ def serve(endpoint="", server=""):
 
 
 async def wrk(port, connections, seconds):
-    """What wrk says of requests that carry a key: `rps`, `p50_ms`, `p99_ms`, `non2xx`, errors."""
+    """wrk's figures for requests with a key: `rps`, `p50_ms`, `p99_ms`, `non2xx`, errors."""
     headers = [f"X-API-Key: {KEY}"]
     return await asyncio.to_thread(load.wrk, Target(port), connections, seconds, headers)

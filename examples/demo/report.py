@@ -1,4 +1,4 @@
-"""What the answers say, and how a person gets to see it."""
+"""The report of the demo: the responses as text and as a page."""
 
 import re
 import textwrap
@@ -32,7 +32,7 @@ def total(lines):
 
 
 def off_row(label, box):
-    """How far `box` lies above or below the line on which `label` is written."""
+    """Returns the distance of `box` from the line of text on which `label` is."""
     (left, top), (right, slanted_top) = label[0], label[1]
     slope = (slanted_top - top) / max(right - left, 1)
     return abs(box[0][1] - top - slope * (box[0][0] - left))

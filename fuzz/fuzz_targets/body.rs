@@ -1,4 +1,4 @@
-//! What a client may send: the first line is the `Content-Type`, the rest the body in pieces.
+//! Request bodies: the first line is the `Content-Type`, the rest is the body in pieces.
 #![no_main]
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};

@@ -1,4 +1,4 @@
-//! What a person or the SDK may write: a program, or mistakes that say something.
+//! Configurations: each resolves, or gives errors with a text.
 #![no_main]
 
 use std::str;

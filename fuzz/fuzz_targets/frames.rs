@@ -1,4 +1,4 @@
-//! What a worker may send: cut anywhere it means the same, and what was read can be written.
+//! Frames of a worker: any cut gives the same frames, and decoded frames can be encoded.
 #![no_main]
 
 use std::fmt::Debug;

@@ -7,7 +7,7 @@ use litplex_core::Budget;
 use litplex_fuzz::bounded;
 use litplex_http::fuzzing;
 
-/// What a few pieces cost that are shorter than their bookkeeping.
+/// The memory allowed for a few pieces that are shorter than their bookkeeping, in bytes.
 const FIXED_BYTES: usize = 4096;
 
 /// As much as the largest pieces that a connection reads.

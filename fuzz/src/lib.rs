@@ -1,14 +1,14 @@
-//! What the targets share: pieces, and a limit to what an input may make the program allocate.
+//! Helpers of the fuzz targets: input pieces, and a limit of the memory that an input may allocate.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
-/// What any input may cost, however short it is: error messages, tables, room for a long frame.
+/// The bytes that any input may allocate: error messages, tables, the buffer of a long frame.
 const FIXED_BYTES: usize = 16 << 20;
 
-/// What each byte of an input may cost.
+/// The bytes that each byte of an input may allocate.
 const BYTES_PER_BYTE: usize = 64;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);

@@ -1,20 +1,20 @@
-//! Looking at running servers and changing them, through a socket of their own.
+//! The admin interface of a running server: a Unix socket, its protocol and its client.
 //!
-//! A server keeps a [`RunDir`], a directory that only its user can enter, for as long as it lives.
-//! There it listens on an [`AdminSocket`] and lets an [`Admin`] answer. [`running`] finds the
-//! servers of this user, and a [`Client`] asks one of them.
+//! A running server has a [`RunDir`], a directory that only its user can enter. In it, the server
+//! listens on an [`AdminSocket`], whose requests an [`Admin`] handles. [`running`] finds the servers of
+//! this user; a [`Client`] sends requests to one of them.
 //!
 //! # The protocol
 //!
-//! A connection carries one request and one answer, each a line of JSON:
+//! A connection carries one request and one response, each a line of JSON:
 //!
 //! ```text
 //! {"ps":{}}                                      {"status":{"pid":4711,"url":…,"endpoints":[…]}}
 //! {"scale":{"endpoint":"/embed","workers":4}}    {"scaled":{"endpoint":"/embed","before":1,"wanted":4}}
-//! what is refused or unreadable                  {"error":"…"}
+//! a refused or invalid request                   {"error":"…"}
 //! ```
 //!
-//! [`Status`] and [`Scaled`] are what the answers hold.
+//! [`Status`] and [`Scaled`] are the contents of the responses.
 
 mod client;
 mod message;

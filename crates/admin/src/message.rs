@@ -1,46 +1,48 @@
+//! The requests and responses of the admin protocol.
+
 use serde::{Deserialize, Serialize};
 
 use crate::Status;
 
-/// The longest line that a server reads.
-pub(crate) const LONGEST_REQUEST: u64 = 64 << 10;
+/// The longest request in bytes that a server reads.
+pub(crate) const MAX_REQUEST_BYTES: u64 = 64 << 10;
 
-/// The longest line that a client reads.
-pub(crate) const LONGEST_ANSWER: u64 = 16 << 20;
+/// The longest response in bytes that a client reads.
+pub(crate) const MAX_RESPONSE_BYTES: u64 = 16 << 20;
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// What is running?
+    /// A query for the server's status.
     Ps {},
-    /// Let that many workers of an endpoint run.
+    /// A change of an endpoint's number of workers.
     Scale { endpoint: String, workers: usize },
 }
 
-/// What a server answers.
+/// A response of a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     Status(Status),
     Scaled(Scaled),
     Error(String),
 }
 
-/// An endpoint was told how many workers it shall have.
+/// The result of a change of an endpoint's number of workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scaled {
-    /// Its path.
+    /// The path of the endpoint.
     pub endpoint: String,
-    /// The workers that it was to have until now.
+    /// The number of wanted workers before the change.
     pub before: usize,
-    /// The workers that it is to have from now on.
+    /// The number of wanted workers from now on.
     pub wanted: usize,
 }
 
 /// Returns a message as the line that carries it.
 pub(crate) fn line(message: &impl Serialize) -> Vec<u8> {
-    // What has text as its keys and no number that JSON lacks can be written.
+    // Serialization cannot fail: all keys are strings, and all numbers are finite.
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line
@@ -51,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_written_as_documented() {
+    fn requests_have_their_documented_form() {
         let scale = Request::Scale { endpoint: "/embed".into(), workers: 4 };
         let documented = [
             (Request::Ps {}, "{\"ps\":{}}\n"),

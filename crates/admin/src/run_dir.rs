@@ -1,3 +1,5 @@
+//! The run directory of a server, which holds its sockets and is removed with it.
+
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -7,61 +9,62 @@ use litplex_dirs::{DirError, make_private, user};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-/// The longest path of a Unix socket: `sun_path` without the zero at its end.
-const LONGEST_SOCKET_PATH: usize = 107;
+/// The longest path of a Unix socket in bytes: `sun_path` without its terminating zero.
+const MAX_SOCKET_PATH: usize = 107;
 
-/// The longest name that a socket in a run directory may have.
-const LONGEST_SOCKET_NAME: usize = 32;
+/// The longest name of a socket in a run directory, in bytes.
+const MAX_SOCKET_NAME: usize = 32;
 
-/// What a run directory is called, between its slashes: a process id, a dash, six random letters.
-const LONGEST_NAME: usize = "/4194304-abcdef/".len();
+/// The longest name of a run directory between its slashes: a process id, a dash, six random
+/// letters.
+const MAX_NAME: usize = "/4194304-abcdef/".len();
 
-/// The longest path that run directories may be kept in.
-const LONGEST_ROOT: usize = LONGEST_SOCKET_PATH - LONGEST_SOCKET_NAME - LONGEST_NAME;
+/// The longest path of the parent of run directories, in bytes.
+const MAX_ROOT: usize = MAX_SOCKET_PATH - MAX_SOCKET_NAME - MAX_NAME;
 
-/// The directory of one running server, where it keeps its sockets; nobody else can enter it.
+/// The directory of a running server for its sockets; only its user can enter it.
 ///
-/// It is locked for as long as the server lives, however that ends. Dropped, it is removed.
+/// The directory is locked until the server ends, however it ends, and is removed when dropped.
 #[derive(Debug)]
 pub struct RunDir {
-    // It is removed before its lock is given up.
+    // The field order matters: the directory is removed before its lock is released.
     directory: TempDir,
-    // The directory itself: those who clean up old temporary files look for that too.
+    // The lock is on the directory itself, which cleaners of temporary files respect too.
     _lock: File,
 }
 
-/// Why there is no place for sockets.
+/// The reason why there is no directory for sockets.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
-    /// Another user could put other sockets there, or the system refused it.
+    /// Another user could replace the sockets, or the system refused the directory.
     #[error(
-        "there is no private directory for sockets: {0}; remove it, or set `XDG_RUNTIME_DIR` or \
+        "no private directory for sockets: {0}; remove it, or set `XDG_RUNTIME_DIR` or \
          `TMPDIR` to a directory of your own"
     )]
     NotPrivate(#[from] DirError),
-    /// The system has a limit on the path of a socket.
+    /// The path of a socket would exceed the limit of the system.
     #[error(
-        "`{path}` is too long a path to keep sockets in; set `TMPDIR` or `XDG_RUNTIME_DIR` to a \
-         shorter one, so that it has at most {LONGEST_ROOT} bytes"
+        "`{path}` is too long a path for sockets: expected at most {MAX_ROOT} bytes; set `TMPDIR` or \
+         `XDG_RUNTIME_DIR` to a shorter path"
     )]
     TooLong {
-        /// The place.
+        /// The path.
         path: PathBuf,
     },
-    /// The system refused it.
-    #[error("cannot keep sockets in `{path}`: {source}")]
+    /// A system call failed.
+    #[error("cannot create a directory for sockets in `{path}`: {source}")]
     System {
-        /// The place.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl RunDir {
-    /// Makes a directory for this server where clients look for it: in
-    /// `$XDG_RUNTIME_DIR/litplex` where that is a directory of this user's, and else in
-    /// `litplex-<uid>` among the temporary files.
+    /// Creates a directory for this server where clients find it: in `$XDG_RUNTIME_DIR/litplex` if
+    /// this user owns `$XDG_RUNTIME_DIR`, and otherwise in `litplex-<uid>` in the directory for
+    /// temporary files.
     ///
     /// # Errors
     /// See [`RunDirError`].
@@ -69,8 +72,8 @@ impl RunDir {
         Self::create_in(&choose(roots()))
     }
 
-    /// Makes a directory for this server in `root`, which is made where it is missing, and removes
-    /// those of servers that are gone.
+    /// Creates a directory for this server in `root`, which is created if it is missing, and
+    /// removes the directories of servers that have ended.
     ///
     /// # Errors
     /// See [`RunDirError`].
@@ -80,7 +83,8 @@ impl RunDir {
         }
         make_private(root)?;
         let create = || {
-            // Another server that starts now must not take what has no lock yet for left over.
+            // A server that starts at the same time must not remove this directory before it is
+            // locked.
             let _alone = lock(File::open(root)?)?;
             remove_left_over(root);
             let directory = tempfile::Builder::new()
@@ -93,19 +97,19 @@ impl RunDir {
         create().map_err(|source| RunDirError::System { path: root.to_owned(), source })
     }
 
-    /// Returns its path.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Returns the path of the socket of this name, which has at most 32 bytes.
+    /// Returns the path of the socket with this name of at most 32 bytes.
     pub fn socket(&self, name: &str) -> PathBuf {
-        debug_assert!(name.len() <= LONGEST_SOCKET_NAME, "`{name}` is too long for a socket");
+        debug_assert!(name.len() <= MAX_SOCKET_NAME, "`{name}` is too long for a socket");
         self.path().join(name)
     }
 }
 
-/// Returns the directories of this user's servers, and of some that may be gone.
+/// Returns the directories of this user's servers; some of them may have ended.
 pub(crate) fn run_dirs() -> Vec<PathBuf> {
     let is_ours = |root: &PathBuf| {
         fs::symlink_metadata(root).is_ok_and(|root| root.is_dir() && root.uid() == user())
@@ -113,14 +117,14 @@ pub(crate) fn run_dirs() -> Vec<PathBuf> {
     roots().iter().filter(|root| is_ours(root)).flat_map(|root| inside(root)).collect()
 }
 
-/// Returns where run directories may be, the best place first.
+/// Returns the possible parents of run directories, the best one first.
 fn roots() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     roots_among(runtime, &std::env::temp_dir())
 }
 
 fn roots_among(runtime: Option<PathBuf>, temporary: &Path) -> Vec<PathBuf> {
-    // After `su` it may still be that of the user before.
+    // After `su`, `$XDG_RUNTIME_DIR` may still be that of the previous user.
     let is_ours = |runtime: &PathBuf| {
         let metadata = fs::metadata(runtime);
         runtime.is_absolute() && metadata.is_ok_and(|it| it.is_dir() && it.uid() == user())
@@ -130,17 +134,17 @@ fn roots_among(runtime: Option<PathBuf>, temporary: &Path) -> Vec<PathBuf> {
     runtime.into_iter().chain([temporary]).collect()
 }
 
-/// Returns the best of the places that are short enough, or else the last.
+/// Returns the first parent that is short enough, or else the last.
 fn choose(mut roots: Vec<PathBuf>) -> PathBuf {
     let fit = roots.iter().position(|root| is_short(root));
     roots.swap_remove(fit.unwrap_or(roots.len() - 1))
 }
 
 fn is_short(root: &Path) -> bool {
-    root.as_os_str().len() <= LONGEST_ROOT
+    root.as_os_str().len() <= MAX_ROOT
 }
 
-/// Waits for the lock on a file; it is held until the file is closed.
+/// Waits for the lock on a file, which is held until the file is closed.
 fn lock(file: File) -> io::Result<File> {
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
@@ -164,7 +168,7 @@ fn inside(root: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(has_name).collect()
 }
 
-/// Tells whether nobody holds the lock of a run directory.
+/// Returns whether no server holds the lock of a run directory.
 fn is_left_over(directory: &Path) -> bool {
     File::open(directory)
         .is_ok_and(|directory| flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok())
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_private_and_lives_as_long_as_its_server() {
+    fn a_run_directory_is_private_and_removed_with_its_server() {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("litplex");
         let (one, two) = (RunDir::create_in(&root).unwrap(), RunDir::create_in(&root).unwrap());
@@ -192,21 +196,21 @@ mod tests {
     }
 
     #[test]
-    fn what_killed_servers_left_is_removed_and_nothing_else() {
+    fn only_directories_of_killed_servers_are_removed() {
         let root = tempfile::tempdir().unwrap();
         let left_over = root.path().join("123-abcdef");
-        let somebodys = root.path().join("notes");
+        let unrelated = root.path().join("notes");
         fs::create_dir(&left_over).unwrap();
         fs::write(left_over.join("admin.sock"), "").unwrap();
-        fs::create_dir(&somebodys).unwrap();
+        fs::create_dir(&unrelated).unwrap();
         let alive = RunDir::create_in(root.path()).unwrap();
         let _other = RunDir::create_in(root.path()).unwrap();
         assert!(!left_over.exists());
-        assert!(alive.path().exists() && somebodys.exists());
+        assert!(alive.path().exists() && unrelated.exists());
     }
 
     #[test]
-    fn a_place_that_others_can_enter_is_closed_to_them() {
+    fn a_root_that_others_can_enter_is_closed_to_them() {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("litplex");
         fs::create_dir(&root).unwrap();
@@ -216,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_somebody_else_may_have_made_is_refused() {
+    fn a_root_that_is_a_link_is_refused() {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("litplex");
         std::os::unix::fs::symlink(outer.path(), &root).unwrap();
@@ -225,19 +229,19 @@ mod tests {
     }
 
     #[test]
-    fn the_place_is_the_users_own_and_short_enough() {
+    fn the_root_belongs_to_the_user_and_is_short_enough() {
         let runtime = tempfile::tempdir().unwrap();
         let temporary = Path::new("/tmp").join(format!("litplex-{}", user()));
         let chosen =
             |runtime: &Path| choose(roots_among(Some(runtime.to_owned()), Path::new("/tmp")));
         assert_eq!(chosen(runtime.path()), runtime.path().join("litplex"));
-        let long = runtime.path().join("x".repeat(LONGEST_ROOT));
+        let long = runtime.path().join("x".repeat(MAX_ROOT));
         fs::create_dir(&long).unwrap();
         for unfit in [long.as_path(), Path::new("run"), Path::new("/no/such/directory")] {
             assert_eq!(chosen(unfit), temporary, "{unfit:?}");
         }
         let nowhere = choose(roots_among(None, &long));
         let error = RunDir::create_in(&nowhere).unwrap_err().to_string();
-        assert!(error.contains("too long a path to keep sockets in; set `TMPDIR`"), "{error}");
+        assert!(error.contains("too long a path for sockets: expected at most"), "{error}");
     }
 }

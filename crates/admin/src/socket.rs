@@ -1,3 +1,5 @@
+//! The admin socket of a running server.
+
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -11,42 +13,42 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::message::{Answer, LONGEST_REQUEST, Request, line};
+use crate::message::{MAX_REQUEST_BYTES, Request, Response, line};
 use crate::{RunDir, Scaled, Status};
 
 /// The name of the socket in a run directory.
 pub(crate) const NAME: &str = "admin.sock";
 
-/// How long a client may take to write its request, and to read the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time that a client may take to write its request, and to read the response.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Clients that are attended to at the same time; further ones wait.
-const CLIENTS: usize = 32;
+/// The number of clients that are served at the same time; further ones wait.
+const MAX_CLIENTS: usize = 32;
 
-/// The most workers that an endpoint can be given.
-const MOST_WORKERS: usize = 1024;
+/// The most workers of an endpoint.
+const MAX_WORKERS: usize = 1024;
 
-/// A server, as its admin socket sees it.
+/// The operations of a server that its admin socket offers.
 pub trait Admin: Send + Sync {
-    /// Says what is running.
+    /// Returns the status of the server.
     fn ps(&self) -> BoxFuture<'_, Status>;
 
-    /// Lets that many workers of an endpoint run; it is one that [`ps`](Self::ps) names. Returns
-    /// when that is noted, not when they run.
+    /// Sets the number of workers of an endpoint that [`ps`](Self::ps) lists. Returns when the
+    /// number is set, not when the workers run.
     ///
-    /// The error is a sentence for people.
+    /// The error is a sentence for operators.
     fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>>;
 }
 
-/// The socket on which a running server is asked and told; only its user can reach it.
+/// The admin socket of a running server; only its user can connect to it.
 #[derive(Debug)]
 pub struct AdminSocket(UnixListener);
 
 impl AdminSocket {
-    /// Listens in the directory of a server.
+    /// Creates the socket in the run directory of a server.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub fn bind(directory: &RunDir) -> io::Result<Self> {
         let path = directory.socket(NAME);
         let listener = UnixListener::bind(&path)?;
@@ -54,17 +56,17 @@ impl AdminSocket {
         Ok(Self(listener))
     }
 
-    /// Lets `admin` answer, until it is dropped.
+    /// Serves requests with `admin`, until dropped.
     pub async fn serve(self, admin: Arc<dyn Admin>) {
         let mut clients = JoinSet::new();
         loop {
-            while clients.len() >= CLIENTS {
+            while clients.len() >= MAX_CLIENTS {
                 clients.join_next().await;
             }
             while clients.try_join_next().is_some() {}
             match self.0.accept().await {
                 Ok((client, _)) => {
-                    clients.spawn(attend(client, admin.clone()));
+                    clients.spawn(serve_client(client, admin.clone()));
                 }
                 Err(error) => {
                     tracing::warn!("the admin socket cannot take a connection: {error}");
@@ -75,28 +77,28 @@ impl AdminSocket {
     }
 }
 
-/// Answers one request. A client that is slow or gone gets no answer.
-async fn attend(client: UnixStream, admin: Arc<dyn Admin>) {
+/// Serves one request. A client that is slow or gone gets no response.
+async fn serve_client(client: UnixStream, admin: Arc<dyn Admin>) {
     let (reader, mut writer) = client.into_split();
-    let Ok(Ok(request)) = timeout(PATIENCE, read_line(reader)).await else { return };
-    let answer = line(&answer(&request, &*admin).await);
-    let _ = timeout(PATIENCE, writer.write_all(&answer)).await;
+    let Ok(Ok(request)) = timeout(TIMEOUT, read_line(reader)).await else { return };
+    let response = line(&respond(&request, &*admin).await);
+    let _ = timeout(TIMEOUT, writer.write_all(&response)).await;
 }
 
 async fn read_line(reader: OwnedReadHalf) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    BufReader::new(reader.take(LONGEST_REQUEST)).read_until(b'\n', &mut line).await?;
+    BufReader::new(reader.take(MAX_REQUEST_BYTES)).read_until(b'\n', &mut line).await?;
     Ok(line)
 }
 
-async fn answer(request: &[u8], admin: &dyn Admin) -> Answer {
+async fn respond(request: &[u8], admin: &dyn Admin) -> Response {
     match serde_json::from_slice(request) {
-        Ok(Request::Ps {}) => Answer::Status(admin.ps().await),
+        Ok(Request::Ps {}) => Response::Status(admin.ps().await),
         Ok(Request::Scale { endpoint, workers }) => {
             let scaled = scale(endpoint, workers, admin).await;
-            scaled.map_or_else(Answer::Error, Answer::Scaled)
+            scaled.map_or_else(Response::Error, Response::Scaled)
         }
-        Err(error) => Answer::Error(format!("this is no request: {error}")),
+        Err(error) => Response::Error(format!("invalid admin request: {error}")),
     }
 }
 
@@ -105,8 +107,8 @@ async fn scale(endpoint: String, workers: usize, admin: &dyn Admin) -> Result<Sc
     if !known.contains(&endpoint) {
         return Err(format!("there is no endpoint `{endpoint}`; there are: {}", known.join(", ")));
     }
-    if workers > MOST_WORKERS {
-        return Err(format!("`workers` must be at most {MOST_WORKERS}, not {workers}"));
+    if workers > MAX_WORKERS {
+        return Err(format!("invalid `workers`: expected at most {MAX_WORKERS}, got {workers}"));
     }
     admin.scale(endpoint, workers).await
 }
@@ -158,20 +160,20 @@ mod tests {
         Status { pid: 1, url, port: 8000, uptime: 1.5, endpoints: vec![endpoint] }
     }
 
-    /// Serves while `client` runs with the directory of the server.
+    /// Runs `client` with the directory of a server that serves meanwhile.
     async fn with_server<T: Send + 'static>(client: impl FnOnce(&Path) -> T + Send + 'static) -> T {
         let root = tempfile::tempdir().unwrap();
         let directory = RunDir::create_in(root.path()).unwrap();
         let socket = AdminSocket::bind(&directory).unwrap();
         let path = directory.path().to_owned();
         tokio::select! {
-            () = socket.serve(Arc::new(MockAdmin)) => unreachable!("it serves until it is dropped"),
+            () = socket.serve(Arc::new(MockAdmin)) => unreachable!("the socket serves until it is dropped"),
             result = spawn_blocking(move || client(&path)) => result.unwrap(),
         }
     }
 
     #[tokio::test]
-    async fn a_client_is_told_what_runs_and_can_change_it() {
+    async fn a_client_reads_the_status_and_scales_an_endpoint() {
         let (told, scaled, refused) = with_server(|directory| {
             let client = Client::of(directory);
             (client.ps(), client.scale("/embed", 4), client.scale("/embed", 0))
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_is_not_there_is_answered_with_those_that_are() {
+    async fn the_error_for_an_unknown_endpoint_lists_the_known_ones() {
         let refused = with_server(|directory| Client::of(directory).scale("/ocr", 1)).await;
         let says = "there is no endpoint `/ocr`; there are: /embed";
         assert_eq!(refused.unwrap_err().to_string(), says);
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_that_are_silent_or_confused_disturb_nobody() {
+    async fn silent_or_confused_clients_do_not_disturb_other_clients() {
         let (confused, told) = with_server(|directory| {
             let _silent = Blocking::connect(directory.join(NAME)).unwrap();
             let mut confused = Blocking::connect(directory.join(NAME)).unwrap();
@@ -207,7 +209,7 @@ mod tests {
             (answer, Client::of(directory).ps())
         })
         .await;
-        assert!(confused.starts_with("{\"error\":\"this is no request: "), "{confused}");
+        assert!(confused.starts_with("{\"error\":\"invalid admin request: "), "{confused}");
         assert!(told.is_ok());
     }
 
@@ -215,17 +217,17 @@ mod tests {
     async fn a_line_without_an_end_is_not_read_to_the_end() {
         let answer = with_server(|directory| {
             let mut client = Blocking::connect(directory.join(NAME)).unwrap();
-            client.write_all(&vec![b' '; LONGEST_REQUEST as usize]).unwrap();
+            client.write_all(&vec![b' '; MAX_REQUEST_BYTES as usize]).unwrap();
             let mut answer = String::new();
             client.read_to_string(&mut answer).unwrap();
             answer
         })
         .await;
-        assert!(answer.contains("this is no request"), "{answer}");
+        assert!(answer.contains("invalid admin request"), "{answer}");
     }
 
     #[tokio::test]
-    async fn a_server_that_is_gone_is_known_to_be() {
+    async fn a_server_that_has_ended_is_reported_as_gone() {
         let root = tempfile::tempdir().unwrap();
         assert!(matches!(Client::of(root.path()).ps(), Err(AskError::Gone)));
         drop(UnixListener::bind(root.path().join(NAME)).unwrap());

@@ -1,65 +1,68 @@
+//! The status of a running server.
+
 use serde::{Deserialize, Serialize};
 
-/// What a server is and does.
+/// The status of a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
-    /// Where it listens, `http://127.0.0.1:8000`.
+    /// The address of the server, such as `http://127.0.0.1:8000`.
     pub url: String,
-    /// The port of that.
+    /// The port of the address.
     pub port: u16,
-    /// Seconds since it started.
+    /// The seconds since the start of the server.
     pub uptime: f64,
-    /// Its endpoints, in the order in which they were given.
+    /// The endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointStatus>,
 }
 
-/// What an endpoint is and does.
+/// The status of an endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndpointStatus {
-    /// Where it is served.
+    /// The path.
     pub path: String,
     /// `python` or `rust`.
     pub kind: String,
-    /// `ready` where nothing is wrong, else in a word what is.
+    /// `ready`, or a word for the problem.
     pub state: String,
-    /// Why it is not ready.
+    /// The reason why the endpoint is not ready.
     pub problem: Option<String>,
-    /// Workers that it is to have.
+    /// The number of wanted workers.
     pub wanted: usize,
-    /// The fewest that it may be given as load moves.
+    /// The lower limit of autoscaling.
     pub min_workers: Option<usize>,
-    /// The most that it may be given as load moves.
+    /// The upper limit of autoscaling.
     pub max_workers: Option<usize>,
-    /// Jobs that wait: a request of several inputs, such as a list of texts to embed, is as many.
+    /// The number of jobs that wait. A request with several inputs, such as a list of texts to
+    /// embed, is several jobs.
     pub queued: usize,
-    /// Jobs that workers have.
+    /// The number of jobs that workers hold.
     pub in_flight: usize,
-    /// Requests that have ended since the server started, refused ones among them: the sum of
+    /// The number of requests that have ended since the start, refused ones included: the sum of
     /// `litplex_requests_total` on `/metrics`.
     pub requests: u64,
-    /// Its workers, by slot.
+    /// The workers, by slot.
     pub workers: Vec<WorkerStatus>,
 }
 
-/// What a worker is and does.
+/// The status of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// The slot that it fills.
+    /// The number of the slot.
     pub slot: usize,
-    /// What the slot is doing, in a word: `starting`, `ready`, …
+    /// The state of the slot, in a word: `starting`, `ready`, …
     pub state: String,
-    /// Its process id, where it is a process.
+    /// The process id; `None` for a worker that is a thread.
     pub pid: Option<u32>,
-    /// What it computes on.
+    /// The device that the worker computes on.
     pub device: String,
-    /// Jobs that it has.
+    /// The number of jobs that the worker holds.
     pub in_flight: usize,
-    /// How often the slot's worker was replaced.
+    /// The number of times that the slot's worker was replaced.
     pub restarts: u64,
-    /// Seconds since it became ready, while it is.
+    /// The seconds since the worker became ready; `None` while it is not.
     pub ready_for: Option<f64>,
-    /// Why it is not ready, or why the one before it is gone.
+    /// The reason why the worker is not ready, or why the one before it ended.
     pub reason: Option<String>,
 }

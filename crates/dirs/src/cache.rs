@@ -1,3 +1,5 @@
+//! The cache: files that litplex creates once and executes.
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,34 +8,34 @@ use rustix::fs::{Access, access};
 
 use crate::{DirError, check_private, make_private, private, user};
 
-/// The variable that names the directory of the cache.
-const CHOSEN: &str = "LITPLEX_CACHE_DIR";
+/// The environment variable that names the directory of the cache.
+const VARIABLE: &str = "LITPLEX_CACHE_DIR";
 
-/// The directory of files that are made once and run: other users can write to none of it.
+/// The directory of files that are created once and executed; no other user can write to it.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
-    /// Why better places are not used.
+    /// The reasons why better locations are not used.
     passed_over: Vec<String>,
 }
 
-/// Why there is no place for the files of this user.
+/// The error that no private directory exists for the files of this user.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no private directory for files that litplex makes: {0}; set LITPLEX_CACHE_DIR to a directory of your own"
+    "no private directory for the files that litplex creates: {0}; set LITPLEX_CACHE_DIR to a directory of your own"
 )]
 pub struct NoCache(String);
 
 impl Cache {
-    /// Finds the first place that can be written and that no other user can write to, and makes it:
-    /// `$LITPLEX_CACHE_DIR` where it is set; else `litplex` in `$XDG_CACHE_HOME` or in `.cache` of
-    /// this user's home, or `litplex-<uid>/cache` among the temporary files.
+    /// Finds and creates the first location that only this user can write to: `$LITPLEX_CACHE_DIR`
+    /// if it is set; otherwise `litplex` in `$XDG_CACHE_HOME` or in `.cache` of this user's home,
+    /// or `litplex-<uid>/cache` in the directory for temporary files.
     ///
     /// # Errors
-    /// There is no such place.
+    /// No such location exists.
     pub fn locate() -> Result<Self, NoCache> {
         Self::among(places(
-            env::var_os(CHOSEN),
+            env::var_os(VARIABLE),
             env::var_os("XDG_CACHE_HOME"),
             env::home_dir(),
             &env::temp_dir(),
@@ -51,22 +53,22 @@ impl Cache {
         Err(NoCache(passed_over.join("; ")))
     }
 
-    /// Returns the cache in this directory, as it is.
+    /// Returns the cache in this directory, without a check.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned(), passed_over: Vec::new() }
     }
 
-    /// Returns where it is.
+    /// Returns the directory of the cache.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Returns why it is not in a better place, if it is not.
+    /// Returns the reasons why the cache is not in a better location, if there are any.
     pub fn passed_over(&self) -> Option<String> {
         (!self.passed_over.is_empty()).then(|| self.passed_over.join("; "))
     }
 
-    /// Makes a directory in it, and returns its path.
+    /// Creates a directory in the cache and returns its path.
     ///
     /// # Errors
     /// See [`DirError`].
@@ -77,18 +79,18 @@ impl Cache {
         Ok(path)
     }
 
-    /// Checks that no other user can have changed what is in a directory of it: it, and those
-    /// above it.
+    /// Checks that no other user can have changed the contents of a directory in the cache. The
+    /// check covers the directory and its parents up to the root.
     ///
     /// # Errors
     /// See [`DirError`].
     pub fn check(&self, directory: &Path) -> Result<(), DirError> {
-        let of_cache = directory.ancestors().take_while(|above| above.starts_with(&self.root));
-        of_cache.into_iter().try_for_each(check_private)
+        let in_cache = directory.ancestors().take_while(|above| above.starts_with(&self.root));
+        in_cache.into_iter().try_for_each(check_private)
     }
 }
 
-/// Returns where the cache may be, the best place first.
+/// Returns the possible locations of the cache, the best one first.
 fn places(
     chosen: Option<OsString>,
     caches: Option<OsString>,
@@ -101,24 +103,24 @@ fn places(
     let caches = caches.map(PathBuf::from).filter(|caches| caches.is_absolute());
     let home = home.filter(|home| home.is_absolute()).map(|home| home.join(".cache"));
     let own = [caches, home].into_iter().flatten().map(|caches| caches.join("litplex"));
-    // Among the temporary files others may have been first, with any name that they can guess; it is
-    // then refused.
+    // Another user may have created this directory first, since its name is predictable; the check
+    // refuses it then.
     let temporary = temporary.join(format!("litplex-{}", user())).join("cache");
     own.chain([temporary]).collect()
 }
 
 fn make_root(place: &Path) -> Result<(), DirError> {
-    if let Some(above) = place.parent().filter(|above| is_ours_by_name(above)) {
+    if let Some(above) = place.parent().filter(|above| is_user_directory(above)) {
         make_private(above)?;
     }
-    private::make_above(place)?;
+    private::make_parents(place)?;
     make_private(place)?;
     access(place, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| DirError::System { path: place.to_owned(), source: error.into() })
 }
 
-/// Tells whether it is the directory of this user's among the temporary files.
-fn is_ours_by_name(path: &Path) -> bool {
+/// Returns whether a path has the name of this user's directory for temporary files.
+fn is_user_directory(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == format!("litplex-{}", user()).as_str())
 }
 
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_is_the_chosen_one_or_the_users_own_or_a_temporary_one() {
+    fn the_location_is_the_configured_one_the_users_own_or_a_temporary_one() {
         let temporary = format!("/tmp/litplex-{}/cache", user());
         let found = |chosen: &str, caches: &str, home: &str| {
             let set = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_place_that_is_private_is_taken_and_why_is_known() {
+    fn the_first_private_location_is_used_and_the_reasons_are_reported() {
         let outer = tempfile::tempdir().unwrap();
         let (file, own) = (outer.path().join("file"), outer.path().join("a/b/litplex"));
         fs::write(&file, "").unwrap();
@@ -165,13 +167,13 @@ mod tests {
         assert_eq!(cache.root(), own);
         assert!(cache.passed_over().unwrap().contains("file`: "));
         assert_eq!(mode_of(&own), 0o700);
-        assert_eq!(mode_of(own.parent().unwrap()), 0o700, "what was missing above it");
+        assert_eq!(mode_of(own.parent().unwrap()), 0o700, "a parent that was missing");
         let error = Cache::among(vec![below_file]).unwrap_err().to_string();
         assert!(error.ends_with("; set LITPLEX_CACHE_DIR to a directory of your own"), "{error}");
     }
 
     #[test]
-    fn every_directory_from_its_root_on_is_checked() {
+    fn every_directory_below_the_root_is_checked() {
         let outer = tempfile::tempdir().unwrap();
         let cache = Cache::among(vec![outer.path().join("litplex")]).unwrap();
         let venvs = cache.directory("venvs").unwrap();
@@ -183,6 +185,6 @@ mod tests {
             assert!(matches!(cache.check(&one), Err(DirError::Writable { .. })), "{open:?}");
             fs::set_permissions(open, fs::Permissions::from_mode(0o700)).unwrap();
         }
-        assert!(cache.check(&venvs.join("two")).is_err(), "it is not there");
+        assert!(cache.check(&venvs.join("two")).is_err(), "the directory does not exist");
     }
 }

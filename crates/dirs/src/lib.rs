@@ -1,5 +1,5 @@
-//! Directories that no other user can write to: where a server keeps its sockets, and the files that
-//! it makes once and runs, such as the Python package and virtual environments.
+//! Directories that no other user can write to, for a server's sockets, and for files that it
+//! creates once and executes, such as the Python package and virtual environments.
 
 mod cache;
 mod private;
@@ -7,7 +7,7 @@ mod private;
 pub use cache::{Cache, NoCache};
 pub use private::{DirError, check_private, make_private};
 
-/// Returns the id of the user that this process acts as.
+/// Returns the effective user id of this process.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }

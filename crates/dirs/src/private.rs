@@ -1,3 +1,5 @@
+//! Private directories: their creation, and the check that no other user can change them.
+
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -7,91 +9,91 @@ use rustix::process::getegid;
 
 use crate::user;
 
-/// The mode of a directory that nobody else can enter.
+/// The mode of a directory that only its owner can enter.
 const OWNER_ONLY: u32 = 0o700;
 
-/// The permissions by which the group and others can add, rename and remove entries.
+/// The permissions that allow the group and others to add, rename and remove entries.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// The bit of a directory in which only the owner of an entry can rename or remove it.
 const STICKY: u32 = 0o1000;
 
-/// Why a directory cannot be trusted or made.
+/// The reason why a directory cannot be trusted or created.
 #[derive(Debug, thiserror::Error)]
 pub enum DirError {
-    /// Its owner can replace what is in it.
+    /// Another user owns the directory and can replace its contents.
     #[error("`{path}` belongs to user {owner}")]
     NotOurs {
-        /// The directory, or one above it.
+        /// The directory or one of its parents.
         path: PathBuf,
         /// The user id of its owner.
         owner: u32,
     },
-    /// Other users can replace what is in it.
+    /// Other users can replace the contents of the directory.
     #[error("other users can write to `{path}` (its mode is {mode:o})")]
     Writable {
-        /// The directory, or one above it.
+        /// The directory or one of its parents.
         path: PathBuf,
-        /// Its permissions.
+        /// The permissions of the directory.
         mode: u32,
     },
-    /// It is a file or a symbolic link.
+    /// The path is a file or a symbolic link.
     #[error("`{path}` is not a directory")]
     NotADirectory {
-        /// The place.
+        /// The path.
         path: PathBuf,
     },
-    /// The system refused it.
+    /// A system call failed.
     #[error("`{path}`: {source}")]
     System {
-        /// The place.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Makes a directory that only this user can enter, in one that exists, and closes it to others where
-/// it was open to them.
+/// Creates a directory that only this user can enter, inside an existing one. An existing directory
+/// of this user is closed to others.
 ///
 /// # Errors
-/// See [`DirError`]; the directories above it are looked at too.
+/// See [`DirError`]; the parents are checked too.
 pub fn make_private(path: &Path) -> Result<(), DirError> {
-    let path = check_above(path)?;
+    let path = check_parents(path)?;
     let failed = |source| DirError::System { path: path.clone(), source };
     match DirBuilder::new().mode(OWNER_ONLY).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
     }
-    let found = look_at(&path)?;
+    let found = trusted_directory(&path)?;
     if found.mode() & !OWNER_ONLY & 0o777 != 0 && found.uid() == user() {
         fs::set_permissions(&path, Permissions::from_mode(OWNER_ONLY)).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Checks that no other user can write to a directory, nor put another in its place.
+/// Checks that no other user can write to a directory or replace it.
 ///
 /// # Errors
 /// See [`DirError`].
 pub fn check_private(path: &Path) -> Result<(), DirError> {
-    let path = check_above(path)?;
-    let found = look_at(&path)?;
+    let path = check_parents(path)?;
+    let found = trusted_directory(&path)?;
     if found.mode() & OTHERS_WRITE != 0 {
         return Err(DirError::Writable { path, mode: found.mode() & 0o7777 });
     }
     Ok(())
 }
 
-/// Makes the directories above this one where they are missing.
-pub(crate) fn make_above(path: &Path) -> Result<(), DirError> {
+/// Creates the missing parents of a directory.
+pub(crate) fn make_parents(path: &Path) -> Result<(), DirError> {
     let Some(parent) = path.parent() else { return Ok(()) };
     let made = DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(parent);
     made.map_err(|source| DirError::System { path: parent.to_owned(), source })
 }
 
-/// Returns what is at a path, which must be a directory of ours or of the system's.
-fn look_at(path: &Path) -> Result<Metadata, DirError> {
+/// Returns the metadata of a directory that this user or the system owns.
+fn trusted_directory(path: &Path) -> Result<Metadata, DirError> {
     let found = fs::symlink_metadata(path)
         .map_err(|source| DirError::System { path: path.to_owned(), source })?;
     if !found.is_dir() {
@@ -103,9 +105,9 @@ fn look_at(path: &Path) -> Result<Metadata, DirError> {
     Ok(found)
 }
 
-/// Checks that no other user can rename what is above a path, and returns the path without links
-/// above its last part.
-fn check_above(path: &Path) -> Result<PathBuf, DirError> {
+/// Checks that no other user can rename a parent of this path. Returns the path without symbolic
+/// links in its parents.
+fn check_parents(path: &Path) -> Result<PathBuf, DirError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(path.to_owned());
     };
@@ -113,7 +115,7 @@ fn check_above(path: &Path) -> Result<PathBuf, DirError> {
     let parent = fs::canonicalize(parent)
         .map_err(|source| DirError::System { path: parent.to_owned(), source })?;
     for above in parent.ancestors() {
-        let found = look_at(above)?;
+        let found = trusted_directory(above)?;
         let is_sticky = found.mode() & STICKY != 0;
         if !is_sticky && found.mode() & OTHERS_WRITE & !own_group(&found) != 0 {
             let mode = found.mode() & 0o7777;
@@ -127,8 +129,8 @@ fn is_trusted(owner: u32) -> bool {
     owner == user() || owner == 0
 }
 
-/// Returns the group's permissions where the group has this user alone: systems that give each user a
-/// group of its own give it the user's number, and let it write.
+/// Returns the group's permissions if the group has no member but this user: systems with a group
+/// per user give it the user's id and write permission.
 fn own_group(found: &Metadata) -> u32 {
     let is_own = found.gid() == user() && getegid().as_raw() == user() && found.uid() == user();
     if is_own { 0o070 } else { 0 }
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_made_for_its_owner_alone_and_closed_to_others() {
+    fn a_directory_is_created_for_its_owner_and_closed_to_others() {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("own");
         for before in [0o700, 0o777, 0o755] {
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_where_others_can_rename_entries_is_refused_unless_entries_stay_their_owners() {
+    fn a_parent_where_others_can_rename_entries_is_refused_unless_it_is_sticky() {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("own");
         make_private(&path).unwrap();
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_user_owns_is_refused() {
+    fn a_directory_of_another_user_is_refused() {
         if user() != 0 {
             return;
         }

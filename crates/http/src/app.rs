@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, Method, Request};
 use litplex_core::{BoxFuture, Budget, ServeError, Traits};
-use litplex_metrics::{Edge, Metrics, Ongoing};
+use litplex_metrics::{Edge, Metrics, RequestGuard};
 use litplex_scheduler::Endpoint;
 use litplex_traces::ServerSpan;
 use serde_json::Value;
@@ -369,7 +369,7 @@ impl App {
     }
 
     /// Measures a request for this until what is returned is dropped.
-    pub(crate) fn begin_request(&self, target: Target) -> Ongoing {
+    pub(crate) fn begin_request(&self, target: Target) -> RequestGuard {
         self.edge(target).begin()
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use litplex_core::Budget;
-use litplex_metrics::Ongoing;
+use litplex_metrics::RequestGuard;
 use litplex_traces::ServerSpan;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
@@ -39,7 +39,7 @@ pub(crate) struct MeasuredBody(Arc<Mutex<Sending>>);
 /// What follows an answer until it is sent.
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
-    pub(crate) ongoing: Option<Ongoing>,
+    pub(crate) ongoing: Option<RequestGuard>,
     pub(crate) record: Option<Record>,
     pub(crate) span: Option<ServerSpan>,
     /// Its place among the requests of its caller.

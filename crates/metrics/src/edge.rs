@@ -1,3 +1,5 @@
+//! The metrics of requests at the HTTP edge.
+
 use std::array::from_fn;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -6,38 +8,38 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use tokio::time::Instant;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was answered as its client wished.
+pub enum RequestOutcome {
+    /// The request was answered successfully.
     Ok,
-    /// Something is wrong with it.
+    /// The request is invalid.
     BadInput,
-    /// The model raised.
+    /// The model raised an error.
     ModelError,
-    /// Its time ran out.
+    /// The request missed its deadline.
     Timeout,
-    /// Its client left before it had the whole answer.
+    /// The client left before the end of the response.
     Cancelled,
-    /// It was refused because of the state of the server.
+    /// The request was refused because of the state of the server.
     Unavailable,
-    /// Its worker was lost.
+    /// The worker of the request was lost.
     WorkerLost,
 }
 
-const OUTCOMES: [(Outcome, &str); 7] = [
-    (Outcome::Ok, "ok"),
-    (Outcome::BadInput, "bad_input"),
-    (Outcome::ModelError, "model_error"),
-    (Outcome::Timeout, "timeout"),
-    (Outcome::Cancelled, "cancelled"),
-    (Outcome::Unavailable, "unavailable"),
-    (Outcome::WorkerLost, "worker_lost"),
+const OUTCOMES: [(RequestOutcome, &str); 7] = [
+    (RequestOutcome::Ok, "ok"),
+    (RequestOutcome::BadInput, "bad_input"),
+    (RequestOutcome::ModelError, "model_error"),
+    (RequestOutcome::Timeout, "timeout"),
+    (RequestOutcome::Cancelled, "cancelled"),
+    (RequestOutcome::Unavailable, "unavailable"),
+    (RequestOutcome::WorkerLost, "worker_lost"),
 ];
 
-impl Outcome {
-    /// Returns what a status says.
-    pub fn of_status(status: u16) -> Self {
+impl RequestOutcome {
+    /// Returns the outcome for a status.
+    pub fn from_status(status: u16) -> Self {
         match status {
             408 | 504 => Self::Timeout,
             502 => Self::WorkerLost,
@@ -48,21 +50,21 @@ impl Outcome {
         }
     }
 
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         OUTCOMES[self as usize].1
     }
 }
 
-/// Why a request was refused.
+/// The reason why a request was shed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {
-    /// As many wait as may wait.
+    /// The queue is full.
     QueueFull,
-    /// Those that wait will take longer than it has.
+    /// The request would miss its deadline.
     Deadline,
-    /// There is no worker, and none will be there soon.
+    /// No worker is ready or will be soon.
     NoWorker,
-    /// The server holds as much for its clients as it may.
+    /// The memory for requests and responses is full.
     Memory,
     /// The server is stopping.
     Draining,
@@ -70,7 +72,7 @@ pub enum Shed {
 
 const SHED: [&str; 5] = ["queue_full", "deadline", "no_worker", "memory", "draining"];
 
-/// Counts refusals by their reasons.
+/// The counters of shed requests by reason.
 #[derive(Debug, Clone)]
 pub(crate) struct ShedCounters([IntCounter; SHED.len()]);
 
@@ -84,11 +86,10 @@ impl ShedCounters {
     }
 }
 
-/// Statuses that HTTP can carry, from 100 on.
+/// The number of statuses in HTTP, from 100 to 999.
 const STATUSES: usize = 900;
 
-/// What is measured of the requests to an endpoint. Cheap to clone; what costs a look-up is looked
-/// up once.
+/// The metrics of the requests to an endpoint. Cheap to clone; each series is looked up once.
 #[derive(Clone)]
 pub struct Edge(Arc<Inner>);
 
@@ -98,9 +99,9 @@ struct Inner {
     inflight: IntGauge,
     response_bytes: IntCounter,
     shed: ShedCounters,
-    /// Of endpoints that stream.
+    /// The series of streams, created at the first stream.
     streams: OnceLock<Streams>,
-    /// Requests by their status, where that says what became of them.
+    /// The counters of requests by status, for requests whose outcome follows from their status.
     requests: Box<[OnceLock<IntCounter>]>,
     durations: [OnceLock<Histogram>; OUTCOMES.len()],
 }
@@ -144,43 +145,43 @@ impl Edge {
         }))
     }
 
-    /// Returns the path of the endpoint; nothing for what is none.
+    /// Returns the path of the endpoint, or `_other` for requests to no endpoint.
     pub fn endpoint(&self) -> &str {
         &self.0.endpoint
     }
 
-    /// Measures a request that has come now, until what is returned is dropped.
-    pub fn begin(&self) -> Ongoing {
+    /// Begins to measure a request that arrives now. The guard is dropped when the request ends.
+    pub fn begin(&self) -> RequestGuard {
         self.0.inflight.inc();
         let begun = Instant::now();
-        Ongoing { edge: self.clone(), begun, status: 0, bytes: 0, is_counted: false }
+        RequestGuard { edge: self.clone(), begun, status: 0, bytes: 0, is_counted: false }
     }
 
-    /// Returns how many requests have ended: the sum of `litplex_requests_total` over its outcomes.
+    /// Returns the number of requests that have ended: the sum of `litplex_requests_total`.
     pub fn ended(&self) -> u64 {
-        // Each is observed as it is counted. A series that is not there yet is not made.
+        // Every counted request is observed in a histogram. Missing series are not created.
         let observed = self.0.durations.iter().filter_map(OnceLock::get);
         observed.map(Histogram::get_sample_count).sum()
     }
 
-    /// Returns how many requests have come and not ended.
+    /// Returns the number of requests that have arrived and not ended.
     pub fn inflight(&self) -> i64 {
         self.0.inflight.get()
     }
 
-    /// Counts a request that is refused.
+    /// Counts a request that is shed.
     pub fn shed(&self, reason: Shed) {
         self.0.shed.count(reason);
     }
 
-    /// Notes that the first items of a stream have come, this long after its request.
+    /// Records the first items of a stream, this long after its request.
     pub fn first_chunk(&self, after: Duration, items: usize) {
         let streams = self.0.streams();
         streams.first_chunk.observe(after.as_secs_f64());
         streams.chunks.inc_by(items as u64);
     }
 
-    /// Notes that more items of a stream have come, this long after those before.
+    /// Records further items of a stream, this long after the ones before.
     pub fn next_chunk(&self, after: Duration, items: usize) {
         let streams = self.0.streams();
         streams.chunk_gap.observe(after.as_secs_f64());
@@ -189,10 +190,10 @@ impl Edge {
 }
 
 impl Inner {
-    fn count(&self, status: u16, outcome: Outcome) {
-        let place = usize::from(status).wrapping_sub(100);
-        if outcome == Outcome::of_status(status)
-            && let Some(counter) = self.requests.get(place)
+    fn count(&self, status: u16, outcome: RequestOutcome) {
+        let index = usize::from(status).wrapping_sub(100);
+        if outcome == RequestOutcome::from_status(status)
+            && let Some(counter) = self.requests.get(index)
         {
             counter.get_or_init(|| self.counter(&status.to_string(), outcome)).inc();
         } else {
@@ -201,8 +202,8 @@ impl Inner {
         }
     }
 
-    fn counter(&self, code: &str, outcome: Outcome) -> IntCounter {
-        self.families.requests.with_label_values(&[&self.endpoint, outcome.word(), code])
+    fn counter(&self, code: &str, outcome: RequestOutcome) -> IntCounter {
+        self.families.requests.with_label_values(&[&self.endpoint, outcome.as_str(), code])
     }
 
     fn streams(&self) -> &Streams {
@@ -214,46 +215,48 @@ impl Inner {
         })
     }
 
-    fn duration(&self, outcome: Outcome) -> &Histogram {
-        let make = || self.families.durations.with_label_values(&[&self.endpoint, outcome.word()]);
+    fn duration(&self, outcome: RequestOutcome) -> &Histogram {
+        let make =
+            || self.families.durations.with_label_values(&[&self.endpoint, outcome.as_str()]);
         self.durations[outcome as usize].get_or_init(make)
     }
 }
 
-/// A request that has come and not ended. Dropped before it has [`ended`](Self::ended), its client
-/// has left.
+/// A guard that measures a request until it ends. If it is dropped before [`ended`](Self::ended) or
+/// [`broke`](Self::broke), the client has left.
 #[derive(Debug)]
-pub struct Ongoing {
+pub struct RequestGuard {
     edge: Edge,
     begun: Instant,
-    /// 0 before it is answered.
+    /// The status of the response; 0 before it begins.
     status: u16,
     bytes: u64,
     is_counted: bool,
 }
 
-impl Ongoing {
-    /// Notes the status of its answer, whose body may follow.
+impl RequestGuard {
+    /// Records the status of the response, whose body may follow.
     pub fn answered(&mut self, status: u16) {
         self.status = status;
     }
 
-    /// Notes that so many bytes of its answer go out.
+    /// Records that bytes of the response are sent.
     pub fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 
-    /// Notes that the last of its answer goes out: whoever has it finds it counted.
+    /// Records that the last bytes of the response are about to be sent, so that a client that has
+    /// them finds its request counted.
     pub fn ended(&mut self) {
-        self.count(Outcome::of_status(self.status));
+        self.count(RequestOutcome::from_status(self.status));
     }
 
-    /// Notes that its answer breaks off, for what this status would say.
+    /// Records that the response breaks off with an error of this status.
     pub fn broke(&mut self, status: u16) {
-        self.count(Outcome::of_status(status));
+        self.count(RequestOutcome::from_status(status));
     }
 
-    fn count(&mut self, outcome: Outcome) {
+    fn count(&mut self, outcome: RequestOutcome) {
         if std::mem::replace(&mut self.is_counted, true) {
             return;
         }
@@ -266,9 +269,9 @@ impl Ongoing {
     }
 }
 
-impl Drop for Ongoing {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.count(Outcome::Cancelled);
+        self.count(RequestOutcome::Cancelled);
         self.edge.0.inflight.dec();
     }
 }

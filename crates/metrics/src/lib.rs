@@ -1,16 +1,16 @@
-//! What is measured of a server, and how Prometheus reads it.
+//! The metrics of a server, in the text format of Prometheus.
 //!
 //! ```text
 //! http ──► Edge    ─┐
 //!                   ├─► Metrics ──► text
 //! scheduler ─► Queue┘      ▲
-//!                          ├── Observed: what is read off the endpoints when somebody asks
+//!                          ├── Observed: values read from the endpoints at each scrape
 //! workers ──► UserMetrics ─┘
 //! ```
 //!
 //! [`METRICS`] is the table of all names. Every server has its own [`Metrics`]: nothing is global.
-//! To count costs an atomic addition or nothing; names and labels are looked up once. No label has
-//! a value that a client chose.
+//! Counting costs an atomic addition or less; names and labels are looked up once. No label has a value
+//! that a client chooses.
 
 mod definitions;
 mod edge;
@@ -28,7 +28,7 @@ use prometheus::{
 };
 
 pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown};
-pub use edge::{Edge, Ongoing, Outcome, Shed};
+pub use edge::{Edge, RequestGuard, RequestOutcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
 pub use stages::StageTimes;
@@ -37,13 +37,13 @@ pub use user::{Change, Delta, UserFamilies, UserMetrics, UserSink};
 use edge::EdgeFamilies;
 use queue::QueueFamilies;
 
-/// The media type of what is [rendered](Metrics::render).
+/// The media type of [rendered](Metrics::render) metrics.
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The label of requests to what is no endpoint.
+/// The `endpoint` label of requests to no endpoint.
 const NO_ENDPOINT: &str = "_other";
 
-/// All that is measured of one server. Cheap to clone.
+/// The metrics of one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -70,7 +70,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Makes the metrics of a server.
+    /// Returns the metrics of a new server.
     pub fn new() -> Self {
         use definitions as d;
         let registry = Registry::new();
@@ -97,44 +97,46 @@ impl Metrics {
         let stages = histogram(&registry, &d::STAGES);
         let build = gauge(&registry, &d::BUILD);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let alone = |definition| gauge(&registry, definition).with_label_values::<&str>(&[]);
+        let unlabelled = |definition| gauge(&registry, definition).with_label_values::<&str>(&[]);
         let auth_failures = counter(&registry, &d::AUTH_FAILURES);
         AUTH.iter().for_each(|reason| drop(auth_failures.with_label_values(&[reason])));
-        let (buffered_bytes, buffer_limit) = (alone(&d::BUFFERED_BYTES), alone(&d::BUFFER_LIMIT));
+        let (buffered_bytes, buffer_limit) =
+            (unlabelled(&d::BUFFERED_BYTES), unlabelled(&d::BUFFER_LIMIT));
         register(&registry, ProcessCollector::for_self());
         let inner =
             Inner { registry, edge, queue, stages, auth_failures, buffered_bytes, buffer_limit };
         Self(Arc::new(inner))
     }
 
-    /// Returns what measures the requests to an endpoint; `None` for all others together.
+    /// Returns the metrics of requests to an endpoint; with `None`, of requests to no endpoint.
     pub fn edge(&self, endpoint: Option<&str>) -> Edge {
         Edge::new(&self.0.edge, endpoint.unwrap_or(NO_ENDPOINT))
     }
 
-    /// Returns what measures the stages in the workers of an endpoint.
+    /// Returns the durations of stages in the workers of an endpoint.
     pub fn stages(&self, endpoint: &str) -> StageTimes {
         StageTimes::new(&self.0.stages, endpoint)
     }
 
-    /// Returns what measures the queue of an endpoint.
+    /// Returns the metrics of an endpoint's queue.
     pub fn queue(&self, endpoint: &str) -> Queue {
         Queue::new(&self.0.queue, endpoint)
     }
 
-    /// Counts a request without the key of the server; with a wrong one, where it has one.
+    /// Counts a request that is refused for its key: a wrong one if `has_key`, otherwise a missing
+    /// one.
     pub fn unauthorized(&self, has_key: bool) {
         self.0.auth_failures.with_label_values(&[AUTH[usize::from(has_key)]]).inc();
     }
 
-    /// Notes how much room large bodies take, of how much.
+    /// Sets the bytes of memory that large bodies take, and their limit.
     pub fn buffered(&self, bytes: usize, limit: usize) {
         self.0.buffered_bytes.set(bytes as i64);
         self.0.buffer_limit.set(limit as i64);
     }
 
-    /// Writes all that was measured, and this, in the text format of Prometheus. It takes about a
-    /// millisecond, and reads files of `/proc`.
+    /// Returns all metrics, with the given observations, in the text format of Prometheus. Takes
+    /// about a millisecond and reads files of `/proc`.
     pub fn render(
         &self,
         observed: &[Observed],

@@ -1,3 +1,5 @@
+//! Values that are read from endpoints, workers and GPUs at each scrape.
+
 use std::time::Duration;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -5,126 +7,133 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use crate::definitions as d;
 use crate::{Definition, Kind};
 
-/// What is read off an endpoint when somebody asks.
+/// The values of an endpoint at a scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// Its path.
+    /// The path of the endpoint.
     pub endpoint: String,
-    /// Whether it can serve.
+    /// Whether the endpoint can serve requests.
     pub is_ready: bool,
-    /// Requests that wait.
+    /// The number of requests that wait.
     pub queued: usize,
-    /// Requests that may wait.
+    /// The most requests that may wait.
     pub queue_limit: usize,
-    /// Workers that there should be.
+    /// The number of wanted workers.
     pub workers_wanted: usize,
-    /// How many of its workers do what.
+    /// The number of workers by state.
     pub workers: Vec<(&'static str, usize)>,
-    /// How long one takes to start, once that is known.
+    /// The time that a worker takes to start; `None` while that is unknown.
     pub worker_start: Option<Duration>,
-    /// How many were started again, by why.
+    /// The number of restarts by reason.
     pub restarts: Vec<(&'static str, u64)>,
-    /// Every slot that has had a worker.
+    /// The slots that have had a worker.
     pub slots: Vec<ObservedWorker>,
 }
 
-/// What is read off one slot.
+/// The values of one slot at a scrape.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ObservedWorker {
-    /// Its number.
+    /// The number of the slot.
     pub slot: usize,
-    /// Time in which its workers had something to compute.
+    /// The total time in which the workers of the slot had requests.
     pub busy: Duration,
-    /// Requests that its worker has, where there is one.
+    /// The number of requests that the worker holds; `None` without a worker.
     pub inflight: Option<usize>,
-    /// The process id of its worker, where that is a process.
+    /// The process id of the worker; `None` for a worker that is a thread.
     pub pid: Option<u32>,
-    /// Bytes of memory of GPUs that its worker has, where somebody measured that.
+    /// The bytes of GPU memory of the worker; `None` if that is not measured.
     pub gpu_memory: Option<u64>,
-    /// Bytes of memory of its GPU that its worker may allocate, where there is a limit.
+    /// The bytes of GPU memory that the worker may allocate; `None` without a limit.
     pub gpu_memory_limit: Option<u64>,
 }
 
-/// What is read off one GPU.
+/// The values of one GPU at a scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ObservedGpu {
-    /// Its number, as the driver counts.
+    /// The index of the GPU in the driver.
     pub index: u32,
-    /// What it is called for good.
+    /// The permanent id of the GPU.
     pub uuid: String,
-    /// Bytes of memory in use.
+    /// The bytes of memory in use.
     pub used: u64,
-    /// Bytes of memory.
+    /// The total bytes of memory.
     pub total: u64,
-    /// The share of its time in which it computes, where it says.
+    /// The share of time in which the GPU computes; `None` if the driver does not report it.
     pub utilization: Option<f64>,
 }
 
-/// Puts what was observed into the families that it belongs to.
+/// Returns the families of the observed values.
 pub(crate) fn families(observed: &[Observed], gpus: &[ObservedGpu]) -> Vec<MetricFamily> {
     let each = |definition, value: fn(&Observed) -> Option<f64>| {
         let metrics =
-            observed.iter().filter_map(|of| Some((vec![of.endpoint.clone()], value(of)?)));
+            observed.iter().filter_map(|seen| Some((vec![seen.endpoint.clone()], value(seen)?)));
         family(definition, metrics.collect())
     };
     let counts = |definition, counts: fn(&Observed) -> Vec<(String, f64)>| {
-        let of_one = |of: &Observed| {
-            let label = |(label, value)| (vec![of.endpoint.clone(), label], value);
-            counts(of).into_iter().map(label).collect::<Vec<_>>()
+        let counts_of = |seen: &Observed| {
+            let label = |(label, value)| (vec![seen.endpoint.clone(), label], value);
+            counts(seen).into_iter().map(label).collect::<Vec<_>>()
         };
-        family(definition, observed.iter().flat_map(of_one).collect())
+        family(definition, observed.iter().flat_map(counts_of).collect())
     };
-    let of_gpus = |definition, value: fn(&ObservedGpu) -> Option<f64>| {
-        let labels = |of: &ObservedGpu| vec![of.index.to_string(), of.uuid.clone()];
-        family(definition, gpus.iter().filter_map(|of| Some((labels(of), value(of)?))).collect())
+    let each_gpu = |definition, value: fn(&ObservedGpu) -> Option<f64>| {
+        let labels = |seen: &ObservedGpu| vec![seen.index.to_string(), seen.uuid.clone()];
+        family(
+            definition,
+            gpus.iter().filter_map(|seen| Some((labels(seen), value(seen)?))).collect(),
+        )
     };
     vec![
-        each(&d::READY, |of| Some(f64::from(u8::from(of.is_ready)))),
-        each(&d::QUEUE_DEPTH, |of| Some(of.queued as f64)),
-        each(&d::QUEUE_LIMIT, |of| Some(of.queue_limit as f64)),
-        each(&d::WORKERS_WANTED, |of| Some(of.workers_wanted as f64)),
-        each(&d::WORKER_START, |of| Some(of.worker_start?.as_secs_f64())),
-        counts(&d::WORKERS, |of| {
-            of.workers.iter().map(|(state, count)| ((*state).into(), *count as f64)).collect()
+        each(&d::READY, |seen| Some(f64::from(u8::from(seen.is_ready)))),
+        each(&d::QUEUE_DEPTH, |seen| Some(seen.queued as f64)),
+        each(&d::QUEUE_LIMIT, |seen| Some(seen.queue_limit as f64)),
+        each(&d::WORKERS_WANTED, |seen| Some(seen.workers_wanted as f64)),
+        each(&d::WORKER_START, |seen| Some(seen.worker_start?.as_secs_f64())),
+        counts(&d::WORKERS, |seen| {
+            seen.workers.iter().map(|(state, count)| ((*state).into(), *count as f64)).collect()
         }),
-        counts(&d::RESTARTS, |of| {
-            of.restarts.iter().map(|(reason, count)| ((*reason).into(), *count as f64)).collect()
+        counts(&d::RESTARTS, |seen| {
+            seen.restarts.iter().map(|(reason, count)| ((*reason).into(), *count as f64)).collect()
         }),
-        counts(&d::WORKER_BUSY, |of| {
-            of.slots.iter().map(|of| (of.slot.to_string(), of.busy.as_secs_f64())).collect()
+        counts(&d::WORKER_BUSY, |seen| {
+            seen.slots.iter().map(|seen| (seen.slot.to_string(), seen.busy.as_secs_f64())).collect()
         }),
-        counts(&d::WORKER_INFLIGHT, |of| {
-            let inflight = |of: &ObservedWorker| Some((of.slot.to_string(), of.inflight? as f64));
-            of.slots.iter().filter_map(inflight).collect()
+        counts(&d::WORKER_INFLIGHT, |seen| {
+            let inflight =
+                |seen: &ObservedWorker| Some((seen.slot.to_string(), seen.inflight? as f64));
+            seen.slots.iter().filter_map(inflight).collect()
         }),
-        counts(&d::WORKER_MEMORY, |of| {
-            let memory = |of: &ObservedWorker| Some((of.slot.to_string(), memory_of(of.pid?)?));
-            of.slots.iter().filter_map(memory).collect()
+        counts(&d::WORKER_MEMORY, |seen| {
+            let memory =
+                |seen: &ObservedWorker| Some((seen.slot.to_string(), resident_memory(seen.pid?)?));
+            seen.slots.iter().filter_map(memory).collect()
         }),
-        counts(&d::WORKER_GPU_MEMORY, |of| {
-            let memory = |of: &ObservedWorker| Some((of.slot.to_string(), of.gpu_memory? as f64));
-            of.slots.iter().filter_map(memory).collect()
+        counts(&d::WORKER_GPU_MEMORY, |seen| {
+            let memory =
+                |seen: &ObservedWorker| Some((seen.slot.to_string(), seen.gpu_memory? as f64));
+            seen.slots.iter().filter_map(memory).collect()
         }),
-        counts(&d::WORKER_GPU_LIMIT, |of| {
-            let limit =
-                |of: &ObservedWorker| Some((of.slot.to_string(), of.gpu_memory_limit? as f64));
-            of.slots.iter().filter_map(limit).collect()
+        counts(&d::WORKER_GPU_LIMIT, |seen| {
+            let limit = |seen: &ObservedWorker| {
+                Some((seen.slot.to_string(), seen.gpu_memory_limit? as f64))
+            };
+            seen.slots.iter().filter_map(limit).collect()
         }),
-        of_gpus(&d::GPU_USED, |of| Some(of.used as f64)),
-        of_gpus(&d::GPU_TOTAL, |of| Some(of.total as f64)),
-        of_gpus(&d::GPU_UTILIZATION, |of| of.utilization),
+        each_gpu(&d::GPU_USED, |seen| Some(seen.used as f64)),
+        each_gpu(&d::GPU_TOTAL, |seen| Some(seen.total as f64)),
+        each_gpu(&d::GPU_UTILIZATION, |seen| seen.utilization),
     ]
 }
 
-/// Returns the bytes of memory that a process has, while it is there.
-fn memory_of(pid: u32) -> Option<f64> {
+/// Returns the resident memory of a process in bytes; `None` if the process has ended.
+fn resident_memory(pid: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
     Some((kib * 1024) as f64)
 }
 
-/// Makes a family of label values and values.
+/// Returns a family of a definition and its series: label values and a value each.
 fn family(definition: &Definition, metrics: Vec<(Vec<String>, f64)>) -> MetricFamily {
     let is_counter = definition.kind == Kind::Counter;
     let metric = |(labels, value): (Vec<String>, f64)| {

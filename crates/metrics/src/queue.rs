@@ -1,3 +1,5 @@
+//! The metrics of an endpoint's queue.
+
 use std::cell::OnceCell;
 use std::fmt;
 use std::time::Duration;
@@ -7,13 +9,13 @@ use prometheus::{HistogramVec, IntCounterVec};
 
 use crate::edge::{Shed, ShedCounters};
 
-/// What is measured of an endpoint's queue. It belongs to the one task that has the queue: to
-/// observe costs no more than the arithmetic, and nobody sees it before [`flush`](Self::flush).
+/// The metrics of an endpoint's queue. They belong to the task of the queue: an observation costs
+/// only its arithmetic, and becomes visible with [`flush`](Self::flush).
 pub struct Queue {
     wait: LocalHistogram,
     batch_size: LocalHistogram,
     batch_duration: LocalHistogram,
-    /// Of endpoints that batch by cost.
+    /// The series of batch costs, created at the first batch by cost.
     batch_cost: OnceCell<LocalHistogram>,
     batch_costs: HistogramVec,
     endpoint: String,
@@ -56,43 +58,43 @@ impl Queue {
         }
     }
 
-    /// Notes that a request with a body of this size has come.
+    /// Records the arrival of a request with a body of this size.
     pub fn arrived(&self, bytes: usize) {
         self.request_bytes.observe(bytes as f64);
     }
 
-    /// Notes that a request was given to a worker after this time.
+    /// Records the time that a request waited until its dispatch.
     pub fn waited(&self, time: Duration) {
         self.wait.observe(time.as_secs_f64());
     }
 
-    /// Notes that a worker was given so many requests to compute together.
+    /// Records the number of requests in a batch.
     pub fn batched(&self, size: usize) {
         self.batch_size.observe(size as f64);
     }
 
-    /// Notes how long a worker took for a batch.
+    /// Records the time that a worker took for a batch.
     pub fn computed(&self, time: Duration) {
         self.batch_duration.observe(time.as_secs_f64());
     }
 
-    /// Notes what a batch costs.
+    /// Records the cost of a batch.
     pub fn batch_cost(&self, cost: f64) {
         let make = || self.batch_costs.with_label_values(&[&self.endpoint]).local();
         self.batch_cost.get_or_init(make).observe(cost);
     }
 
-    /// Notes that a request goes to another worker, which may compute it again.
+    /// Counts a request that is dispatched again after the loss of its worker.
     pub fn retried(&self, may_have_begun: bool) {
         self.retries[usize::from(may_have_begun)].inc();
     }
 
-    /// Counts a request that is refused.
+    /// Counts a request that is shed.
     pub fn shed(&self, reason: Shed) {
         self.shed.count(reason);
     }
 
-    /// Lets others see what was observed.
+    /// Makes the observations visible.
     pub fn flush(&self) {
         let always = [&self.wait, &self.batch_size, &self.batch_duration, &self.request_bytes];
         always.into_iter().chain(self.batch_cost.get()).for_each(LocalHistogram::flush);

@@ -1,11 +1,13 @@
+//! The durations of the stages of requests in workers.
+
 use std::fmt;
 
 use prometheus::{Histogram, HistogramVec};
 
-/// What a worker does for a request, in the order in which it says how long that took.
+/// The stages of a request, in the order in which a worker reports their durations.
 const STAGES: [&str; 3] = ["decode", "predict", "encode"];
 
-/// How long the workers of an endpoint take for each stage of a request. Cheap to clone.
+/// The durations of stages in the workers of an endpoint. Cheap to clone.
 #[derive(Clone)]
 pub struct StageTimes([Histogram; 3]);
 
@@ -20,7 +22,7 @@ impl StageTimes {
         Self(STAGES.map(|stage| family.with_label_values(&[endpoint, stage])))
     }
 
-    /// Notes the seconds of one request, as many stages as are known.
+    /// Records the seconds of one request's stages, as many as are known.
     pub fn observe(&self, seconds: &[f64]) {
         let times = seconds.iter().filter(|seconds| seconds.is_finite() && **seconds >= 0.0);
         self.0.iter().zip(times).for_each(|(stage, seconds)| stage.observe(*seconds));

@@ -1,3 +1,5 @@
+//! The metrics that models define, summed over all workers.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -6,54 +8,55 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::observed::pair;
 
-/// Names that the models of one endpoint may measure at most.
-const MOST_NAMES: usize = 100;
+/// The most metrics that the models of one endpoint may define.
+const MAX_METRICS: usize = 100;
 
-const LONGEST_NAME: usize = 64;
+/// The longest name of a metric, in bytes.
+const MAX_NAME: usize = 64;
 
 const PREFIX: &str = "litplex_user_";
 
-/// What a worker has measured since it said so last.
+/// The change of one metric since the worker's last report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delta {
-    /// What its model's author calls it.
+    /// The name that the model author chose.
     pub name: String,
-    /// A sentence.
+    /// The help text.
     pub help: String,
-    /// What was measured.
+    /// The change of the value.
     pub value: Change,
 }
 
-/// The change of one metric.
+/// The change of a metric's value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// So much was added.
+    /// The increment of a counter.
     Counter(f64),
-    /// It is this now.
+    /// The new value of a gauge.
     Gauge(f64),
-    /// So many values came.
+    /// Further observations of a summary.
     Summary {
-        /// How many.
+        /// The number of observations.
         count: u64,
         /// Their sum.
         sum: f64,
     },
-    /// So many values came.
+    /// Further observations of a histogram.
     Histogram {
         /// The upper bounds of the buckets, in order.
         bounds: Vec<f64>,
-        /// How many fell into each, and above the last.
+        /// The number of observations in each bucket, and above the last.
         counts: Vec<u64>,
         /// Their sum.
         sum: f64,
     },
 }
 
-/// What models measure themselves, over all workers. Cheap to clone.
+/// The metrics of all models, summed over their workers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct UserMetrics(mpsc::UnboundedSender<Event>);
 
-/// Where the workers of an endpoint say what they have measured.
+/// The sink for reports of an endpoint's workers.
 #[derive(Debug, Clone)]
 pub struct UserSink {
     endpoint: Arc<str>,
@@ -68,19 +71,19 @@ enum Event {
 }
 
 impl UserMetrics {
-    /// Starts the task that has them. Must be called within a runtime.
+    /// Starts the task that owns the metrics. Must be called within a runtime.
     pub fn spawn() -> Self {
         let (events, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(Known::default().run(inbox));
+        tokio::spawn(Families::default().run(inbox));
         Self(events)
     }
 
-    /// Returns where the workers of an endpoint report.
+    /// Returns the sink for reports of an endpoint's workers.
     pub fn sink(&self, endpoint: &str) -> UserSink {
         UserSink { endpoint: endpoint.into(), events: self.0.clone() }
     }
 
-    /// Returns all of them as they are now.
+    /// Returns the current values of all metrics.
     pub async fn read(&self) -> UserFamilies {
         let (answer, answered) = oneshot::channel();
         let _ = self.0.send(Event::Read(answer));
@@ -88,28 +91,28 @@ impl UserMetrics {
     }
 }
 
-/// What was [read](UserMetrics::read).
+/// The values that [`UserMetrics::read`] returns.
 #[derive(Debug, Default)]
 pub struct UserFamilies(pub(crate) Vec<MetricFamily>);
 
 impl UserSink {
-    /// Adds what the worker of a slot has measured.
+    /// Adds the changes that the worker of a slot reports.
     pub fn report(&self, slot: usize, deltas: Vec<Delta>) {
         let endpoint = self.endpoint.clone();
         let _ = self.events.send(Event::Report { endpoint, slot, deltas });
     }
 
-    /// Notes that the worker of a slot is gone. What it counted stays.
+    /// Removes the gauges of a slot whose worker is gone. Its counts remain.
     pub fn gone(&self, slot: usize) {
         let _ = self.events.send(Event::Gone { endpoint: self.endpoint.clone(), slot });
     }
 }
 
-/// All metrics of all models, by the names under which they are read.
+/// The metrics of all models by their full names.
 #[derive(Default)]
-struct Known {
+struct Families {
     families: BTreeMap<String, Family>,
-    /// What was refused, each said once.
+    /// The refused metrics, each of which is logged once.
     refused: BTreeSet<(Arc<str>, String)>,
 }
 
@@ -120,7 +123,7 @@ struct Family {
 
 type Labels = (Arc<str>, Option<usize>);
 
-impl Known {
+impl Families {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
         while let Some(event) = inbox.recv().await {
             match event {
@@ -128,7 +131,7 @@ impl Known {
                     deltas.into_iter().for_each(|delta| self.take(&endpoint, slot, delta));
                 }
                 Event::Gone { endpoint, slot } => self.forget(&endpoint, slot),
-                // Nobody who asks and leaves is an error.
+                // The receiver may have left, which is no error.
                 Event::Read(answer) => drop(answer.send(self.families())),
             }
         }
@@ -137,12 +140,12 @@ impl Known {
     fn take(&mut self, endpoint: &Arc<str>, slot: usize, delta: Delta) {
         let Delta { name, help, value } = delta;
         if let Err(why) = self.merge(endpoint, slot, &name, help, value)
-            && self.refused.len() < MOST_NAMES
+            && self.refused.len() < MAX_METRICS
             && self.refused.insert((endpoint.clone(), name.clone()))
         {
             tracing::warn!(
                 endpoint = &**endpoint,
-                "{endpoint}: the metric {name:?} is not shown: {why}"
+                "{endpoint}: the metric {name:?} is not exported: {why}"
             );
         }
     }
@@ -157,28 +160,31 @@ impl Known {
     ) -> Result<(), &'static str> {
         check(name, &value)?;
         let full = full_name(name, &value);
-        let is_of = |family: &&Family| family.series.keys().any(|(of, _)| of == endpoint);
-        let names = self.families.values().filter(is_of).count();
-        let is_new = !self.families.get(&full).is_some_and(|family| is_of(&family));
-        if is_new && names >= MOST_NAMES {
-            return Err("its endpoint has as many as it may");
+        let has_endpoint =
+            |family: &&Family| family.series.keys().any(|(owner, _)| owner == endpoint);
+        let names = self.families.values().filter(has_endpoint).count();
+        let is_new = !self.families.get(&full).is_some_and(|family| has_endpoint(&family));
+        if is_new && names >= MAX_METRICS {
+            return Err("its endpoint has reached the limit of metrics");
         }
         let family = match self.families.get_mut(&full) {
             Some(family) => family,
             None => self.families.entry(full).or_insert(Family { help, series: BTreeMap::new() }),
         };
         if family.series.values().any(|other| !fits(other, &value)) {
-            return Err("another endpoint, or version of it, has one of another kind by this name");
+            return Err(
+                "a metric of this name and another kind exists in another endpoint or worker",
+            );
         }
         let worker = matches!(value, Change::Gauge(_)).then_some(slot);
         match family.series.get_mut(&(endpoint.clone(), worker)) {
-            Some(so_far) => add(so_far, value),
+            Some(total) => add(total, value),
             None => drop(family.series.insert((endpoint.clone(), worker), value)),
         }
         Ok(())
     }
 
-    /// Forgets what a worker that is gone said of itself.
+    /// Removes the gauges of a worker that is gone.
     fn forget(&mut self, endpoint: &Arc<str>, slot: usize) {
         let own = (endpoint.clone(), Some(slot));
         self.families.retain(|_, family| {
@@ -192,21 +198,25 @@ impl Known {
     }
 }
 
-/// Workers check the same before they say it.
+/// Checks a change as workers do before they report it.
 fn check(name: &str, value: &Change) -> Result<(), &'static str> {
-    let is_of = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.len() > LONGEST_NAME
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.len() > MAX_NAME
         || !name.starts_with(|c: char| c.is_ascii_alphabetic())
-        || !name.chars().all(is_of)
+        || !name.chars().all(is_allowed)
     {
-        return Err("that is no name of a metric");
+        return Err(
+            "invalid name: expected a letter, then letters, digits and `_`, at most 64 in all",
+        );
     }
     match value {
-        Change::Counter(by) if !(by.is_finite() && *by >= 0.0) => Err("it can only grow"),
+        Change::Counter(by) if !(by.is_finite() && *by >= 0.0) => {
+            Err("invalid increment: a counter can only grow")
+        }
         Change::Histogram { bounds, counts, .. }
             if counts.len() != bounds.len() + 1 || !bounds.is_sorted_by(|a, b| a < b) =>
         {
-            Err("its buckets are in disorder")
+            Err("invalid buckets: expected increasing bounds and one count more than bounds")
         }
         _ => Ok(()),
     }
@@ -219,7 +229,7 @@ fn full_name(name: &str, value: &Change) -> String {
     }
 }
 
-/// Tells whether both can be of one family.
+/// Returns whether both can belong to one family.
 fn fits(one: &Change, other: &Change) -> bool {
     match (one, other) {
         (Change::Histogram { bounds, .. }, Change::Histogram { bounds: others, .. }) => {
@@ -229,8 +239,8 @@ fn fits(one: &Change, other: &Change) -> bool {
     }
 }
 
-fn add(so_far: &mut Change, more: Change) {
-    match (so_far, more) {
+fn add(total: &mut Change, more: Change) {
+    match (total, more) {
         (Change::Counter(value), Change::Counter(by)) => *value += by,
         (Change::Gauge(value), Change::Gauge(now)) => *value = now,
         (Change::Summary { count, sum }, Change::Summary { count: more, sum: added }) => {
@@ -244,7 +254,7 @@ fn add(so_far: &mut Change, more: Change) {
             counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
             *sum += added;
         }
-        _ => unreachable!("they fit. This is a bug."),
+        _ => unreachable!("the kinds differ. This is a bug."),
     }
 }
 
@@ -319,7 +329,7 @@ mod tests {
         Delta { name: name.into(), help: "A sentence.".into(), value }
     }
 
-    /// Returns the lines of what models measured.
+    /// Returns the lines of the models' metrics.
     async fn lines(user: &UserMetrics) -> Vec<String> {
         let text = Metrics::new().render(&[], &[], user.read().await);
         text.lines().filter(|line| line.starts_with(PREFIX)).map(str::to_owned).collect()
@@ -342,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_worker_has_its_gauge_which_goes_with_it() {
+    async fn each_worker_has_its_own_gauge_until_it_is_gone() {
         let user = UserMetrics::spawn();
         let sink = user.sink("/a");
         sink.report(0, vec![delta("free", Change::Gauge(2.0))]);
@@ -375,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_shown_is_left_out() {
+    async fn invalid_metrics_are_not_exported() {
         let user = UserMetrics::spawn();
         let sink = user.sink("/a");
         let histogram = |bounds, counts| delta("h", Change::Histogram { bounds, counts, sum: 0.0 });
@@ -392,13 +402,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endpoint_has_so_many_names_and_no_more() {
+    async fn the_number_of_metrics_of_an_endpoint_is_limited() {
         let user = UserMetrics::spawn();
-        for number in 0..2 * MOST_NAMES {
+        for number in 0..2 * MAX_METRICS {
             let delta = delta(&format!("name_{number}"), Change::Counter(1.0));
             user.sink("/a").report(0, vec![delta]);
         }
         user.sink("/b").report(0, vec![delta("name_0", Change::Counter(1.0))]);
-        assert_eq!(lines(&user).await.len(), MOST_NAMES + 1);
+        assert_eq!(lines(&user).await.len(), MAX_METRICS + 1);
     }
 }

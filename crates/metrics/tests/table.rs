@@ -1,4 +1,4 @@
-//! The table of metrics, the page that it is shown on, and what there is.
+//! The table of metrics against the documentation and the rendered metrics.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -14,9 +14,9 @@ use litplex_metrics::{
 const BEGIN: &str = "<!-- table -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// Compares the page's table, or writes it where `LITPLEX_GENERATE` is set (`make generate`).
+/// Compares the table of the page, or writes it if `LITPLEX_GENERATE` is set (`make generate`).
 #[test]
-fn the_page_shows_the_table() {
+fn the_page_contains_the_table() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(BEGIN).unwrap();
@@ -26,11 +26,11 @@ fn the_page_shows_the_table() {
         std::fs::write(&path, &wanted).unwrap();
         return;
     }
-    assert!(page == wanted, "docs/metrics.md is not what the table says; run `make generate`");
+    assert!(page == wanted, "docs/metrics.md differs from the table; run `make generate`");
 }
 
 #[test]
-fn what_is_rendered_is_what_the_table_says() {
+fn the_rendered_metrics_are_those_of_the_table() {
     let metrics = Metrics::new();
     let (edge, queue) = (metrics.edge(Some("/a")), metrics.queue("/a"));
     edge.begin().ended();
@@ -57,13 +57,13 @@ fn what_is_rendered_is_what_the_table_says() {
     let found: BTreeSet<_> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let process = PROCESS_METRICS.iter().map(|(name, _)| *name);
-    let wanted: BTreeSet<_> = METRICS.iter().map(|of| of.name).chain(process).collect();
+    let wanted: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).chain(process).collect();
     assert_eq!(found, wanted);
     assert!(text.contains("litplex_worker_restarts_total{endpoint=\"/a\",reason=\"exit\"} 2\n"));
 }
 
 #[test]
-fn what_became_of_a_request_is_counted_once() {
+fn the_outcome_of_a_request_is_counted_once() {
     let metrics = Metrics::new();
     let edge = metrics.edge(Some("/a"));
     let mut whole = edge.begin();

@@ -2,7 +2,7 @@
 //! it.
 
 use litplex_config::{ConfigError, Program};
-use litplex_traces::{Settings, Tracer};
+use litplex_traces::{TraceSettings, Tracer};
 
 use crate::Error;
 
@@ -24,7 +24,7 @@ pub(crate) fn tracer(config: &Program) -> Result<Option<Tracer>, Error> {
     let ratio = config.trace_ratio.unwrap_or_else(|| {
         ratio(variable("OTEL_TRACES_SAMPLER").as_deref(), variable("OTEL_TRACES_SAMPLER_ARG"))
     });
-    let tracer = Tracer::new(&Settings { endpoint, ratio }).map_err(|error| {
+    let tracer = Tracer::new(&TraceSettings { endpoint, ratio }).map_err(|error| {
         ConfigError(vec![format!("server: traces cannot be sent to `otlp_endpoint`: {error}")])
     })?;
     Ok(Some(tracer))

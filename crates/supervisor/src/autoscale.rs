@@ -1,3 +1,5 @@
+//! The autoscaler: the number of workers that the load of an endpoint asks for.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -5,29 +7,29 @@ use tokio::time::Instant;
 use crate::peak::Peak;
 use crate::rate::ArrivalRate;
 
-/// The least memory of the mean arrival rate: it follows a change by two thirds in this time.
+/// The shortest time constant of the mean arrival rate: it follows a change by two thirds in it.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// With slow models the mean reaches further back: as long as one worker takes for so many jobs,
-/// so that a single job more or less does not look like another load.
+/// The time constant in jobs: for slow models it is the time that one worker takes for this many,
+/// so that a single job more or less does not look like a change of load.
 const MEMORY_JOBS: f64 = 5.0;
 
-/// Fewer workers must be enough for this many times the demand before any goes: a steady load
-/// that varies by chance then keeps its workers.
+/// The factor on the demand for which fewer workers must suffice before any is stopped, so that a
+/// steady load with random variation keeps its workers.
 const MARGIN: f64 = 1.15;
 
-/// Between how many workers an endpoint may have. A number that is set by hand is both limits,
-/// until others are set.
+/// The limits of an endpoint's number of workers. A number set by an operator is both limits until
+/// others are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The fewest; 0 lets an endpoint without demand sleep.
+    /// The fewest workers; with 0 an endpoint without demand goes to sleep.
     pub min: usize,
-    /// The most; where it is below `min`, `max` holds.
+    /// The most workers; it takes precedence over a larger `min`.
     pub max: usize,
 }
 
 impl Limits {
-    /// Allows this number alone.
+    /// Returns limits that allow this number only.
     pub fn exactly(workers: usize) -> Self {
         Self { min: workers, max: workers }
     }
@@ -37,19 +39,17 @@ impl Limits {
     }
 }
 
-/// How the number of workers follows the demand.
+/// The settings of the autoscaler.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scaling {
-    /// The share of what workers sustain that the demand should take, above 0 and up to 1.
-    /// Default: 0.7.
+    /// The target utilisation of the workers, above 0 and up to 1. Default: 0.7.
     pub utilisation: f64,
-    /// Within what time jobs that wait should be gone. It is at least the time that a worker
-    /// takes to start, or for a job: sooner no new one could help. Default: 2 s.
+    /// The time in which the queue should drain. It is never less than the start time of a worker
+    /// or the duration of a job: a new worker cannot help sooner. Default: 2 s.
     pub drain_within: Duration,
-    /// For how long fewer workers must have been enough before any goes. Default: 30 s.
+    /// The time for which fewer workers must have sufficed before any is stopped. Default: 30 s.
     pub hold: Duration,
-    /// For how long there must have been no job before the last worker goes, and with it all
-    /// above the minimum. Default: 60 s.
+    /// The time without jobs after which all workers above the minimum are stopped. Default: 60 s.
     pub idle: Duration,
 }
 
@@ -64,27 +64,27 @@ impl Default for Scaling {
     }
 }
 
-/// What an endpoint's queue and workers show.
+/// The demand on an endpoint at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Demand {
-    /// Jobs that have arrived since the endpoint began, refused ones included.
+    /// The number of jobs since the endpoint started, refused ones included.
     pub arrivals: u64,
-    /// Jobs that wait for a worker.
+    /// The number of jobs that wait for a worker.
     pub queued: usize,
-    /// Jobs that workers have.
+    /// The number of jobs that workers hold.
     pub in_flight: usize,
-    /// How many jobs per second one worker sustains within its latency target; `None` while that
-    /// is unknown, which leaves the number of workers as it is.
+    /// The jobs per second that one worker sustains; `None` while that is unknown, which keeps the
+    /// number of workers.
     pub per_worker: Option<f64>,
-    /// How long a worker takes to start; `None` while that is unknown.
+    /// The time that a worker takes to start; `None` while that is unknown.
     pub start_time: Option<Duration>,
 }
 
-/// Decides how many workers an endpoint should have.
+/// The autoscaler of an endpoint.
 ///
-/// It wants as many as bring the utilisation to its target, given the rate of arrivals and what
-/// it takes to drain the queue. It follows a rise at once and a fall late: it keeps the most that
-/// it wanted within [`Scaling::hold`].
+/// It chooses the number of workers that brings the utilisation to its target, given the rate of
+/// arrivals and the jobs in the queue. It follows a rise at once and a fall after
+/// [`Scaling::hold`]: the highest number within that time remains.
 #[derive(Debug)]
 pub struct Autoscaler {
     limits: Limits,
@@ -96,25 +96,25 @@ pub struct Autoscaler {
 }
 
 impl Autoscaler {
-    /// Begins with the fewest workers and no demand.
+    /// Returns an autoscaler with the fewest workers and no demand.
     pub fn new(limits: Limits, scaling: Scaling, now: Instant) -> Self {
         let (rate, enough) = (ArrivalRate::new(now), Peak::new(scaling.hold));
         Self { limits, scaling, wanted: limits.clamp(0), rate, enough, last_job: now }
     }
 
-    /// Returns how many workers were decided on last.
+    /// Returns the number of workers of the last decision.
     pub fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// Sets other limits, which hold from now on.
+    /// Sets the limits.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         self.wanted = limits.clamp(self.wanted);
     }
 
-    /// Returns how many workers there should be now. Call it some ten times a second: a rise is
-    /// seen no sooner than it is called.
+    /// Returns the number of workers that the endpoint should have now. Call it about ten times per
+    /// second: a rise is seen at the next call.
     pub fn decide(&mut self, demand: &Demand, now: Instant) -> usize {
         self.observe(demand, now);
         self.wanted = self.limits.clamp(self.follow(demand, now));
@@ -147,7 +147,7 @@ impl Autoscaler {
         needed.max(self.wanted.min(enough)).max(usize::from(awake))
     }
 
-    /// What arrives, and what has to be done beside that for the queue to drain in time.
+    /// Returns the rate of arrivals, plus the rate at which the queue drains in time.
     fn jobs_per_second(&self, demand: &Demand, capacity: f64) -> f64 {
         let soonest = demand.start_time.unwrap_or_default().max(seconds(1.0 / capacity));
         let within = self.scaling.drain_within.max(soonest).as_secs_f64().max(0.001);
@@ -159,12 +159,12 @@ fn capacity(demand: &Demand) -> Option<f64> {
     demand.per_worker.filter(|jobs| jobs.is_finite() && *jobs > 0.0)
 }
 
-/// A duration that no arithmetic can make too long.
+/// Returns a duration of at most an hour, for any number.
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))
 }
 
-/// Rounds up, except what is a whole number but for the rounding of its parts.
+/// Rounds up, except for a whole number with a rounding error.
 fn round_up(workers: f64) -> usize {
     (workers - 1e-9).ceil() as usize
 }
@@ -179,16 +179,16 @@ mod tests {
 
     const WIDE: Limits = Limits { min: 0, max: 1000 };
 
-    /// An autoscaler, its clock and its counter of arrivals.
-    struct Bench {
+    /// An autoscaler with its clock and its counter of arrivals.
+    struct Fixture {
         scaler: Autoscaler,
         now: Instant,
         demand: Demand,
-        /// Arrivals that are less than a job.
+        /// The fraction of a job that has arrived.
         rest: f64,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new(limits: Limits) -> Self {
             let now = Instant::now();
             let scaler = Autoscaler::new(limits, Scaling::default(), now);
@@ -196,7 +196,7 @@ mod tests {
             Self { scaler, now, demand, rest: 0.0 }
         }
 
-        /// Lets jobs arrive for a time and returns every decision.
+        /// Simulates arrivals for a time and returns every decision.
         fn run(&mut self, per_second: f64, every_ms: u64, seconds: u64) -> Vec<usize> {
             let steps = seconds * 1000 / every_ms;
             (0..steps).map(|_| self.step(per_second * every_ms as f64 / 1000.0, every_ms)).collect()
@@ -212,77 +212,83 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_answered_within_a_second_with_the_right_number() {
+    fn a_step_is_followed_within_a_second_by_the_right_number() {
         for every_ms in [20, 50, 100, 250] {
-            let mut bench = Bench::new(Limits { min: 1, max: 32 });
-            assert_eq!(bench.run(0.1 * CAPACITY, every_ms, 60).last(), Some(&1));
+            let mut fixture = Fixture::new(Limits { min: 1, max: 32 });
+            assert_eq!(fixture.run(0.1 * CAPACITY, every_ms, 60).last(), Some(&1));
             // 300 / (100 × 0.7), rounded up.
-            assert_eq!(bench.run(3.0 * CAPACITY, every_ms, 1).last(), Some(&5), "at {every_ms} ms");
-            let later = bench.run(3.0 * CAPACITY, every_ms, 600);
+            assert_eq!(
+                fixture.run(3.0 * CAPACITY, every_ms, 1).last(),
+                Some(&5),
+                "at {every_ms} ms"
+            );
+            let later = fixture.run(3.0 * CAPACITY, every_ms, 600);
             assert!(later.iter().all(|wanted| *wanted == 5), "{later:?}");
         }
     }
 
     #[test]
-    fn a_fall_is_followed_when_it_has_lasted() {
-        let mut bench = Bench::new(Limits { min: 1, max: 32 });
-        bench.run(3.0 * CAPACITY, 100, 60);
-        assert_eq!(bench.run(0.1 * CAPACITY, 100, 29).last(), Some(&5));
-        assert_eq!(bench.run(0.1 * CAPACITY, 100, 40).last(), Some(&1));
-        bench.run(3.0 * CAPACITY, 100, 60);
+    fn a_fall_is_followed_after_the_hold_time() {
+        let mut fixture = Fixture::new(Limits { min: 1, max: 32 });
+        fixture.run(3.0 * CAPACITY, 100, 60);
+        assert_eq!(fixture.run(0.1 * CAPACITY, 100, 29).last(), Some(&5));
+        assert_eq!(fixture.run(0.1 * CAPACITY, 100, 40).last(), Some(&1));
+        fixture.run(3.0 * CAPACITY, 100, 60);
         let with_breaks: Vec<_> = (0..10)
-            .flat_map(|_| [bench.run(10.0, 100, 20), bench.run(3.0 * CAPACITY, 100, 5)].concat())
+            .flat_map(|_| {
+                [fixture.run(10.0, 100, 20), fixture.run(3.0 * CAPACITY, 100, 5)].concat()
+            })
             .collect();
-        assert!(with_breaks.iter().all(|wanted| *wanted == 5), "short breaks cost no worker");
+        assert!(with_breaks.iter().all(|wanted| *wanted == 5), "short breaks stop no worker");
     }
 
     #[test]
-    fn jobs_that_wait_ask_for_workers_beside_what_arrives() {
-        let mut bench = Bench::new(Limits { min: 1, max: 32 });
-        bench.demand.queued = 700;
-        assert_eq!(bench.step(0.0, 100), 5, "350 jobs/s drain it in 2 s");
-        let mut bench = Bench::new(Limits { min: 1, max: 32 });
-        bench.demand = Demand { queued: 700, start_time: Some(seconds(10.0)), ..bench.demand };
-        assert_eq!(bench.step(0.0, 100), 1, "more would come too late to be of use");
+    fn queued_jobs_add_to_the_demand() {
+        let mut fixture = Fixture::new(Limits { min: 1, max: 32 });
+        fixture.demand.queued = 700;
+        assert_eq!(fixture.step(0.0, 100), 5, "350 jobs/s drain it in 2 s");
+        let mut fixture = Fixture::new(Limits { min: 1, max: 32 });
+        fixture.demand = Demand { queued: 700, start_time: Some(seconds(10.0)), ..fixture.demand };
+        assert_eq!(fixture.step(0.0, 100), 1, "further workers would start too late");
     }
 
     #[test]
-    fn an_endpoint_wakes_at_once_and_sleeps_after_a_while() {
-        let mut bench = Bench::new(Limits { min: 0, max: 4 });
-        assert_eq!(bench.step(0.0, 100), 0);
-        bench.demand = Demand { per_worker: None, queued: 1, arrivals: 1, ..bench.demand };
-        assert_eq!(bench.step(0.0, 100), 1);
-        bench.demand = Demand { queued: 0, in_flight: 1, ..bench.demand };
-        assert_eq!(bench.run(0.0, 100, 600).last(), Some(&1), "the job takes long");
-        bench.demand = Demand { in_flight: 0, per_worker: Some(CAPACITY), ..bench.demand };
-        assert_eq!(bench.run(0.0, 100, 59).last(), Some(&1));
-        assert_eq!(bench.run(0.0, 100, 2).last(), Some(&0));
-        assert_eq!(bench.step(1.0, 100), 1, "a job that was refused wakes it, too");
+    fn an_endpoint_wakes_at_once_and_sleeps_after_the_idle_time() {
+        let mut fixture = Fixture::new(Limits { min: 0, max: 4 });
+        assert_eq!(fixture.step(0.0, 100), 0);
+        fixture.demand = Demand { per_worker: None, queued: 1, arrivals: 1, ..fixture.demand };
+        assert_eq!(fixture.step(0.0, 100), 1);
+        fixture.demand = Demand { queued: 0, in_flight: 1, ..fixture.demand };
+        assert_eq!(fixture.run(0.0, 100, 600).last(), Some(&1), "the job takes long");
+        fixture.demand = Demand { in_flight: 0, per_worker: Some(CAPACITY), ..fixture.demand };
+        assert_eq!(fixture.run(0.0, 100, 59).last(), Some(&1));
+        assert_eq!(fixture.run(0.0, 100, 2).last(), Some(&0));
+        assert_eq!(fixture.step(1.0, 100), 1, "a refused job wakes the endpoint, too");
     }
 
     #[test]
-    fn nothing_is_decided_on_a_capacity_that_is_unknown() {
-        let mut bench = Bench::new(Limits { min: 0, max: 32 });
-        bench.run(3.0 * CAPACITY, 100, 10);
+    fn an_unknown_capacity_keeps_the_number_of_workers() {
+        let mut fixture = Fixture::new(Limits { min: 0, max: 32 });
+        fixture.run(3.0 * CAPACITY, 100, 10);
         for unknown in [None, Some(0.0), Some(-1.0), Some(f64::NAN), Some(f64::INFINITY)] {
-            bench.demand.per_worker = unknown;
-            assert_eq!(bench.run(10.0, 100, 60).last(), Some(&5));
+            fixture.demand.per_worker = unknown;
+            assert_eq!(fixture.run(10.0, 100, 60).last(), Some(&5));
         }
     }
 
     #[test]
-    fn a_number_set_by_hand_holds_until_limits_are_set_again() {
-        let mut bench = Bench::new(Limits { min: 1, max: 8 });
-        bench.scaler.set_limits(Limits::exactly(4));
-        assert_eq!(bench.scaler.wanted(), 4);
-        assert!(bench.run(3.0 * CAPACITY, 100, 60).iter().all(|wanted| *wanted == 4));
-        bench.scaler.set_limits(Limits { min: 1, max: 8 });
-        assert_eq!(bench.run(3.0 * CAPACITY, 100, 1).last(), Some(&5));
-        bench.scaler.set_limits(Limits { min: 3, max: 2 });
-        assert_eq!(bench.step(0.0, 100), 2);
+    fn a_number_set_by_an_operator_holds_until_limits_are_set_again() {
+        let mut fixture = Fixture::new(Limits { min: 1, max: 8 });
+        fixture.scaler.set_limits(Limits::exactly(4));
+        assert_eq!(fixture.scaler.wanted(), 4);
+        assert!(fixture.run(3.0 * CAPACITY, 100, 60).iter().all(|wanted| *wanted == 4));
+        fixture.scaler.set_limits(Limits { min: 1, max: 8 });
+        assert_eq!(fixture.run(3.0 * CAPACITY, 100, 1).last(), Some(&5));
+        fixture.scaler.set_limits(Limits { min: 3, max: 2 });
+        assert_eq!(fixture.step(0.0, 100), 2);
     }
 
-    /// Jobs per second that vary by chance as those of many independent clients do.
+    /// Returns a number of jobs that varies like the sum of many independent clients.
     fn noisy(per_second: f64, every_ms: u64, seed: &mut u64) -> f64 {
         let mean = per_second * every_ms as f64 / 1000.0;
         let sum: f64 = (0..12).map(|_| next_unit(seed)).sum();
@@ -299,29 +305,29 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn it_keeps_the_limits_and_a_worker_while_there_is_work(
+        fn decisions_respect_the_limits_and_keep_a_worker_while_jobs_exist(
             (min, max) in (0usize..10, 0usize..10),
             steps in prop::collection::vec(any_step(), 1..200),
         ) {
-            let mut bench = Bench::new(Limits { min, max });
+            let mut fixture = Fixture::new(Limits { min, max });
             for (jobs, after_ms, queued, in_flight, per_worker) in steps {
-                bench.demand = Demand { queued, in_flight, per_worker, ..bench.demand };
-                let wanted = bench.step(jobs as f64, after_ms);
+                fixture.demand = Demand { queued, in_flight, per_worker, ..fixture.demand };
+                let wanted = fixture.step(jobs as f64, after_ms);
                 prop_assert!(wanted >= min.min(max) && wanted <= max);
                 prop_assert!(wanted >= 1 || max == 0 || queued + in_flight == 0);
             }
         }
 
         #[test]
-        fn at_any_look_more_arrivals_ask_for_no_fewer_workers(
+        fn more_arrivals_never_give_fewer_workers(
             steps in prop::collection::vec(any_step(), 1..100),
             extra in 1u64..1000,
         ) {
-            let (mut fewer, mut more) = (Bench::new(WIDE), Bench::new(WIDE));
+            let (mut fewer, mut more) = (Fixture::new(WIDE), Fixture::new(WIDE));
             for (last, (jobs, after_ms, queued, in_flight, per_worker)) in (1..).zip(&steps) {
-                for bench in [&mut fewer, &mut more] {
+                for fixture in [&mut fewer, &mut more] {
                     let (queued, in_flight, per_worker) = (*queued, *in_flight, *per_worker);
-                    bench.demand = Demand { queued, in_flight, per_worker, ..bench.demand };
+                    fixture.demand = Demand { queued, in_flight, per_worker, ..fixture.demand };
                 }
                 more.demand.arrivals += if last == steps.len() { extra } else { 0 };
                 let wanted = fewer.step(f64::from(*jobs), *after_ms);
@@ -330,12 +336,12 @@ mod tests {
         }
 
         #[test]
-        fn constant_demand_converges_and_stays(per_second in 1.0..3000.0, every_ms in 20u64..200) {
-            let mut bench = Bench::new(WIDE);
-            bench.run(per_second, every_ms, 60);
-            let wanted = bench.run(per_second, every_ms, 120);
+        fn constant_demand_converges(per_second in 1.0..3000.0, every_ms in 20u64..200) {
+            let mut fixture = Fixture::new(WIDE);
+            fixture.run(per_second, every_ms, 60);
+            let wanted = fixture.run(per_second, every_ms, 120);
             let exact = per_second / (CAPACITY * 0.7);
-            // Where the exact number is almost whole, the rest of a job may still tip it up, once.
+            // Close to a whole number, the fraction of a job may still raise the decision once.
             prop_assert!(wanted.is_sorted() && wanted[wanted.len() - 1] <= wanted[0] + 1);
             prop_assert!(wanted[0] >= (exact * 0.98).ceil() as usize);
             prop_assert!(wanted[0] <= (exact * MARGIN).ceil() as usize + 1);
@@ -343,18 +349,18 @@ mod tests {
 
         #[test]
         fn a_noisy_constant_load_does_not_flap(per_second in 100.0..3000.0, mut seed: u64) {
-            let mut bench = Bench::new(WIDE);
+            let mut fixture = Fixture::new(WIDE);
             let decisions: Vec<_> =
-                (0..6000).map(|_| bench.step(noisy(per_second, 100, &mut seed), 100)).collect();
+                (0..6000).map(|_| fixture.step(noisy(per_second, 100, &mut seed), 100)).collect();
             let changes = decisions[600..].windows(2).filter(|pair| pair[0] != pair[1]).count();
             prop_assert!(changes <= 4, "{changes} changes in nine minutes at {per_second}");
         }
 
         #[test]
-        fn idle_goes_to_the_minimum(min in 0usize..4, per_second in 0.0..3000.0) {
-            let mut bench = Bench::new(Limits { min, max: 100 });
-            bench.run(per_second, 100, 30);
-            prop_assert_eq!(bench.run(0.0, 100, 61).pop(), Some(min));
+        fn an_idle_endpoint_goes_to_the_minimum(min in 0usize..4, per_second in 0.0..3000.0) {
+            let mut fixture = Fixture::new(Limits { min, max: 100 });
+            fixture.run(per_second, 100, 30);
+            prop_assert_eq!(fixture.run(0.0, 100, 61).pop(), Some(min));
         }
     }
 

@@ -1,3 +1,5 @@
+//! The health and the outlook of an endpoint, computed from the states of its slots.
+
 use std::time::Duration;
 
 use litplex_core::{Cause, Gone};
@@ -5,18 +7,19 @@ use tokio::time::Instant;
 
 use crate::SlotState;
 
-/// What an endpoint's slots amount to, for those who watch it.
+/// The health of an endpoint, for status pages and probes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// Some worker starts for the first time, and none is missing.
+    /// A worker starts for the first time, and none was lost.
     Starting,
-    /// Every wanted slot has a worker that takes jobs; also where none is wanted.
+    /// Every wanted slot has a ready worker; also when no slot is wanted.
     Ready,
-    /// Some worker is missing or being replaced, with the reason of the first such.
+    /// A worker is missing or being replaced; with the reason of the first such slot.
     Degraded(Gone),
 }
 
-/// Reads the health of an endpoint off its slots. Those that are no longer wanted do not count.
+/// Returns the health of an endpoint with these slots. Slots that are no longer wanted do not
+/// count.
 pub fn health(slots: &[SlotState]) -> Health {
     let starting = |slot: &SlotState| matches!(slot, SlotState::Starting { .. });
     match slots.iter().find_map(reason) {
@@ -26,34 +29,34 @@ pub fn health(slots: &[SlotState]) -> Health {
     }
 }
 
-/// What an endpoint's slots amount to, for jobs that wait for a worker.
+/// The outlook of an endpoint: what a job that waits for a worker can expect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outlook {
-    /// Some worker takes jobs.
+    /// A worker takes jobs.
     Ready,
-    /// None does yet, and some is on its way.
+    /// No worker takes jobs yet, and one is starting.
     Coming {
-        /// When the first is expected to be ready, which may have passed; `None` while no start
-        /// has been measured or none has begun.
+        /// The time at which the first is expected to be ready, possibly in the past; `None` while
+        /// no start time is known or no worker was launched.
         at: Option<Instant>,
     },
     /// No worker is wanted: the endpoint is scaled to zero.
     Asleep {
-        /// How long one takes to start; `None` while no start has been measured.
+        /// The time that a worker takes to start; `None` while that is unknown.
         start_time: Option<Duration>,
     },
     /// Every slot backs off or has failed.
     Down {
-        /// Why the slot that is tried first has no worker.
+        /// The reason why the slot with the next launch has no worker.
         gone: Gone,
-        /// When a worker is expected at the earliest: its launch and, where one has been
-        /// measured, its start. `None` if no worker will be launched.
+        /// The earliest time at which a worker is expected: the next launch, plus the start time if
+        /// that is known. `None` if no worker will be launched.
         until: Option<Instant>,
     },
 }
 
 impl Outlook {
-    /// How long until a worker is expected to take jobs; `None` where nothing is known.
+    /// Returns the time until a worker is expected to take jobs; `None` while that is unknown.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         match self {
             Self::Ready => Some(Duration::ZERO),
@@ -64,8 +67,8 @@ impl Outlook {
     }
 }
 
-/// Reads off an endpoint's slots whether a job can expect a worker, given how many are wanted and
-/// how long the last starts took.
+/// Returns the outlook of an endpoint with these slots, given the number of wanted slots and the
+/// start time of its workers.
 pub fn outlook(slots: &[SlotState], wanted: usize, start_time: Option<Duration>) -> Outlook {
     if slots.iter().any(|slot| matches!(slot, SlotState::Ready(_))) {
         return Outlook::Ready;
@@ -100,7 +103,7 @@ fn is_down(slot: &SlotState) -> bool {
     matches!(slot, SlotState::BackingOff { .. } | SlotState::Failed(_))
 }
 
-/// Why a slot that should have a worker has none, if anything went wrong.
+/// Returns the reason why a slot has no ready worker, if its last worker failed.
 fn reason(slot: &SlotState) -> Option<Gone> {
     match slot {
         SlotState::BackingOff { gone, .. } => Some(gone.clone()),
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_ready_when_all_its_wanted_slots_are() {
+    fn an_endpoint_is_ready_when_all_wanted_slots_are_ready() {
         let now = Instant::now();
         let degraded = |reason: &str| Health::Degraded(killed(reason));
         assert_eq!(health(&[]), Health::Ready);
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_may_wait_for_what_starts_and_are_told_how_long() {
+    fn jobs_wait_for_a_starting_worker_with_a_known_time() {
         let now = Instant::now();
         let slots = [backing_off("killed", now + 9 * SECOND), starting(now, None)];
         let coming = outlook(&slots, 2, Some(5 * SECOND));
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_slots_sleeps_or_is_about_to_wake() {
+    fn an_endpoint_without_slots_is_asleep_or_about_to_start() {
         let start_time = Some(SECOND);
         assert_eq!(outlook(&[], 0, start_time), Outlook::Asleep { start_time });
         assert_eq!(outlook(&[SlotState::Draining], 0, None), Outlook::Asleep { start_time: None });
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_down_until_the_first_of_its_slots_may_be_ready() {
+    fn an_endpoint_is_down_until_its_first_slot_may_be_ready() {
         let now = Instant::now();
         let slots =
             [failed("no weights"), backing_off("b", now + 2 * SECOND), backing_off("a", now)];

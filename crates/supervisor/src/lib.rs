@@ -1,29 +1,33 @@
-//! Slots: places for workers, each started, watched, replaced and stopped on its own.
+//! The supervisor of an endpoint: slots whose workers it launches, watches, replaces and stops.
 //!
 //! ```text
-//! Supervisor (handle) ──wish──► SupervisorTask ──► Launch, Launched
-//!                                     │
-//! Health, Outlook ◄────states─────────┘
+//! Supervisor (handle) ──target─► SupervisorTask ──► Launch, Launched
+//!                                       │
+//! Health, Outlook ◄────states───────────┘
 //! ```
 //!
 //! The supervisor sees workers through [`Launch`](litplex_core::Launch) alone: no job, process id
-//! or Python. One task owns the slots of an endpoint; what each is doing is published on a watch,
-//! and [`health`] and [`outlook`] are pure readings of it. What a slot does next and how long it
-//! backs off are pure functions too.
+//! or Python. One task owns the slots of an endpoint and publishes their states on a watch;
+//! [`health`] and [`outlook`] are pure functions of these states. The next step of a slot and its
+//! backoff are pure functions too.
 //!
-//! How many slots are wanted is the caller's to say. [`Autoscaler`] says it from the load, as a
-//! pure function of what it was shown and when.
+//! The owner sets the number of wanted slots. [`Autoscaler`] computes it from the load, as a pure
+//! function of its observations and their times.
 
 mod autoscale;
 mod health;
 mod peak;
 mod rate;
 mod restart;
+mod settings;
 mod slot;
 mod supervisor;
+mod target;
 mod task;
 
 pub use autoscale::{Autoscaler, Demand, Limits, Scaling};
 pub use health::{Health, Outlook, health, outlook};
+pub use settings::SupervisorSettings;
 pub use slot::SlotState;
-pub use supervisor::{Record, Settings, Supervisor, View, Wanted, supervise};
+pub use supervisor::{Supervisor, View, Wanted, supervise};
+pub use target::Record;

@@ -1,13 +1,16 @@
+//! A sliding maximum.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The largest of the values that were seen within a time.
+/// The largest value observed within a time window.
 #[derive(Debug)]
 pub(crate) struct Peak {
     within: Duration,
-    /// When each value was last seen: those that a later one does not reach, so ever smaller.
+    /// The values larger than every later one, so in decreasing order, each with the time at which
+    /// it last held.
     seen: VecDeque<(Instant, usize)>,
     last: usize,
 }
@@ -17,7 +20,7 @@ impl Peak {
         Self { within, seen: VecDeque::new(), last: 0 }
     }
 
-    /// Notes a value and returns the largest. A value counts until the next one is seen.
+    /// Adds a value and returns the largest. A value holds until the next one is added.
     pub(crate) fn observe(&mut self, value: usize, now: Instant) -> usize {
         self.push(self.last, now);
         self.push(value, now);
@@ -46,7 +49,7 @@ mod tests {
     const WITHIN: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_value_counts_from_when_it_was_last_true() {
+    fn a_value_counts_until_the_window_after_it_last_held() {
         let start = Instant::now();
         let mut peak = Peak::new(WITHIN);
         let mut at = |seconds, value| peak.observe(value, start + Duration::from_secs(seconds));
@@ -56,7 +59,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_largest_of_what_was_seen(values in prop::collection::vec((0u64..5, 0usize..9), 1..50)) {
+        fn the_peak_is_the_largest_value_in_the_window(values in prop::collection::vec((0u64..5, 0usize..9), 1..50)) {
             let (mut now, mut peak, mut seen) = (Instant::now(), Peak::new(WITHIN), Vec::new());
             let mut last = 0;
             for (seconds, value) in values {

@@ -1,54 +1,57 @@
+//! The states of a slot, and the decision on its next step.
+
 use std::time::Duration;
 
 use litplex_core::{Gone, LaunchError};
 use tokio::time::Instant;
 
-/// What a slot is doing.
+/// The state of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotState {
-    /// Its worker was launched and loads the model.
+    /// The worker was launched and loads the model.
     Starting {
-        /// When it was launched.
+        /// The time of the launch.
         since: Instant,
-        /// Why the worker before it ended or did not become ready; `None` where it is the first.
+        /// The reason why the worker before it ended or did not become ready; `None` for the first.
         after: Option<Gone>,
     },
-    /// Its worker takes jobs; it became ready after this time.
+    /// The worker takes jobs; it became ready this long after its launch.
     Ready(Duration),
-    /// Its worker is gone, or did not become ready, and another is launched later.
+    /// The worker is gone, or did not become ready, and another is launched later.
     BackingOff {
-        /// Why.
+        /// The reason.
         gone: Gone,
-        /// The traceback of the model's own code, if that kept it from becoming ready.
+        /// The traceback, if the model's own code kept the worker from becoming ready.
         traceback: Option<String>,
-        /// When another is launched.
+        /// The time of the next launch.
         until: Instant,
     },
-    /// Its first worker did not become ready, before any of the endpoint ever was: nothing says
-    /// that another would, and none is launched. See [`Settings::give_up`](crate::Settings).
+    /// The first worker did not become ready, and no worker of the endpoint ever was: another
+    /// launch is unlikely to help, so there is none. See
+    /// [`SupervisorSettings::give_up`](crate::SupervisorSettings).
     Failed(LaunchError),
-    /// Its worker is no longer wanted and finishes.
+    /// The worker is no longer wanted and finishes.
     Draining,
-    /// It has no worker and wants none; it goes with the last slot after it.
+    /// The slot has no worker and wants none; it is removed once no slot follows it.
     Stopped,
 }
 
-/// What a slot must do next.
+/// The next step of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Launch a worker.
     Launch,
-    /// End the worker that has not become ready.
+    /// Kill the worker that has not become ready.
     Abandon,
     /// Ask the worker to finish.
     Drain,
-    /// Forget what kept it empty.
+    /// Drop the reason of the backoff or failure.
     Clear,
-    /// Wait until something happens.
+    /// Wait for the next event.
     Stay,
 }
 
-/// Decides what a slot does, given whether it is wanted.
+/// Returns the next step of a slot, given whether it is wanted.
 pub(crate) fn next_step(state: &SlotState, wanted: bool, now: Instant) -> Step {
     match (state, wanted) {
         (SlotState::Stopped, true) => Step::Launch,
@@ -67,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_that_backs_off_waits_its_time_while_it_is_wanted() {
+    fn a_wanted_slot_launches_after_its_backoff() {
         let now = Instant::now();
         let until = now + Duration::from_secs(1);
         let gone = Gone::new(Cause::Signal, "killed");
@@ -78,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_drains_is_left_to_finish_even_if_it_is_wanted_again() {
+    fn a_draining_slot_finishes_even_if_it_is_wanted_again() {
         let now = Instant::now();
         assert_eq!(next_step(&SlotState::Draining, true, now), Step::Stay);
         assert_eq!(next_step(&SlotState::Draining, false, now), Step::Stay);

@@ -1,3 +1,5 @@
+//! The task that owns the slots of one endpoint.
+
 use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,81 +11,81 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::restart::{delay, failures_after};
 use crate::slot::{Step, next_step};
-use crate::supervisor::Wish;
-use crate::{Record, Settings, SlotState};
+use crate::target::{Record, Target};
+use crate::{SlotState, SupervisorSettings};
 
-/// Owns the slots of one endpoint.
+/// The task that owns the slots of one endpoint.
 pub(crate) struct SupervisorTask {
     launch: Arc<dyn Launch>,
-    settings: Settings,
+    settings: SupervisorSettings,
     seed: u64,
-    wish: watch::Receiver<Wish>,
+    target: watch::Receiver<Target>,
     slots: Vec<Slot>,
-    /// What the slots wait for: at most one for each.
-    pending: JoinSet<Outcome>,
+    /// The running task of each slot: at most one per slot.
+    pending: JoinSet<SlotOutcome>,
     record: Record,
     publish: Publish,
 }
 
-/// Where others see what the slots do.
+/// The watches on which the task publishes.
 pub(crate) struct Publish {
     pub(crate) states: watch::Sender<Vec<SlotState>>,
     pub(crate) record: watch::Sender<Record>,
 }
 
-/// All that can happen to the slots.
+/// An event that the task handles.
 enum Event {
-    /// Another number of workers is wanted, or none any more.
-    Wished,
-    /// What a slot waited for has come.
-    Came(Result<(Id, Outcome), JoinError>),
-    /// A slot has backed off long enough.
+    /// The target changed.
+    TargetChanged,
+    /// The task of a slot ended.
+    Ended(Result<(Id, SlotOutcome), JoinError>),
+    /// The backoff of a slot is over.
     Due,
 }
 
-/// What a slot waits for.
-enum Outcome {
-    /// Its worker is ready.
+/// The outcome of a slot's task.
+enum SlotOutcome {
+    /// The worker is ready.
     Launched(Box<dyn Launched>),
-    /// Its worker did not become ready.
+    /// The worker did not become ready.
     Failed(LaunchError),
-    /// Its worker is gone without having been asked, for this reason.
+    /// The worker ended unasked, for this reason.
     Gone(Gone),
-    /// Its worker finished because it was asked to.
+    /// The worker finished after a request to stop.
     Stopped,
 }
 
-/// One slot: what it is doing, and its past.
+/// A slot: its phase and its failures.
 struct Slot {
-    doing: Doing,
-    /// Lives in a row that were short.
+    phase: SlotPhase,
+    /// The number of consecutive workers that lived briefly.
     failures: u32,
 }
 
-/// A [`SlotState`] with what it takes to leave it.
-enum Doing {
+/// A [`SlotState`] with the handles that are needed to leave it.
+enum SlotPhase {
     Starting { task: AbortHandle, since: Instant, after: Option<Gone> },
     Serving { task: AbortHandle, since: Instant, start_time: Duration, stop: StopWorker },
     Draining { task: AbortHandle },
     BackingOff { gone: Gone, traceback: Option<String>, until: Instant },
     Failed(LaunchError),
-    Nothing,
+    Empty,
 }
 
-/// Asks a worker to finish within a time.
+/// The channel that stops a worker; it carries the grace.
 type StopWorker = oneshot::Sender<Duration>;
 
 impl SupervisorTask {
     pub(crate) fn new(
         launch: Arc<dyn Launch>,
-        settings: Settings,
+        settings: SupervisorSettings,
         seed: u64,
-        wish: watch::Receiver<Wish>,
+        target: watch::Receiver<Target>,
         publish: Publish,
     ) -> Self {
         let (slots, pending, record) = (Vec::new(), JoinSet::new(), Record::default());
-        let mut task = Self { launch, settings, seed, wish, slots, pending, record, publish };
-        task.settle(Instant::now());
+        let mut task = Self { launch, settings, seed, target, slots, pending, record, publish };
+        task.reconcile(Instant::now());
         task.publish();
         task
     }
@@ -95,68 +97,69 @@ impl SupervisorTask {
         }
     }
 
-    /// Waits for an event. Returns `None` when all has stopped, or nobody can ask for it any more.
+    /// Waits for an event. Returns `None` when all workers have stopped, or the supervisor was
+    /// dropped.
     async fn next_event(&mut self) -> Option<Event> {
-        if self.slots.is_empty() && self.wish.borrow().stop.is_some() {
+        if self.slots.is_empty() && self.target.borrow().stop.is_some() {
             return None;
         }
         let due = self.slots.iter().filter_map(Slot::due).min();
         tokio::select! {
-            wished = self.wish.changed() => wished.ok().map(|()| Event::Wished),
-            Some(came) = self.pending.join_next_with_id() => Some(Event::Came(came)),
+            changed = self.target.changed() => changed.ok().map(|()| Event::TargetChanged),
+            Some(ended) = self.pending.join_next_with_id() => Some(Event::Ended(ended)),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Some(Event::Due),
         }
     }
 
     fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Came(Ok((task, outcome))) => self.advance(task, outcome, now),
-            Event::Came(Err(error)) => self.lose(&error, now),
-            Event::Wished | Event::Due => {}
+            Event::Ended(Ok((task, outcome))) => self.advance(task, outcome, now),
+            Event::Ended(Err(error)) => self.on_panic(&error, now),
+            Event::TargetChanged | Event::Due => {}
         }
-        self.settle(now);
+        self.reconcile(now);
     }
 
-    /// Moves on the slot that waited for this.
-    fn advance(&mut self, task: Id, outcome: Outcome, now: Instant) {
-        let Some(index) = self.waiting_for(task) else { return };
-        let doing = replace(&mut self.slots[index].doing, Doing::Nothing);
-        match (outcome, doing) {
-            (Outcome::Launched(worker), Doing::Starting { since, .. }) => {
-                self.watch_over(index, worker, now - since, now);
+    /// Applies the outcome of a task to its slot.
+    fn advance(&mut self, task: Id, outcome: SlotOutcome, now: Instant) {
+        let Some(index) = self.slot_with_task(task) else { return };
+        let phase = replace(&mut self.slots[index].phase, SlotPhase::Empty);
+        match (outcome, phase) {
+            (SlotOutcome::Launched(worker), SlotPhase::Starting { since, .. }) => {
+                self.watch_worker(index, worker, now - since, now);
             }
-            // It became ready as it was given up, and may have jobs.
-            (Outcome::Launched(worker), _) => self.drain(index, worker),
-            (Outcome::Failed(error), Doing::Starting { .. }) => {
+            // The worker became ready while its slot was given up, and may have jobs.
+            (SlotOutcome::Launched(worker), _) => self.drain(index, worker),
+            (SlotOutcome::Failed(error), SlotPhase::Starting { .. }) => {
                 self.launch_failed(index, error, now);
             }
-            (Outcome::Gone(gone), Doing::Serving { since, .. }) => {
+            (SlotOutcome::Gone(gone), SlotPhase::Serving { since, .. }) => {
                 self.back_off(index, gone, None, Some(now - since), now);
             }
-            (Outcome::Failed(_) | Outcome::Gone(_) | Outcome::Stopped, _) => {}
+            (SlotOutcome::Failed(_) | SlotOutcome::Gone(_) | SlotOutcome::Stopped, _) => {}
         }
     }
 
-    /// Treats a panic like the end of the worker; a slot that was given up is simply empty.
-    fn lose(&mut self, error: &JoinError, now: Instant) {
-        let Some(index) = self.waiting_for(error.id()) else { return };
-        let reason = format!("looking after the worker failed: {error}");
-        match replace(&mut self.slots[index].doing, Doing::Nothing) {
-            Doing::Starting { .. } => {
+    /// Treats a panic of a task as the end of its worker; a slot that was given up becomes empty.
+    fn on_panic(&mut self, error: &JoinError, now: Instant) {
+        let Some(index) = self.slot_with_task(error.id()) else { return };
+        let reason = format!("the supervision of the worker failed: {error}");
+        match replace(&mut self.slots[index].phase, SlotPhase::Empty) {
+            SlotPhase::Starting { .. } => {
                 self.launch_failed(index, LaunchError { reason, traceback: None }, now);
             }
-            Doing::Serving { since, .. } => {
+            SlotPhase::Serving { since, .. } => {
                 self.back_off(index, Gone::new(Cause::Exit, reason), None, Some(now - since), now);
             }
             _ => {}
         }
     }
 
-    fn waiting_for(&self, task: Id) -> Option<usize> {
+    fn slot_with_task(&self, task: Id) -> Option<usize> {
         self.slots.iter().position(|slot| slot.task() == Some(task))
     }
 
-    fn watch_over(
+    fn watch_worker(
         &mut self,
         index: usize,
         worker: Box<dyn Launched>,
@@ -166,19 +169,19 @@ impl SupervisorTask {
         let mean = self.record.start_time.map_or(start_time, |mean| (mean + start_time) / 2);
         self.record.start_time = Some(mean);
         let (stop, stopped) = oneshot::channel();
-        let task = self.pending.spawn(serve(worker, stopped, self.wish.clone()));
-        self.slots[index].doing = Doing::Serving { task, since: now, start_time, stop };
+        let task = self.pending.spawn(serve(worker, stopped, self.target.clone()));
+        self.slots[index].phase = SlotPhase::Serving { task, since: now, start_time, stop };
     }
 
     fn drain(&mut self, index: usize, worker: Box<dyn Launched>) {
-        let drained = drain(worker, self.grace(), self.wish.clone());
-        self.slots[index].doing = Doing::Draining { task: self.pending.spawn(drained) };
+        let drained = drain(worker, self.grace(), self.target.clone());
+        self.slots[index].phase = SlotPhase::Draining { task: self.pending.spawn(drained) };
     }
 
     fn launch_failed(&mut self, index: usize, error: LaunchError, now: Instant) {
         let never_ready = self.record.start_time.is_none();
         if self.settings.give_up && never_ready {
-            self.slots[index].doing = Doing::Failed(error);
+            self.slots[index].phase = SlotPhase::Failed(error);
         } else {
             let gone = Gone::new(Cause::Start, error.reason);
             self.back_off(index, gone, error.traceback, None, now);
@@ -196,12 +199,12 @@ impl SupervisorTask {
         let slot = &mut self.slots[index];
         slot.failures = failures_after(slot.failures, ready_for);
         let until = now + delay(slot.failures, self.seed.wrapping_add(index as u64));
-        slot.doing = Doing::BackingOff { gone, traceback, until };
+        slot.phase = SlotPhase::BackingOff { gone, traceback, until };
     }
 
-    /// Lets every slot do what follows from the number of workers that are wanted.
-    fn settle(&mut self, now: Instant) {
-        let wanted = self.wish.borrow_and_update().workers;
+    /// Takes the next step of every slot towards the target.
+    fn reconcile(&mut self, now: Instant) {
+        let wanted = self.target.borrow_and_update().workers;
         while self.slots.len() < wanted {
             self.slots.push(Slot::new());
             self.record.restarts.resize(self.record.restarts.len().max(self.slots.len()), 0);
@@ -219,44 +222,44 @@ impl SupervisorTask {
         if step == Step::Stay {
             return;
         }
-        let doing = replace(&mut self.slots[index].doing, Doing::Nothing);
-        self.slots[index].doing = match (step, doing) {
-            (Step::Launch, doing) => self.launch(index, doing, now),
-            (_, Doing::Starting { task, .. }) => {
+        let phase = replace(&mut self.slots[index].phase, SlotPhase::Empty);
+        self.slots[index].phase = match (step, phase) {
+            (Step::Launch, phase) => self.launch(index, phase, now),
+            (_, SlotPhase::Starting { task, .. }) => {
                 task.abort();
-                Doing::Draining { task }
+                SlotPhase::Draining { task }
             }
-            (_, Doing::Serving { task, stop, .. }) => {
-                // One that is gone already says so next.
+            (_, SlotPhase::Serving { task, stop, .. }) => {
+                // A worker that is gone already is reported by its task next.
                 let _ = stop.send(self.grace());
-                Doing::Draining { task }
+                SlotPhase::Draining { task }
             }
-            _ => Doing::Nothing,
+            _ => SlotPhase::Empty,
         };
     }
 
-    fn launch(&mut self, index: usize, before: Doing, now: Instant) -> Doing {
+    fn launch(&mut self, index: usize, before: SlotPhase, now: Instant) -> SlotPhase {
         let launched = self.launch.launch(index);
-        let task = self
-            .pending
-            .spawn(async { launched.await.map_or_else(Outcome::Failed, Outcome::Launched) });
+        let task = self.pending.spawn(async {
+            launched.await.map_or_else(SlotOutcome::Failed, SlotOutcome::Launched)
+        });
         let after = match before {
-            Doing::BackingOff { gone, .. } => {
+            SlotPhase::BackingOff { gone, .. } => {
                 self.record.restarts[index] += 1;
                 *self.record.causes.entry(gone.cause).or_default() += 1;
                 Some(gone)
             }
             _ => None,
         };
-        Doing::Starting { task, since: now, after }
+        SlotPhase::Starting { task, since: now, after }
     }
 
     fn grace(&self) -> Duration {
-        self.wish.borrow().stop.unwrap_or(self.settings.grace)
+        self.target.borrow().stop.unwrap_or(self.settings.grace)
     }
 
     fn publish(&self) {
-        // First what is read beside the states.
+        // The record comes first: readers of the states read it too.
         self.publish.record.send_if_modified(|published| update(published, &self.record));
         let states: Vec<_> = self.slots.iter().map(Slot::state).collect();
         self.publish.states.send_if_modified(|published| update(published, &states));
@@ -265,80 +268,80 @@ impl SupervisorTask {
 
 impl Slot {
     fn new() -> Self {
-        Self { doing: Doing::Nothing, failures: 0 }
+        Self { phase: SlotPhase::Empty, failures: 0 }
     }
 
     fn state(&self) -> SlotState {
-        match &self.doing {
-            Doing::Starting { since, after, .. } => {
+        match &self.phase {
+            SlotPhase::Starting { since, after, .. } => {
                 SlotState::Starting { since: *since, after: after.clone() }
             }
-            Doing::Serving { start_time, .. } => SlotState::Ready(*start_time),
-            Doing::Draining { .. } => SlotState::Draining,
-            Doing::BackingOff { gone, traceback, until } => {
+            SlotPhase::Serving { start_time, .. } => SlotState::Ready(*start_time),
+            SlotPhase::Draining { .. } => SlotState::Draining,
+            SlotPhase::BackingOff { gone, traceback, until } => {
                 let (gone, traceback) = (gone.clone(), traceback.clone());
                 SlotState::BackingOff { gone, traceback, until: *until }
             }
-            Doing::Failed(error) => SlotState::Failed(error.clone()),
-            Doing::Nothing => SlotState::Stopped,
+            SlotPhase::Failed(error) => SlotState::Failed(error.clone()),
+            SlotPhase::Empty => SlotState::Stopped,
         }
     }
 
     fn task(&self) -> Option<Id> {
-        match &self.doing {
-            Doing::Starting { task, .. }
-            | Doing::Serving { task, .. }
-            | Doing::Draining { task } => Some(task.id()),
-            Doing::BackingOff { .. } | Doing::Failed(_) | Doing::Nothing => None,
+        match &self.phase {
+            SlotPhase::Starting { task, .. }
+            | SlotPhase::Serving { task, .. }
+            | SlotPhase::Draining { task } => Some(task.id()),
+            SlotPhase::BackingOff { .. } | SlotPhase::Failed(_) | SlotPhase::Empty => None,
         }
     }
 
     fn due(&self) -> Option<Instant> {
-        match self.doing {
-            Doing::BackingOff { until, .. } => Some(until),
+        match self.phase {
+            SlotPhase::BackingOff { until, .. } => Some(until),
             _ => None,
         }
     }
 
     fn is_empty(&self) -> bool {
-        matches!(self.doing, Doing::Nothing)
+        matches!(self.phase, SlotPhase::Empty)
     }
 }
 
-/// Waits until a worker is gone or is asked to finish, and then until it has.
+/// Waits until a worker is gone, or until it has finished after a request to stop.
 async fn serve(
     mut worker: Box<dyn Launched>,
     stop: oneshot::Receiver<Duration>,
-    wish: watch::Receiver<Wish>,
-) -> Outcome {
+    target: watch::Receiver<Target>,
+) -> SlotOutcome {
     let grace = tokio::select! {
-        reason = worker.gone() => return Outcome::Gone(reason),
+        reason = worker.gone() => return SlotOutcome::Gone(reason),
         grace = stop => grace.unwrap_or_default(),
     };
-    drain(worker, grace, wish).await
+    drain(worker, grace, target).await
 }
 
-/// Lets a worker finish, and ends it by force where all is to end sooner than it was told.
+/// Drains a worker. A later stop of all workers with a shorter grace kills it sooner.
 async fn drain(
     worker: Box<dyn Launched>,
     grace: Duration,
-    mut wish: watch::Receiver<Wish>,
-) -> Outcome {
-    let told_last = wish.borrow().stop.is_some();
-    let hurry = async {
-        match wish.wait_for(|wish| wish.stop.is_some()).await.map(|wish| wish.stop) {
-            Ok(Some(sooner)) if !told_last => sleep(sooner).await,
+    mut target: watch::Receiver<Target>,
+) -> SlotOutcome {
+    let is_stopping = target.borrow().stop.is_some();
+    let cut_short = async {
+        match target.wait_for(|target| target.stop.is_some()).await.map(|target| target.stop) {
+            Ok(Some(grace)) if !is_stopping => sleep(grace).await,
             _ => std::future::pending().await,
         }
     };
     tokio::select! {
         () = worker.stop(grace) => {}
-        () = hurry => {}
+        () = cut_short => {}
     }
-    Outcome::Stopped
+    SlotOutcome::Stopped
 }
 
-/// Returns whether that changed anything.
+/// Updates the published value, and returns whether it changed.
 fn update<T: Clone + PartialEq>(published: &mut T, new: &T) -> bool {
     let changed = published != new;
     if changed {

@@ -1,4 +1,4 @@
-//! One endpoint over a day, simulated: scaled by its load, and with workers for its peak.
+//! A simulated day of one endpoint: scaled by its load, and with enough workers for its peak.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use litplex_supervisor::{Autoscaler, Demand, Limits, Scaling};
 use tokio::time::Instant;
 
-/// Jobs per second, for every five minutes of a day. It is made up, not recorded: a quiet night, a
-/// steep morning, a dip at noon, a busier evening, 7 % of noise, and six spikes of five minutes
+/// Jobs per second for every five minutes of a day. The data is synthetic: a quiet night, a steep
+/// morning, a dip at noon, a busier evening, 7 % of noise, and six spikes of five minutes
 /// up to four times the load around them.
 #[rustfmt::skip]
 const DAY: [u32; 288] = [
@@ -40,45 +40,45 @@ const DAY: [u32; 288] = [
 
 const FIVE_MINUTES: u64 = 300 * SECOND;
 
-/// Times are in microseconds.
+/// A second; times are in microseconds.
 const SECOND: u64 = 1_000_000;
 
-/// Between two looks at the load.
+/// The time between two decisions.
 const TICK: u64 = SECOND / 10;
 
-/// How long a worker takes to start.
+/// The start time of a worker.
 const START: u64 = 5 * SECOND;
 
-/// How long a job takes a worker.
+/// The duration of a job.
 const SERVICE: u64 = SECOND / 4;
 
-/// 99 of 100 jobs are to be answered within this time.
+/// The latency that 99 % of the jobs must not exceed.
 const TARGET: u64 = SECOND / 2;
 
-/// Jobs that may wait; more are refused, which loses them.
+/// The most jobs that may wait; further ones are refused and lost.
 const MAX_QUEUE: usize = 1000;
 
-/// One endpoint: a queue, and workers that take a job at a time.
+/// An endpoint with a queue, and workers that compute one job at a time.
 struct Sim {
     service: u64,
     queue: VecDeque<u64>,
-    /// When those that start will be ready, soonest first.
+    /// The times at which starting workers will be ready, soonest first.
     starting: VecDeque<u64>,
-    /// When those that have a job will be done.
+    /// The times at which busy workers will finish their jobs.
     busy: BinaryHeap<Reverse<u64>>,
     idle: usize,
-    /// How many of the busy ones finish their job and go.
+    /// The number of busy workers that stop after their job.
     draining: usize,
     jobs: Jobs,
-    /// What all workers together cost, from launch to end.
+    /// The total time of all workers from launch to end.
     worker_time: u64,
 }
 
-/// What became of the jobs.
+/// The outcomes of the jobs.
 struct Jobs {
     arrived: u64,
     refused: u64,
-    /// How many were answered after so many milliseconds; the last also counts all later ones.
+    /// The number of jobs by latency in milliseconds; the last entry includes all longer ones.
     latencies: Vec<u64>,
 }
 
@@ -96,7 +96,7 @@ impl Sim {
         }
     }
 
-    /// Lets all happen that is due by then.
+    /// Simulates until this time.
     fn run_until(&mut self, now: u64) {
         loop {
             let ready = self.starting.front().copied().unwrap_or(u64::MAX);
@@ -174,7 +174,7 @@ impl Sim {
         self.worker_time += workers as u64 * TICK;
     }
 
-    /// Lets the last jobs finish.
+    /// Simulates until the last job is finished.
     fn finish(mut self) -> Self {
         self.run_until(u64::MAX - 1);
         self
@@ -192,7 +192,7 @@ impl Jobs {
         self.latencies.iter().sum()
     }
 
-    /// The time within which this share of the answers came.
+    /// Returns the latency that this share of the jobs did not exceed.
     fn quantile(&self, share: f64) -> u64 {
         let wanted = (self.answered() as f64 * share).ceil() as u64;
         let mut seen = 0;
@@ -204,11 +204,11 @@ impl Jobs {
     }
 }
 
-/// Independent arrivals at a rate that changes.
+/// A Poisson process with a variable rate.
 struct Arrivals {
     bits: u64,
     now: f64,
-    /// How many jobs were to be expected until the next one comes: exponentially distributed.
+    /// The expected number of arrivals until the next job: exponentially distributed.
     left: f64,
 }
 
@@ -217,7 +217,7 @@ impl Arrivals {
         Self { bits: seed, now: 0.0, left: 0.0 }
     }
 
-    /// Hands out those up to then, at this rate.
+    /// Calls `arrive` for each job up to `then`, at this rate.
     fn until(&mut self, then: u64, per_second: f64, mut arrive: impl FnMut(u64)) {
         let per_time = per_second / SECOND as f64;
         while self.now + self.left / per_time < then as f64 {
@@ -229,7 +229,7 @@ impl Arrivals {
         self.now = then as f64;
     }
 
-    /// A number above 0 and up to 1 (splitmix64).
+    /// Returns a random number above 0 and up to 1 (splitmix64).
     fn unit(&mut self) -> f64 {
         self.bits = self.bits.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = (self.bits ^ (self.bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -238,7 +238,7 @@ impl Arrivals {
     }
 }
 
-/// Runs through five-minute rates with as many workers as `wanted` says at every tick.
+/// Simulates five-minute rates with the number of workers that `wanted` returns at every tick.
 fn run(
     mut sim: Sim,
     rates: &[u32],
@@ -270,15 +270,15 @@ fn run_scaled(rates: &[u32], limits: Limits, seed: u64) -> Sim {
     })
 }
 
-/// The fewest workers that meet the target in the busiest five minutes.
+/// Returns the fewest workers that meet the target in the busiest five minutes.
 fn workers_for_the_peak(seed: u64) -> usize {
     let peak = DAY.iter().max().copied().unwrap_or_default();
     let meets = |workers: &usize| run_static(&[peak], *workers, seed).jobs.quantile(0.99) <= TARGET;
-    (1..100).find(meets).expect("a hundred are enough")
+    (1..100).find(meets).expect("a hundred workers suffice")
 }
 
 #[test]
-fn a_day_costs_three_fifths_of_what_the_peak_would_and_is_answered_in_time() {
+fn a_scaled_day_meets_the_target_at_three_fifths_of_the_worker_time() {
     let seed = 7;
     let peak = workers_for_the_peak(seed);
     let fixed = run_static(&DAY, peak, seed);
@@ -300,7 +300,7 @@ fn a_day_costs_three_fifths_of_what_the_peak_would_and_is_answered_in_time() {
 }
 
 #[test]
-fn a_step_from_a_tenth_to_three_times_a_worker_has_its_workers_in_time() {
+fn a_step_from_a_tenth_to_three_times_a_workers_capacity_is_followed_in_time() {
     for service in [SECOND / 50, SECOND / 10] {
         for seed in 0..20 {
             let wait = time_to_follow_a_step(service, seed);
@@ -309,7 +309,7 @@ fn a_step_from_a_tenth_to_three_times_a_worker_has_its_workers_in_time() {
     }
 }
 
-/// How long after the step as many workers are ready as it needs at the target utilisation.
+/// Returns the time after the step at which the needed workers are ready.
 fn time_to_follow_a_step(service: u64, seed: u64) -> u64 {
     let (epoch, scaling) = (Instant::now(), Scaling::default());
     let mut scaler = Autoscaler::new(Limits { min: 1, max: 32 }, scaling, epoch);

@@ -1,15 +1,17 @@
-//! What the supervisor does with workers that start, die and are no longer wanted.
+//! The supervisor with workers that start, are lost, and are no longer wanted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
-use litplex_supervisor::{Health, Outlook, Settings, SlotState, Supervisor, health, supervise};
+use litplex_supervisor::{
+    Health, Outlook, SlotState, Supervisor, SupervisorSettings, health, supervise,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// How long a worker takes to start, and one that has jobs to finish.
+/// The time in which a worker starts, and in which it finishes its jobs.
 const START: Duration = Duration::from_secs(1);
 
 const GRACE: Duration = Duration::from_secs(9);
@@ -18,23 +20,23 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What the next workers do.
+/// The behaviour of the next workers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Plan {
     Serve,
-    /// Die so long after they were ready.
+    /// Exit this long after they were ready.
     Die(Duration),
     Fail,
     Panic,
-    /// Serve, and do not finish when they are asked to.
+    /// Serve, and do not finish within the grace.
     Linger,
 }
 
-/// Tells the test when a worker is launched and gone.
+/// An event of a worker, sent to the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Launched(usize),
-    /// It finished, or was dropped.
+    /// The worker finished or was dropped.
     Gone(usize),
 }
 
@@ -103,20 +105,20 @@ fn no_weights() -> LaunchError {
     LaunchError { reason: "no weights".into(), traceback: Some("Traceback".into()) }
 }
 
-/// An endpoint whose workers do as the test says.
-struct Bench {
+/// An endpoint whose workers follow the plan of the test.
+struct Fixture {
     supervisor: Supervisor,
     plan: watch::Sender<Plan>,
     kill: watch::Sender<HashMap<usize, u32>>,
     seen: mpsc::UnboundedReceiver<(Seen, Instant)>,
 }
 
-impl Bench {
+impl Fixture {
     fn start(plan: Plan, wanted: usize) -> Self {
-        Self::start_with(plan, wanted, Settings { grace: GRACE, give_up: true })
+        Self::start_with(plan, wanted, SupervisorSettings { grace: GRACE, give_up: true })
     }
 
-    fn start_with(plan: Plan, wanted: usize, settings: Settings) -> Self {
+    fn start_with(plan: Plan, wanted: usize, settings: SupervisorSettings) -> Self {
         let (plan, planned) = watch::channel(plan);
         let (kill, killed) = watch::channel(HashMap::new());
         let (see, seen) = mpsc::unbounded_channel();
@@ -128,7 +130,7 @@ impl Bench {
         self.kill.send_modify(|kills| *kills.entry(slot).or_default() += 1);
     }
 
-    /// Waits until the slots are so, and returns how long that took.
+    /// Waits until the states of the slots match, and returns the time that it took.
     async fn reach(&self, wanted: impl Fn(&[SlotState]) -> bool) -> Duration {
         let begin = Instant::now();
         let mut states = self.supervisor.states();
@@ -170,250 +172,254 @@ fn name(state: &SlotState) -> &'static str {
     }
 }
 
-/// Lets everything happen that is due now.
+/// Lets all due tasks run.
 async fn settle() {
     sleep(millis(1)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_start_together_and_say_how_long_it_took() {
-    let bench = Bench::start(Plan::Serve, 3);
-    assert_eq!(bench.names(), ["starting"; 3], "before anything could run");
-    assert_eq!(bench.reach_ready(3).await, START);
-    assert_eq!(bench.supervisor.view().states(), vec![SlotState::Ready(START); 3]);
-    assert_eq!(bench.supervisor.record().borrow().start_time, Some(START));
+async fn slots_start_together_and_report_their_start_time() {
+    let fixture = Fixture::start(Plan::Serve, 3);
+    assert_eq!(fixture.names(), ["starting"; 3], "before anything could run");
+    assert_eq!(fixture.reach_ready(3).await, START);
+    assert_eq!(fixture.supervisor.view().states(), vec![SlotState::Ready(START); 3]);
+    assert_eq!(fixture.supervisor.record().borrow().start_time, Some(START));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_dies_is_replaced_at_once_and_the_others_are_left_alone() {
-    let bench = Bench::start(Plan::Serve, 2);
-    bench.reach_ready(2).await;
-    bench.kill(1);
+async fn a_lost_worker_is_replaced_at_once_and_the_others_continue() {
+    let fixture = Fixture::start(Plan::Serve, 2);
+    fixture.reach_ready(2).await;
+    fixture.kill(1);
     settle().await;
-    let states = bench.supervisor.view().states();
+    let states = fixture.supervisor.view().states();
     assert!(is_ready(&states[0]));
     assert!(
         matches!(&states[1], SlotState::Starting { after: Some(why), .. } if why.reason == "killed")
     );
     assert!(matches!(health(&states), Health::Degraded(why) if why.reason == "killed"));
-    assert!(bench.reach_ready(2).await <= START);
-    let record = bench.supervisor.record().borrow().clone();
+    assert!(fixture.reach_ready(2).await <= START);
+    let record = fixture.supervisor.record().borrow().clone();
     assert_eq!((record.restarts, record.causes), (vec![0, 1], [(Cause::Signal, 1)].into()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn crashes_two_seconds_apart_that_kill_two_workers_each_cost_one_start_each() {
-    let bench = Bench::start(Plan::Serve, 2);
+async fn crashes_of_two_workers_every_two_seconds_cost_one_start_each() {
+    let fixture = Fixture::start(Plan::Serve, 2);
     let mut next = Instant::now() + START;
     for _ in 0..5 {
         next += millis(2001);
         sleep_until(next).await;
-        bench.kill(0);
+        fixture.kill(0);
         settle().await;
-        bench.kill(1);
+        fixture.kill(1);
         settle().await;
-        assert!(bench.reach_ready(2).await <= START + millis(200));
+        assert!(fixture.reach_ready(2).await <= START + millis(200));
     }
-    assert_eq!(bench.supervisor.record().borrow().restarts, [5, 5]);
+    assert_eq!(fixture.supervisor.record().borrow().restarts, [5, 5]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_dies_after_every_start_is_restarted_ever_later() {
-    let mut bench = Bench::start(Plan::Die(millis(10)), 1);
+async fn a_worker_that_exits_after_every_start_backs_off_longer_each_time() {
+    let mut fixture = Fixture::start(Plan::Die(millis(10)), 1);
     sleep(Duration::from_secs(600)).await;
-    let launches = bench.launches();
+    let launches = fixture.launches();
     let gaps: Vec<_> = launches.windows(2).map(|pair| pair[1] - pair[0] - START).collect();
     assert!(gaps[0] < millis(20), "{gaps:?}");
     assert!(gaps[1..9].windows(2).all(|pair| pair[1] > pair[0]), "{gaps:?}");
     assert!(gaps[9..].iter().all(|gap| *gap > Duration::from_secs(20)), "{gaps:?}");
     assert!(launches.len() < 40, "{} launches", launches.len());
     let restarts = launches.len() as u64 - 1;
-    assert_eq!(bench.supervisor.record().borrow().restarts, [restarts]);
+    assert_eq!(fixture.supervisor.record().borrow().restarts, [restarts]);
 
-    bench.plan.send_replace(Plan::Serve);
+    fixture.plan.send_replace(Plan::Serve);
     sleep(Duration::from_secs(60)).await;
-    bench.kill(0);
+    fixture.kill(0);
     settle().await;
-    assert_eq!(bench.names(), ["starting"], "a long life makes up for all short ones");
+    assert_eq!(fixture.names(), ["starting"], "a long life resets the backoff");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_that_fails_says_why_and_is_tried_again_for_ever() {
-    let mut bench = Bench::start(Plan::Serve, 1);
-    bench.reach_ready(1).await;
-    bench.plan.send_replace(Plan::Fail);
-    bench.kill(0);
-    bench.reach(|states| name(&states[0]) == "backing off").await;
-    let SlotState::BackingOff { gone, traceback, .. } = bench.supervisor.view().states()[0].clone()
+async fn a_failed_restart_reports_its_reason_and_is_repeated_forever() {
+    let mut fixture = Fixture::start(Plan::Serve, 1);
+    fixture.reach_ready(1).await;
+    fixture.plan.send_replace(Plan::Fail);
+    fixture.kill(0);
+    fixture.reach(|states| name(&states[0]) == "backing off").await;
+    let SlotState::BackingOff { gone, traceback, .. } =
+        fixture.supervisor.view().states()[0].clone()
     else {
-        panic!("it backs off");
+        panic!("the slot does not back off");
     };
     assert_eq!((&*gone.reason, traceback.as_deref()), ("no weights", Some("Traceback")));
-    let Outlook::Down { gone, until } = bench.supervisor.view().outlook() else {
-        panic!("no worker is there or comes");
+    let Outlook::Down { gone, until } = fixture.supervisor.view().outlook() else {
+        panic!("a worker is ready or coming");
     };
     assert_eq!(gone.reason, "no weights");
     assert!(until.unwrap() > Instant::now() + START);
 
     sleep(Duration::from_secs(300)).await;
-    assert!((10..20).contains(&bench.launches().len()));
-    bench.plan.send_replace(Plan::Serve);
-    assert!(bench.reach_ready(1).await < Duration::from_secs(33));
+    assert!((10..20).contains(&fixture.launches().len()));
+    fixture.plan.send_replace(Plan::Serve);
+    assert!(fixture.reach_ready(1).await < Duration::from_secs(33));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_launch_that_fails_is_given_up_unless_told_otherwise() {
-    let mut bench = Bench::start(Plan::Fail, 1);
-    bench.reach(|states| states == [SlotState::Failed(no_weights())]).await;
+async fn a_failed_first_launch_is_given_up_by_default() {
+    let mut fixture = Fixture::start(Plan::Fail, 1);
+    fixture.reach(|states| states == [SlotState::Failed(no_weights())]).await;
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(bench.launches().len(), 1);
-    assert!(matches!(bench.supervisor.view().outlook(), Outlook::Down { until: None, .. }));
+    assert_eq!(fixture.launches().len(), 1);
+    assert!(matches!(fixture.supervisor.view().outlook(), Outlook::Down { until: None, .. }));
 
-    let patient = Settings { give_up: false, ..Settings::default() };
-    let mut bench = Bench::start_with(Plan::Fail, 1, patient);
+    let keep_trying = SupervisorSettings { give_up: false, ..SupervisorSettings::default() };
+    let mut fixture = Fixture::start_with(Plan::Fail, 1, keep_trying);
     sleep(Duration::from_secs(60)).await;
-    assert!(bench.launches().len() > 3);
+    assert!(fixture.launches().len() > 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_launch_that_panics_is_one_that_failed() {
-    let bench = Bench::start(Plan::Panic, 1);
-    bench.reach(|states| name(&states[0]) == "failed").await;
+async fn a_launch_that_panics_has_failed() {
+    let fixture = Fixture::start(Plan::Panic, 1);
+    fixture.reach(|states| name(&states[0]) == "failed").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn more_workers_start_at_once_and_fewer_drain_from_the_end() {
-    let mut bench = Bench::start(Plan::Serve, 1);
-    bench.reach_ready(1).await;
-    bench.supervisor.wanted_setter().set(3);
-    assert_eq!(bench.supervisor.wanted(), 3);
-    assert_eq!(bench.reach_ready(3).await, START);
+    let mut fixture = Fixture::start(Plan::Serve, 1);
+    fixture.reach_ready(1).await;
+    fixture.supervisor.wanted_setter().set(3);
+    assert_eq!(fixture.supervisor.wanted(), 3);
+    assert_eq!(fixture.reach_ready(3).await, START);
 
-    bench.seen();
-    bench.supervisor.wanted_setter().set(1);
+    fixture.seen();
+    fixture.supervisor.wanted_setter().set(1);
     settle().await;
-    assert_eq!(bench.names(), ["ready", "draining", "draining"]);
-    assert_eq!(health(&bench.supervisor.view().states()), Health::Ready);
-    bench.reach_ready(1).await;
-    let gone: Vec<_> = bench.seen().into_iter().map(|(seen, _)| seen).collect();
+    assert_eq!(fixture.names(), ["ready", "draining", "draining"]);
+    assert_eq!(health(&fixture.supervisor.view().states()), Health::Ready);
+    fixture.reach_ready(1).await;
+    let gone: Vec<_> = fixture.seen().into_iter().map(|(seen, _)| seen).collect();
     assert!(gone.contains(&Seen::Gone(1)) && gone.contains(&Seen::Gone(2)) && gone.len() == 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_that_is_wanted_again_while_it_drains_starts_after() {
-    let mut bench = Bench::start(Plan::Serve, 1);
-    bench.reach_ready(1).await;
-    bench.seen();
-    bench.supervisor.wanted_setter().set(0);
+async fn a_draining_slot_that_is_wanted_again_starts_a_worker_afterwards() {
+    let mut fixture = Fixture::start(Plan::Serve, 1);
+    fixture.reach_ready(1).await;
+    fixture.seen();
+    fixture.supervisor.wanted_setter().set(0);
     settle().await;
-    bench.supervisor.wanted_setter().set(1);
+    fixture.supervisor.wanted_setter().set(1);
     settle().await;
-    assert_eq!(bench.names(), ["draining"]);
-    assert_eq!(bench.supervisor.view().outlook(), Outlook::Coming { at: None });
-    bench.reach_ready(1).await;
-    let order: Vec<_> = bench.seen().into_iter().map(|(seen, _)| seen).collect();
+    assert_eq!(fixture.names(), ["draining"]);
+    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Coming { at: None });
+    fixture.reach_ready(1).await;
+    let order: Vec<_> = fixture.seen().into_iter().map(|(seen, _)| seen).collect();
     assert_eq!(order, [Seen::Gone(0), Seen::Launched(0)]);
-    assert_eq!(bench.supervisor.record().borrow().restarts, [0], "nothing went wrong");
+    assert_eq!(fixture.supervisor.record().borrow().restarts, [0], "no worker was lost");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_lowest_free_slot_is_filled_while_a_higher_one_still_drains() {
-    let bench = Bench::start(Plan::Serve, 2);
-    bench.reach_ready(2).await;
-    bench.plan.send_replace(Plan::Linger);
-    bench.supervisor.wanted_setter().set(3);
-    bench.reach_ready(3).await;
-    bench.supervisor.wanted_setter().set(1);
+    let fixture = Fixture::start(Plan::Serve, 2);
+    fixture.reach_ready(2).await;
+    fixture.plan.send_replace(Plan::Linger);
+    fixture.supervisor.wanted_setter().set(3);
+    fixture.reach_ready(3).await;
+    fixture.supervisor.wanted_setter().set(1);
     sleep(START + millis(1)).await;
-    assert_eq!(bench.names(), ["ready", "stopped", "draining"]);
-    bench.supervisor.wanted_setter().set(2);
+    assert_eq!(fixture.names(), ["ready", "stopped", "draining"]);
+    fixture.supervisor.wanted_setter().set(2);
     settle().await;
-    assert_eq!(bench.names(), ["ready", "starting", "draining"]);
-    bench.reach_ready(2).await;
+    assert_eq!(fixture.names(), ["ready", "starting", "draining"]);
+    fixture.reach_ready(2).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn scaled_to_zero_an_endpoint_sleeps_and_wakes() {
-    let bench = Bench::start(Plan::Serve, 0);
-    assert_eq!(bench.supervisor.view().outlook(), Outlook::Asleep { start_time: None });
-    bench.supervisor.wanted_setter().set(1);
-    assert_eq!(bench.supervisor.view().outlook(), Outlook::Coming { at: None });
-    bench.reach_ready(1).await;
-    bench.supervisor.wanted_setter().set(0);
-    bench.reach_ready(0).await;
-    assert_eq!(bench.supervisor.view().outlook(), Outlook::Asleep { start_time: Some(START) });
-    bench.supervisor.wanted_setter().set(1);
+    let fixture = Fixture::start(Plan::Serve, 0);
+    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Asleep { start_time: None });
+    fixture.supervisor.wanted_setter().set(1);
+    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Coming { at: None });
+    fixture.reach_ready(1).await;
+    fixture.supervisor.wanted_setter().set(0);
+    fixture.reach_ready(0).await;
+    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Asleep { start_time: Some(START) });
+    fixture.supervisor.wanted_setter().set(1);
     let launched = Instant::now();
-    bench.reach(|states| !states.is_empty()).await;
-    assert_eq!(bench.supervisor.view().outlook(), Outlook::Coming { at: Some(launched + START) });
-    assert_eq!(bench.reach_ready(1).await, START);
+    fixture.reach(|states| !states.is_empty()).await;
+    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Coming { at: Some(launched + START) });
+    assert_eq!(fixture.reach_ready(1).await, START);
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_that_start_or_back_off_go_at_once_when_they_are_not_wanted() {
-    let mut bench = Bench::start(Plan::Serve, 1);
+async fn unwanted_slots_that_start_or_back_off_are_emptied_at_once() {
+    let mut fixture = Fixture::start(Plan::Serve, 1);
     settle().await;
-    bench.supervisor.wanted_setter().set(0);
-    assert_eq!(bench.reach_ready(0).await, Duration::ZERO);
-    assert!(bench.seen().iter().any(|(seen, _)| *seen == Seen::Gone(0)), "the launch was dropped");
+    fixture.supervisor.wanted_setter().set(0);
+    assert_eq!(fixture.reach_ready(0).await, Duration::ZERO);
+    assert!(
+        fixture.seen().iter().any(|(seen, _)| *seen == Seen::Gone(0)),
+        "the launch was dropped"
+    );
 
-    bench.supervisor.wanted_setter().set(1);
-    bench.reach_ready(1).await;
-    bench.plan.send_replace(Plan::Fail);
-    bench.kill(0);
-    bench.reach(|states| name(&states[0]) == "backing off").await;
-    bench.supervisor.wanted_setter().set(0);
-    assert_eq!(bench.reach_ready(0).await, Duration::ZERO);
+    fixture.supervisor.wanted_setter().set(1);
+    fixture.reach_ready(1).await;
+    fixture.plan.send_replace(Plan::Fail);
+    fixture.kill(0);
+    fixture.reach(|states| name(&states[0]) == "backing off").await;
+    fixture.supervisor.wanted_setter().set(0);
+    assert_eq!(fixture.reach_ready(0).await, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_waits_for_ready_workers_and_not_for_those_that_load_or_back_off() {
+async fn stop_waits_for_ready_workers_only() {
     let begin = Instant::now();
-    Bench::start(Plan::Serve, 1).supervisor.stop(GRACE).await;
+    Fixture::start(Plan::Serve, 1).supervisor.stop(GRACE).await;
     assert_eq!(begin.elapsed(), Duration::ZERO);
 
-    let bench = Bench::start(Plan::Serve, 2);
-    bench.reach_ready(2).await;
+    let fixture = Fixture::start(Plan::Serve, 2);
+    fixture.reach_ready(2).await;
     let begin = Instant::now();
-    bench.supervisor.stop(GRACE).await;
+    fixture.supervisor.stop(GRACE).await;
     assert_eq!(begin.elapsed(), START);
 
-    let bench = Bench::start(Plan::Die(millis(10)), 1);
-    bench.reach(|states| name(&states[0]) == "backing off").await;
+    let fixture = Fixture::start(Plan::Die(millis(10)), 1);
+    fixture.reach(|states| name(&states[0]) == "backing off").await;
     let begin = Instant::now();
-    bench.supervisor.stop(GRACE).await;
+    fixture.supervisor.stop(GRACE).await;
     assert_eq!(begin.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_started_once_all_is_to_end() {
-    let bench = Bench::start(Plan::Serve, 1);
-    bench.reach_ready(1).await;
-    let late = bench.supervisor.wanted_setter();
-    let stopping = bench.supervisor.stop(GRACE);
-    let wish = async {
+async fn no_worker_is_launched_after_stop() {
+    let fixture = Fixture::start(Plan::Serve, 1);
+    fixture.reach_ready(1).await;
+    let late = fixture.supervisor.wanted_setter();
+    let stopping = fixture.supervisor.stop(GRACE);
+    let set_late = async {
         sleep(millis(1)).await;
         late.set(1);
     };
-    let both = async { tokio::join!(stopping, wish) };
-    assert!(timeout(GRACE, both).await.is_ok(), "it would never end");
+    let both = async { tokio::join!(stopping, set_late) };
+    assert!(timeout(GRACE, both).await.is_ok(), "the supervisor does not stop");
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_cuts_short_the_grace_of_workers_that_drain_already() {
-    let mut bench = Bench::start(Plan::Linger, 1);
-    bench.reach_ready(1).await;
-    bench.supervisor.wanted_setter().set(0);
+async fn stop_shortens_the_grace_of_draining_workers() {
+    let mut fixture = Fixture::start(Plan::Linger, 1);
+    fixture.reach_ready(1).await;
+    fixture.supervisor.wanted_setter().set(0);
     settle().await;
     let begin = Instant::now();
-    bench.supervisor.stop(START).await;
+    fixture.supervisor.stop(START).await;
     assert_eq!(begin.elapsed(), START);
-    assert!(std::iter::from_fn(|| bench.seen.try_recv().ok()).any(|(s, _)| s == Seen::Gone(0)));
+    assert!(std::iter::from_fn(|| fixture.seen.try_recv().ok()).any(|(s, _)| s == Seen::Gone(0)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_supervisor_that_is_dropped_ends_its_workers() {
-    let Bench { supervisor, mut seen, .. } = Bench::start(Plan::Linger, 2);
+async fn a_dropped_supervisor_kills_its_workers() {
+    let Fixture { supervisor, mut seen, .. } = Fixture::start(Plan::Linger, 2);
     sleep(START + millis(1)).await;
     let mut view = supervisor.view();
     drop(supervisor);

@@ -1,3 +1,5 @@
+//! The HTTP client of the exporter.
+
 use std::time::Duration;
 
 use http::{Request, Response, Uri};
@@ -5,15 +7,15 @@ use litplex_core::is_loopback;
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 use ureq::{Agent, Proxy};
 
-/// Longer than a collector takes that is there.
+/// The timeout of a request, longer than a reachable collector takes.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Posts to a collector, and blocks while it does: it is used on the thread of the exporter alone.
+/// A blocking client for collectors, used only on the exporter's own thread.
 #[derive(Debug)]
 pub(crate) struct Client {
-    /// By way of the proxy that the environment names, if it names one.
+    /// The agent that uses the proxy of the environment, if there is one.
     agent: Agent,
-    /// For a collector on this machine, which no proxy could reach.
+    /// The agent for a collector on this machine, which no proxy can reach.
     direct: Agent,
 }
 
@@ -27,22 +29,22 @@ fn agent(proxy: Option<Proxy>) -> Agent {
     let config = Agent::config_builder()
         .proxy(proxy)
         .timeout_global(Some(TIMEOUT))
-        // The exporter looks at the status itself.
+        // The exporter checks the status itself.
         .http_status_as_error(false);
     config.build().into()
 }
 
-/// Says where a collector is, and the proxy by way of which it is asked.
-pub(crate) fn described(url: &str) -> String {
+/// Describes a collector by its address and the proxy in front of it.
+pub(crate) fn describe(url: &str) -> String {
     let host = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned));
-    let is_near = host.as_deref().is_some_and(is_loopback);
-    match Proxy::try_from_env().filter(|_| !is_near) {
-        Some(proxy) => format!("{url} (by way of the proxy {}:{})", proxy.host(), proxy.port()),
+    let is_local = host.as_deref().is_some_and(is_loopback);
+    match Proxy::try_from_env().filter(|_| !is_local) {
+        Some(proxy) => format!("{url} (through the proxy {}:{})", proxy.host(), proxy.port()),
         None => url.to_owned(),
     }
 }
 
-/// What this crate needs of the exporter's interface is one call, whose future never waits.
+/// The exporter's interface to a client. The future never yields, since the call blocks.
 impl HttpClient for Client {
     fn send_bytes<'life, 'future>(
         &'life self,
@@ -54,10 +56,10 @@ impl HttpClient for Client {
     {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let is_near = parts.uri.host().is_some_and(is_loopback);
-            let agent = if is_near { &self.direct } else { &self.agent };
-            let answered = agent.run(Request::from_parts(parts, body.to_vec()))?;
-            let (parts, mut body) = answered.into_parts();
+            let is_local = parts.uri.host().is_some_and(is_loopback);
+            let agent = if is_local { &self.direct } else { &self.agent };
+            let response = agent.run(Request::from_parts(parts, body.to_vec()))?;
+            let (parts, mut body) = response.into_parts();
             Ok(Response::from_parts(parts, body.read_to_vec()?.into()))
         })
     }

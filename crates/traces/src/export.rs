@@ -1,3 +1,5 @@
+//! The export of spans: a batch processor, and an exporter that reports an unreachable collector.
+
 use std::env;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -7,24 +9,24 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor};
 
-use crate::client::{Client, described};
+use crate::client::{Client, describe};
 
-/// Makes what sends spans: a thread, and the queue of what it is to send.
+/// Returns the processor that sends spans from a bounded queue on its own thread.
 pub(crate) fn processor(endpoint: Option<&str>) -> Result<BatchSpanProcessor, String> {
     let mut exporter = Otlp::builder().with_http().with_http_client(Client::default());
     if let Some(endpoint) = endpoint {
-        exporter = exporter.with_endpoint(path_of_traces(endpoint));
+        exporter = exporter.with_endpoint(traces_url(endpoint));
     }
-    let to = described(&endpoint.map_or_else(endpoint_of_environment, path_of_traces));
+    let collector = describe(&endpoint.map_or_else(environment_url, traces_url));
     let inner = exporter.build().map_err(|error| error.to_string())?;
-    let exporter = Exporter { inner, to, is_away: AtomicBool::new(false) };
+    let exporter = Exporter { inner, collector, is_unreachable: AtomicBool::new(false) };
     let mut processor = BatchSpanProcessor::builder(exporter).build();
     processor.set_resource(&resource());
     Ok(processor)
 }
 
-/// Names where the collector takes spans, as the environment variable is read too.
-fn path_of_traces(endpoint: &str) -> String {
+/// Returns the URL for spans at this collector, by the rule for `OTEL_EXPORTER_OTLP_ENDPOINT`.
+fn traces_url(endpoint: &str) -> String {
     let endpoint = endpoint.trim_end_matches('/');
     if endpoint.ends_with("/v1/traces") {
         endpoint.to_owned()
@@ -33,14 +35,14 @@ fn path_of_traces(endpoint: &str) -> String {
     }
 }
 
-/// Returns where OpenTelemetry's variables say that spans go.
-fn endpoint_of_environment() -> String {
+/// Returns the URL for spans that OpenTelemetry's variables name.
+fn environment_url() -> String {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let of_all = || variable("OTEL_EXPORTER_OTLP_ENDPOINT").map(|all| path_of_traces(&all));
-    variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(of_all).unwrap_or_default()
+    let general = || variable("OTEL_EXPORTER_OTLP_ENDPOINT").map(|all| traces_url(&all));
+    variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(general).unwrap_or_default()
 }
 
-/// What is said of the server in every trace.
+/// Returns the attributes of the server, which every span carries.
 fn resource() -> Resource {
     let attributes = env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
     let is_named = env::var_os("OTEL_SERVICE_NAME").is_some_and(|name| !name.is_empty())
@@ -49,25 +51,25 @@ fn resource() -> Resource {
     if is_named { resource.build() } else { resource.with_service_name("litplex").build() }
 }
 
-/// Says once that the collector cannot be reached, and once that it can.
+/// An exporter that logs once when the collector becomes unreachable, and once when it is back.
 #[derive(Debug)]
 struct Exporter {
     inner: Otlp,
-    /// The collector, and the proxy before it.
-    to: String,
-    is_away: AtomicBool,
+    /// The collector and its proxy, for log lines.
+    collector: String,
+    is_unreachable: AtomicBool,
 }
 
 impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let result = self.inner.export(batch).await;
         match &result {
-            Ok(()) if self.is_away.swap(false, Relaxed) => {
-                tracing::info!("the collector of traces takes spans again: {}", self.to);
+            Ok(()) if self.is_unreachable.swap(false, Relaxed) => {
+                tracing::info!("the collector of traces takes spans again: {}", self.collector);
             }
-            Err(error) if !self.is_away.swap(true, Relaxed) => {
-                let to = &self.to;
-                tracing::warn!(%error, "the collector of traces takes no spans; they are lost: {to}");
+            Err(error) if !self.is_unreachable.swap(true, Relaxed) => {
+                let collector = &self.collector;
+                tracing::warn!(%error, "the collector of traces takes no spans; they are lost: {collector}");
             }
             _ => {}
         }
@@ -92,9 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_go_where_collectors_take_them() {
+    fn the_url_for_spans_is_derived_from_the_collector() {
         for endpoint in ["http://a:4318", "http://a:4318/", "http://a:4318/v1/traces"] {
-            assert_eq!(path_of_traces(endpoint), "http://a:4318/v1/traces");
+            assert_eq!(traces_url(endpoint), "http://a:4318/v1/traces");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Traces of requests, exported over OTLP. Only this crate knows OpenTelemetry.
 //!
-//! A request that is traced has a [`ServerSpan`] from its headers to the last byte. What was done for
-//! it in between is noted in its [`Trace`](litplex_core::Trace), and becomes spans when it ends:
+//! A traced request has a [`ServerSpan`] from its headers to the last byte. Its
+//! [`Trace`](litplex_core::Trace) records the steps in between, which become spans when it ends:
 //!
 //! ```text
 //! POST /ocr                      in the trace of the client, or a new one
@@ -12,8 +12,8 @@
 //!    └─ encode
 //! ```
 //!
-//! Spans are sent from a thread of their own, out of a queue that has a bound: where the collector is
-//! too slow, or not there, spans are lost and nothing else.
+//! A separate thread sends the spans from a bounded queue. A slow or unreachable collector loses spans
+//! and has no other effect.
 
 mod client;
 mod export;
@@ -30,23 +30,22 @@ use litplex_core::SpanContext;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, IdGenerator, RandomIdGenerator, SpanProcessor};
 
-pub use span::{Named, ServerSpan};
+pub use span::{RequestAttributes, ServerSpan};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Where spans go, and of which requests.
+/// The settings of tracing.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
-    /// The address of a collector that speaks OTLP over HTTP, such as `http://127.0.0.1:4318`.
-    /// Without it: what `OTEL_EXPORTER_OTLP_ENDPOINT` says.
+pub struct TraceSettings {
+    /// The address of a collector for OTLP over HTTP, such as `http://127.0.0.1:4318`. Default:
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub endpoint: Option<String>,
-    /// The share of the requests that are traced, from 0 to 1, of those that are not part of a
-    /// trace already.
+    /// The share of traced requests, from 0 to 1, among those that are not part of a trace already.
     pub ratio: f64,
 }
 
-/// Makes the spans of requests, and sends them. Cheap to clone.
+/// The tracer: it creates the spans of requests and sends them. Cheap to clone.
 #[derive(Clone)]
 pub struct Tracer(Arc<Inner>);
 
@@ -64,11 +63,11 @@ impl fmt::Debug for Tracer {
 }
 
 impl Tracer {
-    /// Makes one. What OpenTelemetry's environment variables say of the exporter holds.
+    /// Returns a tracer. OpenTelemetry's environment variables configure its exporter.
     ///
     /// # Errors
-    /// A sentence: what is wrong with the settings.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    /// A sentence that describes the invalid setting.
+    pub fn new(settings: &TraceSettings) -> Result<Self, String> {
         let scope =
             InstrumentationScope::builder("litplex").with_version(env!("CARGO_PKG_VERSION"));
         Ok(Self(Arc::new(Inner {
@@ -80,9 +79,13 @@ impl Tracer {
     }
 
     /// Begins the span of a request, if it is traced: a client that takes part in a trace decides
-    /// that, of the others this server takes its share. From here on the headers have the context
-    /// of this span, for whoever goes on with the request.
-    pub fn begin(&self, headers: &mut HeaderMap, named: Named<'_>) -> Option<ServerSpan> {
+    /// for its requests, and of the others the configured share is traced. The headers get the
+    /// context of this span, for the services that handle the request next.
+    pub fn begin(
+        &self,
+        headers: &mut HeaderMap,
+        attributes: RequestAttributes<'_>,
+    ) -> Option<ServerSpan> {
         let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let parent = parent.and_then(SpanContext::parse);
         if parent.is_some_and(|parent| !parent.is_sampled) {
@@ -92,21 +95,21 @@ impl Tracer {
             Some(parent) => parent.trace_id,
             None => u128::from_be_bytes(self.0.ids.new_trace_id().to_bytes()),
         };
-        let is_sampled = parent.is_some() || is_among(self.0.ratio, trace_id);
+        let is_sampled = parent.is_some() || is_sampled(self.0.ratio, trace_id);
         let context = SpanContext { trace_id, span_id: self.span_id(), is_sampled };
         let value = HeaderValue::from_str(&context.to_string());
-        headers.insert(TRACEPARENT, value.expect("it is hexadecimal. This is a bug."));
+        headers.insert(TRACEPARENT, value.expect("the context is not ASCII. This is a bug."));
         if parent.is_none() {
-            // It belongs to the other.
+            // `tracestate` belongs to the parent's trace, and there is no parent.
             headers.remove(TRACESTATE);
         }
         let state = headers.get(TRACESTATE).and_then(|value| value.to_str().ok());
-        is_sampled.then(|| ServerSpan::new(self.clone(), context, parent, state, named))
+        is_sampled.then(|| ServerSpan::new(self.clone(), context, parent, state, attributes))
     }
 
-    /// Sends what is left, and no more after that. It blocks, at most for `longest`.
-    pub fn shutdown(&self, longest: Duration) {
-        if let Err(error) = self.0.processor.shutdown_with_timeout(longest) {
+    /// Sends the remaining spans and stops. Blocks for at most `timeout`.
+    pub fn shutdown(&self, timeout: Duration) {
+        if let Err(error) = self.0.processor.shutdown_with_timeout(timeout) {
             tracing::debug!(%error, "the last spans were not sent");
         }
     }
@@ -115,15 +118,16 @@ impl Tracer {
         u64::from_be_bytes(self.0.ids.new_span_id().to_bytes())
     }
 
-    /// Makes a span that is the root of a trace of its own.
-    fn root(&self) -> SpanContext {
+    /// Returns the context of a root span in a new trace.
+    fn new_root(&self) -> SpanContext {
         let trace_id = u128::from_be_bytes(self.0.ids.new_trace_id().to_bytes());
         SpanContext { trace_id, span_id: self.span_id(), is_sampled: true }
     }
 }
 
-/// Decides by the id, so that whoever has the same share decides the same.
-fn is_among(ratio: f64, trace_id: u128) -> bool {
+/// Returns whether a trace belongs to the share. Only its id decides, so that services with the
+/// same share decide alike.
+fn is_sampled(ratio: f64, trace_id: u128) -> bool {
     const RANGE: u64 = 1 << 63;
     ratio >= 1.0 || ((trace_id as u64) >> 1) < (ratio * RANGE as f64) as u64
 }
@@ -133,11 +137,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_taken_of_the_ids() {
+    fn the_id_of_a_trace_decides_whether_it_is_sampled() {
         let id = |share: f64| (share * 2f64.powi(64)) as u128;
-        assert!(is_among(1.0, u128::MAX));
-        assert!(!is_among(0.0, 0));
-        assert!(is_among(0.5, id(0.49)));
-        assert!(!is_among(0.5, id(0.51)));
+        assert!(is_sampled(1.0, u128::MAX));
+        assert!(!is_sampled(0.0, 0));
+        assert!(is_sampled(0.5, id(0.49)));
+        assert!(!is_sampled(0.5, id(0.51)));
     }
 }

@@ -1,3 +1,5 @@
+//! The span of one request, from its headers to the last byte of its response.
+
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -7,20 +9,21 @@ use tokio::time::Instant;
 
 use crate::Tracer;
 
-/// What a request is called.
+/// The attributes of a request that name its span.
 #[derive(Debug, Clone, Copy)]
-pub struct Named<'a> {
+pub struct RequestAttributes<'a> {
     /// The HTTP method.
     pub method: &'a str,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// The path, without the query.
     pub path: &'a str,
-    /// The path of the endpoint, where it is one.
+    /// The path of the endpoint, if the request is to one.
     pub route: Option<&'a str>,
 }
 
-/// The span of one request. It ends, with all that belongs to it, when this is dropped.
+/// The span of one request. It ends when this is dropped, and is exported with the spans of its
+/// steps.
 #[derive(Debug)]
 pub struct ServerSpan {
     pub(crate) tracer: Tracer,
@@ -32,9 +35,9 @@ pub struct ServerSpan {
     pub(crate) path: String,
     pub(crate) route: Option<String>,
     pub(crate) began: Instant,
-    /// The status that the client was given, if it was given one.
+    /// The status of the response, once it has begun.
     pub(crate) status: Option<u16>,
-    /// The status of what broke the answer off in its middle.
+    /// The status of the error that broke the response off.
     pub(crate) broken: Option<u16>,
     pub(crate) is_complete: bool,
 }
@@ -45,18 +48,18 @@ impl ServerSpan {
         context: SpanContext,
         parent: Option<SpanContext>,
         state: Option<&str>,
-        named: Named<'_>,
+        attributes: RequestAttributes<'_>,
     ) -> Self {
         Self {
             tracer,
             trace: Arc::new(Trace::new(context)),
             parent,
-            // One that cannot be read is nobody's.
+            // An invalid `tracestate` is dropped.
             state: state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default(),
-            method: named.method.to_owned(),
-            scheme: named.scheme,
-            path: named.path.to_owned(),
-            route: named.route.map(str::to_owned),
+            method: attributes.method.to_owned(),
+            scheme: attributes.scheme,
+            path: attributes.path.to_owned(),
+            route: attributes.route.map(str::to_owned),
             began: Instant::now(),
             status: None,
             broken: None,
@@ -64,22 +67,22 @@ impl ServerSpan {
         }
     }
 
-    /// Returns where to note what is done for the request.
+    /// Returns the record of the request's steps.
     pub fn trace(&self) -> Arc<Trace> {
         self.trace.clone()
     }
 
-    /// Notes the status of the answer, which begins now.
+    /// Records the status of the response, which begins now.
     pub fn answered(&mut self, status: u16) {
         self.status = Some(status);
     }
 
-    /// Notes that the answer broke off, for something of this status.
+    /// Records that the response broke off with an error of this status.
     pub fn broke(&mut self, status: u16) {
         self.broken = Some(status);
     }
 
-    /// Notes that all of the answer was sent.
+    /// Records that the whole response was sent.
     pub fn ended(&mut self) {
         self.is_complete = true;
     }

@@ -1,4 +1,4 @@
-//! Makes spans of what was noted of a request.
+//! The conversion of a request's trace into spans of OpenTelemetry.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::ServerSpan;
 
-/// Tells the time of day of instants: of all of a request by one reading of both clocks, so that its
-/// spans fit each other whatever the one of the day does meanwhile.
+/// A conversion of instants to the time of day. One reading of both clocks serves all spans of a
+/// request, so that they are consistent even if the time of day is adjusted meanwhile.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     now: Instant,
@@ -23,13 +23,13 @@ struct Clock {
 }
 
 impl Clock {
-    fn of(self, instant: Instant) -> SystemTime {
+    fn system_time(self, instant: Instant) -> SystemTime {
         self.time - self.now.saturating_duration_since(instant)
     }
 }
 
 impl ServerSpan {
-    /// Hands over its span and those of all that was done for it.
+    /// Sends the span of the request and the spans of its steps.
     pub(crate) fn export(&mut self) {
         let clock = Clock { now: Instant::now(), time: SystemTime::now() };
         let attributes = self.attributes();
@@ -47,7 +47,7 @@ impl ServerSpan {
         if error.is_some_and(|status| status >= 500) {
             span.status = Status::error("");
         }
-        // First: of many steps the last may find no room.
+        // The request's span goes first: the queue may have no room for the last of many steps.
         self.send(span);
         for step in self.trace.take() {
             self.export_step(step, clock);
@@ -72,7 +72,7 @@ impl ServerSpan {
         attributes
     }
 
-    /// Returns the status of what went wrong, whether the client was given it or not.
+    /// Returns the status of the error, whether the client received it or not.
     fn error(&self) -> Option<u16> {
         self.broken.or(self.status.filter(|status| *status >= 400))
     }
@@ -93,14 +93,14 @@ impl ServerSpan {
         let worker = span.span_context.span_id();
         span.links = links(batch.iter().map(|batch| self.batch_context(batch)));
         self.send(span);
-        for (name, began, ended) in in_turn(&stages, step.began, ended) {
+        for (name, began, ended) in place_stages(&stages, step.began, ended) {
             let mut span = self.span(name, (began, ended), clock, Vec::new());
             span.parent_span_id = worker;
             self.send(span);
         }
         if let Some(batch) = batch {
             batch.ended(ended);
-            // Whoever is the last to let go of it.
+            // The last request of the batch exports it.
             if let Some(batch) = Arc::into_inner(batch) {
                 self.export_batch(&batch, clock);
             }
@@ -117,7 +117,7 @@ impl ServerSpan {
         self.send(span);
     }
 
-    /// Returns a span in the trace of the request.
+    /// Returns a new span in the trace of the request.
     fn span(
         &self,
         name: impl Into<Cow<'static, str>>,
@@ -132,8 +132,8 @@ impl ServerSpan {
             parent_span_is_remote: false,
             span_kind: SpanKind::Internal,
             name: name.into(),
-            start_time: clock.of(began),
-            end_time: clock.of(ended),
+            start_time: clock.system_time(began),
+            end_time: clock.system_time(ended),
             attributes,
             dropped_attributes_count: 0,
             events: Default::default(),
@@ -147,14 +147,14 @@ impl ServerSpan {
         self.tracer.0.processor.on_end(span);
     }
 
-    /// Names a worker as it is named everywhere.
+    /// Returns the attribute that names a worker, in the form that logs and metrics use.
     fn worker(&self, slot: usize) -> KeyValue {
         let route = self.route.as_deref().unwrap_or(&self.path);
         KeyValue::new("litplex.worker", format!("{route}#{slot}"))
     }
 
     fn batch_context(&self, batch: &BatchTrace) -> SpanContext {
-        batch.context(|| self.tracer.root())
+        batch.context(|| self.tracer.new_root())
     }
 
     fn otel(&self, context: SpanContext) -> otel::SpanContext {
@@ -175,9 +175,9 @@ fn links(to: impl Iterator<Item = SpanContext>) -> SpanLinks {
     links
 }
 
-/// Places the stages in the time that a worker had a job: one after the other up to the answer, for
-/// a worker says how long they took, and not when.
-fn in_turn(
+/// Places the stages in the time of a job in its worker: one after the other, the last one ending
+/// with the response. A worker reports their durations, not their times.
+fn place_stages(
     stages: &Stages,
     began: Instant,
     ended: Instant,
@@ -204,15 +204,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_end_with_the_answer_and_never_leave_their_worker() {
+    fn stages_end_with_the_response_and_stay_within_the_job() {
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);
         let took = |ms| Some(Duration::from_millis(ms));
         let stages = Stages { decode: took(1), predict: took(20), encode: None };
-        let placed = in_turn(&stages, began, at(30));
+        let placed = place_stages(&stages, began, at(30));
         assert_eq!(placed, [("decode", at(9), at(10)), ("predict", at(10), at(30))]);
         let stages = Stages { decode: took(1), predict: took(1000), encode: took(2) };
-        let placed = in_turn(&stages, began, at(30));
+        let placed = place_stages(&stages, began, at(30));
         assert_eq!(
             placed,
             [("decode", began, began), ("predict", began, at(28)), ("encode", at(28), at(30))]

@@ -1,18 +1,20 @@
+//! Frames: their header, their flags, and the decoder that cuts them out of a stream of bytes.
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// The length of a frame's header.
+/// The length of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 16;
 
-/// The longest payload that either side accepts; checked before anything is allocated.
+/// The longest payload that either side accepts, in bytes; checked before any allocation.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
-/// The most room that is made for bytes of a payload that have not come yet: whoever announces a
-/// long frame has to send it before it costs memory.
+/// The most memory that is reserved for bytes of a payload that have not arrived: a peer that
+/// announces a long frame must send it before it costs memory.
 const MAX_RESERVED_BYTES: usize = 4 << 20;
 
 const META_LENGTH_BYTES: usize = 4;
 
-/// What a frame is. The direction is from the server's point of view.
+/// The kind of a frame. In and out are from the server's point of view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -20,7 +22,7 @@ pub enum Kind {
     Hello = 1,
     /// Out: the connection is accepted.
     Welcome = 2,
-    /// Out: the connection is refused, and why; it is closed next.
+    /// Out: the connection is refused, with a reason, and closed.
     Refuse = 3,
     /// Out: load the model and set it up.
     Setup = 4,
@@ -30,27 +32,27 @@ pub enum Kind {
     Failed = 6,
     /// Out: one item of work.
     Request = 7,
-    /// In: the whole answer to one item.
+    /// In: the whole response to one item.
     Response = 8,
-    /// In: items of a streamed answer.
+    /// In: items of a streamed response.
     Chunk = 9,
-    /// In: the end of a streamed answer.
+    /// In: the end of a streamed response.
     End = 10,
-    /// Out, on the control connection: nobody waits for this item any more.
+    /// Out, on the control connection: no caller waits for this item any longer.
     Cancel = 11,
-    /// Out, on the control connection: finish what was given and exit.
+    /// Out, on the control connection: finish the dispatched items and exit.
     Bye = 12,
-    /// Out, on the control connection: does the interpreter run?
+    /// Out, on the control connection: a liveness probe of the interpreter.
     Ping = 13,
-    /// In, on the control connection: it does.
+    /// In, on the control connection: the response to a ping.
     Pong = 14,
-    /// Out, on the control connection: what does this request cost?
+    /// Out, on the control connection: a query for the cost of a request.
     Measure = 15,
-    /// In, on the control connection: the answer to that.
+    /// In, on the control connection: the cost of a request.
     Cost = 16,
-    /// Out, on the control connection: bytes more that a stream may send.
+    /// Out, on the control connection: further bytes that a stream may send.
     Credit = 17,
-    /// In, on the control connection: what the model has measured since the last.
+    /// In, on the control connection: the changes of the model's metrics since the last such frame.
     Metrics = 18,
 }
 
@@ -77,9 +79,9 @@ impl Flags {
     pub const NONE: Self = Self(0);
     /// The payload begins with a little-endian `u32` length and that much JSON.
     pub const META: Self = Self(1);
-    /// The batch goes on in the next frame.
+    /// The batch continues in the next frame.
     pub const MORE: Self = Self(2);
-    /// The payload of a request begins with a byte, and so many of the request's id.
+    /// The payload of a request begins with the request's id: a length byte, then the id.
     pub const REQUEST_ID: Self = Self(4);
     const KNOWN: u8 = 7;
 
@@ -89,7 +91,7 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
-    /// Tells whether all bits of `other` are set.
+    /// Returns whether all bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -98,13 +100,13 @@ impl Flags {
 /// The fixed part of a frame: `u32 length, u8 kind, u8 flags, u16 status, u64 id`, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is.
+    /// The kind of the frame.
     pub kind: Kind,
-    /// How its payload is to be read.
+    /// The form of the payload.
     pub flags: Flags,
-    /// The HTTP status of an answer, the kind of a chunk's items, 0 elsewhere.
+    /// The HTTP status of a response, the kind of a chunk's items, 0 otherwise.
     pub status: u16,
-    /// The item of work that it is about, 0 where there is none.
+    /// The id of the item of work, 0 if there is none.
     pub id: u64,
     /// The length of the payload in bytes.
     pub length: u32,
@@ -141,29 +143,29 @@ impl Header {
     }
 }
 
-/// One frame.
+/// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What the frame is.
+    /// The kind of the frame.
     pub kind: Kind,
-    /// How its payload is to be read.
+    /// The form of the payload.
     pub flags: Flags,
     /// See [`Header::status`].
     pub status: u16,
     /// See [`Header::id`].
     pub id: u64,
-    /// What it carries.
+    /// The payload.
     pub payload: Bytes,
 }
 
 impl Frame {
-    /// Returns a frame about no item of work, which carries this message as JSON.
+    /// Returns a frame that carries this message as JSON and belongs to no item of work.
     pub fn message(kind: Kind, message: &impl serde::Serialize) -> Self {
         let payload = serde_json::to_vec(message).expect("messages are plain data. This is a bug.");
         Self { kind, flags: Flags::NONE, status: 0, id: 0, payload: payload.into() }
     }
 
-    /// Returns a frame without a payload about this item of work.
+    /// Returns a frame without a payload for this item of work.
     pub fn bare(kind: Kind, id: u64) -> Self {
         Self { kind, flags: Flags::NONE, status: 0, id, payload: Bytes::new() }
     }
@@ -176,11 +178,11 @@ impl Frame {
         out.put_slice(&self.payload);
     }
 
-    /// Splits the payload into the JSON in front of it, if there is any, and the body.
+    /// Splits the payload into the JSON in front, if there is any, and the body.
     ///
     /// # Errors
-    /// [`FrameError::Meta`] when the length of the JSON runs past the payload, and
-    /// [`FrameError::Flags`] where there is the id of a request, which only the server sends.
+    /// [`FrameError::Meta`] when the JSON is longer than the payload, and [`FrameError::Flags`] when the
+    /// frame has a request id, which only the server sends.
     pub fn into_meta_and_body(self) -> Result<(Option<Bytes>, Bytes), FrameError> {
         if self.flags.has(Flags::REQUEST_ID) {
             return Err(FrameError::Flags(self.flags.0));
@@ -201,41 +203,41 @@ impl Frame {
     }
 }
 
-/// Why bytes are not a frame. The connection that carried them is closed.
+/// The reason why bytes are not a valid frame. The connection that carried them is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The kind is not known.
+    /// The kind is unknown.
     #[error("unknown frame kind {0}")]
     Kind(u8),
-    /// A flag is not known.
+    /// A flag is unknown.
     #[error("unknown frame flags {0:#010b}")]
     Flags(u8),
     /// The payload is longer than [`MAX_PAYLOAD_BYTES`].
     #[error("a payload of {0} bytes is over the limit of {MAX_PAYLOAD_BYTES}")]
     Length(u32),
-    /// The length of the JSON in front runs past the payload.
+    /// The JSON in front is longer than the payload.
     #[error("the metadata runs past its frame")]
     Meta,
-    /// A message is not the JSON that its kind asks for.
+    /// A message is not the JSON that its kind requires.
     #[error("a message is not valid JSON of its kind")]
     Message,
-    /// A frame came where its kind has no place.
+    /// A frame arrived in a state that does not allow its kind.
     #[error("a frame of kind {0:?} has no place here")]
     Unexpected(Kind),
 }
 
-/// Cuts frames out of a buffer that a socket is read into.
+/// A decoder that cuts frames out of the buffer of a socket.
 #[derive(Debug, Default)]
 pub struct Decoder {
     header: Option<Header>,
 }
 
 impl Decoder {
-    /// Returns the next whole frame, without copying its payload, or `None` when more bytes are
-    /// needed; room for the rest of a long frame, or a good part of it, is then reserved.
+    /// Returns the next whole frame without copying its payload, or `None` when more bytes are
+    /// needed. In the latter case memory for the rest of the frame is reserved, up to a limit.
     ///
     /// # Errors
-    /// The bytes are not a frame; the connection is of no more use.
+    /// The bytes are not a valid frame; the connection must be closed.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         let header = match self.header.take() {
             Some(header) => header,
@@ -276,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded_however_it_is_cut(sent in frames(), cut in 1usize..40) {
+        fn encoded_frames_are_decoded_from_pieces_of_any_size(sent in frames(), cut in 1usize..40) {
             let mut wire = BytesMut::new();
             sent.iter().for_each(|frame| frame.encode(&mut wire));
             let (mut decoder, mut buffer, mut received) = (Decoder::default(), BytesMut::new(), vec![]);
@@ -291,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in any::<Vec<u8>>()) {
+        fn the_decoder_never_panics(bytes in any::<Vec<u8>>()) {
             let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::from(bytes.as_slice()));
             while let Ok(Some(frame)) = decoder.decode(&mut buffer) {
                 let _ = frame.into_meta_and_body();
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_over_the_limit_is_refused_before_it_is_allocated() {
+    fn a_length_over_the_limit_is_refused_before_any_allocation() {
         let mut buffer = BytesMut::new();
         let length = MAX_PAYLOAD_BYTES as u32 + 1;
         Header { kind: Kind::Response, flags: Flags::NONE, status: 200, id: 1, length }
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_only_announced_takes_little_memory() {
+    fn an_announced_length_reserves_little_memory() {
         let mut buffer = BytesMut::new();
         let length = MAX_PAYLOAD_BYTES as u32;
         Header { kind: Kind::Response, flags: Flags::NONE, status: 200, id: 1, length }

@@ -1,7 +1,8 @@
 //! The framed protocol between litplex and a worker process: frames, messages and versions.
 //!
-//! `protocol/PROTOCOL.md` is its specification, and the golden frames beside it are read by the
-//! tests of this crate and by those of the Python worker. Bytes only: no tasks, no policy.
+//! `protocol/PROTOCOL.md` is its specification. The tests of this crate and those of the Python
+//! worker read the same golden frames (`protocol/golden.json`). The crate handles bytes only: it
+//! has no tasks and no policy.
 
 mod frame;
 mod message;

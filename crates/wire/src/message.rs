@@ -1,43 +1,43 @@
-//! The JSON inside frames. Unknown fields are ignored, so that a newer side may add some.
+//! The JSON messages inside frames. Unknown fields are ignored, so that a newer peer may add some.
 
 use serde::{Deserialize, Serialize};
 
-/// The newest version of the protocol that this crate speaks.
+/// The newest version of the protocol that this crate supports.
 pub const PROTOCOL: u32 = 2;
 
-/// The oldest version of the protocol that this crate speaks.
+/// The oldest version of the protocol that this crate supports.
 pub const PROTOCOL_OLDEST: u32 = 2;
 
-/// Returns the newest version that both sides speak.
+/// Returns the newest version that both sides support.
 pub fn negotiate(hello: &Hello) -> Option<u32> {
     let newest = hello.protocol.min(PROTOCOL);
     let oldest = hello.protocol_oldest.unwrap_or(hello.protocol).max(PROTOCOL_OLDEST);
     (oldest <= newest).then_some(newest)
 }
 
-/// Which of a worker's two connections this is.
+/// The role of one of a worker's two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Work and answers.
+    /// Requests and responses.
     Data,
-    /// What must be seen while a model runs: cancellation and the end.
+    /// Messages that must arrive while a model runs, such as cancellation and shutdown.
     Control,
 }
 
-/// `Hello`: who dials in.
+/// `Hello`: the worker introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The newest version of the protocol that the worker speaks.
+    /// The newest version of the protocol that the worker supports.
     pub protocol: u32,
-    /// The oldest that it speaks, where that is another.
+    /// The oldest version that the worker supports, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol_oldest: Option<u32>,
-    /// The secret that the launch was given; it tells which worker this is.
+    /// The secret of the launch, which identifies the worker.
     pub token: String,
-    /// Which connection this is.
+    /// The role of the connection.
     pub role: Role,
-    /// The process id, for people who read logs.
+    /// The process id, for logs.
     pub pid: u32,
     /// The version of the worker's Python.
     pub python: String,
@@ -46,39 +46,39 @@ pub struct Hello {
 /// `Welcome`: the connection is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The version that both sides speak from here on.
+    /// The version that both sides use from here on.
     pub protocol: u32,
 }
 
-/// `Refuse`: the connection is not accepted.
+/// `Refuse`: the connection is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refuse {
-    /// Why, for people.
+    /// The reason, for logs.
     pub reason: String,
 }
 
 /// `Setup`: load the model and call its `setup`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
-    /// The device that `setup` is given.
+    /// The device passed to `setup`.
     pub device: String,
-    /// Set where the configuration overrides what the model's author chose.
+    /// Set if the configuration overrides the model author's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_batch_size: Option<usize>,
-    /// Seconds; set where the configuration overrides what the model's author chose.
+    /// In seconds; set if the configuration overrides the model author's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_timeout: Option<f64>,
-    /// Set where the configuration overrides what the model's author chose.
+    /// Set if the configuration overrides the model author's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
-    /// Set where the configuration overrides what the model's author chose.
+    /// Set if the configuration overrides the model author's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<usize>,
-    /// Whether the items of a batch that raised are computed again one by one.
+    /// Whether the items of a failed batch are computed again one by one.
     pub retry_batch_singly: bool,
-    /// Bytes of chunk payloads that a stream may send before the client has taken any.
+    /// The bytes of chunk payloads that a stream may send before the client has read any.
     pub stream_credit: usize,
-    /// Whether `Metrics` are taken.
+    /// Whether the server accepts `Metrics`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub metrics: bool,
 }
@@ -88,65 +88,65 @@ pub struct Setup {
 pub struct Ready {
     /// The most items in a batch.
     pub max_batch_size: usize,
-    /// Seconds that a batch may wait to fill.
+    /// The seconds that a batch may wait to fill.
     pub batch_timeout: f64,
-    /// Whether answers are streams.
+    /// Whether responses are streams.
     pub stream: bool,
-    /// Whether hooks ask for `context`.
+    /// Whether hooks take `context`.
     pub context: bool,
-    /// Batches, or single requests, that it computes at the same time.
+    /// The number of batches, or single requests, that the model computes at the same time.
     pub concurrency: usize,
     /// Whether the model has a `cost` hook.
     pub cost: bool,
-    /// The protocol that its clients speak, where it is one of these.
+    /// The dialect of the model's clients, if it is not plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Spec>,
-    /// What clients call the model, where that protocol names it.
+    /// The name of the model in that dialect.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
-    /// What it takes and gives, where it is known: see `_worker/_schema.py`.
+    /// The schemas of requests and responses, if known: see `_worker/_schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub schema: serde_json::Value,
-    /// The tool that it is, if it is one: see `_worker/_schema.py`.
+    /// The description of the model as a tool, if it is one: see `_worker/_schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub tool: serde_json::Value,
 }
 
-/// A protocol whose requests and answers the server checks and frames.
+/// A dialect whose requests and responses the server validates and frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spec {
-    /// Chat completions: every item of the stream is a message, or a part of one, as an object.
+    /// Chat completions: every item of the stream is an object with a message or a part of one.
     OpenaiChat,
-    /// Embeddings: the answer is an object with `embeddings`.
+    /// Embeddings: the response is an object with `embeddings`.
     OpenaiEmbeddings,
 }
 
 /// `Failed`: the model could not be loaded or set up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
-    /// One sentence.
+    /// The reason, in one sentence.
     pub reason: String,
-    /// The traceback, where the model's own code raised.
+    /// The traceback, if the model's own code raised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceback: Option<String>,
 }
 
-/// `Metrics`: what the model has measured since the last.
+/// `Metrics`: the changes of the model's metrics since the last such message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Those that have changed.
+    /// The metrics that changed.
     pub metrics: Vec<Metric>,
 }
 
-/// What was measured under one name.
+/// The change of one metric, with its description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
-    /// What the model's author calls it.
+    /// The name that the model author chose.
     pub name: String,
-    /// A sentence.
+    /// The help text.
     pub help: String,
-    /// What was measured.
+    /// The change.
     #[serde(flatten)]
     pub change: MetricChange,
 }
@@ -155,49 +155,49 @@ pub struct Metric {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MetricChange {
-    /// So much was added.
+    /// An increment of a counter.
     Counter {
-        /// At least 0.
+        /// The increment, at least 0.
         value: f64,
     },
-    /// It is this now.
+    /// The new value of a gauge.
     Gauge {
-        /// Any number.
+        /// The value.
         value: f64,
     },
-    /// So many values came.
+    /// Further observations of a summary.
     Summary {
-        /// How many.
+        /// The number of observations.
         count: u64,
         /// Their sum.
         sum: f64,
     },
-    /// So many values came.
+    /// Further observations of a histogram.
     Histogram {
         /// The upper bounds of the buckets, in order.
         bounds: Vec<f64>,
-        /// How many fell into each, and above the last.
+        /// The number of observations in each bucket, and above the last.
         counts: Vec<u64>,
         /// Their sum.
         sum: f64,
     },
 }
 
-/// In front of a `Request`'s body, when it is not plain JSON, hooks ask for `context`, or it has
-/// an id.
+/// The metadata in front of a `Request`'s body, present when the body is not plain JSON or hooks
+/// take `context`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestMeta {
-    /// How the body is to be read.
+    /// The form of the body.
     pub content: RequestContent,
-    /// What hooks see of the request.
+    /// The request in the view of hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<RequestContext>,
-    /// Whether the answer is to say how long the stages took.
+    /// Whether the response must contain the durations of the stages.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stages: bool,
 }
 
-/// How the body of a `Request` is to be read.
+/// The form of a `Request`'s body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestContent {
@@ -205,7 +205,7 @@ pub enum RequestContent {
     Json,
     /// Bytes of this media type.
     Raw(String),
-    /// The contents of these parts, one after the other.
+    /// The concatenated contents of these parts.
     Form(Vec<RequestPart>),
 }
 
@@ -214,52 +214,54 @@ pub enum RequestContent {
 pub struct RequestPart {
     /// The name of the field.
     pub name: String,
-    /// Set for a file.
+    /// The name of the file; `None` for a field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
     /// The media type that the client gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// The number of bytes of the body that it takes.
+    /// The length of the part in bytes.
     pub length: usize,
 }
 
-/// What hooks see of a request.
+/// A request in the view of hooks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestContext {
     /// The HTTP method.
     pub method: String,
     /// The path, without the query.
     pub path: String,
-    /// The query, as it was sent.
+    /// The query string, as sent.
     pub query: String,
-    /// The headers in their order, names in lower case.
+    /// The headers in order, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Milliseconds that are left of the time budget; a duration, because clocks differ.
+    /// The milliseconds until the deadline; a duration, because clocks differ.
     pub remaining_ms: u64,
 }
 
-/// In front of a `Response`'s body, when it is not plain JSON or was asked for its stages.
+/// The metadata in front of a `Response`'s body, present when the body is not plain JSON or the
+/// request asked for stages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResponseMeta {
-    /// The `Content-Type`; none when empty, and that of JSON where it is not said.
+    /// The `Content-Type`: an empty string for no header, `None` for that of JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// Further headers, in their order.
+    /// Further headers, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// How long the stages took, where that was asked for.
+    /// The durations of the stages in seconds, if the request asked for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<f64>,
 }
 
-/// In front of what an `End` says, when it was asked for its stages or is an error with headers.
+/// The metadata of an `End`, present when the request asked for stages, or for an error with
+/// headers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EndMeta {
-    /// The headers of an error, which are sent where it is the answer.
+    /// The headers of an error that is sent as the whole response.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// How long the stages took: seconds of decoding, computing and encoding, as many as are known.
+    /// The durations of decode, predict and encode in seconds, as many as are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<f64>,
 }

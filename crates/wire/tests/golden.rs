@@ -1,4 +1,4 @@
-//! The frames that the Python worker's tests read too: both sides agree on every byte.
+//! The golden frames, which the Python worker's tests read too: both sides agree on every byte.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -35,20 +35,20 @@ fn unhex(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Passes a value through the Rust type and back.
-fn through<T: Serialize + DeserializeOwned>(value: &Value) -> Vec<u8> {
+/// Returns the JSON of a value after a round trip through the Rust type.
+fn round_trip<T: Serialize + DeserializeOwned>(value: &Value) -> Vec<u8> {
     serde_json::to_vec(&serde_json::from_value::<T>(value.clone()).unwrap()).unwrap()
 }
 
 fn message_bytes(golden: &Golden, message: &Value) -> Vec<u8> {
     match golden.kind.as_str() {
-        "hello" => through::<Hello>(message),
-        "welcome" => through::<Welcome>(message),
-        "refuse" => through::<Refuse>(message),
-        "setup" => through::<Setup>(message),
-        "ready" => through::<Ready>(message),
-        "failed" => through::<Failed>(message),
-        "metrics" => through::<Metrics>(message),
+        "hello" => round_trip::<Hello>(message),
+        "welcome" => round_trip::<Welcome>(message),
+        "refuse" => round_trip::<Refuse>(message),
+        "setup" => round_trip::<Setup>(message),
+        "ready" => round_trip::<Ready>(message),
+        "failed" => round_trip::<Failed>(message),
+        "metrics" => round_trip::<Metrics>(message),
         kind => panic!("{kind} carries no message"),
     }
 }
@@ -64,11 +64,11 @@ fn payload(golden: &Golden) -> Bytes {
     }
     if let Some(meta) = &golden.meta {
         let meta = if golden.kind == "request" {
-            through::<RequestMeta>(meta)
+            round_trip::<RequestMeta>(meta)
         } else if golden.kind == "end" {
-            through::<EndMeta>(meta)
+            round_trip::<EndMeta>(meta)
         } else {
-            through::<ResponseMeta>(meta)
+            round_trip::<ResponseMeta>(meta)
         };
         payload.put_u32_le(meta.len() as u32);
         payload.put_slice(&meta);
@@ -111,7 +111,7 @@ fn frame(golden: &Golden) -> Frame {
 }
 
 #[test]
-fn golden_frames_are_written_to_the_byte() {
+fn golden_frames_are_encoded_to_the_byte() {
     for golden in golden() {
         let mut bytes = BytesMut::new();
         frame(&golden).encode(&mut bytes);
@@ -120,7 +120,7 @@ fn golden_frames_are_written_to_the_byte() {
 }
 
 #[test]
-fn golden_frames_are_read() {
+fn golden_frames_are_decoded() {
     for golden in golden() {
         let mut bytes = BytesMut::from(unhex(&golden.frame_hex).as_slice());
         let read = Decoder::default().decode(&mut bytes).unwrap().unwrap();
@@ -128,9 +128,9 @@ fn golden_frames_are_read() {
     }
 }
 
-/// Python's tests rely on it: whatever a frame is cut, repeated or flipped into, reading ends.
+/// The decoder asks for more bytes of any truncated frame, as the tests in Python assume.
 #[test]
-fn cut_golden_frames_ask_for_more() {
+fn truncated_golden_frames_need_more_bytes() {
     for golden in golden() {
         let bytes = unhex(&golden.frame_hex);
         for cut in 0..bytes.len() {
@@ -146,7 +146,7 @@ fn hello(protocol: u32, protocol_oldest: Option<u32>) -> Hello {
 }
 
 #[test]
-fn the_newest_version_that_both_speak_is_chosen() {
+fn the_newest_common_version_is_chosen() {
     let newer = PROTOCOL + 1;
     assert_eq!(negotiate(&hello(PROTOCOL, None)), Some(PROTOCOL));
     assert_eq!(negotiate(&hello(newer, Some(PROTOCOL))), Some(PROTOCOL));

@@ -30,7 +30,7 @@ struct EmbedRequest {
 #[derive(Serialize)]
 struct EmbedResponse {
     embedding: Vec<f32>,
-    /// How many requests shared the batch that this answer came from.
+    /// The number of requests in the batch of this response.
     batch_size: usize,
 }
 

@@ -10,7 +10,7 @@ mod timing;
 
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, Request};
-use litplex_traces::{Named, ServerSpan, Tracer};
+use litplex_traces::{RequestAttributes, ServerSpan, Tracer};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::browsers::Browsers;
@@ -59,7 +59,7 @@ impl Around {
         let tracer = self.tracer.as_ref()?;
         let route = Some(route_of(request.uri().path())?);
         let (method, path) = (name_of(request.method()), request.uri().path().to_owned());
-        let named = Named { method, scheme, path: &path, route: route.as_deref() };
+        let named = RequestAttributes { method, scheme, path: &path, route: route.as_deref() };
         let span = tracer.begin(request.headers_mut(), named)?;
         request.extensions_mut().insert(span.trace());
         Some(span)
