@@ -71,13 +71,47 @@ impl Unanswered {
     }
 }
 
-/// Makes a worker that reports to this [`Progress`].
-pub type MakeWorker<'a> = Box<dyn FnOnce(Arc<dyn Progress>) -> Box<dyn Worker> + 'a>;
-
-/// Where a launch hands in a worker that became ready: the queue of its endpoint.
+/// The queue of an endpoint, as the launch of a worker sees it.
 pub trait Attach: Send + Sync {
-    /// Adds the worker of this slot to those that are given jobs.
-    fn attach(&self, slot: usize, traits: Traits, make: MakeWorker<'_>);
+    /// Begins to attach the worker of this slot, which has become ready. The returned attachment has
+    /// the progress that the worker reports to; the worker is given jobs once it is complete.
+    fn attach(&self, slot: usize, traits: Traits) -> Attachment;
+}
+
+/// A worker's place in the queue of its endpoint, before the worker is there.
+///
+/// The progress comes first and the worker second, because a worker needs its progress to be made.
+#[must_use = "the worker is given jobs once the attachment is complete"]
+pub struct Attachment {
+    progress: Arc<dyn Progress>,
+    complete: Box<dyn FnOnce(Box<dyn Worker>) + Send>,
+}
+
+impl Attachment {
+    /// Creates an attachment; `complete` adds the worker to those that are given jobs.
+    pub fn new(
+        progress: Arc<dyn Progress>,
+        complete: impl FnOnce(Box<dyn Worker>) + Send + 'static,
+    ) -> Self {
+        Self { progress, complete: Box::new(complete) }
+    }
+
+    /// Returns the progress that the worker reports to. It must report nothing before the
+    /// attachment is complete.
+    pub fn progress(&self) -> Arc<dyn Progress> {
+        self.progress.clone()
+    }
+
+    /// Adds the worker to those that are given jobs.
+    pub fn complete(self, worker: Box<dyn Worker>) {
+        (self.complete)(worker);
+    }
+}
+
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachment").finish_non_exhaustive()
+    }
 }
 
 /// What a worker knows of its model once it is ready; the program or the model's author set it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use litplex_core::{
-    Attach, Done, Job, MakeWorker, Outcome, Progress, Request, ServeError, Traits, Unanswered,
+    Attach, Attachment, Done, Job, Outcome, Progress, Request, ServeError, Traits, Unanswered,
 };
 use litplex_metrics::Queue;
 use tokio::sync::{SetOnce, mpsc, oneshot};
@@ -81,14 +81,16 @@ impl Endpoint {
 }
 
 impl Attach for Endpoint {
-    fn attach(&self, slot: usize, traits: Traits, make: MakeWorker<'_>) {
+    fn attach(&self, slot: usize, traits: Traits) -> Attachment {
         let id = WorkerId::next();
         let progress = Arc::new(ProgressEvents { id, events: self.events.clone() });
-        let worker = make(progress);
-        let known = traits.clone();
-        let _ = self.events.send(Event::Attached { id, slot, traits, worker });
-        // Requests are accepted once this is set; the task has the worker before any of them.
-        let _ = self.traits.set(known);
+        let (events, known) = (self.events.clone(), self.traits.clone());
+        Attachment::new(progress, move |worker| {
+            let attached = Event::Attached { id, slot, traits: traits.clone(), worker };
+            let _ = events.send(attached);
+            // Requests are accepted once this is set; the task has the worker before any of them.
+            let _ = known.set(traits);
+        })
     }
 }
 

@@ -124,12 +124,9 @@ mod tests {
                 schema: String::new(),
                 tool: None,
             };
-            let progress = &mut self.progress;
-            let make = |to| {
-                progress.push(to);
-                Box::new(MockWorker(sender)) as Box<dyn Worker>
-            };
-            self.endpoint.attach(slot, traits, Box::new(make));
+            let attachment = self.endpoint.attach(slot, traits);
+            self.progress.push(attachment.progress());
+            attachment.complete(Box::new(MockWorker(sender)));
             self.batches.push(receiver);
         }
 

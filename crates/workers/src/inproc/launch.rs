@@ -91,14 +91,12 @@ impl Launch for InprocLaunch {
         Box::pin(async move {
             let lost = |_| failed("the model's thread ended while it loaded");
             spawned.map_err(|error| failed(format!("no thread can be started: {error}")))?;
-            let attached = loaded.await.map_err(lost)??;
-            let mut progress_seen = None;
-            let make = |progress: Arc<dyn Progress>| {
-                progress_seen = Some(progress.clone());
-                Box::new(Inproc::new(jobs, attached, progress)) as _
-            };
-            attach.attach(slot, traits, Box::new(make));
-            Ok(Box::new(InprocLaunched { progress: progress_seen, gone }) as _)
+            let deliverer = loaded.await.map_err(lost)??;
+            let attachment = attach.attach(slot, traits);
+            let progress = attachment.progress();
+            attachment.complete(Box::new(Inproc(jobs)));
+            report_to(deliverer, progress.clone());
+            Ok(Box::new(InprocLaunched { progress, gone }) as _)
         })
     }
 }
@@ -145,17 +143,11 @@ fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, LaunchErr
 /// The scheduler's end of a model thread.
 struct Inproc(std_mpsc::Sender<Vec<Job>>);
 
-impl Inproc {
-    fn new(
-        jobs: std_mpsc::Sender<Vec<Job>>,
-        deliverer: Deliverer,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
-        let (answers, outbox) = mpsc::unbounded_channel();
-        let _ = deliverer.send(ToCallers { answers, progress: progress.clone() });
-        tokio::spawn(deliver(outbox, progress));
-        Self(jobs)
-    }
+/// Lets a model thread answer its jobs, and report to this progress.
+fn report_to(deliverer: Deliverer, progress: Arc<dyn Progress>) {
+    let (answers, outbox) = mpsc::unbounded_channel();
+    let _ = deliverer.send(ToCallers { answers, progress: progress.clone() });
+    tokio::spawn(deliver(outbox, progress));
 }
 
 impl Worker for Inproc {
@@ -198,7 +190,7 @@ async fn deliver(mut outbox: mpsc::UnboundedReceiver<Answered>, progress: Arc<dy
 }
 
 struct InprocLaunched {
-    progress: Option<Arc<dyn Progress>>,
+    progress: Arc<dyn Progress>,
     gone: watch::Receiver<()>,
 }
 
@@ -212,9 +204,7 @@ impl Launched for InprocLaunched {
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            if let Some(progress) = &self.progress {
-                progress.retiring();
-            }
+            self.progress.retiring();
             // A thread cannot be ended by force; the process ends without it.
             let _ = timeout(grace, self.gone()).await;
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    Attach, BoxFuture, Device, Gone, Launch, LaunchError, Launched, Protocol, Traits, Worker,
+    Attach, BoxFuture, Device, Gone, Launch, LaunchError, Launched, Protocol, Traits,
 };
 use litplex_dirs::Cache;
 use litplex_metrics::{StageTimes, UserSink};
@@ -315,24 +315,22 @@ fn serve(
     let times = Times { heartbeat: spec.heartbeat, is_strict: spec.is_heartbeat_strict, patience };
     let control = Control::new(control, orders, inbox, metrics, times, pulse.clone(), condition);
     let stages = spec.stages.clone();
-    let mut progress_seen = None;
     let (faults, fault) = mpsc::unbounded_channel();
     tokio::spawn(report(control.run(), faults.clone()));
-    attach.attach(
-        slot,
-        traits,
-        Box::new(|progress| {
-            progress_seen = Some(progress.clone());
-            let (orders, inbox) = mpsc::unbounded_channel();
-            let to_worker = to_worker.clone();
-            let (name, seen, control) = (worker.clone(), progress.clone(), (pulse, to_worker));
-            let connection = Connection::new(name, data, inbox, control, seen, manner, stages);
-            tokio::spawn(report(connection.run(), faults));
-            Box::new(PythonWorker { pid, orders, measures, progress }) as Box<dyn Worker>
-        }),
-    );
+    let attachment = attach.attach(slot, traits);
+    let progress = attachment.progress();
+    let (orders, inbox) = mpsc::unbounded_channel();
+    attachment.complete(Box::new(PythonWorker {
+        pid,
+        orders,
+        measures,
+        progress: progress.clone(),
+    }));
+    let (name, seen, ends) = (worker.clone(), progress.clone(), (pulse, to_worker.clone()));
+    let connection = Connection::new(name, data, inbox, ends, seen, manner, stages);
+    tokio::spawn(report(connection.run(), faults));
     let memory = memory_limit(&process, spec);
-    let (kill_after, progress) = (spec.kill_after, progress_seen);
+    let kill_after = spec.kill_after;
     PythonLaunched { worker, process, memory, to_worker, progress, kill_after, fault }
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct PythonLaunched {
     pub(crate) process: Process,
     pub(crate) memory: MemoryLimit,
     pub(crate) to_worker: mpsc::UnboundedSender<Frame>,
-    pub(crate) progress: Option<Arc<dyn Progress>>,
+    pub(crate) progress: Arc<dyn Progress>,
     /// How long its process may take to exit once it has nothing to do; the whole grace where it is
     /// not set.
     pub(crate) kill_after: Option<Duration>,
@@ -87,9 +87,7 @@ impl Launched for PythonLaunched {
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            if let Some(progress) = &self.progress {
-                progress.retiring();
-            }
+            self.progress.retiring();
             let memory = self.memory;
             let fault = tokio::select! {
                 ended = timeout(grace, self.finished()) => match ended {
