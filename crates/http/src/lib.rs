@@ -36,11 +36,9 @@ mod serve;
 mod stream;
 mod swagger_ui;
 mod target;
-mod tls;
 mod unpack;
 mod unread;
 mod upload;
-mod watched;
 
 pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
 pub use app::{App, AppHost, Builtin, EndpointReport, Report, Route};
@@ -50,11 +48,10 @@ pub use around::{
 };
 pub use browsers::Browsers;
 pub use cost::Cost;
+pub use litplex_tls::{Pem, Tls, TlsFiles, WatchedFiles};
 pub use openapi::Described;
 pub use seldom::Seldom;
 pub use serve::{Server, bind, serve_inner};
-pub use tls::{Pem, Tls, TlsFiles};
-pub use watched::WatchedFiles;
 
 /// What the targets in `fuzz/` feed; no part of the API.
 #[doc(hidden)]

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::ServerConfig;
+use litplex_tls::{ServerConfig, Tls};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime;
@@ -28,7 +28,6 @@ use crate::pieces::READ_BYTES;
 use crate::proxy::Peer;
 use crate::seldom::Seldom;
 use crate::stream::Broken;
-use crate::tls::{self, Tls};
 
 /// How long a client may take nothing of what is sent to it before it is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -250,7 +249,7 @@ fn start(app: Arc<App>, accepted: Accepted<TcpStream>) {
         })),
         Some(config) => drop(tokio::spawn(async move {
             let _place = place;
-            if let Some(stream) = tls::accept(config, stream, HEADER_TIMEOUT).await {
+            if let Some(stream) = litplex_tls::accept(config, stream, HEADER_TIMEOUT).await {
                 serve_connection(app, stream, client, watcher).await;
             }
         })),

@@ -1,6 +1,7 @@
 //! TLS: from PEM to a handshake. What is served follows the files that it comes from.
 
 mod pem;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{Error, InconsistentKeys, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -17,8 +18,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-pub use self::pem::Pem;
-use crate::watched::WatchedFiles;
+pub use pem::Pem;
+pub use rustls::ServerConfig;
+pub use watched::WatchedFiles;
 
 /// What clients may choose from, the best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -56,7 +58,7 @@ impl Tls {
     }
 
     /// Returns what new connections agree on, now and from now on.
-    pub(crate) fn configs(&self) -> watch::Receiver<Arc<ServerConfig>> {
+    pub fn configs(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.configs.subscribe()
     }
 
@@ -85,7 +87,7 @@ impl Tls {
 }
 
 /// Shakes hands; a client that cannot, or takes too long, is nobody's mistake here.
-pub(crate) async fn accept(
+pub async fn accept(
     config: Arc<ServerConfig>,
     stream: TcpStream,
     limit: Duration,
