@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 
 import httpx
@@ -304,3 +305,26 @@ def test_a_call_is_limited_as_any_request(serve):
     assert not tool(server, "small", {"request": "a" * 90}).get("isError")
     large = tool(server, "small", {"request": "a" * 100})
     assert large["isError"] and "larger than 100 bytes" in large["content"][0]["text"]
+
+
+def test_messages_may_be_compressed(serve):
+    server = serve(TOOLS)
+    message = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "v1_echo", "arguments": {"request": "a" * 5000}},
+    }
+
+    def send(body, coding):
+        headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+        return server.post("/mcp", content=body, headers=headers)
+
+    packed = gzip.compress(json.dumps(message).encode())
+    assert send(packed, "gzip").json()["result"]["content"][0]["text"] == json.dumps("a" * 5000)
+    assert send(packed[:50], "gzip").status_code == 400
+    refused = send(packed, "compress")
+    assert refused.status_code == 415
+    assert "gzip" in refused.headers["accept-encoding"]
+    bomb = gzip.compress(b" " * 80_000_000, 1)
+    assert send(bomb, "gzip").status_code == 413

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::Reservation;
@@ -10,7 +12,8 @@ pub struct Request {
     /// The body in the pieces in which it arrived: it is never assembled on the way to a worker.
     pub body: Vec<Bytes>,
     /// Present when the endpoint's hooks ask for it ([`Traits::context`](crate::Traits)).
-    pub meta: Option<Meta>,
+    /// All jobs of a request share it.
+    pub meta: Option<Arc<Meta>>,
     /// What logs call it, where the server gives ids to requests.
     pub id: Option<String>,
     /// What it takes of the server's memory, for as long as anything holds the request. Whatever is
@@ -71,4 +74,15 @@ pub struct Meta {
     pub query: String,
     /// The headers in their order, names in lower case.
     pub headers: Vec<(String, String)>,
+}
+
+impl Meta {
+    /// Returns how many bytes it takes, about.
+    pub fn bytes(&self) -> usize {
+        let pair = |(name, value): &(String, String)| {
+            size_of::<(String, String)>() + name.len() + value.len()
+        };
+        let texts = self.method.len() + self.path.len() + self.query.len();
+        size_of::<Self>() + texts + self.headers.iter().map(pair).sum::<usize>()
+    }
 }

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use litplex_core::ServeError;
+use litplex_core::{Outcome, Reservation, ServeError};
 use litplex_metrics::Shed;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
@@ -23,6 +23,12 @@ use crate::sending::{Follower, MeasuredBody};
 use crate::target::Target;
 use crate::upload::{Rest, Upload};
 use crate::{builtin, head, mcp, openai, unpack, unread};
+
+/// What a stream of HTTP/2 and the task of its request take, about.
+const STREAM_BYTES: usize = 8 * 1024;
+
+/// What a header takes beside its name and its value: an entry of a map and its index.
+const HEADER_BYTES: usize = 128;
 
 /// Takes one request of a client from its headers to the beginning of its answer.
 pub(crate) async fn handle(
@@ -48,10 +54,12 @@ pub(crate) async fn handle(
     // What HEAD is answered has no body that could be smaller.
     let compression = app.around.compression.as_ref().filter(|_| !is_head);
     let packing = compression.map(|with| (with, with.choose(request.headers())));
-    let mut response = match (settled, &app.around.cors) {
-        (Err(error), _) => answer::error(&error),
-        (Ok(()), None) => within_layers(app, request, &context).await,
-        (Ok(()), Some(cors)) => {
+    let head = settled.and_then(|()| hold_head(app, &request));
+    let mut response = match (&head, &app.around.cors) {
+        (Err(full), _) if full.status == 503 => without_room(app, &request, full),
+        (Err(error), _) => answer::error(error),
+        (Ok(_), None) => within_layers(app, request, &context).await,
+        (Ok(_), Some(cors)) => {
             Box::pin(across(cors, request, |r| within_layers(app, r, &context))).await
         }
     };
@@ -59,7 +67,7 @@ pub(crate) async fn handle(
         response = unread::settle(version, rest, response).await;
     }
     if let Some((compression, coding)) = packing {
-        response = Box::pin(compression.apply(coding, response)).await;
+        response = Box::pin(compression.apply(coding, response, &app.budget)).await;
     }
     let place = context.admitted().place.take();
     response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
@@ -81,7 +89,8 @@ pub(crate) async fn handle(
         is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(response.map(|body| {
         let ongoing = Some(ongoing);
-        let follower = Follower { ongoing, record, span, _place: place };
+        let _head = head.unwrap_or_default();
+        let follower = Follower { ongoing, record, span, _place: place, _head };
         let budget = app.budget.clone();
         let mut body = MeasuredBody::new(body, follower, on_line, version, budget);
         if is_bare {
@@ -89,6 +98,39 @@ pub(crate) async fn handle(
         }
         body
     }))
+}
+
+/// Reserves what a request takes beside its body where it may have to wait. A connection of HTTP/1.1
+/// has one request at a time, whose headers are within what a connection may hold.
+fn hold_head(app: &App, request: &Request<Body>) -> Outcome<Reservation> {
+    if request.version() != Version::HTTP_2 {
+        return Ok(Reservation::default());
+    }
+    let (target, path) = (app.target(request.uri().path()), request.uri().path());
+    let waits = app.route(target).is_some()
+        || app.app_host(target, path).is_some()
+        || mcp::is_asked(app, path);
+    let reservation = app.budget.reserve();
+    if waits {
+        reservation.grow(head_bytes(request))?;
+    }
+    Ok(reservation)
+}
+
+/// Returns about what a request of HTTP/2 takes beside its body.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let headers = request.headers().iter();
+    let headers = headers.map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len());
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    STREAM_BYTES + path.len() + query.len() + headers.sum::<usize>()
+}
+
+/// Refuses a request for whose headers there is no room.
+fn without_room(app: &App, request: &Request<Body>, full: &ServeError) -> HttpResponse {
+    let path = request.uri().path();
+    let target = app.target(path);
+    app.edge(target).shed(Shed::Memory);
+    worded(app, target, path, full)
 }
 
 /// Takes the body out of a request, and returns where what is unread of it is found.
@@ -213,7 +255,7 @@ pub(crate) async fn handle_inner(
         response = unread::settle(version, rest, response).await;
     }
     if let Some((compression, coding)) = packing {
-        response = Box::pin(compression.apply(coding, response)).await;
+        response = Box::pin(compression.apply(coding, response, &app.budget)).await;
     }
     if let Some(span) = &mut span {
         span.answered(response.status().as_u16());
@@ -267,4 +309,19 @@ fn stopping(request: &Request<Body>) -> HttpResponse {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_takes_what_its_headers_do() {
+        let head = |value: usize| {
+            let request = Request::get("/a?b").header("x", "a".repeat(value)).body(());
+            head_bytes(&request.unwrap())
+        };
+        assert_eq!(head(0), STREAM_BYTES + "/a".len() + "b".len() + HEADER_BYTES + "x".len());
+        assert_eq!(head(9_000) - head(0), 9_000);
+    }
 }

@@ -1,6 +1,7 @@
 //! Requests to endpoints, between HTTP and the call: reads a body, describes the request to the model,
 //! and takes what comes of it to the response.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,8 +75,9 @@ pub(crate) async fn compute(
     let Received { content, body, reservation } = received;
     let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
     let id = route.tells_ids.then(|| id_of(parts)).flatten();
-    let request =
-        litplex_core::Request { content, body, meta: meta(traits, parts), id, reservation };
+    let meta = meta(traits, parts).map(Arc::new);
+    reservation.grow(meta.as_ref().map_or(0, |meta| meta.bytes()))?;
+    let request = litplex_core::Request { content, body, meta, id, reservation };
     let trace = parts.extensions.get().cloned();
     let answered = async {
         let call = Call { route, path: parts.uri.path(), request, times, trace };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use litplex_core::Budget;
+use litplex_core::{Budget, Reservation};
 use litplex_metrics::RequestGuard;
 use litplex_traces::ServerSpan;
 use tokio::task::AbortHandle;
@@ -44,6 +44,8 @@ pub(crate) struct Follower {
     pub(crate) span: Option<ServerSpan>,
     /// Its place among the requests of its caller.
     pub(crate) _place: Option<Place>,
+    /// What the request takes beside its body.
+    pub(crate) _head: Reservation,
 }
 
 struct Sending {

@@ -1,17 +1,15 @@
 //! Bodies of requests that come compressed (`Content-Encoding`).
 
 use std::io::{self, Read};
-use std::sync::LazyLock;
-use std::thread::available_parallelism;
 
 use bytes::{Buf, Bytes};
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use litplex_core::{Outcome, Reservation, ServeError};
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::off_thread::turn;
 use crate::pieces::Pieces;
 
 /// What is said of the codings that are taken.
@@ -25,12 +23,6 @@ const STEP_BYTES: usize = 64 * 1024;
 
 /// The largest window of Zstandard that a content coding may have (RFC 9659), as a power of two.
 const ZSTD_WINDOW: u32 = 23;
-
-/// How many bodies are unpacked at a time: it takes whole cores.
-static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
-    let cores = available_parallelism().map_or(1, usize::from);
-    Semaphore::new((cores / 2).max(1))
-});
 
 /// A way in which a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,8 +117,13 @@ pub(crate) async fn unpack(
         return Ok(pieces);
     }
     let own = reservation.clone();
-    let _turn = TURNS.acquire().await.expect("nobody closes it. This is a bug.");
-    let unpacked = spawn_blocking(move || unpack_now(pieces, &packings, max_bytes, &own)).await;
+    let turn = turn().await;
+    let unpacked = spawn_blocking(move || {
+        let unpacked = unpack_now(pieces, &packings, max_bytes, &own);
+        drop(turn);
+        unpacked
+    });
+    let unpacked = unpacked.await;
     unpacked.unwrap_or_else(|_| Err(ServeError::internal()))
 }
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -36,7 +38,7 @@ use crate::around::Body;
 use crate::off_thread::off_thread;
 use crate::predict::{Received, compute, refusal, slow_client, times_since};
 use crate::raw_json::Object;
-use crate::{body, openai, path};
+use crate::{body, openai, path, unpack};
 
 const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
 
@@ -67,7 +69,7 @@ pub(crate) async fn answer(
     let read = read(&app, &parts.headers, body, &reservation);
     let body = match timeout(longest_timeout(&app), read).await {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) => return answer::error(&error),
+        Ok(Err(error)) => return refused(&error),
         Err(_) => return answer::error(&slow_client()),
     };
     let parsed = off_thread(body.len(), move || Message::parse(&body)).await;
@@ -79,12 +81,23 @@ pub(crate) async fn answer(
     parts.headers.insert(ACCEPT, ANY_ACCEPT);
     parts.headers.insert(CONTENT_TYPE, JSON);
     parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(CONTENT_ENCODING);
     let Message { text, arguments, id } = message;
     parts.extensions.insert(Asked { client, arrived, arguments, reservation });
     let response = serve(app, parts, text.into(), wants_events).await;
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         // It is JSON, of which rmcp reads more than was checked, and answers what it cannot read so.
         return Refused::params("they cannot be read", id).response();
+    }
+    response
+}
+
+/// Says what is wrong with a body, and which codings it may have where it has another.
+fn refused(error: &ServeError) -> HttpResponse {
+    let mut response = answer::error(error);
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        let accepted = HeaderValue::from_static(unpack::ACCEPTED);
+        response.headers_mut().insert(ACCEPT_ENCODING, accepted);
     }
     response
 }
@@ -115,11 +128,14 @@ async fn read(
 ) -> Outcome<Bytes> {
     let most = tools(app).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
     let most = most.saturating_add(ENVELOPE_BYTES);
+    let packings = unpack::packings(headers)?;
     let pieces = body::read_pieces(headers, body, most, reservation).await?;
+    let pieces = unpack::unpack(pieces, packings, most, reservation).await?;
+    let length = pieces.iter().map(Bytes::len).sum();
     if pieces.len() > 1 {
-        reservation.grow(pieces.iter().map(Bytes::len).sum())?;
+        reservation.grow(length)?;
     }
-    json_text(&pieces).ok_or_else(|| {
+    off_thread(length, move || json_text(&pieces)).await.ok_or_else(|| {
         ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
     })
 }

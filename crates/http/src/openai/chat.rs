@@ -2,7 +2,7 @@ use std::future::poll_fn;
 
 use futures_util::future::try_join_all;
 use http::StatusCode;
-use litplex_core::{Answer, Items, Outcome, Part, Request};
+use litplex_core::{Answer, Items, Outcome, Part, Request, Reservation};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -17,7 +17,7 @@ use crate::stream::Source;
 
 /// Answers a chat completion: each of its choices is a job of its own.
 pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
-    let body = text_of(&call)?;
+    let body = text_of(&call).await?;
     let wanted = read(body.clone(), ChatRequest::parse).await?;
     let request = Request { body: vec![body], ..call.request.clone() };
     let cost = call.cost(&request).await?;
@@ -33,8 +33,9 @@ pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
     });
     let choices = choices.collect::<Result<Vec<_>, Refused>>()?;
     let head = Head::new(&wanted);
+    let held = &call.request.reservation;
     if wanted.stream {
-        let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices)?;
+        let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices, held)?;
         return Ok(answer::stream(
             first,
             chunks.into(),
@@ -42,7 +43,7 @@ pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
             call.route.ping_interval,
         ));
     }
-    let collected = choices.into_iter().map(|(first, rest)| collect(first, rest));
+    let collected = choices.into_iter().map(|(first, rest)| collect(first, rest, held.another()));
     let collected = try_join_all(collected).await?;
     Ok(answer::json(StatusCode::OK, &Completion::of(&head, &collected)))
 }
@@ -111,8 +112,8 @@ impl<'a> Completion<'a> {
 }
 
 /// Waits for the end of a choice.
-async fn collect(first: Items, mut rest: Source) -> Outcome<Message> {
-    let mut message = Message::default();
+async fn collect(first: Items, mut rest: Source, held: Reservation) -> Outcome<Message> {
+    let mut message = Message::new(held);
     let mut items = first;
     loop {
         for item in items.iter() {

@@ -1,7 +1,7 @@
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use litplex_core::{Items, Outcome, Part, ServeError};
+use litplex_core::{Items, Outcome, Part, Reservation, ServeError};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -35,12 +35,13 @@ impl ChatStream {
         head: Head,
         include_usage: bool,
         begun: Vec<(Items, Source)>,
+        held: &Reservation,
     ) -> Outcome<(Bytes, Self)> {
         let mut first = Vec::new();
         let mut choices = Vec::new();
         for (items, rest) in begun {
             first.push(items);
-            choices.push(Choice { message: Message::default(), rest: Some(rest) });
+            choices.push(Choice { message: Message::new(held.another()), rest: Some(rest) });
         }
         let mut stream = Self { head, include_usage, choices, turn: 0 };
         let mut out = BytesMut::new();

@@ -15,7 +15,7 @@ pub(super) struct EmbeddingRequest {
 }
 
 /// What embeddings are wanted of, as it was written.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     /// A text, or the tokens of one.
     One(Bytes),

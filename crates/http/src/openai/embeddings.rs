@@ -12,6 +12,7 @@ use super::{Refused, Usage, read, text_of};
 use crate::answer::{self, HttpResponse};
 use crate::caller::Call;
 use crate::cost::Cost;
+use crate::off_thread::off_thread;
 use crate::raw_json::{Kind, Object, each_item, raw};
 
 /// The most inputs of one request, as in OpenAI's API.
@@ -26,7 +27,7 @@ const JOB_BYTES: usize = 1024;
 /// Answers a request for embeddings. Where the model computes batches, each input is a job of its
 /// own, so that the inputs of all clients share them.
 pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
-    let body = text_of(&call)?;
+    let body = text_of(&call).await?;
     let batches = call.route.endpoint.traits().is_some_and(|traits| traits.max_batch_size > 1);
     let most = if batches { most_inputs(&call) } else { usize::MAX };
     let wanted = read(body.clone(), move |body| EmbeddingRequest::parse(body, most)).await?;
@@ -34,12 +35,24 @@ pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
         true => one_by_one(&call, &wanted, body).await?,
         false => all_at_once(&call, &wanted, body).await?,
     };
+    let length = vectors.iter().map(|vector| vector.get().len()).sum();
+    call.request.reservation.grow(length)?;
+    // To write many vectors takes as long as to read them.
+    let list = off_thread(length, move || written(&wanted, vectors, usage)).await;
+    Ok(list.map_err(|given| not_embeddings(&call, &given))?)
+}
+
+/// Writes the answer, or says which vector is not one of numbers.
+fn written(
+    wanted: &EmbeddingRequest,
+    vectors: Vec<Box<RawValue>>,
+    usage: Usage,
+) -> Result<HttpResponse, String> {
     let data = vectors.into_iter().enumerate();
-    let data = data.map(|(index, vector)| Embedding::of(&wanted, index, vector));
-    let data = data.collect::<Result<_, _>>().map_err(|given| not_embeddings(&call, &given))?;
+    let data = data.map(|(index, vector)| Embedding::of(wanted, index, vector));
     let list = List {
         object: "list",
-        data,
+        data: data.collect::<Result<_, _>>()?,
         model: &wanted.model,
         usage: ListUsage { prompt_tokens: usage.prompt, total_tokens: usage.total },
     };
@@ -82,12 +95,15 @@ async fn one_by_one(
     body: Bytes,
 ) -> Result<Vectors, Refused> {
     let count = wanted.input.len();
-    let rest = rest_of(&body);
+    let (rest, inputs) = {
+        let (body, input) = (body.clone(), wanted.input.clone());
+        off_thread(body.len(), move || (rest_of(&body), input.each())).await
+    };
     check_size(call, count, rest.len())?;
     let at_a_time = jobs_at_a_time(call);
     call.request.reservation.grow(rest.len() + count.min(at_a_time) * JOB_BYTES)?;
     let costs = Costs::new(call, &body, rest.len());
-    let jobs = wanted.input.each().into_iter().enumerate().map(|(index, input)| {
+    let jobs = inputs.into_iter().enumerate().map(|(index, input)| {
         let (rest, costs) = (rest.clone(), &costs);
         async move {
             let cost = costs.of(&input);

@@ -1,7 +1,7 @@
 //! A message of a chat, put together from what its model gives: as a whole, and as the pieces of a
 //! stream, which add up to the same.
 
-use litplex_core::{Outcome, ServeError};
+use litplex_core::{Outcome, Reservation, ServeError};
 use serde_json::value::RawValue;
 
 use super::tool_calls::ToolCalls;
@@ -20,6 +20,8 @@ pub(super) struct Message {
     tool_calls: ToolCalls,
     finish_reason: Option<Box<RawValue>>,
     pub(super) usage: Option<Usage>,
+    /// What all that it was given takes.
+    held: Reservation,
 }
 
 /// What an output of a model adds to a choice.
@@ -30,11 +32,17 @@ pub(super) struct Piece {
 }
 
 impl Message {
+    /// Returns a message of nothing, which reserves what it takes.
+    pub(super) fn new(held: Reservation) -> Self {
+        Self { held, ..Self::default() }
+    }
+
     /// Takes what a model gave; returns what it adds to the choice.
     ///
     /// # Errors
-    /// It is no object.
+    /// It is no object, or there is no room for it.
     pub(super) fn take(&mut self, item: &[u8]) -> Outcome<Piece> {
+        self.held.grow(item.len())?;
         let text = std::str::from_utf8(item).unwrap_or_default();
         let Ok(mut given) = Object::parse(text) else { return Err(not_a_message(text)) };
         if let Some(usage) = Usage::take(&mut given) {
@@ -129,77 +137,121 @@ impl Message {
     }
 }
 
-/// The fields of a message as JSON, each of which grows in place: a message has as many pieces as
-/// tokens, and must not be copied for each of them.
+/// How deep objects within a message are joined; deeper ones are replaced.
+const MAX_DEPTH: usize = 16;
+
+/// Fields of an object that say what the rest is: they are given once, or replaced.
+const REPLACED: [&str; 4] = ["name", "type", "id", "index"];
+
+/// The fields of a message, each of which grows in place: a message has as many pieces as tokens,
+/// and must not be copied for each of them.
 #[derive(Debug, Default)]
-struct Fields(Vec<(String, String)>);
+struct Fields(Vec<(String, Field)>);
+
+/// The value of a field, so far.
+#[derive(Debug)]
+enum Field {
+    /// JSON, as it was given.
+    Json(String),
+    /// An object of which more than one piece came.
+    Object(Fields),
+}
 
 impl Fields {
     fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(known, _)| known == name)
     }
 
-    fn get_mut(&mut self, name: &str) -> Option<&mut String> {
-        self.0.iter_mut().find(|(known, _)| known == name).map(|(_, json)| json)
+    fn get_mut(&mut self, name: &str) -> Option<&mut Field> {
+        self.0.iter_mut().find(|(known, _)| known == name).map(|(_, field)| field)
     }
 
     /// Takes a value, which is joined to what the field has.
     fn take(&mut self, name: &str, json: &str) {
         match self.get_mut(name) {
-            Some(known) => join(known, json),
-            None => self.0.push((name.to_owned(), json.to_owned())),
+            Some(known) => known.join(json, MAX_DEPTH),
+            None => self.push(name, json),
         }
     }
 
     fn whole(&self) -> Object {
         let mut object = Object::default();
-        for (name, json) in &self.0 {
-            object.set(name, written(json.clone()));
+        for (name, field) in &self.0 {
+            object.set(name, field.written());
         }
         object
     }
-}
 
-/// Joins a value to what is known, as clients join the pieces of a stream: texts and lists go on,
-/// objects are joined field by field, and anything else is replaced.
-fn join(known: &mut String, more: &str) {
-    match (Kind::of(known), Kind::of(more)) {
-        (Kind::Text, Kind::Text) => go_on(known, "", more),
-        (Kind::Array, Kind::Array) if is_empty(more) => {}
-        (Kind::Array, Kind::Array) if !is_empty(known) => go_on(known, ",", more),
-        (Kind::Object, Kind::Object) => join_objects(known, more),
-        _ => more.clone_into(known),
+    fn push(&mut self, name: &str, json: &str) {
+        self.0.push((name.to_owned(), Field::Json(json.to_owned())));
     }
-}
 
-/// Writes one value behind another of its kind, without what is between them.
-fn go_on(known: &mut String, between: &str, more: &str) {
-    known.pop();
-    known.push_str(between);
-    known.push_str(&more[1..]);
-}
-
-fn join_objects(known: &mut String, more: &str) {
-    let (Ok(mut object), Ok(fields)) = (Object::parse(known), Object::parse(more)) else {
-        return more.clone_into(known);
-    };
-    for (name, value) in fields.into_fields() {
-        // A name is given once, and a type says what the rest is.
-        let value = match object.get(&name) {
-            Some(before) if !["name", "type", "id", "index"].contains(&name.as_str()) => {
-                let mut joined = before.get().to_owned();
-                join(&mut joined, value.get());
-                written(joined)
+    fn join(&mut self, more: Object, depth: usize) {
+        for (name, value) in more.into_fields() {
+            match self.get_mut(&name) {
+                None => self.push(&name, value.get()),
+                Some(known) if REPLACED.contains(&name.as_str()) => known.replace(value.get()),
+                Some(known) => known.join(value.get(), depth),
             }
-            _ => value,
-        };
-        object.set(&name, value);
+        }
     }
-    raw(&object).get().clone_into(known);
 }
 
-fn written(json: String) -> Box<RawValue> {
-    RawValue::from_string(json).expect("two values of a kind join to one. This is a bug.")
+impl Field {
+    /// Joins a value to what is known, as clients join the pieces of a stream: texts and lists go
+    /// on, objects are joined field by field, and anything else is replaced.
+    fn join(&mut self, more: &str, depth: usize) {
+        match (self.kind(), Kind::of(more)) {
+            (Kind::Object, Kind::Object) if depth > 0 => self.join_object(more, depth - 1),
+            (Kind::Text, Kind::Text) => self.go_on("", more),
+            (Kind::Array, Kind::Array) if is_empty(more) => {}
+            (Kind::Array, Kind::Array) if !self.is_empty() => self.go_on(",", more),
+            _ => self.replace(more),
+        }
+    }
+
+    fn join_object(&mut self, more: &str, depth: usize) {
+        let Ok(more) = Object::parse(more) else { return };
+        if let Self::Json(known) = self {
+            let mut fields = Fields::default();
+            fields.join(Object::parse(known).unwrap_or_default(), depth);
+            *self = Self::Object(fields);
+        }
+        if let Self::Object(fields) = self {
+            fields.join(more, depth);
+        }
+    }
+
+    /// Writes a value behind another of its kind, without what is between them.
+    fn go_on(&mut self, between: &str, more: &str) {
+        let Self::Json(known) = self else { return };
+        known.pop();
+        known.push_str(between);
+        known.push_str(&more[1..]);
+    }
+
+    fn replace(&mut self, json: &str) {
+        *self = Self::Json(json.to_owned());
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Json(json) => Kind::of(json),
+            Self::Object(_) => Kind::Object,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Json(list) if is_empty(list))
+    }
+
+    fn written(&self) -> Box<RawValue> {
+        match self {
+            Self::Json(json) => RawValue::from_string(json.clone())
+                .expect("two values of a kind join to one. This is a bug."),
+            Self::Object(fields) => raw(&fields.whole()),
+        }
+    }
 }
 
 fn is_empty(list: &str) -> bool {
@@ -235,6 +287,7 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
+    use litplex_core::Budget;
     use serde_json::{Value, json};
 
     use super::*;
@@ -335,19 +388,61 @@ mod tests {
         assert_eq!(message.usage, Some(usage));
     }
 
+    /// Returns how much room the text of a field has, where it is one.
+    fn room(field: Option<&mut Field>, within: Option<&str>) -> usize {
+        match (field, within) {
+            (Some(Field::Json(text)), None) => text.capacity(),
+            (Some(Field::Object(fields)), Some(name)) => room(fields.get_mut(name), None),
+            _ => 0,
+        }
+    }
+
     #[test]
     fn a_message_of_many_pieces_is_not_copied_for_each() {
-        let mut message = Message::default();
-        let (mut capacity, mut moves) = (0, 0);
-        for _ in 0..20_000 {
-            message.take(br#"{"content": "word "}"#).unwrap();
-            let now = message.fields.get_mut("content").map_or(0, |content| content.capacity());
-            moves += usize::from(now != capacity);
-            capacity = now;
+        for (field, within, piece) in [
+            ("content", None, &br#"{"content": "word "}"#[..]),
+            ("function_call", Some("arguments"), br#"{"function_call": {"arguments": "word "}}"#),
+        ] {
+            let mut message = Message::default();
+            let (mut known, mut moves) = (0, 0);
+            for _ in 0..20_000 {
+                message.take(piece).unwrap();
+                let now = room(message.fields.get_mut(field), within);
+                moves += usize::from(now != known);
+                known = now;
+            }
+            assert!(known > 100_000, "{field}: it is one text");
+            assert!(moves < 40, "{field}: {moves} times");
+            let whole = serde_json::to_value(message.whole()).unwrap();
+            let whole = within.map_or(&whole[field], |within| &whole[field][within]);
+            assert_eq!(whole, &"word ".repeat(20_000));
         }
-        assert!(moves < 40, "{moves} times");
-        let whole = serde_json::to_value(message.whole()).unwrap();
-        assert_eq!(whole["content"], "word ".repeat(20_000));
+    }
+
+    #[test]
+    fn objects_are_joined_to_a_depth() {
+        let deep = |text: &str| {
+            let (open, close) = (r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
+            format!("{open}\"{text}\"{close}").into_bytes()
+        };
+        let mut message = Message::default();
+        message.take(&deep("one")).unwrap();
+        message.take(&deep("two")).unwrap();
+        let whole = raw(&message.whole());
+        assert!(whole.get().contains("two") && !whole.get().contains("one"));
+    }
+
+    #[test]
+    fn a_message_takes_what_it_was_given() {
+        let budget = Budget::new(100);
+        let mut message = Message::new(budget.reserve());
+        let piece = br#"{"content": "of thirty-one bytes"}"#;
+        message.take(piece).unwrap();
+        assert_eq!(budget.taken(), piece.len());
+        message.take(piece).unwrap();
+        assert_eq!(message.take(piece).unwrap_err().status, 503);
+        drop(message);
+        assert_eq!(budget.taken(), 0);
     }
 
     #[test]

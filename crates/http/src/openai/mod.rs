@@ -206,15 +206,15 @@ fn model(endpoint: &EndpointReport) -> Value {
 }
 
 /// Returns the body of a request as the text of JSON.
-fn text_of(call: &Call<'_>) -> Result<Bytes, ServeError> {
+async fn text_of(call: &Call<'_>) -> Result<Bytes, ServeError> {
     if call.request.content != Content::Json {
         return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
     }
-    let body = &call.request.body;
+    let (body, length) = (call.request.body.clone(), call.request.body_len());
     if body.len() > 1 {
-        call.request.reservation.grow(call.request.body_len())?;
+        call.request.reservation.grow(length)?;
     }
-    json_text(body).ok_or_else(|| {
+    off_thread(length, move || json_text(&body)).await.ok_or_else(|| {
         ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
     })
 }

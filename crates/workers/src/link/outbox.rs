@@ -125,7 +125,7 @@ fn request_meta(
         Content::Raw(media_type) => RequestContent::Raw(media_type.clone()),
         Content::Form(parts) => RequestContent::Form(parts.iter().map(request_part).collect()),
     };
-    let context = request.meta.clone().map(|meta| RequestContext {
+    let context = request.meta.as_deref().cloned().map(|meta| RequestContext {
         method: meta.method,
         path: meta.path,
         query: meta.query,

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame};
+use litplex_core::Reservation;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::INLINE_BYTES;
@@ -17,6 +18,8 @@ use crate::stream::Broken;
 pub(crate) struct PackedBody {
     body: AnswerBody,
     work: Work,
+    /// What the encoder takes.
+    _held: Reservation,
 }
 
 enum Work {
@@ -34,8 +37,9 @@ impl fmt::Debug for PackedBody {
 }
 
 impl PackedBody {
-    pub(super) fn new(coding: Coding, body: AnswerBody) -> Self {
-        Self { body, work: Work::Waiting(Encoder::new(coding, None)) }
+    /// Returns a body that is compressed, whose encoder takes what is reserved.
+    pub(super) fn new(coding: Coding, body: AnswerBody, held: Reservation) -> Self {
+        Self { body, work: Work::Waiting(Encoder::new(coding, None)), _held: held }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

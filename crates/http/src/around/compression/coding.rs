@@ -46,6 +46,15 @@ impl Coding {
         }
     }
 
+    /// Returns about what compressing takes: the window, and what finds repetitions in it.
+    pub(super) fn bytes(self, is_stream: bool) -> usize {
+        match (self, is_stream) {
+            (Self::Gzip, _) => 384 << 10,
+            (_, true) => 3 << 19,
+            (_, false) => 4 << 20,
+        }
+    }
+
     /// Compresses all of a body.
     pub(super) fn pack(self, body: &[u8]) -> Bytes {
         let mut encoder = Encoder::new(self, Some(body.len()));

@@ -3,12 +3,15 @@
 mod body;
 mod coding;
 
+use std::sync::Arc;
+
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     ETAG, HeaderValue, VARY,
 };
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
+use litplex_core::{Budget, Reservation};
 use tokio::task::spawn_blocking;
 
 use crate::answer::{AnswerBody, HttpResponse};
@@ -37,11 +40,12 @@ impl Compression {
         coding::choose(&self.codings, asked)
     }
 
-    /// Compresses an answer with what was chosen, where it is worth it.
+    /// Compresses an answer with what was chosen, where it is worth it and there is room for it.
     pub(crate) async fn apply(
         &self,
         chosen: Option<Coding>,
         mut response: HttpResponse,
+        budget: &Arc<Budget>,
     ) -> HttpResponse {
         if !is_worth_it(&response) || !(self.streams || is_whole(response.body())) {
             return response;
@@ -49,8 +53,12 @@ impl Compression {
         // Caches must know, whatever this client accepts.
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
         let Some(coding) = chosen else { return response };
+        let held = budget.reserve();
+        if held.grow(coding.bytes(!matches!(response.body(), AnswerBody::Whole(_)))).is_err() {
+            return response;
+        }
         let (mut parts, body) = response.into_parts();
-        let Some(packed) = pack(coding, body).await else { return failed() };
+        let Some(packed) = pack(coding, body, held).await else { return failed() };
         parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.remove(ACCEPT_RANGES);
@@ -73,15 +81,21 @@ fn is_whole(body: &AnswerBody) -> bool {
     body.size_hint().exact().is_some()
 }
 
-async fn pack(coding: Coding, body: AnswerBody) -> Option<AnswerBody> {
+async fn pack(coding: Coding, body: AnswerBody, held: Reservation) -> Option<AnswerBody> {
     let whole = match body {
         AnswerBody::Whole(whole) => whole.unwrap_or_default(),
-        other => return Some(AnswerBody::Packed(Box::new(PackedBody::new(coding, other)))),
+        other => return Some(AnswerBody::Packed(Box::new(PackedBody::new(coding, other, held)))),
     };
     let packed = if whole.len() <= INLINE_BYTES {
         coding.pack(&whole)
     } else {
-        spawn_blocking(move || coding.pack(&whole)).await.ok()?
+        let packing = move || {
+            let packed = coding.pack(&whole);
+            (packed, held)
+        };
+        let (packed, held) = spawn_blocking(packing).await.ok()?;
+        // Where there is no room to count it, there was room for what it replaces.
+        held.hold(packed.clone()).unwrap_or(packed)
     };
     Some(AnswerBody::Whole(Some(packed)))
 }
@@ -134,6 +148,22 @@ mod tests {
         let mut response = Response::new(body);
         response.headers_mut().insert(name, HeaderValue::from_static(value));
         response
+    }
+
+    #[tokio::test]
+    async fn without_room_for_an_encoder_an_answer_is_sent_as_it_is() {
+        let all = Compression { codings: vec![Coding::Zstd], streams: true };
+        for (room, is_packed) in [(Coding::Zstd.bytes(true), true), (100_000, false)] {
+            let budget = Budget::new(room);
+            let stream = http_body_util::Full::new(Bytes::from(vec![b'0'; 2000]));
+            let mut given = response(CONTENT_TYPE, "text/event-stream");
+            *given.body_mut() = AnswerBody::Boxed(http_body_util::BodyExt::boxed(stream));
+            let sent = all.apply(Some(Coding::Zstd), given, &budget).await;
+            assert_eq!(sent.headers().contains_key(CONTENT_ENCODING), is_packed, "{room}");
+            assert_eq!(budget.taken(), if is_packed { room } else { 0 });
+            drop(sent);
+            assert_eq!(budget.taken(), 0);
+        }
     }
 
     #[test]
