@@ -8,9 +8,9 @@ import textwrap
 import time
 from pathlib import Path
 
-from litplex._worker import _frames as frames
+from litplex._worker.wire import frames
 
-WORKER = Path(frames.__file__).parent
+WORKER = Path(frames.__file__).parents[1]
 WAIT = 15.0  # Far more than anything takes on a slow machine.
 SILENCE = 0.15
 

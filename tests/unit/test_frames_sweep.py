@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from litplex._worker import _frames as frames
+from litplex._worker.wire import frames
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "protocol/golden.json").read_text("utf-8"))
 FRAMES = [bytes.fromhex(golden["frame_hex"]) for golden in GOLDEN]

@@ -17,7 +17,7 @@ import fastapi.encoders
 import numpy
 import pydantic
 import pytest
-from litplex._worker._json import MalformedBody, Unsendable, dumps, loads
+from litplex._worker.wire.json import MalformedBody, Unsendable, dumps, loads
 
 
 @pytest.mark.parametrize(

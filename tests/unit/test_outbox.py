@@ -5,8 +5,8 @@ import threading
 import time
 
 import pytest
-from litplex._worker import _frames as frames
-from litplex._worker._outbox import Outbox
+from litplex._worker.loops.outbox import Outbox
+from litplex._worker.wire import frames
 
 WAIT = 5.0  # Long enough for any machine; what is tested does not depend on it.
 

@@ -227,7 +227,7 @@ def test_the_classes_of_requests_are_those_of_litserve():
 
 
 def test_requests_without_pydantic_have_the_same_fields_and_defaults():
-    from litplex._worker import _records
+    from litplex._worker.hooks import records
     from litplex.compat.specs.openai import ChatCompletionRequest
     from litplex.compat.specs.openai_embedding import EmbeddingRequest
 
@@ -249,7 +249,7 @@ def test_requests_without_pydantic_have_the_same_fields_and_defaults():
         },
         "seed": 1,
     }
-    record: Any = _records.chat_request(value)
+    record: Any = records.chat_request(value)
     model: Any = ChatCompletionRequest.model_validate(value)
     assert record.model_dump() == model.model_dump()
     assert record.messages[1].tool_calls[0].function.name == "f"
@@ -257,7 +257,7 @@ def test_requests_without_pydantic_have_the_same_fields_and_defaults():
     assert "messages" not in record.model_dump(exclude={"messages"})
     for given in ("a", ["a", "b"], [1, 2], [[1], [2, 3], [4]]):
         embedding = {"input": given, "model": "m"}
-        record = _records.embedding_request(embedding)
+        record = records.embedding_request(embedding)
         model = EmbeddingRequest.model_validate(embedding)
         assert record.model_dump() == model.model_dump()
         assert record.get_num_items() == model.get_num_items()

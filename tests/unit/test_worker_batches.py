@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from litplex._worker import _frames as frames
+from litplex._worker.wire import frames
 
 INTERNAL = (500, {"detail": "Internal server error"})
 MISMATCH = (500, {"detail": "Batch size mismatch"})

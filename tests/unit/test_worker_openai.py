@@ -1,7 +1,7 @@
 """Models that speak OpenAI's protocols, as the server sees their worker."""
 
 import pytest
-from litplex._worker import _records
+from litplex._worker.hooks import records
 from litplex.compat.specs.openai import ChatCompletionRequest
 from litplex.compat.specs.openai_embedding import EmbeddingRequest
 
@@ -237,7 +237,7 @@ def test_a_request_reads_the_same_with_and_without_pydantic():
         "stream": "true",
         "response_format": {"type": "json_schema", "json_schema": schema},
     }
-    for read in (ChatCompletionRequest.model_validate, _records.chat_request):
+    for read in (ChatCompletionRequest.model_validate, records.chat_request):
         chat = read(request)
         (message,) = chat.messages
         assert (message.tool_calls[0].index, message.tool_calls[0].type) == (0, "function")
@@ -245,7 +245,7 @@ def test_a_request_reads_the_same_with_and_without_pydantic():
         assert (chat.max_tokens, chat.temperature, chat.stream) == (5, 0.5, True)
         assert chat.max_completion_tokens == 12345678901234567890123
         assert chat.response_format.json_schema.strict is False
-    for read in (EmbeddingRequest.model_validate, _records.embedding_request):
+    for read in (EmbeddingRequest.model_validate, records.embedding_request):
         wanted = read({"input": [1.0, 2], "dimensions": 5.0, "get_num_items": 3})
         assert (wanted.input, wanted.dimensions, wanted.get_num_items()) == ([1, 2], 5, 1)
         assert isinstance(wanted.input[0], int)

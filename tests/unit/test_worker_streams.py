@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from litplex._worker import _frames as frames
+from litplex._worker.wire import frames
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 

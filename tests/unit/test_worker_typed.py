@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from litplex._worker import _frames as frames
+from litplex._worker.wire import frames
 from typed_cases import CASES, MISSING, TYPES
 
 ECHO = """

@@ -13,7 +13,7 @@ from typing import Any
 
 from litplex import _options, _server
 from litplex._apphost._inner import Inner
-from litplex._worker._callbacks import trigger
+from litplex._worker.hooks.callbacks import trigger
 
 _START_SECONDS = 30
 _LOOK_SECONDS = 0.005

@@ -15,7 +15,7 @@ from litplex._app_host import guarded_paths
 from litplex._apphost._app import add_built_in, add_metrics, add_probes
 from litplex._apphost._inner import BrokenOff, Inner
 from litplex._apphost._root import Root
-from litplex._worker import _output
+from litplex._launched import request_marks
 from litplex._worker._load import run_again
 from litplex._worker._process import read_order
 
@@ -29,7 +29,7 @@ def main():
     """Serves until it is told to stop. Returns the exit status."""
     order, following = read_order()
     following.close()
-    _output.structure()
+    request_marks.structure()
     call = run_again(order["load"])
     _check_guards(call.servers, order["load"]["guarded"])
     inner = Inner(order["inner"])

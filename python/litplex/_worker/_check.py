@@ -13,9 +13,9 @@ import signal
 from litplex import _spec_rules
 from litplex._api import ContinuousAPI, LitAPI
 from litplex._worker import _resources
-from litplex._worker._hooks import check_hooks
 from litplex._worker._load import load, why_not_loaded
 from litplex._worker._process import override, read_order
+from litplex._worker.hooks.hooks import check_hooks
 
 
 def main():

@@ -31,8 +31,8 @@ import sys
 
 from litplex import _capture
 from litplex._api import LitAPI
+from litplex._launched.tracebacks import formatted, has_users_frames, summary_of
 from litplex._options import Mistakes
-from litplex._worker._tracebacks import formatted, has_users_frames, summary_of
 
 
 class WrongReference(Exception):

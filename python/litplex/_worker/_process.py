@@ -10,13 +10,14 @@ import socket
 import sys
 
 from litplex._api import LitAPI, has_async_hooks
-from litplex._worker import _frames as frames
-from litplex._worker import _output, _resources
-from litplex._worker._control import Control
-from litplex._worker._hooks import check_hooks, make_hooks
+from litplex._launched import request_marks
+from litplex._launched.tracebacks import formatted, print_of, summary_of
+from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
-from litplex._worker._register import Register
-from litplex._worker._tracebacks import formatted, print_of, summary_of
+from litplex._worker.control.control import Control
+from litplex._worker.control.registry import Register
+from litplex._worker.hooks.hooks import check_hooks, make_hooks
+from litplex._worker.wire import frames
 
 # Attributes of the model by the names of the options that set them.
 _OVERRIDES = {
@@ -45,10 +46,10 @@ def main():
     try:
         order, pickled = read_order()
         if order.get("mark"):
-            _output.mark(order["mark"])
-        _output.structure()
+            request_marks.mark(order["mark"])
+        request_marks.structure()
         if order.get("log_level"):
-            _output.log_from(order["log_level"])
+            request_marks.log_from(order["log_level"])
         return _work(order, pickled)
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
@@ -112,14 +113,14 @@ def _work(order, pickled):
 def _make_loop(data, reader, hooks, register):
     """Returns the loop that fits the hooks; what the others need is not imported."""
     if hooks.is_continuous:
-        from litplex._worker._continuous import ContinuousLoop
+        from litplex._worker.loops.continuous import ContinuousLoop
 
         return ContinuousLoop(data, reader, hooks, register)
     if hooks.is_async:
-        from litplex._worker._async_loop import AsyncLoop
+        from litplex._worker.loops.async_loop import AsyncLoop
 
         return AsyncLoop(data, reader, hooks, register)
-    from litplex._worker._loop import Loop
+    from litplex._worker.loops.loop import Loop
 
     return Loop(data, reader, hooks, register)
 
@@ -128,9 +129,9 @@ def _settle(result):
     """Returns what a hook returned; one that is ``async`` runs on the event loop."""
     if not hasattr(result, "__await__"):
         return result
-    from litplex._worker import _event_loop
+    from litplex._worker.hooks import event_loop
 
-    return _event_loop.get().run_until_complete(result)
+    return event_loop.get().run_until_complete(result)
 
 
 def _outlive(worker, before):
@@ -232,9 +233,9 @@ def _current_loop(api):
         return
     import asyncio
 
-    from litplex._worker import _event_loop
+    from litplex._worker.hooks import event_loop
 
-    loop = _event_loop.get()
+    loop = event_loop.get()
     yield
     # `asyncio.run` in setup leaves none.
     asyncio.set_event_loop(loop)
@@ -252,14 +253,14 @@ def _health_of(api):
     """Returns what the model says of itself; what asks it is not imported for others."""
     if getattr(api.health, "__func__", None) is LitAPI.health:
         return None
-    from litplex._worker._health import Health
+    from litplex._worker.control.health import Health
 
     return Health(api)
 
 
 def _start_loggers(api):
     if api._litserve_loggers:
-        from litplex._worker._loggers import LogQueue
+        from litplex._worker.control.loggers import LogQueue
 
         api._log_queue = LogQueue(api._litserve_loggers)
 
@@ -267,7 +268,7 @@ def _start_loggers(api):
 def _tell_callbacks(api, *hooks):
     """Lets the model's callbacks follow hooks; what does so is not imported for others."""
     if api._litserve_callbacks:
-        from litplex._worker._callbacks import follow
+        from litplex._worker.hooks.callbacks import follow
 
         follow(api, *hooks)
 
@@ -280,18 +281,18 @@ def _check(api, source, *, is_set_up):
 
 
 def _tear_down(api):
-    _output.compute(())
-    if "litplex._worker._background" in sys.modules:
-        from litplex._worker import _background
+    request_marks.compute(())
+    if "litplex._worker.wire.background_tasks" in sys.modules:
+        from litplex._worker.wire import background_tasks
 
-        _background.finish()
+        background_tasks.finish()
     try:
         _settle(api.teardown())
     except BaseException as error:  # noqa: BLE001
         print_of(error)
     if api._log_queue is not None:
         api._log_queue.close()
-    if "litplex._worker._event_loop" in sys.modules:
-        from litplex._worker import _event_loop
+    if "litplex._worker.hooks.event_loop" in sys.modules:
+        from litplex._worker.hooks import event_loop
 
-        _event_loop.close()
+        event_loop.close()

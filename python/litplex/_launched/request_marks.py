@@ -41,10 +41,10 @@ def structure():
     """Makes an object of each record and traceback from here on, where the log is for programs."""
     global _report
     if os.environ.get("LITPLEX_LOG_FORMAT") == "json":
-        from litplex._worker import _structured
+        from litplex._launched import log_records
 
-        _structured.begin()
-        _report = _structured.report
+        log_records.begin()
+        _report = log_records.report
 
 
 def report(text):

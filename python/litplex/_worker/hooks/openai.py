@@ -12,9 +12,9 @@ import numbers
 from litplex._api import LitAPI, is_method_of
 from litplex._http import HTTPException
 from litplex._specs import LitSpec, OpenAISpec, message_of
-from litplex._worker import _records
-from litplex._worker._convert import converted
-from litplex._worker._hooks import Hooks
+from litplex._worker.hooks import records
+from litplex._worker.hooks.hooks import Hooks
+from litplex._worker.hooks.stream_format import converted
 
 _USAGE = ("prompt_tokens", "total_tokens")
 
@@ -184,7 +184,7 @@ def _request_maker(protocol):
     """Returns what makes a request of the value of its JSON."""
     is_chat = protocol == OpenAISpec.protocol
     if not _has_pydantic():
-        return _records.chat_request if is_chat else _records.embedding_request
+        return records.chat_request if is_chat else records.embedding_request
     if is_chat:
         from litplex.compat.specs.openai import ChatCompletionRequest
 

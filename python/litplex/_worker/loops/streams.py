@@ -1,10 +1,10 @@
 """Streams of plain hooks: one at a time, or a batch side by side."""
 
 from litplex._api import FINISHED
-from litplex._worker import _frames as frames
-from litplex._worker._encode import Cancelled, encode_item, end, ending_of
-from litplex._worker._hooks import as_list
-from litplex._worker._lanes import Lanes
+from litplex._worker.hooks.hooks import as_list
+from litplex._worker.loops.batch_streams import Lanes
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import Cancelled, encode_item, end, ending_of
 
 _LENGTH = frames.LENGTH.size
 

@@ -8,7 +8,7 @@ import functools
 import sys
 import threading
 
-from litplex._worker._tracebacks import print_of
+from litplex._launched.tracebacks import print_of
 
 
 async def run(background):

@@ -1,7 +1,11 @@
 """The worker's main loop for plain hooks: requests in, hooks, answers out."""
 
-from litplex._worker import _frames as frames
-from litplex._worker._encode import (
+from litplex._launched.request_marks import compute
+from litplex._worker.hooks.hooks import say_retry
+from litplex._worker.loops.outbox import Outbox
+from litplex._worker.loops.streams import Streams
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import (
     Cancelled,
     encode_error,
     end,
@@ -9,11 +13,7 @@ from litplex._worker._encode import (
     response,
     response_or_error,
 )
-from litplex._worker._hooks import say_retry
-from litplex._worker._outbox import Outbox
-from litplex._worker._output import compute
-from litplex._worker._stages import end_stage
-from litplex._worker._streams import Streams
+from litplex._worker.wire.stages import end_stage
 
 
 class Loop:

@@ -5,9 +5,9 @@ import socket
 import threading
 from collections.abc import Callable
 
-from litplex._worker import _frames as frames
-from litplex._worker._measured import changes
-from litplex._worker._output import compute
+from litplex._launched.request_marks import compute
+from litplex._worker.control.metrics import changes
+from litplex._worker.wire import frames
 
 
 class Control:

@@ -5,9 +5,9 @@ import contextlib
 import re
 
 from litplex._http import Context, Form, UploadFile
-from litplex._worker import _frames as frames
-from litplex._worker._json import MalformedBody, loads
-from litplex._worker._stages import Stages, now
+from litplex._worker.wire import frames
+from litplex._worker.wire.json import MalformedBody, loads
+from litplex._worker.wire.stages import Stages, now
 
 _search_charset = re.compile(r';\s*charset\s*=\s*"?([\w.:-]+)', re.IGNORECASE | re.ASCII).search
 # How the names of those codecs of Python begin that are charsets of texts: others take long, or are

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 
-from litplex._worker import _async_hooks as calls
-from litplex._worker import _frames as frames
-from litplex._worker._encode import encode_item
-from litplex._worker._hooks import as_list
-from litplex._worker._lanes import Lanes
+from litplex._worker.hooks import async_hooks as calls
+from litplex._worker.hooks.hooks import as_list
+from litplex._worker.loops.batch_streams import Lanes
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import encode_item
 
 _LENGTH = frames.LENGTH.size
 # A generator that never waits for anything lets others run after so many items.

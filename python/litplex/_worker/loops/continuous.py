@@ -6,8 +6,12 @@ from collections import deque
 from typing import Any
 
 from litplex._api import FINISHED, Last
-from litplex._worker import _frames as frames
-from litplex._worker._encode import (
+from litplex._launched.request_marks import compute
+from litplex._launched.tracebacks import print_of
+from litplex._worker.hooks.hooks import as_list
+from litplex._worker.loops.outbox import Outbox
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import (
     Cancelled,
     encode_body,
     encode_error,
@@ -17,11 +21,7 @@ from litplex._worker._encode import (
     response,
     response_or_error,
 )
-from litplex._worker._hooks import as_list
-from litplex._worker._outbox import Outbox
-from litplex._worker._output import compute
-from litplex._worker._stages import end_stage, stages_of
-from litplex._worker._tracebacks import print_of
+from litplex._worker.wire.stages import end_stage, stages_of
 
 _RULE = "step must give one entry for each sequence"
 

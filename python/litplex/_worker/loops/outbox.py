@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import Any
 
-from litplex._worker import _frames as frames
+from litplex._worker.wire import frames
 
 HELD_AT_MOST = 64
 HOLD_SECONDS = 0.001
@@ -88,9 +88,9 @@ class Outbox:
 
     def _follow(self, background):
         """Has done what comes after an answer, now that it is sent."""
-        from litplex._worker import _background
+        from litplex._worker.wire import background_tasks
 
-        _background.start(background)
+        background_tasks.start(background)
 
     def _send(self, data):
         self._sock.sendall(data)

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 
-from litplex._worker._tracebacks import print_of
+from litplex._launched.tracebacks import print_of
 
 WELL, UNWELL = 200, 503
 
@@ -57,11 +57,11 @@ def _settle(answer):
     async def wait():
         return await answer
 
-    if "litplex._worker._event_loop" not in sys.modules:
+    if "litplex._worker.hooks.event_loop" not in sys.modules:
         return asyncio.run(wait())
-    from litplex._worker import _event_loop
+    from litplex._worker.hooks import event_loop
 
-    loop = _event_loop.get()
+    loop = event_loop.get()
     if loop.is_running():
         return asyncio.run_coroutine_threadsafe(wait(), loop).result()
     return loop.run_until_complete(wait())

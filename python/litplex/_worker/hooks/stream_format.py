@@ -1,8 +1,8 @@
 """Does something to each value that ``encode_response`` gives; not imported where nothing is."""
 
 from litplex._api import FINISHED
-from litplex._worker import _async_hooks as calls
-from litplex._worker._streams import close
+from litplex._worker.hooks import async_hooks as calls
+from litplex._worker.loops.streams import close
 
 
 def converted(encode, convert, hooks):

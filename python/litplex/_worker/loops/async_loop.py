@@ -7,12 +7,14 @@ from collections import deque
 from typing import Any
 
 from litplex._api import is_async
-from litplex._worker import _async_hooks as calls
-from litplex._worker import _event_loop
-from litplex._worker import _frames as frames
-from litplex._worker._async_outbox import AsyncOutbox
-from litplex._worker._async_streams import AsyncStreams
-from litplex._worker._encode import (
+from litplex._launched.request_marks import compute
+from litplex._worker.hooks import async_hooks as calls
+from litplex._worker.hooks import event_loop
+from litplex._worker.hooks.hooks import say_retry
+from litplex._worker.loops.async_outbox import AsyncOutbox
+from litplex._worker.loops.async_streams import AsyncStreams
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import (
     Cancelled,
     encode_error,
     end,
@@ -20,9 +22,7 @@ from litplex._worker._encode import (
     response,
     response_or_error,
 )
-from litplex._worker._hooks import say_retry
-from litplex._worker._output import compute
-from litplex._worker._stages import begin_stage, end_stage
+from litplex._worker.wire.stages import begin_stage, end_stage
 
 
 class AsyncLoop:
@@ -34,7 +34,7 @@ class AsyncLoop:
         self._hooks = hooks
         self._register = register
         register.notify = self._notify
-        self._loop = _event_loop.get()
+        self._loop = event_loop.get()
         self._outbox = AsyncOutbox(sock, self._loop, self._stop)
         self._streams = AsyncStreams(hooks, self._outbox, register)
         self._batch = []

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from litplex._mcp import description_of
-from litplex._worker import _annotations as annotations
-from litplex._worker._json import Unsendable, dumps
+from litplex._worker.hooks import annotations
+from litplex._worker.wire.json import Unsendable, dumps
 
 _REFERENCE = "#/components/schemas/{model}"
 _LOCAL = "#/$defs/{model}"

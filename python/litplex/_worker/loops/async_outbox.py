@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections import deque
 
-from litplex._worker._outbox import Outbox
+from litplex._worker.loops.outbox import Outbox
 
 
 class AsyncOutbox(Outbox):
@@ -49,9 +49,9 @@ class AsyncOutbox(Outbox):
         self._call(self._begin, background)
 
     def _begin(self, background):
-        from litplex._worker import _background
+        from litplex._worker.wire import background_tasks
 
-        task = self._loop.create_task(_background.run(background))
+        task = self._loop.create_task(background_tasks.run(background))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 

@@ -1,10 +1,10 @@
 """What results and errors of hooks are sent as."""
 
 from litplex import _litserve
-from litplex._worker import _frames as frames
-from litplex._worker import _output
-from litplex._worker._json import MalformedBody, Unsendable, dumps
-from litplex._worker._tracebacks import print_of, summary_of
+from litplex._launched import request_marks
+from litplex._launched.tracebacks import print_of, summary_of
+from litplex._worker.wire import frames
+from litplex._worker.wire.json import MalformedBody, Unsendable, dumps
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
 # Headers that are made from the body and its media type on the way out.
@@ -111,9 +111,9 @@ def encode_body(output):
         if hasattr(output, "path"):
             return _encode_response(output, _read(output.path))
         if hasattr(output, "body_iterator"):
-            from litplex._worker import _background
+            from litplex._worker.wire import background_tasks
 
-            return _background.settled(_encode_streamed(output))
+            return background_tasks.settled(_encode_streamed(output))
     return 200, 0, dumps(output)
 
 
@@ -197,7 +197,7 @@ def _say(error):
         print_of(error)
         return
     # It comes from the encoder, whose frames say nothing of the hook.
-    _output.report(f"what {_source} gave {error}")
+    request_marks.report(f"what {_source} gave {error}")
     if error.__cause__ is not None:
         print_of(error.__cause__)
 

@@ -4,8 +4,8 @@ from collections import deque
 from typing import Any
 
 from litplex._api import FINISHED
-from litplex._worker import _frames as frames
-from litplex._worker._encode import encode_item, end, ending_of
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import encode_item, end, ending_of
 
 # How long a batch waits for a client that takes nothing before it goes on without it.
 STALL_SECONDS = 10.0

@@ -4,7 +4,7 @@ import importlib
 import os
 import traceback
 
-from litplex._worker import _output
+from litplex._launched import request_marks
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _IMPORTS = os.path.dirname(importlib.__file__) + os.sep
@@ -37,7 +37,7 @@ def _is_ours(filename):
 
 def print_of(error):
     """Prints the traceback of an exception to standard error."""
-    _output.report(formatted(error))
+    request_marks.report(formatted(error))
 
 
 def summary_of(error):

@@ -17,16 +17,16 @@ from litplex._api import (
     is_method_of,
     max_concurrency_of,
 )
-from litplex._worker import _frames as frames
-from litplex._worker import _output
-from litplex._worker._annotations import signature_of
-from litplex._worker._content import read_request
-from litplex._worker._encode import encode_body, encode_error, name_source, plain_error
-from litplex._worker._json import loads
-from litplex._worker._schema import describe, tool_of
-from litplex._worker._stages import end_stage, stages_of
-from litplex._worker._tracebacks import summary_of
-from litplex._worker._typed import request_reader, response_encoder
+from litplex._launched import request_marks
+from litplex._launched.tracebacks import summary_of
+from litplex._worker.hooks.annotations import signature_of
+from litplex._worker.hooks.schema import describe, tool_of
+from litplex._worker.hooks.typed import request_reader, response_encoder
+from litplex._worker.wire import frames
+from litplex._worker.wire.content import read_request
+from litplex._worker.wire.encode import encode_body, encode_error, name_source, plain_error
+from litplex._worker.wire.json import loads
+from litplex._worker.wire.stages import end_stage, stages_of
 
 # What stands in front of a request's body.
 _HAS_LEAD = frames.META | frames.REQUEST_ID
@@ -80,7 +80,7 @@ def make_hooks(api, retry_singly=False):
     name_source(_source_of(api))
     if api.spec is None:
         return Hooks(api, retry_singly)
-    from litplex._worker._openai import KINDS
+    from litplex._worker.hooks.openai import KINDS
 
     return KINDS[api.spec.protocol](api, retry_singly)
 
@@ -116,7 +116,7 @@ class Hooks:
         of_batches = (api.batch, api.unbatch)
         wanting = hooks if self.max_batch_size == 1 else (*hooks, *of_batches)
         self.context = any(map(wants_context, wanting))
-        self._marks = _output.is_marked()
+        self._marks = request_marks.is_marked()
         # Where several requests are computed at a time each of them must know its id.
         self._shares = self.max_batch_size > 1 or self.is_async or self.is_continuous
         #: decode, compute and encode where no hook gets a context.
@@ -128,7 +128,7 @@ class Hooks:
         #: What makes of each value of a stream what is sent of it, where the model has its own.
         self.format = _own_format(api) if self.stream else None
         if self.format is not None and api.spec is None:
-            from litplex._worker._convert import converted
+            from litplex._worker.hooks.stream_format import converted
 
             self.encode = converted(self.encode, self.format, self)
         typed = request_reader(api, self.read)
@@ -158,7 +158,7 @@ class Hooks:
         if flags & frames.REQUEST_ID:
             request_id, payload = frames.split_request_id(payload)
         if self._marks:
-            _output.read(request_id or "")
+            request_marks.read(request_id or "")
         if not (flags & frames.META or self.context or self._shares):
             return loads(payload), None
         return read_request(flags, payload, request_id)
@@ -255,9 +255,9 @@ def iterated(outputs):
         TypeError: they are a value.
     """
     if hasattr(outputs, "__aiter__"):
-        from litplex._worker import _event_loop
+        from litplex._worker.hooks import event_loop
 
-        return _event_loop.each(outputs)
+        return event_loop.each(outputs)
     return iter(checked_stream(outputs))
 
 

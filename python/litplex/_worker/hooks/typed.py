@@ -10,8 +10,8 @@ import reprlib
 
 from litplex._api import is_async
 from litplex._http import Form, HTTPException, UploadFile
-from litplex._worker import _annotations as annotations
-from litplex._worker._json import MalformedBody, dumps
+from litplex._worker.hooks import annotations
+from litplex._worker.wire.json import MalformedBody, dumps
 
 _MISSING = object()
 

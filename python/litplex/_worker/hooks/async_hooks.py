@@ -4,9 +4,9 @@ import weakref
 from typing import Any
 
 from litplex._api import FINISHED, is_async
-from litplex._worker._encode import encode_body, encode_error
-from litplex._worker._hooks import as_list, checked_stream
-from litplex._worker._stages import end_stage, stages_of
+from litplex._worker.hooks.hooks import as_list, checked_stream
+from litplex._worker.wire.encode import encode_body, encode_error
+from litplex._worker.wire.stages import end_stage, stages_of
 
 #: Tasks that were cancelled because nobody waits for what they compute.
 cancelled: weakref.WeakSet[Any] = weakref.WeakSet()

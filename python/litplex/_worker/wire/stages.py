@@ -2,8 +2,8 @@
 
 import time
 
-from litplex._worker import _frames as frames
-from litplex._worker._encode import followed
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import followed
 
 now = time.perf_counter
 

@@ -2,7 +2,7 @@
 
 import json
 
-from litplex._worker import _frames as frames
+from litplex._worker.wire import frames
 
 
 def changes(api):
