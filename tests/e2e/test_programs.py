@@ -169,6 +169,55 @@ def test_what_workers_start_is_as_if_the_program_had_started_it(serve):
     assert server.output.count("listening on") == 1
 
 
+DEFINED = """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    def square(x):
+        return x * x
+
+    class Times:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def __call__(self, x):
+            return Times(self.factor * x)
+
+        @staticmethod
+        def one():
+            return 1
+
+        class Inner:
+            pass
+
+    Times.Inner.outer = Times
+
+    class Pools(ls.LitAPI):
+        def setup(self, device):
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                self.first = list(pool.map(square, [5]))
+
+        def predict(self, x):
+            if x == "modules":
+                return [each.__module__ for each in (square, Times, Times.one, Times.Inner, Pools)]
+            with ProcessPoolExecutor(1, multiprocessing.get_context(x)) as pool:
+                squares = list(pool.map(square, [2, 3]))
+                products = [each.factor for each in pool.map(Times(3), [2, 3])]
+                return self.first, squares, products
+
+    if __name__ == "__main__":
+        ls.LitServer(Pools()).run(port=0)
+"""
+
+
+def test_what_the_program_defines_belongs_to_its_main_module_in_workers_too(serve):
+    """Pools that pickle what is in `__main__` by value, as joblib's do, go by that name."""
+    server = serve(DEFINED)
+    assert server.post("/predict", json="modules").json() == ["__main__"] * 5
+    for method in ("spawn", "forkserver", "fork"):
+        assert server.post("/predict", json=method).json() == [[25], [4, 9], [6, 9]], method
+
+
 def test_a_large_object_is_held_once(serve):
     server = serve(
         """

@@ -8,7 +8,8 @@ An order names its source in one of three forms:
 ``{"kind": "pickle", "script": {…}}``
     The instance itself, pickled by the parent; the pickle follows the order. The main module is
     prepared when the pickle asks for it, as ``multiprocessing`` does: it runs as ``__mp_main__``,
-    so the code under ``if __name__ == "__main__"`` does not.
+    so the code under ``if __name__ == "__main__"`` does not. What it defines belongs to
+    ``__main__``, as in the program.
 ``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "cwd": …, …}``
     The script runs again as ``__main__``, up to the call that serves, and the instance is taken
     from that call: the one with the number ``api`` of the server with the number ``server``. It
@@ -28,6 +29,7 @@ import json
 import os
 import pickle
 import sys
+import types
 
 from litplex import _capture
 from litplex._api import LitAPI
@@ -172,8 +174,24 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if module == "__main__" and "__mp_main__" not in sys.modules:
             script = self._script
-            _capture.run_script(script["file"], "__mp_main__", script.get("module"))
+            _, main = _capture.run_script(script["file"], "__mp_main__", script.get("module"))
+            _move_to_main(main, "__mp_main__")
         return super().find_class(module, name)
+
+
+def _move_to_main(holder, module):
+    """Names ``__main__`` as the module of the functions and classes that a module, or a class in
+    it, defines. Process pools of joblib pickle those of ``__main__`` by value, and their processes
+    know no ``__mp_main__``; processes of ``multiprocessing`` find both names."""
+    for each in list(vars(holder).values()):
+        each = each.__func__ if type(each) is staticmethod else each
+        # Of proxies, only the type can be asked without loading what they stand for.
+        is_class = issubclass(type(each), type)
+        if (is_class or type(each) is types.FunctionType) and each.__module__ == module:
+            with contextlib.suppress(AttributeError, TypeError):  # Its metaclass does not allow it.
+                each.__module__ = "__main__"
+                if is_class:
+                    _move_to_main(each, module)
 
 
 def _load_by_running(script):
