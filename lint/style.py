@@ -23,6 +23,7 @@ CLEAN = [
     "crates/wire",
     "fuzz",
     "lint",
+    "protocol",
     "tests/collector.py",
     "tests/conftest.py",
     "tests/fake_server.py",
