@@ -1,7 +1,8 @@
 """Finds circles of files that import each other, in each Rust crate and in the Python package.
 
 Two files may import each other; larger circles are refused. `KNOWN` has the sizes of those that
-exist. It can only shrink: the check fails when circles grow, and when they are smaller than listed. Usage: `python lint/cycles.py`, with `-v` for the imports of each circle.
+exist. It can only shrink: the check fails when circles grow, and when they are smaller than listed.
+Usage: `python lint/cycles.py`, with `-v` for the imports of each circle.
 
 A re-export is no import: an import through it counts for the file that defines the name. Rust test
 modules are not counted.

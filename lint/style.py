@@ -23,6 +23,12 @@ CLEAN = [
     "crates/wire",
     "fuzz",
     "lint",
+    "protocol",
+    "tests/collector.py",
+    "tests/conftest.py",
+    "tests/fake_server.py",
+    "tests/litserve",
+    "tests/typed_cases.py",
 ]
 
 # These files quote the refused phrases, or contain texts of fiction.

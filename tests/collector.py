@@ -15,7 +15,7 @@ class Span:
     """One span, as it was sent.
 
     Attributes:
-        resource: The attributes of whoever sent it.
+        resource: The attributes of the sender.
         links: The trace and the span of each link, in hexadecimal.
     """
 

@@ -1,4 +1,4 @@
-"""Runs real programs on the installed wheel, each on a port of its own."""
+"""Fixtures that run real programs on the installed wheel, each on its own port."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ import httpx
 import pytest
 from fake_server import FakeServer
 
-# Far more than anything takes on a slow machine; nothing here is about speed.
+# Far more time than any step takes on a slow machine; no test measures speed.
 PATIENCE = 30.0
 
 LITPLEX = Path(sys.executable).with_name("litplex")
@@ -31,7 +31,7 @@ PRELUDE = "import litplex as ls\n"
 
 
 class Ledger:
-    """Every request that the suite sends with httpx, and how it ended: each exactly once."""
+    """The record of every request sent with httpx and its outcome: exactly one for each."""
 
     def __init__(self):
         self.open: dict[int, str] = {}
@@ -48,7 +48,7 @@ class Ledger:
         return number
 
     def end(self, number, outcome):
-        """Closing a response that has ended already says nothing new."""
+        """Records the outcome; closing a response that has ended already changes nothing."""
         with self._lock:
             if self.open.pop(number, None):
                 self.outcomes[outcome] += 1
@@ -69,7 +69,7 @@ LEDGER = Ledger()
 
 
 class RecordedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A response's body, which tells the ledger how it ended."""
+    """The body of a response, which reports its outcome to the ledger."""
 
     def __init__(self, stream, number):
         self._stream = stream
@@ -131,7 +131,7 @@ def recorded_async(send):
 
 @pytest.fixture(scope="session", autouse=True)
 def recording():
-    """Enters every request into the ledger, whichever client sends it."""
+    """Records every request of any client in the ledger."""
     sync, asynchronous = httpx.HTTPTransport, httpx.AsyncHTTPTransport
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sync, "handle_request", recorded(sync.handle_request))
@@ -143,7 +143,7 @@ def recording():
 
 @pytest.fixture(autouse=True)
 def every_request_ends(recording):
-    """Ends after the test's servers: by then each of its requests has had its one outcome."""
+    """Checks, after the servers of the test have ended, that each request has one outcome."""
     hung = LEDGER.hung
     yield
     try:
@@ -154,14 +154,14 @@ def every_request_ends(recording):
 
 
 def pytest_sessionfinish(session):
-    """Hands the ledger on where several processes share the tests."""
+    """Passes the ledger on when several processes share the tests."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["ledger"] = (LEDGER.sent, dict(LEDGER.outcomes))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-    # One that crashed has none, which is said elsewhere.
+    # A process that crashed has none; the crash is reported elsewhere.
     sent, outcomes = getattr(node, "workeroutput", {}).get("ledger", (0, {}))
     LEDGER.sent += sent
     LEDGER.outcomes.update(outcomes)
@@ -172,7 +172,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 class Program:
-    """A running program and what it printed so far."""
+    """A running program and its output so far."""
 
     def __init__(self, command, directory, env=None):
         self.lines = []
@@ -204,7 +204,7 @@ class Program:
         return "\n".join(self.lines)
 
     def wait_for_line(self, pattern):
-        """Returns the match of the first line that has it; fails when the program ends first."""
+        """Returns the match of the first matching line; fails when the program ends first."""
         deadline = time.monotonic() + PATIENCE
         with self._grown:
             while True:
@@ -233,7 +233,7 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self._reader.join(PATIENCE)
-        # Closing what is being read would never return.
+        # Closing a pipe that another thread reads would never return.
         assert not self._reader.is_alive(), "a process that it started outlives it"
         self._output.close()
 
@@ -318,7 +318,7 @@ def pytest_collection_modifyitems(items):
 
 
 def why_no_gpu():
-    """Returns why tests that need a GPU cannot run here."""
+    """Returns the reason why tests that need a GPU cannot run here; None if they can."""
     if not glob("/proc/driver/nvidia/gpus/*"):
         return "needs an NVIDIA GPU, and this machine shows none"
     if importlib.util.find_spec("torch") is None:
@@ -328,7 +328,7 @@ def why_no_gpu():
 
 @pytest.fixture
 def run(tmp_path):
-    """Starts commands in a directory of the test's own, and ends them with it."""
+    """Starts commands in the directory of the test, and ends them with it."""
     running = []
 
     def start(command, *, kind=Program, env=None):
@@ -364,7 +364,7 @@ def worker(tmp_path):
 
 @pytest.fixture
 def runtime():
-    """An environment in which no other server is found; paths of sockets must be short."""
+    """An environment in which no other server is found, with a path short enough for sockets."""
     directory = tempfile.mkdtemp(prefix="lm", dir="/tmp")
     yield {"XDG_RUNTIME_DIR": directory, "TMPDIR": directory}
     shutil.rmtree(directory)
@@ -372,7 +372,7 @@ def runtime():
 
 @pytest.fixture
 def litplex(runtime):
-    """Runs the command; returns its exit status and what it printed to either output."""
+    """Runs the command; returns its exit status, its output and its errors."""
 
     def run(*args, env=None):
         done = subprocess.run(

@@ -122,7 +122,7 @@ class FakeServer:
 
     @property
     def errors(self):
-        """What the worker wrote to stderr so far."""
+        """The output of the worker on stderr so far."""
         return self._errors.read_text("utf-8")
 
     def send(self, role, data):
@@ -221,7 +221,7 @@ class FakeServer:
         return got
 
     def is_silent(self):
-        """Tells whether the worker sends nothing for a while."""
+        """Returns whether the worker sends nothing for a while."""
         if self._readers["data"].has_more():
             return False
         sock = self.socks["data"]

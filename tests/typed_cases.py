@@ -1,4 +1,4 @@
-"""What FastAPI 0.165 with pydantic 2 answers to typed requests, type by type."""
+"""The responses of FastAPI 0.165 with pydantic 2 to typed requests, by type."""
 
 from typing import Any
 

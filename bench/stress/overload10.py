@@ -56,7 +56,7 @@ async def run(args):
 
 
 def thirds(usages):
-    """Returns the first window, in which queues and pools fill, and the last one."""
+    """Returns the first third, in which queues and pools fill, and the last third."""
     third = len(usages) // 3
     return usages[:third], usages[-third:]
 

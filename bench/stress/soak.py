@@ -72,7 +72,7 @@ async def run(args):
 
 
 def growth(usages):
-    """Returns whether the medians of the first and the last quarter differ by noise at most."""
+    """Reports whether the usage is flat: its medians in the first and last quarter differ by noise."""
     quarter = max(1, len(usages) // 4)
 
     def medians(field):

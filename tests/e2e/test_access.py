@@ -1,4 +1,4 @@
-"""Who may call what: every route with every kind of key, limits, and keys that change."""
+"""Access by keys: every route with every kind of key, limits, and keys that change."""
 
 import hashlib
 import re

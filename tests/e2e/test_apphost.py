@@ -66,7 +66,7 @@ def test_an_endpoint_is_open_to_whom_its_author_lets_in(serve):
     assert (answer.status_code, answer.json()) == (200, 1)
     assert server.client.get("/health").status_code == 401
     assert server.client.get("/health", headers=bearer("right")).text == "ok"
-    # However the path is written, nobody else gets in.
+    # No spelling of the path gets past the guard.
     for path in ("/%70redict", "/predict/", "//predict", "/predict?x=1", "/PREDICT"):
         assert server.post(path, json=1).status_code in (401, 404, 405, 307), path
 

@@ -90,10 +90,10 @@ def test_a_client_that_waits_no_longer_cancels(serve, tmp_path):
     wait_until((tmp_path / "cancelled").exists)
 
 
-@pytest.mark.parametrize("whom", ["server", "everybody"])
+@pytest.mark.parametrize("whom", ["server", "all"])
 def test_requests_finish_when_the_server_stops(serve, whom):
     server = serve(STREAM)
-    also = descendants(server.process.pid) if whom == "everybody" else []
+    also = descendants(server.process.pid) if whom == "all" else []
     got = []
 
     def read():

@@ -1,4 +1,4 @@
-"""What is done around every request: ids, CORS, and a line in the access log."""
+"""Middleware of every request: ids, CORS, and the access log."""
 
 import json
 import os

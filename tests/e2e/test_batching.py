@@ -1,4 +1,4 @@
-"""What goes together into a batch, and what becomes of each of its items."""
+"""Batches: which requests form one, and the response of each."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""What pages of other sites can have a browser ask of a server, and what they cannot."""
+"""Requests that pages of other sites can and cannot send through a browser."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Clients that leave: nothing is computed for them, and nobody waits for them."""
+"""Clients that leave: their requests are cancelled and do not delay others."""
 
 import json
 import socket
@@ -238,7 +238,7 @@ def test_who_left_has_no_place_in_a_batch(start, notes):
 
 
 def test_a_batch_does_not_wait_for_one_who_left(start, notes):
-    """It waits from the arrival of the first who is there, and not for those who are not."""
+    """A batch waits from the arrival of its first present client, and ignores absent ones."""
     server = start("Batches", max_batch_size=2, batch_timeout=3)
     gone = send(server, "gone")
     time.sleep(0.3)

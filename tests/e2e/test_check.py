@@ -9,7 +9,7 @@ from conftest import LITPLEX
 MODELS = """
     import time
 
-    print("a line that is no answer")
+    print("an unrelated line")
 
     class OcrAPI(ls.LitAPI):
         def __init__(self, lang, size=3, **options):

@@ -1,4 +1,4 @@
-"""Time budgets: who gets how much, and what happens to work that nobody waits for any more."""
+"""Time budgets: their sources, and the end of work whose budget is spent."""
 
 import json
 import time
@@ -96,7 +96,7 @@ def test_a_worker_that_is_stuck_past_its_deadline_is_replaced(serve, tmp_path):
     wait_until(lambda: len(server.workers()) == 1 and server.workers() != [stuck])
     server.wait_for_line("/predict#0 is gone")
     wait_until(lambda: timed(server, {"id": "next"})[0].status_code == 200)
-    # Nobody waits for it: it is not computed again.
+    # The request has no client any longer, so it is not retried.
     assert computed(tmp_path).count("stuck") == 1
 
 

@@ -1,4 +1,4 @@
-"""What ends when time is over, and what must not."""
+"""Work that ends at its deadline, and work that must not."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What workers take of the memory of a real GPU."""
+"""The memory of workers on a real GPU."""
 
 import subprocess
 import sys

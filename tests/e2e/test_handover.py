@@ -1,4 +1,4 @@
-"""How instances and interpreters reach the workers."""
+"""The handover of instances and interpreters to workers."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What hooks give and raise is sent the same way by every loop of the worker."""
+"""Results and errors of hooks: every loop of the worker sends them the same way."""
 
 import concurrent.futures
 import re

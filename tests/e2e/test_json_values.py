@@ -67,13 +67,13 @@ WRONG = [
 BESIDE = {"alone": "[]", "beside floats": json.dumps([0.5] * 400)}
 
 
-def of_plain(server, text, beside):
+def ask_plain(server, text, beside):
     body = f'{{"w": {beside}, "v": {text}}}'
     answer = server.client.post("/plain", content=body.encode())
     return answer.status_code, answer.json() if answer.is_success else answer.text
 
 
-def of_chat(server, text, beside):
+def ask_chat(server, text, beside):
     messages = '[{"role": "user", "content": "x"}]'
     body = f'{{"messages": {messages}, "w": {beside}, "v": {text}}}'
     answer = server.client.post("/v1/chat/completions", content=body.encode())
@@ -82,7 +82,7 @@ def of_chat(server, text, beside):
     return 200, answer.json()["choices"][0]["message"]["content"]
 
 
-def of_tool(server, text, beside):
+def ask_tool(server, text, beside):
     call = f'{{"name": "show", "arguments": {{"w": {beside}, "v": {text}}}}}'
     body = f'{{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {call}}}'
     headers = {"Content-Type": "application/json"}
@@ -99,7 +99,7 @@ def of_tool(server, text, beside):
 def test_a_value_is_the_same_wherever_it_comes(serve):
     server = serve(PROGRAM)
     for beside, floats in BESIDE.items():
-        for ask in (of_plain, of_chat, of_tool):
+        for ask in (ask_plain, ask_chat, ask_tool):
             for text, shown in VALUES:
                 assert ask(server, text, floats) == (200, shown), (ask, text[:40], beside)
             for text in WRONG:

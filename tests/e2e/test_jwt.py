@@ -1,4 +1,4 @@
-"""Who may call with a token: every route with every kind of token, and keys that change."""
+"""Access by tokens: every route with every kind of token, and keys that change."""
 
 import http.server
 import json
@@ -264,7 +264,7 @@ def test_keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known(serve, i
     assert server.post("/common", json=1, headers={"X-API-Key": "key of ann"}).is_success
     publisher.jwks = issuer.jwks()
     wait_until(lambda: status(issuer.token()) == 200)
-    # The issuer signs with another key from now on: whoever comes back is let in.
+    # The issuer signs with another key from now on: clients with new tokens are admitted.
     new = Issuer(new=Issuer.rsa())
     publisher.jwks = new.jwks()
     wait_until(lambda: status(new.token("new")) == 200)

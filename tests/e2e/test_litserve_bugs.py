@@ -1,4 +1,4 @@
-"""What is known to go wrong in LitServe 0.2.19, each told in a comment, and what happens here.
+"""Known bugs of LitServe 0.2.19, each described in a comment, and the behaviour of litplex.
 
 Headers of an HTTPException and the charset of forms are rows of test_litserve.py; requests of
 clients that have left are in test_cancel.py.

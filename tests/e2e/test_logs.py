@@ -1,4 +1,4 @@
-"""What the server says, for people and for programs."""
+"""Log lines of the server, as text and as JSON."""
 
 import asyncio
 import json

@@ -198,7 +198,7 @@ def test_a_client_is_shown_the_tools_that_it_may_call(serve):
         own = {"api_keys": {"ann": "env:ANN"}}
         ls.run_servers(
             ls.LitServer(Echo(mcp=ls.MCP("Echoes.", name="open")), path="/open"),
-            ls.LitServer(Echo(mcp=ls.MCP("Echoes.", name="of_ann")), path="/a", **own),
+            ls.LitServer(Echo(mcp=ls.MCP("Echoes.", name="guarded_echo")), path="/a", **own),
             port=0,
         )
     """
@@ -206,12 +206,12 @@ def test_a_client_is_shown_the_tools_that_it_may_call(serve):
     for headers, expected in [
         ({}, ["open"]),
         ({"X-API-Key": "wrong"}, ["open"]),
-        ({"X-API-Key": "key of ann"}, ["of_ann", "open"]),
+        ({"X-API-Key": "key of ann"}, ["guarded_echo", "open"]),
     ]:
         listed = rpc(server, "tools/list", **headers).json()["result"]["tools"]
         assert [tool["name"] for tool in listed] == expected, headers
-        called = tool(server, "of_ann", {"request": 1}, **headers)
-        assert bool(called.get("isError")) == ("of_ann" not in expected), headers
+        called = tool(server, "guarded_echo", {"request": 1}, **headers)
+        assert bool(called.get("isError")) == ("guarded_echo" not in expected), headers
 
 
 def test_without_a_tool_there_is_no_such_route(serve):

@@ -1,4 +1,4 @@
-"""What clients can make the server hold, and for how long."""
+"""The memory that clients can make the server hold, and for how long."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""What `/metrics` says of requests, queues and workers, and who may read it."""
+"""`/metrics`: requests, queues, workers, and access to it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What OpenAI's clients send and read: odd requests, messages in pieces, lists to embed."""
+"""Inputs of OpenAI's clients: odd requests, messages in parts, lists to embed."""
 
 import base64
 import json

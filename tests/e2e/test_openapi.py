@@ -1,4 +1,4 @@
-"""How the endpoints are described: the document, and the page that shows it."""
+"""The OpenAPI document of the endpoints, and the page that shows it."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ INLINE = {"'unsafe-inline'", "data:", "blob:"}
 
 
 def wants_of(page):
-    """What a browser loads for a page."""
+    """Returns the addresses that a browser loads for a page."""
     return re.findall(r'(?:src|href)="([^"]+)"', page)
 
 

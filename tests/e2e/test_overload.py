@@ -44,7 +44,7 @@ def test_a_burst_far_above_capacity(serve):
     with httpx.Client(base_url=server.url, timeout=20, limits=limits) as client:
         with ThreadPoolExecutor(200) as pool:
             responses = [*pool.map(lambda _: client.post("/slow", json=0.05), range(200))]
-        # Nobody has left anything behind.
+        # No client has left a request behind.
         wait_until(lambda: client.post("/slow", json=0.05).status_code == 200)
     statuses = Counter(response.status_code for response in responses)
     assert set(statuses) <= {200, 503, 504}

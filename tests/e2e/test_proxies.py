@@ -1,4 +1,4 @@
-"""Who a caller is where requests come through proxies."""
+"""The identity of a caller behind proxies."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_a_trusted_proxy_says_who_the_caller_is(proxied, clients):
     def status(forwarded):
         return server.post("/predict", json=1, headers={"X-Forwarded-For": forwarded}).status_code
 
-    # What a client writes itself does not make it somebody else.
+    # A header that the client writes itself does not change its identity.
     callers = ("203.0.113.7", "203.0.113.7", "1.2.3.4, 203.0.113.7", "203.0.113.8", "2001:db8::7")
     assert [status(caller) for caller in callers] == [200, 429, 429, 200, 200]
     named = [caller.rpartition(" ")[2] for caller in callers]

@@ -1,4 +1,4 @@
-"""What hooks get and what clients see of what they give."""
+"""The inputs of hooks, and the responses that their results become."""
 
 import asyncio
 import json

@@ -203,7 +203,7 @@ def test_a_place_that_others_can_write_to_holds_nothing_that_is_run(from_file, t
     server = from_file(LITPLEX_CACHE_DIR=str(chosen)).wait_until_ready()
     (sdk,) = chosen.glob("sdk-*/litplex")
     assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
-    # Each directory from the root down, and those above it, are looked at before each start.
+    # Each directory from the root down, and its parents, are checked before each start.
     for open_one in (sdk.parent, chosen, tmp_path):
         mode = stat.S_IMODE(open_one.stat().st_mode)
         open_one.chmod(0o777)
@@ -230,7 +230,7 @@ def test_a_cache_that_is_emptied_is_filled_again(from_file, tmp_path):
 
 
 def test_a_user_without_a_home_has_a_private_place(from_file, runtime, tmp_path):
-    """What another user made in the shared directory of temporary files is not used."""
+    """Files of another user in the shared directory for temporary files are not used."""
     shared = tmp_path / "tmp"
     shared.mkdir()
     shared.chmod(0o1777)

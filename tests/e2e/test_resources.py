@@ -1,4 +1,4 @@
-"""What workers may use of the machine, and where they run."""
+"""The resources of workers: devices, threads, memory and their limits."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ CORES = sorted(os.sched_getaffinity(0))
 
 @pytest.fixture
 def clean(monkeypatch):
-    """Without variables of whoever runs the tests."""
+    """Removes the variables of the environment in which the tests run."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
 

@@ -1,4 +1,4 @@
-"""What signals do to a server, however it was started."""
+"""Signals to a server, for every way of starting it."""
 
 import os
 import signal

@@ -58,7 +58,7 @@ TOKENS = (
     'jwt_scopes=["ocr"]',
     'jwt_issuer="https://id.example.org", jwt_audience="models", jwt_jwks="jwks"',
 )
-#: Where what is no endpoint is open to everybody.
+#: With keys for one endpoint alone, other paths are public.
 KEYS = ('api_keys={"ocr": "env:OCR"}', "")
 
 
@@ -78,8 +78,7 @@ def server(serve, tmp_path, kind):
 
 
 def spellings(path, own):
-    """Yields the path as somebody may write it who wants to pass by its guard, of a server that is
-    called `own`."""
+    """Yields spellings of the path that might bypass its guard, on a server with the name `own`."""
     plain = path.encode()
     percent = b"/" + b"".join(b"%%%02X" % byte for byte in plain[1:])
     yield plain

@@ -51,7 +51,7 @@ def ask_to_stop(server):
 
 
 def stops_soon(server):
-    """Tells whether it stops long before its grace is over."""
+    """Returns whether the server stops long before its grace is over."""
     begin = time.monotonic()
     return server.stop() == 0 and time.monotonic() - begin < 15
 

@@ -1,4 +1,4 @@
-"""What a collector gets of requests, and what of a trace reaches the hooks."""
+"""Traces: the spans that a collector gets, and the context that hooks see."""
 
 import signal
 import threading
@@ -259,10 +259,10 @@ def test_a_lost_worker_is_in_the_trace(serve, collector):
 def test_what_a_client_does_not_want_recorded_is_not(traced, collector):
     server = traced()
     unsampled = PARENT.replace("-01", "-00")
-    # As it came: whoever goes on with it does not record it either.
+    # Unchanged, so that the services after this one do not record it either.
     told, _ = server.post("/told", json=1, headers={"traceparent": unsampled}).json()
     assert told == unsampled
-    # Nor is a probe anything that somebody wants to see.
+    # Probes are not traced either.
     server.client.get("/health", headers={"traceparent": PARENT})
     server.post("/told", json=1, headers={"traceparent": PARENT})
     assert server.stop() == 0

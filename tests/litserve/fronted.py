@@ -1,4 +1,4 @@
-"""What a program puts in front of its endpoints: guards, middlewares and routes of its own."""
+"""A program with guards, middlewares and routes of its own in front of its endpoints."""
 
 import sys
 

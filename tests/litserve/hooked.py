@@ -1,4 +1,4 @@
-"""What hooks and callbacks are told, and what they make of streams."""
+"""A program whose hooks and callbacks record their inputs, with streams."""
 
 import sys
 

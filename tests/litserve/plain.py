@@ -1,4 +1,4 @@
-"""What hooks give back, and what goes wrong in them."""
+"""A program with hooks of every result and error."""
 
 import os
 import sys

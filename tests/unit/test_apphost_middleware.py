@@ -1,4 +1,4 @@
-"""What a middleware that dispatches may rely on: Starlette's keep it, and those of the app host."""
+"""Dispatching middlewares: those of Starlette and of the app host give the same guarantees."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What programs written for LitServe, and their tests, use besides serving."""
+"""The interface that programs written for LitServe and their tests use besides serving."""
 
 import asyncio
 import logging

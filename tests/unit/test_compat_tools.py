@@ -18,7 +18,7 @@ from litplex.compat.callbacks.defaults.metric_callback import RequestTracker
 
 @pytest.fixture
 def log():
-    """What the logger ``litserve`` writes, which is as it was after the test."""
+    """The output of the logger ``litserve``, which is restored after the test."""
     logger = logging.getLogger("litserve")
     before = logger.level, logger.handlers[:], logger.propagate
     stream = io.StringIO()

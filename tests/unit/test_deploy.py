@@ -1,4 +1,4 @@
-"""What is in `deploy/` names nothing that `/metrics` does not have."""
+"""The files in `deploy/` name only metrics that `/metrics` has."""
 
 import json
 import re
@@ -33,8 +33,8 @@ def series():
 SERIES = series()
 
 
-def of_alerts():
-    """Returns the expressions of the rules; without a YAML library, by how they are indented."""
+def alert_expressions():
+    """Returns the expressions of the rules, found by their indentation without a YAML library."""
     lines = ALERTS.read_text("utf-8").splitlines()
     for number, line in enumerate(lines):
         if line.startswith("        expr: "):
@@ -45,17 +45,17 @@ def of_alerts():
             yield text.lstrip("> ")
 
 
-def of_dashboard():
+def dashboard_expressions():
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             yield target["expr"]
 
 
-EXPRESSIONS = [*of_alerts(), *of_dashboard()]
+EXPRESSIONS = [*alert_expressions(), *dashboard_expressions()]
 
 
 def test_there_are_expressions():
-    assert len(list(of_alerts())) == ALERTS.read_text("utf-8").count("- alert:")
+    assert len(list(alert_expressions())) == ALERTS.read_text("utf-8").count("- alert:")
     assert len(EXPRESSIONS) > 30
 
 

@@ -17,6 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "exam
 # What pieces of programs leave to their readers: the imports, and models of their own.
 LEFT_OUT = {
     "middleware.md": {"OcrAPI"},
+    "python.md": {"ChatAPI"},
     "_onnxruntime.py:onnxruntime_options": {"onnxruntime"},
     "_start.py:start": {"EmbeddingAPI", "httpx"},
 }

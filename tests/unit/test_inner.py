@@ -1,4 +1,4 @@
-"""How the app host asks on the inner socket: what is sent, what is read, what is used again."""
+"""Requests of the app host on the inner socket: their form, their responses, and reuse."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What an editor and a type checker know of the keywords."""
+"""The keywords as editors and type checkers see them."""
 
 import pydoc
 import re

@@ -1,4 +1,4 @@
-"""What a worker prints, with the marks of requests."""
+"""The output of a worker, with the marks of its requests."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""How an instance is described to its workers."""
+"""The description of an instance for its workers."""
 
 import ast
 import subprocess

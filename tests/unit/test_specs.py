@@ -88,11 +88,15 @@ def endpoint_of(server):
     ],
 )
 def test_a_spec_says_the_path_and_whether_there_are_streams(kind, spec, path):
-    of_api = kind(spec=spec())
-    assert (of_api.api_path, of_api.stream) == (path, spec.stream)
+    with_spec = kind(spec=spec())
+    assert (with_spec.api_path, with_spec.stream) == (path, spec.stream)
     given_later = kind()
     given_later.spec = spec()
-    servers = [ls.LitServer(of_api), ls.LitServer(kind(), spec=spec()), ls.LitServer(given_later)]
+    servers = [
+        ls.LitServer(with_spec),
+        ls.LitServer(kind(), spec=spec()),
+        ls.LitServer(given_later),
+    ]
     for server in servers:
         endpoint = endpoint_of(server)
         assert (endpoint["path"], endpoint["stream"]) == (path, spec.stream)

@@ -1,4 +1,4 @@
-"""What LitServe's arguments and variables for TLS become."""
+"""The conversion of LitServe's arguments and variables for TLS."""
 
 import base64
 import ssl
@@ -36,7 +36,7 @@ OURS = {"tls_cert": "c.pem", "tls_key": "k.pem"}
             {**FILES, "ssl_ca_certs": "ca.pem", "ssl_cert_reqs": ssl.CERT_REQUIRED},
             {**OURS, "tls_client_ca": "ca.pem"},
         ),
-        # Nobody is asked for a certificate, there or here.
+        # Neither LitServe nor litplex asks clients for a certificate.
         ({**FILES, "ssl_ca_certs": "ca.pem"}, OURS),
         ({**FILES, "ssl_ca_certs": "ca.pem", "ssl_cert_reqs": 0}, OURS),
         ({**FILES, "ssl_version": ssl.PROTOCOL_TLS_SERVER, "ssl_ciphers": None}, OURS),

@@ -1,4 +1,4 @@
-"""What a worker tells the callbacks of its model, and when."""
+"""The calls of a model's callbacks by its worker, and their order."""
 
 import textwrap
 

@@ -1,4 +1,4 @@
-"""A worker whose server has gone ends in silence: nobody is left to tell."""
+"""A worker whose server has ended exits without output."""
 
 import pytest
 

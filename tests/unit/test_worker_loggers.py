@@ -1,4 +1,4 @@
-"""What a model logs reaches its loggers, and nothing of it harms requests."""
+"""Values that a model logs reach its loggers, and failures of loggers do not harm requests."""
 
 import litplex as ls
 import pytest

@@ -1,4 +1,4 @@
-"""What models measure: the objects in hooks, and what the worker says of them."""
+"""Metrics of models: the objects in hooks, and the reports of the worker."""
 
 import copy
 import pickle

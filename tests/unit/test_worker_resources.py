@@ -1,4 +1,4 @@
-"""What the worker applies of its order before user code runs."""
+"""The resource settings that a worker applies before user code runs."""
 
 import os
 import textwrap

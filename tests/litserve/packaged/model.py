@@ -1,4 +1,4 @@
-"""What the program imports from beside it."""
+"""A module that the program imports from its own folder."""
 
 
 def double(x):
