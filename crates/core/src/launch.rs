@@ -1,6 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A future that can be kept in a trait object.
@@ -15,11 +16,40 @@ pub trait Launch: Send + Sync {
 
 /// A worker that was launched and became ready.
 pub trait Launched: Send {
+    /// Returns the monitor of the worker; `None` if its launch cannot measure it.
+    fn monitor(&self) -> Option<Arc<dyn Monitor>> {
+        None
+    }
     /// Resolves when the worker is gone. May be awaited again.
     fn gone(&mut self) -> BoxFuture<'_, Gone>;
     /// Resolves when the worker is gone. It gets no more jobs and answers those that it has; it is
     /// ended by force after `grace`.
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// The monitor of a worker: its usage, measured by its launch, on the machine where it runs.
+pub trait Monitor: fmt::Debug + Send + Sync {
+    /// Returns the process id of the worker on its own machine. It is shown to operators; only the
+    /// launch itself acts on it.
+    fn pid(&self) -> Option<u32>;
+    /// Measures the usage of the worker. Blocks for milliseconds: call it on a blocking thread.
+    ///
+    /// `gpu_memory` is given if the worker is on a GPU of this machine. A launch whose workers run
+    /// elsewhere measures their GPUs there.
+    fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage;
+}
+
+/// Returns the bytes that these processes have together on the GPUs of this machine; `None` if the
+/// driver knows none of them.
+pub type GpuMemory<'a> = dyn Fn(&[u32]) -> Option<u64> + 'a;
+
+/// The usage of a worker; `None` for a value that was not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// The bytes of resident memory, without child processes.
+    pub memory: Option<u64>,
+    /// The bytes of GPU memory, child processes included.
+    pub gpu_memory: Option<u64>,
 }
 
 /// Why a worker is gone.

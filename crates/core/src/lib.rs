@@ -27,7 +27,9 @@ pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{Budget, Reservation};
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;
-pub use launch::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
+pub use launch::{
+    BoxFuture, Cause, Gone, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage,
+};
 pub use loopback::is_loopback;
 pub use reply::{
     Answer, Answers, Consumed, Part, Reply, SendError, StreamReceiver, StreamSender, reply,

@@ -10,11 +10,6 @@ use crate::{Job, Outcome, Request};
 ///
 /// What it has done it reports through the [`Progress`] that it was given when it was made.
 pub trait Worker: Send {
-    /// Its process id on its own machine, where it is a process: for people, nothing acts on it.
-    fn pid(&self) -> Option<u32> {
-        None
-    }
-
     /// Takes jobs: one batch where the endpoint batches, else that many single jobs. Returns at
     /// once; the scheduler never gives a worker more than its window allows.
     fn dispatch(&mut self, jobs: Vec<Job>);

@@ -39,8 +39,8 @@ pub struct ObservedWorker {
     pub busy: Duration,
     /// The number of requests that the worker holds; `None` without a worker.
     pub inflight: Option<usize>,
-    /// The process id of the worker; `None` for a worker that is a thread.
-    pub pid: Option<u32>,
+    /// The bytes of resident memory of the worker's process; `None` if that is not measured.
+    pub memory: Option<u64>,
     /// The bytes of GPU memory of the worker; `None` if that is not measured.
     pub gpu_memory: Option<u64>,
     /// The bytes of GPU memory that the worker may allocate; `None` without a limit.
@@ -104,8 +104,7 @@ pub(crate) fn families(observed: &[Observed], gpus: &[ObservedGpu]) -> Vec<Metri
             seen.slots.iter().filter_map(inflight).collect()
         }),
         counts(&d::WORKER_MEMORY, |seen| {
-            let memory =
-                |seen: &ObservedWorker| Some((seen.slot.to_string(), resident_memory(seen.pid?)?));
+            let memory = |seen: &ObservedWorker| Some((seen.slot.to_string(), seen.memory? as f64));
             seen.slots.iter().filter_map(memory).collect()
         }),
         counts(&d::WORKER_GPU_MEMORY, |seen| {
@@ -123,14 +122,6 @@ pub(crate) fn families(observed: &[Observed], gpus: &[ObservedGpu]) -> Vec<Metri
         each_gpu(&d::GPU_TOTAL, |seen| Some(seen.total as f64)),
         each_gpu(&d::GPU_UTILIZATION, |seen| seen.utilization),
     ]
-}
-
-/// Returns the resident memory of a process in bytes; `None` if the process has ended.
-fn resident_memory(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some((kib * 1024) as f64)
 }
 
 /// Returns a family of a definition and its series: label values and a value each.

@@ -45,7 +45,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
         restarts: vec![("exit", 2)],
         slots: vec![ObservedWorker {
             inflight: Some(1),
-            pid: Some(std::process::id()),
+            memory: Some(3),
             gpu_memory: Some(1),
             gpu_memory_limit: Some(2),
             ..ObservedWorker::default()

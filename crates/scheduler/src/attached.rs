@@ -51,7 +51,7 @@ impl AttachedWorker {
 
     pub(crate) fn report(&self) -> WorkerLoad {
         let Self { slot, since, in_flight, .. } = *self;
-        WorkerLoad { slot, pid: self.link.pid(), since, in_flight }
+        WorkerLoad { slot, since, in_flight }
     }
 
     pub(crate) fn in_flight(&self) -> usize {

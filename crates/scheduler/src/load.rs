@@ -30,8 +30,6 @@ pub struct EndpointLoad {
 pub struct WorkerLoad {
     /// The slot that the worker fills.
     pub slot: usize,
-    /// The process id; `None` for a worker that is a thread.
-    pub pid: Option<u32>,
     /// The time at which the worker was attached.
     pub since: Instant,
     /// The number of jobs that the worker holds.

@@ -116,7 +116,7 @@ impl Controls {
         WorkerStatus {
             slot,
             state: word(state).into(),
-            pid: worker.and_then(|worker| worker.pid),
+            pid: self.view.monitor(slot).and_then(|monitor| monitor.pid()),
             device: self.devices[slot % self.devices.len()].to_string(),
             in_flight: worker.map_or(0, |worker| worker.in_flight),
             restarts: restarts.unwrap_or_default(),

@@ -6,7 +6,6 @@ use litplex_core::{BoxFuture, Cause, Device};
 use litplex_metrics::{Metrics, Observed, ObservedWorker, UserMetrics};
 use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
-use litplex_workers::with_descendants;
 
 use crate::crew::problem_for_clients;
 use crate::desk::Controls;
@@ -40,7 +39,7 @@ pub(crate) fn scraper(
             };
             let text = tokio::task::spawn_blocking(move || {
                 for (observed, controls) in observed.iter_mut().zip(&endpoints) {
-                    observe_gpus(observed, controls, &gpus);
+                    observe_memory(observed, controls, &gpus);
                 }
                 let gpus: Vec<_> = gpus.into_iter().map(|gpu| gpu.observed).collect();
                 metrics.render(&observed, &gpus, user)
@@ -74,19 +73,23 @@ fn restarts(record: &Record, cause: Cause) -> u64 {
 fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> ObservedWorker {
     let worker = load.workers.iter().find(|worker| worker.slot == slot);
     let inflight = worker.map(|worker| worker.in_flight);
-    let pid = worker.and_then(|worker| worker.pid);
-    ObservedWorker { slot, busy, inflight, pid, ..ObservedWorker::default() }
+    ObservedWorker { slot, busy, inflight, ..ObservedWorker::default() }
 }
 
-/// Adds what the workers that are on GPUs have of these.
-fn observe_gpus(observed: &mut Observed, controls: &Controls, gpus: &[Gpu]) {
+/// Adds the memory that the workers use, and may use of their GPUs.
+fn observe_memory(observed: &mut Observed, controls: &Controls, gpus: &[Gpu]) {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let gpu_memory = |processes: &[u32]| used_by(processes, gpus);
     for worker in &mut observed.slots {
         let device = &controls.devices[worker.slot % controls.devices.len()];
-        if gpus.is_empty() || !is_gpu(device) {
+        let has_gpu = !gpus.is_empty() && is_gpu(device);
+        if let Some(monitor) = controls.view.monitor(worker.slot) {
+            let usage = monitor.usage(has_gpu.then_some(&gpu_memory as _));
+            (worker.memory, worker.gpu_memory) = (usage.memory, usage.gpu_memory);
+        }
+        if !has_gpu {
             continue;
         }
-        worker.gpu_memory = worker.pid.and_then(|pid| used_by(&with_descendants(pid), gpus));
         let fraction = controls.gpu_memory_fraction;
         let limit = |fraction| limit_of(fraction, device.as_str(), visible.as_deref(), gpus);
         worker.gpu_memory_limit = fraction.and_then(limit);

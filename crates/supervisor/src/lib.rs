@@ -6,8 +6,8 @@
 //! Health, Outlook ◄────states───────────┘
 //! ```
 //!
-//! The supervisor sees workers through [`Launch`](litplex_core::Launch) alone: no job, process id
-//! or Python. One task owns the slots of an endpoint and publishes their states on a watch;
+//! The supervisor sees workers through [`Launch`](litplex_core::Launch) alone: no job, process or
+//! Python. It hands on the monitors of the workers that serve, and never asks them. One task owns the slots of an endpoint and publishes their states on a watch;
 //! [`health`] and [`outlook`] are pure functions of these states. The next step of a slot and its
 //! backoff are pure functions too.
 //!

@@ -4,12 +4,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::Launch;
+use litplex_core::{Launch, Monitor};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::target::{Record, Target};
-use crate::task::{Publish, SupervisorTask};
+use crate::task::{Monitors, Publish, SupervisorTask};
 use crate::{Outlook, SlotState, SupervisorSettings, outlook};
 
 /// The supervisor of one endpoint's slots. It kills their workers when dropped.
@@ -26,6 +26,7 @@ pub struct View {
     target: watch::Receiver<Target>,
     states: watch::Receiver<Vec<SlotState>>,
     record: watch::Receiver<Record>,
+    monitors: watch::Receiver<Monitors>,
 }
 
 /// The setter of the number of slots that should have a worker. It has no effect once the
@@ -60,13 +61,15 @@ pub fn supervise(
     let (target, target_view) = watch::channel(Target { workers: wanted, stop: None });
     let (publish_states, states) = watch::channel(Vec::new());
     let (publish_record, record) = watch::channel(Record::default());
-    let publish = Publish { states: publish_states, record: publish_record };
+    let (publish_monitors, monitors) = watch::channel(Monitors::new());
+    let publish =
+        Publish { states: publish_states, record: publish_record, monitors: publish_monitors };
     // Endpoints that lose their workers to the same cause must not retry at the same time.
     let seed = RandomState::new().hash_one(wanted);
     let slots = SupervisorTask::new(launch, settings, seed, target_view.clone(), publish);
     let mut task = JoinSet::new();
     task.spawn(slots.run());
-    Supervisor { target, view: View { target: target_view, states, record }, task }
+    Supervisor { target, view: View { target: target_view, states, record, monitors }, task }
 }
 
 impl Supervisor {
@@ -113,6 +116,12 @@ impl View {
     /// Returns the measurements so far.
     pub fn record(&self) -> Record {
         self.record.borrow().clone()
+    }
+
+    /// Returns the monitor of the worker that serves in a slot; `None` if no worker does, or if its
+    /// launch cannot measure it.
+    pub fn monitor(&self, slot: usize) -> Option<Arc<dyn Monitor>> {
+        self.monitors.borrow().get(slot).cloned().flatten()
     }
 
     /// Returns the number of slots that should have a worker.

@@ -4,7 +4,7 @@ use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Cause, Gone, Launch, LaunchError, Launched};
+use litplex_core::{Cause, Gone, Launch, LaunchError, Launched, Monitor};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -31,7 +31,11 @@ pub(crate) struct SupervisorTask {
 pub(crate) struct Publish {
     pub(crate) states: watch::Sender<Vec<SlotState>>,
     pub(crate) record: watch::Sender<Record>,
+    pub(crate) monitors: watch::Sender<Monitors>,
 }
+
+/// The monitor of each slot's worker, for the slots that serve.
+pub(crate) type Monitors = Vec<Option<Arc<dyn Monitor>>>;
 
 /// An event that the task handles.
 enum Event {
@@ -64,10 +68,26 @@ struct Slot {
 
 /// A [`SlotState`] with the handles that are needed to leave it.
 enum SlotPhase {
-    Starting { task: AbortHandle, since: Instant, after: Option<Gone> },
-    Serving { task: AbortHandle, since: Instant, start_time: Duration, stop: StopWorker },
-    Draining { task: AbortHandle },
-    BackingOff { gone: Gone, traceback: Option<String>, until: Instant },
+    Starting {
+        task: AbortHandle,
+        since: Instant,
+        after: Option<Gone>,
+    },
+    Serving {
+        task: AbortHandle,
+        since: Instant,
+        start_time: Duration,
+        stop: StopWorker,
+        monitor: Option<Arc<dyn Monitor>>,
+    },
+    Draining {
+        task: AbortHandle,
+    },
+    BackingOff {
+        gone: Gone,
+        traceback: Option<String>,
+        until: Instant,
+    },
     Failed(LaunchError),
     Empty,
 }
@@ -168,9 +188,11 @@ impl SupervisorTask {
     ) {
         let mean = self.record.start_time.map_or(start_time, |mean| (mean + start_time) / 2);
         self.record.start_time = Some(mean);
+        let monitor = worker.monitor();
         let (stop, stopped) = oneshot::channel();
         let task = self.pending.spawn(serve(worker, stopped, self.target.clone()));
-        self.slots[index].phase = SlotPhase::Serving { task, since: now, start_time, stop };
+        self.slots[index].phase =
+            SlotPhase::Serving { task, since: now, start_time, stop, monitor };
     }
 
     fn drain(&mut self, index: usize, worker: Box<dyn Launched>) {
@@ -261,6 +283,7 @@ impl SupervisorTask {
     fn publish(&self) {
         // The record comes first: readers of the states read it too.
         self.publish.record.send_if_modified(|published| update(published, &self.record));
+        self.publish.monitors.send_replace(self.slots.iter().map(Slot::monitor).collect());
         let states: Vec<_> = self.slots.iter().map(Slot::state).collect();
         self.publish.states.send_if_modified(|published| update(published, &states));
     }
@@ -293,6 +316,13 @@ impl Slot {
             | SlotPhase::Serving { task, .. }
             | SlotPhase::Draining { task } => Some(task.id()),
             SlotPhase::BackingOff { .. } | SlotPhase::Failed(_) | SlotPhase::Empty => None,
+        }
+    }
+
+    fn monitor(&self) -> Option<Arc<dyn Monitor>> {
+        match &self.phase {
+            SlotPhase::Serving { monitor, .. } => monitor.clone(),
+            _ => None,
         }
     }
 

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
+use litplex_core::{
+    BoxFuture, Cause, Gone, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage,
+};
 use litplex_supervisor::{
     Health, Outlook, SlotState, Supervisor, SupervisorSettings, health, supervise,
 };
@@ -69,7 +71,24 @@ impl Launch for MockLaunch {
     }
 }
 
+#[derive(Debug)]
+struct MockMonitor(usize);
+
+impl Monitor for MockMonitor {
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    fn usage(&self, _: Option<&GpuMemory<'_>>) -> Usage {
+        Usage { memory: Some(self.0 as u64), gpu_memory: None }
+    }
+}
+
 impl Launched for MockLaunched {
+    fn monitor(&self) -> Option<Arc<dyn Monitor>> {
+        Some(Arc::new(MockMonitor(self.slot)))
+    }
+
     fn gone(&mut self) -> BoxFuture<'_, Gone> {
         Box::pin(async {
             if let Plan::Die(after) = self.plan {
@@ -175,6 +194,19 @@ fn name(state: &SlotState) -> &'static str {
 /// Lets all due tasks run.
 async fn settle() {
     sleep(millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_can_be_measured_while_it_serves() {
+    let fixture = Fixture::start(Plan::Serve, 2);
+    let view = fixture.supervisor.view();
+    let memory = |slot| view.monitor(slot).map(|monitor| monitor.usage(None).memory);
+    assert_eq!([memory(0), memory(1)], [None, None], "they are starting");
+    fixture.reach(|states| states.iter().all(is_ready)).await;
+    assert_eq!([memory(0), memory(1), memory(2)], [Some(Some(0)), Some(Some(1)), None]);
+    fixture.supervisor.wanted_setter().set(1);
+    fixture.reach(|states| states.get(1) == Some(&SlotState::Draining)).await;
+    assert_eq!([memory(0), memory(1)], [Some(Some(0)), None]);
 }
 
 #[tokio::test(start_paused = true)]

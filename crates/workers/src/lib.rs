@@ -15,5 +15,5 @@ pub use log_file::LogFile;
 pub use process::{
     AppHostLaunch, AppHostSpec, Environment, Inspected, Inspection, OUTPUT, OutputSpec, Overrides,
     PythonLaunch, PythonSpec, Sdk, adopt_orphans, default_interpreter, end_orphans, environments,
-    inspect, logs_objects, remove_environment, with_descendants,
+    inspect, logs_objects, remove_environment,
 };

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::child::{Command, Order, Process};
 use super::launched::{PythonLaunched, PythonWorker};
-use super::memory::MemoryLimit;
+use super::memory::{MemoryLimit, ProcessMonitor};
 use super::output::{Label, OutputSpec};
 use super::sdk::Sdk;
 use super::venv::{Made, Venv};
@@ -320,18 +320,14 @@ fn serve(
     let attachment = attach.attach(slot, traits);
     let progress = attachment.progress();
     let (orders, inbox) = mpsc::unbounded_channel();
-    attachment.complete(Box::new(PythonWorker {
-        pid,
-        orders,
-        measures,
-        progress: progress.clone(),
-    }));
+    attachment.complete(Box::new(PythonWorker { orders, measures, progress: progress.clone() }));
     let (name, seen, ends) = (worker.clone(), progress.clone(), (pulse, to_worker.clone()));
     let connection = Connection::new(name, data, inbox, ends, seen, manner, stages);
     tokio::spawn(report(connection.run(), faults));
     let memory = memory_limit(&process, spec);
     let kill_after = spec.kill_after;
-    PythonLaunched { worker, process, memory, to_worker, progress, kill_after, fault }
+    let monitor = Arc::new(ProcessMonitor { pid });
+    PythonLaunched { worker, process, monitor, memory, to_worker, progress, kill_after, fault }
 }
 
 /// Says where the clients of a protocol find an endpoint, or that they do not. Of instances the SDK

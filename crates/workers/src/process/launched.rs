@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    BoxFuture, Cause, Gone, Job, Launched, Outcome, Progress, Request, Unanswered, Worker,
+    BoxFuture, Cause, Gone, Job, Launched, Monitor, Outcome, Progress, Request, Unanswered, Worker,
 };
 use litplex_wire::{Frame, Kind};
 use tokio::sync::mpsc::error::SendError;
@@ -12,23 +12,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::child::Process;
-use super::memory::MemoryLimit;
+use super::memory::{MemoryLimit, ProcessMonitor};
 use crate::link::connection::{Order, SAY_AFTER};
 use crate::link::control::Measure;
 
 /// The scheduler's end of a worker process.
 pub(crate) struct PythonWorker {
-    pub(crate) pid: u32,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     pub(crate) measures: mpsc::UnboundedSender<Measure>,
     pub(crate) progress: Arc<dyn Progress>,
 }
 
 impl Worker for PythonWorker {
-    fn pid(&self) -> Option<u32> {
-        Some(self.pid)
-    }
-
     fn dispatch(&mut self, jobs: Vec<Job>) {
         if let Err(SendError(Order::Jobs(jobs))) = self.orders.send(Order::Jobs(jobs)) {
             // The connection has just ended, and the scheduler will hear of it.
@@ -50,6 +45,7 @@ pub(crate) struct PythonLaunched {
     /// Its name, for the log.
     pub(crate) worker: String,
     pub(crate) process: Process,
+    pub(crate) monitor: Arc<ProcessMonitor>,
     pub(crate) memory: MemoryLimit,
     pub(crate) to_worker: mpsc::UnboundedSender<Frame>,
     pub(crate) progress: Arc<dyn Progress>,
@@ -61,6 +57,10 @@ pub(crate) struct PythonLaunched {
 }
 
 impl Launched for PythonLaunched {
+    fn monitor(&self) -> Option<Arc<dyn Monitor>> {
+        Some(self.monitor.clone())
+    }
+
     fn gone(&mut self) -> BoxFuture<'_, Gone> {
         Box::pin(async {
             let fault = tokio::select! {

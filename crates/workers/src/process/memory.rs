@@ -4,6 +4,7 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
+use litplex_core::{GpuMemory, Monitor, Usage};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -31,6 +32,23 @@ impl MemoryLimit {
             }
             sleep(LOOK).await;
         }
+    }
+}
+
+/// The monitor of a worker process of this machine.
+#[derive(Debug)]
+pub(crate) struct ProcessMonitor {
+    pub(crate) pid: u32,
+}
+
+impl Monitor for ProcessMonitor {
+    fn pid(&self) -> Option<u32> {
+        Some(self.pid)
+    }
+
+    fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
+        let gpu_memory = gpu_memory.and_then(|used_by| used_by(&with_descendants(self.pid)));
+        Usage { memory: resident(self.pid), gpu_memory }
     }
 }
 
@@ -62,7 +80,7 @@ fn used(process: u32, limit: u64) -> u64 {
 }
 
 /// Returns a process and what it started, and what that started.
-pub fn with_descendants(process: u32) -> Vec<u32> {
+fn with_descendants(process: u32) -> Vec<u32> {
     let mut processes = vec![process];
     let mut seen = 0;
     while let Some(parent) = processes.get(seen) {
@@ -131,6 +149,11 @@ mod tests {
         }
         let alone = resident(shell.id()).expect("it runs");
         assert!(used(shell.id(), u64::MAX) > alone);
+        let monitor = ProcessMonitor { pid: shell.id() };
+        let count = |processes: &[u32]| Some(processes.len() as u64);
+        let (memory, gpu_memory) = (resident(shell.id()), Some(2));
+        assert_eq!(monitor.usage(Some(&count)), Usage { memory, gpu_memory });
+        assert_eq!(monitor.usage(None), Usage { memory, gpu_memory: None });
         let exact = used(shell.id(), 0);
         assert!(exact > 0 && exact < used(shell.id(), u64::MAX), "they share their library");
         drop(shell.stdin.take());

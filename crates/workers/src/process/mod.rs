@@ -32,7 +32,6 @@ pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use environments::{Environment, environments, remove_environment};
 pub use inspect::{Inspected, Inspection, inspect};
 pub use launch::{Overrides, PythonLaunch, PythonSpec};
-pub use memory::with_descendants;
 pub use orphans::{adopt_orphans, end_orphans};
 pub use output::{OUTPUT, OutputSpec, logs_objects};
 pub use sdk::{Sdk, default_interpreter};
