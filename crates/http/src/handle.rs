@@ -189,7 +189,7 @@ pub(crate) async fn let_in(
                 None => pass(app, target, request, context.client).await,
                 Some(layers) => Box::pin(layers.answer(request, context.clone())).await,
             };
-            context.admitted().stamp(&mut response);
+            response.headers_mut().extend(context.admitted().headers());
             response
         }
         Err(refused) => {
@@ -203,8 +203,9 @@ pub(crate) async fn let_in(
             if refused.error.status == 401 {
                 app.metrics.unauthorized(access::carries_key(request.headers()));
             }
-            let response = worded(app, target, request.uri().path(), &refused.error);
-            refused.stamp(response)
+            let mut response = worded(app, target, request.uri().path(), &refused.error);
+            response.headers_mut().extend(refused.into_headers());
+            response
         }
     }
 }

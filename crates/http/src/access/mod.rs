@@ -8,8 +8,8 @@ mod tokens;
 
 use std::net::SocketAddr;
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
-use http::{HeaderMap, Response};
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use litplex_core::ServeError;
 use tokio::sync::watch;
 
@@ -19,8 +19,6 @@ pub use limits::Rate;
 pub(crate) use limits::{Admission, Place, Refusal};
 use limits::{Caller, Limits, Standing};
 pub use tokens::{Issuer, KnownKeys};
-
-use crate::answer::HttpResponse;
 
 /// What a request must bring to be let in. It is decided on its headers, before its body is read.
 #[derive(Debug, Default)]
@@ -185,9 +183,9 @@ pub(crate) fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeErro
 }
 
 impl Admission {
-    /// Tells the caller where it stands.
-    pub(crate) fn stamp<B>(&self, response: &mut Response<B>) {
-        response.headers_mut().extend(self.standing.into_iter().flat_map(Standing::headers));
+    /// Returns the headers of the response that show the caller its rate limit.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        self.standing.into_iter().flat_map(Standing::headers)
     }
 }
 
@@ -197,13 +195,11 @@ impl Refusal {
         Self { challenges, ..error.into() }
     }
 
-    /// Adds to the answer what says how to be let in.
-    pub(crate) fn stamp(self, mut response: HttpResponse) -> HttpResponse {
-        let headers = response.headers_mut();
-        for challenge in self.challenges {
-            headers.append(WWW_AUTHENTICATE, challenge);
-        }
-        headers.extend(self.standing.into_iter().flat_map(Standing::headers));
-        response
+    /// Returns the headers of the response: a challenge for each way to authenticate, and the
+    /// caller's rate limit.
+    pub(crate) fn into_headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let challenges = self.challenges.into_iter();
+        let challenges = challenges.map(|challenge| (WWW_AUTHENTICATE, challenge));
+        challenges.chain(self.standing.into_iter().flat_map(Standing::headers))
     }
 }
