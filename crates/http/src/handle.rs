@@ -12,7 +12,6 @@ use litplex_metrics::Shed;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
-use crate::access;
 use crate::answer::{self, HttpResponse};
 use crate::app::{App, LEAST_TIMEOUT};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
@@ -201,7 +200,7 @@ pub(crate) async fn let_in(
                 return Box::pin(to_app).await;
             }
             if refused.error.status == 401 {
-                app.metrics.unauthorized(access::carries_key(request.headers()));
+                app.metrics.unauthorized(litplex_access::carries_key(request.headers()));
             }
             let mut response = worded(app, target, request.uri().path(), &refused.error);
             response.headers_mut().extend(refused.into_headers());
