@@ -16,11 +16,11 @@ use litplex_traces::ServerSpan;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::access::{Admission, Guard, Keys, Refusal};
 use crate::around::{Around, Layers, Stacks};
 use crate::browsers::Asked;
 use crate::target::Target;
 use crate::{Cost, Described, mcp, openai, openapi, path, swagger_ui};
+use litplex_access::{Admission, Guard, Keys, Refusal};
 
 /// How long the app host may take at least to answer what is no endpoint.
 pub(crate) const LEAST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
 use crate::app::{App, Builtin, EndpointReport, Report};
-use crate::{access, openai, openapi, path, swagger_ui};
+use crate::{openai, openapi, path, swagger_ui};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -87,7 +87,7 @@ fn stop(app: &App, parts: &Parts) -> HttpResponse {
         let text = "set LIT_SHUTDOWN_API_KEY where the server is started";
         return detail(StatusCode::UNAUTHORIZED, text);
     };
-    if let Some(error) = access::refuse_bearer(key, &parts.headers) {
+    if let Some(error) = litplex_access::refuse_bearer(key, &parts.headers) {
         let mut response = answer::error(&error);
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;

@@ -12,7 +12,6 @@ use litplex_metrics::Shed;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
-use crate::access;
 use crate::answer::{self, HttpResponse};
 use crate::app::{App, LEAST_TIMEOUT};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
@@ -189,7 +188,7 @@ pub(crate) async fn let_in(
                 None => pass(app, target, request, context.client).await,
                 Some(layers) => Box::pin(layers.answer(request, context.clone())).await,
             };
-            context.admitted().stamp(&mut response);
+            response.headers_mut().extend(context.admitted().headers());
             response
         }
         Err(refused) => {
@@ -201,10 +200,11 @@ pub(crate) async fn let_in(
                 return Box::pin(to_app).await;
             }
             if refused.error.status == 401 {
-                app.metrics.unauthorized(access::carries_key(request.headers()));
+                app.metrics.unauthorized(litplex_access::carries_key(request.headers()));
             }
-            let response = worded(app, target, request.uri().path(), &refused.error);
-            refused.stamp(response)
+            let mut response = worded(app, target, request.uri().path(), &refused.error);
+            response.headers_mut().extend(refused.into_headers());
+            response
         }
     }
 }

@@ -8,7 +8,6 @@
 //! Where the program has an app host, `handle` passes requests on to it (`proxy`), and they come
 //! back on the inner socket.
 
-mod access;
 mod answer;
 mod app;
 mod around;
@@ -40,7 +39,6 @@ mod unpack;
 mod unread;
 mod upload;
 
-pub use access::{Digest, Guard, Issuer, IssuerKeys, Keys, KnownKeys, Rate, digest};
 pub use app::{App, AppHost, Builtin, EndpointReport, Report, Route};
 pub use around::{
     AccessLog, AccessLogForm, Around, Body, BoxLayer, Coding, Compression, HttpLayer, HttpService,
@@ -48,7 +46,6 @@ pub use around::{
 };
 pub use browsers::Browsers;
 pub use cost::Cost;
-pub use litplex_tls::{Pem, Tls, TlsFiles, WatchedFiles};
 pub use openapi::Described;
 pub use seldom::Seldom;
 pub use serve::{Server, bind, serve_inner};

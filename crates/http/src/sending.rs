@@ -16,11 +16,11 @@ use litplex_traces::ServerSpan;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::access::Place;
 use crate::answer::AnswerBody;
 use crate::around::Record;
 use crate::line::OnLine;
 use crate::stream::Broken;
+use litplex_access::Place;
 
 /// How long a client of HTTP/2 may take for the next [`PIECE_BYTES`] of an answer. On HTTP/1.1 the
 /// connection has such a time.

@@ -87,12 +87,13 @@ mod program;
 mod resources;
 mod server;
 
+pub use litplex_access::digest;
 pub use litplex_config::{ConfigError, Origin};
 pub use litplex_core::{
     Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
 };
 pub use litplex_dirs::{Cache, NoCache};
-pub use litplex_http::{Body, HttpLayer, HttpService, digest};
+pub use litplex_http::{Body, HttpLayer, HttpService};
 pub use litplex_server::Error;
 pub use litplex_workers::{Environment, default_interpreter, environments, remove_environment};
 pub use program::{Checked, Program};

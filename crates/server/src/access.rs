@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use litplex_access::{Digest, Guard, Issuer, Keys, Rate, digest};
 use litplex_config::{ApiKey, ApiKeys, ConfigError, Endpoint, Jwt, Program};
-use litplex_http::{Digest, Guard, Issuer, Keys, Rate, WatchedFiles, digest};
+use litplex_tls::WatchedFiles;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 

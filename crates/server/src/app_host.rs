@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use litplex_access::Guard;
 use litplex_admin::RunDir;
 use litplex_config::{AppHost, Program};
-use litplex_http::{App, Guard, serve_inner};
+use litplex_http::{App, serve_inner};
 use litplex_supervisor::{Supervisor, supervise};
 use litplex_workers::{AppHostLaunch, AppHostSpec};
 use tokio::net::UnixListener;

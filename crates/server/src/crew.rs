@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use litplex_access::Guard;
 use litplex_config::{Source, Workers};
 use litplex_core::{Attach, Gone};
 use litplex_dirs::Cache;
-use litplex_http::{Described, EndpointReport, Guard, Report, Route};
+use litplex_http::{Described, EndpointReport, Report, Route};
 use litplex_metrics::{Metrics, UserMetrics};
 use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};

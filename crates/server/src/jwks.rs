@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use litplex_access::{Issuer, IssuerKeys, KnownKeys};
 use litplex_config::{Jwks, Jwt, Pem};
 use litplex_core::is_loopback;
-use litplex_http::{Issuer, IssuerKeys, KnownKeys, WatchedFiles};
+use litplex_tls::WatchedFiles;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};

@@ -7,8 +7,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use litplex_access::{Keys, digest};
 use litplex_admin::{AdminSocket, RunDir};
-use litplex_http::{App, Builtin, Keys, Server, bind, digest};
+use litplex_http::{App, Builtin, Server, bind};
 use litplex_metrics::{Metrics, UserMetrics};
 use litplex_traces::Tracer;
 use tokio::task::JoinSet;

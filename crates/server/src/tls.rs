@@ -1,7 +1,7 @@
 //! From options to what HTTP is spoken over.
 
 use litplex_config::ConfigError;
-use litplex_http::{Pem, Tls, TlsFiles};
+use litplex_tls::{Pem, Tls, TlsFiles};
 
 /// Reads the files that the options name, if any.
 pub(crate) fn read(config: &litplex_config::Program) -> Result<Option<Tls>, ConfigError> {

@@ -224,7 +224,7 @@ mod tests {
     use std::io::{BufRead, BufReader, pipe};
 
     use super::*;
-    use crate::access::Admission;
+    use litplex_access::Admission;
 
     /// Returns the lines of three answered requests and of one whose client left.
     async fn lines_of_four_requests(form: Form) -> Vec<String> {

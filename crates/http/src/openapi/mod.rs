@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 pub use described::Described;
 
-use crate::access::Guard;
 use crate::app::{App, EndpointReport};
 use crate::openai;
+use litplex_access::Guard;
 
 /// Where the endpoints are described.
 pub(crate) const PATH: &str = "/openapi.json";

@@ -2,8 +2,8 @@ use litplex_core::Protocol;
 use serde_json::{Map, Value, json};
 
 use super::media;
-use crate::access::Guard;
 use crate::app::EndpointReport;
+use litplex_access::Guard;
 
 /// What any endpoint may answer besides what its model does.
 const ERRORS: [(&str, &str); 9] = [

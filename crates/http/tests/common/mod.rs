@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
-use litplex_http::{App, Builtin, Guard, Report};
+use litplex_access::Guard;
+use litplex_http::{App, Builtin, Report};
 use litplex_metrics::Metrics;
 use serde_json::Value;
 

@@ -11,12 +11,12 @@ use litplex_core::{BoxFuture, ServeError};
 use tower::{Service, ServiceExt, service_fn};
 
 use super::{Body, BoxError};
-use crate::access::Admission;
 use crate::answer::{self, HttpResponse};
 use crate::app::App;
 use crate::handle;
 use crate::proxy::Peer;
 use crate::target::Target;
+use litplex_access::Admission;
 
 /// What a layer is put around. It answers every request, and is always ready.
 #[derive(Clone)]

@@ -74,7 +74,7 @@ pub(crate) struct Limits {
 
 /// Where a caller stands, as `draft-ietf-httpapi-ratelimit-headers-07` tells it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Standing {
+pub struct Standing {
     /// How many requests it may make at once.
     limit: u32,
     /// How many of them are left.
@@ -85,7 +85,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Returns the headers of an answer that tell it.
-    pub(crate) fn headers(self) -> [(HeaderName, HeaderValue); 3] {
+    pub fn headers(self) -> [(HeaderName, HeaderValue); 3] {
         let Self { limit, remaining, reset } = self;
         [(LIMIT, limit.into()), (REMAINING, remaining.into()), (RESET, reset.into())]
     }
@@ -93,22 +93,26 @@ impl Standing {
 
 /// A request that was let in. It takes its place until this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Admission {
+pub struct Admission {
     /// Whose key or token it carries.
-    pub(crate) holder: Option<Arc<str>>,
-    pub(crate) standing: Option<Standing>,
-    pub(crate) place: Option<Place>,
+    pub holder: Option<Arc<str>>,
+    /// Where its caller stands.
+    pub standing: Option<Standing>,
+    /// Its place among the requests of its caller.
+    pub place: Option<Place>,
 }
 
 /// Why a request is not let in.
 #[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) error: ServeError,
+pub struct Refusal {
+    /// What is answered.
+    pub error: ServeError,
     /// Whose key or token it carries, where that is known.
-    pub(crate) holder: Option<Arc<str>>,
-    pub(crate) standing: Option<Standing>,
+    pub holder: Option<Arc<str>>,
+    /// Where its caller stands.
+    pub standing: Option<Standing>,
     /// What would let it in.
-    pub(crate) challenges: Vec<HeaderValue>,
+    pub challenges: Vec<HeaderValue>,
 }
 
 impl From<ServeError> for Refusal {
@@ -217,7 +221,7 @@ impl InFlight {
 
 /// A request that is being answered, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     caller: Caller,
     of: Arc<Mutex<HashMap<Caller, usize>>>,
 }

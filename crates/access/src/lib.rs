@@ -8,19 +8,16 @@ mod tokens;
 
 use std::net::SocketAddr;
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
-use http::{HeaderMap, Response};
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use litplex_core::ServeError;
 use tokio::sync::watch;
 
 pub use issuer_keys::IssuerKeys;
 pub use keys::{Digest, Keys, digest};
-pub use limits::Rate;
-pub(crate) use limits::{Admission, Place, Refusal};
-use limits::{Caller, Limits, Standing};
+pub use limits::{Admission, Place, Rate, Refusal, Standing};
+use limits::{Caller, Limits};
 pub use tokens::{Issuer, KnownKeys};
-
-use crate::answer::HttpResponse;
 
 /// What a request must bring to be let in. It is decided on its headers, before its body is read.
 #[derive(Debug, Default)]
@@ -61,7 +58,7 @@ impl Guard {
 
     /// Tells which security schemes of the description let callers in; none where everybody may
     /// call.
-    pub(crate) fn schemes(&self) -> &'static [&'static str] {
+    pub fn schemes(&self) -> &'static [&'static str] {
         match (&self.keys, &self.tokens) {
             (None, None) => &[],
             (Some(_), None) => &["key", "bearer"],
@@ -71,17 +68,17 @@ impl Guard {
     }
 
     /// Returns whether everybody may call.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.schemes().is_empty()
     }
 
     /// Tells whether it limits what one caller may do.
-    pub(crate) fn has_limits(&self) -> bool {
+    pub fn has_limits(&self) -> bool {
         self.limits.are_any()
     }
 
     /// Lets a request in, or not.
-    pub(crate) fn admit(
+    pub fn admit(
         &self,
         headers: &HeaderMap,
         client: Option<SocketAddr>,
@@ -99,7 +96,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why it may not.
-    pub(crate) fn knows(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn knows(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.schemes().is_empty() { Ok(()) } else { self.known_caller(headers).map(drop) }
     }
 
@@ -167,12 +164,12 @@ impl Tokens {
 }
 
 /// Tells whether a request carries a key, right or wrong.
-pub(crate) fn carries_key(headers: &HeaderMap) -> bool {
+pub fn carries_key(headers: &HeaderMap) -> bool {
     keys::carried(headers).next().is_some()
 }
 
 /// Returns why a request that does not carry this key as its bearer token is refused.
-pub(crate) fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeError> {
+pub fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeError> {
     match keys::bearer_token(headers) {
         // In the words of LitServe, whose clients may look at them.
         None => Some(ServeError::new(401, "Not authenticated")),
@@ -185,9 +182,9 @@ pub(crate) fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeErro
 }
 
 impl Admission {
-    /// Tells the caller where it stands.
-    pub(crate) fn stamp<B>(&self, response: &mut Response<B>) {
-        response.headers_mut().extend(self.standing.into_iter().flat_map(Standing::headers));
+    /// Returns the headers of the response that show the caller its rate limit.
+    pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        self.standing.into_iter().flat_map(Standing::headers)
     }
 }
 
@@ -197,13 +194,11 @@ impl Refusal {
         Self { challenges, ..error.into() }
     }
 
-    /// Adds to the answer what says how to be let in.
-    pub(crate) fn stamp(self, mut response: HttpResponse) -> HttpResponse {
-        let headers = response.headers_mut();
-        for challenge in self.challenges {
-            headers.append(WWW_AUTHENTICATE, challenge);
-        }
-        headers.extend(self.standing.into_iter().flat_map(Standing::headers));
-        response
+    /// Returns the headers of the response: a challenge for each way to authenticate, and the
+    /// caller's rate limit.
+    pub fn into_headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let challenges = self.challenges.into_iter();
+        let challenges = challenges.map(|challenge| (WWW_AUTHENTICATE, challenge));
+        challenges.chain(self.standing.into_iter().flat_map(Standing::headers))
     }
 }

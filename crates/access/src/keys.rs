@@ -40,7 +40,7 @@ impl Keys {
     }
 
     /// Returns whose key this is. How long it takes tells nothing but how many keys there are.
-    pub(crate) fn holder(&self, key: &[u8]) -> Option<Arc<str>> {
+    pub fn holder(&self, key: &[u8]) -> Option<Arc<str>> {
         let given = digest(key);
         let mut found = None;
         for (holder, known) in &self.0 {
