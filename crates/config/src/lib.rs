@@ -6,7 +6,6 @@
 
 mod access;
 mod app_host;
-mod cost;
 mod devices;
 mod endpoint;
 mod jwt;
@@ -21,11 +20,11 @@ mod workers;
 
 pub use access::{ApiKey, ApiKeys, Rate};
 pub use app_host::AppHost;
-pub use cost::Cost;
 pub use devices::{Shares, count_gpus, isolate, overcommitted, place};
 pub use endpoint::{Endpoint, Source};
 pub use jwt::{Jwks, Jwt};
 pub use keywords::keywords_python;
+pub use litplex_core::Cost;
 pub use options::{
     Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
 };

@@ -12,6 +12,7 @@
 
 mod api;
 mod budget;
+mod cost;
 mod error;
 mod job;
 mod launch;
@@ -25,6 +26,7 @@ mod worker;
 
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{Budget, Reservation};
+pub use cost::Cost;
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;
 pub use launch::{

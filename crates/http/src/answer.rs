@@ -11,15 +11,15 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
-use litplex_core::{Answer, MediaType, Outcome, ServeError};
+use litplex_calls::Output;
+use litplex_core::{MediaType, Outcome, ServeError};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::app::Route;
 use crate::around::{self, PackedBody};
-use crate::caller::{Presence, Times};
 use crate::openai;
-use crate::stream::{Broken, Chunks, Framing, Source, StreamBody};
+use crate::stream::{Broken, Chunks, Framing, StreamBody};
 
 pub(crate) type HttpResponse = Response<AnswerBody>;
 
@@ -99,21 +99,13 @@ impl Body for AnswerBody {
     }
 }
 
-/// Turns a job's answer into what goes out, given the headers of the request. A stream is cancelled
-/// when its client leaves.
-pub(crate) fn from(
-    answer: Answer,
-    asked: &HeaderMap,
-    route: &Route,
-    times: Times,
-    presence: Presence,
-) -> Outcome<HttpResponse> {
-    match answer {
-        Answer::Whole(response) => whole(response, route),
-        Answer::Stream(first, rest) => {
+/// Turns the output of a call into what goes out, given the headers of the request.
+pub(crate) fn from(output: Output, asked: &HeaderMap, route: &Route) -> Outcome<HttpResponse> {
+    match output {
+        Output::Whole(response) => whole(response, route),
+        Output::Stream(first, rest) => {
             let framing = Framing::choose(asked, first.kind());
-            let source = Source::begin(&first, rest, route, times, presence);
-            let chunks = Chunks::Plain(framing, source);
+            let chunks = Chunks::Plain(framing, rest);
             Ok(stream(framing.frame(&first), chunks, framing.media_type(), route.ping_interval))
         }
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, Method, Request};
-use litplex_core::{BoxFuture, Budget, ServeError, Traits};
+use litplex_calls::{Report, TargetRef};
+use litplex_core::{BoxFuture, Budget, Protocol, ServeError};
 use litplex_metrics::{Edge, Metrics, RequestGuard};
-use litplex_scheduler::Endpoint;
 use litplex_traces::ServerSpan;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::around::{Around, Layers, Stacks};
 use crate::browsers::Asked;
 use crate::target::Target;
-use crate::{Cost, Described, mcp, openai, openapi, path, swagger_ui};
+use crate::{Described, mcp, openai, openapi, path, swagger_ui};
 use litplex_access::{Admission, Guard, Keys, Refusal};
 
 /// How long the app host may take at least to answer what is no endpoint.
@@ -32,26 +32,32 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// What the edge needs to know of one endpoint.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Its queue.
-    pub endpoint: Endpoint,
-    /// The time budget of a request, from its arrival to its answer; to the first chunk, where
-    /// that is a stream.
-    pub timeout: Duration,
-    /// The time budget of a stream between two chunks.
-    pub chunk_timeout: Duration,
+    /// What it calls.
+    pub target: TargetRef,
     /// After how long a silence an event stream is sent a comment.
     pub ping_interval: Option<Duration>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
-    /// What a request costs in a batch, where its body tells. Where the model tells, it is asked
-    /// ([`Traits::measures`]).
-    pub cost: Option<Cost>,
     /// Who may call it.
     pub guard: Arc<Guard>,
     /// What measures its requests.
     pub metrics: Edge,
     /// Whether its workers are told the ids of requests.
     pub tells_ids: bool,
+    /// What the program says of what it takes and gives.
+    pub described: Described,
+}
+
+impl Route {
+    /// Returns what its clients speak, once a worker was ready.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        Some(self.target.get()?.endpoint.traits()?.protocol)
+    }
+
+    /// Returns the longest time budget of a request.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.target.get().map_or(Duration::ZERO, |target| target.timeout)
+    }
 }
 
 /// What litplex answers itself, and to whom.
@@ -114,60 +120,6 @@ pub struct AppHost {
     pub guard: Guard,
 }
 
-/// The state of the whole server, for `/`, `/health` and `/info`.
-#[derive(Debug, Clone)]
-pub struct Report {
-    /// Every endpoint, in the order of the configuration.
-    pub endpoints: Vec<EndpointReport>,
-    /// Why the app host cannot serve now; nothing where it can, or there is none.
-    pub app_host: Option<String>,
-}
-
-impl Report {
-    /// Returns whether every endpoint is ready, and the app host where there is one.
-    pub fn is_ready(&self) -> bool {
-        self.endpoints.iter().all(|endpoint| endpoint.problem.is_none()) && self.app_host.is_none()
-    }
-
-    /// Returns what is not ready, and why.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
-        let of_app = self.app_host.as_deref().map(|problem| ("app", problem));
-        let endpoints = self.endpoints.iter();
-        let of_endpoints =
-            endpoints.filter_map(|e| e.problem.as_deref().map(|problem| (&*e.path, problem)));
-        of_endpoints.chain(of_app)
-    }
-}
-
-/// The state of one endpoint.
-#[derive(Debug, Clone)]
-pub struct EndpointReport {
-    /// Its path.
-    pub path: String,
-    /// `rust` or `python`.
-    pub kind: &'static str,
-    /// Why it cannot serve now; nothing when it can.
-    pub problem: Option<String>,
-    /// Why some worker is missing; nothing when none is.
-    pub degraded: Option<String>,
-    /// Workers that take jobs.
-    pub workers_ready: usize,
-    /// Workers that there should be.
-    pub workers: usize,
-    /// The time budget of a request, in seconds.
-    pub timeout: f64,
-    /// How long of it may be spent waiting for a worker, in seconds, where not all of it may.
-    pub queue_timeout: Option<f64>,
-    /// The devices of its workers, each once.
-    pub devices: Vec<String>,
-    /// The largest request body.
-    pub max_body_bytes: usize,
-    /// What the model's author chose, once a worker was ready.
-    pub traits: Option<Traits>,
-    /// What the program says of what it takes and gives.
-    pub described: Described,
-}
-
 /// Where an endpoint is that was given no path.
 const DEFAULT_PATH: &str = "/predict";
 
@@ -185,8 +137,6 @@ pub struct App {
     pub(crate) around: Around,
     /// The layers of the program.
     pub(crate) stacks: Stacks,
-    /// Whether requests wait for the first worker of their endpoint.
-    pub(crate) is_patient: bool,
     shutdown: Notify,
     report: Box<dyn Fn() -> Report + Send + Sync>,
     pub(crate) metrics: Metrics,
@@ -230,7 +180,6 @@ impl App {
             app_host: None,
             around: Around::default(),
             stacks: Stacks::default(),
-            is_patient: false,
             shutdown: Notify::new(),
             report: Box::new(report),
             other: metrics.edge(None),
@@ -269,13 +218,6 @@ impl App {
         })
     }
 
-    /// Sets whether requests wait, within their time, until their endpoint was ever ready. Else they
-    /// are answered 503 until then, which is the default.
-    #[must_use]
-    pub fn patient(self, is_patient: bool) -> Self {
-        Self { is_patient, ..self }
-    }
-
     /// Resolves when somebody who may has asked to stop the server.
     pub async fn shutdown_asked(&self) {
         self.shutdown.notified().await;
@@ -309,7 +251,7 @@ impl App {
     fn default_at(&self, path: &str) -> Option<usize> {
         let index = *self.by_path.get(DEFAULT_PATH)?;
         let (_, route) = self.routes.get(index)?;
-        (route.endpoint.traits()?.protocol.path() == Some(path)).then_some(index)
+        (route.protocol()?.path() == Some(path)).then_some(index)
     }
 
     /// Lets a request for this in, or not.
@@ -340,7 +282,7 @@ impl App {
         headers: &HeaderMap,
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
-        let models = || self.routes.iter().filter(|(_, route)| openai::is_spoken(&route.endpoint));
+        let models = || self.routes.iter().filter(|(_, route)| openai::is_spoken(route));
         if models().any(|(_, route)| route.guard.knows(headers).is_ok()) {
             return Ok(Admission::default());
         }
@@ -401,7 +343,7 @@ impl App {
         let is_known = target == Target::Models
             || path.is_some_and(|path| self.builtin.has(&path) || mcp::is_at(&path));
         let limit = match self.route(target) {
-            Some(route) => Some(route.timeout),
+            Some(route) => Some(route.timeout()),
             None if host.has_routes && !is_known => None,
             None => Some(self.longest_timeout()),
         };
@@ -447,7 +389,7 @@ impl App {
 
     /// Returns how long what is no endpoint may take: a call of a tool as long as the tool.
     fn longest_timeout(&self) -> Duration {
-        let timeouts = self.routes.iter().map(|(_, route)| route.timeout);
+        let timeouts = self.routes.iter().map(|(_, route)| route.timeout());
         timeouts.max().unwrap_or_default().max(LEAST_TIMEOUT)
     }
 

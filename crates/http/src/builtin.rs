@@ -6,12 +6,13 @@ use std::fmt::Write;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
+use litplex_calls::{EndpointReport, Report};
 use litplex_core::ServeError;
 use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Value, json};
 
 use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
-use crate::app::{App, Builtin, EndpointReport, Report};
+use crate::app::{App, Builtin};
 use crate::{openai, openapi, path, swagger_ui};
 
 const TEXT: &str = "text/plain; charset=utf-8";

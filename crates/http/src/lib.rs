@@ -14,14 +14,11 @@ mod around;
 mod body;
 mod browsers;
 mod builtin;
-mod caller;
-mod cost;
 mod form;
 mod handle;
 mod head;
 mod line;
 mod mcp;
-mod off_thread;
 mod openai;
 mod openapi;
 mod path;
@@ -39,13 +36,12 @@ mod unpack;
 mod unread;
 mod upload;
 
-pub use app::{App, AppHost, Builtin, EndpointReport, Report, Route};
+pub use app::{App, AppHost, Builtin, Route};
 pub use around::{
     AccessLog, AccessLogForm, Around, Body, BoxLayer, Coding, Compression, HttpLayer, HttpService,
     Layers, RequestIds, TrustedProxies, cors,
 };
 pub use browsers::Browsers;
-pub use cost::Cost;
 pub use openapi::Described;
 pub use seldom::Seldom;
 pub use serve::{Server, bind, serve_inner};

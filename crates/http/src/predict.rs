@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
+use litplex_calls::{Call, TimeBudget};
 use litplex_core::{Content, Meta, Outcome, Protocol, Reservation, ServeError, Traits};
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
@@ -15,7 +16,6 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::{self, HttpResponse};
 use crate::app::{App, Route};
 use crate::around::{Body, X_REQUEST_ID};
-use crate::caller::{Call, Caller, Times};
 use crate::form::latin;
 use crate::{body, openai};
 
@@ -23,7 +23,7 @@ use crate::{body, openai};
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 pub(crate) fn is_plain(route: &Route) -> bool {
-    route.endpoint.traits().is_none_or(|traits| traits.protocol == Protocol::Plain)
+    route.protocol().is_none_or(|protocol| protocol == Protocol::Plain)
 }
 
 /// Says what went wrong in the words of the endpoint's protocol.
@@ -31,30 +31,28 @@ pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
     if is_plain(route) { answer::error(error) } else { openai::error(error) }
 }
 
-/// The life of a request to an endpoint, in order:
+/// Takes a request to an endpoint from its headers to the beginning of its response.
 pub(crate) async fn predict(
     app: &App,
     route: &Route,
     parts: &Parts,
     body: Body,
 ) -> Outcome<HttpResponse> {
-    let times = times_since(Instant::now(), route, &parts.headers)?;
+    let call = begin_call(Instant::now(), route, parts)?;
     // Before the body is read: a server that cannot serve must not take it.
-    if app.is_patient {
-        let ready = timeout_at(times.deadline, route.endpoint.ready()).await;
-        ready.map_err(|_| starting(route))?;
-    }
-    route.endpoint.traits().ok_or_else(|| starting(route))?;
+    call.target.ready(call.budget).await?;
     let reservation = app.budget.reserve();
     let read = body::read(&parts.headers, body, route, &reservation);
-    let read = timeout_at(times.deadline, read).await.unwrap_or_else(|_| Err(slow_client()));
+    let read = timeout_at(call.budget.deadline, read).await.unwrap_or_else(|_| Err(slow_client()));
     let (content, body) = read.inspect_err(|error| shed_for_memory(route, error))?;
-    compute(route, parts, times, Received { content, body, reservation }).await
+    compute(route, parts, call, Received { content, body, reservation }).await
 }
 
-/// Returns the time budget of a request that has arrived then.
-pub(crate) fn times_since(arrived: Instant, route: &Route, headers: &HeaderMap) -> Outcome<Times> {
-    Ok(Times { arrived, deadline: arrived + time_budget(route.timeout, headers)? })
+/// Begins the call of a request that arrived at this instant.
+pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outcome<Call> {
+    let target = route.target.get().ok_or_else(|| ServeError::new(404, "Not Found"))?;
+    let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
+    Ok(Call { target, budget, trace: parts.extensions.get().cloned() })
 }
 
 /// A body that was read.
@@ -65,37 +63,39 @@ pub(crate) struct Received {
     pub(crate) reservation: Reservation,
 }
 
-/// Takes a request from its body, which was read, to its answer.
+/// A request whose body was read, as the dialect of its endpoint answers it.
+#[derive(Debug)]
+pub(crate) struct Exchange<'a> {
+    pub(crate) route: &'a Route,
+    /// The path at which the client asks.
+    pub(crate) path: &'a str,
+    pub(crate) request: litplex_core::Request,
+    pub(crate) call: Call,
+}
+
+/// Takes a request from its body, which was read, to its response.
 pub(crate) async fn compute(
     route: &Route,
     parts: &Parts,
-    times: Times,
+    call: Call,
     received: Received,
 ) -> Outcome<HttpResponse> {
     let Received { content, body, reservation } = received;
-    let traits = route.endpoint.traits().ok_or_else(|| starting(route))?;
+    let traits = call.target.info()?;
     let id = route.tells_ids.then(|| id_of(parts)).flatten();
     let meta = meta(traits, parts).map(Arc::new);
     reservation.grow(meta.as_ref().map_or(0, |meta| meta.bytes()))?;
     let request = litplex_core::Request { content, body, meta, id, reservation };
-    let trace = parts.extensions.get().cloned();
-    let answered = async {
-        let call = Call { route, path: parts.uri.path(), request, times, trace };
-        match traits.protocol {
-            Protocol::Plain => plain(call, &parts.headers).await,
-            protocol => Ok(Box::pin(openai::answer(protocol, call)).await),
+    // Dropping a call, here or because the client left, is what cancels its jobs.
+    match traits.protocol {
+        Protocol::Plain => answer::from(call.run(request).await?, &parts.headers, route),
+        protocol => {
+            let budget = call.budget;
+            let exchange = Exchange { route, path: parts.uri.path(), request, call };
+            let answered = Box::pin(openai::answer(protocol, exchange));
+            budget.bound(async { Ok(answered.await) }).await
         }
-    };
-    // Dropping the callers, here or because the client left, is what cancels their jobs.
-    timeout_at(times.deadline, answered).await.unwrap_or_else(|_| Err(ServeError::deadline()))
-}
-
-async fn plain(call: Call<'_>, asked: &HeaderMap) -> Outcome<HttpResponse> {
-    let cost = call.cost(&call.request).await?;
-    let Call { route, request, times, trace, .. } = call;
-    let caller = Caller::submit(&route.endpoint, request, cost, times, trace);
-    let (answer, presence) = caller.answer().await?;
-    answer::from(answer, asked, route, times, presence)
+    }
 }
 
 /// Returns the time budget of a request: its client may shorten it, in seconds.
@@ -136,11 +136,6 @@ fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
         |name: &HeaderName| !is_packed || ![CONTENT_ENCODING, CONTENT_LENGTH].contains(name);
     let told = headers.iter().filter(|(name, _)| is_told(name));
     told.map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
-}
-
-fn starting(route: &Route) -> ServeError {
-    route.metrics.shed(Shed::NoWorker);
-    ServeError::unavailable("this endpoint is not ready yet", 1)
 }
 
 /// Counts a request that was refused for want of memory.

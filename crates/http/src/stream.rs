@@ -7,13 +7,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::ACCEPT;
 use http_body::Frame;
-use litplex_core::{ItemKind, Items, Part, ServeError, StreamReceiver};
-use litplex_metrics::Edge;
+use litplex_calls::ItemStream;
+use litplex_core::{ItemKind, Items, Part, ServeError};
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::app::Route;
-use crate::caller::{Presence, Times};
 use crate::openai::ChatStream;
 use crate::raw_json::escape_line_breaks;
 
@@ -129,7 +127,7 @@ impl Ping {
 #[derive(Debug)]
 pub(crate) enum Chunks {
     /// The items of one stream.
-    Plain(Framing, Source),
+    Plain(Framing, ItemStream),
     /// The parts of a chat completion. Boxed, because it is large and rare.
     Chat(Box<ChatStream>),
 }
@@ -173,67 +171,6 @@ enum State {
     /// The error is given out; it must reach the client before the connection is closed.
     Failing(Broken),
     Failed(Broken),
-}
-
-/// Where the parts of a stream come from. Dropped before the end, its client has left.
-pub(crate) struct Source {
-    // The order counts: a client must be gone before the endpoint looks who is.
-    parts: Option<StreamReceiver>,
-    presence: Presence,
-    timeout: Duration,
-    metrics: Edge,
-    /// When the last items came.
-    last: Instant,
-    /// Runs while a part is waited for.
-    patience: Pin<Box<Sleep>>,
-    is_waiting: bool,
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("timeout", &self.timeout).finish_non_exhaustive()
-    }
-}
-
-impl Source {
-    /// Takes the parts after the first items, between which no more than the route's
-    /// `chunk_timeout` may pass. The time that the client takes to read them does not count.
-    pub(crate) fn begin(
-        first: &Items,
-        parts: StreamReceiver,
-        route: &Route,
-        times: Times,
-        presence: Presence,
-    ) -> Self {
-        let (timeout, metrics, last) = (route.chunk_timeout, route.metrics.clone(), Instant::now());
-        metrics.first_chunk(last - times.arrived, first.iter().count());
-        let patience = Box::pin(sleep(timeout));
-        Self { parts: Some(parts), presence, timeout, metrics, last, patience, is_waiting: false }
-    }
-
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
-        let Some(parts) = &mut self.parts else { return Poll::Ready(Part::End) };
-        if let Poll::Ready(part) = parts.poll_part(cx) {
-            self.is_waiting = false;
-            if let Part::Items(items) = &part {
-                let now = Instant::now();
-                self.metrics
-                    .next_chunk(now - std::mem::replace(&mut self.last, now), items.iter().count());
-            } else {
-                self.presence.end();
-                self.parts = None;
-            }
-            return Poll::Ready(part);
-        }
-        if !std::mem::replace(&mut self.is_waiting, true) {
-            self.patience.as_mut().reset(Instant::now() + self.timeout);
-        }
-        ready!(self.patience.as_mut().poll(cx));
-        // Nobody takes the parts from here on, and the endpoint may know.
-        self.parts = None;
-        self.presence.leave();
-        Poll::Ready(Part::Failed(ServeError::deadline()))
-    }
 }
 
 /// The stream broke; the connection is closed before the body is complete.

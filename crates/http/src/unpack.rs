@@ -6,10 +6,10 @@ use bytes::{Buf, Bytes};
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use litplex_calls::turn;
 use litplex_core::{Outcome, Reservation, ServeError};
 use tokio::task::spawn_blocking;
 
-use crate::off_thread::turn;
 use crate::pieces::Pieces;
 
 /// What is said of the codings that are taken.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_access::Guard;
+use litplex_calls::{EndpointReport, Registry, Report, Target};
 use litplex_config::{Source, Workers};
 use litplex_core::{Attach, Gone};
 use litplex_dirs::Cache;
-use litplex_http::{Described, EndpointReport, Report, Route};
+use litplex_http::{Described, Route};
 use litplex_metrics::{Metrics, UserMetrics};
 use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Health, Limits, Outlook, SlotState, Supervisor, View, health, supervise};
@@ -96,18 +97,21 @@ impl Crew {
     pub(crate) fn routes(
         &self,
         guards: Vec<Arc<Guard>>,
-        tells_ids: bool,
+        config: &litplex_config::Program,
     ) -> HashMap<String, Route> {
+        let targets = self
+            .members
+            .iter()
+            .map(|member| (member.config.path.clone(), Arc::new(member.target(config.litserve))));
+        let registry = Registry::new(targets.collect());
         let route = |member: &Member, guard| Route {
-            endpoint: member.controls.endpoint.clone(),
-            timeout: member.config.timeout,
-            chunk_timeout: member.config.chunk_timeout,
+            target: registry.named(&member.config.path),
             ping_interval: member.config.ping_interval,
             max_body_bytes: member.config.max_body_bytes,
-            cost: member.config.cost.as_ref().map(cost),
             guard,
             metrics: member.controls.edge.clone(),
-            tells_ids,
+            tells_ids: config.request_id,
+            described: member.described.clone(),
         };
         let guarded = self.members.iter().zip(guards);
         guarded.map(|(member, guard)| (member.config.path.clone(), route(member, guard))).collect()
@@ -205,6 +209,17 @@ impl Member {
         Self { config: config.clone(), described, controls: Arc::new(controls), supervisor }
     }
 
+    fn target(&self, waits_for_first_worker: bool) -> Target {
+        Target {
+            endpoint: self.controls.endpoint.clone(),
+            timeout: self.config.timeout,
+            chunk_timeout: self.config.chunk_timeout,
+            cost: self.config.cost.clone(),
+            waits_for_first_worker,
+            metrics: self.controls.edge.clone(),
+        }
+    }
+
     fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
         let controls = self.controls.clone();
         let timeout = self.config.timeout.as_secs_f64();
@@ -212,7 +227,6 @@ impl Member {
         let max_body_bytes = self.config.max_body_bytes;
         let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
         let devices = Vec::from_iter(devices);
-        let described = self.described.clone();
         move || {
             let Controls { path, kind, view, endpoint, unwell, .. } = &*controls;
             let states = view.states();
@@ -228,7 +242,6 @@ impl Member {
                 devices: devices.clone(),
                 max_body_bytes,
                 traits: endpoint.traits().cloned(),
-                described: described.clone(),
             }
         }
     }
@@ -265,15 +278,6 @@ fn queue_settings(config: &litplex_config::Endpoint) -> QueueSettings {
         idempotent: config.idempotent,
         by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
         max_batch_cost: config.max_batch_cost,
-    }
-}
-
-fn cost(cost: &litplex_config::Cost) -> litplex_http::Cost {
-    match cost.clone() {
-        litplex_config::Cost::Length(path) => litplex_http::Cost::Length(path),
-        litplex_config::Cost::Words(path) => litplex_http::Cost::Words(path),
-        litplex_config::Cost::Value(path) => litplex_http::Cost::Value(path),
-        litplex_config::Cost::Bytes => litplex_http::Cost::Bytes,
     }
 }
 

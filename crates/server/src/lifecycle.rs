@@ -63,17 +63,13 @@ pub async fn serve(
     let measured = (&metrics, &user);
     let places = (run_dir.path(), log_files);
     let crew = Crew::launch(&config, given, places, passage.as_ref(), measured)?;
-    let routes = crew.routes(access.of_endpoints, config.request_id);
+    let routes = crew.routes(access.of_endpoints, &config);
     let (report, scrape) = (crew.reporter(), scraper(crew.controls(), metrics.clone(), user));
     let (guard, limit) = (access.of_the_rest, config.max_buffered_bytes);
     let app = App::new(routes, builtin(&config), guard, limit, metrics, report, scrape);
     let app_host = passage.as_ref().map(|passage| passage.front(&config, access.of_probes));
-    let app = app
-        .behind(app_host)
-        .patient(config.litserve)
-        .keep_alive(config.keep_alive_timeout)
-        .within(around)
-        .layered(layers);
+    let app =
+        app.behind(app_host).keep_alive(config.keep_alive_timeout).within(around).layered(layers);
     let threads = config.http_threads.unwrap_or_else(default_http_threads);
     let connections = config.max_connections;
     let connections = connections.unwrap_or_else(|| {

@@ -17,6 +17,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use litplex_calls::off_thread;
 use litplex_core::{Content, Outcome, Reservation, ServeError, json_text};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
@@ -35,8 +36,7 @@ use self::message::{Message, Refused};
 use crate::answer::{self, AnswerBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::around::Body;
-use crate::off_thread::off_thread;
-use crate::predict::{Received, compute, refusal, slow_client, times_since};
+use crate::predict::{Received, begin_call, compute, refusal, slow_client};
 use crate::raw_json::Object;
 use crate::{body, openai, path, unpack};
 
@@ -166,7 +166,7 @@ fn wants_events(headers: &HeaderMap) -> bool {
 }
 
 fn longest_timeout(app: &App) -> Duration {
-    tools(app).map(|(_, route, _)| route.timeout).max().unwrap_or_default()
+    tools(app).map(|(_, route, _)| route.timeout()).max().unwrap_or_default()
 }
 
 fn tools(app: &App) -> impl Iterator<Item = (&String, &Route, Offer)> {
@@ -189,7 +189,8 @@ struct Offer {
 }
 
 fn tool_of(route: &Route) -> Option<Offer> {
-    let traits = route.endpoint.traits()?;
+    let target = route.target.get()?;
+    let traits = target.endpoint.traits()?;
     let mut offer: Offer = serde_json::from_str(traits.tool.as_ref()?).ok()?;
     if let (Some(argument), Some(schema)) =
         (&offer.argument, openai::request_schema(traits.protocol))
@@ -345,11 +346,11 @@ async fn call(
         if body.len() > route.max_body_bytes {
             return Err(body::too_large(route.max_body_bytes));
         }
-        let times = times_since(asked.arrived, route, &parts.headers)?;
+        let call = begin_call(asked.arrived, route, parts)?;
         let reservation = asked.reservation.clone();
         reservation.grow(body.len())?;
         let received = Received { content: Content::Json, body: vec![body], reservation };
-        compute(route, parts, times, received).await
+        compute(route, parts, call, received).await
     };
     let computed = computed.await;
     let response = computed.unwrap_or_else(|error| refusal(route, &error));

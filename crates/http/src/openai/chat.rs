@@ -2,7 +2,8 @@ use std::future::poll_fn;
 
 use futures_util::future::try_join_all;
 use http::StatusCode;
-use litplex_core::{Answer, Items, Outcome, Part, Request, Reservation};
+use litplex_calls::{ItemStream, Output};
+use litplex_core::{Items, Outcome, Part, Request, Reservation};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -11,36 +12,32 @@ use super::chat_stream::ChatStream;
 use super::message::{Message, not_a_message};
 use super::{Refused, Usage, now, read, text_of, unique_id};
 use crate::answer::{self, HttpResponse};
-use crate::caller::Call;
+use crate::predict::Exchange;
 use crate::raw_json::Object;
-use crate::stream::Source;
 
 /// Answers a chat completion: each of its choices is a job of its own.
-pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
-    let body = text_of(&call).await?;
+pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
+    let body = text_of(&exchange).await?;
     let wanted = read(body.clone(), ChatRequest::parse).await?;
-    let request = Request { body: vec![body], ..call.request.clone() };
-    let cost = call.cost(&request).await?;
-    let callers = (0..wanted.choices).map(|_| call.submit(request.clone(), cost).answer());
+    let request = Request { body: vec![body], ..exchange.request.clone() };
+    let cost = exchange.call.cost(&request).await?;
+    let callers = (0..wanted.choices).map(|_| exchange.call.submit(request.clone(), cost).output());
     let begun = try_join_all(callers).await?;
-    let choices = begun.into_iter().map(|(answer, presence)| match answer {
-        Answer::Stream(first, rest) => {
-            let source = Source::begin(&first, rest, call.route, call.times, presence);
-            Ok((first, source))
-        }
-        Answer::Whole(response) if response.status >= 400 => Err(Refused::given(response).0),
-        Answer::Whole(_) => Err(not_a_message("an answer that is not a stream").into()),
+    let choices = begun.into_iter().map(|output| match output {
+        Output::Stream(first, rest) => Ok((first, rest)),
+        Output::Whole(response) if response.status >= 400 => Err(Refused::given(response).0),
+        Output::Whole(_) => Err(not_a_message("an answer that is not a stream").into()),
     });
     let choices = choices.collect::<Result<Vec<_>, Refused>>()?;
     let head = Head::new(&wanted);
-    let held = &call.request.reservation;
+    let held = &exchange.request.reservation;
     if wanted.stream {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices, held)?;
         return Ok(answer::stream(
             first,
             chunks.into(),
             "text/event-stream",
-            call.route.ping_interval,
+            exchange.route.ping_interval,
         ));
     }
     let collected = choices.into_iter().map(|(first, rest)| collect(first, rest, held.another()));
@@ -112,7 +109,7 @@ impl<'a> Completion<'a> {
 }
 
 /// Waits for the end of a choice.
-async fn collect(first: Items, mut rest: Source, held: Reservation) -> Outcome<Message> {
+async fn collect(first: Items, mut rest: ItemStream, held: Reservation) -> Outcome<Message> {
     let mut message = Message::new(held);
     let mut items = first;
     loop {

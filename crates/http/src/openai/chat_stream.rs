@@ -1,6 +1,7 @@
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use litplex_calls::ItemStream;
 use litplex_core::{Items, Outcome, Part, Reservation, ServeError};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -9,7 +10,7 @@ use super::chat::Head;
 use super::message::Message;
 use super::{Usage, error_body};
 use crate::raw_json::{Object, escape_line_breaks};
-use crate::stream::{Source, Step};
+use crate::stream::Step;
 
 /// A chat completion on its way out, in server-sent events: the parts of all choices as they
 /// come, the end of each, and that of the whole.
@@ -26,7 +27,7 @@ pub(crate) struct ChatStream {
 struct Choice {
     message: Message,
     /// Nothing once it has ended.
-    rest: Option<Source>,
+    rest: Option<ItemStream>,
 }
 
 impl ChatStream {
@@ -34,7 +35,7 @@ impl ChatStream {
     pub(super) fn begin(
         head: Head,
         include_usage: bool,
-        begun: Vec<(Items, Source)>,
+        begun: Vec<(Items, ItemStream)>,
         held: &Reservation,
     ) -> Outcome<(Bytes, Self)> {
         let mut first = Vec::new();

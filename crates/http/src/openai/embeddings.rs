@@ -3,16 +3,15 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
-use litplex_core::{Answer, Outcome, Request, Response, ServeError};
+use litplex_calls::{Output, off_thread};
+use litplex_core::{Cost, Outcome, Request, Response, ServeError};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::embedding_request::{EmbeddingRequest, rest_of};
 use super::{Refused, Usage, read, text_of};
 use crate::answer::{self, HttpResponse};
-use crate::caller::Call;
-use crate::cost::Cost;
-use crate::off_thread::off_thread;
+use crate::predict::Exchange;
 use crate::raw_json::{Kind, Object, each_item, raw};
 
 /// The most inputs of one request, as in OpenAI's API.
@@ -26,20 +25,21 @@ const JOB_BYTES: usize = 1024;
 
 /// Answers a request for embeddings. Where the model computes batches, each input is a job of its
 /// own, so that the inputs of all clients share them.
-pub(super) async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
-    let body = text_of(&call).await?;
-    let batches = call.route.endpoint.traits().is_some_and(|traits| traits.max_batch_size > 1);
-    let most = if batches { most_inputs(&call) } else { usize::MAX };
+pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
+    let body = text_of(&exchange).await?;
+    let batches =
+        exchange.call.target.endpoint.traits().is_some_and(|traits| traits.max_batch_size > 1);
+    let most = if batches { most_inputs(&exchange) } else { usize::MAX };
     let wanted = read(body.clone(), move |body| EmbeddingRequest::parse(body, most)).await?;
     let (vectors, usage) = match batches {
-        true => one_by_one(&call, &wanted, body).await?,
-        false => all_at_once(&call, &wanted, body).await?,
+        true => one_by_one(&exchange, &wanted, body).await?,
+        false => all_at_once(&exchange, &wanted, body).await?,
     };
     let length = vectors.iter().map(|vector| vector.get().len()).sum();
-    call.request.reservation.grow(length)?;
+    exchange.request.reservation.grow(length)?;
     // To write many vectors takes as long as to read them.
     let list = off_thread(length, move || written(&wanted, vectors, usage)).await;
-    Ok(list.map_err(|given| not_embeddings(&call, &given))?)
+    Ok(list.map_err(|given| not_embeddings(&exchange, &given))?)
 }
 
 /// Writes the answer, or says which vector is not one of numbers.
@@ -78,19 +78,19 @@ impl Inputs {
 }
 
 async fn all_at_once(
-    call: &Call<'_>,
+    exchange: &Exchange<'_>,
     wanted: &EmbeddingRequest,
     body: Bytes,
 ) -> Result<Vectors, Refused> {
-    let request = Request { body: vec![body], ..call.request.clone() };
-    let cost = call.cost(&request).await?;
+    let request = Request { body: vec![body], ..exchange.request.clone() };
+    let cost = exchange.call.cost(&request).await?;
     let count = wanted.input.len();
-    compute(call, request, cost, Inputs { first: 0, count, of: count }).await
+    compute(exchange, request, cost, Inputs { first: 0, count, of: count }).await
 }
 
 /// Computes each input as a job of its own. All of them share the other fields of the request.
 async fn one_by_one(
-    call: &Call<'_>,
+    exchange: &Exchange<'_>,
     wanted: &EmbeddingRequest,
     body: Bytes,
 ) -> Result<Vectors, Refused> {
@@ -99,21 +99,21 @@ async fn one_by_one(
         let (body, input) = (body.clone(), wanted.input.clone());
         off_thread(body.len(), move || (rest_of(&body), input.each())).await
     };
-    check_size(call, count, rest.len())?;
-    let at_a_time = jobs_at_a_time(call);
-    call.request.reservation.grow(rest.len() + count.min(at_a_time) * JOB_BYTES)?;
-    let costs = Costs::new(call, &body, rest.len());
+    check_size(exchange, count, rest.len())?;
+    let at_a_time = jobs_at_a_time(exchange);
+    exchange.request.reservation.grow(rest.len() + count.min(at_a_time) * JOB_BYTES)?;
+    let costs = Costs::new(exchange, &body, rest.len());
     let jobs = inputs.into_iter().enumerate().map(|(index, input)| {
         let (rest, costs) = (rest.clone(), &costs);
         async move {
             let cost = costs.of(&input);
             let body = vec![Bytes::from_static(br#"{"input":"#), input, rest];
-            let request = Request { body, ..call.request.clone() };
+            let request = Request { body, ..exchange.request.clone() };
             let cost = match cost {
                 Some(cost) => cost,
-                None => call.cost(&request).await?,
+                None => exchange.call.cost(&request).await?,
             };
-            compute(call, request, cost, Inputs { first: index, count: 1, of: count }).await
+            compute(exchange, request, cost, Inputs { first: index, count: 1, of: count }).await
         }
     });
     let (mut vectors, mut usage) = (Vec::with_capacity(count), Usage::default());
@@ -126,19 +126,19 @@ async fn one_by_one(
 }
 
 /// Returns how many inputs may be computed one by one.
-fn most_inputs(call: &Call<'_>) -> usize {
-    call.route.endpoint.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS))
+fn most_inputs(exchange: &Exchange<'_>) -> usize {
+    exchange.call.target.endpoint.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS))
 }
 
 /// Returns how many jobs of one request are made at a time: the others are not to fill the queue.
-fn jobs_at_a_time(call: &Call<'_>) -> usize {
-    let batch = call.route.endpoint.traits().map_or(1, |traits| traits.max_batch_size);
-    JOBS_AT_A_TIME.max(batch.saturating_mul(2)).min(most_inputs(call))
+fn jobs_at_a_time(exchange: &Exchange<'_>) -> usize {
+    let batch = exchange.call.target.endpoint.traits().map_or(1, |traits| traits.max_batch_size);
+    JOBS_AT_A_TIME.max(batch.saturating_mul(2)).min(most_inputs(exchange))
 }
 
 /// Refuses more than a body's worth of the other fields, which are read with each input.
-fn check_size(call: &Call<'_>, count: usize, rest: usize) -> Outcome<()> {
-    if count.saturating_mul(rest) > call.route.max_body_bytes {
+fn check_size(exchange: &Exchange<'_>, count: usize, rest: usize) -> Outcome<()> {
+    if count.saturating_mul(rest) > exchange.route.max_body_bytes {
         let detail = format!(
             "the fields beside `input` have {rest} bytes, which are read with each of {count} \
              inputs; send fewer inputs or smaller fields"
@@ -160,12 +160,14 @@ enum Costs<'a> {
 }
 
 impl<'a> Costs<'a> {
-    fn new(call: &Call<'a>, body: &Bytes, rest: usize) -> Self {
-        match &call.route.cost {
+    fn new(exchange: &'a Exchange<'_>, body: &Bytes, rest: usize) -> Self {
+        match &exchange.call.target.cost {
             None => Self::NotKnown,
             Some(Cost::Bytes) => Self::Bytes(br#"{"input":"#.len() + rest),
             Some(cost) if cost.is_read_off("input") => Self::OfInput(cost),
-            Some(cost) => Self::Same(cost.of(&call.request.content, std::slice::from_ref(body))),
+            Some(cost) => {
+                Self::Same(cost.read(&exchange.request.content, std::slice::from_ref(body)))
+            }
         }
     }
 
@@ -181,44 +183,46 @@ impl<'a> Costs<'a> {
 
 /// Computes a job of these inputs.
 async fn compute(
-    call: &Call<'_>,
+    exchange: &Exchange<'_>,
     request: Request,
     cost: f64,
     inputs: Inputs,
 ) -> Result<Vectors, Refused> {
-    match call.submit(request, cost).answer().await?.0 {
-        Answer::Whole(response) if response.status >= 400 => Err(failure(call, response, inputs)),
-        Answer::Whole(response) => Ok(found(call, &response, inputs.count)?),
-        Answer::Stream(..) => Err(not_embeddings(call, "a stream").into()),
+    match exchange.call.submit(request, cost).output().await? {
+        Output::Whole(response) if response.status >= 400 => {
+            Err(failure(exchange, response, inputs))
+        }
+        Output::Whole(response) => Ok(found(exchange, &response, inputs.count)?),
+        Output::Stream(..) => Err(not_embeddings(exchange, "a stream").into()),
     }
 }
 
 /// Reads what a model answered: as many embeddings as are expected, and the tokens they took.
-fn found(call: &Call<'_>, response: &Response, count: usize) -> Outcome<Vectors> {
+fn found(exchange: &Exchange<'_>, response: &Response, count: usize) -> Outcome<Vectors> {
     let text = std::str::from_utf8(&response.body).unwrap_or_default();
     let Ok(mut answer) = Object::parse(text) else {
-        return Err(not_embeddings(call, "no JSON object"));
+        return Err(not_embeddings(exchange, "no JSON object"));
     };
     let usage = Usage::take(&mut answer).unwrap_or_default();
     let vectors = answer.take("embeddings").and_then(|given| vectors(given.get()));
-    let vectors = vectors.ok_or_else(|| not_embeddings(call, "no `embeddings` of numbers"))?;
+    let vectors = vectors.ok_or_else(|| not_embeddings(exchange, "no `embeddings` of numbers"))?;
     if vectors.len() != count {
         let given = format!("{} embeddings for {count} inputs", vectors.len());
-        return Err(not_embeddings(call, &given));
+        return Err(not_embeddings(exchange, &given));
     }
     Ok((vectors, usage))
 }
 
 /// Returns the error that a worker answered with. Where that is of one input, the client and the log
 /// are told of which: only here its place in the request is known.
-fn failure(call: &Call<'_>, response: Response, inputs: Inputs) -> Refused {
+fn failure(exchange: &Exchange<'_>, response: Response, inputs: Inputs) -> Refused {
     let (mut refused, mut body) = Refused::given(response);
     let named = body.take("input").and_then(|input| input.get().parse::<usize>().ok());
     let Some(input) = named.map(|input| inputs.first + input).or_else(|| inputs.only()) else {
         return refused;
     };
     refused.param = Some(format!("input[{input}]"));
-    let (endpoint, ServeError { status, detail, .. }) = (call.path, &mut refused.error);
+    let (endpoint, ServeError { status, detail, .. }) = (exchange.path, &mut refused.error);
     let is_structure = detail.starts_with(['[', '{']);
     if *status >= 500 {
         *detail = format!("endpoint `{endpoint}`: input {input}: {detail}");
@@ -249,8 +253,8 @@ fn vectors(given: &str) -> Option<Vec<Box<RawValue>>> {
     matches!(walk, Ok(Ok(()))).then_some(vectors)
 }
 
-fn not_embeddings(call: &Call<'_>, given: &str) -> ServeError {
-    let endpoint = call.path;
+fn not_embeddings(exchange: &Exchange<'_>, given: &str) -> ServeError {
+    let endpoint = exchange.path;
     tracing::error!(endpoint, "endpoint `{endpoint}`: a model that embeds gave {given}");
     ServeError::internal()
 }

@@ -17,8 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
+use litplex_calls::{EndpointReport, Report, off_thread};
 use litplex_core::{Content, Protocol, Response, ServeError, json_text};
-use litplex_scheduler::Endpoint;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -26,19 +26,18 @@ use serde_json::{Value, json};
 pub(crate) use chat_stream::ChatStream;
 
 use crate::answer::{self, HttpResponse};
-use crate::app::{EndpointReport, Report};
-use crate::caller::Call;
-use crate::off_thread::off_thread;
+use crate::app::Route;
+use crate::predict::Exchange;
 use crate::raw_json::{Object, raw, text_of as text_of_json};
 
 /// Where the paths of the API are.
 const PREFIX: &str = "/v1/";
 
 /// Answers a request to an endpoint that speaks one of these protocols.
-pub(crate) async fn answer(protocol: Protocol, call: Call<'_>) -> HttpResponse {
+pub(crate) async fn answer(protocol: Protocol, exchange: Exchange<'_>) -> HttpResponse {
     let answered = match protocol {
-        Protocol::OpenAiChat => chat::answer(call).await,
-        Protocol::OpenAiEmbeddings => embeddings::answer(call).await,
+        Protocol::OpenAiChat => chat::answer(exchange).await,
+        Protocol::OpenAiEmbeddings => embeddings::answer(exchange).await,
         Protocol::Plain => unreachable!("plain requests are answered elsewhere. This is a bug."),
     };
     answered.unwrap_or_else(|refused| refused.response())
@@ -157,8 +156,8 @@ pub(crate) fn is_models(path: &str) -> bool {
 }
 
 /// Returns whether an endpoint speaks this API, as far as it is known yet.
-pub(crate) fn is_spoken(endpoint: &Endpoint) -> bool {
-    endpoint.traits().is_some_and(|traits| traits.protocol != Protocol::Plain)
+pub(crate) fn is_spoken(route: &Route) -> bool {
+    route.protocol().is_some_and(|protocol| protocol != Protocol::Plain)
 }
 
 /// Answers [`MODELS`] and what lies below it with the endpoints of a report that speak this API and
@@ -206,13 +205,13 @@ fn model(endpoint: &EndpointReport) -> Value {
 }
 
 /// Returns the body of a request as the text of JSON.
-async fn text_of(call: &Call<'_>) -> Result<Bytes, ServeError> {
-    if call.request.content != Content::Json {
+async fn text_of(exchange: &Exchange<'_>) -> Result<Bytes, ServeError> {
+    if exchange.request.content != Content::Json {
         return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
     }
-    let (body, length) = (call.request.body.clone(), call.request.body_len());
+    let (body, length) = (exchange.request.body.clone(), exchange.request.body_len());
     if body.len() > 1 {
-        call.request.reservation.grow(length)?;
+        exchange.request.reservation.grow(length)?;
     }
     off_thread(length, move || json_text(&body)).await.ok_or_else(|| {
         ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")

@@ -6,11 +6,12 @@ mod responses;
 
 use std::fmt::Write;
 
+use litplex_calls::EndpointReport;
 use serde_json::{Map, Value, json};
 
 pub use described::Described;
 
-use crate::app::{App, EndpointReport};
+use crate::app::{App, Route};
 use crate::openai;
 use litplex_access::Guard;
 
@@ -24,10 +25,11 @@ const SCHEMAS: &str = "/components/schemas";
 pub(crate) fn document(app: &App) -> Value {
     let (mut schemas, mut paths, mut asked_for) = (Map::new(), Map::new(), Map::new());
     for endpoint in &app.report().endpoints {
-        let guard = app.route_at(&endpoint.path).map(|route| &*route.guard);
+        let route = app.route_at(&endpoint.path);
+        let guard = route.map(|route| &*route.guard);
         let schemes = guard.map_or(&[][..], Guard::schemes);
         asked_for.extend(schemes.iter().map(|&name| (name.to_owned(), scheme(name))));
-        let operation = operation(endpoint, guard, &mut schemas);
+        let operation = operation(endpoint, route, &mut schemas);
         paths.insert(endpoint.path.clone(), json!({"post": operation}));
     }
     let mut document = json!({
@@ -56,10 +58,11 @@ fn scheme(name: &str) -> Value {
 /// Describes an endpoint; what its worker knows is there once one was ready.
 fn operation(
     endpoint: &EndpointReport,
-    guard: Option<&Guard>,
+    route: Option<&Route>,
     schemas: &mut Map<String, Value>,
 ) -> Value {
-    let mut known = known(endpoint, schemas);
+    let guard = route.map(|route| &*route.guard);
+    let mut known = known(endpoint, route.map(|route| &route.described), schemas);
     let request = request(known.remove("request"), known.remove("request_example").as_ref());
     let answer = (known.remove("response"), known.remove("response_example"));
     let mut operation = json!({
@@ -79,11 +82,15 @@ fn operation(
 }
 
 /// Returns what the program or the worker says of an endpoint, and adds the schemas that it names.
-fn known(endpoint: &EndpointReport, schemas: &mut Map<String, Value>) -> Map<String, Value> {
+fn known(
+    endpoint: &EndpointReport,
+    described: Option<&Described>,
+    schemas: &mut Map<String, Value>,
+) -> Map<String, Value> {
     let traits = endpoint.traits.as_ref();
     let of_worker = traits.and_then(|traits| serde_json::from_str(&traits.schema).ok());
     let mut known: Map<String, Value> = of_worker.unwrap_or_default();
-    known.extend(endpoint.described.0.clone());
+    known.extend(described.map(|described| described.0.clone()).unwrap_or_default());
     let of_protocol = traits.and_then(|traits| openai::request_schema(traits.protocol));
     if let Some(schema) = of_protocol {
         known.entry("request").or_insert_with(|| json!({"application/json": schema}));

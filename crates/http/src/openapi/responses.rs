@@ -1,8 +1,8 @@
+use litplex_calls::EndpointReport;
 use litplex_core::Protocol;
 use serde_json::{Map, Value, json};
 
 use super::media;
-use crate::app::EndpointReport;
 use litplex_access::Guard;
 
 /// What any endpoint may answer besides what its model does.

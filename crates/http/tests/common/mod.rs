@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 
 use litplex_access::Guard;
-use litplex_http::{App, Builtin, Report};
+use litplex_calls::Report;
+use litplex_http::{App, Builtin};
 use litplex_metrics::Metrics;
 use serde_json::Value;
 

@@ -17,7 +17,7 @@ static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
 });
 
 /// Waits for a turn to do work that takes a core. What holds one must not wait for another.
-pub(crate) async fn turn() -> SemaphorePermit<'static> {
+pub async fn turn() -> SemaphorePermit<'static> {
     TURNS.acquire().await.expect("nobody closes it. This is a bug.")
 }
 
@@ -25,7 +25,7 @@ pub(crate) async fn turn() -> SemaphorePermit<'static> {
 ///
 /// # Panics
 /// The work panics.
-pub(crate) async fn off_thread<T: Send + 'static>(
+pub async fn off_thread<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {

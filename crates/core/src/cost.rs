@@ -1,13 +1,17 @@
+//! How the cost of a request is read off its body.
+
 use std::fmt;
 
 use bytes::Bytes;
-use litplex_core::{Content, json_text};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// What a request costs beside others in a batch, read off its body. A field is named by the keys
-/// that lead to it. A request whose body has no such field, or null there, costs 1. One where it
-/// cannot be read (the body is no JSON, or the field of another kind) costs the most that a batch
-/// may, and is computed alone: its model may read what is not read here.
+use crate::{Content, json_text};
+
+/// How the cost of a request is read off its body. A field is named by the keys that lead to it.
+///
+/// A request whose body has no such field, or null there, costs 1. One whose cost cannot be read,
+/// because the body is not JSON or the field is of another kind, has the highest cost of a batch and
+/// is computed alone: its model may read what is not read here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
     /// The characters of a text, or the items of a list.
@@ -27,7 +31,26 @@ const LEAST: f64 = 1.0;
 const MOST: f64 = f64::INFINITY;
 
 impl Cost {
-    pub(crate) fn of(&self, content: &Content, body: &[Bytes]) -> f64 {
+    /// Reads `FIELD:length`, `FIELD:words`, `FIELD:value` or `body:bytes`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "body:bytes" {
+            return Some(Self::Bytes);
+        }
+        let (field, measure) = text.rsplit_once(':')?;
+        let names: Vec<_> = field.split('.').map(str::to_owned).collect();
+        if names.iter().any(String::is_empty) {
+            return None;
+        }
+        match measure {
+            "length" => Some(Self::Length(names)),
+            "words" => Some(Self::Words(names)),
+            "value" => Some(Self::Value(names)),
+            _ => None,
+        }
+    }
+
+    /// Returns the cost of a request with this body.
+    pub fn read(&self, content: &Content, body: &[Bytes]) -> f64 {
         match self {
             Self::Bytes => body.iter().map(Bytes::len).sum::<usize>() as f64,
             _ => self.amount(&find(self.path(), content, body)),
@@ -35,12 +58,12 @@ impl Cost {
     }
 
     /// Returns whether it is read off this field of an object, or off what is below it.
-    pub(crate) fn is_read_off(&self, field: &str) -> bool {
+    pub fn is_read_off(&self, field: &str) -> bool {
         self.path().first().is_some_and(|first| first == field)
     }
 
     /// Returns the cost of a request, given the JSON of the field that it is read off.
-    pub(crate) fn of_field(&self, value: &[u8]) -> f64 {
+    pub fn of_field(&self, value: &[u8]) -> f64 {
         let below = self.path().get(1..).unwrap_or_default();
         self.amount(&find_in_json(below, value))
     }
@@ -65,6 +88,17 @@ impl Cost {
             Self::Bytes => None,
         };
         cost.filter(|cost| cost.is_finite() && *cost >= 0.0).unwrap_or(MOST)
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(names) => write!(f, "{}:length", names.join(".")),
+            Self::Words(names) => write!(f, "{}:words", names.join(".")),
+            Self::Value(names) => write!(f, "{}:value", names.join(".")),
+            Self::Bytes => f.write_str("body:bytes"),
+        }
     }
 }
 
@@ -173,7 +207,7 @@ impl<'de> Visitor<'de> for Field<'_> {
 
 #[cfg(test)]
 mod tests {
-    use litplex_core::FormPart;
+    use crate::FormPart;
 
     use super::*;
 
@@ -188,9 +222,31 @@ mod tests {
         let (head, tail) = body.split_at(body.len() / 2);
         let pieces =
             [Bytes::copy_from_slice(head.as_bytes()), Bytes::copy_from_slice(tail.as_bytes())];
-        let whole = cost.of(&Content::Json, &[Bytes::copy_from_slice(body.as_bytes())]);
-        assert_eq!(whole, cost.of(&Content::Json, &pieces));
+        let whole = cost.read(&Content::Json, &[Bytes::copy_from_slice(body.as_bytes())]);
+        assert_eq!(whole, cost.read(&Content::Json, &pieces));
         whole
+    }
+
+    #[test]
+    fn a_cost_is_read_as_it_is_written() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let costs = [
+            ("text:length", Cost::Length(names(&["text"]))),
+            ("input.text:words", Cost::Words(names(&["input", "text"]))),
+            ("body:value", Cost::Value(names(&["body"]))),
+            ("body:bytes", Cost::Bytes),
+        ];
+        for (text, cost) in costs {
+            assert_eq!(Cost::parse(text).as_ref(), Some(&cost));
+            assert_eq!(cost.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_measures_nothing_is_no_cost() {
+        for text in ["", "text", "text:", ":length", "a..b:length", "text:bytes", "text:Length"] {
+            assert_eq!(Cost::parse(text), None, "{text:?}");
+        }
     }
 
     #[test]
@@ -236,7 +292,7 @@ mod tests {
             assert_eq!(of(&cost, body), f64::INFINITY, "{cost:?} {body}");
         }
         let raw = Content::Raw("image/png".into());
-        assert_eq!(Cost::Length(path("text")).of(&raw, &[]), f64::INFINITY);
+        assert_eq!(Cost::Length(path("text")).read(&raw, &[]), f64::INFINITY);
     }
 
     #[test]
@@ -250,9 +306,9 @@ mod tests {
         let text: Vec<u8> =
             r#"{"text":"four"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let cost = Cost::Length(path("text"));
-        assert_eq!(cost.of(&Content::Json, &[text.into()]), 4.0);
+        assert_eq!(cost.read(&Content::Json, &[text.into()]), 4.0);
         let marked = Bytes::from_static(b"\xef\xbb\xbf{\"text\":\"four\"}");
-        assert_eq!(cost.of(&Content::Json, &[marked]), 4.0);
+        assert_eq!(cost.read(&Content::Json, &[marked]), 4.0);
     }
 
     #[test]
@@ -264,7 +320,7 @@ mod tests {
         let content = Content::Form(vec![part(1), part(6)]);
         let contents = [Bytes::from_static(b"a"), Bytes::from_static("größ".as_bytes())];
         let cost = Cost::Length(path("text"));
-        assert_eq!(cost.of(&content, &contents), 4.0);
-        assert_eq!(Cost::Length(path("other")).of(&content, &contents), 1.0);
+        assert_eq!(cost.read(&content, &contents), 4.0);
+        assert_eq!(Cost::Length(path("other")).read(&content, &contents), 1.0);
     }
 }

@@ -1,0 +1,115 @@
+//! One call of a target, from its request to its response.
+
+use std::sync::Arc;
+
+use litplex_core::{Answer, Answers, Items, Job, Outcome, Request, Response, Trace, reply};
+
+use crate::{ItemStream, Target, TimeBudget, off_thread};
+
+/// A call of a target. Each request that it submits is a job of its own; all of them have its time
+/// budget and its trace.
+#[derive(Debug)]
+pub struct Call {
+    /// The target; a call keeps it when the registry is replaced.
+    pub target: Arc<Target>,
+    /// The time that the call may take.
+    pub budget: TimeBudget,
+    /// Where the course of its jobs is noted, if it is traced.
+    pub trace: Option<Arc<Trace>>,
+}
+
+/// The response to a call.
+#[derive(Debug)]
+pub enum Output {
+    /// A whole response.
+    Whole(Response),
+    /// The first items of a stream, and the rest of it.
+    Stream(Items, ItemStream),
+}
+
+impl Call {
+    /// Sends a request and returns its response, or the first items of it. Dropped before, it
+    /// cancels the job.
+    ///
+    /// # Errors
+    /// The error that the request was answered with, or a 504 at the deadline.
+    pub async fn run(&self, request: Request) -> Outcome<Output> {
+        self.budget.bound(async { self.submit_priced(request).await?.output().await }).await
+    }
+
+    async fn submit_priced(&self, request: Request) -> Outcome<Caller<'_>> {
+        let cost = self.cost(&request).await?;
+        Ok(self.submit(request, cost))
+    }
+
+    /// Returns the cost of a request to the target: read off its body, or computed by its model.
+    ///
+    /// # Errors
+    /// The error that the model raised.
+    pub async fn cost(&self, request: &Request) -> Outcome<f64> {
+        let Target { endpoint, cost, .. } = &*self.target;
+        match cost {
+            Some(cost) => {
+                let (bytes, cost, request) = (request.body_len(), cost.clone(), request.clone());
+                let read = move || cost.read(&request.content, &request.body);
+                Ok(off_thread(bytes, read).await)
+            }
+            None if endpoint.traits().is_some_and(|traits| traits.measures) => {
+                endpoint.measure(request.clone()).await
+            }
+            None => Ok(1.0),
+        }
+    }
+
+    /// Queues a request of this cost.
+    pub fn submit(&self, request: Request, cost: f64) -> Caller<'_> {
+        let (reply, answers) = reply();
+        let reply = reply.traced(self.trace.clone()).reserving(request.reservation.clone());
+        let TimeBudget { arrived, deadline } = self.budget;
+        let job = Job { cost, ..Job::new(request, arrived, deadline, reply) };
+        self.target.endpoint.submit(job);
+        Caller { call: self, answers, waiting: Waiting(Some(&self.target)) }
+    }
+}
+
+/// The side that waits for a job's response. Dropped before the response is there, it cancels the
+/// job.
+#[derive(Debug)]
+pub struct Caller<'c> {
+    call: &'c Call,
+    // Dropped in this order: the endpoint is to see that the caller has left.
+    answers: Answers,
+    waiting: Waiting<'c>,
+}
+
+impl Caller<'_> {
+    /// Returns the response, or the first items of it.
+    ///
+    /// # Errors
+    /// The error that the job was answered with.
+    pub async fn output(mut self) -> Outcome<Output> {
+        let answer = self.answers.recv().await;
+        // From here on a stream tells the endpoint itself when its caller leaves.
+        self.waiting.0 = None;
+        Ok(match answer? {
+            Answer::Whole(response) => Output::Whole(response),
+            Answer::Stream(first, rest) => {
+                let rest = ItemStream::new(&first, rest, self.call);
+                Output::Stream(first, rest)
+            }
+        })
+    }
+}
+
+/// Tells the endpoint on drop that its caller has left; without a clone of the target,
+/// which only a stream needs.
+#[derive(Debug)]
+struct Waiting<'c>(Option<&'c Target>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(target) = self.0 {
+            target.endpoint.caller_left();
+        }
+    }
+}

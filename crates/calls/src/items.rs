@@ -1,0 +1,94 @@
+//! The items of a streamed response.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use litplex_core::{Items, Part, ServeError, StreamReceiver};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::{Call, Target};
+
+/// The items of a streamed response after the first. Taking them gives the worker credit for more;
+/// dropped before their end, they cancel the job.
+pub struct ItemStream {
+    // Dropped in this order: the endpoint is to see that the caller has left.
+    parts: Option<StreamReceiver>,
+    cancel: CancelOnDrop,
+    timeout: Duration,
+    /// When the last items came.
+    last: Instant,
+    /// Runs while a part is waited for.
+    patience: Pin<Box<Sleep>>,
+    is_waiting: bool,
+}
+
+impl fmt::Debug for ItemStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItemStream").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl ItemStream {
+    /// Returns the items after the first, between which no more than the target's `chunk_timeout`
+    /// may pass. The time that the caller takes to read them does not count.
+    pub(crate) fn new(first: &Items, parts: StreamReceiver, call: &Call) -> Self {
+        let (target, last) = (call.target.clone(), Instant::now());
+        let timeout = target.chunk_timeout;
+        target.metrics.first_chunk(last - call.budget.arrived, first.iter().count());
+        let cancel = CancelOnDrop { target, is_armed: true };
+        let patience = Box::pin(sleep(timeout));
+        Self { parts: Some(parts), cancel, timeout, last, patience, is_waiting: false }
+    }
+
+    /// Polls for the next part; after the last one it returns [`Part::End`].
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+        let Some(parts) = &mut self.parts else { return Poll::Ready(Part::End) };
+        if let Poll::Ready(part) = parts.poll_part(cx) {
+            self.is_waiting = false;
+            if let Part::Items(items) = &part {
+                let now = Instant::now();
+                let gap = now - std::mem::replace(&mut self.last, now);
+                self.cancel.target.metrics.next_chunk(gap, items.iter().count());
+            } else {
+                self.cancel.disarm();
+                self.parts = None;
+            }
+            return Poll::Ready(part);
+        }
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            self.patience.as_mut().reset(Instant::now() + self.timeout);
+        }
+        ready!(self.patience.as_mut().poll(cx));
+        self.parts = None;
+        self.cancel.cancel();
+        Poll::Ready(Part::Failed(ServeError::deadline()))
+    }
+}
+
+/// Tells the endpoint on drop that its caller has left, unless it is disarmed.
+#[derive(Debug)]
+struct CancelOnDrop {
+    target: Arc<Target>,
+    is_armed: bool,
+}
+
+impl CancelOnDrop {
+    fn disarm(&mut self) {
+        self.is_armed = false;
+    }
+
+    fn cancel(&mut self) {
+        if std::mem::take(&mut self.is_armed) {
+            self.target.endpoint.caller_left();
+        }
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}

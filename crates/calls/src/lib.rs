@@ -1,0 +1,27 @@
+//! Calls of endpoints: what every client of an endpoint needs, whatever protocol it speaks.
+//!
+//! ```text
+//! Registry ─name─► Target      Call::run(request) ─► cost ─► queue of the target ─► Output
+//!                                                            ▲
+//!                    CancelOnDrop ──the caller has left──────┘
+//! ```
+//!
+//! A [`Call`] has a target, a [`TimeBudget`] and perhaps a trace. It prices a request, queues it as a
+//! job, and returns a whole response or a stream of items. A call that is dropped before its end
+//! cancels its job. The crate knows no HTTP: bodies, headers and statuses belong to its clients.
+
+mod budget;
+mod call;
+mod items;
+mod off_thread;
+mod registry;
+mod status;
+mod target;
+
+pub use budget::TimeBudget;
+pub use call::{Call, Caller, Output};
+pub use items::ItemStream;
+pub use off_thread::{off_thread, turn};
+pub use registry::{Registry, TargetRef, Targets};
+pub use status::{EndpointReport, Report};
+pub use target::Target;

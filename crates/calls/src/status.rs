@@ -1,0 +1,55 @@
+//! The state of the endpoints, as clients may know it.
+
+use litplex_core::Traits;
+
+/// The state of the whole server.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Every endpoint, in the order of the configuration.
+    pub endpoints: Vec<EndpointReport>,
+    /// Why the app host cannot serve now; nothing where it can, or there is none.
+    pub app_host: Option<String>,
+}
+
+impl Report {
+    /// Returns whether every endpoint is ready, and the app host where there is one.
+    pub fn is_ready(&self) -> bool {
+        self.endpoints.iter().all(|endpoint| endpoint.problem.is_none()) && self.app_host.is_none()
+    }
+
+    /// Returns what is not ready, by its name, and why.
+    pub fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
+        let app_host = self.app_host.as_deref().map(|problem| ("app", problem));
+        let endpoints = self.endpoints.iter();
+        let endpoints =
+            endpoints.filter_map(|e| e.problem.as_deref().map(|problem| (&*e.path, problem)));
+        endpoints.chain(app_host)
+    }
+}
+
+/// The state of one endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointReport {
+    /// The path of the endpoint.
+    pub path: String,
+    /// `rust` or `python`.
+    pub kind: &'static str,
+    /// Why it cannot serve now; nothing when it can.
+    pub problem: Option<String>,
+    /// Why some worker is missing; nothing when none is.
+    pub degraded: Option<String>,
+    /// The number of workers that take jobs.
+    pub workers_ready: usize,
+    /// The number of workers that there should be.
+    pub workers: usize,
+    /// The time budget of a request, in seconds.
+    pub timeout: f64,
+    /// The longest time that a request may wait for a worker, in seconds, where it is limited.
+    pub queue_timeout: Option<f64>,
+    /// The devices of its workers, each once.
+    pub devices: Vec<String>,
+    /// The largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// The properties of the model, once a worker was ready.
+    pub traits: Option<Traits>,
+}

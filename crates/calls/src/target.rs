@@ -1,0 +1,56 @@
+//! The endpoints that can be called.
+
+use std::time::Duration;
+
+use litplex_core::{Cost, Outcome, ServeError, Traits};
+use litplex_metrics::{Edge, Shed};
+use litplex_scheduler::Endpoint;
+use tokio::time::timeout_at;
+
+use crate::TimeBudget;
+
+/// An endpoint as its callers see it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its queue.
+    pub endpoint: Endpoint,
+    /// The longest time budget of a request: to its response, or to the first items of a stream.
+    pub timeout: Duration,
+    /// The time budget between two parts of a stream.
+    pub chunk_timeout: Duration,
+    /// How the cost of a request is read off its body. Without it the model is asked, where it has a
+    /// hook for that ([`Traits::measures`]).
+    pub cost: Option<Cost>,
+    /// Whether requests wait, within their time budget, for the first worker. Else they are refused
+    /// until one was ready.
+    pub waits_for_first_worker: bool,
+    /// The metrics of its requests.
+    pub metrics: Edge,
+}
+
+impl Target {
+    /// Returns the properties of the model, once a worker was ready.
+    ///
+    /// # Errors
+    /// A 503 where none was ready yet, which is counted.
+    pub fn info(&self) -> Outcome<&Traits> {
+        self.endpoint.traits().ok_or_else(|| self.starting())
+    }
+
+    /// Returns the properties of the model; waits for them where requests wait for the first worker.
+    ///
+    /// # Errors
+    /// A 503 where no worker was ready in time, which is counted.
+    pub async fn ready(&self, budget: TimeBudget) -> Outcome<&Traits> {
+        if self.waits_for_first_worker {
+            let ready = timeout_at(budget.deadline, self.endpoint.ready()).await;
+            ready.map_err(|_| self.starting())?;
+        }
+        self.info()
+    }
+
+    fn starting(&self) -> ServeError {
+        self.metrics.shed(Shed::NoWorker);
+        ServeError::unavailable("this endpoint is not ready yet", 1)
+    }
+}

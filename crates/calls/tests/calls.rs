@@ -1,0 +1,300 @@
+//! Calls of a target whose worker is the test, over paused time.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litplex_calls::{Call, ItemStream, Output, Registry, Target, TimeBudget};
+use litplex_core::{
+    Attach, Content, Cost, Items, ItemsBuilder, Job, Outcome, Part, Progress, Request, Response,
+    ServeError, StreamSender, Traits, Worker,
+};
+use litplex_metrics::Metrics;
+use litplex_scheduler::{Endpoint, QueueSettings, spawn_endpoint};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, advance, sleep};
+
+/// What reaches the worker: jobs, or a cancellation.
+#[derive(Debug)]
+enum Given {
+    Jobs(Vec<Job>),
+    Cancelled,
+}
+
+struct MockWorker(mpsc::UnboundedSender<Given>);
+
+impl Worker for MockWorker {
+    fn dispatch(&mut self, jobs: Vec<Job>) {
+        let _ = self.0.send(Given::Jobs(jobs));
+    }
+
+    fn cancel_abandoned(&mut self) {
+        let _ = self.0.send(Given::Cancelled);
+    }
+
+    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+        let cost = request.body_len() as f64;
+        let _ = answer.send(match cost {
+            13.0 => Err(ServeError::new(422, "unlucky")),
+            cost => Ok(cost),
+        });
+    }
+}
+
+/// A target, and what its worker is given.
+struct Fixture {
+    target: Target,
+    given: mpsc::UnboundedReceiver<Given>,
+    worker: Option<mpsc::UnboundedSender<Given>>,
+    progress: Vec<Arc<dyn Progress>>,
+}
+
+impl Fixture {
+    /// Returns a target without a worker.
+    fn starting() -> Self {
+        let metrics = Metrics::new();
+        let endpoint = spawn_endpoint(QueueSettings::default(), metrics.queue("/test"));
+        let target = Target {
+            endpoint,
+            timeout: Duration::from_secs(30),
+            chunk_timeout: Duration::from_secs(5),
+            cost: None,
+            waits_for_first_worker: false,
+            metrics: metrics.edge(Some("/test")),
+        };
+        let (worker, given) = mpsc::unbounded_channel();
+        Self { target, given, worker: Some(worker), progress: Vec::new() }
+    }
+
+    fn ready() -> Self {
+        let mut fixture = Self::starting();
+        fixture.attach(false);
+        fixture
+    }
+
+    fn attach(&mut self, measures: bool) {
+        let worker = self.worker.take().expect("it is attached once");
+        self.progress.push(attach(&self.target.endpoint, measures, worker));
+    }
+
+    fn call(&self) -> Call {
+        call(Arc::new(self.target.clone()))
+    }
+
+    async fn job(&mut self) -> Job {
+        match self.given.recv().await {
+            Some(Given::Jobs(mut jobs)) if jobs.len() == 1 => jobs.remove(0),
+            given => panic!("expected a job, got {given:?}"),
+        }
+    }
+
+    async fn is_cancelled(&mut self) -> bool {
+        // Longer than the endpoint takes to see who has left.
+        sleep(Duration::from_secs(1)).await;
+        matches!(self.given.try_recv(), Ok(Given::Cancelled))
+    }
+}
+
+fn attach(
+    endpoint: &Endpoint,
+    measures: bool,
+    worker: mpsc::UnboundedSender<Given>,
+) -> Arc<dyn Progress> {
+    let traits = Traits {
+        max_batch_size: 1,
+        batch_timeout: Duration::ZERO,
+        concurrency: 1,
+        stream: true,
+        context: false,
+        measures,
+        protocol: Default::default(),
+        model: String::new(),
+        schema: String::new(),
+        tool: None,
+    };
+    let attachment = endpoint.attach(0, traits);
+    let progress = attachment.progress();
+    attachment.complete(Box::new(MockWorker(worker)));
+    progress
+}
+
+fn call(target: Arc<Target>) -> Call {
+    let budget = TimeBudget::new(Instant::now(), target.timeout);
+    Call { target, budget, trace: None }
+}
+
+fn items(values: &[u8]) -> Items {
+    let mut builder = ItemsBuilder::json();
+    for value in values {
+        builder
+            .push_with(|out| std::io::Write::write_all(out, &[*value]))
+            .expect("it is written to memory");
+    }
+    builder.finish()
+}
+
+fn whole(output: Outcome<Output>) -> Response {
+    match output {
+        Ok(Output::Whole(response)) => response,
+        other => panic!("expected a whole response, got {other:?}"),
+    }
+}
+
+fn status(output: Outcome<Output>) -> u16 {
+    output.expect_err("an error").status
+}
+
+/// Begins a stream of one item.
+async fn stream(fixture: &mut Fixture) -> (ItemStream, StreamSender) {
+    let call = fixture.call();
+    let (output, sender) = tokio::join!(call.run(Request::json("1")), async {
+        let mut sender = fixture.job().await.reply.into_stream();
+        sender.try_send(Part::Items(items(b"1"))).expect("there is room");
+        sender
+    });
+    match output {
+        Ok(Output::Stream(first, rest)) => {
+            assert_eq!(first.iter().collect::<Vec<_>>(), [b"1"]);
+            (rest, sender)
+        }
+        other => panic!("expected a stream, got {other:?}"),
+    }
+}
+
+async fn next(stream: &mut ItemStream) -> Part {
+    poll_fn(|cx| stream.poll(cx)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_returns_the_response_of_its_job() {
+    let mut fixture = Fixture::ready();
+    let call = fixture.call();
+    let (output, ()) = tokio::join!(call.run(Request::json("1")), async {
+        let job = fixture.job().await;
+        assert_eq!((job.cost, job.deadline), (1.0, call.budget.deadline));
+        job.reply.send(Ok(Response::json("2")));
+    });
+    assert_eq!(whole(output).body, "2");
+    assert!(!fixture.is_cancelled().await, "it has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_at_its_deadline_and_cancels_its_job() {
+    let mut fixture = Fixture::ready();
+    let (call, begun) = (fixture.call(), Instant::now());
+    let (output, _job) = tokio::join!(call.run(Request::json("1")), fixture.job());
+    assert_eq!(status(output), 504);
+    assert_eq!(begun.elapsed(), Duration::from_secs(30));
+    assert!(fixture.is_cancelled().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_cancels_its_job() {
+    let mut fixture = Fixture::ready();
+    let call = fixture.call();
+    let job = tokio::select! {
+        output = call.run(Request::json("1")) => panic!("{output:?}"),
+        job = fixture.job() => job,
+    };
+    assert!(job.reply.is_abandoned());
+    assert!(fixture.is_cancelled().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_without_a_worker_refuses_calls_or_lets_them_wait() {
+    let mut fixture = Fixture::starting();
+    let budget = fixture.call().budget;
+    let refused = fixture.target.ready(budget).await.unwrap_err();
+    assert_eq!((refused.status, refused.retry_after), (503, Some(1)));
+    fixture.target.waits_for_first_worker = true;
+    let waiting = fixture.target.clone();
+    let waiting = tokio::spawn(async move { waiting.ready(budget).await.map(|_| Instant::now()) });
+    advance(Duration::from_secs(29)).await;
+    fixture.attach(false);
+    assert_eq!(waiting.await.unwrap().unwrap(), budget.arrived + Duration::from_secs(29));
+    let never = Target { waits_for_first_worker: true, ..Fixture::starting().target };
+    assert_eq!(never.ready(budget).await.unwrap_err().status, 503);
+    assert_eq!(Instant::now(), budget.deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cost_is_read_off_the_body_or_computed_by_the_model() {
+    let mut fixture = Fixture::starting();
+    fixture.attach(true);
+    let request = Request::json(r#"{"n": 5}"#);
+    assert_eq!(fixture.call().cost(&request).await, Ok(8.0), "the model counts bytes");
+    let unlucky = Request::json("thirteen byte");
+    assert_eq!(status(fixture.call().run(unlucky).await), 422);
+    fixture.target.cost = Cost::parse("n:value");
+    assert_eq!(fixture.call().cost(&request).await, Ok(5.0));
+    let large = Request {
+        content: Content::Raw("image/png".into()),
+        ..Request::json("x".repeat(1_000_000))
+    };
+    fixture.target.cost = Cost::parse("body:bytes");
+    assert_eq!(fixture.call().cost(&large).await, Ok(1e6), "it is read on another thread");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_once_and_cancels_nothing() {
+    let mut fixture = Fixture::ready();
+    let (mut stream, mut sender) = stream(&mut fixture).await;
+    sender.try_send(Part::Items(items(b"23"))).unwrap();
+    sender.try_send(Part::End).unwrap();
+    assert!(matches!(next(&mut stream).await, Part::Items(items) if items.iter().count() == 2));
+    for _ in 0..2 {
+        assert!(matches!(next(&mut stream).await, Part::End));
+    }
+    drop(stream);
+    assert!(!fixture.is_cancelled().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_dropped_cancels_its_job() {
+    let mut fixture = Fixture::ready();
+    let (stream, sender) = stream(&mut fixture).await;
+    drop(stream);
+    assert!(sender.is_abandoned());
+    assert!(fixture.is_cancelled().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_fails_where_its_next_part_is_late() {
+    let mut fixture = Fixture::ready();
+    let (mut stream, mut sender) = stream(&mut fixture).await;
+    // The time that the caller takes does not count, nor that before another part.
+    sleep(Duration::from_secs(60)).await;
+    sender.try_send(Part::Items(items(b"2"))).unwrap();
+    assert!(matches!(next(&mut stream).await, Part::Items(_)));
+    let waits_since = Instant::now();
+    match next(&mut stream).await {
+        Part::Failed(error) => assert_eq!(error.status, 504),
+        part => panic!("{part:?}"),
+    }
+    assert_eq!(waits_since.elapsed(), Duration::from_secs(5));
+    assert!(fixture.is_cancelled().await);
+    assert!(matches!(next(&mut stream).await, Part::End));
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_are_replaced_while_calls_run() {
+    let (mut before, mut after) = (Fixture::ready(), Fixture::ready());
+    let targets = |of: &Fixture| [("/test".to_owned(), Arc::new(of.target.clone()))].into();
+    let registry = Registry::new(targets(&before));
+    let (named, other) = (registry.named("/test"), registry.named("/other"));
+    let running = call(named.get().expect("it is registered"));
+    let (output, ()) = tokio::join!(running.run(Request::json("1")), async {
+        let job = before.job().await;
+        registry.replace(targets(&after));
+        job.reply.send(Ok(Response::json("before")));
+    });
+    assert_eq!(whole(output).body, "before");
+    let next = call(named.get().expect("it is registered"));
+    let (output, ()) = tokio::join!(next.run(Request::json("1")), async {
+        after.job().await.reply.send(Ok(Response::json("after")));
+    });
+    assert_eq!(whole(output).body, "after");
+    assert!(other.get().is_none());
+    registry.replace([].into());
+    assert!(named.get().is_none());
+}
