@@ -19,7 +19,8 @@ def main(argv):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     script = os.path.abspath(argv[0])
     sys.argv = [script, *argv[1:]]
-    sys.path[0] = os.path.dirname(script)
+    # As Python does for a script, which may be a link: what is imported lies beside its target.
+    sys.path[0] = os.path.dirname(os.path.realpath(script))
     servers, options = _run(script)
     order = _app_host.order_of(servers, options)
     json.dump(_server.program_of(servers, options, order), out, allow_nan=False)

@@ -34,12 +34,14 @@ def _own_directory(namespace):
     name, file = namespace.get("__name__", ""), namespace.get("__file__")
     if name == "litplex" or name.startswith("litplex.") or not isinstance(file, str):
         return None
-    directory = os.path.dirname(os.path.abspath(file))
-    is_library = directory.startswith(_standard_library() + os.sep) or any(
+    # A file in an archive, as of zipapp, is where the archive is.
+    archive = getattr(namespace.get("__loader__"), "archive", file)
+    directory = os.path.dirname(os.path.abspath(archive))
+    is_library = os.path.join(directory, "").startswith(_standard_library()) or any(
         part in _PACKAGES for part in directory.split(os.sep)
     )
     return directory if os.path.isdir(directory) and not is_library else None
 
 
 def _standard_library():
-    return os.path.abspath(sysconfig.get_path("stdlib"))
+    return os.path.join(os.path.abspath(sysconfig.get_path("stdlib")), "")

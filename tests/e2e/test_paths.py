@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipapp
 
 import pytest
 from conftest import LITPLEX, Server
@@ -126,9 +127,62 @@ def test_code_without_a_file_is_where_the_shell_is(places):
     code = (
         "import litplex as ls; from litplex._server import program_of;"
         "s = ls.LitServer('models.py:Reads', path='/a');"
-        "print([e.get('directory') for e in program_of([s], {})['endpoint']])"
+        "print([e.get('directory') for e in program_of([s], {})['endpoint']])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=shell, capture_output=True, text=True, check=True
+    # The second is started by the standard library, as kernels of notebooks are.
+    for command, text in (["-c", code], None), (["-m", "code", "-q"], code):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=shell,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "[None]" in done.stdout, command
+
+
+def test_a_program_in_an_archive_is_where_the_archive_is(run, places, script):
+    app, shell = places
+    (app.parent / "packed/package").mkdir(parents=True)
+    script(MODELS, "packed/package/models.py")
+    script(
+        """
+        from package.models import Reads
+
+        if __name__ == "__main__":
+            ls.LitServer(Reads()).run(port=0)
+        """,
+        "packed/__main__.py",
     )
-    assert done.stdout == "[None]\n"
+    zipapp.create_archive(app.parent / "packed", app / "app.pyz")
+    there = ["sh", "-c", 'cd "$0" && exec "$@"', shell, sys.executable, "../app/app.pyz"]
+    server = run(there, kind=Server).wait_until_ready()
+    assert server.post("/predict", json=1).json() == ["of the app", str(app)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "linked.py"],
+        [LITPLEX, "serve", "linked.py", "--python", sys.executable],
+        [sys.executable, "-m", "litplex.compat", "linked.py"],
+    ],
+)
+def test_a_linked_program_imports_what_is_beside_its_target(run, places, script, command):
+    app, shell = places
+    script(
+        """
+        from models import Reads
+
+        if __name__ == "__main__":
+            ls.LitServer(Reads(__file__)).run(port=0)
+        """,
+        "app/imports.py",
+    )
+    (shell / "linked.py").symlink_to(app / "imports.py")
+    there = ["sh", "-c", 'cd "$0" && exec "$@"', shell, *command]
+    server = run(there, kind=Server).wait_until_ready()
+    text, directory = server.post("/predict", json=1).json()
+    assert "from models import Reads" in text
+    assert directory == str(shell)

@@ -38,7 +38,8 @@ def main(argv=None):
     if not os.path.isfile(script):
         print(f"error: there is no file `{argv[0]}`", file=sys.stderr)
         return 2
-    sys.path[0] = os.path.dirname(script)
+    # As Python does for a script, which may be a link: what is imported lies beside its target.
+    sys.path[0] = os.path.dirname(os.path.realpath(script))
     return _run(argv, lambda: runpy.run_path(script, run_name="__main__"))
 
 
