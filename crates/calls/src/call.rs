@@ -54,8 +54,8 @@ impl Call {
                 let read = move || cost.read(&request.content, &request.body);
                 Ok(off_thread(bytes, read).await)
             }
-            None if endpoint.traits().is_some_and(|traits| traits.measures) => {
-                endpoint.measure(request.clone()).await
+            None if endpoint.model_info().is_some_and(|info| info.has_cost) => {
+                endpoint.cost(request.clone()).await
             }
             None => Ok(1.0),
         }

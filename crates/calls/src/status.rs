@@ -1,6 +1,6 @@
 //! The state of the endpoints, as clients may know it.
 
-use litplex_core::Traits;
+use litplex_core::ModelInfo;
 
 /// The state of the whole server.
 #[derive(Debug, Clone)]
@@ -51,5 +51,5 @@ pub struct EndpointReport {
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// The properties of the model, once a worker was ready.
-    pub traits: Option<Traits>,
+    pub info: Option<ModelInfo>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use litplex_core::{Cost, Outcome, ServeError, Traits};
+use litplex_core::{Cost, ModelInfo, Outcome, ServeError};
 use litplex_metrics::{Edge, Shed};
 use litplex_scheduler::Endpoint;
 use tokio::time::timeout_at;
@@ -19,7 +19,7 @@ pub struct Target {
     /// The time budget between two parts of a stream.
     pub chunk_timeout: Duration,
     /// How the cost of a request is read off its body. Without it the model is asked, where it has a
-    /// hook for that ([`Traits::measures`]).
+    /// hook for that ([`ModelInfo::has_cost`]).
     pub cost: Option<Cost>,
     /// Whether requests wait, within their time budget, for the first worker. Else they are refused
     /// until one was ready.
@@ -33,15 +33,15 @@ impl Target {
     ///
     /// # Errors
     /// A 503 where none was ready yet, which is counted.
-    pub fn info(&self) -> Outcome<&Traits> {
-        self.endpoint.traits().ok_or_else(|| self.starting())
+    pub fn info(&self) -> Outcome<&ModelInfo> {
+        self.endpoint.model_info().ok_or_else(|| self.starting())
     }
 
     /// Returns the properties of the model; waits for them where requests wait for the first worker.
     ///
     /// # Errors
     /// A 503 where no worker was ready in time, which is counted.
-    pub async fn ready(&self, budget: TimeBudget) -> Outcome<&Traits> {
+    pub async fn ready(&self, budget: TimeBudget) -> Outcome<&ModelInfo> {
         if self.waits_for_first_worker {
             let ready = timeout_at(budget.deadline, self.endpoint.ready()).await;
             ready.map_err(|_| self.starting())?;

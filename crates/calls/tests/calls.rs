@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use litplex_calls::{Call, ItemStream, Output, Registry, Target, TimeBudget};
 use litplex_core::{
-    Attach, Content, Cost, Items, ItemsBuilder, Job, Outcome, Part, Progress, Request, Response,
-    ServeError, StreamSender, Traits, Worker,
+    Attach, Content, Cost, Items, ItemsBuilder, Job, ModelInfo, Outcome, Part, Progress, Request,
+    Response, ServeError, StreamSender, Worker,
 };
 use litplex_metrics::Metrics;
 use litplex_scheduler::{Endpoint, QueueSettings, spawn_endpoint};
@@ -32,7 +32,7 @@ impl Worker for MockWorker {
         let _ = self.0.send(Given::Cancelled);
     }
 
-    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+    fn cost(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
         let cost = request.body_len() as f64;
         let _ = answer.send(match cost {
             13.0 => Err(ServeError::new(422, "unlucky")),
@@ -72,9 +72,9 @@ impl Fixture {
         fixture
     }
 
-    fn attach(&mut self, measures: bool) {
+    fn attach(&mut self, has_cost: bool) {
         let worker = self.worker.take().expect("it is attached once");
-        self.progress.push(attach(&self.target.endpoint, measures, worker));
+        self.progress.push(attach(&self.target.endpoint, has_cost, worker));
     }
 
     fn call(&self) -> Call {
@@ -97,22 +97,22 @@ impl Fixture {
 
 fn attach(
     endpoint: &Endpoint,
-    measures: bool,
+    has_cost: bool,
     worker: mpsc::UnboundedSender<Given>,
 ) -> Arc<dyn Progress> {
-    let traits = Traits {
+    let info = ModelInfo {
         max_batch_size: 1,
         batch_timeout: Duration::ZERO,
         concurrency: 1,
         stream: true,
         context: false,
-        measures,
+        has_cost,
         protocol: Default::default(),
         model: String::new(),
         schema: String::new(),
         tool: None,
     };
-    let attachment = endpoint.attach(0, traits);
+    let attachment = endpoint.attach(0, info);
     let progress = attachment.progress();
     attachment.complete(Box::new(MockWorker(worker)));
     progress

@@ -21,7 +21,7 @@ pub trait Launched: Send {
         None
     }
     /// Resolves when the worker is gone. May be awaited again.
-    fn gone(&mut self) -> BoxFuture<'_, Gone>;
+    fn gone(&mut self) -> BoxFuture<'_, WorkerExit>;
     /// Resolves when the worker is gone. It gets no more jobs and answers those that it has; it is
     /// ended by force after `grace`.
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
@@ -52,23 +52,23 @@ pub struct Usage {
     pub gpu_memory: Option<u64>,
 }
 
-/// Why a worker is gone.
+/// The end of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gone {
-    /// For those who count.
+pub struct WorkerExit {
+    /// The cause, by which exits are counted.
     pub cause: Cause,
-    /// For people.
+    /// The reason, as a text for operators.
     pub reason: String,
 }
 
-impl Gone {
-    /// Makes it of both.
+impl WorkerExit {
+    /// Returns an exit of this cause.
     pub fn new(cause: Cause, reason: impl Into<String>) -> Self {
         Self { cause, reason: reason.into() }
     }
 }
 
-impl fmt::Display for Gone {
+impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
     }
@@ -118,7 +118,7 @@ impl Cause {
     }
 
     /// Returns what it is called where it is counted.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Start => "start",

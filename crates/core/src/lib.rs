@@ -30,7 +30,7 @@ pub use cost::Cost;
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;
 pub use launch::{
-    BoxFuture, Cause, Gone, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage,
+    BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,
 };
 pub use loopback::is_loopback;
 pub use reply::{
@@ -40,4 +40,4 @@ pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
 pub use text::json_text;
 pub use trace::{BatchTrace, JobTrace, Place, SpanContext, Stages, Step, Trace, trace_dispatch};
-pub use worker::{Attach, Attachment, Done, Progress, Protocol, Traits, Unanswered, Worker};
+pub use worker::{Attach, Attachment, Done, ModelInfo, Progress, Protocol, Unanswered, Worker};

@@ -11,7 +11,7 @@ pub struct Request {
     pub content: Content,
     /// The body in the pieces in which it arrived: it is never assembled on the way to a worker.
     pub body: Vec<Bytes>,
-    /// Present when the endpoint's hooks ask for it ([`Traits::context`](crate::Traits)).
+    /// Present when the endpoint's hooks ask for it ([`ModelInfo::context`](crate::ModelInfo)).
     /// All jobs of a request share it.
     pub meta: Option<Arc<Meta>>,
     /// What logs call it, where the server gives ids to requests.

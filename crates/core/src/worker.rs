@@ -18,8 +18,8 @@ pub trait Worker: Send {
     fn cancel_abandoned(&mut self) {}
 
     /// Asks the model what a request costs, as its author counts it
-    /// ([`Traits::measures`](Traits)). Returns at once.
-    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+    /// ([`ModelInfo::has_cost`](ModelInfo)). Returns at once.
+    fn cost(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
         drop(request);
         // Nobody who waits is an error: the caller may have left.
         let _ = answer.send(Ok(1.0));
@@ -70,7 +70,7 @@ impl Unanswered {
 pub trait Attach: Send + Sync {
     /// Begins to attach the worker of this slot, which has become ready. The returned attachment has
     /// the progress that the worker reports to; the worker is given jobs once it is complete.
-    fn attach(&self, slot: usize, traits: Traits) -> Attachment;
+    fn attach(&self, slot: usize, info: ModelInfo) -> Attachment;
 }
 
 /// A worker's place in the queue of its endpoint, before the worker is there.
@@ -111,7 +111,7 @@ impl std::fmt::Debug for Attachment {
 
 /// What a worker knows of its model once it is ready; the program or the model's author set it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Traits {
+pub struct ModelInfo {
     /// The most items in a batch; 1 where the endpoint does not batch.
     pub max_batch_size: usize,
     /// How long a batch may wait to fill, from the arrival of its first job.
@@ -123,8 +123,8 @@ pub struct Traits {
     pub stream: bool,
     /// Whether hooks ask for the [`Meta`](crate::Meta) of a request.
     pub context: bool,
-    /// Whether the model says itself what a request costs ([`Worker::measure`]).
-    pub measures: bool,
+    /// Whether the model says itself what a request costs ([`Worker::cost`]).
+    pub has_cost: bool,
     /// What its clients speak.
     pub protocol: Protocol,
     /// What clients call the model, where they name one.

@@ -51,7 +51,7 @@ pub struct Route {
 impl Route {
     /// Returns what its clients speak, once a worker was ready.
     pub(crate) fn protocol(&self) -> Option<Protocol> {
-        Some(self.target.get()?.endpoint.traits()?.protocol)
+        Some(self.target.get()?.endpoint.model_info()?.protocol)
     }
 
     /// Returns the longest time budget of a request.

@@ -164,14 +164,14 @@ fn as_litserve(endpoints: &[EndpointReport]) -> Value {
         "devices": devices,
         "workers_per_device": by_path(|e| json!(e.workers / e.devices.len().max(1))),
         "timeout": first(|e| json!(e.queue_timeout.unwrap_or(e.timeout))),
-        "stream": by_path(|e| json!(e.traits.as_ref().map(|traits| traits.stream))),
+        "stream": by_path(|e| json!(e.info.as_ref().map(|info| info.stream))),
         "max_payload_size": first(|e| json!(e.max_body_bytes)),
         "track_requests": true,
     })
 }
 
 fn endpoint_info(endpoint: &EndpointReport) -> Value {
-    let traits = endpoint.traits.as_ref();
+    let info = endpoint.info.as_ref();
     json!({
         "path": endpoint.path,
         "kind": endpoint.kind,
@@ -181,9 +181,9 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         "workers_ready": endpoint.workers_ready,
         "timeout": endpoint.timeout,
         "queue_timeout": endpoint.queue_timeout.unwrap_or(endpoint.timeout),
-        "max_batch_size": traits.map(|traits| traits.max_batch_size),
-        "batch_timeout": traits.map(|traits| traits.batch_timeout.as_secs_f64()),
-        "max_concurrency": traits.map(|traits| traits.concurrency),
-        "stream": traits.map(|traits| traits.stream),
+        "max_batch_size": info.map(|info| info.max_batch_size),
+        "batch_timeout": info.map(|info| info.batch_timeout.as_secs_f64()),
+        "max_concurrency": info.map(|info| info.concurrency),
+        "stream": info.map(|info| info.stream),
     })
 }

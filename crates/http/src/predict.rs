@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use litplex_calls::{Call, TimeBudget};
-use litplex_core::{Content, Meta, Outcome, Protocol, Reservation, ServeError, Traits};
+use litplex_core::{Content, Meta, ModelInfo, Outcome, Protocol, Reservation, ServeError};
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
@@ -81,13 +81,13 @@ pub(crate) async fn compute(
     received: Received,
 ) -> Outcome<HttpResponse> {
     let Received { content, body, reservation } = received;
-    let traits = call.target.info()?;
+    let info = call.target.info()?;
     let id = route.tells_ids.then(|| id_of(parts)).flatten();
-    let meta = meta(traits, parts).map(Arc::new);
+    let meta = meta(info, parts).map(Arc::new);
     reservation.grow(meta.as_ref().map_or(0, |meta| meta.bytes()))?;
     let request = litplex_core::Request { content, body, meta, id, reservation };
     // Dropping a call, here or because the client left, is what cancels its jobs.
-    match traits.protocol {
+    match info.protocol {
         Protocol::Plain => answer::from(call.run(request).await?, &parts.headers, route),
         protocol => {
             let budget = call.budget;
@@ -116,8 +116,8 @@ fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
     }
 }
 
-fn meta(traits: &Traits, parts: &Parts) -> Option<Meta> {
-    traits.context.then(|| Meta {
+fn meta(info: &ModelInfo, parts: &Parts) -> Option<Meta> {
+    info.context.then(|| Meta {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use litplex_core::{Done, Job, Traits, Worker};
+use litplex_core::{Done, Job, ModelInfo, Worker};
 use tokio::time::Instant;
 
 use crate::event::WorkerId;
@@ -30,7 +30,7 @@ impl AttachedWorker {
     pub(crate) fn new(
         id: WorkerId,
         slot: usize,
-        traits: &Traits,
+        info: &ModelInfo,
         worker: Box<dyn Worker>,
         now: Instant,
     ) -> Self {
@@ -39,7 +39,7 @@ impl AttachedWorker {
             slot,
             since: now,
             link: worker,
-            concurrency: traits.concurrency.max(1),
+            concurrency: info.concurrency.max(1),
             in_flight: 0,
             abandoned: 0,
             is_alone: false,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use litplex_core::{Done, Job, Outcome, Request, Traits, Unanswered, Worker};
+use litplex_core::{Done, Job, ModelInfo, Outcome, Request, Unanswered, Worker};
 use tokio::sync::oneshot;
 
 use crate::{EndpointLoad, Outlook};
@@ -11,13 +11,13 @@ use crate::{EndpointLoad, Outlook};
 pub(crate) enum Event {
     Job(Job),
     CallersLeft,
-    Attached { id: WorkerId, slot: usize, traits: Traits, worker: Box<dyn Worker> },
+    Attached { id: WorkerId, slot: usize, info: ModelInfo, worker: Box<dyn Worker> },
     Finished { id: WorkerId, done: Done },
     Abandoned { id: WorkerId, jobs: usize },
     Retiring { id: WorkerId },
     Gone { id: WorkerId, unanswered: Vec<Unanswered> },
     Outlook(Outlook),
-    Measure { request: Request, answer: oneshot::Sender<Outcome<f64>> },
+    CostQuery { request: Request, answer: oneshot::Sender<Outcome<f64>> },
     Inspect(oneshot::Sender<EndpointLoad>),
 }
 
@@ -32,7 +32,7 @@ impl fmt::Debug for Event {
             Self::Retiring { .. } => "Retiring",
             Self::Gone { .. } => "Gone",
             Self::Outlook(_) => "Outlook",
-            Self::Measure { .. } => "Measure",
+            Self::CostQuery { .. } => "CostQuery",
             Self::Inspect(_) => "Inspect",
         })
     }

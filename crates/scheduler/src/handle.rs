@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use litplex_core::{
-    Attach, Attachment, Done, Job, Outcome, Progress, Request, ServeError, Traits, Unanswered,
+    Attach, Attachment, Done, Job, ModelInfo, Outcome, Progress, Request, ServeError, Unanswered,
 };
 use litplex_metrics::Queue;
 use tokio::sync::{SetOnce, mpsc, oneshot};
@@ -17,7 +17,7 @@ use crate::{EndpointLoad, Outlook, QueueSettings};
 pub struct Endpoint {
     /// Unbounded: admission bounds the jobs, and each job causes a bounded number of other events.
     events: mpsc::UnboundedSender<Event>,
-    traits: Arc<SetOnce<Traits>>,
+    info: Arc<SetOnce<ModelInfo>>,
     max_queue: Option<usize>,
 }
 
@@ -26,7 +26,7 @@ pub fn spawn_endpoint(settings: QueueSettings, metrics: Queue) -> Endpoint {
     let (events, inbox) = mpsc::unbounded_channel();
     let max_queue = settings.max_queue;
     tokio::spawn(EndpointTask::new(inbox, settings, metrics).run());
-    Endpoint { events, traits: Arc::default(), max_queue }
+    Endpoint { events, info: Arc::default(), max_queue }
 }
 
 impl Endpoint {
@@ -51,9 +51,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// The error that the hook raised, or a 503 when no worker is running.
-    pub async fn measure(&self, request: Request) -> Outcome<f64> {
+    pub async fn cost(&self, request: Request) -> Outcome<f64> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.events.send(Event::Measure { request, answer });
+        let _ = self.events.send(Event::CostQuery { request, answer });
         answered.await.unwrap_or_else(|_| Err(ServeError::worker_lost()))
     }
 
@@ -70,26 +70,26 @@ impl Endpoint {
     }
 
     /// Returns the properties of the model; `None` until a worker was ready.
-    pub fn traits(&self) -> Option<&Traits> {
-        self.traits.get()
+    pub fn model_info(&self) -> Option<&ModelInfo> {
+        self.info.get()
     }
 
     /// Resolves once a worker was ready.
     pub async fn ready(&self) {
-        self.traits.wait().await;
+        self.info.wait().await;
     }
 }
 
 impl Attach for Endpoint {
-    fn attach(&self, slot: usize, traits: Traits) -> Attachment {
+    fn attach(&self, slot: usize, info: ModelInfo) -> Attachment {
         let id = WorkerId::next();
         let progress = Arc::new(ProgressEvents { id, events: self.events.clone() });
-        let (events, known) = (self.events.clone(), self.traits.clone());
+        let (events, known) = (self.events.clone(), self.info.clone());
         Attachment::new(progress, move |worker| {
-            let attached = Event::Attached { id, slot, traits: traits.clone(), worker };
+            let attached = Event::Attached { id, slot, info: info.clone(), worker };
             let _ = events.send(attached);
             // Requests are accepted once this is set; the task has the worker before any of them.
-            let _ = known.set(traits);
+            let _ = known.set(info);
         })
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use litplex_core::{
-    Answer, Answers, Done, Job, Outcome, Request, Response, Traits, Unanswered, Worker, reply,
+    Answer, Answers, Done, Job, ModelInfo, Outcome, Request, Response, Unanswered, Worker, reply,
 };
 use litplex_metrics::Metrics;
 use tokio::time::Instant;
@@ -164,13 +164,13 @@ impl Schedule {
             return;
         }
         let (id, batches) = (WorkerId::next(), Dispatched::default());
-        let traits = Traits {
+        let info = ModelInfo {
             max_batch_size: self.max_batch_size,
             batch_timeout: Duration::from_millis(5),
             concurrency: self.concurrency,
             stream: false,
             context: false,
-            measures: false,
+            has_cost: false,
             protocol: Default::default(),
             model: String::new(),
             schema: String::new(),
@@ -178,7 +178,7 @@ impl Schedule {
         };
         let worker = Box::new(MockWorker(batches.clone()));
         self.workers.push(ScheduledWorker { id, batches, is_retired: false });
-        self.handle(Event::Attached { id, slot: self.workers.len() - 1, traits, worker });
+        self.handle(Event::Attached { id, slot: self.workers.len() - 1, info, worker });
     }
 
     fn kill(&mut self) {

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use litplex_core::{Done, Job, Outcome, Request, ServeError, Traits, Unanswered, trace_dispatch};
+use litplex_core::{
+    Done, Job, ModelInfo, Outcome, Request, ServeError, Unanswered, trace_dispatch,
+};
 use litplex_metrics::Queue;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -79,9 +81,9 @@ impl EndpointState {
         match event {
             Event::Job(job) => self.admit(job, now),
             Event::CallersLeft => self.callers_left = true,
-            Event::Attached { id, slot, traits, worker } => {
-                self.apply_model_info(&traits);
-                self.workers.push(AttachedWorker::new(id, slot, &traits, worker, now));
+            Event::Attached { id, slot, info, worker } => {
+                self.apply_model_info(&info);
+                self.workers.push(AttachedWorker::new(id, slot, &info, worker, now));
                 self.busy.set(slot, false, now);
             }
             Event::Finished { id, done } => self.on_finished(id, done, now),
@@ -92,7 +94,7 @@ impl EndpointState {
                 self.take_back(unanswered, now);
             }
             Event::Outlook(outlook) => self.set_outlook(outlook, now),
-            Event::Measure { request, answer } => self.measure(request, answer),
+            Event::CostQuery { request, answer } => self.cost(request, answer),
             // The receiver may have left, which is no error.
             Event::Inspect(answer) => drop(answer.send(self.inspect(now))),
         }
@@ -202,11 +204,11 @@ impl EndpointState {
     }
 
     /// Applies the properties of the model that a worker reports.
-    fn apply_model_info(&mut self, traits: &Traits) {
-        let Traits { max_batch_size, batch_timeout, .. } = *traits;
+    fn apply_model_info(&mut self, info: &ModelInfo) {
+        let ModelInfo { max_batch_size, batch_timeout, .. } = *info;
         self.rules = Rules { max_batch_size, batch_timeout };
-        self.by_cost = max_batch_size > 1 && (self.settings.by_cost || traits.measures);
-        self.stream = traits.stream;
+        self.by_cost = max_batch_size > 1 && (self.settings.by_cost || info.has_cost);
+        self.stream = info.stream;
     }
 
     fn count_abandoned(&mut self, id: WorkerId, jobs: usize) {
@@ -275,9 +277,9 @@ impl EndpointState {
         }
     }
 
-    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+    fn cost(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
         match self.workers.iter_mut().min_by_key(|worker| worker.in_flight()) {
-            Some(worker) => worker.link.measure(request, answer),
+            Some(worker) => worker.link.cost(request, answer),
             None => {
                 let error =
                     self.check_outlook().err().map(|refusal| refusal.error).unwrap_or_else(|| {

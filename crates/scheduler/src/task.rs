@@ -56,7 +56,7 @@ mod tests {
     use std::time::Duration;
 
     use litplex_core::{
-        Answer, Answers, Attach, Done, Job, Outcome, Progress, Request, Response, Traits,
+        Answer, Answers, Attach, Done, Job, ModelInfo, Outcome, Progress, Request, Response,
         Unanswered, Worker, reply,
     };
     use litplex_metrics::{Metrics, UserFamilies};
@@ -77,7 +77,7 @@ mod tests {
             let _ = self.0.send(Vec::new());
         }
 
-        fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+        fn cost(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
             let _ = answer.send(Ok(request.body_len() as f64));
         }
     }
@@ -112,19 +112,19 @@ mod tests {
 
         fn attach(&mut self, slot: usize, max_batch_size: usize, batch_timeout_ms: u64) {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let traits = Traits {
+            let info = ModelInfo {
                 max_batch_size,
                 batch_timeout: Duration::from_millis(batch_timeout_ms),
                 concurrency: 1,
                 stream: false,
                 context: false,
-                measures: false,
+                has_cost: false,
                 protocol: Default::default(),
                 model: String::new(),
                 schema: String::new(),
                 tool: None,
             };
-            let attachment = self.endpoint.attach(slot, traits);
+            let attachment = self.endpoint.attach(slot, info);
             self.progress.push(attachment.progress());
             attachment.complete(Box::new(MockWorker(sender)));
             self.batches.push(receiver);
@@ -409,7 +409,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_cost_of_a_request_comes_from_the_model() {
         let fixture = Fixture::new(1, 1, 0);
-        assert_eq!(fixture.endpoint.measure(Request::json("four")).await, Ok(4.0));
+        assert_eq!(fixture.endpoint.cost(Request::json("four")).await, Ok(4.0));
     }
 
     /// Returns the current value of this series.

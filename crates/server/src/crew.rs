@@ -8,7 +8,7 @@ use std::time::Duration;
 use litplex_access::Guard;
 use litplex_calls::{EndpointReport, Registry, Report, Target};
 use litplex_config::{Source, Workers};
-use litplex_core::{Attach, Gone};
+use litplex_core::{Attach, WorkerExit};
 use litplex_dirs::Cache;
 use litplex_http::{Described, Route};
 use litplex_metrics::{Metrics, UserMetrics};
@@ -241,7 +241,7 @@ impl Member {
                 queue_timeout,
                 devices: devices.clone(),
                 max_body_bytes,
-                traits: endpoint.traits().cloned(),
+                info: endpoint.model_info().cloned(),
             }
         }
     }
@@ -291,7 +291,7 @@ pub(crate) fn problem_in_full(view: &View, unwell: &Unwell) -> Option<String> {
     problem(view, |gone| gone.reason).or_else(|| says_unwell(unwell))
 }
 
-fn problem(view: &View, say: impl Fn(Gone) -> String) -> Option<String> {
+fn problem(view: &View, say: impl Fn(WorkerExit) -> String) -> Option<String> {
     match view.outlook() {
         Outlook::Ready | Outlook::Asleep { .. } => None,
         Outlook::Coming { .. } => {
@@ -311,7 +311,7 @@ fn says_unwell(unwell: &Unwell) -> Option<String> {
 }
 
 /// Why some worker is missing.
-fn degraded(states: &[SlotState], say: impl Fn(Gone) -> String) -> Option<String> {
+fn degraded(states: &[SlotState], say: impl Fn(WorkerExit) -> String) -> Option<String> {
     match health(states) {
         Health::Ready | Health::Starting => None,
         Health::Degraded(gone) => Some(say(gone)),

@@ -61,7 +61,7 @@ fn observe(controls: &Controls, load: &EndpointLoad) -> Observed {
         workers_wanted: controls.view.wanted(),
         workers: STATES.map(|word| (word, doing(word))).into(),
         worker_start: record.start_time,
-        restarts: Cause::ALL.map(|cause| (cause.word(), restarts(&record, cause))).into(),
+        restarts: Cause::ALL.map(|cause| (cause.as_str(), restarts(&record, cause))).into(),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use litplex_core::{Cause, Gone};
+use litplex_core::{Cause, WorkerExit};
 use tokio::time::Instant;
 
 use crate::SlotState;
@@ -15,7 +15,7 @@ pub enum Health {
     /// Every wanted slot has a ready worker; also when no slot is wanted.
     Ready,
     /// A worker is missing or being replaced; with the reason of the first such slot.
-    Degraded(Gone),
+    Degraded(WorkerExit),
 }
 
 /// Returns the health of an endpoint with these slots. Slots that are no longer wanted do not
@@ -48,7 +48,7 @@ pub enum Outlook {
     /// Every slot backs off or has failed.
     Down {
         /// The reason why the slot with the next launch has no worker.
-        gone: Gone,
+        gone: WorkerExit,
         /// The earliest time at which a worker is expected: the next launch, plus the start time if
         /// that is known. `None` if no worker will be launched.
         until: Option<Instant>,
@@ -94,7 +94,7 @@ fn down(slots: &[SlotState], start_time: Option<Duration>) -> Outlook {
     let first = tries.min_by_key(|(until, _)| *until);
     let slot = first.map_or(&slots[0], |(_, slot)| slot);
     Outlook::Down {
-        gone: reason(slot).unwrap_or_else(|| Gone::new(Cause::Start, "")),
+        gone: reason(slot).unwrap_or_else(|| WorkerExit::new(Cause::Start, "")),
         until: first.map(|(until, _)| until + start_time.unwrap_or_default()),
     }
 }
@@ -104,10 +104,10 @@ fn is_down(slot: &SlotState) -> bool {
 }
 
 /// Returns the reason why a slot has no ready worker, if its last worker failed.
-fn reason(slot: &SlotState) -> Option<Gone> {
+fn reason(slot: &SlotState) -> Option<WorkerExit> {
     match slot {
         SlotState::BackingOff { gone, .. } => Some(gone.clone()),
-        SlotState::Failed(error) => Some(Gone::new(Cause::Start, error.reason.clone())),
+        SlotState::Failed(error) => Some(WorkerExit::new(Cause::Start, error.reason.clone())),
         SlotState::Starting { after, .. } => after.clone(),
         SlotState::Ready(_) | SlotState::Draining | SlotState::Stopped => None,
     }
@@ -121,8 +121,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn killed(reason: &str) -> Gone {
-        Gone::new(Cause::Signal, reason)
+    fn killed(reason: &str) -> WorkerExit {
+        WorkerExit::new(Cause::Signal, reason)
     }
 
     fn ready() -> SlotState {
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(health(&[ready(), SlotState::Draining]), Health::Ready);
         assert_eq!(health(&[ready(), starting(now, None)]), Health::Starting);
         assert_eq!(health(&[ready(), starting(now, Some("killed"))]), degraded("killed"));
-        let no_weights = Gone::new(Cause::Start, "no weights");
+        let no_weights = WorkerExit::new(Cause::Start, "no weights");
         assert_eq!(
             health(&[starting(now, None), failed("no weights")]),
             Health::Degraded(no_weights)
@@ -189,7 +189,7 @@ mod tests {
         );
         let gone = killed("a");
         assert_eq!(outlook(&slots, 3, None), Outlook::Down { gone, until: Some(now) });
-        let gone = Gone::new(Cause::Start, "no weights");
+        let gone = WorkerExit::new(Cause::Start, "no weights");
         assert_eq!(outlook(&slots, 1, None), Outlook::Down { gone, until: None });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use litplex_core::{Gone, LaunchError};
+use litplex_core::{LaunchError, WorkerExit};
 use tokio::time::Instant;
 
 /// The state of a slot.
@@ -13,14 +13,14 @@ pub enum SlotState {
         /// The time of the launch.
         since: Instant,
         /// The reason why the worker before it ended or did not become ready; `None` for the first.
-        after: Option<Gone>,
+        after: Option<WorkerExit>,
     },
     /// The worker takes jobs; it became ready this long after its launch.
     Ready(Duration),
     /// The worker is gone, or did not become ready, and another is launched later.
     BackingOff {
         /// The reason.
-        gone: Gone,
+        gone: WorkerExit,
         /// The traceback, if the model's own code kept the worker from becoming ready.
         traceback: Option<String>,
         /// The time of the next launch.
@@ -73,7 +73,7 @@ mod tests {
     fn a_wanted_slot_launches_after_its_backoff() {
         let now = Instant::now();
         let until = now + Duration::from_secs(1);
-        let gone = Gone::new(Cause::Signal, "killed");
+        let gone = WorkerExit::new(Cause::Signal, "killed");
         let state = SlotState::BackingOff { gone, traceback: None, until };
         assert_eq!(next_step(&state, true, now), Step::Stay);
         assert_eq!(next_step(&state, true, until), Step::Launch);

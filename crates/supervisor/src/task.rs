@@ -4,7 +4,7 @@ use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Cause, Gone, Launch, LaunchError, Launched, Monitor};
+use litplex_core::{Cause, Launch, LaunchError, Launched, Monitor, WorkerExit};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -54,7 +54,7 @@ enum SlotOutcome {
     /// The worker did not become ready.
     Failed(LaunchError),
     /// The worker ended unasked, for this reason.
-    Gone(Gone),
+    Exited(WorkerExit),
     /// The worker finished after a request to stop.
     Stopped,
 }
@@ -71,7 +71,7 @@ enum SlotPhase {
     Starting {
         task: AbortHandle,
         since: Instant,
-        after: Option<Gone>,
+        after: Option<WorkerExit>,
     },
     Serving {
         task: AbortHandle,
@@ -84,7 +84,7 @@ enum SlotPhase {
         task: AbortHandle,
     },
     BackingOff {
-        gone: Gone,
+        gone: WorkerExit,
         traceback: Option<String>,
         until: Instant,
     },
@@ -153,10 +153,10 @@ impl SupervisorTask {
             (SlotOutcome::Failed(error), SlotPhase::Starting { .. }) => {
                 self.launch_failed(index, error, now);
             }
-            (SlotOutcome::Gone(gone), SlotPhase::Serving { since, .. }) => {
+            (SlotOutcome::Exited(gone), SlotPhase::Serving { since, .. }) => {
                 self.back_off(index, gone, None, Some(now - since), now);
             }
-            (SlotOutcome::Failed(_) | SlotOutcome::Gone(_) | SlotOutcome::Stopped, _) => {}
+            (SlotOutcome::Failed(_) | SlotOutcome::Exited(_) | SlotOutcome::Stopped, _) => {}
         }
     }
 
@@ -169,7 +169,13 @@ impl SupervisorTask {
                 self.launch_failed(index, LaunchError { reason, traceback: None }, now);
             }
             SlotPhase::Serving { since, .. } => {
-                self.back_off(index, Gone::new(Cause::Exit, reason), None, Some(now - since), now);
+                self.back_off(
+                    index,
+                    WorkerExit::new(Cause::Exit, reason),
+                    None,
+                    Some(now - since),
+                    now,
+                );
             }
             _ => {}
         }
@@ -205,7 +211,7 @@ impl SupervisorTask {
         if self.settings.give_up && never_ready {
             self.slots[index].phase = SlotPhase::Failed(error);
         } else {
-            let gone = Gone::new(Cause::Start, error.reason);
+            let gone = WorkerExit::new(Cause::Start, error.reason);
             self.back_off(index, gone, error.traceback, None, now);
         }
     }
@@ -213,7 +219,7 @@ impl SupervisorTask {
     fn back_off(
         &mut self,
         index: usize,
-        gone: Gone,
+        gone: WorkerExit,
         traceback: Option<String>,
         ready_for: Option<Duration>,
         now: Instant,
@@ -345,7 +351,7 @@ async fn serve(
     target: watch::Receiver<Target>,
 ) -> SlotOutcome {
     let grace = tokio::select! {
-        reason = worker.gone() => return SlotOutcome::Gone(reason),
+        reason = worker.gone() => return SlotOutcome::Exited(reason),
         grace = stop => grace.unwrap_or_default(),
     };
     drain(worker, grace, target).await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    BoxFuture, Cause, Gone, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage,
+    BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,
 };
 use litplex_supervisor::{
     Health, Outlook, SlotState, Supervisor, SupervisorSettings, health, supervise,
@@ -39,7 +39,7 @@ enum Plan {
 enum Seen {
     Launched(usize),
     /// The worker finished or was dropped.
-    Gone(usize),
+    WorkerExit(usize),
 }
 
 struct MockLaunch {
@@ -89,18 +89,18 @@ impl Launched for MockLaunched {
         Some(Arc::new(MockMonitor(self.slot)))
     }
 
-    fn gone(&mut self) -> BoxFuture<'_, Gone> {
+    fn gone(&mut self) -> BoxFuture<'_, WorkerExit> {
         Box::pin(async {
             if let Plan::Die(after) = self.plan {
                 sleep(after).await;
-                return Gone::new(Cause::Exit, "died");
+                return WorkerExit::new(Cause::Exit, "died");
             }
             let kills = self.kill.borrow_and_update().get(&self.slot).copied();
             let killed = |now: &HashMap<usize, u32>| now.get(&self.slot).copied() != kills;
             if self.kill.wait_for(killed).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            Gone::new(Cause::Signal, "killed")
+            WorkerExit::new(Cause::Signal, "killed")
         })
     }
 
@@ -116,7 +116,7 @@ impl Launched for MockLaunched {
 
 impl Drop for MockLaunched {
     fn drop(&mut self) {
-        let _ = self.seen.send((Seen::Gone(self.slot), Instant::now()));
+        let _ = self.seen.send((Seen::WorkerExit(self.slot), Instant::now()));
     }
 }
 
@@ -331,7 +331,11 @@ async fn more_workers_start_at_once_and_fewer_drain_from_the_end() {
     assert_eq!(health(&fixture.supervisor.view().states()), Health::Ready);
     fixture.reach_ready(1).await;
     let gone: Vec<_> = fixture.seen().into_iter().map(|(seen, _)| seen).collect();
-    assert!(gone.contains(&Seen::Gone(1)) && gone.contains(&Seen::Gone(2)) && gone.len() == 2);
+    assert!(
+        gone.contains(&Seen::WorkerExit(1))
+            && gone.contains(&Seen::WorkerExit(2))
+            && gone.len() == 2
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,7 +351,7 @@ async fn a_draining_slot_that_is_wanted_again_starts_a_worker_afterwards() {
     assert_eq!(fixture.supervisor.view().outlook(), Outlook::Coming { at: None });
     fixture.reach_ready(1).await;
     let order: Vec<_> = fixture.seen().into_iter().map(|(seen, _)| seen).collect();
-    assert_eq!(order, [Seen::Gone(0), Seen::Launched(0)]);
+    assert_eq!(order, [Seen::WorkerExit(0), Seen::Launched(0)]);
     assert_eq!(fixture.supervisor.record().borrow().restarts, [0], "no worker was lost");
 }
 
@@ -391,7 +395,7 @@ async fn unwanted_slots_that_start_or_back_off_are_emptied_at_once() {
     fixture.supervisor.wanted_setter().set(0);
     assert_eq!(fixture.reach_ready(0).await, Duration::ZERO);
     assert!(
-        fixture.seen().iter().any(|(seen, _)| *seen == Seen::Gone(0)),
+        fixture.seen().iter().any(|(seen, _)| *seen == Seen::WorkerExit(0)),
         "the launch was dropped"
     );
 
@@ -446,7 +450,9 @@ async fn stop_shortens_the_grace_of_draining_workers() {
     let begin = Instant::now();
     fixture.supervisor.stop(START).await;
     assert_eq!(begin.elapsed(), START);
-    assert!(std::iter::from_fn(|| fixture.seen.try_recv().ok()).any(|(s, _)| s == Seen::Gone(0)));
+    assert!(
+        std::iter::from_fn(|| fixture.seen.try_recv().ok()).any(|(s, _)| s == Seen::WorkerExit(0))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -456,8 +462,8 @@ async fn a_dropped_supervisor_kills_its_workers() {
     let mut view = supervisor.view();
     drop(supervisor);
     settle().await;
-    let gone =
-        std::iter::from_fn(|| seen.try_recv().ok()).filter(|(s, _)| matches!(s, Seen::Gone(_)));
+    let gone = std::iter::from_fn(|| seen.try_recv().ok())
+        .filter(|(s, _)| matches!(s, Seen::WorkerExit(_)));
     assert_eq!(gone.count(), 2);
     while view.changed().await {}
 }

@@ -47,7 +47,7 @@ pub enum Kind {
     /// In, on the control connection: the response to a ping.
     Pong = 14,
     /// Out, on the control connection: a query for the cost of a request.
-    Measure = 15,
+    CostQuery = 15,
     /// In, on the control connection: the cost of a request.
     Cost = 16,
     /// Out, on the control connection: further bytes that a stream may send.
@@ -59,12 +59,12 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
-            Bye, Cancel, Chunk, Cost, Credit, End, Failed, Hello, Measure, Metrics, Ping, Pong,
+            Bye, Cancel, Chunk, Cost, CostQuery, Credit, End, Failed, Hello, Metrics, Ping, Pong,
             Ready, Refuse, Request, Response, Setup, Welcome,
         };
         const KINDS: [Kind; 18] = [
             Hello, Welcome, Refuse, Setup, Ready, Failed, Request, Response, Chunk, End, Cancel,
-            Bye, Ping, Pong, Measure, Cost, Credit, Metrics,
+            Bye, Ping, Pong, CostQuery, Cost, Credit, Metrics,
         ];
         KINDS.into_iter().find(|kind| *kind as u8 == byte)
     }

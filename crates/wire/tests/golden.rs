@@ -101,7 +101,7 @@ fn frame(golden: &Golden) -> Frame {
         "bye" => Kind::Bye,
         "ping" => Kind::Ping,
         "pong" => Kind::Pong,
-        "measure" => Kind::Measure,
+        "measure" => Kind::CostQuery,
         "cost" => Kind::Cost,
         "credit" => Kind::Credit,
         "metrics" => Kind::Metrics,

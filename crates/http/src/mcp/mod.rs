@@ -190,10 +190,9 @@ struct Offer {
 
 fn tool_of(route: &Route) -> Option<Offer> {
     let target = route.target.get()?;
-    let traits = target.endpoint.traits()?;
-    let mut offer: Offer = serde_json::from_str(traits.tool.as_ref()?).ok()?;
-    if let (Some(argument), Some(schema)) =
-        (&offer.argument, openai::request_schema(traits.protocol))
+    let info = target.endpoint.model_info()?;
+    let mut offer: Offer = serde_json::from_str(info.tool.as_ref()?).ok()?;
+    if let (Some(argument), Some(schema)) = (&offer.argument, openai::request_schema(info.protocol))
     {
         offer.input_schema.insert("properties".into(), json!({argument: schema}));
     }

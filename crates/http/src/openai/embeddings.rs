@@ -28,7 +28,7 @@ const JOB_BYTES: usize = 1024;
 pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&exchange).await?;
     let batches =
-        exchange.call.target.endpoint.traits().is_some_and(|traits| traits.max_batch_size > 1);
+        exchange.call.target.endpoint.model_info().is_some_and(|info| info.max_batch_size > 1);
     let most = if batches { most_inputs(&exchange) } else { usize::MAX };
     let wanted = read(body.clone(), move |body| EmbeddingRequest::parse(body, most)).await?;
     let (vectors, usage) = match batches {
@@ -132,7 +132,7 @@ fn most_inputs(exchange: &Exchange<'_>) -> usize {
 
 /// Returns how many jobs of one request are made at a time: the others are not to fill the queue.
 fn jobs_at_a_time(exchange: &Exchange<'_>) -> usize {
-    let batch = exchange.call.target.endpoint.traits().map_or(1, |traits| traits.max_batch_size);
+    let batch = exchange.call.target.endpoint.model_info().map_or(1, |info| info.max_batch_size);
     JOBS_AT_A_TIME.max(batch.saturating_mul(2)).min(most_inputs(exchange))
 }
 

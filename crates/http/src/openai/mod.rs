@@ -186,11 +186,11 @@ pub(crate) fn models(
 }
 
 fn speaks(endpoint: &EndpointReport) -> bool {
-    endpoint.traits.as_ref().is_some_and(|traits| traits.protocol != Protocol::Plain)
+    endpoint.info.as_ref().is_some_and(|info| info.protocol != Protocol::Plain)
 }
 
 fn name(endpoint: &EndpointReport) -> &str {
-    endpoint.traits.as_ref().map_or("", |traits| &traits.model)
+    endpoint.info.as_ref().map_or("", |info| &info.model)
 }
 
 fn model(endpoint: &EndpointReport) -> Value {

@@ -87,11 +87,11 @@ fn known(
     described: Option<&Described>,
     schemas: &mut Map<String, Value>,
 ) -> Map<String, Value> {
-    let traits = endpoint.traits.as_ref();
-    let of_worker = traits.and_then(|traits| serde_json::from_str(&traits.schema).ok());
+    let info = endpoint.info.as_ref();
+    let of_worker = info.and_then(|info| serde_json::from_str(&info.schema).ok());
     let mut known: Map<String, Value> = of_worker.unwrap_or_default();
     known.extend(described.map(|described| described.0.clone()).unwrap_or_default());
-    let of_protocol = traits.and_then(|traits| openai::request_schema(traits.protocol));
+    let of_protocol = info.and_then(|info| openai::request_schema(info.protocol));
     if let Some(schema) = of_protocol {
         known.entry("request").or_insert_with(|| json!({"application/json": schema}));
     }

@@ -27,7 +27,7 @@ pub(super) fn responses(
     guard: Option<&Guard>,
     (schema, example): (Option<Value>, Option<Value>),
 ) -> Value {
-    let protocol = endpoint.traits.as_ref().map_or(Protocol::Plain, |traits| traits.protocol);
+    let protocol = endpoint.info.as_ref().map_or(Protocol::Plain, |info| info.protocol);
     let answer = match protocol {
         Protocol::Plain => plain(endpoint, &media(schema, example.as_ref())),
         Protocol::OpenAiChat => chat(),
@@ -48,7 +48,7 @@ pub(super) fn responses(
 }
 
 fn plain(endpoint: &EndpointReport, answer: &Value) -> Value {
-    if !endpoint.traits.as_ref().is_some_and(|traits| traits.stream) {
+    if !endpoint.info.as_ref().is_some_and(|info| info.stream) {
         return json!({"description": "The answer", "content": {"application/json": answer}});
     }
     let mut content = json!({"application/x-ndjson": answer, "text/event-stream": event()});

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use litplex_core::{
-    Attach, BoxFuture, Cause, Device, Done, Gone, Job, Launch, LaunchError, Launched, LitApi,
-    LitStream, Outcome, Progress, Reply, Response, Traits, Worker,
+    Attach, BoxFuture, Cause, Device, Done, Job, Launch, LaunchError, Launched, LitApi, LitStream,
+    ModelInfo, Outcome, Progress, Reply, Response, Worker, WorkerExit,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -71,13 +71,13 @@ impl Launch for InprocLaunch {
         let (ready, loaded) = oneshot::channel();
         let (jobs, inbox) = std_mpsc::channel();
         let (alive, gone) = watch::channel(());
-        let traits = Traits {
+        let info = ModelInfo {
             max_batch_size: self.settings.max_batch_size,
             batch_timeout: self.settings.batch_timeout,
             concurrency: 1,
             stream: self.stream,
             context: false,
-            measures: false,
+            has_cost: false,
             protocol: Default::default(),
             model: String::new(),
             schema: String::new(),
@@ -92,7 +92,7 @@ impl Launch for InprocLaunch {
             let lost = |_| failed("the model's thread ended while it loaded");
             spawned.map_err(|error| failed(format!("no thread can be started: {error}")))?;
             let deliverer = loaded.await.map_err(lost)??;
-            let attachment = attach.attach(slot, traits);
+            let attachment = attach.attach(slot, info);
             let progress = attachment.progress();
             attachment.complete(Box::new(Inproc(jobs)));
             report_to(deliverer, progress.clone());
@@ -195,10 +195,10 @@ struct InprocLaunched {
 }
 
 impl Launched for InprocLaunched {
-    fn gone(&mut self) -> BoxFuture<'_, Gone> {
+    fn gone(&mut self) -> BoxFuture<'_, WorkerExit> {
         Box::pin(async {
             while self.gone.changed().await.is_ok() {}
-            Gone::new(Cause::Exit, "its thread ended")
+            WorkerExit::new(Cause::Exit, "its thread ended")
         })
     }
 

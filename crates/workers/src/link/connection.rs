@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use litplex_core::{
-    Cause, Done, Gone, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError,
-    Unanswered,
+    Cause, Done, ItemKind, Items, Job, MediaType, Part, Progress, Response, ServeError, Unanswered,
+    WorkerExit,
 };
 use litplex_metrics::StageTimes;
 use litplex_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
@@ -129,7 +129,7 @@ impl Connection {
 
     /// Runs until the worker is gone or no longer wanted, and returns what it did wrong, if it
     /// did. The jobs that it then still holds go back to where they came from.
-    pub(crate) async fn run(mut self) -> Option<Gone> {
+    pub(crate) async fn run(mut self) -> Option<WorkerExit> {
         let fault = loop {
             if self.dismissed.is_some() && self.in_flight.is_empty() {
                 break None;
@@ -143,7 +143,7 @@ impl Connection {
                 Err(Lost::Closed | Lost::Socket) => break None,
                 Err(Lost::Protocol(error)) => {
                     let reason = format!("it broke the protocol: {error}");
-                    break Some(Gone::new(Cause::Protocol, reason));
+                    break Some(WorkerExit::new(Cause::Protocol, reason));
                 }
                 Err(Lost::Stuck) => break Some(self.stuck()),
             }
@@ -284,7 +284,7 @@ impl Connection {
     }
 
     /// Says why the worker is ended.
-    fn stuck(&self) -> Gone {
+    fn stuck(&self) -> WorkerExit {
         let Manner { patience, kill_after, .. } = self.manner;
         let limit = patience.answer.as_secs_f64();
         let Some(grace) = kill_after.map(|grace| grace.as_secs_f64()) else {
@@ -292,14 +292,14 @@ impl Connection {
                 "it hangs: its interpreter is silent, and a request took more than {limit} s \
                  (`timeout`)"
             );
-            return Gone::new(Cause::Hang, reason);
+            return WorkerExit::new(Cause::Hang, reason);
         };
         if self.pulse.is_silent() {
             let reason = format!(
                 "it hangs: its interpreter is silent, and a request took more than {limit} s \
                  (`timeout`) and {grace} s (`kill_after`)"
             );
-            return Gone::new(Cause::Hang, reason);
+            return WorkerExit::new(Cause::Hang, reason);
         }
         let reason = match self.dismissed.and_then(|_| self.in_flight.given_up_since()) {
             Some(_) => format!(
@@ -311,7 +311,7 @@ impl Connection {
                  `kill_after` {grace} s)"
             ),
         };
-        Gone::new(Cause::Overrun, reason)
+        WorkerExit::new(Cause::Overrun, reason)
     }
 
     fn read(&mut self) -> Result<(), Lost> {
@@ -528,7 +528,7 @@ mod tests {
         control: mpsc::UnboundedReceiver<Frame>,
         progress: Arc<Seen>,
         pulse: Pulse,
-        ended: tokio::task::JoinHandle<Option<Gone>>,
+        ended: tokio::task::JoinHandle<Option<WorkerExit>>,
     }
 
     fn bench(batches: bool) -> Bench {

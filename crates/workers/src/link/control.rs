@@ -2,7 +2,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use litplex_core::{Cause, Gone, Outcome, Request, ServeError};
+use litplex_core::{Cause, Outcome, Request, ServeError, WorkerExit};
 use litplex_wire::{Decoder, Frame, FrameError, Kind};
 use slab::Slab;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ use super::unhealthy::Condition;
 const PINGS: u32 = 2;
 
 /// Asks the model what a request costs.
-pub(crate) struct Measure {
+pub(crate) struct CostQuery {
     pub(crate) request: Request,
     pub(crate) answer: oneshot::Sender<Outcome<f64>>,
 }
@@ -41,9 +41,9 @@ pub(crate) struct Times {
 pub(crate) struct Control {
     from_worker: OwnedReadHalf,
     to_worker: mpsc::UnboundedSender<Frame>,
-    measures: mpsc::UnboundedReceiver<Measure>,
+    cost_queries: mpsc::UnboundedReceiver<CostQuery>,
     /// Who asked, and when.
-    measured: Slab<(Instant, oneshot::Sender<Outcome<f64>>)>,
+    queried: Slab<(Instant, oneshot::Sender<Outcome<f64>>)>,
     decoder: Decoder,
     buffer: BytesMut,
     metrics: SlotMetrics,
@@ -56,7 +56,7 @@ pub(crate) struct Control {
 
 enum Event {
     Read(usize),
-    Measure(Measure),
+    CostQuery(CostQuery),
     Heartbeat,
 }
 
@@ -66,7 +66,7 @@ impl Control {
     pub(crate) fn new(
         stream: UnixStream,
         (to_worker, orders): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
-        measures: mpsc::UnboundedReceiver<Measure>,
+        cost_queries: mpsc::UnboundedReceiver<CostQuery>,
         metrics: SlotMetrics,
         times: Times,
         pulse: Pulse,
@@ -77,8 +77,8 @@ impl Control {
         Self {
             from_worker,
             to_worker,
-            measures,
-            measured: Slab::new(),
+            cost_queries,
+            queried: Slab::new(),
             decoder: Decoder::default(),
             buffer: BytesMut::new(),
             metrics,
@@ -91,13 +91,13 @@ impl Control {
     }
 
     /// Runs until the worker hangs up, and returns what it did wrong, if it did.
-    pub(crate) async fn run(mut self) -> Option<Gone> {
+    pub(crate) async fn run(mut self) -> Option<WorkerExit> {
         let mut heartbeats = interval(self.times.heartbeat / PINGS);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 read = self.from_worker.read_buf(&mut self.buffer) => Event::Read(read.ok()?),
-                measure = next(&mut self.measures) => Event::Measure(measure),
+                query = next(&mut self.cost_queries) => Event::CostQuery(query),
                 _ = heartbeats.tick() => Event::Heartbeat,
             };
             match event {
@@ -105,17 +105,17 @@ impl Control {
                 Event::Read(_) => {
                     if let Err(error) = self.take_frames() {
                         let reason = format!("it broke the protocol: {error}");
-                        return Some(Gone::new(Cause::Protocol, reason));
+                        return Some(WorkerExit::new(Cause::Protocol, reason));
                     }
                 }
-                Event::Measure(measure) => self.measure(measure),
+                Event::CostQuery(query) => self.cost(query),
                 Event::Heartbeat if self.hangs() => {
                     let silent = self.silence().as_secs_f64();
                     let reason = format!(
                         "it hangs: its interpreter was silent for {silent} s (`heartbeat` is {} s)",
                         self.times.heartbeat.as_secs_f64()
                     );
-                    return Some(Gone::new(Cause::Hang, reason));
+                    return Some(WorkerExit::new(Cause::Hang, reason));
                 }
                 Event::Heartbeat => self.ping(),
             }
@@ -126,14 +126,14 @@ impl Control {
     /// keep its interpreter for as long as the endpoint lets it, which the data connection counts;
     /// where the heartbeat is strict only bodies that it may be decoding excuse it.
     fn hangs(&self) -> bool {
-        let asked = self.measured.iter().map(|(_, (asked, _))| *asked).min();
-        let measures = asked.is_some_and(|asked| asked.elapsed() < self.times.patience);
+        let asked = self.queried.iter().map(|(_, (asked, _))| *asked).min();
+        let cost_queries = asked.is_some_and(|asked| asked.elapsed() < self.times.patience);
         let is_excused = if self.times.is_strict {
             self.silence() < self.pulse.time_to_decode()
         } else {
             !self.pulse.is_idle()
         };
-        self.unanswered >= UNANSWERED_PINGS && !is_excused && !measures
+        self.unanswered >= UNANSWERED_PINGS && !is_excused && !cost_queries
     }
 
     fn silence(&self) -> Duration {
@@ -150,9 +150,9 @@ impl Control {
         }
     }
 
-    fn measure(&mut self, Measure { request, answer }: Measure) {
-        let id = self.measured.insert((Instant::now(), answer));
-        let _ = self.to_worker.send(request_frame(Kind::Measure, id as u64, &request));
+    fn cost(&mut self, CostQuery { request, answer }: CostQuery) {
+        let id = self.queried.insert((Instant::now(), answer));
+        let _ = self.to_worker.send(request_frame(Kind::CostQuery, id as u64, &request));
     }
 
     fn take_frames(&mut self) -> Result<(), FrameError> {
@@ -163,7 +163,7 @@ impl Control {
                 Kind::Pong => self.condition.set(frame.status >= 400),
                 Kind::Metrics => self.metrics.take(&frame)?,
                 Kind::Cost => {
-                    let answer = self.measured.try_remove(frame.id as usize);
+                    let answer = self.queried.try_remove(frame.id as usize);
                     let (_, answer) = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
                     // Its caller may have left.
                     let _ = answer.send(cost(&frame)?);
@@ -220,10 +220,10 @@ mod tests {
         worker: UnixStream,
         decoder: Decoder,
         buffer: BytesMut,
-        measures: mpsc::UnboundedSender<Measure>,
+        cost_queries: mpsc::UnboundedSender<CostQuery>,
         unwell: Unwell,
         pulse: Pulse,
-        ended: JoinHandle<Option<Gone>>,
+        ended: JoinHandle<Option<WorkerExit>>,
     }
 
     fn bench() -> Bench {
@@ -232,7 +232,7 @@ mod tests {
 
     fn bench_of(is_strict: bool) -> Bench {
         let (ours, worker) = UnixStream::pair().unwrap();
-        let (measures, inbox) = mpsc::unbounded_channel();
+        let (cost_queries, inbox) = mpsc::unbounded_channel();
         let (heartbeat, unwell) = (Duration::from_secs(2), Unwell::default());
         let (orders, metrics) = (mpsc::unbounded_channel(), UserMetrics::spawn());
         let slot = SlotMetrics::new(metrics.sink("/test"), 0);
@@ -242,7 +242,7 @@ mod tests {
         let control = Control::new(ours, orders, inbox, slot, times, pulse.clone(), condition);
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
         let ended = tokio::spawn(control.run());
-        Bench { worker, decoder, buffer, measures, unwell, pulse, ended }
+        Bench { worker, decoder, buffer, cost_queries, unwell, pulse, ended }
     }
 
     impl Bench {
@@ -262,7 +262,7 @@ mod tests {
     fn ask(bench: &Bench, body: &'static str) -> oneshot::Receiver<Outcome<f64>> {
         let (answer, answered) = oneshot::channel();
         let request = Request::json(body);
-        assert!(bench.measures.send(Measure { request, answer }).is_ok());
+        assert!(bench.cost_queries.send(CostQuery { request, answer }).is_ok());
         answered
     }
 
@@ -340,7 +340,7 @@ mod tests {
         let (mut ids, mut answers) = (Vec::new(), Vec::new());
         for body in ["1", "22"] {
             answers.push(ask(&bench, body));
-            let measure = bench.hear(Kind::Measure).await;
+            let measure = bench.hear(Kind::CostQuery).await;
             ids.push((measure.id, measure.payload.len()));
         }
         for (id, length) in ids.into_iter().rev() {

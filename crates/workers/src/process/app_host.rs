@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{BoxFuture, Cause, Gone, Launch, LaunchError, Launched};
+use litplex_core::{BoxFuture, Cause, Launch, LaunchError, Launched, WorkerExit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -130,7 +130,7 @@ struct AppHost {
 }
 
 impl Launched for AppHost {
-    fn gone(&mut self) -> BoxFuture<'_, Gone> {
+    fn gone(&mut self) -> BoxFuture<'_, WorkerExit> {
         Box::pin(async {
             tokio::select! {
                 gone = self.process.gone() => return gone,
@@ -139,7 +139,7 @@ impl Launched for AppHost {
             self.process.gone().await;
             let reason = "it hangs: something blocks its loop, and it did not answer for three \
                           `app_heartbeat`; it was killed";
-            Gone::new(Cause::Hang, reason)
+            WorkerExit::new(Cause::Hang, reason)
         })
     }
 

@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use litplex_core::{Cause, Gone, LaunchError};
+use litplex_core::{Cause, LaunchError, WorkerExit};
 use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
     test_kill_process_group,
@@ -96,18 +96,18 @@ impl Process {
     }
 
     /// Resolves when the process is gone and what it printed is out.
-    pub(crate) async fn gone(&mut self) -> Gone {
+    pub(crate) async fn gone(&mut self) -> WorkerExit {
         let status = self.ended().await;
         if let Some(output) = self.output.take() {
             output.finished().await;
         }
         if let Some(limit) = self.cgroup.as_ref().and_then(Cgroup::exceeded) {
-            return Gone::new(Cause::Memory, exhausted(limit));
+            return WorkerExit::new(Cause::Memory, exhausted(limit));
         }
         match status {
             Ok(status) => describe(status),
             Err(error) => {
-                Gone::new(Cause::Exit, format!("its process cannot be waited for: {error}"))
+                WorkerExit::new(Cause::Exit, format!("its process cannot be waited for: {error}"))
             }
         }
     }
@@ -304,12 +304,14 @@ fn shown(path: Option<&Path>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-pub(crate) fn describe(status: ExitStatus) -> Gone {
+pub(crate) fn describe(status: ExitStatus) -> WorkerExit {
     match (status.code(), status.signal()) {
-        (Some(code), _) => Gone::new(Cause::Exit, format!("its process exited with status {code}")),
-        (None, Some(signal)) => {
-            Gone::new(Cause::Signal, format!("its process was killed by signal {signal}"))
+        (Some(code), _) => {
+            WorkerExit::new(Cause::Exit, format!("its process exited with status {code}"))
         }
-        (None, None) => Gone::new(Cause::Exit, "its process ended"),
+        (None, Some(signal)) => {
+            WorkerExit::new(Cause::Signal, format!("its process was killed by signal {signal}"))
+        }
+        (None, None) => WorkerExit::new(Cause::Exit, "its process ended"),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    Attach, BoxFuture, Device, Gone, Launch, LaunchError, Launched, Protocol, Traits,
+    Attach, BoxFuture, Device, Launch, LaunchError, Launched, ModelInfo, Protocol, WorkerExit,
 };
 use litplex_dirs::Cache;
 use litplex_metrics::{StageTimes, UserSink};
@@ -297,18 +297,18 @@ fn serve(
         python,
         "{worker} said that it is ready"
     );
-    let traits = traits(ready);
-    tell_path(spec, traits.protocol);
+    let info = info(ready);
+    tell_path(spec, info.protocol);
     let manner = Manner {
-        batches: traits.max_batch_size > 1,
+        batches: info.max_batch_size > 1,
         // Answers of single requests may be on their way while the next is computed.
-        in_order: traits.concurrency == 1 && (traits.max_batch_size > 1 || traits.stream),
-        several: traits.concurrency > 1,
+        in_order: info.concurrency == 1 && (info.max_batch_size > 1 || info.stream),
+        several: info.concurrency > 1,
         patience: Patience { answer: spec.timeout, part: spec.chunk_timeout },
         kill_after: spec.kill_after,
     };
     let (to_worker, orders) = mpsc::unbounded_channel();
-    let (measures, inbox) = mpsc::unbounded_channel();
+    let (cost_queries, inbox) = mpsc::unbounded_channel();
     let orders = (to_worker.clone(), orders);
     let condition = spec.unwell.of_one();
     let (pulse, patience) = (Pulse::default(), spec.timeout + spec.kill_after.unwrap_or_default());
@@ -317,10 +317,14 @@ fn serve(
     let stages = spec.stages.clone();
     let (faults, fault) = mpsc::unbounded_channel();
     tokio::spawn(report(control.run(), faults.clone()));
-    let attachment = attach.attach(slot, traits);
+    let attachment = attach.attach(slot, info);
     let progress = attachment.progress();
     let (orders, inbox) = mpsc::unbounded_channel();
-    attachment.complete(Box::new(PythonWorker { orders, measures, progress: progress.clone() }));
+    attachment.complete(Box::new(PythonWorker {
+        orders,
+        cost_queries,
+        progress: progress.clone(),
+    }));
     let (name, seen, ends) = (worker.clone(), progress.clone(), (pulse, to_worker.clone()));
     let connection = Connection::new(name, data, inbox, ends, seen, manner, stages);
     tokio::spawn(report(connection.run(), faults));
@@ -351,14 +355,14 @@ fn tell_path(spec: &PythonSpec, protocol: Protocol) {
     }
 }
 
-fn traits(ready: &Ready) -> Traits {
-    Traits {
+fn info(ready: &Ready) -> ModelInfo {
+    ModelInfo {
         max_batch_size: ready.max_batch_size.max(1),
         batch_timeout: Duration::try_from_secs_f64(ready.batch_timeout).unwrap_or_default(),
         concurrency: ready.concurrency.max(1),
         stream: ready.stream,
         context: ready.context,
-        measures: ready.cost,
+        has_cost: ready.cost,
         protocol: match ready.spec {
             None => Protocol::Plain,
             Some(Spec::OpenaiChat) => Protocol::OpenAiChat,
@@ -372,8 +376,8 @@ fn traits(ready: &Ready) -> Traits {
 
 /// Passes on how a connection ended.
 async fn report(
-    connection: impl Future<Output = Option<Gone>>,
-    faults: mpsc::UnboundedSender<Option<Gone>>,
+    connection: impl Future<Output = Option<WorkerExit>>,
+    faults: mpsc::UnboundedSender<Option<WorkerExit>>,
 ) {
     let _ = faults.send(connection.await);
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    BoxFuture, Cause, Gone, Job, Launched, Monitor, Outcome, Progress, Request, Unanswered, Worker,
+    BoxFuture, Cause, Job, Launched, Monitor, Outcome, Progress, Request, Unanswered, Worker,
+    WorkerExit,
 };
 use litplex_wire::{Frame, Kind};
 use tokio::sync::mpsc::error::SendError;
@@ -14,12 +15,12 @@ use tokio::time::timeout;
 use super::child::Process;
 use super::memory::{MemoryLimit, ProcessMonitor};
 use crate::link::connection::{Order, SAY_AFTER};
-use crate::link::control::Measure;
+use crate::link::control::CostQuery;
 
 /// The scheduler's end of a worker process.
 pub(crate) struct PythonWorker {
     pub(crate) orders: mpsc::UnboundedSender<Order>,
-    pub(crate) measures: mpsc::UnboundedSender<Measure>,
+    pub(crate) cost_queries: mpsc::UnboundedSender<CostQuery>,
     pub(crate) progress: Arc<dyn Progress>,
 }
 
@@ -35,8 +36,8 @@ impl Worker for PythonWorker {
         let _ = self.orders.send(Order::CancelAbandoned);
     }
 
-    fn measure(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
-        let _ = self.measures.send(Measure { request, answer });
+    fn cost(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
+        let _ = self.cost_queries.send(CostQuery { request, answer });
     }
 }
 
@@ -53,7 +54,7 @@ pub(crate) struct PythonLaunched {
     /// not set.
     pub(crate) kill_after: Option<Duration>,
     /// How its connections ended, one after the other: with a fault, or because they did.
-    pub(crate) fault: mpsc::UnboundedReceiver<Option<Gone>>,
+    pub(crate) fault: mpsc::UnboundedReceiver<Option<WorkerExit>>,
 }
 
 impl Launched for PythonLaunched {
@@ -61,17 +62,17 @@ impl Launched for PythonLaunched {
         Some(self.monitor.clone())
     }
 
-    fn gone(&mut self) -> BoxFuture<'_, Gone> {
+    fn gone(&mut self) -> BoxFuture<'_, WorkerExit> {
         Box::pin(async {
             let fault = tokio::select! {
                 gone = self.process.gone() => return gone,
                 fault = self.fault.recv() => fault.flatten(),
-                excess = self.memory.exceeded() => Some(Gone::new(Cause::Memory, excess)),
+                excess = self.memory.exceeded() => Some(WorkerExit::new(Cause::Memory, excess)),
             };
             if let Some(fault) = fault {
                 self.process.kill();
                 self.process.gone().await;
-                return Gone::new(fault.cause, format!("{fault}; it was killed"));
+                return WorkerExit::new(fault.cause, format!("{fault}; it was killed"));
             }
             // Without its connection it is of no use. It has usually ended by itself; one that
             // has not is not waited for.
@@ -79,7 +80,7 @@ impl Launched for PythonLaunched {
                 Ok(gone) => gone,
                 Err(_) => {
                     self.process.kill();
-                    Gone::new(Cause::Exit, "it closed its connection and was killed")
+                    WorkerExit::new(Cause::Exit, "it closed its connection and was killed")
                 }
             }
         })
