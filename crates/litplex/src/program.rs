@@ -95,9 +95,9 @@ impl Program {
     /// # Errors
     /// See [`Error`]; [`Error::Launch`] where a model cannot be loaded.
     pub fn load(self) -> Result<(), Error> {
-        let ServerSpec { config, given, .. } = self.spec;
+        let ServerSpec { config, models, .. } = self.spec;
         let log_files = init_log(&config.endpoints)?;
-        on_a_thread(move || load(config, given, log_files))?.join().unwrap_or_else(|panic| {
+        on_a_thread(move || load(config, models, log_files))?.join().unwrap_or_else(|panic| {
             std::panic::resume_unwind(panic);
         })
     }

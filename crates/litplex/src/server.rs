@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use litplex_config::{Origin, resolve};
 use litplex_core::{Attach, Device, Launch, LitApi, LitStream, Result};
-use litplex_http::{BoxLayer, Described, HttpLayer, Layers};
-use litplex_server::{Given, ServerSpec};
+use litplex_http::{BoxLayer, HttpLayer, Layers};
+use litplex_server::{ModelSource, ServerSpec};
 use litplex_workers::{Settings, batches, streams};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
@@ -20,7 +20,7 @@ use crate::{Error, Program};
 #[must_use = "an endpoint is served by run_servers"]
 pub struct LitServer {
     pub(crate) options: Map<String, Value>,
-    pub(crate) given: Given,
+    pub(crate) model: ModelSource,
     pub(crate) layers: Vec<BoxLayer>,
 }
 
@@ -51,16 +51,16 @@ impl LitServer {
     /// Serves a Python model at `path`. `api` names a `LitAPI` class or instance:
     /// `ocr.py:OcrAPI`, relative to the working directory, or `package.module:OcrAPI`.
     pub fn python(path: &str, api: &str) -> Self {
-        let given = Given::default();
-        Self { options: Map::new(), given, layers: Vec::new() }.set("path", path).set("api", api)
+        let model = ModelSource::default();
+        Self { options: Map::new(), model, layers: Vec::new() }.set("path", path).set("api", api)
     }
 
     fn with_model(
         path: &str,
         model: impl FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send + 'static,
     ) -> Self {
-        let given = Given { model: Some(Box::new(model)), described: Described::default() };
-        Self { options: Map::new(), given, layers: Vec::new() }.set("path", path)
+        let model = ModelSource { model: Some(Box::new(model)), ..ModelSource::default() };
+        Self { options: Map::new(), model, layers: Vec::new() }.set("path", path)
     }
 
     /// Describes what the endpoint takes and gives in `/openapi.json` by two types, which are
@@ -68,14 +68,14 @@ impl LitServer {
     /// which reads the attributes of serde. Of a stream, `Output` is one chunk.
     /// Default: any JSON.
     pub fn schema<Input: JsonSchema, Output: JsonSchema>(mut self) -> Self {
-        self.given.described.types::<Input, Output>();
+        self.model.schema.types::<Input, Output>();
         self
     }
 
     /// Shows a request and its answer (of a stream, one chunk) in `/openapi.json`. Without
     /// [`schema`](Self::schema) they also say what the endpoint takes and gives.
     pub fn example(mut self, request: Value, answer: Value) -> Self {
-        self.given.described.example(request, answer);
+        self.model.schema.example(request, answer);
         self
     }
 
@@ -491,18 +491,18 @@ impl RunServers {
 
     fn program(self) -> Result<Program, Error> {
         let mut layers = Layers { server: self.layers, ..Layers::default() };
-        let (mut options, mut given) = (Vec::new(), Vec::new());
+        let (mut options, mut models) = (Vec::new(), Vec::new());
         for server in self.servers {
             if let Some(path) = server.options["path"].as_str() {
                 layers.endpoints.insert(path.to_owned(), server.layers);
             }
             options.push(server.options);
-            given.push(server.given);
+            models.push(server.model);
         }
         let mut raw = self.options;
         raw.insert("endpoint".into(), options.into_iter().map(Value::Object).collect());
         let config = resolve(raw, &Origin::Builder)?;
-        Ok(Program { spec: ServerSpec { config, given, layers, adopts_orphans: false } })
+        Ok(Program { spec: ServerSpec { config, models, layers, adopts_orphans: false } })
     }
 
     fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
