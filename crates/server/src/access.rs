@@ -1,5 +1,5 @@
 //! The guards of a server: built from the configuration, with the keys in files followed as they
-//! change. What a guard decides is the business of `litplex_http`.
+//! change. What a guard decides is the business of `litplex_access`.
 
 use std::env;
 use std::fs;

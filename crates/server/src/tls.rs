@@ -14,7 +14,7 @@ pub(crate) fn read(config: &litplex_config::Program) -> Result<Option<Tls>, Conf
     tls.map(Some).map_err(|mistakes| ConfigError(mistakes.into_iter().map(named).collect()))
 }
 
-/// Returns the source of a PEM in the terms of `litplex_http`.
+/// Returns the source of a PEM in the terms of `litplex_tls`.
 pub(crate) fn pem(pem: litplex_config::Pem) -> Pem {
     match pem {
         litplex_config::Pem::File(path) => Pem::File(path),
