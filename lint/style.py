@@ -17,6 +17,7 @@ CLEAN = [
     "CONTRIBUTING.md",
     "crates/admin",
     "crates/dirs",
+    "crates/litplex",
     "crates/metrics",
     "crates/scheduler",
     "crates/supervisor",

@@ -207,7 +207,7 @@ def test_a_file_of_keys_is_read_again(guarded, issuer, tmp_path):
     assert status(new_token) == 200
     # A set without keys is one, and withdraws them.
     (tmp_path / "jwks.json").write_text('{"keys": []}')
-    guarded.wait_for_line("nobody is let in by a token: .*it has no public key")
+    guarded.wait_for_line("every token is refused: .*it has no public key")
     assert status(new_token) == 401
 
 

@@ -6,11 +6,11 @@
 //!
 //! # A first server
 //!
-//! A model is a type that implements [`LitApi`]. Its requests and answers are serde types, and it
-//! answers a batch with one [`Outcome`] per item: one bad item never fails the others.
+//! A model is a type that implements [`LitApi`]. Its requests and responses are serde types, and a
+//! batch results in one [`Outcome`] per item: one bad item never fails the others.
 //!
 //! ```no_run
-//! use litplex::{Batch, Device, LitApi, LitServer, Outcome, ServeError, run_servers};
+//! use litplex::{Batch, Device, Endpoint, LitApi, Outcome, ServeError, run_servers};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Deserialize)]
@@ -39,8 +39,8 @@
 //! }
 //!
 //! fn main() -> litplex::Result<()> {
-//!     let count = LitServer::new("/count", |_device: Device| Ok(Counter)).max_batch_size(32);
-//!     let ocr = LitServer::python("/ocr", "ocr.py:OcrAPI").workers_per_device(2);
+//!     let count = Endpoint::new("/count", |_device: Device| Ok(Counter)).max_batch_size(32);
+//!     let ocr = Endpoint::python("/ocr", "ocr.py:OcrAPI").workers_per_device(2);
 //!     run_servers([count, ocr]).port(8000).run()?;
 //!     Ok(())
 //! }
@@ -54,39 +54,41 @@
 //! # How it is loaded
 //!
 //! The closure runs once for every worker, on the thread where the model will live: a model need
-//! not be `Send`. [`workers_per_device`](LitServer::workers_per_device) asks for more than one.
-//! When it fails, the server says which endpoint it was and ends.
+//! not be `Send`. [`workers_per_device`](Endpoint::workers_per_device) asks for more than one.
+//! When it fails, the server names the endpoint and ends.
 //!
 //! # How it is described
 //!
-//! `/openapi.json` describes the endpoints, and `/docs` shows them. [`LitServer::schema`] names types
-//! that derive `JsonSchema` of the crate `schemars`; [`LitServer::example`] shows a request.
+//! `/openapi.json` describes the endpoints, and `/docs` shows them. [`Endpoint::schema`] names types
+//! that derive `JsonSchema` of the crate `schemars`; [`Endpoint::example`] shows a request.
 //!
 //! # Streams
 //!
-//! A model whose answers come piece by piece implements [`LitStream`] and is served with
-//! [`LitServer::stream`]. The client gets a line of JSON per chunk, or server-sent events when it
+//! A model whose responses come piece by piece implements [`LitStream`] and is served with
+//! [`Endpoint::stream`]. The client gets a line of JSON per chunk, or server-sent events when it
 //! asks for `text/event-stream`.
 //!
 //! # Models in Python
 //!
-//! [`LitServer::python`] names a class of a file or module; its interpreter may be that of a
+//! [`Endpoint::python`] names a class of a file or module; its interpreter may be that of a
 //! virtual environment, and needs nothing installed for litplex. See `docs/` for the hooks.
 //!
 //! # Middleware
 //!
-//! What is built in is an option; `docs/middleware.md` lists it. Any other `tower::Layer` can be
-//! put around an endpoint ([`LitServer::layer`]) or the whole server ([`RunServers::layer`]).
+//! Built-in middleware is an option each; `docs/middleware.md` lists it. Any other `tower::Layer` can
+//! be added around an endpoint ([`Endpoint::layer`]) or the whole server ([`RunServers::layer`]).
 //!
 //! # Options
 //!
-//! Every method of [`LitServer`] and [`RunServers`] sets one option; `docs/options.md` is the
-//! table. All are checked together when the server starts, and all mistakes are reported at once.
+//! Every method of [`Endpoint`] and [`RunServers`] sets one option; `docs/options.md` is the
+//! table. All are checked together when the server starts, and all errors are reported at once.
 
+mod endpoint;
 mod program;
-mod resources;
 mod server;
+mod table;
 
+pub use endpoint::{Endpoint, LitServer};
 pub use litplex_access::digest;
 pub use litplex_config::{ConfigError, Origin};
 pub use litplex_core::{
@@ -97,4 +99,6 @@ pub use litplex_http::{Body, HttpLayer, HttpService};
 pub use litplex_server::Error;
 pub use litplex_workers::{Environment, default_interpreter, environments, remove_environment};
 pub use program::{Checked, Program};
-pub use server::{LitServer, RunServers, run_servers};
+pub use server::{RunServers, run_servers};
+
+use table::table;

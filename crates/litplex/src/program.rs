@@ -1,3 +1,5 @@
+//! Programs: checked configurations that can be described, checked further, and run.
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -11,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{ConfigError, Error};
 
-/// A checked configuration that can be run: what the `litplex` command works with.
+/// A checked configuration that can be run. The `litplex` command works with it.
 pub struct Program {
     pub(crate) spec: ServerSpec,
 }
@@ -30,27 +32,27 @@ impl Program {
     /// Checks the text of a `litplex.toml`; names in it are relative to the directory of `path`.
     ///
     /// # Errors
-    /// All mistakes at once.
+    /// All errors at once.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw = parse_toml(text).map_err(|ConfigError(mistakes)| {
-            let of_the_file = |mistake| format!("{}: {mistake}", path.display());
-            ConfigError(mistakes.into_iter().map(of_the_file).collect())
+            let in_file = |mistake| format!("{}: {mistake}", path.display());
+            ConfigError(mistakes.into_iter().map(in_file).collect())
         })?;
         Ok(Self::new(resolve(raw, &Origin::File(path.to_owned()))?))
     }
 
-    /// Checks what the Python SDK wrote, and opens the files in which it hands over models: the
-    /// process that has made them may end then.
+    /// Checks the program that the Python SDK wrote, and opens the files in which the SDK hands over
+    /// models: the process that has made them may end then.
     ///
     /// # Errors
-    /// All mistakes at once.
+    /// All errors at once.
     pub fn from_sdk(text: &str) -> Result<Self, ConfigError> {
         let mut raw = parse_json(text)?;
         hold_pickles(&mut raw)?;
         Ok(Self::new(resolve(raw, &Origin::Sdk)?))
     }
 
-    /// Replaces the address, where one is given.
+    /// Replaces the host and the port, if they are given.
     #[must_use]
     pub fn listen(mut self, host: Option<String>, port: Option<u16>) -> Self {
         let config = &mut self.spec.config;
@@ -61,8 +63,8 @@ impl Program {
         self
     }
 
-    /// Serves HTTPS with this certificate and its private key, and where there is a third file only
-    /// to clients with a certificate that it vouches for: instead of what the program says.
+    /// Serves HTTPS with this certificate and its private key, instead of the program's own options.
+    /// With `client_ca`, only clients with a certificate of one of its authorities are served.
     #[must_use]
     pub fn tls(mut self, cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Self {
         let (cert, key, client_ca) = (Pem::File(cert), Pem::File(key), client_ca.map(Pem::File));
@@ -70,40 +72,39 @@ impl Program {
         self
     }
 
-    /// Has the server wait for the processes that models leave behind, as the first process of a
-    /// container must. Only for a program that starts no process itself: it would be taken for one.
+    /// Has the server adopt the orphans of models and wait for them, as the first process of a
+    /// container must. Only for a program that starts no process itself, which would be adopted too.
     #[must_use]
     pub fn adopt_orphans(mut self) -> Self {
         self.spec.adopts_orphans = true;
         self
     }
 
-    /// Checks what can be known before a model is loaded: the files that it names, the devices that
-    /// there are, and each Python model, which its own interpreter imports and makes, within this
-    /// time, without `setup`.
+    /// Checks everything that needs no loaded model: files, devices, and each Python model, which its
+    /// own interpreter imports and instantiates within `limit`, without `setup`.
     ///
     /// # Errors
-    /// All mistakes at once.
+    /// All errors at once.
     pub fn check(&self, limit: Duration) -> Result<Checked<'_>, Error> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let inspected = runtime.block_on(check(&self.spec.config, limit))?;
         Ok(Checked { config: &self.spec.config, inspected })
     }
 
-    /// Loads every model as a server would, on a thread of its own, and ends it again.
+    /// Loads every model as a server does, on another thread, and stops it again.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Launch`] where a model cannot be loaded.
     pub fn load(self) -> Result<(), Error> {
-        let ServerSpec { config, given, .. } = self.spec;
+        let ServerSpec { config, models, .. } = self.spec;
         let log_files = init_log(&config.endpoints)?;
-        on_a_thread(move || load(config, given, log_files))?.join().unwrap_or_else(|panic| {
+        on_a_thread(move || load(config, models, log_files))?.join().unwrap_or_else(|panic| {
             std::panic::resume_unwind(panic);
         })
     }
 
-    /// Runs the server on a thread of its own until Ctrl-C or SIGTERM, and then until requests in
-    /// flight are answered; when `until` resolves, it stops without that.
+    /// Runs the server on another thread until Ctrl-C or SIGTERM, and then until requests in flight
+    /// have their responses; when `until` resolves, it stops at once.
     ///
     /// # Errors
     /// See [`Error`].
@@ -128,7 +129,8 @@ impl Program {
         }
     }
 
-    /// The thread lives as long as the server: workers die with the thread that started them.
+    /// Runs the server on a thread that lives as long as it: workers die with the thread that started
+    /// them.
     fn spawn(
         self,
         until: impl Future<Output = ()> + Send + 'static,
@@ -138,21 +140,21 @@ impl Program {
     }
 }
 
-/// Runs what `make` returns on a thread with a runtime of its own, which ends with it.
+/// Runs the future that `make` returns on a new thread with its own runtime.
 fn on_a_thread<F: Future<Output = Result<(), Error>>>(
     make: impl FnOnce() -> F + Send + 'static,
 ) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let run = move || {
         let result = runtime.block_on(make());
-        // Threads that a model holds up must not hold up the end.
+        // A thread that a model blocks must not delay the end.
         runtime.shutdown_background();
         result
     };
     Ok(thread::Builder::new().name("litplex".into()).spawn(run)?)
 }
 
-/// A program without mistakes, and what is known of its models.
+/// A program without errors, and the properties of its models.
 #[derive(Debug)]
 pub struct Checked<'a> {
     config: &'a litplex_config::Program,
@@ -160,8 +162,8 @@ pub struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// Describes the server and its endpoints: what differs from the defaults, and where `all` is
-    /// set the rest after it.
+    /// Describes the server and its endpoints: the options that differ from the defaults, and with
+    /// `all` the others after them.
     pub fn describe(&self, all: bool) -> String {
         describe(self.config, &self.inspected, all)
     }

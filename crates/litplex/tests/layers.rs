@@ -16,7 +16,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use litplex::{
-    Batch, Body, Chunks, Device, Error, HttpService, LitApi, LitServer, LitStream, Outcome,
+    Batch, Body, Chunks, Device, Endpoint, Error, HttpService, LitApi, LitStream, Outcome,
     RunServers, run_servers,
 };
 use serde_json::Value;
@@ -54,8 +54,8 @@ impl LitStream for Waits {
     }
 }
 
-fn echo(path: &str) -> LitServer {
-    LitServer::new(path, |_: Device| Ok(Echo))
+fn echo(path: &str) -> Endpoint {
+    Endpoint::new(path, |_: Device| Ok(Echo))
 }
 
 fn names(name: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
@@ -248,7 +248,7 @@ async fn layers_of_tower_do_what_they_do_elsewhere() {
     let served = Served::start(run_servers(servers)).await;
     assert!(served.post("/limited", "\"short\"").await.starts_with("HTTP/1.1 200"));
     assert!(served.post("/limited", "\"too long for it\"").await.starts_with("HTTP/1.1 413"));
-    // A length that nobody announced.
+    // A length that no caller announced.
     let chunked = "POST /limited HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
                    10\r\n\"too long for it\r\n0\r\n\r\n";
     assert!(served.exchange(chunked).await.starts_with("HTTP/1.1 413"));
@@ -261,7 +261,7 @@ async fn layers_of_tower_do_what_they_do_elsewhere() {
 async fn a_stream_passes_layers_piece_by_piece() {
     let (go, told) = std::sync::mpsc::channel();
     let told = Arc::new(Mutex::new(told));
-    let stream = LitServer::stream("/stream", move |_: Device| Ok(Waits(told.clone())));
+    let stream = Endpoint::stream("/stream", move |_: Device| Ok(Waits(told.clone())));
     let whose = from_fn(|request, inner| async move {
         assert!(request.extensions().get::<SocketAddr>().is_some());
         inner.oneshot(request.map(another)).await.unwrap().map(another)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use litplex::{
-    Batch, Chunks, Device, Error, LitApi, LitServer, LitStream, Outcome, RunServers, ServeError,
+    Batch, Chunks, Device, Endpoint, Error, LitApi, LitStream, Outcome, RunServers, ServeError,
     run_servers,
 };
 use schemars::JsonSchema;
@@ -22,7 +22,7 @@ struct Number {
 
 #[derive(Serialize, JsonSchema)]
 struct Answer {
-    /// What `x` times `x` is.
+    /// The square of `x`.
     square: i64,
     batch: usize,
 }
@@ -112,8 +112,8 @@ impl Served {
     }
 }
 
-fn square() -> LitServer {
-    LitServer::new("/square", |_: Device| Ok(Square))
+fn square() -> Endpoint {
+    Endpoint::new("/square", |_: Device| Ok(Square))
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn answers_and_errors_of_a_rust_model() {
 
 #[tokio::test]
 async fn rust_models_are_measured_as_others_are() {
-    let count = LitServer::stream("/count", |_: Device| Ok(Count));
+    let count = Endpoint::stream("/count", |_: Device| Ok(Count));
     let served = Served::start(run_servers([square().accelerator("cpu"), count])).await;
     served.post("/square", r#"{"x": 7}"#).await;
     served.post("/square", r#"{"x": -1}"#).await;
@@ -176,7 +176,7 @@ async fn a_batch_has_one_outcome_per_item() {
 
 #[tokio::test]
 async fn a_stream_of_chunks_and_its_errors() {
-    let server = LitServer::stream("/count", |_: Device| Ok(Count));
+    let server = Endpoint::stream("/count", |_: Device| Ok(Count));
     let served = Served::start(run_servers([server])).await;
     let (status, response) = served.post("/count", r#"{"x": 2}"#).await;
     assert_eq!(status, 200);
@@ -194,7 +194,7 @@ async fn each_worker_loads_a_copy_of_its_own() {
         LOADED.fetch_add(1, Ordering::Relaxed);
         Ok(Square)
     };
-    let server = LitServer::new("/square", load).workers_per_device(3).accelerator("cpu");
+    let server = Endpoint::new("/square", load).workers_per_device(3).accelerator("cpu");
     let served = Served::start(run_servers([server])).await;
     assert_eq!(LOADED.load(Ordering::Relaxed), 3);
     drop(served);
@@ -207,7 +207,7 @@ async fn a_python_model_beside_a_rust_one_needs_nothing_installed() {
     let program = "import litplex\nclass Double(litplex.LitAPI):\n    \
                    def predict(self, x): return 2 * x\n";
     std::fs::write(&file, program).unwrap();
-    let double = LitServer::python("/double", &format!("{}:Double", file.display()));
+    let double = Endpoint::python("/double", &format!("{}:Double", file.display()));
     let served = Served::start(run_servers([square(), double])).await;
     assert!(served.post("/double", "21").await.1.ends_with("\r\n42"));
     assert_eq!(served.post("/square", r#"{"x": 1}"#).await.0, 200);
@@ -215,15 +215,14 @@ async fn a_python_model_beside_a_rust_one_needs_nothing_installed() {
 
 #[tokio::test]
 async fn a_model_that_cannot_be_loaded_ends_the_server_with_its_reason() {
-    let fails = LitServer::new("/fails", |_: Device| Err::<Square, _>("no weights".into()));
+    let fails = Endpoint::new("/fails", |_: Device| Err::<Square, _>("no weights".into()));
     let error = run_servers([square(), fails]).port(0).await.unwrap_err();
     assert_eq!(error.to_string(), "endpoint `/fails`: load failed: no weights");
 }
 
 #[tokio::test]
 async fn certificates_that_cannot_be_read_are_named_before_models_load() {
-    let never =
-        LitServer::new("/never", |_| -> litplex::Result<Square> { panic!("it was loaded") });
+    let never = Endpoint::new("/never", |_| -> litplex::Result<Square> { panic!("it was loaded") });
     let servers = run_servers([never]).port(0).tls("/nowhere/cert.pem", "/nowhere/key.pem");
     let error = servers.tls_client_ca("/nowhere/ca.pem").await.unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error}");
@@ -253,8 +252,8 @@ async fn types_and_examples_are_described() {
     }
     let served = Served::start(run_servers([
         square().schema::<Number, Answer>().example(json!({"x": 3}), json!({"square": 9})),
-        LitServer::stream("/count", |_: Device| Ok(Count)).schema::<other::Number, i64>(),
-        LitServer::new("/example", |_: Device| Ok(Square)).example(json!({"x": 3}), json!(9)),
+        Endpoint::stream("/count", |_: Device| Ok(Count)).schema::<other::Number, i64>(),
+        Endpoint::new("/example", |_: Device| Ok(Square)).example(json!({"x": 3}), json!(9)),
     ]))
     .await;
     let (_, response) = served.get("/openapi.json").await;
@@ -277,5 +276,5 @@ async fn types_and_examples_are_described() {
     assert_eq!(schemas["Number"]["required"], json!(["x"]));
     assert_eq!(schemas["Number2"]["type"], "number");
     let square = &schemas["Answer"]["properties"]["square"];
-    assert_eq!(square["description"], "What `x` times `x` is.");
+    assert_eq!(square["description"], "The square of `x`.");
 }

@@ -1,4 +1,5 @@
-//! Who may call what: from a configuration to guards, and the keys of files that change.
+//! The guards of a server: built from the configuration, with the keys in files followed as they
+//! change. What a guard decides is the business of `litplex_access`.
 
 use std::env;
 use std::fs;
@@ -16,71 +17,77 @@ use crate::jwks;
 /// The key of the whole server, as programs written for LitServe know it.
 const LIT_SERVER_API_KEY: &str = "LIT_SERVER_API_KEY";
 
-/// The guards of a server. Those that read a file read it again for as long as this is kept.
+/// The guards of a server, and the tasks that follow the files of their keys.
 pub(crate) struct Access {
-    /// In the order of the configuration.
-    pub(crate) of_endpoints: Vec<Arc<Guard>>,
-    /// Of what is no endpoint.
-    pub(crate) of_the_rest: Guard,
-    /// What the app host would ask for at the paths that it has no part in.
-    pub(crate) of_probes: Guard,
-    _following: JoinSet<()>,
+    pub(crate) guards: Guards,
+    pub(crate) following: JoinSet<()>,
+}
+
+/// The guards of a server.
+pub(crate) struct Guards {
+    /// The guards of endpoints, in the order of the configuration.
+    pub(crate) endpoints: Vec<Arc<Guard>>,
+    /// The guard of the server's own routes.
+    pub(crate) server: Guard,
+    /// The guard of the routes that pass by the app host, which checks this key elsewhere.
+    pub(crate) bypass: Guard,
 }
 
 impl Access {
     /// Reads all keys, and follows those of the issuer of tokens.
     ///
     /// # Errors
-    /// Those that are not there.
-    pub(crate) fn of(config: &Program) -> Result<Self, ConfigError> {
+    /// The keys that are missing or invalid.
+    pub(crate) fn load(config: &Program) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
-        let litserve_key = reader.litserve_key();
-        // Where there is an app host, that asks for this one where LitServe does.
-        let (more, of_the_app) = match config.app_host {
-            Some(_) => (None, litserve_key),
-            None => (litserve_key, None),
+        let server_key = reader.server_key();
+        // Where there is an app host, it asks for this key.
+        let (more, app_key) = match config.app_host {
+            Some(_) => (None, server_key),
+            None => (server_key, None),
         };
-        let of_the_server = of_the_server(config, more);
-        let of_the_server = of_the_server.map(|(keys, more)| reader.follow("server", &keys, more));
+        let server_keys =
+            server_keys(config, more).map(|(keys, more)| reader.follow("server", &keys, more));
         let issuer = config.jwt.as_ref().and_then(|jwt| reader.issuer(jwt));
         let mut guard_of = |endpoint: &Endpoint| {
-            let whose = format!("endpoint `{}`", endpoint.path);
+            let owner = format!("endpoint `{}`", endpoint.path);
             let own = endpoint.api_keys.as_ref();
-            let own = own.map(|keys| reader.follow(&whose, keys, Vec::new()));
-            // Keys of its own replace all by which the server lets in, unless it says scopes.
+            let own = own.map(|keys| reader.follow(&owner, keys, Vec::new()));
+            // An endpoint's own keys replace the server's keys and tokens, unless it names scopes.
             let takes_tokens = own.is_none() || endpoint.jwt_scopes.is_some();
             let issuer = issuer.clone().filter(|_| takes_tokens);
-            let guard = Guard::new(own.or_else(|| of_the_server.clone()))
+            let guard = Guard::new(own.or_else(|| server_keys.clone()))
                 .or_tokens(issuer, endpoint.jwt_scopes.clone().unwrap_or_default());
             let rate = endpoint.rate_limit.map(rate);
             Arc::new(guard.limit(rate, endpoint.max_requests_per_caller))
         };
-        let of_endpoints = config.endpoints.iter().map(&mut guard_of).collect();
+        let endpoints = config.endpoints.iter().map(&mut guard_of).collect();
         let Reader { following, mistakes } = reader;
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
-        let of_the_rest = Guard::new(of_the_server).or_tokens(issuer, Vec::new());
-        let of_probes = Guard::new(of_the_app.map(|key| watch::channel(Keys::from_iter([key])).1));
-        Ok(Self { of_endpoints, of_the_rest, of_probes, _following: following })
+        let server = Guard::new(server_keys).or_tokens(issuer, Vec::new());
+        let bypass = Guard::new(app_key.map(|key| watch::channel(Keys::from_iter([key])).1));
+        Ok(Self { guards: Guards { endpoints, server, bypass }, following })
     }
 }
 
+/// The name of a key's holder, and the digest of the key.
 type Hashed = (String, Digest);
 
-/// Returns where the keys of the whole server are, and one that is not in the configuration.
-fn of_the_server(config: &Program, more: Option<Hashed>) -> Option<(ApiKeys, Vec<Hashed>)> {
+/// Returns where the keys of the server are, and the key that is not in the configuration.
+fn server_keys(config: &Program, more: Option<Hashed>) -> Option<(ApiKeys, Vec<Hashed>)> {
     if config.api_keys.is_none() && more.is_none() {
         return None;
     }
     Some((config.api_keys.clone().unwrap_or_default(), more.into_iter().collect()))
 }
 
-/// Returns the key in an environment variable, without the white space around it, which no header
-/// can carry and which files and shells leave there. None: the variable is not set.
+/// Returns the key in an environment variable; `None` if the variable is not set. White space around
+/// the key is removed: files and shells leave it there, and no header can carry it.
 ///
 /// # Errors
-/// There is nothing but white space in it.
+/// The variable is empty, not UTF-8, or has a control character.
 pub(crate) fn key_in(variable: &str) -> Result<Option<String>, String> {
     let Some(value) = env::var_os(variable) else { return Ok(None) };
     let value = value.to_str().ok_or_else(|| {
@@ -100,7 +107,7 @@ fn rate(litplex_config::Rate { requests, per, burst }: litplex_config::Rate) -> 
     Rate { requests, per, burst }
 }
 
-/// Reads keys, follows the files that they are in, and notes mistakes.
+/// Reads keys, follows their files, and collects errors.
 #[derive(Default)]
 struct Reader {
     following: JoinSet<()>,
@@ -108,9 +115,9 @@ struct Reader {
 }
 
 impl Reader {
-    /// Returns the key of `LIT_SERVER_API_KEY`. Somebody who sets it wants a key, so that an empty one
-    /// opens nothing.
-    fn litserve_key(&mut self) -> Option<Hashed> {
+    /// Returns the key of `LIT_SERVER_API_KEY`. An empty variable is an error: an operator who sets it
+    /// means to restrict access.
+    fn server_key(&mut self) -> Option<Hashed> {
         match key_in(LIT_SERVER_API_KEY) {
             Ok(key) => key.map(|key| (LIT_SERVER_API_KEY.to_owned(), digest(key))),
             Err(mistake) => {
@@ -127,26 +134,26 @@ impl Reader {
 
     fn follow(
         &mut self,
-        whose: &str,
+        owner: &str,
         keys: &ApiKeys,
         mut more: Vec<Hashed>,
     ) -> watch::Receiver<Keys> {
         for (holder, key) in &keys.named {
             match digest_of(key) {
                 Ok(digest) => more.push((holder.clone(), digest)),
-                Err(mistake) => self.mistakes.push(format!("{whose}: `api_keys`: {mistake}")),
+                Err(mistake) => self.mistakes.push(format!("{owner}: `api_keys`: {mistake}")),
             }
         }
         let Some(file) = &keys.file else { return watch::channel(more.into_iter().collect()).1 };
         let watched = WatchedFiles::new([file.clone()]);
         let known = read(file, &more).unwrap_or_else(|mistake| {
-            self.mistakes.push(format!("{whose}: `api_keys_file`: {mistake}"));
+            self.mistakes.push(format!("{owner}: `api_keys_file`: {mistake}"));
             Keys::default()
         });
         if known.is_empty() && self.mistakes.is_empty() {
             let file = file.display();
             tracing::warn!(
-                "{whose}: `api_keys_file`: {file} has no key, so that every request is refused; \
+                "{owner}: `api_keys_file`: {file} has no key, so that every request is refused; \
                  `litplex key NAME >> {file}` adds one"
             );
         }
@@ -165,16 +172,16 @@ fn digest_of(key: &ApiKey) -> Result<Digest, String> {
     }
 }
 
-/// Returns these keys and those of a file.
+/// Returns the fixed keys and those of a file.
 fn read(file: &Path, fixed: &[Hashed]) -> Result<Keys, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let of_the_file =
+    let file_keys =
         ApiKeys::parse_file(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(of_the_file.into_iter().chain(fixed.iter().cloned()).collect())
+    Ok(file_keys.into_iter().chain(fixed.iter().cloned()).collect())
 }
 
-/// Reads a file of keys whenever it has changed, for as long as it is polled. What cannot be read
-/// changes nothing.
+/// Reads a file of keys again after each change, until it is dropped. The keys stay as they are while
+/// the file cannot be read.
 async fn reread(
     mut watched: WatchedFiles,
     file: PathBuf,

@@ -1,9 +1,8 @@
-//! The app host of a server: a process like a worker's, which takes no jobs.
+//! The app host of a server: a process that is supervised as workers are, and takes no jobs.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use litplex_access::Guard;
 use litplex_admin::RunDir;
@@ -13,33 +12,37 @@ use litplex_supervisor::{Supervisor, supervise};
 use litplex_workers::{AppHostLaunch, AppHostSpec};
 use tokio::net::UnixListener;
 
-use crate::launch::Places;
+use crate::launch::WorkerEnvironment;
+use crate::secrets::hidden_from_app_host;
 
-/// What it is called in the log.
+/// The name of the app host in the log.
 pub(crate) const NAME: &str = "app";
 
 /// The two sockets between a server and its app host.
-pub(crate) struct Passage {
+pub(crate) struct AppHostSockets {
     app_host: PathBuf,
     inner: PathBuf,
     listener: UnixListener,
-    /// Whether nobody but a test asks, on the inner socket.
+    /// Whether the process that dials the inner socket is the parent: a test of the program.
     is_attached: bool,
 }
 
-impl Passage {
-    /// Opens the inner socket, so that the app host finds it.
-    pub(crate) fn open(config: &AppHost, run_dir: &RunDir) -> io::Result<Self> {
+impl AppHostSockets {
+    /// Opens the inner socket before the app host starts, which dials it.
+    /// Returns `None` for a program without an app host.
+    pub(crate) fn open(config: &Program, run_dir: &RunDir) -> io::Result<Option<Self>> {
+        let Some(config) = &config.app_host else { return Ok(None) };
         let is_attached = matches!(config, AppHost::Parent { .. });
         let inner = match config {
             AppHost::Process { .. } => run_dir.socket("inner.sock"),
             AppHost::Parent { inner } => inner.clone(),
         };
         let listener = UnixListener::bind(&inner)?;
-        Ok(Self { app_host: run_dir.socket("app.sock"), inner, listener, is_attached })
+        let app_host = run_dir.socket("app.sock");
+        Ok(Some(Self { app_host, inner, listener, is_attached }))
     }
 
-    /// Returns what goes by way of the app host; `guard` is what it would ask for of the rest.
+    /// Returns the routes that the app host serves; `guard` is for those that bypass it.
     pub(crate) fn front(&self, config: &Program, guard: Guard) -> litplex_http::AppHost {
         let (direct, answers_preflights, has_routes) = match &config.app_host {
             Some(AppHost::Process { direct, answers_preflights, has_routes, .. }) => {
@@ -51,30 +54,28 @@ impl Passage {
         litplex_http::AppHost { socket, direct, answers_preflights, has_routes, guard }
     }
 
-    /// Starts the app host, and starts it again whenever it is gone; where the parent is it, there
-    /// is nothing to start.
+    /// Supervises the process of the app host. Returns `None` where the parent process is the app
+    /// host.
     pub(crate) fn launch(
         &self,
-        config: &AppHost,
-        heartbeat: Duration,
-        places: &Places,
-        secrets: Vec<String>,
+        config: &Program,
+        environment: &WorkerEnvironment,
     ) -> Option<Supervisor> {
-        let AppHost::Process { python, load, .. } = config else { return None };
+        let Some(AppHost::Process { python, load, .. }) = &config.app_host else { return None };
         let launch = AppHostLaunch::new(AppHostSpec {
             interpreter: python.clone(),
-            flags: places.python_flags.clone(),
-            sdk: places.sdk.clone(),
-            secrets,
+            flags: environment.python_flags.clone(),
+            sdk: environment.sdk.clone(),
+            secrets: hidden_from_app_host(config),
             socket: self.app_host.clone(),
             inner: self.inner.clone(),
-            heartbeat,
+            heartbeat: config.app_heartbeat,
             load: load.clone(),
         });
         Some(supervise(Arc::new(launch), 1, Default::default()))
     }
 
-    /// Answers the app host, for as long as it is polled.
+    /// Serves the app host's requests on the inner socket until it is dropped.
     pub(crate) async fn serve(self, app: Arc<App>) {
         serve_inner(self.listener, app, self.is_attached).await;
     }

@@ -1,37 +1,37 @@
-//! What can be known of a program without loading a model, and what becomes known by loading all.
+//! `litplex check`: checks that need no model, and with `--load` a launch of every model.
 
 use std::path::Path;
 use std::time::Duration;
 
 use litplex_admin::RunDir;
 use litplex_config::{ConfigError, Endpoint, Program, Source, Workers};
-use litplex_metrics::{Metrics, UserMetrics};
 use litplex_workers::{Inspected, Inspection, Overrides, Sdk, default_interpreter, inspect};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::access::Access;
-use crate::app_host::Passage;
-use crate::crew::{Crew, cache_of, sdk_of};
-use crate::launch::variables;
+use crate::app_host::AppHostSockets;
+use crate::endpoints::Endpoints;
+use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
 use crate::log::LogFiles;
 use crate::placement::{Placement, place_all};
 use crate::signals::Signals;
-use crate::{Error, Given, secrets, tls};
+use crate::telemetry::Telemetry;
+use crate::{Error, ModelSource, secrets, tls};
 
-/// How long workers may take to end after they have shown that they load.
+/// The time that workers have to exit after they were ready.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
-/// Looks at everything that a server would need, and at each Python model in its own interpreter.
-/// Returns what is known of the models, in the order of the endpoints.
+/// Checks everything that a server needs, and inspects each Python model in its own interpreter.
+/// Returns the properties of the models, in the order of the endpoints.
 ///
 /// # Errors
-/// All mistakes at once.
+/// All errors at once.
 pub async fn check(config: &Program, limit: Duration) -> Result<Vec<Inspected>, ConfigError> {
     let mut mistakes = Vec::new();
     let mut note = |ConfigError(found)| mistakes.extend(found);
     let _ = tls::read(config).map_err(&mut note);
-    let _ = Access::of(config).map_err(&mut note);
+    let _ = Access::load(config).map_err(&mut note);
     note(ConfigError(files_not_written(config)));
     let placed = place_all(&config.endpoints).map_err(&mut note);
     let inspected = inspect_all(config, placed.ok(), limit).await.map_err(note);
@@ -41,16 +41,16 @@ pub async fn check(config: &Program, limit: Duration) -> Result<Vec<Inspected>, 
     }
 }
 
-/// Returns a sentence for each log that could not be written; none is made.
+/// Returns an error for each log file that cannot be written. No file is created.
 fn files_not_written(config: &Program) -> Vec<String> {
     let access_log = config.access_log.as_deref().filter(|file| *file != Path::new("-"));
     let access_log =
         access_log.and_then(|file| Some(format!("server: `access_log`: {}", not_written(file)?)));
-    let of_endpoint = |endpoint: &Endpoint| {
+    let log_file = |endpoint: &Endpoint| {
         let wrong = not_written(endpoint.log_file.as_deref()?)?;
         Some(format!("endpoint `{}`: `log_file`: {wrong}", endpoint.path))
     };
-    access_log.into_iter().chain(config.endpoints.iter().filter_map(of_endpoint)).collect()
+    access_log.into_iter().chain(config.endpoints.iter().filter_map(log_file)).collect()
 }
 
 fn not_written(file: &Path) -> Option<String> {
@@ -69,9 +69,9 @@ async fn inspect_all(
     placed: Option<Vec<Placement>>,
     limit: Duration,
 ) -> Result<Vec<Inspected>, ConfigError> {
-    let cache = cache_of(config).map_err(|error| ConfigError(vec![error.to_string()]))?;
-    let sdk = sdk_of(config, cache.as_ref());
-    let secrets = secrets::of_models(config);
+    let cache = locate_cache(config).map_err(|error| ConfigError(vec![error.to_string()]))?;
+    let sdk = python_sdk(config, cache.as_ref());
+    let secrets = secrets::hidden_from_models(config);
     let look = |endpoint, placement| {
         let inspection: Inspection = inspection(endpoint, placement)?;
         let (sdk, cache, secrets) = (sdk.clone(), cache.clone(), secrets.clone());
@@ -101,8 +101,8 @@ async fn inspect_all(
     if mistakes.is_empty() { Ok(inspected) } else { Err(ConfigError(mistakes)) }
 }
 
-/// Returns what is to be looked at of an endpoint whose model is in Python, but for what holds for
-/// all.
+/// Returns the inspection of an endpoint whose model is in Python, without the parts that are the
+/// same for all endpoints.
 fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Inspection> {
     let Source::Python(load) = &endpoint.source else { return None };
     let devices = placement.map(|placement| placement.devices.clone()).unwrap_or_default();
@@ -129,14 +129,14 @@ fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Insp
     })
 }
 
-/// Loads every model in a worker on each of its devices, and the app where there is one; then ends
+/// Loads every model in a worker on each of its devices, and the app if there is one; then stops
 /// them. Nothing is served.
 ///
 /// # Errors
-/// The first that cannot be loaded; or a signal came before all were.
+/// The first model that cannot be loaded, or a signal that came before all were loaded.
 pub async fn load(
     mut config: Program,
-    given: Vec<Given>,
+    models: Vec<ModelSource>,
     log_files: LogFiles,
 ) -> Result<(), Error> {
     let mut signals = Signals::new()?;
@@ -147,19 +147,20 @@ pub async fn load(
         };
     }
     let run_dir = RunDir::create()?;
-    let passage = config.app_host.as_ref().map(|host| Passage::open(host, &run_dir)).transpose()?;
-    let measured = (&Metrics::new(), &UserMetrics::spawn());
-    let places = (run_dir.path(), log_files);
-    let crew = Crew::launch(&config, given, places, passage.as_ref(), measured)?;
+    let app_host = AppHostSockets::open(&config, &run_dir)?;
+    let environment = WorkerEnvironment::new(&config, &run_dir, log_files)?;
+    let telemetry = Telemetry::new();
+    let endpoints =
+        Endpoints::launch(&config, models, &environment, app_host.as_ref(), &telemetry)?;
     let loaded = Notify::new();
     let result = tokio::select! {
-        failed = crew.watch(|| loaded.notify_one()) => Err(failed),
+        failed = endpoints.watch(|| loaded.notify_one()) => Err(failed),
         () = loaded.notified() => Ok(()),
         signal = signals.next() => {
             let early = format!("received {signal} before all models were loaded");
             Err(std::io::Error::new(std::io::ErrorKind::Interrupted, early).into())
         }
     };
-    crew.stop(STOP_TIME).await;
+    endpoints.stop(STOP_TIME).await;
     result
 }

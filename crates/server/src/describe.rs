@@ -1,4 +1,4 @@
-//! What a program would serve, for people.
+//! The text that `litplex check` prints of a program.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 use crate::routes::describe_routes;
 use crate::tls;
 
-/// Rows that are shown whatever they say.
+/// The rows that are shown even if they have their defaults.
 const ALWAYS: [&str; 3] = ["model", "python", "cwd"];
 
 /// Describes a server and its endpoints as resolved and as their models are: a line for each
@@ -31,7 +31,7 @@ fn describe_endpoint(endpoint: &Endpoint, model: &Inspected, all: bool) -> Strin
     let is_default = |row: &(&str, String)| by_default.contains(row) && !ALWAYS.contains(&row.0);
     let (default, chosen): (Vec<_>, Vec<_>) =
         rows(&with_model(endpoint.clone(), model)).into_iter().partition(is_default);
-    let shown = chosen.into_iter().chain(of_the_model(endpoint, model));
+    let shown = chosen.into_iter().chain(model_rows(endpoint, model));
     let shown = shown.chain(default.into_iter().filter(|_| all));
     let lines = shown.map(|(name, value)| format!("  {name:<24} {value}\n"));
     format!("\nPOST {}\n{}", endpoint.path, lines.collect::<String>())
@@ -44,7 +44,7 @@ fn rows(endpoint: &Endpoint) -> Rows {
     sections.into_iter().flatten().collect()
 }
 
-/// Returns an endpoint that says nothing of itself, with a model that does not either.
+/// Returns an endpoint with default options, and a model with default properties.
 fn default_endpoint(model: &Inspected) -> Endpoint {
     let raw = json!({"endpoint": [{"path": "/predict", "source": {}}]});
     let raw: Map<_, _> = raw.as_object().cloned().unwrap_or_default();
@@ -59,7 +59,7 @@ fn default_endpoint(model: &Inspected) -> Endpoint {
     with_model(endpoint.expect("it has no mistakes. This is a bug."), &plain)
 }
 
-/// Fills in what the model's author says where the configuration says nothing.
+/// Fills options that the configuration leaves open with those of the model.
 fn with_model(mut endpoint: Endpoint, model: &Inspected) -> Endpoint {
     let timeout = model.batch_timeout.and_then(|s| Duration::try_from_secs_f64(s).ok());
     endpoint.max_batch_size = endpoint.max_batch_size.or(model.max_batch_size);
@@ -68,8 +68,8 @@ fn with_model(mut endpoint: Endpoint, model: &Inspected) -> Endpoint {
     endpoint
 }
 
-/// Says what only a look at the model tells.
-fn of_the_model(endpoint: &Endpoint, model: &Inspected) -> Rows {
+/// Returns the rows that come from the inspection of the model.
+fn model_rows(endpoint: &Endpoint, model: &Inspected) -> Rows {
     let mut rows = Vec::new();
     if model.is_unmade {
         let text =

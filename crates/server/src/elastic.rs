@@ -1,4 +1,4 @@
-//! Keeps the number of an endpoint's workers what its load asks for.
+//! Applies the autoscaler to an endpoint: load in, number of workers out.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use litplex_supervisor::{Autoscaler, Demand, Limits, Outlook, Scaling, View, Wan
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// How often the load is looked at: a job that wakes an endpoint waits for half of this on average.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The time between two polls of the load. A job that wakes an endpoint waits half of it on average.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Follows the load of an endpoint until its supervisor is gone. `limits` may change meanwhile.
+/// Sets the number of workers from the load, until the supervisor has stopped.
 pub(crate) async fn follow_load(
     endpoint: Endpoint,
     view: View,
@@ -19,17 +19,17 @@ pub(crate) async fn follow_load(
 ) {
     let now = Instant::now();
     let mut scaler = Autoscaler::new(*limits.borrow_and_update(), Scaling::default(), now);
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut polls = interval(POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_ready = false;
     while !view.is_over() {
-        looks.tick().await;
+        polls.tick().await;
         was_ready |= view.outlook() == Outlook::Ready;
         if limits.has_changed().unwrap_or(false) {
             scaler.set_limits(*limits.borrow_and_update());
         }
-        // The first worker is started whatever the load, to see that it can be; and while none
-        // can be started, more of them are of no use.
+        // The first worker starts whatever the load is, to show that it can. While no worker can
+        // start, more of them do not help.
         let is_down = matches!(view.outlook(), Outlook::Down { .. });
         if was_ready && !is_down {
             let demand = demand(&endpoint.load().await, &view);

@@ -1,3 +1,5 @@
+//! The reasons for which a server does not start or ends.
+
 use std::io;
 
 use litplex_admin::RunDirError;
@@ -5,26 +7,26 @@ use litplex_config::ConfigError;
 use litplex_core::LaunchError;
 use litplex_dirs::NoCache;
 
-/// Why a server did not start or had to end.
+/// The reason for which a server did not start or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration is wrong; nothing was started.
+    /// The configuration is invalid; nothing was started.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address cannot be had; nothing was started.
+    /// The address is not available; nothing was started.
     #[error("cannot listen on {address}: {}", bind_hint(source, *taken_by))]
     Bind {
         /// Host and port.
         address: String,
-        /// The process of the litplex server that listens there, where it is one of this user.
+        /// The process id of the litplex server of this user that listens there, if one does.
         taken_by: Option<u32>,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// There is no place for the server's sockets; nothing was started.
+    /// No directory is available for the server's sockets; nothing was started.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
-    /// There is no place for files that are made once; nothing was started.
+    /// No cache directory is available; nothing was started.
     #[error(transparent)]
     NoCache(#[from] NoCache),
     /// A model could not be loaded or set up.
@@ -32,13 +34,13 @@ pub enum Error {
     Launch {
         /// The endpoint's path.
         endpoint: String,
-        /// The reason, with a traceback where the model's own code raised.
+        /// The reason, with a traceback if the model's own code raised.
         cause: LaunchError,
     },
-    /// What the program supplies of the HTTP layer cannot be run.
+    /// The program's own app cannot be loaded.
     #[error("the program's app: {0}")]
     AppHost(LaunchError),
-    /// The system refused something that a server needs.
+    /// The system refused a resource that a server needs.
     #[error("{0}")]
     System(#[from] io::Error),
 }

@@ -1,4 +1,4 @@
-//! What GPUs say of their memory, and who has it.
+//! The memory of GPUs, and the processes that use it.
 
 use std::cell::LazyCell;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -12,64 +12,65 @@ use tokio::time::timeout;
 
 use crate::nvml;
 
-/// How long the driver may take. It answers in milliseconds, or hangs with its GPU.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time that the driver has to answer. It answers in milliseconds, or hangs with its GPU.
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One GPU, as its driver sees it.
+/// The driver's figures of one GPU.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Gpu {
     pub(crate) observed: ObservedGpu,
-    /// The processes that compute on it, with the bytes of its memory that they have.
+    /// The processes that compute on it, each with the bytes of its memory that it uses.
     pub(crate) processes: Vec<(u32, u64)>,
 }
 
-/// Asks a driver, on a thread of its own that may hang with it.
+/// A reader of GPU figures. Its thread may hang with the driver.
 pub(crate) struct Gpus {
     questions: SyncSender<oneshot::Sender<Vec<Gpu>>>,
 }
 
 impl Gpus {
-    /// Asks NVIDIA's driver, which is loaded at the first question.
-    pub(crate) fn of_the_driver() -> Self {
-        let warn = |error: &_| tracing::warn!("nothing can be measured of GPUs: {error}");
+    /// Returns a reader of NVIDIA's driver, which is loaded at the first read.
+    pub(crate) fn nvidia() -> Self {
+        let warn = |error: &_| tracing::warn!("GPU metrics are unavailable: {error}");
         let driver = LazyCell::new(move || nvml::open(nvml::LIBRARY).inspect_err(warn).ok());
         Self::ask(move || driver.as_ref().map(nvml::read).unwrap_or_default())
     }
 
     fn ask(mut read: impl FnMut() -> Vec<Gpu> + Send + 'static) -> Self {
-        // One may wait while another is answered: those of two who read the metrics at once.
+        // One read may wait while another runs: two clients may read the metrics at once.
         let (questions, asked) = sync_channel::<oneshot::Sender<_>>(1);
         thread::spawn(move || {
             while let Ok(question) = asked.recv() {
-                // Whoever asked may have given up.
+                // The reader may have timed out.
                 let _ = question.send(read());
             }
         });
         Self { questions }
     }
 
-    /// Returns all GPUs; none where the driver does not say in time.
+    /// Returns all GPUs; none if the driver does not answer in time.
     pub(crate) async fn read(&self) -> Vec<Gpu> {
         let (question, answer) = oneshot::channel();
         if self.questions.try_send(question).is_err() {
             return Vec::new();
         }
-        timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+        timeout(DRIVER_TIMEOUT, answer).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 
-/// Returns the bytes of GPU memory that these processes have together, where the driver names any.
+/// Returns the bytes of GPU memory that these processes use together; `None` if the driver names none
+/// of them.
 pub(crate) fn used_by(processes: &[u32], gpus: &[Gpu]) -> Option<u64> {
     let all = gpus.iter().flat_map(|gpu| &gpu.processes);
     let own = all.filter(|(process, _)| processes.contains(process));
     own.map(|(_, bytes)| *bytes).reduce(|sum, bytes| sum + bytes)
 }
 
-/// Returns the bytes that a share of a worker's GPU is.
+/// Returns the bytes of a share (0 to 1) of a GPU's memory.
 ///
-/// `device` is what it is called among those that the server sees, by `visible`, which is its
-/// `CUDA_VISIBLE_DEVICES`.
-pub(crate) fn limit_of(
+/// `device` is the server's name of the GPU, and `visible` the server's `CUDA_VISIBLE_DEVICES`, in
+/// which the name is an index.
+pub(crate) fn memory_share(
     fraction: f64,
     device: &str,
     visible: Option<&str>,
@@ -108,12 +109,16 @@ mod tests {
     #[test]
     fn a_share_is_of_the_gpu_that_the_worker_has() {
         let gpus = [gpu(0, "GPU-5a00", &[]), gpu(1, "GPU-6b00", &[])];
-        assert_eq!(limit_of(0.3, "cuda:0", None, &gpus), Some(300));
-        assert_eq!(limit_of(0.5, "cuda:1", None, &gpus), Some(1000));
-        assert_eq!(limit_of(0.5, "cuda:0", Some("1"), &gpus), Some(1000), "all that is visible");
-        assert_eq!(limit_of(0.5, "cuda:1", Some("1,GPU-5a"), &gpus), Some(500));
-        assert_eq!(limit_of(0.5, "cuda:2", None, &gpus), None);
-        assert_eq!(limit_of(0.5, "cpu", None, &gpus), None);
+        assert_eq!(memory_share(0.3, "cuda:0", None, &gpus), Some(300));
+        assert_eq!(memory_share(0.5, "cuda:1", None, &gpus), Some(1000));
+        assert_eq!(
+            memory_share(0.5, "cuda:0", Some("1"), &gpus),
+            Some(1000),
+            "all that is visible"
+        );
+        assert_eq!(memory_share(0.5, "cuda:1", Some("1,GPU-5a"), &gpus), Some(500));
+        assert_eq!(memory_share(0.5, "cuda:2", None, &gpus), None);
+        assert_eq!(memory_share(0.5, "cpu", None, &gpus), None);
     }
 
     #[tokio::test]

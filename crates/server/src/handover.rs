@@ -1,5 +1,5 @@
-//! The files in which the Python SDK hands over models, as pickles: a large one is held once, by the
-//! kernel, whatever the number of its workers.
+//! The pickles in which the Python SDK hands over models. Each is a file in memory, so that a large
+//! model is held once, whatever the number of its workers.
 
 use std::fs::File;
 use std::os::fd::IntoRawFd;
@@ -7,10 +7,11 @@ use std::os::fd::IntoRawFd;
 use litplex_config::ConfigError;
 use serde_json::{Map, Value};
 
-/// Opens the pickles of all endpoints, for as long as this process lives, and names them anew.
+/// Opens the pickles of all endpoints until this process ends, and replaces their names in `program`
+/// by those of the open files.
 ///
 /// # Errors
-/// One that cannot be opened.
+/// A pickle cannot be opened.
 pub fn hold_pickles(program: &mut Map<String, Value>) -> Result<(), ConfigError> {
     let endpoints = program.get_mut("endpoint").and_then(Value::as_array_mut);
     for endpoint in endpoints.into_iter().flatten() {

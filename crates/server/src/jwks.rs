@@ -1,4 +1,4 @@
-//! The keys of an issuer of tokens: from a file or a URL, for as long as the server runs.
+//! The keys of a token issuer: read from a file or a URL, and followed while the server runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ use ureq::{Agent, Proxy};
 
 use crate::tls;
 
-/// How often keys are fetched, so that those that an issuer withdraws are not trusted for long.
+/// The time between two fetches. It bounds how long a withdrawn key is trusted.
 const FETCH_INTERVAL: Duration = Duration::from_secs(300);
 
-/// How long keys are not fetched again, whatever tokens come.
+/// The shortest time between two fetches, whatever tokens come.
 const FETCH_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long an issuer may take to send its keys.
+/// The time that an issuer has to send its keys.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More than any set of keys has.
+/// The most bytes of a key set; more than any issuer has.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Makes an issuer whose keys are followed by a task of `following`.
+/// Returns an issuer, and spawns the task that follows its keys in `following`.
 ///
 /// # Errors
-/// The file of keys cannot be used, or the one of certificates. Keys that cannot be fetched are no error: they may come yet.
+/// The file of keys or of certificates is invalid. A failed fetch is no error: the next may succeed.
 pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, String> {
     let wanted = Arc::new(Notify::new());
     let known = match &jwt.jwks {
@@ -58,7 +58,7 @@ pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, S
     Ok(Issuer::new(&jwt.issuer, &jwt.audience, known, wanted))
 }
 
-/// What is wrong with a set that lets nobody in.
+/// The reason for which a key set accepts no token.
 const NO_KEY: &str = "it has no public key for signatures: RSA, P-256, P-384 or Ed25519";
 
 fn read(file: &Path) -> Result<IssuerKeys, String> {
@@ -67,8 +67,8 @@ fn read(file: &Path) -> Result<IssuerKeys, String> {
     IssuerKeys::parse(&text).map_err(named)
 }
 
-/// Reads a file of keys whenever it has changed, for as long as it is polled. What cannot be read
-/// changes nothing; a set without keys withdraws those that were there.
+/// Reads a file of keys again after each change, until it is dropped. The keys stay as they are while
+/// the file cannot be read; a set without keys withdraws all.
 async fn reread(mut watched: WatchedFiles, file: PathBuf, known: watch::Sender<KnownKeys>) {
     loop {
         watched.changed().await;
@@ -76,7 +76,7 @@ async fn reread(mut watched: WatchedFiles, file: PathBuf, known: watch::Sender<K
             Ok(keys) => {
                 let file = file.display();
                 if keys.is_empty() {
-                    tracing::warn!("nobody is let in by a token: {file}: {NO_KEY}");
+                    tracing::warn!("every token is refused: {file}: {NO_KEY}");
                 } else {
                     tracing::info!("read the issuer's keys in {file} again: {keys:?}");
                 }
@@ -87,8 +87,8 @@ async fn reread(mut watched: WatchedFiles, file: PathBuf, known: watch::Sender<K
     }
 }
 
-/// Fetches keys now and then, and when one is wanted that is not known, for as long as it is polled.
-/// What cannot be fetched changes nothing.
+/// Fetches keys at intervals, and when a token names an unknown key, until it is dropped. The keys stay
+/// as they are while fetches fail.
 async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::Sender<KnownKeys>) {
     let mut last_error = None;
     loop {
@@ -101,9 +101,9 @@ async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::S
         match fetched {
             Ok(keys) => {
                 tracing::debug!("fetched the issuer's keys: {keys:?}");
-                // An issuer may have withdrawn the last one.
+                // An issuer may have withdrawn the last key.
                 if keys.is_empty() {
-                    tracing::warn!("no token is let in by the keys of {url}: {NO_KEY}");
+                    tracing::warn!("every token is refused: {url}: {NO_KEY}");
                 }
                 known.send_modify(|known| known.keys = keys);
                 last_error = None;
@@ -122,7 +122,7 @@ async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::S
     }
 }
 
-/// Returns what asks issuers that these certificates vouch for, or else those that browsers know.
+/// Returns a client that trusts these certificates, or by default those that browsers trust.
 fn agent(url: &str, ca: Option<&Pem>) -> Result<Agent, String> {
     let mut tls = TlsConfig::builder();
     if let Some(ca) = ca {
@@ -131,11 +131,11 @@ fn agent(url: &str, ca: Option<&Pem>) -> Result<Agent, String> {
         tls = tls.root_certs(RootCerts::from(trusted));
     }
     let config = Agent::config_builder().timeout_global(Some(FETCH_TIMEOUT));
-    // No proxy could reach this machine itself.
+    // A proxy cannot reach the loopback address of this machine.
     let host = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned));
     let proxy = Proxy::try_from_env().filter(|_| !host.as_deref().is_some_and(is_loopback));
     let config = config.proxy(proxy);
-    // Keys are taken from whom the configuration names, and nobody else.
+    // Keys come only from the URL in the configuration.
     Ok(config.max_redirects(0).tls_config(tls.build()).build().new_agent())
 }
 

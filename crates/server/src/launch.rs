@@ -1,55 +1,109 @@
+//! From an endpoint's configuration and placement to the launch of its workers.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use litplex_config::{Endpoint, Source, isolate, thread_variables};
+use litplex_admin::RunDir;
+use litplex_config::{Endpoint, Program, Source, isolate, thread_variables};
 use litplex_core::{Attach, Device, Launch};
 use litplex_dirs::Cache;
-use litplex_metrics::{StageTimes, UserSink};
 use litplex_workers::{
-    OutputSpec, Overrides, PythonLaunch, PythonSpec, Sdk, Settings, Unwell, default_interpreter,
+    OutputSpec, Overrides, PythonLaunch, PythonSpec, Sdk, Settings, default_interpreter,
 };
 
 use crate::log::LogFiles;
 use crate::placement::Placement;
 use crate::spec::RustModel;
+use crate::telemetry::WorkerTelemetry;
+use crate::{Error, secrets};
 
-/// What JAX asks for the share of a GPU's memory that it takes.
+/// The variable in which JAX reads its share of a GPU's memory.
 const JAX_FRACTION: &str = "XLA_PYTHON_CLIENT_MEM_FRACTION";
 
-/// Where things lie that workers need, and what holds for all of them.
-pub(crate) struct Places {
-    /// The Python package.
+/// The parts of a worker's environment that are the same for all endpoints.
+pub(crate) struct WorkerEnvironment {
+    /// The Python package that workers import.
     pub(crate) sdk: Sdk,
-    /// Where environments are kept, if any is to be made.
+    /// The directory of virtual environments, if an endpoint needs one.
     pub(crate) cache: Option<Cache>,
-    /// What every interpreter is started with.
+    /// The command-line flags of every interpreter.
     pub(crate) python_flags: Vec<String>,
-    /// Where the workers' sockets are.
+    /// The directory of the workers' sockets.
     pub(crate) run_dir: PathBuf,
-    /// Whether requests have ids.
+    /// Whether requests have ids, which mark the lines of workers.
     pub(crate) request_ids: bool,
+    /// The log files of endpoints.
     pub(crate) log_files: LogFiles,
-    /// Environment variables that workers do not get.
+    /// The names of environment variables that workers do not get.
     pub(crate) secrets: Vec<String>,
 }
 
-/// Makes what starts the workers of an endpoint.
-pub(crate) fn launch_of(
+impl WorkerEnvironment {
+    /// Returns the environment of a program's workers.
+    ///
+    /// # Errors
+    /// No cache directory is available, and a worker needs one.
+    pub(crate) fn new(
+        config: &Program,
+        run_dir: &RunDir,
+        log_files: LogFiles,
+    ) -> Result<Self, Error> {
+        let cache = locate_cache(config)?;
+        Ok(Self {
+            sdk: python_sdk(config, cache.as_ref()),
+            cache,
+            python_flags: config.python_flags.clone(),
+            run_dir: run_dir.path().to_owned(),
+            request_ids: config.request_id,
+            log_files,
+            secrets: secrets::hidden_from_models(config),
+        })
+    }
+}
+
+/// Returns the Python package that workers import.
+pub(crate) fn python_sdk(config: &litplex_config::Program, cache: Option<&Cache>) -> Sdk {
+    match &config.sdk {
+        Some(installed) => Sdk::installed(installed.clone()),
+        None => cache.cloned().map(Sdk::unpacked).unwrap_or_default(),
+    }
+}
+
+/// Locates the cache directory, if a model needs one.
+pub(crate) fn locate_cache(config: &litplex_config::Program) -> Result<Option<Cache>, Error> {
+    let has_python = config.endpoints.iter().any(|e| matches!(e.source, Source::Python(_)));
+    let has_requirements = config.endpoints.iter().any(|e| e.requirements.is_some());
+    let has_no_sdk = has_python && config.sdk.is_none();
+    if !(has_requirements || has_no_sdk) {
+        return Ok(None);
+    }
+    let cache = Cache::locate()?;
+    if let Some(reason) = cache.passed_over() {
+        let root = cache.root().display();
+        tracing::warn!("files are kept in {root}; LITPLEX_CACHE_DIR chooses the place: {reason}");
+    }
+    Ok(Some(cache))
+}
+
+/// Returns the launch of an endpoint's workers.
+pub(crate) fn launcher(
     config: &Endpoint,
     model: Option<RustModel>,
     placement: Placement,
-    places: &Places,
+    environment: &WorkerEnvironment,
     attach: Arc<dyn Attach>,
-    (unwell, metrics, stages): (Unwell, UserSink, StageTimes),
+    telemetry: WorkerTelemetry,
 ) -> Arc<dyn Launch> {
     match (model, &config.source) {
         (Some(model), _) => model(rust_settings(config, placement.devices), attach),
         (None, Source::Python(load)) => {
-            let spec = python_spec(config, load.clone(), placement, places, (unwell, stages));
-            Arc::new(PythonLaunch::new(spec, attach, metrics))
+            let spec = python_spec(config, load.clone(), placement, environment, &telemetry);
+            Arc::new(PythonLaunch::new(spec, attach, telemetry.user))
         }
-        (None, Source::Rust) => unreachable!("the builder gave it a model. This is a bug."),
+        (None, Source::Rust) => {
+            unreachable!("an endpoint of a Rust program has a model. This is a bug.")
+        }
     }
 }
 
@@ -67,8 +121,8 @@ fn python_spec(
     config: &Endpoint,
     load: serde_json::Value,
     placement: Placement,
-    places: &Places,
-    (unwell, stages): (Unwell, StageTimes),
+    environment: &WorkerEnvironment,
+    telemetry: &WorkerTelemetry,
 ) -> PythonSpec {
     let Placement { devices, threads } = placement;
     let variables = variables(config, &devices, threads);
@@ -76,18 +130,18 @@ fn python_spec(
     PythonSpec {
         endpoint: config.path.clone(),
         output: OutputSpec {
-            has_marks: places.request_ids,
+            has_marks: environment.request_ids,
             log_level: config.log_level.clone(),
-            file: places.log_files.get(&config.path).cloned(),
+            file: environment.log_files.get(&config.path).cloned(),
         },
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),
-        flags: places.python_flags.clone(),
-        sdk: places.sdk.clone(),
-        cache: places.cache.clone(),
-        sockets: places.run_dir.clone(),
+        flags: environment.python_flags.clone(),
+        sdk: environment.sdk.clone(),
+        cache: environment.cache.clone(),
+        sockets: environment.run_dir.clone(),
         env: variables,
-        secrets: places.secrets.clone(),
+        secrets: environment.secrets.clone(),
         cwd: config.cwd.clone(),
         pythonpath: config.pythonpath.clone(),
         load,
@@ -109,12 +163,12 @@ fn python_spec(
         timeout: config.timeout,
         chunk_timeout: config.chunk_timeout,
         kill_after: config.kill_after,
-        unwell,
-        stages,
+        unwell: telemetry.unwell.clone(),
+        stages: telemetry.stages.clone(),
     }
 }
 
-/// The endpoint's own variables, and those that follow from its other options.
+/// Returns the endpoint's own variables, and those that follow from its other options.
 pub(crate) fn variables(
     config: &Endpoint,
     devices: &[Device],
@@ -133,7 +187,7 @@ pub(crate) fn variables(
     variables
 }
 
-/// The devices as the workers see them, and what makes them see no more.
+/// Returns the devices as the workers name them, and the `CUDA_VISIBLE_DEVICES` of each.
 fn views(config: &Endpoint, devices: Vec<Device>) -> (Vec<Device>, Vec<Option<String>>) {
     if !config.resources.isolate_devices {
         let all = vec![None; devices.len()];
@@ -147,7 +201,8 @@ fn views(config: &Endpoint, devices: Vec<Device>) -> (Vec<Device>, Vec<Option<St
     devices.into_iter().map(view).unzip()
 }
 
-/// A stream that has begun is not computed again, whatever this says.
+/// Returns whether the items of a failed batch are computed one by one. A stream that has begun is
+/// never computed again.
 fn retry_batch_singly(config: &Endpoint) -> bool {
     config.retry_batch_singly.or(config.idempotent).unwrap_or(true)
 }

@@ -1,5 +1,5 @@
-//! What litplex says: lines for people, or objects for programs, on standard error or in the files
-//! of endpoints.
+//! The log: lines for people, or JSON objects for programs, on standard error or in the files of
+//! endpoints.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write as _};
@@ -59,10 +59,10 @@ pub fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
     }
     // Another subscriber is there already where this fails.
     let _ = tracing_subscriber::registry().with(layers).try_init();
-    let of_endpoint = |endpoint: &Endpoint| {
+    let log_file = |endpoint: &Endpoint| {
         Some((endpoint.path.clone(), opened.get(endpoint.log_file.as_ref()?)?.clone()))
     };
-    Ok(endpoints.iter().filter_map(of_endpoint).collect())
+    Ok(endpoints.iter().filter_map(log_file).collect())
 }
 
 /// Opens every file once: endpoints may share one.
@@ -131,7 +131,7 @@ impl fmt::Write for Escaped<'_, '_> {
     }
 }
 
-/// What endpoints choose for themselves, by their paths.
+/// The rules of endpoints with a level or a file of their own, by path.
 type Rules = HashMap<String, Rule>;
 
 struct Rule {
@@ -174,7 +174,7 @@ impl Chosen {
         levels.max().unwrap_or(LevelFilter::OFF)
     }
 
-    /// Tells whether an endpoint's rule may let in what is left out by default.
+    /// Returns whether an endpoint's rule may let in what is left out by default.
     fn may_let_in(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == OUTPUT
             || (metadata.target().starts_with("litplex") && *metadata.level() <= self.widest())
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// Where lines are written to in a test.
+    /// The lines that a test wrote.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 

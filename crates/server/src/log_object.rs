@@ -45,8 +45,8 @@ where
 struct Object {
     text: String,
     names: Vec<String>,
-    /// Those of a record that a worker printed.
-    of_record: Option<String>,
+    /// The fields of a record that a worker printed.
+    record_fields: Option<String>,
 }
 
 impl Object {
@@ -62,7 +62,7 @@ impl Object {
     }
 
     fn take_over_fields(&mut self) {
-        let fields = self.of_record.take();
+        let fields = self.record_fields.take();
         let fields: Option<BTreeMap<String, &RawValue>> =
             fields.as_deref().and_then(|fields| serde_json::from_str(fields).ok());
         for (name, value) in fields.into_iter().flatten() {
@@ -74,7 +74,7 @@ impl Object {
 impl Visit for Object {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "fields" => self.of_record = Some(value.to_owned()),
+            "fields" => self.record_fields = Some(value.to_owned()),
             name => self.put(name, value),
         }
     }

@@ -1,4 +1,4 @@
-//! Tells what started the server how far it is: systemd (`Type=notify`), or `litplex.start` in
+//! Notifies the process that started the server of its state: systemd (`Type=notify`), or `litplex.start` in
 //! Python.
 //!
 //! The protocol is that of `sd_notify(3)`: datagrams of `NAME=value` lines to the Unix socket that
@@ -11,10 +11,10 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Where to send it.
+/// The environment variable that names the receiver's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Sends the states of this server.
+/// A sender of the states of this server.
 #[derive(Debug)]
 pub(crate) struct Notifier(Option<UnixDatagram>);
 
@@ -31,17 +31,17 @@ impl Notifier {
         Self(connected.ok())
     }
 
-    /// The socket listens, and this is where clients reach it.
+    /// Sends that the socket listens, with the URL for clients.
     pub(crate) fn listening(&self, url: &str) {
         self.send(&format!("STATUS=listening on {url}\nX_LITPLEX_URL={url}"));
     }
 
-    /// Every endpoint serves.
+    /// Sends that every endpoint serves.
     pub(crate) fn ready(&self) {
         self.send("READY=1\nSTATUS=all endpoints serve");
     }
 
-    /// No new request is taken.
+    /// Sends that the server takes no new request.
     pub(crate) fn stopping(&self) {
         self.send("STOPPING=1");
     }

@@ -8,15 +8,15 @@ use litplex_metrics::ObservedGpu;
 
 use crate::gpus::Gpu;
 
-/// What the driver installs; the name without a number comes with CUDA's tools alone.
+/// The library that the driver installs. The name without a number comes only with CUDA's tools.
 pub(crate) const LIBRARY: &str = "libnvidia-ml.so.1";
 
-/// Loads it.
+/// Loads the library.
 pub(crate) fn open(library: &str) -> Result<Nvml, NvmlError> {
     Nvml::builder().lib_path(library.as_ref()).init()
 }
 
-/// Returns the GPUs that it knows, without those that do not answer.
+/// Returns the GPUs of the driver, without those that do not answer.
 pub(crate) fn read(driver: &Nvml) -> Vec<Gpu> {
     let count = driver.device_count().unwrap_or_default();
     (0..count).filter_map(|index| gpu(&driver.device_by_index(index).ok()?, index).ok()).collect()
@@ -24,7 +24,7 @@ pub(crate) fn read(driver: &Nvml) -> Vec<Gpu> {
 
 fn gpu(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
     let memory = device.memory_info()?;
-    // One that is cut into instances has none.
+    // A GPU that is divided into instances has no utilization.
     let utilization = device.utilization_rates().ok().map(|rates| f64::from(rates.gpu) / 100.0);
     let observed = ObservedGpu {
         index,

@@ -1,4 +1,4 @@
-//! What every worker gets of this machine.
+//! The placement of workers on this machine: devices and CPU threads.
 
 use std::thread::available_parallelism;
 
@@ -8,15 +8,18 @@ use litplex_config::{
 use litplex_core::Device;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-/// What the workers of one endpoint get.
+/// The devices and threads of one endpoint's workers.
 pub(crate) struct Placement {
     /// The device of each slot.
     pub(crate) devices: Vec<Device>,
-    /// CPU threads of each worker.
+    /// The CPU threads of each worker.
     pub(crate) threads: usize,
 }
 
-/// Shares out the machine, or says all that cannot be had.
+/// Assigns devices and threads to endpoints.
+///
+/// # Errors
+/// Every request for devices, cores or GPU memory that the machine cannot meet.
 pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, ConfigError> {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let gpus = count_gpus(visible.as_deref());
@@ -61,7 +64,7 @@ fn placements(endpoints: &[Endpoint], placed: Vec<Vec<String>>) -> Vec<Placement
     endpoints.iter().zip(placed).map(placement).collect()
 }
 
-/// Returns the cores that this server may run on; `None` where the system does not say.
+/// Returns the cores on which this server may run; `None` if the system does not say.
 fn available_cores() -> Option<Vec<usize>> {
     let cores = sched_getaffinity(None).ok()?;
     Some((0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).collect())

@@ -1,38 +1,37 @@
-//! What Prometheus reads: all that was measured, and what can be seen of every endpoint.
+//! The text that Prometheus reads: all metrics, and the state of every endpoint at that time.
 
 use std::sync::Arc;
 
 use litplex_core::{BoxFuture, Cause, Device};
-use litplex_metrics::{Metrics, Observed, ObservedWorker, UserMetrics};
+use litplex_metrics::{Observed, ObservedWorker};
 use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
 
-use crate::crew::problem_for_clients;
-use crate::desk::Controls;
-use crate::gpus::{Gpu, Gpus, limit_of, used_by};
+use crate::controls::EndpointControls;
+use crate::gpus::{Gpu, Gpus, memory_share, used_by};
+use crate::problem::problem_for_clients;
+use crate::telemetry::Telemetry;
 
 const STATES: [&str; 6] = ["starting", "ready", "backing_off", "failed", "draining", "stopped"];
 
-/// Returns what writes the metrics of these endpoints.
+/// Returns a function that renders the metrics of these endpoints.
 pub(crate) fn scraper(
-    endpoints: Vec<Arc<Controls>>,
-    metrics: Metrics,
-    user: UserMetrics,
+    endpoints: Vec<Arc<EndpointControls>>,
+    telemetry: Telemetry,
 ) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
-    let has_gpu = |controls: &Arc<Controls>| controls.devices.iter().any(is_gpu);
-    let gpus = endpoints.iter().any(has_gpu).then(Gpus::of_the_driver).map(Arc::new);
+    let has_gpu = |controls: &Arc<EndpointControls>| controls.devices.iter().any(is_gpu);
+    let gpus = endpoints.iter().any(has_gpu).then(Gpus::nvidia).map(Arc::new);
     move || {
-        let (endpoints, metrics, user) = (endpoints.clone(), metrics.clone(), user.clone());
+        let (endpoints, telemetry) = (endpoints.clone(), telemetry.clone());
         let gpus = gpus.clone();
         Box::pin(async move {
             let mut observed = Vec::new();
             for controls in &endpoints {
-                // Each answers once it is through what came before: asked one after the other,
-                // they are all asked soon.
+                // An endpoint's task answers in microseconds: one after the other is fast enough.
                 observed.push(observe(controls, &controls.endpoint.load().await));
             }
-            // On a thread of its own: no request waits for it.
-            let user = user.read().await;
+            // Rendered on another thread: no request waits for it.
+            let user = telemetry.user.read().await;
             let gpus = match gpus {
                 Some(gpus) => gpus.read().await,
                 None => Vec::new(),
@@ -42,14 +41,14 @@ pub(crate) fn scraper(
                     observe_memory(observed, controls, &gpus);
                 }
                 let gpus: Vec<_> = gpus.into_iter().map(|gpu| gpu.observed).collect();
-                metrics.render(&observed, &gpus, user)
+                telemetry.metrics.render(&observed, &gpus, user)
             });
             text.await.unwrap_or_default()
         })
     }
 }
 
-fn observe(controls: &Controls, load: &EndpointLoad) -> Observed {
+fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
     let states = controls.view.states();
     let record = controls.view.record();
     let doing = |word| states.iter().filter(|state| state_label(state) == word).count();
@@ -77,7 +76,7 @@ fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> Observ
 }
 
 /// Adds the memory that the workers use, and may use of their GPUs.
-fn observe_memory(observed: &mut Observed, controls: &Controls, gpus: &[Gpu]) {
+fn observe_memory(observed: &mut Observed, controls: &EndpointControls, gpus: &[Gpu]) {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let gpu_memory = |processes: &[u32]| used_by(processes, gpus);
     for worker in &mut observed.slots {
@@ -91,7 +90,7 @@ fn observe_memory(observed: &mut Observed, controls: &Controls, gpus: &[Gpu]) {
             continue;
         }
         let fraction = controls.gpu_memory_fraction;
-        let limit = |fraction| limit_of(fraction, device.as_str(), visible.as_deref(), gpus);
+        let limit = |fraction| memory_share(fraction, device.as_str(), visible.as_deref(), gpus);
         worker.gpu_memory_limit = fraction.and_then(limit);
     }
 }

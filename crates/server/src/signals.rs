@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 use crate::Error;
 
-/// Signals that are no further apart mean one thing.
-const SAME_WISH: Duration = Duration::from_millis(500);
+/// Signals within this time of the first count as one.
+const SIGNAL_DEBOUNCE: Duration = Duration::from_millis(500);
 
-/// SIGINT, SIGTERM, SIGHUP and SIGQUIT. The last two are left alone where they were ignored when
-/// the program began, as `nohup` does and shells do for jobs in the background.
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT. The last two stay ignored if they were ignored when the
+/// process started: `nohup` does so, and shells do for background jobs.
 pub(crate) struct Signals {
     signals: Vec<(&'static str, Signal)>,
 }
 
 impl Signals {
-    /// Takes the signals from here on.
+    /// Starts to receive the signals.
     ///
     /// # Errors
-    /// The system refuses it.
+    /// The system refuses a handler.
     pub(crate) fn new() -> Result<Self, Error> {
         let ignored = ignored();
         let always = [("SIGINT", SignalKind::interrupt()), ("SIGTERM", SignalKind::terminate())];
@@ -49,21 +49,20 @@ impl Signals {
         received.last().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Resolves when somebody insists. One wish may arrive twice: a service manager signals every
-    /// process, and the program passes on what it gets.
+    /// Resolves at the next signal after the debounce time. One stop may arrive as two signals: a
+    /// service manager signals every process, and the program forwards its own.
     pub(crate) async fn again(&mut self) -> &'static str {
         let first = Instant::now();
         loop {
             let name = self.next().await;
-            if first.elapsed() >= SAME_WISH {
+            if first.elapsed() >= SIGNAL_DEBOUNCE {
                 return name;
             }
         }
     }
 }
 
-/// Returns the signals that this process ignores, a bit for each; none where the system does not
-/// say.
+/// Returns the signals that this process ignores, one bit each; none if the system does not say.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_in(&status).unwrap_or_default()

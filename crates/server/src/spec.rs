@@ -1,4 +1,4 @@
-//! What a server is made of.
+//! The parts of a server that its program supplies.
 
 use std::sync::Arc;
 
@@ -7,42 +7,43 @@ use litplex_core::{Attach, Launch};
 use litplex_http::{Described, Layers};
 use litplex_workers::Settings;
 
-/// Makes the launch of a Rust model, once its settings are resolved.
+/// A function that returns the launch of a Rust model, given its resolved settings.
 pub type RustModel = Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send>;
 
-/// What a program gives of an endpoint besides its options.
+/// The model of an endpoint, where a Rust program supplies one, and its schema.
 #[derive(Default)]
-pub struct Given {
-    /// The model, where that is one in Rust.
+pub struct ModelSource {
+    /// The model, if it is in Rust.
     pub model: Option<RustModel>,
-    /// The schema and the examples of its requests and responses.
-    pub described: Described,
+    /// The types and examples of its requests and responses.
+    pub schema: Described,
 }
 
-impl std::fmt::Debug for Given {
+impl std::fmt::Debug for ModelSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Given").field("is_rust", &self.model.is_some()).finish_non_exhaustive()
+        f.debug_struct("ModelSource")
+            .field("is_rust", &self.model.is_some())
+            .finish_non_exhaustive()
     }
 }
 
-/// Everything that a server is made of.
+/// A server to run.
 pub struct ServerSpec {
     /// The checked configuration.
     pub config: Program,
-    /// What the program gives of each endpoint besides its options, in the order of the
-    /// configuration.
-    pub given: Vec<Given>,
+    /// The models of the endpoints, in the order of the configuration.
+    pub models: Vec<ModelSource>,
     /// The layers around the server and its endpoints.
     pub layers: Layers,
-    /// Whether the server waits for processes that models leave behind.
+    /// Whether the server adopts the orphans of its models and waits for them.
     pub adopts_orphans: bool,
 }
 
 impl ServerSpec {
-    /// A server with this configuration and no Rust model.
+    /// Returns a server with this configuration and no Rust model.
     pub fn new(config: Program) -> Self {
-        let given = config.endpoints.iter().map(|_| Given::default()).collect();
-        Self { config, given, layers: Layers::default(), adopts_orphans: false }
+        let models = config.endpoints.iter().map(|_| ModelSource::default()).collect();
+        Self { config, models, layers: Layers::default(), adopts_orphans: false }
     }
 }
 

@@ -1,9 +1,9 @@
-//! From options to what HTTP is spoken over.
+//! TLS: from the options to its files.
 
 use litplex_config::ConfigError;
 use litplex_tls::{Pem, Tls, TlsFiles};
 
-/// Reads the files that the options name, if any.
+/// Reads the certificate and key that the options name, if any.
 pub(crate) fn read(config: &litplex_config::Program) -> Result<Option<Tls>, ConfigError> {
     let Some(litplex_config::Tls { cert, key, client_ca }) = config.tls.clone() else {
         return Ok(None);
@@ -14,7 +14,7 @@ pub(crate) fn read(config: &litplex_config::Program) -> Result<Option<Tls>, Conf
     tls.map(Some).map_err(|mistakes| ConfigError(mistakes.into_iter().map(named).collect()))
 }
 
-/// Returns what TLS reads it as.
+/// Returns the source of a PEM in the terms of `litplex_tls`.
 pub(crate) fn pem(pem: litplex_config::Pem) -> Pem {
     match pem {
         litplex_config::Pem::File(path) => Pem::File(path),

@@ -1,18 +1,17 @@
-//! Whether requests are traced, as the configuration and OpenTelemetry's environment variables say
-//! it.
+//! The tracer: from the configuration and OpenTelemetry's environment variables.
 
 use litplex_config::{ConfigError, Program};
 use litplex_traces::{TraceSettings, Tracer};
 
 use crate::Error;
 
-/// Of the variables that OpenTelemetry's libraries read, those that say where traces go.
+/// The variables in which OpenTelemetry's libraries read the collector's address.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// Makes what traces requests, where anybody says where traces go.
+/// Returns the tracer, if the configuration or the environment names a collector.
 ///
 /// # Errors
-/// They cannot be sent there.
+/// The address of the collector is invalid.
 pub(crate) fn tracer(config: &Program) -> Result<Option<Tracer>, Error> {
     let endpoint = config.otlp_endpoint.clone();
     let is_wanted = endpoint.is_some() || ENDPOINTS.iter().any(|name| variable(name).is_some());
@@ -34,7 +33,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Returns the share that a sampler takes of what is not part of a trace yet.
+/// Returns the share (0 to 1) of requests outside of a trace that a sampler takes.
 fn ratio(sampler: Option<&str>, argument: Option<String>) -> f64 {
     match sampler {
         Some("always_off" | "parentbased_always_off") => 0.0,

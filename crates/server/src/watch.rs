@@ -1,4 +1,4 @@
-//! What happens to an endpoint's workers: for people in the log, for jobs in the queue's outlook.
+//! Follows the slots of an endpoint: logs their states, and sets the outlook of its queue.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use tokio::time::Instant;
 
 use crate::{Error, app_host};
 
-/// Jobs wait for a worker that is expected within this time, though those before it failed.
+/// Jobs wait for a worker that is expected within this time even if earlier ones failed.
 const BRIEFLY_DOWN: Duration = Duration::from_secs(1);
 
-/// What the whole server waits for.
+/// A step of the start that the server waits for.
 pub(crate) enum Milestone {
-    /// All workers that an endpoint began with are ready, or the app host is.
+    /// All workers with which an endpoint started are ready, or the app host is.
     Ready,
-    /// Its model, or the app, cannot be loaded.
+    /// A model or the app cannot be loaded.
     Failed(Error),
 }
 
-/// Follows the slots of an endpoint until they are gone.
+/// Follows the slots of an endpoint until its supervisor has stopped.
 pub(crate) async fn follow(
     path: String,
     endpoint: Endpoint,
@@ -50,7 +50,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Follows the app host until it is gone.
+/// Follows the app host until its supervisor has stopped.
 pub(crate) async fn follow_app_host(mut view: View, milestones: mpsc::UnboundedSender<Milestone>) {
     let mut seen = Seen::default();
     loop {
@@ -61,7 +61,7 @@ pub(crate) async fn follow_app_host(mut view: View, milestones: mpsc::UnboundedS
     }
 }
 
-/// What was seen of some slots so far.
+/// The last known states of some slots.
 #[derive(Default)]
 struct Seen {
     states: Vec<SlotState>,
@@ -69,7 +69,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Logs what is new, and says once that all are ready.
+    /// Logs each new state, and reports once that all slots are ready.
     fn report(
         &mut self,
         name: &str,
@@ -104,7 +104,7 @@ fn are_ready(states: &[SlotState]) -> bool {
     !states.is_empty() && states.iter().all(|state| matches!(state, SlotState::Ready(_)))
 }
 
-/// Resolves when the limits change; never where there are none, or when nobody can set them.
+/// Resolves when the limits change; never if there are none, or if they can no longer change.
 async fn changed(limits: Option<&mut watch::Receiver<Limits>>) {
     if let Some(limits) = limits
         && limits.changed().await.is_ok()
@@ -114,8 +114,8 @@ async fn changed(limits: Option<&mut watch::Receiver<Limits>>) {
     std::future::pending::<()>().await;
 }
 
-/// Turns what the slots promise into what jobs may hope for; `may_wake`: whether load starts
-/// workers where none is wanted.
+/// Returns the outlook of jobs from that of the slots. `may_wake`: whether load starts workers while
+/// the target is zero.
 fn for_jobs(outlook: &Outlook, may_wake: bool, now: Instant) -> litplex_scheduler::Outlook {
     let within = outlook.wait(now);
     match outlook {
@@ -135,7 +135,7 @@ fn for_jobs(outlook: &Outlook, may_wake: bool, now: Instant) -> litplex_schedule
     }
 }
 
-/// `endpoint`: that of the slot, where it has one.
+/// Logs the state of a slot. The app host has no `endpoint`.
 fn log_state(endpoint: Option<&str>, worker: &str, state: &SlotState) {
     match state {
         SlotState::Ready(after) => {

@@ -7,7 +7,7 @@ use std::env;
 use std::path::Path;
 use std::time::Duration;
 
-use litplex::{Batch, Device, LitApi, LitServer, Outcome, run_servers};
+use litplex::{Batch, Device, Endpoint, LitApi, Outcome, run_servers};
 use serde::{Deserialize, Serialize};
 
 use crate::embed::Encoder;
@@ -51,16 +51,16 @@ impl LitApi for Embedder {
 
 fn main() -> litplex::Result<()> {
     let model = setting("LITPLEX_DEMO_MODEL", MODEL);
-    let embed = LitServer::new("/embed", move |_device: Device| {
+    let embed = Endpoint::new("/embed", move |_device: Device| {
         Ok(Embedder { encoder: Encoder::load(Path::new(&model))? })
     })
     .max_batch_size(32)
     .batch_timeout(Duration::from_millis(5));
 
     let ocr =
-        LitServer::python("/ocr", OCR).interpreter(setting("LITPLEX_DEMO_OCR_PYTHON", OCR_PYTHON));
+        Endpoint::python("/ocr", OCR).interpreter(setting("LITPLEX_DEMO_OCR_PYTHON", OCR_PYTHON));
 
-    let story = LitServer::stream("/story", |_device: Device| Ok(Story));
+    let story = Endpoint::stream("/story", |_device: Device| Ok(Story));
 
     let port = setting("LITPLEX_DEMO_PORT", PORT).parse()?;
     run_servers([embed, ocr, story]).host("127.0.0.1").port(port).run()?;

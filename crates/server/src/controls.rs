@@ -1,83 +1,37 @@
-//! What an operator sees of a running server, and may change.
+//! The controls of one endpoint: its state, as others read it, and the number of its workers.
 
-use litplex_workers::Unwell;
-use std::sync::Arc;
-
-use litplex_admin::{Admin, EndpointStatus, Scaled, Status, WorkerStatus};
+use litplex_admin::{EndpointStatus, WorkerStatus};
 use litplex_config::Workers;
-use litplex_core::{BoxFuture, Device};
+use litplex_core::Device;
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
+use litplex_workers::Unwell;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use crate::crew::problem_in_full;
+use crate::problem::problem_in_full;
 
-/// Answers the admin socket.
-pub(crate) struct Desk {
-    pub(crate) url: String,
-    pub(crate) port: u16,
-    pub(crate) started: Instant,
-    pub(crate) endpoints: Vec<Arc<Controls>>,
-}
-
-/// What can be seen and set of one endpoint.
-pub(crate) struct Controls {
+/// The state of one endpoint that others read, and the number of workers that they may set.
+pub(crate) struct EndpointControls {
     pub(crate) path: String,
     pub(crate) kind: &'static str,
     pub(crate) workers: Workers,
     pub(crate) devices: Vec<Device>,
-    /// The share of its GPU's memory that each worker may take, where there is a limit.
+    /// The share of its GPU's memory that each worker may take, from 0 to 1.
     pub(crate) gpu_memory_fraction: Option<f64>,
     pub(crate) endpoint: Endpoint,
     pub(crate) view: View,
     pub(crate) wanted: Wanted,
-    /// Between how many workers load may choose, where it may.
+    /// The bounds between which the autoscaler chooses; none where the number of workers is fixed.
     pub(crate) limits: Option<watch::Sender<Limits>>,
     pub(crate) unwell: Unwell,
-    /// What is measured of its requests where they come in.
+    /// The metrics of its requests at the HTTP edge.
     pub(crate) edge: Edge,
 }
 
-impl Admin for Desk {
-    fn ps(&self) -> BoxFuture<'_, Status> {
-        Box::pin(async {
-            let mut endpoints = Vec::new();
-            for controls in &self.endpoints {
-                endpoints.push(controls.status().await);
-            }
-            Status {
-                pid: std::process::id(),
-                url: self.url.clone(),
-                port: self.port,
-                uptime: self.started.elapsed().as_secs_f64(),
-                endpoints,
-            }
-        })
-    }
-
-    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>> {
-        Box::pin(async move {
-            let controls = self.endpoints.iter().find(|controls| controls.path == endpoint);
-            let controls = controls.ok_or_else(|| format!("there is no endpoint `{endpoint}`"))?;
-            if let Workers::Between { max, .. } = controls.workers
-                && workers > max
-            {
-                return Err(format!(
-                    "`{endpoint}` has at most {max} workers (`max_workers`); choose 0 to {max}"
-                ));
-            }
-            let before = controls.view.wanted();
-            controls.scale(workers);
-            Ok(Scaled { endpoint, before, wanted: workers })
-        })
-    }
-}
-
-impl Controls {
-    /// Sets the number of workers by hand. Load no longer changes it.
-    fn scale(&self, workers: usize) {
+impl EndpointControls {
+    /// Sets the number of workers. The autoscaler no longer changes it.
+    pub(crate) fn scale(&self, workers: usize) {
         if let Some(limits) = &self.limits {
             limits.send_replace(Limits::exactly(workers));
         }
@@ -86,7 +40,8 @@ impl Controls {
         tracing::info!(endpoint = path, "{path} is to have {workers} workers");
     }
 
-    async fn status(&self) -> EndpointStatus {
+    /// Returns the state that `litplex ps` shows.
+    pub(crate) async fn status(&self) -> EndpointStatus {
         let load = self.endpoint.load().await;
         let problem = problem_in_full(&self.view, &self.unwell);
         let (min_workers, max_workers) = match self.workers {

@@ -1,4 +1,4 @@
-//! What is done around every request, as the configuration says it.
+//! The middleware at the HTTP edge, built from the configuration.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -11,11 +11,11 @@ use litplex_workers::LogFile;
 
 use crate::{Error, traces};
 
-/// Makes it.
+/// Builds the edge middleware.
 ///
 /// # Errors
 /// The access log cannot be written, traces cannot be sent, or the system has no randomness.
-pub(crate) fn around(config: &Program) -> Result<Around, Error> {
+pub(crate) fn edge_middleware(config: &Program) -> Result<Around, Error> {
     let request_ids = config.request_id.then(getrandom::u64).transpose();
     let request_ids = request_ids.map_err(io::Error::other)?.map(RequestIds::new);
     let origins = config.cors_origins.iter().map(String::as_str);
@@ -29,8 +29,8 @@ pub(crate) fn around(config: &Program) -> Result<Around, Error> {
     let compression = compression(config);
     let tracer = traces::tracer(config)?;
     let mut origins = config.cors_origins.clone();
-    if let Some(AppHost::Process { origins: of_the_app, .. }) = &config.app_host {
-        origins.extend(of_the_app.iter().cloned());
+    if let Some(AppHost::Process { origins: app_origins, .. }) = &config.app_host {
+        origins.extend(app_origins.iter().cloned());
     }
     let (allowed_hosts, host) = (config.allowed_hosts.clone(), config.host.clone());
     let browsers = Browsers { allowed_hosts, origins, is_loopback: false, host };

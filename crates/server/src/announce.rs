@@ -1,0 +1,77 @@
+//! Announces the states of a server: in the log, to the process that started it, and to scripts.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use litplex_config::Program;
+
+use crate::notify::Notifier;
+use crate::tls;
+
+/// The announcer of a server's states.
+pub(crate) struct Announcer {
+    /// The URL of the server.
+    pub(crate) url: String,
+    pub(crate) port: u16,
+    reachability_note: &'static str,
+    startup_lines: Vec<String>,
+    notifier: Notifier,
+}
+
+impl Announcer {
+    /// Returns the announcer of the server at this address.
+    pub(crate) fn new(config: &Program, address: SocketAddr) -> Self {
+        let url = format!("{}://{address}", tls::scheme(config));
+        Self {
+            port: address.port(),
+            reachability_note: reachability_note(&config.host),
+            startup_lines: startup_lines(config, &url),
+            url,
+            notifier: Notifier::from_env(),
+        }
+    }
+
+    /// Announces that the server listens.
+    pub(crate) fn listening(&self) {
+        tracing::info!("listening on {}{}", self.url, self.reachability_note);
+        self.notifier.listening(&self.url);
+    }
+
+    /// Announces that all endpoints serve.
+    pub(crate) fn ready(&self) {
+        tracing::info!("ready: all endpoints serve at {}", self.url);
+        let mut stderr = io::stderr().lock();
+        // The reader of standard error may be gone.
+        self.startup_lines.iter().for_each(|line| drop(writeln!(stderr, "{line}")));
+        self.notifier.ready();
+    }
+
+    /// Announces that the server takes no new request.
+    pub(crate) fn stopping(&self) {
+        self.notifier.stopping();
+    }
+}
+
+fn reachability_note(host: &str) -> &'static str {
+    match host {
+        "127.0.0.1" | "localhost" | "::1" => {
+            " (this machine only; host \"0.0.0.0\" lets others in)"
+        }
+        _ => "",
+    }
+}
+
+/// Returns the lines for which scripts that start LitServe wait on its standard error.
+fn startup_lines(config: &Program, url: &str) -> Vec<String> {
+    if !config.litserve {
+        return Vec::new();
+    }
+    let mut lines = vec![
+        "INFO:     Application startup complete.".to_owned(),
+        format!("INFO:     Uvicorn running on {url} (Press CTRL+C to quit)"),
+    ];
+    if config.routes.openapi {
+        lines.push(format!("Swagger UI is available at {url}/docs"));
+    }
+    lines
+}

@@ -1,0 +1,73 @@
+//! The first stage of a server: it owns its address, files and sockets, and runs no process yet.
+
+use std::io;
+
+use litplex_admin::{AdminSocket, RunDir};
+use litplex_config::Program;
+use litplex_http::{Around, bind};
+use litplex_tls::Tls;
+use tokio::net::TcpListener;
+
+use crate::access::Access;
+use crate::app_host::AppHostSockets;
+use crate::middleware::edge_middleware;
+use crate::{Error, ServerSpec, descriptors, tls};
+
+/// A server whose address is taken and whose configuration can be met.
+pub(crate) struct Bound {
+    pub(crate) spec: ServerSpec,
+    pub(crate) access: Access,
+    pub(crate) middleware: Around,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) listener: TcpListener,
+    pub(crate) private: PrivateSockets,
+}
+
+impl Bound {
+    /// Reads the files that the configuration names, and takes the address.
+    ///
+    /// # Errors
+    /// A file is invalid, or the address is not available.
+    pub(crate) async fn new(spec: ServerSpec) -> Result<Self, Error> {
+        let config = &spec.config;
+        let access = Access::load(config)?;
+        let mut middleware = edge_middleware(config)?;
+        descriptors::raise();
+        let tls = tls::read(config)?;
+        let listener = listen(config).await?;
+        middleware.browsers.is_loopback = listener.local_addr()?.ip().is_loopback();
+        let private = PrivateSockets::open(config)?;
+        Ok(Self { spec, access, middleware, tls, listener, private })
+    }
+}
+
+/// The server's private directory and the sockets in it.
+pub(crate) struct PrivateSockets {
+    pub(crate) admin: AdminSocket,
+    pub(crate) app_host: Option<AppHostSockets>,
+    /// The last field: the directory is removed after the sockets are closed.
+    pub(crate) run_dir: RunDir,
+}
+
+impl PrivateSockets {
+    fn open(config: &Program) -> Result<Self, Error> {
+        let run_dir = RunDir::create()?;
+        let admin = AdminSocket::bind(&run_dir)?;
+        let app_host = AppHostSockets::open(config, &run_dir)?;
+        Ok(Self { admin, app_host, run_dir })
+    }
+}
+
+async fn listen(config: &Program) -> Result<TcpListener, Error> {
+    let bound = bind(&config.host, config.port).await;
+    bound.map_err(|source| bind_error(&config.host, config.port, source))
+}
+
+/// Returns the error with the server of this user that has the address, if one does.
+fn bind_error(host: &str, port: u16, source: io::Error) -> Error {
+    let is_taken = source.kind() == io::ErrorKind::AddrInUse;
+    let servers = is_taken.then(litplex_admin::running).into_iter().flatten();
+    let mut statuses = servers.filter_map(|server| server.ps().ok());
+    let taken_by = statuses.find(|status| status.port == port).map(|status| status.pid);
+    Error::Bind { address: format!("{host}:{port}"), taken_by, source }
+}

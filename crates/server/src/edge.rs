@@ -1,0 +1,100 @@
+//! The HTTP edge of a server, put together from the configuration.
+
+use std::sync::Arc;
+
+use litplex_access::{Keys, digest};
+use litplex_config::{BuiltinRoutes, Program};
+use litplex_http::{App, Around, Builtin, Layers, Server};
+use litplex_tls::Tls;
+use tokio::net::TcpListener;
+
+use crate::access::{Guards, key_in};
+use crate::app_host::AppHostSockets;
+use crate::descriptors;
+use crate::endpoints::Endpoints;
+use crate::scrape::scraper;
+use crate::secrets::SHUTDOWN_KEY;
+use crate::telemetry::Telemetry;
+
+/// The parts of the edge that the earlier stages made.
+pub(crate) struct EdgeParts {
+    pub(crate) guards: Guards,
+    pub(crate) middleware: Around,
+    pub(crate) layers: Layers,
+    pub(crate) telemetry: Telemetry,
+}
+
+/// Returns the application that answers requests.
+pub(crate) fn app(
+    config: &Program,
+    parts: EdgeParts,
+    endpoints: &Endpoints,
+    app_host: Option<&AppHostSockets>,
+) -> Arc<App> {
+    let EdgeParts { guards, middleware, layers, telemetry } = parts;
+    let metrics = telemetry.metrics.clone();
+    let app = App::new(
+        endpoints.routes(guards.endpoints, config),
+        builtin(config),
+        guards.server,
+        config.max_buffered_bytes,
+        metrics,
+        endpoints.reporter(),
+        scraper(endpoints.controls(), telemetry),
+    );
+    app.behind(app_host.map(|sockets| sockets.front(config, guards.bypass)))
+        .keep_alive(config.keep_alive_timeout)
+        .within(middleware)
+        .layered(layers)
+}
+
+/// Returns the server of this application, with limits that suit the machine by default.
+pub(crate) fn server(
+    config: &Program,
+    listener: TcpListener,
+    app: &Arc<App>,
+    tls: Option<&Tls>,
+    most_workers: usize,
+) -> std::io::Result<Server> {
+    let threads = config.http_threads.unwrap_or_else(default_http_threads);
+    let connections = config
+        .max_connections
+        .unwrap_or_else(|| descriptors::for_connections(config.app_host.is_some(), most_workers));
+    Ok(Server::new(listener, app.clone(), threads, connections)?.over(tls))
+}
+
+fn default_http_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
+
+/// Returns the built-in routes. Their keys come from the environment alone: configurations are shown.
+fn builtin(config: &Program) -> Builtin {
+    let BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =
+        config.routes.clone();
+    let shutdown_key = shutdown_key();
+    if let (Some(path), None) = (&shutdown, &shutdown_key) {
+        tracing::warn!("`{path}` is disabled: {SHUTDOWN_KEY} is not set");
+    }
+    Builtin {
+        health,
+        health_reasons: !config.litserve,
+        livez,
+        readyz,
+        info,
+        litserve_info: config.litserve_info.clone(),
+        metrics,
+        shutdown,
+        shutdown_key,
+        model_metadata: config.model_metadata.clone(),
+        openapi,
+    }
+}
+
+/// Returns the key that may stop the server, if the environment has one.
+fn shutdown_key() -> Option<Keys> {
+    let key = key_in(SHUTDOWN_KEY).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        None
+    });
+    key.map(|key| Keys::from_iter([(SHUTDOWN_KEY.to_owned(), digest(key))]))
+}

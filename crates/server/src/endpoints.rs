@@ -1,0 +1,255 @@
+//! The endpoints of a server: each with its queue, its supervisor, and the tasks that follow them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use litplex_access::Guard;
+use litplex_calls::{EndpointReport, Registry, Report, Target};
+use litplex_config::{Source, Workers};
+use litplex_core::Attach;
+use litplex_http::{Described, Route};
+use litplex_scheduler::{QueueSettings, spawn_endpoint};
+use litplex_supervisor::{Limits, SlotState, Supervisor, supervise};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::app_host::AppHostSockets;
+use crate::controls::EndpointControls;
+use crate::elastic::follow_load;
+use crate::launch::{WorkerEnvironment, launcher};
+use crate::placement::{Placement, place_all};
+use crate::problem::{degraded, problem_for_clients, unhealthy};
+use crate::telemetry::Telemetry;
+use crate::watch::{Milestone, follow, follow_app_host};
+use crate::{Error, ModelSource};
+
+/// All endpoints of a running server.
+pub(crate) struct Endpoints {
+    endpoints: Vec<RunningEndpoint>,
+    app_host: Option<Supervisor>,
+    /// The tasks that apply the autoscaler; they end with the endpoints.
+    _following: JoinSet<()>,
+}
+
+/// One endpoint with its supervisor.
+struct RunningEndpoint {
+    config: litplex_config::Endpoint,
+    schema: Described,
+    controls: Arc<EndpointControls>,
+    supervisor: Supervisor,
+}
+
+impl Endpoints {
+    /// Launches the workers of every endpoint and the app host, side by side.
+    ///
+    /// # Errors
+    /// The devices are not available.
+    pub(crate) fn launch(
+        config: &litplex_config::Program,
+        models: Vec<ModelSource>,
+        environment: &WorkerEnvironment,
+        app_host: Option<&AppHostSockets>,
+        telemetry: &Telemetry,
+    ) -> Result<Self, Error> {
+        let placed = place_all(&config.endpoints)?;
+        let app_host = app_host.and_then(|sockets| sockets.launch(config, environment));
+        let mut following = JoinSet::new();
+        let mut endpoints = Vec::new();
+        for ((config, model), placement) in config.endpoints.iter().zip(models).zip(placed) {
+            let launched =
+                RunningEndpoint::launch(config, model, placement, environment, telemetry);
+            if let Some(limits) = &launched.controls.limits {
+                let EndpointControls { endpoint, view, wanted, .. } = &*launched.controls;
+                let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
+                following.spawn(follow_load(endpoint, view, wanted, limits.subscribe()));
+            }
+            endpoints.push(launched);
+        }
+        Ok(Self { endpoints, app_host, _following: following })
+    }
+
+    /// Returns the largest number of workers that may run.
+    pub(crate) fn most_workers(&self) -> usize {
+        let most = |endpoint: &RunningEndpoint| match endpoint.config.workers {
+            Workers::PerDevice(_) => endpoint.controls.devices.len(),
+            Workers::Between { max, .. } => max.max(1),
+        };
+        self.endpoints.iter().map(most).sum()
+    }
+
+    /// Returns the controls of every endpoint.
+    pub(crate) fn controls(&self) -> Vec<Arc<EndpointControls>> {
+        self.endpoints.iter().map(|endpoint| endpoint.controls.clone()).collect()
+    }
+
+    /// Returns the endpoints by path, each behind its guard.
+    pub(crate) fn routes(
+        &self,
+        guards: Vec<Arc<Guard>>,
+        config: &litplex_config::Program,
+    ) -> HashMap<String, Route> {
+        let registry = self.registry(config.litserve);
+        let route = |endpoint: &RunningEndpoint, guard| Route {
+            target: registry.named(&endpoint.config.path),
+            ping_interval: endpoint.config.ping_interval,
+            max_body_bytes: endpoint.config.max_body_bytes,
+            guard,
+            metrics: endpoint.controls.edge.clone(),
+            tells_ids: config.request_id,
+            described: endpoint.schema.clone(),
+        };
+        let guarded = self.endpoints.iter().zip(guards);
+        guarded
+            .map(|(endpoint, guard)| (endpoint.config.path.clone(), route(endpoint, guard)))
+            .collect()
+    }
+
+    /// Returns the targets of calls, by path.
+    fn registry(&self, waits_for_first_worker: bool) -> Registry {
+        let target = |endpoint: &RunningEndpoint| {
+            (endpoint.config.path.clone(), Arc::new(endpoint.target(waits_for_first_worker)))
+        };
+        Registry::new(self.endpoints.iter().map(target).collect())
+    }
+
+    /// Returns a function that reports the state of all endpoints, for the pages that show it.
+    pub(crate) fn reporter(&self) -> impl Fn() -> Report + Send + Sync + 'static {
+        let reporters: Vec<_> = self.endpoints.iter().map(RunningEndpoint::reporter).collect();
+        let app_host = self.app_host.as_ref().map(Supervisor::view);
+        move || Report {
+            endpoints: reporters.iter().map(|report| report()).collect(),
+            app_host: app_host.as_ref().and_then(problem_for_clients),
+        }
+    }
+
+    /// Logs the states of workers, and calls `ready` once all endpoints serve. Resolves only if a
+    /// model or the app cannot be loaded.
+    pub(crate) async fn watch(&self, ready: impl Fn()) -> Error {
+        let (milestones, mut reached) = mpsc::unbounded_channel();
+        for RunningEndpoint { controls, .. } in &self.endpoints {
+            let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
+            let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
+            let view = controls.view.clone();
+            tokio::spawn(follow(path, endpoint, view, limits, milestones.clone()));
+        }
+        let mut starting = self.endpoints.len();
+        if let Some(app_host) = &self.app_host {
+            starting += 1;
+            tokio::spawn(follow_app_host(app_host.view(), milestones.clone()));
+        }
+        while let Some(milestone) = reached.recv().await {
+            match milestone {
+                Milestone::Ready => starting -= 1,
+                Milestone::Failed(error) => return error,
+            }
+            if starting == 0 {
+                ready();
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Stops all workers and the app host within this time.
+    pub(crate) async fn stop(self, grace: Duration) {
+        let mut stopping = JoinSet::new();
+        let supervisors = self.endpoints.into_iter().map(|endpoint| endpoint.supervisor);
+        for supervisor in supervisors.chain(self.app_host) {
+            stopping.spawn(supervisor.stop(grace));
+        }
+        stopping.join_all().await;
+    }
+}
+
+impl RunningEndpoint {
+    fn launch(
+        config: &litplex_config::Endpoint,
+        ModelSource { model, schema }: ModelSource,
+        placement: Placement,
+        environment: &WorkerEnvironment,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let devices = placement.devices.clone();
+        let endpoint =
+            spawn_endpoint(queue_settings(config), telemetry.metrics.queue(&config.path));
+        let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
+        let (at_start, limits) = match config.workers {
+            Workers::PerDevice(_) => (devices.len(), None),
+            // An endpoint with `min_workers = 0` starts one all the same: an error should show now,
+            // and not on the first request.
+            Workers::Between { min, max } => {
+                (min.max(1), Some(watch::Sender::new(Limits { min, max })))
+            }
+        };
+        let (workers, device, path) = (at_start, &devices[0], &config.path);
+        tracing::info!(endpoint = path, workers, %device, "{path} is loading");
+        let worker_telemetry = telemetry.for_workers(path);
+        let unwell = worker_telemetry.unwell.clone();
+        let launch = launcher(config, model, placement, environment, attach, worker_telemetry);
+        let supervisor = supervise(launch, at_start, Default::default());
+        let controls = EndpointControls {
+            path: config.path.clone(),
+            kind: match config.source {
+                Source::Rust => "rust",
+                Source::Python(_) => "python",
+            },
+            workers: config.workers,
+            devices,
+            gpu_memory_fraction: config.resources.gpu_memory_fraction,
+            endpoint,
+            view: supervisor.view(),
+            wanted: supervisor.wanted_setter(),
+            limits,
+            unwell,
+            edge: telemetry.metrics.edge(Some(&config.path)),
+        };
+        Self { config: config.clone(), schema, controls: Arc::new(controls), supervisor }
+    }
+
+    fn target(&self, waits_for_first_worker: bool) -> Target {
+        Target {
+            endpoint: self.controls.endpoint.clone(),
+            timeout: self.config.timeout,
+            chunk_timeout: self.config.chunk_timeout,
+            cost: self.config.cost.clone(),
+            waits_for_first_worker,
+            metrics: self.controls.edge.clone(),
+        }
+    }
+
+    fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
+        let controls = self.controls.clone();
+        let timeout = self.config.timeout.as_secs_f64();
+        let queue_timeout = self.config.queue_timeout.map(|timeout| timeout.as_secs_f64());
+        let max_body_bytes = self.config.max_body_bytes;
+        let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
+        let devices = Vec::from_iter(devices);
+        move || {
+            let EndpointControls { path, kind, view, endpoint, unwell, .. } = &*controls;
+            let states = view.states();
+            EndpointReport {
+                path: path.clone(),
+                kind,
+                problem: problem_for_clients(view).or_else(|| unhealthy(unwell)),
+                degraded: degraded(&states, |gone| gone.cause.for_clients().to_owned()),
+                workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),
+                workers: view.wanted(),
+                timeout,
+                queue_timeout,
+                devices: devices.clone(),
+                max_body_bytes,
+                info: endpoint.model_info().cloned(),
+            }
+        }
+    }
+}
+
+fn queue_settings(config: &litplex_config::Endpoint) -> QueueSettings {
+    QueueSettings {
+        max_queue: config.max_queue,
+        queue_timeout: config.queue_timeout,
+        idempotent: config.idempotent,
+        by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
+        max_batch_cost: config.max_batch_cost,
+    }
+}
