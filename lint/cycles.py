@@ -21,7 +21,7 @@ ALLOWED = 2
 KNOWN = {
     "crates/core": [3],
     "crates/http": [25, 4],
-    "python/litplex": [5],
+    "python/litplex": [4],
 }
 
 _COMMENT = re.compile(r"//[^\n]*")

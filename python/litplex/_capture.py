@@ -1,10 +1,14 @@
 """Lets a script run up to the call that serves, and takes the servers from that call."""
 
+from __future__ import annotations
+
 import importlib.util
 import pkgutil
 import platform
 import sys
 import types
+from collections.abc import Sequence
+from typing import Any
 
 _active = False
 
@@ -15,13 +19,15 @@ started = 0
 class Captured(BaseException):
     """Carries what the script wanted to serve; no ``except Exception`` of the script stops it."""
 
-    def __init__(self, servers, options):
+    def __init__(self, servers: Sequence[Any], options: dict[str, Any]) -> None:
         super().__init__("servers were captured")
         self.servers = servers
         self.options = options
 
 
-def run_script(file, name, in_package=None):
+def run_script(
+    file: str, name: str, in_package: str | None = None
+) -> tuple[Captured | None, types.ModuleType]:
     """Runs a script as the main module, up to the call that serves.
 
     Args:
@@ -50,7 +56,7 @@ def run_script(file, name, in_package=None):
     return None, module
 
 
-def _code_of(file):
+def _code_of(file: str) -> types.CodeType:
     """Returns the code of a script, which may be compiled, as in ``python server.pyc``."""
     with open(file, "rb") as source:
         if not file.endswith(".pyc"):
@@ -62,7 +68,7 @@ def _code_of(file):
     return code
 
 
-def take(servers, options):
+def take(servers: Sequence[Any], options: dict[str, Any]) -> None:
     """Called where serving would start: leaves the script when somebody captures."""
     if _active:
         raise Captured(servers, options)

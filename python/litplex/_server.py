@@ -457,7 +457,7 @@ def program_of(
 
 def _serve(program):
     """Runs the binary until it ends; returns its exit status."""
-    with _forwarded_signals() as forwarded:
+    with _ForwardSignals() as forwarded:
         child = start_binary()
         forwarded.forward_to(child)
         hand_over(program, child)
@@ -508,7 +508,7 @@ def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
         order_pipe.flush()
 
 
-class _forwarded_signals:
+class _ForwardSignals:
     """Within it, signals that would end this process are forwarded to the child. Those that come
     before there is one are kept until then."""
 

@@ -30,7 +30,7 @@ def read_all(data):
                     continue
                 kind, flags, _, id, payload = frame
                 if flags & frames.REQUEST_ID:
-                    _, payload = frames.split_request_id(payload)
+                    payload = memoryview(frames.split_request_id(payload)[1])
                 if flags & frames.META:
                     frames.split_meta(payload)
                 got.append((kind, id, bytes(payload)))

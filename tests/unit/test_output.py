@@ -22,16 +22,16 @@ def stream(monkeypatch):
     marked = request_marks.MarkedStream(io.TextIOWrapper(written, "utf-8"))
     monkeypatch.setattr(request_marks, "_begin", MARK)
     yield marked, lambda: written.getvalue().decode()
-    request_marks.compute(())
+    request_marks.set_current_requests(())
 
 
 def test_each_line_of_a_request_begins_with_its_mark(stream):
     marked, written = stream
     print("before", file=marked)
-    request_marks.compute([Item("one")])
+    request_marks.set_current_requests([Item("one")])
     print("ä", "b", file=marked)
     print("two\n\nlines", file=marked)
-    request_marks.compute([Item(None)])
+    request_marks.set_current_requests([Item(None)])
     print("after", file=marked)
     mark = f"{MARK}one\x1f"
     assert written() == f"before\n{mark}ä b\n{mark}two\n{mark}\n{mark}lines\nafter\n"
@@ -39,20 +39,20 @@ def test_each_line_of_a_request_begins_with_its_mark(stream):
 
 def test_a_line_that_has_not_ended_goes_out_when_it_must(stream):
     marked, written = stream
-    request_marks.compute([Item("one")])
+    request_marks.set_current_requests([Item("one")])
     assert marked.write("half") == 4
     assert written() == ""
     marked.flush()
     assert written() == f"{MARK}one\x1fhalf"
     marked.write("of one")
-    request_marks.compute([Item("two")])
+    request_marks.set_current_requests([Item("two")])
     marked.write("x" * 10_000)
     assert written() == f"{MARK}one\x1fhalf{MARK}one\x1fof one{MARK}two\x1f{'x' * 10_000}"
 
 
 def test_of_a_large_batch_the_first_are_named(stream):
     marked, written = stream
-    request_marks.compute([Item(str(number)) for number in range(20)])
+    request_marks.set_current_requests([Item(str(number)) for number in range(20)])
     print("batch", file=marked)
     assert written() == f"{MARK}0 1 2 3 4 5 6 7 +12\x1fbatch\n"
 
@@ -62,7 +62,7 @@ def test_lines_of_threads_are_whole(stream):
     barrier = threading.Barrier(8)
 
     def say(name):
-        request_marks.compute([Item(name)])
+        request_marks.set_current_requests([Item(name)])
         barrier.wait()
         for _ in range(500):
             print(name, "a", "b", file=marked)

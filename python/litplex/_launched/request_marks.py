@@ -3,11 +3,25 @@
 The server takes the marks out; ``protocol/PROTOCOL.md`` says what they look like.
 """
 
+from __future__ import annotations
+
 import contextvars
 import io
 import os
 import sys
 import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    class HasContext(Protocol):
+        """An item of work, as far as its mark needs it."""
+
+        @property
+        def context(self) -> Any: ...
+
 
 # Of a larger batch the first are named, and how many more there are.
 _MOST_NAMED = 8
@@ -21,7 +35,7 @@ _begin = ""
 _kept: list[io.TextIOWrapper] = []
 
 
-def mark(secret):
+def mark(secret: str) -> None:
     """Marks what is printed from here on; the secret tells those marks from other text."""
     global _begin
     _begin = f"\x1e{secret}"
@@ -32,12 +46,12 @@ def mark(secret):
     _kept.extend((sys.stdout, sys.stderr))
 
 
-def is_marked():
+def is_marked() -> bool:
     """Tells whether what is printed is marked."""
     return bool(_begin)
 
 
-def structure():
+def structure() -> None:
     """Makes an object of each record and traceback from here on, where the log is for programs."""
     global _report
     if os.environ.get("LITPLEX_LOG_FORMAT") == "json":
@@ -47,19 +61,19 @@ def structure():
         _report = log_records.report
 
 
-def report(text):
+def report(text: str) -> None:
     """Prints an error, of any number of lines."""
     _report(text)
 
 
-def _print_error(text):
+def _print_error(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 _report = _print_error
 
 
-def log_from(level):
+def log_from(level: str) -> None:
     """Sets the level of ``logging`` until the program does, also where nothing handles records."""
     import logging
 
@@ -68,19 +82,19 @@ def log_from(level):
         logging.lastResort.setLevel(level.upper())
 
 
-def compute(items):
-    """Notes that the current thread, or task, computes these items from here on."""
+def set_current_requests(items: Iterable[HasContext]) -> None:
+    """Sets the requests of these items as those that the current thread, or task, computes."""
     if _begin:
         contexts = (item.context for item in items)
         ids = [context.request_id for context in contexts if context is not None]
-        read(_named([id for id in ids if id is not None]))
+        set_current_request(_named([id for id in ids if id is not None]))
 
 
-#: Notes that it computes what has this id, or none (``""``): a request that is no item yet.
-read = _ids.set
+#: Sets the id of the request that the current thread, or task, computes; ``""`` for none.
+set_current_request = _ids.set
 
 
-def _named(ids):
+def _named(ids: list[str]) -> str:
     more = len(ids) - _MOST_NAMED
     named = " ".join(ids[:_MOST_NAMED])
     return f"{named} +{more}" if more > 0 else named
@@ -99,7 +113,7 @@ class MarkedStream(io.TextIOWrapper):
     Each thread's lines go out whole, or what there is of them at a ``flush``.
     """
 
-    def __init__(self, stream):
+    def __init__(self, stream: Any) -> None:
         super().__init__(
             stream.buffer,
             encoding=stream.encoding,
@@ -111,7 +125,7 @@ class MarkedStream(io.TextIOWrapper):
         self._stream = stream
         self._held = _Held()
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         """Takes a text; returns its length."""
         held, ids = self._held, _ids.get()
         mark = f"{_begin}{ids}\x1f" if ids else ""
@@ -130,17 +144,17 @@ class MarkedStream(io.TextIOWrapper):
             self._release()
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         """Writes what there is of a line."""
         if self._held.text:
             self._release()
         super().flush()
 
-    def _release(self):
+    def _release(self) -> None:
         text, self._held.text = self._held.text, ""
         self._write(self._held.mark, text, "")
 
-    def _write(self, mark, text, newline):
+    def _write(self, mark: str, text: str, newline: str) -> None:
         if mark:
             text = mark + text.replace("\n", "\n" + mark)
         super().write(text + newline)

@@ -18,6 +18,7 @@ import os
 
 
 def import_package():
+    # type: () -> None
     worker = os.path.dirname(os.path.abspath(__file__))
     package = os.path.dirname(worker)
     # Running a directory puts it on the path; user code must not find our modules there.

@@ -6,9 +6,12 @@ object: ``mistake`` (None where it found none), with a ``traceback`` where the p
 raised, and what it learnt of the model.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
+from typing import TYPE_CHECKING, Any
 
 from litplex import _spec_rules
 from litplex._api import ContinuousAPI, LitAPI
@@ -17,8 +20,11 @@ from litplex._worker._load import load, why_not_loaded
 from litplex._worker._process import override, read_order
 from litplex._worker.hooks.hooks import check_hooks
 
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
-def main():
+
+def main() -> int:
     """Prints what it found. Returns the exit status, 0 where it could look at all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -29,7 +35,7 @@ def main():
     return 0
 
 
-def _look(order, pickled):
+def _look(order: dict[str, Any], pickled: BinaryIO) -> Any:
     try:
         _resources.apply(order, order["device"])
         with pickled:
@@ -44,13 +50,13 @@ def _look(order, pickled):
     return _lack(api) or {"mistake": None, **_traits(api)}
 
 
-def _mistake(error):
+def _mistake(error: BaseException) -> Any:
     sentence, trace = why_not_loaded(error)
     # Without a frame of the program's own it repeats the sentence.
     return {"mistake": sentence, "traceback": trace if trace and "\n" in trace else None}
 
 
-def _lack(api):
+def _lack(api: Any) -> Any:
     """Returns the mistake of a model that lacks a hook which it cannot do without."""
     needed = ("admit", "step") if isinstance(api, ContinuousAPI) else ("predict",)
     base = ContinuousAPI if isinstance(api, ContinuousAPI) else LitAPI
@@ -60,7 +66,7 @@ def _lack(api):
     return None
 
 
-def _traits(api):
+def _traits(api: Any) -> Any:
     spec = _spec_rules.spec_of(api)
     return {
         "name": type(api).__name__,

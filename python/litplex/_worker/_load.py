@@ -20,6 +20,8 @@ An order names its source in one of three forms:
 Pickles come from the parent process over an inherited descriptor, never from the network.
 """
 
+from __future__ import annotations
+
 import contextlib
 import difflib
 import importlib
@@ -30,18 +32,23 @@ import os
 import pickle
 import sys
 import types
+from typing import TYPE_CHECKING, Any
 
 from litplex import _capture
 from litplex._api import LitAPI
 from litplex._launched.tracebacks import formatted, has_users_frames, summary_of
 from litplex._options import Mistakes
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
 
 class WrongReference(Exception):
     """The model that an order names cannot be had; the message says all that is to be said."""
 
 
-def load(source, pickled=None):
+def load(source: Any, pickled: BinaryIO | None = None) -> Any:
     """Returns the API instance that the source names; ``pickled`` is the file where one is."""
     kind = source["kind"]
     if kind == "reference":
@@ -52,7 +59,7 @@ def load(source, pickled=None):
         return _load_by_running(script) if kind == "script" else _unpickle(pickled, script)
 
 
-def why_not_loaded(error):
+def why_not_loaded(error: BaseException) -> Any:
     """Returns why a model could not be loaded, as a sentence and a traceback. It is None where
     the sentence says all."""
     trace = formatted(error) if has_users_frames(error) else None
@@ -68,7 +75,7 @@ def why_not_loaded(error):
     return f"loading it raised {said}", formatted(error)
 
 
-def _unpickle(pickled, script):
+def _unpickle(pickled: BinaryIO | None, script: dict[str, Any]) -> Any:
     try:
         return _Unpickler(pickled, script).load()
     except (AttributeError, ImportError):
@@ -78,7 +85,7 @@ def _unpickle(pickled, script):
         return _load_by_running(script)
 
 
-def _load_reference(source):
+def _load_reference(source: Any) -> Any:
     place, _, name = source["name"].rpartition(":")
     directory = source.get("directory") or os.getcwd()
     if place.endswith(".py"):
@@ -100,7 +107,7 @@ def _load_reference(source):
     return found
 
 
-def _hint(name, module):
+def _hint(name: str, module: Any) -> Any:
     """Names the API that is meant, or those that there are."""
     models = [each for each in vars(module) if _is_model(module, each)]
     close = difflib.get_close_matches(name, models, n=1)
@@ -109,14 +116,14 @@ def _hint(name, module):
     return f"; it has {', '.join(f'`{model}`' for model in models)}" if models else ""
 
 
-def _is_model(module, name):
+def _is_model(module: Any, name: str) -> bool:
     value = getattr(module, name)
     if isinstance(value, type):
         return issubclass(value, LitAPI) and value.__module__ == module.__name__
     return isinstance(value, LitAPI)
 
 
-def _check_args(kind, args):
+def _check_args(kind: Any, args: Any) -> None:
     """Raises a WrongReference that names the constructor arguments that are missing or unknown."""
     try:
         taken = inspect.signature(kind.__init__)
@@ -132,7 +139,7 @@ def _check_args(kind, args):
         raise WrongReference(f"`args` do not fit {kind.__name__}: {error}; {hint}") from None
 
 
-def _import_file(path):
+def _import_file(path: str) -> Any:
     if not os.path.exists(path):
         raise WrongReference(f"there is no file `{path}`; correct `api`")
     if not os.access(path, os.R_OK):
@@ -148,7 +155,7 @@ def _import_file(path):
 
 
 @contextlib.contextmanager
-def _working_in(directory):
+def _working_in(directory: str | None) -> Iterator[Any]:
     """Within it, relative paths mean what they mean in the program itself: the worker may have
     another working directory."""
     before = os.getcwd()
@@ -160,18 +167,18 @@ def _working_in(directory):
         os.chdir(before)
 
 
-def _prepare_path(script):
+def _prepare_path(script: dict[str, Any]) -> None:
     sys.argv = list(script["argv"])
     known = set(sys.path)
     sys.path[:0] = [entry for entry in script["path"] if entry not in known]
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file, script):
+    def __init__(self, file: Any, script: dict[str, Any]) -> None:
         super().__init__(file)
         self._script = script
 
-    def find_class(self, module, name):
+    def find_class(self, module: Any, name: str) -> Any:
         if module == "__main__" and "__mp_main__" not in sys.modules:
             script = self._script
             _, main = _capture.run_script(script["file"], "__mp_main__", script.get("module"))
@@ -179,7 +186,7 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _move_to_main(holder, module):
+def _move_to_main(holder: Any, module: Any) -> None:
     """Names ``__main__`` as the module of the functions and classes that a module, or a class in
     it, defines. Process pools of joblib pickle those of ``__main__`` by value, and their processes
     know no ``__mp_main__``; processes of ``multiprocessing`` find both names."""
@@ -194,17 +201,17 @@ def _move_to_main(holder, module):
                     _move_to_main(each, module)
 
 
-def _load_by_running(script):
+def _load_by_running(script: dict[str, Any]) -> Any:
     return _run(script).servers[script["server"]].apis[script["api"]]
 
 
-def run_again(script):
+def run_again(script: dict[str, Any]) -> Any:
     """Runs the program up to the call that serves, and returns that call."""
     _prepare_path(script)
     return _run(script)
 
 
-def _run(script):
+def _run(script: dict[str, Any]) -> Any:
     captured, _ = _capture.run_script(script["file"], "__main__", script.get("module"))
     if captured is None:
         raise RuntimeError(f"`{script['file']}` ended without serving when it ran again")

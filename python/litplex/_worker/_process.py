@@ -1,5 +1,7 @@
 """The worker process from its order to its exit."""
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import json
@@ -8,6 +10,7 @@ import platform
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING, Any
 
 from litplex._api import LitAPI, has_async_hooks
 from litplex._launched import request_marks
@@ -15,9 +18,15 @@ from litplex._launched.tracebacks import formatted, print_of, summary_of
 from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
 from litplex._worker.control.control import Control
-from litplex._worker.control.registry import Register
+from litplex._worker.control.registry import Registry
 from litplex._worker.hooks.hooks import check_hooks, make_hooks
 from litplex._worker.wire import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from litplex._worker.hooks.hooks import Hooks
 
 # Attributes of the model by the names of the options that set them.
 _OVERRIDES = {
@@ -36,7 +45,7 @@ _LARGE_BYTES = 16 << 20
 _SEND_BUFFER_BYTES = 4 << 20
 
 
-def main():
+def main() -> int:
     """Serves until the server says that it is enough. Returns the exit status."""
     # Ctrl-C in a terminal is for the server, which then lets its workers finish. A service manager
     # sends SIGTERM to everybody; requests in flight must outlive it. By a handler, because programs
@@ -60,7 +69,7 @@ def main():
         return 0
 
 
-def _work(order, pickled):
+def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     data, reader = _dial(order, "data")
     # As the server does on its side; the kernel takes less where its limit is lower.
     data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -77,16 +86,16 @@ def _work(order, pickled):
         with contextlib.suppress(OSError):
             reader.receive()
         return 1
-    register = Register(setup.get("stream_credit", _STREAM_CREDIT))
-    loop = _make_loop(data, reader, hooks, register)
+    registry = Registry(setup.get("stream_credit", _STREAM_CREDIT))
+    loop = _make_loop(data, reader, hooks, registry)
     follower = Control(
         control,
         control_reader,
         data,
-        register,
+        registry,
         hooks,
         health=health,
-        says_changes=setup.get("metrics", False),
+        sends_metrics=setup.get("metrics", False),
     )
     follower.start()
     # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
@@ -103,29 +112,31 @@ def _work(order, pickled):
             health.end()
         _tear_down(api)
         with contextlib.suppress(OSError):
-            follower.say_changes()
+            follower.send_metrics()
     if follower.error is not None:
         raise follower.error
     control.close()
     return 0
 
 
-def _make_loop(data, reader, hooks, register):
+def _make_loop(
+    data: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
+) -> Any:
     """Returns the loop that fits the hooks; what the others need is not imported."""
     if hooks.is_continuous:
         from litplex._worker.loops.continuous import ContinuousLoop
 
-        return ContinuousLoop(data, reader, hooks, register)
+        return ContinuousLoop(data, reader, hooks, registry)
     if hooks.is_async:
         from litplex._worker.loops.async_loop import AsyncLoop
 
-        return AsyncLoop(data, reader, hooks, register)
+        return AsyncLoop(data, reader, hooks, registry)
     from litplex._worker.loops.loop import Loop
 
-    return Loop(data, reader, hooks, register)
+    return Loop(data, reader, hooks, registry)
 
 
-def _settle(result):
+def _settle(result: Any) -> Any:
     """Returns what a hook returned; one that is ``async`` runs on the event loop."""
     if not hasattr(result, "__await__"):
         return result
@@ -134,11 +145,11 @@ def _settle(result):
     return event_loop.get().run_until_complete(result)
 
 
-def _outlive(worker, before):
+def _outlive(worker: int, before: Any) -> Any:
     """Returns a handler that ignores a signal here, and not in processes that are forked off: there
     it does what was done before."""
 
-    def handle(number, _):
+    def handle(number: int, _: Any) -> None:
         if os.getpid() != worker:
             signal.signal(number, signal.SIG_DFL if before is None else before)
             os.kill(os.getpid(), number)
@@ -146,7 +157,7 @@ def _outlive(worker, before):
     return handle
 
 
-def read_order():
+def read_order() -> Any:
     """Reads the order that the server wrote to our standard input, and leaves user code an empty
     one. Returns it, and the file in which what follows it can be read."""
     following = os.fdopen(os.dup(0), "rb")
@@ -157,7 +168,7 @@ def read_order():
     return order, following
 
 
-def _dial(order, role):
+def _dial(order: dict[str, Any], role: str) -> Any:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(order["socket"])
@@ -180,14 +191,14 @@ def _dial(order, role):
 
 
 class _Failed(Exception):
-    def __init__(self, reason, trace=None):
+    def __init__(self, reason: str, trace: str | None = None) -> None:
         super().__init__(reason)
         self.message = {"reason": reason}
         if trace is not None:
             self.message["traceback"] = trace
 
 
-def _set_up(order, setup, pickled):
+def _set_up(order: dict[str, Any], setup: dict[str, Any], pickled: BinaryIO) -> Any:
     source = order["load"]
     try:
         _resources.apply(order, setup["device"])
@@ -216,7 +227,7 @@ def _set_up(order, setup, pickled):
     return api, hooks, _health_of(api)
 
 
-def override(api, setup):
+def override(api: Any, setup: dict[str, Any]) -> None:
     """Sets what the configuration says instead of the model's author."""
     if isinstance(api, LitAPI):
         for name, attribute in _OVERRIDES.items():
@@ -225,7 +236,7 @@ def override(api, setup):
 
 
 @contextlib.contextmanager
-def _current_loop(api):
+def _current_loop(api: Any) -> Iterator[Any]:
     """Makes the event loop that serves the current one, where hooks are ``async``: what a plain
     ``setup`` starts on it runs from when it serves. Not running, so that it may run others."""
     if not has_async_hooks(api):
@@ -241,15 +252,15 @@ def _current_loop(api):
     asyncio.set_event_loop(loop)
 
 
-def _ready(hooks):
+def _ready(hooks: Hooks) -> Any:
     """Returns the frame that says what the model is like."""
     try:
-        return frames.encode_message(frames.READY, hooks.traits())
+        return frames.encode_message(frames.READY, hooks.model_info())
     except (TypeError, ValueError) as error:
         raise _Failed(str(error)) from None
 
 
-def _health_of(api):
+def _health_of(api: Any) -> Any:
     """Returns what the model says of itself; what asks it is not imported for others."""
     if getattr(api.health, "__func__", None) is LitAPI.health:
         return None
@@ -258,14 +269,14 @@ def _health_of(api):
     return Health(api)
 
 
-def _start_loggers(api):
+def _start_loggers(api: Any) -> None:
     if api._litserve_loggers:
         from litplex._worker.control.loggers import LogQueue
 
         api._log_queue = LogQueue(api._litserve_loggers)
 
 
-def _tell_callbacks(api, *hooks):
+def _tell_callbacks(api: Any, *hooks: str) -> None:
     """Lets the model's callbacks follow hooks; what does so is not imported for others."""
     if api._litserve_callbacks:
         from litplex._worker.hooks.callbacks import follow
@@ -273,15 +284,15 @@ def _tell_callbacks(api, *hooks):
         follow(api, *hooks)
 
 
-def _check(api, source, *, is_set_up):
+def _check(api: Any, source: Any, *, is_set_up: bool) -> None:
     try:
         check_hooks(api, source.get("guarded", False), is_set_up=is_set_up)
     except ValueError as error:
         raise _Failed(str(error)) from None
 
 
-def _tear_down(api):
-    request_marks.compute(())
+def _tear_down(api: Any) -> None:
+    request_marks.set_current_requests(())
     if "litplex._worker.wire.background_tasks" in sys.modules:
         from litplex._worker.wire import background_tasks
 

@@ -1,13 +1,16 @@
 """Applies what the server grants a worker, before the user's code runs."""
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import Any
 
 from litplex import _resources
 from litplex._api import LitAPI
 
 
-def apply(order, device):
+def apply(order: dict[str, Any], device: Any) -> None:
     """Applies what an order says, to this thread and those that it starts.
 
     Raises:

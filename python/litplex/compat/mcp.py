@@ -45,7 +45,7 @@ class MCP(litplex.MCP):
         """
         if self.api is None:
             raise RuntimeError("MCP is not connected to a LitAPI. Make one with it: LitAPI(mcp=…)")
-        tool, path = tool_of(self.api), self.api.api_path
+        tool, path = tool_of(self.api) or {}, self.api.api_path
         return ToolEndpointType(
             name=tool.get("name") or path.strip("/").replace("/", "_"),
             description=tool["description"],

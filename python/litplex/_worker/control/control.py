@@ -1,13 +1,22 @@
 """The control connection: what must be seen while a model runs."""
 
+from __future__ import annotations
+
 import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from litplex._launched.request_marks import compute
-from litplex._worker.control.metrics import changes
+from litplex._launched.request_marks import set_current_requests
+from litplex._worker.control.metrics import metrics_frame
 from litplex._worker.wire import frames
+
+if TYPE_CHECKING:
+    from litplex._worker.control.health import Health
+    from litplex._worker.control.registry import Registry
+    from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.wire.frames import Payload
 
 
 class Control:
@@ -15,26 +24,36 @@ class Control:
 
     Args:
         sock: The control connection. This thread writes to it, and at the end
-            :meth:`say_changes`.
+            :meth:`send_metrics`.
         reader: Its frames.
         data: The data connection, whose reading side is shut down when no more work will come.
-        register: What is told of items.
+        registry: What is told of items.
         hooks: The hooks of the model.
         health: What says whether the model is well; None where it has nothing to say.
-        says_changes: Whether the server takes what the model measures.
+        sends_metrics: Whether the server takes what the model measures.
     """
 
-    def __init__(self, sock, reader, data, register, hooks, *, health, says_changes):
+    def __init__(
+        self,
+        sock: socket.socket,
+        reader: frames.FrameReader,
+        data: socket.socket,
+        registry: Registry,
+        hooks: Hooks,
+        *,
+        health: Health | None,
+        sends_metrics: bool,
+    ) -> None:
         self._sock = sock
         self._reader = reader
         self._data = data
-        self._register = register
+        self._registry = registry
         self._hooks = hooks
         self._health = health
-        self._says_changes = says_changes
+        self._says_changes = sends_metrics
         self._writing = threading.Lock()
         #: The FrameError that ended the connection, if one did.
-        self.error = None
+        self.error: frames.FrameError | None = None
         self._handlers: dict[int, Callable[..., None]] = {
             frames.CANCEL: self._cancel,
             frames.CREDIT: self._grant,
@@ -43,11 +62,11 @@ class Control:
             frames.BYE: self._bye,
         }
 
-    def start(self):
+    def start(self) -> None:
         """Starts the thread."""
         threading.Thread(target=self._follow, name="litplex-control", daemon=True).start()
 
-    def _follow(self):
+    def _follow(self) -> None:
         """A lost server is handled like a goodbye."""
         try:
             self._handle_all()
@@ -59,9 +78,9 @@ class Control:
             pass
         finally:
             self._stop_reading()
-            self._register.end()
+            self._registry.end()
 
-    def _handle_all(self):
+    def _handle_all(self) -> None:
         frame = self._reader.next()
         while frame is not None:
             kind, flags, _, id, payload = frame
@@ -71,42 +90,42 @@ class Control:
             handle(id, flags, payload)
             frame = self._reader.next()
 
-    def _cancel(self, id, *_):
-        self._register.cancel(id)
+    def _cancel(self, id: int, *_: Any) -> None:
+        self._registry.cancel(id)
 
-    def _grant(self, id, _, payload):
+    def _grant(self, id: int, _: Any, payload: Payload) -> None:
         if len(payload) != frames.LENGTH.size:
             raise frames.FrameError(f"a credit has {len(payload)} bytes")
-        self._register.grant(id, frames.LENGTH.unpack(payload)[0])
+        self._registry.grant(id, frames.LENGTH.unpack(payload)[0])
 
-    def _pong(self, id, *_):
+    def _pong(self, id: int, *_: Any) -> None:
         status = 0
         if self._health is not None:
             status = self._health.status
             self._health.refresh()
         self._send(frames.encode(frames.PONG, status=status, id=id))
-        self.say_changes()
+        self.send_metrics()
 
-    def say_changes(self):
+    def send_metrics(self) -> None:
         """Tells what the model has measured since the last time."""
-        changed = changes(self._hooks.api) if self._says_changes else b""
+        changed = metrics_frame(self._hooks.api) if self._says_changes else b""
         if changed:
             self._send(changed)
 
-    def _send(self, data):
+    def _send(self, data: bytes) -> None:
         with self._writing:
             self._sock.sendall(data)
 
-    def _measure(self, id, flags, payload):
+    def _measure(self, id: int, flags: int, payload: Payload) -> None:
         status, payload = self._hooks.measure(flags, payload)
-        compute(())
+        set_current_requests(())
         self._send(frames.encode(frames.COST, payload, status=status, id=id))
 
-    def _bye(self, *_):
+    def _bye(self, *_: Any) -> None:
         # Streams that are under way still need their credit: the thread goes on.
         self._stop_reading()
 
-    def _stop_reading(self):
+    def _stop_reading(self) -> None:
         # The loop ends once it has answered what had arrived.
         with contextlib.suppress(OSError):
             self._data.shutdown(socket.SHUT_RD)

@@ -1,8 +1,11 @@
 """What the model's ``health`` says while it serves."""
 
+from __future__ import annotations
+
 import asyncio
 import sys
 import threading
+from typing import Any
 
 from litplex._launched.tracebacks import print_of
 
@@ -16,31 +19,31 @@ class Health:
         status: ``WELL`` or ``UNWELL``.
     """
 
-    def __init__(self, api):
+    def __init__(self, api: Any) -> None:
         self._health = api.health
         self._due = threading.Event()
         self._is_over = False
-        self._thread = None
+        self._thread: threading.Thread | None = None
         self.status = WELL
         self.status = self._ask()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Has the model asked soon, on a thread of its own: it may take its time."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._follow, name="litplex-health", daemon=True)
             self._thread.start()
         self._due.set()
 
-    def end(self):
+    def end(self) -> None:
         """Asks no more: what the hook needs may be torn down."""
         self._is_over = True
 
-    def _follow(self):
+    def _follow(self) -> None:
         while self._due.wait() and not self._is_over:
             self._due.clear()
             self.status = self._ask()
 
-    def _ask(self):
+    def _ask(self) -> Any:
         try:
             answer = self._health()
             is_well = _settle(answer) if hasattr(answer, "__await__") else answer
@@ -51,10 +54,10 @@ class Health:
         return WELL if is_well else UNWELL
 
 
-def _settle(answer):
+def _settle(answer: Any) -> Any:
     """Returns what an ``async`` hook returns; it runs where the model's other hooks do."""
 
-    async def wait():
+    async def wait() -> Any:
         return await answer
 
     if "litplex._worker.hooks.event_loop" not in sys.modules:

@@ -1,5 +1,7 @@
 """Passes what a model logs to its loggers."""
 
+from __future__ import annotations
+
 import logging
 import queue
 import threading
@@ -20,14 +22,14 @@ class LogQueue:
             raises is logged, no more.
     """
 
-    def __init__(self, loggers):
+    def __init__(self, loggers: list[Any]) -> None:
         self._loggers = loggers
         self._entries: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
         self._has_dropped = False
         self._thread = threading.Thread(target=self._run, name="litplex-loggers", daemon=True)
         self._thread.start()
 
-    def put(self, key, value):
+    def put(self, key: str, value: Any) -> None:
         """Takes an entry; drops it where too many wait, and says so once."""
         try:
             self._entries.put_nowait((key, value))
@@ -36,7 +38,7 @@ class LogQueue:
                 self._has_dropped = True
                 _logger.warning("loggers are slower than the model: entries are dropped")
 
-    def close(self):
+    def close(self) -> None:
         """Waits a while until all entries are processed."""
         try:
             self._entries.put(None, timeout=_CLOSE_SECONDS)
@@ -44,7 +46,7 @@ class LogQueue:
             return
         self._thread.join(_CLOSE_SECONDS)
 
-    def _run(self):
+    def _run(self) -> None:
         while True:
             entry = self._entries.get()
             if entry is None:

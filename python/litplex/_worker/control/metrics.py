@@ -1,11 +1,14 @@
 """Tells the server what the model has measured."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 from litplex._worker.wire import frames
 
 
-def changes(api):
+def metrics_frame(api: Any) -> bytes:
     """Returns the frame that says what has changed since the last; nothing where nothing has."""
     metrics = api._litplex_metrics
     changed = metrics.take() if metrics is not None else []
@@ -16,7 +19,7 @@ def changes(api):
     return frames.encode(frames.METRICS, f'{{"metrics":[{",".join(said)}]}}'.encode())
 
 
-def _text(change):
+def _text(change: Any) -> str:
     try:
         return json.dumps(change, allow_nan=False)
     except ValueError:

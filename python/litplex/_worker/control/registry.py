@@ -1,8 +1,15 @@
 """What the control connection says about items of work, for the thread that works at them."""
 
+from __future__ import annotations
+
 import threading
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from litplex._http import Context
 
 # Notes about items that are not being worked at: of requests that have not been read yet, and of
 # those that have been answered, which nobody asks for. A window is far smaller.
@@ -32,26 +39,26 @@ class Item:
     peers: Any = None
     changed: Any = None
 
-    def __init__(self, id, context, granted):
+    def __init__(self, id: int, context: Context | None, granted: int) -> None:
         self.id = id
         self.context = context
         self.granted = granted
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Marks it, and its context, as cancelled."""
         self.cancelled = True
         if self.context is not None:
             self.context.cancelled = True
 
 
-class Register:
+class Registry:
     """The items that are worked at, by id, and the cancelled ones that are not.
 
     Args:
         credit: Bytes that a stream may send before it is granted more.
     """
 
-    def __init__(self, credit):
+    def __init__(self, credit: int) -> None:
         self._credit = credit
         #: Ids of items that nobody waits for.
         self.cancelled: set[int] = set()
@@ -61,9 +68,9 @@ class Register:
         #: Whether the server is gone, so that no credit will come.
         self.ended = False
         #: Called from the control thread with each item that has changed.
-        self.notify = self._wake
+        self.notify: Callable[[Item], None] = self._wake
 
-    def open(self, id, context=None):
+    def open(self, id: int, context: Context | None = None) -> Item:
         """Returns the item of this id, which is worked at until it is closed."""
         item = self._items[id] = Item(id, context, self._credit)
         # In this order: a cancel that comes meanwhile is seen here or finds the item.
@@ -71,19 +78,19 @@ class Register:
             item.cancel()
         return item
 
-    def close(self, item):
+    def close(self, item: Item) -> None:
         """Forgets an item that is answered."""
         self._items.pop(item.id, None)
         if self.cancelled:
             self.cancelled.discard(item.id)
 
-    def wait(self, is_enough, timeout=None):
+    def wait(self, is_enough: Callable[[], bool], timeout: float | None = None) -> bool:
         """Blocks until the predicate holds or no credit will come; returns whether it holds."""
         with self._changed:
             self._changed.wait_for(lambda: self.ended or is_enough(), timeout)
         return is_enough()
 
-    def cancel(self, id):
+    def cancel(self, id: int) -> None:
         """Notes, from the control thread, that nobody waits for this item."""
         self.cancelled.add(id)
         self._notes.append(id)
@@ -94,25 +101,25 @@ class Register:
             item.cancel()
             self.notify(item)
 
-    def grant(self, id, count):
+    def grant(self, id: int, count: int) -> None:
         """Notes, from the control thread, that a stream may send this many bytes more."""
         item = self._items.get(id)
         if item is not None:
             item.granted += count
             self.notify(item)
 
-    def abandon(self):
+    def abandon(self) -> None:
         """Notes that nobody waits for anything any more."""
         for item in list(self._items.values()):
             item.cancel()
 
-    def end(self):
+    def end(self) -> None:
         """Notes, from the control thread, that nothing more will come."""
         self.ended = True
         self._wake()
         for item in list(self._items.values()):
             self.notify(item)
 
-    def _wake(self, _=None):
+    def _wake(self, _: Any = None) -> None:
         with self._changed:
             self._changed.notify_all()

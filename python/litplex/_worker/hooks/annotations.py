@@ -1,5 +1,7 @@
 """What the annotations of hooks are, without pydantic."""
 
+from __future__ import annotations
+
 import collections.abc
 import inspect
 import sys
@@ -17,7 +19,7 @@ _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))
 
 
-def signature_of(hook):
+def signature_of(hook: Any) -> inspect.Signature:
     """Returns the signature of a hook; an empty one where Python cannot tell."""
     how: dict[str, Any] = {}
     if sys.version_info >= (3, 14):
@@ -31,7 +33,7 @@ def signature_of(hook):
         return inspect.Signature()
 
 
-def of_request(hook):
+def request_annotation(hook: Any) -> Any:
     """Returns the name and the annotation of the parameter that gets the request.
 
     Raises:
@@ -57,7 +59,7 @@ def of_request(hook):
         ) from None
 
 
-def of_return(hook):
+def return_annotation(hook: Any) -> Any:
     """Returns the annotation of what a hook returns, where there is one that can be evaluated."""
     annotation = signature_of(hook).return_annotation
     try:
@@ -66,14 +68,14 @@ def of_return(hook):
         return None
 
 
-def _resolve(hook, annotation):
+def _resolve(hook: Any, annotation: Any) -> Any:
     # One at a time: what the others name may exist for type checkers alone.
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     names = getattr(inspect.unwrap(hook), "__globals__", {})
     return typing.get_type_hints(holder, names, include_extras=True)["it"]
 
 
-def split(annotation):
+def split(annotation: Any) -> Any:
     """Returns an annotation without ``Annotated`` and ``Optional``, and the names of what FastAPI
     has in it: ``Form``, ``File`` …"""
     kind, marks = annotation, set()
@@ -87,48 +89,48 @@ def split(annotation):
     return kind, marks
 
 
-def says_nothing(kind):
+def is_unchecked(kind: Any) -> bool:
     """Tells whether a request need not be checked: what JSON gives anyway, or a ``Request``."""
     origin = typing.get_origin(kind)
     if origin in _UNIONS:
-        return all(map(says_nothing, typing.get_args(kind)))
+        return all(map(is_unchecked, typing.get_args(kind)))
     if origin in _LISTS or origin in _MAPPINGS:
         return typing.get_args(kind)[-1:] in ((), (Any,), (object,))
     return kind in _ANYTHING or kind in _JSON or _is_framework(kind, "Request")
 
 
-def needs_pydantic(annotation):
+def needs_pydantic(annotation: Any) -> bool:
     """Tells whether an annotation says more than that something is JSON."""
-    return not says_nothing(split(annotation)[0])
+    return not is_unchecked(split(annotation)[0])
 
 
-def is_list(kind):
+def is_list(kind: Any) -> bool:
     return typing.get_origin(kind) in _LISTS
 
 
-def is_file(kind):
+def is_file(kind: Any) -> bool:
     """Tells whether it is an ``UploadFile`` or a list of them, of whichever framework."""
     item = (*typing.get_args(kind), None)[0] if is_list(kind) else kind
     return _is_framework(item, "UploadFile")
 
 
-def _is_framework(kind, name):
+def _is_framework(kind: Any, name: str) -> bool:
     return _is_class(kind) and any(
         each.__name__ == name and each.__module__.partition(".")[0] in _FRAMEWORKS
         for each in kind.__mro__
     )
 
 
-def _is_class(kind):
+def _is_class(kind: Any) -> bool:
     # `list[int]` says that it is one, up to Python 3.10.
     return isinstance(kind, type) and typing.get_origin(kind) is None
 
 
-def is_model(kind):
+def is_model(kind: Any) -> bool:
     """Tells whether it is a pydantic model; where pydantic was not imported, nothing is."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and _is_class(kind) and issubclass(kind, pydantic.BaseModel)
 
 
-def has_model(annotation):
+def has_model(annotation: Any) -> bool:
     return is_model(annotation) or any(map(has_model, typing.get_args(annotation)))

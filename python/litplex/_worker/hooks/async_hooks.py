@@ -1,18 +1,28 @@
 """Calls hooks of which some are ``async``, in the order in which ``_hooks`` calls plain ones."""
 
+from __future__ import annotations
+
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litplex._api import FINISHED, is_async
-from litplex._worker.hooks.hooks import as_list, checked_stream
+from litplex._worker.hooks.outputs import as_list, checked_stream
 from litplex._worker.wire.encode import encode_body, encode_error
 from litplex._worker.wire.stages import end_stage, stages_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from litplex._http import Context
+    from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.wire.encode import Answer
+    from litplex._worker.wire.stages import Stages
 
 #: Tasks that were cancelled because nobody waits for what they compute.
 cancelled: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def is_own(error):
+def is_own(error: BaseException) -> bool:
     """Returns whether a hook failed with an exception: whether it is not that of a task which was
     cancelled because nobody waits for it."""
     import asyncio  # Programs with plain hooks import this module, too.
@@ -21,12 +31,12 @@ def is_own(error):
     return not (was_cancelled and asyncio.current_task() in cancelled)
 
 
-async def settle(result):
+async def settle(result: Any) -> Any:
     """Returns what a hook returned, after it was awaited where it must be."""
     return await result if hasattr(result, "__await__") else result
 
 
-async def answer(hooks, request, context):
+async def answer(hooks: Hooks, request: Any, context: Context | None) -> Any:
     """Computes one request; returns the status, flags and payload of its response."""
     # `settle` is written out here: a call for each hook shows in the throughput.
     if context is None:
@@ -50,7 +60,9 @@ async def answer(hooks, request, context):
     return answer if type(answer) is tuple else await answer
 
 
-async def _answer_measured(hooks, request, context, stages):
+async def _answer_measured(
+    hooks: Hooks, request: Any, context: Context | None, stages: Stages
+) -> Answer:
     value = await settle(hooks.decode(request, context))
     stages.end()
     value = await settle(hooks.compute(value, context))
@@ -60,7 +72,9 @@ async def _answer_measured(hooks, request, context, stages):
     return stages.added_to(answer)
 
 
-async def answer_batch(hooks, inputs, contexts):
+async def answer_batch(
+    hooks: Hooks, inputs: list[Any], contexts: Sequence[Context | None]
+) -> list[Answer]:
     """Computes a batch; returns the status, flags and payload of a response for each."""
     measured = stages_of(contexts)
     for stages in measured:
@@ -73,7 +87,7 @@ async def answer_batch(hooks, inputs, contexts):
     return [await _encode_item(hooks, *pair) for pair in zip(outputs, contexts)]
 
 
-async def _encode_item(hooks, output, context):
+async def _encode_item(hooks: Hooks, output: Any, context: Context | None) -> Answer:
     try:
         if isinstance(output, BaseException):
             raise output
@@ -83,19 +97,20 @@ async def _encode_item(hooks, output, context):
         if context is None or context._stages is None:
             return answer
         context._stages.end()
-        return context._stages.added_to(answer)
+        measured: Answer = context._stages.added_to(answer)
+        return measured
     except BaseException as error:
         if not is_own(error):
             raise
         return encode_error(error)
 
 
-async def _encode(value):
+async def _encode(value: Any) -> Answer:
     answer = encode_body(value)
     return answer if type(answer) is tuple else await answer
 
 
-async def outputs(hooks, request, context):
+async def outputs(hooks: Hooks, request: Any, context: Context | None) -> Any:
     """Returns the iterator of one streamed answer, and what to close when it is cut short."""
     x = await settle(hooks.decode(request, context))
     end_stage(context)
@@ -105,7 +120,7 @@ async def outputs(hooks, request, context):
     return _encode_each(hooks, each(source), context), source
 
 
-async def steps(hooks, inputs, contexts):
+async def steps(hooks: Hooks, inputs: list[Any], contexts: Sequence[Context | None]) -> Any:
     """Returns the iterator of a batch of streams, and what to close when it is cut short."""
     batch = await settle(hooks.batch(inputs, contexts))
     source = checked_stream(await settle(hooks.compute(batch, contexts)))
@@ -119,7 +134,7 @@ async def steps(hooks, inputs, contexts):
     return each(unbatched), source
 
 
-async def encoded(encode, output, context):
+async def encoded(encode: Any, output: Any, context: Context | None) -> Any:
     """Returns what is sent for an output: an exception where encoding it raises one."""
     if encode is None or output is FINISHED or isinstance(output, BaseException):
         return output
@@ -131,7 +146,7 @@ async def encoded(encode, output, context):
         return error
 
 
-async def close(*iterators):
+async def close(*iterators: Any) -> None:
     """Lets the ``finally`` of generators run, whether they have ended or not."""
     for iterator in iterators:
         if hasattr(iterator, "aclose"):
@@ -140,27 +155,29 @@ async def close(*iterators):
             iterator.close()
 
 
-def each(values):
+def each(values: Any) -> Any:
     """Returns an asynchronous iterator over what a plain or ``async`` generator yields."""
     return values if hasattr(values, "__aiter__") else _each(values)
 
 
-async def _each(values):
+async def _each(values: Any) -> AsyncIterator[Any]:
     for value in values:
         yield value
 
 
-def _encode_stream(hooks, source, context):
+def _encode_stream(hooks: Hooks, source: Any, context: Any) -> Any:
     if is_async(hooks.api.encode_response):
         source = each(source)
     return each(hooks.encode(source, context))
 
 
-async def _encode_each(hooks, source, context):
+async def _encode_each(hooks: Hooks, source: Any, context: Context | None) -> AsyncIterator[Any]:
     async for output in source:
         yield await settle(hooks.encode(output, context))
 
 
-async def _unbatch_each(hooks, source, contexts):
+async def _unbatch_each(
+    hooks: Hooks, source: Any, contexts: Sequence[Context | None]
+) -> AsyncIterator[Any]:
     async for output in source:
         yield await settle(hooks.unbatch(output, contexts))

@@ -1,15 +1,21 @@
 """Lets a model's callbacks follow its hooks: LitServe's events of a worker."""
 
+from __future__ import annotations
+
 import functools
 import logging
+from typing import TYPE_CHECKING, Any
 
 from litplex._api import ContinuousAPI, has_async_hooks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
 # The name under which programs written for LitServe expect to find it.
 _logger = logging.getLogger("litserve.callbacks")
 
 
-def trigger(callbacks, event, *args, **kwargs):
+def trigger(callbacks: Iterable[Any], event: str, *args: Any, **kwargs: Any) -> None:
     """Calls the method of this name of each callback; what one raises is logged, no more."""
     for callback in callbacks:
         try:
@@ -18,7 +24,7 @@ def trigger(callbacks, event, *args, **kwargs):
             _logger.exception("%s of the callback %r raised", event, callback)
 
 
-def follow(api, *names):
+def follow(api: Any, *names: str) -> None:
     """Replaces hooks of an instance by ones that tell its callbacks before and after.
 
     As in LitServe, sequences that are batched continuously have no events, and those of a batch
@@ -37,7 +43,7 @@ def follow(api, *names):
         setattr(api, name, _followed(getattr(api, name), before, after, yields))
 
 
-def _events(api, name):
+def _events(api: Any, name: str) -> Any:
     fire = functools.partial(trigger, api._litserve_callbacks)
     return (
         functools.partial(fire, f"on_before_{name}", lit_api=api),
@@ -45,12 +51,12 @@ def _events(api, name):
     )
 
 
-def _followed(hook, before, after, yields):
+def _followed(hook: Any, before: Any, after: Any, yields: bool) -> Any:
     """Returns the hook with its events. It unwraps to the hook, whose kind decides how it is run,
     and its ``around`` puts the same events around another."""
 
     @functools.wraps(hook)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         before()
         return _ended(hook(*args, **kwargs), after, yields)
 
@@ -59,7 +65,7 @@ def _followed(hook, before, after, yields):
     return call
 
 
-def _ended(result, after, yields):
+def _ended(result: Any, after: Any, yields: bool) -> Any:
     """Returns what a hook returned, with its second event where that ends."""
     if hasattr(result, "__await__"):
         return _awaited(result, after)
@@ -71,12 +77,12 @@ def _ended(result, after, yields):
     return result
 
 
-def _each(values, after):
+def _each(values: Any, after: Any) -> Iterator[Any]:
     yield from values
     after()
 
 
-async def _each_async(values, after):
+async def _each_async(values: Any, after: Any) -> AsyncIterator[Any]:
     try:
         async for value in values:
             yield value
@@ -86,13 +92,13 @@ async def _each_async(values, after):
     after()
 
 
-async def _awaited(result, after):
+async def _awaited(result: Any, after: Any) -> Any:
     result = await result
     after()
     return result
 
 
-def _follow_batches(api):
+def _follow_batches(api: Any) -> None:
     """Fires around all decoding and all encoding of a batch. The decoding of one ends where
     ``batch`` is called, and ``unbatch`` tells how many outputs there are to encode."""
     decode, batch, unbatch, encode = api.decode_request, api.batch, api.unbatch, api.encode_response
@@ -101,7 +107,7 @@ def _follow_batches(api):
     is_decoding, count, left = False, 0, 0
 
     @functools.wraps(decode)
-    def decode_request(*args, **kwargs):
+    def decode_request(*args: Any, **kwargs: Any) -> Any:
         nonlocal is_decoding
         if not is_decoding:
             before_decode()
@@ -109,7 +115,7 @@ def _follow_batches(api):
         return decode(*args, **kwargs)
 
     @functools.wraps(batch)
-    def end_decoding(*args, **kwargs):
+    def end_decoding(*args: Any, **kwargs: Any) -> Any:
         nonlocal is_decoding
         # Not where a batch that raised is computed again, one by one.
         if is_decoding:
@@ -118,15 +124,15 @@ def _follow_batches(api):
         return batch(*args, **kwargs)
 
     @functools.wraps(unbatch)
-    def count_outputs(*args, **kwargs):
+    def count_outputs(*args: Any, **kwargs: Any) -> Any:
         nonlocal count, left
         outputs = list(unbatch(*args, **kwargs))
         count = left = sum(not isinstance(item, BaseException) for item in outputs)
         return outputs
 
-    def counted(encode):
+    def counted(encode: Any) -> Any:
         @functools.wraps(encode)
-        def encode_response(*args, **kwargs):
+        def encode_response(*args: Any, **kwargs: Any) -> Any:
             nonlocal left
             if left == count:
                 before_encode()

@@ -1,18 +1,24 @@
 """The one event loop of a worker whose hooks are ``async``; it is not imported for others."""
 
+from __future__ import annotations
+
 import asyncio
 import functools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @functools.lru_cache(None)
-def get():
+def get() -> asyncio.AbstractEventLoop:
     """Returns the loop; ``setup``, requests and ``teardown`` run on the same."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     return loop
 
 
-def each(outputs):
+def each(outputs: Any) -> Iterator[Any]:
     """Yields what an ``async`` generator does, where hooks are plain."""
     loop, outputs = get(), outputs.__aiter__()
     try:
@@ -27,11 +33,11 @@ def each(outputs):
             loop.run_until_complete(outputs.aclose())
 
 
-async def _next(outputs):
+async def _next(outputs: Any) -> Any:
     return await outputs.__anext__()
 
 
-def close():
+def close() -> None:
     """Cancels what the model's hooks left running, as ``asyncio.run`` does."""
     loop = get()
     loop.run_until_complete(_cancel_all())
@@ -39,7 +45,7 @@ def close():
     loop.close()
 
 
-async def _cancel_all():
+async def _cancel_all() -> None:
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()

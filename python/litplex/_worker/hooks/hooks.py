@@ -1,9 +1,11 @@
 """Calls the user's hooks: which get a context, and in which order."""
 
+from __future__ import annotations
+
 import inspect
 import math
 import struct
-import sys
+from typing import TYPE_CHECKING, Any
 
 from litplex import _hook_rules, _litserve
 from litplex._api import (
@@ -18,8 +20,8 @@ from litplex._api import (
     max_concurrency_of,
 )
 from litplex._launched import request_marks
-from litplex._launched.tracebacks import summary_of
 from litplex._worker.hooks.annotations import signature_of
+from litplex._worker.hooks.outputs import WrongLength, as_list, iterated
 from litplex._worker.hooks.schema import describe, tool_of
 from litplex._worker.hooks.typed import request_reader, response_encoder
 from litplex._worker.wire import frames
@@ -27,6 +29,14 @@ from litplex._worker.wire.content import read_request
 from litplex._worker.wire.encode import encode_body, encode_error, name_source, plain_error
 from litplex._worker.wire.json import loads
 from litplex._worker.wire.stages import end_stage, stages_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from litplex._http import Context
+    from litplex._worker.wire.encode import Answer
+    from litplex._worker.wire.frames import Payload
+    from litplex._worker.wire.stages import Stages
 
 # What stands in front of a request's body.
 _HAS_LEAD = frames.META | frames.REQUEST_ID
@@ -36,7 +46,7 @@ _COST = struct.Struct("<d")
 _ASYNC_CONCURRENCY = 64
 
 
-def check_hooks(api, is_guarded=False, *, is_set_up=True):
+def check_hooks(api: Any, is_guarded: bool = False, *, is_set_up: bool = True) -> None:
     """Raises a ValueError where the settings of a model do not fit its hooks, as far as that is
     known before it is set up."""
     if not isinstance(api, LitAPI):
@@ -44,8 +54,7 @@ def check_hooks(api, is_guarded=False, *, is_set_up=True):
             f"`api` is a {type(api).__name__}, not a litplex.LitAPI; name a class that is one"
         )
     found = [concurrency_mistake(api), access_mistake(api, is_guarded)]
-    for mistake in filter(None, [*found, *_hook_rules.mistakes(api, is_set_up=is_set_up)]):
-        raise ValueError(mistake)
+    _raise_first([*found, *_hook_rules.mistakes(api, is_set_up=is_set_up)])
     if _has_cost(api) and is_async(api.cost):
         raise ValueError("`cost` must be a plain function, not `async`")
     request_reader(api, None)
@@ -53,29 +62,21 @@ def check_hooks(api, is_guarded=False, *, is_set_up=True):
     if api.spec is not None:
         from litplex._spec_rules import mistakes
 
-        for mistake in mistakes(api):
-            raise ValueError(mistake)
+        _raise_first(mistakes(api))
 
 
-def wants_context(hook):
+def _raise_first(mistakes: Iterable[str | None]) -> None:
+    mistake = next(filter(None, mistakes), None)
+    if mistake is not None:
+        raise ValueError(mistake)
+
+
+def wants_context(hook: Any) -> bool:
     """Tells whether a hook names a ``context`` parameter."""
     return "context" in signature_of(hook).parameters
 
 
-class WrongLength(ValueError):
-    """A batch whose outputs cannot be told apart.
-
-    Attributes:
-        client_detail: What clients are told; how to mend it is nothing to them.
-    """
-
-    client_detail = "Batch size mismatch"
-
-    def __init__(self, expected, got, rule):
-        super().__init__(f"{rule}: expected {expected}, got {got}")
-
-
-def make_hooks(api, retry_singly=False):
+def make_hooks(api: Any, retry_singly: bool = False) -> Hooks:
     """Returns the hooks of a model; what a spec needs is not imported for the others."""
     name_source(_source_of(api))
     if api.spec is None:
@@ -85,7 +86,7 @@ def make_hooks(api, retry_singly=False):
     return KINDS[api.spec.protocol](api, retry_singly)
 
 
-def _source_of(api):
+def _source_of(api: Any) -> str:
     """Returns the hook that gives the answers of a model, and where it is, in words."""
     has_own = not is_method_of(api.encode_response, LitAPI.encode_response)
     last = "encode_response" if has_own else "step" if isinstance(api, ContinuousAPI) else "predict"
@@ -102,7 +103,7 @@ class Hooks:
         retry_singly: Whether the items of a batch that raises are computed again one by one.
     """
 
-    def __init__(self, api, retry_singly=False):
+    def __init__(self, api: Any, retry_singly: bool = False) -> None:
         self.is_continuous = isinstance(api, ContinuousAPI)
         self.is_async = has_async_hooks(api)
         self.retry_singly = retry_singly
@@ -131,12 +132,12 @@ class Hooks:
             from litplex._worker.hooks.stream_format import converted
 
             self.encode = converted(self.encode, self.format, self)
-        typed = request_reader(api, self.read)
-        if typed is not None:
-            # In place of the method, so that requests without an annotation pass no branch.
-            self.read = typed  # type: ignore[method-assign]
+        #: Returns the input of ``decode_request`` and the context of one request, from the flags
+        #: and payload of its frame. An attribute, so that requests without an annotation pass no
+        #: branch.
+        self.read = request_reader(api, self._read) or self._read
 
-    def traits(self):
+    def model_info(self) -> dict[str, Any]:
         """Returns the ``Ready`` message."""
         return {
             "max_batch_size": self.max_batch_size,
@@ -149,8 +150,7 @@ class Hooks:
             "tool": tool_of(self.api),
         }
 
-    def read(self, flags, payload):
-        """Returns what ``decode_request`` gets of one request: the value and the context."""
+    def _read(self, flags: int, payload: Payload) -> Any:
         if not (flags & _HAS_LEAD or self.context or self._marks):
             # What most requests are; every call on this path shows in the throughput.
             return loads(payload), None
@@ -158,12 +158,12 @@ class Hooks:
         if flags & frames.REQUEST_ID:
             request_id, payload = frames.split_request_id(payload)
         if self._marks:
-            request_marks.read(request_id or "")
+            request_marks.set_current_request(request_id or "")
         if not (flags & frames.META or self.context or self._shares):
             return loads(payload), None
         return read_request(flags, payload, request_id)
 
-    def answer(self, request, context):
+    def answer(self, request: Any, context: Context | None) -> Any:
         """Computes one request; returns the status, flags and payload of its response."""
         if context is None:
             decode, compute, encode = self.plain
@@ -173,7 +173,7 @@ class Hooks:
         x = self.decode(request, context)
         return encode_body(self.encode(self.compute(x, context), context))
 
-    def _answer_measured(self, request, context, stages):
+    def _answer_measured(self, request: Any, context: Context | None, stages: Stages) -> Answer:
         x = self.decode(request, context)
         stages.end()
         output = self.compute(x, context)
@@ -182,7 +182,7 @@ class Hooks:
         stages.end()
         return stages.added_to(answer)
 
-    def answer_batch(self, inputs, contexts):
+    def answer_batch(self, inputs: list[Any], contexts: Sequence[Context | None]) -> list[Answer]:
         """Computes a batch; returns the status, flags and payload of a response for each.
 
         Raises:
@@ -197,27 +197,28 @@ class Hooks:
             stages.end()
         return list(map(self._encode_item, outputs, contexts))
 
-    def _encode_item(self, output, context):
+    def _encode_item(self, output: Any, context: Context | None) -> Answer:
         try:
             if isinstance(output, BaseException):
                 raise output
             if context is not None and context._stages is not None:
                 return self._encode_measured(output, context, context._stages)
-            return encode_body(self.encode(output, context))
+            answer: Answer = encode_body(self.encode(output, context))
+            return answer
         except BaseException as error:  # noqa: BLE001  (one item fails alone)
             return encode_error(error)
 
-    def _encode_measured(self, output, context, stages):
+    def _encode_measured(self, output: Any, context: Context | None, stages: Stages) -> Answer:
         stages.begin()
         answer = encode_body(self.encode(output, context))
         stages.end()
         return stages.added_to(answer)
 
-    def may_retry(self, error, count):
+    def may_retry(self, error: BaseException, count: int) -> bool:
         """Tells whether the items of a batch that raised this are computed one at a time."""
         return self.retry_singly and count > 1 and not isinstance(error, WrongLength)
 
-    def outputs(self, request, context):
+    def outputs(self, request: Any, context: Context | None) -> Any:
         """Returns the generator of one streamed answer, and what to close when it is cut short."""
         x = self.decode(request, context)
         end_stage(context)
@@ -226,7 +227,7 @@ class Hooks:
             return iter(self.encode(outputs, context)), outputs
         return (self.encode(output, context) for output in outputs), outputs
 
-    def steps(self, inputs, contexts):
+    def steps(self, inputs: list[Any], contexts: Sequence[Context | None]) -> Any:
         """Returns the generator of a batch of streams, whose steps are what holds an output for
         each, and what to close when it is cut short."""
         source = iterated(self.compute(self.batch(inputs, contexts), contexts))
@@ -238,7 +239,7 @@ class Hooks:
             steps = self.encode(steps, contexts)
         return iter(steps), source
 
-    def measure(self, flags, payload):
+    def measure(self, flags: int, payload: Payload) -> tuple[int, bytes]:
         """Returns the status and payload that say the cost of a request; it never raises."""
         try:
             return 200, _COST.pack(_checked_cost(self.api.cost(self.read(flags, payload)[0])))
@@ -248,49 +249,7 @@ class Hooks:
             return plain_error(error)
 
 
-def iterated(outputs):
-    """Returns an iterator over the outputs of a stream, also of an ``async`` generator.
-
-    Raises:
-        TypeError: they are a value.
-    """
-    if hasattr(outputs, "__aiter__"):
-        from litplex._worker.hooks import event_loop
-
-        return event_loop.each(outputs)
-    return iter(checked_stream(outputs))
-
-
-def checked_stream(outputs):
-    """Returns the outputs of a stream; raises a TypeError where they are one value, of which a loop
-    would send the keys or the letters."""
-    is_value = isinstance(outputs, (dict, str, bytes, bytearray))
-    if is_value or not (hasattr(outputs, "__iter__") or hasattr(outputs, "__aiter__")):
-        raise TypeError(
-            f"`predict` gave a {type(outputs).__name__}, and with stream=True it must yield what "
-            "is sent; write `yield`, or leave out stream"
-        )
-    return outputs
-
-
-def as_list(outputs, count, rule="predict and unbatch must give one output for each input"):
-    """Returns the outputs of a batch as a list; raises WrongLength where there are not so many."""
-    outputs = outputs if isinstance(outputs, list) else list(outputs)
-    if len(outputs) != count:
-        raise WrongLength(count, len(outputs), rule)
-    return outputs
-
-
-def say_retry(error, count):
-    """Says on stderr that a batch raised and what becomes of it."""
-    print(
-        f"a batch of {count} raised {summary_of(error)}; its items are computed one at a time",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _concurrency(api):
+def _concurrency(api: Any) -> int:
     if isinstance(api, ContinuousAPI):
         return api.max_batch_size
     chosen = max_concurrency_of(api)
@@ -299,14 +258,14 @@ def _concurrency(api):
     return _ASYNC_CONCURRENCY if has_async_hooks(api) and api.max_batch_size == 1 else 1
 
 
-def _has_cost(api):
+def _has_cost(api: Any) -> bool:
     # In programs written for LitServe a method of that name is the program's own.
     if _litserve.is_spoken or not callable(api.cost):
         return False
     return getattr(api.cost, "__func__", None) is not LitAPI.cost
 
 
-def _checked_cost(cost):
+def _checked_cost(cost: Any) -> Any:
     if not hasattr(cost, "__float__"):
         raise TypeError(f"`cost` must return a number, not a {type(cost).__name__}")
     number = float(cost)
@@ -315,29 +274,29 @@ def _checked_cost(cost):
     return number
 
 
-def _direct(hook):
+def _direct(hook: Any) -> Any:
     """Returns the hook, or in place of a default one what it does without a spec: most models have
     none, and asking for it at every request shows in the throughput."""
     is_default = getattr(hook, "__func__", None) in (LitAPI.decode_request, LitAPI.encode_response)
     return _same if is_default and hook.__self__.spec is None else hook
 
 
-def _same(value):
+def _same(value: Any) -> Any:
     return value
 
 
-def _taking_context(hook):
+def _taking_context(hook: Any) -> Any:
     """Returns the hook as a function of a value and a context, which it gets if it names one."""
     if wants_context(hook):
         return lambda value, context: hook(value, context=context)
     return lambda value, _: hook(value)
 
 
-def _own_format(api):
+def _own_format(api: Any) -> Any:
     method = api.format_encoded_response
     return None if is_method_of(method, LitAPI.format_encoded_response) else method
 
 
-def _encodes_whole_stream(api):
+def _encodes_whole_stream(api: Any) -> Any:
     encode = api.encode_response
     return is_method_of(encode, LitAPI.encode_response) or is_generator(encode)

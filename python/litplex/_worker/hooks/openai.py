@@ -4,10 +4,13 @@ The server checks requests, and makes answers of what hooks return: here request
 hooks expect, and outputs the one that the server does.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import math
 import numbers
+from typing import TYPE_CHECKING, Any
 
 from litplex._api import LitAPI, is_method_of
 from litplex._http import HTTPException
@@ -16,11 +19,14 @@ from litplex._worker.hooks import records
 from litplex._worker.hooks.hooks import Hooks
 from litplex._worker.hooks.stream_format import converted
 
+if TYPE_CHECKING:
+    from litplex._worker.wire.frames import Payload
+
 _USAGE = ("prompt_tokens", "total_tokens")
 
 
 class _SpecHooks(Hooks):
-    def __init__(self, api, retry_singly=False):
+    def __init__(self, api: Any, retry_singly: bool = False) -> None:
         super().__init__(api, retry_singly)
         # litplex specs fill the context for hooks that name it; a derived class may need it too.
         methods = ("populate_context", "encode_response")
@@ -34,14 +40,13 @@ class _SpecHooks(Hooks):
             encode = api.spec.encode_response
             self.encode = encode if self._around is None else self._around(encode)
 
-    def traits(self):
+    def model_info(self) -> dict[str, Any]:
         """Returns the ``Ready`` message."""
         spec, model = self.api.spec.protocol, type(self.api).__name__
-        return {**super().traits(), "spec": spec, "model": model}
+        return {**super().model_info(), "spec": spec, "model": model}
 
-    def read(self, flags, payload):
-        """Returns what ``decode_request`` gets of one request: the request and the context."""
-        value, context = super().read(flags, payload)
+    def _read(self, flags: int, payload: Payload) -> Any:
+        value, context = super()._read(flags, payload)
         if not isinstance(value, dict):
             raise HTTPException(422, "the body must be a JSON object")
         request = self._make_request(value)
@@ -50,15 +55,16 @@ class _SpecHooks(Hooks):
         return request, context
 
 
-def _is_own(spec, method):
+def _is_own(spec: Any, method: str) -> bool:
     """Tells whether a method of a spec is that of a class made of litplex's."""
-    return getattr(type(spec), method).__module__ != LitSpec.__module__
+    module: str = getattr(type(spec), method).__module__
+    return module != LitSpec.__module__
 
 
 class ChatHooks(_SpecHooks):
     """The hooks of a chat: every output becomes the message that the server is sent."""
 
-    def __init__(self, api, retry_singly=False):
+    def __init__(self, api: Any, retry_singly: bool = False) -> None:
         super().__init__(api, retry_singly)
         form, convert = self.format, item_of
         if form is not None:
@@ -75,7 +81,7 @@ class ChatHooks(_SpecHooks):
         enclosed = self._around(lambda outputs, _: outputs)
         self.encode = converted(enclosed, lambda output: convert(message_of(output)), self)
 
-    def has_default_messages(self):
+    def has_default_messages(self) -> bool:
         """Tells whether neither the API nor its spec says how outputs become messages."""
         of_spec = self.api.spec.encode_response
         return self._has_default_encode and is_method_of(of_spec, OpenAISpec.encode_response)
@@ -84,7 +90,7 @@ class ChatHooks(_SpecHooks):
 class EmbeddingHooks(_SpecHooks):
     """The hooks of embeddings, whose answers are checked before they are sent."""
 
-    def __init__(self, api, retry_singly=False):
+    def __init__(self, api: Any, retry_singly: bool = False) -> None:
         super().__init__(api, retry_singly)
         encode = self.encode
         hook = "predict" if self._has_default_encode else "encode_response"
@@ -96,7 +102,7 @@ class EmbeddingHooks(_SpecHooks):
 KINDS = {"openai_chat": ChatHooks, "openai_embeddings": EmbeddingHooks}
 
 
-def item_of(message):
+def item_of(message: Any) -> Any:
     """Returns what the server is sent of a message: what it holds, without what is None.
 
     Raises:
@@ -116,7 +122,7 @@ def item_of(message):
     return {name: value for name, value in message.items() if value is not None}
 
 
-def _checked(answer, hook):
+def _checked(answer: Any, hook: Any) -> Any:
     if hasattr(answer, "__await__"):
         return _checked_later(answer, hook)
     what = "`encode_response` must return a dict of `embeddings`"
@@ -131,7 +137,7 @@ def _checked(answer, hook):
     return {"embeddings": vectors, **{name: answer.get(name) or 0 for name in _USAGE}}
 
 
-async def _checked_later(answer, hook):
+async def _checked_later(answer: Any, hook: Any) -> Any:
     return _checked(await answer, hook)
 
 
@@ -143,13 +149,13 @@ class NotAnEmbedding(ValueError):
         input: The place of its input among those of the request.
     """
 
-    def __init__(self, hook, input, fault):
+    def __init__(self, hook: Any, input: int, fault: str) -> None:
         self.client_detail = f"`{hook}` returned an embedding that is {fault}"
         super().__init__(f"input {input}: {self.client_detail}")
         self.input = input
 
 
-def _check_numbers(vectors, hook):
+def _check_numbers(vectors: Any, hook: Any) -> None:
     are_many = any(
         isinstance(_as_list(each), (list, tuple)) for each in (*vectors[:1], *vectors[-1:])
     )
@@ -159,7 +165,7 @@ def _check_numbers(vectors, hook):
             raise NotAnEmbedding(hook, input, fault)
 
 
-def _fault_of(vector):
+def _fault_of(vector: Any) -> Any:
     """Returns what is wrong with a vector, if anything."""
     if not isinstance(vector, (list, tuple)):
         return f"not a list of numbers: it is a {type(vector).__name__}"
@@ -176,11 +182,11 @@ def _fault_of(vector):
         return f"not a list of numbers: it contains a {type(wrong).__name__}"
 
 
-def _as_list(array):
+def _as_list(array: Any) -> Any:
     return array.tolist() if hasattr(array, "tolist") else array
 
 
-def _request_maker(protocol):
+def _request_maker(protocol: str) -> Any:
     """Returns what makes a request of the value of its JSON."""
     is_chat = protocol == OpenAISpec.protocol
     if not _has_pydantic():
@@ -195,7 +201,7 @@ def _request_maker(protocol):
     return lambda value: _validated(EmbeddingRequest, value)
 
 
-def _has_pydantic():
+def _has_pydantic() -> bool:
     try:
         from pydantic import VERSION
     except ImportError:
@@ -203,7 +209,7 @@ def _has_pydantic():
     return not VERSION.startswith("1.")
 
 
-def _validated(model, value):
+def _validated(model: Any, value: Any) -> Any:
     from pydantic import ValidationError
 
     # A null is as if it were not there.

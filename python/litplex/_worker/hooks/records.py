@@ -1,6 +1,11 @@
 """Requests of OpenAI's protocols as plain objects, where pydantic is not there for its own."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
 
 # The fields of each kind of object with their defaults, and the kinds of those that are objects
 # themselves. `schema_` is sent as `schema`, which pydantic has another use for.
@@ -66,16 +71,16 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def _integer(value):
+def _integer(value: Any) -> Any:
     # Not by way of a float where it is one of many digits.
     return int(value) if isinstance(value, int) else int(float(value))
 
 
-def _boolean(value):
+def _boolean(value: Any) -> Any:
     return str(value).lower() in ("true", "1")
 
 
-def _input(value):
+def _input(value: Any) -> Any:
     """Returns what embeddings are wanted of, with token ids that are integers."""
     if isinstance(value, list):
         return [_input(item) for item in value]
@@ -100,17 +105,17 @@ _CONVERTERS: dict[str, Any] = {
 class Record:
     """An object of a request, whose fields are its attributes."""
 
-    def __init__(self, fields):
+    def __init__(self, fields: dict[str, Any]) -> None:
         self.__dict__.update(fields)
 
-    def __repr__(self):
+    def __repr__(self) -> Any:
         fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"Record({fields})"
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> Any:
         return isinstance(other, Record) and vars(self) == vars(other)
 
-    def model_dump(self, *, exclude=()):
+    def model_dump(self, *, exclude: Any = ()) -> Any:
         """Returns the fields as a dict, and those of the objects within."""
         return {name: _dump(value) for name, value in vars(self).items() if name not in exclude}
 
@@ -120,29 +125,29 @@ class EmbeddingRecord(Record):
 
     input: Any
 
-    def get_num_items(self):
+    def get_num_items(self) -> Any:
         """Returns how many vectors the client wants."""
         is_one = isinstance(self.input, str) or isinstance(self.input[0], int)
         return 1 if is_one else len(self.input)
 
-    def ensure_list(self):
+    def ensure_list(self) -> Any:
         """Returns the input as a list."""
         return self.input if isinstance(self.input, list) else [self.input]
 
 
-def chat_request(value):
+def chat_request(value: Any) -> Any:
     """Returns the request of a chat; for one answer, because the server asks for each of ``n``."""
     request = _make("chat", value)
     request.n = 1
     return request
 
 
-def embedding_request(value):
+def embedding_request(value: Any) -> Any:
     """Returns the request of embeddings."""
     return _make("embeddings", value, EmbeddingRecord)
 
 
-def _make(kind, value, record=Record):
+def _make(kind: Any, value: Any, record: type[Record] = Record) -> Any:
     """Returns the object of a kind that a value is, or those of a list. What it has besides the
     fields of its kind are its attributes too, but those named like its methods."""
     if isinstance(value, list):
@@ -159,7 +164,7 @@ def _make(kind, value, record=Record):
     return record(fields)
 
 
-def _field(value, name, default):
+def _field(value: Any, name: str, default: Any) -> Any:
     """Returns a field, whose null is as if it were not there."""
     found = value.get(name.rstrip("_"))
     if found is None:
@@ -168,7 +173,7 @@ def _field(value, name, default):
     return found if convert is None else convert(found)
 
 
-def _dump(value):
+def _dump(value: Any) -> Any:
     if isinstance(value, Record):
         return value.model_dump()
     return [_dump(item) for item in value] if isinstance(value, list) else value

@@ -1,5 +1,7 @@
 """Describes what a model takes and gives, for the server's OpenAPI document."""
 
+from __future__ import annotations
+
 import inspect
 import json
 import math
@@ -7,7 +9,7 @@ import re
 from typing import Any
 
 from litplex._mcp import description_of
-from litplex._worker.hooks import annotations
+from litplex._worker.hooks import annotations as hints
 from litplex._worker.wire.json import Unsendable, dumps
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -15,7 +17,7 @@ _LOCAL = "#/$defs/{model}"
 _FILE = {"type": "string", "format": "binary"}
 
 
-def describe(api):
+def describe(api: Any) -> dict[str, Any]:
     """Returns a dict of JSON: ``summary`` and ``description`` from the docstring of the class,
     ``request`` (schemas by media type) and ``response`` (a schema), ``schemas`` and
     ``response_schemas`` (those that they refer to, by name), ``request_example`` and
@@ -34,7 +36,7 @@ def describe(api):
         found["schemas"] = schemas
     if not api.stream and api.spec is None:
         schemas = {}
-        response = _schema(annotations.of_return(api.encode_response), "serialization", schemas)
+        response = _schema(hints.return_annotation(api.encode_response), "serialization", schemas)
         if response:
             found["response"] = response
             found["response_schemas"] = schemas
@@ -50,14 +52,14 @@ def describe(api):
     return found
 
 
-def _example(name, value):
+def _example(name: str, value: Any) -> Any:
     try:
         return json.loads(dumps(value, name))
     except Unsendable as error:
         raise ValueError(f"`{name}` cannot be sent as JSON: {error.fault}") from None
 
 
-def tool_of(api):
+def tool_of(api: Any) -> dict[str, Any] | None:
     """Returns a dict of JSON of the tool that a model is: ``name`` where it has one,
     ``description``, ``input_schema`` and, where that has one argument that is the body,
     ``argument``, its name. None where it is no tool."""
@@ -69,7 +71,7 @@ def tool_of(api):
     if api.mcp.input_schema is not None:
         return {**tool, "input_schema": {"type": "object", **api.mcp.input_schema}}
     schemas: dict[str, Any] = {}
-    name, _ = annotations.of_request(api.decode_request)
+    name, _ = hints.request_annotation(api.decode_request)
     schema = _request(api, schemas, _LOCAL).get("application/json") or {"title": "Request"}
     schema = {"type": "object", "properties": {name: schema}, "required": [name]}
     if schemas:
@@ -77,29 +79,29 @@ def tool_of(api):
     return {**tool, "input_schema": schema, "argument": name}
 
 
-def _request(api, schemas, reference=_REFERENCE):
+def _request(api: Any, schemas: dict[str, Any], reference: str = _REFERENCE) -> Any:
     if api.spec is not None:
         return {}  # The server knows its protocols.
-    name, annotation = annotations.of_request(api.decode_request)
-    kind, marks = annotations.split(annotation)
-    if annotations.is_file(kind):
-        field = {"type": "array", "items": _FILE} if annotations.is_list(kind) else _FILE
+    name, annotation = hints.request_annotation(api.decode_request)
+    kind, marks = hints.split(annotation)
+    if hints.is_file(kind):
+        field = {"type": "array", "items": _FILE} if hints.is_list(kind) else _FILE
         return {"multipart/form-data": _form(name, field)}
-    if annotations.says_nothing(kind) and not marks & {"File", "Form"}:
+    if hints.is_unchecked(kind) and not marks & {"File", "Form"}:
         return {}
     schema = _schema(annotation, "validation", schemas, reference)
     if not marks & {"File", "Form"}:
         return {"application/json": schema} if schema else {}
-    form = schema if annotations.is_model(kind) else _form(name, schema or {})
+    form = schema if hints.is_model(kind) else _form(name, schema or {})
     media_type = "application/x-www-form-urlencoded" if "Form" in marks else "multipart/form-data"
     return {media_type: form}
 
 
-def _form(name, field):
+def _form(name: str, field: dict[str, Any]) -> Any:
     return {"type": "object", "properties": {name: field}, "required": [name]}
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """Returns a schema without the keywords whose values JSON cannot hold: a default of infinity,
     a limit of none. What is checked is the same."""
     if isinstance(value, dict):
@@ -107,15 +109,17 @@ def _finite(value):
     return list(map(_finite, value)) if isinstance(value, list) else value
 
 
-def _is_infinite(value):
+def _is_infinite(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_is_infinite, value))
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _schema(annotation, mode, schemas, reference=_REFERENCE):
+def _schema(
+    annotation: Any, mode: str, schemas: dict[str, Any], reference: str = _REFERENCE
+) -> Any:
     """Returns the schema of what pydantic checks, and adds those that it refers to."""
-    if annotation is None or not annotations.needs_pydantic(annotation):
+    if annotation is None or not hints.needs_pydantic(annotation):
         return None
     from pydantic import TypeAdapter
 
@@ -126,7 +130,7 @@ def _schema(annotation, mode, schemas, reference=_REFERENCE):
     schema = _finite(schema)
     schemas.update(schema.pop("$defs", {}))
     # Of a model that refers to itself it is a reference already.
-    if not annotations.is_model(annotation) or "$ref" in schema:
+    if not hints.is_model(annotation) or "$ref" in schema:
         return schema
     # As pydantic names models of a generic one, and OpenAPI wants names.
     name = re.sub(r"[^a-zA-Z0-9._-]", "_", annotation.__name__)

@@ -1,11 +1,20 @@
 """Does something to each value that ``encode_response`` gives; not imported where nothing is."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from litplex._api import FINISHED
 from litplex._worker.hooks import async_hooks as calls
-from litplex._worker.loops.streams import close
+from litplex._worker.hooks.outputs import close
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from litplex._worker.hooks.hooks import Hooks
 
 
-def converted(encode, convert, hooks):
+def converted(encode: Any, convert: Callable[[Any], Any], hooks: Hooks) -> Any:
     """Returns ``encode`` with each of its values converted.
 
     Args:
@@ -19,16 +28,16 @@ def converted(encode, convert, hooks):
     return lambda outputs, context: each_converted(encode(outputs, context), of_step)
 
 
-def _convert_one(value, convert):
+def _convert_one(value: Any, convert: Callable[[Any], Any]) -> Any:
     return _convert_later(value, convert) if hasattr(value, "__await__") else convert(value)
 
 
-async def _convert_later(value, convert):
+async def _convert_later(value: Any, convert: Callable[[Any], Any]) -> Any:
     return convert(await value)
 
 
-def _over_batch(convert):
-    def convert_or_keep(value):
+def _over_batch(convert: Callable[[Any], Any]) -> Any:
+    def convert_or_keep(value: Any) -> Any:
         if value is FINISHED or isinstance(value, BaseException):
             return value
         try:
@@ -39,12 +48,12 @@ def _over_batch(convert):
     return lambda values: [convert_or_keep(value) for value in values]
 
 
-def each_converted(values, convert):
+def each_converted(values: Any, convert: Callable[[Any], Any]) -> Any:
     """Returns a generator of converted values, ``async`` where the values are."""
     return (_each_async if hasattr(values, "__aiter__") else _each)(values, convert)
 
 
-def _each(values, convert):
+def _each(values: Any, convert: Callable[[Any], Any]) -> Iterator[Any]:
     try:
         for value in values:
             yield convert(value)
@@ -52,7 +61,7 @@ def _each(values, convert):
         close(values)
 
 
-async def _each_async(values, convert):
+async def _each_async(values: Any, convert: Callable[[Any], Any]) -> AsyncIterator[Any]:
     try:
         async for value in values:
             yield convert(value)

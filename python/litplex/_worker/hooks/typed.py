@@ -3,20 +3,33 @@
 pydantic is imported where an annotation needs it, and by nothing else: most workers have none.
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
 import json
 import reprlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from litplex._api import is_async
-from litplex._http import Form, HTTPException, UploadFile
-from litplex._worker.hooks import annotations
+from litplex._http import Context, Form, HTTPException, UploadFile
+from litplex._worker.hooks import annotations as hints
 from litplex._worker.wire.json import MalformedBody, dumps
+
+if TYPE_CHECKING:
+    from litplex._worker.wire.frames import Payload
+
+#: A function of the flags and payload of a request, for its value and context.
+Reader = Callable[[int, Union[bytes, memoryview]], tuple[Any, Optional[Context]]]
+#: The place of a value in a request, as pydantic reports it.
+Loc = tuple[Union[str, int], ...]
+Validate = Callable[[Any, Loc], Any]
 
 _MISSING = object()
 
 
-def request_reader(api, read):
+def request_reader(api: Any, read: Any) -> Any:
     """Returns a function that reads requests as ``decode_request`` is annotated; None where its
     annotation asks for nothing.
 
@@ -29,30 +42,30 @@ def request_reader(api, read):
     """
     if api.spec is not None:
         return None
-    name, annotation = annotations.of_request(api.decode_request)
+    name, annotation = hints.request_annotation(api.decode_request)
     what = f"`{name}` of `decode_request`"
-    kind, marks = annotations.split(annotation)
+    kind, marks = hints.split(annotation)
     unsupported = marks - {"Body", "File", "Form"}
     if unsupported:
         raise _mistake(what, annotation, f"litplex does not know `{min(unsupported)}`")
-    is_form = annotations.is_file(kind) or bool(marks & {"File", "Form"})
-    if not is_form and annotations.says_nothing(kind):
+    is_form = hints.is_file(kind) or bool(marks & {"File", "Form"})
+    if not is_form and hints.is_unchecked(kind):
         return None
-    if annotations.is_file(kind):
-        validate = _validate_files if annotations.is_list(kind) else _validate_file
+    if hints.is_file(kind):
+        validate = _validate_files if hints.is_list(kind) else _validate_file
     else:
         validate = _validator(what, annotation)
     if not is_form:
         return _body_reader(read, validate)
-    if annotations.is_model(kind):
+    if hints.is_model(kind):
         return _form_reader(read, functools.partial(_fields_of, kind), validate, ("body",))
     return _form_reader(read, functools.partial(_field, name, kind), validate, ("body", name))
 
 
-def _body_reader(read, validate):
+def _body_reader(read: Reader, validate: Validate) -> Any:
     loc = ("body",)
 
-    def read_body(flags, payload):
+    def read_body(flags: int, payload: Payload) -> Any:
         try:
             value, context = read(flags, payload)
         except MalformedBody as error:
@@ -62,7 +75,7 @@ def _body_reader(read, validate):
     return read_body
 
 
-def _as_sent(form):
+def _as_sent(form: Form) -> Any:
     """What was sent where JSON was to be, without its files: the error shows it."""
     from urllib.parse import urlencode
 
@@ -70,8 +83,8 @@ def _as_sent(form):
     return urlencode(fields).encode()
 
 
-def _form_reader(read, take, validate, loc):
-    def read_form(flags, payload):
+def _form_reader(read: Reader, take: Callable[[Form], Any], validate: Validate, loc: Loc) -> Any:
+    def read_form(flags: int, payload: Payload) -> Any:
         try:
             value, context = read(flags, payload)
         except MalformedBody:
@@ -84,44 +97,44 @@ def _form_reader(read, take, validate, loc):
     return read_form
 
 
-def _field(name, kind, form):
+def _field(name: str, kind: Any, form: Form) -> Any:
     values = form.getlist(name)
-    if annotations.is_list(kind):
+    if hints.is_list(kind):
         return [value for value in values if not _is_blank(value)] or _MISSING
     if not values or _is_blank(values[-1]):
         return _MISSING
-    is_wanted_whole = kind is bytes and isinstance(values[-1], UploadFile)
-    return values[-1].read() if is_wanted_whole else values[-1]
+    last = values[-1]
+    return last.read() if kind is bytes and isinstance(last, UploadFile) else last
 
 
-def _fields_of(model, form):
+def _fields_of(model: Any, form: Form) -> Any:
     kinds = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
     taken = {name: _field(name, kinds.get(name), form) for name in form}
     return {name: value for name, value in taken.items() if value is not _MISSING}
 
 
-def _is_blank(value):
+def _is_blank(value: Any) -> bool:
     """What browsers send for a field that was left empty."""
     return value == "" or (isinstance(value, UploadFile) and not value.filename and not value.size)
 
 
-def _validate_files(values, loc):
+def _validate_files(values: Any, loc: Loc) -> Any:
     return [_validate_file(value, (*loc, index)) for index, value in enumerate(values)]
 
 
-def _validate_file(value, loc):
+def _validate_file(value: Any, loc: Loc) -> Any:
     if isinstance(value, UploadFile):
         return value
     message = f"Value error, Expected UploadFile, received: {type(value)}"
     raise _invalid("value_error", loc, message, value, {"error": {}})
 
 
-def _validator(what, annotation):
+def _validator(what: str, annotation: Any) -> Any:
     """Returns a function of a value and its place, which gives what the annotation asks for."""
     check = _adapter(what, annotation).validate_python
     from pydantic import ValidationError
 
-    def validate(value, loc):
+    def validate(value: Any, loc: Loc) -> Any:
         try:
             return check(value, from_attributes=True)
         except ValidationError as error:
@@ -131,7 +144,7 @@ def _validator(what, annotation):
     return validate
 
 
-def _adapter(what, annotation):
+def _adapter(what: str, annotation: Any) -> Any:
     try:
         from pydantic import TypeAdapter
     except ImportError:
@@ -145,12 +158,12 @@ def _adapter(what, annotation):
         raise _mistake(what, annotation, f"pydantic cannot check it: {reason}") from None
 
 
-def _mistake(what, annotation, reason, remedy=""):
+def _mistake(what: str, annotation: Any, reason: str, remedy: str = "") -> Any:
     shown = inspect.formatannotation(annotation)
     return ValueError(f"{what} is annotated `{shown}`, and {reason}; {remedy}remove the annotation")
 
 
-def _malformed(error, loc):
+def _malformed(error: BaseException, loc: Loc) -> Any:
     cause = error.__cause__
     if not isinstance(cause, json.JSONDecodeError):
         return error
@@ -160,16 +173,18 @@ def _malformed(error, loc):
     return _invalid("json_invalid", place, "JSON decode error", {}, {"error": cause.msg})
 
 
-def _missing(loc):
+def _missing(loc: Loc) -> Any:
     return _invalid("missing", loc, "Field required", None)
 
 
-def _invalid(type, loc, message, value, context=None):
+def _invalid(
+    type: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None
+) -> Any:
     detail = {"type": type, "loc": loc, "msg": message, "input": value}
     return HTTPException(422, [detail if context is None else {**detail, "ctx": context}])
 
 
-def _sendable(detail, loc):
+def _sendable(detail: dict[str, Any], loc: Loc) -> Any:
     detail["loc"] = (*loc, *detail["loc"])
     if isinstance(detail.get("ctx", {}).get("error"), Exception):
         detail["ctx"]["error"] = {}
@@ -181,7 +196,7 @@ def _sendable(detail, loc):
     return detail
 
 
-def response_encoder(api):
+def response_encoder(api: Any) -> Any:
     """Returns ``encode_response``; where its return annotation has a pydantic model, answers are
     validated, lose what the model does not have, and get its aliases.
 
@@ -189,23 +204,23 @@ def response_encoder(api):
         ValueError: the annotation is a mistake.
     """
     encode = api.encode_response
-    annotation = annotations.of_return(encode)
-    if api.stream or api.spec is not None or not annotations.has_model(annotation):
+    annotation = hints.return_annotation(encode)
+    if api.stream or api.spec is not None or not hints.has_model(annotation):
         return encode
     adapter = _adapter("what `encode_response` returns", annotation)
 
-    def filtered(output):
+    def filtered(output: Any) -> Any:
         if hasattr(output, "status_code") and hasattr(output, "body"):
             return output
         value = adapter.validate_python(output, from_attributes=True)
         return adapter.dump_python(value, mode="json", by_alias=True)
 
     @functools.wraps(encode)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         return filtered(encode(*args, **kwargs))
 
     @functools.wraps(encode)
-    async def call_async(*args, **kwargs):
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
         return filtered(await encode(*args, **kwargs))
 
     return call_async if is_async(encode) else call

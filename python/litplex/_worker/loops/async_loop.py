@@ -1,18 +1,30 @@
 """The worker's main loop for ``async`` hooks: each request, or batch, is a task."""
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import sys
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litplex._api import is_async
-from litplex._launched.request_marks import compute
+from litplex._launched.request_marks import set_current_requests
 from litplex._worker.hooks import async_hooks as calls
 from litplex._worker.hooks import event_loop
-from litplex._worker.hooks.hooks import say_retry
 from litplex._worker.loops.async_outbox import AsyncOutbox
 from litplex._worker.loops.async_streams import AsyncStreams
+from litplex._worker.loops.steps import (
+    Batch,
+    Single,
+    Work,
+    arrived_requests,
+    batch_failures,
+    begin,
+    check_wanted,
+    failure,
+    responses,
+)
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
     Cancelled,
@@ -24,25 +36,36 @@ from litplex._worker.wire.encode import (
 )
 from litplex._worker.wire.stages import begin_stage, end_stage
 
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from litplex._worker.control.registry import Item, Registry
+    from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.wire.frames import Payload
+
 
 class AsyncLoop:
     """Serves one data connection until it ends."""
 
-    def __init__(self, sock, reader, hooks, register):
+    def __init__(
+        self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
+    ) -> None:
         self._sock = sock
         self._reader = reader
         self._hooks = hooks
-        self._register = register
-        register.notify = self._notify
+        self._registry = registry
+        registry.notify = self._notify
         self._loop = event_loop.get()
         self._outbox = AsyncOutbox(sock, self._loop, self._stop)
-        self._streams = AsyncStreams(hooks, self._outbox, register)
-        self._batch = []
-        # What has come and is not begun, as a function of one argument and that argument.
-        self._pending: deque[Any] = deque()
+        self._streams = AsyncStreams(hooks, self._outbox, registry)
+        self._batch = Batch()
+        # Work that has arrived and is not begun.
+        self._pending: deque[Work] = deque()
         self._running = 0
         self._is_starting = False
-        self._error = None
+        self._work: Callable[[Any], Coroutine[Any, Any, None]]
+        self._error: frames.FrameError | None = None
         self._stopped: Any = None
         self._idle: Any = None
         eager: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
@@ -53,7 +76,7 @@ class AsyncLoop:
             self._take = self._take_one
             self._work = self._stream if hooks.stream else self._answer
 
-    def run(self):
+    def run(self) -> None:
         """Returns when the server is gone or wants no more, after what had arrived is answered.
 
         Raises:
@@ -63,14 +86,14 @@ class AsyncLoop:
         if self._error is not None:
             raise self._error
 
-    async def _serve(self):
+    async def _serve(self) -> None:
         self._stopped, self._idle = asyncio.Event(), asyncio.Event()
         self._loop.add_reader(self._sock, self._read)
         await self._stopped.wait()
         self._loop.remove_reader(self._sock)
         if self._error is not None:
             # Nobody reads answers after a broken frame, and no credit comes.
-            self._register.abandon()
+            self._registry.abandon()
             return
         while self._running or self._pending:
             self._idle.clear()
@@ -81,19 +104,14 @@ class AsyncLoop:
         await asyncio.sleep(0)
         await self._outbox.finish()
 
-    def _stop(self):
+    def _stop(self) -> None:
         self._stopped.set()
 
-    def _read(self):
+    def _read(self) -> None:
         try:
             is_open = self._reader.poll()
-            frame = self._reader.next()
-            while frame is not None:
-                kind, flags, _, id, payload = frame
-                if kind != frames.REQUEST:
-                    raise frames.misplaced(kind)
-                self._take(id, flags, payload)
-                frame = self._reader.next()
+            for request in arrived_requests(self._reader):
+                self._take(*request)
         except frames.FrameError as error:
             self._error = error
             is_open = False
@@ -102,13 +120,13 @@ class AsyncLoop:
         if is_open is False:
             self._stop()
 
-    def _take_one(self, id, flags, payload):
-        work = self._open(id, flags, payload)
-        if work is not None:
-            self._begin(work)
+    def _take_one(self, id: int, flags: int, payload: Payload) -> None:
+        single = self._open(id, flags, payload)
+        if single is not None:
+            self._begin(single)
 
-    def _open(self, id, flags, payload):
-        """Returns the item and the request, or None where the request is answered already."""
+    def _open(self, id: int, flags: int, payload: Payload) -> Any:
+        """Returns the request, or None if it is answered already."""
         try:
             request, context = self._hooks.read(flags, payload)
         except frames.FrameError:
@@ -116,37 +134,32 @@ class AsyncLoop:
         except BaseException as error:  # noqa: BLE001
             self._fail(id, error)
             return None
-        return self._register.open(id, context), request
+        return Single(self._registry.open(id, context), request)
 
-    def _collect(self, id, flags, payload):
-        work = self._open(id, flags, payload)
-        if work is not None:
-            self._batch.append(work)
+    def _collect(self, id: int, flags: int, payload: Payload) -> None:
+        single = self._open(id, flags, payload)
+        if single is not None:
+            self._batch.members.append(single)
         if not flags & frames.MORE:
-            batch, self._batch = self._batch, []
-            if batch:
+            batch, self._batch = self._batch, Batch()
+            if batch.members:
                 self._begin(batch)
 
-    def _begin(self, work):
+    def _begin(self, work: Work) -> None:
         if self._running >= self._hooks.concurrency:
             self._pending.append(work)
             return
         self._running += 1
-        task = self._task(self._work(work))
-        if type(work) is tuple:
-            work[0].task = task
-            return
-        for item, _ in work:
-            item.task = task
+        work.set_task(self._task(self._work(work)))
 
-    def _begin_pending(self):
+    def _begin_pending(self) -> None:
         self._is_starting = False
         while self._pending and self._running < self._hooks.concurrency:
             self._begin(self._pending.popleft())
 
-    def _finish(self, *items):
+    def _finish(self, *items: Item) -> None:
         for item in items:
-            self._register.close(item)
+            self._registry.close(item)
         self._running -= 1
         if self._pending:
             if not self._is_starting:
@@ -156,14 +169,14 @@ class AsyncLoop:
         elif not self._running:
             self._idle.set()
 
-    def _notify(self, item):
+    def _notify(self, item: Item) -> None:
         """Called from the control thread."""
         try:
             self._loop.call_soon_threadsafe(self._changed, item)
         except RuntimeError:
             return  # The loop is closed: all is answered.
 
-    def _changed(self, item):
+    def _changed(self, item: Item) -> None:
         if item.changed is not None:
             item.changed.set()
         peers = item.peers or [item]
@@ -177,126 +190,116 @@ class AsyncLoop:
                 calls.cancelled.add(task)
                 task.cancel()
 
-    async def _answer(self, work):
-        item, request = work
+    async def _answer(self, single: Single) -> None:
+        item = single.item
         try:
             begin(item)
-            answer = response(item.id, *await calls.answer(self._hooks, request, item.context))
+            answer = await calls.answer(self._hooks, single.value, item.context)
+            frame = response(item.id, *answer)
         except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
-            answer = response(item.id, *encode_error(meant(error, item)))
-        self._outbox.add(answer, hold=True)
+            frame = response(item.id, *encode_error(resolved_error(error, item)))
+        self._outbox.add(frame, hold=True)
         self._finish(item)
 
-    async def _stream(self, work):
-        item, request = work
-        error = None
+    async def _stream(self, single: Single) -> None:
+        item = single.item
+        error: BaseException | None = None
         try:
             begin(item)
-            await self._streams.answer(item, request)
+            await self._streams.answer(item, single.value)
         except BaseException as raised:  # noqa: BLE001
-            error = meant(raised, item)
+            error = resolved_error(raised, item)
         self._outbox.add(end(item.id, ending_of(error), item.context), hold=True)
         self._finish(item)
 
-    async def _answer_batch(self, batch):
-        items = [item for item, _ in batch]
+    async def _answer_batch(self, batch: Batch) -> None:
+        items = batch.items
         for item in items:
             item.has_begun, item.peers = True, items
         wanted = self._wanted(items, await self._decode_all(batch))
-        if wanted:
+        if wanted.members:
             answer = self._streams.answer_batch if self._hooks.stream else self._compute_batch
-            computed = [item for item, _ in wanted]
-            compute(computed)
-            await answer(computed, [x for _, x in wanted])
-        # Nothing may wait behind a batch.
+            set_current_requests(wanted.items)
+            await answer(wanted.items, wanted.values)
+        # No response may wait behind a batch.
         self._outbox.flush()
         self._finish(*items)
 
-    async def _decode_all(self, batch):
+    async def _decode_all(self, batch: Batch) -> Any:
         """Returns the input, or the error, of each item as a pair."""
         if not is_async(self._hooks.api.decode_request):
-            return [await self._decode(*work) for work in batch]
+            return [await self._decode(single) for single in batch.members]
         try:
-            return await asyncio.gather(*(self._decode(*work) for work in batch))
+            return await asyncio.gather(*map(self._decode, batch.members))
         except asyncio.CancelledError as error:
-            return [(None, error)] * len(batch)
+            return [(None, error)] * len(batch.members)
 
-    async def _decode(self, item, request):
-        if item.cancelled:
-            return None, Cancelled()
-        compute((item,))
+    async def _decode(self, single: Single) -> Any:
+        item = single.item
         try:
+            check_wanted(item)
+            set_current_requests((item,))
             begin_stage(item.context)
-            x = await calls.settle(self._hooks.decode(request, item.context))
+            x = await calls.settle(self._hooks.decode(single.value, item.context))
             end_stage(item.context)
             return x, None
         except BaseException as error:  # noqa: BLE001  (it fails alone)
             return None, error
 
-    def _wanted(self, items, decoded):
+    def _wanted(self, items: Sequence[Item], decoded: Any) -> Any:
         """Returns the items to compute with their inputs; answers the others."""
-        wanted = []
+        wanted = Batch()
         for item, (x, error) in zip(items, decoded):
-            compute((item,))
+            set_current_requests((item,))
             if item.cancelled:
                 self._fail(item.id, Cancelled())
             elif error is not None:
                 self._fail(item.id, error)
             else:
-                wanted.append((item, x))
+                wanted.members.append(Single(item, x))
         return wanted
 
-    async def _compute_batch(self, items, inputs):
-        contexts, error = [item.context for item in items], None
+    async def _compute_batch(self, items: Sequence[Item], inputs: list[Any]) -> None:
+        contexts = [item.context for item in items]
+        error: BaseException | None = None
         try:
             answers = await calls.answer_batch(self._hooks, inputs, contexts)
         except BaseException as raised:  # noqa: BLE001
-            error = meant(raised, *items)
+            error = resolved_error(raised, *items)
         if error is not None:
             await self._fail_batch(error, items, inputs)
             return
-        for item, answer in zip(items, answers):
-            self._outbox.put(response_or_error(item.id, answer))
+        for frame in responses(items, answers):
+            self._outbox.put(frame)
 
-    async def _fail_batch(self, error, items, inputs):
-        said: set[str] = set()
-        failed = encode_error(error, said)
-        if isinstance(error, Cancelled) or not self._hooks.may_retry(error, len(items)):
-            for item in items:
-                self._outbox.put(response(item.id, *failed))
+    async def _fail_batch(
+        self, error: BaseException, items: Sequence[Item], inputs: list[Any]
+    ) -> None:
+        logged: set[str] = set()
+        failed = batch_failures(self._hooks, error, items, logged)
+        for frame in failed or ():
+            self._outbox.put(frame)
+        if failed is not None:
             return
-        say_retry(error, len(items))
         for item, x in zip(items, inputs):
-            self._outbox.put(response_or_error(item.id, await self._retry(item, x, said)))
+            self._outbox.put(response_or_error(item.id, await self._retry(item, x, logged)))
             self._outbox.flush()
 
-    async def _retry(self, item, x, said):
+    async def _retry(self, item: Item, x: Any, logged: set[str]) -> Any:
         try:
-            if item.cancelled:
-                raise Cancelled
-            compute((item,))
+            check_wanted(item)
+            set_current_requests((item,))
             return (await calls.answer_batch(self._hooks, [x], [item.context]))[0]
         except BaseException as error:  # noqa: BLE001
-            return encode_error(meant(error, item), said)
+            return encode_error(resolved_error(error, item), logged)
 
-    def _fail(self, id, error):
+    def _fail(self, id: int, error: BaseException) -> None:
         """Answers an item that is not computed."""
-        if self._hooks.stream:
-            self._outbox.add(end(id, ending_of(error)), hold=True)
-        else:
-            self._outbox.add(response(id, *encode_error(error)), hold=True)
+        self._outbox.add(failure(id, error, self._hooks.stream), hold=True)
 
 
-def begin(item):
-    """Marks an item as begun; raises Cancelled where nobody waits for it."""
-    item.has_begun = True
-    compute((item,))
-    begin_stage(item.context)
-    if item.cancelled:
-        raise Cancelled
-
-
-def meant(error, *items):
-    """Returns the error that is meant by one: Cancelled, where its task was cancelled for that."""
+def resolved_error(error: BaseException, *items: Item) -> Any:
+    """Returns Cancelled for the cancellation of a task whose callers have all left, and every other
+    error as it is."""
     was_cancelled = isinstance(error, asyncio.CancelledError)
     return Cancelled() if was_cancelled and all(item.cancelled for item in items) else error

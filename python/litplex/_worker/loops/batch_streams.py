@@ -1,11 +1,20 @@
 """The streams of one batch, side by side."""
 
+from __future__ import annotations
+
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litplex._api import FINISHED
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import encode_item, end, ending_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from litplex._worker.control.registry import Item
+    from litplex._worker.loops.outbox import Outbox, Piece
+    from litplex._worker.wire.encode import Ending
 
 # How long a batch waits for a client that takes nothing before it goes on without it.
 STALL_SECONDS = 10.0
@@ -20,14 +29,14 @@ class TooSlow(Exception):
     detail = f"the client took nothing for {STALL_SECONDS:g} s while others of its batch waited"
 
 
-class _Lane:
+class _Stream:
     """One of the streams.
 
     Attributes:
         is_open: Whether it wants more outputs.
     """
 
-    def __init__(self, item):
+    def __init__(self, item: Item) -> None:
         self.item = item
         self.is_open = True
         self._room = item.granted
@@ -35,25 +44,25 @@ class _Lane:
         self._waiting: deque[Any] = deque()
         self._bytes = 0
 
-    def push(self, output):
+    def push(self, output: Any) -> None:
         kind, data = encode_item(output)
         self._waiting.append((self.item.id, kind, data))
         self._bytes += len(data) + _LENGTH
 
-    def finish(self, ending=(0, b"", ())):
+    def finish(self, ending: Ending = (0, b"", ())) -> None:
         self.is_open = False
         self._waiting.append(end(self.item.id, ending, self.item.context))
 
-    def drop(self):
+    def drop(self) -> None:
         self._waiting.clear()
         self._bytes = 0
 
-    def release(self, pieces):
+    def release(self, pieces: list[Piece]) -> None:
         """Moves what there is credit for to the pieces; nothing needs credit but items."""
         item, waiting = self.item, self._waiting
         while waiting and not self.waits():
             piece = waiting.popleft()
-            if type(piece) is tuple:
+            if isinstance(piece, tuple):
                 size = len(piece[2]) + _LENGTH
                 item.used += size
                 self._bytes -= size
@@ -61,21 +70,21 @@ class _Lane:
                     continue
             pieces.append(piece)
 
-    def waits(self):
+    def waits(self) -> Any:
         """Tells whether its next item waits for credit."""
         item, waiting = self.item, self._waiting
-        is_item = bool(waiting) and type(waiting[0]) is tuple
+        is_item = bool(waiting) and isinstance(waiting[0], tuple)
         return is_item and item.used >= item.granted and not item.cancelled
 
-    def is_full(self):
+    def is_full(self) -> bool:
         """Tells whether as much waits for credit as may."""
         return self._bytes > self._room and self.waits()
 
-    def is_sent(self):
+    def is_sent(self) -> bool:
         return not self._waiting
 
 
-class Lanes:
+class BatchStreams:
     """Gives each stream of a batch its outputs, and keeps those that wait for credit.
 
     Args:
@@ -83,71 +92,71 @@ class Lanes:
         outbox: Where the pieces go.
     """
 
-    def __init__(self, items, outbox):
-        self._lanes = [_Lane(item) for item in items]
+    def __init__(self, items: Sequence[Item], outbox: Outbox) -> None:
+        self._streams = [_Stream(item) for item in items]
         self._outbox = outbox
         self._is_first = True
 
-    def open(self):
+    def open(self) -> list[tuple[int, Item]]:
         """Returns the places of the streams that want more outputs, with their items; those
         that nobody waits for are ended."""
-        for lane in self._lanes:
-            if lane.is_open and lane.item.cancelled:
-                lane.finish()
-        return [(at, lane.item) for at, lane in enumerate(self._lanes) if lane.is_open]
+        for stream in self._streams:
+            if stream.is_open and stream.item.cancelled:
+                stream.finish()
+        return [(at, stream.item) for at, stream in enumerate(self._streams) if stream.is_open]
 
-    def push(self, at, output):
+    def push(self, at: int, output: Any) -> None:
         """Takes an output of one stream: FINISHED ends it, and so does an exception."""
-        lane = self._lanes[at]
+        stream = self._streams[at]
         if output is FINISHED:
-            lane.finish()
+            stream.finish()
             return
         try:
             if isinstance(output, BaseException):
                 raise output
-            lane.push(output)
+            stream.push(output)
         except BaseException as error:  # noqa: BLE001  (one item fails alone)
-            lane.finish(ending_of(error))
+            stream.finish(ending_of(error))
 
-    def finish(self, error=None):
+    def finish(self, error: BaseException | None = None) -> None:
         """Ends the streams that are still open."""
         ending = ending_of(error)
-        for lane in self._lanes:
-            if lane.is_open:
-                lane.finish(ending)
+        for stream in self._streams:
+            if stream.is_open:
+                stream.finish(ending)
         self.release()
 
-    def release(self):
+    def release(self) -> None:
         """Sends what there is credit for."""
         pieces: list[Any] = []
-        for lane in self._lanes:
-            lane.release(pieces)
+        for stream in self._streams:
+            stream.release(pieces)
         if pieces:
             # The first items go out at once: somebody waits for them.
             self._outbox.add_all(pieces, hold=not self._is_first)
             self._is_first = False
 
-    def can_release(self):
+    def can_release(self) -> bool:
         """Tells whether credit has come for something that waited."""
-        return any(not (lane.is_sent() or lane.waits()) for lane in self._lanes)
+        return any(not (stream.is_sent() or stream.waits()) for stream in self._streams)
 
-    def has_room(self):
+    def has_room(self) -> bool:
         """Tells whether the next step may be taken."""
-        return not any(lane.is_full() for lane in self._lanes)
+        return not any(stream.is_full() for stream in self._streams)
 
-    def is_sent(self):
+    def is_sent(self) -> bool:
         """Tells whether nothing waits for credit."""
-        return all(lane.is_sent() for lane in self._lanes)
+        return all(stream.is_sent() for stream in self._streams)
 
-    def patience(self):
+    def patience(self) -> Any:
         """Returns how many seconds to wait for room; None, for ever, if that costs nobody."""
-        is_holding_up = any(lane.is_open and not lane.is_full() for lane in self._lanes)
+        is_holding_up = any(stream.is_open and not stream.is_full() for stream in self._streams)
         return STALL_SECONDS if is_holding_up else None
 
-    def drop_full(self):
+    def drop_full(self) -> None:
         """Ends the streams whose clients hold up the others."""
-        for lane in self._lanes:
-            if lane.is_full():
-                lane.drop()
-                lane.finish(ending_of(TooSlow()))
+        for stream in self._streams:
+            if stream.is_full():
+                stream.drop()
+                stream.finish(ending_of(TooSlow()))
         self.release()

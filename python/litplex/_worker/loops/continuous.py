@@ -1,27 +1,33 @@
 """The worker's main loop for models that requests join and leave between steps."""
 
+from __future__ import annotations
+
 import select
 import socket
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litplex._api import FINISHED, Last
-from litplex._launched.request_marks import compute
+from litplex._launched.request_marks import set_current_requests
 from litplex._launched.tracebacks import print_of
-from litplex._worker.hooks.hooks import as_list
+from litplex._worker.hooks.outputs import as_list
 from litplex._worker.loops.outbox import Outbox
+from litplex._worker.loops.steps import Single, arrived_requests, begin, check_wanted, failure
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
     Cancelled,
     encode_body,
-    encode_error,
     encode_item,
     end,
-    ending_of,
-    response,
     response_or_error,
 )
-from litplex._worker.wire.stages import end_stage, stages_of
+from litplex._worker.wire.stages import end_stage
+
+if TYPE_CHECKING:
+    from litplex._worker.control.registry import Item, Registry
+    from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.loops.outbox import Piece
+    from litplex._worker.wire.frames import Payload
 
 _RULE = "step must give one entry for each sequence"
 
@@ -29,28 +35,30 @@ _RULE = "step must give one entry for each sequence"
 class _Live:
     """An admitted request."""
 
-    def __init__(self, item, sequence):
+    def __init__(self, item: Item, sequence: Any) -> None:
         self.item = item
         self.sequence = sequence
         # Kept for the answer where they are not sent as they come.
-        self.outputs = []
+        self.outputs: list[Any] = []
         self.is_done = False
 
-    def may_send(self):
+    def may_send(self) -> bool:
         return self.item.used < self.item.granted
 
 
 class ContinuousLoop:
     """Serves one data connection until it ends."""
 
-    def __init__(self, sock, reader, hooks, register):
+    def __init__(
+        self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
+    ) -> None:
         self._sock = sock
         self._reader = reader
         self._hooks = hooks
         self._api = hooks.api
-        self._register = register
+        self._registry = registry
         self._outbox = Outbox(sock)
-        self._pieces = []
+        self._pieces: list[Piece] = []
         self._has_first = False
         # Requests that wait for a place, with their inputs.
         self._waiting: deque[Any] = deque()
@@ -59,9 +67,9 @@ class ContinuousLoop:
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
         self._wake.setblocking(False)
-        register.notify = self._notify
+        registry.notify = self._notify
 
-    def run(self):
+    def run(self) -> None:
         """Returns when the server is gone or wants no more, after what had arrived is answered.
 
         Raises:
@@ -80,14 +88,14 @@ class ContinuousLoop:
             for live in list(self._live):
                 self._leave(live, "cancelled")
 
-    def _notify(self, _):
+    def _notify(self, _: Item) -> None:
         """Called from the control thread."""
         try:
             self._wake.send(b"\0")
         except BlockingIOError:
             return  # It is awake already.
 
-    def _read(self):
+    def _read(self) -> None:
         """Takes the requests that have come; blocks only where there is nothing else to do."""
         if not self._is_open:
             got = None
@@ -99,68 +107,59 @@ class ContinuousLoop:
             self._outbox.resume()
         if got is False:
             self._is_open = False
-        frame = self._reader.next()
-        while frame is not None:
-            kind, flags, _, id, payload = frame
-            if kind != frames.REQUEST:
-                raise frames.misplaced(kind)
-            self._take(id, flags, payload)
-            frame = self._reader.next()
+        for request in arrived_requests(self._reader):
+            self._take(*request)
 
-    def _take(self, id, flags, payload):
+    def _take(self, id: int, flags: int, payload: Payload) -> None:
         item = None
         try:
             request, context = self._hooks.read(flags, payload)
-            item = self._register.open(id, context)
-            if item.cancelled:
-                raise Cancelled
-            self._waiting.append((item, self._hooks.decode(request, context)))
+            item = self._registry.open(id, context)
+            check_wanted(item)
+            self._waiting.append(Single(item, self._hooks.decode(request, context)))
             end_stage(context)
         except frames.FrameError:
             raise
         except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
             if item is not None:
-                self._register.close(item)
+                self._registry.close(item)
             self._fail(id, error)
 
-    def _drop_cancelled(self):
-        if any(item.cancelled for item, _ in self._waiting):
+    def _drop_cancelled(self) -> None:
+        if any(waiting.item.cancelled for waiting in self._waiting):
             waiting, self._waiting = self._waiting, deque()
-            for item, x in waiting:
-                if not item.cancelled:
-                    self._waiting.append((item, x))
+            for single in waiting:
+                if not single.item.cancelled:
+                    self._waiting.append(single)
                     continue
-                self._fail(item.id, Cancelled())
-                self._register.close(item)
+                self._fail(single.item.id, Cancelled())
+                self._registry.close(single.item)
         for live in self._live:
             if live.item.cancelled:
                 self._fail(live.item.id, Cancelled())
                 self._leave(live, "cancelled")
         self._forget_done()
 
-    def _admit(self):
+    def _admit(self) -> None:
         while self._waiting and len(self._live) < self._hooks.concurrency:
-            item, x = self._waiting.popleft()
-            compute((item,))
+            waiting = self._waiting.popleft()
+            item = waiting.item
             try:
-                if item.cancelled:
-                    raise Cancelled
-                for stages in stages_of([item.context]):
-                    stages.begin()
-                sequence = self._hooks.compute(x, item.context)
+                begin(item)
+                sequence = self._hooks.compute(waiting.value, item.context)
             except BaseException as error:  # noqa: BLE001
                 self._fail(item.id, error)
-                self._register.close(item)
+                self._registry.close(item)
                 continue
             self._live.append(_Live(item, sequence))
 
-    def _step(self):
+    def _step(self) -> None:
         ready = [live for live in self._live if live.may_send()]
         if not ready:
             if self._live:
                 self._wait_for_credit()
             return
-        compute([live.item for live in ready])
+        set_current_requests([live.item for live in ready])
         try:
             entries = self._api.step([live.sequence for live in ready])
             entries = as_list(entries, len(ready), _RULE)
@@ -171,11 +170,11 @@ class ContinuousLoop:
             self._take_entry(live, entry)
         self._forget_done()
 
-    def _wait_for_credit(self):
+    def _wait_for_credit(self) -> None:
         """Blocks until there is credit, or something else to do."""
         self._send()
         self._outbox.flush()
-        if self._register.ended:
+        if self._registry.ended:
             for live in self._live:
                 live.item.cancel()
             return
@@ -190,11 +189,11 @@ class ContinuousLoop:
         except BlockingIOError:
             return  # A request woke it.
 
-    def _take_entry(self, live, entry):
+    def _take_entry(self, live: _Live, entry: Any) -> None:
         if entry is None:
             return
         is_last = isinstance(entry, Last)
-        compute((live.item,))
+        set_current_requests((live.item,))
         try:
             if isinstance(entry, BaseException):
                 raise entry
@@ -207,7 +206,7 @@ class ContinuousLoop:
             self._fail(live.item.id, error)
             self._leave(live, "error")
 
-    def _keep(self, live, output):
+    def _keep(self, live: _Live, output: Any) -> None:
         item = live.item
         if not self._hooks.stream:
             live.outputs.append(output)
@@ -217,26 +216,22 @@ class ContinuousLoop:
         item.used += len(data) + frames.LENGTH.size
         self._pieces.append((item.id, kind, data))
 
-    def _answer(self, live):
+    def _answer(self, live: _Live) -> None:
         item = live.item
         if self._hooks.stream:
             self._pieces.append(end(item.id, context=item.context))
         else:
-            for stages in stages_of([item.context]):
-                stages.end()
+            end_stage(item.context)
             body = encode_body(self._hooks.encode(live.outputs, item.context))
-            for stages in stages_of([item.context]):
-                stages.end()
-                body = stages.added_to(body)
+            end_stage(item.context)
+            if item.context is not None and item.context._stages is not None:
+                body = item.context._stages.added_to(body)
             self._pieces.append(response_or_error(item.id, body))
 
-    def _fail(self, id, error, said=None):
-        if self._hooks.stream:
-            self._pieces.append(end(id, ending_of(error, said)))
-        else:
-            self._pieces.append(response(id, *encode_error(error, said)))
+    def _fail(self, id: int, error: BaseException, said: set[str] | None = None) -> None:
+        self._pieces.append(failure(id, error, self._hooks.stream, said))
 
-    def _fail_all(self, error):
+    def _fail_all(self, error: BaseException) -> None:
         """Ends all sequences: a step that raised leaves them in no known state."""
         said: set[str] = set()
         for live in self._live:
@@ -244,19 +239,19 @@ class ContinuousLoop:
             self._leave(live, "error")
         self._forget_done()
 
-    def _leave(self, live, reason):
+    def _leave(self, live: _Live, reason: str) -> None:
         live.is_done = True
-        self._register.close(live.item)
-        compute((live.item,))
+        self._registry.close(live.item)
+        set_current_requests((live.item,))
         try:
             self._api.finish(live.sequence, reason)
         except BaseException as error:  # noqa: BLE001  (the request is answered)
             print_of(error)
 
-    def _forget_done(self):
+    def _forget_done(self) -> None:
         self._live = [live for live in self._live if not live.is_done]
 
-    def _send(self):
+    def _send(self) -> None:
         pieces, self._pieces = self._pieces, []
         if pieces:
             # The first items go out at once: somebody waits for them.

@@ -1,8 +1,19 @@
 """The worker's main loop for plain hooks: requests in, hooks, answers out."""
 
-from litplex._launched.request_marks import compute
-from litplex._worker.hooks.hooks import say_retry
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litplex._launched.request_marks import set_current_requests
 from litplex._worker.loops.outbox import Outbox
+from litplex._worker.loops.steps import (
+    Batch,
+    Single,
+    batch_failures,
+    check_wanted,
+    failure,
+    responses,
+)
 from litplex._worker.loops.streams import Streams
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
@@ -15,18 +26,29 @@ from litplex._worker.wire.encode import (
 )
 from litplex._worker.wire.stages import end_stage
 
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from litplex._http import Context
+    from litplex._worker.control.registry import Item, Registry
+    from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.wire.frames import Payload
+
 
 class Loop:
     """Serves one data connection until it ends."""
 
-    def __init__(self, sock, reader, hooks, register):
+    def __init__(
+        self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
+    ) -> None:
         self._reader = reader
         self._hooks = hooks
-        self._register = register
-        self._cancelled = register.cancelled
+        self._registry = registry
+        self._cancelled = registry.cancelled
         self._outbox = Outbox(sock)
-        self._streams = Streams(hooks, self._outbox, register)
-        self._batch = []
+        self._streams = Streams(hooks, self._outbox, registry)
+        self._batch = Batch()
         if hooks.max_batch_size > 1:
             self._take = self._collect
         elif hooks.stream:
@@ -34,7 +56,7 @@ class Loop:
         else:
             self._take = self._answer
 
-    def run(self):
+    def run(self) -> None:
         """Returns when the server is gone or wants no more, after what had arrived is answered.
 
         Raises:
@@ -55,7 +77,7 @@ class Loop:
                 raise frames.misplaced(kind)
             take(id, flags, payload)
 
-    def _answer(self, id, flags, payload):
+    def _answer(self, id: int, flags: int, payload: Payload) -> None:
         try:
             if self._cancelled and id in self._cancelled:
                 self._cancelled.discard(id)
@@ -71,16 +93,15 @@ class Loop:
             answer = response(id, *encode_error(error))
         self._outbox.add(answer, hold=self._reader.has_more())
 
-    def _answer_watched(self, id, request, context):
-        item = self._register.open(id, context)
+    def _answer_watched(self, id: int, request: Any, context: Context | None) -> Any:
+        item = self._registry.open(id, context)
         try:
-            if item.cancelled:
-                raise Cancelled
+            check_wanted(item)
             return response(id, *self._hooks.answer(request, context))
         finally:
-            self._register.close(item)
+            self._registry.close(item)
 
-    def _stream(self, id, flags, payload):
+    def _stream(self, id: int, flags: int, payload: Payload) -> None:
         try:
             request, context = self._hooks.read(flags, payload)
         except frames.FrameError:
@@ -90,79 +111,77 @@ class Loop:
             return
         self._streams.answer(id, request, context)
 
-    def _collect(self, id, flags, payload):
-        """Decodes one item of a batch, and runs the batch when it is the last."""
+    def _collect(self, id: int, flags: int, payload: Payload) -> None:
+        """Decodes one item of a batch, and runs the batch if it is the last."""
         item = None
         try:
             if id in self._cancelled:
                 self._cancelled.discard(id)
                 raise Cancelled
             request, context = self._hooks.read(flags, payload)
-            item = self._register.open(id, context)
-            self._batch.append((item, self._hooks.decode(request, context)))
+            item = self._registry.open(id, context)
+            self._batch.members.append(Single(item, self._hooks.decode(request, context)))
             end_stage(context)
         except frames.FrameError:
             raise
         except BaseException as error:  # noqa: BLE001  (it fails alone)
             if item is not None:
-                self._register.close(item)
+                self._registry.close(item)
             self._fail(id, error)
         if not flags & frames.MORE:
-            batch, self._batch = self._batch, []
-            # Nothing may wait behind a batch.
+            batch, self._batch = self._batch, Batch()
+            # No response may wait behind a batch.
             self._outbox.flush()
             self._run_batch(batch)
             self._outbox.flush()
 
-    def _run_batch(self, batch):
-        wanted = [(item, x) for item, x in batch if not item.cancelled]
-        for item, _ in batch:
-            if item.cancelled:
-                self._fail(item.id, Cancelled())
-        if wanted:
-            items, inputs = zip(*wanted)
-            compute(items)
+    def _run_batch(self, batch: Batch) -> None:
+        wanted = batch
+        # Each item is checked once: the control thread may cancel it at any time.
+        cancelled = [single for single in batch.members if single.item.cancelled]
+        if cancelled:
+            wanted = Batch([single for single in batch.members if single not in cancelled])
+        for single in cancelled:
+            self._fail(single.item.id, Cancelled())
+        if wanted.members:
+            items = wanted.items
+            set_current_requests(items)
             answer = self._streams.answer_batch if self._hooks.stream else self._answer_batch
-            answer(list(items), list(inputs))
-        for item, _ in batch:
-            self._register.close(item)
+            answer(items, wanted.values)
+        for single in batch.members:
+            self._registry.close(single.item)
 
-    def _fail(self, id, error):
-        if self._hooks.stream:
-            self._outbox.put(end(id, ending_of(error)))
-        else:
-            self._outbox.put(response(id, *encode_error(error)))
+    def _fail(self, id: int, error: BaseException) -> None:
+        self._outbox.put(failure(id, error, self._hooks.stream))
 
-    def _answer_batch(self, items, inputs):
-        error = None
+    def _answer_batch(self, items: Sequence[Item], inputs: list[Any]) -> None:
+        error: BaseException | None = None
         try:
             answers = self._hooks.answer_batch(inputs, [item.context for item in items])
         except BaseException as raised:  # noqa: BLE001
             error = raised
         if error is not None:
-            # Not where it was caught: it would be in the traceback of every error to come.
+            # Outside the `except` block: inside, it would be in the traceback of each later error.
             self._fail_batch(error, items, inputs)
             return
-        for item, answer in zip(items, answers):
-            self._outbox.put(response_or_error(item.id, answer))
+        for frame in responses(items, answers):
+            self._outbox.put(frame)
 
-    def _fail_batch(self, error, items, inputs):
-        said: set[str] = set()
-        failed = encode_error(error, said)
-        if not self._hooks.may_retry(error, len(items)):
-            for item in items:
-                self._outbox.put(response(item.id, *failed))
+    def _fail_batch(self, error: BaseException, items: Sequence[Item], inputs: list[Any]) -> None:
+        logged: set[str] = set()
+        failed = batch_failures(self._hooks, error, items, logged)
+        for frame in failed or ():
+            self._outbox.put(frame)
+        if failed is not None:
             return
-        say_retry(error, len(items))
         for item, x in zip(items, inputs):
-            self._outbox.put(response_or_error(item.id, self._retry(item, x, said)))
+            self._outbox.put(response_or_error(item.id, self._retry(item, x, logged)))
             self._outbox.flush()
 
-    def _retry(self, item, x, said):
+    def _retry(self, item: Item, x: Any, logged: set[str]) -> Any:
         try:
-            if item.cancelled:
-                raise Cancelled
-            compute((item,))
+            check_wanted(item)
+            set_current_requests((item,))
             return self._hooks.answer_batch([x], [item.context])[0]
         except BaseException as error:  # noqa: BLE001
-            return encode_error(error, said)
+            return encode_error(error, logged)

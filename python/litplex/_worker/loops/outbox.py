@@ -5,12 +5,21 @@ back only while the model is fast; should it turn slow with answers held, a help
 them, so that none waits behind a computation that is not its own.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 from litplex._worker.wire import frames
+from litplex._worker.wire.encode import Followed
+
+if TYPE_CHECKING:
+    import socket
+
+#: A frame, or an item of a stream: its id, kind and bytes.
+Piece = Union[bytes, tuple[int, int, bytes]]
 
 HELD_AT_MOST = 64
 HOLD_SECONDS = 0.001
@@ -26,7 +35,7 @@ _now = time.perf_counter
 class Outbox:
     """What waits to be sent; filled by the main thread, emptied by it or by the helper."""
 
-    def __init__(self, sock):
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         # Frames, and items of streams as (id, kind, bytes) that are packed when they are sent.
         self._held: deque[Any] = deque()
@@ -38,7 +47,7 @@ class Outbox:
         self._wake_helper = threading.Event()
         threading.Thread(target=self._help, name="litplex-flush", daemon=True).start()
 
-    def add(self, piece, *, hold):
+    def add(self, piece: Piece, *, hold: bool) -> None:
         """Takes a frame or an item of a stream; sends all that is held unless it may wait."""
         now = _now()
         gap, self._last = now - self._last, now
@@ -59,22 +68,22 @@ class Outbox:
             return
         self.flush()
 
-    def add_all(self, pieces, *, hold):
+    def add_all(self, pieces: list[Piece], *, hold: bool) -> None:
         """Takes several, in their order, as :meth:`add` takes one."""
         if not self._held:
             self._since = _now()
         self._held.extend(pieces[:-1])
         self.add(pieces[-1], hold=hold)
 
-    def put(self, frame):
+    def put(self, frame: bytes) -> None:
         """Takes a frame of several that come at once; :meth:`flush` follows soon."""
         self._held.append(frame)
 
-    def resume(self):
+    def resume(self) -> None:
         """Forgets the time since the last answer, in which there was nothing to do."""
         self._last = _now()
 
-    def flush(self):
+    def flush(self) -> None:
         """Sends what is held."""
         with self._sending:
             pieces, large, backgrounds = self._take()
@@ -86,42 +95,42 @@ class Outbox:
         for background in backgrounds:
             self._follow(background)
 
-    def _follow(self, background):
+    def _follow(self, background: Any) -> None:
         """Has done what comes after an answer, now that it is sent."""
         from litplex._worker.wire import background_tasks
 
         background_tasks.start(background)
 
-    def _send(self, data):
+    def _send(self, data: bytes) -> None:
         self._sock.sendall(data)
 
-    def _take(self):
+    def _take(self) -> tuple[list[bytes], bool, list[Any]]:
         held, large = self._held, False
         pieces: list[bytes] = []
         backgrounds: list[Any] = []
         while held:
             piece = held.popleft()
-            kind = type(piece)
-            if kind is tuple:
+            if isinstance(piece, tuple):
                 self._pack_items(piece, pieces)
                 continue
-            if kind is not bytes:
+            # The exact type first: most frames are plain bytes.
+            if type(piece) is not bytes and isinstance(piece, Followed):
                 backgrounds.append(piece.background)
             large = large or len(piece) > _LARGE_BYTES
             pieces.append(piece)
         return pieces, large, backgrounds
 
-    def _pack_items(self, first, pieces):
+    def _pack_items(self, first: tuple[int, int, bytes], pieces: list[bytes]) -> None:
         """Packs an item and those after it, of one stream and kind, into one frame."""
         id, kind, item = first
         length, held = frames.LENGTH.pack, self._held
         packed = [length(len(item)), item]
-        while held and type(held[0]) is tuple and held[0][0] == id and held[0][1] == kind:
+        while held and isinstance(held[0], tuple) and held[0][0] == id and held[0][1] == kind:
             item = held.popleft()[2]
             packed += (length(len(item)), item)
         pieces.append(frames.encode(frames.CHUNK, b"".join(packed), status=kind, id=id))
 
-    def _help(self):
+    def _help(self) -> None:
         while True:
             self._wake_helper.wait()
             self._wake_helper.clear()
@@ -135,7 +144,7 @@ class Outbox:
             # Something may have been held between the last look and the line above.
             self._try_flush()
 
-    def _try_flush(self):
+    def _try_flush(self) -> None:
         try:
             self.flush()
         except OSError:

@@ -1,13 +1,21 @@
 """What a request holds, as hooks get it."""
 
+from __future__ import annotations
+
 import codecs
 import contextlib
 import re
+from typing import TYPE_CHECKING, Any
 
 from litplex._http import Context, Form, UploadFile
 from litplex._worker.wire import frames
 from litplex._worker.wire.json import MalformedBody, loads
 from litplex._worker.wire.stages import Stages, now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from litplex._worker.wire.frames import Payload
 
 _search_charset = re.compile(r';\s*charset\s*=\s*"?([\w.:-]+)', re.IGNORECASE | re.ASCII).search
 # How the names of those codecs of Python begin that are charsets of texts: others take long, or are
@@ -18,7 +26,9 @@ _CHARSETS = (
 )
 
 
-def read_request(flags, payload, request_id=None):
+def read_request(
+    flags: int, payload: Payload, request_id: str | None = None
+) -> tuple[Any, Context]:
     """Returns the value and the context of a request.
 
     Raises:
@@ -43,7 +53,7 @@ def read_request(flags, payload, request_id=None):
         raise frames.FrameError(f"the metadata of a request is wrong: {error!r}") from None
 
 
-def _read_content(content, body):
+def _read_content(content: Any, body: Payload) -> Any:
     if content == "json":
         return loads(body)
     if "raw" in content:
@@ -51,7 +61,7 @@ def _read_content(content, body):
     return Form(list(_read_parts(content["form"], body)))
 
 
-def _text(piece, content_type):
+def _text(piece: bytes, content_type: str | None) -> str:
     """Decodes a field in the charset of its part, or else as UTF-8, or as Latin-1 where it is not
     UTF-8: no byte is lost."""
     charset = _charset_of(content_type) if content_type else None
@@ -62,7 +72,7 @@ def _text(piece, content_type):
     return piece.decode("latin-1")
 
 
-def _charset_of(content_type):
+def _charset_of(content_type: str) -> str | None:
     found = _search_charset(content_type)
     try:
         known = codecs.lookup(found.group(1)).name if found else ""
@@ -71,7 +81,7 @@ def _charset_of(content_type):
     return known if known.startswith(_CHARSETS) else None
 
 
-def _read_parts(parts, body):
+def _read_parts(parts: list[dict[str, Any]], body: Payload) -> Iterator[Any]:
     start = 0
     for part in parts:
         piece = bytes(body[start : start + part["length"]])

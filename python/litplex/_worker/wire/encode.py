@@ -1,10 +1,24 @@
 """What results and errors of hooks are sent as."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from litplex import _litserve
 from litplex._launched import request_marks
 from litplex._launched.tracebacks import print_of, summary_of
 from litplex._worker.wire import frames
 from litplex._worker.wire.json import MalformedBody, Unsendable, dumps
+
+if TYPE_CHECKING:
+    from litplex._http import Context
+    from litplex._worker.wire.frames import Payload
+
+#: The status, flags and payload of a response.
+Answer = tuple[int, int, bytes]
+#: The status, payload and headers of the end of a stream.
+Ending = tuple[int, bytes, Sequence[tuple[str, str]]]
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
 # Headers that are made from the body and its media type on the way out.
@@ -16,7 +30,7 @@ _INTERNAL = b'{"detail":"Internal server error"}'
 _source = "a hook"
 
 
-def name_source(source):
+def name_source(source: Any) -> None:
     """Sets what the log calls the hook whose answers are sent."""
     global _source
     _source = source
@@ -28,7 +42,7 @@ class Followed(bytes):
     background = None
 
 
-def followed(data, background):
+def followed(data: bytes, background: Any) -> bytes:
     """Returns data that is followed by a background task, if there is one."""
     if background is None:
         return data
@@ -37,7 +51,7 @@ def followed(data, background):
     return data
 
 
-def response(id, status, flags, payload):
+def response(id: int, status: int, flags: int, payload: Payload) -> bytes:
     """Returns the frame of an answer.
 
     Raises:
@@ -49,7 +63,7 @@ def response(id, status, flags, payload):
     return frame if type(payload) is not Followed else followed(frame, payload.background)
 
 
-def response_or_error(id, answer):
+def response_or_error(id: int, answer: Any) -> bytes:
     """Returns the frame of an answer, or of the error that it cannot be sent."""
     try:
         return response(id, *answer)
@@ -57,7 +71,7 @@ def response_or_error(id, answer):
         return response(id, *encode_error(error))
 
 
-def end(id, ending=(0, b"", ()), context=None):
+def end(id: int, ending: Ending = (0, b"", ()), context: Context | None = None) -> bytes:
     """Returns the frame that ends a stream with this status, payload and headers, and with what was
     measured of a request with this context."""
     status, payload, headers = ending
@@ -71,7 +85,7 @@ def end(id, ending=(0, b"", ()), context=None):
     return frames.encode(frames.END, payload, flags=frames.META, status=status, id=id)
 
 
-def ending_of(error, said=None):
+def ending_of(error: BaseException | None, said: set[str] | None = None) -> Ending:
     """Returns the status, payload and headers of what ended a stream: an exception, or None."""
     if error is None:
         return 0, b"", ()
@@ -83,7 +97,7 @@ def ending_of(error, said=None):
     return (status if status >= 400 else 500), payload, headers
 
 
-def plain_error(error):
+def plain_error(error: BaseException) -> tuple[int, bytes]:
     """Returns the status and JSON of an exception, for frames that have no place for headers."""
     return ending_of(error)[:2]
 
@@ -95,7 +109,7 @@ class Cancelled(Exception):
     detail = "cancelled: nobody waits for the answer"
 
 
-def encode_body(output):
+def encode_body(output: Any) -> Any:
     """Returns the status, flags and payload of the response that an output makes; a coroutine that
     does, for a response that is put together by an asynchronous iterator, on an event loop."""
     if type(output) in _PLAIN:
@@ -117,7 +131,7 @@ def encode_body(output):
     return 200, 0, dumps(output)
 
 
-def _encode_response(output, body):
+def _encode_response(output: Any, body: Payload) -> Answer:
     """Returns what an object like Starlette's responses makes, with what is done after it."""
     headers = [(name, str(value)) for name, value in output.headers.items()]
     types = [value for name, value in headers if name.lower() == "content-type"]
@@ -127,12 +141,12 @@ def _encode_response(output, body):
     return status, flags, followed(payload, getattr(output, "background", None))
 
 
-def _read(path):
+def _read(path: str) -> Any:
     with open(path, "rb") as file:
         return file.read()
 
 
-async def _encode_streamed(output):
+async def _encode_streamed(output: Any) -> Answer:
     """Collects a StreamingResponse: one that is sent as it comes is a model's with `stream`."""
     pieces, size = [], 0
     async for piece in output.body_iterator:
@@ -145,7 +159,7 @@ async def _encode_streamed(output):
     return _encode_response(output, b"".join(pieces))
 
 
-def encode_item(output):
+def encode_item(output: Any) -> tuple[int, bytes]:
     """Returns the kind and the bytes of one item of a stream.
 
     Raises:
@@ -162,7 +176,7 @@ def encode_item(output):
     return kind, data
 
 
-def encode_error(error, said=None):
+def encode_error(error: BaseException, said: set[str] | None = None) -> Answer:
     """Returns the status, flags and payload that an exception of a hook makes; it never raises.
 
     What the client may not know goes to the log, with its traceback; not again, where ``said``
@@ -175,7 +189,7 @@ def encode_error(error, said=None):
         return 500, 0, _INTERNAL
 
 
-def _encode_error(error, said):
+def _encode_error(error: BaseException, said: set[str]) -> Answer:
     if isinstance(error, MalformedBody):
         return 400, 0, dumps({"detail": str(error)})
     if isinstance(getattr(error, "status_code", None), int) and hasattr(error, "detail"):
@@ -192,7 +206,7 @@ def _encode_error(error, said):
     return 500, 0, dumps({"detail": detail, **({} if input is None else {"input": input})})
 
 
-def _say(error):
+def _say(error: BaseException) -> None:
     if not isinstance(error, Unsendable):
         print_of(error)
         return
@@ -202,7 +216,7 @@ def _say(error):
         print_of(error.__cause__)
 
 
-def _http_exception(error):
+def _http_exception(error: Any) -> Answer:
     payload = dumps({"detail": error.detail})
     headers = getattr(error, "headers", None)
     if not headers and 100 <= error.status_code <= 999:
@@ -213,7 +227,7 @@ def _http_exception(error):
     return _typed(error.status_code, "application/json", pairs, payload)
 
 
-def _typed(status, media_type, headers, body):
+def _typed(status: int, media_type: str, headers: list[tuple[str, str]], body: Payload) -> Answer:
     if not isinstance(status, int) or not 100 <= status <= 999:
         raise ValueError(f"{status!r} is not an HTTP status")
     meta = {"media_type": media_type, "headers": headers}

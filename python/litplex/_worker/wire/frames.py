@@ -1,8 +1,15 @@
 """Frames of the worker protocol; see ``protocol/PROTOCOL.md``."""
 
+from __future__ import annotations
+
 import json
 import socket
 import struct
+from typing import Any, Union
+
+#: The kind, flags, status, id and payload of a frame.
+Frame = tuple[int, int, int, int, memoryview]
+Payload = Union[bytes, memoryview]
 
 HEADER = struct.Struct("<IBBHQ")
 LENGTH = struct.Struct("<I")
@@ -29,29 +36,31 @@ class FrameError(Exception):
     """The bytes are not a frame; the connection is of no more use."""
 
 
-def misplaced(kind):
+def misplaced(kind: Any) -> FrameError:
     """Returns the error of a frame that may not come now."""
     return FrameError(f"a frame of kind {kind} has no place here")
 
 
-def encode(kind, payload=b"", *, flags=0, status=0, id=0):
+def encode(
+    kind: Any, payload: Payload = b"", *, flags: int = 0, status: int = 0, id: int = 0
+) -> bytes:
     """Returns the bytes of one frame."""
     return HEADER.pack(len(payload), kind, flags, status, id) + payload
 
 
-def encode_message(kind, message):
+def encode_message(kind: Any, message: dict[str, Any]) -> bytes:
     """Returns the bytes of a frame that carries this message as JSON."""
     text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return encode(kind, text.encode())
 
 
-def with_meta(meta, body):
+def with_meta(meta: dict[str, Any], body: Payload) -> bytes:
     """Returns a payload that has this JSON in front of the body."""
     text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
     return LENGTH.pack(len(text)) + text + body
 
 
-def split_request_id(payload):
+def split_request_id(payload: Payload) -> tuple[str, Payload]:
     """Returns the id in front of a request's payload, and the rest as a view."""
     end = 1 + payload[0] if payload else 1
     if len(payload) < end:
@@ -59,7 +68,7 @@ def split_request_id(payload):
     return str(payload[1:end], "latin-1"), payload[end:]
 
 
-def split_meta(payload):
+def split_meta(payload: Payload) -> tuple[dict[str, Any], Payload]:
     """Returns the JSON in front of a payload, and the body as a view."""
     if len(payload) < LENGTH.size:
         raise FrameError("the metadata runs past its frame")
@@ -69,7 +78,7 @@ def split_meta(payload):
     return _read_message(payload[LENGTH.size : start]), payload[start:]
 
 
-def _read_message(text):
+def _read_message(text: Payload) -> dict[str, Any]:
     try:
         message = json.loads(bytes(text))
     except (ValueError, RecursionError) as error:
@@ -86,7 +95,7 @@ class FrameReader:
     the next call of :meth:`receive`.
     """
 
-    def __init__(self, sock):
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._buffer = memoryview(bytearray(_ROOM))
         self._start = 0
@@ -94,7 +103,7 @@ class FrameReader:
         # Rounds since a large body came.
         self._small = 0
 
-    def next(self):
+    def next(self) -> Frame | None:
         """Returns the next frame that is whole, or None."""
         start = self._start
         if self._end - start < HEADER.size:
@@ -111,18 +120,18 @@ class FrameReader:
         self._start = end
         return kind, flags, status, id, self._buffer[body:end]
 
-    def has_more(self):
+    def has_more(self) -> bool:
         """Tells whether bytes have arrived that :meth:`next` has not returned."""
         return self._end > self._start
 
-    def receive(self):
+    def receive(self) -> bool:
         """Blocks until bytes come. Returns False when the connection has ended."""
         self._make_room()
         count = self._sock.recv_into(self._buffer[self._end :])
         self._end += count
         return count > 0
 
-    def poll(self):
+    def poll(self) -> bool | None:
         """Takes what has come, without blocking.
 
         Returns False when the connection has ended, and None when nothing is there.
@@ -135,7 +144,7 @@ class FrameReader:
         self._end += count
         return count > 0
 
-    def _make_room(self):
+    def _make_room(self) -> None:
         start, held = self._start, self._end - self._start
         if held == 0:
             self._keep_or_shrink()
@@ -154,7 +163,7 @@ class FrameReader:
         fresh[:held] = self._buffer[start : self._end]
         self._buffer, self._start, self._end = fresh, 0, held
 
-    def _keep_or_shrink(self):
+    def _keep_or_shrink(self) -> None:
         """Keeps the room of a large body for the next one, unless none has come for a while."""
         if len(self._buffer) == _ROOM:
             return
@@ -162,7 +171,7 @@ class FrameReader:
         if self._small > _SMALL_ROUNDS:
             self._buffer = memoryview(bytearray(_ROOM))
 
-    def message(self, *expected):
+    def message(self, *expected: int) -> tuple[int | None, dict[str, Any] | None]:
         """Blocks for one frame that carries a message; returns its kind and the message.
 
         Returns ``(None, None)`` when the connection has ended.

@@ -5,13 +5,18 @@ wrappers. Here the C core behind them is called directly, and the documented cal
 fallback: for interpreters without that core, and for whatever the core refuses.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import reprlib
 from collections import deque
 from json import encoder as _encoder
 from types import GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from litplex._worker.wire.frames import Payload
 
 _SETTINGS: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
 _SENT_AS_TEXT = ("uuid", "ipaddress", "pydantic.networks", "pydantic.types")
@@ -34,11 +39,11 @@ class MalformedBody(ValueError):
     """The body of a request is not JSON; the message says where."""
 
 
-def _refuse_constant(name):
+def _refuse_constant(name: str) -> None:
     raise MalformedBody(f"malformed JSON body: {name} is not JSON")
 
 
-def _finite(text):
+def _finite(text: str) -> Any:
     number = float(text)
     if number - number:  # Only an infinity does not cancel itself out.
         shown = text if len(text) <= 32 else f"{text[:32]}…"
@@ -52,7 +57,7 @@ _scan = getattr(_PLAIN, "scan_once")  # noqa: B009  (not in its type)
 _scan_checked = getattr(_CHECKED, "scan_once")  # noqa: B009
 
 
-def loads(payload):
+def loads(payload: Payload) -> Any:
     """Returns the value of a JSON body, as RFC 8259 has it: without NaN and infinities.
 
     Raises:
@@ -77,7 +82,7 @@ def loads(payload):
     return value
 
 
-def _scan_for(text):
+def _scan_for(text: str) -> Any:
     """Returns the scanner for a text of more than a sample: the fast one where it has many floats,
     and none that could be too large."""
     if text.count(".", 0, _SAMPLE) <= _MANY_POINTS:
@@ -85,13 +90,13 @@ def _scan_for(text):
     return _scan_checked if _may_overflow(text) else _scan
 
 
-def _may_overflow(text):
+def _may_overflow(text: str) -> bool:
     return any(search(text) for search in _LARGE_EXPONENTS) or (
         _MANY_DIGITS in text.encode().translate(_DIGITS_AS_ZEROS)
     )
 
 
-def _described(text, encoding):
+def _described(text: str, encoding: str) -> Any:
     """Reads what has white space around the value, another encoding, or a mistake that is then
     described."""
     try:
@@ -107,7 +112,7 @@ def _described(text, encoding):
         raise MalformedBody(f"malformed JSON body: {read_as}{error}") from error
 
 
-def _text_of(body):
+def _text_of(body: bytes) -> Any:
     """Returns the text of a body in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark, as
     ``json.loads`` finds out, and the name of its encoding."""
     encoding = json.detect_encoding(body)
@@ -118,7 +123,7 @@ def _text_of(body):
         raise MalformedBody(f"malformed JSON body: not {name} at byte {error.start}") from None
 
 
-def _check_surrogates(value):
+def _check_surrogates(value: Any) -> None:
     try:
         _dumps(value)
     except UnicodeEncodeError as error:
@@ -136,7 +141,9 @@ class Unsendable(ValueError):
         client_detail: What clients are told: the place, without what an exception said.
     """
 
-    def __init__(self, place, what, remedy="", error=None):
+    def __init__(
+        self, place: str, what: str, remedy: str = "", error: BaseException | None = None
+    ) -> None:
         said = f" ({type(error).__name__}: {error})" if error is not None else ""
         self.fault = f"{place} {what}"
         super().__init__(f"cannot be sent as JSON: {self.fault}{said}{remedy}")
@@ -145,7 +152,7 @@ class Unsendable(ValueError):
         )
 
 
-def _default(value):
+def _default(value: Any) -> Any:
     """What people return from hooks besides JSON's own types, as FastAPI sends it."""
     if isinstance(value, GeneratorType):
         # Where something else cannot be sent as it is, a generator would be read twice.
@@ -153,7 +160,7 @@ def _default(value):
     return _converted(value)
 
 
-def _converted(value):
+def _converted(value: Any) -> Any:
     """Returns what is encoded in place of a value that is none of JSON's own types.
 
     Raises:
@@ -190,7 +197,7 @@ def _converted(value):
     raise TypeError(f"a {kind.__name__}")
 
 
-def _holds_pairs(value):
+def _holds_pairs(value: Any) -> Any:
     """Tells whether a value is a mapping, or iterates over pairs of names and values.
 
     An iterator is not looked into: that would use it up.
@@ -205,7 +212,7 @@ def _holds_pairs(value):
         return False
 
 
-def _make_fast_dumps():
+def _make_fast_dumps() -> Any:
     make_encoder: Any = vars(_encoder)["c_make_encoder"]
     # The positions are those of CPython 3.9 to 3.14: markers, default, string encoder, indent,
     # two separators, sort_keys, skipkeys, allow_nan.
@@ -215,7 +222,7 @@ def _make_fast_dumps():
     return lambda value: "".join(encode(value, 0)).encode()
 
 
-def _make_dumps():
+def _make_dumps() -> Any:
     documented = json.JSONEncoder(default=_default, **_SETTINGS).encode
     try:
         fast = _make_fast_dumps()
@@ -230,7 +237,7 @@ def _make_dumps():
 _dumps = _make_dumps()
 
 
-def dumps(value, place="answer"):
+def dumps(value: Any, place: str = "answer") -> Any:
     """Returns a value as the bytes of a JSON body; ``place`` is what errors call it.
 
     Raises:
@@ -245,7 +252,7 @@ def dumps(value, place="answer"):
 _REMEDY = "; convert it in encode_response, or return a Response"
 
 
-def _dumps_thoroughly(value, place):
+def _dumps_thoroughly(value: Any, place: str) -> Any:
     """Encodes what the fast encoder refuses: keys of any type, as FastAPI encodes them. It knows
     the place of what cannot be sent."""
     try:
@@ -255,7 +262,7 @@ def _dumps_thoroughly(value, place):
         raise Unsendable(place, what, _REMEDY) from None
 
 
-def _plain(value, place):
+def _plain(value: Any, place: str) -> Any:
     """Returns a value in JSON's own types."""
     if value is None or isinstance(value, int):
         return value
@@ -289,7 +296,7 @@ def _plain(value, place):
     return _plain(converted, place)
 
 
-def _remedy(value):
+def _remedy(value: Any) -> str:
     if hasattr(value, "__await__"):
         return "; the hook that returns it must await it, and be `async def`"
     if hasattr(value, "__aiter__"):
@@ -297,7 +304,7 @@ def _remedy(value):
     return _REMEDY
 
 
-def _key(key, place):
+def _key(key: Any, place: str) -> Any:
     if isinstance(key, (str, int, float, type(None))):
         return _plain(key, f"a key of {place}")
     place = f"the key {_shown(key)} of {place}"
@@ -308,12 +315,12 @@ def _key(key, place):
     return converted
 
 
-def _shown(key):
+def _shown(key: Any) -> str:
     # As JSON would show it, and not all of it where it is long.
     return f'"{key}"' if type(key) is str and len(key) <= 40 else reprlib.repr(key)
 
 
-def _checked_text(text, place):
+def _checked_text(text: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -323,6 +330,6 @@ def _checked_text(text, place):
     return text
 
 
-def _name_of(kind):
+def _name_of(kind: Any) -> Any:
     is_plain = kind.__module__ in ("builtins", "__main__", "__mp_main__")
     return kind.__qualname__ if is_plain else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,145 @@
+"""Steps that the loops share, whether hooks are plain, ``async`` or batched continuously.
+
+The fast path of the plain loop, one request after the other, is written out there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Union
+
+from litplex._launched.request_marks import set_current_requests
+from litplex._launched.tracebacks import summary_of
+from litplex._worker.wire import frames
+from litplex._worker.wire.encode import (
+    Answer,
+    Cancelled,
+    encode_error,
+    end,
+    ending_of,
+    response,
+    response_or_error,
+)
+from litplex._worker.wire.stages import begin_stage
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from litplex._worker.control.registry import Item
+    from litplex._worker.hooks.hooks import Hooks
+
+
+class Single:
+    """A request that is computed alone.
+
+    Attributes:
+        item: Its item.
+        value: The request, or the input that ``decode_request`` made of it.
+    """
+
+    __slots__ = ("item", "value")
+
+    def __init__(self, item: Item, value: Any) -> None:
+        self.item = item
+        self.value = value
+
+    def set_task(self, task: asyncio.Task[None]) -> None:
+        """Sets the task that computes it."""
+        self.item.task = task
+
+
+class Batch:
+    """Requests that are computed together.
+
+    Attributes:
+        members: The requests, in the order of their arrival.
+    """
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: list[Single] | None = None) -> None:
+        self.members = [] if members is None else members
+
+    @property
+    def items(self) -> list[Item]:
+        return [member.item for member in self.members]
+
+    @property
+    def values(self) -> list[Any]:
+        return [member.value for member in self.members]
+
+    def set_task(self, task: asyncio.Task[None]) -> None:
+        """Sets the task that computes all of them."""
+        for member in self.members:
+            member.item.task = task
+
+
+#: What a loop computes in one go.
+Work = Union[Single, Batch]
+
+
+def arrived_requests(reader: frames.FrameReader) -> Iterator[tuple[int, int, memoryview]]:
+    """Yields the id, flags and payload of each request that has arrived whole.
+
+    Raises:
+        FrameError: a frame is not a request.
+    """
+    frame = reader.next()
+    while frame is not None:
+        kind, flags, _, id, payload = frame
+        if kind != frames.REQUEST:
+            raise frames.misplaced(kind)
+        yield id, flags, payload
+        frame = reader.next()
+
+
+def begin(item: Item) -> None:
+    """Marks an item as begun; raises Cancelled if no caller waits for it."""
+    item.has_begun = True
+    set_current_requests((item,))
+    begin_stage(item.context)
+    check_wanted(item)
+
+
+def check_wanted(item: Item) -> None:
+    """Raises Cancelled if no caller waits for the item."""
+    if item.cancelled:
+        raise Cancelled
+
+
+def failure(
+    id: int, error: BaseException, is_stream: bool, logged: set[str] | None = None
+) -> bytes:
+    """Returns the frame that fails a request: the end of its stream, or its response."""
+    if is_stream:
+        return end(id, ending_of(error, logged))
+    return response(id, *encode_error(error, logged))
+
+
+def responses(items: Iterable[Item], answers: Iterable[Answer]) -> list[bytes]:
+    """Returns the frames of the responses of a batch."""
+    return [response_or_error(item.id, answer) for item, answer in zip(items, answers)]
+
+
+def batch_failures(
+    hooks: Hooks, error: BaseException, items: Sequence[Item], logged: set[str]
+) -> list[bytes] | None:
+    """Returns the frames that answer a batch which raised; None if its items are computed again,
+    one at a time, which is then reported.
+
+    Args:
+        hooks: The hooks of the model.
+        error: The exception.
+        items: The items of the batch.
+        logged: Receives the summaries of the errors that the log has.
+    """
+    failed = encode_error(error, logged)
+    if isinstance(error, Cancelled) or not hooks.may_retry(error, len(items)):
+        return [response(item.id, *failed) for item in items]
+    print(
+        f"a batch of {len(items)} raised {summary_of(error)}; its items are computed one at a time",
+        file=sys.stderr,
+        flush=True,
+    )
+    return None
