@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from litplex import _litserve, _options
+from litplex import _options
 from litplex._heavy import WarnsOfHeavyInit
 from litplex._mcp import MCP, mcp_mistake
 from litplex._metrics import Counter, Gauge, Histogram, Metrics
+from litplex._profile import NATIVE, Profile
 from litplex._specs import LitSpec, spec_mistake
 
 # The hooks that make the worker compute on an event loop where they are `async`.
@@ -61,10 +62,11 @@ def has_async_hooks(api: LitAPI) -> bool:
 
 
 def max_concurrency_of(api: LitAPI) -> int | None:
-    """Returns the ``max_concurrency`` of a model. In programs written for LitServe an attribute of
-    that name is the program's own, and only that of its server counts."""
+    """Returns the ``max_concurrency`` of a model: that of its server, else its own where the
+    attribute of that name is litplex's."""
     chosen = api._chosen_concurrency
-    return chosen if chosen is not None or _litserve.is_spoken else api.max_concurrency
+    has_own = chosen is None and api._litplex_profile.has_model_options
+    return api.max_concurrency if has_own else chosen
 
 
 def concurrency_mistake(api: LitAPI) -> str | None:
@@ -198,6 +200,7 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
     #: Seconds that a request may take; set by the server.
     request_timeout: float | None = None
     _log_queue: Any = None
+    _litplex_profile: Profile = NATIVE
     _litplex_metrics: Metrics | None = None
     _litserve_callbacks: Any = ()
     _litserve_loggers: Any = ()
@@ -218,6 +221,9 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
     ) -> None:
         mistakes = _argument_mistakes(max_batch_size, batch_timeout, api_path, stream)
         self.max_concurrency = max_concurrency
+        if not self._litplex_profile.has_model_options:
+            # The program may use the attribute for itself; the argument is litplex's.
+            self._chosen_concurrency = max_concurrency
         mistakes += filter(None, [concurrency_mistake(self)])
         mistakes += _unsupported(loop)
         if spec is not None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litplex import _handover, _litserve, _options
+from litplex import _handover, _keys, _options
 from litplex._api import authorize_of, is_method_of
 
 _PACKAGES = ("fastapi", "uvicorn")
@@ -102,7 +102,7 @@ def _direct_built_in(servers, own, options):
 
 def _direct_paths(servers):
     """Returns the paths of the endpoints that nothing in the app host is for."""
-    if _litserve.key("LIT_SERVER_API_KEY"):
+    if any(_keys.key("LIT_SERVER_API_KEY", server._profile) for server in servers):
         return []  # It is checked there.
     free = [server for server in servers if not any(_needs(server))]
     return [path for server in free for path in server._paths()]

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from litplex import _litserve
 from litplex._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of, unwrapped
 
 # What each hook is called with, besides a `context` that it names.
@@ -44,8 +43,9 @@ def mistakes(api: LitAPI, stream: bool | None = None, *, is_set_up: bool = False
     needed: Any = (("predict", LitAPI),)
     if is_continuous:
         needed = (("admit", ContinuousAPI), ("step", ContinuousAPI))
-    if not is_set_up and (_litserve.is_spoken or type(api) is LitAPI):
-        needed = ()  # There it is found later.
+    checks_early = type(api) is not LitAPI and api._litplex_profile.checks_hooks_early
+    if not (is_set_up or checks_early):
+        needed = ()  # It is found when the hook is called.
     for name, base in needed:
         if is_method_of(getattr(api, name), getattr(base, name)):
             yield f"`{name}` is missing: {type(api).__name__} must implement it"

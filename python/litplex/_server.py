@@ -17,19 +17,20 @@ from litplex import (
     _capture,
     _handover,
     _hook_rules,
-    _litserve,
+    _keys,
     _options,
     _spec_rules,
     _where,
 )
 from litplex._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
 from litplex._binary import find_binary
+from litplex._profile import NATIVE, Profile
 from litplex._specs import LitSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from litplex._litserve_keywords import LitServerOptions, RunOptions
+    from litplex.compat._keywords import LitServerOptions, RunOptions
 
 # Options that a LitAPI may have already.
 _OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
@@ -58,6 +59,8 @@ class LitServer:
         ValueError: names every mistake and says what to do.
     """
 
+    _profile: Profile = NATIVE
+
     def __init__(
         self,
         api: LitAPI | str | Sequence[LitAPI | str],
@@ -68,10 +71,11 @@ class LitServer:
     ) -> None:
         # Whatever it is, what is wrong with it is said below.
         self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
-        self._directory = _where.directory_of_caller()
+        self._directory = _directory_of_caller(self._profile)
+        self._give_profile()
         found = self._take_spec(spec)
         self.path = options.pop("api_path", None) if path is None else path
-        given = _litserve.Given(options, self._paths())
+        given = self._profile.reads_server_arguments(options, self._paths())
         self.options = given.endpoint
         self.server_options = given.server
         self.callbacks = given.callbacks
@@ -81,12 +85,18 @@ class LitServer:
         self._app: Any = None
         self._active: Any = None
         self._workers = given.workers
-        _options.raise_all(self._mistakes([*found, *given.mistakes]))
+        _options.raise_all(self._mistakes([*found, *given.errors]))
         for instance, where in zip(self.apis, self._paths()):
-            _spec_rules.warn_of_path(instance, where)
+            _spec_rules.warn_of_path(instance, where, self._profile.warns_of_spec_path)
             self._equip(instance)
         for where, app in (mount for logger in self.loggers for mount in logger._mounts):
             self.app.mount(where, app)
+
+    def _give_profile(self):
+        """Gives the models the profile of a program that was written for another framework."""
+        for api in self.apis:
+            if self._profile is not NATIVE and isinstance(api, LitAPI):
+                api._litplex_profile = self._profile
 
     def _equip(self, api):
         """Gives an instance what its workers look for in it."""
@@ -130,11 +140,12 @@ class LitServer:
                 f"give each LitAPI its own `api_path`"
             )
         if self.path is None:
-            # Those of the server may be set when it runs, where LitServe has them fixed by now.
+            # Options of the server, such as the paths of its routes, may still be set when it runs.
             paths = self._paths()
-            fixed = {**_litserve.yielded(paths), **self.server_options}
-            built_in = _options.users_of_paths(fixed) if _litserve.is_spoken else {}
-            found += _path_mistakes(paths, built_in)
+            fixed = {**self._profile.yielded(paths), **self.server_options}
+            is_fixed = self._profile.checks_paths_early
+            built_in = _options.users_of_paths(fixed) if is_fixed else {}
+            found += _path_mistakes(paths, built_in, self._profile)
         for api in self.apis:
             if not isinstance(api, (LitAPI, str)):
                 found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
@@ -288,6 +299,7 @@ def run_servers(
     _open_standard_streams()
     given, wants_client = checked_options(servers, host, port, options)
     _capture.take(servers, given)
+    profile = profile_of(servers)
     program = program_of(servers, given, _app_host.order_of(servers, given))
     if _capture.started:
         _handover.forbid_running_again(program, servers)
@@ -295,16 +307,14 @@ def run_servers(
         write_client(servers, given)
     call_back(servers, "on_server_start")
     try:
-        status = _serve(program)
+        status = _serve(program, profile)
     finally:
         call_back(servers, "on_server_end")
     if status < 0:
         print(f"error: the litplex server was killed by signal {-status}", file=sys.stderr)
         raise SystemExit(128 - status)
-    if status == _LOAD_FAILED and _litserve.is_spoken:
-        raise RuntimeError(
-            "One or more workers failed to start. Shutting down LitServe; the error above says why"
-        )
+    if status == _LOAD_FAILED and profile.load_failure is not None:
+        raise RuntimeError(profile.load_failure)
     if status != 0:
         raise SystemExit(status)
 
@@ -317,15 +327,15 @@ def checked_options(
     Raises:
         ValueError: names every mistake.
     """
+    profile = profile_of(servers)
     given = {"host": host, "port": port, **options}
     given = {name: value for name, value in given.items() if value is not None}
-    wants_client = given.pop("generate_client_file", _litserve.is_spoken)
-    given, found = _litserve.run_options(given)
-    if _litserve.is_spoken:
-        given = {**_litserve.yielded(_all_paths(servers)), **given}
-    _options.raise_all([*found, *_mistakes(servers, given)])
-    given = {**options_of_all(servers, _litserve.is_spoken), **given}
-    directory = _where.directory_of_caller()
+    wants_client = given.pop("generate_client_file", profile.writes_client)
+    given, found = profile.reads_run_arguments(given)
+    given = {**profile.yielded(_all_paths(servers)), **given}
+    _options.raise_all([*found, *_mistakes(servers, given, profile)])
+    given = {**shared_options(servers, profile), **given}
+    directory = _directory_of_caller(profile)
     if directory is not None:
         given["directory"] = directory
     return given, wants_client
@@ -363,10 +373,19 @@ def _all_paths(servers):
     return [path for each in servers if isinstance(each, LitServer) for path in each._paths()]
 
 
-def options_of_all(servers: Sequence[LitServer], is_litserve: bool) -> dict[str, Any]:
-    """Returns the options of the whole server that its parts were given, above the defaults that
-    they have in LitServe."""
-    merged: dict[str, Any] = {"host": "0.0.0.0", "compression": ["gzip"]} if is_litserve else {}
+def profile_of(servers: Sequence[Any]) -> Profile:
+    """Returns the profile of what is served together: that of the first server."""
+    return next((each._profile for each in servers if isinstance(each, LitServer)), NATIVE)
+
+
+def _directory_of_caller(profile: Profile) -> str | None:
+    return _where.directory_of_caller() if profile.resolves_paths_by_file else None
+
+
+def shared_options(servers: Sequence[LitServer], profile: Profile) -> dict[str, Any]:
+    """Returns the options of the whole server that its parts were given, above the defaults of the
+    profile."""
+    merged: dict[str, Any] = {**profile.server_defaults}
     for server in servers:
         merged.update(server.server_options)
     return merged
@@ -390,7 +409,7 @@ def call_back(servers, event):
                 CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
 
 
-def _mistakes(servers, options):
+def _mistakes(servers, options, profile):
     found = [f"run_servers: {text}" for text in _options.mistakes("server", options)]
     if not servers:
         found.append("run_servers got no LitServer; give it at least one")
@@ -404,7 +423,7 @@ def _mistakes(servers, options):
         found += _conflicts(server.server_options, asked)
     if len(servers) > 1:
         found += _tool_mistakes(servers)
-    return [*found, *_path_mistakes(paths, _options.users_of_paths(asked))]
+    return [*found, *_path_mistakes(paths, _options.users_of_paths(asked), profile)]
 
 
 def _tool_mistakes(servers):
@@ -425,8 +444,8 @@ def _conflicts(of_one, of_all):
             yield f"`{name}` is of the whole server, and is both {of_all[name]!r} and {value!r}"
 
 
-def _path_mistakes(paths, built_in):
-    name = "LitServe" if _litserve.is_spoken else "litplex"
+def _path_mistakes(paths, built_in, profile):
+    name = profile.name
     for path in dict.fromkeys(paths):
         if path in built_in:
             yield f"api_path {path} is already in use by {name} {built_in[path]}; choose another"
@@ -438,12 +457,23 @@ def _path_mistakes(paths, built_in):
 
 
 def program_of(
-    servers: Sequence[LitServer], options: dict[str, Any], app_host: dict[str, Any] | None = None
+    servers: Sequence[LitServer],
+    options: dict[str, Any],
+    app_host: dict[str, Any] | None = None,
+    profile: Profile | None = None,
 ) -> dict[str, Any]:
-    """Returns what the binary is told to serve, as plain data."""
+    """Returns the program that the binary serves, as plain data.
+
+    Args:
+        servers: What is served.
+        options: The options of the whole server.
+        app_host: What the app host is told, if there is one.
+        profile: How the server presents itself. Default: as the first server does.
+    """
+    profile = profile_of(servers) if profile is None else profile
     return {
         **options,
-        "litserve": servers[0].info if _litserve.is_spoken else None,
+        "presentation": profile.presentation(servers[0], options),
         "app_host": app_host,
         "python_flags": _handover.interpreter_flags(),
         "sdk": os.path.dirname(os.path.abspath(__file__)),
@@ -455,10 +485,10 @@ def program_of(
     }
 
 
-def _serve(program):
+def _serve(program, profile):
     """Runs the binary until it ends; returns its exit status."""
     with _ForwardSignals() as forwarded:
-        child = start_binary()
+        child = start_binary(profile)
         forwarded.forward_to(child)
         hand_over(program, child)
         status = child.wait()
@@ -481,7 +511,7 @@ def _kill_session(number: int) -> None:
 
 
 def start_binary(
-    variables: dict[str, str] | None = None, stderr: int | None = None
+    profile: Profile, variables: dict[str, str] | None = None, stderr: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Starts the binary, which waits for its program.
 
@@ -490,7 +520,7 @@ def start_binary(
     if sys.stdout is not None:  # It is None where the program was started with a closed one.
         sys.stdout.flush()
     command = [find_binary(), "serve", "--program"]
-    env = {**_litserve.environment(), **(variables or {})}
+    env = {**_keys.environment(profile), **(variables or {})}
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=stderr, start_new_session=True, env=env
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from litplex import _litserve
 from litplex._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of
 from litplex._specs import LitSpec, OpenAIEmbeddingSpec, OpenAISpec, spec_mistake
 
@@ -37,8 +36,15 @@ def spec_of(api: Any) -> LitSpec | None:
     return spec if isinstance(spec, LitSpec) else None
 
 
-def warn_of_path(api: Any, path: str) -> None:
-    """Warns where clients of OpenAI's library cannot reach an endpoint."""
+def warn_of_path(api: Any, path: str, is_custom_path_warned: bool) -> None:
+    """Warns where clients of OpenAI's library cannot reach an endpoint.
+
+    Args:
+        api: The model.
+        path: The path of its endpoint.
+        is_custom_path_warned: Whether a path is warned of that clients reach only with another
+            ``base_url``.
+    """
     spec = spec_of(api)
     # What they add to the address that they are given, which ends with the version.
     ending = "" if spec is None else spec.api_path.rpartition("/v1")[2]
@@ -49,7 +55,7 @@ def warn_of_path(api: Any, path: str) -> None:
             UserWarning,
             stacklevel=3,
         )
-    elif spec is not None and path != spec.api_path and _litserve.is_spoken:
+    elif spec is not None and path != spec.api_path and is_custom_path_warned:
         warnings.warn(
             f"Custom API path detected: {path}. OpenAI's clients reach it where their `base_url` "
             f"ends in `{path.removesuffix(ending)}`",

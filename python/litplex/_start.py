@@ -20,7 +20,7 @@ from litplex import _app_host, _capture, _handover, _server
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from litplex._litserve_keywords import RunOptions
+    from litplex.compat._keywords import RunOptions
 
 # How often it is looked whether the server still runs while it starts.
 _LOOK_SECONDS = 0.2
@@ -139,7 +139,8 @@ class RunningServer:
     def _start(self, program, timeout):
         with _Notices() as notices:
             environment = {"NOTIFY_SOCKET": notices.path}
-            self._child = _server.start_binary(environment, stderr=subprocess.PIPE)
+            profile = _server.profile_of(self._servers)
+            self._child = _server.start_binary(profile, environment, stderr=subprocess.PIPE)
             self._log = _Log(self._child.stderr)
             atexit.register(self.stop)
             _server.hand_over(program, self._child)

@@ -7,8 +7,6 @@ import sys
 import sysconfig
 from types import FrameType
 
-from litplex import _litserve
-
 _PACKAGES = ("site-packages", "dist-packages")
 
 
@@ -16,11 +14,9 @@ def directory_of_caller() -> str | None:
     """Returns the directory of the Python file that calls into this package.
 
     Files of installed packages and of the standard library are passed over: they may call on
-    behalf of the program. None where there is no file, as in a notebook, and in programs written
-    for LitServe; paths are then relative to the working directory.
+    behalf of the program. None where there is no file, as in a notebook; paths are then relative
+    to the working directory.
     """
-    if _litserve.is_spoken:
-        return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         directory = _own_directory(frame.f_globals)

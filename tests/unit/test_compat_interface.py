@@ -8,7 +8,7 @@ import warnings
 
 import litplex
 import pytest
-from litplex import _heavy, _litserve
+from litplex import _heavy
 from litplex.compat import LitAPI, LitServer, __main__, cli, connector, loggers, loops, mcp, utils
 from litplex.compat.callbacks.defaults import metric_callback
 from litplex.compat.loops import base, continuous_batching_loop, simple_loops, streaming_loops
@@ -28,12 +28,6 @@ class Chat(LitAPI):
 class Loading(Plain):
     def setup(self, device):
         pass
-
-
-@pytest.fixture
-def spoken(monkeypatch):
-    """The program imports ``litserve``."""
-    monkeypatch.setattr(_litserve, "is_spoken", True)
 
 
 def test_hooks_of_a_spec_can_be_called_without_a_server():
@@ -71,7 +65,7 @@ def test_loading_where_a_model_is_made_is_warned_of(monkeypatch):
         Plain()
 
 
-def test_paths_that_are_taken_are_refused_where_a_server_is_made(spoken):
+def test_paths_that_are_taken_are_refused_where_a_server_is_made():
     with pytest.raises(ValueError, match="api_path /a is already in use by another endpoint"):
         LitServer([Plain(api_path="/a"), Plain(api_path="/a")])
     with pytest.raises(ValueError, match="api_path /health is already in use by LitServe healthch"):
@@ -83,7 +77,7 @@ def test_a_path_of_litplex_may_move_until_it_runs():
     litplex.LitServer(Plain(api_path="/health"))
 
 
-def test_a_path_that_needs_another_base_url_is_warned_of(spoken):
+def test_a_path_that_needs_another_base_url_is_warned_of():
     with pytest.warns(UserWarning, match=r"Custom API path detected: /v2/chat.*ends in `/v2`"):
         LitServer(Chat(spec=litplex.OpenAISpec(), api_path="/v2/chat/completions"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import litplex as ls
 import pytest
-from litplex import _litserve_keywords
+from litplex.compat import _keywords
 
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "python/litplex"
@@ -23,9 +23,9 @@ LEFT_OUT = {
 }
 
 KEYWORDS = {
-    "LitServer": {"path", "spec", *_litserve_keywords.LitServerOptions.__annotations__},
-    "run_servers": {"host", "port", *_litserve_keywords.RunOptions.__annotations__},
-    "start": {"host", "port", "ready_timeout", *_litserve_keywords.RunOptions.__annotations__},
+    "LitServer": {"path", "spec", *_keywords.LitServerOptions.__annotations__},
+    "run_servers": {"host", "port", *_keywords.RunOptions.__annotations__},
+    "start": {"host", "port", "ready_timeout", *_keywords.RunOptions.__annotations__},
 }
 
 

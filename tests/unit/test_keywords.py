@@ -7,7 +7,9 @@ import sys
 import textwrap
 
 import litplex as ls
-from litplex import _keywords, _litserve, _litserve_keywords, _options, _server
+from litplex import _keywords, _options, _server
+from litplex.compat import _arguments
+from litplex.compat import _keywords as _litserve_keywords
 
 GOOD = """
     import litplex as ls
@@ -130,7 +132,7 @@ def test_so_is_what_litserve_takes():
     own = {*_litserve_keywords.LitServerOptions.__annotations__} - {
         *_keywords.EndpointOptions.__annotations__
     }
-    taken = {*_litserve._NOT_NEEDED, *_litserve._OF_THE_SERVER, *_litserve._UNSUPPORTED}
+    taken = {*_arguments._NOT_NEEDED, *_arguments._SERVER_OPTIONS, *_arguments._UNSUPPORTED}
     others = {"api_path", "callbacks", "loggers", "middlewares", "max_payload_size"}
     assert own == taken | others
 

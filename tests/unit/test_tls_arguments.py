@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from litplex._litserve import run_options
+from litplex.compat._arguments import read_run_arguments
 
 CERT, KEY = (f"-----BEGIN {kind}-----\nAAAA\n" for kind in ("CERTIFICATE", "PRIVATE KEY"))
 
@@ -45,7 +45,7 @@ OURS = {"tls_cert": "c.pem", "tls_key": "k.pem"}
     ],
 )
 def test_arguments_are_options_of_other_names(given, expected):
-    assert run_options({"port": 1, **given}) == ({"port": 1, **expected}, [])
+    assert read_run_arguments({"port": 1, **given}) == ({"port": 1, **expected}, [])
 
 
 @pytest.mark.parametrize(
@@ -62,31 +62,31 @@ def test_arguments_are_options_of_other_names(given, expected):
     ],
 )
 def test_what_cannot_be_kept_is_refused(given, says):
-    _, [mistake] = run_options(given)
+    _, [mistake] = read_run_arguments(given)
     assert mistake.startswith(says)
 
 
 def test_variables_are_handed_over_as_they_are(monkeypatch):
     give_variables(monkeypatch)
-    assert run_options({}) == ({"tls_cert": CERT, "tls_key": KEY}, [])
+    assert read_run_arguments({}) == ({"tls_cert": CERT, "tls_key": KEY}, [])
 
 
 @pytest.mark.parametrize("given", [FILES, OURS])
 def test_arguments_come_before_variables(monkeypatch, given):
     give_variables(monkeypatch)
-    assert run_options(given) == (OURS, [])
+    assert read_run_arguments(given) == (OURS, [])
 
 
 def test_one_variable_alone_means_nothing(monkeypatch):
     give_variables(monkeypatch)
     monkeypatch.setenv("LIGHTNING_KEY_FILE", "")
-    assert run_options({}) == ({}, [])
+    assert read_run_arguments({}) == ({}, [])
 
 
 @pytest.mark.parametrize("key", ["no PEM", "\x00"])
 def test_a_variable_that_holds_no_pem_is_named_and_not_shown(monkeypatch, key):
     give_variables(monkeypatch, key=key)
-    _, [mistake] = run_options({})
+    _, [mistake] = read_run_arguments({})
     assert mistake.startswith("LIGHTNING_KEY_FILE must be the base64 of PEM")
     monkeypatch.setenv("LIGHTNING_KEY_FILE", "/etc/key.pem")
-    assert len(run_options({})[1]) == 1
+    assert len(read_run_arguments({})[1]) == 1

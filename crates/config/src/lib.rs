@@ -11,6 +11,7 @@ mod endpoint;
 mod jwt;
 mod keywords;
 mod options;
+mod presentation;
 mod read;
 mod resolve;
 mod resources;
@@ -28,6 +29,7 @@ pub use litplex_core::Cost;
 pub use options::{
     Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
 };
+pub use presentation::Presentation;
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
 pub use resources::{Resources, affinity_mistake, fair_threads, thread_variables};
 pub use tls::{Pem, Tls};

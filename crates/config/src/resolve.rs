@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
 use crate::options::{ENDPOINT, OPENAPI_PATHS, Scope, closest, codings, default_of, mistakes};
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
-use crate::{ApiKeys, AppHost, Endpoint, Jwt, Tls, jwt};
+use crate::{ApiKeys, AppHost, Endpoint, Jwt, Presentation, Tls, jwt};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_APP_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -79,10 +79,8 @@ pub struct Program {
     pub server_timing: bool,
     /// What the description of the server shows of its model.
     pub model_metadata: Value,
-    /// Whether scripts that wait for the lines of LitServe must find them.
-    pub litserve: bool,
-    /// What `/info` shows of the server then: the arguments as they were given there.
-    pub litserve_info: Option<Value>,
+    /// How the server presents itself, which the SDK alone sets.
+    pub presentation: Presentation,
     /// The directory of the Python package that belongs to this program, where the SDK said it.
     pub sdk: Option<PathBuf>,
     /// What the interpreter of the program was started with, such as `-O`: so are its workers.
@@ -223,10 +221,11 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     if *origin == Origin::Sdk {
         raw.remove("directory");
     }
-    let (sdk, litserve, app_host) = match origin {
-        Origin::Sdk => (raw.remove("sdk"), raw.remove("litserve"), AppHost::take(&mut raw)),
-        _ => (None, None, None),
+    let (sdk, presentation, app_host) = match origin {
+        Origin::Sdk => (raw.remove("sdk"), Presentation::take(&mut raw), AppHost::take(&mut raw)),
+        _ => (None, Ok(Presentation::default()), None),
     };
+    let presentation = presentation.map_err(|error| ConfigError(vec![error]))?;
     let python_flags = match origin {
         Origin::Sdk => take_texts(&mut raw, "python_flags"),
         _ => Vec::new(),
@@ -271,8 +270,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         compression: raw.get("compression").and_then(codings).unwrap_or_default(),
         server_timing: boolean(&raw, "server_timing").unwrap_or(false),
         model_metadata: raw.remove("model_metadata").unwrap_or_default(),
-        litserve: litserve.as_ref().is_some_and(Value::is_object),
-        litserve_info: litserve.filter(Value::is_object),
+        presentation,
         python_flags,
         sdk: sdk.and_then(|sdk| sdk.as_str().map(PathBuf::from)),
         app_host,

@@ -13,7 +13,7 @@ use litplex_calls::{Report, TargetRef};
 use litplex_core::{BoxFuture, Budget, Protocol, ServeError};
 use litplex_metrics::{Edge, Metrics, RequestGuard};
 use litplex_traces::ServerSpan;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::around::{Around, Layers, Stacks};
@@ -66,17 +66,18 @@ pub struct Builtin {
     /// The path that tells whether the server can serve.
     pub health: String,
     /// Whether it says why not.
-    /// `/` tells as little where this is not so: programs of LitServe compare both.
-    pub health_reasons: bool,
+    pub status_reasons: bool,
+    /// The body of `/`. None: a list of the routes.
+    pub index: Option<String>,
     /// The path that tells whether the server runs, to everybody.
     pub livez: String,
     /// The path that tells whether it can serve, and no more, to everybody.
     pub readyz: String,
     /// The path that describes it.
     pub info: String,
-    /// What it shows of the server, where it must look as in LitServe: the arguments as they were
-    /// given.
-    pub litserve_info: Option<Value>,
+    /// What it shows under `server` in place of the server's state. None: it shows the version and
+    /// the endpoints, too.
+    pub info_server: Option<Map<String, Value>>,
     /// The path where Prometheus reads what is measured, if it may.
     pub metrics: Option<String>,
     /// The path that stops it, if it may be stopped.

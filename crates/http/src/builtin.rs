@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use litplex_calls::{EndpointReport, Report};
 use litplex_core::ServeError;
 use litplex_metrics::MEDIA_TYPE;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
 use crate::app::{App, Builtin};
@@ -98,8 +98,8 @@ fn stop(app: &App, parts: &Parts) -> HttpResponse {
 }
 
 fn index(builtin: &Builtin, report: &Report) -> String {
-    if !builtin.health_reasons {
-        return "litserve running".to_owned();
+    if let Some(index) = &builtin.index {
+        return index.clone();
     }
     let mut text = "litplex running\n\n".to_owned();
     for EndpointReport { path, problem, .. } in &report.endpoints {
@@ -117,7 +117,7 @@ fn index(builtin: &Builtin, report: &Report) -> String {
 
 /// `ok`, or `not ready` and, if that may be told, why: a line for each endpoint that is not.
 fn is_ready(builtin: &Builtin, report: &Report) -> HttpResponse {
-    readiness(report, builtin.health_reasons)
+    readiness(report, builtin.status_reasons)
 }
 
 fn readiness(report: &Report, has_reasons: bool) -> HttpResponse {
@@ -132,8 +132,8 @@ fn readiness(report: &Report, has_reasons: bool) -> HttpResponse {
 }
 
 fn describe(builtin: &Builtin, report: &Report) -> Value {
-    let server = as_litserve(&report.endpoints);
-    if let Some(given) = &builtin.litserve_info {
+    let server = whole_server(&report.endpoints);
+    if let Some(given) = &builtin.info_server {
         return json!({"model": builtin.model_metadata, "server": overlaid(server, given)});
     }
     let endpoints: Vec<Value> = report.endpoints.iter().map(endpoint_info).collect();
@@ -146,15 +146,16 @@ fn describe(builtin: &Builtin, report: &Report) -> Value {
 }
 
 /// Returns an object with the entries of another in the place of its own.
-fn overlaid(mut object: Value, over: &Value) -> Value {
-    for (name, value) in over.as_object().into_iter().flatten() {
+fn overlaid(mut object: Value, over: &Map<String, Value>) -> Value {
+    for (name, value) in over {
         object[name] = value.clone();
     }
     object
 }
 
-/// What programs that know LitServe look for: there, some of it is of the whole server.
-fn as_litserve(endpoints: &[EndpointReport]) -> Value {
+/// Returns the settings of the whole server. Those that each endpoint has for itself are the first
+/// endpoint's; clients that expect one model per server read them.
+fn whole_server(endpoints: &[EndpointReport]) -> Value {
     let devices: BTreeSet<&String> = endpoints.iter().flat_map(|e| &e.devices).collect();
     let first = |of: fn(&EndpointReport) -> Value| endpoints.first().map(of);
     let by_path = |of: fn(&EndpointReport) -> Value| -> Value {

@@ -61,17 +61,7 @@ fn reachability_note(host: &str) -> &'static str {
     }
 }
 
-/// Returns the lines for which scripts that start LitServe wait on its standard error.
+/// Returns the lines that the program prints once all endpoints serve.
 fn startup_lines(config: &Program, url: &str) -> Vec<String> {
-    if !config.litserve {
-        return Vec::new();
-    }
-    let mut lines = vec![
-        "INFO:     Application startup complete.".to_owned(),
-        format!("INFO:     Uvicorn running on {url} (Press CTRL+C to quit)"),
-    ];
-    if config.routes.openapi {
-        lines.push(format!("Swagger UI is available at {url}/docs"));
-    }
-    lines
+    config.presentation.startup_lines.iter().map(|line| line.replace("{url}", url)).collect()
 }

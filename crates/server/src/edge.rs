@@ -77,11 +77,12 @@ fn builtin(config: &Program) -> Builtin {
     }
     Builtin {
         health,
-        health_reasons: !config.litserve,
+        status_reasons: config.presentation.status_reasons,
+        index: config.presentation.index.clone(),
         livez,
         readyz,
         info,
-        litserve_info: config.litserve_info.clone(),
+        info_server: config.presentation.info_server.clone(),
         metrics,
         shutdown,
         shutdown_key,

@@ -89,7 +89,7 @@ impl Endpoints {
         guards: Vec<Arc<Guard>>,
         config: &litplex_config::Program,
     ) -> HashMap<String, Route> {
-        let registry = self.registry(config.litserve);
+        let registry = self.registry(config.presentation.wait_for_first_worker);
         let route = |endpoint: &RunningEndpoint, guard| Route {
             target: registry.named(&endpoint.config.path),
             ping_interval: endpoint.config.ping_interval,

@@ -49,8 +49,8 @@ pub(crate) fn edge_middleware(config: &Program) -> Result<Around, Error> {
 fn compression(config: &Program) -> Option<Compression> {
     let codings: Vec<_> =
         config.compression.iter().filter_map(|name| Coding::named(name)).collect();
-    // LitServe compresses no answer where an API streams; its clients may count on that of streams.
-    (!codings.is_empty()).then_some(Compression { codings, streams: !config.litserve })
+    let streams = config.presentation.compress_streams;
+    (!codings.is_empty()).then_some(Compression { codings, streams })
 }
 
 fn access_log(file: &Path) -> Result<AccessLog, Error> {

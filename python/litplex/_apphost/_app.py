@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.routing import Match
 
-from litplex import _app_host, _http, _litserve, _options
+from litplex import _app_host, _http, _keys, _options
 from litplex._api import authorize_of
 from litplex._apphost._forward import Forwarded
 from litplex._apphost._middleware import lighter
@@ -43,7 +43,7 @@ def make_app(server: Any) -> FastAPI:
     app.add_exception_handler(_http.HTTPException, _answer_exception)
     told = server if _app_host.events_of_requests(server) else None
     for api, path in zip(server.apis, server._paths()):
-        _add(app, path, ["POST"], _guard_of(api), told=told)
+        _add(app, path, ["POST"], guard_of(server, api), told=told)
         if getattr(api, "spec", None) is not None:
             _add(app, path, ["OPTIONS"], None)
             _add(app, "/v1/models", ["GET", "HEAD"], _guard_of_all(server))
@@ -104,24 +104,24 @@ def add_probes(app: FastAPI, options: dict[str, Any]) -> None:
         _add(app, path, ["GET", "HEAD"])
 
 
-def _guard_of(api):
-    """Returns what decides who may call an endpoint: only where its author says nothing, the key
-    does."""
-    return authorize_of(api) or _key_guard()
+def guard_of(server: Any, api: Any) -> Any:
+    """Returns the dependency that decides who may call an endpoint: the ``authorize`` of its model,
+    else the check of the server's key. None: there is neither."""
+    return authorize_of(api) or _key_guard(server)
 
 
 def _guard_of_all(server):
-    return _guard_of(server.apis[0]) if len(server.apis) == 1 else _key_guard()
+    return guard_of(server, server.apis[0]) if len(server.apis) == 1 else _key_guard(server)
 
 
 def _guards_of_tools(server):
     """Returns what must all agree: a call may be of any tool."""
-    guards = [_guard_of(api) for api in server.apis if getattr(api, "mcp", None) is not None]
-    return list(dict.fromkeys(guards)) or [_key_guard()]
+    guards = [guard_of(server, api) for api in server.apis if getattr(api, "mcp", None) is not None]
+    return list(dict.fromkeys(guards)) or [_key_guard(server)]
 
 
-def _key_guard():
-    key = _litserve.key("LIT_SERVER_API_KEY").encode()
+def _key_guard(server):
+    key = _keys.key("LIT_SERVER_API_KEY", server._profile).encode()
 
     def check_key(request: Request) -> None:
         given = request.headers.get("x-api-key")

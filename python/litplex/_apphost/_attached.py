@@ -14,6 +14,7 @@ from typing import Any
 from litplex import _options, _server
 from litplex._apphost._inner import Inner
 from litplex._worker.hooks.callbacks import trigger
+from litplex.compat._profile import LITSERVE
 
 _START_SECONDS = 30
 _LOOK_SECONDS = 0.005
@@ -31,7 +32,7 @@ def attached(server: Any) -> Iterator[Any]:
         inner = os.path.join(directory, "inner.sock")
         app, connections = server.app, Inner(inner)
         program = _program_of(server, inner)
-        with _server.start_binary() as child:
+        with _server.start_binary(LITSERVE) as child:
             try:
                 _server.hand_over(program, child)
                 _wait_for(inner, child)
@@ -56,8 +57,8 @@ def _told(callbacks, **whose):
 def _program_of(server, inner):
     # It refuses what comes over its port: there is no app host behind that.
     fixed = {"host": "127.0.0.1", "port": 0, "grace": 1}
-    options = {**_server.options_of_all([server], is_litserve=True), **fixed}
-    program = _server.program_of([server], options, {"inner": inner})
+    options = {**_server.shared_options([server], LITSERVE), **fixed}
+    program = _server.program_of([server], options, {"inner": inner}, LITSERVE)
     for endpoint in program["endpoint"]:
         # What runs is a test, and not a program that could run again up to the call that serves.
         if endpoint.get("source", {}).get("kind") == "script":
@@ -65,7 +66,7 @@ def _program_of(server, inner):
                 f"endpoint `{endpoint['path']}`: its API, or a callback or logger, cannot be "
                 "pickled; make in `setup(device)` what cannot be sent to workers"
             )
-    return {**program, "litserve": server.info}
+    return program
 
 
 def _wait_for(inner: str, child: subprocess.Popen[bytes]) -> None:

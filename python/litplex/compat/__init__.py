@@ -5,12 +5,12 @@
 
 from litplex import (
     HTTPException,
-    LitAPI,
     OpenAIEmbeddingSpec,
     OpenAISpec,
     Request,
     Response,
 )
+from litplex.compat.api import LitAPI
 from litplex.compat.callbacks import Callback
 from litplex.compat.loggers import Logger
 from litplex.compat.utils import configure_logging, set_trace, set_trace_if_debug

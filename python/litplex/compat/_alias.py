@@ -6,8 +6,6 @@ import importlib.util
 import os
 import sys
 
-from litplex import _litserve
-
 #: A directory that does the same where it stands on ``PYTHONPATH``.
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "path")
 
@@ -36,6 +34,5 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def install():
     """Takes the name ``litserve`` for this process, in front of an installed LitServe."""
-    _litserve.is_spoken = True
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

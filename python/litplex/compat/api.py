@@ -1,5 +1,13 @@
 """What ``import litserve.api`` finds."""
 
-from litplex import LitAPI
+from __future__ import annotations
+
+import litplex
+from litplex.compat._profile import LITSERVE
 
 __all__ = ["LitAPI"]
+
+
+class LitAPI(litplex.LitAPI):
+    # Without a docstring of its own: `inspect.getdoc` finds that of litplex.
+    _litplex_profile = LITSERVE

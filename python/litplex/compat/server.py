@@ -10,6 +10,7 @@ from typing import Any
 import litplex
 from litplex import HTTPException, Request, Response, _options
 from litplex.compat import _client
+from litplex.compat._profile import LITSERVE
 from litplex.compat.connector import _Connector
 
 __all__ = ["LIT_SERVER_API_KEY", "HTTPException", "LitServer", "Request", "Response"]
@@ -40,6 +41,8 @@ class LitServer(litplex.LitServer):
     Raises:
         ValueError: names every mistake and says what to do.
     """
+
+    _profile = LITSERVE
 
     def __init__(
         self,
@@ -75,13 +78,13 @@ class LitServer(litplex.LitServer):
         """
         from litplex._apphost import _app
 
-        return _app._guard_of(lit_api or self.apis[0]) or _admit
+        return _app.guard_of(self, lit_api or self.apis[0]) or _admit
 
     def _equip(self, api):
         super()._equip(api)
         is_async = getattr(api, "enable_async", False) and getattr(api, "max_batch_size", 1) == 1
         if is_async and api.max_concurrency is None:
-            api.max_concurrency = _ASYNC_CONCURRENCY
+            api.max_concurrency = api._chosen_concurrency = _ASYNC_CONCURRENCY
 
     @property
     def healthcheck_path(self) -> str:

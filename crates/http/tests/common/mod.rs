@@ -10,11 +10,12 @@ use serde_json::Value;
 pub(crate) fn app() -> App {
     let builtin = Builtin {
         health: "/health".into(),
-        health_reasons: true,
+        status_reasons: true,
+        index: None,
         livez: "/livez".into(),
         readyz: "/readyz".into(),
         info: "/info".into(),
-        litserve_info: None,
+        info_server: None,
         metrics: None,
         shutdown: None,
         shutdown_key: None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import struct
 from typing import TYPE_CHECKING, Any
 
-from litplex import _hook_rules, _litserve
+from litplex import _hook_rules
 from litplex._api import (
     ContinuousAPI,
     LitAPI,
@@ -31,7 +32,7 @@ from litplex._worker.wire.json import loads
 from litplex._worker.wire.stages import end_stage, stages_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from litplex._http import Context
     from litplex._worker.wire.encode import Answer
@@ -111,6 +112,8 @@ class Hooks:
         self.stream = bool(api.stream)
         self.concurrency = _concurrency(api)
         self.api = api
+        #: Makes the response of an output.
+        self.encode_body = _body_encoder(api)
         second = api.admit if self.is_continuous else api.predict
         hooks = (api.decode_request, second, response_encoder(api))
         hooks = tuple(map(_direct, hooks))
@@ -167,18 +170,18 @@ class Hooks:
         """Computes one request; returns the status, flags and payload of its response."""
         if context is None:
             decode, compute, encode = self.plain
-            return encode_body(encode(compute(decode(request))))
+            return self.encode_body(encode(compute(decode(request))))
         if context._stages is not None:
             return self._answer_measured(request, context, context._stages)
         x = self.decode(request, context)
-        return encode_body(self.encode(self.compute(x, context), context))
+        return self.encode_body(self.encode(self.compute(x, context), context))
 
     def _answer_measured(self, request: Any, context: Context | None, stages: Stages) -> Answer:
         x = self.decode(request, context)
         stages.end()
         output = self.compute(x, context)
         stages.end()
-        answer = encode_body(self.encode(output, context))
+        answer = self.encode_body(self.encode(output, context))
         stages.end()
         return stages.added_to(answer)
 
@@ -203,14 +206,14 @@ class Hooks:
                 raise output
             if context is not None and context._stages is not None:
                 return self._encode_measured(output, context, context._stages)
-            answer: Answer = encode_body(self.encode(output, context))
+            answer: Answer = self.encode_body(self.encode(output, context))
             return answer
         except BaseException as error:  # noqa: BLE001  (one item fails alone)
             return encode_error(error)
 
     def _encode_measured(self, output: Any, context: Context | None, stages: Stages) -> Answer:
         stages.begin()
-        answer = encode_body(self.encode(output, context))
+        answer = self.encode_body(self.encode(output, context))
         stages.end()
         return stages.added_to(answer)
 
@@ -258,9 +261,14 @@ def _concurrency(api: Any) -> int:
     return _ASYNC_CONCURRENCY if has_async_hooks(api) and api.max_batch_size == 1 else 1
 
 
+def _body_encoder(api: Any) -> Callable[[Any], Any]:
+    if api._litplex_profile.sends_bytes_as_text:
+        return functools.partial(encode_body, bytes_are_text=True)
+    return encode_body
+
+
 def _has_cost(api: Any) -> bool:
-    # In programs written for LitServe a method of that name is the program's own.
-    if _litserve.is_spoken or not callable(api.cost):
+    if not (api._litplex_profile.has_model_options and callable(api.cost)):
         return False
     return getattr(api.cost, "__func__", None) is not LitAPI.cost
 

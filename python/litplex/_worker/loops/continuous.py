@@ -16,7 +16,6 @@ from litplex._worker.loops.steps import Single, arrived_requests, begin, check_w
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
     Cancelled,
-    encode_body,
     encode_item,
     end,
     response_or_error,
@@ -222,7 +221,7 @@ class ContinuousLoop:
             self._pieces.append(end(item.id, context=item.context))
         else:
             end_stage(item.context)
-            body = encode_body(self._hooks.encode(live.outputs, item.context))
+            body = self._hooks.encode_body(self._hooks.encode(live.outputs, item.context))
             end_stage(item.context)
             if item.context is not None and item.context._stages is not None:
                 body = item.context._stages.added_to(body)

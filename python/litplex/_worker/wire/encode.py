@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from litplex import _litserve
 from litplex._launched import request_marks
 from litplex._launched.tracebacks import print_of, summary_of
 from litplex._worker.wire import frames
@@ -109,14 +108,13 @@ class Cancelled(Exception):
     detail = "cancelled: nobody waits for the answer"
 
 
-def encode_body(output: Any) -> Any:
+def encode_body(output: Any, bytes_are_text: bool = False) -> Any:
     """Returns the status, flags and payload of the response that an output makes; a coroutine that
     does, for a response that is put together by an asynchronous iterator, on an event loop."""
     if type(output) in _PLAIN:
         return 200, 0, dumps(output)
     if isinstance(output, (bytes, bytearray, memoryview)):
-        if _litserve.is_spoken:
-            # There it is text, and only a Response is sent as it is.
+        if bytes_are_text:
             return 200, 0, dumps(bytes(output).decode())
         return _typed(200, "application/octet-stream", [], bytes(output))
     if hasattr(output, "status_code"):

@@ -1,23 +1,20 @@
-"""What the arguments of LitServe mean here, so that a program keeps its calls.
+"""Reads the arguments of LitServe, so that a program keeps its calls.
 
-Facts from LitServe 0.2.19. Some of its arguments are options of litplex under another name, some
-choose between ways of which only one is left, and some are not supported and say so.
+They are those of LitServe 0.2.19. Some are options of litplex under another name, some choose
+between ways of serving of which litplex has one, and some are not supported and refused.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from litplex import _litserve_tls, _options
-
-#: Whether the program imports ``litserve``: it then listens and prints as it is used to.
-is_spoken = False
+from litplex import _options
+from litplex._arguments import ServerArguments
+from litplex.compat import _tls
 
 # A server that never gives a request up would keep it for ever: without a timeout it is a day.
 _NO_TIMEOUT = 24 * 3600
@@ -44,7 +41,7 @@ _INFO = {
 # LitServe takes bodies of any size; this is the most that litplex can.
 _MOST_BODY_BYTES = 1 << 29
 
-_OF_THE_SERVER = (
+_SERVER_OPTIONS = (
     "healthcheck_path",
     "info_path",
     "shutdown_path",
@@ -83,39 +80,52 @@ _OF_UVICORN = (
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-class Given:
-    """The arguments of one LitServer, sorted.
+def read_server_arguments(options: Mapping[str, Any], paths: list[str]) -> ServerArguments:
+    """Sorts the keywords of a ``LitServer`` of a program that imports ``litserve``.
 
-    Attributes:
-        endpoint: The options of its endpoints.
-        server: The options of the whole server.
-        workers: ``workers_per_device`` by path, where that was given.
-        callbacks: What its endpoints call back.
-        loggers: What processes the entries that its models log.
-        middlewares: Classes, or pairs of a class and its arguments, of Starlette's kind.
-        mistakes: A sentence for each argument that is wrong.
-        info: What ``/info`` shows of them in LitServe.
+    Args:
+        options: The keywords.
+        paths: The paths of its endpoints.
     """
+    arguments = read_foreign_server_arguments(options, paths)
+    endpoint = arguments.endpoint
+    # LitServe's `timeout` ends when a worker begins; the time after that has no limit there.
+    endpoint["queue_timeout"] = endpoint.pop("timeout", _TIMEOUT)
+    endpoint["timeout"] = _NO_TIMEOUT
+    endpoint.setdefault("max_body_bytes", _MOST_BODY_BYTES)
+    arguments.info = server_info(options)
+    return arguments
+
+
+def read_foreign_server_arguments(options: Mapping[str, Any], paths: list[str]) -> ServerArguments:
+    """Sorts the keywords of a ``LitServer`` that is given some of LitServe's, in a program that
+    imports ``litplex``: keywords that both have mean what they mean in litplex."""
+    return _ServerReader(options, paths).arguments
+
+
+def server_info(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what LitServe's ``/info`` shows of the keywords of a ``LitServer``."""
+    return {name: options.get(name, default) for name, default in _INFO.items()}
+
+
+class _ServerReader:
+    """Sorts keywords into ``arguments``, one kind after the other."""
 
     def __init__(self, options: Mapping[str, Any], paths: list[str]) -> None:
-        self.endpoint = dict(options)
-        self.server: dict[str, Any] = {}
-        self.workers: dict[str, int] = {}
-        self.middlewares: list[Any] = []
-        self.mistakes: list[str] = []
-        self.info = {name: self.endpoint.get(name, value) for name, value in _INFO.items()}
+        self.arguments = arguments = ServerArguments(dict(options))
+        self.endpoint, self.errors = arguments.endpoint, arguments.errors
         self._refuse()
         for name in _NOT_NEEDED:
             self.endpoint.pop(name, None)
-        self._take_of_the_server()
+        self._take_server_options()
         self._take_workers(paths)
         self._take_limits()
-        self.callbacks = self._take_instances(
+        arguments.callbacks = self._take_instances(
             "callbacks",
             "Callback",
             "Invalid callback type: {!r} must be an instance of Callback",
         )
-        self.loggers = self._take_instances(
+        arguments.loggers = self._take_instances(
             "loggers",
             "Logger",
             "loggers must be a list or an instance of litserve.Logger, not {!r}",
@@ -126,10 +136,10 @@ class Given:
         for name, instead in _UNSUPPORTED.items():
             value = self.endpoint.pop(name, None)
             if value and value != "auto":
-                self.mistakes.append(f"`{name}` is not supported; {instead}")
+                self.errors.append(f"`{name}` is not supported; {instead}")
 
-    def _take_of_the_server(self):
-        given = {n: self.endpoint.pop(n) for n in _OF_THE_SERVER if n in self.endpoint}
+    def _take_server_options(self):
+        given = {n: self.endpoint.pop(n) for n in _SERVER_OPTIONS if n in self.endpoint}
         is_enabled = given.pop("enable_shutdown_api", False)
         path = given.pop("shutdown_path", "/shutdown")
         if is_enabled:
@@ -141,17 +151,17 @@ class Given:
             try:
                 given["model_metadata"] = json.loads(json.dumps(metadata, allow_nan=False))
             except (TypeError, ValueError):
-                self.mistakes.append("model_metadata must be JSON serializable")
+                self.errors.append("model_metadata must be JSON serializable")
         for name in ("healthcheck_path", "info_path", "shutdown_path"):
             if not str(given.get(name, "/")).startswith("/"):
-                self.mistakes.append(f"{name} must start with '/', as in '/{given.pop(name)}'")
-        self.server = given
+                self.errors.append(f"{name} must start with '/', as in '/{given.pop(name)}'")
+        self.arguments.server = given
 
     def _take_workers(self, paths):
         workers = self.endpoint.get("workers_per_device")
         if isinstance(workers, (list, tuple)):
             if len(workers) != len(paths):
-                self.mistakes.append(
+                self.errors.append(
                     f"workers_per_device list length must match number of APIs ({len(paths)}), "
                     f"got {len(workers)}"
                 )
@@ -161,23 +171,19 @@ class Given:
         del self.endpoint["workers_per_device"]
         unknown = [path for path in workers if path not in paths]
         if unknown:
-            self.mistakes.append(
+            self.errors.append(
                 f"workers_per_device contains unknown api_path values: {unknown}; there are {paths}"
             )
         for path, count in workers.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                self.mistakes.append(
+                self.errors.append(
                     f"workers_per_device values must be integers >= 1, not {count!r} of `{path}`"
                 )
-        self.workers = dict(workers)
+        self.arguments.workers = dict(workers)
 
     def _take_limits(self):
         options = self.endpoint
         if options.get("timeout") in (False, -1, 0) and "timeout" in options:
-            options["timeout"] = _NO_TIMEOUT
-        if is_spoken:
-            # There it is the time until a worker begins; what has begun may take its time.
-            options["queue_timeout"] = options.pop("timeout", _TIMEOUT)
             options["timeout"] = _NO_TIMEOUT
         accelerator = options.get("accelerator", "")
         if accelerator is None:
@@ -188,22 +194,20 @@ class Given:
             devices = options["devices"]
             if _options.mistakes("endpoint", {"devices": devices}):
                 del options["devices"]
-                self.mistakes.append(
+                self.errors.append(
                     "devices must be an integer or a list of integers when using 'cuda' or 'mps', "
                     f"instead got {devices!r}"
                 )
         size = options.pop("max_payload_size", None)
         if size is not None:
             options["max_body_bytes"] = self._bytes_of(size)
-        elif is_spoken:
-            options.setdefault("max_body_bytes", _MOST_BODY_BYTES)
 
     def _bytes_of(self, size):
         if isinstance(size, float) and 0 <= size < float("inf"):
             return int(size)
         match = re.fullmatch(r"\s*(\d+)\s*([KMG]?B)?\s*", str(size).upper())
         if match is None:
-            self.mistakes.append(
+            self.errors.append(
                 f"max_payload_size must be a number of bytes (int or float), or a text such as "
                 f'"100MB", not {size!r}'
             )
@@ -218,49 +222,18 @@ class Given:
 
             wanted = getattr(compat, kind)
             wrong = [each for each in given if not isinstance(each, wanted)]
-            self.mistakes += [mistake.format(each) for each in wrong]
+            self.errors += [mistake.format(each) for each in wrong]
         return given
 
     def _take_middlewares(self):
         middlewares = self.endpoint.pop("middlewares", None)
         if isinstance(middlewares, list) and all(map(_is_middleware, middlewares)):
-            self.middlewares = list(middlewares)
+            self.arguments.middlewares = list(middlewares)
         elif middlewares is not None:
-            self.mistakes.append(
+            self.errors.append(
                 f"middlewares must be a list of tuples of a class and a dict of its arguments, or "
                 f"of classes, not {middlewares!r}"
             )
-
-
-# Routes that LitServe does not have, and what becomes of them where a program has an endpoint.
-_YIELDING = {
-    "metrics_path": ("/metrics", False),
-    "livez_path": ("/livez", "/-/livez"),
-    "readyz_path": ("/readyz", "/-/readyz"),
-}
-
-
-def yielded(paths: list[str]) -> dict[str, Any]:
-    """Returns the options that leave these paths to the program."""
-    return {name: value for name, (path, value) in _YIELDING.items() if path in paths}
-
-
-# By the variable of the environment: the name in ``litserve.server``, which a program may set.
-_KEYS = {"LIT_SERVER_API_KEY": "LIT_SERVER_API_KEY", "LIT_SHUTDOWN_API_KEY": "SHUTDOWN_API_KEY"}
-
-
-def key(variable: str) -> str:
-    """Returns a key that the program has set in ``litserve.server``, or that of the environment; an
-    empty text where there is none."""
-    module = sys.modules.get("litplex.compat.server")
-    # As the server takes it: no header can carry the line break that files and shells leave there.
-    return (getattr(module, _KEYS[variable], None) or os.environ.get(variable, "")).strip()
-
-
-def environment() -> dict[str, str]:
-    """Returns the environment of the server, with its keys."""
-    keys = {variable: key(variable) for variable in _KEYS}
-    return {**os.environ, **{variable: value for variable, value in keys.items() if value}}
 
 
 def _is_middleware(entry):
@@ -273,8 +246,9 @@ def _listed(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def run_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns what remains of the arguments of ``run`` for litplex, and what is wrong with them."""
+def read_run_arguments(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the server options among the keywords of ``run``, and a sentence for each keyword
+    that is wrong."""
     left, found = dict(options), []
     if left.pop("num_api_servers", None) not in (None, *range(1, 1025)):
         found.append("num_api_servers must be greater than 0")
@@ -285,10 +259,10 @@ def run_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     port = left.get("port")
     if isinstance(port, str) and port.isdigit():
         left["port"] = int(port)
-    found += _litserve_tls.take(left)
+    found += _tls.take(left)
     # A text is litplex's own option of that name; uvicorn's is a switch.
     own = ["access_log"] if isinstance(left.get("access_log"), str) else []
     for name in [name for name in left if name in _OF_UVICORN and name not in own]:
         del left[name]
-        warnings.warn(f"`{name}` is of uvicorn, which is not used: ignored", stacklevel=4)
+        warnings.warn(f"`{name}` is a setting of uvicorn, which is not used: ignored", stacklevel=4)
     return left, found

@@ -1,0 +1,69 @@
+"""Sorts the keywords of ``LitServer`` and ``run_servers`` into the options that they set.
+
+Keywords and values that litplex does not have are read as LitServe's, by ``compat/_arguments.py``.
+It is loaded only for those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from litplex import _options
+
+#: The variables in which a platform hands a certificate and its key to a server.
+_TLS_VARIABLES = ("LIGHTNING_CERT_PEM", "LIGHTNING_KEY_FILE")
+
+
+@dataclass
+class ServerArguments:
+    """The keywords of one ``LitServer``, sorted.
+
+    Attributes:
+        endpoint: The options of its endpoints.
+        server: The options of the whole server.
+        workers: ``workers_per_device`` by path, where that was given.
+        callbacks: Objects that are told of the events of its endpoints and workers.
+        loggers: Objects that process the entries that its models log.
+        middlewares: Classes, or pairs of a class and its arguments, of Starlette's kind.
+        errors: A sentence for each keyword that is wrong.
+        info: What ``/info`` shows of the keywords. None: it shows the state of the server.
+    """
+
+    endpoint: dict[str, Any]
+    server: dict[str, Any] = field(default_factory=dict)
+    workers: dict[str, int] = field(default_factory=dict)
+    callbacks: list[Any] = field(default_factory=list)
+    loggers: list[Any] = field(default_factory=list)
+    middlewares: list[Any] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    info: dict[str, Any] | None = None
+
+
+def read_server_arguments(options: Mapping[str, Any], paths: list[str]) -> ServerArguments:
+    """Sorts the keywords of a ``LitServer`` of a program that imports ``litplex``.
+
+    Args:
+        options: The keywords.
+        paths: The paths of its endpoints.
+    """
+    given = dict(options)
+    if not _options.mistakes("endpoint", given):
+        return ServerArguments(given)
+    from litplex.compat import _arguments
+
+    return _arguments.read_foreign_server_arguments(given, paths)
+
+
+def read_run_arguments(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the server options among the keywords of ``run_servers``, and a sentence for each
+    keyword that is wrong."""
+    given = dict(options)
+    has_variables = any(name in os.environ for name in _TLS_VARIABLES)
+    if not (has_variables or _options.mistakes("server", given)):
+        return given, []
+    from litplex.compat import _arguments
+
+    return _arguments.read_run_arguments(given)
