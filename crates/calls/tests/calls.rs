@@ -107,9 +107,9 @@ fn attach(
         stream: true,
         context: false,
         has_cost,
-        protocol: Default::default(),
+        dialect: None,
         model: String::new(),
-        schema: String::new(),
+        schema: Default::default(),
         tool: None,
     };
     let attachment = endpoint.attach(0, info);

@@ -40,4 +40,4 @@ pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
 pub use text::json_text;
 pub use trace::{BatchTrace, JobTrace, Place, SpanContext, Stages, Step, Trace, trace_dispatch};
-pub use worker::{Attach, Attachment, Done, ModelInfo, Progress, Protocol, Unanswered, Worker};
+pub use worker::{Attach, Attachment, DialectId, Done, ModelInfo, Progress, Unanswered, Worker};

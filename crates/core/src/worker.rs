@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::{Job, Outcome, Request};
@@ -125,35 +126,29 @@ pub struct ModelInfo {
     pub context: bool,
     /// Whether the model says itself what a request costs ([`Worker::cost`]).
     pub has_cost: bool,
-    /// What its clients speak.
-    pub protocol: Protocol,
+    /// The dialect that its clients speak; `None` where they send any body, as the model takes it.
+    pub dialect: Option<DialectId>,
     /// What clients call the model, where they name one.
     pub model: String,
-    /// What it takes and gives, as JSON, where that is known.
-    pub schema: String,
-    /// How it is offered as a tool, as JSON, where it is.
-    pub tool: Option<String>,
+    /// The schemas of its requests and responses; null where they are not known.
+    pub schema: Arc<Value>,
+    /// The description of it as a tool, if it is one.
+    pub tool: Option<Arc<Value>>,
 }
 
-/// What the clients of an endpoint speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Protocol {
-    /// Any body, as the model takes it.
-    #[default]
-    Plain,
-    /// Chat completions of the OpenAI API. Answers are streams of messages.
-    OpenAiChat,
-    /// Embeddings of the OpenAI API.
-    OpenAiEmbeddings,
-}
+/// The id of a dialect, as a worker names it when it is ready. It is opaque here: the HTTP edge has
+/// the dialects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialectId(String);
 
-impl Protocol {
-    /// Returns the path at which its clients ask, where they have one.
-    pub fn path(self) -> Option<&'static str> {
-        match self {
-            Self::Plain => None,
-            Self::OpenAiChat => Some("/v1/chat/completions"),
-            Self::OpenAiEmbeddings => Some("/v1/embeddings"),
-        }
+impl DialectId {
+    /// Returns the id of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// Returns the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }

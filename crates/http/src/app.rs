@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, Method, Request};
 use litplex_calls::{Report, TargetRef};
-use litplex_core::{BoxFuture, Budget, Protocol, ServeError};
+use litplex_core::{BoxFuture, Budget, ServeError};
 use litplex_metrics::{Edge, Metrics, RequestGuard};
 use litplex_traces::ServerSpan;
 use serde_json::{Map, Value};
@@ -18,8 +18,9 @@ use tokio::sync::Notify;
 
 use crate::around::{Around, Layers, Stacks};
 use crate::browsers::Asked;
+use crate::dialect::{self, Dialect};
 use crate::target::Target;
-use crate::{Described, mcp, openai, openapi, path, swagger_ui};
+use crate::{Described, ToolCache, mcp, openai, openapi, path, swagger_ui};
 use litplex_access::{Admission, Guard, Keys, Refusal};
 
 /// How long the app host may take at least to answer what is no endpoint.
@@ -46,12 +47,14 @@ pub struct Route {
     pub tells_ids: bool,
     /// What the program says of what it takes and gives.
     pub described: Described,
+    /// The tool that its model is, once that is known.
+    pub tool: ToolCache,
 }
 
 impl Route {
-    /// Returns what its clients speak, once a worker was ready.
-    pub(crate) fn protocol(&self) -> Option<Protocol> {
-        Some(self.target.get()?.endpoint.model_info()?.protocol)
+    /// Returns the dialect of its clients, once a worker was ready; `None` where it is plain.
+    pub(crate) fn dialect(&self) -> Option<&'static dyn Dialect> {
+        dialect::for_model(self.target.get()?.endpoint.model_info()?)
     }
 
     /// Returns the longest time budget of a request.
@@ -252,7 +255,7 @@ impl App {
     fn default_at(&self, path: &str) -> Option<usize> {
         let index = *self.by_path.get(DEFAULT_PATH)?;
         let (_, route) = self.routes.get(index)?;
-        (route.protocol()?.path() == Some(path)).then_some(index)
+        (route.dialect()?.path() == path).then_some(index)
     }
 
     /// Lets a request for this in, or not.

@@ -14,6 +14,7 @@ mod around;
 mod body;
 mod browsers;
 mod builtin;
+mod dialect;
 mod form;
 mod handle;
 mod head;
@@ -42,6 +43,8 @@ pub use around::{
     Layers, RequestIds, TrustedProxies, cors,
 };
 pub use browsers::Browsers;
+pub use dialect::dialect_path;
+pub use mcp::ToolCache;
 pub use openapi::Described;
 pub use seldom::Seldom;
 pub use serve::{Server, bind, serve_inner};

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use litplex_calls::{Call, TimeBudget};
-use litplex_core::{Content, Meta, ModelInfo, Outcome, Protocol, Reservation, ServeError};
+use litplex_core::{Content, Meta, ModelInfo, Outcome, Reservation, ServeError};
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,18 +17,18 @@ use crate::answer::{self, HttpResponse};
 use crate::app::{App, Route};
 use crate::around::{Body, X_REQUEST_ID};
 use crate::form::latin;
-use crate::{body, openai};
+use crate::{body, dialect};
 
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 pub(crate) fn is_plain(route: &Route) -> bool {
-    route.protocol().is_none_or(|protocol| protocol == Protocol::Plain)
+    route.dialect().is_none()
 }
 
 /// Says what went wrong in the words of the endpoint's protocol.
 pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
-    if is_plain(route) { answer::error(error) } else { openai::error(error) }
+    route.dialect().map_or_else(|| answer::error(error), |dialect| dialect.error(error))
 }
 
 /// Takes a request to an endpoint from its headers to the beginning of its response.
@@ -87,12 +87,12 @@ pub(crate) async fn compute(
     reservation.grow(meta.as_ref().map_or(0, |meta| meta.bytes()))?;
     let request = litplex_core::Request { content, body, meta, id, reservation };
     // Dropping a call, here or because the client left, is what cancels its jobs.
-    match info.protocol {
-        Protocol::Plain => answer::from(call.run(request).await?, &parts.headers, route),
-        protocol => {
+    match dialect::for_model(info) {
+        None => answer::from(call.run(request).await?, &parts.headers, route),
+        Some(dialect) => {
             let budget = call.budget;
             let exchange = Exchange { route, path: parts.uri.path(), request, call };
-            let answered = Box::pin(openai::answer(protocol, exchange));
+            let answered = dialect.serve(exchange);
             budget.bound(async { Ok(answered.await) }).await
         }
     }

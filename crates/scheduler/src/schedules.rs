@@ -171,9 +171,9 @@ impl Schedule {
             stream: false,
             context: false,
             has_cost: false,
-            protocol: Default::default(),
+            dialect: None,
             model: String::new(),
-            schema: String::new(),
+            schema: Default::default(),
             tool: None,
         };
         let worker = Box::new(MockWorker(batches.clone()));

@@ -119,9 +119,9 @@ mod tests {
                 stream: false,
                 context: false,
                 has_cost: false,
-                protocol: Default::default(),
+                dialect: None,
                 model: String::new(),
-                schema: String::new(),
+                schema: Default::default(),
                 tool: None,
             };
             let attachment = self.endpoint.attach(slot, info);

@@ -8,7 +8,7 @@ use litplex_access::Guard;
 use litplex_calls::{EndpointReport, Registry, Report, Target};
 use litplex_config::{Source, Workers};
 use litplex_core::Attach;
-use litplex_http::{Described, Route};
+use litplex_http::{Described, Route, ToolCache};
 use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Limits, SlotState, Supervisor, supervise};
 use tokio::sync::{mpsc, watch};
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::app_host::AppHostSockets;
 use crate::controls::EndpointControls;
+use crate::dialect_path::CheckedAttach;
 use crate::elastic::follow_load;
 use crate::launch::{WorkerEnvironment, launcher};
 use crate::placement::{Placement, place_all};
@@ -98,6 +99,7 @@ impl Endpoints {
             metrics: endpoint.controls.edge.clone(),
             tells_ids: config.request_id,
             described: endpoint.schema.clone(),
+            tool: ToolCache::default(),
         };
         let guarded = self.endpoints.iter().zip(guards);
         guarded
@@ -172,7 +174,7 @@ impl RunningEndpoint {
         let devices = placement.devices.clone();
         let endpoint =
             spawn_endpoint(queue_settings(config), telemetry.metrics.queue(&config.path));
-        let attach: Arc<dyn Attach> = Arc::new(endpoint.clone());
+        let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
         let (at_start, limits) = match config.workers {
             Workers::PerDevice(_) => (devices.len(), None),
             // An endpoint with `min_workers = 0` starts one all the same: an error should show now,

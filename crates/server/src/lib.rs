@@ -13,6 +13,7 @@ mod check;
 mod controls;
 mod describe;
 mod descriptors;
+mod dialect_path;
 mod edge;
 mod elastic;
 mod endpoints;

@@ -11,5 +11,5 @@ pub use frame::{Decoder, Flags, Frame, FrameError, HEADER_BYTES, Header, Kind, M
 pub use message::{
     EndMeta, Failed, Hello, Metric, MetricChange, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready,
     Refuse, RequestContent, RequestContext, RequestMeta, RequestPart, ResponseMeta, Role, Setup,
-    Spec, Welcome, negotiate,
+    Welcome, negotiate,
 };

@@ -98,9 +98,11 @@ pub struct Ready {
     pub concurrency: usize,
     /// Whether the model has a `cost` hook.
     pub cost: bool,
-    /// The dialect of the model's clients, if it is not plain.
+    /// The id of the dialect that the model's clients speak, if it is not plain: `openai_chat`, whose
+    /// items are objects with a message or a part of one, or `openai_embeddings`, whose response is an
+    /// object with `embeddings`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spec: Option<Spec>,
+    pub spec: Option<String>,
     /// The name of the model in that dialect.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
@@ -110,16 +112,6 @@ pub struct Ready {
     /// The description of the model as a tool, if it is one: see `_worker/hooks/schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub tool: serde_json::Value,
-}
-
-/// A dialect whose requests and responses the server validates and frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spec {
-    /// Chat completions: every item of the stream is an object with a message or a part of one.
-    OpenaiChat,
-    /// Embeddings: the response is an object with `embeddings`.
-    OpenaiEmbeddings,
 }
 
 /// `Failed`: the model could not be loaded or set up.

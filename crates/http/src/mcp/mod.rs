@@ -5,7 +5,7 @@ mod message;
 mod schema;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use litplex_calls::off_thread;
-use litplex_core::{Content, Outcome, Reservation, ServeError, json_text};
+use litplex_core::{Content, ModelInfo, Outcome, Reservation, ServeError, json_text};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
     Implementation, ListToolsResult, PaginatedRequestParams, ResourceContents, ServerCapabilities,
@@ -38,7 +38,7 @@ use crate::app::{App, Route};
 use crate::around::Body;
 use crate::predict::{Received, begin_call, compute, refusal, slow_client};
 use crate::raw_json::Object;
-use crate::{body, openai, path, unpack};
+use crate::{body, dialect, path, unpack};
 
 const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
 
@@ -169,7 +169,7 @@ fn longest_timeout(app: &App) -> Duration {
     tools(app).map(|(_, route, _)| route.timeout()).max().unwrap_or_default()
 }
 
-fn tools(app: &App) -> impl Iterator<Item = (&String, &Route, Offer)> {
+fn tools(app: &App) -> impl Iterator<Item = (&String, &Route, Arc<Offer>)> {
     app.routes().filter_map(|(path, route)| Some((path, route, tool_of(route)?)))
 }
 
@@ -179,7 +179,7 @@ struct Tools {
 }
 
 /// What a worker says of its tool.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Offer {
     name: Option<String>,
     description: String,
@@ -188,19 +188,36 @@ struct Offer {
     argument: Option<String>,
 }
 
-fn tool_of(route: &Route) -> Option<Offer> {
+/// The tool that the model of a route is, read once: with the description that it was read from.
+#[derive(Debug, Clone, Default)]
+pub struct ToolCache(OnceLock<(Arc<Value>, Arc<Offer>)>);
+
+fn tool_of(route: &Route) -> Option<Arc<Offer>> {
     let target = route.target.get()?;
     let info = target.endpoint.model_info()?;
-    let mut offer: Offer = serde_json::from_str(info.tool.as_ref()?).ok()?;
-    if let (Some(argument), Some(schema)) = (&offer.argument, openai::request_schema(info.protocol))
+    let given = info.tool.as_ref()?;
+    if let Some((known, offer)) = route.tool.0.get()
+        && Arc::ptr_eq(known, given)
     {
-        offer.input_schema.insert("properties".into(), json!({argument: schema}));
+        return Some(offer.clone());
     }
-    offer.input_schema = schema::inlined(offer.input_schema);
+    let offer = Arc::new(Offer::read(given, info)?);
+    // A target that replaced another may be another tool, which is read on each call.
+    let _ = route.tool.0.set((given.clone(), offer.clone()));
     Some(offer)
 }
 
 impl Offer {
+    fn read(given: &Value, info: &ModelInfo) -> Option<Self> {
+        let mut offer = Self::deserialize(given).ok()?;
+        if let (Some(argument), Some(dialect)) = (&offer.argument, dialect::for_model(info)) {
+            let properties = json!({argument: dialect.request_schema()});
+            offer.input_schema.insert("properties".into(), properties);
+        }
+        offer.input_schema = schema::inlined(offer.input_schema);
+        Some(offer)
+    }
+
     fn name(&self, path: &str) -> String {
         let name = self.name.as_deref().unwrap_or(path.trim_start_matches('/'));
         name.replace('/', "_")
@@ -286,7 +303,7 @@ impl ServerHandler for Tools {
             .filter(|(_, route, _)| may_call(route))
             .map(|(path, _, offer)| {
                 let name = offer.name(path);
-                Tool::new(name, offer.description, Arc::new(offer.input_schema))
+                Tool::new(name, offer.description.clone(), Arc::new(offer.input_schema.clone()))
             })
             .collect();
         tools.sort_by(|a, b| a.name.cmp(&b.name));
@@ -316,7 +333,7 @@ impl ServerHandler for Tools {
         if let Ok(uri) = path.parse() {
             parts.uri = uri;
         }
-        let (offer, arguments) = (Arc::new(offer), asked.arguments.clone());
+        let arguments = asked.arguments.clone();
         let bytes = arguments.as_ref().map_or(0, Bytes::len);
         let read = {
             let offer = offer.clone();

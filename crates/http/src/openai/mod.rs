@@ -4,6 +4,7 @@
 mod chat;
 mod chat_request;
 mod chat_stream;
+mod described;
 mod embedding_request;
 mod embeddings;
 mod message;
@@ -18,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::StatusCode;
 use litplex_calls::{EndpointReport, Report, off_thread};
-use litplex_core::{Content, Protocol, Response, ServeError, json_text};
+use litplex_core::{BoxFuture, Content, Response, ServeError, json_text};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -27,29 +28,83 @@ pub(crate) use chat_stream::ChatStream;
 
 use crate::answer::{self, HttpResponse};
 use crate::app::Route;
+use crate::dialect::{self, Dialect};
 use crate::predict::Exchange;
 use crate::raw_json::{Object, raw, text_of as text_of_json};
 
 /// Where the paths of the API are.
 const PREFIX: &str = "/v1/";
 
-/// Answers a request to an endpoint that speaks one of these protocols.
-pub(crate) async fn answer(protocol: Protocol, exchange: Exchange<'_>) -> HttpResponse {
-    let answered = match protocol {
-        Protocol::OpenAiChat => chat::answer(exchange).await,
-        Protocol::OpenAiEmbeddings => embeddings::answer(exchange).await,
-        Protocol::Plain => unreachable!("plain requests are answered elsewhere. This is a bug."),
-    };
-    answered.unwrap_or_else(|refused| refused.response())
+/// Chat completions: each item of a response is an object with a message or a part of one.
+#[derive(Debug)]
+pub(crate) struct Chat;
+
+/// Embeddings: the response is an object with `embeddings`.
+#[derive(Debug)]
+pub(crate) struct Embeddings;
+
+impl Dialect for Chat {
+    fn id(&self) -> &'static str {
+        "openai_chat"
+    }
+
+    fn path(&self) -> &'static str {
+        "/v1/chat/completions"
+    }
+
+    fn serve<'a>(&'a self, exchange: Exchange<'a>) -> BoxFuture<'a, HttpResponse> {
+        Box::pin(async { respond(chat::answer(exchange).await) })
+    }
+
+    fn error(&self, found: &ServeError) -> HttpResponse {
+        error(found)
+    }
+
+    fn request_schema(&self) -> Value {
+        chat_request::REQUEST.schema()
+    }
+
+    fn describe_response(&self) -> Value {
+        described::completion()
+    }
+
+    fn error_schema(&self) -> Value {
+        described::error()
+    }
 }
 
-/// Returns the JSON Schema of the requests of a protocol; nothing for those that take anything.
-pub(crate) fn request_schema(protocol: Protocol) -> Option<Value> {
-    match protocol {
-        Protocol::OpenAiChat => Some(chat_request::REQUEST.schema()),
-        Protocol::OpenAiEmbeddings => Some(embedding_request::REQUEST.schema()),
-        Protocol::Plain => None,
+impl Dialect for Embeddings {
+    fn id(&self) -> &'static str {
+        "openai_embeddings"
     }
+
+    fn path(&self) -> &'static str {
+        "/v1/embeddings"
+    }
+
+    fn serve<'a>(&'a self, exchange: Exchange<'a>) -> BoxFuture<'a, HttpResponse> {
+        Box::pin(async { respond(embeddings::answer(exchange).await) })
+    }
+
+    fn error(&self, found: &ServeError) -> HttpResponse {
+        error(found)
+    }
+
+    fn request_schema(&self) -> Value {
+        embedding_request::REQUEST.schema()
+    }
+
+    fn describe_response(&self) -> Value {
+        described::embeddings()
+    }
+
+    fn error_schema(&self) -> Value {
+        described::error()
+    }
+}
+
+fn respond(answered: Result<HttpResponse, Refused>) -> HttpResponse {
+    answered.unwrap_or_else(|refused| refused.response())
 }
 
 /// Turns an error into what goes out for a path where no endpoint is: in the form of this API, where
@@ -157,7 +212,7 @@ pub(crate) fn is_models(path: &str) -> bool {
 
 /// Returns whether an endpoint speaks this API, as far as it is known yet.
 pub(crate) fn is_spoken(route: &Route) -> bool {
-    route.protocol().is_some_and(|protocol| protocol != Protocol::Plain)
+    route.dialect().is_some()
 }
 
 /// Answers [`MODELS`] and what lies below it with the endpoints of a report that speak this API and
@@ -186,7 +241,7 @@ pub(crate) fn models(
 }
 
 fn speaks(endpoint: &EndpointReport) -> bool {
-    endpoint.info.as_ref().is_some_and(|info| info.protocol != Protocol::Plain)
+    endpoint.info.as_ref().and_then(dialect::for_model).is_some()
 }
 
 fn name(endpoint: &EndpointReport) -> &str {

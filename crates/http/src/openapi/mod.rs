@@ -10,9 +10,10 @@ use litplex_calls::EndpointReport;
 use serde_json::{Map, Value, json};
 
 pub use described::Described;
+pub(crate) use responses::event;
 
 use crate::app::{App, Route};
-use crate::openai;
+use crate::dialect::{self, Dialect};
 use litplex_access::Guard;
 
 /// Where the endpoints are described.
@@ -88,11 +89,11 @@ fn known(
     schemas: &mut Map<String, Value>,
 ) -> Map<String, Value> {
     let info = endpoint.info.as_ref();
-    let of_worker = info.and_then(|info| serde_json::from_str(&info.schema).ok());
-    let mut known: Map<String, Value> = of_worker.unwrap_or_default();
+    let of_worker = info.and_then(|info| info.schema.as_object().cloned());
+    let mut known = of_worker.unwrap_or_default();
     known.extend(described.map(|described| described.0.clone()).unwrap_or_default());
-    let of_protocol = info.and_then(|info| openai::request_schema(info.protocol));
-    if let Some(schema) = of_protocol {
+    let dialect = info.and_then(dialect::for_model);
+    if let Some(schema) = dialect.map(Dialect::request_schema) {
         known.entry("request").or_insert_with(|| json!({"application/json": schema}));
     }
     for (part, used) in [("request", "schemas"), ("response", "response_schemas")] {

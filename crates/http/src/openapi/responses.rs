@@ -1,8 +1,8 @@
 use litplex_calls::EndpointReport;
-use litplex_core::Protocol;
 use serde_json::{Map, Value, json};
 
 use super::media;
+use crate::dialect::{self, Dialect};
 use litplex_access::Guard;
 
 /// What any endpoint may answer besides what its model does.
@@ -27,11 +27,10 @@ pub(super) fn responses(
     guard: Option<&Guard>,
     (schema, example): (Option<Value>, Option<Value>),
 ) -> Value {
-    let protocol = endpoint.info.as_ref().map_or(Protocol::Plain, |info| info.protocol);
-    let answer = match protocol {
-        Protocol::Plain => plain(endpoint, &media(schema, example.as_ref())),
-        Protocol::OpenAiChat => chat(),
-        Protocol::OpenAiEmbeddings => embeddings(),
+    let dialect = endpoint.info.as_ref().and_then(dialect::for_model);
+    let answer = match dialect {
+        None => plain(endpoint, &media(schema, example.as_ref())),
+        Some(dialect) => dialect.describe_response(),
     };
     let schemes = guard.map_or(&[][..], Guard::schemes);
     let of_guard = [
@@ -41,7 +40,7 @@ pub(super) fn responses(
     ];
     let of_guard = of_guard.into_iter().filter_map(|(error, may_be)| may_be.then_some(error));
     let errors = ERRORS.into_iter().chain(of_guard);
-    let errors = errors.map(|(status, text)| (status.to_owned(), error(protocol, status, text)));
+    let errors = errors.map(|(status, text)| (status.to_owned(), error(dialect, status, text)));
     let mut responses: Map<String, Value> = errors.collect();
     responses.insert("200".into(), answer);
     responses.into()
@@ -64,7 +63,7 @@ fn plain(endpoint: &EndpointReport, answer: &Value) -> Value {
 }
 
 /// Describes each event of a stream of them.
-fn event() -> Value {
+pub(crate) fn event() -> Value {
     let text = json!({"type": "string"});
     json!({"schema": {
         "description": "One event",
@@ -74,66 +73,14 @@ fn event() -> Value {
     }})
 }
 
-fn chat() -> Value {
-    let text = json!({"type": "string"});
-    let count = json!({"type": "integer"});
-    let message = json!({"type": "object", "properties": {
-        "role": text,
-        "content": {"type": ["string", "array", "null"]},
-        "tool_calls": {"type": ["array", "null"]},
-    }});
-    let choice = json!({"type": "object", "properties": {
-        "index": count, "message": message, "finish_reason": {"type": ["string", "null"]},
-    }});
-    let completion = json!({
-        "type": "object",
-        "properties": {
-            "id": text, "object": {"const": "chat.completion"}, "created": count, "model": text,
-            "choices": {"type": "array", "items": choice}, "usage": {"type": ["object", "null"]},
-        },
-        "required": ["id", "object", "created", "model", "choices"],
-    });
-    let description = "The completion; with `stream`, its chunks as server-sent events, the last \
-                       of which is `[DONE]`";
-    json!({"description": description, "content": {
-        "application/json": {"schema": completion}, "text/event-stream": event(),
-    }})
-}
-
-fn embeddings() -> Value {
-    let embedding = json!({"type": "object", "properties": {
-        "object": {"const": "embedding"},
-        "index": {"type": "integer"},
-        "embedding": {
-            "description": "The vector, or its float32s in base64",
-            "type": ["array", "string"],
-            "items": {"type": "number"},
-        },
-    }});
-    let list = json!({
-        "type": "object",
-        "properties": {
-            "object": {"const": "list"}, "model": {"type": "string"}, "usage": {"type": "object"},
-            "data": {"type": "array", "items": embedding},
-        },
-        "required": ["object", "model", "data"],
-    });
-    json!({"description": "The embeddings", "content": {"application/json": {"schema": list}}})
-}
-
-fn error(protocol: Protocol, status: &str, description: &str) -> Value {
+fn error(dialect: Option<&dyn Dialect>, status: &str, description: &str) -> Value {
     let mut schema = json!({
         "type": "object",
         "properties": {"detail": if status == "422" { mismatch() } else { json!({}) }},
         "required": ["detail"],
     });
-    if protocol != Protocol::Plain {
-        schema["properties"]["error"] = json!({"type": "object", "properties": {
-            "message": {"type": "string"},
-            "type": {"type": "string"},
-            "param": {"type": ["string", "null"]},
-            "code": {"type": "null"},
-        }});
+    if let Some(dialect) = dialect {
+        schema["properties"]["error"] = dialect.error_schema();
     }
     let content = json!({"application/json": {"schema": schema}});
     let mut error = json!({"description": description, "content": content});

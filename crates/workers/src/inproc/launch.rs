@@ -78,9 +78,9 @@ impl Launch for InprocLaunch {
             stream: self.stream,
             context: false,
             has_cost: false,
-            protocol: Default::default(),
+            dialect: None,
             model: String::new(),
-            schema: String::new(),
+            schema: Default::default(),
             tool: None,
         };
         let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };

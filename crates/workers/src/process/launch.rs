@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    Attach, BoxFuture, Device, Launch, LaunchError, Launched, ModelInfo, Protocol, WorkerExit,
+    Attach, BoxFuture, Device, DialectId, Launch, LaunchError, Launched, ModelInfo, WorkerExit,
 };
 use litplex_dirs::Cache;
 use litplex_metrics::{StageTimes, UserSink};
-use litplex_wire::{Failed, Frame, Hello, Kind, Ready, Setup, Spec};
+use litplex_wire::{Failed, Frame, Hello, Kind, Ready, Setup};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, mpsc};
@@ -298,7 +298,6 @@ fn serve(
         "{worker} said that it is ready"
     );
     let info = info(ready);
-    tell_path(spec, info.protocol);
     let manner = Manner {
         batches: info.max_batch_size > 1,
         // Answers of single requests may be on their way while the next is computed.
@@ -334,27 +333,6 @@ fn serve(
     PythonLaunched { worker, process, monitor, memory, to_worker, progress, kill_after, fault }
 }
 
-/// Says where the clients of a protocol find an endpoint, or that they do not. Of instances the SDK
-/// says it; what a model speaks that is given by its name is known only now.
-fn tell_path(spec: &PythonSpec, protocol: Protocol) {
-    let endpoint = &*spec.endpoint;
-    let Some(path) = protocol.path().filter(|_| spec.load["kind"] == "reference") else { return };
-    // What clients add to their base address.
-    let ending = path.trim_start_matches("/v1");
-    if endpoint == "/predict" {
-        tracing::info!(
-            endpoint,
-            "endpoint `{endpoint}` is also at `{path}`, where its clients ask"
-        );
-    } else if !endpoint.ends_with(ending) {
-        tracing::warn!(
-            endpoint,
-            "endpoint `{endpoint}`: OpenAI's clients ask for paths that end in `{ending}`, and reach \
-             it at no other; set its `path` to `{path}`, or send HTTP requests to it yourself"
-        );
-    }
-}
-
 fn info(ready: &Ready) -> ModelInfo {
     ModelInfo {
         max_batch_size: ready.max_batch_size.max(1),
@@ -363,14 +341,10 @@ fn info(ready: &Ready) -> ModelInfo {
         stream: ready.stream,
         context: ready.context,
         has_cost: ready.cost,
-        protocol: match ready.spec {
-            None => Protocol::Plain,
-            Some(Spec::OpenaiChat) => Protocol::OpenAiChat,
-            Some(Spec::OpenaiEmbeddings) => Protocol::OpenAiEmbeddings,
-        },
+        dialect: ready.spec.clone().map(DialectId::new),
         model: ready.model.clone(),
-        schema: ready.schema.to_string(),
-        tool: (!ready.tool.is_null()).then(|| ready.tool.to_string()),
+        schema: Arc::new(ready.schema.clone()),
+        tool: (!ready.tool.is_null()).then(|| Arc::new(ready.tool.clone())),
     }
 }
 
