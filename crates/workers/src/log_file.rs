@@ -1,8 +1,10 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{OFlags, fcntl_setfl};
 
 /// A file that lines are added to, by all clones of this. Once it was moved away, as `logrotate`
 /// does, the next lines begin another.
@@ -42,7 +44,18 @@ impl Write for LogFile {
 }
 
 fn opened(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).open(path)
+    // Else the opening of a FIFO would wait for a process that reads it.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().create(true).append(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| {
+        if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+            let why = format!("no process reads this FIFO; start its reader first ({error})");
+            return io::Error::new(error.kind(), why);
+        }
+        error
+    })?;
+    fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
 }
 
 fn was_moved(file: &File, path: &Path) -> bool {
@@ -67,5 +80,26 @@ mod tests {
         let read = |path| fs::read_to_string(path).unwrap();
         assert_eq!((read(moved), read(path)), ("one\ntwo\n".into(), "three\n".into()));
         assert!(LogFile::open(directory.path()).is_err());
+    }
+    #[test]
+    fn a_fifo_is_written_to_where_a_process_reads_it_and_refused_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let refused = LogFile::open(&path).unwrap_err().to_string();
+        assert!(refused.starts_with("no process reads this FIFO"), "{refused}");
+        let reader = {
+            let path = path.clone();
+            std::thread::spawn(move || fs::read_to_string(path).unwrap())
+        };
+        let mut log = loop {
+            if let Ok(log) = LogFile::open(&path) {
+                break log;
+            }
+            std::thread::yield_now();
+        };
+        log.write_all(b"one\n").unwrap();
+        drop(log);
+        assert_eq!(reader.join().unwrap(), "one\n");
     }
 }
