@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -540,10 +541,16 @@ def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
 
 class _ForwardSignals:
     """Within it, signals that would end this process are forwarded to the child. Those that come
-    before there is one are kept until then."""
+    before there is one are kept until then. Signals that repeat the first one, as those of a
+    service manager to the process and to its group, do not end a program whose server has stopped
+    meanwhile."""
+
+    #: As long as the server takes a second signal for the first one, in seconds.
+    _REPEATS = 0.5
 
     def __init__(self):
         self.sent: set[int] = set()
+        self._repeats_until = 0.0
         self._child = None
         self._early = []
         self._before = {}
@@ -571,9 +578,16 @@ class _ForwardSignals:
 
     def __exit__(self, *_):
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            repeats = self._repeats_until > 0
+            signal.signal(number, self._pass_over_repeats if repeats else handler)
+
+    def _pass_over_repeats(self, number, _):
+        if time.monotonic() >= self._repeats_until:
+            signal.signal(number, self._before[number])
+            os.kill(os.getpid(), number)
 
     def _forward(self, number, _):
+        self._repeats_until = self._repeats_until or time.monotonic() + self._REPEATS
         if self._child is None:
             self._early.append(number)
         elif self._child.poll() is None:

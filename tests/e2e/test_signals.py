@@ -71,6 +71,32 @@ def test_every_signal_to_stop_drains(start):
         server.wait_for_line("stopping; requests in flight")
 
 
+def test_a_repeated_signal_is_one_also_where_the_server_has_stopped_already(serve):
+    server = serve(
+        """
+        import time
+
+        class Idle(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        if __name__ == "__main__":
+            ls.LitServer(Idle()).run(port=0)
+            print("the program goes on", flush=True)
+            time.sleep(30)
+        """
+    )
+    server.signal(signal.SIGTERM)
+    server.wait_for_line("the program goes on")
+    server.signal(signal.SIGINT)
+    time.sleep(0.1)
+    assert server.process.poll() is None
+    # What comes later is a signal to the program itself.
+    time.sleep(0.6)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == -signal.SIGTERM
+
+
 def test_what_nohup_ignores_stays_ignored(start):
     server = start("nohup").wait_until_ready()
     for pid in {server.process.pid, parent_of(server.workers()[0])}:
