@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Folders and files whose names and prose follow docs/STYLE.md.
 CLEAN = [
+    "ARCHITECTURE.md",
     "bench",
     "CONTRIBUTING.md",
     "crates/admin",
@@ -28,7 +29,9 @@ CLEAN = [
     "crates/wire",
     "docs/access.md",
     "docs/command.md",
+    "docs/litserve.md",
     "docs/logs.md",
+    "docs/metrics.md",
     "docs/middleware.md",
     "docs/notebooks.md",
     "docs/openapi.md",

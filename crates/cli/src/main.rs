@@ -287,7 +287,7 @@ fn describe_failure(python: &Path) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use litplex::LaunchError;
+    use litplex_core::LaunchError;
 
     use super::*;
 

@@ -89,7 +89,7 @@ pub struct OptionDef {
 
 const MANY: i64 = i64::MAX;
 
-/// The paths of the OpenAPI routes: the document, the page that shows it (under two names), and the
+/// The paths of the `OpenAPI` routes: the document, the page that shows it (under two names), and the
 /// files of the page.
 pub const OPENAPI_PATHS: [&str; 7] = [
     "/openapi.json",
