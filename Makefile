@@ -26,6 +26,7 @@ lint: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/python lint/style.py
 	$(BIN)/python lint/cycles.py
+	$(BIN)/python lint/shared_state.py
 
 rust:
 	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test --locked

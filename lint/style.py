@@ -13,9 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 # Folders and files whose names and prose follow docs/STYLE.md.
 CLEAN = [
+    "ARCHITECTURE.md",
     "bench",
     "CONTRIBUTING.md",
     "crates/admin",
+    "crates/cli",
+    "crates/config",
+    "crates/core",
     "crates/dirs",
     "crates/litplex",
     "crates/metrics",
@@ -23,13 +27,7 @@ CLEAN = [
     "crates/supervisor",
     "crates/traces",
     "crates/wire",
-    "docs/access.md",
-    "docs/command.md",
-    "docs/logs.md",
-    "docs/middleware.md",
-    "docs/notebooks.md",
-    "docs/openapi.md",
-    "docs/tracing.md",
+    "docs",
     "fuzz",
     "lint",
     "protocol",

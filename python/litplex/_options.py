@@ -80,7 +80,7 @@ def mistakes(scope, options):
             must = f"`{name}` must be {known[name]['expects']}"
             # What somebody wrote there may be a key.
             is_secret = known[name]["type"] == "api_keys"
-            hint = "; `litplex key` makes such a line" if is_secret else f", not {_shown(value)}"
+            hint = "; `litplex key` prints such a line" if is_secret else f", not {_shown(value)}"
             found.append(must + hint)
         else:
             found += json_mistakes(name, value)
@@ -146,7 +146,7 @@ def raise_all(sentences):
         raise Mistakes(sentences[0])
     if sentences:
         lines = "\n".join(f"  - {sentence}" for sentence in sentences)
-        raise Mistakes(f"{len(sentences)} mistakes:\n{lines}")
+        raise Mistakes(f"{len(sentences)} errors:\n{lines}")
 
 
 # Where options belong.
@@ -170,7 +170,7 @@ def _unknown(name, scope, known):
             'the name of such an instance: `api = "models.py:my_api"`'
         )
     close = _closest(name, known)
-    hint = f"did you mean `{close}`?" if close else f"known are: {', '.join(sorted(known))}"
+    hint = f"did you mean `{close}`?" if close else f"valid options: {', '.join(sorted(known))}"
     return f"there is no option `{name}`; {hint}"
 
 

@@ -194,7 +194,7 @@ def test_a_caller_may_have_so_many_requests_in_flight(serve):
         ('api_keys={"ann": "env:NOBODY"}', {}, "the environment variable NOBODY is not set"),
         ('api_keys={"ann": "env:ANN"}', {"ANN": " \n"}, "the environment variable ANN is empty"),
         ('api_keys={"ann": "env:ANN"}', {"ANN": "a\nb"}, "ANN has a line break"),
-        ('api_keys={"ann": "s3cret"}', {}, "`litplex key` makes such a line"),
+        ('api_keys={"ann": "s3cret"}', {}, "`litplex key` prints such a line"),
         ('api_keys_file="nowhere"', {}, "No such file"),
         ("", {"LIT_SERVER_API_KEY": ""}, "LIT_SERVER_API_KEY is empty"),
         ("", {"LIT_SERVER_API_KEY": "\n"}, "LIT_SERVER_API_KEY is empty"),

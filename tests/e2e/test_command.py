@@ -112,7 +112,7 @@ def test_check_of_a_file_that_names_models(tmp_path, script):
 @pytest.mark.parametrize(
     ("name", "text", "status", "says"),
     [
-        ("litplex.toml", "[[endpoint]]\npath = 'a'\n", 2, "2 mistakes:"),
+        ("litplex.toml", "[[endpoint]]\npath = 'a'\n", 2, "2 errors:"),
         (
             "litplex.toml",
             "port = = 1",

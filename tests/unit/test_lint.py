@@ -1,4 +1,4 @@
-"""The checks of `make lint` refuse what docs/STYLE.md forbids, and circles of imports."""
+"""The checks of `make lint`: wording, circles of imports, and state that no task owns."""
 
 import importlib.util
 from pathlib import Path
@@ -16,7 +16,7 @@ def load(name):
     return module
 
 
-style, cycles = load("style"), load("cycles")
+style, cycles, shared_state = load("style"), load("cycles"), load("shared_state")
 
 GOOD_RUST = """\
 //! The queue of an endpoint.
@@ -167,3 +167,27 @@ def test_known_circles_may_only_shrink():
     assert "shrunk to [3]" in cycles.verdict("x", [three], [4])
     assert "shrunk to [4, 3]" in cycles.verdict("x", [four, three], [7])
     assert "shrunk to []" in cycles.verdict("x", [], [3])
+
+
+def test_locks_and_mutable_statics_are_found_outside_of_tests():
+    for line in [
+        "struct A(Arc<Mutex<u8>>);",
+        "static COUNT: AtomicU32 = AtomicU32::new(0);",
+        "static SINCE: LazyLock<u64> = LazyLock::new(now);",
+    ]:
+        assert shared_state.shared(line), line
+        assert not shared_state.shared(f"// {line}")
+        assert not shared_state.shared(f"#[cfg(test)]\nmod tests {{\n{line}\n}}\n")
+    assert not shared_state.shared('static NAMES: [&str; 2] = ["a", "b"];')
+
+
+def test_shared_state_is_compared_with_the_page_in_both_directions(tmp_path):
+    page = f"{shared_state.TITLE}: `a/lock.rs`, `a/gone.rs`.\n- Other: `a/x.rs`.\n"
+    write(tmp_path, {"ARCHITECTURE.md": page})
+    lock = "use std::sync::Mutex;\nstruct A(Mutex<u8>);\n"
+    crate = {"lib.rs": "mod b;\n#[cfg(test)]\nmod random;\n", "b/lock.rs": lock, "random.rs": lock}
+    write(tmp_path, {f"crates/a/src/{name}": text for name, text in crate.items()})
+    (found,) = shared_state.check(tmp_path)
+    assert found.startswith("ARCHITECTURE.md: `a/gone.rs` has no lock")
+    write(tmp_path, {"crates/a/src/b/new.rs": "static N: AtomicU8 = AtomicU8::new(0);\n"})
+    assert "name `a/new.rs` under" in shared_state.check(tmp_path)[0]

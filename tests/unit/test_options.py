@@ -29,7 +29,7 @@ def test_a_server_names_all_its_mistakes_at_once():
     with pytest.raises(ValueError) as raised:
         ls.LitServer(API(), path="ocr", timeout=-2, workers_per_device=0, wrokers=2)  # type: ignore[call-arg]
     text = str(raised.value)
-    assert text.startswith("4 mistakes:")
+    assert text.startswith("4 errors:")
     for part in ("endpoint `ocr`", "`path`", "`timeout`", "`workers_per_device`", "`wrokers`"):
         assert part in text
 
@@ -67,7 +67,7 @@ def test_a_wrong_argument_of_another_function_gets_no_hint():
 
 
 def test_an_api_names_all_its_mistakes_at_once():
-    with pytest.raises(ValueError, match=r"2 mistakes:(?s:.)*API: max_batch_size"):
+    with pytest.raises(ValueError, match=r"2 errors:(?s:.)*API: max_batch_size"):
         API(max_batch_size=0, api_path="predict")
 
 

@@ -1,4 +1,4 @@
-//! `litplex env`.
+//! `litplex env`: lists and removes the environments of `requirements`.
 
 use std::time::SystemTime;
 
@@ -82,7 +82,7 @@ fn prune(environments: impl Iterator<Item = Environment>) -> anyhow::Result<Stri
     Ok(format!("{said}{removed} environment{plural} removed, {}\n", size(bytes)))
 }
 
-/// Where it is not known when it was used, that was long ago.
+/// Returns the days since the last use; an unknown last use counts as very long ago.
 fn days_since_use(environment: &Environment) -> f64 {
     let used = environment.last_used.unwrap_or(SystemTime::UNIX_EPOCH);
     SystemTime::now().duration_since(used).unwrap_or_default().as_secs_f64() / DAY

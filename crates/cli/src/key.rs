@@ -1,3 +1,5 @@
+//! `litplex key`: creates a key for a caller.
+
 use std::io::{self, Write};
 
 use anyhow::{Context, bail};
@@ -8,17 +10,17 @@ use litplex::digest;
 
 use crate::say::say;
 
-/// By what people and scanners of secrets know such a key.
+/// The prefix by which people and secret scanners recognise a key.
 const PREFIX: &str = "lpx_";
 
 #[derive(Args)]
 pub(crate) struct Key {
-    /// Who will hold it: a word
+    /// Name of the caller: one word
     name: String,
 }
 
-/// Prints a new key on standard error, which is kept nowhere, and what a server must know of it on
-/// standard output.
+/// Prints a new key on standard error and its line for the key file on standard output; the key
+/// itself is not stored.
 pub(crate) fn run(Key { name }: &Key) -> anyhow::Result<()> {
     if name.is_empty() || name.contains(char::is_whitespace) || name.starts_with('#') {
         bail!("the name must be one word, not {name:?}");
@@ -27,7 +29,7 @@ pub(crate) fn run(Key { name }: &Key) -> anyhow::Result<()> {
     getrandom::fill(&mut random)?;
     let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let hex: String = digest(&key).iter().map(|byte| format!("{byte:02x}")).collect();
-    // On standard output is only what may be kept: `litplex key ann >> keys` must not keep the key.
+    // The key must not go to standard output: `litplex key ann >> keys` would store it.
     writeln!(
         io::stderr(),
         "The key, which is for {name} and kept nowhere, and its line for `api_keys_file`:\n{key}"

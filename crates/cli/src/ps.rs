@@ -1,4 +1,4 @@
-//! `litplex ps`.
+//! `litplex ps`: shows the running servers.
 
 use clap::Args;
 use litplex_admin::{EndpointStatus, Status, WorkerStatus};

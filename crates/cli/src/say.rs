@@ -1,4 +1,4 @@
-//! What the command prints.
+//! Output of the command on standard output.
 
 use std::error::Error;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
 
-/// The reader of standard output has gone, as in `litplex ps | head -1`: the command ends as one
-/// that SIGPIPE ended, and says nothing.
+/// The error that the reader of standard output has closed it, as in `litplex ps | head -1`: the
+/// command ends silently, with the status of a process that SIGPIPE killed.
 #[derive(Debug)]
 pub(crate) struct ReaderGone;
 
 impl ReaderGone {
-    /// What a shell says of a process that SIGPIPE ended.
+    /// The exit status of a process that SIGPIPE killed.
     pub(crate) const STATUS: u8 = 128 + 13;
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn say(text: &str) -> anyhow::Result<()> {
     written(to.write_all(text.as_bytes()).and_then(|()| to.flush()))
 }
 
-/// Tells a reader that has gone from other reasons why standard output was not written.
+/// Maps a broken pipe to [`ReaderGone`], and adds the context to other errors of standard output.
 pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),

@@ -1,4 +1,4 @@
-//! `litplex scale`.
+//! `litplex scale`: sets the number of an endpoint's workers.
 
 use clap::Args;
 use litplex_admin::Scaled;

@@ -1,4 +1,4 @@
-//! Which running server is meant.
+//! The choice of the running server that a command talks to.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! Who may call, and how much, as a configuration says it.
+//! The configuration of access: keys of callers and their rates. `access` applies it.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -9,21 +9,21 @@ use serde_json::{Map, Value};
 
 use crate::read::{integer, text};
 
-/// API keys by the names of those who hold them.
+/// API keys by the names of their holders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApiKeys {
-    /// Those that the configuration names.
+    /// The keys in the configuration itself.
     pub named: BTreeMap<String, ApiKey>,
-    /// A file with more of them, which may change while the server runs.
+    /// A file with more keys, which may change while the server runs.
     pub file: Option<PathBuf>,
 }
 
-/// Where a key is. A configuration is shown, so it never holds the key itself.
+/// The source of a key. A configuration can be shown, so it never contains the key itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiKey {
-    /// In this environment variable.
+    /// The environment variable that contains the key.
     Environment(String),
-    /// Nowhere: this is its SHA-256.
+    /// The SHA-256 of the key.
     Sha256([u8; 32]),
 }
 
@@ -49,7 +49,7 @@ fn digest_of(hex: &str) -> Option<[u8; 32]> {
 }
 
 impl ApiKeys {
-    /// Reads them off the options of a server or an endpoint; None where neither has any.
+    /// Reads the keys from the options of a server or an endpoint; `None` without any.
     pub(crate) fn of(options: &Map<String, Value>, directory: &Path) -> Option<Self> {
         let file = text(options, "api_keys_file").map(|file| directory.join(file));
         let table = options.get("api_keys").and_then(Value::as_object);
@@ -63,11 +63,11 @@ impl ApiKeys {
         Some(Self { named, file })
     }
 
-    /// Reads the text of a file of keys: lines of a holder and `sha256:…`; empty ones, and those
-    /// that begin with `#`, say nothing. A holder may have several.
+    /// Reads the text of a key file: lines of a holder and `sha256:…`. Empty lines and lines that
+    /// begin with `#` are skipped. A holder may have several keys.
     ///
     /// # Errors
-    /// The number of a line that is neither, in a sentence.
+    /// A line has another form; the message has its number.
     pub fn parse_file(text: &str) -> Result<Vec<(String, [u8; 32])>, String> {
         let lines = text.lines().map(str::trim).enumerate();
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -84,22 +84,25 @@ fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
 }
 
 fn not_a_key(number: usize) -> String {
-    format!("line {number} is not a holder and `sha256:…`; `litplex key NAME` makes such a line")
+    format!(
+        "line {number} is invalid: expected a holder and `sha256:…`; `litplex key NAME` prints such \
+         a line"
+    )
 }
 
-/// How many requests one caller may make.
+/// The rate of requests that one caller may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// This many,
+    /// The number of requests
     pub requests: NonZeroU32,
     /// in this time.
     pub per: Duration,
-    /// As many of them at once.
+    /// The number of requests that may come at once.
     pub burst: NonZeroU32,
 }
 
 impl Rate {
-    /// Reads a number and `/s`, `/min` or `/h`; all of it may be made at once.
+    /// Reads a number and `/s`, `/min` or `/h`; the burst is the whole number.
     pub fn parse(text: &str) -> Option<Self> {
         let (requests, unit) = text.split_once('/')?;
         let is_number = (1..10).contains(&requests.len()) && !requests.starts_with('+');
@@ -120,7 +123,7 @@ impl Rate {
     }
 }
 
-/// Yields what is wrong with the combination of these options.
+/// Yields the errors in the combination of these options.
 pub(crate) fn contradictions(options: &Map<String, Value>) -> impl Iterator<Item = String> {
     let lacks_rate = options.contains_key("rate_burst") && !options.contains_key("rate_limit");
     let text = "`rate_burst` needs `rate_limit`, such as \"10/s\"";

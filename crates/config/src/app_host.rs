@@ -1,34 +1,36 @@
+//! The configuration of the app host, as the SDK writes it.
+
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-/// What a program supplies of the HTTP layer in Python, and where it runs.
+/// The app host: the process that runs the program's middlewares, `authorize` and routes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AppHost {
-    /// In a process beside the workers.
+    /// A process beside the workers.
     Process {
         /// The interpreter.
         python: PathBuf,
-        /// What is loaded; `_apphost/_process.py` describes it.
+        /// The program to load, in the form that `_apphost/_process.py` describes.
         load: Value,
-        /// The paths that it has no part in, of endpoints and of what litplex answers itself.
+        /// The paths of endpoints and built-in routes that do not pass the app host.
         direct: Vec<String>,
-        /// The origins whose pages its middlewares let call.
+        /// The origins that its `CORSMiddleware` allows.
         origins: Vec<String>,
-        /// Whether each app in it answers what browsers ask before they send a request.
+        /// Whether each of its apps answers the preflight requests of browsers.
         answers_preflights: bool,
-        /// Whether it has routes of the program's own, which may take as long as they like.
+        /// Whether it has routes of the program's own, which have no time limit.
         has_routes: bool,
     },
-    /// In the process that started the server, which a test client asks.
+    /// The process that started the server, used by test clients.
     Parent {
-        /// The socket on which it asks for what litplex answers.
+        /// The socket on which it sends requests to litplex.
         inner: PathBuf,
     },
 }
 
 impl AppHost {
-    /// Takes it from what the SDK wrote, where the program has one.
+    /// Takes the app host out of the SDK's configuration; `None` if the program has none.
     pub(crate) fn take(raw: &mut Map<String, Value>) -> Option<Self> {
         let load = raw.remove("app_host").filter(|load| !load.is_null())?;
         let path = |name: &str| load[name].as_str().map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Which device each worker gets.
+//! The placement of workers on devices, as pure functions, and the count of the GPUs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::Workers;
 
-/// Returns the device of each worker slot of an endpoint, `cuda:0` or `cpu`. Where workers come and
-/// go there is a slot for each that may come, and each further one is on the next device.
+/// Returns the device of each worker slot of an endpoint, `cuda:0` or `cpu`. With a variable number
+/// of workers there is a slot for each possible worker, and the devices take turns.
 ///
 /// `gpus` is the number of NVIDIA GPUs that programs may use; see [`count_gpus`].
 ///
 /// # Errors
-/// The devices that were asked for are not there, in a sentence.
+/// A requested device does not exist.
 pub fn place(
     accelerator: &str,
     devices: &Value,
@@ -45,26 +45,26 @@ fn cuda(accelerator: &str, devices: &Value, gpus: usize) -> Result<Vec<String>, 
     };
     match wanted.iter().find(|index| **index >= gpus) {
         Some(_) if gpus == 0 => Err(format!(
-            "`accelerator` is \"{accelerator}\" and this machine shows no NVIDIA GPU; use \"cpu\" \
-             or look at what CUDA_VISIBLE_DEVICES says"
+            "`accelerator` is \"{accelerator}\" but no NVIDIA GPU is visible; use \"cpu\" or check \
+             CUDA_VISIBLE_DEVICES"
         )),
         Some(index) => Err(format!("`devices` asks for GPU {index} and there are {gpus}")),
         None => Ok(wanted.into_iter().map(|index| format!("cuda:{index}")).collect()),
     }
 }
 
-/// What the workers of one endpoint take of the memory of their devices.
+/// The shares of GPU memory that the workers of one endpoint may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Shares<'a> {
     /// The endpoint's path.
     pub path: &'a str,
     /// The device of each worker.
     pub devices: &'a [String],
-    /// The share of each, where there is a limit.
+    /// The share of each worker, if it is limited.
     pub fraction: Option<f64>,
 }
 
-/// Returns a sentence for each GPU of whose memory more than all was given away.
+/// Returns an error for each GPU whose shares of memory add up to more than 1.
 pub fn overcommitted(endpoints: &[Shares<'_>]) -> Vec<String> {
     let mut given: BTreeMap<&str, Vec<(&str, usize, f64)>> = BTreeMap::new();
     for Shares { path, devices, fraction } in endpoints {
@@ -86,7 +86,7 @@ fn overcommitment(device: &str, shares: &[(&str, usize, f64)]) -> Option<String>
         1 => format!("{fraction} of `{path}`"),
         _ => format!("{workers} × {fraction} of `{path}`"),
     });
-    // Tenths that add up to 1 do so but for rounding.
+    // Tenths that add up to 1 miss it by rounding.
     (sum > 1.0 + 1e-9).then(|| {
         format!(
             "`gpu_memory_fraction` on {device} adds up to {}, which is more than 1: {}",
@@ -96,10 +96,10 @@ fn overcommitment(device: &str, shares: &[(&str, usize, f64)]) -> Option<String>
     })
 }
 
-/// Returns the device as a worker calls it that sees no other GPU, and the `CUDA_VISIBLE_DEVICES`
-/// that makes it so.
+/// Returns the device name that an isolated worker uses, and the `CUDA_VISIBLE_DEVICES` that hides
+/// the other GPUs from it.
 ///
-/// `visible` is that of the server, whose entries `cuda:0` and so on count.
+/// `visible` is the `CUDA_VISIBLE_DEVICES` of the server: `cuda:0` is its first entry.
 pub fn isolate(device: &str, visible: Option<&str>) -> (String, Option<String>) {
     let Some(index) = device.strip_prefix("cuda:") else {
         let hidden = (device == "cpu").then(String::new);
@@ -109,16 +109,16 @@ pub fn isolate(device: &str, visible: Option<&str>) -> (String, Option<String>) 
     ("cuda:0".into(), Some(entry.unwrap_or(index).trim().to_owned()))
 }
 
-/// Returns how many NVIDIA GPUs programs on this machine may use: those of the driver, or those
-/// that `CUDA_VISIBLE_DEVICES` names, by index or by UUID.
+/// Returns the number of NVIDIA GPUs that programs may use: all GPUs of the driver, or those that
+/// `CUDA_VISIBLE_DEVICES` names by index or by UUID.
 pub fn count_gpus(visible: Option<&str>) -> usize {
-    let of_the_driver = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
+    let in_driver = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
     match visible {
         Some(names) => {
             let named = names.split(',').map(str::trim);
-            named.take_while(|name| !name.is_empty() && *name != "-1").count().min(of_the_driver)
+            named.take_while(|name| !name.is_empty() && *name != "-1").count().min(in_driver)
         }
-        None => of_the_driver,
+        None => in_driver,
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_one_gpu_add_up_to_one_at_most() {
+    fn shares_single_gpu_add_up_to_one_at_most() {
         let devices =
             |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
         let (both, first) = (devices(&["cuda:0", "cuda:0", "cuda:1"]), devices(&["cuda:0"]));
@@ -184,10 +184,10 @@ mod tests {
 
     #[test]
     fn devices_that_are_not_there_are_an_error() {
-        let mistake = |accelerator, devices, gpus| {
+        let problem = |accelerator, devices, gpus| {
             place(accelerator, &devices, Workers::PerDevice(1), gpus).unwrap_err()
         };
-        assert!(mistake("cuda", json!("auto"), 0).contains("no NVIDIA GPU"));
-        assert!(mistake("auto", json!(3), 2).contains("GPU 2"));
+        assert!(problem("cuda", json!("auto"), 0).contains("no NVIDIA GPU"));
+        assert!(problem("auto", json!(3), 2).contains("GPU 2"));
     }
 }

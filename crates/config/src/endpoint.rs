@@ -1,13 +1,15 @@
+//! The configuration of one endpoint: its checks and its defaults.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::options::{Scope, mistakes};
+use crate::options::{Scope, problems};
 use crate::read::{boolean, integer, number, seconds, text, texts};
-use crate::resources::of_processes;
-use crate::surroundings::surroundings_mistakes;
+use crate::resources::process_only_options;
+use crate::worker_env::worker_env_problems;
 use crate::{ApiKeys, Cost, Origin, Rate, Resources, Workers};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -15,94 +17,94 @@ const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
 
-/// An endpoint that can be started.
+/// A checked endpoint with its defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
-    /// Where it is served.
+    /// The path of the endpoint.
     pub path: String,
-    /// What its workers run.
+    /// The model.
     pub source: Source,
-    /// The interpreter of its workers, where one is named.
+    /// The interpreter of the workers, if one is named.
     pub python: Option<PathBuf>,
-    /// What is installed in an environment of that interpreter for them.
+    /// The requirements file of the workers' virtual environment.
     pub requirements: Option<PathBuf>,
-    /// Environment variables of its workers.
+    /// Environment variables of the workers.
     pub env: BTreeMap<String, String>,
-    /// The working directory of its workers, where it is not the server's: that of the file which
-    /// describes the endpoint, unless the option says another.
+    /// The working directory of the workers: by default that of the file that describes the
+    /// endpoint; `None` for the server's own.
     pub cwd: Option<PathBuf>,
-    /// Where its workers look for modules first.
+    /// Directories in front of the workers' module search path.
     pub pythonpath: Vec<PathBuf>,
-    /// The least that is said about it, where that is chosen.
+    /// The log level of the endpoint, if it is set.
     pub log_level: Option<String>,
-    /// Where what is said of it goes, and what its workers print, where that is a file.
+    /// The file for the endpoint's log lines and its workers' output, if it has one.
     pub log_file: Option<PathBuf>,
     /// See the options table.
     pub accelerator: String,
     /// See the options table.
     pub devices: Value,
-    /// How many workers it has.
+    /// The number of workers.
     pub workers: Workers,
-    /// What each of them may use.
+    /// The resources of each worker.
     pub resources: Resources,
-    /// Set where the configuration overrides the model's author.
+    /// Set if the configuration overrides the model author.
     pub max_concurrency: Option<usize>,
-    /// Set where the configuration overrides the model's author.
+    /// Set if the configuration overrides the model author.
     pub max_batch_size: Option<usize>,
-    /// Set where the configuration overrides the model's author.
+    /// Set if the configuration overrides the model author.
     pub batch_timeout: Option<Duration>,
-    /// What a request costs in a batch, where the configuration says it.
+    /// The cost of a request in a batch, if the configuration defines it.
     pub cost: Option<Cost>,
-    /// The most that a batch may cost, where there is a limit.
+    /// The limit of the cost of a batch, if there is one.
     pub max_batch_cost: Option<f64>,
-    /// Whether the items of a batch that raised are computed again one by one; as `idempotent`
-    /// where it is not set.
+    /// Whether the items of a batch that raised are computed again one by one; `idempotent` is
+    /// the default.
     pub retry_batch_singly: Option<bool>,
-    /// Set where the configuration overrides the model's author.
+    /// Set if the configuration overrides the model author.
     pub stream: Option<bool>,
     /// The time budget of a request.
     pub timeout: Duration,
     /// The time budget of a stream between two chunks.
     pub chunk_timeout: Duration,
-    /// After how long a silence an event stream is sent a comment.
+    /// The silence after which a comment is sent into an event stream.
     pub ping_interval: Option<Duration>,
-    /// How long a request may wait for a worker, where that is not its whole time.
+    /// The time that a request may wait for a worker; the whole budget if not set.
     pub queue_timeout: Option<Duration>,
-    /// How long past its deadline a worker may go on computing a request; forever where it is not
+    /// The time past its deadline for which a worker may compute a request; unlimited if not
     /// set.
     pub kill_after: Option<Duration>,
-    /// How often a worker must show that it runs.
+    /// The interval at which a worker must show that it runs.
     pub heartbeat: Duration,
-    /// Whether the program says how often that is: it then holds while a worker computes, too.
+    /// Whether the program sets the heartbeat: it then applies while a worker computes, too.
     pub is_heartbeat_chosen: bool,
-    /// Whether a request whose worker died may be computed again; where it is not set, it may
-    /// unless it is a stream.
+    /// Whether a request whose worker died may be computed again; by default all requests but
+    /// streams may.
     pub idempotent: Option<bool>,
-    /// How many requests may wait; what the workers can answer in time where it is not set.
+    /// The number of requests that may wait; by default what the workers can answer in time.
     pub max_queue: Option<usize>,
     /// The largest request body.
     pub max_body_bytes: usize,
-    /// Who may call it, where it has keys of its own.
+    /// The keys of the endpoint, if it has keys of its own.
     pub api_keys: Option<ApiKeys>,
-    /// What scopes a token must have to call it, where it says so.
+    /// The scopes that a token must have, if the endpoint sets any.
     pub jwt_scopes: Option<Vec<String>>,
-    /// How many requests one caller may make, where there is a limit.
+    /// The rate of requests of one caller, if it is limited.
     pub rate_limit: Option<Rate>,
-    /// How many requests of one caller may be in flight, where there is a limit.
+    /// The number of requests of one caller in flight, if it is limited.
     pub max_requests_per_caller: Option<usize>,
 }
 
-/// What the workers of an endpoint run.
+/// The model of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
-    /// A Rust model, which the builder holds.
+    /// A Rust model, which the builder has.
     Rust,
-    /// A Python API, in the form in which `_worker/_load.py` takes it.
+    /// A Python API, in the form that the worker's `load.py` takes.
     Python(Value),
 }
 
-/// Returns all mistakes of one endpoint, each with its name.
-pub(crate) fn endpoint_mistakes(
+/// Returns all errors of one endpoint, each with the endpoint's name.
+pub(crate) fn endpoint_problems(
     endpoint: &Map<String, Value>,
     number: usize,
     origin: &Origin,
@@ -114,7 +116,7 @@ pub(crate) fn endpoint_mistakes(
     }
     let has_source = *origin == Origin::Builder
         || (*origin == Origin::Sdk && options.remove("source").is_some());
-    let mut found = mistakes(Scope::Endpoint, &options);
+    let mut found = problems(Scope::Endpoint, &options);
     let name = match text(endpoint, "path") {
         Some(path) => format!("endpoint `{path}`"),
         None => format!("endpoint {}", number + 1),
@@ -126,15 +128,15 @@ pub(crate) fn endpoint_mistakes(
         None if !has_source => {
             found.push("it has no `api`; name its class, such as \"ocr.py:OcrAPI\"".into());
         }
-        None if *origin == Origin::Builder => found.extend(of_processes(endpoint)),
+        None if *origin == Origin::Builder => found.extend(process_only_options(endpoint)),
         Some(api) if !api.contains(':') => {
             found.push(format!("`api` must be named like \"ocr.py:OcrAPI\", not \"{api}\""));
         }
         _ => found.extend(missing_file(endpoint, origin)),
     }
     found.extend(missing_interpreter(endpoint, origin));
-    found.extend(surroundings_mistakes(endpoint, &directory_of(endpoint, origin)));
-    found.into_iter().map(|mistake| format!("{name}: {mistake}")).collect()
+    found.extend(worker_env_problems(endpoint, &directory_of(endpoint, origin)));
+    found.into_iter().map(|problem| format!("{name}: {problem}")).collect()
 }
 
 fn missing_file(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
@@ -166,7 +168,7 @@ fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option
     })
 }
 
-/// Fills in the defaults of an endpoint without mistakes.
+/// Fills in the defaults of an endpoint without errors.
 pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -> Endpoint {
     let directory = directory_of(endpoint, origin);
     let strings = |name: &str| -> BTreeMap<String, String> {
@@ -321,18 +323,18 @@ mod tests {
         std::fs::create_dir_all(directory.path().join("models")).unwrap();
         std::fs::write(directory.path().join(".venv/bin/python"), "").unwrap();
         let origin = Origin::File(directory.path().join("litplex.toml"));
-        let mistake = |python: &str| {
+        let problem = |python: &str| {
             let endpoint = serde_json::json!({ "python": python });
             missing_interpreter(endpoint.as_object().unwrap(), &origin)
         };
         for python in [".venv", ".venv/", "./.venv"] {
             let meant = Path::new(python).join("bin/python");
             let says = format!("`python` names a directory; did you mean `{}`?", meant.display());
-            assert_eq!(mistake(python), Some(says));
+            assert_eq!(problem(python), Some(says));
         }
-        assert!(mistake("models").unwrap().ends_with("/models`, not an interpreter"));
-        assert_eq!(mistake(".venv/bin/python"), None);
-        assert_eq!(mistake("python3"), None);
+        assert!(problem("models").unwrap().ends_with("/models`, not an interpreter"));
+        assert_eq!(problem(".venv/bin/python"), None);
+        assert_eq!(problem("python3"), None);
     }
 
     #[test]
@@ -347,13 +349,13 @@ mod tests {
             );
             resolve(crate::parse_json(&text).unwrap(), &Origin::Sdk).unwrap().endpoints.remove(0)
         };
-        let of_the_sdk = endpoint(&format!(r#", "directory": {path:?}"#));
-        let of_a_file = resolve(
+        let from_sdk = endpoint(&format!(r#", "directory": {path:?}"#));
+        let from_file = resolve(
             parse_toml("[[endpoint]]\npath = \"/a\"\napi = \"ocr.py:A\"\nlog_file = \"a.log\"")
                 .unwrap(),
             &Origin::File(path.join("litplex.toml")),
         );
-        for endpoint in [of_the_sdk, of_a_file.unwrap().endpoints.remove(0)] {
+        for endpoint in [from_sdk, from_file.unwrap().endpoints.remove(0)] {
             assert_eq!(endpoint.cwd.as_deref(), Some(path));
             assert_eq!(endpoint.log_file, Some(path.join("a.log")));
             let Source::Python(source) = endpoint.source else { panic!("expected Python") };

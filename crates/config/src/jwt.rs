@@ -1,4 +1,4 @@
-//! Whose signed tokens let callers in, as a configuration says it.
+//! The configuration of tokens: the issuer, the audience and the issuer's keys.
 
 use std::path::{Path, PathBuf};
 
@@ -9,27 +9,27 @@ use crate::read::text;
 
 const TOGETHER: [&str; 3] = ["jwt_issuer", "jwt_audience", "jwt_jwks"];
 
-/// Which JSON Web Tokens let callers in.
+/// The JSON Web Tokens that are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jwt {
-    /// Who must have signed them: their `iss`.
+    /// The issuer of the tokens: claim `iss`.
     pub issuer: String,
-    /// Whom they must be for: their `aud`, or one of it.
+    /// The audience of the tokens: claim `aud`, or one of its values.
     pub audience: String,
-    /// Where the keys of the issuer are.
+    /// The source of the issuer's keys.
     pub jwks: Jwks,
 }
 
-/// Where the keys of an issuer are.
+/// The source of an issuer's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Jwks {
-    /// In a file, which may change while the server runs.
+    /// A file, which may change while the server runs.
     File(PathBuf),
-    /// Where the issuer publishes them.
+    /// The URL at which the issuer publishes its keys.
     Url {
-        /// Over HTTP or HTTPS.
+        /// The URL, with `http://` or `https://`.
         url: String,
-        /// The certificates of those who vouch for it, where browsers do not know them.
+        /// The authorities that may sign the issuer's certificate, if not the public ones.
         ca: Option<Pem>,
     },
 }
@@ -55,7 +55,7 @@ impl Jwt {
     }
 }
 
-/// Yields a sentence for each option without which the others say too little.
+/// Yields an error for each option that is missing beside the given ones.
 pub(crate) fn contradictions(options: &Map<String, Value>) -> impl Iterator<Item = String> {
     let is_given = |name: &str| options.contains_key(name);
     let some_are = TOGETHER.iter().any(|name| is_given(name));
@@ -68,7 +68,7 @@ pub(crate) fn contradictions(options: &Map<String, Value>) -> impl Iterator<Item
     missing.chain(is_useless.then(|| useless.to_owned()))
 }
 
-/// Yields a sentence for each endpoint that asks for scopes where the server takes no tokens.
+/// Yields an error for each endpoint with scopes if the server accepts no tokens.
 pub(crate) fn scopes_without_tokens<'a>(
     server: &Map<String, Value>,
     endpoints: &'a [Map<String, Value>],

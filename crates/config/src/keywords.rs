@@ -1,4 +1,5 @@
-//! The options as an editor and a type checker of Python know them: `python/litplex/_keywords.py`.
+//! The options as typed keywords of Python, for editors and type checkers: the text of
+//! `python/litplex/_keywords.py`.
 
 use std::fmt::Write as _;
 
@@ -13,7 +14,7 @@ Indices = Union[list[int], tuple[int, ...]]
 Texts = Union[list[str], tuple[str, ...]]
 "#;
 
-/// What Python takes as arguments of their own, beside `**options`.
+/// The options that are named arguments in Python, beside `**options`.
 const ARGUMENTS: [&str; 4] = ["host", "port", "path", "api"];
 
 const WIDTH: usize = 100;

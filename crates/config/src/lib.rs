@@ -1,8 +1,9 @@
 //! The options table, and the way from raw to resolved configuration.
 //!
 //! Every option is defined once, in [`OPTIONS`]: the TOML key, the Python keyword, the check, its
-//! message and the documentation come from there. [`parse_toml`] or [`parse_json`] read what
-//! somebody wrote; [`resolve`] turns it into a [`Program`] or says everything that is wrong.
+//! message and the documentation come from there. [`parse_toml`] and [`parse_json`] read a raw
+//! configuration; [`resolve`] turns it into a [`Program`] or returns all of its errors. The crate
+//! starts nothing and opens no file of keys or certificates: `server` and `access` do.
 
 mod access;
 mod app_host;
@@ -15,8 +16,8 @@ mod presentation;
 mod read;
 mod resolve;
 mod resources;
-mod surroundings;
 mod tls;
+mod worker_env;
 mod workers;
 
 pub use access::{ApiKey, ApiKeys, Rate};
@@ -27,10 +28,10 @@ pub use jwt::{Jwks, Jwt};
 pub use keywords::keywords_python;
 pub use litplex_core::Cost;
 pub use options::{
-    Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, mistakes, table_json, table_markdown,
+    Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, problems, table_json, table_markdown,
 };
 pub use presentation::Presentation;
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
-pub use resources::{Resources, affinity_mistake, fair_threads, thread_variables};
+pub use resources::{Resources, affinity_problem, fair_threads, thread_variables};
 pub use tls::{Pem, Tls};
 pub use workers::Workers;

@@ -1,10 +1,12 @@
+//! The options table: the only place that defines an option's name, check, message and text.
+
 use serde_json::{Map, Value, json};
 
 use crate::access::{ApiKey, Rate};
 use crate::read::{bytes, network};
 use crate::{Cost, access, jwt, tls, workers};
 
-/// What an option belongs to.
+/// The level that an option belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The whole server.
@@ -13,7 +15,7 @@ pub enum Scope {
     Endpoint,
 }
 
-/// What values an option takes.
+/// The values that an option takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// A whole number in this range.
@@ -46,7 +48,7 @@ pub enum Kind {
     Bytes,
     /// A list of indices of cores.
     Cores,
-    /// What a request costs; see [`Cost`].
+    /// The cost of a request; see [`Cost`].
     Cost,
     /// A list of texts, none of them empty.
     Texts,
@@ -60,7 +62,7 @@ pub enum Kind {
     Networks,
     /// A table of texts.
     Strings,
-    /// A table of holders and where their keys are; see [`ApiKey`].
+    /// A table of holders with the sources of their keys; see [`ApiKey`].
     ApiKeys,
     /// A number of requests in a time; see [`Rate`].
     Rate,
@@ -73,13 +75,13 @@ pub enum Kind {
 pub struct OptionDef {
     /// The key in TOML and the keyword in Python.
     pub name: &'static str,
-    /// What it belongs to.
+    /// The server or an endpoint.
     pub scope: Scope,
-    /// What values it takes.
+    /// The values that the option takes.
     pub kind: Kind,
-    /// What a value must be, as a message says it.
+    /// The description of valid values, for messages.
     pub expects: &'static str,
-    /// The default, as the documentation says it.
+    /// The description of the default, for the documentation.
     pub default: &'static str,
     /// One or two sentences.
     pub doc: &'static str,
@@ -87,8 +89,8 @@ pub struct OptionDef {
 
 const MANY: i64 = i64::MAX;
 
-/// Where the endpoints are described: the document, a page that shows it, under two names, and the
-/// files that the page needs.
+/// The paths of the `OpenAPI` routes: the document, the page that shows it (under two names), and the
+/// files of the page.
 pub const OPENAPI_PATHS: [&str; 7] = [
     "/openapi.json",
     "/docs",
@@ -99,7 +101,7 @@ pub const OPENAPI_PATHS: [&str; 7] = [
     "/docs/swagger-ui.css",
 ];
 
-/// The content codings that answers may be compressed with, the best first.
+/// The content codings of compressed responses, the best first.
 pub(crate) const CODINGS: [&str; 3] = ["zstd", "br", "gzip"];
 
 macro_rules! options {
@@ -115,176 +117,175 @@ macro_rules! options {
     };
 }
 
-/// Every option there is.
+/// All options.
 pub const OPTIONS: &[OptionDef] = options! {
     Server "host": Kind::String, "an address such as \"127.0.0.1\" or \"0.0.0.0\"", "127.0.0.1",
-        "The address to listen on. The default is reached from this machine only.";
+        "The address to listen on. The default accepts connections from this machine only.";
     Server "port": Kind::Integer(0, 65_535), "an integer from 0 to 65535", "8000",
-        "The port to listen on; 0 takes a free one.";
+        "The port to listen on; 0 chooses a free port.";
     Server "grace": Kind::Seconds, "a number of seconds, at least 0", "30",
-        "How long requests in flight may take to finish once the server was asked to stop.";
+        "The time in seconds that requests in flight have to finish after the server was asked to stop.";
     Server "max_buffered_bytes": Kind::Integer(1, MANY), "an integer of at least 1", "1073741824",
-        "Bytes that the server holds for its clients at a time: bodies of requests as they arrive and what is made of them, and answers that wait for their clients. Requests beyond that are answered 503.";
+        "The memory in bytes that the server uses for its clients at a time: request bodies and the data derived from them, and responses that wait for their clients. Requests above the limit are answered with 503.";
     Server "healthcheck_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/health",
-        "Where a GET tells whether every endpoint can serve: 200, or 503 and why.";
+        "The path of the health check: GET responds with 200 if every endpoint can serve, otherwise with 503 and the reasons.";
     Server "livez_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/livez",
-        "Where a GET is answered 200 for as long as the server runs. Everybody may ask.";
+        "The path of the liveness probe: GET responds with 200 while the server runs. It needs no key.";
     Server "readyz_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/readyz",
-        "Where a GET tells whether every endpoint can serve: 200, or 503, and no more. Everybody may ask.";
+        "The path of the readiness probe: GET responds with 200 if every endpoint can serve, otherwise with 503, without reasons. It needs no key.";
     Server "info_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/info",
-        "Where a GET describes the server and its endpoints.";
+        "The path of the description of the server and its endpoints (GET).";
     Server "metrics_path": Kind::PathOrFalse, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters, or false", "/metrics",
-        "Where a GET reads the metrics, as Prometheus does; false has no such route. A route of the program's own at this path takes its place.";
+        "The path of the metrics for Prometheus (GET); false turns the route off. A route of the program's own app at this path has precedence.";
     Server "shutdown_path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "",
-        "Where a POST that carries the key in LIT_SHUTDOWN_API_KEY (`Authorization: Bearer …`) stops the server, as SIGTERM does. Without it there is no such route.";
+        "The path at which a POST with the key of LIT_SHUTDOWN_API_KEY (`Authorization: Bearer …`) stops the server, as SIGTERM does. Without this option there is no such route.";
     Server "model_metadata": Kind::Table, "a table", "",
-        "What `/info` shows under `model`.";
+        "The value that `/info` shows under `model`.";
     Server "openapi": Kind::Boolean, "true or false", "true",
-        "Whether `/openapi.json` describes the endpoints, and `/docs` and `/redoc` show it.";
+        "Whether the server has `/openapi.json`, which describes the endpoints, and `/docs` and `/redoc`, which show the description.";
     Server "compression": Kind::Codings, "true, false, or a list of \"zstd\", \"br\" and \"gzip\"", "false",
-        "Compresses streams, and answers of 1000 bytes and more, for clients that accept it (`Accept-Encoding`): with all three, or with those named, the preferred first. Each piece of a stream goes out at once. What is compressed already, such as images, is left as it is.";
+        "Compresses streams, and responses of at least 1000 bytes, for clients that accept it (`Accept-Encoding`): with all three codings, or with the listed ones, the preferred first. Each piece of a stream is sent at once. Types that are already compressed, such as images, are not compressed again.";
     Server "api_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
-        "Who may call: names, each with the environment variable that holds its key, or the SHA-256 of the key. Callers send it as `X-API-Key` or `Authorization: Bearer …`. Endpoints with keys of their own take those instead. `litplex key` makes keys. Without any, everybody may.";
+        "The keys of callers: names, each with the environment variable that contains the key, or with the SHA-256 of the key. Callers send a key as `X-API-Key` or `Authorization: Bearer …`. The keys of an endpoint replace those of the server. `litplex key` creates keys. Without keys, every client may call.";
     Server "api_keys_file": Kind::String, "the path of a file", "",
-        "A file with more keys: lines of a name and `sha256:…`, as `litplex key` prints them. It is read again when it changes.";
+        "A file with more keys: lines of a name and `sha256:…`, as `litplex key` prints them. The file is reloaded when it changes.";
     Server "jwt_issuer": Kind::String, "the issuer of tokens, such as \"https://id.example.org\"", "",
-        "With `jwt_audience` and `jwt_jwks`: callers may send a JSON Web Token (`Authorization: Bearer …`) that this issuer has signed, its `iss`. Where there are keys too, either lets in.";
+        "With `jwt_audience` and `jwt_jwks`: accepts JSON Web Tokens (`Authorization: Bearer …`) that this issuer (claim `iss`) has signed. If keys are configured too, either a key or a token is accepted.";
     Server "jwt_audience": Kind::String, "the audience of tokens, such as \"models\"", "",
-        "With `jwt_issuer`: what the `aud` of a token must be, or have.";
+        "With `jwt_issuer`: the value that the claim `aud` of a token must have or contain.";
     Server "jwt_jwks": Kind::String, "the path of a file, or a URL that begins with \"https://\" or \"http://\"", "",
-        "With `jwt_issuer`: its public keys, as a JSON Web Key Set. A file is read again when it changes; a URL every five minutes, and when a token is signed with a key that is not known.";
-    Server "jwt_ca": Kind::String, "a PEM file with certificates, or its text", "those that browsers know",
-        "With a `jwt_jwks` that begins with `https://`: whose certificate the issuer must have, one that one of these has signed.";
+        "With `jwt_issuer`: the issuer's public keys, as a JSON Web Key Set. A file is reloaded when it changes; a URL every five minutes, and when a token is signed with an unknown key.";
+    Server "jwt_ca": Kind::String, "a PEM file with certificates, or its text", "the public authorities",
+        "With a `jwt_jwks` that begins with `https://`: the certificates of the authorities that may sign the issuer's certificate.";
     Server "request_id": Kind::Boolean, "true or false", "false",
-        "Whether each request has an id: its own `X-Request-Id`, or a new one. Answers, the access log, the context of hooks, and what hooks print have it.";
+        "Whether each request has an id: its own `X-Request-Id`, or a new one. The id is in the response, the access log, the context of hooks and the output of hooks.";
     Server "server_timing": Kind::Boolean, "true or false", "false",
-        "Whether each answer says in the header `Server-Timing` how many milliseconds passed from the request's headers to its own: `total;dur=12.345`.";
+        "Whether each response has the header `Server-Timing` with the milliseconds from the request's headers to the response's headers: `total;dur=12.345`.";
     Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
-        "Where a line is written for each request: JSON with time, client, holder of the key, method, path, status, bytes, duration in seconds and id. `-` on a terminal gives a short line for people instead. A file that is moved away is made anew.";
+        "The access log, with one line of JSON per request: time, client, name of the key, method, path, status, bytes, duration in seconds and id. `-` on a terminal writes a short readable line instead. If the file is moved away, a new one is created.";
     Server "otlp_endpoint": Kind::String, "the address of a collector such as \"http://127.0.0.1:4318\"", "",
-        "Where the traces of requests are sent, as OTLP over HTTP. Without it: where OTEL_EXPORTER_OTLP_ENDPOINT says, and if that is not set, nowhere.";
+        "The collector to which traces of requests are sent, as OTLP over HTTP. The default is OTEL_EXPORTER_OTLP_ENDPOINT; if that is not set, traces are off.";
     Server "trace_ratio": Kind::Share, "a number from 0 to 1", "1",
-        "The share of requests that are traced, of those that are not part of a trace already. What a client has decided in `traceparent` holds.";
+        "The share of requests that are traced, among those that are not part of a trace already. The decision in a client's `traceparent` has precedence.";
     Server "cors_origins": Kind::Origins, "a list of origins such as \"https://app.example.org\", or of \"*\"", "[]",
-        "Pages of which origins may call the server from a browser.";
-    Server "allowed_hosts": Kind::Hosts, "a list of names such as \"models.example.com\", \"*.example.com\", or of \"*\"", "any; on loopback, where no key is asked for, those that no web site can have",
-        "Under which names the server may be asked (`Host`); requests under others are answered 403. Without it, where the server listens on loopback and what is asked for needs no key: addresses, `localhost`, `host`, and names without a dot.";
+        "The origins whose pages may call the server from a browser.";
+    Server "allowed_hosts": Kind::Hosts, "a list of names such as \"models.example.com\", \"*.example.com\", or of \"*\"", "any; on loopback, where no key is needed, names that a web site cannot have",
+        "The names under which the server may be reached (`Host`); requests under other names are answered with 403. By default any name is allowed, except where the server listens on loopback and the route needs no key: there the allowed names are addresses, `localhost`, `host`, and names without a dot.";
     Server "trusted_proxies": Kind::Networks, "a list of addresses and networks such as \"10.0.0.0/8\"", "[]",
-        "Proxies that are believed: where a request comes from one of them, the caller's address is the last in `X-Forwarded-For` that is none of them, and `X-Forwarded-Proto` says how it was asked. Limits, the access log and the program's app see that address. From others those headers mean nothing.";
+        "Proxies whose headers are trusted: for requests from them, the caller's address is the last address in `X-Forwarded-For` that is not a trusted proxy, and `X-Forwarded-Proto` is the scheme. Limits, the access log and the program's app see that address. On requests from other addresses these headers are ignored.";
     Server "app_heartbeat": Kind::PositiveSeconds, "a number of seconds greater than 0", "5",
-        "How often the app host, where there is one (middlewares, `authorize`, `server.app`), must show that its loop runs; after three of them without an answer it is killed and started again.";
+        "The interval in seconds at which the app host, if there is one (middlewares, `authorize`, `server.app`), must show that its loop runs; after three intervals without an answer it is killed and started again.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
-        "Threads that speak HTTP.";
-    Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors it may have beside those of its workers, a quarter with an app host",
-        "Connections that the server holds at a time; more clients wait until one ends.";
+        "The number of threads that handle HTTP.";
+    Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors that are not reserved for workers; a quarter with an app host",
+        "The most connections at a time; further clients wait until a connection ends.";
     Server "keep_alive_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "75",
-        "How long a connection may be idle between two requests. Where a load balancer or proxy keeps connections to the server, this must be longer than it keeps them.";
+        "The time in seconds that a connection may be idle between two requests. If a load balancer or proxy keeps connections to the server, this must be longer than its own limit.";
     Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
-        "With `tls_key`: serves HTTPS with this certificate; those between it and one that clients know follow it in the file. Files are read again when they change; connections stay.";
+        "With `tls_key`: serves HTTPS with this certificate. The file also contains the intermediate certificates, after the server's own. Files are reloaded when they change; open connections continue.";
     Server "tls_key": Kind::String, "a PEM file with a private key, or its text", "",
-        "With `tls_cert`: its private key, without a password.";
+        "With `tls_cert`: the private key of the certificate, without a password.";
     Server "tls_client_ca": Kind::String, "a PEM file with certificates, or its text", "",
-        "With `tls_cert`: clients must have a certificate that one of these has signed, itself or through others.";
+        "With `tls_cert`: clients must present a certificate that one of these authorities has signed, directly or through intermediates.";
 
     Endpoint "path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/predict",
-        "Where the endpoint is served.";
+        "The path of the endpoint.";
     Endpoint "api": Kind::String, "a name such as \"ocr.py:OcrAPI\" or \"package.module:OcrAPI\"", "",
         "The `LitAPI` class or instance.";
     Endpoint "args": Kind::Table, "a table of constructor arguments", "{}",
         "Constructor arguments for the class that `api` names.";
     Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
-        "The interpreter of the workers, usually one of a virtual environment. It needs nothing installed for litplex.";
+        "The interpreter of the workers, usually that of a virtual environment. litplex needs no package in it.";
     Endpoint "requirements": Kind::String, "the path of a requirements file", "none",
-        "What the workers need, as pip reads it: they run in a virtual environment of `python` that has it, made at the first start (with `uv` where it is there) and kept in the user's cache until what they ask for changes. `litplex env` shows and removes such environments.";
+        "The packages of the workers, in pip's format: the workers run in a virtual environment of `python` with these packages. It is created at the first start (with `uv` if that is installed) and kept in the user's cache until the requirements change. `litplex env` shows and removes such environments.";
     Endpoint "env": Kind::Strings, "a table of texts", "{}",
         "Environment variables to set in the workers.";
     Endpoint "cwd": Kind::String, "the path of a directory", "the directory of the file that describes the endpoint",
         "The working directory of the workers: relative paths in `args` and in hooks are relative to it.";
     Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
-        "Where the workers look for modules first.";
+        "Directories in which the workers look for modules first.";
     Endpoint "log_level": Kind::Choice(&["debug", "info", "warning", "error"]), "one of \"debug\", \"info\", \"warning\", \"error\"", "info, and Python's own",
-        "The least that litplex says about the endpoint, and the level of `logging` in the workers where the program sets none.";
+        "The level of litplex's lines about the endpoint, and the level of `logging` in the workers unless the program sets one.";
     Endpoint "log_file": Kind::String, "the path of a file", "none",
-        "Where what the workers print goes, and what litplex says about the endpoint, instead of standard output and error. Moved away, it is made anew.";
+        "The file for the output of the workers and litplex's lines about the endpoint, instead of standard output and error. If the file is moved away, a new one is created.";
     Endpoint "accelerator": Kind::Choice(&["auto", "cpu", "cuda", "gpu", "mps"]), "one of \"auto\", \"cpu\", \"cuda\", \"gpu\", \"mps\"", "auto",
-        "What the workers compute on; `auto` takes the GPUs that are there, and the CPU otherwise.";
+        "The device type of the workers; `auto` uses the GPUs if there are any, otherwise the CPU.";
     Endpoint "devices": Kind::Devices, "\"auto\", an integer of at least 1, or a list of device indices", "auto",
-        "How many devices, or which.";
+        "The number of devices, or a list of them.";
     Endpoint "workers_per_device": Kind::Integer(1, 1024), "an integer from 1 to 1024", "1",
         "Copies of the model on each device.";
     Endpoint "min_workers": Kind::Integer(0, 1024), "an integer from 0 to 1024", "",
-        "With `max_workers`, instead of `workers_per_device`: the fewest workers; more are added and removed as load moves.";
+        "With `max_workers`, instead of `workers_per_device`: the minimum number of workers; more are added and removed as the load changes.";
     Endpoint "max_workers": Kind::Integer(1, 1024), "an integer from 1 to 1024", "",
-        "With `min_workers`: the most workers that are added as load moves.";
+        "With `min_workers`: the maximum number of workers.";
     Endpoint "threads": Kind::Integer(1, 1024), "an integer from 1 to 1024", "a fair share of the cores",
-        "CPU threads of each worker: OMP_NUM_THREADS and its like, where nothing else sets them, and `self.threads`. The default divides the cores by all workers of all endpoints, or those of `cpu_affinity` by the endpoint's own.";
+        "The CPU threads of each worker: `self.threads`, and OMP_NUM_THREADS and similar variables unless they are already set. The default divides the cores by the workers of all endpoints, or the cores of `cpu_affinity` by the workers of the endpoint.";
     Endpoint "cpu_affinity": Kind::Cores, "a list of core numbers", "all",
         "The cores that the workers run on.";
     Endpoint "memory_limit": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "none",
-        "Resident memory of each worker, together with what it started; one that uses more is killed and replaced.";
+        "The limit of the resident memory of each worker, including its child processes. A worker that uses more is killed and replaced.";
     Endpoint "gpu_memory_fraction": Kind::Fraction, "a number above 0 and at most 1", "no limit",
         "The share of its GPU's memory that each worker may take, applied through PyTorch, JAX or TensorFlow, and `onnxruntime_options()`. The shares on one GPU may add up to 1.";
     Endpoint "isolate_devices": Kind::Boolean, "true or false", "false",
-        "Whether a worker sees no GPU but its own, which is then `cuda:0` (CUDA_VISIBLE_DEVICES).";
+        "Whether a worker sees only its own GPU, as `cuda:0` (CUDA_VISIBLE_DEVICES).";
     Endpoint "max_concurrency": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "64 for `async` hooks, else 1",
-        "Requests (or batches) that one worker computes at the same time; above 1 for `async` hooks.";
+        "The number of requests (or batches) that one worker computes at the same time; more than 1 needs `async` hooks.";
     Endpoint "max_batch_size": Kind::Integer(1, 65_536), "an integer from 1 to 65536", "1",
-        "The most requests in one call of `predict`.";
+        "The maximum number of requests in one call of `predict`.";
     Endpoint "batch_timeout": Kind::Seconds, "a number of seconds, at least 0", "0",
-        "How long a batch may wait to fill, from the arrival of its first request.";
+        "The time in seconds that a batch may wait to fill, from the arrival of its first request.";
     Endpoint "cost": Kind::Cost, "a field and its measure such as \"text:length\", \"text:words\" or \"tokens:value\", or \"body:bytes\"", "",
-        "What a request costs in a batch, so that the batcher puts like with like: the length, the words or the value of a field of the JSON body (dots reach into objects), or the size of the body. A Python model may have a `cost` hook instead.";
+        "The cost of a request, by which the batcher groups similar requests: the length, the number of words or the value of a field of the JSON body (dots separate nested fields), or the size of the body. A Python model may have a `cost` hook instead.";
     Endpoint "max_batch_cost": Kind::PositiveNumber, "a number greater than 0", "",
-        "The most that a batch may cost: its size times the cost of its most expensive request.";
+        "The maximum cost of a batch: its size times the cost of its most expensive request.";
     Endpoint "retry_batch_singly": Kind::Boolean, "true or false", "as `idempotent`",
-        "Whether the items of a batch that raised are computed again one by one, so that one bad input costs only itself.";
+        "Whether the items of a batch whose computation raised are computed again one by one, so that one invalid input does not fail the others.";
     Endpoint "stream": Kind::Boolean, "true or false", "false",
-        "Whether `predict` is a generator whose values are sent as they come.";
+        "Whether `predict` is a generator whose values are sent one by one.";
     Endpoint "timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "30",
-        "The time budget of a request, from its arrival to the last byte of its answer; for a stream, to its first chunk. A client may shorten it with the header `X-Request-Timeout`, in seconds.";
+        "The time budget of a request, from its arrival to the last byte of its response; for a stream, to its first chunk. A client may shorten it with the header `X-Request-Timeout`, in seconds.";
     Endpoint "chunk_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
-        "The time budget of a stream between two chunks.";
+        "The time budget of a stream between two chunks, in seconds.";
     Endpoint "ping_interval": Kind::PositiveSeconds, "a number of seconds greater than 0", "none",
-        "After how long a silence an event stream, also of a chat, is sent a comment (`: ping`), so that proxies do not close it. It begins with the first chunk.";
+        "The silence in seconds after which a comment (`: ping`) is sent into an event stream, also of a chat, so that proxies do not close it. Comments are sent after the first chunk only.";
     Endpoint "queue_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "as `timeout`",
-        "How long a request may wait for a worker; then it is answered 504. Once a worker has begun with it, `timeout` alone counts.";
+        "The time in seconds that a request may wait for a worker; then it is answered with 504. Once a worker has begun with the request, only `timeout` applies.";
     Endpoint "kill_after": Kind::SecondsOrFalse, "a number of seconds, at least 0, or false", "10",
-        "Seconds past the endpoint's `timeout` (of a stream, past its `chunk_timeout`) after which a worker that still computes a request is killed and replaced; false never does. A client's `X-Request-Timeout` does not count. While the server stops, what nobody waits for is ended this many seconds after it was given up.";
+        "The seconds past the endpoint's `timeout` (for a stream, past its `chunk_timeout`) after which a worker that still computes a request is killed and replaced; false turns this off. A client's `X-Request-Timeout` has no influence. While the server stops, an abandoned request is ended this many seconds after it was abandoned.";
     Endpoint "heartbeat": Kind::PositiveSeconds, "a number of seconds greater than 0", "2",
-        "How often a worker's interpreter must show that it runs; one that is silent for three of them is killed and replaced. Where it is not set, a worker that computes has until `timeout` and `kill_after` instead: one call into native code may hold the interpreter for as long as a request may take. Where it is set, it holds while the worker computes, too; large bodies that are being decoded count as life.";
+        "The interval in seconds at which a worker's interpreter must show that it runs; a worker that is silent for three intervals is killed and replaced. If the option is not set, a worker that computes has until `timeout` and `kill_after` instead, because one call into native code may hold the interpreter for as long as a request may take. If the option is set, it applies while the worker computes, too; the time to decode large bodies does not count as silence.";
     Endpoint "idempotent": Kind::Boolean, "true or false", "true, false for streams",
-        "Whether a request whose worker died may be computed again by another.";
+        "Whether a request whose worker died may be computed again by another worker.";
     Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "what the workers can answer within `timeout`",
-        "How many requests may wait; further ones are answered 503 at once.";
+        "The number of requests that may wait; further requests are answered with 503 at once.";
     Endpoint "api_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "those of the server",
-        "Who may call this endpoint, instead of those who may call the server.";
+        "The keys of this endpoint, instead of those of the server.";
     Endpoint "api_keys_file": Kind::String, "the path of a file", "",
         "A file with more keys of this endpoint.";
     Endpoint "jwt_scopes": Kind::Texts, "a list of scopes", "[]",
-        "The scopes that a token must have to call this endpoint, all of them, in its `scope` or `scp`. An endpoint with keys of its own takes tokens only where it has this.";
+        "The scopes that a token must have, all of them, in its claim `scope` or `scp`. An endpoint with keys of its own accepts tokens only if this option is set.";
     Endpoint "rate_limit": Kind::Rate, "a number of requests in a time, such as \"10/s\", \"600/min\" or \"1000/h\"", "",
-        "How many requests each caller may make: the holder of a key, the `sub` of a token, or an address where keys are not asked for. Further ones are answered 429 with `Retry-After`.";
+        "The rate of requests of each caller: the holder of a key, the `sub` of a token, or an address where no key is needed. Further requests are answered with 429 and `Retry-After`.";
     Endpoint "rate_burst": Kind::Integer(1, 1_000_000), "an integer from 1 to 1000000", "all of `rate_limit`",
-        "How many of them may come at once.";
+        "The number of these requests that may come at once.";
     Endpoint "max_requests_per_caller": Kind::Integer(1, MANY), "an integer of at least 1", "",
-        "How many requests of one caller may be in flight; further ones are answered 429.";
+        "The number of requests of one caller that may be in flight; further requests are answered with 429.";
     Endpoint "max_body_bytes": Kind::Integer(1, 1 << 29), "an integer from 1 to 536870912", "67108864",
-        "The largest request body; larger ones are answered 413.";
+        "The largest request body in bytes; larger bodies are answered with 413.";
 };
 
-/// Returns a sentence for each option that is unknown, has a value that it cannot have, or
-/// contradicts another.
-pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
-    let of_one = options.iter().filter_map(|(name, value)| match find(scope, name) {
+/// Returns an error for each option that is unknown, has an invalid value, or contradicts another.
+pub fn problems(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
+    let single = options.iter().filter_map(|(name, value)| match find(scope, name) {
         None => Some(unknown(scope, name)),
         Some(option) if fits(option.kind, value) => None,
-        // What somebody wrote there may be a key.
+        // The message must not show the value: it may be a key.
         Some(option) if option.kind == Kind::ApiKeys => {
-            Some(format!("`{name}` must be {}; `litplex key` makes such a line", option.expects))
+            Some(format!("`{name}` must be {}; `litplex key` prints such a line", option.expects))
         }
         Some(option) => Some(format!("`{name}` must be {}, not {value}", option.expects)),
     });
-    let of_several: Vec<_> = match scope {
+    let combined: Vec<_> = match scope {
         Scope::Server => {
             tls::contradictions(options).into_iter().chain(jwt::contradictions(options)).collect()
         }
@@ -293,26 +294,26 @@ pub fn mistakes(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
             workers::contradictions(options).into_iter().chain(access).collect()
         }
     };
-    of_one.chain(of_several).collect()
+    single.chain(combined).collect()
 }
 
-/// The tables of a TOML file that describe endpoints.
+/// The name of the TOML tables that describe endpoints.
 pub(crate) const ENDPOINT: &str = "endpoint";
 
-fn of_scope(scope: Scope) -> impl Iterator<Item = &'static OptionDef> {
+fn options_of(scope: Scope) -> impl Iterator<Item = &'static OptionDef> {
     OPTIONS.iter().filter(move |option| option.scope == scope)
 }
 
-/// Returns the default of an option of the server, as it is given.
+/// Returns the default of an option of the server, as the table describes it.
 pub(crate) fn default_of(name: &str) -> &'static str {
     find(Scope::Server, name).map_or("", |option| option.default)
 }
 
 fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
-    of_scope(scope).find(|option| option.name == name)
+    options_of(scope).find(|option| option.name == name)
 }
 
-/// What the constructor of an API takes and no option says.
+/// Arguments of an API's constructor that are not options.
 const API_ARGUMENTS: [&str; 2] = ["spec", "mcp"];
 
 fn unknown(scope: Scope, name: &str) -> String {
@@ -341,19 +342,19 @@ fn unknown(scope: Scope, name: &str) -> String {
     let hint = match closest(scope, name) {
         Some(known) => format!("did you mean `{known}`?"),
         None => {
-            let mut names: Vec<_> = of_scope(scope).map(|option| option.name).collect();
+            let mut names: Vec<_> = options_of(scope).map(|option| option.name).collect();
             names.sort_unstable();
-            format!("known are: {}", names.join(", "))
+            format!("valid options: {}", names.join(", "))
         }
     };
     format!("there is no option `{name}`; {hint}")
 }
 
-/// Returns the name that somebody may have meant: one that begins or ends with the same words, or
-/// else one that is spelled much like it.
+/// Returns the option that was probably meant: one that begins or ends with the same words, or else
+/// the one with the most similar spelling.
 pub(crate) fn closest(scope: Scope, name: &str) -> Option<&'static str> {
     let endpoints = (scope == Scope::Server).then_some(ENDPOINT);
-    let known: Vec<_> = of_scope(scope).map(|option| option.name).chain(endpoints).collect();
+    let known: Vec<_> = options_of(scope).map(|option| option.name).chain(endpoints).collect();
     let asked = words(name);
     let has_words = |known: &&&str| !asked.is_empty() && words(known).starts_with(&asked);
     let ends_with_words = |known: &&&str| !asked.is_empty() && words(known).ends_with(&asked);
@@ -366,7 +367,7 @@ pub(crate) fn closest(scope: Scope, name: &str) -> Option<&'static str> {
     found.or_else(spelled_like).copied()
 }
 
-/// Returns the words of a name in the singular, without those that only say that it is a number.
+/// Returns the words of a name in the singular, without words such as `num` and `count`.
 fn words(name: &str) -> Vec<String> {
     let name = name.to_lowercase().replace('-', "_");
     let words = name.split('_').filter(|word| !["num", "n", "count", ""].contains(word));
@@ -421,7 +422,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
     }
 }
 
-/// Returns the codings that an option names, if it is one.
+/// Returns the codings that a value of the option names; `None` for an invalid value.
 pub(crate) fn codings(value: &Value) -> Option<Vec<&'static str>> {
     match value {
         Value::Bool(true) => Some(CODINGS.to_vec()),
@@ -442,7 +443,8 @@ fn is_path(value: &Value) -> bool {
     })
 }
 
-/// Without a scheme, a port and a path, which a `Host` is not compared with.
+/// Returns whether this is a pattern of hosts: without scheme, port and path, which are not part of
+/// the comparison with `Host`.
 fn is_host_pattern(value: &Value) -> bool {
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     let is_address = |name: &str| {
@@ -455,7 +457,7 @@ fn is_host_pattern(value: &Value) -> bool {
         .is_some_and(|text| text == "*" || is_name(text.strip_prefix("*.").unwrap_or(text)))
 }
 
-/// As browsers send it: a scheme, a host and a port where it has one, and nothing after it.
+/// Returns whether this is an origin as browsers send it: scheme, host and optional port.
 fn is_origin(value: &Value) -> bool {
     let is_host = |host: &str| {
         !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
@@ -468,7 +470,7 @@ fn is_origin(value: &Value) -> bool {
     })
 }
 
-/// Returns the table as the Python SDK reads it.
+/// Returns the table in the form that the Python SDK reads.
 pub fn table_json() -> String {
     let sorted = |option| {
         let mut row = row(option);
@@ -496,7 +498,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Path => json!({"type": "path", "default": option.default}),
         Kind::PathOrFalse => json!({"type": "path", "default": option.default, "or_false": true}),
         Kind::String => json!({"type": "string"}),
-        // The SDK must know which paths are taken while it is on.
+        // The SDK must know the paths that are reserved while the option is on.
         Kind::Boolean if option.name == "openapi" => {
             json!({"type": "boolean", "reserved": OPENAPI_PATHS})
         }
@@ -523,34 +525,36 @@ fn row(option: &OptionDef) -> Value {
     row
 }
 
-/// What paths in options are relative to, as `docs/options.md` says it.
+/// The section of `docs/options.md` on relative paths.
 const PATHS_MARKDOWN: &str = "\
 ## Relative paths
 
-A relative path is relative to the directory of the file that says it, wherever the server is started:
+A relative path is relative to the directory of the file that contains it, wherever the server is started:
 the TOML file, or the Python file that calls `LitServer(…)` or `run_servers(…)`, for `python server.py`
 and `litplex serve server.py` alike. That directory is also the working directory of the workers
-(`cwd`), so relative paths in `args` and those that hooks open mean the same. The code of the program
-outside of hooks runs in the directory of the shell.
+(`cwd`), so relative paths in `args` and in hooks refer to the same files. Code of the program outside of
+hooks runs in the directory of the shell.
 
-Relative to the directory of the shell are paths on the command line, and all paths in notebooks, Rust
-programs, and programs written for LitServe (`import litserve`, `litplex.compat`), as there.
-A `python` without a slash is looked up on `PATH`.
+Paths on the command line are relative to the directory of the shell, and so are all paths in notebooks,
+in Rust programs, and in programs written for LitServe (`import litserve`, `litplex.compat`), as with
+LitServe itself. An interpreter (`python`) without a slash is searched on `PATH`.
 ";
 
-/// Returns the table as `docs/options.md` shows it.
+/// Returns the text of `docs/options.md`.
 pub fn table_markdown() -> String {
     let section = |title: &str, scope| {
-        let rows: String = of_scope(scope)
+        let rows: String = options_of(scope)
             .map(|o| format!("| `{}` | {} | {} | {} |\n", o.name, o.expects, o.default, o.doc))
             .collect();
-        format!("## {title}\n\n| option | value | default | |\n|---|---|---|---|\n{rows}")
+        format!(
+            "## {title}\n\n| option | value | default | description |\n|---|---|---|---|\n{rows}"
+        )
     };
     format!(
-        "# Options\n\nThe same names in TOML, as Python keywords and as methods of the Rust \
-         builder.\nThis page is generated from `crates/config/src/options.rs` (`make generate`).\
+        "# Options\n\nOptions have the same names in TOML, as Python keywords and as methods of the \
+         Rust builder.\nThis page is generated from `crates/config/src/options.rs` (`make generate`).\
          \n\n{PATHS_MARKDOWN}\n{}\n{}",
-        section("Of the server", Scope::Server),
-        section("Of an endpoint", Scope::Endpoint),
+        section("Options of the server", Scope::Server),
+        section("Options of an endpoint", Scope::Endpoint),
     )
 }

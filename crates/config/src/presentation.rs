@@ -1,11 +1,11 @@
-//! How a server presents itself to clients and scripts that were written for another one.
+//! The presentation of a server to clients and scripts that were written for another server.
 //!
 //! Only the SDK sets these: an operator has no use for them, so they are not in the options table.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// How a server presents itself.
+/// The presentation of a server: its pages, its first requests and its startup lines.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Presentation {
@@ -16,7 +16,7 @@ pub struct Presentation {
     pub status_reasons: bool,
     /// The body of `/`. None: a list of the routes.
     pub index: Option<String>,
-    /// What the description of the server says under `server` in place of its state. None: the
+    /// The value of `server` in the description of the server, in place of its state. `None`: the
     /// description has the version and the endpoints, too.
     pub info_server: Option<Map<String, Value>>,
     /// Whether streamed responses are compressed.

@@ -1,4 +1,4 @@
-//! Reading values out of raw options.
+//! Typed reads of raw options; checks and messages are in `options`.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! From a raw configuration to a checked [`Program`] with defaults; all errors are reported at once.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -6,8 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use crate::endpoint::{directory_of, endpoint_mistakes, resolve_endpoint};
-use crate::options::{ENDPOINT, OPENAPI_PATHS, Scope, closest, codings, default_of, mistakes};
+use crate::endpoint::{directory_of, endpoint_problems, resolve_endpoint};
+use crate::options::{ENDPOINT, OPENAPI_PATHS, Scope, closest, codings, default_of, problems};
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Jwt, Presentation, Tls, jwt};
 
@@ -18,95 +20,94 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// Where a configuration comes from.
+/// The source of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A file that a person wrote; paths in it are relative to its directory.
+    /// A configuration file; paths in it are relative to its directory.
     File(PathBuf),
-    /// The Python SDK, which may say how instances reach their workers, and as `directory` of the
-    /// server and of each endpoint what their paths are relative to.
+    /// The Python SDK. It may say how instances reach their workers, and gives the `directory` of
+    /// the server and of each endpoint to which their paths are relative.
     Sdk,
     /// The builder of the Rust API, whose endpoints may have no `api`. Paths are relative to the
     /// working directory.
     Builder,
 }
 
-/// A server that can be started.
+/// A checked configuration with its defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     /// The address to listen on.
     pub host: String,
     /// The port to listen on; 0 for a free one.
     pub port: u16,
-    /// What it needs to speak TLS, where it does.
+    /// The TLS configuration, if the server speaks TLS.
     pub tls: Option<Tls>,
-    /// How long requests in flight may take once the server was asked to stop.
+    /// The time that requests in flight have once the server stops.
     pub grace: Duration,
-    /// Threads that speak HTTP, where somebody chose.
+    /// The number of HTTP threads, if it is set.
     pub http_threads: Option<usize>,
-    /// Connections at a time; None takes as many as the system allows for.
+    /// The limit of connections; `None` for as many as the system allows.
     pub max_connections: Option<usize>,
-    /// How long a connection may be idle between two requests.
+    /// The time that a connection may be idle between two requests.
     pub keep_alive_timeout: Duration,
-    /// Bytes of large request bodies that the server holds at a time.
+    /// The memory budget of requests and responses, in bytes.
     pub max_buffered_bytes: usize,
-    /// Where litplex itself answers.
+    /// The paths of the built-in routes.
     pub routes: BuiltinRoutes,
-    /// Who may call, where that is not everybody.
+    /// The keys of the server; `None` if it needs none.
     pub api_keys: Option<ApiKeys>,
-    /// Whose tokens let callers in, where any do.
+    /// The accepted tokens, if any.
     pub jwt: Option<Jwt>,
     /// Whether each request has an id.
     pub request_id: bool,
-    /// Where a line is written for each request, if anywhere; `-` is standard output.
+    /// The access log, if any; `-` is standard output.
     pub access_log: Option<PathBuf>,
-    /// Where the traces of requests are sent, if the configuration says it.
+    /// The collector of traces, if the configuration sets it.
     pub otlp_endpoint: Option<String>,
-    /// The share of requests that are traced, where somebody chose.
+    /// The share of requests that are traced, if it is set.
     pub trace_ratio: Option<f64>,
-    /// The origins whose pages may call, or `*`.
+    /// The origins that CORS allows, or `*`.
     pub cors_origins: Vec<String>,
-    /// Under which names the server may be asked; empty where nothing is said of it.
+    /// The names under which the server may be reached; empty if not set.
     pub allowed_hosts: Vec<String>,
-    /// The proxies that are believed when they say for whom they ask.
+    /// The proxies whose `X-Forwarded-…` headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// How often the app host must show that it runs.
+    /// The interval at which the app host must show that it runs.
     pub app_heartbeat: Duration,
-    /// With which content codings answers are compressed for clients that accept it, the preferred
-    /// first.
+    /// The content codings for responses to clients that accept them, the preferred first.
     pub compression: Vec<&'static str>,
-    /// Whether each answer says how long it took.
+    /// Whether each response has `Server-Timing`.
     pub server_timing: bool,
-    /// What the description of the server shows of its model.
+    /// The value of `model` on the info page.
     pub model_metadata: Value,
-    /// How the server presents itself, which the SDK alone sets.
+    /// The presentation of the server, which only the SDK sets.
     pub presentation: Presentation,
-    /// The directory of the Python package that belongs to this program, where the SDK said it.
+    /// The directory of the Python package of this program, if the SDK gives it.
     pub sdk: Option<PathBuf>,
-    /// What the interpreter of the program was started with, such as `-O`: so are its workers.
+    /// The flags of the program's interpreter, such as `-O`, with which workers start too.
     pub python_flags: Vec<String>,
-    /// What the program supplies of the HTTP layer in Python, if anything.
+    /// The app host, if the program needs one.
     pub app_host: Option<AppHost>,
     /// The endpoints, in the order in which they were given.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Paths of the routes that litplex answers itself, besides `/`.
+/// The paths of the built-in routes, besides `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltinRoutes {
-    /// Whether the server can serve.
+    /// The health check, with reasons.
     pub health: String,
-    /// Whether it runs.
+    /// The liveness probe.
     pub livez: String,
-    /// Whether it can serve, and no more.
+    /// The readiness probe.
     pub readyz: String,
-    /// What it serves.
+    /// The description of the server.
     pub info: String,
-    /// What is measured of it, if that may be read.
+    /// The metrics, if they are exported.
     pub metrics: Option<String>,
-    /// Where it is stopped, if it may be.
+    /// The route that stops the server, if there is one.
     pub shutdown: Option<String>,
-    /// Whether the endpoints are described, at `OPENAPI_PATHS`.
+    /// Whether the routes of `OPENAPI_PATHS` exist.
     pub openapi: bool,
 }
 
@@ -137,7 +138,7 @@ impl BuiltinRoutes {
     }
 }
 
-/// Everything that is wrong with a configuration.
+/// All errors of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<String>);
 
@@ -146,8 +147,8 @@ impl fmt::Display for ConfigError {
         match self.0.as_slice() {
             [one] => f.write_str(one),
             many => {
-                write!(f, "{} mistakes:", many.len())?;
-                many.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+                write!(f, "{} errors:", many.len())?;
+                many.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
             }
         }
     }
@@ -156,44 +157,44 @@ impl fmt::Display for ConfigError {
 /// Reads TOML.
 ///
 /// # Errors
-/// The text is not TOML, and the message shows the place; or it has values that JSON lacks, which no
-/// option takes and no worker could be told: dates, `inf` and `nan`.
+/// The text is not TOML (the message shows the place), or it has values that JSON lacks and that no
+/// option takes: dates, `inf` and `nan`.
 pub fn parse_toml(text: &str) -> Result<Map<String, Value>, ConfigError> {
     let table: toml::Table = toml::from_str(text)
         .map_err(|error| ConfigError(vec![error.to_string().trim_end().into()]))?;
-    let mut mistakes = Vec::new();
-    let table = json_table(table, "", &mut mistakes);
-    if mistakes.is_empty() { Ok(table) } else { Err(ConfigError(mistakes)) }
+    let mut problems = Vec::new();
+    let table = json_table(table, "", &mut problems);
+    if problems.is_empty() { Ok(table) } else { Err(ConfigError(problems)) }
 }
 
-fn json_table(table: toml::Table, place: &str, mistakes: &mut Vec<String>) -> Map<String, Value> {
+fn json_table(table: toml::Table, place: &str, problems: &mut Vec<String>) -> Map<String, Value> {
     let dot = if place.is_empty() { "" } else { "." };
     let convert = |(key, value): (String, toml::Value)| {
-        let value = json_value(value, &format!("{place}{dot}{key}"), mistakes);
+        let value = json_value(value, &format!("{place}{dot}{key}"), problems);
         (key, value)
     };
     table.into_iter().map(convert).collect()
 }
 
-fn json_value(value: toml::Value, place: &str, mistakes: &mut Vec<String>) -> Value {
+fn json_value(value: toml::Value, place: &str, problems: &mut Vec<String>) -> Value {
     match value {
         toml::Value::String(text) => text.into(),
         toml::Value::Integer(number) => number.into(),
         toml::Value::Boolean(boolean) => boolean.into(),
         toml::Value::Float(number) if number.is_finite() => number.into(),
         toml::Value::Float(number) => {
-            mistakes.push(format!("`{place}` must be a finite number, not {number}"));
+            problems.push(format!("`{place}` must be a finite number, not {number}"));
             Value::Null
         }
         toml::Value::Datetime(date) => {
-            mistakes.push(format!("`{place}` must be a text, not a date; write \"{date}\""));
+            problems.push(format!("`{place}` must be a text, not a date; write \"{date}\""));
             Value::Null
         }
         toml::Value::Array(items) => {
             let items = items.into_iter().enumerate();
-            items.map(|(at, item)| json_value(item, &format!("{place}[{at}]"), mistakes)).collect()
+            items.map(|(at, item)| json_value(item, &format!("{place}[{at}]"), problems)).collect()
         }
-        toml::Value::Table(table) => json_table(table, place, mistakes).into(),
+        toml::Value::Table(table) => json_table(table, place, problems).into(),
     }
 }
 
@@ -214,7 +215,7 @@ fn take_texts(raw: &mut Map<String, Value>, name: &str) -> Vec<String> {
 /// Checks a raw configuration and fills in the defaults.
 ///
 /// # Errors
-/// All mistakes at once, each with the endpoint that it is about.
+/// All errors at once, each with its endpoint.
 pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, ConfigError> {
     let endpoints = take_endpoints(&mut raw)?;
     let directory = directory_of(&raw, origin);
@@ -231,15 +232,15 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         _ => Vec::new(),
     };
     let routes = BuiltinRoutes::resolve(&raw);
-    let mut found: Vec<String> = mistakes(Scope::Server, &raw)
+    let mut found: Vec<String> = problems(Scope::Server, &raw)
         .into_iter()
-        .map(|mistake| format!("server: {mistake}"))
+        .map(|problem| format!("server: {problem}"))
         .collect();
     for (number, endpoint) in endpoints.iter().enumerate() {
-        found.extend(endpoint_mistakes(endpoint, number, origin));
+        found.extend(endpoint_problems(endpoint, number, origin));
     }
     found.extend(jwt::scopes_without_tokens(&raw, &endpoints));
-    found.extend(path_mistakes(&endpoints, &routes));
+    found.extend(path_problems(&endpoints, &routes));
     if !found.is_empty() {
         return Err(ConfigError(found));
     }
@@ -297,12 +298,12 @@ fn take_endpoints(raw: &mut Map<String, Value>) -> Result<Vec<Map<String, Value>
     if tables.is_empty() { Err(wrong()) } else { Ok(tables) }
 }
 
-fn path_mistakes(endpoints: &[Map<String, Value>], routes: &BuiltinRoutes) -> Vec<String> {
+fn path_problems(endpoints: &[Map<String, Value>], routes: &BuiltinRoutes) -> Vec<String> {
     let mut count = BTreeMap::<&str, usize>::new();
     for path in endpoints.iter().filter_map(|endpoint| text(endpoint, "path")) {
         *count.entry(path).or_default() += 1;
     }
-    let mistake = |(path, times): (&str, usize)| {
+    let problem = |(path, times): (&str, usize)| {
         if routes.contains(path) {
             Some(format!(
                 "endpoint `{path}`: this path is already in use by a built-in route; choose another"
@@ -313,7 +314,7 @@ fn path_mistakes(endpoints: &[Map<String, Value>], routes: &BuiltinRoutes) -> Ve
             None
         }
     };
-    count.into_iter().filter_map(mistake).collect()
+    count.into_iter().filter_map(problem).collect()
 }
 
 #[cfg(test)]
@@ -327,20 +328,20 @@ mod tests {
 
     #[test]
     fn endpoints_under_another_name_are_told_the_right_one() {
-        let mistake = |text: &str| resolve_text(text).unwrap_err().to_string();
+        let problem = |text: &str| resolve_text(text).unwrap_err().to_string();
         for name in ["endpoints", "Endpoint", "endpiont"] {
-            let alone = mistake(&format!("[[{name}]]\npath = \"/ocr\""));
+            let alone = problem(&format!("[[{name}]]\npath = \"/ocr\""));
             assert_eq!(alone, format!("there is no endpoint: `[[{name}]]` must be `[[endpoint]]`"));
-            let beside = mistake(&format!(
+            let beside = problem(&format!(
                 "[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n[[{name}]]\npath = \"/b\""
             ));
             let expected = format!("server: there is no option `{name}`; did you mean `endpoint`?");
             assert_eq!(beside, expected);
         }
         assert!(
-            mistake("[endpoint]\npath = \"/a\"").ends_with("`[endpoint]` must be `[[endpoint]]`")
+            problem("[endpoint]\npath = \"/a\"").ends_with("`[endpoint]` must be `[[endpoint]]`")
         );
-        assert!(mistake("port = 1").contains("write at least one `[[endpoint]]`"));
+        assert!(problem("port = 1").contains("write at least one `[[endpoint]]`"));
     }
 
     #[test]
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_reported_at_once() {
+    fn all_errors_are_reported_at_once() {
         let error = resolve_text(
             r#"
             prot = 1
@@ -401,8 +402,8 @@ mod tests {
             "endpoint `/health`: this path is already in use by a built-in route",
         ];
         assert_eq!(error.0.len(), wanted.len(), "{error}");
-        for (mistake, wanted) in error.0.iter().zip(wanted) {
-            assert!(mistake.starts_with(wanted), "{mistake:?} should start with {wanted:?}");
+        for (problem, wanted) in error.0.iter().zip(wanted) {
+            assert!(problem.starts_with(wanted), "{problem:?} should start with {wanted:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the workers of an endpoint may use of the machine.
+//! The CPU, memory and GPU limits of an endpoint's workers.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::read::{boolean, bytes, integer, integers, number};
 
 /// Options of Python workers alone: a Rust model is a thread of the server.
-const OF_PROCESSES: [&str; 8] = [
+const PROCESS_OPTIONS: [&str; 8] = [
     "cpu_affinity",
     "cwd",
     "gpu_memory_fraction",
@@ -18,7 +18,7 @@ const OF_PROCESSES: [&str; 8] = [
     "threads",
 ];
 
-/// What the libraries that compute on CPUs ask how many threads to start.
+/// The environment variables that give numerical libraries their number of threads.
 const THREAD_VARIABLES: [&str; 5] = [
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -27,18 +27,19 @@ const THREAD_VARIABLES: [&str; 5] = [
     "NUMEXPR_NUM_THREADS",
 ];
 
-/// What each worker of an endpoint may use.
+/// The resources of each worker of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resources {
-    /// CPU threads; see [`fair_threads`] where it is not set.
+    /// The number of CPU threads; [`fair_threads`] is the default.
     pub threads: Option<usize>,
-    /// The cores that it runs on, where they are not all.
+    /// The cores that the worker runs on; `None` for all.
     pub cpu_affinity: Option<Vec<usize>>,
-    /// Bytes of memory, together with what it started, before it is killed.
+    /// The limit of resident memory in bytes, child processes included; above it the worker is
+    /// killed.
     pub memory_limit: Option<u64>,
-    /// The share of the memory of its GPU, where there is a limit.
+    /// The share of the memory of its GPU, if it is limited.
     pub gpu_memory_fraction: Option<f64>,
-    /// Whether it sees no GPU but its own.
+    /// Whether the worker sees only its own GPU.
     pub isolate_devices: bool,
 }
 
@@ -55,22 +56,24 @@ impl Resources {
     }
 }
 
-/// Returns what is wrong with the options of an endpoint whose model is in Rust.
-pub(crate) fn of_processes(options: &Map<String, Value>) -> Vec<String> {
-    let given = OF_PROCESSES.into_iter().filter(|name| options.contains_key(*name));
-    let mistake = |name| {
+/// Returns an error for each option that a model in Rust cannot have.
+pub(crate) fn process_only_options(options: &Map<String, Value>) -> Vec<String> {
+    let given = PROCESS_OPTIONS.into_iter().filter(|name| options.contains_key(*name));
+    let problem = |name| {
         format!(
-            "`{name}` is for Python models: one in Rust is a thread of the server; leave it out"
+            "`{name}` applies to Python models; a model in Rust is a thread of the server: leave \
+             it out"
         )
     };
-    given.map(mistake).collect()
+    given.map(problem).collect()
 }
 
-/// Returns how many CPU threads each worker of an endpoint gets if nobody says: an even share of
-/// the cores, at least one.
+/// Returns the default number of CPU threads of each worker of an endpoint: an even share of the
+/// cores, at least one.
 ///
-/// `cores` are those that the server may use, `all_workers` those of all endpoints. Where the
-/// endpoint has cores of its own (`cpu_affinity`), its `own_workers` share these.
+/// `cores` is the number of cores that the server may use, `all_workers` the number of workers of
+/// all endpoints. If the endpoint has cores of its own (`cpu_affinity`), its `own_workers` share
+/// these.
 pub fn fair_threads(
     cpu_affinity: Option<&[usize]>,
     own_workers: usize,
@@ -84,15 +87,15 @@ pub fn fair_threads(
     share.max(1)
 }
 
-/// Returns the variables that make libraries start that many threads, but for those that `is_set`
-/// already.
+/// Returns the environment variables that make libraries start that many threads, except those
+/// that `is_set` already.
 pub fn thread_variables(threads: usize, is_set: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
     let missing = THREAD_VARIABLES.into_iter().filter(|name| !is_set(name));
     missing.map(|name| (name.to_owned(), threads.to_string())).collect()
 }
 
-/// Returns what is wrong with the cores of an endpoint, given those that the server may use.
-pub fn affinity_mistake(wanted: &[usize], available: &[usize]) -> Option<String> {
+/// Returns an error if the endpoint wants cores that the server may not use.
+pub fn affinity_problem(wanted: &[usize], available: &[usize]) -> Option<String> {
     let missing: Vec<_> =
         wanted.iter().filter(|core| !available.contains(core)).map(ToString::to_string).collect();
     let there: Vec<_> = available.iter().map(ToString::to_string).collect();
@@ -139,15 +142,18 @@ mod tests {
         let raw = serde_json::json!({"endpoint": [endpoint]});
         let Value::Object(raw) = raw else { unreachable!() };
         let error = resolve(raw, &Origin::Builder).unwrap_err();
-        assert!(error.0[0].starts_with("endpoint `/a`: `threads` is for Python models"), "{error}");
+        assert!(
+            error.0[0].starts_with("endpoint `/a`: `threads` applies to Python models"),
+            "{error}"
+        );
         assert_eq!(error.0.len(), 1, "{error}");
     }
 
     #[test]
     fn cores_that_are_not_there_are_named() {
-        assert_eq!(affinity_mistake(&[1, 0], &[0, 1]), None);
+        assert_eq!(affinity_problem(&[1, 0], &[0, 1]), None);
         assert_eq!(
-            affinity_mistake(&[0, 2, 9], &[0, 1]).unwrap(),
+            affinity_problem(&[0, 2, 9], &[0, 1]).unwrap(),
             "`cpu_affinity` names cores 2, 9, and this server may use 0, 1"
         );
     }

@@ -1,3 +1,5 @@
+//! The configuration of TLS.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -5,21 +7,21 @@ use serde_json::{Map, Value};
 
 use crate::read::text;
 
-/// What a server needs to speak TLS.
+/// The certificate, the key and the client authorities of a server with TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Its certificate, and those between it and one that clients know.
+    /// The certificate and its chain.
     pub cert: Pem,
     /// Its private key.
     pub key: Pem,
-    /// The certificates of those who vouch for clients, where clients need a certificate.
+    /// The authorities of client certificates, if clients need a certificate.
     pub client_ca: Option<Pem>,
 }
 
-/// Something in PEM.
+/// PEM data, or the file that contains it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
-    /// A file that holds it.
+    /// A file with the PEM data.
     File(PathBuf),
     /// The PEM itself.
     Text(String),
@@ -29,14 +31,14 @@ impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            // It may be a key.
+            // The text may be a private key.
             Self::Text(_) => f.write_str("Text(…)"),
         }
     }
 }
 
 impl Pem {
-    /// Takes PEM as it is, and anything else as the name of a file in this directory.
+    /// Takes a text that contains PEM as PEM, and any other as a path in this directory.
     pub fn new(text: &str, directory: &Path) -> Self {
         if text.contains("-----BEGIN ") {
             Self::Text(text.to_owned())

@@ -1,17 +1,19 @@
+//! The configuration of the number of workers.
+
 use serde_json::{Map, Value};
 
 use crate::read::integer;
 
-/// How many workers an endpoint has.
+/// The number of workers of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// Always that many on each device.
+    /// A fixed number on each device.
     PerDevice(usize),
-    /// As many as load asks for.
+    /// A number that follows the load.
     Between {
-        /// The fewest, which may be none.
+        /// The minimum, which may be 0.
         min: usize,
-        /// The most, over all devices.
+        /// The maximum over all devices.
         max: usize,
     },
 }
@@ -26,7 +28,7 @@ impl Workers {
     }
 }
 
-/// Returns a sentence for each way in which the numbers of workers cannot all be meant.
+/// Returns an error for each contradiction between the options of the number of workers.
 pub(crate) fn contradictions(options: &Map<String, Value>) -> Vec<String> {
     let has = |name: &str| options.contains_key(name);
     let mut found = Vec::new();

@@ -1,10 +1,10 @@
-//! The options table, and the copies that are made of it.
+//! The options table and the files that are generated from it.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::PathBuf;
 
-use litplex_config::{Scope, keywords_python, mistakes, table_json, table_markdown};
+use litplex_config::{Scope, keywords_python, problems, table_json, table_markdown};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -17,11 +17,11 @@ struct Case {
 
 /// The Python SDK is held to the same cases.
 #[test]
-fn mistakes_are_said_as_the_cases_say() {
+fn messages_are_those_of_the_cases() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("cases.json")).unwrap();
     for case in cases {
         let scope = if case.scope == "server" { Scope::Server } else { Scope::Endpoint };
-        assert_eq!(mistakes(scope, &case.options), case.mistakes, "{:?}", case.options);
+        assert_eq!(problems(scope, &case.options), case.mistakes, "{:?}", case.options);
     }
 }
 

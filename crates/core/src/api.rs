@@ -1,3 +1,5 @@
+//! The traits that authors of Rust models implement, and the values that they use.
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -6,14 +8,14 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{ItemsBuilder, Outcome, Part, Result, StreamSender};
 
-/// A model in Rust that answers each request with one value.
+/// A model in Rust that responds to each request with one value.
 ///
-/// An instance lives on a thread of its own, where it was loaded: it need not be `Send`, it may
-/// block, and it is called with one batch at a time.
+/// An instance stays on the thread that loaded it: it need not be `Send`, it may block, and it is
+/// called with one batch at a time.
 pub trait LitApi: 'static {
-    /// The JSON body of a request. A body that does not fit is answered 422 and never gets here.
+    /// The JSON body of a request. A body that does not match is answered with 422 before `predict`.
     type Input: DeserializeOwned + 'static;
-    /// The JSON body of an answer.
+    /// The JSON body of a response.
     type Output: Serialize + 'static;
 
     /// Computes a batch of 1 to `max_batch_size` items and returns one outcome per item, in
@@ -25,18 +27,18 @@ pub trait LitApi: 'static {
     fn predict(&mut self, batch: Batch<Self::Input>) -> Result<Vec<Outcome<Self::Output>>>;
 }
 
-/// A model in Rust that answers a request with a stream of values.
+/// A model in Rust that responds to a request with a stream of values.
 pub trait LitStream: 'static {
-    /// The JSON body of a request. A body that does not fit is answered 422 and never gets here.
+    /// The JSON body of a request. A body that does not match is answered with 422 before `predict`.
     type Input: DeserializeOwned + 'static;
-    /// One chunk of the answer, sent as one line of JSON or one server-sent event.
+    /// One chunk of the response, sent as one line of JSON or one server-sent event.
     type Output: Serialize + 'static;
 
-    /// Computes the answer to one request and sends it chunk by chunk.
+    /// Computes the response to one request and sends it chunk by chunk.
     ///
     /// # Errors
-    /// Before the first chunk an error becomes the status of the answer; after it, a visible
-    /// error at the end of the stream.
+    /// Before the first chunk an error becomes the status of the response; after it, an error at
+    /// the end of the stream, which the client sees.
     fn predict(&mut self, input: Self::Input, chunks: &mut Chunks<Self::Output>) -> Result<()>;
 }
 
@@ -45,7 +47,7 @@ pub trait LitStream: 'static {
 pub struct Batch<T>(Vec<T>);
 
 impl<T> Batch<T> {
-    /// Returns the items as a vector, in the order in which the outcomes must come.
+    /// Returns the items as a vector, in the order that the outcomes must have.
     pub fn into_vec(self) -> Vec<T> {
         self.0
     }
@@ -72,7 +74,7 @@ impl<T> IntoIterator for Batch<T> {
     }
 }
 
-/// Where a worker puts its model: `cpu`, `cuda:0`, `mps`.
+/// The device of a model: `cpu`, `cuda:0`, `mps`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device(String);
 
@@ -99,14 +101,14 @@ impl fmt::Display for Device {
 #[error("the client left")]
 pub struct ClientLeft;
 
-/// The way out for the chunks of one [`LitStream`] answer.
+/// The sender of the chunks of one [`LitStream`] response.
 pub struct Chunks<T> {
     sink: StreamSender,
     chunk: PhantomData<fn(T)>,
 }
 
 impl<T: Serialize> Chunks<T> {
-    /// Makes the way out that ends at `sink`.
+    /// Returns a sender of chunks to `sink`.
     pub fn new(sink: StreamSender) -> Self {
         Self { sink, chunk: PhantomData }
     }
@@ -114,14 +116,14 @@ impl<T: Serialize> Chunks<T> {
     /// Sends one chunk; waits while the client reads more slowly than the model writes.
     ///
     /// # Errors
-    /// [`ClientLeft`] when nobody reads any more, or the error of serialising the chunk.
+    /// [`ClientLeft`] if the client has left, or the error of serialising the chunk.
     pub fn send(&mut self, chunk: T) -> Result<()> {
         let mut items = ItemsBuilder::json();
         items.push_with(|out| serde_json::to_writer(out, &chunk))?;
         self.sink.blocking_send(Part::Items(items.finish())).map_err(|_| ClientLeft.into())
     }
 
-    /// Returns the sink, to end the stream or to say why it failed.
+    /// Returns the sink, to end the stream or to report an error.
     pub fn into_sink(self) -> StreamSender {
         self.sink
     }

@@ -1,4 +1,4 @@
-//! What the server holds for its clients, counted in bytes over all connections.
+//! The memory that requests and responses take, counted in bytes over all connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{Outcome, ServeError};
 
-/// The bytes that all requests and answers together may take.
+/// The bytes that all requests and responses together may take.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -20,17 +20,17 @@ impl Budget {
         Arc::new(Self { limit, taken: AtomicUsize::new(0) })
     }
 
-    /// Returns how many bytes there are.
+    /// Returns the size of the budget in bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Returns how many of them are taken.
+    /// Returns the number of reserved bytes.
     pub fn taken(&self) -> usize {
         self.taken.load(Relaxed)
     }
 
-    /// Returns a reservation of nothing, which can grow.
+    /// Returns an empty reservation, which can grow.
     pub fn reserve(self: &Arc<Self>) -> Reservation {
         Reservation(Some(Arc::new(Reserved { budget: self.clone(), bytes: AtomicUsize::new(0) })))
     }
@@ -41,12 +41,15 @@ impl Budget {
             return Ok(());
         }
         self.taken.fetch_sub(bytes, Relaxed);
-        Err(ServeError::unavailable("the server holds as much for its clients as it may", 1))
+        Err(ServeError::unavailable(
+            "the server is at its memory limit for requests and responses; retry later",
+            1,
+        ))
     }
 }
 
-/// What one request takes of the [`Budget`]. Its clones are the same reservation; it is given back
-/// when the last of them is dropped.
+/// The bytes of the [`Budget`] that one request takes. Clones share the same reservation; it is
+/// released when the last clone is dropped.
 ///
 /// The default is part of no budget, and grows without a limit.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +65,7 @@ impl Reservation {
     /// Reserves this many bytes more.
     ///
     /// # Errors
-    /// 503 where the budget has not as many left; the reservation stays as it is. Nothing waits
+    /// 503 if the budget has too few bytes left; the reservation is unchanged. Requests do not wait
     /// for room: requests that each hold half of what they need would wait for one another.
     pub fn grow(&self, bytes: usize) -> Outcome<()> {
         let Some(reserved) = &self.0 else { return Ok(()) };
@@ -71,7 +74,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Gives this many bytes back, as far as they are reserved.
+    /// Releases this many bytes, at most all that are reserved.
     pub fn shrink(&self, bytes: usize) {
         let Some(reserved) = &self.0 else { return };
         let less = |reserved: usize| Some(reserved.saturating_sub(bytes));
@@ -79,12 +82,12 @@ impl Reservation {
         reserved.budget.taken.fetch_sub(before.min(bytes), Relaxed);
     }
 
-    /// Returns how many bytes are reserved.
+    /// Returns the number of bytes of this reservation.
     pub fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |reserved| reserved.bytes.load(Relaxed))
     }
 
-    /// Returns a reservation of nothing from the same budget.
+    /// Returns an empty reservation of the same budget.
     #[must_use]
     pub fn another(&self) -> Self {
         self.0.as_ref().map(|reserved| reserved.budget.reserve()).unwrap_or_default()
@@ -94,7 +97,7 @@ impl Reservation {
     /// is held.
     ///
     /// # Errors
-    /// 503 where the budget has not as many left.
+    /// 503 if the budget has too few bytes left.
     pub fn hold(&self, bytes: Bytes) -> Outcome<Bytes> {
         if self.0.is_none() || bytes.is_empty() {
             return Ok(bytes);

@@ -1,4 +1,4 @@
-//! How the cost of a request is read off its body.
+//! The cost of a request by its body, for endpoints that batch by cost without a `cost` hook.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use crate::{Content, json_text};
 
-/// How the cost of a request is read off its body. A field is named by the keys that lead to it.
+/// The rule that gives the cost of a request. A field is identified by the keys of its path.
 ///
-/// A request whose body has no such field, or null there, costs 1. One whose cost cannot be read,
-/// because the body is not JSON or the field is of another kind, has the highest cost of a batch and
-/// is computed alone: its model may read what is not read here.
+/// A request whose body lacks the field, or has null there, costs 1. A request whose cost cannot be
+/// read, because the body is not JSON or the field has another type, has the highest cost of a batch
+/// and is computed alone: its model may understand other bodies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
     /// The characters of a text, or the items of a list.
@@ -24,10 +24,10 @@ pub enum Cost {
     Bytes,
 }
 
-/// What a request without the field costs.
+/// The cost of a request without the field.
 const LEAST: f64 = 1.0;
 
-/// More than any batch may cost: the queue takes it for the most.
+/// A cost above that of any batch: the queue lowers it to the maximum.
 const MOST: f64 = f64::INFINITY;
 
 impl Cost {
@@ -57,13 +57,13 @@ impl Cost {
         }
     }
 
-    /// Returns whether it is read off this field of an object, or off what is below it.
+    /// Returns whether the cost depends on this field of an object, or on a field below it.
     pub fn is_read_off(&self, field: &str) -> bool {
         self.path().first().is_some_and(|first| first == field)
     }
 
-    /// Returns the cost of a request, given the JSON of the field that it is read off.
-    pub fn of_field(&self, value: &[u8]) -> f64 {
+    /// Returns the cost of a request, given the JSON of the field that the cost depends on.
+    pub fn field_cost(&self, value: &[u8]) -> f64 {
         let below = self.path().get(1..).unwrap_or_default();
         self.amount(&find_in_json(below, value))
     }
@@ -102,10 +102,10 @@ impl fmt::Display for Cost {
     }
 }
 
-/// The body is not what it should be.
+/// The error that the body cannot be read.
 struct Unreadable;
 
-/// What a field amounts to.
+/// The length, words and value of a field.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Found {
     length: Option<f64>,
@@ -253,8 +253,8 @@ mod tests {
     fn a_cost_is_of_one_field_given_alone() {
         let cost = Cost::Length(path("input"));
         assert!(cost.is_read_off("input") && !cost.is_read_off("text"));
-        assert_eq!(cost.of_field(br#""four""#), 4.0);
-        assert_eq!(Cost::Length(path("input.b")).of_field(br#"{"b": [1]}"#), 1.0);
+        assert_eq!(cost.field_cost(br#""four""#), 4.0);
+        assert_eq!(Cost::Length(path("input.b")).field_cost(br#"{"b": [1]}"#), 1.0);
     }
 
     #[test]

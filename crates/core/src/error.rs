@@ -1,15 +1,17 @@
+//! Errors of models and errors that clients see; `http` makes responses of the latter.
+
 use std::fmt;
 
-/// Any error; what the hooks of a Rust model may return.
+/// Any error that the hooks of a Rust model may return.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A result whose error may be anything, as the hooks of a Rust model return it.
+/// A result with any error, as the hooks of a Rust model return it.
 pub type Result<T, E = BoxError> = std::result::Result<T, E>;
 
-/// What became of one item of a batch: one bad item never fails the others.
+/// The result of one item of a batch: an item that fails does not affect the others.
 pub type Outcome<T> = std::result::Result<T, ServeError>;
 
-/// An error that a client is told about: an HTTP status and a sentence for `{"detail": …}`.
+/// An error that is sent to a client: an HTTP status and a sentence for `{"detail": …}`.
 ///
 /// ```
 /// use litplex_core::ServeError;
@@ -20,7 +22,7 @@ pub type Outcome<T> = std::result::Result<T, ServeError>;
 pub struct ServeError {
     /// The HTTP status, 400 to 599.
     pub status: u16,
-    /// What went wrong and what to do about it.
+    /// The problem, and what the client can do about it.
     pub detail: String,
     /// Whole seconds after which a retry makes sense, sent as `Retry-After`.
     pub retry_after: Option<u64>,
@@ -32,27 +34,29 @@ impl ServeError {
         Self { status, detail: detail.into(), retry_after: None }
     }
 
-    /// The model raised: the client learns nothing of the cause, the log does.
+    /// Returns the error for a model that raised (500). The cause is in the log, not in the
+    /// response.
     pub fn internal() -> Self {
         Self::new(500, "Internal server error")
     }
 
-    /// No worker can take the request now (503), with the seconds after which to retry.
+    /// Returns the error for a request that no worker can take now (503), with the seconds until a
+    /// retry.
     pub fn unavailable(detail: impl Into<String>, retry_after: u64) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(503, detail) }
     }
 
-    /// The time budget of the request ran out (504).
+    /// Returns the error for a request whose time budget is used up (504).
     pub fn deadline() -> Self {
         Self::new(504, "Request timed out")
     }
 
-    /// The worker died before it answered (502).
+    /// Returns the error for a request whose worker died before it answered (502).
     pub fn worker_lost() -> Self {
         Self::new(502, "the worker died before it answered this request")
     }
 
-    /// Workers died whenever they computed this request (502): it is not tried again.
+    /// Returns the error for a request that killed this many workers and is not retried (502).
     pub fn poison(workers: u32) -> Self {
         let detail = format!("{workers} workers died while they computed this request");
         Self::new(502, detail)

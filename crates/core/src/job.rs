@@ -1,51 +1,53 @@
+//! The job, which carries everything that its endpoint must know; the queue is in `scheduler`.
+
 use tokio::time::Instant;
 
 use crate::{JobTrace, Reply, Request};
 
-/// One request on its way: what to compute, until when, and whom to answer.
+/// A request in an endpoint's queue or in a worker, with its deadline and its reply.
 #[derive(Debug)]
 pub struct Job {
-    /// What the client sent.
+    /// The request of the client.
     pub request: Request,
-    /// When the request arrived.
+    /// The time at which the request arrived.
     pub arrived: Instant,
-    /// Since when it waits for a worker; as `arrived` before it is let in.
+    /// The time since which it waits for a worker; `arrived` before it is admitted.
     pub queued: Instant,
-    /// When its time budget runs out.
+    /// The end of its time budget.
     pub deadline: Instant,
-    /// What it costs beside others in a batch, in a unit that the endpoint chose; 1 where it
-    /// chose none, infinity where it is not known.
+    /// The cost of the job in a batch, in a unit that the endpoint chooses; 1 by default, infinity
+    /// if it is unknown.
     pub cost: f64,
-    /// Workers that were lost while they may have been computing it.
+    /// The number of workers that were lost while they may have computed it.
     pub losses: u32,
-    /// The way back.
+    /// The channel for its response.
     pub reply: Reply,
 }
 
 impl Job {
-    /// Makes a job of cost 1 that no worker has seen.
+    /// Returns a new job of cost 1.
     pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
         Self { request, arrived, queued: arrived, deadline, cost: 1.0, losses: 0, reply }
     }
 
-    /// Returns what follows it, where its request is traced.
+    /// Returns the trace of the job, if its request is traced.
     pub fn trace(&mut self) -> Option<&mut JobTrace> {
         self.reply.trace_mut()
     }
 
-    /// Notes that its worker was lost and it waits again.
+    /// Notes that its worker was lost and that it waits again.
     pub fn note_requeued(&mut self, now: Instant) {
         if let Some(trace) = self.trace() {
             trace.requeued(now);
         }
     }
 
-    /// Tells whether its request is traced.
+    /// Returns whether its request is traced.
     pub fn is_traced(&self) -> bool {
         self.reply.trace().is_some()
     }
 
-    /// Tells whether computing it would be in vain: its caller left or its time is over.
+    /// Returns whether the job is void: its caller left or its deadline has passed.
     pub fn is_void(&self, now: Instant) -> bool {
         now >= self.deadline || self.reply.is_abandoned()
     }

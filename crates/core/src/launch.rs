@@ -1,3 +1,5 @@
+//! Launches as the supervisor sees them: how workers start, are measured, and end.
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -7,8 +9,8 @@ use std::time::Duration;
 /// A future that can be kept in a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A way to start one more copy of a model, as the supervisor drives it: it can tell that a
-/// launch is ready or gone, and knows nothing of jobs, processes or Python.
+/// A way to start workers, as the supervisor drives it. The supervisor learns that a worker is ready
+/// or gone; it knows nothing of jobs, processes or Python.
 pub trait Launch: Send + Sync {
     /// Starts the worker of this slot and resolves when it is ready to take work.
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>>;
@@ -74,27 +76,27 @@ impl fmt::Display for WorkerExit {
     }
 }
 
-/// What can end a worker.
+/// The cause of a worker's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// It did not become ready.
+    /// The worker did not become ready.
     Start,
-    /// It ended by itself.
+    /// The worker ended by itself.
     Exit,
-    /// A signal ended it.
+    /// A signal ended the worker.
     Signal,
-    /// It was silent for too long.
+    /// The worker was silent for too long.
     Hang,
-    /// It went on computing past the time of a request.
+    /// The worker computed past the deadline of a request.
     Overrun,
-    /// It broke the protocol.
+    /// The worker violated the protocol.
     Protocol,
-    /// It used too much memory.
+    /// The worker used too much memory.
     Memory,
 }
 
 impl Cause {
-    /// Every one of them.
+    /// All causes.
     pub const ALL: [Self; 7] = [
         Self::Start,
         Self::Exit,
@@ -105,8 +107,8 @@ impl Cause {
         Self::Memory,
     ];
 
-    /// Returns what clients are told of it. The reason is for those who run the server: it may quote
-    /// what a model raised.
+    /// Returns the text for clients. The reason of the exit is for operators only: it may quote an
+    /// exception of the model.
     pub fn for_clients(self) -> &'static str {
         match self {
             Self::Start => "its model cannot be loaded",
@@ -117,7 +119,7 @@ impl Cause {
         }
     }
 
-    /// Returns what it is called where it is counted.
+    /// Returns the label of the cause in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -131,12 +133,12 @@ impl Cause {
     }
 }
 
-/// Why a worker did not become ready.
+/// The reason why a worker did not become ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchError {
-    /// One sentence: what failed and, where it is known, what to do.
+    /// One sentence: what failed and, if known, what to do.
     pub reason: String,
-    /// The traceback of the model's own code, if it came to that.
+    /// The traceback of the model's own code, if there is one.
     pub traceback: Option<String>,
 }
 

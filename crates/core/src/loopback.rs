@@ -1,6 +1,8 @@
+//! The test for addresses of this machine, which are reached without a proxy.
+
 use std::net::IpAddr;
 
-/// Tells whether a host, as a URL writes it, is this machine itself.
+/// Returns whether a host, as written in a URL, is this machine itself.
 ///
 /// ```
 /// use litplex_core::is_loopback;

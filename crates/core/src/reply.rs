@@ -1,4 +1,4 @@
-//! The way back of a job: exactly one answer, or a stream that is seen to end or to break.
+//! The reply of a job: exactly one answer, or a stream that visibly ends or breaks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{Items, JobTrace, Outcome, Reservation, Response, ServeError, Trace};
 
-/// Parts of a stream that may wait for a slow client before its sender waits.
+/// The number of parts of a stream that may wait for a slow client before the sender blocks.
 const STREAM_WINDOW: usize = 16;
 
-/// Parts of a stream whose sender keeps count of the bytes itself; a bound for one that does not.
+/// The number of parts that may wait if the sender counts bytes itself; a bound for faulty senders.
 const CREDITED_WINDOW: usize = 1 << 18;
 
-/// Answers up to this size are not counted while they are on their way to the edge.
+/// Responses up to this size in bytes are not counted on their way to the edge.
 const SMALL_BYTES: usize = 16 * 1024;
 
-/// What a job's caller gets.
+/// The answer to a job.
 #[derive(Debug)]
 pub enum Answer {
-    /// One whole answer.
+    /// One whole response.
     Whole(Response),
-    /// The first items of a stream, and where the rest comes from.
+    /// The first items of a stream, and the receiver of the others.
     Stream(Items, StreamReceiver),
 }
 
-/// What the caller waits on; see [`reply`].
+/// The caller's end of the channel; see [`reply`].
 #[derive(Debug)]
 pub struct Answers(oneshot::Receiver<Outcome<Answer>>);
 
@@ -41,10 +41,10 @@ impl Answers {
     }
 }
 
-/// The right and duty to answer one job. Dropped unanswered, it answers 502: losing a worker
-/// cannot strand its callers.
+/// The right and duty to answer one job. A reply that is dropped unanswered answers 502, so the loss
+/// of a worker cannot strand its callers.
 ///
-/// It is where the trace of a job ends too: with the answer, and before anybody has that.
+/// The trace of the job ends here, too: before the caller receives the answer.
 #[derive(Debug)]
 pub struct Reply {
     sender: Option<oneshot::Sender<Outcome<Answer>>>,
@@ -52,7 +52,7 @@ pub struct Reply {
     reservation: Reservation,
 }
 
-/// Makes the two ends of a job's way back.
+/// Returns the two ends of a job's reply channel.
 pub fn reply() -> (Reply, Answers) {
     let (sender, receiver) = oneshot::channel();
     let reservation = Reservation::default();
@@ -60,31 +60,31 @@ pub fn reply() -> (Reply, Answers) {
 }
 
 impl Reply {
-    /// Follows the job from here on, where its request is traced.
+    /// Adds the trace of the request, if it is traced.
     #[must_use]
     pub fn traced(mut self, trace: Option<Arc<Trace>>) -> Self {
         self.trace = trace.map(|trace| Box::new(JobTrace::new(trace)));
         self
     }
 
-    /// Counts what waits for the client in the budget of this reservation.
+    /// Counts data that waits for the client in the budget of this reservation.
     #[must_use]
     pub fn reserving(mut self, reservation: Reservation) -> Self {
         self.reservation = reservation;
         self
     }
 
-    /// Returns what follows the job, where its request is traced.
+    /// Returns the trace of the job, if its request is traced.
     pub fn trace(&self) -> Option<&JobTrace> {
         self.trace.as_deref()
     }
 
-    /// As [`trace`](Self::trace), to note something.
+    /// Returns the trace of the job for changes.
     pub fn trace_mut(&mut self) -> Option<&mut JobTrace> {
         self.trace.as_deref_mut()
     }
 
-    /// Answers the job; with 503 where there is no room for a large answer.
+    /// Answers the job; with 503 if the budget has no room for a large response.
     pub fn send(mut self, outcome: Outcome<Response>) {
         let held = outcome.and_then(|response| self.hold(response));
         self.answer(held.map(Answer::Whole));
@@ -97,15 +97,15 @@ impl Reply {
         Ok(response)
     }
 
-    /// Makes a sink that answers the job with a stream, as soon as it is given the first part. It
-    /// waits while the client reads more slowly than it is written to.
+    /// Returns a sink that answers the job with a stream, as soon as the first part is sent. The
+    /// sink blocks while the client reads more slowly than the model writes.
     pub fn into_stream(self) -> StreamSender {
         self.stream(STREAM_WINDOW, None)
     }
 
-    /// Makes a sink as [`into_stream`](Self::into_stream) does, for a writer that never waits:
-    /// `consumed` is told how many packed bytes the client has taken, and the writer writes no
-    /// more than it may have on the way.
+    /// Returns a sink as [`into_stream`](Self::into_stream) does, for a writer that does not block:
+    /// `consumed` is called with the number of packed bytes that the client has taken, and the
+    /// writer keeps to its credit.
     pub fn into_credited_stream(self, consumed: Consumed) -> StreamSender {
         self.stream(CREDITED_WINDOW, Some(consumed))
     }
@@ -118,7 +118,7 @@ impl Reply {
         StreamSender { unstarted: Some((self, receiver)), sender, trace: None, reservation }
     }
 
-    /// Tells whether nobody waits for the answer any more.
+    /// Returns whether the caller has left.
     pub fn is_abandoned(&self) -> bool {
         self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
@@ -126,7 +126,7 @@ impl Reply {
     fn answer(&mut self, outcome: Outcome<Answer>) {
         self.trace = None;
         if let Some(sender) = self.sender.take() {
-            // A caller that left does not want the answer.
+            // The caller may have left.
             let _ = sender.send(outcome);
         }
     }
@@ -145,18 +145,18 @@ pub enum Part {
     Items(Items),
     /// The stream is complete.
     End,
-    /// The stream broke, and the client must see that it did.
+    /// The stream broke, and the client must see the error.
     Failed(ServeError),
 }
 
-/// Told how many packed bytes of a stream its client has taken.
+/// A callback with the number of packed bytes of a stream that its client has taken.
 pub type Consumed = Box<dyn FnMut(usize) + Send>;
 
 /// The receiving end of a stream.
 pub struct StreamReceiver {
     parts: mpsc::Receiver<Part>,
     consumed: Option<Consumed>,
-    /// What waits in `parts`.
+    /// The bytes that wait in `parts`.
     reservation: Reservation,
 }
 
@@ -184,8 +184,8 @@ impl StreamReceiver {
     }
 }
 
-/// The sending end of a stream, with bounded room: a slow client holds back its own stream only.
-/// Dropped before [`Part::End`], it breaks the stream visibly.
+/// The sending end of a stream, with bounded room: a slow client holds back its own stream only. If
+/// the sender is dropped before [`Part::End`], the stream breaks visibly.
 ///
 /// The first part answers the job, so an error that comes first has a status of its own.
 #[derive(Debug)]
@@ -193,16 +193,16 @@ pub struct StreamSender {
     unstarted: Option<(Reply, StreamReceiver)>,
     sender: mpsc::Sender<Part>,
     trace: Option<Box<JobTrace>>,
-    /// What waits for the client.
+    /// The bytes that wait for the client.
     reservation: Reservation,
 }
 
-/// A part that was not taken.
+/// The reason why a part was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// Nobody reads the stream any more.
+    /// The client has left.
     Abandoned,
-    /// There is no room for it.
+    /// There is no room for the part.
     Full,
 }
 
@@ -210,7 +210,7 @@ impl StreamSender {
     /// Sends a part from a thread outside the runtime, waiting for room.
     ///
     /// # Errors
-    /// [`SendError::Abandoned`] when nobody reads any more.
+    /// [`SendError::Abandoned`] if the client has left.
     pub fn blocking_send(&mut self, part: Part) -> Result<(), SendError> {
         self.reserve(&part)?;
         match self.start(part) {
@@ -219,7 +219,7 @@ impl StreamSender {
         }
     }
 
-    /// Sends a part if it is read and there is room.
+    /// Sends a part if the client reads and there is room.
     ///
     /// # Errors
     /// See [`SendError`]; the part is lost.
@@ -232,18 +232,18 @@ impl StreamSender {
         }
     }
 
-    /// Reserves what a part takes while it waits. Where there is no room the stream fails.
+    /// Reserves the bytes of a part while it waits. Without room in the budget the stream fails.
     fn reserve(&mut self, part: &Part) -> Result<(), SendError> {
         let Part::Items(items) = part else { return Ok(()) };
         let Err(full) = self.reservation.grow(items.packed_len()) else { return Ok(()) };
         if let Some(failed) = self.start(Part::Failed(full)) {
-            // Where there is no place for it either, the stream breaks without a word.
+            // Without room for the error, the stream breaks without one.
             let _ = self.sender.try_send(failed);
         }
         Err(SendError::Abandoned)
     }
 
-    /// Tells whether nobody reads the stream any more.
+    /// Returns whether the client has left.
     pub fn is_abandoned(&self) -> bool {
         match &self.unstarted {
             Some((reply, _)) => reply.is_abandoned(),
@@ -251,7 +251,7 @@ impl StreamSender {
         }
     }
 
-    /// Returns what follows the job, where its request is traced.
+    /// Returns the trace of the job, if its request is traced.
     pub fn trace_mut(&mut self) -> Option<&mut JobTrace> {
         match &mut self.unstarted {
             Some((reply, _)) => reply.trace_mut(),

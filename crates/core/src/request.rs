@@ -1,28 +1,30 @@
+//! Requests as models see them. Reading them from HTTP is the task of `http`.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::Reservation;
 
-/// What a client sent to an endpoint, with its body as it arrived.
+/// A request of a client to an endpoint, with its body as it arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// How the body is to be read.
+    /// The format of the body.
     pub content: Content,
-    /// The body in the pieces in which it arrived: it is never assembled on the way to a worker.
+    /// The body in the pieces in which it arrived; they are not joined on the way to a worker.
     pub body: Vec<Bytes>,
     /// Present when the endpoint's hooks ask for it ([`ModelInfo::context`](crate::ModelInfo)).
     /// All jobs of a request share it.
     pub meta: Option<Arc<Meta>>,
-    /// What logs call it, where the server gives ids to requests.
+    /// The request id, if requests have ids.
     pub id: Option<String>,
-    /// What it takes of the server's memory, for as long as anything holds the request. Whatever is
-    /// made of it grows this first.
+    /// The memory that the request takes of the server's budget, until its last owner is dropped.
+    /// Code that derives data from the request grows this reservation first.
     pub reservation: Reservation,
 }
 
 impl Request {
-    /// Returns a request with a JSON body that nobody has parsed yet.
+    /// Returns a request with this JSON body, unparsed.
     pub fn json(body: impl Into<Bytes>) -> Self {
         Self {
             content: Content::Json,
@@ -39,12 +41,12 @@ impl Request {
     }
 }
 
-/// How the body of a request is to be read.
+/// The format of a request body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// One JSON value, not yet parsed: litplex does not parse what it only forwards.
+    /// One JSON value, unparsed: litplex does not parse bodies that it only forwards.
     Json,
-    /// Bytes of this media type, as they are.
+    /// Bytes of this media type, unchanged.
     Raw(String),
     /// The fields and files of a form; the body is their contents, one after the other.
     Form(Vec<FormPart>),
@@ -63,7 +65,7 @@ pub struct FormPart {
     pub length: usize,
 }
 
-/// What hooks may want to know of a request besides its body.
+/// The parts of a request besides its body that hooks may ask for.
 #[derive(Debug, Clone)]
 pub struct Meta {
     /// The HTTP method.
@@ -77,7 +79,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Returns how many bytes it takes, about.
+    /// Returns the approximate memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         let pair = |(name, value): &(String, String)| {
             size_of::<(String, String)>() + name.len() + value.len()

@@ -1,6 +1,8 @@
+//! Responses of models, whole or as packed items of a stream; `http` frames them.
+
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// A whole answer: what the client will see, in the form in which the worker made it.
+/// A whole response, in the form in which the worker made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// The HTTP status.
@@ -20,23 +22,23 @@ impl Response {
     }
 }
 
-/// The media type of a body; the usual one costs no allocation.
+/// The media type of a body; the most frequent one needs no allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaType {
     /// `application/json`
     Json,
-    /// Any other, as it goes into `Content-Type`; empty for none.
+    /// Any other value of `Content-Type`; empty for none.
     Other(String),
 }
 
-/// What the items of a stream are; it decides how the edge frames them.
+/// The type of a stream's items, by which the edge frames them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemKind {
     /// Each item is a JSON value.
     Json,
-    /// Each item is UTF-8 text, sent as it is.
+    /// Each item is UTF-8 text, sent unchanged.
     Text,
-    /// Each item is bytes, sent as they are.
+    /// Each item is bytes, sent unchanged.
     Bytes,
 }
 

@@ -1,7 +1,9 @@
+//! The encodings of JSON bodies; everything behind this module reads UTF-8.
+
 use bytes::Bytes;
 
-/// How the characters of a body are encoded. JSON begins with two ASCII characters, or is one, so
-/// the zeros among its first bytes tell (as RFC 4627, section 3, has it) where no byte-order mark does.
+/// The encoding of a body. Without a byte-order mark the zeros among the first bytes of JSON tell the
+/// encoding, because JSON begins with two ASCII characters or is one (RFC 4627, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Utf8,
@@ -10,7 +12,7 @@ enum Encoding {
 }
 
 /// Returns the text of a JSON body in any encoding that Python's `json` module detects: UTF-8,
-/// UTF-16 or UTF-32, with or without a byte-order mark. `None` where it is none of them.
+/// UTF-16 or UTF-32, with or without a byte-order mark. `None` for other encodings.
 ///
 /// A body in plain UTF-8 that is one piece is not copied.
 pub fn json_text(body: &[Bytes]) -> Option<Bytes> {

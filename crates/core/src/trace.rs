@@ -1,5 +1,5 @@
-//! What is done for a request that is traced, noted where it happens and read when it ends. Whoever
-//! reads it makes spans of it; nothing here knows for whom.
+//! The steps of a traced request: noted where they happen, read when the request ends. `traces` makes
+//! spans of them; this module knows no exporter.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use crate::Job;
 
-/// Names one span of a trace, as W3C's trace context does. It is shown as a `traceparent`.
+/// The identity of one span, as in W3C's trace context. Its `Display` form is a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanContext {
-    /// The trace; not 0.
+    /// The id of the trace; not 0.
     pub trace_id: u128,
-    /// The span in it; not 0.
+    /// The id of the span in the trace; not 0.
     pub span_id: u64,
-    /// Whether somebody records the trace.
+    /// Whether the trace is recorded.
     pub is_sampled: bool,
 }
 
@@ -53,17 +53,17 @@ impl fmt::Display for SpanContext {
 pub struct Trace {
     /// The span of the whole request.
     pub context: SpanContext,
-    /// None once they were taken: what comes later is nobody's.
+    /// `None` after `take`: later steps are dropped.
     steps: Mutex<Option<Vec<Step>>>,
 }
 
 impl Trace {
-    /// Makes one for which nothing was done yet.
+    /// Returns a trace without steps.
     pub fn new(context: SpanContext) -> Self {
         Self { context, steps: Mutex::new(Some(Vec::new())) }
     }
 
-    /// Returns what was done until now, when the request ends.
+    /// Returns the steps until now; called when the request ends.
     pub fn take(&self) -> Vec<Step> {
         self.steps().take().unwrap_or_default()
     }
@@ -73,71 +73,71 @@ impl Trace {
     }
 }
 
-/// One time that a job waited, or was with a worker.
+/// One period in which a job waited or was in a worker.
 #[derive(Debug)]
 pub struct Step {
-    /// Where the job was.
+    /// The place of the job.
     pub place: Place,
-    /// From when.
+    /// The start of the period.
     pub began: Instant,
-    /// Until when, if that is over.
+    /// The end of the period, if it has ended.
     pub ended: Option<Instant>,
 }
 
-/// Where a job is.
+/// The place of a job.
 #[derive(Debug)]
 pub enum Place {
-    /// In the queue of its endpoint.
+    /// The queue of its endpoint.
     Queue,
-    /// With a worker.
+    /// A worker.
     Worker {
         /// The slot of the worker.
         slot: usize,
-        /// The batch that it is part of, where the endpoint batches.
+        /// The batch of the job, if the endpoint batches.
         batch: Option<Arc<BatchTrace>>,
-        /// What the worker said of it.
+        /// The stages that the worker reported.
         stages: Stages,
     },
 }
 
-/// How long a worker spent at a job, or at its batch, where it said so.
+/// The durations of a job's stages, or of its batch's, as the worker reported them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stages {
-    /// Making an input of the request.
+    /// From the request to the model's input.
     pub decode: Option<Duration>,
-    /// Computing; of a stream, all of it.
+    /// The computation; for a stream, the whole stream.
     pub predict: Option<Duration>,
-    /// Making an answer of the output.
+    /// From the model's output to the response.
     pub encode: Option<Duration>,
 }
 
 /// A batch of which some jobs are traced.
 #[derive(Debug)]
 pub struct BatchTrace {
-    /// When it was given to its worker.
+    /// The time of its dispatch.
     pub began: Instant,
-    /// Its jobs, those that are not traced among them.
+    /// The number of its jobs, traced or not.
     pub size: usize,
     /// The slot of its worker.
     pub slot: usize,
-    /// The spans of the requests that are traced.
+    /// The spans of its traced requests.
     pub members: Vec<SpanContext>,
     context: OnceLock<SpanContext>,
     nanoseconds: AtomicU64,
 }
 
 impl BatchTrace {
-    /// Returns its own span, which is made when somebody asks for the first time.
+    /// Returns the span of the batch, created at the first call.
     pub fn context(&self, make: impl FnOnce() -> SpanContext) -> SpanContext {
         *self.context.get_or_init(make)
     }
 
-    /// Notes that one of its jobs has ended.
+    /// Notes the end of one of its jobs.
     pub fn ended(&self, at: Instant) {
         self.nanoseconds.fetch_max((at - self.began).as_nanos() as u64, Relaxed);
     }
 
-    /// Returns when the last of those has ended that were noted.
+    /// Returns the end of the last job of which an end was noted.
     pub fn end(&self) -> Instant {
         self.began + Duration::from_nanos(self.nanoseconds.load(Relaxed))
     }
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!((*slot, *said), (3, stages));
         let batch = batch.as_ref().unwrap();
         assert_eq!((batch.size, batch.members.len()), (2, 2));
-        // Nobody reads what comes after the end.
+        // Steps after the end are dropped.
         drop(second);
         assert!(trace.take().is_empty());
     }

@@ -1,3 +1,5 @@
+//! Workers as the scheduler sees them: the traits to drive one, and its reports.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,62 +8,62 @@ use tokio::sync::oneshot;
 
 use crate::{Job, Outcome, Request};
 
-/// One running copy of a model, as the scheduler drives it. Dropped, it is given no more jobs and
+/// A running instance of a model, as the scheduler drives it. A dropped worker gets no more jobs and
 /// answers those that it has.
 ///
-/// What it has done it reports through the [`Progress`] that it was given when it was made.
+/// It reports through the [`Progress`] that it was given at its creation.
 pub trait Worker: Send {
-    /// Takes jobs: one batch where the endpoint batches, else that many single jobs. Returns at
-    /// once; the scheduler never gives a worker more than its window allows.
+    /// Takes jobs: one batch if the endpoint batches, otherwise single jobs. Returns at once; the
+    /// scheduler does not exceed the worker's window.
     fn dispatch(&mut self, jobs: Vec<Job>);
 
-    /// Callers of jobs that the worker may hold have left: what can be stopped should stop.
+    /// Cancels jobs whose callers have left, as far as the model can stop them.
     fn cancel_abandoned(&mut self) {}
 
-    /// Asks the model what a request costs, as its author counts it
-    /// ([`ModelInfo::has_cost`](ModelInfo)). Returns at once.
+    /// Asks the model for the cost of a request ([`ModelInfo::has_cost`](ModelInfo)). Returns at
+    /// once.
     fn cost(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
         drop(request);
-        // Nobody who waits is an error: the caller may have left.
+        // The caller may have left, which is no error.
         let _ = answer.send(Ok(1.0));
     }
 }
 
-/// What a worker tells the scheduler, from any thread.
+/// The reports of a worker to the scheduler, from any thread.
 pub trait Progress: Send + Sync {
-    /// Jobs are answered, or ended without an answer, and leave the worker's window.
+    /// Reports jobs that were answered, or ended without an answer: they leave the window.
     fn finished(&self, done: Done);
-    /// The callers of this many more of the jobs that the worker holds have left.
+    /// Reports that the callers of this many more jobs of the worker have left.
     fn abandoned(&self, jobs: usize) {
         let _ = jobs;
     }
-    /// The worker wants no more jobs; it goes on with those that it has.
+    /// Reports that the worker takes no more jobs and finishes those that it has.
     fn retiring(&self);
-    /// The worker is gone, and these are the jobs that it held, in the order in which they came.
+    /// Reports that the worker is gone, with its unanswered jobs in the order of their dispatch.
     fn gone(&self, unanswered: Vec<Unanswered>);
 }
 
 /// Jobs that a worker is done with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Done {
-    /// How many.
+    /// The number of jobs.
     pub jobs: usize,
-    /// Those among them whose callers had left. They may have ended early: how long they took says
-    /// only that the model takes no less.
+    /// The number of these jobs whose callers had left. They may have ended early: their duration
+    /// is only a lower bound of the model's.
     pub cut_short: usize,
 }
 
 /// A job that its worker did not answer.
 #[derive(Debug)]
 pub struct Unanswered {
-    /// The job; nothing of its answer has reached its caller.
+    /// The job; its caller has received no part of a response.
     pub job: Job,
     /// Whether the worker may have begun to compute it.
     pub started: bool,
 }
 
 impl Unanswered {
-    /// Gives back a job that never reached its worker.
+    /// Returns an unanswered job that did not reach its worker.
     pub fn unstarted(job: Job) -> Self {
         Self { job, started: false }
     }
@@ -110,33 +112,33 @@ impl std::fmt::Debug for Attachment {
     }
 }
 
-/// What a worker knows of its model once it is ready; the program or the model's author set it.
+/// The description of a model that a ready worker gives; set by the program or the model author.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
-    /// The most items in a batch; 1 where the endpoint does not batch.
+    /// The maximum number of items in a batch; 1 without batching.
     pub max_batch_size: usize,
-    /// How long a batch may wait to fill, from the arrival of its first job.
+    /// The time that a batch may wait to fill, from the arrival of its first job.
     pub batch_timeout: Duration,
-    /// Batches that the worker computes at the same time (single jobs where it does not batch);
-    /// 1 where it takes one after the other, in the order in which they came.
+    /// The number of batches (without batching: jobs) that the worker computes at the same time;
+    /// 1 for one after the other, in the order of their dispatch.
     pub concurrency: usize,
-    /// Whether answers are streams.
+    /// Whether responses are streams.
     pub stream: bool,
     /// Whether hooks ask for the [`Meta`](crate::Meta) of a request.
     pub context: bool,
-    /// Whether the model says itself what a request costs ([`Worker::cost`]).
+    /// Whether the model has a `cost` hook ([`Worker::cost`]).
     pub has_cost: bool,
-    /// The dialect that its clients speak; `None` where they send any body, as the model takes it.
+    /// The dialect of its clients; `None` if they send any body that the model takes.
     pub dialect: Option<DialectId>,
-    /// What clients call the model, where they name one.
+    /// The name of the model for clients that name one.
     pub model: String,
-    /// The schemas of its requests and responses; null where they are not known.
+    /// The schemas of its requests and responses; null if they are not known.
     pub schema: Arc<Value>,
     /// The description of it as a tool, if it is one.
     pub tool: Option<Arc<Value>>,
 }
 
-/// The id of a dialect, as a worker names it when it is ready. It is opaque here: the HTTP edge has
+/// The id of a dialect, as a ready worker names it. It is opaque here: the HTTP edge has
 /// the dialects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DialectId(String);

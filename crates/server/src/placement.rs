@@ -3,7 +3,7 @@
 use std::thread::available_parallelism;
 
 use litplex_config::{
-    ConfigError, Endpoint, Shares, affinity_mistake, count_gpus, fair_threads, overcommitted, place,
+    ConfigError, Endpoint, Shares, affinity_problem, count_gpus, fair_threads, overcommitted, place,
 };
 use litplex_core::Device;
 use rustix::thread::{CpuSet, sched_getaffinity};
@@ -32,7 +32,7 @@ pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, Config
             Err(wrong) => mistakes.push(mistake(wrong)),
         }
         let affinity = endpoint.resources.cpu_affinity.as_deref();
-        let wrong = affinity.and_then(|cores| affinity_mistake(cores, available.as_deref()?));
+        let wrong = affinity.and_then(|cores| affinity_problem(cores, available.as_deref()?));
         mistakes.extend(wrong.map(mistake));
     }
     if mistakes.is_empty() {

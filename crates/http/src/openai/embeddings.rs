@@ -175,7 +175,7 @@ impl<'a> Costs<'a> {
         match self {
             Self::Same(cost) => Some(*cost),
             Self::Bytes(rest) => Some((input.len() + rest) as f64),
-            Self::OfInput(cost) => Some(cost.of_field(input)),
+            Self::OfInput(cost) => Some(cost.field_cost(input)),
             Self::NotKnown => None,
         }
     }

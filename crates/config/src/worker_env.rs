@@ -1,4 +1,4 @@
-//! Where the workers of an endpoint find themselves: their directory, modules and packages.
+//! Checks of the workers' environment: working directory, module paths, requirements.
 
 use std::path::Path;
 
@@ -6,11 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::read::{boolean, text, texts};
 
-/// Returns what is wrong with it; names are relative to `directory`.
-pub(crate) fn surroundings_mistakes(
-    endpoint: &Map<String, Value>,
-    directory: &Path,
-) -> Vec<String> {
+/// Returns the errors in an endpoint's environment; paths are relative to `directory`.
+pub(crate) fn worker_env_problems(endpoint: &Map<String, Value>, directory: &Path) -> Vec<String> {
     let mut found = missing_directories(endpoint, directory);
     found.extend(missing_requirements(endpoint, directory));
     found.extend(two_views(endpoint));
@@ -20,12 +17,12 @@ pub(crate) fn surroundings_mistakes(
 fn missing_directories(endpoint: &Map<String, Value>, directory: &Path) -> Vec<String> {
     let cwd = text(endpoint, "cwd").map(|cwd| ("cwd", cwd));
     let given = cwd.into_iter().chain(texts(endpoint, "pythonpath").map(|p| ("pythonpath", p)));
-    let mistake = |(name, given): (&str, &str)| {
+    let problem = |(name, given): (&str, &str)| {
         let path = directory.join(given);
         let wrong = if path.exists() { "is not a directory" } else { "does not exist" };
         (!path.is_dir()).then(|| format!("`{name}` names `{}`, which {wrong}", path.display()))
     };
-    given.filter_map(mistake).collect()
+    given.filter_map(problem).collect()
 }
 
 fn missing_requirements(endpoint: &Map<String, Value>, directory: &Path) -> Option<String> {
