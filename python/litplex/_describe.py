@@ -8,7 +8,8 @@ import json
 import os
 import sys
 
-from litplex import _app_host, _capture, _options, _server
+from litplex import _capture, _options, _server
+from litplex._apphost import _manifest
 
 
 def main(argv):
@@ -22,7 +23,7 @@ def main(argv):
     # As Python does for a script, which may be a link: what is imported lies beside its target.
     sys.path[0] = os.path.dirname(os.path.realpath(script))
     servers, options = _run(script)
-    order = _app_host.order_of(servers, options)
+    order = _manifest.manifest_of(servers, options)
     json.dump(_server.program_of(servers, options, order), out, allow_nan=False)
     out.close()
     # What is handed over in files is there until its reader has opened them.

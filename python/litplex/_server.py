@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litplex import (
-    _app_host,
     _capture,
     _handover,
     _hook_rules,
@@ -24,6 +23,7 @@ from litplex import (
     _where,
 )
 from litplex._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
+from litplex._apphost import _manifest
 from litplex._binary import find_binary
 from litplex._profile import NATIVE, Profile
 from litplex._specs import LitSpec
@@ -186,7 +186,7 @@ class LitServer:
         Only programs that use it need fastapi and uvicorn.
         """
         if self._app is None:
-            _app_host.check_packages("`server.app`")
+            _manifest.check_packages("`server.app`")
             from litplex._apphost._app import make_app
 
             self._app = make_app(self)
@@ -301,7 +301,7 @@ def run_servers(
     given, wants_client = checked_options(servers, host, port, options)
     _capture.take(servers, given)
     profile = profile_of(servers)
-    program = program_of(servers, given, _app_host.order_of(servers, given))
+    program = program_of(servers, given, _manifest.manifest_of(servers, given))
     if _capture.started:
         _handover.forbid_running_again(program, servers)
     if wants_client:
@@ -406,7 +406,7 @@ def call_back(servers, event):
 
         for server in servers:
             # Else they are told where the requests are, with which they may share a state.
-            if not _app_host.events_of_requests(server):
+            if not _manifest.events_of_requests(server):
                 CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
 
 

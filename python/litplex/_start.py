@@ -15,7 +15,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from litplex import _app_host, _capture, _handover, _server
+from litplex import _capture, _handover, _server
+from litplex._apphost import _manifest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -57,7 +58,7 @@ def start(
     """
     given, wants_client = _server.checked_options(servers, host, port, options)
     _capture.take(servers, given)
-    program = _server.program_of(servers, given, _app_host.order_of(servers, given))
+    program = _server.program_of(servers, given, _manifest.manifest_of(servers, given))
     if not _can_run_again(sys._getframe(1).f_globals.get("__name__")):
         _handover.forbid_running_again(program, servers)
     if wants_client and "generate_client_file" in options:

@@ -4,7 +4,8 @@ import importlib.util
 
 import litplex as ls
 import pytest
-from litplex import _app_host, _handover
+from litplex import _handover
+from litplex._apphost import _manifest
 from litplex.compat import LitServer
 from litplex.compat.callbacks import Callback, NoopCallback
 from litplex.compat.callbacks.defaults.metric_callback import RequestTracker
@@ -26,14 +27,14 @@ class Middleware:
 
 def test_only_who_uses_one_has_one(monkeypatch):
     monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
-    assert _app_host.order_of([ls.LitServer(Open())]) is None
-    order = _app_host.order_of([ls.LitServer(Open(), "/a"), ls.LitServer(Guarded(), "/b")])
+    assert _manifest.manifest_of([ls.LitServer(Open())]) is None
+    order = _manifest.manifest_of([ls.LitServer(Open(), "/a"), ls.LitServer(Guarded(), "/b")])
     assert order is not None
     assert order["guarded"] == ["/b"]
-    assert _app_host.order_of([ls.LitServer(Open(), middlewares=[Middleware])]) is not None
+    assert _manifest.manifest_of([ls.LitServer(Open(), middlewares=[Middleware])]) is not None
     server = ls.LitServer(Open())
     server.app.get("/custom")(lambda: 1)
-    assert _app_host.order_of([server]) is not None
+    assert _manifest.manifest_of([server]) is not None
 
 
 def test_callbacks_of_requests_need_one(monkeypatch):
@@ -47,15 +48,15 @@ def test_callbacks_of_requests_need_one(monkeypatch):
 
     monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
     server = ls.LitServer(Open(), callbacks=[Passed(), NoopCallback()])
-    assert _app_host.order_of([server]) is None
+    assert _manifest.manifest_of([server]) is None
     assert server.active_requests is None
     server = ls.LitServer(Open(), callbacks=[Passed(), Told()])
-    assert _app_host.events_of_requests(server) == ["on_response"]
-    assert _app_host.order_of([server]) is not None
-    assert _app_host.order_of([ls.LitServer(Open(), callbacks=RequestTracker())]) is not None
+    assert _manifest.events_of_requests(server) == ["on_response"]
+    assert _manifest.manifest_of([server]) is not None
+    assert _manifest.manifest_of([ls.LitServer(Open(), callbacks=RequestTracker())]) is not None
     monkeypatch.setattr(_handover, "script", lambda: {"file": None})
     with pytest.raises(ValueError, match="`on_response` of a callback needs a process that runs"):
-        _app_host.order_of([server])
+        _manifest.manifest_of([server])
 
 
 def test_what_is_missing_is_said(monkeypatch):
@@ -64,12 +65,12 @@ def test_what_is_missing_is_said(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: name == "fastapi" or None)
         with pytest.raises(ValueError, match=needs):
-            _app_host.order_of([server])
+            _manifest.manifest_of([server])
         with pytest.raises(ValueError, match=r"`server\.app` needs fastapi and uvicorn"):
             server.app  # noqa: B018
     monkeypatch.setattr(_handover, "script", lambda: {"file": None})
     with pytest.raises(ValueError, match="only a file can be run again"):
-        _app_host.order_of([server])
+        _manifest.manifest_of([server])
 
 
 @pytest.mark.parametrize("wrong", [Middleware, [("x", {})], [(Middleware, 1)], [1]])
@@ -100,7 +101,7 @@ def test_what_the_server_says_of_its_state_is_direct_where_nothing_guards_it(mon
     monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
 
     def direct(server, **options):
-        order = _app_host.order_of([server], options)
+        order = _manifest.manifest_of([server], options)
         assert order is not None
         return order["direct"], order["has_routes"]
 

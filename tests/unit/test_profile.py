@@ -15,7 +15,8 @@ from litplex.compat._profile import LITSERVE
 PROGRAM = """
     import sys
     import litplex as ls
-    from litplex import _app_host, _capture, _server
+    from litplex import _capture, _server
+    from litplex._apphost import _manifest
 
     class API(ls.LitAPI):
         max_batch_size = 4
@@ -29,7 +30,7 @@ PROGRAM = """
     ]
     options = {"grace": 3, "metrics_path": False}
     given, _ = _server.checked_options(servers, "0.0.0.0", 8000, options)
-    _server.program_of(servers, given, _app_host.order_of(servers, given))
+    _server.program_of(servers, given, _manifest.manifest_of(servers, given))
     _server.start_binary, ls.start, ls.MCP("Echoes.", name="echo"), ls.OpenAISpec()
     print(*sys.modules)
 """

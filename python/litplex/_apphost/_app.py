@@ -10,8 +10,9 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.routing import Match
 
-from litplex import _app_host, _http, _keys, _options
+from litplex import _http, _keys, _options
 from litplex._api import authorize_of
+from litplex._apphost import _manifest
 from litplex._apphost._forward import Forwarded
 from litplex._apphost._middleware import lighter
 from litplex.compat.middlewares import RequestCountMiddleware
@@ -41,7 +42,7 @@ def make_app(server: Any) -> FastAPI:
     app = _CountedApp(server._active)
     app.state.litplex_inner = None
     app.add_exception_handler(_http.HTTPException, _answer_exception)
-    told = server if _app_host.events_of_requests(server) else None
+    told = server if _manifest.events_of_requests(server) else None
     for api, path in zip(server.apis, server._paths()):
         _add(app, path, ["POST"], guard_of(server, api), told=told)
         if getattr(api, "spec", None) is not None:

@@ -11,9 +11,9 @@ import sys
 
 import uvicorn
 
-from litplex._app_host import guarded_paths
 from litplex._apphost._app import add_built_in, add_metrics, add_probes
 from litplex._apphost._inner import BrokenOff, Inner
+from litplex._apphost._manifest import guarded_paths
 from litplex._apphost._root import Root
 from litplex._launched import request_marks
 from litplex._worker._load import run_again

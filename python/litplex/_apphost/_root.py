@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.routing import Match
 
-from litplex import _app_host
+from litplex._apphost import _manifest
 from litplex._apphost._forward import FATE, INTERNAL, INTRODUCTION, Fate
 from litplex._apphost._inner import BrokenOff
 from litplex._worker.hooks.callbacks import trigger
@@ -27,7 +27,7 @@ class Root:
     def __init__(self, servers: Sequence[Any]) -> None:
         self._apps = list(dict.fromkeys(server.app for server in servers))
         self._owners = {path: server.app for server in servers for path in server._paths()}
-        self._told = [server for server in servers if _app_host.events_of_requests(server)]
+        self._told = [server for server in servers if _manifest.events_of_requests(server)]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

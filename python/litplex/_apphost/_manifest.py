@@ -1,4 +1,4 @@
-"""Which programs need an app host, and what it is told: see ``_apphost/``."""
+"""The manifest of an app host: which programs need one, and what it is told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("fastapi", "uvicorn")
 _OF_REQUESTS = ("on_request", "on_response")
 
 
-def order_of(
+def manifest_of(
     servers: Sequence[Any], options: dict[str, Any] | None = None
 ) -> dict[str, Any] | None:
     """Returns what the app host is told; None where the servers need none.
