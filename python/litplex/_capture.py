@@ -61,7 +61,7 @@ def _code_of(file: str) -> types.CodeType:
     with open(file, "rb") as source:
         if not file.endswith(".pyc"):
             return compile(source.read(), file, "exec")
-        code = pkgutil.read_code(source)
+        code: types.CodeType | None = pkgutil.read_code(source)
     if code is None:
         version = platform.python_version()
         raise ImportError(f"`{file}` is compiled for another version of Python than {version}")
@@ -72,3 +72,28 @@ def take(servers: Sequence[Any], options: dict[str, Any]) -> None:
     """Called where serving would start: leaves the script when somebody captures."""
     if _active:
         raise Captured(servers, options)
+
+
+def prepare_path(script: dict[str, Any]) -> None:
+    """Sets ``sys.argv`` and ``sys.path`` as the program had them."""
+    sys.argv = list(script["argv"])
+    known = set(sys.path)
+    sys.path[:0] = [entry for entry in script["path"] if entry not in known]
+
+
+def run_again(script: dict[str, Any]) -> Captured:
+    """Runs the program up to the call that serves, and returns that call."""
+    prepare_path(script)
+    return run_to_call(script)
+
+
+def run_to_call(script: dict[str, Any]) -> Captured:
+    """Runs a script as ``__main__`` up to the call that serves, and returns that call.
+
+    Raises:
+        RuntimeError: the script ended without serving.
+    """
+    captured, _ = run_script(script["file"], "__main__", script.get("module"))
+    if captured is None:
+        raise RuntimeError(f"`{script['file']}` ended without serving when it ran again")
+    return captured

@@ -191,3 +191,18 @@ def test_shared_state_is_compared_with_the_page_in_both_directions(tmp_path):
     assert found.startswith("ARCHITECTURE.md: `a/gone.rs` has no lock")
     write(tmp_path, {"crates/a/src/b/new.rs": "static N: AtomicU8 = AtomicU8::new(0);\n"})
     assert "name `a/new.rs` under" in shared_state.check(tmp_path)[0]
+
+
+def test_the_worker_shares_nothing_directly_with_the_app_host_and_the_face_of_litserve():
+    graph = cycles.python_graph(LINT.parent / "python/litplex")
+    folders = ("_worker", "_apphost", "compat")
+    crossing = [
+        (file, target)
+        for file, targets in graph.items()
+        for target in targets
+        if "_worker" in (file.split("/")[0], target.split("/")[0])
+        and file.split("/")[0] != target.split("/")[0]
+        and {file.split("/")[0], target.split("/")[0]} <= set(folders)
+    ]
+    assert not crossing
+    assert "_model/schema.py" in graph["_worker/hooks/hooks.py"], "the graph is not empty"

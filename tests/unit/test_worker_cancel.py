@@ -33,7 +33,7 @@ CONTINUOUS = """
             gate()
             return [ls.Last(x) for x in sequences]
 """
-CANCELLED = (499, {"detail": "cancelled: nobody waits for the answer"})
+CANCELLED = (499, {"detail": "cancelled: no caller waits for the response"})
 
 
 @pytest.mark.parametrize(

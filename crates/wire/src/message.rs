@@ -106,10 +106,10 @@ pub struct Ready {
     /// The name of the model in that dialect.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
-    /// The schemas of requests and responses, if known: see `_worker/hooks/schema.py`.
+    /// The schemas of requests and responses, if known: see `_model/schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub schema: serde_json::Value,
-    /// The description of the model as a tool, if it is one: see `_worker/hooks/schema.py`.
+    /// The description of the model as a tool, if it is one: see `_model/schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub tool: serde_json::Value,
 }

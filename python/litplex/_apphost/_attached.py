@@ -13,7 +13,7 @@ from typing import Any
 
 from litplex import _options, _server
 from litplex._apphost._inner import Inner
-from litplex._worker.hooks.callbacks import trigger
+from litplex._callbacks import trigger
 from litplex.compat._profile import LITSERVE
 
 _START_SECONDS = 30

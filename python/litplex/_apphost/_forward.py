@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from litplex._apphost._inner import BrokenOff
-from litplex._worker.hooks.callbacks import trigger
+from litplex._callbacks import trigger
 
 _UNREAD_PIECES = 1 << 16
 # An answer that takes longer has somebody who looks whether its client has left.

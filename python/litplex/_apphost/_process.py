@@ -15,9 +15,9 @@ from litplex._apphost._app import add_built_in, add_metrics, add_probes
 from litplex._apphost._inner import BrokenOff, Inner
 from litplex._apphost._manifest import guarded_paths
 from litplex._apphost._root import Root
+from litplex._capture import run_again
 from litplex._launched import request_marks
-from litplex._worker._load import run_again
-from litplex._worker._process import read_order
+from litplex._launched.order import read_order
 
 # What uvicorn warns of for each request of a method that its parser does not know.
 _UNPARSED = "Invalid HTTP request"

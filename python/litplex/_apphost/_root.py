@@ -11,7 +11,7 @@ from starlette.routing import Match
 from litplex._apphost import _manifest
 from litplex._apphost._forward import FATE, INTERNAL, INTRODUCTION, Fate
 from litplex._apphost._inner import BrokenOff
-from litplex._worker.hooks.callbacks import trigger
+from litplex._callbacks import trigger
 
 # litplex says here who its client is, and how it came: `https://127.0.0.1:50000`.
 _PEER = b"x-litplex-peer"

@@ -1,4 +1,4 @@
-"""What hooks print, marked with the requests that are computed meanwhile.
+"""Output of hooks, each line marked with the requests that are computed meanwhile.
 
 The server takes the marks out; ``protocol/PROTOCOL.md`` says what they look like.
 """
@@ -28,7 +28,7 @@ _MOST_NAMED = 8
 # The beginning of a line waits for the rest up to so many characters.
 _MOST_HELD = 8192
 
-#: The ids of what the current thread, or task, computes; none where that is no request. They are
+#: The ids of the requests that the current thread, or task, computes; empty for none. They are
 #: noted for each request, and seldom printed.
 _ids: contextvars.ContextVar[str] = contextvars.ContextVar("litplex_ids", default="")
 _begin = ""
@@ -42,12 +42,12 @@ def mark(secret: str) -> None:
     sys.stdout = MarkedStream(sys.stdout)
     sys.stderr = MarkedStream(sys.stderr)
     # A program may put a stream of its own in their place, around their buffer, which they would
-    # close when nobody has them any more.
+    # close once it is collected.
     _kept.extend((sys.stdout, sys.stderr))
 
 
 def is_marked() -> bool:
-    """Tells whether what is printed is marked."""
+    """Returns whether lines are marked."""
     return bool(_begin)
 
 
@@ -121,7 +121,7 @@ class MarkedStream(io.TextIOWrapper):
             newline="\n",
             write_through=True,
         )
-        # It would close the buffer when nobody has it any more.
+        # It would close the buffer once it is collected.
         self._stream = stream
         self._held = _Held()
 

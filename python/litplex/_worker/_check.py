@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from litplex import _spec_rules
 from litplex._api import ContinuousAPI, LitAPI
+from litplex._launched.order import read_order
 from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
-from litplex._worker._process import override, read_order
+from litplex._worker._process import override
 from litplex._worker.hooks.hooks import check_hooks
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ def load(source: Any, pickled: BinaryIO | None = None) -> Any:
     if kind == "reference":
         return _load_reference(source)
     script = source if kind == "script" else source["script"]
-    _prepare_path(script)
+    _capture.prepare_path(script)
     with _working_in(script.get("cwd")):
         return _load_by_running(script) if kind == "script" else _unpickle(pickled, script)
 
@@ -167,12 +167,6 @@ def _working_in(directory: str | None) -> Iterator[Any]:
         os.chdir(before)
 
 
-def _prepare_path(script: dict[str, Any]) -> None:
-    sys.argv = list(script["argv"])
-    known = set(sys.path)
-    sys.path[:0] = [entry for entry in script["path"] if entry not in known]
-
-
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: Any, script: dict[str, Any]) -> None:
         super().__init__(file)
@@ -202,17 +196,4 @@ def _move_to_main(holder: Any, module: Any) -> None:
 
 
 def _load_by_running(script: dict[str, Any]) -> Any:
-    return _run(script).servers[script["server"]].apis[script["api"]]
-
-
-def run_again(script: dict[str, Any]) -> Any:
-    """Runs the program up to the call that serves, and returns that call."""
-    _prepare_path(script)
-    return _run(script)
-
-
-def _run(script: dict[str, Any]) -> Any:
-    captured, _ = _capture.run_script(script["file"], "__main__", script.get("module"))
-    if captured is None:
-        raise RuntimeError(f"`{script['file']}` ended without serving when it ran again")
-    return captured
+    return _capture.run_to_call(script).servers[script["server"]].apis[script["api"]]

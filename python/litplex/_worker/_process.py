@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import platform
 import signal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from litplex._api import LitAPI, has_async_hooks
 from litplex._launched import request_marks
+from litplex._launched.order import read_order
 from litplex._launched.tracebacks import formatted, print_of, summary_of
 from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
@@ -48,8 +48,8 @@ _SEND_BUFFER_BYTES = 4 << 20
 def main() -> int:
     """Serves until the server says that it is enough. Returns the exit status."""
     # Ctrl-C in a terminal is for the server, which then lets its workers finish. A service manager
-    # sends SIGTERM to everybody; requests in flight must outlive it. By a handler, because programs
-    # that a model starts would inherit SIG_IGN.
+    # sends SIGTERM to every process; requests in flight must outlive it. By a handler, because
+    # programs that a model starts would inherit SIG_IGN.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _outlive(os.getpid(), signal.getsignal(number)))
     try:
@@ -64,7 +64,7 @@ def main() -> int:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
         return 1
     except ConnectionError:
-        # The server has gone, or gave up this start: nobody is left to tell. An error of this kind
+        # The server has gone, or gave up this start: no reader is left. An error of this kind
         # in a hook does not come here; it is that hook's answer.
         return 0
 
@@ -155,17 +155,6 @@ def _outlive(worker: int, before: Any) -> Any:
             os.kill(os.getpid(), number)
 
     return handle
-
-
-def read_order() -> Any:
-    """Reads the order that the server wrote to our standard input, and leaves user code an empty
-    one. Returns it, and the file in which what follows it can be read."""
-    following = os.fdopen(os.dup(0), "rb")
-    order = json.loads(following.readline())
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return order, following
 
 
 def _dial(order: dict[str, Any], role: str) -> Any:
@@ -261,7 +250,7 @@ def _ready(hooks: Hooks) -> Any:
 
 
 def _health_of(api: Any) -> Any:
-    """Returns what the model says of itself; what asks it is not imported for others."""
+    """Returns the health of a model that has the hook; other workers do not import the module."""
     if getattr(api.health, "__func__", None) is LitAPI.health:
         return None
     from litplex._worker.control.health import Health

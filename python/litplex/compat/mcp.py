@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import litplex
-from litplex._worker.hooks.schema import tool_of
+from litplex._model.schema import tool_of
 from litplex.compat._missing import unavailable_names
 
 __all__ = ["MCP", "ToolEndpointType"]

@@ -1,4 +1,4 @@
-"""What the model's ``health`` says while it serves."""
+"""The result of the model's ``health`` while it serves."""
 
 from __future__ import annotations
 

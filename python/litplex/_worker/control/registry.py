@@ -1,4 +1,4 @@
-"""What the control connection says about items of work, for the thread that works at them."""
+"""Items of work in progress, which the control thread and a loop share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from litplex._http import Context
 
 # Notes about items that are not being worked at: of requests that have not been read yet, and of
-# those that have been answered, which nobody asks for. A window is far smaller.
+# those that have been answered, which stay unused. A window is far smaller.
 _NOTES_AT_MOST = 4096
 
 
@@ -22,7 +22,7 @@ class Item:
     Attributes:
         id: Its id.
         context: Its :class:`~litplex.Context`, or None.
-        cancelled: Whether nobody waits for it any more.
+        cancelled: Whether no caller waits for it any more.
         granted: The bytes of chunks that its stream may send, in all.
         used: The bytes that it has sent or is about to send.
         task: The task that computes it, where hooks are ``async``.
@@ -60,7 +60,7 @@ class Registry:
 
     def __init__(self, credit: int) -> None:
         self._credit = credit
-        #: Ids of items that nobody waits for.
+        #: Ids of items that no caller waits for.
         self.cancelled: set[int] = set()
         self._notes: deque[int] = deque()
         self._items: dict[int, Item] = {}
@@ -91,7 +91,7 @@ class Registry:
         return is_enough()
 
     def cancel(self, id: int) -> None:
-        """Notes, from the control thread, that nobody waits for this item."""
+        """Notes, from the control thread, that no caller waits for this item."""
         self.cancelled.add(id)
         self._notes.append(id)
         if len(self._notes) > _NOTES_AT_MOST:
@@ -109,7 +109,7 @@ class Registry:
             self.notify(item)
 
     def abandon(self) -> None:
-        """Notes that nobody waits for anything any more."""
+        """Cancels every item: no caller is left."""
         for item in list(self._items.values()):
             item.cancel()
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from litplex._worker.wire.encode import Answer
     from litplex._worker.wire.stages import Stages
 
-#: Tasks that were cancelled because nobody waits for what they compute.
+#: Tasks that were cancelled because no caller waits for their responses.
 cancelled: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def is_own(error: BaseException) -> bool:
     """Returns whether a hook failed with an exception: whether it is not that of a task which was
-    cancelled because nobody waits for it."""
+    cancelled because its callers have left."""
     import asyncio  # Programs with plain hooks import this module, too.
 
     was_cancelled = isinstance(error, asyncio.CancelledError)

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import functools
-import logging
 from typing import TYPE_CHECKING, Any
 
 from litplex._api import ContinuousAPI, has_async_hooks
+from litplex._callbacks import trigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
-
-# The name under which programs written for LitServe expect to find it.
-_logger = logging.getLogger("litserve.callbacks")
-
-
-def trigger(callbacks: Iterable[Any], event: str, *args: Any, **kwargs: Any) -> None:
-    """Calls the method of this name of each callback; what one raises is logged, no more."""
-    for callback in callbacks:
-        try:
-            getattr(callback, event)(*args, **kwargs)
-        except Exception:
-            _logger.exception("%s of the callback %r raised", event, callback)
+    from collections.abc import AsyncIterator, Iterator
 
 
 def follow(api: Any, *names: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import math
 import struct
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,14 @@ from litplex._api import (
     max_concurrency_of,
 )
 from litplex._launched import request_marks
-from litplex._worker.hooks.annotations import signature_of
+from litplex._model.annotations import signature_of
+from litplex._model.schema import describe, tool_of
 from litplex._worker.hooks.outputs import WrongLength, as_list, iterated
-from litplex._worker.hooks.schema import describe, tool_of
 from litplex._worker.hooks.typed import request_reader, response_encoder
 from litplex._worker.wire import frames
 from litplex._worker.wire.content import read_request
 from litplex._worker.wire.encode import encode_body, encode_error, name_source, plain_error
-from litplex._worker.wire.json import loads
+from litplex._worker.wire.json import Unsendable, dumps, loads
 from litplex._worker.wire.stages import end_stage, stages_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _raise_first(mistakes: Iterable[str | None]) -> None:
 
 
 def wants_context(hook: Any) -> bool:
-    """Tells whether a hook names a ``context`` parameter."""
+    """Returns whether a hook names a ``context`` parameter."""
     return "context" in signature_of(hook).parameters
 
 
@@ -117,8 +118,8 @@ class Hooks:
         second = api.admit if self.is_continuous else api.predict
         hooks = (api.decode_request, second, response_encoder(api))
         hooks = tuple(map(_direct, hooks))
-        of_batches = (api.batch, api.unbatch)
-        wanting = hooks if self.max_batch_size == 1 else (*hooks, *of_batches)
+        batch_hooks = (api.batch, api.unbatch)
+        wanting = hooks if self.max_batch_size == 1 else (*hooks, *batch_hooks)
         self.context = any(map(wants_context, wanting))
         self._marks = request_marks.is_marked()
         # Where several requests are computed at a time each of them must know its id.
@@ -126,7 +127,7 @@ class Hooks:
         #: decode, compute and encode where no hook gets a context.
         self.plain = hooks
         self.decode, self.compute, self.encode = map(_taking_context, hooks)
-        self.batch, self.unbatch = map(_taking_context, of_batches)
+        self.batch, self.unbatch = map(_taking_context, batch_hooks)
         self.encodes_stream = not self.is_continuous and _encodes_whole_stream(api)
         self.unbatches_stream = is_generator(api.unbatch)
         #: What makes of each value of a stream what is sent of it, where the model has its own.
@@ -149,7 +150,7 @@ class Hooks:
             "context": self.context,
             "concurrency": self.concurrency,
             "cost": _has_cost(self.api),
-            "schema": describe(self.api),
+            "schema": describe(self.api, _example),
             "tool": tool_of(self.api),
         }
 
@@ -218,7 +219,7 @@ class Hooks:
         return stages.added_to(answer)
 
     def may_retry(self, error: BaseException, count: int) -> bool:
-        """Tells whether the items of a batch that raised this are computed one at a time."""
+        """Returns whether the items of a batch that raised this are computed one at a time."""
         return self.retry_singly and count > 1 and not isinstance(error, WrongLength)
 
     def outputs(self, request: Any, context: Context | None) -> Any:
@@ -250,6 +251,13 @@ class Hooks:
             raise
         except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
             return plain_error(error)
+
+
+def _example(name: str, value: Any) -> Any:
+    try:
+        return json.loads(dumps(value, name))
+    except Unsendable as error:
+        raise ValueError(f"`{name}` cannot be sent as JSON: {error.fault}") from None
 
 
 def _concurrency(api: Any) -> int:

@@ -56,7 +56,7 @@ class _SpecHooks(Hooks):
 
 
 def _is_own(spec: Any, method: str) -> bool:
-    """Tells whether a method of a spec is that of a class made of litplex's."""
+    """Returns whether a class derived from litplex's specs defines the method."""
     module: str = getattr(type(spec), method).__module__
     return module != LitSpec.__module__
 
@@ -74,7 +74,7 @@ class ChatHooks(_SpecHooks):
             self.encode = converted(self.encode, convert, self)
             return
         if self._around is None or self.is_continuous:
-            # One at a time, so that those that nobody waits for are left out.
+            # One at a time, so that streams without a caller are left out.
             self.encodes_stream = False
             self.encode = lambda output, _: convert(message_of(output))
             return
@@ -82,9 +82,9 @@ class ChatHooks(_SpecHooks):
         self.encode = converted(enclosed, lambda output: convert(message_of(output)), self)
 
     def has_default_messages(self) -> bool:
-        """Tells whether neither the API nor its spec says how outputs become messages."""
-        of_spec = self.api.spec.encode_response
-        return self._has_default_encode and is_method_of(of_spec, OpenAISpec.encode_response)
+        """Returns whether neither the API nor its spec says how outputs become messages."""
+        spec_encode = self.api.spec.encode_response
+        return self._has_default_encode and is_method_of(spec_encode, OpenAISpec.encode_response)
 
 
 class EmbeddingHooks(_SpecHooks):
@@ -192,11 +192,11 @@ def _request_maker(protocol: str) -> Any:
     if not _has_pydantic():
         return records.chat_request if is_chat else records.embedding_request
     if is_chat:
-        from litplex.compat.specs.openai import ChatCompletionRequest
+        from litplex._model.chat import ChatCompletionRequest
 
         # The server asks once for each of the `n` answers that a client wants.
         return lambda value: _validated(ChatCompletionRequest, {**value, "n": 1})
-    from litplex.compat.specs.openai_embedding import EmbeddingRequest
+    from litplex._model.embeddings import EmbeddingRequest
 
     return lambda value: _validated(EmbeddingRequest, value)
 

@@ -24,8 +24,8 @@ def converted(encode: Any, convert: Callable[[Any], Any], hooks: Hooks) -> Any:
     """
     if not hooks.encodes_stream:
         return lambda output, context: _convert_one(encode(output, context), convert)
-    of_step = _over_batch(convert) if hooks.max_batch_size > 1 else convert
-    return lambda outputs, context: each_converted(encode(outputs, context), of_step)
+    convert_step = _over_batch(convert) if hooks.max_batch_size > 1 else convert
+    return lambda outputs, context: each_converted(encode(outputs, context), convert_step)
 
 
 def _convert_one(value: Any, convert: Callable[[Any], Any]) -> Any:

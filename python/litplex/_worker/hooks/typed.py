@@ -1,4 +1,4 @@
-"""What the annotations of hooks say about requests and answers, read as FastAPI reads them.
+"""Requests and responses as the annotations of hooks ask for them, read as FastAPI reads them.
 
 pydantic is imported where an annotation needs it, and by nothing else: most workers have none.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from litplex._api import is_async
 from litplex._http import Context, Form, HTTPException, UploadFile
-from litplex._worker.hooks import annotations as hints
+from litplex._model import annotations as hints
 from litplex._worker.wire.json import MalformedBody, dumps
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _body_reader(read: Reader, validate: Validate) -> Any:
 
 
 def _as_sent(form: Form) -> Any:
-    """What was sent where JSON was to be, without its files: the error shows it."""
+    """Returns a form sent in place of JSON, without its files, as the error shows it."""
     from urllib.parse import urlencode
 
     fields = {name: getattr(part, "filename", part) for name, part in form.items()}
@@ -114,7 +114,7 @@ def _fields_of(model: Any, form: Form) -> Any:
 
 
 def _is_blank(value: Any) -> bool:
-    """What browsers send for a field that was left empty."""
+    """Returns whether a value is that of a field which a user left empty."""
     return value == "" or (isinstance(value, UploadFile) and not value.filename and not value.size)
 
 

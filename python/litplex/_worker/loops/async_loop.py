@@ -92,7 +92,7 @@ class AsyncLoop:
         await self._stopped.wait()
         self._loop.remove_reader(self._sock)
         if self._error is not None:
-            # Nobody reads answers after a broken frame, and no credit comes.
+            # After a broken frame the server reads no response and sends no credit.
             self._registry.abandon()
             return
         while self._running or self._pending:

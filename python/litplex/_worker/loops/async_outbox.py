@@ -22,7 +22,7 @@ class AsyncOutbox(Outbox):
     Args:
         sock: The data connection.
         loop: The event loop.
-        on_lost: Called on the loop when nobody reads any more.
+        on_lost: Called on the loop when the server has gone.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class AsyncOutbox(Outbox):
         super().add(piece, hold=hold)
 
     def is_empty(self) -> bool:
-        """Tells whether all has been sent, or never will be."""
+        """Returns whether everything is sent, or can never be sent."""
         return self._is_lost or not (self._held or self._rest)
 
     async def finish(self) -> None:

@@ -49,7 +49,7 @@ class AsyncStreams:
             if item.cancelled or item.used >= item.granted:
                 return
             item.used += len(data) + _LENGTH
-            # The first goes out at once and alone: somebody waits for it.
+            # The first goes out at once and alone: the client waits for it.
             add((id, kind, data), hold=sent > 0)
             sent += 1
             if sent % _ITEMS_IN_A_ROW == 0:

@@ -1,4 +1,4 @@
-"""The streams of one batch, side by side."""
+"""The streams of one batch, side by side, each with its own credit."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class _Stream:
             pieces.append(piece)
 
     def waits(self) -> Any:
-        """Tells whether its next item waits for credit."""
+        """Returns whether its next item waits for credit."""
         item, waiting = self.item, self._waiting
         is_item = bool(waiting) and isinstance(waiting[0], tuple)
         return is_item and item.used >= item.granted and not item.cancelled
 
     def is_full(self) -> bool:
-        """Tells whether as much waits for credit as may."""
+        """Returns whether the bytes that wait for credit are at their limit."""
         return self._bytes > self._room and self.waits()
 
     def is_sent(self) -> bool:
@@ -99,7 +99,7 @@ class BatchStreams:
 
     def open(self) -> list[tuple[int, Item]]:
         """Returns the places of the streams that want more outputs, with their items; those
-        that nobody waits for are ended."""
+        without a caller are ended."""
         for stream in self._streams:
             if stream.is_open and stream.item.cancelled:
                 stream.finish()
@@ -132,24 +132,24 @@ class BatchStreams:
         for stream in self._streams:
             stream.release(pieces)
         if pieces:
-            # The first items go out at once: somebody waits for them.
+            # The first items go out at once: clients wait for them.
             self._outbox.add_all(pieces, hold=not self._is_first)
             self._is_first = False
 
     def can_release(self) -> bool:
-        """Tells whether credit has come for something that waited."""
+        """Returns whether credit has come for an item that waited."""
         return any(not (stream.is_sent() or stream.waits()) for stream in self._streams)
 
     def has_room(self) -> bool:
-        """Tells whether the next step may be taken."""
+        """Returns whether the next step may be taken."""
         return not any(stream.is_full() for stream in self._streams)
 
     def is_sent(self) -> bool:
-        """Tells whether nothing waits for credit."""
+        """Returns whether no item waits for credit."""
         return all(stream.is_sent() for stream in self._streams)
 
-    def patience(self) -> Any:
-        """Returns how many seconds to wait for room; None, for ever, if that costs nobody."""
+    def patience(self) -> float | None:
+        """Returns the seconds to wait for room; None, without a limit, if no other stream waits."""
         is_holding_up = any(stream.is_open and not stream.is_full() for stream in self._streams)
         return STALL_SECONDS if is_holding_up else None
 

@@ -253,6 +253,6 @@ class ContinuousLoop:
     def _send(self) -> None:
         pieces, self._pieces = self._pieces, []
         if pieces:
-            # The first items go out at once: somebody waits for them.
+            # The first items go out at once: clients wait for them.
             self._outbox.add_all(pieces, hold=not self._has_first)
             self._has_first = False

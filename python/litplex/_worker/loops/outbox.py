@@ -1,4 +1,4 @@
-"""Answers on their way out, sent together where that makes nobody wait.
+"""Responses on their way out, sent together if that delays none of them.
 
 One send for many answers is worth a third of the throughput of a fast model. An answer may be held
 back only while the model is fast; should it turn slow with answers held, a helper thread sends
@@ -33,7 +33,7 @@ _now = time.perf_counter
 
 
 class Outbox:
-    """What waits to be sent; filled by the main thread, emptied by it or by the helper."""
+    """A queue of frames to send; the main thread fills it, and it or the helper empties it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

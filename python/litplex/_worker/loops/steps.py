@@ -70,7 +70,7 @@ class Batch:
         return [member.value for member in self.members]
 
     def set_task(self, task: asyncio.Task[None]) -> None:
-        """Sets the task that computes all of them."""
+        """Sets the task that computes the batch."""
         for member in self.members:
             member.item.task = task
 

@@ -44,7 +44,7 @@ class Streams:
 
     def _send(self, item: Item, outputs: Any, source: Any) -> None:
         add, id, used, granted = self._outbox.add, item.id, 0, item.granted
-        # The first goes out at once and alone: somebody waits for it.
+        # The first goes out at once and alone: the client waits for it.
         hold = False
         try:
             for output in outputs:

@@ -1,4 +1,4 @@
-"""What is done after an answer is sent: the background tasks of Starlette's responses.
+"""Background tasks of Starlette's responses, which run once the response is sent.
 
 It is imported by the first answer that has one.
 """

@@ -1,4 +1,4 @@
-"""What a request holds, as hooks get it."""
+"""The value of a request, as hooks get it, and its context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results and errors of hooks are sent as."""
+"""The encoding of results and errors of hooks."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ def plain_error(error: BaseException) -> tuple[int, bytes]:
 
 
 class Cancelled(Exception):
-    """Nobody waits for this answer; it has the shape of an HTTPException."""
+    """No caller waits for the response; it has the shape of an HTTPException."""
 
     status_code = 499
-    detail = "cancelled: nobody waits for the answer"
+    detail = "cancelled: no caller waits for the response"
 
 
 def encode_body(output: Any, bytes_are_text: bool = False) -> Any:

@@ -121,7 +121,7 @@ class FrameReader:
         return kind, flags, status, id, self._buffer[body:end]
 
     def has_more(self) -> bool:
-        """Tells whether bytes have arrived that :meth:`next` has not returned."""
+        """Returns whether bytes have arrived that :meth:`next` has not returned."""
         return self._end > self._start
 
     def receive(self) -> bool:

@@ -153,7 +153,7 @@ class Unsendable(ValueError):
 
 
 def _default(value: Any) -> Any:
-    """What people return from hooks besides JSON's own types, as FastAPI sends it."""
+    """Returns a value that is not one of JSON's own types as FastAPI sends it."""
     if isinstance(value, GeneratorType):
         # Where something else cannot be sent as it is, a generator would be read twice.
         raise TypeError("a generator is read by the thorough encoder")
@@ -198,7 +198,7 @@ def _converted(value: Any) -> Any:
 
 
 def _holds_pairs(value: Any) -> Any:
-    """Tells whether a value is a mapping, or iterates over pairs of names and values.
+    """Returns whether a value is a mapping, or iterates over pairs of names and values.
 
     An iterator is not looked into: that would use it up.
     """

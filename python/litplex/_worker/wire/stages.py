@@ -1,4 +1,4 @@
-"""How long the stages of a request took, where the server wants to know that."""
+"""The durations of the stages of a request, if the server asks for them."""
 
 from __future__ import annotations
 

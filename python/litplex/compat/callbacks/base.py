@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
-from litplex._worker.hooks.callbacks import trigger
+from litplex._callbacks import trigger
 
 
 class EventTypes(enum.Enum):

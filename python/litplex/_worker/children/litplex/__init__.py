@@ -1,5 +1,5 @@
-"""What ``import litplex`` finds in processes that a worker starts, where litplex is not installed:
-the package of the server, and nothing else that is beside it."""
+"""The package ``litplex`` in processes that a worker starts, if litplex is not installed there: the
+package of the server, and nothing else beside it."""
 
 import os
 

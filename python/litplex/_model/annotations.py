@@ -1,4 +1,4 @@
-"""What the annotations of hooks are, without pydantic."""
+"""The annotations of hooks, read without pydantic."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def split(annotation: Any) -> Any:
 
 
 def is_unchecked(kind: Any) -> bool:
-    """Tells whether a request need not be checked: what JSON gives anyway, or a ``Request``."""
+    """Returns whether a request need not be checked: any JSON fits, or it is a ``Request``."""
     origin = typing.get_origin(kind)
     if origin in _UNIONS:
         return all(map(is_unchecked, typing.get_args(kind)))
@@ -100,7 +100,7 @@ def is_unchecked(kind: Any) -> bool:
 
 
 def needs_pydantic(annotation: Any) -> bool:
-    """Tells whether an annotation says more than that something is JSON."""
+    """Returns whether an annotation asks for more than JSON's own types."""
     return not is_unchecked(split(annotation)[0])
 
 
@@ -109,7 +109,7 @@ def is_list(kind: Any) -> bool:
 
 
 def is_file(kind: Any) -> bool:
-    """Tells whether it is an ``UploadFile`` or a list of them, of whichever framework."""
+    """Returns whether the type is an ``UploadFile`` or a list of them, of any framework."""
     item = (*typing.get_args(kind), None)[0] if is_list(kind) else kind
     return _is_framework(item, "UploadFile")
 
@@ -127,7 +127,7 @@ def _is_class(kind: Any) -> bool:
 
 
 def is_model(kind: Any) -> bool:
-    """Tells whether it is a pydantic model; where pydantic was not imported, nothing is."""
+    """Returns whether the type is a pydantic model; without pydantic imported, none is."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and _is_class(kind) and issubclass(kind, pydantic.BaseModel)
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from litplex._mcp import description_of
-from litplex._worker.hooks import annotations as hints
-from litplex._worker.wire.json import Unsendable, dumps
+from litplex._model import annotations as hints
 
 _REFERENCE = "#/components/schemas/{model}"
 _LOCAL = "#/$defs/{model}"
 _FILE = {"type": "string", "format": "binary"}
 
 
-def describe(api: Any) -> dict[str, Any]:
+def describe(api: Any, as_json: Callable[[str, Any], Any]) -> dict[str, Any]:
     """Returns a dict of JSON: ``summary`` and ``description`` from the docstring of the class,
     ``request`` (schemas by media type) and ``response`` (a schema), ``schemas`` and
     ``response_schemas`` (those that they refer to, by name), ``request_example`` and
     ``response_example``, where each is known.
+
+    Args:
+        api: The model.
+        as_json: Returns an example, given its name and value, as JSON's own types.
 
     Formats: JSON Schema as OpenAPI 3.1 has it (https://spec.openapis.org/oas/v3.1.0).
 
@@ -42,7 +45,7 @@ def describe(api: Any) -> dict[str, Any]:
             found["response_schemas"] = schemas
     for name in ("request_example", "response_example"):
         if getattr(api, name, None) is not None:
-            found[name] = _example(name, getattr(api, name))
+            found[name] = as_json(name, getattr(api, name))
     text = inspect.cleandoc(type(api).__dict__.get("__doc__") or "")
     if text:
         summary, _, description = text.partition("\n\n")
@@ -50,13 +53,6 @@ def describe(api: Any) -> dict[str, Any]:
         if description:
             found["description"] = description
     return found
-
-
-def _example(name: str, value: Any) -> Any:
-    try:
-        return json.loads(dumps(value, name))
-    except Unsendable as error:
-        raise ValueError(f"`{name}` cannot be sent as JSON: {error.fault}") from None
 
 
 def tool_of(api: Any) -> dict[str, Any] | None:
