@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 CLEAN = [
     "ARCHITECTURE.md",
     "bench",
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
     "crates/admin",
     "crates/cli",
