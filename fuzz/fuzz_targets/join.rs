@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use litplex_core::Budget;
+use litplex_core::MemoryBudget;
 use litplex_fuzz::bounded;
 use litplex_http::fuzzing;
 
@@ -31,12 +31,12 @@ fn join(data: &[u8]) {
         })
         .collect();
     let length: usize = pieces.iter().map(Bytes::len).sum();
-    let budget = Budget::new(usize::MAX / 2);
+    let budget = MemoryBudget::new(usize::MAX / 2);
     let (joined, reserved) = fuzzing::join(pieces, &budget).expect("there is room");
     assert!(joined.iter().flatten().copied().eq((0u8..=255).cycle().take(length)));
     assert!(joined.iter().all(|piece| !piece.is_empty()), "an empty piece costs too");
     assert!(reserved >= length && reserved <= FIXED_BYTES + 3 * length, "{reserved} for {length}");
     assert_eq!(budget.taken(), 0, "all is given back");
-    let fits = Budget::new(reserved.saturating_sub(1));
+    let fits = MemoryBudget::new(reserved.saturating_sub(1));
     assert!(reserved == 0 || fuzzing::join(joined, &fits).is_ok() || fits.taken() == 0);
 }

@@ -9,12 +9,12 @@ use crate::{Outcome, ServeError};
 
 /// The bytes that all requests and responses together may take.
 #[derive(Debug)]
-pub struct Budget {
+pub struct MemoryBudget {
     limit: usize,
     taken: AtomicUsize,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// Returns a budget of this many bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, taken: AtomicUsize::new(0) })
@@ -48,7 +48,7 @@ impl Budget {
     }
 }
 
-/// The bytes of the [`Budget`] that one request takes. Clones share the same reservation; it is
+/// The bytes of the [`MemoryBudget`] that one request takes. Clones share the same reservation; it is
 /// released when the last clone is dropped.
 ///
 /// The default is part of no budget, and grows without a limit.
@@ -57,7 +57,7 @@ pub struct Reservation(Option<Arc<Reserved>>);
 
 #[derive(Debug)]
 struct Reserved {
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
     bytes: AtomicUsize,
 }
 
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn requests_share_a_budget_and_give_it_back() {
-        let budget = Budget::new(300);
+        let budget = MemoryBudget::new(300);
         let (first, second) = (budget.reserve(), budget.reserve());
         first.grow(200).unwrap();
         assert_eq!(second.grow(101).unwrap_err().status, 503);
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn bytes_keep_what_they_take() {
-        let budget = Budget::new(10);
+        let budget = MemoryBudget::new(10);
         let request = budget.reserve();
         let held = request.hold(Bytes::from_static(b"12345678")).unwrap();
         let part = held.slice(2..3);

@@ -25,7 +25,7 @@ mod trace;
 mod worker;
 
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
-pub use budget::{Budget, Reservation};
+pub use budget::{MemoryBudget, Reservation};
 pub use cost::Cost;
 pub use error::{BoxError, Outcome, Result, ServeError};
 pub use job::Job;

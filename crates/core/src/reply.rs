@@ -292,7 +292,7 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
-    use crate::{Budget, ItemsBuilder};
+    use crate::{ItemsBuilder, MemoryBudget};
 
     fn items() -> Items {
         let mut builder = ItemsBuilder::json();
@@ -365,7 +365,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_for_a_client_is_counted() {
-        let budget = Budget::new(20_000);
+        let budget = MemoryBudget::new(20_000);
         let (answered, mut answers) = reply();
         answered.reserving(budget.reserve()).send(Ok(Response::json(vec![b'1'; 17_000])));
         let Ok(Answer::Whole(response)) = answers.recv().await else { panic!("an answer") };
@@ -376,7 +376,7 @@ mod tests {
         drop(response);
         assert_eq!(budget.taken(), 0);
 
-        let budget = Budget::new(2 * items().packed_len());
+        let budget = MemoryBudget::new(2 * items().packed_len());
         let (streamed, mut answers) = reply();
         let mut sender = streamed.reserving(budget.reserve()).into_stream();
         for _ in 0..3 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, Method, Request};
 use litplex_calls::{Report, TargetRef};
-use litplex_core::{BoxFuture, Budget, ServeError};
+use litplex_core::{BoxFuture, MemoryBudget, ServeError};
 use litplex_metrics::{Edge, Metrics, RequestGuard};
 use litplex_traces::ServerSpan;
 use serde_json::{Map, Value};
@@ -149,7 +149,7 @@ pub struct App {
     scrape: Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
     is_draining: AtomicBool,
     /// What requests and answers may take together.
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Arc<MemoryBudget>,
     /// How long a connection may be idle between two requests.
     pub(crate) keep_alive: Duration,
 }
@@ -190,7 +190,7 @@ impl App {
             metrics,
             scrape: Box::new(scrape),
             is_draining: AtomicBool::new(false),
-            budget: Budget::new(max_buffered_bytes),
+            budget: MemoryBudget::new(max_buffered_bytes),
             keep_alive: KEEP_ALIVE,
         }
     }

@@ -56,7 +56,7 @@ pub mod fuzzing {
 
     use bytes::Bytes;
     use http::HeaderMap;
-    use litplex_core::{Budget, Content, Outcome, Reservation};
+    use litplex_core::{Content, MemoryBudget, Outcome, Reservation};
 
     /// Takes the pieces of a request's body apart.
     pub fn body(headers: &HeaderMap, pieces: Vec<Bytes>) -> Outcome<(Content, Vec<Bytes>)> {
@@ -79,7 +79,7 @@ pub mod fuzzing {
     }
 
     /// Joins the pieces of a body as they come, and returns what that gives and what was reserved.
-    pub fn join(given: Vec<Bytes>, budget: &Arc<Budget>) -> Outcome<(Vec<Bytes>, usize)> {
+    pub fn join(given: Vec<Bytes>, budget: &Arc<MemoryBudget>) -> Outcome<(Vec<Bytes>, usize)> {
         let reservation = budget.reserve();
         let mut pieces = crate::pieces::Pieces::new(reservation.clone());
         given.into_iter().try_for_each(|piece| pieces.push(piece))?;

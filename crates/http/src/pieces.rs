@@ -97,13 +97,13 @@ pub(crate) fn join(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Byt
 
 #[cfg(test)]
 mod tests {
-    use litplex_core::Budget;
+    use litplex_core::MemoryBudget;
 
     use super::*;
 
     /// Returns what is left of a body that came in pieces of this size, and what it took.
     fn taken(piece: usize, count: usize) -> (Vec<Bytes>, usize) {
-        let budget = Budget::new(1 << 30);
+        let budget = MemoryBudget::new(1 << 30);
         let reservation = budget.reserve();
         let mut pieces = Pieces::new(reservation.clone());
         for _ in 0..count {
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_and_joining_takes_twice() {
-        let budget = Budget::new(10_000);
+        let budget = MemoryBudget::new(10_000);
         let reservation = budget.reserve();
         let mut pieces = Pieces::new(reservation.clone());
         let some = [0; 1_000];

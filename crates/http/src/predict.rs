@@ -148,3 +148,21 @@ fn shed_for_memory(route: &Route, error: &ServeError) {
 pub(crate) fn slow_client() -> ServeError {
     ServeError::new(408, "the request body did not arrive in time")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the size of the future that an async function of four arguments returns.
+    fn future_size<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        // It is copied at each level while it is built; rare branches are boxed.
+        assert!(future_size(predict) < 2_500, "{} bytes", future_size(predict));
+        let whole = future_size(crate::handle::handle);
+        assert!(whole < 7_500, "{whole} bytes");
+    }
+}

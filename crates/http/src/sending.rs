@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use litplex_core::{Budget, Reservation};
+use litplex_core::{MemoryBudget, Reservation};
 use litplex_metrics::RequestGuard;
 use litplex_traces::ServerSpan;
 use tokio::task::AbortHandle;
@@ -54,7 +54,7 @@ struct Sending {
     rest: Bytes,
     follower: Follower,
     on_line: Option<OnLine>,
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
     is_multiplexed: bool,
     /// Since when a piece was given out and the next not asked for.
     given: Option<Instant>,
@@ -76,7 +76,7 @@ impl MeasuredBody {
         follower: Follower,
         on_line: OnLine,
         version: Version,
-        budget: Arc<Budget>,
+        budget: Arc<MemoryBudget>,
     ) -> Self {
         let is_multiplexed = version == Version::HTTP_2;
         let (rest, on_line, given, watch) = (Bytes::new(), Some(on_line), None, None);
@@ -277,7 +277,7 @@ mod tests {
 
     const LENGTH: usize = 3 * PIECE_BYTES + 1;
 
-    fn body(version: Version, budget: &Arc<Budget>) -> MeasuredBody {
+    fn body(version: Version, budget: &Arc<MemoryBudget>) -> MeasuredBody {
         let whole = AnswerBody::Whole(Some(vec![0; LENGTH].into()));
         let on_line = Line::new(TAKE_TIME).begin(version);
         MeasuredBody::new(whole, Follower::default(), on_line, version, budget.clone())
@@ -290,7 +290,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
-        let budget = Budget::new(1 << 20);
+        let budget = MemoryBudget::new(1 << 20);
         let mut sent = body(Version::HTTP_2, &budget);
         assert_eq!(sent.size_hint().exact(), Some(LENGTH as u64));
         // Slow is not stalled.
@@ -309,7 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_taken_to_its_end_is_never_stalled() {
-        let budget = Budget::new(1 << 20);
+        let budget = MemoryBudget::new(1 << 20);
         let mut sent = body(Version::HTTP_2, &budget);
         let mut length = 0;
         while !sent.is_end_stream() {
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!((length, next(&mut sent).await), (LENGTH, None));
         let mut whole = body(Version::HTTP_11, &budget);
         assert_eq!(next(&mut whole).await.unwrap().unwrap().len(), LENGTH, "one write");
-        let full = Budget::new(10);
+        let full = MemoryBudget::new(10);
         let refused = next(&mut body(Version::HTTP_2, &full)).await;
         assert_eq!(refused, Some(Err(Broken { status: 503 })));
     }

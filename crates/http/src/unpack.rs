@@ -194,7 +194,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use http::HeaderValue;
-    use litplex_core::Budget;
+    use litplex_core::MemoryBudget;
 
     use super::*;
 
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_bomb_costs_no_more_than_its_budget() {
-        let budget = Budget::new(1 << 20);
+        let budget = MemoryBudget::new(1 << 20);
         let reservation = budget.reserve();
         let bomb = vec![gzip(&vec![0; 4 << 20]).into()];
         let error = unpack_now(bomb, &[Packing::Gzip], 64 << 20, &reservation).unwrap_err();

@@ -287,7 +287,7 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
-    use litplex_core::Budget;
+    use litplex_core::MemoryBudget;
     use serde_json::{Value, json};
 
     use super::*;
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_message_takes_what_it_was_given() {
-        let budget = Budget::new(100);
+        let budget = MemoryBudget::new(100);
         let mut message = Message::new(budget.reserve());
         let piece = br#"{"content": "of thirty-one bytes"}"#;
         message.take(piece).unwrap();

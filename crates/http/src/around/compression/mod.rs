@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use litplex_core::{Budget, Reservation};
+use litplex_core::{MemoryBudget, Reservation};
 use tokio::task::spawn_blocking;
 
 use crate::answer::{AnswerBody, HttpResponse};
@@ -45,7 +45,7 @@ impl Compression {
         &self,
         chosen: Option<Coding>,
         mut response: HttpResponse,
-        budget: &Arc<Budget>,
+        budget: &Arc<MemoryBudget>,
     ) -> HttpResponse {
         if !is_worth_it(&response) || !(self.streams || is_whole(response.body())) {
             return response;
@@ -154,7 +154,7 @@ mod tests {
     async fn without_room_for_an_encoder_an_answer_is_sent_as_it_is() {
         let all = Compression { codings: vec![Coding::Zstd], streams: true };
         for (room, is_packed) in [(Coding::Zstd.bytes(true), true), (100_000, false)] {
-            let budget = Budget::new(room);
+            let budget = MemoryBudget::new(room);
             let stream = http_body_util::Full::new(Bytes::from(vec![b'0'; 2000]));
             let mut given = response(CONTENT_TYPE, "text/event-stream");
             *given.body_mut() = AnswerBody::Boxed(http_body_util::BodyExt::boxed(stream));
