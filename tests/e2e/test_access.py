@@ -1,6 +1,7 @@
 """Access by keys: every route with every kind of key, limits, and keys that change."""
 
 import hashlib
+import json
 import re
 import socket
 import sys
@@ -15,10 +16,18 @@ PROGRAM = """
         def predict(self, x):
             return x
 
+    class Chat(Echo):
+        def setup(self, device):
+            pass
+
+        def predict(self, messages):
+            yield "hello"
+
     own = {{"api_keys": {{"olga": "env:OLGA"}}, "api_keys_file": "own.keys"}}
     ls.run_servers(
         ls.LitServer(Echo(), path="/common"),
-        ls.LitServer(Echo(), path="/own", **own),
+        ls.LitServer(Echo(mcp=ls.MCP(name="echo", description="Echoes")), path="/own", **own),
+        ls.LitServer(Chat(spec=ls.OpenAISpec())),
         port=0,
         api_keys={{"ann": "env:ANN", "bob": "{bob}"}},
         shutdown_path="/stop",
@@ -40,32 +49,68 @@ def guarded(serve, tmp_path):
 
 @pytest.fixture
 def routes(guarded, litplex, tmp_path):
-    """The table of routes that `litplex check` prints."""
-    command = ["check", tmp_path / "server.py", "--python", sys.executable]
+    """The routes that `litplex check --json` prints."""
+    command = ["check", tmp_path / "server.py", "--json", "--python", sys.executable]
     status, text, _ = litplex(*command, env=ENV)
     assert status == 0
-    table = text.partition("routes, and who may call them\n")[2]
-    return [tuple(re.split(r"\s+", line.strip(), maxsplit=2)) for line in table.splitlines()]
+    return json.loads(text)["routes"]
 
 
 HOLDERS = {"ann": "key of ann", "bob": "key of bob", "olga": "key of olga", "oscar": "key of oscar"}
 
 
+def test_the_table_that_check_prints_is_the_one_that_the_server_answers_by(guarded, routes):
+    served = guarded.client.get("/info", headers={"X-API-Key": HOLDERS["ann"]}).json()["routes"]
+    in_order = sorted(routes, key=lambda row: (row["path"], row["methods"]))
+    for row in in_order:
+        del row["callers"]
+    assert in_order == sorted(served, key=lambda row: (row["path"], row["methods"]))
+
+
 def test_every_route_lets_in_those_and_only_those_whom_the_table_names(guarded, routes):
-    assert {path for _, path, _ in routes} >= {"/common", "/own", "/", "/health", "/livez", "/docs"}
-    for method, path, who in routes:
-        if "LIT_SHUTDOWN_API_KEY" in who:
-            continue
-        named = who.replace("whoever", "oscar,")
+    paths = {row["path"] for row in routes}
+    assert paths >= {"/common", "/own", "/v1/chat/completions", "/v1/models", "/mcp", "/mcp/", "/"}
+    calls = [
+        (method, row["path"].replace("*", "Chat"), row["callers"])
+        for row in routes
+        for method in row["methods"]
+        if row["access"] != "shutdown"
+    ]
+    for method, path, callers in calls:
+        is_public = callers == "public"
+        named = callers.replace("keys in", "oscar,")
         for holder, key in HOLDERS.items():
             for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
                 answer = guarded.client.request(method, path, headers=headers, json=1)
-                is_in = who == "everybody" or holder in named
-                assert (answer.status_code == 200) == is_in, (method, path, holder, answer.text)
+                is_in = is_public or holder in named
+                assert (answer.status_code != 401) == is_in, (method, path, holder, answer.text)
         for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer key of an"}):
             answer = guarded.client.request(method, path, headers=headers, json=1)
-            assert answer.status_code == (200 if who == "everybody" else 401), (path, headers)
-            assert who == "everybody" or answer.headers["www-authenticate"] == "APIKey"
+            assert (answer.status_code != 401) == is_public, (path, headers)
+            assert is_public or answer.headers["www-authenticate"] == "APIKey"
+
+
+def test_a_path_names_its_methods_where_it_lacks_one(guarded, routes):
+    allowed = {}
+    for row in routes:
+        path = row["path"].replace("*", "Chat")
+        allowed.setdefault(path, []).extend(row["methods"])
+    key = {"X-API-Key": HOLDERS["ann"]}
+    for path, methods in allowed.items():
+        answer = guarded.client.request("PATCH", path, headers=key)
+        if answer.status_code == 401:  # The endpoint with keys of its own.
+            assert path == "/own"
+            continue
+        assert answer.status_code == 405, path
+        assert answer.headers["allow"] == ", ".join(methods)
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/v1/models", "/docs", "/livez"])
+def test_no_endpoint_takes_the_path_of_a_built_in_route(path, litplex, tmp_path):
+    (tmp_path / "litplex.toml").write_text(f'[[endpoint]]\npath = "{path}"\napi = "a:A"\n')
+    status, _, error = litplex("check", tmp_path / "litplex.toml")
+    assert status == 2
+    assert f"`{path}`: this path is already in use by a built-in route" in error
 
 
 def test_the_description_says_which_endpoints_ask_for_a_key(serve):

@@ -114,6 +114,9 @@ struct Check {
     /// Load every model too, with `setup`, as the server would; then end
     #[arg(long)]
     load: bool,
+    /// Print the routes, and who may call each, as JSON
+    #[arg(long, conflicts_with_all = ["all", "load"])]
+    json: bool,
     /// Seconds that importing one model may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u32,
@@ -187,7 +190,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn run_check(check: &Check) -> anyhow::Result<()> {
     let program = load(&check.source)?;
-    say(&program.check(Duration::from_secs(check.timeout.into()))?.describe(check.all))?;
+    let checked = program.check(Duration::from_secs(check.timeout.into()))?;
+    if check.json {
+        return say(&format!("{}\n", checked.describe_json()));
+    }
+    say(&checked.describe(check.all))?;
     if check.load {
         program.load()?;
         say("\nloaded: all endpoints\n")?;

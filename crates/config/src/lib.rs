@@ -27,9 +27,7 @@ pub use endpoint::{Endpoint, Source};
 pub use jwt::{Jwks, Jwt};
 pub use keywords::keywords_python;
 pub use litplex_core::Cost;
-pub use options::{
-    Kind, OPENAPI_PATHS, OPTIONS, OptionDef, Scope, problems, table_json, table_markdown,
-};
+pub use options::{Kind, OPTIONS, OptionDef, Scope, problems, table_json, table_markdown};
 pub use presentation::Presentation;
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
 pub use resources::{Resources, affinity_problem, fair_threads, thread_variables};

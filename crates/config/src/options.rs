@@ -89,9 +89,12 @@ pub struct OptionDef {
 
 const MANY: i64 = i64::MAX;
 
+/// The paths that protocols give to all endpoints together: tools, and the list of models.
+pub(crate) const PROTOCOL_PATHS: [&str; 3] = ["/mcp", "/mcp/", "/v1/models"];
+
 /// The paths of the `OpenAPI` routes: the document, the page that shows it (under two names), and the
 /// files of the page.
-pub const OPENAPI_PATHS: [&str; 7] = [
+pub(crate) const OPENAPI_PATHS: [&str; 7] = [
     "/openapi.json",
     "/docs",
     "/redoc",

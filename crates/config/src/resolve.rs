@@ -9,7 +9,9 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_problems, resolve_endpoint};
-use crate::options::{ENDPOINT, OPENAPI_PATHS, Scope, closest, codings, default_of, problems};
+use crate::options::{
+    ENDPOINT, OPENAPI_PATHS, PROTOCOL_PATHS, Scope, closest, codings, default_of, problems,
+};
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Jwt, Presentation, Tls, jwt};
 
@@ -134,6 +136,7 @@ impl BuiltinRoutes {
             || [&self.livez, &self.readyz, &self.info].contains(&&path.to_owned())
             || self.metrics.as_deref() == Some(path)
             || self.shutdown.as_deref() == Some(path)
+            || PROTOCOL_PATHS.contains(&path)
             || (self.openapi && OPENAPI_PATHS.contains(&path))
     }
 }

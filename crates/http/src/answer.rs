@@ -228,10 +228,10 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
 }
 
 /// Makes the answer to a method that a path does not take.
-pub(crate) fn not_allowed(path: &str, methods: &'static str) -> HttpResponse {
+pub(crate) fn not_allowed(path: &str, methods: &str) -> HttpResponse {
     let error = ServeError::new(405, format!("this path takes {methods}"));
     let mut response = openai::error_at(path, &error);
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response.headers_mut().extend(HeaderValue::from_str(methods).ok().map(|value| (ALLOW, value)));
     response
 }
 

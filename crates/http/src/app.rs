@@ -13,15 +13,15 @@ use litplex_calls::{Report, TargetRef};
 use litplex_core::{BoxFuture, MemoryBudget, ServeError};
 use litplex_metrics::{Edge, Metrics, RequestGuard};
 use litplex_traces::ServerSpan;
-use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::around::{Around, Layers, Stacks};
 use crate::browsers::Asked;
 use crate::dialect::{self, Dialect};
+use crate::routes::{Access, Builtin, Condition, Dispatch, Handler, RouteEntry, RouteTable};
 use crate::target::Target;
-use crate::{Described, ToolCache, mcp, openai, openapi, path, swagger_ui};
-use litplex_access::{Admission, Guard, Keys, Refusal};
+use crate::{Described, ToolCache, mcp, openai, path};
+use litplex_access::{Admission, Guard, Refusal};
 
 /// How long the app host may take at least to answer what is no endpoint.
 pub(crate) const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,52 +63,6 @@ impl Route {
     }
 }
 
-/// What litplex answers itself, and to whom.
-#[derive(Debug, Clone)]
-pub struct Builtin {
-    /// The path that tells whether the server can serve.
-    pub health: String,
-    /// Whether it says why not.
-    pub status_reasons: bool,
-    /// The body of `/`. None: a list of the routes.
-    pub index: Option<String>,
-    /// The path that tells whether the server runs, to everybody.
-    pub livez: String,
-    /// The path that tells whether it can serve, and no more, to everybody.
-    pub readyz: String,
-    /// The path that describes it.
-    pub info: String,
-    /// What it shows under `server` in place of the server's state. None: it shows the version and
-    /// the endpoints, too.
-    pub info_server: Option<Map<String, Value>>,
-    /// The path where Prometheus reads what is measured, if it may.
-    pub metrics: Option<String>,
-    /// The path that stops it, if it may be stopped.
-    pub shutdown: Option<String>,
-    /// What whoever stops it must send; without it nobody can.
-    pub shutdown_key: Option<Keys>,
-    /// What the description shows of the model.
-    pub model_metadata: Value,
-    /// Whether the endpoints are described at `/openapi.json`, `/docs` and `/redoc`.
-    pub openapi: bool,
-}
-
-impl Builtin {
-    /// Tells whether no key of the server is asked for: probes say nothing that must be kept, and
-    /// what stops the server has a key of its own.
-    fn is_open(&self, path: &str) -> bool {
-        path == self.livez || path == self.readyz || self.shutdown.as_deref() == Some(path)
-    }
-
-    /// Returns whether anything is answered at a path, which was decoded.
-    pub(crate) fn has(&self, path: &str) -> bool {
-        let Self { health, livez, readyz, info, metrics, shutdown, openapi, .. } = self;
-        ["/", health, livez, readyz, info].contains(&path)
-            || [metrics, shutdown].into_iter().flatten().any(|own| own == path)
-            || (*openapi && (path == openapi::PATH || swagger_ui::is_at(path)))
-    }
-}
-
 /// The app host of a program, and what goes by way of it.
 #[derive(Debug)]
 pub struct AppHost {
@@ -131,7 +85,8 @@ const DEFAULT_PATH: &str = "/predict";
 pub struct App {
     /// By their paths, in the order of those.
     routes: Vec<(String, Route)>,
-    by_path: HashMap<String, usize>,
+    /// Every path that is served, and who may call it.
+    pub(crate) table: RouteTable,
     pub(crate) builtin: Builtin,
     /// Who may ask for what is no endpoint.
     guard: Guard,
@@ -175,9 +130,9 @@ impl App {
     ) -> Self {
         let mut routes = Vec::from_iter(routes);
         routes.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let by_path = routes.iter().enumerate().map(|(index, (path, _))| (path.clone(), index));
+        let table = RouteTable::new(routes.iter().map(|(path, _)| path.as_str()), &builtin);
         Self {
-            by_path: by_path.collect(),
+            table,
             routes,
             builtin,
             guard,
@@ -217,7 +172,7 @@ impl App {
     /// Puts the layers of the program around it, which ends its making.
     pub fn layered(self, layers: Layers) -> Arc<Self> {
         Arc::new_cyclic(|app| {
-            let stacks = Stacks::build(layers, app, |path| self.by_path.get(path).copied());
+            let stacks = Stacks::build(layers, app, |path| self.table.endpoint(path));
             Self { stacks, ..self }
         })
     }
@@ -241,19 +196,27 @@ impl App {
     /// Decides what a request to this path, as it was sent, is for.
     pub(crate) fn target(&self, raw: &str) -> Target {
         let Some(path) = path::decode(raw) else { return Target::Rest };
-        match self.by_path.get(&*path).copied().or_else(|| self.default_at(&path)) {
-            Some(index) => Target::Endpoint(index),
-            None if self.builtin.is_open(&path) => Target::Open,
-            None if self.is_direct(&path) => Target::Probe,
-            None if openai::is_models(&path) => Target::Models,
-            None => Target::Rest,
+        if let Some(index) = self.table.endpoint(&path).or_else(|| self.default_at(&path)) {
+            return Target::Endpoint(index);
+        }
+        let has =
+            |access: &[Access]| self.table.at(&path).any(|entry| access.contains(&entry.access));
+        if has(&[Access::Public, Access::Shutdown]) {
+            // What stops the server has a key of its own, which its handler checks.
+            Target::Open
+        } else if self.is_direct(&path) {
+            Target::Probe
+        } else if has(&[Access::Models]) {
+            Target::Models
+        } else {
+            Target::Rest
         }
     }
 
     /// Returns the endpoint that was given no path, where its clients ask at this one: what an API
     /// speaks that is given by its name is known once a worker is ready.
     fn default_at(&self, path: &str) -> Option<usize> {
-        let index = *self.by_path.get(DEFAULT_PATH)?;
+        let index = self.table.endpoint(DEFAULT_PATH)?;
         let (_, route) = self.routes.get(index)?;
         (route.dialect()?.path() == path).then_some(index)
     }
@@ -344,8 +307,7 @@ impl App {
         if path.as_deref().is_some_and(|path| host.direct.contains(path)) {
             return None;
         }
-        let is_known = target == Target::Models
-            || path.is_some_and(|path| self.builtin.has(&path) || mcp::is_at(&path));
+        let is_known = path.is_some_and(|path| self.table.at(&path).next().is_some());
         let limit = match self.route(target) {
             Some(route) => Some(route.timeout()),
             None if host.has_routes && !is_known => None,
@@ -378,13 +340,50 @@ impl App {
             return None;
         }
         let is_open = self.route(target).map_or(&self.guard, |route| &*route.guard).is_open();
-        let is_tools = || path::decode(request.uri().path()).is_some_and(|path| mcp::is_at(&path));
+        let is_tools = || self.is_tools(request.uri().path());
         let asked = match is_open {
             _ if target == Target::Rest && is_tools() => Asked::Tools { is_open },
             true => Asked::Open,
             false => Asked::Guarded,
         };
         self.around.browsers.refuse(request, asked, forwarded)
+    }
+
+    /// Returns whether the tools are at a path, as it was sent.
+    pub(crate) fn is_tools(&self, raw: &str) -> bool {
+        let mut found = path::decode(raw).into_iter().flat_map(|path| self.table.at(&path));
+        found.any(|entry| entry.handler == Handler::Tools)
+    }
+
+    /// Decides by the route table what answers a request of this target at this path, as it was
+    /// sent.
+    pub(crate) fn dispatch(&self, target: Target, method: &Method, raw: &str) -> Dispatch {
+        if let Target::Endpoint(index) = target {
+            let routes = self.table.endpoint_routes(index);
+            return Dispatch::among(routes.filter(|entry| self.is_offered(entry)), method);
+        }
+        let Some(path) = path::decode(raw) else { return Dispatch::NotFound };
+        Dispatch::among(self.offered(&path), method)
+    }
+
+    /// Returns the routes that are there at a path, which was decoded.
+    pub(crate) fn offered(&self, path: &str) -> impl Iterator<Item = &RouteEntry> {
+        self.table.at(path).filter(|entry| self.is_offered(entry))
+    }
+
+    /// Returns all routes that are there.
+    pub(crate) fn routes_there(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.table.entries().iter().filter(|entry| self.is_offered(entry))
+    }
+
+    fn is_offered(&self, entry: &RouteEntry) -> bool {
+        let speaks = |target| self.route(target).is_some_and(openai::is_spoken);
+        match entry.condition {
+            Condition::Always => true,
+            Condition::SpeaksOpenAi(index) => speaks(Target::Endpoint(index)),
+            Condition::AnyOpenAi => (0..self.routes.len()).any(|i| speaks(Target::Endpoint(i))),
+            Condition::AnyTool => mcp::is_offered(self),
+        }
     }
 
     fn is_direct(&self, path: &str) -> bool {
@@ -399,7 +398,12 @@ impl App {
 
     /// Returns the endpoint with this path, as the program has it.
     pub(crate) fn route_at(&self, path: &str) -> Option<&Route> {
-        self.by_path.get(path).and_then(|index| self.route(Target::Endpoint(*index)))
+        self.table.endpoint(path).and_then(|index| self.route(Target::Endpoint(index)))
+    }
+
+    /// Returns the endpoint with this index, which is one of the route table.
+    pub(crate) fn endpoint(&self, index: usize) -> &Route {
+        &self.routes[index].1
     }
 
     pub(crate) fn route(&self, target: Target) -> Option<&Route> {
@@ -421,9 +425,8 @@ impl App {
         scheme: &'static str,
     ) -> Option<ServerSpan> {
         let route_of = |raw: &str| {
-            let of_tools = || path::decode(raw).filter(|path| mcp::is_at(path));
-            let of_endpoint = self.path_of(self.target(raw)).cloned();
-            of_endpoint.or_else(|| of_tools().map(Cow::into_owned))
+            let tools = || path::decode(raw).filter(|_| self.is_tools(raw)).map(Cow::into_owned);
+            self.path_of(self.target(raw)).cloned().or_else(tools)
         };
         self.around.begin_span(request, scheme, route_of)
     }

@@ -5,68 +5,61 @@ use std::fmt::Write;
 
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 use litplex_calls::{EndpointReport, Report};
 use litplex_core::ServeError;
 use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{self, HttpResponse, detail, json, not_allowed, own};
-use crate::app::{App, Builtin};
+use crate::answer::{self, HttpResponse, detail, json, own};
+use crate::app::App;
+use crate::routes::{Builtin, Page, RouteEntry};
 use crate::{openai, openapi, path, swagger_ui};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Answers what is for no endpoint.
-pub(crate) async fn answer(app: &App, parts: &Parts) -> HttpResponse {
-    let Some(path) = path::decode(parts.uri.path()) else { return not_found(parts.uri.path()) };
-    if app.builtin.shutdown.as_deref() == Some(&*path) {
-        return match parts.method {
-            Method::POST => stop(app, parts),
-            _ => not_allowed(&path, "POST"),
-        };
-    }
-    let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
-    if app.builtin.metrics.as_deref() == Some(&*path) {
-        return match is_read {
-            true => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
-            false => not_allowed(&path, "GET, HEAD"),
-        };
-    }
-    match page(app, &path, &parts.headers) {
-        Some(page) if is_read => page,
-        Some(_) => not_allowed(&path, "GET, HEAD"),
-        None => redirect(app, &path, parts).unwrap_or_else(|| not_found(&path)),
+/// Answers with a page. A report is made only where one is shown.
+pub(crate) async fn answer(app: &App, page: Page, parts: &Parts) -> HttpResponse {
+    let builtin = &app.builtin;
+    let text = |text: String| own(StatusCode::OK, TEXT, text);
+    match page {
+        Page::Preflight => own(StatusCode::OK, "text/plain", String::new()),
+        Page::Index => text(index(builtin, &app.report())),
+        Page::Health => is_ready(builtin, &app.report()),
+        Page::Livez => text("ok".into()),
+        Page::Readyz => readiness(&app.report(), false),
+        Page::Info => json(StatusCode::OK, &describe(app, &app.report())),
+        Page::Metrics => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
+        Page::Shutdown => stop(app, parts),
+        Page::OpenApi => json(StatusCode::OK, &openapi::document(app)),
+        Page::Models => at_path(parts, |path| models(app, path, &parts.headers)),
+        Page::SwaggerUi => at_path(parts, |path| swagger_ui::answer(path, &parts.headers)),
     }
 }
 
-/// Returns what can be read at a path. Nobody is asked for a report where there is nothing.
-fn page(app: &App, path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
-    let Builtin { health, livez, readyz, info, openapi, .. } = &app.builtin;
-    match path {
-        "/" => Some(own(StatusCode::OK, TEXT, index(&app.builtin, &app.report()))),
-        path if path == health => Some(is_ready(&app.builtin, &app.report())),
-        path if path == livez => Some(own(StatusCode::OK, TEXT, "ok".into())),
-        path if path == readyz => Some(readiness(&app.report(), false)),
-        path if path == info => Some(json(StatusCode::OK, &describe(&app.builtin, &app.report()))),
-        path if openai::is_models(path) => {
-            openai::models(path, &app.report(), |endpoint| app.may_call(&endpoint.path, headers))
-        }
-        openapi::PATH if *openapi => Some(json(StatusCode::OK, &openapi::document(app))),
-        path if *openapi => swagger_ui::answer(path, headers),
-        _ => None,
-    }
+/// Answers with what is at the path of a request, where there is anything.
+fn at_path(parts: &Parts, find: impl Fn(&str) -> Option<HttpResponse>) -> HttpResponse {
+    let found = path::decode(parts.uri.path()).and_then(|path| find(&path));
+    found.unwrap_or_else(|| not_found(parts.uri.path()))
+}
+
+fn models(app: &App, path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
+    openai::models(path, &app.report(), |endpoint| app.may_call(&endpoint.path, headers))
 }
 
 /// Sends clients on that wrote a slash too many at the end of a path, or left one out.
-fn redirect(app: &App, path: &str, parts: &Parts) -> Option<HttpResponse> {
+pub(crate) fn redirect_or_not_found(app: &App, uri: &Uri) -> HttpResponse {
+    let path = path::decode(uri.path());
+    let redirected = path.as_deref().and_then(|path| redirect(app, path, uri));
+    redirected.unwrap_or_else(|| not_found(path.as_deref().unwrap_or(uri.path())))
+}
+
+fn redirect(app: &App, path: &str, uri: &Uri) -> Option<HttpResponse> {
     let other = path::with_other_ending(path);
-    let is_there = app.route_at(&other).is_some()
-        || app.builtin.has(&other)
-        || (openai::is_models(&other) && page(app, &other, &parts.headers).is_some());
-    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    app.offered(&other).next()?;
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = format!("{}{}", path::encode(&other), path::escape(&query));
-    let location = HeaderValue::try_from(location).ok().filter(|_| is_there)?;
+    let location = HeaderValue::try_from(location).ok()?;
     let mut response = own(StatusCode::TEMPORARY_REDIRECT, TEXT, String::new());
     response.headers_mut().remove(CONTENT_TYPE);
     response.headers_mut().insert(LOCATION, location);
@@ -131,7 +124,8 @@ fn readiness(report: &Report, has_reasons: bool) -> HttpResponse {
     own(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }
 
-fn describe(builtin: &Builtin, report: &Report) -> Value {
+fn describe(app: &App, report: &Report) -> Value {
+    let builtin = &app.builtin;
     let server = whole_server(&report.endpoints);
     if let Some(given) = &builtin.info_server {
         return json!({"model": builtin.model_metadata, "server": overlaid(server, given)});
@@ -140,6 +134,7 @@ fn describe(builtin: &Builtin, report: &Report) -> Value {
     json!({
         "litplex": env!("CARGO_PKG_VERSION"),
         "endpoints": endpoints,
+        "routes": app.routes_there().map(RouteEntry::to_json).collect::<Vec<_>>(),
         "model": builtin.model_metadata,
         "server": server,
     })

@@ -13,11 +13,12 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
 use crate::answer::{self, HttpResponse};
-use crate::app::{App, LEAST_TIMEOUT};
+use crate::app::{App, LEAST_TIMEOUT, Route};
 use crate::around::{Body, Context, Timing, X_REQUEST_ID};
 use crate::line::OnLine;
-use crate::predict::{is_plain, predict, refusal};
+use crate::predict::{predict, refusal};
 use crate::proxy::{self, Peer};
+use crate::routes::{Dispatch, Handler};
 use crate::sending::{Follower, MeasuredBody};
 use crate::target::Target;
 use crate::upload::{Rest, Upload};
@@ -106,9 +107,8 @@ fn hold_head(app: &App, request: &Request<Body>) -> Outcome<Reservation> {
         return Ok(Reservation::default());
     }
     let (target, path) = (app.target(request.uri().path()), request.uri().path());
-    let waits = app.route(target).is_some()
-        || app.app_host(target, path).is_some()
-        || mcp::is_asked(app, path);
+    let waits =
+        app.route(target).is_some() || app.app_host(target, path).is_some() || app.is_tools(path);
     let reservation = app.budget.reserve();
     if waits {
         reservation.grow(head_bytes(request))?;
@@ -266,39 +266,37 @@ pub(crate) async fn handle_inner(
     Ok(response.map(|body| MeasuredBody::new(body, follower, on_line, version, budget)))
 }
 
+/// Answers a request that was admitted to a target, as the route table says.
 async fn answer(
     app: &Arc<App>,
     target: Target,
     request: Request<Body>,
     client: Option<SocketAddr>,
 ) -> HttpResponse {
-    if target == Target::Rest && mcp::is_asked(app, request.uri().path()) {
-        return Box::pin(mcp::answer(app.clone(), request, client)).await;
+    match app.dispatch(target, request.method(), request.uri().path()) {
+        Dispatch::To(Handler::Endpoint(index)) => {
+            let (parts, body) = request.into_parts();
+            answer_endpoint(app, app.endpoint(index), &parts, body).await
+        }
+        Dispatch::To(Handler::Tools) => Box::pin(mcp::answer(app.clone(), request, client)).await,
+        Dispatch::To(Handler::Builtin(page)) => {
+            Box::pin(builtin::answer(app, page, &request.into_parts().0)).await
+        }
+        Dispatch::NotAllowed(methods) => answer::not_allowed(request.uri().path(), &methods),
+        Dispatch::NotFound => builtin::redirect_or_not_found(app, request.uri()),
     }
-    let (parts, body) = request.into_parts();
-    route(app, target, &parts, body).await
 }
 
-async fn route(app: &App, target: Target, parts: &Parts, body: Body) -> HttpResponse {
-    match app.route(target) {
-        Some(route) if parts.method == Method::POST => {
-            let response = predict(app, route, parts, body).await;
-            let mut response = response.unwrap_or_else(|error| refusal(route, &error));
-            if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
-                && parts.headers.contains_key(CONTENT_ENCODING)
-            {
-                let accepted = HeaderValue::from_static(unpack::ACCEPTED);
-                response.headers_mut().insert(ACCEPT_ENCODING, accepted);
-            }
-            response
-        }
-        // What browsers ask before they send JSON to a route of the OpenAI API.
-        Some(route) if parts.method == Method::OPTIONS && !is_plain(route) => {
-            answer::own(StatusCode::OK, "text/plain", String::new())
-        }
-        Some(_) => answer::not_allowed(parts.uri.path(), "POST"),
-        None => builtin::answer(app, parts).await,
+async fn answer_endpoint(app: &App, route: &Route, parts: &Parts, body: Body) -> HttpResponse {
+    let response = predict(app, route, parts, body).await;
+    let mut response = response.unwrap_or_else(|error| refusal(route, &error));
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
+        && parts.headers.contains_key(CONTENT_ENCODING)
+    {
+        let accepted = HeaderValue::from_static(unpack::ACCEPTED);
+        response.headers_mut().insert(ACCEPT_ENCODING, accepted);
     }
+    response
 }
 
 fn stopping(request: &Request<Body>) -> HttpResponse {

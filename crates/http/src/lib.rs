@@ -27,6 +27,7 @@ mod pieces;
 mod predict;
 mod proxy;
 mod raw_json;
+mod routes;
 mod seldom;
 mod sending;
 mod serve;
@@ -37,7 +38,7 @@ mod unpack;
 mod unread;
 mod upload;
 
-pub use app::{App, AppHost, Builtin, Route};
+pub use app::{App, AppHost, Route};
 pub use around::{
     AccessLog, AccessLogForm, Around, Body, BoxLayer, Coding, Compression, HttpLayer, HttpService,
     Layers, RequestIds, TrustedProxies, cors,
@@ -46,6 +47,7 @@ pub use browsers::Browsers;
 pub use dialect::dialect_path;
 pub use mcp::ToolCache;
 pub use openapi::Described;
+pub use routes::{Access, Builtin, Condition, RouteEntry, RouteTable};
 pub use seldom::Seldom;
 pub use serve::{Server, bind, serve_inner};
 

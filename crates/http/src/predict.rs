@@ -22,10 +22,6 @@ use crate::{body, dialect};
 /// What a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
-pub(crate) fn is_plain(route: &Route) -> bool {
-    route.dialect().is_none()
-}
-
 /// Says what went wrong in the words of the endpoint's protocol.
 pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
     route.dialect().map_or_else(|| answer::error(error), |dialect| dialect.error(error))

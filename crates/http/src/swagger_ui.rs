@@ -71,9 +71,11 @@ struct File {
     plain: OnceLock<Bytes>,
 }
 
-/// Returns whether the page or one of its files is at this path.
-pub(crate) fn is_at(path: &str) -> bool {
-    PAGES.contains(&path) || path == START_PATH || FILES.iter().any(|file| file.path == path)
+/// Returns the paths of the page and of its files.
+#[cfg(test)]
+pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
+    let files = FILES.iter().map(|file| file.path);
+    PAGES.into_iter().chain([START_PATH]).chain(files)
 }
 
 /// Returns a page or a file that it needs, for a client that sent these headers.

@@ -6,7 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use litplex_config::{Origin, Pem, Tls, parse_json, parse_toml, resolve};
-use litplex_server::{ServerSpec, check, describe, hold_pickles, init_log, load, serve};
+use litplex_server::{
+    ServerSpec, check, describe, describe_json, hold_pickles, init_log, load, serve,
+};
 use litplex_workers::Inspected;
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -166,5 +168,10 @@ impl Checked<'_> {
     /// `all` the others after them.
     pub fn describe(&self, all: bool) -> String {
         describe(self.config, &self.inspected, all)
+    }
+
+    /// Describes the server's address, its routes, and who may call each, as JSON.
+    pub fn describe_json(&self) -> String {
+        describe_json(self.config, &self.inspected).to_string()
     }
 }

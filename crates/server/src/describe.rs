@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use litplex_config::{Endpoint, Origin, Program, Rate, Resources, Source, Workers};
 use litplex_workers::{Inspected, default_interpreter};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
-use crate::routes::describe_routes;
+use crate::routes::{routes_json, routes_text};
 use crate::tls;
 
 /// The rows that are shown even if they have their defaults.
@@ -22,8 +22,19 @@ pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String
     let endpoints = program.endpoints.iter().zip(inspected);
     let endpoints: String = endpoints.map(|(e, model)| describe_endpoint(e, model, all)).collect();
     let rest = if all { "" } else { "\nall else is as by default; --all shows it\n" };
-    let routes = describe_routes(program, inspected);
+    let routes = routes_text(program, inspected);
     format!("{head}{endpoints}{rest}\nroutes, and who may call them\n{routes}")
+}
+
+/// Describes a server as `litplex check --json` shows it: its address, and its routes with who may
+/// call them.
+pub fn describe_json(program: &Program, inspected: &[Inspected]) -> Value {
+    json!({
+        "scheme": tls::scheme(program),
+        "host": program.host,
+        "port": program.port,
+        "routes": routes_json(program, inspected),
+    })
 }
 
 fn describe_endpoint(endpoint: &Endpoint, model: &Inspected, all: bool) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use litplex_access::{Keys, digest};
-use litplex_config::{BuiltinRoutes, Program};
+use litplex_config::Program;
 use litplex_http::{App, Around, Builtin, Layers, Server};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
@@ -12,6 +12,7 @@ use crate::access::{Guards, key_in};
 use crate::app_host::AppHostSockets;
 use crate::descriptors;
 use crate::endpoints::Endpoints;
+use crate::routes;
 use crate::scrape::scraper;
 use crate::secrets::SHUTDOWN_KEY;
 use crate::telemetry::Telemetry;
@@ -69,25 +70,18 @@ fn default_http_threads() -> usize {
 
 /// Returns the built-in routes. Their keys come from the environment alone: configurations are shown.
 fn builtin(config: &Program) -> Builtin {
-    let BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =
-        config.routes.clone();
+    let builtin = routes::builtin(config);
     let shutdown_key = shutdown_key();
-    if let (Some(path), None) = (&shutdown, &shutdown_key) {
+    if let (Some(path), None) = (&builtin.shutdown, &shutdown_key) {
         tracing::warn!("`{path}` is disabled: {SHUTDOWN_KEY} is not set");
     }
     Builtin {
-        health,
         status_reasons: config.presentation.status_reasons,
         index: config.presentation.index.clone(),
-        livez,
-        readyz,
-        info,
         info_server: config.presentation.info_server.clone(),
-        metrics,
-        shutdown,
         shutdown_key,
         model_metadata: config.model_metadata.clone(),
-        openapi,
+        ..builtin
     }
 }
 

@@ -42,7 +42,7 @@ mod traces;
 mod watch;
 
 pub use check::{check, load};
-pub use describe::describe;
+pub use describe::{describe, describe_json};
 pub use error::Error;
 pub use handover::hold_pickles;
 pub use lifecycle::serve;

@@ -1,68 +1,118 @@
-//! All routes of a server and who may call them, for people and for the test that tries each.
+//! The routes of a program and who may call each, as `litplex check` prints them. The rows are those
+//! of the server's own table ([`RouteTable`]); here their access gets names.
 
 use std::fmt::Write;
 
-use litplex_config::{ApiKeys, Endpoint, Jwt, OPENAPI_PATHS, Program};
+use litplex_config::{ApiKeys, Endpoint, Jwt, Program};
+use litplex_http::{Access, Builtin, Condition, RouteEntry, RouteTable};
 use litplex_workers::Inspected;
+use serde_json::{Value, json};
 
-/// Returns a line for each route: method, path and who may call it.
-pub(crate) fn describe_routes(program: &Program, inspected: &[Inspected]) -> String {
+use crate::secrets::SHUTDOWN_KEY;
+
+/// Returns a line for each route: methods, path and who may call it.
+pub(crate) fn routes_text(program: &Program, inspected: &[Inspected]) -> String {
     let mut text = String::new();
-    for (method, path, who) in routes(program, inspected) {
-        let _ = writeln!(text, "  {method:<5}{path:<27} {who}");
+    for (entry, callers) in routes(program, inspected) {
+        let _ = writeln!(text, "  {:<10}{:<27} {callers}", entry.methods, entry.path);
     }
     text
 }
 
-fn routes<'a>(
-    program: &'a Program,
-    inspected: &[Inspected],
-) -> Vec<(&'static str, &'a str, String)> {
-    let built_in = &program.routes;
-    let of_the_server = who(program.api_keys.as_ref(), program.jwt.as_ref(), &[]);
-    let everybody = || who(None, None, &[]);
-    let of = |endpoint: &Endpoint| of_endpoint(program, endpoint);
-    let endpoints = program.endpoints.iter();
-    let mut routes: Vec<_> =
-        endpoints.map(|endpoint| ("POST", endpoint.path.as_str(), of(endpoint))).collect();
-    if inspected.iter().any(|model| model.spec.is_some()) {
-        routes.push(("GET", "/v1/models", of_the_server.clone()));
-    }
-    if inspected.iter().any(|model| model.tool) {
-        routes.push(("POST", "/mcp", of_the_server.clone()));
-    }
-    let pages = if built_in.openapi { &OPENAPI_PATHS[..] } else { &[] };
-    let own = ["/", &built_in.health, &built_in.info].into_iter();
-    let pages = own.chain(built_in.metrics.as_deref()).chain(pages.iter().copied());
-    routes.extend(pages.map(|path| ("GET", path, of_the_server.clone())));
-    routes.extend(
-        [&built_in.livez, &built_in.readyz].map(|path| ("GET", path.as_str(), everybody())),
-    );
-    let stop = built_in.shutdown.as_deref();
-    routes.extend(stop.map(|path| ("POST", path, "whoever has LIT_SHUTDOWN_API_KEY".into())));
-    routes
+/// Returns the routes as `litplex check --json` shows them.
+pub(crate) fn routes_json(program: &Program, inspected: &[Inspected]) -> Value {
+    let rows = routes(program, inspected).into_iter();
+    rows.map(|(entry, callers)| {
+        let mut row = entry.to_json();
+        row["callers"] = json!(callers);
+        row
+    })
+    .collect()
 }
 
-fn of_endpoint(program: &Program, endpoint: &Endpoint) -> String {
+/// Returns the built-in routes of a program, without what only a running server has.
+pub(crate) fn builtin(program: &Program) -> Builtin {
+    let litplex_config::BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =
+        program.routes.clone();
+    Builtin { health, livez, readyz, info, metrics, shutdown, openapi, ..Builtin::default() }
+}
+
+fn routes(program: &Program, inspected: &[Inspected]) -> Vec<(RouteEntry, String)> {
+    let paths = program.endpoints.iter().map(|endpoint| endpoint.path.as_str());
+    let table = RouteTable::new(paths, &builtin(program));
+    let entries = table.entries().iter().filter(|entry| is_there(entry.condition, inspected));
+    entries.map(|entry| (entry.clone(), callers(program, entry.access))).collect()
+}
+
+fn is_there(condition: Condition, inspected: &[Inspected]) -> bool {
+    match condition {
+        Condition::Always => true,
+        Condition::SpeaksOpenAi(index) => inspected.get(index).is_some_and(|m| m.spec.is_some()),
+        Condition::AnyOpenAi => inspected.iter().any(|model| model.spec.is_some()),
+        Condition::AnyTool => inspected.iter().any(|model| model.tool),
+    }
+}
+
+fn callers(program: &Program, access: Access) -> String {
+    let Program { api_keys, jwt, endpoints, .. } = program;
+    let server = || holders(api_keys.as_ref(), jwt.as_ref(), &[]);
+    match access {
+        Access::Public => holders(None, None, &[]),
+        Access::Endpoint(index) => endpoint_callers(program, &endpoints[index]),
+        Access::Models if api_keys.is_some() || jwt.is_some() => {
+            format!("{}, or with access to a model", server())
+        }
+        Access::Models => "clients with access to a model".into(),
+        Access::Server => server(),
+        Access::Shutdown => format!("holders of {SHUTDOWN_KEY}"),
+    }
+}
+
+fn endpoint_callers(program: &Program, endpoint: &Endpoint) -> String {
     let takes_tokens = endpoint.api_keys.is_none() || endpoint.jwt_scopes.is_some();
     let jwt = program.jwt.as_ref().filter(|_| takes_tokens);
     let scopes = endpoint.jwt_scopes.as_deref().unwrap_or_default();
-    who(endpoint.api_keys.as_ref().or(program.api_keys.as_ref()), jwt, scopes)
+    holders(endpoint.api_keys.as_ref().or(program.api_keys.as_ref()), jwt, scopes)
 }
 
-fn who(keys: Option<&ApiKeys>, jwt: Option<&Jwt>, scopes: &[String]) -> String {
+fn holders(keys: Option<&ApiKeys>, jwt: Option<&Jwt>, scopes: &[String]) -> String {
     if keys.is_none() && jwt.is_none() {
-        return "everybody".into();
+        return "public".into();
     }
-    let holders = keys.into_iter().flat_map(|keys| keys.named.keys().cloned());
+    let named = keys.into_iter().flat_map(|keys| keys.named.keys().cloned());
     let file = keys.and_then(|keys| keys.file.as_ref());
-    let file = file.map(|file| format!("whoever {} names", file.display()));
-    let parts: Vec<_> = holders.chain(file).chain(jwt.map(|jwt| of_issuer(jwt, scopes))).collect();
-    if parts.is_empty() { "nobody".into() } else { parts.join(", ") }
+    let file = file.map(|file| format!("keys in {}", file.display()));
+    let parts: Vec<_> = named.chain(file).chain(jwt.map(|jwt| tokens(jwt, scopes))).collect();
+    if parts.is_empty() { "no one (no key configured)".into() } else { parts.join(", ") }
 }
 
-fn of_issuer(jwt: &Jwt, scopes: &[String]) -> String {
+fn tokens(jwt: &Jwt, scopes: &[String]) -> String {
     let scopes: String = scopes.iter().map(|scope| format!(" {scope}")).collect();
     let with = if scopes.is_empty() { "" } else { " with" };
     format!("tokens of {}{with}{scopes}", jwt.issuer)
+}
+
+#[cfg(test)]
+mod tests {
+    use litplex_config::{Origin, resolve};
+    use serde_json::Map;
+
+    use super::*;
+
+    fn program(paths: &[&str]) -> Result<Program, litplex_config::ConfigError> {
+        let endpoints: Vec<_> =
+            paths.iter().map(|path| json!({"path": path, "source": {}})).collect();
+        let raw = json!({"endpoint": endpoints, "shutdown_path": "/stop"});
+        resolve(raw.as_object().cloned().unwrap_or_else(Map::new), &Origin::Sdk)
+    }
+
+    #[test]
+    fn no_endpoint_may_take_the_path_of_a_built_in_route() {
+        let table = RouteTable::new([], &builtin(&program(&["/a"]).unwrap()));
+        assert!(table.entries().len() > 10);
+        for entry in table.entries().iter().filter(|entry| !entry.path.ends_with('*')) {
+            let error = program(&[&entry.path]).expect_err(&entry.path).to_string();
+            assert!(error.contains("built-in route"), "{}: {error}", entry.path);
+        }
+    }
 }

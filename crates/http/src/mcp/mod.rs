@@ -15,7 +15,7 @@ use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
 };
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use litplex_calls::off_thread;
 use litplex_core::{Content, ModelInfo, Outcome, Reservation, ServeError, json_text};
@@ -38,20 +38,11 @@ use crate::app::{App, Route};
 use crate::around::Body;
 use crate::predict::{Received, begin_call, compute, refusal, slow_client};
 use crate::raw_json::Object;
-use crate::{body, dialect, path, unpack};
+use crate::{body, dialect, unpack};
 
-const PATHS: [&str; 2] = ["/mcp", "/mcp/"];
-
-/// Returns whether the tools are at this path, which was decoded.
-pub(crate) fn is_at(path: &str) -> bool {
-    PATHS.contains(&path)
-}
-
-/// Returns whether a request to this path, as it was sent, asks for the tools, and any endpoint is
-/// one.
-pub(crate) fn is_asked(app: &App, path: &str) -> bool {
-    path::decode(path).is_some_and(|path| is_at(&path))
-        && app.routes().any(|(_, route)| tool_of(route).is_some())
+/// Returns whether any endpoint is a tool, as far as it is known yet.
+pub(crate) fn is_offered(app: &App) -> bool {
+    app.routes().any(|(_, route)| tool_of(route).is_some())
 }
 
 /// Answers a request of this client to the tools.
@@ -62,9 +53,6 @@ pub(crate) async fn answer(
 ) -> HttpResponse {
     let arrived = Instant::now();
     let (mut parts, body) = request.into_parts();
-    if parts.method != Method::POST {
-        return serve(app, parts, Bytes::new(), false).await;
-    }
     let reservation = app.budget.reserve();
     let read = read(&app, &parts.headers, body, &reservation);
     let body = match timeout(longest_timeout(&app), read).await {

@@ -31,6 +31,7 @@ use crate::app::Route;
 use crate::dialect::{self, Dialect};
 use crate::predict::Exchange;
 use crate::raw_json::{Object, raw, text_of as text_of_json};
+use crate::routes::MODELS;
 
 /// Where the paths of the API are.
 const PREFIX: &str = "/v1/";
@@ -200,14 +201,6 @@ fn error_body(error: &ServeError, param: Option<&str>) -> ErrorBody {
     let message = &error.detail;
     let error = json!({"message": message, "type": kind, "param": param, "code": null});
     ErrorBody { error, detail: None }
-}
-
-/// Where the models are listed; below it is each of them.
-const MODELS: &str = "/v1/models";
-
-/// Returns whether models are told of at this path, which was decoded.
-pub(crate) fn is_models(path: &str) -> bool {
-    path.strip_prefix(MODELS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Returns whether an endpoint speaks this API, as far as it is known yet.

@@ -16,9 +16,6 @@ use crate::app::{App, Route};
 use crate::dialect::{self, Dialect};
 use litplex_access::Guard;
 
-/// Where the endpoints are described.
-pub(crate) const PATH: &str = "/openapi.json";
-
 /// Where the names of schemas are.
 const SCHEMAS: &str = "/components/schemas";
 

@@ -1,0 +1,390 @@
+//! The route table: every path that the server answers itself, with its methods, who may call it and
+//! what answers it. It is built once from the configuration. Dispatch, `405 Allow`, admission, the
+//! way around the app host and `litplex check` read it; no other file lists paths.
+//!
+//! Routes of the program's own are not in it: only the app host knows them.
+
+use std::collections::HashMap;
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use litplex_access::Keys;
+
+/// The path where the models are listed.
+pub(crate) const MODELS: &str = "/v1/models";
+
+/// The paths of single models.
+const EACH_MODEL: &str = "/v1/models/*";
+
+/// The paths of the tools.
+const TOOLS: [&str; 2] = ["/mcp", "/mcp/"];
+
+/// The path of the document in `OpenAPI`.
+const OPENAPI: &str = "/openapi.json";
+
+/// The paths of Swagger UI: the page under two names, and its files.
+const SWAGGER_UI: [&str; 6] = [
+    "/docs",
+    "/redoc",
+    "/docs/favicon-32x32.png",
+    "/docs/start.js",
+    "/docs/swagger-ui-bundle.js",
+    "/docs/swagger-ui.css",
+];
+
+/// The settings of the built-in routes.
+#[derive(Debug, Clone, Default)]
+pub struct Builtin {
+    /// The path that says whether the server can serve.
+    pub health: String,
+    /// Whether it says why not.
+    pub status_reasons: bool,
+    /// The body of `/`. None: a list of the routes.
+    pub index: Option<String>,
+    /// The path that says whether the server runs, to any client.
+    pub livez: String,
+    /// The path that says whether the server can serve, without reasons, to any client.
+    pub readyz: String,
+    /// The path that describes the server.
+    pub info: String,
+    /// What the description shows under `server` in place of the server's state. None: it also shows
+    /// the version, the endpoints and the routes.
+    pub info_server: Option<Map<String, Value>>,
+    /// The path of the metrics for Prometheus, if they may be read.
+    pub metrics: Option<String>,
+    /// The path that stops the server, if it may be stopped.
+    pub shutdown: Option<String>,
+    /// The key of clients that stop the server. None: no client can.
+    pub shutdown_key: Option<Keys>,
+    /// What the description shows of the model.
+    pub model_metadata: Value,
+    /// Whether the endpoints are described at `/openapi.json`, `/docs` and `/redoc`.
+    pub openapi: bool,
+}
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Any client.
+    Public,
+    /// Clients that may call the endpoint with this index.
+    Endpoint(usize),
+    /// Clients that may call a model, or have a key or token of the server.
+    Models,
+    /// Clients with a key or token of the server.
+    Server,
+    /// Holders of the key that stops the server.
+    Shutdown,
+}
+
+impl Access {
+    /// Returns its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Endpoint(_) => "endpoint",
+            Self::Models => "models",
+            Self::Server => "server",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// When a route is there. What an endpoint is, a worker tells when it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Always.
+    Always,
+    /// Once the endpoint with this index is known to speak the OpenAI API.
+    SpeaksOpenAi(usize),
+    /// Once an endpoint is known to speak the OpenAI API.
+    AnyOpenAi,
+    /// Once an endpoint is known to be a tool.
+    AnyTool,
+}
+
+/// What answers a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handler {
+    /// The endpoint with this index.
+    Endpoint(usize),
+    /// The tools of the Model Context Protocol.
+    Tools,
+    Builtin(Page),
+}
+
+/// What the server answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// The answer to browsers that ask before they send JSON to an endpoint of the OpenAI API.
+    Preflight,
+    Index,
+    Health,
+    Livez,
+    Readyz,
+    Info,
+    Metrics,
+    Shutdown,
+    Models,
+    OpenApi,
+    SwaggerUi,
+}
+
+impl From<Page> for Handler {
+    fn from(page: Page) -> Self {
+        Self::Builtin(page)
+    }
+}
+
+/// What becomes of a request by its path and method.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Dispatch {
+    To(Handler),
+    /// The path has no such method, but these.
+    NotAllowed(String),
+    NotFound,
+}
+
+/// A route: one row of the table.
+#[derive(Debug, Clone)]
+pub struct RouteEntry {
+    /// The methods, as in an `Allow` header.
+    pub methods: &'static str,
+    /// The path, decoded. A path that ends with `/*` stands for everything below it.
+    pub path: String,
+    /// Who may call it.
+    pub access: Access,
+    /// When it is there.
+    pub condition: Condition,
+    /// What it is, in a few words.
+    pub description: &'static str,
+    pub(crate) handler: Handler,
+}
+
+impl Dispatch {
+    /// Chooses among the routes that are there at a path.
+    pub(crate) fn among<'a>(
+        entries: impl IntoIterator<Item = &'a RouteEntry>,
+        method: &Method,
+    ) -> Self {
+        let mut methods = Vec::new();
+        for entry in entries {
+            if entry.allows(method) {
+                return Self::To(entry.handler);
+            }
+            methods.push(entry.methods);
+        }
+        if methods.is_empty() { Self::NotFound } else { Self::NotAllowed(methods.join(", ")) }
+    }
+}
+
+impl RouteEntry {
+    /// Returns the route as `/info` and `litplex check --json` show it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "methods": self.methods.split(", ").collect::<Vec<_>>(),
+            "path": self.path,
+            "access": self.access.as_str(),
+            "description": self.description,
+        })
+    }
+
+    fn allows(&self, method: &Method) -> bool {
+        self.methods.split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+const READ: &str = "GET, HEAD";
+
+/// How many routes an endpoint has. Those of all endpoints are the first ones of the table.
+const ENDPOINT_ROUTES: usize = 2;
+
+/// All routes, in the order in which people are shown them.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    entries: Vec<RouteEntry>,
+    by_path: HashMap<String, Vec<usize>>,
+    /// The beginnings of paths that end with `/*`, and their routes.
+    below: Vec<(String, usize)>,
+}
+
+impl RouteTable {
+    /// Builds the table of endpoints, whose paths are given in the order of their indices, and of the
+    /// built-in routes.
+    pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a str>, builtin: &Builtin) -> Self {
+        let mut table = Self::default();
+        for (index, path) in endpoints.into_iter().enumerate() {
+            table.add_endpoint(index, path);
+        }
+        table.add_protocols();
+        table.add_pages(builtin);
+        table.add_probes(builtin);
+        table
+    }
+
+    /// Returns all routes.
+    pub fn entries(&self) -> &[RouteEntry] {
+        &self.entries
+    }
+
+    /// Returns the routes at a path, which was decoded: one for each set of methods.
+    pub(crate) fn at<'a>(&'a self, path: &str) -> impl Iterator<Item = &'a RouteEntry> + use<'a> {
+        let exact = self.by_path.get(path).map_or(&[][..], Vec::as_slice);
+        let below =
+            self.below.iter().find(|(start, _)| exact.is_empty() && path.starts_with(start));
+        let below = below.map(|(_, index)| index);
+        exact.iter().chain(below).map(|index| &self.entries[*index])
+    }
+
+    /// Returns the routes of the endpoint with this index.
+    pub(crate) fn endpoint_routes(&self, index: usize) -> impl Iterator<Item = &RouteEntry> {
+        self.entries[index * ENDPOINT_ROUTES..].iter().take(ENDPOINT_ROUTES)
+    }
+
+    /// Returns the index of the endpoint at a path.
+    pub(crate) fn endpoint(&self, path: &str) -> Option<usize> {
+        let first = *self.by_path.get(path)?.first()?;
+        match self.entries[first].handler {
+            Handler::Endpoint(index) => Some(index),
+            _ => None,
+        }
+    }
+
+    fn add_endpoint(&mut self, index: usize, path: &str) {
+        let access = Access::Endpoint(index);
+        self.add("POST", path, access, "an endpoint", Handler::Endpoint(index));
+        let what = "answers a browser's preflight request";
+        self.add("OPTIONS", path, access, what, Page::Preflight).condition =
+            Condition::SpeaksOpenAi(index);
+    }
+
+    fn add_protocols(&mut self) {
+        for path in [MODELS, EACH_MODEL] {
+            self.add(READ, path, Access::Models, "the models of the OpenAI API", Page::Models)
+                .condition = Condition::AnyOpenAi;
+        }
+        for path in TOOLS {
+            let what = "the tools of the Model Context Protocol";
+            self.add("POST", path, Access::Server, what, Handler::Tools).condition =
+                Condition::AnyTool;
+        }
+    }
+
+    fn add_pages(&mut self, builtin: &Builtin) {
+        let Builtin { health, info, metrics, openapi, .. } = builtin;
+        self.add(READ, "/", Access::Server, "the endpoints", Page::Index);
+        self.add(READ, health, Access::Server, "whether the server can serve", Page::Health);
+        self.add(READ, info, Access::Server, "the server's description", Page::Info);
+        if let Some(path) = metrics {
+            self.add(READ, path, Access::Server, "metrics for Prometheus", Page::Metrics);
+        }
+        if *openapi {
+            let what = "the endpoints as OpenAPI";
+            self.add(READ, OPENAPI, Access::Server, what, Page::OpenApi);
+            for path in SWAGGER_UI {
+                self.add(READ, path, Access::Server, "a page of OpenAPI", Page::SwaggerUi);
+            }
+        }
+    }
+
+    fn add_probes(&mut self, builtin: &Builtin) {
+        let Builtin { livez, readyz, shutdown, .. } = builtin;
+        self.add(READ, livez, Access::Public, "whether the server runs", Page::Livez);
+        self.add(READ, readyz, Access::Public, "whether the server is ready", Page::Readyz);
+        if let Some(path) = shutdown {
+            self.add("POST", path, Access::Shutdown, "stops the server", Page::Shutdown);
+        }
+    }
+
+    /// Adds a route. Where two built-in routes are configured to one path, the first one answers.
+    fn add(
+        &mut self,
+        methods: &'static str,
+        path: &str,
+        access: Access,
+        description: &'static str,
+        handler: impl Into<Handler>,
+    ) -> &mut RouteEntry {
+        let handler = handler.into();
+        let index = self.entries.len();
+        match path.strip_suffix('*') {
+            Some(start) => self.below.push((start.to_owned(), index)),
+            None => self.by_path.entry(path.to_owned()).or_default().push(index),
+        }
+        let (path, condition) = (path.to_owned(), Condition::Always);
+        self.entries.push(RouteEntry { methods, path, access, condition, description, handler });
+        &mut self.entries[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn table() -> RouteTable {
+        let builtin = Builtin {
+            health: "/health".into(),
+            livez: "/livez".into(),
+            readyz: "/readyz".into(),
+            info: "/info".into(),
+            metrics: Some("/metrics".into()),
+            shutdown: Some("/stop".into()),
+            openapi: true,
+            ..Builtin::default()
+        };
+        RouteTable::new(["/a", "/v1/chat/completions"], &builtin)
+    }
+
+    fn handlers(path: &str) -> Vec<Handler> {
+        table().at(path).map(|entry| entry.handler).collect()
+    }
+
+    #[test]
+    fn a_path_has_the_routes_of_its_row() {
+        assert_eq!(handlers("/a"), [Handler::Endpoint(0), Handler::Builtin(Page::Preflight)]);
+        assert_eq!(handlers("/v1/models"), [Handler::Builtin(Page::Models)]);
+        assert_eq!(
+            handlers("/v1/models/a/b"),
+            [Handler::Builtin(Page::Models)],
+            "everything below"
+        );
+        assert_eq!(handlers("/mcp/"), [Handler::Tools]);
+        for path in ["/v1/model", "/v1/modelss", "/v1", "/a/b", "/docs/none", ""] {
+            assert_eq!(handlers(path), [], "{path}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_a_path_lacks_is_told_those_that_it_has() {
+        let table = table();
+        let dispatch = |path, method| Dispatch::among(table.at(path), &method);
+        assert_eq!(dispatch("/a", Method::POST), Dispatch::To(Handler::Endpoint(0)));
+        assert_eq!(dispatch("/health", Method::HEAD), Dispatch::To(Page::Health.into()));
+        assert_eq!(dispatch("/a", Method::GET), Dispatch::NotAllowed("POST, OPTIONS".into()));
+        assert_eq!(dispatch("/info", Method::PUT), Dispatch::NotAllowed("GET, HEAD".into()));
+        assert_eq!(dispatch("/none", Method::GET), Dispatch::NotFound);
+        assert!(table.endpoint_routes(1).all(|entry| entry.path == "/v1/chat/completions"));
+    }
+
+    #[test]
+    fn an_endpoint_is_found_by_its_path_alone() {
+        let table = table();
+        assert_eq!(table.endpoint("/v1/chat/completions"), Some(1));
+        assert_eq!([table.endpoint("/"), table.endpoint("/b")], [None, None]);
+    }
+
+    #[test]
+    fn every_page_of_swagger_ui_has_a_route() {
+        assert_eq!(BTreeSet::from_iter(crate::swagger_ui::paths()), BTreeSet::from(SWAGGER_UI));
+    }
+
+    #[test]
+    fn only_probes_are_public() {
+        let table = table();
+        let public = table.entries().iter().filter(|entry| entry.access == Access::Public);
+        assert!(public.map(|entry| &*entry.path).eq(["/livez", "/readyz"]));
+    }
+}
