@@ -91,7 +91,7 @@ def test_every_route_lets_in_those_and_only_those_whom_the_table_names(guarded, 
 
 
 def test_a_path_names_its_methods_where_it_lacks_one(guarded, routes):
-    allowed = {}
+    allowed: dict[str, list[str]] = {}
     for row in routes:
         path = row["path"].replace("*", "Chat")
         allowed.setdefault(path, []).extend(row["methods"])
