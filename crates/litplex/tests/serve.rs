@@ -237,7 +237,7 @@ async fn certificates_that_cannot_be_read_are_named_before_models_load() {
 async fn wrong_options_are_reported_together() {
     let wrong = square().workers_per_device(0).timeout(Duration::ZERO);
     let error = run_servers([wrong, square()]).await.unwrap_err().to_string();
-    for says in ["3 mistakes", "`workers_per_device`", "`timeout`", "2 endpoints have this path"] {
+    for says in ["3 errors", "`workers_per_device`", "`timeout`", "2 endpoints have this path"] {
         assert!(error.contains(says), "{error}");
     }
 }
