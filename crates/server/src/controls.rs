@@ -70,7 +70,7 @@ impl EndpointControls {
         let restarts = self.view.record().restarts.get(slot).copied();
         WorkerStatus {
             slot,
-            state: word(state).into(),
+            state: state.label().replace('_', " "),
             pid: self.view.monitor(slot).and_then(|monitor| monitor.pid()),
             device: self.devices[slot % self.devices.len()].to_string(),
             in_flight: worker.map_or(0, |worker| worker.in_flight),
@@ -78,17 +78,6 @@ impl EndpointControls {
             ready_for: worker.map(|worker| worker.since.elapsed().as_secs_f64()),
             reason: reason(state).map(str::to_owned),
         }
-    }
-}
-
-fn word(state: &SlotState) -> &'static str {
-    match state {
-        SlotState::Starting { .. } => "starting",
-        SlotState::Ready(_) => "ready",
-        SlotState::BackingOff { .. } => "backing off",
-        SlotState::Failed(_) => "failed",
-        SlotState::Draining => "draining",
-        SlotState::Stopped => "stopped",
     }
 }
 

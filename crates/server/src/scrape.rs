@@ -12,8 +12,6 @@ use crate::gpus::{Gpu, Gpus, memory_share, used_by};
 use crate::problem::problem_for_clients;
 use crate::telemetry::Telemetry;
 
-const STATES: [&str; 6] = ["starting", "ready", "backing_off", "failed", "draining", "stopped"];
-
 /// Returns a function that renders the metrics of these endpoints.
 pub(crate) fn scraper(
     endpoints: Vec<Arc<EndpointControls>>,
@@ -51,14 +49,14 @@ pub(crate) fn scraper(
 fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
     let states = controls.view.states();
     let record = controls.view.record();
-    let doing = |word| states.iter().filter(|state| state_label(state) == word).count();
+    let doing = |word| states.iter().filter(|state| state.label() == word).count();
     Observed {
         endpoint: controls.path.clone(),
         is_ready: problem_for_clients(&controls.view).is_none(),
         queued: load.queued,
         queue_limit: load.queue_limit,
         workers_wanted: controls.view.wanted(),
-        workers: STATES.map(|word| (word, doing(word))).into(),
+        workers: SlotState::LABELS.map(|word| (word, doing(word))).into(),
         worker_start: record.start_time,
         restarts: Cause::ALL.map(|cause| (cause.as_str(), restarts(&record, cause))).into(),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
@@ -97,15 +95,4 @@ fn observe_memory(observed: &mut Observed, controls: &EndpointControls, gpus: &[
 
 fn is_gpu(device: &Device) -> bool {
     device.as_str().starts_with("cuda")
-}
-
-fn state_label(state: &SlotState) -> &'static str {
-    STATES[match state {
-        SlotState::Starting { .. } => 0,
-        SlotState::Ready(_) => 1,
-        SlotState::BackingOff { .. } => 2,
-        SlotState::Failed(_) => 3,
-        SlotState::Draining => 4,
-        SlotState::Stopped => 5,
-    }]
 }

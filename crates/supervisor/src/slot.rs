@@ -36,6 +36,24 @@ pub enum SlotState {
     Stopped,
 }
 
+impl SlotState {
+    /// The labels of all states, as metrics have them.
+    pub const LABELS: [&str; 6] =
+        ["starting", "ready", "backing_off", "failed", "draining", "stopped"];
+
+    /// Returns the label of the state, one of [`LABELS`](Self::LABELS).
+    pub fn label(&self) -> &'static str {
+        Self::LABELS[match self {
+            Self::Starting { .. } => 0,
+            Self::Ready(_) => 1,
+            Self::BackingOff { .. } => 2,
+            Self::Failed(_) => 3,
+            Self::Draining => 4,
+            Self::Stopped => 5,
+        }]
+    }
+}
+
 /// The next step of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
