@@ -1,5 +1,5 @@
-"""What ``import litserve.__about__`` finds."""
+"""What ``import litserve.__about__`` finds: the LitServe release whose behaviour is served."""
 
-from litplex.compat import __version__
+__version__ = "0.2.19"
 
 __all__ = ["__version__"]

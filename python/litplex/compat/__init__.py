@@ -10,12 +10,11 @@ from litplex import (
     Request,
     Response,
 )
+from litplex.compat.__about__ import __version__ as __version__
 from litplex.compat.api import LitAPI
 from litplex.compat.callbacks import Callback
 from litplex.compat.loggers import Logger
 from litplex.compat.utils import configure_logging, set_trace, set_trace_if_debug
-
-__version__ = "0.2.19"
 
 __all__ = [
     "Callback",
