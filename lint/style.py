@@ -25,6 +25,7 @@ CLEAN = [
     "crates/dirs",
     "crates/litplex",
     "crates/metrics",
+    "crates/pages",
     "crates/scheduler",
     "crates/supervisor",
     "crates/tls",
