@@ -148,7 +148,7 @@ def test_a_refusal_says_what_was_wrong_and_nothing_secret(guarded, issuer):
     assert challenges == [invalid, "APIKey"]
     assert token not in guarded.output
     status, detail, challenges = refused("/scoped", issuer.token(scope="read"))
-    assert (status, detail) == (403, "the token must have the scopes: read ocr")
+    assert (status, detail) == (403, "missing scope: the token must have read ocr")
     assert challenges == ['Bearer error="insufficient_scope", scope="read ocr"']
     nothing = guarded.post("/common", json=1)
     assert nothing.json()["detail"] == (
@@ -203,7 +203,7 @@ def test_a_file_of_keys_is_read_again(guarded, issuer, tmp_path):
     wait_until(lambda: status(new_token) == 200)
     assert status(old_token) == 401
     (tmp_path / "jwks.json").write_text("{}")
-    guarded.wait_for_line("the issuer's keys stay as they were: .*no JSON Web Key Set")
+    guarded.wait_for_line("the issuer's keys stay as they were: .*invalid JSON Web Key Set")
     assert status(new_token) == 200
     # A set without keys is one, and withdraws them.
     (tmp_path / "jwks.json").write_text('{"keys": []}')
@@ -292,7 +292,7 @@ def test_keys_are_fetched_from_whom_the_authority_vouches_for(serve, issuer, tmp
     ("options", "says"),
     [
         ({"jwt_jwks": "nowhere"}, "server: `jwt_jwks`: .*nowhere: No such file"),
-        ({"jwt_jwks": "server.py"}, "server.py: this is no JSON Web Key Set"),
+        ({"jwt_jwks": "server.py"}, "server.py: invalid JSON Web Key Set"),
         ({"jwt_jwks": "https://id", "jwt_ca": "nowhere"}, "server: `jwt_ca`: .*cannot be read"),
         ({"jwt_jwks": None}, "`jwt_jwks` is missing: `jwt_issuer`, `jwt_audience` and"),
     ],

@@ -16,7 +16,7 @@ pub struct IssuerKeys(Vec<IssuerKey>);
 #[derive(Clone)]
 struct IssuerKey {
     id: Option<String>,
-    /// What it may be used for.
+    /// The algorithms that it may be used with.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
@@ -27,13 +27,13 @@ impl fmt::Debug for IssuerKeys {
     }
 }
 
-/// The keys that a token may be signed with.
+/// The keys that may have signed a token.
 pub(super) enum Candidates<'a> {
-    /// These.
+    /// The key that the token names, or all keys if it names none.
     Keys(Vec<&'a DecodingKey>),
-    /// There is none of its name.
+    /// No key has the name.
     Unknown,
-    /// There is one, but it signs in other ways.
+    /// A key has the name, but does not sign with the algorithm of the token.
     Unfit,
 }
 
@@ -43,24 +43,23 @@ struct KeySet {
 }
 
 impl IssuerKeys {
-    /// Reads a key set. Keys that are for something else, or of kinds that are not known here, are
-    /// left out.
+    /// Parses a key set. Keys for other uses, and keys of unknown kinds, are left out.
     ///
     /// # Errors
-    /// It is no key set, in a sentence.
+    /// The text is not a key set.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let set: KeySet = serde_json::from_slice(text)
-            .map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
+            .map_err(|error| format!("invalid JSON Web Key Set: {error}"))?;
         let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok());
-        Ok(Self(keys.filter_map(|key| IssuerKey::of(&key)).collect()))
+        Ok(Self(keys.filter_map(|key| IssuerKey::from_jwk(&key)).collect()))
     }
 
-    /// Tells whether there is none with which a token could be signed.
+    /// Returns whether no key is left that could have signed a token.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the keys that a token with this header may be signed with.
+    /// Returns the keys that may have signed a token with this header.
     pub(super) fn candidates(&self, header: &Header) -> Candidates<'_> {
         let is_named = |key: &&IssuerKey| match (&header.kid, &key.id) {
             (Some(wanted), Some(id)) => wanted == id,
@@ -77,7 +76,7 @@ impl IssuerKeys {
 }
 
 impl IssuerKey {
-    fn of(jwk: &Jwk) -> Option<Self> {
+    fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let mut algorithms = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => vec![RS256, RS384, RS512, PS256, PS384, PS512],
             AlgorithmParameters::EllipticCurve(key) => match key.curve {
@@ -88,7 +87,7 @@ impl IssuerKey {
             AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
                 vec![EdDSA]
             }
-            // A secret that is published is none.
+            // Symmetric keys are refused: a published secret is not secret.
             _ => return None,
         };
         if jwk.common.public_key_use.as_ref().is_some_and(|to| *to != PublicKeyUse::Signature) {
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_something_else_is_left_out() {
+    fn keys_for_other_uses_are_left_out() {
         let rsa = json!({"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB"});
         let mut encrypts = rsa.clone();
         encrypts["use"] = "enc".into();
@@ -129,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_set_is_refused() {
+    fn a_text_that_is_not_a_key_set_is_refused() {
         for wrong in ["", "{}", "[]", "{\"keys\": 1}", "-----BEGIN PUBLIC KEY-----"] {
             let error = IssuerKeys::parse(wrong.as_bytes()).unwrap_err();
-            assert!(error.starts_with("this is no JSON Web Key Set"), "{wrong:?}: {error}");
+            assert!(error.starts_with("invalid JSON Web Key Set"), "{wrong:?}: {error}");
         }
     }
 }

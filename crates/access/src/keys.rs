@@ -1,3 +1,5 @@
+//! API keys: their hashes, and the headers that carry them.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,15 +10,15 @@ use subtle::ConstantTimeEq;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What is kept of a key: its SHA-256. Keys are random and long, so that no salt is needed.
+/// The SHA-256 of a key. Keys are random and long, so no salt is needed.
 pub type Digest = [u8; 32];
 
-/// Returns what is kept of a key.
+/// Returns the digest of a key.
 pub fn digest(key: impl AsRef<[u8]>) -> Digest {
     Sha256::digest(key.as_ref()).into()
 }
 
-/// API keys by the names of those who hold them.
+/// The digests of API keys, each with the name of its holder.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keys(Vec<(Arc<str>, Digest)>);
 
@@ -33,13 +35,13 @@ impl FromIterator<(String, Digest)> for Keys {
 }
 
 impl Keys {
-    /// Returns whether there is no key, so that nobody is let in.
+    /// Returns whether there is no key, so that no key is accepted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns whose key this is. How long it takes tells nothing but how many keys there are.
+    /// Returns the holder of a key. The time that it takes depends on the number of keys alone.
     pub fn holder(&self, key: &[u8]) -> Option<Arc<str>> {
         let given = digest(key);
         let mut found = None;
@@ -52,8 +54,8 @@ impl Keys {
     }
 }
 
-/// Returns the keys that a request carries: in `X-API-Key`, and as its bearer token. Nothing is no key,
-/// also where its hash was taken for one: `printf "$UNSET" | sha256sum` gives it.
+/// Returns the keys that a request carries: in `X-API-Key`, and as its bearer token. An empty key is
+/// left out, because its hash may be configured by mistake: `printf "$UNSET" | sha256sum`.
 pub(crate) fn carried(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let api_keys = headers.get_all(X_API_KEY).into_iter().map(HeaderValue::as_bytes);
     api_keys.chain(bearer_token(headers)).filter(|key| !key.is_empty())
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_key_is_its_holder_s() {
+    fn only_the_whole_key_has_a_holder() {
         let keys: Keys = [("ann", "s3cret"), ("bob", "other")]
             .map(|(holder, key)| (holder.to_owned(), digest(key)))
             .into_iter()

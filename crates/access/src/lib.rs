@@ -1,4 +1,8 @@
-//! Who may call, and how much.
+//! Admission of callers: keys, tokens and limits.
+//!
+//! A [`Guard`] decides on the headers of a request alone, before its body is read. It returns the
+//! headers that a response gets, and knows neither responses nor connections. Reading key files and
+//! fetching the keys of issuers is left to `server`.
 
 mod issuer_keys;
 mod keys;
@@ -15,49 +19,49 @@ use tokio::sync::watch;
 
 pub use issuer_keys::IssuerKeys;
 pub use keys::{Digest, Keys, digest};
-pub use limits::{Admission, Place, Rate, Refusal, Standing};
-use limits::{Caller, Limits};
+pub use limits::{Admission, InFlightPermit, Rate, Refusal};
+use limits::{Caller, Limits, RateLimitStatus};
 pub use tokens::{Issuer, KnownKeys};
 
-/// What a request must bring to be let in. It is decided on its headers, before its body is read.
+/// The guard of a route: which callers may use it, and how much.
 #[derive(Debug, Default)]
 pub struct Guard {
-    /// None where no key lets anybody in; everybody may call where no token does either.
+    /// The accepted keys; `None` where no key is accepted. Without keys and tokens every caller is.
     keys: Option<watch::Receiver<Keys>>,
     tokens: Option<Tokens>,
     limits: Limits,
 }
 
-/// Which tokens let callers in.
+/// The accepted tokens.
 #[derive(Debug)]
 struct Tokens {
     issuer: Issuer,
-    /// What all of them must have.
+    /// The scopes that each of them must have.
     scopes: Vec<String>,
 }
 
 impl Guard {
-    /// Makes a guard that lets holders of these keys in, as they are at the time; everybody where
-    /// there are none, nor tokens.
+    /// Creates a guard that accepts the keys of this channel, as they are at the time. Without keys
+    /// and tokens it admits every caller.
     pub fn new(keys: Option<watch::Receiver<Keys>>) -> Self {
         Self { keys, ..Self::default() }
     }
 
-    /// Lets in, too, whoever has a token of this issuer with all of these scopes.
+    /// Accepts also the tokens of this issuer that have all of these scopes.
     #[must_use]
     pub fn or_tokens(self, issuer: Option<Issuer>, scopes: Vec<String>) -> Self {
         Self { tokens: issuer.map(|issuer| Tokens { issuer, scopes }), ..self }
     }
 
-    /// Sets what one caller may do: the holder of a key, whom a token speaks of, or whoever is at an
-    /// address where neither is asked for.
+    /// Sets the limits of each caller: the holder of a key, the subject of a token, or, where neither
+    /// is required, an address.
     #[must_use]
     pub fn limit(self, rate: Option<Rate>, in_flight: Option<usize>) -> Self {
         Self { limits: Limits::new(rate, in_flight), ..self }
     }
 
-    /// Tells which security schemes of the description let callers in; none where everybody may
-    /// call.
+    /// Returns the names of the `OpenAPI` security schemes that admit callers; none where every caller
+    /// is admitted.
     pub fn schemes(&self) -> &'static [&'static str] {
         match (&self.keys, &self.tokens) {
             (None, None) => &[],
@@ -67,17 +71,20 @@ impl Guard {
         }
     }
 
-    /// Returns whether everybody may call.
+    /// Returns whether every caller is admitted.
     pub fn is_open(&self) -> bool {
         self.schemes().is_empty()
     }
 
-    /// Tells whether it limits what one caller may do.
+    /// Returns whether it limits callers.
     pub fn has_limits(&self) -> bool {
-        self.limits.are_any()
+        self.limits.are_set()
     }
 
-    /// Lets a request in, or not.
+    /// Admits a request, and counts it for the limits of its caller.
+    ///
+    /// # Errors
+    /// The request carries no accepted key or token, or its caller has reached a limit.
     pub fn admit(
         &self,
         headers: &HeaderMap,
@@ -92,15 +99,15 @@ impl Guard {
         self.limits.take(&caller).map_err(|refused| Refusal { holder: holder(), ..refused })
     }
 
-    /// Returns whether a request may call, of which it costs nothing to ask.
+    /// Checks the key or token of a request, without counting the request for any limit.
     ///
     /// # Errors
-    /// Why it may not.
+    /// The request carries no accepted key or token.
     pub fn knows(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.schemes().is_empty() { Ok(()) } else { self.known_caller(headers).map(drop) }
     }
 
-    /// Returns who a request says it is, by a key or else by a token.
+    /// Returns the caller that a key, or else a token, identifies.
     fn known_caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let holder = self.keys.as_ref().and_then(|keys| {
             let known = keys.borrow();
@@ -112,7 +119,7 @@ impl Guard {
         let subject = match (&self.tokens, keys::bearer_token(headers)) {
             (Some(tokens), Some(token)) => tokens.subject(token),
             (tokens, _) => {
-                let error = ServeError::new(401, self.what_lacks(headers));
+                let error = ServeError::new(401, self.unauthenticated(headers));
                 let challenges = tokens.iter().map(|_| tokens::CHALLENGE).collect();
                 Err(Refusal { challenges, ..error.into() })
             }
@@ -125,17 +132,17 @@ impl Guard {
         })
     }
 
-    fn what_lacks(&self, headers: &HeaderMap) -> &'static str {
+    fn unauthenticated(&self, headers: &HeaderMap) -> &'static str {
         if self.keys.is_some() && carries_key(headers) {
             "Invalid API Key. Send the right one in the header X-API-Key, or as \
              `Authorization: Bearer …`"
         } else {
-            self.how_to_be_let_in()
+            self.how_to_authenticate()
         }
     }
 
-    /// Says which headers are read.
-    fn how_to_be_let_in(&self) -> &'static str {
+    /// Returns the message that names the headers to send.
+    fn how_to_authenticate(&self) -> &'static str {
         match (&self.keys, &self.tokens) {
             (Some(_), None) => {
                 "Not authenticated. Send a key in the header X-API-Key, or as \
@@ -151,27 +158,27 @@ impl Guard {
 }
 
 impl Tokens {
-    /// Returns whom a token speaks of, if it lets that one in.
+    /// Returns the subject of a token that is accepted.
     fn subject(&self, token: &[u8]) -> Result<Caller, Refusal> {
         let claims = self.issuer.claims(token)?;
-        let may = claims.has(&self.scopes);
+        let has_scopes = claims.has(&self.scopes);
         let caller = Caller::Subject(claims.sub);
-        if may {
+        if has_scopes {
             return Ok(caller);
         }
         Err(Refusal { holder: caller.holder(), ..tokens::insufficient(&self.scopes) })
     }
 }
 
-/// Tells whether a request carries a key, right or wrong.
+/// Returns whether a request carries a key, right or wrong.
 pub fn carries_key(headers: &HeaderMap) -> bool {
     keys::carried(headers).next().is_some()
 }
 
-/// Returns why a request that does not carry this key as its bearer token is refused.
+/// Returns why a request is refused, unless it carries this key as its bearer token.
 pub fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeError> {
     match keys::bearer_token(headers) {
-        // In the words of LitServe, whose clients may look at them.
+        // LitServe's text: its clients may compare it.
         None => Some(ServeError::new(401, "Not authenticated")),
         Some(token) if key.holder(token).is_some() => None,
         Some(_) => {
@@ -184,7 +191,7 @@ pub fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeError> {
 impl Admission {
     /// Returns the headers of the response that show the caller its rate limit.
     pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-        self.standing.into_iter().flat_map(Standing::headers)
+        self.rate_limit.into_iter().flat_map(RateLimitStatus::headers)
     }
 }
 
@@ -199,6 +206,6 @@ impl Refusal {
     pub fn into_headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let challenges = self.challenges.into_iter();
         let challenges = challenges.map(|challenge| (WWW_AUTHENTICATE, challenge));
-        challenges.chain(self.standing.into_iter().flat_map(Standing::headers))
+        challenges.chain(self.rate_limit.into_iter().flat_map(RateLimitStatus::headers))
     }
 }

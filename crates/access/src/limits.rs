@@ -1,3 +1,5 @@
+//! Limits of one caller: a rate, and a number of requests at the same time.
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,28 +19,27 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// Requests after which callers that have been away for long are forgotten.
+/// The number of requests between two removals of callers whose whole burst is available again.
 const HOUSEKEEPING: u32 = 4096;
 
-/// Who calls, as far as limits are concerned.
+/// A caller, as the limits distinguish them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     /// The holder of a key.
     Holder(Arc<str>),
-    /// Whom a token speaks of.
+    /// The subject of a token.
     Subject(Arc<str>),
-    /// Whoever is at this address, or in the network of IPv6 that one customer has: each may use any
-    /// of its 2⁶⁴ addresses.
+    /// An IPv4 address, or an IPv6 network of 64 bits: one customer may use all of its addresses.
     Address(IpAddr),
-    /// Somebody of whom nothing is known.
+    /// A caller without a key, a token or an address.
     Unknown,
 }
 
-/// What of an address of IPv6 is the network.
+/// The bits of an IPv6 address that name its network.
 const NETWORK_MASK: u128 = !0 << 64;
 
 impl Caller {
-    /// Returns who is at an address.
+    /// Returns the caller at an address.
     pub(super) fn at(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK_MASK).into(),
@@ -46,6 +47,7 @@ impl Caller {
         })
     }
 
+    /// Returns the name of the key or token.
     pub(super) fn holder(&self) -> Option<Arc<str>> {
         match self {
             Self::Holder(name) | Self::Subject(name) => Some(name.clone()),
@@ -54,93 +56,112 @@ impl Caller {
     }
 }
 
-/// How many requests one caller may make.
+/// The number of requests that one caller may make in a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// This many,
+    /// The number of requests.
     pub requests: NonZeroU32,
-    /// in this time.
+    /// The time in which a caller may make them.
     pub per: Duration,
-    /// As many of them at once.
+    /// The number of requests that a caller may make at once.
     pub burst: NonZeroU32,
 }
 
-/// What callers may do, each for itself.
+impl Rate {
+    /// Parses a number and `/s`, `/min` or `/h`, such as `10/s`. The burst is the whole number.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (requests, unit) = text.split_once('/')?;
+        let is_number = (1..10).contains(&requests.len()) && !requests.starts_with('+');
+        let requests = requests.parse().ok().filter(|_| is_number)?;
+        let seconds = match unit {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3600,
+            _ => return None,
+        };
+        Some(Self { requests, per: Duration::from_secs(seconds), burst: requests })
+    }
+}
+
+/// The limits of each caller.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     rate: Option<Meter>,
     in_flight: Option<InFlight>,
 }
 
-/// Where a caller stands, as `draft-ietf-httpapi-ratelimit-headers-07` tells it.
+/// The state of a caller's rate limit, as `draft-ietf-httpapi-ratelimit-headers-07` defines it.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
-    /// How many requests it may make at once.
+pub(crate) struct RateLimitStatus {
+    /// The number of requests that the caller may make at once.
     limit: u32,
-    /// How many of them are left.
+    /// The number of them that are left.
     remaining: u32,
-    /// In how many seconds all are again.
+    /// The time until all are left again, in seconds.
     reset: u64,
 }
 
-impl Standing {
-    /// Returns the headers of an answer that tell it.
-    pub fn headers(self) -> [(HeaderName, HeaderValue); 3] {
+impl RateLimitStatus {
+    /// Returns the headers of a response that show it.
+    pub(crate) fn headers(self) -> [(HeaderName, HeaderValue); 3] {
         let Self { limit, remaining, reset } = self;
         [(LIMIT, limit.into()), (REMAINING, remaining.into()), (RESET, reset.into())]
     }
 }
 
-/// A request that was let in. It takes its place until this is dropped.
+/// The admission of a request.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Whose key or token it carries.
+    /// The holder of its key, or the subject of its token.
     pub holder: Option<Arc<str>>,
-    /// Where its caller stands.
-    pub standing: Option<Standing>,
-    /// Its place among the requests of its caller.
-    pub place: Option<Place>,
+    /// The caller's permit, where it has a limit of concurrent requests. It is held until the
+    /// response has ended.
+    pub permit: Option<InFlightPermit>,
+    pub(crate) rate_limit: Option<RateLimitStatus>,
 }
 
-/// Why a request is not let in.
+/// The refusal of a request.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What is answered.
+    /// The error that the client receives.
     pub error: ServeError,
-    /// Whose key or token it carries, where that is known.
+    /// The holder of its key, or the subject of its token, where that is known.
     pub holder: Option<Arc<str>>,
-    /// Where its caller stands.
-    pub standing: Option<Standing>,
-    /// What would let it in.
-    pub challenges: Vec<HeaderValue>,
+    pub(crate) rate_limit: Option<RateLimitStatus>,
+    /// The ways to authenticate, as values of `WWW-Authenticate`.
+    pub(crate) challenges: Vec<HeaderValue>,
 }
 
 impl From<ServeError> for Refusal {
     fn from(error: ServeError) -> Self {
-        Self { error, holder: None, standing: None, challenges: Vec::new() }
+        Self { error, holder: None, rate_limit: None, challenges: Vec::new() }
     }
 }
 
 impl Limits {
     pub(crate) fn new(rate: Option<Rate>, in_flight: Option<usize>) -> Self {
-        let in_flight = in_flight.map(|most| InFlight { most, of: Arc::default() });
+        let in_flight = in_flight.map(|most| InFlight { most, counts: Arc::default() });
         Self { rate: rate.map(Meter::new), in_flight }
     }
 
-    pub(super) fn are_any(&self) -> bool {
+    /// Returns whether there is any limit.
+    pub(super) fn are_set(&self) -> bool {
         self.rate.is_some() || self.in_flight.is_some()
     }
 
-    /// Counts a request, or says why it is too much.
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// The caller has reached a limit.
     pub(crate) fn take(&self, caller: &Caller) -> Result<Admission, Refusal> {
-        // First who is there: a request that is refused for that must not count.
-        let place = self.in_flight.as_ref().map(|limit| limit.take(caller)).transpose()?;
-        let standing = self.rate.as_ref().map(|rate| rate.take(caller)).transpose()?;
-        Ok(Admission { holder: caller.holder(), standing, place })
+        // The permit first: a request that gets none must not count for the rate.
+        let permit = self.in_flight.as_ref().map(|limit| limit.take(caller)).transpose()?;
+        let rate_limit = self.rate.as_ref().map(|rate| rate.take(caller)).transpose()?;
+        Ok(Admission { holder: caller.holder(), rate_limit, permit })
     }
 }
 
-/// Measures rates by the generic cell rate algorithm, as `governor` has it.
+/// A meter of the rate of each caller, with the generic cell rate algorithm of `governor`.
 struct Meter {
     rate: Rate,
     limiter: RateLimiter<Caller, DashMapStateStore<Caller>, TokioClock, StateInformationMiddleware>,
@@ -161,30 +182,31 @@ impl Meter {
         Self { rate, limiter: limiter.with_middleware(), taken: AtomicU32::new(0) }
     }
 
-    fn take(&self, caller: &Caller) -> Result<Standing, Refusal> {
+    fn take(&self, caller: &Caller) -> Result<RateLimitStatus, Refusal> {
         if self.taken.fetch_add(1, Relaxed) % HOUSEKEEPING == HOUSEKEEPING - 1 {
             self.limiter.retain_recent();
         }
         match self.limiter.check_key(caller) {
-            Ok(state) => Ok(self.standing(state.remaining_burst_capacity())),
+            Ok(state) => Ok(self.status(state.remaining_burst_capacity())),
             Err(until) => {
                 let wait = until.wait_time_from(TokioClock.now());
                 let Rate { requests, per, .. } = self.rate;
-                let detail = format!("more than {requests} requests in {per:?}");
-                let standing = Some(self.standing(0));
-                Err(Refusal { standing, ..too_many(detail, wait).into() })
+                let detail =
+                    format!("rate limit reached: more than {requests} requests in {per:?}");
+                let rate_limit = Some(self.status(0));
+                Err(Refusal { rate_limit, ..too_many(detail, wait).into() })
             }
         }
     }
 
-    fn standing(&self, remaining: u32) -> Standing {
+    fn status(&self, remaining: u32) -> RateLimitStatus {
         let limit = self.rate.burst.get();
         let reset = interval(self.rate) * limit.saturating_sub(remaining);
-        Standing { limit, remaining, reset: whole_seconds(reset) }
+        RateLimitStatus { limit, remaining, reset: whole_seconds(reset) }
     }
 }
 
-/// After which time one more request may be made.
+/// Returns the time after which one more request may be made.
 fn interval(rate: Rate) -> Duration {
     rate.per / rate.requests.get()
 }
@@ -198,37 +220,38 @@ fn too_many(detail: String, wait: Duration) -> ServeError {
     ServeError { retry_after, ..ServeError::new(429, detail) }
 }
 
-/// How many requests of each caller are being answered.
+/// A limit of the requests that each caller may have at the same time.
 #[derive(Debug)]
 struct InFlight {
     most: usize,
-    // The one lock of the edge: it is held for a look-up, and only where there is such a limit.
-    of: Arc<Mutex<HashMap<Caller, usize>>>,
+    // The one lock of admission: held for a look-up, and only where there is such a limit.
+    counts: Arc<Mutex<HashMap<Caller, usize>>>,
 }
 
 impl InFlight {
-    fn take(&self, caller: &Caller) -> Result<Place, ServeError> {
-        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(&self, caller: &Caller) -> Result<InFlightPermit, ServeError> {
+        let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = all.entry(caller.clone()).or_default();
         if *count >= self.most {
-            let detail = format!("{count} requests of this caller are being answered");
+            let detail =
+                format!("concurrent request limit reached ({count}); retry when one completes");
             return Err(too_many(detail, Duration::ZERO));
         }
         *count += 1;
-        Ok(Place { caller: caller.clone(), of: self.of.clone() })
+        Ok(InFlightPermit { caller: caller.clone(), counts: self.counts.clone() })
     }
 }
 
-/// A request that is being answered, until it is dropped.
+/// A caller's permit for one request. The request counts until the permit is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct InFlightPermit {
     caller: Caller,
-    of: Arc<Mutex<HashMap<Caller, usize>>>,
+    counts: Arc<Mutex<HashMap<Caller, usize>>>,
 }
 
-impl Drop for Place {
+impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = all.get_mut(&self.caller) {
             *count -= 1;
             if *count == 0 {
@@ -238,11 +261,11 @@ impl Drop for Place {
     }
 }
 
-/// The time of the runtime, which tests can pause.
+/// The clock of the runtime, which tests can pause.
 #[derive(Debug, Clone, Copy)]
 struct TokioClock;
 
-/// Time since the process asked first.
+/// An instant of that clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment(tokio::time::Instant);
 
@@ -300,12 +323,12 @@ mod tests {
     async fn each_caller_has_its_own_rate() {
         let limits = Limits::new(rate(60, 60, 3), None);
         for left in [2, 1, 0] {
-            let standing = limits.take(&at(1)).unwrap().standing.unwrap();
-            assert_eq!(standing.remaining, left);
+            let status = limits.take(&at(1)).unwrap().rate_limit.unwrap();
+            assert_eq!(status.remaining, left);
         }
-        let Refusal { error, standing, .. } = limits.take(&at(1)).unwrap_err();
+        let Refusal { error, rate_limit, .. } = limits.take(&at(1)).unwrap_err();
         assert_eq!((error.status, error.retry_after), (429, Some(1)));
-        assert_eq!(standing.unwrap().headers().map(|(_, value)| value), ["3", "0", "3"]);
+        assert_eq!(rate_limit.unwrap().headers().map(|(_, value)| value), ["3", "0", "3"]);
         assert!(limits.take(&at(2)).is_ok(), "another caller");
         advance(Duration::from_secs(1)).await;
         assert!(limits.take(&at(1)).is_ok());
@@ -322,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_free_again_when_its_request_has_ended() {
+    async fn a_permit_is_returned_when_its_request_has_ended() {
         let limits = Limits::new(None, Some(2));
         let first = limits.take(&at(1)).unwrap();
         let second = limits.take(&at(1)).unwrap();
@@ -331,16 +354,26 @@ mod tests {
         drop(first);
         assert!(limits.take(&at(1)).is_ok());
         drop(second);
-        let all = &limits.in_flight.as_ref().unwrap().of;
-        assert!(all.lock().unwrap().is_empty(), "who is gone is forgotten");
+        let all = &limits.in_flight.as_ref().unwrap().counts;
+        assert!(all.lock().unwrap().is_empty(), "callers without requests are removed");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_finds_no_place_does_not_count() {
+    async fn a_request_without_a_permit_does_not_count_for_the_rate() {
         let limits = Limits::new(rate(1, 60, 2), Some(1));
-        let place = limits.take(&at(1)).unwrap();
+        let permit = limits.take(&at(1)).unwrap();
         assert!(limits.take(&at(1)).is_err());
-        drop(place);
+        drop(permit);
         assert!(limits.take(&at(1)).is_ok());
+    }
+
+    #[test]
+    fn a_rate_is_a_number_in_a_time() {
+        let rate = Rate::parse("90/min").unwrap();
+        assert_eq!((rate.requests.get(), rate.burst), (90, rate.requests));
+        assert_eq!(rate.per, Duration::from_secs(60));
+        for wrong in ["", "10", "0/s", "-1/s", "1.5/s", "10/day", "10/ s", "+1/s", "1000000000/s"] {
+            assert_eq!(Rate::parse(wrong), None, "{wrong:?}");
+        }
     }
 }

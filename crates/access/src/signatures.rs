@@ -1,4 +1,4 @@
-//! Checks the signatures of tokens with `ring`, which speaks TLS here too.
+//! Verifies the signatures of tokens with `ring`, which is also the cryptography of `tls`.
 
 use jsonwebtoken::Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
@@ -19,8 +19,8 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Has signatures checked here. A program that uses the same library for tokens of its own may have
-/// chosen something else before; then that checks them.
+/// Installs `ring` as the verifier of the process. A program that uses the same library for its own
+/// tokens may have installed another one before; that one stays.
 pub(super) fn install() {
     let _ = PROVIDER.install_default();
 }
@@ -61,7 +61,7 @@ impl Signature {
     }
 }
 
-/// Some issuers begin their numbers with a zero, which `ring` does not take.
+/// Removes leading zeros: some issuers write them, and `ring` refuses them.
 fn without_zeros(number: &[u8]) -> &[u8] {
     let first = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
     &number[first..]

@@ -15,19 +15,19 @@ use tokio::time::Instant;
 use super::issuer_keys::{Candidates, IssuerKeys};
 use super::{Refusal, signatures};
 
-/// How much the clocks of the issuer and the server may differ, in seconds.
+/// The difference that the clocks of the issuer and the server may have, in seconds.
 const LEEWAY: u64 = 30;
 
-/// The keys of an issuer as they are known now, and how more of them can be had.
+/// The keys of an issuer that are known now, and when they can be fetched again.
 #[derive(Debug, Clone, Default)]
 pub struct KnownKeys {
     /// The keys.
     pub keys: IssuerKeys,
-    /// From when on they can be fetched again; never where they are in a file.
+    /// The instant from which they can be fetched again; `None` for keys in a file.
     pub again: Option<Instant>,
 }
 
-/// An issuer whose tokens let callers in.
+/// An issuer whose tokens admit callers.
 #[derive(Debug, Clone)]
 pub struct Issuer {
     validation: Arc<Validation>,
@@ -35,7 +35,7 @@ pub struct Issuer {
     wanted: Arc<Notify>,
 }
 
-/// Whom a token speaks of, and what it may.
+/// The claims of a token: its subject and its scopes.
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
     pub(super) sub: Arc<str>,
@@ -48,8 +48,8 @@ pub(super) struct Claims {
 }
 
 impl Issuer {
-    /// Lets in who has a token with this `iss` and `aud` that is signed with a key known at the time.
-    /// `wanted` is told when a token is signed with another.
+    /// Creates an issuer whose tokens have this `iss` and `aud` and are signed with a key that is
+    /// known at the time. `wanted` is notified when a token is signed with another key.
     pub fn new(
         issuer: &str,
         audience: &str,
@@ -66,35 +66,42 @@ impl Issuer {
         Self { validation: Arc::new(validation), known, wanted }
     }
 
-    /// Returns what a token says, if it is a good one. A signature takes 20 µs (RSA) to 100 µs (ECDSA)
-    /// to check, so that nothing is kept of those that were.
+    /// Returns the claims of a token. The verification of a signature takes 20 µs (RSA) to 100 µs
+    /// (ECDSA), so that its result is not cached.
+    ///
+    /// # Errors
+    /// The token is invalid.
     pub(super) fn claims(&self, token: &[u8]) -> Result<Claims, Refusal> {
-        let header = decode_header(token).map_err(|_| invalid("the token is no JSON Web Token"))?;
+        let header =
+            decode_header(token).map_err(|_| invalid("malformed token: not a JSON Web Token"))?;
         if header.crit.is_some() {
-            return Err(invalid("the token demands what is not supported here: it has a `crit`"));
+            return Err(invalid("unsupported token: the `crit` header is not supported"));
         }
         let known = self.known.borrow();
         let keys = match known.keys.candidates(&header) {
             Candidates::Unknown => return Err(self.unknown_key(&known)),
             Candidates::Unfit => {
-                return Err(invalid("the token is not signed as the key of its issuer is used"));
+                let alg = header.alg;
+                return Err(invalid(&format!(
+                    "token algorithm `{alg:?}` does not match the issuer's key"
+                )));
             }
             Candidates::Keys(keys) => keys,
         };
         let mut validation = (*self.validation).clone();
         validation.algorithms = vec![header.alg];
-        let mut result = Err(invalid("the token's signature is wrong"));
+        let mut result = Err(invalid("invalid token signature"));
         for key in keys {
             match decode::<Claims>(token, key, &validation) {
-                Ok(token) => return token.claims.sound(),
+                Ok(token) => return token.claims.validated(),
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => {}
-                Err(error) => result = Err(invalid(&sentence(error.kind()))),
+                Err(error) => result = Err(invalid(&detail(error.kind()))),
             }
         }
         result
     }
 
-    /// Where keys can be fetched, they may have changed; whoever comes back then knows.
+    /// Requests a fetch of the keys, where they can be fetched: the issuer may have a new one.
     fn unknown_key(&self, known: &KnownKeys) -> Refusal {
         let wait = known.again.map(|again| again.saturating_duration_since(Instant::now()));
         if wait == Some(Duration::ZERO) {
@@ -102,30 +109,29 @@ impl Issuer {
         }
         match wait {
             Some(wait) if wait.is_zero() || known.keys.is_empty() => {
-                let detail =
-                    "the keys of the issuer of tokens are not known; they are fetched again";
+                let detail = "the issuer's keys are being fetched; retry later";
                 let seconds = wait.as_secs().max(1);
                 Refusal::from(ServeError::unavailable(detail, seconds))
             }
-            _ => invalid("the token is signed with a key that its issuer does not publish"),
+            _ => invalid("unknown signing key: the token's issuer does not publish it"),
         }
     }
 }
 
 impl Claims {
-    /// Refuses what the library takes: an issuer that is one of a list, and a subject without a name,
-    /// who would share its limits with every other.
-    fn sound(self) -> Result<Self, Refusal> {
+    /// Refuses claims that the library accepts: a list of issuers, and an empty subject, which would
+    /// share its limits with every other empty one.
+    fn validated(self) -> Result<Self, Refusal> {
         if !self.iss.is_string() {
-            return Err(invalid("the token has no sound `iss`"));
+            return Err(invalid("invalid claim `iss`: expected a string"));
         }
         if self.sub.is_empty() {
-            return Err(invalid("the token has no sound `sub`"));
+            return Err(invalid("invalid claim `sub`: expected a name, got an empty string"));
         }
         Ok(self)
     }
 
-    /// Returns whether it has all of these scopes: words of a text, or a list.
+    /// Returns whether the token has all of these scopes, as words of a text or as a list.
     pub(super) fn has(&self, scopes: &[String]) -> bool {
         scopes.iter().all(|scope| names(&self.scope, scope) || names(&self.scp, scope))
     }
@@ -139,20 +145,22 @@ fn names(claim: &Value, scope: &str) -> bool {
     }
 }
 
-/// Says what is wrong with a token, in a sentence without anything from it.
-fn sentence(error: &ErrorKind) -> String {
+/// Returns why a token is refused, without any text of the token.
+fn detail(error: &ErrorKind) -> String {
     match error {
         ErrorKind::ExpiredSignature => "the token has expired".into(),
         ErrorKind::ImmatureSignature => "the token is not valid yet".into(),
-        ErrorKind::InvalidIssuer => "the token is of another issuer".into(),
-        ErrorKind::InvalidAudience => "the token is for another audience".into(),
-        ErrorKind::MissingRequiredClaim(claim) => format!("the token has no sound `{claim}`"),
-        ErrorKind::InvalidClaimFormat(claim) => format!("the token's `{claim}` is no time"),
-        _ => "the token cannot be read".into(),
+        ErrorKind::InvalidIssuer => "unexpected issuer".into(),
+        ErrorKind::InvalidAudience => "unexpected audience".into(),
+        ErrorKind::MissingRequiredClaim(claim) => format!("missing or malformed claim `{claim}`"),
+        ErrorKind::InvalidClaimFormat(claim) => {
+            format!("invalid claim `{claim}`: expected a NumericDate")
+        }
+        _ => "malformed token: its claims cannot be read".into(),
     }
 }
 
-/// Refuses a token, as RFC 6750 says it.
+/// Refuses a token, as RFC 6750 defines it.
 fn invalid(detail: &str) -> Refusal {
     let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{detail}\"");
     Refusal::challenged(ServeError::new(401, detail), challenge)
@@ -161,12 +169,12 @@ fn invalid(detail: &str) -> Refusal {
 /// Refuses a token that does not have all of these scopes.
 pub(super) fn insufficient(scopes: &[String]) -> Refusal {
     let scopes = scopes.join(" ");
-    let detail = format!("the token must have the scopes: {scopes}");
+    let detail = format!("missing scope: the token must have {scopes}");
     let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\"");
     Refusal::challenged(ServeError::new(403, detail), challenge)
 }
 
-/// What tells a caller that a token would let it in.
+/// The challenge of a route that accepts tokens.
 pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
 
 #[cfg(test)]
@@ -182,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Signs as an issuer does; its keys are `ed` and `ec`.
+    /// An issuer with the keys `ed` and `ec`.
     struct Signer {
         ed: Ed25519KeyPair,
         ec: EcdsaKeyPair,
@@ -209,7 +217,7 @@ mod tests {
             IssuerKeys::parse(json!({"keys": [ed, ec]}).to_string().as_bytes()).unwrap()
         }
 
-        /// Makes a token of these, whatever its header says, signed with `ed` or else `ec`.
+        /// Returns a token with this header, signed with `ed` for `EdDSA` and with `ec` for all others.
         fn sign(&self, header: &Value, claims: &Value) -> String {
             let [head, body] = [header, claims].map(|part| BASE64.encode(part.to_string()));
             let message = format!("{head}.{body}");
@@ -241,23 +249,23 @@ mod tests {
     }
 
     #[test]
-    fn a_token_must_be_sound_in_all_that_it_says() {
+    fn each_claim_of_a_token_is_checked() {
         let signer = Signer::new();
         let issuer = issuer(KnownKeys { keys: signer.keys(), again: None });
         let token = signer.token(&json!({"aud": ["other", "models"], "nbf": now() + 20}));
         assert_eq!(&*issuer.claims(token.as_bytes()).unwrap().sub, "ann");
         for (changed, says) in [
             (json!({"exp": now() - 60}), "the token has expired"),
-            (json!({"exp": null}), "the token has no sound `exp`"),
-            (json!({"exp": "soon"}), "the token has no sound `exp`"),
+            (json!({"exp": null}), "missing or malformed claim `exp`"),
+            (json!({"exp": "soon"}), "missing or malformed claim `exp`"),
             (json!({"nbf": now() + 600}), "the token is not valid yet"),
-            (json!({"iss": "evil"}), "the token is of another issuer"),
-            (json!({"iss": 1}), "the token has no sound `iss`"),
-            (json!({"iss": ["evil", "id"]}), "the token has no sound `iss`"),
-            (json!({"aud": "other"}), "the token is for another audience"),
-            (json!({"aud": null}), "the token has no sound `aud`"),
-            (json!({"sub": null}), "the token cannot be read"),
-            (json!({"sub": ""}), "the token has no sound `sub`"),
+            (json!({"iss": "evil"}), "unexpected issuer"),
+            (json!({"iss": 1}), "missing or malformed claim `iss`"),
+            (json!({"iss": ["evil", "id"]}), "invalid claim `iss`: expected a string"),
+            (json!({"aud": "other"}), "unexpected audience"),
+            (json!({"aud": null}), "missing or malformed claim `aud`"),
+            (json!({"sub": null}), "malformed token: its claims cannot be read"),
+            (json!({"sub": ""}), "invalid claim `sub`: expected a name, got an empty string"),
         ] {
             let refused = refused(&issuer, &signer.token(&changed));
             assert_eq!(refused, (401, says.to_owned()), "{changed}");
@@ -270,30 +278,33 @@ mod tests {
         let issuer = issuer(KnownKeys { keys: signer.keys(), again: None });
         let good = signer.token(&json!({}));
         let says = |token: &str| refused(&issuer, token).1;
-        assert_eq!(says(&stranger.token(&json!({}))), "the token's signature is wrong");
+        assert_eq!(says(&stranger.token(&json!({}))), "invalid token signature");
         let (message, signature) = good.rsplit_once('.').unwrap();
         let (head, _) = message.split_once('.').unwrap();
         let other = BASE64.encode(r#"{"sub": "root"}"#);
-        assert_eq!(says(&format!("{head}.{other}.{signature}")), "the token's signature is wrong");
+        assert_eq!(says(&format!("{head}.{other}.{signature}")), "invalid token signature");
         let claims = json!({"iss": "id", "aud": "models", "sub": "ann", "exp": now() + 60});
         let signed = |header: Value| signer.sign(&header, &claims);
         let by_ec = signed(json!({"alg": "ES256", "kid": "ec"}));
         assert!(issuer.claims(by_ec.as_bytes()).is_ok());
         assert!(issuer.claims(signed(json!({"alg": "EdDSA"})).as_bytes()).is_ok(), "no kid");
         for (header, wrong) in [
-            (json!({"alg": "none", "kid": "ed"}), "no JSON Web Token"),
-            (json!({"alg": "HS256", "kid": "ed"}), "not signed as the key"),
-            (json!({"alg": "ES256", "kid": "ed"}), "not signed as the key"),
-            (json!({"alg": "EdDSA", "kid": "ec"}), "not signed as the key"),
-            (json!({"alg": "HS256"}), "not signed as the key"),
+            (json!({"alg": "none", "kid": "ed"}), "not a JSON Web Token"),
+            (json!({"alg": "HS256", "kid": "ed"}), "does not match the issuer's key"),
+            (json!({"alg": "ES256", "kid": "ed"}), "does not match the issuer's key"),
+            (json!({"alg": "EdDSA", "kid": "ec"}), "does not match the issuer's key"),
+            (json!({"alg": "HS256"}), "token algorithm `HS256` does not match"),
             (json!({"alg": "EdDSA", "kid": "new"}), "does not publish"),
-            (json!({"alg": "EdDSA", "kid": "ed", "crit": ["b64"]}), "has a `crit`"),
+            (
+                json!({"alg": "EdDSA", "kid": "ed", "crit": ["b64"]}),
+                "the `crit` header is not supported",
+            ),
         ] {
             let says = says(&signed(header.clone()));
             assert!(says.contains(wrong), "{header}: {says}");
         }
         for garbage in ["", ".", "..", "a.b.c", "a.b.c.d", "\u{7f}", head] {
-            assert_eq!(says(garbage), "the token is no JSON Web Token", "{garbage:?}");
+            assert_eq!(says(garbage), "malformed token: not a JSON Web Token", "{garbage:?}");
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use litplex_access::{Digest, Rate};
 use serde_json::{Map, Value};
 
 use crate::read::{integer, text};
@@ -24,7 +24,7 @@ pub enum ApiKey {
     /// The environment variable that contains the key.
     Environment(String),
     /// The SHA-256 of the key.
-    Sha256([u8; 32]),
+    Sha256(Digest),
 }
 
 impl ApiKey {
@@ -37,7 +37,7 @@ impl ApiKey {
     }
 }
 
-fn digest_of(hex: &str) -> Option<[u8; 32]> {
+fn digest_of(hex: &str) -> Option<Digest> {
     let mut digest = [0; 32];
     if hex.len() != 2 * digest.len() || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
@@ -68,14 +68,14 @@ impl ApiKeys {
     ///
     /// # Errors
     /// A line has another form; the message has its number.
-    pub fn parse_file(text: &str) -> Result<Vec<(String, [u8; 32])>, String> {
+    pub fn parse_file(text: &str) -> Result<Vec<(String, Digest)>, String> {
         let lines = text.lines().map(str::trim).enumerate();
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         lines.map(|(index, line)| parse_line(line).ok_or_else(|| not_a_key(index + 1))).collect()
     }
 }
 
-fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
+fn parse_line(line: &str) -> Option<(String, Digest)> {
     let (holder, key) = line.split_once(char::is_whitespace)?;
     match ApiKey::parse(key.trim_start())? {
         ApiKey::Sha256(digest) => Some((holder.to_owned(), digest)),
@@ -90,37 +90,11 @@ fn not_a_key(number: usize) -> String {
     )
 }
 
-/// The rate of requests that one caller may make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// The number of requests
-    pub requests: NonZeroU32,
-    /// in this time.
-    pub per: Duration,
-    /// The number of requests that may come at once.
-    pub burst: NonZeroU32,
-}
-
-impl Rate {
-    /// Reads a number and `/s`, `/min` or `/h`; the burst is the whole number.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (requests, unit) = text.split_once('/')?;
-        let is_number = (1..10).contains(&requests.len()) && !requests.starts_with('+');
-        let requests = requests.parse().ok().filter(|_| is_number)?;
-        let seconds = match unit {
-            "s" => 1,
-            "min" => 60,
-            "h" => 3600,
-            _ => return None,
-        };
-        Some(Self { requests, per: Duration::from_secs(seconds), burst: requests })
-    }
-
-    pub(crate) fn of(options: &Map<String, Value>) -> Option<Self> {
-        let rate = Self::parse(text(options, "rate_limit")?)?;
-        let burst = integer(options, "rate_burst").and_then(|n| NonZeroU32::new(n as u32));
-        Some(Self { burst: burst.unwrap_or(rate.burst), ..rate })
-    }
+/// Returns the rate limit of an endpoint's options.
+pub(crate) fn rate_limit(options: &Map<String, Value>) -> Option<Rate> {
+    let rate = Rate::parse(text(options, "rate_limit")?)?;
+    let burst = integer(options, "rate_burst").and_then(|n| NonZeroU32::new(n as u32));
+    Some(Rate { burst: burst.unwrap_or(rate.burst), ..rate })
 }
 
 /// Yields the errors in the combination of these options.
@@ -157,18 +131,6 @@ mod tests {
         assert_eq!(holders(&text).unwrap(), ["ann", "bob", "ann"]);
         for wrong in ["ann", "ann env:KEY", "ann s3cret"] {
             assert!(holders(&format!("\n{wrong}")).unwrap_err().starts_with("line 2 "), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_rate_is_a_number_in_a_time() {
-        let rate = Rate::parse("90/min").unwrap();
-        assert_eq!(
-            (rate.requests.get(), rate.per, rate.burst.get()),
-            (90, Duration::from_secs(60), 90)
-        );
-        for wrong in ["", "10", "0/s", "-1/s", "1.5/s", "10/day", "10/ s", "+1/s", "1000000000/s"] {
-            assert_eq!(Rate::parse(wrong), None, "{wrong:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::options::{Scope, problems};
 use crate::read::{boolean, integer, number, seconds, text, texts};
 use crate::resources::process_only_options;
 use crate::worker_env::worker_env_problems;
-use crate::{ApiKeys, Cost, Origin, Rate, Resources, Workers};
+use crate::{ApiKeys, Cost, Origin, Rate, Resources, Workers, access};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(10);
@@ -214,7 +214,7 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
         jwt_scopes: endpoint
             .contains_key("jwt_scopes")
             .then(|| texts(endpoint, "jwt_scopes").map(str::to_owned).collect()),
-        rate_limit: Rate::of(endpoint),
+        rate_limit: access::rate_limit(endpoint),
         max_requests_per_caller: integer(endpoint, "max_requests_per_caller"),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use litplex_tls::Pem;
 use serde_json::{Map, Value};
 
-use crate::Pem;
 use crate::read::text;
 
 const TOGETHER: [&str; 3] = ["jwt_issuer", "jwt_audience", "jwt_jwks"];

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::access::{ApiKey, Rate};
 use crate::read::{bytes, network};
-use crate::{Cost, access, jwt, tls, workers};
+use crate::{ApiKey, Cost, access, jwt, tls, workers};
+use litplex_access::Rate;
 
 /// The level that an option belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

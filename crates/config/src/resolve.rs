@@ -13,7 +13,7 @@ use crate::options::{
     ENDPOINT, OPENAPI_PATHS, PROTOCOL_PATHS, Scope, closest, codings, default_of, problems,
 };
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
-use crate::{ApiKeys, AppHost, Endpoint, Jwt, Presentation, Tls, jwt};
+use crate::{ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_APP_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ pub struct Program {
     /// The port to listen on; 0 for a free one.
     pub port: u16,
     /// The TLS configuration, if the server speaks TLS.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
     /// The time that requests in flight have once the server stops.
     pub grace: Duration,
     /// The number of HTTP threads, if it is set.
@@ -250,7 +250,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     Ok(Program {
         host: text(&raw, "host").unwrap_or("127.0.0.1").to_owned(),
         port: integer(&raw, "port").map_or(8000, |port| port as u16),
-        tls: Tls::of(&raw, &directory),
+        tls: tls::files(&raw, &directory),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
         max_connections: integer(&raw, "max_connections"),

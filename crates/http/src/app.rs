@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Request};
 use litplex_calls::{Report, TargetRef};
 use litplex_core::{BoxFuture, MemoryBudget, ServeError};
 use litplex_metrics::{Edge, Metrics, RequestGuard};
+use litplex_pages::EndpointSchema;
 use litplex_traces::ServerSpan;
 use tokio::sync::Notify;
 
@@ -20,7 +21,7 @@ use crate::browsers::Asked;
 use crate::dialect::{self, Dialect};
 use crate::routes::{Access, Builtin, Condition, Dispatch, Handler, RouteEntry, RouteTable};
 use crate::target::Target;
-use crate::{Described, ToolCache, mcp, openai, path};
+use crate::{ToolCache, mcp, openai, path};
 use litplex_access::{Admission, Guard, Refusal};
 
 /// How long the app host may take at least to answer what is no endpoint.
@@ -45,10 +46,10 @@ pub struct Route {
     pub metrics: Edge,
     /// Whether its workers are told the ids of requests.
     pub tells_ids: bool,
-    /// What the program says of what it takes and gives.
-    pub described: Described,
     /// The tool that its model is, once that is known.
     pub tool: ToolCache,
+    /// The schemas and examples of the program.
+    pub schema: EndpointSchema,
 }
 
 impl Route {

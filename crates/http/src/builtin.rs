@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::answer::{self, HttpResponse, detail, json, own};
 use crate::app::App;
 use crate::routes::{Builtin, Page, RouteEntry};
-use crate::{openai, openapi, path, swagger_ui};
+use crate::{openai, pages, path};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -31,9 +31,9 @@ pub(crate) async fn answer(app: &App, page: Page, parts: &Parts) -> HttpResponse
         Page::Info => json(StatusCode::OK, &describe(app, &app.report())),
         Page::Metrics => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
         Page::Shutdown => stop(app, parts),
-        Page::OpenApi => json(StatusCode::OK, &openapi::document(app)),
+        Page::OpenApi => json(StatusCode::OK, &pages::document(app)),
         Page::Models => at_path(parts, |path| models(app, path, &parts.headers)),
-        Page::SwaggerUi => at_path(parts, |path| swagger_ui::answer(path, &parts.headers)),
+        Page::SwaggerUi => at_path(parts, |path| pages::page(path, &parts.headers)),
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) async fn handle(
     if let Some((compression, coding)) = packing {
         response = Box::pin(compression.apply(coding, response, &app.budget)).await;
     }
-    let place = context.admitted().place.take();
+    let permit = context.admitted().permit.take();
     response.headers_mut().extend(id.map(|id| (X_REQUEST_ID, id)));
     if let Some(timing) = timing {
         timing.stamp(response.headers_mut());
@@ -90,7 +90,7 @@ pub(crate) async fn handle(
     Ok(response.map(|body| {
         let ongoing = Some(ongoing);
         let _head = head.unwrap_or_default();
-        let follower = Follower { ongoing, record, span, _place: place, _head };
+        let follower = Follower { ongoing, record, span, _permit: permit, _head };
         let budget = app.budget.clone();
         let mut body = MeasuredBody::new(body, follower, on_line, version, budget);
         if is_bare {

@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn every_page_of_swagger_ui_has_a_route() {
-        assert_eq!(BTreeSet::from_iter(crate::swagger_ui::paths()), BTreeSet::from(SWAGGER_UI));
+        assert_eq!(BTreeSet::from_iter(litplex_pages::paths()), BTreeSet::from(SWAGGER_UI));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::answer::AnswerBody;
 use crate::around::Record;
 use crate::line::OnLine;
 use crate::stream::Broken;
-use litplex_access::Place;
+use litplex_access::InFlightPermit;
 
 /// How long a client of HTTP/2 may take for the next [`PIECE_BYTES`] of an answer. On HTTP/1.1 the
 /// connection has such a time.
@@ -42,8 +42,8 @@ pub(crate) struct Follower {
     pub(crate) ongoing: Option<RequestGuard>,
     pub(crate) record: Option<Record>,
     pub(crate) span: Option<ServerSpan>,
-    /// Its place among the requests of its caller.
-    pub(crate) _place: Option<Place>,
+    /// The permit of its caller.
+    pub(crate) _permit: Option<InFlightPermit>,
     /// What the request takes beside its body.
     pub(crate) _head: Reservation,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use litplex_config::{Origin, Pem, Tls, parse_json, parse_toml, resolve};
+use litplex_config::{Origin, Pem, TlsFiles, parse_json, parse_toml, resolve};
 use litplex_server::{
     ServerSpec, check, describe, describe_json, hold_pickles, init_log, load, serve,
 };
@@ -70,7 +70,7 @@ impl Program {
     #[must_use]
     pub fn tls(mut self, cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Self {
         let (cert, key, client_ca) = (Pem::File(cert), Pem::File(key), client_ca.map(Pem::File));
-        self.spec.config.tls = Some(Tls { cert, key, client_ca });
+        self.spec.config.tls = Some(TlsFiles { cert, key, client_ca });
         self
     }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use litplex_access::{Digest, Guard, Issuer, Keys, Rate, digest};
+use litplex_access::{Digest, Guard, Issuer, Keys, digest};
 use litplex_config::{ApiKey, ApiKeys, ConfigError, Endpoint, Jwt, Program};
 use litplex_tls::WatchedFiles;
 use tokio::sync::watch;
@@ -58,8 +58,7 @@ impl Access {
             let issuer = issuer.clone().filter(|_| takes_tokens);
             let guard = Guard::new(own.or_else(|| server_keys.clone()))
                 .or_tokens(issuer, endpoint.jwt_scopes.clone().unwrap_or_default());
-            let rate = endpoint.rate_limit.map(rate);
-            Arc::new(guard.limit(rate, endpoint.max_requests_per_caller))
+            Arc::new(guard.limit(endpoint.rate_limit, endpoint.max_requests_per_caller))
         };
         let endpoints = config.endpoints.iter().map(&mut guard_of).collect();
         let Reader { following, mistakes } = reader;
@@ -101,10 +100,6 @@ pub(crate) fn key_in(variable: &str) -> Result<Option<String>, String> {
         )),
         key => Ok(Some(key.to_owned())),
     }
-}
-
-fn rate(litplex_config::Rate { requests, per, burst }: litplex_config::Rate) -> Rate {
-    Rate { requests, per, burst }
 }
 
 /// Reads keys, follows their files, and collects errors.

@@ -8,7 +8,8 @@ use litplex_access::Guard;
 use litplex_calls::{EndpointReport, Registry, Report, Target};
 use litplex_config::{Source, Workers};
 use litplex_core::Attach;
-use litplex_http::{Described, Route, ToolCache};
+use litplex_http::{Route, ToolCache};
+use litplex_pages::EndpointSchema;
 use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Limits, SlotState, Supervisor, supervise};
 use tokio::sync::{mpsc, watch};
@@ -36,7 +37,7 @@ pub(crate) struct Endpoints {
 /// One endpoint with its supervisor.
 struct RunningEndpoint {
     config: litplex_config::Endpoint,
-    schema: Described,
+    schema: EndpointSchema,
     controls: Arc<EndpointControls>,
     supervisor: Supervisor,
 }
@@ -98,7 +99,7 @@ impl Endpoints {
             guard,
             metrics: endpoint.controls.edge.clone(),
             tells_ids: config.request_id,
-            described: endpoint.schema.clone(),
+            schema: endpoint.schema.clone(),
             tool: ToolCache::default(),
         };
         let guarded = self.endpoints.iter().zip(guards);

@@ -16,8 +16,6 @@ use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy};
 
-use crate::tls;
-
 /// The time between two fetches. It bounds how long a withdrawn key is trusted.
 const FETCH_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -126,7 +124,7 @@ async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::S
 fn agent(url: &str, ca: Option<&Pem>) -> Result<Agent, String> {
     let mut tls = TlsConfig::builder();
     if let Some(ca) = ca {
-        let trusted = tls::pem(ca.clone()).certificates()?;
+        let trusted = ca.certificates()?;
         let trusted = trusted.iter().map(|of| Certificate::from_der(of).to_owned());
         tls = tls.root_certs(RootCerts::from(trusted));
     }

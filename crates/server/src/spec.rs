@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use litplex_config::Program;
 use litplex_core::{Attach, Launch};
-use litplex_http::{Described, Layers};
+use litplex_http::Layers;
+use litplex_pages::EndpointSchema;
 use litplex_workers::Settings;
 
 /// A function that returns the launch of a Rust model, given its resolved settings.
@@ -16,7 +17,7 @@ pub struct ModelSource {
     /// The model, if it is in Rust.
     pub model: Option<RustModel>,
     /// The types and examples of its requests and responses.
-    pub schema: Described,
+    pub schema: EndpointSchema,
 }
 
 impl std::fmt::Debug for ModelSource {

@@ -1,4 +1,7 @@
-//! TLS: from PEM to a handshake. What is served follows the files that it comes from.
+//! TLS of a server: PEM, the configuration of rustls, and the handshake.
+//!
+//! [`Tls::follow`] reads the files again when they change; [`WatchedFiles`] is of use for other files,
+//! too. Accepting connections is left to `http`.
 
 mod pem;
 mod watched;
@@ -22,21 +25,21 @@ pub use pem::Pem;
 pub use rustls::ServerConfig;
 pub use watched::WatchedFiles;
 
-/// What clients may choose from, the best first.
+/// The application protocols that clients may choose, the best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// What a server needs to speak TLS. The names are those of the options.
-#[derive(Debug, Clone)]
+/// The PEM of a server. The fields are named like the options.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Its certificate, and those between it and one that clients know.
+    /// The certificate, and those between it and one that clients trust.
     pub cert: Pem,
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: Pem,
-    /// The certificates of those who vouch for clients, where clients need a certificate.
+    /// The certificate authorities of clients, where clients need a certificate.
     pub client_ca: Option<Pem>,
 }
 
-/// What is agreed on in handshakes, read from files.
+/// The TLS configuration of new connections, which follows its files.
 #[derive(Debug)]
 pub struct Tls {
     files: Arc<TlsFiles>,
@@ -45,10 +48,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Loads the files.
     ///
     /// # Errors
-    /// A sentence for each option whose file cannot be used.
+    /// One message for each option whose file cannot be used.
     pub fn load(files: TlsFiles) -> Result<Self, Vec<String>> {
         let TlsFiles { cert, key, client_ca } = &files;
         let named = [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten();
@@ -57,36 +60,38 @@ impl Tls {
         Ok(Self { files: Arc::new(files), watched, configs })
     }
 
-    /// Returns what new connections agree on, now and from now on.
+    /// Returns a channel with the configuration of new connections.
     pub fn configs(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.configs.subscribe()
     }
 
-    /// Follows the files for as long as it is polled. Connections that are open stay as they are;
-    /// files that cannot be used change nothing, and are warned of once.
+    /// Reads the files again when they change, for as long as it is polled. Open connections keep
+    /// their configuration. Files that cannot be used change nothing; one warning is logged.
     pub async fn follow(mut self) {
         loop {
             self.watched.changed().await;
-            self.read_again().await;
+            self.reload().await;
         }
     }
 
-    async fn read_again(&self) {
+    async fn reload(&self) {
         let files = self.files.clone();
         match spawn_blocking(move || server_config(&files)).await {
             Ok(Ok(config)) => {
                 self.configs.send_replace(config);
-                tracing::info!("TLS: read the changed files; new connections get what they hold");
+                tracing::info!("TLS: reloaded the changed files for new connections");
             }
-            Ok(Err(mistakes)) => {
-                tracing::warn!("TLS: goes on with what it had: {}", mistakes.join("; "));
+            Ok(Err(errors)) => {
+                let errors = errors.join("; ");
+                tracing::warn!("TLS reload failed, keeping the current certificate: {errors}");
             }
             Err(_) => {}
         }
     }
 }
 
-/// Shakes hands; a client that cannot, or takes too long, is nobody's mistake here.
+/// Performs the handshake. Returns `None` for a client that fails it or exceeds the time limit: no
+/// client can cause a warning.
 pub async fn accept(
     config: Arc<ServerConfig>,
     stream: TcpStream,
@@ -113,7 +118,7 @@ fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, Vec<String>> {
         .map_err(|why| format!("`tls_client_ca`: {why}"));
     match (chain, key, verifier) {
         (Ok(chain), Ok(key), Ok(verifier)) => {
-            assemble(provider, verifier, chain, key).map_err(|error| vec![misfit(files, &error)])
+            assemble(provider, verifier, chain, key).map_err(|error| vec![mismatch(files, &error)])
         }
         (chain, key, verifier) => {
             Err([chain.err(), key.err(), verifier.err()].into_iter().flatten().collect())
@@ -135,7 +140,7 @@ fn assemble(
     Ok(Arc::new(config))
 }
 
-fn misfit(files: &TlsFiles, error: &Error) -> String {
+fn mismatch(files: &TlsFiles, error: &Error) -> String {
     let TlsFiles { cert, key, .. } = files;
     match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
@@ -161,7 +166,7 @@ fn client_verifier(
     let mut roots = RootCertStore::empty();
     for certificate in client_ca.certificates()? {
         let added = roots.add(certificate);
-        added.map_err(|error| format!("{client_ca} has a certificate that is none: {error}"))?;
+        added.map_err(|error| format!("{client_ca} has an invalid certificate: {error}"))?;
     }
     WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
         .build()
@@ -173,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_used_says_what_to_do_and_shows_no_secret() {
+    fn errors_say_what_to_do_and_show_no_secret() {
         let text = |text: &str| Pem::Text(text.into());
         let says = |cert: &str, key: &str| {
             let files = TlsFiles { cert: text(cert), key: text(key), client_ca: Some(text(cert)) };
@@ -182,7 +187,7 @@ mod tests {
         let both = says("", "-----BEGIN PRIVATE KEY-----\ns3cret!\n-----END PRIVATE KEY-----\n");
         assert!(both.starts_with("`tls_cert`: the text that was given holds no certificate"));
         assert!(
-            both.contains("\n`tls_key`: the text that was given is not PEM: what is"),
+            both.contains("\n`tls_key`: the text that was given is not PEM: the text between"),
             "{both}"
         );
         assert!(both.contains("\n`tls_client_ca`: "), "{both}");
@@ -200,8 +205,8 @@ mod tests {
     fn a_missing_file_is_named() {
         let missing = Pem::File("/nowhere/cert.pem".into());
         let files = TlsFiles { cert: missing.clone(), key: missing, client_ca: None };
-        let mistakes = Tls::load(files).unwrap_err();
-        assert_eq!(mistakes.len(), 2);
-        assert!(mistakes[0].starts_with("`tls_cert`: /nowhere/cert.pem cannot be read ("));
+        let errors = Tls::load(files).unwrap_err();
+        assert_eq!(errors.len(), 2);
+        assert!(errors[0].starts_with("`tls_cert`: /nowhere/cert.pem cannot be read ("));
     }
 }

@@ -1,28 +1,41 @@
+//! PEM: certificates and private keys, from a file or from the configuration itself.
+
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Something in PEM.
-#[derive(Clone)]
+/// A text in PEM, or the file that has it.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
-    /// A file that holds it.
+    /// The file.
     File(PathBuf),
-    /// The PEM itself.
+    /// The text.
     Text(String),
 }
 
 impl Pem {
-    pub(super) fn file(&self) -> Option<&PathBuf> {
+    /// Returns the PEM that an option names: a text with `-----BEGIN `, or else the name of a file in
+    /// this directory.
+    pub fn new(text: &str, directory: &Path) -> Self {
+        if text.contains("-----BEGIN ") {
+            Self::Text(text.to_owned())
+        } else {
+            Self::File(directory.join(text))
+        }
+    }
+
+    /// Returns the file, if it is one.
+    pub(crate) fn file(&self) -> Option<&PathBuf> {
         if let Self::File(path) = self { Some(path) } else { None }
     }
 
-    /// Returns all certificates in it.
+    /// Returns all certificates.
     ///
     /// # Errors
-    /// It cannot be read, or has none, in a sentence.
+    /// The file cannot be read, or the text has no certificate.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let pem = self.read()?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -35,7 +48,11 @@ impl Pem {
         }
     }
 
-    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, String> {
+    /// Returns the private key.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the text has no private key, or an encrypted one.
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, String> {
         let pem = self.read()?;
         if is_encrypted(&pem) {
             return Err(format!(
@@ -61,17 +78,17 @@ impl Pem {
     }
 
     fn broken(&self, error: &Error) -> String {
-        // Its Debug form would show what may be a key.
+        // The `Debug` form of the error would show text that may be a key.
         let why = match error {
             Error::MissingSectionEnd { .. } => "a section has no -----END-----",
-            Error::Base64Decode(_) => "what is between -----BEGIN and -----END is not base64",
+            Error::Base64Decode(_) => "the text between -----BEGIN and -----END is not base64",
             _ => "a section does not begin as it should",
         };
         format!("{self} is not PEM: {why}; write the file again")
     }
 }
 
-/// Both forms of a key with a password say so in its first lines.
+/// Returns whether a key needs a password; both formats say so in their first lines.
 fn is_encrypted(pem: &[u8]) -> bool {
     let text = String::from_utf8_lossy(pem);
     text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
@@ -89,6 +106,26 @@ impl fmt::Display for Pem {
 
 impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            // It may be a key.
+            Self::Text(_) => f.write_str("Text(…)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_relative_to_the_configuration_and_pem_is_taken_as_it_is() {
+        let directory = Path::new("/etc/litplex");
+        assert_eq!(Pem::new("a.pem", directory), Pem::File("/etc/litplex/a.pem".into()));
+        assert_eq!(Pem::new("/b.pem", directory), Pem::File("/b.pem".into()));
+        let text = "Subject: me\n-----BEGIN PRIVATE KEY-----\nsecret";
+        let pem = Pem::new(text, directory);
+        assert_eq!(pem, Pem::Text(text.into()));
+        assert_eq!(format!("{pem:?}"), "Text(…)");
     }
 }

@@ -1,3 +1,5 @@
+//! Files that are read again when they change, found by polling their metadata.
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,9 +9,9 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// How often it is looked whether files have changed. They are new once two looks agree, so that
-/// files that are written one after the other are read together, and none half written.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// The poll interval. A change counts once two polls agree, so that files that are written one after
+/// the other are read together, and no file is read half written.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Files that are read again when they change.
 #[derive(Debug)]
@@ -19,20 +21,20 @@ pub struct WatchedFiles {
 }
 
 impl WatchedFiles {
-    /// Looks at these files. They should be read after that: what changes meanwhile is seen to
-    /// differ later.
+    /// Records the state of these files. Read them after that: a change in between is then noticed
+    /// later.
     pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
         let files: Arc<[PathBuf]> = files.into_iter().collect();
-        let watched = Watched::new(look(&files));
+        let watched = Watched::new(stamps(&files));
         Self { files, watched }
     }
 
-    /// Resolves once there is something new that no longer changes.
+    /// Resolves once a file has changed and no file changes any more.
     pub async fn changed(&mut self) {
         loop {
-            sleep(LOOK_INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
             let files = self.files.clone();
-            let seen = spawn_blocking(move || look(&files)).await;
+            let seen = spawn_blocking(move || stamps(&files)).await;
             if seen.is_ok_and(|seen| self.watched.is_due(seen)) {
                 return;
             }
@@ -40,44 +42,45 @@ impl WatchedFiles {
     }
 }
 
-fn look(files: &[PathBuf]) -> Seen {
-    files.iter().map(|file| Stamp::of(file)).collect()
+fn stamps(files: &[PathBuf]) -> Stamps {
+    files.iter().map(|file| Stamp::read(file)).collect()
 }
 
-/// What can be seen of files without reading them; nothing of one that is not there.
-type Seen = Vec<Option<Stamp>>;
+/// The metadata of files; `None` for a missing one.
+type Stamps = Vec<Option<Stamp>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
-    /// Another where a link points elsewhere, whatever the rest says.
+    /// The device and inode: they differ when a link points elsewhere.
     file: (u64, u64),
     modified: (i64, i64),
     size: u64,
 }
 
 impl Stamp {
-    fn of(file: &Path) -> Option<Self> {
-        let of = fs::metadata(file).ok()?;
-        let (file, modified) = ((of.dev(), of.ino()), (of.mtime(), of.mtime_nsec()));
-        Some(Self { file, modified, size: of.size() })
+    fn read(file: &Path) -> Option<Self> {
+        let found = fs::metadata(file).ok()?;
+        let file = (found.dev(), found.ino());
+        let modified = (found.mtime(), found.mtime_nsec());
+        Some(Self { file, modified, size: found.size() })
     }
 }
 
-/// Decides when files are read again.
+/// The decision when files are read again.
 #[derive(Debug)]
 struct Watched {
-    /// What was read last, whether or not it could be used.
-    tried: Seen,
-    last: Seen,
+    /// The files that were read last, usable or not.
+    tried: Stamps,
+    last: Stamps,
 }
 
 impl Watched {
-    fn new(seen: Seen) -> Self {
+    fn new(seen: Stamps) -> Self {
         Self { tried: seen.clone(), last: seen }
     }
 
-    /// Tells whether there is something new that no longer changes.
-    fn is_due(&mut self, seen: Seen) -> bool {
+    /// Returns whether the files differ from those read last, and from the last poll no more.
+    fn is_due(&mut self, seen: Stamps) -> bool {
         let is_settled = seen == self.last;
         self.last = seen;
         let is_due = is_settled && self.last != self.tried;

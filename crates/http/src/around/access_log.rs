@@ -224,7 +224,6 @@ mod tests {
     use std::io::{BufRead, BufReader, pipe};
 
     use super::*;
-    use litplex_access::Admission;
 
     /// Returns the lines of three answered requests and of one whose client left.
     async fn lines_of_four_requests(form: Form) -> Vec<String> {
@@ -237,7 +236,7 @@ mod tests {
             (record.status, record.bytes, record.is_complete) = (200, 17, true);
         }
         let left = log.begin(&request, &context, None);
-        *context.admitted() = Admission { holder: Some("an\u{1b}n".into()), ..Default::default() };
+        context.admitted().holder = Some("an\u{1b}n".into());
         drop(left);
         log.flush().await;
         drop(log);

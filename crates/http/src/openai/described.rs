@@ -1,8 +1,7 @@
 //! The responses of the OpenAI API, as `OpenAPI` describes them.
 
+use litplex_pages::event;
 use serde_json::{Value, json};
-
-use crate::openapi::event;
 
 /// Describes a chat completion.
 pub(super) fn completion() -> Value {

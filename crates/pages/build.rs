@@ -1,4 +1,5 @@
-//! Takes out of Swagger UI's release what the page at `/docs` needs, compressed as it is sent.
+//! Extracts the files that the page at `/docs` needs from the release of Swagger UI, and compresses
+//! them as they are sent.
 
 use std::error::Error;
 use std::fs::File;
@@ -19,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for index in 0..release.len() {
         let mut file = release.by_index(index)?;
         let path = file.enclosed_name().unwrap_or_default();
-        // All is in a directory that is named after the version.
+        // The files are in a directory that is named after the version.
         let Some(name) = WANTED.iter().find(|name| path.ends_with(Path::new("dist").join(name)))
         else {
             continue;

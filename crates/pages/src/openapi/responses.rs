@@ -1,11 +1,11 @@
-use litplex_calls::EndpointReport;
+//! The responses of an endpoint: those of its dialect, and errors.
+
 use serde_json::{Map, Value, json};
 
-use super::media;
-use crate::dialect::{self, Dialect};
-use litplex_access::Guard;
+use super::endpoint::{DescribedEndpoint, DialectSchemas};
+use super::media::media;
 
-/// What any endpoint may answer besides what its model does.
+/// The errors that every endpoint may return.
 const ERRORS: [(&str, &str); 9] = [
     ("400", "The request is malformed"),
     ("408", "The body did not arrive in time"),
@@ -21,37 +21,36 @@ const UNAUTHORIZED: (&str, &str) = ("401", "The key or token is missing or wrong
 const FORBIDDEN: (&str, &str) = ("403", "The token lacks a scope");
 const TOO_MANY: (&str, &str) = ("429", "The caller asks for more than it may");
 
-/// Describes the answers of an endpoint, of whose own the schema and an example may be known.
+/// Returns the responses of an endpoint, given the schema and the example of its own where known.
 pub(super) fn responses(
-    endpoint: &EndpointReport,
-    guard: Option<&Guard>,
+    endpoint: &DescribedEndpoint<'_>,
     (schema, example): (Option<Value>, Option<Value>),
 ) -> Value {
-    let dialect = endpoint.info.as_ref().and_then(dialect::for_model);
-    let answer = match dialect {
+    let dialect = endpoint.dialect.as_ref();
+    let success = match dialect {
         None => plain(endpoint, &media(schema, example.as_ref())),
-        Some(dialect) => dialect.describe_response(),
+        Some(dialect) => dialect.response.clone(),
     };
-    let schemes = guard.map_or(&[][..], Guard::schemes);
-    let of_guard = [
-        (UNAUTHORIZED, !schemes.is_empty()),
-        (FORBIDDEN, schemes.contains(&"token")),
-        (TOO_MANY, guard.is_some_and(Guard::has_limits)),
+    let admission = [
+        (UNAUTHORIZED, !endpoint.schemes.is_empty()),
+        (FORBIDDEN, endpoint.schemes.contains(&"token")),
+        (TOO_MANY, endpoint.has_limits),
     ];
-    let of_guard = of_guard.into_iter().filter_map(|(error, may_be)| may_be.then_some(error));
-    let errors = ERRORS.into_iter().chain(of_guard);
+    let admission =
+        admission.into_iter().filter_map(|(error, is_possible)| is_possible.then_some(error));
+    let errors = ERRORS.into_iter().chain(admission);
     let errors = errors.map(|(status, text)| (status.to_owned(), error(dialect, status, text)));
     let mut responses: Map<String, Value> = errors.collect();
-    responses.insert("200".into(), answer);
+    responses.insert("200".into(), success);
     responses.into()
 }
 
-fn plain(endpoint: &EndpointReport, answer: &Value) -> Value {
-    if !endpoint.info.as_ref().is_some_and(|info| info.stream) {
+fn plain(endpoint: &DescribedEndpoint<'_>, answer: &Value) -> Value {
+    if !endpoint.is_stream {
         return json!({"description": "The answer", "content": {"application/json": answer}});
     }
     let mut content = json!({"application/x-ndjson": answer, "text/event-stream": event()});
-    if endpoint.kind == "python" {
+    if endpoint.streams_bytes {
         content["text/plain"] = json!({"schema": {"type": "string"}});
         content["application/octet-stream"] = json!({"schema": {}});
     }
@@ -62,8 +61,8 @@ fn plain(endpoint: &EndpointReport, answer: &Value) -> Value {
     json!({"description": description, "content": content})
 }
 
-/// Describes each event of a stream of them.
-pub(crate) fn event() -> Value {
+/// Returns the description of one server-sent event of a stream.
+pub fn event() -> Value {
     let text = json!({"type": "string"});
     json!({"schema": {
         "description": "One event",
@@ -73,14 +72,14 @@ pub(crate) fn event() -> Value {
     }})
 }
 
-fn error(dialect: Option<&dyn Dialect>, status: &str, description: &str) -> Value {
+fn error(dialect: Option<&DialectSchemas>, status: &str, description: &str) -> Value {
     let mut schema = json!({
         "type": "object",
         "properties": {"detail": if status == "422" { mismatch() } else { json!({}) }},
         "required": ["detail"],
     });
     if let Some(dialect) = dialect {
-        schema["properties"]["error"] = dialect.error_schema();
+        schema["properties"]["error"] = dialect.error.clone();
     }
     let content = json!({"application/json": {"schema": schema}});
     let mut error = json!({"description": description, "content": content});
@@ -93,7 +92,8 @@ fn error(dialect: Option<&dyn Dialect>, status: &str, description: &str) -> Valu
     error
 }
 
-/// What does not fit a type is listed, as `FastAPI` does; what a hook says is as it is.
+/// Returns the schema of `detail` for a body that does not match: the list of mismatches, in the form
+/// of `FastAPI`, or the text or object of a hook.
 fn mismatch() -> Value {
     let text = json!({"type": "string"});
     let each = json!({

@@ -1,15 +1,17 @@
+//! The schemas and examples that a program declares for an endpoint.
+
 use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::SCHEMAS;
+use super::names::SCHEMAS;
 
-/// What an endpoint takes and gives, as its program says it. What it does not say, its worker may.
+/// The schemas and examples of an endpoint that its program declares. The worker may declare others.
 #[derive(Debug, Clone, Default)]
-pub struct Described(pub(super) Map<String, Value>);
+pub struct EndpointSchema(pub(super) Map<String, Value>);
 
-impl Described {
-    /// Says which types are read from requests and written into answers.
+impl EndpointSchema {
+    /// Sets the types of requests and responses.
     pub fn types<Input: JsonSchema, Output: JsonSchema>(&mut self) {
         let mut takes = generator(settings().for_deserialize());
         let request = json!({"application/json": takes.subschema_for::<Input>()});
@@ -20,10 +22,10 @@ impl Described {
         self.set("response_schemas", gives.take_definitions(true).into());
     }
 
-    /// Shows a request, and the answer to it, or a chunk of that.
-    pub fn example(&mut self, request: Value, answer: Value) {
+    /// Sets an example of a request, and of its response or a chunk of it.
+    pub fn example(&mut self, request: Value, response: Value) {
         self.set("request_example", request);
-        self.set("response_example", answer);
+        self.set("response_example", response);
     }
 
     fn set(&mut self, name: &str, value: Value) {
@@ -31,18 +33,18 @@ impl Described {
     }
 }
 
-/// Returns the schema of what is like this value.
-pub(super) fn of_example(example: &Value) -> Value {
+/// Returns the schema of values like this one.
+pub(super) fn infer(example: &Value) -> Value {
     let inferred = generator(settings()).into_root_schema_for_value(example);
     let mut schema = inferred.expect("a value is JSON. This is a bug.").to_value();
     if let Some(schema) = schema.as_object_mut() {
-        // It is shown beside the schema, and the title of a value says nothing.
+        // The example is shown beside the schema, and the title of a value has no information.
         schema.retain(|keyword, _| !["examples", "title"].contains(&keyword.as_str()));
     }
     schema
 }
 
-/// `OpenAPI` 3.1 has JSON Schema as it is, but for the place of what is referred to.
+/// Returns the settings of `OpenAPI` 3.1: JSON Schema, with another place of definitions.
 fn settings() -> SchemaSettings {
     SchemaSettings::draft2020_12().with(|settings| {
         settings.meta_schema = None;

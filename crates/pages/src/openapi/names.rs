@@ -1,8 +1,9 @@
-//! Names of schemas: all endpoints share them, and each chose its own.
+//! Names of schemas, which are unique in a document, but chosen by each endpoint.
 
 use serde_json::{Map, Value};
 
-use super::SCHEMAS;
+/// The place of named schemas in the document.
+pub(super) const SCHEMAS: &str = "/components/schemas";
 
 /// Adds schemas that `user` refers to. Where one has the name of another that is there already, all
 /// of them get new names: those that are alike may refer to those that are not.
@@ -27,8 +28,8 @@ fn new(name: &str, number: usize) -> String {
     format!("{name}{number}")
 }
 
-/// Lets whatever refers to one of these names refer to the new one: a `$ref`, or the mapping of a
-/// discriminator.
+/// Replaces references to these names by references to the new ones: in a `$ref`, or in the mapping
+/// of a discriminator.
 fn refer(value: &mut Value, names: &[String], number: usize) {
     match value {
         Value::String(text) => {
@@ -57,10 +58,9 @@ mod tests {
         let container = json!({"properties": {"of": {"$ref": "#/components/schemas/Part"}}});
         let with =
             |part| Map::from_iter([("Item".into(), container.clone()), ("Part".into(), part)]);
-        let (of_text, of_number) =
-            (with(json!({"type": "string"})), with(json!({"type": "number"})));
+        let (text, number) = (with(json!({"type": "string"})), with(json!({"type": "number"})));
         let mut users = [item.clone(), item.clone(), item.clone()];
-        for (used, user) in [of_text.clone(), of_text, of_number].into_iter().zip(&mut users) {
+        for (used, user) in [text.clone(), text, number].into_iter().zip(&mut users) {
             add(&mut schemas, used, user);
         }
         assert_eq!(users, [item.clone(), item, json!({"$ref": "#/components/schemas/Item2"})]);
