@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use litplex_admin::RunDir;
-use litplex_config::{Endpoint, Program, Source, isolate, thread_variables};
+use litplex_config::{Endpoint, Program, Source};
 use litplex_core::{Attach, Device, Launch};
+use litplex_devices::{isolate, thread_variables};
 use litplex_dirs::Cache;
 use litplex_workers::{
     OutputSpec, Overrides, PythonLaunch, PythonSpec, Sdk, Settings, default_interpreter,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use litplex_core::{Cause, LaunchError, WorkerExit};
+use litplex_devices::Cgroup;
 use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
     test_kill_process_group,
@@ -19,7 +20,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
 use tokio::time::{Instant, sleep};
 
-use super::cgroup::Cgroup;
 use super::memory;
 use super::output::{Label, Output};
 

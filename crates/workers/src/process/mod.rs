@@ -12,7 +12,6 @@
 //! its memory and its end. What the two sides say to each other is left to [`crate::link`].
 
 mod app_host;
-mod cgroup;
 mod child;
 mod digest;
 mod environments;
