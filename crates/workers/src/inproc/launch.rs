@@ -10,6 +10,8 @@ use litplex_core::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::Error;
+
 use super::model::{Batches, Deliver, Model, Streams};
 
 /// What one Rust endpoint is set to.
@@ -89,8 +91,8 @@ impl Launch for InprocLaunch {
         let spawned = thread::Builder::new().name(name).spawn(move || thread.run(device, ready));
         let attach = self.attach.clone();
         Box::pin(async move {
-            let lost = |_| failed("the model's thread ended while it loaded");
-            spawned.map_err(|error| failed(format!("no thread can be started: {error}")))?;
+            let lost = |_| Error::Load("the model's thread ended while it loaded".into());
+            spawned.map_err(Error::Thread)?;
             let deliverer = loaded.await.map_err(lost)??;
             let attachment = attach.attach(slot, info);
             let progress = attachment.progress();
@@ -99,10 +101,6 @@ impl Launch for InprocLaunch {
             Ok(Box::new(InprocLaunched { progress, gone }) as _)
         })
     }
-}
-
-fn failed(reason: impl Into<String>) -> LaunchError {
-    LaunchError { reason: reason.into(), traceback: None }
 }
 
 /// Where the thread learns to whom it reports, once it has loaded its model.
@@ -116,7 +114,7 @@ struct ModelThread {
 }
 
 impl ModelThread {
-    fn run(self, device: Device, ready: oneshot::Sender<Result<Deliverer, LaunchError>>) {
+    fn run(self, device: Device, ready: oneshot::Sender<Result<Deliverer, Error>>) {
         let mut model = match load_guarded(&*self.load, device) {
             Ok(model) => model,
             Err(error) => return drop(ready.send(Err(error))),
@@ -132,11 +130,11 @@ impl ModelThread {
     }
 }
 
-fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, LaunchError> {
+fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, Error> {
     match catch_unwind(AssertUnwindSafe(|| load(device))) {
         Ok(Ok(model)) => Ok(model),
-        Ok(Err(error)) => Err(failed(format!("load failed: {error}"))),
-        Err(_) => Err(failed("load panicked")),
+        Ok(Err(error)) => Err(Error::Load(format!("load failed: {error}"))),
+        Err(_) => Err(Error::Load("load panicked".into())),
     }
 }
 
