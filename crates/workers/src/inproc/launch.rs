@@ -1,3 +1,5 @@
+//! The launch of Rust models: a thread for each worker, and the task that answers its jobs.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
@@ -143,6 +145,7 @@ struct Inproc(std_mpsc::Sender<Vec<Job>>);
 
 /// Lets a model thread answer its jobs, and report to this progress.
 fn report_to(deliverer: Deliverer, progress: Arc<dyn Progress>) {
+    // Bounded by the worker's window: one entry at most for each job that the thread holds.
     let (answers, outbox) = mpsc::unbounded_channel();
     let _ = deliverer.send(ToCallers { answers, progress: progress.clone() });
     tokio::spawn(deliver(outbox, progress));

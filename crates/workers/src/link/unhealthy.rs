@@ -1,3 +1,5 @@
+//! The number of an endpoint's workers whose model reports that it is unhealthy.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
