@@ -304,7 +304,7 @@ mod tests {
         let lines = statuses.lines().filter_map(|line| line.trim_start().split_once("  "));
         let listed: Vec<(u8, &str)> =
             lines.filter_map(|(status, cause)| Some((status.parse().ok()?, cause))).collect();
-        let app = Error::AppHost(LaunchError { reason: "no module `app`".into(), traceback: None });
+        let app = Error::AppHost(LaunchError::new("no module `app`"));
         let wanted = [
             (0, "success"),
             (exit_status(&io::Error::other("disk full").into()), "the system refuses"),

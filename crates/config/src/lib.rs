@@ -7,7 +7,6 @@
 
 mod access;
 mod app_host;
-mod devices;
 mod endpoint;
 mod jwt;
 mod keywords;
@@ -22,7 +21,6 @@ mod workers;
 
 pub use access::{ApiKey, ApiKeys};
 pub use app_host::AppHost;
-pub use devices::{Shares, count_gpus, isolate, overcommitted, place};
 pub use endpoint::{Endpoint, Source};
 pub use jwt::{Jwks, Jwt};
 pub use keywords::keywords_python;
@@ -32,5 +30,5 @@ pub use litplex_tls::{Pem, TlsFiles};
 pub use options::{Kind, OPTIONS, OptionDef, Scope, problems, table_json, table_markdown};
 pub use presentation::Presentation;
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
-pub use resources::{Resources, affinity_problem, fair_threads, thread_variables};
+pub use resources::Resources;
 pub use workers::Workers;

@@ -134,13 +134,30 @@ impl Cause {
 }
 
 /// The reason why a worker did not become ready.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LaunchError {
     /// One sentence: what failed and, if known, what to do.
     pub reason: String,
     /// The traceback of the model's own code, if there is one.
     pub traceback: Option<String>,
+    /// The error of the launch, if there is one; it is not part of equality.
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
+
+impl LaunchError {
+    /// Creates an error with a reason alone.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), traceback: None, source: None }
+    }
+}
+
+impl PartialEq for LaunchError {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.reason, &self.traceback) == (&other.reason, &other.traceback)
+    }
+}
+
+impl Eq for LaunchError {}
 
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,4 +165,8 @@ impl fmt::Display for LaunchError {
     }
 }
 
-impl std::error::Error for LaunchError {}
+impl std::error::Error for LaunchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}

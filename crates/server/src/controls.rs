@@ -6,7 +6,7 @@ use litplex_core::Device;
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
-use litplex_workers::Unwell;
+use litplex_workers::UnhealthyCount;
 use tokio::sync::watch;
 
 use crate::problem::problem_in_full;
@@ -24,7 +24,7 @@ pub(crate) struct EndpointControls {
     pub(crate) wanted: Wanted,
     /// The bounds between which the autoscaler chooses; none where the number of workers is fixed.
     pub(crate) limits: Option<watch::Sender<Limits>>,
-    pub(crate) unwell: Unwell,
+    pub(crate) unwell: UnhealthyCount,
     /// The metrics of its requests at the HTTP edge.
     pub(crate) edge: Edge,
 }

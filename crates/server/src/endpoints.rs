@@ -187,7 +187,7 @@ impl RunningEndpoint {
         let (workers, device, path) = (at_start, &devices[0], &config.path);
         tracing::info!(endpoint = path, workers, %device, "{path} is loading");
         let worker_telemetry = telemetry.for_workers(path);
-        let unwell = worker_telemetry.unwell.clone();
+        let unwell = worker_telemetry.unhealthy.clone();
         let launch = launcher(config, model, placement, environment, attach, worker_telemetry);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = EndpointControls {

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use litplex_admin::RunDir;
-use litplex_config::{Endpoint, Program, Source, isolate, thread_variables};
+use litplex_config::{Endpoint, Program, Source};
 use litplex_core::{Attach, Device, Launch};
+use litplex_devices::{isolate, thread_variables};
 use litplex_dirs::Cache;
 use litplex_workers::{
-    OutputSpec, Overrides, PythonLaunch, PythonSpec, Sdk, Settings, default_interpreter,
+    OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, Settings, WorkerLimits, WorkerSpec,
+    WorkerTelemetry, default_interpreter,
 };
 
 use crate::log::LogFiles;
 use crate::placement::Placement;
 use crate::spec::RustModel;
-use crate::telemetry::WorkerTelemetry;
 use crate::{Error, secrets};
 
 /// The variable in which JAX reads its share of a GPU's memory.
@@ -98,8 +99,9 @@ pub(crate) fn launcher(
     match (model, &config.source) {
         (Some(model), _) => model(rust_settings(config, placement.devices), attach),
         (None, Source::Python(load)) => {
-            let spec = python_spec(config, load.clone(), placement, environment, &telemetry);
-            Arc::new(PythonLaunch::new(spec, attach, telemetry.user))
+            let worker = worker_spec(config, load.clone());
+            let process = process_spec(config, placement, environment);
+            Arc::new(PythonLaunch::new(worker, process, attach, telemetry))
         }
         (None, Source::Rust) => {
             unreachable!("an endpoint of a Rust program has a model. This is a bug.")
@@ -117,18 +119,37 @@ fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
     }
 }
 
-fn python_spec(
+fn worker_spec(config: &Endpoint, load: serde_json::Value) -> WorkerSpec {
+    WorkerSpec {
+        endpoint: config.path.clone(),
+        load,
+        pythonpath: config.pythonpath.clone(),
+        overrides: Overrides {
+            max_batch_size: config.max_batch_size,
+            batch_timeout: config.batch_timeout,
+            stream: config.stream,
+            max_concurrency: config.max_concurrency,
+        },
+        retry_batch_singly: retry_batch_singly(config),
+        limits: WorkerLimits {
+            heartbeat: config.heartbeat,
+            is_heartbeat_strict: config.is_heartbeat_chosen,
+            timeout: config.timeout,
+            chunk_timeout: config.chunk_timeout,
+            kill_after: config.kill_after,
+        },
+    }
+}
+
+fn process_spec(
     config: &Endpoint,
-    load: serde_json::Value,
     placement: Placement,
     environment: &WorkerEnvironment,
-    telemetry: &WorkerTelemetry,
-) -> PythonSpec {
+) -> ProcessSpec {
     let Placement { devices, threads } = placement;
-    let variables = variables(config, &devices, threads);
+    let env = variables(config, &devices, threads);
     let (devices, visible_devices) = views(config, devices);
-    PythonSpec {
-        endpoint: config.path.clone(),
+    ProcessSpec {
         output: OutputSpec {
             has_marks: environment.request_ids,
             log_level: config.log_level.clone(),
@@ -140,31 +161,15 @@ fn python_spec(
         sdk: environment.sdk.clone(),
         cache: environment.cache.clone(),
         sockets: environment.run_dir.clone(),
-        env: variables,
+        env,
         secrets: environment.secrets.clone(),
         cwd: config.cwd.clone(),
-        pythonpath: config.pythonpath.clone(),
-        load,
         devices,
         visible_devices,
         gpu_memory_fraction: config.resources.gpu_memory_fraction,
         threads,
         cpu_affinity: config.resources.cpu_affinity.clone(),
         memory_limit: config.resources.memory_limit,
-        overrides: Overrides {
-            max_batch_size: config.max_batch_size,
-            batch_timeout: config.batch_timeout,
-            stream: config.stream,
-            max_concurrency: config.max_concurrency,
-        },
-        retry_batch_singly: retry_batch_singly(config),
-        heartbeat: config.heartbeat,
-        is_heartbeat_strict: config.is_heartbeat_chosen,
-        timeout: config.timeout,
-        chunk_timeout: config.chunk_timeout,
-        kill_after: config.kill_after,
-        unwell: telemetry.unwell.clone(),
-        stages: telemetry.stages.clone(),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::thread::available_parallelism;
 
-use litplex_config::{
-    ConfigError, Endpoint, Shares, affinity_problem, count_gpus, fair_threads, overcommitted, place,
-};
+use litplex_config::{ConfigError, Endpoint, Workers};
 use litplex_core::Device;
-use rustix::thread::{CpuSet, sched_getaffinity};
+use litplex_devices::{
+    Shares, Slots, affinity_problem, available_cores, count_gpus, fair_threads, overcommitted,
+    place,
+};
 
 /// The devices and threads of one endpoint's workers.
 pub(crate) struct Placement {
@@ -27,7 +28,7 @@ pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, Config
     let (mut placed, mut mistakes) = (Vec::new(), Vec::new());
     for endpoint in endpoints {
         let mistake = |mistake| format!("endpoint `{}`: {mistake}", endpoint.path);
-        match place(&endpoint.accelerator, &endpoint.devices, endpoint.workers, gpus) {
+        match place(&endpoint.accelerator, &endpoint.devices, slots(endpoint.workers), gpus) {
             Ok(devices) => placed.push(devices),
             Err(wrong) => mistakes.push(mistake(wrong)),
         }
@@ -39,6 +40,14 @@ pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, Config
         mistakes = overcommitted(&shares(endpoints, &placed));
     }
     if mistakes.is_empty() { Ok(placements(endpoints, placed)) } else { Err(ConfigError(mistakes)) }
+}
+
+/// Returns the slots of an endpoint: one for each worker that may run.
+fn slots(workers: Workers) -> Slots {
+    match workers {
+        Workers::PerDevice(copies) => Slots::PerDevice(copies),
+        Workers::Between { max, .. } => Slots::InTotal(max),
+    }
 }
 
 fn shares<'a>(endpoints: &'a [Endpoint], placed: &'a [Vec<String>]) -> Vec<Shares<'a>> {
@@ -62,10 +71,4 @@ fn placements(endpoints: &[Endpoint], placed: Vec<Vec<String>>) -> Vec<Placement
         }
     };
     endpoints.iter().zip(placed).map(placement).collect()
-}
-
-/// Returns the cores on which this server may run; `None` if the system does not say.
-fn available_cores() -> Option<Vec<usize>> {
-    let cores = sched_getaffinity(None).ok()?;
-    Some((0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).collect())
 }

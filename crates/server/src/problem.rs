@@ -2,7 +2,7 @@
 
 use litplex_core::WorkerExit;
 use litplex_supervisor::{Health, Outlook, SlotState, View, health};
-use litplex_workers::Unwell;
+use litplex_workers::UnhealthyCount;
 
 /// Returns why an endpoint cannot serve now, in the words that clients may see.
 pub(crate) fn problem_for_clients(view: &View) -> Option<String> {
@@ -10,7 +10,7 @@ pub(crate) fn problem_for_clients(view: &View) -> Option<String> {
 }
 
 /// Returns why an endpoint cannot serve now, in full, for operators.
-pub(crate) fn problem_in_full(view: &View, unwell: &Unwell) -> Option<String> {
+pub(crate) fn problem_in_full(view: &View, unwell: &UnhealthyCount) -> Option<String> {
     problem(view, |gone| gone.reason).or_else(|| unhealthy(unwell))
 }
 
@@ -25,7 +25,7 @@ fn problem(view: &View, say: impl Fn(WorkerExit) -> String) -> Option<String> {
 }
 
 /// Describes the unhealthy workers, if any.
-pub(crate) fn unhealthy(unwell: &Unwell) -> Option<String> {
+pub(crate) fn unhealthy(unwell: &UnhealthyCount) -> Option<String> {
     match unwell.count() {
         0 => None,
         1 => Some("`health` of a worker is false".into()),

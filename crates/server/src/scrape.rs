@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use litplex_core::{BoxFuture, Cause, Device};
-use litplex_metrics::{Observed, ObservedWorker};
+use litplex_devices::{Gpu, Gpus, memory_share, used_by};
+use litplex_metrics::{Observed, ObservedGpu, ObservedWorker};
 use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
 
 use crate::controls::EndpointControls;
-use crate::gpus::{Gpu, Gpus, memory_share, used_by};
 use crate::problem::problem_for_clients;
 use crate::telemetry::Telemetry;
 
@@ -38,7 +38,7 @@ pub(crate) fn scraper(
                 for (observed, controls) in observed.iter_mut().zip(&endpoints) {
                     observe_memory(observed, controls, &gpus);
                 }
-                let gpus: Vec<_> = gpus.into_iter().map(|gpu| gpu.observed).collect();
+                let gpus: Vec<_> = gpus.into_iter().map(observed_gpu).collect();
                 telemetry.metrics.render(&observed, &gpus, user)
             });
             text.await.unwrap_or_default()
@@ -91,6 +91,11 @@ fn observe_memory(observed: &mut Observed, controls: &EndpointControls, gpus: &[
         let limit = |fraction| memory_share(fraction, device.as_str(), visible.as_deref(), gpus);
         worker.gpu_memory_limit = fraction.and_then(limit);
     }
+}
+
+fn observed_gpu(gpu: Gpu) -> ObservedGpu {
+    let Gpu { index, uuid, used, total, utilization, .. } = gpu;
+    ObservedGpu { index, uuid, used, total, utilization }
 }
 
 fn is_gpu(device: &Device) -> bool {

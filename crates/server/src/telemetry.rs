@@ -1,7 +1,7 @@
 //! The metrics of a server, and of each worker.
 
-use litplex_metrics::{Metrics, StageTimes, UserMetrics, UserSink};
-use litplex_workers::Unwell;
+use litplex_metrics::{Metrics, UserMetrics};
+use litplex_workers::{UnhealthyCount, WorkerTelemetry};
 
 /// The metrics of a server: its own, and those that models report.
 #[derive(Clone)]
@@ -19,19 +19,9 @@ impl Telemetry {
     /// Returns the receivers of what an endpoint's workers report.
     pub(crate) fn for_workers(&self, endpoint: &str) -> WorkerTelemetry {
         WorkerTelemetry {
-            unwell: Unwell::default(),
-            user: self.user.sink(endpoint),
+            unhealthy: UnhealthyCount::default(),
+            metrics: self.user.sink(endpoint),
             stages: self.metrics.stages(endpoint),
         }
     }
-}
-
-/// The receivers of what the workers of one endpoint report.
-pub(crate) struct WorkerTelemetry {
-    /// The number of unhealthy workers.
-    pub(crate) unwell: Unwell,
-    /// The metrics that the model defines.
-    pub(crate) user: UserSink,
-    /// The times of the stages of requests.
-    pub(crate) stages: StageTimes,
 }

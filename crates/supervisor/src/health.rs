@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn failed(reason: &str) -> SlotState {
-        SlotState::Failed(LaunchError { reason: reason.into(), traceback: None })
+        SlotState::Failed(LaunchError::new(reason))
     }
 
     #[test]

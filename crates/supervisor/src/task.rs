@@ -166,7 +166,7 @@ impl SupervisorTask {
         let reason = format!("the supervision of the worker failed: {error}");
         match replace(&mut self.slots[index].phase, SlotPhase::Empty) {
             SlotPhase::Starting { .. } => {
-                self.launch_failed(index, LaunchError { reason, traceback: None }, now);
+                self.launch_failed(index, LaunchError::new(reason), now);
             }
             SlotPhase::Serving { since, .. } => {
                 self.back_off(

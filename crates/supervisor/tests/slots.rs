@@ -121,7 +121,7 @@ impl Drop for MockLaunched {
 }
 
 fn no_weights() -> LaunchError {
-    LaunchError { reason: "no weights".into(), traceback: Some("Traceback".into()) }
+    LaunchError { traceback: Some("Traceback".into()), ..LaunchError::new("no weights") }
 }
 
 /// An endpoint whose workers follow the plan of the test.

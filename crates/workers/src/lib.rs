@@ -4,16 +4,18 @@
 //! Both are a [`Launch`](litplex_core::Launch) for the supervisor, and hand a
 //! [`Worker`](litplex_core::Worker) to their endpoint's queue once they are ready.
 
+mod error;
 mod inproc;
 mod link;
 mod log_file;
 mod process;
 
+pub use error::Error;
 pub use inproc::{InprocLaunch, Settings, batches, streams};
-pub use link::Unwell;
+pub use link::UnhealthyCount;
 pub use log_file::LogFile;
 pub use process::{
     AppHostLaunch, AppHostSpec, Environment, Inspected, Inspection, OUTPUT, OutputSpec, Overrides,
-    PythonLaunch, PythonSpec, Sdk, adopt_orphans, default_interpreter, end_orphans, environments,
-    inspect, logs_objects, remove_environment,
+    ProcessSpec, PythonLaunch, Sdk, WorkerLimits, WorkerSpec, WorkerTelemetry, adopt_orphans,
+    default_interpreter, end_orphans, environments, inspect, logs_objects, remove_environment,
 };

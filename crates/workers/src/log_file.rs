@@ -1,3 +1,5 @@
+//! A log file that several writers share, and that log rotation may move away.
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};

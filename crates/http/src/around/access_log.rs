@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Context;
+use crate::seldom::Seldom;
 
 /// Lines on their way to the file. If that is too slow for them they are counted and not written:
 /// no request waits for a disk.
@@ -38,7 +39,27 @@ pub enum Form {
 /// Where a line is written for each request, with what it was and what became of it.
 #[derive(Debug)]
 pub struct AccessLog {
-    lines: SyncSender<Entry>,
+    lines: Arc<Lines>,
+}
+
+/// The way of lines to the thread that writes them.
+#[derive(Debug)]
+struct Lines {
+    queue: SyncSender<Entry>,
+    /// How often the queue was full. The lock is taken only then.
+    full: Mutex<Seldom>,
+}
+
+impl Lines {
+    /// Queues a line, or drops it where the queue is full.
+    fn send(&self, line: Line) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(Entry::Line(line))
+            && let Some(dropped) =
+                self.full.lock().ok().and_then(|mut full| full.note(Instant::now()))
+        {
+            tracing::warn!(dropped, "access log cannot keep up; lines are dropped");
+        }
+    }
 }
 
 impl AccessLog {
@@ -47,17 +68,17 @@ impl AccessLog {
     /// # Errors
     /// The thread cannot be started.
     pub fn to(file: impl Write + Send + 'static, form: Form) -> std::io::Result<Self> {
-        let (lines, inbox) = sync_channel(LINES);
+        let (queue, inbox) = sync_channel(LINES);
         let write = move || write(&inbox, file, form);
         thread::Builder::new().name("access-log".into()).spawn(write)?;
-        Ok(Self { lines })
+        Ok(Self { lines: Arc::new(Lines { queue, full: Mutex::default() }) })
     }
 
     /// Resolves when the lines of all requests that have ended are written.
     pub(crate) async fn flush(&self) {
         let (done, written) = oneshot::channel();
         // A full channel is one whose file nobody reads.
-        if self.lines.try_send(Entry::Flush(done)).is_ok() {
+        if self.lines.queue.try_send(Entry::Flush(done)).is_ok() {
             let _ = timeout(LAST_LINES, written).await;
         }
     }
@@ -70,7 +91,7 @@ impl AccessLog {
         id: Option<HeaderValue>,
     ) -> Record {
         Record {
-            lines: self.lines.clone(),
+            lines: Arc::clone(&self.lines),
             began: Instant::now(),
             context: context.clone(),
             method: request.method().clone(),
@@ -86,7 +107,7 @@ impl AccessLog {
 /// What is known of a request. It is written when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Record {
-    lines: SyncSender<Entry>,
+    lines: Arc<Lines>,
     began: Instant,
     /// Knows who asks and whose key the request carries, also where no answer was begun.
     context: Context,
@@ -115,9 +136,7 @@ impl Drop for Record {
             status: if self.is_complete || self.bytes > 0 { self.status } else { 499 },
             time: SystemTime::now(),
         };
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Entry::Line(line)) {
-            tracing::warn!("the access log is too slow; a line of it is left out");
-        }
+        self.lines.send(line);
     }
 }
 
@@ -197,7 +216,7 @@ enum Entry {
 
 /// Writes lines until nobody can send one any more.
 fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
-    let (mut block, mut asked) = (Vec::new(), Vec::new());
+    let (mut block, mut asked, mut failed) = (Vec::new(), Vec::new(), Seldom::default());
     while let Ok(first) = entries.recv() {
         if matches!(first, Entry::Line(_)) {
             // To be woken for each line would cost as much as to answer the request.
@@ -209,8 +228,10 @@ fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
                 Entry::Flush(done) => asked.push(done),
             }
         }
-        if let Err(error) = file.write_all(&block).and_then(|()| file.flush()) {
-            tracing::warn!(%error, "the access log cannot be written");
+        if let Err(error) = file.write_all(&block).and_then(|()| file.flush())
+            && let Some(times) = failed.note(Instant::now())
+        {
+            tracing::warn!(%error, times, "cannot write the access log");
         }
         block.clear();
         for done in asked.drain(..) {
@@ -221,7 +242,7 @@ fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, pipe};
+    use std::io::{BufRead, BufReader, Read, pipe};
 
     use super::*;
 
@@ -251,6 +272,59 @@ mod tests {
         assert!(lines[3].contains(r#""request_id":null,"status":499"#), "{lines:?}");
         assert!(lines[3].contains(r#""holder":"an\u001bn""#), "{lines:?}");
         assert_eq!(lines.len(), 4);
+    }
+
+    /// A file that cannot be written; it asks for two more flushes.
+    struct Full(Vec<SyncSender<Entry>>);
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+
+        fn write_all(&mut self, block: &[u8]) -> std::io::Result<()> {
+            if let Some(lines) = self.0.pop() {
+                lines.send(Entry::Flush(oneshot::channel().0)).unwrap();
+            }
+            self.write(block).map(drop)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns what `act` logs.
+    fn logged(act: impl FnOnce()) -> String {
+        let (mut reader, writer) = pipe().unwrap();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(writer)).finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_logged_seldom() {
+        let text = logged(|| {
+            let (lines, inbox) = sync_channel(LINES);
+            lines.send(Entry::Flush(oneshot::channel().0)).unwrap();
+            write(&inbox, Full(vec![lines.clone(), lines]), Form::Json);
+        });
+        assert_eq!(text.matches("cannot write the access log").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn dropped_lines_are_logged_seldom() {
+        let (queue, _inbox) = sync_channel(0);
+        let log = AccessLog { lines: Arc::new(Lines { queue, full: Mutex::default() }) };
+        let text = logged(|| {
+            for _ in 0..3 {
+                drop(log.begin(&Request::new(()), &Context::default(), None));
+            }
+        });
+        assert_eq!(text.matches("lines are dropped dropped=1").count(), 1, "{text}");
     }
 
     #[tokio::test]

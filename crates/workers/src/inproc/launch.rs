@@ -1,3 +1,5 @@
+//! The launch of Rust models: a thread for each worker, and the task that answers its jobs.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
@@ -9,6 +11,8 @@ use litplex_core::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
+
+use crate::Error;
 
 use super::model::{Batches, Deliver, Model, Streams};
 
@@ -89,8 +93,8 @@ impl Launch for InprocLaunch {
         let spawned = thread::Builder::new().name(name).spawn(move || thread.run(device, ready));
         let attach = self.attach.clone();
         Box::pin(async move {
-            let lost = |_| failed("the model's thread ended while it loaded");
-            spawned.map_err(|error| failed(format!("no thread can be started: {error}")))?;
+            let lost = |_| Error::Load("the model's thread ended while it loaded".into());
+            spawned.map_err(Error::Thread)?;
             let deliverer = loaded.await.map_err(lost)??;
             let attachment = attach.attach(slot, info);
             let progress = attachment.progress();
@@ -99,10 +103,6 @@ impl Launch for InprocLaunch {
             Ok(Box::new(InprocLaunched { progress, gone }) as _)
         })
     }
-}
-
-fn failed(reason: impl Into<String>) -> LaunchError {
-    LaunchError { reason: reason.into(), traceback: None }
 }
 
 /// Where the thread learns to whom it reports, once it has loaded its model.
@@ -116,7 +116,7 @@ struct ModelThread {
 }
 
 impl ModelThread {
-    fn run(self, device: Device, ready: oneshot::Sender<Result<Deliverer, LaunchError>>) {
+    fn run(self, device: Device, ready: oneshot::Sender<Result<Deliverer, Error>>) {
         let mut model = match load_guarded(&*self.load, device) {
             Ok(model) => model,
             Err(error) => return drop(ready.send(Err(error))),
@@ -132,11 +132,11 @@ impl ModelThread {
     }
 }
 
-fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, LaunchError> {
+fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, Error> {
     match catch_unwind(AssertUnwindSafe(|| load(device))) {
         Ok(Ok(model)) => Ok(model),
-        Ok(Err(error)) => Err(failed(format!("load failed: {error}"))),
-        Err(_) => Err(failed("load panicked")),
+        Ok(Err(error)) => Err(Error::Load(format!("load failed: {error}"))),
+        Err(_) => Err(Error::Load("load panicked".into())),
     }
 }
 
@@ -145,6 +145,7 @@ struct Inproc(std_mpsc::Sender<Vec<Job>>);
 
 /// Lets a model thread answer its jobs, and report to this progress.
 fn report_to(deliverer: Deliverer, progress: Arc<dyn Progress>) {
+    // Bounded by the worker's window: one entry at most for each job that the thread holds.
     let (answers, outbox) = mpsc::unbounded_channel();
     let _ = deliverer.send(ToCallers { answers, progress: progress.clone() });
     tokio::spawn(deliver(outbox, progress));

@@ -1,3 +1,5 @@
+//! A Rust model as its thread drives it: batches and streams. The thread itself is in `launch.rs`.
+
 use litplex_core::{
     Batch, Chunks, ClientLeft, Content, Done, Job, LitApi, LitStream, Outcome, Part, Reply,
     Request, Response, ServeError, Stages, json_text,

@@ -1,6 +1,13 @@
+//! The data connection of a worker, which owns the jobs that the worker holds.
+//!
+//! It writes requests, reads responses, and reports a worker that computes for too long. It runs
+//! over any byte stream: the launch that made the stream starts and ends the worker.
+
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,10 +17,11 @@ use litplex_core::{
 };
 use litplex_metrics::StageTimes;
 use litplex_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
-use tokio::net::UnixStream;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::Transport;
 use super::in_flight::{InFlight, Overrun, Patience};
 use super::outbox::Outbox;
 use super::pulse::Pulse;
@@ -25,14 +33,14 @@ const READ_BYTES: usize = 64 * 1024;
 const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 
 /// What the scheduler has for a worker.
-pub(crate) enum Order {
+pub(crate) enum Command {
     Jobs(Vec<Job>),
     CancelAbandoned,
 }
 
 /// How a worker takes what it is given.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
+pub(crate) struct DispatchMode {
     /// Whether the jobs of one dispatch are a batch.
     pub(crate) batches: bool,
     /// Whether it answers one batch before it begins the next, so that only the first of those
@@ -46,7 +54,7 @@ pub(crate) struct Manner {
     pub(crate) kill_after: Option<Duration>,
 }
 
-impl Manner {
+impl DispatchMode {
     /// How often to see whether its interpreter answers, where it may compute for ever.
     const LOOK: Duration = Duration::from_secs(1);
 }
@@ -55,23 +63,21 @@ impl Manner {
 const LOOK_WHILE_STOPPING: Duration = Duration::from_millis(100);
 
 /// After which time it is said what such a worker is waited for.
-pub(crate) const SAY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const REPORT_AFTER: Duration = Duration::from_secs(1);
 
-/// The data connection of one worker: it owns the jobs that the worker holds.
-///
-/// It always reads while it writes, so that two full sockets cannot wait for each other.
-pub(crate) struct Connection {
+/// The data connection of one worker.
+pub(crate) struct Connection<S> {
     /// The worker's name, for the log.
     worker: String,
-    stream: UnixStream,
-    orders: mpsc::UnboundedReceiver<Order>,
-    /// Since when nobody gives any more orders.
+    stream: S,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// When the queue dismissed the worker: it sends no more commands.
     dismissed: Option<Instant>,
     /// Whether it was said what it is waited for.
     has_said: bool,
     pulse: Pulse,
     progress: Arc<dyn Progress>,
-    manner: Manner,
+    mode: DispatchMode,
     in_flight: InFlight,
     outbox: Outbox,
     decoder: Decoder,
@@ -87,34 +93,50 @@ pub(crate) struct Connection {
     finished: Done,
 }
 
-/// What happens to a connection.
+/// An event of a connection.
 enum Event {
-    Order(Order),
-    Readable,
-    Writable,
+    Command(Command),
+    /// That many bytes were read; none is the end of the stream.
+    Read(usize),
     LookAfter,
     Dismissed,
 }
 
-impl Connection {
+/// Writes what the stream takes now, and reads what it has. It always reads while it writes, so
+/// that two full sockets cannot wait for each other.
+fn poll_stream<S: Transport>(
+    stream: &mut S,
+    outbox: &mut Outbox,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Err(error)) = outbox.poll_send(stream, cx) {
+        return Poll::Ready(Err(error));
+    }
+    buffer.reserve(READ_BYTES);
+    // This future has no state of its own: a new one continues where the last one was.
+    pin!(stream.read_buf(buffer)).poll(cx)
+}
+
+impl<S: Transport> Connection<S> {
     pub(crate) fn new(
         worker: String,
-        stream: UnixStream,
-        orders: mpsc::UnboundedReceiver<Order>,
+        stream: S,
+        commands: mpsc::UnboundedReceiver<Command>,
         (pulse, control): (Pulse, mpsc::UnboundedSender<Frame>),
         progress: Arc<dyn Progress>,
-        manner: Manner,
+        mode: DispatchMode,
         stage_times: StageTimes,
     ) -> Self {
         Self {
             worker,
             stream,
-            orders,
+            commands,
             dismissed: None,
             has_said: false,
             pulse,
             progress,
-            manner,
+            mode,
             in_flight: InFlight::new(control),
             outbox: Outbox::default(),
             decoder: Decoder::default(),
@@ -150,38 +172,38 @@ impl Connection {
             self.report();
         };
         self.report();
-        self.orders.close();
-        let mut unanswered = self.in_flight.give_back(self.manner.in_order);
+        self.commands.close();
+        let mut unanswered = self.in_flight.give_back(self.mode.in_order);
         unanswered.extend(self.undelivered());
         self.progress.gone(unanswered);
         fault
     }
 
     async fn next_event(&mut self) -> io::Result<Event> {
+        let Self { stream, outbox, buffer, commands, alarm, .. } = self;
+        // The order matters: all commands that wait go out in one write, and a worker that never
+        // stops sending delays neither a command nor the end of a job's time.
         tokio::select! {
-            readable = self.stream.readable() => readable.map(|()| Event::Readable),
-            writable = self.stream.writable(), if !self.outbox.is_empty() => {
-                writable.map(|()| Event::Writable)
+            biased;
+            () = alarm, if self.look_at.is_some() => Ok(Event::LookAfter),
+            command = commands.recv(), if self.dismissed.is_none() => {
+                Ok(command.map_or(Event::Dismissed, Event::Command))
             }
-            order = self.orders.recv(), if self.dismissed.is_none() => {
-                Ok(order.map_or(Event::Dismissed, Event::Order))
-            }
-            () = &mut self.alarm, if self.look_at.is_some() => Ok(Event::LookAfter),
+            read = poll_fn(|cx| poll_stream(stream, outbox, buffer, cx)) => read.map(Event::Read),
         }
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Lost> {
         match event {
-            Event::Order(order) => {
-                self.obey(order);
-                // Whatever else is there goes out in the same write.
-                while let Ok(order) = self.orders.try_recv() {
-                    self.obey(order);
+            Event::Command(command) => {
+                self.handle_command(command);
+                while let Ok(command) = self.commands.try_recv() {
+                    self.handle_command(command);
                 }
-                Ok(self.outbox.write_to(&self.stream)?)
+                Ok(())
             }
-            Event::Writable => Ok(self.outbox.write_to(&self.stream)?),
-            Event::Readable => self.read(),
+            Event::Read(0) => Err(Lost::Closed),
+            Event::Read(_) => self.take_frames(),
             Event::LookAfter => self.look_after(),
             Event::Dismissed => {
                 self.dismissed = Some(Instant::now());
@@ -191,17 +213,17 @@ impl Connection {
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Jobs(jobs) => self.accept(jobs),
-            Order::CancelAbandoned => {
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Jobs(jobs) => self.accept(jobs),
+            Command::CancelAbandoned => {
                 self.in_flight.cancel_abandoned(Instant::now());
             }
         }
     }
 
     fn accept(&mut self, jobs: Vec<Job>) {
-        let Manner { batches, .. } = self.manner;
+        let DispatchMode { batches, .. } = self.mode;
         let mut left = jobs.len();
         let now = Instant::now();
         let mut is_sample = self.is_time_for_sample(now);
@@ -235,8 +257,8 @@ impl Connection {
 
     fn set_alarm(&mut self) {
         let now = Instant::now();
-        let due = self.ends_at(now).map(|at| match self.manner.kill_after {
-            None if !self.pulse.is_silent() => at.max(now + Manner::LOOK),
+        let due = self.ends_at(now).map(|at| match self.mode.kill_after {
+            None if !self.pulse.is_silent() => at.max(now + DispatchMode::LOOK),
             _ => at,
         });
         let look = self.dismissed.map(|_| now + LOOK_WHILE_STOPPING);
@@ -248,7 +270,7 @@ impl Connection {
 
     /// Returns until when the worker may go on with what it has.
     fn ends_at(&self, now: Instant) -> Option<Instant> {
-        let Manner { patience, kill_after, several, .. } = self.manner;
+        let DispatchMode { patience, kill_after, several, .. } = self.mode;
         let due = self.in_flight.due(patience, several, now)? + kill_after.unwrap_or_default();
         // While all stops nobody else can want this worker.
         let given_up = self.dismissed.and_then(|_| self.in_flight.given_up_since());
@@ -260,11 +282,11 @@ impl Connection {
         let now = Instant::now();
         if let Some(since) = self.dismissed {
             self.in_flight.cancel_abandoned(now);
-            if now >= since + SAY_AFTER && !std::mem::replace(&mut self.has_said, true) {
+            if now >= since + REPORT_AFTER && !std::mem::replace(&mut self.has_said, true) {
                 self.say_what_is_waited_for();
             }
         }
-        let may_end = self.manner.kill_after.is_some() || self.pulse.is_silent();
+        let may_end = self.mode.kill_after.is_some() || self.pulse.is_silent();
         if may_end && self.ends_at(now).is_some_and(|at| at <= now) {
             return Err(Lost::Stuck);
         }
@@ -285,7 +307,7 @@ impl Connection {
 
     /// Says why the worker is ended.
     fn stuck(&self) -> WorkerExit {
-        let Manner { patience, kill_after, .. } = self.manner;
+        let DispatchMode { patience, kill_after, .. } = self.mode;
         let limit = patience.answer.as_secs_f64();
         let Some(grace) = kill_after.map(|grace| grace.as_secs_f64()) else {
             let reason = format!(
@@ -314,33 +336,20 @@ impl Connection {
         WorkerExit::new(Cause::Overrun, reason)
     }
 
-    fn read(&mut self) -> Result<(), Lost> {
-        loop {
-            self.buffer.reserve(READ_BYTES);
-            let room = self.buffer.capacity() - self.buffer.len();
-            let read = match self.stream.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Err(Lost::Closed),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            let mut is_first = true;
-            while let Some(frame) = self.decoder.decode(&mut self.buffer)? {
-                if std::mem::take(&mut is_first) {
-                    self.in_flight.move_on(Instant::now());
-                }
-                self.take(frame)?;
+    fn take_frames(&mut self) -> Result<(), Lost> {
+        let mut is_first = true;
+        while let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+            if std::mem::take(&mut is_first) {
+                self.in_flight.move_on(Instant::now());
             }
-            // A short read emptied the socket.
-            if read < room {
-                return Ok(());
-            }
+            self.take(frame)?;
         }
+        Ok(())
     }
 
     fn take(&mut self, frame: Frame) -> Result<(), Lost> {
         let id = frame.id;
-        if !self.in_flight.owes(id) {
+        if !self.in_flight.contains(id) {
             return Ok(());
         }
         let is_cancelled = self.in_flight.is_cancelled(id);
@@ -383,7 +392,7 @@ impl Connection {
     fn note_stages(&mut self, id: u64, seconds: &[f64]) {
         if !seconds.is_empty() {
             self.stage_times.observe(seconds);
-            self.in_flight.took(id, seconds);
+            self.in_flight.record_stages(id, seconds);
         }
     }
 
@@ -402,8 +411,8 @@ impl Connection {
     /// Takes out what was ordered too late.
     fn undelivered(&mut self) -> Vec<Unanswered> {
         let mut jobs = Vec::new();
-        while let Ok(order) = self.orders.try_recv() {
-            if let Order::Jobs(more) = order {
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Jobs(more) = command {
                 jobs.extend(more.into_iter().map(Unanswered::unstarted));
             }
         }
@@ -486,7 +495,7 @@ mod tests {
     use bytes::Bytes;
     use litplex_core::{Answer, Answers, Outcome, Request, reply};
     use litplex_wire::{Flags, Header};
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::super::handshake::read_frame;
     use super::super::in_flight::STREAM_CREDIT;
@@ -522,34 +531,35 @@ mod tests {
     }
 
     /// A connection whose worker is the test.
-    struct Bench {
-        worker: UnixStream,
-        orders: mpsc::UnboundedSender<Order>,
+    struct Fixture {
+        worker: DuplexStream,
+        commands: mpsc::UnboundedSender<Command>,
         control: mpsc::UnboundedReceiver<Frame>,
         progress: Arc<Seen>,
         pulse: Pulse,
         ended: tokio::task::JoinHandle<Option<WorkerExit>>,
     }
 
-    fn bench(batches: bool) -> Bench {
-        let (ours, worker) = UnixStream::pair().unwrap();
-        let (orders, inbox) = mpsc::unbounded_channel();
+    fn fixture(batches: bool) -> Fixture {
+        let (ours, worker) = duplex(64 * 1024);
+        let (commands, inbox) = mpsc::unbounded_channel();
         let (to_worker, control) = mpsc::unbounded_channel();
         let progress = Arc::new(Seen::default());
         let kill_after = Some(Duration::from_secs(10));
         let half_a_minute = Duration::from_secs(30);
         let patience = Patience { answer: half_a_minute, part: half_a_minute };
-        let manner = Manner { batches, in_order: batches, several: false, patience, kill_after };
+        let mode =
+            DispatchMode { batches, in_order: batches, several: false, patience, kill_after };
         let stages = litplex_metrics::Metrics::new().stages("/test");
         let pulse = Pulse::default();
         let name = "/test#0".to_owned();
         let (ends, seen) = ((pulse.clone(), to_worker), progress.clone());
-        let connection = Connection::new(name, ours, inbox, ends, seen, manner, stages);
+        let connection = Connection::new(name, ours, inbox, ends, seen, mode, stages);
         let ended = tokio::spawn(connection.run());
-        Bench { worker, orders, control, progress, pulse, ended }
+        Fixture { worker, commands, control, progress, pulse, ended }
     }
 
-    impl Bench {
+    impl Fixture {
         fn dispatch<const N: usize>(&self, bodies: [Bytes; N]) -> [Answers; N] {
             self.dispatch_for(Duration::from_secs(30), bodies)
         }
@@ -567,7 +577,7 @@ mod tests {
                 jobs.push(Job::new(Request::json(body), arrived, deadline, reply));
                 waiting.push(answers);
             }
-            self.orders.send(Order::Jobs(jobs)).unwrap();
+            self.commands.send(Command::Jobs(jobs)).unwrap();
             waiting.try_into().unwrap()
         }
 
@@ -596,189 +606,192 @@ mod tests {
 
     #[tokio::test]
     async fn answers_find_their_callers_in_any_order() {
-        let mut bench = bench(false);
-        let [first, second] = bench.dispatch([BODY, Bytes::from_static(b"2")]);
+        let mut fixture = fixture(false);
+        let [first, second] = fixture.dispatch([BODY, Bytes::from_static(b"2")]);
         // One read may bring both: the second frame is read by hand.
         let mut decoder = Decoder::default();
         let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
         while frames.len() < 2 {
-            bench.worker.readable().await.unwrap();
-            let _ = bench.worker.try_read_buf(&mut buffer);
+            fixture.worker.read_buf(&mut buffer).await.unwrap();
             while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
                 frames.push(frame);
             }
         }
-        bench.say(Kind::Response, frames[1].id, 200, b"b").await;
-        bench.say(Kind::Response, frames[0].id, 200, b"a").await;
+        fixture.say(Kind::Response, frames[1].id, 200, b"b").await;
+        fixture.say(Kind::Response, frames[0].id, 200, b"a").await;
         assert_eq!(
             (whole(first).await.unwrap(), whole(second).await.unwrap()),
             ("a".into(), "b".into())
         );
-        assert_eq!(bench.progress.done.lock().unwrap().jobs, 2);
+        assert_eq!(fixture.progress.done.lock().unwrap().jobs, 2);
     }
 
     #[tokio::test]
     async fn an_answer_that_nobody_is_owed_is_dropped() {
-        let mut bench = bench(false);
-        let [answers] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
-        let of_another_generation = frame.id + (1 << 32);
-        bench.say(Kind::Response, of_another_generation, 200, b"stale").await;
-        bench.say(Kind::Response, frame.id + 1, 200, b"unknown").await;
-        bench.say(Kind::Response, frame.id, 200, b"right").await;
+        let mut fixture = fixture(false);
+        let [answers] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
+        let other_generation = frame.id + (1 << 32);
+        fixture.say(Kind::Response, other_generation, 200, b"stale").await;
+        fixture.say(Kind::Response, frame.id + 1, 200, b"unknown").await;
+        fixture.say(Kind::Response, frame.id, 200, b"right").await;
         assert_eq!(whole(answers).await.unwrap(), "right");
     }
 
     #[tokio::test]
     async fn a_worker_that_hangs_up_gives_back_what_it_had() {
-        let mut bench = bench(true);
-        let _first = bench.dispatch([BODY, BODY]);
-        let _second = bench.dispatch([BODY]);
-        read_frame(&mut bench.worker).await.unwrap();
-        drop(bench.worker);
-        assert_eq!(bench.ended.await.unwrap(), None, "its process says why");
-        assert_eq!(bench.progress.started(), [true, true, false], "the second batch is untouched");
+        let mut fixture = fixture(true);
+        let _first = fixture.dispatch([BODY, BODY]);
+        let _second = fixture.dispatch([BODY]);
+        read_frame(&mut fixture.worker).await.unwrap();
+        drop(fixture.worker);
+        assert_eq!(fixture.ended.await.unwrap(), None, "its process says why");
+        assert_eq!(
+            fixture.progress.started(),
+            [true, true, false],
+            "the second batch is untouched"
+        );
     }
 
     #[tokio::test]
     async fn a_worker_that_is_let_go_answers_what_it_has() {
-        let mut bench = bench(false);
-        let [answers] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
-        drop(bench.orders);
-        bench.worker.write_all(&said(Kind::Response, frame.id, 200, b"last")).await.unwrap();
+        let mut fixture = fixture(false);
+        let [answers] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
+        drop(fixture.commands);
+        fixture.worker.write_all(&said(Kind::Response, frame.id, 200, b"last")).await.unwrap();
         assert_eq!(whole(answers).await.unwrap(), "last");
-        assert_eq!(bench.ended.await.unwrap(), None);
-        assert!(bench.progress.started().is_empty());
+        assert_eq!(fixture.ended.await.unwrap(), None);
+        assert!(fixture.progress.started().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_computes_long_past_the_deadline_is_stuck() {
-        let mut bench = bench(false);
-        let [answers] = bench.dispatch([BODY]);
-        read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(false);
+        let [answers] = fixture.dispatch([BODY]);
+        read_frame(&mut fixture.worker).await.unwrap();
         drop(answers);
         let start = Instant::now();
-        assert!(bench.ended.await.unwrap().unwrap().reason.contains("past the time"));
+        assert!(fixture.ended.await.unwrap().unwrap().reason.contains("past the time"));
         assert_eq!(start.elapsed().as_secs(), 40, "30 s of its budget and 10 s of grace");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_has_no_time_costs_the_worker_nothing() {
-        let mut bench = bench(true);
-        let [hurried, _patient] = bench.dispatch_for(Duration::from_millis(1), [BODY, BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(true);
+        let [hurried, _patient] = fixture.dispatch_for(Duration::from_millis(1), [BODY, BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         drop(hurried);
-        bench.orders.send(Order::CancelAbandoned).unwrap();
+        fixture.commands.send(Command::CancelAbandoned).unwrap();
         tokio::time::sleep(Duration::from_secs(38)).await;
-        assert!(!bench.ended.is_finished());
-        bench.say(Kind::Response, frame.id, 499, b"").await;
-        bench.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"late").await;
+        assert!(!fixture.ended.is_finished());
+        fixture.say(Kind::Response, frame.id, 499, b"").await;
+        fixture.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"late").await;
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(!bench.ended.is_finished(), "it has nothing to do");
-        assert_eq!(*bench.progress.done.lock().unwrap(), Done { jobs: 2, cut_short: 1 });
-        assert_eq!(*bench.progress.abandoned.lock().unwrap(), 1);
+        assert!(!fixture.ended.is_finished(), "it has nothing to do");
+        assert_eq!(*fixture.progress.done.lock().unwrap(), Done { jobs: 2, cut_short: 1 });
+        assert_eq!(*fixture.progress.abandoned.lock().unwrap(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_job_that_waited_in_the_worker_has_its_own_time() {
-        let mut bench = bench(false);
-        let _answers = bench.dispatch([BODY, BODY]);
+        let mut fixture = fixture(false);
+        let _answers = fixture.dispatch([BODY, BODY]);
         let start = Instant::now();
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         tokio::time::sleep(Duration::from_secs(25)).await;
-        bench.say(Kind::Response, frame.id, 200, b"1").await;
-        assert!(bench.ended.await.unwrap().is_some());
+        fixture.say(Kind::Response, frame.id, 200, b"1").await;
+        assert!(fixture.ended.await.unwrap().is_some());
         assert_eq!(start.elapsed().as_secs(), 65, "25 s of the first, and 40 s of its own");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_whose_client_left_has_the_time_of_a_part() {
-        let mut bench = bench(false);
-        let [mut answers] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(false);
+        let [mut answers] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         tokio::time::sleep(Duration::from_secs(20)).await;
-        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
+        fixture.say(Kind::Chunk, frame.id, 1, ITEM).await;
         let start = Instant::now();
         drop(answers.recv().await);
-        bench.orders.send(Order::CancelAbandoned).unwrap();
-        assert!(bench.ended.await.unwrap().is_some());
+        fixture.commands.send(Command::CancelAbandoned).unwrap();
+        assert!(fixture.ended.await.unwrap().is_some());
         assert_eq!(start.elapsed().as_secs(), 40);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_waits_for_its_client_is_not_stuck() {
-        let mut bench = bench(false);
-        let [mut answers] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(false);
+        let [mut answers] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         let item = [&(STREAM_CREDIT as u32).to_le_bytes()[..], &vec![7; STREAM_CREDIT]].concat();
-        bench.say(Kind::Chunk, frame.id, 2, &item).await;
+        fixture.say(Kind::Chunk, frame.id, 2, &item).await;
         let Ok(Answer::Stream(_, mut rest)) = answers.recv().await else { panic!("not a stream") };
         // The first item is taken with the answer.
-        bench.say(Kind::Chunk, frame.id, 2, &item).await;
+        fixture.say(Kind::Chunk, frame.id, 2, &item).await;
         tokio::time::sleep(Duration::from_secs(300)).await;
-        assert!(!bench.ended.is_finished());
+        assert!(!fixture.ended.is_finished());
         std::future::poll_fn(|cx| rest.poll_part(cx)).await;
         let start = Instant::now();
-        assert!(bench.ended.await.unwrap().is_some(), "it had credit and sent nothing");
+        assert!(fixture.ended.await.unwrap().is_some(), "it had credit and sent nothing");
         assert!((35..=75).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_interpreter_that_overruns_hangs() {
-        let mut bench = bench(false);
-        let [_answers] = bench.dispatch([BODY]);
-        read_frame(&mut bench.worker).await.unwrap();
-        bench.pulse.set_unanswered(9);
-        let fault = bench.ended.await.unwrap().unwrap();
+        let mut fixture = fixture(false);
+        let [_answers] = fixture.dispatch([BODY]);
+        read_frame(&mut fixture.worker).await.unwrap();
+        fixture.pulse.set_unanswered(9);
+        let fault = fixture.ended.await.unwrap().unwrap();
         assert_eq!(fault.cause, Cause::Hang);
         assert!(fault.reason.contains("30 s (`timeout`) and 10 s (`kill_after`)"), "{fault}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_waits_for_is_ended_early_while_all_stops() {
-        let mut bench = bench(false);
-        let [given_up] = bench.dispatch([BODY]);
-        read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(false);
+        let [given_up] = fixture.dispatch([BODY]);
+        read_frame(&mut fixture.worker).await.unwrap();
         drop(given_up);
         let start = Instant::now();
-        drop(bench.orders);
-        let fault = bench.ended.await.unwrap().unwrap();
+        drop(fixture.commands);
+        let fault = fixture.ended.await.unwrap().unwrap();
         assert!(fault.reason.contains("for which nobody waits (`kill_after` is 10 s)"), "{fault}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 
     #[tokio::test]
     async fn a_worker_that_breaks_the_protocol_is_dropped_with_a_reason() {
-        let mut bench = bench(false);
-        let [answers] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
-        bench.say(Kind::Hello, frame.id, 0, b"").await;
+        let mut fixture = fixture(false);
+        let [answers] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
+        fixture.say(Kind::Hello, frame.id, 0, b"").await;
         drop(answers);
-        assert!(bench.ended.await.unwrap().unwrap().reason.contains("Hello has no place here"));
+        assert!(fixture.ended.await.unwrap().unwrap().reason.contains("Hello has no place here"));
     }
 
     #[tokio::test]
     async fn a_large_body_goes_out_in_pieces_while_answers_come_in() {
-        let mut bench = bench(false);
+        let mut fixture = fixture(false);
         let large = Bytes::from(vec![7; 3_000_000]);
-        let [answers] = bench.dispatch([large.clone()]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let [answers] = fixture.dispatch([large.clone()]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         let id = frame.id;
         assert_eq!(frame.into_meta_and_body().unwrap().1, large);
-        bench.say(Kind::Response, id, 200, &large).await;
+        fixture.say(Kind::Response, id, 200, &large).await;
         assert_eq!(whole(answers).await.unwrap(), large);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fast_worker_is_asked_for_the_stages_of_few() {
-        let mut bench = bench(false);
+        let mut fixture = fixture(false);
         let mut asked = Vec::new();
         for wait in [0, 1, 8, 2, 20] {
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            let [answers] = bench.dispatch([BODY]);
-            let frame = read_frame(&mut bench.worker).await.unwrap();
+            let [answers] = fixture.dispatch([BODY]);
+            let frame = read_frame(&mut fixture.worker).await.unwrap();
             asked.push(frame.flags.has(Flags::META));
             drop(answers);
         }
@@ -787,55 +800,55 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_that_leaves_cancels_its_job_once() {
-        let mut bench = bench(false);
-        let [answers, stays] = bench.dispatch([BODY, BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(false);
+        let [answers, stays] = fixture.dispatch([BODY, BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         drop(answers);
         for _ in 0..2 {
-            bench.orders.send(Order::CancelAbandoned).unwrap();
+            fixture.commands.send(Command::CancelAbandoned).unwrap();
         }
-        let cancel = bench.control.recv().await.unwrap();
+        let cancel = fixture.control.recv().await.unwrap();
         assert_eq!((cancel.kind, cancel.id), (Kind::Cancel, frame.id));
-        bench.say(Kind::Response, frame.id, 499, b"").await;
-        bench.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"b").await;
+        fixture.say(Kind::Response, frame.id, 499, b"").await;
+        fixture.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"b").await;
         assert_eq!(whole(stays).await.unwrap(), "b");
-        assert!(bench.control.try_recv().is_err());
+        assert!(fixture.control.try_recv().is_err());
     }
 
     #[tokio::test]
     async fn a_client_that_leaves_its_stream_cancels_it_once() {
-        let mut bench = bench(false);
-        let [mut answers] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
-        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
+        let mut fixture = fixture(false);
+        let [mut answers] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
+        fixture.say(Kind::Chunk, frame.id, 1, ITEM).await;
         drop(answers.recv().await);
-        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
-        bench.say(Kind::Chunk, frame.id, 1, ITEM).await;
-        let cancel = bench.control.recv().await.unwrap();
+        fixture.say(Kind::Chunk, frame.id, 1, ITEM).await;
+        fixture.say(Kind::Chunk, frame.id, 1, ITEM).await;
+        let cancel = fixture.control.recv().await.unwrap();
         assert_eq!((cancel.kind, cancel.id), (Kind::Cancel, frame.id));
-        bench.say(Kind::End, frame.id, 0, b"").await;
-        let [next] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
-        bench.say(Kind::Response, frame.id, 200, b"next").await;
+        fixture.say(Kind::End, frame.id, 0, b"").await;
+        let [next] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
+        fixture.say(Kind::Response, frame.id, 200, b"next").await;
         assert_eq!(whole(next).await.unwrap(), "next");
-        assert!(bench.control.try_recv().is_err());
+        assert!(fixture.control.try_recv().is_err());
     }
 
     #[tokio::test]
     async fn a_slow_reader_holds_back_its_own_stream_only() {
-        let mut bench = bench(false);
-        let [mut slow, quick] = bench.dispatch([BODY, BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(false);
+        let [mut slow, quick] = fixture.dispatch([BODY, BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         let half = [&(STREAM_CREDIT as u32 / 2).to_le_bytes()[..], &vec![7; STREAM_CREDIT / 2]];
         let half = half.concat();
-        bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
-        bench.say(Kind::Chunk, frame.id, 2, &half).await;
-        bench.say(Kind::Chunk, frame.id, 2, &half).await;
-        bench.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"quick").await;
+        fixture.say(Kind::Chunk, frame.id, 2, ITEM).await;
+        fixture.say(Kind::Chunk, frame.id, 2, &half).await;
+        fixture.say(Kind::Chunk, frame.id, 2, &half).await;
+        fixture.say(Kind::Response, frame.id + (1 << 32) + 1, 200, b"quick").await;
         assert_eq!(whole(quick).await.unwrap(), "quick");
         let Ok(Answer::Stream(_, mut rest)) = slow.recv().await else { panic!("not a stream") };
         std::future::poll_fn(|cx| rest.poll_part(cx)).await;
-        let credit = bench.control.recv().await.unwrap();
+        let credit = fixture.control.recv().await.unwrap();
         assert_eq!((credit.kind, credit.id), (Kind::Credit, frame.id));
         let more = u32::from_le_bytes(credit.payload[..].try_into().unwrap()) as usize;
         assert_eq!(more, ITEM.len() + half.len(), "what its client has taken");
@@ -843,13 +856,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_ignores_its_credit_breaks_the_protocol() {
-        let mut bench = bench(false);
-        let [_answers] = bench.dispatch([BODY]);
-        let frame = read_frame(&mut bench.worker).await.unwrap();
+        let mut fixture = fixture(false);
+        let [_answers] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
         let item = [&(STREAM_CREDIT as u32).to_le_bytes()[..], &vec![7; STREAM_CREDIT]].concat();
-        bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
-        bench.say(Kind::Chunk, frame.id, 2, &item).await;
-        bench.say(Kind::Chunk, frame.id, 2, ITEM).await;
-        assert!(bench.ended.await.unwrap().unwrap().reason.contains("given credit for"));
+        fixture.say(Kind::Chunk, frame.id, 2, ITEM).await;
+        fixture.say(Kind::Chunk, frame.id, 2, &item).await;
+        fixture.say(Kind::Chunk, frame.id, 2, ITEM).await;
+        assert!(fixture.ended.await.unwrap().unwrap().reason.contains("given credit for"));
     }
 }

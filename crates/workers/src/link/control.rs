@@ -1,3 +1,8 @@
+//! The control connection of a worker: heartbeat, health, metrics and cost queries.
+//!
+//! A worker that answers no pings is reported as hung, unless it computes; how long a worker may
+//! compute is left to the data connection.
+
 use std::future::pending;
 use std::time::Duration;
 
@@ -5,17 +10,16 @@ use bytes::{Buf, BytesMut};
 use litplex_core::{Cause, Outcome, Request, ServeError, WorkerExit};
 use litplex_wire::{Decoder, Frame, FrameError, Kind};
 use slab::Slab;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::Transport;
 use super::connection::stream_error;
 use super::metrics::SlotMetrics;
 use super::outbox::request_frame;
 use super::pulse::{Pulse, UNANSWERED_PINGS};
-use super::unhealthy::Condition;
+use super::unhealthy::HealthGuard;
 
 /// Pings in a heartbeat.
 const PINGS: u32 = 2;
@@ -28,7 +32,7 @@ pub(crate) struct CostQuery {
 
 /// How long a worker may be silent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Times {
+pub(crate) struct HeartbeatSettings {
     pub(crate) heartbeat: Duration,
     /// Whether the heartbeat counts while the worker computes, too.
     pub(crate) is_strict: bool,
@@ -38,8 +42,8 @@ pub(crate) struct Times {
 
 /// The control connection of one worker: whether it lives and is well, and what its requests
 /// cost.
-pub(crate) struct Control {
-    from_worker: OwnedReadHalf,
+pub(crate) struct Control<S> {
+    from_worker: ReadHalf<S>,
     to_worker: mpsc::UnboundedSender<Frame>,
     cost_queries: mpsc::UnboundedReceiver<CostQuery>,
     /// Who asked, and when.
@@ -47,9 +51,9 @@ pub(crate) struct Control {
     decoder: Decoder,
     buffer: BytesMut,
     metrics: SlotMetrics,
-    times: Times,
+    times: HeartbeatSettings,
     pulse: Pulse,
-    condition: Condition,
+    health: HealthGuard,
     pings: u64,
     unanswered: u32,
 }
@@ -60,20 +64,20 @@ enum Event {
     Heartbeat,
 }
 
-impl Control {
-    /// Takes the connection; frames for the worker go through `orders`, which are written by a
+impl<S: Transport> Control<S> {
+    /// Takes the connection; frames for the worker go through `frames`, which are written by a
     /// task of their own: nothing that the worker does not read delays what it says.
     pub(crate) fn new(
-        stream: UnixStream,
-        (to_worker, orders): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
+        stream: S,
+        (to_worker, frames): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
         cost_queries: mpsc::UnboundedReceiver<CostQuery>,
         metrics: SlotMetrics,
-        times: Times,
+        times: HeartbeatSettings,
         pulse: Pulse,
-        condition: Condition,
+        health: HealthGuard,
     ) -> Self {
-        let (from_worker, writer) = stream.into_split();
-        tokio::spawn(write(writer, orders));
+        let (from_worker, writer) = split(stream);
+        tokio::spawn(write(writer, frames));
         Self {
             from_worker,
             to_worker,
@@ -84,7 +88,7 @@ impl Control {
             metrics,
             times,
             pulse,
-            condition,
+            health,
             pings: 0,
             unanswered: 0,
         }
@@ -160,7 +164,7 @@ impl Control {
             self.unanswered = 0;
             self.pulse.set_unanswered(0);
             match frame.kind {
-                Kind::Pong => self.condition.set(frame.status >= 400),
+                Kind::Pong => self.health.set(frame.status >= 400),
                 Kind::Metrics => self.metrics.take(&frame)?,
                 Kind::Cost => {
                     let answer = self.queried.try_remove(frame.id as usize);
@@ -195,12 +199,13 @@ fn cost(frame: &Frame) -> Result<Outcome<f64>, FrameError> {
     Ok(if cost.is_finite() { Ok(cost) } else { Err(ServeError::internal()) })
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<Frame>) {
+async fn write<S: Transport>(mut writer: WriteHalf<S>, mut frames: mpsc::UnboundedReceiver<Frame>) {
     let mut bytes = BytesMut::new();
-    while let Some(frame) = orders.recv().await {
+    while let Some(frame) = frames.recv().await {
         frame.encode(&mut bytes);
         // A connection that broke shows when it is read next.
         let _ = writer.write_all_buf(&mut bytes).await;
+        let _ = writer.flush().await;
     }
 }
 
@@ -209,43 +214,44 @@ mod tests {
     use bytes::Bytes;
     use litplex_metrics::UserMetrics;
     use litplex_wire::Flags;
+    use tokio::io::{DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
     use super::super::handshake::write_frame;
-    use super::super::unhealthy::Unwell;
+    use super::super::unhealthy::UnhealthyCount;
     use super::*;
 
     /// A control connection whose worker is the test.
-    struct Bench {
-        worker: UnixStream,
+    struct Fixture {
+        worker: DuplexStream,
         decoder: Decoder,
         buffer: BytesMut,
         cost_queries: mpsc::UnboundedSender<CostQuery>,
-        unwell: Unwell,
+        unhealthy: UnhealthyCount,
         pulse: Pulse,
         ended: JoinHandle<Option<WorkerExit>>,
     }
 
-    fn bench() -> Bench {
-        bench_of(false)
+    fn fixture() -> Fixture {
+        fixture_with(false)
     }
 
-    fn bench_of(is_strict: bool) -> Bench {
-        let (ours, worker) = UnixStream::pair().unwrap();
+    fn fixture_with(is_strict: bool) -> Fixture {
+        let (ours, worker) = duplex(64 * 1024);
         let (cost_queries, inbox) = mpsc::unbounded_channel();
-        let (heartbeat, unwell) = (Duration::from_secs(2), Unwell::default());
-        let (orders, metrics) = (mpsc::unbounded_channel(), UserMetrics::spawn());
+        let (heartbeat, unhealthy) = (Duration::from_secs(2), UnhealthyCount::default());
+        let (frames, metrics) = (mpsc::unbounded_channel(), UserMetrics::spawn());
         let slot = SlotMetrics::new(metrics.sink("/test"), 0);
-        let times = Times { heartbeat, is_strict, patience: Duration::from_secs(40) };
+        let times = HeartbeatSettings { heartbeat, is_strict, patience: Duration::from_secs(40) };
         let pulse = Pulse::default();
-        let condition = unwell.of_one();
-        let control = Control::new(ours, orders, inbox, slot, times, pulse.clone(), condition);
+        let health = unhealthy.guard();
+        let control = Control::new(ours, frames, inbox, slot, times, pulse.clone(), health);
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
         let ended = tokio::spawn(control.run());
-        Bench { worker, decoder, buffer, cost_queries, unwell, pulse, ended }
+        Fixture { worker, decoder, buffer, cost_queries, unhealthy, pulse, ended }
     }
 
-    impl Bench {
+    impl Fixture {
         /// Returns the next frame of this kind.
         async fn hear(&mut self, kind: Kind) -> Frame {
             loop {
@@ -259,18 +265,18 @@ mod tests {
         }
     }
 
-    fn ask(bench: &Bench, body: &'static str) -> oneshot::Receiver<Outcome<f64>> {
+    fn ask(fixture: &Fixture, body: &'static str) -> oneshot::Receiver<Outcome<f64>> {
         let (answer, answered) = oneshot::channel();
         let request = Request::json(body);
-        assert!(bench.cost_queries.send(CostQuery { request, answer }).is_ok());
+        assert!(fixture.cost_queries.send(CostQuery { request, answer }).is_ok());
         answered
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_answers_no_ping_hangs() {
-        let bench = bench();
+        let fixture = fixture();
         let start = Instant::now();
-        let fault = bench.ended.await.unwrap().unwrap();
+        let fault = fixture.ended.await.unwrap().unwrap();
         assert_eq!(fault.cause, Cause::Hang);
         assert!(fault.reason.contains("silent for 5 s"), "{fault}");
         assert!(start.elapsed() < Duration::from_secs(6), "three heartbeats");
@@ -278,75 +284,76 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_computes_may_be_silent() {
-        let mut bench = bench();
+        let mut fixture = fixture();
         let start = Instant::now();
-        bench.pulse.set_load(1, 0);
+        fixture.pulse.set_load(1, 0);
         tokio::time::sleep(Duration::from_millis(60_500)).await;
-        assert!(!bench.ended.is_finished() && bench.pulse.is_silent());
-        bench.pulse.set_load(0, 0);
-        assert_eq!((&mut bench.ended).await.unwrap().unwrap().cause, Cause::Hang);
+        assert!(!fixture.ended.is_finished() && fixture.pulse.is_silent());
+        fixture.pulse.set_load(0, 0);
+        assert_eq!((&mut fixture.ended).await.unwrap().unwrap().cause, Cause::Hang);
         assert_eq!(start.elapsed().as_secs(), 61);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_strict_heartbeat_excuses_the_decoding_of_bodies_alone() {
         for (bytes, seconds) in [(0, 5), (60_000_000, 30)] {
-            let bench = bench_of(true);
+            let fixture = fixture_with(true);
             let start = Instant::now();
-            bench.pulse.set_load(1, bytes);
-            assert_eq!(bench.ended.await.unwrap().unwrap().cause, Cause::Hang);
+            fixture.pulse.set_load(1, bytes);
+            assert_eq!(fixture.ended.await.unwrap().unwrap().cause, Cause::Hang);
             assert_eq!(start.elapsed().as_secs(), seconds);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_model_that_is_asked_for_a_cost_has_its_time() {
-        let bench = bench();
-        let _answer = ask(&bench, "1");
+        let fixture = fixture();
+        let _answer = ask(&fixture, "1");
         let start = Instant::now();
-        assert_eq!(bench.ended.await.unwrap().unwrap().cause, Cause::Hang);
+        assert_eq!(fixture.ended.await.unwrap().unwrap().cause, Cause::Hang);
         assert_eq!(start.elapsed().as_secs(), 40);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_answers_lives() {
-        let mut bench = bench();
+        let mut fixture = fixture();
         for _ in 0..20 {
-            let ping = bench.hear(Kind::Ping).await;
-            write_frame(&mut bench.worker, &Frame::bare(Kind::Pong, ping.id)).await;
+            let ping = fixture.hear(Kind::Ping).await;
+            write_frame(&mut fixture.worker, &Frame::bare(Kind::Pong, ping.id)).await;
         }
-        drop(bench.worker);
-        assert_eq!(bench.ended.await.unwrap(), None, "its process says why it ended");
+        drop(fixture.worker);
+        assert_eq!(fixture.ended.await.unwrap(), None, "its process says why it ended");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_says_whether_it_is_well() {
-        let mut bench = bench();
-        for (status, unwell) in [(0, 0), (503, 1), (503, 1), (200, 0), (503, 1)] {
-            let ping = bench.hear(Kind::Ping).await;
+        let mut fixture = fixture();
+        for (status, unhealthy) in [(0, 0), (503, 1), (503, 1), (200, 0), (503, 1)] {
+            let ping = fixture.hear(Kind::Ping).await;
             let pong = Frame { status, ..Frame::bare(Kind::Pong, ping.id) };
-            write_frame(&mut bench.worker, &pong).await;
-            bench.hear(Kind::Ping).await;
-            assert_eq!(bench.unwell.count(), unwell);
+            write_frame(&mut fixture.worker, &pong).await;
+            fixture.hear(Kind::Ping).await;
+            assert_eq!(fixture.unhealthy.count(), unhealthy);
         }
-        drop(bench.worker);
-        bench.ended.await.unwrap();
-        assert_eq!(bench.unwell.count(), 0, "it is gone");
+        drop(fixture.worker);
+        fixture.ended.await.unwrap();
+        assert_eq!(fixture.unhealthy.count(), 0, "it is gone");
     }
 
     #[tokio::test(start_paused = true)]
     async fn costs_find_who_asked() {
-        let mut bench = bench();
+        let mut fixture = fixture();
         let (mut ids, mut answers) = (Vec::new(), Vec::new());
         for body in ["1", "22"] {
-            answers.push(ask(&bench, body));
-            let measure = bench.hear(Kind::CostQuery).await;
-            ids.push((measure.id, measure.payload.len()));
+            answers.push(ask(&fixture, body));
+            let query = fixture.hear(Kind::CostQuery).await;
+            ids.push((query.id, query.payload.len()));
         }
         for (id, length) in ids.into_iter().rev() {
             let payload = Bytes::copy_from_slice(&(length as f64).to_le_bytes());
             let (kind, flags) = (Kind::Cost, Flags::NONE);
-            write_frame(&mut bench.worker, &Frame { kind, flags, status: 200, id, payload }).await;
+            write_frame(&mut fixture.worker, &Frame { kind, flags, status: 200, id, payload })
+                .await;
         }
         for (answer, cost) in answers.into_iter().zip([1.0, 2.0]) {
             assert_eq!(answer.await.unwrap(), Ok(cost));
@@ -355,8 +362,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cost_that_nobody_asked_for_breaks_the_protocol() {
-        let mut bench = bench();
-        write_frame(&mut bench.worker, &Frame::bare(Kind::Cost, 7)).await;
-        assert!(bench.ended.await.unwrap().unwrap().reason.contains("no place here"));
+        let mut fixture = fixture();
+        write_frame(&mut fixture.worker, &Frame::bare(Kind::Cost, 7)).await;
+        assert!(fixture.ended.await.unwrap().unwrap().reason.contains("no place here"));
     }
 }

@@ -1,138 +1,133 @@
-//! The first frames of a worker's two connections.
+//! The first frames of a worker's two connections, up to `ready`.
+//!
+//! How the worker finds this server, and where its connections come from, is left to its launch.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use litplex_core::LaunchError;
+use litplex_core::{DialectId, ModelInfo};
 use litplex_wire::{
-    Decoder, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Refuse, Role, Welcome, negotiate,
+    Decoder, Failed, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse, Role, Setup,
+    Welcome, negotiate,
 };
-use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
 
-/// What the kernel may hold of what was sent and not read, up to its own limit (`wmem_max`): with
-/// the default a body of a megabyte takes the two processes five turns.
-const SEND_BUFFER_BYTES: usize = 4 << 20;
+use super::Transport;
+use crate::Error;
 
-/// Where one worker dials in: a socket that only this user can reach, gone once it has.
-pub(crate) struct Door {
-    listener: UnixListener,
-    directory: tempfile::TempDir,
-    token: String,
-}
-
-/// A worker's two connections.
-pub(crate) struct Connections {
-    pub(crate) data: UnixStream,
-    pub(crate) control: UnixStream,
+/// The two connections of a worker.
+pub(crate) struct Connections<S> {
+    pub(crate) data: S,
+    pub(crate) control: S,
     pub(crate) hello: Hello,
 }
 
-impl Door {
-    /// Opens a door with a secret of its own, in this directory.
-    pub(crate) fn open(sockets: &Path) -> Result<Self, LaunchError> {
-        let open = || {
-            let owner_only = std::fs::Permissions::from_mode(0o700);
-            let directory = tempfile::Builder::new()
-                .prefix("worker-")
-                .permissions(owner_only)
-                .tempdir_in(sockets)?;
-            let listener = UnixListener::bind(socket_in(directory.path()))?;
-            // The name of the directory is random and the directory readable to this user
-            // alone: a second random name makes the secret.
-            let secret = tempfile::Builder::new().rand_bytes(32).tempfile_in(directory.path())?;
-            let token = secret.path().file_name().unwrap_or_default().to_string_lossy().into();
-            Ok(Self { listener, directory, token })
-        };
-        open().map_err(|error: std::io::Error| failed(format!("no socket for it: {error}")))
+/// The handshake of a worker that has not opened both of its connections.
+pub(crate) struct Handshake<S> {
+    token: String,
+    data: Option<(S, Hello)>,
+    control: Option<S>,
+}
+
+impl<S: Transport> Handshake<S> {
+    /// Creates the handshake of the worker that knows this token.
+    pub(crate) fn new(token: String) -> Self {
+        Self { token, data: None, control: None }
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
-        socket_in(self.directory.path())
-    }
-
-    pub(crate) fn token(&self) -> &str {
-        &self.token
-    }
-
-    /// Lets the worker in. Whoever does not know the secret is refused and does not disturb.
-    pub(crate) async fn admit(self) -> Result<Connections, LaunchError> {
-        let (mut data, mut control) = (None, None);
-        loop {
-            let (mut stream, _) = self
-                .listener
-                .accept()
-                .await
-                .map_err(|error| failed(format!("its socket cannot accept: {error}")))?;
-            match self.greet(&mut stream).await {
-                Ok(hello) if hello.role == Role::Data => data = Some((stream, hello)),
-                Ok(_) => control = Some(stream),
-                Err(Refused::Stranger) => {}
-                Err(Refused::Worker(reason)) => return Err(failed(reason)),
+    /// Greets a peer that connected, and returns the worker's connections once both are open. A
+    /// peer that does not know the token is disconnected and changes nothing.
+    ///
+    /// # Errors
+    /// The worker speaks no version of the protocol that this program does.
+    pub(crate) async fn greet(&mut self, mut stream: S) -> Result<Option<Connections<S>>, Error> {
+        let Some(hello) = self.read_hello(&mut stream).await else { return Ok(None) };
+        answer_hello(&mut stream, &hello).await?;
+        match hello.role {
+            Role::Data => self.data = Some((stream, hello)),
+            Role::Control => self.control = Some(stream),
+        }
+        Ok(match (self.data.take(), self.control.take()) {
+            (Some((data, hello)), Some(control)) => Some(Connections { data, control, hello }),
+            (data, control) => {
+                (self.data, self.control) = (data, control);
+                None
             }
-            if let (Some(_), Some(_)) = (&data, &control) {
-                break;
+        })
+    }
+
+    async fn read_hello(&self, stream: &mut S) -> Option<Hello> {
+        let frame = read_frame(stream).await?;
+        let hello: Hello = serde_json::from_slice(&frame.payload).ok()?;
+        (frame.kind == Kind::Hello && hello.token == self.token).then_some(hello)
+    }
+}
+
+impl<S: Transport> Connections<S> {
+    /// Sends the settings of the model, and resolves once the worker has set it up.
+    ///
+    /// # Errors
+    /// The worker reports that its model cannot be set up, closes the connection, or sends another
+    /// message.
+    pub(crate) async fn set_up(&mut self, setup: &Setup) -> Result<Ready, Error> {
+        write_frame(&mut self.data, &Frame::message(Kind::Setup, setup)).await;
+        let frame = read_frame(&mut self.data).await.ok_or(Error::ClosedEarly)?;
+        match frame.kind {
+            Kind::Ready => Ok(serde_json::from_slice(&frame.payload)?),
+            _ => {
+                let Failed { reason, traceback } = serde_json::from_slice(&frame.payload)?;
+                Err(Error::SetupFailed { reason, traceback })
             }
         }
-        match (data, control) {
-            (Some((data, hello)), Some(control)) => {
-                // Only slower without it.
-                let _ = sockopt::set_socket_send_buffer_size(&data, SEND_BUFFER_BYTES);
-                Ok(Connections { data, control, hello })
-            }
-            _ => Err(failed("it did not dial in")),
-        }
     }
+}
 
-    async fn greet(&self, stream: &mut UnixStream) -> Result<Hello, Refused> {
-        let frame = read_frame(stream).await.ok_or(Refused::Stranger)?;
-        let hello: Hello = serde_json::from_slice(&frame.payload)
-            .ok()
-            .filter(|hello: &Hello| frame.kind == Kind::Hello && hello.token == self.token)
-            .ok_or(Refused::Stranger)?;
-        let Some(protocol) = negotiate(&hello) else {
-            let reason = no_common_version(&hello);
-            let refuse = Refuse { reason: reason.clone() };
+async fn answer_hello<S: Transport>(stream: &mut S, hello: &Hello) -> Result<(), Error> {
+    match negotiate(hello) {
+        Some(protocol) => {
+            write_frame(stream, &Frame::message(Kind::Welcome, &Welcome { protocol })).await;
+            Ok(())
+        }
+        None => {
+            let error = Error::ProtocolVersion {
+                ours: version_range(PROTOCOL_OLDEST, PROTOCOL),
+                theirs: version_range(
+                    hello.protocol_oldest.unwrap_or(hello.protocol),
+                    hello.protocol,
+                ),
+            };
+            let refuse = Refuse { reason: error.to_string() };
             write_frame(stream, &Frame::message(Kind::Refuse, &refuse)).await;
-            return Err(Refused::Worker(reason));
-        };
-        write_frame(stream, &Frame::message(Kind::Welcome, &Welcome { protocol })).await;
-        Ok(hello)
+            Err(error)
+        }
     }
 }
 
-fn no_common_version(hello: &Hello) -> String {
-    let range = |oldest: u32, newest: u32| match oldest == newest {
-        true => newest.to_string(),
-        false => format!("{oldest} to {newest}"),
-    };
-    let ours = range(PROTOCOL_OLDEST, PROTOCOL);
-    let theirs = range(hello.protocol_oldest.unwrap_or(hello.protocol), hello.protocol);
-    format!(
-        "this litplex speaks worker protocol {ours}, the worker {theirs}; install one version of \
-         litplex for both"
-    )
+fn version_range(oldest: u32, newest: u32) -> String {
+    if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
 }
 
-enum Refused {
-    Stranger,
-    Worker(String),
+/// Returns the properties of the model that a worker is ready to serve.
+pub(crate) fn model_info(ready: &Ready) -> ModelInfo {
+    ModelInfo {
+        max_batch_size: ready.max_batch_size.max(1),
+        batch_timeout: Duration::try_from_secs_f64(ready.batch_timeout).unwrap_or_default(),
+        concurrency: ready.concurrency.max(1),
+        stream: ready.stream,
+        context: ready.context,
+        has_cost: ready.cost,
+        dialect: ready.spec.clone().map(DialectId::new),
+        model: ready.model.clone(),
+        schema: Arc::new(ready.schema.clone()),
+        tool: (!ready.tool.is_null()).then(|| Arc::new(ready.tool.clone())),
+    }
 }
 
-fn socket_in(directory: &Path) -> PathBuf {
-    directory.join("worker.sock")
-}
-
-fn failed(reason: impl Into<String>) -> LaunchError {
-    LaunchError { reason: reason.into(), traceback: None }
-}
-
-/// Reads one frame; `None` when the connection ends first or does not carry one.
+/// Reads one frame; `None` if the connection ends first or carries something else.
 ///
 /// Nothing may follow the frame before this side has answered it: no byte is kept.
-pub(crate) async fn read_frame(stream: &mut UnixStream) -> Option<Frame> {
+pub(crate) async fn read_frame<S: Transport>(stream: &mut S) -> Option<Frame> {
     let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::new());
     loop {
         if let Some(frame) = decoder.decode(&mut buffer).ok()? {
@@ -144,9 +139,10 @@ pub(crate) async fn read_frame(stream: &mut UnixStream) -> Option<Frame> {
     }
 }
 
-/// Writes one frame. A connection that broke shows when it is read next.
-pub(crate) async fn write_frame(stream: &mut UnixStream, frame: &Frame) {
+/// Writes one frame. The next read fails if the connection is broken.
+pub(crate) async fn write_frame<S: Transport>(stream: &mut S, frame: &Frame) {
     let mut bytes = BytesMut::new();
     frame.encode(&mut bytes);
     let _ = stream.write_all(&bytes).await;
+    let _ = stream.flush().await;
 }

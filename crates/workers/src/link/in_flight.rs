@@ -52,7 +52,7 @@ enum Caller {
     Waiting(Box<Job>),
     Streaming(StreamSender, Arc<Flow>),
     /// Left in the middle of a stream.
-    WorkerExit,
+    Gone,
 }
 
 /// How far the client of a stream has followed.
@@ -164,18 +164,18 @@ impl InFlight {
         self.jobs.insert(Entry { generation, batch, caller, bytes, moved, cancelled: None });
     }
 
-    /// Tells whether a worker still owes an answer under this id. An answer to a place that has
+    /// Tells whether a worker still contains an answer under this id. An answer to a place that has
     /// been used again since is too late for anybody.
-    pub(crate) fn owes(&self, id: u64) -> bool {
+    pub(crate) fn contains(&self, id: u64) -> bool {
         self.jobs.get(place_of(id)).is_some_and(|entry| entry.generation == generation_of(id))
     }
 
     /// Notes how many seconds the stages of a job took, as many as are known.
-    pub(crate) fn took(&mut self, id: u64, seconds: &[f64]) {
+    pub(crate) fn record_stages(&mut self, id: u64, seconds: &[f64]) {
         let trace = match &mut self.jobs[place_of(id)].caller {
             Caller::Waiting(job) => job.trace(),
             Caller::Streaming(sender, _) => sender.trace_mut(),
-            Caller::WorkerExit => None,
+            Caller::Gone => None,
         };
         let stage = |at| seconds.get(at).and_then(|took| Duration::try_from_secs_f64(*took).ok());
         let stages = Stages { decode: stage(0), predict: stage(1), encode: stage(2) };
@@ -243,7 +243,7 @@ impl InFlight {
             return entries.map(|entry| entry.due(entry.moved, patience, now)).min();
         }
         let oldest = entries.max_by_key(|entry| entry.age(self.generation))?;
-        let begun = if oldest.cancelled.is_some() && matches!(oldest.caller, Caller::WorkerExit) {
+        let begun = if oldest.cancelled.is_some() && matches!(oldest.caller, Caller::Gone) {
             oldest.moved
         } else {
             oldest.moved.max(self.moved)
@@ -271,7 +271,7 @@ impl InFlight {
             Caller::Waiting(job) => {
                 Some(Unanswered { job: *job, started: !in_order || Some(entry.batch) == first })
             }
-            Caller::Streaming(..) | Caller::WorkerExit => None,
+            Caller::Streaming(..) | Caller::Gone => None,
         };
         entries.into_iter().filter_map(unanswered).collect()
     }
@@ -290,14 +290,14 @@ impl Entry {
             // The worker waits for the client, and not the other way round.
             Caller::Streaming(_, flow) if flow.may_wait() => now + patience.part,
             Caller::Streaming(_, flow) => since.max(flow.credited_at()) + patience.part,
-            Caller::WorkerExit => since + patience.part,
+            Caller::Gone => since + patience.part,
         }
     }
 
     /// Returns how many jobs that cancels: one, unless it was cancelled before.
     fn cancel(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) -> usize {
         if let Caller::Streaming(..) = self.caller {
-            self.caller = Caller::WorkerExit;
+            self.caller = Caller::Gone;
         }
         if self.cancelled.is_some() {
             return 0;
@@ -313,14 +313,14 @@ impl Caller {
         match self {
             Self::Waiting(job) => job.reply.is_abandoned(),
             Self::Streaming(sender, _) => sender.is_abandoned(),
-            Self::WorkerExit => false,
+            Self::Gone => false,
         }
     }
 
     /// The first part of a stream answers the job; its request is needed no more.
     fn start_stream(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) {
         if let Self::Waiting(_) = self
-            && let Self::Waiting(job) = std::mem::replace(self, Self::WorkerExit)
+            && let Self::Waiting(job) = std::mem::replace(self, Self::Gone)
         {
             let flow = Arc::new(Flow::new(now));
             let sender = credited(job.reply, id, flow.clone(), control.clone());

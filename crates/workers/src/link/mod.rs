@@ -1,16 +1,37 @@
 //! The link to one worker: two connections over which the framed protocol runs.
 //!
+//! ```text
+//! handshake ──► LinkWorker ──commands──► Connection ◄──data frames──► the worker's loop
+//!                   └───cost queries───► Control ◄──control frames──► its control thread
+//! ```
+//!
 //! The data connection owns the jobs that the worker holds; the control connection knows whether
-//! the worker lives and is healthy. How the worker was started, and what ends it, is left to the
-//! launch that made the connections. `protocol/PROTOCOL.md` is the contract between the two ends.
+//! the worker lives and is healthy. Both run over any [`Transport`]: this module knows no kind of
+//! socket and no process. How a worker is started, and what ends it, is left to the launch that
+//! made the connections. `protocol/PROTOCOL.md` is the contract between the two ends.
 
-pub(crate) mod connection;
-pub(crate) mod control;
-pub(crate) mod handshake;
-pub(crate) mod in_flight;
-pub(crate) mod metrics;
+mod connection;
+mod control;
+mod handshake;
+mod in_flight;
+mod metrics;
 mod outbox;
-pub(crate) mod pulse;
+mod pulse;
 mod unhealthy;
+mod worker;
 
-pub use unhealthy::Unwell;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub(crate) use connection::REPORT_AFTER;
+pub(crate) use control::HeartbeatSettings;
+pub(crate) use handshake::{Connections, Handshake, model_info};
+pub(crate) use in_flight::{Patience, STREAM_CREDIT};
+pub(crate) use metrics::SlotMetrics;
+pub(crate) use unhealthy::HealthGuard;
+pub use unhealthy::UnhealthyCount;
+pub(crate) use worker::{Link, LinkSettings};
+
+/// A byte stream to a worker.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for S {}

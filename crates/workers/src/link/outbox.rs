@@ -1,5 +1,9 @@
+//! The frames that wait to be written to a worker, and the encoding of requests.
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -7,39 +11,42 @@ use litplex_core::{Content, FormPart, Job, Request};
 use litplex_wire::{
     Flags, Frame, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart,
 };
-use tokio::net::UnixStream;
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-/// Longer pieces of a body are written from where they lie; shorter ones are copied together,
-/// because a piece costs more than its bytes.
+/// The longest piece of a body that is copied, in bytes. Longer ones are written without a copy;
+/// a short piece costs more in a system call than in a copy.
 const COPY_BYTES: usize = 8 * 1024;
 
-/// Pieces in one system call.
+/// The most pieces in one system call.
 const PIECES: usize = 32;
 
 /// Frames that wait to be written to a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     pieces: VecDeque<Bytes>,
-    /// What comes after `pieces`; frames are encoded here.
+    /// The bytes after `pieces`; frames are encoded here.
     tail: BytesMut,
+    /// Whether the stream may still hold bytes that were written to it.
+    has_unflushed: bool,
 }
 
 impl Outbox {
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.pieces.is_empty() && self.tail.is_empty()
     }
 
-    /// Appends a request frame; `stages` asks how long they take.
+    /// Appends a request frame; `stages` asks the worker for the duration of its stages.
     pub(crate) fn push_request(&mut self, id: u64, more: bool, stages: bool, job: &Job) {
-        let (mut flags, lead) =
-            lead(&job.request, stages, || job.deadline.saturating_duration_since(Instant::now()));
+        let (mut flags, prefix) = encode_prefix(&job.request, stages, || {
+            job.deadline.saturating_duration_since(Instant::now())
+        });
         if more {
             flags = flags.with(Flags::MORE);
         }
-        let length = (lead.len() + job.request.body_len()) as u32;
+        let length = (prefix.len() + job.request.body_len()) as u32;
         Header { kind: Kind::Request, flags, status: 0, id, length }.encode(&mut self.tail);
-        self.tail.put_slice(&lead);
+        self.tail.put_slice(&prefix);
         job.request.body.iter().for_each(|piece| self.push_piece(piece));
     }
 
@@ -51,24 +58,38 @@ impl Outbox {
         self.pieces.push_back(piece.clone());
     }
 
-    /// Writes as much as the socket takes now.
-    pub(crate) fn write_to(&mut self, stream: &UnixStream) -> io::Result<()> {
+    /// Writes as much as the stream takes now. Ready once everything is written and flushed.
+    pub(crate) fn poll_send<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let written = match self.write_once(stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                written => written?,
-            };
+            let written = ready!(self.poll_write(stream, cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             self.advance(written);
+            self.has_unflushed = true;
         }
-        Ok(())
+        if self.has_unflushed {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.has_unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
-    fn write_once(&self, stream: &UnixStream) -> io::Result<usize> {
+    fn poll_write<S: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
         if self.pieces.is_empty() {
-            return stream.try_write(&self.tail);
+            return stream.poll_write(cx, &self.tail);
         }
         let pieces = self.pieces.iter().take(PIECES).map(|piece| IoSlice::new(piece));
-        stream.try_write_vectored(&pieces.collect::<Vec<_>>())
+        stream.poll_write_vectored(cx, &pieces.collect::<Vec<_>>())
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -87,31 +108,35 @@ impl Outbox {
 
 /// Returns a frame of this kind that carries a request.
 pub(crate) fn request_frame(kind: Kind, id: u64, request: &Request) -> Frame {
-    let (flags, lead) = lead(request, false, || Duration::ZERO);
-    let mut payload = BytesMut::from(lead.as_slice());
+    let (flags, prefix) = encode_prefix(request, false, || Duration::ZERO);
+    let mut payload = BytesMut::from(prefix.as_slice());
     request.body.iter().for_each(|piece| payload.put_slice(piece));
     Frame { kind, flags, status: 0, id, payload: payload.freeze() }
 }
 
-/// Returns what stands in front of a request's body, and the flags that say so.
-fn lead(request: &Request, stages: bool, remaining: impl FnOnce() -> Duration) -> (Flags, Vec<u8>) {
-    let (mut flags, mut lead) = (Flags::NONE, Vec::new());
+/// Returns the bytes before a request's body, and the flags that announce them.
+fn encode_prefix(
+    request: &Request,
+    stages: bool,
+    remaining: impl FnOnce() -> Duration,
+) -> (Flags, Vec<u8>) {
+    let (mut flags, mut prefix) = (Flags::NONE, Vec::new());
     if let Some(id) = &request.id {
         let id = &id.as_bytes()[..id.len().min(u8::MAX.into())];
         flags = flags.with(Flags::REQUEST_ID);
-        lead.push(id.len() as u8);
-        lead.extend_from_slice(id);
+        prefix.push(id.len() as u8);
+        prefix.extend_from_slice(id);
     }
     if let Some(meta) = request_meta(request, stages, remaining) {
         flags = flags.with(Flags::META);
-        lead.put_u32_le(meta.len() as u32);
-        lead.extend_from_slice(&meta);
+        prefix.put_u32_le(meta.len() as u32);
+        prefix.extend_from_slice(&meta);
     }
-    (flags, lead)
+    (flags, prefix)
 }
 
-/// Returns the JSON in front of a request, where it needs any; `stages` says whether its worker is to
-/// tell how long they took, and `remaining` what is left of its time budget.
+/// Returns the metadata of a request as JSON, if it needs any. `stages` asks the worker for the
+/// duration of its stages; `remaining` returns the rest of the request's time budget.
 fn request_meta(
     request: &Request,
     stages: bool,

@@ -1,43 +1,45 @@
+//! The number of an endpoint's workers whose model reports that it is unhealthy.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How many workers of an endpoint say of themselves, by their model's `health`, that they are not
 /// well.
 #[derive(Debug, Clone, Default)]
-pub struct Unwell(Arc<AtomicUsize>);
+pub struct UnhealthyCount(Arc<AtomicUsize>);
 
-impl Unwell {
+impl UnhealthyCount {
     /// Returns their number.
     pub fn count(&self) -> usize {
         self.0.load(Relaxed)
     }
 
     /// Returns where one worker's word is noted.
-    pub(crate) fn of_one(&self) -> Condition {
-        Condition { all: self.clone(), is_unwell: false }
+    pub(crate) fn guard(&self) -> HealthGuard {
+        HealthGuard { all: self.clone(), is_unhealthy: false }
     }
 }
 
 /// What one worker says of itself. Once it is gone it says nothing.
 #[derive(Debug)]
-pub(crate) struct Condition {
-    all: Unwell,
-    is_unwell: bool,
+pub(crate) struct HealthGuard {
+    all: UnhealthyCount,
+    is_unhealthy: bool,
 }
 
-impl Condition {
+impl HealthGuard {
     /// Notes its last word.
-    pub(crate) fn set(&mut self, is_unwell: bool) {
-        match (self.is_unwell, is_unwell) {
+    pub(crate) fn set(&mut self, is_unhealthy: bool) {
+        match (self.is_unhealthy, is_unhealthy) {
             (false, true) => _ = self.all.0.fetch_add(1, Relaxed),
             (true, false) => _ = self.all.0.fetch_sub(1, Relaxed),
             _ => {}
         }
-        self.is_unwell = is_unwell;
+        self.is_unhealthy = is_unhealthy;
     }
 }
 
-impl Drop for Condition {
+impl Drop for HealthGuard {
     fn drop(&mut self) {
         self.set(false);
     }
@@ -48,9 +50,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_unwell_counts_once_and_until_it_is_gone() {
-        let all = Unwell::default();
-        let (mut one, mut other) = (all.of_one(), all.of_one());
+    fn who_is_unhealthy_counts_once_and_until_it_is_gone() {
+        let all = UnhealthyCount::default();
+        let (mut one, mut other) = (all.guard(), all.guard());
         for _ in 0..2 {
             one.set(true);
         }

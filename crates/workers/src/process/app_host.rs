@@ -16,12 +16,13 @@ use tokio::time::{sleep, timeout};
 use super::child::{Command, Order, Process};
 use super::output::Label;
 use super::sdk::Sdk;
+use crate::Error;
 
-/// What stands before its lines.
-const MARK: &str = "app";
+/// The label of its lines.
+const LABEL: &str = "app";
 
-/// How often it is looked whether it listens.
-const LOOK: Duration = Duration::from_millis(20);
+/// The time between two checks whether it listens.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Heartbeats without an answer after which it hangs.
 const BEATS: u32 = 3;
@@ -64,34 +65,32 @@ impl AppHostLaunch {
 impl Launch for AppHostLaunch {
     fn launch(&self, _slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let spec = self.0.clone();
-        Box::pin(async move {
-            let AppHostSpec { interpreter, flags, sdk, socket, inner, load, secrets, .. } = &*spec;
-            let heartbeat = &spec.heartbeat;
-            let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
-            let order = Order { text: order.as_bytes(), pickle: None };
-            let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
-            let (cwd, memory_limit) = (None, None);
-            let command =
-                Command { interpreter, flags, code, env: &env, secrets, cwd, memory_limit };
-            let mut process = Process::start(&command, &Label::of(MARK), order).await?;
-            tokio::select! {
-                () = listening(socket) => {}
-                gone = process.gone() => {
-                    let reason = format!("{gone} before it listened; what it printed says why");
-                    return Err(LaunchError { reason, traceback: None });
-                }
-            }
-            let mut pulse = JoinSet::new();
-            pulse.spawn(silence(socket.clone(), *heartbeat));
-            Ok(Box::new(AppHost { process, pulse }) as _)
-        })
+        Box::pin(async move { Ok(Box::new(start(&spec).await?) as _) })
     }
 }
 
-/// Resolves when somebody listens on this socket.
+/// Starts an app host, and resolves once it listens.
+async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
+    let AppHostSpec { interpreter, flags, sdk, socket, inner, load, secrets, .. } = spec;
+    let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
+    let order = Order { text: order.as_bytes(), pickle: None };
+    let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
+    let (cwd, memory_limit) = (None, None);
+    let command = Command { interpreter, flags, code, env: &env, secrets, cwd, memory_limit };
+    let mut process = Process::start(&command, &Label::of(LABEL), order).await?;
+    tokio::select! {
+        () = listening(socket) => {}
+        gone = process.gone() => return Err(Error::AppHostGone(gone)),
+    }
+    let mut pulse = JoinSet::new();
+    pulse.spawn(silence(socket.clone(), spec.heartbeat));
+    Ok(AppHost { process, pulse })
+}
+
+/// Resolves when a process listens on this socket.
 async fn listening(socket: &Path) {
     while UnixStream::connect(socket).await.is_err() {
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

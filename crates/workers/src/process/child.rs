@@ -10,7 +10,8 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use litplex_core::{Cause, LaunchError, WorkerExit};
+use litplex_core::{Cause, WorkerExit};
+use litplex_devices::Cgroup;
 use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
     test_kill_process_group,
@@ -19,9 +20,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
 use tokio::time::{Instant, sleep};
 
-use super::cgroup::Cgroup;
 use super::memory;
 use super::output::{Label, Output};
+use crate::Error;
 
 /// How much of a file is held at a time.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -73,9 +74,9 @@ impl Process {
         command: &Command<'_>,
         label: &Label,
         order: Order<'_>,
-    ) -> Result<Self, LaunchError> {
+    ) -> Result<Self, Error> {
         let mut child =
-            start(&mut spawnable(command)).map_err(|error| cannot_start(command, &error))?;
+            start(&mut spawnable(command)).map_err(|error| cannot_start(command, error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
         // No code of a model runs before the order is read.
         let cgroup = command.memory_limit.and_then(|limit| confine(&child, limit));
@@ -286,8 +287,7 @@ fn copy_output(child: &mut Child, label: &Label) -> Option<Output> {
     Some(Output::copy(label, File::from(stdout), File::from(stderr)))
 }
 
-fn cannot_start(spec: &Command<'_>, error: &std::io::Error) -> LaunchError {
-    let interpreter = spec.interpreter.display();
+fn cannot_start(spec: &Command<'_>, error: std::io::Error) -> Error {
     let hint = match error.kind() {
         std::io::ErrorKind::NotFound if spec.cwd.is_some_and(|cwd| !cwd.is_dir()) => {
             format!("its directory `{}` does not exist", shown(spec.cwd))
@@ -297,7 +297,7 @@ fn cannot_start(spec: &Command<'_>, error: &std::io::Error) -> LaunchError {
         }
         _ => error.to_string(),
     };
-    LaunchError { reason: format!("cannot start `{interpreter}`: {hint}"), traceback: None }
+    Error::Start { interpreter: spec.interpreter.to_owned(), hint, source: error }
 }
 
 fn shown(path: Option<&Path>) -> String {

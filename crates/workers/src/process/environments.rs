@@ -9,6 +9,8 @@ use std::time::SystemTime;
 use litplex_dirs::Cache;
 use rustix::fs::{FlockOperation, flock};
 
+use super::lock::{note_holder, open_lock};
+
 /// The directory of environments in the cache.
 pub(super) const NAME: &str = "venvs";
 
@@ -73,8 +75,9 @@ pub fn remove_environment(environment: &Environment) -> io::Result<bool> {
     if !locks.iter().all(take) {
         return Ok(false);
     }
+    locks.iter().for_each(note_holder);
     fs::remove_dir_all(&environment.directory)?;
-    // Those that wait for a lock look whether it is still the one with this name.
+    // A process that waits for a lock checks that its file still has this name.
     fs::remove_file(lock)?;
     fs::remove_file(used)?;
     Ok(true)
@@ -88,16 +91,6 @@ pub(super) fn used_by(directory: &Path) -> PathBuf {
 /// Returns the file whose lock the one holds that makes an environment.
 pub(super) fn lock_of(directory: &Path) -> PathBuf {
     directory.with_extension("lock")
-}
-
-pub(super) fn open_lock(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).open(path)
-}
-
-/// Tells whether a file is still the one with this name.
-pub(super) fn is_current(file: &File, path: &Path) -> bool {
-    let place = |found: fs::Metadata| (found.dev(), found.ino());
-    file.metadata().ok().map(place) == fs::metadata(path).ok().map(place)
 }
 
 fn take(file: &File) -> bool {

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::child::{Process, describe};
-use super::launch::{Overrides, pickle};
+use super::launch::pickle;
 use super::sdk::Sdk;
+use super::spec::Overrides;
 use super::venv::Venv;
 
 /// How much of what a program printed is shown when its interpreter fails.
@@ -26,27 +27,27 @@ const LAST_LINES: usize = 15;
 pub struct Inspection {
     /// The endpoint's path.
     pub endpoint: String,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`ProcessSpec`](crate::ProcessSpec).
     pub interpreter: PathBuf,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`ProcessSpec`](crate::ProcessSpec).
     pub requirements: Option<PathBuf>,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`ProcessSpec`](crate::ProcessSpec).
     pub sdk: Sdk,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`ProcessSpec`](crate::ProcessSpec).
     pub cache: Option<Cache>,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`ProcessSpec`](crate::ProcessSpec).
     pub secrets: Vec<String>,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`ProcessSpec`](crate::ProcessSpec).
     pub env: BTreeMap<String, String>,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`ProcessSpec`](crate::ProcessSpec).
     pub cwd: Option<PathBuf>,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`WorkerSpec`](crate::WorkerSpec).
     pub pythonpath: Vec<PathBuf>,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`WorkerSpec`](crate::WorkerSpec).
     pub load: Value,
     /// The device of its first worker.
     pub device: String,
-    /// As in [`PythonSpec`](crate::PythonSpec).
+    /// As in [`WorkerSpec`](crate::WorkerSpec).
     pub overrides: Overrides,
     /// How long it may take.
     pub limit: Duration,
@@ -91,7 +92,7 @@ pub async fn inspect(inspection: &Inspection) -> Result<Inspected, String> {
         let interpreter_of_venv = &inspection.interpreter;
         let venv =
             Venv { endpoint, interpreter: interpreter_of_venv, requirements, cache, secrets };
-        match venv.found().await.map_err(|error| error.reason)? {
+        match venv.found().await.map_err(|error| error.to_string())? {
             Some(python) => interpreter = python,
             None => return Ok(Inspected { is_unmade: true, ..Inspected::default() }),
         }
@@ -106,7 +107,7 @@ pub async fn inspect(inspection: &Inspection) -> Result<Inspected, String> {
 
 async fn look(inspection: &Inspection, interpreter: PathBuf) -> Result<Answer, String> {
     let Inspection { sdk, env, cwd, limit, secrets, .. } = inspection;
-    let package = sdk.package().map_err(|error| error.reason)?;
+    let package = sdk.package().map_err(|error| error.to_string())?;
     let refused = |error: io::Error| format!("it cannot be looked at: {error}");
     // Files take all that it prints, however much, and end with this.
     let (mut order, mut answer, mut printed) =

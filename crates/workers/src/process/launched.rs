@@ -1,60 +1,29 @@
-//! A running worker, as the scheduler and the supervisor hold it.
+//! A running worker process, as the supervisor holds it: how it ends, and how it is ended.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{
-    BoxFuture, Cause, Job, Launched, Monitor, Outcome, Progress, Request, Unanswered, Worker,
-    WorkerExit,
-};
-use litplex_wire::{Frame, Kind};
-use tokio::sync::mpsc::error::SendError;
-use tokio::sync::{mpsc, oneshot};
+use litplex_core::{BoxFuture, Cause, Launched, Monitor, WorkerExit};
 use tokio::time::timeout;
 
 use super::child::Process;
 use super::memory::{MemoryLimit, ProcessMonitor};
-use crate::link::connection::{Order, SAY_AFTER};
-use crate::link::control::CostQuery;
+use crate::link::{Link, REPORT_AFTER};
 
-/// The scheduler's end of a worker process.
-pub(crate) struct PythonWorker {
-    pub(crate) orders: mpsc::UnboundedSender<Order>,
-    pub(crate) cost_queries: mpsc::UnboundedSender<CostQuery>,
-    pub(crate) progress: Arc<dyn Progress>,
-}
-
-impl Worker for PythonWorker {
-    fn dispatch(&mut self, jobs: Vec<Job>) {
-        if let Err(SendError(Order::Jobs(jobs))) = self.orders.send(Order::Jobs(jobs)) {
-            // The connection has just ended, and the scheduler will hear of it.
-            self.progress.gone(jobs.into_iter().map(Unanswered::unstarted).collect());
-        }
-    }
-
-    fn cancel_abandoned(&mut self) {
-        let _ = self.orders.send(Order::CancelAbandoned);
-    }
-
-    fn cost(&mut self, request: Request, answer: oneshot::Sender<Outcome<f64>>) {
-        let _ = self.cost_queries.send(CostQuery { request, answer });
-    }
-}
+/// The time that a process may take to exit after its connection ended.
+const EXIT_WAIT: Duration = Duration::from_secs(1);
 
 /// The supervisor's end of a worker process.
 pub(crate) struct PythonLaunched {
-    /// Its name, for the log.
+    /// The name of the worker, for the log.
     pub(crate) worker: String,
     pub(crate) process: Process,
     pub(crate) monitor: Arc<ProcessMonitor>,
     pub(crate) memory: MemoryLimit,
-    pub(crate) to_worker: mpsc::UnboundedSender<Frame>,
-    pub(crate) progress: Arc<dyn Progress>,
-    /// How long its process may take to exit once it has nothing to do; the whole grace where it is
-    /// not set.
+    pub(crate) link: Link,
+    /// The time that the process may take to exit once it has nothing to do; `None` for the whole
+    /// grace.
     pub(crate) kill_after: Option<Duration>,
-    /// How its connections ended, one after the other: with a fault, or because they did.
-    pub(crate) fault: mpsc::UnboundedReceiver<Option<WorkerExit>>,
 }
 
 impl Launched for PythonLaunched {
@@ -66,7 +35,7 @@ impl Launched for PythonLaunched {
         Box::pin(async {
             let fault = tokio::select! {
                 gone = self.process.gone() => return gone,
-                fault = self.fault.recv() => fault.flatten(),
+                fault = self.link.ended() => fault,
                 excess = self.memory.exceeded() => Some(WorkerExit::new(Cause::Memory, excess)),
             };
             if let Some(fault) = fault {
@@ -74,9 +43,8 @@ impl Launched for PythonLaunched {
                 self.process.gone().await;
                 return WorkerExit::new(fault.cause, format!("{fault}; it was killed"));
             }
-            // Without its connection it is of no use. It has usually ended by itself; one that
-            // has not is not waited for.
-            match timeout(Duration::from_secs(1), self.process.gone()).await {
+            // A worker without its connection is useless. It has usually exited by itself.
+            match timeout(EXIT_WAIT, self.process.gone()).await {
                 Ok(gone) => gone,
                 Err(_) => {
                     self.process.kill();
@@ -88,7 +56,7 @@ impl Launched for PythonLaunched {
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            self.progress.retiring();
+            self.link.retire();
             let memory = self.memory;
             let fault = tokio::select! {
                 ended = timeout(grace, self.finished()) => match ended {
@@ -106,15 +74,15 @@ impl Launched for PythonLaunched {
 }
 
 impl PythonLaunched {
-    /// Resolves when the worker has answered what it had, and its process has ended; or says why
-    /// that is not waited for.
+    /// Resolves when the worker has answered its jobs and its process has exited, or with the reason
+    /// to kill it.
     async fn finished(&mut self) -> Result<(), String> {
-        if let Some(Some(fault)) = self.fault.recv().await {
+        if let Some(fault) = self.link.ended().await {
             return Err(fault.reason);
         }
-        let _ = self.to_worker.send(Frame::bare(Kind::Bye, 0));
+        self.link.send_bye();
         // Not `gone`: what it started may hold its output open for longer.
-        if timeout(SAY_AFTER, self.process.ended()).await.is_ok() {
+        if timeout(REPORT_AFTER, self.process.ended()).await.is_ok() {
             self.process.gone().await;
             return Ok(());
         }
@@ -127,9 +95,9 @@ impl PythonLaunched {
             self.process.gone().await;
             return Ok(());
         };
-        let exited = timeout(grace.saturating_sub(SAY_AFTER), self.process.gone()).await;
+        let exited = timeout(grace.saturating_sub(REPORT_AFTER), self.process.gone()).await;
         exited.map(drop).map_err(|_| {
-            let grace = grace.max(SAY_AFTER).as_secs_f64();
+            let grace = grace.max(REPORT_AFTER).as_secs_f64();
             format!("its process did not exit within {grace} s of its last answer (`kill_after`)")
         })
     }

@@ -4,21 +4,21 @@
 //! PythonLaunch ──spawns──► python …/litplex/_worker
 //!      │                        │ connects twice: data and control
 //!      ▼                        ▼
-//! link::Connection ◄──data frames──► its loop
-//! link::Control    ◄──control frames──► its control thread
+//! WorkerListener ◄──────────── its two connections, for a `Link`
 //! ```
 //!
 //! This module owns all that is local to a process: its interpreter and environment, its output,
 //! its memory and its end. What the two sides say to each other is left to [`crate::link`].
 
 mod app_host;
-mod cgroup;
 mod child;
 mod digest;
 mod environments;
 mod inspect;
 mod launch;
 mod launched;
+mod listener;
+mod lock;
 mod marks;
 mod memory;
 mod orphans;
@@ -26,12 +26,14 @@ mod output;
 mod record;
 mod requirements;
 mod sdk;
+mod spec;
 mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use environments::{Environment, environments, remove_environment};
 pub use inspect::{Inspected, Inspection, inspect};
-pub use launch::{Overrides, PythonLaunch, PythonSpec};
+pub use launch::{PythonLaunch, WorkerTelemetry};
 pub use orphans::{adopt_orphans, end_orphans};
 pub use output::{OUTPUT, OutputSpec, logs_objects};
 pub use sdk::{Sdk, default_interpreter};
+pub use spec::{Overrides, ProcessSpec, WorkerLimits, WorkerSpec};

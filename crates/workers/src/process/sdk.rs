@@ -6,10 +6,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
-use litplex_core::LaunchError;
-use litplex_dirs::Cache;
+use litplex_dirs::{Cache, DirError, make_private};
 
 use super::digest::Digest;
+use crate::Error;
 
 /// The package as it was when this program was built, so that both sides always fit.
 static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litplex");
@@ -37,24 +37,21 @@ impl Sdk {
 
     /// Returns its directory, once it is there and no other user can have changed it. This is asked
     /// before each start of a process, because the cache may be emptied while the server runs.
-    pub(super) fn package(&self) -> Result<&Path, LaunchError> {
+    pub(super) fn package(&self) -> Result<&Path, Error> {
         if let Some(cache) = &self.cache {
-            self.unpack(cache).map_err(|reason| LaunchError {
-                reason: format!("the Python package cannot be unpacked: {reason}"),
-                traceback: None,
-            })?;
+            self.unpack(cache).map_err(Error::Unpack)?;
         }
         Ok(&self.package)
     }
 
-    fn unpack(&self, cache: &Cache) -> Result<(), String> {
+    fn unpack(&self, cache: &Cache) -> Result<(), DirError> {
         if !self.package.is_dir() {
             let directory = self.package.parent().unwrap_or(&self.package);
-            litplex_dirs::make_private(cache.root()).map_err(|error| error.to_string())?;
-            let written = write_once(directory);
-            written.map_err(|error| format!("{}: {error}", directory.display()))?;
+            make_private(cache.root())?;
+            write_once(directory)
+                .map_err(|source| DirError::System { path: directory.to_owned(), source })?;
         }
-        cache.check(&self.package).map_err(|error| error.to_string())
+        cache.check(&self.package)
     }
 }
 

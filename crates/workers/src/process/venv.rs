@@ -5,23 +5,20 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use litplex_core::LaunchError;
-use litplex_dirs::{Cache, make_private};
-use rustix::fs::{FlockOperation, flock};
+use litplex_dirs::{Cache, DirError, make_private};
+use rustix::fs::FlockOperation;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 
 use super::child::{Process, describe, forget, start};
 use super::digest::Digest;
-use super::environments::{MARK, NAME, is_current, lock_of, open_lock, used_by};
+use super::environments::{MARK, NAME, lock_of, used_by};
+use super::lock::{TIMEOUT_VARIABLE, lock, timeout_from_env};
 use super::requirements::Wishes;
-
-/// How often it is looked whether another start has made the environment.
-const LOOK: Duration = Duration::from_millis(200);
+use crate::Error;
 
 /// How much of what an installer printed is shown when it fails.
 const LAST_LINES: usize = 25;
@@ -68,7 +65,7 @@ impl Venv<'_> {
     ///
     /// Others may ask for the same one at the same time, in other processes: one makes it, and the
     /// others wait. Dropped, what makes it is ended, and the next who asks begins anew.
-    pub(crate) async fn make_ready(&self) -> Result<Made, LaunchError> {
+    pub(crate) async fn make_ready(&self) -> Result<Made, Error> {
         let directory = self.directory().await?;
         let shared = FlockOperation::NonBlockingLockShared;
         let used = self.lock(&used_by(&directory), shared, "is removed").await?;
@@ -87,13 +84,13 @@ impl Venv<'_> {
     }
 
     /// Returns the environment's interpreter where it has been made.
-    pub(crate) async fn found(&self) -> Result<Option<PathBuf>, LaunchError> {
+    pub(crate) async fn found(&self) -> Result<Option<PathBuf>, Error> {
         let directory = self.directory().await?;
         Ok(is_ready(&directory).then(|| python_in(&directory)))
     }
 
     /// Returns where it belongs: in a place for what is required and this interpreter.
-    async fn directory(&self) -> Result<PathBuf, LaunchError> {
+    async fn directory(&self) -> Result<PathBuf, Error> {
         let mut digest = Digest::new();
         digest.feed(self.identity().await?.as_bytes());
         let wishes = Wishes::read(self.requirements).map_err(|error| self.failed(error))?;
@@ -102,11 +99,11 @@ impl Venv<'_> {
             digest.feed(self.requirements.as_os_str().as_encoded_bytes());
         }
         digest.feed(wishes.text().as_bytes());
-        let venvs = self.cache.directory(NAME).map_err(|error| self.failed(error))?;
+        let venvs = self.cache.directory(NAME).map_err(|error| self.failed_with(error))?;
         Ok(venvs.join(format!("{:016x}", digest.0)))
     }
 
-    async fn identity(&self) -> Result<String, LaunchError> {
+    async fn identity(&self) -> Result<String, Error> {
         let mut command = tokio::process::Command::new(self.interpreter);
         self.secrets.iter().for_each(|name| _ = command.env_remove(name));
         command.args(["-c", IDENTITY]).kill_on_drop(true);
@@ -133,27 +130,22 @@ impl Venv<'_> {
         })
     }
 
-    /// Waits for the lock on a file; `why`: what others do with the environment meanwhile.
-    async fn lock(&self, path: &Path, how: FlockOperation, why: &str) -> Result<File, LaunchError> {
-        let mut waits = false;
-        loop {
-            let opened = open_lock(path);
-            let file =
-                opened.map_err(|error| self.failed(format!("{}: {error}", path.display())))?;
-            // It may have been removed with its environment before it was locked.
-            if flock(&file, how).is_ok() && is_current(&file, path) {
-                return Ok(file);
-            }
-            if !std::mem::replace(&mut waits, true) {
-                let endpoint = self.endpoint;
-                tracing::info!(endpoint, "{endpoint}: its environment {why}; waiting");
-            }
-            sleep(LOOK).await;
-        }
+    /// Waits for the lock on a file; `why` says what its holder does with the environment.
+    async fn lock(&self, path: &Path, how: FlockOperation, why: &str) -> Result<File, Error> {
+        let limit = timeout_from_env().map_err(|error| self.failed_with(error))?;
+        let log_wait = |holder: &str| {
+            let (endpoint, seconds) = (self.endpoint, limit.as_secs());
+            tracing::info!(
+                endpoint,
+                "{endpoint}: its environment {why} ({holder}); waiting for up to {seconds} s \
+                 (`{TIMEOUT_VARIABLE}`)"
+            );
+        };
+        lock(path, how, limit, log_wait).await.map_err(|error| self.failed_with(error))
     }
 
     /// Makes it in its place, for the scripts in it name that; the mark comes last.
-    async fn make(&self, directory: &Path, python: &Path) -> Result<(), LaunchError> {
+    async fn make(&self, directory: &Path, python: &Path) -> Result<(), Error> {
         let (file, endpoint) = (self.requirements.display(), self.endpoint);
         tracing::info!(endpoint, "{endpoint}: making its environment from {file}");
         let left_over = directory.to_owned();
@@ -162,14 +154,15 @@ impl Venv<'_> {
             _ => Ok(()),
         });
         let removed = removed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let named = |error| self.failed(format!("{}: {error}", directory.display()));
+        let named =
+            |source| self.failed_with(DirError::System { path: directory.to_owned(), source });
         removed.map_err(named)?;
         let has_uv = env::var_os("PATH")
             .is_some_and(|path| env::split_paths(&path).any(|place| place.join("uv").is_file()));
         for command in commands(self, directory, python, has_uv) {
             self.run(command).await?;
         }
-        make_private(directory).map_err(|error| self.failed(error))?;
+        make_private(directory).map_err(|error| self.failed_with(error))?;
         fs::write(directory.join(MARK), file.to_string()).map_err(named)?;
         tracing::info!(
             endpoint,
@@ -180,9 +173,9 @@ impl Venv<'_> {
     }
 
     /// Runs one step, whose lines go to the log.
-    async fn run(&self, mut command: Command) -> Result<(), LaunchError> {
+    async fn run(&self, mut command: Command) -> Result<(), Error> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let cannot = |error: io::Error| self.failed(format!("`{program}` does not run: {error}"));
+        let cannot = |error: io::Error| self.not_run(&program, error);
         let (read, write) = io::pipe().map_err(cannot)?;
         let directory = self.requirements.parent().unwrap_or(Path::new("/"));
         command.stdin(Stdio::null()).current_dir(directory);
@@ -203,16 +196,41 @@ impl Venv<'_> {
                     describe(status).reason.replacen("its process", &format!("`{program}`"), 1);
                 let cause = headline(&last).map_or(end, str::to_owned);
                 let shown = last.split_off(last.len().saturating_sub(LAST_LINES)).join("\n");
-                Err(LaunchError { traceback: Some(shown), ..self.failed(cause) })
+                let requirements = self.requirements.to_owned();
+                Err(Error::Environment { requirements, cause, output: Some(shown), source: None })
             }
             Err(error) => Err(cannot(error)),
         }
     }
 
-    fn failed(&self, cause: impl std::fmt::Display) -> LaunchError {
-        let file = self.requirements.display();
-        let reason = format!("no environment can be made from `{file}` (`requirements`): {cause}");
-        LaunchError { reason, traceback: None }
+    /// Returns the error with this cause.
+    fn failed(&self, cause: impl Into<String>) -> Error {
+        Error::Environment {
+            requirements: self.requirements.to_owned(),
+            cause: cause.into(),
+            output: None,
+            source: None,
+        }
+    }
+
+    /// Returns the error that this error is the cause of.
+    fn failed_with(&self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::Environment {
+            requirements: self.requirements.to_owned(),
+            cause: source.to_string(),
+            output: None,
+            source: Some(Box::new(source)),
+        }
+    }
+
+    /// Returns the error that this program does not run.
+    fn not_run(&self, program: &str, source: io::Error) -> Error {
+        Error::Environment {
+            requirements: self.requirements.to_owned(),
+            cause: format!("`{program}` does not run: {source}"),
+            output: None,
+            source: Some(Box::new(source)),
+        }
     }
 }
 

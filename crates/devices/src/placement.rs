@@ -1,24 +1,29 @@
-//! The placement of workers on devices, as pure functions, and the count of the GPUs.
+//! The device of each worker: pure functions of options and the number of GPUs.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::iter::repeat_n;
 
 use serde_json::Value;
 
-use crate::Workers;
+/// The slots of an endpoint, by which its devices are shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slots {
+    /// This number of slots on each device.
+    PerDevice(usize),
+    /// This number of slots over all devices, which take turns.
+    InTotal(usize),
+}
 
-/// Returns the device of each worker slot of an endpoint, `cuda:0` or `cpu`. With a variable number
-/// of workers there is a slot for each possible worker, and the devices take turns.
+/// Returns the device of each slot of an endpoint, such as `cuda:0` or `cpu`.
 ///
-/// `gpus` is the number of NVIDIA GPUs that programs may use; see [`count_gpus`].
+/// `gpus` is the number of NVIDIA GPUs that programs may use; see [`count_gpus`](crate::count_gpus).
 ///
 /// # Errors
 /// A requested device does not exist.
 pub fn place(
     accelerator: &str,
     devices: &Value,
-    workers: Workers,
+    slots: Slots,
     gpus: usize,
 ) -> Result<Vec<String>, String> {
     let devices = match accelerator {
@@ -27,11 +32,11 @@ pub fn place(
         "auto" if gpus == 0 => vec!["cpu".into()],
         _ => cuda(accelerator, devices, gpus)?,
     };
-    Ok(match workers {
-        Workers::PerDevice(copies) => {
+    Ok(match slots {
+        Slots::PerDevice(copies) => {
             devices.into_iter().flat_map(|device| repeat_n(device, copies)).collect()
         }
-        Workers::Between { max, .. } => devices.into_iter().cycle().take(max).collect(),
+        Slots::InTotal(slots) => devices.into_iter().cycle().take(slots).collect(),
     })
 }
 
@@ -109,19 +114,6 @@ pub fn isolate(device: &str, visible: Option<&str>) -> (String, Option<String>) 
     ("cuda:0".into(), Some(entry.unwrap_or(index).trim().to_owned()))
 }
 
-/// Returns the number of NVIDIA GPUs that programs may use: all GPUs of the driver, or those that
-/// `CUDA_VISIBLE_DEVICES` names by index or by UUID.
-pub fn count_gpus(visible: Option<&str>) -> usize {
-    let in_driver = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
-    match visible {
-        Some(names) => {
-            let named = names.split(',').map(str::trim);
-            named.take_while(|name| !name.is_empty() && *name != "-1").count().min(in_driver)
-        }
-        None => in_driver,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -130,7 +122,7 @@ mod tests {
 
     #[test]
     fn workers_are_placed_device_by_device() {
-        let two = Workers::PerDevice(2);
+        let two = Slots::PerDevice(2);
         let place = |accelerator, devices, gpus| place(accelerator, &devices, two, gpus);
         assert_eq!(place("auto", json!("auto"), 0).unwrap(), ["cpu", "cpu"]);
         assert_eq!(
@@ -143,9 +135,9 @@ mod tests {
 
     #[test]
     fn workers_that_come_and_go_take_turns_on_the_devices() {
-        let workers = Workers::Between { min: 0, max: 3 };
+        let slots = Slots::InTotal(3);
         assert_eq!(
-            place("cuda", &json!("auto"), workers, 2).unwrap(),
+            place("cuda", &json!("auto"), slots, 2).unwrap(),
             ["cuda:0", "cuda:1", "cuda:0"]
         );
     }
@@ -185,7 +177,7 @@ mod tests {
     #[test]
     fn devices_that_are_not_there_are_an_error() {
         let problem = |accelerator, devices, gpus| {
-            place(accelerator, &devices, Workers::PerDevice(1), gpus).unwrap_err()
+            place(accelerator, &devices, Slots::PerDevice(1), gpus).unwrap_err()
         };
         assert!(problem("cuda", json!("auto"), 0).contains("no NVIDIA GPU"));
         assert!(problem("auto", json!(3), 2).contains("GPU 2"));

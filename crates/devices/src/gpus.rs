@@ -5,32 +5,40 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use litplex_config::isolate;
-use litplex_metrics::ObservedGpu;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::nvml;
+use crate::{isolate, nvml};
 
 /// The time that the driver has to answer. It answers in milliseconds, or hangs with its GPU.
 const DRIVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The driver's figures of one GPU.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Gpu {
-    pub(crate) observed: ObservedGpu,
+pub struct Gpu {
+    /// Its index at the driver.
+    pub index: u32,
+    /// Its UUID, `GPU-…`.
+    pub uuid: String,
+    /// Bytes of its memory that are used.
+    pub used: u64,
+    /// Bytes of its memory.
+    pub total: u64,
+    /// The share of time in which it computed, from 0 to 1; `None` if it is divided.
+    pub utilization: Option<f64>,
     /// The processes that compute on it, each with the bytes of its memory that it uses.
-    pub(crate) processes: Vec<(u32, u64)>,
+    pub processes: Vec<(u32, u64)>,
 }
 
 /// A reader of GPU figures. Its thread may hang with the driver.
-pub(crate) struct Gpus {
+#[derive(Debug)]
+pub struct Gpus {
     questions: SyncSender<oneshot::Sender<Vec<Gpu>>>,
 }
 
 impl Gpus {
     /// Returns a reader of NVIDIA's driver, which is loaded at the first read.
-    pub(crate) fn nvidia() -> Self {
+    pub fn nvidia() -> Self {
         let warn = |error: &_| tracing::warn!("GPU metrics are unavailable: {error}");
         let driver = LazyCell::new(move || nvml::open(nvml::LIBRARY).inspect_err(warn).ok());
         Self::ask(move || driver.as_ref().map(nvml::read).unwrap_or_default())
@@ -49,7 +57,7 @@ impl Gpus {
     }
 
     /// Returns all GPUs; none if the driver does not answer in time.
-    pub(crate) async fn read(&self) -> Vec<Gpu> {
+    pub async fn read(&self) -> Vec<Gpu> {
         let (question, answer) = oneshot::channel();
         if self.questions.try_send(question).is_err() {
             return Vec::new();
@@ -60,7 +68,7 @@ impl Gpus {
 
 /// Returns the bytes of GPU memory that these processes use together; `None` if the driver names none
 /// of them.
-pub(crate) fn used_by(processes: &[u32], gpus: &[Gpu]) -> Option<u64> {
+pub fn used_by(processes: &[u32], gpus: &[Gpu]) -> Option<u64> {
     let all = gpus.iter().flat_map(|gpu| &gpu.processes);
     let own = all.filter(|(process, _)| processes.contains(process));
     own.map(|(_, bytes)| *bytes).reduce(|sum, bytes| sum + bytes)
@@ -70,7 +78,7 @@ pub(crate) fn used_by(processes: &[u32], gpus: &[Gpu]) -> Option<u64> {
 ///
 /// `device` is the server's name of the GPU, and `visible` the server's `CUDA_VISIBLE_DEVICES`, in
 /// which the name is an index.
-pub(crate) fn memory_share(
+pub fn memory_share(
     fraction: f64,
     device: &str,
     visible: Option<&str>,
@@ -80,9 +88,9 @@ pub(crate) fn memory_share(
     let name = name.filter(|name| !name.is_empty())?;
     let is_meant = |gpu: &&Gpu| {
         // The start of a UUID is enough for CUDA.
-        gpu.observed.index.to_string() == name || gpu.observed.uuid.starts_with(&name)
+        gpu.index.to_string() == name || gpu.uuid.starts_with(&name)
     };
-    let total = gpus.iter().find(is_meant)?.observed.total;
+    let total = gpus.iter().find(is_meant)?.total;
     Some((total as f64 * fraction) as u64)
 }
 
@@ -94,8 +102,7 @@ mod tests {
 
     fn gpu(index: u32, uuid: &str, processes: &[(u32, u64)]) -> Gpu {
         let (uuid, total) = (uuid.to_owned(), 1000 * u64::from(index + 1));
-        let observed = ObservedGpu { index, uuid, total, ..ObservedGpu::default() };
-        Gpu { observed, processes: processes.to_vec() }
+        Gpu { index, uuid, total, processes: processes.to_vec(), ..Gpu::default() }
     }
 
     #[test]

@@ -24,14 +24,14 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cgroup of one worker. Dropped, it is removed with all that is left in it.
 #[derive(Debug)]
-pub(crate) struct Cgroup {
+pub struct Cgroup {
     path: PathBuf,
     limit: u64,
 }
 
 impl Cgroup {
     /// Makes one for a worker that may use that many bytes, where this is permitted.
-    pub(crate) fn create(limit: u64) -> Option<Self> {
+    pub fn create(limit: u64) -> Option<Self> {
         let delegated = delegated()?;
         Self::create_in(&delegated, limit).unwrap_or_else(|error| {
             let place = delegated.display();
@@ -69,12 +69,12 @@ impl Cgroup {
     }
 
     /// Puts a process into it, and with it what that will start.
-    pub(crate) fn admit(&self, process: u32) -> io::Result<()> {
+    pub fn admit(&self, process: u32) -> io::Result<()> {
         fs::write(self.path.join("cgroup.procs"), process.to_string())
     }
 
     /// Returns the limit where the kernel has killed for it.
-    pub(crate) fn exceeded(&self) -> Option<u64> {
+    pub fn exceeded(&self) -> Option<u64> {
         let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
         let count = |name| events.lines().find_map(|line| line.strip_prefix(name));
         // Others are killed where the whole machine has no memory left.

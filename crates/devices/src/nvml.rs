@@ -4,8 +4,6 @@ use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
-use litplex_metrics::ObservedGpu;
-
 use crate::gpus::Gpu;
 
 /// The library that the driver installs. The name without a number comes only with CUDA's tools.
@@ -26,19 +24,19 @@ fn gpu(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
     let memory = device.memory_info()?;
     // A GPU that is divided into instances has no utilization.
     let utilization = device.utilization_rates().ok().map(|rates| f64::from(rates.gpu) / 100.0);
-    let observed = ObservedGpu {
-        index,
-        uuid: device.uuid()?,
-        used: memory.used,
-        total: memory.total,
-        utilization,
-    };
     let processes = device.running_compute_processes().unwrap_or_default();
     let used = processes.into_iter().filter_map(|process| match process.used_gpu_memory {
         UsedGpuMemory::Used(bytes) => Some((process.pid, bytes)),
         UsedGpuMemory::Unavailable => None,
     });
-    Ok(Gpu { observed, processes: used.collect() })
+    Ok(Gpu {
+        index,
+        uuid: device.uuid()?,
+        used: memory.used,
+        total: memory.total,
+        utilization,
+        processes: used.collect(),
+    })
 }
 
 #[cfg(test)]
@@ -88,14 +86,14 @@ mod tests {
         let built = cc.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
         assert!(built.expect("a compiler, which links Rust too").success());
         let driver = open(library.to_str().expect("a name")).expect("it loads");
-        let observed = ObservedGpu {
+        let expected = Gpu {
             index: 0,
             uuid: "GPU-5a".into(),
             used: 30,
             total: 80,
             utilization: Some(0.4),
+            processes: vec![(7, 12)],
         };
-        let processes = vec![(7, 12)];
-        assert_eq!(read(&driver), [Gpu { observed, processes }], "one does not say what it has");
+        assert_eq!(read(&driver), [expected], "one does not say what it has");
     }
 }

@@ -1,0 +1,67 @@
+//! The socket on which one worker process connects to this server.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::net::sockopt;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::Error;
+use crate::link::{Connections, Handshake};
+
+/// The bytes that the kernel may buffer for a worker, up to its own limit (`wmem_max`): with the
+/// default a body of a megabyte needs five rounds of write and read.
+const SEND_BUFFER_BYTES: usize = 4 << 20;
+
+/// The listener of one worker: a socket that only this user can reach, removed once the worker has
+/// connected.
+pub(crate) struct WorkerListener {
+    listener: UnixListener,
+    directory: tempfile::TempDir,
+    token: String,
+}
+
+impl WorkerListener {
+    /// Listens in this directory, with a token of its own.
+    pub(crate) fn bind(sockets: &Path) -> Result<Self, Error> {
+        let bind = || {
+            let owner_only = std::fs::Permissions::from_mode(0o700);
+            let directory = tempfile::Builder::new()
+                .prefix("worker-")
+                .permissions(owner_only)
+                .tempdir_in(sockets)?;
+            let listener = UnixListener::bind(socket_in(directory.path()))?;
+            // The name of the directory is random and only this user can read the directory: a
+            // second random name is the token.
+            let secret = tempfile::Builder::new().rand_bytes(32).tempfile_in(directory.path())?;
+            let token = secret.path().file_name().unwrap_or_default().to_string_lossy().into();
+            Ok(Self { listener, directory, token })
+        };
+        bind().map_err(Error::Listen)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        socket_in(self.directory.path())
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Resolves once the worker has opened its two connections.
+    pub(crate) async fn accept(self) -> Result<Connections<UnixStream>, Error> {
+        let mut handshake = Handshake::new(self.token);
+        loop {
+            let (stream, _) = self.listener.accept().await.map_err(Error::Accept)?;
+            if let Some(connections) = handshake.greet(stream).await? {
+                // The worker is only slower without it.
+                let _ = sockopt::set_socket_send_buffer_size(&connections.data, SEND_BUFFER_BYTES);
+                return Ok(connections);
+            }
+        }
+    }
+}
+
+fn socket_in(directory: &Path) -> PathBuf {
+    directory.join("worker.sock")
+}
