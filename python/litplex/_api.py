@@ -12,10 +12,10 @@ from typing import Any
 
 from litplex import _options
 from litplex._heavy import WarnsOfHeavyInit
-from litplex._mcp import MCP, mcp_mistake
+from litplex._mcp import MCP, mcp_error
 from litplex._metrics import Counter, Gauge, Histogram, Metrics
 from litplex._profile import NATIVE, Profile
-from litplex._specs import LitSpec, spec_mistake
+from litplex._specs import LitSpec, spec_error
 
 # The hooks that make the worker compute on an event loop where they are `async`.
 _COMPUTING = ("decode_request", "batch", "predict", "unbatch", "encode_response")
@@ -69,7 +69,7 @@ def max_concurrency_of(api: LitAPI) -> int | None:
     return api.max_concurrency if has_own else chosen
 
 
-def concurrency_mistake(api: LitAPI) -> str | None:
+def concurrency_error(api: LitAPI) -> str | None:
     """Returns what is wrong with the ``max_concurrency`` of a model, if anything."""
     value = max_concurrency_of(api)
     if value is None:
@@ -90,7 +90,7 @@ def authorize_of(api: Any) -> Any:
     return getattr(api, "authorize", None) if isinstance(api, LitAPI) else None
 
 
-def access_mistake(api: LitAPI, is_guarded: bool) -> str | None:
+def access_error(api: LitAPI, is_guarded: bool) -> str | None:
     """Returns what would leave an endpoint open to more people than its author thinks.
 
     Args:
@@ -110,7 +110,7 @@ def access_mistake(api: LitAPI, is_guarded: bool) -> str | None:
     )
 
 
-def _argument_mistakes(max_batch_size: Any, batch_timeout: Any, api_path: Any, stream: Any):
+def _argument_errors(max_batch_size: Any, batch_timeout: Any, api_path: Any, stream: Any):
     """Says what programs written for LitServe look for, where they do."""
     found, options = [], {"stream": stream}
     if isinstance(max_batch_size, int) and max_batch_size <= 0:
@@ -125,7 +125,7 @@ def _argument_mistakes(max_batch_size: Any, batch_timeout: Any, api_path: Any, s
         found.append(f"api_path must start with '/', as in '/predict', not {api_path!r}")
     else:
         options["path"] = api_path
-    return [*found, *_options.mistakes("endpoint", options)]
+    return [*found, *_options.errors("endpoint", options)]
 
 
 def _warn_of_unordered(output: Any) -> None:
@@ -219,23 +219,23 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
         *,
         max_concurrency: int | None = None,
     ) -> None:
-        mistakes = _argument_mistakes(max_batch_size, batch_timeout, api_path, stream)
+        errors = _argument_errors(max_batch_size, batch_timeout, api_path, stream)
         self.max_concurrency = max_concurrency
         if not self._litplex_profile.has_model_options:
             # The program may use the attribute for itself; the argument is litplex's.
             self._chosen_concurrency = max_concurrency
-        mistakes += filter(None, [concurrency_mistake(self)])
-        mistakes += _unsupported(loop)
+        errors += filter(None, [concurrency_error(self)])
+        errors += _unsupported(loop)
         if spec is not None:
-            mistakes += filter(None, [spec_mistake(spec)])
+            errors += filter(None, [spec_error(spec)])
         if mcp is not None:
-            mistakes += filter(None, [mcp_mistake(self, mcp)])
+            errors += filter(None, [mcp_error(self, mcp)])
         if enable_async and not is_async(self.predict):
-            mistakes.append(
+            errors.append(
                 "Async validation failed: predict must be an async generator or async function "
                 "when enable_async=True"
             )
-        _options.raise_all([f"{type(self).__name__}: {mistake}" for mistake in mistakes])
+        _options.raise_all([f"{type(self).__name__}: {error}" for error in errors])
         if max_batch_size == 1 and self._takes_batches_apart():
             warnings.warn(
                 f"{type(self).__name__} has both batch and unbatch methods implemented, but the "
@@ -261,7 +261,7 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
         """
         if spec is None:
             return
-        _options.raise_all(list(filter(None, [spec_mistake(spec)])))
+        _options.raise_all(list(filter(None, [spec_error(spec)])))
         self.spec = spec
         self.stream = spec.stream
         if self.api_path == LitAPI.api_path:

@@ -50,7 +50,7 @@ def read_server_arguments(options: Mapping[str, Any], paths: list[str]) -> Serve
         paths: The paths of its endpoints.
     """
     given = dict(options)
-    if not _options.mistakes("endpoint", given):
+    if not _options.errors("endpoint", given):
         return ServerArguments(given)
     from litplex.compat import _arguments
 
@@ -62,7 +62,7 @@ def read_run_arguments(options: Mapping[str, Any]) -> tuple[dict[str, Any], list
     keyword that is wrong."""
     given = dict(options)
     has_variables = any(name in os.environ for name in _TLS_VARIABLES)
-    if not (has_variables or _options.mistakes("server", given)):
+    if not (has_variables or _options.errors("server", given)):
         return given, []
     from litplex.compat import _arguments
 

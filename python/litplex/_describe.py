@@ -36,7 +36,7 @@ def _run(script):
         return captured.servers, captured.options
     found = [value for value in vars(module).values() if isinstance(value, _server.LitServer)]
     if not found:
-        raise _options.Mistakes(
+        raise _options.ProgramError(
             f"{script} ended without serving; call `LitServer(…).run()` or `run_servers(…)` in it"
         )
     return found, {"directory": os.path.dirname(script)}
@@ -45,6 +45,6 @@ def _run(script):
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except _options.Mistakes as mistakes:
-        print(f"error: {mistakes}", file=sys.stderr)
+    except _options.ProgramError as error:
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

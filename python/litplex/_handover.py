@@ -1,4 +1,6 @@
-"""The parent's part of bringing an API instance into its workers; see ``_worker/_load.py``."""
+"""Sends an API instance from the program to its workers, which load it in ``_worker/_load.py``."""
+
+from __future__ import annotations
 
 import os
 import pickle
@@ -7,30 +9,35 @@ import sys
 import sysconfig
 import tempfile
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any
 
 from litplex import _options
-from litplex._api import authorize_of
+from litplex._api import LitAPI, authorize_of
+
+if TYPE_CHECKING:
+    from litplex._types import Server
 
 _PACKAGE_DIRECTORIES = ("site-packages", "dist-packages")
 # A model of this size is better loaded by each worker itself.
 _LARGE_BYTES = 100_000_000
 
 
-def source_of(api, server, index):
+def source_of(api: LitAPI, server: int, index: int) -> dict[str, Any]:
     """Returns the source of an instance for the order of its workers.
 
     Args:
         api: The instance.
-        server: The place of its server in the call that serves.
-        index: Its place in that server.
+        server: The index of its server in the call that serves.
+        index: Its index in that server.
 
     Raises:
-        ValueError: it can be neither pickled nor made again by running a script; names the
-            attribute that is in the way.
+        ValueError: the instance can be neither pickled nor created again by a script; names the
+            attribute that cannot be pickled.
     """
     program = {**script(), "server": server, "api": index}
-    # A worker serves a model that has an `authorize` only where somebody asks that.
+    # A worker serves a model that has an `authorize` only if the app host calls it.
     guarded = authorize_of(api) is not None
     in_main = type(api).__module__ == "__main__"
     try:
@@ -53,22 +60,22 @@ def source_of(api, server, index):
     return {"kind": "pickle", "guarded": guarded, "file": path, "script": program}
 
 
-def _memory_file():
+def _memory_file() -> IO[bytes]:
     """Returns a file without a name, which the system holds once for all workers."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("litplex-model"), "wb")
     return tempfile.TemporaryFile()
 
 
-def _warn_of_size(api, size):
+def _warn_of_size(api: LitAPI, size: int) -> None:
     if size < _LARGE_BYTES:
         return
 
-    def bytes_of(name):
+    def byte_size(name: str) -> int:
         value = vars(api)[name]
         return getattr(value, "nbytes", None) or sys.getsizeof(value)
 
-    largest = max(vars(api), key=bytes_of, default="its state")
+    largest = max(vars(api), key=byte_size, default="its state")
     warnings.warn(
         f"{type(api).__name__} is sent to each of its workers, and has {size / 1e6:.0f} MB, most "
         f"of it in `{largest}`; load that in `setup(device)`, which runs in each worker",
@@ -76,18 +83,17 @@ def _warn_of_size(api, size):
     )
 
 
-def interpreter_flags():
-    """Returns what this interpreter was started with, as its command line has it: ``-O``, ``-W``,
-    ``-X`` …"""
-    # multiprocessing starts its children with these, and nothing public says them.
+def interpreter_flags() -> list[str]:
+    """Returns the flags of this interpreter's command line: ``-O``, ``-W``, ``-X`` …"""
+    # multiprocessing starts its children with these; no public function returns them.
     read: Any = getattr(subprocess, "_args_from_interpreter_flags", list)
     return [flag for flag in read() if flag not in ("-i", "-v", "-q")]
 
 
-def _main():
-    """Returns the names of the program that is running: those of its main module, or of the script
-    that a profiler or a debugger, which is the main module then, runs as one."""
-    frame: Any = sys._getframe()
+def _main() -> dict[str, Any]:
+    """Returns the namespace of the running program: that of its main module, or of the script that
+    a profiler or a debugger runs, whose own module is the main module then."""
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         found = frame.f_globals
         if found.get("__name__") == "__main__" and not _is_ours(found.get("__file__")):
@@ -96,13 +102,13 @@ def _main():
     return vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
 
 
-def _is_ours(file):
+def _is_ours(file: str | None) -> bool:
     return file is None or os.path.abspath(file).startswith(os.path.dirname(__file__) + os.sep)
 
 
-def script():
-    """Describes the program that is running: its ``file`` is None where it cannot run again, its
-    ``module`` where it is in no package."""
+def script() -> dict[str, Any]:
+    """Describes the running program: its ``file`` is None if it cannot run again, its ``module``
+    is None if it is in no package."""
     main: Any = _main()
     file = main.get("__file__")
     if not file or not os.path.isfile(file):
@@ -118,21 +124,21 @@ def script():
     }
 
 
-def _working_directory():
+def _working_directory() -> str | None:
     try:
         return os.getcwd()
     except FileNotFoundError:
         return None
 
 
-def _own_path():
-    """Returns the entries of sys.path that are the program's own: those of the environment would
-    leak into an endpoint that has another one."""
-    # The first is where the program lies, wherever that is.
+def _own_path() -> list[str]:
+    """Returns the entries of sys.path that belong to the program: those of the environment would
+    leak into an endpoint that has another environment."""
+    # The first entry is the directory of the program.
     first = os.path.abspath(sys.path[0] or ".") if sys.path else None
     roots = {os.path.realpath(root) for root in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
 
-    def is_own(entry):
+    def is_own(entry: str) -> bool:
         if os.path.abspath(entry or ".") == first:
             return True
         entry = os.path.realpath(entry or ".")
@@ -143,21 +149,21 @@ def _own_path():
     return [os.path.abspath(entry or ".") for entry in sys.path if is_own(entry)]
 
 
-def is_installed(file):
-    """Returns whether a file is of the environment, as the main module of a test runner is."""
+def is_installed(file: str) -> bool:
+    """Returns whether a file belongs to the environment, as the main module of a test runner."""
     file = os.path.realpath(file)
     parts = file.split(os.sep)
     scripts = os.path.realpath(sysconfig.get_path("scripts"))
     return any(name in parts for name in _PACKAGE_DIRECTORIES) or os.path.dirname(file) == scripts
 
 
-def forbid_running_again(program, servers):
-    """Makes what the binary is told of a program do without running that again.
+def forbid_running_again(program: dict[str, Any], servers: Sequence[Server]) -> None:
+    """Changes a program for the binary so that no process runs its script again.
 
     Raises:
-        ValueError: names what cannot be served like that.
+        ValueError: names every part that needs the script.
     """
-    found = []
+    found: list[str] = []
     if program["app_host"] is not None:
         found.append(
             "an app host, which `server.app`, middlewares and `authorize` need, runs the program "
@@ -179,7 +185,7 @@ def forbid_running_again(program, servers):
     _options.raise_all(found)
 
 
-def _why_not(api, error):
+def _why_not(api: LitAPI, error: Exception) -> str:
     culprits = [name for name, value in vars(api).items() if not _pickles(value)]
     kind = type(api).__name__
     if not culprits:
@@ -191,7 +197,7 @@ def _why_not(api, error):
     )
 
 
-def _pickles(value):
+def _pickles(value: object) -> bool:
     try:
         pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001

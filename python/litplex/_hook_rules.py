@@ -28,7 +28,7 @@ _MADE = ("admit", "step", "predict", "encode_response", "unbatch")
 _PLAIN = ("admit", "step", "finish", "decode_request", "encode_response")
 
 
-def mistakes(api: LitAPI, stream: bool | None = None, *, is_set_up: bool = False) -> Iterator[str]:
+def errors(api: LitAPI, stream: bool | None = None, *, is_set_up: bool = False) -> Iterator[str]:
     """Yields a sentence for each hook of a model that is missing or cannot be called as it will be.
 
     Args:
@@ -50,13 +50,13 @@ def mistakes(api: LitAPI, stream: bool | None = None, *, is_set_up: bool = False
         if is_method_of(getattr(api, name), getattr(base, name)):
             yield f"`{name}` is missing: {type(api).__name__} must implement it"
     for name, arguments in (_OF_CONTINUOUS if is_continuous else _ARGUMENTS).items():
-        yield from _shape_mistakes(name, getattr(api, name), arguments)
+        yield from _shape_errors(name, getattr(api, name), arguments)
     if is_continuous:
         for name in _PLAIN:
             if is_async(getattr(api, name)) or is_generator(getattr(api, name)):
                 yield f"`{name}` of a ContinuousAPI must be a plain function"
     elif api.spec is None:
-        yield from _stream_mistakes(api, bool(api.stream if stream is None else stream))
+        yield from _stream_errors(api, bool(api.stream if stream is None else stream))
 
 
 def _is_made_by_setup(api, name):
@@ -65,7 +65,7 @@ def _is_made_by_setup(api, name):
     return any(name in (*code.co_names, *code.co_consts) for code in codes if code is not None)
 
 
-def _shape_mistakes(name, hook, arguments):
+def _shape_errors(name, hook, arguments):
     if not callable(hook):
         yield f"`{name}` must be a method, not {hook!r}"
         return
@@ -83,7 +83,7 @@ def _shape_mistakes(name, hook, arguments):
         )
 
 
-def _stream_mistakes(api, stream):
+def _stream_errors(api, stream):
     if not stream:
         for name in ("predict", "encode_response"):
             if is_generator(getattr(api, name)):

@@ -43,7 +43,7 @@ def description_of(api: Any) -> str:
     return api.mcp.description or inspect.cleandoc(own or "")
 
 
-def mcp_mistake(api: Any, mcp: Any) -> str | None:
+def mcp_error(api: Any, mcp: Any) -> str | None:
     """Returns what is wrong with the tool of an API, if anything."""
     if not isinstance(mcp, MCP):
         return f"`mcp` must be an MCP, not {mcp!r}"
@@ -53,5 +53,5 @@ def mcp_mistake(api: Any, mcp: Any) -> str | None:
     is_of_object = isinstance(schema, Mapping) and schema.get("type", "object") == "object"
     if schema is not None and not is_of_object:
         return f"the `input_schema` of `mcp` must be a JSON Schema of an object, not {schema!r}"
-    found = _options.json_mistakes("input_schema", dict(schema or {}))
-    return next((f"`mcp`: {mistake}" for mistake in found), None)
+    found = _options.json_errors("input_schema", dict(schema or {}))
+    return next((f"`mcp`: {error}" for error in found), None)

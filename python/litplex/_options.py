@@ -1,8 +1,10 @@
-"""Checks options against the one table of them, which Rust owns (``crates/config``).
+"""Checks options against the table of options, which is defined in Rust (``crates/config``).
 
-``_options.json`` is generated from it; ``crates/config/tests/cases.json`` holds both sides to the
-same messages.
+``_options.json`` is generated from that table; ``crates/config/tests/cases.json`` holds both sides
+to the same messages.
 """
+
+from __future__ import annotations
 
 import contextlib
 import difflib
@@ -14,15 +16,25 @@ import re
 import sys
 import traceback
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+#: Options by name, as a program gives them: their values are checked here.
+Options = Mapping[str, Any]
+
+#: The description of an option: a row of the table.
+Option = Mapping[str, Any]
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BYTES = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(B|[KMGT]i?B)", re.ASCII | re.IGNORECASE)
 
 
-def _read_table():
+def _read_table() -> list[Option]:
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_options.json")
     with open(path, encoding="utf-8") as file:
-        return json.load(file)
+        table: list[Option] = json.load(file)
+    return table
 
 
 TABLE = _read_table()
@@ -33,64 +45,55 @@ _NETWORK = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?")
 _RATE = re.compile(r"0*[1-9][0-9]{0,8}/(s|min|h)")
 
 
-def names(scope):
+def names(scope: str) -> list[str]:
     """Returns the names of the options of a scope, ``server`` or ``endpoint``."""
     return [option["name"] for option in TABLE if option["scope"] == scope]
 
 
-def built_in_paths(options):
-    """Returns the paths that the server answers itself, with these options: those that are read,
-    the one of the metrics, and the one that stops it. The last two may be empty."""
-    of_server = [option for option in TABLE if option["scope"] == "server"]
-    paths = {
+def route_paths(options: Options) -> dict[str, Any]:
+    """Returns the paths of the built-in routes that options set, by the name of the option. A path
+    that is empty or False has no route."""
+    return {
         option["name"]: options.get(option["name"], option["default"])
-        for option in of_server
-        if option["type"] == "path"
-    }
-    metrics, stop = paths.pop("metrics_path") or "", paths.pop("shutdown_path")
-    pages = next(option["reserved"] for option in of_server if option["name"] == "openapi")
-    return ["/", *paths.values(), *(pages if options.get("openapi", True) else ())], metrics, stop
-
-
-def probe_paths(options):
-    """Returns those of them that everybody may ask for."""
-    return [options.get("livez_path", "/livez"), options.get("readyz_path", "/readyz")]
-
-
-def users_of_paths(options):
-    """Returns what the server itself has at which path, in words."""
-    read, metrics, stop = built_in_paths(options)
-    names = {
-        options.get(option["name"], option["default"]): option["name"].removesuffix("_path")
         for option in TABLE
         if option["scope"] == "server" and option["type"] == "path"
     }
-    return {path: names.get(path, "built-in route") for path in [*read, metrics, stop] if path}
 
 
-def mistakes(scope, options):
-    """Returns a sentence for each option that is unknown, has a value that it cannot have, or
-    contradicts another."""
+def built_in_paths(options: Options) -> dict[str, str]:
+    """Returns the paths that no endpoint may have, each with a name for its route."""
+    reserved = [path for option in TABLE for path in option.get("reserved", ())]
+    pages = ["/", *(reserved if options.get("openapi", True) else ())]
+    named = {path: name.removesuffix("_path") for name, path in route_paths(options).items()}
+    return {
+        **dict.fromkeys(pages, "built-in route"),
+        **{path: name for path, name in named.items() if path},
+    }
+
+
+def errors(scope: str, options: Options) -> list[str]:
+    """Returns a sentence for each option that is unknown, has an invalid value, or contradicts
+    another option."""
     known = {option["name"]: option for option in TABLE if option["scope"] == scope}
-    found = []
+    found: list[str] = []
     for name, value in options.items():
         if name not in known:
             found.append(_unknown(name, scope, known))
         elif not _fits(known[name], value):
             must = f"`{name}` must be {known[name]['expects']}"
-            # What somebody wrote there may be a key.
+            # The value may be a key.
             is_secret = known[name]["type"] == "api_keys"
             hint = "; `litplex key` prints such a line" if is_secret else f", not {_shown(value)}"
             found.append(must + hint)
         else:
-            found += json_mistakes(name, value)
-    of_several = _contradictions if scope == "endpoint" else _server_contradictions
-    return [*found, *of_several(options)]
+            found += json_errors(name, value)
+    contradictions = _contradictions if scope == "endpoint" else _server_contradictions
+    return [*found, *contradictions(options)]
 
 
-def json_mistakes(place, value):
-    """Yields a sentence for each part of an option that JSON, in which the server is told of it,
-    cannot hold as it is."""
+def json_errors(place: str, value: Any) -> Iterator[str]:
+    """Yields a sentence for each part of an option that JSON, in which the server receives the
+    option, cannot hold as it is."""
     if isinstance(value, str):
         if not _is_text(value):
             yield f"`{place}` must be a text that UTF-8 can hold, not {value!r}"
@@ -100,38 +103,41 @@ def json_mistakes(place, value):
     elif isinstance(value, dict):
         for key, each in value.items():
             if isinstance(key, str):
-                yield from json_mistakes(f"{place}[{key!r}]", each)
+                yield from json_errors(f"{place}[{key!r}]", each)
             else:
                 yield f"`{place}` must have texts as keys, not {key!r}"
     elif isinstance(value, (list, tuple)):
         for at, each in enumerate(value):
-            yield from json_mistakes(f"{place}[{at}]", each)
+            yield from json_errors(f"{place}[{at}]", each)
     elif value is not None and not isinstance(value, int):
         yield (
-            f"`{place}` must be what JSON can hold, not {value!r}; pass a text or a number, and "
-            "make what you need of it in `__init__`"
+            f"`{place}` must be a value that JSON can hold, not {value!r}; pass a text or a "
+            "number, and convert it in `__init__`"
         )
 
 
-def _is_text(value):
+def _is_text(value: str) -> bool:
     try:
         return value.encode() is not None
     except UnicodeEncodeError:
         return False
 
 
-class Mistakes(ValueError):
-    """What is wrong with a program, for people: its traceback says nothing more."""
+class ProgramError(ValueError):
+    """The errors of a program, as sentences. A program that it ends prints them alone, without a
+    traceback."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__(text)
         if sys.excepthook is sys.__excepthook__:
-            sys.excepthook = _show_mistakes
+            sys.excepthook = _show_errors
 
 
-def _show_mistakes(kind, error, trace):
-    """Shows mistakes that end a program as sentences, with the line of the program."""
-    if not issubclass(kind, Mistakes):
+def _show_errors(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints the errors that end a program, with the line of the program."""
+    if not issubclass(kind, ProgramError):
         sys.__excepthook__(kind, error, trace)
         return
     frames = traceback.extract_tb(trace)
@@ -140,25 +146,25 @@ def _show_mistakes(kind, error, trace):
     print(f"error: {where}{error}", file=sys.stderr)
 
 
-def raise_all(sentences):
-    """Raises one :class:`Mistakes` for all of these sentences, if there are any."""
+def raise_all(sentences: list[str]) -> None:
+    """Raises one :class:`ProgramError` with all of these sentences, if there are any."""
     if len(sentences) == 1:
-        raise Mistakes(sentences[0])
+        raise ProgramError(sentences[0])
     if sentences:
         lines = "\n".join(f"  - {sentence}" for sentence in sentences)
-        raise Mistakes(f"{len(sentences)} errors:\n{lines}")
+        raise ProgramError(f"{len(sentences)} errors:\n{lines}")
 
 
-# Where options belong.
+# The places of options.
 _PLACES = {
     "the server": "give it to `run_servers(…)`, in TOML above the first `[[endpoint]]`",
     "an endpoint": "give it to `LitServer(…)`, in TOML below an `[[endpoint]]`",
 }
-# What the constructor of an API takes and no option says.
+# Arguments of an API's constructor that are no options.
 _API_ARGUMENTS = ("spec", "mcp")
 
 
-def _unknown(name, scope, known):
+def _unknown(name: str, scope: str, known: Mapping[str, Option]) -> str:
     whose, other = "the server", "an endpoint"
     if scope == "endpoint":
         whose, other = other, whose
@@ -174,8 +180,8 @@ def _unknown(name, scope, known):
     return f"there is no option `{name}`; {hint}"
 
 
-def hint_for_argument(name):
-    """Returns what to do with an argument that the constructor of an API does not have."""
+def hint_for_argument(name: str) -> str:
+    """Returns a hint for an argument that the constructor of an API does not have."""
     scopes = {"endpoint": "LitServer", "server": "run_servers"}
     for scope, call in scopes.items():
         known = [option["name"] for option in TABLE if option["scope"] == scope]
@@ -185,9 +191,9 @@ def hint_for_argument(name):
     return f"options are arguments of {' and '.join(f'`{call}(…)`' for call in scopes.values())}"
 
 
-def _closest(name, known):
-    """Returns the name that somebody may have meant: one that begins or ends with the same words,
-    or else one that is spelled much like it."""
+def _closest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is most like this one: a name that begins or ends with the same
+    words, or else one with a similar spelling."""
     asked = _words(name)
     for part in (slice(len(asked)), slice(-len(asked), None)):
         for option in known if asked else ():
@@ -196,20 +202,21 @@ def _closest(name, known):
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
 
 
-def _words(name):
-    """Returns its words in the singular, without those that only say that it is a number."""
+def _words(name: str) -> list[str]:
+    """Returns the words of a name in the singular, without those that only mark a number."""
     words = name.lower().replace("-", "_").split("_")
     return [word.removesuffix("s") for word in words if word not in ("num", "n", "count", "")]
 
 
-def _contradictions(options):
+def _contradictions(options: Options) -> Iterator[str]:
     for given, missing in (("min_workers", "max_workers"), ("max_workers", "min_workers")):
         if given in options and missing not in options:
             yield (
                 f"`{given}` needs `{missing}`; give both, or `workers_per_device` for a fixed "
                 "number"
             )
-    fewest, most = options.get("min_workers"), options.get("max_workers")
+    fewest: Any = options.get("min_workers")
+    most: Any = options.get("max_workers")
     if _fits_integer({"min": 0}, fewest) and _fits_integer({"min": 0}, most) and fewest > most:
         yield f"`min_workers` must be at most `max_workers`, and {fewest} is above {most}"
     if "workers_per_device" in options and {"min_workers", "max_workers"} & options.keys():
@@ -221,7 +228,7 @@ def _contradictions(options):
         yield '`rate_burst` needs `rate_limit`, such as "10/s"'
 
 
-def _server_contradictions(options):
+def _server_contradictions(options: Options) -> Iterator[str]:
     needs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
     for given, missing in needs:
         if given in options and missing not in options:
@@ -235,84 +242,84 @@ def _server_contradictions(options):
         yield '`jwt_ca` needs a `jwt_jwks` that begins with "https://"'
 
 
-def _fits(option, value):
+def _fits(option: Option, value: Any) -> bool:
     return _CHECKS[option["type"]](option, value)
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _fits_integer(option, value):
+def _fits_integer(option: Option, value: Any) -> bool:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return is_integer and option.get("min", value) <= value <= option.get("max", value)
+    return is_integer and bool(option.get("min", value) <= value <= option.get("max", value))
 
 
-def _fits_number(option, value):
+def _fits_number(option: Option, value: Any) -> bool:
     if not _is_number(value) or value != value or value == float("inf"):
         return False
     is_above = value > 0 if option.get("above_zero") else value >= 0
-    return is_above and value <= option.get("max", value)
+    return bool(is_above and value <= option.get("max", value))
 
 
-def _fits_seconds(option, value):
+def _fits_seconds(option: Option, value: Any) -> bool:
     if value is False:
-        return option.get("or_false", False)
-    return _fits_number(option, value) and value <= 1e9
+        return bool(option.get("or_false", False))
+    return _fits_number(option, value) and bool(value <= 1e9)
 
 
-def _fits_path(option, value):
+def _fits_path(option: Option, value: Any) -> bool:
     if value is False:
-        return option.get("or_false", False)
+        return bool(option.get("or_false", False))
     if not isinstance(value, str) or not value.startswith("/") or set(value) & set("?#{}*"):
         return False
     return not any(unicodedata.category(character) == "Cc" for character in value)
 
 
-def _fits_cost(_, value):
+def _fits_cost(_: Option, value: Any) -> bool:
     if not isinstance(value, str):
         return False
-    field, _, measure = value.rpartition(":")
+    field, measure = value.rpartition(":")[::2]
     is_measured = measure in ("length", "words", "value") and all(field.split("."))
     return is_measured or value == "body:bytes"
 
 
-def _fits_strings(_, value):
+def _fits_strings(_: Option, value: Any) -> bool:
     is_map = isinstance(value, dict)
     return is_map and all(isinstance(item, str) for pair in value.items() for item in pair)
 
 
-def _fits_api_keys(_, value):
-    return _fits_strings(None, value) and all(map(_API_KEY.fullmatch, value.values()))
+def _fits_api_keys(_: Option, value: Any) -> bool:
+    return _fits_strings(_, value) and all(map(_API_KEY.fullmatch, value.values()))
 
 
-def _fits_rate(_, value):
+def _fits_rate(_: Option, value: Any) -> bool:
     return isinstance(value, str) and _RATE.fullmatch(value) is not None
 
 
-def _fits_devices(option, value):
+def _fits_devices(option: Option, value: Any) -> bool:
     if value == "auto":
         return True
     return _fits_indices(option, value) or _fits_integer({"min": 1}, value)
 
 
-def _fits_indices(_, value):
+def _fits_indices(_: Option, value: Any) -> bool:
     is_list = isinstance(value, (list, tuple))
     return is_list and len(value) > 0 and all(_fits_integer({"min": 0}, item) for item in value)
 
 
-def _fits_texts(_, value):
+def _fits_texts(_: Option, value: Any) -> bool:
     is_list = isinstance(value, (list, tuple))
     return is_list and all(isinstance(text, str) and text != "" for text in value)
 
 
-def _fits_codings(option, value):
+def _fits_codings(option: Option, value: Any) -> bool:
     is_list = isinstance(value, (list, tuple))
     return isinstance(value, bool) or (is_list and all(name in option["choices"] for name in value))
 
 
-def _fits_hosts(_, value):
-    def is_pattern(text):
+def _fits_hosts(_: Option, value: Any) -> bool:
+    def is_pattern(text: Any) -> bool:
         if not isinstance(text, str):
             return False
         return text == "*" or _is_host(text[2:] if text.startswith("*.") else text)
@@ -320,23 +327,23 @@ def _fits_hosts(_, value):
     return isinstance(value, (list, tuple)) and all(map(is_pattern, value))
 
 
-def _is_host(name):
+def _is_host(name: str) -> bool:
     bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     with contextlib.suppress(ValueError):
         return bool(ipaddress.ip_address(bare))
     return re.fullmatch(r"[A-Za-z0-9._-]+", name) is not None
 
 
-def _fits_origins(_, value):
+def _fits_origins(_: Option, value: Any) -> bool:
     is_list = isinstance(value, (list, tuple))
     return is_list and all(isinstance(text, str) and _ORIGIN.fullmatch(text) for text in value)
 
 
-def _fits_networks(_, value):
+def _fits_networks(_: Option, value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_network, value))
 
 
-def _is_network(text):
+def _is_network(text: Any) -> bool:
     # Python reads masks such as 255.0.0.0, too.
     if not isinstance(text, str) or _NETWORK.fullmatch(text) is None:
         return False
@@ -346,19 +353,20 @@ def _is_network(text):
         return False
 
 
-def _fits_bytes(_, value):
+def _fits_bytes(_: Option, value: Any) -> bool:
     if isinstance(value, str):
         match = _BYTES.fullmatch(value)
         return match is not None and float(match[1]) * _unit_bytes(match[2]) >= 1
     return _fits_integer({"min": 1}, value)
 
 
-def _unit_bytes(unit):
+def _unit_bytes(unit: str) -> int:
     base = 1024 if "i" in unit.lower() else 1000
-    return base ** "bkmgt".index(unit[0].lower())
+    power: int = base ** "bkmgt".index(unit[0].lower())
+    return power
 
 
-_CHECKS = {
+_CHECKS: Mapping[str, Callable[[Option, Any], bool]] = {
     "integer": _fits_integer,
     "number": _fits_number,
     "seconds": _fits_seconds,
@@ -382,7 +390,7 @@ _CHECKS = {
 }
 
 
-def _shown(value):
+def _shown(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError):

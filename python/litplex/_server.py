@@ -22,7 +22,7 @@ from litplex import (
     _spec_rules,
     _where,
 )
-from litplex._api import LitAPI, access_mistake, authorize_of, max_concurrency_of
+from litplex._api import LitAPI, access_error, authorize_of, max_concurrency_of
 from litplex._apphost import _manifest
 from litplex._binary import find_binary
 from litplex._profile import NATIVE, Profile
@@ -57,7 +57,7 @@ class LitServer:
             ``LitServer`` are understood too (``docs/litserve.md``).
 
     Raises:
-        ValueError: names every mistake and says what to do.
+        ValueError: names every error and says what to do.
     """
 
     _profile: Profile = NATIVE
@@ -86,7 +86,7 @@ class LitServer:
         self._app: Any = None
         self._active: Any = None
         self._workers = given.workers
-        _options.raise_all(self._mistakes([*found, *given.errors]))
+        _options.raise_all(self._errors([*found, *given.errors]))
         for instance, where in zip(self.apis, self._paths()):
             _spec_rules.warn_of_path(instance, where, self._profile.warns_of_spec_path)
             self._equip(instance)
@@ -124,15 +124,15 @@ class LitServer:
                 api.stream, api.api_path = known.stream, _spec_rules.path_of(api)
         return []
 
-    def _mistakes(self, arguments):
+    def _errors(self, arguments):
         whose = f"endpoint `{self.path or self._api_path(*self.apis[:1])}`"
         given = self.options if self.path is None else {**self.options, "path": self.path}
-        arguments = [*arguments, *_options.mistakes("endpoint", given)]
+        arguments = [*arguments, *_options.errors("endpoint", given)]
         found = [f"{whose}: {text}" for text in arguments]
         python = given.get("python")
         if isinstance(python, str):
             where = self._directory or os.getcwd()
-            found += [f"{whose}: {text}" for text in _interpreter_mistakes(python, where)]
+            found += [f"{whose}: {text}" for text in _interpreter_errors(python, where)]
         if not self.apis:
             found.append("LitServer got an empty list; give it at least one LitAPI")
         if len(self.apis) > 1 and self.path is not None:
@@ -145,8 +145,8 @@ class LitServer:
             paths = self._paths()
             fixed = {**self._profile.yielded(paths), **self.server_options}
             is_fixed = self._profile.checks_paths_early
-            built_in = _options.users_of_paths(fixed) if is_fixed else {}
-            found += _path_mistakes(paths, built_in, self._profile)
+            built_in = _options.built_in_paths(fixed) if is_fixed else {}
+            found += _path_errors(paths, built_in, self._profile)
         for api in self.apis:
             if not isinstance(api, (LitAPI, str)):
                 found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
@@ -171,10 +171,10 @@ class LitServer:
                 f"batch_timeout must be less than request_timeout: batches would wait {wait} s, "
                 f"and requests {timeout} s (`timeout`)"
             )
-        yield from filter(None, [access_mistake(api, is_guarded=True)])
-        yield from _spec_rules.mistakes(api)
+        yield from filter(None, [access_error(api, is_guarded=True)])
+        yield from _spec_rules.errors(api)
         stream = self.options.get("stream", api.stream)
-        yield from _hook_rules.mistakes(api, stream)
+        yield from _hook_rules.errors(api, stream)
         if api.spec is not None and stream != api.stream:
             yield f"`stream` must be {api.stream} with `spec`; leave it out"
 
@@ -235,7 +235,7 @@ class LitServer:
             yield endpoint
 
 
-def _interpreter_mistakes(python, directory):
+def _interpreter_errors(python, directory):
     path = os.path.normpath(os.path.join(directory, python))
     if os.path.isdir(path) and os.path.exists(os.path.join(path, "bin", "python")):
         meant = os.path.join(python, "bin", "python")
@@ -259,7 +259,7 @@ def _source(api, server, index, path):
     try:
         return _handover.source_of(api, server, index)
     except ValueError as error:
-        raise _options.Mistakes(f"endpoint `{path}`: {error}") from None
+        raise _options.ProgramError(f"endpoint `{path}`: {error}") from None
 
 
 def _instead_of_server(given):
@@ -291,7 +291,7 @@ def run_servers(
         **options: ``grace``, ``http_threads``, …: ``help(litplex.ServerOptions)`` has all of them.
 
     Raises:
-        ValueError: names every mistake and says what to do, before any process starts.
+        ValueError: names every error and says what to do, before any process starts.
         SystemExit: with the status of the server, when it failed.
         RuntimeError: instead, in programs that import ``litserve``, when a model did not load.
     """
@@ -326,7 +326,7 @@ def checked_options(
     """Returns the options of the server, and whether a file for clients is to be written.
 
     Raises:
-        ValueError: names every mistake.
+        ValueError: names every error.
     """
     profile = profile_of(servers)
     given = {"host": host, "port": port, **options}
@@ -334,7 +334,7 @@ def checked_options(
     wants_client = given.pop("generate_client_file", profile.writes_client)
     given, found = profile.reads_run_arguments(given)
     given = {**profile.yielded(_all_paths(servers)), **given}
-    _options.raise_all([*found, *_mistakes(servers, given, profile)])
+    _options.raise_all([*found, *_errors(servers, given, profile)])
     given = {**shared_options(servers, profile), **given}
     directory = _directory_of_caller(profile)
     if directory is not None:
@@ -410,8 +410,8 @@ def call_back(servers, event):
                 CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
 
 
-def _mistakes(servers, options, profile):
-    found = [f"run_servers: {text}" for text in _options.mistakes("server", options)]
+def _errors(servers, options, profile):
+    found = [f"run_servers: {text}" for text in _options.errors("server", options)]
     if not servers:
         found.append("run_servers got no LitServer; give it at least one")
     paths, asked = [], dict(options)
@@ -420,14 +420,14 @@ def _mistakes(servers, options, profile):
             found.append(f"run_servers takes LitServer instances{_instead_of_server(server)}")
             continue
         paths += server._paths()
-        found += _options.mistakes("server", server.server_options)
+        found += _options.errors("server", server.server_options)
         found += _conflicts(server.server_options, asked)
     if len(servers) > 1:
-        found += _tool_mistakes(servers)
-    return [*found, *_path_mistakes(paths, _options.users_of_paths(asked), profile)]
+        found += _tool_errors(servers)
+    return [*found, *_path_errors(paths, _options.built_in_paths(asked), profile)]
 
 
-def _tool_mistakes(servers):
+def _tool_errors(servers):
     """Yields what would let somebody call, as a tool, what another server's app must guard."""
     for server in filter(lambda server: isinstance(server, LitServer), servers):
         for api, path in zip(server.apis, server._paths()):
@@ -445,7 +445,7 @@ def _conflicts(of_one, of_all):
             yield f"`{name}` is of the whole server, and is both {of_all[name]!r} and {value!r}"
 
 
-def _path_mistakes(paths, built_in, profile):
+def _path_errors(paths, built_in, profile):
     name = profile.name
     for path in dict.fromkeys(paths):
         if path in built_in:

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from litplex._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of
-from litplex._specs import LitSpec, OpenAIEmbeddingSpec, OpenAISpec, spec_mistake
+from litplex._specs import LitSpec, OpenAIEmbeddingSpec, OpenAISpec, spec_error
 
 _DEFAULT_PATH = LitAPI.api_path
 
@@ -64,32 +64,32 @@ def warn_of_path(api: Any, path: str, is_custom_path_warned: bool) -> None:
         )
 
 
-def mistakes(api: LitAPI) -> list[str]:
+def errors(api: LitAPI) -> list[str]:
     """Returns a sentence for each thing about a model that its spec cannot serve."""
     spec = api.spec
     if spec is None:
         return []
-    found = [spec_mistake(spec)]
+    found = [spec_error(spec)]
     if found == [None]:
-        found = [_stream_mistake(api, spec), *_hook_mistakes(api, spec)]
+        found = [_stream_error(api, spec), *_hook_errors(api, spec)]
     return [text for text in found if text]
 
 
-def _stream_mistake(api, spec):
+def _stream_error(api, spec):
     if bool(api.stream) != spec.stream:
         return f"`stream` must be {spec.stream} with {type(spec).__name__}; leave it out"
     return None
 
 
-def _hook_mistakes(api, spec):
+def _hook_errors(api, spec):
     if isinstance(spec, OpenAIEmbeddingSpec):
-        return _embedding_mistakes(api)
+        return _embedding_errors(api)
     if isinstance(spec, OpenAISpec) and not isinstance(api, ContinuousAPI):
-        return [_chat_mistake(api)]
+        return [_chat_error(api)]
     return []
 
 
-def _chat_mistake(api):
+def _chat_error(api):
     is_plain = not is_async(api.predict)
     if not is_generator(api.predict):
         what = "predict is not a generator" if is_plain else "predict must be an async generator"
@@ -106,7 +106,7 @@ def _chat_mistake(api):
     return f"{what}, and with OpenAISpec what they yield is sent as it comes. {example}"
 
 
-def _embedding_mistakes(api):
+def _embedding_errors(api):
     if isinstance(api, ContinuousAPI):
         yield "OpenAIEmbeddingSpec is not for a ContinuousAPI; embeddings are made in one step"
         return

@@ -145,7 +145,7 @@ _NOT_CALLED = (
 )
 
 
-def spec_mistake(spec: Any) -> str | None:
+def spec_error(spec: Any) -> str | None:
     """Returns what is wrong with the ``spec`` of a model, if anything."""
     name = getattr(spec, "__name__", type(spec).__name__)
     if isinstance(spec, type) and issubclass(spec, LitSpec):

@@ -52,7 +52,7 @@ def start(
         **options: As of :func:`run_servers`.
 
     Raises:
-        ValueError: names every mistake and says what to do, before any process starts.
+        ValueError: names every error and says what to do, before any process starts.
         RuntimeError: the server ended before it was ready; has the reason.
         TimeoutError: it was not ready in time, and was stopped.
     """

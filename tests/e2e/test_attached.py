@@ -120,7 +120,7 @@ def test_nothing_answers_afterwards():
 
 
 def test_a_model_that_fails_is_seen(capfd):
-    complete = pytest.raises(Exception, match="before that was complete")
+    complete = pytest.raises(Exception, match="before it was complete")
     with wrap_litserve_start(ls.LitServer(Broken())) as server, complete:
         TestClient(server.app).post("/predict", json={})
     assert "no weights" in capfd.readouterr().err

@@ -6,6 +6,7 @@ import litplex as ls
 import pytest
 from litplex import _handover
 from litplex._apphost import _manifest
+from litplex._apphost._app import add_server_routes
 from litplex.compat import LitServer
 from litplex.compat.callbacks import Callback, NoopCallback
 from litplex.compat.callbacks.defaults.metric_callback import RequestTracker
@@ -19,6 +20,11 @@ class Open(ls.LitAPI):
 class Guarded(Open):
     def authorize(self):
         pass
+
+
+class Chat(ls.LitAPI):
+    def predict(self, x):
+        yield "a"
 
 
 class Middleware:
@@ -95,6 +101,55 @@ def test_routes_of_the_program_may_let_in_whom_an_api_lets_in(monkeypatch):
     assert server.setup_auth(free)() is None
     monkeypatch.setenv("LIT_SERVER_API_KEY", "key")
     assert server.setup_auth(free).__name__ == "check_key"
+
+
+def row(path, access="server", condition="always", yields=False):
+    return {
+        "path": path,
+        "methods": ["GET", "HEAD"],
+        "access": access,
+        "condition": condition,
+        "yields": yields,
+    }
+
+
+TABLE = [
+    row("/v1/models", "models", "openai"),
+    row("/v1/models/*", "models", "openai"),
+    row("/mcp", condition="tool"),
+    row("/about"),
+    row("/metrics", yields=True),
+    row("/alive", "public", yields=True),
+    row("/stop", "shutdown"),
+]
+
+
+def paths_with(server, **options):
+    server.app.get("/own")(lambda: 1)
+    for _ in range(2):  # The second time, the app has them.
+        add_server_routes(server, TABLE, **options)
+    return [route.path for route in server.app.routes]
+
+
+def test_built_in_routes_are_those_of_the_table_around_the_routes_of_the_program():
+    server = ls.LitServer(Open(), "/a")
+    assert paths_with(server) == ["/a", "/mcp", "/about", "/stop", "/own", "/metrics", "/alive"]
+    server = ls.LitServer(Open(), "/a")
+    own = ["/a", "/mcp", "/about", "/stop", "/own", "/alive"]
+    assert paths_with(server, is_last=False) == own
+    server = ls.LitServer(Chat(spec=ls.OpenAISpec()))
+    models = ["/v1/models", "/v1/models/{rest:path}"]
+    assert paths_with(server)[:4] == [*["/v1/chat/completions"] * 2, *models]
+
+
+def test_the_guard_of_a_built_in_route_is_that_of_its_row():
+    api = Guarded()
+    server = ls.LitServer(api, "/a")
+    paths_with(server)
+    guarded = {route.path: getattr(route, "dependencies", []) for route in server.app.routes}
+    # No model is a tool.
+    assert [path for path, guards in guarded.items() if guards] == ["/a", "/about", "/metrics"]
+    assert all(guards[0].dependency == api.authorize for guards in guarded.values() if guards)
 
 
 def test_what_the_server_says_of_its_state_is_direct_where_nothing_guards_it(monkeypatch):

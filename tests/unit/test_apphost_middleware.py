@@ -6,13 +6,13 @@ import contextvars
 
 import litplex as ls
 import pytest
-from litplex._apphost._middleware import lighter
+from litplex._apphost._middleware import without_task_group
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-KINDS = {"starlette": BaseHTTPMiddleware, "litplex": lighter(BaseHTTPMiddleware)}
+KINDS = {"starlette": BaseHTTPMiddleware, "litplex": without_task_group(BaseHTTPMiddleware)}
 
 
 @pytest.fixture(params=KINDS)
@@ -336,9 +336,9 @@ def test_only_those_that_dispatch_are_made_lighter():
         async def __call__(self, scope, receive, send):
             await super().__call__(scope, receive, send)
 
-    assert lighter(Special) is Special
-    assert lighter(answering) is answering
-    made = lighter(Mine)
+    assert without_task_group(Special) is Special
+    assert without_task_group(answering) is answering
+    made = without_task_group(Mine)
     assert issubclass(made, Mine) and made is not Mine and made.__name__ == "Mine"
     client = run(lambda: answer(made(echo, "me")))
     assert client.headers[b"x-mine"] == b"me"
@@ -347,4 +347,4 @@ def test_only_those_that_dispatch_are_made_lighter():
 def test_the_app_of_a_server_has_the_lighter_ones():
     app = ls.LitServer(ls.LitAPI()).app
     app.middleware("http")(pass_on)
-    assert app.user_middleware[0].cls.__call__ is lighter(BaseHTTPMiddleware).__call__
+    assert app.user_middleware[0].cls.__call__ is without_task_group(BaseHTTPMiddleware).__call__

@@ -17,7 +17,7 @@ CASES = json.loads(
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: json.dumps(case["options"]))
 def test_mistakes_are_said_as_the_cases_say(case):
-    assert _options.mistakes(case["scope"], case["options"]) == case["mistakes"]
+    assert _options.errors(case["scope"], case["options"]) == case["errors"]
 
 
 class API(ls.LitAPI):

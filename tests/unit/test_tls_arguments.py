@@ -62,8 +62,8 @@ def test_arguments_are_options_of_other_names(given, expected):
     ],
 )
 def test_what_cannot_be_kept_is_refused(given, says):
-    _, [mistake] = read_run_arguments(given)
-    assert mistake.startswith(says)
+    _, [error] = read_run_arguments(given)
+    assert error.startswith(says)
 
 
 def test_variables_are_handed_over_as_they_are(monkeypatch):
@@ -86,7 +86,7 @@ def test_one_variable_alone_means_nothing(monkeypatch):
 @pytest.mark.parametrize("key", ["no PEM", "\x00"])
 def test_a_variable_that_holds_no_pem_is_named_and_not_shown(monkeypatch, key):
     give_variables(monkeypatch, key=key)
-    _, [mistake] = read_run_arguments({})
-    assert mistake.startswith("LIGHTNING_KEY_FILE must be the base64 of PEM")
+    _, [error] = read_run_arguments({})
+    assert error.startswith("LIGHTNING_KEY_FILE must be the base64 of PEM")
     monkeypatch.setenv("LIGHTNING_KEY_FILE", "/etc/key.pem")
     assert len(read_run_arguments({})[1]) == 1

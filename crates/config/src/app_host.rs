@@ -26,6 +26,8 @@ pub enum AppHost {
     Parent {
         /// The socket on which it sends requests to litplex.
         inner: PathBuf,
+        /// The file that receives the built-in routes.
+        routes: PathBuf,
     },
 }
 
@@ -35,7 +37,7 @@ impl AppHost {
         let load = raw.remove("app_host").filter(|load| !load.is_null())?;
         let path = |name: &str| load[name].as_str().map(PathBuf::from);
         Some(match path("inner") {
-            Some(inner) => Self::Parent { inner },
+            Some(inner) => Self::Parent { inner, routes: path("routes").unwrap_or_default() },
             None => {
                 let texts = |name: &str| {
                     let list = load[name].as_array().into_iter().flatten();

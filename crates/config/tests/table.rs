@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 struct Case {
     scope: String,
     options: Map<String, Value>,
-    mistakes: Vec<String>,
+    errors: Vec<String>,
 }
 
 /// The Python SDK is held to the same cases.
@@ -21,7 +21,7 @@ fn messages_are_those_of_the_cases() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("cases.json")).unwrap();
     for case in cases {
         let scope = if case.scope == "server" { Scope::Server } else { Scope::Endpoint };
-        assert_eq!(problems(scope, &case.options), case.mistakes, "{:?}", case.options);
+        assert_eq!(problems(scope, &case.options), case.errors, "{:?}", case.options);
     }
 }
 

@@ -104,6 +104,17 @@ pub enum Condition {
     AnyTool,
 }
 
+impl Condition {
+    /// Returns its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::SpeaksOpenAi(_) | Self::AnyOpenAi => "openai",
+            Self::AnyTool => "tool",
+        }
+    }
+}
+
 /// What answers a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handler {
@@ -187,6 +198,18 @@ impl RouteEntry {
             "path": self.path,
             "access": self.access.as_str(),
             "description": self.description,
+        })
+    }
+
+    /// Returns the route as the app host receives it. `condition` says when the route is there;
+    /// `yields` says whether a route of the program at the same path comes first.
+    pub fn for_app_host(&self) -> Value {
+        json!({
+            "methods": self.methods.split(", ").collect::<Vec<_>>(),
+            "path": self.path,
+            "access": self.access.as_str(),
+            "condition": self.condition.as_str(),
+            "yields": matches!(self.handler, Handler::Builtin(Page::Livez | Page::Readyz | Page::Metrics)),
         })
     }
 

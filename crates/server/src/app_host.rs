@@ -13,6 +13,7 @@ use litplex_workers::{AppHostLaunch, AppHostSpec};
 use tokio::net::UnixListener;
 
 use crate::launch::WorkerEnvironment;
+use crate::routes::routes_for_app_host;
 use crate::secrets::hidden_from_app_host;
 
 /// The name of the app host in the log.
@@ -30,12 +31,15 @@ pub(crate) struct AppHostSockets {
 impl AppHostSockets {
     /// Opens the inner socket before the app host starts, which dials it.
     /// Returns `None` for a program without an app host.
+    /// A parent process reads the routes once it can connect to the socket.
     pub(crate) fn open(config: &Program, run_dir: &RunDir) -> io::Result<Option<Self>> {
-        let Some(config) = &config.app_host else { return Ok(None) };
-        let is_attached = matches!(config, AppHost::Parent { .. });
-        let inner = match config {
-            AppHost::Process { .. } => run_dir.socket("inner.sock"),
-            AppHost::Parent { inner } => inner.clone(),
+        let Some(app_host) = &config.app_host else { return Ok(None) };
+        let (inner, is_attached) = match app_host {
+            AppHost::Process { .. } => (run_dir.socket("inner.sock"), false),
+            AppHost::Parent { inner, routes } => {
+                std::fs::write(routes, routes_for_app_host(config).to_string())?;
+                (inner.clone(), true)
+            }
         };
         let listener = UnixListener::bind(&inner)?;
         let app_host = run_dir.socket("app.sock");
@@ -71,6 +75,7 @@ impl AppHostSockets {
             inner: self.inner.clone(),
             heartbeat: config.app_heartbeat,
             load: load.clone(),
+            routes: routes_for_app_host(config),
         });
         Some(supervise(Arc::new(launch), 1, Default::default()))
     }

@@ -30,6 +30,12 @@ pub(crate) fn routes_json(program: &Program, inspected: &[Inspected]) -> Value {
     .collect()
 }
 
+/// Returns the built-in routes as the app host receives them. It knows the endpoints of its program.
+pub(crate) fn routes_for_app_host(program: &Program) -> Value {
+    let table = RouteTable::new([], &builtin(program));
+    table.entries().iter().map(RouteEntry::for_app_host).collect()
+}
+
 /// Returns the built-in routes of a program, without what only a running server has.
 pub(crate) fn builtin(program: &Program) -> Builtin {
     let litplex_config::BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =

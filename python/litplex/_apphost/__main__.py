@@ -8,7 +8,7 @@ if __name__ == "__main__":
     _own = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _own]
     if "litplex" not in sys.modules:
-        # As workers do: what else is installed beside the package must not leak.
+        # As in workers: packages installed beside litplex must not leak into the program.
         _worker = os.path.join(os.path.dirname(_own), "_worker", "__main__.py")
         runpy.run_path(_worker)["import_package"]()
     from litplex._apphost._process import main

@@ -1,30 +1,32 @@
-"""The manifest of an app host: which programs need one, and what it is told."""
+"""The manifest of an app host: which programs need one, and what the server is told about it."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from litplex import _handover, _keys, _options
 from litplex._api import authorize_of, is_method_of
 
+if TYPE_CHECKING:
+    from litplex._options import Options
+    from litplex._types import Server
+
 _PACKAGES = ("fastapi", "uvicorn")
-_OF_REQUESTS = ("on_request", "on_response")
+_REQUEST_EVENTS = ("on_request", "on_response")
 
 
-def manifest_of(
-    servers: Sequence[Any], options: dict[str, Any] | None = None
-) -> dict[str, Any] | None:
-    """Returns what the app host is told; None where the servers need none.
+def manifest_of(servers: Sequence[Server], options: Options | None = None) -> dict[str, Any] | None:
+    """Returns the manifest of the app host; None where the servers need none.
 
     Args:
-        servers: What is served.
-        options: Those of the whole server.
+        servers: The servers of the program.
+        options: The options of the whole server. Default: none.
 
     Raises:
-        ValueError: the program cannot have one.
+        ValueError: the program needs an app host and cannot have one.
     """
     needs = [need for server in servers for need in _needs(server)]
     if not needs:
@@ -32,25 +34,25 @@ def manifest_of(
     check_packages(needs[0])
     script = _handover.script()
     if script["file"] is None:
-        raise _options.Mistakes(
+        raise _options.ProgramError(
             f"{needs[0]} needs a process that runs the program again, and only a file can be run "
             f"again; put the program into one"
         )
     guarded = [path for server in servers for path in guarded_paths(server)]
     own = [route for server in servers for route in _own_routes(server)]
     direct = [*_direct_paths(servers), *_direct_built_in(servers, own, options or {})]
-    order = {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
-    return {**order, "has_routes": bool(own), **_cors_of(servers)}
+    manifest = {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
+    return {**manifest, "has_routes": bool(own), **_cors_of(servers)}
 
 
-def _cors_of(servers):
-    """Returns whether the apps of the servers answer preflights, and for pages of which origins."""
+def _cors_of(servers: Sequence[Server]) -> dict[str, Any]:
+    """Returns whether the apps of the servers answer preflights, and for which origins."""
     found = [_cors_settings(server) for server in servers if any(_needs(server))]
     origins = [origin for settings in found for each in settings for origin in _origins(each)]
     return {"answers_preflights": all(found), "origins": list(dict.fromkeys(origins))}
 
 
-def _cors_settings(server):
+def _cors_settings(server: Server) -> list[dict[str, Any]]:
     from starlette.middleware.cors import CORSMiddleware
 
     given = [each if isinstance(each, tuple) else (each, {}) for each in server.middlewares]
@@ -63,12 +65,15 @@ def _cors_settings(server):
     ]
 
 
-def _origins(settings):
-    # What a pattern lets in is not known here; the middleware decides.
-    return ["*"] if settings.get("allow_origin_regex") else settings.get("allow_origins", ())
+def _origins(settings: dict[str, Any]) -> Iterable[str]:
+    # The server does not evaluate a pattern of origins; the middleware decides.
+    if settings.get("allow_origin_regex"):
+        return ["*"]
+    origins: Iterable[str] = settings.get("allow_origins", ())
+    return origins
 
 
-def _own_routes(server):
+def _own_routes(server: Server) -> list[Any]:
     """Returns the routes that the program has added to the app of a server."""
     if server._app is None:
         return []
@@ -77,66 +82,68 @@ def _own_routes(server):
     return own_routes(server._app)
 
 
-def _direct_built_in(servers, own, options):
-    """Returns what the server answers of its state itself, even where the app host hangs: all but
-    what the program has a route for, or an ``authorize`` that guards it."""
-    health = options.get("healthcheck_path", "/health")
-    _, metrics, _ = _options.built_in_paths(options)
-    paths = [*_options.probe_paths(options), health, metrics]
-    # `authorize` of a single API guards what litplex answers too.
-    if any(len(server.apis) == 1 and guarded_paths(server) for server in servers):
-        paths = _options.probe_paths(options)
+def _direct_built_in(servers: Sequence[Server], own: list[Any], options: Options) -> list[str]:
+    """Returns the paths of the server's state that bypass the app host, so that they answer even
+    while it hangs: all but those with a route of the program, or an ``authorize`` that guards
+    them."""
+    paths = _options.route_paths(options)
+    probes = [paths["livez_path"], paths["readyz_path"]]
+    health = paths["healthcheck_path"]
+    # `authorize` of a single API guards the built-in routes, too.
+    is_guarded = any(len(server.apis) == 1 and guarded_paths(server) for server in servers)
+    direct = probes if is_guarded else [*probes, health, paths["metrics_path"]]
+    direct = list(filter(None, direct))
     if not own:
-        return list(filter(None, paths))
+        return direct
     from litplex._apphost._app import is_route_at
 
-    # What is mounted comes after it.
-    own_of_health = [route for route in own if hasattr(route, "endpoint")]
-    routes_at = {path: own for path in paths} | {health: own_of_health}
-    return [
-        path
-        for path in filter(None, paths)
-        if not any(is_route_at(route, path) for route in routes_at[path])
-    ]
+    # An app that is mounted comes after the health check.
+    own_before_health = [route for route in own if hasattr(route, "endpoint")]
+    own_at = {path: own for path in direct} | {health: own_before_health}
+    return [path for path in direct if not any(is_route_at(route, path) for route in own_at[path])]
 
 
-def _direct_paths(servers):
-    """Returns the paths of the endpoints that nothing in the app host is for."""
+def _direct_paths(servers: Sequence[Server]) -> list[str]:
+    """Returns the paths of the endpoints whose requests need nothing of the app host."""
     if any(_keys.key("LIT_SERVER_API_KEY", server._profile) for server in servers):
-        return []  # It is checked there.
+        return []  # The app host checks the key.
     free = [server for server in servers if not any(_needs(server))]
     return [path for server in free for path in server._paths()]
 
 
 def check_packages(need: str) -> None:
-    """Raises a ValueError that names what ``need`` cannot do without, where that is missing."""
+    """Checks that the packages of the app host can be imported.
+
+    Raises:
+        ValueError: names the missing packages, and ``need``, the feature that needs them.
+    """
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise _options.Mistakes(
+        raise _options.ProgramError(
             f"{need} needs {' and '.join(_PACKAGES)}, and {' and '.join(missing)} "
             f'cannot be imported; `pip install "litplex[app]"`'
         )
 
 
-def guarded_paths(server: Any) -> list[str]:
-    """Returns the paths of the endpoints whose authors say who may call them."""
+def guarded_paths(server: Server) -> list[str]:
+    """Returns the paths of the endpoints whose models have an ``authorize``."""
     return [path for api, path in zip(server.apis, server._paths()) if authorize_of(api)]
 
 
-def events_of_requests(server: Any) -> list[str]:
-    """Returns the events of requests that a callback of the server wants to be told of."""
+def events_of_requests(server: Server) -> list[str]:
+    """Returns the events of requests that a callback of the server handles."""
     if not server.callbacks:
         return []
     from litplex.compat.callbacks import Callback
 
-    def is_wanted(event):
+    def is_handled(event: str) -> bool:
         default = getattr(Callback, event)
         return not all(is_method_of(getattr(each, event), default) for each in server.callbacks)
 
-    return list(filter(is_wanted, _OF_REQUESTS))
+    return list(filter(is_handled, _REQUEST_EVENTS))
 
 
-def _needs(server):
+def _needs(server: Server) -> Iterator[str]:
     if guarded_paths(server):
         yield "`authorize`"
     if server.middlewares:

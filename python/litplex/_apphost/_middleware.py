@@ -1,29 +1,37 @@
-"""Middlewares that dispatch, as ``app.middleware("http")`` makes them, at less cost.
+"""Middlewares that dispatch, as ``app.middleware("http")`` creates them, at a lower cost.
 
-Starlette's take a group of tasks for the app, another for each message to it, and a stream between
-them, which costs more than all else that the app host does. One task is enough. Programs cannot
-tell: who learns of a failure, what is left of a body, and when background tasks run are the same.
+Starlette's use a task group for the app, another for each message to it, and a stream between them.
+This costs more than the rest of the app host. One task is enough. Failures, the rest of a body and
+background tasks behave in the same way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import base
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _CachedRequest: Any = getattr(base, "_CachedRequest", None)
-# It has not always been given what sends.
+# Older versions of Starlette do not pass `send`.
 _TAKES_SEND = _CachedRequest is not None and "send" in signature(_CachedRequest).parameters
 
+if TYPE_CHECKING:
+    # A future that only says that something has happened.
+    _Signal = asyncio.Future[None]
 
-def lighter(kind: Any) -> Any:
-    """Returns a middleware class that does the same with less, if there is one."""
+
+def without_task_group(kind: Any) -> Any:
+    """Returns an equal middleware class that needs no task group.
+
+    Classes that do not dispatch as ``BaseHTTPMiddleware`` does are returned as they are.
+    """
     if _CachedRequest is None or not isinstance(kind, type):
         return kind
     if kind.__call__ is not base.BaseHTTPMiddleware.__call__:
@@ -35,17 +43,17 @@ def lighter(kind: Any) -> Any:
     )
 
 
-async def _dispatch(self: Any, scope: Any, receive: Any, send: Any) -> None:
+async def _dispatch(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         await self.app(scope, receive, send)
         return
     request = _CachedRequest(scope, receive, *([send] if _TAKES_SEND else []))
     calls: list[_Call] = []
 
-    async def call_next(_: Request) -> Response:
+    async def call_next(_: Request) -> _AppResponse:
         call = _Call(self.app, request)
         calls.append(call)
-        return await call.answer(send)
+        return await call.response(send)
 
     try:
         response = await self.dispatch_func(request, call_next)
@@ -60,20 +68,20 @@ async def _dispatch(self: Any, scope: Any, receive: Any, send: Any) -> None:
 
 
 class _Call:
-    """The app inside of a middleware, answering one request in a task of its own."""
+    """A call of the app inside a middleware, for one request, in a task of its own."""
 
-    def __init__(self, app, request):
+    def __init__(self, app: ASGIApp, request: Any) -> None:
         self._request = request
         self._is_read = False
-        self._messages: deque[Any] = deque()
+        self._messages: deque[tuple[Message, _Signal | None]] = deque()
         self._is_over = False
-        self._reader = None
+        self._reader: _Signal | None = None
         self._answered = asyncio.Event()
-        self._error = None
+        self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self.task = self._loop.create_task(self._run(app))
 
-    async def _run(self, app):
+    async def _run(self, app: ASGIApp) -> None:
         try:
             await app(self._request.scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001
@@ -82,40 +90,43 @@ class _Call:
             self._is_over = True
             _wake(self._reader)
 
-    async def _receive(self):
+    async def _receive(self) -> Message:
         if self._is_read and not self._answered.is_set():
-            message = await self._left_or_answered()
+            message = await self._disconnect_or_answered()
         else:
             message = await self._request.wrapped_receive()
             self._is_read = not message.get("more_body")
         return {"type": "http.disconnect"} if self._answered.is_set() else message
 
-    async def _left_or_answered(self):
-        waits = [self._request.wrapped_receive(), self._answered.wait()]
+    async def _disconnect_or_answered(self) -> Message:
+        waits: list[Coroutine[Any, Any, Any]] = [
+            self._request.wrapped_receive(),
+            self._answered.wait(),
+        ]
         left, answered = tasks = [self._loop.create_task(wait) for wait in waits]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return None if answered.done() else left.result()
+            return {} if answered.done() else left.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _send(self, message):
+    async def _send(self, message: Message) -> None:
         if self._answered.is_set():
             return
         is_start = message["type"] == "http.response.start"
-        taken = None if is_start else self._loop.create_future()
+        taken: _Signal | None = None if is_start else self._loop.create_future()
         self._messages.append((message, taken))
         _wake(self._reader)
         if _is_end(message):
-            # What the app does once its client has the answer comes after that.
+            # The app continues after its client has the response.
             await self._answered.wait()
         elif taken is not None:
             await taken
 
-    async def next(self):
-        """Returns the next message of the app; None: there is none after the last."""
+    async def next(self) -> Message | None:
+        """Returns the next message of the app; None after the last one."""
         while not self._messages:
             if self._is_over:
                 return None
@@ -126,8 +137,8 @@ class _Call:
         self._is_over |= _is_end(message)
         return message
 
-    async def answer(self, send):
-        """Returns the app's answer, as soon as that begins, or raises what the app did."""
+    async def response(self, send: Send) -> _AppResponse:
+        """Returns the app's response as soon as it begins, or raises the app's exception."""
         info = None
         while message := await self.next():
             if message["type"] == "http.response.debug":
@@ -135,14 +146,14 @@ class _Call:
             elif message["type"] == "http.response.early_hint":
                 await send(message)
             else:
-                return _Answer(self, message, info)
+                return _AppResponse(self, message, info)
         if self._error is None:
             raise RuntimeError("No response returned.")
         error, self._error = self._error, None
         raise error
 
-    async def end(self):
-        """Waits for the end of the app, whose client has an answer. Raises what the app does."""
+    async def end(self) -> None:
+        """Waits for the end of the app, whose client has a response. Raises the app's exception."""
         self._answered.set()
         for _, taken in self._messages:
             _wake(taken)
@@ -151,19 +162,20 @@ class _Call:
             raise self._error
 
 
-class _Answer(Response):
-    """What ``call_next`` returns: the answer of the app, passed on as it comes."""
+class _AppResponse(Response):
+    """The result of ``call_next``: the response of the app, passed on as it arrives."""
 
-    def __init__(self, call, start, info):
+    def __init__(self, call: _Call, start: Message, info: Any) -> None:
         self.status_code = start["status"]
         self.raw_headers = start.get("headers", [])
         self.media_type = None
-        self.background = None
+        # A program may set a task here.
+        self.background: Any = None
         self.info = info
         self._call = call
         self.body_iterator = self._pieces = _pieces(call)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.info is not None:
             await send({"type": "http.response.debug", "info": self.info})
         start = {"status": self.status_code, "headers": self.raw_headers}
@@ -173,7 +185,7 @@ class _Answer(Response):
         if self.background:
             await self.background()
 
-    async def _pass_messages(self, send):
+    async def _pass_messages(self, send: Send) -> None:
         message = None
         while following := await self._call.next():
             message = following
@@ -181,7 +193,7 @@ class _Answer(Response):
         if message is None or not _is_end(message):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pass_pieces(self, send):
+    async def _pass_pieces(self, send: Send) -> None:
         is_sent = False
         async for piece in self.body_iterator:
             if isinstance(piece, dict):
@@ -193,7 +205,7 @@ class _Answer(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _pieces(call) -> AsyncIterator[Any]:
+async def _pieces(call: _Call) -> AsyncIterator[Any]:
     while message := await call.next():
         if message["type"] == "http.response.pathsend":
             yield message
@@ -201,12 +213,12 @@ async def _pieces(call) -> AsyncIterator[Any]:
             yield body
 
 
-def _is_end(message):
+def _is_end(message: Message) -> bool:
     kind = message["type"]
     is_last = kind == "http.response.body" and not message.get("more_body")
-    return is_last or kind == "http.response.pathsend"
+    return bool(is_last or kind == "http.response.pathsend")
 
 
-def _wake(waiting):
+def _wake(waiting: _Signal | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)

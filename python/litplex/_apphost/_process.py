@@ -1,17 +1,22 @@
 """The app host from its order to its exit.
 
-An order names the ``socket`` to listen on, the ``inner`` one to ask for what litplex answers, and
-what to ``load``: the script that runs again up to the call that serves, as ``_worker/_load.py``
-describes it, and the paths of the endpoints that have an ``authorize``.
+An order names the ``socket`` on which the app host listens, the ``inner`` socket on which the
+server answers its forwarded requests, the server's built-in ``routes``, and the program to
+``load``: the script that runs again up to the call that serves, as ``_worker/_load.py`` describes
+it, and the paths of the endpoints that have an ``authorize``.
 """
+
+from __future__ import annotations
 
 import gc
 import logging
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from litplex._apphost._app import add_built_in, add_metrics, add_probes
+from litplex._apphost._app import add_server_routes
 from litplex._apphost._inner import BrokenOff, Inner
 from litplex._apphost._manifest import guarded_paths
 from litplex._apphost._root import Root
@@ -19,14 +24,17 @@ from litplex._capture import run_again
 from litplex._launched import request_marks
 from litplex._launched.order import read_order
 
-# What uvicorn warns of for each request of a method that its parser does not know.
+if TYPE_CHECKING:
+    from litplex._types import Server
+
+# uvicorn's warning for each request whose method its parser does not know.
 _UNPARSED = "Invalid HTTP request"
-# As much as litplex itself takes.
+# The limit of the server.
 _HEADER_BYTES = 400 * 1024
 
 
-def main():
-    """Serves until it is told to stop. Returns the exit status."""
+def main() -> int:
+    """Serves until a signal stops the process. Returns the exit status."""
     order, following = read_order()
     following.close()
     request_marks.structure()
@@ -35,10 +43,7 @@ def main():
     inner = Inner(order["inner"])
     for server in call.servers:
         server.app.state.litplex_inner = inner
-        add_built_in(server.app, server, call.options)
-        add_probes(server.app, call.options)
-    # The last is asked where no app before it has a route of its own there.
-    add_metrics(call.servers[-1], call.options)
+        add_server_routes(server, order["routes"], is_last=server is call.servers[-1])
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -55,7 +60,7 @@ def main():
             h11_max_incomplete_event_size=_HEADER_BYTES,
         )
     )
-    # What is there by now stays, and need not be looked through for garbage again and again.
+    # The objects of the start live as long as the process: no later collection needs to visit them.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
@@ -63,7 +68,7 @@ def main():
     return 0 if server.started else 1
 
 
-def _check_guards(servers, guarded):
+def _check_guards(servers: Sequence[Server], guarded: list[str]) -> None:
     """Ends the process where the program, run again, would leave an endpoint open."""
     found = {path for server in servers for path in guarded_paths(server)}
     missing = [path for path in guarded if path not in found]
@@ -71,11 +76,11 @@ def _check_guards(servers, guarded):
         sys.exit(f"error: run again, the program has no `authorize` for {', '.join(missing)}")
 
 
-def _is_news(record):
-    """Leaves out what is in the log already, and what any client could fill it with.
+def _is_news(record: logging.LogRecord) -> bool:
+    """Returns whether a record of uvicorn belongs in the log.
 
-    A stream that its model broke off was logged by its worker. A request that cannot be parsed is
-    answered 400.
+    A stream that its model broke off was logged by its worker. A request that cannot be parsed gets
+    a 400, and any client could fill the log with those.
     """
     is_known = record.exc_info and isinstance(record.exc_info[1], BrokenOff)
     return not (is_known or str(record.msg).startswith(_UNPARSED))

@@ -1,80 +1,84 @@
-"""The app in front of those of all servers."""
+"""The app in front of the apps of all servers."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Match
+from starlette.types import Message, Receive, Scope, Send
 
 from litplex._apphost import _manifest
-from litplex._apphost._forward import FATE, INTERNAL, INTRODUCTION, Fate
+from litplex._apphost._forward import INTERNAL, INTRODUCTION, RESULT, ForwardResult
 from litplex._apphost._inner import BrokenOff
 from litplex._callbacks import trigger
 
-# litplex says here who its client is, and how it came: `https://127.0.0.1:50000`.
+if TYPE_CHECKING:
+    from litplex._types import Server
+
+# The server's header with the scheme and address of its client: `https://127.0.0.1:50000`.
 _PEER = b"x-litplex-peer"
 
 
 class Root:
-    """Gives each request to the app of its server.
+    """Sends each request to the app of its server.
 
-    An endpoint's requests go to the app of its own server. Others go to the first that has a
-    route for them, and where none has, to the first.
+    Requests to an endpoint go to the app of its server. Others go to the first app that has a
+    route for them, or, if none has, to the first app.
     """
 
-    def __init__(self, servers: Sequence[Any]) -> None:
-        self._apps = list(dict.fromkeys(server.app for server in servers))
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self._apps: list[Any] = list(dict.fromkeys(server.app for server in servers))
         self._owners = {path: server.app for server in servers for path in server._paths()}
-        self._told = [server for server in servers if _manifest.events_of_requests(server)]
+        self._observers = [server for server in servers if _manifest.events_of_requests(server)]
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            self._tell("on_server_start")
+            self._trigger("on_server_start")
             try:
-                await self._live(scope, receive, send)
+                await self._run_lifespans(scope, receive, send)
             finally:
-                self._tell("on_server_end")
+                self._trigger("on_server_end")
             return
         if not _take_introduction(scope):
             await _refuse(send)
             return
-        fate = scope[FATE] = Fate()
+        result = scope[RESULT] = ForwardResult()
 
-        async def send_truly(message):
+        async def send_unless_broken(message: Message) -> None:
             is_end = message["type"] == "http.response.body" and not message.get("more_body")
-            if is_end and fate.is_broken:
+            if is_end and result.is_broken:
                 raise BrokenOff
             await send(message)
 
         try:
-            await self._app_for(scope)(scope, receive, send_truly)
+            await self._app_for(scope)(scope, receive, send_unless_broken)
         except RuntimeError:
-            # Middlewares that dispatch raise where nothing is answered; nobody waits for an answer.
-            if not fate.is_client_gone:
+            # Middlewares that dispatch raise without a response; here no client waits for one.
+            if not result.is_client_gone:
                 raise
 
-    def _tell(self, event):
-        for server in self._told:
+    def _trigger(self, event: str) -> None:
+        for server in self._observers:
             trigger(server.callbacks, event, litserver=server)
 
-    def _app_for(self, scope):
+    def _app_for(self, scope: Scope) -> Any:
         if len(self._apps) == 1:
             return self._apps[0]
         owner = self._owners.get(scope["path"])
         return (
             owner
             or self._first_with(scope)
-            or self._first_with(_otherwise_ended(scope))
+            or self._first_with(_with_other_slash(scope))
             or self._apps[0]
         )
 
-    def _first_with(self, scope):
+    def _first_with(self, scope: Scope) -> Any:
         return next((app for app in self._apps if _has_route(app, scope)), None)
 
-    async def _live(self, scope, receive, send):
-        """Begins and ends what the apps begin and end."""
+    async def _run_lifespans(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Starts and ends the lifespans of all apps."""
         if len(self._apps) == 1:
             await self._apps[0](scope, receive, send)
             return
@@ -88,20 +92,20 @@ class Root:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _has_route(app, scope):
+def _has_route(app: Any, scope: Scope) -> bool:
     return any(route.matches(scope)[0] is not Match.NONE for route in app.routes)
 
 
-def _otherwise_ended(scope):
-    """Returns it with a path to which the app that has it would send the client on."""
+def _with_other_slash(scope: Scope) -> Scope:
+    """Returns the scope with the path to which an app that has it would redirect the client."""
     path = scope["path"]
     return {**scope, "path": path[:-1] if path.endswith("/") else f"{path}/"}
 
 
-def _take_introduction(scope):
-    """Sets who the client is, and the scheme; without litplex in between the app would know.
+def _take_introduction(scope: Scope) -> bool:
+    """Sets the client's address and the scheme, which the server sends in a header.
 
-    Returns whether litplex said it; else it does not pass on a request of a client.
+    Returns whether the header is there. Without it, the request is none that the server forwards.
     """
     introduction = [each for each in scope["headers"] if each[0].startswith(INTERNAL)]
     scope["headers"] = [each for each in scope["headers"] if not each[0].startswith(INTERNAL)]
@@ -115,7 +119,7 @@ def _take_introduction(scope):
     return True
 
 
-async def _refuse(send):
-    """Answers litplex itself, which asks so whether the loop of this process runs."""
+async def _refuse(send: Send) -> None:
+    """Answers the server's own request, which checks that the event loop of this process runs."""
     await send({"type": "http.response.start", "status": 400, "headers": []})
     await send({"type": "http.response.body", "body": b""})

@@ -2,7 +2,7 @@
 
 It reads an order on standard input as a worker does, imports what that names in the endpoint's own
 interpreter, makes the instance, and looks at its hooks. On what was standard output it prints one
-object: ``mistake`` (None where it found none), with a ``traceback`` where the program's own code
+object: ``error`` (None where it found none), with a ``traceback`` where the program's own code
 raised, and what it learnt of the model.
 """
 
@@ -42,28 +42,28 @@ def _look(order: dict[str, Any], pickled: BinaryIO) -> Any:
         with pickled:
             api = load(order["load"], pickled)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever the user's module raises)
-        return _mistake(error)
+        return _error(error)
     override(api, order["setup"])
     try:
         check_hooks(api, order["load"].get("guarded", False), is_set_up=False)
     except ValueError as error:
-        return {"mistake": str(error)}
-    return _lack(api) or {"mistake": None, **_traits(api)}
+        return {"error": str(error)}
+    return _lack(api) or {"error": None, **_traits(api)}
 
 
-def _mistake(error: BaseException) -> Any:
+def _error(error: BaseException) -> Any:
     sentence, trace = why_not_loaded(error)
     # Without a frame of the program's own it repeats the sentence.
-    return {"mistake": sentence, "traceback": trace if trace and "\n" in trace else None}
+    return {"error": sentence, "traceback": trace if trace and "\n" in trace else None}
 
 
 def _lack(api: Any) -> Any:
-    """Returns the mistake of a model that lacks a hook which it cannot do without."""
+    """Returns the error of a model that lacks a hook which it cannot do without."""
     needed = ("admit", "step") if isinstance(api, ContinuousAPI) else ("predict",)
     base = ContinuousAPI if isinstance(api, ContinuousAPI) else LitAPI
     for name in needed:
         if getattr(getattr(api, name), "__func__", None) is getattr(base, name):
-            return {"mistake": f"{type(api).__name__} has no `{name}`; write it"}
+            return {"error": f"{type(api).__name__} has no `{name}`; write it"}
     return None
 
 

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from litplex import _capture
 from litplex._api import LitAPI
 from litplex._launched.tracebacks import formatted, has_users_frames, summary_of
-from litplex._options import Mistakes
+from litplex._options import ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def why_not_loaded(error: BaseException) -> Any:
     trace = formatted(error) if has_users_frames(error) else None
     if isinstance(error, WrongReference):
         return str(error), None
-    if isinstance(error, Mistakes):
+    if isinstance(error, ProgramError):
         return str(error), trace
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"install it for {sys.executable}, or name it in `requirements`"

@@ -58,8 +58,8 @@ def _run(argv, program):
     sys.argv = list(argv)
     try:
         program()
-    except _options.Mistakes as mistakes:
-        print(f"error: {mistakes}", file=sys.stderr)
+    except _options.ProgramError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -192,7 +192,7 @@ class _ServerReader:
             options["accelerator"] = accelerator.lower()
         if options.get("accelerator") in ("cuda", "gpu", "mps") and "devices" in options:
             devices = options["devices"]
-            if _options.mistakes("endpoint", {"devices": devices}):
+            if _options.errors("endpoint", {"devices": devices}):
                 del options["devices"]
                 self.errors.append(
                     "devices must be an integer or a list of integers when using 'cuda' or 'mps', "
@@ -214,7 +214,7 @@ class _ServerReader:
             return 1
         return int(match[1]) * _UNITS[match[2] or ""]
 
-    def _take_instances(self, name, kind, mistake):
+    def _take_instances(self, name, kind, error):
         """Takes one object, or several, of a class of LitServe that is named ``kind``."""
         given = _listed(self.endpoint.pop(name, None) or [])
         if given:
@@ -222,7 +222,7 @@ class _ServerReader:
 
             wanted = getattr(compat, kind)
             wrong = [each for each in given if not isinstance(each, wanted)]
-            self.errors += [mistake.format(each) for each in wrong]
+            self.errors += [error.format(each) for each in wrong]
         return given
 
     def _take_middlewares(self):

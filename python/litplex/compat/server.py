@@ -39,7 +39,7 @@ class LitServer(litplex.LitServer):
         **options: What else LitServe takes, and every option of litplex.
 
     Raises:
-        ValueError: names every mistake and says what to do.
+        ValueError: names every error and says what to do.
     """
 
     _profile = LITSERVE

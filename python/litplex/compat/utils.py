@@ -200,7 +200,7 @@ def wrap_litserve_start(server: LitServer, worker_monitor: bool = False) -> Iter
         worker_monitor: Changes nothing: workers that end are always replaced.
 
     Raises:
-        ValueError: names every mistake in what is to be served.
+        ValueError: names every error in what is to be served.
         RuntimeError: litplex could not start; what it printed says why.
     """
     from litplex._apphost._attached import attached

@@ -49,6 +49,8 @@ pub struct AppHostSpec {
     pub heartbeat: Duration,
     /// The program, as the SDK describes it.
     pub load: Value,
+    /// The built-in routes, as rows of the server's route table.
+    pub routes: Value,
 }
 
 /// Starts the app host.
@@ -71,8 +73,9 @@ impl Launch for AppHostLaunch {
 
 /// Starts an app host, and resolves once it listens.
 async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
-    let AppHostSpec { interpreter, flags, sdk, socket, inner, load, secrets, .. } = spec;
-    let order = json!({"socket": socket, "inner": inner, "load": load}).to_string();
+    let AppHostSpec { interpreter, flags, sdk, socket, inner, load, routes, secrets, .. } = spec;
+    let order = json!({"socket": socket, "inner": inner, "load": load, "routes": routes});
+    let order = order.to_string();
     let order = Order { text: order.as_bytes(), pickle: None };
     let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
     let (cwd, memory_limit) = (None, None);

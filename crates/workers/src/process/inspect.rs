@@ -56,7 +56,7 @@ pub struct Inspection {
 /// What the interpreter says.
 #[derive(Debug, Deserialize)]
 struct Answer {
-    mistake: Option<String>,
+    error: Option<String>,
     traceback: Option<String>,
     #[serde(flatten)]
     model: Inspected,
@@ -98,10 +98,10 @@ pub async fn inspect(inspection: &Inspection) -> Result<Inspected, String> {
         }
     }
     let found = look(inspection, interpreter).await?;
-    match (&found.mistake, &found.traceback) {
+    match (&found.error, &found.traceback) {
         (None, _) => Ok(found.model),
-        (Some(mistake), None) => Err(mistake.clone()),
-        (Some(mistake), Some(traceback)) => Err(format!("{mistake}\n\n{traceback}\n")),
+        (Some(error), None) => Err(error.clone()),
+        (Some(error), Some(traceback)) => Err(format!("{error}\n\n{traceback}\n")),
     }
 }
 

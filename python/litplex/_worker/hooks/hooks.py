@@ -13,8 +13,8 @@ from litplex import _hook_rules
 from litplex._api import (
     ContinuousAPI,
     LitAPI,
-    access_mistake,
-    concurrency_mistake,
+    access_error,
+    concurrency_error,
     has_async_hooks,
     is_async,
     is_generator,
@@ -55,22 +55,22 @@ def check_hooks(api: Any, is_guarded: bool = False, *, is_set_up: bool = True) -
         raise ValueError(
             f"`api` is a {type(api).__name__}, not a litplex.LitAPI; name a class that is one"
         )
-    found = [concurrency_mistake(api), access_mistake(api, is_guarded)]
-    _raise_first([*found, *_hook_rules.mistakes(api, is_set_up=is_set_up)])
+    found = [concurrency_error(api), access_error(api, is_guarded)]
+    _raise_first([*found, *_hook_rules.errors(api, is_set_up=is_set_up)])
     if _has_cost(api) and is_async(api.cost):
         raise ValueError("`cost` must be a plain function, not `async`")
     request_reader(api, None)
     response_encoder(api)
     if api.spec is not None:
-        from litplex._spec_rules import mistakes
+        from litplex._spec_rules import errors
 
-        _raise_first(mistakes(api))
+        _raise_first(errors(api))
 
 
-def _raise_first(mistakes: Iterable[str | None]) -> None:
-    mistake = next(filter(None, mistakes), None)
-    if mistake is not None:
-        raise ValueError(mistake)
+def _raise_first(errors: Iterable[str | None]) -> None:
+    error = next(filter(None, errors), None)
+    if error is not None:
+        raise ValueError(error)
 
 
 def wants_context(hook: Any) -> bool:

@@ -38,7 +38,7 @@ def request_reader(api: Any, read: Any) -> Any:
         read: Returns the value and the context of a request, of its flags and payload.
 
     Raises:
-        ValueError: the annotation is a mistake; the message says what to do.
+        ValueError: the annotation is an error; the message says what to do.
     """
     if api.spec is not None:
         return None
@@ -47,7 +47,7 @@ def request_reader(api: Any, read: Any) -> Any:
     kind, marks = hints.split(annotation)
     unsupported = marks - {"Body", "File", "Form"}
     if unsupported:
-        raise _mistake(what, annotation, f"litplex does not know `{min(unsupported)}`")
+        raise _error(what, annotation, f"litplex does not know `{min(unsupported)}`")
     is_form = hints.is_file(kind) or bool(marks & {"File", "Form"})
     if not is_form and hints.is_unchecked(kind):
         return None
@@ -150,15 +150,15 @@ def _adapter(what: str, annotation: Any) -> Any:
     except ImportError:
         reason = "only pydantic 2 can check it, and that is not installed for this worker"
         remedy = '`pip install "litplex[typed]"` in its environment, or '
-        raise _mistake(what, annotation, reason, remedy) from None
+        raise _error(what, annotation, reason, remedy) from None
     try:
         return TypeAdapter(annotation)
     except Exception as error:  # noqa: BLE001  (pydantic has many, and types bring their own)
         reason = str(error).partition("\n")[0]
-        raise _mistake(what, annotation, f"pydantic cannot check it: {reason}") from None
+        raise _error(what, annotation, f"pydantic cannot check it: {reason}") from None
 
 
-def _mistake(what: str, annotation: Any, reason: str, remedy: str = "") -> Any:
+def _error(what: str, annotation: Any, reason: str, remedy: str = "") -> Any:
     shown = inspect.formatannotation(annotation)
     return ValueError(f"{what} is annotated `{shown}`, and {reason}; {remedy}remove the annotation")
 
@@ -201,7 +201,7 @@ def response_encoder(api: Any) -> Any:
     validated, lose what the model does not have, and get its aliases.
 
     Raises:
-        ValueError: the annotation is a mistake.
+        ValueError: the annotation is an error.
     """
     encode = api.encode_response
     annotation = hints.return_annotation(encode)

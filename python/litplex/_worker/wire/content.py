@@ -32,7 +32,7 @@ def read_request(
     """Returns the value and the context of a request.
 
     Raises:
-        MalformedBody: the client's mistake.
+        MalformedBody: the client's error.
         FrameError: the server's.
     """
     if not flags & frames.META:

@@ -61,7 +61,7 @@ def loads(payload: Payload) -> Any:
     """Returns the value of a JSON body, as RFC 8259 has it: without NaN and infinities.
 
     Raises:
-        MalformedBody: with the position of the first mistake.
+        MalformedBody: with the position of the first error.
     """
     try:
         text = str(payload, "utf-8")
@@ -97,7 +97,7 @@ def _may_overflow(text: str) -> bool:
 
 
 def _described(text: str, encoding: str) -> Any:
-    """Reads what has white space around the value, another encoding, or a mistake that is then
+    """Reads what has white space around the value, another encoding, or an error that is then
     described."""
     try:
         return _CHECKED.decode(text)
