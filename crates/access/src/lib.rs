@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use litplex_core::ServeError;
+use litplex_core::{ErrorCause, ServeError};
 use tokio::sync::watch;
 
 pub use issuer_keys::IssuerKeys;
@@ -119,13 +119,13 @@ impl Guard {
         let subject = match (&self.tokens, keys::bearer_token(headers)) {
             (Some(tokens), Some(token)) => tokens.subject(token),
             (tokens, _) => {
-                let error = ServeError::new(401, self.unauthenticated(headers));
+                let error = ServeError::unauthenticated(self.unauthenticated(headers));
                 let challenges = tokens.iter().map(|_| tokens::CHALLENGE).collect();
                 Err(Refusal { challenges, ..error.into() })
             }
         };
         subject.map_err(|mut refusal| {
-            if refusal.error.status == 401 && self.keys.is_some() {
+            if refusal.error.cause == ErrorCause::Unauthenticated && self.keys.is_some() {
                 refusal.challenges.push(HeaderValue::from_static("APIKey"));
             }
             refusal
@@ -179,11 +179,11 @@ pub fn carries_key(headers: &HeaderMap) -> bool {
 pub fn refuse_bearer(key: &Keys, headers: &HeaderMap) -> Option<ServeError> {
     match keys::bearer_token(headers) {
         // LitServe's text: its clients may compare it.
-        None => Some(ServeError::new(401, "Not authenticated")),
+        None => Some(ServeError::unauthenticated("Not authenticated")),
         Some(token) if key.holder(token).is_some() => None,
         Some(_) => {
             let detail = "Invalid Bearer token. Send the right one as `Authorization: Bearer …`";
-            Some(ServeError::new(401, detail))
+            Some(ServeError::unauthenticated(detail))
         }
     }
 }

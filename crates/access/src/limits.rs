@@ -216,8 +216,7 @@ fn whole_seconds(time: Duration) -> u64 {
 }
 
 fn too_many(detail: String, wait: Duration) -> ServeError {
-    let retry_after = Some(whole_seconds(wait).max(1));
-    ServeError { retry_after, ..ServeError::new(429, detail) }
+    ServeError::rate_limited(detail, whole_seconds(wait).max(1))
 }
 
 /// A limit of the requests that each caller may have at the same time.
@@ -327,7 +326,7 @@ mod tests {
             assert_eq!(status.remaining, left);
         }
         let Refusal { error, rate_limit, .. } = limits.take(&at(1)).unwrap_err();
-        assert_eq!((error.status, error.retry_after), (429, Some(1)));
+        assert_eq!((error.status(), error.retry_after), (429, Some(1)));
         assert_eq!(rate_limit.unwrap().headers().map(|(_, value)| value), ["3", "0", "3"]);
         assert!(limits.take(&at(2)).is_ok(), "another caller");
         advance(Duration::from_secs(1)).await;
@@ -349,7 +348,7 @@ mod tests {
         let limits = Limits::new(None, Some(2));
         let first = limits.take(&at(1)).unwrap();
         let second = limits.take(&at(1)).unwrap();
-        assert_eq!(limits.take(&at(1)).unwrap_err().error.status, 429);
+        assert_eq!(limits.take(&at(1)).unwrap_err().error.status(), 429);
         assert!(limits.take(&at(2)).is_ok(), "another caller");
         drop(first);
         assert!(limits.take(&at(1)).is_ok());

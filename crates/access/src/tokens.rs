@@ -111,7 +111,7 @@ impl Issuer {
             Some(wait) if wait.is_zero() || known.keys.is_empty() => {
                 let detail = "the issuer's keys are being fetched; retry later";
                 let seconds = wait.as_secs().max(1);
-                Refusal::from(ServeError::unavailable(detail, seconds))
+                Refusal::from(ServeError::not_ready(detail, seconds))
             }
             _ => invalid("unknown signing key: the token's issuer does not publish it"),
         }
@@ -163,7 +163,7 @@ fn detail(error: &ErrorKind) -> String {
 /// Refuses a token, as RFC 6750 defines it.
 fn invalid(detail: &str) -> Refusal {
     let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{detail}\"");
-    Refusal::challenged(ServeError::new(401, detail), challenge)
+    Refusal::challenged(ServeError::unauthenticated(detail), challenge)
 }
 
 /// Refuses a token that does not have all of these scopes.
@@ -171,7 +171,7 @@ pub(super) fn insufficient(scopes: &[String]) -> Refusal {
     let scopes = scopes.join(" ");
     let detail = format!("missing scope: the token must have {scopes}");
     let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\"");
-    Refusal::challenged(ServeError::new(403, detail), challenge)
+    Refusal::challenged(ServeError::forbidden(detail), challenge)
 }
 
 /// The challenge of a route that accepts tokens.
@@ -245,7 +245,7 @@ mod tests {
 
     fn refused(issuer: &Issuer, token: &str) -> (u16, String) {
         let error = issuer.claims(token.as_bytes()).unwrap_err().error;
-        (error.status, error.detail)
+        (error.status(), error.detail)
     }
 
     #[test]

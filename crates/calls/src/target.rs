@@ -51,6 +51,6 @@ impl Target {
 
     fn starting(&self) -> ServeError {
         self.metrics.shed(Shed::NoWorker);
-        ServeError::unavailable("this endpoint is not ready yet", 1)
+        ServeError::not_ready("this endpoint is not ready yet", 1)
     }
 }

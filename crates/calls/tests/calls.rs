@@ -141,7 +141,7 @@ fn whole(output: Outcome<Output>) -> Response {
 }
 
 fn status(output: Outcome<Output>) -> u16 {
-    output.expect_err("an error").status
+    output.expect_err("an error").status()
 }
 
 /// Begins a stream of one item.
@@ -205,7 +205,7 @@ async fn a_target_without_a_worker_refuses_calls_or_lets_them_wait() {
     let mut fixture = Fixture::starting();
     let budget = fixture.call().budget;
     let refused = fixture.target.ready(budget).await.unwrap_err();
-    assert_eq!((refused.status, refused.retry_after), (503, Some(1)));
+    assert_eq!((refused.status(), refused.retry_after), (503, Some(1)));
     fixture.target.waits_for_first_worker = true;
     let waiting = fixture.target.clone();
     let waiting = tokio::spawn(async move { waiting.ready(budget).await.map(|_| Instant::now()) });
@@ -213,7 +213,7 @@ async fn a_target_without_a_worker_refuses_calls_or_lets_them_wait() {
     fixture.attach(false);
     assert_eq!(waiting.await.unwrap().unwrap(), budget.arrived + Duration::from_secs(29));
     let never = Target { waits_for_first_worker: true, ..Fixture::starting().target };
-    assert_eq!(never.ready(budget).await.unwrap_err().status, 503);
+    assert_eq!(never.ready(budget).await.unwrap_err().status(), 503);
     assert_eq!(Instant::now(), budget.deadline);
 }
 
@@ -268,7 +268,7 @@ async fn a_stream_fails_where_its_next_part_is_late() {
     assert!(matches!(next(&mut stream).await, Part::Items(_)));
     let waits_since = Instant::now();
     match next(&mut stream).await {
-        Part::Failed(error) => assert_eq!(error.status, 504),
+        Part::Failed(error) => assert_eq!(error.status(), 504),
         part => panic!("{part:?}"),
     }
     assert_eq!(waits_since.elapsed(), Duration::from_secs(5));

@@ -41,7 +41,7 @@ impl MemoryBudget {
             return Ok(());
         }
         self.taken.fetch_sub(bytes, Relaxed);
-        Err(ServeError::unavailable(
+        Err(ServeError::overloaded(
             "the server is at its memory limit for requests and responses; retry later",
             1,
         ))
@@ -134,7 +134,7 @@ mod tests {
         let budget = MemoryBudget::new(300);
         let (first, second) = (budget.reserve(), budget.reserve());
         first.grow(200).unwrap();
-        assert_eq!(second.grow(101).unwrap_err().status, 503);
+        assert_eq!(second.grow(101).unwrap_err().status(), 503);
         assert_eq!(budget.taken(), 200, "what is refused takes nothing");
         second.grow(100).unwrap();
         let again = second.clone();

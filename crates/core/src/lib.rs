@@ -27,7 +27,7 @@ mod worker;
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{MemoryBudget, Reservation};
 pub use cost::Cost;
-pub use error::{BoxError, Outcome, Result, ServeError};
+pub use error::{BoxError, ErrorCause, Outcome, Result, ServeError};
 pub use job::Job;
 pub use launch::{
     BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,

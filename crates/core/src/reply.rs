@@ -311,7 +311,7 @@ mod tests {
     async fn a_reply_that_is_dropped_answers_502() {
         let (reply, mut answers) = reply();
         drop(reply);
-        assert_eq!(answers.recv().await.unwrap_err().status, 502);
+        assert_eq!(answers.recv().await.unwrap_err().status(), 502);
     }
 
     #[tokio::test]
@@ -319,7 +319,7 @@ mod tests {
         let (reply, mut answers) = reply();
         let failed = Part::Failed(ServeError::new(418, "no"));
         reply.into_stream().try_send(failed).unwrap();
-        assert_eq!(answers.recv().await.unwrap_err().status, 418);
+        assert_eq!(answers.recv().await.unwrap_err().status(), 418);
     }
 
     #[tokio::test]
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(budget.taken(), 17_000);
         let (refused, mut answers) = reply();
         refused.reserving(budget.reserve()).send(Ok(Response::json(vec![b'1'; 17_000])));
-        assert_eq!(answers.recv().await.unwrap_err().status, 503);
+        assert_eq!(answers.recv().await.unwrap_err().status(), 503);
         drop(response);
         assert_eq!(budget.taken(), 0);
 
@@ -388,7 +388,7 @@ mod tests {
             assert!(matches!(poll_fn(|cx| receiver.poll_part(cx)).await, Part::Items(_)));
         }
         let last = poll_fn(|cx| receiver.poll_part(cx)).await;
-        assert!(matches!(last, Part::Failed(error) if error.status == 503));
+        assert!(matches!(last, Part::Failed(error) if error.status() == 503));
         assert_eq!(budget.taken(), 0);
     }
 

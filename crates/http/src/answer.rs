@@ -208,7 +208,7 @@ pub(crate) fn error(error: &ServeError) -> HttpResponse {
 
 /// Turns an error into what goes out, with a body of its own.
 pub(crate) fn failed(error: &ServeError, body: &impl Serialize) -> HttpResponse {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, body);
     if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -229,7 +229,7 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
 
 /// Makes the answer to a method that a path does not take.
 pub(crate) fn not_allowed(path: &str, methods: &str) -> HttpResponse {
-    let error = ServeError::new(405, format!("this path takes {methods}"));
+    let error = ServeError::method_not_allowed(format!("this path takes {methods}"));
     let mut response = openai::error_at(path, &error);
     response.headers_mut().extend(HeaderValue::from_str(methods).ok().map(|value| (ALLOW, value)));
     response

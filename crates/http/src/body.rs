@@ -97,7 +97,7 @@ pub(crate) async fn read_pieces(
 }
 
 fn bad(detail: impl Into<String>) -> ServeError {
-    ServeError::new(400, detail)
+    ServeError::malformed(detail)
 }
 
 /// Returns what is wrong where a body cannot be read. Layers of the program may have a limit of their
@@ -106,10 +106,10 @@ pub(crate) fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(slow) = error.downcast_ref::<TooSlow>() {
-            return ServeError::new(408, slow.to_string());
+            return ServeError::slow_client(slow.to_string());
         }
         if error.is::<LengthLimitError>() {
-            return ServeError::new(413, "the body is larger than it may be");
+            return ServeError::too_large("the body is larger than it may be");
         }
         cause = error.source();
     }
@@ -117,5 +117,5 @@ pub(crate) fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
 }
 
 pub(crate) fn too_large(max_bytes: usize) -> ServeError {
-    ServeError::new(413, format!("the body is larger than {max_bytes} bytes"))
+    ServeError::too_large(format!("the body is larger than {max_bytes} bytes"))
 }

@@ -52,13 +52,10 @@ impl Browsers {
     ) -> Option<ServeError> {
         let host = host_of(request);
         if let Some(name) = host.map(name_of).filter(|name| !self.may_be_asked_as(name, asked)) {
-            return Some(ServeError::new(
-                403,
-                format!(
-                    "this server is not asked under the name `{name}`; to allow that, add it to \
+            return Some(ServeError::forbidden(format!(
+                "this server is not asked under the name `{name}`; to allow that, add it to \
                  `allowed_hosts`"
-                ),
-            ));
+            )));
         }
         let (headers, is_local) = (request.headers(), self.is_loopback && asked.is_open());
         if !is_local && !matches!(asked, Asked::Tools { .. }) {
@@ -68,7 +65,7 @@ impl Browsers {
             let origin = origin.to_str().unwrap_or("null");
             let own = [host, forwarded].into_iter().flatten();
             return (!self.may_call(origin, own)).then(|| {
-                ServeError::new(403, format!(
+                ServeError::forbidden(format!(
                     "pages of the origin `{origin}` may not call this server; to allow that, add it \
                      to `cors_origins`"
                 ))
@@ -76,8 +73,7 @@ impl Browsers {
         }
         let is_refused = is_local && is_cross_site(headers) && !is_visit(request.method(), headers);
         is_refused.then(|| {
-            ServeError::new(
-                403,
+            ServeError::forbidden(
                 "pages of other sites may not use this server; to allow that, add their origin to \
                  `cors_origins`",
             )

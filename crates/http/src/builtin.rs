@@ -70,8 +70,8 @@ pub(crate) fn not_found(path: &str) -> HttpResponse {
     let text = format!("there is no endpoint `{path}`");
     match openai::hint_at(path) {
         // It is one of these clients, which show the message in their own form alone.
-        Some(hint) => openai::error(&ServeError::new(404, format!("{text}; {hint}"))),
-        None => openai::error_at(path, &ServeError::new(404, text)),
+        Some(hint) => openai::error(&ServeError::not_found(format!("{text}; {hint}"))),
+        None => openai::error_at(path, &ServeError::not_found(text)),
     }
 }
 

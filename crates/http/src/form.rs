@@ -85,7 +85,7 @@ fn check_is_form(body: &[u8]) -> Outcome<()> {
     if is_like_json(body) {
         let detail = "the body looks like JSON and Content-Type says that it is a form; \
                       send `Content-Type: application/json`";
-        return Err(ServeError::new(415, detail));
+        return Err(ServeError::unsupported_type(detail));
     }
     let is_text = |byte: &u8| !byte.is_ascii_control() || b"\t\r\n".contains(byte);
     if !body.iter().all(is_text) {
@@ -93,7 +93,7 @@ fn check_is_form(body: &[u8]) -> Outcome<()> {
                       of what it is, such as `Content-Type: image/jpeg` or \
                       `Content-Type: application/octet-stream`, or a file as a part of \
                       `multipart/form-data`";
-        return Err(ServeError::new(415, detail));
+        return Err(ServeError::unsupported_type(detail));
     }
     Ok(())
 }
@@ -122,7 +122,7 @@ impl Counts {
         *count += 1;
         if *count > MAX_OF_A_KIND {
             let detail = format!("the form has more than {MAX_OF_A_KIND} {kind}");
-            return Err(ServeError::new(400, detail));
+            return Err(ServeError::malformed(detail));
         }
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let names = part.name.len() + length(&part.filename) + length(&part.content_type);
@@ -309,7 +309,7 @@ pub(crate) fn latin(bytes: &[u8]) -> String {
 }
 
 fn malformed(why: &str) -> ServeError {
-    ServeError::new(400, format!("malformed form: {why}"))
+    ServeError::malformed(format!("malformed form: {why}"))
 }
 
 #[cfg(test)]
@@ -402,7 +402,7 @@ mod tests {
             &[&b"\r\nx\r\n--b\r\n"[..], named].concat(),
         ] {
             let body = [b"--b\r\n", wrong, b"\r\n\r\nx\r\n--b--"].concat();
-            assert_eq!(parsed(&body).unwrap_err().status, 400, "{}", latin(wrong));
+            assert_eq!(parsed(&body).unwrap_err().status(), 400, "{}", latin(wrong));
         }
     }
 
@@ -416,7 +416,7 @@ mod tests {
             b"--b\r\nContent-Disposition: form-data\r\n\r\n\r\n--b--",
             b"--b\r\n\r\nx\r\n--b--",
         ] {
-            assert_eq!(parsed(wrong).unwrap_err().status, 400, "{}", latin(wrong));
+            assert_eq!(parsed(wrong).unwrap_err().status(), 400, "{}", latin(wrong));
         }
         let part = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n";
         let file = b"--b\r\nContent-Disposition: form-data; name=a; filename=f\r\n\r\n\r\n";
@@ -424,7 +424,7 @@ mod tests {
         let most = [&most[..], b"--b--"].concat();
         assert_eq!(parsed(&most).unwrap().len(), 2 * MAX_OF_A_KIND);
         for one_more in [&part[..], file] {
-            assert_eq!(parsed(&[one_more, &most].concat()).unwrap_err().status, 400);
+            assert_eq!(parsed(&[one_more, &most].concat()).unwrap_err().status(), 400);
         }
     }
 
@@ -453,7 +453,7 @@ mod tests {
             b"a=\x01",
         ] {
             let error = decode(wrong).unwrap_err();
-            assert!(error.status == 415 && error.detail.contains("Content-Type: "), "{error}");
+            assert!(error.status() == 415 && error.detail.contains("Content-Type: "), "{error}");
         }
     }
 }

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use litplex_core::{Outcome, Reservation, ServeError};
+use litplex_core::{ErrorCause, Outcome, Reservation, ServeError};
 use litplex_metrics::Shed;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
@@ -56,7 +56,7 @@ pub(crate) async fn handle(
     let packing = compression.map(|with| (with, with.choose(request.headers())));
     let head = settled.and_then(|()| hold_head(app, &request));
     let mut response = match (&head, &app.around.cors) {
-        (Err(full), _) if full.status == 503 => without_room(app, &request, full),
+        (Err(full), _) if full.cause == ErrorCause::Overloaded => without_room(app, &request, full),
         (Err(error), _) => answer::error(error),
         (Ok(_), None) => within_layers(app, request, &context).await,
         (Ok(_), Some(cors)) => {
@@ -199,7 +199,7 @@ pub(crate) async fn let_in(
                 let to_app = proxy::forward(socket, Target::Open, request, context.client, limit);
                 return Box::pin(to_app).await;
             }
-            if refused.error.status == 401 {
+            if refused.error.cause == ErrorCause::Unauthenticated {
                 app.metrics.unauthorized(litplex_access::carries_key(request.headers()));
             }
             let mut response = worded(app, target, request.uri().path(), &refused.error);
@@ -300,7 +300,7 @@ async fn answer_endpoint(app: &App, route: &Route, parts: &Parts, body: Body) ->
 }
 
 fn stopping(request: &Request<Body>) -> HttpResponse {
-    let error = ServeError::unavailable("the server is stopping", 1);
+    let error = ServeError::not_ready("the server is stopping", 1);
     let mut response = openai::error_at(request.uri().path(), &error);
     // HTTP/2 has no such header; there the connection says it.
     if request.version() <= Version::HTTP_11 {

@@ -12,7 +12,9 @@ use litplex_core::{Outcome, ServeError};
 /// The request is malformed, or asks for what this server does not do.
 pub(crate) fn settle<B>(request: &mut Request<B>) -> Outcome<()> {
     if request.method() == Method::CONNECT {
-        return Err(ServeError::new(405, "invalid method `CONNECT`: this server is not a proxy"));
+        return Err(ServeError::method_not_allowed(
+            "invalid method `CONNECT`: this server is not a proxy",
+        ));
     }
     let path = request.uri().path();
     if !path.starts_with('/') && path != "*" {
@@ -36,7 +38,7 @@ fn check_coding(headers: &HeaderMap) -> Outcome<()> {
     };
     let detail = "unsupported `Transfer-Encoding`: expected `chunked` alone; name the compression of \
                   a body in `Content-Encoding`";
-    if is_known { Ok(()) } else { Err(ServeError::new(501, detail)) }
+    if is_known { Ok(()) } else { Err(ServeError::unsupported(detail)) }
 }
 
 /// Puts the name that is in the address, which counts (RFC 9112, 3.2.2), into the headers.
@@ -76,7 +78,7 @@ fn is_host(text: &[u8]) -> bool {
 }
 
 fn malformed(detail: &str) -> ServeError {
-    ServeError::new(400, detail)
+    ServeError::malformed(detail)
 }
 
 #[cfg(test)]
@@ -96,7 +98,7 @@ mod tests {
     /// Returns the host that is left, or the status of the refusal.
     fn settled(uri: &str, version: Version, headers: Headers<'_>) -> Result<Option<String>, u16> {
         let mut request = request("POST", uri, version, headers);
-        settle(&mut request).map_err(|error| error.status)?;
+        settle(&mut request).map_err(|error| error.status())?;
         let host = request.headers().get(HOST);
         Ok(host.map(|host| host.to_str().unwrap().to_owned()))
     }
@@ -131,7 +133,7 @@ mod tests {
     fn what_is_asked_for_is_a_path() {
         let status = |method: &str, uri: &str| {
             let mut request = request(method, uri, Version::HTTP_11, &[]);
-            settle(&mut request).map_err(|error| error.status)
+            settle(&mut request).map_err(|error| error.status())
         };
         assert_eq!(status("OPTIONS", "*"), Ok(()));
         assert_eq!(status("GET", "e"), Err(400));

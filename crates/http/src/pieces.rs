@@ -140,7 +140,7 @@ mod tests {
         let mut pieces = Pieces::new(reservation.clone());
         let some = [0; 1_000];
         let error = (0..10).find_map(|_| pieces.copy(&some).err()).unwrap();
-        assert_eq!(error.status, 503);
+        assert_eq!(error.status(), 503);
         let done = pieces.finish();
         assert!(join(done, &reservation).is_err(), "both are there while they are copied");
         drop(reservation);

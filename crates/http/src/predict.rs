@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use litplex_calls::{Call, TimeBudget};
-use litplex_core::{Content, Meta, ModelInfo, Outcome, Reservation, ServeError};
+use litplex_core::{Content, ErrorCause, Meta, ModelInfo, Outcome, Reservation, ServeError};
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
@@ -46,7 +46,7 @@ pub(crate) async fn predict(
 
 /// Begins the call of a request that arrived at this instant.
 pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outcome<Call> {
-    let target = route.target.get().ok_or_else(|| ServeError::new(404, "Not Found"))?;
+    let target = route.target.get().ok_or_else(|| ServeError::not_found("Not Found"))?;
     let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
     Ok(Call { target, budget, trace: parts.extensions.get().cloned() })
 }
@@ -107,7 +107,7 @@ fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
             let detail = format!(
                 "`X-Request-Timeout` must be a number of seconds greater than 0, not {asked:?}"
             );
-            Err(ServeError::new(400, detail))
+            Err(ServeError::malformed(detail))
         }
     }
 }
@@ -136,13 +136,13 @@ fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 
 /// Counts a request that was refused for want of memory.
 fn shed_for_memory(route: &Route, error: &ServeError) {
-    if error.status == 503 {
+    if error.cause == ErrorCause::Overloaded {
         route.metrics.shed(Shed::Memory);
     }
 }
 
 pub(crate) fn slow_client() -> ServeError {
-    ServeError::new(408, "the request body did not arrive in time")
+    ServeError::slow_client("the request body did not arrive in time")
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Version};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use litplex_core::{Outcome, ServeError};
+use litplex_core::{ErrorCause, Outcome, ServeError};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -175,16 +175,22 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn away() -> ServeError {
-    ServeError::unavailable("the process of the program's app is starting", 1)
+    ServeError::not_ready("the process of the program's app is starting", 1)
 }
 
 fn hangs() -> ServeError {
-    ServeError::new(504, "the process of the program's app did not answer in time")
+    ServeError::because(
+        ErrorCause::Deadline,
+        "the process of the program's app did not answer in time",
+    )
 }
 
 fn lost(error: &hyper::Error) -> ServeError {
     tracing::debug!(%error, "the app host did not answer");
-    ServeError::new(502, "the process of the program's app ended before it answered this request")
+    ServeError::because(
+        ErrorCause::WorkerLost,
+        "the process of the program's app ended before it answered this request",
+    )
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ impl Sending {
         let is_large = data.len() > SMALL_BYTES && !matches!(self.body, AnswerBody::Whole(_));
         if self.is_multiplexed || is_large {
             let held = self.budget.reserve().hold(data);
-            data = held.map_err(|full| Broken { status: full.status })?;
+            data = held.map_err(|full| Broken { status: full.status() })?;
         }
         Ok(Frame::data(data))
     }

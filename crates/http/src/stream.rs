@@ -70,7 +70,8 @@ impl Framing {
 
     /// What a client sees of an error in the middle; text and bytes have no place for one.
     fn error(self, error: &ServeError) -> Bytes {
-        let error = json!({"error": {"status": error.status, "detail": error.detail}}).to_string();
+        let error =
+            json!({"error": {"status": error.status(), "detail": error.detail}}).to_string();
         let error = escape_line_breaks(error.as_bytes());
         let error = String::from_utf8_lossy(&error);
         match self {
@@ -155,7 +156,7 @@ impl Chunks {
             Self::Plain(framing, source) => source.poll(cx).map(|part| match part {
                 Part::Items(items) => Step::Data(framing.frame(&items)),
                 Part::End => Step::End(Bytes::new()),
-                Part::Failed(error) => Step::Failed(framing.error(&error), error.status),
+                Part::Failed(error) => Step::Failed(framing.error(&error), error.status()),
             }),
             Self::Chat(chat) => chat.poll(cx),
         }

@@ -102,7 +102,7 @@ pub(crate) fn packings(headers: &HeaderMap) -> Outcome<Vec<Packing>> {
 
 fn unsupported(why: &str) -> ServeError {
     let detail = format!("invalid Content-Encoding: {why}; send one of {ACCEPTED}, or none");
-    ServeError::new(415, detail)
+    ServeError::unsupported_type(detail)
 }
 
 /// Unpacks a body of at most so many bytes, where that holds nobody up. What it takes is reserved as
@@ -148,7 +148,7 @@ fn unpack_now(
         }
         if unpacked.len() + read > max_bytes {
             let detail = format!("the body is larger than {max_bytes} bytes when it is unpacked");
-            return Err(ServeError::new(413, detail));
+            return Err(ServeError::too_large(detail));
         }
         unpacked.copy(&step[..read])?;
     }
@@ -158,7 +158,7 @@ fn unpack_now(
 }
 
 fn malformed(error: &io::Error) -> ServeError {
-    ServeError::new(400, format!("the body is not what its Content-Encoding says: {error}"))
+    ServeError::malformed(format!("the body is not what its Content-Encoding says: {error}"))
 }
 
 /// Pieces that are dropped as they are read.
@@ -262,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_unpacked_is_the_fault_of_its_client() {
-        let status = |result: Outcome<Vec<u8>>| result.unwrap_err().status;
+        let status = |result: Outcome<Vec<u8>>| result.unwrap_err().status();
         for name in ["gzip", "deflate", "br", "zstd"] {
             assert_eq!(status(unpacked(b"\x28nothing of the kind", &[name]).await), 400, "{name}");
         }
@@ -270,8 +270,8 @@ mod tests {
         cut.truncate(cut.len() - 9);
         assert_eq!(status(unpacked(&cut, &["gzip"]).await), 400);
         assert_eq!(status(unpacked(&gzip(&[0; 1001]), &["gzip"]).await), 413);
-        assert_eq!(named(&["compress"]).unwrap_err().status, 415);
-        assert_eq!(named(&["gzip, gzip", "br, br"]).unwrap_err().status, 415);
+        assert_eq!(named(&["compress"]).unwrap_err().status(), 415);
+        assert_eq!(named(&["gzip, gzip", "br, br"]).unwrap_err().status(), 415);
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
         let reservation = budget.reserve();
         let bomb = vec![gzip(&vec![0; 4 << 20]).into()];
         let error = unpack_now(bomb, &[Packing::Gzip], 64 << 20, &reservation).unwrap_err();
-        assert_eq!(error.status, 503);
+        assert_eq!(error.status(), 503);
         drop(reservation);
         assert_eq!(budget.taken(), 0);
     }

@@ -92,7 +92,8 @@ pub use endpoint::{Endpoint, LitServer};
 pub use litplex_access::digest;
 pub use litplex_config::{ConfigError, Origin};
 pub use litplex_core::{
-    Batch, BoxError, Chunks, ClientLeft, Device, LitApi, LitStream, Outcome, Result, ServeError,
+    Batch, BoxError, Chunks, ClientLeft, Device, ErrorCause, LitApi, LitStream, Outcome, Result,
+    ServeError,
 };
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService};

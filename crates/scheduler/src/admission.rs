@@ -84,7 +84,12 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(reason: Shed, detail: String, retry_after: Duration) -> Self {
-        Self { reason, error: ServeError::unavailable(detail, whole_seconds(retry_after)) }
+        let retry_after = whole_seconds(retry_after);
+        let error = match reason {
+            Shed::NoWorker => ServeError::not_ready(detail, retry_after),
+            _ => ServeError::overloaded(detail, retry_after),
+        };
+        Self { reason, error }
     }
 
     pub(crate) fn no_worker(reason: &str, retry_after: Duration) -> Self {
@@ -202,7 +207,7 @@ mod tests {
     fn a_job_is_admitted_while_its_time_suffices() {
         assert_eq!(verdict(&backlog(32 * 17 - 1), None), None);
         let error = verdict(&backlog(32 * 17), None).unwrap();
-        assert_eq!((error.status, error.retry_after), (503, Some(1)));
+        assert_eq!((error.status(), error.retry_after), (503, Some(1)));
         assert!(error.detail.contains("544 requests wait, which takes about 0.9 s"), "{error}");
     }
 

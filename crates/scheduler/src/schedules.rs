@@ -290,7 +290,7 @@ impl Caller {
         let status = match outcome {
             Outcome::Ok(Answer::Whole(response)) => response.status,
             Outcome::Ok(Answer::Stream(..)) => panic!("not a stream"),
-            Outcome::Err(error) => error.status,
+            Outcome::Err(error) => error.status(),
         };
         assert_eq!(self.answered.replace(status), None, "answered twice");
         self.answers = None;

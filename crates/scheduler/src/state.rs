@@ -284,7 +284,7 @@ impl EndpointState {
                 let error =
                     self.check_outlook().err().map(|refusal| refusal.error).unwrap_or_else(|| {
                         let detail = "no worker of this endpoint is running yet";
-                        ServeError::unavailable(detail, RETRY_AFTER)
+                        ServeError::not_ready(detail, RETRY_AFTER)
                     });
                 let _ = answer.send(Err(error));
             }

@@ -174,7 +174,7 @@ mod tests {
         match answers.recv().await {
             Outcome::Ok(Answer::Whole(response)) => response.status,
             Outcome::Ok(Answer::Stream(..)) => panic!("not a stream"),
-            Outcome::Err(error) => error.status,
+            Outcome::Err(error) => error.status(),
         }
     }
 

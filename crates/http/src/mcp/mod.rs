@@ -123,9 +123,7 @@ async fn read(
     if pieces.len() > 1 {
         reservation.grow(length)?;
     }
-    off_thread(length, move || json_text(&pieces)).await.ok_or_else(|| {
-        ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
-    })
+    off_thread(length, move || json_text(&pieces)).await.ok_or_else(ServeError::not_json_text)
 }
 
 /// Has rmcp answer a message.

@@ -285,13 +285,13 @@ mod tests {
             (json!({"tools": [{"type": "code"}]}), "tools[0]", "unknown type `code`"),
         ] {
             let Refused { error, param: got, .. } = parsed(request.clone()).unwrap_err();
-            assert_eq!((error.status, got.as_deref()), (422, Some(param)), "{request}");
+            assert_eq!((error.status(), got.as_deref()), (422, Some(param)), "{request}");
             let says = format!("{param}: {says}");
             assert!(error.detail.starts_with(&says), "{request}: {}", error.detail);
         }
         for malformed in [&b"{\"messages\": ["[..], b"{\"n\": NaN}", b"{} {}", b""] {
             let refused = ChatRequest::parse(&Bytes::copy_from_slice(malformed)).unwrap_err();
-            assert_eq!(refused.error.status, 400, "{refused:?}");
+            assert_eq!(refused.error.status(), 400, "{refused:?}");
         }
     }
 

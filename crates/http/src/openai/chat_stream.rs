@@ -63,7 +63,7 @@ impl ChatStream {
             return Poll::Ready(match self.put(&mut out, index, part) {
                 Ok(()) if self.is_over() => Step::End(out.freeze()),
                 Ok(()) => Step::Data(out.freeze()),
-                Err(error) => Step::Failed(event(&error_body(&error, None)), error.status),
+                Err(error) => Step::Failed(event(&error_body(&error, None)), error.status()),
             });
         }
         Poll::Pending

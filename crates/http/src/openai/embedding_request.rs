@@ -209,7 +209,7 @@ mod tests {
         ] {
             let Refused { error, param, .. } = parsed(&request).unwrap_err();
             assert!(error.detail.starts_with(says), "{request}: {error}");
-            assert_eq!((error.status, param.as_deref()), (422, says.split(": ").next()));
+            assert_eq!((error.status(), param.as_deref()), (422, says.split(": ").next()));
         }
     }
 

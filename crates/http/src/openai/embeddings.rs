@@ -143,7 +143,7 @@ fn check_size(exchange: &Exchange<'_>, count: usize, rest: usize) -> Outcome<()>
             "the fields beside `input` have {rest} bytes, which are read with each of {count} \
              inputs; send fewer inputs or smaller fields"
         );
-        return Err(ServeError::new(413, detail));
+        return Err(ServeError::too_large(detail));
     }
     Ok(())
 }
@@ -222,9 +222,9 @@ fn failure(exchange: &Exchange<'_>, response: Response, inputs: Inputs) -> Refus
         return refused;
     };
     refused.param = Some(format!("input[{input}]"));
-    let (endpoint, ServeError { status, detail, .. }) = (exchange.path, &mut refused.error);
+    let (endpoint, ServeError { cause, detail, .. }) = (exchange.path, &mut refused.error);
     let is_structure = detail.starts_with(['[', '{']);
-    if *status >= 500 {
+    if cause.status() >= 500 {
         *detail = format!("endpoint `{endpoint}`: input {input}: {detail}");
         tracing::error!(endpoint, "{detail}");
     } else if !is_structure {

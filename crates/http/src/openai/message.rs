@@ -440,7 +440,7 @@ mod tests {
         message.take(piece).unwrap();
         assert_eq!(budget.taken(), piece.len());
         message.take(piece).unwrap();
-        assert_eq!(message.take(piece).unwrap_err().status, 503);
+        assert_eq!(message.take(piece).unwrap_err().status(), 503);
         drop(message);
         assert_eq!(budget.taken(), 0);
     }
@@ -448,7 +448,7 @@ mod tests {
     #[test]
     fn what_is_no_message_is_an_error() {
         for item in [&b"\"text\""[..], b"[1]", b"{"] {
-            assert_eq!(Message::default().take(item).unwrap_err().status, 500);
+            assert_eq!(Message::default().take(item).unwrap_err().status(), 500);
         }
     }
 }

@@ -140,7 +140,7 @@ impl From<shape::Mismatch> for Refused {
     fn from(mismatch: shape::Mismatch) -> Self {
         let shape::Mismatch { place, reason } = mismatch;
         let between = if place.is_empty() { "" } else { ": " };
-        let error = ServeError::new(422, format!("{place}{between}{reason}"));
+        let error = ServeError::invalid_input(format!("{place}{between}{reason}"));
         let param = Some(place).filter(|place| !place.is_empty());
         Self { error, param, headers: Vec::new() }
     }
@@ -190,7 +190,7 @@ struct ErrorBody {
 }
 
 fn error_body(error: &ServeError, param: Option<&str>) -> ErrorBody {
-    let kind = match error.status {
+    let kind = match error.status() {
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",
@@ -229,7 +229,7 @@ pub(crate) fn models(
     let found = named.into_iter().find(|endpoint| name(endpoint) == wanted);
     Some(match found {
         Some(found) => answer::json(StatusCode::OK, &model(found)),
-        None => error(&ServeError::new(404, format!("there is no model `{wanted}`"))),
+        None => error(&ServeError::not_found(format!("there is no model `{wanted}`"))),
     })
 }
 
@@ -255,15 +255,13 @@ fn model(endpoint: &EndpointReport) -> Value {
 /// Returns the body of a request as the text of JSON.
 async fn text_of(exchange: &Exchange<'_>) -> Result<Bytes, ServeError> {
     if exchange.request.content != Content::Json {
-        return Err(ServeError::new(415, "the body must be JSON; send `application/json`"));
+        return Err(ServeError::unsupported_type("the body must be JSON; send `application/json`"));
     }
     let (body, length) = (exchange.request.body.clone(), exchange.request.body_len());
     if body.len() > 1 {
         exchange.request.reservation.grow(length)?;
     }
-    off_thread(length, move || json_text(&body)).await.ok_or_else(|| {
-        ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
-    })
+    off_thread(length, move || json_text(&body)).await.ok_or_else(ServeError::not_json_text)
 }
 
 /// Reads a body, on another thread where that takes long.
@@ -280,7 +278,7 @@ fn well_formed(body: &Bytes) -> Result<&str, ServeError> {
     let text = std::str::from_utf8(body).unwrap_or_default();
     match serde_json::from_str::<&RawValue>(text) {
         Ok(value) => Ok(value.get()),
-        Err(error) => Err(ServeError::new(400, format!("malformed JSON body: {error}"))),
+        Err(error) => Err(ServeError::malformed(format!("malformed JSON body: {error}"))),
     }
 }
 

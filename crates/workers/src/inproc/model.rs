@@ -144,14 +144,12 @@ impl<S: LitStream> Streams<S> {
 fn decode<T: DeserializeOwned>(request: &Request) -> Outcome<T> {
     if request.content != Content::Json {
         let detail = "this endpoint takes JSON; send `Content-Type: application/json`";
-        return Err(ServeError::new(415, detail));
+        return Err(ServeError::unsupported_type(detail));
     }
-    let text = json_text(&request.body).ok_or_else(|| {
-        ServeError::new(400, "malformed JSON body: it is not UTF-8, UTF-16 or UTF-32")
-    })?;
+    let text = json_text(&request.body).ok_or_else(ServeError::not_json_text)?;
     serde_json::from_slice(&text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ServeError::new(422, error.to_string()),
-        _ => ServeError::new(400, format!("malformed JSON body: {error}")),
+        serde_json::error::Category::Data => ServeError::invalid_input(error.to_string()),
+        _ => ServeError::malformed(format!("malformed JSON body: {error}")),
     })
 }
 
