@@ -328,3 +328,18 @@ def test_messages_may_be_compressed(serve):
     assert "gzip" in refused.headers["accept-encoding"]
     bomb = gzip.compress(b" " * 80_000_000, 1)
     assert send(bomb, "gzip").status_code == 413
+
+
+def test_large_messages_are_read_in_time_or_refused(serve):
+    """The time of a call grows with its length, not with the square of its number of fields."""
+    server = serve(TOOLS)
+    fields = {f"a{number}": number for number in range(99_000)}
+    assert json.loads(tool(server, "v1_echo", {"request": fields})["content"][0]["text"]) == fields
+    assert "missing argument" in tool(server, "v1_echo", fields)["content"][0]["text"]
+    for message in (
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": fields}},
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/list", **fields},
+    ):
+        refused = server.post("/mcp", json=message)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == -32600

@@ -5,7 +5,7 @@ import importlib.util
 import litplex as ls
 import pytest
 from litplex import _handover
-from litplex._apphost import _manifest
+from litplex._apphost import _manifest, _root
 from litplex._apphost._app import add_server_routes
 from litplex.compat import LitServer
 from litplex.compat.callbacks import Callback, NoopCallback
@@ -179,3 +179,25 @@ def test_what_the_server_says_of_its_state_is_direct_where_nothing_guards_it(mon
     server = ls.LitServer(Open())
     server.app.mount("/", lambda *_: None)
     assert direct(server) == (["/health"], True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        (b"http://127.0.0.1:50000", ("127.0.0.1", 50000)),
+        (b"https://[2001:db8::1]:1", ("2001:db8::1", 1)),
+        (None, None),
+        (b"", None),
+        (b"127.0.0.1:50000", None),
+        (b"http://127.0.0.1", None),
+        (b"http://127.0.0.1:x", None),
+        (b"http://:1", None),
+        (b"gopher://127.0.0.1:1", None),
+        (b"\xff", None),
+    ],
+)
+def test_a_request_of_another_program_is_refused(peer, client):
+    scope = {"headers": [(b"a", b"b"), *([(b"x-litplex-peer", peer)] if peer is not None else [])]}
+    assert _root._take_introduction(scope) is (client is not None)
+    assert scope.get("client") == client
+    assert scope["headers"] == [(b"a", b"b")]

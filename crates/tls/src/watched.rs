@@ -13,6 +13,10 @@ use tokio::time::sleep;
 /// the other are read together, and no file is read half written.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The number of polls after which files are read although they still change. What is half written
+/// then is read again later.
+const MAX_POLLS: u32 = 5;
+
 /// Files that are read again when they change.
 #[derive(Debug)]
 pub struct WatchedFiles {
@@ -29,7 +33,7 @@ impl WatchedFiles {
         Self { files, watched }
     }
 
-    /// Resolves once a file has changed and no file changes any more.
+    /// Resolves once a file has changed and no file changes any more, or after [`MAX_POLLS`].
     pub async fn changed(&mut self) {
         loop {
             sleep(POLL_INTERVAL).await;
@@ -54,6 +58,8 @@ struct Stamp {
     /// The device and inode: they differ when a link points elsewhere.
     file: (u64, u64),
     modified: (i64, i64),
+    /// The change of the inode, which a program cannot set: copies may keep the other time.
+    changed: (i64, i64),
     size: u64,
 }
 
@@ -62,7 +68,8 @@ impl Stamp {
         let found = fs::metadata(file).ok()?;
         let file = (found.dev(), found.ino());
         let modified = (found.mtime(), found.mtime_nsec());
-        Some(Self { file, modified, size: found.size() })
+        let changed = (found.ctime(), found.ctime_nsec());
+        Some(Self { file, modified, changed, size: found.size() })
     }
 }
 
@@ -72,19 +79,24 @@ struct Watched {
     /// The files that were read last, usable or not.
     tried: Stamps,
     last: Stamps,
+    /// The polls since the files began to differ from those read last.
+    polls: u32,
 }
 
 impl Watched {
     fn new(seen: Stamps) -> Self {
-        Self { tried: seen.clone(), last: seen }
+        Self { tried: seen.clone(), last: seen, polls: 0 }
     }
 
-    /// Returns whether the files differ from those read last, and from the last poll no more.
+    /// Returns whether the files differ from those read last, and from the last poll no more, or have
+    /// changed at each of several polls.
     fn is_due(&mut self, seen: Stamps) -> bool {
         let is_settled = seen == self.last;
         self.last = seen;
-        let is_due = is_settled && self.last != self.tried;
+        self.polls = if self.last == self.tried { 0 } else { self.polls + 1 };
+        let is_due = self.polls > 0 && (is_settled || self.polls >= MAX_POLLS);
         if is_due {
+            self.polls = 0;
             self.tried.clone_from(&self.last);
         }
         is_due
@@ -96,7 +108,7 @@ mod tests {
     use super::*;
 
     fn stamp(modified: i64) -> Option<Stamp> {
-        Some(Stamp { file: (1, 1), modified: (modified, 0), size: 9 })
+        Some(Stamp { file: (1, 1), modified: (modified, 0), changed: (modified, 0), size: 9 })
     }
 
     #[test]
@@ -107,6 +119,21 @@ mod tests {
         assert!(!watched.is_due(vec![stamp(2), stamp(2)]));
         assert!(watched.is_due(vec![stamp(2), stamp(2)]));
         assert!(!watched.is_due(vec![stamp(2), stamp(2)]), "once");
+    }
+
+    #[test]
+    fn files_that_always_change_are_read_now_and_then() {
+        let mut watched = Watched::new(vec![stamp(0)]);
+        let due: Vec<_> = (1..=11).filter(|now| watched.is_due(vec![stamp(*now)])).collect();
+        assert_eq!(due, [5, 10]);
+    }
+
+    #[test]
+    fn a_write_that_keeps_time_and_size_is_a_change() {
+        let written = Some(Stamp { changed: (2, 0), ..stamp(1).unwrap() });
+        let mut watched = Watched::new(vec![stamp(1)]);
+        assert!(!watched.is_due(vec![written.clone()]));
+        assert!(watched.is_due(vec![written]));
     }
 
     #[test]

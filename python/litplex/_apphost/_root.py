@@ -110,13 +110,20 @@ def _take_introduction(scope: Scope) -> bool:
     introduction = [each for each in scope["headers"] if each[0].startswith(INTERNAL)]
     scope["headers"] = [each for each in scope["headers"] if not each[0].startswith(INTERNAL)]
     scope[INTRODUCTION] = introduction
-    peer = dict(introduction).get(_PEER)
-    if peer is None:
+    try:
+        scope["scheme"], scope["client"] = _parse_peer(dict(introduction)[_PEER])
+    except (KeyError, ValueError):
         return False
-    scope["scheme"], _, address = peer.decode("latin-1").partition("://")
-    host, _, port = address.rpartition(":")
-    scope["client"] = (host.strip("[]"), int(port))
     return True
+
+
+def _parse_peer(peer: bytes) -> tuple[str, tuple[str, int]]:
+    """Returns the scheme and the address in the header; raises ValueError if it is malformed."""
+    scheme, separator, address = peer.decode("latin-1").partition("://")
+    host, _, port = address.rpartition(":")
+    if not (separator and host and scheme in ("http", "https")):
+        raise ValueError(f"invalid peer: {peer!r}")
+    return scheme, (host.strip("[]"), int(port))
 
 
 async def _refuse(send: Send) -> None:

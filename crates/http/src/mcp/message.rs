@@ -10,6 +10,10 @@ use serde_json::value::RawValue;
 use crate::answer::{self, HttpResponse};
 use crate::raw_json::{Kind, Object, raw, text_of};
 
+/// The most bytes of a message besides the arguments of a call. rmcp builds values of it, for which no
+/// memory is reserved.
+pub(super) const ENVELOPE_BYTES: usize = 64 * 1024;
+
 /// A message that rmcp can read.
 #[derive(Debug)]
 pub(super) struct Message {
@@ -41,7 +45,11 @@ impl Message {
             object.map_err(|_| Refused::invalid("expected one JSON-RPC message, an object"))?;
         let id = message.get("id").map(ToOwned::to_owned);
         check_envelope(&message, id.as_deref())?;
-        let Some(method) = message.get("method").and_then(|method| text_of(method.get())) else {
+        let method = message.get("method").and_then(|method| text_of(method.get()));
+        if method.as_deref() != Some("tools/call") && whole.get().len() > ENVELOPE_BYTES {
+            return Err(too_long());
+        }
+        let Some(method) = method else {
             return Ok(Self { text: whole.get().to_owned(), arguments: None, id });
         };
         let wrong = |reason: &str| Refused::params(reason, id.clone());
@@ -67,10 +75,14 @@ impl Message {
                     return Err(wrong("`arguments` must be an object"));
                 }
                 message.write("params", &params);
+                let text = raw(&message).get().to_owned();
+                if text.len() > ENVELOPE_BYTES {
+                    return Err(too_long());
+                }
                 let arguments =
                     arguments.map(|arguments| Box::<str>::from(arguments).into_string());
                 let arguments = arguments.map(Bytes::from);
-                return Ok(Self { text: raw(&message).get().to_owned(), arguments, id });
+                return Ok(Self { text, arguments, id });
             }
             "tools/list" => {
                 let cursor = params.as_ref().and_then(|params| params.get("cursor"));
@@ -83,6 +95,10 @@ impl Message {
         }
         Ok(Self { text: whole.get().to_owned(), arguments: None, id })
     }
+}
+
+fn too_long() -> Refused {
+    Refused::invalid(&format!("it has more than {ENVELOPE_BYTES} bytes besides `arguments`"))
 }
 
 fn check_envelope(message: &Object, id: Option<&RawValue>) -> Result<(), Refused> {
@@ -150,6 +166,25 @@ mod tests {
         assert!(!message.text.contains("arguments"));
         let null = call.replace(exact, "null");
         assert_eq!(parsed(&null).unwrap().arguments, None);
+    }
+
+    #[test]
+    fn only_arguments_may_be_long() {
+        let long = "a".repeat(ENVELOPE_BYTES);
+        let call =
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","A":"B"}}"#;
+        let with =
+            |name: &str| call.replace("\"A\":\"B\"", &format!("\"{name}\":{{\"a\":\"{long}\"}}"));
+        assert!(parsed(&with("arguments")).is_ok());
+        for wrong in [
+            with("_meta"),
+            with("_meta").replace("tools/call", "tools/list"),
+            call.replace("tools/call", "initialize").replace('A', &long),
+            call.replace("\"id\":1", &format!("\"id\":\"{long}\"")),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"a":"{long}"}}}}"#),
+        ] {
+            assert_eq!(parsed(&wrong).unwrap_err().code, ErrorCode::INVALID_REQUEST);
+        }
     }
 
     #[test]

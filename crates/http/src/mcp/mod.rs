@@ -32,7 +32,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 
-use self::message::{Message, Refused};
+use self::message::{ENVELOPE_BYTES, Message, Refused};
 use crate::answer::{self, AnswerBody, HttpResponse};
 use crate::app::{App, Route};
 use crate::around::Body;
@@ -60,6 +60,10 @@ pub(crate) async fn answer(
         Ok(Err(error)) => return refused(&error),
         Err(_) => return answer::error(&slow_client()),
     };
+    // The arguments and the rest of the message are copies.
+    if let Err(error) = reservation.grow(body.len()) {
+        return answer::error(&error);
+    }
     let parsed = off_thread(body.len(), move || Message::parse(&body)).await;
     let message = match parsed {
         Ok(message) => message,
@@ -103,9 +107,6 @@ struct Asked {
 const ANY_ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// What a message may have besides the arguments of a call, in bytes.
-const ENVELOPE_BYTES: usize = 64 * 1024;
 
 /// Reads the text of a message, which no tool takes if it is longer than the longest may be.
 async fn read(
@@ -359,7 +360,12 @@ async fn call(
     let is_error = !response.status().is_success();
     let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.unwrap_or_default().to_owned();
-    let (body, is_whole) = collected(response.into_body()).await;
+    let reservation = &asked.reservation;
+    let (body, is_whole) = match collected(response.into_body(), reservation).await {
+        Ok(collected) => collected,
+        Err(error) => return CallToolResult::error(vec![ContentBlock::text(error.detail)]),
+    };
+    let length = body.len();
     if is_error || !is_whole {
         let text = String::from_utf8_lossy(&body);
         let words = match is_whole {
@@ -369,23 +375,31 @@ async fn call(
         };
         return CallToolResult::error(vec![ContentBlock::text(words)]);
     }
-    let content = content(&media_type, parts.uri.path(), body);
-    let structured = content.as_text().and_then(|content| structure_of(&content.text));
+    let (path, reservation) = (parts.uri.path().to_owned(), reservation.clone());
+    let read = move || {
+        let content = content(&media_type, &path, body);
+        let structured = content.as_text().and_then(|text| structure_of(&text.text, &reservation));
+        (content, structured)
+    };
+    let (content, structured) = off_thread(length, read).await;
     let mut result = CallToolResult::success(vec![content]);
     result.structured_content = structured;
     result
 }
 
 /// Reads a body to its end, or as far as it goes; returns it and whether it is whole.
-async fn collected(mut body: AnswerBody) -> (Vec<u8>, bool) {
+///
+/// # Errors
+/// 503: there is no room for it. It is held twice, as it came and as it is sent.
+async fn collected(mut body: AnswerBody, reservation: &Reservation) -> Outcome<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => bytes.extend(frame.into_data().unwrap_or_default()),
-            Err(_) => return (bytes, false),
-        }
+        let Ok(frame) = frame else { return Ok((bytes, false)) };
+        let data = frame.into_data().unwrap_or_default();
+        reservation.grow(2 * data.len())?;
+        bytes.extend(data);
     }
-    (bytes, true)
+    Ok((bytes, true))
 }
 
 /// Returns an answer as the protocol has it: what is no text stays bytes.
@@ -409,11 +423,41 @@ fn content(media_type: &str, path: &str, body: Vec<u8>) -> ContentBlock {
     }
 }
 
-/// Returns the object that a text is, unless it has a number that would not stay as it is.
-fn structure_of(text: &str) -> Option<Value> {
+/// The bytes that a parsed value takes: its place in an object, with a short name.
+const VALUE_BYTES: usize = 100;
+
+/// Returns the object that a text is, unless it has a number that would not stay as it is, or there
+/// is no room for its values.
+fn structure_of(text: &str, reservation: &Reservation) -> Option<Value> {
     let is_long = |digits: &[u8]| digits.len() > 18;
     if text.as_bytes().split(|byte| !byte.is_ascii_digit()).any(is_long) {
         return None;
     }
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let values = text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    reservation.grow(text.len() + values * VALUE_BYTES).ok()?;
     serde_json::from_str(text).ok().filter(Value::is_object)
+}
+
+#[cfg(test)]
+mod tests {
+    use litplex_core::MemoryBudget;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_structured_where_there_is_room_for_its_values() {
+        let text = format!("{{\"a\":[{}0]}}", "[],".repeat(1000));
+        let enough = MemoryBudget::new(1 << 20);
+        assert!(structure_of(&text, &enough.reserve()).is_some());
+        let reserved = enough.reserve();
+        structure_of(&text, &reserved);
+        assert!(reserved.bytes() > 1000 * size_of::<Value>());
+        assert!(structure_of(&text, &MemoryBudget::new(text.len()).reserve()).is_none());
+        for other in ["[1]", "7", "a", r#"{"a":1234567890123456789}"#] {
+            assert_eq!(structure_of(other, &enough.reserve()), None, "{other}");
+        }
+    }
 }

@@ -135,22 +135,23 @@ fn structure_in(json: &str, schema: &Value) -> Option<String> {
 fn mended_object<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
     let of_others = branches(schema).find_map(|branch| branch.get("additionalProperties"));
     let properties = properties(schema);
-    let Ok(mut object) = Object::parse(json) else { return json.into() };
     if properties.is_none() && of_others.is_none() {
         return json.into();
     }
-    let mut is_changed = false;
-    for (name, value) in object.clone().into_fields() {
-        let schema = properties.and_then(|properties| properties.get(&name)).or(of_others);
-        let Some(Cow::Owned(mended)) = schema.map(|schema| mended(value.get(), schema)) else {
-            continue;
-        };
-        if let Ok(mended) = RawValue::from_string(mended) {
-            object.set(&name, mended);
-            is_changed = true;
-        }
+    let Ok(mut object) = Object::parse(json) else { return json.into() };
+    let mend = |(name, value): (&str, &RawValue)| {
+        let schema = properties.and_then(|properties| properties.get(name)).or(of_others)?;
+        let Cow::Owned(mended) = mended(value.get(), schema) else { return None };
+        Some((name.to_owned(), RawValue::from_string(mended).ok()?))
+    };
+    let changed: Vec<_> = object.fields().filter_map(mend).collect();
+    if changed.is_empty() {
+        return json.into();
     }
-    if is_changed { Box::<str>::from(raw(&object)).into_string().into() } else { json.into() }
+    for (name, value) in changed {
+        object.set(&name, value);
+    }
+    Box::<str>::from(raw(&object)).into_string().into()
 }
 
 fn mended_array<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
@@ -159,15 +160,20 @@ fn mended_array<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
     if of_all.is_none() && of_first.is_none() {
         return json.into();
     }
-    let (mut out, mut is_changed) = (Vec::new(), false);
+    // One text, not one for each item: a client chooses how many items there are.
+    let (mut out, mut is_changed) = (String::from("["), false);
     let _ = each_item(json, |index, item: &RawValue| {
         let schema = of_first.and_then(|schemas| schemas.get(index)).or(of_all);
         let mended = schema.map_or(item.get().into(), |schema| mended(item.get(), schema));
         is_changed |= matches!(mended, Cow::Owned(_));
-        out.push(mended.into_owned());
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(&mended);
         Ok::<_, std::convert::Infallible>(())
     });
-    if is_changed { format!("[{}]", out.join(",")).into() } else { json.into() }
+    out.push(']');
+    if is_changed { out.into() } else { json.into() }
 }
 
 fn properties(schema: &Value) -> Option<&Map<String, Value>> {

@@ -1,6 +1,7 @@
 //! A message of a chat, put together from what its model gives: as a whole, and as the pieces of a
 //! stream, which add up to the same.
 
+use indexmap::IndexMap;
 use litplex_core::{Outcome, Reservation, ServeError};
 use serde_json::value::RawValue;
 
@@ -146,7 +147,7 @@ const REPLACED: [&str; 4] = ["name", "type", "id", "index"];
 /// The fields of a message, each of which grows in place: a message has as many pieces as tokens,
 /// and must not be copied for each of them.
 #[derive(Debug, Default)]
-struct Fields(Vec<(String, Field)>);
+struct Fields(IndexMap<String, Field>);
 
 /// The value of a field, so far.
 #[derive(Debug)]
@@ -159,11 +160,11 @@ enum Field {
 
 impl Fields {
     fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
+        self.0.contains_key(name)
     }
 
     fn get_mut(&mut self, name: &str) -> Option<&mut Field> {
-        self.0.iter_mut().find(|(known, _)| known == name).map(|(_, field)| field)
+        self.0.get_mut(name)
     }
 
     /// Takes a value, which is joined to what the field has.
@@ -183,7 +184,7 @@ impl Fields {
     }
 
     fn push(&mut self, name: &str, json: &str) {
-        self.0.push((name.to_owned(), Field::Json(json.to_owned())));
+        self.0.insert(name.to_owned(), Field::Json(json.to_owned()));
     }
 
     fn join(&mut self, more: Object, depth: usize) {

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -7,16 +8,21 @@ use crate::raw_json::{Object, each_item, text_of};
 
 /// The calls of tools in a message, put together from whole calls and from fragments of them.
 #[derive(Debug, Default)]
-pub(super) struct ToolCalls(Vec<Call>);
+pub(super) struct ToolCalls {
+    calls: Vec<Call>,
+    /// The places of the calls by their ids, and by the numbers that the model gave them: the last
+    /// of each.
+    by_id: HashMap<String, usize>,
+    by_number: HashMap<i64, usize>,
+}
 
 #[derive(Debug)]
 struct Call {
-    /// The number that the model gave it, if any.
-    number: Option<i64>,
     id: String,
     kind: String,
     name: Option<String>,
     arguments: String,
+    progress: Progress,
     /// What else it has.
     rest: Object,
 }
@@ -34,7 +40,7 @@ struct Entry {
 
 impl ToolCalls {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.calls.is_empty()
     }
 
     /// Takes a list of calls; returns what it adds, with the numbers by which clients put the
@@ -52,13 +58,18 @@ impl ToolCalls {
 
     fn take_entry(&mut self, entry: Entry, make_id: impl Fn() -> String) -> Option<Object> {
         match self.continued(&entry) {
-            Some(place) => self.0[place].go_on(place, entry),
+            Some(place) => self.calls[place].go_on(place, entry),
             None => {
+                let place = self.calls.len();
+                if let Some(number) = entry.number {
+                    self.by_number.insert(number, place);
+                }
                 let call = Call::begin(entry, make_id);
+                self.by_id.insert(call.id.clone(), place);
                 let mut added = Object::default();
-                added.write("index", &self.0.len());
+                added.write("index", &place);
                 call.write(&mut added);
-                self.0.push(call);
+                self.calls.push(call);
                 Some(added)
             }
         }
@@ -68,15 +79,14 @@ impl ToolCalls {
     /// tells for certain. Without one, a name begins a call, unless the call of the entry's number
     /// still has none.
     fn continued(&self, entry: &Entry) -> Option<usize> {
-        let last = |is_it: &dyn Fn(&Call) -> bool| self.0.iter().rposition(is_it);
         if let Some(id) = &entry.id {
-            return last(&|call| call.id == *id);
+            return self.by_id.get(id).copied();
         }
         let place = match entry.number {
-            Some(number) => last(&|call| call.number == Some(number)),
-            None => self.0.len().checked_sub(1),
+            Some(number) => self.by_number.get(&number).copied(),
+            None => self.calls.len().checked_sub(1),
         }?;
-        let begins = entry.name.is_some() && self.0[place].name.is_some();
+        let begins = entry.name.is_some() && self.calls[place].name.is_some();
         (!begins).then_some(place)
     }
 
@@ -87,7 +97,7 @@ impl ToolCalls {
             call.write(&mut object);
             object
         };
-        self.0.iter().map(whole).collect()
+        self.calls.iter().map(whole).collect()
     }
 }
 
@@ -117,12 +127,15 @@ impl Entry {
 
 impl Call {
     fn begin(entry: Entry, make_id: impl Fn() -> String) -> Self {
+        let arguments = entry.arguments.unwrap_or_default();
+        let mut progress = Progress::default();
+        progress.read(&arguments);
         Self {
-            number: entry.number,
             id: entry.id.unwrap_or_else(make_id),
             kind: entry.kind.unwrap_or_else(|| "function".into()),
             name: entry.name,
-            arguments: entry.arguments.unwrap_or_default(),
+            arguments,
+            progress,
             rest: entry.rest,
         }
     }
@@ -138,6 +151,7 @@ impl Call {
         let more = self.news_of(&more, entry.id.is_some());
         if !more.is_empty() {
             function.write("arguments", &more);
+            self.progress.read(more);
             self.arguments.push_str(more);
         }
         let mut added = Object::default();
@@ -159,10 +173,9 @@ impl Call {
         if !is_named || self.arguments.is_empty() {
             return more;
         }
-        let is_complete = serde_json::from_str::<serde::de::IgnoredAny>(&self.arguments).is_ok();
         match more.strip_prefix(self.arguments.as_str()) {
             Some(rest) => rest,
-            None if is_complete => "",
+            None if self.progress == Progress::Complete => "",
             None => more,
         }
     }
@@ -175,6 +188,48 @@ impl Call {
         }
         for (name, value) in self.rest.clone().into_fields() {
             out.set(&name, value);
+        }
+    }
+}
+
+/// How far an object or a list has come that arrives in pieces. Each piece is read once: a model
+/// chooses how many there are.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    #[default]
+    NotBegun,
+    /// Within this many objects and lists.
+    Within(usize),
+    /// In a text within as many.
+    InText {
+        depth: usize,
+        is_escaped: bool,
+    },
+    Complete,
+    /// It is neither, or something follows it.
+    Other,
+}
+
+impl Progress {
+    fn read(&mut self, piece: &str) {
+        *self = piece.bytes().fold(*self, Self::after);
+    }
+
+    fn after(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::InText { depth, is_escaped: true }, _) => {
+                Self::InText { depth, is_escaped: false }
+            }
+            (Self::InText { depth, .. }, b'"') => Self::Within(depth),
+            (Self::InText { depth, .. }, _) => Self::InText { depth, is_escaped: byte == b'\\' },
+            (Self::NotBegun | Self::Complete, b' ' | b'\t' | b'\r' | b'\n') => self,
+            (Self::NotBegun, b'{' | b'[') => Self::Within(1),
+            (Self::Within(depth), b'{' | b'[') => Self::Within(depth + 1),
+            (Self::Within(1), b'}' | b']') => Self::Complete,
+            (Self::Within(depth), b'}' | b']') => Self::Within(depth - 1),
+            (Self::Within(depth), b'"') => Self::InText { depth, is_escaped: false },
+            (Self::Within(_), _) => self,
+            (Self::NotBegun | Self::Complete | Self::Other, _) => Self::Other,
         }
     }
 }
@@ -290,6 +345,40 @@ mod tests {
         }
         let (added, _) = given(&[begin(0, "c1", "f"), fragment(Some(0), None, "{")]);
         assert_eq!(added[1], json!({"index": 0, "function": {"arguments": "{"}}));
+    }
+
+    #[test]
+    fn complete_arguments_that_are_given_again_add_nothing() {
+        for (first, again, whole) in [
+            ("{\"a\":1}", "{\"a\": 1}", "{\"a\":1}"),
+            ("{\"a\":\"}\\\"\"", "}", "{\"a\":\"}\\\"\"}"),
+            ("[[1], {}]", "x", "[[1], {}]"),
+            ("", "{}", "{}"),
+            ("{", "}", "{}"),
+            ("{} {", "}", "{} {}"),
+            ("{\"a\"", "{\"a\":1}", "{\"a\":1}"),
+        ] {
+            let (_, calls) =
+                given(&[json!([call("c", "f", first)]), json!([call("c", "f", again)])]);
+            assert_eq!(calls, expected(&[("c", "f", whole)]), "{first} {again}");
+        }
+    }
+
+    /// Read again for each fragment, these arguments would take minutes.
+    #[test]
+    fn many_fragments_and_many_calls_are_each_read_once() {
+        let mut calls = ToolCalls::default();
+        let mut take = |id: &str, arguments: &str| {
+            let list = json!([call(id, "f", arguments)]).to_string();
+            calls.take(&list, String::new).len()
+        };
+        take("c", "{\"a\":\"");
+        for _ in 0..50_000 {
+            assert_eq!(take("c", "0123456789"), 1);
+        }
+        for id in 0..50_000 {
+            assert_eq!(take(&id.to_string(), "{}"), 1);
+        }
     }
 
     #[test]
