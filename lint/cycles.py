@@ -21,7 +21,6 @@ ALLOWED = 2
 KNOWN = {
     "crates/core": [3],
     "crates/http": [20, 4],
-    "python/litplex": [4],
 }
 
 _COMMENT = re.compile(r"//[^\n]*")

@@ -1,4 +1,4 @@
-"""The class that model authors write."""
+"""The classes that model authors subclass."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from litplex._metrics import Counter, Gauge, Histogram, Metrics
 from litplex._profile import NATIVE, Profile
 from litplex._specs import LitSpec, spec_error
 
-# The hooks that make the worker compute on an event loop where they are `async`.
-_COMPUTING = ("decode_request", "batch", "predict", "unbatch", "encode_response")
+# The hooks that make the worker use an event loop if they are `async`.
+_REQUEST_HOOKS = ("decode_request", "batch", "predict", "unbatch", "encode_response")
 
 
 def unwrapped(hook: Any) -> Any:
-    """Returns the function that a hook calls: what a decorator, a ``functools.partial`` or an
-    object with ``__call__`` is around."""
+    """Returns the function of a hook, without decorators, ``functools.partial`` and objects with
+    ``__call__``."""
     while True:
         if isinstance(hook, functools.partial):
             hook = hook.func
@@ -35,34 +35,34 @@ def unwrapped(hook: Any) -> Any:
             return hook
 
 
-def _has_own_call(hook):
+def _has_own_call(hook: Any) -> bool:
     return inspect.isfunction(inspect.getattr_static(type(hook), "__call__", None))
 
 
 def is_async(hook: Any) -> bool:
-    """Tells whether a hook is ``async def``, as a function or as a generator."""
+    """Returns whether a hook is ``async def``, as a function or as a generator."""
     hook = unwrapped(hook)
     return inspect.iscoroutinefunction(hook) or inspect.isasyncgenfunction(hook)
 
 
 def is_generator(hook: Any) -> bool:
-    """Tells whether a hook is a generator function, plain or ``async``."""
+    """Returns whether a hook is a generator function, plain or ``async``."""
     hook = unwrapped(hook)
     return inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)
 
 
 def is_method_of(hook: Any, function: Any) -> bool:
-    """Tells whether a hook is this very method: of ``LitAPI``, where nobody has overridden it."""
+    """Returns whether a hook is this method: that of ``LitAPI``, unless a model overrides it."""
     return getattr(inspect.unwrap(hook), "__func__", None) is function
 
 
 def has_async_hooks(api: LitAPI) -> bool:
-    """Tells whether any hook that requests pass is ``async def``."""
-    return any(is_async(getattr(api, name)) for name in _COMPUTING)
+    """Returns whether any hook that requests pass is ``async def``."""
+    return any(is_async(getattr(api, name)) for name in _REQUEST_HOOKS)
 
 
 def max_concurrency_of(api: LitAPI) -> int | None:
-    """Returns the ``max_concurrency`` of a model: that of its server, else its own where the
+    """Returns the ``max_concurrency`` of a model: that of its server, or else its own if the
     attribute of that name is litplex's."""
     chosen = api._chosen_concurrency
     has_own = chosen is None and api._litplex_profile.has_model_options
@@ -70,7 +70,7 @@ def max_concurrency_of(api: LitAPI) -> int | None:
 
 
 def concurrency_error(api: LitAPI) -> str | None:
-    """Returns what is wrong with the ``max_concurrency`` of a model, if anything."""
+    """Returns the error in the ``max_concurrency`` of a model; None if there is none."""
     value = max_concurrency_of(api)
     if value is None:
         return None
@@ -78,7 +78,8 @@ def concurrency_error(api: LitAPI) -> str | None:
         return f"`max_concurrency` must be an integer of at least 1, or None, not {value!r}"
     if isinstance(api, ContinuousAPI):
         return (
-            "`max_concurrency` has no meaning here; `max_batch_size` is the most sequences at once"
+            "`max_concurrency` is no option of a ContinuousAPI; set `max_batch_size`, the most "
+            "sequences at once"
         )
     if value > 1 and not has_async_hooks(api):
         return f"`max_concurrency` of {value} needs async hooks; write `async def predict`"
@@ -86,16 +87,18 @@ def concurrency_error(api: LitAPI) -> str | None:
 
 
 def authorize_of(api: Any) -> Any:
-    """Returns what decides who may call an endpoint, where its author says so."""
+    """Returns the ``authorize`` of a model, which decides about the callers of its endpoint; None
+    if it has none."""
     return getattr(api, "authorize", None) if isinstance(api, LitAPI) else None
 
 
 def access_error(api: LitAPI, is_guarded: bool) -> str | None:
-    """Returns what would leave an endpoint open to more people than its author thinks.
+    """Returns the error that would leave an endpoint open to more callers than its author intends;
+    None if there is none.
 
     Args:
         api: The model.
-        is_guarded: Whether its ``authorize`` is asked before its requests come here.
+        is_guarded: Whether the app host calls its ``authorize`` before each request.
     """
     authorize = authorize_of(api)
     if authorize is None:
@@ -105,14 +108,17 @@ def access_error(api: LitAPI, is_guarded: bool) -> str | None:
     if is_guarded:
         return None
     return (
-        "`authorize` is not asked where an API is given by its name, and the endpoint would be "
-        "open to everybody; give LitServer an instance"
+        "`authorize` is not called for an API that is given by its name, and the endpoint would be "
+        "open to every client; give LitServer an instance"
     )
 
 
-def _argument_errors(max_batch_size: Any, batch_timeout: Any, api_path: Any, stream: Any):
-    """Says what programs written for LitServe look for, where they do."""
-    found, options = [], {"stream": stream}
+def _argument_errors(
+    max_batch_size: Any, batch_timeout: Any, api_path: Any, stream: Any
+) -> list[str]:
+    """Returns the errors in the arguments, in the words that LitServe's programs look for."""
+    found: list[str] = []
+    options = {"stream": stream}
     if isinstance(max_batch_size, int) and max_batch_size <= 0:
         found.append(f"max_batch_size must be greater than 0, not {max_batch_size}")
     else:
@@ -142,43 +148,43 @@ def _unsupported(loop: Any) -> list[str]:
     found = []
     if loop not in (None, "auto"):
         found.append(
-            "loop must be 'auto': litplex owns the queues that a loop would read; write what one "
-            "step does as `admit`, `step` and `finish` of a ContinuousAPI"
+            "loop must be 'auto': litplex owns the queues that a loop would read; write `admit`, "
+            "`step` and `finish` of a ContinuousAPI"
         )
     return found
 
 
 class LitAPI(metaclass=WarnsOfHeavyInit):
-    """One model: subclass it, load in :meth:`setup`, compute in :meth:`predict`.
+    """A model: a subclass loads it in :meth:`setup` and computes in :meth:`predict`.
 
     A request passes ``decode_request`` → (``batch`` →) ``predict`` → (``unbatch`` →)
-    ``encode_response``. A hook that names a ``context`` parameter gets the request's
-    :class:`~litplex.Context`; ``batch``, ``unbatch`` and the ``predict`` of a batch get a list of
-    them. Those hooks, ``setup``, ``health`` and ``teardown`` may be ``async def``; all run on one
-    event loop.
+    ``encode_response``. A hook with a parameter ``context`` gets the :class:`~litplex.Context` of
+    the request; ``batch``, ``unbatch`` and the ``predict`` of a batch get a list of them, in the
+    order of the inputs. These hooks, ``setup``, ``health`` and ``teardown`` may be ``async def``;
+    all run on one event loop.
 
     Args:
-        max_batch_size: The most requests that one ``predict`` gets. Above 1, ``predict`` gets what
-            ``batch`` made of the inputs and returns what ``unbatch`` can take apart. Default: 1.
-        batch_timeout: Seconds that a batch may wait to fill, counted from the arrival of its
-            first request. Default: 0, which takes what is there.
+        max_batch_size: The most requests in one call of ``predict``. Above 1, ``predict`` gets the
+            output of ``batch`` and returns an output that ``unbatch`` can split. Default: 1.
+        batch_timeout: The seconds that a batch may wait to fill, from the arrival of its first
+            request. Default: 0, which takes the requests that have arrived.
         api_path: The path of the endpoint. Default: ``/predict``.
-        stream: Whether ``predict`` is a generator whose values are sent as they come.
+        stream: Whether ``predict`` is a generator whose values are sent one by one.
             Default: False.
-        loop: Only ``"auto"``; :class:`ContinuousAPI` is for a loop of one's own.
-        spec: A protocol to speak instead of plain requests: an :class:`~litplex.OpenAISpec` or an
-            :class:`~litplex.OpenAIEmbeddingSpec`. It decides ``stream``, and has a path of its own
-            in place of ``/predict``. Default: None.
-        mcp: Offers the model as a tool at ``/mcp``, as a :class:`~litplex.MCP` says. Default: it
-            is none.
-        enable_async: Says that ``predict`` is ``async``; hooks that are need no such word.
+        loop: Only ``"auto"``; a model with its own loop is a :class:`ContinuousAPI`.
+        spec: The dialect of the endpoint: an :class:`~litplex.OpenAISpec` or an
+            :class:`~litplex.OpenAIEmbeddingSpec`. It sets ``stream``, and a path instead of
+            ``/predict``. Default: None, plain requests.
+        mcp: An :class:`~litplex.MCP`, which offers the model as a tool at ``/mcp``. Default: None,
+            no tool.
+        enable_async: Checks that ``predict`` is ``async``; ``async`` hooks do not need it.
             Default: False.
-        max_concurrency: The most calls of ``predict`` that are under way at once in a worker;
-            above 1 it needs ``async`` hooks. Default: None, which is 64 for single requests and
-            streams of ``async`` hooks, and 1 for batches and plain hooks.
+        max_concurrency: The most concurrent calls of ``predict`` in a worker; above 1 it needs
+            ``async`` hooks. Default: None, which is 64 for single requests and streams of
+            ``async`` hooks, and 1 for batches and plain hooks.
 
     Raises:
-        ValueError: names every argument that is wrong and says what it may be.
+        ValueError: names every invalid argument and its valid values.
     """
 
     max_batch_size = 1
@@ -188,16 +194,16 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
     max_concurrency: int | None = None
     _chosen_concurrency: int | None = None
     device: str | None = None
-    #: CPU threads that a worker should use; set by the server.
+    #: The number of CPU threads that a worker should use; the server sets it.
     threads: int | None = None
     loop = "auto"
     mcp: MCP | None = None
-    #: A request, as JSON, that the OpenAPI document shows; where ``decode_request`` has no type, it
-    #: also says what requests are like. Default: None, for none.
+    #: An example of a request, a value of JSON, in the OpenAPI document. If ``decode_request`` has
+    #: no type, the schema of requests is derived from it. Default: None, no example.
     request_example: Any = None
-    #: The answer to it, or one value of a stream; likewise.
+    #: The response to that request, or one value of its stream. Default: None, no example.
     response_example: Any = None
-    #: Seconds that a request may take; set by the server.
+    #: The seconds that a request may take; the server sets it.
     request_timeout: float | None = None
     _log_queue: Any = None
     _litplex_profile: Profile = NATIVE
@@ -222,7 +228,7 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
         errors = _argument_errors(max_batch_size, batch_timeout, api_path, stream)
         self.max_concurrency = max_concurrency
         if not self._litplex_profile.has_model_options:
-            # The program may use the attribute for itself; the argument is litplex's.
+            # The attribute may be the program's own; the argument is litplex's.
             self._chosen_concurrency = max_concurrency
         errors += filter(None, [concurrency_error(self)])
         errors += _unsupported(loop)
@@ -236,7 +242,7 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
                 "when enable_async=True"
             )
         _options.raise_all([f"{type(self).__name__}: {error}" for error in errors])
-        if max_batch_size == 1 and self._takes_batches_apart():
+        if max_batch_size == 1 and self._splits_batches():
             warnings.warn(
                 f"{type(self).__name__} has both batch and unbatch methods implemented, but the "
                 "max_batch_size parameter was not set. They are not called",
@@ -253,11 +259,11 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
         self.pre_setup(spec)
 
     def pre_setup(self, spec: LitSpec | None = None) -> None:
-        """Gives the model a spec, as ``LitAPI(spec=…)`` does; for tests that call hooks without a
-        server. None changes nothing.
+        """Sets the spec of the model, as ``LitAPI(spec=…)`` does; for tests that call hooks without
+        a server. None changes nothing.
 
         Raises:
-            ValueError: it is no spec that litplex speaks.
+            ValueError: litplex does not have this spec.
         """
         if spec is None:
             return
@@ -267,26 +273,28 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
         if self.api_path == LitAPI.api_path:
             self.api_path = spec.api_path
 
-    def _takes_batches_apart(self) -> bool:
+    def _splits_batches(self) -> bool:
         kind = type(self)
         return kind.batch is not LitAPI.batch and kind.unbatch is not LitAPI.unbatch
 
     def setup(self, device: str) -> None:
-        """Loads the model; called once in each worker, with ``cpu``, ``cuda:0``, ``mps`` …"""
+        """Loads the model. Each worker calls it once, with its device: ``cpu``, ``cuda:0``, ``mps``
+        …"""
 
     def decode_request(self, request: Any) -> Any:
-        """Returns the input of ``predict``.
+        """Returns the input of ``predict``. Default: the request, unchanged.
 
         ``request`` is the value of a JSON body; for a form a :class:`~litplex.Form`; for any other
-        content type the body as ``bytes``. Annotate it with a pydantic model, or with what else
-        pydantic can validate, to get that; with :class:`~litplex.UploadFile` to get the file of
-        that name in a form. What is not so is answered 422. With a ``spec``, it is what that says.
+        content type the body as ``bytes``. With the annotation of a pydantic model, or of any other
+        type that pydantic validates, it is of that type; with :class:`~litplex.UploadFile`, it is
+        the file of that name in a form. Requests that do not conform get 422. With a ``spec``, its
+        docstring has the type.
         """
         return request if self.spec is None else self.spec.decode_request(request)
 
     def batch(self, inputs: list[Any]) -> Any:
-        """Makes one input of a list of 1 to ``max_batch_size``: stacked when they are all
-        tensors or arrays of one shape, and otherwise the list."""
+        """Returns one input for a list of 1 to ``max_batch_size`` inputs. Default: tensors or
+        arrays of one shape are stacked along a new first dimension; other inputs stay a list."""
         first = inputs[0]
         package = type(first).__module__.partition(".")[0]
         if package in ("torch", "numpy") and hasattr(first, "shape"):
@@ -296,50 +304,59 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
         return inputs
 
     def predict(self, x: Any) -> Any:
-        """Computes the output of one input or batch; a generator where ``stream`` is set, which
-        for a batch yields at every step what ``unbatch`` can take apart."""
+        """Returns the output of one input or batch. With ``stream`` it is a generator; for a batch,
+        it yields at every step an output that ``unbatch`` can split.
+
+        Raises:
+            NotImplementedError: the model has no ``predict``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement predict")
 
     def unbatch(self, output: Any) -> list[Any]:
-        """Takes the output of a batch apart, one output for each input, in their order. An
-        exception in an output's place answers that request alone. Where ``stream`` is set, it is
-        called at every step, or once with all steps where it is a generator function; an output
-        that is :data:`~litplex.FINISHED` ends that request's stream.
+        """Returns a list of one output for each input of a batch, in their order. Default: the
+        output as a list.
+
+        An exception in place of an output is the response to that request alone. With ``stream``,
+        ``unbatch`` is called at every step, or once with all steps if it is a generator function;
+        :data:`~litplex.FINISHED` in place of an output ends the stream of that request.
 
         Raises:
-            ValueError: by itself, where the output cannot be taken apart.
+            ValueError: the output cannot be split (only the default).
         """
         if isinstance(output, (str, dict, set)):
             _warn_of_unordered(output)
         elif not hasattr(output, "__iter__") and not hasattr(output, "__getitem__"):
             raise ValueError(
                 "Default implementation for `LitAPI.unbatch` method was not found. A "
-                f"{type(output).__name__} cannot be taken apart; return a list from predict, or "
-                "write `unbatch`"
+                f"{type(output).__name__} cannot be split; return a list from predict, or write "
+                "`unbatch`"
             )
         return list(output)
 
     def encode_response(self, output: Any) -> Any:
-        """Returns the answer: what JSON can hold, a pydantic model, ``bytes``, or a
-        :class:`~litplex.Response`. Where it is annotated to return a pydantic model, what it
-        returns is validated and sent as that model. Where ``stream`` is set it may be a generator
-        function over the outputs, or a plain one for each. With a ``spec``, what that says."""
+        """Returns the response: a value that JSON can hold, a pydantic model, ``bytes``, or a
+        :class:`~litplex.Response`. Default: the output, unchanged.
+
+        If its return annotation is a pydantic model, the returned value is validated and sent as
+        that model. With ``stream`` it may be a generator function over the outputs, or a plain
+        function of each output. With a ``spec``, its docstring has the type."""
         return output if self.spec is None else self.spec.encode_response(output)
 
     def format_encoded_response(self, data: Any) -> Any:
-        """Returns what is sent of ``data``, a value that ``encode_response`` gave for a stream: a
-        ``str`` or ``bytes`` goes out as it is, anything else as a line of JSON. It is called only
-        where it is overridden; by itself it makes a ``dict`` or a pydantic model its line."""
+        """Returns the text or bytes to send for ``data``, a value of ``encode_response`` for a
+        stream. Default: a line of JSON for a ``dict`` or a pydantic model, and other values
+        unchanged. The worker calls it only if the model overrides it; a result that is neither
+        ``str`` nor ``bytes`` is sent as a line of JSON."""
         if isinstance(data, dict):
             return json.dumps(data) + "\n"
         return data.model_dump_json() + "\n" if hasattr(data, "model_dump_json") else data
 
     def log(self, key: str, value: Any) -> None:
-        """Notes a value under a name.
+        """Logs a value under a name.
 
         A number appears on ``/metrics``, as ``litplex_user_<key>_sum`` and ``…_count`` over all
-        workers. Whatever it is, the ``loggers`` of the server process it in this worker, on a
-        thread of their own.
+        workers. The ``loggers`` of the server process values of every type, in this worker, on a
+        thread of their own. Without loggers, any other value is lost, with a warning.
         """
         unmeasured = self._measure(key, value)
         if self._log_queue is not None:
@@ -352,9 +369,9 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
             )
 
     def _measure(self, key: str, value: Any) -> str:
-        """Measures what is logged; returns why it cannot, where that is so."""
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            return "only numbers are measured without one"
+        """Adds a logged value to a metric; returns why it cannot, or an empty text."""
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return "without one, only numbers are measured"
         try:
             self._own_metrics().observe(key, float(value))
         except ValueError as error:
@@ -368,19 +385,27 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
 
     def counter(self, name: str, help: str = "Counted by the model.") -> Counter:
         """Returns the counter of this name, which appears as ``litplex_user_<name>_total``, summed
-        over all workers. Make it in ``setup`` and call its ``add`` in hooks.
+        over all workers. Create it in ``setup`` and call its ``add`` in hooks.
+
+        Args:
+            name: Letters, digits and ``_``, at most 64; with its unit: ``prompt_tokens``.
+            help: A sentence for readers of ``/metrics``.
 
         Raises:
-            ValueError: the name cannot be one of a metric, or is one of another kind.
+            ValueError: the name is invalid, or a metric of another kind has it.
         """
         return self._own_metrics().counter(name, help)
 
     def gauge(self, name: str, help: str = "Set by the model.") -> Gauge:
-        """Returns the gauge of this name, which appears as ``litplex_user_<name>``, for each worker
-        by itself. Make it in ``setup`` and call its ``set`` in hooks.
+        """Returns the gauge of this name, which appears as ``litplex_user_<name>``, one value for
+        each worker. Create it in ``setup`` and call its ``set`` in hooks.
+
+        Args:
+            name: As of :meth:`counter`.
+            help: As of :meth:`counter`.
 
         Raises:
-            ValueError: the name cannot be one of a metric, or is one of another kind.
+            ValueError: the name is invalid, or a metric of another kind has it.
         """
         return self._own_metrics().gauge(name, help)
 
@@ -391,36 +416,40 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
         buckets: Sequence[float] | None = None,
     ) -> Histogram:
         """Returns the histogram of this name, which appears as ``litplex_user_<name>`` over all
-        workers. Make it in ``setup`` and call its ``observe`` in hooks.
+        workers. Create it in ``setup`` and call its ``observe`` in hooks.
 
         Args:
-            name: Letters, digits and ``_``, at most 64; with its unit: ``prompt_tokens``.
-            help: A sentence for those who read ``/metrics``.
-            buckets: The upper bounds of the buckets, in order. Default: seconds from 0.001 to 60.
+            name: As of :meth:`counter`.
+            help: As of :meth:`counter`.
+            buckets: The upper bounds of the buckets, in ascending order. Default: 15 bounds from
+                0.001 to 60, for seconds.
 
         Raises:
-            ValueError: the name cannot be one of a metric, or is one of another kind.
+            ValueError: the name is invalid, a metric of another kind or with other buckets has it,
+                or the bounds are not finite and ascending.
         """
         return self._own_metrics().histogram(name, help, buckets)
 
     def cost(self, request: Any) -> float:
-        """Returns what a request costs, in a unit of your own: tokens, pixels …; at least 0.
+        """Returns the cost of a request, at least 0, in a unit of the model's choice: tokens,
+        pixels … Default: 1.
 
-        Optional. ``request`` is what ``decode_request`` gets. It is called before the request is
-        queued, on a thread of its own while the model may be computing, so let it be quick and
-        touch nothing that ``predict`` changes.
+        Optional. ``request`` is the argument of ``decode_request``. The worker calls this before
+        the request is queued, on a thread of its own, while the model may be computing. It must be
+        fast, and must not use state that ``predict`` changes.
         """
         return 1.0
 
     def health(self) -> bool:
-        """Returns whether the model is well; asked in each worker after ``setup`` and then about
-        every second, on a thread of its own while the model computes. It may be ``async``.
+        """Returns whether the model is healthy. Default: True.
 
-        Where it is false, or raises, the server's ``/health`` answers 503. Requests are served."""
+        Each worker calls it after ``setup`` and then about every second, on a thread of its own
+        while the model computes. It may be ``async``. If it is false or raises, the server's
+        ``/health`` responds with 503; requests are still served."""
         return True
 
     def teardown(self) -> None:
-        """Called in each worker before it exits."""
+        """Releases resources; each worker calls it before it exits."""
 
 
 class Finished:
@@ -430,48 +459,52 @@ class Finished:
         return "litplex.FINISHED"
 
 
-#: In an output's place, it ends the stream or sequence of that request.
+#: In place of an output, it ends the stream or sequence of that request.
 FINISHED = Finished()
 
 
 class Last:
-    """In an output's place, from ``step``: this output is the last of its sequence."""
+    """Marks an output of ``step`` as the last one of its sequence.
+
+    Args:
+        output: The output.
+    """
 
     def __init__(self, output: Any) -> None:
         self.output = output
 
 
 class ContinuousAPI(LitAPI):
-    """A model that requests join and leave between its steps.
+    """A model with continuous batching: requests join and leave between its steps.
 
-    A request passes ``decode_request`` → ``admit`` → ``step``, again and again → ``finish``. With
-    ``stream`` each output is sent as it comes, through ``encode_response``; without, the answer is
+    A request passes ``decode_request`` → ``admit`` → ``step``, repeatedly → ``finish``. With
+    ``stream``, ``encode_response`` of each output is sent at once. Without it, the response is
     ``encode_response`` of the list of outputs. All hooks are plain functions.
 
     Args:
-        max_batch_size: The most sequences at once. Default: 1.
+        max_batch_size: The most sequences at the same time. Default: 1.
         api_path: The path of the endpoint. Default: ``/predict``.
-        stream: Whether outputs are sent as they come. Default: False.
+        stream: Whether each output is sent at once. Default: False.
     """
 
     def admit(self, x: Any, context: Any) -> Any:
-        """Returns the sequence, any object of yours, of a request that joins. Raising answers
-        that request alone; ``finish`` is not called then."""
+        """Returns the sequence of a request that joins, an object of any type. An exception is the
+        response to that request alone, without a call of ``finish``."""
         raise NotImplementedError(f"{type(self).__name__} must implement admit")
 
     def step(self, sequences: list[Any]) -> Sequence[Any]:
         """Advances the sequences by one step, and returns an entry for each, in their order.
 
-        An entry is an output; ``None`` for none in this step; :data:`FINISHED`;
-        :class:`Last` with a last output; or an exception, which fails that sequence alone. A
-        sequence whose client reads too slowly is left out until it has read. Raising fails all
-        sequences, and those that join later are served.
+        An entry is an output; ``None`` for no output in this step; :data:`FINISHED`;
+        :class:`Last` with the last output; or an exception, which fails that sequence alone. A
+        sequence whose client reads too slowly is left out until the client has read. An exception
+        of ``step`` fails all its sequences; later sequences are served.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement step")
 
     def finish(self, sequence: Any, reason: str) -> None:
-        """Lets go of a sequence; called exactly once for each that ``admit`` returned.
+        """Releases a sequence; called exactly once for each sequence of ``admit``.
 
-        ``reason`` is ``"finished"``, ``"cancelled"`` (its client left or its time is over) or
+        ``reason`` is ``"finished"``, ``"cancelled"`` (the client left or the deadline passed) or
         ``"error"``.
         """

@@ -1,7 +1,7 @@
 """Sorts the keywords of ``LitServer`` and ``run_servers`` into the options that they set.
 
-Keywords and values that litplex does not have are read as LitServe's, by ``compat/_arguments.py``.
-It is loaded only for those.
+``compat/_arguments.py`` reads keywords and values that only LitServe has. It is loaded only for
+those.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from litplex import _options
 
-#: The variables in which a platform hands a certificate and its key to a server.
+#: The variables in which a platform passes a certificate and its key to a server.
 _TLS_VARIABLES = ("LIGHTNING_CERT_PEM", "LIGHTNING_KEY_FILE")
 
 
@@ -24,12 +24,12 @@ class ServerArguments:
     Attributes:
         endpoint: The options of its endpoints.
         server: The options of the whole server.
-        workers: ``workers_per_device`` by path, where that was given.
-        callbacks: Objects that are told of the events of its endpoints and workers.
+        workers: ``workers_per_device`` by path, if it was given so.
+        callbacks: Objects that receive the events of its endpoints and workers.
         loggers: Objects that process the entries that its models log.
         middlewares: Classes, or pairs of a class and its arguments, of Starlette's kind.
-        errors: A sentence for each keyword that is wrong.
-        info: What ``/info`` shows of the keywords. None: it shows the state of the server.
+        errors: A sentence for each invalid keyword.
+        info: The keywords that ``/info`` shows. None: it shows the state of the server.
     """
 
     endpoint: dict[str, Any]
@@ -59,7 +59,7 @@ def read_server_arguments(options: Mapping[str, Any], paths: list[str]) -> Serve
 
 def read_run_arguments(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Returns the server options among the keywords of ``run_servers``, and a sentence for each
-    keyword that is wrong."""
+    invalid keyword."""
     given = dict(options)
     has_variables = any(name in os.environ for name in _TLS_VARIABLES)
     if not (has_variables or _options.errors("server", given)):

@@ -1,18 +1,20 @@
 """Finds the litplex binary that was installed with this package."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import sys
 import sysconfig
 
 
-def find_binary():
+def find_binary() -> str:
     """Returns the path of the binary.
 
     ``LITPLEX_BIN`` names another one, for development.
 
     Raises:
-        FileNotFoundError: lists the places where it was looked for.
+        FileNotFoundError: lists the searched places.
     """
     given = os.environ.get("LITPLEX_BIN")
     if given:
@@ -38,6 +40,6 @@ def find_binary():
     )
 
 
-def _user_scripts():
+def _user_scripts() -> str:
     scheme = "posix_user" if os.name == "posix" else "nt_user"
     return sysconfig.get_path("scripts", scheme)

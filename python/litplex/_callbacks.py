@@ -11,7 +11,7 @@ _logger = logging.getLogger("litserve.callbacks")
 
 
 def trigger(callbacks: Iterable[Any], event: str, *args: Any, **kwargs: Any) -> None:
-    """Calls the method of this name of each callback; what one raises is logged, no more."""
+    """Calls the method of this name of each callback; an exception is logged."""
     for callback in callbacks:
         try:
             getattr(callback, event)(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Lets a script run up to the call that serves, and takes the servers from that call."""
+"""Runs a script up to the call that serves, and takes the servers from that call."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 _active = False
 
-#: How many servers this program has started and gone on; one that runs again comes to the first.
+#: The number of servers that run beside this program. A program that runs again reaches the first.
 started = 0
 
 
 class Captured(BaseException):
-    """Carries what the script wanted to serve; no ``except Exception`` of the script stops it."""
+    """Carries the servers of the script; no ``except Exception`` of the script catches it."""
 
     def __init__(self, servers: Sequence[Any], options: dict[str, Any]) -> None:
         super().__init__("servers were captured")
@@ -33,10 +33,10 @@ def run_script(
     Args:
         file: The script.
         name: Its ``__name__``: ``__main__``, or another to leave out what it guards.
-        in_package: What ``python -m`` calls it, where it is in a package.
+        in_package: The name for ``python -m``, if the script is in a package. Default: None.
 
     Returns:
-        The :class:`Captured` call, or None when the script ended without one, and the module.
+        The :class:`Captured` call, or None if the script ended without one, and the module.
     """
     global _active
     module = types.ModuleType(name)
@@ -57,7 +57,7 @@ def run_script(
 
 
 def _code_of(file: str) -> types.CodeType:
-    """Returns the code of a script, which may be compiled, as in ``python server.pyc``."""
+    """Returns the code of a script, also of a compiled one, as in ``python server.pyc``."""
     with open(file, "rb") as source:
         if not file.endswith(".pyc"):
             return compile(source.read(), file, "exec")
@@ -69,13 +69,13 @@ def _code_of(file: str) -> types.CodeType:
 
 
 def take(servers: Sequence[Any], options: dict[str, Any]) -> None:
-    """Called where serving would start: leaves the script when somebody captures."""
+    """Raises :class:`Captured` if :func:`run_script` runs the program. Called before serving."""
     if _active:
         raise Captured(servers, options)
 
 
 def prepare_path(script: dict[str, Any]) -> None:
-    """Sets ``sys.argv`` and ``sys.path`` as the program had them."""
+    """Sets ``sys.argv`` and ``sys.path`` to those of the program."""
     sys.argv = list(script["argv"])
     known = set(sys.path)
     sys.path[:0] = [entry for entry in script["path"] if entry not in known]

@@ -1,36 +1,40 @@
-"""``python -m litplex._describe server.py [args]``: prints what a script serves, as JSON.
+"""``python -m litplex._describe server.py [args]``: prints the program of a script as JSON.
 
-The script runs up to the call that serves. The binary asks this when it is started with a Python
-file: ``litplex serve server.py``.
+The script runs up to the call that serves. The binary runs this module when it is started with a
+Python file: ``litplex serve server.py``.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from litplex import _capture, _options, _server
 from litplex._apphost import _manifest
 
 
-def main(argv):
-    """Prints the program on what was standard output; the script's own prints go to stderr."""
+def main(argv: list[str]) -> None:
+    """Prints the program on the original standard output; the script's output goes to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     until_read = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     script = os.path.abspath(argv[0])
     sys.argv = [script, *argv[1:]]
-    # As Python does for a script, which may be a link: what is imported lies beside its target.
+    # As Python does for a script, which may be a link: its imports are beside its target.
     sys.path[0] = os.path.dirname(os.path.realpath(script))
     servers, options = _run(script)
-    order = _manifest.manifest_of(servers, options)
-    json.dump(_server.program_of(servers, options, order), out, allow_nan=False)
+    manifest = _manifest.manifest_of(servers, options)
+    json.dump(_server.program_of(servers, options, manifest), out, allow_nan=False)
     out.close()
-    # What is handed over in files is there until its reader has opened them.
+    # The files of the models exist until the binary has opened them.
     until_read.read()
 
 
-def _run(script):
+def _run(script: str) -> tuple[Sequence[Any], dict[str, Any]]:
     captured, module = _capture.run_script(script, "__main__")
     if captured is not None:
         return captured.servers, captured.options

@@ -1,4 +1,4 @@
-"""Warns of models that load where they are made, instead of in ``setup``."""
+"""Warns about models that load in ``__init__`` instead of ``setup``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from litplex import _options
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 _HEAVY_SECONDS = 1.0
-# Where the `setup` is that loads nothing.
+# The module of the `setup` that loads nothing.
 _API = "litplex._api"
 
 
-# Of `ABCMeta`, so that models may be abstract classes too.
+# A subclass of `ABCMeta`, so that models may be abstract classes, too.
 class WarnsOfHeavyInit(abc.ABCMeta):
-    """Makes a class warn where ``__init__`` takes a second or more and there is no ``setup``."""
+    """The metaclass of models. It warns if ``__init__`` takes a second or more, without a
+    ``setup``."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         start = time.monotonic()
@@ -39,12 +40,12 @@ class WarnsOfHeavyInit(abc.ABCMeta):
         return api
 
 
-def _has_setup(cls):
+def _has_setup(cls: type) -> bool:
     return any("setup" in vars(base) for base in cls.__mro__ if base.__module__ != _API)
 
 
 def _add_hint(error: TypeError, kwargs: dict[str, Any]) -> None:
-    """Adds to an error about an argument that no API has what may be meant, where it is such."""
+    """Adds a hint to an error about an argument that no API has."""
     found = _UNEXPECTED.search(str(error))
     if found and (found[1] in kwargs or "LitAPI.__init__" in str(error)):
         error.args = (f"{error}; {_options.hint_for_argument(found[1])}",)

@@ -1,15 +1,15 @@
-"""What the hooks of a model must be like, as far as it can be known before it is loaded."""
+"""The rules for the hooks of a model, as far as they can be checked before it loads."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from litplex._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of, unwrapped
 
-# What each hook is called with, besides a `context` that it names.
-_ARGUMENTS = {
+# The arguments of each hook, besides a `context` that it names.
+_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "setup": ("device",),
     "decode_request": ("request",),
     "batch": ("inputs",),
@@ -17,39 +17,39 @@ _ARGUMENTS = {
     "unbatch": ("output",),
     "encode_response": ("output",),
 }
-_OF_CONTINUOUS = {
+_CONTINUOUS_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     **{name: _ARGUMENTS[name] for name in ("setup", "decode_request", "encode_response")},
     "admit": ("x",),
     "step": ("sequences",),
     "finish": ("sequence", "reason"),
 }
-_MADE = ("admit", "step", "predict", "encode_response", "unbatch")
-# Those of a ContinuousAPI that the loop calls between its steps.
+# Hooks that `setup` may set.
+_SET_BY_SETUP = ("admit", "step", "predict", "encode_response", "unbatch")
+# The hooks of a ContinuousAPI, which its loop calls between steps.
 _PLAIN = ("admit", "step", "finish", "decode_request", "encode_response")
 
 
 def errors(api: LitAPI, stream: bool | None = None, *, is_set_up: bool = False) -> Iterator[str]:
-    """Yields a sentence for each hook of a model that is missing or cannot be called as it will be.
+    """Yields a sentence for each hook of a model that is missing or has the wrong form.
 
     Args:
         api: The model.
-        stream: Whether its answers are streams, where its server says so. Default: as it says.
-        is_set_up: Whether ``setup`` has been called. Before that, nothing is known of the hooks
-            that it makes.
+        stream: Whether its responses are streams. Default: the ``stream`` of the model.
+        is_set_up: Whether ``setup`` has been called. Before, hooks that ``setup`` sets are unknown.
     """
-    if not is_set_up and any(_is_made_by_setup(api, name) for name in _MADE):
+    if not is_set_up and any(_is_set_by_setup(api, name) for name in _SET_BY_SETUP):
         return
     is_continuous = isinstance(api, ContinuousAPI)
-    needed: Any = (("predict", LitAPI),)
+    needed: tuple[tuple[str, type], ...] = (("predict", LitAPI),)
     if is_continuous:
         needed = (("admit", ContinuousAPI), ("step", ContinuousAPI))
     checks_early = type(api) is not LitAPI and api._litplex_profile.checks_hooks_early
     if not (is_set_up or checks_early):
-        needed = ()  # It is found when the hook is called.
+        needed = ()  # The call of the hook raises.
     for name, base in needed:
         if is_method_of(getattr(api, name), getattr(base, name)):
             yield f"`{name}` is missing: {type(api).__name__} must implement it"
-    for name, arguments in (_OF_CONTINUOUS if is_continuous else _ARGUMENTS).items():
+    for name, arguments in (_CONTINUOUS_ARGUMENTS if is_continuous else _ARGUMENTS).items():
         yield from _shape_errors(name, getattr(api, name), arguments)
     if is_continuous:
         for name in _PLAIN:
@@ -59,31 +59,31 @@ def errors(api: LitAPI, stream: bool | None = None, *, is_set_up: bool = False) 
         yield from _stream_errors(api, bool(api.stream if stream is None else stream))
 
 
-def _is_made_by_setup(api, name):
-    """Tells whether ``setup`` says the name of a hook: it may well set it."""
+def _is_set_by_setup(api: LitAPI, name: str) -> bool:
+    """Returns whether ``setup`` contains the name of a hook: it may set that hook."""
     codes = (getattr(vars(kind).get("setup"), "__code__", None) for kind in type(api).__mro__)
     return any(name in (*code.co_names, *code.co_consts) for code in codes if code is not None)
 
 
-def _shape_errors(name, hook, arguments):
+def _shape_errors(name: str, hook: Any, arguments: tuple[str, ...]) -> Iterator[str]:
     if not callable(hook):
         yield f"`{name}` must be a method, not {hook!r}"
         return
     try:
         signature = inspect.signature(hook)
     except (TypeError, ValueError):
-        return  # Of what is written in C, Python cannot tell.
+        return  # Functions written in C may have no signature.
     context = {"context": None} if "context" in signature.parameters else {}
     try:
         signature.bind(*arguments, **context)
     except TypeError:
         yield (
-            f"`{name}` must take what it is called with: "
+            f"`{name}` must take its arguments: "
             f"`def {name}(self, {', '.join(arguments)})`, not `{name}{signature}`"
         )
 
 
-def _stream_errors(api, stream):
+def _stream_errors(api: LitAPI, stream: bool) -> Iterator[str]:
     if not stream:
         for name in ("predict", "encode_response"):
             if is_generator(getattr(api, name)):
@@ -106,5 +106,5 @@ def _stream_errors(api, stream):
                 )
 
 
-def _is_python(hook):
+def _is_python(hook: Any) -> bool:
     return hasattr(unwrapped(hook), "__code__")

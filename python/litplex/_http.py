@@ -1,4 +1,4 @@
-"""What hooks get from a request and give back besides plain values."""
+"""The types of requests and responses that hooks use besides plain values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _now = time.monotonic
 
 
 class Request:
-    """Says, as the annotation of ``request``, that ``decode_request`` takes any content: the value
-    of JSON, a :class:`Form`, or ``bytes``. That is so without it too."""
+    """As the annotation of ``request``: ``decode_request`` takes any content, the value of JSON, a
+    :class:`Form`, or ``bytes``. Without an annotation it does the same."""
 
 
 class Response:
-    """An answer that is sent as it is, instead of being turned into JSON.
+    """A response that is sent as it is, not converted to JSON.
 
     Args:
         content: The body: ``bytes``, ``str`` to be sent as UTF-8, or None for an empty one.
@@ -24,6 +24,9 @@ class Response:
         headers: Further headers, name to value.
         media_type: The ``Content-Type``. Default: that of ``headers``, or
             ``application/octet-stream`` for bytes and ``text/plain; charset=utf-8`` for text.
+
+    Raises:
+        TypeError: ``content`` is of another type.
     """
 
     def __init__(
@@ -33,26 +36,27 @@ class Response:
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
     ) -> None:
-        content = b"" if content is None else content
-        if not isinstance(content, (bytes, bytearray, memoryview, str)):
-            kind = type(content).__name__
-            raise TypeError(f"Response content must be bytes or str, not {kind}")
-        if isinstance(content, str):
-            self.body, default = content.encode(), "text/plain; charset=utf-8"
+        given: object = b"" if content is None else content
+        if isinstance(given, str):
+            self.body, default = given.encode(), "text/plain; charset=utf-8"
+        elif isinstance(given, (bytes, bytearray, memoryview)):
+            self.body, default = bytes(given), "application/octet-stream"
         else:
-            self.body, default = bytes(content), "application/octet-stream"
+            kind = type(given).__name__
+            raise TypeError(f"Response content must be bytes or str, not {kind}")
         self.media_type = default if media_type is None else media_type
         self.status_code = status_code
         self.headers = dict(headers or {})
 
 
 class HTTPException(Exception):
-    """Raised in any hook, it answers this request with its status, detail and headers.
+    """The error response to this request, raised in any hook.
 
     Args:
         status_code: The HTTP status, 400 to 599.
-        detail: What the client reads under ``detail``; anything that JSON can hold.
-        headers: Headers to add to the answer, name to value.
+        detail: The value of ``detail`` in the response; any value that JSON can hold.
+            Default: None.
+        headers: Further headers of the response, name to value. Default: none.
     """
 
     def __init__(
@@ -65,7 +69,7 @@ class HTTPException(Exception):
 
 
 class _Content(bytes):
-    """A piece of a file; awaiting it gives it."""
+    """A piece of a file; awaiting it returns it."""
 
     def __await__(self) -> Generator[Any, None, bytes]:
         yield from ()
@@ -73,20 +77,20 @@ class _Content(bytes):
 
 
 class _Done:
-    """What is done already; awaiting it gives None."""
+    """A completed operation; awaiting it returns None."""
 
     def __await__(self) -> Generator[Any, None, None]:
         yield from ()
 
 
 class UploadFile:
-    """A file of a form. Its methods may be awaited, as those of Starlette's files are.
+    """A file of a form. Its methods may be awaited, like those of Starlette's files.
 
     Attributes:
         filename: The name that the client gave.
         content_type: The media type that the client gave, or None.
         size: The length in bytes.
-        file: The content as a file object, for what reads those.
+        file: The content as a file object, for libraries that read one.
     """
 
     def __init__(self, content: bytes, filename: str, content_type: str | None) -> None:
@@ -96,27 +100,28 @@ class UploadFile:
         self.size = len(content)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Returns the next ``size`` bytes, or all that are left."""
+        """Returns the next ``size`` bytes. Default: all remaining bytes."""
         return _Content(self.file.read(size))
 
     def seek(self, offset: int) -> Awaitable[None]:
-        """Goes to this byte."""
+        """Sets the position, in bytes from the start."""
         self.file.seek(offset)
         return _Done()
 
     def close(self) -> Awaitable[None]:
-        """Lets go of the content."""
+        """Releases the content."""
         self.file.close()
         return _Done()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"UploadFile(filename={self.filename!r}, size={self.size})"
 
 
-class Form(dict):
+class Form(dict[str, "str | UploadFile"]):
     """The fields of a form by name: ``str`` for a field, :class:`UploadFile` for a file.
 
-    Of several with one name, the last; :meth:`getlist` and :meth:`multi_items` return all.
+    It has the last of several values with one name; :meth:`getlist` and :meth:`multi_items` return
+    all.
     """
 
     def __init__(self, items: Iterable[tuple[str, str | UploadFile]]) -> None:
@@ -124,28 +129,30 @@ class Form(dict):
         super().__init__(self._items)
 
     def getlist(self, name: str) -> list[str | UploadFile]:
-        """Returns all values of this name, in their order."""
+        """Returns all values of this name, in the order of the form."""
         return [value for key, value in self._items if key == name]
 
     def multi_items(self) -> list[tuple[str, str | UploadFile]]:
-        """Returns every field with its name, in their order."""
+        """Returns all pairs of a name and a value, in the order of the form."""
         return list(self._items)
 
 
-class Context(dict):
-    """What the hooks of one request share: a dict of their own, and the request's facts.
+class Context(dict[str, Any]):
+    """The state that the hooks of one request share: a dict for their values, and the facts of the
+    request.
 
     Attributes:
         method: The HTTP method.
         path: The path, without the query.
-        query: The query as it was sent.
-        headers: The headers, names in lower case; of several with one name, the last.
-        request_id: Its id, where the server gives ids to requests; otherwise None.
-        traceparent: Where the request is in a trace, as W3C's trace context writes it; empty where
-            it is in none. ``headers`` has it too, for ``opentelemetry.propagate.extract``.
-        cancelled: Whether nobody waits for the answer any more: the client left, or its time is
-            over. It turns true while a hook runs, and may be read from any thread.
-        remaining: Seconds that are left of the time budget; 0 when it is over.
+        query: The query as the client sent it.
+        headers: The headers, names in lower case; the last of several headers with one name.
+        request_id: The id of the request, if the server gives ids to requests; otherwise None.
+        traceparent: The position of the request in a trace, in the format of W3C's trace context;
+            empty if the request is not traced. ``headers`` has it too, for
+            ``opentelemetry.propagate.extract``.
+        cancelled: Whether no caller waits for the response any more: the client left, or the
+            deadline has passed. It turns true while a hook runs, and may be read from any thread.
+        remaining: The rest of the time budget in seconds; 0 after the deadline.
     """
 
     def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
@@ -157,14 +164,16 @@ class Context(dict):
         self.headers = dict(get("headers", ()))
         self.request_id: str | None = None
         self.cancelled = False
-        # What measures the stages of the request, where the server wants to know.
+        # Measures the stages of the request, if the server asked for them.
         self._stages: Any = None
         self._deadline = _now() + get("remaining_ms", 0) / 1000
 
     @property
     def traceparent(self) -> str:
-        return self.headers.get("traceparent", "")
+        traceparent: str = self.headers.get("traceparent", "")
+        return traceparent
 
     @property
     def remaining(self) -> float:
-        return max(0.0, self._deadline - _now())
+        seconds: float = self._deadline - _now()
+        return max(0.0, seconds)

@@ -1,4 +1,4 @@
-"""The keys of the whole server: variables of its environment, which a program may set itself."""
+"""The keys of the whole server: variables of its environment, or values that a program sets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _VARIABLES = ("LIT_SERVER_API_KEY", "LIT_SHUTDOWN_API_KEY")
 
 def key(variable: str, profile: Profile) -> str:
     """Returns the key that the program has set for a variable, or that of the environment; an
-    empty text where there is none."""
-    # Files and shells leave a line break at the end, which no header can carry; the server strips
-    # it too.
+    empty text if neither exists."""
+    # Files and shells leave a line break at the end, which no header can carry. The server also
+    # strips it.
     return (profile.program_key(variable) or os.environ.get(variable, "")).strip()
 
 

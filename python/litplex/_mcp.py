@@ -1,4 +1,4 @@
-"""How a model is offered as a tool of the Model Context Protocol."""
+"""Models as tools of the Model Context Protocol."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class MCP:
     """Offers an API as a tool at ``/mcp``.
 
     Args:
-        description: What the tool does, for the models that choose it. Default: the docstring of
-            the API's class.
-        input_schema: JSON Schema of its arguments, an object, which is then the body that
-            ``decode_request`` gets. Default: one argument of the name and the annotation of
+        description: A description of the tool, for the models that choose among tools. Default:
+            the docstring of the API's class.
+        input_schema: The JSON Schema of the arguments, an object, which is the body that
+            ``decode_request`` gets. Default: one argument with the name and the annotation of
             ``decode_request``'s parameter.
-        name: What it is called. Default: the path of the endpoint, with ``_`` for ``/``.
+        name: The name of the tool. Default: the path of the endpoint, with ``_`` for ``/``.
 
     Attributes:
-        api: The API that is offered, once that has been made.
+        api: The API that is offered, once it exists.
     """
 
     api: Any = None
@@ -38,20 +38,21 @@ class MCP:
 
 
 def description_of(api: Any) -> str:
-    """Returns what the tool of an API does, in words; nothing where nobody said it."""
+    """Returns the description of the tool of an API; an empty text if it has none."""
     own = type(api).__dict__.get("__doc__")
-    return api.mcp.description or inspect.cleandoc(own or "")
+    description: str = api.mcp.description or inspect.cleandoc(own or "")
+    return description
 
 
 def mcp_error(api: Any, mcp: Any) -> str | None:
-    """Returns what is wrong with the tool of an API, if anything."""
+    """Returns the error in the tool of an API; None if there is none."""
     if not isinstance(mcp, MCP):
         return f"`mcp` must be an MCP, not {mcp!r}"
     if not (mcp.description or type(api).__dict__.get("__doc__")):
         return "`mcp` needs a description; give MCP one, or the API's class a docstring"
     schema = mcp.input_schema
-    is_of_object = isinstance(schema, Mapping) and schema.get("type", "object") == "object"
-    if schema is not None and not is_of_object:
+    is_object = isinstance(schema, Mapping) and schema.get("type", "object") == "object"
+    if schema is not None and not is_object:
         return f"the `input_schema` of `mcp` must be a JSON Schema of an object, not {schema!r}"
     found = _options.json_errors("input_schema", dict(schema or {}))
     return next((f"`mcp`: {error}" for error in found), None)

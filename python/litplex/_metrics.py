@@ -1,7 +1,7 @@
-"""What a model measures itself: counters, gauges and histograms that appear on ``/metrics``.
+"""The metrics of a model: counters, gauges and histograms that appear on ``/metrics``.
 
-They are kept in the worker as what has changed, which is sent to the server about every second and
-added up there over all workers.
+The worker keeps the changes of each metric and sends them about every second to the server, which
+adds them up over all workers.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-# The server holds workers to the same.
+# The server checks the same pattern.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _MOST_NAMES = 100
 
-# From what takes a millisecond to what takes a minute.
+# The default bounds, in seconds: from a millisecond to a minute.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metric:
-    """What is measured under one name, from any thread."""
+    """A metric with one name. Any thread may change it."""
 
     kind = ""
 
     def __init__(self, name: str, help: str) -> None:
         self.name = name
-        # What no UTF-8 can say, the server could not read.
+        # The server reads UTF-8, which cannot hold lone surrogates.
         self.help = help.encode("utf-8", "replace").decode()
         self._lock = threading.Lock()
 
@@ -42,7 +42,7 @@ class Metric:
         return f"<{self.kind} {self.name}>"
 
     def take(self) -> dict[str, Any] | None:
-        """Returns what has changed since it was taken last, if anything has."""
+        """Returns the change since the last call; None if there is none."""
         with self._lock:
             change = self._take()
         return change and {"name": self.name, "help": self.help, "kind": self.kind, **change}
@@ -61,7 +61,7 @@ class Counter(Metric):
         self._value = 0.0
 
     def add(self, amount: float = 1) -> None:
-        """Adds to it.
+        """Adds an amount, by default 1.
 
         Raises:
             ValueError: the amount is negative, or not a finite number.
@@ -72,13 +72,13 @@ class Counter(Metric):
         with self._lock:
             self._value += amount
 
-    def _take(self):
+    def _take(self) -> dict[str, Any] | None:
         value, self._value = self._value, 0.0
         return {"value": value} if value else None
 
 
 class Gauge(Metric):
-    """A value that goes up and down: a cache's fill, a rate. Each worker has its own."""
+    """A value that rises and falls, such as the size of a cache. Each worker has its own."""
 
     kind = "gauge"
 
@@ -87,7 +87,7 @@ class Gauge(Metric):
         self._value: float | None = None
 
     def set(self, value: float) -> None:
-        """Sets it.
+        """Sets the value.
 
         Raises:
             ValueError: the value is not a finite number.
@@ -96,13 +96,13 @@ class Gauge(Metric):
         with self._lock:
             self._value = value
 
-    def _take(self):
+    def _take(self) -> dict[str, Any] | None:
         value, self._value = self._value, None
         return None if value is None else {"value": value}
 
 
 class Histogram(Metric):
-    """How values are spread: how many there were up to each of some bounds, and their sum."""
+    """The distribution of values: their number up to each of some bounds, and their sum."""
 
     kind = "histogram"
 
@@ -111,12 +111,12 @@ class Histogram(Metric):
         self.bounds = bounds
         self._clear()
 
-    def _clear(self):
+    def _clear(self) -> None:
         self._counts = [0] * (len(self.bounds) + 1)
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Takes a value.
+        """Adds a value.
 
         Raises:
             ValueError: the value is not a finite number.
@@ -127,7 +127,7 @@ class Histogram(Metric):
             self._counts[place] += 1
             self._sum += value
 
-    def _take(self):
+    def _take(self) -> dict[str, Any] | None:
         if not any(self._counts):
             return None
         change = {"bounds": self.bounds, "counts": self._counts, "sum": self._sum}
@@ -136,7 +136,7 @@ class Histogram(Metric):
 
 
 class Summary(Metric):
-    """How many values there were, and their sum: what ``log`` makes of numbers."""
+    """The number of values and their sum, as ``log`` records numbers."""
 
     kind = "summary"
 
@@ -145,15 +145,18 @@ class Summary(Metric):
         self._count, self._sum = 0, 0.0
 
     def observe(self, value: float) -> None:
-        """Takes a value."""
+        """Adds a value."""
         with self._lock:
             self._count += 1
             self._sum += value
 
-    def _take(self):
+    def _take(self) -> dict[str, Any] | None:
         count, total = self._count, self._sum
         self._count, self._sum = 0, 0.0
         return {"count": count, "sum": total} if count else None
+
+
+_Kind = TypeVar("_Kind", bound=Metric)
 
 
 class Metrics:
@@ -163,10 +166,10 @@ class Metrics:
         self._known: dict[str, Metric] = {}
 
     def counter(self, name: str, help: str) -> Counter:
-        return self._get(name, Counter, help)
+        return self._get(name, Counter, lambda: Counter(name, help))
 
     def gauge(self, name: str, help: str) -> Gauge:
-        return self._get(name, Gauge, help)
+        return self._get(name, Gauge, lambda: Gauge(name, help))
 
     def histogram(self, name: str, help: str, buckets: Sequence[float] | None) -> Histogram:
         bounds = [float(bound) for bound in (_SECONDS if buckets is None else buckets)]
@@ -175,41 +178,42 @@ class Metrics:
             raise ValueError(
                 f"the buckets of `{name}` must be finite and grow from one to the next: {bounds}"
             )
-        found: Histogram = self._get(name, Histogram, help, bounds)
+        found = self._get(name, Histogram, lambda: Histogram(name, help, bounds))
         if found.bounds != bounds:
             raise ValueError(f"`{name}` is measured already, with other buckets")
         return found
 
     def observe(self, name: str, value: float) -> None:
-        """Takes a value under a name, which need not have been measured before.
+        """Adds a value to the summary of a name, which may be new.
 
         Raises:
             ValueError: the name cannot be one of a metric, or is one of another kind.
         """
         if math.isfinite(value):
-            self._get(name, Summary, f"What models logged as {name}.").observe(float(value))
+            help = f"What models logged as {name}."
+            self._get(name, Summary, lambda: Summary(name, help)).observe(float(value))
 
     def take(self) -> list[dict[str, Any]]:
-        """Returns what has changed since it was taken last."""
-        # A copy, because hooks may add names meanwhile.
+        """Returns the changes since the last call."""
+        # A copy, because hooks may add names at the same time.
         return [change for metric in list(self._known.values()) if (change := metric.take())]
 
-    def _get(self, name: str, kind: Any, help: str, *more: Any) -> Any:
+    def _get(self, name: str, kind: type[_Kind], new: Callable[[], _Kind]) -> _Kind:
         found = self._known.get(name)
         if found is None:
             _check(name, kind, len(self._known))
-            # Two threads that ask at once get the same.
-            found = self._known.setdefault(name, kind(name, help, *more))
-        if type(found) is not kind:
+            # Two threads that call this at the same time get the same metric.
+            found = self._known.setdefault(name, new())
+        if not isinstance(found, kind):
             raise ValueError(f"`{name}` is measured already, as a {found.kind}")
         return found
 
 
-def _check(name: str, kind: Any, known: int) -> None:
+def _check(name: Any, kind: type[Metric], known: int) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no name of a metric; use a letter and then letters, digits and `_`, 64 "
-            f'at most, such as "tokens"'
+            f"invalid metric name {name!r}: expected a letter and then letters, digits and `_`, at "
+            f'most 64, such as "tokens"'
         )
     if kind is not Counter and name.endswith(("_total", "_count", "_sum", "_bucket")):
         raise ValueError(

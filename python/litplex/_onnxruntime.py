@@ -1,24 +1,25 @@
-"""What ONNX Runtime must be told: its threads follow no variable, and its memory no other limit."""
+"""Options of ONNX Runtime, which reads no environment variable for threads and no memory limit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from litplex import _resources
 
 
 def onnxruntime_options() -> dict[str, Any]:
-    """Returns keyword arguments of ``onnxruntime.InferenceSession`` that keep it to what its
-    worker may use::
+    """Returns keyword arguments of ``onnxruntime.InferenceSession`` with the limits of the
+    worker::
 
         def setup(self, device):
             options = ls.onnxruntime_options()
             self.session = onnxruntime.InferenceSession("model.onnx", **options)
 
-    ``sess_options`` are ``SessionOptions`` with the worker's number of threads, to which more can
-    be added. ``providers`` are the worker's device: on CUDA its index, with the bytes of
-    ``gpu_memory_fraction`` as ``gpu_mem_limit``, and the CPU for what that cannot do. Outside of a
-    worker, ONNX Runtime's own number of threads and the CPU.
+    ``sess_options`` is a ``SessionOptions`` with the worker's number of threads; the model may set
+    more in it. ``providers`` names the worker's device: on CUDA its index, with the bytes of
+    ``gpu_memory_fraction`` as ``gpu_mem_limit``, and then the CPU for the operators that CUDA
+    lacks. Outside a worker: ONNX Runtime's own number of threads, and the CPU.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -32,7 +33,7 @@ def onnxruntime_options() -> dict[str, Any]:
     return {"sess_options": options, "providers": [*_cuda(), "CPUExecutionProvider"]}
 
 
-def _cuda():
+def _cuda() -> Iterator[tuple[str, dict[str, int]]]:
     index = _resources.cuda_index()
     if index is None:
         return

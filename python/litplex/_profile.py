@@ -1,7 +1,7 @@
-"""How litplex behaves towards a program: as itself, or as the framework it was written for.
+"""The profile of a program: the behaviour of litplex, or of the framework it was written for.
 
-A model and a server each carry a profile. The face reads the profile where two ways of serving
-differ; it names no framework.
+A model and a server each have a profile. The rest of the SDK reads it where the behaviours differ,
+and names no framework.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ class Profile:
         reads_server_arguments: Sorts the keywords of ``LitServer``, given the paths of its
             endpoints.
         reads_run_arguments: Returns the server options among the keywords of ``run_servers``, and a
-            sentence for each one that is wrong.
-        server_defaults: Server options that hold where the program does not give them.
+            sentence for each invalid keyword.
+        server_defaults: Server options for programs that do not set them.
         yielding: For each option that names a built-in path: that path, and the value that the
-            option gets where an endpoint has the path. Elsewhere such an endpoint is refused.
+            option gets if an endpoint has the path. Any other such endpoint is refused.
         checks_paths_early: Whether the paths of a ``LitServer`` are checked against the built-in
-            paths when it is made, not when it runs.
+            paths when it is created, not when it runs.
         resolves_paths_by_file: Whether relative paths start at the directory of the program's
             file, not at the working directory.
-        warns_of_spec_path: Whether a path that needs another ``base_url`` of clients is warned of.
+        warns_of_spec_path: Whether to warn of a path that needs another ``base_url`` of clients.
         has_model_options: Whether ``max_concurrency`` and ``cost`` of a model are options and hooks
             of litplex. Otherwise these names are the program's own.
         checks_hooks_early: Whether a hook that a model lacks is an error before ``setup`` has run.
         sends_bytes_as_text: Whether a response of ``bytes`` is sent as a JSON string.
         writes_client: Whether ``run`` writes ``client.py`` unless the program declines.
-        load_failure: The text of the ``RuntimeError`` of ``run`` where a model did not load. None:
+        load_failure: The text of the ``RuntimeError`` of ``run`` if a model did not load. None:
             ``run`` ends the program with the exit status of the server.
         program_key: Returns the key that the program has set for a variable of the environment.
         presentation: Returns how the server presents itself, as ``crates/config/presentation.rs``

@@ -1,14 +1,14 @@
-"""What a worker may use of its machine, as its server says."""
+"""The resources that a worker may use, as the server has set them."""
 
 from __future__ import annotations
 
-#: CPU threads; ``None`` outside of a worker.
+#: The number of CPU threads; ``None`` outside a worker.
 threads: int | None = None
 
-#: ``cpu``, ``cuda:0``, ``mps:0``; ``None`` outside of a worker.
+#: The device: ``cpu``, ``cuda:0``, ``mps:0``; ``None`` outside a worker.
 device: str | None = None
 
-#: The share of the memory of its GPU, where there is a limit.
+#: The share of the GPU's memory, 0 to 1; ``None`` without a limit.
 gpu_memory_fraction: float | None = None
 
 
@@ -22,9 +22,9 @@ def gpu_memory_bytes() -> int:
     """Returns the worker's share of the memory of its GPU in bytes.
 
     Raises:
-        OSError: NVIDIA's driver is not there, or does not say.
+        OSError: NVIDIA's driver is missing, or does not report the size.
     """
-    # Loaded by those that need it: it is part of no start.
+    # Loaded on use, so that no start pays for it.
     import ctypes
 
     driver = ctypes.CDLL("libcuda.so.1")
@@ -35,5 +35,5 @@ def gpu_memory_bytes() -> int:
         or driver.cuDeviceTotalMem_v2(ctypes.byref(total), handle)
     )
     if failed:
-        raise OSError(f"CUDA's driver does not say how much memory {device} has: error {failed}")
+        raise OSError(f"CUDA's driver does not report the memory of {device}: error {failed}")
     return int(total.value * (gpu_memory_fraction or 1.0))

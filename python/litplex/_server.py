@@ -1,4 +1,4 @@
-"""Servers, and running several of them as one."""
+"""Servers, and the run of several of them as one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from litplex import (
     _capture,
@@ -31,10 +32,14 @@ from litplex._specs import LitSpec
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from litplex._arguments import ServerArguments
+    from litplex._options import Options
     from litplex.compat._keywords import LitServerOptions, RunOptions
 
+    _Handler = Union[Callable[[int, Union[FrameType, None]], Any], int, None]
+
 # Options that a LitAPI may have already.
-_OF_THE_API = ("max_batch_size", "batch_timeout", "stream")
+_API_OPTIONS = ("max_batch_size", "batch_timeout", "stream")
 
 # The exit status of a server whose model could not be loaded.
 _LOAD_FAILED = 3
@@ -45,19 +50,19 @@ class LitServer:
 
     Args:
         api: A :class:`LitAPI`, a list of them, or the name of one: ``"ocr.py:OcrAPI"`` or
-            ``"package.module:OcrAPI"``, which is then imported by its workers alone.
-        path: Where it is served. Default: the ``api_path`` of the API.
-        spec: The protocol of the one API; as ``LitAPI(spec=…)``. Default: that of the API.
-        **options: How it is run; ``help(litplex.EndpointOptions)`` has all of them, among them
-            ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
+            ``"package.module:OcrAPI"``, which only its workers import.
+        path: The path of the endpoint. Default: the ``api_path`` of the API.
+        spec: The dialect of the one API, as ``LitAPI(spec=…)``. Default: that of the API.
+        **options: Options of the endpoints; ``help(litplex.EndpointOptions)`` has all of them,
+            among them ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
             ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
-            (seconds past it), ``cost`` (what a request costs in a batch), ``threads`` and
-            ``memory_limit`` of a worker, ``python`` (an interpreter of its own), ``requirements``
-            (an environment made from them), ``env`` (variables to set). The arguments of LitServe's
-            ``LitServer`` are understood too (``docs/litserve.md``).
+            (seconds after the timeout), ``cost`` (the cost of a request in a batch), ``threads``
+            and ``memory_limit`` of a worker, ``python`` (another interpreter), ``requirements``
+            (packages of an environment that litplex creates), ``env`` (variables to set). It also
+            takes the arguments of LitServe's ``LitServer`` (``docs/litserve.md``).
 
     Raises:
-        ValueError: names every error and says what to do.
+        ValueError: names every error and what to do.
     """
 
     _profile: Profile = NATIVE
@@ -70,13 +75,13 @@ class LitServer:
         spec: LitSpec | None = None,
         **options: Unpack[LitServerOptions],
     ) -> None:
-        # Whatever it is, what is wrong with it is said below.
+        # Of any type: `_errors` checks it.
         self.apis: list[Any] = list(api) if isinstance(api, (list, tuple)) else [api]
         self._directory = _directory_of_caller(self._profile)
         self._give_profile()
         found = self._take_spec(spec)
         self.path = options.pop("api_path", None) if path is None else path
-        given = self._profile.reads_server_arguments(options, self._paths())
+        given: ServerArguments = self._profile.reads_server_arguments(options, self._paths())
         self.options = given.endpoint
         self.server_options = given.server
         self.callbacks = given.callbacks
@@ -89,18 +94,18 @@ class LitServer:
         _options.raise_all(self._errors([*found, *given.errors]))
         for instance, where in zip(self.apis, self._paths()):
             _spec_rules.warn_of_path(instance, where, self._profile.warns_of_spec_path)
-            self._equip(instance)
+            self._prepare_model(instance)
         for where, app in (mount for logger in self.loggers for mount in logger._mounts):
             self.app.mount(where, app)
 
-    def _give_profile(self):
-        """Gives the models the profile of a program that was written for another framework."""
+    def _give_profile(self) -> None:
+        """Sets the profile of the models of a program that was written for another framework."""
         for api in self.apis:
             if self._profile is not NATIVE and isinstance(api, LitAPI):
                 api._litplex_profile = self._profile
 
-    def _equip(self, api):
-        """Gives an instance what its workers look for in it."""
+    def _prepare_model(self, api: Any) -> None:
+        """Sets the attributes of an instance that its workers read."""
         if not isinstance(api, LitAPI):
             return
         api.request_timeout = self._time_to_begin()
@@ -109,13 +114,13 @@ class LitServer:
         if self.loggers:
             api._litserve_loggers = self.loggers
 
-    def _take_spec(self, spec):
-        """Gives the API its spec; returns what is wrong with that."""
+    def _take_spec(self, spec: LitSpec | None) -> list[str]:
+        """Sets the spec of the API; returns the errors in it."""
         if spec is not None:
             if len(self.apis) > 1:
                 return ["`spec` is for one API; give each LitAPI its own: `LitAPI(spec=…)`"]
             if not all(isinstance(api, LitAPI) for api in self.apis):
-                return ["`spec` needs an instance of the API; or give it in its `__init__`"]
+                return ["`spec` needs an instance of the API; or set it in its `__init__`"]
             for api in self.apis:
                 api.spec = spec
         for api in self.apis:
@@ -124,7 +129,7 @@ class LitServer:
                 api.stream, api.api_path = known.stream, _spec_rules.path_of(api)
         return []
 
-    def _errors(self, arguments):
+    def _errors(self, arguments: list[str]) -> list[str]:
         whose = f"endpoint `{self.path or self._api_path(*self.apis[:1])}`"
         given = self.options if self.path is None else {**self.options, "path": self.path}
         arguments = [*arguments, *_options.errors("endpoint", given)]
@@ -141,7 +146,7 @@ class LitServer:
                 f"give each LitAPI its own `api_path`"
             )
         if self.path is None:
-            # Options of the server, such as the paths of its routes, may still be set when it runs.
+            # `run` may still set options of the server, such as the paths of its routes.
             paths = self._paths()
             fixed = {**self._profile.yielded(paths), **self.server_options}
             is_fixed = self._profile.checks_paths_early
@@ -159,10 +164,11 @@ class LitServer:
                 found += [f"{whose}: {text}" for text in self._contradictions(api)]
         return found
 
-    def _time_to_begin(self):
+    def _time_to_begin(self) -> Any:
+        """Returns the seconds in which a request must begin, if the option is valid."""
         return self.options.get("queue_timeout", self.options.get("timeout", 30))
 
-    def _contradictions(self, api):
+    def _contradictions(self, api: LitAPI) -> Iterator[str]:
         timeout = self._time_to_begin()
         wait = self.options.get("batch_timeout", api.batch_timeout)
         are_numbers = all(isinstance(number, (int, float)) for number in (timeout, wait))
@@ -180,10 +186,13 @@ class LitServer:
 
     @property
     def app(self) -> Any:
-        """The FastAPI app in front of the endpoints, to which routes and middlewares can be added.
+        """The FastAPI app in front of the endpoints, for routes and middlewares of the program.
 
         It runs in a process of its own, where the program runs again up to the call that serves.
         Only programs that use it need fastapi and uvicorn.
+
+        Raises:
+            ValueError: fastapi or uvicorn is not installed.
         """
         if self._app is None:
             _manifest.check_packages("`server.app`")
@@ -194,12 +203,13 @@ class LitServer:
 
     @property
     def active_requests(self) -> int | None:
-        """How many requests are being answered, but for ``/``, ``/health`` and ``/metrics``.
+        """The number of active requests, except those of ``/``, ``/health`` and ``/metrics``.
 
-        It is for callbacks, middlewares and routes of the program, which run where requests are
-        counted. None: nothing is counted here.
+        Callbacks, middlewares and routes of the program read it: they run in the process that
+        counts requests. None in a process that does not count.
         """
-        return None if self._active is None else self._active.value
+        count: int | None = getattr(self._active, "value", None)
+        return count
 
     def run(
         self,
@@ -207,17 +217,18 @@ class LitServer:
         port: int | None = None,
         **options: Unpack[RunOptions],
     ) -> None:
-        """Serves this server alone; see :func:`run_servers`."""
+        """Serves this server alone, as :func:`run_servers` does."""
         run_servers(self, host=host, port=port, **options)
 
-    def _api_path(self, api=None):
+    def _api_path(self, api: Any = None) -> str:
         return _spec_rules.path_of(api)
 
-    def _paths(self):
+    def _paths(self) -> list[str]:
         return [self.path or self._api_path(api) for api in self.apis]
 
-    def _endpoints(self, server):
-        """Returns what the binary is told of each endpoint."""
+    def _endpoints(self, server: int) -> Iterator[dict[str, Any]]:
+        """Yields the description of each endpoint for the binary; ``server`` is the index of this
+        server in the program."""
         for index, (api, path) in enumerate(zip(self.apis, self._paths())):
             endpoint = {"python": sys.executable, **self.options, "path": path}
             if self._directory is not None:
@@ -227,7 +238,7 @@ class LitServer:
             if isinstance(api, str):
                 endpoint["api"] = api
                 if "args" in endpoint:
-                    # The server passes the text on; its numbers would not hold all digits.
+                    # The server passes the text on, because its numbers do not hold all digits.
                     endpoint["args_text"] = json.dumps(endpoint["args"])
             else:
                 source = _source(api, server, index, path)
@@ -235,11 +246,11 @@ class LitServer:
             yield endpoint
 
 
-def _interpreter_errors(python, directory):
+def _interpreter_errors(python: str, directory: str) -> Iterator[str]:
     path = os.path.normpath(os.path.join(directory, python))
     if os.path.isdir(path) and os.path.exists(os.path.join(path, "bin", "python")):
-        meant = os.path.join(python, "bin", "python")
-        yield f"`python` names a directory; did you mean `{meant}`?"
+        interpreter = os.path.join(python, "bin", "python")
+        yield f"`python` names a directory; did you mean `{interpreter}`?"
     elif os.path.isdir(path):
         yield f"`python` names the directory `{path}`, not an interpreter"
     elif os.sep in python and not os.path.exists(path):
@@ -249,20 +260,20 @@ def _interpreter_errors(python, directory):
         )
 
 
-def _options_of(api):
-    values = {name: getattr(api, name, None) for name in _OF_THE_API}
+def _options_of(api: LitAPI) -> dict[str, Any]:
+    values = {name: getattr(api, name, None) for name in _API_OPTIONS}
     values["max_concurrency"] = max_concurrency_of(api)
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _source(api, server, index, path):
+def _source(api: LitAPI, server: int, index: int, path: str) -> dict[str, Any]:
     try:
         return _handover.source_of(api, server, index)
     except ValueError as error:
         raise _options.ProgramError(f"endpoint `{path}`: {error}") from None
 
 
-def _instead_of_server(given):
+def _instead_of_server(given: object) -> str:
     if isinstance(given, (list, tuple)):
         return f", not a {type(given).__name__}; pass its items: `*servers`"
     if isinstance(given, LitAPI):
@@ -270,7 +281,7 @@ def _instead_of_server(given):
     return _instead_of(given)
 
 
-def _instead_of(api):
+def _instead_of(api: object) -> str:
     if isinstance(api, type):
         return f", not a class; write `{api.__name__}()`"
     return f", not {type(api).__name__}"
@@ -288,12 +299,12 @@ def run_servers(
         *servers: :class:`LitServer` instances; each keeps its own settings.
         host: The address to listen on. Default: ``127.0.0.1``, which only this machine reaches.
         port: The port; 0 takes a free one. Default: 8000.
-        **options: ``grace``, ``http_threads``, …: ``help(litplex.ServerOptions)`` has all of them.
+        **options: ``grace``, ``http_threads``, …: ``help(litplex.ServerOptions)`` lists all.
 
     Raises:
-        ValueError: names every error and says what to do, before any process starts.
-        SystemExit: with the status of the server, when it failed.
-        RuntimeError: instead, in programs that import ``litserve``, when a model did not load.
+        ValueError: names every error and what to do, before any process starts.
+        SystemExit: the server failed; has its exit status.
+        RuntimeError: a model did not load, in a program that imports ``litserve``.
     """
     if _is_imported_by_child():
         return
@@ -323,7 +334,7 @@ def run_servers(
 def checked_options(
     servers: Sequence[LitServer], host: str | None, port: int | None, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bool]:
-    """Returns the options of the server, and whether a file for clients is to be written.
+    """Returns the options of the server, and whether to write a file for clients.
 
     Raises:
         ValueError: names every error.
@@ -342,17 +353,17 @@ def checked_options(
     return given, wants_client
 
 
-def _is_imported_by_child():
-    """Returns whether this process was started by multiprocessing, or what is like it, and imports
-    the program to find a function there; says what to do."""
+def _is_imported_by_child() -> bool:
+    """Returns whether this is a child process of multiprocessing, or of a similar library, which
+    imports the program to find a function; prints what to do."""
     module = sys.modules.get("multiprocessing.process")
     process: Any = module.current_process() if module is not None else None
     if not getattr(process, "_inheriting", False):
         return False
-    # The first of a pool speaks for all.
+    # Only the first process of a pool prints.
     if process.name.endswith("-1") or "-" not in process.name:
         print(
-            "a process that multiprocessing has started imports this program, and does not serve; "
+            "a child process of multiprocessing imports this program, and does not serve; "
             'put the call that serves under `if __name__ == "__main__":`',
             file=sys.stderr,
             flush=True,
@@ -360,9 +371,9 @@ def _is_imported_by_child():
     return True
 
 
-def _open_standard_streams():
-    """Opens those of the standard streams that are closed, as after ``python server.py >&-``: the
-    numbers of their files would be given to others, which are then written to."""
+def _open_standard_streams() -> None:
+    """Opens the standard streams that are closed, as after ``python server.py >&-``. Otherwise the
+    next file that is opened gets the number of one, and the output of the program."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -370,12 +381,12 @@ def _open_standard_streams():
             os.open(os.devnull, os.O_RDWR)
 
 
-def _all_paths(servers):
+def _all_paths(servers: Iterable[Any]) -> list[str]:
     return [path for each in servers if isinstance(each, LitServer) for path in each._paths()]
 
 
 def profile_of(servers: Sequence[Any]) -> Profile:
-    """Returns the profile of what is served together: that of the first server."""
+    """Returns the profile of servers that run together: that of the first one."""
     return next((each._profile for each in servers if isinstance(each, LitServer)), NATIVE)
 
 
@@ -384,7 +395,7 @@ def _directory_of_caller(profile: Profile) -> str | None:
 
 
 def shared_options(servers: Sequence[LitServer], profile: Profile) -> dict[str, Any]:
-    """Returns the options of the whole server that its parts were given, above the defaults of the
+    """Returns the options of the whole server that its servers have, over the defaults of the
     profile."""
     merged: dict[str, Any] = {**profile.server_defaults}
     for server in servers:
@@ -392,7 +403,8 @@ def shared_options(servers: Sequence[LitServer], profile: Profile) -> dict[str, 
     return merged
 
 
-def write_client(servers, options):
+def write_client(servers: Sequence[LitServer], options: Options) -> None:
+    """Writes ``client.py``, which calls the first endpoint, to the working directory."""
     from litplex.compat import _client
 
     scheme = "https" if "tls_cert" in options else "http"
@@ -400,35 +412,37 @@ def write_client(servers, options):
     _client.write_client(os.getcwd(), base + servers[0]._paths()[0])
 
 
-def call_back(servers, event):
+def call_back(servers: Sequence[LitServer], event: str) -> None:
+    """Calls the method of an event of the servers on all callbacks."""
     if any(server.callbacks for server in servers):
         from litplex.compat.callbacks import CallbackRunner
 
         for server in servers:
-            # Else they are told where the requests are, with which they may share a state.
+            # Otherwise the app host calls them: they may share state with events of requests.
             if not _manifest.events_of_requests(server):
                 CallbackRunner(server.callbacks).trigger_event(event, litserver=server)
 
 
-def _errors(servers, options, profile):
+def _errors(servers: Sequence[Any], options: Options, profile: Profile) -> list[str]:
     found = [f"run_servers: {text}" for text in _options.errors("server", options)]
     if not servers:
         found.append("run_servers got no LitServer; give it at least one")
-    paths, asked = [], dict(options)
+    paths: list[str] = []
+    combined = dict(options)
     for server in servers:
         if not isinstance(server, LitServer):
             found.append(f"run_servers takes LitServer instances{_instead_of_server(server)}")
             continue
         paths += server._paths()
         found += _options.errors("server", server.server_options)
-        found += _conflicts(server.server_options, asked)
+        found += _conflicts(server.server_options, combined)
     if len(servers) > 1:
         found += _tool_errors(servers)
-    return [*found, *_path_errors(paths, _options.built_in_paths(asked), profile)]
+    return [*found, *_path_errors(paths, _options.built_in_paths(combined), profile)]
 
 
-def _tool_errors(servers):
-    """Yields what would let somebody call, as a tool, what another server's app must guard."""
+def _tool_errors(servers: Sequence[Any]) -> Iterator[str]:
+    """Yields a sentence for each endpoint whose ``authorize`` a call of its tool would not pass."""
     for server in filter(lambda server: isinstance(server, LitServer), servers):
         for api, path in zip(server.apis, server._paths()):
             if authorize_of(api) and api.mcp is not None:
@@ -438,14 +452,18 @@ def _tool_errors(servers):
                 )
 
 
-def _conflicts(of_one, of_all):
-    """Yields what was asked for differently before; adds the rest to ``of_all``."""
-    for name, value in of_one.items():
-        if of_all.setdefault(name, value) != value:
-            yield f"`{name}` is of the whole server, and is both {of_all[name]!r} and {value!r}"
+def _conflicts(options: Options, combined: dict[str, Any]) -> Iterator[str]:
+    """Yields a sentence for each option with another value in ``combined``; adds the others to
+    it."""
+    for name, value in options.items():
+        if combined.setdefault(name, value) != value:
+            yield (
+                f"conflicting values for the server option `{name}`: {combined[name]!r} and "
+                f"{value!r}; give it once"
+            )
 
 
-def _path_errors(paths, built_in, profile):
+def _path_errors(paths: list[str], built_in: Mapping[str, str], profile: Profile) -> Iterator[str]:
     name = profile.name
     for path in dict.fromkeys(paths):
         if path in built_in:
@@ -466,10 +484,10 @@ def program_of(
     """Returns the program that the binary serves, as plain data.
 
     Args:
-        servers: What is served.
+        servers: The servers of the program.
         options: The options of the whole server.
-        app_host: What the app host is told, if there is one.
-        profile: How the server presents itself. Default: as the first server does.
+        app_host: The manifest of the app host. Default: None, no app host.
+        profile: The profile of the server. Default: that of the first of the servers.
     """
     profile = profile_of(servers) if profile is None else profile
     return {
@@ -486,7 +504,7 @@ def program_of(
     }
 
 
-def _serve(program, profile):
+def _serve(program: dict[str, Any], profile: Profile) -> int:
     """Runs the binary until it ends; returns its exit status."""
     with _ForwardSignals() as forwarded:
         child = start_binary(profile)
@@ -495,14 +513,14 @@ def _serve(program, profile):
         status = child.wait()
     if status < 0:
         _kill_session(child.pid)
-    # A signal that comes before the binary takes signals ends it; it has nothing to finish then.
+    # A signal that arrives before the binary handles signals ends it: no request is in flight yet.
     return 0 if -status in forwarded.sent else status
 
 
 def _kill_session(number: int) -> None:
-    """Kills the processes of a session: what models started, and a server that was killed left.
+    """Kills the processes of a session, which models started and a killed server left behind.
 
-    The kernel ends the workers alone. Where there is no ``/proc``, it does nothing.
+    The kernel ends only the workers. Without ``/proc``, this does nothing.
     """
     for entry in Path("/proc").glob("[0-9]*"):
         # A process may end at any time.
@@ -516,9 +534,9 @@ def start_binary(
 ) -> subprocess.Popen[bytes]:
     """Starts the binary, which waits for its program.
 
-    It is a session of its own, so that Ctrl-C in a terminal reaches it through us, once.
+    It has a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
     """
-    if sys.stdout is not None:  # It is None where the program was started with a closed one.
+    if sys.stdout is not None:  # None if the program was started with a closed one.
         sys.stdout.flush()
     command = [find_binary(), "serve", "--program"]
     env = {**_keys.environment(profile), **(variables or {})}
@@ -528,11 +546,11 @@ def start_binary(
 
 
 def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
-    """Writes the program to the standard input of the binary, which drains when that closes: with
-    us."""
+    """Writes the program to the standard input of the binary. The binary drains when that closes,
+    at the end of this process."""
     order_pipe = child.stdin
     assert order_pipe is not None
-    # It may end early; its exit status is what counts.
+    # The binary may end early; its exit status has the result.
     with contextlib.suppress(BrokenPipeError):
         text = json.dumps(program, allow_nan=False, separators=(",", ":"))
         order_pipe.write(text.encode() + b"\n")
@@ -540,53 +558,56 @@ def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
 
 
 class _ForwardSignals:
-    """Within it, signals that would end this process are forwarded to the child. Those that come
-    before there is one are kept until then. Signals that repeat the first one, as those of a
-    service manager to the process and to its group, do not end a program whose server has stopped
-    meanwhile."""
+    """A context in which signals that would end this process are forwarded to the child.
 
-    #: As long as the server takes a second signal for the first one, in seconds.
+    Signals that arrive before the child exists are kept. A repetition of the first signal, as a
+    service manager sends it to the process and to its group, does not end a program whose server
+    has stopped in the meantime.
+    """
+
+    #: The seconds in which the server treats a second signal as a repetition.
     _REPEATS = 0.5
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sent: set[int] = set()
         self._repeats_until = 0.0
-        self._child = None
-        self._early = []
-        self._before = {}
+        self._child: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._before: dict[int, _Handler] = {}
 
-    def forward_to(self, child):
+    def forward_to(self, child: subprocess.Popen[bytes]) -> None:
+        """Sets the child, and forwards the kept signals to it."""
         self._child = child
         while self._early:
             self._forward(self._early.pop(0), None)
 
-    def __enter__(self):
+    def __enter__(self) -> _ForwardSignals:
         for number in self._signals():
             try:
                 self._before[number] = signal.signal(number, self._forward)
             except ValueError:
-                break  # Not the main thread: signals are somebody else's business.
+                break  # Only the main thread handles signals.
         return self
 
-    def _signals(self):
-        """Yields those that the child drains at; `crates/server/src/signals.rs`."""
+    def _signals(self) -> Iterator[int]:
+        """Yields the signals at which the child drains; see `crates/server/src/signals.rs`."""
         yield from (signal.SIGINT, signal.SIGTERM)
         for number in (signal.SIGHUP, signal.SIGQUIT):
-            # As `nohup` does, and shells for jobs in the background.
+            # `nohup`, and shells for jobs in the background, ignore them.
             if signal.getsignal(number) != signal.SIG_IGN:
                 yield number
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             repeats = self._repeats_until > 0
-            signal.signal(number, self._pass_over_repeats if repeats else handler)
+            signal.signal(number, self._ignore_repeats if repeats else handler)
 
-    def _pass_over_repeats(self, number, _):
+    def _ignore_repeats(self, number: int, _: FrameType | None) -> None:
         if time.monotonic() >= self._repeats_until:
             signal.signal(number, self._before[number])
             os.kill(os.getpid(), number)
 
-    def _forward(self, number, _):
+    def _forward(self, number: int, _: FrameType | None) -> None:
         self._repeats_until = self._repeats_until or time.monotonic() + self._REPEATS
         if self._child is None:
             self._early.append(number)

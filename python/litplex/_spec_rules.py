@@ -1,8 +1,9 @@
-"""What a model must be like to speak a protocol, and where it is then served."""
+"""The rules that a model with a spec must follow, and the path of its endpoint."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from litplex._api import ContinuousAPI, LitAPI, is_async, is_generator, is_method_of
@@ -25,8 +26,9 @@ Write it like this:
 
 
 def path_of(api: Any) -> str:
-    """Returns where an API is served: its own path, or else that of its spec."""
-    path, spec = getattr(api, "api_path", _DEFAULT_PATH), spec_of(api)
+    """Returns the path of an API: its own, or else that of its spec."""
+    path: str = getattr(api, "api_path", _DEFAULT_PATH)
+    spec = spec_of(api)
     return spec.api_path if spec is not None and path == _DEFAULT_PATH else path
 
 
@@ -37,27 +39,27 @@ def spec_of(api: Any) -> LitSpec | None:
 
 
 def warn_of_path(api: Any, path: str, is_custom_path_warned: bool) -> None:
-    """Warns where clients of OpenAI's library cannot reach an endpoint.
+    """Warns if clients of OpenAI's library cannot reach an endpoint.
 
     Args:
         api: The model.
         path: The path of its endpoint.
-        is_custom_path_warned: Whether a path is warned of that clients reach only with another
+        is_custom_path_warned: Whether to warn of a path that clients reach only with another
             ``base_url``.
     """
     spec = spec_of(api)
-    # What they add to the address that they are given, which ends with the version.
+    # Clients append this to their `base_url`, which ends with the version.
     ending = "" if spec is None else spec.api_path.rpartition("/v1")[2]
     if not path.endswith(ending):
         warnings.warn(
-            f"endpoint `{path}`: OpenAI's clients ask for paths that end in `{ending}`, and reach "
-            "it at no other; send HTTP requests to it yourself, or leave out the path",
+            f"endpoint `{path}`: OpenAI's clients request only paths that end in `{ending}`; leave "
+            "out the path, or send HTTP requests to it yourself",
             UserWarning,
             stacklevel=3,
         )
     elif spec is not None and path != spec.api_path and is_custom_path_warned:
         warnings.warn(
-            f"Custom API path detected: {path}. OpenAI's clients reach it where their `base_url` "
+            f"Custom API path detected: {path}. OpenAI's clients reach it if their `base_url` "
             f"ends in `{path.removesuffix(ending)}`",
             UserWarning,
             stacklevel=4,
@@ -65,7 +67,7 @@ def warn_of_path(api: Any, path: str, is_custom_path_warned: bool) -> None:
 
 
 def errors(api: LitAPI) -> list[str]:
-    """Returns a sentence for each thing about a model that its spec cannot serve."""
+    """Returns a sentence for each part of a model that its spec cannot serve."""
     spec = api.spec
     if spec is None:
         return []
@@ -75,13 +77,13 @@ def errors(api: LitAPI) -> list[str]:
     return [text for text in found if text]
 
 
-def _stream_error(api, spec):
+def _stream_error(api: LitAPI, spec: LitSpec) -> str | None:
     if bool(api.stream) != spec.stream:
         return f"`stream` must be {spec.stream} with {type(spec).__name__}; leave it out"
     return None
 
 
-def _hook_errors(api, spec):
+def _hook_errors(api: LitAPI, spec: LitSpec) -> Iterable[str | None]:
     if isinstance(spec, OpenAIEmbeddingSpec):
         return _embedding_errors(api)
     if isinstance(spec, OpenAISpec) and not isinstance(api, ContinuousAPI):
@@ -89,7 +91,7 @@ def _hook_errors(api, spec):
     return []
 
 
-def _chat_error(api):
+def _chat_error(api: LitAPI) -> str | None:
     is_plain = not is_async(api.predict)
     if not is_generator(api.predict):
         what = "predict is not a generator" if is_plain else "predict must be an async generator"
@@ -103,12 +105,12 @@ def _chat_error(api):
         what = "encode_response is neither a generator nor an async generator"
     example = _CHAT_EXAMPLE.replace("{def}", "def" if is_plain else "async def")
     example = example.replace("{for}", "for" if is_plain else "async for")
-    return f"{what}, and with OpenAISpec what they yield is sent as it comes. {example}"
+    return f"{what}, and OpenAISpec sends each value as soon as it is yielded. {example}"
 
 
-def _embedding_errors(api):
+def _embedding_errors(api: LitAPI) -> Iterator[str]:
     if isinstance(api, ContinuousAPI):
-        yield "OpenAIEmbeddingSpec is not for a ContinuousAPI; embeddings are made in one step"
+        yield "OpenAIEmbeddingSpec is not for a ContinuousAPI; use a LitAPI"
         return
     for name in ("predict", "encode_response"):
         if is_generator(getattr(api, name)):

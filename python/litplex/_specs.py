@@ -1,25 +1,26 @@
-"""Protocols that a model can speak instead of plain requests: two of OpenAI's.
+"""Dialects that a model can have instead of plain requests: two of OpenAI's.
 
-The server speaks them with clients. What is here is what hooks see of them, and it is imported by
-workers, which need nothing but the standard library.
+The server implements them towards clients. This module has the part that hooks see. Workers import
+it, so it needs the standard library alone.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 from litplex._http import HTTPException
 
 
 class LitSpec:
-    """What a model speaks, given as ``LitAPI(spec=…)``: :class:`OpenAISpec` or
-    :class:`OpenAIEmbeddingSpec`, or a class made of one of them.
+    """The dialect of a model, given as ``LitAPI(spec=…)``: :class:`OpenAISpec`,
+    :class:`OpenAIEmbeddingSpec`, or a subclass of one of them.
 
     Attributes:
-        api_path: Where the endpoint is served, unless the API or the server has a path of its own.
+        api_path: The path of the endpoint, unless the API or the server sets another.
         stream: Whether ``predict`` is a generator.
-        protocol: What the server calls it; None is a protocol that it does not speak.
+        protocol: The server's id of the dialect; None for one that the server does not have.
     """
 
     api_path: str = "/predict"
@@ -30,29 +31,29 @@ class LitSpec:
         """Fills the context of a request before any hook sees it."""
 
     def decode_request(self, request: Any, context_kwargs: Any = None) -> Any:
-        """Does what ``decode_request`` does where the API has none."""
+        """Replaces ``decode_request`` of an API that has none."""
         return request
 
     def encode_response(self, output: Any, context_kwargs: Any = None) -> Any:
-        """Does what ``encode_response`` does where the API has none."""
+        """Replaces ``encode_response`` of an API that has none."""
         return output
 
 
 class OpenAISpec(LitSpec):
-    """Chat completions, as OpenAI's clients ask for them, at ``/v1/chat/completions``.
+    """Chat completions of OpenAI's API, at ``/v1/chat/completions``.
 
     ``decode_request`` gets a ``litserve.specs.openai.ChatCompletionRequest``, or an object of the
-    same attributes where pydantic 2 is not installed. A ``context`` holds its fields but
-    ``messages``. ``predict`` is a generator whose outputs are joined where the client wants no
-    stream; each is
+    same attributes if pydantic 2 is not installed. A ``context`` holds its fields except
+    ``messages``. ``predict`` is a generator; its outputs are joined unless the client wants a
+    stream. Each output is
 
-    - a ``str``: a piece of the answer; or None, for none;
-    - a ``dict`` of ``content`` or ``tool_calls``, perhaps with ``role``, ``name``, the usage so
+    - a ``str``, a piece of the response, or None, for no piece;
+    - a ``dict`` with ``content`` or ``tool_calls``, and optionally ``role``, ``name``, the usage so
       far (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) or a ``finish_reason``; or a
       ``ChatMessage`` or ``ChatMessageWithUsage``;
-    - a list that ends with such a ``dict``, which counts.
+    - a list whose last element is such a ``dict``; the other elements are ignored.
 
-    ``encode_response`` may be a generator over these that yields messages or ``dict``.
+    ``encode_response`` may be a generator over these outputs that yields messages or ``dict``.
     """
 
     api_path = "/v1/chat/completions"
@@ -60,14 +61,14 @@ class OpenAISpec(LitSpec):
     protocol = "openai_chat"
 
     def populate_context(self, context: Any, request: Any) -> None:
-        """Fills the context with the fields of the request but its messages."""
+        """Fills the context with the fields of the request except its messages."""
         context.update(request.model_dump(exclude={"messages"}))
 
     def encode_response(self, output: Any, context_kwargs: Any = None) -> Any:
-        """Returns a generator of messages over what ``predict`` yields, ``async`` where that is.
+        """Returns a generator of a message for each output of ``predict``, ``async`` if that is.
 
         Raises:
-            HTTPException: 500, at an output that is no message.
+            HTTPException: 500, at an output that is not a message.
         """
         if hasattr(output, "__aiter__"):
             return _messages_of_async(output)
@@ -75,14 +76,14 @@ class OpenAISpec(LitSpec):
 
 
 class OpenAIEmbeddingSpec(LitSpec):
-    """Embeddings, as OpenAI's clients ask for them, at ``/v1/embeddings``.
+    """Embeddings of OpenAI's API, at ``/v1/embeddings``.
 
     ``decode_request`` gets a ``litserve.specs.openai_embedding.EmbeddingRequest``, or an object of
     the same attributes, and ``predict`` its ``input``: a text, a list of texts, the tokens of a
-    text, or a list of those. It returns a vector for each, as a list, array or tensor.
-    ``encode_response`` returns a ``dict`` of ``embeddings`` and, if it likes, ``prompt_tokens``
-    and ``total_tokens``; by default they are taken from the context, where a hook that names it
-    has set them.
+    text, or a list of those. ``predict`` returns one vector for each text, as a list, array or
+    tensor of two dimensions. ``encode_response`` returns a ``dict`` of ``embeddings`` and,
+    optionally, ``prompt_tokens`` and ``total_tokens``. Default: the values that hooks have set in
+    the context, or 0.
     """
 
     api_path = "/v1/embeddings"
@@ -93,22 +94,22 @@ class OpenAIEmbeddingSpec(LitSpec):
         return request.input
 
     def encode_response(self, output: Any, context_kwargs: Any = None) -> Any:
-        """Returns the vectors, and the usage that the context holds, which is 0 by default."""
+        """Returns the vectors, and the usage in the context. Default of the usage: 0."""
         get = (context_kwargs or {}).get
         usage = {name: get(name, 0) for name in ("prompt_tokens", "total_tokens")}
         return {"embeddings": output, **usage}
 
 
-async def _messages_of_async(outputs):
+async def _messages_of_async(outputs: AsyncIterator[Any]) -> AsyncIterator[dict[str, Any]]:
     async for output in outputs:
         yield message_of(output)
 
 
 def message_of(output: Any) -> dict[str, Any]:
-    """Returns the message that an output of a chat's ``predict`` is.
+    """Returns the message in an output of a chat's ``predict``.
 
     Raises:
-        HTTPException: 500, where it is none.
+        HTTPException: 500, if the output is not a message.
     """
     if output is None or isinstance(output, str):
         return {"role": "assistant", "content": output}
@@ -126,10 +127,11 @@ def message_of(output: Any) -> dict[str, Any]:
     raise HTTPException(500, text)
 
 
-def _fields_of(message):
-    """Returns what a message holds, which is nothing where it is none."""
+def _fields_of(message: Any) -> dict[str, Any]:
+    """Returns the fields of a message; none for any other value."""
     if hasattr(message, "model_dump"):
-        return message.model_dump(mode="json")
+        fields: dict[str, Any] = message.model_dump(mode="json")
+        return fields
     return message if isinstance(message, dict) else {}
 
 
@@ -146,7 +148,7 @@ _NOT_CALLED = (
 
 
 def spec_error(spec: Any) -> str | None:
-    """Returns what is wrong with the ``spec`` of a model, if anything."""
+    """Returns the error in the ``spec`` of a model; None if there is none."""
     name = getattr(spec, "__name__", type(spec).__name__)
     if isinstance(spec, type) and issubclass(spec, LitSpec):
         return f"`spec` must be an instance, not a class; write `{name}()`"
@@ -154,8 +156,8 @@ def spec_error(spec: Any) -> str | None:
         return f"`spec` must be OpenAISpec() or OpenAIEmbeddingSpec(), not {spec!r}"
     if spec.protocol is None:
         return (
-            f"`spec`: {name} is a protocol of its own, which the server does not speak; it speaks "
-            "those of OpenAISpec and OpenAIEmbeddingSpec"
+            f"`spec`: the server does not have the protocol of {name}; use OpenAISpec or "
+            "OpenAIEmbeddingSpec, or a subclass of one of them"
         )
     for method in _NOT_CALLED:
         if hasattr(spec, method):

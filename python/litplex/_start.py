@@ -1,4 +1,4 @@
-"""A server that runs beside the program that started it: in a notebook, in a test."""
+"""Servers that run beside the program that started them, as in a notebook or a test."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from litplex import _capture, _handover, _server
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
     from litplex.compat._keywords import RunOptions
 
-# How often it is looked whether the server still runs while it starts.
-_LOOK_SECONDS = 0.2
-# The longest path of a Unix socket is 107 bytes.
-_LONGEST_FOLDER = 90
+# The interval, in seconds, at which a starting server is checked.
+_POLL_SECONDS = 0.2
+# The path of a Unix socket has at most 107 bytes.
+_MAX_FOLDER_BYTES = 90
 _LINES_KEPT = 200
 
 
@@ -37,24 +38,24 @@ def start(
     ready_timeout: float | None = None,
     **options: Unpack[RunOptions],
 ) -> RunningServer:
-    """Serves all endpoints of all servers on one socket, and returns when they are ready::
+    """Serves all endpoints of all servers on one socket; returns when they are ready::
 
         with ls.start(ls.LitServer(EmbeddingAPI(), path="/embed"), port=0) as server:
             print(httpx.post(f"{server.url}/embed", json="some text").json())
 
-    The server ends with this process at the latest. What it logs goes to ``sys.stderr``.
+    The server ends with this process at the latest. Its log goes to ``sys.stderr``.
 
     Args:
         *servers: :class:`LitServer` instances; each keeps its own settings.
         host: The address to listen on. Default: ``127.0.0.1``, which only this machine reaches.
         port: The port; 0 takes a free one. Default: 8000.
-        ready_timeout: Seconds that models may take to load. Default: as long as they need.
+        ready_timeout: The seconds that models may take to load. Default: None, no limit.
         **options: As of :func:`run_servers`.
 
     Raises:
-        ValueError: names every error and says what to do, before any process starts.
+        ValueError: names every error and what to do, before any process starts.
         RuntimeError: the server ended before it was ready; has the reason.
-        TimeoutError: it was not ready in time, and was stopped.
+        TimeoutError: the server was not ready in time, and was stopped.
     """
     given, wants_client = _server.checked_options(servers, host, port, options)
     _capture.take(servers, given)
@@ -74,40 +75,40 @@ def start(
     return running
 
 
-def _can_run_again(caller):
-    """Returns whether a worker that runs the program again comes to this call, and first to it."""
+def _can_run_again(caller: str | None) -> bool:
+    """Returns whether a worker that runs the program again reaches this call, before any other."""
     if _capture.started:
         return False
-    main = getattr(sys.modules.get("__main__"), "__file__", None)
-    # A test runner, or the kernel of a notebook, is installed; the program of a user calls itself.
+    main: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
+    # Test runners and the kernels of notebooks are installed; the program of a user is not.
     return caller == "__main__" or not main or not _handover.is_installed(main)
 
 
 class RunningServer:
-    """A server that :func:`start` started; as a context manager it is stopped at the end.
+    """A server that :func:`start` started. As a context manager, it stops at the end.
 
     Attributes:
-        url: Where it listens, such as ``http://127.0.0.1:8000``.
+        url: The address of the server, such as ``http://127.0.0.1:8000``.
     """
 
-    def __init__(self, servers):
+    def __init__(self, servers: Sequence[_server.LitServer]) -> None:
         self.url = ""
         self._servers = servers
-        self._child: Any = None
-        self._log: Any = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._log: _Log | None = None
         self._has_ended = False
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits until the server ends by itself, or in another thread by :meth:`stop`.
+        """Waits until the server ends, by itself or by :meth:`stop` in another thread.
 
         Args:
-            timeout: The most seconds to wait. Default: no limit.
+            timeout: The most seconds to wait. Default: None, no limit.
 
         Returns:
-            Its exit status, 0 where it ended as it should.
+            The exit status; 0 if the server ended without an error.
 
         Raises:
-            TimeoutError: it still runs.
+            TimeoutError: the server still runs.
         """
         try:
             status = 0 if self._child is None else self._child.wait(timeout)
@@ -117,10 +118,10 @@ class RunningServer:
         return status
 
     def stop(self) -> int:
-        """Lets requests in flight finish within the option ``grace``, and ends the server.
+        """Ends the server, after its requests in flight have finished or ``grace`` has passed.
 
         Returns:
-            Its exit status, 0 where it ended as it should; also when it had ended before.
+            The exit status; 0 if the server ended without an error. It may have ended before.
         """
         if self._child is not None and self._child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -137,66 +138,68 @@ class RunningServer:
         is_running = self._child is not None and self._child.poll() is None
         return f"<litplex server at {self.url}, {'running' if is_running else 'ended'}>"
 
-    def _start(self, program, timeout):
+    def _start(self, program: dict[str, Any], timeout: float | None) -> None:
         with _Notices() as notices:
             environment = {"NOTIFY_SOCKET": notices.path}
             profile = _server.profile_of(self._servers)
             self._child = _server.start_binary(profile, environment, stderr=subprocess.PIPE)
-            self._log = _Log(self._child.stderr)
+            self._log = _Log(self._child)
             atexit.register(self.stop)
             _server.hand_over(program, self._child)
             give_up = None if timeout is None else time.monotonic() + timeout
             while not notices.are_ready():
-                self._check_running()
+                _check_running(self._child, self._log)
                 if give_up is not None and time.monotonic() > give_up:
                     raise TimeoutError(f"the server was not ready within {timeout} s")
             self.url = notices.url
 
-    def _check_running(self):
-        if self._child.poll() is not None:
-            self._log.join()
-            raise RuntimeError(
-                f"the server ended with status {self._child.returncode} before it was ready: "
-                f"{self._log.reason() or 'see what it printed'}"
-            )
-
-    def _end(self):
+    def _end(self) -> None:
         if self._has_ended:
             return
         self._has_ended = True
         atexit.unregister(self.stop)
         if self._log is not None:
             self._log.join()
+        if self._child is not None and self._child.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._child.stdin.close()
         _server.call_back(self._servers, "on_server_end")
 
 
-class _Notices:
-    """What the server says of itself, as services do to systemd."""
+def _check_running(child: subprocess.Popen[bytes], log: _Log) -> None:
+    if child.poll() is not None:
+        log.join()
+        raise RuntimeError(
+            f"the server ended with status {child.returncode} before it was ready: "
+            f"{log.reason() or 'its output says why'}"
+        )
 
-    def __init__(self):
+
+class _Notices:
+    """The notices of the server about its state, in the protocol of systemd's services."""
+
+    def __init__(self) -> None:
         folder = tempfile.gettempdir()
-        folder = folder if len(os.fsencode(folder)) < _LONGEST_FOLDER else "/tmp"
+        folder = folder if len(os.fsencode(folder)) < _MAX_FOLDER_BYTES else "/tmp"
         self._folder = tempfile.mkdtemp(prefix="litplex-", dir=folder)
         self.path = os.path.join(self._folder, "notify")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.path)
-        self._socket.settimeout(_LOOK_SECONDS)
+        self._socket.settimeout(_POLL_SECONDS)
         self.url = ""
 
-    def __enter__(self):
+    def __enter__(self) -> _Notices:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def are_ready(self):
-        """Waits a moment for a notice; returns whether it says that all endpoints serve."""
+    def are_ready(self) -> bool:
+        """Waits a moment for a notice; returns whether it reports that all endpoints serve."""
         try:
             lines = self._socket.recv(4096).decode().splitlines()
-        except socket.timeout:  # Python 3.9 has no other name for it.
+        except socket.timeout:  # In Python 3.9, this is not TimeoutError.
             return False
         said = dict(line.partition("=")[::2] for line in lines)
         self.url = said.get("X_LITPLEX_URL", self.url)
@@ -204,30 +207,32 @@ class _Notices:
 
 
 class _Log:
-    """Copies what the server prints to ``sys.stderr``: to a cell, or to what a test captures."""
+    """Copies the output of the server to ``sys.stderr``, which a notebook or a test may capture."""
 
-    def __init__(self, pipe):
-        self._pipe = pipe
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stderr is not None
+        self._pipe = child.stderr
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._thread = threading.Thread(target=self._copy, name="litplex-log", daemon=True)
         self._thread.start()
 
-    def _copy(self):
+    def _copy(self) -> None:
         for line in self._pipe:
             text = line.decode(errors="replace")
             self._lines.append(text)
-            # It may be closed, or None, by now.
+            # The program may have closed it, or set it to None.
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 sys.stderr.write(text)
                 sys.stderr.flush()
         self._pipe.close()
 
-    def join(self):
-        """Waits for its end, which is the server's, unless what it left behind keeps it open."""
+    def join(self) -> None:
+        """Waits for the end of the output. A process that the server left behind may keep it
+        open."""
         self._thread.join(5)
 
-    def reason(self):
-        """Returns what it printed from the last error on; nothing where there is none."""
+    def reason(self) -> str:
+        """Returns the output from the last error on; an empty text without an error."""
         lines = [*self._lines]
         errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
         return "".join(lines[errors[-1] :])[len("error: ") :].rstrip() if errors else ""

@@ -1,4 +1,4 @@
-"""Finds the directory that relative paths of a program are relative to."""
+"""Finds the directory at which relative paths of a program start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 from types import FrameType
+from typing import Any
 
 _PACKAGES = ("site-packages", "dist-packages")
 
@@ -13,9 +14,9 @@ _PACKAGES = ("site-packages", "dist-packages")
 def directory_of_caller() -> str | None:
     """Returns the directory of the Python file that calls into this package.
 
-    Files of installed packages and of the standard library are passed over: they may call on
-    behalf of the program. None where there is no file, as in a notebook; paths are then relative
-    to the working directory.
+    Files of installed packages and of the standard library are skipped: they may call for the
+    program. None if there is no file, as in a notebook; paths then start at the working
+    directory.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -26,11 +27,11 @@ def directory_of_caller() -> str | None:
     return None
 
 
-def _own_directory(namespace):
+def _own_directory(namespace: dict[str, Any]) -> str | None:
     name, file = namespace.get("__name__", ""), namespace.get("__file__")
     if name == "litplex" or name.startswith("litplex.") or not isinstance(file, str):
         return None
-    # A file in an archive, as of zipapp, is where the archive is.
+    # The directory of a file in an archive, such as zipapp's, is that of the archive.
     archive = getattr(namespace.get("__loader__"), "archive", file)
     directory = os.path.dirname(os.path.abspath(archive))
     is_library = os.path.join(directory, "").startswith(_standard_library()) or any(
@@ -39,5 +40,5 @@ def _own_directory(namespace):
     return directory if os.path.isdir(directory) and not is_library else None
 
 
-def _standard_library():
+def _standard_library() -> str:
     return os.path.join(os.path.abspath(sysconfig.get_path("stdlib")), "")

@@ -236,7 +236,7 @@ def test_a_caller_may_have_so_many_requests_in_flight(serve):
 @pytest.mark.parametrize(
     ("option", "env", "says"),
     [
-        ('api_keys={"ann": "env:NOBODY"}', {}, "the environment variable NOBODY is not set"),
+        ('api_keys={"ann": "env:NO_KEY"}', {}, "the environment variable NO_KEY is not set"),
         ('api_keys={"ann": "env:ANN"}', {"ANN": " \n"}, "the environment variable ANN is empty"),
         ('api_keys={"ann": "env:ANN"}', {"ANN": "a\nb"}, "ANN has a line break"),
         ('api_keys={"ann": "s3cret"}', {}, "`litplex key` prints such a line"),

@@ -108,7 +108,7 @@ def test_a_named_api_with_a_guard_is_not_served(serve, script):
         ready=False,
     )
     assert server.wait() != 0
-    assert "`authorize` is not asked where an API is given by its name" in server.output
+    assert "`authorize` is not called for an API that is given by its name" in server.output
 
 
 APP = """

@@ -442,5 +442,5 @@ def test_an_api_given_by_name_is_found_by_its_clients(serve, tmp_path):
     assert server.post("/v1/embeddings", json={"input": "a"}).status_code == 404
     server.wait_for_line("endpoint `/predict` is also at `/v1/chat/completions`")
     server.wait_for_line(
-        "endpoint `/far`: OpenAI's clients ask for paths that end in `/embeddings`"
+        "endpoint `/far`: OpenAI's clients request only paths that end in `/embeddings`"
     )

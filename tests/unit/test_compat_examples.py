@@ -134,12 +134,12 @@ def test_images_must_be_base64(fields):
 
 
 def test_images_must_be_there_and_be_images():
-    with pytest.raises(ValueError, match="no image under `image_data`"):
+    with pytest.raises(ValueError, match="`image_data` has no image"):
         ImageInput().get_image()
-    with pytest.raises(ValueError, match="no image under `other`"):
+    with pytest.raises(ValueError, match="`other` has no image"):
         ImageInput(image_data="").get_image("other")
     pytest.importorskip("PIL.Image")
-    with pytest.raises(ValueError, match="`image_data` holds no image"):
+    with pytest.raises(ValueError, match="`image_data` has no image that Pillow can read"):
         ImageInput(image_data=encoded(b"text")).get_image()
 
 

@@ -50,7 +50,7 @@ def test_a_client_that_cannot_be_written_is_no_error(tmp_path, caplog, monkeypat
     # Importing `litplex.compat` gives this logger an output of its own.
     monkeypatch.setattr(logging.getLogger("litserve"), "propagate", True)
     write_client(str(tmp_path / "missing"), "http://127.0.0.1:8000/predict")
-    assert "no client was written" in caplog.text
+    assert "cannot write client.py" in caplog.text
 
 
 @pytest.fixture

@@ -58,21 +58,28 @@ MODEL = """
 """
 
 
-def test_a_program_of_litplex_loads_nothing_of_litserve(tmp_path):
+@pytest.mark.parametrize(
+    ("first_line", "loads_litserve"),
+    [("", False), ("import litplex.compat", True), ("import litplex.compat._profile", True)],
+)
+def test_a_program_of_litplex_loads_nothing_of_litserve(tmp_path, first_line, loads_litserve):
     program = tmp_path / "server.py"
-    program.write_text(textwrap.dedent(PROGRAM))
+    program.write_text(f"{first_line}\n{textwrap.dedent(PROGRAM)}")
     command = [sys.executable, str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     loaded = done.stdout.split()
     assert {"litplex._server", "litplex._profile"} <= {*loaded}
-    assert [name for name in loaded if name.startswith(("litplex.compat", "litserve"))] == []
+    foreign = [name for name in loaded if name.startswith(("litplex.compat", "litserve"))]
+    assert bool(foreign) is loads_litserve
 
 
-def test_so_do_its_workers(worker):
+def test_its_workers_load_nothing_of_litserve_and_of_the_app_host(worker):
     server = worker(LOADED)
-    server.request(1, "litplex.compat")
-    server.request(2, "litserve")
-    assert server.answers(2) == {1: (200, []), 2: (200, [])}
+    for number, prefix in enumerate(["litplex.compat", "litserve", "litplex._apphost"]):
+        server.request(number, prefix)
+    assert server.answers(3) == {number: (200, []) for number in range(3)}
+    server.request(3, "litplex._worker.")
+    assert len(server.answers(1)[3][1]) > 5, "the model sees the modules of its worker"
 
 
 @pytest.mark.parametrize("predict", ["def", "async def"])

@@ -116,7 +116,7 @@ def test_a_spec_says_the_path_and_whether_there_are_streams(kind, spec, path):
     ],
 )
 def test_a_path_of_ones_own_wins_with_a_warning(make, path):
-    with pytest.warns(UserWarning, match=f"endpoint `{path}`: OpenAI's clients ask for"):
+    with pytest.warns(UserWarning, match=f"endpoint `{path}`: OpenAI's clients request only"):
         server = make()
     assert endpoint_of(server)["path"] == path
 
@@ -145,7 +145,7 @@ def test_a_path_that_clients_reach_needs_no_warning():
         (EmbedYielding(), ls.OpenAIEmbeddingSpec(), "yield in your predict method"),
         (EmbedEncodingYielding(), ls.OpenAIEmbeddingSpec(), "yield in your encode_response method"),
         (ls.ContinuousAPI(), ls.OpenAIEmbeddingSpec(), "not for a ContinuousAPI"),
-        (Chat(), OwnSpec(), "OwnSpec is a protocol of its own"),
+        (Chat(), OwnSpec(), "does not have the protocol of OwnSpec"),
         (Chat(), Answering(), "Answering.chat_completion would not be called"),
         (Chat(), "openai", "`spec` must be OpenAISpec\\(\\) or OpenAIEmbeddingSpec\\(\\)"),
         (Chat(), ls.OpenAISpec, "not a class; write `OpenAISpec\\(\\)`"),

@@ -52,13 +52,19 @@ def test_arguments_are_options_of_other_names(given, expected):
     ("given", "says"),
     [
         ({**FILES, "ssl_keyfile_password": "x"}, "`ssl_keyfile_password` is not supported; write"),
-        ({**FILES, "ssl_ciphers": "ALL"}, "`ssl_ciphers` is not supported; TLS 1.2 and 1.3"),
-        ({**FILES, "ssl_version": 5}, "`ssl_version` is not supported; TLS 1.2 and 1.3"),
+        (
+            {**FILES, "ssl_ciphers": "ALL"},
+            "`ssl_ciphers` is not supported; the server has TLS 1.2 and 1.3",
+        ),
+        (
+            {**FILES, "ssl_version": 5},
+            "`ssl_version` is not supported; the server has TLS 1.2 and 1.3",
+        ),
         ({"ssl_context_factory": print}, "`ssl_context_factory` is not supported; name PEM files"),
         ({**FILES, "ssl_cert_reqs": ssl.CERT_OPTIONAL}, "`ssl_cert_reqs` must be ssl.CERT_REQ"),
         ({**FILES, "ssl_cert_reqs": ssl.CERT_REQUIRED}, "`ssl_cert_reqs` needs `ssl_ca_certs`"),
         ({"ssl_keyfile": "k.pem"}, "`ssl_keyfile` needs `ssl_certfile`"),
-        ({**FILES, **OURS}, "`ssl_certfile` and `tls_cert` are about the same"),
+        ({**FILES, **OURS}, "`ssl_certfile` and `tls_cert` set the same"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(given, says):

@@ -46,8 +46,8 @@ fn tell_path(endpoint: &str, path: &str) {
     } else if !endpoint.ends_with(ending) {
         tracing::warn!(
             endpoint,
-            "endpoint `{endpoint}`: OpenAI's clients ask for paths that end in `{ending}`, and reach \
-             it at no other; set its `path` to `{path}`, or send HTTP requests to it yourself"
+            "endpoint `{endpoint}`: OpenAI's clients request only paths that end in `{ending}`; \
+             set its `path` to `{path}`, or send HTTP requests to it yourself"
         );
     }
 }

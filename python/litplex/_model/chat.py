@@ -1,8 +1,8 @@
 """Requests and responses of chats as pydantic models.
 
-Their fields are those of OpenAI's API, and of LitServe 0.2.19, whose programs import them. What
-newer clients may leave out or send besides, a tool's description or a choice of one tool, is let in
-here: the server has checked a request before hooks see it.
+Their fields are those of OpenAI's API, and of LitServe 0.2.19, whose programs import them. They
+also accept requests of newer clients, which may omit the description of a tool or choose one tool:
+the server has checked a request before hooks see it.
 """
 
 import time
@@ -47,15 +47,15 @@ __all__ = [
 
 
 def shortuuid() -> str:
-    """Returns six hexadecimal digits by chance."""
+    """Returns six random hexadecimal digits."""
     return uuid.uuid4().hex[:6]
 
 
-def _make_id():
+def _make_id() -> str:
     return f"chatcmpl-{shortuuid()}"
 
 
-def _now():
+def _now() -> int:
     return int(time.time())
 
 
@@ -79,7 +79,7 @@ class UsageInfo(BaseModel):
 
 
 class _Open(BaseModel):
-    """A part of a request. The server has checked it; what it has besides is kept."""
+    """A part of a request, which the server has checked; further fields are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -137,7 +137,7 @@ class AudioContent(_Open):
 
 
 class ContentPart(_Open):
-    """Any other part of a message, such as a file: its fields are attributes as they came."""
+    """Any other part of a message, such as a file: its fields are attributes, unchanged."""
 
     type: str
 
@@ -186,19 +186,19 @@ class ToolCall(_Open):
 
 
 class ResponseFormatText(_Open):
-    """The answer is text."""
+    """The response is text."""
 
     type: Literal["text"]
 
 
 class ResponseFormatJSONObject(_Open):
-    """The answer is a JSON object."""
+    """The response is a JSON object."""
 
     type: Literal["json_object"]
 
 
 class JSONSchema(_Open):
-    """A schema, under ``schema_``, and what it is called."""
+    """A schema, under ``schema_``, and its name."""
 
     name: str
     description: Optional[str] = None
@@ -207,7 +207,7 @@ class JSONSchema(_Open):
 
 
 class ResponseFormatJSONSchema(_Open):
-    """The answer is JSON that fits a schema."""
+    """The response is JSON that conforms to a schema."""
 
     json_schema: JSONSchema
     type: Literal["json_schema"]
@@ -220,7 +220,7 @@ ResponseFormat = Annotated[
 
 
 class ChatMessage(_Open):
-    """A message, of a request or an answer; only ``role`` is needed."""
+    """A message of a request or a response; only ``role`` is required."""
 
     role: str
     content: Optional[Union[str, list[Annotated[_PARTS, Field(union_mode="left_to_right")]]]] = None
@@ -231,7 +231,7 @@ class ChatMessage(_Open):
 
 
 class ChatMessageWithUsage(ChatMessage):
-    """A message of an answer, and the tokens that were counted so far."""
+    """A message of a response, and the numbers of tokens so far."""
 
     prompt_tokens: Optional[int] = 0
     total_tokens: Optional[int] = 0
@@ -246,8 +246,8 @@ class ChoiceDelta(ChatMessage):
 
 
 class ChatCompletionRequest(_Open):
-    """The request of a client. Hooks get it with an ``n`` of 1: each answer is asked for alone.
-    Further fields, such as ``seed`` or ``top_k``, are attributes as they came."""
+    """The request of a client. Hooks get it with an ``n`` of 1: each choice is a job of its own.
+    Further fields, such as ``seed`` or ``top_k``, are attributes, unchanged."""
 
     model: Optional[str] = ""
     messages: list[ChatMessage]
@@ -269,7 +269,7 @@ class ChatCompletionRequest(_Open):
 
 
 class ChatCompletionResponseChoice(BaseModel):
-    """One of the answers."""
+    """One choice of a response."""
 
     index: int
     message: ChatMessage
@@ -295,7 +295,7 @@ class ChatCompletionStreamingChoice(BaseModel):
         Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
     ] = None
     index: int
-    logprobs: Optional[dict] = None
+    logprobs: Optional[dict[str, Any]] = None
 
 
 class ChatCompletionChunk(BaseModel):

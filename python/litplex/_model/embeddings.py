@@ -3,7 +3,7 @@
 Their fields are those of OpenAI's API, and of LitServe 0.2.19, whose programs import them.
 """
 
-from typing import Literal, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,8 @@ __all__ = [
 
 
 class EmbeddingRequest(BaseModel):
-    """The request of a client: ``input`` is a text, texts, the tokens of a text, or of texts."""
+    """The request of a client: ``input`` is a text, a list of texts, the tokens of a text, or a
+    list of those."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -30,17 +31,17 @@ class EmbeddingRequest(BaseModel):
     user: Optional[str] = None
 
     def get_num_items(self) -> int:
-        """Returns how many vectors the client wants."""
+        """Returns the number of vectors that the client asks for."""
         is_one = isinstance(self.input, str) or isinstance(self.input[0], int)
         return 1 if is_one else len(self.input)
 
-    def ensure_list(self) -> list:
+    def ensure_list(self) -> list[Any]:
         """Returns the input as a list; a text becomes a list of one."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
 class Embedding(BaseModel):
-    """One vector of an answer: numbers, or base64 of little-endian 32-bit floats."""
+    """One vector of a response: numbers, or base64 of little-endian 32-bit floats."""
 
     index: int
     embedding: Union[list[float], str]

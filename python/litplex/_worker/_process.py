@@ -19,14 +19,13 @@ from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
 from litplex._worker.control.control import Control
 from litplex._worker.control.registry import Registry
-from litplex._worker.hooks.hooks import check_hooks, make_hooks
+from litplex._worker.hooks.hooks import Hooks, check_hooks, source_of
 from litplex._worker.wire import frames
+from litplex._worker.wire.encode import name_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
-
-    from litplex._worker.hooks.hooks import Hooks
 
 # Attributes of the model by the names of the options that set them.
 _OVERRIDES = {
@@ -212,8 +211,18 @@ def _set_up(order: dict[str, Any], setup: dict[str, Any], pickled: BinaryIO) -> 
     # Again, because setup may have changed them.
     _check(api, source, is_set_up=True)
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
-    hooks = make_hooks(api, bool(setup.get("retry_batch_singly")))
+    name_source(source_of(api))
+    hooks = _hooks_of(api, bool(setup.get("retry_batch_singly")))
     return api, hooks, _health_of(api)
+
+
+def _hooks_of(api: Any, retry_singly: bool) -> Hooks:
+    """Returns the hooks of a model; only models with a spec import the modules of specs."""
+    if api.spec is None:
+        return Hooks(api, retry_singly)
+    from litplex._worker.hooks.openai import KINDS
+
+    return KINDS[api.spec.protocol](api, retry_singly)
 
 
 def override(api: Any, setup: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What ``import litserve.__about__`` finds: the LitServe release whose behaviour is served."""
+"""The module ``litserve.__about__``: the release of LitServe whose behaviour litplex has."""
 
 __version__ = "0.2.19"
 

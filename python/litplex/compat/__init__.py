@@ -1,7 +1,11 @@
-"""What ``import litserve`` finds: LitServe's public names, served by litplex.
+"""The module ``litserve``: LitServe's public names, served by litplex.
 
-``docs/litserve.md`` lists what differs, and what is not supported with what to do instead.
+``docs/litserve.md`` lists the differences, and what to do instead of each unsupported feature.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 from litplex import (
     HTTPException,
@@ -35,7 +39,7 @@ __all__ = [
 configure_logging()
 
 
-# ``import litserve`` makes them attributes, and here they load where they are asked for.
+# Submodules that are attributes of LitServe. They are loaded on access.
 _MODULES = (
     "__about__",
     "api",
@@ -52,8 +56,8 @@ _MODULES = (
 )
 
 
-def __getattr__(name):
-    # Workers import this too, and need not load what serves.
+def __getattr__(name: str) -> Any:
+    # Workers import this module too, and do not need the server.
     if name == "LitServer":
         from litplex.compat.server import LitServer
 

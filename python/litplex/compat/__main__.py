@@ -4,9 +4,12 @@
 ``python -m litplex.compat --path`` prints a directory that does the same on ``PYTHONPATH``.
 """
 
+from __future__ import annotations
+
 import os
 import runpy
 import sys
+from collections.abc import Callable, Sequence
 
 from litplex import _options
 from litplex.compat import _alias, docker_builder
@@ -21,9 +24,13 @@ usage: python -m litplex.compat server.py [args]
            writes a Dockerfile for it"""
 
 
-def main(argv=None):
-    """Runs the command, by default that of this process; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status.
+
+    Args:
+        arguments: The arguments. Default: those of this process.
+    """
+    argv = sys.argv[1:] if arguments is None else list(arguments)
     if argv == ["--path"]:
         print(_alias.PATH)
         return 0
@@ -38,21 +45,21 @@ def main(argv=None):
     if not os.path.isfile(script):
         print(f"error: there is no file `{argv[0]}`", file=sys.stderr)
         return 2
-    # As Python does for a script, which may be a link: what is imported lies beside its target.
+    # As Python does for a script, which may be a link: its imports are beside its target.
     sys.path[0] = os.path.dirname(os.path.realpath(script))
     return _run(argv, lambda: runpy.run_path(script, run_name="__main__"))
 
 
-def _run_module(argv):
-    def run():
+def _run_module(argv: list[str]) -> int:
+    def run() -> None:
         runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
 
     return _run(argv, run)
 
 
-def _run(argv, program):
+def _run(argv: list[str], program: Callable[[], object]) -> int:
     _alias.install()
-    # Workers are processes of their own, and import `litserve` too.
+    # Workers are processes of their own, and also import `litserve`.
     known = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_alias.PATH, known]))
     sys.argv = list(argv)

@@ -1,7 +1,7 @@
 """Reads the arguments of LitServe, so that a program keeps its calls.
 
 They are those of LitServe 0.2.19. Some are options of litplex under another name, some choose
-between ways of serving of which litplex has one, and some are not supported and refused.
+between modes of which litplex has only one, and some are not supported and refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from litplex import _options
 from litplex._arguments import ServerArguments
 from litplex.compat import _tls
 
-# A server that never gives a request up would keep it for ever: without a timeout it is a day.
+# The timeout, in seconds, that replaces no timeout: a request must not stay forever.
 _NO_TIMEOUT = 24 * 3600
 
 _TIMEOUT = 30
@@ -25,12 +25,12 @@ _NOT_NEEDED = {
     "fast_queue": "no queue lies between the server and its workers",
     "restart_workers": "workers that end are always replaced",
     "track_requests": "requests are always counted",
-    "num_api_servers": "one process speaks HTTP, with `http_threads`",
-    "api_server_worker_type": "one process speaks HTTP, with `http_threads`",
+    "num_api_servers": "one process serves HTTP, with `http_threads`",
+    "api_server_worker_type": "one process serves HTTP, with `http_threads`",
     "pretty_logs": "the log is colored in a terminal",
 }
 
-# What ``/info`` shows as it was given, and the defaults.
+# The keywords that ``/info`` shows, and their defaults.
 _INFO = {
     "workers_per_device": 1,
     "timeout": _TIMEOUT,
@@ -38,7 +38,7 @@ _INFO = {
     "track_requests": False,
 }
 
-# LitServe takes bodies of any size; this is the most that litplex can.
+# LitServe takes bodies of any size; litplex takes at most this many bytes.
 _MOST_BODY_BYTES = 1 << 29
 
 _SERVER_OPTIONS = (
@@ -51,11 +51,11 @@ _SERVER_OPTIONS = (
 )
 
 _UNSUPPORTED = {
-    "loop": "write what one step does as `admit`, `step` and `finish` of a ContinuousAPI",
+    "loop": "write `admit`, `step` and `finish` of a ContinuousAPI",
 }
 
-# Settings of uvicorn that say nothing about what is served, or to whom.
-_OF_UVICORN = (
+# Settings of uvicorn that change neither the responses nor the callers.
+_UVICORN_SETTINGS = (
     "access_log",
     "backlog",
     "date_header",
@@ -89,7 +89,7 @@ def read_server_arguments(options: Mapping[str, Any], paths: list[str]) -> Serve
     """
     arguments = read_foreign_server_arguments(options, paths)
     endpoint = arguments.endpoint
-    # LitServe's `timeout` ends when a worker begins; the time after that has no limit there.
+    # LitServe's `timeout` ends when a worker begins; the time after that has no limit.
     endpoint["queue_timeout"] = endpoint.pop("timeout", _TIMEOUT)
     endpoint["timeout"] = _NO_TIMEOUT
     endpoint.setdefault("max_body_bytes", _MOST_BODY_BYTES)
@@ -98,18 +98,18 @@ def read_server_arguments(options: Mapping[str, Any], paths: list[str]) -> Serve
 
 
 def read_foreign_server_arguments(options: Mapping[str, Any], paths: list[str]) -> ServerArguments:
-    """Sorts the keywords of a ``LitServer`` that is given some of LitServe's, in a program that
-    imports ``litplex``: keywords that both have mean what they mean in litplex."""
+    """Sorts the keywords of a ``LitServer`` with some of LitServe's, in a program that imports
+    ``litplex``: keywords that both have are those of litplex."""
     return _ServerReader(options, paths).arguments
 
 
 def server_info(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what LitServe's ``/info`` shows of the keywords of a ``LitServer``."""
+    """Returns the keywords of a ``LitServer`` that LitServe's ``/info`` shows."""
     return {name: options.get(name, default) for name, default in _INFO.items()}
 
 
 class _ServerReader:
-    """Sorts keywords into ``arguments``, one kind after the other."""
+    """Sorts keywords into ``arguments``, one kind after another."""
 
     def __init__(self, options: Mapping[str, Any], paths: list[str]) -> None:
         self.arguments = arguments = ServerArguments(dict(options))
@@ -132,13 +132,13 @@ class _ServerReader:
         )
         self._take_middlewares()
 
-    def _refuse(self):
+    def _refuse(self) -> None:
         for name, instead in _UNSUPPORTED.items():
             value = self.endpoint.pop(name, None)
             if value and value != "auto":
                 self.errors.append(f"`{name}` is not supported; {instead}")
 
-    def _take_server_options(self):
+    def _take_server_options(self) -> None:
         given = {n: self.endpoint.pop(n) for n in _SERVER_OPTIONS if n in self.endpoint}
         is_enabled = given.pop("enable_shutdown_api", False)
         path = given.pop("shutdown_path", "/shutdown")
@@ -157,7 +157,7 @@ class _ServerReader:
                 self.errors.append(f"{name} must start with '/', as in '/{given.pop(name)}'")
         self.arguments.server = given
 
-    def _take_workers(self, paths):
+    def _take_workers(self, paths: list[str]) -> None:
         workers = self.endpoint.get("workers_per_device")
         if isinstance(workers, (list, tuple)):
             if len(workers) != len(paths):
@@ -181,7 +181,7 @@ class _ServerReader:
                 )
         self.arguments.workers = dict(workers)
 
-    def _take_limits(self):
+    def _take_limits(self) -> None:
         options = self.endpoint
         if options.get("timeout") in (False, -1, 0) and "timeout" in options:
             options["timeout"] = _NO_TIMEOUT
@@ -200,9 +200,9 @@ class _ServerReader:
                 )
         size = options.pop("max_payload_size", None)
         if size is not None:
-            options["max_body_bytes"] = self._bytes_of(size)
+            options["max_body_bytes"] = self._byte_count(size)
 
-    def _bytes_of(self, size):
+    def _byte_count(self, size: Any) -> int:
         if isinstance(size, float) and 0 <= size < float("inf"):
             return int(size)
         match = re.fullmatch(r"\s*(\d+)\s*([KMG]?B)?\s*", str(size).upper())
@@ -214,8 +214,8 @@ class _ServerReader:
             return 1
         return int(match[1]) * _UNITS[match[2] or ""]
 
-    def _take_instances(self, name, kind, error):
-        """Takes one object, or several, of a class of LitServe that is named ``kind``."""
+    def _take_instances(self, name: str, kind: str, error: str) -> list[Any]:
+        """Takes one or several objects of the class of LitServe with the name ``kind``."""
         given = _listed(self.endpoint.pop(name, None) or [])
         if given:
             from litplex import compat
@@ -225,7 +225,7 @@ class _ServerReader:
             self.errors += [error.format(each) for each in wrong]
         return given
 
-    def _take_middlewares(self):
+    def _take_middlewares(self) -> None:
         middlewares = self.endpoint.pop("middlewares", None)
         if isinstance(middlewares, list) and all(map(_is_middleware, middlewares)):
             self.arguments.middlewares = list(middlewares)
@@ -236,20 +236,21 @@ class _ServerReader:
             )
 
 
-def _is_middleware(entry):
+def _is_middleware(entry: object) -> bool:
     if not isinstance(entry, tuple):
         return callable(entry)
     return len(entry) == 2 and callable(entry[0]) and isinstance(entry[1], dict)
 
 
-def _listed(value):
+def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def read_run_arguments(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the server options among the keywords of ``run``, and a sentence for each keyword
-    that is wrong."""
-    left, found = dict(options), []
+    """Returns the server options among the keywords of ``run``, and a sentence for each invalid
+    keyword."""
+    left = dict(options)
+    found: list[str] = []
     if left.pop("num_api_servers", None) not in (None, *range(1, 1025)):
         found.append("num_api_servers must be greater than 0")
     if left.pop("api_server_worker_type", None) not in (None, "process", "thread"):
@@ -260,9 +261,9 @@ def read_run_arguments(options: Mapping[str, Any]) -> tuple[dict[str, Any], list
     if isinstance(port, str) and port.isdigit():
         left["port"] = int(port)
     found += _tls.take(left)
-    # A text is litplex's own option of that name; uvicorn's is a switch.
+    # A text is the value of litplex's option with that name; uvicorn's is a boolean.
     own = ["access_log"] if isinstance(left.get("access_log"), str) else []
-    for name in [name for name in left if name in _OF_UVICORN and name not in own]:
+    for name in [name for name in left if name in _UVICORN_SETTINGS and name not in own]:
         del left[name]
         warnings.warn(f"`{name}` is a setting of uvicorn, which is not used: ignored", stacklevel=4)
     return left, found

@@ -1,4 +1,4 @@
-"""Writes a program that sends one request, beside the server's."""
+"""Writes a program that sends one request to the server."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ _logger = logging.getLogger("litserve")
 _TEXT = '''\
 """Sends one request to the server; written when it started.
 
-`run(generate_client_file=False)` writes none, and a file that is there is left as it is.
+`run(generate_client_file=False)` writes no such file. An existing file is not changed.
 """
 
 import json
@@ -31,11 +31,11 @@ with response:
 
 
 def write_client(directory: str, url: str) -> None:
-    """Writes ``client.py``, unless there is one. Where it cannot, it logs a warning.
+    """Writes ``client.py``, unless it exists. A failure is logged as a warning.
 
     Args:
-        directory: Where it is written.
-        url: Where the endpoint is reached on this machine.
+        directory: The directory of the file.
+        url: The address of the endpoint on this machine.
     """
     file = os.path.join(directory, "client.py")
     try:
@@ -44,4 +44,4 @@ def write_client(directory: str, url: str) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        _logger.warning("no client was written: %s", error)
+        _logger.warning("cannot write client.py: %s", error)

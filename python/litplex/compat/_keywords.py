@@ -1,5 +1,5 @@
-"""Keywords of ``LitServer`` and ``run`` as a type checker knows them: the options, and what
-LitServe takes besides (``compat/_arguments.py``)."""
+"""Keywords of ``LitServer`` and ``run`` for type checkers: the options, and the further arguments
+of LitServe (``compat/_arguments.py``)."""
 
 from collections.abc import Sequence
 from os import PathLike

@@ -1,15 +1,20 @@
-"""Names of LitServe that litplex does not offer, and what to use instead."""
+"""Names of LitServe that litplex does not offer, and their replacements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
-def missing(module, instead):
+def missing(module: str, instead: Mapping[str, str]) -> Callable[[str], Any]:
     """Returns a ``__getattr__`` for a module.
 
     Args:
         module: The name of the module.
-        instead: What to do, in words, by the name that is not offered.
+        instead: For each name that is not offered, a sentence that says what to do.
     """
 
-    def get(name):
+    def get(name: str) -> Any:
         place = module.replace("litplex.compat", "litserve", 1)
         if name in instead:
             raise ImportError(f"litplex has no `{place}.{name}`: {instead[name]}")
@@ -18,33 +23,33 @@ def missing(module, instead):
     return get
 
 
-def unavailable(name, instead):
-    """Returns a class in the place of one that has no counterpart here: it can be imported, named
-    in annotations and subclassed, and says what to do instead where an object is made of it.
+def unavailable(name: str, instead: str) -> Any:
+    """Returns a class that replaces one of LitServe without a counterpart. It can be imported,
+    annotated with and subclassed; creating an object raises an error with the alternative.
 
     Args:
-        name: What LitServe calls it, with its module.
-        instead: What to do, in words.
+        name: The name of the class in LitServe, with its module.
+        instead: A sentence that says what to do.
     """
 
-    def refuse(*_, **__):
+    def refuse(*_: object, **__: object) -> None:
         raise NotImplementedError(f"litplex has no `{name}`: {instead}")
 
     body = {"__new__": refuse, "__doc__": f"Not offered: {instead}."}
     return type(name.rpartition(".")[2], (Exception,), body)
 
 
-def unavailable_names(module, names):
-    """Returns a ``__getattr__`` for a module that has nothing but classes that are not available.
+def unavailable_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a ``__getattr__`` for a module of which litplex has no class.
 
     Args:
         module: The name of the module.
-        names: What to do instead, in words, by the name.
+        names: For each class, a sentence that says what to do.
     """
     place = module.replace("litplex.compat", "litserve", 1)
-    made = {}
+    made: dict[str, Any] = {}
 
-    def get(name):
+    def get(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {place!r} has no attribute {name!r}")
         if name not in made:

@@ -1,4 +1,4 @@
-"""What ``import litserve.api`` finds."""
+"""The module ``litserve.api``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``import litserve.cli`` finds: the command, without those of the lightning-sdk."""
+"""The module ``litserve.cli``: the command, without those of the lightning-sdk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``import litserve.connector`` finds."""
+"""The module ``litserve.connector``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["check_cuda_with_nvidia_smi"]
 
 @functools.lru_cache(maxsize=1)
 def check_cuda_with_nvidia_smi() -> int:
-    """Returns how many of the GPUs that ``nvidia-smi`` lists this process may use; 0 where there
-    is no ``nvidia-smi``."""
+    """Returns the number of GPUs that ``nvidia-smi`` lists and this process may use; 0 without
+    ``nvidia-smi``."""
     try:
         listed = subprocess.check_output(["nvidia-smi", "-L"]).decode()
     except (OSError, subprocess.CalledProcessError):
@@ -26,18 +26,18 @@ def check_cuda_with_nvidia_smi() -> int:
     return sum(_is_visible(gpu, visible.split(",")) for gpu in gpus) if visible else len(gpus)
 
 
-def _is_visible(gpu, names):
+def _is_visible(gpu: str, names: list[str]) -> bool:
     number = gpu.split(":")[0].removeprefix("GPU ")
     uuid = gpu.rpartition("UUID: ")[2].rstrip(") ")
     return any(name.strip() in (number, uuid) for name in names)
 
 
 class _Connector:
-    """What a server's ``accelerator`` and ``devices`` mean on this machine.
+    """The meaning of a server's ``accelerator`` and ``devices`` on this machine.
 
     Attributes:
         accelerator: ``cpu``, ``cuda`` or ``mps``.
-        devices: How many, or which.
+        devices: The number of devices, or a list of their indices.
 
     Raises:
         ValueError: there is no such accelerator.

@@ -15,7 +15,7 @@ _DOCKERFILE = """\
 ARG PYTHON_VERSION=3.12
 FROM python:${{PYTHON_VERSION}}-slim
 {gpu}
-# What `pip` cannot install goes here:
+# Packages that `pip` cannot install:
 # RUN apt-get update && apt-get install -y --no-install-recommends <package>
 
 WORKDIR /app
@@ -28,8 +28,8 @@ CMD {command}
 """
 
 _GPU = """
-# The wheels of torch, and of others, bring CUDA; the host brings the driver. Where a package needs
-# more of CUDA, start from an image that has it, such as nvidia/cuda, and install Python there.
+# The wheels of torch and of other packages contain CUDA; the host has the driver. If a package
+# needs more of CUDA, start from an image that has it, such as nvidia/cuda, and install Python.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 """
 
@@ -40,17 +40,17 @@ RUN pip install --no-cache-dir -r requirements.txt
 
 
 def dockerize(server_filename: str, port: int = 8000, gpu: bool = False) -> None:
-    """Writes ``Dockerfile`` into the working directory, over one that is there, and prints how to
-    build and run the image. It warns where there is no ``requirements.txt``.
+    """Writes ``Dockerfile`` to the working directory, replacing one that exists, and prints how to
+    build and run the image. Without a ``requirements.txt`` it warns.
 
     Args:
         server_filename: The program that serves, in the working directory or below it. Its host
             must be ``0.0.0.0``, which is the default of LitServe.
-        port: The port that the program serves on. Default: 8000.
-        gpu: Whether it uses the GPUs of the machine. Default: False.
+        port: The port of the program. Default: 8000.
+        gpu: Whether the program uses the GPUs of the machine. Default: False.
 
     Raises:
-        FileNotFoundError: the program is not there.
+        FileNotFoundError: the program does not exist there.
     """
     program = os.path.relpath(server_filename)
     if not os.path.isfile(program) or program.startswith(os.pardir + os.sep):
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status.
 
     Args:
-        arguments: Its arguments. Default: those of this process.
+        arguments: The arguments. Default: those of this process.
     """
     parser = argparse.ArgumentParser(
         prog="dockerize", description="Writes a Dockerfile for a program that serves."

@@ -1,4 +1,4 @@
-"""What ``import litserve.loggers`` finds."""
+"""The module ``litserve.loggers``."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ __getattr__ = unavailable_names(
 
 
 class Logger(ABC):
-    """Gets what a model logs with ``self.log(key, value)``; each worker has its own."""
+    """Processes the values that a model logs with ``self.log(key, value)``; each worker has its
+    own."""
 
     _mounts: tuple[tuple[str, Any], ...] = ()
 
     def mount(self, path: str, app: Any) -> None:
         """Serves an ASGI app at a path, beside the endpoints.
 
-        It runs in the app host, and entries are processed in the workers: what it shows must be
-        shared between processes, as files are.
+        The app runs in the app host, and workers process the values. The app can show only what
+        processes share, such as files.
         """
         self._mounts = (*self._mounts, (path, app))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Workers have no use for apps, many of which cannot be sent to them.
+        # Workers do not need apps, and many apps cannot be pickled.
         return {name: value for name, value in vars(self).items() if name != "_mounts"}
 
     @abstractmethod
     def process(self, key: str, value: Any) -> None:
-        """Takes an entry, on a thread beside the model. What it raises is logged."""
+        """Processes a value, on a thread beside the model. An exception is logged."""

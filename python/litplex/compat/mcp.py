@@ -1,4 +1,4 @@
-"""What ``import litserve.mcp`` finds."""
+"""The module ``litserve.mcp``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litplex.compat._missing import unavailable_names
 
 __all__ = ["MCP", "ToolEndpointType"]
 
-_SERVER = "the server speaks the protocol itself, at `/mcp`; give LitAPI an MCP"
+_SERVER = "the server has the protocol at `/mcp`; give LitAPI an MCP"
 
 __getattr__ = unavailable_names(
     __name__,
@@ -26,7 +26,7 @@ __getattr__ = unavailable_names(
 
 @dataclasses.dataclass
 class ToolEndpointType:
-    """A tool, and the path of its endpoint; ``inputSchema`` is JSON Schema of its arguments."""
+    """A tool, and the path of its endpoint; ``inputSchema`` is the JSON Schema of its arguments."""
 
     name: str
     description: str
@@ -35,16 +35,16 @@ class ToolEndpointType:
 
 
 class MCP(litplex.MCP):
-    """:class:`litplex.MCP`, which says what tool it makes."""
+    """:class:`litplex.MCP` with a method that returns its tool."""
 
     def as_tool(self) -> ToolEndpointType:
         """Returns the tool.
 
         Raises:
-            RuntimeError: no LitAPI was made with it.
+            RuntimeError: no LitAPI has this MCP.
         """
         if self.api is None:
-            raise RuntimeError("MCP is not connected to a LitAPI. Make one with it: LitAPI(mcp=…)")
+            raise RuntimeError("MCP is not connected to a LitAPI. Give it to one: LitAPI(mcp=…)")
         tool, path = tool_of(self.api) or {}, self.api.api_path
         return ToolEndpointType(
             name=tool.get("name") or path.strip("/").replace("/", "_"),

@@ -1,4 +1,4 @@
-"""What ``import litserve.middlewares`` finds. They run in the app host, as all middlewares do."""
+"""The module ``litserve.middlewares``. Middlewares run in the app host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 class MaxSizeMiddleware:
     """Refuses requests whose body is larger than ``max_size`` bytes with 413.
 
-    ``max_payload_size`` of LitServer does that too, and needs no middleware.
+    ``max_payload_size`` of LitServer does the same without a middleware.
     """
 
     def __init__(self, app: Any, *, max_size: int | None = None) -> None:
@@ -19,7 +19,7 @@ class MaxSizeMiddleware:
         if scope["type"] != "http" or self.max_size is None:
             await self.app(scope, receive, send)
             return
-        # Workers import this too, and need not have Starlette.
+        # Workers import this module too, and may not have Starlette.
         from starlette.exceptions import HTTPException
         from starlette.responses import JSONResponse
 
@@ -29,7 +29,7 @@ class MaxSizeMiddleware:
             await refusal(scope, receive, send)
             return
 
-        async def receive_within_limit():
+        async def receive_within_limit() -> Any:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
@@ -40,13 +40,13 @@ class MaxSizeMiddleware:
         await self.app(scope, receive_within_limit, send)
 
 
-def _declared_bytes(scope):
+def _declared_bytes(scope: Any) -> int:
     declared = dict(scope["headers"]).get(b"content-length", b"")
     return int(declared) if declared.isdigit() else 0
 
 
 class RequestCountMiddleware:
-    """Keeps in ``active_counter.value`` how many requests are being answered."""
+    """Keeps the number of active requests in ``active_counter.value``."""
 
     _NOT_COUNTED = ("/", "/health", "/metrics")
 
@@ -61,13 +61,13 @@ class RequestCountMiddleware:
         self.active_counter.value += 1
         is_counted = True
 
-        def end():
+        def end() -> None:
             nonlocal is_counted
             self.active_counter.value -= is_counted
             is_counted = False
 
-        async def send_and_end(message):
-            # Before the client has its answer, for it may ask again at once.
+        async def send_and_end(message: Any) -> None:
+            # Before the client has its response, after which it may send the next request.
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 end()
             await send(message)

@@ -1,4 +1,4 @@
-"""What ``import litserve.server`` finds."""
+"""The module ``litserve.server``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litplex.compat.connector import _Connector
 
 __all__ = ["LIT_SERVER_API_KEY", "HTTPException", "LitServer", "Request", "Response"]
 
-#: The key that clients must send; a program may set it before it makes its server.
+#: The key that clients must send; a program may set it before it creates its server.
 LIT_SERVER_API_KEY = os.environ.get("LIT_SERVER_API_KEY")
 
 _UNSET: Any = inspect.Parameter.empty
@@ -30,16 +30,15 @@ class LitServer(litplex.LitServer):
     Args:
         lit_api: A :class:`~litplex.LitAPI` or a list of them.
         accelerator: ``auto``, ``cpu``, ``cuda``, ``gpu`` or ``mps``. Default: ``auto``.
-        devices: How many, or which. Default: ``auto``.
-        workers_per_device: A number, a list with one for each API, or a mapping of their paths.
-            Default: 1.
-        timeout: Seconds that a request may wait for a worker; False, 0 or -1 is a day. What a
-            worker has begun may take a day too. Where the program imports ``litplex``: seconds from
-            the arrival of a request to its answer. Default: 30.
-        **options: What else LitServe takes, and every option of litplex.
+        devices: The number of devices, or a list of their indices. Default: ``auto``.
+        workers_per_device: A number, a list of a number for each API, or a mapping of paths to
+            numbers. Default: 1.
+        timeout: The seconds that a request may wait for a worker; False, 0 or -1 is a day. A
+            request that a worker has begun may take a day, too. Default: 30.
+        **options: The other arguments of LitServe, and every option of litplex.
 
     Raises:
-        ValueError: names every error and says what to do.
+        ValueError: names every error and what to do.
     """
 
     _profile = LITSERVE
@@ -71,43 +70,43 @@ class LitServer(litplex.LitServer):
         self.lit_api = lit_api
 
     def setup_auth(self, lit_api: Any = None) -> Any:
-        """Returns what a route of ``server.app`` depends on to let in those alone that an API does.
+        """Returns the dependency that guards an API, for other routes of ``server.app``.
 
         Args:
-            lit_api: The API. Default: the first.
+            lit_api: The API. Default: the first one.
         """
         from litplex._apphost import _app
 
         return _app.guard_of(self, lit_api or self.apis[0]) or _admit
 
-    def _equip(self, api):
-        super()._equip(api)
+    def _prepare_model(self, api: Any) -> None:
+        super()._prepare_model(api)
         is_async = getattr(api, "enable_async", False) and getattr(api, "max_batch_size", 1) == 1
         if is_async and api.max_concurrency is None:
             api.max_concurrency = api._chosen_concurrency = _ASYNC_CONCURRENCY
 
     @property
     def healthcheck_path(self) -> str:
-        """The path that tells whether the server is well."""
+        """The path that reports whether the server can serve."""
         return self._path_of("healthcheck_path")
 
     @property
     def info_path(self) -> str:
-        """The path that tells what is served."""
+        """The path that describes the server."""
         return self._path_of("info_path")
 
     @property
     def shutdown_path(self) -> str:
-        """The path that stops the server, which is empty where none does."""
+        """The path that stops the server; empty if no path does."""
         return self._path_of("shutdown_path")
 
-    def _path_of(self, option):
-        default = next(known["default"] for known in _options.TABLE if known["name"] == option)
-        return self.server_options.get(option, default)
+    def _path_of(self, option: str) -> str:
+        path: str = _options.route_paths(self.server_options)[option]
+        return path
 
     @property
     def devices(self) -> list[Any]:
-        """The devices, as LitServe has them: ``["cpu"]``, or ``[["cuda:0"], …]``."""
+        """The devices in LitServe's form: ``["cpu"]``, or ``[["cuda:0"], …]``."""
         connector = self._connector
         if connector.accelerator == "cpu":
             return ["cpu"]
@@ -122,15 +121,15 @@ class LitServer(litplex.LitServer):
 
     @staticmethod
     def device_identifiers(accelerator: str, device: int | list[int]) -> list[str]:
-        """Returns the names of the devices of these numbers, such as ``cuda:0``."""
+        """Returns the names of the devices with these indices, such as ``cuda:0``."""
         numbers = device if isinstance(device, (list, tuple)) else [device]
         return [f"{accelerator}:{number}" for number in numbers]
 
     @staticmethod
     def generate_client_file(port: int | str = 8000) -> None:
-        """Writes ``client.py`` into the working directory, unless there is one, as ``run`` does."""
+        """Writes ``client.py`` to the working directory, unless it exists, as ``run`` does."""
         _client.write_client(os.getcwd(), f"http://127.0.0.1:{port}/predict")
 
 
-def _admit():
-    """Lets everybody in."""
+def _admit() -> None:
+    """Admits every client."""

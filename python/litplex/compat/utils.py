@@ -1,4 +1,4 @@
-"""What programs take from ``litserve.utils``: logging, debugging, names of states."""
+"""The module ``litserve.utils``: logging, debugging, names of states."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ add_ssl_context_from_env = unavailable(
     "litserve.utils.add_ssl_context_from_env", "the server reads the variables itself"
 )
 generate_random_zmq_address = unavailable(
-    "litserve.utils.generate_random_zmq_address", "workers are reached over sockets of their own"
+    "litserve.utils.generate_random_zmq_address", "each worker has a socket of its own"
 )
 
 
 class LitAPIStatus:
-    """How far the answer to a request is."""
+    """The state of the response to a request."""
 
     START = "START"
     OK = "OK"
@@ -41,7 +41,7 @@ class LitAPIStatus:
 
 
 class LoopResponseType(enum.Enum):
-    """How a loop answers: as it computes, or at the end."""
+    """The kind of a loop's responses: a stream, or one at the end."""
 
     STREAMING = "STREAMING"
     REGULAR = "REGULAR"
@@ -49,7 +49,7 @@ class LoopResponseType(enum.Enum):
 
 @dataclasses.dataclass
 class WorkerSetupStatus:
-    """How far a worker is."""
+    """The state of a worker."""
 
     STARTING: str = "starting"
     READY: str = "ready"
@@ -58,17 +58,17 @@ class WorkerSetupStatus:
 
 
 class PickleableHTTPException(HTTPException):
-    """An :class:`~litplex.HTTPException`; every one can be pickled."""
+    """An :class:`~litplex.HTTPException`, all of which can be pickled."""
 
     @staticmethod
     def from_exception(exc: Any) -> PickleableHTTPException:
-        """Returns one with the status and the detail of another."""
+        """Returns a copy with the status and the detail of another exception."""
         return PickleableHTTPException(exc.status_code, exc.detail)
 
 
-_OF_SPECS = "litplex owns the queues that a spec of one's own would read and fill"
+_QUEUES = "litplex owns the queues that a custom spec would read and fill"
 
-__getattr__ = missing(__name__, {"ResponseBufferItem": _OF_SPECS})
+__getattr__ = missing(__name__, {"ResponseBufferItem": _QUEUES})
 
 
 def configure_logging(
@@ -77,19 +77,20 @@ def configure_logging(
     stream: TextIO | None = None,
     use_rich: bool = False,
 ) -> None:
-    """Sets what the logger ``litserve`` writes, and replaces its handlers.
+    """Sets the level of the logger ``litserve``, and replaces its handlers.
 
     Args:
         level: The lowest level that is written, as a name or number. Default: INFO.
         format: The format of a line. Default: time, level, logger and message.
-        stream: Where it is written. Default: standard output.
-        use_rich: Whether the package ``rich`` formats it, where it is installed. Default: False.
+        stream: The stream that it writes to. Default: standard output.
+        use_rich: Whether the package ``rich``, if it is installed, formats the lines.
+            Default: False.
 
     Raises:
-        ValueError: there is no such level.
+        ValueError: the level does not exist.
     """
     _logger.setLevel(level)
-    handler = _rich_handler() if use_rich else None
+    handler: logging.Handler | None = _rich_handler() if use_rich else None
     if handler is None:
         handler = logging.StreamHandler(sys.stdout if stream is None else stream)
         handler.setFormatter(logging.Formatter(format))
@@ -101,37 +102,40 @@ def configure_logging(
         )
 
 
-class _AsOfLitserve(logging.Handler):
-    """Passes on what modules of this package log to the logger that programs configure."""
+class _ToLitserve(logging.Handler):
+    """Passes the records of this package on to the logger that programs configure."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         if _logger.isEnabledFor(record.levelno):
             _logger.handle(record)
 
 
-def _pass_on():
+def _pass_records_on() -> None:
     own = logging.getLogger("litplex.compat")
     own.setLevel(logging.DEBUG)
     own.propagate = False
-    own.handlers[:] = [_AsOfLitserve()]
+    own.handlers[:] = [_ToLitserve()]
 
 
-_pass_on()
+_pass_records_on()
 
 
-def _rich_handler():
+def _rich_handler() -> logging.Handler | None:
     try:
         import rich.logging
     except ImportError:
         return None
-    return rich.logging.RichHandler(rich_tracebacks=True, show_time=True, show_path=False)
+    handler: logging.Handler = rich.logging.RichHandler(
+        rich_tracebacks=True, show_time=True, show_path=False
+    )
+    return handler
 
 
 def set_log_level(level: str | int) -> None:
     """Sets the lowest level that is written.
 
     Raises:
-        ValueError: there is no such level.
+        ValueError: the level does not exist.
     """
     _logger.setLevel(level)
 
@@ -142,7 +146,7 @@ def add_log_handler(handler: logging.Handler) -> None:
 
 
 def is_package_installed(package_name: str) -> bool:
-    """Tells whether a package or module can be imported, without doing so."""
+    """Returns whether a package or module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(package_name) is not None
     except (ImportError, ValueError):
@@ -155,7 +159,7 @@ def dump_exception(exception: BaseException) -> bytes:
 
 
 async def azip(*streams: AsyncIterator[Any]) -> AsyncIterator[tuple[Any, ...]]:
-    """Yields tuples of one item of each stream, to the end of the shortest."""
+    """Yields tuples of one item of each stream, until the shortest stream ends."""
     import asyncio
 
     iterators = [stream.__aiter__() for stream in streams]
@@ -173,7 +177,7 @@ async def azip(*streams: AsyncIterator[Any]) -> AsyncIterator[tuple[Any, ...]]:
 async def call_after_stream(
     streamer: AsyncIterator[Any], callback: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> AsyncIterator[Any]:
-    """Yields the items of a stream, and then, however it ends, calls a function."""
+    """Yields the items of a stream, and calls a function after its end or its error."""
     try:
         async for item in streamer:
             yield item
@@ -193,15 +197,16 @@ class ForkedPdb:
 
 @contextlib.contextmanager
 def wrap_litserve_start(server: LitServer, worker_monitor: bool = False) -> Iterator[LitServer]:
-    """Within it, ``server.app`` answers test clients, such as ``fastapi.testclient.TestClient``.
+    """Serves ``server.app`` to test clients, such as ``fastapi.testclient.TestClient``, until the
+    end of the context.
 
     Args:
         server: The server; its workers run until the end.
-        worker_monitor: Changes nothing: workers that end are always replaced.
+        worker_monitor: No effect: workers that end are always replaced.
 
     Raises:
-        ValueError: names every error in what is to be served.
-        RuntimeError: litplex could not start; what it printed says why.
+        ValueError: names every error in the program.
+        RuntimeError: litplex could not start; its output says why.
     """
     from litplex._apphost._attached import attached
 
@@ -210,16 +215,16 @@ def wrap_litserve_start(server: LitServer, worker_monitor: bool = False) -> Iter
 
 
 def set_trace() -> None:
-    """Stops at the next line in the debugger ``pdb``, in a worker too.
+    """Stops at the next line in the debugger ``pdb``, also in a worker.
 
-    It talks to the terminal from which the server was started; where there is none it says so, and
-    the program goes on. A request's time goes on while you look: give the server a ``timeout`` that
-    is long enough.
+    The debugger uses the terminal from which the server was started. Without one, it prints a
+    message, and the program goes on. The deadline of the request does not stop: give the server a
+    ``timeout`` that is long enough.
     """
     ForkedPdb().set_trace(_caller())
 
 
-def _caller():
+def _caller() -> FrameType:
     """Returns the frame that called into this module."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals is globals():
@@ -230,7 +235,7 @@ def _caller():
 def set_trace_if_debug(
     debug_env_var: str = "LITSERVE_DEBUG", debug_env_var_value: str = "1"
 ) -> None:
-    """Does what :func:`set_trace` does, where an environment variable has a value.
+    """Calls :func:`set_trace` if an environment variable has a value.
 
     Args:
         debug_env_var: The variable. Default: ``LITSERVE_DEBUG``.
@@ -240,9 +245,9 @@ def set_trace_if_debug(
         set_trace()
 
 
-def _remember_terminal():
-    # A server is a session of its own, which no terminal controls: its workers do not get at the
-    # one that it was started from, unless they are told its name.
+def _remember_terminal() -> None:
+    # A server has a session of its own without a terminal. Its workers need the name of the
+    # terminal from which it was started.
     for stream in range(3):
         with contextlib.suppress(OSError):
             os.environ.setdefault("LITPLEX_TERMINAL", os.ttyname(stream))

@@ -146,15 +146,6 @@ async def encoded(encode: Any, output: Any, context: Context | None) -> Any:
         return error
 
 
-async def close(*iterators: Any) -> None:
-    """Lets the ``finally`` of generators run, whether they have ended or not."""
-    for iterator in iterators:
-        if hasattr(iterator, "aclose"):
-            await iterator.aclose()
-        elif hasattr(iterator, "close"):
-            iterator.close()
-
-
 def each(values: Any) -> Any:
     """Returns an asynchronous iterator over what a plain or ``async`` generator yields."""
     return values if hasattr(values, "__aiter__") else _each(values)

@@ -28,7 +28,7 @@ from litplex._worker.hooks.outputs import WrongLength, as_list, iterated
 from litplex._worker.hooks.typed import request_reader, response_encoder
 from litplex._worker.wire import frames
 from litplex._worker.wire.content import read_request
-from litplex._worker.wire.encode import encode_body, encode_error, name_source, plain_error
+from litplex._worker.wire.encode import encode_body, encode_error, plain_error
 from litplex._worker.wire.json import Unsendable, dumps, loads
 from litplex._worker.wire.stages import end_stage, stages_of
 
@@ -78,18 +78,8 @@ def wants_context(hook: Any) -> bool:
     return "context" in signature_of(hook).parameters
 
 
-def make_hooks(api: Any, retry_singly: bool = False) -> Hooks:
-    """Returns the hooks of a model; what a spec needs is not imported for the others."""
-    name_source(_source_of(api))
-    if api.spec is None:
-        return Hooks(api, retry_singly)
-    from litplex._worker.hooks.openai import KINDS
-
-    return KINDS[api.spec.protocol](api, retry_singly)
-
-
-def _source_of(api: Any) -> str:
-    """Returns the hook that gives the answers of a model, and where it is, in words."""
+def source_of(api: Any) -> str:
+    """Returns the name of the hook that returns the responses of a model, and its place."""
     has_own = not is_method_of(api.encode_response, LitAPI.encode_response)
     last = "encode_response" if has_own else "step" if isinstance(api, ContinuousAPI) else "predict"
     code = getattr(inspect.unwrap(getattr(api, last)), "__code__", None)
@@ -135,7 +125,9 @@ class Hooks:
         if self.format is not None and api.spec is None:
             from litplex._worker.hooks.stream_format import converted
 
-            self.encode = converted(self.encode, self.format, self)
+            self.encode = converted(
+                self.encode, self.format, self.encodes_stream, self.max_batch_size > 1
+            )
         #: Returns the input of ``decode_request`` and the context of one request, from the flags
         #: and payload of its frame. An attribute, so that requests without an annotation pass no
         #: branch.

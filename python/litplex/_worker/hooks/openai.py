@@ -20,6 +20,8 @@ from litplex._worker.hooks.hooks import Hooks
 from litplex._worker.hooks.stream_format import converted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litplex._worker.wire.frames import Payload
 
 _USAGE = ("prompt_tokens", "total_tokens")
@@ -71,7 +73,7 @@ class ChatHooks(_SpecHooks):
             # What the server is sent is JSON all the same, as in LitServe.
             convert = lambda message: item_of(form(message))  # noqa: E731
         if not self.has_default_messages():
-            self.encode = converted(self.encode, convert, self)
+            self.encode = self._converted(self.encode, convert)
             return
         if self._around is None or self.is_continuous:
             # One at a time, so that streams without a caller are left out.
@@ -79,7 +81,10 @@ class ChatHooks(_SpecHooks):
             self.encode = lambda output, _: convert(message_of(output))
             return
         enclosed = self._around(lambda outputs, _: outputs)
-        self.encode = converted(enclosed, lambda output: convert(message_of(output)), self)
+        self.encode = self._converted(enclosed, lambda output: convert(message_of(output)))
+
+    def _converted(self, encode: Any, convert: Callable[[Any], Any]) -> Any:
+        return converted(encode, convert, self.encodes_stream, self.max_batch_size > 1)
 
     def has_default_messages(self) -> bool:
         """Returns whether neither the API nor its spec says how outputs become messages."""

@@ -71,7 +71,16 @@ def encoded(encode: Any, output: Any, context: Context | None) -> Any:
 
 
 def close(*generators: Any) -> None:
-    """Lets the ``finally`` of generators run, whether they have ended or not."""
+    """Closes generators, so that their ``finally`` runs, whether they have ended or not."""
     for generator in generators:
         if hasattr(generator, "close"):
             generator.close()
+
+
+async def aclose(*generators: Any) -> None:
+    """Closes generators as :func:`close` does, plain and ``async`` ones."""
+    for generator in generators:
+        if hasattr(generator, "aclose"):
+            await generator.aclose()
+        else:
+            close(generator)

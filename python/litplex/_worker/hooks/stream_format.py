@@ -1,30 +1,28 @@
-"""Does something to each value that ``encode_response`` gives; not imported where nothing is."""
+"""Converts each value of ``encode_response``; imported only for models that need it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from litplex._api import FINISHED
-from litplex._worker.hooks import async_hooks as calls
-from litplex._worker.hooks.outputs import close
+from litplex._worker.hooks.outputs import aclose, close
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from litplex._worker.hooks.hooks import Hooks
 
-
-def converted(encode: Any, convert: Callable[[Any], Any], hooks: Hooks) -> Any:
+def converted(encode: Any, convert: Callable[[Any], Any], is_stream: bool, is_batch: bool) -> Any:
     """Returns ``encode`` with each of its values converted.
 
     Args:
-        encode: A function of what the hook gets and a context.
-        convert: A function of one value; where it raises, that value's request fails alone.
-        hooks: Say whether ``encode`` gets a whole stream, and whether that is one of a batch.
+        encode: A function of the argument of the hook and a context.
+        convert: A function of one value; if it raises, the request of that value fails alone.
+        is_stream: Whether ``encode`` takes a whole stream.
+        is_batch: Whether that is the stream of a batch.
     """
-    if not hooks.encodes_stream:
+    if not is_stream:
         return lambda output, context: _convert_one(encode(output, context), convert)
-    convert_step = _over_batch(convert) if hooks.max_batch_size > 1 else convert
+    convert_step = _over_batch(convert) if is_batch else convert
     return lambda outputs, context: each_converted(encode(outputs, context), convert_step)
 
 
@@ -66,4 +64,4 @@ async def _each_async(values: Any, convert: Callable[[Any], Any]) -> AsyncIterat
         async for value in values:
             yield convert(value)
     finally:
-        await calls.close(values)
+        await aclose(values)

@@ -16,6 +16,7 @@ from litplex._worker.loops.async_outbox import AsyncOutbox
 from litplex._worker.loops.async_streams import AsyncStreams
 from litplex._worker.loops.steps import (
     Batch,
+    ConnectionLoop,
     Single,
     Work,
     arrived_requests,
@@ -45,16 +46,13 @@ if TYPE_CHECKING:
     from litplex._worker.wire.frames import Payload
 
 
-class AsyncLoop:
-    """Serves one data connection until it ends."""
+class AsyncLoop(ConnectionLoop):
+    """The loop of ``async`` hooks: each request, or batch, is a task."""
 
     def __init__(
         self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
     ) -> None:
-        self._sock = sock
-        self._reader = reader
-        self._hooks = hooks
-        self._registry = registry
+        super().__init__(sock, reader, hooks, registry)
         registry.notify = self._notify
         self._loop = event_loop.get()
         self._outbox = AsyncOutbox(sock, self._loop, self._stop)

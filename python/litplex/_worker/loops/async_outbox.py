@@ -80,7 +80,7 @@ class AsyncOutbox(Outbox):
             self._rest.append(memoryview(data)[sent:])
             self._call(self._loop.add_writer, self._sock, self._send_rest)
 
-    def _send_some(self, data: bytes) -> Any:
+    def _send_some(self, data: bytes | memoryview) -> int:
         try:
             return self._sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:

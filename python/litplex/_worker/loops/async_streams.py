@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from litplex._worker.hooks import async_hooks as calls
-from litplex._worker.hooks.outputs import as_list
+from litplex._worker.hooks.outputs import aclose, as_list
 from litplex._worker.loops.batch_streams import BatchStreams
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import encode_item
@@ -38,7 +38,7 @@ class AsyncStreams:
         try:
             await self._send(item, outputs)
         finally:
-            await calls.close(outputs, source)
+            await aclose(outputs, source)
 
     async def _send(self, item: Item, outputs: Any) -> None:
         add, id, sent = self._outbox.add, item.id, 0
@@ -65,7 +65,7 @@ class AsyncStreams:
             try:
                 await self._follow(streams, items, steps)
             finally:
-                await calls.close(steps, source)
+                await aclose(steps, source)
         except BaseException as raised:  # noqa: BLE001
             error = None if all(item.cancelled for item in items) else raised
         # What is left to do ends by itself when all are cancelled, and says so to the server.

@@ -12,7 +12,14 @@ from litplex._launched.request_marks import set_current_requests
 from litplex._launched.tracebacks import print_of
 from litplex._worker.hooks.outputs import as_list
 from litplex._worker.loops.outbox import Outbox
-from litplex._worker.loops.steps import Single, arrived_requests, begin, check_wanted, failure
+from litplex._worker.loops.steps import (
+    ConnectionLoop,
+    Single,
+    arrived_requests,
+    begin,
+    check_wanted,
+    failure,
+)
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
     Cancelled,
@@ -45,17 +52,14 @@ class _Live:
         return self.item.used < self.item.granted
 
 
-class ContinuousLoop:
-    """Serves one data connection until it ends."""
+class ContinuousLoop(ConnectionLoop):
+    """The loop of a ContinuousAPI: requests join and leave between steps."""
 
     def __init__(
         self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
     ) -> None:
-        self._sock = sock
-        self._reader = reader
-        self._hooks = hooks
+        super().__init__(sock, reader, hooks, registry)
         self._api = hooks.api
-        self._registry = registry
         self._outbox = Outbox(sock)
         self._pieces: list[Piece] = []
         self._has_first = False

@@ -8,6 +8,7 @@ from litplex._launched.request_marks import set_current_requests
 from litplex._worker.loops.outbox import Outbox
 from litplex._worker.loops.steps import (
     Batch,
+    ConnectionLoop,
     Single,
     batch_failures,
     check_wanted,
@@ -36,15 +37,13 @@ if TYPE_CHECKING:
     from litplex._worker.wire.frames import Payload
 
 
-class Loop:
-    """Serves one data connection until it ends."""
+class Loop(ConnectionLoop):
+    """The loop of plain hooks: one request, or batch, after another."""
 
     def __init__(
         self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
     ) -> None:
-        self._reader = reader
-        self._hooks = hooks
-        self._registry = registry
+        super().__init__(sock, reader, hooks, registry)
         self._cancelled = registry.cancelled
         self._outbox = Outbox(sock)
         self._streams = Streams(hooks, self._outbox, registry)

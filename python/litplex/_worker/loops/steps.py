@@ -25,9 +25,29 @@ from litplex._worker.wire.stages import begin_stage
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
 
-    from litplex._worker.control.registry import Item
+    from litplex._worker.control.registry import Item, Registry
     from litplex._worker.hooks.hooks import Hooks
+
+
+class ConnectionLoop:
+    """A main loop of the worker, which serves one data connection until that ends.
+
+    Args:
+        sock: The data connection.
+        reader: The reader of its frames.
+        hooks: The hooks of the model.
+        registry: The requests that the worker holds.
+    """
+
+    def __init__(
+        self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
+    ) -> None:
+        self._sock = sock
+        self._reader = reader
+        self._hooks = hooks
+        self._registry = registry
 
 
 class Single:

@@ -91,8 +91,8 @@ def ending_of(error: BaseException | None, said: set[str] | None = None) -> Endi
     status, flags, payload = encode_error(error, said)
     headers = ()
     if flags & frames.META:
-        meta, payload = frames.split_meta(payload)
-        headers, payload = meta["headers"], bytes(payload)
+        meta, body = frames.split_meta(payload)
+        headers, payload = meta["headers"], bytes(body)
     return (status if status >= 400 else 500), payload, headers
 
 

@@ -1,4 +1,4 @@
-"""What programs subclass to be told of events, and what tells them."""
+"""Callbacks of events, which programs subclass, and their runner."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ class EventTypes(enum.Enum):
 
 
 class Callback:
-    """Is told of events; override the methods of those that matter.
+    """Receives events: a subclass overrides the methods of the events that it handles.
 
-    Events of hooks occur in the worker and name the model (``lit_api``). Around a hook that raises
-    there is a first event and no second. Those of requests and of the server name it
-    (``litserver``); where there are any of requests, all of these occur in the app host, on one
-    instance of the callback. All arguments are given by name. An exception is logged, and the
-    request goes on.
+    Events of hooks occur in the worker and have the model (``lit_api``). A hook that raises has no
+    second event. Events of requests and of the server have the server (``litserver``); if a
+    callback handles any event of requests, all of these occur in the app host, on one instance of
+    the callback. All arguments are passed by name. An exception is logged, and the request goes on.
     """
 
     def on_before_setup(self, *args: Any, **kwargs: Any) -> None:
@@ -67,12 +66,12 @@ class Callback:
         """Gets ``litserver``."""
 
     def on_request(self, *args: Any, **kwargs: Any) -> None:
-        """Gets ``active_requests``, the number of requests that are under way, this one too, and
+        """Gets ``active_requests``, the number of active requests including this one, and
         ``litserver``; before a request is passed on to its model."""
 
     def on_response(self, *args: Any, **kwargs: Any) -> None:
-        """Gets ``litserver``; before an answer that is no error is sent, or when its stream has
-        ended."""
+        """Gets ``litserver``; before a response without an error is sent, or after the end of its
+        stream."""
 
 
 class NoopCallback(Callback):
@@ -80,13 +79,13 @@ class NoopCallback(Callback):
 
 
 class CallbackRunner:
-    """Tells several callbacks of events, in their order.
+    """Calls several callbacks for each event, in their order.
 
     Args:
         callbacks: One :class:`Callback`, or a list of them. Default: none.
 
     Raises:
-        ValueError: something else was given.
+        ValueError: an object is no :class:`Callback`.
     """
 
     def __init__(self, callbacks: Callback | Sequence[Callback] | None = None) -> None:
@@ -104,5 +103,5 @@ class CallbackRunner:
         self._callbacks += added
 
     def trigger_event(self, event_name: str, *args: Any, **kwargs: Any) -> None:
-        """Calls the method of this name of each callback; what one raises is logged, no more."""
+        """Calls the method of this name of each callback; an exception is logged."""
         trigger(self._callbacks, event_name, *args, **kwargs)

@@ -1,12 +1,12 @@
-"""What ``import litserve.loops`` finds: nothing, with what to do instead.
+"""The module ``litserve.loops``: no class is available, and each error names the alternative.
 
-The names of its modules can be imported, and say that where they are used.
+The classes of its submodules can be imported; creating an object raises the error.
 """
 
 from litplex.compat._missing import missing
 
-STEP = "write what one step does as `admit`, `step` and `finish` of a litplex.ContinuousAPI"
-AUTO = 'leave out `loop`, or say loop="auto": batches and streams have theirs'
+STEP = "write `admit`, `step` and `finish` of a litplex.ContinuousAPI"
+AUTO = 'leave out `loop`, or give loop="auto": batches and streams have loops of their own'
 
 __getattr__ = missing(
     __name__,

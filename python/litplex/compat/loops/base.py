@@ -1,4 +1,4 @@
-"""What ``import litserve.loops.base`` finds."""
+"""The module ``litserve.loops.base``."""
 
 from litplex.compat._missing import unavailable_names
 from litplex.compat.loops import AUTO, STEP

@@ -1,4 +1,4 @@
-"""What ``import litserve.loops.continuous_batching_loop`` finds."""
+"""The module ``litserve.loops.continuous_batching_loop``."""
 
 from litplex.compat._missing import unavailable_names
 from litplex.compat.loops import STEP

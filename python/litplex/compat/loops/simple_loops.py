@@ -1,4 +1,4 @@
-"""What ``import litserve.loops.simple_loops`` finds."""
+"""The module ``litserve.loops.simple_loops``."""
 
 from litplex.compat._missing import unavailable_names
 from litplex.compat.loops import AUTO

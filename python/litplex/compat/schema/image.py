@@ -1,4 +1,4 @@
-"""Images in JSON, as base64. It needs pydantic, and Pillow where an image is made or read."""
+"""Images in JSON, as base64. This needs pydantic, and Pillow to create or read an image."""
 
 import base64
 import importlib
@@ -40,27 +40,27 @@ class ImageInput(BaseModel):
         """Returns an image as a ``PIL.Image.Image``.
 
         Args:
-            key: The field that holds it. Default: ``image_data``.
+            key: The field of the image. Default: ``image_data``.
 
         Raises:
-            ValueError: the field holds nothing, or no image that Pillow knows.
+            ValueError: the field is empty, or has no image that Pillow can read.
         """
         name = key or "image_data"
         data = getattr(self, name, None)
         if not data:
-            raise ValueError(f"there is no image under `{name}`")
+            raise ValueError(f"`{name}` has no image")
         image = importlib.import_module("PIL.Image")
         try:
             return image.open(io.BytesIO(base64.b64decode(data)))
         except Exception as error:
-            raise ValueError(f"`{name}` holds no image: {error}") from error
+            raise ValueError(f"`{name}` has no image that Pillow can read: {error}") from error
 
 
 class ImageOutput(BaseModel):
     """An image in a response.
 
     Attributes:
-        image: A ``PIL.Image.Image``; JSON gets it as a PNG file in base64.
+        image: A ``PIL.Image.Image``; in JSON it is a PNG file in base64.
     """
 
     image: Any
@@ -70,7 +70,7 @@ class ImageOutput(BaseModel):
         """Returns the image as a PNG file in base64.
 
         Raises:
-            TypeError: it is not an image of Pillow.
+            TypeError: the value is not an image of Pillow.
         """
         if not isinstance(image, importlib.import_module("PIL.Image").Image):
             raise TypeError(f"`image` must be a PIL.Image.Image, not {type(image).__name__}")

@@ -1,4 +1,4 @@
-"""What ``import litserve.specs`` finds. The classes of requests and answers need pydantic 2."""
+"""The module ``litserve.specs``. The classes of requests and responses need pydantic 2."""
 
 from litplex import OpenAIEmbeddingSpec, OpenAISpec
 from litplex.compat.specs.openai import (

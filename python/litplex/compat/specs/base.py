@@ -1,4 +1,4 @@
-"""What ``import litserve.specs.base`` finds."""
+"""The module ``litserve.specs.base``."""
 
 from litplex._specs import LitSpec
 

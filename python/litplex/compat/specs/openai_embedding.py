@@ -1,17 +1,6 @@
-"""What ``import litserve.specs.openai_embedding`` finds."""
+"""The module ``litserve.specs.openai_embedding``."""
 
-from litplex._model.embeddings import (
-    Embedding,
-    EmbeddingRequest,
-    EmbeddingResponse,
-    OpenAIEmbeddingSpec,
-    UsageInfo,
-)
+from litplex._model import embeddings
+from litplex._model.embeddings import *  # noqa: F403
 
-__all__ = [
-    "Embedding",
-    "EmbeddingRequest",
-    "EmbeddingResponse",
-    "OpenAIEmbeddingSpec",
-    "UsageInfo",
-]
+__all__ = embeddings.__all__

@@ -1,4 +1,4 @@
-"""What ``import litserve.transport`` finds: names that say where they are used that nothing lies
-between the server and its workers that a program could reach."""
+"""The module ``litserve.transport``: a program cannot replace the transport between the server and
+its workers, and the names of this module raise an error that says so."""
 
-SOCKETS = "litplex passes requests and answers over sockets of its own; leave it out"
+SOCKETS = "litplex passes requests and responses over sockets of its own; leave it out"

@@ -1,4 +1,4 @@
-"""What ``import litserve.transport.base`` finds."""
+"""The module ``litserve.transport.base``."""
 
 from litplex.compat._missing import unavailable_names
 from litplex.compat.transport import SOCKETS

@@ -12,8 +12,8 @@ _logger = logging.getLogger(__name__)
 
 
 class PredictionTimeLogger(Callback):
-    """Logs how long each ``predict`` took. Where several are under way in a worker, as with
-    ``async`` hooks, the times are counted from the latest start."""
+    """Logs the duration of each ``predict``. With concurrent calls in a worker, as of ``async``
+    hooks, durations are measured from the latest start."""
 
     def on_before_predict(self, lit_api: Any) -> None:
         self._started = time.perf_counter()
@@ -23,7 +23,7 @@ class PredictionTimeLogger(Callback):
 
 
 class RequestTracker(Callback):
-    """Logs how many requests are under way, whenever one comes."""
+    """Logs the number of active requests at each request."""
 
     def on_request(self, active_requests: int | None, **kwargs: Any) -> None:
         _logger.info("Active requests: %s", active_requests)

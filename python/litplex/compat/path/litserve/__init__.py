@@ -1,4 +1,4 @@
-"""Stands on ``PYTHONPATH`` for LitServe: what is imported is ``litplex.compat``."""
+"""A replacement of LitServe on ``PYTHONPATH``: importing it imports ``litplex.compat``."""
 
 import importlib
 import sys
