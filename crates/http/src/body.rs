@@ -55,6 +55,9 @@ pub(crate) fn take_apart(
 ) -> Outcome<(Content, Vec<Bytes>)> {
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok((Content::Json, pieces)) };
     let given = content_type.as_bytes();
+    if given == b"application/json" {
+        return Ok((Content::Json, pieces));
+    }
     let content_type = content_type.to_str().map_err(|_| bad("Content-Type is not text"))?;
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {

@@ -23,6 +23,10 @@ const UNSAFE: &AsciiSet = &CONTROLS
 /// because it has control characters or is not UTF-8. Frameworks behind this server may read such a
 /// path as the one of a route: many patterns match before a final line break.
 pub(crate) fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    // Nearly all paths are these bytes alone, and stay as they are.
+    if raw.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
+        return Some(raw.into());
+    }
     let path = percent_decode_str(raw).decode_utf8().ok()?;
     (!path.contains(char::is_control)).then_some(path)
 }

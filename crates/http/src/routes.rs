@@ -214,7 +214,8 @@ impl RouteEntry {
     }
 
     fn allows(&self, method: &Method) -> bool {
-        self.methods.split(", ").any(|allowed| allowed == method.as_str())
+        self.methods == method.as_str()
+            || self.methods.split(", ").any(|allowed| allowed == method.as_str())
     }
 }
 

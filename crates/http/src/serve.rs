@@ -7,6 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -314,10 +316,17 @@ async fn speak<S, B, F>(
         }
     });
     let mut connection = pin!(protocols.serve_connection(stream, service));
+    // A set polls what was woken alone: each poll of the connection, of which a request has three,
+    // would poll the timer and the watcher too.
+    let mut ends = FuturesUnordered::from_iter([async {
+        tokio::select! {
+            () = asked_to_end(&mut watcher) => {}
+            () = line.idle() => tracing::debug!("a connection was idle for too long"),
+        }
+    }]);
     tokio::select! {
         ended = connection.as_mut() => return note_end(ended),
-        () = asked_to_end(&mut watcher) => {}
-        () = line.idle() => tracing::debug!("a connection was idle for too long"),
+        _ = ends.next() => {}
     }
     // HTTP/2 says so to its client, whose next request may be on its way.
     connection.as_mut().graceful_shutdown();
