@@ -6,7 +6,7 @@ use memchr::memmem;
 use percent_encoding::percent_decode;
 use serde::de::IgnoredAny;
 
-use crate::pieces::join;
+use crate::buffers::join;
 
 /// More fields, or more files, than this are an attack or a mistake.
 const MAX_OF_A_KIND: usize = 1000;

@@ -24,10 +24,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
-use crate::handle::{handle, handle_inner};
+use crate::buffers::READ_BYTES;
 use crate::line::{HEADER_TIMEOUT, Line, Observed, OnLine};
-use crate::pieces::READ_BYTES;
-use crate::proxy::Peer;
+use crate::peer::Peer;
 use crate::seldom::Seldom;
 use crate::stream::Broken;
 
@@ -125,7 +124,7 @@ impl Server {
     /// listening when it returns.
     pub async fn drain(self, grace: Duration) -> bool {
         let Self { listener, lanes, connections, places } = self;
-        lanes.app().begin_drain();
+        lanes.app().status().begin_drain();
         let _ = connections.send(true);
         let refuse = |turn, stream, place| lanes.serve(turn, stream, place, None);
         tokio::select! {
@@ -267,7 +266,7 @@ async fn serve_connection(
     let keep_alive = app.keep_alive;
     let answer = move |request, on_line| {
         let app = app.clone();
-        async move { handle(&app, request, client, on_line).await }
+        async move { app.handle(request, client, on_line).await }
     };
     speak(protocols(), stream, keep_alive, watcher, answer).await;
 }
@@ -283,7 +282,7 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
                 let keep_alive = app.keep_alive;
                 let answer = move |request, on_line| {
                     let app = app.clone();
-                    async move { handle_inner(&app, request, is_attached, on_line).await }
+                    async move { app.handle_inner(request, is_attached, on_line).await }
                 };
                 tokio::spawn(speak(inner_protocols(), stream, keep_alive, None, answer));
             }

@@ -10,7 +10,7 @@ use litplex_calls::turn;
 use litplex_core::{Outcome, Reservation, ServeError};
 use tokio::task::spawn_blocking;
 
-use crate::pieces::Pieces;
+use crate::buffers::Pieces;
 
 /// What is said of the codings that are taken.
 pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use litplex_core::BoxError;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::around::BoxError;
-use crate::unread;
+use crate::drain_body;
 
 /// How long a client may take for the next [`PROGRESS_BYTES`] of a body, whatever the time of its
 /// request: a program may allow a day.
@@ -48,7 +48,7 @@ impl Drop for Upload {
         let mut state = self.rest.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*state, unread) {
             // Its request is answered.
-            (State::Settled, Some(unread)) => unread::discard(unread),
+            (State::Settled, Some(unread)) => drain_body::discard(unread),
             (State::Settled, None) => {}
             (_, unread) => *state = State::Dropped(unread),
         }

@@ -6,10 +6,9 @@ mod common;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use litplex_access::Guard;
-use litplex_http::{AppHost, Server, bind};
+use litplex_http::{AppHost, Layers, Server, bind};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
@@ -21,7 +20,7 @@ async fn answer_with(app_host: PathBuf) -> String {
         AppHost { socket: app_host, direct, answers_preflights: false, has_routes: false, guard };
     let app = common::app().behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
-    let mut server = Server::new(listener, Arc::new(app), 1, 64).unwrap();
+    let mut server = Server::new(listener, app.layered(Layers::default()), 1, 64).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();
     tokio::spawn(async move { server.accept().await });
     let request = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_http::{Server, bind};
+use litplex_http::{Layers, Server, bind};
 use litplex_tls::{Pem, Tls, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring;
@@ -56,8 +56,9 @@ impl Authority {
 
 async fn serve(tls: Tls) -> SocketAddr {
     let listener = bind("127.0.0.1", 0).await.unwrap();
-    let mut server =
-        Server::new(listener, Arc::new(common::app()), 1, 64).unwrap().over(Some(&tls));
+    let mut server = Server::new(listener, common::app().layered(Layers::default()), 1, 64)
+        .unwrap()
+        .over(Some(&tls));
     let address = server.address().unwrap();
     tokio::spawn(async move { tokio::join!(server.accept(), tls.follow()) });
     address

@@ -7,8 +7,8 @@ use rmcp::model::{ErrorCode, InitializeRequestParams};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::answer::{self, HttpResponse};
 use crate::raw_json::{Kind, Object, raw, text_of};
+use crate::response::{self, HttpResponse};
 
 /// The most bytes of a message besides the arguments of a call. rmcp builds values of it, for which no
 /// memory is reserved.
@@ -144,7 +144,7 @@ impl Refused {
         message.write("jsonrpc", &"2.0");
         message.set("id", self.id.clone().unwrap_or_else(|| raw(&())));
         message.write("error", &json!({"code": self.code.0, "message": self.reason}));
-        answer::json(self.status, &message)
+        response::json(self.status, &message)
     }
 }
 

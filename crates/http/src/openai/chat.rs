@@ -1,3 +1,5 @@
+//! Chat completions: a job for each choice, and the completion as a whole.
+
 use std::future::poll_fn;
 
 use futures_util::future::try_join_all;
@@ -9,11 +11,15 @@ use serde_json::value::RawValue;
 
 use super::chat_request::ChatRequest;
 use super::chat_stream::ChatStream;
+use super::error::Refused;
+use super::ids::{now, unique_id};
 use super::message::{Message, not_a_message};
-use super::{Refused, Usage, now, read, text_of, unique_id};
-use crate::answer::{self, HttpResponse};
-use crate::predict::Exchange;
+use super::text::{read, text_of};
+use super::usage::Usage;
+use crate::dialect::Exchange;
 use crate::raw_json::Object;
+use crate::response::{self, HttpResponse};
+use crate::stream::Chunks;
 
 /// Answers a chat completion: each of its choices is a job of its own.
 pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
@@ -33,16 +39,16 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refus
     let held = &exchange.request.reservation;
     if wanted.stream {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices, held)?;
-        return Ok(answer::stream(
+        return Ok(response::stream(
             first,
-            chunks.into(),
+            Chunks::Dialect(Box::new(chunks)),
             "text/event-stream",
-            exchange.route.ping_interval,
+            exchange.ping_interval,
         ));
     }
     let collected = choices.into_iter().map(|(first, rest)| collect(first, rest, held.another()));
     let collected = try_join_all(collected).await?;
-    Ok(answer::json(StatusCode::OK, &Completion::of(&head, &collected)))
+    Ok(response::json(StatusCode::OK, &Completion::of(&head, &collected)))
 }
 
 /// What all parts of an answer have in common.

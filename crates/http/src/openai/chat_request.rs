@@ -1,7 +1,10 @@
+//! The check of a chat request, and the fields that the server reads.
+
 use bytes::Bytes;
 
+use super::error::Refused;
 use super::shape::{Field, Mismatch, Shape, boolean, integer, optional, required};
-use super::{Refused, well_formed};
+use super::text::well_formed;
 use crate::raw_json::{Kind, each_field, text_of};
 
 const MAX_CHOICES: u32 = 128;

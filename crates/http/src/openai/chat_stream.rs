@@ -1,3 +1,5 @@
+//! A streamed chat completion: the parts of all choices as events.
+
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,15 +9,16 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::chat::Head;
+use super::error::error_body;
 use super::message::Message;
-use super::{Usage, error_body};
+use super::usage::Usage;
 use crate::raw_json::{Object, escape_line_breaks};
-use crate::stream::Step;
+use crate::stream::{ChunkStream, Step};
 
 /// A chat completion on its way out, in server-sent events: the parts of all choices as they
 /// come, the end of each, and that of the whole.
 #[derive(Debug)]
-pub(crate) struct ChatStream {
+pub(super) struct ChatStream {
     head: Head,
     include_usage: bool,
     choices: Vec<Choice>,
@@ -28,6 +31,24 @@ struct Choice {
     message: Message,
     /// Nothing once it has ended.
     rest: Option<ItemStream>,
+}
+
+impl ChunkStream for ChatStream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let count = self.choices.len();
+        for index in (self.turn..self.turn + count).map(|at| at % count) {
+            let Some(rest) = &mut self.choices[index].rest else { continue };
+            let Poll::Ready(part) = rest.poll(cx) else { continue };
+            self.turn = (index + 1) % count;
+            let mut out = BytesMut::new();
+            return Poll::Ready(match self.put(&mut out, index, part) {
+                Ok(()) if self.is_over() => Step::End(out.freeze()),
+                Ok(()) => Step::Data(out.freeze()),
+                Err(error) => Step::Failed(event(&error_body(&error, None)), error.status()),
+            });
+        }
+        Poll::Pending
+    }
 }
 
 impl ChatStream {
@@ -50,23 +71,6 @@ impl ChatStream {
             stream.put_items(&mut out, index, items)?;
         }
         Ok((out.freeze(), stream))
-    }
-
-    /// Polls for what is sent next.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let count = self.choices.len();
-        for index in (self.turn..self.turn + count).map(|at| at % count) {
-            let Some(rest) = &mut self.choices[index].rest else { continue };
-            let Poll::Ready(part) = rest.poll(cx) else { continue };
-            self.turn = (index + 1) % count;
-            let mut out = BytesMut::new();
-            return Poll::Ready(match self.put(&mut out, index, part) {
-                Ok(()) if self.is_over() => Step::End(out.freeze()),
-                Ok(()) => Step::Data(out.freeze()),
-                Err(error) => Step::Failed(event(&error_body(&error, None)), error.status()),
-            });
-        }
-        Poll::Pending
     }
 
     fn is_over(&self) -> bool {

@@ -1,8 +1,11 @@
+//! The check of a request for embeddings, and its parts.
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::error::Refused;
 use super::shape::{Mismatch, Shape, integer, optional, required};
-use super::{Refused, well_formed};
+use super::text::well_formed;
 use crate::raw_json::{Kind, each_field, each_item, raw, text_of};
 
 /// What the edge needs to know of a request for embeddings.

@@ -1,3 +1,6 @@
+//! Embeddings: a job for each input, or one for all, and the vectors in the form that the client asks
+//! for.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -9,10 +12,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::embedding_request::{EmbeddingRequest, rest_of};
-use super::{Refused, Usage, read, text_of};
-use crate::answer::{self, HttpResponse};
-use crate::predict::Exchange;
+use super::error::Refused;
+use super::text::{read, text_of};
+use super::usage::Usage;
+use crate::dialect::Exchange;
 use crate::raw_json::{Kind, Object, each_item, raw};
+use crate::response::{self, HttpResponse};
 
 /// The most inputs of one request, as in OpenAI's API.
 const MAX_INPUTS: usize = 2048;
@@ -56,7 +61,7 @@ fn written(
         model: &wanted.model,
         usage: ListUsage { prompt_tokens: usage.prompt, total_tokens: usage.total },
     };
-    Ok(answer::json(StatusCode::OK, &list))
+    Ok(response::json(StatusCode::OK, &list))
 }
 
 type Vectors = (Vec<Box<RawValue>>, Usage);
@@ -138,7 +143,7 @@ fn jobs_at_a_time(exchange: &Exchange<'_>) -> usize {
 
 /// Refuses more than a body's worth of the other fields, which are read with each input.
 fn check_size(exchange: &Exchange<'_>, count: usize, rest: usize) -> Outcome<()> {
-    if count.saturating_mul(rest) > exchange.route.max_body_bytes {
+    if count.saturating_mul(rest) > exchange.max_body_bytes {
         let detail = format!(
             "the fields beside `input` have {rest} bytes, which are read with each of {count} \
              inputs; send fewer inputs or smaller fields"

@@ -5,8 +5,9 @@ use indexmap::IndexMap;
 use litplex_core::{Outcome, Reservation, ServeError};
 use serde_json::value::RawValue;
 
+use super::ids::unique_id;
 use super::tool_calls::ToolCalls;
-use super::{Usage, unique_id};
+use super::usage::Usage;
 use crate::raw_json::{Kind, Object, raw};
 
 /// Fields that name something: of these the first counts, others are joined or replaced.

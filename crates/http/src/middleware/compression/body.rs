@@ -10,13 +10,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::INLINE_BYTES;
 use super::coding::{Coding, Encoder};
-use crate::answer::AnswerBody;
+use crate::response::ResponseBody;
 use crate::stream::Broken;
 
 /// A body that is compressed as it comes. Each piece goes out at once: the first token of a stream
 /// must not wait for the second.
-pub(crate) struct PackedBody {
-    body: AnswerBody,
+pub(crate) struct CompressedBody {
+    body: ResponseBody,
     work: Work,
     /// What the encoder takes.
     _held: Reservation,
@@ -30,54 +30,16 @@ enum Work {
     Ended,
 }
 
-impl fmt::Debug for PackedBody {
+impl fmt::Debug for CompressedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PackedBody").field("body", &self.body).finish_non_exhaustive()
+        f.debug_struct("CompressedBody").field("body", &self.body).finish_non_exhaustive()
     }
 }
 
-impl PackedBody {
+impl CompressedBody {
     /// Returns a body that is compressed, whose encoder takes what is reserved.
-    pub(super) fn new(coding: Coding, body: AnswerBody, held: Reservation) -> Self {
+    pub(super) fn new(coding: Coding, body: ResponseBody, held: Reservation) -> Self {
         Self { body, work: Work::Waiting(Encoder::new(coding, None)), _held: held }
-    }
-
-    pub(crate) fn is_end_stream(&self) -> bool {
-        matches!(self.work, Work::Ended)
-    }
-
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        loop {
-            let packed = match &mut self.work {
-                Work::Waiting(_) => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                    Some(Ok(frame)) => {
-                        let Ok(piece) = frame.into_data() else { continue };
-                        self.pack(piece)
-                    }
-                    Some(Err(broken)) => {
-                        self.work = Work::Ended;
-                        return Poll::Ready(Some(Err(broken)));
-                    }
-                    None => self.finish(),
-                },
-                Work::Packing(packing) => {
-                    let Ok((encoder, packed)) = ready!(Pin::new(packing).poll(cx)) else {
-                        self.work = Work::Ended;
-                        let status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
-                        return Poll::Ready(Some(Err(Broken { status })));
-                    };
-                    self.work = Work::Waiting(encoder);
-                    Some(packed)
-                }
-                Work::Ended => return Poll::Ready(None),
-            };
-            if let Some(packed) = packed.filter(|packed| !packed.is_empty()) {
-                return Poll::Ready(Some(Ok(Frame::data(packed))));
-            }
-        }
     }
 
     /// Compresses a piece, or begins to.
@@ -102,5 +64,49 @@ impl PackedBody {
             Work::Waiting(encoder) => Some(encoder.finish()),
             _ => None,
         }
+    }
+}
+
+impl Body for CompressedBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = self.get_mut();
+        loop {
+            let packed = match &mut this.work {
+                Work::Waiting(_) => match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        let Ok(piece) = frame.into_data() else { continue };
+                        this.pack(piece)
+                    }
+                    Some(Err(broken)) => {
+                        this.work = Work::Ended;
+                        return Poll::Ready(Some(Err(broken)));
+                    }
+                    None => this.finish(),
+                },
+                Work::Packing(packing) => {
+                    let Ok((encoder, packed)) = ready!(Pin::new(packing).poll(cx)) else {
+                        this.work = Work::Ended;
+                        let status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
+                        return Poll::Ready(Some(Err(Broken { status })));
+                    };
+                    this.work = Work::Waiting(encoder);
+                    Some(packed)
+                }
+                Work::Ended => return Poll::Ready(None),
+            };
+            if let Some(packed) = packed.filter(|packed| !packed.is_empty()) {
+                return Poll::Ready(Some(Ok(Frame::data(packed))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.work, Work::Ended)
     }
 }

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use http::header::{CONNECTION, HeaderValue};
+use http::{Response, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::answer::HttpResponse;
 use crate::upload::{Read, Rest, Unread};
 
 /// As much of a body is read before its request is answered, so that its connection can be used
@@ -30,11 +29,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Ends what is left of a request when it is answered. Where its connection cannot be used again,
 /// the answer says so.
-pub(crate) async fn settle(
+pub(crate) async fn drain_unread_body<B>(
     version: Version,
     rest: Rest,
-    mut response: HttpResponse,
-) -> HttpResponse {
+    mut response: Response<B>,
+) -> Response<B> {
     let is_read = match rest.take() {
         Read::Whole => true,
         Read::NotYet => false,

@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::Context;
+use crate::context::Context;
 use crate::seldom::Seldom;
 
 /// Lines on their way to the file. If that is too slow for them they are counted and not written:
@@ -128,7 +128,7 @@ impl Drop for Record {
             client: self.context.client.map(|client| client.address.ip()),
             complete: self.is_complete,
             duration: (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e6,
-            holder: self.context.admitted().holder.clone(),
+            holder: self.context.holder().cloned(),
             method: std::mem::take(&mut self.method),
             path: std::mem::take(&mut self.path),
             request_id: self.id.take(),
@@ -251,13 +251,13 @@ mod tests {
         let (reader, writer) = pipe().unwrap();
         let log = AccessLog::to(writer, form).unwrap();
         let request = Request::post("/ocr?page=1").body(()).unwrap();
-        let context = Context::default();
+        let context = Context::new(None, None);
         for _ in 0..3 {
             let mut record = log.begin(&request, &context, Some(HeaderValue::from_static("one")));
             (record.status, record.bytes, record.is_complete) = (200, 17, true);
         }
         let left = log.begin(&request, &context, None);
-        context.admitted().holder = Some("an\u{1b}n".into());
+        context.set_holder(Some("an\u{1b}n".into()));
         drop(left);
         log.flush().await;
         drop(log);

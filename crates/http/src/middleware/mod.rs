@@ -3,7 +3,6 @@
 
 mod access_log;
 mod compression;
-mod layers;
 mod proxies;
 mod request_id;
 mod timing;
@@ -17,10 +16,7 @@ use crate::browsers::Browsers;
 
 pub(crate) use access_log::Record;
 pub use access_log::{AccessLog, Form as AccessLogForm};
-pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
-pub use layers::{Body, BoxLayer, HttpLayer, HttpService, Layers};
-pub(crate) use layers::{BoxError, Context, Stacks};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;

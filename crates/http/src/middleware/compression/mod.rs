@@ -14,9 +14,9 @@ use http_body::Body;
 use litplex_core::{MemoryBudget, Reservation};
 use tokio::task::spawn_blocking;
 
-use crate::answer::{AnswerBody, HttpResponse};
+use crate::response::{HttpResponse, ResponseBody};
 
-pub(crate) use body::PackedBody;
+use body::CompressedBody;
 pub use coding::Coding;
 
 /// Shorter answers gain nothing.
@@ -54,7 +54,7 @@ impl Compression {
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
         let Some(coding) = chosen else { return response };
         let held = budget.reserve();
-        if held.grow(coding.bytes(!matches!(response.body(), AnswerBody::Whole(_)))).is_err() {
+        if held.grow(coding.bytes(!matches!(response.body(), ResponseBody::Whole(_)))).is_err() {
             return response;
         }
         let (mut parts, body) = response.into_parts();
@@ -77,14 +77,14 @@ fn weaken(headers: &mut HeaderMap) {
 }
 
 /// Tells whether the size of a body is known before it is sent.
-fn is_whole(body: &AnswerBody) -> bool {
+fn is_whole(body: &ResponseBody) -> bool {
     body.size_hint().exact().is_some()
 }
 
-async fn pack(coding: Coding, body: AnswerBody, held: Reservation) -> Option<AnswerBody> {
+async fn pack(coding: Coding, body: ResponseBody, held: Reservation) -> Option<ResponseBody> {
     let whole = match body {
-        AnswerBody::Whole(whole) => whole.unwrap_or_default(),
-        other => return Some(AnswerBody::Packed(Box::new(PackedBody::new(coding, other, held)))),
+        ResponseBody::Whole(whole) => whole.unwrap_or_default(),
+        other => return Some(ResponseBody::boxed(CompressedBody::new(coding, other, held))),
     };
     let packed = if whole.len() <= INLINE_BYTES {
         coding.pack(&whole)
@@ -97,12 +97,12 @@ async fn pack(coding: Coding, body: AnswerBody, held: Reservation) -> Option<Ans
         // Where there is no room to count it, there was room for what it replaces.
         held.hold(packed.clone()).unwrap_or(packed)
     };
-    Some(AnswerBody::Whole(Some(packed)))
+    Some(ResponseBody::Whole(Some(packed)))
 }
 
 /// Its body is lost: only a fault in an encoder does that.
 fn failed() -> HttpResponse {
-    crate::answer::error(&litplex_core::ServeError::internal())
+    crate::response::error(&litplex_core::ServeError::internal())
 }
 
 /// Tells what is left as it is: the small, the parts of something, and what somebody has compressed
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn response(name: HeaderName, value: &'static str) -> HttpResponse {
-        let body = AnswerBody::Whole(Some(Bytes::from(vec![b'0'; 2000])));
+        let body = ResponseBody::Whole(Some(Bytes::from(vec![b'0'; 2000])));
         let mut response = Response::new(body);
         response.headers_mut().insert(name, HeaderValue::from_static(value));
         response
@@ -157,7 +157,8 @@ mod tests {
             let budget = MemoryBudget::new(room);
             let stream = http_body_util::Full::new(Bytes::from(vec![b'0'; 2000]));
             let mut given = response(CONTENT_TYPE, "text/event-stream");
-            *given.body_mut() = AnswerBody::Boxed(http_body_util::BodyExt::boxed(stream));
+            let stream = http_body_util::BodyExt::map_err(stream, |never| match never {});
+            *given.body_mut() = ResponseBody::boxed(stream);
             let sent = all.apply(Some(Coding::Zstd), given, &budget).await;
             assert_eq!(sent.headers().contains_key(CONTENT_ENCODING), is_packed, "{room}");
             assert_eq!(budget.taken(), if is_packed { room } else { 0 });
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn the_small_and_the_bare_are_left_as_they_are() {
         let mut small = response(CONTENT_TYPE, "application/json");
-        *small.body_mut() = AnswerBody::Whole(Some(Bytes::from(vec![b'0'; 999])));
+        *small.body_mut() = ResponseBody::Whole(Some(Bytes::from(vec![b'0'; 999])));
         assert!(!is_worth_it(&small));
         let mut bare = response(CONTENT_TYPE, "application/json");
         *bare.status_mut() = StatusCode::NOT_MODIFIED;
