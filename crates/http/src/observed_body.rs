@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_taken_to_its_end_is_never_stalled() {
+    async fn a_response_that_was_taken_to_its_end_is_never_stalled() {
         let budget = MemoryBudget::new(1 << 20);
         let mut sent = body(Version::HTTP_2, &budget);
         let mut length = 0;

@@ -9,7 +9,9 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use litplex_calls::{Call, TimeBudget};
-use litplex_core::{Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Outcome, Reservation, ServeError};
+use litplex_core::{
+    Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Outcome, Reservation, ServeError,
+};
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 

@@ -1,4 +1,4 @@
-//! What clients are answered when the app host does not.
+//! The response to clients if the app host gives none.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 
-/// Returns what a client of a server with this app host reads.
+/// Returns the response to a client of a server with this app host.
 async fn answer_with(app_host: PathBuf) -> String {
     let (direct, guard) = (HashSet::new(), Guard::default());
     let app_host =
@@ -30,7 +30,7 @@ async fn answer_with(app_host: PathBuf) -> String {
     answer
 }
 
-/// Listens as an app host that answers this, whatever it is asked.
+/// Listens as an app host that responds with this to any request.
 fn app_host(directory: &Path, answer: &'static [u8]) -> PathBuf {
     let socket = directory.join("app.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -43,15 +43,15 @@ fn app_host(directory: &Path, answer: &'static [u8]) -> PathBuf {
 }
 
 #[tokio::test]
-async fn one_that_is_away_is_worth_a_retry() {
+async fn an_app_host_that_is_not_there_is_worth_a_retry() {
     let directory = TempDir::new().unwrap();
-    let answer = answer_with(directory.path().join("nobody.sock")).await;
+    let answer = answer_with(directory.path().join("missing.sock")).await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
 }
 
 #[tokio::test]
-async fn one_that_answers_nothing_or_garbage_is_a_bad_gateway() {
+async fn an_app_host_that_sends_nothing_or_garbage_is_a_bad_gateway() {
     for garbage in [&b""[..], b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nx"] {
         let directory = TempDir::new().unwrap();
         let answer = answer_with(app_host(directory.path(), garbage)).await;

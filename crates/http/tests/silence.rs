@@ -1,4 +1,4 @@
-//! Clients that say nothing.
+//! Clients that send nothing.
 
 #![allow(clippy::unwrap_used)]
 

@@ -77,13 +77,14 @@ pub(crate) async fn respond(
     parts.extensions.insert(Asked { client, arrived, arguments, reservation });
     let response = serve(router, parts, text.into(), wants_events).await;
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        // It is JSON, of which rmcp reads more than was checked, and answers what it cannot read so.
+        // It is JSON, of which rmcp reads more than was checked; this is its response to JSON that
+        // it cannot read.
         return Refused::params("they cannot be read", id).response();
     }
     response
 }
 
-/// Says what is wrong with a body, and which codings it may have where it has another.
+/// Returns the response to an invalid body; for an unsupported coding, with the supported ones.
 fn refused(error: &ServeError) -> HttpResponse {
     let mut response = response::error(error);
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
@@ -93,7 +94,7 @@ fn refused(error: &ServeError) -> HttpResponse {
     response
 }
 
-/// What of a request rmcp does not pass on.
+/// The facts about a request that rmcp does not pass on.
 #[derive(Debug, Clone)]
 struct Asked {
     client: Option<SocketAddr>,
@@ -102,12 +103,12 @@ struct Asked {
     reservation: Reservation,
 }
 
-/// What rmcp asks of clients to accept; they need not.
+/// The types that rmcp requires clients to accept; this server does not.
 const ANY_ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Reads the text of a message, which no tool takes if it is longer than the longest may be.
+/// Reads the text of a message, which may be as long as the longest body of a tool.
 async fn read(
     router: &Router,
     headers: &HeaderMap,
@@ -126,13 +127,13 @@ async fn read(
     off_thread(length, move || json_text(&pieces)).await.ok_or_else(ServeError::not_json_text)
 }
 
-/// Has rmcp answer a message.
+/// Lets rmcp respond to a message.
 async fn serve(router: Arc<Router>, parts: Parts, text: Bytes, wants_events: bool) -> HttpResponse {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(!wants_events)
         .with_max_request_body_bytes(usize::MAX)
-        // Whoever may call the endpoints may call the tools, under any name of this machine.
+        // Access to the endpoints is access to the tools, under any name of this machine.
         .disable_allowed_hosts();
     let tools = move || Ok(Tools { router: router.clone() });
     StreamableHttpService::new(tools, Arc::new(NeverSessionManager::default()), config)
@@ -141,7 +142,7 @@ async fn serve(router: Arc<Router>, parts: Parts, text: Bytes, wants_events: boo
         .map(|body| ResponseBody::boxed(body.map_err(|never| match never {})))
 }
 
-/// Returns whether a client takes nothing but events. Whoever says nothing takes anything.
+/// Returns whether a client accepts events alone. Without `Accept` it accepts any type.
 fn wants_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let essence =
@@ -211,9 +212,9 @@ impl ServerHandler for Tools {
             return Err(ErrorData::internal_error("no HTTP request", None));
         };
         let mut parts = parts.clone();
-        // It is about the answer to the call; a stream in it is lines, not events.
+        // It is about the response to the call; a stream in it is lines, not events.
         parts.headers.remove(ACCEPT);
-        // What hooks see is a request to their endpoint.
+        // Hooks see a request to their endpoint.
         if let Ok(uri) = path.parse() {
             parts.uri = uri;
         }
@@ -231,7 +232,7 @@ impl ServerHandler for Tools {
     }
 }
 
-/// Passes a call through the endpoint, as any request to it.
+/// Sends a call through the endpoint, like any request to it.
 async fn call(
     route: &Route,
     tool: &Tool,
@@ -239,7 +240,7 @@ async fn call(
     asked: &Asked,
     body: Bytes,
 ) -> CallToolResult {
-    // Whoever may use tools may not yet use this one.
+    // Access to `/mcp` does not imply access to this endpoint: check it too.
     let admitted = route.guard.admit(&parts.headers, asked.client).map_err(|refused| refused.error);
     let computed = async {
         let _admission = admitted?;
@@ -267,7 +268,7 @@ async fn call(
         let text = String::from_utf8_lossy(&body);
         let words = match is_whole {
             true => tool.words(&text),
-            // What a stream ends with says why.
+            // The last part of the stream has the reason.
             false => format!("the stream broke off: {}", text.trim_end()),
         };
         return CallToolResult::error(vec![ContentBlock::text(words)]);
@@ -284,10 +285,10 @@ async fn call(
     result
 }
 
-/// Reads a body to its end, or as far as it goes; returns it and whether it is whole.
+/// Reads a body as far as it goes; returns the data and whether it is whole.
 ///
 /// # Errors
-/// 503: there is no room for it. It is held twice, as it came and as it is sent.
+/// 503: the budget has no room for the data, which is held twice: as it arrived and as it is sent.
 async fn collected(mut body: ResponseBody, reservation: &Reservation) -> Outcome<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -299,7 +300,7 @@ async fn collected(mut body: ResponseBody, reservation: &Reservation) -> Outcome
     Ok((bytes, true))
 }
 
-/// Returns an answer as the protocol has it: what is no text stays bytes.
+/// Returns a response in the form of the protocol: data that is not text stays bytes.
 fn content(media_type: &str, path: &str, body: Vec<u8>) -> ContentBlock {
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     if media_type.starts_with("audio/") {
@@ -320,11 +321,11 @@ fn content(media_type: &str, path: &str, body: Vec<u8>) -> ContentBlock {
     }
 }
 
-/// The bytes that a parsed value takes: its place in an object, with a short name.
+/// The memory of a parsed value, in bytes: its entry in an object, with a short name.
 const VALUE_BYTES: usize = 100;
 
-/// Returns the object that a text is, unless it has a number that would not stay as it is, or there
-/// is no room for its values.
+/// Returns the object in a text, unless it has a number that would change, or the budget has no room for
+/// its values.
 fn structure_of(text: &str, reservation: &Reservation) -> Option<Value> {
     let is_long = |digits: &[u8]| digits.len() > 18;
     if text.as_bytes().split(|byte| !byte.is_ascii_digit()).any(is_long) {

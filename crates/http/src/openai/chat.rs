@@ -21,7 +21,7 @@ use crate::raw_json::Object;
 use crate::response::{self, HttpResponse};
 use crate::stream::Chunks;
 
-/// Answers a chat completion: each of its choices is a job of its own.
+/// Responds to a chat request: each choice is a job of its own.
 pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&exchange).await?;
     let wanted = read(body.clone(), ChatRequest::parse).await?;
@@ -51,7 +51,7 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refus
     Ok(response::json(StatusCode::OK, &Completion::of(&head, &collected)))
 }
 
-/// What all parts of an answer have in common.
+/// The fields that all parts of a response share.
 #[derive(Debug)]
 pub(super) struct Head {
     id: String,
@@ -60,7 +60,7 @@ pub(super) struct Head {
     pub(super) max_tokens: Option<u64>,
 }
 
-/// What stands in front of each of them.
+/// The fields at the start of each part.
 #[derive(Serialize)]
 pub(super) struct HeadOf<'a> {
     id: &'a str,
@@ -114,7 +114,7 @@ impl<'a> Completion<'a> {
     }
 }
 
-/// Waits for the end of a choice.
+/// Collects the items of a choice until it ends.
 async fn collect(first: Items, mut rest: ItemStream, held: Reservation) -> Outcome<Message> {
     let mut message = Message::new(held);
     let mut items = first;

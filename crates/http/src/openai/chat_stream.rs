@@ -15,21 +15,21 @@ use super::usage::Usage;
 use crate::raw_json::{Object, escape_line_breaks};
 use crate::stream::{ChunkStream, Step};
 
-/// A chat completion on its way out, in server-sent events: the parts of all choices as they
-/// come, the end of each, and that of the whole.
+/// A streamed chat completion, in server-sent events: the parts of all choices as they arrive, the
+/// end of each, and that of the whole.
 #[derive(Debug)]
 pub(super) struct ChatStream {
     head: Head,
     include_usage: bool,
     choices: Vec<Choice>,
-    /// The choice to ask first: none may hold back the others.
+    /// The choice that is polled first, so that none delays the others.
     turn: usize,
 }
 
 #[derive(Debug)]
 struct Choice {
     message: Message,
-    /// Nothing once it has ended.
+    /// `None` once it has ended.
     rest: Option<ItemStream>,
 }
 
@@ -52,7 +52,7 @@ impl ChunkStream for ChatStream {
 }
 
 impl ChatStream {
-    /// Begins with the first items of every choice; returns what is sent first.
+    /// Begins with the first items of every choice; returns the first chunk.
     pub(super) fn begin(
         head: Head,
         include_usage: bool,
@@ -116,7 +116,7 @@ impl ChatStream {
             sum.add(usage);
             sum
         });
-        // Clients of LitServe find it there, without having asked.
+        // Clients of LitServe find it there without asking for it.
         if !self.include_usage && usage.is_some() {
             last.usage = Some(usage);
         }
@@ -159,7 +159,8 @@ struct ChunkChoice<'a> {
     finish_reason: Option<&'a RawValue>,
 }
 
-/// One event; JSON has no line breaks of its own, and those of other readers are escaped.
+/// Returns an event. JSON has no line breaks, and the characters that some readers take for one are
+/// escaped.
 fn event(value: &impl Serialize) -> Bytes {
     let json = serde_json::to_vec(value).expect("it is plain data. This is a bug.");
     let mut event = BytesMut::with_capacity(json.len() + 8);

@@ -20,7 +20,7 @@ pub(super) async fn text_of(exchange: &Exchange<'_>) -> Result<Bytes, ServeError
     off_thread(length, move || json_text(&body)).await.ok_or_else(ServeError::not_json_text)
 }
 
-/// Reads a body, on another thread where that takes long.
+/// Reads a body, off the HTTP threads if that takes long.
 pub(super) async fn read<T: Send + 'static>(
     body: Bytes,
     read: impl FnOnce(&Bytes) -> Result<T, Refused> + Send + 'static,

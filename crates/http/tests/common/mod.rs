@@ -1,3 +1,5 @@
+//! An application for tests.
+
 use std::collections::HashMap;
 
 use litplex_access::Guard;
@@ -6,7 +8,7 @@ use litplex_http::{App, AppBuilder, Builtin};
 use litplex_metrics::Metrics;
 use serde_json::Value;
 
-/// Makes an app without endpoints.
+/// Returns an application without endpoints.
 pub(crate) fn app() -> AppBuilder {
     let builtin = Builtin {
         health: "/health".into(),

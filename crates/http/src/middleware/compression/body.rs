@@ -1,3 +1,5 @@
+//! A response body that is compressed while it is sent.
+
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,19 +15,19 @@ use super::coding::{Coding, Encoder};
 use crate::response::ResponseBody;
 use crate::stream::Broken;
 
-/// A body that is compressed as it comes. Each piece goes out at once: the first token of a stream
-/// must not wait for the second.
+/// A body that is compressed piece by piece. Each piece is sent at once: the first token of a
+/// stream must not wait for the second.
 pub(crate) struct CompressedBody {
     body: ResponseBody,
     work: Work,
-    /// What the encoder takes.
+    /// The memory of the encoder.
     _held: Reservation,
 }
 
 enum Work {
-    /// The next piece is waited for.
+    /// The next piece has not arrived.
     Waiting(Encoder),
-    /// A large piece is compressed where it holds nobody up.
+    /// A large piece is being compressed off the HTTP threads.
     Packing(JoinHandle<(Encoder, Bytes)>),
     Ended,
 }
@@ -37,7 +39,7 @@ impl fmt::Debug for CompressedBody {
 }
 
 impl CompressedBody {
-    /// Returns a body that is compressed, whose encoder takes what is reserved.
+    /// Returns a body that is compressed, whose encoder takes the reserved memory.
     pub(super) fn new(coding: Coding, body: ResponseBody, held: Reservation) -> Self {
         Self { body, work: Work::Waiting(Encoder::new(coding, None)), _held: held }
     }

@@ -1,4 +1,4 @@
-//! Compression of answers, whole ones and streams.
+//! Compression of whole and streamed responses.
 
 mod body;
 mod coding;
@@ -19,28 +19,29 @@ use crate::response::{HttpResponse, ResponseBody};
 use body::CompressedBody;
 pub use coding::Coding;
 
-/// Shorter answers gain nothing.
+/// The smallest body that is compressed; shorter ones would not become smaller.
 const LEAST_BYTES: u64 = 1000;
 
-/// More would hold up everybody's answers while it is compressed.
+/// The largest body that is compressed on an HTTP thread: a larger one would delay other responses.
 const INLINE_BYTES: usize = 32 * 1024;
 
-/// How answers are compressed for clients that accept it.
+/// The compression of responses for clients that accept it.
 #[derive(Debug, Clone)]
 pub struct Compression {
-    /// With what, the best first: it is taken where a client likes several as much.
+    /// The codings, the best first: it is chosen if a client accepts several equally.
     pub codings: Vec<Coding>,
-    /// Whether what is sent as it comes is compressed too.
+    /// Whether streams are compressed too.
     pub streams: bool,
 }
 
 impl Compression {
-    /// Returns with what an answer to a request with these headers would be compressed.
+    /// Returns the coding for the response to a request with these headers.
     pub(crate) fn choose(&self, asked: &HeaderMap) -> Option<Coding> {
         coding::choose(&self.codings, asked)
     }
 
-    /// Compresses an answer with what was chosen, where it is worth it and there is room for it.
+    /// Compresses a response with the chosen coding, if that is worth it and the memory budget has
+    /// room.
     pub(crate) async fn apply(
         &self,
         chosen: Option<Coding>,
@@ -50,7 +51,7 @@ impl Compression {
         if !is_worth_it(&response) || !(self.streams || is_whole(response.body())) {
             return response;
         }
-        // Caches must know, whatever this client accepts.
+        // Caches must know it, whatever this client accepts.
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
         let Some(coding) = chosen else { return response };
         let held = budget.reserve();
@@ -67,7 +68,7 @@ impl Compression {
     }
 }
 
-/// Says of a tag that it no longer stands for the very bytes (RFC 9110, 8.8.1).
+/// Weakens an `ETag`: it no longer stands for the same bytes (RFC 9110, 8.8.1).
 fn weaken(headers: &mut HeaderMap) {
     if let Some(tag) = headers.get_mut(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
@@ -76,7 +77,7 @@ fn weaken(headers: &mut HeaderMap) {
     }
 }
 
-/// Tells whether the size of a body is known before it is sent.
+/// Returns whether the size of a body is known before it is sent.
 fn is_whole(body: &ResponseBody) -> bool {
     body.size_hint().exact().is_some()
 }
@@ -94,19 +95,19 @@ async fn pack(coding: Coding, body: ResponseBody, held: Reservation) -> Option<R
             (packed, held)
         };
         let (packed, held) = spawn_blocking(packing).await.ok()?;
-        // Where there is no room to count it, there was room for what it replaces.
+        // If the budget has no room to count it, there was room for the body that it replaces.
         held.hold(packed.clone()).unwrap_or(packed)
     };
     Some(ResponseBody::Whole(Some(packed)))
 }
 
-/// Its body is lost: only a fault in an encoder does that.
+/// Returns 500: the encoder consumed the body and failed, which is a bug.
 fn failed() -> HttpResponse {
     crate::response::error(&litplex_core::ServeError::internal())
 }
 
-/// Tells what is left as it is: the small, the parts of something, and what somebody has compressed
-/// already, as images, audio, video and archives are.
+/// Returns whether a response should be compressed: not if it is small, a part of a resource, or
+/// compressed already, as images, audio, video and archives are.
 fn is_worth_it(response: &HttpResponse) -> bool {
     let (status, headers) = (response.status(), response.headers());
     let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT];
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_is_left_as_it_is() {
+    fn a_compressed_response_is_not_compressed_again() {
         for (media_type, worth) in [
             ("application/json", true),
             ("image/png", false),
