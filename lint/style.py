@@ -23,6 +23,7 @@ CLEAN = [
     "crates/config",
     "crates/core",
     "crates/dirs",
+    "crates/http",
     "crates/litplex",
     "crates/metrics",
     "crates/pages",

@@ -143,7 +143,7 @@ def test_an_app_host_that_hangs_is_not_waited_for(serve):
     os.kill(app_host, signal.SIGSTOP)
     answer = server.post("/predict", json=1)
     assert answer.status_code == 504
-    assert "did not answer in time" in answer.json()["detail"]
+    assert "did not respond in time" in answer.json()["detail"]
     os.kill(app_host, signal.SIGCONT)
     assert server.post("/predict", json=1).status_code == 200
 

@@ -1,8 +1,10 @@
 //! The job, which carries everything that its endpoint must know; the queue is in `scheduler`.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use crate::{JobTrace, Reply, Request};
+use crate::{BatchTrace, JobTrace, Reply, Request};
 
 /// A request in an endpoint's queue or in a worker, with its deadline and its reply.
 #[derive(Debug)]
@@ -50,5 +52,19 @@ impl Job {
     /// Returns whether the job is void: its caller left or its deadline has passed.
     pub fn is_void(&self, now: Instant) -> bool {
         now >= self.deadline || self.reply.is_abandoned()
+    }
+}
+
+/// Notes in the traces of jobs that they are dispatched to the worker of this slot, as one batch where
+/// `is_batch`.
+pub fn trace_dispatch(jobs: &mut [Job], slot: usize, is_batch: bool, now: Instant) {
+    if !jobs.iter().any(Job::is_traced) {
+        return;
+    }
+    let members = || jobs.iter().filter_map(|job| job.reply.trace()).map(JobTrace::context);
+    let batch = is_batch.then(|| BatchTrace::new(jobs.len(), slot, members().collect(), now));
+    let batch = batch.map(Arc::new);
+    for trace in jobs.iter_mut().filter_map(Job::trace) {
+        trace.dispatched(slot, batch.clone(), now);
     }
 }

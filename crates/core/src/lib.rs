@@ -28,7 +28,7 @@ pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{MemoryBudget, Reservation};
 pub use cost::Cost;
 pub use error::{BoxError, ErrorCause, Outcome, Result, ServeError};
-pub use job::Job;
+pub use job::{Job, trace_dispatch};
 pub use launch::{
     BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,
 };
@@ -39,5 +39,5 @@ pub use reply::{
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
 pub use text::json_text;
-pub use trace::{BatchTrace, JobTrace, Place, SpanContext, Stages, Step, Trace, trace_dispatch};
+pub use trace::{BatchTrace, JobTrace, Place, SpanContext, Stages, Step, Trace};
 pub use worker::{Attach, Attachment, DialectId, Done, ModelInfo, Progress, Unanswered, Worker};

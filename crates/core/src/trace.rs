@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Job;
-
 /// The identity of one span, as in W3C's trace context. Its `Display` form is a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanContext {
@@ -127,6 +125,12 @@ pub struct BatchTrace {
 }
 
 impl BatchTrace {
+    /// Returns the trace of a batch of this size that is dispatched now to the worker of this slot.
+    pub(crate) fn new(size: usize, slot: usize, members: Vec<SpanContext>, now: Instant) -> Self {
+        let (context, nanoseconds) = (OnceLock::new(), AtomicU64::new(0));
+        Self { began: now, size, slot, members, context, nanoseconds }
+    }
+
     /// Returns the span of the batch, created at the first call.
     pub fn context(&self, make: impl FnOnce() -> SpanContext) -> SpanContext {
         *self.context.get_or_init(make)
@@ -157,6 +161,16 @@ impl JobTrace {
         let mut job = Self { trace, current: usize::MAX };
         job.begin(Place::Queue, Instant::now());
         job
+    }
+
+    /// Returns the span of the whole request.
+    pub(crate) fn context(&self) -> SpanContext {
+        self.trace.context
+    }
+
+    /// Notes that the job is dispatched to the worker of this slot, in this batch if in one.
+    pub(crate) fn dispatched(&mut self, slot: usize, batch: Option<Arc<BatchTrace>>, now: Instant) {
+        self.begin(Place::Worker { slot, batch, stages: Stages::default() }, now);
     }
 
     /// Notes that its worker was lost and it waits again.
@@ -193,31 +207,10 @@ impl Drop for JobTrace {
     }
 }
 
-/// Notes that jobs are given to the worker of this slot, as one batch where `is_batch`.
-pub fn trace_dispatch(jobs: &mut [Job], slot: usize, is_batch: bool, now: Instant) {
-    if !jobs.iter().any(Job::is_traced) {
-        return;
-    }
-    let size = jobs.len();
-    let traced = || jobs.iter().filter_map(|job| job.reply.trace());
-    let batch = is_batch.then(|| BatchTrace {
-        began: now,
-        size,
-        slot,
-        members: traced().map(|job| job.trace.context).collect(),
-        context: OnceLock::new(),
-        nanoseconds: AtomicU64::new(0),
-    });
-    let batch = batch.map(Arc::new);
-    for job in jobs.iter_mut().filter_map(|job| job.reply.trace_mut()) {
-        job.begin(Place::Worker { slot, batch: batch.clone(), stages: Stages::default() }, now);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Request, Response, reply};
+    use crate::{Job, Request, Response, reply, trace_dispatch};
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 

@@ -1,124 +1,169 @@
-//! Reads the bodies of requests to endpoints.
+//! The body type that layers see: of requests, and of responses on their way through layers.
 
-use std::error::Error;
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http_body_util::{BodyExt, LengthLimitError};
-use litplex_core::{Content, Outcome, Reservation, ServeError};
+use http::StatusCode;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use litplex_core::BoxError;
 
-use tokio::task::spawn_blocking;
+use crate::response::ResponseBody;
+use crate::stream::Broken;
+use crate::upload::Upload;
 
-use crate::app::Route;
-use crate::around::Body;
-use crate::form;
-use crate::pieces::Pieces;
-use crate::unpack;
-use crate::upload::TooSlow;
+/// The body of a request or of a response. Its pieces arrive one after the other.
+pub struct Body(Kind);
 
-/// Forms up to this size are taken apart at once.
-const INLINE_BYTES: usize = 128 * 1024;
-
-/// Reads a body for this route and tells what it is; what it takes is reserved as it comes.
-///
-/// JSON and raw bodies stay as they came, in pieces; forms are taken apart.
-pub(crate) async fn read(
-    headers: &HeaderMap,
-    body: Body,
-    route: &Route,
-    reservation: &Reservation,
-) -> Outcome<(Content, Vec<Bytes>)> {
-    let packings = unpack::packings(headers)?;
-    let pieces = read_pieces(headers, body, route.max_body_bytes, reservation).await?;
-    let pieces = unpack::unpack(pieces, packings, route.max_body_bytes, reservation).await?;
-    let is_large = pieces.iter().map(Bytes::len).sum::<usize>() > INLINE_BYTES;
-    if !(is_large && is_form(headers)) {
-        return take_apart(headers, pieces, reservation);
-    }
-    // To search a large form would hold everybody up.
-    let (headers, own) = (headers.clone(), reservation.clone());
-    let apart = spawn_blocking(move || take_apart(&headers, pieces, &own)).await;
-    apart.unwrap_or_else(|_| Err(ServeError::internal()))
+enum Kind {
+    Empty,
+    Upload(Upload),
+    /// Boxed: every request moves a `Body` several times, and only layers have this kind.
+    Response(Box<ResponseBody>),
+    Other(UnsyncBoxBody<Bytes, BoxError>),
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|given| given.to_ascii_lowercase().contains("form"))
-}
-
-/// Tells from its headers what a whole body is, and takes forms apart.
-pub(crate) fn take_apart(
-    headers: &HeaderMap,
-    pieces: Vec<Bytes>,
-    reservation: &Reservation,
-) -> Outcome<(Content, Vec<Bytes>)> {
-    let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok((Content::Json, pieces)) };
-    let given = content_type.as_bytes();
-    if given == b"application/json" {
-        return Ok((Content::Json, pieces));
-    }
-    let content_type = content_type.to_str().map_err(|_| bad("Content-Type is not text"))?;
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        // Many clients send JSON without saying so, or as text.
-        "application/json" | "text/json" | "application/x-json" | "text/plain" | "" => {
-            Ok((Content::Json, pieces))
-        }
-        json if json.ends_with("+json") => Ok((Content::Json, pieces)),
-        "multipart/form-data" => form::multipart(given, pieces, reservation),
-        "application/x-www-form-urlencoded" => form::urlencoded(pieces, reservation),
-        _ => Ok((Content::Raw(content_type.to_owned()), pieces)),
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Body")
     }
 }
 
-/// Reads a body of at most so many bytes, in pieces.
-pub(crate) async fn read_pieces(
-    headers: &HeaderMap,
-    mut body: Body,
-    max_bytes: usize,
-    reservation: &Reservation,
-) -> Outcome<Vec<Bytes>> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    // Nothing is reserved for it: it costs nothing to announce.
-    if announced
-        .and_then(|length| length.parse().ok())
-        .is_some_and(|length: usize| length > max_bytes)
+impl Body {
+    /// Returns a body with the data of any other type of body.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
     {
-        return Err(too_large(max_bytes));
-    }
-    let mut pieces = Pieces::new(reservation.clone());
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| unreadable(&*error))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if pieces.len() + data.len() > max_bytes {
-            return Err(too_large(max_bytes));
+        let mut body = Some(body);
+        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return own.take().unwrap_or_default();
         }
-        pieces.push(data)?;
+        Self(Kind::Other(body.map(|b| b.map_err(Into::into).boxed_unsync()).unwrap_or_default()))
     }
-    Ok(pieces.finish())
+
+    /// Returns it as the body of a response.
+    pub(crate) fn into_response_body(self) -> ResponseBody {
+        match self.0 {
+            Kind::Response(body) => *body,
+            Kind::Empty => ResponseBody::default(),
+            kind => ResponseBody::boxed(FromLayer(Self(kind))),
+        }
+    }
 }
 
-fn bad(detail: impl Into<String>) -> ServeError {
-    ServeError::malformed(detail)
-}
+/// A response body that a layer made. A panic in it ends this body alone: hyper would take the
+/// connection down, and other requests may be on it.
+struct FromLayer(Body);
 
-/// Returns what is wrong where a body cannot be read. Layers of the program may have a limit of their
-/// own, and wrap the errors of what they read.
-pub(crate) fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(slow) = error.downcast_ref::<TooSlow>() {
-            return ServeError::slow_client(slow.to_string());
-        }
-        if error.is::<LengthLimitError>() {
-            return ServeError::too_large("the body is larger than it may be");
-        }
-        cause = error.source();
+impl http_body::Body for FromLayer {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let body = Pin::new(&mut self.0);
+        let Ok(polled) = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) else {
+            tracing::error!("the body of a layer panicked");
+            return Poll::Ready(Some(Err(internal())));
+        };
+        polled.map_err(|error| match error.downcast::<Broken>() {
+            Ok(broken) => *broken,
+            Err(error) => {
+                tracing::error!(error = &*error, "the body of a layer failed");
+                internal()
+            }
+        })
     }
-    bad(format!("the body cannot be read: {error}"))
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
-pub(crate) fn too_large(max_bytes: usize) -> ServeError {
-    ServeError::too_large(format!("the body is larger than {max_bytes} bytes"))
+fn internal() -> Broken {
+    Broken { status: StatusCode::INTERNAL_SERVER_ERROR.as_u16() }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self(Kind::Empty)
+    }
+}
+
+impl From<Upload> for Body {
+    fn from(body: Upload) -> Self {
+        Self(Kind::Upload(body))
+    }
+}
+
+impl From<ResponseBody> for Body {
+    fn from(body: ResponseBody) -> Self {
+        Self(Kind::Response(Box::new(body)))
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(body: Bytes) -> Self {
+        ResponseBody::Whole(Some(body).filter(|body| !body.is_empty())).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(body: String) -> Self {
+        Bytes::from(body).into()
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(body: &'static str) -> Self {
+        Bytes::from_static(body.as_bytes()).into()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Upload(body) => Pin::new(body).poll_frame(cx),
+            Kind::Response(body) => Pin::new(&mut **body).poll_frame(cx).map_err(Into::into),
+            Kind::Other(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Upload(body) => body.is_end_stream(),
+            Kind::Response(body) => body.is_end_stream(),
+            Kind::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Upload(body) => body.size_hint(),
+            Kind::Response(body) => body.size_hint(),
+            Kind::Other(body) => body.size_hint(),
+        }
+    }
 }

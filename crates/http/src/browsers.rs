@@ -1,8 +1,8 @@
-//! What pages of other sites may have a browser ask of this server.
+//! The requests that pages of other sites may have a browser send to this server.
 //!
-//! A page can send some requests to any address that its browser reaches, and all requests to a name
-//! of its own that it lets resolve to that address (DNS rebinding). Where nobody is asked for a key,
-//! on a machine's own address, nothing else keeps such pages out.
+//! A page can send some requests to any address that its browser reaches, and all requests to a
+//! name of its own that resolves to that address (DNS rebinding). If a server on a machine's own
+//! address requires no key, nothing else keeps such pages out.
 
 use std::net::IpAddr;
 
@@ -14,36 +14,36 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Under which names a server may be asked, and by pages of which origins.
+/// The names under which a server may be addressed, and the origins whose pages may call it.
 #[derive(Debug, Default)]
 pub struct Browsers {
-    /// Names, `*.` and a name, or `*`; empty where nothing is said of it.
+    /// Names, `*.` and a name, or `*`; empty if any name may be used.
     pub allowed_hosts: Vec<String>,
     /// The origins whose pages may call, as browsers send them, or `*`.
     pub origins: Vec<String>,
     /// Whether the server listens on loopback alone.
     pub is_loopback: bool,
-    /// The name that it was told to listen on.
+    /// The host that the server was told to listen on.
     pub host: String,
 }
 
-/// What is asked for.
+/// The kind of route that a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// What asks for no key.
+    /// A route that requires no key.
     Open,
-    /// What asks for a key, which a page of another site does not have.
+    /// A route that requires a key, which a page of another site does not have.
     Guarded,
-    /// The tools, whose clients act on what they answer.
+    /// The tools, whose clients act on the responses.
     Tools {
-        /// Whether they ask for no key.
+        /// Whether they require no key.
         is_open: bool,
     },
 }
 
 impl Browsers {
-    /// Returns why a request is refused, if it is. `forwarded` is the name by which a trusted proxy
-    /// says that it was asked.
+    /// Returns why a request is refused, if it is. `forwarded` is the name under which a trusted
+    /// proxy received the request.
     pub(crate) fn refuse<B>(
         &self,
         request: &Request<B>,
@@ -95,8 +95,8 @@ impl Browsers {
         })
     }
 
-    /// Returns whether no page of another site can have this name: nobody can register one without
-    /// a dot, which is what nginx sends where an upstream has a name.
+    /// Returns whether no page of another site can have this name: a name without a dot cannot be
+    /// registered. nginx sends such names of upstreams.
     fn is_local(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name);
         let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
@@ -122,13 +122,13 @@ impl Asked {
     }
 }
 
-/// Returns the name and port that a request is sent to. HTTP/2 has them in the address.
+/// Returns the name and port that a request is sent to; in HTTP/2 they are part of the address.
 fn host_of<B>(request: &Request<B>) -> Option<&str> {
-    let of_address = request.uri().authority().map(http::uri::Authority::as_str);
-    of_address.or_else(|| request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?")))
+    let in_address = request.uri().authority().map(http::uri::Authority::as_str);
+    in_address.or_else(|| request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?")))
 }
 
-/// Returns the name without the port, and without what some write before it.
+/// Returns the name without the port, and without user information before it.
 fn name_of(authority: &str) -> &str {
     let host = match authority.bytes().rposition(|byte| byte == b'@') {
         Some(at) => &authority[at + 1..],
@@ -140,7 +140,7 @@ fn name_of(authority: &str) -> &str {
     }
 }
 
-/// Returns whether an origin is that of the server. Behind a proxy that speaks TLS the server does
+/// Returns whether an origin is that of the server. Behind a proxy that uses TLS, the server does
 /// not know its own scheme.
 fn is_same(scheme: &str, authority: &str, own: &str) -> bool {
     let default = if scheme == "https" { ":443" } else { ":80" };
@@ -157,7 +157,7 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
 }
 
-/// Returns whether somebody follows a link to a page, which shows it to that person alone.
+/// Returns whether a request follows a link to a page, which only the person at the browser sees.
 fn is_visit(method: &Method, headers: &HeaderMap) -> bool {
     let has = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|had| had == value);
     [Method::GET, Method::HEAD].contains(method)

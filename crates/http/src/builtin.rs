@@ -1,66 +1,117 @@
-//! The routes that litplex answers itself.
+//! The built-in pages: index, health, description, metrics, models, `OpenAPI`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use std::sync::Arc;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 use litplex_calls::{EndpointReport, Report};
-use litplex_core::ServeError;
+use litplex_core::{MemoryBudget, ServeError};
 use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{self, HttpResponse, detail, json, own};
-use crate::app::App;
+use crate::response::{self, HttpResponse, detail, json, text_response};
+use crate::router::Router;
 use crate::routes::{Builtin, Page, RouteEntry};
-use crate::{openai, pages, path};
+use crate::status::Status;
+use crate::telemetry::Telemetry;
+use crate::{dialects, openai, pages, path};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Answers with a page. A report is made only where one is shown.
-pub(crate) async fn answer(app: &App, page: Page, parts: &Parts) -> HttpResponse {
-    let builtin = &app.builtin;
-    let text = |text: String| own(StatusCode::OK, TEXT, text);
-    match page {
-        Page::Preflight => own(StatusCode::OK, "text/plain", String::new()),
-        Page::Index => text(index(builtin, &app.report())),
-        Page::Health => is_ready(builtin, &app.report()),
-        Page::Livez => text("ok".into()),
-        Page::Readyz => readiness(&app.report(), false),
-        Page::Info => json(StatusCode::OK, &describe(app, &app.report())),
-        Page::Metrics => own(StatusCode::OK, MEDIA_TYPE, app.scrape().await),
-        Page::Shutdown => stop(app, parts),
-        Page::OpenApi => json(StatusCode::OK, &pages::document(app)),
-        Page::Models => at_path(parts, |path| models(app, path, &parts.headers)),
-        Page::SwaggerUi => at_path(parts, |path| pages::page(path, &parts.headers)),
+/// The built-in pages, and the state that they show.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pub(crate) builtin: Builtin,
+    pub(crate) status: Arc<Status>,
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
+impl Pages {
+    /// Returns a page. Only the pages that show the report make one.
+    pub(crate) async fn respond(
+        &self,
+        router: &Router,
+        memory: &MemoryBudget,
+        page: Page,
+        parts: &Parts,
+    ) -> HttpResponse {
+        let (builtin, report) = (&self.builtin, || self.status.report());
+        let text = |text: String| text_response(StatusCode::OK, TEXT, text);
+        match page {
+            Page::Preflight => text_response(StatusCode::OK, "text/plain", String::new()),
+            Page::Index => text(index(builtin, &report())),
+            Page::Health => is_ready(builtin, &report()),
+            Page::Livez => text("ok".into()),
+            Page::Readyz => readiness(&report(), false),
+            Page::Info => json(StatusCode::OK, &describe(builtin, router, &report())),
+            Page::Metrics => {
+                text_response(StatusCode::OK, MEDIA_TYPE, self.telemetry.scrape(memory).await)
+            }
+            Page::Shutdown => self.stop(parts),
+            Page::OpenApi => json(StatusCode::OK, &pages::document(router, &report())),
+            Page::Models => at_path(parts, |path| models(router, path, &report(), &parts.headers)),
+            Page::SwaggerUi => at_path(parts, |path| pages::page(path, &parts.headers)),
+        }
+    }
+
+    /// Stops the server if the request has the key; without a key in the configuration, never.
+    fn stop(&self, parts: &Parts) -> HttpResponse {
+        let Some(key) = &self.builtin.shutdown_key else {
+            let text = "set LIT_SHUTDOWN_API_KEY where the server is started";
+            return detail(StatusCode::UNAUTHORIZED, text);
+        };
+        if let Some(error) = litplex_access::refuse_bearer(key, &parts.headers) {
+            let mut response = response::error(&error);
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return response;
+        }
+        self.status.request_shutdown();
+        text_response(StatusCode::OK, TEXT, "the server is stopping".into())
     }
 }
 
-/// Answers with what is at the path of a request, where there is anything.
+/// Returns the page at the path of a request, if there is one.
 fn at_path(parts: &Parts, find: impl Fn(&str) -> Option<HttpResponse>) -> HttpResponse {
     let found = path::decode(parts.uri.path()).and_then(|path| find(&path));
     found.unwrap_or_else(|| not_found(parts.uri.path()))
 }
 
-fn models(app: &App, path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
-    openai::models(path, &app.report(), |endpoint| app.may_call(&endpoint.path, headers))
+/// Returns the models that the caller may call; `None` if no endpoint is a model.
+fn models(
+    router: &Router,
+    path: &str,
+    report: &Report,
+    headers: &HeaderMap,
+) -> Option<HttpResponse> {
+    let has_dialect =
+        |endpoint: &&EndpointReport| endpoint.info.as_ref().and_then(dialects::for_model).is_some();
+    let may_call = |endpoint: &&EndpointReport| {
+        let route = router.route_at(&endpoint.path);
+        route.is_some_and(|route| route.guard.knows(headers).is_ok())
+    };
+    let models = || report.endpoints.iter().filter(has_dialect);
+    models().next()?;
+    openai::models(path, models().filter(may_call))
 }
 
-/// Sends clients on that wrote a slash too many at the end of a path, or left one out.
-pub(crate) fn redirect_or_not_found(app: &App, uri: &Uri) -> HttpResponse {
+/// Redirects to the path with a final slash, or without it, if there is a route.
+pub(crate) fn redirect_or_not_found(router: &Router, uri: &Uri) -> HttpResponse {
     let path = path::decode(uri.path());
-    let redirected = path.as_deref().and_then(|path| redirect(app, path, uri));
+    let redirected = path.as_deref().and_then(|path| redirect(router, path, uri));
     redirected.unwrap_or_else(|| not_found(path.as_deref().unwrap_or(uri.path())))
 }
 
-fn redirect(app: &App, path: &str, uri: &Uri) -> Option<HttpResponse> {
+fn redirect(router: &Router, path: &str, uri: &Uri) -> Option<HttpResponse> {
     let other = path::with_other_ending(path);
-    app.offered(&other).next()?;
+    router.offered(&other).next()?;
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = format!("{}{}", path::encode(&other), path::escape(&query));
     let location = HeaderValue::try_from(location).ok()?;
-    let mut response = own(StatusCode::TEMPORARY_REDIRECT, TEXT, String::new());
+    let mut response = text_response(StatusCode::TEMPORARY_REDIRECT, TEXT, String::new());
     response.headers_mut().remove(CONTENT_TYPE);
     response.headers_mut().insert(LOCATION, location);
     Some(response)
@@ -69,25 +120,18 @@ fn redirect(app: &App, path: &str, uri: &Uri) -> Option<HttpResponse> {
 pub(crate) fn not_found(path: &str) -> HttpResponse {
     let text = format!("there is no endpoint `{path}`");
     match openai::hint_at(path) {
-        // It is one of these clients, which show the message in their own form alone.
+        // Such clients show only errors in their own form.
         Some(hint) => openai::error(&ServeError::not_found(format!("{text}; {hint}"))),
         None => openai::error_at(path, &ServeError::not_found(text)),
     }
 }
 
-/// Stops the server for whoever has the key; where there is none, for nobody.
-fn stop(app: &App, parts: &Parts) -> HttpResponse {
-    let Some(key) = &app.builtin.shutdown_key else {
-        let text = "set LIT_SHUTDOWN_API_KEY where the server is started";
-        return detail(StatusCode::UNAUTHORIZED, text);
-    };
-    if let Some(error) = litplex_access::refuse_bearer(key, &parts.headers) {
-        let mut response = answer::error(&error);
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return response;
-    }
-    app.ask_for_shutdown();
-    own(StatusCode::OK, TEXT, "the server is stopping".into())
+/// Returns the response to a method that a path does not have.
+pub(crate) fn not_allowed(path: &str, methods: &str) -> HttpResponse {
+    let error = ServeError::method_not_allowed(format!("this path takes {methods}"));
+    let mut response = openai::error_at(path, &error);
+    response.headers_mut().extend(HeaderValue::from_str(methods).ok().map(|value| (ALLOW, value)));
+    response
 }
 
 fn index(builtin: &Builtin, report: &Report) -> String {
@@ -108,24 +152,23 @@ fn index(builtin: &Builtin, report: &Report) -> String {
     text
 }
 
-/// `ok`, or `not ready` and, if that may be told, why: a line for each endpoint that is not.
+/// Returns `ok`, or `not ready`, and a line for each endpoint that is not if reasons are shown.
 fn is_ready(builtin: &Builtin, report: &Report) -> HttpResponse {
     readiness(report, builtin.status_reasons)
 }
 
 fn readiness(report: &Report, has_reasons: bool) -> HttpResponse {
     if report.is_ready() {
-        return own(StatusCode::OK, TEXT, "ok".into());
+        return text_response(StatusCode::OK, TEXT, "ok".into());
     }
     let mut text = "not ready".to_owned();
     for (what, problem) in report.problems().filter(|_| has_reasons) {
         let _ = write!(text, "\n{what}: {problem}");
     }
-    own(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+    text_response(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }
 
-fn describe(app: &App, report: &Report) -> Value {
-    let builtin = &app.builtin;
+fn describe(builtin: &Builtin, router: &Router, report: &Report) -> Value {
     let server = whole_server(&report.endpoints);
     if let Some(given) = &builtin.info_server {
         return json!({"model": builtin.model_metadata, "server": overlaid(server, given)});
@@ -134,13 +177,13 @@ fn describe(app: &App, report: &Report) -> Value {
     json!({
         "litplex": env!("CARGO_PKG_VERSION"),
         "endpoints": endpoints,
-        "routes": app.routes_there().map(RouteEntry::to_json).collect::<Vec<_>>(),
+        "routes": router.all_offered().map(RouteEntry::to_json).collect::<Vec<_>>(),
         "model": builtin.model_metadata,
         "server": server,
     })
 }
 
-/// Returns an object with the entries of another in the place of its own.
+/// Returns an object with entries replaced by those of another.
 fn overlaid(mut object: Value, over: &Map<String, Value>) -> Value {
     for (name, value) in over {
         object[name] = value.clone();
@@ -148,8 +191,8 @@ fn overlaid(mut object: Value, over: &Map<String, Value>) -> Value {
     object
 }
 
-/// Returns the settings of the whole server. Those that each endpoint has for itself are the first
-/// endpoint's; clients that expect one model per server read them.
+/// Returns the settings of the whole server. Settings that each endpoint has are those of the first
+/// endpoint: clients that expect one model per server read them.
 fn whole_server(endpoints: &[EndpointReport]) -> Value {
     let devices: BTreeSet<&String> = endpoints.iter().flat_map(|e| &e.devices).collect();
     let first = |of: fn(&EndpointReport) -> Value| endpoints.first().map(of);

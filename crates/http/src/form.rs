@@ -1,4 +1,4 @@
-//! Forms, taken apart into fields and files. Contents are passed on byte for byte.
+//! Forms, split into fields and files. Contents are passed on byte for byte.
 
 use bytes::{Bytes, BytesMut};
 use litplex_core::{Content, FormPart, Outcome, Reservation, ServeError};
@@ -6,23 +6,23 @@ use memchr::memmem;
 use percent_encoding::percent_decode;
 use serde::de::IgnoredAny;
 
-use crate::pieces::join;
+use crate::buffers::join;
 
-/// More fields, or more files, than this are an attack or a mistake.
+/// The largest number of fields, and of files. More are an attack or an error.
 const MAX_OF_A_KIND: usize = 1000;
 
-/// The headers of a part, at most.
+/// The largest size of the headers of a part.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 const HEADERS_END: &[u8] = b"\r\n\r\n";
 
-/// What a part takes beside its content and its names.
+/// The memory of a part in addition to its content and its names.
 const PART_BYTES: usize = 256;
 
-/// What is made of a body: what its parts are, and their contents.
+/// The parts of a body, and their contents.
 type Parts = (Content, Vec<Bytes>);
 
-/// Takes a `multipart/form-data` body apart.
+/// Splits a `multipart/form-data` body into its parts.
 pub(crate) fn multipart(
     content_type: &[u8],
     pieces: Vec<Bytes>,
@@ -53,11 +53,11 @@ pub(crate) fn multipart(
     Ok((Content::Form(parts), contents))
 }
 
-/// Takes an `application/x-www-form-urlencoded` body apart.
+/// Splits an `application/x-www-form-urlencoded` body into its parts.
 pub(crate) fn urlencoded(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Parts> {
     let body = join(pieces, reservation)?;
     check_is_form(&body)?;
-    // What is decoded is no longer than what was sent.
+    // Decoding never makes a text longer.
     reservation.grow(body.len())?;
     let mut decoded = BytesMut::with_capacity(body.len());
     let mut decode = |text: &[u8]| {
@@ -79,8 +79,8 @@ pub(crate) fn urlencoded(pieces: Vec<Bytes>, reservation: &Reservation) -> Outco
     Ok((Content::Form(parts), contents))
 }
 
-/// Refuses what is sent under the type of a form and is none. `curl` says that type of every body
-/// that it is given as data.
+/// Refuses a body that has the type of a form and is not one. `curl` sends that type with every
+/// body that it is given as data.
 fn check_is_form(body: &[u8]) -> Outcome<()> {
     if is_like_json(body) {
         let detail = "the body looks like JSON and Content-Type says that it is a form; \
@@ -98,14 +98,14 @@ fn check_is_form(body: &[u8]) -> Outcome<()> {
     Ok(())
 }
 
-/// Returns whether a body is JSON, or begins like JSON and has no `=`, as a form has. Names of fields
-/// may begin like JSON: `[0]=a&[1]=b`.
+/// Returns whether a body is JSON, or begins like JSON and has no `=`. Names of fields may begin
+/// like JSON: `[0]=a&[1]=b`.
 fn is_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start(), [b'{' | b'[', ..])
         && (!body.contains(&b'=') || serde_json::from_slice::<IgnoredAny>(body).is_ok())
 }
 
-/// How many parts a form has so far.
+/// The number of parts of a form so far.
 #[derive(Debug, Default)]
 struct Counts {
     fields: usize,
@@ -113,7 +113,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// Reserves the memory that a part takes, or refuses one too many.
+    /// Reserves the memory of a part. Fails if there are too many parts.
     fn admit(&mut self, part: &FormPart, reservation: &Reservation) -> Outcome<()> {
         let (count, kind) = match part.filename {
             Some(_) => (&mut self.files, "files"),
@@ -130,14 +130,15 @@ impl Counts {
     }
 }
 
-/// A place where a boundary delimits parts: from the line break before it to the one after it.
+/// A place where a boundary separates parts: from the line break before it to the one after it.
 struct Delimiter {
     start: usize,
     end: usize,
     is_last: bool,
 }
 
-/// Finds the first, before which nothing counts; `line` is the line break and the boundary.
+/// Returns the first boundary; text before it is ignored. `line` is the line break and the
+/// boundary.
 fn first_delimiter(body: &[u8], line: &[u8]) -> Option<Delimiter> {
     let at_once = body.strip_prefix(&line[2..]).and_then(ending);
     match at_once {
@@ -151,13 +152,13 @@ fn first_delimiter(body: &[u8], line: &[u8]) -> Option<Delimiter> {
 fn next_delimiter(body: &[u8], line: &[u8], from: usize) -> Option<Delimiter> {
     memmem::find_iter(&body[from..], line).find_map(|found| {
         let (start, after) = (from + found, from + found + line.len());
-        // What goes on otherwise is content that begins like a boundary.
+        // Anything else is content that begins like a boundary.
         let (length, is_last) = ending(&body[after..])?;
         Some(Delimiter { start, end: after + length, is_last })
     })
 }
 
-/// Returns how long the rest of a delimiter is, and whether it is the last.
+/// Returns the length of the rest of a delimiter, and whether it is the last one.
 fn ending(after: &[u8]) -> Option<(usize, bool)> {
     if after.starts_with(b"--") {
         return Some((2, true));
@@ -166,14 +167,14 @@ fn ending(after: &[u8]) -> Option<(usize, bool)> {
     after[padding..].starts_with(b"\r\n").then_some((padding + 2, false))
 }
 
-/// Returns the headers that a part begins with.
+/// Returns the headers at the start of a part.
 fn headers(part: &[u8]) -> Outcome<&[u8]> {
     let end = memmem::find(&part[..part.len().min(MAX_HEADER_BYTES)], HEADERS_END);
     let end = end.ok_or_else(|| malformed("a part has no end of its headers, or too many"))?;
     Ok(&part[..end])
 }
 
-/// Reads the headers of a part. Of two headers with one name the same counts as in Starlette: the
+/// Reads the headers of a part. Of headers with the same name, the same counts as in Starlette: the
 /// first `Content-Type` and the last `Content-Disposition`.
 fn part(headers: &[u8], length: usize) -> Outcome<FormPart> {
     let (mut disposition, mut content_type) = (None, None);
@@ -215,8 +216,8 @@ fn lines(headers: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns the name and the value of a header. One that goes on in a second line is refused, as
-/// HTTP's own headers are: other programs may read it in another way.
+/// Returns the name and the value of a header. A header that continues on a second line is refused,
+/// as in HTTP itself: other programs may read it differently.
 fn header(line: &[u8]) -> Outcome<(&[u8], &[u8])> {
     if let [b' ' | b'\t', ..] = line {
         return Err(malformed("a header of a part goes on in a second line"));
@@ -246,17 +247,17 @@ fn parameters(header: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
             let end = rest.iter().position(|byte| b"=;".contains(byte)).unwrap_or(rest.len());
             let name = rest[..end].trim_ascii().to_ascii_lowercase();
             rest = &rest[end..];
-            // A parameter without a value says nothing.
+            // A parameter without a value has no meaning.
             let Some(value) = rest.strip_prefix(b"=") else { continue };
             let (value, after) = value_of(value.trim_ascii_start());
-            // What follows a quoted value up to the next parameter is dropped.
+            // Text between a quoted value and the next parameter is dropped.
             rest = &after[memchr::memchr(b';', after).unwrap_or(after.len())..];
             return Some((name, value));
         }
     })
 }
 
-/// Reads the value of a parameter, and returns what follows it.
+/// Reads the value of a parameter, and returns it with the rest of the text.
 fn value_of(text: &[u8]) -> (Vec<u8>, &[u8]) {
     let Some(mut rest) = text.strip_prefix(b"\"") else {
         let end = memchr::memchr(b';', text).unwrap_or(text.len());
@@ -265,7 +266,7 @@ fn value_of(text: &[u8]) -> (Vec<u8>, &[u8]) {
     let mut value = Vec::new();
     loop {
         match rest {
-            // Only these are escaped: names of files have been seen with bare backslashes.
+            // Only these characters are escaped: some names of files contain bare backslashes.
             [b'\\', byte @ (b'"' | b'\\'), after @ ..] => {
                 value.push(*byte);
                 rest = after;
@@ -289,7 +290,7 @@ fn extended(value: &[u8]) -> Option<String> {
     Some(if is_latin { latin(&bytes) } else { text(&bytes) })
 }
 
-/// Leaves of a path of Windows, which old browsers send, the name of the file.
+/// Returns the file name of a Windows path, which old browsers send.
 fn without_directories(name: String, is_extended: bool) -> String {
     let is_path = name.starts_with("\\\\") || name.get(1..3) == Some(":\\");
     match name.rsplit_once('\\') {
@@ -298,12 +299,12 @@ fn without_directories(name: String, is_extended: bool) -> String {
     }
 }
 
-/// Returns bytes as text: UTF-8, or else Latin-1, as clients of old send.
+/// Returns bytes as text: UTF-8, or else Latin-1, as old clients send.
 fn text(bytes: &[u8]) -> String {
     std::str::from_utf8(bytes).map_or_else(|_| latin(bytes), str::to_owned)
 }
 
-/// Returns each byte as the character of its number.
+/// Returns each byte as the character with its number.
 pub(crate) fn latin(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
@@ -398,7 +399,7 @@ mod tests {
             &[named, &b"\nX: 1"[..]].concat(),
             &[&b"X: 1\n"[..], named].concat(),
             &[named, &b"\rX: 1"[..]].concat(),
-            // A part without headers, whose content must not be read as some.
+            // A part without headers; its content must not be read as headers.
             &[&b"\r\nx\r\n--b\r\n"[..], named].concat(),
         ] {
             let body = [b"--b\r\n", wrong, b"\r\n\r\nx\r\n--b--"].concat();
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_multipart_body_is_refused() {
+    fn an_invalid_multipart_body_is_refused() {
         for wrong in [
             &b"--b"[..],
             b"--c\r\n\r\n--c--",

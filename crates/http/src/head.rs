@@ -1,15 +1,15 @@
-//! The head of a request, where HTTP leaves more than one way to read it: such a request is refused,
-//! so that the server, the program's app, models and proxies agree on what was asked.
+//! The head of a request. A head that can be read in more than one way is refused, so that the
+//! server, the program's app, models and proxies agree on the request.
 
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Version};
 use litplex_core::{Outcome, ServeError};
 
-/// Checks the head of a request, which afterwards has one `Host` that is the one of its address.
+/// Checks the head of a request, and gives it one `Host`, equal to that of its address.
 ///
 /// # Errors
-/// The request is malformed, or asks for what this server does not do.
+/// The request is malformed, or uses a feature that this server does not have.
 pub(crate) fn settle<B>(request: &mut Request<B>) -> Outcome<()> {
     if request.method() == Method::CONNECT {
         return Err(ServeError::method_not_allowed(
@@ -24,8 +24,8 @@ pub(crate) fn settle<B>(request: &mut Request<B>) -> Outcome<()> {
     settle_host(request)
 }
 
-/// Refuses bodies that are encoded in more ways than HTTP/1.1 frames them; the chunks alone are undone
-/// here. Compressed bodies say so in `Content-Encoding`.
+/// Refuses bodies with a transfer coding other than chunked. Compressed bodies have
+/// `Content-Encoding`.
 fn check_coding(headers: &HeaderMap) -> Outcome<()> {
     let mut codings = headers
         .get_all(TRANSFER_ENCODING)
@@ -41,7 +41,7 @@ fn check_coding(headers: &HeaderMap) -> Outcome<()> {
     if is_known { Ok(()) } else { Err(ServeError::unsupported(detail)) }
 }
 
-/// Puts the name that is in the address, which counts (RFC 9112, 3.2.2), into the headers.
+/// Copies the host of the address, which takes precedence (RFC 9112, 3.2.2), into the headers.
 fn settle_host<B>(request: &mut Request<B>) -> Outcome<()> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
@@ -53,7 +53,7 @@ fn settle_host<B>(request: &mut Request<B>) -> Outcome<()> {
             let is_other = |host: &HeaderValue| {
                 !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
             };
-            // HTTP/1 has the header beside an address, where it means nothing.
+            // In HTTP/1 the header is allowed beside an address, and ignored.
             if request.version() == Version::HTTP_2 && host.is_some_and(is_other) {
                 return Err(malformed("invalid `Host`: it is not the `:authority` of the request"));
             }
@@ -71,14 +71,14 @@ fn settle_host<B>(request: &mut Request<B>) -> Outcome<()> {
     Ok(())
 }
 
-/// Returns whether a text is a name or an address, with a port or without. Nothing is one, too: it is
-/// what is sent where the address has no name.
+/// Returns whether a text is a name or an address, with or without a port. An empty text is one:
+/// clients send it if the address has no name.
 fn is_host(text: &[u8]) -> bool {
     is_plain_host(text) || (!text.contains(&b'@') && Authority::try_from(text).is_ok())
 }
 
-/// Returns whether a text is what nearly every client sends, which is cheaper to see than to parse:
-/// letters, digits, dots and hyphens, and at most one colon with digits behind it.
+/// Returns whether a text has the form that nearly all clients send, which needs no parser: letters,
+/// digits, dots and hyphens, and at most one colon with digits after it.
 fn is_plain_host(text: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
     let name = text.iter().take_while(|byte| is_plain(byte)).count();
@@ -109,7 +109,7 @@ mod tests {
         request.body(()).unwrap()
     }
 
-    /// Returns the host that is left, or the status of the refusal.
+    /// Returns the resulting host, or the status of the refusal.
     fn settled(uri: &str, version: Version, headers: Headers<'_>) -> Result<Option<String>, u16> {
         let mut request = request("POST", uri, version, headers);
         settle(&mut request).map_err(|error| error.status())?;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_a_path() {
+    fn the_request_target_is_a_path() {
         let status = |method: &str, uri: &str| {
             let mut request = request(method, uri, Version::HTTP_11, &[]);
             settle(&mut request).map_err(|error| error.status())

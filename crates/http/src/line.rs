@@ -1,4 +1,4 @@
-//! A connection as its requests see it, and how long it may be idle.
+//! The state of a connection: its requests, and how long it is idle.
 
 use std::io;
 use std::pin::Pin;
@@ -12,38 +12,38 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a client may take to send the headers of a request.
+/// The longest time in which a client sends the headers of a request.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a busy connection is looked at.
-const LOOK: Duration = Duration::from_secs(30);
+/// The time between two checks of a busy connection.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What is known of a connection while it is open.
+/// The state of an open connection.
 #[derive(Debug)]
 pub(crate) struct Line {
-    use_of_it: Mutex<Use>,
-    /// Notified when a part of a request has come, and the rest has not.
+    usage: Mutex<Use>,
+    /// Notified when a part of a request has arrived and the rest has not.
     begun: Notify,
     is_stalled: AtomicBool,
 }
 
-/// What a connection is used for.
+/// The use of a connection.
 #[derive(Debug)]
 struct Use {
     keep_alive: Duration,
-    /// Requests that are not answered to the end.
+    /// The number of requests whose responses have not ended.
     active: usize,
-    /// Of the first request.
+    /// The version of the first request.
     version: Option<Version>,
-    /// Since when no request is on it.
+    /// The time since which it has no request.
     idle_since: Instant,
-    /// Since when the headers of a request arrive.
+    /// The time since which the headers of a request arrive.
     head_since: Option<Instant>,
 }
 
 impl Use {
-    /// Returns when it has been idle for too long, or the headers of a request on their way; nothing
-    /// while a request is on it.
+    /// Returns the time at which it has been idle, or waited for headers, for too long; `None`
+    /// while it has a request.
     fn deadline(&self) -> Option<Instant> {
         if self.active > 0 {
             return None;
@@ -51,7 +51,7 @@ impl Use {
         let idle = self.idle_since + self.keep_alive;
         match self.version {
             None => Some(self.idle_since + HEADER_TIMEOUT),
-            // What comes there need not be a request.
+            // The data need not be a request.
             Some(Version::HTTP_2) => Some(idle),
             Some(_) => Some(self.head_since.map_or(idle, |since| since + HEADER_TIMEOUT)),
         }
@@ -59,20 +59,21 @@ impl Use {
 }
 
 impl Line {
-    /// Returns a connection that was opened now, and may be idle for so long between two requests.
+    /// Returns the state of a connection that was opened now, and may be idle for so long between
+    /// two requests.
     pub(crate) fn new(keep_alive: Duration) -> Arc<Self> {
         let (active, version, head_since) = (0, None, None);
         let idle_since = Instant::now();
         let used = Use { keep_alive, active, version, idle_since, head_since };
         let (begun, is_stalled) = (Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { use_of_it: Mutex::new(used), begun, is_stalled })
+        Arc::new(Self { usage: Mutex::new(used), begun, is_stalled })
     }
 
     fn used(&self) -> MutexGuard<'_, Use> {
-        self.use_of_it.lock().unwrap_or_else(PoisonError::into_inner)
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a request is on it until what is returned is dropped.
+    /// Counts a request until the returned value is dropped.
     pub(crate) fn begin(self: &Arc<Self>, version: Version) -> OnLine {
         let mut used = self.used();
         used.active += 1;
@@ -81,7 +82,7 @@ impl Line {
         OnLine(self.clone())
     }
 
-    /// Returns whether no request is on it.
+    /// Returns whether it has no request.
     pub(crate) fn is_unused(&self) -> bool {
         self.used().active == 0
     }
@@ -101,8 +102,8 @@ impl Line {
                 Some(deadline) => {
                     let _ = timeout(deadline - now, self.begun.notified()).await;
                 }
-                // To be told of the end of each request would cost each of them.
-                None => sleep(LOOK).await,
+                // A notification at the end of each request would cost every request.
+                None => sleep(POLL_INTERVAL).await,
             }
         }
     }
@@ -129,12 +130,12 @@ impl Drop for OnLine {
     }
 }
 
-/// What a connection reads from and writes to; it notes in its [`Line`] what that is about.
+/// The stream of a connection. It notes in its [`Line`] what arrives and what fails.
 #[derive(Debug)]
 pub(crate) struct Observed<S> {
     stream: Pin<Box<S>>,
     line: Arc<Line>,
-    /// Whether the line was told that a part of a request has come.
+    /// Whether the line was notified that a part of a request has arrived.
     is_told: bool,
 }
 
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(idle_after(&line).await, 30);
         drop((line.begin(Version::HTTP_2), line.begin(Version::HTTP_2)));
         line.used().head_since = Some(Instant::now());
-        assert_eq!(idle_after(&line).await, 75, "what comes is no request");
+        assert_eq!(idle_after(&line).await, 75, "the data need not be a request");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,29 +3,30 @@
 use http::StatusCode;
 use http::header::HeaderMap;
 use litplex_access::Guard;
-use litplex_calls::EndpointReport;
+use litplex_calls::{EndpointReport, Report};
 use litplex_pages::{DescribedEndpoint, DialectSchemas};
 use serde_json::Value;
 
-use crate::answer::{AnswerBody, HttpResponse, own};
-use crate::app::App;
-use crate::around::Coding;
-use crate::dialect::{self, Dialect};
+use crate::dialect::Dialect;
+use crate::dialects;
+use crate::middleware::Coding;
+use crate::response::{HttpResponse, ResponseBody, text_response};
+use crate::router::Router;
 
 /// Returns the `OpenAPI` document of the server.
-pub(crate) fn document(app: &App) -> Value {
-    let endpoints = app.report().endpoints;
-    litplex_pages::document(endpoints.iter().map(|endpoint| described(app, endpoint)))
+pub(crate) fn document(router: &Router, report: &Report) -> Value {
+    let endpoints = report.endpoints.iter();
+    litplex_pages::document(endpoints.map(|endpoint| described(router, endpoint)))
 }
 
-fn described<'a>(app: &'a App, endpoint: &'a EndpointReport) -> DescribedEndpoint<'a> {
-    let route = app.route_at(&endpoint.path);
+fn described<'a>(router: &'a Router, endpoint: &'a EndpointReport) -> DescribedEndpoint<'a> {
+    let route = router.route_at(&endpoint.path);
     let (guard, info) = (route.map(|route| &*route.guard), endpoint.info.as_ref());
     DescribedEndpoint {
         path: &endpoint.path,
         declared: info.map(|info| &*info.schema),
         schema: route.map(|route| &route.schema),
-        dialect: info.and_then(dialect::for_model).map(schemas),
+        dialect: info.and_then(dialects::for_model).map(schemas),
         is_stream: info.is_some_and(|info| info.stream),
         streams_bytes: endpoint.kind == "python",
         schemes: guard.map_or(&[][..], Guard::schemes),
@@ -44,8 +45,8 @@ fn schemas(dialect: &dyn Dialect) -> DialectSchemas {
 /// Returns Swagger UI or one of its files, for a client that sent these headers.
 pub(crate) fn page(path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
     let page = litplex_pages::page(path, Coding::Gzip.is_accepted(headers))?;
-    let mut response = own(StatusCode::OK, page.media_type, String::new());
+    let mut response = text_response(StatusCode::OK, page.media_type, String::new());
     response.headers_mut().extend(page.headers);
-    *response.body_mut() = AnswerBody::Whole(Some(page.body));
+    *response.body_mut() = ResponseBody::Whole(Some(page.body));
     Some(response)
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What is encoded in the path of a URL.
+/// The characters that are encoded in the path of a URL.
 const UNSAFE: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -19,9 +19,9 @@ const UNSAFE: &AsciiSet = &CONTROLS
 
 /// Decodes the path of a request. A `%` without two hexadecimal digits is only that character.
 ///
-/// There is no second decoding: `/%2561` is `/%61`, and not `/a`. None: no route has such a path,
-/// because it has control characters or is not UTF-8. Frameworks behind this server may read such a
-/// path as the one of a route: many patterns match before a final line break.
+/// It is decoded once: `/%2561` is `/%61`, and not `/a`. `None`: no route has such a path, because
+/// it has control characters or is not UTF-8. Frameworks behind this server may match such a path
+/// to a route: many patterns match before a final line break.
 pub(crate) fn decode(raw: &str) -> Option<Cow<'_, str>> {
     // Nearly all paths are these bytes alone, and stay as they are.
     if raw.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
@@ -31,17 +31,17 @@ pub(crate) fn decode(raw: &str) -> Option<Cow<'_, str>> {
     (!path.contains(char::is_control)).then_some(path)
 }
 
-/// Encodes a path that was decoded, so that decoding it returns it.
+/// Encodes a decoded path. Decoding returns it.
 pub(crate) fn encode(path: &str) -> String {
     utf8_percent_encode(path, UNSAFE).to_string()
 }
 
-/// Encodes of a path and query that a client sent what is not ASCII, and nothing else.
+/// Encodes the characters of a client's path and query that are not ASCII, and nothing else.
 pub(crate) fn escape(raw: &str) -> Cow<'_, str> {
     utf8_percent_encode(raw, CONTROLS).into()
 }
 
-/// Returns the path with a final slash where it has none, and without it where it has one.
+/// Returns the path with a final slash if it has none, and without it if it has one.
 pub(crate) fn with_other_ending(path: &str) -> Cow<'_, str> {
     match path.strip_suffix('/') {
         Some(shorter) => shorter.into(),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_already_stays_so() {
+    fn encoded_characters_stay_encoded() {
         assert_eq!(escape("/%C3%BC?a=%20&b"), "/%C3%BC?a=%20&b");
         assert_eq!(escape("/ü?q=ü"), "/%C3%BC?q=%C3%BC");
     }

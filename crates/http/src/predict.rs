@@ -1,5 +1,5 @@
-//! Requests to endpoints, between HTTP and the call: reads a body, describes the request to the model,
-//! and takes what comes of it to the response.
+//! Requests to endpoints, between HTTP and the call: reads the body, describes the request to the model,
+//! and returns its response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,27 +9,26 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use litplex_calls::{Call, TimeBudget};
-use litplex_core::{Content, ErrorCause, Meta, ModelInfo, Outcome, Reservation, ServeError};
+use litplex_core::{
+    Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Outcome, Reservation, ServeError,
+};
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{self, HttpResponse};
-use crate::app::{App, Route};
-use crate::around::{Body, X_REQUEST_ID};
+use crate::body::Body;
+use crate::dialect::Exchange;
+use crate::endpoint::Route;
 use crate::form::latin;
-use crate::{body, dialect};
+use crate::middleware::X_REQUEST_ID;
+use crate::response::HttpResponse;
+use crate::{dialects, plain, read_body};
 
-/// What a client has left for its request, in seconds.
+/// The time budget that a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
-
-/// Says what went wrong in the words of the endpoint's protocol.
-pub(crate) fn refusal(route: &Route, error: &ServeError) -> HttpResponse {
-    route.dialect().map_or_else(|| answer::error(error), |dialect| dialect.error(error))
-}
 
 /// Takes a request to an endpoint from its headers to the beginning of its response.
 pub(crate) async fn predict(
-    app: &App,
+    memory: &Arc<MemoryBudget>,
     route: &Route,
     parts: &Parts,
     body: Body,
@@ -37,8 +36,8 @@ pub(crate) async fn predict(
     let call = begin_call(Instant::now(), route, parts)?;
     // Before the body is read: a server that cannot serve must not take it.
     call.target.ready(call.budget).await?;
-    let reservation = app.budget.reserve();
-    let read = body::read(&parts.headers, body, route, &reservation);
+    let reservation = memory.reserve();
+    let read = read_body::read(&parts.headers, body, route.max_body_bytes, &reservation);
     let read = timeout_at(call.budget.deadline, read).await.unwrap_or_else(|_| Err(slow_client()));
     let (content, body) = read.inspect_err(|error| shed_for_memory(route, error))?;
     compute(route, parts, call, Received { content, body, reservation }).await
@@ -55,18 +54,8 @@ pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outc
 pub(crate) struct Received {
     pub(crate) content: Content,
     pub(crate) body: Vec<Bytes>,
-    /// What it takes.
+    /// The memory that it takes.
     pub(crate) reservation: Reservation,
-}
-
-/// A request whose body was read, as the dialect of its endpoint answers it.
-#[derive(Debug)]
-pub(crate) struct Exchange<'a> {
-    pub(crate) route: &'a Route,
-    /// The path at which the client asks.
-    pub(crate) path: &'a str,
-    pub(crate) request: litplex_core::Request,
-    pub(crate) call: Call,
 }
 
 /// Takes a request from its body, which was read, to its response.
@@ -83,11 +72,12 @@ pub(crate) async fn compute(
     reservation.grow(meta.as_ref().map_or(0, |meta| meta.bytes()))?;
     let request = litplex_core::Request { content, body, meta, id, reservation };
     // Dropping a call, here or because the client left, is what cancels its jobs.
-    match dialect::for_model(info) {
-        None => answer::from(call.run(request).await?, &parts.headers, route),
+    match dialects::for_model(info) {
+        None => plain::respond(call.run(request).await?, &parts.headers, route),
         Some(dialect) => {
             let budget = call.budget;
-            let exchange = Exchange { route, path: parts.uri.path(), request, call };
+            let (path, &Route { ping_interval, max_body_bytes, .. }) = (parts.uri.path(), route);
+            let exchange = Exchange { path, request, call, ping_interval, max_body_bytes };
             let answered = dialect.serve(exchange);
             budget.bound(async { Ok(answered.await) }).await
         }
@@ -100,7 +90,7 @@ fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
     let seconds = asked.to_str().ok().and_then(|asked| asked.trim().parse::<f64>().ok());
     match seconds {
         Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
-            // More than a duration can hold is more than there is.
+            // A duration that overflows is longer than the longest one.
             Ok(Duration::try_from_secs_f64(seconds).map_or(longest, |budget| budget.min(longest)))
         }
         _ => {
@@ -126,7 +116,7 @@ fn id_of(parts: &Parts) -> Option<String> {
 }
 
 fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    // The body is unpacked, and its length another.
+    // The body was unpacked, so that its length is another.
     let is_packed = headers.contains_key(CONTENT_ENCODING);
     let is_told =
         |name: &HeaderName| !is_packed || ![CONTENT_ENCODING, CONTENT_LENGTH].contains(name);
@@ -134,7 +124,7 @@ fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     told.map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
 }
 
-/// Counts a request that was refused for want of memory.
+/// Counts a request that was refused because the memory budget is used up.
 fn shed_for_memory(route: &Route, error: &ServeError) {
     if error.cause == ErrorCause::Overloaded {
         route.metrics.shed(Shed::Memory);
@@ -158,7 +148,7 @@ mod tests {
     fn the_future_of_a_request_stays_small() {
         // It is copied at each level while it is built; rare branches are boxed.
         assert!(future_size(predict) < 2_500, "{} bytes", future_size(predict));
-        let whole = future_size(crate::handle::handle);
+        let whole = future_size(crate::app::App::handle);
         assert!(whole < 7_500, "{whole} bytes");
     }
 }

@@ -1,4 +1,4 @@
-//! JSON that is looked at without building values: what is only passed on stays as it was written.
+//! JSON that is read without building values: values that are only passed on keep their spelling.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-/// What a JSON value is.
+/// The kind of a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Null,
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Returns what this JSON is; it must be well-formed.
+    /// Returns the kind of this JSON, which must be well-formed.
     pub(crate) fn of(json: &str) -> Self {
         match json.as_bytes().first() {
             Some(b'n') => Self::Null,
@@ -33,7 +33,7 @@ impl Kind {
         }
     }
 
-    /// Returns how JSON Schema calls it.
+    /// Returns its name in JSON Schema.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -46,7 +46,7 @@ impl Kind {
     }
 }
 
-/// Returns the text of a JSON string; `None` where it is none, or has half of a surrogate pair.
+/// Returns the text of a JSON string; `None` if it is no string, or has half of a surrogate pair.
 pub(crate) fn text_of(json: &str) -> Option<Cow<'_, str>> {
     if !json.starts_with('"') {
         return None;
@@ -61,7 +61,7 @@ pub(crate) fn text_of(json: &str) -> Option<Cow<'_, str>> {
 /// Calls `f` with the name and the value of each field of an object, until it returns an error.
 ///
 /// # Errors
-/// It is not well-formed, or no object.
+/// The text is malformed, or not an object.
 pub(crate) fn each_field<'a, E>(
     json: &'a str,
     f: impl FnMut(Cow<'a, str>, &'a RawValue) -> Result<(), E>,
@@ -101,7 +101,7 @@ where
 /// Calls `f` with the number and the value of each item of an array, until it returns an error.
 ///
 /// # Errors
-/// It is not well-formed, or no array.
+/// The text is malformed, or not an array.
 pub(crate) fn each_item<'a, E>(
     json: &'a str,
     f: impl FnMut(usize, &'a RawValue) -> Result<(), E>,
@@ -140,7 +140,7 @@ where
     }
 }
 
-/// The most fields that an [`Object`] is read with. Each takes some 150 bytes, of which a client sends
+/// The largest number of fields of an [`Object`]. Each takes about 150 bytes, of which a client sends
 /// six, and no memory is reserved for them.
 const MAX_FIELDS: usize = 100_000;
 
@@ -148,8 +148,8 @@ fn too_many_fields() -> serde_json::Error {
     serde::de::Error::custom(format!("an object has more than {MAX_FIELDS} fields"))
 }
 
-/// An object whose values are as they were written, and in their order. Of fields of one name the
-/// last counts, as in Python. Fields are found by hash: a client chooses how many there are.
+/// An object whose values keep their spelling and their order. Of fields with the same name, the last one
+/// counts, as in Python. Fields are found by hash: a client chooses their number.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Object(IndexMap<String, Box<RawValue>>);
 
@@ -157,7 +157,7 @@ impl Object {
     /// Reads an object of at most [`MAX_FIELDS`].
     ///
     /// # Errors
-    /// It is not well-formed, no object, or has too many fields.
+    /// The text is malformed, not an object, or has too many fields.
     pub(crate) fn parse(json: &str) -> serde_json::Result<Self> {
         let mut object = Self::default();
         each_field(json, |name, value| {
@@ -175,7 +175,7 @@ impl Object {
         self.0.get(name).map(|value| &**value)
     }
 
-    /// Takes a field out; one that is null is not there.
+    /// Removes a field and returns it; a field that is null counts as absent.
     pub(crate) fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
         self.0.shift_remove(name).filter(|value| Kind::of(value.get()) != Kind::Null)
     }
@@ -187,7 +187,7 @@ impl Object {
         }
     }
 
-    /// Sets a field to a value that is written anew.
+    /// Sets a field to this value, written as JSON.
     pub(crate) fn write(&mut self, name: &str, value: &impl Serialize) {
         self.set(name, raw(value));
     }
@@ -216,8 +216,8 @@ pub(crate) fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("it is plain data. This is a bug.")
 }
 
-/// Escapes what some readers of lines take for the end of one (as Python's `splitlines` does)
-/// though JSON may hold it as it is: U+0085, U+2028 and U+2029.
+/// Escapes the characters that JSON allows and that some readers take for line breaks, as Python's
+/// `splitlines` does: U+0085, U+2028 and U+2029.
 pub(crate) fn escape_line_breaks(json: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = find_line_break(json) else { return json.into() };
     let (mut out, mut rest, mut next) = (Vec::with_capacity(json.len() + 16), json, Some(first));
@@ -231,7 +231,7 @@ pub(crate) fn escape_line_breaks(json: &[u8]) -> Cow<'_, [u8]> {
     out.into()
 }
 
-/// Returns where the first of them is, how long, and what to write in its place.
+/// Returns the place of the first such character, its length, and its escape.
 fn find_line_break(json: &[u8]) -> Option<(usize, usize, &'static [u8])> {
     let mut start = 0;
     while let Some(found) = memchr::memchr2(0xc2, 0xe2, &json[start..]) {
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// Searched one after the other, the names of these fields would take minutes.
+    /// If they were compared one by one, the names of these fields would take minutes.
     #[test]
     fn an_object_has_many_fields_but_not_any_number() {
         let object = |fields: usize| {

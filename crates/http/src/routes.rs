@@ -1,8 +1,8 @@
-//! The route table: every path that the server answers itself, with its methods, who may call it and
-//! what answers it. It is built once from the configuration. Dispatch, `405 Allow`, admission, the
-//! way around the app host and `litplex check` read it; no other file lists paths.
+//! The route table: every path that the server itself responds at, with its methods, its access and
+//! its handler. It is built once from the configuration. Dispatch, `405 Allow`, admission, the
+//! choice of requests for the app host, and `litplex check` read it; no other file lists paths.
 //!
-//! Routes of the program's own are not in it: only the app host knows them.
+//! The program's own routes are not in it: only the app host knows them.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use litplex_access::Keys;
 
-/// The path where the models are listed.
+/// The path of the list of models.
 pub(crate) const MODELS: &str = "/v1/models";
 
 /// The paths of single models.
@@ -20,7 +20,7 @@ const EACH_MODEL: &str = "/v1/models/*";
 /// The paths of the tools.
 const TOOLS: [&str; 2] = ["/mcp", "/mcp/"];
 
-/// The path of the document in `OpenAPI`.
+/// The path of the `OpenAPI` document.
 const OPENAPI: &str = "/openapi.json";
 
 /// The paths of Swagger UI: the page under two names, and its files.
@@ -36,34 +36,34 @@ const SWAGGER_UI: [&str; 6] = [
 /// The settings of the built-in routes.
 #[derive(Debug, Clone, Default)]
 pub struct Builtin {
-    /// The path that says whether the server can serve.
+    /// The path that shows whether the server can serve.
     pub health: String,
-    /// Whether it says why not.
+    /// Whether it shows the reasons.
     pub status_reasons: bool,
-    /// The body of `/`. None: a list of the routes.
+    /// The body of `/`. `None`: a list of the routes.
     pub index: Option<String>,
-    /// The path that says whether the server runs, to any client.
+    /// The path that shows to any client whether the server runs.
     pub livez: String,
-    /// The path that says whether the server can serve, without reasons, to any client.
+    /// The path that shows to any client, without reasons, whether the server can serve.
     pub readyz: String,
     /// The path that describes the server.
     pub info: String,
-    /// What the description shows under `server` in place of the server's state. None: it also shows
-    /// the version, the endpoints and the routes.
+    /// The object under `server` in the description, in place of the server's state. `None`: the
+    /// description also has the version, the endpoints and the routes.
     pub info_server: Option<Map<String, Value>>,
-    /// The path of the metrics for Prometheus, if they may be read.
+    /// The path of the metrics for Prometheus, if they are served.
     pub metrics: Option<String>,
-    /// The path that stops the server, if it may be stopped.
+    /// The path that stops the server, if there is one.
     pub shutdown: Option<String>,
-    /// The key of clients that stop the server. None: no client can.
+    /// The key of clients that stop the server. `None`: no client can.
     pub shutdown_key: Option<Keys>,
-    /// What the description shows of the model.
+    /// The entry `model` of the description.
     pub model_metadata: Value,
     /// Whether the endpoints are described at `/openapi.json`, `/docs` and `/redoc`.
     pub openapi: bool,
 }
 
-/// Who may call a route.
+/// The callers of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Any client.
@@ -91,7 +91,7 @@ impl Access {
     }
 }
 
-/// When a route is there. What an endpoint is, a worker tells when it is ready.
+/// The condition on which a route exists. The kind of an endpoint is known once a worker is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Always.
@@ -115,7 +115,7 @@ impl Condition {
     }
 }
 
-/// What answers a route.
+/// The handler of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handler {
     /// The endpoint with this index.
@@ -125,10 +125,10 @@ pub(crate) enum Handler {
     Builtin(Page),
 }
 
-/// What the server answers by itself.
+/// A built-in page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Page {
-    /// The answer to browsers that ask before they send JSON to an endpoint of the OpenAI API.
+    /// The response to browsers that send a preflight request to an endpoint of the OpenAI API.
     Preflight,
     Index,
     Health,
@@ -148,33 +148,33 @@ impl From<Page> for Handler {
     }
 }
 
-/// What becomes of a request by its path and method.
+/// The result of dispatching a request by its path and method.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Dispatch {
     To(Handler),
-    /// The path has no such method, but these.
+    /// The path exists with other methods: these.
     NotAllowed(String),
     NotFound,
 }
 
-/// A route: one row of the table.
+/// A route: a row of the table.
 #[derive(Debug, Clone)]
 pub struct RouteEntry {
     /// The methods, as in an `Allow` header.
     pub methods: &'static str,
-    /// The path, decoded. A path that ends with `/*` stands for everything below it.
+    /// The path, decoded. A path that ends with `/*` matches everything below it.
     pub path: String,
-    /// Who may call it.
+    /// The callers that may use it.
     pub access: Access,
-    /// When it is there.
+    /// The condition on which it exists.
     pub condition: Condition,
-    /// What it is, in a few words.
+    /// A description in a few words.
     pub description: &'static str,
     pub(crate) handler: Handler,
 }
 
 impl Dispatch {
-    /// Chooses among the routes that are there at a path.
+    /// Chooses among the routes that exist at a path.
     pub(crate) fn among<'a>(
         entries: impl IntoIterator<Item = &'a RouteEntry>,
         method: &Method,
@@ -221,20 +221,21 @@ impl RouteEntry {
 
 const READ: &str = "GET, HEAD";
 
-/// How many routes an endpoint has. Those of all endpoints are the first ones of the table.
+/// The number of routes of an endpoint. The routes of all endpoints are the first ones of the
+/// table.
 const ENDPOINT_ROUTES: usize = 2;
 
-/// All routes, in the order in which people are shown them.
+/// All routes, in the order in which they are shown.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     entries: Vec<RouteEntry>,
     by_path: HashMap<String, Vec<usize>>,
-    /// The beginnings of paths that end with `/*`, and their routes.
+    /// The prefixes of paths that end with `/*`, and the indices of their routes.
     below: Vec<(String, usize)>,
 }
 
 impl RouteTable {
-    /// Builds the table of endpoints, whose paths are given in the order of their indices, and of the
+    /// Builds the table of endpoints, whose paths are in the order of their indices, and of the
     /// built-in routes.
     pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a str>, builtin: &Builtin) -> Self {
         let mut table = Self::default();
@@ -252,7 +253,7 @@ impl RouteTable {
         &self.entries
     }
 
-    /// Returns the routes at a path, which was decoded: one for each set of methods.
+    /// Returns the routes at a decoded path: one for each set of methods.
     pub(crate) fn at<'a>(&'a self, path: &str) -> impl Iterator<Item = &'a RouteEntry> + use<'a> {
         let exact = self.by_path.get(path).map_or(&[][..], Vec::as_slice);
         let below =
@@ -321,7 +322,7 @@ impl RouteTable {
         }
     }
 
-    /// Adds a route. Where two built-in routes are configured to one path, the first one answers.
+    /// Adds a route. If two built-in routes have the same path, the first one responds.
     fn add(
         &mut self,
         methods: &'static str,

@@ -1,4 +1,4 @@
-//! What is said at most once a minute, however often it happens: anybody may cause it.
+//! Log messages that any client may cause, limited to one a minute.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// When something was last said, and how often it happened since.
+/// The time of the last message, and the number of events since.
 #[derive(Debug, Default)]
 pub struct Seldom {
     said: Option<Instant>,
@@ -14,7 +14,8 @@ pub struct Seldom {
 }
 
 impl Seldom {
-    /// Notes that it happened. Returns how often since it was last said, if it is to be said now.
+    /// Counts an event. Returns the number of events since the last message, if it is time for
+    /// another.
     pub fn note(&mut self, now: Instant) -> Option<u64> {
         self.times += 1;
         if self.said.is_some_and(|said| now.duration_since(said) < PAUSE) {
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_said_once_a_minute_with_how_often_it_was() {
+    fn a_message_comes_once_a_minute_with_the_number_of_events() {
         let (mut seldom, start) = (Seldom::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(seldom.note(at(0)), Some(1));

@@ -1,3 +1,5 @@
+//! Connections: accepts them, distributes them over threads, serves HTTP on them, and drains them.
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -24,51 +26,50 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
-use crate::handle::{handle, handle_inner};
+use crate::buffers::READ_BYTES;
 use crate::line::{HEADER_TIMEOUT, Line, Observed, OnLine};
-use crate::pieces::READ_BYTES;
-use crate::proxy::Peer;
+use crate::peer::Peer;
 use crate::seldom::Seldom;
 use crate::stream::Broken;
 
-/// How long a client may take nothing of what is sent to it before it is given up.
+/// The longest time in which a client takes nothing of what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a client of HTTP/2 must show that it is still there.
+/// The time between two pings of a client of HTTP/2.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What a connection of HTTP/2 may have sent of bodies that nobody has asked for yet.
+/// The number of bytes of bodies that a client of HTTP/2 may send before they are read.
 const WINDOW_BYTES: u32 = 256 * 1024;
 
-/// The headers of a request of the app host. Clients may send 100 over HTTP/1.1, and over HTTP/2 what
-/// 16 KiB hold.
+/// The largest number of headers of a request of the app host. Clients may send 100 over HTTP/1.1,
+/// and over HTTP/2 as many as fit in 16 KiB.
 const MAX_INNER_HEADERS: usize = 1000;
 
-/// How often it is looked whether requests are still being answered when a server stops.
-const QUIET_LOOK: Duration = Duration::from_millis(20);
+/// The time between two checks for active requests while a server drains.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long the last answers may take to reach their clients when a server or a connection ends.
+/// The time that the last bytes have to reach their clients when a server or a connection ends.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// A pause after the system refused to accept a connection, for want of descriptors usually.
+/// The pause after a connection could not be accepted, usually because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the address, so that a server that cannot have it fails before it loads a model.
+/// Binds the address, so that a server that cannot have it fails before it loads a model.
 ///
 /// # Errors
-/// Nobody can listen there, for example because somebody does.
+/// The address cannot be bound, for example because another process has it.
 pub async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((host, port)).await
 }
 
-/// Accepts connections and speaks HTTP/1.1 and HTTP/2 on them: what they agree on, or without TLS
-/// what they begin with.
+/// A listener for HTTP/1.1 and HTTP/2. The protocol is negotiated with TLS; without TLS the first
+/// bytes show it.
 pub struct Server {
     listener: TcpListener,
-    lanes: Lanes,
-    /// Tells the connections to end. Each has a receiver for as long as it is open.
+    threads: HttpThreads,
+    /// Tells the connections to end. Each open connection has a receiver.
     connections: watch::Sender<bool>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Server {
@@ -78,8 +79,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Makes a server that speaks HTTP on this many threads; with one, on the caller's runtime.
-    /// Beyond so many connections, clients wait until one ends.
+    /// Returns a server that handles HTTP on this many threads; with one, on the caller's runtime.
+    /// Beyond this number of connections, clients wait until one ends.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -90,87 +91,88 @@ impl Server {
         max_connections: usize,
     ) -> io::Result<Self> {
         let threads = if threads > 1 { 0..threads } else { 0..0 };
-        let threads = threads.map(|index| spawn_lane(index, app.clone()));
-        let lanes = Lanes { threads: threads.collect::<io::Result<_>>()?, app, tls: None };
-        let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener, lanes, connections: watch::Sender::new(false), places })
+        let threads = threads.map(|index| spawn_http_thread(index, app.clone()));
+        let threads = HttpThreads { threads: threads.collect::<io::Result<_>>()?, app, tls: None };
+        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { listener, threads, connections: watch::Sender::new(false), permits })
     }
 
-    /// Speaks TLS, where there is one, and nothing else.
+    /// Requires TLS, if there is a configuration.
     #[must_use]
     pub fn over(mut self, tls: Option<&Tls>) -> Self {
-        self.lanes.tls = tls.map(Tls::configs);
+        self.threads.tls = tls.map(Tls::configs);
         self
     }
 
     /// Returns the address that the server listens on.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not report it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Accepts connections for as long as it is polled.
+    /// Accepts connections while it is polled.
     pub async fn accept(&mut self) {
-        let Self { listener, lanes, connections, places } = self;
-        let serve = |turn, stream, place| {
-            lanes.serve(turn, stream, place, Some(connections.subscribe()));
+        let Self { listener, threads, connections, permits } = self;
+        let serve = |turn, stream, permit| {
+            threads.serve(turn, stream, permit, Some(connections.subscribe()));
         };
-        accept(listener, places, serve).await;
+        accept(listener, permits, serve).await;
     }
 
-    /// Lets every connection finish the requests that it has, and returns whether they did within
-    /// `grace`. Requests that come meanwhile are refused in words, not by a closed port; it stops
-    /// listening when it returns.
+    /// Lets every connection finish its requests, and returns whether they ended within `grace`.
+    /// Requests that arrive meanwhile get a response that refuses them; the server stops listening
+    /// when this returns.
     pub async fn drain(self, grace: Duration) -> bool {
-        let Self { listener, lanes, connections, places } = self;
-        lanes.app().begin_drain();
+        let Self { listener, threads, connections, permits } = self;
+        threads.app().status().begin_drain();
         let _ = connections.send(true);
-        let refuse = |turn, stream, place| lanes.serve(turn, stream, place, None);
+        let refuse = |turn, stream, permit| threads.serve(turn, stream, permit, None);
         tokio::select! {
             drained = timeout(grace, connections.closed()) => drained.is_ok(),
-            () = quiet(lanes.app()) => true,
-            () = accept(&listener, &places, refuse) => false,
+            () = requests_ended(threads.app()) => true,
+            () = accept(&listener, &permits, refuse) => false,
         }
     }
 }
 
-/// Resolves some time after the last request was answered: connections that ask for nothing, or
-/// for half of something, hold nothing up.
-async fn quiet(app: &App) {
+/// Resolves some time after the last request has ended: connections without a request, or with a
+/// part of one, delay nothing.
+async fn requests_ended(app: &App) {
     while app.is_active() {
-        sleep(QUIET_LOOK).await;
+        sleep(DRAIN_POLL_INTERVAL).await;
     }
     sleep(FLUSH_TIME).await;
 }
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
     serve: impl Fn(usize, TcpStream, OwnedSemaphorePermit),
 ) {
     let (mut full, mut failed) = (Seldom::default(), Seldom::default());
     for turn in 0.. {
-        let place = place(places, &mut full).await;
+        let permit = acquire_permit(permits, &mut full).await;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
-                serve(turn, stream, place);
+                serve(turn, stream, permit);
             }
             Err(error) => pause(&error, &mut failed).await,
         }
     }
 }
 
-/// Waits for a place for one more connection. Clients wait as long, in the backlog of the system.
-async fn place(places: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSemaphorePermit {
-    if places.available_permits() == 0
+/// Waits for the permit of one more connection. Clients wait meanwhile in the backlog of the
+/// system.
+async fn acquire_permit(permits: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSemaphorePermit {
+    if permits.available_permits() == 0
         && let Some(times) = full.note(Instant::now())
     {
         tracing::warn!(times, "all connections are taken; more clients wait (`max_connections`)");
     }
-    places.clone().acquire_owned().await.expect("nobody closes it. This is a bug.")
+    permits.clone().acquire_owned().await.expect("the semaphore is closed. This is a bug.")
 }
 
 async fn pause(error: &io::Error, failed: &mut Seldom) {
@@ -180,25 +182,26 @@ async fn pause(error: &io::Error, failed: &mut Seldom) {
     sleep(ACCEPT_PAUSE).await;
 }
 
-/// Where connections are served.
-struct Lanes {
+/// The threads that serve connections.
+struct HttpThreads {
     app: Arc<App>,
-    /// None where they are served here.
+    /// The channels of the threads; none if connections are served on the caller's runtime. They are
+    /// unbounded: every connection in them has a permit.
     threads: Vec<mpsc::UnboundedSender<Accepted<std::net::TcpStream>>>,
-    /// What clients agree on who come now, where they must.
+    /// The TLS configuration of new connections, if TLS is required.
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
 }
 
-/// A connection on its way to its lane.
+/// A connection on its way to its thread.
 struct Accepted<S> {
     stream: S,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     tls: Option<Arc<ServerConfig>>,
-    /// One that nobody watches does not hold up the end.
+    /// A connection without a watcher does not delay the end of the server.
     watcher: Option<watch::Receiver<bool>>,
 }
 
-impl Lanes {
+impl HttpThreads {
     fn app(&self) -> &App {
         &self.app
     }
@@ -207,50 +210,51 @@ impl Lanes {
         &self,
         turn: usize,
         stream: TcpStream,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         watcher: Option<watch::Receiver<bool>>,
     ) {
         let tls = self.tls.as_ref().map(|configs| configs.borrow().clone());
         if self.threads.is_empty() {
-            start(self.app.clone(), Accepted { stream, place, tls, watcher });
+            start(self.app.clone(), Accepted { stream, permit, tls, watcher });
         } else if let Ok(stream) = stream.into_std() {
-            let lane = &self.threads[turn % self.threads.len()];
-            let _ = lane.send(Accepted { stream, place, tls, watcher });
+            let thread = &self.threads[turn % self.threads.len()];
+            let _ = thread.send(Accepted { stream, permit, tls, watcher });
         }
     }
 }
 
-/// Starts a thread with a runtime of its own. Several such beat one runtime over several threads
-/// by a third: a task that was woken runs after those that are ready, so queues fill first.
-fn spawn_lane(
+/// Starts a thread with a runtime of its own. Several such threads are a third faster than one
+/// runtime over several threads: a woken task runs after those that are ready, so queues fill
+/// first.
+fn spawn_http_thread(
     index: usize,
     app: Arc<App>,
 ) -> io::Result<mpsc::UnboundedSender<Accepted<std::net::TcpStream>>> {
     let (connections, mut inbox) = mpsc::unbounded_channel::<Accepted<_>>();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let lane = async move {
-        while let Some(Accepted { stream, place, tls, watcher }) = inbox.recv().await {
+    let serve = async move {
+        while let Some(Accepted { stream, permit, tls, watcher }) = inbox.recv().await {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                start(app.clone(), Accepted { stream, place, tls, watcher });
+                start(app.clone(), Accepted { stream, permit, tls, watcher });
             }
         }
     };
-    thread::Builder::new().name(format!("http-{index}")).spawn(move || runtime.block_on(lane))?;
+    thread::Builder::new().name(format!("http-{index}")).spawn(move || runtime.block_on(serve))?;
     Ok(connections)
 }
 
-/// Serves a connection in a task of its own, where its handshake holds nobody up.
+/// Serves a connection in a task of its own, so that its handshake delays no other connection.
 fn start(app: Arc<App>, accepted: Accepted<TcpStream>) {
-    let Accepted { stream, place, tls, watcher } = accepted;
+    let Accepted { stream, permit, tls, watcher } = accepted;
     let address = stream.peer_addr().ok();
     let client = address.map(|address| Peer { address, is_tls: tls.is_some() });
     match tls {
         None => drop(tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             serve_connection(app, stream, client, watcher).await;
         })),
         Some(config) => drop(tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             if let Some(stream) = litplex_tls::accept(config, stream, HEADER_TIMEOUT).await {
                 serve_connection(app, stream, client, watcher).await;
             }
@@ -267,13 +271,13 @@ async fn serve_connection(
     let keep_alive = app.keep_alive;
     let answer = move |request, on_line| {
         let app = app.clone();
-        async move { handle(&app, request, client, on_line).await }
+        async move { app.handle(request, client, on_line).await }
     };
-    speak(protocols(), stream, keep_alive, watcher, answer).await;
+    serve_http(protocols(), stream, keep_alive, watcher, answer).await;
 }
 
-/// Answers what the app host asks for, for as long as it is polled. Where it `is_attached`, there
-/// is nobody else who could compress its answers.
+/// Serves the requests of the app host while it is polled. If the app host `is_attached`, its
+/// responses are compressed here: no other part of the server would.
 pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: bool) {
     let mut failed = Seldom::default();
     loop {
@@ -283,17 +287,17 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
                 let keep_alive = app.keep_alive;
                 let answer = move |request, on_line| {
                     let app = app.clone();
-                    async move { handle_inner(&app, request, is_attached, on_line).await }
+                    async move { app.handle_inner(request, is_attached, on_line).await }
                 };
-                tokio::spawn(speak(inner_protocols(), stream, keep_alive, None, answer));
+                tokio::spawn(serve_http(inner_protocols(), stream, keep_alive, None, answer));
             }
             Err(error) => pause(&error, &mut failed).await,
         }
     }
 }
 
-/// Speaks HTTP on a connection until it ends.
-async fn speak<S, B, F>(
+/// Serves HTTP on a connection until it ends.
+async fn serve_http<S, B, F>(
     protocols: auto::Builder<TokioExecutor>,
     stream: S,
     keep_alive: Duration,
@@ -328,7 +332,7 @@ async fn speak<S, B, F>(
         ended = connection.as_mut() => return note_end(ended),
         _ = ends.next() => {}
     }
-    // HTTP/2 says so to its client, whose next request may be on its way.
+    // On HTTP/2 this announces the end to the client, whose next request may be on its way.
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         ended = connection => note_end(ended),
@@ -338,7 +342,7 @@ async fn speak<S, B, F>(
 
 fn protocols() -> auto::Builder<TokioExecutor> {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
-    // The time of headers is that of the line: hyper's would run while a connection is idle.
+    // The line measures the time of headers: hyper's timeout would run while a connection is idle.
     protocols.http1().timer(TokioTimer::new()).header_read_timeout(None);
     protocols.http1().max_buf_size(READ_BYTES);
     protocols.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
@@ -347,8 +351,8 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     protocols
 }
 
-/// Returns how the app host speaks to the server: what a client may send, in either version, and what
-/// the app host adds to it.
+/// Returns the protocol of the inner listener: requests may have the headers of a client's request,
+/// in either version, and those that the app host adds.
 fn inner_protocols() -> auto::Builder<TokioExecutor> {
     let mut protocols = protocols();
     protocols.http1().max_buf_size(2 * READ_BYTES).max_headers(MAX_INNER_HEADERS);
@@ -361,16 +365,16 @@ fn note_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     }
 }
 
-/// Resolves when the server asks for the end. The server waits for as long as there is a watcher.
+/// Resolves when the server ends. The server waits while there is a watcher.
 async fn asked_to_end(watcher: &mut Option<watch::Receiver<bool>>) {
     match watcher {
-        // The sender is gone only where the server is.
+        // The sender is dropped only with the server.
         Some(watcher) => drop(watcher.wait_for(|is_ending| *is_ending).await.is_ok()),
         None => std::future::pending().await,
     }
 }
 
-/// Resolves when a connection that is asked to end has no request that could hold it up.
+/// Resolves when a connection that is to end has no request.
 async fn unused(line: &Line) {
     loop {
         sleep(FLUSH_TIME).await;

@@ -1,35 +1,36 @@
+//! Streamed response bodies: how items are framed, and how a stream begins, ends and breaks.
+
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::ACCEPT;
+use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use litplex_calls::ItemStream;
 use litplex_core::{ItemKind, Items, Part, ServeError};
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::openai::ChatStream;
 use crate::raw_json::escape_line_breaks;
 
-/// How the items of a stream are told apart on their way to the client.
+/// The separation of the items of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// One JSON value a line.
     JsonLines,
-    /// Text, one item after the other.
+    /// Text, the items one after the other.
     Text,
-    /// Bytes, one item after the other.
+    /// Bytes, the items one after the other.
     Bytes,
     /// Server-sent events, as the HTML standard defines `text/event-stream`.
     Events,
 }
 
 impl Framing {
-    /// Chooses by what the client asked for and what the model gives.
+    /// Returns the framing for a client that sent these headers and a model that yields this kind.
     pub(crate) fn choose(asked: &HeaderMap, kind: ItemKind) -> Self {
         let wants_events = asked
             .get_all(ACCEPT)
@@ -68,7 +69,7 @@ impl Framing {
         out.freeze()
     }
 
-    /// What a client sees of an error in the middle; text and bytes have no place for one.
+    /// Returns an error in the middle of the stream; text and bytes have no place for one.
     fn error(self, error: &ServeError) -> Bytes {
         let error =
             json!({"error": {"status": error.status(), "detail": error.detail}}).to_string();
@@ -82,8 +83,8 @@ impl Framing {
     }
 }
 
-/// Writes one event; a line break within the item, of any of the three kinds that the standard
-/// knows, begins another `data:` line.
+/// Writes one event. A line break in the item, of any of the three kinds of the standard, begins
+/// another `data:` line.
 fn event(out: &mut BytesMut, item: &[u8]) {
     for line in item.split(|byte| *byte == b'\n') {
         for line in line.strip_suffix(b"\r").unwrap_or(line).split(|byte| *byte == b'\r') {
@@ -95,7 +96,7 @@ fn event(out: &mut BytesMut, item: &[u8]) {
     out.put_u8(b'\n');
 }
 
-/// The body of a streamed answer. It breaks off, visibly, when the stream does.
+/// The body of a streamed response. When the stream breaks, the body breaks visibly.
 #[derive(Debug)]
 pub(crate) struct StreamBody {
     first: Option<Bytes>,
@@ -104,11 +105,11 @@ pub(crate) struct StreamBody {
     ping: Option<Ping>,
 }
 
-/// Says from time to time, in a comment, that a stream is there: proxies close what is silent.
+/// Sends comments while a stream is silent: proxies close silent connections.
 #[derive(Debug)]
 struct Ping {
     interval: Duration,
-    /// Runs while a part is waited for.
+    /// Runs while the next part has not arrived.
     clock: Pin<Box<Sleep>>,
     is_running: bool,
 }
@@ -124,29 +125,29 @@ impl Ping {
     }
 }
 
-/// What is sent after the first.
+/// The source of a stream's chunks.
 #[derive(Debug)]
 pub(crate) enum Chunks {
     /// The items of one stream.
     Plain(Framing, ItemStream),
-    /// The parts of a chat completion. Boxed, because it is large and rare.
-    Chat(Box<ChatStream>),
+    /// The chunks of a dialect.
+    Dialect(Box<dyn ChunkStream>),
 }
 
-impl From<ChatStream> for Chunks {
-    fn from(chat: ChatStream) -> Self {
-        Self::Chat(Box::new(chat))
-    }
+/// A source of chunks, framed by a dialect.
+pub(crate) trait ChunkStream: fmt::Debug + Send {
+    /// Polls for the next chunk.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step>;
 }
 
-/// One step of what is sent.
+/// A step of a stream.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// More of it.
+    /// A chunk.
     Data(Bytes),
-    /// The last of it.
+    /// The last chunk, which may be empty.
     End(Bytes),
-    /// What the client sees of an error of this status, after which the stream breaks.
+    /// The text of an error, and its status. The stream breaks after it.
     Failed(Bytes, u16),
 }
 
@@ -158,27 +159,32 @@ impl Chunks {
                 Part::End => Step::End(Bytes::new()),
                 Part::Failed(error) => Step::Failed(framing.error(&error), error.status()),
             }),
-            Self::Chat(chat) => chat.poll(cx),
+            Self::Dialect(chunks) => chunks.poll(cx),
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The first items are given out; they must not wait for those that follow closely.
+    /// The first items are handed out. They must not wait for items that follow closely.
     First,
     Open,
     Ended,
-    /// The error is given out; it must reach the client before the connection is closed.
+    /// The error is handed out. It must reach the client before the connection is closed.
     Failing(Broken),
     Failed(Broken),
 }
 
-/// The stream broke; the connection is closed before the body is complete.
+/// A stream broke: the connection is closed before the body is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken {
-    /// The status that would say why.
+    /// The status of the cause.
     pub(crate) status: u16,
+}
+
+impl Broken {
+    /// The client took nothing of the response for too long.
+    pub(crate) const STALLED: Self = Self { status: StatusCode::REQUEST_TIMEOUT.as_u16() };
 }
 
 impl fmt::Display for Broken {
@@ -233,8 +239,8 @@ impl StreamBody {
         }
     }
 
-    /// Has nothing to give for the moment. That makes hyper write out what it has buffered; it
-    /// would go on to fill its buffer, and throws it away when a body fails.
+    /// Returns `Pending` once. That makes hyper write out its buffer; it would go on to fill it, and
+    /// discards it when a body fails.
     fn flush_and<T>(&mut self, next: State, cx: &Context<'_>) -> Poll<T> {
         self.state = next;
         cx.waker().wake_by_ref();

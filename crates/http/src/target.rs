@@ -1,26 +1,26 @@
-//! What a request was let in for. It is decided once, at the edge, and holds wherever the request
-//! goes from there.
+//! The target of a request: the reason for its admission. It is decided once, at the gate, and
+//! holds wherever the request goes from there.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a request is for, which decides what it must bring to be let in.
+/// The target of a request, which decides the key or token that it must carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// The endpoint with this index.
     Endpoint(usize),
-    /// What everybody may ask for.
+    /// A public route.
     Open,
-    /// What says how the server does, where it does not go by way of the app host.
+    /// A route about the state of the server, if it bypasses the app host.
     Probe,
-    /// The list of models, for who may call one of them or has what the rest asks for.
+    /// The list of models, for callers of a model and callers with a key or token of the server.
     Models,
-    /// What else the server answers, and routes of the program's own.
+    /// Every other built-in route, and the program's own routes.
     Rest,
 }
 
 impl Target {
-    /// Returns whether a request that was let in for this may have an answer of `other`.
+    /// Returns whether a request that was admitted to this target may reach `other`.
     pub(crate) fn covers(self, other: Self) -> bool {
         self == other
             || (self == Self::Rest && matches!(other, Self::Open | Self::Probe | Self::Models))
@@ -39,7 +39,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// A text that is none.
+/// The text names no target.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoTarget;
 
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_target_is_read_as_it_is_written() {
         let endpoints = [Target::Endpoint(0), Target::Endpoint(17)];
         let others = [Target::Open, Target::Probe, Target::Models, Target::Rest];
         for target in endpoints.into_iter().chain(others) {

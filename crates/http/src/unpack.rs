@@ -1,4 +1,4 @@
-//! Bodies of requests that come compressed (`Content-Encoding`).
+//! Compressed bodies of requests (`Content-Encoding`).
 
 use std::io::{self, Read};
 
@@ -10,21 +10,21 @@ use litplex_calls::turn;
 use litplex_core::{Outcome, Reservation, ServeError};
 use tokio::task::spawn_blocking;
 
-use crate::pieces::Pieces;
+use crate::buffers::Pieces;
 
-/// What is said of the codings that are taken.
+/// The value of `Accept-Encoding` in the refusal of another coding.
 pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
 
-/// More codings on top of each other are an attack, or a mistake.
+/// The largest number of codings of a body. More are an attack or an error.
 const MAX_CODINGS: usize = 3;
 
-/// What is unpacked at a time.
+/// The number of bytes that are unpacked at once.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// The largest window of Zstandard that a content coding may have (RFC 9659), as a power of two.
 const ZSTD_WINDOW: u32 = 23;
 
-/// A way in which a body is compressed.
+/// The compression of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
     Gzip,
@@ -34,7 +34,7 @@ pub(crate) enum Packing {
 }
 
 impl Packing {
-    /// Returns what it takes to unpack it, at most.
+    /// Returns the largest memory that unpacking takes.
     fn bytes(self) -> usize {
         match self {
             Self::Gzip | Self::Deflate => 64 * 1024,
@@ -63,10 +63,11 @@ fn buffered<'a>(reader: impl Read + Send + 'a) -> Source<'a> {
     Box::new(io::BufReader::new(reader))
 }
 
-/// `deflate` is zlib's format (RFC 9110, 8.4.1.2); some clients leave its header out.
+/// Returns a reader of `deflate`: zlib's format (RFC 9110, 8.4.1.2), or the raw format, which some
+/// clients send.
 fn inflate(mut packed: Source<'_>) -> io::Result<Source<'_>> {
     let begins = packed.fill_buf()?.first().copied().unwrap_or_default();
-    // The method of compression, which is the only one, and the size of its window.
+    // The method of compression, of which there is one, and the size of its window.
     let is_zlib = begins & 0x0f == 8 && begins >> 4 <= 7;
     Ok(if is_zlib {
         buffered(ZlibDecoder::new(packed))
@@ -75,10 +76,10 @@ fn inflate(mut packed: Source<'_>) -> io::Result<Source<'_>> {
     })
 }
 
-/// Returns how a body is compressed, the outermost last.
+/// Returns the codings of a body, the outermost last.
 ///
 /// # Errors
-/// 415 where it is in another way.
+/// 415: the body has another coding.
 pub(crate) fn packings(headers: &HeaderMap) -> Outcome<Vec<Packing>> {
     let mut packings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -105,8 +106,8 @@ fn unsupported(why: &str) -> ServeError {
     ServeError::unsupported_type(detail)
 }
 
-/// Unpacks a body of at most so many bytes, where that holds nobody up. What it takes is reserved as
-/// it comes.
+/// Unpacks a body of at most so many bytes off the HTTP threads. The memory that it takes is
+/// reserved when it is written.
 pub(crate) async fn unpack(
     pieces: Vec<Bytes>,
     packings: Vec<Packing>,
@@ -161,7 +162,7 @@ fn malformed(error: &io::Error) -> ServeError {
     ServeError::malformed(format!("the body is not what its Content-Encoding says: {error}"))
 }
 
-/// Pieces that are dropped as they are read.
+/// Pieces that are dropped when they are read.
 struct Packed(std::collections::VecDeque<Bytes>);
 
 impl Read for Packed {
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_unpacked_is_the_fault_of_its_client() {
+    async fn a_body_that_cannot_be_unpacked_is_an_error_of_the_client() {
         let status = |result: Outcome<Vec<u8>>| result.unwrap_err().status();
         for name in ["gzip", "deflate", "br", "zstd"] {
             assert_eq!(status(unpacked(b"\x28nothing of the kind", &[name]).await), 400, "{name}");

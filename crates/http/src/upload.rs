@@ -1,5 +1,5 @@
-//! The body of a client's request on its way in: it must make progress, and what nobody reads of it
-//! comes back.
+//! The body of a client's request on its way in: it must make progress, and its unread rest is
+//! returned.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,30 +10,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use litplex_core::BoxError;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::around::BoxError;
-use crate::unread;
+use crate::drain_body;
 
-/// How long a client may take for the next [`PROGRESS_BYTES`] of a body, whatever the time of its
-/// request: a program may allow a day.
+/// The longest time in which a client sends the next [`PROGRESS_BYTES`] of a body, whatever the
+/// time budget of its request: a program may allow a day.
 const PROGRESS_TIME: Duration = Duration::from_secs(30);
 
 const PROGRESS_BYTES: usize = 16 * 1024;
 
-/// A body as it comes. It fails where its client sends it too slowly.
+/// A body while it arrives. It fails if its client sends it too slowly.
 pub(crate) struct Upload {
-    /// Gone once it is dropped.
+    /// `None` once it is dropped.
     body: Option<Incoming>,
-    /// Whether its client has not been asked for it, and waits for that.
+    /// Whether its client waits for `100 Continue`.
     waits: bool,
     pace: Pace,
     rest: Rest,
 }
 
 impl Upload {
-    /// Returns a body, and where what is unread of it is found when it is dropped.
-    /// Its client `waits` to be asked for it where it says `Expect: 100-continue`.
+    /// Returns a body, and the place where its unread rest is put when it is dropped. The client
+    /// `waits` if its request has `Expect: 100-continue`.
     pub(crate) fn new(body: Incoming, waits: bool) -> (Self, Rest) {
         let rest = Rest(Arc::new(Mutex::new(State::InUse)));
         let upload = Self { body: Some(body), waits, pace: Pace::default(), rest: rest.clone() };
@@ -47,42 +47,42 @@ impl Drop for Upload {
         let unread = unread.map(|body| Unread { body, waits: self.waits });
         let mut state = self.rest.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*state, unread) {
-            // Its request is answered.
-            (State::Settled, Some(unread)) => unread::discard(unread),
+            // The response was sent.
+            (State::Settled, Some(unread)) => drain_body::discard(unread),
             (State::Settled, None) => {}
             (_, unread) => *state = State::Dropped(unread),
         }
     }
 }
 
-/// What nobody reads of a body.
+/// The unread rest of a body.
 pub(crate) struct Unread {
     pub(crate) body: Incoming,
-    /// Whether its client waits to be asked for it; reading asks.
+    /// Whether its client waits for `100 Continue`, which reading sends.
     pub(crate) waits: bool,
 }
 
-/// What becomes of a body.
+/// The unread rest of a body, shared with the body.
 #[derive(Clone)]
 pub(crate) struct Rest(Arc<Mutex<State>>);
 
 enum State {
     InUse,
-    /// Nothing is left in it where it was read to its end.
+    /// The body was dropped; `None` if it was read to its end.
     Dropped(Option<Unread>),
     Settled,
 }
 
-/// How far a body was read when its request was answered.
+/// The progress of a body at the time of the response.
 pub(crate) enum Read {
     Whole,
     Part(Unread),
-    /// Somebody still reads it; what is left over then is discarded.
+    /// The body is still read; the rest is discarded afterwards.
     NotYet,
 }
 
 impl Rest {
-    /// Takes what was not read. Called once, when the request is answered.
+    /// Returns the unread rest. Called once, when the response is ready.
     pub(crate) fn take(self) -> Read {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *state, State::Settled) {
@@ -121,12 +121,12 @@ impl Body for Upload {
     }
 }
 
-/// Whether a body comes fast enough. Only the time that its client is waited for counts.
+/// The pace of a body. Only the time in which the server waits for the client counts.
 #[derive(Default)]
 struct Pace {
-    /// Bytes since the clock was started.
+    /// The number of bytes since the clock was started.
     bytes: usize,
-    /// Runs while more is waited for; made when that happens first.
+    /// Runs while the server waits for data; created at the first wait.
     clock: Option<Pin<Box<Sleep>>>,
     is_running: bool,
 }
@@ -134,7 +134,7 @@ struct Pace {
 impl Pace {
     fn note(&mut self, bytes: usize) {
         self.bytes += bytes;
-        // Where the time was over and data was there, its reader was slow.
+        // If the clock had elapsed and data was there, the reader was slow.
         let is_over = self.clock.as_ref().is_some_and(|clock| clock.is_elapsed());
         if self.bytes >= PROGRESS_BYTES || is_over {
             self.is_running = false;
@@ -152,7 +152,7 @@ impl Pace {
     }
 }
 
-/// Too little of a body came in too long a time.
+/// Too few bytes of a body arrived in the time allowed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TooSlow;
 
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn some_bytes_must_come_in_some_time() {
+    async fn a_body_must_make_progress() {
         let mut pace = Pace::default();
         for _ in 0..29 {
             assert!(waits(&mut pace, 1).await);

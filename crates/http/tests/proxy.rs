@@ -1,4 +1,4 @@
-//! What clients are answered when the app host does not.
+//! The response to clients if the app host gives none.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,22 +6,21 @@ mod common;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use litplex_access::Guard;
-use litplex_http::{AppHost, Server, bind};
+use litplex_http::{AppHost, Layers, Server, bind};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 
-/// Returns what a client of a server with this app host reads.
+/// Returns the response to a client of a server with this app host.
 async fn answer_with(app_host: PathBuf) -> String {
     let (direct, guard) = (HashSet::new(), Guard::default());
     let app_host =
         AppHost { socket: app_host, direct, answers_preflights: false, has_routes: false, guard };
     let app = common::app().behind(Some(app_host));
     let listener = bind("127.0.0.1", 0).await.unwrap();
-    let mut server = Server::new(listener, Arc::new(app), 1, 64).unwrap();
+    let mut server = Server::new(listener, app.layered(Layers::default()), 1, 64).unwrap();
     let mut client = TcpStream::connect(server.address().unwrap()).await.unwrap();
     tokio::spawn(async move { server.accept().await });
     let request = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -31,7 +30,7 @@ async fn answer_with(app_host: PathBuf) -> String {
     answer
 }
 
-/// Listens as an app host that answers this, whatever it is asked.
+/// Listens as an app host that responds with this to any request.
 fn app_host(directory: &Path, answer: &'static [u8]) -> PathBuf {
     let socket = directory.join("app.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -44,15 +43,15 @@ fn app_host(directory: &Path, answer: &'static [u8]) -> PathBuf {
 }
 
 #[tokio::test]
-async fn one_that_is_away_is_worth_a_retry() {
+async fn an_app_host_that_is_not_there_is_worth_a_retry() {
     let directory = TempDir::new().unwrap();
-    let answer = answer_with(directory.path().join("nobody.sock")).await;
+    let answer = answer_with(directory.path().join("missing.sock")).await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
 }
 
 #[tokio::test]
-async fn one_that_answers_nothing_or_garbage_is_a_bad_gateway() {
+async fn an_app_host_that_sends_nothing_or_garbage_is_a_bad_gateway() {
     for garbage in [&b""[..], b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nx"] {
         let directory = TempDir::new().unwrap();
         let answer = answer_with(app_host(directory.path(), garbage)).await;

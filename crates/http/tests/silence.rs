@@ -1,13 +1,12 @@
-//! Clients that say nothing.
+//! Clients that send nothing.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_http::{Server, bind};
+use litplex_http::{Layers, Server, bind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,7 +14,8 @@ use tokio::time::timeout;
 #[tokio::test(start_paused = true)]
 async fn a_connection_on_which_no_request_comes_is_closed() {
     let listener = bind("127.0.0.1", 0).await.unwrap();
-    let mut server = Server::new(listener, Arc::new(common::app()), 1, 64).unwrap();
+    let mut server =
+        Server::new(listener, common::app().layered(Layers::default()), 1, 64).unwrap();
     let address = server.address().unwrap();
     tokio::spawn(async move { server.accept().await });
     for said in [&b""[..], b"PRI", b"GET /health HTTP/1.1\r\nHost"] {

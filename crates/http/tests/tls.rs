@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_http::{Server, bind};
+use litplex_http::{Layers, Server, bind};
 use litplex_tls::{Pem, Tls, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring;
@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Signs certificates.
+/// An authority that signs certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -56,8 +56,9 @@ impl Authority {
 
 async fn serve(tls: Tls) -> SocketAddr {
     let listener = bind("127.0.0.1", 0).await.unwrap();
-    let mut server =
-        Server::new(listener, Arc::new(common::app()), 1, 64).unwrap().over(Some(&tls));
+    let mut server = Server::new(listener, common::app().layered(Layers::default()), 1, 64)
+        .unwrap()
+        .over(Some(&tls));
     let address = server.address().unwrap();
     tokio::spawn(async move { tokio::join!(server.accept(), tls.follow()) });
     address
@@ -105,13 +106,13 @@ impl Client {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
-    /// Returns what is answered on a connection of its own.
+    /// Returns the response on a connection of its own.
     async fn get_health(&self, address: SocketAddr) -> io::Result<String> {
         get_health(&mut self.connect(address).await?).await
     }
 }
 
-/// Returns the head and what there is of the body of an answer.
+/// Returns the head of a response, and its body as far as it goes.
 async fn get_health(stream: &mut TlsStream<TcpStream>) -> io::Result<String> {
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await?;
     let mut answer = vec![0; 4096];
@@ -158,7 +159,7 @@ async fn only_clients_with_a_certificate_are_served_where_they_need_one() {
         ("that of another", client().with(Authority::new("others").issue())),
         ("one by the same name", client().with(Authority::new("theirs").issue())),
     ] {
-        // Clients hear of it as they read.
+        // Clients notice it when they read.
         assert!(wrong.get_health(address).await.is_err(), "{who}");
     }
 }
@@ -174,17 +175,17 @@ async fn a_client_that_says_nothing_holds_nobody_up_and_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_is_no_tls_is_not_answered() {
+async fn a_connection_without_tls_gets_no_response() {
     let authority = Authority::new("ours");
     let address = serve(Tls::load(authority.files(None)).unwrap()).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let said = read_to_end(stream).await;
-    // At most an alert, which is no HTTP.
+    // At most an alert, which is not HTTP.
     assert!(said.len() < 10 && !said.starts_with(b"HTTP"), "{said:?}");
 }
 
-/// Writes a pair as whoever renews certificates does.
+/// Writes a pair as tools that renew certificates do.
 fn write(directory: &Path, (cert, key): &(String, String)) {
     for (name, text) in [("cert.pem", cert), ("key.pem", key)] {
         let new = directory.join("new");
@@ -204,7 +205,7 @@ async fn new_connections_get_the_new_certificate_and_old_ones_stay() {
     let mut open = Client::of(&before).connect(address).await.unwrap();
     assert!(get_health(&mut open).await.unwrap().starts_with("HTTP/1.1 200"));
 
-    // One that cannot be used changes nothing.
+    // An invalid pair changes nothing.
     fs::write(directory.path().join("cert.pem"), "not PEM").unwrap();
     sleep(Duration::from_secs(10)).await;
     assert!(Client::of(&before).connect(address).await.is_ok());
@@ -224,7 +225,7 @@ fn a_key_that_does_not_fit_is_named() {
     let files = TlsFiles { cert: Pem::Text(cert), key: Pem::Text(key), client_ca: None };
     let mistakes = Tls::load(files).unwrap_err().join("\n");
     assert!(mistakes.starts_with("`tls_key`: the text that was given is not the key of"));
-    // As where the chain is the wrong way round.
+    // The chain in the wrong order.
     let (cert, key) = authority.issue();
     let cert = Pem::Text(authority.pem() + &cert);
     let files = TlsFiles { cert, key: Pem::Text(key), client_ca: None };

@@ -34,7 +34,7 @@ pub(crate) fn app(
 ) -> Arc<App> {
     let EdgeParts { guards, middleware, layers, telemetry } = parts;
     let metrics = telemetry.metrics.clone();
-    let app = App::new(
+    let app = App::builder(
         endpoints.routes(guards.endpoints, config),
         builtin(config),
         guards.server,

@@ -7,25 +7,25 @@ use rmcp::model::{ErrorCode, InitializeRequestParams};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::answer::{self, HttpResponse};
 use crate::raw_json::{Kind, Object, raw, text_of};
+use crate::response::{self, HttpResponse};
 
-/// The most bytes of a message besides the arguments of a call. rmcp builds values of it, for which no
-/// memory is reserved.
+/// The largest size of a message in addition to the arguments of a call, in bytes. rmcp builds values of
+/// it, for which no memory is reserved.
 pub(super) const ENVELOPE_BYTES: usize = 64 * 1024;
 
 /// A message that rmcp can read.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// It, without the arguments of a call of a tool: those are passed on as they were written.
+    /// The message without the arguments of a tool call, which keep their spelling.
     pub(super) text: String,
-    /// The arguments of a call of a tool, where it has any.
+    /// The arguments of a tool call, if it has any.
     pub(super) arguments: Option<Bytes>,
-    /// What its answer is known by, where it has one.
+    /// The id of its response, if it has one.
     pub(super) id: Option<Box<RawValue>>,
 }
 
-/// Why a message is not answered.
+/// The reason for which a message is refused.
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
@@ -36,7 +36,7 @@ pub(super) struct Refused {
 
 impl Message {
     pub(super) fn parse(body: &Bytes) -> Result<Self, Refused> {
-        // What comes here was decoded.
+        // It was decoded before.
         let text = std::str::from_utf8(body).unwrap_or_default();
         let whole: &RawValue = serde_json::from_str(text)
             .map_err(|error| Refused::malformed(format!("malformed JSON: {error}")))?;
@@ -123,7 +123,7 @@ fn check_envelope(message: &Object, id: Option<&RawValue>) -> Result<(), Refused
 }
 
 impl Refused {
-    /// The body is no JSON.
+    /// The body is not JSON.
     pub(super) fn malformed(reason: String) -> Self {
         let (status, code) = (StatusCode::BAD_REQUEST, ErrorCode::PARSE_ERROR);
         Self { status, code, reason, id: None }
@@ -144,7 +144,7 @@ impl Refused {
         message.write("jsonrpc", &"2.0");
         message.set("id", self.id.clone().unwrap_or_else(|| raw(&())));
         message.write("error", &json!({"code": self.code.0, "message": self.reason}));
-        answer::json(self.status, &message)
+        response::json(self.status, &message)
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_a_code() {
+    fn each_error_has_its_code() {
         let call = |params: &str| {
             format!(r#"{{"jsonrpc":"2.0","id":"i","method":"tools/call","params":{params}}}"#)
         };

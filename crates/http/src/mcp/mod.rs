@@ -3,9 +3,10 @@
 
 mod message;
 mod schema;
+mod tool;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,51 +19,49 @@ use http::request::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use litplex_calls::off_thread;
-use litplex_core::{Content, ModelInfo, Outcome, Reservation, ServeError, json_text};
+use litplex_core::{Content, MemoryBudget, Outcome, Reservation, ServeError, json_text};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
     Implementation, ListToolsResult, PaginatedRequestParams, ResourceContents, ServerCapabilities,
-    ServerConfig, Tool,
+    ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{RoleServer, ServerHandler};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use self::tool::Tool;
+pub use self::tool::ToolCache;
+
 use self::message::{ENVELOPE_BYTES, Message, Refused};
-use crate::answer::{self, AnswerBody, HttpResponse};
-use crate::app::{App, Route};
-use crate::around::Body;
-use crate::predict::{Received, begin_call, compute, refusal, slow_client};
-use crate::raw_json::Object;
-use crate::{body, dialect, unpack};
+use crate::body::Body;
+use crate::endpoint::Route;
+use crate::predict::{Received, begin_call, compute, slow_client};
+use crate::response::{self, HttpResponse, ResponseBody};
+use crate::router::Router;
+use crate::{read_body, unpack};
 
-/// Returns whether any endpoint is a tool, as far as it is known yet.
-pub(crate) fn is_offered(app: &App) -> bool {
-    app.routes().any(|(_, route)| tool_of(route).is_some())
-}
-
-/// Answers a request of this client to the tools.
-pub(crate) async fn answer(
-    app: Arc<App>,
+/// Responds to a request of this client to the tools of these endpoints.
+pub(crate) async fn respond(
+    router: Arc<Router>,
+    memory: &Arc<MemoryBudget>,
     request: Request<Body>,
     client: Option<SocketAddr>,
 ) -> HttpResponse {
     let arrived = Instant::now();
     let (mut parts, body) = request.into_parts();
-    let reservation = app.budget.reserve();
-    let read = read(&app, &parts.headers, body, &reservation);
-    let body = match timeout(longest_timeout(&app), read).await {
+    let reservation = memory.reserve();
+    let read = read(&router, &parts.headers, body, &reservation);
+    let body = match timeout(longest_timeout(&router), read).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => return refused(&error),
-        Err(_) => return answer::error(&slow_client()),
+        Err(_) => return response::error(&slow_client()),
     };
     // The arguments and the rest of the message are copies.
     if let Err(error) = reservation.grow(body.len()) {
-        return answer::error(&error);
+        return response::error(&error);
     }
     let parsed = off_thread(body.len(), move || Message::parse(&body)).await;
     let message = match parsed {
@@ -76,17 +75,18 @@ pub(crate) async fn answer(
     parts.headers.remove(CONTENT_ENCODING);
     let Message { text, arguments, id } = message;
     parts.extensions.insert(Asked { client, arrived, arguments, reservation });
-    let response = serve(app, parts, text.into(), wants_events).await;
+    let response = serve(router, parts, text.into(), wants_events).await;
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        // It is JSON, of which rmcp reads more than was checked, and answers what it cannot read so.
+        // It is JSON, of which rmcp reads more than was checked; this is its response to JSON that
+        // it cannot read.
         return Refused::params("they cannot be read", id).response();
     }
     response
 }
 
-/// Says what is wrong with a body, and which codings it may have where it has another.
+/// Returns the response to an invalid body; for an unsupported coding, with the supported ones.
 fn refused(error: &ServeError) -> HttpResponse {
-    let mut response = answer::error(error);
+    let mut response = response::error(error);
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         let accepted = HeaderValue::from_static(unpack::ACCEPTED);
         response.headers_mut().insert(ACCEPT_ENCODING, accepted);
@@ -94,7 +94,7 @@ fn refused(error: &ServeError) -> HttpResponse {
     response
 }
 
-/// What of a request rmcp does not pass on.
+/// The facts about a request that rmcp does not pass on.
 #[derive(Debug, Clone)]
 struct Asked {
     client: Option<SocketAddr>,
@@ -103,22 +103,22 @@ struct Asked {
     reservation: Reservation,
 }
 
-/// What rmcp asks of clients to accept; they need not.
+/// The types that rmcp requires clients to accept; this server does not.
 const ANY_ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Reads the text of a message, which no tool takes if it is longer than the longest may be.
+/// Reads the text of a message, which may be as long as the longest body of a tool.
 async fn read(
-    app: &App,
+    router: &Router,
     headers: &HeaderMap,
     body: Body,
     reservation: &Reservation,
 ) -> Outcome<Bytes> {
-    let most = tools(app).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
+    let most = tools(router).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
     let most = most.saturating_add(ENVELOPE_BYTES);
     let packings = unpack::packings(headers)?;
-    let pieces = body::read_pieces(headers, body, most, reservation).await?;
+    let pieces = read_body::read_pieces(headers, body, most, reservation).await?;
     let pieces = unpack::unpack(pieces, packings, most, reservation).await?;
     let length = pieces.iter().map(Bytes::len).sum();
     if pieces.len() > 1 {
@@ -127,22 +127,22 @@ async fn read(
     off_thread(length, move || json_text(&pieces)).await.ok_or_else(ServeError::not_json_text)
 }
 
-/// Has rmcp answer a message.
-async fn serve(app: Arc<App>, parts: Parts, text: Bytes, wants_events: bool) -> HttpResponse {
+/// Lets rmcp respond to a message.
+async fn serve(router: Arc<Router>, parts: Parts, text: Bytes, wants_events: bool) -> HttpResponse {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(!wants_events)
         .with_max_request_body_bytes(usize::MAX)
-        // Whoever may call the endpoints may call the tools, under any name of this machine.
+        // Access to the endpoints is access to the tools, under any name of this machine.
         .disable_allowed_hosts();
-    let tools = move || Ok(Tools { app: app.clone() });
+    let tools = move || Ok(Tools { router: router.clone() });
     StreamableHttpService::new(tools, Arc::new(NeverSessionManager::default()), config)
         .handle(Request::from_parts(parts, Full::new(text)))
         .await
-        .map(AnswerBody::Boxed)
+        .map(|body| ResponseBody::boxed(body.map_err(|never| match never {})))
 }
 
-/// Returns whether a client takes nothing but events. Whoever says nothing takes anything.
+/// Returns whether a client accepts events alone. Without `Accept` it accepts any type.
 fn wants_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let essence =
@@ -152,123 +152,17 @@ fn wants_events(headers: &HeaderMap) -> bool {
         && types.iter().all(|media_type| media_type.starts_with("text/"))
 }
 
-fn longest_timeout(app: &App) -> Duration {
-    tools(app).map(|(_, route, _)| route.timeout()).max().unwrap_or_default()
+fn longest_timeout(router: &Router) -> Duration {
+    tools(router).map(|(_, route, _)| route.timeout()).max().unwrap_or_default()
 }
 
-fn tools(app: &App) -> impl Iterator<Item = (&String, &Route, Arc<Offer>)> {
-    app.routes().filter_map(|(path, route)| Some((path, route, tool_of(route)?)))
+fn tools(router: &Router) -> impl Iterator<Item = (&String, &Route, Arc<Tool>)> {
+    router.endpoints().filter_map(|(path, route)| Some((path, route, route.tool()?)))
 }
 
 /// The tools of a server.
 struct Tools {
-    app: Arc<App>,
-}
-
-/// What a worker says of its tool.
-#[derive(Debug, Deserialize)]
-struct Offer {
-    name: Option<String>,
-    description: String,
-    input_schema: Map<String, Value>,
-    /// The argument that is the body; where there is none, all of them are.
-    argument: Option<String>,
-}
-
-/// The tool that the model of a route is, read once: with the description that it was read from.
-#[derive(Debug, Clone, Default)]
-pub struct ToolCache(OnceLock<(Arc<Value>, Arc<Offer>)>);
-
-fn tool_of(route: &Route) -> Option<Arc<Offer>> {
-    let target = route.target.get()?;
-    let info = target.endpoint.model_info()?;
-    let given = info.tool.as_ref()?;
-    if let Some((known, offer)) = route.tool.0.get()
-        && Arc::ptr_eq(known, given)
-    {
-        return Some(offer.clone());
-    }
-    let offer = Arc::new(Offer::read(given, info)?);
-    // A target that replaced another may be another tool, which is read on each call.
-    let _ = route.tool.0.set((given.clone(), offer.clone()));
-    Some(offer)
-}
-
-impl Offer {
-    fn read(given: &Value, info: &ModelInfo) -> Option<Self> {
-        let mut offer = Self::deserialize(given).ok()?;
-        if let (Some(argument), Some(dialect)) = (&offer.argument, dialect::for_model(info)) {
-            let properties = json!({argument: dialect.request_schema()});
-            offer.input_schema.insert("properties".into(), properties);
-        }
-        offer.input_schema = schema::inlined(offer.input_schema);
-        Some(offer)
-    }
-
-    fn name(&self, path: &str) -> String {
-        let name = self.name.as_deref().unwrap_or(path.trim_start_matches('/'));
-        name.replace('/', "_")
-    }
-
-    /// Returns the body of a request with these arguments.
-    ///
-    /// # Errors
-    /// What is wrong with them, in words that a model can act on.
-    fn body(&self, arguments: Option<&Bytes>) -> Result<Bytes, String> {
-        let given = arguments.and_then(|given| std::str::from_utf8(given).ok()).unwrap_or("{}");
-        let given = schema::mended(given, &Value::Object(self.input_schema.clone()));
-        let arguments = Object::parse(&given).map_err(|error| error.to_string())?;
-        let required = self.input_schema.get("required").and_then(Value::as_array);
-        let mut required = required.into_iter().flatten().filter_map(Value::as_str);
-        if let Some(name) = required.find(|name| arguments.get(name).is_none()) {
-            return Err(format!("missing argument `{name}`; {}", self.expected()));
-        }
-        let Some(argument) = &self.argument else { return Ok(given.into_owned().into()) };
-        let (mut body, mut unknown) = (None, None);
-        for (name, value) in arguments.into_fields() {
-            if name == *argument { body = Some(value) } else { unknown = Some(name) }
-        }
-        if let Some(name) = unknown {
-            return Err(format!("unknown argument `{name}`; {}", self.expected()));
-        }
-        let body = body.map_or_else(|| "null".into(), Box::<str>::from);
-        Ok(body.into_string().into())
-    }
-
-    fn expected(&self) -> String {
-        let names = self.input_schema.get("properties").and_then(Value::as_object);
-        let names = names.into_iter().flat_map(Map::keys).map(|name| format!("`{name}`"));
-        format!("expected {}", names.collect::<Vec<_>>().join(", "))
-    }
-
-    /// Returns what an endpoint says that is wrong, with the names of the arguments.
-    fn words(&self, body: &str) -> String {
-        let parsed: Option<Value> = serde_json::from_str(body).ok();
-        match parsed.as_ref().and_then(|parsed| parsed.get("detail")) {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(details)) if !details.is_empty() => {
-                let words: Option<Vec<_>> =
-                    details.iter().map(|detail| self.word_of(detail)).collect();
-                words.map_or_else(|| body.to_owned(), |words| words.join("\n"))
-            }
-            _ => body.to_owned(),
-        }
-    }
-
-    /// Puts one mismatch into words, as pydantic lists it.
-    fn word_of(&self, detail: &Value) -> Option<String> {
-        let message = detail.get("msg")?.as_str()?;
-        let kind = detail.get("type")?.as_str()?;
-        let mut place = self.argument.clone().unwrap_or_default();
-        for step in detail.get("loc")?.as_array()?.iter().skip(1) {
-            match step {
-                Value::String(name) if place.is_empty() => place.clone_from(name),
-                Value::String(name) => place.extend([".", name]),
-                number => place.push_str(&format!("[{number}]")),
-            }
-        }
-        Some(format!("invalid argument `{place}`: {message} ({kind})"))
-    }
+    router: Arc<Router>,
 }
 
 impl ServerHandler for Tools {
@@ -286,11 +180,15 @@ impl ServerHandler for Tools {
         let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
         let may_call =
             |route: &Route| headers.is_some_and(|headers| route.guard.knows(headers).is_ok());
-        let mut tools: Vec<_> = tools(&self.app)
+        let mut tools: Vec<_> = tools(&self.router)
             .filter(|(_, route, _)| may_call(route))
-            .map(|(path, _, offer)| {
-                let name = offer.name(path);
-                Tool::new(name, offer.description.clone(), Arc::new(offer.input_schema.clone()))
+            .map(|(path, _, tool)| {
+                let name = tool.name(path);
+                rmcp::model::Tool::new(
+                    name,
+                    tool.description.clone(),
+                    Arc::new(tool.input_schema.clone()),
+                )
             })
             .collect();
         tools.sort_by(|a, b| a.name.cmp(&b.name));
@@ -302,9 +200,9 @@ impl ServerHandler for Tools {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let mut tools = tools(&self.app);
-        let found = tools.find(|(path, _, offer)| offer.name(path) == request.name);
-        let Some((path, route, offer)) = found else {
+        let mut tools = tools(&self.router);
+        let found = tools.find(|(path, _, tool)| tool.name(path) == request.name);
+        let Some((path, route, tool)) = found else {
             let text = format!("there is no tool `{}`", request.name);
             return Err(ErrorData::invalid_params(text, None));
         };
@@ -314,40 +212,40 @@ impl ServerHandler for Tools {
             return Err(ErrorData::internal_error("no HTTP request", None));
         };
         let mut parts = parts.clone();
-        // It is about the answer to the call; a stream in it is lines, not events.
+        // It is about the response to the call; a stream in it is lines, not events.
         parts.headers.remove(ACCEPT);
-        // What hooks see is a request to their endpoint.
+        // Hooks see a request to their endpoint.
         if let Ok(uri) = path.parse() {
             parts.uri = uri;
         }
         let arguments = asked.arguments.clone();
         let bytes = arguments.as_ref().map_or(0, Bytes::len);
         let read = {
-            let offer = offer.clone();
-            move || offer.body(arguments.as_ref())
+            let tool = tool.clone();
+            move || tool.body(arguments.as_ref())
         };
         let body = match off_thread(bytes, read).await {
             Ok(body) => body,
             Err(wrong) => return Ok(CallToolResult::error(vec![ContentBlock::text(wrong)]).into()),
         };
-        Ok(call(route, &offer, &parts, asked, body).await.into())
+        Ok(call(route, &tool, &parts, asked, body).await.into())
     }
 }
 
-/// Passes a call through the endpoint, as any request to it.
+/// Sends a call through the endpoint, like any request to it.
 async fn call(
     route: &Route,
-    offer: &Offer,
+    tool: &Tool,
     parts: &Parts,
     asked: &Asked,
     body: Bytes,
 ) -> CallToolResult {
-    // Whoever may use tools may not yet use this one.
+    // Access to `/mcp` does not imply access to this endpoint: check it too.
     let admitted = route.guard.admit(&parts.headers, asked.client).map_err(|refused| refused.error);
     let computed = async {
         let _admission = admitted?;
         if body.len() > route.max_body_bytes {
-            return Err(body::too_large(route.max_body_bytes));
+            return Err(read_body::too_large(route.max_body_bytes));
         }
         let call = begin_call(asked.arrived, route, parts)?;
         let reservation = asked.reservation.clone();
@@ -356,7 +254,7 @@ async fn call(
         compute(route, parts, call, received).await
     };
     let computed = computed.await;
-    let response = computed.unwrap_or_else(|error| refusal(route, &error));
+    let response = computed.unwrap_or_else(|error| route.error(&error));
     let is_error = !response.status().is_success();
     let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.unwrap_or_default().to_owned();
@@ -369,8 +267,8 @@ async fn call(
     if is_error || !is_whole {
         let text = String::from_utf8_lossy(&body);
         let words = match is_whole {
-            true => offer.words(&text),
-            // What a stream ends with says why.
+            true => tool.words(&text),
+            // The last part of the stream has the reason.
             false => format!("the stream broke off: {}", text.trim_end()),
         };
         return CallToolResult::error(vec![ContentBlock::text(words)]);
@@ -387,11 +285,11 @@ async fn call(
     result
 }
 
-/// Reads a body to its end, or as far as it goes; returns it and whether it is whole.
+/// Reads a body as far as it goes; returns the data and whether it is whole.
 ///
 /// # Errors
-/// 503: there is no room for it. It is held twice, as it came and as it is sent.
-async fn collected(mut body: AnswerBody, reservation: &Reservation) -> Outcome<(Vec<u8>, bool)> {
+/// 503: the budget has no room for the data, which is held twice: as it arrived and as it is sent.
+async fn collected(mut body: ResponseBody, reservation: &Reservation) -> Outcome<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Ok((bytes, false)) };
@@ -402,7 +300,7 @@ async fn collected(mut body: AnswerBody, reservation: &Reservation) -> Outcome<(
     Ok((bytes, true))
 }
 
-/// Returns an answer as the protocol has it: what is no text stays bytes.
+/// Returns a response in the form of the protocol: data that is not text stays bytes.
 fn content(media_type: &str, path: &str, body: Vec<u8>) -> ContentBlock {
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     if media_type.starts_with("audio/") {
@@ -423,11 +321,11 @@ fn content(media_type: &str, path: &str, body: Vec<u8>) -> ContentBlock {
     }
 }
 
-/// The bytes that a parsed value takes: its place in an object, with a short name.
+/// The memory of a parsed value, in bytes: its entry in an object, with a short name.
 const VALUE_BYTES: usize = 100;
 
-/// Returns the object that a text is, unless it has a number that would not stay as it is, or there
-/// is no room for its values.
+/// Returns the object in a text, unless it has a number that would change, or the budget has no room for
+/// its values.
 fn structure_of(text: &str, reservation: &Reservation) -> Option<Value> {
     let is_long = |digits: &[u8]| digits.len() > 18;
     if text.as_bytes().split(|byte| !byte.is_ascii_digit()).any(is_long) {

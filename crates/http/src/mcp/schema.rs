@@ -1,5 +1,5 @@
-//! What clients and models make of the schema of a tool: many drop what it refers to, and some
-//! write objects as texts.
+//! The schemas of tools, adapted to clients and models: many drop references, and some write
+//! objects as texts.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 
 use crate::raw_json::{Kind, Object, each_item, raw, text_of};
 
-/// Schemas that grow beyond this many values are left as they are: each of a chain of models may
+/// Schemas that grow beyond this number of values stay as they are: each of a chain of models may
 /// name the next one twice.
 const MOST_VALUES: usize = 10_000;
 
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
-/// Puts what a schema refers to in the place of the references. Those of what refers to itself stay,
-/// with the definitions that they need.
+/// Replaces the references in a schema by their definitions. Recursive references stay, with the
+/// definitions that they need.
 pub(super) fn inlined(mut schema: Map<String, Value>) -> Map<String, Value> {
     let mut definitions = Map::new();
     for place in DEFINITIONS {
@@ -47,14 +47,14 @@ pub(super) fn inlined(mut schema: Map<String, Value>) -> Map<String, Value> {
 
 struct Inliner<'a> {
     definitions: &'a Map<String, Value>,
-    /// The names of what refers to itself.
+    /// The names of recursive definitions.
     kept: BTreeSet<String>,
     values: usize,
 }
 
 impl Inliner<'_> {
-    /// Returns a value without references; nothing where it would be too large. `within` are the
-    /// names of the definitions around it.
+    /// Returns a value without references; `None` if it would be too large. `within` are the names
+    /// of the definitions around it.
     fn value(&mut self, value: &Value, within: &mut Vec<String>) -> Option<Value> {
         self.values += 1;
         if self.values > MOST_VALUES {
@@ -110,7 +110,7 @@ fn name_of(reference: &str) -> Option<&str> {
         .find_map(|place| reference.strip_prefix("#/")?.strip_prefix(place)?.strip_prefix('/'))
 }
 
-/// Reads objects and lists that models write as texts, where a schema asks for them.
+/// Parses objects and lists that models write as texts, if the schema requires objects or lists.
 pub(super) fn mended<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
     match Kind::of(json) {
         Kind::Text if !allows(schema, "string") => match structure_in(json, schema) {
@@ -123,7 +123,7 @@ pub(super) fn mended<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
     }
 }
 
-/// Returns the object or list in a text, where there is one and the schema asks for it.
+/// Returns the object or list in a text, if there is one and the schema requires it.
 fn structure_in(json: &str, schema: &Value) -> Option<String> {
     let text = text_of(json)?;
     let inner: &RawValue = serde_json::from_str(&text).ok()?;
@@ -133,14 +133,14 @@ fn structure_in(json: &str, schema: &Value) -> Option<String> {
 }
 
 fn mended_object<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
-    let of_others = branches(schema).find_map(|branch| branch.get("additionalProperties"));
+    let for_others = branches(schema).find_map(|branch| branch.get("additionalProperties"));
     let properties = properties(schema);
-    if properties.is_none() && of_others.is_none() {
+    if properties.is_none() && for_others.is_none() {
         return json.into();
     }
     let Ok(mut object) = Object::parse(json) else { return json.into() };
     let mend = |(name, value): (&str, &RawValue)| {
-        let schema = properties.and_then(|properties| properties.get(name)).or(of_others)?;
+        let schema = properties.and_then(|properties| properties.get(name)).or(for_others)?;
         let Cow::Owned(mended) = mended(value.get(), schema) else { return None };
         Some((name.to_owned(), RawValue::from_string(mended).ok()?))
     };
@@ -155,15 +155,15 @@ fn mended_object<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
 }
 
 fn mended_array<'a>(json: &'a str, schema: &Value) -> Cow<'a, str> {
-    let of_all = branches(schema).find_map(|branch| branch.get("items"));
-    let of_first = branches(schema).find_map(|branch| branch.get("prefixItems")?.as_array());
-    if of_all.is_none() && of_first.is_none() {
+    let in_all = branches(schema).find_map(|branch| branch.get("items"));
+    let in_first = branches(schema).find_map(|branch| branch.get("prefixItems")?.as_array());
+    if in_all.is_none() && in_first.is_none() {
         return json.into();
     }
-    // One text, not one for each item: a client chooses how many items there are.
+    // One text, not one for each item: a client chooses the number of items.
     let (mut out, mut is_changed) = (String::from("["), false);
     let _ = each_item(json, |index, item: &RawValue| {
-        let schema = of_first.and_then(|schemas| schemas.get(index)).or(of_all);
+        let schema = in_first.and_then(|schemas| schemas.get(index)).or(in_all);
         let mended = schema.map_or(item.get().into(), |schema| mended(item.get(), schema));
         is_changed |= matches!(mended, Cow::Owned(_));
         if index > 0 {
@@ -180,21 +180,21 @@ fn properties(schema: &Value) -> Option<&Map<String, Value>> {
     branches(schema).find_map(|branch| branch.get("properties")?.as_object())
 }
 
-/// Returns whether a value of this type may fit a schema; where it does not say, it may.
+/// Returns whether a value of this type may fit a schema; without a type in the schema, it may.
 fn allows(schema: &Value, wanted: &str) -> bool {
     let is_it = |value: &Value| value.as_str() == Some(wanted);
     branches(schema).any(|branch| match branch.get("type") {
         Some(Value::Array(types)) => types.iter().any(is_it),
         Some(one) => is_it(one),
         None if branch.get("properties").is_some() => wanted == "object",
-        // A choice of schemas is in their branches.
+        // The branches have a choice of schemas.
         None => CHOICES.iter().all(|choice| branch.get(*choice).is_none()),
     })
 }
 
 const CHOICES: [&str; 2] = ["anyOf", "oneOf"];
 
-/// Returns a schema and those that it gives the choice of.
+/// Returns a schema and the schemas that it is a choice of.
 fn branches(schema: &Value) -> impl Iterator<Item = &Value> {
     let choices = CHOICES.iter().filter_map(|choice| schema.get(*choice)?.as_array());
     std::iter::once(schema).chain(choices.flatten())
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_too_large_stays_as_it_is() {
+    fn a_schema_that_would_be_too_large_stays_as_it_is() {
         let mut definitions = Map::new();
         for level in 0..30 {
             let next = json!({"$ref": format!("#/$defs/M{}", level + 1)});

@@ -1,3 +1,5 @@
+//! Chat completions: a job for each choice, and the completion as a whole.
+
 use std::future::poll_fn;
 
 use futures_util::future::try_join_all;
@@ -9,13 +11,17 @@ use serde_json::value::RawValue;
 
 use super::chat_request::ChatRequest;
 use super::chat_stream::ChatStream;
+use super::error::Refused;
+use super::ids::{now, unique_id};
 use super::message::{Message, not_a_message};
-use super::{Refused, Usage, now, read, text_of, unique_id};
-use crate::answer::{self, HttpResponse};
-use crate::predict::Exchange;
+use super::text::{read, text_of};
+use super::usage::Usage;
+use crate::dialect::Exchange;
 use crate::raw_json::Object;
+use crate::response::{self, HttpResponse};
+use crate::stream::Chunks;
 
-/// Answers a chat completion: each of its choices is a job of its own.
+/// Responds to a chat request: each choice is a job of its own.
 pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&exchange).await?;
     let wanted = read(body.clone(), ChatRequest::parse).await?;
@@ -33,19 +39,19 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refus
     let held = &exchange.request.reservation;
     if wanted.stream {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices, held)?;
-        return Ok(answer::stream(
+        return Ok(response::stream(
             first,
-            chunks.into(),
+            Chunks::Dialect(Box::new(chunks)),
             "text/event-stream",
-            exchange.route.ping_interval,
+            exchange.ping_interval,
         ));
     }
     let collected = choices.into_iter().map(|(first, rest)| collect(first, rest, held.another()));
     let collected = try_join_all(collected).await?;
-    Ok(answer::json(StatusCode::OK, &Completion::of(&head, &collected)))
+    Ok(response::json(StatusCode::OK, &Completion::of(&head, &collected)))
 }
 
-/// What all parts of an answer have in common.
+/// The fields that all parts of a response share.
 #[derive(Debug)]
 pub(super) struct Head {
     id: String,
@@ -54,7 +60,7 @@ pub(super) struct Head {
     pub(super) max_tokens: Option<u64>,
 }
 
-/// What stands in front of each of them.
+/// The fields at the start of each part.
 #[derive(Serialize)]
 pub(super) struct HeadOf<'a> {
     id: &'a str,
@@ -108,7 +114,7 @@ impl<'a> Completion<'a> {
     }
 }
 
-/// Waits for the end of a choice.
+/// Collects the items of a choice until it ends.
 async fn collect(first: Items, mut rest: ItemStream, held: Reservation) -> Outcome<Message> {
     let mut message = Message::new(held);
     let mut items = first;

@@ -1,28 +1,31 @@
+//! The check of a chat request, and the fields that the server reads.
+
 use bytes::Bytes;
 
+use super::error::Refused;
 use super::shape::{Field, Mismatch, Shape, boolean, integer, optional, required};
-use super::{Refused, well_formed};
+use super::text::well_formed;
 use crate::raw_json::{Kind, each_field, text_of};
 
 const MAX_CHOICES: u32 = 128;
 
-/// What the edge needs to know of a chat request; the model gets the body as it came.
+/// The fields of a chat request that the server reads; the model gets the whole body.
 #[derive(Debug)]
 pub(super) struct ChatRequest {
     pub(super) model: String,
     pub(super) stream: bool,
     pub(super) include_usage: bool,
-    /// How many answers are wanted.
+    /// The number of choices.
     pub(super) choices: u32,
-    /// The most tokens of an answer, where there is a limit.
+    /// The largest number of tokens of a choice, if there is a limit.
     pub(super) max_tokens: Option<u64>,
 }
 
 impl ChatRequest {
-    /// Checks a request. What only the model understands is not looked at.
+    /// Checks a request. Fields that only the model understands are not checked.
     ///
     /// # Errors
-    /// 400 where it is not JSON; 422, with the place, where it is not such a request.
+    /// 400 if the body is not JSON; 422, with the place, if it is not such a request.
     pub(super) fn parse(body: &Bytes) -> Result<Self, Refused> {
         let body = well_formed(body)?;
         REQUEST.check(body)?;
@@ -53,7 +56,7 @@ impl ChatRequest {
     }
 }
 
-/// What of a request matters here; of fields that come twice the last counts.
+/// The fields that matter here. Of fields with the same name, the last one counts.
 #[derive(Debug, Default)]
 struct Fields {
     model: String,
@@ -67,7 +70,7 @@ struct Fields {
 
 impl Fields {
     fn note(&mut self, name: &str, value: &str) {
-        // A limit below 1 is none.
+        // A limit below 1 counts as none.
         let limit = |value| integer(value).and_then(|most| u64::try_from(most).ok());
         match name {
             "model" => self.model = text_of(value).unwrap_or_default().into_owned(),
@@ -96,7 +99,7 @@ fn includes_usage(options: &str) -> bool {
 }
 
 /// A chat request of the API (<https://platform.openai.com/docs/api-reference/chat/create>), and what
-/// LitServe takes besides.
+/// Fields that LitServe accepts in addition.
 pub(super) const REQUEST: Shape = Shape::Object(&[
     optional("model", Shape::Text),
     required("messages", Shape::List(&MESSAGE)),
@@ -136,7 +139,7 @@ const PART: Shape = Shape::Tagged(&[
     ("input_audio", &[required("input_audio", AUDIO)]),
     ("file", &[required("file", Shape::Object(&[]))]),
     ("refusal", &[required("refusal", Shape::Text)]),
-    // As servers of models that see films and hear have them.
+    // Content in the form of servers for models that process video and audio.
     ("video_url", &[required("video_url", LINK)]),
     ("audio_url", &[required("audio_url", LINK)]),
 ]);
@@ -207,7 +210,7 @@ const JSON_SCHEMA: Shape = Shape::Object(&[
     required("name", Shape::Text),
     optional("description", Shape::Text),
     optional("schema", Shape::Object(&[])),
-    // A boolean, which programs write as a text too.
+    // A boolean, which some programs write as a text.
     optional("strict", Shape::Any),
 ]);
 
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_send_is_taken() {
+    fn requests_of_known_clients_are_accepted() {
         let parts = json!([
             {"type": "text", "text": "What is this?"},
             {"type": "image_url", "image_url": "data:image/png;base64,AA=="},
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn an_error_names_its_place() {
         for (request, param, says) in [
             (json!({"messages": []}), "messages", "`messages` is empty"),
             (json!({"messages": [{"content": "a"}]}), "messages[0].role", "it is missing"),
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_answer_depends_on_is_kept() {
+    fn the_fields_that_the_response_depends_on_are_kept() {
         let request = parsed(json!({"model": "m", "n": 2.0, "stream": true, "max_tokens": 5.0,
             "stream_options": {"include_usage": true}}));
         let ChatRequest { model, stream, include_usage, choices, max_tokens } = request.unwrap();

@@ -1,3 +1,5 @@
+//! A streamed chat completion: the parts of all choices as events.
+
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,31 +9,50 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::chat::Head;
+use super::error::error_body;
 use super::message::Message;
-use super::{Usage, error_body};
+use super::usage::Usage;
 use crate::raw_json::{Object, escape_line_breaks};
-use crate::stream::Step;
+use crate::stream::{ChunkStream, Step};
 
-/// A chat completion on its way out, in server-sent events: the parts of all choices as they
-/// come, the end of each, and that of the whole.
+/// A streamed chat completion, in server-sent events: the parts of all choices as they arrive, the
+/// end of each, and that of the whole.
 #[derive(Debug)]
-pub(crate) struct ChatStream {
+pub(super) struct ChatStream {
     head: Head,
     include_usage: bool,
     choices: Vec<Choice>,
-    /// The choice to ask first: none may hold back the others.
+    /// The choice that is polled first, so that none delays the others.
     turn: usize,
 }
 
 #[derive(Debug)]
 struct Choice {
     message: Message,
-    /// Nothing once it has ended.
+    /// `None` once it has ended.
     rest: Option<ItemStream>,
 }
 
+impl ChunkStream for ChatStream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let count = self.choices.len();
+        for index in (self.turn..self.turn + count).map(|at| at % count) {
+            let Some(rest) = &mut self.choices[index].rest else { continue };
+            let Poll::Ready(part) = rest.poll(cx) else { continue };
+            self.turn = (index + 1) % count;
+            let mut out = BytesMut::new();
+            return Poll::Ready(match self.put(&mut out, index, part) {
+                Ok(()) if self.is_over() => Step::End(out.freeze()),
+                Ok(()) => Step::Data(out.freeze()),
+                Err(error) => Step::Failed(event(&error_body(&error, None)), error.status()),
+            });
+        }
+        Poll::Pending
+    }
+}
+
 impl ChatStream {
-    /// Begins with the first items of every choice; returns what is sent first.
+    /// Begins with the first items of every choice; returns the first chunk.
     pub(super) fn begin(
         head: Head,
         include_usage: bool,
@@ -50,23 +71,6 @@ impl ChatStream {
             stream.put_items(&mut out, index, items)?;
         }
         Ok((out.freeze(), stream))
-    }
-
-    /// Polls for what is sent next.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let count = self.choices.len();
-        for index in (self.turn..self.turn + count).map(|at| at % count) {
-            let Some(rest) = &mut self.choices[index].rest else { continue };
-            let Poll::Ready(part) = rest.poll(cx) else { continue };
-            self.turn = (index + 1) % count;
-            let mut out = BytesMut::new();
-            return Poll::Ready(match self.put(&mut out, index, part) {
-                Ok(()) if self.is_over() => Step::End(out.freeze()),
-                Ok(()) => Step::Data(out.freeze()),
-                Err(error) => Step::Failed(event(&error_body(&error, None)), error.status()),
-            });
-        }
-        Poll::Pending
     }
 
     fn is_over(&self) -> bool {
@@ -112,7 +116,7 @@ impl ChatStream {
             sum.add(usage);
             sum
         });
-        // Clients of LitServe find it there, without having asked.
+        // Clients of LitServe find it there without asking for it.
         if !self.include_usage && usage.is_some() {
             last.usage = Some(usage);
         }
@@ -155,7 +159,8 @@ struct ChunkChoice<'a> {
     finish_reason: Option<&'a RawValue>,
 }
 
-/// One event; JSON has no line breaks of its own, and those of other readers are escaped.
+/// Returns an event. JSON has no line breaks, and the characters that some readers take for one are
+/// escaped.
 fn event(value: &impl Serialize) -> Bytes {
     let json = serde_json::to_vec(value).expect("it is plain data. This is a bug.");
     let mut event = BytesMut::with_capacity(json.len() + 8);

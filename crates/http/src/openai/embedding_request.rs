@@ -1,11 +1,14 @@
+//! The check of a request for embeddings, and its parts.
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::error::Refused;
 use super::shape::{Mismatch, Shape, integer, optional, required};
-use super::{Refused, well_formed};
+use super::text::well_formed;
 use crate::raw_json::{Kind, each_field, each_item, raw, text_of};
 
-/// What the edge needs to know of a request for embeddings.
+/// The fields of a request for embeddings that the server reads.
 #[derive(Debug)]
 pub(super) struct EmbeddingRequest {
     pub(super) model: String,
@@ -14,17 +17,17 @@ pub(super) struct EmbeddingRequest {
     pub(super) input: Input,
 }
 
-/// What embeddings are wanted of, as it was written.
+/// The inputs, in the spelling of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     /// A text, or the tokens of one.
     One(Bytes),
-    /// A list of either, however long: so many.
+    /// A list of texts or of lists of tokens: their number.
     List(Bytes, usize),
 }
 
 impl Input {
-    /// How many embeddings are wanted.
+    /// Returns the number of inputs.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,
@@ -51,7 +54,7 @@ impl Input {
 
 /// A request for embeddings of the API (<https://platform.openai.com/docs/api-reference/embeddings/create>).
 pub(super) const REQUEST: Shape = Shape::Object(&[
-    // Which lists there are is said by `inputs`.
+    // `inputs` returns the number of lists.
     required("input", Shape::Either(&[Shape::Text, Shape::List(&Shape::Any)])),
     optional("model", Shape::Text),
     optional("dimensions", Shape::Integer),
@@ -63,7 +66,7 @@ impl EmbeddingRequest {
     /// Checks a request, whose input is a list of at most so many.
     ///
     /// # Errors
-    /// 400 where it is not JSON; 422, with the place, where it is not such a request.
+    /// 400 if the body is not JSON; 422, with the place, if it is not such a request.
     pub(super) fn parse(body: &Bytes, most: usize) -> Result<Self, Refused> {
         let text = well_formed(body)?;
         REQUEST.check(text)?;
@@ -92,10 +95,10 @@ impl EmbeddingRequest {
     }
 }
 
-/// Returns the fields of a request but its input, as they come after that: `,"model":"m"}`.
+/// Returns the other fields of a request, as they follow its input: `,"model":"m"}`.
 pub(super) fn rest_of(body: &Bytes) -> Bytes {
     let mut rest = String::new();
-    // It was read before.
+    // It was parsed before.
     let _ = each_field(str_of(body), |name, value: &RawValue| {
         if name != "input" {
             rest.extend([",", raw(&name).get(), ":", value.get()]);
@@ -106,7 +109,7 @@ pub(super) fn rest_of(body: &Bytes) -> Bytes {
     rest.into()
 }
 
-/// Returns how many inputs there are; nothing where it is one that is no list of inputs.
+/// Returns the number of inputs; `None` if the input is not a list of inputs.
 fn count(input: &str, most: usize) -> Result<Option<usize>, Mismatch> {
     if Kind::of(input) == Kind::Text {
         return Ok(None);
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn an_error_names_its_place() {
         for (request, says) in [
             (json!({}), "input: it is missing"),
             (json!({"input": null}), "input: it is missing"),

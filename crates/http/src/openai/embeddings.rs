@@ -1,3 +1,6 @@
+//! Embeddings: a job for each input, or one for all, and the vectors in the form that the client asks
+//! for.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -9,21 +12,23 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::embedding_request::{EmbeddingRequest, rest_of};
-use super::{Refused, Usage, read, text_of};
-use crate::answer::{self, HttpResponse};
-use crate::predict::Exchange;
+use super::error::Refused;
+use super::text::{read, text_of};
+use super::usage::Usage;
+use crate::dialect::Exchange;
 use crate::raw_json::{Kind, Object, each_item, raw};
+use crate::response::{self, HttpResponse};
 
-/// The most inputs of one request, as in OpenAI's API.
+/// The largest number of inputs of a request, as in OpenAI's API.
 const MAX_INPUTS: usize = 2048;
 
-/// Jobs of one request that wait or are computed at a time, where no more make a batch.
+/// The number of jobs of a request that wait or run at the same time, if a batch needs no more.
 const JOBS_AT_A_TIME: usize = 256;
 
-/// What a job takes besides its input, about.
+/// The approximate memory of a job in addition to its input.
 const JOB_BYTES: usize = 1024;
 
-/// Answers a request for embeddings. Where the model computes batches, each input is a job of its
+/// Responds to a request for embeddings. If the model computes batches, each input is a job of its
 /// own, so that the inputs of all clients share them.
 pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&exchange).await?;
@@ -37,12 +42,12 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refus
     };
     let length = vectors.iter().map(|vector| vector.get().len()).sum();
     exchange.request.reservation.grow(length)?;
-    // To write many vectors takes as long as to read them.
+    // Writing many vectors takes as long as reading them.
     let list = off_thread(length, move || written(&wanted, vectors, usage)).await;
     Ok(list.map_err(|given| not_embeddings(&exchange, &given))?)
 }
 
-/// Writes the answer, or says which vector is not one of numbers.
+/// Writes the response. Fails if a vector has entries that are not numbers.
 fn written(
     wanted: &EmbeddingRequest,
     vectors: Vec<Box<RawValue>>,
@@ -56,22 +61,22 @@ fn written(
         model: &wanted.model,
         usage: ListUsage { prompt_tokens: usage.prompt, total_tokens: usage.total },
     };
-    Ok(answer::json(StatusCode::OK, &list))
+    Ok(response::json(StatusCode::OK, &list))
 }
 
 type Vectors = (Vec<Box<RawValue>>, Usage);
 
-/// Which inputs of a request a job computes.
+/// The inputs that a job computes.
 #[derive(Debug, Clone, Copy)]
 struct Inputs {
     first: usize,
     count: usize,
-    /// How many there are in the request.
+    /// The number of inputs of the request.
     of: usize,
 }
 
 impl Inputs {
-    /// Returns the only one of several that a job computes.
+    /// Returns the input, if the job computes one of several.
     fn only(self) -> Option<usize> {
         (self.count == 1 && self.of > 1).then_some(self.first)
     }
@@ -88,7 +93,7 @@ async fn all_at_once(
     compute(exchange, request, cost, Inputs { first: 0, count, of: count }).await
 }
 
-/// Computes each input as a job of its own. All of them share the other fields of the request.
+/// Computes each input as a job of its own. All jobs share the other fields of the request.
 async fn one_by_one(
     exchange: &Exchange<'_>,
     wanted: &EmbeddingRequest,
@@ -125,20 +130,20 @@ async fn one_by_one(
     Ok((vectors, usage))
 }
 
-/// Returns how many inputs may be computed one by one.
+/// Returns the largest number of inputs that may be computed one by one.
 fn most_inputs(exchange: &Exchange<'_>) -> usize {
     exchange.call.target.endpoint.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS))
 }
 
-/// Returns how many jobs of one request are made at a time: the others are not to fill the queue.
+/// Returns the number of jobs that are queued at the same time: the others must not fill the queue.
 fn jobs_at_a_time(exchange: &Exchange<'_>) -> usize {
     let batch = exchange.call.target.endpoint.model_info().map_or(1, |info| info.max_batch_size);
     JOBS_AT_A_TIME.max(batch.saturating_mul(2)).min(most_inputs(exchange))
 }
 
-/// Refuses more than a body's worth of the other fields, which are read with each input.
+/// Refuses a request whose other fields, which are read with each input, exceed the size of a body.
 fn check_size(exchange: &Exchange<'_>, count: usize, rest: usize) -> Outcome<()> {
-    if count.saturating_mul(rest) > exchange.route.max_body_bytes {
+    if count.saturating_mul(rest) > exchange.max_body_bytes {
         let detail = format!(
             "the fields beside `input` have {rest} bytes, which are read with each of {count} \
              inputs; send fewer inputs or smaller fields"
@@ -148,14 +153,14 @@ fn check_size(exchange: &Exchange<'_>, count: usize, rest: usize) -> Outcome<()>
     Ok(())
 }
 
-/// What each of several inputs costs, where bodies tell.
+/// The cost of each of several inputs.
 enum Costs<'a> {
-    /// All of them cost the same.
+    /// Every input has the same cost.
     Same(f64),
-    /// The input tells, and what else there is is so long.
+    /// The cost is read from the input, with other fields of this length.
     Bytes(usize),
     OfInput(&'a Cost),
-    /// The model is asked, if anybody.
+    /// The model returns it, if it has a hook for it.
     NotKnown,
 }
 
@@ -197,7 +202,7 @@ async fn compute(
     }
 }
 
-/// Reads what a model answered: as many embeddings as are expected, and the tokens they took.
+/// Reads the response of a model: the expected number of embeddings, and the tokens that they used.
 fn found(exchange: &Exchange<'_>, response: &Response, count: usize) -> Outcome<Vectors> {
     let text = std::str::from_utf8(&response.body).unwrap_or_default();
     let Ok(mut answer) = Object::parse(text) else {
@@ -213,8 +218,8 @@ fn found(exchange: &Exchange<'_>, response: &Response, count: usize) -> Outcome<
     Ok((vectors, usage))
 }
 
-/// Returns the error that a worker answered with. Where that is of one input, the client and the log
-/// are told of which: only here its place in the request is known.
+/// Returns the error of a worker. If it belongs to one input, the client and the log get its place
+/// in the request, which only this function knows.
 fn failure(exchange: &Exchange<'_>, response: Response, inputs: Inputs) -> Refused {
     let (mut refused, mut body) = Refused::given(response);
     let named = body.take("input").and_then(|input| input.get().parse::<usize>().ok());
@@ -233,7 +238,7 @@ fn failure(exchange: &Exchange<'_>, response: Response, inputs: Inputs) -> Refus
     refused
 }
 
-/// Reads one vector, or a list of them.
+/// Reads one vector, or a list of vectors.
 fn vectors(given: &str) -> Option<Vec<Box<RawValue>>> {
     let (mut vectors, mut is_one) = (Vec::new(), false);
     let walk = each_item(given, |_, item: &RawValue| match Kind::of(item.get()) {
@@ -281,7 +286,7 @@ struct Embedding {
 }
 
 impl Embedding {
-    /// Returns a vector as it is wanted, or says what it is instead.
+    /// Returns a vector in the form that the client asks for.
     fn of(wanted: &EmbeddingRequest, index: usize, vector: Box<RawValue>) -> Result<Self, String> {
         if wanted.dimensions.is_none() && !wanted.wants_base64 {
             return Ok(Self { object: "embedding", index, embedding: vector });
@@ -306,14 +311,14 @@ impl Embedding {
     }
 }
 
-/// Returns numbers as the API encodes them: little-endian `float32`.
+/// Returns numbers in the encoding of the API: little-endian `float32`.
 fn base64(numbers: &[f64]) -> String {
     let bytes: Vec<u8> = numbers.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
     STANDARD.encode(bytes)
 }
 
-/// Keeps the first dimensions, at length 1 again, as the documentation of the API says that
-/// embeddings can be shortened.
+/// Keeps the first dimensions and scales the vector to length 1, as the API's documentation says
+/// that embeddings can be shortened.
 fn shortened(mut vector: Vec<f64>, dimensions: usize) -> Vec<f64> {
     vector.truncate(dimensions);
     let length = vector.iter().map(|x| x * x).sum::<f64>().sqrt();

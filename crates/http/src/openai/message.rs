@@ -1,31 +1,32 @@
-//! A message of a chat, put together from what its model gives: as a whole, and as the pieces of a
-//! stream, which add up to the same.
+//! A message of a chat, built from the items of a model: as a whole, and as the pieces of a stream.
+//! Both have the same content.
 
 use indexmap::IndexMap;
 use litplex_core::{Outcome, Reservation, ServeError};
 use serde_json::value::RawValue;
 
+use super::ids::unique_id;
 use super::tool_calls::ToolCalls;
-use super::{Usage, unique_id};
+use super::usage::Usage;
 use crate::raw_json::{Kind, Object, raw};
 
-/// Fields that name something: of these the first counts, others are joined or replaced.
+/// Fields that name something: the first value counts. Other fields are joined or replaced.
 const SAID_ONCE: [&str; 3] = ["role", "name", "tool_call_id"];
 
-/// One choice of an answer, so far.
+/// A choice of a response, so far.
 #[derive(Debug, Default)]
 pub(super) struct Message {
     fields: Fields,
-    /// Lists of an entry for each token, which the API has beside the message.
+    /// Lists with an entry for each token, which the API has beside the message.
     logprobs: Fields,
     tool_calls: ToolCalls,
     finish_reason: Option<Box<RawValue>>,
     pub(super) usage: Option<Usage>,
-    /// What all that it was given takes.
+    /// The memory of all items.
     held: Reservation,
 }
 
-/// What an output of a model adds to a choice.
+/// The part of a choice that one item adds.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     pub(super) delta: Object,
@@ -33,15 +34,15 @@ pub(super) struct Piece {
 }
 
 impl Message {
-    /// Returns a message of nothing, which reserves what it takes.
+    /// Returns an empty message, which reserves the memory that it takes.
     pub(super) fn new(held: Reservation) -> Self {
         Self { held, ..Self::default() }
     }
 
-    /// Takes what a model gave; returns what it adds to the choice.
+    /// Adds an item of a model; returns its piece.
     ///
     /// # Errors
-    /// It is no object, or there is no room for it.
+    /// The item is not an object, or exceeds the memory budget.
     pub(super) fn take(&mut self, item: &[u8]) -> Outcome<Piece> {
         self.held.grow(item.len())?;
         let text = std::str::from_utf8(item).unwrap_or_default();
@@ -80,7 +81,7 @@ impl Message {
         }
     }
 
-    /// Takes what is missing where the model gives no more; returns what it adds to the message.
+    /// Adds the fields that are missing when the model has ended; returns the piece.
     pub(super) fn end(&mut self) -> Object {
         let mut delta = Object::default();
         self.take_role(None, &mut delta);
@@ -91,7 +92,7 @@ impl Message {
         delta
     }
 
-    /// Says whose message it is, once.
+    /// Adds the role of the author, once.
     fn take_role(&mut self, role: Option<Box<RawValue>>, delta: &mut Object) {
         if !self.fields.has("role") {
             self.take_field("role", role.unwrap_or_else(|| raw(&"assistant")), delta);
@@ -106,7 +107,7 @@ impl Message {
         delta.set(name, value);
     }
 
-    /// Returns the whole of it.
+    /// Returns the whole message.
     pub(super) fn whole(&self) -> Object {
         let mut message = self.fields.whole();
         if message.get("content").is_none() {
@@ -118,12 +119,13 @@ impl Message {
         message
     }
 
-    /// Returns the log probabilities of all tokens, where the model gave any.
+    /// Returns the log probabilities of all tokens, if the model gave any.
     pub(super) fn logprobs(&self) -> Option<Object> {
         (!self.logprobs.0.is_empty()).then(|| self.logprobs.whole())
     }
 
-    /// Why the message ended: what the model said, or what can be told from the outside.
+    /// Returns the reason for the end of the message: the model's, or the one that the message
+    /// shows.
     pub(super) fn finish_reason(&self, max_tokens: Option<u64>) -> Box<RawValue> {
         let used = self.usage.map_or(0, |usage| usage.completion);
         if let Some(said) = &self.finish_reason {
@@ -138,23 +140,23 @@ impl Message {
     }
 }
 
-/// How deep objects within a message are joined; deeper ones are replaced.
+/// The depth to which objects in a message are joined; deeper ones are replaced.
 const MAX_DEPTH: usize = 16;
 
-/// Fields of an object that say what the rest is: they are given once, or replaced.
+/// Fields of an object that name its kind: they are set once, or replaced.
 const REPLACED: [&str; 4] = ["name", "type", "id", "index"];
 
-/// The fields of a message, each of which grows in place: a message has as many pieces as tokens,
-/// and must not be copied for each of them.
+/// The fields of a message. Each grows in place: a message has as many pieces as tokens, and must
+/// not be copied for each of them.
 #[derive(Debug, Default)]
 struct Fields(IndexMap<String, Field>);
 
 /// The value of a field, so far.
 #[derive(Debug)]
 enum Field {
-    /// JSON, as it was given.
+    /// JSON in the spelling of the model.
     Json(String),
-    /// An object of which more than one piece came.
+    /// An object of which more than one piece arrived.
     Object(Fields),
 }
 
@@ -167,7 +169,7 @@ impl Fields {
         self.0.get_mut(name)
     }
 
-    /// Takes a value, which is joined to what the field has.
+    /// Joins a value to the value of the field.
     fn take(&mut self, name: &str, json: &str) {
         match self.get_mut(name) {
             Some(known) => known.join(json, MAX_DEPTH),
@@ -199,8 +201,8 @@ impl Fields {
 }
 
 impl Field {
-    /// Joins a value to what is known, as clients join the pieces of a stream: texts and lists go
-    /// on, objects are joined field by field, and anything else is replaced.
+    /// Joins a value as clients join the pieces of a stream: texts and lists are appended, objects
+    /// are joined field by field, and other values are replaced.
     fn join(&mut self, more: &str, depth: usize) {
         match (self.kind(), Kind::of(more)) {
             (Kind::Object, Kind::Object) if depth > 0 => self.join_object(more, depth - 1),
@@ -223,7 +225,7 @@ impl Field {
         }
     }
 
-    /// Writes a value behind another of its kind, without what is between them.
+    /// Appends a value to another of its kind, without the characters between them.
     fn go_on(&mut self, between: &str, more: &str) {
         let Self::Json(known) = self else { return };
         known.pop();
@@ -259,14 +261,14 @@ fn is_empty(list: &str) -> bool {
     list[1..].trim_start().starts_with(']')
 }
 
-/// Returns the log's and the client's error of an output that is no part of a message.
+/// Logs an item that is not a part of a message, and returns the client's error.
 pub(super) fn not_a_message(given: &str) -> ServeError {
     tracing::error!("a model that chats gave {given}, which is no part of a message");
     ServeError::internal()
 }
 
 impl Usage {
-    /// Takes the counts out of an object that a model gave; nothing where it has none.
+    /// Removes the counts of tokens from an item and returns them, if it has any.
     pub(super) fn take(object: &mut Object) -> Option<Self> {
         let mut is_there = false;
         let mut count = |name| {
@@ -293,7 +295,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives items to a message; returns the pieces of its stream, and the whole.
+    /// Adds items to a message; returns the pieces of its stream, and the whole.
     fn given(items: &[Value]) -> (Vec<Value>, Value, Message) {
         let mut message = Message::default();
         let value = |object: &Object| serde_json::to_value(object).unwrap();
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_kept_and_joined() {
+    fn unknown_fields_are_kept_and_joined() {
         let (deltas, whole, _) = given(&[
             json!({"content": null, "reasoning_content": "th", "name": "n", "list": []}),
             json!({"reasoning_content": "ink\"", "name": "n", "list": [1], "score": 1.5}),
@@ -389,7 +391,7 @@ mod tests {
         assert_eq!(message.usage, Some(usage));
     }
 
-    /// Returns how much room the text of a field has, where it is one.
+    /// Returns the capacity of a field's text, if it is one.
     fn room(field: Option<&mut Field>, within: Option<&str>) -> usize {
         match (field, within) {
             (Some(Field::Json(text)), None) => text.capacity(),
@@ -447,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn an_output_that_is_not_a_message_is_an_error() {
         for item in [&b"\"text\""[..], b"[1]", b"{"] {
             assert_eq!(Message::default().take(item).unwrap_err().status(), 500);
         }

@@ -1,4 +1,4 @@
-//! What the requests of the API look like: one table checks them and describes them.
+//! The requests of the API: one table checks and describes them.
 
 use std::fmt;
 
@@ -7,28 +7,28 @@ use serde_json::{Map, Value, json};
 
 use crate::raw_json::{Kind, each_field, each_item, text_of};
 
-/// What a value must be. A null is a value that is not there, everywhere.
+/// The shape of a value. A null counts as absent everywhere.
 #[derive(Debug)]
 pub(super) enum Shape {
     Any,
     Text,
     Boolean,
-    /// Also one that is written as `5.0`, or as a text.
+    /// Also in the form `5.0`, or as a text.
     Integer,
-    /// Also one that is written as a text.
+    /// Also as a text.
     Number,
     /// One of these texts.
     Choice(&'static [&'static str]),
     List(&'static Shape),
     /// An object whose values are of one shape.
     Map(&'static Shape),
-    /// An object of these fields; what else it has is for the model.
+    /// An object of these fields; its other fields are for the model.
     Object(&'static [Field]),
-    /// An object whose `type` says which fields it has.
+    /// An object whose `type` decides its fields.
     Tagged(&'static [Kinds]),
-    /// One that is the first of these where it has no `type`.
+    /// An object that is of the first of these types if it has no `type`.
     TaggedOrFirst(&'static [Kinds]),
-    /// Any of these, told apart by the kind of the value.
+    /// One of these; the kind of the value decides.
     Either(&'static [Shape]),
 }
 
@@ -43,17 +43,17 @@ pub(super) struct Field {
     is_required: bool,
 }
 
-/// Returns a field that may be left out.
+/// Returns a field that may be absent.
 pub(super) const fn optional(name: &'static str, shape: Shape) -> Field {
     Field { name, shape, is_required: false }
 }
 
-/// Returns a field that must be there.
+/// Returns a field that must be present.
 pub(super) const fn required(name: &'static str, shape: Shape) -> Field {
     Field { name, shape, is_required: true }
 }
 
-/// Why a value is not of its shape, and where: `messages[0].content`.
+/// A value that does not have its shape, and its place: `messages[0].content`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
     pub(super) place: String,
@@ -106,7 +106,7 @@ impl Shape {
         Mismatch::new("", format!("expected {}, got {an}{}", self.words(), got.name()))
     }
 
-    /// The kind of the values that it is for, where it is one of several.
+    /// Returns the kind of its values, if it is one of several.
     fn kind(&self) -> Kind {
         match self {
             Self::Text | Self::Choice(_) => Kind::Text,
@@ -196,7 +196,7 @@ fn choice(names: &[&str], value: &str) -> Checked {
     Err(Mismatch::new("", format!("expected {expected}, got `{}`", shown(&text))))
 }
 
-/// Leaves of a text what a message has room for.
+/// Returns the start of a text that fits in a message.
 fn shown(text: &str) -> String {
     const MOST: usize = 60;
     match text.char_indices().nth(MOST) {
@@ -268,12 +268,12 @@ fn tagged(kinds: &[Kinds], without: Option<&Kinds>, value: &str) -> Checked {
 
 const MISSING: &str = "it is missing, and required";
 
-/// What is well-formed may have a name with half of a surrogate pair in it.
+/// Well-formed JSON may have a name with half of a surrogate pair.
 fn readable(walk: serde_json::Result<Checked>) -> Checked {
     walk.unwrap_or_else(|error| Err(Mismatch::new("", error.to_string())))
 }
 
-/// Reads a truth value, also as clients write it by mistake.
+/// Reads a boolean, also in forms that clients write by mistake.
 pub(super) fn boolean(value: &str) -> Option<bool> {
     match value {
         "true" | "1" => Some(true),
@@ -286,8 +286,8 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Reads a whole number: `5`, `5.0`, `"5"`. One of so many digits that it is larger than any count is
-/// the largest; what is that large and is written as `1e30`, pydantic does not take for an integer.
+/// Reads an integer: `5`, `5.0`, `"5"`. One with more digits than any count is the largest count;
+/// pydantic does not accept one in the form `1e30`.
 pub(super) fn integer(value: &str) -> Option<i64> {
     let number = number(value).filter(|number| number.fract() == 0.0)?;
     let is_plain = |text: &str| !text.contains(['e', 'E']);
@@ -298,7 +298,7 @@ pub(super) fn integer(value: &str) -> Option<i64> {
     is_taken.then_some(number as i64)
 }
 
-/// Reads a finite number, also where it is written as a text.
+/// Reads a finite number, also as a text.
 pub(super) fn number(value: &str) -> Option<f64> {
     let text = match Kind::of(value) {
         Kind::Number => value.into(),
@@ -326,7 +326,7 @@ mod tests {
     ]);
 
     #[test]
-    fn what_fits_is_taken() {
+    fn values_that_fit_are_accepted() {
         for value in [
             r#"{"parts": "a", "other": [1, {"b": null}], "mode": null, "heat": -1e3}"#,
             r#"{"parts": [], "mode": "a", "notes": {"c": "d", "e": null}, "heat": "0.5"}"#,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_said_with_its_place() {
+    fn a_value_that_does_not_fit_is_an_error_with_its_place() {
         for (value, place, reason) in [
             ("[]", "", "expected an object, got an array"),
             ("{}", "parts", "it is missing, and required"),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_checked_is_described() {
+    fn every_checked_field_is_described() {
         let schema = REQUEST.schema();
         assert_eq!(schema["required"], json!(["parts"]));
         let part = &schema["properties"]["parts"]["anyOf"][1]["items"]["anyOf"][1];

@@ -1,3 +1,5 @@
+//! Tool calls: one list from whole calls and from fragments, and the fragments that clients join.
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -6,12 +8,12 @@ use serde_json::value::RawValue;
 
 use crate::raw_json::{Object, each_item, text_of};
 
-/// The calls of tools in a message, put together from whole calls and from fragments of them.
+/// The tool calls of a message, built from whole calls and from fragments.
 #[derive(Debug, Default)]
 pub(super) struct ToolCalls {
     calls: Vec<Call>,
-    /// The places of the calls by their ids, and by the numbers that the model gave them: the last
-    /// of each.
+    /// The indices of the calls by their ids, and by the numbers that the model gave them: the last of
+    /// each.
     by_id: HashMap<String, usize>,
     by_number: HashMap<i64, usize>,
 }
@@ -23,11 +25,11 @@ struct Call {
     name: Option<String>,
     arguments: String,
     progress: Progress,
-    /// What else it has.
+    /// The other fields.
     rest: Object,
 }
 
-/// What an entry of a list of calls says.
+/// An entry of a list of calls.
 #[derive(Debug, Default)]
 struct Entry {
     number: Option<i64>,
@@ -43,8 +45,8 @@ impl ToolCalls {
         self.calls.is_empty()
     }
 
-    /// Takes a list of calls; returns what it adds, with the numbers by which clients put the
-    /// pieces together. A call without an id gets one of `make_id`.
+    /// Adds a list of calls; returns the new parts with the indices by which clients join them. A
+    /// call without an id gets one of `make_id`.
     pub(super) fn take(&mut self, list: &str, make_id: impl Fn() -> String) -> Vec<Object> {
         let mut added = Vec::new();
         let _ = each_item(list, |_, entry: &RawValue| {
@@ -75,9 +77,9 @@ impl ToolCalls {
         }
     }
 
-    /// Returns the place of the call that an entry is a part of; none where it is a new one. An id
-    /// tells for certain. Without one, a name begins a call, unless the call of the entry's number
-    /// still has none.
+    /// Returns the index of the call that an entry continues; `None` if it begins a call. An id is
+    /// certain. Without one, a name begins a call, unless the call with the entry's index has no
+    /// name yet.
     fn continued(&self, entry: &Entry) -> Option<usize> {
         if let Some(id) = &entry.id {
             return self.by_id.get(id).copied();
@@ -117,7 +119,7 @@ impl Entry {
             arguments =
                 function.take("arguments").map(|arguments| match text_of(arguments.get()) {
                     Some(text) => text.into_owned(),
-                    // Arguments that are no text yet.
+                    // Arguments that are not a text yet.
                     None => arguments.get().to_owned(),
                 });
         }
@@ -140,7 +142,7 @@ impl Call {
         }
     }
 
-    /// Takes more of a call; returns what that adds, if anything.
+    /// Adds a part of a call; returns the new part, if there is one.
     fn go_on(&mut self, place: usize, entry: Entry) -> Option<Object> {
         let mut function = Object::default();
         if let Some(name) = entry.name.filter(|_| self.name.is_none()) {
@@ -167,8 +169,8 @@ impl Call {
         (has_rest || !function.is_empty()).then_some(added)
     }
 
-    /// Returns what arguments add to those that are known. A model that names the call again may
-    /// give all of them again, or all so far; once they are complete, nothing follows.
+    /// Returns the part of the arguments that is new. A model that names the call again may repeat
+    /// all of them, or all so far; once they are complete, nothing is added.
     fn news_of<'a>(&self, more: &'a str, is_named: bool) -> &'a str {
         if !is_named || self.arguments.is_empty() {
             return more;
@@ -192,21 +194,21 @@ impl Call {
     }
 }
 
-/// How far an object or a list has come that arrives in pieces. Each piece is read once: a model
-/// chooses how many there are.
+/// The progress of an object or a list that arrives in pieces. Each piece is read once: a model chooses
+/// their number.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     #[default]
     NotBegun,
-    /// Within this many objects and lists.
+    /// Inside this many objects and lists.
     Within(usize),
-    /// In a text within as many.
+    /// In a text inside as many.
     InText {
         depth: usize,
         is_escaped: bool,
     },
     Complete,
-    /// It is neither, or something follows it.
+    /// Neither an object nor a list, or one that is followed by something.
     Other,
 }
 
@@ -240,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives lists of calls; returns what each adds, and the calls in the end as `(id, name,
+    /// Adds lists of calls; returns the new parts, and the calls at the end as `(id, name,
     /// arguments)`.
     fn given(lists: &[Value]) -> (Vec<Value>, Vec<(String, String, String)>) {
         let mut calls = ToolCalls::default();
@@ -281,7 +283,7 @@ mod tests {
             vec![json!([one]), json!([other])],
             vec![json!([one, other])],
             vec![json!([with_zero(one.clone())]), json!([with_zero(other.clone())])],
-            // All that there are so far.
+            // All arguments so far.
             vec![json!([one]), json!([one, other])],
         ] {
             let (added, whole) = given(&lists);
@@ -315,7 +317,7 @@ mod tests {
         };
         let two = expected(&[("c1", "f", "{\"a\":1}"), ("c2", "g", "{}")]);
         for lists in [
-            // As engines that follow the API give them, one after the other, or in turns.
+            // In the order of engines that follow the API: one after the other, or in turns.
             vec![
                 begin(0, "c1", "f"),
                 fragment(Some(0), None, "{\"a\""),
@@ -330,7 +332,7 @@ mod tests {
                 fragment(Some(7), None, "{}"),
                 fragment(Some(4), None, ":1}"),
             ],
-            // With the id each time, or with nothing at all.
+            // With the id each time, or with nothing.
             vec![
                 begin(0, "c1", "f"),
                 fragment(Some(0), Some("c1"), "{\"a\""),
@@ -364,7 +366,7 @@ mod tests {
         }
     }
 
-    /// Read again for each fragment, these arguments would take minutes.
+    /// If they were read again for each fragment, these arguments would take minutes.
     #[test]
     fn many_fragments_and_many_calls_are_each_read_once() {
         let mut calls = ToolCalls::default();
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_has_besides_is_kept() {
+    fn other_fields_of_a_call_are_kept() {
         let odd = json!([{"id": "c", "type": "custom", "custom": {"name": "n", "input": "i"}}]);
         let mut calls = ToolCalls::default();
         calls.take(&odd.to_string(), String::new);

@@ -1,13 +1,15 @@
+//! An application for tests.
+
 use std::collections::HashMap;
 
 use litplex_access::Guard;
 use litplex_calls::Report;
-use litplex_http::{App, Builtin};
+use litplex_http::{App, AppBuilder, Builtin};
 use litplex_metrics::Metrics;
 use serde_json::Value;
 
-/// Makes an app without endpoints.
-pub(crate) fn app() -> App {
+/// Returns an application without endpoints.
+pub(crate) fn app() -> AppBuilder {
     let builtin = Builtin {
         health: "/health".into(),
         status_reasons: true,
@@ -25,5 +27,5 @@ pub(crate) fn app() -> App {
     let report = || Report { endpoints: Vec::new(), app_host: None };
     let scrape = || Box::pin(async { String::new() }) as _;
     let guard = Guard::default();
-    App::new(HashMap::new(), builtin, guard, 1 << 20, Metrics::new(), report, scrape)
+    App::builder(HashMap::new(), builtin, guard, 1 << 20, Metrics::new(), report, scrape)
 }

@@ -1,3 +1,5 @@
+//! Content codings: negotiation, and encoders.
+
 use std::io::Write;
 
 use brotli::CompressorWriter;
@@ -10,7 +12,7 @@ use zstd::stream::write::Encoder as ZstdEncoder;
 const BROTLI_QUALITY: u32 = 4;
 const ZSTD_LEVEL: i32 = 1;
 
-/// Bytes that a stream's encoder looks back, as a power of two: each open stream holds them.
+/// The window of a stream's encoder in bytes, as a power of two. Each open stream takes it.
 const STREAM_WINDOW: u32 = 17;
 const WHOLE_WINDOW: u32 = 20;
 
@@ -28,12 +30,12 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// Finds the one of this name in HTTP.
+    /// Returns the coding with this name in HTTP.
     pub fn named(name: &str) -> Option<Self> {
         [Self::Zstd, Self::Brotli, Self::Gzip].into_iter().find(|coding| coding.name() == name)
     }
 
-    /// Tells whether a client that sent these headers takes it.
+    /// Returns whether a client that sent these headers accepts it.
     pub(crate) fn is_accepted(self, asked: &HeaderMap) -> bool {
         choose(&[self], asked).is_some()
     }
@@ -46,7 +48,7 @@ impl Coding {
         }
     }
 
-    /// Returns about what compressing takes: the window, and what finds repetitions in it.
+    /// Returns the approximate memory of an encoder: its window and its tables.
     pub(super) fn bytes(self, is_stream: bool) -> usize {
         match (self, is_stream) {
             (Self::Gzip, _) => 384 << 10,
@@ -55,7 +57,7 @@ impl Coding {
         }
     }
 
-    /// Compresses all of a body.
+    /// Compresses a whole body.
     pub(super) fn pack(self, body: &[u8]) -> Bytes {
         let mut encoder = Encoder::new(self, Some(body.len()));
         encoder.write(body);
@@ -63,7 +65,7 @@ impl Coding {
     }
 }
 
-/// Chooses what the client likes best, and the first of several that it likes as much.
+/// Returns the coding that the client prefers, and the first of several that it accepts equally.
 pub(super) fn choose(offered: &[Coding], asked: &HeaderMap) -> Option<Coding> {
     let values = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let weights: Vec<_> = values.flat_map(|value| value.split(',')).map(weighed).collect();
@@ -86,7 +88,7 @@ pub(super) fn choose(offered: &[Coding], asked: &HeaderMap) -> Option<Coding> {
     best.filter(|_| weight("identity").is_none_or(|plain| plain <= most))
 }
 
-/// Takes `br;q=0.5` apart.
+/// Parses `br;q=0.5`.
 fn weighed(coding: &str) -> (&str, f32) {
     let mut parts = coding.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();
@@ -94,7 +96,7 @@ fn weighed(coding: &str) -> (&str, f32) {
     (name, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
 }
 
-/// Compresses a body piece by piece.
+/// An encoder that compresses a body piece by piece.
 pub(super) enum Encoder {
     Gzip(GzEncoder<Vec<u8>>),
     Brotli(Box<CompressorWriter<Vec<u8>>>),
@@ -102,7 +104,7 @@ pub(super) enum Encoder {
 }
 
 impl Encoder {
-    /// Makes one for a body of this many bytes, or for a stream.
+    /// Returns an encoder for a body of this many bytes, or for a stream.
     pub(super) fn new(coding: Coding, length: Option<usize>) -> Self {
         let out = Vec::with_capacity(length.unwrap_or_default() / 4);
         let window = if length.is_some() { WHOLE_WINDOW } else { STREAM_WINDOW };
@@ -118,7 +120,7 @@ impl Encoder {
         }
     }
 
-    /// Compresses a piece, so that whoever decodes what is returned has all of it.
+    /// Compresses a piece, so that the client can decode all of it at once.
     pub(super) fn pack(&mut self, piece: &[u8]) -> Bytes {
         self.write(piece);
         self.flush()
@@ -167,7 +169,7 @@ fn zstd_encoder(
 ) -> std::io::Result<ZstdEncoder<'static, Vec<u8>>> {
     let mut encoder = ZstdEncoder::new(out, ZSTD_LEVEL)?;
     encoder.window_log(window)?;
-    // Its tables are then no larger than they need to be.
+    // Its tables are then as small as possible.
     encoder.set_pledged_src_size(length.map(|length| length as u64))?;
     Ok(encoder)
 }
@@ -184,7 +186,7 @@ mod tests {
 
     fn unpack(coding: Coding, packed: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        // What was flushed has no end; all that comes before counts.
+        // A flushed stream has no end; everything before it counts.
         let _ = match coding {
             Coding::Gzip => flate2::read::GzDecoder::new(packed).read_to_end(&mut out),
             Coding::Brotli => brotli::Decompressor::new(packed, 4096).read_to_end(&mut out),
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_is_smaller_and_the_same() {
+    fn a_compressed_body_is_smaller_and_decodes_to_the_same() {
         let body = b"a model's answer, ".repeat(1000);
         for coding in ALL {
             let packed = coding.pack(&body);
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_flushed_can_be_read() {
+    fn each_flushed_piece_can_be_decoded() {
         for coding in ALL {
             let mut encoder = Encoder::new(coding, None);
             let (mut written, mut packed) = (Vec::new(), Vec::new());

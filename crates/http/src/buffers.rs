@@ -3,20 +3,21 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use litplex_core::{Outcome, Reservation};
 
-/// What a connection reads at a time. A piece of a body shares the memory of what was read with it.
+/// The number of bytes that a connection reads at once. A piece of a body shares the memory of one
+/// read.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
-/// Pieces of at least this size are kept as they came; smaller ones are copied together, because
-/// each would keep all of what was read with it.
+/// Pieces of at least this size are kept; smaller ones are copied together, because each would keep
+/// the memory of its whole read.
 const KEPT_BYTES: usize = READ_BYTES - READ_BYTES / 8;
 
-/// The room that is made for small pieces, at least and at most.
+/// The smallest and the largest capacity for small pieces.
 const ROOM: (usize, usize) = (64, READ_BYTES);
 
-/// What a piece takes beside its bytes.
+/// The memory of a piece in addition to its bytes.
 const OVERHEAD: usize = 64;
 
-/// Takes a body as it comes, and reserves what it takes.
+/// A body while it arrives. It reserves the memory that it takes.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     done: Vec<Bytes>,
@@ -30,12 +31,12 @@ impl Pieces {
         Self { done: Vec::new(), open: BytesMut::new(), length: 0, reservation }
     }
 
-    /// Returns the length of all that has come.
+    /// Returns the length of all pieces.
     pub(crate) fn len(&self) -> usize {
         self.length
     }
 
-    /// Appends a piece, which it may keep.
+    /// Appends a piece, which may be kept as it is.
     pub(crate) fn push(&mut self, piece: Bytes) -> Outcome<()> {
         if piece.len() < KEPT_BYTES {
             return self.copy(&piece);
@@ -80,7 +81,7 @@ impl Pieces {
     }
 }
 
-/// Joins pieces into one, each of which it drops when it is copied.
+/// Joins pieces into one. Each piece is dropped when it is copied.
 pub(crate) fn join(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Bytes> {
     if let [_] = pieces.as_slice() {
         return Ok(pieces.into_iter().next().unwrap_or_default());
@@ -101,7 +102,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns what is left of a body that came in pieces of this size, and what it took.
+    /// Returns the pieces of a body that arrived in pieces of this size, and the memory that it
+    /// took.
     fn taken(piece: usize, count: usize) -> (Vec<Bytes>, usize) {
         let budget = MemoryBudget::new(1 << 30);
         let reservation = budget.reserve();
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_and_joining_takes_twice() {
+    fn a_body_beyond_the_budget_is_refused_and_joining_takes_twice() {
         let budget = MemoryBudget::new(10_000);
         let reservation = budget.reserve();
         let mut pieces = Pieces::new(reservation.clone());

@@ -1,3 +1,5 @@
+//! Request ids: those of clients, or new ones.
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderMap;
@@ -5,25 +7,25 @@ use http::header::{HeaderName, HeaderValue};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A longer one of a client is not taken.
+/// The largest length of a client's id; longer ones are replaced.
 const MOST_BYTES: usize = 128;
 
-/// Makes ids of requests.
+/// The source of request ids.
 #[derive(Debug)]
 pub struct RequestIds {
-    /// What no other server has, as far as chance goes.
+    /// The first part of the ids, which no other server has.
     server: u64,
     next: AtomicU64,
 }
 
 impl RequestIds {
-    /// Makes ids that begin with `server`, which should be random.
+    /// Returns a source of ids that begin with `server`, which should be random.
     pub fn new(server: u64) -> Self {
         Self { server, next: AtomicU64::new(1) }
     }
 
-    /// Returns the id of a request: its own, where it is printable and short, or a new one, which
-    /// it has from here on.
+    /// Returns the id of a request: its own if it is printable and short, otherwise a new one,
+    /// which the request then has.
     pub(crate) fn take(&self, headers: &mut HeaderMap) -> HeaderValue {
         if let Some(id) = headers.get(X_REQUEST_ID).filter(|id| is_sound(id)) {
             return id.clone();

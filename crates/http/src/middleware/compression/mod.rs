@@ -1,4 +1,4 @@
-//! Compression of answers, whole ones and streams.
+//! Compression of whole and streamed responses.
 
 mod body;
 mod coding;
@@ -14,33 +14,34 @@ use http_body::Body;
 use litplex_core::{MemoryBudget, Reservation};
 use tokio::task::spawn_blocking;
 
-use crate::answer::{AnswerBody, HttpResponse};
+use crate::response::{HttpResponse, ResponseBody};
 
-pub(crate) use body::PackedBody;
+use body::CompressedBody;
 pub use coding::Coding;
 
-/// Shorter answers gain nothing.
+/// The smallest body that is compressed; shorter ones would not become smaller.
 const LEAST_BYTES: u64 = 1000;
 
-/// More would hold up everybody's answers while it is compressed.
+/// The largest body that is compressed on an HTTP thread: a larger one would delay other responses.
 const INLINE_BYTES: usize = 32 * 1024;
 
-/// How answers are compressed for clients that accept it.
+/// The compression of responses for clients that accept it.
 #[derive(Debug, Clone)]
 pub struct Compression {
-    /// With what, the best first: it is taken where a client likes several as much.
+    /// The codings, the best first: it is chosen if a client accepts several equally.
     pub codings: Vec<Coding>,
-    /// Whether what is sent as it comes is compressed too.
+    /// Whether streams are compressed too.
     pub streams: bool,
 }
 
 impl Compression {
-    /// Returns with what an answer to a request with these headers would be compressed.
+    /// Returns the coding for the response to a request with these headers.
     pub(crate) fn choose(&self, asked: &HeaderMap) -> Option<Coding> {
         coding::choose(&self.codings, asked)
     }
 
-    /// Compresses an answer with what was chosen, where it is worth it and there is room for it.
+    /// Compresses a response with the chosen coding, if that is worth it and the memory budget has
+    /// room.
     pub(crate) async fn apply(
         &self,
         chosen: Option<Coding>,
@@ -50,11 +51,11 @@ impl Compression {
         if !is_worth_it(&response) || !(self.streams || is_whole(response.body())) {
             return response;
         }
-        // Caches must know, whatever this client accepts.
+        // Caches must know it, whatever this client accepts.
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
         let Some(coding) = chosen else { return response };
         let held = budget.reserve();
-        if held.grow(coding.bytes(!matches!(response.body(), AnswerBody::Whole(_)))).is_err() {
+        if held.grow(coding.bytes(!matches!(response.body(), ResponseBody::Whole(_)))).is_err() {
             return response;
         }
         let (mut parts, body) = response.into_parts();
@@ -67,7 +68,7 @@ impl Compression {
     }
 }
 
-/// Says of a tag that it no longer stands for the very bytes (RFC 9110, 8.8.1).
+/// Weakens an `ETag`: it no longer stands for the same bytes (RFC 9110, 8.8.1).
 fn weaken(headers: &mut HeaderMap) {
     if let Some(tag) = headers.get_mut(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
@@ -76,15 +77,15 @@ fn weaken(headers: &mut HeaderMap) {
     }
 }
 
-/// Tells whether the size of a body is known before it is sent.
-fn is_whole(body: &AnswerBody) -> bool {
+/// Returns whether the size of a body is known before it is sent.
+fn is_whole(body: &ResponseBody) -> bool {
     body.size_hint().exact().is_some()
 }
 
-async fn pack(coding: Coding, body: AnswerBody, held: Reservation) -> Option<AnswerBody> {
+async fn pack(coding: Coding, body: ResponseBody, held: Reservation) -> Option<ResponseBody> {
     let whole = match body {
-        AnswerBody::Whole(whole) => whole.unwrap_or_default(),
-        other => return Some(AnswerBody::Packed(Box::new(PackedBody::new(coding, other, held)))),
+        ResponseBody::Whole(whole) => whole.unwrap_or_default(),
+        other => return Some(ResponseBody::boxed(CompressedBody::new(coding, other, held))),
     };
     let packed = if whole.len() <= INLINE_BYTES {
         coding.pack(&whole)
@@ -94,19 +95,19 @@ async fn pack(coding: Coding, body: AnswerBody, held: Reservation) -> Option<Ans
             (packed, held)
         };
         let (packed, held) = spawn_blocking(packing).await.ok()?;
-        // Where there is no room to count it, there was room for what it replaces.
+        // If the budget has no room to count it, there was room for the body that it replaces.
         held.hold(packed.clone()).unwrap_or(packed)
     };
-    Some(AnswerBody::Whole(Some(packed)))
+    Some(ResponseBody::Whole(Some(packed)))
 }
 
-/// Its body is lost: only a fault in an encoder does that.
+/// Returns 500: the encoder consumed the body and failed, which is a bug.
 fn failed() -> HttpResponse {
-    crate::answer::error(&litplex_core::ServeError::internal())
+    crate::response::error(&litplex_core::ServeError::internal())
 }
 
-/// Tells what is left as it is: the small, the parts of something, and what somebody has compressed
-/// already, as images, audio, video and archives are.
+/// Returns whether a response should be compressed: not if it is small, a part of a resource, or
+/// compressed already, as images, audio, video and archives are.
 fn is_worth_it(response: &HttpResponse) -> bool {
     let (status, headers) = (response.status(), response.headers());
     let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT];
@@ -144,7 +145,7 @@ mod tests {
     use super::*;
 
     fn response(name: HeaderName, value: &'static str) -> HttpResponse {
-        let body = AnswerBody::Whole(Some(Bytes::from(vec![b'0'; 2000])));
+        let body = ResponseBody::Whole(Some(Bytes::from(vec![b'0'; 2000])));
         let mut response = Response::new(body);
         response.headers_mut().insert(name, HeaderValue::from_static(value));
         response
@@ -157,7 +158,8 @@ mod tests {
             let budget = MemoryBudget::new(room);
             let stream = http_body_util::Full::new(Bytes::from(vec![b'0'; 2000]));
             let mut given = response(CONTENT_TYPE, "text/event-stream");
-            *given.body_mut() = AnswerBody::Boxed(http_body_util::BodyExt::boxed(stream));
+            let stream = http_body_util::BodyExt::map_err(stream, |never| match never {});
+            *given.body_mut() = ResponseBody::boxed(stream);
             let sent = all.apply(Some(Coding::Zstd), given, &budget).await;
             assert_eq!(sent.headers().contains_key(CONTENT_ENCODING), is_packed, "{room}");
             assert_eq!(budget.taken(), if is_packed { room } else { 0 });
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_is_left_as_it_is() {
+    fn a_compressed_response_is_not_compressed_again() {
         for (media_type, worth) in [
             ("application/json", true),
             ("image/png", false),
@@ -193,7 +195,7 @@ mod tests {
     #[test]
     fn the_small_and_the_bare_are_left_as_they_are() {
         let mut small = response(CONTENT_TYPE, "application/json");
-        *small.body_mut() = AnswerBody::Whole(Some(Bytes::from(vec![b'0'; 999])));
+        *small.body_mut() = ResponseBody::Whole(Some(Bytes::from(vec![b'0'; 999])));
         assert!(!is_worth_it(&small));
         let mut bare = response(CONTENT_TYPE, "application/json");
         *bare.status_mut() = StatusCode::NOT_MODIFIED;

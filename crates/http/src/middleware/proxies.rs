@@ -1,16 +1,18 @@
+//! The client of a request that arrives through trusted proxies.
+
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
-use crate::proxy::Peer;
+use crate::peer::Peer;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The proxies that are believed when they say for whom they ask; none by default.
+/// The proxies whose headers are trusted; none by default.
 #[derive(Debug, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -21,8 +23,9 @@ impl FromIterator<IpNet> for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Returns who asks: the peer, or where that is trusted the last in its `X-Forwarded-For` that
-    /// is not. What stands before that anybody may have written. The port is not known then.
+    /// Returns the client: the peer, or, if that is trusted, the last address in its
+    /// `X-Forwarded-For` that is not. Any client may write the addresses before that. Its port is
+    /// unknown.
     pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> Peer {
         if !self.trusts(peer.address.ip()) {
             return peer;
@@ -36,14 +39,14 @@ impl TrustedProxies {
         Peer { address: named.unwrap_or(peer.address), is_tls }
     }
 
-    /// Returns the name by which a trusted proxy says that it was asked.
+    /// Returns the name under which a trusted proxy received the request.
     pub(crate) fn host<'a>(&self, peer: Peer, headers: &'a HeaderMap) -> Option<&'a str> {
         let trusted = self.trusts(peer.address.ip()).then(|| last(headers, &FORWARDED_HOST))?;
         str::from_utf8(trusted?).ok()
     }
 
-    /// Goes from the nearest to the farthest for as long as they are trusted; to whom nobody can
-    /// tell, where one is no address.
+    /// Returns the first address, from the nearest to the farthest, that is not trusted. An invalid
+    /// entry ends the search.
     fn last_untrusted(&self, headers: &HeaderMap) -> Option<IpAddr> {
         let mut farthest = None;
         for entry in from_last(headers, &FORWARDED_FOR) {
@@ -57,13 +60,13 @@ impl TrustedProxies {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        // A socket of both families shows addresses of IPv4 as ones of IPv6.
+        // A socket for both families shows IPv4 addresses as IPv6 ones.
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
-/// Yields the entries of a list, which may be spread over several headers, from its end.
+/// Returns the entries of a list, which may be spread over several headers, from the last one.
 fn from_last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let values = headers.get_all(name).into_iter().rev();
     values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
@@ -73,7 +76,7 @@ fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     from_last(headers, name).next()
 }
 
-/// Reads an address; some proxies write a port, and brackets around IPv6.
+/// Parses an address; some proxies write a port, and brackets around IPv6.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry).ok()?;
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
@@ -86,7 +89,7 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    /// Returns who asks, as a server that trusts `10/8` and `fd00::/8` sees it.
+    /// Returns the client, as a server that trusts `10/8` and `fd00::/8` sees it.
     fn client(peer: &str, forwarded: &[&'static str]) -> String {
         let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
         let proxies: TrustedProxies = networks.into_iter().collect();
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_a_trusted_proxy_is_believed() {
+    fn only_trusted_proxies_name_the_client() {
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_writes_itself_stands_before_what_a_proxy_adds() {
+    fn addresses_that_a_client_wrote_come_before_those_of_proxies() {
         assert_eq!(client("10.0.0.1", &["1.1.1.1, 10.9.9.9, 198.51.100.7"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.7"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["198.51.100.7,10.0.0.2 , fd00::1"]), "198.51.100.7");
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_beyond_garbage_is_believed() {
+    fn an_invalid_address_ends_the_list() {
         for garbage in ["", ",", "unknown", "_hidden", "1.2.3", "10.0.0.256", "[::1", "\u{e4}"] {
             assert_eq!(client("10.0.0.1", &[garbage]), "10.0.0.1", "{garbage:?}");
         }

@@ -1,40 +1,40 @@
-//! What is done with bodies that nobody read: a client that still sends must be able to read why.
+//! The unread rest of request bodies: a client that still sends must be able to read why it was
+//! refused.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use http::header::{CONNECTION, HeaderValue};
+use http::{Response, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::answer::HttpResponse;
 use crate::upload::{Read, Rest, Unread};
 
-/// As much of a body is read before its request is answered, so that its connection can be used
-/// again.
+/// The number of bytes of a body that are read before the response, so that the connection can be
+/// used again.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How long that is waited for.
+/// The longest time for that.
 const READ_TIME: Duration = Duration::from_secs(1);
 
-/// How long what a client goes on to send is read after its request is answered. Closing the
-/// connection at once would take the answer away from it: what arrives at a closed socket is
-/// answered with a reset, and most clients look for an answer only when they have sent everything.
+/// The longest time in which the rest of a body is read after the response. If the connection were
+/// closed at once, the client would lose the response: a closed socket answers data with a reset,
+/// and most clients read the response only when they have sent everything.
 const DISCARD_TIME: Duration = Duration::from_secs(30);
 
-/// How long a client may send nothing of it meanwhile.
+/// The longest silence of the client meanwhile.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Ends what is left of a request when it is answered. Where its connection cannot be used again,
-/// the answer says so.
-pub(crate) async fn settle(
+/// Reads the unread rest of a request's body when its response is ready. If the connection cannot
+/// be used again, the response says so.
+pub(crate) async fn drain_unread_body<B>(
     version: Version,
     rest: Rest,
-    mut response: HttpResponse,
-) -> HttpResponse {
+    mut response: Response<B>,
+) -> Response<B> {
     let is_read = match rest.take() {
         Read::Whole => true,
         Read::NotYet => false,
@@ -52,7 +52,7 @@ pub(crate) async fn settle(
     response
 }
 
-/// Reads the rest of a small body, and returns whether that was all.
+/// Reads the rest of a small body, and returns whether it ended.
 async fn read_a_little(unread: &mut Unread) -> bool {
     let is_large = unread.body.size_hint().lower() > READ_BYTES as u64;
     !is_large
@@ -60,7 +60,7 @@ async fn read_a_little(unread: &mut Unread) -> bool {
         && timeout(READ_TIME, read(&mut unread.body, READ_BYTES)).await.unwrap_or(false)
 }
 
-/// Reads on, and throws away what comes.
+/// Reads on, and discards the data.
 pub(crate) fn discard(unread: Unread) {
     if unread.waits {
         return;
@@ -75,7 +75,7 @@ pub(crate) fn discard(unread: Unread) {
     });
 }
 
-/// Reads to the end of a body, and returns whether that came within so many bytes.
+/// Reads to the end of a body, and returns whether it ended within so many bytes.
 async fn read(body: &mut Incoming, most: usize) -> bool {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {

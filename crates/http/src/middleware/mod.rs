@@ -1,9 +1,8 @@
-//! What is done around every request, where the server is asked to: an id, CORS, compression,
-//! how long it took, a line in a log, a span in a trace.
+//! Middleware around every request, each if it is configured: ids, CORS, compression, timing, an
+//! access log, spans.
 
 mod access_log;
 mod compression;
-mod layers;
 mod proxies;
 mod request_id;
 mod timing;
@@ -17,39 +16,36 @@ use crate::browsers::Browsers;
 
 pub(crate) use access_log::Record;
 pub use access_log::{AccessLog, Form as AccessLogForm};
-pub(crate) use compression::PackedBody;
 pub use compression::{Coding, Compression};
-pub use layers::{Body, BoxLayer, HttpLayer, HttpService, Layers};
-pub(crate) use layers::{BoxError, Context, Stacks};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
 pub(crate) use request_id::X_REQUEST_ID;
 pub(crate) use timing::Timing;
 
-/// What is done around every request; nothing by default.
+/// The middleware around every request; none by default.
 #[derive(Debug, Default)]
 pub struct Around {
-    /// Gives each request an id, where it has none.
+    /// Gives an id to each request that has none.
     pub request_ids: Option<RequestIds>,
     /// Lets pages of other origins call.
     pub cors: Option<CorsLayer>,
-    /// Where a line is written for each request.
+    /// Writes a line for each request.
     pub access_log: Option<AccessLog>,
-    /// Compresses answers.
+    /// Compresses responses.
     pub compression: Option<Compression>,
-    /// Whether each answer says how long it took (`Server-Timing`).
+    /// Whether each response has its duration (`Server-Timing`).
     pub server_timing: bool,
-    /// Says who asks, where requests come through proxies.
+    /// Finds the clients of requests that arrive through proxies.
     pub trusted_proxies: TrustedProxies,
-    /// What pages of other sites may ask.
+    /// The requests that pages of other sites may send.
     pub browsers: Browsers,
-    /// What traces requests to endpoints.
+    /// Traces requests to endpoints.
     pub tracer: Option<Tracer>,
 }
 
 impl Around {
-    /// Begins the span of a request, if `route_of` its path there is one and it is traced; it goes on
-    /// with the context of that.
+    /// Begins the span of a request, if it is traced and `route_of` returns the route of its path.
+    /// The request continues with the context of the span.
     pub(crate) fn begin_span<B>(
         &self,
         request: &mut Request<B>,
@@ -66,18 +62,19 @@ impl Around {
     }
 }
 
-/// Returns the name of a method that is registered: clients may send any, and names of spans are few.
+/// Returns the name of a registered method: clients may send any, and the names of spans must be
+/// few.
 fn name_of(method: &Method) -> &'static str {
     const NAMES: [&str; 9] =
         ["GET", "POST", "OPTIONS", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"];
     NAMES.into_iter().find(|name| method == name).unwrap_or("_OTHER")
 }
 
-/// Lets pages of these origins call, or of all where one of them is `*`. They may send any header,
-/// and read what the server says of limits and ids. Cookies are not asked for.
+/// Lets pages of these origins call, or of all if one of them is `*`. They may send any header, and
+/// read the headers with limits and ids. Cookies are not allowed.
 ///
 /// # Errors
-/// The first that cannot be an origin.
+/// The first text that is not an origin.
 pub fn cors<'a>(origins: impl IntoIterator<Item = &'a str>) -> Result<CorsLayer, String> {
     let mut named = Vec::new();
     let mut is_any = false;

@@ -1,5 +1,5 @@
-//! The body of an answer on its way out: it is measured, counted, and given up where its client takes
-//! nothing of it.
+//! The body of a response on its way out: it tells the observer of its request, counts in the memory
+//! budget, and is given up if its client takes nothing of it.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,57 +8,42 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use litplex_core::{MemoryBudget, Reservation};
-use litplex_metrics::RequestGuard;
-use litplex_traces::ServerSpan;
+use litplex_core::MemoryBudget;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::answer::AnswerBody;
-use crate::around::Record;
 use crate::line::OnLine;
+use crate::observer::RequestObserver;
+use crate::response::ResponseBody;
 use crate::stream::Broken;
-use litplex_access::InFlightPermit;
 
-/// How long a client of HTTP/2 may take for the next [`PIECE_BYTES`] of an answer. On HTTP/1.1 the
-/// connection has such a time.
+/// The longest time in which a client of HTTP/2 takes the next [`PIECE_BYTES`] of a response. On HTTP/1.1
+/// the connection has such a time.
 const TAKE_TIME: Duration = Duration::from_secs(30);
 
-/// What an answer gives to a connection of HTTP/2 at a time; it holds that until its client has room.
+/// The size of a piece that is given to a connection of HTTP/2, which holds it until its client has room.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// What an answer may give to a connection of HTTP/1.1, where it is alone, uncounted.
+/// The size of a piece that is given to a connection of HTTP/1.1 uncounted: there the response is alone.
 const SMALL_BYTES: usize = 16 * 1024;
 
-/// The body of an answer, whose request goes on until it is sent.
+/// The body of a response, which is observed until it has ended.
 #[derive(Debug)]
-pub(crate) struct MeasuredBody(Arc<Mutex<Sending>>);
-
-/// What follows an answer until it is sent.
-#[derive(Debug, Default)]
-pub(crate) struct Follower {
-    pub(crate) ongoing: Option<RequestGuard>,
-    pub(crate) record: Option<Record>,
-    pub(crate) span: Option<ServerSpan>,
-    /// The permit of its caller.
-    pub(crate) _permit: Option<InFlightPermit>,
-    /// What the request takes beside its body.
-    pub(crate) _head: Reservation,
-}
+pub(crate) struct ObservedBody(Arc<Mutex<Sending>>);
 
 struct Sending {
-    body: AnswerBody,
-    /// What is left of a piece that goes out in several.
+    body: ResponseBody,
+    /// The rest of a piece that goes out in several.
     rest: Bytes,
-    follower: Follower,
+    observer: RequestObserver,
     on_line: Option<OnLine>,
     budget: Arc<MemoryBudget>,
     is_multiplexed: bool,
-    /// Since when a piece was given out and the next not asked for.
+    /// The time at which the last piece was given out, until the next one is polled.
     given: Option<Instant>,
-    /// The task that looks at `given`.
+    /// The task that checks `given`.
     watch: Option<AbortHandle>,
     is_stalled: bool,
 }
@@ -69,11 +54,11 @@ impl fmt::Debug for Sending {
     }
 }
 
-impl MeasuredBody {
-    /// Makes one of the answer to a request on this connection.
+impl ObservedBody {
+    /// Returns the body of the response to a request on this connection.
     pub(crate) fn new(
-        body: AnswerBody,
-        follower: Follower,
+        body: ResponseBody,
+        observer: RequestObserver,
         on_line: OnLine,
         version: Version,
         budget: Arc<MemoryBudget>,
@@ -83,7 +68,7 @@ impl MeasuredBody {
         let mut sending = Sending {
             body,
             rest,
-            follower,
+            observer,
             on_line,
             budget,
             is_multiplexed,
@@ -92,14 +77,14 @@ impl MeasuredBody {
             is_stalled: false,
         };
         if sending.is_at_end() {
-            sending.follower.ended();
+            sending.observer.on_end();
         }
         Self(Arc::new(Mutex::new(sending)))
     }
 
-    /// Notes that all was sent.
-    pub(crate) fn ended(&mut self) {
-        lock(&self.0).follower.ended();
+    /// Notes that the response has no body to send.
+    pub(crate) fn on_end(&mut self) {
+        lock(&self.0).observer.on_end();
     }
 }
 
@@ -107,7 +92,7 @@ fn lock(sending: &Mutex<Sending>) -> MutexGuard<'_, Sending> {
     sending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Body for MeasuredBody {
+impl Body for ObservedBody {
     type Data = Bytes;
     type Error = Broken;
 
@@ -139,7 +124,7 @@ impl Body for MeasuredBody {
 impl Sending {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if self.is_stalled {
-            return Poll::Ready(Some(Err(stalled())));
+            return Poll::Ready(Some(Err(Broken::STALLED)));
         }
         self.given = None;
         let next = if self.rest.is_empty() {
@@ -149,12 +134,12 @@ impl Sending {
         };
         let frame = next.map(|frame| frame.and_then(|frame| self.portion(frame)));
         match &frame {
-            Some(Ok(frame)) => self.follower.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(broken)) => self.follower.broke(broken.status),
+            Some(Ok(frame)) => self.observer.on_bytes(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(broken)) => self.observer.on_error(*broken),
             None => {}
         }
         if frame.as_ref().is_none_or(|frame| frame.is_ok() && self.is_at_end()) {
-            self.follower.ended();
+            self.observer.on_end();
         }
         Poll::Ready(frame)
     }
@@ -163,8 +148,7 @@ impl Sending {
         self.rest.is_empty() && self.body.is_end_stream()
     }
 
-    /// Returns as much of a frame as goes out at a time, counted for as long as the connection has
-    /// it.
+    /// Returns the part of a frame that goes out at once, counted for as long as the connection has it.
     fn portion(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Broken> {
         let mut data = match frame.into_data() {
             Ok(data) => data,
@@ -173,8 +157,8 @@ impl Sending {
         if self.is_multiplexed && data.len() > PIECE_BYTES {
             self.rest = data.split_off(PIECE_BYTES);
         }
-        // A whole answer was counted when the model gave it.
-        let is_large = data.len() > SMALL_BYTES && !matches!(self.body, AnswerBody::Whole(_));
+        // A whole response was counted when the worker sent it.
+        let is_large = data.len() > SMALL_BYTES && !matches!(self.body, ResponseBody::Whole(_));
         if self.is_multiplexed || is_large {
             let held = self.budget.reserve().hold(data);
             data = held.map_err(|full| Broken { status: full.status() })?;
@@ -182,15 +166,15 @@ impl Sending {
         Ok(Frame::data(data))
     }
 
-    /// Ends an answer of which nothing is taken, and frees all that it held up. Its stream is reset
-    /// when its client asks for more.
+    /// Ends a response whose client takes nothing, and frees all that it holds. Its stream is reset when
+    /// its client takes more.
     fn give_up(&mut self) {
         self.is_stalled = true;
-        self.follower.broke(stalled().status);
-        // What computes it learns of it by the body's end.
-        self.body = AnswerBody::default();
+        self.observer.on_error(Broken::STALLED);
+        // The end of the body cancels the call.
+        self.body = ResponseBody::default();
         self.rest = Bytes::new();
-        self.follower = Follower::default();
+        self.observer = RequestObserver::default();
         self.on_line = None;
     }
 }
@@ -201,12 +185,12 @@ impl Drop for Sending {
             watch.abort();
         }
         if self.on_line.as_ref().is_some_and(OnLine::is_stalled) {
-            self.follower.broke(stalled().status);
+            self.observer.on_error(Broken::STALLED);
         }
     }
 }
 
-/// Gives an answer up when its client has taken nothing of it for too long.
+/// Gives a response up when its client has taken nothing of it for too long.
 async fn watch(watched: Weak<Mutex<Sending>>) {
     loop {
         let until = {
@@ -223,49 +207,6 @@ async fn watch(watched: Weak<Mutex<Sending>>) {
     }
 }
 
-/// Says that a client took nothing.
-fn stalled() -> Broken {
-    Broken { status: StatusCode::REQUEST_TIMEOUT.as_u16() }
-}
-
-impl Follower {
-    fn ended(&mut self) {
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.ended();
-        }
-        if let Some(span) = &mut self.span {
-            span.ended();
-        }
-        if let Some(record) = &mut self.record {
-            record.is_complete = true;
-        }
-    }
-
-    fn broke(&mut self, status: u16) {
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.broke(status);
-        }
-        if let Some(span) = &mut self.span {
-            span.broke(status);
-        }
-        // The client had the answer's own status, unless the fault is its own.
-        if let Some(record) = self.record.as_mut().filter(|record| !record.is_complete)
-            && status == stalled().status
-        {
-            record.status = status;
-        }
-    }
-
-    fn sent(&mut self, bytes: usize) {
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.sent(bytes);
-        }
-        if let Some(record) = &mut self.record {
-            record.bytes += bytes as u64;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -277,13 +218,13 @@ mod tests {
 
     const LENGTH: usize = 3 * PIECE_BYTES + 1;
 
-    fn body(version: Version, budget: &Arc<MemoryBudget>) -> MeasuredBody {
-        let whole = AnswerBody::Whole(Some(vec![0; LENGTH].into()));
+    fn body(version: Version, budget: &Arc<MemoryBudget>) -> ObservedBody {
+        let whole = ResponseBody::Whole(Some(vec![0; LENGTH].into()));
         let on_line = Line::new(TAKE_TIME).begin(version);
-        MeasuredBody::new(whole, Follower::default(), on_line, version, budget.clone())
+        ObservedBody::new(whole, RequestObserver::default(), on_line, version, budget.clone())
     }
 
-    async fn next(body: &mut MeasuredBody) -> Option<Result<Bytes, Broken>> {
+    async fn next(body: &mut ObservedBody) -> Option<Result<Bytes, Broken>> {
         let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
         frame.map(|frame| frame.map(|frame| frame.into_data().unwrap()))
     }
@@ -304,11 +245,11 @@ mod tests {
         assert_eq!(budget.taken(), 0);
         tokio::time::sleep(TAKE_TIME).await;
         assert!(lock(&sent.0).on_line.is_none(), "it holds up nothing");
-        assert_eq!(next(&mut sent).await, Some(Err(stalled())));
+        assert_eq!(next(&mut sent).await, Some(Err(Broken::STALLED)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_taken_to_its_end_is_never_stalled() {
+    async fn a_response_that_was_taken_to_its_end_is_never_stalled() {
         let budget = MemoryBudget::new(1 << 20);
         let mut sent = body(Version::HTTP_2, &budget);
         let mut length = 0;

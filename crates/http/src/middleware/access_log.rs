@@ -1,4 +1,4 @@
-//! A line for each request, in a file or on a terminal.
+//! The access log: a line for each request, in a file or on a terminal.
 
 use std::fmt;
 use std::io::Write;
@@ -14,44 +14,44 @@ use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::Context;
+use crate::context::Context;
 use crate::seldom::Seldom;
 
-/// Lines on their way to the file. If that is too slow for them they are counted and not written:
-/// no request waits for a disk.
+/// The capacity of the queue of lines. If the file is too slow, lines are counted and dropped: no
+/// request waits for a disk.
 const LINES: usize = 32 * 1024;
 
-/// How long lines are collected before they are written together.
+/// The time in which lines are collected before they are written together.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long the last lines may take when the server ends.
+/// The longest time for the last lines when the server ends.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How a request is written down.
+/// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// A line of JSON, for programs.
     Json,
-    /// A short line, for people at a terminal.
+    /// A short line, for a terminal.
     Short,
 }
 
-/// Where a line is written for each request, with what it was and what became of it.
+/// The log to which a line is written for each request.
 #[derive(Debug)]
 pub struct AccessLog {
     lines: Arc<Lines>,
 }
 
-/// The way of lines to the thread that writes them.
+/// The queue of the thread that writes lines.
 #[derive(Debug)]
 struct Lines {
     queue: SyncSender<Entry>,
-    /// How often the queue was full. The lock is taken only then.
+    /// Counts the lines that were dropped. The lock is taken only for those.
     full: Mutex<Seldom>,
 }
 
 impl Lines {
-    /// Queues a line, or drops it where the queue is full.
+    /// Queues a line, or drops it if the queue is full.
     fn send(&self, line: Line) {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Entry::Line(line))
             && let Some(dropped) =
@@ -77,7 +77,7 @@ impl AccessLog {
     /// Resolves when the lines of all requests that have ended are written.
     pub(crate) async fn flush(&self) {
         let (done, written) = oneshot::channel();
-        // A full channel is one whose file nobody reads.
+        // The queue is full if the file is not read.
         if self.lines.queue.try_send(Entry::Flush(done)).is_ok() {
             let _ = timeout(LAST_LINES, written).await;
         }
@@ -104,20 +104,20 @@ impl AccessLog {
     }
 }
 
-/// What is known of a request. It is written when this is dropped.
+/// The facts about a request. They are written when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Record {
     lines: Arc<Lines>,
     began: Instant,
-    /// Knows who asks and whose key the request carries, also where no answer was begun.
+    /// Has the client and the holder of the request's key, also if no response was sent.
     context: Context,
     method: Method,
     path: String,
     id: Option<HeaderValue>,
     pub(crate) status: u16,
-    /// What was sent of the body.
+    /// The number of bytes of the body that were sent.
     pub(crate) bytes: u64,
-    /// Whether all of it was.
+    /// Whether the whole body was sent.
     pub(crate) is_complete: bool,
 }
 
@@ -128,11 +128,11 @@ impl Drop for Record {
             client: self.context.client.map(|client| client.address.ip()),
             complete: self.is_complete,
             duration: (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e6,
-            holder: self.context.admitted().holder.clone(),
+            holder: self.context.holder().cloned(),
             method: std::mem::take(&mut self.method),
             path: std::mem::take(&mut self.path),
             request_id: self.id.take(),
-            // As servers note a client that left before it had its answer.
+            // The status that servers log if a client left before its response.
             status: if self.is_complete || self.bytes > 0 { self.status } else { 499 },
             time: SystemTime::now(),
         };
@@ -140,7 +140,7 @@ impl Drop for Record {
     }
 }
 
-/// What is written of a request.
+/// A line of the log.
 #[derive(Debug, Serialize)]
 struct Line {
     bytes: u64,
@@ -172,7 +172,7 @@ impl Line {
     }
 }
 
-/// The short form. What the client chose is escaped: a terminal obeys control characters.
+/// The short form. Text from the client is escaped: a terminal obeys control characters.
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -206,20 +206,20 @@ fn seconds<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
     ((time.as_secs_f64() * 1e3).round() / 1e3).serialize(to)
 }
 
-/// What the writing thread is sent.
+/// A message to the thread that writes.
 #[derive(Debug)]
 enum Entry {
     Line(Line),
-    /// Everything before it is to be written; this says when it is.
+    /// Requests a notification when all lines before it are written.
     Flush(oneshot::Sender<()>),
 }
 
-/// Writes lines until nobody can send one any more.
+/// Writes lines until all senders are dropped.
 fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
     let (mut block, mut asked, mut failed) = (Vec::new(), Vec::new(), Seldom::default());
     while let Ok(first) = entries.recv() {
         if matches!(first, Entry::Line(_)) {
-            // To be woken for each line would cost as much as to answer the request.
+            // Waking the thread for each line would cost as much as a request.
             thread::sleep(PAUSE);
         }
         for entry in std::iter::once(first).chain(entries.try_iter()) {
@@ -246,18 +246,18 @@ mod tests {
 
     use super::*;
 
-    /// Returns the lines of three answered requests and of one whose client left.
+    /// Returns the lines of three requests with responses and of one whose client left.
     async fn lines_of_four_requests(form: Form) -> Vec<String> {
         let (reader, writer) = pipe().unwrap();
         let log = AccessLog::to(writer, form).unwrap();
         let request = Request::post("/ocr?page=1").body(()).unwrap();
-        let context = Context::default();
+        let context = Context::new(None, None);
         for _ in 0..3 {
             let mut record = log.begin(&request, &context, Some(HeaderValue::from_static("one")));
             (record.status, record.bytes, record.is_complete) = (200, 17, true);
         }
         let left = log.begin(&request, &context, None);
-        context.admitted().holder = Some("an\u{1b}n".into());
+        context.set_holder(Some("an\u{1b}n".into()));
         drop(left);
         log.flush().await;
         drop(log);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ended_before_a_flush_is_written_after_it() {
+    async fn requests_that_ended_before_a_flush_are_written_after_it() {
         let lines = lines_of_four_requests(Form::Json).await;
         let told = r#""method":"POST","path":"/ocr","request_id":"one","status":200,"time":"#;
         assert!(lines[..3].iter().all(|line| line.contains(told)), "{lines:?}");
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(lines.len(), 4);
     }
 
-    /// A file that cannot be written; it asks for two more flushes.
+    /// A file that cannot be written. It requests two more flushes.
     struct Full(Vec<SyncSender<Entry>>);
 
     impl Write for Full {
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// Returns what `act` logs.
+    /// Returns the lines that `act` logs.
     fn logged(act: impl FnOnce()) -> String {
         let (mut reader, writer) = pipe().unwrap();
         let subscriber =

@@ -1,10 +1,12 @@
+//! The `Server-Timing` header.
+
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Measures from the headers of a request to those of its answer.
+/// Measures the time from the headers of a request to those of its response.
 #[derive(Debug)]
 pub(crate) struct Timing(Instant);
 
@@ -13,7 +15,7 @@ impl Timing {
         Self(Instant::now())
     }
 
-    /// Adds what was measured to an answer, in milliseconds, beside what is there of others.
+    /// Adds the time to a response, in milliseconds, after entries of others.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
         let total = format!("total;dur={:.3}", self.0.elapsed().as_secs_f64() * 1e3);
         headers.extend(HeaderValue::try_from(total).ok().map(|total| (SERVER_TIMING, total)));

@@ -1,0 +1,193 @@
+//! Forwards requests to the app host, which sends those for endpoints back on the inner socket.
+//!
+//! Each request has a connection of its own: the app host may be replaced at any time, and only the next
+//! request would show that a kept connection is closed.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::header::{EXPECT, HOST, HeaderName, HeaderValue};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, Request, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use litplex_access::Guard;
+use litplex_core::{BoxError, ErrorCause, Outcome, ServeError};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::body::Body;
+use crate::buffers::READ_BYTES;
+use crate::headers::remove_hop_by_hop;
+use crate::peer::Peer;
+use crate::response::{self, HttpResponse, MAX_HEADERS, ResponseBody};
+use crate::stream::Broken;
+use crate::target::Target;
+use crate::{path, read_body};
+
+/// The header with the [`Peer`] of a request, for the app host.
+const PEER: HeaderName = HeaderName::from_static("x-litplex-peer");
+
+/// The header with the target that a request was admitted to. The app host returns it with the request.
+const ADMISSION: HeaderName = HeaderName::from_static("x-litplex-admission");
+
+/// The time that a forwarded request may take beyond its time budget: the inner request times out first,
+/// with an error in the form of the endpoint.
+const MORE_TIME: Duration = Duration::from_secs(5);
+
+/// The app host of a program, and which requests are forwarded to it.
+#[derive(Debug)]
+pub struct AppHost {
+    /// The socket on which it listens.
+    pub socket: PathBuf,
+    /// The paths of endpoints and of built-in routes that are not forwarded.
+    pub direct: HashSet<String>,
+    /// Whether each app in it responds to preflight requests of browsers.
+    pub answers_preflights: bool,
+    /// Whether it may have routes of its own, which have no time limit.
+    pub has_routes: bool,
+    /// The guard that it would apply to the built-in routes that are not forwarded.
+    pub guard: Guard,
+}
+
+/// Forwards a request that was admitted to this target to the app host at this socket. Both bodies are
+/// forwarded in the pieces in which they arrive; dropping either end drops the other. With a `limit`, a
+/// request to an app host that hangs times out.
+pub(crate) async fn forward(
+    socket: &Path,
+    target: Target,
+    mut request: Request<Body>,
+    client: Option<Peer>,
+    limit: Option<Duration>,
+) -> HttpResponse {
+    readdress(&mut request);
+    introduce(request.headers_mut(), client, target);
+    let answer = exchange(socket, request);
+    let answered = match limit {
+        Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
+        None => answer.await,
+    };
+    answered.unwrap_or_else(|error| response::error(&error))
+}
+
+/// Removes the header with the target that a request was admitted to, and returns the target.
+pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<Target> {
+    headers.remove(ADMISSION)?.to_str().ok()?.parse().ok()
+}
+
+/// Removes the header with the client of a request, and returns the client's address.
+pub(crate) fn take_client(headers: &mut HeaderMap) -> Option<SocketAddr> {
+    let peer = headers.remove(PEER)?;
+    peer.to_str().ok()?.split_once("://")?.1.parse().ok()
+}
+
+async fn exchange(socket: &Path, request: Request<Body>) -> Outcome<HttpResponse> {
+    let stream = UnixStream::connect(socket).await.map_err(|_| away())?;
+    let (mut sender, connection) =
+        protocol().handshake(TokioIo::new(stream)).await.map_err(|_| away())?;
+    tokio::spawn(async {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to the app host ended");
+        }
+    });
+    // If the client's body breaks, the connection to the app host ends: the client is the cause, not the
+    // process.
+    let failure = Arc::new(OnceLock::new());
+    let request = request.map(|body| body.map_err(noting(failure.clone())));
+    let sent = sender.send_request(request).await;
+    let mut response =
+        sent.map_err(|error| failure.get().cloned().unwrap_or_else(|| lost(&error)))?;
+    remove_hop_by_hop(response.headers_mut());
+    let broken = |_| Broken { status: StatusCode::BAD_GATEWAY.as_u16() };
+    Ok(response.map(|body| ResponseBody::boxed(body.map_err(broken))))
+}
+
+/// Returns the protocol of the app host: its responses may be as large as the server's own.
+fn protocol() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol.max_buf_size(READ_BYTES).max_headers(2 * MAX_HEADERS);
+    protocol
+}
+
+/// Returns a function that notes why a body cannot be read.
+fn noting(failure: Arc<OnceLock<ServeError>>) -> impl FnMut(BoxError) -> BoxError + Send {
+    move |error| {
+        let _ = failure.set(read_body::unreadable(&*error));
+        error
+    }
+}
+
+/// Turns a request to this server into one to the app host.
+fn readdress(request: &mut Request<Body>) {
+    let host = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    // Frameworks accept only ASCII in a path; clients may send other characters.
+    let path = request.uri().path_and_query().map(|path| path::escape(path.as_str()));
+    let path = path.and_then(|path| PathAndQuery::try_from(&*path).ok());
+    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    remove_hop_by_hop(headers);
+    // This server itself sends `100 Continue`, when the body is read.
+    headers.remove(EXPECT);
+    // In HTTP/2 the host is part of the address.
+    headers.entry(HOST).or_insert(host.unwrap_or(HeaderValue::from_static("localhost")));
+}
+
+/// Sets the headers with the client and with the target that the request was admitted to, in place of any
+/// that the client sent. The headers that the client's `Connection` names must have been removed before.
+fn introduce(headers: &mut HeaderMap, client: Option<Peer>, target: Target) {
+    for (name, value) in
+        [(PEER, client.map(|client| client.to_string())), (ADMISSION, Some(target.to_string()))]
+    {
+        headers.remove(&name);
+        headers.extend(value.and_then(|value| value.try_into().ok()).map(|value| (name, value)));
+    }
+}
+
+fn away() -> ServeError {
+    ServeError::not_ready("the app host is starting", 1)
+}
+
+fn hangs() -> ServeError {
+    ServeError::because(ErrorCause::Deadline, "the app host did not respond in time")
+}
+
+fn lost(error: &hyper::Error) -> ServeError {
+    tracing::debug!(%error, "the app host did not respond");
+    ServeError::because(ErrorCause::WorkerLost, "the app host exited before it responded")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::CONNECTION;
+
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_choose_the_target_it_is_admitted_to() {
+        let client = Peer { address: ([192, 0, 2, 1], 7).into(), is_tls: true };
+        for connection in ["close", "x-litplex-peer, x-litplex-admission"] {
+            let mut request = Request::new(Body::default());
+            for (name, value) in [
+                (CONNECTION, connection),
+                (PEER, "http://127.0.0.1:1"),
+                (ADMISSION, "endpoint-1"),
+                (ADMISSION, "endpoint-2"),
+            ] {
+                request.headers_mut().append(name, HeaderValue::from_static(value));
+            }
+            readdress(&mut request);
+            introduce(request.headers_mut(), Some(client), Target::Rest);
+            let said = |name| Vec::from_iter(request.headers().get_all(name));
+            assert_eq!(said(PEER), ["https://192.0.2.1:7"]);
+            assert_eq!(said(ADMISSION), ["rest"]);
+            assert_eq!(take_admission(request.headers_mut()), Some(Target::Rest));
+            assert_eq!(take_client(request.headers_mut()), Some(client.address));
+            assert!(!request.headers().contains_key(PEER));
+        }
+    }
+}

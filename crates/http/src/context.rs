@@ -1,0 +1,76 @@
+//! Facts about a request that are not part of it: the client, and the caller that it was admitted as.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use litplex_access::{Admission, InFlightPermit};
+
+use crate::peer::Peer;
+
+/// The context of a request. The caller's in-flight permit is held until all clones are dropped: the
+/// observer of the request has one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Context {
+    pub(crate) client: Option<Peer>,
+    /// The name under which a trusted proxy received the request.
+    pub(crate) forwarded_host: Option<Arc<str>>,
+    /// `None` on the inner listener: the caller was admitted on the public one.
+    caller: Option<Arc<Caller>>,
+}
+
+/// The caller, once the request was admitted or refused. A layer may send a request on more than once:
+/// the first holder and the first permit count.
+#[derive(Debug, Default)]
+struct Caller {
+    holder: OnceLock<Arc<str>>,
+    permit: OnceLock<InFlightPermit>,
+}
+
+impl Context {
+    pub(crate) fn new(client: Option<Peer>, forwarded_host: Option<Arc<str>>) -> Self {
+        Self { client, forwarded_host, caller: Some(Arc::default()) }
+    }
+
+    /// Returns the holder of the request's key, or the subject of its token, as far as it is known.
+    pub(crate) fn holder(&self) -> Option<&Arc<str>> {
+        self.caller.as_ref()?.holder.get()
+    }
+
+    /// Notes the holder of the request's key, or the subject of its token.
+    pub(crate) fn set_holder(&self, holder: Option<Arc<str>>) {
+        if let (Some(caller), Some(holder)) = (&self.caller, holder) {
+            let _ = caller.holder.set(holder);
+        }
+    }
+
+    /// Notes the admission, and holds its permit.
+    pub(crate) fn admit(&self, admission: Admission) {
+        self.set_holder(admission.holder);
+        if let (Some(caller), Some(permit)) = (&self.caller, admission.permit) {
+            let _ = caller.permit.set(permit);
+        }
+    }
+
+    /// Returns it for the extensions of a request, which layers may keep longer than the request runs.
+    pub(crate) fn downgrade(&self) -> WeakContext {
+        let Self { client, forwarded_host, caller } = self;
+        let (client, forwarded_host) = (*client, forwarded_host.clone());
+        let caller = caller.as_ref().map(Arc::downgrade).unwrap_or_default();
+        WeakContext { client, forwarded_host, caller }
+    }
+}
+
+/// A context that holds no permit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WeakContext {
+    client: Option<Peer>,
+    forwarded_host: Option<Arc<str>>,
+    caller: Weak<Caller>,
+}
+
+impl WeakContext {
+    /// Returns the context; one of an unknown caller if the request has ended.
+    pub(crate) fn upgrade(self) -> Context {
+        let Self { client, forwarded_host, caller } = self;
+        Context { client, forwarded_host, caller: Some(caller.upgrade().unwrap_or_default()) }
+    }
+}

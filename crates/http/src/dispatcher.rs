@@ -1,0 +1,99 @@
+//! The innermost service: sends an admitted request to the app host or to its handler.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
+use http::request::Parts;
+use http::{Request, StatusCode};
+use litplex_core::MemoryBudget;
+
+use crate::body::Body;
+use crate::builtin::{self, Pages};
+use crate::endpoint::Route;
+use crate::peer::Peer;
+use crate::predict::predict;
+use crate::response::HttpResponse;
+use crate::router::Router;
+use crate::routes::{Dispatch, Handler};
+use crate::target::Target;
+use crate::{app_host, mcp, unpack};
+
+/// The handlers of all routes.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    pub(crate) router: Arc<Router>,
+    pub(crate) pages: Pages,
+    /// The budget of all requests and responses.
+    pub(crate) memory: Arc<MemoryBudget>,
+}
+
+impl Dispatcher {
+    /// Responds to a request that was admitted to this target, through the app host if there is one.
+    pub(crate) async fn forward_or_serve(
+        &self,
+        target: Target,
+        request: Request<Body>,
+        client: Option<Peer>,
+    ) -> HttpResponse {
+        let Some((socket, limit)) = self.router.app_host(target, request.uri().path()) else {
+            return self.serve(target, request, client.map(|client| client.address)).await;
+        };
+        Box::pin(app_host::forward(socket, target, request, client, limit)).await
+    }
+
+    /// Responds to a request of the app host. It is part of a client's request, which was admitted to a
+    /// target, and reaches only routes of that target, even if a middleware changed its path. If the app
+    /// host `is_attached`, it is the process of a test, which may use every route.
+    pub(crate) async fn serve_inner(
+        &self,
+        mut request: Request<Body>,
+        is_attached: bool,
+    ) -> HttpResponse {
+        let target = self.router.target(request.uri().path());
+        let admitted = app_host::take_admission(request.headers_mut());
+        let client = app_host::take_client(request.headers_mut());
+        if is_attached || admitted.is_some_and(|admitted| admitted.covers(target)) {
+            self.serve(target, request, client).await
+        } else {
+            builtin::not_found(request.uri().path())
+        }
+    }
+
+    /// Responds to a request that was admitted to this target, by the route table.
+    async fn serve(
+        &self,
+        target: Target,
+        request: Request<Body>,
+        client: Option<SocketAddr>,
+    ) -> HttpResponse {
+        let router = &self.router;
+        match router.dispatch(target, request.method(), request.uri().path()) {
+            Dispatch::To(Handler::Endpoint(index)) => {
+                let (parts, body) = request.into_parts();
+                self.serve_endpoint(router.endpoint(index), &parts, body).await
+            }
+            Dispatch::To(Handler::Tools) => {
+                Box::pin(mcp::respond(router.clone(), &self.memory, request, client)).await
+            }
+            Dispatch::To(Handler::Builtin(page)) => {
+                let (parts, _) = request.into_parts();
+                Box::pin(self.pages.respond(router, &self.memory, page, &parts)).await
+            }
+            Dispatch::NotAllowed(methods) => builtin::not_allowed(request.uri().path(), &methods),
+            Dispatch::NotFound => builtin::redirect_or_not_found(router, request.uri()),
+        }
+    }
+
+    async fn serve_endpoint(&self, route: &Route, parts: &Parts, body: Body) -> HttpResponse {
+        let response = predict(&self.memory, route, parts, body).await;
+        let mut response = response.unwrap_or_else(|error| route.error(&error));
+        if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
+            && parts.headers.contains_key(CONTENT_ENCODING)
+        {
+            let accepted = HeaderValue::from_static(unpack::ACCEPTED);
+            response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+        }
+        response
+    }
+}

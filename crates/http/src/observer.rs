@@ -1,0 +1,78 @@
+//! Everything that observes a request until its response has ended.
+
+use http::StatusCode;
+use litplex_core::Reservation;
+use litplex_metrics::RequestGuard;
+use litplex_traces::ServerSpan;
+
+use crate::context::Context;
+use crate::middleware::Record;
+use crate::stream::Broken;
+
+/// The metrics, the span and the access record of one request, each if there is one. It is told of every
+/// event of the response, and is dropped when the response has ended or its client has left.
+#[derive(Debug, Default)]
+pub(crate) struct RequestObserver {
+    pub(crate) metrics: Option<RequestGuard>,
+    pub(crate) record: Option<Record>,
+    pub(crate) span: Option<ServerSpan>,
+    /// Holds the in-flight permit of the caller.
+    pub(crate) context: Context,
+    /// The memory that the request takes in addition to its body.
+    pub(crate) head: Reservation,
+}
+
+impl RequestObserver {
+    /// Notes that the head of the response is sent.
+    pub(crate) fn on_headers(&mut self, status: StatusCode) {
+        let status = status.as_u16();
+        if let Some(metrics) = &mut self.metrics {
+            metrics.answered(status);
+        }
+        if let Some(span) = &mut self.span {
+            span.answered(status);
+        }
+        if let Some(record) = &mut self.record {
+            record.status = status;
+        }
+    }
+
+    /// Notes that these bytes of the body are sent.
+    pub(crate) fn on_bytes(&mut self, bytes: usize) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.sent(bytes);
+        }
+        if let Some(record) = &mut self.record {
+            record.bytes += bytes as u64;
+        }
+    }
+
+    /// Notes that the whole body is sent.
+    pub(crate) fn on_end(&mut self) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.ended();
+        }
+        if let Some(span) = &mut self.span {
+            span.ended();
+        }
+        if let Some(record) = &mut self.record {
+            record.is_complete = true;
+        }
+    }
+
+    /// Notes that the body broke off.
+    pub(crate) fn on_error(&mut self, broken: Broken) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.broke(broken.status);
+        }
+        if let Some(span) = &mut self.span {
+            span.broke(broken.status);
+        }
+        // The client received the status of the response, unless it is the cause itself.
+        if let Some(record) = self.record.as_mut().filter(|record| !record.is_complete)
+            && broken == Broken::STALLED
+        {
+            record.status = broken.status;
+        }
+    }
+}

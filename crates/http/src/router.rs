@@ -1,0 +1,214 @@
+//! The routes of a server: finds the target of a request by its path, and its handler by the route table.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use http::Method;
+use litplex_access::Guard;
+use litplex_core::ServeError;
+use litplex_metrics::Edge;
+
+use crate::app_host::AppHost;
+use crate::endpoint::Route;
+use crate::response::HttpResponse;
+use crate::routes::{Access, Builtin, Condition, Dispatch, Handler, RouteEntry, RouteTable};
+use crate::target::Target;
+use crate::{openai, path};
+
+/// The shortest time limit of a route without an endpoint.
+pub(crate) const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The path of an endpoint that was configured without one.
+const DEFAULT_PATH: &str = "/predict";
+
+/// The endpoints, the route table, and the app host that some requests are forwarded to.
+pub(crate) struct Router {
+    /// The endpoints with their paths, sorted by path.
+    endpoints: Vec<(String, Route)>,
+    table: RouteTable,
+    /// The guard of all routes without an endpoint.
+    pub(crate) guard: Guard,
+    pub(crate) app_host: Option<AppHost>,
+    /// The metrics of requests to routes without an endpoint.
+    other: Edge,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// Returns the routes of endpoints by path, and the built-in ones behind this guard.
+    pub(crate) fn new(
+        endpoints: impl IntoIterator<Item = (String, Route)>,
+        builtin: &Builtin,
+        guard: Guard,
+        other: Edge,
+    ) -> Self {
+        let mut endpoints = Vec::from_iter(endpoints);
+        endpoints.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let table = RouteTable::new(endpoints.iter().map(|(path, _)| path.as_str()), builtin);
+        Self { endpoints, table, guard, app_host: None, other }
+    }
+
+    /// Returns the target of a request with this path, as it was sent.
+    pub(crate) fn target(&self, raw: &str) -> Target {
+        let Some(path) = path::decode(raw) else { return Target::Rest };
+        if let Some(index) = self.table.endpoint(&path).or_else(|| self.default_at(&path)) {
+            return Target::Endpoint(index);
+        }
+        let has =
+            |access: &[Access]| self.table.at(&path).any(|entry| access.contains(&entry.access));
+        if has(&[Access::Public, Access::Shutdown]) {
+            // The route that stops the server has a key of its own, which its handler checks.
+            Target::Open
+        } else if self.is_direct(&path) {
+            Target::Probe
+        } else if has(&[Access::Models]) {
+            Target::Models
+        } else {
+            Target::Rest
+        }
+    }
+
+    /// Returns the endpoint that was configured without a path, if this is the path of its dialect. The
+    /// dialect of a model that is given by its name is known once a worker is ready.
+    fn default_at(&self, path: &str) -> Option<usize> {
+        let index = self.table.endpoint(DEFAULT_PATH)?;
+        let (_, route) = self.endpoints.get(index)?;
+        (route.dialect()?.path() == path).then_some(index)
+    }
+
+    /// Returns the path that names the span of a request, if it is traced: that of its endpoint, or its
+    /// own if the tools are there.
+    pub(crate) fn traced_path(&self, raw: &str) -> Option<String> {
+        let tools = || path::decode(raw).filter(|_| self.is_tools(raw)).map(Cow::into_owned);
+        self.path_of(self.target(raw)).cloned().or_else(tools)
+    }
+
+    /// Returns the guard of a target.
+    pub(crate) fn guard(&self, target: Target) -> &Guard {
+        self.route(target).map_or(&self.guard, |route| &*route.guard)
+    }
+
+    /// Returns the response to an error, in the form that clients of this target or path read.
+    pub(crate) fn error(&self, target: Target, path: &str, error: &ServeError) -> HttpResponse {
+        match self.route(target) {
+            Some(route) => route.error(error),
+            None => openai::error_at(path, error),
+        }
+    }
+
+    /// Returns the index of the endpoint at a path of the program.
+    pub(crate) fn endpoint_at(&self, path: &str) -> Option<usize> {
+        self.table.endpoint(path)
+    }
+
+    /// Returns the metrics of requests for this target.
+    pub(crate) fn edge(&self, target: Target) -> &Edge {
+        self.route(target).map_or(&self.other, |route| &route.metrics)
+    }
+
+    /// Returns whether a request is in progress.
+    pub(crate) fn is_active(&self) -> bool {
+        let endpoints = self.endpoints.iter().map(|(_, route)| &route.metrics);
+        endpoints.chain([&self.other]).any(|edge| edge.inflight() > 0)
+    }
+
+    /// Returns the endpoints with their paths.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&String, &Route)> {
+        self.endpoints.iter().map(|(path, route)| (path, route))
+    }
+
+    /// Returns the socket of the app host and the time until its response must begin, if requests for
+    /// this target at this path, as it was sent, are forwarded to it.
+    pub(crate) fn app_host(&self, target: Target, raw: &str) -> Option<(&Path, Option<Duration>)> {
+        let host = self.app_host.as_ref()?;
+        let path = match self.path_of(target) {
+            Some(path) => Some(path.into()),
+            None => path::decode(raw),
+        };
+        if path.as_deref().is_some_and(|path| host.direct.contains(path)) {
+            return None;
+        }
+        let is_known = path.is_some_and(|path| self.table.at(&path).next().is_some());
+        let limit = match self.route(target) {
+            Some(route) => Some(route.timeout()),
+            None if host.has_routes && !is_known => None,
+            None => Some(self.longest_timeout()),
+        };
+        Some((&host.socket, limit))
+    }
+
+    /// Returns whether the tools are at this path, as it was sent.
+    pub(crate) fn is_tools(&self, raw: &str) -> bool {
+        let mut found = path::decode(raw).into_iter().flat_map(|path| self.table.at(&path));
+        found.any(|entry| entry.handler == Handler::Tools)
+    }
+
+    /// Returns the handler in the route table of a request for this target at this path, as it was sent.
+    pub(crate) fn dispatch(&self, target: Target, method: &Method, raw: &str) -> Dispatch {
+        if let Target::Endpoint(index) = target {
+            let routes = self.table.endpoint_routes(index);
+            return Dispatch::among(routes.filter(|entry| self.is_offered(entry)), method);
+        }
+        let Some(path) = path::decode(raw) else { return Dispatch::NotFound };
+        Dispatch::among(self.offered(&path), method)
+    }
+
+    /// Returns the routes that exist at a path, which was decoded.
+    pub(crate) fn offered(&self, path: &str) -> impl Iterator<Item = &RouteEntry> {
+        self.table.at(path).filter(|entry| self.is_offered(entry))
+    }
+
+    /// Returns all routes that exist.
+    pub(crate) fn all_offered(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.table.entries().iter().filter(|entry| self.is_offered(entry))
+    }
+
+    fn is_offered(&self, entry: &RouteEntry) -> bool {
+        let speaks = |target| self.route(target).is_some_and(|route| route.dialect().is_some());
+        match entry.condition {
+            Condition::Always => true,
+            Condition::SpeaksOpenAi(index) => speaks(Target::Endpoint(index)),
+            Condition::AnyOpenAi => (0..self.endpoints.len()).any(|i| speaks(Target::Endpoint(i))),
+            Condition::AnyTool => self.endpoints().any(|(_, route)| route.tool().is_some()),
+        }
+    }
+
+    fn is_direct(&self, path: &str) -> bool {
+        self.app_host.as_ref().is_some_and(|host| host.direct.contains(path))
+    }
+
+    /// Returns the time limit of a route without an endpoint: a call of a tool takes as long as the tool.
+    fn longest_timeout(&self) -> Duration {
+        let timeouts = self.endpoints.iter().map(|(_, route)| route.timeout());
+        timeouts.max().unwrap_or_default().max(LEAST_TIMEOUT)
+    }
+
+    /// Returns the endpoint with this path, as the program declares it.
+    pub(crate) fn route_at(&self, path: &str) -> Option<&Route> {
+        self.table.endpoint(path).and_then(|index| self.route(Target::Endpoint(index)))
+    }
+
+    /// Returns the endpoint with this index of the route table.
+    pub(crate) fn endpoint(&self, index: usize) -> &Route {
+        &self.endpoints[index].1
+    }
+
+    /// Returns the endpoint of a target, if it is one.
+    pub(crate) fn route(&self, target: Target) -> Option<&Route> {
+        let Target::Endpoint(index) = target else { return None };
+        self.endpoints.get(index).map(|(_, route)| route)
+    }
+
+    /// Returns the path of an endpoint, as the program declares it.
+    pub(crate) fn path_of(&self, target: Target) -> Option<&String> {
+        let Target::Endpoint(index) = target else { return None };
+        self.endpoints.get(index).map(|(path, _)| path)
+    }
+}

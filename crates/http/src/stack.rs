@@ -1,0 +1,373 @@
+//! The stack: the layers around every request, in one list for each listener.
+//!
+//! A request passes the layers of its list from the first to the last, then the core: CORS and the
+//! program's layers around the gate on the public listener, the dispatcher on the inner one. The
+//! response passes the layers in reverse. The layers are values, not nested services: a future for each
+//! would be copied and allocated with every request, and most layers do nothing for most requests.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::header::{EXPECT, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use litplex_core::{Outcome, Reservation, ServeError};
+use litplex_metrics::Shed;
+use tower::{Layer as _, ServiceExt, service_fn};
+use tower_http::cors::CorsLayer;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::context::Context;
+use crate::drain_body::drain_unread_body;
+use crate::head;
+use crate::line::OnLine;
+use crate::middleware::{Coding, Timing, X_REQUEST_ID};
+use crate::observed_body::ObservedBody;
+use crate::observer::RequestObserver;
+use crate::peer::Peer;
+use crate::response::{self, HttpResponse};
+use crate::upload::{Rest, Upload};
+
+/// A layer around every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    Metrics,
+    ServerTiming,
+    Client,
+    Span,
+    RequestId,
+    AccessLog,
+    Compression,
+    UnreadBody,
+    Head,
+    HeadMemory,
+}
+
+/// The layers of the public listener, outermost first.
+const PUBLIC: [Layer; 10] = [
+    // Outermost: every request counts, whatever becomes of it.
+    Layer::Metrics,
+    // Measures the whole time in the server, from the headers of the request to those of the response.
+    Layer::ServerTiming,
+    // Before all layers that name the client: proxies that are trusted send its address.
+    Layer::Client,
+    // After the client, whose scheme it has. Outside the layers that respond, so that a trace has refused
+    // requests too.
+    Layer::Span,
+    // Before the access log, which writes the id.
+    Layer::RequestId,
+    // Outside compression: it has the number of bytes that are sent.
+    Layer::AccessLog,
+    // Outside everything that responds: the pages of errors and of layers are compressed too.
+    Layer::Compression,
+    // Inside compression, which can take long: a client that still sends must not wait for it.
+    Layer::UnreadBody,
+    // Inside the observers, which see the refusal of an ambiguous head; outside everything that reads it.
+    Layer::Head,
+    // Innermost: only a request that goes on takes memory.
+    Layer::HeadMemory,
+];
+
+/// The layers of the inner listener. A request of the app host is part of a client's request, which has
+/// passed the public ones.
+const INNER: [Layer; 2] = [Layer::Span, Layer::UnreadBody];
+
+/// The layers of the inner listener if the app host is the process of a test: then there is no public
+/// listener, which would compress.
+const ATTACHED: [Layer; 3] = [Layer::Span, Layer::Compression, Layer::UnreadBody];
+
+/// The memory of a stream of HTTP/2 and of the task of its request, approximately.
+const STREAM_BYTES: usize = 8 * 1024;
+
+/// The memory of a header in addition to its name and value: an entry of a map and its index.
+const HEADER_BYTES: usize = 128;
+
+/// The state of the layers for one request.
+struct Passage {
+    is_head: bool,
+    version: Version,
+    client: Option<Peer>,
+    observer: RequestObserver,
+    timing: Option<Timing>,
+    id: Option<HeaderValue>,
+    /// The coding of the response, if responses are compressed and the client accepts one.
+    coding: Option<Option<Coding>>,
+    /// The part of the body that is unread.
+    unread: Option<Rest>,
+}
+
+impl App {
+    /// Responds to a request of a client.
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        client: Option<Peer>,
+        on_line: OnLine,
+    ) -> Result<Response<ObservedBody>, Infallible> {
+        let (mut request, mut passage) = Passage::begin(request, client);
+        let response = match self.on_request(&PUBLIC, &mut request, &mut passage) {
+            Err(refused) => *refused,
+            Ok(()) => match &self.middleware.cors {
+                None => self.through_server_layers(request, &passage.observer.context).await,
+                Some(cors) => {
+                    let context = &passage.observer.context;
+                    let inner = |request| self.through_server_layers(request, context);
+                    Box::pin(with_cors(cors, request, inner)).await
+                }
+            },
+        };
+        let response = self.on_response(&PUBLIC, &mut passage, response).await;
+        Ok(self.observed(passage, response, on_line))
+    }
+
+    /// Responds to a request of the app host. `is_attached`: the app host is the process of a test.
+    pub(crate) async fn handle_inner(
+        &self,
+        request: Request<Incoming>,
+        is_attached: bool,
+        on_line: OnLine,
+    ) -> Result<Response<ObservedBody>, Infallible> {
+        let layers = if is_attached { &ATTACHED[..] } else { &INNER };
+        let (mut request, mut passage) = Passage::begin(request, None);
+        let response = match self.on_request(layers, &mut request, &mut passage) {
+            Err(refused) => *refused,
+            Ok(()) => self.gate.dispatcher.serve_inner(request, is_attached).await,
+        };
+        let response = self.on_response(layers, &mut passage, response).await;
+        Ok(self.observed(passage, response, on_line))
+    }
+
+    /// Sends a request through these layers.
+    ///
+    /// # Errors
+    /// The response of the layer that refused the request. The others have begun all the same.
+    fn on_request(
+        &self,
+        layers: &[Layer],
+        request: &mut Request<Body>,
+        passage: &mut Passage,
+    ) -> Result<(), Box<HttpResponse>> {
+        let (middleware, router) = (&self.middleware, &self.gate.router);
+        for layer in layers {
+            match layer {
+                Layer::Metrics => {
+                    let edge = router.edge(router.target(request.uri().path()));
+                    passage.observer.metrics = Some(edge.begin());
+                }
+                Layer::ServerTiming => {
+                    passage.timing = middleware.server_timing.then(Timing::begin);
+                }
+                Layer::Client => passage.note_client(self, request),
+                Layer::Span => passage.observer.span = self.begin_span(request, passage.client),
+                Layer::RequestId => {
+                    let ids = middleware.request_ids.as_ref();
+                    passage.id = ids.map(|ids| ids.take(request.headers_mut()));
+                }
+                Layer::AccessLog => {
+                    let (context, id) = (&passage.observer.context, &passage.id);
+                    let log = middleware.access_log.as_ref();
+                    passage.observer.record =
+                        log.map(|log| log.begin(request, context, id.clone()));
+                }
+                Layer::Compression => {
+                    // A response to HEAD has no body to compress.
+                    let compression = middleware.compression.as_ref().filter(|_| !passage.is_head);
+                    passage.coding = compression.map(|with| with.choose(request.headers()));
+                }
+                // The body was taken from the request before, with its type.
+                Layer::UnreadBody => {}
+                Layer::Head => {
+                    head::settle(request).map_err(|error| Box::new(response::error(&error)))?;
+                }
+                Layer::HeadMemory => {
+                    let head = self.hold_head(request);
+                    passage.observer.head =
+                        head.map_err(|full| Box::new(self.without_room(request, &full)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a response back through these layers.
+    async fn on_response(
+        &self,
+        layers: &[Layer],
+        passage: &mut Passage,
+        mut response: HttpResponse,
+    ) -> HttpResponse {
+        for layer in layers.iter().rev() {
+            match layer {
+                Layer::UnreadBody => {
+                    if let Some(unread) = passage.unread.take() {
+                        response = drain_unread_body(passage.version, unread, response).await;
+                    }
+                }
+                Layer::Compression => {
+                    if let (Some(compression), Some(coding)) =
+                        (&self.middleware.compression, passage.coding)
+                    {
+                        let memory = &self.gate.dispatcher.memory;
+                        response = Box::pin(compression.apply(coding, response, memory)).await;
+                    }
+                }
+                Layer::RequestId => {
+                    let id = passage.id.take().map(|id| (X_REQUEST_ID, id));
+                    response.headers_mut().extend(id);
+                }
+                Layer::ServerTiming => {
+                    if let Some(timing) = &passage.timing {
+                        timing.stamp(response.headers_mut());
+                    }
+                }
+                // The observers see the response as it is sent; the others have done their part.
+                Layer::Metrics | Layer::Span | Layer::AccessLog => {}
+                Layer::Client | Layer::Head | Layer::HeadMemory => {}
+            }
+        }
+        response
+    }
+
+    /// Returns the response with a body that is observed until it has ended.
+    fn observed(
+        &self,
+        passage: Passage,
+        mut response: HttpResponse,
+        on_line: OnLine,
+    ) -> Response<ObservedBody> {
+        let Passage { is_head, version, mut observer, .. } = passage;
+        observer.on_headers(response.status());
+        if is_head && version == Version::HTTP_2 {
+            response::remove_body(&mut response);
+        }
+        // hyper polls no body of a response to HEAD, and none of 204 and 304.
+        let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        let is_bare = is_head || bare.contains(&response.status());
+        let memory = self.gate.dispatcher.memory.clone();
+        response.map(|body| {
+            let mut body = ObservedBody::new(body, observer, on_line, version, memory);
+            if is_bare {
+                body.on_end();
+            }
+            body
+        })
+    }
+
+    /// Sends a request through the program's layers around the server, if there are any.
+    async fn through_server_layers(
+        &self,
+        request: Request<Body>,
+        context: &Context,
+    ) -> HttpResponse {
+        match &self.layers {
+            None => self.gate.admit_and_route(request, context).await,
+            Some(layers) => Box::pin(layers.send(request, context)).await,
+        }
+    }
+
+    /// Reserves the memory of a request in addition to its body, if it may have to wait. A connection of
+    /// HTTP/1.1 has one request at a time, whose headers are within the buffer of the connection.
+    fn hold_head(&self, request: &Request<Body>) -> Outcome<Reservation> {
+        if request.version() != Version::HTTP_2 {
+            return Ok(Reservation::default());
+        }
+        let (router, path) = (&self.gate.router, request.uri().path());
+        let target = router.target(path);
+        let waits = router.route(target).is_some()
+            || router.app_host(target, path).is_some()
+            || router.is_tools(path);
+        let reservation = self.gate.dispatcher.memory.reserve();
+        if waits {
+            reservation.grow(head_bytes(request))?;
+        }
+        Ok(reservation)
+    }
+
+    /// Refuses a request whose headers exceed the memory budget.
+    fn without_room(&self, request: &Request<Body>, full: &ServeError) -> HttpResponse {
+        let (router, path) = (&self.gate.router, request.uri().path());
+        let target = router.target(path);
+        router.edge(target).shed(Shed::Memory);
+        router.error(target, path, full)
+    }
+}
+
+impl Passage {
+    /// Takes the body out of a request, so that its unread part can be read after the response.
+    fn begin(request: Request<Incoming>, client: Option<Peer>) -> (Request<Body>, Self) {
+        let (is_head, version) = (request.method() == Method::HEAD, request.version());
+        let (parts, body) = request.into_parts();
+        let (body, unread) = if body.is_end_stream() {
+            (Body::default(), None)
+        } else {
+            let (body, unread) = Upload::new(body, parts.headers.contains_key(EXPECT));
+            (body.into(), Some(unread))
+        };
+        let passage = Self {
+            is_head,
+            version,
+            client,
+            observer: RequestObserver::default(),
+            timing: None,
+            id: None,
+            coding: None,
+            unread,
+        };
+        (Request::from_parts(parts, body), passage)
+    }
+
+    /// Replaces the peer of the connection by the client that a trusted proxy names.
+    fn note_client<B>(&mut self, app: &App, request: &Request<B>) {
+        let (proxies, headers) = (&app.middleware.trusted_proxies, request.headers());
+        let host = self.client.and_then(|peer| proxies.host(peer, headers)).map(Arc::from);
+        self.client = self.client.map(|peer| proxies.client(peer, headers));
+        self.observer.context = Context::new(self.client, host);
+    }
+}
+
+/// Returns approximately the memory of a request of HTTP/2 in addition to its body.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let headers = request.headers().iter();
+    let headers = headers.map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len());
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    STREAM_BYTES + path.len() + query.len() + headers.sum::<usize>()
+}
+
+/// Responds to preflight requests, and lets pages of other origins read the other responses.
+async fn with_cors<F: Future<Output = HttpResponse>>(
+    cors: &CorsLayer,
+    request: Request<Body>,
+    inner: impl Fn(Request<Body>) -> F,
+) -> HttpResponse {
+    let inner = service_fn(|request| {
+        let responded = inner(request);
+        async { Ok::<_, Infallible>(responded.await) }
+    });
+    let Ok(response) = cors.layer(inner).oneshot(request).await;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_takes_the_memory_of_its_headers() {
+        let head = |value: usize| {
+            let request = Request::get("/a?b").header("x", "a".repeat(value)).body(());
+            head_bytes(&request.unwrap())
+        };
+        assert_eq!(head(0), STREAM_BYTES + "/a".len() + "b".len() + HEADER_BYTES + "x".len());
+        assert_eq!(head(9_000) - head(0), 9_000);
+    }
+
+    #[test]
+    fn the_inner_listener_has_a_part_of_the_public_stack_in_its_order() {
+        for layers in [&INNER[..], &ATTACHED] {
+            let mut public = PUBLIC.iter();
+            assert!(layers.iter().all(|layer| public.any(|other| other == layer)), "{layers:?}");
+        }
+    }
+}
