@@ -11,11 +11,11 @@ use litplex_calls::Call;
 use litplex_core::{BoxFuture, ServeError};
 use serde_json::Value;
 
-use crate::response::HttpResponse;
+use litplex_http_core::response::HttpResponse;
 
 /// A protocol between clients and an endpoint. Only its implementation knows its paths, bodies and
 /// errors.
-pub(crate) trait Dialect: Debug + Send + Sync {
+pub trait Dialect: Debug + Send + Sync {
     /// Returns the id that workers name.
     fn id(&self) -> &'static str;
 
@@ -40,13 +40,15 @@ pub(crate) trait Dialect: Debug + Send + Sync {
 
 /// A request whose body was read, and its call.
 #[derive(Debug)]
-pub(crate) struct Exchange<'a> {
+pub struct Exchange<'a> {
     /// The path of the request.
-    pub(crate) path: &'a str,
-    pub(crate) request: litplex_core::Request,
-    pub(crate) call: Call,
+    pub path: &'a str,
+    /// The request as models see it.
+    pub request: litplex_core::Request,
+    /// The call of the endpoint.
+    pub call: Call,
     /// The time without an event after which an event stream is sent a comment.
-    pub(crate) ping_interval: Option<Duration>,
+    pub ping_interval: Option<Duration>,
     /// The largest body of a request, in bytes.
-    pub(crate) max_body_bytes: usize,
+    pub max_body_bytes: usize,
 }

@@ -5,8 +5,8 @@ use litplex_calls::Output;
 use litplex_core::{Outcome, ServeError};
 
 use crate::endpoint::Route;
-use crate::response::{self, HttpResponse};
-use crate::stream::{Chunks, Framing};
+use litplex_http_core::response::{self, HttpResponse};
+use litplex_http_core::stream::{Chunks, Framing};
 
 /// Returns the response to a request with these headers.
 pub(crate) fn respond(output: Output, asked: &HeaderMap, route: &Route) -> Outcome<HttpResponse> {

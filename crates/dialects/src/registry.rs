@@ -14,7 +14,7 @@ pub(crate) fn find(id: &DialectId) -> Option<&'static dyn Dialect> {
 }
 
 /// Returns the dialect of a model; `None` where it is plain.
-pub(crate) fn for_model(info: &ModelInfo) -> Option<&'static dyn Dialect> {
+pub fn for_model(info: &ModelInfo) -> Option<&'static dyn Dialect> {
     find(info.dialect.as_ref()?)
 }
 

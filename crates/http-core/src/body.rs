@@ -49,7 +49,7 @@ impl Body {
     }
 
     /// Returns it as the body of a response.
-    pub(crate) fn into_response_body(self) -> ResponseBody {
+    pub fn into_response_body(self) -> ResponseBody {
         match self.0 {
             Kind::Response(body) => *body,
             Kind::Empty => ResponseBody::default(),

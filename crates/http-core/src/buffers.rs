@@ -5,7 +5,7 @@ use litplex_core::{Outcome, Reservation};
 
 /// The number of bytes that a connection reads at once. A piece of a body shares the memory of one
 /// read.
-pub(crate) const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
 
 /// Pieces of at least this size are kept; smaller ones are copied together, because each would keep
 /// the memory of its whole read.
@@ -19,7 +19,7 @@ const OVERHEAD: usize = 64;
 
 /// A body while it arrives. It reserves the memory that it takes.
 #[derive(Debug)]
-pub(crate) struct Pieces {
+pub struct Pieces {
     done: Vec<Bytes>,
     open: BytesMut,
     length: usize,
@@ -27,17 +27,18 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn new(reservation: Reservation) -> Self {
+    /// Returns an empty body that reserves its memory here.
+    pub fn new(reservation: Reservation) -> Self {
         Self { done: Vec::new(), open: BytesMut::new(), length: 0, reservation }
     }
 
     /// Returns the length of all pieces.
-    pub(crate) fn len(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.length
     }
 
     /// Appends a piece, which may be kept as it is.
-    pub(crate) fn push(&mut self, piece: Bytes) -> Outcome<()> {
+    pub fn push(&mut self, piece: Bytes) -> Outcome<()> {
         if piece.len() < KEPT_BYTES {
             return self.copy(&piece);
         }
@@ -49,7 +50,7 @@ impl Pieces {
     }
 
     /// Appends a copy of these bytes.
-    pub(crate) fn copy(&mut self, mut bytes: &[u8]) -> Outcome<()> {
+    pub fn copy(&mut self, mut bytes: &[u8]) -> Outcome<()> {
         let room = self.open.capacity() - self.open.len();
         let (first, rest) = bytes.split_at(room.min(bytes.len()));
         self.open.put_slice(first);
@@ -75,14 +76,14 @@ impl Pieces {
     }
 
     /// Returns the pieces.
-    pub(crate) fn finish(mut self) -> Vec<Bytes> {
+    pub fn finish(mut self) -> Vec<Bytes> {
         self.close();
         self.done
     }
 }
 
 /// Joins pieces into one. Each piece is dropped when it is copied.
-pub(crate) fn join(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Bytes> {
+pub fn join(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Bytes> {
     if let [_] = pieces.as_slice() {
         return Ok(pieces.into_iter().next().unwrap_or_default());
     }
@@ -111,7 +112,7 @@ mod tests {
         for _ in 0..count {
             pieces.push(Bytes::from(vec![b'a'; piece])).unwrap();
         }
-        assert_eq!(pieces.len(), piece * count);
+        assert_eq!(pieces.length(), piece * count);
         let done = pieces.finish();
         assert_eq!(done.iter().map(Bytes::len).sum::<usize>(), piece * count);
         (done, reservation.bytes())

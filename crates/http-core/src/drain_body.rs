@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Reads the unread rest of a request's body when its response is ready. If the connection cannot
 /// be used again, the response says so.
-pub(crate) async fn drain_unread_body<B>(
+pub async fn drain_unread_body<B>(
     version: Version,
     rest: Rest,
     mut response: Response<B>,
@@ -61,7 +61,7 @@ async fn read_a_little(unread: &mut Unread) -> bool {
 }
 
 /// Reads on, and discards the data.
-pub(crate) fn discard(unread: Unread) {
+pub fn discard(unread: Unread) {
     if unread.waits {
         return;
     }

@@ -23,7 +23,7 @@ const PART_BYTES: usize = 256;
 type Parts = (Content, Vec<Bytes>);
 
 /// Splits a `multipart/form-data` body into its parts.
-pub(crate) fn multipart(
+pub fn multipart(
     content_type: &[u8],
     pieces: Vec<Bytes>,
     reservation: &Reservation,
@@ -54,7 +54,7 @@ pub(crate) fn multipart(
 }
 
 /// Splits an `application/x-www-form-urlencoded` body into its parts.
-pub(crate) fn urlencoded(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Parts> {
+pub fn urlencoded(pieces: Vec<Bytes>, reservation: &Reservation) -> Outcome<Parts> {
     let body = join(pieces, reservation)?;
     check_is_form(&body)?;
     // Decoding never makes a text longer.
@@ -305,7 +305,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Returns each byte as the character with its number.
-pub(crate) fn latin(bytes: &[u8]) -> String {
+pub fn latin(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 

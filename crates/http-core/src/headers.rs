@@ -1,6 +1,9 @@
-//! The headers that belong to one connection.
+//! Headers that several parts of the edge read, and those that belong to one connection.
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+
+/// The id of a request.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers that belong to a connection (RFC 9110, 7.6.1): they are not forwarded, and models cannot
 /// set them.
@@ -15,12 +18,12 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// Returns whether a header belongs to a connection.
-pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
 /// Removes the headers of a connection, and those that its `Connection` names.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

@@ -22,8 +22,8 @@ const UNSAFE: &AsciiSet = &CONTROLS
 /// It is decoded once: `/%2561` is `/%61`, and not `/a`. `None`: no route has such a path, because
 /// it has control characters or is not UTF-8. Frameworks behind this server may match such a path
 /// to a route: many patterns match before a final line break.
-pub(crate) fn decode(raw: &str) -> Option<Cow<'_, str>> {
-    // Nearly all paths are these bytes alone, and stay as they are.
+pub fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    // Nearly all paths have only such bytes, and stay as they are.
     if raw.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
         return Some(raw.into());
     }
@@ -32,17 +32,17 @@ pub(crate) fn decode(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Encodes a decoded path. Decoding returns it.
-pub(crate) fn encode(path: &str) -> String {
+pub fn encode(path: &str) -> String {
     utf8_percent_encode(path, UNSAFE).to_string()
 }
 
 /// Encodes the characters of a client's path and query that are not ASCII, and nothing else.
-pub(crate) fn escape(raw: &str) -> Cow<'_, str> {
+pub fn escape(raw: &str) -> Cow<'_, str> {
     utf8_percent_encode(raw, CONTROLS).into()
 }
 
 /// Returns the path with a final slash if it has none, and without it if it has one.
-pub(crate) fn with_other_ending(path: &str) -> Cow<'_, str> {
+pub fn with_other_ending(path: &str) -> Cow<'_, str> {
     match path.strip_suffix('/') {
         Some(shorter) => shorter.into(),
         None => format!("{path}/").into(),

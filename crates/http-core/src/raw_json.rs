@@ -11,18 +11,24 @@ use serde_json::value::RawValue;
 
 /// The kind of a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// `null`.
     Null,
+    /// `true` or `false`.
     Boolean,
+    /// A number.
     Number,
+    /// A string.
     Text,
+    /// An array.
     Array,
+    /// An object.
     Object,
 }
 
 impl Kind {
     /// Returns the kind of this JSON, which must be well-formed.
-    pub(crate) fn of(json: &str) -> Self {
+    pub fn of(json: &str) -> Self {
         match json.as_bytes().first() {
             Some(b'n') => Self::Null,
             Some(b't' | b'f') => Self::Boolean,
@@ -34,7 +40,7 @@ impl Kind {
     }
 
     /// Returns its name in JSON Schema.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Boolean => "boolean",
@@ -47,7 +53,7 @@ impl Kind {
 }
 
 /// Returns the text of a JSON string; `None` if it is no string, or has half of a surrogate pair.
-pub(crate) fn text_of(json: &str) -> Option<Cow<'_, str>> {
+pub fn text_of(json: &str) -> Option<Cow<'_, str>> {
     if !json.starts_with('"') {
         return None;
     }
@@ -62,7 +68,7 @@ pub(crate) fn text_of(json: &str) -> Option<Cow<'_, str>> {
 ///
 /// # Errors
 /// The text is malformed, or not an object.
-pub(crate) fn each_field<'a, E>(
+pub fn each_field<'a, E>(
     json: &'a str,
     f: impl FnMut(Cow<'a, str>, &'a RawValue) -> Result<(), E>,
 ) -> serde_json::Result<Result<(), E>> {
@@ -102,7 +108,7 @@ where
 ///
 /// # Errors
 /// The text is malformed, or not an array.
-pub(crate) fn each_item<'a, E>(
+pub fn each_item<'a, E>(
     json: &'a str,
     f: impl FnMut(usize, &'a RawValue) -> Result<(), E>,
 ) -> serde_json::Result<Result<(), E>> {
@@ -151,14 +157,14 @@ fn too_many_fields() -> serde_json::Error {
 /// An object whose values keep their spelling and their order. Of fields with the same name, the last one
 /// counts, as in Python. Fields are found by hash: a client chooses their number.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Object(IndexMap<String, Box<RawValue>>);
+pub struct Object(IndexMap<String, Box<RawValue>>);
 
 impl Object {
-    /// Reads an object of at most [`MAX_FIELDS`].
+    /// Reads an object of at most 100,000 fields.
     ///
     /// # Errors
     /// The text is malformed, not an object, or has too many fields.
-    pub(crate) fn parse(json: &str) -> serde_json::Result<Self> {
+    pub fn parse(json: &str) -> serde_json::Result<Self> {
         let mut object = Self::default();
         each_field(json, |name, value| {
             object.set(&name, value.to_owned());
@@ -167,20 +173,23 @@ impl Object {
         Ok(object)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Returns whether it has no fields.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
+    /// Returns the value of a field.
+    pub fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.get(name).map(|value| &**value)
     }
 
     /// Removes a field and returns it; a field that is null counts as absent.
-    pub(crate) fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
+    pub fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
         self.0.shift_remove(name).filter(|value| Kind::of(value.get()) != Kind::Null)
     }
 
-    pub(crate) fn set(&mut self, name: &str, value: Box<RawValue>) {
+    /// Sets a field to this value.
+    pub fn set(&mut self, name: &str, value: Box<RawValue>) {
         match self.0.get_mut(name) {
             Some(known) => *known = value,
             None => drop(self.0.insert(name.to_owned(), value)),
@@ -188,15 +197,17 @@ impl Object {
     }
 
     /// Sets a field to this value, written as JSON.
-    pub(crate) fn write(&mut self, name: &str, value: &impl Serialize) {
+    pub fn write(&mut self, name: &str, value: &impl Serialize) {
         self.set(name, raw(value));
     }
 
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &RawValue)> {
+    /// Returns the names and values of its fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &RawValue)> {
         self.0.iter().map(|(name, value)| (name.as_str(), &**value))
     }
 
-    pub(crate) fn into_fields(self) -> impl Iterator<Item = (String, Box<RawValue>)> {
+    /// Returns its fields.
+    pub fn into_fields(self) -> impl Iterator<Item = (String, Box<RawValue>)> {
         self.0.into_iter()
     }
 }
@@ -212,13 +223,13 @@ impl Serialize for Object {
 }
 
 /// Writes a value as JSON.
-pub(crate) fn raw(value: &impl Serialize) -> Box<RawValue> {
+pub fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("it is plain data. This is a bug.")
 }
 
 /// Escapes the characters that JSON allows and that some readers take for line breaks, as Python's
 /// `splitlines` does: U+0085, U+2028 and U+2029.
-pub(crate) fn escape_line_breaks(json: &[u8]) -> Cow<'_, [u8]> {
+pub fn escape_line_breaks(json: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = find_line_break(json) else { return json.into() };
     let (mut out, mut rest, mut next) = (Vec::with_capacity(json.len() + 16), json, Some(first));
     while let Some((place, length, escape)) = next {

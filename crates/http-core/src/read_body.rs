@@ -22,7 +22,7 @@ const INLINE_BYTES: usize = 128 * 1024;
 /// it arrives.
 ///
 /// JSON and raw bodies stay in the pieces in which they arrived; forms are split into their parts.
-pub(crate) async fn read(
+pub async fn read(
     headers: &HeaderMap,
     body: Body,
     max_bytes: usize,
@@ -47,7 +47,7 @@ fn is_form(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the kind of a whole body by its headers; splits forms into their parts.
-pub(crate) fn take_apart(
+pub fn take_apart(
     headers: &HeaderMap,
     pieces: Vec<Bytes>,
     reservation: &Reservation,
@@ -72,7 +72,7 @@ pub(crate) fn take_apart(
 }
 
 /// Reads a body of at most so many bytes, in pieces.
-pub(crate) async fn read_pieces(
+pub async fn read_pieces(
     headers: &HeaderMap,
     mut body: Body,
     max_bytes: usize,
@@ -90,7 +90,7 @@ pub(crate) async fn read_pieces(
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| unreadable(&*error))?;
         let Ok(data) = frame.into_data() else { continue };
-        if pieces.len() + data.len() > max_bytes {
+        if pieces.length() + data.len() > max_bytes {
             return Err(too_large(max_bytes));
         }
         pieces.push(data)?;
@@ -104,7 +104,7 @@ fn bad(detail: impl Into<String>) -> ServeError {
 
 /// Returns the error of a body that cannot be read. Layers of the program may have limits of their own,
 /// and wrap the errors of the body that they read.
-pub(crate) fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
+pub fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(slow) = error.downcast_ref::<TooSlow>() {
@@ -118,6 +118,7 @@ pub(crate) fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
     bad(format!("the body cannot be read: {error}"))
 }
 
-pub(crate) fn too_large(max_bytes: usize) -> ServeError {
+/// Returns the error of a body of more than so many bytes.
+pub fn too_large(max_bytes: usize) -> ServeError {
     ServeError::too_large(format!("the body is larger than {max_bytes} bytes"))
 }

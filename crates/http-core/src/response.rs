@@ -19,28 +19,32 @@ use serde_json::json;
 use crate::headers::is_hop_by_hop;
 use crate::stream::{Broken, Chunks, StreamBody};
 
-pub(crate) type HttpResponse = Response<ResponseBody>;
+/// A response of the server.
+pub type HttpResponse = Response<ResponseBody>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The largest number of headers of a response; clients and proxies accept fewer.
-pub(crate) const MAX_HEADERS: usize = 1000;
+pub const MAX_HEADERS: usize = 1000;
 const MAX_HEADER_BYTES: usize = 48 * 1024;
 
 /// The body of a response. The bodies of plain endpoints are inline: a box would cost each of their
 /// requests an allocation.
 #[derive(Debug)]
-pub(crate) enum ResponseBody {
+pub enum ResponseBody {
+    /// All data at once; `None` once it was taken.
     Whole(Option<Bytes>),
+    /// The items of a stream.
     Stream(StreamBody),
+    /// Any other body.
     Boxed(UnsyncBoxBody<Bytes, Broken>),
 }
 
 impl ResponseBody {
     /// Boxes a body of any other type.
-    pub(crate) fn boxed(body: impl Body<Data = Bytes, Error = Broken> + Send + 'static) -> Self {
+    pub fn boxed(body: impl Body<Data = Bytes, Error = Broken> + Send + 'static) -> Self {
         Self::Boxed(UnsyncBoxBody::new(body))
     }
 }
@@ -86,7 +90,7 @@ impl Body for ResponseBody {
 
 /// Returns a response whose body is sent in pieces: `first`, and then each of `chunks` when it arrives.
 /// An event stream is sent a comment after each `ping_interval` without an event.
-pub(crate) fn stream(
+pub fn stream(
     first: Bytes,
     chunks: Chunks,
     media_type: &'static str,
@@ -107,7 +111,7 @@ pub(crate) fn stream(
 ///
 /// # Errors
 /// The part of it that HTTP cannot carry.
-pub(crate) fn from_model(given: litplex_core::Response) -> Result<HttpResponse, String> {
+pub fn from_model(given: litplex_core::Response) -> Result<HttpResponse, String> {
     let mut response = Response::new(ResponseBody::Whole(Some(given.body)));
     // A status below 200 belongs to the connection, one from 600 is not defined (RFC 9110, 15).
     let status = Some(given.status).filter(|status| (200..600).contains(status));
@@ -127,7 +131,7 @@ pub(crate) fn from_model(given: litplex_core::Response) -> Result<HttpResponse, 
 ///
 /// # Errors
 /// A header that HTTP cannot carry.
-pub(crate) fn with_headers(
+pub fn with_headers(
     mut response: HttpResponse,
     given: &[(String, String)],
 ) -> Result<HttpResponse, String> {
@@ -160,7 +164,7 @@ fn value(name: &str, given: &str) -> Result<HeaderValue, String> {
 }
 
 /// Drops the body and keeps the headers, for HEAD. On HTTP/2 hyper would send the body.
-pub(crate) fn remove_body(response: &mut HttpResponse) {
+pub fn remove_body(response: &mut HttpResponse) {
     let length = response.body().size_hint().exact().filter(|length| *length > 0);
     if let Some(length) = length {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
@@ -169,12 +173,12 @@ pub(crate) fn remove_body(response: &mut HttpResponse) {
 }
 
 /// Returns the response to an error.
-pub(crate) fn error(error: &ServeError) -> HttpResponse {
+pub fn error(error: &ServeError) -> HttpResponse {
     failed(error, &json!({"detail": error.detail}))
 }
 
 /// Returns the response to an error, with this body.
-pub(crate) fn failed(error: &ServeError, body: &impl Serialize) -> HttpResponse {
+pub fn failed(error: &ServeError, body: &impl Serialize) -> HttpResponse {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, body);
     if let Some(seconds) = error.retry_after {
@@ -184,22 +188,18 @@ pub(crate) fn failed(error: &ServeError, body: &impl Serialize) -> HttpResponse 
 }
 
 /// Returns a response with a `detail`.
-pub(crate) fn detail(status: StatusCode, detail: &str) -> HttpResponse {
+pub fn detail(status: StatusCode, detail: &str) -> HttpResponse {
     json(status, &json!({"detail": detail}))
 }
 
 /// Returns a response of JSON.
-pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
+pub fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
     let body = serde_json::to_string(body).expect("it is plain data. This is a bug.");
     text_response(status, "application/json", body)
 }
 
 /// Returns a response of the server itself.
-pub(crate) fn text_response(
-    status: StatusCode,
-    media_type: &'static str,
-    body: String,
-) -> HttpResponse {
+pub fn text_response(status: StatusCode, media_type: &'static str, body: String) -> HttpResponse {
     let mut response = Response::new(ResponseBody::Whole(Some(body.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

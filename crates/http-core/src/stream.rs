@@ -18,7 +18,7 @@ use crate::raw_json::escape_line_breaks;
 
 /// The separation of the items of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
     /// One JSON value a line.
     JsonLines,
     /// Text, the items one after the other.
@@ -31,7 +31,7 @@ pub(crate) enum Framing {
 
 impl Framing {
     /// Returns the framing for a client that sent these headers and a model that yields this kind.
-    pub(crate) fn choose(asked: &HeaderMap, kind: ItemKind) -> Self {
+    pub fn choose(asked: &HeaderMap, kind: ItemKind) -> Self {
         let wants_events = asked
             .get_all(ACCEPT)
             .iter()
@@ -44,7 +44,8 @@ impl Framing {
         }
     }
 
-    pub(crate) fn media_type(self) -> &'static str {
+    /// Returns the media type of such a stream.
+    pub fn media_type(self) -> &'static str {
         match self {
             Self::JsonLines => "application/x-ndjson",
             Self::Text => "text/plain; charset=utf-8",
@@ -53,7 +54,8 @@ impl Framing {
         }
     }
 
-    pub(crate) fn frame(self, items: &Items) -> Bytes {
+    /// Returns these items as a part of the body.
+    pub fn frame(self, items: &Items) -> Bytes {
         let mut out = BytesMut::with_capacity(items.packed_len() * 2);
         for item in items.iter() {
             match (self, items.kind()) {
@@ -98,7 +100,7 @@ fn event(out: &mut BytesMut, item: &[u8]) {
 
 /// The body of a streamed response. When the stream breaks, the body breaks visibly.
 #[derive(Debug)]
-pub(crate) struct StreamBody {
+pub struct StreamBody {
     first: Option<Bytes>,
     chunks: Chunks,
     state: State,
@@ -127,7 +129,7 @@ impl Ping {
 
 /// The source of a stream's chunks.
 #[derive(Debug)]
-pub(crate) enum Chunks {
+pub enum Chunks {
     /// The items of one stream.
     Plain(Framing, ItemStream),
     /// The chunks of a dialect.
@@ -135,14 +137,14 @@ pub(crate) enum Chunks {
 }
 
 /// A source of chunks, framed by a dialect.
-pub(crate) trait ChunkStream: fmt::Debug + Send {
+pub trait ChunkStream: fmt::Debug + Send {
     /// Polls for the next chunk.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step>;
 }
 
 /// A step of a stream.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// A chunk.
     Data(Bytes),
     /// The last chunk, which may be empty.
@@ -177,14 +179,14 @@ enum State {
 
 /// A stream broke: the connection is closed before the body is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken {
+pub struct Broken {
     /// The status of the cause.
-    pub(crate) status: u16,
+    pub status: u16,
 }
 
 impl Broken {
     /// The client took nothing of the response for too long.
-    pub(crate) const STALLED: Self = Self { status: StatusCode::REQUEST_TIMEOUT.as_u16() };
+    pub const STALLED: Self = Self { status: StatusCode::REQUEST_TIMEOUT.as_u16() };
 }
 
 impl fmt::Display for Broken {
@@ -196,7 +198,8 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 impl StreamBody {
-    pub(crate) fn new(first: Bytes, chunks: Chunks, ping_interval: Option<Duration>) -> Self {
+    /// Returns a body that begins with `first`, if that is not empty.
+    pub fn new(first: Bytes, chunks: Chunks, ping_interval: Option<Duration>) -> Self {
         let first = Some(first).filter(|first| !first.is_empty());
         let ping = ping_interval.map(|interval| {
             let (clock, is_running) = (Box::pin(sleep(interval)), false);
@@ -205,7 +208,8 @@ impl StreamBody {
         Self { first, chunks, state: State::First, ping }
     }
 
-    pub(crate) fn poll_frame(
+    /// Polls for the next frame.
+    pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use crate::buffers::Pieces;
 
 /// The value of `Accept-Encoding` in the refusal of another coding.
-pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
+pub const ACCEPTED: &str = "gzip, deflate, br, zstd";
 
 /// The largest number of codings of a body. More are an attack or an error.
 const MAX_CODINGS: usize = 3;
@@ -26,10 +26,14 @@ const ZSTD_WINDOW: u32 = 23;
 
 /// The compression of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Packing {
+pub enum Packing {
+    /// `gzip` (RFC 1952).
     Gzip,
+    /// `deflate` (RFC 1950 or 1951).
     Deflate,
+    /// `br` (RFC 7932).
     Brotli,
+    /// `zstd` (RFC 8878).
     Zstd,
 }
 
@@ -80,7 +84,7 @@ fn inflate(mut packed: Source<'_>) -> io::Result<Source<'_>> {
 ///
 /// # Errors
 /// 415: the body has another coding.
-pub(crate) fn packings(headers: &HeaderMap) -> Outcome<Vec<Packing>> {
+pub fn packings(headers: &HeaderMap) -> Outcome<Vec<Packing>> {
     let mut packings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
         let named = value.to_str().map_err(|_| unsupported("it is not text"))?;
@@ -108,7 +112,7 @@ fn unsupported(why: &str) -> ServeError {
 
 /// Unpacks a body of at most so many bytes off the HTTP threads. The memory that it takes is
 /// reserved when it is written.
-pub(crate) async fn unpack(
+pub async fn unpack(
     pieces: Vec<Bytes>,
     packings: Vec<Packing>,
     max_bytes: usize,
@@ -147,7 +151,7 @@ fn unpack_now(
         if read == 0 {
             break;
         }
-        if unpacked.len() + read > max_bytes {
+        if unpacked.length() + read > max_bytes {
             let detail = format!("the body is larger than {max_bytes} bytes when it is unpacked");
             return Err(ServeError::too_large(detail));
         }

@@ -22,7 +22,8 @@ const PROGRESS_TIME: Duration = Duration::from_secs(30);
 const PROGRESS_BYTES: usize = 16 * 1024;
 
 /// A body while it arrives. It fails if its client sends it too slowly.
-pub(crate) struct Upload {
+#[derive(Debug)]
+pub struct Upload {
     /// `None` once it is dropped.
     body: Option<Incoming>,
     /// Whether its client waits for `100 Continue`.
@@ -34,7 +35,7 @@ pub(crate) struct Upload {
 impl Upload {
     /// Returns a body, and the place where its unread rest is put when it is dropped. The client
     /// `waits` if its request has `Expect: 100-continue`.
-    pub(crate) fn new(body: Incoming, waits: bool) -> (Self, Rest) {
+    pub fn new(body: Incoming, waits: bool) -> (Self, Rest) {
         let rest = Rest(Arc::new(Mutex::new(State::InUse)));
         let upload = Self { body: Some(body), waits, pace: Pace::default(), rest: rest.clone() };
         (upload, rest)
@@ -56,16 +57,19 @@ impl Drop for Upload {
 }
 
 /// The unread rest of a body.
-pub(crate) struct Unread {
-    pub(crate) body: Incoming,
+#[derive(Debug)]
+pub struct Unread {
+    /// The body, from the first unread byte.
+    pub body: Incoming,
     /// Whether its client waits for `100 Continue`, which reading sends.
-    pub(crate) waits: bool,
+    pub waits: bool,
 }
 
 /// The unread rest of a body, shared with the body.
-#[derive(Clone)]
-pub(crate) struct Rest(Arc<Mutex<State>>);
+#[derive(Debug, Clone)]
+pub struct Rest(Arc<Mutex<State>>);
 
+#[derive(Debug)]
 enum State {
     InUse,
     /// The body was dropped; `None` if it was read to its end.
@@ -74,8 +78,11 @@ enum State {
 }
 
 /// The progress of a body at the time of the response.
-pub(crate) enum Read {
+#[derive(Debug)]
+pub enum Read {
+    /// The body was read to its end.
     Whole,
+    /// A part is unread.
     Part(Unread),
     /// The body is still read; the rest is discarded afterwards.
     NotYet,
@@ -83,7 +90,7 @@ pub(crate) enum Read {
 
 impl Rest {
     /// Returns the unread rest. Called once, when the response is ready.
-    pub(crate) fn take(self) -> Read {
+    pub fn take(self) -> Read {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *state, State::Settled) {
             State::Dropped(Some(unread)) => Read::Part(unread),
@@ -122,7 +129,7 @@ impl Body for Upload {
 }
 
 /// The pace of a body. Only the time in which the server waits for the client counts.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Pace {
     /// The number of bytes since the clock was started.
     bytes: usize,
@@ -154,7 +161,7 @@ impl Pace {
 
 /// Too few bytes of a body arrived in the time allowed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct TooSlow;
+pub struct TooSlow;
 
 impl fmt::Display for TooSlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

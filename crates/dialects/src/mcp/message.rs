@@ -7,8 +7,8 @@ use rmcp::model::{ErrorCode, InitializeRequestParams};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::raw_json::{Kind, Object, raw, text_of};
-use crate::response::{self, HttpResponse};
+use litplex_http_core::raw_json::{Kind, Object, raw, text_of};
+use litplex_http_core::response::{self, HttpResponse};
 
 /// The largest size of a message in addition to the arguments of a call, in bytes. rmcp builds values of
 /// it, for which no memory is reserved.

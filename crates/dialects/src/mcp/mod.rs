@@ -32,20 +32,19 @@ use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-pub(crate) use self::tool::Tool;
+pub use self::tool::Tool;
 pub use self::tool::ToolCache;
 
 use self::message::{ENVELOPE_BYTES, Message, Refused};
-use crate::body::Body;
-use crate::endpoint::Route;
+use crate::endpoint::{Endpoints, Route};
 use crate::predict::{Received, begin_call, compute, slow_client};
-use crate::response::{self, HttpResponse, ResponseBody};
-use crate::router::Router;
-use crate::{read_body, unpack};
+use litplex_http_core::body::Body;
+use litplex_http_core::response::{self, HttpResponse, ResponseBody};
+use litplex_http_core::{read_body, unpack};
 
 /// Responds to a request of this client to the tools of these endpoints.
-pub(crate) async fn respond(
-    router: Arc<Router>,
+pub async fn respond(
+    endpoints: Arc<Endpoints>,
     memory: &Arc<MemoryBudget>,
     request: Request<Body>,
     client: Option<SocketAddr>,
@@ -53,8 +52,8 @@ pub(crate) async fn respond(
     let arrived = Instant::now();
     let (mut parts, body) = request.into_parts();
     let reservation = memory.reserve();
-    let read = read(&router, &parts.headers, body, &reservation);
-    let body = match timeout(longest_timeout(&router), read).await {
+    let read = read(&endpoints, &parts.headers, body, &reservation);
+    let body = match timeout(longest_timeout(&endpoints), read).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => return refused(&error),
         Err(_) => return response::error(&slow_client()),
@@ -75,7 +74,7 @@ pub(crate) async fn respond(
     parts.headers.remove(CONTENT_ENCODING);
     let Message { text, arguments, id } = message;
     parts.extensions.insert(Asked { client, arrived, arguments, reservation });
-    let response = serve(router, parts, text.into(), wants_events).await;
+    let response = serve(endpoints, parts, text.into(), wants_events).await;
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         // It is JSON, of which rmcp reads more than was checked; this is its response to JSON that
         // it cannot read.
@@ -110,12 +109,12 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Reads the text of a message, which may be as long as the longest body of a tool.
 async fn read(
-    router: &Router,
+    endpoints: &Endpoints,
     headers: &HeaderMap,
     body: Body,
     reservation: &Reservation,
 ) -> Outcome<Bytes> {
-    let most = tools(router).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
+    let most = tools(endpoints).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
     let most = most.saturating_add(ENVELOPE_BYTES);
     let packings = unpack::packings(headers)?;
     let pieces = read_body::read_pieces(headers, body, most, reservation).await?;
@@ -128,14 +127,19 @@ async fn read(
 }
 
 /// Lets rmcp respond to a message.
-async fn serve(router: Arc<Router>, parts: Parts, text: Bytes, wants_events: bool) -> HttpResponse {
+async fn serve(
+    endpoints: Arc<Endpoints>,
+    parts: Parts,
+    text: Bytes,
+    wants_events: bool,
+) -> HttpResponse {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(!wants_events)
         .with_max_request_body_bytes(usize::MAX)
         // Access to the endpoints is access to the tools, under any name of this machine.
         .disable_allowed_hosts();
-    let tools = move || Ok(Tools { router: router.clone() });
+    let tools = move || Ok(Tools { endpoints: endpoints.clone() });
     StreamableHttpService::new(tools, Arc::new(NeverSessionManager::default()), config)
         .handle(Request::from_parts(parts, Full::new(text)))
         .await
@@ -152,17 +156,17 @@ fn wants_events(headers: &HeaderMap) -> bool {
         && types.iter().all(|media_type| media_type.starts_with("text/"))
 }
 
-fn longest_timeout(router: &Router) -> Duration {
-    tools(router).map(|(_, route, _)| route.timeout()).max().unwrap_or_default()
+fn longest_timeout(endpoints: &Endpoints) -> Duration {
+    tools(endpoints).map(|(_, route, _)| route.timeout()).max().unwrap_or_default()
 }
 
-fn tools(router: &Router) -> impl Iterator<Item = (&String, &Route, Arc<Tool>)> {
-    router.endpoints().filter_map(|(path, route)| Some((path, route, route.tool()?)))
+fn tools(endpoints: &Endpoints) -> impl Iterator<Item = (&String, &Route, Arc<Tool>)> {
+    endpoints.iter().filter_map(|(path, route)| Some((path, route, route.tool()?)))
 }
 
 /// The tools of a server.
 struct Tools {
-    router: Arc<Router>,
+    endpoints: Arc<Endpoints>,
 }
 
 impl ServerHandler for Tools {
@@ -180,7 +184,7 @@ impl ServerHandler for Tools {
         let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
         let may_call =
             |route: &Route| headers.is_some_and(|headers| route.guard.knows(headers).is_ok());
-        let mut tools: Vec<_> = tools(&self.router)
+        let mut tools: Vec<_> = tools(&self.endpoints)
             .filter(|(_, route, _)| may_call(route))
             .map(|(path, _, tool)| {
                 let name = tool.name(path);
@@ -200,7 +204,7 @@ impl ServerHandler for Tools {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let mut tools = tools(&self.router);
+        let mut tools = tools(&self.endpoints);
         let found = tools.find(|(path, _, tool)| tool.name(path) == request.name);
         let Some((path, route, tool)) = found else {
             let text = format!("there is no tool `{}`", request.name);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::raw_json::{Kind, Object, each_item, raw, text_of};
+use litplex_http_core::raw_json::{Kind, Object, each_item, raw, text_of};
 
 /// Schemas that grow beyond this number of values stay as they are: each of a chain of models may
 /// name the next one twice.

@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::schema;
-use crate::dialects;
-use crate::raw_json::Object;
+use crate::registry;
+use litplex_http_core::raw_json::Object;
 
 /// A tool, as a worker describes its model.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Tool {
+pub struct Tool {
     name: Option<String>,
     pub(super) description: String,
     pub(super) input_schema: Map<String, Value>,
@@ -45,7 +45,7 @@ impl ToolCache {
 impl Tool {
     fn read(given: &Value, info: &ModelInfo) -> Option<Self> {
         let mut tool = Self::deserialize(given).ok()?;
-        if let (Some(argument), Some(dialect)) = (&tool.argument, dialects::for_model(info)) {
+        if let (Some(argument), Some(dialect)) = (&tool.argument, registry::for_model(info)) {
             let properties = json!({argument: dialect.request_schema()});
             tool.input_schema.insert("properties".into(), properties);
         }

@@ -17,9 +17,9 @@ use super::message::{Message, not_a_message};
 use super::text::{read, text_of};
 use super::usage::Usage;
 use crate::dialect::Exchange;
-use crate::raw_json::Object;
-use crate::response::{self, HttpResponse};
-use crate::stream::Chunks;
+use litplex_http_core::raw_json::Object;
+use litplex_http_core::response::{self, HttpResponse};
+use litplex_http_core::stream::Chunks;
 
 /// Responds to a chat request: each choice is a job of its own.
 pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {

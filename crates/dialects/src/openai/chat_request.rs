@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::error::Refused;
 use super::shape::{Field, Mismatch, Shape, boolean, integer, optional, required};
 use super::text::well_formed;
-use crate::raw_json::{Kind, each_field, text_of};
+use litplex_http_core::raw_json::{Kind, each_field, text_of};
 
 const MAX_CHOICES: u32 = 128;
 

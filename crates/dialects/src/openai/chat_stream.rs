@@ -12,8 +12,8 @@ use super::chat::Head;
 use super::error::error_body;
 use super::message::Message;
 use super::usage::Usage;
-use crate::raw_json::{Object, escape_line_breaks};
-use crate::stream::{ChunkStream, Step};
+use litplex_http_core::raw_json::{Object, escape_line_breaks};
+use litplex_http_core::stream::{ChunkStream, Step};
 
 /// A streamed chat completion, in server-sent events: the parts of all choices as they arrive, the
 /// end of each, and that of the whole.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::error::Refused;
 use super::shape::{Mismatch, Shape, integer, optional, required};
 use super::text::well_formed;
-use crate::raw_json::{Kind, each_field, each_item, raw, text_of};
+use litplex_http_core::raw_json::{Kind, each_field, each_item, raw, text_of};
 
 /// The fields of a request for embeddings that the server reads.
 #[derive(Debug)]

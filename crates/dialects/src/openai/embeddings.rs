@@ -16,8 +16,8 @@ use super::error::Refused;
 use super::text::{read, text_of};
 use super::usage::Usage;
 use crate::dialect::Exchange;
-use crate::raw_json::{Kind, Object, each_item, raw};
-use crate::response::{self, HttpResponse};
+use litplex_http_core::raw_json::{Kind, Object, each_item, raw};
+use litplex_http_core::response::{self, HttpResponse};
 
 /// The largest number of inputs of a request, as in OpenAI's API.
 const MAX_INPUTS: usize = 2048;

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::shape;
-use crate::raw_json::{Object, raw, text_of};
-use crate::response::{self, HttpResponse};
+use litplex_http_core::raw_json::{Object, raw, text_of};
+use litplex_http_core::response::{self, HttpResponse};
 
 /// An error of a request.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Refused {
 
 /// Returns the response to an error: with `error`, which clients of this API read, and with `detail`,
 /// which all errors of the server have.
-pub(crate) fn error(error: &ServeError) -> HttpResponse {
+pub fn error(error: &ServeError) -> HttpResponse {
     Refused::from(error.clone()).response()
 }
 

@@ -20,23 +20,25 @@ use litplex_calls::EndpointReport;
 use litplex_core::{BoxFuture, ServeError};
 use serde_json::{Value, json};
 
-pub(crate) use self::error::error;
+pub use self::error::error;
 
 use self::error::Refused;
 use crate::dialect::{Dialect, Exchange};
-use crate::response::{self, HttpResponse};
-use crate::routes::MODELS;
+use litplex_http_core::response::{self, HttpResponse};
 
 /// The start of all paths of the API.
 const PREFIX: &str = "/v1/";
 
+/// The path of the list of models.
+pub const MODELS: &str = "/v1/models";
+
 /// The dialect of chat completions: each item of a response is a message, or a part of one.
 #[derive(Debug)]
-pub(crate) struct Chat;
+pub struct Chat;
 
 /// The dialect of embeddings: a response is an object with `embeddings`.
 #[derive(Debug)]
-pub(crate) struct Embeddings;
+pub struct Embeddings;
 
 impl Dialect for Chat {
     fn id(&self) -> &'static str {
@@ -103,20 +105,20 @@ fn respond(answered: Result<HttpResponse, Refused>) -> HttpResponse {
 }
 
 /// Returns the response to an error at a path without an endpoint: in the form of this API if the path
-/// is below [`PREFIX`], where its clients send requests.
-pub(crate) fn error_at(path: &str, found: &ServeError) -> HttpResponse {
+/// is below `/v1/`, where its clients send requests.
+pub fn error_at(path: &str, found: &ServeError) -> HttpResponse {
     if path.starts_with(PREFIX) { error(found) } else { response::error(found) }
 }
 
-/// Returns a hint for clients of this API that left out [`PREFIX`].
-pub(crate) fn hint_at(path: &str) -> Option<&'static str> {
+/// Returns a hint for clients of this API that left out `/v1/`.
+pub fn hint_at(path: &str) -> Option<&'static str> {
     let is_theirs = ["/chat/completions", "/embeddings", "/models"].contains(&path);
     is_theirs.then_some("the `base_url` of clients of OpenAI's API must end in `/v1`")
 }
 
 /// Returns the response at [`MODELS`] or below: the `endpoints` that speak this API and that the caller
 /// may call. `None`: there is no such path.
-pub(crate) fn models<'a>(
+pub fn models<'a>(
     path: &str,
     endpoints: impl Iterator<Item = &'a EndpointReport>,
 ) -> Option<HttpResponse> {

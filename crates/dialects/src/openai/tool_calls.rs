@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::raw_json::{Object, each_item, text_of};
+use litplex_http_core::raw_json::{Object, each_item, text_of};
 
 /// The tool calls of a message, built from whole calls and from fragments.
 #[derive(Debug, Default)]
