@@ -260,7 +260,11 @@ fn vectors(given: &str) -> Option<Vec<Box<RawValue>>> {
 
 fn not_embeddings(exchange: &Exchange<'_>, given: &str) -> ServeError {
     let endpoint = exchange.path;
-    tracing::error!(endpoint, "endpoint `{endpoint}`: a model that embeds gave {given}");
+    tracing::error!(
+        endpoint,
+        "endpoint `{endpoint}`: invalid output of an embedding model: expected a list of numbers, \
+         got {given}"
+    );
     ServeError::internal()
 }
 

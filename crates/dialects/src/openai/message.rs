@@ -263,7 +263,9 @@ fn is_empty(list: &str) -> bool {
 
 /// Logs an item that is not a part of a message, and returns the client's error.
 pub(super) fn not_a_message(given: &str) -> ServeError {
-    tracing::error!("a model that chats gave {given}, which is no part of a message");
+    tracing::error!(
+        "invalid output of a chat model: expected a string or a part of a message, got {given}"
+    );
     ServeError::internal()
 }
 
