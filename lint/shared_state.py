@@ -21,7 +21,7 @@ _SHARED = re.compile(
     r"|\bstatic \w+: [^=;]*(?:Atomic|LazyLock|OnceLock|Mutex|RwLock|Semaphore)"
     r"|\bthread_local!"
 )
-_NAMED = re.compile(r"`(\w+)/(?:[\w/]+/)?(\w+\.rs)`")
+_NAMED = re.compile(r"`([\w-]+)/(?:[\w/]+/)?(\w+\.rs)`")
 
 
 def shared(text):

@@ -25,7 +25,7 @@ fn body(data: &[u8]) {
 
 /// Returns the status of an error, or what the body is and its bytes.
 fn facts(taken: &Outcome<(Content, Vec<bytes::Bytes>)>) -> Result<(String, Vec<u8>), u16> {
-    let (content, contents) = taken.as_ref().map_err(|error| error.status)?;
+    let (content, contents) = taken.as_ref().map_err(|error| error.status())?;
     let body = contents.concat();
     if let Content::Form(parts) = content {
         assert_eq!(parts.len(), contents.len());

@@ -14,26 +14,26 @@ use litplex_metrics::Metrics;
 use litplex_traces::ServerSpan;
 
 use crate::app_host::AppHost;
-use crate::body::Body;
 use crate::builtin::Pages;
 use crate::dispatcher::Dispatcher;
-use crate::endpoint::Route;
 use crate::gate::Gate;
 use crate::layers::{HttpService, Layers, layered};
-use crate::middleware::Around;
+use crate::middleware::EdgeMiddleware;
 use crate::peer::Peer;
 use crate::router::Router;
 use crate::routes::Builtin;
 use crate::status::Status;
 use crate::target::Target;
 use crate::telemetry::Telemetry;
+use litplex_dialects::Route;
+use litplex_http_core::body::Body;
 
 /// The time that a connection may be idle by default: longer than most load balancers keep theirs.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Everything that is served on one socket.
 pub struct App {
-    pub(crate) middleware: Around,
+    pub(crate) middleware: EdgeMiddleware,
     /// The program's layers around the server.
     pub(crate) layers: Option<HttpService>,
     pub(crate) gate: Arc<Gate>,
@@ -55,7 +55,7 @@ pub struct AppBuilder {
     status: Status,
     telemetry: Telemetry,
     memory: Arc<MemoryBudget>,
-    middleware: Around,
+    middleware: EdgeMiddleware,
     keep_alive: Duration,
 }
 
@@ -79,7 +79,7 @@ impl App {
             status: Status::new(report),
             telemetry: Telemetry::new(metrics, scrape),
             memory: MemoryBudget::new(max_buffered_bytes),
-            middleware: Around::default(),
+            middleware: EdgeMiddleware::default(),
             keep_alive: KEEP_ALIVE,
         }
     }
@@ -134,7 +134,7 @@ impl AppBuilder {
 
     /// Sets the middleware around every request. Default: none.
     #[must_use]
-    pub fn within(self, middleware: Around) -> Self {
+    pub fn within(self, middleware: EdgeMiddleware) -> Self {
         Self { middleware, ..self }
     }
 

@@ -20,14 +20,14 @@ use litplex_core::{BoxError, ErrorCause, Outcome, ServeError};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::body::Body;
-use crate::buffers::READ_BYTES;
-use crate::headers::remove_hop_by_hop;
 use crate::peer::Peer;
-use crate::response::{self, HttpResponse, MAX_HEADERS, ResponseBody};
-use crate::stream::Broken;
 use crate::target::Target;
-use crate::{path, read_body};
+use litplex_http_core::body::Body;
+use litplex_http_core::buffers::READ_BYTES;
+use litplex_http_core::headers::remove_hop_by_hop;
+use litplex_http_core::response::{self, HttpResponse, MAX_HEADERS, ResponseBody};
+use litplex_http_core::stream::Broken;
+use litplex_http_core::{path, read_body};
 
 /// The header with the [`Peer`] of a request, for the app host.
 const PEER: HeaderName = HeaderName::from_static("x-litplex-peer");

@@ -13,12 +13,14 @@ use litplex_core::{MemoryBudget, ServeError};
 use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Map, Value, json};
 
-use crate::response::{self, HttpResponse, detail, json, text_response};
+use crate::pages;
 use crate::router::Router;
 use crate::routes::{Builtin, Page, RouteEntry};
 use crate::status::Status;
 use crate::telemetry::Telemetry;
-use crate::{dialects, openai, pages, path};
+use litplex_dialects::{for_model, openai};
+use litplex_http_core::path;
+use litplex_http_core::response::{self, HttpResponse, detail, json, text_response};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -88,7 +90,7 @@ fn models(
     headers: &HeaderMap,
 ) -> Option<HttpResponse> {
     let has_dialect =
-        |endpoint: &&EndpointReport| endpoint.info.as_ref().and_then(dialects::for_model).is_some();
+        |endpoint: &&EndpointReport| endpoint.info.as_ref().and_then(for_model).is_some();
     let may_call = |endpoint: &&EndpointReport| {
         let route = router.route_at(&endpoint.path);
         route.is_some_and(|route| route.guard.knows(headers).is_ok())

@@ -74,3 +74,52 @@ impl WeakContext {
         Context { client, forwarded_host, caller: Some(caller.upgrade().unwrap_or_default()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use litplex_access::Guard;
+
+    use super::*;
+
+    fn admit(guard: &Guard) -> Option<Admission> {
+        guard.admit(&HeaderMap::new(), Some(([192, 0, 2, 1], 7).into())).ok()
+    }
+
+    #[test]
+    fn contexts_hold_the_permit_and_extensions_do_not() {
+        let guard = Guard::default().limit(None, Some(1));
+        let context = Context::new(None, None);
+        context.admit(admit(&guard).unwrap());
+        let (observer, extension) = (context.clone(), context.downgrade());
+        drop(context);
+        assert!(admit(&guard).is_none(), "the response has not ended");
+        drop(observer);
+        assert!(admit(&guard).is_some());
+        // A layer that keeps the extension may still send a request.
+        extension.upgrade().admit(admit(&guard).unwrap());
+        assert!(admit(&guard).is_some());
+    }
+
+    #[test]
+    fn a_request_that_a_layer_sends_twice_holds_one_permit() {
+        let guard = Guard::default().limit(None, Some(2));
+        let context = Context::new(None, None);
+        context.admit(admit(&guard).unwrap());
+        context.admit(admit(&guard).unwrap());
+        let another = admit(&guard);
+        assert!(another.is_some() && admit(&guard).is_none());
+    }
+
+    #[test]
+    fn the_first_holder_counts() {
+        let context = Context::new(None, None);
+        context.set_holder(None);
+        assert_eq!(context.holder(), None);
+        let upgraded = context.downgrade().upgrade();
+        for holder in ["ann", "bob"] {
+            upgraded.set_holder(Some(holder.into()));
+        }
+        assert_eq!(context.holder().map(|holder| &**holder), Some("ann"));
+    }
+}

@@ -8,16 +8,16 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 use litplex_core::MemoryBudget;
 
-use crate::body::Body;
+use crate::app_host;
 use crate::builtin::{self, Pages};
-use crate::endpoint::Route;
 use crate::peer::Peer;
-use crate::predict::predict;
-use crate::response::HttpResponse;
 use crate::router::Router;
 use crate::routes::{Dispatch, Handler};
 use crate::target::Target;
-use crate::{app_host, mcp, unpack};
+use litplex_dialects::{Route, mcp, predict};
+use litplex_http_core::body::Body;
+use litplex_http_core::response::HttpResponse;
+use litplex_http_core::unpack;
 
 /// The handlers of all routes.
 #[derive(Debug)]
@@ -74,7 +74,8 @@ impl Dispatcher {
                 self.serve_endpoint(router.endpoint(index), &parts, body).await
             }
             Dispatch::To(Handler::Tools) => {
-                Box::pin(mcp::respond(router.clone(), &self.memory, request, client)).await
+                Box::pin(mcp::respond(router.endpoints.clone(), &self.memory, request, client))
+                    .await
             }
             Dispatch::To(Handler::Builtin(page)) => {
                 let (parts, _) = request.into_parts();

@@ -13,17 +13,17 @@ use litplex_core::{ErrorCause, ServeError};
 use litplex_metrics::Shed;
 
 use crate::app_host;
-use crate::body::Body;
 use crate::browsers::{Asked, Browsers};
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
 use crate::layers::HttpService;
-use crate::openai;
-use crate::response::HttpResponse;
 use crate::router::{LEAST_TIMEOUT, Router};
 use crate::status::Status;
 use crate::target::Target;
 use crate::telemetry::Telemetry;
+use litplex_dialects::openai;
+use litplex_http_core::body::Body;
+use litplex_http_core::response::HttpResponse;
 
 /// The decision which requests are admitted, and the way of those.
 #[derive(Debug)]

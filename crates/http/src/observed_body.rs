@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::line::OnLine;
 use crate::observer::RequestObserver;
-use crate::response::ResponseBody;
-use crate::stream::Broken;
+use litplex_http_core::response::ResponseBody;
+use litplex_http_core::stream::Broken;
 
 /// The longest time in which a client of HTTP/2 takes the next [`PIECE_BYTES`] of a response. On HTTP/1.1
 /// the connection has such a time.

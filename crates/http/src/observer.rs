@@ -7,7 +7,7 @@ use litplex_traces::ServerSpan;
 
 use crate::context::Context;
 use crate::middleware::Record;
-use crate::stream::Broken;
+use litplex_http_core::stream::Broken;
 
 /// The metrics, the span and the access record of one request, each if there is one. It is told of every
 /// event of the response, and is dropped when the response has ended or its client has left.

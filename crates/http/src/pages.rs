@@ -7,11 +7,10 @@ use litplex_calls::{EndpointReport, Report};
 use litplex_pages::{DescribedEndpoint, DialectSchemas};
 use serde_json::Value;
 
-use crate::dialect::Dialect;
-use crate::dialects;
 use crate::middleware::Coding;
-use crate::response::{HttpResponse, ResponseBody, text_response};
 use crate::router::Router;
+use litplex_dialects::{Dialect, for_model};
+use litplex_http_core::response::{HttpResponse, ResponseBody, text_response};
 
 /// Returns the `OpenAPI` document of the server.
 pub(crate) fn document(router: &Router, report: &Report) -> Value {
@@ -26,7 +25,7 @@ fn described<'a>(router: &'a Router, endpoint: &'a EndpointReport) -> DescribedE
         path: &endpoint.path,
         declared: info.map(|info| &*info.schema),
         schema: route.map(|route| &route.schema),
-        dialect: info.and_then(dialects::for_model).map(schemas),
+        dialect: info.and_then(for_model).map(schemas),
         is_stream: info.is_some_and(|info| info.stream),
         streams_bytes: endpoint.kind == "python",
         schemes: guard.map_or(&[][..], Guard::schemes),

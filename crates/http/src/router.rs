@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -11,11 +12,11 @@ use litplex_core::ServeError;
 use litplex_metrics::Edge;
 
 use crate::app_host::AppHost;
-use crate::endpoint::Route;
-use crate::response::HttpResponse;
 use crate::routes::{Access, Builtin, Condition, Dispatch, Handler, RouteEntry, RouteTable};
 use crate::target::Target;
-use crate::{openai, path};
+use litplex_dialects::{Endpoints, Route, openai};
+use litplex_http_core::path;
+use litplex_http_core::response::HttpResponse;
 
 /// The shortest time limit of a route without an endpoint.
 pub(crate) const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,8 +26,7 @@ const DEFAULT_PATH: &str = "/predict";
 
 /// The endpoints, the route table, and the app host that some requests are forwarded to.
 pub(crate) struct Router {
-    /// The endpoints with their paths, sorted by path.
-    endpoints: Vec<(String, Route)>,
+    pub(crate) endpoints: Arc<Endpoints>,
     table: RouteTable,
     /// The guard of all routes without an endpoint.
     pub(crate) guard: Guard,
@@ -49,10 +49,9 @@ impl Router {
         guard: Guard,
         other: Edge,
     ) -> Self {
-        let mut endpoints = Vec::from_iter(endpoints);
-        endpoints.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let endpoints = Endpoints::from_iter(endpoints);
         let table = RouteTable::new(endpoints.iter().map(|(path, _)| path.as_str()), builtin);
-        Self { endpoints, table, guard, app_host: None, other }
+        Self { endpoints: Arc::new(endpoints), table, guard, app_host: None, other }
     }
 
     /// Returns the target of a request with this path, as it was sent.
@@ -121,7 +120,7 @@ impl Router {
 
     /// Returns the endpoints with their paths.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&String, &Route)> {
-        self.endpoints.iter().map(|(path, route)| (path, route))
+        self.endpoints.iter()
     }
 
     /// Returns the socket of the app host and the time until its response must begin, if requests for
@@ -175,7 +174,7 @@ impl Router {
         match entry.condition {
             Condition::Always => true,
             Condition::SpeaksOpenAi(index) => speaks(Target::Endpoint(index)),
-            Condition::AnyOpenAi => (0..self.endpoints.len()).any(|i| speaks(Target::Endpoint(i))),
+            Condition::AnyOpenAi => self.endpoints().any(|(_, route)| route.dialect().is_some()),
             Condition::AnyTool => self.endpoints().any(|(_, route)| route.tool().is_some()),
         }
     }
@@ -197,7 +196,7 @@ impl Router {
 
     /// Returns the endpoint with this index of the route table.
     pub(crate) fn endpoint(&self, index: usize) -> &Route {
-        &self.endpoints[index].1
+        self.endpoints.route(index)
     }
 
     /// Returns the endpoint of a target, if it is one.

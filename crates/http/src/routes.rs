@@ -10,9 +10,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use litplex_access::Keys;
-
-/// The path of the list of models.
-pub(crate) const MODELS: &str = "/v1/models";
+use litplex_dialects::openai::MODELS;
 
 /// The paths of single models.
 const EACH_MODEL: &str = "/v1/models/*";

@@ -26,11 +26,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
-use crate::buffers::READ_BYTES;
 use crate::line::{HEADER_TIMEOUT, Line, Observed, OnLine};
 use crate::peer::Peer;
 use crate::seldom::Seldom;
-use crate::stream::Broken;
+use litplex_http_core::buffers::READ_BYTES;
+use litplex_http_core::stream::Broken;
 
 /// The longest time in which a client takes nothing of what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);

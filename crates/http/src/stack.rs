@@ -18,17 +18,18 @@ use tower::{Layer as _, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
 use crate::app::App;
-use crate::body::Body;
 use crate::context::Context;
-use crate::drain_body::drain_unread_body;
 use crate::head;
 use crate::line::OnLine;
-use crate::middleware::{Coding, Timing, X_REQUEST_ID};
+use crate::middleware::{Coding, Timing};
 use crate::observed_body::ObservedBody;
 use crate::observer::RequestObserver;
 use crate::peer::Peer;
-use crate::response::{self, HttpResponse};
-use crate::upload::{Rest, Upload};
+use litplex_http_core::body::Body;
+use litplex_http_core::drain_body::drain_unread_body;
+use litplex_http_core::headers::X_REQUEST_ID;
+use litplex_http_core::response::{self, HttpResponse};
+use litplex_http_core::upload::{Rest, Upload};
 
 /// A layer around every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -361,6 +362,18 @@ mod tests {
         };
         assert_eq!(head(0), STREAM_BYTES + "/a".len() + "b".len() + HEADER_BYTES + "x".len());
         assert_eq!(head(9_000) - head(0), 9_000);
+    }
+
+    /// Returns the size of the future that an async function of four arguments returns.
+    fn future_size<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        // It is copied at each level while it is built; rare branches are boxed.
+        let size = future_size(App::handle);
+        assert!(size < 7_500, "{size} bytes");
     }
 
     #[test]

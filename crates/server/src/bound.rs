@@ -4,7 +4,7 @@ use std::io;
 
 use litplex_admin::{AdminSocket, RunDir};
 use litplex_config::Program;
-use litplex_http::{Around, bind};
+use litplex_http::{EdgeMiddleware, bind};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
 
@@ -17,7 +17,7 @@ use crate::{Error, ServerSpec, descriptors, tls};
 pub(crate) struct Bound {
     pub(crate) spec: ServerSpec,
     pub(crate) access: Access,
-    pub(crate) middleware: Around,
+    pub(crate) middleware: EdgeMiddleware,
     pub(crate) tls: Option<Tls>,
     pub(crate) listener: TcpListener,
     pub(crate) private: PrivateSockets,

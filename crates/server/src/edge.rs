@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use litplex_access::{Keys, digest};
 use litplex_config::Program;
-use litplex_http::{App, Around, Builtin, Layers, Server};
+use litplex_http::{App, Builtin, EdgeMiddleware, Layers, Server};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
 
@@ -20,7 +20,7 @@ use crate::telemetry::Telemetry;
 /// The parts of the edge that the earlier stages made.
 pub(crate) struct EdgeParts {
     pub(crate) guards: Guards,
-    pub(crate) middleware: Around,
+    pub(crate) middleware: EdgeMiddleware,
     pub(crate) layers: Layers,
     pub(crate) telemetry: Telemetry,
 }

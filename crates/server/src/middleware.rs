@@ -5,7 +5,7 @@ use std::path::Path;
 
 use litplex_config::{AppHost, ConfigError, Program};
 use litplex_http::{
-    AccessLog, AccessLogForm, Around, Browsers, Coding, Compression, RequestIds, cors,
+    AccessLog, AccessLogForm, Browsers, Coding, Compression, EdgeMiddleware, RequestIds, cors,
 };
 use litplex_workers::LogFile;
 
@@ -15,7 +15,7 @@ use crate::{Error, traces};
 ///
 /// # Errors
 /// The access log cannot be written, traces cannot be sent, or the system has no randomness.
-pub(crate) fn edge_middleware(config: &Program) -> Result<Around, Error> {
+pub(crate) fn edge_middleware(config: &Program) -> Result<EdgeMiddleware, Error> {
     let request_ids = config.request_id.then(getrandom::u64).transpose();
     let request_ids = request_ids.map_err(io::Error::other)?.map(RequestIds::new);
     let origins = config.cors_origins.iter().map(String::as_str);
@@ -34,7 +34,7 @@ pub(crate) fn edge_middleware(config: &Program) -> Result<Around, Error> {
     }
     let (allowed_hosts, host) = (config.allowed_hosts.clone(), config.host.clone());
     let browsers = Browsers { allowed_hosts, origins, is_loopback: false, host };
-    Ok(Around {
+    Ok(EdgeMiddleware {
         browsers,
         request_ids,
         cors,

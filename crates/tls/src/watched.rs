@@ -33,7 +33,7 @@ impl WatchedFiles {
         Self { files, watched }
     }
 
-    /// Resolves once a file has changed and no file changes any more, or after [`MAX_POLLS`].
+    /// Resolves once a file has changed and no file changes any more, or after `MAX_POLLS`.
     pub async fn changed(&mut self) {
         loop {
             sleep(POLL_INTERVAL).await;

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use litplex_core::BoxError;
 use tower::{Layer, Service};
 
-use crate::body::Body;
+use litplex_http_core::body::Body;
 
 pub use service::HttpService;
 

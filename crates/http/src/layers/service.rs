@@ -12,9 +12,9 @@ use http::{Request, Response};
 use litplex_core::{BoxError, BoxFuture, ServeError};
 use tower::{Service, ServiceExt, service_fn};
 
-use crate::body::Body;
 use crate::context::{Context, WeakContext};
-use crate::response::{self, HttpResponse};
+use litplex_http_core::body::Body;
+use litplex_http_core::response::{self, HttpResponse};
 
 /// The service that a layer is around. It responds to every request, and is always ready.
 #[derive(Clone)]

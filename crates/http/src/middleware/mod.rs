@@ -19,12 +19,11 @@ pub use access_log::{AccessLog, Form as AccessLogForm};
 pub use compression::{Coding, Compression};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
-pub(crate) use request_id::X_REQUEST_ID;
 pub(crate) use timing::Timing;
 
 /// The middleware around every request; none by default.
 #[derive(Debug, Default)]
-pub struct Around {
+pub struct EdgeMiddleware {
     /// Gives an id to each request that has none.
     pub request_ids: Option<RequestIds>,
     /// Lets pages of other origins call.
@@ -43,7 +42,7 @@ pub struct Around {
     pub tracer: Option<Tracer>,
 }
 
-impl Around {
+impl EdgeMiddleware {
     /// Begins the span of a request, if it is traced and `route_of` returns the route of its path.
     /// The request continues with the context of the span.
     pub(crate) fn begin_span<B>(

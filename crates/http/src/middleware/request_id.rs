@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
-
-pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use http::header::HeaderValue;
+use litplex_http_core::headers::X_REQUEST_ID;
 
 /// The largest length of a client's id; longer ones are replaced.
 const MOST_BYTES: usize = 128;

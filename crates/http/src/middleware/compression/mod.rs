@@ -14,7 +14,7 @@ use http_body::Body;
 use litplex_core::{MemoryBudget, Reservation};
 use tokio::task::spawn_blocking;
 
-use crate::response::{HttpResponse, ResponseBody};
+use litplex_http_core::response::{HttpResponse, ResponseBody};
 
 use body::CompressedBody;
 pub use coding::Coding;
@@ -103,7 +103,7 @@ async fn pack(coding: Coding, body: ResponseBody, held: Reservation) -> Option<R
 
 /// Returns 500: the encoder consumed the body and failed, which is a bug.
 fn failed() -> HttpResponse {
-    crate::response::error(&litplex_core::ServeError::internal())
+    litplex_http_core::response::error(&litplex_core::ServeError::internal())
 }
 
 /// Returns whether a response should be compressed: not if it is small, a part of a resource, or

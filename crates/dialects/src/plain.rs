@@ -1,0 +1,33 @@
+//! Plain responses: what a model returned, or its items one after the other.
+
+use http::HeaderMap;
+use litplex_calls::Output;
+use litplex_core::{Outcome, ServeError};
+
+use crate::endpoint::Route;
+use litplex_http_core::response::{self, HttpResponse};
+use litplex_http_core::stream::{Chunks, Framing};
+
+/// Returns the response to a request with these headers.
+pub(crate) fn respond(output: Output, asked: &HeaderMap, route: &Route) -> Outcome<HttpResponse> {
+    match output {
+        Output::Whole(given) => whole(given, route),
+        Output::Stream(first, rest) => {
+            let framing = Framing::choose(asked, first.kind());
+            let (first, chunks) = (framing.frame(&first), Chunks::Plain(framing, rest));
+            Ok(response::stream(first, chunks, framing.media_type(), route.ping_interval))
+        }
+    }
+}
+
+fn whole(given: litplex_core::Response, route: &Route) -> Outcome<HttpResponse> {
+    response::from_model(given).map_err(|wrong| {
+        let endpoint = route.metrics.endpoint();
+        tracing::error!(
+            endpoint,
+            "{endpoint} answered with what HTTP cannot carry: {wrong}; look at the Response that \
+             `predict` or `encode_response` gave"
+        );
+        ServeError::internal()
+    })
+}

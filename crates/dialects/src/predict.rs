@@ -1,0 +1,153 @@
+//! Requests to endpoints, between HTTP and the call: reads the body, describes the request to the model,
+//! and returns its response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
+use http::request::Parts;
+use litplex_calls::{Call, TimeBudget};
+use litplex_core::{
+    Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Outcome, Reservation, ServeError,
+};
+use litplex_metrics::Shed;
+use tokio::time::{Instant, timeout_at};
+
+use crate::dialect::Exchange;
+use crate::endpoint::Route;
+use crate::{plain, registry};
+use litplex_http_core::body::Body;
+use litplex_http_core::form::latin;
+use litplex_http_core::headers::X_REQUEST_ID;
+use litplex_http_core::read_body;
+use litplex_http_core::response::HttpResponse;
+
+/// The time budget that a client has left for its request, in seconds.
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+
+/// Takes a request to an endpoint from its headers to the beginning of its response.
+pub async fn predict(
+    memory: &Arc<MemoryBudget>,
+    route: &Route,
+    parts: &Parts,
+    body: Body,
+) -> Outcome<HttpResponse> {
+    let call = begin_call(Instant::now(), route, parts)?;
+    // Before the body is read: a server that cannot serve must not take it.
+    call.target.ready(call.budget).await?;
+    let reservation = memory.reserve();
+    let read = read_body::read(&parts.headers, body, route.max_body_bytes, &reservation);
+    let read = timeout_at(call.budget.deadline, read).await.unwrap_or_else(|_| Err(slow_client()));
+    let (content, body) = read.inspect_err(|error| shed_for_memory(route, error))?;
+    compute(route, parts, call, Received { content, body, reservation }).await
+}
+
+/// Begins the call of a request that arrived at this instant.
+pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outcome<Call> {
+    let target = route.target.get().ok_or_else(|| ServeError::not_found("Not Found"))?;
+    let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
+    Ok(Call { target, budget, trace: parts.extensions.get().cloned() })
+}
+
+/// A body that was read.
+pub(crate) struct Received {
+    pub(crate) content: Content,
+    pub(crate) body: Vec<Bytes>,
+    /// The memory that it takes.
+    pub(crate) reservation: Reservation,
+}
+
+/// Takes a request from its body, which was read, to its response.
+pub(crate) async fn compute(
+    route: &Route,
+    parts: &Parts,
+    call: Call,
+    received: Received,
+) -> Outcome<HttpResponse> {
+    let Received { content, body, reservation } = received;
+    let info = call.target.info()?;
+    let id = route.tells_ids.then(|| id_of(parts)).flatten();
+    let meta = meta(info, parts).map(Arc::new);
+    reservation.grow(meta.as_ref().map_or(0, |meta| meta.bytes()))?;
+    let request = litplex_core::Request { content, body, meta, id, reservation };
+    // Dropping a call, here or because the client left, is what cancels its jobs.
+    match registry::for_model(info) {
+        None => plain::respond(call.run(request).await?, &parts.headers, route),
+        Some(dialect) => {
+            let budget = call.budget;
+            let (path, &Route { ping_interval, max_body_bytes, .. }) = (parts.uri.path(), route);
+            let exchange = Exchange { path, request, call, ping_interval, max_body_bytes };
+            let answered = dialect.serve(exchange);
+            budget.bound(async { Ok(answered.await) }).await
+        }
+    }
+}
+
+/// Returns the time budget of a request: its client may shorten it, in seconds.
+fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
+    let Some(asked) = headers.get(REQUEST_TIMEOUT) else { return Ok(longest) };
+    let seconds = asked.to_str().ok().and_then(|asked| asked.trim().parse::<f64>().ok());
+    match seconds {
+        Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
+            // A duration that overflows is longer than the longest one.
+            Ok(Duration::try_from_secs_f64(seconds).map_or(longest, |budget| budget.min(longest)))
+        }
+        _ => {
+            let detail = format!(
+                "`X-Request-Timeout` must be a number of seconds greater than 0, not {asked:?}"
+            );
+            Err(ServeError::malformed(detail))
+        }
+    }
+}
+
+fn meta(info: &ModelInfo, parts: &Parts) -> Option<Meta> {
+    info.context.then(|| Meta {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: header_pairs(&parts.headers),
+    })
+}
+
+fn id_of(parts: &Parts) -> Option<String> {
+    parts.headers.get(X_REQUEST_ID)?.to_str().ok().map(str::to_owned)
+}
+
+fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    // The body was unpacked, so that its length is another.
+    let is_packed = headers.contains_key(CONTENT_ENCODING);
+    let is_told =
+        |name: &HeaderName| !is_packed || ![CONTENT_ENCODING, CONTENT_LENGTH].contains(name);
+    let told = headers.iter().filter(|(name, _)| is_told(name));
+    told.map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
+}
+
+/// Counts a request that was refused because the memory budget is used up.
+fn shed_for_memory(route: &Route, error: &ServeError) {
+    if error.cause == ErrorCause::Overloaded {
+        route.metrics.shed(Shed::Memory);
+    }
+}
+
+pub(crate) fn slow_client() -> ServeError {
+    ServeError::slow_client("the request body did not arrive in time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the size of the future that an async function of four arguments returns.
+    fn future_size<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_call_stays_small() {
+        // It is copied at each level while it is built; rare branches are boxed.
+        assert!(future_size(predict) < 2_500, "{} bytes", future_size(predict));
+    }
+}

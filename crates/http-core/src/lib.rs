@@ -1,0 +1,15 @@
+//! The bodies of requests and responses: reading, unpacking and framing them, and counting their memory.
+//! This crate knows no route and no protocol of an endpoint.
+
+pub mod body;
+pub mod buffers;
+pub mod drain_body;
+pub mod form;
+pub mod headers;
+pub mod path;
+pub mod raw_json;
+pub mod read_body;
+pub mod response;
+pub mod stream;
+pub mod unpack;
+pub mod upload;
