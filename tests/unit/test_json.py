@@ -45,6 +45,8 @@ def test_values_are_read_as_json_reads_them(text):
         (b"NaN", "NaN is not JSON"),
         (b' {"x": [-Infinity]}', "-Infinity is not JSON"),
         (b"[1.5, 1e400]", "the number 1e400 is too large"),
+        (b"[1.5,1E400]", "the number 1E400 is too large"),
+        (b"9" * 309 + b".5", f"the number {'9' * 32}… is too large"),
         (b'{"x": -1E+999}', "too large"),
         (b"9" * 400 + b".0", "too large"),
         (b"[" + b"0.5," * 2000 + b"1e400]", "the number 1e400 is too large"),

@@ -85,7 +85,14 @@ class Outbox:
 
     def flush(self) -> None:
         """Sends what is held."""
+        held = self._held
         with self._sending:
+            if not held:
+                return
+            # A response alone is what there is where a model has one request at a time.
+            if len(held) == 1 and type(held[0]) is bytes:
+                self._send(held.popleft())
+                return
             pieces, large, backgrounds = self._take()
             if large:
                 for piece in pieces:
