@@ -60,6 +60,7 @@ def test_values_are_read_as_json_reads_them(text):
     ],
     ids=[
         *("cut", "empty", "extra", "encoding", "depth", "nan", "infinity", "exponent"),
+        *("large letter", "fewest digits"),
         *("negative", "digits", "long", "long digits", "long exponent", "long both", "integer"),
         *("surrogate", "key", "long text"),
     ],
