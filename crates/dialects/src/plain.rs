@@ -9,11 +9,11 @@ use litplex_http_core::response::{self, HttpResponse};
 use litplex_http_core::stream::{Chunks, Framing};
 
 /// Returns the response to a request with these headers.
-pub(crate) fn respond(output: Output, asked: &HeaderMap, route: &Route) -> Outcome<HttpResponse> {
+pub(crate) fn respond(output: Output, headers: &HeaderMap, route: &Route) -> Outcome<HttpResponse> {
     match output {
         Output::Whole(given) => whole(given, route),
         Output::Stream(first, rest) => {
-            let framing = Framing::choose(asked, first.kind());
+            let framing = Framing::choose(headers, first.kind());
             let (first, chunks) = (framing.frame(&first), Chunks::Plain(framing, rest));
             Ok(response::stream(first, chunks, framing.media_type(), route.ping_interval))
         }

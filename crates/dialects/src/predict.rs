@@ -87,8 +87,8 @@ pub(crate) async fn compute(
 
 /// Returns the time budget of a request: its client may shorten it, in seconds.
 fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
-    let Some(asked) = headers.get(REQUEST_TIMEOUT) else { return Ok(longest) };
-    let seconds = asked.to_str().ok().and_then(|asked| asked.trim().parse::<f64>().ok());
+    let Some(given) = headers.get(REQUEST_TIMEOUT) else { return Ok(longest) };
+    let seconds = given.to_str().ok().and_then(|given| given.trim().parse::<f64>().ok());
     match seconds {
         Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
             // A duration that overflows is longer than the longest one.
@@ -96,7 +96,7 @@ fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
         }
         _ => {
             let detail = format!(
-                "`X-Request-Timeout` must be a number of seconds greater than 0, not {asked:?}"
+                "`X-Request-Timeout` must be a number of seconds greater than 0, not {given:?}"
             );
             Err(ServeError::malformed(detail))
         }
@@ -117,10 +117,10 @@ fn id_of(parts: &Parts) -> Option<String> {
 }
 
 fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    // The body was unpacked, so that its length is another.
-    let is_packed = headers.contains_key(CONTENT_ENCODING);
+    // The body was decompressed, so that its length is another.
+    let is_compressed = headers.contains_key(CONTENT_ENCODING);
     let is_told =
-        |name: &HeaderName| !is_packed || ![CONTENT_ENCODING, CONTENT_LENGTH].contains(name);
+        |name: &HeaderName| !is_compressed || ![CONTENT_ENCODING, CONTENT_LENGTH].contains(name);
     let told = headers.iter().filter(|(name, _)| is_told(name));
     told.map(|(name, value)| (name.to_string(), latin(value.as_bytes()))).collect()
 }

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::upload::{Read, Rest, Unread};
+use crate::upload::{ReadProgress, Unread, UnreadRest};
 
 /// The number of bytes of a body that are read before the response, so that the connection can be
 /// used again.
@@ -32,13 +32,13 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// be used again, the response says so.
 pub async fn drain_unread_body<B>(
     version: Version,
-    rest: Rest,
+    rest: UnreadRest,
     mut response: Response<B>,
 ) -> Response<B> {
     let is_read = match rest.take() {
-        Read::Whole => true,
-        Read::NotYet => false,
-        Read::Part(mut unread) => {
+        ReadProgress::Whole => true,
+        ReadProgress::NotYet => false,
+        ReadProgress::Part(mut unread) => {
             let is_read = Box::pin(read_a_little(&mut unread)).await;
             if !is_read {
                 discard(unread);

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod buffers;
+pub mod decompress;
 pub mod drain_body;
 pub mod form;
 pub mod headers;
@@ -11,5 +12,4 @@ pub mod raw_json;
 pub mod read_body;
 pub mod response;
 pub mod stream;
-pub mod unpack;
 pub mod upload;

@@ -11,8 +11,8 @@ use tokio::task::spawn_blocking;
 
 use crate::body::Body;
 use crate::buffers::Pieces;
+use crate::decompress;
 use crate::form;
-use crate::unpack;
 use crate::upload::TooSlow;
 
 /// Larger forms are split into their parts off the HTTP threads.
@@ -28,16 +28,16 @@ pub async fn read(
     max_bytes: usize,
     reservation: &Reservation,
 ) -> Outcome<(Content, Vec<Bytes>)> {
-    let packings = unpack::packings(headers)?;
+    let codings = decompress::codings(headers)?;
     let pieces = read_pieces(headers, body, max_bytes, reservation).await?;
-    let pieces = unpack::unpack(pieces, packings, max_bytes, reservation).await?;
+    let pieces = decompress::decompress(pieces, codings, max_bytes, reservation).await?;
     let is_large = pieces.iter().map(Bytes::len).sum::<usize>() > INLINE_BYTES;
     if !(is_large && is_form(headers)) {
-        return take_apart(headers, pieces, reservation);
+        return split(headers, pieces, reservation);
     }
     // The search through a large form would delay other requests.
     let (headers, own) = (headers.clone(), reservation.clone());
-    let apart = spawn_blocking(move || take_apart(&headers, pieces, &own)).await;
+    let apart = spawn_blocking(move || split(&headers, pieces, &own)).await;
     apart.unwrap_or_else(|_| Err(ServeError::internal()))
 }
 
@@ -47,7 +47,7 @@ fn is_form(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the kind of a whole body by its headers; splits forms into their parts.
-pub fn take_apart(
+pub fn split(
     headers: &HeaderMap,
     pieces: Vec<Bytes>,
     reservation: &Reservation,

@@ -31,8 +31,8 @@ pub enum Framing {
 
 impl Framing {
     /// Returns the framing for a client that sent these headers and a model that yields this kind.
-    pub fn choose(asked: &HeaderMap, kind: ItemKind) -> Self {
-        let wants_events = asked
+    pub fn choose(headers: &HeaderMap, kind: ItemKind) -> Self {
+        let wants_events = headers
             .get_all(ACCEPT)
             .iter()
             .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/event-stream")));
@@ -281,9 +281,9 @@ mod tests {
 
     #[test]
     fn framing_follows_what_the_client_asks_for() {
-        let mut asked = HeaderMap::new();
-        assert_eq!(Framing::choose(&asked, ItemKind::Json), Framing::JsonLines);
-        asked.insert(ACCEPT, "text/event-stream".parse().unwrap());
-        assert_eq!(Framing::choose(&asked, ItemKind::Json), Framing::Events);
+        let mut headers = HeaderMap::new();
+        assert_eq!(Framing::choose(&headers, ItemKind::Json), Framing::JsonLines);
+        headers.insert(ACCEPT, "text/event-stream".parse().unwrap());
+        assert_eq!(Framing::choose(&headers, ItemKind::Json), Framing::Events);
     }
 }

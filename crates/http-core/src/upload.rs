@@ -29,14 +29,14 @@ pub struct Upload {
     /// Whether its client waits for `100 Continue`.
     waits: bool,
     pace: Pace,
-    rest: Rest,
+    rest: UnreadRest,
 }
 
 impl Upload {
     /// Returns a body, and the place where its unread rest is put when it is dropped. The client
     /// `waits` if its request has `Expect: 100-continue`.
-    pub fn new(body: Incoming, waits: bool) -> (Self, Rest) {
-        let rest = Rest(Arc::new(Mutex::new(State::InUse)));
+    pub fn new(body: Incoming, waits: bool) -> (Self, UnreadRest) {
+        let rest = UnreadRest(Arc::new(Mutex::new(State::InUse)));
         let upload = Self { body: Some(body), waits, pace: Pace::default(), rest: rest.clone() };
         (upload, rest)
     }
@@ -49,8 +49,8 @@ impl Drop for Upload {
         let mut state = self.rest.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*state, unread) {
             // The response was sent.
-            (State::Settled, Some(unread)) => drain_body::discard(unread),
-            (State::Settled, None) => {}
+            (State::Responded, Some(unread)) => drain_body::discard(unread),
+            (State::Responded, None) => {}
             (_, unread) => *state = State::Dropped(unread),
         }
     }
@@ -67,19 +67,19 @@ pub struct Unread {
 
 /// The unread rest of a body, shared with the body.
 #[derive(Debug, Clone)]
-pub struct Rest(Arc<Mutex<State>>);
+pub struct UnreadRest(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 enum State {
     InUse,
     /// The body was dropped; `None` if it was read to its end.
     Dropped(Option<Unread>),
-    Settled,
+    Responded,
 }
 
 /// The progress of a body at the time of the response.
 #[derive(Debug)]
-pub enum Read {
+pub enum ReadProgress {
     /// The body was read to its end.
     Whole,
     /// A part is unread.
@@ -88,14 +88,14 @@ pub enum Read {
     NotYet,
 }
 
-impl Rest {
+impl UnreadRest {
     /// Returns the unread rest. Called once, when the response is ready.
-    pub fn take(self) -> Read {
+    pub fn take(self) -> ReadProgress {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *state, State::Settled) {
-            State::Dropped(Some(unread)) => Read::Part(unread),
-            State::Dropped(None) => Read::Whole,
-            State::InUse | State::Settled => Read::NotYet,
+        match std::mem::replace(&mut *state, State::Responded) {
+            State::Dropped(Some(unread)) => ReadProgress::Part(unread),
+            State::Dropped(None) => ReadProgress::Whole,
+            State::InUse | State::Responded => ReadProgress::NotYet,
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Browsers {
 
 /// The kind of route that a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RouteKind {
     /// A route that requires no key.
     Open,
     /// A route that requires a key, which a page of another site does not have.
@@ -47,18 +47,18 @@ impl Browsers {
     pub(crate) fn refuse<B>(
         &self,
         request: &Request<B>,
-        asked: Asked,
+        kind: RouteKind,
         forwarded: Option<&str>,
     ) -> Option<ServeError> {
         let host = host_of(request);
-        if let Some(name) = host.map(name_of).filter(|name| !self.may_be_asked_as(name, asked)) {
+        if let Some(name) = host.map(name_of).filter(|name| !self.accepts_host(name, kind)) {
             return Some(ServeError::forbidden(format!(
                 "this server is not asked under the name `{name}`; to allow that, add it to \
                  `allowed_hosts`"
             )));
         }
-        let (headers, is_local) = (request.headers(), self.is_loopback && asked.is_open());
-        if !is_local && !matches!(asked, Asked::Tools { .. }) {
+        let (headers, is_local) = (request.headers(), self.is_loopback && kind.is_open());
+        if !is_local && !matches!(kind, RouteKind::Tools { .. }) {
             return None;
         }
         if let Some(origin) = headers.get(ORIGIN) {
@@ -80,8 +80,8 @@ impl Browsers {
         })
     }
 
-    fn may_be_asked_as(&self, name: &str, asked: Asked) -> bool {
-        if self.allowed_hosts.is_empty() && !(self.is_loopback && asked.is_open()) {
+    fn accepts_host(&self, name: &str, kind: RouteKind) -> bool {
+        if self.allowed_hosts.is_empty() && !(self.is_loopback && kind.is_open()) {
             return true;
         }
         self.is_allowed(name) || (self.is_loopback && self.is_local(name))
@@ -116,7 +116,7 @@ impl Browsers {
     }
 }
 
-impl Asked {
+impl RouteKind {
     fn is_open(self) -> bool {
         matches!(self, Self::Open | Self::Tools { is_open: true })
     }
@@ -181,8 +181,8 @@ mod tests {
         request
     }
 
-    fn passes(browsers: &Browsers, asked: Asked, headers: &[(&'static str, &str)]) -> bool {
-        browsers.refuse(&request(headers), asked, None).is_none()
+    fn passes(browsers: &Browsers, kind: RouteKind, headers: &[(&'static str, &str)]) -> bool {
+        browsers.refuse(&request(headers), kind, None).is_none()
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
             "backend",
             "10.0.0.7",
         ] {
-            assert!(passes(&local(), Asked::Open, &[("host", host)]), "{host}");
+            assert!(passes(&local(), RouteKind::Open, &[("host", host)]), "{host}");
         }
         for host in [
             "evil.example",
@@ -213,11 +213,11 @@ mod tests {
             "box.lan.evil.example",
             "1.2.3.4.5",
         ] {
-            assert!(!passes(&local(), Asked::Open, &[("host", host)]), "{host}");
-            assert!(passes(&local(), Asked::Guarded, &[("host", host)]), "{host}");
-            assert!(passes(&Browsers::default(), Asked::Open, &[("host", host)]), "{host}");
+            assert!(!passes(&local(), RouteKind::Open, &[("host", host)]), "{host}");
+            assert!(passes(&local(), RouteKind::Guarded, &[("host", host)]), "{host}");
+            assert!(passes(&Browsers::default(), RouteKind::Open, &[("host", host)]), "{host}");
         }
-        assert!(passes(&local(), Asked::Open, &[]), "no browser leaves it out");
+        assert!(passes(&local(), RouteKind::Open, &[]), "no browser leaves it out");
     }
 
     #[test]
@@ -234,13 +234,13 @@ mod tests {
             ("10.0.0.1", false, true),
             ("localhost", false, true),
         ] {
-            for asked in [Asked::Open, Asked::Guarded] {
-                assert_eq!(passes(&public, asked, &[("host", host)]), is_in, "{host}");
-                assert_eq!(passes(&local, asked, &[("host", host)]), is_in_locally, "{host}");
+            for kind in [RouteKind::Open, RouteKind::Guarded] {
+                assert_eq!(passes(&public, kind, &[("host", host)]), is_in, "{host}");
+                assert_eq!(passes(&local, kind, &[("host", host)]), is_in_locally, "{host}");
             }
         }
         let any = Browsers { allowed_hosts: vec!["*".into()], ..self::local() };
-        assert!(passes(&any, Asked::Open, &[("host", "evil.example")]));
+        assert!(passes(&any, RouteKind::Open, &[("host", "evil.example")]));
     }
 
     #[test]
@@ -261,14 +261,14 @@ mod tests {
             ("127.0.0.1:8000", "https://models.example.com", true),
         ] {
             let headers = [("host", host), ("origin", origin)];
-            assert_eq!(passes(&named, Asked::Open, &headers), is_in, "{host} {origin}");
-            assert!(passes(&named, Asked::Guarded, &headers), "{host} {origin}");
-            for tools in [Asked::Tools { is_open: true }, Asked::Tools { is_open: false }] {
+            assert_eq!(passes(&named, RouteKind::Open, &headers), is_in, "{host} {origin}");
+            assert!(passes(&named, RouteKind::Guarded, &headers), "{host} {origin}");
+            for tools in [RouteKind::Tools { is_open: true }, RouteKind::Tools { is_open: false }] {
                 assert_eq!(passes(&named, tools, &headers), is_in, "{host} {origin}");
             }
         }
         let forwarded = request(&[("host", "127.0.0.1:1"), ("origin", "https://a.example")]);
-        let refused = |name| local().refuse(&forwarded, Asked::Open, name).is_some();
+        let refused = |name| local().refuse(&forwarded, RouteKind::Open, name).is_some();
         assert!(refused(None) && refused(Some("b.example")) && !refused(Some("a.example")));
     }
 
@@ -280,7 +280,7 @@ mod tests {
         let is_in = |method: Method, headers: &[(&'static str, &str)]| {
             let mut request = request(headers);
             *request.method_mut() = method;
-            local().refuse(&request, Asked::Open, None).is_none()
+            local().refuse(&request, RouteKind::Open, None).is_none()
         };
         assert!(is_in(Method::GET, &[host, cross, visit, page]));
         assert!(!is_in(Method::POST, &[host, cross, visit, page]));

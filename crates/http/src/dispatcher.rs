@@ -16,8 +16,8 @@ use crate::routes::{Dispatch, Handler};
 use crate::target::Target;
 use litplex_dialects::{Route, mcp, predict};
 use litplex_http_core::body::Body;
+use litplex_http_core::decompress;
 use litplex_http_core::response::HttpResponse;
-use litplex_http_core::unpack;
 
 /// The handlers of all routes.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Dispatcher {
         if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
             && parts.headers.contains_key(CONTENT_ENCODING)
         {
-            let accepted = HeaderValue::from_static(unpack::ACCEPTED);
+            let accepted = HeaderValue::from_static(decompress::ACCEPTED);
             response.headers_mut().insert(ACCEPT_ENCODING, accepted);
         }
         response

@@ -13,7 +13,7 @@ use litplex_core::{ErrorCause, ServeError};
 use litplex_metrics::Shed;
 
 use crate::app_host;
-use crate::browsers::{Asked, Browsers};
+use crate::browsers::{Browsers, RouteKind};
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
 use crate::layers::HttpService;
@@ -166,12 +166,12 @@ impl Gate {
         }
         let is_open = self.router.guard(target).is_open();
         let is_tools = || self.router.is_tools(request.uri().path());
-        let asked = match is_open {
-            _ if target == Target::Rest && is_tools() => Asked::Tools { is_open },
-            true => Asked::Open,
-            false => Asked::Guarded,
+        let kind = match is_open {
+            _ if target == Target::Rest && is_tools() => RouteKind::Tools { is_open },
+            true => RouteKind::Open,
+            false => RouteKind::Guarded,
         };
-        self.browsers.refuse(request, asked, forwarded)
+        self.browsers.refuse(request, kind, forwarded)
     }
 }
 

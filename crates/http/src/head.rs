@@ -10,7 +10,7 @@ use litplex_core::{Outcome, ServeError};
 ///
 /// # Errors
 /// The request is malformed, or uses a feature that this server does not have.
-pub(crate) fn settle<B>(request: &mut Request<B>) -> Outcome<()> {
+pub(crate) fn check<B>(request: &mut Request<B>) -> Outcome<()> {
     if request.method() == Method::CONNECT {
         return Err(ServeError::method_not_allowed(
             "invalid method `CONNECT`: this server is not a proxy",
@@ -21,7 +21,7 @@ pub(crate) fn settle<B>(request: &mut Request<B>) -> Outcome<()> {
         return Err(malformed("invalid request target: expected a path that begins with `/`"));
     }
     check_coding(request.headers())?;
-    settle_host(request)
+    unify_host(request)
 }
 
 /// Refuses bodies with a transfer coding other than chunked. Compressed bodies have
@@ -42,7 +42,7 @@ fn check_coding(headers: &HeaderMap) -> Outcome<()> {
 }
 
 /// Copies the host of the address, which takes precedence (RFC 9112, 3.2.2), into the headers.
-fn settle_host<B>(request: &mut Request<B>) -> Outcome<()> {
+fn unify_host<B>(request: &mut Request<B>) -> Outcome<()> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -110,9 +110,9 @@ mod tests {
     }
 
     /// Returns the resulting host, or the status of the refusal.
-    fn settled(uri: &str, version: Version, headers: Headers<'_>) -> Result<Option<String>, u16> {
+    fn checked(uri: &str, version: Version, headers: Headers<'_>) -> Result<Option<String>, u16> {
         let mut request = request("POST", uri, version, headers);
-        settle(&mut request).map_err(|error| error.status())?;
+        check(&mut request).map_err(|error| error.status())?;
         let host = request.headers().get(HOST);
         Ok(host.map(|host| host.to_str().unwrap().to_owned()))
     }
@@ -121,15 +121,15 @@ mod tests {
     fn a_request_has_one_host_that_is_the_one_of_its_address() {
         let (v1, v2) = (Version::HTTP_11, Version::HTTP_2);
         let is = |host: &str| Ok(Some(host.to_owned()));
-        assert_eq!(settled("/e", v1, &[("host", "a:80")]), is("a:80"));
-        assert_eq!(settled("/e", v1, &[("host", "[::1]:8000")]), is("[::1]:8000"));
-        assert_eq!(settled("/e", v1, &[("host", "")]), is(""));
-        assert_eq!(settled("/e", v1, &[]), Ok(None));
-        assert_eq!(settled("http://a/e", v1, &[("host", "evil.example")]), is("a"));
-        assert_eq!(settled("http://a/e", v2, &[]), is("a"));
-        assert_eq!(settled("http://a/e", v2, &[("host", "A")]), is("a"));
-        assert_eq!(settled("http://a/e", v2, &[("host", "evil.example")]), Err(400));
-        assert_eq!(settled("http://evil@a/e", v2, &[]), Err(400));
+        assert_eq!(checked("/e", v1, &[("host", "a:80")]), is("a:80"));
+        assert_eq!(checked("/e", v1, &[("host", "[::1]:8000")]), is("[::1]:8000"));
+        assert_eq!(checked("/e", v1, &[("host", "")]), is(""));
+        assert_eq!(checked("/e", v1, &[]), Ok(None));
+        assert_eq!(checked("http://a/e", v1, &[("host", "evil.example")]), is("a"));
+        assert_eq!(checked("http://a/e", v2, &[]), is("a"));
+        assert_eq!(checked("http://a/e", v2, &[("host", "A")]), is("a"));
+        assert_eq!(checked("http://a/e", v2, &[("host", "evil.example")]), Err(400));
+        assert_eq!(checked("http://evil@a/e", v2, &[]), Err(400));
         for hosts in [
             &[("host", "a"), ("host", "a")][..],
             &[("host", "a"), ("host", "evil.example")],
@@ -139,7 +139,7 @@ mod tests {
             &[("host", "a:b:c")],
             &[("host", "gr\u{fc}n")],
         ] {
-            assert_eq!(settled("/e", v1, hosts), Err(400), "{hosts:?}");
+            assert_eq!(checked("/e", v1, hosts), Err(400), "{hosts:?}");
         }
     }
 
@@ -159,7 +159,7 @@ mod tests {
     fn the_request_target_is_a_path() {
         let status = |method: &str, uri: &str| {
             let mut request = request(method, uri, Version::HTTP_11, &[]);
-            settle(&mut request).map_err(|error| error.status())
+            check(&mut request).map_err(|error| error.status())
         };
         assert_eq!(status("OPTIONS", "*"), Ok(()));
         assert_eq!(status("GET", "e"), Err(400));
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn chunks_are_the_only_coding_of_a_transfer() {
-        let status = |codings: Headers<'_>| settled("/e", Version::HTTP_11, codings);
+        let status = |codings: Headers<'_>| checked("/e", Version::HTTP_11, codings);
         for known in ["chunked", "Chunked", "\tchunked "] {
             assert_eq!(status(&[("transfer-encoding", known)]), Ok(None), "{known:?}");
         }

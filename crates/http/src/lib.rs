@@ -13,12 +13,13 @@ mod app;
 mod app_host;
 mod browsers;
 mod builtin;
+mod connection;
 mod context;
 mod dispatcher;
 mod gate;
 mod head;
 mod layers;
-mod line;
+mod log_limit;
 mod middleware;
 mod observed_body;
 mod observer;
@@ -26,7 +27,6 @@ mod pages;
 mod peer;
 mod router;
 mod routes;
-mod seldom;
 mod serve;
 mod stack;
 mod status;
@@ -37,11 +37,11 @@ pub use app::{App, AppBuilder};
 pub use app_host::AppHost;
 pub use browsers::Browsers;
 pub use layers::{BoxLayer, HttpLayer, HttpService, Layers};
+pub use log_limit::LogLimit;
 pub use middleware::{
     AccessLog, AccessLogForm, Coding, Compression, EdgeMiddleware, RequestIds, TrustedProxies, cors,
 };
 pub use routes::{Access, Builtin, Condition, RouteEntry, RouteTable};
-pub use seldom::Seldom;
 pub use serve::{Server, bind, serve_inner};
 
 pub use litplex_dialects::{Route, ToolCache, dialect_path};
@@ -58,7 +58,7 @@ pub mod fuzzing {
 
     /// Splits the body of a request into its parts.
     pub fn body(headers: &HeaderMap, pieces: Vec<Bytes>) -> Outcome<(Content, Vec<Bytes>)> {
-        litplex_http_core::read_body::take_apart(headers, pieces, &Reservation::default())
+        litplex_http_core::read_body::split(headers, pieces, &Reservation::default())
     }
 
     /// Decodes the path of a request.

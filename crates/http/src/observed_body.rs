@@ -14,7 +14,7 @@ use litplex_core::MemoryBudget;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::line::OnLine;
+use crate::connection::ActiveRequest;
 use crate::observer::RequestObserver;
 use litplex_http_core::response::ResponseBody;
 use litplex_http_core::stream::Broken;
@@ -38,7 +38,7 @@ struct Sending {
     /// The rest of a piece that goes out in several.
     rest: Bytes,
     observer: RequestObserver,
-    on_line: Option<OnLine>,
+    active: Option<ActiveRequest>,
     budget: Arc<MemoryBudget>,
     is_multiplexed: bool,
     /// The time at which the last piece was given out, until the next one is polled.
@@ -59,17 +59,17 @@ impl ObservedBody {
     pub(crate) fn new(
         body: ResponseBody,
         observer: RequestObserver,
-        on_line: OnLine,
+        active: ActiveRequest,
         version: Version,
         budget: Arc<MemoryBudget>,
     ) -> Self {
         let is_multiplexed = version == Version::HTTP_2;
-        let (rest, on_line, given, watch) = (Bytes::new(), Some(on_line), None, None);
+        let (rest, active, given, watch) = (Bytes::new(), Some(active), None, None);
         let mut sending = Sending {
             body,
             rest,
             observer,
-            on_line,
+            active,
             budget,
             is_multiplexed,
             given,
@@ -175,7 +175,7 @@ impl Sending {
         self.body = ResponseBody::default();
         self.rest = Bytes::new();
         self.observer = RequestObserver::default();
-        self.on_line = None;
+        self.active = None;
     }
 }
 
@@ -184,7 +184,7 @@ impl Drop for Sending {
         if let Some(watch) = &self.watch {
             watch.abort();
         }
-        if self.on_line.as_ref().is_some_and(OnLine::is_stalled) {
+        if self.active.as_ref().is_some_and(ActiveRequest::is_stalled) {
             self.observer.on_error(Broken::STALLED);
         }
     }
@@ -214,14 +214,14 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::line::Line;
+    use crate::connection::ConnectionState;
 
     const LENGTH: usize = 3 * PIECE_BYTES + 1;
 
     fn body(version: Version, budget: &Arc<MemoryBudget>) -> ObservedBody {
         let whole = ResponseBody::Whole(Some(vec![0; LENGTH].into()));
-        let on_line = Line::new(TAKE_TIME).begin(version);
-        ObservedBody::new(whole, RequestObserver::default(), on_line, version, budget.clone())
+        let active = ConnectionState::new(TAKE_TIME).begin(version);
+        ObservedBody::new(whole, RequestObserver::default(), active, version, budget.clone())
     }
 
     async fn next(body: &mut ObservedBody) -> Option<Result<Bytes, Broken>> {
@@ -244,7 +244,7 @@ mod tests {
         drop(pieces);
         assert_eq!(budget.taken(), 0);
         tokio::time::sleep(TAKE_TIME).await;
-        assert!(lock(&sent.0).on_line.is_none(), "it holds up nothing");
+        assert!(lock(&sent.0).active.is_none(), "it holds up nothing");
         assert_eq!(next(&mut sent).await, Some(Err(Broken::STALLED)));
     }
 

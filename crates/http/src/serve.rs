@@ -26,9 +26,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::app::App;
-use crate::line::{HEADER_TIMEOUT, Line, Observed, OnLine};
+use crate::connection::{ActiveRequest, ConnectionState, HEADER_TIMEOUT, ObservedStream};
+use crate::log_limit::LogLimit;
 use crate::peer::Peer;
-use crate::seldom::Seldom;
 use litplex_http_core::buffers::READ_BYTES;
 use litplex_http_core::stream::Broken;
 
@@ -151,7 +151,7 @@ async fn accept(
     permits: &Arc<Semaphore>,
     serve: impl Fn(usize, TcpStream, OwnedSemaphorePermit),
 ) {
-    let (mut full, mut failed) = (Seldom::default(), Seldom::default());
+    let (mut full, mut failed) = (LogLimit::default(), LogLimit::default());
     for turn in 0.. {
         let permit = acquire_permit(permits, &mut full).await;
         match listener.accept().await {
@@ -166,7 +166,7 @@ async fn accept(
 
 /// Waits for the permit of one more connection. Clients wait meanwhile in the backlog of the
 /// system.
-async fn acquire_permit(permits: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSemaphorePermit {
+async fn acquire_permit(permits: &Arc<Semaphore>, full: &mut LogLimit) -> OwnedSemaphorePermit {
     if permits.available_permits() == 0
         && let Some(times) = full.note(Instant::now())
     {
@@ -175,7 +175,7 @@ async fn acquire_permit(permits: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSem
     permits.clone().acquire_owned().await.expect("the semaphore is closed. This is a bug.")
 }
 
-async fn pause(error: &io::Error, failed: &mut Seldom) {
+async fn pause(error: &io::Error, failed: &mut LogLimit) {
     if let Some(times) = failed.note(Instant::now()) {
         tracing::warn!(%error, times, "a connection cannot be accepted");
     }
@@ -269,9 +269,9 @@ async fn serve_connection(
     watcher: Option<watch::Receiver<bool>>,
 ) {
     let keep_alive = app.keep_alive;
-    let answer = move |request, on_line| {
+    let answer = move |request, active| {
         let app = app.clone();
-        async move { app.handle(request, client, on_line).await }
+        async move { app.handle(request, client, active).await }
     };
     serve_http(protocols(), stream, keep_alive, watcher, answer).await;
 }
@@ -279,15 +279,15 @@ async fn serve_connection(
 /// Serves the requests of the app host while it is polled. If the app host `is_attached`, its
 /// responses are compressed here: no other part of the server would.
 pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: bool) {
-    let mut failed = Seldom::default();
+    let mut failed = LogLimit::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let app = app.clone();
                 let keep_alive = app.keep_alive;
-                let answer = move |request, on_line| {
+                let answer = move |request, active| {
                     let app = app.clone();
-                    async move { app.handle_inner(request, is_attached, on_line).await }
+                    async move { app.handle_inner(request, is_attached, active).await }
                 };
                 tokio::spawn(serve_http(inner_protocols(), stream, keep_alive, None, answer));
             }
@@ -302,21 +302,21 @@ async fn serve_http<S, B, F>(
     stream: S,
     keep_alive: Duration,
     mut watcher: Option<watch::Receiver<bool>>,
-    answer: impl Fn(Request<Incoming>, OnLine) -> F + Send + 'static,
+    answer: impl Fn(Request<Incoming>, ActiveRequest) -> F + Send + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
     B: Body<Data = Bytes, Error = Broken> + Send + 'static,
     F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
 {
-    let line = Line::new(keep_alive);
+    let state = ConnectionState::new(keep_alive);
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE_TIMEOUT));
-    let stream = TokioIo::new(Observed::new(stream, line.clone()));
+    let stream = TokioIo::new(ObservedStream::new(stream, state.clone()));
     let service = service_fn({
-        let line = line.clone();
+        let state = state.clone();
         move |request: Request<Incoming>| {
-            let on_line = line.begin(request.version());
-            answer(request, on_line)
+            let active = state.begin(request.version());
+            answer(request, active)
         }
     });
     let mut connection = pin!(protocols.serve_connection(stream, service));
@@ -325,7 +325,7 @@ async fn serve_http<S, B, F>(
     let mut ends = FuturesUnordered::from_iter([async {
         tokio::select! {
             () = asked_to_end(&mut watcher) => {}
-            () = line.idle() => tracing::debug!("a connection was idle for too long"),
+            () = state.idle() => tracing::debug!("a connection was idle for too long"),
         }
     }]);
     tokio::select! {
@@ -336,13 +336,13 @@ async fn serve_http<S, B, F>(
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         ended = connection => note_end(ended),
-        () = unused(&line) => {}
+        () = unused(&state) => {}
     }
 }
 
 fn protocols() -> auto::Builder<TokioExecutor> {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
-    // The line measures the time of headers: hyper's timeout would run while a connection is idle.
+    // The state measures the time of headers: hyper's timeout would run while a connection is idle.
     protocols.http1().timer(TokioTimer::new()).header_read_timeout(None);
     protocols.http1().max_buf_size(READ_BYTES);
     protocols.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
@@ -375,10 +375,10 @@ async fn asked_to_end(watcher: &mut Option<watch::Receiver<bool>>) {
 }
 
 /// Resolves when a connection that is to end has no request.
-async fn unused(line: &Line) {
+async fn unused(state: &ConnectionState) {
     loop {
         sleep(FLUSH_TIME).await;
-        if line.is_unused() {
+        if state.is_unused() {
             return;
         }
     }

@@ -18,9 +18,9 @@ use tower::{Layer as _, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
 use crate::app::App;
+use crate::connection::ActiveRequest;
 use crate::context::Context;
 use crate::head;
-use crate::line::OnLine;
 use crate::middleware::{Coding, Timing};
 use crate::observed_body::ObservedBody;
 use crate::observer::RequestObserver;
@@ -29,7 +29,7 @@ use litplex_http_core::body::Body;
 use litplex_http_core::drain_body::drain_unread_body;
 use litplex_http_core::headers::X_REQUEST_ID;
 use litplex_http_core::response::{self, HttpResponse};
-use litplex_http_core::upload::{Rest, Upload};
+use litplex_http_core::upload::{UnreadRest, Upload};
 
 /// A layer around every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ struct Passage {
     /// The coding of the response, if responses are compressed and the client accepts one.
     coding: Option<Option<Coding>>,
     /// The part of the body that is unread.
-    unread: Option<Rest>,
+    unread: Option<UnreadRest>,
 }
 
 impl App {
@@ -105,7 +105,7 @@ impl App {
         &self,
         request: Request<Incoming>,
         client: Option<Peer>,
-        on_line: OnLine,
+        active: ActiveRequest,
     ) -> Result<Response<ObservedBody>, Infallible> {
         let (mut request, mut passage) = Passage::begin(request, client);
         let response = match self.on_request(&PUBLIC, &mut request, &mut passage) {
@@ -120,7 +120,7 @@ impl App {
             },
         };
         let response = self.on_response(&PUBLIC, &mut passage, response).await;
-        Ok(self.observed(passage, response, on_line))
+        Ok(self.observed(passage, response, active))
     }
 
     /// Responds to a request of the app host. `is_attached`: the app host is the process of a test.
@@ -128,7 +128,7 @@ impl App {
         &self,
         request: Request<Incoming>,
         is_attached: bool,
-        on_line: OnLine,
+        active: ActiveRequest,
     ) -> Result<Response<ObservedBody>, Infallible> {
         let layers = if is_attached { &ATTACHED[..] } else { &INNER };
         let (mut request, mut passage) = Passage::begin(request, None);
@@ -137,7 +137,7 @@ impl App {
             Ok(()) => self.gate.dispatcher.serve_inner(request, is_attached).await,
         };
         let response = self.on_response(layers, &mut passage, response).await;
-        Ok(self.observed(passage, response, on_line))
+        Ok(self.observed(passage, response, active))
     }
 
     /// Sends a request through these layers.
@@ -180,7 +180,7 @@ impl App {
                 // The body was taken from the request before, with its type.
                 Layer::UnreadBody => {}
                 Layer::Head => {
-                    head::settle(request).map_err(|error| Box::new(response::error(&error)))?;
+                    head::check(request).map_err(|error| Box::new(response::error(&error)))?;
                 }
                 Layer::HeadMemory => {
                     let head = self.hold_head(request);
@@ -236,7 +236,7 @@ impl App {
         &self,
         passage: Passage,
         mut response: HttpResponse,
-        on_line: OnLine,
+        active: ActiveRequest,
     ) -> Response<ObservedBody> {
         let Passage { is_head, version, mut observer, .. } = passage;
         observer.on_headers(response.status());
@@ -248,7 +248,7 @@ impl App {
         let is_bare = is_head || bare.contains(&response.status());
         let memory = self.gate.dispatcher.memory.clone();
         response.map(|body| {
-            let mut body = ObservedBody::new(body, observer, on_line, version, memory);
+            let mut body = ObservedBody::new(body, observer, active, version, memory);
             if is_bare {
                 body.on_end();
             }

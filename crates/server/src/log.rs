@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use litplex_config::{ConfigError, Endpoint};
-use litplex_http::Seldom;
+use litplex_http::LogLimit;
 use litplex_workers::{LogFile, OUTPUT, logs_objects};
 use tokio::time::Instant;
 use tracing::field::{Field, Visit};
@@ -157,7 +157,7 @@ struct Chosen {
     by_default: EnvFilter,
     rules: Arc<Rules>,
     file: Option<PathBuf>,
-    http2: Mutex<Seldom>,
+    http2: Mutex<LogLimit>,
 }
 
 impl Chosen {

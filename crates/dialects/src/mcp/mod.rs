@@ -40,7 +40,7 @@ use crate::endpoint::{Endpoints, Route};
 use crate::predict::{Received, begin_call, compute, slow_client};
 use litplex_http_core::body::Body;
 use litplex_http_core::response::{self, HttpResponse, ResponseBody};
-use litplex_http_core::{read_body, unpack};
+use litplex_http_core::{decompress, read_body};
 
 /// Responds to a request of this client to the tools of these endpoints.
 pub async fn respond(
@@ -73,7 +73,7 @@ pub async fn respond(
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.remove(CONTENT_ENCODING);
     let Message { text, arguments, id } = message;
-    parts.extensions.insert(Asked { client, arrived, arguments, reservation });
+    parts.extensions.insert(CallFacts { client, arrived, arguments, reservation });
     let response = serve(endpoints, parts, text.into(), wants_events).await;
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         // It is JSON, of which rmcp reads more than was checked; this is its response to JSON that
@@ -87,7 +87,7 @@ pub async fn respond(
 fn refused(error: &ServeError) -> HttpResponse {
     let mut response = response::error(error);
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        let accepted = HeaderValue::from_static(unpack::ACCEPTED);
+        let accepted = HeaderValue::from_static(decompress::ACCEPTED);
         response.headers_mut().insert(ACCEPT_ENCODING, accepted);
     }
     response
@@ -95,7 +95,7 @@ fn refused(error: &ServeError) -> HttpResponse {
 
 /// The facts about a request that rmcp does not pass on.
 #[derive(Debug, Clone)]
-struct Asked {
+struct CallFacts {
     client: Option<SocketAddr>,
     arrived: Instant,
     arguments: Option<Bytes>,
@@ -116,9 +116,9 @@ async fn read(
 ) -> Outcome<Bytes> {
     let most = tools(endpoints).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
     let most = most.saturating_add(ENVELOPE_BYTES);
-    let packings = unpack::packings(headers)?;
+    let codings = decompress::codings(headers)?;
     let pieces = read_body::read_pieces(headers, body, most, reservation).await?;
-    let pieces = unpack::unpack(pieces, packings, most, reservation).await?;
+    let pieces = decompress::decompress(pieces, codings, most, reservation).await?;
     let length = pieces.iter().map(Bytes::len).sum();
     if pieces.len() > 1 {
         reservation.grow(length)?;
@@ -211,8 +211,8 @@ impl ServerHandler for Tools {
             return Err(ErrorData::invalid_params(text, None));
         };
         let parts = context.extensions.get::<Parts>();
-        let found = parts.and_then(|parts| Some((parts, parts.extensions.get::<Asked>()?)));
-        let Some((parts, asked)) = found else {
+        let found = parts.and_then(|parts| Some((parts, parts.extensions.get::<CallFacts>()?)));
+        let Some((parts, facts)) = found else {
             return Err(ErrorData::internal_error("no HTTP request", None));
         };
         let mut parts = parts.clone();
@@ -222,7 +222,7 @@ impl ServerHandler for Tools {
         if let Ok(uri) = path.parse() {
             parts.uri = uri;
         }
-        let arguments = asked.arguments.clone();
+        let arguments = facts.arguments.clone();
         let bytes = arguments.as_ref().map_or(0, Bytes::len);
         let read = {
             let tool = tool.clone();
@@ -232,7 +232,7 @@ impl ServerHandler for Tools {
             Ok(body) => body,
             Err(wrong) => return Ok(CallToolResult::error(vec![ContentBlock::text(wrong)]).into()),
         };
-        Ok(call(route, &tool, &parts, asked, body).await.into())
+        Ok(call(route, &tool, &parts, facts, body).await.into())
     }
 }
 
@@ -241,18 +241,18 @@ async fn call(
     route: &Route,
     tool: &Tool,
     parts: &Parts,
-    asked: &Asked,
+    facts: &CallFacts,
     body: Bytes,
 ) -> CallToolResult {
     // Access to `/mcp` does not imply access to this endpoint: check it too.
-    let admitted = route.guard.admit(&parts.headers, asked.client).map_err(|refused| refused.error);
+    let admitted = route.guard.admit(&parts.headers, facts.client).map_err(|refused| refused.error);
     let computed = async {
         let _admission = admitted?;
         if body.len() > route.max_body_bytes {
             return Err(read_body::too_large(route.max_body_bytes));
         }
-        let call = begin_call(asked.arrived, route, parts)?;
-        let reservation = asked.reservation.clone();
+        let call = begin_call(facts.arrived, route, parts)?;
+        let reservation = facts.reservation.clone();
         reservation.grow(body.len())?;
         let received = Received { content: Content::Json, body: vec![body], reservation };
         compute(route, parts, call, received).await
@@ -262,7 +262,7 @@ async fn call(
     let is_error = !response.status().is_success();
     let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.unwrap_or_default().to_owned();
-    let reservation = &asked.reservation;
+    let reservation = &facts.reservation;
     let (body, is_whole) = match collected(response.into_body(), reservation).await {
         Ok(collected) => collected,
         Err(error) => return CallToolResult::error(vec![ContentBlock::text(error.detail)]),

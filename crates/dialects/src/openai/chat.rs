@@ -22,7 +22,7 @@ use litplex_http_core::response::{self, HttpResponse};
 use litplex_http_core::stream::Chunks;
 
 /// Responds to a chat request: each choice is a job of its own.
-pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
+pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&exchange).await?;
     let wanted = read(body.clone(), ChatRequest::parse).await?;
     let request = Request { body: vec![body], ..exchange.request.clone() };

@@ -30,7 +30,7 @@ const JOB_BYTES: usize = 1024;
 
 /// Responds to a request for embeddings. If the model computes batches, each input is a job of its
 /// own, so that the inputs of all clients share them.
-pub(super) async fn answer(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
+pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&exchange).await?;
     let batches =
         exchange.call.target.endpoint.model_info().is_some_and(|info| info.max_batch_size > 1);

@@ -50,7 +50,7 @@ impl Dialect for Chat {
     }
 
     fn serve<'a>(&'a self, exchange: Exchange<'a>) -> BoxFuture<'a, HttpResponse> {
-        Box::pin(async { respond(chat::answer(exchange).await) })
+        Box::pin(async { respond(chat::respond(exchange).await) })
     }
 
     fn error(&self, found: &ServeError) -> HttpResponse {
@@ -80,7 +80,7 @@ impl Dialect for Embeddings {
     }
 
     fn serve<'a>(&'a self, exchange: Exchange<'a>) -> BoxFuture<'a, HttpResponse> {
-        Box::pin(async { respond(embeddings::answer(exchange).await) })
+        Box::pin(async { respond(embeddings::respond(exchange).await) })
     }
 
     fn error(&self, found: &ServeError) -> HttpResponse {

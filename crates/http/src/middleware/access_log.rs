@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use crate::context::Context;
-use crate::seldom::Seldom;
+use crate::log_limit::LogLimit;
 
 /// The capacity of the queue of lines. If the file is too slow, lines are counted and dropped: no
 /// request waits for a disk.
@@ -47,7 +47,7 @@ pub struct AccessLog {
 struct Lines {
     queue: SyncSender<Entry>,
     /// Counts the lines that were dropped. The lock is taken only for those.
-    full: Mutex<Seldom>,
+    full: Mutex<LogLimit>,
 }
 
 impl Lines {
@@ -216,7 +216,7 @@ enum Entry {
 
 /// Writes lines until all senders are dropped.
 fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
-    let (mut block, mut asked, mut failed) = (Vec::new(), Vec::new(), Seldom::default());
+    let (mut block, mut flushed, mut failed) = (Vec::new(), Vec::new(), LogLimit::default());
     while let Ok(first) = entries.recv() {
         if matches!(first, Entry::Line(_)) {
             // Waking the thread for each line would cost as much as a request.
@@ -225,7 +225,7 @@ fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
         for entry in std::iter::once(first).chain(entries.try_iter()) {
             match entry {
                 Entry::Line(line) => line.write_to(&mut block, form),
-                Entry::Flush(done) => asked.push(done),
+                Entry::Flush(done) => flushed.push(done),
             }
         }
         if let Err(error) = file.write_all(&block).and_then(|()| file.flush())
@@ -234,7 +234,7 @@ fn write(entries: &Receiver<Entry>, mut file: impl Write, form: Form) {
             tracing::warn!(%error, times, "cannot write the access log");
         }
         block.clear();
-        for done in asked.drain(..) {
+        for done in flushed.drain(..) {
             let _ = done.send(());
         }
     }

@@ -28,7 +28,7 @@ enum Work {
     /// The next piece has not arrived.
     Waiting(Encoder),
     /// A large piece is being compressed off the HTTP threads.
-    Packing(JoinHandle<(Encoder, Bytes)>),
+    Compressing(JoinHandle<(Encoder, Bytes)>),
     Ended,
 }
 
@@ -45,20 +45,20 @@ impl CompressedBody {
     }
 
     /// Compresses a piece, or begins to.
-    fn pack(&mut self, piece: Bytes) -> Option<Bytes> {
+    fn compress(&mut self, piece: Bytes) -> Option<Bytes> {
         let Work::Waiting(mut encoder) = std::mem::replace(&mut self.work, Work::Ended) else {
             return None;
         };
         if piece.len() > INLINE_BYTES {
-            self.work = Work::Packing(spawn_blocking(move || {
-                let packed = encoder.pack(&piece);
-                (encoder, packed)
+            self.work = Work::Compressing(spawn_blocking(move || {
+                let compressed = encoder.compress(&piece);
+                (encoder, compressed)
             }));
             return None;
         }
-        let packed = encoder.pack(&piece);
+        let compressed = encoder.compress(&piece);
         self.work = Work::Waiting(encoder);
-        Some(packed)
+        Some(compressed)
     }
 
     fn finish(&mut self) -> Option<Bytes> {
@@ -79,11 +79,11 @@ impl Body for CompressedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         loop {
-            let packed = match &mut this.work {
+            let compressed = match &mut this.work {
                 Work::Waiting(_) => match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                     Some(Ok(frame)) => {
                         let Ok(piece) = frame.into_data() else { continue };
-                        this.pack(piece)
+                        this.compress(piece)
                     }
                     Some(Err(broken)) => {
                         this.work = Work::Ended;
@@ -91,19 +91,19 @@ impl Body for CompressedBody {
                     }
                     None => this.finish(),
                 },
-                Work::Packing(packing) => {
-                    let Ok((encoder, packed)) = ready!(Pin::new(packing).poll(cx)) else {
+                Work::Compressing(compressing) => {
+                    let Ok((encoder, compressed)) = ready!(Pin::new(compressing).poll(cx)) else {
                         this.work = Work::Ended;
                         let status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
                         return Poll::Ready(Some(Err(Broken { status })));
                     };
                     this.work = Work::Waiting(encoder);
-                    Some(packed)
+                    Some(compressed)
                 }
                 Work::Ended => return Poll::Ready(None),
             };
-            if let Some(packed) = packed.filter(|packed| !packed.is_empty()) {
-                return Poll::Ready(Some(Ok(Frame::data(packed))));
+            if let Some(compressed) = compressed.filter(|compressed| !compressed.is_empty()) {
+                return Poll::Ready(Some(Ok(Frame::data(compressed))));
             }
         }
     }

@@ -36,8 +36,8 @@ impl Coding {
     }
 
     /// Returns whether a client that sent these headers accepts it.
-    pub(crate) fn is_accepted(self, asked: &HeaderMap) -> bool {
-        choose(&[self], asked).is_some()
+    pub(crate) fn is_accepted(self, headers: &HeaderMap) -> bool {
+        choose(&[self], headers).is_some()
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -58,7 +58,7 @@ impl Coding {
     }
 
     /// Compresses a whole body.
-    pub(super) fn pack(self, body: &[u8]) -> Bytes {
+    pub(super) fn compress(self, body: &[u8]) -> Bytes {
         let mut encoder = Encoder::new(self, Some(body.len()));
         encoder.write(body);
         encoder.finish()
@@ -66,8 +66,8 @@ impl Coding {
 }
 
 /// Returns the coding that the client prefers, and the first of several that it accepts equally.
-pub(super) fn choose(offered: &[Coding], asked: &HeaderMap) -> Option<Coding> {
-    let values = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+pub(super) fn choose(offered: &[Coding], headers: &HeaderMap) -> Option<Coding> {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let weights: Vec<_> = values.flat_map(|value| value.split(',')).map(weighed).collect();
     let weight = |name: &str| {
         let is_named = |(given, _): &&(&str, f32)| given.eq_ignore_ascii_case(name);
@@ -121,7 +121,7 @@ impl Encoder {
     }
 
     /// Compresses a piece, so that the client can decode all of it at once.
-    pub(super) fn pack(&mut self, piece: &[u8]) -> Bytes {
+    pub(super) fn compress(&mut self, piece: &[u8]) -> Bytes {
         self.write(piece);
         self.flush()
     }
@@ -184,15 +184,14 @@ mod tests {
 
     const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
 
-    fn unpack(coding: Coding, packed: &[u8]) -> Vec<u8> {
+    fn decompress(coding: Coding, compressed: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         // A flushed stream has no end; everything before it counts.
         let _ = match coding {
-            Coding::Gzip => flate2::read::GzDecoder::new(packed).read_to_end(&mut out),
-            Coding::Brotli => brotli::Decompressor::new(packed, 4096).read_to_end(&mut out),
-            Coding::Zstd => {
-                zstd::stream::read::Decoder::new(packed).and_then(|mut d| d.read_to_end(&mut out))
-            }
+            Coding::Gzip => flate2::read::GzDecoder::new(compressed).read_to_end(&mut out),
+            Coding::Brotli => brotli::Decompressor::new(compressed, 4096).read_to_end(&mut out),
+            Coding::Zstd => zstd::stream::read::Decoder::new(compressed)
+                .and_then(|mut d| d.read_to_end(&mut out)),
         };
         out
     }
@@ -216,8 +215,8 @@ mod tests {
         ];
         for (accepted, wanted) in cases {
             let accepted = HeaderValue::from_static(accepted);
-            let asked = HeaderMap::from_iter([(ACCEPT_ENCODING, accepted.clone())]);
-            assert_eq!(choose(&ALL, &asked), wanted, "{accepted:?}");
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, accepted.clone())]);
+            assert_eq!(choose(&ALL, &headers), wanted, "{accepted:?}");
         }
         assert_eq!(choose(&ALL, &HeaderMap::new()), None);
         let zstd = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("zstd"))]);
@@ -228,9 +227,9 @@ mod tests {
     fn a_compressed_body_is_smaller_and_decodes_to_the_same() {
         let body = b"a model's answer, ".repeat(1000);
         for coding in ALL {
-            let packed = coding.pack(&body);
-            assert!(packed.len() < body.len() / 10, "{coding:?}: {}", packed.len());
-            assert!(unpack(coding, &packed) == body, "{coding:?}");
+            let compressed = coding.compress(&body);
+            assert!(compressed.len() < body.len() / 10, "{coding:?}: {}", compressed.len());
+            assert!(decompress(coding, &compressed) == body, "{coding:?}");
         }
     }
 
@@ -238,14 +237,14 @@ mod tests {
     fn each_flushed_piece_can_be_decoded() {
         for coding in ALL {
             let mut encoder = Encoder::new(coding, None);
-            let (mut written, mut packed) = (Vec::new(), Vec::new());
+            let (mut written, mut compressed) = (Vec::new(), Vec::new());
             for token in ["one", " two", " three"] {
                 written.extend_from_slice(token.as_bytes());
-                packed.extend_from_slice(&encoder.pack(token.as_bytes()));
-                assert_eq!(unpack(coding, &packed), written, "{coding:?}");
+                compressed.extend_from_slice(&encoder.compress(token.as_bytes()));
+                assert_eq!(decompress(coding, &compressed), written, "{coding:?}");
             }
-            packed.extend_from_slice(&encoder.finish());
-            assert_eq!(unpack(coding, &packed), written, "{coding:?}");
+            compressed.extend_from_slice(&encoder.finish());
+            assert_eq!(decompress(coding, &compressed), written, "{coding:?}");
         }
     }
 }

@@ -36,8 +36,8 @@ pub struct Compression {
 
 impl Compression {
     /// Returns the coding for the response to a request with these headers.
-    pub(crate) fn choose(&self, asked: &HeaderMap) -> Option<Coding> {
-        coding::choose(&self.codings, asked)
+    pub(crate) fn choose(&self, headers: &HeaderMap) -> Option<Coding> {
+        coding::choose(&self.codings, headers)
     }
 
     /// Compresses a response with the chosen coding, if that is worth it and the memory budget has
@@ -59,12 +59,12 @@ impl Compression {
             return response;
         }
         let (mut parts, body) = response.into_parts();
-        let Some(packed) = pack(coding, body, held).await else { return failed() };
+        let Some(compressed) = compress(coding, body, held).await else { return failed() };
         parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.remove(ACCEPT_RANGES);
         weaken(&mut parts.headers);
-        HttpResponse::from_parts(parts, packed)
+        HttpResponse::from_parts(parts, compressed)
     }
 }
 
@@ -82,23 +82,23 @@ fn is_whole(body: &ResponseBody) -> bool {
     body.size_hint().exact().is_some()
 }
 
-async fn pack(coding: Coding, body: ResponseBody, held: Reservation) -> Option<ResponseBody> {
+async fn compress(coding: Coding, body: ResponseBody, held: Reservation) -> Option<ResponseBody> {
     let whole = match body {
         ResponseBody::Whole(whole) => whole.unwrap_or_default(),
         other => return Some(ResponseBody::boxed(CompressedBody::new(coding, other, held))),
     };
-    let packed = if whole.len() <= INLINE_BYTES {
-        coding.pack(&whole)
+    let compressed = if whole.len() <= INLINE_BYTES {
+        coding.compress(&whole)
     } else {
-        let packing = move || {
-            let packed = coding.pack(&whole);
-            (packed, held)
+        let compressing = move || {
+            let compressed = coding.compress(&whole);
+            (compressed, held)
         };
-        let (packed, held) = spawn_blocking(packing).await.ok()?;
+        let (compressed, held) = spawn_blocking(compressing).await.ok()?;
         // If the budget has no room to count it, there was room for the body that it replaces.
-        held.hold(packed.clone()).unwrap_or(packed)
+        held.hold(compressed.clone()).unwrap_or(compressed)
     };
-    Some(ResponseBody::Whole(Some(packed)))
+    Some(ResponseBody::Whole(Some(compressed)))
 }
 
 /// Returns 500: the encoder consumed the body and failed, which is a bug.
@@ -115,11 +115,14 @@ fn is_worth_it(response: &HttpResponse) -> bool {
     let is_final = headers.contains_key(CONTENT_ENCODING)
         || headers.contains_key(CONTENT_RANGE)
         || text(headers.get(CACHE_CONTROL)).contains("no-transform");
-    !(is_small || is_final || bare.contains(&status) || is_packed(text(headers.get(CONTENT_TYPE))))
+    !(is_small
+        || is_final
+        || bare.contains(&status)
+        || is_compressed(text(headers.get(CONTENT_TYPE))))
 }
 
-fn is_packed(media_type: &str) -> bool {
-    const PACKED: [&str; 8] = [
+fn is_compressed(media_type: &str) -> bool {
+    const COMPRESSED: [&str; 8] = [
         "image/",
         "audio/",
         "video/",
@@ -129,7 +132,8 @@ fn is_packed(media_type: &str) -> bool {
         "application/zip",
         "application/zstd",
     ];
-    !media_type.starts_with("image/svg") && PACKED.iter().any(|kind| media_type.starts_with(kind))
+    !media_type.starts_with("image/svg")
+        && COMPRESSED.iter().any(|kind| media_type.starts_with(kind))
 }
 
 fn text(value: Option<&HeaderValue>) -> &str {
@@ -154,15 +158,15 @@ mod tests {
     #[tokio::test]
     async fn without_room_for_an_encoder_an_answer_is_sent_as_it_is() {
         let all = Compression { codings: vec![Coding::Zstd], streams: true };
-        for (room, is_packed) in [(Coding::Zstd.bytes(true), true), (100_000, false)] {
+        for (room, is_compressed) in [(Coding::Zstd.bytes(true), true), (100_000, false)] {
             let budget = MemoryBudget::new(room);
             let stream = http_body_util::Full::new(Bytes::from(vec![b'0'; 2000]));
             let mut given = response(CONTENT_TYPE, "text/event-stream");
             let stream = http_body_util::BodyExt::map_err(stream, |never| match never {});
             *given.body_mut() = ResponseBody::boxed(stream);
             let sent = all.apply(Some(Coding::Zstd), given, &budget).await;
-            assert_eq!(sent.headers().contains_key(CONTENT_ENCODING), is_packed, "{room}");
-            assert_eq!(budget.taken(), if is_packed { room } else { 0 });
+            assert_eq!(sent.headers().contains_key(CONTENT_ENCODING), is_compressed, "{room}");
+            assert_eq!(budget.taken(), if is_compressed { room } else { 0 });
             drop(sent);
             assert_eq!(budget.taken(), 0);
         }

@@ -20,8 +20,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The state of an open connection.
 #[derive(Debug)]
-pub(crate) struct Line {
-    usage: Mutex<Use>,
+pub(crate) struct ConnectionState {
+    usage: Mutex<Usage>,
     /// Notified when a part of a request has arrived and the rest has not.
     begun: Notify,
     is_stalled: AtomicBool,
@@ -29,7 +29,7 @@ pub(crate) struct Line {
 
 /// The use of a connection.
 #[derive(Debug)]
-struct Use {
+struct Usage {
     keep_alive: Duration,
     /// The number of requests whose responses have not ended.
     active: usize,
@@ -41,7 +41,7 @@ struct Use {
     head_since: Option<Instant>,
 }
 
-impl Use {
+impl Usage {
     /// Returns the time at which it has been idle, or waited for headers, for too long; `None`
     /// while it has a request.
     fn deadline(&self) -> Option<Instant> {
@@ -58,33 +58,33 @@ impl Use {
     }
 }
 
-impl Line {
+impl ConnectionState {
     /// Returns the state of a connection that was opened now, and may be idle for so long between
     /// two requests.
     pub(crate) fn new(keep_alive: Duration) -> Arc<Self> {
         let (active, version, head_since) = (0, None, None);
         let idle_since = Instant::now();
-        let used = Use { keep_alive, active, version, idle_since, head_since };
+        let usage = Usage { keep_alive, active, version, idle_since, head_since };
         let (begun, is_stalled) = (Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { usage: Mutex::new(used), begun, is_stalled })
+        Arc::new(Self { usage: Mutex::new(usage), begun, is_stalled })
     }
 
-    fn used(&self) -> MutexGuard<'_, Use> {
+    fn usage(&self) -> MutexGuard<'_, Usage> {
         self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a request until the returned value is dropped.
-    pub(crate) fn begin(self: &Arc<Self>, version: Version) -> OnLine {
-        let mut used = self.used();
-        used.active += 1;
-        used.version = Some(version);
-        used.head_since = None;
-        OnLine(self.clone())
+    pub(crate) fn begin(self: &Arc<Self>, version: Version) -> ActiveRequest {
+        let mut usage = self.usage();
+        usage.active += 1;
+        usage.version = Some(version);
+        usage.head_since = None;
+        ActiveRequest(self.clone())
     }
 
     /// Returns whether it has no request.
     pub(crate) fn is_unused(&self) -> bool {
-        self.used().active == 0
+        self.usage().active == 0
     }
 
     /// Returns whether it ends because its client took nothing of what was sent.
@@ -95,7 +95,7 @@ impl Line {
     /// Resolves when it has been idle for too long.
     pub(crate) async fn idle(&self) {
         loop {
-            let deadline = self.used().deadline();
+            let deadline = self.usage().deadline();
             let now = Instant::now();
             match deadline {
                 Some(deadline) if deadline <= now => return,
@@ -111,49 +111,49 @@ impl Line {
 
 /// A request on a connection.
 #[derive(Debug)]
-pub(crate) struct OnLine(Arc<Line>);
+pub(crate) struct ActiveRequest(Arc<ConnectionState>);
 
-impl OnLine {
-    /// See [`Line::is_stalled`].
+impl ActiveRequest {
+    /// See [`ConnectionState::is_stalled`].
     pub(crate) fn is_stalled(&self) -> bool {
         self.0.is_stalled()
     }
 }
 
-impl Drop for OnLine {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let mut used = self.0.used();
-        used.active -= 1;
-        if used.active == 0 {
-            used.idle_since = Instant::now();
+        let mut usage = self.0.usage();
+        usage.active -= 1;
+        if usage.active == 0 {
+            usage.idle_since = Instant::now();
         }
     }
 }
 
-/// The stream of a connection. It notes in its [`Line`] what arrives and what fails.
+/// The stream of a connection. It notes in its [`ConnectionState`] what arrives and what fails.
 #[derive(Debug)]
-pub(crate) struct Observed<S> {
+pub(crate) struct ObservedStream<S> {
     stream: Pin<Box<S>>,
-    line: Arc<Line>,
-    /// Whether the line was notified that a part of a request has arrived.
+    state: Arc<ConnectionState>,
+    /// Whether the state was notified that a part of a request has arrived.
     is_told: bool,
 }
 
-impl<S> Observed<S> {
-    pub(crate) fn new(stream: S, line: Arc<Line>) -> Self {
-        Self { stream: Box::pin(stream), line, is_told: false }
+impl<S> ObservedStream<S> {
+    pub(crate) fn new(stream: S, state: Arc<ConnectionState>) -> Self {
+        Self { stream: Box::pin(stream), state, is_told: false }
     }
 
     fn note_write<T>(&self, written: io::Result<T>) -> io::Result<T> {
         written.inspect_err(|error| {
             if error.kind() == io::ErrorKind::TimedOut {
-                self.line.is_stalled.store(true, Relaxed);
+                self.state.is_stalled.store(true, Relaxed);
             }
         })
     }
 }
 
-impl<S: AsyncRead> AsyncRead for Observed<S> {
+impl<S: AsyncRead> AsyncRead for ObservedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -162,22 +162,22 @@ impl<S: AsyncRead> AsyncRead for Observed<S> {
         let before = buf.filled().len();
         let read = self.stream.as_mut().poll_read(cx, buf);
         let this = &mut *self;
-        let mut used = this.line.used();
-        if used.active > 0 {
+        let mut usage = this.state.usage();
+        if usage.active > 0 {
             return read;
         }
         if read.is_ready() && buf.filled().len() > before {
-            used.head_since.get_or_insert_with(Instant::now);
+            usage.head_since.get_or_insert_with(Instant::now);
             this.is_told = false;
-        } else if used.head_since.is_some() && !std::mem::replace(&mut this.is_told, true) {
-            this.line.begun.notify_one();
+        } else if usage.head_since.is_some() && !std::mem::replace(&mut this.is_told, true) {
+            this.state.begun.notify_one();
         }
-        drop(used);
+        drop(usage);
         read
     }
 }
 
-impl<S: AsyncWrite> AsyncWrite for Observed<S> {
+impl<S: AsyncWrite> AsyncWrite for ObservedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -216,37 +216,37 @@ mod tests {
 
     const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-    async fn idle_after(line: &Line) -> u64 {
+    async fn idle_after(state: &ConnectionState) -> u64 {
         let before = Instant::now();
-        line.idle().await;
+        state.idle().await;
         before.elapsed().as_secs()
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_time_and_the_time_of_headers_are_two() {
-        let line = Line::new(KEEP_ALIVE);
-        assert_eq!(idle_after(&line).await, 30, "the first request must come sooner");
-        drop(line.begin(Version::HTTP_11));
-        assert_eq!(idle_after(&line).await, 75);
-        let request = line.begin(Version::HTTP_11);
-        assert!(timeout(Duration::from_secs(999), line.idle()).await.is_err());
+        let state = ConnectionState::new(KEEP_ALIVE);
+        assert_eq!(idle_after(&state).await, 30, "the first request must come sooner");
+        drop(state.begin(Version::HTTP_11));
+        assert_eq!(idle_after(&state).await, 75);
+        let request = state.begin(Version::HTTP_11);
+        assert!(timeout(Duration::from_secs(999), state.idle()).await.is_err());
         drop(request);
-        line.used().head_since = Some(Instant::now());
-        assert_eq!(idle_after(&line).await, 30);
-        drop((line.begin(Version::HTTP_2), line.begin(Version::HTTP_2)));
-        line.used().head_since = Some(Instant::now());
-        assert_eq!(idle_after(&line).await, 75, "the data need not be a request");
+        state.usage().head_since = Some(Instant::now());
+        assert_eq!(idle_after(&state).await, 30);
+        drop((state.begin(Version::HTTP_2), state.begin(Version::HTTP_2)));
+        state.usage().head_since = Some(Instant::now());
+        assert_eq!(idle_after(&state).await, 75, "the data need not be a request");
     }
 
     #[tokio::test(start_paused = true)]
     async fn half_a_request_is_noticed_when_it_comes() {
-        let line = Line::new(KEEP_ALIVE);
-        drop(line.begin(Version::HTTP_11));
+        let state = ConnectionState::new(KEEP_ALIVE);
+        drop(state.begin(Version::HTTP_11));
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut observed = Observed::new(ours, line.clone());
+        let mut observed = ObservedStream::new(ours, state.clone());
         let idle = tokio::spawn({
-            let line = line.clone();
-            async move { idle_after(&line).await }
+            let state = state.clone();
+            async move { idle_after(&state).await }
         });
         let read = tokio::spawn(async move {
             let mut bytes = [0; 8];

@@ -18,7 +18,7 @@ pub const ACCEPTED: &str = "gzip, deflate, br, zstd";
 /// The largest number of codings of a body. More are an attack or an error.
 const MAX_CODINGS: usize = 3;
 
-/// The number of bytes that are unpacked at once.
+/// The number of bytes that are decompressed at once.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// The largest window of Zstandard that a content coding may have (RFC 9659), as a power of two.
@@ -26,7 +26,7 @@ const ZSTD_WINDOW: u32 = 23;
 
 /// The compression of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
+pub enum Coding {
     /// `gzip` (RFC 1952).
     Gzip,
     /// `deflate` (RFC 1950 or 1951).
@@ -37,8 +37,8 @@ pub enum Packing {
     Zstd,
 }
 
-impl Packing {
-    /// Returns the largest memory that unpacking takes.
+impl Coding {
+    /// Returns the largest memory that decompression takes.
     fn bytes(self) -> usize {
         match self {
             Self::Gzip | Self::Deflate => 64 * 1024,
@@ -47,13 +47,13 @@ impl Packing {
         }
     }
 
-    fn reader<'a>(self, packed: Source<'a>) -> io::Result<Source<'a>> {
+    fn reader<'a>(self, compressed: Source<'a>) -> io::Result<Source<'a>> {
         Ok(match self {
-            Self::Gzip => buffered(MultiGzDecoder::new(packed)),
-            Self::Deflate => inflate(packed)?,
-            Self::Brotli => buffered(brotli::Decompressor::new(packed, 4096)),
+            Self::Gzip => buffered(MultiGzDecoder::new(compressed)),
+            Self::Deflate => inflate(compressed)?,
+            Self::Brotli => buffered(brotli::Decompressor::new(compressed, 4096)),
             Self::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(compressed)?;
                 decoder.window_log_max(ZSTD_WINDOW)?;
                 buffered(decoder)
             }
@@ -69,14 +69,14 @@ fn buffered<'a>(reader: impl Read + Send + 'a) -> Source<'a> {
 
 /// Returns a reader of `deflate`: zlib's format (RFC 9110, 8.4.1.2), or the raw format, which some
 /// clients send.
-fn inflate(mut packed: Source<'_>) -> io::Result<Source<'_>> {
-    let begins = packed.fill_buf()?.first().copied().unwrap_or_default();
+fn inflate(mut compressed: Source<'_>) -> io::Result<Source<'_>> {
+    let begins = compressed.fill_buf()?.first().copied().unwrap_or_default();
     // The method of compression, of which there is one, and the size of its window.
     let is_zlib = begins & 0x0f == 8 && begins >> 4 <= 7;
     Ok(if is_zlib {
-        buffered(ZlibDecoder::new(packed))
+        buffered(ZlibDecoder::new(compressed))
     } else {
-        buffered(DeflateDecoder::new(packed))
+        buffered(DeflateDecoder::new(compressed))
     })
 }
 
@@ -84,25 +84,25 @@ fn inflate(mut packed: Source<'_>) -> io::Result<Source<'_>> {
 ///
 /// # Errors
 /// 415: the body has another coding.
-pub fn packings(headers: &HeaderMap) -> Outcome<Vec<Packing>> {
-    let mut packings = Vec::new();
+pub fn codings(headers: &HeaderMap) -> Outcome<Vec<Coding>> {
+    let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
         let named = value.to_str().map_err(|_| unsupported("it is not text"))?;
         for name in named.split(',').map(str::trim) {
-            packings.push(match name.to_ascii_lowercase().as_str() {
+            codings.push(match name.to_ascii_lowercase().as_str() {
                 "" | "identity" => continue,
-                "gzip" | "x-gzip" => Packing::Gzip,
-                "deflate" => Packing::Deflate,
-                "br" => Packing::Brotli,
-                "zstd" => Packing::Zstd,
+                "gzip" | "x-gzip" => Coding::Gzip,
+                "deflate" => Coding::Deflate,
+                "br" => Coding::Brotli,
+                "zstd" => Coding::Zstd,
                 other => return Err(unsupported(&format!("`{other}` is not supported"))),
             });
         }
     }
-    if packings.len() > MAX_CODINGS {
+    if codings.len() > MAX_CODINGS {
         return Err(unsupported(&format!("it names more than {MAX_CODINGS} codings")));
     }
-    Ok(packings)
+    Ok(codings)
 }
 
 fn unsupported(why: &str) -> ServeError {
@@ -110,56 +110,56 @@ fn unsupported(why: &str) -> ServeError {
     ServeError::unsupported_type(detail)
 }
 
-/// Unpacks a body of at most so many bytes off the HTTP threads. The memory that it takes is
+/// Decompresses a body of at most so many bytes off the HTTP threads. The memory that it takes is
 /// reserved when it is written.
-pub async fn unpack(
+pub async fn decompress(
     pieces: Vec<Bytes>,
-    packings: Vec<Packing>,
+    codings: Vec<Coding>,
     max_bytes: usize,
     reservation: &Reservation,
 ) -> Outcome<Vec<Bytes>> {
-    if packings.is_empty() || pieces.is_empty() {
+    if codings.is_empty() || pieces.is_empty() {
         return Ok(pieces);
     }
     let own = reservation.clone();
     let turn = turn().await;
-    let unpacked = spawn_blocking(move || {
-        let unpacked = unpack_now(pieces, &packings, max_bytes, &own);
+    let decompressed = spawn_blocking(move || {
+        let decompressed = decompress_now(pieces, &codings, max_bytes, &own);
         drop(turn);
-        unpacked
+        decompressed
     });
-    let unpacked = unpacked.await;
-    unpacked.unwrap_or_else(|_| Err(ServeError::internal()))
+    let decompressed = decompressed.await;
+    decompressed.unwrap_or_else(|_| Err(ServeError::internal()))
 }
 
-fn unpack_now(
+fn decompress_now(
     pieces: Vec<Bytes>,
-    packings: &[Packing],
+    codings: &[Coding],
     max_bytes: usize,
     reservation: &Reservation,
 ) -> Outcome<Vec<Bytes>> {
-    let packed = pieces.iter().map(Bytes::len).sum::<usize>();
-    let tools = STEP_BYTES + packings.iter().map(|packing| packing.bytes()).sum::<usize>();
+    let compressed = pieces.iter().map(Bytes::len).sum::<usize>();
+    let tools = STEP_BYTES + codings.iter().map(|coding| coding.bytes()).sum::<usize>();
     reservation.grow(tools)?;
-    let mut reader: Source<'_> = Box::new(Packed(pieces.into()));
-    for packing in packings.iter().rev() {
-        reader = packing.reader(reader).map_err(|error| malformed(&error))?;
+    let mut reader: Source<'_> = Box::new(Compressed(pieces.into()));
+    for coding in codings.iter().rev() {
+        reader = coding.reader(reader).map_err(|error| malformed(&error))?;
     }
-    let (mut step, mut unpacked) = (vec![0; STEP_BYTES], Pieces::new(reservation.clone()));
+    let (mut step, mut decompressed) = (vec![0; STEP_BYTES], Pieces::new(reservation.clone()));
     loop {
         let read = reader.read(&mut step).map_err(|error| malformed(&error))?;
         if read == 0 {
             break;
         }
-        if unpacked.length() + read > max_bytes {
+        if decompressed.length() + read > max_bytes {
             let detail = format!("the body is larger than {max_bytes} bytes when it is unpacked");
             return Err(ServeError::too_large(detail));
         }
-        unpacked.copy(&step[..read])?;
+        decompressed.copy(&step[..read])?;
     }
     drop(reader);
-    reservation.shrink(tools + packed);
-    Ok(unpacked.finish())
+    reservation.shrink(tools + compressed);
+    Ok(decompressed.finish())
 }
 
 fn malformed(error: &io::Error) -> ServeError {
@@ -167,9 +167,9 @@ fn malformed(error: &io::Error) -> ServeError {
 }
 
 /// Pieces that are dropped when they are read.
-struct Packed(std::collections::VecDeque<Bytes>);
+struct Compressed(std::collections::VecDeque<Bytes>);
 
-impl Read for Packed {
+impl Read for Compressed {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = io::BufRead::fill_buf(self)?.read(out)?;
         io::BufRead::consume(self, read);
@@ -177,7 +177,7 @@ impl Read for Packed {
     }
 }
 
-impl io::BufRead for Packed {
+impl io::BufRead for Compressed {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.0.front().is_some_and(Bytes::is_empty) {
             self.0.pop_front();
@@ -231,24 +231,24 @@ mod tests {
         zstd::bulk::compress(data, 1).unwrap()
     }
 
-    fn named(names: &[&'static str]) -> Outcome<Vec<Packing>> {
+    fn named(names: &[&'static str]) -> Outcome<Vec<Coding>> {
         let mut headers = HeaderMap::new();
         for name in names {
             headers.append(CONTENT_ENCODING, HeaderValue::from_static(name));
         }
-        packings(&headers)
+        codings(&headers)
     }
 
-    async fn unpacked(packed: &[u8], names: &[&'static str]) -> Outcome<Vec<u8>> {
-        let pieces = packed.chunks(11).map(Bytes::copy_from_slice).collect();
-        let unpacked = unpack(pieces, named(names)?, 1000, &Reservation::default()).await?;
-        Ok(unpacked.concat())
+    async fn decompressed(compressed: &[u8], names: &[&'static str]) -> Outcome<Vec<u8>> {
+        let pieces = compressed.chunks(11).map(Bytes::copy_from_slice).collect();
+        let decompressed = decompress(pieces, named(names)?, 1000, &Reservation::default()).await?;
+        Ok(decompressed.concat())
     }
 
     #[tokio::test]
     async fn each_coding_is_unpacked_and_several_are() {
         let data: Vec<u8> = (0..=255).cycle().take(1000).collect();
-        for (packed, names) in [
+        for (compressed, names) in [
             (gzip(&data), &["gzip"][..]),
             (gzip(&data), &["X-Gzip"]),
             ([gzip(&data[..10]), gzip(&data[10..])].concat(), &["gzip"]),
@@ -260,21 +260,25 @@ mod tests {
             (zstd(&gzip(&data)), &["gzip", "identity, zstd"]),
             (data.clone(), &["identity"]),
         ] {
-            assert_eq!(unpacked(&packed, names).await.unwrap(), data, "{names:?}");
+            assert_eq!(decompressed(&compressed, names).await.unwrap(), data, "{names:?}");
         }
-        assert!(unpacked(b"", &["gzip"]).await.unwrap().is_empty());
+        assert!(decompressed(b"", &["gzip"]).await.unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_body_that_cannot_be_unpacked_is_an_error_of_the_client() {
         let status = |result: Outcome<Vec<u8>>| result.unwrap_err().status();
         for name in ["gzip", "deflate", "br", "zstd"] {
-            assert_eq!(status(unpacked(b"\x28nothing of the kind", &[name]).await), 400, "{name}");
+            assert_eq!(
+                status(decompressed(b"\x28nothing of the kind", &[name]).await),
+                400,
+                "{name}"
+            );
         }
         let mut cut = gzip(&[7; 900]);
         cut.truncate(cut.len() - 9);
-        assert_eq!(status(unpacked(&cut, &["gzip"]).await), 400);
-        assert_eq!(status(unpacked(&gzip(&[0; 1001]), &["gzip"]).await), 413);
+        assert_eq!(status(decompressed(&cut, &["gzip"]).await), 400);
+        assert_eq!(status(decompressed(&gzip(&[0; 1001]), &["gzip"]).await), 413);
         assert_eq!(named(&["compress"]).unwrap_err().status(), 415);
         assert_eq!(named(&["gzip, gzip", "br, br"]).unwrap_err().status(), 415);
     }
@@ -284,7 +288,7 @@ mod tests {
         let budget = MemoryBudget::new(1 << 20);
         let reservation = budget.reserve();
         let bomb = vec![gzip(&vec![0; 4 << 20]).into()];
-        let error = unpack_now(bomb, &[Packing::Gzip], 64 << 20, &reservation).unwrap_err();
+        let error = decompress_now(bomb, &[Coding::Gzip], 64 << 20, &reservation).unwrap_err();
         assert_eq!(error.status(), 503);
         drop(reservation);
         assert_eq!(budget.taken(), 0);
