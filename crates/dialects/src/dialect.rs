@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use litplex_calls::Call;
 use litplex_core::{BoxFuture, ServeError};
-use serde_json::Value;
-
 use litplex_http_core::response::HttpResponse;
+use serde_json::Value;
 
 /// A protocol between clients and an endpoint. Only its implementation knows its paths, bodies and
 /// errors.

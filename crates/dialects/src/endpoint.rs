@@ -6,13 +6,13 @@ use std::time::Duration;
 use litplex_access::Guard;
 use litplex_calls::TargetRef;
 use litplex_core::ServeError;
+use litplex_http_core::response::{self, HttpResponse};
 use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
 
 use crate::dialect::Dialect;
 use crate::mcp::{Tool, ToolCache};
 use crate::registry;
-use litplex_http_core::response::{self, HttpResponse};
 
 /// The settings of an endpoint at the edge.
 #[derive(Debug, Clone)]

@@ -3,10 +3,10 @@
 use http::HeaderMap;
 use litplex_calls::Output;
 use litplex_core::{Outcome, ServeError};
-
-use crate::endpoint::Route;
 use litplex_http_core::response::{self, HttpResponse};
 use litplex_http_core::stream::{Chunks, Framing};
+
+use crate::endpoint::Route;
 
 /// Returns the response to a request with these headers.
 pub(crate) fn respond(output: Output, headers: &HeaderMap, route: &Route) -> Outcome<HttpResponse> {

@@ -12,17 +12,17 @@ use litplex_calls::{Call, TimeBudget};
 use litplex_core::{
     Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Outcome, Reservation, ServeError,
 };
+use litplex_http_core::body::Body;
+use litplex_http_core::form::latin;
+use litplex_http_core::headers::X_REQUEST_ID;
+use litplex_http_core::read_body;
+use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dialect::Exchange;
 use crate::endpoint::Route;
 use crate::{plain, registry};
-use litplex_http_core::body::Body;
-use litplex_http_core::form::latin;
-use litplex_http_core::headers::X_REQUEST_ID;
-use litplex_http_core::read_body;
-use litplex_http_core::response::HttpResponse;
 
 /// The time budget that a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");

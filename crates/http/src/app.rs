@@ -10,14 +10,17 @@ use http::Request;
 use litplex_access::Guard;
 use litplex_calls::Report;
 use litplex_core::{BoxFuture, MemoryBudget};
+use litplex_dialects::Route;
+use litplex_http_core::body::Body;
 use litplex_metrics::Metrics;
 use litplex_traces::ServerSpan;
 
 use crate::app_host::AppHost;
 use crate::builtin::Pages;
+use crate::context::Context;
 use crate::dispatcher::Dispatcher;
 use crate::gate::Gate;
-use crate::layers::{HttpService, Layers, layered};
+use crate::layers::{BoxLayer, HttpService, Layers, layered};
 use crate::middleware::EdgeMiddleware;
 use crate::peer::Peer;
 use crate::router::Router;
@@ -25,8 +28,6 @@ use crate::routes::Builtin;
 use crate::status::Status;
 use crate::target::Target;
 use crate::telemetry::Telemetry;
-use litplex_dialects::Route;
-use litplex_http_core::body::Body;
 
 /// The time that a connection may be idle by default: longer than most load balancers keep theirs.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -154,35 +155,37 @@ impl AppBuilder {
             router,
             dispatcher,
         });
-        let innermost = HttpService::innermost({
-            let gate = gate.clone();
-            move |request: http::Request<Body>, context| {
-                let gate = gate.clone();
-                async move { gate.admit_and_route(request, &context).await }
-            }
-        });
-        let layers = layered(&layers.server, innermost);
+        let layers = layered(&layers.server, gate_service(gate.clone()));
         Arc::new(App { middleware, layers, gate, keep_alive })
     }
 }
 
-/// Returns the layers of endpoints by index. The target of a request was decided before: a layer that
-/// changes the path of a request does not change its endpoint.
+/// Returns the innermost service of the layers around the server.
+fn gate_service(gate: Arc<Gate>) -> HttpService {
+    HttpService::innermost(move |request: Request<Body>, context: Context| {
+        let gate = gate.clone();
+        async move { gate.admit_and_route(request, &context).await }
+    })
+}
+
+/// Returns the innermost service of the layers around an endpoint. The target of a request was decided
+/// before: a layer that changes the path of a request does not change its endpoint.
+fn endpoint_service(dispatcher: Arc<Dispatcher>, target: Target) -> HttpService {
+    HttpService::innermost(move |request: Request<Body>, context: Context| {
+        let dispatcher = dispatcher.clone();
+        async move { dispatcher.forward_or_serve(target, request, context.client).await }
+    })
+}
+
+/// Returns the layers around endpoints, by their indices.
 fn endpoint_layers(
-    layers: HashMap<String, Vec<crate::layers::BoxLayer>>,
+    layers: HashMap<String, Vec<BoxLayer>>,
     router: &Router,
     dispatcher: &Arc<Dispatcher>,
 ) -> HashMap<usize, HttpService> {
     let services = layers.into_iter().filter_map(|(path, layers)| {
         let index = router.endpoint_at(&path)?;
-        let dispatcher = dispatcher.clone();
-        let innermost = HttpService::innermost(move |request, context: crate::context::Context| {
-            let dispatcher = dispatcher.clone();
-            async move {
-                let target = Target::Endpoint(index);
-                dispatcher.forward_or_serve(target, request, context.client).await
-            }
-        });
+        let innermost = endpoint_service(dispatcher.clone(), Target::Endpoint(index));
         Some((index, layered(&layers, innermost)?))
     });
     services.collect()

@@ -17,17 +17,17 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use litplex_access::Guard;
 use litplex_core::{BoxError, ErrorCause, Outcome, ServeError};
-use tokio::net::UnixStream;
-use tokio::time::timeout;
-
-use crate::peer::Peer;
-use crate::target::Target;
 use litplex_http_core::body::Body;
 use litplex_http_core::buffers::READ_BYTES;
 use litplex_http_core::headers::remove_hop_by_hop;
 use litplex_http_core::response::{self, HttpResponse, MAX_HEADERS, ResponseBody};
 use litplex_http_core::stream::Broken;
 use litplex_http_core::{path, read_body};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::peer::Peer;
+use crate::target::Target;
 
 /// The header with the [`Peer`] of a request, for the app host.
 const PEER: HeaderName = HeaderName::from_static("x-litplex-peer");

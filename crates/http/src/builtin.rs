@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
@@ -10,6 +9,9 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 use litplex_calls::{EndpointReport, Report};
 use litplex_core::{MemoryBudget, ServeError};
+use litplex_dialects::{for_model, openai};
+use litplex_http_core::path;
+use litplex_http_core::response::{self, HttpResponse, detail, json, text_response};
 use litplex_metrics::MEDIA_TYPE;
 use serde_json::{Map, Value, json};
 
@@ -18,9 +20,6 @@ use crate::router::Router;
 use crate::routes::{Builtin, Page, RouteEntry};
 use crate::status::Status;
 use crate::telemetry::Telemetry;
-use litplex_dialects::{for_model, openai};
-use litplex_http_core::path;
-use litplex_http_core::response::{self, HttpResponse, detail, json, text_response};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 

@@ -7,6 +7,10 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
 use http::{Request, StatusCode};
 use litplex_core::MemoryBudget;
+use litplex_dialects::{Route, mcp, predict};
+use litplex_http_core::body::Body;
+use litplex_http_core::decompress;
+use litplex_http_core::response::HttpResponse;
 
 use crate::app_host;
 use crate::builtin::{self, Pages};
@@ -14,10 +18,6 @@ use crate::peer::Peer;
 use crate::router::Router;
 use crate::routes::{Dispatch, Handler};
 use crate::target::Target;
-use litplex_dialects::{Route, mcp, predict};
-use litplex_http_core::body::Body;
-use litplex_http_core::decompress;
-use litplex_http_core::response::HttpResponse;
 
 /// The handlers of all routes.
 #[derive(Debug)]

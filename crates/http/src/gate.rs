@@ -10,6 +10,9 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue, ORIGI
 use http::{HeaderMap, Method, Request, Version};
 use litplex_access::{Admission, Refusal};
 use litplex_core::{ErrorCause, ServeError};
+use litplex_dialects::openai;
+use litplex_http_core::body::Body;
+use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
 use crate::app_host;
@@ -21,9 +24,6 @@ use crate::router::{LEAST_TIMEOUT, Router};
 use crate::status::Status;
 use crate::target::Target;
 use crate::telemetry::Telemetry;
-use litplex_dialects::openai;
-use litplex_http_core::body::Body;
-use litplex_http_core::response::HttpResponse;
 
 /// The decision which requests are admitted, and the way of those.
 #[derive(Debug)]

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use litplex_core::MemoryBudget;
+use litplex_http_core::response::ResponseBody;
+use litplex_http_core::stream::Broken;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::ActiveRequest;
 use crate::observer::RequestObserver;
-use litplex_http_core::response::ResponseBody;
-use litplex_http_core::stream::Broken;
 
 /// The longest time in which a client of HTTP/2 takes the next [`PIECE_BYTES`] of a response. On HTTP/1.1
 /// the connection has such a time.

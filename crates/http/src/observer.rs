@@ -2,12 +2,12 @@
 
 use http::StatusCode;
 use litplex_core::Reservation;
+use litplex_http_core::stream::Broken;
 use litplex_metrics::RequestGuard;
 use litplex_traces::ServerSpan;
 
 use crate::context::Context;
 use crate::middleware::Record;
-use litplex_http_core::stream::Broken;
 
 /// The metrics, the span and the access record of one request, each if there is one. It is told of every
 /// event of the response, and is dropped when the response has ended or its client has left.

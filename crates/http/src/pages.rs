@@ -4,13 +4,13 @@ use http::StatusCode;
 use http::header::HeaderMap;
 use litplex_access::Guard;
 use litplex_calls::{EndpointReport, Report};
+use litplex_dialects::{Dialect, for_model};
+use litplex_http_core::response::{HttpResponse, ResponseBody, text_response};
 use litplex_pages::{DescribedEndpoint, DialectSchemas};
 use serde_json::Value;
 
 use crate::middleware::Coding;
 use crate::router::Router;
-use litplex_dialects::{Dialect, for_model};
-use litplex_http_core::response::{HttpResponse, ResponseBody, text_response};
 
 /// Returns the `OpenAPI` document of the server.
 pub(crate) fn document(router: &Router, report: &Report) -> Value {

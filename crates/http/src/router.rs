@@ -9,14 +9,14 @@ use std::time::Duration;
 use http::Method;
 use litplex_access::Guard;
 use litplex_core::ServeError;
+use litplex_dialects::{Endpoints, Route, openai};
+use litplex_http_core::path;
+use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Edge;
 
 use crate::app_host::AppHost;
 use crate::routes::{Access, Builtin, Condition, Dispatch, Handler, RouteEntry, RouteTable};
 use crate::target::Target;
-use litplex_dialects::{Endpoints, Route, openai};
-use litplex_http_core::path;
-use litplex_http_core::response::HttpResponse;
 
 /// The shortest time limit of a route without an endpoint.
 pub(crate) const LEAST_TIMEOUT: Duration = Duration::from_secs(30);

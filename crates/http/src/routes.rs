@@ -7,10 +7,9 @@
 use std::collections::HashMap;
 
 use http::Method;
-use serde_json::{Map, Value, json};
-
 use litplex_access::Keys;
 use litplex_dialects::openai::MODELS;
+use serde_json::{Map, Value, json};
 
 /// The paths of single models.
 const EACH_MODEL: &str = "/v1/models/*";

@@ -17,6 +17,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use litplex_http_core::buffers::READ_BYTES;
+use litplex_http_core::stream::Broken;
 use litplex_tls::{ServerConfig, Tls};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -29,8 +31,6 @@ use crate::app::App;
 use crate::connection::{ActiveRequest, ConnectionState, HEADER_TIMEOUT, ObservedStream};
 use crate::log_limit::LogLimit;
 use crate::peer::Peer;
-use litplex_http_core::buffers::READ_BYTES;
-use litplex_http_core::stream::Broken;
 
 /// The longest time in which a client takes nothing of what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -13,6 +13,11 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use litplex_core::{Outcome, Reservation, ServeError};
+use litplex_http_core::body::Body;
+use litplex_http_core::drain_body::drain_unread_body;
+use litplex_http_core::headers::X_REQUEST_ID;
+use litplex_http_core::response::{self, HttpResponse};
+use litplex_http_core::upload::{UnreadRest, Upload};
 use litplex_metrics::Shed;
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
@@ -25,11 +30,6 @@ use crate::middleware::{Coding, Timing};
 use crate::observed_body::ObservedBody;
 use crate::observer::RequestObserver;
 use crate::peer::Peer;
-use litplex_http_core::body::Body;
-use litplex_http_core::drain_body::drain_unread_body;
-use litplex_http_core::headers::X_REQUEST_ID;
-use litplex_http_core::response::{self, HttpResponse};
-use litplex_http_core::upload::{UnreadRest, Upload};
 
 /// A layer around every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

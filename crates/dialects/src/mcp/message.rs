@@ -3,12 +3,11 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use litplex_http_core::raw_json::{Kind, Object, raw, text_of};
+use litplex_http_core::response::{self, HttpResponse};
 use rmcp::model::{ErrorCode, InitializeRequestParams};
 use serde_json::json;
 use serde_json::value::RawValue;
-
-use litplex_http_core::raw_json::{Kind, Object, raw, text_of};
-use litplex_http_core::response::{self, HttpResponse};
 
 /// The largest size of a message in addition to the arguments of a call, in bytes. rmcp builds values of
 /// it, for which no memory is reserved.

@@ -20,6 +20,9 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use litplex_calls::off_thread;
 use litplex_core::{Content, MemoryBudget, Outcome, Reservation, ServeError, json_text};
+use litplex_http_core::body::Body;
+use litplex_http_core::response::{self, HttpResponse, ResponseBody};
+use litplex_http_core::{decompress, read_body};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
     Implementation, ListToolsResult, PaginatedRequestParams, ResourceContents, ServerCapabilities,
@@ -32,15 +35,11 @@ use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-pub use self::tool::Tool;
-pub use self::tool::ToolCache;
+pub use self::tool::{Tool, ToolCache};
 
 use self::message::{ENVELOPE_BYTES, Message, Refused};
 use crate::endpoint::{Endpoints, Route};
 use crate::predict::{Received, begin_call, compute, slow_client};
-use litplex_http_core::body::Body;
-use litplex_http_core::response::{self, HttpResponse, ResponseBody};
-use litplex_http_core::{decompress, read_body};
 
 /// Responds to a request of this client to the tools of these endpoints.
 pub async fn respond(

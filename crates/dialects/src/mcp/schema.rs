@@ -4,10 +4,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use litplex_http_core::raw_json::{Kind, Object, each_item, raw, text_of};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-
-use litplex_http_core::raw_json::{Kind, Object, each_item, raw, text_of};
 
 /// Schemas that grow beyond this number of values stay as they are: each of a chain of models may
 /// name the next one twice.

@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use litplex_core::ModelInfo;
+use litplex_http_core::raw_json::Object;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::schema;
 use crate::registry;
-use litplex_http_core::raw_json::Object;
 
 /// A tool, as a worker describes its model.
 #[derive(Debug, Deserialize)]

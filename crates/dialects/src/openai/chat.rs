@@ -6,6 +6,9 @@ use futures_util::future::try_join_all;
 use http::StatusCode;
 use litplex_calls::{ItemStream, Output};
 use litplex_core::{Items, Outcome, Part, Request, Reservation};
+use litplex_http_core::raw_json::Object;
+use litplex_http_core::response::{self, HttpResponse};
+use litplex_http_core::stream::Chunks;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -17,9 +20,6 @@ use super::message::{Message, not_a_message};
 use super::text::{read, text_of};
 use super::usage::Usage;
 use crate::dialect::Exchange;
-use litplex_http_core::raw_json::Object;
-use litplex_http_core::response::{self, HttpResponse};
-use litplex_http_core::stream::Chunks;
 
 /// Responds to a chat request: each choice is a job of its own.
 pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {

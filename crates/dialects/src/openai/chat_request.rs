@@ -1,11 +1,11 @@
 //! The check of a chat request, and the fields that the server reads.
 
 use bytes::Bytes;
+use litplex_http_core::raw_json::{Kind, each_field, text_of};
 
 use super::error::Refused;
 use super::shape::{Field, Mismatch, Shape, boolean, integer, optional, required};
 use super::text::well_formed;
-use litplex_http_core::raw_json::{Kind, each_field, text_of};
 
 const MAX_CHOICES: u32 = 128;
 

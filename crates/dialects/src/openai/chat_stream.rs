@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 use litplex_calls::ItemStream;
 use litplex_core::{Items, Outcome, Part, Reservation, ServeError};
+use litplex_http_core::raw_json::{Object, escape_line_breaks};
+use litplex_http_core::stream::{ChunkStream, Step};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,8 +14,6 @@ use super::chat::Head;
 use super::error::error_body;
 use super::message::Message;
 use super::usage::Usage;
-use litplex_http_core::raw_json::{Object, escape_line_breaks};
-use litplex_http_core::stream::{ChunkStream, Step};
 
 /// A streamed chat completion, in server-sent events: the parts of all choices as they arrive, the
 /// end of each, and that of the whole.

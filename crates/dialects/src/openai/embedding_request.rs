@@ -1,12 +1,12 @@
 //! The check of a request for embeddings, and its parts.
 
 use bytes::Bytes;
+use litplex_http_core::raw_json::{Kind, each_field, each_item, raw, text_of};
 use serde_json::value::RawValue;
 
 use super::error::Refused;
 use super::shape::{Mismatch, Shape, integer, optional, required};
 use super::text::well_formed;
-use litplex_http_core::raw_json::{Kind, each_field, each_item, raw, text_of};
 
 /// The fields of a request for embeddings that the server reads.
 #[derive(Debug)]

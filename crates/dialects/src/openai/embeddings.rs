@@ -8,6 +8,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
 use litplex_calls::{Output, off_thread};
 use litplex_core::{Cost, Outcome, Request, Response, ServeError};
+use litplex_http_core::raw_json::{Kind, Object, each_item, raw};
+use litplex_http_core::response::{self, HttpResponse};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -16,8 +18,6 @@ use super::error::Refused;
 use super::text::{read, text_of};
 use super::usage::Usage;
 use crate::dialect::Exchange;
-use litplex_http_core::raw_json::{Kind, Object, each_item, raw};
-use litplex_http_core::response::{self, HttpResponse};
 
 /// The largest number of inputs of a request, as in OpenAI's API.
 const MAX_INPUTS: usize = 2048;

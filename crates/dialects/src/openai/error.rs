@@ -1,13 +1,13 @@
 //! Errors as clients of the OpenAI API read them.
 
 use litplex_core::{Response, ServeError};
+use litplex_http_core::raw_json::{Object, raw, text_of};
+use litplex_http_core::response::{self, HttpResponse};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::shape;
-use litplex_http_core::raw_json::{Object, raw, text_of};
-use litplex_http_core::response::{self, HttpResponse};
 
 /// An error of a request.
 #[derive(Debug)]

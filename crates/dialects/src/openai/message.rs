@@ -3,12 +3,12 @@
 
 use indexmap::IndexMap;
 use litplex_core::{Outcome, Reservation, ServeError};
+use litplex_http_core::raw_json::{Kind, Object, raw};
 use serde_json::value::RawValue;
 
 use super::ids::unique_id;
 use super::tool_calls::ToolCalls;
 use super::usage::Usage;
-use litplex_http_core::raw_json::{Kind, Object, raw};
 
 /// Fields that name something: the first value counts. Other fields are joined or replaced.
 const SAID_ONCE: [&str; 3] = ["role", "name", "tool_call_id"];

@@ -18,13 +18,13 @@ mod usage;
 use http::StatusCode;
 use litplex_calls::EndpointReport;
 use litplex_core::{BoxFuture, ServeError};
+use litplex_http_core::response::{self, HttpResponse};
 use serde_json::{Value, json};
 
 pub use self::error::error;
 
 use self::error::Refused;
 use crate::dialect::{Dialect, Exchange};
-use litplex_http_core::response::{self, HttpResponse};
 
 /// The start of all paths of the API.
 const PREFIX: &str = "/v1/";

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use litplex_http_core::raw_json::{Kind, each_field, each_item, text_of};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-
-use litplex_http_core::raw_json::{Kind, each_field, each_item, text_of};
 
 /// The shape of a value. A null counts as absent everywhere.
 #[derive(Debug)]

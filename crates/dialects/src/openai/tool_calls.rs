@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use litplex_http_core::raw_json::{Object, each_item, text_of};
 use serde_json::json;
 use serde_json::value::RawValue;
-
-use litplex_http_core::raw_json::{Object, each_item, text_of};
 
 /// The tool calls of a message, built from whole calls and from fragments.
 #[derive(Debug, Default)]

@@ -9,9 +9,8 @@ use std::fmt;
 use bytes::Bytes;
 use http::{Request, Response};
 use litplex_core::BoxError;
-use tower::{Layer, Service};
-
 use litplex_http_core::body::Body;
+use tower::{Layer, Service};
 
 pub use service::HttpService;
 

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use litplex_core::{BoxError, BoxFuture, ServeError};
+use litplex_http_core::body::Body;
+use litplex_http_core::response::{self, HttpResponse};
 use tower::{Service, ServiceExt, service_fn};
 
 use crate::context::{Context, WeakContext};
-use litplex_http_core::body::Body;
-use litplex_http_core::response::{self, HttpResponse};
 
 /// The service that a layer is around. It responds to every request, and is always ready.
 #[derive(Clone)]

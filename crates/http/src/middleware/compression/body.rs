@@ -8,12 +8,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame};
 use litplex_core::Reservation;
+use litplex_http_core::response::ResponseBody;
+use litplex_http_core::stream::Broken;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::INLINE_BYTES;
 use super::coding::{Coding, Encoder};
-use litplex_http_core::response::ResponseBody;
-use litplex_http_core::stream::Broken;
 
 /// A body that is compressed piece by piece. Each piece is sent at once: the first token of a
 /// stream must not wait for the second.

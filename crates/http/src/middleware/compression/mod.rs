@@ -5,6 +5,8 @@ mod coding;
 
 use std::sync::Arc;
 
+use body::CompressedBody;
+pub use coding::Coding;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     ETAG, HeaderValue, VARY,
@@ -12,12 +14,8 @@ use http::header::{
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use litplex_core::{MemoryBudget, Reservation};
-use tokio::task::spawn_blocking;
-
 use litplex_http_core::response::{HttpResponse, ResponseBody};
-
-use body::CompressedBody;
-pub use coding::Coding;
+use tokio::task::spawn_blocking;
 
 /// The smallest body that is compressed; shorter ones would not become smaller.
 const LEAST_BYTES: u64 = 1000;
