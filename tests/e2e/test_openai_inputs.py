@@ -188,7 +188,7 @@ def check_an_error_of_one_input_names_it(server):
     assert "input 1: `predict` returned" in answer.json()["error"]["message"]
     large = {"input": ["large"], "encoding_format": "base64"}
     assert server.post("/v1/embeddings", json=large).status_code == 500
-    server.wait_for_line("gave 1e300 for input 0, which base64's float32 cannot hold")
+    server.wait_for_line("got 1e300 for input 0, which base64's float32 cannot hold")
 
 
 def check_a_role_comes_once_for_each_choice(client):
