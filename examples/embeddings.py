@@ -20,14 +20,14 @@ import litplex as ls
 
 
 class EmbeddingAPI(ls.LitAPI):
-    """The texts of all clients that wait, up to 32, are one batch."""
+    """Vectors of texts; up to 32 waiting texts of all clients are one batch."""
 
     def __init__(self, model):
         super().__init__(spec=ls.OpenAIEmbeddingSpec(), max_batch_size=32, batch_timeout=0.005)
         self.name = model
 
     def setup(self, device):
-        # Imported here, the library is loaded by the worker alone.
+        # Imported here, so that only the worker loads the library.
         from sentence_transformers import SentenceTransformer
 
         self.model = SentenceTransformer(self.name, device=device)
@@ -41,5 +41,5 @@ if __name__ == "__main__":
     parser.add_argument("model", help="a folder, or a name on the Hugging Face Hub")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    # A model's folder is named from where this is started, and not from where this file lies.
+    # The folder of the model is relative to the working directory, not to this file.
     ls.LitServer(EmbeddingAPI(args.model), cwd=os.getcwd()).run(port=args.port)

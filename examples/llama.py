@@ -21,7 +21,7 @@ import os
 
 import litplex as ls
 
-# What llama.cpp takes of what a client may ask for, where the client does.
+# Fields of a request that are passed to llama.cpp, if the client sends them.
 SAMPLING = (
     "temperature",
     "top_p",
@@ -34,14 +34,14 @@ SAMPLING = (
 
 
 class LlamaAPI(ls.LitAPI):
-    """Answers messages, one request at a time."""
+    """Generates responses to messages, one request at a time."""
 
     def __init__(self, file, window):
         super().__init__(spec=ls.OpenAISpec())
         self.file, self.window = file, window
 
     def setup(self, device):
-        # Imported here, the library is loaded by the worker alone.
+        # Imported here, so that only the worker loads the library.
         from llama_cpp import Llama
 
         self.model = Llama(
@@ -75,6 +75,6 @@ if __name__ == "__main__":
     parser.add_argument("--window", type=int, default=4096, help="the most tokens of a chat")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    # The model's file is named from where this is started, and not from where this program lies.
+    # The file of the model is relative to the working directory, not to this program.
     api = LlamaAPI(args.file, args.window)
     ls.LitServer(api, cwd=os.getcwd(), timeout=120).run(port=args.port)

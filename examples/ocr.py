@@ -1,4 +1,4 @@
-"""Text in pictures with RapidOCR, which brings its models with it and runs on the CPU.
+"""Text in pictures with RapidOCR, which contains its models and runs on the CPU.
 
     pip install litplex rapidocr-onnxruntime
     python examples/ocr.py
@@ -16,7 +16,7 @@ import litplex as ls
 
 class OcrAPI(ls.LitAPI):
     def setup(self, device):
-        # Imported here, the library is loaded by the worker alone.
+        # Imported here, so that only the worker loads the library.
         from rapidocr_onnxruntime import RapidOCR
         from rapidocr_onnxruntime.utils.load_image import LoadImageError
 

@@ -28,7 +28,7 @@ PROMPT = "Answer from these notes alone. Say so if they do not have the answer.\
 
 
 class AskAPI(ls.LitAPI):
-    """Finds the paragraphs that are closest to a question, and has a model answer from them."""
+    """Finds the paragraphs that are closest to a question, and lets a model answer from them."""
 
     def __init__(self, documents, url, most=4):
         super().__init__()
@@ -39,7 +39,7 @@ class AskAPI(ls.LitAPI):
         question = request.get("question") if isinstance(request, dict) else None
         if not isinstance(question, str) or not question.strip():
             raise ls.HTTPException(422, 'ask {"question": "…"}')
-        # At the first question: while this worker starts, the others may too.
+        # At the first question: at the start of this worker, the others may still be starting.
         if self.paragraphs is None:
             self.paragraphs = self.read_documents(context)
         (asked,) = self.vectors([question], context)
@@ -76,7 +76,7 @@ class AskAPI(ls.LitAPI):
         return [item["embedding"] for item in answer["data"]]
 
     def post(self, path, body, context):
-        """Calls another endpoint within the time that this request has left."""
+        """Calls another endpoint within the rest of this request's time budget."""
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
@@ -84,7 +84,7 @@ class AskAPI(ls.LitAPI):
             with urllib.request.urlopen(request, timeout=context.remaining) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            # Its status says what to do: 503 is worth another try, 422 is not.
+            # The client needs the status: a 503 can be retried, a 422 cannot.
             raise ls.HTTPException(error.code, f"{path}: {error.read().decode()}") from None
         except OSError as error:
             raise ls.HTTPException(503, f"{path}: {error}") from None
@@ -102,9 +102,9 @@ if __name__ == "__main__":
     parser.add_argument("text", help="the model of examples/text.py")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    # Folders are named from where this is started, and not from where this file lies.
+    # Folders are relative to the working directory, not to this file.
     here = os.getcwd()
-    # By name, each model is loaded by its own worker, which may have a `python=` of its own.
+    # Given by name, each model is imported only by its worker, which may have its own `python=`.
     embed = ls.LitServer(
         f"{HERE / 'embeddings.py'}:EmbeddingAPI",
         path="/v1/embeddings",

@@ -16,7 +16,7 @@ import os
 
 import litplex as ls
 
-# What the model was trained on.
+# The sampling rate of the model's training, in Hz.
 RATE = 16_000
 
 
@@ -26,10 +26,10 @@ class WhisperAPI(ls.LitAPI):
         self.name = model
 
     def setup(self, device):
-        # Imported here, the libraries are loaded by the worker alone.
+        # Imported here, so that only the worker loads the libraries.
         from transformers import pipeline
 
-        # Longer recordings than the 30 s that the model hears at once are cut into such.
+        # The model takes at most 30 s at once; longer recordings are cut.
         self.model = pipeline(
             "automatic-speech-recognition", self.name, device=device, chunk_length_s=30
         )
@@ -48,7 +48,7 @@ class WhisperAPI(ls.LitAPI):
 
 
 def samples_of(audio):
-    """Returns a recording as samples from -1 to 1, of one channel, at the model's rate."""
+    """Returns a recording as an array of samples from -1 to 1, one channel, at the model's rate."""
     import av
     import numpy
 
@@ -72,6 +72,6 @@ if __name__ == "__main__":
     parser.add_argument("model", help="a folder, or a name on the Hugging Face Hub")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    # A model's folder is named from where this is started, and not from where this file lies.
+    # The folder of the model is relative to the working directory, not to this file.
     server = ls.LitServer(WhisperAPI(args.model), path="/transcribe", cwd=os.getcwd(), timeout=300)
     server.run(port=args.port)

@@ -1,4 +1,4 @@
-"""A language model with transformers, for clients of OpenAI's API, with answers that are streamed.
+"""A language model with transformers, for clients of OpenAI's API, with streamed responses.
 
     pip install litplex torch transformers
     python examples/text.py HuggingFaceTB/SmolLM2-360M-Instruct
@@ -23,14 +23,14 @@ import litplex as ls
 
 
 class TextAPI(ls.LitAPI):
-    """Answers messages, one request at a time."""
+    """Generates responses to messages, one request at a time."""
 
     def __init__(self, model):
         super().__init__(spec=ls.OpenAISpec())
         self.name = model
 
     def setup(self, device):
-        # Imported here, the libraries are loaded by the worker alone.
+        # Imported here, so that only the worker loads the libraries.
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -68,7 +68,7 @@ class TextAPI(ls.LitAPI):
         if context["temperature"] > 0:
             options = {"do_sample": True, **{n: context[n] for n in ("temperature", "top_p")}}
         pieces = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        # `generate` returns at its end; on a thread, what it has so far can be sent meanwhile.
+        # `generate` returns at the end. On a thread, its tokens can be sent as they are generated.
         answer = self.thread.submit(
             self.model.generate,
             **inputs,
@@ -77,7 +77,7 @@ class TextAPI(ls.LitAPI):
             streamer=pieces,
             stopping_criteria=StoppingCriteriaList([has_left(context)]),
         )
-        # Where it raises, nothing else ends the pieces.
+        # After an exception, nothing else would end the pieces.
         answer.add_done_callback(lambda _: pieces.end())
         yield from filter(None, pieces)
         total = answer.result().shape[1]
@@ -90,7 +90,7 @@ class TextAPI(ls.LitAPI):
 
 
 def has_left(context):
-    """Returns what ends the generation at the next token where the client has left."""
+    """Returns a criterion that ends the generation at the next token once the client has left."""
     import torch
 
     def is_done(tokens, scores, **_):
@@ -113,5 +113,5 @@ if __name__ == "__main__":
     parser.add_argument("model", help="a folder, or a name on the Hugging Face Hub")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    # A model's folder is named from where this is started, and not from where this file lies.
+    # The folder of the model is relative to the working directory, not to this file.
     ls.LitServer(TextAPI(args.model), cwd=os.getcwd(), timeout=120).run(port=args.port)

@@ -1,4 +1,4 @@
-"""A vision-language model for clients of OpenAI's API, with answers that are streamed.
+"""A vision-language model for clients of OpenAI's API, with streamed responses.
 
     pip install litplex torch torchvision transformers pillow
     python examples/vlm.py HuggingFaceTB/SmolVLM-256M-Instruct
@@ -22,14 +22,14 @@ import litplex as ls
 
 
 class VisionAPI(ls.LitAPI):
-    """Answers in text to messages with images, one request at a time."""
+    """Generates texts for messages with images, one request at a time."""
 
     def __init__(self, checkpoint):
         super().__init__(spec=ls.OpenAISpec())
         self.checkpoint = checkpoint
 
     def setup(self, device):
-        # Imported here, the libraries are loaded by the worker alone.
+        # Imported here, so that only the worker loads the libraries.
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self.processor = AutoProcessor.from_pretrained(self.checkpoint)
@@ -67,7 +67,7 @@ class VisionAPI(ls.LitAPI):
         pieces = TextIteratorStreamer(
             self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
         )
-        # `generate` returns at its end; on a thread, what it has so far can be sent meanwhile.
+        # `generate` returns at the end. On a thread, its tokens can be sent as they are generated.
         answer = self.thread.submit(
             self.model.generate,
             **inputs,
@@ -76,7 +76,7 @@ class VisionAPI(ls.LitAPI):
             streamer=pieces,
             stopping_criteria=StoppingCriteriaList([has_left(context)]),
         )
-        # Where it raises, nothing else ends the pieces.
+        # After an exception, nothing else would end the pieces.
         answer.add_done_callback(lambda _: pieces.end())
         yield from filter(None, pieces)
         total = answer.result().shape[1]
@@ -100,7 +100,7 @@ def dtype_of(device):
 
 
 def has_left(context):
-    """Returns what ends the generation at the next token where the client has left."""
+    """Returns a criterion that ends the generation at the next token once the client has left."""
     import torch
 
     def is_done(tokens, scores, **_):
@@ -110,7 +110,7 @@ def has_left(context):
 
 
 def parts_of(content):
-    """Returns the content of a message in the form that chat templates take."""
+    """Returns the content of a message in the form of chat templates."""
     if isinstance(content, list):
         return [part_of(part) for part in content]
     return [{"type": "text", "text": content or ""}]
@@ -133,7 +133,7 @@ def image_of(url):
 
     kind, _, data = url.partition(";base64,")
     if not kind.startswith("data:image/"):
-        # A client that could make the server fetch addresses would read what only the server may.
+        # The server must not fetch addresses for clients: it could read data that they may not.
         raise ls.HTTPException(422, "an image must come as `data:image/…;base64,…`")
     try:
         return Image.open(io.BytesIO(base64.b64decode(data, validate=True))).convert("RGB")
@@ -149,7 +149,7 @@ if __name__ == "__main__":
         "--gpu-memory-fraction", type=float, default=1.0, help="the share it may take"
     )
     args = parser.parse_args()
-    # A model's folder is named from where this is started, and not from where this file lies.
+    # The folder of the model is relative to the working directory, not to this file.
     server = ls.LitServer(
         VisionAPI(args.checkpoint),
         gpu_memory_fraction=args.gpu_memory_fraction,

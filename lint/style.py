@@ -35,22 +35,20 @@ CLEAN = [
     "crates/traces",
     "crates/wire",
     "docs",
+    "examples",
     "fuzz",
     "lint",
     "python/litplex",
     "protocol",
     "README.md",
     "SECURITY.md",
-    "tests/collector.py",
-    "tests/conftest.py",
-    "tests/fake_server.py",
-    "tests/litserve",
-    "tests/typed_cases.py",
+    "tests",
 ]
 
 # These files quote the refused phrases, or contain texts of fiction.
 EXEMPT = {
     "bench/data/make_sentences.py",
+    "examples/demo/src/story.rs",
     "docs/STYLE.md",
     "lint/style.py",
     "tests/unit/test_lint.py",

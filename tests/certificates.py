@@ -44,7 +44,7 @@ class Authority:
         return self._make(name, _OF_LEAF, by)
 
     def trust(self, client: "Pair | None" = None) -> ssl.SSLContext:
-        """Returns what clients need that trust this authority alone."""
+        """Returns the TLS context of a client that trusts only this authority."""
         context = ssl.create_default_context(cafile=self.cert)
         if client is not None:
             context.load_cert_chain(*client)

@@ -137,7 +137,7 @@ class FakeServer:
         self.send("data", frames.encode(frames.REQUEST, payload, flags=flags, id=id))
 
     def batch(self, values):
-        """Sends a batch, whose ids count from 1."""
+        """Sends a batch with ids from 1."""
         for id, value in enumerate(values, 1):
             self.request(id, value, more=id < len(values))
 
@@ -163,7 +163,7 @@ class FakeServer:
         return status, payload
 
     def metrics(self):
-        """Returns what the worker says next that its model has measured; None where it ends."""
+        """Returns the next metrics of the model that the worker reports; None at its end."""
         reader = self._readers["control"]
         frame = reader.next()
         while frame is None:

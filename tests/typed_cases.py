@@ -58,7 +58,7 @@ FILES = {"form": [FILE, {**FILE, "filename": "g.txt"}]}
 NO_FILE = {"form": [{**FILE, "filename": "", "length": 0}]}
 OTHER = {"form": [{**FILE, "name": "other"}]}
 
-# For each annotation: the content, the body, and what the model gets or which errors are answered.
+# For each annotation: the content type, the body, and the value that the model gets or the errors.
 CASES: dict[str, list[tuple[Any, bytes, Any]]] = {
     "Item": [
         ("json", b'{"name": "a"}', "Item(name='a', size=1)"),

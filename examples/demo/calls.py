@@ -42,12 +42,12 @@ class Client:
         return self._post("/ocr", body, f"multipart/form-data; boundary={boundary}")
 
     def embed(self, texts):
-        """One request per text, all at once; the answers in the order of the texts."""
+        """Sends a request per text, all at once; returns the responses in their order."""
         with ThreadPoolExecutor(len(texts)) as pool:
             return list(pool.map(self._embed_one, texts))
 
     def story(self, about):
-        """Yield (milliseconds since the request, chunk) as the chunks arrive."""
+        """Yields (milliseconds since the request, chunk) as the chunks arrive."""
         started = time.perf_counter()
         with closing(self._connect()) as connection:
             body = json.dumps({"about": about})
@@ -79,7 +79,7 @@ class Client:
 
 
 def json_values(response):
-    """The JSON values of a streamed body, each as soon as it is complete."""
+    """Yields the JSON values of a streamed body, each as soon as it is complete."""
     decoder, text = json.JSONDecoder(), b""
     while piece := response.read1(65536):
         text += piece

@@ -1,4 +1,4 @@
-"""Output for people: colours on a terminal only, and long stages that show they are alive."""
+"""Output for the terminal: colours, and the progress of long stages."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ HEARTBEAT = 30
 
 
 class DemoError(Exception):
-    """Something a person has to know about, in their words; never shown as a traceback."""
+    """An error that is shown as a sentence, without a traceback."""
 
 
 def _paint(code):
@@ -43,7 +43,7 @@ class Stage:
         return time.monotonic() - self.started
 
     def run(self, command, log, **options):
-        """Run a command with its output in the file `log`; raise DemoError with its end."""
+        """Runs a command with its output in the file `log`; raises DemoError on failure."""
         with open(log, "w", encoding="utf-8") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, **options)
         try:

@@ -1,4 +1,4 @@
-"""Draw two documents: a clean invoice, and a second one as a phone would have photographed it.
+"""Draws two documents: a clean invoice, and a second one like a photograph of a phone.
 
 `make_images.py FOLDER` writes FOLDER/invoice.png and FOLDER/photo.jpg.
 """
@@ -84,7 +84,7 @@ def draw(invoice):
 
 
 def photograph(page):
-    """The page lying askew on a desk, lit from one side, through a cheap lens."""
+    """Returns the page as a photograph: tilted on a desk, lit from one side, with a cheap lens."""
     noise = np.random.default_rng(7)
     width, height = 1200, 1400
     corners = np.float32([(0, 0), (PAGE[0], 0), PAGE, (0, PAGE[1])])

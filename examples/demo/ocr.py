@@ -10,7 +10,7 @@ import litplex as ls
 
 class OcrAPI(ls.LitAPI):
     def setup(self, device):
-        # Imported here, so that only this endpoint's own environment needs RapidOCR.
+        # Imported here, so that only the environment of this endpoint needs RapidOCR.
         from rapidocr_onnxruntime import RapidOCR
         from rapidocr_onnxruntime.utils.load_image import LoadImageError
 

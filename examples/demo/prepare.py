@@ -1,4 +1,4 @@
-"""Everything the demo needs before it can start, made once under `.demo/` in the checkout."""
+"""Prepares the demo once, in `.demo/` of the checkout."""
 
 import os
 import shutil
@@ -44,13 +44,13 @@ def require_tools():
 
 
 def install_ocr(stage):
-    # Written last, so that an interrupted installation is done again.
+    # Written last, so that an interrupted installation is repeated.
     installed = VENV / "installed.txt"
     wanted = f"{sys.version}\n{REQUIREMENTS.read_text()}"
     if installed.exists() and installed.read_text() == wanted:
         return
     stage.run([sys.executable, "-m", "venv", "--clear", VENV], DEMO / "venv.log")
-    # RapidOCR's last release says Python < 3.13, but is pure Python and runs on newer ones.
+    # RapidOCR's last release requires Python < 3.13, but is pure Python and runs on newer ones.
     flags = ["--no-deps", "--ignore-requires-python", "--requirement", REQUIREMENTS]
     stage.run(pip("install", *flags), DEMO / "pip-ocr.log")
     installed.write_text(wanted)

@@ -23,7 +23,7 @@ def invoice_facts(lines):
 
 
 def total(lines):
-    """The amount on the row that starts with TOTAL, also where the row lies askew."""
+    """Returns the amount on the row that starts with TOTAL, also of a tilted row."""
     amounts = [line for line in lines if AMOUNT.fullmatch(line["text"])]
     for label in lines:
         if amounts and label["text"].upper().startswith("TOTAL"):
@@ -88,7 +88,7 @@ def show_agreement(cosines):
 
 
 def show_story(chunks):
-    """Print the words as they arrive; give back all of them with their times."""
+    """Prints the words as they arrive; returns all of them with their times."""
     chunks, column = iter(chunks), 0
     told = []
     for milliseconds, chunk in chunks:

@@ -88,7 +88,7 @@ def start_server(port):
         "LITPLEX_DEMO_OCR_PYTHON": str(PYTHON),
         "LITPLEX_DEMO_PORT": str(port),
     }
-    # In a session of its own, so that Ctrl-C reaches it once: from here.
+    # In a separate session, so that Ctrl-C reaches it once, through this process.
     return subprocess.Popen(
         [BINARY], cwd=ROOT, env={**os.environ, **settings}, start_new_session=True
     )
@@ -120,7 +120,7 @@ def stop_server(server):
 
 
 def demonstrate(server, client):
-    """Call every endpoint and show the answers; give back what was wrong with them."""
+    """Calls every endpoint and shows the responses; returns their errors."""
     wait_ready(server, client)
     problems = []
     for endpoint in (read_pictures, compare_sentences, tell_story):

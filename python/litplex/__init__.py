@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-# What is loaded where it is asked for: workers import this package too, and never serve.
+# Names that are loaded on access: workers also import this package, and never serve.
 _MODULES = {
     "EndpointOptions": "litplex._keywords",
     "ServerOptions": "litplex._keywords",
@@ -70,7 +70,7 @@ _MODULES = {
     "RunningServer": "litplex._start",
     "start": "litplex._start",
     "onnxruntime_options": "litplex._onnxruntime",
-    # What programs written for LitServe use besides.
+    # Further names that programs written for LitServe use.
     "Callback": "litplex.compat",
     "Logger": "litplex.compat",
     "set_trace": "litplex.compat",
@@ -78,7 +78,7 @@ _MODULES = {
     "test_examples": "litplex.compat",
 }
 
-# A type checker would take any name for one that is there.
+# To a type checker, every name would exist.
 if not TYPE_CHECKING:
 
     def __getattr__(name):

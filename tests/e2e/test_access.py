@@ -67,7 +67,7 @@ def test_the_table_that_check_prints_is_the_one_that_the_server_answers_by(guard
     assert in_order == sorted(served, key=lambda row: (row["path"], row["methods"]))
 
 
-def test_every_route_lets_in_those_and_only_those_whom_the_table_names(guarded, routes):
+def test_every_route_admits_exactly_the_callers_in_its_row(guarded, routes):
     paths = {row["path"] for row in routes}
     assert paths >= {"/common", "/own", "/v1/chat/completions", "/v1/models", "/mcp", "/mcp/", "/"}
     calls = [
@@ -98,7 +98,7 @@ def test_a_path_names_its_methods_where_it_lacks_one(guarded, routes):
     key = {"X-API-Key": HOLDERS["ann"]}
     for path, methods in allowed.items():
         answer = guarded.client.request("PATCH", path, headers=key)
-        if answer.status_code == 401:  # The endpoint with keys of its own.
+        if answer.status_code == 401:  # The endpoint that has its own keys.
             assert path == "/own"
             continue
         assert answer.status_code == 405, path
@@ -113,7 +113,7 @@ def test_no_endpoint_takes_the_path_of_a_built_in_route(path, litplex, tmp_path)
     assert f"`{path}`: this path is already in use by a built-in route" in error
 
 
-def test_the_description_says_which_endpoints_ask_for_a_key(serve):
+def test_the_description_names_the_endpoints_that_need_a_key(serve):
     server = serve(LIMITED, env={"ANN": "a", "BOB": "b"})
     described = server.client.get("/openapi.json").json()
     keyed = {path for path, of in described["paths"].items() if "security" in of["post"]}
@@ -147,7 +147,7 @@ def test_keys_of_a_file_change_while_the_server_runs(guarded, tmp_path):
     assert status("new") == 200
 
 
-def test_a_file_without_keys_lets_nobody_in_and_says_so(serve, tmp_path):
+def test_a_file_without_keys_admits_no_caller_and_warns(serve, tmp_path):
     (tmp_path / "keys").write_text("# none yet\n")
     server = serve("""
         class Echo(ls.LitAPI):
@@ -161,7 +161,7 @@ def test_a_file_without_keys_lets_nobody_in_and_says_so(serve, tmp_path):
     assert re.search("keys has no key.*`litplex key NAME >> .*keys`", server.output)
 
 
-def test_a_refusal_leaves_the_connection_as_it_says(guarded):
+def test_a_refusal_keeps_or_closes_the_connection_as_announced(guarded):
     """A body that comes after the refusal must not fail the next request on the connection."""
 
     def head(body, length, *more):
@@ -176,7 +176,7 @@ def test_a_refusal_leaves_the_connection_as_it_says(guarded):
         assert sock.recv(1 << 16).startswith(b"HTTP/1.1 401")
         sock.sendall(head("1", 1, "X-API-Key: key of olga"))
         assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200")
-        # One that does not come, or is more than what is read for nothing, ends the connection.
+        # A body that does not arrive, or that is too long to be read in vain, ends the connection.
         sock.sendall(head("", 1 << 30))
         assert b"connection: close" in sock.recv(1 << 16)
 
@@ -209,7 +209,7 @@ LIMITED = """
 """
 
 
-def test_a_caller_that_asks_too_much_is_told_when_to_come_back(serve):
+def test_a_caller_above_its_rate_reads_when_to_retry(serve):
     server = serve(LIMITED, env={"ANN": "a", "BOB": "b"})
     answers = [server.post("/rate", json=0) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -262,7 +262,7 @@ def test_keys_that_are_not_there_end_the_start(serve, option, env, says):
 
 
 @pytest.mark.parametrize("app", ["", "server.app"])
-def test_white_space_around_a_key_is_no_part_of_it(serve, app):
+def test_white_space_around_a_key_is_ignored(serve, app):
     """Files and shells leave a line break there, which no header can carry."""
     program = f"""
         class Echo(ls.LitAPI):
@@ -345,6 +345,6 @@ def test_a_caller_finds_the_models_that_it_may_call(serve, keys):
         assert models("/info", Authorization="Bearer key of olga") == 401
 
 
-def test_a_refusal_says_which_headers_are_read(guarded):
+def test_a_refusal_names_the_headers_that_are_read(guarded):
     detail = guarded.post("/own", json=1).json()["detail"]
     assert "X-API-Key" in detail and "Authorization: Bearer" in detail

@@ -30,7 +30,7 @@ SERVER = """
 
 @pytest.fixture
 def status_of(litplex):
-    """Returns what `litplex ps --json` says of the only server, or of one of its endpoints."""
+    """Returns the output of `litplex ps --json` for the only server or one of its endpoints."""
 
     def ask(path=None):
         status, out, err = litplex("ps", "--json")
@@ -122,7 +122,7 @@ def test_nothing_runs(litplex):
         assert litplex(*args) == (1, "", "error: no litplex server of this user is running\n")
 
 
-def test_scaling_costs_no_request(serve, runtime, litplex, status_of):
+def test_scaling_loses_no_request(serve, runtime, litplex, status_of):
     server = serve(SERVER, env=runtime)
     done = threading.Event()
     statuses = set()
@@ -179,7 +179,7 @@ def test_one_of_several_servers_is_chosen_by_its_port(serve, runtime, litplex):
     assert told["endpoints"][0]["wanted"] == 1
 
 
-def test_what_a_server_leaves_behind_is_removed(serve, runtime, litplex):
+def test_files_of_a_killed_server_are_removed(serve, runtime, litplex):
     kept = Path(runtime["XDG_RUNTIME_DIR"], "litplex")
     assert serve(SERVER, env=runtime).stop() == 0
     assert list(kept.iterdir()) == []
@@ -195,7 +195,7 @@ def test_what_a_server_leaves_behind_is_removed(serve, runtime, litplex):
     assert len(list(kept.iterdir())) == 1
 
 
-def test_nobody_else_can_reach_a_server(serve, runtime):
+def test_other_users_cannot_reach_a_server(serve, runtime):
     serve(SERVER, env=runtime)
     kept = Path(runtime["XDG_RUNTIME_DIR"], "litplex")
     (directory,) = kept.iterdir()

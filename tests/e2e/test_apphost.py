@@ -56,7 +56,7 @@ def bearer(token):
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_an_endpoint_is_open_to_whom_its_author_lets_in(serve):
+def test_authorize_decides_which_callers_may_use_an_endpoint(serve):
     server = serve(BEARER + "    ls.run_servers(ls.LitServer(Guarded()), port=0)")
     refused = server.post("/predict", json=1)
     assert (refused.status_code, refused.json()) == (401, {"detail": "Not authenticated"})
@@ -300,7 +300,7 @@ def test_only_endpoints_with_middlewares_pay_for_them(serve, tmp_path):
         held.join()
 
 
-def test_nobody_gets_around_the_key_of_an_endpoint_by_writing_its_path_otherwise(serve):
+def test_another_spelling_of_a_path_does_not_bypass_its_key(serve):
     server = serve(
         """
         class Echo(ls.LitAPI):
@@ -375,7 +375,7 @@ def test_tools_are_behind_what_guards_their_endpoints(serve):
     assert ".swagger-ui" in style.text
 
 
-def test_what_a_logger_mounts_is_served(serve):
+def test_apps_that_a_logger_mounts_are_served(serve):
     server = serve("""
         import os
         from litplex.compat import Logger

@@ -1,4 +1,4 @@
-"""Callbacks are told of requests in the app host, and the program's key is asked for."""
+"""Callbacks get the events of requests in the app host, and the program's key is checked."""
 
 import concurrent.futures
 import functools
@@ -54,7 +54,7 @@ EVENTS = """
 
 @pytest.fixture
 def told(tmp_path):
-    """Returns what callbacks have said, and forgets it."""
+    """Returns the output of callbacks since the last call."""
 
     def take():
         said = tmp_path / "said"
@@ -65,7 +65,7 @@ def told(tmp_path):
     return take
 
 
-def test_callbacks_are_told_of_requests(serve, told):
+def test_callbacks_get_events_of_requests(serve, told):
     server = serve(
         EVENTS
         + """
@@ -139,7 +139,7 @@ def test_requests_that_are_under_way_are_counted(serve, told, tmp_path):
     assert "ValueError: broken callback" in server.output
 
 
-def test_callbacks_are_told_where_a_client_leaves_a_stream(serve, told, tmp_path):
+def test_callbacks_get_the_event_of_a_stream_whose_client_leaves(serve, told, tmp_path):
     server = serve(EVENTS + "    ls.LitServer(Steps(stream=True), callbacks=Said()).run(port=0)")
     with server.client.stream("POST", "/predict", json=10**9) as answer:
         next(answer.iter_lines())

@@ -1,4 +1,4 @@
-"""The process of a program's app: what passes through it, and how it lives and dies."""
+"""The process of the app host: requests that pass it, its start, failures and end."""
 
 import os
 import signal

@@ -67,7 +67,7 @@ def test_a_request_has_one_id_everywhere(server, logged):
     assert [record["request_id"] for record in logged(4)] == ids
 
 
-def test_a_line_says_what_became_of_a_request(server, logged):
+def test_a_line_has_the_result_of_a_request(server, logged):
     server.post("/own", json=1, headers={"X-API-Key": "key of ann"})
     server.post("/own", json=1)
     server.post("/count", json=2)
@@ -153,7 +153,7 @@ def ask(server, n, accepted, path="/predict"):
     return server.post(path, json=n, headers={"Accept-Encoding": accepted})
 
 
-def test_answers_are_compressed_as_the_client_likes(compressing):
+def test_responses_have_a_coding_that_the_client_accepts(compressing):
     for n in (5_000, 500_000):
         answer = ask(compressing, n, "br;q=0.1, gzip")
         assert answer.headers["content-encoding"] == "gzip"
@@ -173,7 +173,7 @@ def test_answers_are_compressed_as_the_client_likes(compressing):
             assert len(b"".join(answer.iter_raw())) < 500
 
 
-def test_what_a_stream_has_said_waits_for_nothing(compressing):
+def test_values_of_a_compressed_stream_are_sent_at_once(compressing):
     asked = {"Accept-Encoding": "gzip"}
     with compressing.client.stream("POST", "/count", json=3, headers=asked) as answer:
         assert answer.headers["content-encoding"] == "gzip"
@@ -187,13 +187,13 @@ def test_large_pieces_of_a_stream_are_compressed(compressing):
     assert answer.text == "".join(str(number) * 100_000 for number in range(8))
 
 
-def test_what_head_is_answered_is_not_compressed(compressing):
+def test_responses_to_head_are_not_compressed(compressing):
     asked = {"Accept-Encoding": "gzip"}
     assert compressing.client.get("/openapi.json", headers=asked).headers["content-encoding"]
     assert "content-encoding" not in compressing.client.head("/openapi.json", headers=asked).headers
 
 
-def test_an_answer_says_how_long_it_took(compressing):
+def test_a_response_has_its_duration(compressing):
     for answer in (ask(compressing, 1, "gzip"), compressing.client.get("/nothing")):
         name, _, duration = answer.headers["server-timing"].partition(";dur=")
         assert name == "total"

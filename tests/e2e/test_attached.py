@@ -54,7 +54,7 @@ def test_many_requests_of_an_async_client():
         assert asyncio.run(ask(server.app)) == [n * n for n in range(20)]
 
 
-def test_what_a_program_puts_in_front_is_there():
+def test_middlewares_and_routes_of_the_program_run():
     with wrap_litserve_start(ls.LitServer(Guarded())) as server:
         server.app.add_api_route("/own", lambda: "mine")
         client = TestClient(server.app)
@@ -101,7 +101,7 @@ def test_chats_take_and_refuse_what_litserve_does():
         assert "expected one of `wav`, `mp3`, got `flac`" in refused.json()["detail"]
 
 
-def test_what_cannot_be_sent_is_refused():
+def test_models_that_cannot_be_pickled_are_refused():
     api = Squares()
     api.lock = threading.Lock()  # type: ignore[attr-defined]
     with (
@@ -143,7 +143,7 @@ class Told(ls.Callback):
         self.seen.append("end")
 
 
-def test_callbacks_are_told():
+def test_callbacks_get_events():
     callback = Told()
     with wrap_litserve_start(ls.LitServer(Squares(), callbacks=callback)) as server:
         assert TestClient(server.app).post("/predict", json={"input": 3}).json() == {"output": 9}

@@ -101,7 +101,7 @@ HOOK = """
     ("options", "hook"), [('cost="text:length"', ""), ('cost="body:bytes"', ""), ("", HOOK)]
 )
 def test_a_batch_costs_no_more_than_it_may_and_like_goes_with_like(lengths, batches, options, hook):
-    # An item costs what the longest of its batch does, and somewhat more where bytes count.
+    # An item costs as much as the longest one of its batch, and a little more by bytes.
     server = lengths(f"max_batch_cost=500, {options}", hook)
     mixed = [10, 200, 12, 190, 9, 210, 11, 700, 10, 205, 8]
     answers = post_behind_another(server, batches, texts(*mixed))
@@ -113,7 +113,7 @@ def test_a_batch_costs_no_more_than_it_may_and_like_goes_with_like(lengths, batc
     assert max(len(batch) for batch in behind) >= 3
 
 
-def test_what_a_cost_hook_raises_answers_its_request_alone(lengths, batches):
+def test_an_exception_of_the_cost_hook_answers_its_request_alone(lengths, batches):
     server = lengths("max_batch_cost=500", HOOK)
     fine, wrong, also_fine = post_all(server, [{"text": "a"}, {}, {"text": "b"}])
     assert (fine.status_code, also_fine.status_code) == (200, 200)

@@ -220,7 +220,7 @@ def one(head, content=b"x", end=b"--b--\r\n"):
     return part(head, content) + end
 
 
-#: Forms, and what hooks get of them: what Starlette reads in the same body, where it does well.
+#: Forms, and the values that hooks get: those that Starlette reads, where it is right.
 FORMS = [
     (MULTIPART, one(NAMED, b"[1, 2"), [["a", "[1, 2"]]),
     (MULTIPART, one(NAMED, b'{"x": 1}'), [["a", '{"x": 1}']]),

@@ -60,7 +60,7 @@ def test_a_local_server_without_keys_keeps_other_sites_out(serve):
     assert "`cors_origins`" in refused.json()["detail"]
 
 
-def test_what_is_allowed_is_let_in(serve):
+def test_allowed_requests_are_admitted(serve):
     options = """
         allowed_hosts=["models.example.com", "*.example.org"],
         cors_origins=["https://app.example.net"],

@@ -11,7 +11,7 @@ import h2.connection
 import pytest
 from conftest import PATIENCE, wait_until
 
-# Every request says what it does in a file, one line a time.
+# Every request writes its steps to a file, as lines.
 HOOKS = """
     import asyncio, time
 
@@ -78,7 +78,7 @@ HOOKS = """
 
 @pytest.fixture
 def notes(tmp_path):
-    """Returns what the hooks have noted so far."""
+    """Returns the lines that the hooks have written so far."""
 
     def read():
         path = tmp_path / "notes"
@@ -101,7 +101,7 @@ def connect(server):
 
 
 def send(server, value):
-    """Sends a request over a connection of its own, which the caller closes."""
+    """Sends a request over a new connection, which the caller closes."""
     body = json.dumps(value)
     client = connect(server)
     head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -170,7 +170,7 @@ def test_a_job_that_waits_for_a_client_that_left_is_never_computed(start, notes)
     first.close()
 
 
-def test_a_job_that_is_computed_for_a_client_that_left_is_told(start, notes):
+def test_a_running_job_learns_that_its_client_left(start, notes):
     server = start("Waits")
     client = send(server, "wait")
     wait_until(lambda: notes() == ["began wait"])
@@ -181,7 +181,7 @@ def test_a_job_that_is_computed_for_a_client_that_left_is_told(start, notes):
     assert notes()[2:] == ["began next", "ended next False"]
 
 
-def test_half_of_a_request_is_no_request(start, notes):
+def test_half_of_a_request_is_not_a_request(start, notes):
     server = start("Sleeps")
     client = connect(server)
     client.sendall(
@@ -224,7 +224,7 @@ def test_an_async_hook_is_cancelled(start, notes):
     assert "Traceback" not in server.output
 
 
-def test_who_left_has_no_place_in_a_batch(start, notes):
+def test_a_client_that_left_takes_no_place_in_a_batch(start, notes):
     server = start("Batches", max_batch_size=4)
     first = send(server, "sleep")
     wait_until(lambda: notes() == ["batch sleep"])

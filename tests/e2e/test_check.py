@@ -1,4 +1,4 @@
-"""``litplex check``: what is wrong with a program is found before a model is loaded."""
+"""``litplex check`` finds the errors of a program before a model is loaded."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ MODELS = """
 
 @pytest.fixture
 def check(tmp_path, script):
-    """Checks endpoints, given as TOML; returns the exit status and what is printed."""
+    """Checks endpoints, given as TOML; returns the exit status and the output."""
     script(MODELS, "models.py")
     (tmp_path / "needs.py").write_text("import no_such_package\n")
     (tmp_path / "half.py").write_text("class A:\n\n    def predict(self, x)\n        return x\n")
@@ -75,7 +75,7 @@ def check(tmp_path, script):
     return run
 
 
-def test_what_would_fail_at_the_start_is_found_without_loading(check, tmp_path):
+def test_errors_of_the_start_are_found_without_loading(check, tmp_path):
     wrong = [
         ('api = "models.py:OcrApi"\nargs = { lang = "en" }', "did you mean `OcrAPI`?"),
         ('api = "models.py:OcrAPI"', "missing a required argument: 'lang'"),
@@ -99,14 +99,14 @@ def test_what_would_fail_at_the_start_is_found_without_loading(check, tmp_path):
     status, _, err = check([text for text, _ in wrong])
     assert status == 2
     for number, (_, says) in enumerate(wrong):
-        mistakes = [part for part in err.split("\n  - ") if f"endpoint `/{number}`" in part]
-        assert any(says in mistake for mistake in mistakes), (number, says, err)
+        errors = [part for part in err.split("\n  - ") if f"endpoint `/{number}`" in part]
+        assert any(says in error for error in errors), (number, says, err)
     assert "in __init__" in err, "the program's own code that raised is shown"
     assert "/_worker/" not in err and "importlib" not in err, "and no code of the server"
     assert not (tmp_path / "was-set-up").exists()
 
 
-def test_a_directory_is_no_interpreter(check):
+def test_a_directory_is_not_an_interpreter(check):
     status, _, err = check(['api = "models.py:Late"\npython = "folder"'])
     assert status == 2
     assert "names the directory" in err
@@ -118,7 +118,7 @@ def test_an_import_that_does_not_end_is_ended(check):
     assert "takes more than 2 s" in err
 
 
-def test_what_differs_from_the_defaults_is_shown_and_the_rest_with_all(check, tmp_path):
+def test_options_that_differ_from_defaults_are_shown_and_all_with_all(check, tmp_path):
     endpoints = [
         'api = "models.py:OcrAPI"\nargs = { lang = "en" }\ntimeout = 5',
         'api = "models.py:Batches"',
@@ -139,7 +139,7 @@ def test_what_differs_from_the_defaults_is_shown_and_the_rest_with_all(check, tm
     assert "heartbeat" not in out
 
 
-def test_load_runs_setup_and_says_what_fails(check, tmp_path):
+def test_load_runs_setup_and_reports_failures(check, tmp_path):
     fine = ['api = "models.py:OcrAPI"\nargs = { lang = "en" }\nmin_workers = 0\nmax_workers = 2']
     status, out, _ = check(fine, "--load")
     assert (status, "loaded: all endpoints" in out) == (0, True)

@@ -1,4 +1,4 @@
-"""The command: what it prints, and how it ends."""
+"""The command: its output and its exit status."""
 
 import os
 import re
@@ -76,7 +76,7 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path, file, command):
     assert "error: cannot write to standard output: No space left on device" in done.stderr
 
 
-def test_a_key_that_is_shown_to_nobody_gets_no_line(tmp_path):
+def test_a_key_that_cannot_be_shown_gets_no_line(tmp_path):
     with open("/dev/full", "w") as full:
         command = [str(LITPLEX), "key", "ann"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, timeout=60)
@@ -128,7 +128,9 @@ def test_check_of_a_file_that_names_models(tmp_path, script):
         ("server.txt", "", 2, "neither a Python file (.py) nor a TOML file (.toml)"),
     ],
 )
-def test_what_cannot_be_served_says_why(tmp_path, name, text, status, says):
+def test_a_program_that_cannot_be_served_is_refused_with_a_reason(
+    tmp_path, name, text, status, says
+):
     (tmp_path / name).write_text(text)
     got, _, err = litplex(tmp_path, "check", name)
     assert (got, says in err) == (status, True), err

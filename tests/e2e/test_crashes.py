@@ -1,4 +1,4 @@
-"""Workers that die or hang: what they had is computed by another, or answered."""
+"""Workers that die or hang: another worker computes their jobs, or the jobs are answered."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def test_a_request_whose_worker_died_is_answered_by_another(serve, tmp_path, how
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_poison_is_answered_after_two_workers_and_costs_nobody_else(serve, tmp_path, how):
+def test_a_poison_request_is_answered_after_two_workers_and_costs_no_other(serve, tmp_path, how):
     server = serve(f"{CRASHES}\n    serve(workers_per_device=2)")
     with ThreadPoolExecutor(8) as pool:
         good = [pool.submit(server.post, "/crashes", json={"id": f"g{n}"}) for n in range(40)]
@@ -82,7 +82,7 @@ def test_poison_is_answered_after_two_workers_and_costs_nobody_else(serve, tmp_p
     assert server.stop() == 0
 
 
-def test_what_is_not_idempotent_is_computed_once(serve, tmp_path):
+def test_requests_that_are_not_idempotent_are_computed_once(serve, tmp_path):
     server = serve(f"{CRASHES}\n    serve(idempotent=False)")
     response = server.post("/crashes", json={"id": "a", "how": "exit"})
     assert response.status_code == 502
@@ -317,7 +317,7 @@ HONEST = """
 """
 
 
-def test_what_clients_wish_and_honest_calls_cost_no_worker(serve):
+def test_long_calls_and_short_budgets_of_clients_cost_no_worker(serve):
     keys = {"OPS_KEY": "a" * 20, "LIT_SHUTDOWN_API_KEY": "b" * 20, "HOOKS_KEY": "c" * 20}
     server = serve(HONEST, env=keys)
     workers = sorted(server.workers())

@@ -65,7 +65,7 @@ def test_a_client_may_shorten_its_budget_and_not_lengthen_it(serve):
 
 
 @pytest.mark.parametrize("value", ["soon", "", "0", "-1", "nan", "inf", "1e400", "5s"])
-def test_a_budget_that_is_no_number_of_seconds_is_refused_by_name(serve, tmp_path, value):
+def test_an_invalid_budget_is_refused_by_name(serve, tmp_path, value):
     server = serve(f"{SLEEPER}\n    serve()")
     response, _ = timed(server, {"id": "a"}, budget=value)
     assert response.status_code == 400

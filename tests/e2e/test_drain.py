@@ -37,7 +37,7 @@ SERVER = """
 
 
 def answer_to(server, request):
-    """Sends it over a new connection; returns what comes until the server closes it."""
+    """Sends bytes over a new connection; returns all bytes until the server closes it."""
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), 20) as client:
         client.sendall(request)
@@ -47,7 +47,7 @@ def answer_to(server, request):
     return received.decode().lower()
 
 
-def test_what_is_in_flight_completes_and_newcomers_are_told(serve):
+def test_requests_in_flight_complete_and_new_ones_are_refused(serve):
     server = serve(SERVER)
     workers = server.workers()
     outcomes: Counter[object] = Counter()

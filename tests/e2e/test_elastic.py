@@ -28,7 +28,7 @@ SERVER = """
 
 @pytest.fixture
 def endpoint(litplex):
-    """Returns what `litplex ps --json` says of an endpoint."""
+    """Returns the output of `litplex ps --json` for an endpoint."""
 
     def ask(path):
         status, out, err = litplex("ps", "--json")
@@ -83,7 +83,7 @@ def test_workers_grow_with_load_and_all_of_them_work(serve, runtime, endpoint):
         wait_until(lambda: len(ready(endpoint("/elastic"))) == 3)
         before = len(senders.answers)
         wait_until(lambda: len({a.json() for a in senders.answers[before:]}) == 3)
-        # The limit holds, whatever the load.
+        # The limit holds under any load.
         time.sleep(1)
         assert endpoint("/elastic")["wanted"] == 3
         assert len(server.workers()) <= 5
@@ -91,7 +91,7 @@ def test_workers_grow_with_load_and_all_of_them_work(serve, runtime, endpoint):
     assert server.stop() == 0
 
 
-def test_scaling_by_hand_up_and_down_costs_no_request(serve, runtime, litplex, endpoint):
+def test_scaling_by_hand_loses_no_request(serve, runtime, litplex, endpoint):
     server = serve(SERVER, env=runtime)
     with Senders(server, "/a", 6) as senders:
         for count in (3, 1, 4, 2):
@@ -124,7 +124,7 @@ def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litplex, 
     wait_until(lambda: sum(map(is_alive, workers)) == 1)
 
 
-def test_scaled_to_none_and_back(serve, runtime, litplex, endpoint):
+def test_scaled_to_zero_and_back(serve, runtime, litplex, endpoint):
     server = serve(SERVER, env=runtime)
     (worker,) = ready(endpoint("/a"))
     assert litplex("scale", "/a", "0")[0] == 0
@@ -147,7 +147,7 @@ def test_an_endpoint_without_workers_starts_one_for_a_request(serve, runtime, en
     assert (response.status_code, response.json() in server.workers()) == (200, True)
 
 
-def test_an_elastic_endpoint_scaled_to_none_answers_and_wakes_by_hand(
+def test_an_elastic_endpoint_scaled_to_zero_answers_and_wakes_by_hand(
     serve, runtime, litplex, endpoint
 ):
     server = serve(SERVER, env=runtime)

@@ -52,7 +52,7 @@ def test_the_first_program_of_the_readme_runs_as_it_is_pasted(run, tmp_path):
     program, calls = first_program()
     assert "port=8000" in program
     (tmp_path / "server.py").write_text(program.replace("port=8000", "port=0"), encoding="utf-8")
-    # Without what is installed beside the tests, but for litplex itself.
+    # Without the packages of the tests, except litplex itself.
     block = "import sys; sys.modules.update(dict.fromkeys(('numpy', 'pydantic', 'fastapi')))\n"
     (tmp_path / "sitecustomize.py").write_text(block, encoding="utf-8")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
@@ -66,7 +66,7 @@ def test_the_first_program_of_the_readme_runs_as_it_is_pasted(run, tmp_path):
         assert server.post(path, content=given["-d"], headers=headers).text == answer
 
 
-def test_each_example_says_how_it_is_run_and_is_named_in_the_list():
+def test_each_example_has_its_command_and_a_row_in_the_list():
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
         text = path.read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def model(tmp_path_factory):
     def make(kind):
         if kind not in made:
             made[kind] = tmp_path_factory.mktemp(kind)
-            # The makers import what they need, which the others do not.
+            # Each maker imports packages that the others do not need.
             maker = ROOT / "tests" / ("tiny_gguf.py" if kind == "gguf" else "tiny_models.py")
             command = [sys.executable, maker, *([] if kind == "gguf" else [kind]), made[kind]]
             subprocess.run(command, check=True, env={**os.environ, **ENV}, capture_output=True)
@@ -198,7 +198,7 @@ def test_rag(example, model, tmp_path):
     assert answer.json()["answer"]
     assert set(answer.json()["sources"]) <= {"invoices.md", "cats.txt"}
     assert server.post("/ask", json="x").status_code == 422
-    # The chat refuses so many tokens, and what it says is passed on.
+    # The chat refuses so many tokens, and its message is passed on.
     refused = server.post("/ask", json={"question": "a" * 3000})
     assert (refused.status_code, "takes less than" in refused.text) == (422, True)
 

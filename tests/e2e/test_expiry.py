@@ -18,7 +18,7 @@ STUCK = """
 """
 
 
-def test_everybody_whose_time_is_over_is_told_just_that(serve):
+def test_every_request_past_its_deadline_gets_504(serve):
     server = serve(STUCK)
 
     async def post():
@@ -32,7 +32,7 @@ def test_everybody_whose_time_is_over_is_told_just_that(serve):
         assert set(answers) == {(504, "Request timed out")}
 
 
-def test_a_stream_that_goes_on_is_no_reason_to_kill_its_worker(serve):
+def test_a_running_stream_does_not_get_its_worker_killed(serve):
     server = serve("""
         import time
 
@@ -50,9 +50,7 @@ def test_a_stream_that_goes_on_is_no_reason_to_kill_its_worker(serve):
     assert server.workers() == before
 
 
-def test_what_a_worker_that_died_had_not_begun_is_computed_though_it_is_not_idempotent(
-    serve, tmp_path
-):
+def test_jobs_that_a_dead_worker_had_not_begun_are_computed_even_if_not_idempotent(serve, tmp_path):
     server = serve("""
         import os, time
 

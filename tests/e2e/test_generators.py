@@ -65,7 +65,7 @@ HOOKS = """
             for step in super().predict(xs):
                 yield step
 
-    # What gives a generator and is none, and what gives something else.
+    # A function that returns a generator, and one that returns another value.
     class Returns(ls.LitAPI):
         def predict(self, x):
             return pieces(x)
@@ -127,7 +127,7 @@ INTERNAL = "Internal server error"
 ENDS = {
     "yields": (200, [{"n": 1}, {"n": 2}], False),
     "yields nothing": (200, [], False),
-    # As in Python: what a generator returns is not one of its values.
+    # As in Python: the return value of a generator is not one of its values.
     "returns a value": (200, [{"n": 1}], False),
     "raises first": (500, [{"detail": INTERNAL}], False),
     "raises later": (200, [{"n": 1}, {"error": {"status": 500, "detail": INTERNAL}}], True),
@@ -147,7 +147,7 @@ def read(server, path, x):
     return answer.status_code, [json.loads(line) for line in text.splitlines()], is_broken
 
 
-def test_each_end_of_a_generator_is_told_apart(serve):
+def test_each_end_of_a_generator_is_distinguished(serve):
     server = serve(PIECES + HOOKS)
     for path in ("/sync", "/async", "/encode", "/async-encode", "/batch", "/async-batch"):
         for x, end in ENDS.items():
@@ -165,7 +165,7 @@ def test_each_end_of_a_generator_is_told_apart(serve):
     for path, not_streamed in [("/made-dict", {"a": 1}), ("/made-str", "abc")]:
         assert read(server, path, not_streamed) == (500, [{"detail": INTERNAL}], False), path
         kind = path.rpartition("-")[2]
-        server.wait_for_line(f"`predict` gave a {kind}, and with stream=True it must yield")
+        server.wait_for_line(f"`predict` returned a {kind}, and with stream=True it must yield")
 
 
 def test_a_chat_ends_as_its_generator_does(serve):

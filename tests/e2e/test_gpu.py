@@ -55,7 +55,7 @@ def read(server, name):
 
 
 def measured(serve):
-    """Returns a server whose endpoints hold 0.1 and 0.2 of the GPU, and all the bytes of that."""
+    """Returns a server whose endpoints hold 0.1 and 0.2 of the GPU, and the GPU's bytes."""
     server = serve(f"{HOLDS}\n    serve(0.3, 0.5)")
     total = total_memory()
     for path, share in [("/small", 0.1), ("/large", 0.2)]:
@@ -86,10 +86,10 @@ def test_two_endpoints_share_a_gpu_and_each_keeps_to_its_share(serve):
     assert sorted(server.workers()) == workers
 
 
-def test_what_workers_and_gpus_use_is_on_metrics(serve):
+def test_the_use_of_workers_and_gpus_is_on_metrics(serve):
     server, total = measured(serve)
     limits = by_endpoint(server, "litplex_worker_gpu_memory_limit_bytes")
-    # The driver counts what it keeps for itself, and CUDA does not.
+    # The driver counts its own memory, and CUDA does not.
     assert limits == {
         "/small": pytest.approx(0.3 * total, rel=0.05),
         "/large": pytest.approx(0.5 * total, rel=0.05),
@@ -107,7 +107,7 @@ def test_what_workers_and_gpus_use_is_on_metrics(serve):
         assert 0 <= share <= 1
 
 
-def test_what_each_worker_uses_is_measured(serve):
+def test_the_use_of_each_worker_is_measured(serve):
     server, total = measured(serve)
     used = by_endpoint(server, "litplex_worker_gpu_memory_bytes")
     if not used:

@@ -180,7 +180,7 @@ def test_an_endpoint_named_by_reference(serve, script):
         ('"models.py:Add", python="nosuchpython"', "create the environment or correct `python`"),
     ],
 )
-def test_a_reference_that_leads_nowhere_says_so(serve, script, options, says):
+def test_an_invalid_reference_is_reported(serve, script, options, says):
     script(CLASSES, "models.py")
     server = serve(f"ls.LitServer({options}, path='/add').run(port=0)", ready=False)
     assert server.wait() == 3

@@ -136,7 +136,7 @@ def ask(server, path, kinds):
         return dict(zip(kinds, threads.map(post, kinds)))
 
 
-def test_what_hooks_give_and_raise_is_the_same_in_all_loops(serve, tmp_path):
+def test_results_and_errors_of_hooks_are_the_same_in_all_loops(serve, tmp_path):
     server = serve(HOOKS)
     sent = {
         "json": '{"a":1}',
@@ -160,7 +160,7 @@ def test_what_hooks_give_and_raise_is_the_same_in_all_loops(serve, tmp_path):
     wait_until(lambda: output().count("RuntimeError: it failed afterwards") == len(WHOLE))
     wait_until(lambda: not list(tmp_path.glob("*.txt")))
 
-    # And what is raised fails its own request alone, in each of them.
+    # An exception fails its own request alone, in each loop.
     failing = ["cancelled", "closed", "exit", "unsendable"]
     for path in [*WHOLE, "steps", "async_steps"]:
         got = ask(server, path, [*failing, "a", "b"])

@@ -1,4 +1,4 @@
-"""A JSON value means the same wherever it comes: a body, a field of a chat, arguments of a tool."""
+"""A JSON value is read in the same way in a body, a field of a chat and arguments of a tool."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_a_value_is_the_same_wherever_it_comes(serve):
                 status, said = ask(server, text, floats)
                 assert status == 400, (ask, text[:40], beside, said)
                 assert "JSON" in said or "json" in said, (ask, text[:40], said)
-    # The field of a form is a text, whatever it looks like.
+    # The field of a form is always a text.
     for text, _ in VALUES:
         parts = {"v": (None, text.encode(), "application/json")}
         assert server.client.post("/form", files=parts).json() == text, text[:40]

@@ -92,9 +92,7 @@ def bearer(token):
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_every_route_lets_in_those_and_only_those_whom_the_table_names(
-    guarded, litplex, tmp_path, issuer
-):
+def test_every_route_admits_exactly_the_callers_in_its_row(guarded, litplex, tmp_path, issuer):
     command = ["check", tmp_path / "server.py", "--json", "--python", sys.executable]
     status, text, _ = litplex(*command, env=ENV)
     assert status == 0
@@ -135,7 +133,7 @@ def test_every_route_lets_in_those_and_only_those_whom_the_table_names(
         assert ask({}).status_code == (200 if who == "public" else 401), path
 
 
-def test_a_refusal_says_what_was_wrong_and_nothing_secret(guarded, issuer):
+def test_a_refusal_has_the_reason_and_no_secret(guarded, issuer):
     def refused(path, token):
         answer = guarded.post(path, json=1, headers=bearer(token))
         challenges = answer.headers.get_list("www-authenticate")
@@ -172,7 +170,7 @@ def test_tokens_may_be_signed_in_these_ways(guarded, issuer):
             assert answer.status_code == 200, (algorithm, answer.text)
 
 
-def test_the_access_log_says_whom_a_token_speaks_of(guarded, issuer, tmp_path):
+def test_the_access_log_has_the_subject_of_a_token(guarded, issuer, tmp_path):
     guarded.post("/common", json=1, headers=bearer(issuer.token(sub="client-7")))
     log = tmp_path / "access.log"
     wait_until(lambda: '"/common"' in log.read_text())
@@ -180,7 +178,7 @@ def test_the_access_log_says_whom_a_token_speaks_of(guarded, issuer, tmp_path):
     assert json.loads(line)["holder"] == "client-7"
 
 
-def test_the_description_says_which_endpoints_take_tokens(guarded, issuer):
+def test_the_description_names_the_endpoints_that_take_tokens(guarded, issuer):
     described = guarded.client.get("/openapi.json", headers=bearer(issuer.token())).json()
     asked = {
         path: [name for way in of["post"]["security"] for name in way]
@@ -271,7 +269,7 @@ def test_keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known(serve, i
     assert status(issuer.token()) in (401, 503)
 
 
-def test_keys_are_fetched_from_whom_the_authority_vouches_for(serve, issuer, tmp_path):
+def test_keys_are_fetched_only_from_a_server_with_a_trusted_certificate(serve, issuer, tmp_path):
     authority = Authority(tmp_path, "ours")
     publisher = Publisher(authority.issue("issuer"))
     publisher.jwks = issuer.jwks()

@@ -109,7 +109,7 @@ def test_no_worker_outlives_what_started_it(serve, victim):
     assert call.result() is None or call.result().status_code in (502, 503)
 
 
-def test_a_request_that_kills_its_workers_costs_itself_and_nobody_else(serve):
+def test_a_request_that_kills_its_workers_costs_no_other_request(serve):
     server = serve("""
         import os
 
@@ -137,7 +137,7 @@ def test_a_request_that_kills_its_workers_costs_itself_and_nobody_else(serve):
     assert server.stop() == 0
 
 
-def test_a_killed_worker_is_told_by_its_signal_and_replaced(serve):
+def test_a_killed_worker_is_reported_with_its_signal_and_replaced(serve):
     server = serve(SLEEPER)
     call = Call(server, "/sleep", 1)
     time.sleep(0.3)
@@ -197,7 +197,7 @@ def test_a_model_that_cannot_serve_is_refused_before_anything_starts(run, script
     assert "is loading" not in refused.output
 
 
-def test_a_second_server_on_the_same_port_says_so_and_starts_nothing(serve, script, run):
+def test_a_second_server_on_the_same_port_is_refused_before_any_start(serve, script, run):
     server = serve(SLEEPER)
     port = server.url.rpartition(":")[2]
     text = SLEEPER.replace("port=0", f"port={port}").replace(
@@ -211,7 +211,7 @@ def test_a_second_server_on_the_same_port_says_so_and_starts_nothing(serve, scri
     assert server.post("/square", json=3).json() == 9
 
 
-def test_requests_before_a_model_is_ready_are_told_to_come_back(serve):
+def test_requests_before_a_model_is_ready_read_when_to_retry(serve):
     server = serve(
         """
         import time
@@ -233,7 +233,7 @@ def test_requests_before_a_model_is_ready_are_told_to_come_back(serve):
     assert server.post("/predict", json=1).json() == 1
 
 
-def test_what_a_worker_prints_is_marked_line_by_line(serve):
+def test_each_output_line_of_a_worker_is_marked(serve):
     server = serve("""
         import sys
 
@@ -287,7 +287,7 @@ HEALTH = """
         ("async def health(self):", "def predict(self, x):"),
     ],
 )
-def test_a_model_says_again_and_again_whether_it_is_well(serve, tmp_path, hook, predict):
+def test_the_health_of_a_model_is_checked_again_and_again(serve, tmp_path, hook, predict):
     server = serve(HEALTH.format(hook=hook, predict=predict))
 
     def health():

@@ -1,4 +1,4 @@
-"""The same program on LitServe and on litplex answers the same, but where a row says otherwise."""
+"""A program has the same responses on LitServe and on litplex, except for listed differences."""
 
 import contextlib
 import json
@@ -99,7 +99,7 @@ def posted(path, *values):
     return [("POST", path, {"json": value}, {}) for value in values]
 
 
-# Method, path, what is sent, and what differs: a part of our answer where LitServe is wrong.
+# Method, path, request, and difference: a part of litplex's response where LitServe is wrong.
 Row = tuple[str, str, dict[str, Any], dict[str, Any]]
 # LitServe names no media type.
 TEXT = {"content-type": "text/plain; charset=utf-8"}
@@ -233,7 +233,7 @@ def answer_of(client, method, path, sent):
 
 
 def parsed(text):
-    """Returns the values of lines of JSON, whatever their spaces, or the text."""
+    """Returns the values of lines of JSON, or the text."""
     try:
         return [json.loads(line) for line in text.splitlines()]
     except ValueError:

@@ -154,7 +154,7 @@ def test_a_request_past_its_time_is_answered_on_time(serve):
     blocking.join()
 
 
-def test_what_is_not_needed_is_accepted(serve):
+def test_arguments_that_are_not_needed_are_accepted(serve):
     # fast_queue has had no effect since 2025; here there is no queue that it could speed up.
     server = serve("""
         class Echo(ls.LitAPI):

@@ -89,7 +89,7 @@ TOOLS = """
 
 
 def with_client(server, use, headers=None):
-    """Returns what ``use`` makes of a client."""
+    """Returns the result of ``use`` with a client."""
 
     async def run():
         async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
@@ -156,7 +156,7 @@ def test_tools_are_called(serve):
     assert block.resource.uri == "litplex:/v1/echo"
 
 
-def test_what_goes_wrong_is_told(serve):
+def test_errors_of_tools_are_reported(serve):
     server = serve(TOOLS)
     refused = call(server, "power", request={"base": "x"})
     assert refused.is_error and "float_parsing" in text_of(refused)
@@ -214,7 +214,7 @@ def test_a_client_is_shown_the_tools_that_it_may_call(serve):
         assert bool(called.get("isError")) == ("guarded_echo" not in expected), headers
 
 
-def test_without_a_tool_there_is_no_such_route(serve):
+def test_without_a_tool_the_route_does_not_exist(serve):
     server = serve("""
         class Echo(ls.LitAPI):
             def predict(self, x):

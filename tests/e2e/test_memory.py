@@ -65,7 +65,7 @@ def test_bodies_cost_what_they_are(serve):
     multiplexed.close()
     wait_until(lambda: held(server) == 0)
 
-    # The budget is one: what does not fit is refused, and the next one served.
+    # The budget holds one body: a second one is refused, and the next one is served.
     large = begin(server, b"Content-Length: 7900000", b"1" * 7_500_000)
     wait_until(lambda: held(server) >= 7_500_000)
     assert server.post("/e", json="a" * 600_000).status_code == 503

@@ -144,7 +144,7 @@ def test_streams_are_measured_by_their_chunks(serve):
     assert page.value("response_body_bytes_total", endpoint="/count") == 10
 
 
-def test_workers_say_how_long_their_stages_take(serve):
+def test_workers_report_the_duration_of_their_stages(serve):
     server = serve(MODELS)
     # The first request of each worker is in the sample.
     server.post("/echo", json=1)
@@ -160,7 +160,7 @@ def test_workers_say_how_long_their_stages_take(serve):
     assert stage("predict", "/count", of="sum") >= 0.05
 
 
-def test_what_clients_leave_is_told_apart(serve):
+def test_requests_that_clients_leave_are_counted_apart(serve):
     server = serve(MODELS)
     leave(server, "/echo", '"slow"')
     wait_until(lambda: outcomes(scrape(server), "/echo"))
@@ -280,7 +280,7 @@ def test_workers_are_counted_by_what_they_do(serve):
     wait_until(lambda: scrape(server).value("worker_restarts_total", **killed) == 1)
 
 
-def test_only_who_has_the_key_reads_them(serve):
+def test_only_holders_of_the_key_read_metrics(serve):
     server = serve(MODELS, env={"LIT_SERVER_API_KEY": "key"})
     assert server.client.get("/metrics").status_code == 401
     assert server.client.get("/metrics", headers={"X-API-Key": "no"}).status_code == 401
@@ -292,7 +292,7 @@ def test_only_who_has_the_key_reads_them(serve):
     assert outcomes(page, "_other")["bad_input", "401"] == 2
 
 
-def test_it_is_read_and_nothing_else(serve):
+def test_metrics_can_only_be_read(serve):
     server = serve(MODELS)
     refused = server.post("/metrics", json=1)
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
@@ -300,18 +300,18 @@ def test_it_is_read_and_nothing_else(serve):
     assert (head.status_code, head.content) == (200, b"")
 
 
-def test_it_has_a_path_of_choice_or_none(serve):
+def test_metrics_have_a_configured_path_or_none(serve):
     elsewhere = serve(MODELS.replace("port=0", 'port=0, metrics_path="/m"'))
     assert scrape(elsewhere, "/m").value("endpoint_ready", endpoint="/echo") == 1
     assert elsewhere.client.get("/metrics").status_code == 404
 
 
-def test_it_can_be_switched_off(serve):
+def test_metrics_can_be_switched_off(serve):
     server = serve(MODELS.replace("port=0", "port=0, metrics_path=False"))
     assert server.client.get("/metrics").status_code == 404
 
 
-def test_a_route_of_the_program_takes_its_place(serve):
+def test_a_route_of_the_program_replaces_metrics(serve):
     pytest.importorskip("fastapi")
     server = serve(
         MODELS.split("if __name__")[0]
@@ -333,7 +333,7 @@ def test_a_route_of_the_program_takes_its_place(serve):
     assert server.client.get("/other-page").json() == "there"
 
 
-def test_it_is_there_behind_a_programs_app(serve):
+def test_metrics_exist_behind_the_app_of_a_program(serve):
     pytest.importorskip("fastapi")
     server = serve(
         MODELS.split("if __name__")[0]
@@ -405,7 +405,7 @@ MEASURED = """
 """
 
 
-def test_what_models_measure_is_added_up_over_their_workers(serve):
+def test_metrics_of_models_are_added_up_over_their_workers(serve):
     server = serve(MEASURED)
     for _ in range(20):
         assert server.post("/a", json=2).json() == 2
@@ -431,7 +431,7 @@ def test_what_models_measure_is_added_up_over_their_workers(serve):
     wait_until(lambda: scrape(server).value("user_tokens_total", endpoint="/a") == 42)
 
 
-def test_the_page_says_what_the_documentation_does(mixed):
+def test_the_page_and_the_documentation_have_the_same_names(mixed):
     documented = (Path(__file__).parents[2] / "docs/metrics.md").read_text("utf-8")
     page = scrape(mixed)
     for name, family in page.families.items():

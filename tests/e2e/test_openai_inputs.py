@@ -13,7 +13,7 @@ import pytest
 
 openai = pytest.importorskip("openai")
 
-# The text of the last message says what the model does.
+# The text of the last message selects the behaviour of the model.
 CHAT = """
     import json
 
@@ -188,7 +188,7 @@ def check_an_error_of_one_input_names_it(server):
     assert "input 1: `predict` returned" in answer.json()["error"]["message"]
     large = {"input": ["large"], "encoding_format": "base64"}
     assert server.post("/v1/embeddings", json=large).status_code == 500
-    server.wait_for_line("gave 1e300 for input 0, which base64's float32 cannot hold")
+    server.wait_for_line("got 1e300 for input 0, which base64's float32 cannot hold")
 
 
 def check_a_role_comes_once_for_each_choice(client):
@@ -372,7 +372,7 @@ def check_an_embedding_that_is_not_finite_is_told_with_its_input(server):
         server.wait_for_line(re.escape(said))
 
 
-def test_what_openai_s_clients_send_and_read(serve):
+def test_requests_and_responses_of_openai_s_clients(serve):
     server = serve(CHAT)
     with httpx.Client(timeout=30) as http:
         client = openai.OpenAI(

@@ -44,7 +44,7 @@ def test_the_page_and_all_that_it_loads_come_from_the_server(serve):
     assert "SwaggerUIBundle" in server.client.get("/docs/swagger-ui-bundle.js").text
 
 
-def test_a_browser_is_told_to_ask_nobody_else(serve):
+def test_the_page_forbids_a_browser_to_load_from_elsewhere(serve):
     policy = serve(SMALL).client.get("/docs").headers["content-security-policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules.pop("base-uri") == rules.pop("object-src") == "'none'"
@@ -70,7 +70,7 @@ def test_clients_that_cannot_unpack_get_it_unpacked(serve):
         assert int(head.headers["content-length"]) == len(plain.content)
 
 
-def test_without_openapi_there_is_no_page(serve):
+def test_without_openapi_the_page_does_not_exist(serve):
     client = serve(SMALL.replace("port=0", "port=0, openapi=False")).client
     for path in ("/openapi.json", "/docs", "/redoc", "/docs/start.js", "/docs/swagger-ui.css"):
         assert client.get(path).status_code == 404
@@ -197,7 +197,7 @@ def described(serve):
     return serve(EVERY_KIND, env={"ANN": "key of ann"})
 
 
-def test_the_document_is_valid_and_says_what_endpoints_take_and_answer(described):
+def test_the_document_is_valid_and_describes_requests_and_responses(described):
     document = described.client.get("/openapi.json").json()
     validate = pytest.importorskip("openapi_spec_validator").OpenAPIV31SpecValidator
     assert [error.message for error in validate(document).iter_errors()] == []
@@ -233,7 +233,7 @@ def test_the_document_is_valid_and_says_what_endpoints_take_and_answer(described
         assert "Retry-After" in operation["responses"]["503"]["headers"]
 
 
-def test_no_request_that_fits_or_does_not_fails_the_server(described, run):
+def test_requests_made_from_the_document_cause_no_server_error(described, run):
     pytest.importorskip("schemathesis", reason="needs schemathesis, and Python 3.11")
     checks = ["not_a_server_error", "status_code_conformance", "content_type_conformance"]
     checks.append("response_schema_conformance")
@@ -244,7 +244,7 @@ def test_no_request_that_fits_or_does_not_fails_the_server(described, run):
     assert tested.wait() == 0, tested.output
 
 
-def test_an_example_that_is_no_json_is_a_mistake(serve):
+def test_an_example_that_json_cannot_hold_is_an_error(serve):
     wrong = "request_example = object()\n\n        def predict"
     server = serve(SMALL.replace("def predict", wrong), ready=False)
     server.wait_for_line("`request_example` cannot be sent as JSON")

@@ -1,4 +1,4 @@
-"""More load than can be served: what can be is, the rest is refused at once, nothing hangs."""
+"""More load than capacity: the server answers at capacity and refuses the rest at once."""
 
 import contextlib
 import re
@@ -102,7 +102,7 @@ def test_load_that_stays_above_capacity_keeps_the_model_busy(serve):
     wait_until(lambda: server.post("/slow", json=0).status_code == 200)
 
 
-def test_no_more_wait_than_may(serve):
+def test_the_queue_holds_at_most_its_limit(serve):
     server = serve(f"{MODEL}\n    serve(max_queue=2)")
     with ThreadPoolExecutor(8) as pool:
         begin = time.monotonic()

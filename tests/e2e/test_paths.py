@@ -83,7 +83,7 @@ def places(tmp_path, script):
         ([LITPLEX, "serve", "litplex.toml"], ["/name", "/cwd"]),
     ],
 )
-def test_paths_are_relative_to_the_file_that_says_them(run, places, command, paths):
+def test_paths_are_relative_to_the_file_that_names_them(run, places, command, paths):
     app, shell = places
     command = [
         f"../app/{part}" if part in ("server.py", "litplex.toml") else part for part in command

@@ -1,4 +1,4 @@
-"""Programs started in other ways than ``python server.py``, and what their workers start."""
+"""Programs started in other ways than ``python server.py``, and processes of their workers."""
 
 import py_compile
 import socket
@@ -85,7 +85,7 @@ def test_a_module_of_a_package_is_served(run, program, tmp_path):
     assert server.post("/predict", json=1).json()[0] == 0
 
 
-def test_what_cannot_be_run_again_is_refused_at_once(program, tmp_path):
+def test_a_program_that_cannot_run_again_is_refused_at_once(program, tmp_path):
     (tmp_path / "app").mkdir()
     program.rename(tmp_path / "app/__main__.py")
     zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")
@@ -155,7 +155,7 @@ CHILDREN = """
 """
 
 
-def test_what_workers_start_is_as_if_the_program_had_started_it(serve):
+def test_processes_of_workers_start_as_those_of_the_program(serve):
     server = serve(CHILDREN, env={"PYTHONUNBUFFERED": ""})
     assert server.post("/children", json="signal").json() == -2
     assert server.post("/children", json="variables").json() == ["PYTHONUNBUFFERED="]
@@ -164,7 +164,7 @@ def test_what_workers_start_is_as_if_the_program_had_started_it(serve):
     for method in ("spawn", "forkserver", "fork"):
         answer = server.post("/children", json=method)
         assert answer.json() == [1, 2], method
-    # The script has no guard, and is told so once.
+    # The script has no guard, and reads about it once.
     assert server.output.count('if __name__ == "__main__"') <= 2
     assert server.output.count("listening on") == 1
 
@@ -210,8 +210,8 @@ DEFINED = """
 """
 
 
-def test_what_the_program_defines_belongs_to_its_main_module_in_workers_too(serve):
-    """Pools that pickle what is in `__main__` by value, as joblib's do, go by that name."""
+def test_definitions_of_the_program_belong_to_its_main_module_in_workers_too(serve):
+    """Pools that pickle objects of `__main__` by value, as joblib's do, depend on that name."""
     server = serve(DEFINED)
     assert server.post("/predict", json="modules").json() == ["__main__"] * 5
     for method in ("spawn", "forkserver", "fork"):

@@ -46,7 +46,7 @@ def clients(tmp_path):
     return read
 
 
-def test_a_trusted_proxy_says_who_the_caller_is(proxied, clients):
+def test_a_trusted_proxy_names_the_caller(proxied, clients):
     server = proxied(TRUSTED)
     url, host = server.client.get("/seen", headers=FORWARDED).json()
     assert (url, host) == (server.url.replace("http:", "https:") + "/seen", "203.0.113.7")
@@ -61,7 +61,7 @@ def test_a_trusted_proxy_says_who_the_caller_is(proxied, clients):
     assert clients(6) == ["203.0.113.7", *named]
 
 
-def test_nobody_else_is_believed(proxied, clients):
+def test_other_proxies_are_not_trusted(proxied, clients):
     server = proxied('trusted_proxies=["10.0.0.0/8"]')
     assert server.client.get("/seen", headers=FORWARDED).json() == [
         f"{server.url}/seen",

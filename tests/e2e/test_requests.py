@@ -239,7 +239,7 @@ def test_batches_are_formed_and_one_bad_item_fails_alone(serve):
     assert responses[0].json() == [0, 7]
 
 
-def test_a_batch_of_the_wrong_length_says_so_in_the_log(serve):
+def test_a_batch_of_the_wrong_length_is_logged(serve):
     server = serve("""
         class Wrong(ls.LitAPI):
             def predict(self, xs):

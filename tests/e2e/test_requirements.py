@@ -1,4 +1,4 @@
-"""Environments that are made from a file of requirements; nothing here needs a network."""
+"""Environments that are created from a file of requirements, without a network."""
 
 import os
 import re
@@ -35,7 +35,7 @@ MAKING = "/a: making its environment from "
 
 @pytest.fixture
 def wheels(tmp_path):
-    """Writes versions of a package `tiny`, as wheels, and what asks for one of them."""
+    """Writes versions of a package `tiny`, as wheels, and a file that requires one of them."""
 
     def write(version):
         name = f"tiny-{version}-py3-none-any.whl"
@@ -62,7 +62,7 @@ def cache(tmp_path):
     return {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": os.pathsep.join(without)}
 
 
-def test_an_environment_is_made_once_by_whoever_is_first(run, script, wheels, cache, tmp_path):
+def test_the_first_server_creates_an_environment_for_all(run, script, wheels, cache, tmp_path):
     wheels("1.0")
     program = [sys.executable, script(MODEL)]
     servers = [run(program, kind=Server, env=cache) for _ in range(2)]
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_there_is_refused(serve):
     assert "endpoint `/a`: `requirements` names" in server.output
 
 
-# Does what uv does, with what is there.
+# Behaves as uv does, with the packages that are here.
 UV = f"""#!/bin/sh
 echo "uv: $*"
 case "$1" in
@@ -129,7 +129,9 @@ def test_uv_makes_it_where_it_is_there(serve, wheels, cache, tmp_path):
     server.wait_for_line(f"/a: uv: venv --python {sys.executable} ")
 
 
-def test_others_serve_while_it_is_made_and_a_stop_ends_that(serve, wheels, cache, tmp_path):
+def test_others_serve_while_an_environment_is_created_and_a_stop_ends_that(
+    serve, wheels, cache, tmp_path
+):
     wheels("1.0")
     server = serve(MODEL, env=uv(tmp_path, cache, "#!/bin/sh\nsleep 60 & wait"), ready=False)
     server.wait_until_listening().wait_for_line(MAKING)

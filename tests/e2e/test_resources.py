@@ -34,7 +34,7 @@ def clean(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_workers_share_the_cores_unless_told_otherwise(serve, clean):
+def test_workers_share_the_cores_by_default(serve, clean):
     server = serve(
         f"{SAYS}\n    serve({{'workers_per_device': {len(CORES)}, 'accelerator': 'cpu'}}, "
         "{'threads': 7, 'env': {'MKL_NUM_THREADS': '9'}})"
@@ -43,7 +43,7 @@ def test_workers_share_the_cores_unless_told_otherwise(serve, clean):
     assert server.post("/1", json=VARIABLES).json() == [7, CORES, "7", "9", "7"]
 
 
-def test_what_the_servers_environment_says_stays(serve, clean):
+def test_variables_of_the_servers_environment_stay(serve, clean):
     server = serve(f"{SAYS}\n    serve({{'threads': 7}})", env={"OMP_NUM_THREADS": "5"})
     assert server.post("/0", json=VARIABLES).json() == [7, CORES, "5", "7", "7"]
 
@@ -145,7 +145,7 @@ def test_a_worker_that_uses_too_much_memory_is_replaced(serve, how):
     assert server.post("/b", json=0).json() == other
 
 
-def test_what_uses_too_much_memory_twice_is_answered(serve):
+def test_a_request_that_uses_too_much_memory_twice_is_answered(serve):
     server = serve(f"{GROWS}\n    serve(workers_per_device=2, accelerator='cpu')")
     refused = server.post("/a", json="itself")
     assert (refused.status_code, "2 workers died" in refused.text) == (502, True)

@@ -43,7 +43,7 @@ def start(request, run, script, tmp_path):
 
 
 def in_flight(server, seconds):
-    """Sends a request, and returns what gives its answer, once it is at the worker."""
+    """Sends a request, and returns the future of its response, once it is at the worker."""
     answers = []
     thread = threading.Thread(target=lambda: answers.append(server.post("/sleep", json=seconds)))
     thread.start()
@@ -97,7 +97,7 @@ def test_a_repeated_signal_is_one_also_where_the_server_has_stopped_already(serv
     assert server.wait() == -signal.SIGTERM
 
 
-def test_what_nohup_ignores_stays_ignored(start):
+def test_signals_that_nohup_ignores_stay_ignored(start):
     server = start("nohup").wait_until_ready()
     for pid in {server.process.pid, parent_of(server.workers()[0])}:
         os.kill(pid, signal.SIGHUP)
@@ -120,7 +120,7 @@ def test_a_signal_while_models_load_does_not_wait_for_them(start, tmp_path):
     assert "Traceback" not in server.output
 
 
-def test_a_killed_server_is_told_by_its_signal(serve):
+def test_a_killed_server_is_reported_with_its_signal(serve):
     server = serve(SLEEPER)
     os.kill(parent_of(server.workers()[0]), signal.SIGKILL)
     assert server.wait() == 128 + signal.SIGKILL

@@ -34,7 +34,7 @@ def scale(litplex):
     return run
 
 
-def test_an_endpoint_that_nobody_calls_sleeps_and_is_woken_by_a_request(serve):
+def test_an_idle_endpoint_sleeps_and_is_woken_by_a_request(serve):
     server = serve(SERVER)
     # It has shown that it can be started.
     wait_until(lambda: len(server.workers()) == 1)
@@ -56,7 +56,7 @@ def test_an_endpoint_that_nobody_calls_sleeps_and_is_woken_by_a_request(serve):
 
 
 @pytest.mark.parametrize("path", ["/fixed", "/sleepy"])
-def test_an_endpoint_scaled_to_none_by_hand_refuses_at_once(serve, runtime, scale, path):
+def test_an_endpoint_scaled_to_zero_by_hand_refuses_at_once(serve, runtime, scale, path):
     server = serve(SERVER, env=runtime)
     scale(path, 0)
     left = {"/fixed": 0, "/sleepy": 1}[path]

@@ -1,4 +1,4 @@
-"""However a path is spelt, nothing but an endpoint's own key, token or limit opens it."""
+"""Each spelling of a path needs the key, token or limit of its endpoint."""
 
 import json
 import socket
@@ -191,7 +191,7 @@ def over_http2(server, target, headers):
 
 
 def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind):
-    """One server, many requests: an endpoint answers those alone who may call it."""
+    """An endpoint answers only callers that may use it, for many requests to one server."""
     olga, wrong = {"X-API-Key": "key of olga"}, {"X-API-Key": "wrong"}
     ocr, other = {"X-API-Key": "key of ocr"}, {"X-API-Key": "key of another"}
     if "tokens" in kind:
@@ -217,7 +217,7 @@ def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind)
                         assert name == "common" or right.get(name) == headers, (spelt, headers)
     assert tried > 3000
     if "app host" in kind:
-        # Whatever a middleware makes of a path, the request was let in for what was asked for.
+        # A middleware may change the path, but the request was admitted to the original one.
         for common, rewritten in (("/common", "/secret"), ("/x", "/common"), ("/x", "/secret%0A")):
             for ask in (over_http1, over_http2):
                 refused = ask(server, common.encode(), {"X-Rewrite": rewritten, **ocr})
@@ -234,7 +234,7 @@ def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind)
 
 @pytest.mark.parametrize("kind", ["keys", "keys, app host"])
 def test_an_endpoint_is_reached_by_each_spelling_of_its_path(server):
-    """Also one whose path is not ASCII."""
+    """An endpoint with a path that is not ASCII."""
     own = server.url.removeprefix("http://").encode()
     olga = {"X-API-Key": "key of olga"}
     words = "/\u00fcbersetzen%20bitte".encode()

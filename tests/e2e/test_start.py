@@ -30,7 +30,7 @@ def binary(monkeypatch):
     monkeypatch.setenv("LITPLEX_BIN", str(LITPLEX))
 
 
-def test_it_serves_in_the_process_of_a_test_until_it_is_stopped(capsys):
+def test_a_server_runs_beside_a_test_until_it_is_stopped(capsys):
     servers = [ls.LitServer(Double(), path="/double"), ls.LitServer(Double(), path="/again")]
     with ls.start(*servers, port=0) as server:
         for path in ("/double", "/again"):
@@ -38,7 +38,7 @@ def test_it_serves_in_the_process_of_a_test_until_it_is_stopped(capsys):
         assert "running" in repr(server)
         with pytest.raises(TimeoutError):
             server.wait(0.01)
-        # Another beside it, on a port of its own.
+        # A second server, on another port.
         with ls.start(ls.LitServer(Double()), port=0) as other:
             assert httpx.post(f"{other.url}/predict", json=1).json() == 2
             assert other.url != server.url
@@ -49,7 +49,7 @@ def test_it_serves_in_the_process_of_a_test_until_it_is_stopped(capsys):
         httpx.get(server.url)
 
 
-def test_it_works_on_a_thread_and_leaves_signals_alone():
+def test_start_works_on_a_thread_and_leaves_signals_alone():
     before = signal.getsignal(signal.SIGTERM)
     answers = []
 
@@ -64,7 +64,7 @@ def test_it_works_on_a_thread_and_leaves_signals_alone():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_why_it_does_not_start_is_raised():
+def test_the_reason_of_a_failed_start_is_raised():
     with pytest.raises(RuntimeError, match=r"before it was ready: (.|\n)*the weights are gone"):
         ls.start(ls.LitServer(Broken(), path="/broken"), port=0)
     with socket.socket() as taken:
@@ -77,12 +77,12 @@ def test_why_it_does_not_start_is_raised():
         ls.start()
 
 
-def test_models_that_load_for_too_long_are_given_up():
+def test_models_that_load_too_long_raise_a_timeout():
     with pytest.raises(TimeoutError, match="not ready within"):
         ls.start(ls.LitServer(Double()), port=0, ready_timeout=0)
 
 
-def test_what_only_running_the_program_again_could_serve_is_refused():
+def test_models_that_need_the_program_to_run_again_are_refused():
     class Local(ls.LitAPI):
         def predict(self, x):
             return x
@@ -115,7 +115,7 @@ if __name__ == "__main__":
 """
 
 
-def test_it_ends_with_a_script_that_ends(run, script):
+def test_a_server_ends_with_its_script(run, script):
     program = run([sys.executable, script(SCRIPT)])
     assert program.wait() == 0
     assert 'answer: [1,"own"]' in program.output
@@ -152,8 +152,8 @@ import signal; signal.pause()
 """
 
 
-def test_it_works_where_there_is_no_file_and_ends_when_the_process_is_killed(run):
-    """As in the kernel of a notebook, whose cells are in no file."""
+def test_start_works_without_a_file_and_ends_when_the_process_is_killed(run):
+    """Runs code as the kernel of a notebook does: its cells are in no file."""
     program = run([sys.executable, "-c", NOTEBOOK])
     url = program.wait_for_line(r"at (http://\S+)")[1]
     program.wait_for_line("refused: .*Inline cannot be sent .* put it into a module and import it")
@@ -164,7 +164,7 @@ def test_it_works_where_there_is_no_file_and_ends_when_the_process_is_killed(run
     wait_until(lambda: not any(map(is_alive, pids)))
 
 
-def test_systemd_is_told_as_a_service_tells_it(run, script, tmp_path):
+def test_systemd_gets_the_notices_of_a_service(run, script, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
         notices.bind(os.fspath(tmp_path / "n"))
         notices.settimeout(PATIENCE)

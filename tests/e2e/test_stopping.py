@@ -1,4 +1,4 @@
-"""The end of a server: what is in flight is answered, what comes is refused, nothing is left."""
+"""The end of a server: it answers requests in flight, refuses new ones, and leaves no process."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ def stops_soon(server):
 
 
 class Connection:
-    """A client that sends and receives what a test says, when it says."""
+    """A client whose test decides what it sends and receives, and when."""
 
     def __init__(self, server):
         url = urlsplit(server.url)
@@ -83,7 +83,7 @@ class Connection:
         return received.decode()
 
 
-def test_all_that_is_in_flight_is_answered(serve):
+def test_all_requests_in_flight_are_answered(serve):
     server = serve(work())
 
     async def stop_in_the_middle():
@@ -124,7 +124,7 @@ def test_all_that_is_in_flight_is_answered(serve):
 
 
 @pytest.mark.parametrize("path", ["/work", "/ticks", "/health", "/nothing"])
-def test_whoever_comes_meanwhile_is_refused_in_words(serve, path):
+def test_new_requests_during_a_drain_are_refused_with_a_reason(serve, path):
     server = serve(work())
     with server.client.stream("POST", "/ticks", json=30) as stream:
         lines = stream.iter_lines()
@@ -140,7 +140,7 @@ def test_whoever_comes_meanwhile_is_refused_in_words(serve, path):
         httpx.get(f"{server.url}/health")
 
 
-def test_an_answer_says_that_its_connection_ends(serve):
+def test_a_response_announces_the_end_of_its_connection(serve):
     server = serve(work())
     with Connection(server) as connection:
         connection.send_head("/work", "1.5")
@@ -252,7 +252,7 @@ def test_requests_of_an_http2_connection_are_answered(serve):
     assert server.wait() == 0
 
 
-def test_what_takes_longer_than_the_grace_is_broken_off(serve):
+def test_requests_longer_than_the_grace_are_broken_off(serve):
     server = serve(work(grace=0.5))
     workers = server.workers()
     with (
@@ -273,7 +273,7 @@ def test_what_takes_longer_than_the_grace_is_broken_off(serve):
     assert not any(map(is_alive, workers))
 
 
-def test_a_worker_that_dies_meanwhile_costs_no_request(serve):
+def test_a_worker_that_dies_during_a_drain_costs_no_request(serve):
     server = serve(work())
 
     async def kill_in_the_middle():
@@ -380,7 +380,7 @@ LEAVES = """
             threading.Thread(target=time.sleep, args=(600,)).start()
         def predict(self, seconds):
             time.sleep(seconds)
-            # The shell ends at once, and what it started a little later, without a parent.
+            # The shell ends at once, and its child a little later, without a parent.
             subprocess.run(["sh", "-c", "sleep 0.2 & exit 0"], check=True)
             return 0
 
@@ -396,7 +396,7 @@ def zombies_of(server):
     return [path for path in states if path.exists() and path.read_text().split(") ")[1][0] == "Z"]
 
 
-def test_what_models_leave_behind_is_waited_for_and_holds_nothing_up(serve):
+def test_processes_of_models_do_not_delay_the_end(serve):
     server = serve(LEAVES)
     for _ in range(5):
         assert server.post("/leaves", json=0).status_code == 200
@@ -409,14 +409,14 @@ def test_what_models_leave_behind_is_waited_for_and_holds_nothing_up(serve):
     server.wait_for_line(r"/leaves#0 is killed: its process did not exit within 1.5 s")
 
 
-def test_what_nobody_waits_for_is_not_waited_for(serve):
+def test_requests_without_a_client_do_not_delay_the_end(serve):
     server = serve(LEAVES.replace('"timeout": 1', '"timeout": 30'))
     given_up = server.post("/leaves", json=50, headers={"X-Request-Timeout": "0.3"})
     assert given_up.status_code == 504
     begin = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - begin < 30, "its grace is 60 s"
-    server.wait_for_line("waiting for /leaves#0: it computes 1 request, for which nobody waits")
+    server.wait_for_line("waiting for /leaves#0: it computes 1 request, which no client waits for")
 
 
 STARTS_PROCESSES = """
@@ -455,13 +455,13 @@ def started(server):
     return Path("/dev/shm", answer["memory"]), answer["pids"]
 
 
-def test_what_models_start_ends_with_its_worker_and_its_server(serve):
+def test_processes_of_models_end_with_their_worker_and_server(serve):
     server = serve(STARTS_PROCESSES.replace("NEW_SESSION", "True"))
     memory, pids = started(server)
     assert memory.exists()
     os.kill(server.workers()[0], signal.SIGKILL)
     wait_until(lambda: not memory.exists())
-    # The last is in a session of its own, and may stay as long as the server.
+    # The last one has its own session, and may stay as long as the server.
     wait_until(lambda: not any(map(is_alive, pids[:-1])))
     wait_until(lambda: server.post("/pools", json=0).status_code == 200)
     second_memory, second_pids = started(server)
@@ -471,7 +471,7 @@ def test_what_models_start_ends_with_its_worker_and_its_server(serve):
     assert "has not exited" not in server.output
 
 
-def test_what_models_start_ends_with_a_server_that_was_killed(serve):
+def test_processes_of_models_end_with_a_killed_server(serve):
     server = serve(STARTS_PROCESSES.replace("NEW_SESSION", "False"))
     memory, pids = started(server)
     os.kill(parent_of(server.workers()[0]), signal.SIGKILL)

@@ -91,7 +91,7 @@ def test_an_error_before_the_first_item_is_the_whole_answer(serve):
         assert b"1.5777777777770001" in text and b"12345678901234567890123" in text
 
 
-def test_the_server_may_say_that_it_is_a_stream(serve):
+def test_the_stream_option_of_a_server_wins(serve):
     server = serve(STREAMS.replace("Count(stream=True), ", "Count(), stream=True, "))
     assert lines(server.post("/count", json={"n": 2})) == [{"n": 0}, {"n": 1}]
 
@@ -142,7 +142,7 @@ def test_text_that_breaks_off_has_no_end(serve):
         server.post("/count", json={"n": 9, "text": "x", "break_at": 2})
 
 
-def test_what_was_yielded_before_a_pause_arrives_before_it_ends(serve):
+def test_values_before_a_pause_arrive_before_its_end(serve):
     server = serve(STREAMS)
     with server.client.stream("POST", "/count", json={"n": 9, "pause_at": 3}) as response:
         received = b""

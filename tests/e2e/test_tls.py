@@ -1,4 +1,4 @@
-"""HTTPS: what is agreed on, who is let in, and what becomes of changed certificates."""
+"""HTTPS: negotiated protocols, client certificates, and changed certificates."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ class Stream(ls.LitAPI):
 apis = [API(), Stream()]
 """
 
-#: What a connection of a client that is refused ends with, whenever the client hears of it.
+#: The errors with which the connection of a refused client ends.
 REFUSED = (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
 
 
@@ -92,7 +92,7 @@ def test_clients_choose_the_protocol(serve_tls, made, client_of, options, versio
         assert [*answer.iter_lines()] == ["0", "1", "2"]
 
 
-def test_what_shows_the_address_shows_the_scheme(serve_tls, runtime, litplex):
+def test_the_scheme_is_shown_with_the_address(serve_tls, runtime, litplex):
     server = serve_tls(env=runtime)
     server.wait_for_line(rf"all endpoints serve at {server.url}")
     status, out, _ = litplex("ps")
@@ -129,7 +129,7 @@ apis = [API()]
     server.wait_for_line("cancelled")
 
 
-def test_what_is_no_tls_disturbs_nobody(serve_tls, made, client_of):
+def test_bytes_that_are_not_tls_disturb_no_connection(serve_tls, made, client_of):
     server = serve_tls()
     address, said = address_of(server), {}
     with socket.create_connection(address, PATIENCE) as silent:
@@ -162,7 +162,7 @@ def test_a_client_that_does_not_trust_the_server_goes(serve_tls, made, client_of
     assert client_of(server.url, made.ours.trust()).get("/health").text == "ok"
 
 
-def test_only_clients_with_a_certificate_are_let_in(serve_tls, made, client_of):
+def test_only_clients_with_a_certificate_are_admitted(serve_tls, made, client_of):
     server = serve_tls(f"tls_client_ca={str(made.theirs.cert)!r}")
     for context in (made.ours.trust(), made.ours.trust(made.stranger)):
         with pytest.raises(REFUSED):
@@ -172,7 +172,7 @@ def test_only_clients_with_a_certificate_are_let_in(serve_tls, made, client_of):
 
 
 def issuer_of(server, authority):
-    """Returns who signed the certificate that a new connection gets; none where that is not
+    """Returns the issuer of the certificate that a new connection gets; none where that is not
     the authority."""
     try:
         with connected(server, authority.trust()) as sock:
@@ -234,7 +234,7 @@ def test_a_link_that_points_to_new_files_is_noticed(serve_tls, made, tmp_path, c
     wait_until(lambda: issuer_of(server, made.others) == "others authority")
 
 
-def test_who_vouches_for_clients_may_change(serve_tls, made, tmp_path, client_of):
+def test_the_authorities_of_clients_may_change(serve_tls, made, tmp_path, client_of):
     vouches = tmp_path / "ca.pem"
     shutil.copy(made.theirs.cert, vouches)
     server = serve_tls(f"tls_client_ca={str(vouches)!r}")
@@ -263,7 +263,7 @@ def test_who_vouches_for_clients_may_change(serve_tls, made, tmp_path, client_of
         ({"tls_client_ca": "."}, "`tls_client_ca`: {}/. cannot be read (Is a directory"),
     ],
 )
-def test_mistakes_are_said_before_models_load(run, made, script, tmp_path, options, says):
+def test_errors_are_reported_before_models_load(run, made, script, tmp_path, options, says):
     shutil.copy(made.server.cert, tmp_path / "server.pem")
     shutil.copy(made.server.key, tmp_path / "server.key")
     shutil.copy(made.client.key, tmp_path / "other.key")
@@ -280,7 +280,7 @@ def test_mistakes_are_said_before_models_load(run, made, script, tmp_path, optio
     assert "loading" not in program.output
 
 
-def test_other_ways_to_say_it(run, made, script, tmp_path, client_of):
+def test_tls_options_have_other_spellings(run, made, script, tmp_path, client_of):
     script("class API(ls.LitAPI):\n    def predict(self, x):\n        return x", "a.py")
     (tmp_path / "tls").mkdir()
     put(made.server, tmp_path / "tls")

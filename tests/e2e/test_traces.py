@@ -195,7 +195,7 @@ def test_the_span_of_a_stream_lasts_to_its_end(traced, collector):
 
 
 @pytest.mark.parametrize("path", ["/later", "/steps"])
-def test_every_kind_of_model_says_its_stages(traced, collector, path):
+def test_every_kind_of_model_reports_its_stages(traced, collector, path):
     server = traced()
     server.post(path, json=1, headers={"traceparent": PARENT})
     collector.wait_for(6)
@@ -256,7 +256,7 @@ def test_a_lost_worker_is_in_the_trace(serve, collector):
     assert all(before.end <= after.start for before, after in zip(steps, steps[1:]))
 
 
-def test_what_a_client_does_not_want_recorded_is_not(traced, collector):
+def test_a_request_that_its_client_does_not_sample_is_not_recorded(traced, collector):
     server = traced()
     unsampled = PARENT.replace("-01", "-00")
     # Unchanged, so that the services after this one do not record it either.
@@ -271,7 +271,7 @@ def test_what_a_client_does_not_want_recorded_is_not(traced, collector):
     assert not collector.named("GET")
 
 
-def test_a_share_of_none_leaves_what_clients_trace(traced, collector):
+def test_a_share_of_zero_keeps_the_traces_of_clients(traced, collector):
     server = traced(f"otlp_endpoint={collector.url!r}, trace_ratio=0,")
     told, _ = server.post("/told", json=1).json()
     assert told.endswith("-00")
@@ -281,7 +281,7 @@ def test_a_share_of_none_leaves_what_clients_trace(traced, collector):
     assert request.trace_id == TRACE
 
 
-def test_errors_are_said(traced, collector):
+def test_errors_are_in_the_trace(traced, collector):
     server = traced()
     assert server.post("/slow", json="raise").status_code == 500
     assert server.post("/slow", content=b"{").status_code == 400
@@ -301,7 +301,7 @@ def test_the_last_spans_are_sent_at_the_end(traced, collector):
     assert len(collector.named("POST /told")) == 1
 
 
-def test_the_environment_says_where_traces_go(traced, collector):
+def test_variables_set_the_destination_of_traces(traced, collector):
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_HEADERS": "x-team=ocr",
@@ -316,7 +316,7 @@ def test_the_environment_says_where_traces_go(traced, collector):
     ] == "ocr"
 
 
-def test_a_collector_that_is_not_there_costs_nobody_anything(traced):
+def test_a_missing_collector_costs_no_request(traced):
     with Collector() as gone:
         pass
     server = traced(f"otlp_endpoint={gone.url!r},")

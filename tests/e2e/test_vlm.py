@@ -127,7 +127,7 @@ WRONG = [
 ]
 
 
-def test_what_the_model_cannot_take_is_refused_with_the_reason(server):
+def test_unsupported_inputs_are_refused_with_the_reason(server):
     for part, reason in WRONG:
         refused = server.post("/v1/chat/completions", json={"messages": asks(part, TEXT)})
         assert refused.status_code == 422, refused.text

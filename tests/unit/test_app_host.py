@@ -1,4 +1,4 @@
-"""Whether a program needs an app host is known, and what it lacks for one said, at the start."""
+"""The manifest of the app host: which programs need one, and errors in it."""
 
 import importlib.util
 
@@ -31,7 +31,7 @@ class Middleware:
     pass
 
 
-def test_only_who_uses_one_has_one(monkeypatch):
+def test_only_programs_that_need_an_app_host_have_one(monkeypatch):
     monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
     assert _manifest.manifest_of([ls.LitServer(Open())]) is None
     order = _manifest.manifest_of([ls.LitServer(Open(), "/a"), ls.LitServer(Guarded(), "/b")])
@@ -65,7 +65,7 @@ def test_callbacks_of_requests_need_one(monkeypatch):
         _manifest.manifest_of([server])
 
 
-def test_what_is_missing_is_said(monkeypatch):
+def test_missing_packages_are_named(monkeypatch):
     server = ls.LitServer(Guarded())
     needs = r"`authorize` needs .*, and uvicorn cannot .*; `pip install \"litplex\[app\]\"`"
     with monkeypatch.context() as patch:
@@ -80,12 +80,12 @@ def test_what_is_missing_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [Middleware, [("x", {})], [(Middleware, 1)], [1]])
-def test_what_is_no_middleware_is_refused(wrong):
+def test_invalid_middlewares_are_refused(wrong):
     with pytest.raises(ValueError, match="middlewares must be a list of tuples"):
         ls.LitServer(Open(), middlewares=wrong)
 
 
-def test_a_guard_that_cannot_be_asked_is_refused():
+def test_a_guard_that_cannot_be_called_is_refused():
     class Odd(Open):
         authorize = "yes"
 
@@ -93,7 +93,7 @@ def test_a_guard_that_cannot_be_asked_is_refused():
         ls.LitServer(Odd())
 
 
-def test_routes_of_the_program_may_let_in_whom_an_api_lets_in(monkeypatch):
+def test_routes_of_the_program_may_have_the_guard_of_an_api(monkeypatch):
     guarded, free = Guarded(api_path="/a"), Open(api_path="/b")
     server = LitServer([guarded, free])
     assert server.lit_api == [guarded, free]
@@ -152,7 +152,7 @@ def test_the_guard_of_a_built_in_route_is_that_of_its_row():
     assert all(guards[0].dependency == api.authorize for guards in guarded.values() if guards)
 
 
-def test_what_the_server_says_of_its_state_is_direct_where_nothing_guards_it(monkeypatch):
+def test_routes_of_the_servers_state_bypass_the_app_host_unless_guarded(monkeypatch):
     monkeypatch.setattr(_handover, "script", lambda: {"file": "server.py"})
 
     def direct(server, **options):
@@ -165,7 +165,7 @@ def test_what_the_server_says_of_its_state_is_direct_where_nothing_guards_it(mon
     assert direct(server) == ([*probes, "/health", "/metrics"], False)
     renamed = {"livez_path": "/live", "healthcheck_path": "/well", "metrics_path": False}
     assert direct(server, **renamed) == (["/live", "/readyz", "/well"], False)
-    # `authorize` of a single API is asked there too.
+    # `authorize` of a single API guards them too.
     assert direct(ls.LitServer(Guarded())) == (probes, False)
     assert direct(ls.LitServer([Guarded(api_path="/a"), Open(api_path="/b")])) == (
         [*probes, "/health", "/metrics"],
@@ -175,7 +175,7 @@ def test_what_the_server_says_of_its_state_is_direct_where_nothing_guards_it(mon
     server.app.get("/livez")(lambda: 1)
     server.app.get("/metrics")(lambda: 1)
     assert direct(server) == (["/readyz", "/health"], True)
-    # What is mounted at the root comes before probes, and after `/health`.
+    # An app that is mounted at the root comes before probes, and after `/health`.
     server = ls.LitServer(Open())
     server.app.mount("/", lambda *_: None)
     assert direct(server) == (["/health"], True)

@@ -1,4 +1,4 @@
-"""Dispatching middlewares: those of Starlette and of the app host give the same guarantees."""
+"""Dispatching middlewares: those of Starlette and of the app host behave in the same way."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ def around(request):
 
 
 class Client:
-    """Sends pieces of a body, and leaves once ``leaves`` is set; keeps what it is answered."""
+    """Sends pieces of a body, and leaves once ``leaves`` is set; keeps the response."""
 
     def __init__(self, *pieces):
         self.leaves = asyncio.Event()
@@ -99,7 +99,7 @@ def test_headers_are_added_to_in_order(around):
 @pytest.mark.parametrize(
     ("reads", "left"), [("nothing", b"abc"), ("body", b"abc"), ("stream", b""), ("piece", b"bc")]
 )
-def test_what_was_read_of_a_body_is_known(around, reads, left):
+def test_the_app_gets_a_body_that_the_middleware_has_read(around, reads, left):
     async def read(request, call_next):
         if reads == "body":
             assert await request.body() == b"abc"
@@ -321,7 +321,7 @@ def test_context_variables_go_inwards(around):
     assert run(lambda: answer(around(tell, set_it))).body == b"middleware's"
 
 
-def test_only_those_that_dispatch_are_made_lighter():
+def test_only_dispatching_middlewares_are_replaced():
     class Mine(BaseHTTPMiddleware):
         def __init__(self, app, name):
             super().__init__(app)
@@ -344,7 +344,7 @@ def test_only_those_that_dispatch_are_made_lighter():
     assert client.headers[b"x-mine"] == b"me"
 
 
-def test_the_app_of_a_server_has_the_lighter_ones():
+def test_the_app_of_a_server_has_the_replaced_middlewares():
     app = ls.LitServer(ls.LitAPI()).app
     app.middleware("http")(pass_on)
     assert app.user_middleware[0].cls.__call__ is without_task_group(BaseHTTPMiddleware).__call__

@@ -133,7 +133,7 @@ def test_images_must_be_base64(fields):
         Pair(**fields)
 
 
-def test_images_must_be_there_and_be_images():
+def test_a_missing_or_broken_image_is_an_error():
     with pytest.raises(ValueError, match="`image_data` has no image"):
         ImageInput().get_image()
     with pytest.raises(ValueError, match="`other` has no image"):

@@ -1,4 +1,4 @@
-"""The files that are written beside a program: a client, and a Dockerfile."""
+"""The files that are written for a program: a client, and a Dockerfile."""
 
 import json
 import logging
@@ -40,14 +40,14 @@ def test_a_client_sends_a_request_as_it_is(tmp_path, path, status):
     assert printed.stdout == f'Status: {status}\nResponse:\n{{"input": 4.0}}application/json\n'
 
 
-def test_a_client_that_is_there_is_left_as_it_is(tmp_path):
+def test_an_existing_client_is_not_changed(tmp_path):
     (tmp_path / "client.py").write_text("mine")
     write_client(str(tmp_path), "http://127.0.0.1:8000/predict")
     assert (tmp_path / "client.py").read_text() == "mine"
 
 
-def test_a_client_that_cannot_be_written_is_no_error(tmp_path, caplog, monkeypatch):
-    # Importing `litplex.compat` gives this logger an output of its own.
+def test_a_client_that_cannot_be_written_is_a_warning(tmp_path, caplog, monkeypatch):
+    # The import of `litplex.compat` sets a handler of this logger.
     monkeypatch.setattr(logging.getLogger("litserve"), "propagate", True)
     write_client(str(tmp_path / "missing"), "http://127.0.0.1:8000/predict")
     assert "cannot write client.py" in caplog.text
@@ -84,7 +84,7 @@ def test_an_image_has_the_requirements_and_runs_the_program(program, capsys):
     assert "docker run -p 9000:9000 litplex-model" in capsys.readouterr().out
 
 
-def test_an_image_for_gpus_asks_for_them(program, capsys):
+def test_an_image_for_gpus_requests_them(program, capsys):
     docker_builder.dockerize("server.py", gpu=True)
     gpu = "ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility"
     assert gpu in instructions(program)
@@ -99,7 +99,7 @@ def test_a_program_may_lie_below_the_working_directory(program):
     assert command == ["python", "-m", "litplex.compat", "app/with space.py"]
 
 
-def test_missing_requirements_are_warned_of(program):
+def test_missing_requirements_cause_a_warning(program):
     (program / "requirements.txt").unlink()
     with pytest.warns(UserWarning, match="requirements.txt not found"):
         docker_builder.dockerize("server.py")

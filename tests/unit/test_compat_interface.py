@@ -1,4 +1,4 @@
-"""The interface that programs written for LitServe and their tests use besides serving."""
+"""The interface of LitServe that programs and their tests use without a server."""
 
 import asyncio
 import logging
@@ -45,17 +45,17 @@ def test_hooks_of_a_spec_can_be_called_without_a_server():
     ("output", "kind", "parts"),
     [("ab", "string", ["a", "b"]), ({"a": 1, "b": 2}, "dict", ["a", "b"]), ({1}, "set", [1])],
 )
-def test_a_batch_that_is_no_list_is_warned_of(output, kind, parts):
+def test_a_batch_that_is_not_a_list_causes_a_warning(output, kind, parts):
     with pytest.warns(UserWarning, match=f"returned a {kind} instead of a list"):
         assert Plain(max_batch_size=2).unbatch(output) == parts
 
 
-def test_what_cannot_be_taken_apart_is_refused():
+def test_an_output_that_cannot_be_split_is_refused():
     with pytest.raises(ValueError, match="A NoneType cannot be split"):
         Plain(max_batch_size=2).unbatch(None)
 
 
-def test_loading_where_a_model_is_made_is_warned_of(monkeypatch):
+def test_loading_in_the_constructor_causes_a_warning(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Plain()
@@ -65,7 +65,7 @@ def test_loading_where_a_model_is_made_is_warned_of(monkeypatch):
         Plain()
 
 
-def test_paths_that_are_taken_are_refused_where_a_server_is_made():
+def test_taken_paths_are_refused_when_a_server_is_created():
     with pytest.raises(ValueError, match="api_path /a is already in use by another endpoint"):
         LitServer([Plain(api_path="/a"), Plain(api_path="/a")])
     with pytest.raises(ValueError, match="api_path /health is already in use by LitServe healthch"):
@@ -77,7 +77,7 @@ def test_a_path_of_litplex_may_move_until_it_runs():
     litplex.LitServer(Plain(api_path="/health"))
 
 
-def test_a_path_that_needs_another_base_url_is_warned_of():
+def test_a_path_that_needs_another_base_url_causes_a_warning():
     with pytest.warns(UserWarning, match=r"Custom API path detected: /v2/chat.*ends in `/v2`"):
         LitServer(Chat(spec=litplex.OpenAISpec(), api_path="/v2/chat/completions"))
 
@@ -88,7 +88,7 @@ def test_devices_are_numbers(devices):
         LitServer(Plain(), accelerator="cuda", devices=devices)
 
 
-def test_a_server_says_what_it_is_made_of(monkeypatch):
+def test_a_server_has_the_attributes_of_litserve(monkeypatch):
     api = Plain()
     server = LitServer(api, accelerator="cpu", healthcheck_path="/well", max_payload_size=1e6 / 2)
     assert server.lit_api is api
@@ -116,7 +116,7 @@ def test_async_models_have_the_concurrency_of_litserve():
         assert api.max_concurrency == most
 
 
-def test_an_accelerator_is_looked_for(monkeypatch):
+def test_an_accelerator_is_detected(monkeypatch):
     monkeypatch.setattr(connector, "check_cuda_with_nvidia_smi", lambda: 3)
     for asked in ("auto", "gpu", None):
         found = connector._Connector(asked)
@@ -142,7 +142,7 @@ def test_an_accelerator_is_looked_for(monkeypatch):
         (utils, "add_ssl_context_from_env", "reads the variables itself"),
     ],
 )
-def test_names_of_inner_parts_say_so_where_they_are_used(module, name, says):
+def test_internal_names_raise_when_they_are_used(module, name, says):
     known = getattr(module, name)
     assert known is getattr(module, name)
     derived = type("Derived", (known,), {})
@@ -153,7 +153,7 @@ def test_names_of_inner_parts_say_so_where_they_are_used(module, name, says):
         module.no_such  # noqa: B018
 
 
-def test_a_loop_of_ones_own_is_refused_where_it_is_imported():
+def test_a_custom_loop_is_refused_when_it_is_imported():
     with pytest.raises(ImportError, match="ContinuousAPI"):
         loops.LitLoop  # noqa: B018
 
@@ -189,7 +189,7 @@ def test_exceptions_are_pickled():
     assert (error.status_code, error.detail) == (418, "tea")
 
 
-def test_what_callbacks_log_goes_where_litserve_logs(capsys):
+def test_records_of_callbacks_go_to_the_logger_of_litserve(capsys):
     logger = logging.getLogger("litserve")
     before = logger.level, logger.handlers[:]
     seen = logging.getLogger(metric_callback.__name__)
@@ -205,7 +205,7 @@ def test_what_callbacks_log_goes_where_litserve_logs(capsys):
         logger.setLevel(level)
 
 
-def test_an_mcp_says_what_tool_it_is():
+def test_an_mcp_returns_its_tool():
     offer = mcp.MCP(description="Echoes.", input_schema={"name": "string"})
     with pytest.raises(RuntimeError, match="MCP is not connected to a LitAPI"):
         offer.as_tool()

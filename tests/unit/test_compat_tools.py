@@ -1,4 +1,4 @@
-"""Callbacks, logging and debugging as programs written for LitServe know them."""
+"""Callbacks, logging and debugging of programs written for LitServe."""
 
 import io
 import logging
@@ -97,11 +97,11 @@ def test_rich_logs_need_rich(log, monkeypatch, capsys):
     ("name", "is_there"),
     [("json", True), ("json.decoder", True), ("no_such", False), ("no_such.module", False)],
 )
-def test_packages_are_looked_for(name, is_there):
+def test_packages_are_found_without_an_import(name, is_there):
     assert utils.is_package_installed(name) is is_there
 
 
-def test_names_of_states():
+def test_states_have_the_names_of_litserve():
     assert utils.LitAPIStatus.OK == "OK"
     assert utils.WorkerSetupStatus.READY == "ready"
     assert utils.LoopResponseType("STREAMING") is utils.LoopResponseType.STREAMING
@@ -151,7 +151,7 @@ def test_without_a_terminal_the_program_goes_on():
 
 
 @pytest.mark.parametrize("name", ["Callback", "Logger", "set_trace", "test_examples"])
-def test_what_programs_use_is_there_with_the_import_changed(name):
+def test_names_that_programs_use_exist_under_both_imports(name):
     assert getattr(litplex, name) is getattr(litplex.compat, name)
 
 
@@ -171,13 +171,13 @@ def test_modules_are_attributes_as_imports_make_them():
 
 
 def test_an_exception_that_can_be_pickled_is_made_of_another():
-    mistake = utils.PickleableHTTPException.from_exception(litplex.HTTPException(418, "tea"))
-    copy = pickle.loads(pickle.dumps(mistake))
+    error = utils.PickleableHTTPException.from_exception(litplex.HTTPException(418, "tea"))
+    copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, litplex.HTTPException)
     assert (copy.status_code, copy.detail) == (418, "tea")
 
 
-def test_what_reads_queues_is_refused_with_a_reason():
+def test_classes_that_read_queues_are_refused_with_a_reason():
     with pytest.raises(
         ImportError, match=r"no `litserve\.utils\.ResponseBufferItem`: litplex owns"
     ):
@@ -188,7 +188,7 @@ def test_what_reads_queues_is_refused_with_a_reason():
 
 @pytest.fixture
 def smi(tmp_path, monkeypatch):
-    """Writes a program ``nvidia-smi`` that prints a text, and forgets what it said before."""
+    """Writes a program ``nvidia-smi`` that prints a text, and clears the cached result."""
 
     def write(text, status=0):
         program = tmp_path / "nvidia-smi"
@@ -218,7 +218,7 @@ def test_gpus_are_counted(smi, monkeypatch, visible, count):
     assert connector.check_cuda_with_nvidia_smi() == count
 
 
-def test_where_nothing_lists_gpus_there_are_none(smi, monkeypatch):
+def test_without_nvidia_smi_there_are_no_gpus(smi, monkeypatch):
     smi("broken", status=1)
     assert connector.check_cuda_with_nvidia_smi() == 0
     connector.check_cuda_with_nvidia_smi.cache_clear()

@@ -14,7 +14,7 @@ DASHBOARD = json.loads((ROOT / "deploy/grafana.json").read_text("utf-8"))
 
 # What the page says of each metric: its kind and labels.
 ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \|([^|]*)\|", re.MULTILINE)
-# What Prometheus itself adds to whatever it reads.
+# Labels and metrics that Prometheus adds to each scrape.
 OF_PROMETHEUS = {"up", "instance", "job", "le"}
 WORDS = {"sum", "by", "on", "rate", "increase", "avg", "histogram_quantile"}
 
@@ -54,7 +54,7 @@ def dashboard_expressions():
 EXPRESSIONS = [*alert_expressions(), *dashboard_expressions()]
 
 
-def test_there_are_expressions():
+def test_the_files_have_expressions():
     assert len(list(alert_expressions())) == ALERTS.read_text("utf-8").count("- alert:")
     assert len(EXPRESSIONS) > 30
 
@@ -69,7 +69,7 @@ def test_every_name_is_one_that_exists(expression):
     assert names - used <= labels, expression
 
 
-def test_values_of_labels_are_ones_that_the_page_has():
+def test_values_of_labels_are_on_the_page():
     page = (ROOT / "docs/metrics.md").read_text("utf-8")
     for expression in EXPRESSIONS:
         for label, values in re.findall(r'(outcome|reason|state)[!=~]+"([^"]*)"', expression):

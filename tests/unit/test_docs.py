@@ -1,4 +1,4 @@
-"""The Python in the pages and docstrings: it compiles, and names what there is."""
+"""The Python in pages and docstrings compiles, and its names exist."""
 
 import ast
 import builtins

@@ -1,4 +1,4 @@
-"""The extras of the package: what a feature needs, and what asks for it by name."""
+"""The extras of the package: the packages of a feature, and the messages that name them."""
 
 import ast
 import re
@@ -40,7 +40,7 @@ def imported():
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.9 does not name its own modules")
-def test_what_the_sdk_imports_is_in_an_extra():
+def test_every_package_that_the_sdk_imports_is_in_an_extra():
     named = {package for packages in extras().values() for package in packages}
     assert {BROUGHT.get(name, name) for name in imported() - OF_MODELS} <= named
 

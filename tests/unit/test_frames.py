@@ -87,7 +87,7 @@ def test_frames_that_do_not_fit_the_buffer_together_are_read_one_after_the_other
 
 
 @pytest.mark.parametrize("header", [(1 << 30) + 1, 7, 0], ids=["length", "kind", "flags"])
-def test_what_is_no_frame_is_refused(header):
+def test_invalid_frames_are_refused(header):
     kind, flags = (99, 0) if header == 7 else (frames.REQUEST, 128 if header == 0 else 0)
     data = frames.HEADER.pack(header, kind, flags, 0, 0)
     with pytest.raises(frames.FrameError):

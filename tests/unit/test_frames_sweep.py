@@ -55,7 +55,7 @@ def test_a_frame_that_is_cut_is_never_one(data):
 
 
 @by_golden
-def test_what_is_doubled_or_changed_is_a_frame_or_an_error(data):
+def test_doubled_or_changed_bytes_are_a_frame_or_an_error(data):
     for at in range(len(data)):
         # The rest comes again from here, and a byte does.
         for changed in (data + data[at:], data[: at + 1] + data[at:]):

@@ -129,7 +129,7 @@ def test_an_answer_that_is_not_http_is_broken(tmp_path, answer):
 
 
 @pytest.mark.parametrize("size", [1, 1 << 16])
-def test_what_follows_the_last_chunk_is_not_part_of_the_next_answer(tmp_path, size):
+def test_trailers_are_not_part_of_the_next_response(tmp_path, size):
     async def act(inner, server):
         for _ in range(3):
             _, _, pieces = await ask(inner)
@@ -160,7 +160,7 @@ def test_a_connection_is_used_again_only_after_a_complete_answer(tmp_path):
     run(tmp_path, WHOLE, act)
 
 
-def test_a_connection_that_says_so_is_not_used_again(tmp_path):
+def test_a_connection_with_connection_close_is_not_used_again(tmp_path):
     async def act(inner, server):
         for _ in range(2):
             await ask(inner)
@@ -188,7 +188,7 @@ def test_a_header_cannot_become_a_request(tmp_path, wrong):
 
 
 @pytest.mark.parametrize(("length", "says"), [(b"3", "longer"), (b"9", "shorter")])
-def test_a_body_is_as_long_as_it_says(tmp_path, length, says):
+def test_a_body_has_its_declared_length(tmp_path, length, says):
     async def act(inner, _):
         connection = await inner.connect()
         with contextlib.closing(connection):

@@ -1,4 +1,4 @@
-"""JSON through the C core says the same as the documented calls."""
+"""JSON through the C core has the same results as the documented calls."""
 
 import collections
 import dataclasses
@@ -65,7 +65,7 @@ def test_values_are_read_as_json_reads_them(text):
         *("surrogate", "key", "long text"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(body, says):
+def test_an_error_is_reported_with_its_position(body, says):
     with pytest.raises(MalformedBody, match=says):
         loads(memoryview(body))
 
@@ -161,7 +161,7 @@ class Mapped:
         (Mapped(), '{"id":1}'),
     ],
 )
-def test_what_hooks_return_becomes_json(value, text):
+def test_results_of_hooks_become_json(value, text):
     assert dumps(value) == text.encode()
 
 
@@ -216,7 +216,7 @@ def test_a_generator_beside_such_a_key_is_read_once():
         ([COROUTINE], "answer[0] is of type coroutine; the hook that returns it must await it"),
     ],
 )
-def test_what_json_cannot_hold_is_named_with_its_place(value, says):
+def test_a_value_that_json_cannot_hold_is_named_with_its_path(value, says):
     with pytest.raises(Unsendable) as raised:
         dumps(value)
     assert says in str(raised.value)

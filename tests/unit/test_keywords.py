@@ -54,7 +54,7 @@ GOOD = """
     three.run(port=8000, generate_client_file=False)
 """
 
-# Each line with a mistake says which.
+# The comment of each wrong line has the kind of error.
 BAD = """
     import litplex as ls
 
@@ -86,7 +86,7 @@ BAD = """
 
 
 def mypy(directory, **programs):
-    """Returns what is wrong with programs: for each, the lines and the kinds of mistake."""
+    """Returns the errors in programs: for each, the lines and the kinds of error."""
     for name, text in programs.items():
         (directory / f"{name}.py").write_text(textwrap.dedent(text))
     command = [sys.executable, "-m", "mypy", "--cache-dir=cache"]
@@ -113,7 +113,7 @@ def test_a_type_checker_knows_each_keyword(tmp_path):
     assert found["bad"] == expected
 
 
-def test_types_cost_nothing_where_nobody_checks_them():
+def test_types_cost_nothing_without_a_type_checker():
     code = "import sys, litplex; litplex.LitServer; litplex.start; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     loaded = done.stdout.split()
@@ -128,7 +128,7 @@ def test_every_option_is_a_keyword():
         assert kind.__dict__["__total__"] is False
 
 
-def test_so_is_what_litserve_takes():
+def test_every_argument_of_litserve_is_a_keyword():
     own = {*_litserve_keywords.LitServerOptions.__annotations__} - {
         *_keywords.EndpointOptions.__annotations__
     }

@@ -132,7 +132,7 @@ def test_a_circle_of_three_rust_files_is_found(tmp_path, line):
     assert found == ([["src/a.rs", "src/b.rs", "src/c/inner.rs"]] if is_import else [])
 
 
-def test_tests_and_pairs_are_no_circle(tmp_path):
+def test_tests_and_pairs_are_not_circles(tmp_path):
     tests = "#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}\n"
     write(tmp_path, RUST | {"src/c/inner.rs": tests})
     assert cycles.circles(cycles.rust_graph(tmp_path)) == []

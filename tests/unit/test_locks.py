@@ -1,4 +1,4 @@
-"""Nothing that a lock does not name is installed or built by what is in the repository."""
+"""Files of the repository install and build only packages that a lock names."""
 
 import re
 import runpy
@@ -22,7 +22,7 @@ SCRIPTS = [
     *filter(is_script, sorted((ROOT / "bench").rglob("*"))),
 ]
 
-# Of what pip reads, a lock has these lines alone.
+# The only forms of a lock's lines.
 PINNED = r"(?P<name>[a-z0-9-]+)==(?P<version>[^ ;]+)( ; [^\\]+)?( --hash=sha256:[0-9a-f]{64})+"
 ASKED = r"(?P<name>[A-Za-z0-9._-]+)(\[[\w,-]+\])?(==(?P<version>[^ ;]+))?( ; .*)?"
 PIP = r"\bpip[\"})]*( -[\w-]+)* (install|download|wheel)\b"
@@ -46,7 +46,7 @@ def commands_of(path):
 
 
 def asked_by(path):
-    """Yields what an input asks for, and what the inputs that it includes do."""
+    """Yields the requirements of an input, and of the inputs that it includes."""
     for line in lines_of(path):
         if line.startswith("-r "):
             yield from asked_by(path.parent / line[3:])
@@ -88,7 +88,7 @@ def test_a_lock_names_versions_with_hashes_alone_and_all_that_was_asked(name):
         assert normal(asked["name"]) in names, "run `make lock`"
 
 
-def test_what_pip_builds_the_wheel_with_is_what_is_locked():
+def test_pip_builds_the_wheel_with_the_locked_packages():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     requires = re.search(r"^requires = \[(.*)\]$", text, re.MULTILINE)
     assert requires

@@ -1,4 +1,4 @@
-"""Python says the same of an option as Rust does."""
+"""Options are checked with the same result in Python and in Rust."""
 
 import json
 import re
@@ -16,7 +16,7 @@ CASES = json.loads(
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: json.dumps(case["options"]))
-def test_mistakes_are_said_as_the_cases_say(case):
+def test_errors_have_the_messages_of_the_cases(case):
     assert _options.errors(case["scope"], case["options"]) == case["errors"]
 
 
@@ -25,7 +25,7 @@ class API(ls.LitAPI):
         return x
 
 
-def test_a_server_names_all_its_mistakes_at_once():
+def test_a_server_reports_all_errors_at_once():
     with pytest.raises(ValueError) as raised:
         ls.LitServer(API(), path="ocr", timeout=-2, workers_per_device=0, wrokers=2)  # type: ignore[call-arg]
     text = str(raised.value)
@@ -43,7 +43,7 @@ def test_a_server_names_all_its_mistakes_at_once():
         ("qqqqqq", "options are arguments of `LitServer(…)` and `run_servers(…)`"),
     ],
 )
-def test_an_argument_that_no_api_has_says_where_it_belongs(argument, says):
+def test_an_unknown_argument_of_an_api_gets_a_hint(argument, says):
     class Takes(API):
         def __init__(self, size):
             super().__init__()
@@ -66,7 +66,7 @@ def test_a_wrong_argument_of_another_function_gets_no_hint():
         Calls(size=1)
 
 
-def test_an_api_names_all_its_mistakes_at_once():
+def test_an_api_reports_all_errors_at_once():
     with pytest.raises(ValueError, match=r"2 errors:(?s:.)*API: max_batch_size"):
         API(max_batch_size=0, api_path="predict")
 
@@ -83,7 +83,7 @@ def test_an_api_names_all_its_mistakes_at_once():
         (lambda: [ls.LitServer([API(), API()])], "2 endpoints have this path"),
     ],
 )
-def test_what_cannot_be_served_together_is_refused_before_anything_starts(servers, says):
+def test_servers_in_conflict_are_refused_before_any_start(servers, says):
     with pytest.raises(ValueError, match=says):
         ls.run_servers(*servers())
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_served_together_is_refused_before_anything_starts(server
         (lambda: ls.LitServer(API(), python="no/such/python"), "create the environment"),
     ],
 )
-def test_what_is_no_api_is_refused(make, says):
+def test_a_value_that_is_not_an_api_is_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
 
@@ -109,7 +109,7 @@ def test_a_server_option_that_is_wrong_is_refused():
 
 
 @pytest.mark.parametrize(("chosen", "said"), [(None, {}), (8, {"max_concurrency": 8})])
-def test_what_an_api_leaves_open_is_not_said(chosen, said):
+def test_options_that_an_api_does_not_set_are_left_out(chosen, said):
     api = API()
     api.max_concurrency = chosen
     program = program_of([ls.LitServer(api, path="/a")], {})

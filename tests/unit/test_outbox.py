@@ -1,4 +1,4 @@
-"""Answers are sent together, and none waits for a computation that is not its own."""
+"""Responses are sent together, and none waits for the computation of another."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ import pytest
 from litplex._worker.loops.outbox import Outbox
 from litplex._worker.wire import frames
 
-WAIT = 5.0  # Long enough for any machine; what is tested does not depend on it.
+WAIT = 5.0  # Seconds: long enough for any machine; no test depends on the value.
 
 
 @pytest.fixture

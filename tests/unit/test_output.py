@@ -17,7 +17,7 @@ class Item:
 
 @pytest.fixture
 def stream(monkeypatch):
-    """Returns a stream that marks, and what reads what it wrote."""
+    """Returns a stream that marks its lines, and a function that reads its output."""
     written = io.BytesIO()
     marked = request_marks.MarkedStream(io.TextIOWrapper(written, "utf-8"))
     monkeypatch.setattr(request_marks, "_begin", MARK)
@@ -50,7 +50,7 @@ def test_a_line_that_has_not_ended_goes_out_when_it_must(stream):
     assert written() == f"{MARK}one\x1fhalf{MARK}one\x1fof one{MARK}two\x1f{'x' * 10_000}"
 
 
-def test_of_a_large_batch_the_first_are_named(stream):
+def test_a_mark_names_the_first_requests_of_a_large_batch(stream):
     marked, written = stream
     request_marks.set_current_requests([Item(str(number)) for number in range(20)])
     print("batch", file=marked)
@@ -82,6 +82,6 @@ def test_lines_of_threads_are_whole(stream):
     assert sorted(lines) == sorted(expected)
 
 
-def test_what_is_no_text_is_refused(stream):
+def test_a_value_that_is_not_text_is_refused(stream):
     with pytest.raises(TypeError):
         stream[0].write(b"bytes")

@@ -134,7 +134,7 @@ def test_the_timeout_of_litserve_ends_when_a_worker_begins():
     assert native.options == {"timeout": 5, "max_body_bytes": 1000}
 
 
-def test_the_first_server_says_how_all_are_served():
+def test_the_profile_of_the_first_server_applies_to_all():
     first, second = compat.LitServer(_Plain(), api_path="/a"), ls.LitServer(_Plain(), "/b")
     given, writes_client = _server.checked_options([first, second], None, None, {})
     assert (given["host"], writes_client) == ("0.0.0.0", True)

@@ -30,7 +30,7 @@ def test_an_instance_that_cannot_reach_its_worker_names_the_attribute(monkeypatc
         _handover.source_of(api, 0, 0)
 
 
-def test_an_old_python_is_told_which_one_a_worker_needs():
+def test_an_old_python_reads_which_version_a_worker_needs():
     start = Path(ls.__file__).parent / "_worker" / "__main__.py"
     ast.parse(start.read_text("utf-8"), feature_version=(3, 5))
     pretends = (

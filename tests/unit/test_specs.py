@@ -1,4 +1,4 @@
-"""Models with a spec: what is refused when a server is made of them, and where they are served."""
+"""Models with a spec: the errors of their servers, and their paths."""
 
 import pickle
 import warnings
@@ -87,7 +87,7 @@ def endpoint_of(server):
         (Embed, ls.OpenAIEmbeddingSpec, "/v1/embeddings"),
     ],
 )
-def test_a_spec_says_the_path_and_whether_there_are_streams(kind, spec, path):
+def test_a_spec_sets_the_path_and_the_stream(kind, spec, path):
     with_spec = kind(spec=spec())
     assert (with_spec.api_path, with_spec.stream) == (path, spec.stream)
     given_later = kind()
@@ -115,7 +115,7 @@ def test_a_spec_says_the_path_and_whether_there_are_streams(kind, spec, path):
         (lambda: ls.LitServer(Embed(spec=ls.OpenAIEmbeddingSpec()), path="/e"), "/e"),
     ],
 )
-def test_a_path_of_ones_own_wins_with_a_warning(make, path):
+def test_a_custom_path_wins_with_a_warning(make, path):
     with pytest.warns(UserWarning, match=f"endpoint `{path}`: OpenAI's clients request only"):
         server = make()
     assert endpoint_of(server)["path"] == path
@@ -153,13 +153,13 @@ def test_a_path_that_clients_reach_needs_no_warning():
         ([Chat(), Embed(api_path="/e")], ls.OpenAISpec(), "`spec` is for one API"),
     ],
 )
-def test_what_a_spec_cannot_serve_is_refused_with_a_reason(api, spec, reason):
+def test_a_model_that_a_spec_cannot_serve_is_refused_with_a_reason(api, spec, reason):
     with pytest.raises(ValueError, match=reason):
         ls.LitServer(api, spec=spec)
 
 
 @pytest.mark.parametrize("spec", [OwnSpec(), Answering(), "openai", ls.OpenAISpec])
-def test_an_api_refuses_a_spec_that_is_none(spec):
+def test_an_api_refuses_an_invalid_spec(spec):
     with pytest.raises(ValueError, match="`spec`"):
         Chat(spec=spec)
 

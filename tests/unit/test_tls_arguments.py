@@ -67,7 +67,7 @@ def test_arguments_are_options_of_other_names(given, expected):
         ({**FILES, **OURS}, "`ssl_certfile` and `tls_cert` set the same"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(given, says):
+def test_unsupported_arguments_are_refused(given, says):
     _, [error] = read_run_arguments(given)
     assert error.startswith(says)
 

@@ -167,7 +167,7 @@ def test_costs_are_measured_while_a_model_computes(worker, context):
     assert "`cost` must return a finite number of at least 0, not -1.0" in server.errors
 
 
-def test_a_model_without_the_hook_says_so(worker):
+def test_a_model_without_a_hook_reports_that(worker):
     server = worker("class API(ls.LitAPI):\n    def predict(self, x):\n        return x\n")
     assert server.traits["cost"] is False
 
@@ -200,7 +200,7 @@ LOOPS = {
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("way", ["bye", "data", "control"])
-def test_what_came_before_a_goodbye_is_answered(worker, loop, way):
+def test_requests_before_a_goodbye_are_answered(worker, loop, way):
     server = worker(LOOPS[loop])
     for id in range(20):
         server.request(id, id)

@@ -38,7 +38,7 @@ def recorded(worker):
 
 
 def events(server):
-    """Returns what was said since the setup, without the name of the model and errors."""
+    """Returns the events since the setup, without the name of the model and errors."""
     said = server.errors.replace(" API\n", "\n").splitlines()
     assert said[:3] == SETUP
     return [line for line in said[3:] if line.startswith("on_") or line in SAID]

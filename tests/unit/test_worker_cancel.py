@@ -1,4 +1,4 @@
-"""A `cancel` ends what it can, and its item is answered all the same."""
+"""A `cancel` ends a job where it can, and its item is answered in every case."""
 
 import pytest
 

@@ -32,7 +32,7 @@ def test_entries_are_processed_in_order_and_to_the_end(worker):
     assert server.errors.splitlines() == [f"x={id}" for id in range(1, 100)]
 
 
-def test_a_logger_that_raises_harms_nobody(worker):
+def test_a_logger_that_raises_harms_no_request(worker):
     server = worker(MODEL)
     server.request(1, "bad")
     server.request(2, "good")
@@ -40,7 +40,7 @@ def test_a_logger_that_raises_harms_nobody(worker):
     server.wait_for("x=good")
 
 
-def test_without_a_logger_there_is_a_warning():
+def test_a_log_without_a_logger_causes_a_warning():
     class API(ls.LitAPI):
         def predict(self, x):
             return x

@@ -32,7 +32,7 @@ def by_name(changes):
     return {change.pop("name"): change for change in changes}
 
 
-def test_changes_are_said_once(worker):
+def test_each_change_is_reported_once(worker):
     server = worker(MODEL, metrics=True)
     for id, value in enumerate((2, 0.5, 20), 1):
         server.request(id, value)
@@ -59,7 +59,7 @@ def test_changes_are_said_once(worker):
     assert by_name(server.metrics())["tokens"]["value"] == 1
 
 
-def test_a_server_that_takes_none_is_told_none(worker):
+def test_a_server_without_metrics_gets_none(worker):
     server = worker(MODEL)
     server.request(1, 1)
     server.answers(1)
@@ -74,7 +74,7 @@ def test_a_name_that_no_metric_can_have(name):
         ls.LitAPI().counter(name)
 
 
-def test_what_cannot_be_measured_is_refused_with_a_sentence():
+def test_values_that_cannot_be_measured_are_refused_with_a_reason():
     api = ls.LitAPI()
     tokens = api.counter("tokens")
     with pytest.raises(ValueError, match="`tokens` only grows"):
@@ -109,7 +109,7 @@ def test_models_travel_with_their_metrics(copied):
     assert api.counter("tokens")._value == 2
 
 
-def test_what_is_logged_and_cannot_be_measured_needs_a_logger():
+def test_a_logged_value_that_cannot_be_measured_needs_a_logger():
     api = ls.LitAPI()
     api.log("x", 1)
     for key, value, why in [
@@ -121,7 +121,7 @@ def test_what_is_logged_and_cannot_be_measured_needs_a_logger():
             api.log(key, value)
 
 
-def test_values_that_are_no_numbers_are_left_out():
+def test_values_that_are_not_finite_are_left_out():
     metrics = Metrics()
     metrics.observe("loss", float("nan"))
     metrics.observe("loss", float("inf"))

@@ -1,4 +1,4 @@
-"""Models that speak OpenAI's protocols, as the server sees their worker."""
+"""Models with OpenAI's dialects, as the server sees their worker."""
 
 import pytest
 from litplex._worker.hooks import records
@@ -60,7 +60,7 @@ def test_a_chat_yields_texts_that_become_messages(worker, kind, before):
 
 
 @KINDS
-def test_what_a_chat_may_yield(worker, kind):
+def test_a_chat_may_yield_texts_messages_and_lists(worker, kind):
     server = worker(
         CHAT
         + f"""
@@ -91,7 +91,7 @@ def test_what_a_chat_may_yield(worker, kind):
     assert "Malformed output from LitAPI.predict" in server.errors
 
 
-def test_an_output_that_is_no_message_is_told_to_the_client(worker):
+def test_a_client_reads_which_output_is_not_a_message(worker):
     server = worker(
         CHAT
         + """
@@ -279,7 +279,7 @@ def test_the_messages_of_a_chat_have_the_form_that_its_model_gives_them(
     assert server.end() == 0
 
 
-def test_a_chat_decodes_as_it_likes_and_its_errors_have_their_status(worker):
+def test_errors_of_a_chats_own_decode_request_keep_their_status(worker):
     server = worker(
         CHAT
         + """
@@ -564,7 +564,7 @@ def test_a_batch_of_embeddings(worker, kind):
     ],
 )
 @KINDS
-def test_answers_that_are_no_embeddings(worker, kind, answer, sentence):
+def test_malformed_embeddings_are_errors(worker, kind, answer, sentence):
     server = worker(
         EMBEDDINGS
         + f"""
@@ -583,7 +583,7 @@ def test_answers_that_are_no_embeddings(worker, kind, answer, sentence):
 
 
 @KINDS
-def test_a_request_that_is_none_of_embeddings_is_the_clients_mistake(worker, kind):
+def test_a_malformed_request_for_embeddings_is_the_clients_error(worker, kind):
     server = worker(
         EMBEDDINGS
         + f"""

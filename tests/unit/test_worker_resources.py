@@ -64,18 +64,18 @@ def onnxruntime(tmp_path):
     (tmp_path / "onnxruntime.py").write_text(ONNXRUNTIME)
 
 
-def test_onnx_runtime_is_told_the_threads(worker, onnxruntime):
+def test_onnx_runtime_gets_the_number_of_threads(worker, onnxruntime):
     told = ask(worker(USES_ONNXRUNTIME, order={"threads": 2}), None)
     assert told == (200, [2, 1, ["CPUExecutionProvider"]])
 
 
-def test_onnx_runtime_is_told_the_gpu(worker, onnxruntime):
+def test_onnx_runtime_gets_the_gpu(worker, onnxruntime):
     told = ask(worker(USES_ONNXRUNTIME, order={"threads": 2}, device="cuda:1"), None)
     cuda = ["CUDAExecutionProvider", {"device_id": 1}]
     assert told == (200, [2, 1, [cuda, "CPUExecutionProvider"]])
 
 
-# Stand in for the real ones; a GPU is not needed to see what they are told.
+# Fakes of the frameworks, which record their settings; no GPU is needed.
 TORCH = """
 calls = []
 
@@ -136,7 +136,7 @@ def test_tensorflow_gets_its_share(worker, frameworks):
     assert told == (200, [["GPU1", [{"memory_limit": 5}]]])
 
 
-def test_onnx_runtime_is_told_the_share(worker, onnxruntime):
+def test_onnx_runtime_gets_the_share(worker, onnxruntime):
     model = """
         from litplex import _resources
         _resources.gpu_memory_bytes = lambda: 5 << 20
@@ -149,7 +149,7 @@ def test_onnx_runtime_is_told_the_share(worker, onnxruntime):
     assert told == (200, ["CUDAExecutionProvider", {"device_id": 0, "gpu_mem_limit": 5 << 20}])
 
 
-def test_a_torch_that_sees_no_gpu_says_so(worker, frameworks, tmp_path):
+def test_a_torch_without_a_gpu_reports_that(worker, frameworks, tmp_path):
     blind = TORCH.replace("lambda: True", "lambda: False")
     (tmp_path / "torch/__init__.py").write_text(blind)
     blind = worker(SAYS, order=SHARE, device="cuda:0")
@@ -171,7 +171,7 @@ def test_a_framework_that_is_not_there_is_not_found(worker):
 
 
 @pytest.mark.parametrize(("order", "device"), [(SHARE, "cpu"), ({}, "cuda:0")])
-def test_nothing_is_followed_where_there_is_no_share(worker, order, device):
+def test_without_a_share_no_import_is_watched(worker, order, device):
     finders = "[type(finder).__name__ for finder in __import__('sys').meta_path]"
     status, found = ask(worker(SAYS, order=order, device=device), finders)
     assert (status, "_AfterImport" in found) == (200, False)

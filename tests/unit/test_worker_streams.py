@@ -96,7 +96,7 @@ def test_streams_of_a_batch_end_each_at_its_own_step(worker, kind):
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_a_batch_of_streams_keeps_each_ones_credit(worker, kind):
+def test_each_stream_of_a_batch_has_its_own_credit(worker, kind):
     model = """
         class API(ls.LitAPI):
             {def} predict(self, inputs):
@@ -142,7 +142,7 @@ def test_a_batch_of_streams_that_breaks(worker, kind, body, status):
     assert server.end() == 0
 
 
-# Counts up for each sequence; what it is told is a request's `{"to": …}`.
+# Counts up for each sequence, to the number in the request: `{"to": …}`.
 CONTINUOUS = """
     class API(ls.ContinuousAPI):
         def decode_request(self, request):
@@ -253,7 +253,7 @@ def test_a_step_that_raises_fails_all_and_those_that_join_later_are_served(worke
     assert "finish 50 error" in server.errors
 
 
-def test_a_step_of_a_wrong_length_says_what_it_must_give(worker):
+def test_a_step_of_the_wrong_length_names_the_expected_length(worker):
     server = worker(
         """
         class API(ls.ContinuousAPI):
@@ -352,7 +352,7 @@ def test_the_outputs_of_sequences_have_the_form_that_their_model_gives_them(work
     assert server.end() == 0
 
 
-def test_what_is_no_stream_has_no_form(worker):
+def test_only_streams_are_formatted(worker):
     server = worker(
         """
     class API(ls.LitAPI):

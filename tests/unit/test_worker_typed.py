@@ -1,4 +1,4 @@
-"""The annotations of hooks decide how requests are read and what answers hold."""
+"""The annotations of hooks decide how requests are read and responses are written."""
 
 import json
 
@@ -132,7 +132,7 @@ def test_a_cost_is_of_what_the_annotation_gives(worker):
 
 
 @pytest.mark.parametrize("body", [b'{"x": "\xff"}', b'{"x": [NaN]}', b'{"x": "\\ud800"}'])
-def test_a_body_that_is_no_text_or_json_is_a_bad_request(worker, body):
+def test_a_body_that_is_neither_text_nor_json_is_a_bad_request(worker, body):
     server = worker(TYPES + ECHO.format(base="LitAPI", annotation="Point"))
     send(server, 1, "json", body)
     assert server.answers(1)[1][0] == 400
@@ -148,7 +148,7 @@ def test_a_body_that_is_no_text_or_json_is_a_bad_request(worker, body):
         ("Nowhere[int]", '`pip install "litplex[typed]"` in its environment, or remove the'),
     ],
 )
-def test_a_mistake_fails_the_setup_and_says_what_to_do(worker, annotation, says):
+def test_an_invalid_annotation_fails_the_setup_and_says_what_to_do(worker, annotation, says):
     hide = "sys.modules['pydantic'] = None\nNowhere = list\n" if "Nowhere" in annotation else ""
     model = ECHO.format(base="LitAPI", annotation=annotation)
     reason = worker(f"import socket\n{TYPES}{hide}{model}").traits["reason"]

@@ -1,5 +1,5 @@
-"""The app host: what a program supplies of the HTTP layer in Python, in a process of its own.
+"""The app host: the parts of the HTTP layer that a program has in Python, in one process.
 
-It needs fastapi and uvicorn. ``_manifest`` alone needs neither: the face asks it which programs
-have an app host, and what that is told.
+It needs fastapi and uvicorn. Only ``_manifest`` needs neither: it decides which programs have an
+app host.
 """

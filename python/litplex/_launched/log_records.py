@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import IO
 
-# The server cuts lines at 64 KiB, and what is cut is no JSON. A character takes 12 bytes at most.
+# The server cuts lines at 64 KiB, and a cut line is not JSON. A character takes at most 12 bytes.
 _MOST_CHARACTERS = 5000
 
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -143,5 +143,5 @@ def _encoded(fields: dict[str, Any]) -> Any:
     try:
         return json.dumps(fields, allow_nan=False, default=str)
     except (TypeError, ValueError, RecursionError):
-        # Something in what the program added is nothing that JSON can hold.
+        # The program has added a value that JSON cannot hold.
         return json.dumps({name: str(value) for name, value in fields.items()})

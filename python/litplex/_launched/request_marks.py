@@ -1,6 +1,6 @@
-"""Output of hooks, each line marked with the requests that are computed meanwhile.
+"""Output of hooks, each line marked with the requests in computation.
 
-The server takes the marks out; ``protocol/PROTOCOL.md`` says what they look like.
+The server removes the marks; ``protocol/PROTOCOL.md`` has their format.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
         def context(self) -> Any: ...
 
 
-# Of a larger batch the first are named, and how many more there are.
+# The mark of a larger batch names this many requests, and the number of the others.
 _MOST_NAMED = 8
-# The beginning of a line waits for the rest up to so many characters.
+# The most characters of a line that wait for its end.
 _MOST_HELD = 8192
 
 #: The ids of the requests that the current thread, or task, computes; empty for none. They are
-#: noted for each request, and seldom printed.
+#: set for each request, and rarely printed.
 _ids: contextvars.ContextVar[str] = contextvars.ContextVar("litplex_ids", default="")
 _begin = ""
 _kept: list[io.TextIOWrapper] = []
 
 
 def mark(secret: str) -> None:
-    """Marks what is printed from here on; the secret tells those marks from other text."""
+    """Marks all later output; the secret distinguishes the marks from other text."""
     global _begin
     _begin = f"\x1e{secret}"
     sys.stdout = MarkedStream(sys.stdout)
     sys.stderr = MarkedStream(sys.stderr)
-    # A program may put a stream of its own in their place, around their buffer, which they would
-    # close once it is collected.
+    # A program may replace them by a stream around their buffer, which they would close when they
+    # are collected.
     _kept.extend((sys.stdout, sys.stderr))
 
 
@@ -52,7 +52,7 @@ def is_marked() -> bool:
 
 
 def structure() -> None:
-    """Makes an object of each record and traceback from here on, where the log is for programs."""
+    """Prints each later record and traceback as an object, if the log is in JSON."""
     global _report
     if os.environ.get("LITPLEX_LOG_FORMAT") == "json":
         from litplex._launched import log_records
@@ -108,9 +108,9 @@ class _Held(threading.local):
 
 
 class MarkedStream(io.TextIOWrapper):
-    """Writes what another text stream would, with a mark in front of each line of a request.
+    """A text stream that writes a mark in front of each line of a request.
 
-    Each thread's lines go out whole, or what there is of them at a ``flush``.
+    Lines of different threads do not mix. A ``flush`` writes the begun line of its thread.
     """
 
     def __init__(self, stream: Any) -> None:

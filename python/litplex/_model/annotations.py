@@ -69,7 +69,7 @@ def return_annotation(hook: Any) -> Any:
 
 
 def _resolve(hook: Any, annotation: Any) -> Any:
-    # One at a time: what the others name may exist for type checkers alone.
+    # One at a time: names in the others may exist only for type checkers.
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     names = getattr(inspect.unwrap(hook), "__globals__", {})
     return typing.get_type_hints(holder, names, include_extras=True)["it"]

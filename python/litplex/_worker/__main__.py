@@ -1,12 +1,12 @@
 """Started as ``python …/litplex/_worker`` by the server, in any interpreter and environment.
 
-It makes this very package importable as ``litplex`` without putting its directory on ``sys.path``:
-what else is installed beside it must not leak into an endpoint's own environment.
+It makes this package importable as ``litplex`` without its directory on ``sys.path``: packages
+installed beside it must not leak into an endpoint's own environment.
 """
 
 import sys
 
-# Before all else, and in words that older versions know: they cannot read the rest of this package.
+# First, and in the syntax of older versions: they cannot read the rest of this package.
 if sys.version_info < (3, 9):  # noqa: UP036
     sys.exit(
         "litplex needs Python 3.9 or later, and %s is Python %s; name another one in `python`"  # noqa: UP031

@@ -1,9 +1,9 @@
-"""``python …/litplex/_worker --check``: says what is wrong with a model, without its ``setup``.
+"""``python …/litplex/_worker --check``: reports the errors of a model, without its ``setup``.
 
-It reads an order on standard input as a worker does, imports what that names in the endpoint's own
-interpreter, makes the instance, and looks at its hooks. On what was standard output it prints one
-object: ``error`` (None where it found none), with a ``traceback`` where the program's own code
-raised, and what it learnt of the model.
+It reads an order on standard input as a worker does, imports the model in the endpoint's own
+interpreter, creates the instance, and checks its hooks. On the original standard output it prints
+one object: ``error`` (None without an error), a ``traceback`` if the program's own code raised, and
+the properties of the model.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Prints what it found. Returns the exit status, 0 where it could look at all."""
+    """Prints the result. Returns the exit status, 0 also for a model with errors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # What the program prints must not be taken for the answer.
+    # The output of the program must not mix with the result.
     os.dup2(2, 1)
     json.dump(_look(*read_order()), out)
     out.close()
@@ -53,12 +53,12 @@ def _look(order: dict[str, Any], pickled: BinaryIO) -> Any:
 
 def _error(error: BaseException) -> Any:
     sentence, trace = why_not_loaded(error)
-    # Without a frame of the program's own it repeats the sentence.
+    # Without a frame of the program, the traceback only repeats the sentence.
     return {"error": sentence, "traceback": trace if trace and "\n" in trace else None}
 
 
 def _lack(api: Any) -> Any:
-    """Returns the error of a model that lacks a hook which it cannot do without."""
+    """Returns the error of a model that lacks a required hook."""
     needed = ("admit", "step") if isinstance(api, ContinuousAPI) else ("predict",)
     base = ContinuousAPI if isinstance(api, ContinuousAPI) else LitAPI
     for name in needed:

@@ -8,13 +8,13 @@ An order names its source in one of three forms:
 ``{"kind": "pickle", "script": {…}}``
     The instance itself, pickled by the parent; the pickle follows the order. The main module is
     prepared when the pickle asks for it, as ``multiprocessing`` does: it runs as ``__mp_main__``,
-    so the code under ``if __name__ == "__main__"`` does not. What it defines belongs to
+    so the code under ``if __name__ == "__main__"`` does not. Its definitions belong to
     ``__main__``, as in the program.
 ``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "cwd": …, …}``
     The script runs again as ``__main__``, up to the call that serves, and the instance is taken
     from that call: the one with the number ``api`` of the server with the number ``server``. It
     always works, and it runs the script's top-level and guarded code, in the working directory in
-    which the program ran first. Its ``module`` is what ``python -m`` calls it where it is in a
+    which the program ran first. Its ``module`` is its name for ``python -m`` if it is in a
     package, and otherwise null.
 
 Pickles come from the parent process over an inherited descriptor, never from the network.
@@ -128,7 +128,7 @@ def _check_args(kind: Any, args: Any) -> None:
     try:
         taken = inspect.signature(kind.__init__)
     except (TypeError, ValueError):
-        return  # It says nothing of what it takes.
+        return  # Its parameters are unknown.
     try:
         taken.bind(None, **args)
     except TypeError as error:
@@ -186,7 +186,7 @@ def _move_to_main(holder: Any, module: Any) -> None:
     know no ``__mp_main__``; processes of ``multiprocessing`` find both names."""
     for each in list(vars(holder).values()):
         each = each.__func__ if type(each) is staticmethod else each
-        # Of proxies, only the type can be asked without loading what they stand for.
+        # Only the type of a proxy can be read without loading its object.
         is_class = issubclass(type(each), type)
         if (is_class or type(each) is types.FunctionType) and each.__module__ == module:
             with contextlib.suppress(AttributeError, TypeError):  # Its metaclass does not allow it.

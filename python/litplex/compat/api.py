@@ -9,5 +9,5 @@ __all__ = ["LitAPI"]
 
 
 class LitAPI(litplex.LitAPI):
-    # Without a docstring of its own: `inspect.getdoc` finds that of litplex.
+    # Without a docstring: `inspect.getdoc` finds that of litplex.
     _litplex_profile = LITSERVE

@@ -299,8 +299,8 @@ impl<S: Transport> Connection<S> {
         let requests = if jobs == 1 { "request" } else { "requests" };
         let given_up = match self.in_flight.cancelled() {
             0 => String::new(),
-            all if all == jobs => ", for which nobody waits".into(),
-            some => format!(", for {some} of which nobody waits"),
+            all if all == jobs => ", which no client waits for".into(),
+            some => format!(", {some} of which no client waits for"),
         };
         tracing::info!("waiting for {worker}: it computes {jobs} {requests}{given_up}");
     }
@@ -325,7 +325,7 @@ impl<S: Transport> Connection<S> {
         }
         let reason = match self.dismissed.and_then(|_| self.in_flight.given_up_since()) {
             Some(_) => format!(
-                "it went on computing past the time of its request, for which nobody waits \
+                "it went on computing past the time of its request, which no client waits for \
                  (`kill_after` is {grace} s)"
             ),
             None => format!(

@@ -27,10 +27,10 @@ class Control:
             :meth:`send_metrics`.
         reader: Its frames.
         data: The data connection, whose reading side is shut down when no more work will come.
-        registry: What is told of items.
+        registry: The items of the worker.
         hooks: The hooks of the model.
-        health: What says whether the model is well; None where it has nothing to say.
-        sends_metrics: Whether the server takes what the model measures.
+        health: The checks of the model's health; None if it has no ``health``.
+        sends_metrics: Whether the server takes the metrics of the model.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class Control:
         self._send(frames.encode(frames.COST, payload, status=status, id=id))
 
     def _bye(self, *_: Any) -> None:
-        # Streams that are under way still need their credit: the thread goes on.
+        # Running streams still need their credit: the thread goes on.
         self._stop_reading()
 
     def _stop_reading(self) -> None:
-        # The loop ends once it has answered what had arrived.
+        # The loop ends once it has answered the requests that had arrived.
         with contextlib.suppress(OSError):
             self._data.shutdown(socket.SHUT_RD)

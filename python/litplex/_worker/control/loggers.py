@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import Any
 
-# What may wait for loggers that are slower than the model.
+# The most entries that wait for loggers that are slower than the model.
 _MOST_WAITING = 10_000
 _CLOSE_SECONDS = 5.0
 
@@ -15,11 +15,11 @@ _logger = logging.getLogger("litserve.loggers")
 
 
 class LogQueue:
-    """Loggers on a thread of their own, so that none holds up a request.
+    """Loggers on a thread of their own, so that none delays a request.
 
     Args:
-        loggers: Objects whose ``process(key, value)`` is called for each entry, in order. What one
-            raises is logged, no more.
+        loggers: Objects whose ``process(key, value)`` is called for each entry, in order. An
+            exception is logged.
     """
 
     def __init__(self, loggers: list[Any]) -> None:
@@ -30,7 +30,7 @@ class LogQueue:
         self._thread.start()
 
     def put(self, key: str, value: Any) -> None:
-        """Takes an entry; drops it where too many wait, and says so once."""
+        """Adds an entry; drops it if too many wait, and warns once."""
         try:
             self._entries.put_nowait((key, value))
         except queue.Full:

@@ -71,9 +71,9 @@ class Registry:
         self.notify: Callable[[Item], None] = self._wake
 
     def open(self, id: int, context: Context | None = None) -> Item:
-        """Returns the item of this id, which is worked at until it is closed."""
+        """Returns a new item with this id, which is in computation until it is closed."""
         item = self._items[id] = Item(id, context, self._credit)
-        # In this order: a cancel that comes meanwhile is seen here or finds the item.
+        # In this order: a concurrent cancel is seen here, or finds the item.
         if id in self.cancelled:
             item.cancel()
         return item

@@ -1,4 +1,4 @@
-"""Calls hooks of which some are ``async``, in the order in which ``_hooks`` calls plain ones."""
+"""Calls hooks of which some are ``async``, in the same order as ``hooks.py`` calls plain ones."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ cancelled: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def is_own(error: BaseException) -> bool:
-    """Returns whether a hook failed with an exception: whether it is not that of a task which was
-    cancelled because its callers have left."""
-    import asyncio  # Programs with plain hooks import this module, too.
+    """Returns whether an exception is the failure of a hook, not the cancellation of a task whose
+    callers have left."""
+    import asyncio  # Programs with plain hooks also import this module.
 
     was_cancelled = isinstance(error, asyncio.CancelledError)
     return not (was_cancelled and asyncio.current_task() in cancelled)
 
 
 async def settle(result: Any) -> Any:
-    """Returns what a hook returned, after it was awaited where it must be."""
+    """Returns the result of a hook, awaited if it is awaitable."""
     return await result if hasattr(result, "__await__") else result
 
 
 async def answer(hooks: Hooks, request: Any, context: Context | None) -> Any:
     """Computes one request; returns the status, flags and payload of its response."""
-    # `settle` is written out here: a call for each hook shows in the throughput.
+    # `settle` is inlined here: a call for each hook would reduce the throughput.
     if context is None:
         decode, compute, encode = hooks.plain
         value = decode(request)
@@ -111,7 +111,7 @@ async def _encode(hooks: Hooks, value: Any) -> Answer:
 
 
 async def outputs(hooks: Hooks, request: Any, context: Context | None) -> Any:
-    """Returns the iterator of one streamed answer, and what to close when it is cut short."""
+    """Returns the iterator of one stream, and the iterator to close if it ends early."""
     x = await settle(hooks.decode(request, context))
     end_stage(context)
     source = checked_stream(await settle(hooks.compute(x, context)))
@@ -121,7 +121,7 @@ async def outputs(hooks: Hooks, request: Any, context: Context | None) -> Any:
 
 
 async def steps(hooks: Hooks, inputs: list[Any], contexts: Sequence[Context | None]) -> Any:
-    """Returns the iterator of a batch of streams, and what to close when it is cut short."""
+    """Returns the iterator of a batch of streams, and the iterator to close if it ends early."""
     batch = await settle(hooks.batch(inputs, contexts))
     source = checked_stream(await settle(hooks.compute(batch, contexts)))
     if hooks.unbatches_stream:
@@ -135,7 +135,7 @@ async def steps(hooks: Hooks, inputs: list[Any], contexts: Sequence[Context | No
 
 
 async def encoded(encode: Any, output: Any, context: Context | None) -> Any:
-    """Returns what is sent for an output: an exception where encoding it raises one."""
+    """Returns the encoded output, or the exception of its encoding."""
     if encode is None or output is FINISHED or isinstance(output, BaseException):
         return output
     try:
@@ -147,7 +147,7 @@ async def encoded(encode: Any, output: Any, context: Context | None) -> Any:
 
 
 def each(values: Any) -> Any:
-    """Returns an asynchronous iterator over what a plain or ``async`` generator yields."""
+    """Returns an asynchronous iterator over the values of a plain or ``async`` generator."""
     return values if hasattr(values, "__aiter__") else _each(values)
 
 

@@ -1,4 +1,4 @@
-"""Calls the user's hooks: which get a context, and in which order."""
+"""Calls the hooks of a model, in their order and with their contexts."""
 
 from __future__ import annotations
 
@@ -40,17 +40,20 @@ if TYPE_CHECKING:
     from litplex._worker.wire.frames import Payload
     from litplex._worker.wire.stages import Stages
 
-# What stands in front of a request's body.
+# The flags of frames with a part in front of a request's body.
 _HAS_LEAD = frames.META | frames.REQUEST_ID
 
 _COST = struct.Struct("<d")
-# What is under way at once where hooks are async and nothing else is said.
+# The default number of concurrent calls of `async` hooks.
 _ASYNC_CONCURRENCY = 64
 
 
 def check_hooks(api: Any, is_guarded: bool = False, *, is_set_up: bool = True) -> None:
-    """Raises a ValueError where the settings of a model do not fit its hooks, as far as that is
-    known before it is set up."""
+    """Checks the settings of a model and its hooks; before its setup, as far as they are known.
+
+    Raises:
+        ValueError: has the first error.
+    """
     if not isinstance(api, LitAPI):
         raise ValueError(
             f"`api` is a {type(api).__name__}, not a litplex.LitAPI; name a class that is one"
@@ -112,7 +115,7 @@ class Hooks:
         wanting = hooks if self.max_batch_size == 1 else (*hooks, *batch_hooks)
         self.context = any(map(wants_context, wanting))
         self._marks = request_marks.is_marked()
-        # Where several requests are computed at a time each of them must know its id.
+        # With concurrent requests, each of them needs its id.
         self._shares = self.max_batch_size > 1 or self.is_async or self.is_continuous
         #: decode, compute and encode where no hook gets a context.
         self.plain = hooks
@@ -120,7 +123,7 @@ class Hooks:
         self.batch, self.unbatch = map(_taking_context, batch_hooks)
         self.encodes_stream = not self.is_continuous and _encodes_whole_stream(api)
         self.unbatches_stream = is_generator(api.unbatch)
-        #: What makes of each value of a stream what is sent of it, where the model has its own.
+        #: Converts each value of a stream, if the model has its own `format_encoded_response`.
         self.format = _own_format(api) if self.stream else None
         if self.format is not None and api.spec is None:
             from litplex._worker.hooks.stream_format import converted
@@ -129,8 +132,8 @@ class Hooks:
                 self.encode, self.format, self.encodes_stream, self.max_batch_size > 1
             )
         #: Returns the input of ``decode_request`` and the context of one request, from the flags
-        #: and payload of its frame. An attribute, so that requests without an annotation pass no
-        #: branch.
+        #: and payload of its frame. It is an attribute, so that requests of hooks without an
+        #: annotation pass no branch.
         self.read = request_reader(api, self._read) or self._read
 
     def model_info(self) -> dict[str, Any]:
@@ -148,7 +151,7 @@ class Hooks:
 
     def _read(self, flags: int, payload: Payload) -> Any:
         if not (flags & _HAS_LEAD or self.context or self._marks):
-            # What most requests are; every call on this path shows in the throughput.
+            # Most requests take this path; every call on it reduces the throughput.
             return loads(payload), None
         request_id = None
         if flags & frames.REQUEST_ID:
@@ -182,7 +185,7 @@ class Hooks:
         """Computes a batch; returns the status, flags and payload of a response for each.
 
         Raises:
-            WrongLength: it did not give an output for each input.
+            WrongLength: there is not one output for each input.
         """
         measured = stages_of(contexts)
         for stages in measured:
@@ -211,11 +214,11 @@ class Hooks:
         return stages.added_to(answer)
 
     def may_retry(self, error: BaseException, count: int) -> bool:
-        """Returns whether the items of a batch that raised this are computed one at a time."""
+        """Returns whether the items of a batch that raised this error are computed one by one."""
         return self.retry_singly and count > 1 and not isinstance(error, WrongLength)
 
     def outputs(self, request: Any, context: Context | None) -> Any:
-        """Returns the generator of one streamed answer, and what to close when it is cut short."""
+        """Returns the generator of one stream, and the generator to close if it ends early."""
         x = self.decode(request, context)
         end_stage(context)
         outputs = iterated(self.compute(x, context))
@@ -224,8 +227,8 @@ class Hooks:
         return (self.encode(output, context) for output in outputs), outputs
 
     def steps(self, inputs: list[Any], contexts: Sequence[Context | None]) -> Any:
-        """Returns the generator of a batch of streams, whose steps are what holds an output for
-        each, and what to close when it is cut short."""
+        """Returns the generator of a batch of streams, each of whose steps has an output for each
+        stream, and the generator to close if it ends early."""
         source = iterated(self.compute(self.batch(inputs, contexts), contexts))
         if self.unbatches_stream:
             steps = self.unbatch(source, contexts)
@@ -236,7 +239,7 @@ class Hooks:
         return iter(steps), source
 
     def measure(self, flags: int, payload: Payload) -> tuple[int, bytes]:
-        """Returns the status and payload that say the cost of a request; it never raises."""
+        """Returns the status and payload with the cost of a request; it never raises."""
         try:
             return 200, _COST.pack(_checked_cost(self.api.cost(self.read(flags, payload)[0])))
         except frames.FrameError:
@@ -283,8 +286,8 @@ def _checked_cost(cost: Any) -> Any:
 
 
 def _direct(hook: Any) -> Any:
-    """Returns the hook, or in place of a default one what it does without a spec: most models have
-    none, and asking for it at every request shows in the throughput."""
+    """Returns the hook, or the identity for a default hook without a spec: a check of the spec for
+    each request would reduce the throughput."""
     is_default = getattr(hook, "__func__", None) in (LitAPI.decode_request, LitAPI.encode_response)
     return _same if is_default and hook.__self__.spec is None else hook
 
@@ -294,7 +297,8 @@ def _same(value: Any) -> Any:
 
 
 def _taking_context(hook: Any) -> Any:
-    """Returns the hook as a function of a value and a context, which it gets if it names one."""
+    """Returns the hook as a function of a value and a context; the hook gets the context if it has
+    that parameter."""
     if wants_context(hook):
         return lambda value, context: hook(value, context=context)
     return lambda value, _: hook(value)

@@ -1,7 +1,7 @@
-"""Calls the hooks of models that speak one of OpenAI's protocols.
+"""Calls the hooks of models with one of OpenAI's dialects.
 
-The server checks requests, and makes answers of what hooks return: here requests get the form that
-hooks expect, and outputs the one that the server does.
+The server checks requests and builds responses. This module converts requests to the form that
+hooks expect, and outputs to the form that the server expects.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ChatHooks(_SpecHooks):
         super().__init__(api, retry_singly)
         form, convert = self.format, item_of
         if form is not None:
-            # What the server is sent is JSON all the same, as in LitServe.
+            # The server gets JSON even so, as in LitServe.
             convert = lambda message: item_of(form(message))  # noqa: E731
         if not self.has_default_messages():
             self.encode = self._converted(self.encode, convert)
@@ -108,15 +108,15 @@ KINDS = {"openai_chat": ChatHooks, "openai_embeddings": EmbeddingHooks}
 
 
 def item_of(message: Any) -> Any:
-    """Returns what the server is sent of a message: what it holds, without what is None.
+    """Returns the fields of a message that the server gets: those that are not None.
 
     Raises:
-        TypeError: it is no message.
+        TypeError: the value is not a message.
     """
     if hasattr(message, "model_dump"):
         return message.model_dump(mode="json", by_alias=True, exclude_none=True)
     if isinstance(message, (str, bytes)):
-        # LitServe reads what is JSON already.
+        # LitServe also reads texts that are JSON.
         with contextlib.suppress(ValueError):
             message = json.loads(message)
     if not isinstance(message, dict):
@@ -147,11 +147,11 @@ async def _checked_later(answer: Any, hook: Any) -> Any:
 
 
 class NotAnEmbedding(ValueError):
-    """An embedding that is none.
+    """An invalid embedding.
 
     Attributes:
-        client_detail: What clients are told.
-        input: The place of its input among those of the request.
+        client_detail: The text for clients.
+        input: The index of its input in the request.
     """
 
     def __init__(self, hook: Any, input: int, fault: str) -> None:

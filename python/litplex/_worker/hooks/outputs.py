@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class WrongLength(ValueError):
-    """A batch whose outputs cannot be told apart.
+    """A batch whose outputs cannot be assigned to its inputs.
 
     Attributes:
-        client_detail: What clients are told; how to mend it is nothing to them.
+        client_detail: The text for clients, without the remedy, which is for the author.
     """
 
     client_detail = "Batch size mismatch"
@@ -29,7 +29,7 @@ def iterated(outputs: Any) -> Iterator[Any]:
     """Returns an iterator over the outputs of a stream, also of an ``async`` generator.
 
     Raises:
-        TypeError: they are a value.
+        TypeError: the outputs are a single value.
     """
     if hasattr(outputs, "__aiter__"):
         from litplex._worker.hooks import event_loop
@@ -39,13 +39,16 @@ def iterated(outputs: Any) -> Iterator[Any]:
 
 
 def checked_stream(outputs: Any) -> Any:
-    """Returns the outputs of a stream; raises a TypeError where they are one value, of which a loop
-    would send the keys or the letters."""
+    """Returns the outputs of a stream.
+
+    Raises:
+        TypeError: the outputs are a single value, whose keys or letters a loop would send.
+    """
     is_value = isinstance(outputs, (dict, str, bytes, bytearray))
     if is_value or not (hasattr(outputs, "__iter__") or hasattr(outputs, "__aiter__")):
         raise TypeError(
-            f"`predict` gave a {type(outputs).__name__}, and with stream=True it must yield what "
-            "is sent; write `yield`, or leave out stream"
+            f"`predict` returned a {type(outputs).__name__}, and with stream=True it must yield "
+            "values; write `yield`, or leave out stream"
         )
     return outputs
 
@@ -53,7 +56,11 @@ def checked_stream(outputs: Any) -> Any:
 def as_list(
     outputs: Any, count: int, rule: str = "predict and unbatch must give one output for each input"
 ) -> list[Any]:
-    """Returns the outputs of a batch as a list; raises WrongLength where there are not so many."""
+    """Returns the outputs of a batch as a list.
+
+    Raises:
+        WrongLength: the list does not have ``count`` outputs.
+    """
     listed: list[Any] = outputs if isinstance(outputs, list) else list(outputs)
     if len(listed) != count:
         raise WrongLength(count, len(listed), rule)
@@ -61,7 +68,7 @@ def as_list(
 
 
 def encoded(encode: Any, output: Any, context: Context | None) -> Any:
-    """Returns what is sent for an output: an exception where encoding it raises one."""
+    """Returns the encoded output, or the exception of its encoding."""
     if encode is None or output is FINISHED or isinstance(output, BaseException):
         return output
     try:

@@ -81,13 +81,13 @@ def _boolean(value: Any) -> Any:
 
 
 def _input(value: Any) -> Any:
-    """Returns what embeddings are wanted of, with token ids that are integers."""
+    """Returns the input of embeddings, with token ids as integers."""
     if isinstance(value, list):
         return [_input(item) for item in value]
     return value if isinstance(value, str) else _integer(value)
 
 
-# What clients may write as another number, or as a text.
+# Fields that clients may write as another kind of number, or as a text.
 _CONVERTERS: dict[str, Any] = {
     "temperature": float,
     "top_p": float,

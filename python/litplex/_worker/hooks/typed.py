@@ -38,7 +38,7 @@ def request_reader(api: Any, read: Any) -> Any:
         read: Returns the value and the context of a request, of its flags and payload.
 
     Raises:
-        ValueError: the annotation is an error; the message says what to do.
+        ValueError: the annotation is invalid; the message says what to do.
     """
     if api.spec is not None:
         return None
@@ -197,11 +197,11 @@ def _sendable(detail: dict[str, Any], loc: Loc) -> Any:
 
 
 def response_encoder(api: Any) -> Any:
-    """Returns ``encode_response``; where its return annotation has a pydantic model, answers are
-    validated, lose what the model does not have, and get its aliases.
+    """Returns ``encode_response``. If its return annotation has a pydantic model, responses are
+    validated, lose fields that the model does not have, and get its aliases.
 
     Raises:
-        ValueError: the annotation is an error.
+        ValueError: the annotation is invalid.
     """
     encode = api.encode_response
     annotation = hints.return_annotation(encode)

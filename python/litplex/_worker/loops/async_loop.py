@@ -78,7 +78,7 @@ class AsyncLoop(ConnectionLoop):
         """Returns when the server is gone or wants no more, after what had arrived is answered.
 
         Raises:
-            FrameError: what came is not the protocol.
+            FrameError: the received bytes are not frames.
         """
         self._loop.run_until_complete(self._serve())
         if self._error is not None:
@@ -178,10 +178,10 @@ class AsyncLoop(ConnectionLoop):
         if item.changed is not None:
             item.changed.set()
         peers = item.peers or [item]
-        # A task that has not begun sees for itself; cancelling it would leave no one to answer.
+        # A task that has not begun checks for itself; a cancelled one could not answer.
         if item.has_begun and all(peer.cancelled for peer in peers):
             task = item.task
-            # Once: what a hook does to clean up is not cancelled too.
+            # Once: the cleanup of a hook must not be cancelled.
             for peer in peers:
                 peer.task = None
             if task is not None:

@@ -33,7 +33,7 @@ class AsyncOutbox(Outbox):
         self._is_scheduled = False
         self._is_lost = False
         self._under_way: set[asyncio.Task[None]] = set()
-        # What the socket had no room for; guarded by `_sending`, as the helper sends too.
+        # Bytes that the socket had no room for; guarded by `_sending`, as the helper also sends.
         self._rest: deque[memoryview] = deque()
         super().__init__(sock)
 
@@ -41,7 +41,7 @@ class AsyncOutbox(Outbox):
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._end_turn)
-            # Only what one turn brings says how fast the hooks are.
+            # Only the responses of one turn show how fast the hooks are.
             self.resume()
         super().add(piece, hold=hold)
 

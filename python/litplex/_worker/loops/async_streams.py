@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from litplex._worker.loops.outbox import Outbox
 
 _LENGTH = frames.LENGTH.size
-# A generator that never waits for anything lets others run after so many items.
+# The number of items after which a generator that never waits lets others run.
 _ITEMS_IN_A_ROW = 64
 
 
@@ -68,11 +68,11 @@ class AsyncStreams:
                 await aclose(steps, source)
         except BaseException as raised:  # noqa: BLE001
             error = None if all(item.cancelled for item in items) else raised
-        # What is left to do ends by itself when all are cancelled, and says so to the server.
+        # The rest ends by itself when all are cancelled, and reports that to the server.
         for item in items:
             item.task = None
         streams.finish(error)
-        # Cancelled while it waits here, it waits no more: what is left is not sent.
+        # A cancellation ends the wait: the rest is not sent.
         with contextlib.suppress(asyncio.CancelledError):
             while not streams.is_sent() and await self._release(streams, items):
                 continue

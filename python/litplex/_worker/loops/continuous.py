@@ -76,7 +76,7 @@ class ContinuousLoop(ConnectionLoop):
         """Returns when the server is gone or wants no more, after what had arrived is answered.
 
         Raises:
-            FrameError: what came is not the protocol.
+            FrameError: the received bytes are not frames.
             ConnectionError: the server is gone and does not read answers either.
         """
         try:

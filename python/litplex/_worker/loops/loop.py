@@ -59,7 +59,7 @@ class Loop(ConnectionLoop):
         """Returns when the server is gone or wants no more, after what had arrived is answered.
 
         Raises:
-            FrameError: what came is not the protocol.
+            FrameError: the received bytes are not frames.
             ConnectionError: the server is gone and does not read answers either.
         """
         reader, outbox, take = self._reader, self._outbox, self._take

@@ -95,7 +95,7 @@ class Batch:
             member.item.task = task
 
 
-#: What a loop computes in one go.
+#: The unit of computation of a loop.
 Work = Union[Single, Batch]
 
 

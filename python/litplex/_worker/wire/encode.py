@@ -25,12 +25,12 @@ _MADE = ("content-length", "content-type")
 # So that a frame has room for it and for those before it, which its credit bounds.
 _MAX_ITEM_BYTES = frames.MAX_PAYLOAD_BYTES // 2
 _INTERNAL = b'{"detail":"Internal server error"}'
-# The hook that gives answers, in words; a worker has one model.
+# The name of the hook that returns the responses; a worker has one model.
 _source = "a hook"
 
 
 def name_source(source: Any) -> None:
-    """Sets what the log calls the hook whose answers are sent."""
+    """Sets the name of the hook that returns the responses, for the log."""
     global _source
     _source = source
 
@@ -175,10 +175,10 @@ def encode_item(output: Any) -> tuple[int, bytes]:
 
 
 def encode_error(error: BaseException, said: set[str] | None = None) -> Answer:
-    """Returns the status, flags and payload that an exception of a hook makes; it never raises.
+    """Returns the status, flags and payload for an exception of a hook; it never raises.
 
-    What the client may not know goes to the log, with its traceback; not again, where ``said``
-    has what was said already.
+    Errors that the client must not see are logged with their traceback, unless ``said`` has them
+    already.
     """
     try:
         return _encode_error(error, set() if said is None else said)

@@ -26,9 +26,9 @@ _KNOWN_FLAGS = META | MORE | REQUEST_ID
 JSON_ITEMS, TEXT_ITEMS, BYTES_ITEMS = 0, 1, 2
 
 _ROOM = 256 * 1024
-# One large body must not be paid for with memory ever after: so many rounds without another.
+# The number of receives without a large body after which its memory is released.
 _SMALL_ROUNDS = 64
-# The most room that is made for a frame of which little has come, for the header may lie.
+# The most memory that is reserved for a frame by its header alone, which may be wrong.
 _TRUSTED_ROOM = 16 * 1024 * 1024
 
 

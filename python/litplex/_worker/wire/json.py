@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SETTINGS: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
 _SENT_AS_TEXT = ("uuid", "ipaddress", "pydantic.networks", "pydantic.types")
 # Each float is checked for an overflow by a function in Python, by which a list of floats takes a
-# third longer to read. A text that begins like one is searched instead for what an overflow needs:
+# third longer to read. A text that begins like one is instead searched for the sign of an overflow:
 # an exponent of three digits, or else more than 200 digits, whose exponent may have two.
 # No number of a text without exponents that is shorter than 300 digits overflows.
 _SAMPLE = 1024
@@ -139,11 +139,11 @@ def _check_surrogates(value: Any) -> None:
 
 
 class Unsendable(ValueError):
-    """A value that JSON cannot hold, and where in the answer it is.
+    """A value that JSON cannot hold, and its place in the response.
 
     Attributes:
-        fault: The place and what is there.
-        client_detail: What clients are told: the place, without what an exception said.
+        fault: The place and the value.
+        client_detail: The text for clients: the place, without the text of an exception.
     """
 
     def __init__(
