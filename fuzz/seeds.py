@@ -23,6 +23,7 @@ PATHS = {
     "overlong": "/%C0%AF",
     "surrogate": "/%ED%A0%80",
     "query": "/a?q=\u00fc#x",
+    "admission": "endpoint-+1",
     "reserved": "/a+b;c/{d}/../%2F",
 }
 

@@ -12,6 +12,8 @@ fuzz_target!(|data: &[u8]| bounded(data, path));
 
 fn path(data: &[u8]) {
     let Ok(raw) = str::from_utf8(data) else { return };
+    // What a request was admitted for has one spelling, so that no two spellings are two endpoints.
+    assert!(fuzzing::admission(raw).is_none_or(|admission| admission == raw), "{raw}");
     let decoded = fuzzing::decode_path(raw);
     assert_eq!(decoded, decode_slowly(raw.as_bytes()), "as the reference decodes it");
     // A client may write a control character only where it is encoded: hyper takes no other.

@@ -266,8 +266,10 @@ class EndpointOptions(TypedDict, total=False):
             1000000. Default: all of ``rate_limit``.
         max_requests_per_caller: The number of requests of one caller that may be in flight; further
             requests are answered with 429. Value: an integer of at least 1. Default: none.
-        max_body_bytes: The largest request body in bytes; larger bodies are answered with 413.
-            Value: an integer from 1 to 536870912. Default: 67108864.
+        max_body_bytes: The largest request body in bytes, also after decompression; larger bodies
+            are answered with 413. The default, 64 MiB, has room for images and audio, also for
+            those that chats carry as ``data:`` URLs; endpoints that take only text can have much
+            less. Value: an integer from 1 to 536870912. Default: 67108864.
     """
 
     args: dict[str, Any]

@@ -255,9 +255,19 @@ def _interpreter_errors(python: str, directory: str) -> Iterator[str]:
         yield f"`python` names the directory `{path}`, not an interpreter"
     elif os.sep in python and not os.path.exists(path):
         yield (
-            f"`python` names the interpreter `{path}`, which does not exist; create the "
+            f"`python` names the interpreter `{path}`, which {_why_not_found(path)}; create the "
             f"environment or correct it"
         )
+
+
+def _why_not_found(path: str) -> str:
+    try:
+        os.stat(path)
+    except PermissionError:
+        return "is in a directory that this user may not enter"
+    except OSError:
+        pass
+    return "does not exist"
 
 
 def _options_of(api: LitAPI) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def hashed(key):
 
 @pytest.fixture
 def guarded(serve, tmp_path):
-    (tmp_path / "own.keys").write_text(f"# ours\noscar {hashed('key of oscar')}\n")
+    keys = tmp_path / "own.keys"
+    keys.write_text(f"# ours\noscar {hashed('key of oscar')}\n")
+    keys.chmod(0o666)
     program = PROGRAM.format(bob=hashed("key of bob"))
     return serve(program, env=ENV)
 
@@ -159,6 +161,10 @@ def test_a_file_without_keys_admits_no_caller_and_warns(serve, tmp_path):
     assert server.post("/echo", json=1).status_code == 401
     assert server.post("/echo", json=1, headers={"X-API-Key": ""}).status_code == 401
     assert re.search("keys has no key.*`litplex key NAME >> .*keys`", server.output)
+
+
+def test_keys_that_every_user_can_write_are_warned_of(guarded):
+    assert re.search("`api_keys_file`: every user can write .*own.keys; `chmod o-w", guarded.output)
 
 
 def test_a_refusal_keeps_or_closes_the_connection_as_announced(guarded):

@@ -2,7 +2,9 @@
 
 import socket
 import threading
+import time
 
+import httpx
 import pytest
 from conftest import wait_until
 
@@ -446,3 +448,39 @@ def test_a_malformed_body_is_the_client_s_fault(serve):
             assert status in (b"400", b"404"), (path, wrong)
             assert path == "/nothing" or status == b"400", wrong
     assert server.post("/predict", json=1).status_code == 200
+
+
+def test_clients_that_leave_fill_no_log(serve):
+    """Middlewares without a response, or without a body, raise; no client waits for either."""
+    server = serve("""
+        import time
+
+        class Sleeps(ls.LitAPI):
+            def predict(self, seconds):
+                time.sleep(seconds)
+                return seconds
+
+        passes = ls.LitServer(Sleeps(), path="/passes")
+        reads = ls.LitServer(Sleeps(), path="/reads")
+
+        @passes.app.middleware("http")
+        async def passing(request, call_next):
+            return await call_next(request)
+
+        @reads.app.middleware("http")
+        async def reading(request, call_next):
+            await request.body()
+            return await call_next(request)
+
+        ls.run_servers(passes, reads, port=0)
+    """)
+    address = httpx.URL(server.url)
+    for path in ("/passes", "/reads"):
+        for announced, sent in [(9, b""), (100_000, b" " * 50_000), (1, b"1")]:
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {announced}\r\n\r\n"
+            with socket.create_connection((address.host, address.port), timeout=30) as sock:
+                sock.sendall(head.encode() + sent)
+                time.sleep(0.1)
+        assert server.post(path, json=0).json() == 0
+    server.stop()
+    assert "Traceback" not in server.output

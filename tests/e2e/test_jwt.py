@@ -214,6 +214,7 @@ class Publisher:
 
     def __init__(self, pair=None):
         self.jwks = None
+        self.tunnels: list[str] = []
         publisher = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -223,6 +224,13 @@ class Publisher:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_CONNECT(self):
+                """Answers as a proxy would, with a tunnel that ends here."""
+                publisher.tunnels.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+                self.close_connection = False
 
             def log_message(self, *_):
                 pass
@@ -284,6 +292,21 @@ def test_keys_are_fetched_only_from_a_server_with_a_trusted_certificate(serve, i
         assert other.post("/common", json=1, headers=token).status_code == 503
     finally:
         publisher.close()
+
+
+def test_keys_are_fetched_through_the_proxy_of_the_environment(serve, issuer, publisher):
+    publisher.jwks = issuer.jwks()
+    proxy = publisher.url.removesuffix("/jwks")
+    program = PROGRAM.format(jwks="http://issuer.invalid/jwks")
+    server = serve(program, env={**ENV, "HTTP_PROXY": proxy, "HTTPS_PROXY": "http://wrong.invalid"})
+    token = bearer(issuer.token())
+    wait_until(lambda: server.post("/common", json=1, headers=token).is_success)
+    assert publisher.tunnels == ["issuer.invalid:80"]
+    secret = {"http_proxy": "gopher://ann:secret@proxy", "NO_PROXY": "other.invalid"}
+    refused = serve(program, env={**ENV, **secret}, ready=False)
+    assert refused.wait() != 0
+    assert "`jwt_jwks`: invalid http_proxy: expected the address of a proxy" in refused.output
+    assert "secret" not in refused.output
 
 
 @pytest.mark.parametrize(

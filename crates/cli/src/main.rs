@@ -147,9 +147,17 @@ fn main() -> ExitCode {
     done.unwrap_or_else(|error| {
         if !error.is::<ReaderGone>() {
             // Standard error may be closed; the exit status still reports the error.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", described(&error));
         }
         ExitCode::from(exit_status(&error))
+    })
+}
+
+/// Returns the message of an error and of its causes, except for those that it contains.
+fn described(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
     })
 }
 
@@ -297,6 +305,15 @@ mod tests {
     use litplex_core::LaunchError;
 
     use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let once = described(&anyhow::Error::from(Error::System(denied())));
+        assert_eq!(once, "permission denied");
+        let outer = anyhow::Error::from(denied()).context("no directory").context("no server");
+        assert_eq!(described(&outer), "no server: no directory: permission denied");
+    }
 
     #[test]
     fn the_help_lists_every_exit_status_with_its_cause() {

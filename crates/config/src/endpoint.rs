@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::options::{Scope, problems};
-use crate::read::{boolean, integer, number, seconds, text, texts};
+use crate::read::{boolean, integer, number, path_problem, seconds, text, texts};
 use crate::resources::process_only_options;
 use crate::worker_env::worker_env_problems;
 use crate::{ApiKeys, Cost, Origin, Rate, Resources, Workers, access};
@@ -143,7 +143,10 @@ fn missing_file(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String
     let (file, _) = text(endpoint, "api")?.rsplit_once(':')?;
     let path = directory_of(endpoint, origin).join(file);
     let is_missing = file.ends_with(".py") && !path.is_file();
-    is_missing.then(|| format!("`api` names the file `{}`, which does not exist", path.display()))
+    is_missing.then(|| {
+        let wrong = path_problem(&path, "a file");
+        format!("`api` names the file `{}`, which {wrong}", path.display())
+    })
 }
 
 fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option<String> {
@@ -160,11 +163,9 @@ fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option
     let python = interpreter(given, &directory_of(endpoint, origin));
     let is_missing = python.components().count() > 1 && !python.exists();
     is_missing.then(|| {
-        format!(
-            "`python` names the interpreter `{}`, which does not exist; create the environment or \
-             correct it",
-            python.display()
-        )
+        let wrong = path_problem(&python, "an interpreter");
+        let advice = "create the environment or correct it";
+        format!("`python` names the interpreter `{}`, which {wrong}; {advice}", python.display())
     })
 }
 

@@ -274,7 +274,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Endpoint "max_requests_per_caller": Kind::Integer(1, MANY), "an integer of at least 1", "",
         "The number of requests of one caller that may be in flight; further requests are answered with 429.";
     Endpoint "max_body_bytes": Kind::Integer(1, 1 << 29), "an integer from 1 to 536870912", "67108864",
-        "The largest request body in bytes; larger bodies are answered with 413.";
+        "The largest request body in bytes, also after decompression; larger bodies are answered with 413. The default, 64 MiB, has room for images and audio, also for those that chats carry as `data:` URLs; endpoints that take only text can have much less.";
 };
 
 /// Returns an error for each option that is unknown, has an invalid value, or contradicts another.

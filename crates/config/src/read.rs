@@ -1,10 +1,24 @@
 //! Typed reads of raw options; checks and messages are in `options`.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
+
+/// Returns why a path that an option names cannot be used; `kind` is what is expected there.
+pub(crate) fn path_problem(path: &Path, kind: &str) -> String {
+    match fs::metadata(path) {
+        Ok(_) => format!("is not {kind}"),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            "is in a directory that this user may not enter".into()
+        }
+        Err(_) => "does not exist".into(),
+    }
+}
 
 pub(crate) fn text<'a>(options: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     options.get(name).and_then(Value::as_str)
@@ -68,9 +82,27 @@ pub(crate) fn seconds(options: &Map<String, Value>, name: &str) -> Option<Durati
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_path_out_of_reach_is_not_called_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let closed = directory.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        assert_eq!(path_problem(&closed, "a file"), "is not a file");
+        assert_eq!(path_problem(&closed.join("a"), "a file"), "does not exist");
+        fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let wrong = path_problem(&closed.join("a"), "a file");
+        // The superuser may enter any directory.
+        if fs::read_dir(&closed).is_err() {
+            assert_eq!(wrong, "is in a directory that this user may not enter");
+        }
+        fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
 
     #[test]
     fn bytes_may_have_a_unit() {

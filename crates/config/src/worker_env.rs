@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::read::{boolean, text, texts};
+use crate::read::{boolean, path_problem, text, texts};
 
 /// Returns the errors in an endpoint's environment; paths are relative to `directory`.
 pub(crate) fn worker_env_problems(endpoint: &Map<String, Value>, directory: &Path) -> Vec<String> {
@@ -19,16 +19,20 @@ fn missing_directories(endpoint: &Map<String, Value>, directory: &Path) -> Vec<S
     let given = cwd.into_iter().chain(texts(endpoint, "pythonpath").map(|p| ("pythonpath", p)));
     let problem = |(name, given): (&str, &str)| {
         let path = directory.join(given);
-        let wrong = if path.exists() { "is not a directory" } else { "does not exist" };
-        (!path.is_dir()).then(|| format!("`{name}` names `{}`, which {wrong}", path.display()))
+        (!path.is_dir()).then(|| {
+            let wrong = path_problem(&path, "a directory");
+            format!("`{name}` names `{}`, which {wrong}", path.display())
+        })
     };
     given.filter_map(problem).collect()
 }
 
 fn missing_requirements(endpoint: &Map<String, Value>, directory: &Path) -> Option<String> {
     let path = directory.join(text(endpoint, "requirements")?);
-    let wrong = if path.exists() { "is not a file" } else { "does not exist" };
-    (!path.is_file()).then(|| format!("`requirements` names `{}`, which {wrong}", path.display()))
+    (!path.is_file()).then(|| {
+        let wrong = path_problem(&path, "a file");
+        format!("`requirements` names `{}`, which {wrong}", path.display())
+    })
 }
 
 fn two_views(endpoint: &Map<String, Value>) -> Option<String> {

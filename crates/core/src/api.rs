@@ -14,6 +14,11 @@ use crate::{ItemsBuilder, Outcome, Part, Result, StreamSender};
 /// called with one batch at a time.
 pub trait LitApi: 'static {
     /// The JSON body of a request. A body that does not match is answered with 422 before `predict`.
+    ///
+    /// Numbers are read as `serde_json` reads them: an integer that its type cannot hold does not
+    /// match, and neither does `-0`, a float, except in `i128`. `serde_json::Value` holds an integer
+    /// outside of `i64` and `u64` as the nearest float; `i128`, `u128` and
+    /// `Box<serde_json::value::RawValue>` keep it.
     type Input: DeserializeOwned + 'static;
     /// The JSON body of a response.
     type Output: Serialize + 'static;
@@ -29,7 +34,7 @@ pub trait LitApi: 'static {
 
 /// A model in Rust that responds to a request with a stream of values.
 pub trait LitStream: 'static {
-    /// The JSON body of a request. A body that does not match is answered with 422 before `predict`.
+    /// The JSON body of a request, as in [`LitApi::Input`].
     type Input: DeserializeOwned + 'static;
     /// One chunk of the response, sent as one line of JSON or one server-sent event.
     type Output: Serialize + 'static;

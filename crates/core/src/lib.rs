@@ -17,6 +17,7 @@ mod error;
 mod job;
 mod launch;
 mod loopback;
+mod proxy;
 mod reply;
 mod request;
 mod response;
@@ -33,6 +34,7 @@ pub use launch::{
     BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,
 };
 pub use loopback::is_loopback;
+pub use proxy::{EnvironmentProxy, proxy_for};
 pub use reply::{
     Answer, Answers, Consumed, Part, Reply, SendError, StreamReceiver, StreamSender, reply,
 };

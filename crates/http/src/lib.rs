@@ -66,6 +66,11 @@ pub mod fuzzing {
         litplex_http_core::path::decode(raw).map(Into::into)
     }
 
+    /// Reads what a request was admitted for, and writes it again.
+    pub fn admission(text: &str) -> Option<String> {
+        text.parse::<crate::target::Target>().ok().map(|target| target.to_string())
+    }
+
     /// Encodes a path that was decoded.
     pub fn encode_path(path: &str) -> String {
         litplex_http_core::path::encode(path)

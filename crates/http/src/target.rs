@@ -54,7 +54,8 @@ impl FromStr for Target {
             "rest" => Ok(Self::Rest),
             _ => {
                 let index = text.strip_prefix("endpoint-").and_then(|index| index.parse().ok());
-                index.map(Self::Endpoint).ok_or(NoTarget)
+                // A target has one spelling: `endpoint-+1` and `endpoint-01` are none.
+                index.map(Self::Endpoint).filter(|it| it.to_string() == text).ok_or(NoTarget)
             }
         }
     }
@@ -71,7 +72,17 @@ mod tests {
         for target in endpoints.into_iter().chain(others) {
             assert_eq!(target.to_string().parse(), Ok(target));
         }
-        for wrong in ["", "endpoint", "endpoint-", "endpoint--1", "Rest", "/secret"] {
+        for wrong in [
+            "",
+            "endpoint",
+            "endpoint-",
+            "endpoint--1",
+            "endpoint-+1",
+            "endpoint-01",
+            "endpoint-99999999999999999999",
+            "Rest",
+            "/secret",
+        ] {
             assert_eq!(wrong.parse::<Target>(), Err(NoTarget), "{wrong}");
         }
     }

@@ -12,6 +12,7 @@ use litplex_tls::WatchedFiles;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::exposed::Exposure;
 use crate::jwks;
 
 /// The key of the whole server, as programs written for LitServe know it.
@@ -152,6 +153,7 @@ impl Reader {
                  `litplex key NAME >> {file}` adds one"
             );
         }
+        Exposure::Write.warn("api_keys_file", file);
         let (sender, receiver) = watch::channel(known);
         self.following.spawn(reread(watched, file.clone(), more, sender));
         receiver

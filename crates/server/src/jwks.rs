@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use litplex_access::{Issuer, IssuerKeys, KnownKeys};
 use litplex_config::{Jwks, Jwt, Pem};
-use litplex_core::is_loopback;
 use litplex_tls::WatchedFiles;
+use litplex_traces::proxy_of;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
-use ureq::http::Uri;
+use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::{Agent, Proxy};
+
+use crate::exposed::Exposure;
 
 /// The time between two fetches. It bounds how long a withdrawn key is trusted.
 const FETCH_INTERVAL: Duration = Duration::from_secs(300);
@@ -41,12 +42,13 @@ pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, S
             if keys.is_empty() {
                 return Err(format!("`jwt_jwks`: {}: {NO_KEY}", file.display()));
             }
+            Exposure::Write.warn("jwt_jwks", file);
             let (sender, known) = watch::channel(KnownKeys { keys, again: None });
             following.spawn(reread(watched, file.clone(), sender));
             known
         }
         Jwks::Url { url, ca } => {
-            let agent = agent(url, ca.as_ref()).map_err(|error| format!("`jwt_ca`: {error}"))?;
+            let agent = agent(url, ca.as_ref())?;
             let again = Some(Instant::now());
             let (sender, known) = watch::channel(KnownKeys { again, ..KnownKeys::default() });
             following.spawn(refetch(agent, url.clone(), wanted.clone(), sender));
@@ -124,14 +126,12 @@ async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::S
 fn agent(url: &str, ca: Option<&Pem>) -> Result<Agent, String> {
     let mut tls = TlsConfig::builder();
     if let Some(ca) = ca {
-        let trusted = ca.certificates()?;
+        let trusted = ca.certificates().map_err(|error| format!("`jwt_ca`: {error}"))?;
         let trusted = trusted.iter().map(|of| Certificate::from_der(of).to_owned());
         tls = tls.root_certs(RootCerts::from(trusted));
     }
     let config = Agent::config_builder().timeout_global(Some(FETCH_TIMEOUT));
-    // A proxy cannot reach the loopback address of this machine.
-    let host = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned));
-    let proxy = Proxy::try_from_env().filter(|_| !host.as_deref().is_some_and(is_loopback));
+    let proxy = proxy_of(url).map_err(|error| format!("`jwt_jwks`: {error}"))?;
     let config = config.proxy(proxy);
     // Keys come only from the URL in the configuration.
     Ok(config.max_redirects(0).tls_config(tls.build()).build().new_agent())

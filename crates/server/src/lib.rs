@@ -18,6 +18,7 @@ mod edge;
 mod elastic;
 mod endpoints;
 mod error;
+mod exposed;
 mod handover;
 mod jwks;
 mod launch;

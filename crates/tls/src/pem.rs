@@ -28,7 +28,7 @@ impl Pem {
     }
 
     /// Returns the file, if it is one.
-    pub(crate) fn file(&self) -> Option<&PathBuf> {
+    pub fn file(&self) -> Option<&PathBuf> {
         if let Self::File(path) = self { Some(path) } else { None }
     }
 

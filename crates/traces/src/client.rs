@@ -3,45 +3,56 @@
 use std::time::Duration;
 
 use http::{Request, Response, Uri};
-use litplex_core::is_loopback;
+use litplex_core::proxy_for;
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 use ureq::{Agent, Proxy};
 
 /// The timeout of a request, longer than a reachable collector takes.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A blocking client for collectors, used only on the exporter's own thread.
+/// A blocking client for one collector, used only on the exporter's own thread.
 #[derive(Debug)]
-pub(crate) struct Client {
-    /// The agent that uses the proxy of the environment, if there is one.
-    agent: Agent,
-    /// The agent for a collector on this machine, which no proxy can reach.
-    direct: Agent,
-}
+pub(crate) struct Client(Agent);
 
-impl Default for Client {
-    fn default() -> Self {
-        Self { agent: agent(Proxy::try_from_env()), direct: agent(None) }
+impl Client {
+    /// Returns a client for the collector at this URL, and how log lines describe the two: by the
+    /// URL, and the proxy in front of it.
+    ///
+    /// # Errors
+    /// The variable that names the proxy is invalid.
+    pub(crate) fn new(url: &str) -> Result<(Self, String), String> {
+        let proxy = proxy_of(url)?;
+        let described = match &proxy {
+            Some(proxy) => format!("{url} (through the proxy {}:{})", proxy.host(), proxy.port()),
+            None => url.to_owned(),
+        };
+        let config = Agent::config_builder()
+            .proxy(proxy)
+            .timeout_global(Some(TIMEOUT))
+            // The exporter checks the status itself.
+            .http_status_as_error(false);
+        Ok((Self(config.build().into()), described))
     }
 }
 
-fn agent(proxy: Option<Proxy>) -> Agent {
-    let config = Agent::config_builder()
-        .proxy(proxy)
-        .timeout_global(Some(TIMEOUT))
-        // The exporter checks the status itself.
-        .http_status_as_error(false);
-    config.build().into()
-}
-
-/// Describes a collector by its address and the proxy in front of it.
-pub(crate) fn describe(url: &str) -> String {
-    let host = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned));
-    let is_local = host.as_deref().is_some_and(is_loopback);
-    match Proxy::try_from_env().filter(|_| !is_local) {
-        Some(proxy) => format!("{url} (through the proxy {}:{})", proxy.host(), proxy.port()),
-        None => url.to_owned(),
-    }
+/// Returns the proxy of the environment for requests to this URL.
+///
+/// # Errors
+/// The variable that names it is invalid.
+pub fn proxy_of(url: &str) -> Result<Option<Proxy>, String> {
+    let url: Uri = url.parse().unwrap_or_default();
+    let scheme = url.scheme_str().unwrap_or("http");
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let (host, port) = (url.host().unwrap_or_default(), url.port_u16().unwrap_or(default_port));
+    let Some(found) = proxy_for(scheme, host, port) else { return Ok(None) };
+    let invalid = |_| {
+        format!(
+            "invalid {}: expected the address of a proxy for HTTP, such as http://proxy:3128; \
+             correct it, or add `{host}` to NO_PROXY",
+            found.variable
+        )
+    };
+    Proxy::new(&found.address).map(Some).map_err(invalid)
 }
 
 /// The exporter's interface to a client. The future never yields, since the call blocks.
@@ -56,9 +67,7 @@ impl HttpClient for Client {
     {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let is_local = parts.uri.host().is_some_and(is_loopback);
-            let agent = if is_local { &self.direct } else { &self.agent };
-            let response = agent.run(Request::from_parts(parts, body.to_vec()))?;
+            let response = self.0.run(Request::from_parts(parts, body.to_vec()))?;
             let (parts, mut body) = response.into_parts();
             Ok(Response::from_parts(parts, body.read_to_vec()?.into()))
         })

@@ -30,6 +30,7 @@ use litplex_core::SpanContext;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, IdGenerator, RandomIdGenerator, SpanProcessor};
 
+pub use client::proxy_of;
 pub use span::{RequestAttributes, ServerSpan};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

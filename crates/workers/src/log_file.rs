@@ -13,7 +13,43 @@ use rustix::fs::{OFlags, fcntl_setfl};
 #[derive(Debug, Clone)]
 pub struct LogFile {
     path: Arc<PathBuf>,
-    file: Arc<Mutex<File>>,
+    file: Arc<Mutex<Lines<File>>>,
+}
+
+/// A file of lines of which one may be cut: a disk was full when half of it was written.
+#[derive(Debug)]
+struct Lines<W> {
+    file: W,
+    is_cut: bool,
+}
+
+impl<W: Write> Lines<W> {
+    fn new(file: W) -> Self {
+        Self { file, is_cut: false }
+    }
+
+    /// Writes lines, after the end of a line that was cut.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.is_cut {
+            self.file.write_all(b"\n")?;
+            self.is_cut = false;
+        }
+        let mut rest = lines;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.is_cut = rest[written - 1] != b'\n';
+                    rest = &rest[written..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // A caller that writes part of a line writes the rest of it later.
+        self.is_cut = false;
+        Ok(())
+    }
 }
 
 impl LogFile {
@@ -22,7 +58,7 @@ impl LogFile {
     /// # Errors
     /// It cannot be written.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = Arc::new(Mutex::new(opened(path)?));
+        let file = Arc::new(Mutex::new(Lines::new(opened(path)?)));
         Ok(Self { path: Arc::new(path.to_owned()), file })
     }
 }
@@ -31,12 +67,12 @@ impl Write for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // Where there can be no other, lines go on to where it is now.
-        if was_moved(&file, &self.path)
+        if was_moved(&file.file, &self.path)
             && let Ok(another) = opened(&self.path)
         {
-            *file = another;
+            *file = Lines::new(another);
         }
-        file.write_all(lines)?;
+        file.write(lines)?;
         Ok(lines.len())
     }
 
@@ -83,6 +119,39 @@ mod tests {
         assert_eq!((read(moved), read(path)), ("one\ntwo\n".into(), "three\n".into()));
         assert!(LogFile::open(directory.path()).is_err());
     }
+
+    /// A disk with room for so many bytes.
+    struct Disk(Vec<u8>, usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let bytes = &bytes[..bytes.len().min(self.1 - self.0.len())];
+            self.0.extend_from_slice(bytes);
+            if bytes.is_empty() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(bytes.len()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_cut_does_not_spoil_the_next() {
+        let mut lines = Lines::new(Disk(Vec::new(), 9));
+        lines.write(b"first\n").unwrap();
+        assert!(lines.write(b"second\n").is_err());
+        assert!(lines.write(b"third\n").is_err());
+        lines.file.1 = 99;
+        lines.write(b"fourth\n").unwrap();
+        lines.write(b"fifth\n").unwrap();
+        assert_eq!(lines.file.0, b"first\nsec\nfourth\nfifth\n");
+        lines.file.1 = lines.file.0.len();
+        assert!(lines.write(b"sixth\n").is_err(), "nothing of it is written");
+        lines.file.1 = 99;
+        lines.write(b"seventh\n").unwrap();
+        assert!(lines.file.0.ends_with(b"\nfifth\nseventh\n"));
+    }
+
     #[test]
     fn a_fifo_is_written_to_where_a_process_reads_it_and_refused_elsewhere() {
         let directory = tempfile::tempdir().unwrap();

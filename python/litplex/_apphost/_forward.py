@@ -106,8 +106,10 @@ class ForwardedResponse(Response):
         except BrokenOff:
             if rest.error is not None:
                 raise rest.error from None
-            if not rest.is_client_gone:
-                self._request.scope.get(RESULT, ForwardResult()).is_broken = True
+            result = self._request.scope.get(RESULT, ForwardResult())
+            result.is_client_gone = rest.is_client_gone
+            result.is_broken = not rest.is_client_gone
+            if result.is_broken:
                 raise
         finally:
             await rest.end()

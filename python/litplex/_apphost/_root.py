@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
@@ -54,6 +55,9 @@ class Root:
 
         try:
             await self._app_for(scope)(scope, receive, send_unless_broken)
+        except ClientDisconnect:
+            # A middleware has read the body; no client waits for a response.
+            pass
         except RuntimeError:
             # Middlewares that dispatch raise without a response; here no client waits for one.
             if not result.is_client_gone:

@@ -193,3 +193,25 @@ fn guarded<T>(hook: impl FnOnce() -> litplex_core::Result<T>) -> Outcome<T> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded<T: DeserializeOwned>(body: &'static str) -> Result<T, u16> {
+        decode(&Request::json(body)).map_err(|error| error.status())
+    }
+
+    #[test]
+    fn integers_are_exact_or_refused() {
+        assert_eq!(decoded("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(decoded::<u64>("18446744073709551616"), Err(422));
+        assert_eq!(decoded("18446744073709551616"), Ok(1_i128 << 64));
+        assert_eq!(decoded::<i64>("-0"), Err(422));
+        assert_eq!(decoded("-0"), Ok(0_i128));
+        assert_eq!(decoded("-0"), Ok(-0.0_f64));
+        assert_eq!(decoded::<f64>("1e400"), Err(400));
+        let raw: Box<serde_json::value::RawValue> = decoded("18446744073709551616").unwrap();
+        assert_eq!(raw.get(), "18446744073709551616");
+    }
+}
