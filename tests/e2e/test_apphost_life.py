@@ -134,7 +134,7 @@ def test_an_app_host_that_dies_comes_back(serve):
 
     wait_until(answers)
     assert first not in server.app_hosts()
-    server.wait_for_line("app#0 is gone: its process was killed by signal 9")
+    server.wait_for_line("app#0: gone: its process was killed by signal 9")
 
 
 def test_an_app_host_that_hangs_is_not_waited_for(serve):

@@ -59,8 +59,8 @@ def test_a_request_whose_worker_died_is_answered_by_another(serve, tmp_path, how
     response = server.post("/crashes", json={"id": "a", "how": how, "once": "flag"})
     assert (response.status_code, response.json()) == (200, "a")
     assert computed(tmp_path, "a") == 2
-    server.wait_for_line(f"/crashes#0 is gone: .*{HOW[how]}")
-    assert "/square#0 is gone" not in server.output
+    server.wait_for_line(f"/crashes#0: gone: .*{HOW[how]}")
+    assert "/square#0: gone" not in server.output
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -187,7 +187,7 @@ def test_a_stopped_worker_is_found_and_replaced(serve, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(server.post, "/hangs", json="sleep")
         wait_until((tmp_path / "slept").exists)
-        server.wait_for_line("/hangs#0 is ready")
+        server.wait_for_line("/hangs#0: ready after")
         for pid in before:
             os.kill(pid, signal.SIGSTOP)
         begin = time.monotonic()
@@ -199,7 +199,7 @@ def test_a_stopped_worker_is_found_and_replaced(serve, tmp_path):
     wait_until(lambda: server.client.get("/health").status_code == 200)
     assert server.post("/square", json=3).json() == 9
     for endpoint in ("/hangs", "/square"):
-        server.wait_for_line(f"{endpoint}#0 is gone")
+        server.wait_for_line(f"{endpoint}#0: gone")
 
 
 def test_a_call_that_never_lets_python_run_is_found(serve):
@@ -255,7 +255,7 @@ def test_a_model_that_can_no_longer_be_loaded_is_refused_until_it_can(
         return server.post("/fails", json=1, headers={"X-Request-Timeout": "9"}).status_code == 503
 
     wait_until(is_down)
-    server.wait_for_line(r"/fails#0 is gone: .*the weights are gone.*; another starts in [1-9]")
+    server.wait_for_line(r"/fails#0: gone: .*the weights are gone.*; another starts in [1-9]")
     begin = time.monotonic()
     refused = server.post("/fails", json=1)
     assert time.monotonic() - begin < 1.5
@@ -340,7 +340,7 @@ def test_long_calls_and_short_budgets_of_clients_cost_no_worker(serve):
     assert {answer.json() for answer in answers} <= set(workers)
     wait_until(lambda: server.post("/stream", json=0).status_code == 200)
     assert sorted(server.workers()) == workers
-    assert "is gone" not in server.output
+    assert ": gone: " not in server.output
 
 
 def test_a_wish_is_a_time_or_refused(serve):

@@ -94,7 +94,7 @@ def test_a_worker_that_is_stuck_past_its_deadline_is_replaced(serve, tmp_path):
     response, took = timed(server, {"id": "stuck", "seconds": 600})
     assert (response.status_code, took < 10) == (504, True)
     wait_until(lambda: len(server.workers()) == 1 and server.workers() != [stuck])
-    server.wait_for_line("/predict#0 is gone")
+    server.wait_for_line("/predict#0: gone")
     wait_until(lambda: timed(server, {"id": "next"})[0].status_code == 200)
     # The request has no client any longer, so it is not retried.
     assert computed(tmp_path).count("stuck") == 1
@@ -108,7 +108,7 @@ def test_a_worker_that_may_be_stuck_is_left_alone(serve):
     assert server.workers() == before
     wait_until(lambda: timed(server, {"id": "next"})[0].status_code == 200)
     assert server.workers() == before
-    assert "is gone" not in server.output
+    assert ": gone: " not in server.output
 
 
 STREAMS = """

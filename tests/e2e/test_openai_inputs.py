@@ -183,7 +183,8 @@ def check_an_error_of_one_input_names_it(server):
         assert says in error["message"] and error["param"] == "input[1]", text
         assert "secret" not in error["message"]
         if status == 500:
-            server.wait_for_line(re.escape("ERROR " + error["message"]))
+            _, _, rest = error["message"].partition("`: ")
+            server.wait_for_line(re.escape(f"ERROR /each/embeddings: {rest}"))
     answer = server.post("/v1/embeddings", json={"input": ["a", "words"]})
     assert "input 1: `predict` returned" in answer.json()["error"]["message"]
     large = {"input": ["large"], "encoding_format": "base64"}
@@ -369,7 +370,7 @@ def check_an_embedding_that_is_not_finite_is_told_with_its_input(server):
         said = f"endpoint `{path}/embeddings`: input 1: `{hook}` returned an embedding that is not"
         said += " finite"
         assert answer.json()["error"]["message"] == f"{said}: it contains {number}"
-        server.wait_for_line(re.escape(said))
+        server.wait_for_line(re.escape(said.replace("endpoint `", "").replace("`:", ":", 1)))
 
 
 def test_requests_and_responses_of_openai_s_clients(serve):
@@ -440,7 +441,7 @@ def test_an_api_given_by_name_is_found_by_its_clients(serve, tmp_path):
     args = server.post("/args", json=1).json()
     assert args == [["z", 12345678901234567890123], ["a", 1.5777777777770001]]
     assert server.post("/v1/embeddings", json={"input": "a"}).status_code == 404
-    server.wait_for_line("endpoint `/predict` is also at `/v1/chat/completions`")
+    server.wait_for_line("/predict: also at `/v1/chat/completions`")
     server.wait_for_line(
-        "endpoint `/far`: OpenAI's clients request only paths that end in `/embeddings`"
+        "/far: OpenAI's clients request only paths that end in `/embeddings`"
     )

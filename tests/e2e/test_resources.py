@@ -140,7 +140,7 @@ def test_a_worker_that_uses_too_much_memory_is_replaced(serve, how):
     other = server.post("/b", json=0).json()
     refused = server.post("/a", json=how)
     assert (refused.status_code, "died" in refused.text) == (502, True)
-    server.wait_for_line(f"/a#0 is gone: {EXCESS}; another is starting")
+    server.wait_for_line(f"/a#0: gone: {EXCESS}; another is starting")
     assert server.post("/a", json="ok").json() == "ok"
     assert server.post("/b", json=0).json() == other
 
@@ -187,7 +187,7 @@ def test_the_kernel_keeps_a_worker_to_its_memory_where_it_may(serve):
     cgroup = f"litplex-{parent_of(server.workers()[0])}-"
     assert [*above.glob(f"{cgroup}*")]
     assert server.post("/a", json="child").status_code == 502
-    server.wait_for_line(f"/a#0 is gone: {ENFORCED}; another is starting")
+    server.wait_for_line(f"/a#0: gone: {ENFORCED}; another is starting")
     assert server.post("/a", json="ok").json() == "ok"
     assert server.stop() == 0
     wait_until(lambda: not [*above.glob(f"{cgroup}*")])
@@ -196,7 +196,7 @@ def test_the_kernel_keeps_a_worker_to_its_memory_where_it_may(serve):
 def test_later_starts_that_use_too_much_memory_come_ever_later(serve):
     server = serve(f"{GROWS}\n    serve(idempotent=False)")
     server.post("/a", json="die")
-    server.wait_for_line(f"/a#0 is gone: {EXCESS} before it was ready; another starts in 0\\.[1-9]")
+    server.wait_for_line(f"/a#0: gone: {EXCESS} before it was ready; another starts in 0\\.[1-9]")
     health = server.client.get("/health")
     says = "not ready\n/a: its model cannot be loaded"
     assert (health.status_code, health.text) == (503, says)

@@ -344,7 +344,7 @@ def test_a_server_whose_workers_cannot_be_started_again_stops(serve, tmp_path):
     for worker in server.workers():
         os.kill(worker, signal.SIGKILL)
     for mark in ("/fixed#0", "/elastic#0"):
-        server.wait_for_line(rf"{mark} is gone: setup raised RuntimeError: broken")
+        server.wait_for_line(rf"{mark}: gone: setup raised RuntimeError: broken")
     assert server.stop() == 0
 
 
@@ -405,8 +405,8 @@ def test_processes_of_models_do_not_delay_the_end(serve):
     begin = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - begin < 30, "its grace is 60 s"
-    server.wait_for_line("waiting for /leaves#0: it has answered everything")
-    server.wait_for_line(r"/leaves#0 is killed: its process did not exit within 1.5 s")
+    server.wait_for_line("/leaves#0: waiting for the process: it has answered everything")
+    server.wait_for_line(r"/leaves#0: killed: its process did not exit within 1.5 s")
 
 
 def test_requests_without_a_client_do_not_delay_the_end(serve):
@@ -416,7 +416,7 @@ def test_requests_without_a_client_do_not_delay_the_end(serve):
     begin = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - begin < 30, "its grace is 60 s"
-    server.wait_for_line("waiting for /leaves#0: it computes 1 request, which no client waits for")
+    server.wait_for_line("/leaves#0: waiting: it computes 1 request, which no client waits for")
 
 
 STARTS_PROCESSES = """

@@ -14,7 +14,7 @@ pub struct Call {
     pub target: Arc<Target>,
     /// The time that the call may take.
     pub budget: TimeBudget,
-    /// Where the course of its jobs is noted, if it is traced.
+    /// The trace that records the steps of its jobs, if the request is traced.
     pub trace: Option<Arc<Trace>>,
 }
 
@@ -28,7 +28,7 @@ pub enum Output {
 }
 
 impl Call {
-    /// Sends a request and returns its response, or the first items of it. Dropped before, it
+    /// Sends a request and returns its response, or the first items of a stream. A drop before the end
     /// cancels the job.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Call {
         Ok(self.submit(request, cost))
     }
 
-    /// Returns the cost of a request to the target: read off its body, or computed by its model.
+    /// Returns the cost of a request: read from its body, or computed by the model.
     ///
     /// # Errors
     /// The error that the model raised.
@@ -72,24 +72,23 @@ impl Call {
     }
 }
 
-/// The side that waits for a job's response. Dropped before the response is there, it cancels the
-/// job.
+/// The side that waits for a job's response. A drop before the response cancels the job.
 #[derive(Debug)]
 pub struct Caller<'c> {
     call: &'c Call,
-    // Dropped in this order: the endpoint is to see that the caller has left.
+    // The order of the drops matters: the endpoint must find that the caller has left.
     answers: Answers,
     waiting: Waiting<'c>,
 }
 
 impl Caller<'_> {
-    /// Returns the response, or the first items of it.
+    /// Returns the response, or the first items of a stream.
     ///
     /// # Errors
     /// The error that the job was answered with.
     pub async fn output(mut self) -> Outcome<Output> {
         let answer = self.answers.recv().await;
-        // From here on a stream tells the endpoint itself when its caller leaves.
+        // From here on the stream itself tells the endpoint when its caller leaves.
         self.waiting.0 = None;
         Ok(match answer? {
             Answer::Whole(response) => Output::Whole(response),
@@ -101,8 +100,8 @@ impl Caller<'_> {
     }
 }
 
-/// Tells the endpoint on drop that its caller has left; without a clone of the target,
-/// which only a stream needs.
+/// A guard that tells the endpoint on drop that the caller has left. It borrows the target; only a
+/// stream needs a clone.
 #[derive(Debug)]
 struct Waiting<'c>(Option<&'c Target>);
 

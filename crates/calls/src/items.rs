@@ -11,14 +11,14 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{Call, Target};
 
-/// The items of a streamed response after the first. Taking them gives the worker credit for more;
-/// dropped before their end, they cancel the job.
+/// The items of a streamed response after the first. Each read gives the worker credit for more; a
+/// drop before the end cancels the job.
 pub struct ItemStream {
-    // Dropped in this order: the endpoint is to see that the caller has left.
+    // The order of the drops matters: the endpoint must find that the caller has left.
     parts: Option<StreamReceiver>,
     cancel: CancelOnDrop,
     timeout: Duration,
-    /// When the last items came.
+    /// When the last items arrived.
     last: Instant,
     /// Runs while a part is waited for.
     patience: Pin<Box<Sleep>>,
@@ -68,7 +68,7 @@ impl ItemStream {
     }
 }
 
-/// Tells the endpoint on drop that its caller has left, unless it is disarmed.
+/// A guard that tells the endpoint on drop that the caller has left, unless it is disarmed.
 #[derive(Debug)]
 struct CancelOnDrop {
     target: Arc<Target>,

@@ -1,4 +1,4 @@
-//! Calls of endpoints: what every client of an endpoint needs, whatever protocol it speaks.
+//! Calls of endpoints: the part of serving a client that does not depend on its protocol.
 //!
 //! ```text
 //! Registry ─name─► Target      Call::run(request) ─► cost ─► queue of the target ─► Output
@@ -6,8 +6,8 @@
 //!                    CancelOnDrop ──the caller has left──────┘
 //! ```
 //!
-//! A [`Call`] has a target, a [`TimeBudget`] and perhaps a trace. It prices a request, queues it as a
-//! job, and returns a whole response or a stream of items. A call that is dropped before its end
+//! A [`Call`] has a target, a [`TimeBudget`] and perhaps a trace. It determines the cost of a request, queues it
+//! as a job, and returns a whole response or a stream of items. A call that is dropped before its end
 //! cancels its job. The crate knows no HTTP: bodies, headers and statuses belong to its clients.
 
 mod budget;

@@ -1,4 +1,4 @@
-//! Work that depends on the length of what clients send.
+//! Work whose duration depends on the length of requests.
 
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
@@ -6,22 +6,22 @@ use std::thread::available_parallelism;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
-/// What has more bytes is read on a thread of its own: reading it takes milliseconds, in which no
-/// other request on this thread would go on.
+/// The longest body, in bytes, that is parsed on an HTTP thread. Longer ones take milliseconds, in
+/// which the other requests of the thread would wait.
 const SMALL_BYTES: usize = 100 * 1024;
 
-/// How much such work is done at a time: it takes whole cores, and some are to be left for HTTP.
+/// The turns for such work. Each takes a core, and some cores are left for HTTP.
 static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
     let cores = available_parallelism().map_or(1, usize::from);
     Semaphore::new((cores / 2).max(1))
 });
 
-/// Waits for a turn to do work that takes a core. What holds one must not wait for another.
+/// Waits for a turn for work that takes a core. The holder of a turn must not wait for another.
 pub async fn turn() -> SemaphorePermit<'static> {
-    TURNS.acquire().await.expect("nobody closes it. This is a bug.")
+    TURNS.acquire().await.expect("the semaphore is closed. This is a bug.")
 }
 
-/// Does work on so many bytes where it holds nobody up.
+/// Runs work on this many bytes where it blocks no other request.
 ///
 /// # Panics
 /// The work panics.
@@ -33,7 +33,7 @@ pub async fn off_thread<T: Send + 'static>(
         return work();
     }
     let turn = turn().await;
-    // A caller that leaves does not end the work, which keeps its turn.
+    // The work keeps its turn and goes on if its caller leaves.
     let work = move || {
         let done = work();
         drop(turn);

@@ -37,7 +37,7 @@ impl Registry {
     }
 }
 
-/// A target by its name: what it refers to may be replaced.
+/// A reference to a target by its name; the target may be replaced.
 #[derive(Debug, Clone)]
 pub struct TargetRef {
     registry: Registry,

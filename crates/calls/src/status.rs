@@ -1,4 +1,4 @@
-//! The state of the endpoints, as clients may know it.
+//! The state of the endpoints, in the words that clients may see.
 
 use litplex_core::ModelInfo;
 
@@ -7,17 +7,17 @@ use litplex_core::ModelInfo;
 pub struct Report {
     /// Every endpoint, in the order of the configuration.
     pub endpoints: Vec<EndpointReport>,
-    /// Why the app host cannot serve now; nothing where it can, or there is none.
+    /// The reason why the app host cannot serve; `None` if it can, or if there is no app host.
     pub app_host: Option<String>,
 }
 
 impl Report {
-    /// Returns whether every endpoint is ready, and the app host where there is one.
+    /// Returns whether every endpoint is ready, and the app host, if there is one.
     pub fn is_ready(&self) -> bool {
         self.endpoints.iter().all(|endpoint| endpoint.problem.is_none()) && self.app_host.is_none()
     }
 
-    /// Returns what is not ready, by its name, and why.
+    /// Returns the name of each part that is not ready, and the reason.
     pub fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
         let app_host = self.app_host.as_deref().map(|problem| ("app", problem));
         let endpoints = self.endpoints.iter();
@@ -34,19 +34,19 @@ pub struct EndpointReport {
     pub path: String,
     /// `rust` or `python`.
     pub kind: &'static str,
-    /// Why it cannot serve now; nothing when it can.
+    /// The reason why the endpoint cannot serve; `None` if it can.
     pub problem: Option<String>,
-    /// Why some worker is missing; nothing when none is.
+    /// The reason why some worker is missing; `None` if none is.
     pub degraded: Option<String>,
     /// The number of workers that take jobs.
     pub workers_ready: usize,
-    /// The number of workers that there should be.
+    /// The target number of workers.
     pub workers: usize,
     /// The time budget of a request, in seconds.
     pub timeout: f64,
-    /// The longest time that a request may wait for a worker, in seconds, where it is limited.
+    /// The longest time that a request may wait for a worker, in seconds; `None` for no limit.
     pub queue_timeout: Option<f64>,
-    /// The devices of its workers, each once.
+    /// The devices of the workers, each once.
     pub devices: Vec<String>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,

@@ -12,19 +12,19 @@ use crate::TimeBudget;
 /// An endpoint as its callers see it.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Its queue.
+    /// The queue.
     pub endpoint: Endpoint,
     /// The longest time budget of a request: to its response, or to the first items of a stream.
     pub timeout: Duration,
     /// The time budget between two parts of a stream.
     pub chunk_timeout: Duration,
-    /// How the cost of a request is read off its body. Without it the model is asked, where it has a
-    /// hook for that ([`ModelInfo::has_cost`]).
+    /// The rule by which the cost of a request is read from its body. Without a rule the model computes
+    /// the cost, if it has a hook for that ([`ModelInfo::has_cost`]).
     pub cost: Option<Cost>,
-    /// Whether requests wait, within their time budget, for the first worker. Else they are refused
-    /// until one was ready.
+    /// Whether requests wait, within their time budget, for the first worker. Otherwise they are refused
+    /// until a worker was ready.
     pub waits_for_first_worker: bool,
-    /// The metrics of its requests.
+    /// The metrics of the requests.
     pub metrics: Edge,
 }
 
@@ -32,15 +32,15 @@ impl Target {
     /// Returns the properties of the model, once a worker was ready.
     ///
     /// # Errors
-    /// A 503 where none was ready yet, which is counted.
+    /// A counted 503, if no worker was ready yet.
     pub fn info(&self) -> Outcome<&ModelInfo> {
         self.endpoint.model_info().ok_or_else(|| self.starting())
     }
 
-    /// Returns the properties of the model; waits for them where requests wait for the first worker.
+    /// Returns the properties of the model, after the wait for them if requests wait for the first worker.
     ///
     /// # Errors
-    /// A 503 where no worker was ready in time, which is counted.
+    /// A counted 503, if no worker was ready in time.
     pub async fn ready(&self, budget: TimeBudget) -> Outcome<&ModelInfo> {
         if self.waits_for_first_worker {
             let ready = timeout_at(budget.deadline, self.endpoint.ready()).await;

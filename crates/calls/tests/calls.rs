@@ -14,7 +14,7 @@ use litplex_scheduler::{Endpoint, QueueSettings, spawn_endpoint};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, advance, sleep};
 
-/// What reaches the worker: jobs, or a cancellation.
+/// A command that reached the worker.
 #[derive(Debug)]
 enum Given {
     Jobs(Vec<Job>),

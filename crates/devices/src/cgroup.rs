@@ -1,9 +1,9 @@
-//! A limit on memory that the kernel keeps, where systemd lets this server make cgroups.
+//! Memory limits that the kernel enforces, if systemd has delegated a cgroup to this server.
 //!
-//! A cgroup that has others below it may hold no process itself, and to move this server and whoever
-//! started it would be to meddle with what is not ours. So that is left to systemd: with
-//! `Delegate=memory` and `DelegateSubgroup=…` the server runs in a cgroup below the one that was
-//! delegated, and those of workers lie beside its own.
+//! cgroup v2 forbids processes in a cgroup that has others below it, and this server moves no process
+//! that it did not start. systemd therefore places the server: with `Delegate=memory` and
+//! `DelegateSubgroup=…` it runs in a cgroup below the delegated one, and the cgroups of workers are
+//! beside its own.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use std::{fs, io, process, thread};
 
 use rustix::fs::getxattr;
 
-/// Where systemd mounts version 2, and everybody else does.
+/// The mount point of cgroup v2.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// How systemd marks what it gave away: for itself, and for those without privileges.
+/// The attributes that mark a delegated cgroup: for root, and for other users.
 const MARKS: [&str; 2] = ["trusted.delegate", "user.delegate"];
 
-/// How often, and after which time each, it is tried to remove one.
+/// The number of attempts to remove a cgroup, and the time between them.
 const REMOVALS: usize = 20;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
-/// The cgroup of one worker. Dropped, it is removed with all that is left in it.
+/// The cgroup of one worker. On drop it is removed, and the processes left in it are killed.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
@@ -30,7 +30,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes one for a worker that may use that many bytes, where this is permitted.
+    /// Creates a cgroup for a worker that may use this many bytes; `None` if that is not permitted.
     pub fn create(limit: u64) -> Option<Self> {
         let delegated = delegated()?;
         Self::create_in(&delegated, limit).unwrap_or_else(|error| {
@@ -58,9 +58,9 @@ impl Cgroup {
         fs::create_dir(&path)?;
         let made = Self { path, limit };
         fs::write(made.path.join("memory.max"), limit.to_string())?;
-        // What one of them cannot have ends all: a worker without its children is none.
+        // One process above the limit ends all of them: a worker needs its children.
         fs::write(made.path.join("memory.oom.group"), "1")?;
-        // Else it would grow into swap; a kernel without has no such file.
+        // Without this it would grow into swap; a kernel without swap has no such file.
         let swap = made.path.join("memory.swap.max");
         if swap.exists() {
             fs::write(swap, "0")?;
@@ -68,16 +68,16 @@ impl Cgroup {
         Ok(Some(made))
     }
 
-    /// Puts a process into it, and with it what that will start.
+    /// Moves a process into the cgroup, and with it the processes that it will start.
     pub fn admit(&self, process: u32) -> io::Result<()> {
         fs::write(self.path.join("cgroup.procs"), process.to_string())
     }
 
-    /// Returns the limit where the kernel has killed for it.
+    /// Returns the limit, if the kernel has killed a process at it.
     pub fn exceeded(&self) -> Option<u64> {
         let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
         let count = |name| events.lines().find_map(|line| line.strip_prefix(name));
-        // Others are killed where the whole machine has no memory left.
+        // The kernel also kills processes when the machine has no memory left.
         let is_some = |count: &str| count.trim() != "0";
         (is_some(count("oom ")?) && is_some(count("oom_kill ")?)).then_some(self.limit)
     }
@@ -85,30 +85,30 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Older kernels do not have it; the worker's process group was killed in any case.
+        // Older kernels lack this file; the worker's process group was killed in any case.
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         if fs::remove_dir(&self.path).is_ok() {
             return;
         }
-        // Who was killed may take a moment to be gone.
+        // A killed process may take a moment to end.
         let path = std::mem::take(&mut self.path);
         let remove = move || {
             let is_removed = |()| fs::remove_dir(&path).is_ok();
             (0..REMOVALS).map(|_| thread::sleep(REMOVAL_PAUSE)).any(is_removed);
         };
-        // Where no thread can be had the next start removes it.
+        // If no thread can be started, the next start of a server removes the cgroup.
         let _ = thread::Builder::new().name("cgroup".into()).spawn(remove);
     }
 }
 
-/// Returns the cgroup above this server's, if systemd has given it away.
+/// Returns the cgroup above this server's, if systemd has delegated it.
 fn delegated() -> Option<PathBuf> {
     let own = own_cgroup(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
     let above = own.parent()?;
     MARKS.iter().any(|mark| is_marked(above, mark)).then(|| above.to_owned())
 }
 
-/// Returns where the cgroup of version 2 is that `/proc/self/cgroup` names.
+/// Returns the path of the cgroup v2 that `/proc/self/cgroup` names.
 fn own_cgroup(text: &str) -> Option<PathBuf> {
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     (!own.is_empty()).then(|| Path::new(ROOT).join(own))
@@ -119,7 +119,7 @@ fn is_marked(cgroup: &Path, mark: &str) -> bool {
     getxattr(cgroup, mark, &mut value).is_ok_and(|length| value[..length] == *b"1")
 }
 
-/// Tells whether a file holds this word.
+/// Returns whether a file has this word.
 fn says(file: &Path, word: &str) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.split_whitespace().any(|each| each == word))
 }
@@ -133,7 +133,7 @@ fn remove_left_over(delegated: &Path) {
     }
 }
 
-/// Returns the process id in the name of a cgroup that is ours.
+/// Returns the process id in the name of a cgroup of a litplex server.
 fn owner(name: &OsStr) -> Option<u32> {
     name.to_str()?.strip_prefix("litplex-")?.split_once('-')?.0.parse().ok()
 }

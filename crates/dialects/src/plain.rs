@@ -25,8 +25,8 @@ fn whole(given: litplex_core::Response, route: &Route) -> Outcome<HttpResponse> 
         let endpoint = route.metrics.endpoint();
         tracing::error!(
             endpoint,
-            "{endpoint} answered with what HTTP cannot carry: {wrong}; look at the Response that \
-             `predict` or `encode_response` gave"
+            "HTTP cannot carry the response: {wrong}; check the Response that `predict` or \
+             `encode_response` returned"
         );
         ServeError::internal()
     })

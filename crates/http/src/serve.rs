@@ -230,6 +230,7 @@ fn spawn_http_thread(
     index: usize,
     app: Arc<App>,
 ) -> io::Result<mpsc::UnboundedSender<Accepted<std::net::TcpStream>>> {
+    // Bounded by `max_connections`: each connection in it has its permit.
     let (connections, mut inbox) = mpsc::unbounded_channel::<Accepted<_>>();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = async move {

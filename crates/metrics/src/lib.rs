@@ -32,7 +32,7 @@ pub use edge::{Edge, RequestGuard, RequestOutcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
 pub use stages::StageTimes;
-pub use user::{Change, Delta, UserFamilies, UserMetrics, UserSink};
+pub use user::{UserFamilies, UserMetrics, UserSink};
 
 use edge::EdgeFamilies;
 use queue::QueueFamilies;

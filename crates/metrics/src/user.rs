@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use litplex_wire::{self as wire, MetricChange};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,42 +16,6 @@ const MAX_METRICS: usize = 100;
 const MAX_NAME: usize = 64;
 
 const PREFIX: &str = "litplex_user_";
-
-/// The change of one metric since the worker's last report.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Delta {
-    /// The name that the model author chose.
-    pub name: String,
-    /// The help text.
-    pub help: String,
-    /// The change of the value.
-    pub value: Change,
-}
-
-/// The change of a metric's value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// The increment of a counter.
-    Counter(f64),
-    /// The new value of a gauge.
-    Gauge(f64),
-    /// Further observations of a summary.
-    Summary {
-        /// The number of observations.
-        count: u64,
-        /// Their sum.
-        sum: f64,
-    },
-    /// Further observations of a histogram.
-    Histogram {
-        /// The upper bounds of the buckets, in order.
-        bounds: Vec<f64>,
-        /// The number of observations in each bucket, and above the last.
-        counts: Vec<u64>,
-        /// Their sum.
-        sum: f64,
-    },
-}
 
 /// The metrics of all models, summed over their workers. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,7 +30,7 @@ pub struct UserSink {
 
 #[derive(Debug)]
 enum Event {
-    Report { endpoint: Arc<str>, slot: usize, deltas: Vec<Delta> },
+    Report { endpoint: Arc<str>, slot: usize, reported: Vec<wire::Metric> },
     Gone { endpoint: Arc<str>, slot: usize },
     Read(oneshot::Sender<Vec<MetricFamily>>),
 }
@@ -73,6 +38,8 @@ enum Event {
 impl UserMetrics {
     /// Starts the task that owns the metrics. Must be called within a runtime.
     pub fn spawn() -> Self {
+        // Bounded by the workers: each sends a report at most once per interval, and a model has at
+        // most `MAX_METRICS` metrics; the task only adds numbers.
         let (events, inbox) = mpsc::unbounded_channel();
         tokio::spawn(Families::default().run(inbox));
         Self(events)
@@ -97,9 +64,9 @@ pub struct UserFamilies(pub(crate) Vec<MetricFamily>);
 
 impl UserSink {
     /// Adds the changes that the worker of a slot reports.
-    pub fn report(&self, slot: usize, deltas: Vec<Delta>) {
+    pub fn report(&self, slot: usize, reported: Vec<wire::Metric>) {
         let endpoint = self.endpoint.clone();
-        let _ = self.events.send(Event::Report { endpoint, slot, deltas });
+        let _ = self.events.send(Event::Report { endpoint, slot, reported });
     }
 
     /// Removes the gauges of a slot whose worker is gone. Its counts remain.
@@ -118,7 +85,7 @@ struct Families {
 
 struct Family {
     help: String,
-    series: BTreeMap<Labels, Change>,
+    series: BTreeMap<Labels, MetricChange>,
 }
 
 type Labels = (Arc<str>, Option<usize>);
@@ -127,8 +94,8 @@ impl Families {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
         while let Some(event) = inbox.recv().await {
             match event {
-                Event::Report { endpoint, slot, deltas } => {
-                    deltas.into_iter().for_each(|delta| self.take(&endpoint, slot, delta));
+                Event::Report { endpoint, slot, reported } => {
+                    reported.into_iter().for_each(|metric| self.take(&endpoint, slot, metric));
                 }
                 Event::Gone { endpoint, slot } => self.forget(&endpoint, slot),
                 // The receiver may have left, which is no error.
@@ -137,16 +104,13 @@ impl Families {
         }
     }
 
-    fn take(&mut self, endpoint: &Arc<str>, slot: usize, delta: Delta) {
-        let Delta { name, help, value } = delta;
-        if let Err(why) = self.merge(endpoint, slot, &name, help, value)
+    fn take(&mut self, endpoint: &Arc<str>, slot: usize, metric: wire::Metric) {
+        let wire::Metric { name, help, change } = metric;
+        if let Err(why) = self.merge(endpoint, slot, &name, help, change)
             && self.refused.len() < MAX_METRICS
             && self.refused.insert((endpoint.clone(), name.clone()))
         {
-            tracing::warn!(
-                endpoint = &**endpoint,
-                "{endpoint}: the metric {name:?} is not exported: {why}"
-            );
+            tracing::warn!(endpoint = &**endpoint, "the metric {name:?} is not exported: {why}");
         }
     }
 
@@ -156,7 +120,7 @@ impl Families {
         slot: usize,
         name: &str,
         help: String,
-        value: Change,
+        value: MetricChange,
     ) -> Result<(), &'static str> {
         check(name, &value)?;
         let full = full_name(name, &value);
@@ -176,7 +140,7 @@ impl Families {
                 "a metric of this name and another kind exists in another endpoint or worker",
             );
         }
-        let worker = matches!(value, Change::Gauge(_)).then_some(slot);
+        let worker = matches!(value, MetricChange::Gauge { .. }).then_some(slot);
         match family.series.get_mut(&(endpoint.clone(), worker)) {
             Some(total) => add(total, value),
             None => drop(family.series.insert((endpoint.clone(), worker), value)),
@@ -199,7 +163,7 @@ impl Families {
 }
 
 /// Checks a change as workers do before they report it.
-fn check(name: &str, value: &Change) -> Result<(), &'static str> {
+fn check(name: &str, value: &MetricChange) -> Result<(), &'static str> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.len() > MAX_NAME
         || !name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -210,10 +174,10 @@ fn check(name: &str, value: &Change) -> Result<(), &'static str> {
         );
     }
     match value {
-        Change::Counter(by) if !(by.is_finite() && *by >= 0.0) => {
+        MetricChange::Counter { value: by } if !(by.is_finite() && *by >= 0.0) => {
             Err("invalid increment: a counter can only grow")
         }
-        Change::Histogram { bounds, counts, .. }
+        MetricChange::Histogram { bounds, counts, .. }
             if counts.len() != bounds.len() + 1 || !bounds.is_sorted_by(|a, b| a < b) =>
         {
             Err("invalid buckets: expected increasing bounds and one count more than bounds")
@@ -222,34 +186,40 @@ fn check(name: &str, value: &Change) -> Result<(), &'static str> {
     }
 }
 
-fn full_name(name: &str, value: &Change) -> String {
+fn full_name(name: &str, value: &MetricChange) -> String {
     match value {
-        Change::Counter(_) if !name.ends_with("_total") => format!("{PREFIX}{name}_total"),
+        MetricChange::Counter { .. } if !name.ends_with("_total") => {
+            format!("{PREFIX}{name}_total")
+        }
         _ => format!("{PREFIX}{name}"),
     }
 }
 
 /// Returns whether both can belong to one family.
-fn fits(one: &Change, other: &Change) -> bool {
+fn fits(one: &MetricChange, other: &MetricChange) -> bool {
     match (one, other) {
-        (Change::Histogram { bounds, .. }, Change::Histogram { bounds: others, .. }) => {
-            bounds == others
-        }
+        (
+            MetricChange::Histogram { bounds, .. },
+            MetricChange::Histogram { bounds: others, .. },
+        ) => bounds == others,
         _ => std::mem::discriminant(one) == std::mem::discriminant(other),
     }
 }
 
-fn add(total: &mut Change, more: Change) {
+fn add(total: &mut MetricChange, more: MetricChange) {
     match (total, more) {
-        (Change::Counter(value), Change::Counter(by)) => *value += by,
-        (Change::Gauge(value), Change::Gauge(now)) => *value = now,
-        (Change::Summary { count, sum }, Change::Summary { count: more, sum: added }) => {
+        (MetricChange::Counter { value }, MetricChange::Counter { value: by }) => *value += by,
+        (MetricChange::Gauge { value }, MetricChange::Gauge { value: now }) => *value = now,
+        (
+            MetricChange::Summary { count, sum },
+            MetricChange::Summary { count: more, sum: added },
+        ) => {
             *count += more;
             *sum += added;
         }
         (
-            Change::Histogram { counts, sum, .. },
-            Change::Histogram { counts: more, sum: added, .. },
+            MetricChange::Histogram { counts, sum, .. },
+            MetricChange::Histogram { counts: more, sum: added, .. },
         ) => {
             counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
             *sum += added;
@@ -278,29 +248,29 @@ impl Family {
     }
 }
 
-fn metric(labels: Vec<LabelPair>, value: &Change) -> (MetricType, Metric) {
+fn metric(labels: Vec<LabelPair>, value: &MetricChange) -> (MetricType, Metric) {
     let mut metric = Metric::from_label(labels);
     let kind = match value {
-        Change::Counter(value) => {
+        MetricChange::Counter { value } => {
             let mut counter = proto::Counter::default();
             counter.set_value(*value);
             metric.set_counter(counter);
             MetricType::COUNTER
         }
-        Change::Gauge(value) => {
+        MetricChange::Gauge { value } => {
             let mut gauge = proto::Gauge::default();
             gauge.set_value(*value);
             metric.set_gauge(gauge);
             MetricType::GAUGE
         }
-        Change::Summary { count, sum } => {
+        MetricChange::Summary { count, sum } => {
             let mut summary = proto::Summary::default();
             summary.set_sample_count(*count);
             summary.set_sample_sum(*sum);
             metric.set_summary(summary);
             MetricType::SUMMARY
         }
-        Change::Histogram { bounds, counts, sum } => {
+        MetricChange::Histogram { bounds, counts, sum } => {
             let mut seen = 0;
             let buckets = bounds.iter().zip(counts).map(|(bound, count)| {
                 seen += count;
@@ -325,8 +295,8 @@ mod tests {
     use super::*;
     use crate::Metrics;
 
-    fn delta(name: &str, value: Change) -> Delta {
-        Delta { name: name.into(), help: "A sentence.".into(), value }
+    fn reported(name: &str, change: MetricChange) -> wire::Metric {
+        wire::Metric { name: name.into(), help: "A sentence.".into(), change }
     }
 
     /// Returns the lines of the models' metrics.
@@ -339,11 +309,12 @@ mod tests {
     async fn counters_of_all_workers_add_up_and_outlive_them() {
         let user = UserMetrics::spawn();
         let sink = user.sink("/a");
-        sink.report(0, vec![delta("tokens", Change::Counter(2.0))]);
-        sink.report(1, vec![delta("tokens", Change::Counter(3.0))]);
+        sink.report(0, vec![reported("tokens", MetricChange::Counter { value: 2.0 })]);
+        sink.report(1, vec![reported("tokens", MetricChange::Counter { value: 3.0 })]);
         sink.gone(0);
-        sink.report(0, vec![delta("tokens", Change::Counter(0.5))]);
-        user.sink("/b").report(0, vec![delta("tokens_total", Change::Counter(1.0))]);
+        sink.report(0, vec![reported("tokens", MetricChange::Counter { value: 0.5 })]);
+        user.sink("/b")
+            .report(0, vec![reported("tokens_total", MetricChange::Counter { value: 1.0 })]);
         let expected = [
             "litplex_user_tokens_total{endpoint=\"/a\"} 5.5",
             "litplex_user_tokens_total{endpoint=\"/b\"} 1",
@@ -355,9 +326,9 @@ mod tests {
     async fn each_worker_has_its_own_gauge_until_it_is_gone() {
         let user = UserMetrics::spawn();
         let sink = user.sink("/a");
-        sink.report(0, vec![delta("free", Change::Gauge(2.0))]);
-        sink.report(1, vec![delta("free", Change::Gauge(3.0))]);
-        sink.report(1, vec![delta("free", Change::Gauge(1.0))]);
+        sink.report(0, vec![reported("free", MetricChange::Gauge { value: 2.0 })]);
+        sink.report(1, vec![reported("free", MetricChange::Gauge { value: 3.0 })]);
+        sink.report(1, vec![reported("free", MetricChange::Gauge { value: 1.0 })]);
         sink.gone(0);
         let expected = ["litplex_user_free{endpoint=\"/a\",worker=\"1\"} 1"];
         assert_eq!(lines(&user).await, expected);
@@ -369,8 +340,11 @@ mod tests {
         let sink = user.sink("/a");
         for _ in 0..2 {
             let (bounds, counts) = (vec![1.0, 2.5], vec![1, 2, 3]);
-            sink.report(0, vec![delta("size", Change::Histogram { bounds, counts, sum: 9.0 })]);
-            sink.report(0, vec![delta("length", Change::Summary { count: 2, sum: 7.0 })]);
+            sink.report(
+                0,
+                vec![reported("size", MetricChange::Histogram { bounds, counts, sum: 9.0 })],
+            );
+            sink.report(0, vec![reported("length", MetricChange::Summary { count: 2, sum: 7.0 })]);
         }
         let expected = [
             "litplex_user_length_sum{endpoint=\"/a\"} 14",
@@ -388,16 +362,18 @@ mod tests {
     async fn invalid_metrics_are_not_exported() {
         let user = UserMetrics::spawn();
         let sink = user.sink("/a");
-        let histogram = |bounds, counts| delta("h", Change::Histogram { bounds, counts, sum: 0.0 });
+        let histogram =
+            |bounds, counts| reported("h", MetricChange::Histogram { bounds, counts, sum: 0.0 });
         let long = "x".repeat(65);
         for name in ["", "1a", "a b", "a-b", "ß", "a\nb 1", &long] {
-            sink.report(0, vec![delta(name, Change::Counter(1.0))]);
+            sink.report(0, vec![reported(name, MetricChange::Counter { value: 1.0 })]);
         }
-        sink.report(0, vec![delta("shrinks", Change::Counter(-1.0))]);
+        sink.report(0, vec![reported("shrinks", MetricChange::Counter { value: -1.0 })]);
         sink.report(0, vec![histogram(vec![1.0], vec![1]), histogram(vec![2.0, 1.0], vec![0; 3])]);
         assert!(lines(&user).await.is_empty());
-        sink.report(0, vec![delta("a", Change::Gauge(1.0))]);
-        user.sink("/b").report(0, vec![delta("a", Change::Summary { count: 1, sum: 2.0 })]);
+        sink.report(0, vec![reported("a", MetricChange::Gauge { value: 1.0 })]);
+        user.sink("/b")
+            .report(0, vec![reported("a", MetricChange::Summary { count: 1, sum: 2.0 })]);
         assert_eq!(lines(&user).await, ["litplex_user_a{endpoint=\"/a\",worker=\"0\"} 1"]);
     }
 
@@ -405,10 +381,10 @@ mod tests {
     async fn the_number_of_metrics_of_an_endpoint_is_limited() {
         let user = UserMetrics::spawn();
         for number in 0..2 * MAX_METRICS {
-            let delta = delta(&format!("name_{number}"), Change::Counter(1.0));
+            let delta = reported(&format!("name_{number}"), MetricChange::Counter { value: 1.0 });
             user.sink("/a").report(0, vec![delta]);
         }
-        user.sink("/b").report(0, vec![delta("name_0", Change::Counter(1.0))]);
+        user.sink("/b").report(0, vec![reported("name_0", MetricChange::Counter { value: 1.0 })]);
         assert_eq!(lines(&user).await.len(), MAX_METRICS + 1);
     }
 }

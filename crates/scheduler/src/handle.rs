@@ -23,6 +23,7 @@ pub struct Endpoint {
 
 /// Starts the task of an endpoint, which records into `metrics`. Must be called within a runtime.
 pub fn spawn_endpoint(settings: QueueSettings, metrics: Queue) -> Endpoint {
+    // Bounded by admission; see `Endpoint::events`.
     let (events, inbox) = mpsc::unbounded_channel();
     let max_queue = settings.max_queue;
     tokio::spawn(EndpointTask::new(inbox, settings, metrics).run());

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::exposed::Exposure;
 use crate::jwks;
+use crate::key_error::KeyError;
 
 /// The key of the whole server, as programs written for LitServe know it.
 const LIT_SERVER_API_KEY: &str = "LIT_SERVER_API_KEY";
@@ -30,7 +31,7 @@ pub(crate) struct Guards {
     pub(crate) endpoints: Vec<Arc<Guard>>,
     /// The guard of the server's own routes.
     pub(crate) server: Guard,
-    /// The guard of the routes that pass by the app host, which checks this key elsewhere.
+    /// The guard of the routes that bypass the app host, which checks this key for all others.
     pub(crate) bypass: Guard,
 }
 
@@ -42,7 +43,7 @@ impl Access {
     pub(crate) fn load(config: &Program) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
         let server_key = reader.server_key();
-        // Where there is an app host, it asks for this key.
+        // If there is an app host, it checks this key.
         let (more, app_key) = match config.app_host {
             Some(_) => (None, server_key),
             None => (server_key, None),
@@ -75,7 +76,7 @@ impl Access {
 /// The name of a key's holder, and the digest of the key.
 type Hashed = (String, Digest);
 
-/// Returns where the keys of the server are, and the key that is not in the configuration.
+/// Returns the source of the server's keys, and the key that is not in the configuration.
 fn server_keys(config: &Program, more: Option<Hashed>) -> Option<(ApiKeys, Vec<Hashed>)> {
     if config.api_keys.is_none() && more.is_none() {
         return None;
@@ -88,17 +89,14 @@ fn server_keys(config: &Program, more: Option<Hashed>) -> Option<(ApiKeys, Vec<H
 ///
 /// # Errors
 /// The variable is empty, not UTF-8, or has a control character.
-pub(crate) fn key_in(variable: &str) -> Result<Option<String>, String> {
+pub(crate) fn key_in(variable: &str) -> Result<Option<String>, KeyError> {
     let Some(value) = env::var_os(variable) else { return Ok(None) };
-    let value = value.to_str().ok_or_else(|| {
-        format!("the environment variable {variable} is not UTF-8; set it to a key")
-    })?;
+    let value = value.to_str().ok_or_else(|| KeyError::NotUtf8(variable.to_owned()))?;
     match value.trim() {
-        "" => Err(format!("the environment variable {variable} is empty; set it to a key")),
-        key if key.contains(char::is_control) => Err(format!(
-            "the environment variable {variable} has a line break or another control character \
-             within its key; set it to one key"
-        )),
+        "" => Err(KeyError::Empty(variable.to_owned())),
+        key if key.contains(char::is_control) => {
+            Err(KeyError::ControlCharacter(variable.to_owned()))
+        }
         key => Ok(Some(key.to_owned())),
     }
 }
@@ -160,20 +158,21 @@ impl Reader {
     }
 }
 
-fn digest_of(key: &ApiKey) -> Result<Digest, String> {
+fn digest_of(key: &ApiKey) -> Result<Digest, KeyError> {
     match key {
         ApiKey::Sha256(digest) => Ok(*digest),
-        ApiKey::Environment(name) => key_in(name)?
-            .map(digest)
-            .ok_or_else(|| format!("the environment variable {name} is not set")),
+        ApiKey::Environment(name) => {
+            key_in(name)?.map(digest).ok_or_else(|| KeyError::Unset(name.clone()))
+        }
     }
 }
 
 /// Returns the fixed keys and those of a file.
-fn read(file: &Path, fixed: &[Hashed]) -> Result<Keys, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let file_keys =
-        ApiKeys::parse_file(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+fn read(file: &Path, fixed: &[Hashed]) -> Result<Keys, KeyError> {
+    let text = fs::read_to_string(file)
+        .map_err(|source| KeyError::Read { file: file.to_owned(), source })?;
+    let file_keys = ApiKeys::parse_file(&text)
+        .map_err(|reason| KeyError::Line { file: file.to_owned(), reason })?;
     Ok(file_keys.into_iter().chain(fixed.iter().cloned()).collect())
 }
 

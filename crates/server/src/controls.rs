@@ -6,7 +6,7 @@ use litplex_core::Device;
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
-use litplex_workers::UnhealthyCount;
+use litplex_workers::{UnhealthyCount, endpoint_span};
 use tokio::sync::watch;
 
 use crate::problem::problem_in_full;
@@ -22,7 +22,7 @@ pub(crate) struct EndpointControls {
     pub(crate) endpoint: Endpoint,
     pub(crate) view: View,
     pub(crate) wanted: Wanted,
-    /// The bounds between which the autoscaler chooses; none where the number of workers is fixed.
+    /// The bounds between which the autoscaler chooses; `None` if the number of workers is fixed.
     pub(crate) limits: Option<watch::Sender<Limits>>,
     pub(crate) unwell: UnhealthyCount,
     /// The metrics of its requests at the HTTP edge.
@@ -36,8 +36,7 @@ impl EndpointControls {
             limits.send_replace(Limits::exactly(workers));
         }
         self.wanted.set(workers);
-        let path = &self.path;
-        tracing::info!(endpoint = path, "{path} is to have {workers} workers");
+        endpoint_span(&self.path).in_scope(|| tracing::info!("the target is {workers} workers"));
     }
 
     /// Returns the state that `litplex ps` shows.

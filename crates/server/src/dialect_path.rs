@@ -1,4 +1,4 @@
-//! What operators are told of the path at which the clients of a dialect find an endpoint.
+//! Log lines about the path at which the clients of a dialect find an endpoint.
 
 use litplex_config::Source;
 use litplex_core::{Attach, Attachment, DialectId, ModelInfo};
@@ -26,37 +26,34 @@ impl Attach for CheckedAttach {
     fn attach(&self, slot: usize, info: ModelInfo) -> Attachment {
         if let Some(dialect) = &info.dialect {
             match dialect_path(dialect) {
-                Some(path) if self.is_reference => tell_path(&self.path, path),
+                Some(path) if self.is_reference => log_path(&self.path, path),
                 Some(_) => {}
-                None => tell_unknown(&self.path, dialect),
+                None => log_unknown(&self.path, dialect),
             }
         }
         self.endpoint.attach(slot, info)
     }
 }
 
-fn tell_path(endpoint: &str, path: &str) {
+fn log_path(endpoint: &str, path: &str) {
     // What clients add to their base address.
     let ending = path.trim_start_matches("/v1");
     if endpoint == "/predict" {
-        tracing::info!(
-            endpoint,
-            "endpoint `{endpoint}` is also at `{path}`, where its clients ask"
-        );
+        tracing::info!(endpoint, "also at `{path}`, where its clients send requests");
     } else if !endpoint.ends_with(ending) {
         tracing::warn!(
             endpoint,
-            "endpoint `{endpoint}`: OpenAI's clients request only paths that end in `{ending}`; \
+            "OpenAI's clients request only paths that end in `{ending}`; \
              set its `path` to `{path}`, or send HTTP requests to it yourself"
         );
     }
 }
 
-fn tell_unknown(endpoint: &str, dialect: &DialectId) {
+fn log_unknown(endpoint: &str, dialect: &DialectId) {
     let dialect = dialect.as_str();
     tracing::error!(
         endpoint,
-        "endpoint `{endpoint}`: unknown dialect `{dialect}`; requests are passed on as they come: \
+        "unknown dialect `{dialect}`; requests are passed on as they come: \
          install the same version of litplex for the worker as for the server"
     );
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use litplex_scheduler::{Endpoint, EndpointLoad};
-use litplex_supervisor::{Autoscaler, Demand, Limits, Outlook, Scaling, View, Wanted};
+use litplex_supervisor::{Autoscaler, Demand, Limits, Readiness, Scaling, View, Wanted};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -24,13 +24,13 @@ pub(crate) async fn follow_load(
     let mut was_ready = false;
     while !view.is_over() {
         polls.tick().await;
-        was_ready |= view.outlook() == Outlook::Ready;
+        was_ready |= view.readiness() == Readiness::Ready;
         if limits.has_changed().unwrap_or(false) {
             scaler.set_limits(*limits.borrow_and_update());
         }
         // The first worker starts whatever the load is, to show that it can. While no worker can
         // start, more of them do not help.
-        let is_down = matches!(view.outlook(), Outlook::Down { .. });
+        let is_down = matches!(view.readiness(), Readiness::Down { .. });
         if was_ready && !is_down {
             let demand = demand(&endpoint.load().await, &view);
             wanted.set(scaler.decide(&demand, Instant::now()));

@@ -12,6 +12,7 @@ use litplex_http::{Route, ToolCache};
 use litplex_pages::EndpointSchema;
 use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Limits, SlotState, Supervisor, supervise};
+use litplex_workers::endpoint_span;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -129,6 +130,7 @@ impl Endpoints {
     /// Logs the states of workers, and calls `ready` once all endpoints serve. Resolves only if a
     /// model or the app cannot be loaded.
     pub(crate) async fn watch(&self, ready: impl Fn()) -> Error {
+        // Bounded by the endpoints: each reports once that it is ready, and failures end the server.
         let (milestones, mut reached) = mpsc::unbounded_channel();
         for RunningEndpoint { controls, .. } in &self.endpoints {
             let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
@@ -185,7 +187,7 @@ impl RunningEndpoint {
             }
         };
         let (workers, device, path) = (at_start, &devices[0], &config.path);
-        tracing::info!(endpoint = path, workers, %device, "{path} is loading");
+        endpoint_span(path).in_scope(|| tracing::info!(workers, %device, "loading"));
         let worker_telemetry = telemetry.for_workers(path);
         let unwell = worker_telemetry.unhealthy.clone();
         let launch = launcher(config, model, placement, environment, attach, worker_telemetry);

@@ -16,6 +16,7 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::exposed::Exposure;
+use crate::key_error::{FetchError, JwksError};
 
 /// The time between two fetches. It bounds how long a withdrawn key is trusted.
 const FETCH_INTERVAL: Duration = Duration::from_secs(300);
@@ -33,14 +34,14 @@ const MOST_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// The file of keys or of certificates is invalid. A failed fetch is no error: the next may succeed.
-pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, String> {
+pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, JwksError> {
     let wanted = Arc::new(Notify::new());
     let known = match &jwt.jwks {
         Jwks::File(file) => {
             let watched = WatchedFiles::new([file.clone()]);
-            let keys = read(file).map_err(|error| format!("`jwt_jwks`: {error}"))?;
+            let keys = read(file)?;
             if keys.is_empty() {
-                return Err(format!("`jwt_jwks`: {}: {NO_KEY}", file.display()));
+                return Err(JwksError::File { file: file.clone(), reason: NO_KEY.into() });
             }
             Exposure::Write.warn("jwt_jwks", file);
             let (sender, known) = watch::channel(KnownKeys { keys, again: None });
@@ -61,10 +62,10 @@ pub(crate) fn follow(jwt: &Jwt, following: &mut JoinSet<()>) -> Result<Issuer, S
 /// The reason for which a key set accepts no token.
 const NO_KEY: &str = "it has no public key for signatures: RSA, P-256, P-384 or Ed25519";
 
-fn read(file: &Path) -> Result<IssuerKeys, String> {
-    let named = |error: String| format!("{}: {error}", file.display());
-    let text = fs::read(file).map_err(|error| named(error.to_string()))?;
-    IssuerKeys::parse(&text).map_err(named)
+fn read(file: &Path) -> Result<IssuerKeys, JwksError> {
+    let text =
+        fs::read(file).map_err(|source| JwksError::Read { file: file.to_owned(), source })?;
+    IssuerKeys::parse(&text).map_err(|reason| JwksError::File { file: file.to_owned(), reason })
 }
 
 /// Reads a file of keys again after each change, until it is dropped. The keys stay as they are while
@@ -92,29 +93,11 @@ async fn reread(mut watched: WatchedFiles, file: PathBuf, known: watch::Sender<K
 async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::Sender<KnownKeys>) {
     let mut last_error = None;
     loop {
-        let (agent, asked) = (agent.clone(), url.clone());
-        let fetched = spawn_blocking(move || fetch(&agent, &asked)).await;
-        let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
+        let fetched = fetch_off_thread(agent.clone(), url.clone()).await;
         let again = Instant::now() + FETCH_PAUSE;
         let pause = if fetched.is_ok() { FETCH_INTERVAL } else { FETCH_PAUSE };
         known.send_modify(|known| known.again = Some(again));
-        match fetched {
-            Ok(keys) => {
-                tracing::debug!("fetched the issuer's keys: {keys:?}");
-                // An issuer may have withdrawn the last key.
-                if keys.is_empty() {
-                    tracing::warn!("every token is refused: {url}: {NO_KEY}");
-                }
-                known.send_modify(|known| known.keys = keys);
-                last_error = None;
-            }
-            Err(error) => {
-                if last_error.as_ref() != Some(&error) {
-                    tracing::warn!("the issuer's keys cannot be fetched from {url}: {error}");
-                }
-                last_error = Some(error);
-            }
-        }
+        last_error = note_fetched(&url, fetched, &known, last_error.as_deref());
         tokio::select! {
             () = sleep(pause) => {}
             () = async { sleep_until(again).await; wanted.notified().await } => {}
@@ -122,26 +105,56 @@ async fn refetch(agent: Agent, url: String, wanted: Arc<Notify>, known: watch::S
     }
 }
 
+/// Publishes fetched keys, or logs why there are none, once for each reason. Returns the reason.
+fn note_fetched(
+    url: &str,
+    fetched: Result<IssuerKeys, FetchError>,
+    known: &watch::Sender<KnownKeys>,
+    last_error: Option<&str>,
+) -> Option<String> {
+    let keys = match fetched {
+        Ok(keys) => keys,
+        Err(error) => {
+            let error = error.to_string();
+            if last_error != Some(&*error) {
+                tracing::warn!("the issuer's keys cannot be fetched from {url}: {error}");
+            }
+            return Some(error);
+        }
+    };
+    tracing::debug!("fetched the issuer's keys: {keys:?}");
+    // An issuer may have withdrawn the last key.
+    if keys.is_empty() {
+        tracing::warn!("every token is refused: {url}: {NO_KEY}");
+    }
+    known.send_modify(|known| known.keys = keys);
+    None
+}
+
 /// Returns a client that trusts these certificates, or by default those that browsers trust.
-fn agent(url: &str, ca: Option<&Pem>) -> Result<Agent, String> {
+fn agent(url: &str, ca: Option<&Pem>) -> Result<Agent, JwksError> {
     let mut tls = TlsConfig::builder();
     if let Some(ca) = ca {
-        let trusted = ca.certificates().map_err(|error| format!("`jwt_ca`: {error}"))?;
+        let trusted = ca.certificates().map_err(JwksError::Certificates)?;
         let trusted = trusted.iter().map(|of| Certificate::from_der(of).to_owned());
         tls = tls.root_certs(RootCerts::from(trusted));
     }
     let config = Agent::config_builder().timeout_global(Some(FETCH_TIMEOUT));
-    let proxy = proxy_of(url).map_err(|error| format!("`jwt_jwks`: {error}"))?;
+    let proxy = proxy_of(url)?;
     let config = config.proxy(proxy);
     // Keys come only from the URL in the configuration.
     Ok(config.max_redirects(0).tls_config(tls.build()).build().new_agent())
 }
 
-fn fetch(agent: &Agent, url: &str) -> Result<IssuerKeys, String> {
-    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+async fn fetch_off_thread(agent: Agent, url: String) -> Result<IssuerKeys, FetchError> {
+    spawn_blocking(move || fetch(&agent, &url)).await?
+}
+
+fn fetch(agent: &Agent, url: &str) -> Result<IssuerKeys, FetchError> {
+    let mut response = agent.get(url).call()?;
     if response.status() != 200 {
-        return Err(format!("it answers {}", response.status()));
+        return Err(FetchError::Status(response.status()));
     }
-    let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec();
-    IssuerKeys::parse(&text.map_err(|error| error.to_string())?)
+    let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec()?;
+    IssuerKeys::parse(&text).map_err(FetchError::KeySet)
 }

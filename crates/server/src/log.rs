@@ -11,18 +11,21 @@ use litplex_config::{ConfigError, Endpoint};
 use litplex_http::LogLimit;
 use litplex_workers::{LogFile, OUTPUT, logs_objects};
 use tokio::time::Instant;
-use tracing::field::{Field, Visit};
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::debug_fn;
-use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use crate::log_line::Lines;
 use crate::log_object::Objects;
+use crate::log_owner::{Owner, Owners, is_own_span};
 
 /// The library of a protocol logs a line for every request, and for every mistake of a client, which
 /// is in its answer anyway.
@@ -34,8 +37,8 @@ const HTTP2: &str = "h2";
 /// The files of endpoints that have one, by their paths.
 pub type LogFiles = HashMap<String, LogFile>;
 
-/// Logs from here on, unless the program has a subscriber of its own, and returns the files for
-/// what workers print.
+/// Starts the log, unless the program has a subscriber of its own, and returns the files for the
+/// output of workers.
 ///
 /// `LITPLEX_LOG` chooses what, in the syntax of `tracing-subscriber`: `debug`, `litplex=warn`; for
 /// an endpoint with a level of its own, that does. `LITPLEX_LOG_FORMAT=json` makes each line an
@@ -52,12 +55,12 @@ pub fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
         file: file.cloned(),
         http2: Mutex::default(),
     };
-    let mut layers = vec![lines(io::stderr, io::stderr().is_terminal(), chosen(None))];
+    let mut layers = vec![owners(), lines(io::stderr, io::stderr().is_terminal(), chosen(None))];
     for (path, file) in &opened {
         let file = file.clone();
         layers.push(lines(move || file.clone(), false, chosen(Some(path))));
     }
-    // Another subscriber is there already where this fails.
+    // This fails if the program has a subscriber of its own.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     let log_file = |endpoint: &Endpoint| {
         Some((endpoint.path.clone(), opened.get(endpoint.log_file.as_ref()?)?.clone()))
@@ -83,21 +86,25 @@ fn open(endpoints: &[Endpoint]) -> Result<BTreeMap<PathBuf, LogFile>, ConfigErro
     if mistakes.is_empty() { Ok(opened) } else { Err(ConfigError(mistakes)) }
 }
 
+/// Returns the layer that reads the owners of spans, and no event.
+fn owners() -> Box<dyn Layer<Registry> + Send + Sync> {
+    Owners.with_filter(filter_fn(is_own_span)).boxed()
+}
+
 fn lines<W>(to: W, has_colors: bool, chosen: Chosen) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines =
-        tracing_subscriber::fmt::layer().with_target(false).with_timer(SystemTime).with_writer(to);
+    let lines = tracing_subscriber::fmt::layer().with_writer(to);
     if logs_objects() {
         // Colors of fields would be escaped, and be text.
         return lines.with_ansi(false).event_format(Objects).with_filter(chosen).boxed();
     }
-    let lines = lines.with_ansi(has_colors).fmt_fields(debug_fn(write_field)).compact();
-    lines.with_filter(chosen).boxed()
+    let lines = lines.with_ansi(has_colors).fmt_fields(debug_fn(write_field));
+    lines.event_format(Lines).with_filter(chosen).boxed()
 }
 
-/// Writes a field for people, to whom the message says whose line it is.
+/// Writes a field for people. The line begins with its endpoint or worker.
 fn write_field(
     line: &mut tracing_subscriber::fmt::format::Writer<'_>,
     field: &Field,
@@ -152,7 +159,7 @@ impl Rule {
     }
 }
 
-/// Chooses what goes to standard error, or to one of the files.
+/// The filter of the events for standard error, or for one of the files.
 struct Chosen {
     by_default: EnvFilter,
     rules: Arc<Rules>,
@@ -161,8 +168,7 @@ struct Chosen {
 }
 
 impl Chosen {
-    /// Returns whether an event is not one of those that clients can cause in any number, or is said
-    /// now: one a minute is.
+    /// Returns whether an event is logged: of those that clients can cause in any number, one a minute is.
     fn is_said(&self, metadata: &Metadata<'_>) -> bool {
         !is_flood(metadata)
             || self.http2.lock().is_ok_and(|mut seldom| seldom.note(Instant::now()).is_some())
@@ -174,36 +180,43 @@ impl Chosen {
         levels.max().unwrap_or(LevelFilter::OFF)
     }
 
-    /// Returns whether an endpoint's rule may let in what is left out by default.
+    /// Returns whether an endpoint's rule may log an event that is not logged by default.
     fn may_let_in(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == OUTPUT
             || (metadata.target().starts_with("litplex") && *metadata.level() <= self.widest())
     }
 }
 
-impl<S: Subscriber> Filter<S> for Chosen {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Chosen {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
-        self.may_let_in(metadata) || Filter::enabled(&self.by_default, metadata, context)
+        is_own_span(metadata)
+            || self.may_let_in(metadata)
+            || Filter::enabled(&self.by_default, metadata, context)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        // No level hides the endpoint and the worker of an event.
+        if is_own_span(metadata) {
+            return Interest::always();
+        }
         let by_default = Filter::<S>::callsite_enabled(&self.by_default, metadata);
-        // `event_enabled` counts only where `enabled` is asked first, which `always` leaves out.
+        // `always` skips `enabled`, without which `event_enabled` has no effect.
         let is_ruled = !self.rules.is_empty() && by_default.is_always();
         let is_asked = is_ruled || (is_flood(metadata) && !by_default.is_never());
         if is_asked || self.may_let_in(metadata) { Interest::sometimes() } else { by_default }
     }
 
     fn event_enabled(&self, event: &Event<'_>, context: &Context<'_, S>) -> bool {
-        let mut endpoint = EndpointOf(None);
-        if !self.rules.is_empty() {
-            event.record(&mut endpoint);
-        }
-        let rule = endpoint.0.and_then(|endpoint| self.rules.get(&endpoint));
+        let rule = if self.rules.is_empty() {
+            None
+        } else {
+            let owner = Owner::for_event(event, context.event_scope(event));
+            owner.endpoint.and_then(|endpoint| self.rules.get(&endpoint))
+        };
         let (metadata, is_here) =
             (event.metadata(), self.file == rule.and_then(|r| r.file.clone()));
         let is_wanted = match rule.and_then(|rule| rule.level) {
-            // What a worker prints is not ours to leave out.
+            // All lines that a worker prints are logged.
             _ if metadata.target() == OUTPUT => true,
             Some(level) => *metadata.level() <= level,
             None => Filter::enabled(&self.by_default, metadata, context),
@@ -212,7 +225,7 @@ impl<S: Subscriber> Filter<S> for Chosen {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        // What workers print has all levels. Other events ask once, and are then known by name.
+        // Lines of workers have all levels. Other events are asked about once per callsite.
         Some(LevelFilter::TRACE)
     }
 }
@@ -222,30 +235,19 @@ fn is_flood(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with(HTTP2) && *metadata.level() == Level::WARN
 }
 
-/// The endpoint that an event is about.
-struct EndpointOf(Option<String>);
-
-impl Visit for EndpointOf {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "endpoint" {
-            self.0 = Some(value.to_owned());
-        }
-    }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
-}
-
 #[cfg(test)]
 mod tests {
     use std::fmt::Write;
+
+    use litplex_workers::{endpoint_span, worker_span};
 
     use super::*;
 
     /// The lines that a test wrote.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct Written(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for Written {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(line);
             Ok(line.len())
@@ -258,11 +260,11 @@ mod tests {
 
     #[test]
     fn warnings_that_any_client_can_cause_are_said_seldom() {
-        let (written, rules) = (Lines::default(), Arc::default());
+        let (written, rules) = (Written::default(), Arc::default());
         let to = written.clone();
         let chosen =
             Chosen { by_default: DEFAULT.into(), rules, file: None, http2: Mutex::default() };
-        let layers = vec![lines(move || to.clone(), false, chosen)];
+        let layers = vec![owners(), lines(move || to.clone(), false, chosen)];
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
             for _ in 0..1000 {
                 tracing::warn!(target: "h2::proto::streams::recv", "reset");
@@ -276,6 +278,61 @@ mod tests {
             (1, 2),
             "{text}"
         );
+    }
+
+    /// Returns the lines of an act, with this level by default, without their times.
+    fn logged(level: &str, act: impl FnOnce()) -> Vec<String> {
+        let (written, rules) = (Written::default(), Arc::default());
+        let to = written.clone();
+        let chosen =
+            Chosen { by_default: level.into(), rules, file: None, http2: Mutex::default() };
+        let layers = vec![owners(), lines(move || to.clone(), false, chosen)];
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), act);
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_line_begins_with_its_worker_or_endpoint_whatever_the_level() {
+        let worker = |act: fn()| worker_span(Some("/a"), "/a#0").in_scope(act);
+        let lines = logged("litplex_server=warn", || {
+            tracing::warn!(n = 1, "alone");
+            endpoint_span("/a").in_scope(|| tracing::warn!(n = 2, "loading"));
+            worker(|| tracing::warn!("slow"));
+            worker(|| tracing::info!("not at this level"));
+            worker(|| tracing::warn!(endpoint = "/b", "its own field counts"));
+            let span = worker_span(None, "app#0");
+            tracing::error!(parent: &span, "gone");
+        });
+        let wanted = [
+            " WARN alone n=1",
+            " WARN /a: loading n=2",
+            " WARN /a#0: slow",
+            " WARN /b: its own field counts",
+            "ERROR app#0: gone",
+        ];
+        assert_eq!(lines, wanted);
+    }
+
+    #[test]
+    fn the_rule_of_an_endpoint_holds_for_events_in_its_spans() {
+        let written = Written::default();
+        let to = written.clone();
+        let rule = Rule { level: Some(LevelFilter::ERROR), file: None };
+        let rules = Arc::new(HashMap::from([("/a".to_owned(), rule)]));
+        let chosen =
+            Chosen { by_default: DEFAULT.into(), rules, file: None, http2: Mutex::default() };
+        let layers = vec![owners(), lines(move || to.clone(), false, chosen)];
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
+            for endpoint in ["/a", "/b"] {
+                let worker = worker_span(Some(endpoint), endpoint);
+                worker.in_scope(|| tracing::warn!(target: "litplex_workers", "slow"));
+                tracing::warn!(target: "litplex_workers", parent: &worker, "parent");
+            }
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("/b: ").count(), 2, "{text}");
+        assert_eq!(text.matches("/a: ").count(), 0, "{text}");
     }
 
     #[test]

@@ -13,7 +13,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes each event as an object: `timestamp`, `level`, `message`, and its fields beside them.
+use crate::log_owner::Owner;
+
+/// The format of events as objects: `timestamp`, `level`, `message`, and the other fields.
 pub(crate) struct Objects;
 
 impl<S, N> FormatEvent<S, N> for Objects
@@ -23,7 +25,7 @@ where
 {
     fn format_event(
         &self,
-        _: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         mut line: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
@@ -33,6 +35,10 @@ where
         object.put("timestamp", &time);
         object.put("level", event.metadata().level().as_str());
         event.record(&mut object);
+        let Owner { endpoint, worker } = Owner::for_event(event, context.event_scope());
+        for (name, value) in [("endpoint", endpoint), ("worker", worker)] {
+            value.iter().for_each(|value| object.put(name, value));
+        }
         if event.metadata().target() == OUTPUT {
             object.take_over_fields();
         }
@@ -51,7 +57,7 @@ struct Object {
 
 impl Object {
     fn put(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
-        // What was there first holds: a model does not change whose line it is.
+        // The first value stays: a model cannot change the endpoint and the worker of a line.
         if self.names.iter().any(|known| known == name) {
             return;
         }
@@ -105,9 +111,12 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
+    use litplex_workers::worker_span;
     use tracing_subscriber::fmt::MakeWriter;
+    use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::log_owner::Owners;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -134,6 +143,7 @@ mod tests {
         let lines = Lines::default();
         let to = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(to).event_format(Objects).finish();
+        let subscriber = subscriber.with(Owners);
         tracing::subscriber::with_default(subscriber, log);
         let line = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let (time, rest) = line.split_once("\",").unwrap();
@@ -146,6 +156,15 @@ mod tests {
         let line = logged(|| tracing::warn!(endpoint = "/a", n = 1, is = true, "two\n\"lines\""));
         let wanted =
             r#""level":"WARN","message":"two\n\"lines\"","endpoint":"/a","n":1,"is":true}"#;
+        assert_eq!(line, format!("{wanted}\n"));
+    }
+
+    #[test]
+    fn an_event_in_a_span_of_a_worker_has_its_fields() {
+        let line = logged(|| {
+            worker_span(Some("/a"), "/a#0").in_scope(|| tracing::warn!(n = 1, "slow"));
+        });
+        let wanted = r#""level":"WARN","message":"slow","n":1,"endpoint":"/a","worker":"/a#0"}"#;
         assert_eq!(line, format!("{wanted}\n"));
     }
 

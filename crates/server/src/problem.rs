@@ -1,7 +1,7 @@
 //! The reasons for which an endpoint cannot serve now, or lacks a worker.
 
 use litplex_core::WorkerExit;
-use litplex_supervisor::{Health, Outlook, SlotState, View, health};
+use litplex_supervisor::{Health, Readiness, SlotState, View, health};
 use litplex_workers::UnhealthyCount;
 
 /// Returns why an endpoint cannot serve now, in the words that clients may see.
@@ -15,12 +15,12 @@ pub(crate) fn problem_in_full(view: &View, unwell: &UnhealthyCount) -> Option<St
 }
 
 fn problem(view: &View, say: impl Fn(WorkerExit) -> String) -> Option<String> {
-    match view.outlook() {
-        Outlook::Ready | Outlook::Asleep { .. } => None,
-        Outlook::Coming { .. } => {
+    match view.readiness() {
+        Readiness::Ready | Readiness::Asleep { .. } => None,
+        Readiness::Coming { .. } => {
             Some(degraded(&view.states(), say).unwrap_or_else(|| "starting".into()))
         }
-        Outlook::Down { gone, .. } => Some(say(gone)),
+        Readiness::Down { gone, .. } => Some(say(gone)),
     }
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use litplex_core::LaunchError;
-use litplex_scheduler::Endpoint;
-use litplex_supervisor::{Limits, Outlook, SlotState, View};
+use litplex_scheduler::{Endpoint, Outlook};
+use litplex_supervisor::{Limits, Readiness, SlotState, View};
+use litplex_workers::worker_span;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -36,9 +37,9 @@ pub(crate) async fn follow(
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
         endpoint.set_outlook(if view.is_over() {
             let (reason, retry_after) = ("the server is stopping".into(), BRIEFLY_DOWN);
-            litplex_scheduler::Outlook::Down { reason, retry_after }
+            Outlook::Down { reason, retry_after }
         } else {
-            for_jobs(&view.outlook(), may_wake, Instant::now())
+            outlook(&view.readiness(), may_wake, Instant::now())
         });
         let goes_on = tokio::select! {
             changed = view.changed() => changed,
@@ -80,7 +81,7 @@ impl Seen {
         let is_new = |(slot, state): &(usize, &SlotState)| self.states.get(*slot) != Some(*state);
         for (slot, state) in now.iter().enumerate().filter(is_new) {
             let endpoint = (name != app_host::NAME).then_some(name);
-            log_state(endpoint, &format!("{name}#{slot}"), state);
+            worker_span(endpoint, &format!("{name}#{slot}")).in_scope(|| log_state(state));
         }
         if let Some(cause) = failure(&now) {
             let _ = milestones.send(Milestone::Failed(failed(cause.clone())));
@@ -114,50 +115,46 @@ async fn changed(limits: Option<&mut watch::Receiver<Limits>>) {
     std::future::pending::<()>().await;
 }
 
-/// Returns the outlook of jobs from that of the slots. `may_wake`: whether load starts workers while
-/// the target is zero.
-fn for_jobs(outlook: &Outlook, may_wake: bool, now: Instant) -> litplex_scheduler::Outlook {
-    let within = outlook.wait(now);
-    match outlook {
-        Outlook::Asleep { .. } if !may_wake => {
+/// Returns the outlook of jobs, given the readiness of the endpoint. `may_wake`: whether load starts
+/// workers while the target is zero.
+fn outlook(readiness: &Readiness, may_wake: bool, now: Instant) -> Outlook {
+    let within = readiness.wait(now);
+    match readiness {
+        Readiness::Asleep { .. } if !may_wake => {
             let reason = "it was scaled to none by hand; `litplex scale` gives it workers".into();
-            litplex_scheduler::Outlook::Down { reason, retry_after: BRIEFLY_DOWN }
+            Outlook::Down { reason, retry_after: BRIEFLY_DOWN }
         }
-        Outlook::Down { gone, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
+        Readiness::Down { gone, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
             let (reason, retry_after) =
                 (gone.cause.for_clients().into(), within.unwrap_or(BRIEFLY_DOWN));
-            litplex_scheduler::Outlook::Down { reason, retry_after }
+            Outlook::Down { reason, retry_after }
         }
         _ => {
-            let is_asleep = matches!(outlook, Outlook::Asleep { .. });
-            litplex_scheduler::Outlook::Coming { within, is_asleep }
+            let is_asleep = matches!(readiness, Readiness::Asleep { .. });
+            Outlook::Coming { within, is_asleep }
         }
     }
 }
 
-/// Logs the state of a slot. The app host has no `endpoint`.
-fn log_state(endpoint: Option<&str>, worker: &str, state: &SlotState) {
+/// Logs the state of a slot, in the span of its worker.
+fn log_state(state: &SlotState) {
     match state {
         SlotState::Ready(after) => {
             let seconds = after.as_secs_f64();
-            tracing::info!(endpoint, worker, "{worker} is ready after {seconds:.2} s");
+            tracing::info!("ready after {seconds:.2} s");
         }
         SlotState::Starting { after: Some(gone), .. } => {
-            tracing::warn!(endpoint, worker, "{worker} is gone: {gone}; another is starting");
+            tracing::warn!("gone: {gone}; another is starting");
         }
         SlotState::BackingOff { gone, traceback, until } => {
             let wait = until.saturating_duration_since(Instant::now()).as_secs_f64();
             let traceback =
                 traceback.as_ref().map(|text| format!("\n\n{text}")).unwrap_or_default();
-            tracing::error!(
-                endpoint,
-                worker,
-                "{worker} is gone: {gone}; another starts in {wait:.1} s{traceback}"
-            );
+            tracing::error!("gone: {gone}; another starts in {wait:.1} s{traceback}");
         }
         // A failure ends the server, which then says why.
         SlotState::Starting { after: None, .. } | SlotState::Failed(_) => {}
-        SlotState::Draining => tracing::debug!(endpoint, worker, "{worker} is draining"),
-        SlotState::Stopped => tracing::debug!(endpoint, worker, "{worker} has stopped"),
+        SlotState::Draining => tracing::debug!("draining"),
+        SlotState::Stopped => tracing::debug!("stopped"),
     }
 }

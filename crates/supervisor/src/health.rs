@@ -1,4 +1,4 @@
-//! The health and the outlook of an endpoint, computed from the states of its slots.
+//! The health and the readiness of an endpoint, computed from the states of its slots.
 
 use std::time::Duration;
 
@@ -29,9 +29,10 @@ pub fn health(slots: &[SlotState]) -> Health {
     }
 }
 
-/// The outlook of an endpoint: what a job that waits for a worker can expect.
+/// The readiness of an endpoint: whether, or when, a worker takes jobs. The queue has an outlook
+/// instead, which the composition root makes of this.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outlook {
+pub enum Readiness {
     /// A worker takes jobs.
     Ready,
     /// No worker takes jobs yet, and one is starting.
@@ -55,7 +56,7 @@ pub enum Outlook {
     },
 }
 
-impl Outlook {
+impl Readiness {
     /// Returns the time until a worker is expected to take jobs; `None` while that is unknown.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         match self {
@@ -67,14 +68,14 @@ impl Outlook {
     }
 }
 
-/// Returns the outlook of an endpoint with these slots, given the number of wanted slots and the
+/// Returns the readiness of an endpoint with these slots, given the number of wanted slots and the
 /// start time of its workers.
-pub fn outlook(slots: &[SlotState], wanted: usize, start_time: Option<Duration>) -> Outlook {
+pub fn readiness(slots: &[SlotState], wanted: usize, start_time: Option<Duration>) -> Readiness {
     if slots.iter().any(|slot| matches!(slot, SlotState::Ready(_))) {
-        return Outlook::Ready;
+        return Readiness::Ready;
     }
     if wanted == 0 {
-        return Outlook::Asleep { start_time };
+        return Readiness::Asleep { start_time };
     }
     if slots.len() >= wanted && slots[..wanted].iter().all(is_down) {
         return down(&slots[..wanted], start_time);
@@ -83,17 +84,17 @@ pub fn outlook(slots: &[SlotState], wanted: usize, start_time: Option<Duration>)
         SlotState::Starting { since, .. } => Some(*since),
         _ => None,
     });
-    Outlook::Coming { at: launched.min().and_then(|since| Some(since + start_time?)) }
+    Readiness::Coming { at: launched.min().and_then(|since| Some(since + start_time?)) }
 }
 
-fn down(slots: &[SlotState], start_time: Option<Duration>) -> Outlook {
+fn down(slots: &[SlotState], start_time: Option<Duration>) -> Readiness {
     let tries = slots.iter().filter_map(|slot| match slot {
         SlotState::BackingOff { until, .. } => Some((*until, slot)),
         _ => None,
     });
     let first = tries.min_by_key(|(until, _)| *until);
     let slot = first.map_or(&slots[0], |(_, slot)| slot);
-    Outlook::Down {
+    Readiness::Down {
         gone: reason(slot).unwrap_or_else(|| WorkerExit::new(Cause::Start, "")),
         until: first.map(|(until, _)| until + start_time.unwrap_or_default()),
     }
@@ -160,21 +161,27 @@ mod tests {
     fn jobs_wait_for_a_starting_worker_with_a_known_time() {
         let now = Instant::now();
         let slots = [backing_off("killed", now + 9 * SECOND), starting(now, None)];
-        let coming = outlook(&slots, 2, Some(5 * SECOND));
-        assert_eq!(coming, Outlook::Coming { at: Some(now + 5 * SECOND) });
+        let coming = readiness(&slots, 2, Some(5 * SECOND));
+        assert_eq!(coming, Readiness::Coming { at: Some(now + 5 * SECOND) });
         assert_eq!(coming.wait(now + SECOND), Some(4 * SECOND));
         assert_eq!(coming.wait(now + 6 * SECOND), Some(Duration::ZERO));
-        assert_eq!(outlook(&slots, 2, None), Outlook::Coming { at: None });
-        assert_eq!(outlook(&[slots[0].clone(), ready()], 2, None), Outlook::Ready);
+        assert_eq!(readiness(&slots, 2, None), Readiness::Coming { at: None });
+        assert_eq!(readiness(&[slots[0].clone(), ready()], 2, None), Readiness::Ready);
     }
 
     #[test]
     fn an_endpoint_without_slots_is_asleep_or_about_to_start() {
         let start_time = Some(SECOND);
-        assert_eq!(outlook(&[], 0, start_time), Outlook::Asleep { start_time });
-        assert_eq!(outlook(&[SlotState::Draining], 0, None), Outlook::Asleep { start_time: None });
-        assert_eq!(outlook(&[], 1, start_time), Outlook::Coming { at: None });
-        assert_eq!(outlook(&[SlotState::Draining], 1, start_time), Outlook::Coming { at: None });
+        assert_eq!(readiness(&[], 0, start_time), Readiness::Asleep { start_time });
+        assert_eq!(
+            readiness(&[SlotState::Draining], 0, None),
+            Readiness::Asleep { start_time: None }
+        );
+        assert_eq!(readiness(&[], 1, start_time), Readiness::Coming { at: None });
+        assert_eq!(
+            readiness(&[SlotState::Draining], 1, start_time),
+            Readiness::Coming { at: None }
+        );
     }
 
     #[test]
@@ -184,12 +191,12 @@ mod tests {
             [failed("no weights"), backing_off("b", now + 2 * SECOND), backing_off("a", now)];
         let until = Some(now + 3 * SECOND);
         assert_eq!(
-            outlook(&slots[..2], 2, Some(SECOND)),
-            Outlook::Down { gone: killed("b"), until }
+            readiness(&slots[..2], 2, Some(SECOND)),
+            Readiness::Down { gone: killed("b"), until }
         );
         let gone = killed("a");
-        assert_eq!(outlook(&slots, 3, None), Outlook::Down { gone, until: Some(now) });
+        assert_eq!(readiness(&slots, 3, None), Readiness::Down { gone, until: Some(now) });
         let gone = WorkerExit::new(Cause::Start, "no weights");
-        assert_eq!(outlook(&slots, 1, None), Outlook::Down { gone, until: None });
+        assert_eq!(readiness(&slots, 1, None), Readiness::Down { gone, until: None });
     }
 }

@@ -3,13 +3,13 @@
 //! ```text
 //! Supervisor (handle) ──target─► SupervisorTask ──► Launch, Launched
 //!                                       │
-//! Health, Outlook ◄────states───────────┘
+//! Health, Readiness ◄──states───────────┘
 //! ```
 //!
 //! The supervisor sees workers through [`Launch`](litplex_core::Launch) alone: no job, process or
-//! Python. It hands on the monitors of the workers that serve, and never asks them. One task owns the slots of an endpoint and publishes their states on a watch;
-//! [`health`] and [`outlook`] are pure functions of these states. The next step of a slot and its
-//! backoff are pure functions too.
+//! Python. It hands on the monitors of the workers that serve, and never asks them. One task owns
+//! the slots of an endpoint and publishes their states on a watch; [`health`] and [`readiness`] are
+//! pure functions of these states. The next step of a slot and its backoff are pure functions too.
 //!
 //! The owner sets the number of wanted slots. [`Autoscaler`] computes it from the load, as a pure
 //! function of its observations and their times.
@@ -26,7 +26,7 @@ mod target;
 mod task;
 
 pub use autoscale::{Autoscaler, Demand, Limits, Scaling};
-pub use health::{Health, Outlook, health, outlook};
+pub use health::{Health, Readiness, health, readiness};
 pub use settings::SupervisorSettings;
 pub use slot::SlotState;
 pub use supervisor::{Supervisor, View, Wanted, supervise};

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::target::{Record, Target};
 use crate::task::{Monitors, Publish, SupervisorTask};
-use crate::{Outlook, SlotState, SupervisorSettings, outlook};
+use crate::{Readiness, SlotState, SupervisorSettings, readiness};
 
 /// The supervisor of one endpoint's slots. It kills their workers when dropped.
 #[derive(Debug)]
@@ -135,9 +135,9 @@ impl View {
     }
 
     /// Returns what jobs can expect of the endpoint.
-    pub fn outlook(&self) -> Outlook {
+    pub fn readiness(&self) -> Readiness {
         let start_time = self.record.borrow().start_time;
-        outlook(&self.states.borrow(), self.wanted(), start_time)
+        readiness(&self.states.borrow(), self.wanted(), start_time)
     }
 
     /// Resolves when the state of a slot or the target has changed since the last call. Returns

@@ -8,7 +8,7 @@ use litplex_core::{
     BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,
 };
 use litplex_supervisor::{
-    Health, Outlook, SlotState, Supervisor, SupervisorSettings, health, supervise,
+    Health, Readiness, SlotState, Supervisor, SupervisorSettings, health, supervise,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -39,7 +39,7 @@ enum Plan {
 enum Seen {
     Launched(usize),
     /// The worker finished or was dropped.
-    WorkerExit(usize),
+    Gone(usize),
 }
 
 struct MockLaunch {
@@ -116,7 +116,7 @@ impl Launched for MockLaunched {
 
 impl Drop for MockLaunched {
     fn drop(&mut self) {
-        let _ = self.seen.send((Seen::WorkerExit(self.slot), Instant::now()));
+        let _ = self.seen.send((Seen::Gone(self.slot), Instant::now()));
     }
 }
 
@@ -162,8 +162,8 @@ impl Fixture {
         self.reach(|states| states.len() == workers && states.iter().all(is_ready)).await
     }
 
-    fn names(&self) -> Vec<&'static str> {
-        self.supervisor.view().states().iter().map(name).collect()
+    fn labels(&self) -> Vec<&'static str> {
+        self.supervisor.view().states().iter().map(SlotState::label).collect()
     }
 
     fn seen(&mut self) -> Vec<(Seen, Instant)> {
@@ -178,17 +178,6 @@ impl Fixture {
 
 fn is_ready(state: &SlotState) -> bool {
     matches!(state, SlotState::Ready(_))
-}
-
-fn name(state: &SlotState) -> &'static str {
-    match state {
-        SlotState::Starting { .. } => "starting",
-        SlotState::Ready(_) => "ready",
-        SlotState::BackingOff { .. } => "backing off",
-        SlotState::Failed(_) => "failed",
-        SlotState::Draining => "draining",
-        SlotState::Stopped => "stopped",
-    }
 }
 
 /// Lets all due tasks run.
@@ -212,7 +201,7 @@ async fn a_worker_can_be_measured_while_it_serves() {
 #[tokio::test(start_paused = true)]
 async fn slots_start_together_and_report_their_start_time() {
     let fixture = Fixture::start(Plan::Serve, 3);
-    assert_eq!(fixture.names(), ["starting"; 3], "before anything could run");
+    assert_eq!(fixture.labels(), ["starting"; 3], "before anything could run");
     assert_eq!(fixture.reach_ready(3).await, START);
     assert_eq!(fixture.supervisor.view().states(), vec![SlotState::Ready(START); 3]);
     assert_eq!(fixture.supervisor.record().borrow().start_time, Some(START));
@@ -268,7 +257,7 @@ async fn a_worker_that_exits_after_every_start_backs_off_longer_each_time() {
     sleep(Duration::from_secs(60)).await;
     fixture.kill(0);
     settle().await;
-    assert_eq!(fixture.names(), ["starting"], "a long life resets the backoff");
+    assert_eq!(fixture.labels(), ["starting"], "a long life resets the backoff");
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,14 +266,14 @@ async fn a_failed_restart_reports_its_reason_and_is_repeated_forever() {
     fixture.reach_ready(1).await;
     fixture.plan.send_replace(Plan::Fail);
     fixture.kill(0);
-    fixture.reach(|states| name(&states[0]) == "backing off").await;
+    fixture.reach(|states| states[0].label() == "backing_off").await;
     let SlotState::BackingOff { gone, traceback, .. } =
         fixture.supervisor.view().states()[0].clone()
     else {
         panic!("the slot does not back off");
     };
     assert_eq!((&*gone.reason, traceback.as_deref()), ("no weights", Some("Traceback")));
-    let Outlook::Down { gone, until } = fixture.supervisor.view().outlook() else {
+    let Readiness::Down { gone, until } = fixture.supervisor.view().readiness() else {
         panic!("a worker is ready or coming");
     };
     assert_eq!(gone.reason, "no weights");
@@ -302,7 +291,7 @@ async fn a_failed_first_launch_is_given_up_by_default() {
     fixture.reach(|states| states == [SlotState::Failed(no_weights())]).await;
     sleep(Duration::from_secs(60)).await;
     assert_eq!(fixture.launches().len(), 1);
-    assert!(matches!(fixture.supervisor.view().outlook(), Outlook::Down { until: None, .. }));
+    assert!(matches!(fixture.supervisor.view().readiness(), Readiness::Down { until: None, .. }));
 
     let keep_trying = SupervisorSettings { give_up: false, ..SupervisorSettings::default() };
     let mut fixture = Fixture::start_with(Plan::Fail, 1, keep_trying);
@@ -313,7 +302,7 @@ async fn a_failed_first_launch_is_given_up_by_default() {
 #[tokio::test(start_paused = true)]
 async fn a_launch_that_panics_has_failed() {
     let fixture = Fixture::start(Plan::Panic, 1);
-    fixture.reach(|states| name(&states[0]) == "failed").await;
+    fixture.reach(|states| states[0].label() == "failed").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -327,15 +316,11 @@ async fn more_workers_start_at_once_and_fewer_drain_from_the_end() {
     fixture.seen();
     fixture.supervisor.wanted_setter().set(1);
     settle().await;
-    assert_eq!(fixture.names(), ["ready", "draining", "draining"]);
+    assert_eq!(fixture.labels(), ["ready", "draining", "draining"]);
     assert_eq!(health(&fixture.supervisor.view().states()), Health::Ready);
     fixture.reach_ready(1).await;
     let gone: Vec<_> = fixture.seen().into_iter().map(|(seen, _)| seen).collect();
-    assert!(
-        gone.contains(&Seen::WorkerExit(1))
-            && gone.contains(&Seen::WorkerExit(2))
-            && gone.len() == 2
-    );
+    assert!(gone.contains(&Seen::Gone(1)) && gone.contains(&Seen::Gone(2)) && gone.len() == 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,11 +332,11 @@ async fn a_draining_slot_that_is_wanted_again_starts_a_worker_afterwards() {
     settle().await;
     fixture.supervisor.wanted_setter().set(1);
     settle().await;
-    assert_eq!(fixture.names(), ["draining"]);
-    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Coming { at: None });
+    assert_eq!(fixture.labels(), ["draining"]);
+    assert_eq!(fixture.supervisor.view().readiness(), Readiness::Coming { at: None });
     fixture.reach_ready(1).await;
     let order: Vec<_> = fixture.seen().into_iter().map(|(seen, _)| seen).collect();
-    assert_eq!(order, [Seen::WorkerExit(0), Seen::Launched(0)]);
+    assert_eq!(order, [Seen::Gone(0), Seen::Launched(0)]);
     assert_eq!(fixture.supervisor.record().borrow().restarts, [0], "no worker was lost");
 }
 
@@ -364,27 +349,33 @@ async fn the_lowest_free_slot_is_filled_while_a_higher_one_still_drains() {
     fixture.reach_ready(3).await;
     fixture.supervisor.wanted_setter().set(1);
     sleep(START + millis(1)).await;
-    assert_eq!(fixture.names(), ["ready", "stopped", "draining"]);
+    assert_eq!(fixture.labels(), ["ready", "stopped", "draining"]);
     fixture.supervisor.wanted_setter().set(2);
     settle().await;
-    assert_eq!(fixture.names(), ["ready", "starting", "draining"]);
+    assert_eq!(fixture.labels(), ["ready", "starting", "draining"]);
     fixture.reach_ready(2).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn scaled_to_zero_an_endpoint_sleeps_and_wakes() {
     let fixture = Fixture::start(Plan::Serve, 0);
-    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Asleep { start_time: None });
+    assert_eq!(fixture.supervisor.view().readiness(), Readiness::Asleep { start_time: None });
     fixture.supervisor.wanted_setter().set(1);
-    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Coming { at: None });
+    assert_eq!(fixture.supervisor.view().readiness(), Readiness::Coming { at: None });
     fixture.reach_ready(1).await;
     fixture.supervisor.wanted_setter().set(0);
     fixture.reach_ready(0).await;
-    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Asleep { start_time: Some(START) });
+    assert_eq!(
+        fixture.supervisor.view().readiness(),
+        Readiness::Asleep { start_time: Some(START) }
+    );
     fixture.supervisor.wanted_setter().set(1);
     let launched = Instant::now();
     fixture.reach(|states| !states.is_empty()).await;
-    assert_eq!(fixture.supervisor.view().outlook(), Outlook::Coming { at: Some(launched + START) });
+    assert_eq!(
+        fixture.supervisor.view().readiness(),
+        Readiness::Coming { at: Some(launched + START) }
+    );
     assert_eq!(fixture.reach_ready(1).await, START);
 }
 
@@ -395,7 +386,7 @@ async fn unwanted_slots_that_start_or_back_off_are_emptied_at_once() {
     fixture.supervisor.wanted_setter().set(0);
     assert_eq!(fixture.reach_ready(0).await, Duration::ZERO);
     assert!(
-        fixture.seen().iter().any(|(seen, _)| *seen == Seen::WorkerExit(0)),
+        fixture.seen().iter().any(|(seen, _)| *seen == Seen::Gone(0)),
         "the launch was dropped"
     );
 
@@ -403,7 +394,7 @@ async fn unwanted_slots_that_start_or_back_off_are_emptied_at_once() {
     fixture.reach_ready(1).await;
     fixture.plan.send_replace(Plan::Fail);
     fixture.kill(0);
-    fixture.reach(|states| name(&states[0]) == "backing off").await;
+    fixture.reach(|states| states[0].label() == "backing_off").await;
     fixture.supervisor.wanted_setter().set(0);
     assert_eq!(fixture.reach_ready(0).await, Duration::ZERO);
 }
@@ -421,7 +412,7 @@ async fn stop_waits_for_ready_workers_only() {
     assert_eq!(begin.elapsed(), START);
 
     let fixture = Fixture::start(Plan::Die(millis(10)), 1);
-    fixture.reach(|states| name(&states[0]) == "backing off").await;
+    fixture.reach(|states| states[0].label() == "backing_off").await;
     let begin = Instant::now();
     fixture.supervisor.stop(GRACE).await;
     assert_eq!(begin.elapsed(), Duration::ZERO);
@@ -450,9 +441,7 @@ async fn stop_shortens_the_grace_of_draining_workers() {
     let begin = Instant::now();
     fixture.supervisor.stop(START).await;
     assert_eq!(begin.elapsed(), START);
-    assert!(
-        std::iter::from_fn(|| fixture.seen.try_recv().ok()).any(|(s, _)| s == Seen::WorkerExit(0))
-    );
+    assert!(std::iter::from_fn(|| fixture.seen.try_recv().ok()).any(|(s, _)| s == Seen::Gone(0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,8 +451,8 @@ async fn a_dropped_supervisor_kills_its_workers() {
     let mut view = supervisor.view();
     drop(supervisor);
     settle().await;
-    let gone = std::iter::from_fn(|| seen.try_recv().ok())
-        .filter(|(s, _)| matches!(s, Seen::WorkerExit(_)));
+    let gone =
+        std::iter::from_fn(|| seen.try_recv().ok()).filter(|(s, _)| matches!(s, Seen::Gone(_)));
     assert_eq!(gone.count(), 2);
     while view.changed().await {}
 }

@@ -20,7 +20,7 @@ impl Client {
     ///
     /// # Errors
     /// The variable that names the proxy is invalid.
-    pub(crate) fn new(url: &str) -> Result<(Self, String), String> {
+    pub(crate) fn new(url: &str) -> Result<(Self, String), ProxyError> {
         let proxy = proxy_of(url)?;
         let described = match &proxy {
             Some(proxy) => format!("{url} (through the proxy {}:{})", proxy.host(), proxy.port()),
@@ -35,24 +35,33 @@ impl Client {
     }
 }
 
+/// A proxy of the environment that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "invalid {variable}: expected the address of a proxy for HTTP, such as http://proxy:3128; correct \
+     it, or add `{host}` to NO_PROXY"
+)]
+pub struct ProxyError {
+    variable: String,
+    host: String,
+    source: ureq::Error,
+}
+
 /// Returns the proxy of the environment for requests to this URL.
 ///
 /// # Errors
 /// The variable that names it is invalid.
-pub fn proxy_of(url: &str) -> Result<Option<Proxy>, String> {
+pub fn proxy_of(url: &str) -> Result<Option<Proxy>, ProxyError> {
     let url: Uri = url.parse().unwrap_or_default();
     let scheme = url.scheme_str().unwrap_or("http");
     let default_port = if scheme == "https" { 443 } else { 80 };
     let (host, port) = (url.host().unwrap_or_default(), url.port_u16().unwrap_or(default_port));
     let Some(found) = proxy_for(scheme, host, port) else { return Ok(None) };
-    let invalid = |_| {
-        format!(
-            "invalid {}: expected the address of a proxy for HTTP, such as http://proxy:3128; \
-             correct it, or add `{host}` to NO_PROXY",
-            found.variable
-        )
-    };
-    Proxy::new(&found.address).map(Some).map_err(invalid)
+    Proxy::new(&found.address).map(Some).map_err(|source| ProxyError {
+        variable: found.variable.to_string(),
+        host: host.to_owned(),
+        source,
+    })
 }
 
 /// The exporter's interface to a client. The future never yields, since the call blocks.

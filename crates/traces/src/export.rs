@@ -9,16 +9,17 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor};
 
+use crate::TraceError;
 use crate::client::Client;
 
 /// Returns the processor that sends spans from a bounded queue on its own thread.
-pub(crate) fn processor(endpoint: Option<&str>) -> Result<BatchSpanProcessor, String> {
+pub(crate) fn processor(endpoint: Option<&str>) -> Result<BatchSpanProcessor, TraceError> {
     let (client, collector) = Client::new(&endpoint.map_or_else(environment_url, traces_url))?;
     let mut exporter = Otlp::builder().with_http().with_http_client(client);
     if let Some(endpoint) = endpoint {
         exporter = exporter.with_endpoint(traces_url(endpoint));
     }
-    let inner = exporter.build().map_err(|error| error.to_string())?;
+    let inner = exporter.build()?;
     let exporter = Exporter { inner, collector, is_unreachable: AtomicBool::new(false) };
     let mut processor = BatchSpanProcessor::builder(exporter).build();
     processor.set_resource(&resource());

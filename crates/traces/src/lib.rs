@@ -30,7 +30,7 @@ use litplex_core::SpanContext;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, IdGenerator, RandomIdGenerator, SpanProcessor};
 
-pub use client::proxy_of;
+pub use client::{ProxyError, proxy_of};
 pub use span::{RequestAttributes, ServerSpan};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -44,6 +44,17 @@ pub struct TraceSettings {
     pub endpoint: Option<String>,
     /// The share of traced requests, from 0 to 1, among those that are not part of a trace already.
     pub ratio: f64,
+}
+
+/// The reason why spans cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// A setting of the exporter is invalid.
+    #[error(transparent)]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The proxy for the collector is invalid.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
 }
 
 /// The tracer: it creates the spans of requests and sends them. Cheap to clone.
@@ -67,8 +78,8 @@ impl Tracer {
     /// Returns a tracer. OpenTelemetry's environment variables configure its exporter.
     ///
     /// # Errors
-    /// A sentence that describes the invalid setting.
-    pub fn new(settings: &TraceSettings) -> Result<Self, String> {
+    /// A setting of the exporter is invalid.
+    pub fn new(settings: &TraceSettings) -> Result<Self, TraceError> {
         let scope =
             InstrumentationScope::builder("litplex").with_version(env!("CARGO_PKG_VERSION"));
         Ok(Self(Arc::new(Inner {

@@ -81,6 +81,38 @@ pub enum Error {
         /// The error of the system, if it is one.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The interpreter of a model cannot be asked about it.
+    #[error("it cannot be inspected: {0}")]
+    Inspect(#[source] io::Error),
+    /// The interpreter of a model cannot be started to inspect it.
+    #[error("cannot start its interpreter `{}`: {source}", .interpreter.display())]
+    InspectStart {
+        /// The interpreter.
+        interpreter: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The import of a model takes too long.
+    #[error("importing it takes more than {0} s; let `--timeout` be longer")]
+    InspectTimeout(f64),
+    /// The interpreter ended without a description of the model.
+    #[error("`{}` cannot inspect it: {reason}\n{output}", .interpreter.display())]
+    InspectFailed {
+        /// The interpreter.
+        interpreter: PathBuf,
+        /// The end of its process.
+        reason: String,
+        /// The last lines of its output.
+        output: String,
+    },
+    /// The model is wrong.
+    #[error("{reason}{}", .traceback.as_ref().map(|text| format!("\n\n{text}\n")).unwrap_or_default())]
+    Model {
+        /// The error, in one sentence.
+        reason: String,
+        /// The traceback of the model's own code.
+        traceback: Option<String>,
+    },
     /// A Rust model was not loaded.
     #[error("{0}")]
     Load(String),

@@ -9,6 +9,7 @@ mod inproc;
 mod link;
 mod log_file;
 mod process;
+mod span;
 
 pub use error::Error;
 pub use inproc::{InprocLaunch, Settings, batches, streams};
@@ -19,3 +20,4 @@ pub use process::{
     ProcessSpec, PythonLaunch, Sdk, WorkerLimits, WorkerSpec, WorkerTelemetry, adopt_orphans,
     default_interpreter, end_orphans, environments, inspect, logs_objects, remove_environment,
 };
+pub use span::{endpoint_span, worker_span};

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{OFlags, fcntl_setfl};
 
-/// A file that lines are added to, by all clones of this. Once it was moved away, as `logrotate`
-/// does, the next lines begin another.
+/// A file to which all clones add lines. Once the file was moved away, as `logrotate` does, the next
+/// line creates another.
 #[derive(Debug, Clone)]
 pub struct LogFile {
     path: Arc<PathBuf>,
@@ -53,10 +53,10 @@ impl<W: Write> Lines<W> {
 }
 
 impl LogFile {
-    /// Opens it, or makes it.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = Arc::new(Mutex::new(Lines::new(opened(path)?)));
         Ok(Self { path: Arc::new(path.to_owned()), file })
@@ -66,7 +66,7 @@ impl LogFile {
 impl Write for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // Where there can be no other, lines go on to where it is now.
+        // If no other file can be created, lines go to the file that was moved.
         if was_moved(&file.file, &self.path)
             && let Ok(another) = opened(&self.path)
         {
@@ -82,7 +82,7 @@ impl Write for LogFile {
 }
 
 fn opened(path: &Path) -> io::Result<File> {
-    // Else the opening of a FIFO would wait for a process that reads it.
+    // Without this the opening of a FIFO would wait for a process that reads it.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().create(true).append(true).custom_flags(flags).open(path);
     let file = file.map_err(|error| {

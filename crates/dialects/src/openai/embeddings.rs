@@ -230,8 +230,8 @@ fn failure(exchange: &Exchange<'_>, response: Response, inputs: Inputs) -> Refus
     let (endpoint, ServeError { cause, detail, .. }) = (exchange.path, &mut refused.error);
     let is_structure = detail.starts_with(['[', '{']);
     if cause.status() >= 500 {
+        tracing::error!(endpoint, "input {input}: {detail}");
         *detail = format!("endpoint `{endpoint}`: input {input}: {detail}");
-        tracing::error!(endpoint, "{detail}");
     } else if !is_structure {
         *detail = format!("input {input}: {detail}");
     }
@@ -262,8 +262,7 @@ fn not_embeddings(exchange: &Exchange<'_>, given: &str) -> ServeError {
     let endpoint = exchange.path;
     tracing::error!(
         endpoint,
-        "endpoint `{endpoint}`: invalid output of an embedding model: expected a list of numbers, \
-         got {given}"
+        "invalid output of an embedding model: expected a list of numbers, got {given}"
     );
     ServeError::internal()
 }

@@ -13,10 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::span::{worker_name, worker_span};
 
 use super::model::{Batches, Deliver, Model, Streams};
 
-/// What one Rust endpoint is set to.
+/// The settings of one Rust endpoint.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The endpoint's path, for names of threads.
@@ -25,7 +26,7 @@ pub struct Settings {
     pub devices: Vec<Device>,
     /// The most items in a batch.
     pub max_batch_size: usize,
-    /// How long a batch may wait to fill.
+    /// The time that a batch may wait to fill.
     pub batch_timeout: Duration,
     /// Whether the items of a batch that failed as a whole are computed again one by one.
     pub retry_batch_singly: bool,
@@ -33,7 +34,7 @@ pub struct Settings {
 
 type Load = dyn Fn(Device) -> litplex_core::Result<Box<dyn Model>> + Send + Sync;
 
-/// Starts copies of one Rust model, each on a thread of its own.
+/// The launch of one Rust model's workers, each on a thread of its own.
 pub struct InprocLaunch {
     settings: Settings,
     stream: bool,
@@ -73,6 +74,7 @@ pub fn streams<S: LitStream>(
 impl Launch for InprocLaunch {
     fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (ready, loaded) = oneshot::channel();
+        // Bounded by the worker's window: the scheduler dispatches no more jobs than it has room for.
         let (jobs, inbox) = std_mpsc::channel();
         let (alive, gone) = watch::channel(());
         let info = ModelInfo {
@@ -89,8 +91,11 @@ impl Launch for InprocLaunch {
         };
         let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
         let device = self.settings.devices[slot % self.settings.devices.len()].clone();
-        let name = format!("{}#{slot}", self.settings.endpoint);
-        let spawned = thread::Builder::new().name(name).spawn(move || thread.run(device, ready));
+        let name = worker_name(&self.settings.endpoint, slot);
+        let span = worker_span(Some(&self.settings.endpoint), &name);
+        // The thread enters the span once, so that requests do not pay for it.
+        let run = move || span.in_scope(|| thread.run(device, ready));
+        let spawned = thread::Builder::new().name(name).spawn(run);
         let attach = self.attach.clone();
         Box::pin(async move {
             let lost = |_| Error::Load("the model's thread ended while it loaded".into());
@@ -105,13 +110,13 @@ impl Launch for InprocLaunch {
     }
 }
 
-/// Where the thread learns to whom it reports, once it has loaded its model.
+/// The channel on which the thread gets the receiver of its reports, once it has loaded its model.
 type Deliverer = oneshot::Sender<ToCallers>;
 
 struct ModelThread {
     load: Arc<Load>,
     inbox: std_mpsc::Receiver<Vec<Job>>,
-    /// Dropped with the thread: the watch's end is the sign that it is gone.
+    /// Dropped with the thread: the end of the watch shows that the thread is gone.
     _alive: watch::Sender<()>,
 }
 
@@ -143,7 +148,7 @@ fn load_guarded(load: &Load, device: Device) -> Result<Box<dyn Model>, Error> {
 /// The scheduler's end of a model thread.
 struct Inproc(std_mpsc::Sender<Vec<Job>>);
 
-/// Lets a model thread answer its jobs, and report to this progress.
+/// Connects a model thread to its callers and to this progress.
 fn report_to(deliverer: Deliverer, progress: Arc<dyn Progress>) {
     // Bounded by the worker's window: one entry at most for each job that the thread holds.
     let (answers, outbox) = mpsc::unbounded_channel();
@@ -186,7 +191,7 @@ async fn deliver(mut outbox: mpsc::UnboundedReceiver<Answered>, progress: Arc<dy
         }
         progress.finished(done);
     }
-    // The thread takes what it was given with it only when it panicked outside of the model.
+    // The thread drops jobs only if it panics outside of the model.
     progress.gone(Vec::new());
 }
 
@@ -206,7 +211,7 @@ impl Launched for InprocLaunched {
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             self.progress.retiring();
-            // A thread cannot be ended by force; the process ends without it.
+            // A thread cannot be killed; the process ends without it.
             let _ = timeout(grace, self.gone()).await;
         })
     }

@@ -7,7 +7,7 @@ use litplex_core::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-/// Takes an answer to whoever waits for it.
+/// The receiver of answers and reports.
 pub(crate) trait Deliver {
     fn deliver(&self, answers: Vec<(Reply, Outcome<Response>)>);
     fn finished(&self, done: Done);
@@ -15,11 +15,11 @@ pub(crate) trait Deliver {
 
 /// A model as its thread drives it.
 pub(crate) trait Model {
-    /// Answers jobs: one batch where the endpoint batches, else that many single jobs.
+    /// Answers jobs: one batch if the endpoint batches, otherwise single jobs.
     fn run(&mut self, jobs: Vec<Job>, to: &dyn Deliver);
 }
 
-/// Drives a [`LitApi`].
+/// The model of a [`LitApi`].
 pub(crate) struct Batches<A> {
     pub(crate) api: A,
     pub(crate) max_batch_size: usize,
@@ -71,20 +71,15 @@ impl<A: LitApi> Batches<A> {
         match self.predict(inputs) {
             Ok(outcomes) => outcomes,
             Err(_) if jobs.len() > 1 && self.retry_batch_singly => {
-                let Whose { endpoint, worker } = whose();
                 let count = jobs.len();
-                tracing::warn!(
-                    endpoint,
-                    worker,
-                    "{worker}: a batch of {count} failed; its items are tried one by one"
-                );
+                tracing::warn!("a batch of {count} failed; its items are tried one by one");
                 jobs.iter().map(|job| self.outcome_alone(job)).collect()
             }
             Err(error) => vec![Err(error); jobs.len()],
         }
     }
 
-    /// The input of the batch is used up: it is made again.
+    /// Computes a job alone. The batch has consumed its input, so that it is decoded again.
     fn outcome_alone(&mut self, job: &Job) -> Outcome<Response> {
         let input = guarded(|| Ok(decode(&job.request)?))?;
         self.predict(vec![input])?.pop().unwrap_or_else(|| Err(ServeError::internal()))
@@ -95,12 +90,7 @@ impl<A: LitApi> Batches<A> {
         let outcomes = guarded(|| self.api.predict(Batch::from(inputs)))?;
         if outcomes.len() != expected {
             let got = outcomes.len();
-            let Whose { endpoint, worker } = whose();
-            tracing::error!(
-                endpoint,
-                worker,
-                "{worker}: predict returned {got} outcomes for {expected} inputs"
-            );
+            tracing::error!("predict returned {got} outcomes for {expected} inputs");
             return Err(ServeError::internal());
         }
         let encoded = |outcome: Outcome<A::Output>| {
@@ -110,7 +100,7 @@ impl<A: LitApi> Batches<A> {
     }
 }
 
-/// Drives a [`LitStream`].
+/// The model of a [`LitStream`].
 pub(crate) struct Streams<S>(pub(crate) S);
 
 impl<S: LitStream> Model for Streams<S> {
@@ -155,29 +145,15 @@ fn decode<T: DeserializeOwned>(request: &Request) -> Outcome<T> {
 
 fn encode(output: &impl serde::Serialize) -> Outcome<Response> {
     serde_json::to_vec(output).map(Response::json).map_err(|error| {
-        let Whose { endpoint, worker } = whose();
-        tracing::error!(endpoint, worker, "{worker}: an output cannot be written as JSON: {error}");
+        tracing::error!("an output cannot be written as JSON: {error}");
         ServeError::internal()
     })
 }
 
-/// Whose thread this is, for the log.
-struct Whose {
-    endpoint: String,
-    worker: String,
-}
-
-fn whose() -> Whose {
-    // It is named like its worker.
-    let worker = std::thread::current().name().unwrap_or_default().to_owned();
-    let endpoint = worker.rsplit_once('#').map_or("", |(endpoint, _)| endpoint).to_owned();
-    Whose { endpoint, worker }
-}
-
-/// Calls a hook. An error that is no [`ServeError`] and a panic are logged, and become a 500.
+/// Calls a hook. A panic, or an error other than a [`ServeError`], is logged and becomes a 500.
 fn guarded<T>(hook: impl FnOnce() -> litplex_core::Result<T>) -> Outcome<T> {
-    // A model that panicked half-way is used again, as a web framework would a handler; one that
-    // cannot be must abort.
+    // A model is used again after a panic, as web frameworks use handlers; a model that cannot be
+    // must abort the process.
     let hook = std::panic::AssertUnwindSafe(hook);
     let error = match std::panic::catch_unwind(hook) {
         Ok(Ok(value)) => return Ok(value),
@@ -187,8 +163,7 @@ fn guarded<T>(hook: impl FnOnce() -> litplex_core::Result<T>) -> Outcome<T> {
     Err(match error.downcast::<ServeError>() {
         Ok(error) => *error,
         Err(error) => {
-            let Whose { endpoint, worker } = whose();
-            tracing::error!(endpoint, worker, "{worker}: predict failed: {error}");
+            tracing::error!("predict failed: {error}");
             ServeError::internal()
         }
     })

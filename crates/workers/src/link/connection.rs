@@ -20,61 +20,63 @@ use litplex_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
+use tracing::Span;
 
 use super::Transport;
 use super::in_flight::{InFlight, Overrun, Patience};
 use super::outbox::Outbox;
 use super::pulse::Pulse;
 
-/// Room that is made for one read.
+/// The room for one read, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How often a worker is asked how long the stages of a job took.
+/// The time between two jobs whose stages are measured.
 const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 
-/// What the scheduler has for a worker.
+/// A command of the scheduler to a worker.
 pub(crate) enum Command {
     Jobs(Vec<Job>),
     CancelAbandoned,
 }
 
-/// How a worker takes what it is given.
+/// The way in which a worker computes jobs, and the times that it has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DispatchMode {
     /// Whether the jobs of one dispatch are a batch.
     pub(crate) batches: bool,
-    /// Whether it answers one batch before it begins the next, so that only the first of those
-    /// that it holds can have been begun.
+    /// Whether the worker answers one batch before it begins the next, so that it can have begun only
+    /// the first batch that it holds.
     pub(crate) in_order: bool,
-    /// Whether it computes several batches, or single jobs, at a time.
+    /// Whether the worker computes several batches, or single jobs, at a time.
     pub(crate) several: bool,
-    /// How long it may compute.
+    /// The time that the worker may compute.
     pub(crate) patience: Patience,
-    /// How long it may go on after that.
+    /// The further time before the worker is ended; `None` for no limit.
     pub(crate) kill_after: Option<Duration>,
 }
 
 impl DispatchMode {
-    /// How often to see whether its interpreter answers, where it may compute for ever.
+    /// The time between two checks of the interpreter, if the worker may compute without a limit.
     const LOOK: Duration = Duration::from_secs(1);
 }
 
-/// How often to see whether anybody waits for what a worker that is no longer wanted computes.
+/// The time between two checks whether clients still wait for the jobs of a dismissed worker.
 const LOOK_WHILE_STOPPING: Duration = Duration::from_millis(100);
 
-/// After which time it is said what such a worker is waited for.
+/// The time after which the log says what a dismissed worker is waited for.
 pub(crate) const REPORT_AFTER: Duration = Duration::from_secs(1);
 
 /// The data connection of one worker.
 pub(crate) struct Connection<S> {
-    /// The worker's name, for the log.
-    worker: String,
+    /// The span of the worker, the parent of the connection's events. It is not entered: that
+    /// would cost at each poll.
+    span: Span,
     stream: S,
     commands: mpsc::UnboundedReceiver<Command>,
     /// When the queue dismissed the worker: it sends no more commands.
     dismissed: Option<Instant>,
-    /// Whether it was said what it is waited for.
-    has_said: bool,
+    /// Whether the log has said what the worker is waited for.
+    has_logged_wait: bool,
     pulse: Pulse,
     progress: Arc<dyn Progress>,
     mode: DispatchMode,
@@ -82,21 +84,21 @@ pub(crate) struct Connection<S> {
     outbox: Outbox,
     decoder: Decoder,
     buffer: BytesMut,
-    /// When to see whether the worker is stuck.
+    /// The time of the next check whether the worker is stuck.
     look_at: Option<Instant>,
-    /// Sleeps until then; kept, because to make one for every event shows in the throughput.
+    /// Sleeps until `look_at`; reused, because a new timer for every event shows in the throughput.
     alarm: Pin<Box<Sleep>>,
     stage_times: StageTimes,
-    /// From when the next job is asked for its stages.
+    /// The time from which the stages of the next job are measured.
     sample_at: Instant,
-    /// Jobs answered since the scheduler was told last.
+    /// The jobs that were answered since the last report to the scheduler.
     finished: Done,
 }
 
 /// An event of a connection.
 enum Event {
     Command(Command),
-    /// That many bytes were read; none is the end of the stream.
+    /// The number of bytes that were read; 0 at the end of the stream.
     Read(usize),
     LookAfter,
     Dismissed,
@@ -120,7 +122,7 @@ fn poll_stream<S: Transport>(
 
 impl<S: Transport> Connection<S> {
     pub(crate) fn new(
-        worker: String,
+        span: Span,
         stream: S,
         commands: mpsc::UnboundedReceiver<Command>,
         (pulse, control): (Pulse, mpsc::UnboundedSender<Frame>),
@@ -129,11 +131,11 @@ impl<S: Transport> Connection<S> {
         stage_times: StageTimes,
     ) -> Self {
         Self {
-            worker,
+            span,
             stream,
             commands,
             dismissed: None,
-            has_said: false,
+            has_logged_wait: false,
             pulse,
             progress,
             mode,
@@ -149,8 +151,8 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Runs until the worker is gone or no longer wanted, and returns what it did wrong, if it
-    /// did. The jobs that it then still holds go back to where they came from.
+    /// Runs until the worker is gone or dismissed, and returns its fault, if it has one. The jobs that
+    /// the worker still holds return to the queue.
     pub(crate) async fn run(mut self) -> Option<WorkerExit> {
         let fault = loop {
             if self.dismissed.is_some() && self.in_flight.is_empty() {
@@ -245,8 +247,8 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Tells whether the next job is to say how long its stages take. A model that is slow is asked
-    /// for each; a fast one must not feel it.
+    /// Returns whether the stages of the next job are measured. A slow model measures each job; for a
+    /// fast one the cost must not show.
     fn is_time_for_sample(&mut self, now: Instant) -> bool {
         let is_time = now >= self.sample_at;
         if is_time {
@@ -268,22 +270,22 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Returns until when the worker may go on with what it has.
+    /// Returns the time at which the worker is ended, if it still computes its oldest job then.
     fn ends_at(&self, now: Instant) -> Option<Instant> {
         let DispatchMode { patience, kill_after, several, .. } = self.mode;
         let due = self.in_flight.due(patience, several, now)? + kill_after.unwrap_or_default();
-        // While all stops nobody else can want this worker.
+        // A worker that was dismissed is needed by no other job.
         let given_up = self.dismissed.and_then(|_| self.in_flight.given_up_since());
         Some(given_up.zip(kill_after).map_or(due, |(since, grace)| due.min(since + grace)))
     }
 
-    /// Looks after the job that the worker has had longest.
+    /// Checks the oldest job of the worker.
     fn look_after(&mut self) -> Result<(), Lost> {
         let now = Instant::now();
         if let Some(since) = self.dismissed {
             self.in_flight.cancel_abandoned(now);
-            if now >= since + REPORT_AFTER && !std::mem::replace(&mut self.has_said, true) {
-                self.say_what_is_waited_for();
+            if now >= since + REPORT_AFTER && !std::mem::replace(&mut self.has_logged_wait, true) {
+                self.log_wait();
             }
         }
         let may_end = self.mode.kill_after.is_some() || self.pulse.is_silent();
@@ -294,18 +296,18 @@ impl<S: Transport> Connection<S> {
         Ok(())
     }
 
-    fn say_what_is_waited_for(&self) {
-        let (worker, jobs) = (&self.worker, self.in_flight.len());
+    fn log_wait(&self) {
+        let jobs = self.in_flight.len();
         let requests = if jobs == 1 { "request" } else { "requests" };
         let given_up = match self.in_flight.cancelled() {
             0 => String::new(),
             all if all == jobs => ", which no client waits for".into(),
             some => format!(", {some} of which no client waits for"),
         };
-        tracing::info!("waiting for {worker}: it computes {jobs} {requests}{given_up}");
+        tracing::info!(parent: &self.span, "waiting: it computes {jobs} {requests}{given_up}");
     }
 
-    /// Says why the worker is ended.
+    /// Returns the reason why the worker is ended.
     fn stuck(&self) -> WorkerExit {
         let DispatchMode { patience, kill_after, .. } = self.mode;
         let limit = patience.answer.as_secs_f64();
@@ -369,7 +371,7 @@ impl<S: Transport> Connection<S> {
         Ok(())
     }
 
-    /// Takes the end of a stream, and tells whether that ends the job. An error before the first item
+    /// Handles the end of a stream, and returns whether it ends the job. An error before the first item
     /// is the whole answer.
     fn end(&mut self, frame: Frame) -> Result<bool, Lost> {
         let (id, status) = (frame.id, frame.status);
@@ -396,7 +398,7 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Tells the scheduler, and the control connection, what has changed.
+    /// Reports changes to the scheduler and to the control connection.
     fn report(&mut self) {
         self.pulse.set_load(self.in_flight.len(), self.in_flight.bytes());
         let abandoned = self.in_flight.take_newly_cancelled();
@@ -408,7 +410,7 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Takes out what was ordered too late.
+    /// Returns the jobs of commands that came too late.
     fn undelivered(&mut self) -> Vec<Unanswered> {
         let mut jobs = Vec::new();
         while let Ok(command) = self.commands.try_recv() {
@@ -420,7 +422,7 @@ impl<S: Transport> Connection<S> {
     }
 }
 
-/// Returns the answer, and how long its stages took, in seconds, where it says that.
+/// Returns the response, and the times of its stages in seconds, if the frame has them.
 fn response(frame: Frame) -> Result<(Response, Vec<f64>), FrameError> {
     let status = frame.status;
     let (meta, body) = frame.into_meta_and_body()?;
@@ -447,21 +449,21 @@ fn items(frame: &Frame) -> Result<Items, FrameError> {
     Items::from_packed(kind, frame.payload.clone()).ok_or(FrameError::Message)
 }
 
-/// The error that a stream ended with; its payload is `{"detail": …}`, as in a response.
+/// Returns the error at the end of a stream. Its payload is `{"detail": …}`, as in a response.
 pub(super) fn stream_error(status: u16, payload: &[u8]) -> ServeError {
     #[derive(serde::Deserialize)]
     struct Body {
         detail: Box<serde_json::value::RawValue>,
     }
     let detail: String = match serde_json::from_slice::<Body>(payload).map(|body| body.detail) {
-        // What is no text stays as it was written.
+        // A detail that is not a text is kept as it was written.
         Ok(detail) => serde_json::from_str(detail.get()).unwrap_or_else(|_| detail.get().into()),
         Err(_) => "Internal server error".into(),
     };
     ServeError::new(status, detail)
 }
 
-/// Why a worker is lost.
+/// The reason why a worker is lost.
 #[derive(Debug)]
 enum Lost {
     Closed,
@@ -524,7 +526,7 @@ mod tests {
     }
 
     impl Seen {
-        /// Whether each job that came back may have been begun.
+        /// For each job that came back, whether the worker may have begun it.
         fn started(&self) -> Vec<bool> {
             self.unanswered.lock().unwrap().iter().map(|unanswered| unanswered.started).collect()
         }
@@ -552,9 +554,8 @@ mod tests {
             DispatchMode { batches, in_order: batches, several: false, patience, kill_after };
         let stages = litplex_metrics::Metrics::new().stages("/test");
         let pulse = Pulse::default();
-        let name = "/test#0".to_owned();
         let (ends, seen) = ((pulse.clone(), to_worker), progress.clone());
-        let connection = Connection::new(name, ours, inbox, ends, seen, mode, stages);
+        let connection = Connection::new(Span::none(), ours, inbox, ends, seen, mode, stages);
         let ended = tokio::spawn(connection.run());
         Fixture { worker, commands, control, progress, pulse, ended }
     }
@@ -750,7 +751,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_waits_for_is_ended_early_while_all_stops() {
+    async fn a_job_without_a_client_is_ended_early_while_the_server_stops() {
         let mut fixture = fixture(false);
         let [given_up] = fixture.dispatch([BODY]);
         read_frame(&mut fixture.worker).await.unwrap();
@@ -758,7 +759,10 @@ mod tests {
         let start = Instant::now();
         drop(fixture.commands);
         let fault = fixture.ended.await.unwrap().unwrap();
-        assert!(fault.reason.contains("for which nobody waits (`kill_after` is 10 s)"), "{fault}");
+        assert!(
+            fault.reason.contains("which no client waits for (`kill_after` is 10 s)"),
+            "{fault}"
+        );
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 

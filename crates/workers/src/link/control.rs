@@ -21,32 +21,31 @@ use super::outbox::request_frame;
 use super::pulse::{Pulse, UNANSWERED_PINGS};
 use super::unhealthy::HealthGuard;
 
-/// Pings in a heartbeat.
+/// The number of pings in a heartbeat.
 const PINGS: u32 = 2;
 
-/// Asks the model what a request costs.
+/// A query for the cost of a request.
 pub(crate) struct CostQuery {
     pub(crate) request: Request,
     pub(crate) answer: oneshot::Sender<Outcome<f64>>,
 }
 
-/// How long a worker may be silent.
+/// The times that a worker may be silent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeartbeatSettings {
     pub(crate) heartbeat: Duration,
     /// Whether the heartbeat counts while the worker computes, too.
     pub(crate) is_strict: bool,
-    /// How long the model may take to say what a request costs.
+    /// The time that the model has to return a cost.
     pub(crate) patience: Duration,
 }
 
-/// The control connection of one worker: whether it lives and is well, and what its requests
-/// cost.
+/// The control connection of one worker: heartbeat, health, metrics, and the costs of requests.
 pub(crate) struct Control<S> {
     from_worker: ReadHalf<S>,
     to_worker: mpsc::UnboundedSender<Frame>,
     cost_queries: mpsc::UnboundedReceiver<CostQuery>,
-    /// Who asked, and when.
+    /// The senders of the queries that wait, with the time of each query.
     queried: Slab<(Instant, oneshot::Sender<Outcome<f64>>)>,
     decoder: Decoder,
     buffer: BytesMut,
@@ -65,8 +64,8 @@ enum Event {
 }
 
 impl<S: Transport> Control<S> {
-    /// Takes the connection; frames for the worker go through `frames`, which are written by a
-    /// task of their own: nothing that the worker does not read delays what it says.
+    /// Creates the connection. A task of its own writes the frames in `frames`: a worker that does not
+    /// read cannot delay what it sends.
     pub(crate) fn new(
         stream: S,
         (to_worker, frames): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
@@ -94,7 +93,7 @@ impl<S: Transport> Control<S> {
         }
     }
 
-    /// Runs until the worker hangs up, and returns what it did wrong, if it did.
+    /// Runs until the worker closes the connection, and returns its fault, if it has one.
     pub(crate) async fn run(mut self) -> Option<WorkerExit> {
         let mut heartbeats = interval(self.times.heartbeat / PINGS);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,9 +125,9 @@ impl<S: Transport> Control<S> {
         }
     }
 
-    /// Tells whether the worker is silent for too long. While it computes, a call into native code may
-    /// keep its interpreter for as long as the endpoint lets it, which the data connection counts;
-    /// where the heartbeat is strict only bodies that it may be decoding excuse it.
+    /// Returns whether the worker has been silent for too long. While it computes, a call into native
+    /// code may hold its interpreter for as long as the endpoint allows; the data connection measures
+    /// that. If the heartbeat is strict, only the decoding of bodies excuses the silence.
     fn hangs(&self) -> bool {
         let asked = self.queried.iter().map(|(_, (asked, _))| *asked).min();
         let cost_queries = asked.is_some_and(|asked| asked.elapsed() < self.times.patience);
@@ -148,7 +147,7 @@ impl<S: Transport> Control<S> {
         self.pings += 1;
         self.unanswered = self.unanswered.saturating_add(1);
         self.pulse.set_unanswered(self.unanswered);
-        // One that is silent has enough to answer.
+        // A silent worker has enough pings to answer.
         if self.unanswered <= UNANSWERED_PINGS {
             let _ = self.to_worker.send(Frame::bare(Kind::Ping, self.pings));
         }
@@ -169,7 +168,7 @@ impl<S: Transport> Control<S> {
                 Kind::Cost => {
                     let answer = self.queried.try_remove(frame.id as usize);
                     let (_, answer) = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
-                    // Its caller may have left.
+                    // The caller may have left.
                     let _ = answer.send(cost(&frame)?);
                 }
                 unexpected => return Err(FrameError::Unexpected(unexpected)),
@@ -179,7 +178,7 @@ impl<S: Transport> Control<S> {
     }
 }
 
-/// Resolves to what comes next, and never when nothing can come any more.
+/// Resolves to the next value, and never once the senders are gone.
 async fn next<T>(inbox: &mut mpsc::UnboundedReceiver<T>) -> T {
     match inbox.recv().await {
         Some(value) => value,
@@ -203,7 +202,7 @@ async fn write<S: Transport>(mut writer: WriteHalf<S>, mut frames: mpsc::Unbound
     let mut bytes = BytesMut::new();
     while let Some(frame) = frames.recv().await {
         frame.encode(&mut bytes);
-        // A connection that broke shows when it is read next.
+        // The next read shows that the connection is broken.
         let _ = writer.write_all_buf(&mut bytes).await;
         let _ = writer.flush().await;
     }

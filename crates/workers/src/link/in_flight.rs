@@ -12,54 +12,54 @@ use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Bytes that a stream may send before its client has taken any.
+/// The bytes that a stream may send before its client has taken any.
 pub(crate) const STREAM_CREDIT: usize = 1 << 20;
 
-/// What a client has taken is told in pieces of this size.
+/// The size of the pieces in which credit is given, in bytes.
 const CREDIT_STEP: usize = STREAM_CREDIT / 2;
 
-/// The jobs that a worker holds, by the ids under which it knows them.
+/// The jobs that a worker holds, by their ids on the wire.
 pub(crate) struct InFlight {
     jobs: Slab<Entry>,
-    /// Of the bodies of all jobs.
+    /// The bytes of the bodies of all jobs.
     bytes: usize,
-    /// Counts what was dispatched; with the place in the slab it makes an id that is never used
+    /// The number of dispatched jobs. With the place in the slab it makes an id that is never used
     /// again.
     generation: u32,
     batch: u32,
     control: mpsc::UnboundedSender<Frame>,
-    /// When the worker last gave something.
+    /// When the worker last answered a job or a part of a stream.
     moved: Instant,
-    /// Jobs that were cancelled and have not been told of yet.
+    /// The number of cancelled jobs that were not reported yet.
     newly_cancelled: usize,
 }
 
 struct Entry {
     generation: u32,
-    /// The number of its batch.
+    /// The number of the job's batch.
     batch: u32,
     caller: Caller,
-    /// Of its body.
+    /// The bytes of the body.
     bytes: usize,
-    /// When it was given to the worker, or last answered a part.
+    /// When the job was sent to the worker, or last had a part of its answer.
     moved: Instant,
-    /// Since when nobody waits for it.
+    /// When its caller left, or its deadline passed.
     cancelled: Option<Instant>,
 }
 
-/// Whom an answer is for.
+/// The caller that waits for an answer.
 enum Caller {
     Waiting(Box<Job>),
     Streaming(StreamSender, Arc<Flow>),
-    /// Left in the middle of a stream.
+    /// The caller left in the middle of a stream.
     Gone,
 }
 
-/// How far the client of a stream has followed.
+/// The credit of a stream, and how far its client has read.
 struct Flow {
     unread: AtomicUsize,
     begun: Instant,
-    /// Milliseconds from there until the worker was last given credit.
+    /// The milliseconds from there until the worker last got credit.
     credited: AtomicU64,
 }
 
@@ -72,33 +72,33 @@ impl Flow {
         self.credited.store(self.begun.elapsed().as_millis() as u64, Relaxed);
     }
 
-    /// When the worker was last given credit.
+    /// Returns when the worker last got credit.
     fn credited_at(&self) -> Instant {
         self.begun + Duration::from_millis(self.credited.load(Relaxed))
     }
 
-    /// Tells whether the worker may be waiting for its client.
+    /// Returns whether the worker may be waiting for its client.
     fn may_wait(&self) -> bool {
         self.unread.load(Relaxed) >= STREAM_CREDIT - CREDIT_STEP
     }
 }
 
-/// How long a worker may compute, by the endpoint's own times: what a client asks for shortens its own
-/// wait alone.
+/// The times that a worker may compute, as the endpoint sets them. The deadline of a client shortens
+/// only the client's wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// For an answer, from when the worker began with it.
+    /// The time for an answer, from when the worker began the job.
     pub(crate) answer: Duration,
-    /// For the next part of a stream.
+    /// The time for the next part of a stream.
     pub(crate) part: Duration,
 }
 
-/// What a worker did that it must not.
+/// A worker sent more than its credit, which the protocol forbids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overrun;
 
 impl InFlight {
-    /// Holds nothing yet; cancellations and credit go out through `control`.
+    /// Returns an empty table; cancellations and credit are sent through `control`.
     pub(crate) fn new(control: mpsc::UnboundedSender<Frame>) -> Self {
         Self {
             jobs: Slab::new(),
@@ -124,37 +124,37 @@ impl InFlight {
         self.bytes
     }
 
-    /// Notes that the worker gives something now.
+    /// Records that the worker answers now.
     pub(crate) fn move_on(&mut self, now: Instant) {
         self.moved = now;
     }
 
-    /// Returns how many jobs were cancelled since this was asked last.
+    /// Returns the number of jobs that were cancelled since the last call.
     pub(crate) fn take_newly_cancelled(&mut self) -> usize {
         std::mem::take(&mut self.newly_cancelled)
     }
 
-    /// Returns how many jobs nobody waits for.
+    /// Returns the number of cancelled jobs.
     pub(crate) fn cancelled(&self) -> usize {
         self.jobs.iter().filter(|(_, entry)| entry.cancelled.is_some()).count()
     }
 
-    /// Tells whether nobody waits for a job.
+    /// Returns whether a job is cancelled.
     pub(crate) fn is_cancelled(&self, id: u64) -> bool {
         self.jobs[place_of(id)].cancelled.is_some()
     }
 
-    /// The jobs that are added from here on are another batch.
+    /// Begins another batch, which the jobs belong to that are added next.
     pub(crate) fn begin_batch(&mut self) {
         self.batch = self.batch.wrapping_add(1);
     }
 
-    /// Returns the id that the next job will have.
+    /// Returns the id of the next job.
     pub(crate) fn next_id(&self) -> u64 {
         id_of(self.generation.wrapping_add(1), self.jobs.vacant_key())
     }
 
-    /// Adds a job that the worker is given now.
+    /// Adds a job that is sent to the worker now.
     pub(crate) fn add(&mut self, job: Job, moved: Instant) {
         self.generation = self.generation.wrapping_add(1);
         let (generation, batch) = (self.generation, self.batch);
@@ -164,13 +164,13 @@ impl InFlight {
         self.jobs.insert(Entry { generation, batch, caller, bytes, moved, cancelled: None });
     }
 
-    /// Tells whether a worker still contains an answer under this id. An answer to a place that has
-    /// been used again since is too late for anybody.
+    /// Returns whether the job with this id is unanswered. Its place in the slab may have been used
+    /// again since: then the answer is too late.
     pub(crate) fn contains(&self, id: u64) -> bool {
         self.jobs.get(place_of(id)).is_some_and(|entry| entry.generation == generation_of(id))
     }
 
-    /// Notes how many seconds the stages of a job took, as many as are known.
+    /// Records the times of a job's stages in seconds, as far as they are known.
     pub(crate) fn record_stages(&mut self, id: u64, seconds: &[f64]) {
         let trace = match &mut self.jobs[place_of(id)].caller {
             Caller::Waiting(job) => job.trace(),
@@ -196,7 +196,7 @@ impl InFlight {
         !matches!(self.jobs[place_of(id)].caller, Caller::Waiting(_))
     }
 
-    /// Passes on a part of a stream, and tells whether that ends the job.
+    /// Passes on a part of a stream, and returns whether that ends the job.
     pub(crate) fn pass_on(&mut self, id: u64, part: Part) -> Result<bool, Overrun> {
         let is_last = !matches!(part, Part::Items(_));
         let now = self.moved;
@@ -224,7 +224,7 @@ impl InFlight {
         entry
     }
 
-    /// Cancels the jobs for which nobody waits any more.
+    /// Cancels the jobs whose callers have left.
     pub(crate) fn cancel_abandoned(&mut self, now: Instant) {
         for (place, entry) in &mut self.jobs {
             if entry.caller.is_abandoned() {
@@ -234,9 +234,9 @@ impl InFlight {
         }
     }
 
-    /// Returns when the first job that the worker computes should be done. Unless it computes several
-    /// at a time that is the one that it has had longest: the others wait, and it has begun with that
-    /// one when it last gave an answer.
+    /// Returns when the first job that the worker computes should be done. Unless the worker computes
+    /// several at a time, that is its oldest job: it began with this job at its last answer, and the
+    /// others wait.
     pub(crate) fn due(&self, patience: Patience, several: bool, now: Instant) -> Option<Instant> {
         let entries = self.jobs.iter().map(|(_, entry)| entry);
         if several {
@@ -251,14 +251,14 @@ impl InFlight {
         Some(oldest.due(begun, patience, now))
     }
 
-    /// Returns since when nobody waits for any of the jobs, if nobody does.
+    /// Returns when the last job was cancelled, if all jobs are.
     pub(crate) fn given_up_since(&self) -> Option<Instant> {
         let since = self.jobs.iter().map(|(_, entry)| entry.cancelled);
         since.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// Gives back the jobs that were not answered, in the order in which they came. A stream that
-    /// has begun breaks.
+    /// Returns the jobs that were not answered, in the order in which they came. A stream that has
+    /// begun is broken off.
     ///
     /// `in_order`: the worker computes one batch after the other, so that all but the first are
     /// untouched.
@@ -278,23 +278,23 @@ impl InFlight {
 }
 
 impl Entry {
-    /// How many jobs came since.
+    /// Returns the number of jobs that came since.
     fn age(&self, now: u32) -> u32 {
         now.wrapping_sub(self.generation)
     }
 
-    /// Returns until when it may be computed, if it has been since then.
+    /// Returns the time until which the job may be computed, if that began at `since`.
     fn due(&self, since: Instant, patience: Patience, now: Instant) -> Instant {
         match &self.caller {
             Caller::Waiting(_) => since + patience.answer,
-            // The worker waits for the client, and not the other way round.
+            // The worker waits for the client, not the client for the worker.
             Caller::Streaming(_, flow) if flow.may_wait() => now + patience.part,
             Caller::Streaming(_, flow) => since.max(flow.credited_at()) + patience.part,
             Caller::Gone => since + patience.part,
         }
     }
 
-    /// Returns how many jobs that cancels: one, unless it was cancelled before.
+    /// Returns the number of jobs that this cancels: one, unless the job was cancelled before.
     fn cancel(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) -> usize {
         if let Caller::Streaming(..) = self.caller {
             self.caller = Caller::Gone;
@@ -317,7 +317,7 @@ impl Caller {
         }
     }
 
-    /// The first part of a stream answers the job; its request is needed no more.
+    /// Answers the job with a stream at its first part. The request is no longer needed.
     fn start_stream(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) {
         if let Self::Waiting(_) = self
             && let Self::Waiting(job) = std::mem::replace(self, Self::Gone)
@@ -329,10 +329,10 @@ impl Caller {
     }
 
     fn send(&mut self, part: Part) -> Result<(), SendError> {
-        // What a stream had sent when its client left is dropped.
+        // The items that arrive after the client left are dropped.
         let Self::Streaming(sender, flow) = self else { return Ok(()) };
         if let Part::Items(items) = &part {
-            // The worker learns of credit later than we give it: it has less, never more.
+            // The worker learns of credit after it is counted here: it has less, never more.
             if flow.unread.fetch_add(items.packed_len(), Relaxed) >= STREAM_CREDIT {
                 return Err(SendError::Full);
             }
@@ -341,7 +341,7 @@ impl Caller {
     }
 }
 
-/// Makes a stream whose worker is given credit as the client reads.
+/// Creates a stream whose worker gets credit as the client reads.
 fn credited(
     reply: Reply,
     id: u64,

@@ -3,24 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// How many workers of an endpoint say of themselves, by their model's `health`, that they are not
-/// well.
+/// The number of an endpoint's workers whose `health` hook reports that they are unhealthy.
 #[derive(Debug, Clone, Default)]
 pub struct UnhealthyCount(Arc<AtomicUsize>);
 
 impl UnhealthyCount {
-    /// Returns their number.
+    /// Returns the number.
     pub fn count(&self) -> usize {
         self.0.load(Relaxed)
     }
 
-    /// Returns where one worker's word is noted.
+    /// Returns the guard of one worker.
     pub(crate) fn guard(&self) -> HealthGuard {
         HealthGuard { all: self.clone(), is_unhealthy: false }
     }
 }
 
-/// What one worker says of itself. Once it is gone it says nothing.
+/// The health of one worker. On drop the worker no longer counts.
 #[derive(Debug)]
 pub(crate) struct HealthGuard {
     all: UnhealthyCount,
@@ -28,7 +27,7 @@ pub(crate) struct HealthGuard {
 }
 
 impl HealthGuard {
-    /// Notes its last word.
+    /// Sets whether the worker is unhealthy.
     pub(crate) fn set(&mut self, is_unhealthy: bool) {
         match (self.is_unhealthy, is_unhealthy) {
             (false, true) => _ = self.all.0.fetch_add(1, Relaxed),

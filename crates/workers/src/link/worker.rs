@@ -10,6 +10,7 @@ use litplex_metrics::StageTimes;
 use litplex_wire::{Frame, Kind};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use super::connection::{Command, Connection, DispatchMode};
 use super::control::{Control, CostQuery, HeartbeatSettings};
@@ -18,8 +19,8 @@ use super::{Connections, HealthGuard, Patience, SlotMetrics, Transport};
 
 /// The settings of a link.
 pub(crate) struct LinkSettings {
-    /// The name of the worker, for the log.
-    pub(crate) worker: String,
+    /// The span of the worker, for the log.
+    pub(crate) span: Span,
     pub(crate) heartbeat: HeartbeatSettings,
     /// The time that the worker may compute.
     pub(crate) patience: Patience,
@@ -30,11 +31,10 @@ pub(crate) struct LinkSettings {
     pub(crate) health: HealthGuard,
 }
 
-/// A running link, as the launch of its worker holds it.
+/// The launch's end of a running link.
 pub(crate) struct Link {
     progress: Arc<dyn Progress>,
     to_worker: mpsc::UnboundedSender<Frame>,
-    /// Bounded by its senders: each of the two connections sends one value, when it ends.
     ended: mpsc::UnboundedReceiver<Option<WorkerExit>>,
 }
 
@@ -47,7 +47,7 @@ impl Link {
         settings: LinkSettings,
     ) -> Self {
         let mode = dispatch_mode(info, &settings);
-        let LinkSettings { worker, heartbeat, metrics, stages, health, .. } = settings;
+        let LinkSettings { span, heartbeat, metrics, stages, health, .. } = settings;
         // Bounded by the worker's window: a ping for each that was answered, and per job at most
         // one cancellation, one cost query, and a credit for each part that its client took.
         let (to_worker, frames) = mpsc::unbounded_channel();
@@ -55,6 +55,7 @@ impl Link {
         let (cost_queries, queries) = mpsc::unbounded_channel();
         // Bounded by the worker's window, and one note for each caller that left.
         let (commands, inbox) = mpsc::unbounded_channel();
+        // Bounded by its senders: each of the two connections sends one value, when it ends.
         let (report, ended) = mpsc::unbounded_channel();
         let (pulse, progress) = (Pulse::default(), attachment.progress());
         let control = Control::new(
@@ -67,7 +68,7 @@ impl Link {
             health,
         );
         let connection = Connection::new(
-            worker,
+            span,
             connections.data,
             inbox,
             (pulse, to_worker.clone()),
@@ -221,7 +222,7 @@ mod tests {
     fn settings() -> LinkSettings {
         let answer = Duration::from_secs(30);
         LinkSettings {
-            worker: "/test#0".into(),
+            span: Span::none(),
             heartbeat: HeartbeatSettings { heartbeat: answer, is_strict: false, patience: answer },
             patience: Patience { answer, part: answer },
             kill_after: None,

@@ -1,4 +1,4 @@
-//! The process that runs what a program supplies of the HTTP layer in Python.
+//! The app host: the process that runs a program's own routes and middlewares in Python.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,34 +18,34 @@ use super::output::Label;
 use super::sdk::Sdk;
 use crate::Error;
 
-/// The label of its lines.
+/// The label of the app host's lines.
 const LABEL: &str = "app";
 
-/// The time between two checks whether it listens.
+/// The time between two checks whether the app host listens.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Heartbeats without an answer after which it hangs.
+/// The number of heartbeats without an answer after which the app host hangs.
 const BEATS: u32 = 3;
 
-/// What it is asked. It answers, and refuses, what does not say on whose behalf it is.
+/// The request of a heartbeat. The app host refuses it, which is an answer: it names no caller.
 const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: litplex\r\nConnection: close\r\n\r\n";
 
-/// How to run the app host of a program.
+/// The app host of a program.
 #[derive(Debug, Clone)]
 pub struct AppHostSpec {
-    /// The interpreter, which has what the program imports.
+    /// The interpreter, which has the modules that the program imports.
     pub interpreter: PathBuf,
-    /// What the interpreter is started with.
+    /// The options of the interpreter.
     pub flags: Vec<String>,
     /// The `litplex` package.
     pub sdk: Sdk,
-    /// Variables that it does not get: keys of callers.
+    /// Environment variables that the app host does not get: keys of callers.
     pub secrets: Vec<String>,
-    /// Where it listens.
+    /// The socket on which the app host listens.
     pub socket: PathBuf,
-    /// Where it asks for what it does not answer itself.
+    /// The inner socket, to which the app host forwards requests.
     pub inner: PathBuf,
-    /// How often it must show that its loop runs.
+    /// The time between two heartbeats, which show that the app host's loop runs.
     pub heartbeat: Duration,
     /// The program, as the SDK describes it.
     pub load: Value,
@@ -53,12 +53,12 @@ pub struct AppHostSpec {
     pub routes: Value,
 }
 
-/// Starts the app host.
+/// The launch of the app host.
 #[derive(Debug)]
 pub struct AppHostLaunch(Arc<AppHostSpec>);
 
 impl AppHostLaunch {
-    /// Makes a launch of this app host.
+    /// Creates a launch of this app host.
     pub fn new(spec: AppHostSpec) -> Self {
         Self(Arc::new(spec))
     }
@@ -80,7 +80,7 @@ async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
     let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
     let (cwd, memory_limit) = (None, None);
     let command = Command { interpreter, flags, code, env: &env, secrets, cwd, memory_limit };
-    let mut process = Process::start(&command, &Label::of(LABEL), order).await?;
+    let mut process = Process::start(&command, &Label::for_process(LABEL), order).await?;
     tokio::select! {
         () = listening(socket) => {}
         gone = process.gone() => return Err(Error::AppHostGone(gone)),
@@ -97,8 +97,8 @@ async fn listening(socket: &Path) {
     }
 }
 
-/// Resolves when nothing was answered on this socket for [`BEATS`] heartbeats in a row. They are
-/// counted, not timed, so that a machine that slept does not end what sleeps no longer.
+/// Resolves when [`BEATS`] heartbeats in a row had no answer on this socket. Heartbeats are counted,
+/// not timed, so that an app host survives the sleep of its machine.
 async fn silence(socket: PathBuf, heartbeat: Duration) {
     let mut missed = 0;
     while missed < BEATS {
@@ -117,7 +117,7 @@ async fn silence(socket: PathBuf, heartbeat: Duration) {
     }
 }
 
-/// Asks for anything, and waits for the first byte of the answer.
+/// Sends the request of a heartbeat, and waits for the first byte of the answer.
 async fn beat(socket: &Path) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(QUESTION).await?;
@@ -127,7 +127,7 @@ async fn beat(socket: &Path) -> io::Result<()> {
 /// A running app host.
 struct AppHost {
     process: Process,
-    /// What ends when it is silent.
+    /// The task that ends when the app host is silent.
     pulse: JoinSet<()>,
 }
 

@@ -1,5 +1,5 @@
-//! A process in Python, a worker's mostly: how it is started so that it cannot outlive this one,
-//! and how it ends.
+//! Python processes, mostly of workers: their start, such that they cannot outlive this process, and
+//! their end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -24,43 +24,43 @@ use super::memory;
 use super::output::{Label, Output};
 use crate::Error;
 
-/// How much of a file is held at a time.
+/// The bytes of a file that are held at a time.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// How long the processes that a process leaves behind may take to end before they are killed.
-/// Python's resource tracker needs it: it removes their semaphores and shared memory, once the
-/// processes that use them are gone.
+/// The time that the processes which a process leaves behind have to end before they are killed.
+/// Python's resource tracker needs it to remove semaphores and shared memory, once the processes that
+/// use them are gone.
 pub(super) const CLEAN_UP: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether they have ended.
+/// The time between two checks whether they have ended.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What to start.
+/// A command to start.
 pub(crate) struct Command<'a> {
     pub(crate) interpreter: &'a Path,
-    /// What the interpreter is started with.
+    /// The options of the interpreter.
     pub(crate) flags: &'a [String],
-    /// A directory with a `__main__.py`.
+    /// The directory with the `__main__.py` to run.
     pub(crate) code: PathBuf,
     /// Environment variables to add.
     pub(crate) env: &'a BTreeMap<String, String>,
-    /// Environment variables of this process that it does not get.
+    /// Environment variables of this process that the command does not get.
     pub(crate) secrets: &'a [String],
-    /// The working directory, where it is not this process's own.
+    /// The working directory, if it is not this process's own.
     pub(crate) cwd: Option<&'a Path>,
-    /// Bytes of memory that the kernel keeps it to, where it can.
+    /// The bytes of memory to which the kernel limits the process, where it can.
     pub(crate) memory_limit: Option<u64>,
 }
 
-/// What a process reads from its standard input, which nobody else can read.
+/// The order on a process's standard input, which no other process can read.
 #[derive(Clone, Copy)]
 pub(crate) struct Order<'a> {
     pub(crate) text: &'a [u8],
-    /// A file that follows, which may be large.
+    /// A file that follows the text, which may be large.
     pub(crate) pickle: Option<&'a Path>,
 }
 
-/// A running process. Dropped, it is killed with everything that it started.
+/// A running process. On drop it is killed, with all processes that it started.
 pub(crate) struct Process {
     child: Child,
     group: Option<Pid>,
@@ -69,7 +69,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it and hands it its order. What follows the order is sent while it starts.
+    /// Starts a process and sends its order. The file of the order is sent while the process starts.
     pub(crate) async fn start(
         command: &Command<'_>,
         label: &Label,
@@ -78,11 +78,11 @@ impl Process {
         let mut child =
             start(&mut spawnable(command)).map_err(|error| cannot_start(command, error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        // No code of a model runs before the order is read.
+        // No code of a model runs before the process has read its order.
         let cgroup = command.memory_limit.and_then(|limit| confine(&child, limit));
         let output = copy_output(&mut child, label);
         if let Some(mut stdin) = child.stdin.take() {
-            // A process that ended before it read its order says so by its exit status.
+            // The exit status shows that a process ended before it read its order.
             let _ = stdin.write_all(order.text).await;
             if let Some(pickle) = order.pickle {
                 tokio::spawn(send_file(pickle.to_owned(), stdin));
@@ -91,12 +91,12 @@ impl Process {
         Ok(Self { child, group, output, cgroup })
     }
 
-    /// Returns its number, which the system may give to another once it is gone.
+    /// Returns the process id, which the system may give to another process once this one is gone.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Resolves when the process is gone and what it printed is out.
+    /// Resolves when the process is gone and its output was copied.
     pub(crate) async fn gone(&mut self) -> WorkerExit {
         let status = self.ended().await;
         if let Some(output) = self.output.take() {
@@ -113,7 +113,7 @@ impl Process {
         }
     }
 
-    /// Starts a command that says itself where its output goes.
+    /// Starts a command that has its own outputs.
     pub(crate) fn spawn(command: std::process::Command) -> std::io::Result<Self> {
         let child = start(&mut tied(command))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
@@ -125,8 +125,8 @@ impl Process {
         let id = self.child.id();
         let status = self.child.wait().await;
         forget(id);
-        // What it started goes with it, and would keep the pipes open. The group's number is not used
-        // after this: the system may give it to another group.
+        // The processes that it started end with it; they would keep the pipes open. The group's id is
+        // not used after this: the system may give it to another group.
         if let Some(group) = self.group {
             end_group(group).await;
         }
@@ -141,10 +141,10 @@ impl Process {
         }
     }
 
-    /// Kills the process. What it started is ended by `ended`, or else when this is dropped.
+    /// Kills the process. `ended`, or else the drop of this value, ends the processes that it started.
     pub(crate) fn kill(&self) {
         if let Some(process) = self.group {
-            // It may be gone already.
+            // The process may be gone already.
             let _ = kill_process(process, Signal::KILL);
         }
     }
@@ -158,7 +158,7 @@ impl Drop for Process {
     }
 }
 
-/// Ends the processes of a group whose leader is gone: asks them, and kills those that stay.
+/// Ends the processes of a group whose leader is gone: terminates them, and kills those that stay.
 async fn end_group(group: Pid) {
     let _ = kill_process_group(group, Signal::TERM);
     let begin = Instant::now();
@@ -168,16 +168,16 @@ async fn end_group(group: Pid) {
     let _ = kill_process_group(group, Signal::KILL);
 }
 
-/// The processes that were started here and not waited for yet. There is one list, as the system has
-/// one for each process: what is not in it is an orphan that another left.
+/// The processes that this program started and has not waited for. There is one list, as the system
+/// has one: a child that is not in it is an adopted orphan.
 static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// Calls this with the processes that were started here, while none is started.
+/// Calls a function with the processes that were started here, while none is started.
 pub(super) fn with_known_children(act: impl FnOnce(&BTreeSet<u32>)) {
     act(&CHILDREN.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-/// Starts a command, and notes its process before anybody can take it for an orphan.
+/// Starts a command, and lists its process before it can be taken for an orphan.
 pub(super) fn start(command: &mut tokio::process::Command) -> std::io::Result<Child> {
     let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn()?;
@@ -185,13 +185,13 @@ pub(super) fn start(command: &mut tokio::process::Command) -> std::io::Result<Ch
     Ok(child)
 }
 
-/// Notes that a process was waited for: the system may give its number to another.
+/// Removes a process that was waited for: the system may give its id to another.
 pub(super) fn forget(id: Option<u32>) {
     let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
     children.retain(|child| Some(*child) != id);
 }
 
-/// Sends a file piece by piece. A process that ends meanwhile says so by its exit status.
+/// Sends a file piece by piece. The exit status shows whether the process ended before all was sent.
 async fn send_file(path: PathBuf, mut to: ChildStdin) {
     let Ok(file) = File::open(path).map(Arc::new) else { return };
     let mut at = 0;
@@ -215,13 +215,13 @@ async fn send_file(path: PathBuf, mut to: ChildStdin) {
 fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
     let mut command = std::process::Command::new(spec.interpreter);
     spec.secrets.iter().for_each(|name| _ = command.env_remove(name));
-    // `-u`, because what the worker starts would inherit PYTHONUNBUFFERED.
+    // `-u`, because child processes of the worker would inherit PYTHONUNBUFFERED.
     command
         .arg("-u")
         .args(spec.flags)
         .arg(&spec.code)
         .envs(spec.env)
-        // It is the server that is ready or not.
+        // The server notifies systemd, not its workers.
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -232,25 +232,25 @@ fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
     tied(command)
 }
 
-/// Ties what a command starts to this process.
+/// Ties the process of a command to this process.
 fn tied(mut command: std::process::Command) -> tokio::process::Command {
     // A group of its own: Ctrl-C in a terminal is for the server, which then drains.
     command.process_group(0);
     die_with_parent(&mut command);
     let mut command = tokio::process::Command::from(command);
-    // For the time in which there is no `Process` yet.
+    // For the time before there is a `Process`.
     command.kill_on_drop(true);
     command
 }
 
-/// The kernel kills the worker when the thread that started it is gone, however this process
+/// Makes the kernel kill the process when the thread that started it is gone, however this process
 /// ends. That thread is the runtime's, which lives as long as the server.
 #[expect(unsafe_code, reason = "the only way to run prctl between fork and exec")]
 fn die_with_parent(command: &mut std::process::Command) {
     let parent = rustix::process::getpid();
     let guard = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before the line above; nobody would then kill this process.
+        // If the parent died before the line above, no signal would kill this process.
         if rustix::process::getppid() != Some(parent) {
             return Err(std::io::Error::other("the server is gone"));
         }
@@ -261,7 +261,7 @@ fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(guard) };
 }
 
-/// Has the kernel keep a process to its memory, where it can.
+/// Lets the kernel limit the memory of a process, where it can.
 fn confine(child: &Child, limit: u64) -> Option<Cgroup> {
     let cgroup = Cgroup::create(limit)?;
     match cgroup.admit(child.id()?) {
@@ -273,7 +273,7 @@ fn confine(child: &Child, limit: u64) -> Option<Cgroup> {
     }
 }
 
-/// Says that the kernel kept a process to its memory.
+/// Describes that the kernel ended a process at its memory limit.
 fn exhausted(limit: u64) -> String {
     let limit = memory::shown(limit);
     format!(

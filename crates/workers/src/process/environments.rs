@@ -1,4 +1,4 @@
-//! The environments that were made from files of requirements: which there are, and their end.
+//! The list of the environments that were made from files of requirements, and their removal.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,23 +14,23 @@ use super::lock::{note_holder, open_lock};
 /// The directory of environments in the cache.
 pub(super) const NAME: &str = "venvs";
 
-/// In an environment that is complete; it names the file that it was made from.
+/// The mark of a complete environment; it names the file of requirements.
 pub(super) const MARK: &str = "litplex-ready";
 
 /// An environment in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
-    /// Its name, which follows from what is installed in it.
+    /// The name, a digest of the requirements and the interpreter.
     pub key: String,
-    /// Where it is.
+    /// The directory.
     pub directory: PathBuf,
-    /// The file that it was made from first; none where it is not complete.
+    /// The file that it was first made from; `None` if it is not complete.
     pub requirements: Option<PathBuf>,
-    /// Bytes on the disk; files that it shares with others count.
+    /// The bytes on the disk, with files that other environments share.
     pub bytes: u64,
-    /// When a worker was last started in it.
+    /// When a worker was last started in the environment.
     pub last_used: Option<SystemTime>,
-    /// Whether a server that runs has it.
+    /// Whether a running server uses the environment.
     pub is_in_use: bool,
 }
 
@@ -65,10 +65,10 @@ fn look_at(directory: &Path) -> Option<Environment> {
     })
 }
 
-/// Removes an environment, unless a server has it or makes it. Returns whether it is gone.
+/// Removes an environment, unless a server uses or makes the environment. Returns whether it is gone.
 ///
 /// # Errors
-/// What the system says.
+/// The system refuses.
 pub fn remove_environment(environment: &Environment) -> io::Result<bool> {
     let (used, lock) = (used_by(&environment.directory), lock_of(&environment.directory));
     let locks = [open_lock(&used)?, open_lock(&lock)?];
@@ -83,12 +83,12 @@ pub fn remove_environment(environment: &Environment) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Returns the file whose shared lock those hold that use an environment.
+/// Returns the file whose shared lock the users of an environment hold.
 pub(super) fn used_by(directory: &Path) -> PathBuf {
     directory.with_extension("used")
 }
 
-/// Returns the file whose lock the one holds that makes an environment.
+/// Returns the file whose lock the maker of an environment holds.
 pub(super) fn lock_of(directory: &Path) -> PathBuf {
     directory.with_extension("lock")
 }

@@ -1,10 +1,10 @@
-//! Looking at a model without setting it up: its interpreter imports it, makes the instance and
-//! says what it is like. `_worker/_check.py` is the other side.
+//! The inspection of a model without its setup: the model's interpreter imports it, makes the
+//! instance and describes it. `_worker/_check.py` is the other side.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ use super::launch::pickle;
 use super::sdk::Sdk;
 use super::spec::Overrides;
 use super::venv::Venv;
+use crate::Error;
 
-/// How much of what a program printed is shown when its interpreter fails.
+/// The number of a program's last lines that are shown when its interpreter fails.
 const LAST_LINES: usize = 15;
 
-/// What is looked at.
+/// The model to inspect.
 #[derive(Debug, Clone)]
 pub struct Inspection {
     /// The endpoint's path.
@@ -45,15 +46,15 @@ pub struct Inspection {
     pub pythonpath: Vec<PathBuf>,
     /// As in [`WorkerSpec`](crate::WorkerSpec).
     pub load: Value,
-    /// The device of its first worker.
+    /// The device of the endpoint's first worker.
     pub device: String,
     /// As in [`WorkerSpec`](crate::WorkerSpec).
     pub overrides: Overrides,
-    /// How long it may take.
+    /// The time that the import of the model has.
     pub limit: Duration,
 }
 
-/// What the interpreter says.
+/// The interpreter's answer.
 #[derive(Debug, Deserialize)]
 struct Answer {
     error: Option<String>,
@@ -62,92 +63,106 @@ struct Answer {
     model: Inspected,
 }
 
-/// What is known of a model that was looked at.
+/// The description of a model that was inspected.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Inspected {
-    /// Whether its environment is not made yet, so that nothing else is known.
+    /// Whether the model's environment does not exist yet, so that no other field is known.
     #[serde(skip)]
     pub is_unmade: bool,
     /// The most items in a batch.
     pub max_batch_size: Option<usize>,
-    /// How many seconds a batch may wait to fill.
+    /// The time that a batch may wait to fill, in seconds.
     pub batch_timeout: Option<f64>,
-    /// Whether its answers are streams.
+    /// Whether responses are streams.
     pub stream: Option<bool>,
-    /// The path of the protocol that it speaks, where it has one.
+    /// The path of the model's dialect, if it has one.
     pub spec: Option<String>,
-    /// Whether it is offered as a tool.
+    /// Whether the model is offered as a tool.
     #[serde(default)]
     pub tool: bool,
 }
 
-/// Looks at a model in its own interpreter and environment.
+/// Inspects a model in its own interpreter and environment.
 ///
 /// # Errors
-/// What is wrong with it, with a traceback where its own code raised.
-pub async fn inspect(inspection: &Inspection) -> Result<Inspected, String> {
+/// The model is wrong, with a traceback if its own code raised, or its interpreter does not run.
+pub async fn inspect(inspection: &Inspection) -> Result<Inspected, Error> {
     let mut interpreter = inspection.interpreter.clone();
     let Inspection { endpoint, requirements, cache, secrets, .. } = inspection;
     if let (Some(requirements), Some(cache)) = (requirements, cache) {
         let interpreter_of_venv = &inspection.interpreter;
         let venv =
             Venv { endpoint, interpreter: interpreter_of_venv, requirements, cache, secrets };
-        match venv.found().await.map_err(|error| error.to_string())? {
+        match venv.found().await? {
             Some(python) => interpreter = python,
             None => return Ok(Inspected { is_unmade: true, ..Inspected::default() }),
         }
     }
     let found = look(inspection, interpreter).await?;
-    match (&found.error, &found.traceback) {
-        (None, _) => Ok(found.model),
-        (Some(error), None) => Err(error.clone()),
-        (Some(error), Some(traceback)) => Err(format!("{error}\n\n{traceback}\n")),
+    match found.error {
+        None => Ok(found.model),
+        Some(reason) => Err(Error::Model { reason, traceback: found.traceback }),
     }
 }
 
-async fn look(inspection: &Inspection, interpreter: PathBuf) -> Result<Answer, String> {
-    let Inspection { sdk, env, cwd, limit, secrets, .. } = inspection;
-    let package = sdk.package().map_err(|error| error.to_string())?;
-    let refused = |error: io::Error| format!("it cannot be looked at: {error}");
-    // Files take all that it prints, however much, and end with this.
-    let (mut order, mut answer, mut printed) =
-        (file().map_err(refused)?, file().map_err(refused)?, file().map_err(refused)?);
-    write_order(&mut order, inspection).map_err(refused)?;
-    let mut command = Command::new(&interpreter);
+async fn look(inspection: &Inspection, interpreter: PathBuf) -> Result<Answer, Error> {
+    // Files hold all that the program prints, and are removed when this returns.
+    let mut files = Files::new(inspection).map_err(Error::Inspect)?;
+    let command = command(inspection, &interpreter, &files)?;
+    let mut process = Process::spawn(command)
+        .map_err(|source| Error::InspectStart { interpreter: interpreter.clone(), source })?;
+    let Ok(status) = timeout(inspection.limit, process.ended()).await else {
+        return Err(Error::InspectTimeout(inspection.limit.as_secs_f64()));
+    };
+    let status = status.map_err(Error::Inspect)?;
+    let answer = read(&mut files.answer).map_err(Error::Inspect)?;
+    serde_json::from_str(&answer).map_err(|_| {
+        let (reason, output) = (describe(status).reason, files.last_lines());
+        Error::InspectFailed { interpreter, reason, output }
+    })
+}
+
+fn command(inspection: &Inspection, interpreter: &Path, files: &Files) -> Result<Command, Error> {
+    let Inspection { sdk, env, cwd, secrets, .. } = inspection;
+    let copy = |file: &File| file.try_clone().map(Stdio::from).map_err(Error::Inspect);
+    let mut command = Command::new(interpreter);
     command
-        .arg(package.join("_worker"))
+        .arg(sdk.package()?.join("_worker"))
         .arg("--check")
         .envs(env)
-        .stdin(Stdio::from(order))
-        .stdout(Stdio::from(answer.try_clone().map_err(refused)?))
-        .stderr(Stdio::from(printed.try_clone().map_err(refused)?));
+        .stdin(copy(&files.order)?)
+        .stdout(copy(&files.answer)?)
+        .stderr(copy(&files.printed)?);
     secrets.iter().for_each(|name| _ = command.env_remove(name));
     if let Some(cwd) = cwd {
         command.current_dir(cwd);
     }
-    let cannot_start =
-        |error| format!("cannot start its interpreter `{}`: {error}", interpreter.display());
-    let mut process = Process::spawn(command).map_err(cannot_start)?;
-    let ended = timeout(*limit, process.ended()).await;
-    let Ok(status) = ended else {
-        return Err(format!(
-            "importing it takes more than {} s; let `--timeout` be longer",
-            limit.as_secs_f64()
-        ));
-    };
-    let status = status.map_err(refused)?;
-    let said = read(&mut answer).map_err(refused)?;
-    serde_json::from_str(&said).map_err(|_| {
-        let lines = read(&mut printed).unwrap_or_default();
-        let from = lines.lines().count().saturating_sub(LAST_LINES);
-        let last: Vec<_> = lines.lines().skip(from).collect();
-        let interpreter = interpreter.display();
-        let how = describe(status).reason;
-        format!("it cannot be looked at by `{interpreter}`: {how}\n{}", last.join("\n"))
-    })
+    Ok(command)
 }
 
-/// Writes the order in a line, and the pickle after it where the model is one.
+/// The temporary files that are the standard streams of an inspection.
+struct Files {
+    order: File,
+    answer: File,
+    printed: File,
+}
+
+impl Files {
+    fn new(inspection: &Inspection) -> io::Result<Self> {
+        let mut order = tempfile::tempfile()?;
+        write_order(&mut order, inspection)?;
+        Ok(Self { order, answer: tempfile::tempfile()?, printed: tempfile::tempfile()? })
+    }
+
+    /// Returns the last lines that the program printed.
+    fn last_lines(&mut self) -> String {
+        let lines = read(&mut self.printed).unwrap_or_default();
+        let from = lines.lines().count().saturating_sub(LAST_LINES);
+        lines.lines().skip(from).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Writes the order in a line, and after it the pickle, if the model is one.
 fn write_order(to: &mut File, inspection: &Inspection) -> io::Result<()> {
     writeln!(to, "{}", order_of(inspection))?;
     if let Some(path) = pickle(&inspection.load) {
@@ -169,10 +184,6 @@ fn order_of(inspection: &Inspection) -> Value {
             "max_concurrency": max_concurrency,
         },
     })
-}
-
-fn file() -> io::Result<File> {
-    tempfile::tempfile()
 }
 
 fn read(file: &mut File) -> io::Result<String> {

@@ -11,6 +11,7 @@ use litplex_wire::{Ready, Setup};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use tracing::{Instrument, Span};
 
 use super::child::{Command, Order, Process};
 use super::launched::PythonLaunched;
@@ -23,6 +24,7 @@ use crate::link::{
     Connections, HeartbeatSettings, Link, LinkSettings, Patience, STREAM_CREDIT, SlotMetrics,
     model_info,
 };
+use crate::span::{worker_name, worker_span};
 use crate::{Error, UnhealthyCount};
 
 /// The time that a process without a connection may take to exit.
@@ -82,10 +84,13 @@ impl Launch for PythonLaunch {
         let launcher = self.launcher.clone();
         // Before anything is awaited: dropped at any point, the metrics of the slot end.
         let metrics = SlotMetrics::new(launcher.telemetry.metrics.clone(), slot);
-        Box::pin(async move {
+        let endpoint = &launcher.worker.endpoint;
+        let span = worker_span(Some(endpoint), &worker_name(endpoint, slot));
+        let launch = async move {
             let launched = launcher.launch(slot, metrics).await?;
             Ok(Box::new(launched) as _)
-        })
+        };
+        Box::pin(launch.instrument(span))
     }
 }
 
@@ -142,7 +147,7 @@ impl Launcher {
         listener: &WorkerListener,
     ) -> Result<Process, Error> {
         let ProcessSpec { flags, sdk, secrets, cwd, memory_limit, output, .. } = &self.process;
-        let label = Label::of_worker(&self.worker.endpoint, slot, output);
+        let label = Label::for_worker(&self.worker.endpoint, slot, output);
         let text = self.order(listener, &label);
         let order = Order { text: &text, pickle: pickle(&self.worker.load) };
         let env: BTreeMap<_, _> = self.process.variables(slot);
@@ -215,20 +220,19 @@ impl Launcher {
         ready: &Ready,
         metrics: SlotMetrics,
     ) -> PythonLaunched {
-        let endpoint = &*self.worker.endpoint;
-        let (worker, pid) = (format!("{endpoint}#{slot}"), connections.hello.pid);
-        let python = &connections.hello.python;
-        tracing::debug!(endpoint, worker, pid, python, "{worker} is ready");
+        let (pid, python) = (connections.hello.pid, &connections.hello.python);
+        tracing::debug!(pid, python, "the model is loaded");
+        let span = Span::current();
         let info = model_info(ready);
         let attachment = self.attach.attach(slot, info.clone());
-        let settings = self.link_settings(worker.clone(), metrics);
+        let settings = self.link_settings(span.clone(), metrics);
         let link = Link::start(connections, &info, attachment, settings);
         let monitor = Arc::new(ProcessMonitor { pid });
         let kill_after = self.worker.limits.kill_after;
-        PythonLaunched { worker, process, monitor, memory, link, kill_after }
+        PythonLaunched { process, monitor, memory, link, span, kill_after }
     }
 
-    fn link_settings(&self, worker: String, metrics: SlotMetrics) -> LinkSettings {
+    fn link_settings(&self, span: Span, metrics: SlotMetrics) -> LinkSettings {
         let limits = self.worker.limits;
         let kill_after = limits.kill_after;
         let heartbeat = HeartbeatSettings {
@@ -239,7 +243,7 @@ impl Launcher {
         let patience = Patience { answer: limits.timeout, part: limits.chunk_timeout };
         let stages = self.telemetry.stages.clone();
         let health = self.telemetry.unhealthy.guard();
-        LinkSettings { worker, heartbeat, patience, kill_after, metrics, stages, health }
+        LinkSettings { span, heartbeat, patience, kill_after, metrics, stages, health }
     }
 }
 

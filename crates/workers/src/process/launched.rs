@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use litplex_core::{BoxFuture, Cause, Launched, Monitor, WorkerExit};
 use tokio::time::timeout;
+use tracing::{Instrument, Span};
 
 use super::child::Process;
 use super::memory::{MemoryLimit, ProcessMonitor};
@@ -15,12 +16,12 @@ const EXIT_WAIT: Duration = Duration::from_secs(1);
 
 /// The supervisor's end of a worker process.
 pub(crate) struct PythonLaunched {
-    /// The name of the worker, for the log.
-    pub(crate) worker: String,
     pub(crate) process: Process,
     pub(crate) monitor: Arc<ProcessMonitor>,
     pub(crate) memory: MemoryLimit,
     pub(crate) link: Link,
+    /// The span of the worker, for the log.
+    pub(crate) span: Span,
     /// The time that the process may take to exit once it has nothing to do; `None` for the whole
     /// grace.
     pub(crate) kill_after: Option<Duration>,
@@ -55,7 +56,8 @@ impl Launched for PythonLaunched {
     }
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
+        let span = self.span.clone();
+        let stop = async move {
             self.link.retire();
             let memory = self.memory;
             let fault = tokio::select! {
@@ -66,10 +68,11 @@ impl Launched for PythonLaunched {
                 },
                 excess = memory.exceeded() => excess,
             };
-            tracing::warn!("{} is killed: {fault}", self.worker);
+            tracing::warn!("killed: {fault}");
             self.process.kill();
             self.process.gone().await;
-        })
+        };
+        Box::pin(stop.instrument(span))
     }
 }
 
@@ -87,9 +90,8 @@ impl PythonLaunched {
             return Ok(());
         }
         tracing::info!(
-            "waiting for {}: it has answered everything, and its process has not exited (`teardown` \
-             or a thread that it left may still run)",
-            self.worker
+            "waiting for the process: it has answered everything and has not exited (`teardown`, or a \
+             thread that it left, may still run)"
         );
         let Some(grace) = self.kill_after else {
             self.process.gone().await;

@@ -1,15 +1,15 @@
-//! Marks in what a worker prints: of whose requests the text after them is.
+//! Marks in the output of a worker: they name the requests of the text after them.
 //!
-//! A mark is U+001E, the secret of the launch, ids with a space between, and U+001F. Whoever does
-//! not know the secret, and a client does not, can have no text printed that is one.
+//! A mark is U+001E, the secret of the launch, ids with a space between, and U+001F. Clients do not
+//! know the secret, so that no text of theirs is taken for a mark.
 
 const BEGIN: u8 = 0x1e;
 const END: u8 = 0x1f;
 
-/// The longest list of ids that is taken for one.
+/// The longest list of ids in a mark, in bytes.
 const IDS_BYTES: usize = 2048;
 
-/// Finds the marks of one launch.
+/// The marks of one launch.
 #[derive(Debug, Clone)]
 pub(crate) struct Marks(Vec<u8>);
 
@@ -35,7 +35,7 @@ impl Marks {
         })
     }
 
-    /// Returns the ids of a mark that the text begins with, and what comes after.
+    /// Returns the ids of the mark at the beginning of the text, and the rest.
     fn read<'a>(&self, text: &'a [u8]) -> Option<(&'a str, &'a [u8])> {
         let rest = text.strip_prefix(&self.0[..])?;
         let end = rest.iter().take(IDS_BYTES + 1).position(|byte| *byte == END)?;
@@ -43,7 +43,7 @@ impl Marks {
         (!ids.is_empty() && ids.bytes().all(is_sound)).then_some((ids, &rest[end + 1..]))
     }
 
-    /// Returns where a mark begins that the text ends within.
+    /// Returns the position of an unfinished mark at the end of the text.
     pub(crate) fn unfinished(&self, text: &[u8]) -> Option<usize> {
         let at = text.iter().rposition(|byte| *byte == BEGIN)?;
         let tail = &text[at..];

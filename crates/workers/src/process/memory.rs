@@ -1,4 +1,4 @@
-//! How much memory a worker uses together with what it started, and whether that is too much.
+//! The memory of a worker and its child processes, and its limit.
 
 use std::fs;
 use std::future::pending;
@@ -8,7 +8,7 @@ use litplex_core::{GpuMemory, Monitor, Usage};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// How often it is looked.
+/// The time between two measurements.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The limit of one worker.
@@ -16,12 +16,12 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct MemoryLimit {
     /// The worker's process.
     pub(crate) process: u32,
-    /// Bytes of resident memory; none is no limit.
+    /// The bytes of resident memory; `None` for no limit.
     pub(crate) bytes: Option<u64>,
 }
 
 impl MemoryLimit {
-    /// Resolves once the worker uses more, with that in words; never where there is no limit.
+    /// Resolves once the worker is above the limit, with a description; never if there is no limit.
     pub(crate) async fn exceeded(self) -> String {
         let Some(limit) = self.bytes else { return pending().await };
         loop {
@@ -52,7 +52,7 @@ impl Monitor for ProcessMonitor {
     }
 }
 
-/// Says that a worker uses more than it may, if it does.
+/// Returns a description of the excess, if a worker is above its limit.
 fn excess(used: u64, limit: u64) -> Option<String> {
     let say = || format!("it used {} and may use {} (`memory_limit`)", shown(used), shown(limit));
     (used > limit).then(say)
@@ -66,20 +66,19 @@ pub(crate) fn shown(bytes: u64) -> String {
     }
 }
 
-/// Returns the bytes that a process and its descendants use; exact where that is more than the
-/// limit.
+/// Returns the bytes that a process and its descendants use; exact if that is above the limit.
 fn used(process: u32, limit: u64) -> u64 {
     let processes = with_descendants(process);
     let sum: u64 = processes.iter().filter_map(|process| resident(*process)).sum();
     if sum <= limit || processes.len() == 1 {
         return sum;
     }
-    // What was forked shares pages with its parent, which were counted for each of them.
+    // A forked process shares pages with its parent, which were counted for both.
     let own = |process: &u32| proportional(*process).or_else(|| resident(*process));
     processes.iter().filter_map(own).sum()
 }
 
-/// Returns a process and what it started, and what that started.
+/// Returns a process and its descendants.
 fn with_descendants(process: u32) -> Vec<u32> {
     let mut processes = vec![process];
     let mut seen = 0;
@@ -101,12 +100,12 @@ fn resident(process: u32) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmRSS:")
 }
 
-/// Resident memory, pages that others have too divided among them.
+/// Returns the resident memory; shared pages are divided among their processes.
 fn proportional(process: u32) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?, "Pss:")
 }
 
-/// Returns the bytes that a line of these files says.
+/// Returns the bytes in a line of these files.
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let count: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,4 +1,4 @@
-//! Processes whose parents are gone: in a container nobody else may be there to wait for them.
+//! Processes whose parents are gone. In a container no other process may wait for them.
 
 use std::io;
 
@@ -15,12 +15,12 @@ use super::memory::children;
 /// Processes that end together are waited for together.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Has the system hand over the orphans of models to this process, and waits for them, so that they
-/// do not stay as zombies. Only for a program that starts no process but by this crate: another's
-/// child would be taken for an orphan. Never resolves, unless the system refuses.
+/// Adopts the orphans of models and waits for them, so that they do not stay as zombies. Only for a
+/// program that starts every process through this crate: another child would be taken for an orphan.
+/// Never resolves, unless the system refuses.
 ///
 /// # Errors
-/// What the system says.
+/// The system refuses.
 pub async fn adopt_orphans() -> io::Result<()> {
     set_child_subreaper(Some(getpid()))?;
     let mut ended = signal(SignalKind::child())?;
@@ -31,8 +31,8 @@ pub async fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the orphans that were adopted: asks them, and kills those that stay. For the end of a
-/// program that has adopted orphans.
+/// Ends the adopted orphans: terminates them, and kills those that stay. For the end of a program
+/// that has adopted orphans.
 pub async fn end_orphans() {
     signal_orphans(Signal::TERM);
     let begin = Instant::now();
@@ -64,7 +64,7 @@ fn reap() {
     for_each_orphan(|orphan| _ = waitpid(Some(orphan), WaitOptions::NOHANG));
 }
 
-/// Calls this with each child that this process did not start, while none is started.
+/// Calls a function with each child that this process did not start, while none is started.
 fn for_each_orphan(mut act: impl FnMut(Pid)) {
     with_known_children(|known| {
         let children = children(std::process::id()).into_iter();

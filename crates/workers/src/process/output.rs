@@ -1,4 +1,4 @@
-//! What a worker prints, line by line, with the worker and the request that it was printed for.
+//! The output of workers, copied line by line with the worker's name and the request's id.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -14,46 +14,46 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::LogFile;
+use crate::span::worker_name;
 
 use super::marks::{Mark, Marks};
 use super::record::Record;
 
-/// A longer line is printed in pieces.
+/// The longest line, in bytes; longer ones are printed in pieces.
 const LINE_BYTES: usize = 64 * 1024;
 
-/// A line that does not end is shown as far as it has come after this time.
+/// The time after which an unfinished line is shown.
 const SHOWN_AFTER: Duration = Duration::from_millis(900);
 
-/// What is there already is printed in one go, up to about so much. Then there is a pause: a worker
-/// that prints without end must not take the cores that others compute on. Nothing is lost, it
-/// waits for its pipe.
+/// The bytes, about, that are printed without a pause. A worker that prints without end must not take
+/// the cores that others compute on. No output is lost: the worker waits for its pipe.
 const BLOCK_BYTES: usize = 64 * 1024;
 const BLOCK_PAUSE: Duration = Duration::from_millis(8);
 
-/// How long to wait for the last lines of a process that is gone: something that it started may
-/// still hold the pipe.
+/// The time to wait for the last lines of a process that is gone: a child of it may still hold the
+/// pipe.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Whose output it is.
+/// The source of an output.
 #[derive(Debug, Clone)]
 pub(crate) struct Label {
-    /// Its name: `/ocr#0`.
+    /// The name of the worker, such as `/ocr#0`.
     pub(crate) worker: String,
     endpoint: Option<String>,
-    /// What a mark of a request begins with, where it marks what it prints.
+    /// The beginning of the marks of requests, if lines are marked.
     pub(crate) secret: Option<String>,
     file: Option<LogFile>,
 }
 
-/// What becomes of what the workers of an endpoint print.
+/// The handling of the output of an endpoint's workers.
 #[derive(Debug, Clone, Default)]
 pub struct OutputSpec {
     /// Whether each line is marked with the request that it was printed for.
     pub has_marks: bool,
-    /// The level of Python's `logging`, where the program sets none.
+    /// The level of Python's `logging`, if the program sets none.
     pub log_level: Option<String>,
-    /// Where it goes, where that is not this process's own output. As objects it is logged, and
-    /// whoever subscribes puts it there.
+    /// The file of the output; `None` for this process's own. JSON objects are logged instead, and the
+    /// log's subscriber chooses the file.
     pub file: Option<LogFile>,
 }
 
@@ -67,13 +67,13 @@ pub fn logs_objects() -> bool {
 
 impl Label {
     /// The label of a process that serves no endpoint.
-    pub(crate) fn of(name: &str) -> Self {
+    pub(crate) fn for_process(name: &str) -> Self {
         Self { worker: name.to_owned(), endpoint: None, secret: None, file: None }
     }
 
-    pub(crate) fn of_worker(endpoint: &str, slot: usize, spec: &OutputSpec) -> Self {
-        let worker = format!("{endpoint}#{slot}");
-        // Its keys are random: no client can guess it.
+    pub(crate) fn for_worker(endpoint: &str, slot: usize, spec: &OutputSpec) -> Self {
+        let worker = worker_name(endpoint, slot);
+        // The keys of the hash are random: no client can guess the secret.
         let secret =
             spec.has_marks.then(|| format!("{:016x}", RandomState::new().hash_one(&worker)));
         let file = spec.file.clone();
@@ -86,10 +86,9 @@ impl Label {
 pub(crate) struct Output(Vec<oneshot::Receiver<()>>);
 
 impl Output {
-    /// Copies what comes out of the pipes to this process's own, each line with its label.
+    /// Copies the pipes to this process's outputs, each line with its label.
     ///
-    /// Threads do it, not tasks: when nobody reads our output, this worker's printing blocks and
-    /// nothing else.
+    /// Threads copy, not tasks: if this process's output is not read, only the worker's prints block.
     pub(crate) fn copy(label: &Label, stdout: File, stderr: File) -> Self {
         Self(vec![spawn_copy(label, stdout, &STDOUT), spawn_copy(label, stderr, &STDERR)])
     }
@@ -141,12 +140,12 @@ fn spawn_copy(label: &Label, from: File, stream: &'static Stream) -> oneshot::Re
         let _ = done.send(());
     };
     if let Err(error) = thread::Builder::new().name("output".into()).spawn(copy) {
-        tracing::warn!(%error, "a worker's output cannot be copied");
+        tracing::warn!(%error, "cannot copy the output");
     }
     copied
 }
 
-/// What is read with a limit on the wait.
+/// A source of bytes with a limit on the wait for them.
 trait Source: Read {
     /// Returns whether there is something to read, after at most this long.
     fn wait(&self, limit: Duration) -> bool;
@@ -155,7 +154,7 @@ trait Source: Read {
 impl Source for File {
     fn wait(&self, limit: Duration) -> bool {
         let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
-        // What fails here shows when it is read.
+        // The next read shows the error.
         poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&limit)).map_or(true, |ready| ready > 0)
     }
 }
@@ -164,7 +163,7 @@ fn copy_pieces(mut from: impl Source, mut pieces: Pieces, mut to: impl Sink) {
     let mut block = vec![0; BLOCK_BYTES];
     let mut printed = 0;
     loop {
-        // What has begun is shown before it ends: a progress bar, or a prompt.
+        // An unfinished line is shown: a progress bar, or a prompt.
         while pieces.has_begun() && !from.wait(SHOWN_AFTER) {
             pieces.show(&mut to);
             to.flush();
@@ -189,18 +188,18 @@ fn copy_pieces(mut from: impl Source, mut pieces: Pieces, mut to: impl Sink) {
     }
 }
 
-/// Makes lines, and pieces of those that are long or come slowly, of what comes out of a pipe.
+/// Splits the bytes of a pipe into lines, and lines that are long or slow into pieces.
 struct Pieces {
     marks: Option<Marks>,
-    /// What came and was not put yet.
+    /// The bytes that were read and not written yet.
     begun: Vec<u8>,
-    /// Whether some of the line was put already.
+    /// Whether a piece of the line was written already.
     is_shown: bool,
-    /// Whether the next piece goes on with that, and does not overwrite it.
+    /// Whether the next piece continues the line, instead of overwriting it.
     continues: bool,
-    /// When it was, or when the line began.
+    /// When the last piece was written, or the line began.
     since: Instant,
-    /// Of which requests the line is that has begun.
+    /// The ids of the requests of the line that has begun.
     ids: String,
 }
 
@@ -220,7 +219,7 @@ impl Pieces {
         !self.begun.is_empty()
     }
 
-    /// Puts the lines that end in these bytes, and keeps what is after them.
+    /// Writes the lines that end in these bytes, and keeps the rest.
     fn feed(&mut self, bytes: &[u8], to: &mut impl Sink) {
         if !self.has_begun() {
             self.since = Instant::now();
@@ -238,19 +237,19 @@ impl Pieces {
                 self.cut(LINE_BYTES, to);
             }
         }
-        // A bar that moves all the time is shown now and then.
+        // A progress bar that moves all the time is shown at intervals.
         if self.has_begun() && self.since.elapsed() >= SHOWN_AFTER {
             self.show(to);
         }
     }
 
-    /// Puts what has begun.
+    /// Writes the line that has begun.
     fn show(&mut self, to: &mut impl Sink) {
         self.cut(self.begun.len(), to);
         self.since = Instant::now();
     }
 
-    /// Puts what is there at the end.
+    /// Writes the rest at the end of the output.
     fn finish(&mut self, to: &mut impl Sink) {
         if self.has_begun() {
             let rest = std::mem::take(&mut self.begun);
@@ -258,7 +257,7 @@ impl Pieces {
         }
     }
 
-    /// Puts the beginning of a line. Characters and marks stay whole.
+    /// Writes the beginning of a line. Characters and marks stay whole.
     fn cut(&mut self, most: usize, to: &mut impl Sink) {
         let piece = &self.begun[..most];
         let in_mark = self.marks.as_ref().and_then(|marks| marks.unfinished(piece));
@@ -269,8 +268,8 @@ impl Pieces {
         self.put(&piece, false, to);
     }
 
-    /// Puts a piece with the ids of its requests. Where one of a request breaks into that of another
-    /// both are cut.
+    /// Writes a piece with the ids of its requests. A line of one request that interrupts the line of
+    /// another splits it.
     fn put(&mut self, piece: &[u8], ends: bool, to: &mut impl Sink) {
         let (mut line, mut text) = (Vec::new(), piece);
         while let Some(Mark { before, ids, after }) =
@@ -294,7 +293,7 @@ impl Pieces {
     }
 
     fn put_text(&mut self, text: &[u8], to: &mut impl Sink) {
-        // What was shown of a bar is overwritten, not continued.
+        // A progress bar that was shown is overwritten, not continued.
         let continues = self.continues && text.first() != Some(&b'\r');
         let shown = visible(text);
         if !shown.is_empty() || text.is_empty() {
@@ -305,14 +304,14 @@ impl Pieces {
     }
 }
 
-/// Returns what a terminal would show: a carriage return begins the line anew.
+/// Returns the text that a terminal would show: a carriage return begins the line anew.
 fn visible(text: &[u8]) -> &[u8] {
     let end = text.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
     let begin = text[..end].iter().rposition(|byte| *byte == b'\r').map_or(0, |at| at + 1);
     &text[begin..end]
 }
 
-/// Returns how many bytes at the end are the beginning of a character of UTF-8.
+/// Returns the number of bytes at the end that begin a character of UTF-8.
 fn unfinished_character(text: &[u8]) -> usize {
     for (back, byte) in text.iter().rev().take(3).enumerate() {
         let length = match byte {
@@ -327,19 +326,19 @@ fn unfinished_character(text: &[u8]) -> usize {
     0
 }
 
-/// Where lines go.
+/// The destination of lines.
 trait Sink {
-    /// Takes a line, with the ids of its requests or an empty text; `continues`: it goes on with the
-    /// one before.
+    /// Writes a line, with the ids of its requests or an empty text; `continues`: it continues the
+    /// line before.
     fn put(&mut self, ids: &str, line: &[u8], continues: bool);
     fn flush(&mut self) {}
 }
 
-/// For people.
+/// The destination of lines for people.
 struct Printed<W> {
     worker: String,
     is_terminal: bool,
-    /// When the lines of this block came, as it stands before each of them.
+    /// The time at the beginning of each line of this block.
     time: String,
     block: Vec<u8>,
     to: W,
@@ -351,10 +350,10 @@ impl<W: Write> Printed<W> {
     }
 }
 
-/// Returns the time as the log has it in front of the server's own lines, dimmed on a terminal.
+/// Returns the time in the form of the server's own lines, dimmed on a terminal.
 fn now(is_terminal: bool) -> String {
     let mut time = String::new();
-    // A text takes all that is written to it.
+    // Writing to a text cannot fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     if is_terminal { format!("\x1b[2m{time}\x1b[0m ") } else { format!("{time} ") }
 }
@@ -377,15 +376,14 @@ impl<W: Write> Sink for Printed<W> {
     }
 
     fn flush(&mut self) {
-        // Nobody reads our output: the worker's lines are of no use either.
+        // This process's output is not read: the lines are dropped.
         let _ = self.to.write_all(&self.block);
         self.block.clear();
         self.time.clear();
     }
 }
 
-/// Returns a text that does nothing to a terminal but show: control characters are escaped, but for
-/// tabs and colors.
+/// Returns a text that is safe for a terminal: control characters are escaped, except tabs and colors.
 fn harmless(line: &[u8]) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut has_colors = false;
@@ -415,14 +413,14 @@ fn harmless(line: &[u8]) -> String {
     shown
 }
 
-/// Returns the sequence of a color that a text begins with.
+/// Returns the color sequence at the beginning of a text.
 fn color(text: &str) -> Option<&str> {
     let rest = text.strip_prefix("\x1b[")?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
     rest[end..].starts_with('m').then(|| &text[..end + 3])
 }
 
-/// As an object, like all else.
+/// The destination of lines as JSON objects.
 struct Logged {
     label: Label,
     level: Level,
@@ -459,7 +457,7 @@ impl Sink for Logged {
 mod tests {
     use super::*;
 
-    /// Keeps lines, and what they are of; those that continue begin with `+`.
+    /// A destination that keeps lines and the ids of their requests; `+` marks those that continue.
     struct Kept<'a>(&'a mut Vec<(String, String)>);
 
     impl Sink for Kept<'_> {
@@ -482,7 +480,7 @@ mod tests {
         lines
     }
 
-    /// Returns what is shown of pieces that come slowly.
+    /// Returns the lines that slow pieces result in.
     fn slowly<const N: usize>(texts: [&[u8]; N]) -> Vec<String> {
         let (mut lines, mut pieces) = (Vec::new(), Pieces::new(None));
         for text in texts {

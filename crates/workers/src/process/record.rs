@@ -10,11 +10,11 @@ use tracing::Level;
 const LEVELS: [&str; 3] = ["level", "severity", "levelname"];
 const MESSAGES: [&str; 3] = ["message", "msg", "event"];
 
-/// A line of a worker, taken apart where it is an object.
+/// A line of a worker, parsed if it is an object.
 #[derive(Debug)]
 pub(crate) struct Record<'a> {
     line: &'a str,
-    /// Values as they were written: their digits are kept.
+    /// The values as they were written, with all digits.
     fields: BTreeMap<String, &'a RawValue>,
 }
 
@@ -25,18 +25,18 @@ impl<'a> Record<'a> {
         Self { line, fields: fields.unwrap_or_default() }
     }
 
-    /// Returns its level, where it names one.
+    /// Returns the level, if the record names one.
     pub(crate) fn level(&self) -> Option<Level> {
         LEVELS.iter().find_map(|name| level(&self.text(name)?))
     }
 
-    /// Returns its message, or the whole line where it has none.
+    /// Returns the message, or the whole line if the record has none.
     pub(crate) fn message(&self) -> Cow<'a, str> {
         let found = MESSAGES.iter().find_map(|name| self.text(name));
         found.map_or(Cow::Borrowed(self.line), Cow::Owned)
     }
 
-    /// Returns its fields as an object, where it has any.
+    /// Returns the fields as an object, if the record has any.
     pub(crate) fn fields(&self) -> Option<String> {
         let fields = (!self.fields.is_empty()).then_some(&self.fields)?;
         serde_json::to_string(fields).ok()
@@ -47,7 +47,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Returns the level that a logger of Python, of the cloud or of syslog calls so.
+/// Returns the level with this name in Python's logging, in the cloud's or in syslog.
 fn level(name: &str) -> Option<Level> {
     Some(match name.to_ascii_lowercase().as_str() {
         "trace" => Level::TRACE,

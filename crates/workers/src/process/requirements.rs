@@ -1,7 +1,8 @@
-//! What files of requirements ask for, in a form that is the same for equal wishes: without comments
-//! and empty lines, names in one spelling, in one order.
+//! Files of requirements in a normal form, which is the same for equal requirements: without comments
+//! and empty lines, with one spelling of names, in one order.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Options that name another file of requirements.
@@ -10,9 +11,17 @@ const REQUIREMENTS: [&str; 2] = ["--requirement", "-r"];
 /// Options that name a file of limits on versions.
 const CONSTRAINTS: [&str; 2] = ["--constraint", "-c"];
 
-/// What a file of requirements, and those that it includes, ask for.
+/// A file of requirements that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", .file.display())]
+pub(super) struct RequirementsError {
+    file: PathBuf,
+    source: io::Error,
+}
+
+/// The requirements in a file and in those that it includes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Wishes {
+pub(super) struct Requirements {
     /// Options of the installer, in their order.
     options: Vec<String>,
     packages: Vec<String>,
@@ -26,47 +35,52 @@ enum Kind {
     Constraints,
 }
 
-impl Wishes {
+impl Requirements {
     /// Reads a file and those that it includes.
     ///
     /// # Errors
-    /// One of them cannot be read; the text names it.
-    pub(super) fn read(file: &Path) -> Result<Self, String> {
-        let mut wishes = Self::default();
-        wishes.add_file(file, Kind::Requirements)?;
-        for list in [&mut wishes.packages, &mut wishes.constraints] {
+    /// One of them cannot be read; the error names it.
+    pub(super) fn read(file: &Path) -> Result<Self, RequirementsError> {
+        let mut requirements = Self::default();
+        requirements.add_file(file, Kind::Requirements)?;
+        for list in [&mut requirements.packages, &mut requirements.constraints] {
             list.sort();
             list.dedup();
         }
-        Ok(wishes)
+        Ok(requirements)
     }
 
-    /// Returns them as a text that is the same for equal wishes.
+    /// Returns the normal form as a text.
     pub(super) fn text(&self) -> String {
         [&self.options, &self.packages, &self.constraints].map(|list| list.join("\n")).join("\n\n")
     }
 
-    /// Tells whether some package is named by where it lies beside the file.
-    pub(super) fn name_a_place(&self) -> bool {
+    /// Returns whether some package is named by a path relative to the file.
+    pub(super) fn names_a_path(&self) -> bool {
         self.options.iter().chain(&self.packages).any(|line| {
             let is_path = line.contains('/') && !line.contains("://");
             is_path || line == "." || line.starts_with("-e ") || line.starts_with("--editable ")
         })
     }
 
-    fn add_file(&mut self, path: &Path, kind: Kind) -> Result<(), String> {
+    fn add_file(&mut self, path: &Path, kind: Kind) -> Result<(), RequirementsError> {
         let entry = (path.to_owned(), kind);
         if self.read.contains(&entry) {
             return Ok(());
         }
         self.read.push(entry);
-        let text =
-            fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = fs::read_to_string(path)
+            .map_err(|source| RequirementsError { file: path.to_owned(), source })?;
         let directory = path.parent().unwrap_or(Path::new("/"));
         whole_lines(&text).iter().try_for_each(|line| self.add_line(line, directory, kind))
     }
 
-    fn add_line(&mut self, line: &str, directory: &Path, kind: Kind) -> Result<(), String> {
+    fn add_line(
+        &mut self,
+        line: &str,
+        directory: &Path,
+        kind: Kind,
+    ) -> Result<(), RequirementsError> {
         if let Some(name) = included(line, &REQUIREMENTS) {
             return self.add_file(&directory.join(name), kind);
         }
@@ -83,7 +97,7 @@ impl Wishes {
     }
 }
 
-/// Returns the lines that say something, without comments, those that go on joined.
+/// Returns the lines that are not empty, without comments, with continued lines joined.
 fn whole_lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut begun = String::new();
@@ -107,7 +121,7 @@ fn without_comment(line: &str) -> &str {
     line.match_indices('#').find(begins).map_or(line, |(at, _)| &line[..at])
 }
 
-/// Returns the file that a line includes. What is somewhere else is read by the installer alone.
+/// Returns the file that a line includes. Only the installer reads URLs.
 fn included<'a>(line: &'a str, options: &[&str]) -> Option<&'a str> {
     let rest = options.iter().find_map(|option| line.strip_prefix(option))?;
     let name = rest.trim_start_matches(|c: char| c == '=' || c.is_whitespace()).trim_end();
@@ -123,7 +137,7 @@ fn option(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Returns what a line asks for: the name as indexes spell it, the rest without spaces outside of
+/// Returns the requirement of a line: the name as indexes spell it, the rest without spaces outside of
 /// quotes.
 fn package(line: &str) -> String {
     if line.contains('/') && !line.contains("://") {
@@ -157,17 +171,19 @@ fn package(line: &str) -> String {
 mod tests {
     use super::*;
 
-    fn wishes<const N: usize>(files: [(&str, &str); N]) -> Result<Wishes, String> {
+    fn requirements<const N: usize>(
+        files: [(&str, &str); N],
+    ) -> Result<Requirements, RequirementsError> {
         let directory = tempfile::tempdir().expect("a directory");
         for (name, text) in files {
             fs::write(directory.path().join(name), text).expect("it is written");
         }
-        Wishes::read(&directory.path().join(files[0].0))
+        Requirements::read(&directory.path().join(files[0].0))
     }
 
     #[test]
-    fn equal_wishes_have_one_text_however_they_are_written() {
-        let text = |text: &str| wishes([("r.txt", text)]).expect("it is read").text();
+    fn equal_requirements_have_one_text_however_they_are_written() {
+        let text = |text: &str| requirements([("r.txt", text)]).expect("it is read").text();
         let one = text("numpy>=1.26\nPillow==10.0\ntorch; python_version < \"3.13\"\n");
         for other in [
             "# what the model needs\n\nPillow==10.0\nnumpy>=1.26 # fast\ntorch;python_version<\"3.13\"",
@@ -188,21 +204,24 @@ mod tests {
 
     #[test]
     fn included_files_count_as_what_they_ask_for() {
-        let split = wishes([
+        let split = requirements([
             ("a.txt", "one\n-r b.txt\n--constraint=c.txt # known good\n-r https://host/d.txt\n"),
             ("b.txt", "two\n-ra.txt\n"),
             ("c.txt", "two<3\n"),
         ]);
-        let whole =
-            wishes([("a.txt", "two\none\n-c c.txt\n-r https://host/d.txt"), ("c.txt", "Two < 3")]);
+        let whole = requirements([
+            ("a.txt", "two\none\n-c c.txt\n-r https://host/d.txt"),
+            ("c.txt", "Two < 3"),
+        ]);
         assert_eq!(split.expect("all are there").text(), whole.expect("both are there").text());
-        let error = wishes([("a.txt", "-c gone.txt")]).unwrap_err();
-        assert!(error.contains("gone.txt"), "{error}");
+        let error = requirements([("a.txt", "-c gone.txt")]).unwrap_err();
+        assert!(error.to_string().contains("gone.txt"), "{error}");
     }
 
     #[test]
     fn what_is_named_by_its_place_is_known() {
-        let names = |text: &str| wishes([("r.txt", text)]).expect("it is read").name_a_place();
+        let names =
+            |text: &str| requirements([("r.txt", text)]).expect("it is read").names_a_path();
         for text in ["./tiny.whl", ".", "-e .", "--find-links wheels/"] {
             assert!(names(text), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Where the Python side of the protocol lies.
+//! The `litplex` Python package: the Python side of the protocol, on the disk.
 
 use std::env;
 use std::io;
@@ -18,24 +18,24 @@ static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../python/litplex
 #[derive(Debug, Clone, Default)]
 pub struct Sdk {
     package: PathBuf,
-    /// Where it is unpacked, if it is not one that was installed.
+    /// The cache into which the package is unpacked; `None` if it was installed.
     cache: Option<Cache>,
 }
 
 impl Sdk {
-    /// Takes the one that was installed in this directory.
+    /// Returns the package that was installed in this directory.
     pub fn installed(package: PathBuf) -> Self {
         Self { package, cache: None }
     }
 
-    /// Takes the one that belongs to this program: it is written once into the cache, under a name
+    /// Returns the package that is part of this program. It is written once into the cache, under a name
     /// that changes with its content.
     pub fn unpacked(cache: Cache) -> Self {
         let directory = cache.root().join(format!("sdk-{:016x}", digest(&PACKAGE)));
         Self { package: directory.join("litplex"), cache: Some(cache) }
     }
 
-    /// Returns its directory, once it is there and no other user can have changed it. This is asked
+    /// Returns the directory of the package, once it exists and no other user can have changed it. Called
     /// before each start of a process, because the cache may be emptied while the server runs.
     pub(super) fn package(&self) -> Result<&Path, Error> {
         if let Some(cache) = &self.cache {
@@ -55,8 +55,8 @@ impl Sdk {
     }
 }
 
-/// Returns the interpreter of those who name none: the one beside this program, when it was
-/// installed as a Python package, else that of the active virtual environment, else `python3`.
+/// Returns the default interpreter: the one beside this program, if it was installed as a Python
+/// package, else that of the active virtual environment, else `python3`.
 pub fn default_interpreter() -> PathBuf {
     let beside = env::current_exe().ok().map(|program| program.with_file_name("python"));
     let active = env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
@@ -64,7 +64,7 @@ pub fn default_interpreter() -> PathBuf {
     found.unwrap_or_else(|| "python3".into())
 }
 
-/// Writes beside the final name and renames, so that programs that start at once do not meet
+/// Writes beside the final name and renames, so that programs that start at the same time do not find
 /// half a package.
 fn write_once(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(directory);
@@ -94,7 +94,7 @@ fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py" || extension == "json")
 }
 
-/// Over names and contents.
+/// Returns the digest of the names and contents.
 fn digest(directory: &Dir<'_>) -> u64 {
     let mut digest = Digest::new();
     for file in directory.files().filter(|file| is_source(file.path())) {

@@ -1,4 +1,4 @@
-//! What the workers of a Python endpoint load, and how and where their processes are made.
+//! The specification of a Python endpoint's workers: the model, and the processes on this machine.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ pub struct WorkerLimits {
     pub kill_after: Option<Duration>,
 }
 
-/// How and where the processes of an endpoint's workers are made, on this machine.
+/// The processes of an endpoint's workers on this machine.
 #[derive(Debug, Clone)]
 pub struct ProcessSpec {
     /// The destination of the workers' output.

@@ -17,31 +17,31 @@ use super::child::{Process, describe, forget, start};
 use super::digest::Digest;
 use super::environments::{MARK, NAME, lock_of, used_by};
 use super::lock::{TIMEOUT_VARIABLE, lock, timeout_from_env};
-use super::requirements::Wishes;
+use super::requirements::Requirements;
 use crate::Error;
 
-/// How much of what an installer printed is shown when it fails.
+/// The number of an installer's last lines that are shown when it fails.
 const LAST_LINES: usize = 25;
 
-/// What an interpreter is asked for its identity.
+/// The program that prints the identity of an interpreter.
 const IDENTITY: &str = "import sys; print(sys.version, sys.base_prefix)";
 
-/// An environment that is to be there.
+/// An environment that a worker needs.
 #[derive(Debug)]
 pub(crate) struct Venv<'a> {
-    /// Whose it is, for the log.
+    /// The endpoint, for the log.
     pub(crate) endpoint: &'a str,
-    /// What it is made with.
+    /// The interpreter that creates the environment.
     pub(crate) interpreter: &'a Path,
-    /// What is installed in it; paths in it are relative to its directory.
+    /// The file of requirements; paths in it are relative to its directory.
     pub(crate) requirements: &'a Path,
-    /// Where it is kept.
+    /// The cache with all environments.
     pub(crate) cache: &'a Cache,
     /// Variables that installers must not see.
     pub(crate) secrets: &'a [String],
 }
 
-/// An environment that is there, and is not removed before this is dropped.
+/// An environment that exists, and is not removed before this is dropped.
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) directory: PathBuf,
@@ -49,27 +49,27 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// Returns its interpreter.
+    /// Returns the interpreter of the environment.
     pub(crate) fn python(&self) -> PathBuf {
         python_in(&self.directory)
     }
 
-    /// Tells whether it is complete.
+    /// Returns whether the environment is complete.
     pub(crate) fn is_ready(&self) -> bool {
         is_ready(&self.directory)
     }
 }
 
 impl Venv<'_> {
-    /// Returns the environment, after it was made if it was not there.
+    /// Returns the environment, which is made if it does not exist.
     ///
-    /// Others may ask for the same one at the same time, in other processes: one makes it, and the
-    /// others wait. Dropped, what makes it is ended, and the next who asks begins anew.
+    /// Other processes may need the same environment at the same time: one makes the environment, and
+    /// the others wait. A drop ends the installer, and the next call begins anew.
     pub(crate) async fn make_ready(&self) -> Result<Made, Error> {
         let directory = self.directory().await?;
         let shared = FlockOperation::NonBlockingLockShared;
         let used = self.lock(&used_by(&directory), shared, "is removed").await?;
-        // When it was used last; what fails here shows nowhere else.
+        // The time of the last use, for `litplex env`. A failure has no other effect.
         let _ = used.set_modified(SystemTime::now());
         let made = Made { directory, _used: used };
         if !made.is_ready() {
@@ -83,22 +83,23 @@ impl Venv<'_> {
         Ok(made)
     }
 
-    /// Returns the environment's interpreter where it has been made.
+    /// Returns the interpreter of the environment, if it exists.
     pub(crate) async fn found(&self) -> Result<Option<PathBuf>, Error> {
         let directory = self.directory().await?;
         Ok(is_ready(&directory).then(|| python_in(&directory)))
     }
 
-    /// Returns where it belongs: in a place for what is required and this interpreter.
+    /// Returns the directory, which depends on the requirements and the interpreter.
     async fn directory(&self) -> Result<PathBuf, Error> {
         let mut digest = Digest::new();
         digest.feed(self.identity().await?.as_bytes());
-        let wishes = Wishes::read(self.requirements).map_err(|error| self.failed(error))?;
-        // What is named by its place is something else where the file lies elsewhere.
-        if wishes.name_a_place() {
+        let requirements =
+            Requirements::read(self.requirements).map_err(|error| self.failed_with(error))?;
+        // A relative path means another package if the file is elsewhere.
+        if requirements.names_a_path() {
             digest.feed(self.requirements.as_os_str().as_encoded_bytes());
         }
-        digest.feed(wishes.text().as_bytes());
+        digest.feed(requirements.text().as_bytes());
         let venvs = self.cache.directory(NAME).map_err(|error| self.failed_with(error))?;
         Ok(venvs.join(format!("{:016x}", digest.0)))
     }
@@ -134,20 +135,20 @@ impl Venv<'_> {
     async fn lock(&self, path: &Path, how: FlockOperation, why: &str) -> Result<File, Error> {
         let limit = timeout_from_env().map_err(|error| self.failed_with(error))?;
         let log_wait = |holder: &str| {
-            let (endpoint, seconds) = (self.endpoint, limit.as_secs());
+            let seconds = limit.as_secs();
             tracing::info!(
-                endpoint,
-                "{endpoint}: its environment {why} ({holder}); waiting for up to {seconds} s \
+                endpoint = self.endpoint,
+                "its environment {why} ({holder}); waiting for up to {seconds} s \
                  (`{TIMEOUT_VARIABLE}`)"
             );
         };
         lock(path, how, limit, log_wait).await.map_err(|error| self.failed_with(error))
     }
 
-    /// Makes it in its place, for the scripts in it name that; the mark comes last.
+    /// Creates the environment in its final place, which its scripts name. The mark is written last.
     async fn make(&self, directory: &Path, python: &Path) -> Result<(), Error> {
-        let (file, endpoint) = (self.requirements.display(), self.endpoint);
-        tracing::info!(endpoint, "{endpoint}: making its environment from {file}");
+        let file = self.requirements.display();
+        tracing::info!(endpoint = self.endpoint, "making its environment from {file}");
         let left_over = directory.to_owned();
         let removed = spawn_blocking(move || match fs::remove_dir_all(left_over) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -164,15 +165,12 @@ impl Venv<'_> {
         }
         make_private(directory).map_err(|error| self.failed_with(error))?;
         fs::write(directory.join(MARK), file.to_string()).map_err(named)?;
-        tracing::info!(
-            endpoint,
-            "{endpoint}: its environment is ready, in {}",
-            directory.display()
-        );
+        let place = directory.display();
+        tracing::info!(endpoint = self.endpoint, "its environment is ready, in {place}");
         Ok(())
     }
 
-    /// Runs one step, whose lines go to the log.
+    /// Runs one command, and logs its lines.
     async fn run(&self, mut command: Command) -> Result<(), Error> {
         let program = command.get_program().to_string_lossy().into_owned();
         let cannot = |error: io::Error| self.not_run(&program, error);
@@ -186,7 +184,7 @@ impl Venv<'_> {
         let output = pipe::Receiver::from_owned_fd(read.into()).map_err(cannot)?;
         let (mut lines, mut last) = (BufReader::new(output).lines(), Vec::new());
         while let Ok(Some(line)) = lines.next_line().await {
-            tracing::info!(endpoint = self.endpoint, "{}: {line}", self.endpoint);
+            tracing::info!(endpoint = self.endpoint, "{line}");
             last.push(line);
         }
         match process.ended().await {
@@ -213,7 +211,7 @@ impl Venv<'_> {
         }
     }
 
-    /// Returns the error that this error is the cause of.
+    /// Returns the error with this source.
     fn failed_with(&self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::Environment {
             requirements: self.requirements.to_owned(),
@@ -223,7 +221,7 @@ impl Venv<'_> {
         }
     }
 
-    /// Returns the error that this program does not run.
+    /// Returns the error for a program that does not run.
     fn not_run(&self, program: &str, source: io::Error) -> Error {
         Error::Environment {
             requirements: self.requirements.to_owned(),
@@ -234,7 +232,7 @@ impl Venv<'_> {
     }
 }
 
-/// Returns what makes an environment, in its order.
+/// Returns the commands that create an environment, in their order.
 fn commands(venv: &Venv<'_>, directory: &Path, python: &Path, has_uv: bool) -> [Command; 2] {
     let command = |program: &Path, arguments: &[&str]| {
         let mut command = Command::new(program);
@@ -264,7 +262,7 @@ fn python_in(directory: &Path) -> PathBuf {
     directory.join("bin/python")
 }
 
-/// Returns the line that says what is wrong, as pip and uv write it.
+/// Returns the line with the error, as pip and uv write it.
 fn headline(lines: &[String]) -> Option<&str> {
     let says =
         |line: &&String| ["ERROR:", "error:", "Because "].iter().any(|word| line.contains(word));
