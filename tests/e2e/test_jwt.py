@@ -302,7 +302,7 @@ def test_keys_are_fetched_through_the_proxy_of_the_environment(serve, issuer, pu
     token = bearer(issuer.token())
     wait_until(lambda: server.post("/common", json=1, headers=token).is_success)
     assert publisher.tunnels == ["issuer.invalid:80"]
-    secret = {"http_proxy": "gopher://ann:secret@proxy", "NO_PROXY": "other.invalid"}
+    secret = {"http_proxy": "socks5://ann:secret@proxy", "NO_PROXY": "other.invalid"}
     refused = serve(program, env={**ENV, **secret}, ready=False)
     assert refused.wait() != 0
     assert "`jwt_jwks`: invalid http_proxy: expected the address of a proxy" in refused.output

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Request, Response, Uri};
 use litplex_core::proxy_for;
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
-use ureq::{Agent, Proxy};
+use ureq::{Agent, Proxy, ProxyProtocol};
 
 /// The timeout of a request, longer than a reachable collector takes.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,12 @@ pub fn proxy_of(url: &str) -> Result<Option<Proxy>, ProxyError> {
     let default_port = if scheme == "https" { 443 } else { 80 };
     let (host, port) = (url.host().unwrap_or_default(), url.port_u16().unwrap_or(default_port));
     let Some(found) = proxy_for(scheme, host, port) else { return Ok(None) };
-    Proxy::new(&found.address).map(Some).map_err(|source| ProxyError {
+    // ureq reads addresses of SOCKS too, but is built without it.
+    let only_http = |proxy: Proxy| match proxy.protocol() {
+        ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(proxy)),
+        _ => Err(ureq::Error::InvalidProxyUrl),
+    };
+    Proxy::new(&found.address).and_then(only_http).map_err(|source| ProxyError {
         variable: found.variable.to_string(),
         host: host.to_owned(),
         source,
