@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_driver_that_hangs_holds_nobody_up_for_long() {
+    async fn a_driver_that_hangs_delays_no_read_for_long() {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let gpus = Gpus::ask(move || {
             let _ = ended.recv();

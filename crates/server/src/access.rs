@@ -51,18 +51,8 @@ impl Access {
         let server_keys =
             server_keys(config, more).map(|(keys, more)| reader.follow("server", &keys, more));
         let issuer = config.jwt.as_ref().and_then(|jwt| reader.issuer(jwt));
-        let mut guard_of = |endpoint: &Endpoint| {
-            let owner = format!("endpoint `{}`", endpoint.path);
-            let own = endpoint.api_keys.as_ref();
-            let own = own.map(|keys| reader.follow(&owner, keys, Vec::new()));
-            // An endpoint's own keys replace the server's keys and tokens, unless it names scopes.
-            let takes_tokens = own.is_none() || endpoint.jwt_scopes.is_some();
-            let issuer = issuer.clone().filter(|_| takes_tokens);
-            let guard = Guard::new(own.or_else(|| server_keys.clone()))
-                .or_tokens(issuer, endpoint.jwt_scopes.clone().unwrap_or_default());
-            Arc::new(guard.limit(endpoint.rate_limit, endpoint.max_requests_per_caller))
-        };
-        let endpoints = config.endpoints.iter().map(&mut guard_of).collect();
+        let guard = |endpoint| reader.guard(endpoint, server_keys.as_ref(), issuer.as_ref());
+        let endpoints = config.endpoints.iter().map(guard).map(Arc::new).collect();
         let Reader { following, mistakes } = reader;
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
@@ -119,6 +109,24 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Returns the guard of an endpoint. The endpoint's own keys replace the server's keys and tokens,
+    /// unless the endpoint names scopes.
+    fn guard(
+        &mut self,
+        endpoint: &Endpoint,
+        server_keys: Option<&watch::Receiver<Keys>>,
+        issuer: Option<&Issuer>,
+    ) -> Guard {
+        let owner = format!("endpoint `{}`", endpoint.path);
+        let own = endpoint.api_keys.as_ref();
+        let own = own.map(|keys| self.follow(&owner, keys, Vec::new()));
+        let takes_tokens = own.is_none() || endpoint.jwt_scopes.is_some();
+        let issuer = issuer.filter(|_| takes_tokens).cloned();
+        Guard::new(own.or_else(|| server_keys.cloned()))
+            .or_tokens(issuer, endpoint.jwt_scopes.clone().unwrap_or_default())
+            .limit(endpoint.rate_limit, endpoint.max_requests_per_caller)
     }
 
     fn issuer(&mut self, jwt: &Jwt) -> Option<Issuer> {

@@ -88,17 +88,25 @@ async fn inspect_all(
             });
         }
     }
-    let mut inspected = vec![Inspected::default(); config.endpoints.len()];
-    let mut mistakes = Vec::new();
-    for (index, found) in looking.join_all().await {
-        match found {
-            Ok(found) => inspected[index] = found,
-            Err(mistake) => mistakes.push((index, mistake)),
+    collect(looking.join_all().await, config.endpoints.len())
+}
+
+/// Returns the inspected models by the index of their endpoint, or all errors in that order.
+fn collect(
+    results: Vec<(usize, Result<Inspected, String>)>,
+    endpoints: usize,
+) -> Result<Vec<Inspected>, ConfigError> {
+    let mut inspected = vec![Inspected::default(); endpoints];
+    let mut errors = Vec::new();
+    for (index, result) in results {
+        match result {
+            Ok(model) => inspected[index] = model,
+            Err(error) => errors.push((index, error)),
         }
     }
-    mistakes.sort();
-    let mistakes: Vec<_> = mistakes.into_iter().map(|(_, mistake)| mistake).collect();
-    if mistakes.is_empty() { Ok(inspected) } else { Err(ConfigError(mistakes)) }
+    errors.sort();
+    let errors: Vec<_> = errors.into_iter().map(|(_, error)| error).collect();
+    if errors.is_empty() { Ok(inspected) } else { Err(ConfigError(errors)) }
 }
 
 /// Returns the inspection of an endpoint whose model is in Python, without the parts that are the
@@ -129,6 +137,14 @@ fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Insp
     })
 }
 
+/// Sets the smallest number of workers that loads the model on each device.
+fn want_one_worker(endpoint: &mut Endpoint) {
+    endpoint.workers = match endpoint.workers {
+        Workers::PerDevice(_) => Workers::PerDevice(1),
+        Workers::Between { max, .. } => Workers::Between { min: 0, max },
+    };
+}
+
 /// Loads every model in a worker on each of its devices, and the app if there is one; then stops
 /// them. Nothing is served.
 ///
@@ -140,12 +156,7 @@ pub async fn load(
     log_files: LogFiles,
 ) -> Result<(), Error> {
     let mut signals = Signals::new()?;
-    for endpoint in &mut config.endpoints {
-        endpoint.workers = match endpoint.workers {
-            Workers::PerDevice(_) => Workers::PerDevice(1),
-            Workers::Between { max, .. } => Workers::Between { min: 0, max },
-        };
-    }
+    config.endpoints.iter_mut().for_each(want_one_worker);
     let run_dir = RunDir::create()?;
     let app_host = AppHostSockets::open(&config, &run_dir)?;
     let environment = WorkerEnvironment::new(&config, &run_dir, log_files)?;

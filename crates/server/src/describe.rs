@@ -112,24 +112,33 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
         ("accelerator", endpoint.accelerator.clone()),
         ("devices", endpoint.devices.to_string()),
     ];
-    match endpoint.workers {
-        Workers::PerDevice(workers) => rows.push(("workers_per_device", workers.to_string())),
-        Workers::Between { min, max } => {
-            rows.push(("min_workers", min.to_string()));
-            rows.push(("max_workers", max.to_string()));
-        }
-    }
-    let Resources { threads, cpu_affinity, memory_limit, gpu_memory_fraction, isolate_devices } =
-        &endpoint.resources;
-    rows.push(("threads", chosen(*threads, "a fair share of the cores")));
-    rows.push(("cpu_affinity", chosen(cpu_affinity.as_deref().map(list), "all")));
-    rows.push(("memory_limit", chosen(*memory_limit, "none")));
-    rows.push(("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")));
-    rows.push(("isolate_devices", isolate_devices.to_string()));
+    rows.extend(numbers_of_workers(endpoint));
+    rows.extend(resources(endpoint));
     rows.push(("log_level", chosen(endpoint.log_level.as_ref(), "info")));
     rows.push(("log_file", chosen(endpoint.log_file.as_ref().map(|file| file.display()), "none")));
     rows.push(("max_concurrency", chosen(endpoint.max_concurrency, BY_THE_MODEL)));
     rows
+}
+
+fn numbers_of_workers(endpoint: &Endpoint) -> Rows {
+    match endpoint.workers {
+        Workers::PerDevice(workers) => vec![("workers_per_device", workers.to_string())],
+        Workers::Between { min, max } => {
+            vec![("min_workers", min.to_string()), ("max_workers", max.to_string())]
+        }
+    }
+}
+
+fn resources(endpoint: &Endpoint) -> Rows {
+    let Resources { threads, cpu_affinity, memory_limit, gpu_memory_fraction, isolate_devices } =
+        &endpoint.resources;
+    vec![
+        ("threads", chosen(*threads, "a fair share of the cores")),
+        ("cpu_affinity", chosen(cpu_affinity.as_deref().map(list), "all")),
+        ("memory_limit", chosen(*memory_limit, "none")),
+        ("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")),
+        ("isolate_devices", isolate_devices.to_string()),
+    ]
 }
 
 fn how_it_batches(endpoint: &Endpoint) -> Rows {

@@ -178,14 +178,7 @@ impl RunningEndpoint {
         let endpoint =
             spawn_endpoint(queue_settings(config), telemetry.metrics.queue(&config.path));
         let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
-        let (at_start, limits) = match config.workers {
-            Workers::PerDevice(_) => (devices.len(), None),
-            // An endpoint with `min_workers = 0` starts one all the same: an error should show now,
-            // and not on the first request.
-            Workers::Between { min, max } => {
-                (min.max(1), Some(watch::Sender::new(Limits { min, max })))
-            }
-        };
+        let (at_start, limits) = initial_workers(config, devices.len());
         let (workers, device, path) = (at_start, &devices[0], &config.path);
         endpoint_span(path).in_scope(|| tracing::info!(workers, %device, "loading"));
         let worker_telemetry = telemetry.for_workers(path);
@@ -194,10 +187,7 @@ impl RunningEndpoint {
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = EndpointControls {
             path: config.path.clone(),
-            kind: match config.source {
-                Source::Rust => "rust",
-                Source::Python(_) => "python",
-            },
+            kind: kind(&config.source),
             workers: config.workers,
             devices,
             gpu_memory_fraction: config.resources.gpu_memory_fraction,
@@ -246,6 +236,29 @@ impl RunningEndpoint {
                 info: endpoint.model_info().cloned(),
             }
         }
+    }
+}
+
+/// Returns the number of workers at the start, and the limits of the autoscaler, if there is one.
+fn initial_workers(
+    config: &litplex_config::Endpoint,
+    devices: usize,
+) -> (usize, Option<watch::Sender<Limits>>) {
+    match config.workers {
+        Workers::PerDevice(_) => (devices, None),
+        // An endpoint with `min_workers = 0` starts one worker, so that an error shows at the start
+        // and not at the first request.
+        Workers::Between { min, max } => {
+            (min.max(1), Some(watch::Sender::new(Limits { min, max })))
+        }
+    }
+}
+
+/// Returns the kind of a model, as status pages show it.
+fn kind(source: &Source) -> &'static str {
+    match source {
+        Source::Rust => "rust",
+        Source::Python(_) => "python",
     }
 }
 

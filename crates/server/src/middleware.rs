@@ -23,27 +23,26 @@ pub(crate) fn edge_middleware(config: &Program) -> Result<EdgeMiddleware, Error>
     let cors = cors.map_err(|origin| {
         ConfigError(vec![format!("server: `cors_origins`: {origin:?} is not an origin")])
     })?;
-    let access_log = config.access_log.as_deref().map(access_log).transpose()?;
-    let server_timing = config.server_timing;
-    let trusted_proxies = config.trusted_proxies.iter().copied().collect();
-    let compression = compression(config);
-    let tracer = traces::tracer(config)?;
+    Ok(EdgeMiddleware {
+        browsers: browsers(config),
+        request_ids,
+        cors,
+        access_log: config.access_log.as_deref().map(access_log).transpose()?,
+        compression: compression(config),
+        server_timing: config.server_timing,
+        trusted_proxies: config.trusted_proxies.iter().copied().collect(),
+        tracer: traces::tracer(config)?,
+    })
+}
+
+/// Returns the rules for browsers. The origins of the program's app count as the server's.
+fn browsers(config: &Program) -> Browsers {
     let mut origins = config.cors_origins.clone();
     if let Some(AppHost::Process { origins: app_origins, .. }) = &config.app_host {
         origins.extend(app_origins.iter().cloned());
     }
     let (allowed_hosts, host) = (config.allowed_hosts.clone(), config.host.clone());
-    let browsers = Browsers { allowed_hosts, origins, is_loopback: false, host };
-    Ok(EdgeMiddleware {
-        browsers,
-        request_ids,
-        cors,
-        access_log,
-        compression,
-        server_timing,
-        trusted_proxies,
-        tracer,
-    })
+    Browsers { allowed_hosts, origins, is_loopback: false, host }
 }
 
 fn compression(config: &Program) -> Option<Compression> {

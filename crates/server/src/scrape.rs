@@ -21,29 +21,34 @@ pub(crate) fn scraper(
     let gpus = endpoints.iter().any(has_gpu).then(Gpus::nvidia).map(Arc::new);
     move || {
         let (endpoints, telemetry) = (endpoints.clone(), telemetry.clone());
-        let gpus = gpus.clone();
-        Box::pin(async move {
-            let mut observed = Vec::new();
-            for controls in &endpoints {
-                // An endpoint's task answers in microseconds: one after the other is fast enough.
-                observed.push(observe(controls, &controls.endpoint.load().await));
-            }
-            // Rendered on another thread: no request waits for it.
-            let user = telemetry.user.read().await;
-            let gpus = match gpus {
-                Some(gpus) => gpus.read().await,
-                None => Vec::new(),
-            };
-            let text = tokio::task::spawn_blocking(move || {
-                for (observed, controls) in observed.iter_mut().zip(&endpoints) {
-                    observe_memory(observed, controls, &gpus);
-                }
-                let gpus: Vec<_> = gpus.into_iter().map(observed_gpu).collect();
-                telemetry.metrics.render(&observed, &gpus, user)
-            });
-            text.await.unwrap_or_default()
-        })
+        Box::pin(scrape(endpoints, telemetry, gpus.clone()))
     }
+}
+
+async fn scrape(
+    endpoints: Vec<Arc<EndpointControls>>,
+    telemetry: Telemetry,
+    gpus: Option<Arc<Gpus>>,
+) -> String {
+    let mut observed = Vec::new();
+    for controls in &endpoints {
+        // An endpoint's task answers in microseconds: one after the other is fast enough.
+        observed.push(observe(controls, &controls.endpoint.load().await));
+    }
+    let user = telemetry.user.read().await;
+    let gpus = match gpus {
+        Some(gpus) => gpus.read().await,
+        None => Vec::new(),
+    };
+    // Rendered on another thread: no request waits for it.
+    let text = tokio::task::spawn_blocking(move || {
+        for (observed, controls) in observed.iter_mut().zip(&endpoints) {
+            observe_memory(observed, controls, &gpus);
+        }
+        let gpus: Vec<_> = gpus.into_iter().map(observed_gpu).collect();
+        telemetry.metrics.render(&observed, &gpus, user)
+    });
+    text.await.unwrap_or_default()
 }
 
 fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {

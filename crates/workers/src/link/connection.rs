@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_nobody_is_owed_is_dropped() {
+    async fn an_answer_without_a_job_is_dropped() {
         let mut fixture = fixture(false);
         let [answers] = fixture.dispatch([BODY]);
         let frame = read_frame(&mut fixture.worker).await.unwrap();

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cost_that_nobody_asked_for_breaks_the_protocol() {
+    async fn a_cost_without_a_query_breaks_the_protocol() {
         let mut fixture = fixture();
         write_frame(&mut fixture.worker, &Frame::bare(Kind::Cost, 7)).await;
         assert!(fixture.ended.await.unwrap().unwrap().reason.contains("no place here"));
