@@ -126,7 +126,7 @@ fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Counts a request that was refused because the memory budget is used up.
-fn shed_for_memory(route: &Route, error: &ServeError) {
+pub(crate) fn shed_for_memory(route: &Route, error: &ServeError) {
     if error.cause == ErrorCause::Overloaded {
         route.metrics.shed(Shed::Memory);
     }

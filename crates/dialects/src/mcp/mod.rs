@@ -39,7 +39,7 @@ pub use self::tool::{Tool, ToolCache};
 
 use self::message::{ENVELOPE_BYTES, Message, Refused};
 use crate::endpoint::{Endpoints, Route};
-use crate::predict::{Received, begin_call, compute, slow_client};
+use crate::predict::{Received, begin_call, compute, shed_for_memory, slow_client};
 
 /// Responds to a request of this client to the tools of these endpoints.
 pub async fn respond(
@@ -252,7 +252,7 @@ async fn call(
         }
         let call = begin_call(facts.arrived, route, parts)?;
         let reservation = facts.reservation.clone();
-        reservation.grow(body.len())?;
+        reservation.grow(body.len()).inspect_err(|error| shed_for_memory(route, error))?;
         let received = Received { content: Content::Json, body: vec![body], reservation };
         compute(route, parts, call, received).await
     };
@@ -264,7 +264,10 @@ async fn call(
     let reservation = &facts.reservation;
     let (body, is_whole) = match collected(response.into_body(), reservation).await {
         Ok(collected) => collected,
-        Err(error) => return CallToolResult::error(vec![ContentBlock::text(error.detail)]),
+        Err(error) => {
+            shed_for_memory(route, &error);
+            return CallToolResult::error(vec![ContentBlock::text(error.detail)]);
+        }
     };
     let length = body.len();
     if is_error || !is_whole {

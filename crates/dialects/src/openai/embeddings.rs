@@ -205,9 +205,8 @@ async fn compute(
 /// Reads the response of a model: the expected number of embeddings, and the tokens that they used.
 fn found(exchange: &Exchange<'_>, response: &Response, count: usize) -> Outcome<Vectors> {
     let text = std::str::from_utf8(&response.body).unwrap_or_default();
-    let Ok(mut answer) = Object::parse(text) else {
-        return Err(not_embeddings(exchange, "no JSON object"));
-    };
+    let mut answer = Object::parse(text)
+        .map_err(|error| not_embeddings(exchange, &format!("no JSON object: {error}")))?;
     let usage = Usage::take(&mut answer).unwrap_or_default();
     let vectors = answer.take("embeddings").and_then(|given| vectors(given.get()));
     let vectors = vectors.ok_or_else(|| not_embeddings(exchange, "no `embeddings` of numbers"))?;

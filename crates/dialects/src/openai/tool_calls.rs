@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use litplex_http_core::raw_json::{Object, each_item, text_of};
+use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
+
+/// The most bytes of arguments that are parsed to find out whether they are complete.
+const SCALAR_BYTES: usize = 64;
 
 /// The tool calls of a message, built from whole calls and from fragments.
 #[derive(Debug, Default)]
@@ -176,9 +180,17 @@ impl Call {
         }
         match more.strip_prefix(self.arguments.as_str()) {
             Some(rest) => rest,
-            None if self.progress == Progress::Complete => "",
+            None if self.is_complete() => "",
             None => more,
         }
+    }
+
+    /// Returns whether the arguments are a whole value of JSON. Only short ones are parsed: a model
+    /// chooses the number of pieces.
+    fn is_complete(&self) -> bool {
+        let is_short = self.arguments.len() <= SCALAR_BYTES;
+        self.progress == Progress::Complete
+            || (is_short && serde_json::from_str::<IgnoredAny>(&self.arguments).is_ok())
     }
 
     fn write(&self, out: &mut Object) {
@@ -354,6 +366,7 @@ mod tests {
             ("{\"a\":1}", "{\"a\": 1}", "{\"a\":1}"),
             ("{\"a\":\"}\\\"\"", "}", "{\"a\":\"}\\\"\"}"),
             ("[[1], {}]", "x", "[[1], {}]"),
+            ("null", "{}", "null"),
             ("", "{}", "{}"),
             ("{", "}", "{}"),
             ("{} {", "}", "{} {}"),

@@ -105,19 +105,27 @@ enum Event {
 }
 
 /// Writes what the stream takes now, and reads what it has. It always reads while it writes, so
-/// that two full sockets cannot wait for each other.
+/// that two full sockets cannot wait for each other. The worker may have sent responses before it closed
+/// the stream: after a write that finds it closed, they are read, and the end of the stream after them.
 fn poll_stream<S: Transport>(
     stream: &mut S,
     outbox: &mut Outbox,
     buffer: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    if let Poll::Ready(Err(error)) = outbox.poll_send(stream, cx) {
-        return Poll::Ready(Err(error));
-    }
+    let sent = outbox.poll_send(stream, cx);
     buffer.reserve(READ_BYTES);
     // This future has no state of its own: a new one continues where the last one was.
-    pin!(stream.read_buf(buffer)).poll(cx)
+    let read = pin!(stream.read_buf(buffer)).poll(cx);
+    match (sent, read) {
+        (Poll::Ready(Err(error)), Poll::Pending) if !is_closed(&error) => Poll::Ready(Err(error)),
+        (_, read) => read,
+    }
+}
+
+/// Returns whether a write failed because the other end has closed the stream.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl<S: Transport> Connection<S> {
@@ -498,6 +506,7 @@ mod tests {
     use litplex_core::{Answer, Answers, Outcome, Request, reply};
     use litplex_wire::{Flags, Header};
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::timeout;
 
     use super::super::handshake::read_frame;
     use super::super::in_flight::STREAM_CREDIT;
@@ -625,6 +634,23 @@ mod tests {
             ("a".into(), "b".into())
         );
         assert_eq!(fixture.progress.done.lock().unwrap().jobs, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_is_read_after_a_write_that_fails() {
+        let mut fixture = fixture(false);
+        let [first] = fixture.dispatch([BODY]);
+        let frame = read_frame(&mut fixture.worker).await.unwrap();
+        // More than the stream holds, so that a part of it waits when the worker ends.
+        let [second] = fixture.dispatch([Bytes::from(vec![b' '; 256 * 1024])]);
+        tokio::task::yield_now().await;
+        fixture.say(Kind::Response, frame.id, 200, b"a").await;
+        drop(fixture.worker);
+        let answered = timeout(Duration::from_secs(1), whole(first)).await;
+        assert_eq!(answered.expect("the response is lost").unwrap(), "a");
+        assert!(fixture.ended.await.unwrap().is_none());
+        assert_eq!(fixture.progress.unanswered.lock().unwrap().len(), 1);
+        drop(second);
     }
 
     #[tokio::test]
