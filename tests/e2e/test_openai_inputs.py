@@ -442,6 +442,4 @@ def test_an_api_given_by_name_is_found_by_its_clients(serve, tmp_path):
     assert args == [["z", 12345678901234567890123], ["a", 1.5777777777770001]]
     assert server.post("/v1/embeddings", json={"input": "a"}).status_code == 404
     server.wait_for_line("/predict: also at `/v1/chat/completions`")
-    server.wait_for_line(
-        "/far: OpenAI's clients request only paths that end in `/embeddings`"
-    )
+    server.wait_for_line("/far: OpenAI's clients request only paths that end in `/embeddings`")
