@@ -25,6 +25,15 @@ from fake_server import FakeServer
 # Far more time than any step takes on a slow machine; no test measures speed.
 PATIENCE = 30.0
 
+# Servers that tests start inherit ignored signals, and respect that. Under `nohup`, and in a job
+# that a script starts in the background, some of these are ignored.
+for _signal in (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(
+            _signal,
+            signal.default_int_handler if _signal is signal.SIGINT else signal.SIG_DFL,
+        )
+
 # These files import packages that the locks do not have for Python 3.9.
 collect_ignore = (
     []
