@@ -130,10 +130,7 @@ fn host_of<B>(request: &Request<B>) -> Option<&str> {
 
 /// Returns the name without the port, and without user information before it.
 fn name_of(authority: &str) -> &str {
-    let host = match authority.bytes().rposition(|byte| byte == b'@') {
-        Some(at) => &authority[at + 1..],
-        None => authority,
-    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
