@@ -54,6 +54,7 @@ pub fn split(
 ) -> Outcome<(Content, Vec<Bytes>)> {
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok((Content::Json, pieces)) };
     let given = content_type.as_bytes();
+    // Nearly all requests have this type: it needs no parser and no allocation.
     if given == b"application/json" {
         return Ok((Content::Json, pieces));
     }

@@ -1,6 +1,7 @@
 //! The route table: every path that the server itself responds at, with its methods, its access and
 //! its handler. It is built once from the configuration. Dispatch, `405 Allow`, admission, the
-//! choice of requests for the app host, and `litplex check` read it; no other file lists paths.
+//! choice of requests for the app host, and `litplex check` read it. `config` is below this crate and has
+//! its own list of the paths that endpoints may not take; a test in `server` holds it to this table.
 //!
 //! The program's own routes are not in it: only the app host knows them.
 
@@ -211,6 +212,7 @@ impl RouteEntry {
     }
 
     fn allows(&self, method: &Method) -> bool {
+        // Most routes have one method, and every request is compared with one.
         self.methods == method.as_str()
             || self.methods.split(", ").any(|allowed| allowed == method.as_str())
     }

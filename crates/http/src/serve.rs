@@ -321,8 +321,8 @@ async fn serve_http<S, B, F>(
         }
     });
     let mut connection = pin!(protocols.serve_connection(stream, service));
-    // A set polls what was woken alone: each poll of the connection, of which a request has three,
-    // would poll the timer and the watcher too.
+    // The set polls the timer and the watcher only after they were woken. Without it, each poll of the
+    // connection would poll both, three times in a request.
     let mut ends = FuturesUnordered::from_iter([async {
         tokio::select! {
             () = asked_to_end(&mut watcher) => {}

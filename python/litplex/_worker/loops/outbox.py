@@ -89,7 +89,7 @@ class Outbox:
         with self._sending:
             if not held:
                 return
-            # A response alone is what there is where a model has one request at a time.
+            # The usual case of a model that computes one request after another: one response.
             if len(held) == 1 and type(held[0]) is bytes:
                 self._send(held.popleft())
                 return

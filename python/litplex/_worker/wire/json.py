@@ -23,9 +23,10 @@ _SENT_AS_TEXT = ("uuid", "ipaddress", "pydantic.networks", "pydantic.types")
 # Each float is checked for an overflow by a function in Python, by which a list of floats takes a
 # third longer to read. A text that begins like one is instead searched for the sign of an overflow:
 # an exponent of three digits, or else more than 200 digits, whose exponent may have two.
-# No number of a text without exponents that is shorter than 300 digits overflows.
 _SAMPLE = 1024
-_FEW_DIGITS = 300
+# A float overflows with an exponent, or with more than 300 digits: a shorter text without an "e"
+# has no such float.
+_SHORT = 300
 _MANY_POINTS = 32
 _LARGE_EXPONENTS = (re.compile(r"e\+?[0-9]{3}").search, re.compile(r"E\+?[0-9]{3}").search)
 _DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte).isdigit() else byte for byte in range(128)).ljust(
@@ -67,7 +68,7 @@ def loads(payload: Payload) -> Any:
     """
     try:
         text = str(payload, "utf-8")
-        if len(text) < _FEW_DIGITS and "e" not in text and "E" not in text:
+        if len(text) < _SHORT and "e" not in text and "E" not in text:
             value, end = _scan(text, 0)
         else:
             scan = _scan_checked if len(text) <= _SAMPLE else _scan_for(text)
