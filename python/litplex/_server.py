@@ -20,6 +20,7 @@ from litplex import (
     _hook_rules,
     _keys,
     _options,
+    _signals,
     _spec_rules,
     _where,
 )
@@ -594,7 +595,7 @@ class _ForwardSignals:
     def __enter__(self) -> _ForwardSignals:
         for number in self._signals():
             try:
-                self._before[number] = signal.signal(number, self._forward)
+                self._before[number] = _signals.handle(number, self._forward)
             except ValueError:
                 break  # Only the main thread handles signals.
         return self
@@ -610,7 +611,7 @@ class _ForwardSignals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             repeats = self._repeats_until > 0
-            signal.signal(number, self._ignore_repeats if repeats else handler)
+            _signals.release(number, self._ignore_repeats if repeats else handler)
 
     def _ignore_repeats(self, number: int, _: FrameType | None) -> None:
         if time.monotonic() >= self._repeats_until:

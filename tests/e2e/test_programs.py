@@ -119,7 +119,14 @@ def test_a_program_with_closed_streams_is_served(run, program, free_port, closed
 
 
 CHILDREN = """
-    import asyncio, multiprocessing, os, signal, subprocess, sys
+    import asyncio, ctypes, multiprocessing, os, signal, subprocess, sys
+
+    def block(begun):
+        # No signal interrupts the wait for a mutex, so no handler of Python's runs in it.
+        mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        begun.set()
+        lock(mutex)
 
     class Children(ls.LitAPI):
         def predict(self, x):
@@ -134,6 +141,16 @@ CHILDREN = """
                 code = "import os; print(sorted(os.listdir('/proc/self/fd'))[:4])"
                 child = [sys.executable, "-c", code]
                 return subprocess.run(child, capture_output=True, text=True).stdout
+            if x == "blocked":
+                fork = multiprocessing.get_context("fork")
+                begun = fork.Event()
+                child = fork.Process(target=block, args=(begun,))
+                child.start()
+                begun.wait()
+                child.terminate()
+                child.join(10)
+                child.kill()
+                return child.exitcode
             with multiprocessing.get_context(x).Pool(2) as pool:
                 return pool.map(abs, [-1, -2])
 
@@ -160,6 +177,7 @@ def test_processes_of_workers_start_as_those_of_the_program(serve):
     assert server.post("/children", json="signal").json() == -2
     assert server.post("/children", json="variables").json() == ["PYTHONUNBUFFERED="]
     assert server.post("/children", json="files").json() == "['0', '1', '2', '3']\n"
+    assert server.post("/children", json="blocked").json() == -15
     assert server.post("/tasks", json=1).json() == 0
     for method in ("spawn", "forkserver", "fork"):
         answer = server.post("/children", json=method)

@@ -11,6 +11,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from litplex import _signals
 from litplex._api import LitAPI, has_async_hooks
 from litplex._launched import request_marks
 from litplex._launched.order import read_order
@@ -50,7 +51,7 @@ def main() -> int:
     # sends SIGTERM to every process; requests in flight must outlive it. By a handler, because
     # programs that a model starts would inherit SIG_IGN.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _outlive(os.getpid(), signal.getsignal(number)))
+        _signals.handle(number, lambda number, frame: None)
     try:
         order, pickled = read_order()
         if order.get("mark"):
@@ -142,18 +143,6 @@ def _settle(result: Any) -> Any:
     from litplex._worker.hooks import event_loop
 
     return event_loop.get().run_until_complete(result)
-
-
-def _outlive(worker: int, before: Any) -> Any:
-    """Returns a handler that ignores a signal here, and not in processes that are forked off: there
-    it does what was done before."""
-
-    def handle(number: int, _: Any) -> None:
-        if os.getpid() != worker:
-            signal.signal(number, signal.SIG_DFL if before is None else before)
-            os.kill(os.getpid(), number)
-
-    return handle
 
 
 def _dial(order: dict[str, Any], role: str) -> Any:
