@@ -48,6 +48,8 @@ pub enum ErrorCause {
     NotReady,
     /// The time budget of the request is used up.
     Deadline,
+    /// The call belongs to a set of calls that wait for each other.
+    Deadlock,
     /// The model chose this status, 400 to 599.
     Model(u16),
 }
@@ -71,6 +73,7 @@ impl ErrorCause {
             Self::WorkerLost => 502,
             Self::Overloaded | Self::NotReady => 503,
             Self::Deadline => 504,
+            Self::Deadlock => 508,
             Self::Model(status) => status,
         }
     }
@@ -188,6 +191,15 @@ impl ServeError {
     /// Returns the error for a request whose time budget is used up.
     pub fn deadline() -> Self {
         Self::because(ErrorCause::Deadline, "Request timed out")
+    }
+
+    /// Returns the error for a call that would wait for itself, with the calls that it waits for.
+    pub fn deadlock(chain: &str) -> Self {
+        let detail = format!(
+            "deadlock: `{chain}`: each of these calls waits for the next one, and no other worker can \
+             take them; give the endpoints more workers, or call them without a cycle"
+        );
+        Self::because(ErrorCause::Deadlock, detail)
     }
 
     /// Returns the error for a request whose worker died before it responded.

@@ -12,6 +12,7 @@
 
 mod api;
 mod budget;
+mod call;
 mod cost;
 mod error;
 mod job;
@@ -27,6 +28,7 @@ mod worker;
 
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{MemoryBudget, Reservation};
+pub use call::{CallId, WorkerKey};
 pub use cost::Cost;
 pub use error::{BoxError, ErrorCause, Outcome, Result, ServeError};
 pub use job::{Job, trace_dispatch};
