@@ -157,6 +157,12 @@ class EndpointOptions(TypedDict, total=False):
     """Options of an endpoint, beside ``path``: keywords of ``LitServer``.
 
     Attributes:
+        name: The name of the endpoint: for clients, in ``/v1/models`` and the field ``model`` of a
+            request, and for ``litplex scale`` and calls of other endpoints. No other endpoint may
+            have it. Value: a name that does not begin with "/", without control characters.
+            Default: the name of its class.
+        aliases: Further names of the endpoint, which no other endpoint may have. Value: a list of
+            names that do not begin with "/", without control characters. Default: [].
         args: Constructor arguments for the class that ``api`` names. Value: a table of constructor
             arguments. Default: {}.
         python: The interpreter of the workers, usually that of a virtual environment. litplex needs
@@ -272,6 +278,8 @@ class EndpointOptions(TypedDict, total=False):
             less. Value: an integer from 1 to 536870912. Default: 67108864.
     """
 
+    name: str
+    aliases: Texts
     args: dict[str, Any]
     python: str
     requirements: str

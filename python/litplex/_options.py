@@ -297,6 +297,16 @@ def _fits_rate(_: Option, value: Any) -> bool:
     return isinstance(value, str) and _RATE.fullmatch(value) is not None
 
 
+def _fits_name(_: Option, value: Any) -> bool:
+    if not isinstance(value, str) or not value or value.startswith("/"):
+        return False
+    return not any(unicodedata.category(character) == "Cc" for character in value)
+
+
+def _fits_names(option: Option, value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(_fits_name(option, name) for name in value)
+
+
 def _fits_devices(option: Option, value: Any) -> bool:
     if value == "auto":
         return True
@@ -373,6 +383,8 @@ _CHECKS: Mapping[str, Callable[[Option, Any], bool]] = {
     "path": _fits_path,
     "cost": _fits_cost,
     "texts": _fits_texts,
+    "name": _fits_name,
+    "names": _fits_names,
     "codings": _fits_codings,
     "hosts": _fits_hosts,
     "origins": _fits_origins,

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 # Options that a LitAPI may have already.
 _API_OPTIONS = ("max_batch_size", "batch_timeout", "stream")
 
+# Options that only one endpoint can have.
+_NAME_OPTIONS = ("name", "aliases")
+
 # The exit status of a server whose model could not be loaded.
 _LOAD_FAILED = 3
 
@@ -55,12 +58,13 @@ class LitServer:
         path: The path of the endpoint. Default: the ``api_path`` of the API.
         spec: The dialect of the one API, as ``LitAPI(spec=…)``. Default: that of the API.
         **options: Options of the endpoints; ``help(litplex.EndpointOptions)`` has all of them,
-            among them ``workers_per_device=1`` or ``min_workers`` and ``max_workers``,
-            ``accelerator="auto"``, ``devices="auto"``, ``timeout=30`` (seconds), ``kill_after=10``
-            (seconds after the timeout), ``cost`` (the cost of a request in a batch), ``threads``
-            and ``memory_limit`` of a worker, ``python`` (another interpreter), ``requirements``
-            (packages of an environment that litplex creates), ``env`` (variables to set). It also
-            takes the arguments of LitServe's ``LitServer`` (``docs/litserve.md``).
+            among them ``name`` (default: the name of the class), ``workers_per_device=1`` or
+            ``min_workers`` and ``max_workers``, ``accelerator="auto"``, ``devices="auto"``,
+            ``timeout=30`` (seconds), ``kill_after=10`` (seconds after the timeout), ``cost`` (the
+            cost of a request in a batch), ``threads`` and ``memory_limit`` of a worker, ``python``
+            (another interpreter), ``requirements`` (packages of an environment that litplex
+            creates), ``env`` (variables to set). It also takes the arguments of LitServe's
+            ``LitServer`` (``docs/litserve.md``).
 
     Raises:
         ValueError: names every error and what to do.
@@ -141,11 +145,8 @@ class LitServer:
             found += [f"{whose}: {text}" for text in _interpreter_errors(python, where)]
         if not self.apis:
             found.append("LitServer got an empty list; give it at least one LitAPI")
-        if len(self.apis) > 1 and self.path is not None:
-            found.append(
-                f"{whose}: `path` is for one API and there are {len(self.apis)}; "
-                f"give each LitAPI its own `api_path`"
-            )
+        if len(self.apis) > 1:
+            found += self._errors_of_several(whose)
         if self.path is None:
             # `run` may still set options of the server, such as the paths of its routes.
             paths = self._paths()
@@ -164,6 +165,15 @@ class LitServer:
             elif isinstance(api, LitAPI):
                 found += [f"{whose}: {text}" for text in self._contradictions(api)]
         return found
+
+    def _errors_of_several(self, whose: str) -> Iterator[str]:
+        """Yields a sentence for each argument that only one API can have."""
+        there = f"is for one API and there are {len(self.apis)}"
+        if self.path is not None:
+            yield f"{whose}: `path` {there}; give each LitAPI its own `api_path`"
+        for name in _NAME_OPTIONS:
+            if name in self.options:
+                yield f"{whose}: `{name}` {there}; give each its own LitServer"
 
     def _time_to_begin(self) -> Any:
         """Returns the seconds in which a request must begin, if the option is valid."""
@@ -227,6 +237,11 @@ class LitServer:
     def _paths(self) -> list[str]:
         return [self.path or self._api_path(api) for api in self.apis]
 
+    def _own_names(self) -> list[str]:
+        """Returns the names that the program has chosen."""
+        name = [self.options["name"]] if "name" in self.options else []
+        return [*name, *self.options.get("aliases", [])]
+
     def _endpoints(self, server: int) -> Iterator[dict[str, Any]]:
         """Yields the description of each endpoint for the binary; ``server`` is the index of this
         server in the program."""
@@ -244,6 +259,7 @@ class LitServer:
             else:
                 source = _source(api, server, index, path)
                 endpoint = {**_options_of(api), **endpoint, "source": source}
+                endpoint["class"] = type(api).__name__
             yield endpoint
 
 
@@ -449,6 +465,7 @@ def _errors(servers: Sequence[Any], options: Options, profile: Profile) -> list[
         found += _conflicts(server.server_options, combined)
     if len(servers) > 1:
         found += _tool_errors(servers)
+    found += _name_errors(servers)
     return [*found, *_path_errors(paths, _options.built_in_paths(combined), profile)]
 
 
@@ -461,6 +478,22 @@ def _tool_errors(servers: Sequence[Any]) -> Iterator[str]:
                     f"endpoint `{path}`: `mcp` and `authorize` go together where one LitServer has "
                     f"all endpoints, because all tools are behind one path"
                 )
+
+
+def _name_errors(servers: Sequence[Any]) -> Iterator[str]:
+    """Yields a sentence for each name or alias that several endpoints have."""
+    called: dict[str, list[str]] = {}
+    for server in filter(lambda server: isinstance(server, LitServer), servers):
+        for name in server._own_names():
+            called.setdefault(name, []).append(server._paths()[0])
+    for name, paths in sorted(called.items()):
+        if len(paths) > 1 and paths[0] == paths[1]:
+            yield f"endpoint `{paths[0]}`: `{name}` is given twice in `name` and `aliases`"
+        elif len(paths) > 1:
+            yield (
+                f"endpoints `{paths[0]}` and `{paths[1]}` are both called `{name}`; give one of "
+                f"them another `name`, or remove the alias"
+            )
 
 
 def _conflicts(options: Options, combined: dict[str, Any]) -> Iterator[str]:

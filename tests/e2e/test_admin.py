@@ -22,7 +22,7 @@ SERVER = """
     if __name__ == "__main__":
         ls.run_servers(
             ls.LitServer(Double(), path="/double"),
-            ls.LitServer(Double(), path="/elastic", min_workers=1, max_workers=2),
+            ls.LitServer(Double(), path="/elastic", name="two", min_workers=1, max_workers=2),
             port=0,
         )
 """
@@ -51,12 +51,23 @@ def test_ps_shows_what_runs(serve, runtime, litplex, status_of):
         assert server.post("/double", json=x).json() == 2 * x
     status, out, _ = litplex("ps")
     assert status == 0
-    for text in (server.url, "/double", "/elastic", "#0", "cpu", "ready", "(1 to 2)"):
+    for text in (
+        server.url,
+        "/double",
+        "Double",
+        "/elastic",
+        "two",
+        "#0",
+        "cpu",
+        "ready",
+        "(1 to 2)",
+    ):
         assert text in out
     told = status_of()
     assert (told["url"], str(told["port"])) == (server.url, port_of(server))
     assert told["uptime"] > 0
     double = status_of("/double")
+    assert (double["name"], double["aliases"]) == ("Double", [])
     assert (double["kind"], double["state"], double["problem"]) == ("python", "ready", None)
     assert (double["requests"], double["queued"], double["in_flight"]) == (3, 0, 0)
     (worker,) = double["workers"]
@@ -158,8 +169,8 @@ def test_an_endpoint_that_is_not_there_is_answered_with_those_that_are(serve, ru
     serve(SERVER, env=runtime)
     status, _, err = litplex("scale", "/no", "2")
     assert status == 1
-    assert "there is no endpoint `/no`; there are: /double, /elastic" in err
-    status, _, err = litplex("scale", "/elastic", "9")
+    assert "there is no endpoint `/no`; there are `/double`, `/elastic`" in err
+    status, _, err = litplex("scale", "two", "9")
     assert status == 1
     assert "`/elastic` has at most 2 workers (`max_workers`); choose 0 to 2" in err
 

@@ -106,6 +106,13 @@ def test_errors_of_the_start_are_found_without_loading(check, tmp_path):
     assert not (tmp_path / "was-set-up").exists()
 
 
+def test_a_name_belongs_to_one_endpoint(check):
+    late = 'api = "models.py:Late"\n'
+    status, _, err = check([f'{late}name = "late"', f'{late}aliases = ["soon", "late"]'])
+    assert status == 2
+    assert "endpoints `/0` and `/1` are both called `late`; give one of them another `name`" in err
+
+
 def test_a_directory_is_not_an_interpreter(check):
     status, _, err = check(['api = "models.py:Late"\npython = "folder"'])
     assert status == 2
@@ -128,7 +135,8 @@ def test_options_that_differ_from_defaults_are_shown_and_all_with_all(check, tmp
     assert (status, err) == (0, "")
     ocr, batches, chat = out.split("POST /")[1:4]
     settings = [line.split()[0] for line in ocr.splitlines()[1:] if line.startswith("  ")]
-    assert settings == ["model", "python", "cwd", "timeout"]
+    assert settings == ["name", "model", "python", "cwd", "timeout"]
+    assert "name                     OcrAPI" in ocr
     assert "max_batch_size           8" in batches
     assert "clients ask at /v1/chat/completions; they do not reach this path" in chat
     assert "/v1/models" in out

@@ -73,7 +73,12 @@ EMBED = """
 
     batched = Batched(max_batch_size=8, batch_timeout=0.3, api_path="/batched/embeddings",
                       spec=ls.OpenAIEmbeddingSpec())
-    ls.LitServer([Embed(spec=ls.OpenAIEmbeddingSpec()), batched]).run(port=0)
+    named = Embed(spec=ls.OpenAIEmbeddingSpec(), api_path="/small/embeddings")
+    ls.run_servers(
+        ls.LitServer([Embed(spec=ls.OpenAIEmbeddingSpec()), batched]),
+        ls.LitServer(named, name="acme/small", aliases=["small", "tiny"]),
+        port=0,
+    )
 """
 
 
@@ -197,8 +202,17 @@ def test_batches_and_async_hooks_chat_too(client):
 
 def test_models_are_listed(client):
     client = client(EMBED)
-    assert [model.id for model in client.models.list()] == ["Embed", "Batched"]
+    assert [model.id for model in client.models.list()] == ["Embed", "Batched", "acme/small"]
     assert client.models.retrieve("Embed").owned_by == "litplex"
+    for name in ("acme/small", "tiny"):
+        model = client.models.retrieve(name)
+        assert (model.id, model.aliases) == ("acme/small", ["small", "tiny"])
+    info = httpx.get(str(client.base_url).replace("/v1/", "/info")).json()
+    assert [endpoint["name"] for endpoint in info["endpoints"]] == [
+        "Embed",
+        "Batched",
+        "acme/small",
+    ]
 
 
 def test_embeddings(client):

@@ -22,6 +22,12 @@ pub struct Status {
 pub struct EndpointStatus {
     /// The path.
     pub path: String,
+    /// The name.
+    #[serde(default)]
+    pub name: String,
+    /// Further names.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// `python` or `rust`.
     pub kind: String,
     /// `ready`, or a word for the problem.

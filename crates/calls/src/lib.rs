@@ -1,7 +1,7 @@
 //! Calls of endpoints: the part of serving a client that does not depend on its protocol.
 //!
 //! ```text
-//! Registry ─name─► Target      Call::run(request) ─► cost ─► queue of the target ─► Output
+//! Registry ─label─► Target     Call::run(request) ─► cost ─► queue of the target ─► Output
 //!                                                            ▲
 //!                    CancelOnDrop ──the caller has left──────┘
 //! ```

@@ -1,14 +1,28 @@
-//! The targets by their names.
+//! The targets by their labels, and by the paths and names of their endpoints.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use litplex_core::{FindError, Identity};
 use tokio::sync::watch;
 
 use crate::Target;
 
-/// Targets by the paths of their endpoints.
-pub type Targets = HashMap<String, Arc<Target>>;
+/// All targets, in the order of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Targets {
+    all: Vec<Arc<Target>>,
+    by_label: HashMap<String, usize>,
+}
+
+impl FromIterator<Arc<Target>> for Targets {
+    fn from_iter<T: IntoIterator<Item = Arc<Target>>>(targets: T) -> Self {
+        let all = Vec::from_iter(targets);
+        let labels = all.iter().map(|target| target.identity.label.clone());
+        let by_label = labels.enumerate().map(|(index, label)| (label, index)).collect();
+        Self { all, by_label }
+    }
+}
 
 /// All targets, cheap to clone. They can be replaced while requests run: a call that has begun keeps
 /// its target, and the next one finds the new target.
@@ -21,14 +35,26 @@ impl Registry {
         Self(watch::Sender::new(targets))
     }
 
-    /// Returns the target of this name, if there is one.
-    pub fn get(&self, name: &str) -> Option<Arc<Target>> {
-        self.0.borrow().get(name).cloned()
+    /// Returns the target with this label, if there is one.
+    pub fn get(&self, label: &str) -> Option<Arc<Target>> {
+        let targets = self.0.borrow();
+        targets.by_label.get(label).map(|&index| targets.all[index].clone())
     }
 
-    /// Returns a reference to the target that has this name at any time.
-    pub fn named(&self, name: impl Into<String>) -> TargetRef {
-        TargetRef { registry: self.clone(), name: name.into() }
+    /// Returns a reference to the target that has this label at any time.
+    pub fn labelled(&self, label: impl Into<String>) -> TargetRef {
+        TargetRef { registry: self.clone(), label: label.into() }
+    }
+
+    /// Returns the target that a path, a name or an alias means; see [`Identity::find`].
+    ///
+    /// # Errors
+    /// The reference means no endpoint, or several.
+    pub fn find(&self, reference: &str) -> Result<TargetRef, FindError> {
+        let targets = self.0.borrow();
+        let identities = targets.all.iter().map(|target| &*target.identity);
+        let index = Identity::find(identities, reference)?;
+        Ok(self.labelled(&targets.all[index].identity.label))
     }
 
     /// Replaces all targets at once.
@@ -37,21 +63,21 @@ impl Registry {
     }
 }
 
-/// A reference to a target by its name; the target may be replaced.
+/// A reference to a target by its label; the target may be replaced.
 #[derive(Debug, Clone)]
 pub struct TargetRef {
     registry: Registry,
-    name: String,
+    label: String,
 }
 
 impl TargetRef {
     /// Returns the target, if there is one now.
     pub fn get(&self) -> Option<Arc<Target>> {
-        self.registry.get(&self.name)
+        self.registry.get(&self.label)
     }
 
-    /// Returns the name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Returns the label.
+    pub fn label(&self) -> &str {
+        &self.label
     }
 }

@@ -1,6 +1,8 @@
 //! The state of the endpoints, in the words that clients may see.
 
-use litplex_core::ModelInfo;
+use std::sync::Arc;
+
+use litplex_core::{Identity, ModelInfo};
 
 /// The state of the whole server.
 #[derive(Debug, Clone)]
@@ -17,12 +19,12 @@ impl Report {
         self.endpoints.iter().all(|endpoint| endpoint.problem.is_none()) && self.app_host.is_none()
     }
 
-    /// Returns the name of each part that is not ready, and the reason.
+    /// Returns the label of each part that is not ready, and the reason.
     pub fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
         let app_host = self.app_host.as_deref().map(|problem| ("app", problem));
         let endpoints = self.endpoints.iter();
-        let endpoints =
-            endpoints.filter_map(|e| e.problem.as_deref().map(|problem| (&*e.path, problem)));
+        let endpoints = endpoints
+            .filter_map(|e| e.problem.as_deref().map(|problem| (&*e.identity.label, problem)));
         endpoints.chain(app_host)
     }
 }
@@ -30,8 +32,8 @@ impl Report {
 /// The state of one endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointReport {
-    /// The path of the endpoint.
-    pub path: String,
+    /// The path and the names of the endpoint.
+    pub identity: Arc<Identity>,
     /// `rust` or `python`.
     pub kind: &'static str,
     /// The reason why the endpoint cannot serve; `None` if it can.

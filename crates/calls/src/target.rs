@@ -1,8 +1,9 @@
 //! The endpoints that can be called.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Cost, ModelInfo, Outcome, ServeError};
+use litplex_core::{Cost, Identity, ModelInfo, Outcome, ServeError};
 use litplex_metrics::{Edge, Shed};
 use litplex_scheduler::Endpoint;
 use tokio::time::timeout_at;
@@ -12,6 +13,8 @@ use crate::TimeBudget;
 /// An endpoint as its callers see it.
 #[derive(Debug, Clone)]
 pub struct Target {
+    /// Its path and its names.
+    pub identity: Arc<Identity>,
     /// The queue.
     pub endpoint: Endpoint,
     /// The longest time budget of a request: to its response, or to the first items of a stream.

@@ -4,10 +4,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_calls::{Call, ItemStream, Output, Registry, Target, TimeBudget};
+use litplex_calls::{Call, ItemStream, Output, Registry, Target, Targets, TimeBudget};
 use litplex_core::{
-    Attach, Content, Cost, Items, ItemsBuilder, Job, ModelInfo, Outcome, Part, Progress, Request,
-    Response, ServeError, StreamSender, Worker,
+    Attach, Content, Cost, Identity, Items, ItemsBuilder, Job, ModelInfo, Outcome, Part, Progress,
+    Request, Response, ServeError, StreamSender, Worker,
 };
 use litplex_metrics::Metrics;
 use litplex_scheduler::{Endpoint, QueueSettings, spawn_endpoint};
@@ -54,7 +54,15 @@ impl Fixture {
     fn starting() -> Self {
         let metrics = Metrics::new();
         let endpoint = spawn_endpoint(QueueSettings::default(), metrics.queue("/test"));
+        let identity = Identity {
+            label: "/test".into(),
+            path: "/test".into(),
+            name: "test".into(),
+            has_own_name: true,
+            aliases: vec!["alias".into()],
+        };
         let target = Target {
+            identity: Arc::new(identity),
             endpoint,
             timeout: Duration::from_secs(30),
             chunk_timeout: Duration::from_secs(5),
@@ -279,9 +287,14 @@ async fn a_stream_fails_where_its_next_part_is_late() {
 #[tokio::test(start_paused = true)]
 async fn targets_are_replaced_while_calls_run() {
     let (mut before, mut after) = (Fixture::ready(), Fixture::ready());
-    let targets = |of: &Fixture| [("/test".to_owned(), Arc::new(of.target.clone()))].into();
+    let targets = |of: &Fixture| Targets::from_iter([Arc::new(of.target.clone())]);
     let registry = Registry::new(targets(&before));
-    let (named, other) = (registry.named("/test"), registry.named("/other"));
+    let (named, other) = (registry.labelled("/test"), registry.labelled("/other"));
+    for reference in ["/test", "test", "alias"] {
+        assert_eq!(registry.find(reference).expect("it is there").label(), "/test");
+    }
+    let error = registry.find("/other").expect_err("no endpoint has it").to_string();
+    assert_eq!(error, "there is no endpoint `/other`; there are `/test`");
     let running = call(named.get().expect("it is registered"));
     let (output, ()) = tokio::join!(running.run(Request::json("1")), async {
         let job = before.job().await;
@@ -295,6 +308,6 @@ async fn targets_are_replaced_while_calls_run() {
     });
     assert_eq!(whole(output).body, "after");
     assert!(other.get().is_none());
-    registry.replace([].into());
+    registry.replace(Targets::default());
     assert!(named.get().is_none());
 }

@@ -41,10 +41,11 @@ pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Row = [String; 12];
+type Row = [String; 13];
 
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 13] = [
     "ENDPOINT",
+    "NAME",
     "KIND",
     "STATE",
     "WORKERS",
@@ -81,6 +82,7 @@ fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
         .filter(|problem| endpoint.workers.iter().all(|it| it.reason.as_deref() != Some(problem)));
     [
         endpoint.path.clone(),
+        endpoint.name.clone(),
         endpoint.kind.clone(),
         endpoint.state.clone(),
         workers(endpoint),
@@ -98,6 +100,7 @@ fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
 fn row_of_worker(worker: &WorkerStatus) -> Row {
     [
         format!("  #{}", worker.slot),
+        String::new(),
         String::new(),
         worker.state.clone(),
         String::new(),
@@ -146,6 +149,8 @@ mod tests {
     fn endpoint(path: &str, workers: Vec<WorkerStatus>) -> EndpointStatus {
         EndpointStatus {
             path: path.into(),
+            name: "Model".into(),
+            aliases: Vec::new(),
             kind: "python".into(),
             state: "ready".into(),
             problem: None,
@@ -183,11 +188,11 @@ mod tests {
         let wanted = "\
 http://127.0.0.1:8000  pid 4711  up 2h 5m
 
-ENDPOINT  KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  PID   READY FOR  RESTARTS  REASON
-/embed    python  degraded     1/2           3       1          120
-  #0              ready                              1                    cuda:0  4712  1m 1s      2
-  #1              backing off                        1                    cuda:0                   2         its process was killed by signal 9
-/ocr      python  ready        0/0 (0 to 4)  3       1          120                                          starting
+ENDPOINT  NAME   KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  PID   READY FOR  RESTARTS  REASON
+/embed    Model  python  degraded     1/2           3       1          120
+  #0                     ready                              1                    cuda:0  4712  1m 1s      2
+  #1                     backing off                        1                    cuda:0                   2         its process was killed by signal 9
+/ocr      Model  python  ready        0/0 (0 to 4)  3       1          120                                          starting
 ";
         assert_eq!(table(&status), wanted);
     }

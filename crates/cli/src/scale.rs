@@ -9,7 +9,7 @@ use crate::servers;
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Scale {
-    /// Path of the endpoint, such as /embed
+    /// Path or name of the endpoint, such as /embed
     endpoint: String,
     /// Workers that it is to have, over all devices
     #[arg(value_parser = number_of_workers, allow_negative_numbers = true)]

@@ -20,6 +20,8 @@ impl Admin for MockAdmin {
     fn ps(&self) -> BoxFuture<'_, Status> {
         let endpoint = EndpointStatus {
             path: "/embed".into(),
+            name: "Model".into(),
+            aliases: Vec::new(),
             kind: "rust".into(),
             state: "ready".into(),
             problem: None,
@@ -37,7 +39,11 @@ impl Admin for MockAdmin {
     }
 
     fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>> {
-        Box::pin(ready(Ok(Scaled { endpoint, before: 1, wanted: workers })))
+        let scaled = match endpoint.as_str() {
+            "/embed" => Ok(Scaled { endpoint, before: 1, wanted: workers }),
+            _ => Err(format!("there is no endpoint `{endpoint}`")),
+        };
+        Box::pin(ready(scaled))
     }
 }
 
@@ -110,7 +116,7 @@ async fn scale_needs_a_server_and_one_of_its_endpoints() {
     assert!(scaled.1.starts_with("/embed is to have 4 workers, and had 1"), "{}", scaled.1);
     for (args, status, says) in [
         (&["scale", "/embed", "4"][..], 1, "2 servers run; choose one with --port"),
-        (&["scale", "/ocr", "4", "--port", "8000"], 1, "no endpoint `/ocr`; there are: /embed"),
+        (&["scale", "/ocr", "4", "--port", "8000"], 1, "there is no endpoint `/ocr`"),
         (&["scale", "/embed", "4", "--port", "1"], 1, "no litplex server listens on port 1"),
         (&["scale", "/embed", "2000", "--port", "8000"], 2, "expected a number from 0 to 1024"),
     ] {

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use litplex_core::Identity;
 use serde_json::{Map, Value};
 
+use crate::names::CLASS;
 use crate::options::{Scope, problems};
 use crate::read::{boolean, integer, number, path_problem, seconds, text, texts};
 use crate::resources::process_only_options;
@@ -20,8 +23,8 @@ const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
 /// A checked endpoint with its defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
-    /// The path of the endpoint.
-    pub path: String,
+    /// The path and the names of the endpoint.
+    pub identity: Arc<Identity>,
     /// The model.
     pub source: Source,
     /// The interpreter of the workers, if one is named.
@@ -94,6 +97,18 @@ pub struct Endpoint {
     pub max_requests_per_caller: Option<usize>,
 }
 
+impl Endpoint {
+    /// Returns the text that stands for the endpoint in logs, metrics and messages.
+    pub fn label(&self) -> &str {
+        &self.identity.label
+    }
+
+    /// Returns the path of the endpoint.
+    pub fn path(&self) -> &str {
+        &self.identity.path
+    }
+}
+
 /// The model of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
@@ -110,6 +125,9 @@ pub(crate) fn endpoint_problems(
     origin: &Origin,
 ) -> Vec<String> {
     let mut options = endpoint.clone();
+    if matches!(origin, Origin::Sdk | Origin::Builder) {
+        options.remove(CLASS);
+    }
     if *origin == Origin::Sdk {
         options.remove("directory");
         options.remove(ARGS_TEXT);
@@ -170,7 +188,11 @@ fn missing_interpreter(endpoint: &Map<String, Value>, origin: &Origin) -> Option
 }
 
 /// Fills in the defaults of an endpoint without errors.
-pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -> Endpoint {
+pub(crate) fn resolve_endpoint(
+    endpoint: &Map<String, Value>,
+    identity: Arc<Identity>,
+    origin: &Origin,
+) -> Endpoint {
     let directory = directory_of(endpoint, origin);
     let strings = |name: &str| -> BTreeMap<String, String> {
         let table = endpoint.get(name).and_then(Value::as_object).into_iter().flatten();
@@ -178,7 +200,7 @@ pub(crate) fn resolve_endpoint(endpoint: &Map<String, Value>, origin: &Origin) -
     };
     let timeout = seconds(endpoint, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     Endpoint {
-        path: text(endpoint, "path").unwrap_or_default().to_owned(),
+        identity,
         source: source(endpoint, &directory),
         python: text(endpoint, "python").map(|python| interpreter(python, &directory)),
         requirements: text(endpoint, "requirements").map(|file| directory.join(file)),

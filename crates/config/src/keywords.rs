@@ -79,13 +79,13 @@ fn python_type(option: &OptionDef) -> String {
         | Kind::Fraction
         | Kind::Share => "float".into(),
         Kind::SecondsOrFalse => "Union[float, Literal[False]]".into(),
-        Kind::Path | Kind::String | Kind::Cost | Kind::Rate => "str".into(),
+        Kind::Path | Kind::String | Kind::Name | Kind::Cost | Kind::Rate => "str".into(),
         Kind::PathOrFalse => "Union[str, Literal[False]]".into(),
         Kind::Boolean => "bool".into(),
         Kind::Devices => "Devices".into(),
         Kind::Bytes => "Union[int, str]".into(),
         Kind::Cores => "Indices".into(),
-        Kind::Texts | Kind::Origins | Kind::Hosts | Kind::Networks => "Texts".into(),
+        Kind::Texts | Kind::Names | Kind::Origins | Kind::Hosts | Kind::Networks => "Texts".into(),
         Kind::Codings => {
             let coding = words(&CODINGS);
             format!("Union[bool, list[{coding}]]")

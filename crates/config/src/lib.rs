@@ -10,6 +10,7 @@ mod app_host;
 mod endpoint;
 mod jwt;
 mod keywords;
+mod names;
 mod options;
 mod presentation;
 mod read;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::names::is_name;
 use crate::read::{bytes, network};
 use crate::{ApiKey, Cost, access, jwt, tls, workers};
 use litplex_access::Rate;
@@ -38,6 +39,10 @@ pub enum Kind {
     PathOrFalse,
     /// Any text but the empty one.
     String,
+    /// A name: a text that does not begin with a slash.
+    Name,
+    /// A list of names.
+    Names,
     /// True or false.
     Boolean,
     /// One of these words.
@@ -193,6 +198,10 @@ pub const OPTIONS: &[OptionDef] = options! {
 
     Endpoint "path": Kind::Path, "a path that begins with \"/\", without \"?\", \"#\", \"{\", \"*\" or control characters", "/predict",
         "The path of the endpoint.";
+    Endpoint "name": Kind::Name, "a name that does not begin with \"/\", without control characters", "the name of its class",
+        "The name of the endpoint: for clients, in `/v1/models` and the field `model` of a request, and for `litplex scale` and calls of other endpoints. No other endpoint may have it.";
+    Endpoint "aliases": Kind::Names, "a list of names that do not begin with \"/\", without control characters", "[]",
+        "Further names of the endpoint, which no other endpoint may have.";
     Endpoint "api": Kind::String, "a name such as \"ocr.py:OcrAPI\" or \"package.module:OcrAPI\"", "",
         "The `LitAPI` class or instance.";
     Endpoint "args": Kind::Table, "a table of constructor arguments", "{}",
@@ -395,6 +404,8 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Path => is_path(value),
         Kind::PathOrFalse => *value == Value::Bool(false) || is_path(value),
         Kind::String => value.as_str().is_some_and(|text| !text.is_empty()),
+        Kind::Name => is_name(value),
+        Kind::Names => value.as_array().is_some_and(|names| names.iter().all(is_name)),
         Kind::Boolean => value.is_boolean(),
         Kind::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Kind::Devices => match value {
@@ -501,6 +512,8 @@ fn row(option: &OptionDef) -> Value {
         Kind::Path => json!({"type": "path", "default": option.default}),
         Kind::PathOrFalse => json!({"type": "path", "default": option.default, "or_false": true}),
         Kind::String => json!({"type": "string"}),
+        Kind::Name => json!({"type": "name"}),
+        Kind::Names => json!({"type": "names"}),
         // The SDK must know the paths that are reserved while the option is on.
         Kind::Boolean if option.name == "openapi" => {
             json!({"type": "boolean", "reserved": OPENAPI_PATHS})

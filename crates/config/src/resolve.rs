@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_problems, resolve_endpoint};
+use crate::names::{identities, name_problems};
 use crate::options::{
     ENDPOINT, OPENAPI_PATHS, PROTOCOL_PATHS, Scope, closest, codings, default_of, problems,
 };
@@ -244,6 +245,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     }
     found.extend(jwt::scopes_without_tokens(&raw, &endpoints));
     found.extend(path_problems(&endpoints, &routes));
+    found.extend(name_problems(&endpoints));
     if !found.is_empty() {
         return Err(ConfigError(found));
     }
@@ -278,7 +280,11 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         python_flags,
         sdk: sdk.and_then(|sdk| sdk.as_str().map(PathBuf::from)),
         app_host,
-        endpoints: endpoints.iter().map(|endpoint| resolve_endpoint(endpoint, origin)).collect(),
+        endpoints: endpoints
+            .iter()
+            .zip(identities(&endpoints))
+            .map(|(endpoint, identity)| resolve_endpoint(endpoint, identity, origin))
+            .collect(),
     })
 }
 
@@ -368,7 +374,7 @@ mod tests {
         .unwrap();
         assert_eq!((program.host.as_str(), program.port), ("127.0.0.1", 8000));
         let [ocr] = program.endpoints.as_slice() else { panic!("expected one endpoint") };
-        assert_eq!((ocr.path.as_str(), ocr.workers), ("/ocr", Workers::PerDevice(1)));
+        assert_eq!((ocr.path(), ocr.workers), ("/ocr", Workers::PerDevice(1)));
         assert_eq!(ocr.timeout, Duration::from_secs(30));
         let Source::Python(source) = &ocr.source else { panic!("expected Python") };
         assert_eq!(source["args"]["lang"], "en");

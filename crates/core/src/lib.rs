@@ -15,6 +15,7 @@ mod budget;
 mod call;
 mod cost;
 mod error;
+mod identity;
 mod job;
 mod launch;
 mod loopback;
@@ -31,6 +32,7 @@ pub use budget::{MemoryBudget, Reservation};
 pub use call::{CallId, WorkerKey};
 pub use cost::Cost;
 pub use error::{BoxError, ErrorCause, Outcome, Result, ServeError};
+pub use identity::{FindError, Identity};
 pub use job::{Job, trace_dispatch};
 pub use launch::{
     BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,

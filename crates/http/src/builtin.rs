@@ -91,7 +91,7 @@ fn models(
     let has_dialect =
         |endpoint: &&EndpointReport| endpoint.info.as_ref().and_then(for_model).is_some();
     let may_call = |endpoint: &&EndpointReport| {
-        let route = router.route_at(&endpoint.path);
+        let route = router.route_at(&endpoint.identity.path);
         route.is_some_and(|route| route.guard.knows(headers).is_ok())
     };
     let models = || report.endpoints.iter().filter(has_dialect);
@@ -140,7 +140,8 @@ fn index(builtin: &Builtin, report: &Report) -> String {
         return index.clone();
     }
     let mut text = "litplex running\n\n".to_owned();
-    for EndpointReport { path, problem, .. } in &report.endpoints {
+    for EndpointReport { identity, problem, .. } in &report.endpoints {
+        let path = &identity.path;
         let state = problem.as_deref().unwrap_or("ready");
         let _ = writeln!(text, "POST {path}  ({state})");
     }
@@ -198,7 +199,7 @@ fn whole_server(endpoints: &[EndpointReport]) -> Value {
     let devices: BTreeSet<&String> = endpoints.iter().flat_map(|e| &e.devices).collect();
     let first = |of: fn(&EndpointReport) -> Value| endpoints.first().map(of);
     let by_path = |of: fn(&EndpointReport) -> Value| -> Value {
-        endpoints.iter().map(|endpoint| (endpoint.path.clone(), of(endpoint))).collect()
+        endpoints.iter().map(|endpoint| (endpoint.identity.label.clone(), of(endpoint))).collect()
     };
     json!({
         "devices": devices,
@@ -213,7 +214,9 @@ fn whole_server(endpoints: &[EndpointReport]) -> Value {
 fn endpoint_info(endpoint: &EndpointReport) -> Value {
     let info = endpoint.info.as_ref();
     json!({
-        "path": endpoint.path,
+        "name": endpoint.identity.name,
+        "aliases": endpoint.identity.aliases,
+        "path": endpoint.identity.path,
         "kind": endpoint.kind,
         "ready": endpoint.problem.is_none(),
         "problem": endpoint.problem.as_ref().or(endpoint.degraded.as_ref()),

@@ -19,10 +19,10 @@ pub(crate) fn document(router: &Router, report: &Report) -> Value {
 }
 
 fn described<'a>(router: &'a Router, endpoint: &'a EndpointReport) -> DescribedEndpoint<'a> {
-    let route = router.route_at(&endpoint.path);
+    let route = router.route_at(&endpoint.identity.path);
     let (guard, info) = (route.map(|route| &*route.guard), endpoint.info.as_ref());
     DescribedEndpoint {
-        path: &endpoint.path,
+        path: &endpoint.identity.path,
         declared: info.map(|info| &*info.schema),
         schema: route.map(|route| &route.schema),
         dialect: info.and_then(for_model).map(schemas),

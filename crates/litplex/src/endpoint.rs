@@ -36,7 +36,7 @@ impl Endpoint {
         path: &str,
         load: impl Fn(Device) -> Result<A> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_model(path, |settings, attach| Arc::new(batches(settings, load, attach)))
+        Self::with_model::<A>(path, |settings, attach| Arc::new(batches(settings, load, attach)))
     }
 
     /// Serves a Rust model whose responses are streams at `path`.
@@ -44,7 +44,7 @@ impl Endpoint {
         path: &str,
         load: impl Fn(Device) -> Result<S> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_model(path, |settings, attach| Arc::new(streams(settings, load, attach)))
+        Self::with_model::<S>(path, |settings, attach| Arc::new(streams(settings, load, attach)))
             .set("stream", true)
     }
 
@@ -55,12 +55,26 @@ impl Endpoint {
         Self { options: Map::new(), model, layers: Vec::new() }.set("path", path).set("api", api)
     }
 
-    fn with_model(
+    fn with_model<M>(
         path: &str,
         model: impl FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send + 'static,
     ) -> Self {
         let model = ModelSource { model: Some(Box::new(model)), ..ModelSource::default() };
-        Self { options: Map::new(), model, layers: Vec::new() }.set("path", path)
+        Self { options: Map::new(), model, layers: Vec::new() }
+            .set("path", path)
+            .set("class", type_name::<M>())
+    }
+
+    /// The name of the endpoint: for clients, in `/v1/models` and the field `model` of a request, and
+    /// for calls of other endpoints. No other endpoint may have it. Default: the name of the model's
+    /// type.
+    pub fn name(self, name: &str) -> Self {
+        self.set("name", name)
+    }
+
+    /// Further names of the endpoint, which no other endpoint may have. Default: none.
+    pub fn aliases(self, names: &[&str]) -> Self {
+        self.set("aliases", names)
     }
 
     /// Describes requests and responses in `/openapi.json` by two types, usually those of the model: with `#[derive(JsonSchema)]` of the crate `schemars`, version 1,
@@ -335,6 +349,13 @@ impl Endpoint {
 /// The name of [`Endpoint`] in programs that follow LitServe.
 pub type LitServer = Endpoint;
 
+/// Returns the name of a type, without its module and its parameters.
+fn type_name<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    let name = name.split_once('<').map_or(name, |(name, _)| name);
+    name.rsplit_once("::").map_or(name, |(_, name)| name)
+}
+
 fn text(path: impl AsRef<Path>) -> String {
     path.as_ref().to_string_lossy().into_owned()
 }
@@ -346,11 +367,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_type_is_named_without_its_module() {
+        assert_eq!(type_name::<Option<std::path::PathBuf>>(), "Option");
+        assert_eq!(type_name::<Endpoint>(), "Endpoint");
+    }
+
+    #[test]
     fn every_method_sets_an_option_that_there_is() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("requirements.txt");
         std::fs::write(&file, "").expect("it is written");
         let endpoint = Endpoint::python("/a", "a:A")
+            .name("a")
+            .aliases(&["b"])
             .threads(2)
             .cpu_affinity(&[0])
             .memory_limit(1 << 30)
@@ -363,6 +392,7 @@ mod tests {
         let raw = Map::from_iter([("endpoint".to_owned(), endpoints)]);
         let program = resolve(raw, &Origin::Builder).expect("no mistakes");
         let resolved = &program.endpoints[0];
+        assert!(resolved.identity.is_called("a") && resolved.identity.is_called("b"));
         assert_eq!(resolved.requirements.as_ref(), Some(&file));
         assert_eq!(resolved.pythonpath, [directory.path()]);
         assert_eq!(resolved.resources.gpu_memory_fraction, Some(0.5));

@@ -119,7 +119,7 @@ impl Reader {
         server_keys: Option<&watch::Receiver<Keys>>,
         issuer: Option<&Issuer>,
     ) -> Guard {
-        let owner = format!("endpoint `{}`", endpoint.path);
+        let owner = format!("endpoint `{}`", endpoint.label());
         let own = endpoint.api_keys.as_ref();
         let own = own.map(|keys| self.follow(&owner, keys, Vec::new()));
         let takes_tokens = own.is_none() || endpoint.jwt_scopes.is_some();

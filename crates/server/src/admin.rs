@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use litplex_admin::{Admin, Scaled, Status};
 use litplex_config::Workers;
-use litplex_core::BoxFuture;
+use litplex_core::{BoxFuture, Identity};
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
@@ -47,8 +47,10 @@ impl Admin for AdminHandler {
 
     fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>> {
         Box::pin(async move {
-            let controls = self.endpoints.iter().find(|controls| controls.path == endpoint);
-            let controls = controls.ok_or_else(|| format!("there is no endpoint `{endpoint}`"))?;
+            let identities = self.endpoints.iter().map(|controls| &*controls.identity);
+            let found = Identity::find(identities, &endpoint).map_err(|error| error.to_string())?;
+            let controls = &self.endpoints[found];
+            let endpoint = controls.label().to_owned();
             if let Workers::Between { max, .. } = controls.workers
                 && workers > max
             {

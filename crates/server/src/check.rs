@@ -48,7 +48,7 @@ fn files_not_written(config: &Program) -> Vec<String> {
         access_log.and_then(|file| Some(format!("server: `access_log`: {}", not_written(file)?)));
     let log_file = |endpoint: &Endpoint| {
         let wrong = not_written(endpoint.log_file.as_deref()?)?;
-        Some(format!("endpoint `{}`: `log_file`: {wrong}", endpoint.path))
+        Some(format!("endpoint `{}`: `log_file`: {wrong}", endpoint.label()))
     };
     access_log.into_iter().chain(config.endpoints.iter().filter_map(log_file)).collect()
 }
@@ -81,7 +81,7 @@ async fn inspect_all(
     for (index, endpoint) in config.endpoints.iter().enumerate() {
         let placement = placed.as_ref().map(|placed| &placed[index]);
         if let Some(inspection) = look(endpoint, placement) {
-            let whose = endpoint.path.clone();
+            let whose = endpoint.label().to_owned();
             looking.spawn(async move {
                 let found = inspect(&inspection).await;
                 (index, found.map_err(|mistake| format!("endpoint `{whose}`: {mistake}")))
@@ -116,7 +116,7 @@ fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Insp
     let devices = placement.map(|placement| placement.devices.clone()).unwrap_or_default();
     let threads = placement.map_or(1, |placement| placement.threads);
     Some(Inspection {
-        endpoint: endpoint.path.clone(),
+        endpoint: endpoint.label().to_owned(),
         interpreter: endpoint.python.clone().unwrap_or_else(default_interpreter),
         requirements: endpoint.requirements.clone(),
         sdk: Sdk::default(),

@@ -1,8 +1,10 @@
 //! The controls of one endpoint: its state, as others read it, and the number of its workers.
 
+use std::sync::Arc;
+
 use litplex_admin::{EndpointStatus, WorkerStatus};
 use litplex_config::Workers;
-use litplex_core::Device;
+use litplex_core::{Device, Identity};
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
@@ -13,7 +15,7 @@ use crate::problem::problem_in_full;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
 pub(crate) struct EndpointControls {
-    pub(crate) path: String,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) kind: &'static str,
     pub(crate) workers: Workers,
     pub(crate) devices: Vec<Device>,
@@ -30,13 +32,17 @@ pub(crate) struct EndpointControls {
 }
 
 impl EndpointControls {
+    pub(crate) fn label(&self) -> &str {
+        &self.identity.label
+    }
+
     /// Sets the number of workers. The autoscaler no longer changes it.
     pub(crate) fn scale(&self, workers: usize) {
         if let Some(limits) = &self.limits {
             limits.send_replace(Limits::exactly(workers));
         }
         self.wanted.set(workers);
-        endpoint_span(&self.path).in_scope(|| tracing::info!("the target is {workers} workers"));
+        endpoint_span(self.label()).in_scope(|| tracing::info!("the target is {workers} workers"));
     }
 
     /// Returns the state that `litplex ps` shows.
@@ -50,7 +56,9 @@ impl EndpointControls {
         let states = self.view.states();
         let workers = states.iter().enumerate();
         EndpointStatus {
-            path: self.path.clone(),
+            path: self.identity.path.clone(),
+            name: self.identity.name.clone(),
+            aliases: self.identity.aliases.clone(),
             kind: self.kind.into(),
             state: if problem.is_none() { "ready" } else { "unavailable" }.into(),
             problem,

@@ -11,7 +11,7 @@ use crate::routes::{routes_json, routes_text};
 use crate::tls;
 
 /// The rows that are shown even if they have their defaults.
-const ALWAYS: [&str; 3] = ["model", "python", "cwd"];
+const ALWAYS: [&str; 4] = ["name", "model", "python", "cwd"];
 
 /// Describes a server and its endpoints as resolved and as their models are: a line for each
 /// setting that differs from its default, and where `all` is set for the others after it.
@@ -45,7 +45,7 @@ fn describe_endpoint(endpoint: &Endpoint, model: &Inspected, all: bool) -> Strin
     let shown = chosen.into_iter().chain(model_rows(endpoint, model));
     let shown = shown.chain(default.into_iter().filter(|_| all));
     let lines = shown.map(|(name, value)| format!("  {name:<24} {value}\n"));
-    format!("\nPOST {}\n{}", endpoint.path, lines.collect::<String>())
+    format!("\nPOST {}\n{}", endpoint.path(), lines.collect::<String>())
 }
 
 type Rows = Vec<(&'static str, String)>;
@@ -88,7 +88,7 @@ fn model_rows(endpoint: &Endpoint, model: &Inspected) -> Rows {
         rows.push(("model", text.to_owned()));
     }
     if let Some(path) = &model.spec {
-        let elsewhere = if endpoint.path.ends_with(path.trim_start_matches("/v1")) {
+        let elsewhere = if endpoint.path().ends_with(path.trim_start_matches("/v1")) {
             ""
         } else {
             "; they do not reach this path"
@@ -104,6 +104,8 @@ fn model_rows(endpoint: &Endpoint, model: &Inspected) -> Rows {
 fn how_it_runs(endpoint: &Endpoint) -> Rows {
     let python = endpoint.python.clone().unwrap_or_else(default_interpreter);
     let mut rows = vec![
+        ("name", endpoint.identity.name.clone()),
+        ("aliases", names(&endpoint.identity.aliases)),
         ("model", model(&endpoint.source)),
         ("python", python.display().to_string()),
         ("requirements", chosen(endpoint.requirements.as_ref().map(|file| file.display()), "none")),
@@ -186,6 +188,10 @@ fn paths(paths: &[PathBuf]) -> String {
     if shown.is_empty() { "nothing besides".into() } else { shown.join(", ") }
 }
 
+fn names(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
 fn list(numbers: &[usize]) -> String {
     numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -264,7 +270,7 @@ mod tests {
         let endpoint = some.split("\n\n").nth(1).unwrap();
         let names: Vec<_> =
             endpoint.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
-        assert_eq!(names, ["model", "python", "cwd", "max_batch_size", "timeout", "spec"]);
+        assert_eq!(names, ["name", "model", "python", "cwd", "max_batch_size", "timeout", "spec"]);
         assert!(some.contains("ask at /v1/embeddings; they do not reach this path"), "{some}");
         assert!(some.contains("--all shows it"), "{some}");
         let all = described("timeout = 5", &model, true);

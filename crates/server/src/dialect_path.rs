@@ -1,7 +1,9 @@
 //! Log lines about the path at which the clients of a dialect find an endpoint.
 
+use std::sync::Arc;
+
 use litplex_config::Source;
-use litplex_core::{Attach, Attachment, DialectId, ModelInfo};
+use litplex_core::{Attach, Attachment, DialectId, Identity, ModelInfo};
 use litplex_http::dialect_path;
 use litplex_scheduler::Endpoint;
 
@@ -10,7 +12,7 @@ use litplex_scheduler::Endpoint;
 /// known only once a worker is ready.
 pub(crate) struct CheckedAttach {
     endpoint: Endpoint,
-    path: String,
+    identity: Arc<Identity>,
     is_reference: bool,
 }
 
@@ -18,7 +20,7 @@ impl CheckedAttach {
     pub(crate) fn new(endpoint: Endpoint, config: &litplex_config::Endpoint) -> Self {
         let is_reference =
             matches!(&config.source, Source::Python(load) if load["kind"] == "reference");
-        Self { endpoint, path: config.path.clone(), is_reference }
+        Self { endpoint, identity: config.identity.clone(), is_reference }
     }
 }
 
@@ -26,21 +28,22 @@ impl Attach for CheckedAttach {
     fn attach(&self, slot: usize, info: ModelInfo) -> Attachment {
         if let Some(dialect) = &info.dialect {
             match dialect_path(dialect) {
-                Some(path) if self.is_reference => log_path(&self.path, path),
+                Some(path) if self.is_reference => log_path(&self.identity, path),
                 Some(_) => {}
-                None => log_unknown(&self.path, dialect),
+                None => log_unknown(&self.identity.label, dialect),
             }
         }
         self.endpoint.attach(slot, info)
     }
 }
 
-fn log_path(endpoint: &str, path: &str) {
+fn log_path(identity: &Identity, path: &str) {
+    let endpoint = &*identity.label;
     // What clients add to their base address.
     let ending = path.trim_start_matches("/v1");
-    if endpoint == "/predict" {
+    if identity.path == "/predict" {
         tracing::info!(endpoint, "also at `{path}`, where its clients send requests");
-    } else if !endpoint.ends_with(ending) {
+    } else if !identity.path.ends_with(ending) {
         tracing::warn!(
             endpoint,
             "OpenAI's clients request only paths that end in `{ending}`; \

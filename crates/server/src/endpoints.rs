@@ -94,7 +94,7 @@ impl Endpoints {
     ) -> HashMap<String, Route> {
         let registry = self.registry(config.presentation.wait_for_first_worker);
         let route = |endpoint: &RunningEndpoint, guard| Route {
-            target: registry.named(&endpoint.config.path),
+            target: registry.labelled(endpoint.config.label()),
             ping_interval: endpoint.config.ping_interval,
             max_body_bytes: endpoint.config.max_body_bytes,
             guard,
@@ -105,15 +105,13 @@ impl Endpoints {
         };
         let guarded = self.endpoints.iter().zip(guards);
         guarded
-            .map(|(endpoint, guard)| (endpoint.config.path.clone(), route(endpoint, guard)))
+            .map(|(endpoint, guard)| (endpoint.config.path().to_owned(), route(endpoint, guard)))
             .collect()
     }
 
-    /// Returns the targets of calls, by path.
+    /// Returns the targets of calls.
     fn registry(&self, waits_for_first_worker: bool) -> Registry {
-        let target = |endpoint: &RunningEndpoint| {
-            (endpoint.config.path.clone(), Arc::new(endpoint.target(waits_for_first_worker)))
-        };
+        let target = |endpoint: &RunningEndpoint| Arc::new(endpoint.target(waits_for_first_worker));
         Registry::new(self.endpoints.iter().map(target).collect())
     }
 
@@ -133,10 +131,10 @@ impl Endpoints {
         // Bounded by the endpoints: each reports once that it is ready, and failures end the server.
         let (milestones, mut reached) = mpsc::unbounded_channel();
         for RunningEndpoint { controls, .. } in &self.endpoints {
-            let (path, endpoint) = (controls.path.clone(), controls.endpoint.clone());
+            let (label, endpoint) = (controls.label().to_owned(), controls.endpoint.clone());
             let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
             let view = controls.view.clone();
-            tokio::spawn(follow(path, endpoint, view, limits, milestones.clone()));
+            tokio::spawn(follow(label, endpoint, view, limits, milestones.clone()));
         }
         let mut starting = self.endpoints.len();
         if let Some(app_host) = &self.app_host {
@@ -176,17 +174,18 @@ impl RunningEndpoint {
     ) -> Self {
         let devices = placement.devices.clone();
         let endpoint =
-            spawn_endpoint(queue_settings(config), telemetry.metrics.queue(&config.path));
+            spawn_endpoint(queue_settings(config), telemetry.metrics.queue(config.label()));
         let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
         let (at_start, limits) = initial_workers(config, devices.len());
-        let (workers, device, path) = (at_start, &devices[0], &config.path);
-        endpoint_span(path).in_scope(|| tracing::info!(workers, %device, "loading"));
-        let worker_telemetry = telemetry.for_workers(path);
+        let (workers, device) = (at_start, &devices[0]);
+        let (label, name) = (config.label(), &config.identity.name);
+        endpoint_span(label).in_scope(|| tracing::info!(name, workers, %device, "loading"));
+        let worker_telemetry = telemetry.for_workers(label);
         let unwell = worker_telemetry.unhealthy.clone();
         let launch = launcher(config, model, placement, environment, attach, worker_telemetry);
         let supervisor = supervise(launch, at_start, Default::default());
         let controls = EndpointControls {
-            path: config.path.clone(),
+            identity: config.identity.clone(),
             kind: kind(&config.source),
             workers: config.workers,
             devices,
@@ -196,13 +195,14 @@ impl RunningEndpoint {
             wanted: supervisor.wanted_setter(),
             limits,
             unwell,
-            edge: telemetry.metrics.edge(Some(&config.path)),
+            edge: telemetry.metrics.edge(Some(label)),
         };
         Self { config: config.clone(), schema, controls: Arc::new(controls), supervisor }
     }
 
     fn target(&self, waits_for_first_worker: bool) -> Target {
         Target {
+            identity: self.config.identity.clone(),
             endpoint: self.controls.endpoint.clone(),
             timeout: self.config.timeout,
             chunk_timeout: self.config.chunk_timeout,
@@ -220,10 +220,10 @@ impl RunningEndpoint {
         let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
         let devices = Vec::from_iter(devices);
         move || {
-            let EndpointControls { path, kind, view, endpoint, unwell, .. } = &*controls;
+            let EndpointControls { identity, kind, view, endpoint, unwell, .. } = &*controls;
             let states = view.states();
             EndpointReport {
-                path: path.clone(),
+                identity: identity.clone(),
                 kind,
                 problem: problem_for_clients(view).or_else(|| unhealthy(unwell)),
                 degraded: degraded(&states, |gone| gone.cause.for_clients().to_owned()),

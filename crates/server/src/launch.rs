@@ -111,7 +111,7 @@ pub(crate) fn launcher(
 
 fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
     Settings {
-        endpoint: config.path.clone(),
+        endpoint: config.label().to_owned(),
         devices,
         max_batch_size: config.max_batch_size.unwrap_or(1),
         batch_timeout: config.batch_timeout.unwrap_or_default(),
@@ -121,7 +121,7 @@ fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
 
 fn worker_spec(config: &Endpoint, load: serde_json::Value) -> WorkerSpec {
     WorkerSpec {
-        endpoint: config.path.clone(),
+        endpoint: config.label().to_owned(),
         load,
         pythonpath: config.pythonpath.clone(),
         overrides: Overrides {
@@ -153,7 +153,7 @@ fn process_spec(
         output: OutputSpec {
             has_marks: environment.request_ids,
             log_level: config.log_level.clone(),
-            file: environment.log_files.get(&config.path).cloned(),
+            file: environment.log_files.get(config.label()).cloned(),
         },
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),

@@ -34,7 +34,7 @@ const DEFAULT: &str = "info,rmcp=off";
 /// The library of HTTP/2, whose warnings any client can cause, as often as it likes.
 const HTTP2: &str = "h2";
 
-/// The files of endpoints that have one, by their paths.
+/// The files of endpoints that have one, by the labels of the endpoints.
 pub type LogFiles = HashMap<String, LogFile>;
 
 /// Starts the log, unless the program has a subscriber of its own, and returns the files for the
@@ -63,7 +63,7 @@ pub fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
     // This fails if the program has a subscriber of its own.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     let log_file = |endpoint: &Endpoint| {
-        Some((endpoint.path.clone(), opened.get(endpoint.log_file.as_ref()?)?.clone()))
+        Some((endpoint.label().to_owned(), opened.get(endpoint.log_file.as_ref()?)?.clone()))
     };
     Ok(endpoints.iter().filter_map(log_file).collect())
 }
@@ -71,15 +71,17 @@ pub fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
 /// Opens every file once: endpoints may share one.
 fn open(endpoints: &[Endpoint]) -> Result<BTreeMap<PathBuf, LogFile>, ConfigError> {
     let (mut opened, mut mistakes) = (BTreeMap::new(), Vec::new());
-    for Endpoint { path: name, log_file, .. } in endpoints {
-        let Some(path) = log_file.as_ref().filter(|path| !opened.contains_key(*path)) else {
+    for endpoint in endpoints {
+        let Some(path) = endpoint.log_file.as_ref().filter(|path| !opened.contains_key(*path))
+        else {
             continue;
         };
         match LogFile::open(path) {
             Ok(file) => drop(opened.insert(path.clone(), file)),
             Err(error) => {
                 let path = path.display();
-                mistakes.push(format!("endpoint `{name}`: `log_file`: {path}: {error}"));
+                let label = endpoint.label();
+                mistakes.push(format!("endpoint `{label}`: `log_file`: {path}: {error}"));
             }
         }
     }
@@ -138,7 +140,7 @@ impl fmt::Write for Escaped<'_, '_> {
     }
 }
 
-/// The rules of endpoints with a level or a file of their own, by path.
+/// The rules of endpoints with a level or a file of their own, by label.
 type Rules = HashMap<String, Rule>;
 
 struct Rule {
@@ -148,14 +150,14 @@ struct Rule {
 
 impl Rule {
     fn of(endpoint: &Endpoint) -> Option<(String, Self)> {
-        let Endpoint { path, log_level, log_file, .. } = endpoint;
+        let Endpoint { log_level, log_file, .. } = endpoint;
         let level = log_level.as_deref().and_then(|level| match level {
             // As Python calls it.
             "warning" => Some(LevelFilter::WARN),
             level => level.parse().ok(),
         });
         let rule = Self { level, file: log_file.clone() };
-        (level.is_some() || log_file.is_some()).then(|| (path.clone(), rule))
+        (level.is_some() || log_file.is_some()).then(|| (endpoint.label().to_owned(), rule))
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, Config
     let available = available_cores();
     let (mut placed, mut mistakes) = (Vec::new(), Vec::new());
     for endpoint in endpoints {
-        let mistake = |mistake| format!("endpoint `{}`: {mistake}", endpoint.path);
+        let mistake = |mistake| format!("endpoint `{}`: {mistake}", endpoint.label());
         match place(&endpoint.accelerator, &endpoint.devices, slots(endpoint.workers), gpus) {
             Ok(devices) => placed.push(devices),
             Err(wrong) => mistakes.push(mistake(wrong)),
@@ -52,7 +52,7 @@ fn slots(workers: Workers) -> Slots {
 
 fn shares<'a>(endpoints: &'a [Endpoint], placed: &'a [Vec<String>]) -> Vec<Shares<'a>> {
     let share = |(endpoint, devices): (&'a Endpoint, &'a Vec<String>)| Shares {
-        path: &endpoint.path,
+        path: endpoint.label(),
         devices,
         fraction: endpoint.resources.gpu_memory_fraction,
     };

@@ -44,7 +44,7 @@ pub(crate) fn builtin(program: &Program) -> Builtin {
 }
 
 fn routes(program: &Program, inspected: &[Inspected]) -> Vec<(RouteEntry, String)> {
-    let paths = program.endpoints.iter().map(|endpoint| endpoint.path.as_str());
+    let paths = program.endpoints.iter().map(litplex_config::Endpoint::path);
     let table = RouteTable::new(paths, &builtin(program));
     let entries = table.entries().iter().filter(|entry| is_there(entry.condition, inspected));
     entries.map(|entry| (entry.clone(), callers(program, entry.access))).collect()

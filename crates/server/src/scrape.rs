@@ -56,7 +56,7 @@ fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
     let record = controls.view.record();
     let doing = |word| states.iter().filter(|state| state.label() == word).count();
     Observed {
-        endpoint: controls.path.clone(),
+        endpoint: controls.label().to_owned(),
         is_ready: problem_for_clients(&controls.view).is_none(),
         queued: load.queued,
         queue_limit: load.queue_limit,

@@ -129,23 +129,20 @@ pub fn models<'a>(
         return Some(response::json(StatusCode::OK, &json!({"object": "list", "data": data})));
     }
     let wanted = rest.strip_prefix('/').filter(|wanted| !wanted.is_empty())?;
-    let found = named.find(|endpoint| name(endpoint) == wanted);
+    let found = named.find(|endpoint| endpoint.identity.is_called(wanted));
     Some(match found {
         Some(found) => response::json(StatusCode::OK, &model(found)),
         None => error(&ServeError::not_found(format!("there is no model `{wanted}`"))),
     })
 }
 
-fn name(endpoint: &EndpointReport) -> &str {
-    endpoint.info.as_ref().map_or("", |info| &info.model)
-}
-
 fn model(endpoint: &EndpointReport) -> Value {
     json!({
-        "id": name(endpoint),
+        "id": endpoint.identity.name,
         "object": "model",
         "created": ids::server_start(),
         "owned_by": "litplex",
-        "endpoint": endpoint.path,
+        "endpoint": endpoint.identity.path,
+        "aliases": endpoint.identity.aliases,
     })
 }
