@@ -1,5 +1,6 @@
 """Runs a real worker process and speaks the worker protocol with it, as the server would."""
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -43,7 +44,8 @@ class FakeServer:
         args: Constructor arguments of the class.
         ready: Whether to wait until its setup has ended.
         order: What its order holds besides, such as ``threads``.
-        **setup: What the `setup` message holds besides the device.
+        **setup: What the `setup` message holds besides the device; with `calls`, the worker may
+            dial for calls.
     """
 
     def __init__(self, directory, model, args=None, *, ready=True, order=None, **setup):
@@ -64,7 +66,11 @@ class FakeServer:
         }
         self.socks = {}
         self._readers = {}
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with contextlib.ExitStack() as until_ready:
+            listener = self.listener
+            if not setup.get("calls"):
+                until_ready.callback(listener.close)
             listener.bind(order["socket"])
             listener.listen(2)
             listener.settimeout(WAIT)
@@ -81,7 +87,7 @@ class FakeServer:
                 stdin.write(json.dumps(order).encode())
             try:
                 for role in ("data", "control"):
-                    self._welcome(role, listener)
+                    self.welcome(role)
                 self.send("data", frames.encode_message(frames.SETUP, {"device": "cpu", **setup}))
                 if ready:
                     self.traits = self._message(frames.READY, frames.FAILED)
@@ -89,8 +95,9 @@ class FakeServer:
                 self.close()
                 raise
 
-    def _welcome(self, role, listener):
-        sock, _ = listener.accept()
+    def welcome(self, role):
+        """Takes a connection of the worker with this role."""
+        sock, _ = self.listener.accept()
         sock.settimeout(WAIT)
         self.socks[role], self._readers[role] = sock, frames.FrameReader(sock)
         hello = self._message(frames.HELLO, role=role)
@@ -110,7 +117,8 @@ class FakeServer:
         self.close()
 
     def hang_up(self):
-        """Ends both connections without a goodbye."""
+        """Ends the connections without a goodbye."""
+        self.listener.close()
         for sock in self.socks.values():
             sock.close()
 
@@ -201,6 +209,46 @@ class FakeServer:
             assert id not in got
             got[id] = (status, json.loads(payload))
         return got
+
+    def next_call(self, *, raw=False):
+        """Returns the id, the metadata of its call, and the value of the next call of a hook."""
+        if "calls" not in self.socks:
+            self.welcome("calls")
+        kind, flags, _, id, payload = self.receive("calls")
+        assert (kind, flags) == (frames.REQUEST, frames.META | frames.VALUES)
+        meta, body = frames.split_meta(payload)
+        if raw:
+            return id, meta, bytes(body)
+        assert meta["content"] == "json"
+        return id, meta["call"], json.loads(bytes(body))
+
+    def next_calls(self, count):
+        """Returns the ids of the next calls of hooks by their values."""
+        return {json.dumps(value): id for id, _, value in (self.next_call() for _ in range(count))}
+
+    def next_waiting(self):
+        """Returns the id of a call for which its hook now waits."""
+        kind, flags, status, id, payload = self.receive("calls")
+        assert (kind, flags, status, payload) == (frames.WAITING, 0, 0, b"")
+        return id
+
+    def answer_call(self, id, value=None, status=200, *, meta=None, body=None):
+        """Answers a call of a hook with a value, or with metadata and a body."""
+        payload, flags = json.dumps(value).encode() if body is None else body, 0
+        if meta is not None:
+            payload, flags = frames.with_meta(meta, payload), frames.META
+        frame = frames.encode(frames.RESPONSE, payload, flags=flags, status=status, id=id)
+        self.send("calls", frame)
+
+    def send_items(self, id, *items, kind=frames.JSON_ITEMS):
+        """Sends items of the stream that answers a call."""
+        datas = [json.dumps(item).encode() if kind == 0 else item for item in items]
+        packed = b"".join(frames.LENGTH.pack(len(data)) + data for data in datas)
+        self.send("calls", frames.encode(frames.CHUNK, packed, status=kind, id=id))
+
+    def end_call(self, id, status=0, detail=b""):
+        """Ends the stream that answers a call."""
+        self.send("calls", frames.encode(frames.END, detail, status=status, id=id))
 
     def items(self, count=None, *, ends=1):
         """Returns the items of streams by id, until so many items came or streams ended; the

@@ -20,11 +20,14 @@ It answers ``curl localhost:8000/count --json '"how many words"'``.
 from typing import TYPE_CHECKING
 
 from litplex._api import FINISHED, ContinuousAPI, Last, LitAPI
+from litplex._calls.errors import CallError
 from litplex._http import Context, Form, HTTPException, Request, Response, UploadFile
 from litplex._mcp import MCP
 from litplex._specs import OpenAIEmbeddingSpec, OpenAISpec
 
 if TYPE_CHECKING:
+    from litplex._calls.call import Call, gather
+    from litplex._calls.endpoint import Endpoint, endpoint
     from litplex._keywords import EndpointOptions, ServerOptions
     from litplex._onnxruntime import onnxruntime_options
     from litplex._server import LitServer, run_servers
@@ -40,8 +43,11 @@ __version__ = "0.1.0"
 __all__ = [
     "FINISHED",
     "MCP",
+    "Call",
+    "CallError",
     "Context",
     "ContinuousAPI",
+    "Endpoint",
     "EndpointOptions",
     "Form",
     "HTTPException",
@@ -55,6 +61,8 @@ __all__ = [
     "RunningServer",
     "ServerOptions",
     "UploadFile",
+    "endpoint",
+    "gather",
     "onnxruntime_options",
     "run_servers",
     "start",
@@ -63,6 +71,10 @@ __all__ = [
 
 # Names that are loaded on access: workers also import this package, and never serve.
 _MODULES = {
+    "Call": "litplex._calls.call",
+    "gather": "litplex._calls.call",
+    "Endpoint": "litplex._calls.endpoint",
+    "endpoint": "litplex._calls.endpoint",
     "EndpointOptions": "litplex._keywords",
     "ServerOptions": "litplex._keywords",
     "LitServer": "litplex._server",

@@ -351,6 +351,34 @@ class LitAPI(metaclass=WarnsOfHeavyInit):
             return json.dumps(data) + "\n"
         return data.model_dump_json() + "\n" if hasattr(data, "model_dump_json") else data
 
+    def call(self, name: str, x: Any, *, timeout: float | None = None) -> Any:
+        """Calls another endpoint of the server, whose name is known only now, and returns its
+        result. A handle, :func:`litplex.endpoint`, says at the start that there is such an
+        endpoint, and has more forms of calls.
+
+        Args:
+            name: The path of the endpoint, or its name.
+            x: The input.
+            timeout: The most seconds that the call may take. Default: None, the rest of the time
+                budget of the request.
+
+        Raises:
+            CallError: the call failed.
+            ValueError: ``x`` cannot be sent, or the name or the timeout is invalid.
+            RuntimeError: no call can be made here, or this thread runs an event loop.
+        """
+        from litplex._calls.endpoint import named
+        from litplex._calls.transport import refuse_on_loop
+
+        refuse_on_loop("self.call(name, x)", "await self.acall(name, x)")
+        return named(name, timeout)(x)
+
+    async def acall(self, name: str, x: Any, *, timeout: float | None = None) -> Any:
+        """Calls another endpoint as :meth:`call` does, for ``async`` hooks."""
+        from litplex._calls.endpoint import named
+
+        return await named(name, timeout).acall(x)
+
     def log(self, key: str, value: Any) -> None:
         """Logs a value under a name.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import inspect
 import re
 import time
 import warnings
@@ -19,7 +20,16 @@ _API = "litplex._api"
 # A subclass of `ABCMeta`, so that models may be abstract classes, too.
 class WarnsOfHeavyInit(abc.ABCMeta):
     """The metaclass of models. It warns if ``__init__`` takes a second or more, without a
-    ``setup``."""
+    ``setup``. A function that replaces a handle of an endpoint on the class takes its place: it
+    does not become a method."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        present = inspect.getattr_static(cls, name, None)
+        if hasattr(type(present), "replaced_by"):
+            value = present.replaced_by(value)
+        elif hasattr(type(value), "replaced_by"):
+            value.__set_name__(cls, name)
+        super().__setattr__(name, value)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         start = time.monotonic()

@@ -166,6 +166,8 @@ class Context(dict[str, Any]):
         self.cancelled = False
         # Measures the stages of the request, if the server asked for them.
         self._stages: Any = None
+        # Whether the caller is a hook, which takes values that JSON cannot hold.
+        self._takes_values = False
         self._deadline = _now() + get("remaining_ms", 0) / 1000
 
     @property

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from litplex import _spec_rules
 from litplex._api import ContinuousAPI, LitAPI
+from litplex._calls.endpoint import declared_calls
 from litplex._launched.order import read_order
 from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
@@ -76,4 +77,5 @@ def _traits(api: Any) -> Any:
         "stream": bool(api.stream),
         "spec": None if spec is None else spec.api_path,
         "tool": api.mcp is not None,
+        "calls": declared_calls(api),
     }

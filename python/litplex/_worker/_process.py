@@ -16,8 +16,9 @@ from litplex._api import LitAPI, has_async_hooks
 from litplex._launched import request_marks
 from litplex._launched.order import read_order
 from litplex._launched.tracebacks import formatted, print_of, summary_of
-from litplex._worker import _resources
+from litplex._worker import _resources, current
 from litplex._worker._load import load, why_not_loaded
+from litplex._worker.calls.provider import Provider, install
 from litplex._worker.control.control import Control
 from litplex._worker.control.registry import Registry
 from litplex._worker.hooks.hooks import Hooks, check_hooks, source_of
@@ -77,6 +78,9 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     kind, setup = reader.message(frames.SETUP)
     if kind is None:
         return 0
+    credit = setup.get("stream_credit", _STREAM_CREDIT)
+    provider = Provider(lambda: _dial(order, "calls"), bool(setup.get("calls")), credit)
+    install(provider)
     try:
         api, hooks, health = _set_up(order, setup, pickled)
         ready = _ready(hooks)
@@ -86,7 +90,7 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
         with contextlib.suppress(OSError):
             reader.receive()
         return 1
-    registry = Registry(setup.get("stream_credit", _STREAM_CREDIT))
+    registry = Registry(credit)
     loop = _make_loop(data, reader, hooks, registry)
     follower = Control(
         control,
@@ -104,10 +108,12 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     # The model's objects live as long as the process: let no collection walk them again.
     gc.collect()
     gc.freeze()
+    provider.is_serving = True
     data.sendall(ready)
     try:
         loop.run()
     finally:
+        current.shared = None
         if health is not None:
             health.end()
         _tear_down(api)

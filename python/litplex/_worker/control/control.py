@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from litplex._launched.request_marks import set_current_requests
+from litplex._worker import current
 from litplex._worker.control.metrics import metrics_frame
 from litplex._worker.wire import frames
 
@@ -68,6 +69,8 @@ class Control:
 
     def _follow(self) -> None:
         """A lost server is handled like a goodbye."""
+        # `cost` is called before its request is queued.
+        current.set_none()
         try:
             self._handle_all()
             while self._reader.receive():

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from litplex._launched.tracebacks import print_of
+from litplex._worker import current
 
 WELL, UNWELL = 200, 503
 
@@ -39,6 +40,7 @@ class Health:
         self._is_over = True
 
     def _follow(self) -> None:
+        current.set_none()
         while self._due.wait() and not self._is_over:
             self._due.clear()
             self.status = self._ask()
@@ -58,6 +60,7 @@ def _settle(answer: Any) -> Any:
     """Returns what an ``async`` hook returns; it runs where the model's other hooks do."""
 
     async def wait() -> Any:
+        current.set_none()
         return await answer
 
     if "litplex._worker.hooks.event_loop" not in sys.modules:

@@ -56,7 +56,7 @@ async def answer(hooks: Hooks, request: Any, context: Context | None) -> Any:
         value = hooks.encode(value, context)
     if hasattr(value, "__await__"):
         value = await value
-    answer = hooks.encode_body(value)
+    answer = hooks.body_of(value, context)
     return answer if type(answer) is tuple else await answer
 
 
@@ -67,7 +67,7 @@ async def _answer_measured(
     stages.end()
     value = await settle(hooks.compute(value, context))
     stages.end()
-    answer = await _encode(hooks, await settle(hooks.encode(value, context)))
+    answer = await _encode(hooks, await settle(hooks.encode(value, context)), context)
     stages.end()
     return stages.added_to(answer)
 
@@ -93,7 +93,7 @@ async def _encode_item(hooks: Hooks, output: Any, context: Context | None) -> An
             raise output
         if context is not None and context._stages is not None:
             context._stages.begin()
-        answer = await _encode(hooks, await settle(hooks.encode(output, context)))
+        answer = await _encode(hooks, await settle(hooks.encode(output, context)), context)
         if context is None or context._stages is None:
             return answer
         context._stages.end()
@@ -105,8 +105,8 @@ async def _encode_item(hooks: Hooks, output: Any, context: Context | None) -> An
         return encode_error(error)
 
 
-async def _encode(hooks: Hooks, value: Any) -> Answer:
-    answer = hooks.encode_body(value)
+async def _encode(hooks: Hooks, value: Any, context: Context | None) -> Answer:
+    answer = hooks.body_of(value, context)
     return answer if type(answer) is tuple else await answer
 
 

@@ -21,6 +21,7 @@ from litplex._api import (
     is_method_of,
     max_concurrency_of,
 )
+from litplex._calls.endpoint import declared_calls
 from litplex._launched import request_marks
 from litplex._model.annotations import signature_of
 from litplex._model.schema import describe, tool_of
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from litplex._worker.wire.frames import Payload
     from litplex._worker.wire.stages import Stages
 
-# The flags of frames with a part in front of a request's body.
-_HAS_LEAD = frames.META | frames.REQUEST_ID
+# The flags of requests that are more than the value of JSON in their body.
+_HAS_LEAD = frames.META | frames.REQUEST_ID | frames.VALUES
+# Requests with these flags have a context, whether hooks want one or not.
+_HAS_CONTEXT = frames.META | frames.VALUES
 
 _COST = struct.Struct("<d")
 # The default number of concurrent calls of `async` hooks.
@@ -147,6 +150,7 @@ class Hooks:
             "cost": _has_cost(self.api),
             "schema": describe(self.api, _example),
             "tool": tool_of(self.api),
+            "calls": declared_calls(self.api),
         }
 
     def _read(self, flags: int, payload: Payload) -> Any:
@@ -158,7 +162,7 @@ class Hooks:
             request_id, payload = frames.split_request_id(payload)
         if self._marks:
             request_marks.set_current_request(request_id or "")
-        if not (flags & frames.META or self.context or self._shares):
+        if not (flags & _HAS_CONTEXT or self.context or self._shares):
             return loads(payload), None
         return read_request(flags, payload, request_id)
 
@@ -170,14 +174,24 @@ class Hooks:
         if context._stages is not None:
             return self._answer_measured(request, context, context._stages)
         x = self.decode(request, context)
-        return self.encode_body(self.encode(self.compute(x, context), context))
+        return self.body_of(self.encode(self.compute(x, context), context), context)
+
+    def body_of(self, output: Any, context: Context | None) -> Any:
+        """Returns the status, flags and payload of the response that an output makes, or a
+        coroutine that does, as :attr:`encode_body` does; buffers are kept for a caller that is a
+        hook."""
+        if context is not None and context._takes_values:
+            from litplex._worker.wire.encode import encode_value
+
+            return encode_value(output)
+        return self.encode_body(output)
 
     def _answer_measured(self, request: Any, context: Context | None, stages: Stages) -> Answer:
         x = self.decode(request, context)
         stages.end()
         output = self.compute(x, context)
         stages.end()
-        answer = self.encode_body(self.encode(output, context))
+        answer = self.body_of(self.encode(output, context), context)
         stages.end()
         return stages.added_to(answer)
 
@@ -202,14 +216,14 @@ class Hooks:
                 raise output
             if context is not None and context._stages is not None:
                 return self._encode_measured(output, context, context._stages)
-            answer: Answer = self.encode_body(self.encode(output, context))
+            answer: Answer = self.body_of(self.encode(output, context), context)
             return answer
         except BaseException as error:  # noqa: BLE001  (one item fails alone)
             return encode_error(error)
 
     def _encode_measured(self, output: Any, context: Context | None, stages: Stages) -> Answer:
         stages.begin()
-        answer = self.encode_body(self.encode(output, context))
+        answer = self.body_of(self.encode(output, context), context)
         stages.end()
         return stages.added_to(answer)
 

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from litplex._api import is_async
-from litplex._launched.request_marks import set_current_requests
+from litplex._worker import current
 from litplex._worker.hooks import async_hooks as calls
 from litplex._worker.hooks import event_loop
 from litplex._worker.loops.async_outbox import AsyncOutbox
@@ -25,6 +25,7 @@ from litplex._worker.loops.steps import (
     check_wanted,
     failure,
     responses,
+    set_current_items,
 )
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
@@ -54,6 +55,8 @@ class AsyncLoop(ConnectionLoop):
     ) -> None:
         super().__init__(sock, reader, hooks, registry)
         registry.notify = self._notify
+        # Each task computes its own.
+        current.is_shared = False
         self._loop = event_loop.get()
         self._outbox = AsyncOutbox(sock, self._loop, self._stop)
         self._streams = AsyncStreams(hooks, self._outbox, registry)
@@ -217,7 +220,7 @@ class AsyncLoop(ConnectionLoop):
         wanted = self._wanted(items, await self._decode_all(batch))
         if wanted.members:
             answer = self._streams.answer_batch if self._hooks.stream else self._compute_batch
-            set_current_requests(wanted.items)
+            set_current_items(wanted.items)
             await answer(wanted.items, wanted.values)
         # No response may wait behind a batch.
         self._outbox.flush()
@@ -236,7 +239,7 @@ class AsyncLoop(ConnectionLoop):
         item = single.item
         try:
             check_wanted(item)
-            set_current_requests((item,))
+            set_current_items((item,))
             begin_stage(item.context)
             x = await calls.settle(self._hooks.decode(single.value, item.context))
             end_stage(item.context)
@@ -248,7 +251,7 @@ class AsyncLoop(ConnectionLoop):
         """Returns the items to compute with their inputs; answers the others."""
         wanted = Batch()
         for item, (x, error) in zip(items, decoded):
-            set_current_requests((item,))
+            set_current_items((item,))
             if item.cancelled:
                 self._fail(item.id, Cancelled())
             elif error is not None:
@@ -286,7 +289,7 @@ class AsyncLoop(ConnectionLoop):
     async def _retry(self, item: Item, x: Any, logged: set[str]) -> Any:
         try:
             check_wanted(item)
-            set_current_requests((item,))
+            set_current_items((item,))
             return (await calls.answer_batch(self._hooks, [x], [item.context]))[0]
         except BaseException as error:  # noqa: BLE001
             return encode_error(resolved_error(error, item), logged)

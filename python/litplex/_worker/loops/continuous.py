@@ -8,7 +8,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from litplex._api import FINISHED, Last
-from litplex._launched.request_marks import set_current_requests
 from litplex._launched.tracebacks import print_of
 from litplex._worker.hooks.outputs import as_list
 from litplex._worker.loops.outbox import Outbox
@@ -19,6 +18,7 @@ from litplex._worker.loops.steps import (
     begin,
     check_wanted,
     failure,
+    set_current_items,
 )
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
@@ -118,6 +118,7 @@ class ContinuousLoop(ConnectionLoop):
         try:
             request, context = self._hooks.read(flags, payload)
             item = self._registry.open(id, context)
+            set_current_items((item,))
             check_wanted(item)
             self._waiting.append(Single(item, self._hooks.decode(request, context)))
             end_stage(context)
@@ -162,7 +163,7 @@ class ContinuousLoop(ConnectionLoop):
             if self._live:
                 self._wait_for_credit()
             return
-        set_current_requests([live.item for live in ready])
+        set_current_items([live.item for live in ready])
         try:
             entries = self._api.step([live.sequence for live in ready])
             entries = as_list(entries, len(ready), _RULE)
@@ -196,7 +197,7 @@ class ContinuousLoop(ConnectionLoop):
         if entry is None:
             return
         is_last = isinstance(entry, Last)
-        set_current_requests((live.item,))
+        set_current_items((live.item,))
         try:
             if isinstance(entry, BaseException):
                 raise entry
@@ -225,7 +226,8 @@ class ContinuousLoop(ConnectionLoop):
             self._pieces.append(end(item.id, context=item.context))
         else:
             end_stage(item.context)
-            body = self._hooks.encode_body(self._hooks.encode(live.outputs, item.context))
+            encoded = self._hooks.encode(live.outputs, item.context)
+            body = self._hooks.body_of(encoded, item.context)
             end_stage(item.context)
             if item.context is not None and item.context._stages is not None:
                 body = item.context._stages.added_to(body)
@@ -245,7 +247,7 @@ class ContinuousLoop(ConnectionLoop):
     def _leave(self, live: _Live, reason: str) -> None:
         live.is_done = True
         self._registry.close(live.item)
-        set_current_requests((live.item,))
+        set_current_items((live.item,))
         try:
             self._api.finish(live.sequence, reason)
         except BaseException as error:  # noqa: BLE001  (the request is answered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from litplex._launched.request_marks import set_current_requests
+from litplex._worker import current
 from litplex._worker.loops.outbox import Outbox
 from litplex._worker.loops.steps import (
     Batch,
@@ -14,6 +14,7 @@ from litplex._worker.loops.steps import (
     check_wanted,
     failure,
     responses,
+    set_current_items,
 )
 from litplex._worker.loops.streams import Streams
 from litplex._worker.wire import frames
@@ -67,6 +68,7 @@ class Loop(ConnectionLoop):
             frame = reader.next()
             if frame is None:
                 outbox.flush()
+                current.shared = None
                 if not reader.receive():
                     return
                 outbox.resume()
@@ -74,6 +76,7 @@ class Loop(ConnectionLoop):
             kind, flags, _, id, payload = frame
             if kind != frames.REQUEST:
                 raise frames.misplaced(kind)
+            current.shared = id
             take(id, flags, payload)
 
     def _answer(self, id: int, flags: int, payload: Payload) -> None:
@@ -90,6 +93,8 @@ class Loop(ConnectionLoop):
             raise
         except BaseException as error:  # noqa: BLE001  (sys.exit in a hook is its error too)
             answer = response(id, *encode_error(error))
+        # What its hooks left running computes no request any longer.
+        current.shared = None
         self._outbox.add(answer, hold=self._reader.has_more())
 
     def _answer_watched(self, id: int, request: Any, context: Context | None) -> Any:
@@ -144,7 +149,7 @@ class Loop(ConnectionLoop):
             self._fail(single.item.id, Cancelled())
         if wanted.members:
             items = wanted.items
-            set_current_requests(items)
+            set_current_items(items)
             answer = self._streams.answer_batch if self._hooks.stream else self._answer_batch
             answer(items, wanted.values)
         for single in batch.members:
@@ -180,7 +185,7 @@ class Loop(ConnectionLoop):
     def _retry(self, item: Item, x: Any, logged: set[str]) -> Any:
         try:
             check_wanted(item)
-            set_current_requests((item,))
+            set_current_items((item,))
             return self._hooks.answer_batch([x], [item.context])[0]
         except BaseException as error:  # noqa: BLE001
             return encode_error(error, logged)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from litplex._launched.request_marks import set_current_requests
 from litplex._launched.tracebacks import summary_of
+from litplex._worker import current
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import (
     Answer,
@@ -114,10 +115,16 @@ def arrived_requests(reader: frames.FrameReader) -> Iterator[tuple[int, int, mem
         frame = reader.next()
 
 
+def set_current_items(items: Sequence[Item]) -> None:
+    """Sets the items that the current thread, or task, computes: for its output and its calls."""
+    set_current_requests(items)
+    current.set_items(items)
+
+
 def begin(item: Item) -> None:
     """Marks an item as begun; raises Cancelled if no caller waits for it."""
     item.has_begun = True
-    set_current_requests((item,))
+    set_current_items((item,))
     begin_stage(item.context)
     check_wanted(item)
 

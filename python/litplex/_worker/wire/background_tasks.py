@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from litplex._launched.tracebacks import print_of
+from litplex._worker import current
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 async def run(background: Any) -> None:
     """Runs a background task, or several; what one raises is logged, no more."""
+    # The request is answered.
+    current.set_none()
     try:
         result = background()
         if hasattr(result, "__await__"):

@@ -7,7 +7,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from litplex._http import Context, Form, UploadFile
+from litplex._http import Context, Form, HTTPException, UploadFile
 from litplex._worker.wire import frames
 from litplex._worker.wire.json import MalformedBody, loads
 from litplex._worker.wire.stages import Stages, now
@@ -38,18 +38,20 @@ def read_request(
     if not flags & frames.META:
         context = Context()
         context.request_id = request_id
+        context._takes_values = bool(flags & frames.VALUES)
         return loads(payload), context
     began = now()
     meta, body = frames.split_meta(payload)
     try:
         content, context = meta["content"], Context(meta.get("context"))
         context.request_id = request_id
+        context._takes_values = bool(flags & frames.VALUES)
         if meta.get("stages"):
             context._stages = Stages(began)
         return _read_content(content, body), context
-    except MalformedBody:
+    except (MalformedBody, HTTPException):
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise frames.FrameError(f"the metadata of a request is wrong: {error!r}") from None
 
 
@@ -58,7 +60,18 @@ def _read_content(content: Any, body: Payload) -> Any:
         return loads(body)
     if "raw" in content:
         return bytes(body)
+    if "packed" in content:
+        return _unpacked(content["packed"], body)
     return Form(list(_read_parts(content["form"], body)))
+
+
+def _unpacked(parts: Any, body: Payload) -> Any:
+    from litplex._worker.wire.values import NoNumpy, unpack
+
+    try:
+        return unpack(parts, body)
+    except NoNumpy as error:
+        raise HTTPException(415, str(error)) from None
 
 
 def _text(piece: bytes, content_type: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from litplex._calls.errors import CallError
 from litplex._launched import request_marks
 from litplex._launched.tracebacks import print_of, summary_of
 from litplex._worker.wire import frames
@@ -24,6 +25,8 @@ _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
 _MADE = ("content-length", "content-type")
 # So that a frame has room for it and for those before it, which its credit bounds.
 _MAX_ITEM_BYTES = frames.MAX_PAYLOAD_BYTES // 2
+# The statuses of failed calls that are no errors of the program: load, time, and callers that left.
+_EXPECTED = (499, 503, 504)
 _INTERNAL = b'{"detail":"Internal server error"}'
 # The name of the hook that returns the responses; a worker has one model.
 _source = "a hook"
@@ -129,6 +132,20 @@ def encode_body(output: Any, bytes_are_text: bool = False) -> Any:
     return 200, 0, dumps(output)
 
 
+def encode_value(output: Any) -> Any:
+    """Returns what :func:`encode_body` does, for a caller that takes buffers within values."""
+    if type(output) not in _PLAIN and (
+        isinstance(output, (bytes, bytearray, memoryview)) or hasattr(output, "status_code")
+    ):
+        return encode_body(output)
+    from litplex._worker.wire.values import pack
+
+    content, pieces = pack(output, "answer")
+    if content == "json":
+        return 200, 0, pieces[0]
+    return 200, frames.META, frames.with_meta({"content": content}, b"".join(pieces))
+
+
 def _encode_response(output: Any, body: Payload) -> Answer:
     """Returns what an object like Starlette's responses makes, with what is done after it."""
     headers = [(name, str(value)) for name, value in output.headers.items()]
@@ -190,6 +207,8 @@ def encode_error(error: BaseException, said: set[str] | None = None) -> Answer:
 def _encode_error(error: BaseException, said: set[str]) -> Answer:
     if isinstance(error, MalformedBody):
         return 400, 0, dumps({"detail": str(error)})
+    if isinstance(error, CallError):
+        return _call_error(error, said)
     if isinstance(getattr(error, "status_code", None), int) and hasattr(error, "detail"):
         return _http_exception(error)
     summary = summary_of(error)
@@ -202,6 +221,17 @@ def _encode_error(error: BaseException, said: set[str]) -> Answer:
     # Where only one input of a request is to blame, the server knows its place among all.
     input = getattr(error, "input", None)
     return 500, 0, dumps({"detail": detail, **({} if input is None else {"input": input})})
+
+
+def _call_error(error: CallError, said: set[str]) -> Answer:
+    summary = summary_of(error)
+    if error.own_status not in _EXPECTED and summary not in said:
+        said.add(summary)
+        print_of(error)
+    payload = dumps({"detail": error.own_detail, "calls": error.calls})
+    after = error.retry_after
+    headers = [("retry-after", str(after))] if after and error.own_status == 503 else []
+    return _typed(error.own_status, "application/json", headers, payload)
 
 
 def _say(error: BaseException) -> None:

@@ -18,10 +18,10 @@ PROTOCOL = 2
 
 HELLO, WELCOME, REFUSE, SETUP, READY, FAILED = 1, 2, 3, 4, 5, 6
 REQUEST, RESPONSE, CHUNK, END, CANCEL, BYE = 7, 8, 9, 10, 11, 12
-PING, PONG, MEASURE, COST, CREDIT, METRICS = 13, 14, 15, 16, 17, 18
+PING, PONG, MEASURE, COST, CREDIT, METRICS, WAITING = 13, 14, 15, 16, 17, 18, 19
 
-META, MORE, REQUEST_ID = 1, 2, 4
-_KNOWN_FLAGS = META | MORE | REQUEST_ID
+META, MORE, REQUEST_ID, VALUES = 1, 2, 4, 8
+_KNOWN_FLAGS = META | MORE | REQUEST_ID | VALUES
 
 JSON_ITEMS, TEXT_ITEMS, BYTES_ITEMS = 0, 1, 2
 
@@ -30,6 +30,8 @@ _ROOM = 256 * 1024
 _SMALL_ROUNDS = 64
 # The most memory that is reserved for a frame by its header alone, which may be wrong.
 _TRUSTED_ROOM = 16 * 1024 * 1024
+# The body of a large frame begins at a multiple of this in memory, as the arrays in it need it.
+_ALIGNMENT = 16
 
 
 class FrameError(Exception):
@@ -88,6 +90,27 @@ def _read_message(text: Payload) -> dict[str, Any]:
     return message
 
 
+class _Room(bytearray):
+    """A buffer of a reader.
+
+    Attributes:
+        is_kept: Whether values refer to its bytes, so that it cannot be used again.
+    """
+
+    is_kept = False
+
+
+def kept(payload: Payload) -> Payload:
+    """Returns a payload that stays valid: the view itself, whose buffer the reader then gives up,
+    or a copy where the payload is small."""
+    room = payload.obj if isinstance(payload, memoryview) else None
+    # A larger buffer was made for one frame.
+    if isinstance(room, _Room) and len(room) > _ROOM:
+        room.is_kept = True
+        return payload
+    return bytes(payload)
+
+
 class FrameReader:
     """Cuts frames out of a socket.
 
@@ -97,7 +120,7 @@ class FrameReader:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._buffer = memoryview(bytearray(_ROOM))
+        self._buffer = memoryview(_Room(_ROOM))
         self._start = 0
         self._end = 0
         # Rounds since a large body came.
@@ -111,7 +134,7 @@ class FrameReader:
         length, kind, flags, status, id = HEADER.unpack_from(self._buffer, start)
         if length > MAX_PAYLOAD_BYTES:
             raise FrameError(f"a payload of {length} bytes is over the limit")
-        if not HELLO <= kind <= METRICS or flags & ~_KNOWN_FLAGS:
+        if not HELLO <= kind <= WAITING or flags & ~_KNOWN_FLAGS:
             raise FrameError(f"unknown frame kind {kind} or flags {flags}")
         body = start + HEADER.size
         end = body + length
@@ -154,22 +177,36 @@ class FrameReader:
         if held >= HEADER.size:
             needed += HEADER.unpack_from(self._buffer, start)[0]
         size = len(self._buffer)
-        is_growing = start == 0 and size >= _TRUSTED_ROOM
+        is_growing = start < _ALIGNMENT and size >= _TRUSTED_ROOM
         if self._end < size and (is_growing or start + needed <= size):
             return
         # Never in place: a view of the old buffer may still be in use.
         room = min(needed, max(_TRUSTED_ROOM, 4 * held))
-        fresh = memoryview(bytearray(max(_ROOM, room)))
-        fresh[:held] = self._buffer[start : self._end]
-        self._buffer, self._start, self._end = fresh, 0, held
+        before = -self._lead() % _ALIGNMENT
+        fresh = memoryview(_Room(max(_ROOM, before + room)))
+        fresh[before : before + held] = self._buffer[start : self._end]
+        self._buffer, self._start, self._end = fresh, before, before + held
+
+    def _lead(self) -> int:
+        """Returns the bytes in front of the body of the next frame, as far as they have come."""
+        buffer, at = self._buffer[self._start : self._end], HEADER.size
+        if len(buffer) <= at:
+            return at
+        flags = buffer[5]
+        if flags & REQUEST_ID:
+            at += 1 + buffer[at]
+        if flags & META and len(buffer) >= at + LENGTH.size:
+            at += LENGTH.size + int(LENGTH.unpack_from(buffer, at)[0])
+        return at
 
     def _keep_or_shrink(self) -> None:
         """Keeps the room of a large body for the next one, unless none has come for a while."""
         if len(self._buffer) == _ROOM:
             return
         self._small = 0 if self._end > _ROOM else self._small + 1
-        if self._small > _SMALL_ROUNDS:
-            self._buffer = memoryview(bytearray(_ROOM))
+        room = self._buffer.obj
+        if self._small > _SMALL_ROUNDS or (isinstance(room, _Room) and room.is_kept):
+            self._buffer = memoryview(_Room(_ROOM))
 
     def message(self, *expected: int) -> tuple[int | None, dict[str, Any] | None]:
         """Blocks for one frame that carries a message; returns its kind and the message.

@@ -158,7 +158,7 @@ class Unsendable(ValueError):
         )
 
 
-def _default(value: Any) -> Any:
+def as_sent(value: Any) -> Any:
     """Returns a value that is not one of JSON's own types as FastAPI sends it."""
     if isinstance(value, GeneratorType):
         # Where something else cannot be sent as it is, a generator would be read twice.
@@ -218,20 +218,21 @@ def _holds_pairs(value: Any) -> Any:
         return False
 
 
-def _make_fast_dumps() -> Any:
+def _make_fast_dumps(default: Any) -> Any:
     make_encoder: Any = vars(_encoder)["c_make_encoder"]
     # The positions are those of CPython 3.9 to 3.14: markers, default, string encoder, indent,
     # two separators, sort_keys, skipkeys, allow_nan.
     encode = make_encoder(
-        None, _default, _encoder.encode_basestring, None, ":", ",", False, False, False
+        None, default, _encoder.encode_basestring, None, ":", ",", False, False, False
     )
     return lambda value: "".join(encode(value, 0)).encode()
 
 
-def _make_dumps() -> Any:
-    documented = json.JSONEncoder(default=_default, **_SETTINGS).encode
+def make_dumps(default: Any) -> Any:
+    """Returns an encoder with this function for values that are none of JSON's own types."""
+    documented = json.JSONEncoder(default=default, **_SETTINGS).encode
     try:
-        fast = _make_fast_dumps()
+        fast = _make_fast_dumps(default)
         sample = {"a": [1, 2.5, None, True, "ß\n"], "b": {}}
         if fast(sample) == documented(sample).encode():
             return fast
@@ -240,7 +241,7 @@ def _make_dumps() -> Any:
     return lambda value: documented(value).encode()
 
 
-_dumps = _make_dumps()
+_dumps = make_dumps(as_sent)
 
 
 def dumps(value: Any, place: str = "answer") -> Any:
