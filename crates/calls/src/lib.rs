@@ -12,6 +12,7 @@
 
 mod budget;
 mod call;
+mod deadlock;
 mod items;
 mod off_thread;
 mod registry;
@@ -20,6 +21,7 @@ mod target;
 
 pub use budget::TimeBudget;
 pub use call::{Call, Caller, Output};
+pub use deadlock::{Deadlocks, EndpointKey, Parent, Refusal, WatchedCall};
 pub use items::ItemStream;
 pub use off_thread::{off_thread, turn};
 pub use registry::{Registry, TargetRef, Targets};

@@ -1,0 +1,168 @@
+//! The owner of the state of all calls, which decides at each event.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use litplex_core::{CallId, WorkerKey};
+use tokio::sync::oneshot;
+
+use super::find::find;
+use super::state::{Doubt, EndpointKey, Parent, Refusal, State};
+
+/// The detector of deadlocks of a server. Clones share their state.
+///
+/// The order of events matters. Each must be reported before the side that it concerns can cause
+/// another one:
+///
+/// - [`held`](Self::held) before the job is written to the worker;
+/// - [`ended`](Self::ended) where the last frame of the response is *read* from the callee's worker (not
+///   where the caller wakes: meanwhile the worker may have begun another job), and before the response
+///   is written to the caller's worker;
+/// - [`resume`](Self::resume) in the same way for each other part of a stream;
+/// - `ended` for all calls of a hook at once when its items are answered.
+///
+/// Events of calls and workers that are not known, or not any longer, are ignored.
+#[derive(Debug, Clone, Default)]
+pub struct Deadlocks(Arc<Mutex<State>>);
+
+/// A call that [`Deadlocks`] watches until this is dropped.
+#[derive(Debug)]
+#[must_use = "the call is watched until this is dropped"]
+pub struct WatchedCall {
+    id: CallId,
+    deadlocks: Deadlocks,
+    refusal: oneshot::Receiver<Refusal>,
+}
+
+impl WatchedCall {
+    /// Returns the number of the call.
+    pub fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// Waits until the call is refused, forever if that does not happen. It may be dropped and called again.
+    pub async fn refused(&mut self) -> Refusal {
+        match (&mut self.refusal).await {
+            Ok(refusal) => refusal,
+            // The call has ended.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns the refusal, if the call is refused. It is returned once.
+    pub fn try_refused(&mut self) -> Option<Refusal> {
+        self.refusal.try_recv().ok()
+    }
+}
+
+impl Drop for WatchedCall {
+    fn drop(&mut self) {
+        self.deadlocks.ended(self.id);
+    }
+}
+
+impl Deadlocks {
+    /// Returns a detector without endpoints.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an endpoint that may have this many workers at the same time; 0 for a pipeline.
+    pub fn add_endpoint(&self, name: &str, most_workers: usize) -> EndpointKey {
+        self.state().add_endpoint(name.into(), most_workers)
+    }
+
+    /// Changes the most workers that an endpoint may have.
+    pub fn set_most_workers(&self, endpoint: EndpointKey, most: usize) {
+        self.decide(|state| state.set_most_workers(endpoint, most));
+    }
+
+    /// Adds a worker that takes jobs of an endpoint and runs this many hooks at the same time: 1 if it
+    /// computes one job or batch after the other, also if its hooks share one thread.
+    pub fn attached(&self, endpoint: EndpointKey, slot: usize, places: usize) -> WorkerKey {
+        self.state().attach(endpoint, slot, places)
+    }
+
+    /// Notes that a worker takes no more jobs and finishes those that it has.
+    pub fn retiring(&self, worker: WorkerKey) {
+        self.decide(|state| state.retire(worker));
+    }
+
+    /// Notes that a worker was lost or has finished.
+    pub fn gone(&self, worker: WorkerKey) {
+        self.decide(|state| state.gone(worker));
+    }
+
+    /// Adds a call, which is now in the queue of its callee. `waits` says that the hook waits for it from
+    /// now on. The call may be refused at once.
+    pub fn begin(&self, callee: EndpointKey, parent: Parent<'_>, waits: bool) -> WatchedCall {
+        let (sender, refusal) = oneshot::channel();
+        let id = self.decide(|state| state.begin(callee, parent, waits, sender));
+        WatchedCall { id, deadlocks: self.clone(), refusal }
+    }
+
+    /// Notes that the caller of a call waits for it from now on. Of a stream this may be reported only if no
+    /// part of it is on the way to the caller.
+    pub fn wait(&self, call: CallId) {
+        self.decide(|state| state.wait(call));
+    }
+
+    /// Notes that a part of a stream has come: its caller does not wait for it any longer, until the next
+    /// [`wait`](Self::wait).
+    pub fn resume(&self, call: CallId) {
+        self.state().resume(call);
+    }
+
+    /// Notes that a worker holds a call as this item: the one that the worker's own calls have among their
+    /// parents.
+    pub fn held(&self, call: CallId, worker: WorkerKey, item: u64) {
+        self.decide(|state| state.held(call, worker, item));
+    }
+
+    /// Notes that a call is in the queue again, because its worker was lost.
+    pub fn requeued(&self, call: CallId) {
+        self.decide(|state| state.requeued(call));
+    }
+
+    /// Notes that a call has its result, or has no caller any longer.
+    pub fn ended(&self, call: CallId) {
+        drop(self.state().end(call));
+    }
+
+    /// Applies an event, and refuses calls until none is stuck.
+    fn decide<T: Event>(&self, event: impl FnOnce(&mut State) -> T) -> T::Output {
+        let mut state = self.state();
+        let (doubt, output) = event(&mut state).split();
+        loop {
+            let concerned = state.doubted(doubt);
+            let Some(deadlock) = find(&state, &concerned) else { return output };
+            if let Some(caller) = state.end(deadlock.newest) {
+                // The caller may have left.
+                let _ = caller.send(Refusal { chain: deadlock.chain });
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The result of an event: what it leaves in doubt, and what is returned to its reporter.
+trait Event {
+    type Output;
+    fn split(self) -> (Doubt, Self::Output);
+}
+
+impl Event for Doubt {
+    type Output = ();
+    fn split(self) -> (Doubt, ()) {
+        (self, ())
+    }
+}
+
+impl Event for (CallId, Doubt) {
+    type Output = CallId;
+    fn split(self) -> (Doubt, CallId) {
+        (self.1, self.0)
+    }
+}

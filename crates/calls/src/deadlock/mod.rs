@@ -1,0 +1,24 @@
+//! Deadlocks among calls: found exactly, at the event that closes them, and ended by a refusal.
+//!
+//! A hook that calls an endpoint keeps its place in its worker while it waits. If all places of an
+//! endpoint wait, over other calls, for that same endpoint, none of them is ever answered. All state
+//! is in this process, so that this is decided and not guessed: of calls that wait for each other,
+//! the newest is refused, with the chain `/a#0 → /b#0 → /a`. The hook that made it gets the error,
+//! and the others move on.
+//!
+//! [`Deadlocks`] is told of events, from any thread, and decides at each of them. Its state is behind a
+//! lock that is held for a few instructions: a task with an inbox would have to be woken for each of
+//! several events of each call. What the state means is in `state.rs`, and the decision, a pure function,
+//! in `find.rs`.
+//!
+//! Deliberately absent: deadlines. A call that ends for any reason is reported as [`ended`](Deadlocks::ended).
+
+mod detector;
+mod find;
+mod state;
+
+pub use detector::{Deadlocks, WatchedCall};
+pub use state::{EndpointKey, Parent, Refusal};
+
+#[cfg(test)]
+mod tests;

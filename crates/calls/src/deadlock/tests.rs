@@ -1,0 +1,185 @@
+//! Deadlocks of known shape, told to the detector event by event.
+
+use litplex_core::WorkerKey;
+
+use super::{Deadlocks, EndpointKey, Parent, WatchedCall};
+
+fn chain(call: &mut WatchedCall) -> Option<String> {
+    call.try_refused().map(|refusal| refusal.chain)
+}
+
+/// Returns an endpoint with this many workers and no room for more.
+fn endpoint(
+    deadlocks: &Deadlocks,
+    name: &str,
+    workers: usize,
+    places: usize,
+) -> (EndpointKey, Vec<WorkerKey>) {
+    let key = deadlocks.add_endpoint(name, workers);
+    (key, (0..workers).map(|slot| deadlocks.attached(key, slot, places)).collect())
+}
+
+#[test]
+fn a_hook_that_calls_the_only_worker_it_is_in_is_refused_at_once() {
+    let deadlocks = Deadlocks::new();
+    let (a, workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let mut call = deadlocks.begin(a, Parent::Hook(workers[0], &[7]), true);
+    assert_eq!(chain(&mut call).as_deref(), Some("/a#0 → /a"));
+}
+
+#[test]
+fn a_call_that_another_worker_can_take_is_not_refused() {
+    let deadlocks = Deadlocks::new();
+    let (a, workers) = endpoint(&deadlocks, "/a", 2, 1);
+    let mut first = deadlocks.begin(a, Parent::Hook(workers[0], &[1]), true);
+    assert_eq!(chain(&mut first), None);
+    deadlocks.held(first.id(), workers[1], 1);
+    let mut second = deadlocks.begin(a, Parent::Hook(workers[1], &[1]), true);
+    assert_eq!(chain(&mut second).as_deref(), Some("/a#0 → /a#1 → /a"));
+    assert_eq!(chain(&mut first), None, "the newest is refused alone");
+    drop(second);
+    deadlocks.ended(first.id());
+    let mut third = deadlocks.begin(a, Parent::Hook(workers[1], &[2]), true);
+    assert_eq!(chain(&mut third), None);
+}
+
+#[test]
+fn endpoints_that_call_each_other_name_the_workers_that_wait() {
+    let deadlocks = Deadlocks::new();
+    let (a, a_workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let (b, b_workers) = endpoint(&deadlocks, "/b", 1, 1);
+    let mut outer = deadlocks.begin(b, Parent::Hook(a_workers[0], &[1]), true);
+    deadlocks.held(outer.id(), b_workers[0], 5);
+    let mut inner = deadlocks.begin(a, Parent::Hook(b_workers[0], &[5]), true);
+    assert_eq!(chain(&mut inner).as_deref(), Some("/a#0 → /b#0 → /a"));
+    assert_eq!(chain(&mut outer), None);
+}
+
+#[test]
+fn an_idle_worker_of_an_endpoint_does_not_save_a_call_that_a_blocked_one_holds() {
+    let deadlocks = Deadlocks::new();
+    let (a, a_workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let (b, b_workers) = endpoint(&deadlocks, "/b", 2, 1);
+    let outer = deadlocks.begin(b, Parent::Hook(a_workers[0], &[1]), true);
+    deadlocks.held(outer.id(), b_workers[0], 5);
+    let mut inner = deadlocks.begin(a, Parent::Hook(b_workers[0], &[5]), true);
+    assert_eq!(chain(&mut inner).as_deref(), Some("/a#0 → /b#0 → /a"));
+}
+
+#[test]
+fn an_async_worker_is_stuck_when_its_last_place_waits() {
+    let deadlocks = Deadlocks::new();
+    let (a, workers) = endpoint(&deadlocks, "/a", 1, 3);
+    let begin = |item| deadlocks.begin(a, Parent::Hook(workers[0], &[item]), true);
+    let mut calls: Vec<_> = (0..3).map(begin).collect();
+    let chains: Vec<_> = calls.iter_mut().map(chain).collect();
+    assert_eq!(chains, [None, None, Some("/a#0 → /a".to_owned())]);
+}
+
+#[test]
+fn a_later_call_counts_from_its_wait() {
+    let deadlocks = Deadlocks::new();
+    let (a, workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let mut call = deadlocks.begin(a, Parent::Hook(workers[0], &[1]), false);
+    assert_eq!(chain(&mut call), None);
+    deadlocks.wait(call.id());
+    assert_eq!(chain(&mut call).as_deref(), Some("/a#0 → /a"));
+}
+
+#[test]
+fn a_call_that_waits_behind_a_knot_is_not_refused() {
+    let deadlocks = Deadlocks::new();
+    let (a, a_workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let (b, b_workers) = endpoint(&deadlocks, "/b", 1, 1);
+    let (_, c_workers) = endpoint(&deadlocks, "/c", 1, 1);
+    let outer = deadlocks.begin(b, Parent::Hook(a_workers[0], &[1]), true);
+    deadlocks.held(outer.id(), b_workers[0], 1);
+    let later = deadlocks.begin(a, Parent::Hook(b_workers[0], &[1]), false);
+    // It is newer, and waits for /a only.
+    let mut behind = deadlocks.begin(a, Parent::Hook(c_workers[0], &[1]), true);
+    deadlocks.wait(later.id());
+    let mut later = later;
+    assert_eq!(chain(&mut later).as_deref(), Some("/a#0 → /b#0 → /a"));
+    assert_eq!(chain(&mut behind), None);
+}
+
+#[test]
+fn a_worker_that_can_start_is_waited_for_until_the_endpoint_may_have_fewer() {
+    let deadlocks = Deadlocks::new();
+    let a = deadlocks.add_endpoint("/a", 2);
+    let worker = deadlocks.attached(a, 0, 1);
+    let mut call = deadlocks.begin(a, Parent::Hook(worker, &[1]), true);
+    assert_eq!(chain(&mut call), None);
+    deadlocks.set_most_workers(a, 1);
+    assert_eq!(chain(&mut call).as_deref(), Some("/a#0 → /a"));
+}
+
+#[test]
+fn the_loss_of_the_last_free_worker_closes_a_deadlock() {
+    for is_lost in [true, false] {
+        let deadlocks = Deadlocks::new();
+        let (a, workers) = endpoint(&deadlocks, "/a", 2, 1);
+        let mut call = deadlocks.begin(a, Parent::Hook(workers[0], &[1]), true);
+        deadlocks.set_most_workers(a, 1);
+        assert_eq!(chain(&mut call), None);
+        match is_lost {
+            true => deadlocks.gone(workers[1]),
+            false => deadlocks.retiring(workers[1]),
+        }
+        assert_eq!(chain(&mut call).as_deref(), Some("/a#0 → /a"));
+    }
+}
+
+#[test]
+fn a_pipeline_hands_the_wait_of_its_stages_on() {
+    let deadlocks = Deadlocks::new();
+    let (a, workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let search = deadlocks.add_endpoint("/search", 0);
+    let mut call = deadlocks.begin(search, Parent::Hook(workers[0], &[1]), true);
+    let mut stage = deadlocks.begin(a, Parent::Call(call.id()), true);
+    assert_eq!(chain(&mut stage).as_deref(), Some("/a#0 → /search → /a"));
+    assert_eq!(chain(&mut call), None);
+}
+
+#[test]
+fn jobs_behind_a_blocked_hook_wait_with_it_and_those_of_a_lost_worker_do_not() {
+    let deadlocks = Deadlocks::new();
+    let (a, a_workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let (b, b_workers) = endpoint(&deadlocks, "/b", 2, 1);
+    let mut call = deadlocks.begin(b, Parent::Hook(a_workers[0], &[1]), true);
+    // Another request of the same worker, ahead of the call, waits for /a.
+    deadlocks.held(call.id(), b_workers[0], 2);
+    let mut ahead = deadlocks.begin(a, Parent::Hook(b_workers[0], &[1]), true);
+    assert_eq!(chain(&mut ahead).as_deref(), Some("/a#0 → /b#0 → /a"));
+    drop(ahead);
+    deadlocks.gone(b_workers[0]);
+    deadlocks.requeued(call.id());
+    assert_eq!(chain(&mut call), None);
+}
+
+#[test]
+fn a_stream_that_brought_a_part_is_not_waited_for() {
+    let deadlocks = Deadlocks::new();
+    let (a, a_workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let (b, b_workers) = endpoint(&deadlocks, "/b", 1, 1);
+    let stream = deadlocks.begin(b, Parent::Hook(a_workers[0], &[1]), true);
+    deadlocks.held(stream.id(), b_workers[0], 1);
+    deadlocks.resume(stream.id());
+    let mut call = deadlocks.begin(a, Parent::Hook(b_workers[0], &[1]), true);
+    assert_eq!(chain(&mut call), None, "the hook of /a may return without the rest");
+    deadlocks.wait(stream.id());
+    assert_eq!(chain(&mut call).as_deref(), Some("/a#0 → /b#0 → /a"));
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_caller_that_waits() {
+    let deadlocks = Deadlocks::new();
+    let (a, workers) = endpoint(&deadlocks, "/a", 1, 1);
+    let mut call = deadlocks.begin(a, Parent::Hook(workers[0], &[1]), false);
+    let (id, other) = (call.id(), deadlocks.clone());
+    let wait = async { other.wait(id) };
+    let (refusal, ()) = tokio::join!(call.refused(), wait);
+    let error = litplex_core::ServeError::from(refusal);
+    assert_eq!(error.status(), 508);
+    assert!(error.detail.contains("/a#0 → /a"), "{error}");
+}
