@@ -1,0 +1,222 @@
+//! Conditions of a switch, in CEL. Values are variables of the names of their steps.
+
+use std::sync::{Arc, LazyLock};
+
+use cel::{Context, Env, Program, Value as Cel};
+use litplex_core::{Outcome, ServeError};
+
+use crate::value::{Scope, Value};
+
+/// The functions and types of CEL; the same for all conditions.
+static CEL: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A condition.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    /// The text of it.
+    pub(crate) source: String,
+    program: Program,
+    /// The values that it reads.
+    variables: Vec<String>,
+}
+
+impl Condition {
+    /// Reads a condition that may read values of these names.
+    ///
+    /// # Errors
+    /// It is not CEL, reads another value, or calls a function that does not exist.
+    pub(crate) fn read(source: &str, is_known: impl Fn(&str) -> bool) -> Result<Self, String> {
+        let program = CEL.compile(source).map_err(|errors| {
+            let first = errors.to_string();
+            let first = first.lines().next().unwrap_or_default().to_owned();
+            format!("invalid condition `{source}`: {first}; write it in CEL")
+        })?;
+        let bound = bound_names(&program);
+        let variables: Vec<String> = {
+            let references = program.references();
+            let names = references.variables().into_iter();
+            names.filter(|name| !bound.contains(name)).map(str::to_owned).collect()
+        };
+        let unknown = variables.iter().find(|name| !is_known(name) && !is_type(name));
+        if let Some(name) = unknown {
+            return Err(format!(
+                "invalid condition `{source}`: no step before it has the name `{name}`"
+            ));
+        }
+        Ok(Self { source: source.to_owned(), program, variables })
+    }
+
+    /// Returns its value if it reads no others.
+    pub(crate) fn constant(&self) -> Option<bool> {
+        if !self.variables.is_empty() {
+            return None;
+        }
+        match self.program.execute(&Context::with_env(CEL.clone())) {
+            Ok(Cel::Bool(holds)) => Some(holds),
+            _ => None,
+        }
+    }
+
+    /// Returns the names of the values that it reads.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().map(String::as_str)
+    }
+
+    /// Returns whether it holds for these values.
+    ///
+    /// # Errors
+    /// It cannot be evaluated, such as where a field is missing, or its value is not a boolean.
+    pub(crate) fn holds(&self, scope: &Scope) -> Outcome<bool> {
+        let mut context = Context::with_env(CEL.clone());
+        let mut is_from_client = true;
+        for name in &self.variables {
+            let Some(value) = scope.get(name) else { continue };
+            is_from_client &= value.is_from_client;
+            context.add_variable_from_value(name.clone(), cel_value(value)?);
+        }
+        let wrong = |what: &str| {
+            let detail = format!("the condition `{}` {what}", self.source);
+            refusal(detail, is_from_client)
+        };
+        match self.program.execute(&context) {
+            Ok(Cel::Bool(holds)) => Ok(holds),
+            Ok(other) => Err(wrong(&format!("is a {}, not true or false", other.type_of()))),
+            Err(error) => Err(wrong(&format!("cannot be evaluated: {error}"))),
+        }
+    }
+}
+
+/// Returns an error about a value: of the client's, if it sent the value.
+pub(crate) fn refusal(detail: String, is_from_client: bool) -> ServeError {
+    if is_from_client {
+        ServeError::invalid_input(detail)
+    } else {
+        ServeError { detail, ..ServeError::internal() }
+    }
+}
+
+/// Returns whether CEL knows the name itself.
+fn is_type(name: &str) -> bool {
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"]
+        .contains(&name)
+}
+
+/// Returns the names that macros such as `all` bind.
+fn bound_names(program: &Program) -> Vec<&str> {
+    let mut names = Vec::new();
+    collect_bound(program.expression(), &mut names);
+    names
+}
+
+fn collect_bound<'e>(expression: &'e cel::IdedExpr, names: &mut Vec<&'e str>) {
+    use cel::common::ast::{EntryExpr, Expr};
+    let entry = |entry: &'e EntryExpr, names: &mut Vec<&'e str>| match entry {
+        EntryExpr::StructField(field) => collect_bound(&field.value, names),
+        EntryExpr::MapEntry(entry) => {
+            collect_bound(&entry.key, names);
+            collect_bound(&entry.value, names);
+        }
+    };
+    match &expression.expr {
+        Expr::Call(call) => {
+            call.target.iter().for_each(|target| collect_bound(target, names));
+            call.args.iter().for_each(|argument| collect_bound(argument, names));
+        }
+        Expr::Comprehension(all) => {
+            names.push(&all.iter_var);
+            names.extend(all.iter_var2.as_deref());
+            names.push(&all.accu_var);
+            for part in
+                [&all.iter_range, &all.accu_init, &all.loop_cond, &all.loop_step, &all.result]
+            {
+                collect_bound(part, names);
+            }
+        }
+        Expr::List(list) => list.elements.iter().for_each(|item| collect_bound(item, names)),
+        Expr::Map(map) => map.entries.iter().for_each(|item| entry(&item.expr, names)),
+        Expr::Struct(record) => record.entries.iter().for_each(|item| entry(&item.expr, names)),
+        Expr::Select(select) => collect_bound(&select.operand, names),
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
+    }
+}
+
+fn cel_value(value: &Value) -> Outcome<Cel> {
+    let text = value.text()?;
+    let json: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| refusal(format!("malformed JSON: {error}"), value.is_from_client))?;
+    Ok(from_json(json))
+}
+
+fn from_json(json: serde_json::Value) -> Cel {
+    use serde_json::Value as Json;
+    match json {
+        Json::Null => Cel::Null,
+        Json::Bool(boolean) => Cel::Bool(boolean),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Cel::Int(number),
+            (None, Some(number)) => Cel::UInt(number),
+            (None, None) => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Cel::String(Arc::new(text)),
+        Json::Array(items) => Cel::List(Arc::new(items.into_iter().map(from_json).collect())),
+        Json::Object(fields) => {
+            let field = |(key, value)| (cel::objects::Key::String(Arc::new(key)), from_json(value));
+            let map = fields.into_iter().map(field).collect();
+            Cel::Map(cel::objects::Map { map: Arc::new(map) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope() -> Scope {
+        let text = r#"{"code": "de", "score": 1.0, "n": 3, "tags": ["a", "b"], "none": null}"#;
+        Scope::default().with("lang".into(), Value::json(text))
+    }
+
+    fn read(source: &str) -> Result<Condition, String> {
+        Condition::read(source, |name| name == "lang")
+    }
+
+    #[test]
+    fn conditions_compare_fields_of_values() {
+        for (source, expected) in [
+            ("lang.code == 'de'", true),
+            ("lang.code.startsWith('d') && lang.n > 2", true),
+            ("lang.n > 2.5 && lang.n < 3.5", true),
+            ("lang.score == 1", true),
+            ("lang.none == null", true),
+            ("lang.tags.exists(t, t == 'b')", true),
+            ("lang.tags.all(t, t == 'b')", false),
+            ("has(lang.code) && !has(lang.other)", true),
+            ("size(lang.tags) == 2", true),
+            ("lang.code.matches('^d.$')", true),
+            ("'a' in lang.tags", true),
+            ("type(lang.code) == string", true),
+        ] {
+            assert_eq!(read(source).unwrap().holds(&scope()), Ok(expected), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_evaluated_is_an_error_that_names_it() {
+        for source in ["lang.other == 1", "lang.code > 1", "lang.n", "lang.tags[7] == 'a'"] {
+            let error = read(source).unwrap().holds(&scope()).unwrap_err();
+            assert!(error.detail.contains(&format!("`{source}`")), "{error}");
+            assert_eq!(error.status(), 500);
+        }
+    }
+
+    #[test]
+    fn errors_in_conditions_are_found_before_they_run() {
+        assert!(read("lang.code = 'de'").unwrap_err().contains("invalid condition"));
+        assert!(read("").unwrap_err().contains("invalid condition"));
+        let unknown = read("lagn.code == 'de'").unwrap_err();
+        assert!(unknown.ends_with("no step before it has the name `lagn`"), "{unknown}");
+        assert_eq!(read("1 < 2").unwrap().constant(), Some(true));
+        assert_eq!(read("true").unwrap().constant(), Some(true));
+        assert_eq!(read("lang.n == 1").unwrap().constant(), None);
+    }
+}
