@@ -660,6 +660,30 @@ def test_large_values_pass_the_connection_both_ways(worker):
     assert server.end() == 0
 
 
+def test_a_worker_reads_responses_while_the_server_takes_no_request(worker):
+    server = worker(
+        """
+        class API(ls.LitAPI):
+            other = ls.endpoint("/other")
+
+            def predict(self, x):
+                first = self.other.later("small")
+                gate()
+                return [len(self.other("x" * 20_000_000)), len(first.result())]
+        """,
+        **CALLS,
+    )
+    server.request(1, None)
+    first = server.next_call()[0]
+    server.open_gate()
+    # Neither fits the buffers of the connection, and this side does not read meanwhile.
+    server.answer_call(first, "y" * 30_000_000)
+    id, _, value = server.next_call()
+    server.answer_call(id, value)
+    assert server.answers(1) == {1: (200, [20_000_000, 30_000_000])}
+    assert server.end() == 0
+
+
 MISUSE = """
     import threading
 

@@ -32,7 +32,7 @@ _now = time.perf_counter
 
 
 class Caller:
-    """Makes the calls of a worker; see :class:`litplex._calls.transport.Transport`."""
+    """Makes the calls of a worker, in all forms of ``_calls/transport.py``."""
 
     def __init__(self, sock: socket.socket, reader: frames.FrameReader, credit: int) -> None:
         self._link = Link(sock, reader, credit)
@@ -335,6 +335,7 @@ class _Items:
         while item is _END and self._call.chunks:
             kind, payload = self._call.chunks.popleft()
             self._call.spend(len(payload))
+            self._link.pay()
             self._now = items_of(kind, payload)
             item = next(self._now, _END)
         return item

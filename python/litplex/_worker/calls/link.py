@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import select
+import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,6 @@ from litplex._worker.wire import frames
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     from litplex._worker.calls.pending import Pending
     from litplex._worker.wire.frames import Frame, Payload
@@ -48,11 +49,16 @@ class Link:
         self.credit = credit
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(sock, select.POLLIN | select.POLLOUT)
         self._sending = threading.Lock()
+        # Frames that reading gave rise to.
+        self._owed: deque[bytes] = deque()
         # Guards all that follows; held for a few instructions.
         self._state = threading.Lock()
         self._calls: dict[int, Pending] = {}
         self._leader: Any = None
+        self._leading_thread = 0
         self._followers: dict[threading.Lock, None] = {}
         # The event loops on which calls wait, with their number.
         self._loops: dict[asyncio.AbstractEventLoop, int] = {}
@@ -77,26 +83,69 @@ class Link:
         if self._calls.pop(call.id, None) is not None and not self.is_lost:
             self.send([frames.encode(frames.CANCEL, id=call.id)])
 
-    def grant(self, call: Pending, count: int) -> None:
-        """Lets the server send this many bytes more of a stream."""
-        if not self.is_lost:
-            credit = frames.LENGTH.pack(count)
-            self.send([frames.encode(frames.CREDIT, credit, id=call.id)])
+    def owe(self, call: Pending, count: int) -> None:
+        """Lets the server soon send this many bytes more of a stream."""
+        credit = frames.LENGTH.pack(count)
+        self._owed.append(frames.encode(frames.CREDIT, credit, id=call.id))
+
+    def pay(self) -> None:
+        """Sends the credit that is owed."""
+        if self._owed and not self.is_lost:
+            self.send([])
 
     def send(self, pieces: list[Payload]) -> None:
         """Writes frames; what becomes of them if the connection ends is told to the calls."""
         with self._sending:
             try:
-                if sum(map(len, pieces)) <= _JOINED_BYTES:
-                    self._sock.sendall(b"".join(pieces))
-                else:
-                    _send_all(self._sock, pieces)
+                while pieces or self._owed:
+                    owed = [self._owed.popleft() for _ in range(len(self._owed))]
+                    pieces = [*owed, *pieces]
+                    if sum(map(len, pieces)) <= _JOINED_BYTES:
+                        pieces = [b"".join(pieces)]
+                    self._write(pieces)
+                    pieces = []
             except OSError as error:
                 self._lose(str(error))
             except BaseException:
                 # A handler of a signal raised: the frame may be sent in part.
                 self._lose("an exception interrupted it")
                 raise
+
+    def _write(self, pieces: list[Payload]) -> None:
+        rest = [memoryview(piece) for piece in pieces if len(piece)]
+        while rest:
+            try:
+                sent = self._sock.sendmsg(rest[:_MOST_PIECES], [], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._read_until_writable()
+                continue
+            done = 0
+            while done < len(rest) and sent >= len(rest[done]):
+                sent -= len(rest[done])
+                done += 1
+            rest = rest[done:]
+            if sent:
+                rest[0] = rest[0][sent:]
+
+    def _read_until_writable(self) -> None:
+        """Reads while the server takes nothing: it may wait for its responses to be read."""
+        me = threading.get_ident()
+        with self._state:
+            leads = self._leader is None
+            if leads:
+                self._leader, self._leading_thread = self, me
+            may_read = self._leading_thread == me
+        try:
+            if not may_read:
+                room = select.poll()
+                room.register(self._fd, select.POLLOUT)
+                room.poll(_TRUST_SECONDS * 1000)
+            elif self._writable.poll()[0][1] & select.POLLIN:
+                self._take()
+        finally:
+            if leads:
+                with self._state:
+                    self._step_down(self)
 
     # ------------------------------------------------------------------ waiting
 
@@ -112,6 +161,7 @@ class Link:
                     # An exception of a signal's handler may end this, and no frame is lost.
                     self._readable.poll()
                     self._take()
+                    self.pay()
                 else:
                     me.acquire(timeout=_TRUST_SECONDS if self._loops else -1)
         finally:
@@ -131,7 +181,7 @@ class Link:
                 return True
             if self._may_lead():
                 self._followers.pop(me, None)
-                self._leader = me
+                self._leader, self._leading_thread = me, threading.get_ident()
                 return True
             if me not in self._followers:
                 me.acquire(blocking=False)
@@ -147,7 +197,7 @@ class Link:
 
     def _step_down(self, leader: Any) -> None:
         if self._leader is leader:
-            self._leader = None
+            self._leader, self._leading_thread = None, 0
         if self._leader is None:
             self._choose_leader()
 
@@ -170,10 +220,11 @@ class Link:
         with self._state:
             if self._leader is not None:
                 return
-            self._leader = self
+            self._leader, self._leading_thread = self, threading.get_ident()
         try:
             if self._readable.poll(0):
                 self._take()
+                self.pay()
         finally:
             with self._state:
                 self._step_down(self)
@@ -202,7 +253,7 @@ class Link:
         with self._state:
             if loop not in self._loops or not self._may_lead() or self._leader is loop:
                 return
-            self._leader = loop
+            self._leader, self._leading_thread = loop, threading.get_ident()
         loop.add_reader(self._fd, self._read, loop)
 
     def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -222,6 +273,7 @@ class Link:
             loop.remove_reader(self._fd)
             return
         self._take()
+        self.pay()
 
     # ------------------------------------------------------------------ reading
 
@@ -292,16 +344,3 @@ def _wake_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) ->
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _send_all(sock: socket.socket, pieces: list[Payload]) -> None:
-    rest = [memoryview(piece) for piece in pieces if len(piece)]
-    while rest:
-        sent = sock.sendmsg(rest[:_MOST_PIECES])
-        done = 0
-        while done < len(rest) and sent >= len(rest[done]):
-            sent -= len(rest[done])
-            done += 1
-        rest = rest[done:]
-        if sent:
-            rest[0] = rest[0][sent:]

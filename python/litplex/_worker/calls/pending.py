@@ -148,7 +148,7 @@ class Pending(Call):
         self._unspent += count
         if self._unspent * 2 >= self._link.credit and not self.is_done:
             count, self._unspent = self._unspent, 0
-            self._link.grant(self, count)
+            self._link.owe(self, count)
 
     def value(self) -> Any:
         """Returns the result of a call that is done.
