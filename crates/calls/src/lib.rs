@@ -21,7 +21,10 @@ mod target;
 
 pub use budget::TimeBudget;
 pub use call::{Call, Caller, Output};
-pub use deadlock::{Deadlocks, EndpointKey, Parent, Refusal, WatchedCall};
+pub use deadlock::{
+    Deadlocks, DeclaredCalls, DeclaredCycle, EndpointKey, Parent, Refusal, WatchedCall,
+    declared_cycles,
+};
 pub use items::ItemStream;
 pub use off_thread::{off_thread, turn};
 pub use registry::{Registry, TargetRef, Targets};

@@ -18,7 +18,8 @@ use super::state::{Doubt, EndpointKey, Parent, Refusal, State};
 ///   where the caller wakes: meanwhile the worker may have begun another job), and before the response
 ///   is written to the caller's worker;
 /// - [`resume`](Self::resume) in the same way for each other part of a stream;
-/// - `ended` for all calls of a hook at once when its items are answered.
+/// - `ended` for all calls of a hook at once when its items are answered, or it gives them up;
+/// - [`gone`](Self::gone) before `requeued` or `ended` for the jobs of that worker.
 ///
 /// Events of calls and workers that are not known, or not any longer, are ignored.
 #[derive(Debug, Clone, Default)]
@@ -126,6 +127,12 @@ impl Deadlocks {
     /// Notes that a call has its result, or has no caller any longer.
     pub fn ended(&self, call: CallId) {
         drop(self.state().end(call));
+    }
+
+    /// Returns the number of calls that have not ended.
+    #[cfg(test)]
+    pub(super) fn watched(&self) -> usize {
+        self.state().calls.len()
     }
 
     /// Applies an event, and refuses calls until none is stuck.

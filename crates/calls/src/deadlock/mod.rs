@@ -13,12 +13,18 @@
 //!
 //! Deliberately absent: deadlines. A call that ends for any reason is reported as [`ended`](Deadlocks::ended).
 
+mod declared;
 mod detector;
 mod find;
 mod state;
 
+pub use declared::{DeclaredCalls, DeclaredCycle, declared_cycles};
 pub use detector::{Deadlocks, WatchedCall};
 pub use state::{EndpointKey, Parent, Refusal};
 
+#[cfg(test)]
+mod brute;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,596 @@
+//! Random systems of endpoints whose hooks call each other, under random schedules.
+//!
+//! The simulation keeps queues, workers and hooks itself, tells [`Deadlocks`] of the events as the server
+//! does, and obeys its refusals. It checks that nothing hangs, that a refused call could not end,
+//! and that every other one can: each of them against brute force, which knows nothing of the detector.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+
+use litplex_core::WorkerKey;
+
+use super::brute::{self, Model};
+use super::{Deadlocks, EndpointKey, Parent, WatchedCall};
+
+/// The number of systems; a longer run sets `LITPLEX_SIMULATIONS`.
+const SYSTEMS: u64 = 100_000;
+const STEPS: usize = 40;
+const MOST_DEPTH: usize = 4;
+/// The most states that brute force tries for a call.
+const MOST_STATES: usize = 20_000;
+
+/// The `SplitMix64` generator (Steele, Lea and Flood 2014); its seed identifies a system and its schedule.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+struct Endpoint {
+    key: EndpointKey,
+    is_pipeline: bool,
+    places: usize,
+    batch: usize,
+    window: usize,
+    most_workers: usize,
+    queue: VecDeque<usize>,
+    callees: Vec<usize>,
+}
+
+struct Worker {
+    endpoint: usize,
+    key: WorkerKey,
+    is_retiring: bool,
+    is_gone: bool,
+    /// The batches that have not begun.
+    held: VecDeque<Vec<usize>>,
+    hooks: Vec<usize>,
+}
+
+/// A request of a client or a call; `caller` is the hook that made the call.
+struct Job {
+    endpoint: usize,
+    depth: usize,
+    caller: Option<usize>,
+    watched: Option<WatchedCall>,
+    waits: bool,
+    is_ended: bool,
+    /// The item that it is in a worker.
+    item: u64,
+}
+
+/// The next act of a hook.
+#[derive(Clone, Copy)]
+enum Step {
+    Call(usize),
+    Later(usize),
+    /// Waits for its oldest call.
+    Wait,
+    /// Waits for all its calls.
+    Gather,
+    /// Sends a part of a stream to the callers.
+    Part,
+}
+
+struct Hook {
+    /// The worker; `None` for a pipeline.
+    worker: Option<usize>,
+    jobs: Vec<usize>,
+    steps: VecDeque<Step>,
+    calls: Vec<usize>,
+    has_returned: bool,
+}
+
+#[derive(Default)]
+struct Counts {
+    refused: usize,
+    /// The refusals that brute force checked.
+    tried: usize,
+    /// The calls with too many states for it.
+    too_large: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.refused += other.refused;
+        self.tried += other.tried;
+        self.too_large += other.too_large;
+    }
+}
+
+struct Simulation {
+    random: Random,
+    deadlocks: Deadlocks,
+    endpoints: Vec<Endpoint>,
+    workers: Vec<Worker>,
+    jobs: Vec<Job>,
+    hooks: Vec<Hook>,
+    next_item: u64,
+    /// Whether brute force checks each event.
+    is_checked: bool,
+    counts: Counts,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let deadlocks = Deadlocks::new();
+        let count = 1 + random.below(4);
+        let mut endpoints = Vec::new();
+        for e in 0..count {
+            let is_pipeline = e > 0 && random.one_in(6);
+            let most_workers = if is_pipeline { 0 } else { 1 + random.below(2) };
+            let places = [1, 1, 1, 2, 3][random.below(5)];
+            let batch = if places == 1 { [1, 1, 3][random.below(3)] } else { 1 };
+            let ahead = [1, 1, 2][random.below(3)];
+            let key = deadlocks.add_endpoint(&format!("/{e}"), most_workers);
+            let callees = (0..1 + random.below(3)).map(|_| random.below(count)).collect();
+            let (window, queue) = (places * batch * ahead, VecDeque::new());
+            let endpoint =
+                Endpoint { key, is_pipeline, places, batch, window, most_workers, queue, callees };
+            endpoints.push(endpoint);
+        }
+        let mut simulation = Self {
+            random,
+            deadlocks,
+            endpoints,
+            workers: Vec::new(),
+            jobs: Vec::new(),
+            hooks: Vec::new(),
+            next_item: 0,
+            is_checked: seed.is_multiple_of(64),
+            counts: Counts::default(),
+        };
+        for e in 0..count {
+            for _ in 0..simulation.random.below(simulation.endpoints[e].most_workers + 1) {
+                simulation.start(e);
+            }
+        }
+        simulation
+    }
+
+    fn run(mut self) -> Counts {
+        for _ in 0..STEPS {
+            match self.random.below(32) {
+                0..=5 => self.arrive(),
+                6 => self.leave(),
+                7 => self.kill(),
+                8 => self.scale(),
+                _ => drop(self.move_on()),
+            }
+        }
+        while self.move_on() {}
+        assert!(self.jobs.iter().all(|job| job.is_ended), "calls hang");
+        assert_eq!(self.deadlocks.watched(), 0, "the detector keeps calls that have ended");
+        self.counts
+    }
+
+    // Events that come from outside.
+
+    fn arrive(&mut self) {
+        let endpoint = self.random.below(self.endpoints.len());
+        self.submit(endpoint, 0, None, None);
+    }
+
+    /// A client or a hook gives a request up.
+    fn leave(&mut self) {
+        if !self.jobs.is_empty() {
+            let job = self.random.below(self.jobs.len());
+            self.end(job);
+        }
+    }
+
+    fn kill(&mut self) {
+        let alive: Vec<_> = (0..self.workers.len()).filter(|w| !self.workers[*w].is_gone).collect();
+        if alive.is_empty() {
+            return;
+        }
+        let w = alive[self.random.below(alive.len())];
+        let worker = &mut self.workers[w];
+        worker.is_gone = true;
+        let hooks = std::mem::take(&mut worker.hooks);
+        let held: Vec<_> = worker.held.drain(..).flatten().collect();
+        self.deadlocks.gone(worker.key);
+        let mut jobs = held;
+        for hook in hooks {
+            self.hooks[hook].has_returned = true;
+            jobs.extend(self.hooks[hook].jobs.clone());
+            for call in self.hooks[hook].calls.clone() {
+                self.end(call);
+            }
+        }
+        for job in jobs {
+            if self.random.one_in(4) {
+                self.end(job);
+            } else if !self.jobs[job].is_ended {
+                let endpoint = self.jobs[job].endpoint;
+                self.endpoints[endpoint].queue.push_front(job);
+                if let Some(watched) = &self.jobs[job].watched {
+                    self.deadlocks.requeued(watched.id());
+                }
+            }
+        }
+        self.obey();
+    }
+
+    /// Changes the number of workers that an endpoint may have, and lets the extra ones finish.
+    fn scale(&mut self) {
+        let e = self.random.below(self.endpoints.len());
+        if self.endpoints[e].is_pipeline {
+            return;
+        }
+        let most = 1 + self.random.below(3);
+        self.endpoints[e].most_workers = most;
+        self.deadlocks.set_most_workers(self.endpoints[e].key, most);
+        self.obey();
+        if self.random.one_in(2) {
+            while self.retire_extra() {}
+        }
+    }
+
+    /// Lets a worker finish that an endpoint has above its number.
+    fn retire_extra(&mut self) -> bool {
+        let has_extra = |e: &usize| self.taking(*e).count() > self.endpoints[*e].most_workers;
+        let choices: Vec<_> = (0..self.endpoints.len()).filter(has_extra).collect();
+        let Some(e) = self.choose(&choices) else { return false };
+        let taking: Vec<_> = self.taking(e).collect();
+        let w = taking[self.random.below(taking.len())];
+        self.workers[w].is_retiring = true;
+        self.deadlocks.retiring(self.workers[w].key);
+        self.obey();
+        true
+    }
+
+    // Events that bring the work on.
+
+    /// Lets one thing happen that can, and returns whether any could.
+    fn move_on(&mut self) -> bool {
+        let first = self.random.below(5);
+        (0..5).any(|kind| match (first + kind) % 5 {
+            0 => self.dispatch(),
+            1 => self.begin(),
+            2 => self.step(),
+            3 => self.retire_extra(),
+            _ => self.start_or_stop(),
+        })
+    }
+
+    fn dispatch(&mut self) -> bool {
+        let choices: Vec<_> = (0..self.workers.len()).filter(|w| self.has_room(*w)).collect();
+        let Some(w) = self.choose(&choices) else { return false };
+        let endpoint = &mut self.endpoints[self.workers[w].endpoint];
+        let count = 1 + self.random.below(endpoint.batch.min(endpoint.queue.len()));
+        let jobs: Vec<_> = endpoint.queue.drain(..count).collect();
+        for job in &jobs {
+            self.next_item += 1;
+            self.jobs[*job].item = self.next_item;
+        }
+        self.workers[w].held.push_back(jobs.clone());
+        for job in jobs {
+            if let Some(watched) = &self.jobs[job].watched {
+                self.deadlocks.held(watched.id(), self.workers[w].key, self.jobs[job].item);
+            }
+        }
+        self.obey();
+        true
+    }
+
+    fn has_room(&self, w: usize) -> bool {
+        let worker = &self.workers[w];
+        let Endpoint { batch, window, queue, .. } = &self.endpoints[worker.endpoint];
+        let held: usize = worker.held.iter().map(Vec::len).sum();
+        let running: usize = worker.hooks.iter().map(|hook| self.hooks[*hook].jobs.len()).sum();
+        let takes = !worker.is_gone && !worker.is_retiring && !queue.is_empty();
+        takes && held + running + batch <= *window
+    }
+
+    fn begin(&mut self) -> bool {
+        let can_begin = |w: &usize| {
+            let worker = &self.workers[*w];
+            !worker.held.is_empty() && worker.hooks.len() < self.endpoints[worker.endpoint].places
+        };
+        let choices: Vec<_> = (0..self.workers.len()).filter(can_begin).collect();
+        let Some(w) = self.choose(&choices) else { return false };
+        if let Some(jobs) = self.workers[w].held.pop_front() {
+            self.add_hook(Some(w), jobs);
+        }
+        true
+    }
+
+    fn add_hook(&mut self, worker: Option<usize>, jobs: Vec<usize>) {
+        let endpoint = self.jobs[jobs[0]].endpoint;
+        let depth = jobs.iter().map(|job| self.jobs[*job].depth).max().unwrap_or(0);
+        let steps = if depth < MOST_DEPTH { self.random.below(5) } else { 0 };
+        let steps = (0..steps).map(|_| self.random_step(endpoint)).collect();
+        self.hooks.push(Hook { worker, jobs, steps, calls: Vec::new(), has_returned: false });
+        if let Some(w) = worker {
+            self.workers[w].hooks.push(self.hooks.len() - 1);
+        }
+    }
+
+    fn random_step(&mut self, endpoint: usize) -> Step {
+        let callees = &self.endpoints[endpoint].callees;
+        let callee = callees[self.random.below(callees.len())];
+        match self.random.below(8) {
+            0..=2 => Step::Call(callee),
+            3 | 4 => Step::Later(callee),
+            5 => Step::Wait,
+            6 => Step::Gather,
+            _ => Step::Part,
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let runs = |h: &usize| {
+            let hook = &self.hooks[*h];
+            !hook.has_returned && !hook.calls.iter().any(|call| self.jobs[*call].waits)
+        };
+        let choices: Vec<_> = (0..self.hooks.len()).filter(runs).collect();
+        let Some(h) = self.choose(&choices) else { return false };
+        match self.hooks[h].steps.pop_front() {
+            None => self.return_from(h),
+            Some(Step::Call(callee)) => self.call(h, callee, true),
+            Some(Step::Later(callee)) => self.call(h, callee, false),
+            Some(Step::Wait) => {
+                let first = self.hooks[h].calls.first().copied();
+                first.into_iter().for_each(|call| self.wait(call));
+            }
+            Some(Step::Gather) => {
+                self.hooks[h].calls.clone().into_iter().for_each(|call| self.wait(call));
+            }
+            Some(Step::Part) => {
+                for job in self.hooks[h].jobs.clone() {
+                    self.jobs[job].waits = false;
+                    if let Some(watched) = &self.jobs[job].watched {
+                        self.deadlocks.resume(watched.id());
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn call(&mut self, h: usize, callee: usize, waits: bool) {
+        let depth = self.hooks[h].jobs.iter().map(|job| self.jobs[*job].depth).max().unwrap_or(0);
+        let key = self.endpoints[callee].key;
+        let watched = match self.hooks[h].worker {
+            Some(w) => {
+                let jobs = &self.hooks[h].jobs;
+                let mut items: Vec<_> = jobs.iter().map(|job| self.jobs[*job].item).collect();
+                if self.endpoints[self.workers[w].endpoint].places == 1 && self.random.one_in(2) {
+                    // A hook for one item of a batch.
+                    items = vec![items[self.random.below(items.len())]];
+                }
+                self.deadlocks.begin(key, Parent::Hook(self.workers[w].key, &items), waits)
+            }
+            None => match &self.jobs[self.hooks[h].jobs[0]].watched {
+                Some(parent) => self.deadlocks.begin(key, Parent::Call(parent.id()), waits),
+                None => self.deadlocks.begin(key, Parent::Client, waits),
+            },
+        };
+        let call = self.submit(callee, depth + 1, Some(h), Some(watched));
+        self.jobs[call].waits = waits;
+        self.hooks[h].calls.push(call);
+        self.obey();
+    }
+
+    fn submit(
+        &mut self,
+        endpoint: usize,
+        depth: usize,
+        caller: Option<usize>,
+        watched: Option<WatchedCall>,
+    ) -> usize {
+        let (waits, is_ended, item) = (false, false, 0);
+        self.jobs.push(Job { endpoint, depth, caller, watched, waits, is_ended, item });
+        let job = self.jobs.len() - 1;
+        if self.endpoints[endpoint].is_pipeline {
+            self.add_hook(None, vec![job]);
+        } else {
+            self.endpoints[endpoint].queue.push_back(job);
+        }
+        job
+    }
+
+    fn wait(&mut self, call: usize) {
+        let Job { watched: Some(watched), waits, .. } = &mut self.jobs[call] else { return };
+        *waits = true;
+        self.deadlocks.wait(watched.id());
+        self.obey();
+    }
+
+    fn return_from(&mut self, h: usize) {
+        self.hooks[h].has_returned = true;
+        if let Some(w) = self.hooks[h].worker {
+            self.workers[w].hooks.retain(|hook| *hook != h);
+        }
+        for call in self.hooks[h].calls.clone() {
+            self.end(call);
+        }
+        for job in self.hooks[h].jobs.clone() {
+            self.end(job);
+        }
+    }
+
+    /// Ends a job, answered or not: its caller does not wait for it any longer.
+    fn end(&mut self, job: usize) {
+        self.jobs[job].is_ended = true;
+        self.jobs[job].waits = false;
+        // The drop reports the end.
+        self.jobs[job].watched = None;
+        if let Some(caller) = self.jobs[job].caller {
+            self.hooks[caller].calls.retain(|call| *call != job);
+        }
+        let endpoint = self.jobs[job].endpoint;
+        self.endpoints[endpoint].queue.retain(|other| *other != job);
+    }
+
+    fn start_or_stop(&mut self) -> bool {
+        for w in 0..self.workers.len() {
+            let Worker { is_retiring, is_gone, held, hooks, .. } = &self.workers[w];
+            if *is_retiring && !is_gone && held.is_empty() && hooks.is_empty() {
+                self.workers[w].is_gone = true;
+                self.deadlocks.gone(self.workers[w].key);
+                return true;
+            }
+        }
+        let can_start = |e: &usize| {
+            let Endpoint { queue, most_workers, .. } = &self.endpoints[*e];
+            !queue.is_empty() && self.taking(*e).count() < *most_workers
+        };
+        let choices: Vec<_> = (0..self.endpoints.len()).filter(can_start).collect();
+        let Some(e) = self.choose(&choices) else { return false };
+        self.start(e);
+        true
+    }
+
+    fn start(&mut self, endpoint: usize) {
+        let Endpoint { key, places, .. } = self.endpoints[endpoint];
+        let key = self.deadlocks.attached(key, self.workers.len(), places);
+        let (held, hooks) = (VecDeque::new(), Vec::new());
+        let (is_retiring, is_gone) = (false, false);
+        self.workers.push(Worker { endpoint, key, is_retiring, is_gone, held, hooks });
+    }
+
+    /// Returns the workers that take jobs of an endpoint.
+    fn taking(&self, e: usize) -> impl Iterator<Item = usize> {
+        let takes =
+            move |worker: &Worker| worker.endpoint == e && !worker.is_gone && !worker.is_retiring;
+        (0..self.workers.len()).filter(move |w| takes(&self.workers[*w]))
+    }
+
+    fn choose(&mut self, choices: &[usize]) -> Option<usize> {
+        (!choices.is_empty()).then(|| choices[self.random.below(choices.len())])
+    }
+
+    // Refusals, and their check.
+
+    /// Ends the calls that are refused, and checks that these and no others are stuck.
+    fn obey(&mut self) {
+        let mut refused = Vec::new();
+        for (job, state) in self.jobs.iter_mut().enumerate() {
+            if let Some(watched) = &mut state.watched
+                && watched.try_refused().is_some()
+            {
+                refused.push(job);
+            }
+        }
+        if self.is_checked {
+            for job in &refused {
+                match self.model().can_end(*job, MOST_STATES) {
+                    Some(can_end) => assert!(!can_end, "a call is refused that could end"),
+                    None => self.counts.too_large += 1,
+                }
+                self.counts.tried += 1;
+            }
+        }
+        for job in refused {
+            self.counts.refused += 1;
+            assert!(self.jobs[job].waits, "a call is refused for which no hook waits");
+            let caller = self.jobs[job].caller;
+            self.end(job);
+            // The hook catches the error, or fails.
+            if let Some(caller) = caller
+                && self.random.one_in(2)
+            {
+                self.hooks[caller].steps.clear();
+            }
+        }
+        if self.is_checked {
+            let calls: Vec<_> =
+                (0..self.jobs.len()).filter(|job| self.jobs[*job].watched.is_some()).collect();
+            let model = self.model();
+            for call in model.clone().unended(&calls) {
+                match model.clone().can_end(call, MOST_STATES) {
+                    Some(can_end) => assert!(can_end, "a call is stuck and not refused"),
+                    None => self.counts.too_large += 1,
+                }
+            }
+        }
+    }
+
+    /// Returns the state of the simulation for brute force.
+    fn model(&self) -> Model {
+        let as_call = |job: &usize| self.jobs[*job].watched.is_some().then_some(*job);
+        let as_hook = |hook: &Hook| brute::Hook {
+            jobs: hook.jobs.iter().map(as_call).collect(),
+            waits: hook.calls.iter().copied().filter(|call| self.jobs[*call].waits).collect(),
+        };
+        let in_server = |hook: &&Hook| hook.worker.is_none() && !hook.has_returned;
+        let workers = self.workers.iter().filter(|worker| !worker.is_gone);
+        Model {
+            endpoints: self
+                .endpoints
+                .iter()
+                .map(|endpoint| brute::Endpoint {
+                    most_workers: endpoint.most_workers,
+                    places: endpoint.places,
+                    batch: endpoint.batch,
+                    window: endpoint.window,
+                    queue: endpoint.queue.iter().filter_map(as_call).collect(),
+                })
+                .collect(),
+            workers: workers
+                .map(|worker| brute::Worker {
+                    endpoint: worker.endpoint,
+                    is_retiring: worker.is_retiring,
+                    held: worker
+                        .held
+                        .iter()
+                        .map(|jobs| jobs.iter().map(as_call).collect())
+                        .collect(),
+                    running: worker.hooks.iter().map(|hook| as_hook(&self.hooks[*hook])).collect(),
+                })
+                .collect(),
+            in_server: self.hooks.iter().filter(in_server).map(as_hook).collect(),
+            ended: Default::default(),
+        }
+    }
+}
+
+/// Runs every `stride`-th system from `first`.
+fn run(first: u64, stride: usize, systems: u64) -> Counts {
+    let mut total = Counts::default();
+    for seed in (first..systems).step_by(stride) {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| Simulation::new(seed).run())) {
+            Ok(counts) => total.add(&counts),
+            Err(_) => panic!("system {seed} violated a rule; see the message above"),
+        }
+    }
+    total
+}
+
+#[test]
+fn no_call_hangs_every_deadlock_is_refused_and_no_other_call_is() {
+    let systems = std::env::var("LITPLEX_SIMULATIONS").ok().and_then(|n| n.parse().ok());
+    let systems = systems.unwrap_or(SYSTEMS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut total = Counts::default();
+    std::thread::scope(|scope| {
+        let start = |first| scope.spawn(move || run(first as u64, threads, systems));
+        let running: Vec<_> = (0..threads).map(start).collect();
+        running
+            .into_iter()
+            .for_each(|thread| total.add(&thread.join().expect("a rule is violated")));
+    });
+    let Counts { refused, tried, too_large } = total;
+    println!(
+        "{refused} refused, {tried} of them tried by brute force; {too_large} too large for it"
+    );
+    assert!(refused as u64 > systems, "the systems hardly have deadlocks");
+    assert!(tried > 100 && too_large * 20 < tried, "brute force tries too few");
+}
