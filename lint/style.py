@@ -52,7 +52,6 @@ CLEAN = [
 # These files quote the refused phrases, or contain texts of fiction.
 EXEMPT = {
     "bench/data/make_sentences.py",
-    "examples/demo/src/story.rs",
     "docs/STYLE.md",
     "lint/style.py",
     "tests/unit/test_lint.py",

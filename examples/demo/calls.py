@@ -10,6 +10,8 @@ from uuid import uuid4
 
 from console import DemoError
 
+CHAT = "/v1/chat/completions"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -46,16 +48,23 @@ class Client:
         with ThreadPoolExecutor(len(texts)) as pool:
             return list(pool.map(self._embed_one, texts))
 
-    def story(self, about):
-        """Yields (milliseconds since the request, chunk) as the chunks arrive."""
+    def chats(self, requests):
+        """Sends all requests at once; returns the whole responses in their order."""
+        with ThreadPoolExecutor(len(requests)) as pool:
+            return list(pool.map(self._chat_one, requests))
+
+    def stream_chat(self, request):
+        """Yields (milliseconds since the request, event) as the events arrive."""
         started = time.perf_counter()
         with closing(self._connect()) as connection:
-            body = json.dumps({"about": about})
-            response = self._send(connection, "/story", body, "application/json")
-            for chunk in json_values(response):
-                if "word" not in chunk:
-                    raise DemoError(f"POST /story ended early: {chunk}")
-                yield (time.perf_counter() - started) * 1000, chunk
+            body = json.dumps({**request, "stream": True})
+            for event in events(self._send(connection, CHAT, body, "application/json")):
+                if "choices" not in event:
+                    raise DemoError(f"POST {CHAT} ended early: {event}")
+                yield (time.perf_counter() - started) * 1000, event
+
+    def _chat_one(self, request):
+        return self._post(CHAT, json.dumps(request), "application/json")
 
     def _embed_one(self, text):
         return self._post("/embed", json.dumps({"text": text}), "application/json")
@@ -78,15 +87,12 @@ class Client:
         return response
 
 
-def json_values(response):
-    """Yields the JSON values of a streamed body, each as soon as it is complete."""
-    decoder, text = json.JSONDecoder(), b""
-    while piece := response.read1(65536):
-        text += piece
-        while text := text.lstrip():
-            try:
-                value, end = decoder.raw_decode(text.decode())
-            except ValueError:
-                break
-            yield value
-            text = text.decode()[end:].encode()
+def events(response):
+    """Yields the JSON values of server-sent events as they arrive, up to `[DONE]`."""
+    for line in response:
+        field, _, data = line.decode().rstrip("\n").partition(": ")
+        if field == "data" and data == "[DONE]":
+            return
+        if field == "data":
+            yield json.loads(data)
+    raise DemoError("the stream of events ended without [DONE]")

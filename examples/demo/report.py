@@ -87,23 +87,52 @@ def show_agreement(cosines):
     print(f"    lowest cosine to the reference vectors of {len(cosines)} texts  {min(cosines):.6f}")
 
 
-def show_story(chunks):
-    """Prints the words as they arrive; returns all of them with their times."""
-    chunks, column = iter(chunks), 0
-    told = []
-    for milliseconds, chunk in chunks:
-        told.append((milliseconds, chunk))
-        word = chunk["word"]
-        column += len(word) + 1
-        if column > 76 or len(told) == 1:
-            print("\n    " if len(told) > 1 else "    ", end="")
-            column = len(word) + 1
-        print(word, end=" ", flush=True)
+def show_chat(question, events):
+    """Prints the answer as it arrives; returns its text and the times of its events."""
+    print(f"  {bold(question)}\n")
+    writer, times, last = Writer(), [], {}
+    for milliseconds, last in events:
+        times.append(milliseconds)
+        for choice in last["choices"]:
+            writer.write(choice["delta"].get("content") or "")
     print()
-    if told:
-        first, last = told[0][0], told[-1][0]
-        print(dim(f"    first of {len(told)} words after {first:.0f} ms, last {last:.0f} ms"))
-    return told
+    usage = last.get("usage") or {"prompt_tokens": 0, "completion_tokens": 0}
+    if len(times) > 1:
+        seconds = (times[-1] - times[0]) / 1000
+        rate = f"{usage['completion_tokens'] / seconds:.0f} tokens/s"
+        print(
+            dim(f"    {usage['prompt_tokens']} tokens of prompt, {usage['completion_tokens']} of ")
+            + dim(f"answer; the first after {times[0]:.0f} ms, then {rate}")
+        )
+    return writer.text, times
+
+
+class Writer:
+    """Prints text piece by piece, and breaks its lines between words."""
+
+    def __init__(self, indent="    ", width=76):
+        self.indent, self.width = indent, width
+        self.text, self.column = "", 0
+
+    def write(self, piece):
+        self.text += piece
+        for word in re.findall(r"\n|[^\s]+\s?|\s", piece):
+            if word == "\n" or self.column + len(word.rstrip()) > self.width:
+                print()
+                self.column = 0
+            if word != "\n":
+                print(word if self.column else self.indent + word, end="", flush=True)
+                self.column += len(word)
+
+
+def show_chats(answers):
+    times = [answer.milliseconds for answer in answers]
+    usages = [answer.body["usage"] for answer in answers]
+    prompts, texts = (
+        sum(usage[f"{of}_tokens"] for usage in usages) for of in ("prompt", "completion")
+    )
+    tokens = f"{prompts} tokens of prompts, {texts} of answers"
+    print(dim(f"    {len(answers)} chats at once: {tokens}, in {max(times) / 1000:.1f} s"))
 
 
 def show_problems(problems):
@@ -121,6 +150,7 @@ def show_invitation(port):
   curl {url}/ocr -F image=@.demo/photo.jpg
   curl {url}/ocr -H 'Content-Type: image/png' --data-binary @.demo/invoice.png
   curl {url}/embed {json_type} -d '{{"text": "hello"}}'
-  curl -N {url}/story {json_type} -d '{{"about": "a tired robot"}}'
+  curl -N {url}/v1/chat/completions {json_type} \\
+    -d '{{"stream": true, "messages": [{{"role": "user", "content": "Who are you?"}}]}}'
 
 Serving until Ctrl-C.""")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The litplex demo: one server with an OCR, an embedding and a streaming endpoint.
+"""The litplex demo: one server with OCR, embeddings and a language model.
 
 Prepares everything it needs under `.demo/`, starts the server, calls each endpoint, shows the
 answers, and serves until Ctrl-C. With --once it checks the answers and exits instead.
@@ -18,7 +18,7 @@ from http.client import HTTPException
 import report
 from calls import Client
 from console import DemoError, red
-from prepare import BINARY, HERE, INVOICE, MODEL, PHOTO, PYTHON, ROOT, prepare
+from prepare import BINARY, CHAT_MODEL, HERE, INVOICE, MODEL, PHOTO, PYTHON, ROOT, prepare
 
 READY_WITHIN = 120
 STOPPED_WITHIN = 30
@@ -36,6 +36,7 @@ SENTENCES = [
     "Rain is expected all weekend.",
     "Saturday and Sunday will be wet.",
 ]
+QUESTION = "Write two sentences about a red fox."
 
 
 def main():
@@ -85,6 +86,7 @@ def start_server(port):
     print(f"\nstarting {BINARY.name} on http://127.0.0.1:{port}", flush=True)
     settings = {
         "LITPLEX_DEMO_MODEL": str(MODEL),
+        "LITPLEX_DEMO_CHAT": str(CHAT_MODEL),
         "LITPLEX_DEMO_OCR_PYTHON": str(PYTHON),
         "LITPLEX_DEMO_PORT": str(port),
     }
@@ -123,7 +125,7 @@ def demonstrate(server, client):
     """Calls every endpoint and shows the responses; returns their errors."""
     wait_ready(server, client)
     problems = []
-    for endpoint in (read_pictures, compare_sentences, tell_story):
+    for endpoint in (read_pictures, compare_sentences, chat):
         try:
             problems += endpoint(client)
         except (DemoError, HTTPException, OSError) as error:
@@ -151,7 +153,7 @@ def check_invoice(name, answer, expected):
 def compare_sentences(client):
     report.show_heading("/embed", "Rust, all-MiniLM-L6-v2 on candle, batches of up to 32")
     report.show_vectors(SENTENCES, client.embed(SENTENCES))
-    items = json.loads((HERE / "reference.json").read_text(encoding="utf-8"))["items"]
+    items = reference("reference.json")
     answers = client.embed([item["text"] for item in items])
     cosines = [
         report.similarity(answer.body["embedding"], item["embedding"])
@@ -165,17 +167,64 @@ def compare_sentences(client):
     ]
 
 
-def tell_story(client):
-    report.show_heading("/story", "Rust, streaming")
-    return check_story(report.show_story(client.story("a red fox")))
+def chat(client):
+    report.show_heading(
+        "/v1/chat/completions", "Rust, SmolLM2-135M-Instruct on candle, continuous batching"
+    )
+    messages = [{"role": "user", "content": QUESTION}]
+    request = {"messages": messages, "temperature": 0, "max_tokens": 64}
+    text, times = report.show_chat(QUESTION, client.stream_chat(request))
+    whole, stopped = client.chats([request, {**request, "stop": ["animal", "."]}])
+    items = reference("reference-chat.json")
+    answers = client.chats([chat_request(item) for item in items])
+    report.show_chats(answers)
+    return [
+        *check_stream(text, times, content_of(whole)),
+        *check_stopped(content_of(whole), content_of(stopped)),
+        *(problem for item, answer in zip(items, answers) for problem in check_chat(item, answer)),
+    ]
 
 
-def check_story(told):
-    if not told or told[-1][1]["number"] != told[-1][1]["of"] or len(told) != told[-1][1]["of"]:
-        return [f"/story: {len(told)} words arrived, which is not the whole story"]
-    if told[0][0] > told[-1][0] / 2:
-        return ["/story: the first word arrived only with the last ones"]
+def reference(name):
+    return json.loads((HERE / name).read_text(encoding="utf-8"))["items"]
+
+
+def chat_request(item):
+    """Asks for the most likely answer."""
+    return {
+        "messages": item["messages"],
+        "temperature": 0,
+        "max_tokens": len(item["answer"]),
+    }
+
+
+def check_stream(text, times, whole):
+    if not text or text != whole:
+        return [f"chat: the streamed answer is {text!r}, the whole one {whole!r}"]
+    if times[0] > times[-1] / 2:
+        return ["chat: the first token arrived only with the last ones"]
     return []
+
+
+def content_of(answer):
+    return answer.body["choices"][0]["message"]["content"]
+
+
+def check_stopped(whole, stopped):
+    expected = whole.partition("animal")[0].partition(".")[0]
+    return [] if stopped == expected else [f"chat: stopped, the answer is {stopped!r} of {whole!r}"]
+
+
+def check_chat(item, answer):
+    (choice,) = answer.body["choices"]
+    counts = {"prompt_tokens": len(item["prompt"]), "completion_tokens": len(item["answer"])}
+    expected = (
+        item["text"],
+        item["finish_reason"],
+        {**counts, "total_tokens": sum(counts.values())},
+    )
+    got = (choice["message"]["content"], choice["finish_reason"], answer.body["usage"])
+    return [] if got == expected else [f"chat: {got} is not the reference {expected}"]
 
 
 def interrupt(*_):

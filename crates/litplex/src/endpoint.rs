@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Attach, Device, Launch, LitApi, LitStream, Result};
+use litplex_core::{Attach, Device, DialectId, Launch, LitApi, LitStream, Result};
 use litplex_http::{BoxLayer, HttpLayer};
 use litplex_server::ModelSource;
 use litplex_workers::{Settings, batches, streams};
@@ -46,6 +46,23 @@ impl Endpoint {
     ) -> Self {
         Self::with_model::<S>(path, |settings, attach| Arc::new(streams(settings, load, attach)))
             .set("stream", true)
+    }
+
+    /// Serves a Rust model at `path` to clients of OpenAI's chat API, usually at `/v1/chat/completions`.
+    ///
+    /// The input is a chat request, which the server has checked. Each chunk is an object: a part of the
+    /// message in `content` (a text), and where it is known, `finish_reason`, `prompt_tokens`,
+    /// `completion_tokens` and `total_tokens`, which are added up. Clients get a stream of these parts or
+    /// the whole message, as they request.
+    pub fn chat<S: LitStream>(
+        path: &str,
+        load: impl Fn(Device) -> Result<S> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_model::<S>(path, |settings, attach| {
+            let dialect = Some(DialectId::new("openai_chat"));
+            Arc::new(streams(Settings { dialect, ..settings }, load, attach))
+        })
+        .set("stream", true)
     }
 
     /// Serves a Python model at `path`. `api` names a `LitAPI` class or instance:

@@ -66,7 +66,7 @@
 //!
 //! A model whose responses come piece by piece implements [`LitStream`] and is served with
 //! [`Endpoint::stream`]. The client gets a line of JSON per chunk, or server-sent events when it
-//! asks for `text/event-stream`.
+//! asks for `text/event-stream`. Served with [`Endpoint::chat`], it speaks OpenAI's chat API.
 //!
 //! # Models in Python
 //!

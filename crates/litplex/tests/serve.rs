@@ -67,6 +67,33 @@ impl LitStream for Count {
     }
 }
 
+/// Repeats the messages of a chat, word by word.
+struct Parrot;
+
+#[derive(Deserialize)]
+struct Chat {
+    messages: Vec<ChatMessage>,
+}
+
+#[derive(Deserialize)]
+struct ChatMessage {
+    content: String,
+}
+
+impl LitStream for Parrot {
+    type Input = Chat;
+    type Output = Value;
+
+    fn predict(&mut self, chat: Chat, chunks: &mut Chunks<Value>) -> litplex::Result<()> {
+        for message in &chat.messages {
+            for word in message.content.split_inclusive(' ') {
+                chunks.send(json!({"content": word, "completion_tokens": 1, "total_tokens": 1}))?;
+            }
+        }
+        chunks.send(json!({"content": "", "finish_reason": "stop"}))
+    }
+}
+
 /// Serves on a free port for as long as the test lives.
 struct Served {
     port: u16,
@@ -134,6 +161,30 @@ async fn answers_and_errors_of_a_rust_model() {
         assert!(response.contains(says), "{response}");
     }
     assert_eq!(served.post("/square", r#"{"x": 1}"#).await.0, 200, "it goes on after a panic");
+}
+
+#[tokio::test]
+async fn a_rust_model_speaks_the_chat_api() {
+    let chat = Endpoint::chat("/v1/chat/completions", |_: Device| Ok(Parrot));
+    let served = Served::start(run_servers([chat])).await;
+    let body = |extra: &str| {
+        format!(r#"{{"messages": [{{"role": "user", "content": "one two"}}]{extra}}}"#)
+    };
+    let (status, response) = served.post("/v1/chat/completions", &body("")).await;
+    assert_eq!(status, 200, "{response}");
+    let whole: Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(whole["choices"][0]["message"], json!({"role": "assistant", "content": "one two"}));
+    assert_eq!(whole["choices"][0]["finish_reason"], "stop");
+    assert_eq!(whole["usage"]["completion_tokens"], 2);
+
+    let (_, response) = served.post("/v1/chat/completions", &body(r#", "stream": true"#)).await;
+    let deltas = [r#""content":"one ""#, r#""content":"two""#, "data: [DONE]"];
+    assert!(deltas.iter().all(|delta| response.contains(delta)), "{response}");
+
+    let (status, response) = served.post("/v1/chat/completions", r#"{"messages": []}"#).await;
+    assert_eq!(status, 422, "{response}");
+    let (_, models) = served.get("/v1/models").await;
+    assert!(models.contains(r#""id":"Parrot""#), "{models}");
 }
 
 #[tokio::test]

@@ -116,6 +116,7 @@ fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
         max_batch_size: config.max_batch_size.unwrap_or(1),
         batch_timeout: config.batch_timeout.unwrap_or_default(),
         retry_batch_singly: retry_batch_singly(config),
+        dialect: None,
     }
 }
 

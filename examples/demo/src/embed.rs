@@ -5,10 +5,11 @@ use std::fs;
 use std::mem::take;
 use std::path::Path;
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::bert::{BertModel, Config, DTYPE};
 use tokenizers::{Encoding, PaddingParams, Tokenizer, TruncationParams, pad_encodings};
+
+use crate::bert::{Bert, Config};
 
 const MAX_TOKENS: usize = 256;
 const LENGTH_STEP: usize = 16;
@@ -17,7 +18,7 @@ const TOKENS_AT_ONCE: usize = 512;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 pub(crate) struct Encoder {
-    model: BertModel,
+    model: Bert,
     tokenizer: Tokenizer,
 }
 
@@ -26,9 +27,9 @@ impl Encoder {
     pub(crate) fn load(folder: &Path) -> Result<Self> {
         let config: Config = serde_json::from_slice(&read(folder, "config.json")?)?;
         let weights = read(folder, "model.safetensors")?;
-        let variables = VarBuilder::from_buffered_safetensors(weights, DTYPE, &Device::Cpu)?;
+        let variables = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu)?;
         Ok(Self {
-            model: BertModel::load(variables, &config)?,
+            model: Bert::load(&variables, &config)?,
             tokenizer: tokenizer(&read(folder, "tokenizer.json")?)?,
         })
     }
@@ -57,7 +58,7 @@ impl Encoder {
         let ids = stack(&batch, Encoding::get_ids)?;
         let types = stack(&batch, Encoding::get_type_ids)?;
         let mask = stack(&batch, Encoding::get_attention_mask)?;
-        let tokens = self.model.forward(&ids, &types, Some(&mask))?;
+        let tokens = self.model.forward(&ids, &types, &mask)?;
         Ok(normalize(&mean_over_mask(&tokens, &mask)?)?.to_vec2()?)
     }
 }
@@ -94,7 +95,7 @@ fn stack(encodings: &[Encoding], part: fn(&Encoding) -> &[u32]) -> Result<Tensor
 }
 
 fn mean_over_mask(tokens: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
-    let mask = mask.to_dtype(DTYPE)?.unsqueeze(D::Minus1)?;
+    let mask = mask.to_dtype(DType::F32)?.unsqueeze(D::Minus1)?;
     tokens.broadcast_mul(&mask)?.sum(1)?.broadcast_div(&mask.sum(1)?)
 }
 
@@ -105,7 +106,6 @@ fn normalize(vectors: &Tensor) -> candle_core::Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     #[derive(serde::Deserialize)]
     struct Reference {
@@ -132,9 +132,10 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs the weights: set LITPLEX_DEMO_MODEL to their folder"]
+    #[ignore = "needs the weights, which `make demo` fetches"]
     fn vectors_match_the_reference_alone_and_in_a_batch() -> Result<()> {
-        let encoder = Encoder::load(&PathBuf::from(std::env::var("LITPLEX_DEMO_MODEL")?))?;
+        let encoder =
+            Encoder::load(Path::new(&crate::setting("LITPLEX_DEMO_MODEL", crate::MODEL)))?;
         let reference: Reference = serde_json::from_str(include_str!("../reference.json"))?;
         let texts: Vec<_> = reference.items.iter().map(|item| item.text.clone()).collect();
 

@@ -1,7 +1,14 @@
-//! One server with three endpoints: `/embed` and `/story` in Rust, `/ocr` in Python.
+//! One server with three endpoints: `/ocr` in Python, `/embed` and `/v1/chat/completions` in Rust.
 
+mod bert;
+mod chat;
 mod embed;
-mod story;
+mod engine;
+mod gguf;
+mod llama;
+mod sample;
+mod stops;
+mod tokens;
 
 use std::env;
 use std::path::Path;
@@ -10,12 +17,15 @@ use std::time::Duration;
 use litplex::{Batch, Device, Endpoint, LitApi, Outcome, run_servers};
 use serde::{Deserialize, Serialize};
 
+use crate::chat::Shared;
 use crate::embed::Encoder;
-use crate::story::Story;
 
 const OCR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ocr.py:OcrAPI");
 const OCR_PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.demo/ocr-venv/bin/python");
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.demo/minilm");
+const CHAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.demo/smollm2.gguf");
+/// The most answers that are generated at once.
+const CHATS: usize = 8;
 const PORT: &str = "8000";
 
 struct Embedder {
@@ -60,10 +70,15 @@ fn main() -> litplex::Result<()> {
     let ocr =
         Endpoint::python("/ocr", OCR).interpreter(setting("LITPLEX_DEMO_OCR_PYTHON", OCR_PYTHON));
 
-    let story = Endpoint::stream("/story", |_device: Device| Ok(Story));
+    let file = setting("LITPLEX_DEMO_CHAT", CHAT);
+    let shared = Shared::default();
+    let chat = Endpoint::chat("/v1/chat/completions", move |_device: Device| {
+        shared.worker(Path::new(&file))
+    })
+    .workers_per_device(CHATS);
 
     let port = setting("LITPLEX_DEMO_PORT", PORT).parse()?;
-    run_servers([embed, ocr, story]).host("127.0.0.1").port(port).run()?;
+    run_servers([ocr, embed, chat]).host("127.0.0.1").port(port).run()?;
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use litplex_core::{
-    Attach, BoxFuture, Cause, Device, Done, Job, Launch, LaunchError, Launched, LitApi, LitStream,
-    ModelInfo, Outcome, Progress, Reply, Response, Worker, WorkerExit,
+    Attach, BoxFuture, Cause, Device, DialectId, Done, Job, Launch, LaunchError, Launched, LitApi,
+    LitStream, ModelInfo, Outcome, Progress, Reply, Response, Worker, WorkerExit,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -30,6 +30,8 @@ pub struct Settings {
     pub batch_timeout: Duration,
     /// Whether the items of a batch that failed as a whole are computed again one by one.
     pub retry_batch_singly: bool,
+    /// The dialect of its clients; `None` if it is plain.
+    pub dialect: Option<DialectId>,
 }
 
 type Load = dyn Fn(Device) -> litplex_core::Result<Box<dyn Model>> + Send + Sync;
@@ -84,7 +86,7 @@ impl Launch for InprocLaunch {
             stream: self.stream,
             context: false,
             has_cost: false,
-            dialect: None,
+            dialect: self.settings.dialect.clone(),
             model: String::new(),
             schema: Default::default(),
             tool: None,
