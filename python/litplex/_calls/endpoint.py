@@ -59,10 +59,11 @@ class Endpoint:
         self._attribute = name
         self._target = self._target._replace(shown=f"self.{name}")
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: Any, owner: type | None = None) -> Endpoint:
         if instance is None:
             return self
-        return vars(instance).get(self._attribute or "", self)
+        found: Endpoint = vars(instance).get(self._attribute or "", self)
+        return found
 
     def __set__(self, instance: Any, value: Any) -> None:
         if self._attribute is None:
@@ -173,7 +174,7 @@ class Endpoint:
         return transport(self._target).astream(self._target, x)
 
 
-def endpoint(name: str, *, timeout: float | None = None) -> Any:
+def endpoint(name: str, *, timeout: float | None = None) -> Endpoint:
     """Returns a handle of another endpoint of the server, which hooks call. As an attribute of the
     model it declares that the model calls that endpoint, so that the server checks it at the start.
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Requests of `map` are sent together if their items come within this time.
 _TOGETHER_SECONDS = 0.001
 _TOGETHER_BYTES = 256 * 1024
+# A source whose items take longer computes them: each is sent at once.
+_FAST_SECONDS = 0.00005
 # With more calls begun than this, responses that are not asked for are taken as they come.
 _MANY = 64
 
@@ -65,22 +67,11 @@ class Caller:
     def map(
         self, target: Target, items: Iterable[Any], in_flight: int, return_exceptions: bool
     ) -> Iterator[Any]:
-        window = _Window(self, target, in_flight, return_exceptions)
+        window = _Window(self, target, in_flight, return_exceptions, hasattr(items, "__len__"))
         source = iter(items)
         try:
             while True:
-                window.begin()
-                while window.wants_more():
-                    since = _now()
-                    try:
-                        x = next(source, _END)
-                    except Exception as error:  # noqa: BLE001  (raised after the results before it)
-                        window.break_off(error)
-                    else:
-                        window.take(x, since)
-                    if window.is_slow() and window.has_result():
-                        break
-                window.send()
+                window.fill(source)
                 if window.is_empty():
                     return
                 call = window.calls[0]
@@ -106,25 +97,12 @@ class Caller:
     async def amap(
         self, target: Target, items: Any, in_flight: int, return_exceptions: bool
     ) -> AsyncIterator[Any]:
-        window = _Window(self, target, in_flight, return_exceptions)
-        source = items.__aiter__() if hasattr(items, "__aiter__") else iter(items)
+        window = _Window(self, target, in_flight, return_exceptions, hasattr(items, "__len__"))
+        is_async = hasattr(items, "__aiter__")
+        source = items.__aiter__() if is_async else iter(items)
         try:
             while True:
-                window.begin()
-                while window.wants_more():
-                    since = _now()
-                    try:
-                        if hasattr(source, "__anext__"):
-                            x = await _next(source)
-                        else:
-                            x = next(source, _END)
-                    except Exception as error:  # noqa: BLE001  (raised after the results before it)
-                        window.break_off(error)
-                    else:
-                        window.take(x, since)
-                    if window.is_slow() and window.has_result():
-                        break
-                window.send()
+                await window.fill_async(source) if is_async else window.fill(source)
                 if window.is_empty():
                     return
                 call = window.calls[0]
@@ -204,13 +182,6 @@ def _refuse(target: Target) -> Any:
     raise RuntimeError(f"`{target.shown}` is called where no request is computed; {advice}")
 
 
-async def _next(source: Any) -> Any:
-    try:
-        return await source.__anext__()
-    except StopAsyncIteration:
-        return _END
-
-
 class _Window:
     """The calls of a ``map`` whose results were not yielded yet.
 
@@ -222,13 +193,20 @@ class _Window:
     """
 
     def __init__(
-        self, caller: Caller, target: Target, in_flight: int, return_exceptions: bool
+        self,
+        caller: Caller,
+        target: Target,
+        in_flight: int,
+        return_exceptions: bool,
+        is_ready: bool,
     ) -> None:
         self.calls: deque[Pending] = deque()
         self._caller = caller
         self._target = target
         self._in_flight = in_flight
         self._returns = return_exceptions
+        # Whether all items are there: no time passes between two of them.
+        self._is_ready = is_ready
         self._is_over = False
         self._error: Exception | None = None
         self._room = 0
@@ -237,11 +215,39 @@ class _Window:
         self._bytes = 0
         self._drawn = 0.0
 
-    def begin(self) -> None:
-        """Begins to take items."""
+    def fill(self, source: Iterator[Any]) -> None:
+        """Begins the calls of the next items, as many as may be in flight."""
         self._drawn = 0.0
+        while self._wants_more():
+            since = _now()
+            try:
+                x = next(source, _END)
+            except Exception as error:  # noqa: BLE001  (raised after the results before it)
+                self._break_off(error)
+            else:
+                self._take(x, _now() - since)
+            if self._is_slow() and self._has_result():
+                break
+        self._send()
 
-    def wants_more(self) -> bool:
+    async def fill_async(self, source: AsyncIterator[Any]) -> None:
+        """Begins the calls of the next items of an asynchronous iterator."""
+        self._drawn = 0.0
+        while self._wants_more():
+            since = _now()
+            try:
+                x = await source.__anext__()
+            except StopAsyncIteration:
+                self._take(_END, 0.0)
+            except Exception as error:  # noqa: BLE001  (raised after the results before it)
+                self._break_off(error)
+            else:
+                self._take(x, _now() - since)
+            if self._is_slow() and self._has_result():
+                break
+        self._send()
+
+    def _wants_more(self) -> bool:
         """Returns whether the next item is to be taken."""
         if self._is_over:
             return False
@@ -252,10 +258,10 @@ class _Window:
             self._room = min(self._in_flight - unanswered, 2 * self._in_flight - len(self.calls))
         return self._room > 0
 
-    def take(self, x: Any, since: float) -> None:
-        """Begins the call of an item, or notes that there is no more. The item was asked for at
-        this time."""
-        self._drawn += _now() - since
+    def _take(self, x: Any, seconds: float) -> None:
+        """Begins the call of an item that took this long to come, or notes that there is no
+        more."""
+        self._drawn += seconds
         if x is _END:
             self._is_over = True
             return
@@ -269,25 +275,27 @@ class _Window:
         self._prepared.append(call)
         self._pieces += pieces
         self._bytes += sum(map(len, pieces))
-        if self._room <= 0 or self._bytes > _TOGETHER_BYTES or self.is_slow():
-            self.send()
+        # The next item may take as long.
+        is_late = seconds > _FAST_SECONDS and not self._is_ready
+        if is_late or self._room <= 0 or self._bytes > _TOGETHER_BYTES or self._is_slow():
+            self._send()
 
-    def is_slow(self) -> bool:
+    def _is_slow(self) -> bool:
         """Returns whether the source of the items took so long that no result is to wait for it."""
-        return self._drawn > _TOGETHER_SECONDS
+        return not self._is_ready and self._drawn > _TOGETHER_SECONDS
 
-    def has_result(self) -> bool:
+    def _has_result(self) -> bool:
         """Returns whether the next result is there."""
         return bool(self.calls) and self.calls[0].done()
 
-    def send(self) -> None:
+    def _send(self) -> None:
         """Sends the requests that are ready."""
         if self._prepared:
             prepared, pieces = self._prepared, self._pieces
             self._prepared, self._pieces, self._bytes = [], [], 0
             self._caller.send(prepared, pieces)
 
-    def break_off(self, error: Exception) -> None:
+    def _break_off(self, error: Exception) -> None:
         """Notes that no more items come, because their source raised."""
         self._is_over, self._error = True, error
 

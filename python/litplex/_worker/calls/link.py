@@ -131,7 +131,7 @@ class Link:
         """Reads while the server takes nothing: it may wait for its responses to be read."""
         me = threading.get_ident()
         with self._state:
-            leads = self._leader is None
+            leads = self._may_lead()
             if leads:
                 self._leader, self._leading_thread = self, me
             may_read = self._leading_thread == me
@@ -191,9 +191,12 @@ class Link:
             return True
 
     def _may_lead(self) -> bool:
-        """Returns whether there is no leader, or one that has stopped: an event loop."""
+        """Returns whether there is no leader, or an event loop that has stopped or has no calls."""
         leader = self._leader
-        return leader is None or (hasattr(leader, "is_running") and not leader.is_running())
+        if leader is None:
+            return True
+        is_loop = hasattr(leader, "is_running")
+        return is_loop and not (leader in self._loops and leader.is_running())
 
     def _step_down(self, leader: Any) -> None:
         if self._leader is leader:
@@ -218,7 +221,7 @@ class Link:
     def look(self) -> None:
         """Takes what has come, without blocking, unless there is a leader."""
         with self._state:
-            if self._leader is not None:
+            if not self._may_lead():
                 return
             self._leader, self._leading_thread = self, threading.get_ident()
         try:
@@ -251,7 +254,7 @@ class Link:
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Lets a loop lead, on its own thread, if there is no leader."""
         with self._state:
-            if loop not in self._loops or not self._may_lead() or self._leader is loop:
+            if loop not in self._loops or self._leader is loop or not self._may_lead():
                 return
             self._leader, self._leading_thread = loop, threading.get_ident()
         loop.add_reader(self._fd, self._read, loop)
@@ -263,10 +266,9 @@ class Link:
                 self._loops[loop] = left
                 return
             self._loops.pop(loop, None)
-            was_leader = self._leader is loop
-            self._step_down(loop)
-        if was_leader:
-            loop.remove_reader(self._fd)
+            # Where nothing else waits, it keeps its reader for its next call.
+            if self._followers or self._loops:
+                self._step_down(loop)
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._leader is not loop or self.is_lost:
