@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use litplex_core::{Answer, Answers, Items, Job, Outcome, Request, Response, Trace, reply};
+use litplex_core::{Answer, Answers, Items, Job, Origin, Outcome, Request, Response, Trace, reply};
 
+use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
 use crate::{ItemStream, Target, TimeBudget, off_thread};
 
 /// A call of a target. Each request that it submits is a job of its own; all of them have its time
@@ -16,6 +17,17 @@ pub struct Call {
     pub budget: TimeBudget,
     /// The trace that records the steps of its jobs, if the request is traced.
     pub trace: Option<Arc<Trace>>,
+    /// The place of its jobs among the calls of endpoints; `None` if nothing is known.
+    pub origin: Option<Arc<Origin>>,
+    /// Present if a call of a hook may need several jobs: each is then a call of its own.
+    pub split: Option<SplitCall>,
+}
+
+/// The watch for deadlocks of a call that needs several jobs.
+#[derive(Debug, Clone)]
+pub struct SplitCall {
+    pub(crate) deadlocks: Deadlocks,
+    pub(crate) key: EndpointKey,
 }
 
 /// The response to a call.
@@ -66,9 +78,22 @@ impl Call {
         let (reply, answers) = reply();
         let reply = reply.traced(self.trace.clone()).reserving(request.reservation.clone());
         let TimeBudget { arrived, deadline } = self.budget;
-        let job = Job { cost, ..Job::new(request, arrived, deadline, reply) };
+        let watched = self.watch();
+        let origin = match (&watched, &self.origin) {
+            (Some(watched), Some(origin)) => {
+                Some(Arc::new(Origin { call: Some(watched.id()), ..(**origin).clone() }))
+            }
+            _ => self.origin.clone(),
+        };
+        let job = Job { cost, origin, ..Job::new(request, arrived, deadline, reply) };
         self.target.endpoint.submit(job);
-        Caller { call: self, answers, waiting: Waiting(Some(&self.target)) }
+        Caller { call: self, answers, waiting: Waiting(Some(&self.target)), watched }
+    }
+
+    /// Begins a call for one of several jobs.
+    fn watch(&self) -> Option<WatchedCall> {
+        let SplitCall { deadlocks, key } = self.split.as_ref()?;
+        Some(deadlocks.begin(*key, deadlock::Parent::Call(self.origin.as_ref()?.call?), true))
     }
 }
 
@@ -79,6 +104,7 @@ pub struct Caller<'c> {
     // The order of the drops matters: the endpoint must find that the caller has left.
     answers: Answers,
     waiting: Waiting<'c>,
+    watched: Option<WatchedCall>,
 }
 
 impl Caller<'_> {
@@ -87,7 +113,14 @@ impl Caller<'_> {
     /// # Errors
     /// The error that the job was answered with.
     pub async fn output(mut self) -> Outcome<Output> {
-        let answer = self.answers.recv().await;
+        let answer = match &mut self.watched {
+            None => self.answers.recv().await,
+            Some(watched) => tokio::select! {
+                biased;
+                answer = self.answers.recv() => answer,
+                refusal = watched.refused() => Err(refusal.into()),
+            },
+        };
         // From here on the stream itself tells the endpoint when its caller leaves.
         self.waiting.0 = None;
         Ok(match answer? {

@@ -16,11 +16,12 @@ mod deadlock;
 mod items;
 mod off_thread;
 mod registry;
+mod service;
 mod status;
 mod target;
 
 pub use budget::TimeBudget;
-pub use call::{Call, Caller, Output};
+pub use call::{Call, Caller, Output, SplitCall};
 pub use deadlock::{
     Deadlocks, DeclaredCalls, DeclaredCycle, EndpointKey, Parent, Refusal, WatchedCall,
     declared_cycles,
@@ -28,5 +29,6 @@ pub use deadlock::{
 pub use items::ItemStream;
 pub use off_thread::{off_thread, turn};
 pub use registry::{Registry, TargetRef, Targets};
+pub use service::{CallService, DialectCalls};
 pub use status::{EndpointReport, Report};
 pub use target::Target;

@@ -27,6 +27,8 @@ pub struct Target {
     /// Whether requests wait, within their time budget, for the first worker. Otherwise they are refused
     /// until a worker was ready.
     pub waits_for_first_worker: bool,
+    /// The scopes that a client's token must have for calls that are made for its requests.
+    pub scopes: Vec<String>,
     /// The metrics of the requests.
     pub metrics: Edge,
 }

@@ -68,6 +68,7 @@ impl Fixture {
             chunk_timeout: Duration::from_secs(5),
             cost: None,
             waits_for_first_worker: false,
+            scopes: Vec::new(),
             metrics: metrics.edge(Some("/test")),
         };
         let (worker, given) = mpsc::unbounded_channel();
@@ -119,6 +120,7 @@ fn attach(
         model: String::new(),
         schema: Default::default(),
         tool: None,
+        calls: Vec::new(),
     };
     let attachment = endpoint.attach(0, info);
     let progress = attachment.progress();
@@ -128,7 +130,7 @@ fn attach(
 
 fn call(target: Arc<Target>) -> Call {
     let budget = TimeBudget::new(Instant::now(), target.timeout);
-    Call { target, budget, trace: None }
+    Call { target, budget, trace: None, origin: None, split: None }
 }
 
 fn items(values: &[u8]) -> Items {

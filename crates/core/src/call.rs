@@ -1,4 +1,19 @@
-//! Numbers of the calls between endpoints, and of the workers whose hooks make calls.
+//! Calls between endpoints: what a call inherits from the request it is made for, and the seam between
+//! the workers that make calls and the part of the server that carries them out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::{BoxFuture, Items, Outcome, Part, Request, Reservation, Response, Trace};
+
+/// The times that some hop of a root request may be computed again after the loss of its worker.
+const RETRIES: u32 = 1;
 
 /// The number of a call of a hook or a pipeline, unique within this process. A later call has a
 /// larger number.
@@ -8,3 +23,242 @@ pub struct CallId(pub u64);
 /// The number of an attached worker, unique within this process. It is never used for another worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerKey(pub u64);
+
+/// The root of a tree of calls: the part that all calls for one request of a client share.
+#[derive(Debug)]
+pub struct Root {
+    /// The scopes of the client's token; `None` if it was admitted without a token.
+    pub scopes: Option<Arc<[String]>>,
+    retries: AtomicU32,
+}
+
+impl Root {
+    /// Returns the root of a request whose client has a token with these scopes, if it has one.
+    pub fn new(scopes: Option<Arc<[String]>>) -> Self {
+        Self { scopes, retries: AtomicU32::new(RETRIES) }
+    }
+
+    /// Takes one of the retries that all hops share; returns whether there was one.
+    pub fn take_retry(&self) -> bool {
+        self.retries.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+impl Root {
+    /// Returns a root for a call that is made for requests of all of these roots: it may do what each
+    /// of them may.
+    pub fn common<'a>(mut roots: impl Iterator<Item = &'a Arc<Self>> + Clone) -> Arc<Self> {
+        let Some(first) = roots.clone().next() else { return Arc::default() };
+        if roots.clone().all(|root| Arc::ptr_eq(root, first)) {
+            return first.clone();
+        }
+        let limited = roots.clone().filter_map(|root| root.scopes.as_deref());
+        let in_all = |scope: &&String| limited.clone().all(|scopes| scopes.contains(scope));
+        let scopes = roots
+            .find_map(|root| root.scopes.as_deref())
+            .map(|scopes| scopes.iter().filter(in_all).cloned().collect());
+        Arc::new(Self::new(scopes))
+    }
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+/// The place of a request in the tree of calls below a request of a client.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The root.
+    pub root: Arc<Root>,
+    /// The worker or pipeline that made this call, and those before it; `None` for a client's request.
+    pub caller: Option<Arc<Hop>>,
+    /// The number of calls between the client's request and this one: 0 for the client's request.
+    pub depth: u32,
+    /// The call, once it has begun; `None` for a client's request.
+    pub call: Option<CallId>,
+}
+
+/// A part of the path of calls, as a list from its end.
+#[derive(Debug)]
+pub struct Hop {
+    /// The name of the caller: `/ask#0` for a worker, the path of a pipeline.
+    pub name: Arc<str>,
+    /// The hop before.
+    pub before: Option<Arc<Hop>>,
+}
+
+impl Origin {
+    /// Returns the origin of a client's request.
+    pub fn of(root: Arc<Root>) -> Self {
+        Self { root, ..Self::default() }
+    }
+
+    /// Returns the origin of calls that `name` makes for this request.
+    #[must_use]
+    pub fn child(&self, name: Arc<str>) -> Self {
+        let before = self.caller.clone();
+        let caller = Some(Arc::new(Hop { name, before }));
+        Self { root: self.root.clone(), caller, depth: self.depth + 1, call: None }
+    }
+
+    /// Returns the path of calls, from the first caller to the last.
+    pub fn path(&self) -> Vec<Arc<str>> {
+        let hops = std::iter::successors(self.caller.as_deref(), |hop| hop.before.as_deref());
+        let mut path: Vec<_> = hops.map(|hop| hop.name.clone()).collect();
+        path.reverse();
+        path
+    }
+}
+
+/// The properties that a running request hands down to a call that is made for it.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// The origin of the call.
+    pub origin: Origin,
+    /// The end of the time budget.
+    pub deadline: Instant,
+    /// The request id, if requests have ids.
+    pub id: Option<String>,
+    /// The trace, if the request is traced.
+    pub trace: Option<Arc<Trace>>,
+    /// The memory budget.
+    pub reservation: Reservation,
+    /// The requests that the call is made for; each closes when it is answered or cancelled.
+    pub live: Vec<watch::Receiver<()>>,
+    /// The hook that calls; `None` for a pipeline, which holds no worker.
+    pub hook: Option<Hook>,
+}
+
+impl Parent {
+    /// Resolves when none of the requests that the call is made for needs it.
+    pub async fn ended(&mut self) {
+        for live in &mut self.live {
+            while live.changed().await.is_ok() {}
+        }
+    }
+}
+
+/// A running hook, named by its worker and the items that it computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The worker.
+    pub worker: WorkerKey,
+    /// The ids of the items in the worker: one, or all of a batch.
+    pub items: Vec<u64>,
+}
+
+/// A call that begins.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The path or name of the endpoint.
+    pub endpoint: String,
+    /// The request that the call is made for.
+    pub parent: Parent,
+    /// The request, as a client would have sent it; its memory is counted here.
+    pub request: Request,
+    /// The longest time for the call; the time of the parent bounds it.
+    pub timeout: Option<Duration>,
+    /// Whether the hook waits for the call from its beginning.
+    pub waits: bool,
+    /// Whether the caller reads a stream, for callees that leave that to their clients.
+    pub stream: bool,
+}
+
+/// The result of a call.
+pub enum Called {
+    /// A whole response. One with a status of 400 or more is the callee's own error.
+    Whole(Response),
+    /// The first items of a stream, and the rest of it.
+    Stream(Items, Box<dyn PartStream>),
+}
+
+impl fmt::Debug for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(response) => f.debug_tuple("Whole").field(response).finish(),
+            Self::Stream(first, _) => f.debug_tuple("Stream").field(first).finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The parts of a stream after its first items; a drop before the end cancels the call.
+pub trait PartStream: Send {
+    /// Polls for the next part. After [`Part::End`] or [`Part::Failed`] there is none.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part>;
+}
+
+/// The part of the server that carries out calls, as workers see it.
+///
+/// A worker reports what becomes of the calls that it computes, so that calls that wait for each other
+/// are found; each report comes before the frame or job that it is about is passed on.
+pub trait Calls: Send + Sync {
+    /// Notes a worker of this endpoint in this slot, which computes this many batches, or single jobs, at
+    /// a time.
+    fn attached(&self, endpoint: &str, slot: usize, places: usize) -> WorkerKey;
+
+    /// Notes that a worker takes no more jobs and finishes those that it has.
+    fn retiring(&self, worker: WorkerKey);
+
+    /// Notes that a worker is gone.
+    fn gone(&self, worker: WorkerKey);
+
+    /// Notes that a worker is given the job of a call as this item.
+    fn held(&self, call: CallId, worker: WorkerKey, item: u64);
+
+    /// Notes that a call is in the queue again, because its worker was lost.
+    fn requeued(&self, call: CallId);
+
+    /// Notes that a part of the stream of a call has come from its worker.
+    fn resumed(&self, call: CallId);
+
+    /// Notes that a worker has answered the job of a call.
+    fn ended(&self, call: CallId);
+
+    /// Notes that a hook begins to wait for a call.
+    fn waits(&self, call: CallId);
+
+    /// Carries out a call. A drop of the future cancels the call. `begun` is called with its id before
+    /// anything is awaited.
+    fn call(
+        &self,
+        invocation: Invocation,
+        begun: &mut dyn FnMut(CallId),
+    ) -> BoxFuture<'static, Outcome<Called>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_calls_is_read_from_its_beginning() {
+        let root = Origin::default();
+        assert!(root.path().is_empty());
+        let second = root.child("/a#0".into()).child("/b#1".into());
+        assert_eq!(second.path(), [Arc::from("/a#0"), Arc::from("/b#1")]);
+        assert_eq!(second.depth, 2);
+    }
+
+    #[test]
+    fn a_call_for_several_requests_may_do_what_each_of_them_may() {
+        let scoped = |scopes: &[&str]| {
+            Arc::new(Root::new(Some(scopes.iter().map(|scope| (*scope).to_owned()).collect())))
+        };
+        let (both, one, open) =
+            (scoped(&["a", "b"]), scoped(&["b", "c"]), Arc::new(Root::default()));
+        let common = |roots: &[&Arc<Root>]| Root::common(roots.iter().copied()).scopes.clone();
+        assert_eq!(common(&[&both, &open, &one]).as_deref(), Some(&["b".to_owned()][..]));
+        assert_eq!(common(&[&open, &open]), None);
+        assert!(Arc::ptr_eq(&Root::common([&both, &both].into_iter()), &both));
+    }
+
+    #[test]
+    fn all_hops_share_the_retries_of_the_root() {
+        let root = Origin::default();
+        let (first, second) = (root.child("/a#0".into()), root.child("/a#0".into()));
+        assert!(first.root.take_retry());
+        assert!(!second.root.take_retry());
+    }
+}

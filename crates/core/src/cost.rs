@@ -130,7 +130,7 @@ fn find(path: &[String], content: &Content, body: &[Bytes]) -> Result<Option<Fou
             let content = place.and_then(|place| body.get(place));
             Ok(content.map(|content| Found::text(&String::from_utf8_lossy(content))))
         }
-        Content::Raw(_) => Err(Unreadable),
+        Content::Raw(_) | Content::Packed(_) => Err(Unreadable),
     }
 }
 

@@ -48,6 +48,8 @@ pub enum ErrorCause {
     NotReady,
     /// The time budget of the request is used up.
     Deadline,
+    /// No caller waits for the call; only hooks see it.
+    Cancelled,
     /// The call belongs to a set of calls that wait for each other.
     Deadlock,
     /// The model chose this status, 400 to 599.
@@ -72,6 +74,7 @@ impl ErrorCause {
             Self::Unsupported => 501,
             Self::WorkerLost => 502,
             Self::Overloaded | Self::NotReady => 503,
+            Self::Cancelled => 499,
             Self::Deadline => 504,
             Self::Deadlock => 508,
             Self::Model(status) => status,
@@ -200,6 +203,11 @@ impl ServeError {
              take them; give the endpoints more workers, or call them without a cycle"
         );
         Self::because(ErrorCause::Deadlock, detail)
+    }
+
+    /// Returns the error for a call that its own caller, or the client behind it, does not wait for.
+    pub fn cancelled() -> Self {
+        Self::because(ErrorCause::Cancelled, "no caller waits for this call any longer")
     }
 
     /// Returns the error for a request whose worker died before it responded.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::{BatchTrace, JobTrace, Reply, Request};
+use crate::{BatchTrace, JobTrace, Origin, Reply, Request};
 
 /// A request in an endpoint's queue or in a worker, with its deadline and its reply.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Job {
     pub cost: f64,
     /// The number of workers that were lost while they may have computed it.
     pub losses: u32,
+    /// The call that it belongs to, and the client's request behind it; `None` if nothing is known.
+    pub origin: Option<Arc<Origin>>,
     /// The channel for its response.
     pub reply: Reply,
 }
@@ -29,7 +31,18 @@ pub struct Job {
 impl Job {
     /// Returns a new job of cost 1.
     pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
-        Self { request, arrived, queued: arrived, deadline, cost: 1.0, losses: 0, reply }
+        let (queued, origin) = (arrived, None);
+        Self { request, arrived, queued, deadline, cost: 1.0, losses: 0, origin, reply }
+    }
+
+    /// Returns the number of calls between the client's request and this job: 0 for a client's own.
+    pub fn depth(&self) -> u32 {
+        self.origin.as_ref().map_or(0, |origin| origin.depth)
+    }
+
+    /// Takes a retry of its root; returns whether there was one.
+    pub fn take_retry(&self) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.root.take_retry())
     }
 
     /// Returns the trace of the job, if its request is traced.

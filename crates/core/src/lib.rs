@@ -29,7 +29,9 @@ mod worker;
 
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{MemoryBudget, Reservation};
-pub use call::{CallId, WorkerKey};
+pub use call::{
+    CallId, Called, Calls, Hook, Hop, Invocation, Origin, Parent, PartStream, Root, WorkerKey,
+};
 pub use cost::Cost;
 pub use error::{BoxError, ErrorCause, Outcome, Result, ServeError};
 pub use identity::{FindError, Identity};

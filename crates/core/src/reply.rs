@@ -259,6 +259,19 @@ impl StreamSender {
         }
     }
 
+    /// Returns the trace of the job, if its request is traced.
+    pub fn trace(&self) -> Option<&JobTrace> {
+        match &self.unstarted {
+            Some((reply, _)) => reply.trace(),
+            None => self.trace.as_deref(),
+        }
+    }
+
+    /// Returns the memory of the bytes that wait for the client.
+    pub fn reservation(&self) -> &Reservation {
+        &self.reservation
+    }
+
     /// Answers the job with the first part; gives back any later one.
     fn start(&mut self, part: Part) -> Option<Part> {
         let is_last = !matches!(part, Part::Items(_));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::Reservation;
 
@@ -18,6 +19,8 @@ pub struct Request {
     pub meta: Option<Arc<Meta>>,
     /// The request id, if requests have ids.
     pub id: Option<String>,
+    /// Whether its caller is a hook, which takes values that HTTP cannot carry.
+    pub takes_values: bool,
     /// The memory that the request takes of the server's budget, until its last owner is dropped.
     /// Code that derives data from the request grows this reservation first.
     pub reservation: Reservation,
@@ -31,6 +34,7 @@ impl Request {
             body: vec![body.into()],
             meta: None,
             id: None,
+            takes_values: false,
             reservation: Reservation::default(),
         }
     }
@@ -50,6 +54,9 @@ pub enum Content {
     Raw(String),
     /// The fields and files of a form; the body is their contents, one after the other.
     Form(Vec<FormPart>),
+    /// Values of a hook: JSON, and buffers that belong into it. The body is their contents, one after
+    /// the other; the parts are described as in the worker protocol.
+    Packed(Arc<Value>),
 }
 
 /// One field or file of a form.

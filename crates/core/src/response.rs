@@ -1,6 +1,9 @@
 //! Responses of models, whole or as packed items of a stream; `http` frames them.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
 
 /// A whole response, in the form in which the worker made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum MediaType {
     Json,
     /// Any other value of `Content-Type`; empty for none.
     Other(String),
+    /// Values for a hook, as in [`Content::Packed`](crate::Content); HTTP cannot carry them.
+    Packed(Arc<Value>),
 }
 
 /// The type of a stream's items, by which the edge frames them.
@@ -72,6 +77,11 @@ impl Items {
     /// Returns what the items are.
     pub fn kind(&self) -> ItemKind {
         self.kind
+    }
+
+    /// Returns the items as they are packed.
+    pub fn packed(&self) -> &Bytes {
+        &self.packed
     }
 
     /// Returns the number of bytes that the items take, packed.

@@ -163,6 +163,11 @@ impl JobTrace {
         job
     }
 
+    /// Returns the trace of the whole request.
+    pub fn trace(&self) -> &Arc<Trace> {
+        &self.trace
+    }
+
     /// Returns the span of the whole request.
     pub(crate) fn context(&self) -> SpanContext {
         self.trace.context

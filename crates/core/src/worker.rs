@@ -37,6 +37,9 @@ pub trait Progress: Send + Sync {
     fn abandoned(&self, jobs: usize) {
         let _ = jobs;
     }
+    /// Reports that the worker calls other endpoints: a job that it is given and has not begun may wait
+    /// for those calls, although another worker is free.
+    fn calls(&self) {}
     /// Reports that the worker takes no more jobs and finishes those that it has.
     fn retiring(&self);
     /// Reports that the worker is gone, with its unanswered jobs in the order of their dispatch.
@@ -136,6 +139,8 @@ pub struct ModelInfo {
     pub schema: Arc<Value>,
     /// The description of it as a tool, if it is one.
     pub tool: Option<Arc<Value>>,
+    /// The endpoints that it declares to call, by path or name.
+    pub calls: Vec<String>,
 }
 
 /// The id of a dialect, as a ready worker names it. It is opaque here: the HTTP edge has

@@ -50,4 +50,6 @@ pub struct Exchange<'a> {
     pub ping_interval: Option<Duration>,
     /// The largest body of a request, in bytes.
     pub max_body_bytes: usize,
+    /// Whether the response is a stream, where the caller is a hook; a client says it in its request.
+    pub stream: Option<bool>,
 }

@@ -2,6 +2,7 @@
 //! Model Context Protocol. They take a request from its head to the beginning of its response; which
 //! requests are admitted is left to `http`.
 
+mod calls;
 mod dialect;
 mod endpoint;
 pub mod mcp;
@@ -10,6 +11,7 @@ mod plain;
 mod predict;
 mod registry;
 
+pub use calls::Dialects;
 pub use dialect::{Dialect, Exchange};
 pub use endpoint::{Endpoints, Route};
 pub use mcp::ToolCache;

@@ -48,7 +48,8 @@ pub async fn predict(
 pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outcome<Call> {
     let target = route.target.get().ok_or_else(|| ServeError::not_found("Not Found"))?;
     let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
-    Ok(Call { target, budget, trace: parts.extensions.get().cloned() })
+    let (trace, origin) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
+    Ok(Call { target, budget, trace, origin, split: None })
 }
 
 /// A body that was read.
@@ -71,14 +72,16 @@ pub(crate) async fn compute(
     let id = route.tells_ids.then(|| id_of(parts)).flatten();
     let meta = meta(info, parts).map(Arc::new);
     reservation.grow(meta.as_ref().map_or(0, |meta| meta.bytes()))?;
-    let request = litplex_core::Request { content, body, meta, id, reservation };
+    let takes_values = false;
+    let request = litplex_core::Request { content, body, meta, id, takes_values, reservation };
     // Dropping a call, here or because the client left, is what cancels its jobs.
     match registry::for_model(info) {
         None => plain::respond(call.run(request).await?, &parts.headers, route),
         Some(dialect) => {
             let budget = call.budget;
             let (path, &Route { ping_interval, max_body_bytes, .. }) = (parts.uri.path(), route);
-            let exchange = Exchange { path, request, call, ping_interval, max_body_bytes };
+            let exchange =
+                Exchange { path, request, call, ping_interval, max_body_bytes, stream: None };
             let answered = dialect.serve(exchange);
             budget.bound(async { Ok(answered.await) }).await
         }

@@ -122,6 +122,7 @@ pub fn from_model(given: litplex_core::Response) -> Result<HttpResponse, String>
     match given.media_type {
         MediaType::Json => drop(headers.insert(CONTENT_TYPE, JSON)),
         MediaType::Other(name) if name.is_empty() => {}
+        MediaType::Packed(_) => return Err("values that only hooks take".into()),
         MediaType::Other(name) => drop(headers.insert(CONTENT_TYPE, value("content-type", &name)?)),
     }
     with_headers(response, &given.headers)

@@ -44,7 +44,7 @@ pub use middleware::{
 pub use routes::{Access, Builtin, Condition, RouteEntry, RouteTable};
 pub use serve::{Server, bind, serve_inner};
 
-pub use litplex_dialects::{Route, ToolCache, dialect_path};
+pub use litplex_dialects::{Dialects, Route, ToolCache, dialect_path};
 pub use litplex_http_core::body::Body;
 
 /// The functions that the targets in `fuzz/` call; not part of the API.

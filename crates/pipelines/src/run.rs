@@ -144,7 +144,7 @@ impl Run {
     ) -> Outcome<Output> {
         let Value { content, body, is_from_client } = input;
         let (id, reservation) = (self.id.clone(), self.reservation.clone());
-        let request = Request { content, body, meta: None, id, reservation };
+        let request = Request { content, body, meta: None, id, takes_values: false, reservation };
         let called = self.caller.call(endpoint, request, step.timeout).await;
         let called = called.and_then(refuse_status);
         let called = called.map_err(|error| in_step(step, as_callers(error, is_from_client)))?;

@@ -25,6 +25,7 @@ impl Value {
         let content = match response.media_type {
             MediaType::Json => Content::Json,
             MediaType::Other(media_type) => Content::Raw(media_type),
+            MediaType::Packed(parts) => Content::Packed(parts),
         };
         Self { content, body: vec![response.body], is_from_client: false }
     }
@@ -34,6 +35,7 @@ impl Value {
         let media_type = match self.content {
             Content::Json => MediaType::Json,
             Content::Raw(media_type) => MediaType::Other(media_type),
+            Content::Packed(parts) => MediaType::Packed(parts),
             // A form has no single body; its parts follow each other.
             Content::Form(_) => MediaType::Other("application/octet-stream".into()),
         };
@@ -60,6 +62,7 @@ impl Value {
             }
             Content::Raw(media_type) => Err(self.no_json(media_type)),
             Content::Form(_) => Err(self.no_json("a form")),
+            Content::Packed(_) => Err(self.no_json("arrays or bytes")),
         }
     }
 

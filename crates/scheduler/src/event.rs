@@ -11,13 +11,34 @@ use crate::{EndpointLoad, Outlook};
 pub(crate) enum Event {
     Job(Job),
     CallersLeft,
-    Attached { id: WorkerId, slot: usize, info: ModelInfo, worker: Box<dyn Worker> },
-    Finished { id: WorkerId, done: Done },
-    Abandoned { id: WorkerId, jobs: usize },
-    Retiring { id: WorkerId },
-    Gone { id: WorkerId, unanswered: Vec<Unanswered> },
+    Attached {
+        id: WorkerId,
+        slot: usize,
+        info: ModelInfo,
+        worker: Box<dyn Worker>,
+    },
+    Finished {
+        id: WorkerId,
+        done: Done,
+    },
+    Abandoned {
+        id: WorkerId,
+        jobs: usize,
+    },
+    /// A worker calls other endpoints.
+    Calls,
+    Retiring {
+        id: WorkerId,
+    },
+    Gone {
+        id: WorkerId,
+        unanswered: Vec<Unanswered>,
+    },
     Outlook(Outlook),
-    CostQuery { request: Request, answer: oneshot::Sender<Outcome<f64>> },
+    CostQuery {
+        request: Request,
+        answer: oneshot::Sender<Outcome<f64>>,
+    },
     Inspect(oneshot::Sender<EndpointLoad>),
 }
 
@@ -29,6 +50,7 @@ impl fmt::Debug for Event {
             Self::Attached { .. } => "Attached",
             Self::Finished { .. } => "Finished",
             Self::Abandoned { .. } => "Abandoned",
+            Self::Calls => "Calls",
             Self::Retiring { .. } => "Retiring",
             Self::Gone { .. } => "Gone",
             Self::Outlook(_) => "Outlook",

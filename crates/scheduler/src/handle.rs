@@ -110,6 +110,10 @@ impl Progress for ProgressEvents {
         let _ = self.events.send(Event::Abandoned { id: self.id, jobs });
     }
 
+    fn calls(&self) {
+        let _ = self.events.send(Event::Calls);
+    }
+
     fn retiring(&self) {
         let _ = self.events.send(Event::Retiring { id: self.id });
     }

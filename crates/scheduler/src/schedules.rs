@@ -175,6 +175,7 @@ impl Schedule {
             model: String::new(),
             schema: Default::default(),
             tool: None,
+            calls: Vec::new(),
         };
         let worker = Box::new(MockWorker(batches.clone()));
         self.workers.push(ScheduledWorker { id, batches, is_retired: false });

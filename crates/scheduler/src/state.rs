@@ -1,5 +1,6 @@
 //! The state of an endpoint: its queue and its view of the workers, changed by events alone.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ pub(crate) struct EndpointState {
     /// Whether jobs of similar cost are batched together.
     by_cost: bool,
     stream: bool,
+    /// Whether the model calls other endpoints.
+    makes_calls: bool,
+    /// The jobs that wait: deeper ones first, so that work half done is not behind work not begun, and
+    /// equally deep ones in the order of their arrival.
     queue: VecDeque<Job>,
     /// The jobs that a lost worker may have been computing.
     suspects: VecDeque<Job>,
@@ -62,6 +67,7 @@ impl EndpointState {
             rules: Rules { max_batch_size: 1, batch_timeout: Duration::ZERO },
             by_cost: false,
             stream: false,
+            makes_calls: false,
             queue: VecDeque::new(),
             suspects: VecDeque::new(),
             workers: Vec::new(),
@@ -88,6 +94,7 @@ impl EndpointState {
             }
             Event::Finished { id, done } => self.on_finished(id, done, now),
             Event::Abandoned { id, jobs } => self.count_abandoned(id, jobs),
+            Event::Calls => self.makes_calls = true,
             Event::Retiring { id } => self.remove(id, now),
             Event::Gone { id, unanswered } => {
                 self.remove(id, now);
@@ -123,7 +130,7 @@ impl EndpointState {
     /// no timer here: the caller reports them.
     fn first_expiry(&self) -> Option<Instant> {
         let limit = self.settings.queue_timeout?;
-        self.queue.front().map(|job| job.queued + limit)
+        self.fronts().map(|at| self.queue[at].queued + limit).min()
     }
 
     fn admit(&mut self, mut job: Job, now: Instant) {
@@ -135,15 +142,54 @@ impl EndpointState {
         let deadline = self.effective_deadline(&job);
         let admitted = self
             .check_outlook()
-            .and_then(|()| admit(&self.backlog(now), self.settings.max_queue, now, deadline));
+            .and_then(|()| admit(&self.backlog(&job, now), self.max_queue(&job), now, deadline));
         match admitted {
-            Ok(()) => self.queue.push_back(job),
+            Ok(()) => self.queue.insert(self.position(&job), job),
             Err(Refusal { reason, error }) => {
                 self.refused += 1;
                 self.metrics.shed(reason);
                 job.reply.send(Err(error));
             }
         }
+    }
+
+    /// Returns the place of a new job in the queue.
+    fn position(&self, job: &Job) -> usize {
+        match self.queue.back() {
+            Some(last) if last.depth() < job.depth() => {
+                self.queue.partition_point(|other| other.depth() >= job.depth())
+            }
+            _ => self.queue.len(),
+        }
+    }
+
+    /// Returns a job to its place in the queue.
+    fn requeue(&mut self, job: Job) {
+        let place = (Reverse(job.depth()), job.queued);
+        let is_before = |other: &Job| (Reverse(other.depth()), other.queued) < place;
+        self.queue.insert(self.queue.partition_point(is_before), job);
+    }
+
+    /// Returns the place of the first job of each depth.
+    fn fronts(&self) -> impl Iterator<Item = usize> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let front = at;
+            let depth = self.queue.get(front)?.depth();
+            at = match self.queue.back() {
+                Some(last) if last.depth() < depth => {
+                    self.queue.partition_point(|job| job.depth() >= depth)
+                }
+                _ => self.queue.len(),
+            };
+            Some(front)
+        })
+    }
+
+    /// Returns the limit of waiting jobs. A call is not refused for it: the work of its caller would be
+    /// lost.
+    fn max_queue(&self, job: &Job) -> Option<usize> {
+        self.settings.max_queue.filter(|_| job.depth() == 0)
     }
 
     /// Returns a finite, non-negative cost. An infinite cost counts as the most that a batch may
@@ -170,7 +216,8 @@ impl EndpointState {
         }
     }
 
-    fn backlog(&self, now: Instant) -> Backlog {
+    /// Returns the backlog for this job: shallower ones do not delay it.
+    fn backlog(&self, job: &Job, now: Instant) -> Backlog {
         let until_ready = match self.outlook {
             Outlook::Coming { within: Some(within), .. } if self.workers.is_empty() => {
                 (self.outlook_since + within).saturating_duration_since(now)
@@ -178,7 +225,7 @@ impl EndpointState {
             _ => Duration::ZERO,
         };
         Backlog {
-            queued: self.queue.len() + self.suspects.len(),
+            queued: self.position(job) + self.suspects.len(),
             in_flight: self.in_flight(),
             free_capacity: self
                 .workers
@@ -209,6 +256,7 @@ impl EndpointState {
         self.rules = Rules { max_batch_size, batch_timeout };
         self.by_cost = max_batch_size > 1 && (self.settings.by_cost || info.has_cost);
         self.stream = info.stream;
+        self.makes_calls |= !info.calls.is_empty();
     }
 
     fn count_abandoned(&mut self, id: WorkerId, jobs: usize) {
@@ -248,13 +296,15 @@ impl EndpointState {
             } else if !started {
                 self.metrics.retried(false);
                 job.note_requeued(now);
-                let position = self.queue.partition_point(|other| other.queued < job.queued);
-                self.queue.insert(position, job);
+                self.requeue(job);
             } else if !idempotent {
                 job.reply.send(Err(ServeError::worker_lost()));
             } else {
                 job.losses += 1;
-                if job.losses < MAX_LOSSES {
+                let may_retry = job.losses < MAX_LOSSES;
+                if may_retry && !job.take_retry() {
+                    job.reply.send(Err(ServeError::worker_lost()));
+                } else if may_retry {
                     self.metrics.retried(true);
                     job.note_requeued(now);
                     self.suspects.push_front(job);
@@ -321,11 +371,14 @@ impl EndpointState {
 
     fn drop_void_jobs(&mut self, now: Instant) {
         let limit = self.settings.queue_timeout;
-        for (queue, limit) in [(&mut self.queue, limit), (&mut self.suspects, None)] {
-            let is_over = |job: &Job| job.is_void(now) || waited_too_long(job, limit, now);
-            while queue.front().is_some_and(is_over) {
-                queue.pop_front().into_iter().for_each(answer_void);
-            }
+        while self.suspects.front().is_some_and(|job| job.is_void(now)) {
+            self.suspects.pop_front().into_iter().for_each(answer_void);
+        }
+        let is_over = |job: &Job| job.is_void(now) || waited_too_long(job, limit, now);
+        loop {
+            let over = self.fronts().find(|at| is_over(&self.queue[*at]));
+            let Some(at) = over else { break };
+            self.queue.remove(at).into_iter().for_each(answer_void);
         }
     }
 
@@ -340,7 +393,9 @@ impl EndpointState {
     fn loads(&self) -> Vec<Load> {
         let least = if self.sends_ahead() { 2 } else { 1 };
         // A fast worker may hold back finished single responses while it computes the next.
-        let exact = !self.is_idempotent() && !self.stream && self.rules.max_batch_size == 1;
+        // A job that waits behind a hook's call may be what that call waits for.
+        let exact = self.makes_calls
+            || (!self.is_idempotent() && !self.stream && self.rules.max_batch_size == 1);
         let load = |worker: &AttachedWorker| {
             let load = worker.load(&self.rules, self.workers.len(), self.by_cost, exact);
             Load { window: load.window.max(least), ..load }
@@ -355,6 +410,7 @@ impl EndpointState {
     fn sends_ahead(&self) -> bool {
         let is_large = |job: &Job| job.request.body_len() >= LARGE_BODY;
         self.workers.len() == 1
+            && !self.makes_calls
             && self.rules.max_batch_size == 1
             && self.is_idempotent()
             && self.queue.front().is_some_and(is_large)

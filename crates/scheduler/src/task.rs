@@ -56,8 +56,8 @@ mod tests {
     use std::time::Duration;
 
     use litplex_core::{
-        Answer, Answers, Attach, Done, Job, ModelInfo, Outcome, Progress, Request, Response,
-        Unanswered, Worker, reply,
+        Answer, Answers, Attach, Done, Job, ModelInfo, Origin, Outcome, Progress, Request,
+        Response, Unanswered, Worker, reply,
     };
     use litplex_metrics::{Metrics, UserFamilies};
     use tokio::sync::oneshot;
@@ -123,6 +123,7 @@ mod tests {
                 model: String::new(),
                 schema: Default::default(),
                 tool: None,
+                calls: Vec::new(),
             };
             let attachment = self.endpoint.attach(slot, info);
             self.progress.push(attachment.progress());
@@ -387,6 +388,96 @@ mod tests {
         let refused = answers.recv().await.unwrap_err();
         assert!(refused.detail.contains("no weights"), "{refused}");
         assert_eq!(refused.retry_after, Some(30));
+    }
+
+    impl Fixture {
+        /// Submits a call that is made for a request of a client, so many calls below it.
+        fn submit_call(&self, body: &'static str, root: &Origin, depth: u32) -> Answers {
+            let origin = (0..depth).fold(root.clone(), |origin, _| origin.child("/a#0".into()));
+            let (reply, answers) = reply();
+            let now = Instant::now();
+            let deadline = now + Duration::from_secs(30);
+            let origin = Some(Arc::new(origin));
+            let job = Job { origin, ..Job::new(Request::json(body), now, deadline, reply) };
+            self.endpoint.submit(job);
+            answers
+        }
+
+        /// Returns the body of the only job of the next dispatch.
+        async fn next_body(&mut self) -> String {
+            let jobs = self.batch(0).await;
+            let body = String::from_utf8(jobs[0].request.body[0].to_vec()).unwrap();
+            self.answer(0, jobs);
+            body
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_go_before_the_requests_of_clients_and_deeper_ones_first() {
+        let settings = QueueSettings { max_queue: Some(2), ..QueueSettings::default() };
+        let mut fixture = Fixture::with(1, 1, 0, settings);
+        fixture.progress[0].calls();
+        let root = Origin::default();
+        let running = fixture.submit();
+        let held = fixture.batch(0).await;
+        let mut waiting = Vec::new();
+        for (body, depth) in [("a", 0), ("b", 1), ("c", 0), ("d", 2), ("e", 1)] {
+            waiting.push(fixture.submit_call(body, &root, depth));
+        }
+        fixture.answer(0, held);
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            order.push(fixture.next_body().await);
+        }
+        assert_eq!(order, ["d", "b", "e", "a"]);
+        assert_eq!(status(running).await, 200);
+        let refused = waiting.remove(2);
+        assert_eq!(
+            status(refused).await,
+            503,
+            "only a client's request is refused for `max_queue`"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shallower_jobs_still_leave_the_queue_in_time() {
+        let limit = Duration::from_secs(2);
+        let settings = QueueSettings { queue_timeout: Some(limit), ..QueueSettings::default() };
+        let mut fixture = Fixture::with(1, 1, 0, settings);
+        let _running = fixture.submit();
+        let _held = fixture.batch(0).await;
+        let client = fixture.submit();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _call = fixture.submit_call("1", &Origin::default(), 1);
+        let begun = Instant::now();
+        assert_eq!(status(client).await, 504);
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_calls_for_one_request_share_its_retry() {
+        let mut fixture = Fixture::new(2, 1, 0);
+        let root = Origin::default();
+        let calls = [fixture.submit_call("1", &root, 1), fixture.submit_call("2", &root, 1)];
+        for worker in 0..2 {
+            let held = fixture.batch(worker).await;
+            fixture.kill(worker, held, Vec::new());
+        }
+        fixture.attach(2, 1, 0);
+        let held = fixture.batch(2).await;
+        fixture.answer(2, held);
+        let [first, second] = calls;
+        assert_eq!((status(first).await, status(second).await), (200, 502));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_calls_holds_no_job_that_it_does_not_compute() {
+        let mut fixture = Fixture::new(1, 1, 0);
+        let large = || Request::json(vec![b'1'; 1 << 20]);
+        fixture.progress[0].calls();
+        let _answers: Vec<_> = (0..3).map(|_| fixture.submit_request(large())).collect();
+        assert_eq!(fixture.batch(0).await.len(), 1);
+        assert!(fixture.batches[0].try_recv().is_err());
     }
 
     #[tokio::test(start_paused = true)]

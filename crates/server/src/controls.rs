@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use litplex_admin::{EndpointStatus, WorkerStatus};
+use litplex_calls::CallService;
 use litplex_config::Workers;
 use litplex_core::{Device, Identity};
 use litplex_metrics::Edge;
@@ -27,6 +28,8 @@ pub(crate) struct EndpointControls {
     /// The bounds between which the autoscaler chooses; `None` if the number of workers is fixed.
     pub(crate) limits: Option<watch::Sender<Limits>>,
     pub(crate) unwell: UnhealthyCount,
+    /// The calls between endpoints, which wait for no more workers than there may be.
+    pub(crate) calls: CallService,
     /// The metrics of its requests at the HTTP edge.
     pub(crate) edge: Edge,
 }
@@ -41,6 +44,7 @@ impl EndpointControls {
         if let Some(limits) = &self.limits {
             limits.send_replace(Limits::exactly(workers));
         }
+        self.calls.set_most_workers(self.label(), workers.max(1));
         self.wanted.set(workers);
         endpoint_span(self.label()).in_scope(|| tracing::info!("the target is {workers} workers"));
     }

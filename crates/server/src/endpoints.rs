@@ -31,6 +31,7 @@ use crate::{Error, ModelSource};
 pub(crate) struct Endpoints {
     endpoints: Vec<RunningEndpoint>,
     app_host: Option<Supervisor>,
+    registry: Registry,
     /// The tasks that apply the autoscaler; they end with the endpoints.
     _following: JoinSet<()>,
 }
@@ -69,7 +70,8 @@ impl Endpoints {
             }
             endpoints.push(launched);
         }
-        Ok(Self { endpoints, app_host, _following: following })
+        let registry = environment.registry.clone();
+        Ok(Self { endpoints, app_host, registry, _following: following })
     }
 
     /// Returns the largest number of workers that may run.
@@ -109,10 +111,11 @@ impl Endpoints {
             .collect()
     }
 
-    /// Returns the targets of calls.
+    /// Sets the targets of calls, and returns their registry.
     fn registry(&self, waits_for_first_worker: bool) -> Registry {
         let target = |endpoint: &RunningEndpoint| Arc::new(endpoint.target(waits_for_first_worker));
-        Registry::new(self.endpoints.iter().map(target).collect())
+        self.registry.replace(self.endpoints.iter().map(target).collect());
+        self.registry.clone()
     }
 
     /// Returns a function that reports the state of all endpoints, for the pages that show it.
@@ -177,6 +180,8 @@ impl RunningEndpoint {
             spawn_endpoint(queue_settings(config), telemetry.metrics.queue(config.label()));
         let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
         let (at_start, limits) = initial_workers(config, devices.len());
+        let most = limits.as_ref().map_or(at_start, |limits| limits.borrow().max.max(1));
+        environment.calls.set_most_workers(config.label(), most);
         let (workers, device) = (at_start, &devices[0]);
         let (label, name) = (config.label(), &config.identity.name);
         endpoint_span(label).in_scope(|| tracing::info!(name, workers, %device, "loading"));
@@ -195,6 +200,7 @@ impl RunningEndpoint {
             wanted: supervisor.wanted_setter(),
             limits,
             unwell,
+            calls: environment.calls.clone(),
             edge: telemetry.metrics.edge(Some(label)),
         };
         Self { config: config.clone(), schema, controls: Arc::new(controls), supervisor }
@@ -208,6 +214,7 @@ impl RunningEndpoint {
             chunk_timeout: self.config.chunk_timeout,
             cost: self.config.cost.clone(),
             waits_for_first_worker,
+            scopes: self.config.jwt_scopes.clone().unwrap_or_default(),
             metrics: self.controls.edge.clone(),
         }
     }

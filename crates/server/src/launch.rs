@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use litplex_admin::RunDir;
+use litplex_calls::{CallService, Registry, Targets};
 use litplex_config::{Endpoint, Program, Source};
-use litplex_core::{Attach, Device, Launch};
+use litplex_core::{Attach, Calls, Device, Launch};
 use litplex_devices::{isolate, thread_variables};
 use litplex_dirs::Cache;
+use litplex_http::Dialects;
 use litplex_workers::{
     OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, Settings, WorkerLimits, WorkerSpec,
     WorkerTelemetry, default_interpreter,
@@ -38,6 +40,10 @@ pub(crate) struct WorkerEnvironment {
     pub(crate) log_files: LogFiles,
     /// The names of environment variables that workers do not get.
     pub(crate) secrets: Vec<String>,
+    /// The targets of calls; empty until the endpoints are there.
+    pub(crate) registry: Registry,
+    /// The calls of their hooks.
+    pub(crate) calls: CallService,
 }
 
 impl WorkerEnvironment {
@@ -51,6 +57,7 @@ impl WorkerEnvironment {
         log_files: LogFiles,
     ) -> Result<Self, Error> {
         let cache = locate_cache(config)?;
+        let registry = Registry::new(Targets::default());
         Ok(Self {
             sdk: python_sdk(config, cache.as_ref()),
             cache,
@@ -59,6 +66,8 @@ impl WorkerEnvironment {
             request_ids: config.request_id,
             log_files,
             secrets: secrets::hidden_from_models(config),
+            calls: CallService::new(registry.clone(), Dialects),
+            registry,
         })
     }
 }
@@ -101,7 +110,8 @@ pub(crate) fn launcher(
         (None, Source::Python(load)) => {
             let worker = worker_spec(config, load.clone());
             let process = process_spec(config, placement, environment);
-            Arc::new(PythonLaunch::new(worker, process, attach, telemetry))
+            let calls: Arc<dyn Calls> = Arc::new(environment.calls.clone());
+            Arc::new(PythonLaunch::new(worker, process, attach, calls, telemetry))
         }
         (None, Source::Rust) => {
             unreachable!("an endpoint of a Rust program has a model. This is a bug.")

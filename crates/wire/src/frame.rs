@@ -54,17 +54,19 @@ pub enum Kind {
     Credit = 17,
     /// In, on the control connection: the changes of the model's metrics since the last such frame.
     Metrics = 18,
+    /// In, on the calls connection: a hook begins to wait for a call.
+    Waiting = 19,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
             Bye, Cancel, Chunk, Cost, CostQuery, Credit, End, Failed, Hello, Metrics, Ping, Pong,
-            Ready, Refuse, Request, Response, Setup, Welcome,
+            Ready, Refuse, Request, Response, Setup, Waiting, Welcome,
         };
-        const KINDS: [Kind; 18] = [
+        const KINDS: [Kind; 19] = [
             Hello, Welcome, Refuse, Setup, Ready, Failed, Request, Response, Chunk, End, Cancel,
-            Bye, Ping, Pong, CostQuery, Cost, Credit, Metrics,
+            Bye, Ping, Pong, CostQuery, Cost, Credit, Metrics, Waiting,
         ];
         KINDS.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -83,7 +85,9 @@ impl Flags {
     pub const MORE: Self = Self(2);
     /// The payload of a request begins with the request's id: a length byte, then the id.
     pub const REQUEST_ID: Self = Self(4);
-    const KNOWN: u8 = 7;
+    /// The caller of a request takes values: the response may be packed.
+    pub const VALUES: Self = Self(8);
+    const KNOWN: u8 = 15;
 
     /// Returns the union of both.
     #[must_use]
@@ -264,7 +268,7 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
-        let frame = (1u8..=17, 0u8..=3, any::<u16>(), any::<u64>(), any::<Vec<u8>>()).prop_map(
+        let frame = (1u8..=19, 0u8..=15, any::<u16>(), any::<u64>(), any::<Vec<u8>>()).prop_map(
             |(kind, flags, status, id, payload)| Frame {
                 kind: Kind::from_byte(kind).unwrap(),
                 flags: Flags(flags),

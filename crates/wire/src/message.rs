@@ -15,7 +15,7 @@ pub fn negotiate(hello: &Hello) -> Option<u32> {
     (oldest <= newest).then_some(newest)
 }
 
-/// The role of one of a worker's two connections.
+/// The role of one of a worker's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -23,6 +23,8 @@ pub enum Role {
     Data,
     /// Messages that must arrive while a model runs, such as cancellation and shutdown.
     Control,
+    /// Calls of other endpoints; dialled at the first call.
+    Calls,
 }
 
 /// `Hello`: the worker introduces itself.
@@ -81,6 +83,9 @@ pub struct Setup {
     /// Whether the server accepts `Metrics`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub metrics: bool,
+    /// Whether the server accepts a connection for calls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub calls: bool,
 }
 
 /// `Ready`: the model is ready.
@@ -112,6 +117,9 @@ pub struct Ready {
     /// The description of the model as a tool, if it is one: see `_model/schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub tool: serde_json::Value,
+    /// The endpoints that the model declares to call, by path or name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
 }
 
 /// `Failed`: the model could not be loaded or set up.
@@ -177,7 +185,7 @@ pub enum MetricChange {
 
 /// The metadata in front of a `Request`'s body, present when the body is not plain JSON or hooks
 /// take `context`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RequestMeta {
     /// The form of the body.
     pub content: RequestContent,
@@ -187,6 +195,27 @@ pub struct RequestMeta {
     /// Whether the response must contain the durations of the stages.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stages: bool,
+    /// The call, on the calls connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallMeta>,
+}
+
+/// A call of another endpoint, in the metadata of a `Request` on the calls connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallMeta {
+    /// The path or name of the endpoint.
+    pub endpoint: String,
+    /// The ids of the items that it is made for: one, or all of a batch.
+    pub parents: Vec<u64>,
+    /// The longest time for it, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// Whether the hook waits for it from its beginning.
+    #[serde(default)]
+    pub waits: bool,
+    /// Whether the hook reads a stream, for callees that leave that to their clients.
+    #[serde(default)]
+    pub stream: bool,
 }
 
 /// The form of a `Request`'s body.
@@ -199,6 +228,8 @@ pub enum RequestContent {
     Raw(String),
     /// The concatenated contents of these parts.
     Form(Vec<RequestPart>),
+    /// The concatenated contents of these parts: JSON, and buffers that belong into it.
+    Packed(serde_json::Value),
 }
 
 /// One field or file of a form.
@@ -244,6 +275,12 @@ pub struct ResponseMeta {
     /// The durations of the stages in seconds, if the request asked for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<f64>,
+    /// The form of the body, if it is packed; only for requests with `VALUES`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<RequestContent>,
+    /// The path of calls up to the endpoint that failed; only on the calls connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
 }
 
 /// The metadata of an `End`, present when the request asked for stages, or for an error with

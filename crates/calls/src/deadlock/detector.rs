@@ -72,6 +72,11 @@ impl Deadlocks {
         self.state().add_endpoint(name.into(), most_workers)
     }
 
+    /// Returns the endpoint of this name, if it was added.
+    pub fn endpoint(&self, name: &str) -> Option<EndpointKey> {
+        self.state().endpoint(name)
+    }
+
     /// Changes the most workers that an endpoint may have.
     pub fn set_most_workers(&self, endpoint: EndpointKey, most: usize) {
         self.decide(|state| state.set_most_workers(endpoint, most));

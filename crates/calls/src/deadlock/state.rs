@@ -138,6 +138,10 @@ impl State {
         EndpointKey(self.endpoints.len() - 1)
     }
 
+    pub(super) fn endpoint(&self, name: &str) -> Option<EndpointKey> {
+        self.endpoints.iter().position(|endpoint| &*endpoint.name == name).map(EndpointKey)
+    }
+
     pub(super) fn set_most_workers(&mut self, endpoint: EndpointKey, most: usize) -> Doubt {
         self.endpoints[endpoint.0].most_workers = most;
         Doubt::Queue(endpoint)

@@ -37,7 +37,7 @@ pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refu
     let choices = choices.collect::<Result<Vec<_>, Refused>>()?;
     let head = Head::new(&wanted);
     let held = &exchange.request.reservation;
-    if wanted.stream {
+    if exchange.stream.unwrap_or(wanted.stream) {
         let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices, held)?;
         return Ok(response::stream(
             first,

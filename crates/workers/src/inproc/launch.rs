@@ -90,6 +90,7 @@ impl Launch for InprocLaunch {
             model: String::new(),
             schema: Default::default(),
             tool: None,
+            calls: Vec::new(),
         };
         let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
         let device = self.settings.devices[slot % self.settings.devices.len()].clone();

@@ -16,16 +16,17 @@ use litplex_core::{
     WorkerExit,
 };
 use litplex_metrics::StageTimes;
-use litplex_wire::{Decoder, EndMeta, Frame, FrameError, Kind, ResponseMeta};
+use litplex_wire::{Decoder, EndMeta, Frame, FrameError, Kind, RequestContent, ResponseMeta};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::Span;
 
-use super::Transport;
+use super::calls::{ParentQuery, WorkerCalls};
 use super::in_flight::{InFlight, Overrun, Patience};
 use super::outbox::Outbox;
 use super::pulse::Pulse;
+use super::{Transport, from_meta};
 
 /// The room for one read, in bytes.
 const READ_BYTES: usize = 64 * 1024;
@@ -66,6 +67,15 @@ const LOOK_WHILE_STOPPING: Duration = Duration::from_millis(100);
 /// The time after which the log says what a dismissed worker is waited for.
 pub(crate) const REPORT_AFTER: Duration = Duration::from_secs(1);
 
+/// The calls that the hooks of a worker make.
+pub(crate) struct CallSource {
+    pub(crate) worker: Arc<WorkerCalls>,
+    /// Bounded by the calls in flight.
+    pub(crate) queries: mpsc::UnboundedReceiver<ParentQuery>,
+    /// Whether some hook has called: until then nothing can wait for what the worker holds.
+    pub(crate) has_called: bool,
+}
+
 /// The data connection of one worker.
 pub(crate) struct Connection<S> {
     /// The span of the worker, the parent of the connection's events. It is not entered: that
@@ -73,6 +83,7 @@ pub(crate) struct Connection<S> {
     span: Span,
     stream: S,
     commands: mpsc::UnboundedReceiver<Command>,
+    callers: CallSource,
     /// When the queue dismissed the worker: it sends no more commands.
     dismissed: Option<Instant>,
     /// Whether the log has said what the worker is waited for.
@@ -101,13 +112,14 @@ enum Event {
     /// The number of bytes that were read; 0 at the end of the stream.
     Read(usize),
     LookAfter,
+    Parent(ParentQuery),
     Dismissed,
 }
 
 /// Writes what the stream takes now, and reads what it has. It always reads while it writes, so
 /// that two full sockets cannot wait for each other. The worker may have sent responses before it closed
 /// the stream: after a write that finds it closed, they are read, and the end of the stream after them.
-fn poll_stream<S: Transport>(
+pub(super) fn poll_stream<S: Transport>(
     stream: &mut S,
     outbox: &mut Outbox,
     buffer: &mut BytesMut,
@@ -132,7 +144,7 @@ impl<S: Transport> Connection<S> {
     pub(crate) fn new(
         span: Span,
         stream: S,
-        commands: mpsc::UnboundedReceiver<Command>,
+        (commands, callers): (mpsc::UnboundedReceiver<Command>, CallSource),
         (pulse, control): (Pulse, mpsc::UnboundedSender<Frame>),
         progress: Arc<dyn Progress>,
         mode: DispatchMode,
@@ -142,6 +154,7 @@ impl<S: Transport> Connection<S> {
             span,
             stream,
             commands,
+            callers,
             dismissed: None,
             has_logged_wait: false,
             pulse,
@@ -185,12 +198,14 @@ impl<S: Transport> Connection<S> {
         self.commands.close();
         let mut unanswered = self.in_flight.give_back(self.mode.in_order);
         unanswered.extend(self.undelivered());
+        let calls = unanswered.iter().filter_map(|it| it.job.origin.as_ref()?.call);
+        calls.for_each(|call| self.callers.worker.requeued(call));
         self.progress.gone(unanswered);
         fault
     }
 
     async fn next_event(&mut self) -> io::Result<Event> {
-        let Self { stream, outbox, buffer, commands, alarm, .. } = self;
+        let Self { stream, outbox, buffer, commands, callers, alarm, .. } = self;
         // The order matters: all commands that wait go out in one write, and a worker that never
         // stops sending delays neither a command nor the end of a job's time.
         tokio::select! {
@@ -200,6 +215,7 @@ impl<S: Transport> Connection<S> {
                 Ok(command.map_or(Event::Dismissed, Event::Command))
             }
             read = poll_fn(|cx| poll_stream(stream, outbox, buffer, cx)) => read.map(Event::Read),
+            Some(query) = callers.queries.recv() => Ok(Event::Parent(query)),
         }
     }
 
@@ -215,6 +231,10 @@ impl<S: Transport> Connection<S> {
             Event::Read(0) => Err(Lost::Closed),
             Event::Read(_) => self.take_frames(),
             Event::LookAfter => self.look_after(),
+            Event::Parent(query) => {
+                self.inherit(query);
+                Ok(())
+            }
             Event::Dismissed => {
                 self.dismissed = Some(Instant::now());
                 self.set_alarm();
@@ -248,11 +268,28 @@ impl<S: Transport> Connection<S> {
             let stages = std::mem::take(&mut is_sample) || job.is_traced();
             let (id, more) = (self.in_flight.next_id(), batches && left > 0);
             self.outbox.push_request(id, more, stages, &job);
+            if let Some(call) = job.origin.as_ref().and_then(|origin| origin.call)
+                && self.callers.has_called
+            {
+                self.callers.worker.held(call, id);
+            }
             self.in_flight.add(job, now);
         }
         if self.look_at.is_none() {
             self.set_alarm();
         }
+    }
+
+    /// Answers what the jobs of a hook hand down to a call.
+    fn inherit(&mut self, ParentQuery { items, answer }: ParentQuery) {
+        if !std::mem::replace(&mut self.callers.has_called, true) {
+            self.progress.calls();
+            let worker = &self.callers.worker;
+            self.in_flight.calls().for_each(|(call, item)| worker.held(call, item));
+        }
+        let part = self.mode.patience.part;
+        let name = &self.callers.worker.name;
+        let _ = answer.send(self.in_flight.parent(&items, name, part, Instant::now()));
     }
 
     /// Returns whether the stages of the next job are measured. A slow model measures each job; for a
@@ -362,6 +399,9 @@ impl<S: Transport> Connection<S> {
         if !self.in_flight.contains(id) {
             return Ok(());
         }
+        if let Some(call) = self.in_flight.call(id) {
+            self.callers.worker.answered(call, frame.kind != Kind::Chunk);
+        }
         let is_cancelled = self.in_flight.is_cancelled(id);
         let is_last = match frame.kind {
             Kind::Response => {
@@ -438,13 +478,13 @@ fn response(frame: Frame) -> Result<(Response, Vec<f64>), FrameError> {
         let (media_type, headers) = (MediaType::Json, Vec::new());
         return Ok((Response { status, media_type, headers, body }, Vec::new()));
     };
-    let ResponseMeta { media_type, headers, stages } = from_meta(&meta)?;
-    let media_type = media_type.map_or(MediaType::Json, MediaType::Other);
+    let ResponseMeta { media_type, headers, stages, content, .. } = from_meta(&meta)?;
+    let media_type = match (media_type, content) {
+        (_, Some(RequestContent::Packed(parts))) => MediaType::Packed(Arc::new(parts)),
+        (Some(name), _) => MediaType::Other(name),
+        (None, _) => MediaType::Json,
+    };
     Ok((Response { status, media_type, headers, body }, stages))
-}
-
-fn from_meta<T: serde::de::DeserializeOwned>(meta: &[u8]) -> Result<T, FrameError> {
-    serde_json::from_slice(meta).map_err(|_| FrameError::Message)
 }
 
 fn items(frame: &Frame) -> Result<Items, FrameError> {

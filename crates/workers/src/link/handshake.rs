@@ -42,11 +42,13 @@ impl<S: Transport> Handshake<S> {
     /// # Errors
     /// The worker speaks no version of the protocol that this program does.
     pub(crate) async fn greet(&mut self, mut stream: S) -> Result<Option<Connections<S>>, Error> {
-        let Some(hello) = self.read_hello(&mut stream).await else { return Ok(None) };
+        let Some(hello) = read_hello(&mut stream, &self.token).await else { return Ok(None) };
         answer_hello(&mut stream, &hello).await?;
         match hello.role {
             Role::Data => self.data = Some((stream, hello)),
             Role::Control => self.control = Some(stream),
+            // The model is not loaded, so that no hook can call.
+            Role::Calls => return Ok(None),
         }
         Ok(match (self.data.take(), self.control.take()) {
             (Some((data, hello)), Some(control)) => Some(Connections { data, control, hello }),
@@ -56,12 +58,21 @@ impl<S: Transport> Handshake<S> {
             }
         })
     }
+}
 
-    async fn read_hello(&self, stream: &mut S) -> Option<Hello> {
-        let frame = read_frame(stream).await?;
-        let hello: Hello = serde_json::from_slice(&frame.payload).ok()?;
-        (frame.kind == Kind::Hello && hello.token == self.token).then_some(hello)
+/// Greets a peer that connected while the worker serves, and returns whether it is the worker's
+/// connection for calls.
+pub(crate) async fn greet_caller<S: Transport>(stream: &mut S, token: &str) -> bool {
+    match read_hello(stream, token).await {
+        Some(hello) if hello.role == Role::Calls => answer_hello(stream, &hello).await.is_ok(),
+        _ => false,
     }
+}
+
+async fn read_hello<S: Transport>(stream: &mut S, token: &str) -> Option<Hello> {
+    let frame = read_frame(stream).await?;
+    let hello: Hello = serde_json::from_slice(&frame.payload).ok()?;
+    (frame.kind == Kind::Hello && hello.token == token).then_some(hello)
 }
 
 impl<S: Transport> Connections<S> {
@@ -121,6 +132,7 @@ pub(crate) fn model_info(ready: &Ready) -> ModelInfo {
         model: ready.model.clone(),
         schema: Arc::new(ready.schema.clone()),
         tool: (!ready.tool.is_null()).then(|| Arc::new(ready.tool.clone())),
+        calls: ready.calls.clone(),
     }
 }
 

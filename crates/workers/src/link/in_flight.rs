@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use litplex_core::{Job, Part, Reply, Response, SendError, Stages, StreamSender, Unanswered};
+use litplex_core::{
+    CallId, Job, JobTrace, Origin, Outcome, Parent, Part, Reply, Reservation, Response, Root,
+    SendError, ServeError, Stages, StreamSender, Unanswered,
+};
 use litplex_wire::{Flags, Frame, Kind};
 use slab::Slab;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// The bytes that a stream may send before its client has taken any.
@@ -45,6 +48,13 @@ struct Entry {
     moved: Instant,
     /// When its caller left, or its deadline passed.
     cancelled: Option<Instant>,
+    /// Its place among the calls, which calls that are made for it inherit.
+    origin: Option<Arc<Origin>>,
+    /// The request id, once its stream has begun and the job is gone.
+    id: Option<String>,
+    /// Dropped when the job is answered or cancelled, which ends the calls that are made for it; `None`
+    /// as long as there are none.
+    live: Option<watch::Sender<()>>,
 }
 
 /// The caller that waits for an answer.
@@ -160,8 +170,63 @@ impl InFlight {
         let (generation, batch) = (self.generation, self.batch);
         let bytes = job.request.body_len();
         self.bytes += bytes;
+        let origin = job.origin.clone();
         let caller = Caller::Waiting(Box::new(job));
-        self.jobs.insert(Entry { generation, batch, caller, bytes, moved, cancelled: None });
+        let (cancelled, id, live) = (None, None, None);
+        let entry = Entry { generation, batch, caller, bytes, moved, cancelled, origin, id, live };
+        self.jobs.insert(entry);
+    }
+
+    /// Returns the calls whose jobs the worker holds, with their ids in the worker.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = (CallId, u64)> {
+        self.jobs.iter().filter_map(|(place, entry)| {
+            Some((entry.origin.as_ref()?.call?, id_of(entry.generation, place)))
+        })
+    }
+
+    /// Returns the call that a job is of, if it is not a client's own.
+    pub(crate) fn call(&self, id: u64) -> Option<CallId> {
+        self.jobs[place_of(id)].origin.as_ref()?.call
+    }
+
+    /// Returns what these jobs, which one hook computes, hand down to a call that the hook makes as
+    /// `caller`. The deadline is that of the job with the most time; after the first part of a stream it
+    /// is `part` from now.
+    ///
+    /// # Errors
+    /// No caller waits for any of them: they are answered or cancelled.
+    pub(crate) fn parent(
+        &mut self,
+        ids: &[u64],
+        caller: &Arc<str>,
+        part: Duration,
+        now: Instant,
+    ) -> Outcome<Parent> {
+        let places: Vec<_> = ids.iter().filter(|id| self.contains(**id)).copied().collect();
+        if places.is_empty() {
+            let detail = "the request that this call is made for is answered; call before the hook \
+                          returns";
+            return Err(ServeError::new(409, detail));
+        }
+        let is_wanted = |id: &u64| self.jobs[place_of(*id)].cancelled.is_none();
+        let wanted: Vec<_> = places.into_iter().filter(is_wanted).collect();
+        wanted.iter().for_each(|id| self.jobs[place_of(*id)].set_origin());
+        let live = wanted.iter().map(|id| self.jobs[place_of(*id)].watch()).collect();
+        let entries = || wanted.iter().map(|id| &self.jobs[place_of(*id)]);
+        let Some(first) = entries().next() else { return Err(ServeError::cancelled()) };
+        let deepest = entries().filter_map(|entry| entry.origin.as_deref()).max_by_key(|o| o.depth);
+        let mut origin = deepest.cloned().unwrap_or_default().child(caller.clone());
+        let known = entries().filter_map(|entry| entry.origin.as_ref());
+        origin.root = Root::common(known.map(|origin| &origin.root));
+        Ok(Parent {
+            origin,
+            deadline: entries().map(|entry| entry.deadline(part, now)).max().unwrap_or(now),
+            id: first.request_id(),
+            trace: entries().find_map(Entry::trace).map(|trace| trace.trace().clone()),
+            reservation: first.reservation(),
+            live,
+            hook: None,
+        })
     }
 
     /// Returns whether the job with this id is unanswered. Its place in the slab may have been used
@@ -201,7 +266,7 @@ impl InFlight {
         let is_last = !matches!(part, Part::Items(_));
         let now = self.moved;
         let entry = &mut self.jobs[place_of(id)];
-        entry.caller.start_stream(id, now, &self.control);
+        entry.start_stream(id, now, &self.control);
         if entry.cancelled.is_none() {
             entry.moved = now;
         }
@@ -294,6 +359,64 @@ impl Entry {
         }
     }
 
+    /// Returns a channel that closes when the job is answered or cancelled.
+    fn watch(&mut self) -> watch::Receiver<()> {
+        self.live.get_or_insert_with(|| watch::channel(()).0).subscribe()
+    }
+
+    /// Sets the origin of a client's request of which nothing was known. The job keeps it if it returns
+    /// to the queue: its calls then are made for the same root.
+    fn set_origin(&mut self) {
+        let origin = self.origin.get_or_insert_default();
+        if let Caller::Waiting(job) = &mut self.caller {
+            job.origin = Some(origin.clone());
+        }
+    }
+
+    fn deadline(&self, part: Duration, now: Instant) -> Instant {
+        match &self.caller {
+            Caller::Waiting(job) => job.deadline,
+            Caller::Streaming(..) | Caller::Gone => now + part,
+        }
+    }
+
+    fn request_id(&self) -> Option<String> {
+        match &self.caller {
+            Caller::Waiting(job) => job.request.id.clone(),
+            Caller::Streaming(..) | Caller::Gone => self.id.clone(),
+        }
+    }
+
+    fn trace(&self) -> Option<&JobTrace> {
+        match &self.caller {
+            Caller::Waiting(job) => job.reply.trace(),
+            Caller::Streaming(sender, _) => sender.trace(),
+            Caller::Gone => None,
+        }
+    }
+
+    /// Returns an empty reservation of the budget of its request.
+    fn reservation(&self) -> Reservation {
+        match &self.caller {
+            Caller::Waiting(job) => job.request.reservation.another(),
+            Caller::Streaming(sender, _) => sender.reservation().another(),
+            Caller::Gone => Reservation::default(),
+        }
+    }
+
+    /// Answers the job with a stream at its first part. The request is no longer needed.
+    fn start_stream(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) {
+        if let Caller::Waiting(_) = self.caller
+            && let Caller::Waiting(job) = std::mem::replace(&mut self.caller, Caller::Gone)
+        {
+            let Job { request, reply, .. } = *job;
+            self.id = request.id;
+            let flow = Arc::new(Flow::new(now));
+            let sender = credited(reply, id, flow.clone(), control.clone());
+            self.caller = Caller::Streaming(sender, flow);
+        }
+    }
+
     /// Returns the number of jobs that this cancels: one, unless the job was cancelled before.
     fn cancel(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) -> usize {
         if let Caller::Streaming(..) = self.caller {
@@ -303,6 +426,7 @@ impl Entry {
             return 0;
         }
         self.cancelled = Some(now);
+        self.live = None;
         let _ = control.send(Frame::bare(Kind::Cancel, id));
         1
     }
@@ -314,17 +438,6 @@ impl Caller {
             Self::Waiting(job) => job.reply.is_abandoned(),
             Self::Streaming(sender, _) => sender.is_abandoned(),
             Self::Gone => false,
-        }
-    }
-
-    /// Answers the job with a stream at its first part. The request is no longer needed.
-    fn start_stream(&mut self, id: u64, now: Instant, control: &mpsc::UnboundedSender<Frame>) {
-        if let Self::Waiting(_) = self
-            && let Self::Waiting(job) = std::mem::replace(self, Self::Gone)
-        {
-            let flow = Arc::new(Flow::new(now));
-            let sender = credited(job.reply, id, flow.clone(), control.clone());
-            *self = Self::Streaming(sender, flow);
         }
     }
 

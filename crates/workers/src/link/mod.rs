@@ -3,13 +3,16 @@
 //! ```text
 //! handshake ──► LinkWorker ──commands──► Connection ◄──data frames──► the worker's loop
 //!                   └───cost queries───► Control ◄──control frames──► its control thread
+//!             Connection ◄──what calls inherit── CallsConnection ◄──calls── its hooks
 //! ```
 //!
 //! The data connection owns the jobs that the worker holds; the control connection knows whether
-//! the worker lives and is healthy. Both run over any [`Transport`]: this module knows no kind of
+//! the worker lives and is healthy; the calls connection is dialled when a hook first calls another
+//! endpoint. All run over any [`Transport`]: this module knows no kind of
 //! socket and no process. How a worker is started, and what ends it, is left to the launch that
 //! made the connections. `protocol/PROTOCOL.md` is the contract between the two ends.
 
+mod calls;
 mod connection;
 mod control;
 mod handshake;
@@ -20,11 +23,13 @@ mod pulse;
 mod unhealthy;
 mod worker;
 
+use litplex_wire::FrameError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use calls::WorkerNames;
 pub(crate) use connection::REPORT_AFTER;
 pub(crate) use control::HeartbeatSettings;
-pub(crate) use handshake::{Connections, Handshake, model_info};
+pub(crate) use handshake::{Connections, Handshake, greet_caller, model_info};
 pub(crate) use in_flight::{Patience, STREAM_CREDIT};
 pub(crate) use metrics::SlotMetrics;
 pub(crate) use unhealthy::HealthGuard;
@@ -35,3 +40,7 @@ pub(crate) use worker::{Link, LinkSettings};
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for S {}
+
+fn from_meta<T: serde::de::DeserializeOwned>(meta: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(meta).map_err(|_| FrameError::Message)
+}

@@ -18,6 +18,9 @@ use tokio::time::Instant;
 /// a short piece costs more in a system call than in a copy.
 const COPY_BYTES: usize = 8 * 1024;
 
+/// The bytes in front of metadata that have its length.
+const META_LENGTH_BYTES: usize = 4;
+
 /// The most pieces in one system call.
 const PIECES: usize = 32;
 
@@ -48,6 +51,21 @@ impl Outbox {
         Header { kind: Kind::Request, flags, status: 0, id, length }.encode(&mut self.tail);
         self.tail.put_slice(&prefix);
         job.request.body.iter().for_each(|piece| self.push_piece(piece));
+    }
+
+    /// Appends a frame with this metadata and body.
+    pub(crate) fn push(&mut self, header: Header, meta: Option<&[u8]>, body: &Bytes) {
+        let (flags, prefix) = match meta {
+            Some(meta) => (header.flags.with(Flags::META), META_LENGTH_BYTES + meta.len()),
+            None => (header.flags, 0),
+        };
+        let length = (prefix + body.len()) as u32;
+        Header { flags, length, ..header }.encode(&mut self.tail);
+        if let Some(meta) = meta {
+            self.tail.put_u32_le(meta.len() as u32);
+            self.tail.put_slice(meta);
+        }
+        self.push_piece(body);
     }
 
     fn push_piece(&mut self, piece: &Bytes) {
@@ -127,6 +145,9 @@ fn encode_prefix(
         prefix.push(id.len() as u8);
         prefix.extend_from_slice(id);
     }
+    if request.takes_values {
+        flags = flags.with(Flags::VALUES);
+    }
     if let Some(meta) = request_meta(request, stages, remaining) {
         flags = flags.with(Flags::META);
         prefix.put_u32_le(meta.len() as u32);
@@ -148,6 +169,7 @@ fn request_meta(
     let content = match &request.content {
         Content::Json => RequestContent::Json,
         Content::Raw(media_type) => RequestContent::Raw(media_type.clone()),
+        Content::Packed(parts) => RequestContent::Packed((**parts).clone()),
         Content::Form(parts) => RequestContent::Form(parts.iter().map(request_part).collect()),
     };
     let context = request.meta.as_deref().cloned().map(|meta| RequestContext {
@@ -157,7 +179,7 @@ fn request_meta(
         headers: meta.headers,
         remaining_ms: remaining().as_millis() as u64,
     });
-    let meta = RequestMeta { content, context, stages };
+    let meta = RequestMeta { content, context, stages, call: None };
     Some(serde_json::to_vec(&meta).expect("metadata is plain data. This is a bug."))
 }
 

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    Attachment, Job, ModelInfo, Outcome, Progress, Request, Unanswered, Worker, WorkerExit,
+    Attachment, Calls, Job, ModelInfo, Outcome, Progress, Request, Unanswered, Worker, WorkerExit,
 };
 use litplex_metrics::StageTimes;
 use litplex_wire::{Frame, Kind};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing::Span;
 
-use super::connection::{Command, Connection, DispatchMode};
+use super::calls::{CallsConnection, WorkerCalls, WorkerNames};
+use super::connection::{CallSource, Command, Connection, DispatchMode};
 use super::control::{Control, CostQuery, HeartbeatSettings};
 use super::pulse::Pulse;
 use super::{Connections, HealthGuard, Patience, SlotMetrics, Transport};
@@ -29,6 +31,9 @@ pub(crate) struct LinkSettings {
     pub(crate) metrics: SlotMetrics,
     pub(crate) stages: StageTimes,
     pub(crate) health: HealthGuard,
+    pub(crate) names: WorkerNames,
+    /// The calls of its hooks.
+    pub(crate) calls: Arc<dyn Calls>,
 }
 
 /// The launch's end of a running link.
@@ -36,18 +41,28 @@ pub(crate) struct Link {
     progress: Arc<dyn Progress>,
     to_worker: mpsc::UnboundedSender<Frame>,
     ended: mpsc::UnboundedReceiver<Option<WorkerExit>>,
+    worker: Arc<WorkerCalls>,
+    /// The calls connection, or the wait for it; it ends with the link.
+    _calls: JoinSet<()>,
 }
 
 impl Link {
-    /// Starts the link of a worker that is ready, and completes its attachment to the queue.
+    /// Starts the link of a worker that is ready, and completes its attachment to the queue. `dialled`
+    /// receives the connections that the worker opens for calls: one after the other.
     pub(crate) fn start<S: Transport>(
         connections: Connections<S>,
+        mut dialled: mpsc::Receiver<S>,
         info: &ModelInfo,
         attachment: Attachment,
         settings: LinkSettings,
     ) -> Self {
         let mode = dispatch_mode(info, &settings);
-        let LinkSettings { span, heartbeat, metrics, stages, health, .. } = settings;
+        let LinkSettings { span, heartbeat, metrics, stages, health, names, calls, .. } = settings;
+        let worker = Arc::new(WorkerCalls::attach(calls, names, info.concurrency));
+        // Bounded by the calls in flight.
+        let (parents, queries) = mpsc::unbounded_channel();
+        let has_called = !info.calls.is_empty();
+        let callers = CallSource { worker: worker.clone(), queries, has_called };
         // Bounded by the worker's window: a ping for each that was answered, and per job at most
         // one cancellation, one cost query, and a credit for each part that its client took.
         let (to_worker, frames) = mpsc::unbounded_channel();
@@ -55,7 +70,7 @@ impl Link {
         let (cost_queries, queries) = mpsc::unbounded_channel();
         // Bounded by the worker's window, and one note for each caller that left.
         let (commands, inbox) = mpsc::unbounded_channel();
-        // Bounded by its senders: each of the two connections sends one value, when it ends.
+        // Bounded by its senders: each of the three connections sends one value, when it ends.
         let (report, ended) = mpsc::unbounded_channel();
         let (pulse, progress) = (Pulse::default(), attachment.progress());
         let control = Control::new(
@@ -70,7 +85,7 @@ impl Link {
         let connection = Connection::new(
             span,
             connections.data,
-            inbox,
+            (inbox, callers),
             (pulse, to_worker.clone()),
             progress.clone(),
             mode,
@@ -81,10 +96,22 @@ impl Link {
             cost_queries,
             progress: progress.clone(),
         }));
+        let retiring = worker.clone();
+        let mut calls = JoinSet::new();
+        let report_calls = report.clone();
+        calls.spawn(async move {
+            // Without such a connection the worker still serves; only a fault ends it.
+            while let Some(stream) = dialled.recv().await {
+                let connection = CallsConnection::new(stream, worker.clone(), parents.clone());
+                if let Some(fault) = connection.run().await {
+                    let _ = report_calls.send(Some(fault));
+                }
+            }
+        });
         let report_control = report.clone();
         tokio::spawn(async move { report_control.send(control.run().await) });
         tokio::spawn(async move { report.send(connection.run().await) });
-        Self { progress, to_worker, ended }
+        Self { progress, to_worker, ended, worker: retiring, _calls: calls }
     }
 
     /// Resolves when one of the two connections ends, with the fault of the worker if it has one.
@@ -95,6 +122,7 @@ impl Link {
     /// Tells the queue to give the worker no more jobs.
     pub(crate) fn retire(&self) {
         self.progress.retiring();
+        self.worker.retiring();
     }
 
     /// Tells the worker to exit.
@@ -148,6 +176,7 @@ mod tests {
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::Instant;
 
+    use super::super::calls::tests::{MockCalls, names};
     use super::super::handshake::{Handshake, model_info, read_frame, write_frame};
     use super::*;
     use crate::UnhealthyCount;
@@ -229,6 +258,8 @@ mod tests {
             metrics: SlotMetrics::new(UserMetrics::spawn().sink("/test"), 0),
             stages: Metrics::new().stages("/test"),
             health: UnhealthyCount::default().guard(),
+            names: names("/test"),
+            calls: Arc::new(MockCalls::default()),
         }
     }
 
@@ -242,6 +273,7 @@ mod tests {
             retry_batch_singly: true,
             stream_credit: 1,
             metrics: true,
+            calls: true,
         }
     }
 
@@ -268,7 +300,8 @@ mod tests {
         let (ready, ()) = tokio::join!(connections.set_up(&setup), play_setup);
         let (queue, info) = (MockQueue::default(), model_info(&ready.unwrap()));
         let attachment = queue.attach(0, info.clone());
-        let mut link = Link::start(connections, &info, attachment, settings());
+        let (_dial, dialled) = mpsc::channel(1);
+        let mut link = Link::start(connections, dialled, &info, attachment, settings());
 
         let mut answers = queue.submit("1");
         let request = read_frame(&mut worker).await.unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Attach, BoxFuture, Launch, LaunchError, Launched};
+use litplex_core::{Attach, BoxFuture, Calls, Launch, LaunchError, Launched};
 use litplex_metrics::{StageTimes, UserSink};
 use litplex_wire::{Ready, Setup};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use super::spec::{Overrides, ProcessSpec, WorkerSpec};
 use super::venv::{Made, Venv};
 use crate::link::{
     Connections, HeartbeatSettings, Link, LinkSettings, Patience, STREAM_CREDIT, SlotMetrics,
-    model_info,
+    WorkerNames, model_info,
 };
 use crate::span::{worker_name, worker_span};
 use crate::{Error, UnhealthyCount};
@@ -50,6 +50,7 @@ struct Launcher {
     worker: WorkerSpec,
     process: ProcessSpec,
     attach: Arc<dyn Attach>,
+    calls: Arc<dyn Calls>,
     telemetry: WorkerTelemetry,
     /// The environment that the workers run in, once it is there.
     environment: Mutex<Option<Made>>,
@@ -66,15 +67,16 @@ impl std::fmt::Debug for PythonLaunch {
 }
 
 impl PythonLaunch {
-    /// Creates a launch whose workers serve the queue behind `attach`.
+    /// Creates a launch whose workers serve the queue behind `attach`, and whose hooks make `calls`.
     pub fn new(
         worker: WorkerSpec,
         process: ProcessSpec,
         attach: Arc<dyn Attach>,
+        calls: Arc<dyn Calls>,
         telemetry: WorkerTelemetry,
     ) -> Self {
         let environment = Mutex::default();
-        let launcher = Launcher { worker, process, attach, telemetry, environment };
+        let launcher = Launcher { worker, process, attach, calls, telemetry, environment };
         Self { launcher: Arc::new(launcher) }
     }
 }
@@ -104,13 +106,14 @@ impl Launcher {
             bytes: self.process.memory_limit,
         };
         let ready = tokio::select! {
-            ready = self.connect(listener, slot) => ready,
+            ready = self.connect(&listener, slot) => ready,
             gone = process.gone() => Err(Error::Gone(gone)),
             reason = memory.exceeded() => Err(Error::Memory(reason)),
         };
         match ready {
             Ok((connections, ready)) => {
-                Ok(self.serve(slot, (process, memory), connections, &ready, metrics))
+                let links = (connections, listener);
+                Ok(self.serve(slot, (process, memory), links, &ready, metrics))
             }
             Err(error) => {
                 process.kill();
@@ -184,7 +187,7 @@ impl Launcher {
 
     async fn connect(
         &self,
-        listener: WorkerListener,
+        listener: &WorkerListener,
         slot: usize,
     ) -> Result<(Connections<UnixStream>, Ready), Error> {
         let mut connections = listener.accept().await?;
@@ -208,6 +211,7 @@ impl Launcher {
             retry_batch_singly: self.worker.retry_batch_singly,
             stream_credit: STREAM_CREDIT,
             metrics: true,
+            calls: true,
         }
     }
 
@@ -216,7 +220,7 @@ impl Launcher {
         &self,
         slot: usize,
         (process, memory): (Process, MemoryLimit),
-        connections: Connections<UnixStream>,
+        (connections, listener): (Connections<UnixStream>, WorkerListener),
         ready: &Ready,
         metrics: SlotMetrics,
     ) -> PythonLaunched {
@@ -225,14 +229,15 @@ impl Launcher {
         let span = Span::current();
         let info = model_info(ready);
         let attachment = self.attach.attach(slot, info.clone());
-        let settings = self.link_settings(span.clone(), metrics);
-        let link = Link::start(connections, &info, attachment, settings);
+        let settings = self.link_settings(slot, span.clone(), metrics);
+        let dialled = listener.accept_calls();
+        let link = Link::start(connections, dialled, &info, attachment, settings);
         let monitor = Arc::new(ProcessMonitor { pid });
         let kill_after = self.worker.limits.kill_after;
         PythonLaunched { process, monitor, memory, link, span, kill_after }
     }
 
-    fn link_settings(&self, span: Span, metrics: SlotMetrics) -> LinkSettings {
+    fn link_settings(&self, slot: usize, span: Span, metrics: SlotMetrics) -> LinkSettings {
         let limits = self.worker.limits;
         let kill_after = limits.kill_after;
         let heartbeat = HeartbeatSettings {
@@ -243,7 +248,21 @@ impl Launcher {
         let patience = Patience { answer: limits.timeout, part: limits.chunk_timeout };
         let stages = self.telemetry.stages.clone();
         let health = self.telemetry.unhealthy.guard();
-        LinkSettings { span, heartbeat, patience, kill_after, metrics, stages, health }
+        let endpoint = &self.worker.endpoint;
+        let worker = worker_name(endpoint, slot).into();
+        let names = WorkerNames { endpoint: endpoint.clone(), slot, worker };
+        let calls = self.calls.clone();
+        LinkSettings {
+            span,
+            heartbeat,
+            patience,
+            kill_after,
+            metrics,
+            stages,
+            health,
+            names,
+            calls,
+        }
     }
 }
 

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::link::{Connections, Handshake};
+use crate::link::{Connections, Handshake, greet_caller};
 
 /// The bytes that the kernel may buffer for a worker, up to its own limit (`wmem_max`): with the
 /// default a body of a megabyte needs five rounds of write and read.
 const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// The listener of one worker: a socket that only this user can reach, removed once the worker has
-/// connected.
+/// The listener of one worker: a socket that only this user can reach. It stays as long as the
+/// worker, which opens a connection for calls when a hook first calls another endpoint.
 pub(crate) struct WorkerListener {
     listener: UnixListener,
     directory: tempfile::TempDir,
@@ -49,14 +50,37 @@ impl WorkerListener {
     }
 
     /// Resolves once the worker has opened its two connections.
-    pub(crate) async fn accept(self) -> Result<Connections<UnixStream>, Error> {
-        let mut handshake = Handshake::new(self.token);
+    pub(crate) async fn accept(&self) -> Result<Connections<UnixStream>, Error> {
+        let mut handshake = Handshake::new(self.token.clone());
         loop {
             let (stream, _) = self.listener.accept().await.map_err(Error::Accept)?;
             if let Some(connections) = handshake.greet(stream).await? {
                 // The worker is only slower without it.
                 let _ = sockopt::set_socket_send_buffer_size(&connections.data, SEND_BUFFER_BYTES);
                 return Ok(connections);
+            }
+        }
+    }
+}
+
+impl WorkerListener {
+    /// Returns the connections that the worker opens for calls, until the receiver is dropped.
+    pub(crate) fn accept_calls(self) -> mpsc::Receiver<UnixStream> {
+        let (dialled, connections) = mpsc::channel(1);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = self.pass_on_calls(&dialled) => {}
+                () = dialled.closed() => {}
+            }
+        });
+        connections
+    }
+
+    async fn pass_on_calls(&self, dialled: &mpsc::Sender<UnixStream>) {
+        while let Ok((mut stream, _)) = self.listener.accept().await {
+            if greet_caller(&mut stream, &self.token).await {
+                let _ = sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
+                let _ = dialled.send(stream).await;
             }
         }
     }

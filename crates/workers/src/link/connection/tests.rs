@@ -3,11 +3,12 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use litplex_core::{Answer, Answers, Outcome, Request, reply};
+use litplex_core::{Answer, Answers, CallId, Origin, Outcome, Parent, Request, reply};
 use litplex_wire::{Flags, Header};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
 
+use super::super::calls::tests::{MockCalls, names};
 use super::super::handshake::read_frame;
 use super::super::in_flight::STREAM_CREDIT;
 use super::*;
@@ -48,6 +49,8 @@ struct Fixture {
     control: mpsc::UnboundedReceiver<Frame>,
     progress: Arc<Seen>,
     pulse: Pulse,
+    parents: mpsc::UnboundedSender<ParentQuery>,
+    calls: Arc<MockCalls>,
     ended: tokio::task::JoinHandle<Option<WorkerExit>>,
 }
 
@@ -63,9 +66,14 @@ fn fixture(batches: bool) -> Fixture {
     let stages = litplex_metrics::Metrics::new().stages("/test");
     let pulse = Pulse::default();
     let (ends, seen) = ((pulse.clone(), to_worker), progress.clone());
-    let connection = Connection::new(Span::none(), ours, inbox, ends, seen, mode, stages);
+    let calls = Arc::new(MockCalls::default());
+    let known = WorkerCalls::attach(calls.clone(), names("/test"), 1);
+    let (parents, queries) = mpsc::unbounded_channel();
+    let callers = CallSource { worker: Arc::new(known), queries, has_called: false };
+    let connection =
+        Connection::new(Span::none(), ours, (inbox, callers), ends, seen, mode, stages);
     let ended = tokio::spawn(connection.run());
-    Fixture { worker, commands, control, progress, pulse, ended }
+    Fixture { worker, commands, control, progress, pulse, parents, calls, ended }
 }
 
 impl Fixture {
@@ -382,4 +390,57 @@ async fn a_stream_that_ignores_its_credit_breaks_the_protocol() {
     fixture.say(Kind::Chunk, frame.id, 2, &item).await;
     fixture.say(Kind::Chunk, frame.id, 2, ITEM).await;
     assert!(fixture.ended.await.unwrap().unwrap().reason.contains("given credit for"));
+}
+
+impl Fixture {
+    async fn parent(&self, items: &[u64]) -> Outcome<Parent> {
+        let (answer, parent) = tokio::sync::oneshot::channel();
+        let _ = self.parents.send(ParentQuery { items: items.to_vec(), answer });
+        parent.await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_inherit_from_the_jobs_that_they_are_made_for() {
+    let mut fixture = fixture(true);
+    let begun = Instant::now();
+    let ((first_reply, answers), (reply, _others)) = (reply(), reply());
+    let origin = Origin { call: Some(CallId(9)), ..Origin::default().child("/a#0".into()) };
+    let (short, long) = (begun + Duration::from_secs(1), begun + Duration::from_secs(5));
+    let request = Request { id: Some("r1".into()), ..Request::json("1") };
+    let first = Job::new(request, begun, short, first_reply);
+    let second =
+        Job { origin: Some(Arc::new(origin)), ..Job::new(Request::json("2"), begun, long, reply) };
+    fixture.commands.send(Command::Jobs(vec![first, second])).unwrap();
+    let [first, second] = read_requests(&mut fixture.worker).await;
+    let mut parent = fixture.parent(&[first, second]).await.unwrap();
+    let path: Vec<_> = parent.origin.path().iter().map(ToString::to_string).collect();
+    assert_eq!((path, parent.origin.depth), (vec!["/a#0".into(), "/test#0".into()], 2));
+    assert_eq!((parent.deadline, parent.id.as_deref()), (long, Some("r1")));
+    let calls = fixture.calls.clone();
+    let noted = || calls.noted.lock().unwrap().clone();
+    assert!(noted().contains(&format!("held 9 {second}")), "{:?}", noted());
+
+    // A batch is computed for the caller that is left.
+    drop(answers);
+    fixture.commands.send(Command::CancelAbandoned).unwrap();
+    assert_eq!(fixture.parent(&[first]).await.unwrap_err().status(), 499);
+    assert!(timeout(Duration::from_secs(1), parent.ended()).await.is_err());
+    fixture.say(Kind::Response, second, 200, b"1").await;
+    fixture.say(Kind::Response, first, 200, b"1").await;
+    parent.ended().await;
+    assert_eq!(noted().last().unwrap(), "ended 9");
+    assert_eq!(fixture.parent(&[first, second]).await.unwrap_err().status(), 409);
+}
+
+/// Reads two requests, and returns their ids.
+async fn read_requests(worker: &mut DuplexStream) -> [u64; 2] {
+    let (mut decoder, mut buffer, mut ids) = (Decoder::default(), BytesMut::new(), Vec::new());
+    while ids.len() < 2 {
+        worker.read_buf(&mut buffer).await.unwrap();
+        while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
+            ids.push(frame.id);
+        }
+    }
+    ids.try_into().unwrap()
 }

@@ -1,0 +1,226 @@
+//! Calls that hooks and pipelines make.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use litplex_core::{
+    BoxFuture, CallId, Called, Calls, Hook, Invocation, Meta, ModelInfo, Origin, Outcome, Parent,
+    Part, PartStream, Request, ServeError, WorkerKey,
+};
+use tokio::time::Instant;
+
+use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
+use crate::{Call, ItemStream, Output, Registry, SplitCall, Target, TimeBudget};
+
+/// A carrier of calls to endpoints whose clients speak a protocol of their own: the caller gets what a
+/// client would get, as values.
+pub trait DialectCalls: Send + Sync {
+    /// Carries out a call, with a stream as its result if `stream` and the protocol leaves that to
+    /// clients.
+    fn call(&self, call: Call, request: Request, stream: bool) -> BoxFuture<'_, Outcome<Called>>;
+}
+
+/// The calls between the endpoints of a server. The callee's admission, batching, cost and metrics apply
+/// to a call as to a request of a client; keys and rate limits do not, because the client behind the
+/// call was admitted.
+#[derive(Clone)]
+pub struct CallService(Arc<Service>);
+
+struct Service {
+    registry: Registry,
+    dialects: Box<dyn DialectCalls>,
+    deadlocks: Deadlocks,
+}
+
+impl std::fmt::Debug for CallService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallService").field("registry", &self.0.registry).finish_non_exhaustive()
+    }
+}
+
+impl CallService {
+    /// Returns the calls of the targets in this registry.
+    pub fn new(registry: Registry, dialects: impl DialectCalls + 'static) -> Self {
+        let (dialects, deadlocks) = (Box::new(dialects), Deadlocks::new());
+        Self(Arc::new(Service { registry, dialects, deadlocks }))
+    }
+
+    /// Sets the most workers that the endpoint with this label may have at the same time.
+    pub fn set_most_workers(&self, endpoint: &str, most: usize) {
+        let Service { deadlocks, .. } = &*self.0;
+        match deadlocks.endpoint(endpoint) {
+            Some(key) => deadlocks.set_most_workers(key, most),
+            None => drop(deadlocks.add_endpoint(endpoint, most)),
+        }
+    }
+
+    fn key(&self, endpoint: &str) -> EndpointKey {
+        let Service { deadlocks, .. } = &*self.0;
+        deadlocks.endpoint(endpoint).unwrap_or_else(|| deadlocks.add_endpoint(endpoint, 1))
+    }
+
+    fn begin(&self, invocation: Invocation, begun: &mut dyn FnMut(CallId)) -> Outcome<Begun> {
+        let Invocation { endpoint, parent, request, timeout, waits, stream } = invocation;
+        let found = self.0.registry.find(&endpoint);
+        let found = found.map_err(|error| ServeError::not_found(error.to_string()))?;
+        let target = found.get().ok_or_else(|| ServeError::not_found("the endpoint has gone"))?;
+        check_scopes(&target, &parent)?;
+        let budget = budget(&target, &parent, timeout)?;
+        let key = self.key(&target.identity.label);
+        let hook = match &parent.hook {
+            Some(Hook { worker, items }) => deadlock::Parent::Hook(*worker, items),
+            None => parent.origin.call.map_or(deadlock::Parent::Client, deadlock::Parent::Call),
+        };
+        let watched = self.0.deadlocks.begin(key, hook, waits);
+        begun(watched.id());
+        let Parent { origin, trace, .. } = parent;
+        let origin = Some(Arc::new(Origin { call: Some(watched.id()), ..origin }));
+        let split = SplitCall { deadlocks: self.0.deadlocks.clone(), key };
+        let call = Call { target, budget, trace, origin, split: None };
+        Ok(Begun { call, split, request, watched, stream })
+    }
+}
+
+impl Calls for CallService {
+    fn attached(&self, endpoint: &str, slot: usize, places: usize) -> WorkerKey {
+        self.0.deadlocks.attached(self.key(endpoint), slot, places)
+    }
+
+    fn retiring(&self, worker: WorkerKey) {
+        self.0.deadlocks.retiring(worker);
+    }
+
+    fn gone(&self, worker: WorkerKey) {
+        self.0.deadlocks.gone(worker);
+    }
+
+    fn held(&self, call: CallId, worker: WorkerKey, item: u64) {
+        self.0.deadlocks.held(call, worker, item);
+    }
+
+    fn requeued(&self, call: CallId) {
+        self.0.deadlocks.requeued(call);
+    }
+
+    fn resumed(&self, call: CallId) {
+        self.0.deadlocks.resume(call);
+    }
+
+    fn ended(&self, call: CallId) {
+        self.0.deadlocks.ended(call);
+    }
+
+    fn waits(&self, call: CallId) {
+        self.0.deadlocks.wait(call);
+    }
+
+    fn call(
+        &self,
+        invocation: Invocation,
+        begun: &mut dyn FnMut(CallId),
+    ) -> BoxFuture<'static, Outcome<Called>> {
+        let (service, call) = (self.clone(), self.begin(invocation, begun));
+        Box::pin(async move { call?.run(&*service.0.dialects).await })
+    }
+}
+
+/// A call that was let in.
+struct Begun {
+    call: Call,
+    split: SplitCall,
+    request: Request,
+    watched: WatchedCall,
+    stream: bool,
+}
+
+impl Begun {
+    async fn run(self, dialects: &dyn DialectCalls) -> Outcome<Called> {
+        let Self { mut call, split, mut request, mut watched, stream } = self;
+        let budget = call.budget;
+        call.target.ready(budget).await?;
+        let info = call.target.info()?;
+        request.meta = meta(info, &call).map(Arc::new);
+        let has_dialect = info.dialect.is_some();
+        if has_dialect {
+            call.split = Some(split);
+        }
+        let run = async {
+            if has_dialect {
+                return budget.bound(dialects.call(call, request, stream)).await;
+            }
+            Ok(match call.run(request).await? {
+                Output::Whole(response) => Called::Whole(response),
+                Output::Stream(first, rest) => Called::Stream(first, Box::new(rest)),
+            })
+        };
+        let called = tokio::select! {
+            biased;
+            called = run => called?,
+            refusal = watched.refused() => return Err(refusal.into()),
+        };
+        Ok(match called {
+            Called::Whole(response) => Called::Whole(response),
+            Called::Stream(first, rest) => {
+                Called::Stream(first, Box::new(WatchedStream { rest, watched: Some(watched) }))
+            }
+        })
+    }
+}
+
+/// The rest of a stream, whose call is watched until its end.
+struct WatchedStream {
+    rest: Box<dyn PartStream>,
+    watched: Option<WatchedCall>,
+}
+
+impl PartStream for WatchedStream {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+        let part = ready!(self.rest.poll_part(cx));
+        if !matches!(part, Part::Items(_)) {
+            self.watched = None;
+        }
+        Poll::Ready(part)
+    }
+}
+
+impl PartStream for ItemStream {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+        self.poll(cx)
+    }
+}
+
+/// Returns an error unless the client behind the call may call this endpoint, too. A client without a
+/// token has no scopes: its key, or that none is asked for, admitted it to the server.
+fn check_scopes(target: &Target, parent: &Parent) -> Outcome<()> {
+    let Some(scopes) = &parent.origin.root.scopes else { return Ok(()) };
+    match target.scopes.iter().find(|scope| !scopes.contains(scope)) {
+        None => Ok(()),
+        Some(missing) => Err(ServeError::forbidden(format!(
+            "the token of this request lacks the scope `{missing}`, which `{}` needs",
+            target.identity.label
+        ))),
+    }
+}
+
+/// Returns the time budget of a call: the rest of the parent's, which the callee and the caller may
+/// shorten.
+fn budget(target: &Target, parent: &Parent, timeout: Option<Duration>) -> Outcome<TimeBudget> {
+    let arrived = Instant::now();
+    let longest = timeout.map_or(target.timeout, |timeout| timeout.min(target.timeout));
+    let budget = TimeBudget::new(arrived, longest);
+    let budget = TimeBudget { deadline: budget.deadline.min(parent.deadline), ..budget };
+    if budget.deadline <= arrived { Err(ServeError::deadline()) } else { Ok(budget) }
+}
+
+/// Returns what hooks of the callee may ask for: what a client's request would have.
+fn meta(info: &ModelInfo, call: &Call) -> Option<Meta> {
+    let trace = call.trace.as_ref().map(|trace| trace.context.to_string());
+    let headers = trace.map(|trace| ("traceparent".to_owned(), trace)).into_iter().collect();
+    info.context.then(|| Meta {
+        method: "POST".into(),
+        path: call.target.identity.path.clone(),
+        query: String::new(),
+        headers,
+    })
+}
