@@ -27,6 +27,8 @@ CONF = {
     "w7": Conf(max_batch_size=32, batch_timeout_s=0.005, sleep_s=0.005),
     "w7b": Conf(max_batch_size=32, batch_timeout_s=0.005, sleep_s=0.05),
     "w8": Conf(sleep_s=0.005, workers=2),
+    "w9": Conf(),
+    "w9hop": Conf(),
 }
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from . import paths
 
 EMBED = ("w6", "w6b1")
+ECHO = ("w9", "w9hop")
 
 
 @functools.cache
@@ -25,6 +26,12 @@ def image():
 @functools.cache
 def image_text():
     return base64.b64encode(image()[0]).decode()
+
+
+@functools.cache
+def echo_text():
+    """The 10 KB that w9 sends to and fro."""
+    return base64.b64encode(random.Random(9).randbytes(7680)).decode()
 
 
 @functools.cache
@@ -53,6 +60,8 @@ def body_file(workload):
         return file
     if workload == "w5":
         bodies = [{"image": image_text()}]
+    elif workload in ECHO:
+        bodies = [{"input": echo_text()}]
     elif workload in EMBED:
         bodies = [{"text": text} for text in embed_data()[0]]
     else:
@@ -104,6 +113,16 @@ class RawImageQuestion(ImageQuestion):
         return image()[0]
 
 
+class EchoQuestion(Question):
+    def __init__(self, rng):
+        text = echo_text()
+        at = rng.randrange(len(text))
+        self.body = {"input": text[at:] + text[:at]}
+
+    def right(self, answer):
+        return json.loads(answer)["output"] == self.body["input"]
+
+
 class EmbedQuestion(Question):
     def __init__(self, rng):
         texts, refs = embed_data()
@@ -116,7 +135,7 @@ class EmbedQuestion(Question):
 
 
 QUESTIONS = {"w3": StreamQuestion, "w5": ImageQuestion, "w5raw": RawImageQuestion}
-QUESTIONS |= dict.fromkeys(EMBED, EmbedQuestion)
+QUESTIONS |= dict.fromkeys(EMBED, EmbedQuestion) | dict.fromkeys(ECHO, EchoQuestion)
 
 
 class Check:

@@ -22,6 +22,8 @@ TITLES = {
     "w7": "W7 overload: W2's model, offered 3x the system's own capacity",
     "w7b": "W7b overload: batch 32 / 50 ms sleep (capacity 640/s), offered 1920/s",
     "w8": "W8 crash: 2 workers, 5 ms model, 150 req/s, 5 crashes in 11 s",
+    "w9": "W9 relay: 10 KB to a model that calls another one, 64 connections (and 1)",
+    "w9hop": "W9hop: W9 without the call",
 }
 ORDER = ["litplex", "litplex-nocost", "litplex-rust", "floor", "floor-nolimit"]
 ORDER += ["mosec", "litserve", "fastapi-uvicorn"]
@@ -100,6 +102,8 @@ COLUMNS = {
     "w6b1": {"rps": "req/s", **LATENCY, **COST},
     "w7": OVERLOAD,
     "w7b": OVERLOAD,
+    "w9": W1,
+    "w9hop": W1,
     "w8": {
         "offered": "good sent",
         "failed_good": "failed",
@@ -263,7 +267,14 @@ MAIN = {
         Figure("survived", "survived", None),
     ],
 }
-MAIN |= {"w1mw": MAIN["w1"], "w5raw": MAIN["w5"], "w6b1": MAIN["w6"], "w7b": MAIN["w7"]}
+MAIN["w9"] = [Figure("rps", "req/s c64"), Figure("c1_p50_ms", "p50 c1, ms", None)]
+MAIN |= {
+    "w9hop": MAIN["w9"],
+    "w1mw": MAIN["w1"],
+    "w5raw": MAIN["w5"],
+    "w6b1": MAIN["w6"],
+    "w7b": MAIN["w7"],
+}
 
 
 def usable(results):

@@ -217,8 +217,15 @@ def w8(server, scale):
     }
 
 
+def w9(server, scale):
+    wrk(server, 64, 1)
+    many = windows(server, 64, scale.secs, scale.windows)
+    one = wrk(server, 1, scale.secs)
+    return {**many, **{f"c1_{key}": one[key] for key in ("rps", "p50_ms", "p99_ms")}}
+
+
 LOADS = {"w1": w1, "w1mw": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w5raw": w5raw}
-LOADS |= {"w6": w6, "w6b1": w6, "w7": w7, "w7b": w7b, "w8": w8}
+LOADS |= {"w6": w6, "w6b1": w6, "w7": w7, "w7b": w7b, "w8": w8, "w9": w9, "w9hop": w9}
 WORKLOADS = ["startup", *LOADS]
 
 

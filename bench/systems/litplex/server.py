@@ -78,6 +78,18 @@ class Embed(ls.LitAPI):
         return {"embedding": output.tolist()}
 
 
+class Echo(Noop):
+    def predict(self, x):
+        return x
+
+
+class Relay(Noop):
+    echo = ls.endpoint("/echo")
+
+    def predict(self, x):
+        return self.echo({"input": x})["output"]
+
+
 APIS = {
     "w1": Noop,
     "w1mw": Noop,
@@ -90,6 +102,7 @@ APIS = {
     "w7": Batch,
     "w7b": Batch,
     "w8": Crash,
+    "w9hop": Echo,
 }
 
 
@@ -106,6 +119,8 @@ def options():
 def apis():
     if WORKLOAD == "w4":
         return [Noop(api_path="/fast"), Slow(api_path="/slow")]
+    if WORKLOAD == "w9":
+        return [Relay(api_path="/predict"), Echo(api_path="/echo")]
     return APIS[WORKLOAD](
         max_batch_size=CONF.max_batch_size,
         batch_timeout=CONF.batch_timeout_s,

@@ -17,7 +17,7 @@ const SYSTEMS: u64 = 100_000;
 const STEPS: usize = 40;
 const MOST_DEPTH: usize = 4;
 /// The most states that brute force tries for a call.
-const MOST_STATES: usize = 20_000;
+const MOST_STATES: usize = 4_000;
 
 /// The `SplitMix64` generator (Steele, Lea and Flood 2014); its seed identifies a system and its schedule.
 struct Random(u64);
@@ -118,6 +118,8 @@ struct Simulation {
     endpoints: Vec<Endpoint>,
     workers: Vec<Worker>,
     jobs: Vec<Job>,
+    /// The calls that have not ended.
+    watched: Vec<usize>,
     hooks: Vec<Hook>,
     next_item: u64,
     /// Whether brute force checks each event.
@@ -150,9 +152,10 @@ impl Simulation {
             endpoints,
             workers: Vec::new(),
             jobs: Vec::new(),
+            watched: Vec::new(),
             hooks: Vec::new(),
             next_item: 0,
-            is_checked: seed.is_multiple_of(64),
+            is_checked: seed.is_multiple_of(128),
             counts: Counts::default(),
         };
         for e in 0..count {
@@ -383,6 +386,7 @@ impl Simulation {
             },
         };
         let call = self.submit(callee, depth + 1, Some(h), Some(watched));
+        self.watched.push(call);
         self.jobs[call].waits = waits;
         self.hooks[h].calls.push(call);
         self.obey();
@@ -431,7 +435,9 @@ impl Simulation {
         self.jobs[job].is_ended = true;
         self.jobs[job].waits = false;
         // The drop reports the end.
-        self.jobs[job].watched = None;
+        if self.jobs[job].watched.take().is_some() {
+            self.watched.retain(|other| *other != job);
+        }
         if let Some(caller) = self.jobs[job].caller {
             self.hooks[caller].calls.retain(|call| *call != job);
         }
@@ -482,11 +488,10 @@ impl Simulation {
     /// Ends the calls that are refused, and checks that these and no others are stuck.
     fn obey(&mut self) {
         let mut refused = Vec::new();
-        for (job, state) in self.jobs.iter_mut().enumerate() {
-            if let Some(watched) = &mut state.watched
-                && watched.try_refused().is_some()
-            {
-                refused.push(job);
+        for job in &self.watched {
+            let watched = &mut self.jobs[*job].watched;
+            if watched.as_mut().is_some_and(|watched| watched.try_refused().is_some()) {
+                refused.push(*job);
             }
         }
         if self.is_checked {
@@ -511,10 +516,8 @@ impl Simulation {
             }
         }
         if self.is_checked {
-            let calls: Vec<_> =
-                (0..self.jobs.len()).filter(|job| self.jobs[*job].watched.is_some()).collect();
             let model = self.model();
-            for call in model.clone().unended(&calls) {
+            for call in model.clone().unended(&self.watched) {
                 match model.clone().can_end(call, MOST_STATES) {
                     Some(can_end) => assert!(can_end, "a call is stuck and not refused"),
                     None => self.counts.too_large += 1,
