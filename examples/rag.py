@@ -1,4 +1,4 @@
-"""Answers from your own documents: an endpoint that joins two others over HTTP.
+"""Answers from your own documents: an endpoint that calls two others of its server.
 
     pip install litplex torch transformers sentence-transformers
     python examples/rag.py notes/ sentence-transformers/all-MiniLM-L6-v2 \\
@@ -15,10 +15,7 @@ this one, and `/ask`:
 """
 
 import argparse
-import json
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import litplex as ls
@@ -30,19 +27,22 @@ PROMPT = "Answer from these notes alone. Say so if they do not have the answer.\
 class AskAPI(ls.LitAPI):
     """Finds the paragraphs that are closest to a question, and lets a model answer from them."""
 
-    def __init__(self, documents, url, most=4):
+    embed = ls.endpoint("/v1/embeddings")
+    chat = ls.endpoint("/v1/chat/completions")
+
+    def __init__(self, documents, most=4):
         super().__init__()
-        self.documents, self.url, self.most = documents, url, most
+        self.documents, self.most = documents, most
         self.paragraphs = None
 
-    def predict(self, request, context):
+    def predict(self, request):
         question = request.get("question") if isinstance(request, dict) else None
         if not isinstance(question, str) or not question.strip():
             raise ls.HTTPException(422, 'ask {"question": "…"}')
-        # At the first question: at the start of this worker, the others may still be starting.
+        # At the first question: `setup` cannot call, because the others may still be starting.
         if self.paragraphs is None:
-            self.paragraphs = self.read_documents(context)
-        (asked,) = self.vectors([question], context)
+            self.paragraphs = self.read_documents()
+        (asked,) = self.vectors([question])
         closest = sorted(self.paragraphs, key=lambda known: -similarity(known[2], asked))
         closest = closest[: self.most]
         notes = "\n\n".join(text for _, text, _ in closest)
@@ -50,14 +50,22 @@ class AskAPI(ls.LitAPI):
             {"role": "system", "content": PROMPT.format(notes=notes)},
             {"role": "user", "content": question},
         ]
-        body = {"messages": messages, "temperature": 0, "max_tokens": 256}
-        answer = self.post("/v1/chat/completions", body, context)
         return {
-            "answer": answer["choices"][0]["message"]["content"],
+            "answer": self.answer(messages),
             "sources": [*dict.fromkeys(name for name, _, _ in closest)],
         }
 
-    def read_documents(self, context):
+    def answer(self, messages):
+        try:
+            said = self.chat({"messages": messages, "temperature": 0, "max_tokens": 256})
+        except ls.CallError as error:
+            if error.status != 422:
+                raise
+            # It is the question that is too long: the client is to know.
+            raise ls.HTTPException(422, error.detail) from None
+        return said["choices"][0]["message"]["content"]
+
+    def read_documents(self):
         """Returns the name, the text and the vector of each paragraph."""
         found = [
             (path.name, paragraph.strip())
@@ -68,26 +76,11 @@ class AskAPI(ls.LitAPI):
         ]
         if not found:
             raise ls.HTTPException(503, f"`{self.documents}` has no text to answer from")
-        vectors = self.vectors([text for _, text in found], context)
+        vectors = self.vectors([text for _, text in found])
         return [(name, text, vector) for (name, text), vector in zip(found, vectors)]
 
-    def vectors(self, texts, context):
-        answer = self.post("/v1/embeddings", {"input": texts}, context)
-        return [item["embedding"] for item in answer["data"]]
-
-    def post(self, path, body, context):
-        """Calls another endpoint within the rest of this request's time budget."""
-        request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=context.remaining) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            # The client needs the status: a 503 can be retried, a 422 cannot.
-            raise ls.HTTPException(error.code, f"{path}: {error.read().decode()}") from None
-        except OSError as error:
-            raise ls.HTTPException(503, f"{path}: {error}") from None
+    def vectors(self, texts):
+        return [item["embedding"] for item in self.embed({"input": texts})["data"]]
 
 
 def similarity(one, other):
@@ -122,7 +115,7 @@ if __name__ == "__main__":
         timeout=120,
     )
     ask = ls.LitServer(
-        AskAPI(args.documents, f"http://127.0.0.1:{args.port}"),
+        AskAPI(args.documents),
         path="/ask",
         workers_per_device=2,
         cwd=here,

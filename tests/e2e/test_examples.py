@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import wave
@@ -187,12 +186,9 @@ def test_speech(example, model):
 def test_rag(example, model, tmp_path):
     (tmp_path / "invoices.md").write_text("The invoice is due on Friday.\n\nIt is for paper.")
     (tmp_path / "cats.txt").write_text("A cat sleeps.\n\nA kitten plays.\n\nA dog barks.")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     # From where it is started, which the worker's directory is not without more.
     (tmp_path / "chat").symlink_to(model("text"))
-    server = example("rag", ".", model("embeddings"), "./chat", port=port)
+    server = example("rag", ".", model("embeddings"), "./chat")
     answer = server.post("/ask", json={"question": "When is the invoice due?"})
     assert answer.status_code == 200, answer.text
     assert answer.json()["answer"]

@@ -9,9 +9,14 @@ from litplex._worker.wire import frames
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "protocol/golden.json").read_text("utf-8"))
 NAMES = "hello welcome refuse setup ready failed request response chunk end cancel bye "
-NAMES += "ping pong measure cost credit metrics"
+NAMES += "ping pong measure cost credit metrics waiting"
 KINDS = {name: getattr(frames, name.upper()) for name in NAMES.split()}
-FLAGS = {"meta": frames.META, "more": frames.MORE, "request_id": frames.REQUEST_ID}
+FLAGS = {
+    "meta": frames.META,
+    "more": frames.MORE,
+    "request_id": frames.REQUEST_ID,
+    "values": frames.VALUES,
+}
 
 
 def reader_of(data):

@@ -326,7 +326,12 @@ def test_an_error_says_its_status_detail_path_and_when_to_try_again(caller):
     path = "/a#0 → /b#1 → /other"
     text = f"{path} failed with 503: the queue is full"
     assert caller.answers(1) == {1: (200, [503, *error.values(), "3", text])}
-    # A callee whose error has no path.
+    # A callee whose error has no path, beside a server that knows it.
+    caller.request(3, ["caught", 1])
+    meta = {"calls": ["/a#0", "/other"]}
+    caller.answer_call(caller.next_call()[0], {"detail": "no"}, 422, meta=meta)
+    text = "/a#0 → /other failed with 422: no"
+    assert caller.answers(1) == {3: (200, [422, "no", ["/a#0", "/other"], None, text])}
     caller.request(2, ["caught", 1])
     caller.answer_call(caller.next_call()[0], status=418, body=b"teapot")
     expected = [418, "teapot", ["/other"], None, "/other failed with 418: teapot"]

@@ -83,6 +83,7 @@ fn frame(golden: &Golden) -> Frame {
             "meta" => Flags::META,
             "more" => Flags::MORE,
             "request_id" => Flags::REQUEST_ID,
+            "values" => Flags::VALUES,
             other => panic!("unknown flag {other}"),
         })
     });
@@ -105,6 +106,7 @@ fn frame(golden: &Golden) -> Frame {
         "cost" => Kind::Cost,
         "credit" => Kind::Credit,
         "metrics" => Kind::Metrics,
+        "waiting" => Kind::Waiting,
         other => panic!("unknown kind {other}"),
     };
     Frame { kind, flags, status: golden.status, id: golden.id, payload: payload(golden) }

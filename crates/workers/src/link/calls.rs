@@ -136,8 +136,8 @@ enum AnswerContent {
     Response(Response, Vec<String>),
     Items(Items),
     End,
-    /// The stream broke.
-    Broken(ServeError),
+    /// The stream of this path of calls broke.
+    Broken(ServeError, Vec<String>),
 }
 
 enum Event {
@@ -298,8 +298,8 @@ impl<S: Transport> CallsConnection<S> {
             AnswerContent::End => {
                 self.outbox.push(header(Kind::End, 0, number), None, &Bytes::new());
             }
-            AnswerContent::Broken(error) => {
-                let body = error_body(&error, &[]);
+            AnswerContent::Broken(error, path) => {
+                let body = error_body(&error, &path);
                 let meta = serde_json::to_vec(&EndMeta::default());
                 let meta = meta.expect("metadata is plain data. This is a bug.");
                 self.outbox.push(header(Kind::End, error.status(), number), Some(&meta), &body);
@@ -365,7 +365,7 @@ impl CallTask {
                 self.answers.response(response, path);
             }
             Ok((Called::Stream(first, rest), parent)) => {
-                self.answers.stream(first, rest, parent).await;
+                self.answers.stream(first, rest, parent, path).await;
             }
         }
     }
@@ -418,7 +418,13 @@ impl Answers {
         self.send(AnswerContent::Response(response, path));
     }
 
-    async fn stream(mut self, first: Items, mut rest: Box<dyn PartStream>, mut parent: Parent) {
+    async fn stream(
+        mut self,
+        first: Items,
+        mut rest: Box<dyn PartStream>,
+        mut parent: Parent,
+        path: Vec<String>,
+    ) {
         let mut sent = 0;
         let mut part = Part::Items(first);
         loop {
@@ -429,7 +435,7 @@ impl Answers {
                     self.send(AnswerContent::Items(items));
                 }
                 Part::End => return self.send(AnswerContent::End),
-                Part::Failed(error) => return self.send(AnswerContent::Broken(error)),
+                Part::Failed(error) => return self.send(AnswerContent::Broken(error, path)),
             }
             part = tokio::select! {
                 biased;

@@ -227,6 +227,7 @@ def _error_of(target: Target, status: int, flags: int, payload: Payload) -> Call
         said = str(body, "utf-8", "replace")
     said = said if isinstance(said, dict) else {"detail": said}
     headers = {str(name).lower(): value for name, value in meta.get("headers", ())}
-    detail, path = said.get("detail", said), said.get("calls")
-    path = path if isinstance(path, list) and path else [target.name]
+    detail = said.get("detail", said)
+    # A hook of the callee that failed by a call of its own knows the rest of the path.
+    path = said.get("calls") or meta.get("calls") or [target.name]
     return CallError(status, detail, path, headers.get("retry-after"))
