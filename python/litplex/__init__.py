@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from litplex._calls.endpoint import Endpoint, endpoint
     from litplex._keywords import EndpointOptions, ServerOptions
     from litplex._onnxruntime import onnxruntime_options
+    from litplex._pipeline import Pipeline, parallel, sequence, splitter, step, switch, value
+    from litplex._pipeline import map as map
     from litplex._server import LitServer, run_servers
     from litplex._start import RunningServer, start
     from litplex.compat import Callback as Callback
@@ -56,6 +58,7 @@ __all__ = [
     "LitServer",
     "OpenAIEmbeddingSpec",
     "OpenAISpec",
+    "Pipeline",
     "Request",
     "Response",
     "RunningServer",
@@ -64,9 +67,16 @@ __all__ = [
     "endpoint",
     "gather",
     "onnxruntime_options",
+    "parallel",
     "run_servers",
+    "sequence",
+    "splitter",
     "start",
+    "step",
+    "switch",
+    "value",
 ]
+# Without `map`: `from litplex import *` must not hide the function of Python.
 
 
 # Names that are loaded on access: workers also import this package, and never serve.
@@ -75,6 +85,14 @@ _MODULES = {
     "gather": "litplex._calls.call",
     "Endpoint": "litplex._calls.endpoint",
     "endpoint": "litplex._calls.endpoint",
+    "Pipeline": "litplex._pipeline",
+    "map": "litplex._pipeline",
+    "parallel": "litplex._pipeline",
+    "sequence": "litplex._pipeline",
+    "splitter": "litplex._pipeline",
+    "step": "litplex._pipeline",
+    "switch": "litplex._pipeline",
+    "value": "litplex._pipeline",
     "EndpointOptions": "litplex._keywords",
     "ServerOptions": "litplex._keywords",
     "LitServer": "litplex._server",

@@ -397,6 +397,7 @@ _CHECKS: Mapping[str, Callable[[Option, Any], bool]] = {
     "bytes": _fits_bytes,
     "boolean": lambda _, value: isinstance(value, bool),
     "table": lambda _, value: isinstance(value, dict),
+    "steps": lambda _, value: isinstance(value, (list, tuple)),
     "string": lambda _, value: isinstance(value, str) and value != "",
     "choice": lambda option, value: value in option["choices"],
 }

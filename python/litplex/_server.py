@@ -27,6 +27,7 @@ from litplex import (
 from litplex._api import LitAPI, access_error, authorize_of, max_concurrency_of
 from litplex._apphost import _manifest
 from litplex._binary import find_binary
+from litplex._pipeline import Pipeline
 from litplex._profile import NATIVE, Profile
 from litplex._specs import LitSpec
 
@@ -54,7 +55,8 @@ class LitServer:
 
     Args:
         api: A :class:`LitAPI`, a list of them, or the name of one: ``"ocr.py:OcrAPI"`` or
-            ``"package.module:OcrAPI"``, which only its workers import.
+            ``"package.module:OcrAPI"``, which only its workers import. Or a :class:`Pipeline` of
+            other endpoints, which has no workers.
         path: The path of the endpoint. Default: the ``api_path`` of the API.
         spec: The dialect of the one API, as ``LitAPI(spec=…)``. Default: that of the API.
         **options: Options of the endpoints; ``help(litplex.EndpointOptions)`` has all of them,
@@ -74,7 +76,7 @@ class LitServer:
 
     def __init__(
         self,
-        api: LitAPI | str | Sequence[LitAPI | str],
+        api: LitAPI | Pipeline | str | Sequence[LitAPI | Pipeline | str],
         path: str | None = None,
         *,
         spec: LitSpec | None = None,
@@ -155,7 +157,9 @@ class LitServer:
             built_in = _options.built_in_paths(fixed) if is_fixed else {}
             found += _path_errors(paths, built_in, self._profile)
         for api in self.apis:
-            if not isinstance(api, (LitAPI, str)):
+            if isinstance(api, Pipeline):
+                found += [f"{whose}: {text}" for text in self._pipeline_errors(api)]
+            elif not isinstance(api, (LitAPI, str)):
                 found.append(f"{whose}: `api` must be a LitAPI instance{_instead_of(api)}")
             elif isinstance(api, str) and ":" not in api:
                 found.append(f'{whose}: `api` must be named like "ocr.py:OcrAPI", not "{api}"')
@@ -174,6 +178,13 @@ class LitServer:
         for name in _NAME_OPTIONS:
             if name in self.options:
                 yield f"{whose}: `{name}` {there}; give each its own LitServer"
+
+    def _pipeline_errors(self, pipeline: Pipeline) -> Iterator[str]:
+        """Yields a sentence for each error in a pipeline that is known before the server starts."""
+        yield from _options.json_errors("pipeline", pipeline.steps)
+        for name in ("callbacks", "loggers"):
+            if getattr(self, name):
+                yield f"`{name}` are called by workers, and a pipeline has none; leave them out"
 
     def _time_to_begin(self) -> Any:
         """Returns the seconds in which a request must begin, if the option is valid."""
@@ -246,9 +257,13 @@ class LitServer:
         """Yields the description of each endpoint for the binary; ``server`` is the index of this
         server in the program."""
         for index, (api, path) in enumerate(zip(self.apis, self._paths())):
-            endpoint = {"python": sys.executable, **self.options, "path": path}
+            endpoint = {**self.options, "path": path}
             if self._directory is not None:
                 endpoint["directory"] = self._directory
+            if isinstance(api, Pipeline):
+                yield {**endpoint, "pipeline": api.steps}
+                continue
+            endpoint = {"python": sys.executable, **endpoint}
             if self._workers:
                 endpoint["workers_per_device"] = self._workers.get(path, 1)
             if isinstance(api, str):

@@ -122,7 +122,7 @@ def test_types_cost_nothing_without_a_type_checker():
 
 
 def test_every_option_is_a_keyword():
-    arguments = {"server": {"host", "port"}, "endpoint": {"path", "api"}}
+    arguments = {"server": {"host", "port"}, "endpoint": {"path", "api", "pipeline"}}
     for scope, kind in [("server", ls.ServerOptions), ("endpoint", ls.EndpointOptions)]:
         assert {*kind.__annotations__, *arguments[scope]} == {*_options.names(scope)}
         assert kind.__dict__["__total__"] is False

@@ -28,7 +28,7 @@ pub struct EndpointStatus {
     /// Further names.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// `python` or `rust`.
+    /// `python`, `rust` or `pipeline`, which has no workers.
     pub kind: String,
     /// `ready`, or a word for the problem.
     pub state: String,

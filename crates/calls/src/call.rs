@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use litplex_core::{Answer, Answers, Items, Job, Origin, Outcome, Request, Response, Trace, reply};
+use litplex_core::{
+    Answer, Answers, Called, Items, Job, Origin, Outcome, Request, Response, ServeError,
+    StreamReceiver, Trace, reply,
+};
 
 use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
-use crate::{ItemStream, Target, TimeBudget, off_thread};
+use crate::{Backend, Inherited, ItemStream, Target, TimeBudget, off_thread};
 
 /// A call of a target. Each request that it submits is a job of its own; all of them have its time
 /// budget and its trace.
@@ -46,7 +49,36 @@ impl Call {
     /// # Errors
     /// The error that the request was answered with, or a 504 at the deadline.
     pub async fn run(&self, request: Request) -> Outcome<Output> {
-        self.budget.bound(async { self.submit_priced(request).await?.output().await }).await
+        match &self.target.backend {
+            Backend::Queue(_) => {
+                self.budget.bound(async { self.submit_priced(request).await?.output().await }).await
+            }
+            Backend::Composed(composed) => {
+                let called = self.budget.bound(composed.run(self.inherited(), request)).await?;
+                Ok(self.output(match called {
+                    Called::Whole(response) => Answer::Whole(response),
+                    Called::Stream(first, rest) => {
+                        Answer::Stream(first, StreamReceiver::relaying(rest))
+                    }
+                }))
+            }
+        }
+    }
+
+    /// Returns the parts that the calls below this one inherit.
+    fn inherited(&self) -> Inherited {
+        Inherited { budget: self.budget, trace: self.trace.clone(), origin: self.origin.clone() }
+    }
+
+    /// Returns an answer as the output of this call.
+    fn output(&self, answer: Answer) -> Output {
+        match answer {
+            Answer::Whole(response) => Output::Whole(response),
+            Answer::Stream(first, rest) => {
+                let rest = ItemStream::new(&first, rest, self);
+                Output::Stream(first, rest)
+            }
+        }
     }
 
     async fn submit_priced(&self, request: Request) -> Outcome<Caller<'_>> {
@@ -59,7 +91,8 @@ impl Call {
     /// # Errors
     /// The error that the model raised.
     pub async fn cost(&self, request: &Request) -> Outcome<f64> {
-        let Target { endpoint, cost, .. } = &*self.target;
+        let Target { backend, cost, .. } = &*self.target;
+        let Backend::Queue(endpoint) = backend else { return Ok(1.0) };
         match cost {
             Some(cost) => {
                 let (bytes, cost, request) = (request.body_len(), cost.clone(), request.clone());
@@ -86,7 +119,10 @@ impl Call {
             _ => self.origin.clone(),
         };
         let job = Job { cost, origin, ..Job::new(request, arrived, deadline, reply) };
-        self.target.endpoint.submit(job);
+        match &self.target.backend {
+            Backend::Queue(endpoint) => endpoint.submit(job),
+            Backend::Composed(_) => job.reply.send(Err(no_queue())),
+        }
         Caller { call: self, answers, waiting: Waiting(Some(&self.target)), watched }
     }
 
@@ -123,14 +159,13 @@ impl Caller<'_> {
         };
         // From here on the stream itself tells the endpoint when its caller leaves.
         self.waiting.0 = None;
-        Ok(match answer? {
-            Answer::Whole(response) => Output::Whole(response),
-            Answer::Stream(first, rest) => {
-                let rest = ItemStream::new(&first, rest, self.call);
-                Output::Stream(first, rest)
-            }
-        })
+        answer.map(|answer| self.call.output(answer))
     }
+}
+
+/// Returns the error for a job of an endpoint without a queue: its requests are not split into jobs.
+fn no_queue() -> ServeError {
+    ServeError::unsupported("this endpoint has no workers; send it a plain request")
 }
 
 /// A guard that tells the endpoint on drop that the caller has left. It borrows the target; only a
@@ -141,7 +176,7 @@ struct Waiting<'c>(Option<&'c Target>);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(target) = self.0 {
-            target.endpoint.caller_left();
+            target.caller_left();
         }
     }
 }

@@ -82,7 +82,7 @@ impl CancelOnDrop {
 
     fn cancel(&mut self) {
         if std::mem::take(&mut self.is_armed) {
-            self.target.endpoint.caller_left();
+            self.target.caller_left();
         }
     }
 }

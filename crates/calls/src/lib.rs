@@ -12,6 +12,7 @@
 
 mod budget;
 mod call;
+mod composed;
 mod deadlock;
 mod items;
 mod off_thread;
@@ -22,6 +23,7 @@ mod target;
 
 pub use budget::TimeBudget;
 pub use call::{Call, Caller, Output, SplitCall};
+pub use composed::{Composed, Inherited};
 pub use deadlock::{
     Deadlocks, DeclaredCalls, DeclaredCycle, EndpointKey, Parent, Refusal, WatchedCall,
     declared_cycles,
@@ -31,4 +33,4 @@ pub use off_thread::{off_thread, turn};
 pub use registry::{Registry, TargetRef, Targets};
 pub use service::{CallService, DialectCalls};
 pub use status::{EndpointReport, Report};
-pub use target::Target;
+pub use target::{Backend, Target};

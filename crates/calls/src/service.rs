@@ -16,9 +16,14 @@ use crate::{Call, ItemStream, Output, Registry, SplitCall, Target, TimeBudget};
 /// A carrier of calls to endpoints whose clients speak a protocol of their own: the caller gets what a
 /// client would get, as values.
 pub trait DialectCalls: Send + Sync {
-    /// Carries out a call, with a stream as its result if `stream` and the protocol leaves that to
-    /// clients.
-    fn call(&self, call: Call, request: Request, stream: bool) -> BoxFuture<'_, Outcome<Called>>;
+    /// Carries out a call. If the protocol leaves it to clients whether the result is a stream, `stream`
+    /// says it, or the request where that is `None`.
+    fn call(
+        &self,
+        call: Call,
+        request: Request,
+        stream: Option<bool>,
+    ) -> BoxFuture<'_, Outcome<Called>>;
 }
 
 /// The calls between the endpoints of a server. The callee's admission, batching, cost and metrics apply
@@ -131,7 +136,7 @@ struct Begun {
     split: SplitCall,
     request: Request,
     watched: WatchedCall,
-    stream: bool,
+    stream: Option<bool>,
 }
 
 impl Begun {

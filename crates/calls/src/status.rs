@@ -34,7 +34,7 @@ impl Report {
 pub struct EndpointReport {
     /// The path and the names of the endpoint.
     pub identity: Arc<Identity>,
-    /// `rust` or `python`.
+    /// `rust`, `python` or `pipeline`.
     pub kind: &'static str,
     /// The reason why the endpoint cannot serve; `None` if it can.
     pub problem: Option<String>,
@@ -54,4 +54,6 @@ pub struct EndpointReport {
     pub max_body_bytes: usize,
     /// The properties of the model, once a worker was ready.
     pub info: Option<ModelInfo>,
+    /// The definition of the pipeline, if the endpoint is one.
+    pub pipeline: Option<serde_json::Value>,
 }

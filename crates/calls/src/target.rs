@@ -9,14 +9,24 @@ use litplex_scheduler::Endpoint;
 use tokio::time::timeout_at;
 
 use crate::TimeBudget;
+use crate::composed::Composed;
+
+/// The part of an endpoint that answers its requests.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// A queue with workers.
+    Queue(Endpoint),
+    /// Calls of other endpoints.
+    Composed(Arc<dyn Composed>),
+}
 
 /// An endpoint as its callers see it.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Its path and its names.
     pub identity: Arc<Identity>,
-    /// The queue.
-    pub endpoint: Endpoint,
+    /// The part that answers its requests.
+    pub backend: Backend,
     /// The longest time budget of a request: to its response, or to the first items of a stream.
     pub timeout: Duration,
     /// The time budget between two parts of a stream.
@@ -39,7 +49,35 @@ impl Target {
     /// # Errors
     /// A counted 503, if no worker was ready yet.
     pub fn info(&self) -> Outcome<&ModelInfo> {
-        self.endpoint.model_info().ok_or_else(|| self.starting())
+        self.model_info().ok_or_else(|| self.starting())
+    }
+
+    /// Returns the properties of the model, if a worker was ready.
+    pub fn model_info(&self) -> Option<&ModelInfo> {
+        match &self.backend {
+            Backend::Queue(endpoint) => endpoint.model_info(),
+            Backend::Composed(composed) => Some(composed.info()),
+        }
+    }
+
+    /// Returns the queue, if the endpoint has workers.
+    pub fn queue(&self) -> Option<&Endpoint> {
+        match &self.backend {
+            Backend::Queue(endpoint) => Some(endpoint),
+            Backend::Composed(_) => None,
+        }
+    }
+
+    /// Returns the number of requests that may wait, if the endpoint limits it.
+    pub fn max_queue(&self) -> Option<usize> {
+        self.queue().and_then(Endpoint::max_queue)
+    }
+
+    /// Tells the endpoint that the caller of one of its jobs has left.
+    pub(crate) fn caller_left(&self) {
+        if let Some(endpoint) = self.queue() {
+            endpoint.caller_left();
+        }
     }
 
     /// Returns the properties of the model, after the wait for them if requests wait for the first worker.
@@ -47,8 +85,10 @@ impl Target {
     /// # Errors
     /// A counted 503, if no worker was ready in time.
     pub async fn ready(&self, budget: TimeBudget) -> Outcome<&ModelInfo> {
-        if self.waits_for_first_worker {
-            let ready = timeout_at(budget.deadline, self.endpoint.ready()).await;
+        if let Some(endpoint) = self.queue()
+            && self.waits_for_first_worker
+        {
+            let ready = timeout_at(budget.deadline, endpoint.ready()).await;
             ready.map_err(|_| self.starting())?;
         }
         self.info()

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_calls::{Call, ItemStream, Output, Registry, Target, Targets, TimeBudget};
+use litplex_calls::{Backend, Call, ItemStream, Output, Registry, Target, Targets, TimeBudget};
 use litplex_core::{
     Attach, Content, Cost, Identity, Items, ItemsBuilder, Job, ModelInfo, Outcome, Part, Progress,
     Request, Response, ServeError, StreamSender, Worker,
@@ -63,7 +63,7 @@ impl Fixture {
         };
         let target = Target {
             identity: Arc::new(identity),
-            endpoint,
+            backend: Backend::Queue(endpoint),
             timeout: Duration::from_secs(30),
             chunk_timeout: Duration::from_secs(5),
             cost: None,
@@ -83,7 +83,7 @@ impl Fixture {
 
     fn attach(&mut self, has_cost: bool) {
         let worker = self.worker.take().expect("it is attached once");
-        self.progress.push(attach(&self.target.endpoint, has_cost, worker));
+        self.progress.push(attach(self.target.queue().expect("it has a queue"), has_cost, worker));
     }
 
     fn call(&self) -> Call {

@@ -2,6 +2,7 @@
 //! `litplex` and `server`.
 
 mod env;
+mod import;
 mod key;
 mod ps;
 mod say;
@@ -75,6 +76,8 @@ enum Verb {
     Ps(ps::Ps),
     /// Set the number of an endpoint's workers, while it serves
     Scale(scale::Scale),
+    /// Print an inference graph of another server as a pipeline in TOML
+    Import(import::Import),
     /// Show or remove the virtual environments that were created from `requirements`
     Env(env::Env),
 }
@@ -192,6 +195,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
         Verb::Scale(scale) => scale::run(&scale),
+        Verb::Import(import) => import::run(&import),
         Verb::Env(env) => env::run(&env),
     }
 }

@@ -119,6 +119,9 @@ fn row_of_worker(worker: &WorkerStatus) -> Row {
 fn workers(endpoint: &EndpointStatus) -> String {
     let ready = endpoint.workers.iter().filter(|worker| worker.ready_for.is_some()).count();
     let wanted = endpoint.wanted;
+    if endpoint.kind == "pipeline" {
+        return String::new();
+    }
     match (endpoint.min_workers, endpoint.max_workers) {
         (Some(min), Some(max)) => format!("{ready}/{wanted} ({min} to {max})"),
         _ => format!("{ready}/{wanted}"),

@@ -88,7 +88,7 @@ async fn ps_shows_every_server() {
     assert_eq!(status, 0, "{printed}");
     let (first, second) = (printed.find("127.0.0.1:8000"), printed.find("127.0.0.1:9000"));
     assert!(first.is_some() && first < second, "{printed}");
-    assert_eq!(printed.matches("/embed    rust  ready  0/1").count(), 2, "{printed}");
+    assert_eq!(printed.matches("/embed    Model  rust  ready  0/1").count(), 2, "{printed}");
 
     let (_, printed) = machine.litplex(&["ps", "--port", "9000", "--json"]).await;
     let told: Status = serde_json::from_str(&printed).unwrap();

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::Identity;
+use litplex_pipelines::Graph;
 use serde_json::{Map, Value};
 
 use crate::names::CLASS;
 use crate::options::{Scope, problems};
+use crate::pipeline::{self, PIPELINE};
 use crate::read::{boolean, integer, number, path_problem, seconds, text, texts};
 use crate::resources::process_only_options;
 use crate::worker_env::worker_env_problems;
@@ -116,6 +118,8 @@ pub enum Source {
     Rust,
     /// A Python API, in the form that the worker's `load.py` takes.
     Python(Value),
+    /// A pipeline, which the server runs without a worker.
+    Pipeline(Arc<Graph>),
 }
 
 /// Returns all errors of one endpoint, each with the endpoint's name.
@@ -143,6 +147,7 @@ pub(crate) fn endpoint_problems(
         found.push("it has no `path`; give it one, such as \"/ocr\"".into());
     }
     match text(endpoint, "api") {
+        _ if endpoint.contains_key(PIPELINE) => found.extend(pipeline::refused_options(endpoint)),
         None if !has_source => {
             found.push("it has no `api`; name its class, such as \"ocr.py:OcrAPI\"".into());
         }
@@ -254,6 +259,9 @@ fn kill_after(endpoint: &Map<String, Value>) -> Option<Duration> {
 const ARGS_TEXT: &str = "args_text";
 
 fn source(endpoint: &Map<String, Value>, directory: &Path) -> Source {
+    if let Some(graph) = pipeline::graph(endpoint) {
+        return Source::Pipeline(graph);
+    }
     if let Some(source) = endpoint.get("source") {
         return Source::Python(source.clone());
     }

@@ -15,7 +15,7 @@ Texts = Union[list[str], tuple[str, ...]]
 "#;
 
 /// The options that are named arguments in Python, beside `**options`.
-const ARGUMENTS: [&str; 4] = ["host", "port", "path", "api"];
+const ARGUMENTS: [&str; 5] = ["host", "port", "path", "api", "pipeline"];
 
 const WIDTH: usize = 100;
 
@@ -92,6 +92,7 @@ fn python_type(option: &OptionDef) -> String {
         }
         Kind::Strings | Kind::ApiKeys => "dict[str, str]".into(),
         Kind::Table => "dict[str, Any]".into(),
+        Kind::Steps => "list[Any]".into(),
     }
 }
 

@@ -12,6 +12,7 @@ mod jwt;
 mod keywords;
 mod names;
 mod options;
+mod pipeline;
 mod presentation;
 mod read;
 mod resolve;

@@ -73,6 +73,8 @@ pub enum Kind {
     Rate,
     /// A table of anything.
     Table,
+    /// The steps of a pipeline; `litplex_pipelines` checks them.
+    Steps,
 }
 
 /// One option: the source of its key, keyword, check, message and documentation.
@@ -206,6 +208,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The `LitAPI` class or instance.";
     Endpoint "args": Kind::Table, "a table of constructor arguments", "{}",
         "Constructor arguments for the class that `api` names.";
+    Endpoint "pipeline": Kind::Steps, "a list of steps", "",
+        "The steps of a pipeline, instead of an `api`: the endpoint calls others, in the server and without a worker (docs/compound.md).";
     Endpoint "python": Kind::String, "the path of a Python interpreter", "the one that runs the program",
         "The interpreter of the workers, usually that of a virtual environment. litplex needs no package in it.";
     Endpoint "requirements": Kind::String, "the path of a requirements file", "none",
@@ -321,7 +325,7 @@ pub(crate) fn default_of(name: &str) -> &'static str {
     find(Scope::Server, name).map_or("", |option| option.default)
 }
 
-fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
+pub(crate) fn find(scope: Scope, name: &str) -> Option<&'static OptionDef> {
     options_of(scope).find(|option| option.name == name)
 }
 
@@ -433,6 +437,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         }),
         Kind::Rate => value.as_str().is_some_and(|text| Rate::parse(text).is_some()),
         Kind::Table => value.is_object(),
+        Kind::Steps => value.is_array(),
     }
 }
 
@@ -533,6 +538,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::ApiKeys => json!({"type": "api_keys"}),
         Kind::Rate => json!({"type": "rate"}),
         Kind::Table => json!({"type": "table"}),
+        Kind::Steps => json!({"type": "steps"}),
     };
     let mut row = json!({"name": option.name, "scope": scope, "expects": option.expects});
     if let (Value::Object(row), Value::Object(kind)) = (&mut row, kind) {

@@ -13,6 +13,7 @@ use crate::names::{identities, name_problems};
 use crate::options::{
     ENDPOINT, OPENAPI_PATHS, PROTOCOL_PATHS, Scope, closest, codings, default_of, problems,
 };
+use crate::pipeline;
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
 use crate::{ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
 
@@ -246,6 +247,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     found.extend(jwt::scopes_without_tokens(&raw, &endpoints));
     found.extend(path_problems(&endpoints, &routes));
     found.extend(name_problems(&endpoints));
+    found.extend(pipeline::problems(&endpoints, &identities(&endpoints)));
     if !found.is_empty() {
         return Err(ConfigError(found));
     }

@@ -162,8 +162,9 @@ pub struct Invocation {
     pub timeout: Option<Duration>,
     /// Whether the hook waits for the call from its beginning.
     pub waits: bool,
-    /// Whether the caller reads a stream, for callees that leave that to their clients.
-    pub stream: bool,
+    /// Whether the caller reads a stream, for callees that leave that to their clients; `None`: as the
+    /// request says, in the way of a client.
+    pub stream: Option<bool>,
 }
 
 /// The result of a call.

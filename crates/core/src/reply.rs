@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Items, JobTrace, Outcome, Reservation, Response, ServeError, Trace};
+use crate::{Items, JobTrace, Outcome, PartStream, Reservation, Response, ServeError, Trace};
 
 /// The number of parts of a stream that may wait for a slow client before the sender blocks.
 const STREAM_WINDOW: usize = 16;
@@ -113,8 +113,11 @@ impl Reply {
     fn stream(self, window: usize, consumed: Option<Consumed>) -> StreamSender {
         let (sender, receiver) = mpsc::channel(window);
         let reservation = self.reservation.another();
-        let receiver =
-            StreamReceiver { parts: receiver, consumed, reservation: reservation.clone() };
+        let receiver = StreamReceiver {
+            parts: Source::Sender(receiver),
+            consumed,
+            reservation: reservation.clone(),
+        };
         StreamSender { unstarted: Some((self, receiver)), sender, trace: None, reservation }
     }
 
@@ -152,9 +155,15 @@ pub enum Part {
 /// A callback with the number of packed bytes of a stream that its client has taken.
 pub type Consumed = Box<dyn FnMut(usize) + Send>;
 
+/// The source of a stream's parts.
+enum Source {
+    Sender(mpsc::Receiver<Part>),
+    Other(Box<dyn PartStream>),
+}
+
 /// The receiving end of a stream.
 pub struct StreamReceiver {
-    parts: mpsc::Receiver<Part>,
+    parts: Source,
     consumed: Option<Consumed>,
     /// The bytes that wait in `parts`.
     reservation: Reservation,
@@ -167,9 +176,18 @@ impl fmt::Debug for StreamReceiver {
 }
 
 impl StreamReceiver {
+    /// Returns a receiver of the parts of another stream, which counts the bytes that wait itself.
+    pub fn relaying(rest: Box<dyn PartStream>) -> Self {
+        let reservation = Reservation::default();
+        Self { parts: Source::Other(rest), consumed: None, reservation }
+    }
+
     /// Polls for the next part. A sender that vanished without [`Part::End`] is a failure.
     pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
-        let part = ready!(self.parts.poll_recv(cx));
+        let part = match &mut self.parts {
+            Source::Sender(parts) => ready!(parts.poll_recv(cx)),
+            Source::Other(rest) => return rest.poll_part(cx),
+        };
         if let Some(Part::Items(items)) = &part {
             self.note_consumed(items);
         }

@@ -66,12 +66,19 @@ impl Trace {
         self.steps().take().unwrap_or_default()
     }
 
+    /// Notes a step that has ended now.
+    pub fn note(&self, place: Place, began: Instant) {
+        if let Some(steps) = &mut *self.steps() {
+            steps.push(Step { place, began, ended: Some(Instant::now()) });
+        }
+    }
+
     fn steps(&self) -> MutexGuard<'_, Option<Vec<Step>>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One period in which a job waited or was in a worker.
+/// One period in which a job waited or was in a worker, or in which a step of a pipeline ran.
 #[derive(Debug)]
 pub struct Step {
     /// The place of the job.
@@ -82,11 +89,18 @@ pub struct Step {
     pub ended: Option<Instant>,
 }
 
-/// The place of a job.
+/// The place of a job, or what ran for the request.
 #[derive(Debug)]
 pub enum Place {
     /// The queue of its endpoint.
     Queue,
+    /// A step of a pipeline, which may have several jobs.
+    Pipeline {
+        /// The name of the step.
+        step: String,
+        /// The status of the error with which it failed, if it did.
+        failed: Option<u16>,
+    },
     /// A worker.
     Worker {
         /// The slot of the worker.

@@ -30,14 +30,19 @@ const DONE: &[u8] = b"[DONE]";
 pub struct Dialects;
 
 impl DialectCalls for Dialects {
-    fn call(&self, call: Call, request: Request, stream: bool) -> BoxFuture<'_, Outcome<Called>> {
+    fn call(
+        &self,
+        call: Call,
+        request: Request,
+        stream: Option<bool>,
+    ) -> BoxFuture<'_, Outcome<Called>> {
         Box::pin(async move {
             let path = &*call.target.identity.path.clone();
             let Some(dialect) = registry::for_model(call.target.info()?) else {
                 return Err(ServeError::unsupported(format!("the dialect of {path} is not known")));
             };
             let max_body_bytes = usize::MAX;
-            let (ping_interval, stream) = (None, Some(stream));
+            let ping_interval = None;
             let exchange = Exchange { path, request, call, ping_interval, max_body_bytes, stream };
             called(dialect.serve(exchange).await).await
         })

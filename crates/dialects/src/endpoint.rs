@@ -38,7 +38,7 @@ pub struct Route {
 impl Route {
     /// Returns its dialect, once a worker was ready; `None` if it is plain.
     pub fn dialect(&self) -> Option<&'static dyn Dialect> {
-        registry::for_model(self.target.get()?.endpoint.model_info()?)
+        registry::for_model(self.target.get()?.model_info()?)
     }
 
     /// Returns the longest time budget of a request.
@@ -48,7 +48,7 @@ impl Route {
 
     /// Returns the tool that its model is, if it is one and a worker was ready.
     pub fn tool(&self) -> Option<Arc<Tool>> {
-        self.tool.get(self.target.get()?.endpoint.model_info()?)
+        self.tool.get(self.target.get()?.model_info()?)
     }
 
     /// Returns the response to an error, in the form of its dialect.

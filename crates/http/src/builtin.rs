@@ -212,8 +212,9 @@ fn whole_server(endpoints: &[EndpointReport]) -> Value {
 }
 
 fn endpoint_info(endpoint: &EndpointReport) -> Value {
-    let info = endpoint.info.as_ref();
-    json!({
+    // A pipeline has none of the properties of workers.
+    let info = endpoint.info.as_ref().filter(|_| endpoint.pipeline.is_none());
+    let mut shown = json!({
         "name": endpoint.identity.name,
         "aliases": endpoint.identity.aliases,
         "path": endpoint.identity.path,
@@ -228,5 +229,9 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         "batch_timeout": info.map(|info| info.batch_timeout.as_secs_f64()),
         "max_concurrency": info.map(|info| info.concurrency),
         "stream": info.map(|info| info.stream),
-    })
+    });
+    if let Some(pipeline) = &endpoint.pipeline {
+        shown["pipeline"] = pipeline.clone();
+    }
+    shown
 }

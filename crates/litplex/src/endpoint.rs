@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use litplex_core::{Attach, Device, DialectId, Launch, LitApi, LitStream, Result};
 use litplex_http::{BoxLayer, HttpLayer};
+use litplex_pipelines::Step;
 use litplex_server::ModelSource;
 use litplex_workers::{Settings, batches, streams};
 use schemars::JsonSchema;
@@ -70,6 +71,24 @@ impl Endpoint {
     pub fn python(path: &str, api: &str) -> Self {
         let model = ModelSource::default();
         Self { options: Map::new(), model, layers: Vec::new() }.set("path", path).set("api", api)
+    }
+
+    /// Serves a pipeline of other endpoints at `path`: its steps run one after the other, in the server
+    /// and without a worker. `docs/compound.md` explains pipelines.
+    ///
+    /// ```no_run
+    /// use litplex::{Endpoint, Step};
+    ///
+    /// let search = Endpoint::pipeline("/search", [
+    ///     Step::call("/ocr").name("ocr").input("$request.image"),
+    ///     Step::parallel([("lang", Step::call("/lang")), ("vector", Step::call("/embed"))]),
+    /// ]);
+    /// ```
+    pub fn pipeline(path: &str, steps: impl IntoIterator<Item = Step>) -> Self {
+        let steps: Vec<_> = steps.into_iter().map(Value::from).collect();
+        Self { options: Map::new(), model: ModelSource::default(), layers: Vec::new() }
+            .set("path", path)
+            .set("pipeline", steps)
     }
 
     fn with_model<M>(

@@ -73,6 +73,11 @@
 //! [`Endpoint::python`] names a class of a file or module; its interpreter may be that of a
 //! virtual environment, and needs nothing installed for litplex. See `docs/` for the hooks.
 //!
+//! # Pipelines
+//!
+//! [`Endpoint::pipeline`] makes an endpoint of calls of others ([`Step`]): in sequence, in parallel,
+//! by condition, by weight, or for each item of a list.
+//!
 //! # Middleware
 //!
 //! Built-in middleware is an option each; `docs/middleware.md` lists it. Any other `tower::Layer` can
@@ -97,6 +102,7 @@ pub use litplex_core::{
 };
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService};
+pub use litplex_pipelines::{Imported, Step, import};
 pub use litplex_server::Error;
 pub use litplex_workers::{Environment, default_interpreter, environments, remove_environment};
 pub use program::{Checked, Program};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use litplex::{
     Batch, Chunks, Device, Endpoint, Error, LitApi, LitStream, Outcome, RunServers, ServeError,
-    run_servers,
+    Step, run_servers,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -291,6 +291,34 @@ async fn wrong_options_are_reported_together() {
     for says in ["3 errors", "`workers_per_device`", "`timeout`", "2 endpoints have this path"] {
         assert!(error.contains(says), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_pipeline_calls_rust_models() {
+    let squares = Step::map("$request.numbers", Step::call("/square").input(json!({"x": "$item"})));
+    let first = Step::value(json!({"all": "$squares", "first": "$squares[0].square"}));
+    let steps = [squares.name("squares"), first];
+    let endpoints = [square().schema::<Number, Answer>(), Endpoint::pipeline("/squares", steps)];
+    let served = Served::start(run_servers(endpoints)).await;
+    let (status, response) = served.post("/squares", r#"{"numbers": [2, 3]}"#).await;
+    assert_eq!(status, 200);
+    let answer: Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!((&answer["first"], &answer["all"][1]["square"]), (&json!(4), &json!(9)));
+    let (status, response) = served.post("/squares", r#"{"numbers": [2, -3]}"#).await;
+    assert!(response.contains("step `/square`: x is negative"), "{response}");
+    assert_eq!(status, 422);
+    assert!(served.get("/metrics").await.1.contains("litplex_step_seconds"));
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_fit_ends_the_start() {
+    let second = Step::call("/square").input(json!({"x": "$first"}));
+    let steps = [Step::call("/square").name("first"), second];
+    let endpoints = [square().schema::<Number, Answer>(), Endpoint::pipeline("/p", steps)];
+    let error = run_servers(endpoints).port(0).await.unwrap_err().to_string();
+    let expected = "pipeline of /p: steps[1]: the field `x`: `$first` is an object, not a number; \
+                    /square takes it";
+    assert_eq!(error, expected);
 }
 
 #[tokio::test]

@@ -127,6 +127,8 @@ metrics! {
         "Time that workers took for a batch, or on average for single requests, as seen by the queue; the first of each worker is ignored.";
     STAGES: STAGE_SECONDS, "litplex_stage_seconds", ["endpoint" "stage"],
         "Time that Python workers took to decode, predict (the whole batch or stream) and encode: for traced requests, and for one request per 10 ms of each worker.";
+    STEPS: STAGE_SECONDS, "litplex_step_seconds", ["endpoint" "step" "outcome"],
+        "Time that the steps of pipelines took, to their response or the first items of a stream; the outcome is `ok`, `failed`, `default` (a soft step that failed) or `cancelled`.";
     BATCH_COST: COSTS, "litplex_batch_cost", ["endpoint"],
         "Cost of batches of endpoints that batch by cost: the size of the batch times the cost of its most expensive request.";
     RETRIES: COUNTER, "litplex_retries_total", ["endpoint" "reason"],

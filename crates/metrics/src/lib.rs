@@ -17,6 +17,7 @@ mod edge;
 mod observed;
 mod queue;
 mod stages;
+mod steps;
 mod user;
 
 use std::fmt;
@@ -32,6 +33,7 @@ pub use edge::{Edge, RequestGuard, RequestOutcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
 pub use stages::StageTimes;
+pub use steps::{StepOutcome, StepTimes};
 pub use user::{UserFamilies, UserMetrics, UserSink};
 
 use edge::EdgeFamilies;
@@ -52,6 +54,7 @@ struct Inner {
     edge: EdgeFamilies,
     queue: QueueFamilies,
     stages: HistogramVec,
+    steps: HistogramVec,
     auth_failures: IntCounterVec,
     buffered_bytes: IntGauge,
     buffer_limit: IntGauge,
@@ -95,6 +98,7 @@ impl Metrics {
             shed,
         };
         let stages = histogram(&registry, &d::STAGES);
+        let steps = histogram(&registry, &d::STEPS);
         let build = gauge(&registry, &d::BUILD);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let unlabelled = |definition| gauge(&registry, definition).with_label_values::<&str>(&[]);
@@ -103,8 +107,16 @@ impl Metrics {
         let (buffered_bytes, buffer_limit) =
             (unlabelled(&d::BUFFERED_BYTES), unlabelled(&d::BUFFER_LIMIT));
         register(&registry, ProcessCollector::for_self());
-        let inner =
-            Inner { registry, edge, queue, stages, auth_failures, buffered_bytes, buffer_limit };
+        let inner = Inner {
+            registry,
+            edge,
+            queue,
+            stages,
+            steps,
+            auth_failures,
+            buffered_bytes,
+            buffer_limit,
+        };
         Self(Arc::new(inner))
     }
 
@@ -116,6 +128,11 @@ impl Metrics {
     /// Returns the durations of stages in the workers of an endpoint.
     pub fn stages(&self, endpoint: &str) -> StageTimes {
         StageTimes::new(&self.0.stages, endpoint)
+    }
+
+    /// Returns the durations of the steps of a pipeline.
+    pub fn steps(&self, endpoint: &str) -> StepTimes {
+        StepTimes::new(&self.0.steps, endpoint)
     }
 
     /// Returns the metrics of an endpoint's queue.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use litplex_metrics::{
-    METRICS, Metrics, Observed, ObservedGpu, ObservedWorker, PROCESS_METRICS, UserFamilies,
-    table_markdown,
+    METRICS, Metrics, Observed, ObservedGpu, ObservedWorker, PROCESS_METRICS, StepOutcome,
+    UserFamilies, table_markdown,
 };
 
 const BEGIN: &str = "<!-- table -->\n";
@@ -37,6 +37,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
     edge.first_chunk(Duration::ZERO, 1);
     queue.batch_cost(1.0);
     metrics.stages("/a").observe(&[0.1]);
+    metrics.steps("/a").observe("b", StepOutcome::Ok, Duration::ZERO);
     queue.flush();
     let observed = Observed {
         endpoint: "/a".into(),

@@ -1,56 +1,35 @@
 //! The seam to the server: how a graph calls endpoints, and to whom it reports its steps.
 
-use std::fmt;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use litplex_core::{
-    BoxFuture, Items, Outcome, Part, Request, Response, ServeError, StreamReceiver,
-};
+use litplex_core::{BoxFuture, Called, Outcome, Request, ServeError};
 use tokio::time::Instant;
 
 /// What a running graph needs of the server: calls that inherit everything of one request, and an
 /// observer of its steps.
 pub trait Caller: Send + Sync {
     /// Calls an endpoint. A drop of the future, or of the stream, cancels the call.
-    fn call(
-        &self,
-        endpoint: &str,
-        request: Request,
-        timeout: Option<Duration>,
-    ) -> BoxFuture<'static, Outcome<Called>>;
+    fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>>;
+
+    /// Runs work on this many bytes where it blocks no other request.
+    fn off_thread(&self, bytes: usize, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
 
     /// Notes that a step has ended.
     fn ended(&self, step: &StepReport<'_>);
 }
 
-/// The response to a call.
-pub enum Called {
-    /// A whole response.
-    Whole(Response),
-    /// The first items of a stream, and the rest of it.
-    Stream(Items, Box<dyn Parts>),
-}
-
-impl fmt::Debug for Called {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Whole(response) => f.debug_tuple("Whole").field(response).finish(),
-            Self::Stream(first, _) => f.debug_tuple("Stream").field(first).finish_non_exhaustive(),
-        }
-    }
-}
-
-/// The rest of a stream.
-pub trait Parts: Send {
-    /// Polls for the next part; not called again after the last one.
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part>;
-}
-
-impl Parts for StreamReceiver {
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
-        self.poll_part(cx)
-    }
+/// A call that a step makes.
+#[derive(Debug)]
+pub struct StepCall<'a> {
+    /// The path or the name of the endpoint.
+    pub endpoint: &'a str,
+    /// The request.
+    pub request: Request,
+    /// The time limit of the step.
+    pub timeout: Option<Duration>,
+    /// Whether the response becomes that of the pipeline, so that it may be a stream. Other steps need a
+    /// value.
+    pub is_last: bool,
 }
 
 /// A step that has ended, for metrics and spans.

@@ -1,23 +1,28 @@
 //! Conditions of a switch, in CEL. Values are variables of the names of their steps.
 
-use std::sync::{Arc, LazyLock};
+use std::fmt;
+use std::sync::Arc;
 
 use cel::{Context, Env, Program, Value as Cel};
 use litplex_core::{Outcome, ServeError};
 
 use crate::value::{Scope, Value};
 
-/// The functions and types of CEL; the same for all conditions.
-static CEL: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
-
 /// A condition.
-#[derive(Debug)]
 pub(crate) struct Condition {
     /// The text of it.
     pub(crate) source: String,
+    /// The functions and types of CEL.
+    env: Arc<Env>,
     program: Program,
     /// The values that it reads.
     variables: Vec<String>,
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.source).finish()
+    }
 }
 
 impl Condition {
@@ -26,11 +31,18 @@ impl Condition {
     /// # Errors
     /// It is not CEL, reads another value, or calls a function that does not exist.
     pub(crate) fn read(source: &str, is_known: impl Fn(&str) -> bool) -> Result<Self, String> {
-        let program = CEL.compile(source).map_err(|errors| {
+        let env = Arc::new(Env::stdlib());
+        let program = env.compile(source).map_err(|errors| {
             let first = errors.to_string();
             let first = first.lines().next().unwrap_or_default().to_owned();
             format!("invalid condition `{source}`: {first}; write it in CEL")
         })?;
+        if let Some(name) = unknown_function(&program) {
+            let known = FUNCTIONS.join(", ");
+            return Err(format!(
+                "invalid condition `{source}`: there is no function `{name}`; there are {known}"
+            ));
+        }
         let bound = bound_names(&program);
         let variables: Vec<String> = {
             let references = program.references();
@@ -43,7 +55,7 @@ impl Condition {
                 "invalid condition `{source}`: no step before it has the name `{name}`"
             ));
         }
-        Ok(Self { source: source.to_owned(), program, variables })
+        Ok(Self { source: source.to_owned(), env, program, variables })
     }
 
     /// Returns its value if it reads no others.
@@ -51,7 +63,7 @@ impl Condition {
         if !self.variables.is_empty() {
             return None;
         }
-        match self.program.execute(&Context::with_env(CEL.clone())) {
+        match self.program.execute(&Context::with_env(self.env.clone())) {
             Ok(Cel::Bool(holds)) => Some(holds),
             _ => None,
         }
@@ -62,12 +74,17 @@ impl Condition {
         self.variables.iter().map(String::as_str)
     }
 
+    /// Returns the number of bytes that are read to evaluate it.
+    pub(crate) fn bytes(&self, scope: &Scope) -> usize {
+        self.variables().filter_map(|name| scope.get(name)).map(Value::bytes).sum()
+    }
+
     /// Returns whether it holds for these values.
     ///
     /// # Errors
     /// It cannot be evaluated, such as where a field is missing, or its value is not a boolean.
     pub(crate) fn holds(&self, scope: &Scope) -> Outcome<bool> {
-        let mut context = Context::with_env(CEL.clone());
+        let mut context = Context::with_env(self.env.clone());
         let mut is_from_client = true;
         for name in &self.variables {
             let Some(value) = scope.get(name) else { continue };
@@ -93,6 +110,31 @@ pub(crate) fn refusal(detail: String, is_from_client: bool) -> ServeError {
     } else {
         ServeError { detail, ..ServeError::internal() }
     }
+}
+
+/// The functions of CEL, besides operators and macros.
+const FUNCTIONS: [&str; 11] = [
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "endsWith",
+    "int",
+    "matches",
+    "size",
+    "startsWith",
+    "string",
+    "uint",
+];
+
+/// Returns a function that the program calls and CEL does not have.
+fn unknown_function(program: &Program) -> Option<String> {
+    let references = program.references();
+    let called = references.functions().into_iter();
+    // The names of operators, such as `_&&_`, are no identifiers.
+    let mut functions = called.filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()));
+    let is_known = |name: &&str| FUNCTIONS.contains(name) || ["dyn", "type"].contains(name);
+    functions.find(|name| !is_known(name)).map(str::to_owned)
 }
 
 /// Returns whether CEL knows the name itself.
@@ -195,6 +237,9 @@ mod tests {
             ("lang.code.matches('^d.$')", true),
             ("'a' in lang.tags", true),
             ("type(lang.code) == string", true),
+            ("int('3') == lang.n && double(lang.n) == 3.0 && uint(lang.n) == 3u", true),
+            ("string(lang.n) == '3' && bool('true') && size(bytes('ab')) == 2", true),
+            ("lang.code.endsWith('e') && lang.code.contains('d')", true),
         ] {
             assert_eq!(read(source).unwrap().holds(&scope()), Ok(expected), "{source}");
         }
@@ -215,6 +260,8 @@ mod tests {
         assert!(read("").unwrap_err().contains("invalid condition"));
         let unknown = read("lagn.code == 'de'").unwrap_err();
         assert!(unknown.ends_with("no step before it has the name `lagn`"), "{unknown}");
+        let unknown = read("lang.code.startWith('d')").unwrap_err();
+        assert!(unknown.contains("there is no function `startWith`; there are bool"), "{unknown}");
         assert_eq!(read("1 < 2").unwrap().constant(), Some(true));
         assert_eq!(read("true").unwrap().constant(), Some(true));
         assert_eq!(read("lang.n == 1").unwrap().constant(), None);

@@ -35,7 +35,9 @@ pub(crate) struct Node {
     pub(crate) name: Option<Arc<str>>,
     /// Its name in metrics, spans and errors: the name, or else the endpoint or the kind.
     pub(crate) label: Arc<str>,
-    pub(crate) input: Template,
+    /// The place in the definition.
+    pub(crate) place: String,
+    pub(crate) input: Arc<Template>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) dependency: Dependency,
     pub(crate) work: Work,
@@ -67,7 +69,7 @@ pub(crate) enum Work {
 /// A branch of a switch; one without a condition is always taken.
 #[derive(Debug)]
 pub(crate) struct SwitchBranch {
-    pub(crate) when: Option<Condition>,
+    pub(crate) when: Option<Arc<Condition>>,
     pub(crate) step: Node,
 }
 

@@ -15,6 +15,7 @@ mod caller;
 mod check;
 mod condition;
 mod draw;
+mod fit;
 mod graph;
 mod kserve;
 mod path;
@@ -25,7 +26,8 @@ mod template;
 mod value;
 
 pub use builder::Step;
-pub use caller::{Called, Caller, Ended, Parts, StepReport};
+pub use caller::{Caller, Ended, StepCall, StepReport};
 pub use check::{Endpoint, check};
+pub use fit::misfits;
 pub use graph::Graph;
 pub use kserve::{Imported, import};

@@ -151,7 +151,15 @@ impl Reader {
             (None, Work::Call(endpoint)) => endpoint.as_str().into(),
             (None, work) => work.kind().into(),
         };
-        Some(Node { name, label, input, timeout, dependency, work })
+        Some(Node {
+            name,
+            label,
+            place: place.into(),
+            input: input.into(),
+            timeout,
+            dependency,
+            work,
+        })
     }
 
     /// Returns the kind of a step: the one key of [`KINDS`] that it has.
@@ -383,7 +391,7 @@ impl Reader {
             }
             ends_at = ends_at.or(is_always.then_some(number));
             if let Some(step) = self.step(&place, json, names, Position::Switch) {
-                read.push(SwitchBranch { when, step });
+                read.push(SwitchBranch { when: when.map(Arc::new), step });
             }
         }
         read

@@ -5,24 +5,28 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 use futures_util::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use litplex_core::{
-    BoxFuture, Content, ErrorCause, ItemKind, Items, Outcome, Part, Request, Reservation,
-    ServeError,
+    BoxFuture, Called, Content, ErrorCause, ItemKind, Items, Outcome, Part, PartStream, Request,
+    Reservation, ServeError,
 };
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::caller::{Called, Caller, Ended, Parts, StepReport};
-use crate::condition::{Condition, refusal};
+use crate::caller::{Caller, Ended, StepCall, StepReport};
+use crate::condition::refusal;
 use crate::draw::random;
 use crate::graph::{Dependency, Graph, Map, Node, Splitter, SwitchBranch, Work};
-use crate::path::{excerpt, items};
+use crate::path::{Path, excerpt, items};
 use crate::read::{ITEM, REQUEST};
 use crate::template::{RESPONSE, separate, value_at};
 use crate::value::{Scope, Value};
+
+/// The largest number of bytes that are read at once, in place.
+const SMALL_BYTES: usize = 64 * 1024;
 
 impl Graph {
     /// Answers a request. The last step's stream is passed on as it comes; streams of other steps are
@@ -34,7 +38,7 @@ impl Graph {
         let Request { content, body, id, reservation, .. } = request;
         let sent = Value { content, body, is_from_client: true };
         let scope = Scope::default().with(REQUEST.into(), sent.clone());
-        let mut run = Run { caller, id, reservation, shadows: Shadows::default() };
+        let run = Run { caller, id, reservation, shadows: Shadows::new() };
         let output = run.sequence(&self.steps, scope, sent, true).await?;
         let called = match output {
             Output::Called(called) => called,
@@ -99,10 +103,12 @@ impl Run {
             let scope = scope.with(RESPONSE.into(), response);
             let work = self.work(step, scope, is_last);
             let outcome = match step.timeout {
-                Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| {
-                    let detail = format!("no response within {limit:?}");
-                    Err(in_step(step, ServeError { detail, ..ServeError::deadline() }))
-                }),
+                // A call has the same limit, and may be the first to tell.
+                Some(limit) => match timeout(limit, work).await {
+                    Ok(Err(error)) if running.is_late(&error, limit) => Err(late(step, limit)),
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(late(step, limit)),
+                },
                 None => work.await,
             };
             match (outcome, &step.dependency) {
@@ -123,7 +129,9 @@ impl Run {
     }
 
     async fn work(&self, step: &Node, scope: Scope, is_last: bool) -> Outcome<Output> {
-        let input = step.input.fill(&scope).map_err(|error| in_step(step, error))?;
+        let (template, values) = (step.input.clone(), scope.clone());
+        let filled = self.compute(template.bytes(&scope), move || template.fill(&values)).await;
+        let input = filled.map_err(|error| in_step(step, error))?;
         match &step.work {
             Work::Value => Ok(Output::Value(input)),
             Work::Call(endpoint) => self.call(step, endpoint, input, is_last).await,
@@ -145,9 +153,10 @@ impl Run {
         let Value { content, body, is_from_client } = input;
         let (id, reservation) = (self.id.clone(), self.reservation.clone());
         let request = Request { content, body, meta: None, id, takes_values: false, reservation };
-        let called = self.caller.call(endpoint, request, step.timeout).await;
+        let timeout = step.timeout;
+        let called = self.caller.call(StepCall { endpoint, request, timeout, is_last }).await;
         let called = called.and_then(refuse_status);
-        let called = called.map_err(|error| in_step(step, as_callers(error, is_from_client)))?;
+        let called = called.map_err(|error| named(step, &as_callers(error, is_from_client)))?;
         if is_last || matches!(called, Called::Whole(_)) {
             return Ok(Output::Called(called));
         }
@@ -191,7 +200,11 @@ impl Run {
         let scope = scope.with(RESPONSE.into(), input.clone());
         for SwitchBranch { when, step: branch } in branches {
             let holds = match when {
-                Some(when) => when.holds(&scope).map_err(|error| in_step(step, error))?,
+                Some(when) => {
+                    let (when, values) = (when.clone(), scope.clone());
+                    let holds = self.compute(when.bytes(&scope), move || when.holds(&values)).await;
+                    holds.map_err(|error| in_step(step, error))?
+                }
                 None => true,
             };
             if holds {
@@ -228,30 +241,31 @@ impl Run {
             caller: self.caller.clone(),
             id: self.id.clone(),
             reservation: self.reservation.clone(),
-            shadows: Shadows::default(),
+            shadows: Shadows::new(),
         }
     }
 
     /// Runs a step for each item of a list; the first error drops the others.
     async fn map(&self, step: &Node, map: &Map, scope: &Scope) -> Outcome<Output> {
         let in_this = |error| in_step(step, error);
-        let list = value_at(&map.over, scope).map_err(in_this)?;
-        let text = list.text().map_err(in_this)?;
-        let items = items(&text).ok_or_else(|| {
-            let detail = format!("`{}` is not a list, but {}", map.over, excerpt(&text));
-            in_this(refusal(detail, list.is_from_client))
-        })?;
-        let run = |item| {
-            let item = Value { is_from_client: list.is_from_client, ..Value::json(item) };
+        let (over, values) = (map.over.clone(), scope.clone());
+        let bytes = scope.get(&over.name).map_or(0, Value::bytes);
+        let list = self.compute(bytes, move || items_at(&over, &values)).await.map_err(in_this)?;
+        let List { items, is_from_client } = list;
+        let run = |(number, item)| {
+            let item = Value { is_from_client, ..Value::json(item) };
             let scope = scope.with(ITEM.into(), item.clone());
             async move {
                 let output = self.step(&map.step, scope, item, false).await?;
-                self.value(output).await?.text().map_err(|error| in_step(&map.step, error))
+                let text = self.value(output).await?.text();
+                Ok((number, text.map_err(|error| in_step(&map.step, error))?))
             }
         };
-        let done = stream::iter(items.into_iter().map(run)).buffered(map.in_flight);
-        let done: Vec<Bytes> = done.try_collect().await?;
-        let list = joined(done.iter().map(|text| &text[..]));
+        let running = stream::iter(items.into_iter().enumerate().map(run));
+        let running = running.buffer_unordered(map.in_flight);
+        let mut done: Vec<(usize, Bytes)> = running.try_collect().await?;
+        done.sort_by_key(|(number, _)| *number);
+        let list = joined(done.iter().map(|(_, text)| &text[..]));
         self.held(list.into()).map(|list| Output::Value(Value::json(list)))
     }
 
@@ -262,14 +276,15 @@ impl Run {
             Output::Called(Called::Whole(response)) => Ok(Value::from_response(response)),
             Output::Called(Called::Stream(first, rest)) => self.collect(first, rest).await,
             Output::Branches(branches) => {
-                let merged = merge(&branches)?;
+                let bytes = branches.iter().map(|(_, value)| value.bytes()).sum();
+                let merged = self.compute(bytes, move || merge(&branches)).await?;
                 self.held(merged.into()).map(Value::json)
             }
         }
     }
 
     /// Returns the items of a stream as one value: a list of JSON, or a text, or bytes.
-    async fn collect(&self, first: Items, mut rest: Box<dyn Parts>) -> Outcome<Value> {
+    async fn collect(&self, first: Items, mut rest: Box<dyn PartStream>) -> Outcome<Value> {
         let kind = first.kind();
         let reservation = self.reservation.another();
         let mut collected = Vec::new();
@@ -298,9 +313,42 @@ impl Run {
         Ok(Value { content, ..Value::json(body) })
     }
 
+    /// Runs work that depends on the length of values: of long ones, where it blocks no other request.
+    async fn compute<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if bytes <= SMALL_BYTES {
+            return work();
+        }
+        let (done, result) = oneshot::channel();
+        self.caller.off_thread(bytes, Box::new(move || drop(done.send(work())))).await;
+        result.await.expect("the work was done. This is a bug.")
+    }
+
     /// Counts data that was derived from responses in the budget of the request.
     fn held(&self, data: Bytes) -> Outcome<Bytes> {
         self.reservation.another().hold(data)
+    }
+}
+
+/// The items of a list, and whether the client sent them.
+struct List {
+    items: Vec<Bytes>,
+    is_from_client: bool,
+}
+
+/// Returns the items of the list at a path.
+fn items_at(over: &Path, scope: &Scope) -> Outcome<List> {
+    let list = value_at(over, scope)?;
+    let text = list.text()?;
+    match items(&text) {
+        Some(items) => Ok(List { items, is_from_client: list.is_from_client }),
+        None => {
+            let detail = format!("`{over}` is not a list, but {}", excerpt(&text));
+            Err(refusal(detail, list.is_from_client))
+        }
     }
 }
 
@@ -335,7 +383,7 @@ fn merge(branches: &[(Arc<str>, Value)]) -> Outcome<Vec<u8>> {
 /// Returns the error of a switch without a branch for its value.
 fn unmatched(branches: &[SwitchBranch], scope: &Scope) -> ServeError {
     let conditions = branches.iter().filter_map(|branch| branch.when.as_ref());
-    let mut names: Vec<&str> = conditions.clone().flat_map(Condition::variables).collect();
+    let mut names: Vec<&str> = conditions.clone().flat_map(|when| when.variables()).collect();
     names.sort_unstable();
     names.dedup();
     let conditions: Vec<_> = conditions.map(|when| format!("`{}`", when.source)).collect();
@@ -381,16 +429,27 @@ fn as_callers(error: ServeError, is_from_client: bool) -> ServeError {
     }
 }
 
-/// Adds the name of the step to an error, unless an inner step has done so.
+/// Returns the error of a step whose limit has passed.
+fn late(step: &Node, limit: Duration) -> ServeError {
+    let detail = format!("no response within {limit:?}");
+    in_step(step, ServeError { detail, ..ServeError::deadline() })
+}
+
+/// Adds the name of the step to an error, unless a step has done so.
 fn in_step(step: &Node, error: ServeError) -> ServeError {
-    if error.detail.starts_with("step `") {
-        return error;
-    }
+    if error.detail.starts_with("step `") { error } else { named(step, &error) }
+}
+
+/// Adds the name of the step to an error: for that of a callee, which may be a pipeline, too.
+fn named(step: &Node, error: &ServeError) -> ServeError {
     let endpoint = match &step.work {
         Work::Call(endpoint) if **endpoint != *step.label => format!(" ({endpoint})"),
         _ => String::new(),
     };
-    ServeError { detail: format!("step `{}`{endpoint}: {}", step.label, error.detail), ..error }
+    ServeError {
+        detail: format!("step `{}`{endpoint}: {}", step.label, error.detail),
+        ..error.clone()
+    }
 }
 
 /// A step that runs. Dropped before its end, it is noted as cancelled.
@@ -406,6 +465,11 @@ impl<'a> RunningStep<'a> {
         Self { step, caller, began: Instant::now(), has_ended: false }
     }
 
+    /// Returns whether an error says that the limit of the step has passed.
+    fn is_late(&self, error: &ServeError, limit: Duration) -> bool {
+        error.cause == ErrorCause::Deadline && self.began.elapsed() >= limit
+    }
+
     fn end(&mut self, ended: Ended<'_>) {
         if !std::mem::replace(&mut self.has_ended, true) {
             self.caller.ended(&StepReport { name: &self.step.label, began: self.began, ended });
@@ -419,29 +483,34 @@ impl Drop for RunningStep<'_> {
     }
 }
 
-/// The shadows of a request. They end with it if it is cancelled, and otherwise outlive its response.
-#[derive(Default)]
-struct Shadows(std::sync::Mutex<Vec<JoinHandle<()>>>);
+/// The shadows of a request. They end with it if it fails or is cancelled, and otherwise outlive its
+/// response.
+struct Shadows(watch::Sender<bool>);
 
 impl Shadows {
+    fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
     fn spawn(&self, shadow: impl Future<Output = ()> + Send + 'static) {
-        let shadow = tokio::spawn(shadow);
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(shadow);
+        let outlives = self.0.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shadow => {}
+                () = cancelled(outlives) => {}
+            }
+        });
     }
 
-    fn take(&mut self) -> Vec<JoinHandle<()>> {
-        std::mem::take(self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    fn outlive(&mut self) {
-        self.take();
+    /// Lets the shadows go on after the request.
+    fn outlive(&self) {
+        self.0.send_replace(true);
     }
 }
 
-impl Drop for Shadows {
-    fn drop(&mut self) {
-        for shadow in self.take() {
-            shadow.abort();
-        }
+/// Resolves when the request is dropped before its response.
+async fn cancelled(mut outlives: watch::Receiver<bool>) {
+    if outlives.wait_for(|outlives| *outlives).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }

@@ -35,7 +35,7 @@ fn line(step: &Node) -> String {
         Work::Map(map) => line.push_str(&format!("map over {}", map.over)),
         work => line.push_str(work.kind()),
     }
-    let is_default = matches!(&step.input, Template::Path(path) if path.name == RESPONSE && path.segments.is_empty());
+    let is_default = matches!(&*step.input, Template::Path(path) if path.name == RESPONSE && path.segments.is_empty());
     if !is_default && !matches!(step.work, Work::Value) {
         line.push_str(&format!(" ← {}", shown(&step.input)));
     }

@@ -65,6 +65,16 @@ impl Template {
         }
     }
 
+    /// Returns the number of bytes that are read to fill in the values. A value that is taken whole is
+    /// not read.
+    pub(crate) fn bytes(&self, scope: &Scope) -> usize {
+        let mut bytes = 0;
+        if !matches!(self, Self::Path(path) if path.segments.is_empty()) {
+            self.each_path(&mut |path| bytes += scope.get(&path.name).map_or(0, Value::bytes));
+        }
+        bytes
+    }
+
     /// Fills in the values.
     ///
     /// # Errors

@@ -30,6 +30,11 @@ impl Value {
         Self { content, body: vec![response.body], is_from_client: false }
     }
 
+    /// Returns its length in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.iter().map(Bytes::len).sum()
+    }
+
     /// Returns it as a response.
     pub(crate) fn into_response(self) -> Response {
         let media_type = match self.content {

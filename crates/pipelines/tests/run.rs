@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use litplex_core::{
-    Answer, BoxFuture, Content, ItemsBuilder, MediaType, Outcome, Part, Reply, Request, Response,
-    ServeError, reply,
+    Answer, BoxFuture, Called, Content, ItemsBuilder, MediaType, Outcome, Part, PartStream, Reply,
+    Request, Response, ServeError, StreamReceiver, reply,
 };
-use litplex_pipelines::{Called, Caller, Ended, Graph, StepReport};
+use litplex_pipelines::{Caller, Ended, Graph, StepCall, StepReport};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -27,6 +28,8 @@ struct Mock {
     steps: Mutex<Vec<String>>,
     running: Arc<AtomicUsize>,
     most_running: AtomicUsize,
+    /// The number of times that work was left to another thread.
+    off_thread: AtomicUsize,
 }
 
 /// Counts a call until it is dropped.
@@ -93,15 +96,19 @@ fn text(request: &Request) -> String {
     String::from_utf8(request.body.concat()).unwrap()
 }
 
+struct Rest(StreamReceiver);
+
+impl PartStream for Rest {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+        self.0.poll_part(cx)
+    }
+}
+
 struct Mocked(Arc<Mock>);
 
 impl Caller for Mocked {
-    fn call(
-        &self,
-        endpoint: &str,
-        request: Request,
-        _: Option<Duration>,
-    ) -> BoxFuture<'static, Outcome<Called>> {
+    fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>> {
+        let StepCall { endpoint, request, .. } = call;
         let mock = self.0.clone();
         mock.calls.lock().unwrap().push((endpoint.to_owned(), text(&request)));
         let now = mock.running.fetch_add(1, SeqCst) + 1;
@@ -114,9 +121,15 @@ impl Caller for Mocked {
             drop(running);
             Ok(match answer? {
                 Answer::Whole(response) => Called::Whole(response),
-                Answer::Stream(first, rest) => Called::Stream(first, Box::new(rest)),
+                Answer::Stream(first, rest) => Called::Stream(first, Box::new(Rest(rest))),
             })
         })
+    }
+
+    fn off_thread(&self, _: usize, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        self.0.off_thread.fetch_add(1, SeqCst);
+        work();
+        Box::pin(async {})
     }
 
     fn ended(&self, step: &StepReport<'_>) {
@@ -160,6 +173,21 @@ async fn steps_follow_each_other_and_select_from_earlier_ones() {
     assert_eq!(answer(&mock, &definition, body).await.unwrap(), expected);
     assert_eq!(mock.bodies("/ocr"), ["\"png\""]);
     assert_eq!(mock.steps(), ["ocr done", "/b done", "/b done", "value done"]);
+}
+
+#[tokio::test]
+async fn long_values_are_read_off_the_thread() {
+    let mock = Arc::new(Mock::default().echo("/a"));
+    let body: &'static str = format!("{{\"n\": 1, \"x\": \"{}\"}}", "x".repeat(100_000)).leak();
+    answer(&mock, &json!(["/a", "/a"]), body).await.unwrap();
+    assert_eq!(mock.off_thread.load(SeqCst), 0, "values that are taken whole are not read");
+    let definition = json!([
+        {"value": "$request.n"},
+        {"switch": [{"when": "request.n == 1", "call": "/a"}]},
+        {"parallel": {"x": {"value": "$request"}}},
+    ]);
+    answer(&mock, &definition, body).await.unwrap();
+    assert_eq!(mock.off_thread.load(SeqCst), 3);
 }
 
 #[tokio::test]
@@ -383,6 +411,9 @@ async fn streams_of_other_steps_are_collected() {
 #[tokio::test]
 async fn errors_have_the_status_of_the_side_at_fault() {
     let mock = Mock::default().json("/a", r#"{"x": 1}"#).fails("/422", 422).fails("/500", 500);
+    let mock = mock.with("/inner", |_, _, reply| {
+        reply.send(Err(ServeError::new(503, "step `x`: no")));
+    });
     let mock = mock.fails("/503", 503).with("/404", |_, _, reply| {
         let body = br#"{"detail": "gone"}"#;
         let response = Response { status: 404, ..Response::json(&body[..]) };
@@ -397,6 +428,7 @@ async fn errors_have_the_status_of_the_side_at_fault() {
         (json!(["/a", "/503"]), "503: step `/503`: no"),
         (json!(["/500"]), "500: step `/500`: status 500: no"),
         (json!(["/404"]), "404: step `/404`: gone"),
+        (json!(["/inner"]), "503: step `/inner`: step `x`: no"),
         (json!([{"name": "n", "call": "/404"}]), "404: step `n` (/404): gone"),
         (json!(["/a", {"value": "$response.y"}]), "500: step `value`: `$response.y` is missing"),
     ] {

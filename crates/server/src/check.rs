@@ -66,7 +66,7 @@ fn not_written(file: &Path) -> Option<String> {
 
 async fn inspect_all(
     config: &Program,
-    placed: Option<Vec<Placement>>,
+    placed: Option<Vec<Option<Placement>>>,
     limit: Duration,
 ) -> Result<Vec<Inspected>, ConfigError> {
     let cache = locate_cache(config).map_err(|error| ConfigError(vec![error.to_string()]))?;
@@ -79,7 +79,7 @@ async fn inspect_all(
     };
     let mut looking = JoinSet::new();
     for (index, endpoint) in config.endpoints.iter().enumerate() {
-        let placement = placed.as_ref().map(|placed| &placed[index]);
+        let placement = placed.as_ref().and_then(|placed| placed[index].as_ref());
         if let Some(inspection) = look(endpoint, placement) {
             let whose = endpoint.label().to_owned();
             looking.spawn(async move {

@@ -13,6 +13,18 @@ use crate::tls;
 /// The rows that are shown even if they have their defaults.
 const ALWAYS: [&str; 4] = ["name", "model", "python", "cwd"];
 
+/// The rows of a pipeline, which has no workers.
+const PIPELINE_ROWS: [&str; 8] = [
+    "name",
+    "aliases",
+    "model",
+    "timeout",
+    "chunk_timeout",
+    "max_body_bytes",
+    "rate_limit",
+    "max_requests_per_caller",
+];
+
 /// Describes a server and its endpoints as resolved and as their models are: a line for each
 /// setting that differs from its default, and where `all` is set for the others after it.
 pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String {
@@ -45,14 +57,24 @@ fn describe_endpoint(endpoint: &Endpoint, model: &Inspected, all: bool) -> Strin
     let shown = chosen.into_iter().chain(model_rows(endpoint, model));
     let shown = shown.chain(default.into_iter().filter(|_| all));
     let lines = shown.map(|(name, value)| format!("  {name:<24} {value}\n"));
-    format!("\nPOST {}\n{}", endpoint.path(), lines.collect::<String>())
+    let graph = match &endpoint.source {
+        Source::Pipeline(graph) => graph.to_string(),
+        Source::Rust | Source::Python(_) => String::new(),
+    };
+    let graph = graph.lines().map(|line| format!("    {line}\n"));
+    let lines: String = lines.chain(graph).collect();
+    format!("\nPOST {}\n{lines}", endpoint.path())
 }
 
 type Rows = Vec<(&'static str, String)>;
 
 fn rows(endpoint: &Endpoint) -> Rows {
     let sections = [how_it_runs(endpoint), how_it_batches(endpoint), what_it_allows(endpoint)];
-    sections.into_iter().flatten().collect()
+    let rows = sections.into_iter().flatten();
+    match endpoint.source {
+        Source::Pipeline(_) => rows.filter(|(name, _)| PIPELINE_ROWS.contains(name)).collect(),
+        Source::Rust | Source::Python(_) => rows.collect(),
+    }
 }
 
 /// Returns an endpoint with default options, and a model with default properties.
@@ -203,6 +225,7 @@ fn duration(duration: Duration) -> String {
 fn model(source: &Source) -> String {
     match source {
         Source::Rust => "a Rust model".to_owned(),
+        Source::Pipeline(_) => "a pipeline".to_owned(),
         Source::Python(source) => match source["kind"].as_str() {
             Some("reference") => source["name"].as_str().unwrap_or_default().to_owned(),
             _ => "an instance made by the program".to_owned(),

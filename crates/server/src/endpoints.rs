@@ -5,43 +5,58 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_access::Guard;
-use litplex_calls::{EndpointReport, Registry, Report, Target};
-use litplex_config::{Source, Workers};
-use litplex_core::Attach;
+use litplex_calls::{Backend, Composed, EndpointReport, Registry, Report, Target, Targets};
+use litplex_config::{ConfigError, Source, Workers};
+use litplex_core::{Attach, Identity};
 use litplex_http::{Route, ToolCache};
+use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
+use litplex_pipelines::{Graph, misfits};
 use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Limits, SlotState, Supervisor, supervise};
 use litplex_workers::endpoint_span;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::admin::Administered;
 use crate::app_host::AppHostSockets;
 use crate::controls::EndpointControls;
 use crate::dialect_path::CheckedAttach;
 use crate::elastic::follow_load;
 use crate::launch::{WorkerEnvironment, launcher};
+use crate::pipelines::{Pipeline, PipelineState};
 use crate::placement::{Placement, place_all};
 use crate::problem::{degraded, problem_for_clients, unhealthy};
 use crate::telemetry::Telemetry;
 use crate::watch::{Milestone, follow, follow_app_host};
-use crate::{Error, ModelSource};
+use crate::{Error, ModelSource, RustModel};
 
 /// All endpoints of a running server.
 pub(crate) struct Endpoints {
     endpoints: Vec<RunningEndpoint>,
-    app_host: Option<Supervisor>,
+    /// The targets of calls. Pipelines have it, too: it is emptied when the endpoints stop.
     registry: Registry,
+    app_host: Option<Supervisor>,
     /// The tasks that apply the autoscaler; they end with the endpoints.
     _following: JoinSet<()>,
 }
 
-/// One endpoint with its supervisor.
+/// One endpoint.
 struct RunningEndpoint {
     config: litplex_config::Endpoint,
     schema: EndpointSchema,
-    controls: Arc<EndpointControls>,
-    supervisor: Supervisor,
+    /// The metrics of its requests at the HTTP edge.
+    edge: Edge,
+    running: Running,
+}
+
+/// The running part of an endpoint.
+enum Running {
+    /// Workers with their supervisor.
+    Workers { controls: Arc<EndpointControls>, supervisor: Supervisor },
+    /// A pipeline, which has none.
+    Pipeline(Arc<Pipeline>),
 }
 
 impl Endpoints {
@@ -58,34 +73,59 @@ impl Endpoints {
     ) -> Result<Self, Error> {
         let placed = place_all(&config.endpoints)?;
         let app_host = app_host.and_then(|sockets| sockets.launch(config, environment));
-        let mut following = JoinSet::new();
+        let registry = environment.registry.clone();
         let mut endpoints = Vec::new();
         for ((config, model), placement) in config.endpoints.iter().zip(models).zip(placed) {
-            let launched =
-                RunningEndpoint::launch(config, model, placement, environment, telemetry);
-            if let Some(limits) = &launched.controls.limits {
-                let EndpointControls { endpoint, view, wanted, .. } = &*launched.controls;
+            let ModelSource { model, schema } = model;
+            let edge = telemetry.metrics.edge(Some(config.label()));
+            let steps = telemetry.metrics.steps(config.label());
+            let running = match (placement, Pipeline::new(config, steps, &environment.calls)) {
+                (_, Some(pipeline)) => Running::Pipeline(Arc::new(pipeline)),
+                (Some(placement), None) => {
+                    Running::launch(config, model, placement, environment, telemetry, &edge)
+                }
+                (None, None) => unreachable!("workers have places. This is a bug."),
+            };
+            endpoints.push(RunningEndpoint { config: config.clone(), schema, edge, running });
+        }
+        let waits_for_first_worker = config.presentation.wait_for_first_worker;
+        let target = |it: &RunningEndpoint| Arc::new(it.target(waits_for_first_worker));
+        registry.replace(endpoints.iter().map(target).collect());
+        let mut following = JoinSet::new();
+        for controls in endpoints.iter().filter_map(RunningEndpoint::controls) {
+            if let Some(limits) = &controls.limits {
+                let EndpointControls { endpoint, view, wanted, .. } = &**controls;
                 let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
                 following.spawn(follow_load(endpoint, view, wanted, limits.subscribe()));
             }
-            endpoints.push(launched);
         }
-        let registry = environment.registry.clone();
-        Ok(Self { endpoints, app_host, registry, _following: following })
+        Ok(Self { endpoints, registry, app_host, _following: following })
     }
 
     /// Returns the largest number of workers that may run.
     pub(crate) fn most_workers(&self) -> usize {
-        let most = |endpoint: &RunningEndpoint| match endpoint.config.workers {
-            Workers::PerDevice(_) => endpoint.controls.devices.len(),
+        let most = |controls: &Arc<EndpointControls>| match controls.workers {
+            Workers::PerDevice(_) => controls.devices.len(),
             Workers::Between { max, .. } => max.max(1),
         };
-        self.endpoints.iter().map(most).sum()
+        self.endpoints.iter().filter_map(RunningEndpoint::controls).map(most).sum()
     }
 
-    /// Returns the controls of every endpoint.
+    /// Returns the controls of every endpoint with workers.
     pub(crate) fn controls(&self) -> Vec<Arc<EndpointControls>> {
-        self.endpoints.iter().map(|endpoint| endpoint.controls.clone()).collect()
+        self.endpoints.iter().filter_map(RunningEndpoint::controls).cloned().collect()
+    }
+
+    /// Returns every endpoint, for operators.
+    pub(crate) fn administered(&self) -> Vec<Administered> {
+        let administered = |endpoint: &RunningEndpoint| match &endpoint.running {
+            Running::Workers { controls, .. } => Administered::Workers(controls.clone()),
+            Running::Pipeline(_) => {
+                let (identity, edge) = (endpoint.config.identity.clone(), endpoint.edge.clone());
+                Administered::Pipeline(PipelineState { identity, edge })
+            }
+        };
+        self.endpoints.iter().map(administered).collect()
     }
 
     /// Returns the endpoints by path, each behind its guard.
@@ -94,13 +134,12 @@ impl Endpoints {
         guards: Vec<Arc<Guard>>,
         config: &litplex_config::Program,
     ) -> HashMap<String, Route> {
-        let registry = self.registry(config.presentation.wait_for_first_worker);
         let route = |endpoint: &RunningEndpoint, guard| Route {
-            target: registry.labelled(endpoint.config.label()),
+            target: self.registry.labelled(endpoint.config.label()),
             ping_interval: endpoint.config.ping_interval,
             max_body_bytes: endpoint.config.max_body_bytes,
             guard,
-            metrics: endpoint.controls.edge.clone(),
+            metrics: endpoint.edge.clone(),
             tells_ids: config.request_id,
             schema: endpoint.schema.clone(),
             tool: ToolCache::default(),
@@ -109,13 +148,6 @@ impl Endpoints {
         guarded
             .map(|(endpoint, guard)| (endpoint.config.path().to_owned(), route(endpoint, guard)))
             .collect()
-    }
-
-    /// Sets the targets of calls, and returns their registry.
-    fn registry(&self, waits_for_first_worker: bool) -> Registry {
-        let target = |endpoint: &RunningEndpoint| Arc::new(endpoint.target(waits_for_first_worker));
-        self.registry.replace(self.endpoints.iter().map(target).collect());
-        self.registry.clone()
     }
 
     /// Returns a function that reports the state of all endpoints, for the pages that show it.
@@ -133,16 +165,20 @@ impl Endpoints {
     pub(crate) async fn watch(&self, ready: impl Fn()) -> Error {
         // Bounded by the endpoints: each reports once that it is ready, and failures end the server.
         let (milestones, mut reached) = mpsc::unbounded_channel();
-        for RunningEndpoint { controls, .. } in &self.endpoints {
+        let controls = self.controls();
+        for controls in &controls {
             let (label, endpoint) = (controls.label().to_owned(), controls.endpoint.clone());
             let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
             let view = controls.view.clone();
             tokio::spawn(follow(label, endpoint, view, limits, milestones.clone()));
         }
-        let mut starting = self.endpoints.len();
+        let mut starting = controls.len();
         if let Some(app_host) = &self.app_host {
             starting += 1;
             tokio::spawn(follow_app_host(app_host.view(), milestones.clone()));
+        }
+        if starting == 0 {
+            ready();
         }
         while let Some(milestone) = reached.recv().await {
             match milestone {
@@ -150,16 +186,39 @@ impl Endpoints {
                 Milestone::Failed(error) => return error,
             }
             if starting == 0 {
+                let misfits = self.misfits();
+                if !misfits.is_empty() {
+                    return ConfigError(misfits).into();
+                }
                 ready();
             }
         }
         std::future::pending().await
     }
 
+    /// Returns a sentence for each value in a pipeline that its endpoint cannot take, as far as the models
+    /// have described themselves.
+    fn misfits(&self) -> Vec<String> {
+        let known: Vec<_> = self.endpoints.iter().map(RunningEndpoint::described).collect();
+        let mut found = Vec::new();
+        for (label, graph) in self.endpoints.iter().filter_map(RunningEndpoint::graph) {
+            let identities = self.endpoints.iter().map(|it| &*it.config.identity);
+            let misfits = misfits(graph, |endpoint| {
+                Identity::find(identities.clone(), endpoint).ok().map(|index| &known[index])
+            });
+            found.extend(misfits.iter().map(|it| format!("pipeline of {label}: {it}")));
+        }
+        found
+    }
+
     /// Stops all workers and the app host within this time.
     pub(crate) async fn stop(self, grace: Duration) {
+        self.registry.replace(Targets::default());
         let mut stopping = JoinSet::new();
-        let supervisors = self.endpoints.into_iter().map(|endpoint| endpoint.supervisor);
+        let supervisors = self.endpoints.into_iter().filter_map(|it| match it.running {
+            Running::Workers { supervisor, .. } => Some(supervisor),
+            Running::Pipeline(_) => None,
+        });
         for supervisor in supervisors.chain(self.app_host) {
             stopping.spawn(supervisor.stop(grace));
         }
@@ -167,13 +226,15 @@ impl Endpoints {
     }
 }
 
-impl RunningEndpoint {
+impl Running {
+    /// Launches the workers of an endpoint.
     fn launch(
         config: &litplex_config::Endpoint,
-        ModelSource { model, schema }: ModelSource,
+        model: Option<RustModel>,
         placement: Placement,
         environment: &WorkerEnvironment,
         telemetry: &Telemetry,
+        edge: &Edge,
     ) -> Self {
         let devices = placement.devices.clone();
         let endpoint =
@@ -201,26 +262,90 @@ impl RunningEndpoint {
             limits,
             unwell,
             calls: environment.calls.clone(),
-            edge: telemetry.metrics.edge(Some(label)),
+            edge: edge.clone(),
         };
-        Self { config: config.clone(), schema, controls: Arc::new(controls), supervisor }
+        Self::Workers { controls: Arc::new(controls), supervisor }
+    }
+}
+
+impl RunningEndpoint {
+    /// Returns the controls, if the endpoint has workers.
+    fn controls(&self) -> Option<&Arc<EndpointControls>> {
+        match &self.running {
+            Running::Workers { controls, .. } => Some(controls),
+            Running::Pipeline(_) => None,
+        }
+    }
+
+    /// Returns the label and the graph, if the endpoint is a pipeline.
+    fn graph(&self) -> Option<(&str, &Graph)> {
+        match &self.running {
+            Running::Pipeline(pipeline) => Some((self.config.label(), pipeline.graph())),
+            Running::Workers { .. } => None,
+        }
+    }
+
+    /// Returns the schemas of requests and responses, as the model and the program declare them.
+    fn described(&self) -> Value {
+        let info = self.controls().and_then(|controls| controls.endpoint.model_info());
+        let mut known = self.schema.over(info.map_or(&Value::Null, |info| &info.schema));
+        // The schema of a stream is that of an item.
+        if info.is_none_or(|info| info.stream)
+            && let Some(known) = known.as_object_mut()
+        {
+            known.remove("response");
+        }
+        known
     }
 
     fn target(&self, waits_for_first_worker: bool) -> Target {
         Target {
             identity: self.config.identity.clone(),
-            endpoint: self.controls.endpoint.clone(),
+            backend: match &self.running {
+                Running::Workers { controls, .. } => Backend::Queue(controls.endpoint.clone()),
+                Running::Pipeline(pipeline) => Backend::Composed(pipeline.clone()),
+            },
             timeout: self.config.timeout,
             chunk_timeout: self.config.chunk_timeout,
             cost: self.config.cost.clone(),
             waits_for_first_worker,
             scopes: self.config.jwt_scopes.clone().unwrap_or_default(),
-            metrics: self.controls.edge.clone(),
+            metrics: self.edge.clone(),
         }
     }
 
-    fn reporter(&self) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
-        let controls = self.controls.clone();
+    fn reporter(&self) -> Box<dyn Fn() -> EndpointReport + Send + Sync> {
+        match &self.running {
+            Running::Workers { controls, .. } => Box::new(self.worker_reporter(controls.clone())),
+            Running::Pipeline(pipeline) => {
+                let report = self.pipeline_report(pipeline);
+                Box::new(move || report.clone())
+            }
+        }
+    }
+
+    /// Returns the report of a pipeline: it has no state of its own, and its endpoints have reports.
+    fn pipeline_report(&self, pipeline: &Pipeline) -> EndpointReport {
+        EndpointReport {
+            identity: self.config.identity.clone(),
+            kind: "pipeline",
+            problem: None,
+            degraded: None,
+            workers_ready: 0,
+            workers: 0,
+            timeout: self.config.timeout.as_secs_f64(),
+            queue_timeout: None,
+            devices: Vec::new(),
+            max_body_bytes: self.config.max_body_bytes,
+            info: Some(pipeline.info().clone()),
+            pipeline: Some(pipeline.graph().definition().clone()),
+        }
+    }
+
+    fn worker_reporter(
+        &self,
+        controls: Arc<EndpointControls>,
+    ) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
         let timeout = self.config.timeout.as_secs_f64();
         let queue_timeout = self.config.queue_timeout.map(|timeout| timeout.as_secs_f64());
         let max_body_bytes = self.config.max_body_bytes;
@@ -241,6 +366,7 @@ impl RunningEndpoint {
                 devices: devices.clone(),
                 max_body_bytes,
                 info: endpoint.model_info().cloned(),
+                pipeline: None,
             }
         }
     }
@@ -266,6 +392,7 @@ fn kind(source: &Source) -> &'static str {
     match source {
         Source::Rust => "rust",
         Source::Python(_) => "python",
+        Source::Pipeline(_) => "pipeline",
     }
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn launcher(
             let calls: Arc<dyn Calls> = Arc::new(environment.calls.clone());
             Arc::new(PythonLaunch::new(worker, process, attach, calls, telemetry))
         }
-        (None, Source::Rust) => {
+        (None, Source::Rust | Source::Pipeline(_)) => {
             unreachable!("an endpoint of a Rust program has a model. This is a bug.")
         }
     }

@@ -30,6 +30,7 @@ mod log_object;
 mod log_owner;
 mod middleware;
 mod notify;
+mod pipelines;
 mod placement;
 mod problem;
 mod routes;

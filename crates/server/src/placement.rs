@@ -2,7 +2,7 @@
 
 use std::thread::available_parallelism;
 
-use litplex_config::{ConfigError, Endpoint, Workers};
+use litplex_config::{ConfigError, Endpoint, Source, Workers};
 use litplex_core::Device;
 use litplex_devices::{
     Shares, Slots, affinity_problem, available_cores, count_gpus, fair_threads, overcommitted,
@@ -17,11 +17,22 @@ pub(crate) struct Placement {
     pub(crate) threads: usize,
 }
 
-/// Assigns devices and threads to endpoints.
+/// Assigns devices and threads to endpoints; pipelines have no workers to place.
 ///
 /// # Errors
 /// Every request for devices, cores or GPU memory that the machine cannot meet.
-pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Placement>, ConfigError> {
+pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Option<Placement>>, ConfigError> {
+    let with_workers: Vec<_> =
+        endpoints.iter().filter(|it| !matches!(it.source, Source::Pipeline(_))).collect();
+    let mut placed = place_workers(&with_workers)?.into_iter();
+    let placement = |endpoint: &Endpoint| match endpoint.source {
+        Source::Pipeline(_) => None,
+        Source::Rust | Source::Python(_) => placed.next(),
+    };
+    Ok(endpoints.iter().map(placement).collect())
+}
+
+fn place_workers(endpoints: &[&Endpoint]) -> Result<Vec<Placement>, ConfigError> {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let gpus = count_gpus(visible.as_deref());
     let available = available_cores();
@@ -50,8 +61,8 @@ fn slots(workers: Workers) -> Slots {
     }
 }
 
-fn shares<'a>(endpoints: &'a [Endpoint], placed: &'a [Vec<String>]) -> Vec<Shares<'a>> {
-    let share = |(endpoint, devices): (&'a Endpoint, &'a Vec<String>)| Shares {
+fn shares<'a>(endpoints: &[&'a Endpoint], placed: &'a [Vec<String>]) -> Vec<Shares<'a>> {
+    let share = |(endpoint, devices): (&&'a Endpoint, &'a Vec<String>)| Shares {
         path: endpoint.label(),
         devices,
         fraction: endpoint.resources.gpu_memory_fraction,
@@ -59,10 +70,10 @@ fn shares<'a>(endpoints: &'a [Endpoint], placed: &'a [Vec<String>]) -> Vec<Share
     endpoints.iter().zip(placed).map(share).collect()
 }
 
-fn placements(endpoints: &[Endpoint], placed: Vec<Vec<String>>) -> Vec<Placement> {
+fn placements(endpoints: &[&Endpoint], placed: Vec<Vec<String>>) -> Vec<Placement> {
     let cores = available_parallelism().map_or(1, Into::into);
     let workers = placed.iter().map(Vec::len).sum();
-    let placement = |(endpoint, devices): (&Endpoint, Vec<String>)| {
+    let placement = |(endpoint, devices): (&&Endpoint, Vec<String>)| {
         let affinity = endpoint.resources.cpu_affinity.as_deref();
         let share = fair_threads(affinity, devices.len(), cores, workers);
         Placement {

@@ -78,12 +78,23 @@ impl ServerSpan {
     }
 
     fn export_step(&self, step: Step, clock: Clock) {
-        let ended = step.ended.unwrap_or(clock.now);
+        let (step_began, ended) = (step.began, step.ended.unwrap_or(clock.now));
         let parent = self.trace.context.span_id;
         let (slot, batch, stages) = match step.place {
             Place::Queue => {
                 let mut span = self.span("queue", (step.began, ended), clock, Vec::new());
                 span.parent_span_id = parent.into();
+                return self.send(span);
+            }
+            Place::Pipeline { step, failed } => {
+                let named = KeyValue::new("litplex.step", step.clone());
+                let name = format!("step {step}");
+                let mut span = self.span(name, (step_began, ended), clock, vec![named]);
+                span.parent_span_id = parent.into();
+                if let Some(status) = failed {
+                    span.attributes.push(KeyValue::new("error.type", status.to_string()));
+                    span.status = Status::error("");
+                }
                 return self.send(span);
             }
             Place::Worker { slot, batch, stages } => (slot, batch, stages),

@@ -32,8 +32,7 @@ const JOB_BYTES: usize = 1024;
 /// own, so that the inputs of all clients share them.
 pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refused> {
     let body = text_of(&exchange).await?;
-    let batches =
-        exchange.call.target.endpoint.model_info().is_some_and(|info| info.max_batch_size > 1);
+    let batches = exchange.call.target.model_info().is_some_and(|info| info.max_batch_size > 1);
     let most = if batches { most_inputs(&exchange) } else { usize::MAX };
     let wanted = read(body.clone(), move |body| EmbeddingRequest::parse(body, most)).await?;
     let (vectors, usage) = match batches {
@@ -132,12 +131,12 @@ async fn one_by_one(
 
 /// Returns the largest number of inputs that may be computed one by one.
 fn most_inputs(exchange: &Exchange<'_>) -> usize {
-    exchange.call.target.endpoint.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS))
+    exchange.call.target.max_queue().map_or(MAX_INPUTS, |most| most.min(MAX_INPUTS))
 }
 
 /// Returns the number of jobs that are queued at the same time: the others must not fill the queue.
 fn jobs_at_a_time(exchange: &Exchange<'_>) -> usize {
-    let batch = exchange.call.target.endpoint.model_info().map_or(1, |info| info.max_batch_size);
+    let batch = exchange.call.target.model_info().map_or(1, |info| info.max_batch_size);
     JOBS_AT_A_TIME.max(batch.saturating_mul(2)).min(most_inputs(exchange))
 }
 

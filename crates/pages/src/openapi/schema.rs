@@ -28,6 +28,13 @@ impl EndpointSchema {
         self.set("response_example", response);
     }
 
+    /// Returns what a model declares, with the parts that the program declares in place of its own.
+    pub fn over(&self, declared: &Value) -> Value {
+        let mut known = declared.as_object().cloned().unwrap_or_default();
+        known.extend(self.0.clone());
+        known.into()
+    }
+
     fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }

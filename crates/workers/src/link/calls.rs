@@ -387,7 +387,7 @@ impl CallTask {
             request,
             timeout: self.timeout,
             waits: self.progress.waits.load(Relaxed),
-            stream: self.stream,
+            stream: Some(self.stream),
         };
         let progress = &self.progress;
         let called = self.calls.call(invocation, &mut |id| {

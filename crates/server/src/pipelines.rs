@@ -1,0 +1,162 @@
+//! The pipelines of a server: endpoints whose graphs run in the future of the request, and call other
+//! endpoints.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litplex_admin::EndpointStatus;
+use litplex_calls::{CallService, Composed, Inherited, off_thread};
+use litplex_config::Source;
+use litplex_core::{
+    BoxFuture, Called, Calls, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place,
+    Request,
+};
+use litplex_metrics::{Edge, StepOutcome, StepTimes};
+use litplex_pipelines::{Caller, Ended, Graph, StepCall, StepReport};
+use serde_json::json;
+
+/// A pipeline as the registry has it.
+pub(crate) struct Pipeline {
+    graph: Arc<Graph>,
+    info: ModelInfo,
+    steps: StepTimes,
+    /// The name in the path of calls.
+    name: Arc<str>,
+    calls: CallService,
+}
+
+impl Pipeline {
+    /// Returns the pipeline of an endpoint that is one; its steps make these calls.
+    pub(crate) fn new(
+        config: &litplex_config::Endpoint,
+        steps: StepTimes,
+        calls: &CallService,
+    ) -> Option<Self> {
+        let Source::Pipeline(graph) = &config.source else { return None };
+        let info = info(&config.identity, graph);
+        let name = config.label().into();
+        Some(Self { graph: graph.clone(), info, steps, name, calls: calls.clone() })
+    }
+
+    /// Returns the graph.
+    pub(crate) fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+}
+
+/// The state of a pipeline that operators read.
+#[derive(Debug)]
+pub(crate) struct PipelineState {
+    pub(crate) identity: Arc<Identity>,
+    /// The metrics of its requests at the HTTP edge.
+    pub(crate) edge: Edge,
+}
+
+impl PipelineState {
+    /// Returns the state that `litplex ps` shows.
+    pub(crate) fn status(&self) -> EndpointStatus {
+        EndpointStatus {
+            path: self.identity.path.clone(),
+            name: self.identity.name.clone(),
+            aliases: self.identity.aliases.clone(),
+            kind: "pipeline".into(),
+            state: "ready".into(),
+            problem: None,
+            wanted: 0,
+            min_workers: None,
+            max_workers: None,
+            queued: 0,
+            in_flight: usize::try_from(self.edge.inflight()).unwrap_or_default(),
+            requests: self.edge.ended(),
+            workers: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("graph", &self.graph).finish_non_exhaustive()
+    }
+}
+
+/// Returns the properties of a pipeline: it takes plain requests, and its description shows the graph.
+fn info(identity: &Identity, graph: &Graph) -> ModelInfo {
+    let description = format!("A pipeline of other endpoints:\n\n```text\n{graph}```");
+    ModelInfo {
+        max_batch_size: 1,
+        batch_timeout: Duration::ZERO,
+        concurrency: usize::MAX,
+        stream: false,
+        context: false,
+        has_cost: false,
+        dialect: None,
+        model: identity.name.clone(),
+        schema: Arc::new(json!({"description": description})),
+        tool: None,
+        calls: graph.endpoints().into_iter().map(str::to_owned).collect(),
+    }
+}
+
+impl Composed for Pipeline {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run<'a>(&'a self, call: Inherited, request: Request) -> BoxFuture<'a, Outcome<Called>> {
+        let origin = call.origin.as_deref().cloned().unwrap_or_default();
+        // The deadlock detector follows the calls of a pipeline from the call of it.
+        let origin = Origin { call: origin.call, ..origin.child(self.name.clone()) };
+        let parent = Parent {
+            origin,
+            deadline: call.budget.deadline,
+            id: request.id.clone(),
+            trace: call.trace,
+            reservation: request.reservation.clone(),
+            live: Vec::new(),
+            hook: None,
+        };
+        let (calls, steps) = (self.calls.clone(), self.steps.clone());
+        Box::pin(self.graph.run(Arc::new(StepCaller { parent, calls, steps }), request))
+    }
+}
+
+/// Calls endpoints for the steps of one request.
+struct StepCaller {
+    parent: Parent,
+    calls: CallService,
+    steps: StepTimes,
+}
+
+impl Caller for StepCaller {
+    fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>> {
+        let StepCall { endpoint, request, timeout, is_last } = call;
+        let invocation = Invocation {
+            endpoint: endpoint.to_owned(),
+            parent: self.parent.clone(),
+            request,
+            timeout,
+            waits: true,
+            stream: if is_last { None } else { Some(false) },
+        };
+        self.calls.call(invocation, &mut |_| {})
+    }
+
+    fn off_thread(&self, bytes: usize, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Box::pin(off_thread(bytes, work))
+    }
+
+    fn ended(&self, step: &StepReport<'_>) {
+        let (outcome, failed) = match step.ended {
+            Ended::Done => (StepOutcome::Ok, None),
+            Ended::Failed(error) => (StepOutcome::Failed, Some(error.status())),
+            Ended::Defaulted(error) => (StepOutcome::Default, Some(error.status())),
+            Ended::Cancelled => (StepOutcome::Cancelled, None),
+        };
+        self.steps.observe(step.name, outcome, step.began.elapsed());
+        if let Some(trace) = &self.parent.trace {
+            let place = Place::Pipeline { step: step.name.to_owned(), failed };
+            trace.note(place, step.began);
+        }
+    }
+}
