@@ -1,9 +1,10 @@
-"""Draws two documents: a clean invoice, and a second one like a photograph of a phone.
+"""Draws three pages: a clean invoice, a second one like a photograph of a phone, and notes.
 
-`make_images.py FOLDER` writes FOLDER/invoice.png and FOLDER/photo.jpg.
+`make_images.py FOLDER` writes FOLDER/invoice.png, FOLDER/photo.jpg and FOLDER/notes.png.
 """
 
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,15 @@ PHOTOGRAPHED = Invoice(
     tax="51.38",
     total="321.78",
 )
+NOTES = (
+    "The oak desks arrive on 2 April between nine and noon. Two people carry them to the third "
+    "floor and take the packaging away.",
+    "The spare keys of the cabinets are in the blue box at the reception. If the box is locked, "
+    "ask Marta Lindqvist.",
+    "The new printer stands beside the kitchen. One toner lasts for about three thousand pages.",
+    "The canteen is closed in the first week of April. A food truck comes to the yard at half "
+    "past twelve.",
+)
 
 
 def draw(invoice):
@@ -83,6 +93,19 @@ def draw(invoice):
     return page
 
 
+def draw_notes():
+    page = Image.new("RGB", PAGE, PAPER)
+    pen = ImageDraw.Draw(page)
+    pen.text((LEFT, 80), "NOTES FOR THE MOVE", INK, ImageFont.load_default(48), anchor="la")
+    y = 220
+    for note in NOTES:
+        for line in textwrap.wrap(note, 54):
+            pen.text((LEFT, y), line, INK, ImageFont.load_default(30), anchor="la")
+            y += 44
+        y += 66
+    return page
+
+
 def photograph(page):
     """Returns the page as a photograph: tilted on a desk, lit from one side, with a cheap lens."""
     noise = np.random.default_rng(7)
@@ -106,6 +129,7 @@ def photograph(page):
 def main(folder):
     draw(CLEAN).save(folder / "invoice.png")
     photograph(draw(PHOTOGRAPHED)).save(folder / "photo.jpg", quality=70)
+    draw_notes().save(folder / "notes.png")
 
 
 if __name__ == "__main__":

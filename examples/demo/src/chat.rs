@@ -126,8 +126,8 @@ impl LitStream for SmolLm2 {
             );
             return Err(ServeError::new(422, message).into());
         }
-        let sampler = request.sampler();
-        let wanted = Wanted { prompt, max_tokens: request.max_tokens(), sampler };
+        let max_tokens = request.max_tokens().min(engine.window - prompt_tokens);
+        let wanted = Wanted { prompt, max_tokens, sampler: request.sampler() };
         let mut text = Text::new(request.stops());
         let (mut completion_tokens, mut finish_reason) = (0, "length");
         // When the client leaves, `send` fails, and the receiver is dropped: the sequence ends.
@@ -142,6 +142,9 @@ impl LitStream for SmolLm2 {
                 finish_reason = "stop";
                 break;
             }
+        }
+        if finish_reason == "length" && completion_tokens < max_tokens {
+            return Err("the thread of the model has ended".into());
         }
         let total_tokens = prompt_tokens + completion_tokens;
         let end = End { finish_reason, prompt_tokens, completion_tokens, total_tokens };

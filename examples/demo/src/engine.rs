@@ -16,8 +16,9 @@ const STEP: usize = 128;
 
 /// A prompt, and how to continue it.
 pub(crate) struct Wanted {
-    /// The tokens of the prompt: at least one, and fewer than the model's window.
+    /// The tokens of the prompt: at least one.
     pub(crate) prompt: Vec<u32>,
+    /// At least one. Prompt and answer fit into the model's window.
     pub(crate) max_tokens: usize,
     pub(crate) sampler: Sampler,
 }
@@ -44,16 +45,14 @@ impl Engine {
         Ok(Self { inbox, window })
     }
 
-    /// Generates at most `max_tokens`. The tokens arrive as they are chosen.
+    /// Generates at most `max_tokens`. The tokens arrive as they are chosen; the thread has ended if there
+    /// are fewer and no last one.
     pub(crate) fn generate(&self, wanted: Wanted) -> Receiver<Generated> {
         let (sender, tokens) = channel();
         let Wanted { prompt, max_tokens, sampler } = wanted;
-        let room = self.window.saturating_sub(prompt.len());
-        let left = max_tokens.min(room);
-        if left > 0 {
-            // If the thread has ended, the sender is dropped with the sequence.
-            let _ = self.inbox.send(Sequence { new: prompt, cache: None, sampler, left, sender });
-        }
+        let sequence = Sequence { new: prompt, cache: None, sampler, left: max_tokens, sender };
+        // If the thread has ended, the sender is dropped with the sequence.
+        let _ = self.inbox.send(sequence);
         tokens
     }
 }

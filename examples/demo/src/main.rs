@@ -1,4 +1,6 @@
-//! One server with three endpoints: `/ocr` in Python, `/embed` and `/v1/chat/completions` in Rust.
+//! One server: an OCR in Python, embeddings and a language model in Rust, and what is made of them.
+//!
+//! `/documents` reads pages, `/search` finds passages in them, and `/ask` answers from the passages.
 
 mod bert;
 mod chat;
@@ -6,6 +8,7 @@ mod embed;
 mod engine;
 mod gguf;
 mod llama;
+mod passages;
 mod sample;
 mod stops;
 mod tokens;
@@ -14,13 +17,16 @@ use std::env;
 use std::path::Path;
 use std::time::Duration;
 
-use litplex::{Batch, Device, Endpoint, LitApi, Outcome, run_servers};
+use litplex::{Batch, Device, Endpoint, LitApi, Outcome, Step, run_servers};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::chat::Shared;
 use crate::embed::Encoder;
+use crate::passages::{Chunker, Index};
 
 const OCR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ocr.py:OcrAPI");
+const ASK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ask.py:AskAPI");
 const OCR_PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.demo/ocr-venv/bin/python");
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.demo/minilm");
 const CHAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.demo/smollm2.gguf");
@@ -60,26 +66,67 @@ impl LitApi for Embedder {
 }
 
 fn main() -> litplex::Result<()> {
+    let port = setting("LITPLEX_DEMO_PORT", PORT).parse()?;
+    let models = [ocr(), embed(), chat()];
+    let systems = [chunks(), passages(), documents(), search(), ask()];
+    run_servers(models.into_iter().chain(systems)).host("127.0.0.1").port(port).run()?;
+    Ok(())
+}
+
+fn ocr() -> Endpoint {
+    Endpoint::python("/ocr", OCR).interpreter(setting("LITPLEX_DEMO_OCR_PYTHON", OCR_PYTHON))
+}
+
+fn embed() -> Endpoint {
     let model = setting("LITPLEX_DEMO_MODEL", MODEL);
-    let embed = Endpoint::new("/embed", move |_device: Device| {
-        Ok(Embedder { encoder: Encoder::load(Path::new(&model))? })
-    })
-    .max_batch_size(32)
-    .batch_timeout(Duration::from_millis(5));
+    let load = move |_: Device| Ok(Embedder { encoder: Encoder::load(Path::new(&model))? });
+    Endpoint::new("/embed", load).max_batch_size(32).batch_timeout(Duration::from_millis(5))
+}
 
-    let ocr =
-        Endpoint::python("/ocr", OCR).interpreter(setting("LITPLEX_DEMO_OCR_PYTHON", OCR_PYTHON));
-
+fn chat() -> Endpoint {
     let file = setting("LITPLEX_DEMO_CHAT", CHAT);
     let shared = Shared::default();
-    let chat = Endpoint::chat("/v1/chat/completions", move |_device: Device| {
-        shared.worker(Path::new(&file))
-    })
-    .workers_per_device(CHATS);
+    let load = move |_: Device| shared.worker(Path::new(&file));
+    Endpoint::chat("/v1/chat/completions", load).workers_per_device(CHATS)
+}
 
-    let port = setting("LITPLEX_DEMO_PORT", PORT).parse()?;
-    run_servers([ocr, embed, chat]).host("127.0.0.1").port(port).run()?;
-    Ok(())
+/// Cuts the lines of a page into passages.
+fn chunks() -> Endpoint {
+    Endpoint::new("/chunks", |_: Device| Ok(Chunker))
+}
+
+/// Keeps passages with their vectors. One worker has them all.
+fn passages() -> Endpoint {
+    Endpoint::new("/passages", |_: Device| Ok(Index::default()))
+}
+
+/// Reads a picture of a page, and keeps its passages.
+fn documents() -> Endpoint {
+    let passages = json!({"add": {"passages": "$chunks.passages", "vectors": "$vectors"}});
+    let steps = [
+        Step::call("/ocr").name("ocr"),
+        Step::call("/chunks")
+            .name("chunks")
+            .input(json!({"page": "$ocr.page", "lines": "$ocr.lines"})),
+        Step::map("$chunks.passages", Step::call("/embed")).name("vectors"),
+        Step::call("/passages").name("index").input(passages),
+    ];
+    Endpoint::pipeline("/documents", steps)
+}
+
+/// Finds the passages that are nearest to a question.
+fn search() -> Endpoint {
+    let near = json!({"near": {"embedding": "$question.embedding", "count": 3}});
+    let steps = [
+        Step::call("/embed").name("question").input(json!({"text": "$request.question"})),
+        Step::call("/passages").name("index").input(near),
+    ];
+    Endpoint::pipeline("/search", steps)
+}
+
+/// Answers a question from the passages, as a stream.
+fn ask() -> Endpoint {
+    Endpoint::python("/ask", ASK).interpreter(setting("LITPLEX_DEMO_OCR_PYTHON", OCR_PYTHON))
 }
 
 fn setting(name: &str, default: &str) -> String {
