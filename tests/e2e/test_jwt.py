@@ -92,6 +92,50 @@ def bearer(token):
     return {"Authorization": f"Bearer {token}"}
 
 
+CALLS = """
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    class Ask(ls.LitAPI):
+        echo = ls.endpoint("/scoped")
+        def predict(self, x):
+            return self.echo(x)
+
+    ls.run_servers(
+        ls.LitServer(Ask(), path="/ask"{options}),
+        ls.LitServer(Echo(), path="/scoped", jwt_scopes=["read", "ocr"]),
+        port=0,
+        api_keys={{"ann": "env:ANN"}},
+        jwt_issuer="https://id.example.org",
+        jwt_audience="models",
+        jwt_jwks="jwks.json",
+    )
+"""
+
+
+@pytest.mark.parametrize("options", ["", ", middlewares=[Passing]"])
+def test_a_call_needs_the_scopes_of_its_endpoint_and_no_key(serve, tmp_path, issuer, options):
+    (tmp_path / "jwks.json").write_text(issuer.jwks())
+    passing = """
+    class Passing:
+        def __init__(self, app):
+            self.app = app
+        async def __call__(self, *given):
+            await self.app(*given)
+    """
+    server = serve(passing + CALLS.format(options=options), env=ENV)
+    assert server.post("/ask", json=1, headers={"X-API-Key": "key of ann"}).json() == 1
+    assert server.post("/ask", json=1, headers=bearer(issuer.token())).json() == 1
+    for scope in ("read", None, "read ocrs"):
+        headers = bearer(issuer.token(scope=scope))
+        # The client cannot give itself scopes.
+        headers["X-Litplex-Admission"] = "endpoint-0; scopes=read ocr"
+        refused = server.post("/ask", json=1, headers=headers)
+        assert refused.status_code == 500
+        assert "/ask#0 → /scoped failed with 403" in refused.json()["detail"]
+
+
 def test_every_route_admits_exactly_the_callers_in_its_row(guarded, litplex, tmp_path, issuer):
     command = ["check", tmp_path / "server.py", "--json", "--python", sys.executable]
     status, text, _ = litplex(*command, env=ENV)

@@ -11,6 +11,7 @@ mod signatures;
 mod tokens;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
@@ -31,6 +32,9 @@ pub struct Guard {
     tokens: Option<Tokens>,
     limits: Limits,
 }
+
+/// A caller, and the scopes of its token, if it has one.
+type KnownCaller = (Caller, Option<Arc<[String]>>);
 
 /// The accepted tokens.
 #[derive(Debug)]
@@ -90,13 +94,15 @@ impl Guard {
         headers: &HeaderMap,
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
-        let caller = if self.schemes().is_empty() {
-            client.map_or(Caller::Unknown, |client| Caller::at(client.ip()))
+        let (caller, scopes) = if self.schemes().is_empty() {
+            (client.map_or(Caller::Unknown, |client| Caller::at(client.ip())), None)
         } else {
             self.known_caller(headers)?
         };
         let holder = || caller.holder();
-        self.limits.take(&caller).map_err(|refused| Refusal { holder: holder(), ..refused })
+        let admission = self.limits.take(&caller);
+        let admission = admission.map_err(|refused| Refusal { holder: holder(), ..refused })?;
+        Ok(Admission { scopes, ..admission })
     }
 
     /// Checks the key or token of a request, without counting the request for any limit.
@@ -107,14 +113,14 @@ impl Guard {
         if self.schemes().is_empty() { Ok(()) } else { self.known_caller(headers).map(drop) }
     }
 
-    /// Returns the caller that a key, or else a token, identifies.
-    fn known_caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    /// Returns the caller that a key, or else a token, identifies, and the scopes of the token.
+    fn known_caller(&self, headers: &HeaderMap) -> Result<KnownCaller, Refusal> {
         let holder = self.keys.as_ref().and_then(|keys| {
             let known = keys.borrow();
             keys::carried(headers).find_map(|key| known.holder(key))
         });
         if let Some(holder) = holder {
-            return Ok(Caller::Holder(holder));
+            return Ok((Caller::Holder(holder), None));
         }
         let subject = match (&self.tokens, keys::bearer_token(headers)) {
             (Some(tokens), Some(token)) => tokens.subject(token),
@@ -158,13 +164,13 @@ impl Guard {
 }
 
 impl Tokens {
-    /// Returns the subject of a token that is accepted.
-    fn subject(&self, token: &[u8]) -> Result<Caller, Refusal> {
+    /// Returns the subject of a token that is accepted, and its scopes.
+    fn subject(&self, token: &[u8]) -> Result<KnownCaller, Refusal> {
         let claims = self.issuer.claims(token)?;
-        let has_scopes = claims.has(&self.scopes);
+        let (has_scopes, scopes) = (claims.has(&self.scopes), claims.scopes());
         let caller = Caller::Subject(claims.sub);
         if has_scopes {
-            return Ok(caller);
+            return Ok((caller, Some(scopes)));
         }
         Err(Refusal { holder: caller.holder(), ..tokens::insufficient(&self.scopes) })
     }

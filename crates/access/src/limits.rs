@@ -117,6 +117,8 @@ pub struct Admission {
     /// The caller's permit, where it has a limit of concurrent requests. It is held until the
     /// response has ended.
     pub permit: Option<InFlightPermit>,
+    /// The scopes of its token; `None` if it was admitted without one.
+    pub scopes: Option<Arc<[String]>>,
     pub(crate) rate_limit: Option<RateLimitStatus>,
 }
 
@@ -157,7 +159,7 @@ impl Limits {
         // The permit first: a request that gets none must not count for the rate.
         let permit = self.in_flight.as_ref().map(|limit| limit.take(caller)).transpose()?;
         let rate_limit = self.rate.as_ref().map(|rate| rate.take(caller)).transpose()?;
-        Ok(Admission { holder: caller.holder(), rate_limit, permit })
+        Ok(Admission { holder: caller.holder(), scopes: None, rate_limit, permit })
     }
 }
 

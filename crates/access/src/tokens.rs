@@ -131,6 +131,20 @@ impl Claims {
         Ok(self)
     }
 
+    /// Returns all scopes.
+    pub(super) fn scopes(&self) -> Arc<[String]> {
+        let words = |claim: &Value| -> Vec<String> {
+            match claim {
+                Value::String(words) => words.split(' ').map(str::to_owned).collect(),
+                Value::Array(words) => {
+                    words.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+                }
+                _ => Vec::new(),
+            }
+        };
+        [words(&self.scope), words(&self.scp)].concat().into()
+    }
+
     /// Returns whether the token has all of these scopes, as words of a text or as a list.
     pub(super) fn has(&self, scopes: &[String]) -> bool {
         scopes.iter().all(|scope| names(&self.scope, scope) || names(&self.scp, scope))

@@ -90,9 +90,9 @@ pub struct Hop {
 }
 
 impl Origin {
-    /// Returns the origin of a client's request.
-    pub fn of(root: Arc<Root>) -> Self {
-        Self { root, ..Self::default() }
+    /// Returns the origin of the request of a client whose token has these scopes.
+    pub fn with_scopes(scopes: Arc<[String]>) -> Self {
+        Self { root: Arc::new(Root::new(Some(scopes))), ..Self::default() }
     }
 
     /// Returns the origin of calls that `name` makes for this request.

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use litplex_access::Guard;
-use litplex_core::{BoxError, ErrorCause, Outcome, ServeError};
+use litplex_core::{BoxError, ErrorCause, Origin, Outcome, ServeError};
 use litplex_http_core::body::Body;
 use litplex_http_core::buffers::READ_BYTES;
 use litplex_http_core::headers::remove_hop_by_hop;
@@ -34,6 +34,9 @@ const PEER: HeaderName = HeaderName::from_static("x-litplex-peer");
 
 /// The header with the target that a request was admitted to. The app host returns it with the request.
 const ADMISSION: HeaderName = HeaderName::from_static("x-litplex-admission");
+
+/// The text between the target and the scopes in that header.
+const SCOPES: &str = "; scopes=";
 
 /// The time that a forwarded request may take beyond its time budget: the inner request times out first,
 /// with an error in the form of the endpoint.
@@ -65,7 +68,9 @@ pub(crate) async fn forward(
     limit: Option<Duration>,
 ) -> HttpResponse {
     readdress(&mut request);
-    introduce(request.headers_mut(), client, target);
+    let origin = request.extensions().get::<Arc<Origin>>();
+    let scopes = origin.and_then(|origin| origin.root.scopes.clone());
+    introduce(request.headers_mut(), client, target, scopes.as_deref());
     let answer = exchange(socket, request);
     let answered = match limit {
         Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
@@ -74,9 +79,17 @@ pub(crate) async fn forward(
     answered.unwrap_or_else(|error| response::error(&error))
 }
 
-/// Removes the header with the target that a request was admitted to, and returns the target.
-pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<Target> {
-    headers.remove(ADMISSION)?.to_str().ok()?.parse().ok()
+/// Removes the header with the target that a request was admitted to; returns the target, and the scopes
+/// of the token, if it was admitted with one.
+pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<(Target, Option<Arc<[String]>>)> {
+    let admission = headers.remove(ADMISSION)?;
+    let admission = admission.to_str().ok()?;
+    let (target, scopes) = match admission.split_once(SCOPES) {
+        Some((target, scopes)) => (target, Some(scopes)),
+        None => (admission, None),
+    };
+    let words = |scopes: &str| scopes.split_whitespace().map(str::to_owned).collect();
+    Some((target.parse().ok()?, scopes.map(words)))
 }
 
 /// Removes the header with the client of a request, and returns the client's address.
@@ -137,11 +150,22 @@ fn readdress(request: &mut Request<Body>) {
     headers.entry(HOST).or_insert(host.unwrap_or(HeaderValue::from_static("localhost")));
 }
 
-/// Sets the headers with the client and with the target that the request was admitted to, in place of any
-/// that the client sent. The headers that the client's `Connection` names must have been removed before.
-fn introduce(headers: &mut HeaderMap, client: Option<Peer>, target: Target) {
+/// Sets the headers with the client and with the target and the scopes that the request was admitted to,
+/// in place of any that the client sent. A scope that RFC 6749 does not allow is left out. The headers that the client's `Connection` names must have been removed before.
+fn introduce(
+    headers: &mut HeaderMap,
+    client: Option<Peer>,
+    target: Target,
+    scopes: Option<&[String]>,
+) {
+    let is_word = |scope: &&String| scope.bytes().all(|byte| byte.is_ascii_graphic());
+    let words = |scopes: &[String]| {
+        let words: Vec<_> = scopes.iter().filter(is_word).map(String::as_str).collect();
+        format!("{SCOPES}{}", words.join(" "))
+    };
+    let admission = format!("{target}{}", scopes.map(words).unwrap_or_default());
     for (name, value) in
-        [(PEER, client.map(|client| client.to_string())), (ADMISSION, Some(target.to_string()))]
+        [(PEER, client.map(|client| client.to_string())), (ADMISSION, Some(admission))]
     {
         headers.remove(&name);
         headers.extend(value.and_then(|value| value.try_into().ok()).map(|value| (name, value)));
@@ -181,11 +205,13 @@ mod tests {
                 request.headers_mut().append(name, HeaderValue::from_static(value));
             }
             readdress(&mut request);
-            introduce(request.headers_mut(), Some(client), Target::Rest);
+            let scopes = ["read".to_owned(), "no word".to_owned()];
+            introduce(request.headers_mut(), Some(client), Target::Rest, Some(&scopes));
             let said = |name| Vec::from_iter(request.headers().get_all(name));
             assert_eq!(said(PEER), ["https://192.0.2.1:7"]);
-            assert_eq!(said(ADMISSION), ["rest"]);
-            assert_eq!(take_admission(request.headers_mut()), Some(Target::Rest));
+            assert_eq!(said(ADMISSION), ["rest; scopes=read"]);
+            let scopes = Some(["read".to_owned()].into());
+            assert_eq!(take_admission(request.headers_mut()), Some((Target::Rest, scopes)));
             assert_eq!(take_client(request.headers_mut()), Some(client.address));
             assert!(!request.headers().contains_key(PEER));
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
 use http::{Request, StatusCode};
-use litplex_core::MemoryBudget;
+use litplex_core::{MemoryBudget, Origin};
 use litplex_dialects::{Route, mcp, predict};
 use litplex_http_core::body::Body;
 use litplex_http_core::decompress;
@@ -53,6 +53,10 @@ impl Dispatcher {
         let target = self.router.target(request.uri().path());
         let admitted = app_host::take_admission(request.headers_mut());
         let client = app_host::take_client(request.headers_mut());
+        let (admitted, scopes) = admitted.unzip();
+        if let Some(scopes) = scopes.flatten() {
+            request.extensions_mut().insert(Arc::new(Origin::with_scopes(scopes)));
+        }
         if is_attached || admitted.is_some_and(|admitted| admitted.covers(target)) {
             self.serve(target, request, client).await
         } else {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Request, Version};
 use litplex_access::{Admission, Refusal};
-use litplex_core::{ErrorCause, ServeError};
+use litplex_core::{ErrorCause, Origin, ServeError};
 use litplex_dialects::openai;
 use litplex_http_core::body::Body;
 use litplex_http_core::response::HttpResponse;
@@ -41,7 +41,7 @@ impl Gate {
     /// Responds to a request if it is admitted; its context gets the holder and the permit.
     pub(crate) async fn admit_and_route(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         context: &Context,
     ) -> HttpResponse {
         let target = self.router.target(request.uri().path());
@@ -55,6 +55,9 @@ impl Gate {
         let client = context.client.map(|client| client.address);
         match self.admit(target, request.headers(), client) {
             Ok(admission) => {
+                if let Some(scopes) = &admission.scopes {
+                    request.extensions_mut().insert(Arc::new(Origin::with_scopes(scopes.clone())));
+                }
                 let headers = admission.headers();
                 // Before the response: the client may leave while it waits for it.
                 context.admit(admission);
