@@ -4,13 +4,14 @@ import json
 import re
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import wait_until
+from conftest import Server, wait_until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -490,3 +491,46 @@ def test_the_program_of_the_page_about_calls_answers_as_it_says(serve):
     assert said is not None
     server = serve(program[1].replace("port=8000", "port=0"))
     assert server.post("/ask", content=said[1], headers=JSON).text == said[2]
+
+
+def test_declared_calls_are_checked(litplex, script, run):
+    program = script(
+        """
+        class Ask(ls.LitAPI):
+            missing = ls.endpoint("/nowhere")
+            again = ls.endpoint("/echo")
+
+            def predict(self, x):
+                return self.missing(x)
+
+        class Echo(ls.LitAPI):
+            def __init__(self, **options):
+                super().__init__(**options)
+                self.ask = ls.endpoint("/ask")
+
+            def predict(self, x):
+                return self.ask(x)
+
+        if __name__ == "__main__":
+            ls.run_servers(
+                ls.LitServer(Ask(), path="/ask", workers_per_device=2),
+                ls.LitServer(Echo(), path="/echo"),
+                port=0,
+            )
+        """
+    )
+    status, out, errors = litplex("check", program)
+    missing = "there is no endpoint `/nowhere`; there are `/ask`, `/echo`"
+    assert status == 2
+    assert f"endpoint `/ask`: a call that it declares cannot be made: {missing}" in errors
+    ended = run([sys.executable, program], kind=Server)
+    ended.wait_for_line(f"endpoint `/ask`: a call that it declares cannot be made: {missing}")
+    assert ended.wait() != 0
+    # Without the error, the check shows the calls and their cycle.
+    program.write_text(program.read_text().replace("/nowhere", "/echo"))
+    status, out, _ = litplex("check", program)
+    assert status == 0
+    assert "  calls                    /echo\n" in out
+    assert "warning: cycle of calls `/ask → /echo → /ask`" in out
+    server = run([sys.executable, program], kind=Server).wait_until_ready()
+    server.wait_for_line("cycle of calls `/ask → /echo → /ask`: `/echo` computes one request at")

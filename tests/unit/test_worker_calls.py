@@ -720,8 +720,13 @@ MISUSE = """
                 return self.said
             if x == "forked":
                 read, write = os.pipe()
+                call, items = self.other.later("forked"), self.other.stream("forked")
                 if os.fork() == 0:
-                    os.write(write, self.attempt(lambda: self.other(1)).encode())
+                    calls = (lambda: self.other(1), call.result, lambda: next(items))
+                    os.write(write, "|".join(map(self.attempt, calls)).encode())
+                    # Nothing of it is cancelled here.
+                    items.close()
+                    call.cancel()
                     os._exit(0)
                 os.wait()
                 return os.read(read, 1000).decode()
@@ -775,7 +780,11 @@ def test_misuse_is_refused_with_a_sentence(worker):
         "RuntimeError: a process that a hook started cannot call endpoints; return its result to "
         "the hook, and call there"
     )
-    assert server.answers(1) == {2: (200, forked)}
+    assert server.answers(1) == {2: (200, "|".join([forked] * 3))}
+    first, second = (server.next_call()[0] for _ in range(2))
+    # The stream is dropped with its hook.
+    assert server.receive("calls") == (frames.CANCEL, 0, 0, second, b"")
+    server.answer_call(first, 1)
 
     server.request(3, "loop")
     blocks = "RuntimeError: `{}` blocks, and this thread runs an event loop; write `{}`"

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::access::Access;
 use crate::app_host::AppHostSockets;
+use crate::declared_calls;
 use crate::endpoints::Endpoints;
 use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
 use crate::log::LogFiles;
@@ -34,7 +35,13 @@ pub async fn check(config: &Program, limit: Duration) -> Result<Vec<Inspected>, 
     let _ = Access::load(config).map_err(&mut note);
     note(ConfigError(files_not_written(config)));
     let placed = place_all(&config.endpoints).map_err(&mut note);
-    let inspected = inspect_all(config, placed.ok(), limit).await.map_err(note);
+    let inspected = inspect_all(config, placed.ok(), limit).await.map_err(&mut note);
+    for (endpoint, model) in config.endpoints.iter().zip(inspected.iter().flatten()) {
+        let errors = declared_calls::errors(&config.endpoints, &model.calls);
+        let label = endpoint.label();
+        let named = errors.into_iter().map(|error| format!("endpoint `{label}`: {error}"));
+        note(ConfigError(named.collect()));
+    }
     match inspected {
         Ok(inspected) if mistakes.is_empty() => Ok(inspected),
         _ => Err(ConfigError(mistakes)),

@@ -7,6 +7,7 @@ use litplex_config::{Endpoint, Origin, Program, Rate, Resources, Source, Workers
 use litplex_workers::{Inspected, default_interpreter};
 use serde_json::{Map, Value, json};
 
+use crate::declared_calls::inspected_cycles;
 use crate::routes::{routes_json, routes_text};
 use crate::tls;
 
@@ -35,7 +36,9 @@ pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String
     let endpoints: String = endpoints.map(|(e, model)| describe_endpoint(e, model, all)).collect();
     let rest = if all { "" } else { "\nall else is as by default; --all shows it\n" };
     let routes = routes_text(program, inspected);
-    format!("{head}{endpoints}{rest}\nroutes, and who may call them\n{routes}")
+    let cycles = inspected_cycles(&program.endpoints, inspected);
+    let cycles: String = cycles.iter().map(|cycle| format!("\nwarning: {cycle}\n")).collect();
+    format!("{head}{endpoints}{rest}\nroutes, and who may call them\n{routes}{cycles}")
 }
 
 /// Describes a server as `litplex check --json` shows it: its address, and its routes with who may
@@ -116,6 +119,9 @@ fn model_rows(endpoint: &Endpoint, model: &Inspected) -> Rows {
             "; they do not reach this path"
         };
         rows.push(("spec", format!("OpenAI's, whose clients ask at {path}{elsewhere}")));
+    }
+    if !model.calls.is_empty() {
+        rows.push(("calls", model.calls.join(", ")));
     }
     if model.tool {
         rows.push(("mcp", "offered as a tool at /mcp".to_owned()));

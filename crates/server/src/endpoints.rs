@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_access::Guard;
-use litplex_calls::{Backend, Composed, EndpointReport, Registry, Report, Target, Targets};
+use litplex_calls::{
+    Backend, Composed, EndpointReport, Registry, Report, Target, Targets, declared_cycles,
+};
 use litplex_config::{ConfigError, Source, Workers};
 use litplex_core::{Attach, Identity};
 use litplex_http::{Route, ToolCache};
@@ -22,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::admin::Administered;
 use crate::app_host::AppHostSockets;
 use crate::controls::EndpointControls;
+use crate::declared_calls;
 use crate::dialect_path::CheckedAttach;
 use crate::elastic::follow_load;
 use crate::launch::{WorkerEnvironment, launcher};
@@ -186,10 +189,12 @@ impl Endpoints {
                 Milestone::Failed(error) => return error,
             }
             if starting == 0 {
-                let misfits = self.misfits();
-                if !misfits.is_empty() {
-                    return ConfigError(misfits).into();
+                let mut errors = self.misfits();
+                errors.extend(self.missing_callees());
+                if !errors.is_empty() {
+                    return ConfigError(errors).into();
                 }
+                self.warn_of_cycles();
                 ready();
             }
         }
@@ -209,6 +214,37 @@ impl Endpoints {
             found.extend(misfits.iter().map(|it| format!("pipeline of {label}: {it}")));
         }
         found
+    }
+
+    /// Returns an error for each call that a model declares of an endpoint that does not exist.
+    fn missing_callees(&self) -> Vec<String> {
+        let configs = self.configs();
+        let errors = self.declaring().flat_map(|(endpoint, calls)| {
+            let label = endpoint.config.label();
+            let errors = declared_calls::errors(&configs, &calls);
+            errors.into_iter().map(move |error| format!("endpoint `{label}`: {error}"))
+        });
+        errors.collect()
+    }
+
+    /// Logs the cycles among the calls that models declare.
+    fn warn_of_cycles(&self) {
+        let configs = self.configs();
+        let declared = self.declaring().map(|(endpoint, calls)| {
+            declared_calls::declared(&configs, &endpoint.config, &calls, endpoint.places())
+        });
+        for cycle in declared_cycles(&Vec::from_iter(declared)) {
+            tracing::warn!("{cycle}");
+        }
+    }
+
+    fn configs(&self) -> Vec<litplex_config::Endpoint> {
+        self.endpoints.iter().map(|endpoint| endpoint.config.clone()).collect()
+    }
+
+    /// Returns the endpoints, and the references by which they call others.
+    fn declaring(&self) -> impl Iterator<Item = (&RunningEndpoint, Vec<String>)> {
+        self.endpoints.iter().map(|endpoint| (endpoint, endpoint.declared_calls()))
     }
 
     /// Stops all workers and the app host within this time.
@@ -283,6 +319,25 @@ impl RunningEndpoint {
             Running::Pipeline(pipeline) => Some((self.config.label(), pipeline.graph())),
             Running::Workers { .. } => None,
         }
+    }
+
+    /// Returns the references by which it calls other endpoints, as far as they are known.
+    fn declared_calls(&self) -> Vec<String> {
+        match &self.running {
+            Running::Pipeline(pipeline) => declared_calls::callees(pipeline.graph()),
+            Running::Workers { controls, .. } => {
+                controls.endpoint.model_info().map(|info| info.calls.clone()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Returns the most hooks that its workers run at once; `None` for a pipeline.
+    fn places(&self) -> Option<usize> {
+        let controls = self.controls()?;
+        let (_, limits) = initial_workers(&self.config, 1);
+        let workers = limits.map_or(controls.devices.len(), |limits| limits.borrow().max);
+        let concurrency = controls.endpoint.model_info().map_or(1, |info| info.concurrency.max(1));
+        Some(workers * concurrency)
     }
 
     /// Returns the schemas of requests and responses, as the model and the program declare them.

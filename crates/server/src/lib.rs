@@ -11,6 +11,7 @@ mod app_host;
 mod bound;
 mod check;
 mod controls;
+mod declared_calls;
 mod describe;
 mod descriptors;
 mod dialect_path;

@@ -47,6 +47,12 @@ class Transport(Protocol):
     ) -> AsyncIterator[Any]: ...
 
 
+#: The error of a call in a process that a hook forked off.
+FORKED = (
+    "a process that a hook started cannot call endpoints; return its result to the hook, and call "
+    "there"
+)
+
 #: Returns the transport of this worker; None in every other process.
 provider: Callable[[], Transport] | None = None
 

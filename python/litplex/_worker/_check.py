@@ -20,7 +20,7 @@ from litplex._launched.order import read_order
 from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
 from litplex._worker._process import override
-from litplex._worker.hooks.hooks import check_hooks
+from litplex._worker.hooks.hooks import check_hooks, concurrency_of
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -78,4 +78,5 @@ def _traits(api: Any) -> Any:
         "spec": None if spec is None else spec.api_path,
         "tool": api.mcp is not None,
         "calls": declared_calls(api),
+        "concurrency": 1 if isinstance(api, ContinuousAPI) else concurrency_of(api),
     }

@@ -80,6 +80,11 @@ pub struct Inspected {
     /// Whether the model is offered as a tool.
     #[serde(default)]
     pub tool: bool,
+    /// The paths or names of the endpoints that it declares to call.
+    #[serde(default)]
+    pub calls: Vec<String>,
+    /// The most batches, or single requests, that a worker computes at the same time.
+    pub concurrency: Option<usize>,
 }
 
 /// Inspects a model in its own interpreter and environment.

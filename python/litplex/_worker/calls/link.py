@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import select
 import socket
 import threading
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from litplex._calls.transport import running_loop
+from litplex._calls.transport import FORKED, running_loop
 from litplex._worker.wire import frames
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Link:
     """
 
     def __init__(self, sock: socket.socket, reader: frames.FrameReader, credit: int) -> None:
+        self._process = os.getpid()
         self._sock = sock
         self._fd = sock.fileno()
         self._reader = reader
@@ -80,6 +82,8 @@ class Link:
 
     def forget(self, call: Pending) -> None:
         """Drops a call, and cancels it where it has no response yet."""
+        if os.getpid() != self._process:
+            return  # What a process that a hook forked off drops is not its own.
         if self._calls.pop(call.id, None) is not None and not self.is_lost:
             self.send([frames.encode(frames.CANCEL, id=call.id)])
 
@@ -95,6 +99,7 @@ class Link:
 
     def send(self, pieces: list[Payload]) -> None:
         """Writes frames; what becomes of them if the connection ends is told to the calls."""
+        self._check_process()
         with self._sending:
             try:
                 while pieces or self._owed:
@@ -147,12 +152,17 @@ class Link:
                 with self._state:
                     self._step_down(self)
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(FORKED)
+
     # ------------------------------------------------------------------ waiting
 
     def wait(self, calls: Iterable[Pending], is_enough: Callable[[], object]) -> None:
         """Blocks until a condition of these calls holds."""
         if is_enough():
             return
+        self._check_process()
         # It is locked while this thread follows, and released to wake it.
         me = threading.Lock()
         try:
@@ -220,6 +230,7 @@ class Link:
 
     def look(self) -> None:
         """Takes what has come, without blocking, unless there is a leader."""
+        self._check_process()
         with self._state:
             if not self._may_lead():
                 return

@@ -40,10 +40,7 @@ class Provider:
             RuntimeError: no call can be made here; the message says why.
         """
         if os.getpid() != self._process:
-            raise RuntimeError(
-                "a process that a hook started cannot call endpoints; return its result to the "
-                "hook, and call there"
-            )
+            raise RuntimeError(transport.FORKED)
         caller = self._caller
         return caller if caller is not None and not caller.is_lost() else self._open()
 

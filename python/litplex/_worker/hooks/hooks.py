@@ -107,7 +107,7 @@ class Hooks:
         self.retry_singly = retry_singly
         self.max_batch_size = 1 if self.is_continuous else api.max_batch_size
         self.stream = bool(api.stream)
-        self.concurrency = _concurrency(api)
+        self.concurrency = concurrency_of(api)
         self.api = api
         #: Makes the response of an output.
         self.encode_body = _body_encoder(api)
@@ -269,7 +269,8 @@ def _example(name: str, value: Any) -> Any:
         raise ValueError(f"`{name}` cannot be sent as JSON: {error.fault}") from None
 
 
-def _concurrency(api: Any) -> int:
+def concurrency_of(api: Any) -> int:
+    """Returns the most batches, or single requests, that a worker computes at the same time."""
     if isinstance(api, ContinuousAPI):
         return api.max_batch_size
     chosen = max_concurrency_of(api)

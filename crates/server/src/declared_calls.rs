@@ -1,0 +1,57 @@
+//! The calls that models declare: whether their endpoints exist, and the cycles among them.
+
+use litplex_calls::{DeclaredCalls, DeclaredCycle, declared_cycles};
+use litplex_config::{Endpoint, Source, Workers};
+use litplex_core::Identity;
+use litplex_pipelines::Graph;
+use litplex_workers::Inspected;
+
+/// Returns an error for each call of an endpoint that does not exist, or is not the only one of its
+/// name.
+pub(crate) fn errors<'a>(endpoints: &'a [Endpoint], calls: &'a [String]) -> Vec<String> {
+    let errors = calls.iter().filter_map(|callee| find(endpoints, callee).err());
+    errors.map(|error| format!("a call that it declares cannot be made: {error}")).collect()
+}
+
+/// Returns the cycles among the calls of models that were inspected.
+pub(crate) fn inspected_cycles(endpoints: &[Endpoint], models: &[Inspected]) -> Vec<DeclaredCycle> {
+    let models = endpoints.iter().zip(models);
+    let declared = models.map(|(endpoint, model)| match &endpoint.source {
+        Source::Pipeline(graph) => declared(endpoints, endpoint, &callees(graph), None),
+        Source::Rust | Source::Python(_) => {
+            let places = model.concurrency.unwrap_or(1) * most_workers(endpoint);
+            declared(endpoints, endpoint, &model.calls, Some(places))
+        }
+    });
+    declared_cycles(&Vec::from_iter(declared))
+}
+
+/// Returns the calls of an endpoint that can be made, by the labels of the endpoints. `places` is the most
+/// hooks that its workers run at once; `None` for a pipeline.
+pub(crate) fn declared(
+    endpoints: &[Endpoint],
+    endpoint: &Endpoint,
+    calls: &[String],
+    places: Option<usize>,
+) -> DeclaredCalls {
+    let callees = calls.iter().filter_map(|callee| find(endpoints, callee).ok());
+    let callees = callees.map(|index| endpoints[index].label().to_owned()).collect();
+    DeclaredCalls { endpoint: endpoint.label().to_owned(), callees, places }
+}
+
+/// Returns the most workers that an endpoint may have, on one device.
+fn most_workers(endpoint: &Endpoint) -> usize {
+    match endpoint.workers {
+        Workers::PerDevice(count) => count,
+        Workers::Between { max, .. } => max,
+    }
+}
+
+/// Returns the references by which a pipeline calls endpoints.
+pub(crate) fn callees(graph: &Graph) -> Vec<String> {
+    graph.endpoints().into_iter().map(str::to_owned).collect()
+}
+
+fn find(endpoints: &[Endpoint], reference: &str) -> Result<usize, litplex_core::FindError> {
+    Identity::find(endpoints.iter().map(|endpoint| &*endpoint.identity), reference)
+}
