@@ -4,9 +4,12 @@ import json
 import re
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from conftest import Server, wait_until
+
+ROOT = Path(__file__).parents[2]
 
 # Models that note what they get, and pipelines of them: one server for all tests of this file that
 # only send requests.
@@ -326,6 +329,12 @@ def test_a_pipeline_in_toml(toml, run, litplex, runtime):
     status, _, errors = litplex("scale", "search", "2")
     assert status == 1
     assert "`search` is a pipeline, which has no workers" in errors
+
+
+def test_the_example_is_a_pipeline(litplex):
+    status, shown, errors = litplex("check", ROOT / "examples" / "pipeline.toml")
+    assert status == 0, errors
+    assert "   └─ vectors: map over $lines, soft: null" in shown
 
 
 @pytest.mark.parametrize(

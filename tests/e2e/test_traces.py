@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from collector import Collector
+from conftest import wait_until
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACE, SPAN = PARENT.split("-")[1:3]
@@ -64,6 +65,9 @@ MODELS = """
             ls.LitServer(Count(stream=True), path="/count"),
             ls.LitServer(Later(), path="/later"),
             ls.LitServer(Steps(), path="/steps"),
+            ls.LitServer(
+                ls.Pipeline(ls.step("/slow", name="first"), {"later": "/later"}), path="/both"
+            ),
             port=0,
             OPTIONS
         )
@@ -122,6 +126,26 @@ def test_a_request_is_a_tree_of_spans(traced, collector):
         assert stage.seconds >= least - 0.001, stage
     path, headers = collector.requests[0]
     assert (path, headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
+
+
+def test_the_steps_of_a_pipeline_and_their_calls_are_spans_of_its_request(traced, collector):
+    server = traced()
+    assert server.post("/both", json=1).json() == {"later": 1}
+    assert server.post("/both", json="raise").status_code == 500
+    wait_until(lambda: len(collector.named("POST /both")) == 2)
+    wait_until(lambda: len(collector.named("step first")) == 2)
+    request, failed = collector.named("POST /both")
+    own = [span for span in collector.spans if span.parent == request.span_id]
+    names = ["queue", "queue", "step first", "step later", "step parallel", "worker", "worker"]
+    assert sorted(span.name for span in own) == names
+    workers = {span.attributes["litplex.worker"] for span in own if span.name == "worker"}
+    queues = {span.attributes["litplex.endpoint"] for span in own if span.name == "queue"}
+    assert (workers, queues) == ({"/slow#0", "/later#0"}, {"/slow", "/later"})
+    first, wrong = collector.named("step first")
+    assert first.attributes == {"litplex.step": "first"}
+    assert first.seconds >= 0.09 - 0.001
+    assert wrong.parent == failed.span_id
+    assert wrong.attributes["error.type"] == "500"
 
 
 def test_clients_choose_no_names_of_spans(traced, collector):

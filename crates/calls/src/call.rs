@@ -109,7 +109,8 @@ impl Call {
     /// Queues a request of this cost.
     pub fn submit(&self, request: Request, cost: f64) -> Caller<'_> {
         let (reply, answers) = reply();
-        let reply = reply.traced(self.trace.clone()).reserving(request.reservation.clone());
+        let reply = reply.traced(self.trace.clone(), &self.target.identity);
+        let reply = reply.reserving(request.reservation.clone());
         let TimeBudget { arrived, deadline } = self.budget;
         let watched = self.watch();
         let origin = match (&watched, &self.origin) {

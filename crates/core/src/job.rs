@@ -75,8 +75,10 @@ pub fn trace_dispatch(jobs: &mut [Job], slot: usize, is_batch: bool, now: Instan
         return;
     }
     let members = || jobs.iter().filter_map(|job| job.reply.trace()).map(JobTrace::context);
-    let batch = is_batch.then(|| BatchTrace::new(jobs.len(), slot, members().collect(), now));
-    let batch = batch.map(Arc::new);
+    let endpoint = jobs.iter().find_map(|job| job.reply.trace()).map(JobTrace::endpoint).cloned();
+    let batch = endpoint.filter(|_| is_batch).map(|endpoint| {
+        Arc::new(BatchTrace::new(jobs.len(), slot, endpoint, members().collect(), now))
+    });
     for trace in jobs.iter_mut().filter_map(Job::trace) {
         trace.dispatched(slot, batch.clone(), now);
     }

@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Items, JobTrace, Outcome, PartStream, Reservation, Response, ServeError, Trace};
+use crate::{
+    Identity, Items, JobTrace, Outcome, PartStream, Reservation, Response, ServeError, Trace,
+};
 
 /// The number of parts of a stream that may wait for a slow client before the sender blocks.
 const STREAM_WINDOW: usize = 16;
@@ -60,10 +62,10 @@ pub fn reply() -> (Reply, Answers) {
 }
 
 impl Reply {
-    /// Adds the trace of the request, if it is traced.
+    /// Adds the trace of the request, if it is traced, for a job of this endpoint.
     #[must_use]
-    pub fn traced(mut self, trace: Option<Arc<Trace>>) -> Self {
-        self.trace = trace.map(|trace| Box::new(JobTrace::new(trace)));
+    pub fn traced(mut self, trace: Option<Arc<Trace>>, endpoint: &Arc<Identity>) -> Self {
+        self.trace = trace.map(|trace| Box::new(JobTrace::new(trace, endpoint.clone())));
         self
     }
 

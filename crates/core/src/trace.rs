@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::Identity;
+
 /// The identity of one span, as in W3C's trace context. Its `Display` form is a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanContext {
@@ -69,7 +71,7 @@ impl Trace {
     /// Notes a step that has ended now.
     pub fn note(&self, place: Place, began: Instant) {
         if let Some(steps) = &mut *self.steps() {
-            steps.push(Step { place, began, ended: Some(Instant::now()) });
+            steps.push(Step { place, endpoint: None, began, ended: Some(Instant::now()) });
         }
     }
 
@@ -83,6 +85,8 @@ impl Trace {
 pub struct Step {
     /// The place of the job.
     pub place: Place,
+    /// The endpoint of the job; `None` for a step of a pipeline.
+    pub endpoint: Option<Arc<Identity>>,
     /// The start of the period.
     pub began: Instant,
     /// The end of the period, if it has ended.
@@ -132,6 +136,8 @@ pub struct BatchTrace {
     pub size: usize,
     /// The slot of its worker.
     pub slot: usize,
+    /// The endpoint.
+    pub endpoint: Arc<Identity>,
     /// The spans of its traced requests.
     pub members: Vec<SpanContext>,
     context: OnceLock<SpanContext>,
@@ -140,9 +146,15 @@ pub struct BatchTrace {
 
 impl BatchTrace {
     /// Returns the trace of a batch of this size that is dispatched now to the worker of this slot.
-    pub(crate) fn new(size: usize, slot: usize, members: Vec<SpanContext>, now: Instant) -> Self {
+    pub(crate) fn new(
+        size: usize,
+        slot: usize,
+        endpoint: Arc<Identity>,
+        members: Vec<SpanContext>,
+        now: Instant,
+    ) -> Self {
         let (context, nanoseconds) = (OnceLock::new(), AtomicU64::new(0));
-        Self { began: now, size, slot, members, context, nanoseconds }
+        Self { began: now, size, slot, endpoint, members, context, nanoseconds }
     }
 
     /// Returns the span of the batch, created at the first call.
@@ -165,14 +177,15 @@ impl BatchTrace {
 #[derive(Debug)]
 pub struct JobTrace {
     trace: Arc<Trace>,
+    endpoint: Arc<Identity>,
     /// The place of the step that goes on.
     current: usize,
 }
 
 impl JobTrace {
-    /// Follows a job that begins to wait now.
-    pub fn new(trace: Arc<Trace>) -> Self {
-        let mut job = Self { trace, current: usize::MAX };
+    /// Follows a job of this endpoint that begins to wait now.
+    pub fn new(trace: Arc<Trace>, endpoint: Arc<Identity>) -> Self {
+        let mut job = Self { trace, endpoint, current: usize::MAX };
         job.begin(Place::Queue, Instant::now());
         job
     }
@@ -185,6 +198,11 @@ impl JobTrace {
     /// Returns the span of the whole request.
     pub(crate) fn context(&self) -> SpanContext {
         self.trace.context
+    }
+
+    /// Returns the endpoint of the job.
+    pub(crate) fn endpoint(&self) -> &Arc<Identity> {
+        &self.endpoint
     }
 
     /// Notes that the job is dispatched to the worker of this slot, in this batch if in one.
@@ -212,7 +230,8 @@ impl JobTrace {
                 current.ended = Some(now);
             }
             self.current = steps.len();
-            steps.push(Step { place, began: now, ended: None });
+            let endpoint = Some(self.endpoint.clone());
+            steps.push(Step { place, endpoint, began: now, ended: None });
         }
     }
 }
@@ -260,7 +279,7 @@ mod tests {
     fn job(trace: &Arc<Trace>) -> Job {
         let (reply, _) = reply();
         let now = Instant::now();
-        Job::new(Request::json("1"), now, now, reply.traced(Some(trace.clone())))
+        Job::new(Request::json("1"), now, now, reply.traced(Some(trace.clone()), &Arc::default()))
     }
 
     #[tokio::test]

@@ -30,6 +30,8 @@ pub struct StepCall<'a> {
     /// Whether the response becomes that of the pipeline, so that it may be a stream. Other steps need a
     /// value.
     pub is_last: bool,
+    /// Whether it is for a shadow, for which the pipeline does not wait.
+    pub is_shadow: bool,
 }
 
 /// A step that has ended, for metrics and spans.

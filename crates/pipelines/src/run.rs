@@ -38,7 +38,7 @@ impl Graph {
         let Request { content, body, id, reservation, .. } = request;
         let sent = Value { content, body, is_from_client: true };
         let scope = Scope::default().with(REQUEST.into(), sent.clone());
-        let run = Run { caller, id, reservation, shadows: Shadows::new() };
+        let run = Run { caller, id, reservation, is_shadow: false, shadows: Shadows::new() };
         let output = run.sequence(&self.steps, scope, sent, true).await?;
         let called = match output {
             Output::Called(called) => called,
@@ -63,6 +63,8 @@ struct Run {
     caller: Arc<dyn Caller>,
     id: Option<String>,
     reservation: Reservation,
+    /// Whether this is the run of a shadow.
+    is_shadow: bool,
     shadows: Shadows,
 }
 
@@ -153,8 +155,9 @@ impl Run {
         let Value { content, body, is_from_client } = input;
         let (id, reservation) = (self.id.clone(), self.reservation.clone());
         let request = Request { content, body, meta: None, id, takes_values: false, reservation };
-        let timeout = step.timeout;
-        let called = self.caller.call(StepCall { endpoint, request, timeout, is_last }).await;
+        let (timeout, is_shadow) = (step.timeout, self.is_shadow);
+        let call = StepCall { endpoint, request, timeout, is_last, is_shadow };
+        let called = self.caller.call(call).await;
         let called = called.and_then(refuse_status);
         let called = called.map_err(|error| named(step, &as_callers(error, is_from_client)))?;
         if is_last || matches!(called, Called::Whole(_)) {
@@ -241,6 +244,7 @@ impl Run {
             caller: self.caller.clone(),
             id: self.id.clone(),
             reservation: self.reservation.clone(),
+            is_shadow: true,
             shadows: Shadows::new(),
         }
     }

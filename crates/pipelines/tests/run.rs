@@ -28,6 +28,8 @@ struct Mock {
     steps: Mutex<Vec<String>>,
     running: Arc<AtomicUsize>,
     most_running: AtomicUsize,
+    /// The number of calls for shadows.
+    shadows: AtomicUsize,
     /// The number of times that work was left to another thread.
     off_thread: AtomicUsize,
 }
@@ -108,7 +110,8 @@ struct Mocked(Arc<Mock>);
 
 impl Caller for Mocked {
     fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>> {
-        let StepCall { endpoint, request, .. } = call;
+        let StepCall { endpoint, request, is_shadow, .. } = call;
+        self.0.shadows.fetch_add(usize::from(is_shadow), SeqCst);
         let mock = self.0.clone();
         mock.calls.lock().unwrap().push((endpoint.to_owned(), text(&request)));
         let now = mock.running.fetch_add(1, SeqCst) + 1;
@@ -305,6 +308,7 @@ async fn a_splitter_answers_each_request_and_shadows_get_copies() {
     while mock.bodies("/shadow").len() < 200 {
         tokio::task::yield_now().await;
     }
+    assert_eq!(mock.shadows.load(SeqCst), 200, "other calls are for no shadow");
     let (a, b) = (mock.bodies("/a").len(), mock.bodies("/b").len());
     assert_eq!(a + b, 200);
     assert!(a > b && b > 0, "{a} {b}");

@@ -130,13 +130,13 @@ struct StepCaller {
 
 impl Caller for StepCaller {
     fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>> {
-        let StepCall { endpoint, request, timeout, is_last } = call;
+        let StepCall { endpoint, request, timeout, is_last, is_shadow } = call;
         let invocation = Invocation {
             endpoint: endpoint.to_owned(),
             parent: self.parent.clone(),
             request,
             timeout,
-            waits: true,
+            waits: !is_shadow,
             stream: if is_last { None } else { Some(false) },
         };
         self.calls.call(invocation, &mut |_| {})

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use litplex_core::{BatchTrace, Place, SpanContext, Stages, Step};
+use litplex_core::{BatchTrace, Identity, Place, SpanContext, Stages, Step};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{
     self as otel, Link, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
@@ -82,7 +82,9 @@ impl ServerSpan {
         let parent = self.trace.context.span_id;
         let (slot, batch, stages) = match step.place {
             Place::Queue => {
-                let mut span = self.span("queue", (step.began, ended), clock, Vec::new());
+                let endpoint = self.other_endpoint(step.endpoint.as_deref());
+                let attributes = Vec::from_iter(endpoint);
+                let mut span = self.span("queue", (step.began, ended), clock, attributes);
                 span.parent_span_id = parent.into();
                 return self.send(span);
             }
@@ -99,7 +101,8 @@ impl ServerSpan {
             }
             Place::Worker { slot, batch, stages } => (slot, batch, stages),
         };
-        let mut span = self.span("worker", (step.began, ended), clock, vec![self.worker(slot)]);
+        let worker = Vec::from_iter(step.endpoint.map(|endpoint| worker(&endpoint, slot)));
+        let mut span = self.span("worker", (step.began, ended), clock, worker);
         span.parent_span_id = parent.into();
         let worker = span.span_context.span_id();
         span.links = links(batch.iter().map(|batch| self.batch_context(batch)));
@@ -120,8 +123,8 @@ impl ServerSpan {
 
     fn export_batch(&self, batch: &BatchTrace, clock: Clock) {
         let size = KeyValue::new("litplex.batch.size", batch.size as i64);
-        let attributes = vec![self.worker(batch.slot), size];
-        let name = format!("batch {}", self.route.as_deref().unwrap_or(&self.path));
+        let attributes = vec![worker(&batch.endpoint, batch.slot), size];
+        let name = format!("batch {}", batch.endpoint.label);
         let mut span = self.span(name, (batch.began, batch.end()), clock, attributes);
         span.span_context = otel_context(self.batch_context(batch), TraceState::NONE);
         span.links = links(batch.members.iter().copied());
@@ -158,10 +161,11 @@ impl ServerSpan {
         self.tracer.0.processor.on_end(span);
     }
 
-    /// Returns the attribute that names a worker, in the form that logs and metrics use.
-    fn worker(&self, slot: usize) -> KeyValue {
-        let route = self.route.as_deref().unwrap_or(&self.path);
-        KeyValue::new("litplex.worker", format!("{route}#{slot}"))
+    /// Returns the attribute that names the endpoint of a job, if the job is that of a call to another
+    /// endpoint than that of the request.
+    fn other_endpoint(&self, endpoint: Option<&Identity>) -> Option<KeyValue> {
+        let endpoint = endpoint.filter(|endpoint| self.route.as_ref() != Some(&endpoint.path))?;
+        Some(KeyValue::new("litplex.endpoint", endpoint.label.clone()))
     }
 
     fn batch_context(&self, batch: &BatchTrace) -> SpanContext {
@@ -171,6 +175,11 @@ impl ServerSpan {
     fn otel(&self, context: SpanContext) -> otel::SpanContext {
         otel_context(context, self.state.clone())
     }
+}
+
+/// Returns the attribute that names a worker, in the form that logs and metrics use.
+fn worker(endpoint: &Identity, slot: usize) -> KeyValue {
+    KeyValue::new("litplex.worker", format!("{}#{slot}", endpoint.label))
 }
 
 fn otel_context(context: SpanContext, state: TraceState) -> otel::SpanContext {
