@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError};
+use litplex_calls::off_thread;
 use litplex_core::{Content, Outcome, Reservation, ServeError};
-use tokio::task::spawn_blocking;
+use tokio::task::yield_now;
 
 use crate::body::Body;
 use crate::buffers::Pieces;
@@ -15,8 +16,9 @@ use crate::decompress;
 use crate::form;
 use crate::upload::TooSlow;
 
-/// Larger forms are split into their parts off the HTTP threads.
-const INLINE_BYTES: usize = 128 * 1024;
+/// The number of bytes that are read before the other requests of the thread get a turn. The data of a
+/// fast client would otherwise hold the thread for milliseconds.
+const TURN_BYTES: usize = 256 * 1024;
 
 /// Reads a body of at most so many bytes and returns its kind. The memory that it takes is reserved when
 /// it arrives.
@@ -31,14 +33,13 @@ pub async fn read(
     let codings = decompress::codings(headers)?;
     let pieces = read_pieces(headers, body, max_bytes, reservation).await?;
     let pieces = decompress::decompress(pieces, codings, max_bytes, reservation).await?;
-    let is_large = pieces.iter().map(Bytes::len).sum::<usize>() > INLINE_BYTES;
-    if !(is_large && is_form(headers)) {
+    if !is_form(headers) {
         return split(headers, pieces, reservation);
     }
     // The search through a large form would delay other requests.
+    let bytes = pieces.iter().map(Bytes::len).sum();
     let (headers, own) = (headers.clone(), reservation.clone());
-    let apart = spawn_blocking(move || split(&headers, pieces, &own)).await;
-    apart.unwrap_or_else(|_| Err(ServeError::internal()))
+    off_thread(bytes, move || split(&headers, pieces, &own)).await
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
@@ -88,6 +89,7 @@ pub async fn read_pieces(
         return Err(too_large(max_bytes));
     }
     let mut pieces = Pieces::new(reservation.clone());
+    let mut turn_end = TURN_BYTES;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| unreadable(&*error))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -95,6 +97,10 @@ pub async fn read_pieces(
             return Err(too_large(max_bytes));
         }
         pieces.push(data)?;
+        if pieces.length() >= turn_end {
+            turn_end = pieces.length() + TURN_BYTES;
+            yield_now().await;
+        }
     }
     Ok(pieces.finish())
 }
@@ -122,4 +128,37 @@ pub fn unreadable(error: &(dyn Error + 'static)) -> ServeError {
 /// Returns the error of a body of more than so many bytes.
 pub fn too_large(max_bytes: usize) -> ServeError {
     ServeError::too_large(format!("the body is larger than {max_bytes} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_is_already_there_leaves_turns_to_others() {
+        let turns = Arc::new(AtomicUsize::new(0));
+        let others = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                others.fetch_add(1, Relaxed);
+                yield_now().await;
+            }
+        });
+        let piece = Bytes::from(vec![b'a'; 64 * 1024]);
+        let frames = stream::iter(
+            (0..64).map(move |_| Ok::<_, std::convert::Infallible>(Frame::data(piece.clone()))),
+        );
+        let body = Body::new(StreamBody::new(frames));
+        let pieces = read_pieces(&HeaderMap::new(), body, 1 << 30, &Reservation::default()).await;
+        assert_eq!(pieces.unwrap().len(), 64);
+        assert!(turns.load(Relaxed) >= 8, "{turns:?} turns while 4 MiB were read");
+        other.abort();
+    }
 }

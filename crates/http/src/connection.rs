@@ -1,4 +1,4 @@
-//! The state of a connection: its requests, and how long it is idle.
+//! The state of a connection: its requests, how long it is idle, and whether it can be parked.
 
 use std::io;
 use std::pin::Pin;
@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use http::Version;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// The longest time in which a client sends the headers of a request.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,12 +19,23 @@ pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time between two checks of a busy connection.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
+/// The time after which a connection without a request is parked, if its read buffer has grown.
+const PARK_AFTER: Duration = Duration::from_millis(500);
+
+/// The size of a new read buffer, in bytes. A buffer grows when one read fills it.
+const NEW_BUFFER_BYTES: usize = 8 * 1024;
+
+/// The first bytes of a connection that speaks HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// The state of an open connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     usage: Mutex<Usage>,
     /// Notified when a part of a request has arrived and the rest has not.
     begun: Notify,
+    /// Notified when the read buffer grows for the first time.
+    grown: Notify,
     is_stalled: AtomicBool,
 }
 
@@ -39,9 +51,27 @@ struct Usage {
     idle_since: Instant,
     /// The time since which the headers of a request arrive.
     head_since: Option<Instant>,
+    /// Whether the read buffer is larger than a new one.
+    has_grown: bool,
+    /// Whether the last response was written to its end.
+    is_flushed: bool,
+    /// Whether the connection ends with its current request.
+    is_last: bool,
 }
 
 impl Usage {
+    /// Returns the time at which the connection can be parked, or is to be examined again; `None` if
+    /// parking it would free nothing. It can be parked between two requests only, never while the
+    /// body of a request is still read.
+    fn park_at(&self) -> Option<Instant> {
+        if !self.has_grown || self.is_last || self.version == Some(Version::HTTP_2) {
+            return None;
+        }
+        let is_between_requests = self.active == 0 && self.is_flushed && self.head_since.is_none();
+        let since = if is_between_requests { self.idle_since } else { Instant::now() };
+        Some(since + PARK_AFTER)
+    }
+
     /// Returns the time at which it has been idle, or waited for headers, for too long; `None`
     /// while it has a request.
     fn deadline(&self) -> Option<Instant> {
@@ -64,9 +94,19 @@ impl ConnectionState {
     pub(crate) fn new(keep_alive: Duration) -> Arc<Self> {
         let (active, version, head_since) = (0, None, None);
         let idle_since = Instant::now();
-        let usage = Usage { keep_alive, active, version, idle_since, head_since };
-        let (begun, is_stalled) = (Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { usage: Mutex::new(usage), begun, is_stalled })
+        let (has_grown, is_flushed, is_last) = (false, false, false);
+        let usage = Usage {
+            keep_alive,
+            active,
+            version,
+            idle_since,
+            head_since,
+            has_grown,
+            is_flushed,
+            is_last,
+        };
+        let (begun, grown, is_stalled) = (Notify::new(), Notify::new(), AtomicBool::new(false));
+        Arc::new(Self { usage: Mutex::new(usage), begun, grown, is_stalled })
     }
 
     fn usage(&self) -> MutexGuard<'_, Usage> {
@@ -79,6 +119,7 @@ impl ConnectionState {
         usage.active += 1;
         usage.version = Some(version);
         usage.head_since = None;
+        usage.is_flushed = false;
         ActiveRequest(self.clone())
     }
 
@@ -90,6 +131,23 @@ impl ConnectionState {
     /// Returns whether it ends because its client took nothing of what was sent.
     pub(crate) fn is_stalled(&self) -> bool {
         self.is_stalled.load(Relaxed)
+    }
+
+    /// Notes that the connection ends with its current request, whose body may not be read yet.
+    pub(crate) fn note_last(&self) {
+        self.usage().is_last = true;
+    }
+
+    /// Resolves when the connection should be parked: it has no request, and a large read buffer.
+    pub(crate) async fn can_park(&self) {
+        loop {
+            let park_at = self.usage().park_at();
+            match park_at {
+                Some(at) if at <= Instant::now() => return,
+                Some(at) => sleep_until(at).await,
+                None => self.grown.notified().await,
+            }
+        }
     }
 
     /// Resolves when it has been idle for too long.
@@ -134,6 +192,8 @@ impl Drop for ActiveRequest {
 #[derive(Debug)]
 pub(crate) struct ObservedStream<S> {
     stream: Pin<Box<S>>,
+    /// Bytes that were read and are read again.
+    again: Bytes,
     state: Arc<ConnectionState>,
     /// Whether the state was notified that a part of a request has arrived.
     is_told: bool,
@@ -141,7 +201,15 @@ pub(crate) struct ObservedStream<S> {
 
 impl<S> ObservedStream<S> {
     pub(crate) fn new(stream: S, state: Arc<ConnectionState>) -> Self {
-        Self { stream: Box::pin(stream), state, is_told: false }
+        Self { stream: Box::pin(stream), again: Bytes::new(), state, is_told: false }
+    }
+
+    /// Returns a parked stream. The buffer of its connection is gone, except for these bytes.
+    pub(crate) fn parked(mut self, unread: &Bytes) -> Self {
+        self.state.usage().has_grown = false;
+        // A slice of the buffer, even an empty one, would keep it.
+        self.again = Bytes::copy_from_slice(unread);
+        self
     }
 
     fn note_write<T>(&self, written: io::Result<T>) -> io::Result<T> {
@@ -153,20 +221,47 @@ impl<S> ObservedStream<S> {
     }
 }
 
+impl<S: AsyncRead> ObservedStream<S> {
+    /// Waits for the first bytes, without a buffer, and returns whether they begin HTTP/2. They stay
+    /// unread.
+    pub(crate) async fn begins_http2(&mut self) -> io::Result<bool> {
+        let (mut begin, mut length) = ([0; PREFACE.len()], 0);
+        loop {
+            let read = self.read(&mut begin[length..]).await?;
+            length += read;
+            let is_preface = PREFACE.starts_with(&begin[..length]);
+            if read == 0 || !is_preface || length == PREFACE.len() {
+                self.again = [&begin[..length], &self.again].concat().into();
+                return Ok(is_preface && length == PREFACE.len());
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead> AsyncRead for ObservedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.again.is_empty() {
+            let length = self.again.len().min(buf.remaining());
+            buf.put_slice(&self.again[..length]);
+            self.again.advance(length);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = self.stream.as_mut().poll_read(cx, buf);
+        let length = buf.filled().len() - before;
         let this = &mut *self;
         let mut usage = this.state.usage();
+        if length >= NEW_BUFFER_BYTES && !std::mem::replace(&mut usage.has_grown, true) {
+            this.state.grown.notify_one();
+        }
         if usage.active > 0 {
             return read;
         }
-        if read.is_ready() && buf.filled().len() > before {
+        if read.is_ready() && length > 0 {
             usage.head_since.get_or_insert_with(Instant::now);
             this.is_told = false;
         } else if usage.head_since.is_some() && !std::mem::replace(&mut this.is_told, true) {
@@ -202,6 +297,10 @@ impl<S: AsyncWrite> AsyncWrite for ObservedStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(self.stream.as_mut().poll_flush(cx));
+        // hyper flushes the stream when it has written all that it has.
+        let mut usage = self.state.usage();
+        usage.is_flushed = usage.active == 0;
+        drop(usage);
         Poll::Ready(self.note_write(flushed))
     }
 
@@ -258,5 +357,58 @@ mod tests {
         tokio::io::AsyncWriteExt::write_all(&mut theirs, b" /").await.unwrap();
         assert_eq!(idle.await.unwrap(), 50);
         read.abort();
+    }
+
+    /// A buffer that notes when it is freed.
+    struct Buffer(Arc<AtomicBool>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            b"GET"
+        }
+    }
+
+    impl Drop for Buffer {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parked_stream_keeps_unread_bytes_and_no_buffer() {
+        for read in [0, 1, 3] {
+            let is_freed = Arc::new(AtomicBool::new(false));
+            let mut unread = Bytes::from_owner(Buffer(is_freed.clone()));
+            unread.advance(read);
+            let (ours, theirs) = tokio::io::duplex(64);
+            drop(theirs);
+            let state = ConnectionState::new(KEEP_ALIVE);
+            let mut parked = ObservedStream::new(ours, state).parked(&unread);
+            drop(unread);
+            assert!(is_freed.load(Relaxed), "{read} bytes were read");
+            assert!(!parked.begins_http2().await.unwrap());
+            let mut rest = Vec::new();
+            parked.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, b"GET"[read..]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_parked_between_requests_only() {
+        let seconds = Duration::from_secs(9);
+        let state = ConnectionState::new(KEEP_ALIVE);
+        let parks = async || timeout(seconds, state.can_park()).await.is_ok();
+        let request = state.begin(Version::HTTP_11);
+        state.usage().has_grown = true;
+        assert!(!parks().await, "it has a request");
+        drop(request);
+        assert!(!parks().await, "the response is not written");
+        state.usage().is_flushed = true;
+        assert!(parks().await);
+        state.usage().head_since = Some(Instant::now());
+        assert!(!parks().await, "the next request arrives");
+        state.usage().head_since = None;
+        state.note_last();
+        assert!(!parks().await, "it ends");
     }
 }

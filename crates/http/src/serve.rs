@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -11,12 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use http::header::CONNECTION;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use litplex_http_core::buffers::READ_BYTES;
 use litplex_http_core::stream::Broken;
 use litplex_tls::{ServerConfig, Tls};
@@ -298,11 +300,14 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
 }
 
 /// Serves HTTP on a connection until it ends.
+///
+/// A connection over HTTP/1.1 that has no request for a moment is parked: its buffers, which hyper
+/// keeps, are given back until the client sends the next request.
 async fn serve_http<S, B, F>(
-    protocols: auto::Builder<TokioExecutor>,
+    protocols: Protocols,
     stream: S,
     keep_alive: Duration,
-    mut watcher: Option<watch::Receiver<bool>>,
+    watcher: Option<watch::Receiver<bool>>,
     answer: impl Fn(Request<Incoming>, ActiveRequest) -> F + Send + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -312,55 +317,108 @@ async fn serve_http<S, B, F>(
     let state = ConnectionState::new(keep_alive);
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE_TIMEOUT));
-    let stream = TokioIo::new(ObservedStream::new(stream, state.clone()));
-    let service = service_fn({
+    let mut stream = ObservedStream::new(stream, state.clone());
+    let service = service_fn(|request: Request<Incoming>| {
         let state = state.clone();
-        move |request: Request<Incoming>| {
-            let active = state.begin(request.version());
-            answer(request, active)
-        }
+        let active = state.begin(request.version());
+        let answered = answer(request, active);
+        async move { answered.await.inspect(|response| note_last(&state, response)) }
     });
-    let mut connection = pin!(protocols.serve_connection(stream, service));
-    // The set polls the timer and the watcher only after they were woken. Without it, each poll of the
-    // connection would poll both, three times in a request.
-    let mut ends = FuturesUnordered::from_iter([async {
-        tokio::select! {
-            () = asked_to_end(&mut watcher) => {}
-            () = state.idle() => tracing::debug!("a connection was idle for too long"),
+    loop {
+        // The set polls the timers and the watcher only after they were woken. Without it, each poll
+        // of the connection would poll them all, three times in a request.
+        let mut pauses = FuturesUnordered::from_iter([pause_of(watcher.clone(), &state)]);
+        let is_http2 = tokio::select! {
+            is_http2 = stream.begins_http2() => is_http2,
+            _ = pauses.next() => return,
+        };
+        let Ok(is_http2) = is_http2 else { return };
+        let io = TokioIo::new(stream);
+        if is_http2 {
+            let mut connection = pin!(protocols.http2.serve_connection(io, &service));
+            tokio::select! {
+                ended = connection.as_mut() => note_end(ended),
+                _ = pauses.next() => finish(connection, &state).await,
+            }
+            return;
         }
-    }]);
-    tokio::select! {
-        ended = connection.as_mut() => return note_end(ended),
-        _ = ends.next() => {}
-    }
-    // On HTTP/2 this announces the end to the client, whose next request may be on its way.
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        ended = connection => note_end(ended),
-        () = unused(&state) => {}
+        let mut connection = protocols.http1.serve_connection(io, &service);
+        let pause = tokio::select! {
+            ended = &mut connection => return note_end(ended),
+            pause = pauses.next() => pause,
+        };
+        let Some(Pause::Park) = pause else {
+            return finish(Pin::new(&mut connection), &state).await;
+        };
+        let parts = connection.into_parts();
+        stream = parts.io.into_inner().parked(&parts.read_buf);
     }
 }
 
-fn protocols() -> auto::Builder<TokioExecutor> {
-    let mut protocols = auto::Builder::new(TokioExecutor::new());
+/// The end of a stage of a connection: it ends, or it is parked.
+enum Pause {
+    End,
+    Park,
+}
+
+/// Waits until a connection is to end or to be parked.
+async fn pause_of(mut watcher: Option<watch::Receiver<bool>>, state: &ConnectionState) -> Pause {
+    tokio::select! {
+        () = asked_to_end(&mut watcher) => Pause::End,
+        () = state.idle() => {
+            tracing::debug!("a connection was idle for too long");
+            Pause::End
+        }
+        () = state.can_park() => Pause::Park,
+    }
+}
+
+/// Lets a connection finish its requests. On HTTP/2 this announces the end to the client, whose next
+/// request may be on its way.
+async fn finish<C>(mut connection: Pin<&mut C>, state: &ConnectionState)
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection => note_end(ended),
+        () = unused(state) => {}
+    }
+}
+
+/// Notes the response after which a connection over HTTP/1.1 ends.
+fn note_last<B>(state: &ConnectionState, response: &Response<B>) {
+    if response.headers().get(CONNECTION).is_some_and(|value| value == "close") {
+        state.note_last();
+    }
+}
+
+/// The settings of both versions of HTTP.
+struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+fn protocols() -> Protocols {
+    let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(TokioExecutor::new()));
     // The state measures the time of headers: hyper's timeout would run while a connection is idle.
-    protocols.http1().timer(TokioTimer::new()).header_read_timeout(None);
-    protocols.http1().max_buf_size(READ_BYTES);
-    protocols.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
-    protocols.http2().initial_stream_window_size(WINDOW_BYTES);
-    protocols.http2().initial_connection_window_size(WINDOW_BYTES);
-    protocols
+    http1.timer(TokioTimer::new()).header_read_timeout(None);
+    http1.max_buf_size(READ_BYTES);
+    http2.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
+    http2.initial_stream_window_size(WINDOW_BYTES);
+    http2.initial_connection_window_size(WINDOW_BYTES);
+    Protocols { http1, http2 }
 }
 
 /// Returns the protocol of the inner listener: requests may have the headers of a client's request,
 /// in either version, and those that the app host adds.
-fn inner_protocols() -> auto::Builder<TokioExecutor> {
+fn inner_protocols() -> Protocols {
     let mut protocols = protocols();
-    protocols.http1().max_buf_size(2 * READ_BYTES).max_headers(MAX_INNER_HEADERS);
+    protocols.http1.max_buf_size(2 * READ_BYTES).max_headers(MAX_INNER_HEADERS);
     protocols
 }
 
-fn note_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+fn note_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
@@ -382,5 +440,141 @@ async fn unused(state: &ConnectionState) {
         if state.is_unused() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::{Context, Poll};
+
+    use http_body_util::{BodyExt, Full};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+
+    use super::*;
+
+    const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+    /// A stream that notes the size of the buffer of each read.
+    struct Offered(DuplexStream, Arc<AtomicUsize>);
+
+    impl AsyncRead for Offered {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.1.store(buf.remaining(), Relaxed);
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Offered {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, data)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    /// A connection to a server, and what the server did on it.
+    struct Client {
+        stream: DuplexStream,
+        /// The size of the buffer of the last read, in bytes.
+        offered: Arc<AtomicUsize>,
+        requests: Arc<AtomicUsize>,
+    }
+
+    impl Client {
+        /// Connects to a server that responds with the length of the body. The body of a request
+        /// to `/refused` is read after the response.
+        fn connect() -> Self {
+            let (stream, theirs) = duplex(1 << 20);
+            let (offered, requests) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
+            let theirs = Offered(theirs, Arc::clone(&offered));
+            let count = requests.clone();
+            let answer = move |request: Request<Incoming>, active: ActiveRequest| {
+                count.fetch_add(1, Relaxed);
+                async move {
+                    let _active = active;
+                    let is_refused = request.uri().path() == "/refused";
+                    let read = request.into_body().collect();
+                    let mut response = Response::builder();
+                    let length = if is_refused {
+                        tokio::spawn(read);
+                        response = response.header(CONNECTION, "close");
+                        0
+                    } else {
+                        read.await.unwrap().to_bytes().len()
+                    };
+                    let body = Full::from(length.to_string());
+                    Ok(response.body(body.map_err(|never| match never {})).unwrap())
+                }
+            };
+            tokio::spawn(serve_http::<_, _, _>(protocols(), theirs, KEEP_ALIVE, None, answer));
+            Self { stream, offered, requests }
+        }
+
+        async fn send(&mut self, data: &[u8]) {
+            self.stream.write_all(data).await.unwrap();
+        }
+
+        /// Reads the response that ends with this text.
+        async fn receive(&mut self, end: &str) {
+            let mut response = String::new();
+            while !response.ends_with(end) {
+                response.push(char::from(self.stream.read_u8().await.unwrap()));
+            }
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        }
+    }
+
+    fn post(path: &str, length: usize) -> Vec<u8> {
+        format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n").into_bytes()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_has_no_buffer_and_serves_the_next() {
+        let mut client = Client::connect();
+        for _ in 0..3 {
+            client.send(&post("/", 300_000)).await;
+            client.send(&[b'a'; 300_000]).await;
+            client.receive("300000").await;
+            assert!(client.offered.load(Relaxed) >= 16 * 1024, "the buffer has grown");
+            sleep(Duration::from_secs(2)).await;
+            assert!(client.offered.load(Relaxed) < 100, "{:?} bytes", client.offered);
+        }
+        // The next request arrives in two parts, the first together with the body before it.
+        client.send(&post("/", 300_000)).await;
+        client.send(&[&[b'a'; 300_000][..], b"POST / HT"].concat()).await;
+        client.receive("300000").await;
+        sleep(Duration::from_secs(2)).await;
+        client.send(b"TP/1.1\r\nContent-Length: 3\r\n\r\nabc").await;
+        client.receive("\r\n3").await;
+        assert_eq!(client.requests.load(Relaxed), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_of_a_refused_body_is_no_request() {
+        let mut client = Client::connect();
+        let rest = post("/", 0);
+        client.send(&post("/refused", 100_000 + rest.len())).await;
+        client.send(&[b'a'; 100_000]).await;
+        client.receive("\r\n0").await;
+        sleep(Duration::from_secs(2)).await;
+        let _ = client.stream.write_all(&rest).await;
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(client.requests.load(Relaxed), 1);
     }
 }
