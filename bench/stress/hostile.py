@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import itertools
 import json
+import os
 import socket
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -230,12 +231,36 @@ def carry_out(name, port, seconds):
 
 async def run(args):
     seconds = 3 if args.quick else SECONDS
-    lines = []
+    lines = [await beside_busy_cores(seconds)]
     with ProcessPoolExecutor(1) as pool:
         for attack in ATTACKS:
             async with Server(PROGRAM) as server:
                 lines += await measure(pool, server, attack.__name__, seconds)
     return lines
+
+
+def compute(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+async def beside_busy_cores(seconds):
+    """Returns what the other endpoint's p99 becomes when unrelated processes use every core.
+
+    An attack from the same machine cannot do better where it keeps all cores busy.
+    """
+    cores = len(os.sched_getaffinity(0))
+    async with Server(PROGRAM) as server:
+        await probe(server, time.monotonic() + 1)
+        alone, _, _ = await probe(server, time.monotonic() + seconds)
+        with ProcessPoolExecutor(cores) as pool:
+            busy = [pool.submit(compute, seconds) for _ in range(cores)]
+            during, _, _ = await probe(server, time.monotonic() + seconds * 0.9)
+            for each in busy:
+                each.result()
+    ratio = percentile(during) / percentile(alone)
+    return report.figure(f"no attack, {cores} busy cores: p99 / alone", ratio)
 
 
 async def measure(pool, server, name, seconds):
