@@ -9,7 +9,7 @@ use litplex_core::{Attach, Device, DialectId, Launch, LitApi, LitStream, Result}
 use litplex_http::{BoxLayer, HttpLayer};
 use litplex_pipelines::Step;
 use litplex_server::ModelSource;
-use litplex_workers::{Settings, batches, streams};
+use litplex_workers::{Callees, Settings, batches, streams};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
@@ -38,6 +38,32 @@ impl Endpoint {
         load: impl Fn(Device) -> Result<A> + Send + Sync + 'static,
     ) -> Self {
         Self::with_model::<A>(path, |settings, attach| Arc::new(batches(settings, load, attach)))
+    }
+
+    /// Serves a Rust model that calls other endpoints of the server, through the handles of the callees
+    /// that `load` gets.
+    pub fn calling<A: LitApi>(
+        path: &str,
+        load: impl Fn(Device, Callees) -> Result<A> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_model::<A>(path, |settings, attach| {
+            let callees = settings.callees.clone();
+            let load = move |device| load(device, callees.clone());
+            Arc::new(batches(settings, load, attach).calling())
+        })
+    }
+
+    /// Serves a Rust model as [`calling`](Self::calling) does, whose responses are streams.
+    pub fn calling_stream<S: LitStream>(
+        path: &str,
+        load: impl Fn(Device, Callees) -> Result<S> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_model::<S>(path, |settings, attach| {
+            let callees = settings.callees.clone();
+            let load = move |device| load(device, callees.clone());
+            Arc::new(streams(settings, load, attach).calling())
+        })
+        .set("stream", true)
     }
 
     /// Serves a Rust model whose responses are streams at `path`.

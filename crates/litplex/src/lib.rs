@@ -73,6 +73,11 @@
 //! [`Endpoint::python`] names a class of a file or module; its interpreter may be that of a
 //! virtual environment, and needs nothing installed for litplex. See `docs/` for the hooks.
 //!
+//! # Calls
+//!
+//! A model that is served with [`Endpoint::calling`] calls other endpoints through [`Callee`]s, which it
+//! gets when it is loaded. `docs/compound.md` has the rules.
+//!
 //! # Pipelines
 //!
 //! [`Endpoint::pipeline`] makes an endpoint of calls of others ([`Step`]): in sequence, in parallel,
@@ -104,7 +109,9 @@ pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService};
 pub use litplex_pipelines::{Imported, Step, import};
 pub use litplex_server::Error;
-pub use litplex_workers::{Environment, default_interpreter, environments, remove_environment};
+pub use litplex_workers::{
+    Callee, Callees, Environment, default_interpreter, environments, remove_environment,
+};
 pub use program::{Checked, Program};
 pub use server::{RunServers, run_servers};
 

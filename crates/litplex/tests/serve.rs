@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use litplex::{
-    Batch, Chunks, Device, Endpoint, Error, LitApi, LitStream, Outcome, RunServers, ServeError,
-    Step, run_servers,
+    Batch, Callee, Callees, Chunks, Device, Endpoint, Error, LitApi, LitStream, Outcome,
+    RunServers, ServeError, Step, run_servers,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -308,6 +308,67 @@ async fn a_pipeline_calls_rust_models() {
     assert!(response.contains("step `/square`: x is negative"), "{response}");
     assert_eq!(status, 422);
     assert!(served.get("/metrics").await.1.contains("litplex_step_seconds"));
+}
+
+/// Calls the other endpoints as its input says.
+struct Ask {
+    square: Callee,
+    count: Callee,
+    itself: Callee,
+}
+
+impl LitApi for Ask {
+    type Input = String;
+    type Output = Value;
+
+    fn predict(&mut self, batch: Batch<String>) -> litplex::Result<Vec<Outcome<Value>>> {
+        let number = |x: i64| json!({ "x": x });
+        let answer = match &*batch[0] {
+            "one" => self.square.call::<_, Value>(&number(3))?,
+            "many" => {
+                let numbers: Vec<_> = [1, -1, 2].map(number).into();
+                let squares = self.square.map::<_, Value>(&numbers).into_iter();
+                squares.map(|it| it.unwrap_or_else(|error| json!(error.status()))).collect()
+            }
+            "items" => self.count.stream::<_, i64>(&number(3))?.collect::<Outcome<Value>>()?,
+            "list" => self.count.call(&number(2))?,
+            _ => self.itself.call(&"one")?,
+        };
+        Ok(vec![Ok(answer)])
+    }
+}
+
+#[tokio::test]
+async fn a_rust_model_calls_other_endpoints() {
+    let load = |_: Device, callees: Callees| {
+        let [square, count, itself] = ["/square", "/count", "/ask"].map(|it| callees.endpoint(it));
+        let outside = square.call::<_, Value>(&json!({"x": 1})).unwrap_err();
+        assert!(outside.detail.contains("call within `predict`"), "{outside}");
+        Ok(Ask { square, count, itself })
+    };
+    let served = Served::start(run_servers([
+        square(),
+        Endpoint::stream("/count", |_: Device| Ok(Count)),
+        Endpoint::calling("/ask", load),
+    ]))
+    .await;
+    for (kind, expected) in [
+        ("\"one\"", json!({"square": 9, "batch": 1})),
+        ("\"many\"", json!([{"square": 1, "batch": 2}, 422, {"square": 4, "batch": 2}])),
+        ("\"items\"", json!([0, 1, 2])),
+        ("\"list\"", json!([0, 1])),
+    ] {
+        let (status, response) = served.post("/ask", kind).await;
+        assert_eq!(status, 200, "{response}");
+        let answer = response.split_once("\r\n\r\n").unwrap().1;
+        let mut answer: Value = serde_json::from_str(answer).unwrap();
+        let items = answer.as_array_mut().into_iter().flatten();
+        items.filter(|it| it.get("batch").is_some()).for_each(|it| it["batch"] = json!(2));
+        assert_eq!(answer, expected);
+    }
+    let (status, response) = served.post("/ask", "\"itself\"").await;
+    assert!(response.contains("`/ask#0 → /ask`"), "{response}");
+    assert_eq!(status, 508);
 }
 
 #[tokio::test]

@@ -12,9 +12,11 @@ use litplex_devices::{isolate, thread_variables};
 use litplex_dirs::Cache;
 use litplex_http::Dialects;
 use litplex_workers::{
-    OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, Settings, WorkerLimits, WorkerSpec,
-    WorkerTelemetry, default_interpreter,
+    Callees, OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, Settings, WorkerLimits,
+    WorkerSpec, WorkerTelemetry, default_interpreter,
 };
+
+use tokio::runtime::Handle;
 
 use crate::log::LogFiles;
 use crate::placement::Placement;
@@ -106,7 +108,7 @@ pub(crate) fn launcher(
     telemetry: WorkerTelemetry,
 ) -> Arc<dyn Launch> {
     match (model, &config.source) {
-        (Some(model), _) => model(rust_settings(config, placement.devices), attach),
+        (Some(model), _) => model(rust_settings(config, placement.devices, environment), attach),
         (None, Source::Python(load)) => {
             let worker = worker_spec(config, load.clone());
             let process = process_spec(config, placement, environment);
@@ -119,7 +121,12 @@ pub(crate) fn launcher(
     }
 }
 
-fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
+fn rust_settings(
+    config: &Endpoint,
+    devices: Vec<Device>,
+    environment: &WorkerEnvironment,
+) -> Settings {
+    let calls = Arc::new(environment.calls.clone());
     Settings {
         endpoint: config.label().to_owned(),
         devices,
@@ -127,6 +134,7 @@ fn rust_settings(config: &Endpoint, devices: Vec<Device>) -> Settings {
         batch_timeout: config.batch_timeout.unwrap_or_default(),
         retry_batch_singly: retry_batch_singly(config),
         dialect: None,
+        callees: Callees::new(calls, Handle::current()),
     }
 }
 

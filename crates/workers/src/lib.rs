@@ -12,7 +12,7 @@ mod process;
 mod span;
 
 pub use error::Error;
-pub use inproc::{InprocLaunch, Settings, batches, streams};
+pub use inproc::{Callee, Callees, InprocLaunch, Settings, batches, streams};
 pub use link::UnhealthyCount;
 pub use log_file::LogFile;
 pub use process::{

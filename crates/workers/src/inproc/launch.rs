@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::Error;
 use crate::span::{worker_name, worker_span};
 
+use super::calls::{Callees, Calling};
 use super::model::{Batches, Deliver, Model, Streams};
 
 /// The settings of one Rust endpoint.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub retry_batch_singly: bool,
     /// The dialect of its clients; `None` if it is plain.
     pub dialect: Option<DialectId>,
+    /// The endpoints that the model may call.
+    pub callees: Callees,
 }
 
 type Load = dyn Fn(Device) -> litplex_core::Result<Box<dyn Model>> + Send + Sync;
@@ -40,6 +43,7 @@ type Load = dyn Fn(Device) -> litplex_core::Result<Box<dyn Model>> + Send + Sync
 pub struct InprocLaunch {
     settings: Settings,
     stream: bool,
+    makes_calls: bool,
     load: Arc<Load>,
     attach: Arc<dyn Attach>,
 }
@@ -60,7 +64,7 @@ pub fn batches<A: LitApi>(
     let load: Arc<Load> = Arc::new(move |device| {
         Ok(Box::new(Batches { api: load(device)?, max_batch_size, retry_batch_singly }))
     });
-    InprocLaunch { settings, stream: false, load, attach }
+    InprocLaunch { settings, stream: false, makes_calls: false, load, attach }
 }
 
 /// Launches a [`LitStream`]; `load` is called on each thread.
@@ -70,7 +74,15 @@ pub fn streams<S: LitStream>(
     attach: Arc<dyn Attach>,
 ) -> InprocLaunch {
     let load: Arc<Load> = Arc::new(move |device| Ok(Box::new(Streams(load(device)?))));
-    InprocLaunch { settings, stream: true, load, attach }
+    InprocLaunch { settings, stream: true, makes_calls: false, load, attach }
+}
+
+impl InprocLaunch {
+    /// Notes that the model calls other endpoints.
+    #[must_use]
+    pub fn calling(self) -> Self {
+        Self { makes_calls: true, ..self }
+    }
 }
 
 impl Launch for InprocLaunch {
@@ -92,20 +104,27 @@ impl Launch for InprocLaunch {
             tool: None,
             calls: Vec::new(),
         };
-        let thread = ModelThread { load: self.load.clone(), inbox, _alive: alive };
+        let callees = self.makes_calls.then(|| self.settings.callees.clone());
+        let endpoint = self.settings.endpoint.clone();
+        let thread =
+            ModelThread { load: self.load.clone(), callees, endpoint, slot, inbox, _alive: alive };
         let device = self.settings.devices[slot % self.settings.devices.len()].clone();
         let name = worker_name(&self.settings.endpoint, slot);
         let span = worker_span(Some(&self.settings.endpoint), &name);
         // The thread enters the span once, so that requests do not pay for it.
-        let run = move || span.in_scope(|| thread.run(device, ready));
+        let worker = name.clone();
+        let run = move || span.in_scope(|| thread.run(device, &worker, ready));
         let spawned = thread::Builder::new().name(name).spawn(run);
-        let attach = self.attach.clone();
+        let (attach, makes_calls) = (self.attach.clone(), self.makes_calls);
         Box::pin(async move {
             let lost = |_| Error::Load("the model's thread ended while it loaded".into());
             spawned.map_err(Error::Thread)?;
             let deliverer = loaded.await.map_err(lost)??;
             let attachment = attach.attach(slot, info);
             let progress = attachment.progress();
+            if makes_calls {
+                progress.calls();
+            }
             attachment.complete(Box::new(Inproc(jobs)));
             report_to(deliverer, progress.clone());
             Ok(Box::new(InprocLaunched { progress, gone }) as _)
@@ -118,13 +137,17 @@ type Deliverer = oneshot::Sender<ToCallers>;
 
 struct ModelThread {
     load: Arc<Load>,
+    /// Present if the model calls other endpoints.
+    callees: Option<Callees>,
+    endpoint: String,
+    slot: usize,
     inbox: std_mpsc::Receiver<Vec<Job>>,
     /// Dropped with the thread: the end of the watch shows that the thread is gone.
     _alive: watch::Sender<()>,
 }
 
 impl ModelThread {
-    fn run(self, device: Device, ready: oneshot::Sender<Result<Deliverer, Error>>) {
+    fn run(self, device: Device, name: &str, ready: oneshot::Sender<Result<Deliverer, Error>>) {
         let mut model = match load_guarded(&*self.load, device) {
             Ok(model) => model,
             Err(error) => return drop(ready.send(Err(error))),
@@ -134,8 +157,10 @@ impl ModelThread {
             return;
         }
         let Ok(to_callers) = to_callers.blocking_recv() else { return };
+        let calling = |callees| Calling::attach(callees, &self.endpoint, self.slot, name);
+        let calling = self.callees.as_ref().map(calling);
         while let Ok(jobs) = self.inbox.recv() {
-            model.run(jobs, &to_callers);
+            model.run(jobs, calling.as_ref(), &to_callers);
         }
     }
 }

@@ -7,7 +7,9 @@
 //! Answers go through a task of the runtime: waking one task for all answers that are there is
 //! far cheaper than waking every caller from another thread.
 
+mod calls;
 mod launch;
 mod model;
 
+pub use calls::{Callee, Callees};
 pub use launch::{InprocLaunch, Settings, batches, streams};

@@ -7,6 +7,8 @@ use litplex_core::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::calls::Calling;
+
 /// The receiver of answers and reports.
 pub(crate) trait Deliver {
     fn deliver(&self, answers: Vec<(Reply, Outcome<Response>)>);
@@ -16,7 +18,8 @@ pub(crate) trait Deliver {
 /// A model as its thread drives it.
 pub(crate) trait Model {
     /// Answers jobs: one batch if the endpoint batches, otherwise single jobs.
-    fn run(&mut self, jobs: Vec<Job>, to: &dyn Deliver);
+    /// `calling` is present if it calls other endpoints.
+    fn run(&mut self, jobs: Vec<Job>, calling: Option<&Calling>, to: &dyn Deliver);
 }
 
 /// The model of a [`LitApi`].
@@ -27,17 +30,27 @@ pub(crate) struct Batches<A> {
 }
 
 impl<A: LitApi> Model for Batches<A> {
-    fn run(&mut self, jobs: Vec<Job>, to: &dyn Deliver) {
+    fn run(&mut self, jobs: Vec<Job>, calling: Option<&Calling>, to: &dyn Deliver) {
         if self.max_batch_size > 1 {
-            return to.deliver(self.answer(jobs));
+            return to.deliver(self.answer_with_calls(jobs, calling));
         }
         for job in jobs {
-            to.deliver(self.answer(vec![job]));
+            to.deliver(self.answer_with_calls(vec![job], calling));
         }
     }
 }
 
 impl<A: LitApi> Batches<A> {
+    fn answer_with_calls(
+        &mut self,
+        jobs: Vec<Job>,
+        calling: Option<&Calling>,
+    ) -> Vec<(Reply, Outcome<Response>)> {
+        // Its end comes before the callers have the responses.
+        let _computing = calling.map(|calling| calling.begin(&jobs));
+        self.answer(jobs)
+    }
+
     fn answer(&mut self, jobs: Vec<Job>) -> Vec<(Reply, Outcome<Response>)> {
         let mut answers = Vec::with_capacity(jobs.len());
         let (mut inputs, mut decoded) = (Vec::new(), Vec::new());
@@ -104,8 +117,9 @@ impl<A: LitApi> Batches<A> {
 pub(crate) struct Streams<S>(pub(crate) S);
 
 impl<S: LitStream> Model for Streams<S> {
-    fn run(&mut self, jobs: Vec<Job>, to: &dyn Deliver) {
+    fn run(&mut self, jobs: Vec<Job>, calling: Option<&Calling>, to: &dyn Deliver) {
         for job in jobs {
+            let _computing = calling.map(|calling| calling.begin(std::slice::from_ref(&job)));
             let cut_short = usize::from(!self.answer(job));
             to.finished(Done { jobs: 1, cut_short });
         }
