@@ -163,6 +163,8 @@ class EndpointOptions(TypedDict, total=False):
             Default: the name of its class.
         aliases: Further names of the endpoint, which no other endpoint may have. Value: a list of
             names that do not begin with "/", without control characters. Default: [].
+        default_model: Whether the endpoint gets the requests that name no model, if several
+            endpoints share its path. Value: true or false. Default: false.
         args: Constructor arguments for the class that ``api`` names. Value: a table of constructor
             arguments. Default: {}.
         python: The interpreter of the workers, usually that of a virtual environment. litplex needs
@@ -280,6 +282,7 @@ class EndpointOptions(TypedDict, total=False):
 
     name: str
     aliases: Texts
+    default_model: bool
     args: dict[str, Any]
     python: str
     requirements: str

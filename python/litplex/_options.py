@@ -71,6 +71,11 @@ def built_in_paths(options: Options) -> dict[str, str]:
     }
 
 
+def can_be_shared(path: str) -> bool:
+    """Returns whether several endpoints may have this path, because its requests name a model."""
+    return any(path.endswith(end) for option in TABLE for end in option.get("shared", ()))
+
+
 def errors(scope: str, options: Options) -> list[str]:
     """Returns a sentence for each option that is unknown, has an invalid value, or contradicts
     another option."""

@@ -37,6 +37,7 @@ class Profile:
             option gets if an endpoint has the path. Any other such endpoint is refused.
         checks_paths_early: Whether the paths of a ``LitServer`` are checked against the built-in
             paths when it is created, not when it runs.
+        shares_paths: Whether several endpoints may have a path whose requests name a model.
         resolves_paths_by_file: Whether relative paths start at the directory of the program's
             file, not at the working directory.
         warns_of_spec_path: Whether to warn of a path that needs another ``base_url`` of clients.
@@ -62,6 +63,7 @@ class Profile:
     server_defaults: Mapping[str, Any] = field(default_factory=dict)
     yielding: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     checks_paths_early: bool = False
+    shares_paths: bool = True
     resolves_paths_by_file: bool = True
     warns_of_spec_path: bool = False
     has_model_options: bool = True

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _API_OPTIONS = ("max_batch_size", "batch_timeout", "stream")
 
 # Options that only one endpoint can have.
-_NAME_OPTIONS = ("name", "aliases")
+_NAME_OPTIONS = ("name", "aliases", "default_model")
 
 # The exit status of a server whose model could not be loaded.
 _LOAD_FAILED = 3
@@ -248,10 +248,9 @@ class LitServer:
     def _paths(self) -> list[str]:
         return [self.path or self._api_path(api) for api in self.apis]
 
-    def _own_names(self) -> list[str]:
-        """Returns the names that the program has chosen."""
-        name = [self.options["name"]] if "name" in self.options else []
-        return [*name, *self.options.get("aliases", [])]
+    def _names(self) -> list[str]:
+        """Returns the names of the endpoints."""
+        return [self.options.get("name") or _default_name(api) for api in self.apis]
 
     def _endpoints(self, server: int) -> Iterator[dict[str, Any]]:
         """Yields the description of each endpoint for the binary; ``server`` is the index of this
@@ -274,8 +273,14 @@ class LitServer:
             else:
                 source = _source(api, server, index, path)
                 endpoint = {**_options_of(api), **endpoint, "source": source}
-                endpoint["class"] = type(api).__name__
+                endpoint["class"] = _default_name(api)
             yield endpoint
+
+
+def _default_name(api: Any) -> str:
+    """Returns the name of the class of an API, or what its name names in its module."""
+    name: str = api.rpartition(":")[2] if isinstance(api, str) else type(api).__name__
+    return name
 
 
 def _interpreter_errors(python: str, directory: str) -> Iterator[str]:
@@ -496,19 +501,49 @@ def _tool_errors(servers: Sequence[Any]) -> Iterator[str]:
 
 
 def _name_errors(servers: Sequence[Any]) -> Iterator[str]:
-    """Yields a sentence for each name or alias that several endpoints have."""
-    called: dict[str, list[str]] = {}
-    for server in filter(lambda server: isinstance(server, LitServer), servers):
-        for name in server._own_names():
-            called.setdefault(name, []).append(server._paths()[0])
-    for name, paths in sorted(called.items()):
-        if len(paths) > 1 and paths[0] == paths[1]:
-            yield f"endpoint `{paths[0]}`: `{name}` is given twice in `name` and `aliases`"
-        elif len(paths) > 1:
+    """Yields a sentence for each name or alias that several endpoints have, and for each path with
+    several defaults."""
+    servers = [server for server in servers if isinstance(server, LitServer)]
+    paths = _all_paths(servers)
+    called: dict[str, list[tuple[int, str]]] = {}
+    defaults: dict[str, list[str]] = {}
+    for number, (server, path, name) in enumerate(_endpoints_of(servers)):
+        is_shared = paths.count(path) > 1 and _may_be_shared(path, server._profile)
+        own = [name] if is_shared or "name" in server.options else []
+        for each in (*own, *server.options.get("aliases", ())):
+            called.setdefault(each, []).append((number, path))
+        if server.options.get("default_model", False):
+            defaults.setdefault(path, []).append(name if is_shared else path)
+    for name, found in sorted(called.items()):
+        if len(found) > 1:
+            yield _shared_name(name, *found[:2])
+    for path, labels in sorted(defaults.items()):
+        if len(labels) > 1:
             yield (
-                f"endpoints `{paths[0]}` and `{paths[1]}` are both called `{name}`; give one of "
-                f"them another `name`, or remove the alias"
+                f"endpoints `{labels[0]}` and `{labels[1]}` at `{path}` both have `default_model`; "
+                f"set it for one of them"
             )
+
+
+def _shared_name(name: str, first: tuple[int, str], second: tuple[int, str]) -> str:
+    if first == second:
+        return f"endpoint `{first[1]}`: `{name}` is given twice in `name` and `aliases`"
+    if first[1] == second[1]:
+        return (
+            f"two endpoints at `{first[1]}` are called `{name}`; give each its own `name`, or "
+            f"remove the alias"
+        )
+    return (
+        f"endpoints `{first[1]}` and `{second[1]}` are both called `{name}`; give one of them "
+        f"another `name`, or remove the alias"
+    )
+
+
+def _endpoints_of(servers: Iterable[LitServer]) -> Iterator[tuple[LitServer, str, str]]:
+    """Yields the server, the path and the name of each endpoint."""
+    for server in servers:
+        for path, name in zip(server._paths(), server._names()):
+            yield server, path, name
 
 
 def _conflicts(options: Options, combined: dict[str, Any]) -> Iterator[str]:
@@ -522,12 +557,16 @@ def _conflicts(options: Options, combined: dict[str, Any]) -> Iterator[str]:
             )
 
 
+def _may_be_shared(path: str, profile: Profile) -> bool:
+    return profile.shares_paths and _options.can_be_shared(path)
+
+
 def _path_errors(paths: list[str], built_in: Mapping[str, str], profile: Profile) -> Iterator[str]:
     name = profile.name
     for path in dict.fromkeys(paths):
         if path in built_in:
             yield f"api_path {path} is already in use by {name} {built_in[path]}; choose another"
-        elif paths.count(path) > 1:
+        elif paths.count(path) > 1 and not _may_be_shared(path, profile):
             yield (
                 f"api_path {path} is already in use by another endpoint: "
                 f"{paths.count(path)} endpoints have this path; give each its own"

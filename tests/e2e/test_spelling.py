@@ -32,6 +32,9 @@ PROGRAM = """
         ls.LitServer(Say("scoped"), path="/scoped", {scopes}),
         ls.LitServer(Say("limited"), path="/limited", rate_limit="1/h"),
         ls.LitServer(Say("common"), path="/common"),
+        ls.LitServer(Say("open chat"), path="/v1/chat/completions", name="open"),
+        ls.LitServer(Say("own chat"), path="/v1/chat/completions", name="own", **own),
+        ls.LitServer(Say("token chat"), path="/v1/chat/completions", name="token", {scopes}),
     ]
     {app}
     ls.run_servers(*servers, port=0, {tokens})
@@ -146,12 +149,13 @@ def spellings(path, own):
     yield plain + b"\xff"
 
 
-def over_http1(server, target, headers):
+def over_http1(server, target, headers, body=b"1"):
     host, port = server.url.removeprefix("http://").split(":")
     head = [b"POST " + target + b" HTTP/1.1", b"Host: " + host.encode()]
     head += [f"{name}: {value}".encode() for name, value in headers.items()]
     with socket.create_connection((host, int(port)), timeout=30) as sock:
-        sock.sendall(b"\r\n".join([*head, b"Content-Length: 1", b"Connection: close", b"", b"1"]))
+        head += [b"Content-Length: %d" % len(body), b"Connection: close", b"", body]
+        sock.sendall(b"\r\n".join(head))
         answer = b""
         while piece := sock.recv(1 << 16):
             answer += piece
@@ -159,7 +163,7 @@ def over_http1(server, target, headers):
     return int(start.split()[1]), body
 
 
-def over_http2(server, target, headers):
+def over_http2(server, target, headers, body=b"1"):
     host, port = server.url.removeprefix("http://").split(":")
     config = h2.config.H2Configuration(
         header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
@@ -170,7 +174,7 @@ def over_http2(server, target, headers):
     head += [(b":authority", host.encode())]
     head += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     connection.send_headers(1, head)
-    connection.send_data(1, b"1", end_stream=True)
+    connection.send_data(1, body, end_stream=True)
     status, body = 400, b""
     with socket.create_connection((host, int(port)), timeout=30) as sock:
         sock.sendall(connection.data_to_send())
@@ -230,6 +234,38 @@ def test_every_spelling_of_a_path_needs_what_the_endpoint_asks_for(server, kind)
                     server, known, {**forged, **drop, **ocr, "X-Rewrite": "/secret"}
                 )
                 assert refused[0] == 404
+
+
+def test_every_spelling_of_a_shared_path_needs_what_its_model_asks_for(server, kind):
+    """A key for one model of a path reaches no other, however the path and the model are spelt."""
+    chat, olga = "/v1/chat/completions", {"X-API-Key": "key of olga"}
+    ocr = {"Authorization": token("ocr")} if "tokens" in kind else {"X-API-Key": "key of ocr"}
+    right = {"open": ocr, "own": olga, "token": ocr}
+    bodies = {name: b'{"model": "%s"}' % name.encode() for name in right}
+    for ask in (over_http1, over_http2):
+        for name, headers in right.items():
+            expected = (200, json.dumps(f"answer of {name} chat").encode())
+            assert ask(server, chat.encode(), headers, bodies[name]) == expected
+        tried = [*spellings(chat, server.url.removeprefix("http://").encode())]
+        for spelt in tried:
+            for name in ("own", "token"):
+                for headers in ({}, olga, ocr):
+                    status, body = ask(server, spelt, headers, bodies[name])
+                    if 200 <= status < 300 and b"answer of common" not in body:
+                        assert f"answer of {name} chat".encode() in body, spelt
+                        assert headers == right[name], (spelt, headers)
+        for model in (b'["own"]', b'"own "', b'"OWN"', b'"/own"', b'{"own": 1}', b"null", b'""'):
+            status, _ = ask(server, chat.encode(), olga, b'{"model": %s}' % model)
+            assert status in (404, 422), model
+        for last in (b"open", b"token"):
+            twice = b'{"model": "own", "mod\\u0065l": "%s"}' % last
+            status, body = ask(server, chat.encode(), ocr, twice)
+            assert (status, b"own" in body) == (200, False)
+    if "app host" in kind:
+        for path, rewritten in ((chat, "/secret"), ("/common", chat), (chat, "/common")):
+            for method in (over_http1, over_http2):
+                headers = {**ocr, "X-Rewrite": rewritten}
+                assert method(server, path.encode(), headers, bodies["open"])[0] == 404
 
 
 @pytest.mark.parametrize("kind", ["keys", "keys, app host"])

@@ -36,7 +36,7 @@ def test_only_programs_that_need_an_app_host_have_one(monkeypatch):
     assert _manifest.manifest_of([ls.LitServer(Open())]) is None
     order = _manifest.manifest_of([ls.LitServer(Open(), "/a"), ls.LitServer(Guarded(), "/b")])
     assert order is not None
-    assert order["guarded"] == ["/b"]
+    assert order["guarded"] == [("/b", "Guarded")]
     assert _manifest.manifest_of([ls.LitServer(Open(), middlewares=[Middleware])]) is not None
     server = ls.LitServer(Open())
     server.app.get("/custom")(lambda: 1)

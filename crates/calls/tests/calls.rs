@@ -58,8 +58,9 @@ impl Fixture {
             label: "/test".into(),
             path: "/test".into(),
             name: "test".into(),
-            has_own_name: true,
+            has_unique_name: true,
             aliases: vec!["alias".into()],
+            is_default: false,
         };
         let target = Target {
             identity: Arc::new(identity),

@@ -29,6 +29,7 @@ pub use keywords::keywords_python;
 pub use litplex_access::{Digest, Rate};
 pub use litplex_core::Cost;
 pub use litplex_tls::{Pem, TlsFiles};
+pub use names::can_be_shared;
 pub use options::{Kind, OPTIONS, OptionDef, Scope, problems, table_json, table_markdown};
 pub use presentation::Presentation;
 pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};

@@ -6,10 +6,19 @@ use std::sync::Arc;
 use litplex_core::Identity;
 use serde_json::{Map, Value};
 
-use crate::read::{text, texts};
+use crate::read::{boolean, text, texts};
 
 /// The name of the class of a model, as the SDK and the builder of the Rust API give it.
 pub(crate) const CLASS: &str = "class";
+
+/// The endings of the paths that several endpoints may share: those of protocols whose requests name a
+/// model. A test in `server` compares them with the protocols.
+pub(crate) const SHARED_PATH_ENDINGS: [&str; 2] = ["/chat/completions", "/embeddings"];
+
+/// Returns whether several endpoints may have a path.
+pub fn can_be_shared(path: &str) -> bool {
+    SHARED_PATH_ENDINGS.iter().any(|ending| path.ends_with(ending))
+}
 
 /// Returns whether a value is a name. A text that begins with a slash is a path.
 pub(crate) fn is_name(value: &Value) -> bool {
@@ -20,17 +29,27 @@ pub(crate) fn is_name(value: &Value) -> bool {
 
 /// Returns the identities of endpoints, in their order.
 pub(crate) fn identities(endpoints: &[Map<String, Value>]) -> Vec<Arc<Identity>> {
-    endpoints.iter().map(|endpoint| Arc::new(identity(endpoint))).collect()
+    let mut count = BTreeMap::<Option<&str>, usize>::new();
+    for endpoint in endpoints {
+        *count.entry(text(endpoint, "path")).or_default() += 1;
+    }
+    let shares_path = |endpoint| {
+        let path = text(endpoint, "path");
+        path.is_some_and(can_be_shared) && count.get(&path).is_some_and(|times| *times > 1)
+    };
+    endpoints.iter().map(|endpoint| Arc::new(identity(endpoint, shares_path(endpoint)))).collect()
 }
 
-fn identity(endpoint: &Map<String, Value>) -> Identity {
+fn identity(endpoint: &Map<String, Value>, shares_path: bool) -> Identity {
     let path = text(endpoint, "path").unwrap_or_default().to_owned();
+    let name = text(endpoint, "name").unwrap_or_else(|| default_name(endpoint)).to_owned();
     Identity {
-        label: path.clone(),
-        name: text(endpoint, "name").unwrap_or_else(|| default_name(endpoint)).to_owned(),
-        has_own_name: endpoint.contains_key("name"),
+        label: if shares_path { name.clone() } else { path.clone() },
+        has_unique_name: shares_path || endpoint.contains_key("name"),
         aliases: texts(endpoint, "aliases").map(str::to_owned).collect(),
+        is_default: boolean(endpoint, "default_model").unwrap_or(false),
         path,
+        name,
     }
 }
 
@@ -42,28 +61,50 @@ fn default_name(endpoint: &Map<String, Value>) -> &str {
     class.unwrap_or_else(|| text(endpoint, "path").unwrap_or_default().trim_start_matches('/'))
 }
 
-/// Returns an error for each name or alias that several endpoints have.
+/// Returns an error for each name or alias that several endpoints have, and for each path with several
+/// defaults.
 pub(crate) fn name_problems(endpoints: &[Map<String, Value>]) -> Vec<String> {
     let identities = identities(endpoints);
-    let mut called = BTreeMap::<&str, Vec<&str>>::new();
+    let mut called = BTreeMap::<&str, Vec<&Arc<Identity>>>::new();
+    let mut defaults = BTreeMap::<&str, Vec<&str>>::new();
     for identity in &identities {
-        for name in identity.own_names() {
-            called.entry(name).or_default().push(&identity.label);
+        for name in identity.unique_names() {
+            called.entry(name).or_default().push(identity);
+        }
+        if identity.is_default {
+            defaults.entry(&identity.path).or_default().push(&identity.label);
         }
     }
-    let shared = called.into_iter().filter(|(_, labels)| labels.len() > 1);
-    shared.map(|(name, labels)| shared_name(name, &labels)).collect()
+    let names = called.into_iter().filter_map(|(name, all)| shared_name(name, &all));
+    let defaults =
+        defaults.into_iter().filter_map(|(path, labels)| several_defaults(path, &labels));
+    names.chain(defaults).collect()
 }
 
-fn shared_name(name: &str, labels: &[&str]) -> String {
-    let [first, second, ..] = labels else { return String::new() };
-    if first == second {
-        return format!("endpoint `{first}`: `{name}` is given twice in `name` and `aliases`");
-    }
-    format!(
-        "endpoints `{first}` and `{second}` are both called `{name}`; give one of them another \
-         `name`, or remove the alias"
-    )
+fn shared_name(name: &str, identities: &[&Arc<Identity>]) -> Option<String> {
+    let [first, second, ..] = identities else { return None };
+    Some(if Arc::ptr_eq(first, second) {
+        format!("endpoint `{}`: `{name}` is given twice in `name` and `aliases`", first.label)
+    } else if first.path == second.path {
+        format!(
+            "two endpoints at `{}` are called `{name}`; give each its own `name`, or remove the alias",
+            first.path
+        )
+    } else {
+        format!(
+            "endpoints `{}` and `{}` are both called `{name}`; give one of them another `name`, or \
+             remove the alias",
+            first.path, second.path
+        )
+    })
+}
+
+fn several_defaults(path: &str, labels: &[&str]) -> Option<String> {
+    let [first, second, ..] = labels else { return None };
+    Some(format!(
+        "endpoints `{first}` and `{second}` at `{path}` both have `default_model`; set it for one of \
+         them"
+    ))
 }
 
 #[cfg(test)]
@@ -81,8 +122,8 @@ mod tests {
     fn a_name_follows_from_the_class_unless_it_is_chosen() {
         let name = |endpoint: Value, origin| {
             let program = resolved(json!([endpoint]), &origin).unwrap();
-            let Identity { name, has_own_name, .. } = &*program.endpoints[0].identity;
-            (name.clone(), *has_own_name)
+            let Identity { name, has_unique_name, .. } = &*program.endpoints[0].identity;
+            (name.clone(), *has_unique_name)
         };
         let file = || Origin::File("litplex.toml".into());
         let api = json!({"path": "/a", "api": "package.models:OcrAPI"});
@@ -116,5 +157,45 @@ mod tests {
         let class = json!([{"path": "/a", "source": {}, "class": "Echo"},
             {"path": "/b", "source": {}, "class": "Echo", "name": "b"}]);
         assert!(errors(class).is_ok());
+    }
+
+    #[test]
+    fn endpoints_that_share_a_path_are_known_by_their_names() {
+        let resolve = |endpoints| resolved(endpoints, &Origin::Sdk);
+        let chat = |more: Value| {
+            let mut endpoint =
+                json!({"path": "/v1/chat/completions", "source": {}, "class": "Chat"});
+            let more = more.as_object().cloned().unwrap();
+            endpoint.as_object_mut().unwrap().extend(more);
+            endpoint
+        };
+        let named = chat(json!({"name": "small", "default_model": true}));
+        let program =
+            resolve(json!([named, chat(json!({})), {"path": "/a", "source": {}}])).unwrap();
+        assert!(program.endpoints.iter().map(crate::Endpoint::label).eq(["small", "Chat", "/a"]));
+        let [small, other, alone] = &program.endpoints[..] else { panic!("expected three") };
+        assert!(small.identity.is_default && small.identity.shares_path());
+        assert!(other.identity.has_unique_name && !alone.identity.shares_path());
+        for (endpoints, says) in [
+            (
+                json!([chat(json!({})), chat(json!({}))]),
+                "two endpoints at `/v1/chat/completions` are called `Chat`; give each its own",
+            ),
+            (
+                json!([named, chat(json!({"default_model": true}))]),
+                "endpoints `small` and `Chat` at `/v1/chat/completions` both have `default_model`",
+            ),
+            (
+                json!([named, chat(json!({})), {"path": "/a", "source": {}, "name": "Chat"}]),
+                "endpoints `/v1/chat/completions` and `/a` are both called `Chat`",
+            ),
+            (
+                json!([{"path": "/a", "source": {}}, {"path": "/a", "source": {}}]),
+                "endpoint `/a`: 2 endpoints have this path; give each its own (endpoints can share",
+            ),
+        ] {
+            let error = resolve(endpoints).unwrap_err();
+            assert!(error.0.len() == 1 && error.0[0].starts_with(says), "{error}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::names::is_name;
+use crate::names::{SHARED_PATH_ENDINGS, is_name};
 use crate::read::{bytes, network};
 use crate::{ApiKey, Cost, access, jwt, tls, workers};
 use litplex_access::Rate;
@@ -204,6 +204,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The name of the endpoint: for clients, in `/v1/models` and the field `model` of a request, and for `litplex scale` and calls of other endpoints. No other endpoint may have it.";
     Endpoint "aliases": Kind::Names, "a list of names that do not begin with \"/\", without control characters", "[]",
         "Further names of the endpoint, which no other endpoint may have.";
+    Endpoint "default_model": Kind::Boolean, "true or false", "false",
+        "Whether the endpoint gets the requests that name no model, if several endpoints share its path.";
     Endpoint "api": Kind::String, "a name such as \"ocr.py:OcrAPI\" or \"package.module:OcrAPI\"", "",
         "The `LitAPI` class or instance.";
     Endpoint "args": Kind::Table, "a table of constructor arguments", "{}",
@@ -514,6 +516,10 @@ fn row(option: &OptionDef) -> Value {
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
         Kind::Fraction => json!({"type": "number", "above_zero": true, "max": 1}),
         Kind::Share => json!({"type": "number", "max": 1}),
+        // The SDK must know the paths that endpoints may share.
+        Kind::Path if option.name == "path" => {
+            json!({"type": "path", "default": option.default, "shared": SHARED_PATH_ENDINGS})
+        }
         Kind::Path => json!({"type": "path", "default": option.default}),
         Kind::PathOrFalse => json!({"type": "path", "default": option.default, "or_false": true}),
         Kind::String => json!({"type": "string"}),

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::endpoint::{directory_of, endpoint_problems, resolve_endpoint};
-use crate::names::{identities, name_problems};
+use crate::names::{SHARED_PATH_ENDINGS, can_be_shared, identities, name_problems};
 use crate::options::{
     ENDPOINT, OPENAPI_PATHS, PROTOCOL_PATHS, Scope, closest, codings, default_of, problems,
 };
@@ -319,8 +319,12 @@ fn path_problems(endpoints: &[Map<String, Value>], routes: &BuiltinRoutes) -> Ve
             Some(format!(
                 "endpoint `{path}`: this path is already in use by a built-in route; choose another"
             ))
-        } else if times > 1 {
-            Some(format!("endpoint `{path}`: {times} endpoints have this path; give each its own"))
+        } else if times > 1 && !can_be_shared(path) {
+            let shared = SHARED_PATH_ENDINGS.map(|ending| format!("`/v1{ending}`")).join(" and ");
+            Some(format!(
+                "endpoint `{path}`: {times} endpoints have this path; give each its own (endpoints \
+                 can share only paths whose requests name a model, such as {shared})"
+            ))
         } else {
             None
         }

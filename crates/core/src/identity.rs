@@ -5,16 +5,20 @@ use std::fmt;
 /// The path and the names of an endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The text that stands for the endpoint in logs, metrics and messages: no other endpoint has it.
+    /// The text that stands for the endpoint in logs, metrics and messages: the path, or the name if
+    /// other endpoints share the path. No other endpoint has it.
     pub label: String,
     /// The path.
     pub path: String,
     /// The name: the one that the program has chosen, or else that of its class.
     pub name: String,
-    /// Whether the program has chosen the name. Several endpoints may have the name of one class.
-    pub has_own_name: bool,
+    /// Whether no other endpoint has the name, because the program has chosen it or other endpoints
+    /// share the path. Otherwise several endpoints may have the name of one class.
+    pub has_unique_name: bool,
     /// Further names.
     pub aliases: Vec<String>,
+    /// Whether it gets the requests at a shared path that name no model.
+    pub is_default: bool,
 }
 
 impl Identity {
@@ -23,14 +27,20 @@ impl Identity {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 
-    /// Returns the names that the program has chosen: no other endpoint has them.
-    pub fn own_names(&self) -> impl Iterator<Item = &str> {
-        let name = self.has_own_name.then_some(&self.name);
+    /// Returns whether other endpoints have the same path.
+    pub fn shares_path(&self) -> bool {
+        self.label != self.path
+    }
+
+    /// Returns the names that no other endpoint has.
+    pub fn unique_names(&self) -> impl Iterator<Item = &str> {
+        let name = self.has_unique_name.then_some(&self.name);
         name.into_iter().chain(&self.aliases).map(String::as_str)
     }
 
     /// Returns the index of the endpoint that a reference means: a path, which begins with a slash, or
-    /// a name or alias. A name that a program has chosen comes before the name of a class.
+    /// a name or alias. A unique name comes before the name of a class. A shared path means the
+    /// endpoint that is its default.
     ///
     /// # Errors
     /// The reference means no endpoint, or several.
@@ -44,10 +54,14 @@ impl Identity {
         };
         let mut found = all(&|it| match reference.starts_with('/') {
             true => it.path == reference,
-            false => it.own_names().any(|name| name == reference),
+            false => it.unique_names().any(|name| name == reference),
         });
         if found.is_empty() {
             found = all(&|it| it.name == reference);
+        } else if found.len() > 1
+            && let Some(index) = found.iter().find(|&&it| endpoints[it].is_default)
+        {
+            found = vec![*index];
         }
         let labels = |indices: &[usize]| -> Vec<String> {
             indices.iter().map(|&index| endpoints[index].label.clone()).collect()
@@ -104,10 +118,10 @@ impl std::error::Error for FindError {}
 mod tests {
     use super::*;
 
-    fn identity(path: &str, name: &str, has_own_name: bool, aliases: &[&str]) -> Identity {
+    fn identity(path: &str, name: &str, has_unique_name: bool, aliases: &[&str]) -> Identity {
         let aliases = aliases.iter().map(ToString::to_string).collect();
         let (label, path) = (path.to_owned(), path.to_owned());
-        Identity { label, path, name: name.to_owned(), has_own_name, aliases }
+        Identity { label, path, name: name.to_owned(), has_unique_name, aliases, is_default: false }
     }
 
     fn endpoints() -> [Identity; 5] {
@@ -135,6 +149,20 @@ mod tests {
         ] {
             assert_eq!(find(reference), Ok(index), "{reference}");
         }
+    }
+
+    #[test]
+    fn a_shared_path_means_its_default() {
+        let mut endpoints = ["small", "large"].map(|name| Identity {
+            label: name.to_owned(),
+            ..identity("/v1/chat/completions", name, true, &[])
+        });
+        let path = "/v1/chat/completions";
+        let error = Identity::find(&endpoints, path).unwrap_err().to_string();
+        assert!(error.ends_with("several endpoints: `small`, `large`; write one of these instead"));
+        assert_eq!(Identity::find(&endpoints, "large"), Ok(1));
+        endpoints[1].is_default = true;
+        assert_eq!(Identity::find(&endpoints, path), Ok(1));
     }
 
     #[test]

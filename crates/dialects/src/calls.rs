@@ -37,13 +37,15 @@ impl DialectCalls for Dialects {
         stream: Option<bool>,
     ) -> BoxFuture<'_, Outcome<Called>> {
         Box::pin(async move {
-            let path = &*call.target.identity.path.clone();
+            let endpoint = &*call.target.identity.label.clone();
             let Some(dialect) = registry::for_model(call.target.info()?) else {
-                return Err(ServeError::unsupported(format!("the dialect of {path} is not known")));
+                let text = format!("the dialect of {endpoint} is not known");
+                return Err(ServeError::unsupported(text));
             };
             let max_body_bytes = usize::MAX;
             let ping_interval = None;
-            let exchange = Exchange { path, request, call, ping_interval, max_body_bytes, stream };
+            let exchange =
+                Exchange { endpoint, request, call, ping_interval, max_body_bytes, stream };
             called(dialect.serve(exchange).await).await
         })
     }

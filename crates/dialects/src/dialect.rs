@@ -40,8 +40,8 @@ pub trait Dialect: Debug + Send + Sync {
 /// A request whose body was read, and its call.
 #[derive(Debug)]
 pub struct Exchange<'a> {
-    /// The path of the request.
-    pub path: &'a str,
+    /// The label of the endpoint.
+    pub endpoint: &'a str,
     /// The request as models see it.
     pub request: litplex_core::Request,
     /// The call of the endpoint.

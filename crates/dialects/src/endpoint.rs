@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use litplex_access::Guard;
 use litplex_calls::TargetRef;
-use litplex_core::ServeError;
+use litplex_core::{Identity, ServeError};
 use litplex_http_core::response::{self, HttpResponse};
 use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
@@ -17,6 +17,8 @@ use crate::registry;
 /// The settings of an endpoint at the edge.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Its path and its names.
+    pub identity: Arc<Identity>,
     /// The target that it calls.
     pub target: TargetRef,
     /// The time without an event after which an event stream is sent a comment.
@@ -57,14 +59,14 @@ impl Route {
     }
 }
 
-/// All endpoints with their paths, sorted by path. An endpoint is known by its index.
+/// All endpoints, sorted by path and name. An endpoint is known by its index.
 #[derive(Debug, Default)]
-pub struct Endpoints(Vec<(String, Route)>);
+pub struct Endpoints(Vec<Route>);
 
 impl Endpoints {
-    /// Returns the endpoints with their paths, in the order of their indices.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Route)> {
-        self.0.iter().map(|(path, route)| (path, route))
+    /// Returns the endpoints in the order of their indices.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter()
     }
 
     /// Returns the endpoint with this index.
@@ -72,19 +74,33 @@ impl Endpoints {
     /// # Panics
     /// The index is too large.
     pub fn route(&self, index: usize) -> &Route {
-        &self.0[index].1
+        &self.0[index]
     }
 
-    /// Returns the endpoint with this index, and its path.
-    pub fn get(&self, index: usize) -> Option<(&String, &Route)> {
-        self.0.get(index).map(|(path, route)| (path, route))
+    /// Returns the endpoint with this index, if there is one.
+    pub fn get(&self, index: usize) -> Option<&Route> {
+        self.0.get(index)
+    }
+
+    /// Returns the index of the endpoint with this label.
+    pub fn labelled(&self, label: &str) -> Option<usize> {
+        self.0.iter().position(|route| route.identity.label == label)
+    }
+
+    /// Returns the endpoints with the path of the endpoint with this index, and their indices.
+    pub fn sharing(&self, index: usize) -> impl Iterator<Item = (usize, &Route)> {
+        let path = self.get(index).map(|route| &route.identity.path);
+        self.0.iter().enumerate().filter(move |(_, route)| Some(&route.identity.path) == path)
     }
 }
 
-impl FromIterator<(String, Route)> for Endpoints {
-    fn from_iter<T: IntoIterator<Item = (String, Route)>>(endpoints: T) -> Self {
+impl FromIterator<Route> for Endpoints {
+    fn from_iter<T: IntoIterator<Item = Route>>(endpoints: T) -> Self {
         let mut endpoints = Vec::from_iter(endpoints);
-        endpoints.sort_by(|(one, _), (other, _)| one.cmp(other));
+        endpoints.sort_by(|one, other| {
+            let key = |route: &Route| (route.identity.path.clone(), route.identity.name.clone());
+            key(one).cmp(&key(other))
+        });
         Self(endpoints)
     }
 }

@@ -34,7 +34,8 @@ pub async fn predict(
     parts: &Parts,
     body: Body,
 ) -> Outcome<HttpResponse> {
-    let call = begin_call(Instant::now(), route, parts)?;
+    let arrived = body.arrived().unwrap_or_else(Instant::now);
+    let call = begin_call(arrived, route, parts)?;
     // Before the body is read: a server that cannot serve must not take it.
     call.target.ready(call.budget).await?;
     let reservation = memory.reserve();
@@ -79,9 +80,11 @@ pub(crate) async fn compute(
         None => plain::respond(call.run(request).await?, &parts.headers, route),
         Some(dialect) => {
             let budget = call.budget;
-            let (path, &Route { ping_interval, max_body_bytes, .. }) = (parts.uri.path(), route);
+            let &Route { ping_interval, max_body_bytes, .. } = route;
+            let endpoint = &*route.identity.label;
+            let stream = None;
             let exchange =
-                Exchange { path, request, call, ping_interval, max_body_bytes, stream: None };
+                Exchange { endpoint, request, call, ping_interval, max_body_bytes, stream };
             let answered = dialect.serve(exchange);
             budget.bound(async { Ok(answered.await) }).await
         }
@@ -89,7 +92,7 @@ pub(crate) async fn compute(
 }
 
 /// Returns the time budget of a request: its client may shorten it, in seconds.
-fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
+pub(crate) fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Duration> {
     let Some(given) = headers.get(REQUEST_TIMEOUT) else { return Ok(longest) };
     let seconds = given.to_str().ok().and_then(|given| given.trim().parse::<f64>().ok());
     match seconds {

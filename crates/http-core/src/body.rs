@@ -11,7 +11,8 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use litplex_core::BoxError;
+use litplex_core::{BoxError, Reservation};
+use tokio::time::Instant;
 
 use crate::response::ResponseBody;
 use crate::stream::Broken;
@@ -26,6 +27,15 @@ enum Kind {
     /// Boxed: every request moves a `Body` several times, and only layers have this kind.
     Response(Box<ResponseBody>),
     Other(UnsyncBoxBody<Bytes, BoxError>),
+    /// Boxed: only requests at paths that several endpoints share have this kind.
+    Received(Box<Received>),
+}
+
+/// A body that has arrived, and the memory that it takes.
+struct Received {
+    data: Option<Bytes>,
+    reservation: Reservation,
+    arrived: Instant,
 }
 
 impl fmt::Debug for Body {
@@ -46,6 +56,21 @@ impl Body {
             return own.take().unwrap_or_default();
         }
         Self(Kind::Other(body.map(|b| b.map_err(Into::into).boxed_unsync()).unwrap_or_default()))
+    }
+
+    /// Returns a body that was read, of a request that arrived at this instant. Its memory stays in the
+    /// reservation until it is read again.
+    pub fn received(data: Bytes, reservation: Reservation, arrived: Instant) -> Self {
+        let data = Some(data).filter(|data| !data.is_empty());
+        Self(Kind::Received(Box::new(Received { data, reservation, arrived })))
+    }
+
+    /// Returns the instant at which the request arrived, if the body was read since.
+    pub fn arrived(&self) -> Option<Instant> {
+        match &self.0 {
+            Kind::Received(received) => Some(received.arrived),
+            _ => None,
+        }
     }
 
     /// Returns it as the body of a response.
@@ -146,6 +171,11 @@ impl http_body::Body for Body {
             Kind::Upload(body) => Pin::new(body).poll_frame(cx),
             Kind::Response(body) => Pin::new(&mut **body).poll_frame(cx).map_err(Into::into),
             Kind::Other(body) => Pin::new(body).poll_frame(cx),
+            Kind::Received(body) => {
+                let data = body.data.take();
+                body.reservation.shrink(data.as_ref().map_or(0, Bytes::len));
+                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+            }
         }
     }
 
@@ -155,6 +185,7 @@ impl http_body::Body for Body {
             Kind::Upload(body) => body.is_end_stream(),
             Kind::Response(body) => body.is_end_stream(),
             Kind::Other(body) => body.is_end_stream(),
+            Kind::Received(body) => body.data.is_none(),
         }
     }
 
@@ -164,6 +195,9 @@ impl http_body::Body for Body {
             Kind::Upload(body) => body.size_hint(),
             Kind::Response(body) => body.size_hint(),
             Kind::Other(body) => body.size_hint(),
+            Kind::Received(body) => {
+                SizeHint::with_exact(body.data.as_ref().map_or(0, |data| data.len() as u64))
+            }
         }
     }
 }

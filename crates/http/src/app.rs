@@ -61,12 +61,12 @@ pub struct AppBuilder {
 }
 
 impl App {
-    /// Returns an application of endpoints by path, and of built-in routes behind this guard.
+    /// Returns an application of endpoints, and of built-in routes behind this guard.
     ///
     /// Requests and responses take at most `max_buffered_bytes` of memory together. `report` is called
     /// for each status page, and `scrape`, which writes the metrics, for each read of them.
     pub fn builder(
-        endpoints: HashMap<String, Route>,
+        endpoints: Vec<Route>,
         builtin: Builtin,
         guard: Guard,
         max_buffered_bytes: usize,
@@ -183,8 +183,8 @@ fn endpoint_layers(
     router: &Router,
     dispatcher: &Arc<Dispatcher>,
 ) -> HashMap<usize, HttpService> {
-    let services = layers.into_iter().filter_map(|(path, layers)| {
-        let index = router.endpoint_at(&path)?;
+    let services = layers.into_iter().filter_map(|(label, layers)| {
+        let index = router.labelled(&label)?;
         let innermost = endpoint_service(dispatcher.clone(), Target::Endpoint(index));
         Some((index, layered(&layers, innermost)?))
     });

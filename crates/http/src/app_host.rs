@@ -38,6 +38,10 @@ const ADMISSION: HeaderName = HeaderName::from_static("x-litplex-admission");
 /// The text between the target and the scopes in that header.
 const SCOPES: &str = "; scopes=";
 
+/// The header with the label of the endpoint that a request was admitted to, percent-encoded, if several
+/// endpoints share its path: the app host applies the guard of this endpoint.
+const ENDPOINT: HeaderName = HeaderName::from_static("x-litplex-endpoint");
+
 /// The time that a forwarded request may take beyond its time budget: the inner request times out first,
 /// with an error in the form of the endpoint.
 const MORE_TIME: Duration = Duration::from_secs(5);
@@ -57,22 +61,32 @@ pub struct AppHost {
     pub guard: Guard,
 }
 
-/// Forwards a request that was admitted to this target to the app host at this socket. Both bodies are
-/// forwarded in the pieces in which they arrive; dropping either end drops the other. With a `limit`, a
-/// request to an app host that hangs times out.
+/// The way of a request to the app host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Forwarding<'a> {
+    /// The socket of the app host.
+    pub(crate) socket: &'a Path,
+    /// The time until the response must begin, if it is limited: a request to an app host that hangs
+    /// times out.
+    pub(crate) limit: Option<Duration>,
+    /// The label of the endpoint, if other endpoints share its path.
+    pub(crate) endpoint: Option<&'a str>,
+}
+
+/// Forwards a request that was admitted to this target to the app host. Both bodies are forwarded in the
+/// pieces in which they arrive; dropping either end drops the other.
 pub(crate) async fn forward(
-    socket: &Path,
+    to: Forwarding<'_>,
     target: Target,
     mut request: Request<Body>,
     client: Option<Peer>,
-    limit: Option<Duration>,
 ) -> HttpResponse {
     readdress(&mut request);
     let origin = request.extensions().get::<Arc<Origin>>();
     let scopes = origin.and_then(|origin| origin.root.scopes.clone());
-    introduce(request.headers_mut(), client, target, scopes.as_deref());
-    let answer = exchange(socket, request);
-    let answered = match limit {
+    introduce(request.headers_mut(), client, target, scopes.as_deref(), to.endpoint);
+    let answer = exchange(to.socket, request);
+    let answered = match to.limit {
         Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
         None => answer.await,
     };
@@ -92,8 +106,9 @@ pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<(Target, Option<
     Some((target.parse().ok()?, scopes.map(words)))
 }
 
-/// Removes the header with the client of a request, and returns the client's address.
+/// Removes the headers with the client and the endpoint of a request, and returns the client's address.
 pub(crate) fn take_client(headers: &mut HeaderMap) -> Option<SocketAddr> {
+    headers.remove(ENDPOINT);
     let peer = headers.remove(PEER)?;
     peer.to_str().ok()?.split_once("://")?.1.parse().ok()
 }
@@ -150,13 +165,15 @@ fn readdress(request: &mut Request<Body>) {
     headers.entry(HOST).or_insert(host.unwrap_or(HeaderValue::from_static("localhost")));
 }
 
-/// Sets the headers with the client and with the target and the scopes that the request was admitted to,
-/// in place of any that the client sent. A scope that RFC 6749 does not allow is left out. The headers that the client's `Connection` names must have been removed before.
+/// Sets the headers with the client, with the target and the scopes that the request was admitted to, and
+/// with the endpoint, in place of any that the client sent. A scope that RFC 6749 does not allow is left
+/// out. The headers that the client's `Connection` names must have been removed before.
 fn introduce(
     headers: &mut HeaderMap,
     client: Option<Peer>,
     target: Target,
     scopes: Option<&[String]>,
+    endpoint: Option<&str>,
 ) {
     let is_word = |scope: &&String| scope.bytes().all(|byte| byte.is_ascii_graphic());
     let words = |scopes: &[String]| {
@@ -164,9 +181,11 @@ fn introduce(
         format!("{SCOPES}{}", words.join(" "))
     };
     let admission = format!("{target}{}", scopes.map(words).unwrap_or_default());
-    for (name, value) in
-        [(PEER, client.map(|client| client.to_string())), (ADMISSION, Some(admission))]
-    {
+    for (name, value) in [
+        (PEER, client.map(|client| client.to_string())),
+        (ADMISSION, Some(admission)),
+        (ENDPOINT, endpoint.map(path::encode)),
+    ] {
         headers.remove(&name);
         headers.extend(value.and_then(|value| value.try_into().ok()).map(|value| (name, value)));
     }
@@ -194,26 +213,30 @@ mod tests {
     #[test]
     fn a_client_cannot_choose_the_target_it_is_admitted_to() {
         let client = Peer { address: ([192, 0, 2, 1], 7).into(), is_tls: true };
-        for connection in ["close", "x-litplex-peer, x-litplex-admission"] {
+        for connection in ["close", "x-litplex-peer, x-litplex-admission, x-litplex-endpoint"] {
             let mut request = Request::new(Body::default());
             for (name, value) in [
                 (CONNECTION, connection),
                 (PEER, "http://127.0.0.1:1"),
                 (ADMISSION, "endpoint-1"),
                 (ADMISSION, "endpoint-2"),
+                (ENDPOINT, "secret"),
             ] {
                 request.headers_mut().append(name, HeaderValue::from_static(value));
             }
             readdress(&mut request);
             let scopes = ["read".to_owned(), "no word".to_owned()];
-            introduce(request.headers_mut(), Some(client), Target::Rest, Some(&scopes));
+            let endpoint = Some("Qwen/é%");
+            introduce(request.headers_mut(), Some(client), Target::Rest, Some(&scopes), endpoint);
             let said = |name| Vec::from_iter(request.headers().get_all(name));
             assert_eq!(said(PEER), ["https://192.0.2.1:7"]);
             assert_eq!(said(ADMISSION), ["rest; scopes=read"]);
+            assert_eq!(said(ENDPOINT), ["Qwen/%C3%A9%25"]);
             let scopes = Some(["read".to_owned()].into());
             assert_eq!(take_admission(request.headers_mut()), Some((Target::Rest, scopes)));
             assert_eq!(take_client(request.headers_mut()), Some(client.address));
             assert!(!request.headers().contains_key(PEER));
+            assert!(!request.headers().contains_key(ENDPOINT));
         }
     }
 }

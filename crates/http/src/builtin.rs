@@ -91,7 +91,7 @@ fn models(
     let has_dialect =
         |endpoint: &&EndpointReport| endpoint.info.as_ref().and_then(for_model).is_some();
     let may_call = |endpoint: &&EndpointReport| {
-        let route = router.route_at(&endpoint.identity.path);
+        let route = router.route_labelled(&endpoint.identity.label);
         route.is_some_and(|route| route.guard.knows(headers).is_ok())
     };
     let models = || report.endpoints.iter().filter(has_dialect);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use litplex_access::{Admission, InFlightPermit};
+use litplex_metrics::{Edge, LaterEdge};
 
 use crate::peer::Peer;
 
@@ -21,13 +22,27 @@ pub(crate) struct Context {
 /// the first holder and the first permit count.
 #[derive(Debug, Default)]
 struct Caller {
+    /// The metrics of a request whose endpoint the body decides.
+    metrics: Option<LaterEdge>,
     holder: OnceLock<Arc<str>>,
     permit: OnceLock<InFlightPermit>,
 }
 
 impl Context {
-    pub(crate) fn new(client: Option<Peer>, forwarded_host: Option<Arc<str>>) -> Self {
-        Self { client, forwarded_host, caller: Some(Arc::default()) }
+    pub(crate) fn new(
+        client: Option<Peer>,
+        forwarded_host: Option<Arc<str>>,
+        metrics: Option<LaterEdge>,
+    ) -> Self {
+        let caller = Caller { metrics, ..Caller::default() };
+        Self { client, forwarded_host, caller: Some(Arc::new(caller)) }
+    }
+
+    /// Counts the request for the endpoint with these metrics, if the body decided the endpoint.
+    pub(crate) fn count_for(&self, endpoint: &Edge) {
+        if let Some(metrics) = self.caller.as_ref().and_then(|caller| caller.metrics.as_ref()) {
+            metrics.set(endpoint);
+        }
     }
 
     /// Returns the holder of the request's key, or the subject of its token, as far as it is known.
@@ -89,7 +104,7 @@ mod tests {
     #[test]
     fn contexts_hold_the_permit_and_extensions_do_not() {
         let guard = Guard::default().limit(None, Some(1));
-        let context = Context::new(None, None);
+        let context = Context::new(None, None, None);
         context.admit(admit(&guard).unwrap());
         let (observer, extension) = (context.clone(), context.downgrade());
         drop(context);
@@ -104,7 +119,7 @@ mod tests {
     #[test]
     fn a_request_that_a_layer_sends_twice_holds_one_permit() {
         let guard = Guard::default().limit(None, Some(2));
-        let context = Context::new(None, None);
+        let context = Context::new(None, None, None);
         context.admit(admit(&guard).unwrap());
         context.admit(admit(&guard).unwrap());
         let another = admit(&guard);
@@ -113,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_first_holder_counts() {
-        let context = Context::new(None, None);
+        let context = Context::new(None, None, None);
         context.set_holder(None);
         assert_eq!(context.holder(), None);
         let upgraded = context.downgrade().upgrade();

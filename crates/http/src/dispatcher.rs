@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use litplex_core::{MemoryBudget, Origin};
+use litplex_dialects::openai::{ModelRequest, NoEndpoint};
 use litplex_dialects::{Route, mcp, predict};
 use litplex_http_core::body::Body;
 use litplex_http_core::decompress;
@@ -36,10 +37,10 @@ impl Dispatcher {
         request: Request<Body>,
         client: Option<Peer>,
     ) -> HttpResponse {
-        let Some((socket, limit)) = self.router.app_host(target, request.uri().path()) else {
+        let Some(to) = self.router.app_host(target, request.uri().path()) else {
             return self.serve(target, request, client.map(|client| client.address)).await;
         };
-        Box::pin(app_host::forward(socket, target, request, client, limit)).await
+        Box::pin(app_host::forward(to, target, request, client)).await
     }
 
     /// Responds to a request of the app host. It is part of a client's request, which was admitted to a
@@ -57,11 +58,54 @@ impl Dispatcher {
         if let Some(scopes) = scopes.flatten() {
             request.extensions_mut().insert(Arc::new(Origin::with_scopes(scopes)));
         }
+        let target = match (target, admitted) {
+            (Target::SharedPath(first), None)
+                if is_attached && request.method() == Method::POST =>
+            {
+                return Box::pin(self.serve_attached_model(first, request)).await;
+            }
+            // The body decided the endpoint when the request was admitted, and decides nothing now.
+            (Target::SharedPath(first), Some(Target::Endpoint(index)))
+                if self.router.sharing(first).any(|(other, _)| other == index) =>
+            {
+                Target::Endpoint(index)
+            }
+            _ => target,
+        };
         if is_attached || admitted.is_some_and(|admitted| admitted.covers(target)) {
             self.serve(target, request, client).await
         } else {
             builtin::not_found(request.uri().path())
         }
+    }
+
+    /// Responds to a request of a test at a path that several endpoints share, all of which it may use.
+    async fn serve_attached_model(&self, first: usize, request: Request<Body>) -> HttpResponse {
+        let endpoints: Vec<_> = self.router.sharing(first).collect();
+        match self.read_model(&endpoints, request).await {
+            Ok((_, route, parts, body)) => self.serve_endpoint(route, &parts, body).await,
+            Err(response) => *response,
+        }
+    }
+
+    /// Reads the body of a request for one of these endpoints, and returns the endpoint that it is for.
+    ///
+    /// # Errors
+    /// The response of a request that is for none of them.
+    pub(crate) async fn read_model<'a>(
+        &self,
+        endpoints: &[(usize, &'a Route)],
+        request: Request<Body>,
+    ) -> Result<(usize, &'a Route, Parts, Body), Box<HttpResponse>> {
+        let (mut parts, body) = request.into_parts();
+        let routes: Vec<_> = endpoints.iter().map(|(_, route)| *route).collect();
+        let is_encoded = parts.headers.contains_key(CONTENT_ENCODING);
+        let refuse =
+            |error: NoEndpoint| Box::new(with_accepted_codings(error.response(), is_encoded));
+        let read = ModelRequest::read(&self.memory, &routes, &mut parts, body).await;
+        let read = read.map_err(refuse)?;
+        let (index, route) = read.endpoint(endpoints).map_err(refuse)?;
+        Ok((index, route, parts, read.into_body()))
     }
 
     /// Responds to a request that was admitted to this target, by the route table.
@@ -72,6 +116,10 @@ impl Dispatcher {
         client: Option<SocketAddr>,
     ) -> HttpResponse {
         let router = &self.router;
+        if matches!(target, Target::SharedPath(_)) && request.method() == Method::POST {
+            // It was admitted to no endpoint.
+            return builtin::not_found(request.uri().path());
+        }
         match router.dispatch(target, request.method(), request.uri().path()) {
             Dispatch::To(Handler::Endpoint(index)) => {
                 let (parts, body) = request.into_parts();
@@ -92,13 +140,16 @@ impl Dispatcher {
 
     async fn serve_endpoint(&self, route: &Route, parts: &Parts, body: Body) -> HttpResponse {
         let response = predict(&self.memory, route, parts, body).await;
-        let mut response = response.unwrap_or_else(|error| route.error(&error));
-        if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
-            && parts.headers.contains_key(CONTENT_ENCODING)
-        {
-            let accepted = HeaderValue::from_static(decompress::ACCEPTED);
-            response.headers_mut().insert(ACCEPT_ENCODING, accepted);
-        }
-        response
+        let response = response.unwrap_or_else(|error| route.error(&error));
+        with_accepted_codings(response, parts.headers.contains_key(CONTENT_ENCODING))
     }
+}
+
+/// Adds the codings of bodies that the server reads to the response to a body that it does not.
+fn with_accepted_codings(mut response: HttpResponse, is_encoded: bool) -> HttpResponse {
+    if is_encoded && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        let accepted = HeaderValue::from_static(decompress::ACCEPTED);
+        response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+    }
+    response
 }

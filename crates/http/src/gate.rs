@@ -10,12 +10,12 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue, ORIGI
 use http::{HeaderMap, Method, Request, Version};
 use litplex_access::{Admission, Refusal};
 use litplex_core::{ErrorCause, Origin, ServeError};
-use litplex_dialects::openai;
+use litplex_dialects::{Route, openai};
 use litplex_http_core::body::Body;
 use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
-use crate::app_host;
+use crate::app_host::{self, Forwarding};
 use crate::browsers::{Browsers, RouteKind};
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
@@ -44,13 +44,21 @@ impl Gate {
         mut request: Request<Body>,
         context: &Context,
     ) -> HttpResponse {
-        let target = self.router.target(request.uri().path());
+        let mut target = self.router.target(request.uri().path());
         if self.status.is_draining() {
             self.router.edge(target).shed(Shed::Draining);
             return stopping(&request);
         }
         if let Some(error) = self.refuse_page(target, &request, context.forwarded_host.as_deref()) {
             return self.router.error(target, request.uri().path(), &error);
+        }
+        if let Target::SharedPath(first) = target
+            && request.method() == Method::POST
+        {
+            match Box::pin(self.find_model(first, request, context)).await {
+                Ok(found) => (target, request) = found,
+                Err(response) => return *response,
+            }
         }
         let client = context.client.map(|client| client.address);
         match self.admit(target, request.headers(), client) {
@@ -67,6 +75,74 @@ impl Gate {
             }
             Err(refusal) => self.refuse(target, request, context, refusal).await,
         }
+    }
+
+    /// Returns a request at a shared path as one to the endpoint that its body names, among those that its
+    /// headers admit it to.
+    ///
+    /// # Errors
+    /// The response to a request that is for none of them.
+    async fn find_model(
+        &self,
+        first: usize,
+        request: Request<Body>,
+        context: &Context,
+    ) -> Result<(Target, Request<Body>), Box<HttpResponse>> {
+        let (permitted, refusal) = self.permitted(first, request.headers());
+        if let Some(refusal) = refusal {
+            let refused = self.refuse(Target::SharedPath(first), request, context, refusal);
+            return Err(Box::new(refused.await));
+        }
+        if let Some(error) = starting(&permitted) {
+            return Err(Box::new(openai::error(&error)));
+        }
+        let unknown = self.unknown_to_app_host(first, &request);
+        let (index, route, parts, body) =
+            match self.dispatcher.read_model(&permitted, request).await {
+                Ok(read) => read,
+                // Only callers that the app host would admit learn the names of models.
+                Err(response) => return Err(unknown.unwrap_or(response)),
+            };
+        let (target, request) = (Target::Endpoint(index), Request::from_parts(parts, body));
+        context.count_for(&route.metrics);
+        match self.refuse_page(target, &request, context.forwarded_host.as_deref()) {
+            Some(error) => Err(Box::new(route.error(&error))),
+            None => Ok((target, request)),
+        }
+    }
+
+    /// Returns the response to a caller without the key that the app host checks, if it is asked for
+    /// requests to this shared path.
+    fn unknown_to_app_host(
+        &self,
+        first: usize,
+        request: &Request<Body>,
+    ) -> Option<Box<HttpResponse>> {
+        self.router.app_host(Target::SharedPath(first), request.uri().path())?;
+        let refusal = self.router.app_host.as_ref()?.guard.knows(request.headers()).err()?;
+        let mut response = openai::error(&refusal.error);
+        response.headers_mut().extend(refusal.into_headers());
+        Some(Box::new(response))
+    }
+
+    /// Returns the endpoints of a shared path that headers admit to, by key or token; if there are none,
+    /// also the refusal of one of them.
+    fn permitted(
+        &self,
+        first: usize,
+        headers: &HeaderMap,
+    ) -> (Vec<(usize, &Route)>, Option<Refusal>) {
+        let (mut permitted, mut refusal) = (Vec::new(), None);
+        for (index, route) in self.router.sharing(first) {
+            match route.guard.knows(headers) {
+                Ok(()) => permitted.push((index, route)),
+                // A token that lacks a scope is known; the refusal says so.
+                Err(found) if found.error.cause == ErrorCause::Forbidden => refusal = Some(found),
+                Err(found) => refusal = refusal.or(Some(found)),
+            }
+        }
+        let refusal = refusal.filter(|_| permitted.is_empty());
+        (permitted, refusal)
     }
 
     /// Sends an admitted request through the layers of its endpoint.
@@ -94,7 +170,8 @@ impl Gate {
         if let Some(socket) = self.preflight_socket(target, &request) {
             // It is admitted to no target that requires a key.
             let (target, limit) = (Target::Open, Some(LEAST_TIMEOUT));
-            let forwarded = app_host::forward(socket, target, request, context.client, limit);
+            let to = Forwarding { socket, limit, endpoint: None };
+            let forwarded = app_host::forward(to, target, request, context.client);
             return Box::pin(forwarded).await;
         }
         if refusal.error.cause == ErrorCause::Unauthenticated {
@@ -118,9 +195,22 @@ impl Gate {
                 let app_host = self.router.app_host.as_ref();
                 app_host.map_or(Ok(()), |app_host| app_host.guard.knows(headers))?;
             }
+            Target::SharedPath(first) => return self.admit_to_shared_path(first, headers),
             Target::Endpoint(_) | Target::Rest => {}
         }
         self.router.guard(target).admit(headers, client)
+    }
+
+    /// Admits the callers of any endpoint with this path to everything but the endpoints themselves.
+    fn admit_to_shared_path(
+        &self,
+        first: usize,
+        headers: &HeaderMap,
+    ) -> Result<Admission, Refusal> {
+        match self.permitted(first, headers) {
+            (_, Some(refusal)) => Err(refusal),
+            _ => Ok(Admission::default()),
+        }
     }
 
     /// Admits the callers of any model. If every model requires a key and the server does not, only
@@ -130,8 +220,7 @@ impl Gate {
         headers: &HeaderMap,
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
-        let endpoints = || self.router.endpoints().map(|(_, route)| route);
-        let models = || endpoints().filter(|route| route.dialect().is_some());
+        let models = || self.router.endpoints().filter(|route| route.dialect().is_some());
         if models().any(|route| route.guard.knows(headers).is_ok()) {
             return Ok(Admission::default());
         }
@@ -152,8 +241,7 @@ impl Gate {
             && has(ACCESS_CONTROL_REQUEST_METHOD)
             && self.router.app_host.as_ref().is_some_and(|host| host.answers_preflights);
         let path = request.uri().path();
-        let (socket, _) = self.router.app_host(target, path).filter(|_| is_preflight)?;
-        Some(socket)
+        Some(self.router.app_host(target, path).filter(|_| is_preflight)?.socket)
     }
 
     /// Returns why a request of a page of another site is refused, if it is.
@@ -167,7 +255,7 @@ impl Gate {
         if target == Target::Open {
             return None;
         }
-        let is_open = self.router.guard(target).is_open();
+        let is_open = self.router.is_open(target);
         let is_tools = || self.router.is_tools(request.uri().path());
         let kind = match is_open {
             _ if target == Target::Rest && is_tools() => RouteKind::Tools { is_open },
@@ -176,6 +264,16 @@ impl Gate {
         };
         self.browsers.refuse(request, kind, forwarded)
     }
+}
+
+/// Returns the error of endpoints of which no worker was ever ready, if that is the state of all: a server
+/// that cannot serve must not take a body.
+fn starting(endpoints: &[(usize, &Route)]) -> Option<ServeError> {
+    let targets: Vec<_> = endpoints.iter().filter_map(|(_, route)| route.target.get()).collect();
+    let are_starting = targets
+        .iter()
+        .all(|target| target.model_info().is_none() && !target.waits_for_first_worker);
+    are_starting.then(|| targets.first()?.info().err()).flatten()
 }
 
 fn stopping(request: &Request<Body>) -> HttpResponse {

@@ -19,7 +19,7 @@ pub(crate) fn document(router: &Router, report: &Report) -> Value {
 }
 
 fn described<'a>(router: &'a Router, endpoint: &'a EndpointReport) -> DescribedEndpoint<'a> {
-    let route = router.route_at(&endpoint.identity.path);
+    let route = router.route_labelled(&endpoint.identity.label);
     let (guard, info) = (route.map(|route| &*route.guard), endpoint.info.as_ref());
     DescribedEndpoint {
         path: &endpoint.identity.path,

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use litplex_http_core::path;
 use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Edge;
 
-use crate::app_host::AppHost;
+use crate::app_host::{AppHost, Forwarding};
 use crate::routes::{Access, Builtin, Condition, Dispatch, Handler, RouteEntry, RouteTable};
 use crate::target::Target;
 
@@ -42,23 +41,23 @@ impl fmt::Debug for Router {
 }
 
 impl Router {
-    /// Returns the routes of endpoints by path, and the built-in ones behind this guard.
+    /// Returns the routes of endpoints, and the built-in ones behind this guard.
     pub(crate) fn new(
-        endpoints: impl IntoIterator<Item = (String, Route)>,
+        endpoints: impl IntoIterator<Item = Route>,
         builtin: &Builtin,
         guard: Guard,
         other: Edge,
     ) -> Self {
         let endpoints = Endpoints::from_iter(endpoints);
-        let table = RouteTable::new(endpoints.iter().map(|(path, _)| path.as_str()), builtin);
+        let table = RouteTable::new(endpoints.iter().map(|route| &*route.identity), builtin);
         Self { endpoints: Arc::new(endpoints), table, guard, app_host: None, other }
     }
 
     /// Returns the target of a request with this path, as it was sent.
     pub(crate) fn target(&self, raw: &str) -> Target {
         let Some(path) = path::decode(raw) else { return Target::Rest };
-        if let Some(index) = self.table.endpoint(&path).or_else(|| self.default_at(&path)) {
-            return Target::Endpoint(index);
+        if let Some(target) = self.table.endpoint(&path).or_else(|| self.default_at(&path)) {
+            return target;
         }
         let has =
             |access: &[Access]| self.table.at(&path).any(|entry| access.contains(&entry.access));
@@ -76,10 +75,9 @@ impl Router {
 
     /// Returns the endpoint that was configured without a path, if this is the path of its dialect. The
     /// dialect of a model that is given by its name is known once a worker is ready.
-    fn default_at(&self, path: &str) -> Option<usize> {
-        let index = self.table.endpoint(DEFAULT_PATH)?;
-        let (_, route) = self.endpoints.get(index)?;
-        (route.dialect()?.path() == path).then_some(index)
+    fn default_at(&self, path: &str) -> Option<Target> {
+        let target = self.table.endpoint(DEFAULT_PATH)?;
+        (self.route(target)?.dialect()?.path() == path).then_some(target)
     }
 
     /// Returns the path that names the span of a request, if it is traced: that of its endpoint, or its
@@ -94,17 +92,33 @@ impl Router {
         self.route(target).map_or(&self.guard, |route| &*route.guard)
     }
 
+    /// Returns whether every caller is admitted to a target; to a shared path, to all of its endpoints.
+    pub(crate) fn is_open(&self, target: Target) -> bool {
+        match target {
+            Target::SharedPath(first) => {
+                self.sharing(first).all(|(_, route)| route.guard.is_open())
+            }
+            target => self.guard(target).is_open(),
+        }
+    }
+
     /// Returns the response to an error, in the form that clients of this target or path read.
     pub(crate) fn error(&self, target: Target, path: &str, error: &ServeError) -> HttpResponse {
         match self.route(target) {
             Some(route) => route.error(error),
+            None if matches!(target, Target::SharedPath(_)) => openai::error(error),
             None => openai::error_at(path, error),
         }
     }
 
-    /// Returns the index of the endpoint at a path of the program.
-    pub(crate) fn endpoint_at(&self, path: &str) -> Option<usize> {
-        self.table.endpoint(path)
+    /// Returns the index of the endpoint with this label.
+    pub(crate) fn labelled(&self, label: &str) -> Option<usize> {
+        self.endpoints.labelled(label)
+    }
+
+    /// Returns the endpoints with the path of the endpoint with this index, and their indices.
+    pub(crate) fn sharing(&self, index: usize) -> impl Iterator<Item = (usize, &Route)> {
+        self.endpoints.sharing(index)
     }
 
     /// Returns the metrics of requests for this target.
@@ -114,18 +128,18 @@ impl Router {
 
     /// Returns whether a request is in progress.
     pub(crate) fn is_active(&self) -> bool {
-        let endpoints = self.endpoints.iter().map(|(_, route)| &route.metrics);
+        let endpoints = self.endpoints.iter().map(|route| &route.metrics);
         endpoints.chain([&self.other]).any(|edge| edge.inflight() > 0)
     }
 
-    /// Returns the endpoints with their paths.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&String, &Route)> {
+    /// Returns all endpoints.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Route> {
         self.endpoints.iter()
     }
 
-    /// Returns the socket of the app host and the time until its response must begin, if requests for
-    /// this target at this path, as it was sent, are forwarded to it.
-    pub(crate) fn app_host(&self, target: Target, raw: &str) -> Option<(&Path, Option<Duration>)> {
+    /// Returns how requests for this target at this path, as it was sent, are forwarded to the app host,
+    /// if they are.
+    pub(crate) fn app_host(&self, target: Target, raw: &str) -> Option<Forwarding<'_>> {
         let host = self.app_host.as_ref()?;
         let path = match self.path_of(target) {
             Some(path) => Some(path.into()),
@@ -140,7 +154,9 @@ impl Router {
             None if host.has_routes && !is_known => None,
             None => Some(self.longest_timeout()),
         };
-        Some((&host.socket, limit))
+        let identity = self.route(target).map(|route| &*route.identity);
+        let endpoint = identity.filter(|it| it.shares_path()).map(|it| &*it.label);
+        Some(Forwarding { socket: &host.socket, limit, endpoint })
     }
 
     /// Returns whether the tools are at this path, as it was sent.
@@ -174,8 +190,8 @@ impl Router {
         match entry.condition {
             Condition::Always => true,
             Condition::SpeaksOpenAi(index) => speaks(Target::Endpoint(index)),
-            Condition::AnyOpenAi => self.endpoints().any(|(_, route)| route.dialect().is_some()),
-            Condition::AnyTool => self.endpoints().any(|(_, route)| route.tool().is_some()),
+            Condition::AnyOpenAi => self.endpoints().any(|route| route.dialect().is_some()),
+            Condition::AnyTool => self.endpoints().any(|route| route.tool().is_some()),
         }
     }
 
@@ -185,13 +201,13 @@ impl Router {
 
     /// Returns the time limit of a route without an endpoint: a call of a tool takes as long as the tool.
     fn longest_timeout(&self) -> Duration {
-        let timeouts = self.endpoints.iter().map(|(_, route)| route.timeout());
+        let timeouts = self.endpoints.iter().map(Route::timeout);
         timeouts.max().unwrap_or_default().max(LEAST_TIMEOUT)
     }
 
-    /// Returns the endpoint with this path, as the program declares it.
-    pub(crate) fn route_at(&self, path: &str) -> Option<&Route> {
-        self.table.endpoint(path).and_then(|index| self.route(Target::Endpoint(index)))
+    /// Returns the endpoint with this label.
+    pub(crate) fn route_labelled(&self, label: &str) -> Option<&Route> {
+        self.labelled(label).map(|index| self.endpoint(index))
     }
 
     /// Returns the endpoint with this index of the route table.
@@ -202,12 +218,12 @@ impl Router {
     /// Returns the endpoint of a target, if it is one.
     pub(crate) fn route(&self, target: Target) -> Option<&Route> {
         let Target::Endpoint(index) = target else { return None };
-        self.endpoints.get(index).map(|(_, route)| route)
+        self.endpoints.get(index)
     }
 
-    /// Returns the path of an endpoint, as the program declares it.
+    /// Returns the path of an endpoint or of several, as the program declares it.
     pub(crate) fn path_of(&self, target: Target) -> Option<&String> {
-        let Target::Endpoint(index) = target else { return None };
-        self.endpoints.get(index).map(|(path, _)| path)
+        let (Target::Endpoint(index) | Target::SharedPath(index)) = target else { return None };
+        self.endpoints.get(index).map(|route| &route.identity.path)
     }
 }

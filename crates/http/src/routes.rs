@@ -9,8 +9,11 @@ use std::collections::HashMap;
 
 use http::Method;
 use litplex_access::Keys;
+use litplex_core::Identity;
 use litplex_dialects::openai::MODELS;
 use serde_json::{Map, Value, json};
+
+use crate::target::Target;
 
 /// The paths of single models.
 const EACH_MODEL: &str = "/v1/models/*";
@@ -166,6 +169,8 @@ pub struct RouteEntry {
     pub access: Access,
     /// The condition on which it exists.
     pub condition: Condition,
+    /// The model that a request names to reach it, if several endpoints share its path.
+    pub model: Option<String>,
     /// A description in a few words.
     pub description: &'static str,
     pub(crate) handler: Handler,
@@ -182,7 +187,9 @@ impl Dispatch {
             if entry.allows(method) {
                 return Self::To(entry.handler);
             }
-            methods.push(entry.methods);
+            if !methods.contains(&entry.methods) {
+                methods.push(entry.methods);
+            }
         }
         if methods.is_empty() { Self::NotFound } else { Self::NotAllowed(methods.join(", ")) }
     }
@@ -191,12 +198,16 @@ impl Dispatch {
 impl RouteEntry {
     /// Returns the route as `/info` and `litplex check --json` show it.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut row = json!({
             "methods": self.methods.split(", ").collect::<Vec<_>>(),
             "path": self.path,
             "access": self.access.as_str(),
             "description": self.description,
-        })
+        });
+        if let Some(model) = &self.model {
+            row["model"] = json!(model);
+        }
+        row
     }
 
     /// Returns the route as the app host receives it. `condition` says when the route is there;
@@ -234,12 +245,12 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// Builds the table of endpoints, whose paths are in the order of their indices, and of the
-    /// built-in routes.
-    pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a str>, builtin: &Builtin) -> Self {
+    /// Builds the table of endpoints, which are in the order of their indices, and of the built-in
+    /// routes.
+    pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a Identity>, builtin: &Builtin) -> Self {
         let mut table = Self::default();
-        for (index, path) in endpoints.into_iter().enumerate() {
-            table.add_endpoint(index, path);
+        for (index, identity) in endpoints.into_iter().enumerate() {
+            table.add_endpoint(index, identity);
         }
         table.add_protocols();
         table.add_pages(builtin);
@@ -266,21 +277,23 @@ impl RouteTable {
         self.entries[index * ENDPOINT_ROUTES..].iter().take(ENDPOINT_ROUTES)
     }
 
-    /// Returns the index of the endpoint at a path.
-    pub(crate) fn endpoint(&self, path: &str) -> Option<usize> {
-        let first = *self.by_path.get(path)?.first()?;
-        match self.entries[first].handler {
-            Handler::Endpoint(index) => Some(index),
-            _ => None,
-        }
+    /// Returns the target of requests to a path, if it is that of an endpoint or of several.
+    pub(crate) fn endpoint(&self, path: &str) -> Option<Target> {
+        let routes = self.by_path.get(path)?;
+        let Handler::Endpoint(index) = self.entries[*routes.first()?].handler else { return None };
+        let is_shared = routes.len() > ENDPOINT_ROUTES;
+        Some(if is_shared { Target::SharedPath(index) } else { Target::Endpoint(index) })
     }
 
-    fn add_endpoint(&mut self, index: usize, path: &str) {
-        let access = Access::Endpoint(index);
-        self.add("POST", path, access, "an endpoint", Handler::Endpoint(index));
+    fn add_endpoint(&mut self, index: usize, identity: &Identity) {
+        let (access, path) = (Access::Endpoint(index), &identity.path);
+        let model = identity.shares_path().then(|| identity.name.clone());
+        self.add("POST", path, access, "an endpoint", Handler::Endpoint(index)).model =
+            model.clone();
         let what = "answers a browser's preflight request";
-        self.add("OPTIONS", path, access, what, Page::Preflight).condition =
-            Condition::SpeaksOpenAi(index);
+        let preflight = self.add("OPTIONS", path, access, what, Page::Preflight);
+        preflight.condition = Condition::SpeaksOpenAi(index);
+        preflight.model = model;
     }
 
     fn add_protocols(&mut self) {
@@ -337,7 +350,9 @@ impl RouteTable {
             None => self.by_path.entry(path.to_owned()).or_default().push(index),
         }
         let (path, condition) = (path.to_owned(), Condition::Always);
-        self.entries.push(RouteEntry { methods, path, access, condition, description, handler });
+        let model = None;
+        let entry = RouteEntry { methods, path, access, condition, model, description, handler };
+        self.entries.push(entry);
         &mut self.entries[index]
     }
 }
@@ -359,7 +374,11 @@ mod tests {
             openapi: true,
             ..Builtin::default()
         };
-        RouteTable::new(["/a", "/v1/chat/completions"], &builtin)
+        RouteTable::new(&["/a", "/v1/chat/completions"].map(at), &builtin)
+    }
+
+    fn at(path: &str) -> Identity {
+        Identity { label: path.into(), path: path.into(), ..Identity::default() }
     }
 
     fn handlers(path: &str) -> Vec<Handler> {
@@ -396,8 +415,22 @@ mod tests {
     #[test]
     fn an_endpoint_is_found_by_its_path_alone() {
         let table = table();
-        assert_eq!(table.endpoint("/v1/chat/completions"), Some(1));
+        assert_eq!(table.endpoint("/v1/chat/completions"), Some(Target::Endpoint(1)));
         assert_eq!([table.endpoint("/"), table.endpoint("/b")], [None, None]);
+    }
+
+    #[test]
+    fn a_shared_path_has_the_routes_of_each_endpoint_and_a_target_of_its_own() {
+        let named = |name: &str| Identity { name: name.into(), label: name.into(), ..at("/chat") };
+        let table =
+            RouteTable::new(&[at("/a"), named("large"), named("small")], &Builtin::default());
+        assert_eq!(table.endpoint("/chat"), Some(Target::SharedPath(1)));
+        let models = table.at("/chat").filter_map(|entry| entry.model.as_deref());
+        assert!(models.eq(["large", "large", "small", "small"]));
+        assert_eq!(
+            Dispatch::among(table.at("/chat"), &Method::GET),
+            Dispatch::NotAllowed("POST, OPTIONS".into())
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use litplex_http_core::drain_body::drain_unread_body;
 use litplex_http_core::headers::X_REQUEST_ID;
 use litplex_http_core::response::{self, HttpResponse};
 use litplex_http_core::upload::{UnreadRest, Upload};
-use litplex_metrics::Shed;
+use litplex_metrics::{LaterEdge, Shed};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
@@ -30,6 +30,7 @@ use crate::middleware::{Coding, Timing};
 use crate::observed_body::ObservedBody;
 use crate::observer::RequestObserver;
 use crate::peer::Peer;
+use crate::target::Target;
 
 /// A layer around every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,8 @@ struct Passage {
     version: Version,
     client: Option<Peer>,
     observer: RequestObserver,
+    /// The metrics of a request whose endpoint the body decides.
+    later_metrics: Option<LaterEdge>,
     timing: Option<Timing>,
     id: Option<HeaderValue>,
     /// The coding of the response, if responses are compressed and the client accepts one.
@@ -154,8 +157,16 @@ impl App {
         for layer in layers {
             match layer {
                 Layer::Metrics => {
-                    let edge = router.edge(router.target(request.uri().path()));
-                    passage.observer.metrics = Some(edge.begin());
+                    let target = router.target(request.uri().path());
+                    let edge = router.edge(target);
+                    passage.observer.metrics = Some(match target {
+                        Target::SharedPath(_) => {
+                            let (guard, later) = edge.begin_before_endpoint();
+                            passage.later_metrics = Some(later);
+                            guard
+                        }
+                        _ => edge.begin(),
+                    });
                 }
                 Layer::ServerTiming => {
                     passage.timing = middleware.server_timing.then(Timing::begin);
@@ -276,7 +287,7 @@ impl App {
         }
         let (router, path) = (&self.gate.router, request.uri().path());
         let target = router.target(path);
-        let waits = router.route(target).is_some()
+        let waits = router.path_of(target).is_some()
             || router.app_host(target, path).is_some()
             || router.is_tools(path);
         let reservation = self.gate.dispatcher.memory.reserve();
@@ -311,6 +322,7 @@ impl Passage {
             version,
             client,
             observer: RequestObserver::default(),
+            later_metrics: None,
             timing: None,
             id: None,
             coding: None,
@@ -324,7 +336,7 @@ impl Passage {
         let (proxies, headers) = (&app.middleware.trusted_proxies, request.headers());
         let host = self.client.and_then(|peer| proxies.host(peer, headers)).map(Arc::from);
         self.client = self.client.map(|peer| proxies.client(peer, headers));
-        self.observer.context = Context::new(self.client, host);
+        self.observer.context = Context::new(self.client, host, self.later_metrics.take());
     }
 }
 

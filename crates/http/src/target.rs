@@ -9,6 +9,9 @@ use std::str::FromStr;
 pub(crate) enum Target {
     /// The endpoint with this index.
     Endpoint(usize),
+    /// A path that several endpoints share, the first of which has this index. The model that the body
+    /// names decides the endpoint.
+    SharedPath(usize),
     /// A public route.
     Open,
     /// A route about the state of the server, if it bypasses the app host.
@@ -31,6 +34,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(index) => write!(f, "endpoint-{index}"),
+            Self::SharedPath(index) => write!(f, "shared-{index}"),
             Self::Open => f.write_str("open"),
             Self::Probe => f.write_str("probe"),
             Self::Models => f.write_str("models"),
@@ -53,9 +57,11 @@ impl FromStr for Target {
             "models" => Ok(Self::Models),
             "rest" => Ok(Self::Rest),
             _ => {
-                let index = text.strip_prefix("endpoint-").and_then(|index| index.parse().ok());
+                let index = |kind| text.strip_prefix(kind)?.parse().ok();
+                let endpoint = index("endpoint-").map(Self::Endpoint);
+                let target = endpoint.or_else(|| index("shared-").map(Self::SharedPath));
                 // A target has one spelling: `endpoint-+1` and `endpoint-01` are none.
-                index.map(Self::Endpoint).filter(|it| it.to_string() == text).ok_or(NoTarget)
+                target.filter(|it| it.to_string() == text).ok_or(NoTarget)
             }
         }
     }
@@ -67,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_target_is_read_as_it_is_written() {
-        let endpoints = [Target::Endpoint(0), Target::Endpoint(17)];
+        let endpoints = [Target::Endpoint(0), Target::Endpoint(17), Target::SharedPath(3)];
         let others = [Target::Open, Target::Probe, Target::Models, Target::Rest];
         for target in endpoints.into_iter().chain(others) {
             assert_eq!(target.to_string().parse(), Ok(target));
@@ -79,6 +85,7 @@ mod tests {
             "endpoint--1",
             "endpoint-+1",
             "endpoint-01",
+            "shared-+1",
             "endpoint-99999999999999999999",
             "Rest",
             "/secret",
@@ -89,15 +96,18 @@ mod tests {
 
     #[test]
     fn an_admission_covers_nothing_that_asks_for_more() {
-        use Target::{Endpoint, Models, Open, Probe, Rest};
+        use Target::{Endpoint, Models, Open, Probe, Rest, SharedPath};
         for (admitted, covered) in [
             (Endpoint(1), vec![Endpoint(1)]),
+            (SharedPath(1), vec![SharedPath(1)]),
             (Open, vec![Open]),
             (Probe, vec![Probe]),
             (Models, vec![Models]),
             (Rest, vec![Rest, Open, Probe, Models]),
         ] {
-            for asked in [Endpoint(1), Endpoint(2), Open, Probe, Models, Rest] {
+            for asked in
+                [Endpoint(1), Endpoint(2), SharedPath(1), SharedPath(2), Open, Probe, Models, Rest]
+            {
                 assert_eq!(admitted.covers(asked), covered.contains(&asked), "{admitted} {asked}");
             }
         }

@@ -139,6 +139,12 @@ impl Endpoint {
         self.set("aliases", names)
     }
 
+    /// Whether the endpoint gets the requests that name no model, if several endpoints share its path.
+    /// Default: false.
+    pub fn default_model(self, default_model: bool) -> Self {
+        self.set("default_model", default_model)
+    }
+
     /// Describes requests and responses in `/openapi.json` by two types, usually those of the model: with `#[derive(JsonSchema)]` of the crate `schemars`, version 1,
     /// which reads the attributes of serde. Of a stream, `Output` is one chunk.
     /// Default: any JSON.

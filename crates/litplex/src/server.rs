@@ -214,16 +214,17 @@ impl RunServers {
     fn program(self) -> Result<Program, Error> {
         let mut layers = Layers { server: self.layers, ..Layers::default() };
         let (mut options, mut models) = (Vec::new(), Vec::new());
+        let mut endpoint_layers = Vec::new();
         for endpoint in self.endpoints {
-            if let Some(path) = endpoint.options["path"].as_str() {
-                layers.endpoints.insert(path.to_owned(), endpoint.layers);
-            }
+            endpoint_layers.push(endpoint.layers);
             options.push(endpoint.options);
             models.push(endpoint.model);
         }
         let mut raw = self.options;
         raw.insert("endpoint".into(), options.into_iter().map(Value::Object).collect());
         let config = resolve(raw, &Origin::Builder)?;
+        let labels = config.endpoints.iter().map(|endpoint| endpoint.label().to_owned());
+        layers.endpoints = labels.zip(endpoint_layers).collect();
         Ok(Program { spec: ServerSpec { config, models, layers, adopts_orphans: false } })
     }
 

@@ -145,7 +145,7 @@ impl Edge {
         }))
     }
 
-    /// Returns the path of the endpoint, or `_other` for requests to no endpoint.
+    /// Returns the label of the endpoint, or `_other` for requests to no endpoint.
     pub fn endpoint(&self) -> &str {
         &self.0.endpoint
     }
@@ -154,7 +154,16 @@ impl Edge {
     pub fn begin(&self) -> RequestGuard {
         self.0.inflight.inc();
         let begun = Instant::now();
-        RequestGuard { edge: self.clone(), begun, status: 0, bytes: 0, is_counted: false }
+        let (edge, later) = (self.clone(), None);
+        RequestGuard { edge, later, begun, status: 0, bytes: 0, is_counted: false }
+    }
+
+    /// Begins to measure a request whose endpoint is known later.
+    pub fn begin_before_endpoint(&self) -> (RequestGuard, LaterEdge) {
+        let mut guard = self.begin();
+        let later = LaterEdge(Arc::new(Later { before: self.clone(), endpoint: OnceLock::new() }));
+        guard.later = Some(later.clone());
+        (guard, later)
     }
 
     /// Returns the number of requests that have ended: the sum of `litplex_requests_total`.
@@ -222,11 +231,38 @@ impl Inner {
     }
 }
 
+/// The metrics to which a request is moved once its endpoint is known.
+#[derive(Debug, Clone)]
+pub struct LaterEdge(Arc<Later>);
+
+#[derive(Debug)]
+struct Later {
+    before: Edge,
+    /// Empty until the endpoint is known; `None` if the request ended before.
+    endpoint: OnceLock<Option<Edge>>,
+}
+
+impl LaterEdge {
+    /// Counts the request for this endpoint from now on. Only the first endpoint counts.
+    pub fn set(&self, endpoint: &Edge) {
+        if self.0.endpoint.set(Some(endpoint.clone())).is_ok() {
+            endpoint.0.inflight.inc();
+            self.0.before.0.inflight.dec();
+        }
+    }
+
+    fn get(&self) -> Option<&Edge> {
+        self.0.endpoint.get()?.as_ref()
+    }
+}
+
 /// A guard that measures a request until it ends. If it is dropped before [`ended`](Self::ended) or
 /// [`broke`](Self::broke), the client has left.
 #[derive(Debug)]
 pub struct RequestGuard {
     edge: Edge,
+    /// The endpoint, if it is known later than the request begins.
+    later: Option<LaterEdge>,
     begun: Instant,
     /// The status of the response; 0 before it begins.
     status: u16,
@@ -256,11 +292,15 @@ impl RequestGuard {
         self.count(RequestOutcome::from_status(status));
     }
 
+    fn current(&self) -> &Edge {
+        self.later.as_ref().and_then(LaterEdge::get).unwrap_or(&self.edge)
+    }
+
     fn count(&mut self, outcome: RequestOutcome) {
         if std::mem::replace(&mut self.is_counted, true) {
             return;
         }
-        let inner = &*self.edge.0;
+        let inner = &*self.current().0;
         inner.count(self.status, outcome);
         inner.duration(outcome).observe(self.begun.elapsed().as_secs_f64());
         if self.bytes > 0 {
@@ -272,6 +312,9 @@ impl RequestGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.count(RequestOutcome::Cancelled);
-        self.edge.0.inflight.dec();
+        if let Some(later) = &self.later {
+            later.0.endpoint.get_or_init(|| None);
+        }
+        self.current().0.inflight.dec();
     }
 }

@@ -29,7 +29,7 @@ use prometheus::{
 };
 
 pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown};
-pub use edge::{Edge, RequestGuard, RequestOutcome, Shed};
+pub use edge::{Edge, LaterEdge, RequestGuard, RequestOutcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
 pub use stages::StageTimes;

@@ -1,6 +1,6 @@
 //! The endpoints of a server: each with its queue, its supervisor, and the tasks that follow them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,13 +131,14 @@ impl Endpoints {
         self.endpoints.iter().map(administered).collect()
     }
 
-    /// Returns the endpoints by path, each behind its guard.
+    /// Returns the endpoints, each behind its guard.
     pub(crate) fn routes(
         &self,
         guards: Vec<Arc<Guard>>,
         config: &litplex_config::Program,
-    ) -> HashMap<String, Route> {
-        let route = |endpoint: &RunningEndpoint, guard| Route {
+    ) -> Vec<Route> {
+        let route = |(endpoint, guard): (&RunningEndpoint, _)| Route {
+            identity: endpoint.config.identity.clone(),
             target: self.registry.labelled(endpoint.config.label()),
             ping_interval: endpoint.config.ping_interval,
             max_body_bytes: endpoint.config.max_body_bytes,
@@ -147,10 +148,7 @@ impl Endpoints {
             schema: endpoint.schema.clone(),
             tool: ToolCache::default(),
         };
-        let guarded = self.endpoints.iter().zip(guards);
-        guarded
-            .map(|(endpoint, guard)| (endpoint.config.path().to_owned(), route(endpoint, guard)))
-            .collect()
+        self.endpoints.iter().zip(guards).map(route).collect()
     }
 
     /// Returns a function that reports the state of all endpoints, for the pages that show it.

@@ -14,7 +14,9 @@ use crate::secrets::SHUTDOWN_KEY;
 pub(crate) fn routes_text(program: &Program, inspected: &[Inspected]) -> String {
     let mut text = String::new();
     for (entry, callers) in routes(program, inspected) {
-        let _ = writeln!(text, "  {:<10}{:<27} {callers}", entry.methods, entry.path);
+        let model = entry.model.as_ref().map(|model| format!(" ({model})")).unwrap_or_default();
+        let path = format!("{}{model}", entry.path);
+        let _ = writeln!(text, "  {:<10}{path:<27} {callers}", entry.methods);
     }
     text
 }
@@ -44,8 +46,8 @@ pub(crate) fn builtin(program: &Program) -> Builtin {
 }
 
 fn routes(program: &Program, inspected: &[Inspected]) -> Vec<(RouteEntry, String)> {
-    let paths = program.endpoints.iter().map(litplex_config::Endpoint::path);
-    let table = RouteTable::new(paths, &builtin(program));
+    let identities = program.endpoints.iter().map(|endpoint| &*endpoint.identity);
+    let table = RouteTable::new(identities, &builtin(program));
     let entries = table.entries().iter().filter(|entry| is_there(entry.condition, inspected));
     entries.map(|entry| (entry.clone(), callers(program, entry.access))).collect()
 }
@@ -110,6 +112,15 @@ mod tests {
             paths.iter().map(|path| json!({"path": path, "source": {}})).collect();
         let raw = json!({"endpoint": endpoints, "shutdown_path": "/stop"});
         resolve(raw.as_object().cloned().unwrap_or_else(Map::new), &Origin::Sdk)
+    }
+
+    #[test]
+    fn the_paths_of_protocols_that_name_a_model_can_be_shared() {
+        for dialect in ["openai_chat", "openai_embeddings"] {
+            let path = litplex_http::dialect_path(&litplex_core::DialectId::new(dialect));
+            assert!(path.is_some_and(litplex_config::can_be_shared), "{dialect}");
+        }
+        assert!(!litplex_config::can_be_shared("/predict"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from litplex import _http, _keys
 from litplex._api import authorize_of
 from litplex._apphost import _manifest
-from litplex._apphost._forward import ForwardedResponse
+from litplex._apphost._forward import ENDPOINT, ForwardedResponse
 from litplex._apphost._middleware import without_task_group
 from litplex.compat.middlewares import RequestCountMiddleware
 
@@ -62,8 +62,11 @@ def make_app(server: Server) -> FastAPI:
     app.state.litplex_inner = None
     app.add_exception_handler(_http.HTTPException, _http_error)
     observer = server if _manifest.events_of_requests(server) else None
-    for api, path in zip(server.apis, server._paths()):
+    shared = _manifest.shared_paths([server])
+    for api, path, name in zip(server.apis, server._paths(), server._names()):
         _add(app, path, ["POST"], guard_of(server, api), observer=observer)
+        if path in shared:
+            _match_endpoint(app.router.routes[-1], name)
         if getattr(api, "spec", None) is not None:
             _add(app, path, ["OPTIONS"], None)
     app.state.litplex_first_own_route = len(app.router.routes)
@@ -71,6 +74,16 @@ def make_app(server: Server) -> FastAPI:
         kind, settings = middleware if isinstance(middleware, tuple) else (middleware, {})
         app.add_middleware(kind, **settings)
     return app
+
+
+def _match_endpoint(route: Any, name: str) -> None:
+    """Lets a route match only requests that the server admitted to the endpoint of this name."""
+    matches = route.matches
+
+    def matches_endpoint(scope: Scope) -> Any:
+        return matches(scope) if scope.get(ENDPOINT) == name else (Match.NONE, {})
+
+    route.matches = matches_endpoint
 
 
 def own_routes(app: FastAPI) -> list[Any]:

@@ -41,6 +41,10 @@ RESULT = "litplex"
 #: target of the request. They return with the inner request: the server answers no other.
 INTRODUCTION = "litplex.introduction"
 
+#: The key, in the scope of a request, of the name of the endpoint that it was admitted to, if
+#: several endpoints share its path.
+ENDPOINT = "litplex.endpoint"
+
 #: The prefix of the names of those headers.
 INTERNAL = b"x-litplex-"
 

@@ -38,7 +38,7 @@ def manifest_of(servers: Sequence[Server], options: Options | None = None) -> di
             f"{needs[0]} needs a process that runs the program again, and only a file can be run "
             f"again; put the program into one"
         )
-    guarded = [path for server in servers for path in guarded_paths(server)]
+    guarded = [endpoint for server in servers for endpoint in guarded_endpoints(server)]
     own = [route for server in servers for route in _own_routes(server)]
     direct = [*_direct_paths(servers), *_direct_built_in(servers, own, options or {})]
     manifest = {"python": sys.executable, **script, "guarded": guarded, "direct": direct}
@@ -90,7 +90,7 @@ def _direct_built_in(servers: Sequence[Server], own: list[Any], options: Options
     probes = [paths["livez_path"], paths["readyz_path"]]
     health = paths["healthcheck_path"]
     # `authorize` of a single API guards the built-in routes, too.
-    is_guarded = any(len(server.apis) == 1 and guarded_paths(server) for server in servers)
+    is_guarded = any(len(server.apis) == 1 and guarded_endpoints(server) for server in servers)
     direct = probes if is_guarded else [*probes, health, paths["metrics_path"]]
     direct = list(filter(None, direct))
     if not own:
@@ -108,7 +108,9 @@ def _direct_paths(servers: Sequence[Server]) -> list[str]:
     if any(_keys.key("LIT_SERVER_API_KEY", server._profile) for server in servers):
         return []  # The app host checks the key.
     free = [server for server in servers if not any(_needs(server))]
-    return [path for server in free for path in server._paths()]
+    fronted = {path for server in servers if server not in free for path in server._paths()}
+    # A path that another server shares may be for an endpoint of that server.
+    return [path for server in free for path in server._paths() if path not in fronted]
 
 
 def check_packages(need: str) -> None:
@@ -125,9 +127,16 @@ def check_packages(need: str) -> None:
         )
 
 
-def guarded_paths(server: Server) -> list[str]:
-    """Returns the paths of the endpoints whose models have an ``authorize``."""
-    return [path for api, path in zip(server.apis, server._paths()) if authorize_of(api)]
+def guarded_endpoints(server: Server) -> list[tuple[str, str]]:
+    """Returns the paths and names of the endpoints whose models have an ``authorize``."""
+    endpoints = zip(server.apis, server._paths(), server._names())
+    return [(path, name) for api, path, name in endpoints if authorize_of(api)]
+
+
+def shared_paths(servers: Iterable[Server]) -> set[str]:
+    """Returns the paths that several endpoints have."""
+    paths = [path for server in servers for path in server._paths()]
+    return {path for path in paths if paths.count(path) > 1}
 
 
 def events_of_requests(server: Server) -> list[str]:
@@ -144,7 +153,7 @@ def events_of_requests(server: Server) -> list[str]:
 
 
 def _needs(server: Server) -> Iterator[str]:
-    if guarded_paths(server):
+    if guarded_endpoints(server):
         yield "`authorize`"
     if server.middlewares:
         yield "`middlewares`"

@@ -18,7 +18,7 @@ import uvicorn
 
 from litplex._apphost._app import add_server_routes
 from litplex._apphost._inner import BrokenOff, Inner
-from litplex._apphost._manifest import guarded_paths
+from litplex._apphost._manifest import guarded_endpoints
 from litplex._apphost._root import Root
 from litplex._capture import run_again
 from litplex._launched import request_marks
@@ -68,10 +68,10 @@ def main() -> int:
     return 0 if server.started else 1
 
 
-def _check_guards(servers: Sequence[Server], guarded: list[str]) -> None:
+def _check_guards(servers: Sequence[Server], guarded: list[list[str]]) -> None:
     """Ends the process where the program, run again, would leave an endpoint open."""
-    found = {path for server in servers for path in guarded_paths(server)}
-    missing = [path for path in guarded if path not in found]
+    found = [endpoint for server in servers for endpoint in guarded_endpoints(server)]
+    missing = [path for path, name in guarded if (path, name) not in found]
     if missing:
         sys.exit(f"error: run again, the program has no `authorize` for {', '.join(missing)}")
 

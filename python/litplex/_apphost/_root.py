@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from litplex._apphost import _manifest
-from litplex._apphost._forward import INTERNAL, INTRODUCTION, RESULT, ForwardResult
+from litplex._apphost._forward import ENDPOINT, INTERNAL, INTRODUCTION, RESULT, ForwardResult
 from litplex._apphost._inner import BrokenOff
 from litplex._callbacks import trigger
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # The server's header with the scheme and address of its client: `https://127.0.0.1:50000`.
 _PEER = b"x-litplex-peer"
+# The server's header with the name of an endpoint that shares its path, percent-encoded.
+_ENDPOINT = b"x-litplex-endpoint"
 
 
 class Root:
@@ -31,7 +34,13 @@ class Root:
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self._apps: list[Any] = list(dict.fromkeys(server.app for server in servers))
-        self._owners = {path: server.app for server in servers for path in server._paths()}
+        shared = _manifest.shared_paths(servers)
+        # A request to a shared path has the name of its endpoint.
+        self._owners: dict[tuple[str, str | None], Any] = {
+            (path, name if path in shared else None): server.app
+            for server in servers
+            for path, name in zip(server._paths(), server._names())
+        }
         self._observers = [server for server in servers if _manifest.events_of_requests(server)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +79,7 @@ class Root:
     def _app_for(self, scope: Scope) -> Any:
         if len(self._apps) == 1:
             return self._apps[0]
-        owner = self._owners.get(scope["path"])
+        owner = self._owners.get((scope["path"], scope.get(ENDPOINT)))
         return (
             owner
             or self._first_with(scope)
@@ -114,8 +123,11 @@ def _take_introduction(scope: Scope) -> bool:
     introduction = [each for each in scope["headers"] if each[0].startswith(INTERNAL)]
     scope["headers"] = [each for each in scope["headers"] if not each[0].startswith(INTERNAL)]
     scope[INTRODUCTION] = introduction
+    given = dict(introduction)
+    if _ENDPOINT in given:
+        scope[ENDPOINT] = unquote(given[_ENDPOINT].decode("latin-1"))
     try:
-        scope["scheme"], scope["client"] = _parse_peer(dict(introduction)[_PEER])
+        scope["scheme"], scope["client"] = _parse_peer(given[_PEER])
     except (KeyError, ValueError):
         return False
     return True

@@ -49,6 +49,7 @@ LITSERVE = Profile(
         "readyz_path": ("/readyz", "/-/readyz"),
     },
     checks_paths_early=True,
+    shares_paths=False,
     resolves_paths_by_file=False,
     warns_of_spec_path=True,
     has_model_options=False,

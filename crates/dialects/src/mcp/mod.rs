@@ -113,7 +113,7 @@ async fn read(
     body: Body,
     reservation: &Reservation,
 ) -> Outcome<Bytes> {
-    let most = tools(endpoints).map(|(_, route, _)| route.max_body_bytes).max().unwrap_or_default();
+    let most = tools(endpoints).map(|(route, _)| route.max_body_bytes).max().unwrap_or_default();
     let most = most.saturating_add(ENVELOPE_BYTES);
     let codings = decompress::codings(headers)?;
     let pieces = read_body::read_pieces(headers, body, most, reservation).await?;
@@ -156,11 +156,11 @@ fn wants_events(headers: &HeaderMap) -> bool {
 }
 
 fn longest_timeout(endpoints: &Endpoints) -> Duration {
-    tools(endpoints).map(|(_, route, _)| route.timeout()).max().unwrap_or_default()
+    tools(endpoints).map(|(route, _)| route.timeout()).max().unwrap_or_default()
 }
 
-fn tools(endpoints: &Endpoints) -> impl Iterator<Item = (&String, &Route, Arc<Tool>)> {
-    endpoints.iter().filter_map(|(path, route)| Some((path, route, route.tool()?)))
+fn tools(endpoints: &Endpoints) -> impl Iterator<Item = (&Route, Arc<Tool>)> {
+    endpoints.iter().filter_map(|route| Some((route, route.tool()?)))
 }
 
 /// The tools of a server.
@@ -184,9 +184,9 @@ impl ServerHandler for Tools {
         let may_call =
             |route: &Route| headers.is_some_and(|headers| route.guard.knows(headers).is_ok());
         let mut tools: Vec<_> = tools(&self.endpoints)
-            .filter(|(_, route, _)| may_call(route))
-            .map(|(path, _, tool)| {
-                let name = tool.name(path);
+            .filter(|(route, _)| may_call(route))
+            .map(|(route, tool)| {
+                let name = tool.name(&route.identity);
                 rmcp::model::Tool::new(
                     name,
                     tool.description.clone(),
@@ -204,8 +204,8 @@ impl ServerHandler for Tools {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let mut tools = tools(&self.endpoints);
-        let found = tools.find(|(path, _, tool)| tool.name(path) == request.name);
-        let Some((path, route, tool)) = found else {
+        let found = tools.find(|(route, tool)| tool.name(&route.identity) == request.name);
+        let Some((route, tool)) = found else {
             let text = format!("there is no tool `{}`", request.name);
             return Err(ErrorData::invalid_params(text, None));
         };
@@ -218,7 +218,7 @@ impl ServerHandler for Tools {
         // It is about the response to the call; a stream in it is lines, not events.
         parts.headers.remove(ACCEPT);
         // Hooks see a request to their endpoint.
-        if let Ok(uri) = path.parse() {
+        if let Ok(uri) = route.identity.path.parse() {
             parts.uri = uri;
         }
         let arguments = facts.arguments.clone();

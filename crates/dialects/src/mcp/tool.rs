@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use litplex_core::ModelInfo;
+use litplex_core::{Identity, ModelInfo};
 use litplex_http_core::raw_json::Object;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -53,8 +53,11 @@ impl Tool {
         Some(tool)
     }
 
-    pub(super) fn name(&self, path: &str) -> String {
-        let name = self.name.as_deref().unwrap_or(path.trim_start_matches('/'));
+    /// Returns its name: its own, or else that of its endpoint, if no other endpoint has it, or the path.
+    pub(super) fn name(&self, identity: &Identity) -> String {
+        let Identity { path, name, has_unique_name, .. } = identity;
+        let endpoint_name = if *has_unique_name { name } else { path.trim_start_matches('/') };
+        let name = self.name.as_deref().unwrap_or(endpoint_name);
         name.replace('/', "_")
     }
 

@@ -225,7 +225,7 @@ fn failure(exchange: &Exchange<'_>, response: Response, inputs: Inputs) -> Refus
         return refused;
     };
     refused.param = Some(format!("input[{input}]"));
-    let (endpoint, ServeError { cause, detail, .. }) = (exchange.path, &mut refused.error);
+    let (endpoint, ServeError { cause, detail, .. }) = (exchange.endpoint, &mut refused.error);
     let is_structure = detail.starts_with(['[', '{']);
     if cause.status() >= 500 {
         tracing::error!(endpoint, "input {input}: {detail}");
@@ -257,7 +257,7 @@ fn vectors(given: &str) -> Option<Vec<Box<RawValue>>> {
 }
 
 fn not_embeddings(exchange: &Exchange<'_>, given: &str) -> ServeError {
-    let endpoint = exchange.path;
+    let endpoint = exchange.endpoint;
     tracing::error!(
         endpoint,
         "invalid output of an embedding model: expected a list of numbers, got {given}"

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use super::shape;
 
+/// The number of characters of an unknown name that an error shows.
+const SHOWN_CHARACTERS: usize = 100;
+
 /// An error of a request.
 #[derive(Debug)]
 pub(super) struct Refused {
@@ -17,11 +20,13 @@ pub(super) struct Refused {
     pub(super) param: Option<String>,
     /// The headers of an error that the model raised.
     headers: Vec<(String, String)>,
+    /// The reason, for clients that compare it.
+    code: Option<&'static str>,
 }
 
 impl From<ServeError> for Refused {
     fn from(error: ServeError) -> Self {
-        Self { error, param: None, headers: Vec::new() }
+        Self { error, param: None, headers: Vec::new(), code: None }
     }
 }
 
@@ -31,7 +36,7 @@ impl From<shape::Mismatch> for Refused {
         let between = if place.is_empty() { "" } else { ": " };
         let error = ServeError::invalid_input(format!("{place}{between}{reason}"));
         let param = Some(place).filter(|place| !place.is_empty());
-        Self { error, param, headers: Vec::new() }
+        Self { error, param, headers: Vec::new(), code: None }
     }
 }
 
@@ -43,17 +48,48 @@ impl Refused {
         let detail = body.take("detail").unwrap_or_else(|| raw(&""));
         let detail = text_of(detail.get()).unwrap_or_else(|| detail.get().into());
         let error = ServeError::new(response.status, detail);
-        (Self { error, param: None, headers: response.headers }, body)
+        (Self { error, param: None, headers: response.headers, code: None }, body)
     }
 
     pub(super) fn response(&self) -> HttpResponse {
         let mut body = error_body(&self.error, self.param.as_deref());
         body.detail = Some(detail(&self.error.detail));
+        if let Some(code) = self.code {
+            body.error["code"] = code.into();
+            body.error["type"] = "invalid_request_error".into();
+        }
         let response = response::failed(&self.error, &body);
         response::with_headers(response, &self.headers).unwrap_or_else(|wrong| {
             tracing::error!("an HTTPException cannot be sent: {wrong}");
             error(&ServeError::internal())
         })
+    }
+}
+
+/// Returns the error of a request that names a model which its caller cannot call. `known` are the models
+/// that it can.
+pub(super) fn no_such_model(wanted: &str, known: &[&str]) -> Refused {
+    // A client chooses the length of the name.
+    let shown: String = wanted.chars().take(SHOWN_CHARACTERS).collect();
+    let cut = if shown.len() < wanted.len() { "…" } else { "" };
+    let detail = format!(
+        "The model `{shown}{cut}` does not exist or you do not have access to it; {}",
+        models_there_are(known)
+    );
+    Refused { code: Some("model_not_found"), ..ServeError::not_found(detail).into() }
+}
+
+/// Returns the error of a request that must name a model, and does not.
+pub(super) fn no_model(known: &[&str]) -> Refused {
+    shape::Mismatch::new("model", format!("it is missing; {}", models_there_are(known))).into()
+}
+
+fn models_there_are(known: &[&str]) -> String {
+    let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+    match &known[..] {
+        [] => "there is no model that you can call".into(),
+        [one] => format!("there is {one}"),
+        _ => format!("there are {}", known.join(", ")),
     }
 }
 

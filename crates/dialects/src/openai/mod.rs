@@ -11,6 +11,7 @@ mod error;
 mod ids;
 mod message;
 mod shape;
+mod shared_path;
 mod text;
 mod tool_calls;
 mod usage;
@@ -22,8 +23,9 @@ use litplex_http_core::response::{self, HttpResponse};
 use serde_json::{Value, json};
 
 pub use self::error::error;
+pub use self::shared_path::{ModelRequest, NoEndpoint};
 
-use self::error::Refused;
+use self::error::{Refused, no_such_model};
 use crate::dialect::{Dialect, Exchange};
 
 /// The start of all paths of the API.
@@ -123,16 +125,19 @@ pub fn models<'a>(
     endpoints: impl Iterator<Item = &'a EndpointReport>,
 ) -> Option<HttpResponse> {
     let rest = path.strip_prefix(MODELS)?;
-    let mut named = endpoints;
+    let endpoints = Vec::from_iter(endpoints);
     if rest.is_empty() {
-        let data: Vec<Value> = named.map(model).collect();
+        let data: Vec<Value> = endpoints.into_iter().map(model).collect();
         return Some(response::json(StatusCode::OK, &json!({"object": "list", "data": data})));
     }
     let wanted = rest.strip_prefix('/').filter(|wanted| !wanted.is_empty())?;
-    let found = named.find(|endpoint| endpoint.identity.is_called(wanted));
+    let found = endpoints.iter().find(|endpoint| endpoint.identity.is_called(wanted));
     Some(match found {
         Some(found) => response::json(StatusCode::OK, &model(found)),
-        None => error(&ServeError::not_found(format!("there is no model `{wanted}`"))),
+        None => {
+            let known: Vec<_> = endpoints.iter().map(|endpoint| &*endpoint.identity.name).collect();
+            no_such_model(wanted, &known).response()
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use litplex_calls::off_thread;
-use litplex_core::{Content, ServeError, json_text};
+use litplex_core::{Content, Request, Reservation, ServeError, json_text};
 use serde_json::value::RawValue;
 
 use super::error::Refused;
@@ -10,12 +10,22 @@ use crate::dialect::Exchange;
 
 /// Returns the body of a request as the text of JSON.
 pub(super) async fn text_of(exchange: &Exchange<'_>) -> Result<Bytes, ServeError> {
-    if exchange.request.content != Content::Json {
+    let Request { content, body, reservation, .. } = &exchange.request;
+    json_of(content, body.clone(), reservation).await
+}
+
+/// Returns a body of this kind as the text of JSON.
+pub(super) async fn json_of(
+    content: &Content,
+    body: Vec<Bytes>,
+    reservation: &Reservation,
+) -> Result<Bytes, ServeError> {
+    if *content != Content::Json {
         return Err(ServeError::unsupported_type("the body must be JSON; send `application/json`"));
     }
-    let (body, length) = (exchange.request.body.clone(), exchange.request.body_len());
+    let length = body.iter().map(Bytes::len).sum();
     if body.len() > 1 {
-        exchange.request.reservation.grow(length)?;
+        reservation.grow(length)?;
     }
     off_thread(length, move || json_text(&body)).await.ok_or_else(ServeError::not_json_text)
 }

@@ -49,7 +49,7 @@ pub type BoxLayer = Box<dyn HttpLayer>;
 pub struct Layers {
     /// Around every request.
     pub server: Vec<BoxLayer>,
-    /// Around endpoints, by their paths.
+    /// Around endpoints, by their labels.
     pub endpoints: HashMap<String, Vec<BoxLayer>>,
 }
 

@@ -251,7 +251,7 @@ mod tests {
         let (reader, writer) = pipe().unwrap();
         let log = AccessLog::to(writer, form).unwrap();
         let request = Request::post("/ocr?page=1").body(()).unwrap();
-        let context = Context::new(None, None);
+        let context = Context::new(None, None, None);
         for _ in 0..3 {
             let mut record = log.begin(&request, &context, Some(HeaderValue::from_static("one")));
             (record.status, record.bytes, record.is_complete) = (200, 17, true);

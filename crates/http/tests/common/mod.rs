@@ -1,7 +1,5 @@
 //! An application for tests.
 
-use std::collections::HashMap;
-
 use litplex_access::Guard;
 use litplex_calls::Report;
 use litplex_http::{App, AppBuilder, Builtin};
@@ -27,5 +25,5 @@ pub(crate) fn app() -> AppBuilder {
     let report = || Report { endpoints: Vec::new(), app_host: None };
     let scrape = || Box::pin(async { String::new() }) as _;
     let guard = Guard::default();
-    App::builder(HashMap::new(), builtin, guard, 1 << 20, Metrics::new(), report, scrape)
+    App::builder(Vec::new(), builtin, guard, 1 << 20, Metrics::new(), report, scrape)
 }

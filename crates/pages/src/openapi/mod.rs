@@ -20,8 +20,14 @@ pub fn document<'a>(endpoints: impl IntoIterator<Item = DescribedEndpoint<'a>>) 
     let (mut schemas, mut paths, mut schemes) = (Map::new(), Map::new(), Map::new());
     for endpoint in endpoints {
         schemes.extend(endpoint.schemes.iter().map(|&name| (name.to_owned(), scheme(name))));
-        let operation = operation(&endpoint, &mut schemas);
-        paths.insert(endpoint.path.to_owned(), json!({"post": operation}));
+        match paths.get_mut(endpoint.path) {
+            // Endpoints that share a path have the same protocol.
+            Some(shared) => add_security(&mut shared["post"], endpoint.schemes),
+            None => {
+                let operation = operation(&endpoint, &mut schemas);
+                paths.insert(endpoint.path.to_owned(), json!({"post": operation}));
+            }
+        }
     }
     let mut document = json!({
         "openapi": "3.1.0",
@@ -94,6 +100,20 @@ fn request(known: Option<Value>, example: Option<&Value>) -> Value {
     known.into_iter().map(media).collect()
 }
 
+/// Adds the security schemes of another endpoint at the path of an operation. `{}` stands for none.
+fn add_security(operation: &mut Value, schemes: &[&str]) {
+    let mut security = operation.get("security").and_then(Value::as_array).cloned();
+    let known = security.get_or_insert_with(|| vec![json!({})]);
+    let others = schemes.iter().map(|name| json!({*name: []}));
+    let others = if schemes.is_empty() { vec![json!({})] } else { others.collect() };
+    for scheme in others {
+        if !known.contains(&scheme) {
+            known.push(scheme);
+        }
+    }
+    operation["security"] = security.into();
+}
+
 /// Returns a title: `/v1/embed_text` is `V1 Embed Text`.
 fn title(path: &str) -> String {
     let words = path.split(['/', '_', '-']).filter(|word| !word.is_empty());
@@ -120,6 +140,18 @@ mod tests {
     fn a_path_names_its_operation() {
         assert_eq!(title("/v1/embed_text"), "V1 Embed Text");
         assert_eq!(operation_id("/v1/embed_text"), "post_v1_embed_text");
+    }
+
+    #[test]
+    fn a_shared_path_takes_the_keys_of_each_endpoint() {
+        let mut operation = json!({"security": [{"key": []}]});
+        add_security(&mut operation, &["key", "token"]);
+        assert_eq!(operation["security"], json!([{"key": []}, {"token": []}]));
+        add_security(&mut operation, &[]);
+        assert_eq!(operation["security"], json!([{"key": []}, {"token": []}, {}]));
+        let mut open = json!({});
+        add_security(&mut open, &["key"]);
+        assert_eq!(open["security"], json!([{}, {"key": []}]));
     }
 
     #[test]
