@@ -83,6 +83,14 @@ SERVER = """
                 wait_for(lambda: os.path.exists(f"{name}.released"))
             return "done"
 
+    class Sequences(ls.ContinuousAPI):
+        # The hooks of all sequences share a thread.
+        def admit(self, path, context):
+            return self.call(path, "") if path else "end"
+
+        def step(self, sequences):
+            return [ls.Last(sequence) for sequence in sequences]
+
     def own(api, path):
         api.own = path
         return api
@@ -95,6 +103,7 @@ SERVER = """
                          timeout=20),
             ls.LitServer(own(AsyncDeep(max_concurrency=3), "/async"), path="/async", timeout=20),
             ls.LitServer(Batched(max_batch_size=4), path="/batched", timeout=20),
+            ls.LitServer(Sequences(max_batch_size=4), path="/sequences", timeout=20),
             ls.LitServer(To(), path="/a", timeout=20),
             ls.LitServer(To(), path="/b", timeout=20),
             ls.LitServer(To(), path="/c", workers_per_device=2, timeout=20),
@@ -131,6 +140,10 @@ def test_calls_that_wait_for_each_other_are_refused_and_no_others(server, tmp_pa
     response = post("/two", 2)
     assert response.status_code == 508
     assert re.search("deadlock: `/two#[01] → /two#[01] → /two`", response.text), response.text
+    # A worker that can start is waited for.
+    assert post("/elastic", 1).json() == 1
+    assert post("/elastic", 2).status_code == 508
+
     # An async worker is stuck when all its places wait.
     assert post("/async", 2).json() == 2
     assert refused(post("/async", 3), "/async#0 → /async#0 → /async#0 → /async")
@@ -156,6 +169,10 @@ def test_calls_that_wait_for_each_other_are_refused_and_no_others(server, tmp_pa
     # Batches, whose items call at once.
     assert post("/batched", "/one").json() == 0
     assert refused(post("/batched", "/batched"), "/batched#0 → /batched")
+
+    # Sequences, which one thread computes.
+    assert post("/sequences", "").status_code == 200
+    assert refused(post("/sequences", "/sequences"), "/sequences#0 → /sequences")
 
     # All are as they were.
     for path in ("/one", "/two", "/async"):
@@ -217,3 +234,34 @@ def test_a_worker_less_closes_a_deadlock(server, litplex, tmp_path):
     second.join()
     assert answers["second"].status_code == 200
     assert refused(answers["caller"], "/holds#0 → /holds"), answers["caller"].text
+
+
+DECLARED = """
+    class First(ls.LitAPI):
+        second = ls.endpoint("/second")
+
+        def predict(self, x):
+            return self.second(x)
+
+    class Second(ls.LitAPI):
+        first = ls.endpoint("FIRST")
+
+        def predict(self, x):
+            return self.first(x) if x else x
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(First(), path="/first", workers_per_device=3),
+            ls.LitServer(Second(max_concurrency=1), path="/second", workers_per_device=2),
+            port=0,
+        )
+"""
+
+
+def test_cycles_of_declared_calls_are_named_at_the_start_and_by_the_check(serve, litplex, script):
+    program = DECLARED.replace("FIRST", "/first")
+    server = serve(program)
+    status, said, err = litplex("check", str(script(program)))
+    assert status == 0, err
+    for text in (server.output, said):
+        assert "cycle of calls `/first → /second → /first`: `/second` computes 2" in text

@@ -60,6 +60,13 @@ impl CallService {
         }
     }
 
+    /// Returns the number of workers of the endpoint with this label, if calls in its queue wait for them
+    /// and they for these calls, so that only another worker brings them on; otherwise 0.
+    pub fn stuck_workers(&self, endpoint: &str) -> usize {
+        let Service { deadlocks, .. } = &*self.0;
+        deadlocks.endpoint(endpoint).map_or(0, |key| deadlocks.stuck_workers(key))
+    }
+
     fn key(&self, endpoint: &str) -> EndpointKey {
         let Service { deadlocks, .. } = &*self.0;
         deadlocks.endpoint(endpoint).unwrap_or_else(|| deadlocks.add_endpoint(endpoint, 1))

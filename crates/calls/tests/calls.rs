@@ -121,6 +121,7 @@ fn attach(
         model: String::new(),
         schema: Default::default(),
         tool: None,
+        places: 1,
         calls: Vec::new(),
     };
     let attachment = endpoint.attach(0, info);

@@ -125,6 +125,9 @@ pub struct ModelInfo {
     /// The number of batches (without batching: jobs) that the worker computes at the same time;
     /// 1 for one after the other, in the order of their dispatch.
     pub concurrency: usize,
+    /// The number of hooks that run at the same time: 1 where the hooks of several jobs share a thread,
+    /// so that one that waits blocks all.
+    pub places: usize,
     /// Whether responses are streams.
     pub stream: bool,
     /// Whether hooks ask for the [`Meta`](crate::Meta) of a request.

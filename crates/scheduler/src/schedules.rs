@@ -175,6 +175,7 @@ impl Schedule {
             model: String::new(),
             schema: Default::default(),
             tool: None,
+            places: 1,
             calls: Vec::new(),
         };
         let worker = Box::new(MockWorker(batches.clone()));

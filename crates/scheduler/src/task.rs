@@ -123,6 +123,7 @@ mod tests {
                 model: String::new(),
                 schema: Default::default(),
                 tool: None,
+                places: 1,
                 calls: Vec::new(),
             };
             let attachment = self.endpoint.attach(slot, info);

@@ -26,7 +26,7 @@ use crate::app_host::AppHostSockets;
 use crate::controls::EndpointControls;
 use crate::declared_calls;
 use crate::dialect_path::CheckedAttach;
-use crate::elastic::follow_load;
+use crate::elastic::{follow_load, stuck_workers};
 use crate::launch::{WorkerEnvironment, launcher};
 use crate::pipelines::{Pipeline, PipelineState};
 use crate::placement::{Placement, place_all};
@@ -99,7 +99,8 @@ impl Endpoints {
             if let Some(limits) = &controls.limits {
                 let EndpointControls { endpoint, view, wanted, .. } = &**controls;
                 let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
-                following.spawn(follow_load(endpoint, view, wanted, limits.subscribe()));
+                let stuck = stuck_workers(environment.calls.clone(), controls.label());
+                following.spawn(follow_load(endpoint, view, wanted, limits.subscribe(), stuck));
             }
         }
         Ok(Self { endpoints, registry, app_host, _following: following })
@@ -334,8 +335,8 @@ impl RunningEndpoint {
         let controls = self.controls()?;
         let (_, limits) = initial_workers(&self.config, 1);
         let workers = limits.map_or(controls.devices.len(), |limits| limits.borrow().max);
-        let concurrency = controls.endpoint.model_info().map_or(1, |info| info.concurrency.max(1));
-        Some(workers * concurrency)
+        let places = controls.endpoint.model_info().map_or(1, |info| info.places);
+        Some(workers * places)
     }
 
     /// Returns the schemas of requests and responses, as the model and the program declare them.

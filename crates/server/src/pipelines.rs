@@ -87,6 +87,7 @@ fn info(identity: &Identity, graph: &Graph) -> ModelInfo {
         max_batch_size: 1,
         batch_timeout: Duration::ZERO,
         concurrency: usize::MAX,
+        places: 1,
         stream: false,
         context: false,
         has_cost: false,

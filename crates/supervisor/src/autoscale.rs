@@ -78,6 +78,9 @@ pub struct Demand {
     pub per_worker: Option<f64>,
     /// The time that a worker takes to start; `None` while that is unknown.
     pub start_time: Option<Duration>,
+    /// The number of workers, if none of them can go on before another one starts: the calls that their
+    /// hooks wait for are in this queue. Otherwise 0.
+    pub stuck_workers: usize,
 }
 
 /// The autoscaler of an endpoint.
@@ -138,13 +141,14 @@ impl Autoscaler {
             }
             None => (0, self.wanted),
         };
-        let enough = self.enough.observe(enough, now);
+        let for_stuck = if demand.stuck_workers > 0 { demand.stuck_workers + 1 } else { 0 };
+        let enough = self.enough.observe(enough.max(for_stuck), now);
         let idle = now.saturating_duration_since(self.last_job);
         if idle >= self.scaling.idle {
             return 0;
         }
         let awake = idle.is_zero() || self.wanted > 0;
-        needed.max(self.wanted.min(enough)).max(usize::from(awake))
+        needed.max(for_stuck).max(self.wanted.min(enough)).max(usize::from(awake))
     }
 
     /// Returns the rate of arrivals, plus the rate at which the queue drains in time.
@@ -250,6 +254,24 @@ mod tests {
         let mut fixture = Fixture::new(Limits { min: 1, max: 32 });
         fixture.demand = Demand { queued: 700, start_time: Some(seconds(10.0)), ..fixture.demand };
         assert_eq!(fixture.step(0.0, 100), 1, "further workers would start too late");
+    }
+
+    #[test]
+    fn stuck_workers_get_another_one_that_stays_for_the_hold_time() {
+        let mut fixture = Fixture::new(Limits { min: 1, max: 3 });
+        // The first job tells nothing of the speed.
+        fixture.demand =
+            Demand { per_worker: None, arrivals: 2, queued: 1, in_flight: 1, ..fixture.demand };
+        assert_eq!(fixture.run(0.0, 50, 1).last(), Some(&1));
+        fixture.demand.stuck_workers = 1;
+        assert_eq!(fixture.run(0.0, 50, 1).last(), Some(&2), "one more, however long it starts");
+        fixture.demand.stuck_workers = 2;
+        assert_eq!(fixture.step(0.0, 50), 3);
+        fixture.demand.stuck_workers = 3;
+        assert_eq!(fixture.step(0.0, 50), 3, "the limit holds");
+        fixture.demand = Demand { stuck_workers: 0, per_worker: Some(CAPACITY), ..fixture.demand };
+        assert_eq!(fixture.run(0.1, 50, 20).last(), Some(&3));
+        assert_eq!(fixture.run(0.1, 50, 20).last(), Some(&1));
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl Sim {
             in_flight: self.busy.len(),
             per_worker: Some(SECOND as f64 / self.service as f64),
             start_time: Some(Duration::from_micros(START)),
+            stuck_workers: 0,
         }
     }
 

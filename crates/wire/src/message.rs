@@ -101,6 +101,9 @@ pub struct Ready {
     pub context: bool,
     /// The number of batches, or single requests, that the model computes at the same time.
     pub concurrency: usize,
+    /// The number of hooks that run at the same time, if it is not `concurrency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<usize>,
     /// Whether the model has a `cost` hook.
     pub cost: bool,
     /// The id of the dialect that the model's clients speak, if it is not plain: `openai_chat`, whose

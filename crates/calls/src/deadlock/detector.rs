@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use litplex_core::{CallId, WorkerKey};
 use tokio::sync::oneshot;
 
-use super::find::find;
+use super::find::{find, stuck_workers};
 use super::state::{Doubt, EndpointKey, Parent, Refusal, State};
 
 /// The detector of deadlocks of a server. Clones share their state.
@@ -80,6 +80,12 @@ impl Deadlocks {
     /// Changes the most workers that an endpoint may have.
     pub fn set_most_workers(&self, endpoint: EndpointKey, most: usize) {
         self.decide(|state| state.set_most_workers(endpoint, most));
+    }
+
+    /// Returns the number of workers of an endpoint, if a call in its queue waits for them and they, over
+    /// other calls, for that call: then only the start of another worker brings it on. Otherwise 0.
+    pub fn stuck_workers(&self, endpoint: EndpointKey) -> usize {
+        stuck_workers(&self.state(), endpoint)
     }
 
     /// Adds a worker that takes jobs of an endpoint and runs this many hooks at the same time: 1 if it

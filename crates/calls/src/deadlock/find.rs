@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use litplex_core::CallId;
 
-use super::state::{BlockedPlace, Call, Caller, EndpointKey, Progress, State};
+use super::state::{BlockedPlace, Call, Caller, Endpoint, EndpointKey, Progress, State};
 
 /// The depth of the quick search, before the whole state around a call is examined.
 const QUICK_DEPTH: usize = 32;
@@ -33,23 +33,47 @@ pub(super) fn find(state: &State, concerned: &[CallId]) -> Option<Deadlock> {
     if concerned.iter().all(surely_moves) {
         return None;
     }
-    let stuck = stuck_calls(state, concerned);
+    let stuck = stuck_calls(state, concerned, Hope::Starts);
     let first = concerned.iter().find(|id| stuck.contains(id))?;
     let knot = knot(state, &stuck, *first);
     let newest = *knot.iter().max()?;
     Some(Deadlock { newest, chain: chain(state, &knot, newest) })
 }
 
+/// Returns the number of workers of an endpoint, if a call in its queue is stuck unless a worker starts;
+/// otherwise 0.
+pub(super) fn stuck_workers(state: &State, endpoint: EndpointKey) -> usize {
+    let Endpoint { workers, .. } = &state.endpoints[endpoint.0];
+    if state.endpoints[endpoint.0].has_open_worker() || workers.is_empty() {
+        return 0;
+    }
+    let queued = state.queued(endpoint);
+    let stuck = stuck_calls(state, &queued, Hope::Workers);
+    if queued.iter().any(|id| stuck.contains(id)) { workers.len() } else { 0 }
+}
+
+/// The events that may bring calls on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hope {
+    /// The events of the workers that there are.
+    Workers,
+    /// These events, and starts of workers as far as endpoints may have more.
+    Starts,
+}
+
 /// Returns whether a call can end, given which other calls can.
-fn can_end(state: &State, call: &Call, mut ends: impl FnMut(CallId) -> bool) -> bool {
+fn can_end(state: &State, call: &Call, hope: Hope, mut ends: impl FnMut(CallId) -> bool) -> bool {
     let mut moves = |place: &BlockedPlace| place.waits.iter().all(|wait| ends(*wait));
     match call.progress {
         Progress::InServer => call.stages.iter().all(|stage| ends(*stage)),
         Progress::Queued => {
             let endpoint = &state.endpoints[call.callee.0];
             let mut workers = endpoint.workers.iter().map(|key| &state.workers[key]);
-            endpoint.can_take_jobs()
-                || workers.any(|worker| worker.blocked_places().any(&mut moves))
+            let can_take = match hope {
+                Hope::Starts => endpoint.can_take_jobs(),
+                Hope::Workers => endpoint.has_open_worker() || endpoint.workers.is_empty(),
+            };
+            can_take || workers.any(|worker| worker.blocked_places().any(&mut moves))
         }
         Progress::Held(worker, item) => match state.workers.get(&worker) {
             // The worker was lost: the call is queued again or ends.
@@ -78,20 +102,22 @@ fn surely_moves(
         return false;
     }
     known.insert(id, false);
-    let moves = can_end(state, call, |wait| surely_moves(state, wait, known, depth + 1));
+    let moves =
+        can_end(state, call, Hope::Starts, |wait| surely_moves(state, wait, known, depth + 1));
     known.insert(id, moves);
     moves
 }
 
 /// Returns the stuck calls among these calls and all that they wait for.
-fn stuck_calls(state: &State, from: &[CallId]) -> HashSet<CallId> {
+fn stuck_calls(state: &State, from: &[CallId], hope: Hope) -> HashSet<CallId> {
     let order = reachable(from, |id| waits_of(state, id));
     let mut stuck: HashSet<_> = order.iter().copied().collect();
     loop {
         let before = stuck.len();
         // Backwards: first the calls that others wait for.
         for id in order.iter().rev() {
-            if stuck.contains(id) && can_end(state, &state.calls[id], |wait| !stuck.contains(&wait))
+            if stuck.contains(id)
+                && can_end(state, &state.calls[id], hope, |wait| !stuck.contains(&wait))
             {
                 stuck.remove(id);
             }

@@ -285,13 +285,15 @@ impl State {
             }
             Doubt::Call(id) => vec![id],
             Doubt::Queue(endpoint) if self.endpoints[endpoint.0].can_take_jobs() => Vec::new(),
-            Doubt::Queue(endpoint) => {
-                let is_queued =
-                    |call: &Call| call.callee == endpoint && call.progress == Progress::Queued;
-                let queued = self.calls.iter().filter(|(_, call)| is_queued(call));
-                queued.map(|(id, _)| *id).collect()
-            }
+            Doubt::Queue(endpoint) => self.queued(endpoint),
         }
+    }
+
+    /// Returns the calls in the queue of an endpoint.
+    pub(super) fn queued(&self, endpoint: EndpointKey) -> Vec<CallId> {
+        let is_queued = |call: &Call| call.callee == endpoint && call.progress == Progress::Queued;
+        let queued = self.calls.iter().filter(|(_, call)| is_queued(call));
+        queued.map(|(id, _)| *id).collect()
     }
 
     /// Returns whether a call surely ends, whatever other calls do. Nearly all calls do.
@@ -319,7 +321,12 @@ impl Endpoint {
     /// Returns whether a job in the queue surely reaches a worker: one has a place that is not blocked,
     /// or another worker can start. Without any worker, calls are not what a job waits for.
     pub(super) fn can_take_jobs(&self) -> bool {
-        self.open_workers > 0 || self.workers.len() < self.most_workers || self.workers.is_empty()
+        self.has_open_worker() || self.workers.len() < self.most_workers || self.workers.is_empty()
+    }
+
+    /// Returns whether a worker that takes jobs has a place that is not blocked.
+    pub(super) fn has_open_worker(&self) -> bool {
+        self.open_workers > 0
     }
 }
 

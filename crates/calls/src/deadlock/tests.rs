@@ -183,3 +183,19 @@ async fn a_refusal_reaches_a_caller_that_waits() {
     assert_eq!(error.status(), 508);
     assert!(error.detail.contains("/a#0 → /a"), "{error}");
 }
+
+#[test]
+fn workers_that_wait_for_a_call_in_their_own_queue_are_reported_stuck() {
+    let deadlocks = Deadlocks::new();
+    let a = deadlocks.add_endpoint("/a", 3);
+    let (b, b_workers) = endpoint(&deadlocks, "/b", 1, 1);
+    let worker = deadlocks.attached(a, 0, 1);
+    assert_eq!(deadlocks.stuck_workers(a), 0);
+    let outer = deadlocks.begin(b, Parent::Hook(worker, &[1]), true);
+    deadlocks.held(outer.id(), b_workers[0], 1);
+    assert_eq!(deadlocks.stuck_workers(a), 0, "/b computes");
+    let mut inner = deadlocks.begin(a, Parent::Hook(b_workers[0], &[1]), true);
+    assert_eq!((chain(&mut inner), deadlocks.stuck_workers(a)), (None, 1));
+    deadlocks.attached(a, 1, 1);
+    assert_eq!(deadlocks.stuck_workers(a), 0);
+}

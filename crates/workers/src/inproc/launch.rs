@@ -102,6 +102,7 @@ impl Launch for InprocLaunch {
             model: String::new(),
             schema: Default::default(),
             tool: None,
+            places: 1,
             calls: Vec::new(),
         };
         let callees = self.makes_calls.then(|| self.settings.callees.clone());

@@ -41,7 +41,7 @@ pub(crate) struct WorkerCalls {
 }
 
 impl WorkerCalls {
-    /// Adds a worker of this endpoint, which computes so many batches or single jobs at a time.
+    /// Adds a worker of this endpoint, which runs this many hooks at the same time.
     pub(crate) fn attach(
         calls: Arc<dyn Calls>,
         WorkerNames { endpoint, slot, worker }: WorkerNames,

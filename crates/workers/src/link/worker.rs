@@ -58,7 +58,7 @@ impl Link {
     ) -> Self {
         let mode = dispatch_mode(info, &settings);
         let LinkSettings { span, heartbeat, metrics, stages, health, names, calls, .. } = settings;
-        let worker = Arc::new(WorkerCalls::attach(calls, names, info.concurrency));
+        let worker = Arc::new(WorkerCalls::attach(calls, names, info.places));
         // Bounded by the calls in flight.
         let (parents, queries) = mpsc::unbounded_channel();
         let has_called = !info.calls.is_empty();

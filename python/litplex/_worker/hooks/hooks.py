@@ -147,6 +147,8 @@ class Hooks:
             "stream": self.stream,
             "context": self.context,
             "concurrency": self.concurrency,
+            # Sequences share a thread: a hook that waits for a call blocks every sequence.
+            "places": 1 if self.is_continuous else self.concurrency,
             "cost": _has_cost(self.api),
             "schema": describe(self.api, _example),
             "tool": tool_of(self.api),
