@@ -256,6 +256,10 @@ impl<S: Transport> CallsConnection<S> {
     fn cancel(&mut self, number: u64) {
         if let Some(call) = self.open.remove(&number) {
             call.task.abort();
+            // Before the worker's next frame: the task itself ends later.
+            if let Some(id) = call.progress.id.get() {
+                self.worker.calls.ended(*id);
+            }
             let response = error_response(&ServeError::cancelled(), &[]);
             self.push_response(number, response, Vec::new());
         }

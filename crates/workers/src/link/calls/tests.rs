@@ -165,10 +165,13 @@ async fn a_cancelled_call_is_answered_once_and_at_once() {
     let mut fixture = fixture();
     let begun = Instant::now();
     fixture.call(5, "/embed", false).await;
+    sleep(Duration::from_millis(1)).await;
+    let begun = begun + Duration::from_millis(1);
     fixture.say(Kind::Waiting, 5, "", "").await;
     fixture.say(Kind::Cancel, 5, "", "").await;
     let (id, status, ..) = fixture.response().await;
     assert_eq!((id, status, begun.elapsed()), (5, 499, Duration::ZERO));
+    assert_eq!(fixture.calls.noted.lock().unwrap().last().unwrap(), "ended 7");
     fixture.call(6, "/embed", true).await;
     assert_eq!(fixture.response().await.0, 6, "the first has no second answer");
 }
