@@ -72,7 +72,7 @@ async def run(args):
 
 
 def growth(usages):
-    """Reports whether the usage is flat: its medians in the first and last quarter differ by noise."""
+    """Reports whether the usage is flat: medians of the first and last quarter differ by noise."""
     quarter = max(1, len(usages) // 4)
 
     def medians(field):

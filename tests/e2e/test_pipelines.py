@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Server, wait_until
+from conftest import LITPLEX, Server, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -319,7 +319,7 @@ def test_a_pipeline_in_toml(toml, run, litplex, runtime):
     tree = ["├─ text: ocr ← $request.image", "└─ parallel", "   ├─ again: /ocr ← $text"]
     assert "\n".join(f"    {line}" for line in tree) in shown
     assert "workers_per_device" not in shown.split("POST /search")[1]
-    server = run(["litplex", "serve", file], kind=Server, env=runtime).wait_until_ready()
+    server = run([LITPLEX, "serve", file], kind=Server, env=runtime).wait_until_ready()
     answer = server.post("/search", json={"image": 1, "q": 2}).json()
     assert answer == {"again": {"of": {"of": 1}}, "q": 2}
     assert server.post("/search", json={"image": "x" * 100}).status_code == 413
