@@ -218,12 +218,10 @@ impl<S: Transport> CallsConnection<S> {
         let RequestMeta { content, call, .. } = from_meta(&meta.ok_or(FrameError::Meta)?)?;
         let CallMeta { endpoint, parents, timeout, waits, stream } =
             call.ok_or(FrameError::Message)?;
-        let answers = self.answers.clone();
         if self.open.len() >= MAX_CALLS {
             let detail = format!("a worker may have {MAX_CALLS} calls in flight; wait for some");
             let response = error_response(&ServeError::overloaded(detail, 1), &[]);
-            let content = AnswerContent::Response(response, Vec::new());
-            let _ = answers.send(CallAnswer { number, content });
+            self.push_response(number, response, Vec::new());
             return Ok(());
         }
         let (granted, credit) = watch::channel(STREAM_CREDIT);
@@ -240,7 +238,7 @@ impl<S: Transport> CallsConnection<S> {
             stream,
             timeout: timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             progress: progress.clone(),
-            answers: Answers { number, answers, credit },
+            answers: Answers { number, answers: self.answers.clone(), credit },
         };
         let task = self.tasks.spawn(async move {
             let parent = parent.await.unwrap_or_else(|_| Err(ServeError::cancelled()));

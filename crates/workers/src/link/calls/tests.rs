@@ -177,6 +177,16 @@ async fn a_cancelled_call_is_answered_once_and_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_above_the_limit_is_refused_at_once() {
+    let mut fixture = fixture();
+    for number in 0..=MAX_CALLS as u64 {
+        fixture.call(number, "/embed", true).await;
+    }
+    let (id, status, ..) = fixture.response().await;
+    assert_eq!((id, status), (MAX_CALLS as u64, 503));
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_end_with_the_requests_that_they_are_made_for() {
     let mut fixture = fixture();
     let begun = Instant::now();
