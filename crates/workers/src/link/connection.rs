@@ -214,8 +214,8 @@ impl<S: Transport> Connection<S> {
             command = commands.recv(), if self.dismissed.is_none() => {
                 Ok(command.map_or(Event::Dismissed, Event::Command))
             }
-            read = poll_fn(|cx| poll_stream(stream, outbox, buffer, cx)) => read.map(Event::Read),
             Some(query) = callers.queries.recv() => Ok(Event::Parent(query)),
+            read = poll_fn(|cx| poll_stream(stream, outbox, buffer, cx)) => read.map(Event::Read),
         }
     }
 
