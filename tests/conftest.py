@@ -348,8 +348,11 @@ def why_no_gpu():
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Starts commands in the directory of the test, and ends them with it."""
+def run(tmp_path, runtime):
+    """Starts commands in the directory of the test, and ends them with it.
+
+    They end before `runtime` is removed, in which servers have files as long as they run.
+    """
     running = []
 
     def start(command, *, kind=Program, env=None):
