@@ -359,3 +359,97 @@ def test_clashes_are_refused_before_the_start(script):
     assert len(refused) == len(expected), out
     for line, says in zip(refused, expected):
         assert line.startswith(says), line
+
+
+CALLED = """
+    class Say(ls.LitAPI):
+        def predict(self, request):
+            yield f"{request.model} {request.messages[-1].content}"
+
+    class Embed(ls.LitAPI):
+        def __init__(self, size, **options):
+            super().__init__(**options)
+            self.size = size
+
+        def predict(self, inputs):
+            return [float(self.size)] * self.size
+
+    class Call(ls.LitAPI):
+        chat = ls.endpoint("/v1/chat/completions")
+        embed = ls.endpoint("/v1/embeddings")
+        large = ls.endpoint("large")
+
+        def predict(self, x):
+            try:
+                if "input" in x:
+                    return len(self.embed(x)["data"][0]["embedding"])
+                if x.pop("by_name", False):
+                    return self.large(x)["choices"][0]["message"]["content"]
+                if x.get("stream"):
+                    items = self.chat.stream(x)
+                    return "".join(it["choices"][0]["delta"].get("content", "") for it in items)
+                return self.chat(x)["choices"][0]["message"]["content"]
+            except ls.CallError as error:
+                return [error.status, error.detail, error.calls]
+
+    def chat(**options):
+        return ls.LitServer(Say(spec=ls.OpenAISpec()), **options)
+
+    def embed(size, **options):
+        return ls.LitServer(Embed(size, spec=ls.OpenAIEmbeddingSpec()), **options)
+
+    step = ls.step("/v1/chat/completions", input="$request")
+    ls.run_servers(
+        chat(name="acme/small", aliases=["small"], default_model=True), chat(name="large"),
+        embed(2, name="two"), embed(3, name="three"),
+        ls.LitServer(Call(), path="/call"),
+        ls.LitServer(ls.Pipeline(step, ls.value("$response.choices[0].message.content")),
+                     path="/pipe"),
+        port=0,
+    )
+"""
+
+
+def test_calls_of_a_shared_path_are_routed_by_the_model_in_the_value(serve):
+    server = serve(CALLED)
+
+    def call(path, **value):
+        return server.post(path, json={"messages": messages(), **value})
+
+    cases: list[tuple[dict, object]] = [
+        ({"model": "large"}, "large hi"),
+        ({"model": "acme/small"}, "acme/small hi"),
+        ({"model": "small"}, "small hi"),
+        ({"model": "large", "stream": True}, "large hi"),
+        # A handle by name does not look at the model, which the callee repeats.
+        ({"model": "small", "by_name": True}, "small hi"),
+        ({"model": "two", "input": "hi"}, 2),
+        ({"model": "three", "input": "hi"}, 3),
+    ]
+    for value, expected in cases:
+        assert call("/call", **value).json() == expected, value
+    assert call("/call").json().endswith(" hi")
+    assert call("/pipe", model="large").json() == "large hi"
+    assert call("/pipe", model="small").json() == "small hi"
+    says = "The model `none` does not exist or you do not have access to it; there are "
+    status, detail, calls = call("/call", model="none").json()
+    assert (status, detail) == (404, says + "`acme/small`, `large`")
+    assert calls == ["/call#0", "/v1/chat/completions"]
+    assert call("/call", model=7).json()[:2] == [422, "model: expected a string, got number"]
+    status, detail, _ = call("/call", input="hi").json()
+    assert (status, detail) == (422, "model: it is missing; there are `two`, `three`")
+    refused = call("/pipe", model="none")
+    assert refused.status_code == 404
+    assert says in refused.json()["detail"]
+    metrics = server.client.get("/metrics").text
+    for caller, callee, count in [
+        ("/call", "large", 2),
+        ("/call", "three", 1),
+        ("/pipe", "large", 1),
+        ("/pipe", "acme/small", 1),
+    ]:
+        labels = f'caller="{caller}",endpoint="{callee}",status="2xx"'
+        found = re.search(rf"litplex_call_duration_seconds_count{{{labels}}} (\d+)", metrics)
+        assert found and int(found[1]) >= count, (labels, metrics)
+    unknown = 'litplex_call_duration_seconds_count{caller="/call",endpoint="_other",status="4xx"} 3'
+    assert unknown in metrics

@@ -7,6 +7,8 @@ use litplex_core::{
     StreamReceiver, Trace, reply,
 };
 
+use tokio::sync::watch;
+
 use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
 use crate::{Backend, Inherited, ItemStream, Target, TimeBudget, off_thread};
 
@@ -55,12 +57,13 @@ impl Call {
             }
             Backend::Composed(composed) => {
                 let called = self.budget.bound(composed.run(self.inherited(), request)).await?;
-                Ok(self.output(match called {
+                let answer = match called {
                     Called::Whole(response) => Answer::Whole(response),
                     Called::Stream(first, rest) => {
                         Answer::Stream(first, StreamReceiver::relaying(rest))
                     }
-                }))
+                };
+                Ok(self.output(answer, None))
             }
         }
     }
@@ -70,12 +73,12 @@ impl Call {
         Inherited { budget: self.budget, trace: self.trace.clone(), origin: self.origin.clone() }
     }
 
-    /// Returns an answer as the output of this call.
-    fn output(&self, answer: Answer) -> Output {
+    /// Returns an answer as the output of this call. The rest of a stream keeps `live` open.
+    fn output(&self, answer: Answer, live: Option<watch::Sender<()>>) -> Output {
         match answer {
             Answer::Whole(response) => Output::Whole(response),
             Answer::Stream(first, rest) => {
-                let rest = ItemStream::new(&first, rest, self);
+                let rest = ItemStream::new(&first, rest, self, live);
                 Output::Stream(first, rest)
             }
         }
@@ -119,12 +122,20 @@ impl Call {
             }
             _ => self.origin.clone(),
         };
-        let job = Job { cost, origin, ..Job::new(request, arrived, deadline, reply) };
+        let live = self.live();
+        let watch = live.as_ref().map(watch::Sender::subscribe);
+        let job = Job { cost, origin, live: watch, ..Job::new(request, arrived, deadline, reply) };
         match &self.target.backend {
             Backend::Queue(endpoint) => endpoint.submit(job),
             Backend::Composed(_) => job.reply.send(Err(no_queue())),
         }
-        Caller { call: self, answers, waiting: Waiting(Some(&self.target)), watched }
+        Caller { call: self, answers, waiting: Waiting(Some(&self.target)), watched, live }
+    }
+
+    /// Returns the watch on the caller of a job, if the model needs one.
+    fn live(&self) -> Option<watch::Sender<()>> {
+        let info = self.target.model_info();
+        info.is_some_and(|info| info.watches_callers).then(|| watch::Sender::new(()))
     }
 
     /// Begins a call for one of several jobs.
@@ -142,6 +153,8 @@ pub struct Caller<'c> {
     answers: Answers,
     waiting: Waiting<'c>,
     watched: Option<WatchedCall>,
+    /// Dropped with the caller, which the model may watch.
+    live: Option<watch::Sender<()>>,
 }
 
 impl Caller<'_> {
@@ -160,7 +173,8 @@ impl Caller<'_> {
         };
         // From here on the stream itself tells the endpoint when its caller leaves.
         self.waiting.0 = None;
-        answer.map(|answer| self.call.output(answer))
+        let live = self.live.take();
+        answer.map(|answer| self.call.output(answer, live))
     }
 }
 

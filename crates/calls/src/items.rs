@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use litplex_core::{Items, Part, ServeError, StreamReceiver};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{Call, Target};
@@ -34,11 +35,16 @@ impl fmt::Debug for ItemStream {
 impl ItemStream {
     /// Returns the items after the first, between which no more than the target's `chunk_timeout`
     /// may pass. The time that the caller takes to read them does not count.
-    pub(crate) fn new(first: &Items, parts: StreamReceiver, call: &Call) -> Self {
+    pub(crate) fn new(
+        first: &Items,
+        parts: StreamReceiver,
+        call: &Call,
+        live: Option<watch::Sender<()>>,
+    ) -> Self {
         let (target, last) = (call.target.clone(), Instant::now());
         let timeout = target.chunk_timeout;
         target.metrics.first_chunk(last - call.budget.arrived, first.iter().count());
-        let cancel = CancelOnDrop { target, is_armed: true };
+        let cancel = CancelOnDrop { target, is_armed: true, live };
         let patience = Box::pin(sleep(timeout));
         Self { parts: Some(parts), cancel, timeout, last, patience, is_waiting: false }
     }
@@ -73,6 +79,8 @@ impl ItemStream {
 struct CancelOnDrop {
     target: Arc<Target>,
     is_armed: bool,
+    /// Closes with the caller, which the model may watch.
+    live: Option<watch::Sender<()>>,
 }
 
 impl CancelOnDrop {
@@ -81,6 +89,7 @@ impl CancelOnDrop {
     }
 
     fn cancel(&mut self) {
+        self.live = None;
         if std::mem::take(&mut self.is_armed) {
             self.target.caller_left();
         }

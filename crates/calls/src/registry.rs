@@ -46,15 +46,16 @@ impl Registry {
         TargetRef { registry: self.clone(), label: label.into() }
     }
 
-    /// Returns the target that a path, a name or an alias means; see [`Identity::find`].
+    /// Returns the targets that may answer a call of a path, a name or an alias: one, or all that share the
+    /// path; see [`Identity::find_all`].
     ///
     /// # Errors
-    /// The reference means no endpoint, or several.
-    pub fn find(&self, reference: &str) -> Result<TargetRef, FindError> {
+    /// The reference means no endpoint, or a name of several.
+    pub fn find_all(&self, reference: &str) -> Result<Vec<Arc<Target>>, FindError> {
         let targets = self.0.borrow();
         let identities = targets.all.iter().map(|target| &*target.identity);
-        let index = Identity::find(identities, reference)?;
-        Ok(self.labelled(&targets.all[index].identity.label))
+        let found = Identity::find_all(identities, reference)?;
+        Ok(found.into_iter().map(|index| targets.all[index].clone()).collect())
     }
 
     /// Replaces all targets at once.

@@ -5,9 +5,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use litplex_core::{
-    BoxFuture, CallId, Called, Calls, Hook, Invocation, Meta, ModelInfo, Origin, Outcome, Parent,
-    Part, PartStream, Request, ServeError, WorkerKey,
+    Begun, BoxFuture, CallId, Called, Calls, Hook, Invocation, Meta, ModelInfo, Origin, Outcome,
+    Parent, Part, PartStream, Request, Response, ServeError, WorkerKey,
 };
+use litplex_metrics::{CallGuard, CallTimes};
 use tokio::time::Instant;
 
 use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
@@ -24,6 +25,14 @@ pub trait DialectCalls: Send + Sync {
         request: Request,
         stream: Option<bool>,
     ) -> BoxFuture<'_, Outcome<Called>>;
+
+    /// Chooses the endpoint that a request is for, among those that share a path; returns its index, or the
+    /// response that refuses the request.
+    fn choose<'a>(
+        &'a self,
+        targets: &'a [Arc<Target>],
+        request: &'a Request,
+    ) -> BoxFuture<'a, Result<usize, Response>>;
 }
 
 /// The calls between the endpoints of a server. The callee's admission, batching, cost and metrics apply
@@ -36,6 +45,7 @@ struct Service {
     registry: Registry,
     dialects: Box<dyn DialectCalls>,
     deadlocks: Deadlocks,
+    times: CallTimes,
 }
 
 impl std::fmt::Debug for CallService {
@@ -45,10 +55,14 @@ impl std::fmt::Debug for CallService {
 }
 
 impl CallService {
-    /// Returns the calls of the targets in this registry.
-    pub fn new(registry: Registry, dialects: impl DialectCalls + 'static) -> Self {
+    /// Returns the calls of the targets in this registry, which are measured as `times`.
+    pub fn new(
+        registry: Registry,
+        dialects: impl DialectCalls + 'static,
+        times: CallTimes,
+    ) -> Self {
         let (dialects, deadlocks) = (Box::new(dialects), Deadlocks::new());
-        Self(Arc::new(Service { registry, dialects, deadlocks }))
+        Self(Arc::new(Service { registry, dialects, deadlocks, times }))
     }
 
     /// Sets the most workers that the endpoint with this label may have at the same time.
@@ -72,11 +86,25 @@ impl CallService {
         deadlocks.endpoint(endpoint).unwrap_or_else(|| deadlocks.add_endpoint(endpoint, 1))
     }
 
-    fn begin(&self, invocation: Invocation, begun: &mut dyn FnMut(CallId)) -> Outcome<Begun> {
-        let Invocation { endpoint, parent, request, timeout, waits, stream } = invocation;
-        let found = self.0.registry.find(&endpoint);
-        let found = found.map_err(|error| ServeError::not_found(error.to_string()))?;
-        let target = found.get().ok_or_else(|| ServeError::not_found("the endpoint has gone"))?;
+    /// Returns the endpoint that a request is for, among those that share a path and that the client behind
+    /// the call may call, or the response that refuses the request.
+    async fn choose(
+        &self,
+        mut targets: Vec<Arc<Target>>,
+        invocation: &Invocation,
+    ) -> Result<Arc<Target>, Response> {
+        targets.retain(|target| check_scopes(target, &invocation.parent).is_ok());
+        let index = self.0.dialects.choose(&targets, &invocation.request).await?;
+        Ok(targets.swap_remove(index))
+    }
+
+    fn begin(
+        &self,
+        target: Arc<Target>,
+        invocation: Invocation,
+        begun: Begun,
+    ) -> Outcome<RunningCall> {
+        let Invocation { parent, request, timeout, waits, stream, .. } = invocation;
         check_scopes(&target, &parent)?;
         let budget = budget(&target, &parent, timeout)?;
         let key = self.key(&target.identity.label);
@@ -90,7 +118,25 @@ impl CallService {
         let origin = Some(Arc::new(Origin { call: Some(watched.id()), ..origin }));
         let split = SplitCall { deadlocks: self.0.deadlocks.clone(), key };
         let call = Call { target, budget, trace, origin, split: None };
-        Ok(Begun { call, split, request, watched, stream })
+        Ok(RunningCall { call, split, request, watched, stream })
+    }
+}
+
+impl CallService {
+    /// Carries out a call that was let in, or answers with the reason why not, and measures it.
+    async fn run(self, call: Outcome<RunningCall>, mut time: CallGuard) -> Outcome<Called> {
+        let run = async { call?.run(&*self.0.dialects).await };
+        let (called, watched) = run.await.inspect_err(|error| time.ended(error.status()))?;
+        Ok(match called {
+            Called::Whole(response) => {
+                time.ended(response.status);
+                Called::Whole(response)
+            }
+            Called::Stream(first, rest) => {
+                let watched = Some(watched);
+                Called::Stream(first, Box::new(WatchedStream { rest, watched, time }))
+            }
+        })
     }
 }
 
@@ -127,18 +173,40 @@ impl Calls for CallService {
         self.0.deadlocks.wait(call);
     }
 
-    fn call(
-        &self,
-        invocation: Invocation,
-        begun: &mut dyn FnMut(CallId),
-    ) -> BoxFuture<'static, Outcome<Called>> {
-        let (service, call) = (self.clone(), self.begin(invocation, begun));
-        Box::pin(async move { call?.run(&*service.0.dialects).await })
+    fn call(&self, invocation: Invocation, begun: Begun) -> BoxFuture<'static, Outcome<Called>> {
+        let (service, mut time) = (self.clone(), self.0.times.begin(invocation.caller.clone()));
+        let mut targets = match self.0.registry.find_all(&invocation.endpoint) {
+            Ok(targets) => targets,
+            Err(error) => {
+                let error = ServeError::not_found(error.to_string());
+                time.ended(error.status());
+                return Box::pin(async { Err(error) });
+            }
+        };
+        if targets.len() == 1 {
+            let target = targets.remove(0);
+            time.set_callee(&target.identity.label);
+            let call = self.begin(target, invocation, begun);
+            return Box::pin(service.run(call, time));
+        }
+        Box::pin(async move {
+            match service.choose(targets, &invocation).await {
+                Ok(target) => {
+                    time.set_callee(&target.identity.label);
+                    let call = service.begin(target, invocation, begun);
+                    service.run(call, time).await
+                }
+                Err(refusal) => {
+                    time.ended(refusal.status);
+                    Ok(Called::Whole(refusal))
+                }
+            }
+        })
     }
 }
 
 /// A call that was let in.
-struct Begun {
+struct RunningCall {
     call: Call,
     split: SplitCall,
     request: Request,
@@ -146,8 +214,9 @@ struct Begun {
     stream: Option<bool>,
 }
 
-impl Begun {
-    async fn run(self, dialects: &dyn DialectCalls) -> Outcome<Called> {
+impl RunningCall {
+    /// Returns the response, and the watch for deadlocks of the call, which lasts as long as a stream.
+    async fn run(self, dialects: &dyn DialectCalls) -> Outcome<(Called, WatchedCall)> {
         let Self { mut call, split, mut request, mut watched, stream } = self;
         let budget = call.budget;
         call.target.ready(budget).await?;
@@ -171,27 +240,26 @@ impl Begun {
             called = run => called?,
             refusal = watched.refused() => return Err(refusal.into()),
         };
-        Ok(match called {
-            Called::Whole(response) => Called::Whole(response),
-            Called::Stream(first, rest) => {
-                Called::Stream(first, Box::new(WatchedStream { rest, watched: Some(watched) }))
-            }
-        })
+        Ok((called, watched))
     }
 }
 
-/// The rest of a stream, whose call is watched until its end.
+/// The rest of a stream, whose call is watched and measured until its end.
 struct WatchedStream {
     rest: Box<dyn PartStream>,
     watched: Option<WatchedCall>,
+    time: CallGuard,
 }
 
 impl PartStream for WatchedStream {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
         let part = ready!(self.rest.poll_part(cx));
-        if !matches!(part, Part::Items(_)) {
-            self.watched = None;
+        match &part {
+            Part::Items(_) => return Poll::Ready(part),
+            Part::End => self.time.ended(200),
+            Part::Failed(error) => self.time.ended(error.status()),
         }
+        self.watched = None;
         Poll::Ready(part)
     }
 }

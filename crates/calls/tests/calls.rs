@@ -121,6 +121,7 @@ fn attach(
         model: String::new(),
         schema: Default::default(),
         tool: None,
+        watches_callers: false,
         places: 1,
         calls: Vec::new(),
     };
@@ -295,9 +296,10 @@ async fn targets_are_replaced_while_calls_run() {
     let registry = Registry::new(targets(&before));
     let (named, other) = (registry.labelled("/test"), registry.labelled("/other"));
     for reference in ["/test", "test", "alias"] {
-        assert_eq!(registry.find(reference).expect("it is there").label(), "/test");
+        let found = registry.find_all(reference).expect("it is there");
+        assert_eq!(found.iter().map(|it| &*it.identity.label).collect::<Vec<_>>(), ["/test"]);
     }
-    let error = registry.find("/other").expect_err("no endpoint has it").to_string();
+    let error = registry.find_all("/other").expect_err("no endpoint has it").to_string();
     assert_eq!(error, "there is no endpoint `/other`; there are `/test`");
     let running = call(named.get().expect("it is registered"));
     let (output, ()) = tokio::join!(running.run(Request::json("1")), async {

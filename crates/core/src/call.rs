@@ -152,7 +152,9 @@ pub struct Hook {
 /// A call that begins.
 #[derive(Debug)]
 pub struct Invocation {
-    /// The path or name of the endpoint.
+    /// The label of the endpoint that calls.
+    pub caller: Arc<str>,
+    /// The path or name of the endpoint that is called.
     pub endpoint: String,
     /// The request that the call is made for.
     pub parent: Parent,
@@ -166,6 +168,9 @@ pub struct Invocation {
     /// request says, in the way of a client.
     pub stream: Option<bool>,
 }
+
+/// A function that is told the id of a call when it begins.
+pub type Begun = Box<dyn FnOnce(CallId) + Send>;
 
 /// The result of a call.
 pub enum Called {
@@ -220,13 +225,9 @@ pub trait Calls: Send + Sync {
     /// Notes that a hook begins to wait for a call.
     fn waits(&self, call: CallId);
 
-    /// Carries out a call. A drop of the future cancels the call. `begun` is called with its id before
-    /// anything is awaited.
-    fn call(
-        &self,
-        invocation: Invocation,
-        begun: &mut dyn FnMut(CallId),
-    ) -> BoxFuture<'static, Outcome<Called>>;
+    /// Carries out a call. A drop of the future cancels the call. `begun` is called with its id: at once,
+    /// unless the request decides which endpoint of a shared path it is for.
+    fn call(&self, invocation: Invocation, begun: Begun) -> BoxFuture<'static, Outcome<Called>>;
 }
 
 #[cfg(test)]

@@ -97,6 +97,9 @@ pub struct ServeError {
     pub detail: String,
     /// Whole seconds after which a retry makes sense, sent as `Retry-After`.
     pub retry_after: Option<u64>,
+    /// The path of calls, from the endpoint of the client's request to the one that failed; empty unless a
+    /// call of the model failed.
+    pub calls: Vec<String>,
 }
 
 impl ServeError {
@@ -107,7 +110,7 @@ impl ServeError {
 
     /// Returns an error with this cause.
     pub fn because(cause: ErrorCause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), retry_after: None }
+        Self { cause, detail: detail.into(), retry_after: None, calls: Vec::new() }
     }
 
     /// Returns the HTTP status of the response.

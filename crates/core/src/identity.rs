@@ -49,29 +49,53 @@ impl Identity {
         reference: &str,
     ) -> Result<usize, FindError> {
         let endpoints = Vec::from_iter(endpoints);
+        let found = Self::meant(&endpoints, reference);
+        match found[..] {
+            [one] => return Ok(one),
+            [] => return Err(Self::unknown(&endpoints, reference)),
+            _ => {}
+        }
+        let default = found.iter().find(|&&it| endpoints[it].is_default);
+        default.copied().ok_or_else(|| FindError::Several {
+            reference: reference.to_owned(),
+            labels: found.iter().map(|&index| endpoints[index].label.clone()).collect(),
+        })
+    }
+
+    /// Returns the indices of the endpoints that may answer a call of this reference: one, or for a shared
+    /// path all that share it, of which the request chooses one.
+    ///
+    /// # Errors
+    /// As for [`find`](Self::find), except that a shared path needs no default.
+    pub fn find_all<'a>(
+        endpoints: impl IntoIterator<Item = &'a Self>,
+        reference: &str,
+    ) -> Result<Vec<usize>, FindError> {
+        let endpoints = Vec::from_iter(endpoints);
+        if !reference.starts_with('/') {
+            return Self::find(endpoints, reference).map(|index| vec![index]);
+        }
+        match Self::meant(&endpoints, reference) {
+            found if found.is_empty() => Err(Self::unknown(&endpoints, reference)),
+            found => Ok(found),
+        }
+    }
+
+    /// Returns the indices of all endpoints with this path, or else this name.
+    fn meant(endpoints: &[&Self], reference: &str) -> Vec<usize> {
         let all = |is_meant: &dyn Fn(&Self) -> bool| -> Vec<usize> {
             (0..endpoints.len()).filter(|&index| is_meant(endpoints[index])).collect()
         };
-        let mut found = all(&|it| match reference.starts_with('/') {
-            true => it.path == reference,
-            false => it.unique_names().any(|name| name == reference),
-        });
-        if found.is_empty() {
-            found = all(&|it| it.name == reference);
-        } else if found.len() > 1
-            && let Some(index) = found.iter().find(|&&it| endpoints[it].is_default)
-        {
-            found = vec![*index];
+        if reference.starts_with('/') {
+            return all(&|it| it.path == reference);
         }
-        let labels = |indices: &[usize]| -> Vec<String> {
-            indices.iter().map(|&index| endpoints[index].label.clone()).collect()
-        };
-        let reference = reference.to_owned();
-        match *found {
-            [one] => Ok(one),
-            [] => Err(FindError::Unknown { reference, known: labels(&all(&|_| true)) }),
-            _ => Err(FindError::Several { reference, labels: labels(&found) }),
-        }
+        let found = all(&|it| it.unique_names().any(|name| name == reference));
+        if found.is_empty() { all(&|it| it.name == reference) } else { found }
+    }
+
+    fn unknown(endpoints: &[&Self], reference: &str) -> FindError {
+        let known = endpoints.iter().map(|endpoint| endpoint.label.clone()).collect();
+        FindError::Unknown { reference: reference.to_owned(), known }
     }
 }
 
@@ -161,6 +185,12 @@ mod tests {
         let error = Identity::find(&endpoints, path).unwrap_err().to_string();
         assert!(error.ends_with("several endpoints: `small`, `large`; write one of these instead"));
         assert_eq!(Identity::find(&endpoints, "large"), Ok(1));
+        assert_eq!(Identity::find_all(&endpoints, path), Ok(vec![0, 1]));
+        assert_eq!(Identity::find_all(&endpoints, "small"), Ok(vec![0]));
+        assert_eq!(
+            Identity::find_all(&endpoints, "/v1"),
+            Identity::find(&endpoints, "/v1").map(|it| vec![it])
+        );
         endpoints[1].is_default = true;
         assert_eq!(Identity::find(&endpoints, path), Ok(1));
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::{BatchTrace, JobTrace, Origin, Reply, Request};
@@ -24,6 +25,9 @@ pub struct Job {
     pub losses: u32,
     /// The call that it belongs to, and the client's request behind it; `None` if nothing is known.
     pub origin: Option<Arc<Origin>>,
+    /// Closes when its caller has the whole response or has left; `None` unless the model watches callers
+    /// ([`ModelInfo::watches_callers`](crate::ModelInfo)).
+    pub live: Option<watch::Receiver<()>>,
     /// The channel for its response.
     pub reply: Reply,
 }
@@ -31,8 +35,8 @@ pub struct Job {
 impl Job {
     /// Returns a new job of cost 1.
     pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
-        let (queued, origin) = (arrived, None);
-        Self { request, arrived, queued, deadline, cost: 1.0, losses: 0, origin, reply }
+        let (queued, origin, live) = (arrived, None, None);
+        Self { request, arrived, queued, deadline, cost: 1.0, losses: 0, origin, live, reply }
     }
 
     /// Returns the number of calls between the client's request and this job: 0 for a client's own.

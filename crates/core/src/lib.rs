@@ -13,6 +13,7 @@
 mod api;
 mod budget;
 mod call;
+mod call_error;
 mod cost;
 mod error;
 mod identity;
@@ -30,8 +31,10 @@ mod worker;
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{MemoryBudget, Reservation};
 pub use call::{
-    CallId, Called, Calls, Hook, Hop, Invocation, Origin, Parent, PartStream, Root, WorkerKey,
+    Begun, CallId, Called, Calls, Hook, Hop, Invocation, Origin, Parent, PartStream, Root,
+    WorkerKey,
 };
+pub use call_error::CallError;
 pub use cost::Cost;
 pub use error::{BoxError, ErrorCause, Outcome, Result, ServeError};
 pub use identity::{FindError, Identity};

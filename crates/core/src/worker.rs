@@ -130,6 +130,9 @@ pub struct ModelInfo {
     pub places: usize,
     /// Whether responses are streams.
     pub stream: bool,
+    /// Whether each job tells its worker when its caller leaves ([`Job::live`]): where the model runs in
+    /// this process and calls other endpoints.
+    pub watches_callers: bool,
     /// Whether hooks ask for the [`Meta`](crate::Meta) of a request.
     pub context: bool,
     /// Whether the model has a `cost` hook ([`Worker::cost`]).

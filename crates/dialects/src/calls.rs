@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http_body::Body;
-use litplex_calls::{Call, DialectCalls};
+use litplex_calls::{Call, DialectCalls, Target};
 use litplex_core::{
     BoxFuture, Called, Items, ItemsBuilder, MediaType, Outcome, Part, PartStream, Request,
     Response, ServeError,
@@ -17,6 +18,7 @@ use litplex_core::{
 use litplex_http_core::response::{HttpResponse, ResponseBody};
 
 use crate::dialect::Exchange;
+use crate::openai::shared_path;
 use crate::registry;
 
 /// The beginning of the data of an event, and the end of an event.
@@ -47,6 +49,25 @@ impl DialectCalls for Dialects {
             let exchange =
                 Exchange { endpoint, request, call, ping_interval, max_body_bytes, stream };
             called(dialect.serve(exchange).await).await
+        })
+    }
+
+    fn choose<'a>(
+        &'a self,
+        targets: &'a [Arc<Target>],
+        request: &'a Request,
+    ) -> BoxFuture<'a, Result<usize, Response>> {
+        Box::pin(async move {
+            let identities = targets.iter().map(|target| &*target.identity);
+            match shared_path::choose(identities, request).await {
+                Ok(index) => Ok(index),
+                Err(refusal) => {
+                    let (parts, body) = refusal.response().into_parts();
+                    let (status, body) = (parts.status.as_u16(), whole(body).await);
+                    let body = body.unwrap_or_default();
+                    Err(Response { status, ..Response::json(body) })
+                }
+            }
         })
     }
 }

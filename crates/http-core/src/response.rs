@@ -175,7 +175,11 @@ pub fn remove_body(response: &mut HttpResponse) {
 
 /// Returns the response to an error.
 pub fn error(error: &ServeError) -> HttpResponse {
-    failed(error, &json!({"detail": error.detail}))
+    let mut body = json!({"detail": error.detail});
+    if !error.calls.is_empty() {
+        body["calls"] = json!(error.calls);
+    }
+    failed(error, &body)
 }
 
 /// Returns the response to an error, with this body.

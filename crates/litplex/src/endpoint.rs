@@ -9,7 +9,7 @@ use litplex_core::{Attach, Device, DialectId, Launch, LitApi, LitStream, Result}
 use litplex_http::{BoxLayer, HttpLayer};
 use litplex_pipelines::Step;
 use litplex_server::ModelSource;
-use litplex_workers::{Callees, Settings, batches, streams};
+use litplex_workers::{Callee, Settings, batches, streams};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
@@ -40,30 +40,55 @@ impl Endpoint {
         Self::with_model::<A>(path, |settings, attach| Arc::new(batches(settings, load, attach)))
     }
 
-    /// Serves a Rust model that calls other endpoints of the server, through the handles of the callees
-    /// that `load` gets.
-    pub fn calling<A: LitApi>(
+    /// Serves a Rust model that calls these endpoints of the server, by path or name: `load` gets a handle
+    /// of each. The server does not start if one of them does not exist.
+    ///
+    /// ```no_run
+    /// use litplex::{Batch, Callee, Device, Endpoint, LitApi, Outcome, Result};
+    ///
+    /// struct Ask {
+    ///     embed: Callee,
+    /// }
+    ///
+    /// impl LitApi for Ask {
+    ///     type Input = String;
+    ///     type Output = Vec<f32>;
+    ///
+    ///     fn predict(&mut self, batch: Batch<String>) -> Result<Vec<Outcome<Vec<f32>>>> {
+    ///         Ok(batch.iter().map(|text| Ok(self.embed.call(text)?)).collect())
+    ///     }
+    /// }
+    ///
+    /// let ask = Endpoint::calling("/ask", ["/embed"], |_: Device, [embed]| Ok(Ask { embed }));
+    /// ```
+    pub fn calling<A: LitApi, const N: usize>(
         path: &str,
-        load: impl Fn(Device, Callees) -> Result<A> + Send + Sync + 'static,
+        endpoints: [&str; N],
+        load: impl Fn(Device, [Callee; N]) -> Result<A> + Send + Sync + 'static,
     ) -> Self {
+        let calls = endpoints.map(str::to_owned);
         Self::with_model::<A>(path, |settings, attach| {
-            let callees = settings.callees.clone();
-            let load = move |device| load(device, callees.clone());
-            Arc::new(batches(settings, load, attach).calling())
+            let (callees, declared) = (settings.callees.clone(), calls.to_vec());
+            let load = move |device| load(device, calls.clone().map(|it| callees.endpoint(it)));
+            Arc::new(batches(settings, load, attach).calling(declared))
         })
+        .declaring(&endpoints)
     }
 
     /// Serves a Rust model as [`calling`](Self::calling) does, whose responses are streams.
-    pub fn calling_stream<S: LitStream>(
+    pub fn calling_stream<S: LitStream, const N: usize>(
         path: &str,
-        load: impl Fn(Device, Callees) -> Result<S> + Send + Sync + 'static,
+        endpoints: [&str; N],
+        load: impl Fn(Device, [Callee; N]) -> Result<S> + Send + Sync + 'static,
     ) -> Self {
+        let calls = endpoints.map(str::to_owned);
         Self::with_model::<S>(path, |settings, attach| {
-            let callees = settings.callees.clone();
-            let load = move |device| load(device, callees.clone());
-            Arc::new(streams(settings, load, attach).calling())
+            let (callees, declared) = (settings.callees.clone(), calls.to_vec());
+            let load = move |device| load(device, calls.clone().map(|it| callees.endpoint(it)));
+            Arc::new(streams(settings, load, attach).calling(declared))
         })
         .set("stream", true)
+        .declaring(&endpoints)
     }
 
     /// Serves a Rust model whose responses are streams at `path`.
@@ -125,6 +150,12 @@ impl Endpoint {
         Self { options: Map::new(), model, layers: Vec::new() }
             .set("path", path)
             .set("class", type_name::<M>())
+    }
+
+    /// Declares the calls of the model.
+    fn declaring(mut self, endpoints: &[&str]) -> Self {
+        self.model.calls = endpoints.iter().map(ToString::to_string).collect();
+        self
     }
 
     /// The name of the endpoint: for clients, in `/v1/models` and the field `model` of a request, and

@@ -75,8 +75,8 @@
 //!
 //! # Calls
 //!
-//! A model that is served with [`Endpoint::calling`] calls other endpoints through [`Callee`]s, which it
-//! gets when it is loaded. `docs/compound.md` has the rules.
+//! A model that is served with [`Endpoint::calling`] names the endpoints that it calls, and gets a [`Callee`]
+//! of each when it is loaded. A call that fails is a [`CallError`]. `docs/compound.md` has the rules.
 //!
 //! # Pipelines
 //!
@@ -102,15 +102,15 @@ pub use endpoint::{Endpoint, LitServer};
 pub use litplex_access::digest;
 pub use litplex_config::{ConfigError, Origin};
 pub use litplex_core::{
-    Batch, BoxError, Chunks, ClientLeft, Device, ErrorCause, LitApi, LitStream, Outcome, Result,
-    ServeError,
+    Batch, BoxError, CallError, Chunks, ClientLeft, Device, ErrorCause, LitApi, LitStream, Outcome,
+    Result, ServeError,
 };
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService};
 pub use litplex_pipelines::{Imported, Step, import};
 pub use litplex_server::Error;
 pub use litplex_workers::{
-    Callee, Callees, Environment, default_interpreter, environments, remove_environment,
+    Callee, Environment, default_interpreter, environments, remove_environment,
 };
 pub use program::{Checked, Program};
 pub use server::{RunServers, run_servers};

@@ -2,14 +2,15 @@
 
 #![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+mod common;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::Served;
 use litplex::{
-    Batch, Callee, Callees, Chunks, Device, Endpoint, Error, LitApi, LitStream, Outcome,
-    RunServers, ServeError, Step, run_servers,
+    Batch, CallError, Callee, Chunks, Device, Endpoint, Error, LitApi, LitStream, Outcome,
+    ServeError, Step, run_servers,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,51 +92,6 @@ impl LitStream for Parrot {
             }
         }
         chunks.send(json!({"content": "", "finish_reason": "stop"}))
-    }
-}
-
-/// Serves on a free port for as long as the test lives.
-struct Served {
-    port: u16,
-    server: tokio::task::JoinHandle<Result<(), Error>>,
-}
-
-impl Served {
-    async fn start(servers: RunServers) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = tokio::spawn(servers.port(port).into_future());
-        let served = Self { port, server };
-        while served.get("/health").await.0 != 200 {
-            assert!(!served.server.is_finished(), "{:?}", served.server.await);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        served
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        self.request(format!("GET {path} HTTP/1.1\r\n\r\n")).await
-    }
-
-    async fn post(&self, path: &str, body: &str) -> (u16, String) {
-        let length = body.len();
-        self.request(format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"))
-            .await
-    }
-
-    /// Sends a request and returns the status and all that follows it.
-    async fn request(&self, request: String) -> (u16, String) {
-        let port = self.port;
-        let exchange = move || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-            let request = request.replacen("\r\n", "\r\nHost: a\r\nConnection: close\r\n", 1);
-            stream.write_all(request.as_bytes())?;
-            let mut response = String::new();
-            stream.read_to_string(&mut response)?;
-            Ok::<_, std::io::Error>(response)
-        };
-        let response = tokio::task::spawn_blocking(exchange).await.unwrap().unwrap_or_default();
-        let status = response.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (status.unwrap_or(0), response)
     }
 }
 
@@ -328,9 +284,11 @@ impl LitApi for Ask {
             "many" => {
                 let numbers: Vec<_> = [1, -1, 2].map(number).into();
                 let squares = self.square.map::<_, Value>(&numbers).into_iter();
-                squares.map(|it| it.unwrap_or_else(|error| json!(error.status()))).collect()
+                squares.map(|it| it.unwrap_or_else(|error| json!(error.status))).collect()
             }
-            "items" => self.count.stream::<_, i64>(&number(3))?.collect::<Outcome<Value>>()?,
+            "items" => {
+                self.count.stream::<_, i64>(&number(3))?.collect::<Result<Value, CallError>>()?
+            }
             "list" => self.count.call(&number(2))?,
             _ => self.itself.call(&"one")?,
         };
@@ -340,8 +298,7 @@ impl LitApi for Ask {
 
 #[tokio::test]
 async fn a_rust_model_calls_other_endpoints() {
-    let load = |_: Device, callees: Callees| {
-        let [square, count, itself] = ["/square", "/count", "/ask"].map(|it| callees.endpoint(it));
+    let load = |_: Device, [square, count, itself]: [Callee; 3]| {
         let outside = square.call::<_, Value>(&json!({"x": 1})).unwrap_err();
         assert!(outside.detail.contains("call within `predict`"), "{outside}");
         Ok(Ask { square, count, itself })
@@ -349,7 +306,7 @@ async fn a_rust_model_calls_other_endpoints() {
     let served = Served::start(run_servers([
         square(),
         Endpoint::stream("/count", |_: Device| Ok(Count)),
-        Endpoint::calling("/ask", load),
+        Endpoint::calling("/ask", ["/square", "Count", "/ask"], load),
     ]))
     .await;
     for (kind, expected) in [

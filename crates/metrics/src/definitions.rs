@@ -129,6 +129,8 @@ metrics! {
         "Time that Python workers took to decode, predict (the whole batch or stream) and encode: for traced requests, and for one request per 10 ms of each worker.";
     STEPS: STAGE_SECONDS, "litplex_step_seconds", ["endpoint" "step" "outcome"],
         "Time that the steps of pipelines took, to their response or the first items of a stream; the outcome is `ok`, `failed`, `default` (a soft step that failed) or `cancelled`.";
+    CALLS: STAGE_SECONDS, "litplex_call_duration_seconds", ["caller" "endpoint" "status"],
+        "Time that calls between endpoints took, to the end of the response, by the endpoint that calls and the one that is called (`_other`: one that does not exist); the status is `2xx`, `3xx`, `4xx`, `5xx` or `cancelled`.";
     BATCH_COST: COSTS, "litplex_batch_cost", ["endpoint"],
         "Cost of batches of endpoints that batch by cost: the size of the batch times the cost of its most expensive request.";
     RETRIES: COUNTER, "litplex_retries_total", ["endpoint" "reason"],

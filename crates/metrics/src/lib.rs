@@ -12,6 +12,7 @@
 //! Counting costs an atomic addition or less; names and labels are looked up once. No label has a value
 //! that a client chooses.
 
+mod calls;
 mod definitions;
 mod edge;
 mod observed;
@@ -28,6 +29,7 @@ use prometheus::{
     HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, core::Collector,
 };
 
+pub use calls::{CallGuard, CallTimes};
 pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown};
 pub use edge::{Edge, LaterEdge, RequestGuard, RequestOutcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
@@ -55,6 +57,7 @@ struct Inner {
     queue: QueueFamilies,
     stages: HistogramVec,
     steps: HistogramVec,
+    calls: HistogramVec,
     auth_failures: IntCounterVec,
     buffered_bytes: IntGauge,
     buffer_limit: IntGauge,
@@ -99,6 +102,7 @@ impl Metrics {
         };
         let stages = histogram(&registry, &d::STAGES);
         let steps = histogram(&registry, &d::STEPS);
+        let calls = histogram(&registry, &d::CALLS);
         let build = gauge(&registry, &d::BUILD);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let unlabelled = |definition| gauge(&registry, definition).with_label_values::<&str>(&[]);
@@ -113,6 +117,7 @@ impl Metrics {
             queue,
             stages,
             steps,
+            calls,
             auth_failures,
             buffered_bytes,
             buffer_limit,
@@ -133,6 +138,11 @@ impl Metrics {
     /// Returns the durations of the steps of a pipeline.
     pub fn steps(&self, endpoint: &str) -> StepTimes {
         StepTimes::new(&self.0.steps, endpoint)
+    }
+
+    /// Returns the durations of the calls between endpoints.
+    pub fn calls(&self) -> CallTimes {
+        CallTimes::new(&self.0.calls)
     }
 
     /// Returns the metrics of an endpoint's queue.

@@ -38,6 +38,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
     queue.batch_cost(1.0);
     metrics.stages("/a").observe(&[0.1]);
     metrics.steps("/a").observe("b", StepOutcome::Ok, Duration::ZERO);
+    metrics.calls().begin("/a".into()).ended(200);
     queue.flush();
     let observed = Observed {
         endpoint: "/a".into(),

@@ -21,8 +21,8 @@ pub fn check(endpoints: &[Endpoint<'_>]) -> Vec<String> {
     let mut callees = vec![Vec::new(); endpoints.len()];
     for (index, Endpoint { identity, graph }) in endpoints.iter().enumerate() {
         for call in graph.iter().flat_map(|graph| &graph.calls) {
-            match Identity::find(endpoints.iter().map(|it| it.identity), &call.endpoint) {
-                Ok(callee) => callees[index].push(callee),
+            match Identity::find_all(endpoints.iter().map(|it| it.identity), &call.endpoint) {
+                Ok(found) => callees[index].extend(found),
                 Err(error) => {
                     let problem = unknown(&error, endpoints, &identity.label);
                     let (label, place) = (&identity.label, &call.place);

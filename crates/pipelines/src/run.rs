@@ -182,7 +182,7 @@ impl Run {
                 async move {
                     let output = self.step(step, scope, input, false).await?;
                     let value = self.value(output).await.map_err(|error| in_step(step, error))?;
-                    Ok((number, value))
+                    Ok::<_, ServeError>((number, value))
                 }
             })
             .collect();
@@ -262,7 +262,7 @@ impl Run {
             async move {
                 let output = self.step(&map.step, scope, item, false).await?;
                 let text = self.value(output).await?.text();
-                Ok((number, text.map_err(|error| in_step(&map.step, error))?))
+                Ok::<_, ServeError>((number, text.map_err(|error| in_step(&map.step, error))?))
             }
         };
         let running = stream::iter(items.into_iter().enumerate().map(run));
@@ -428,7 +428,7 @@ fn as_callers(error: ServeError, is_from_client: bool) -> ServeError {
         400..500 if is_from_client => error,
         status => {
             let detail = format!("status {status}: {}", error.detail);
-            ServeError { cause: ErrorCause::Internal, detail, retry_after: None }
+            ServeError { cause: ErrorCause::Internal, detail, retry_after: None, ..error }
         }
     }
 }

@@ -175,6 +175,7 @@ impl Schedule {
             model: String::new(),
             schema: Default::default(),
             tool: None,
+            watches_callers: false,
             places: 1,
             calls: Vec::new(),
         };

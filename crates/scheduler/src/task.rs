@@ -123,6 +123,7 @@ mod tests {
                 model: String::new(),
                 schema: Default::default(),
                 tool: None,
+                watches_callers: false,
                 places: 1,
                 calls: Vec::new(),
             };

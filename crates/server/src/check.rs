@@ -37,10 +37,8 @@ pub async fn check(config: &Program, limit: Duration) -> Result<Vec<Inspected>, 
     let placed = place_all(&config.endpoints).map_err(&mut note);
     let inspected = inspect_all(config, placed.ok(), limit).await.map_err(&mut note);
     for (endpoint, model) in config.endpoints.iter().zip(inspected.iter().flatten()) {
-        let errors = declared_calls::errors(&config.endpoints, &model.calls);
-        let label = endpoint.label();
-        let named = errors.into_iter().map(|error| format!("endpoint `{label}`: {error}"));
-        note(ConfigError(named.collect()));
+        let errors = declared_calls::errors(&config.endpoints, endpoint.label(), &model.calls);
+        note(ConfigError(errors));
     }
     match inspected {
         Ok(inspected) if mistakes.is_empty() => Ok(inspected),
@@ -166,8 +164,8 @@ pub async fn load(
     config.endpoints.iter_mut().for_each(want_one_worker);
     let run_dir = RunDir::create()?;
     let app_host = AppHostSockets::open(&config, &run_dir)?;
-    let environment = WorkerEnvironment::new(&config, &run_dir, log_files)?;
     let telemetry = Telemetry::new();
+    let environment = WorkerEnvironment::new(&config, &run_dir, log_files, &telemetry)?;
     let endpoints =
         Endpoints::launch(&config, models, &environment, app_host.as_ref(), &telemetry)?;
     let loaded = Notify::new();

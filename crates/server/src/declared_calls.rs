@@ -6,11 +6,21 @@ use litplex_core::Identity;
 use litplex_pipelines::Graph;
 use litplex_workers::Inspected;
 
+use crate::ModelSource;
+
 /// Returns an error for each call of an endpoint that does not exist, or is not the only one of its
 /// name.
-pub(crate) fn errors<'a>(endpoints: &'a [Endpoint], calls: &'a [String]) -> Vec<String> {
+pub(crate) fn errors(endpoints: &[Endpoint], caller: &str, calls: &[String]) -> Vec<String> {
     let errors = calls.iter().filter_map(|callee| find(endpoints, callee).err());
-    errors.map(|error| format!("a call that it declares cannot be made: {error}")).collect()
+    let text =
+        |error| format!("endpoint `{caller}`: a call that it declares cannot be made: {error}");
+    errors.map(text).collect()
+}
+
+/// Returns such errors of the models that a Rust program supplies: they are known before any model is loaded.
+pub(crate) fn errors_of_models(endpoints: &[Endpoint], models: &[ModelSource]) -> Vec<String> {
+    let models = endpoints.iter().zip(models);
+    models.flat_map(|(endpoint, model)| errors(endpoints, endpoint.label(), &model.calls)).collect()
 }
 
 /// Returns the cycles among the calls of models that were inspected.
@@ -34,7 +44,7 @@ pub(crate) fn declared(
     calls: &[String],
     places: Option<usize>,
 ) -> DeclaredCalls {
-    let callees = calls.iter().filter_map(|callee| find(endpoints, callee).ok());
+    let callees = calls.iter().filter_map(|callee| find(endpoints, callee).ok()).flatten();
     let callees = callees.map(|index| endpoints[index].label().to_owned()).collect();
     DeclaredCalls { endpoint: endpoint.label().to_owned(), callees, places }
 }
@@ -52,6 +62,7 @@ pub(crate) fn callees(graph: &Graph) -> Vec<String> {
     graph.endpoints().into_iter().map(str::to_owned).collect()
 }
 
-fn find(endpoints: &[Endpoint], reference: &str) -> Result<usize, litplex_core::FindError> {
-    Identity::find(endpoints.iter().map(|endpoint| &*endpoint.identity), reference)
+/// Returns the indices of the endpoints that may answer a call.
+fn find(endpoints: &[Endpoint], reference: &str) -> Result<Vec<usize>, litplex_core::FindError> {
+    Identity::find_all(endpoints.iter().map(|endpoint| &*endpoint.identity), reference)
 }

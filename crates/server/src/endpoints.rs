@@ -74,12 +74,16 @@ impl Endpoints {
         app_host: Option<&AppHostSockets>,
         telemetry: &Telemetry,
     ) -> Result<Self, Error> {
+        let wrong = declared_calls::errors_of_models(&config.endpoints, &models);
+        if !wrong.is_empty() {
+            return Err(ConfigError(wrong).into());
+        }
         let placed = place_all(&config.endpoints)?;
         let app_host = app_host.and_then(|sockets| sockets.launch(config, environment));
         let registry = environment.registry.clone();
         let mut endpoints = Vec::new();
         for ((config, model), placement) in config.endpoints.iter().zip(models).zip(placed) {
-            let ModelSource { model, schema } = model;
+            let ModelSource { model, schema, .. } = model;
             let edge = telemetry.metrics.edge(Some(config.label()));
             let steps = telemetry.metrics.steps(config.label());
             let running = match (placement, Pipeline::new(config, steps, &environment.calls)) {
@@ -208,7 +212,11 @@ impl Endpoints {
         for (label, graph) in self.endpoints.iter().filter_map(RunningEndpoint::graph) {
             let identities = self.endpoints.iter().map(|it| &*it.config.identity);
             let misfits = misfits(graph, |endpoint| {
-                Identity::find(identities.clone(), endpoint).ok().map(|index| &known[index])
+                match Identity::find_all(identities.clone(), endpoint).ok()?[..] {
+                    [index] => Some(&known[index]),
+                    // The request chooses.
+                    _ => None,
+                }
             });
             found.extend(misfits.iter().map(|it| format!("pipeline of {label}: {it}")));
         }
@@ -220,8 +228,7 @@ impl Endpoints {
         let configs = self.configs();
         let errors = self.declaring().flat_map(|(endpoint, calls)| {
             let label = endpoint.config.label();
-            let errors = declared_calls::errors(&configs, &calls);
-            errors.into_iter().map(move |error| format!("endpoint `{label}`: {error}"))
+            declared_calls::errors(&configs, label, &calls)
         });
         errors.collect()
     }

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use crate::log::LogFiles;
 use crate::placement::Placement;
 use crate::spec::RustModel;
+use crate::telemetry::Telemetry;
 use crate::{Error, secrets};
 
 /// The variable in which JAX reads its share of a GPU's memory.
@@ -57,6 +58,7 @@ impl WorkerEnvironment {
         config: &Program,
         run_dir: &RunDir,
         log_files: LogFiles,
+        telemetry: &Telemetry,
     ) -> Result<Self, Error> {
         let cache = locate_cache(config)?;
         let registry = Registry::new(Targets::default());
@@ -68,7 +70,7 @@ impl WorkerEnvironment {
             request_ids: config.request_id,
             log_files,
             secrets: secrets::hidden_from_models(config),
-            calls: CallService::new(registry.clone(), Dialects),
+            calls: CallService::new(registry.clone(), Dialects, telemetry.metrics.calls()),
             registry,
         })
     }

@@ -90,6 +90,7 @@ fn info(identity: &Identity, graph: &Graph) -> ModelInfo {
         places: 1,
         stream: false,
         context: false,
+        watches_callers: false,
         has_cost: false,
         dialect: None,
         model: identity.name.clone(),
@@ -118,12 +119,18 @@ impl Composed for Pipeline {
             hook: None,
         };
         let (calls, steps) = (self.calls.clone(), self.steps.clone());
-        Box::pin(self.graph.run(Arc::new(StepCaller { parent, calls, steps }), request))
+        Box::pin(
+            self.graph.run(
+                Arc::new(StepCaller { name: self.name.clone(), parent, calls, steps }),
+                request,
+            ),
+        )
     }
 }
 
 /// Calls endpoints for the steps of one request.
 struct StepCaller {
+    name: Arc<str>,
     parent: Parent,
     calls: CallService,
     steps: StepTimes,
@@ -133,6 +140,7 @@ impl Caller for StepCaller {
     fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>> {
         let StepCall { endpoint, request, timeout, is_last, is_shadow } = call;
         let invocation = Invocation {
+            caller: self.name.clone(),
             endpoint: endpoint.to_owned(),
             parent: self.parent.clone(),
             request,
@@ -140,7 +148,7 @@ impl Caller for StepCaller {
             waits: !is_shadow,
             stream: if is_last { None } else { Some(false) },
         };
-        self.calls.call(invocation, &mut |_| {})
+        self.calls.call(invocation, Box::new(|_| {}))
     }
 
     fn off_thread(&self, bytes: usize, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

@@ -76,7 +76,7 @@ impl Bound {
         let PrivateSockets { admin, app_host, run_dir } = private;
         let Access { guards, following: mut background } = access;
         let (config, telemetry) = (&spec.config, Telemetry::new());
-        let environment = WorkerEnvironment::new(config, &run_dir, log_files)?;
+        let environment = WorkerEnvironment::new(config, &run_dir, log_files, &telemetry)?;
         let endpoints =
             Endpoints::launch(config, spec.models, &environment, app_host.as_ref(), &telemetry)?;
         let tracer = middleware.tracer.clone();

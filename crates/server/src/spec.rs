@@ -16,6 +16,8 @@ pub type RustModel = Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch
 pub struct ModelSource {
     /// The model, if it is in Rust.
     pub model: Option<RustModel>,
+    /// The endpoints that it declares to call, by path or name.
+    pub calls: Vec<String>,
     /// The types and examples of its requests and responses.
     pub schema: EndpointSchema,
 }

@@ -11,7 +11,7 @@ mod error;
 mod ids;
 mod message;
 mod shape;
-mod shared_path;
+pub(crate) mod shared_path;
 mod text;
 mod tool_calls;
 mod usage;

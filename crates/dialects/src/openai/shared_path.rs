@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use litplex_calls::off_thread;
-use litplex_core::{MemoryBudget, Outcome, Reservation, ServeError};
+use litplex_core::{Identity, MemoryBudget, Outcome, Request, Reservation, ServeError};
 use litplex_http_core::body::Body;
 use litplex_http_core::raw_json::{Kind, each_field, text_of};
 use litplex_http_core::read_body;
@@ -94,25 +94,45 @@ impl ModelRequest {
         &self,
         endpoints: &[(usize, &'a Route)],
     ) -> Result<(usize, &'a Route), NoEndpoint> {
-        let is_meant = |route: &Route| match &self.model {
-            Some(model) => route.identity.is_called(model),
-            None => route.identity.is_default,
-        };
-        let known = || endpoints.iter().map(|(_, route)| &*route.identity.name).collect::<Vec<_>>();
-        match (endpoints.iter().find(|(_, route)| is_meant(route)), &self.model) {
-            (Some((_, route)), _) if self.text.len() > route.max_body_bytes => {
-                Err(read_body::too_large(route.max_body_bytes).into())
-            }
-            (Some(found), _) => Ok(*found),
-            (None, Some(model)) => Err(no_such_model(model, &known()).into()),
-            (None, None) => Err(no_model(&known()).into()),
+        let identities = endpoints.iter().map(|(_, route)| &*route.identity);
+        let (index, route) = endpoints[chosen(self.model.as_deref(), identities)?];
+        if self.text.len() > route.max_body_bytes {
+            return Err(read_body::too_large(route.max_body_bytes).into());
         }
+        Ok((index, route))
     }
 
     /// Returns the body, to be read again.
     pub fn into_body(self) -> Body {
         Body::received(self.text, self.reservation, self.arrived)
     }
+}
+
+/// Returns the index of the endpoint that a call is for, among those that share a path: as for the request of
+/// a client.
+pub(crate) async fn choose<'a>(
+    endpoints: impl Iterator<Item = &'a Identity> + Clone,
+    request: &Request,
+) -> Result<usize, NoEndpoint> {
+    let Request { content, body, reservation, .. } = request;
+    let text = json_of(content, body.clone(), reservation).await?;
+    let model = off_thread(text.len(), move || model_of(&text)).await?;
+    Ok(chosen(model.as_deref(), endpoints)?)
+}
+
+/// Returns the index of the endpoint that a model means; without one, that of the default.
+fn chosen<'a>(
+    model: Option<&str>,
+    endpoints: impl Iterator<Item = &'a Identity> + Clone,
+) -> Result<usize, Refused> {
+    let is_meant = |identity: &Identity| match model {
+        Some(model) => identity.is_called(model),
+        None => identity.is_default,
+    };
+    endpoints.clone().position(is_meant).ok_or_else(|| {
+        let known: Vec<_> = endpoints.map(|identity| &*identity.name).collect();
+        model.map_or_else(|| no_model(&known), |model| no_such_model(model, &known))
+    })
 }
 
 /// Reads a body as the text of JSON, which takes as much of the reservation as it is long.

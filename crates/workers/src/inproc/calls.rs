@@ -4,6 +4,7 @@
 //! jobs that the thread computes, which are known on that thread only.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use litplex_core::{
-    CallId, Called, Calls, Hook, Invocation, Job, MediaType, Origin, Outcome, Parent, Part,
-    PartStream, Request, Root, ServeError, WorkerKey,
+    BoxFuture, CallError, CallId, Called, Calls, Hook, Invocation, Job, MediaType, Origin, Outcome,
+    Parent, Part, PartStream, Request, Response, Root, ServeError, WorkerKey,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,10 +23,18 @@ use tokio::time::Instant;
 
 thread_local! {
     /// The jobs that the thread computes, as their calls see them.
-    static CURRENT: RefCell<Option<Parent>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// The endpoints that a Rust model may call; it gets them when it is loaded.
+/// The jobs that a thread computes.
+#[derive(Clone)]
+struct Current {
+    parent: Parent,
+    /// The label of the endpoint.
+    caller: Arc<str>,
+}
+
+/// The endpoints of a server, as Rust models call them.
 #[derive(Clone)]
 pub struct Callees {
     calls: Arc<dyn Calls>,
@@ -66,26 +75,33 @@ impl Callee {
         Self { timeout: Some(timeout), ..self }
     }
 
+    /// Returns a handle of another endpoint, by path or name: one that is known only now, and that the
+    /// program does not declare.
+    #[must_use]
+    pub fn other(&self, endpoint: impl Into<String>) -> Self {
+        self.callees.endpoint(endpoint)
+    }
+
     /// Calls the endpoint with an input as JSON, and returns its response. The response to a stream is a
     /// list of its items.
     ///
     /// # Errors
     /// The error of the endpoint, with its status; 500 if one of the two values has another form than its
-    /// type; 409 outside of `predict`.
-    pub fn call<I: Serialize, O: DeserializeOwned>(&self, input: &I) -> Outcome<O> {
-        let call = self.begin(input)?;
-        self.callees.runtime.block_on(async { self.value(call.await?).await })
+    /// type; 409 outside of `predict`; 499 if the client leaves.
+    pub fn call<I: Serialize, O: DeserializeOwned>(&self, input: &I) -> Result<O, CallError> {
+        let call = self.begin(input, false)?;
+        self.callees.runtime.block_on(self.value(call))
     }
 
-    /// Calls the endpoint once for each input, all at the same time, and returns an outcome for each, in
+    /// Calls the endpoint once for each input, all at the same time, and returns the result of each, in
     /// their order.
     pub fn map<'i, I: Serialize + 'i, O: DeserializeOwned>(
         &self,
         inputs: impl IntoIterator<Item = &'i I>,
-    ) -> Vec<Outcome<O>> {
+    ) -> Vec<Result<O, CallError>> {
         let calls = inputs.into_iter().map(|input| {
-            let call = self.begin(input);
-            async move { self.value(call?.await?).await }
+            let call = self.begin(input, false);
+            async move { self.value(call?).await }
         });
         self.callees.runtime.block_on(join_all(calls.collect::<Vec<_>>()))
     }
@@ -94,70 +110,77 @@ impl Callee {
     /// iterator cancels the call.
     ///
     /// # Errors
-    /// The error of the endpoint before its first item.
+    /// The error of the endpoint before its first item; as for [`call`](Self::call).
     pub fn stream<I: Serialize, O: DeserializeOwned>(
         &self,
         input: &I,
-    ) -> Outcome<impl Iterator<Item = Outcome<O>>> {
-        let call = self.begin_as(input, true)?;
-        let called = self.callees.runtime.block_on(call)?;
-        let (mut ready, mut rest) = self.parts(called)?;
-        let (runtime, endpoint) = (self.callees.runtime.clone(), self.endpoint.clone());
+    ) -> Result<impl Iterator<Item = Result<O, CallError>> + use<I, O>, CallError> {
+        let RunningCall { future, mut ends } = self.begin(input, true)?;
+        let runtime = self.callees.runtime.clone();
+        let called = runtime.block_on(ends.unless_ended(future));
+        let (mut ready, mut rest) = called.and_then(|it| self.parts(it)).map_err(ends.naming())?;
+        let endpoint = self.endpoint.clone();
         Ok(std::iter::from_fn(move || {
             loop {
                 if let Some(item) = ready.pop_front() {
-                    return Some(parsed(&endpoint, &item));
+                    return Some(parsed(&endpoint, &item).map_err(ends.naming()));
                 }
                 let parts = rest.as_mut()?;
-                match runtime.block_on(poll_fn(|cx| parts.poll_part(cx))) {
+                match runtime.block_on(ends.next_part(&mut **parts)) {
                     Part::Items(items) => ready.extend(items.iter().map(<[u8]>::to_vec)),
                     Part::End => rest = None,
                     Part::Failed(error) => {
                         rest = None;
-                        return Some(Err(error));
+                        return Some(Err(ends.naming()(error)));
                     }
                 }
             }
         }))
     }
 
-    fn begin<I: Serialize>(
-        &self,
-        input: &I,
-    ) -> Outcome<impl Future<Output = Outcome<Called>> + use<I>> {
-        self.begin_as(input, false)
-    }
-
-    fn begin_as<I: Serialize>(
-        &self,
-        input: &I,
-        stream: bool,
-    ) -> Outcome<impl Future<Output = Outcome<Called>> + use<I>> {
-        let parent = CURRENT.with_borrow(Clone::clone).ok_or_else(|| {
-            ServeError::new(409, "this call is made for no request; call within `predict`")
-        })?;
-        let body = serde_json::to_vec(input).map_err(|error| {
-            self.failed(&format!("its input cannot be written as JSON: {error}"))
-        })?;
-        let reservation = parent.reservation.clone();
-        reservation.grow(body.len())?;
-        let request = Request { id: parent.id.clone(), reservation, ..Request::json(body) };
+    /// Begins a call.
+    fn begin<I: Serialize>(&self, input: &I, stream: bool) -> Result<RunningCall, CallError> {
+        let Some(Current { parent, caller }) = CURRENT.with_borrow(Clone::clone) else {
+            let detail = "this call is made for no request; call within `predict`";
+            return Err(CallError::new(ServeError::new(409, detail), vec![self.endpoint.clone()]));
+        };
+        let path = parent.origin.path();
+        let path = path.iter().map(ToString::to_string).chain([self.endpoint.clone()]).collect();
+        let ends = CallEnds { parent, path };
+        let request = self.request(input, &ends.parent).map_err(ends.naming())?;
         let invocation = Invocation {
+            caller,
             endpoint: self.endpoint.clone(),
-            parent,
+            parent: ends.parent.clone(),
             request,
             timeout: self.timeout,
             waits: true,
             stream: Some(stream),
         };
-        Ok(self.callees.calls.call(invocation, &mut |_| {}))
+        let future = self.callees.calls.call(invocation, Box::new(|_| {}));
+        Ok(RunningCall { future, ends })
     }
 
-    async fn value<O: DeserializeOwned>(&self, called: Called) -> Outcome<O> {
+    fn request<I: Serialize>(&self, input: &I, parent: &Parent) -> Outcome<Request> {
+        let body = serde_json::to_vec(input).map_err(|error| {
+            failed(&self.endpoint, &format!("its input cannot be written as JSON: {error}"))
+        })?;
+        let reservation = parent.reservation.clone();
+        reservation.grow(body.len())?;
+        Ok(Request { id: parent.id.clone(), reservation, ..Request::json(body) })
+    }
+
+    /// Returns the response of a call.
+    async fn value<O: DeserializeOwned>(&self, call: RunningCall) -> Result<O, CallError> {
+        let RunningCall { future, mut ends } = call;
+        let text = ends.unless_ended(async { self.text(future.await?).await }).await;
+        text.and_then(|text| parsed(&self.endpoint, &text)).map_err(ends.naming())
+    }
+
+    /// Returns the response to a call as JSON: a stream as a list of its items.
+    async fn text(&self, called: Called) -> Outcome<Vec<u8>> {
         let (first, rest) = match called {
-            Called::Whole(response) => {
-                return parsed(&self.endpoint, &self.whole(response)?);
-            }
+            Called::Whole(response) => return self.whole(response),
             Called::Stream(first, rest) => (first, rest),
         };
         let (mut list, mut part, mut rest) = (b"[".to_vec(), Part::Items(first), rest);
@@ -177,7 +200,7 @@ impl Callee {
             part = poll_fn(|cx| rest.poll_part(cx)).await;
         }
         list.push(b']');
-        parsed(&self.endpoint, &list)
+        Ok(list)
     }
 
     /// Returns the first items of a stream, and the rest of it.
@@ -189,29 +212,73 @@ impl Callee {
     }
 
     /// Returns the JSON text of a response.
-    fn whole(&self, response: litplex_core::Response) -> Outcome<Vec<u8>> {
-        #[derive(serde::Deserialize)]
-        struct Failure {
-            detail: String,
+    fn whole(&self, response: Response) -> Outcome<Vec<u8>> {
+        if response.status >= 400 {
+            return Err(refusal(response));
         }
-        let litplex_core::Response { status, media_type, body, .. } = response;
-        if status >= 400 {
-            let detail = serde_json::from_slice(&body).map(|Failure { detail }| detail);
-            let detail = detail.unwrap_or_else(|_| "it failed".into());
-            return Err(ServeError::new(status, format!("{}: {detail}", self.endpoint)));
+        if response.media_type != MediaType::Json {
+            return Err(failed(&self.endpoint, "its response is not JSON"));
         }
-        if media_type != MediaType::Json {
-            return Err(self.failed("its response is not JSON"));
-        }
-        Ok(body.into())
-    }
-
-    fn failed(&self, reason: &str) -> ServeError {
-        failed(&self.endpoint, reason)
+        Ok(response.body.into())
     }
 }
 
-type Parts = (std::collections::VecDeque<Vec<u8>>, Option<Box<dyn PartStream>>);
+type Parts = (VecDeque<Vec<u8>>, Option<Box<dyn PartStream>>);
+
+/// A call that was begun.
+struct RunningCall {
+    future: BoxFuture<'static, Outcome<Called>>,
+    ends: CallEnds,
+}
+
+/// The parent of a call, whose end is that of the call, and the path that names it in an error.
+struct CallEnds {
+    parent: Parent,
+    /// The path of calls.
+    path: Vec<String>,
+}
+
+impl CallEnds {
+    /// Returns the outcome of a part of the call, unless no client needs it any longer.
+    async fn unless_ended<T>(&mut self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            () = self.parent.ended() => Err(ServeError::cancelled()),
+        }
+    }
+
+    async fn next_part(&mut self, rest: &mut dyn PartStream) -> Part {
+        let part = self.unless_ended(async { Ok(poll_fn(|cx| rest.poll_part(cx)).await) }).await;
+        part.unwrap_or_else(Part::Failed)
+    }
+
+    /// Returns a function that adds the path of calls to an error.
+    fn naming(&self) -> impl FnOnce(ServeError) -> CallError {
+        let path = self.path.clone();
+        move |error| CallError::new(error, path)
+    }
+}
+
+/// Returns the error that a callee has answered with.
+fn refusal(response: Response) -> ServeError {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Body {
+        detail: serde_json::Value,
+        calls: Vec<String>,
+    }
+    let Response { status, headers, body, .. } = response;
+    let Body { detail, calls } = serde_json::from_slice(&body).unwrap_or_default();
+    let detail = match detail {
+        serde_json::Value::String(text) => text,
+        serde_json::Value::Null => "it failed".into(),
+        other => other.to_string(),
+    };
+    let retry_after = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
+    let retry_after = retry_after.and_then(|(_, seconds)| seconds.parse().ok());
+    ServeError { retry_after, calls, ..ServeError::new(status, detail) }
+}
 
 fn parsed<O: DeserializeOwned>(endpoint: &str, json: &[u8]) -> Outcome<O> {
     serde_json::from_slice(json)
@@ -226,6 +293,7 @@ fn failed(endpoint: &str, reason: &str) -> ServeError {
 pub(super) struct Calling {
     calls: Arc<dyn Calls>,
     worker: WorkerKey,
+    endpoint: Arc<str>,
     name: Arc<str>,
 }
 
@@ -234,7 +302,7 @@ impl Calling {
     pub(super) fn attach(callees: &Callees, endpoint: &str, slot: usize, name: &str) -> Self {
         let calls = callees.calls.clone();
         let worker = calls.attached(endpoint, slot, 1);
-        Self { calls, worker, name: name.into() }
+        Self { calls, worker, endpoint: endpoint.into(), name: name.into() }
     }
 
     /// Begins to compute jobs on this thread. Their calls end with the returned guard.
@@ -242,23 +310,29 @@ impl Calling {
         let held: Vec<_> = jobs.iter().filter_map(|job| job.origin.as_ref()?.call).collect();
         held.iter().for_each(|call| self.calls.held(*call, self.worker, 0));
         let (live, watch) = watch::channel(());
-        CURRENT.set(jobs.first().map(|first| self.parent(first, jobs, watch)));
+        CURRENT.set(jobs.first().map(|first| Current {
+            parent: self.parent(first, jobs, watch),
+            caller: self.endpoint.clone(),
+        }));
         Computing { calling: self, held, _live: live }
     }
 
-    fn parent(&self, first: &Job, jobs: &[Job], live: watch::Receiver<()>) -> Parent {
+    /// Returns the properties that calls for these jobs inherit. `computing` closes after they were
+    /// computed.
+    fn parent(&self, first: &Job, jobs: &[Job], computing: watch::Receiver<()>) -> Parent {
         let origins = jobs.iter().filter_map(|job| job.origin.as_deref());
         let deepest = origins.clone().max_by_key(|origin| origin.depth).cloned();
         let deepest = deepest.unwrap_or_default().child(self.name.clone());
         let origin = Origin { root: Root::common(origins.map(|it| &it.root)), ..deepest };
         let trace = jobs.iter().find_map(|job| job.reply.trace());
+        let live: Option<_> = jobs.iter().map(|job| job.live.clone()).collect();
         Parent {
             origin,
             deadline: jobs.iter().map(|job| job.deadline).max().unwrap_or_else(Instant::now),
             id: first.request.id.clone(),
             trace: trace.map(|trace| trace.trace().clone()),
             reservation: first.request.reservation.another(),
-            live: vec![live],
+            live: live.unwrap_or_else(|| vec![computing]),
             hook: Some(Hook { worker: self.worker, items: vec![0] }),
         }
     }

@@ -43,7 +43,8 @@ type Load = dyn Fn(Device) -> litplex_core::Result<Box<dyn Model>> + Send + Sync
 pub struct InprocLaunch {
     settings: Settings,
     stream: bool,
-    makes_calls: bool,
+    /// The endpoints that the model declares to call; `None` if it calls none.
+    calls: Option<Vec<String>>,
     load: Arc<Load>,
     attach: Arc<dyn Attach>,
 }
@@ -64,7 +65,7 @@ pub fn batches<A: LitApi>(
     let load: Arc<Load> = Arc::new(move |device| {
         Ok(Box::new(Batches { api: load(device)?, max_batch_size, retry_batch_singly }))
     });
-    InprocLaunch { settings, stream: false, makes_calls: false, load, attach }
+    InprocLaunch { settings, stream: false, calls: None, load, attach }
 }
 
 /// Launches a [`LitStream`]; `load` is called on each thread.
@@ -74,14 +75,14 @@ pub fn streams<S: LitStream>(
     attach: Arc<dyn Attach>,
 ) -> InprocLaunch {
     let load: Arc<Load> = Arc::new(move |device| Ok(Box::new(Streams(load(device)?))));
-    InprocLaunch { settings, stream: true, makes_calls: false, load, attach }
+    InprocLaunch { settings, stream: true, calls: None, load, attach }
 }
 
 impl InprocLaunch {
-    /// Notes that the model calls other endpoints.
+    /// Notes that the model calls other endpoints, and which of them it declares.
     #[must_use]
-    pub fn calling(self) -> Self {
-        Self { makes_calls: true, ..self }
+    pub fn calling(self, endpoints: Vec<String>) -> Self {
+        Self { calls: Some(endpoints), ..self }
     }
 }
 
@@ -97,15 +98,16 @@ impl Launch for InprocLaunch {
             concurrency: 1,
             stream: self.stream,
             context: false,
+            watches_callers: self.calls.is_some(),
             has_cost: false,
             dialect: self.settings.dialect.clone(),
             model: String::new(),
             schema: Default::default(),
             tool: None,
             places: 1,
-            calls: Vec::new(),
+            calls: self.calls.clone().unwrap_or_default(),
         };
-        let callees = self.makes_calls.then(|| self.settings.callees.clone());
+        let callees = self.calls.is_some().then(|| self.settings.callees.clone());
         let endpoint = self.settings.endpoint.clone();
         let thread =
             ModelThread { load: self.load.clone(), callees, endpoint, slot, inbox, _alive: alive };
@@ -116,7 +118,7 @@ impl Launch for InprocLaunch {
         let worker = name.clone();
         let run = move || span.in_scope(|| thread.run(device, &worker, ready));
         let spawned = thread::Builder::new().name(name).spawn(run);
-        let (attach, makes_calls) = (self.attach.clone(), self.makes_calls);
+        let (attach, makes_calls) = (self.attach.clone(), self.calls.is_some());
         Box::pin(async move {
             let lost = |_| Error::Load("the model's thread ended while it loaded".into());
             spawned.map_err(Error::Thread)?;

@@ -1,8 +1,8 @@
 //! A Rust model as its thread drives it: batches and streams. The thread itself is in `launch.rs`.
 
 use litplex_core::{
-    Batch, Chunks, ClientLeft, Content, Done, Job, LitApi, LitStream, Outcome, Part, Reply,
-    Request, Response, ServeError, Stages, json_text,
+    Batch, CallError, Chunks, ClientLeft, Content, Done, Job, LitApi, LitStream, Outcome, Part,
+    Reply, Request, Response, ServeError, Stages, json_text,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -164,7 +164,8 @@ fn encode(output: &impl serde::Serialize) -> Outcome<Response> {
     })
 }
 
-/// Calls a hook. A panic, or an error other than a [`ServeError`], is logged and becomes a 500.
+/// Calls a hook. A panic, or an error that is neither a [`ServeError`] nor a [`CallError`], becomes a 500; both
+/// are logged.
 fn guarded<T>(hook: impl FnOnce() -> litplex_core::Result<T>) -> Outcome<T> {
     // A model is used again after a panic, as web frameworks use handlers; a model that cannot be
     // must abort the process.
@@ -174,13 +175,14 @@ fn guarded<T>(hook: impl FnOnce() -> litplex_core::Result<T>) -> Outcome<T> {
         Ok(Err(error)) => error,
         Err(_) => return Err(ServeError::internal()),
     };
-    Err(match error.downcast::<ServeError>() {
-        Ok(error) => *error,
-        Err(error) => {
-            tracing::error!("predict failed: {error}");
-            ServeError::internal()
-        }
-    })
+    let error = match error.downcast::<ServeError>() {
+        Ok(error) => return Err(*error),
+        Err(error) => error,
+    };
+    if error.downcast_ref::<CallError>().is_none_or(|error| !error.keeps_status()) {
+        tracing::error!("predict failed: {error}");
+    }
+    Err(error.downcast::<CallError>().map_or_else(|_| ServeError::internal(), |it| (*it).into()))
 }
 
 #[cfg(test)]

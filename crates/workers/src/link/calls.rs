@@ -36,6 +36,8 @@ const MAX_CALLS: usize = 1 << 14;
 pub(crate) struct WorkerCalls {
     calls: Arc<dyn Calls>,
     key: WorkerKey,
+    /// The label of its endpoint.
+    endpoint: Arc<str>,
     /// The name of the worker in a path of calls: `/ask#0`.
     pub(crate) name: Arc<str>,
 }
@@ -48,7 +50,7 @@ impl WorkerCalls {
         places: usize,
     ) -> Self {
         let key = calls.attached(&endpoint, slot, places);
-        Self { calls, key, name: worker }
+        Self { calls, key, endpoint: endpoint.into(), name: worker }
     }
 
     /// Notes that the worker takes no more jobs.
@@ -232,6 +234,7 @@ impl<S: Transport> CallsConnection<S> {
         let hook = Hook { worker: self.worker.key, items: parents };
         let task = CallTask {
             calls: self.worker.calls.clone(),
+            caller: self.worker.endpoint.clone(),
             endpoint,
             content: request_content(content),
             body,
@@ -340,6 +343,7 @@ fn item_status(kind: ItemKind) -> u16 {
 /// One call, from its request to the last part of its answer.
 struct CallTask {
     calls: Arc<dyn Calls>,
+    caller: Arc<str>,
     endpoint: String,
     content: Content,
     body: Bytes,
@@ -361,7 +365,10 @@ impl CallTask {
             }
         };
         match called {
-            Err(error) => self.answers.response(error_response(&error, &path), Vec::new()),
+            Err(error) => {
+                let path = longer(path, &error.calls);
+                self.answers.response(error_response(&error, &path), Vec::new());
+            }
             Ok((Called::Whole(response), _)) => {
                 let path = if response.status >= 400 { path } else { Vec::new() };
                 self.answers.response(response, path);
@@ -384,6 +391,7 @@ impl CallTask {
             reservation,
         };
         let invocation = Invocation {
+            caller: self.caller.clone(),
             endpoint: self.endpoint.clone(),
             parent: parent.clone(),
             request,
@@ -391,10 +399,16 @@ impl CallTask {
             waits: self.progress.waits.load(Relaxed),
             stream: Some(self.stream),
         };
-        let progress = &self.progress;
-        let called = self.calls.call(invocation, &mut |id| {
+        let (calls, progress) = (self.calls.clone(), self.progress.clone());
+        let waits = invocation.waits;
+        let begun = Box::new(move |id| {
             let _ = progress.id.set(id);
+            // The hook may have begun to wait since.
+            if !waits && progress.waits.load(Relaxed) {
+                calls.waits(id);
+            }
         });
+        let called = self.calls.call(invocation, begun);
         tokio::select! {
             biased;
             called = called => Ok((called?, parent)),
@@ -437,7 +451,10 @@ impl Answers {
                     self.send(AnswerContent::Items(items));
                 }
                 Part::End => return self.send(AnswerContent::End),
-                Part::Failed(error) => return self.send(AnswerContent::Broken(error, path)),
+                Part::Failed(error) => {
+                    let path = longer(path, &error.calls);
+                    return self.send(AnswerContent::Broken(error, path));
+                }
             }
             part = tokio::select! {
                 biased;
@@ -458,6 +475,11 @@ async fn next_part(
         return Part::Failed(ServeError::cancelled());
     }
     poll_fn(|cx| rest.poll_part(cx)).await
+}
+
+/// Returns the path of calls of an error: that of this call, or the longer one of a callee's own call.
+fn longer(path: Vec<String>, callees: &[String]) -> Vec<String> {
+    if callees.len() > path.len() { callees.to_vec() } else { path }
 }
 
 /// Returns an error as the response to a call: it names the path of calls.

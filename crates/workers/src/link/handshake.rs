@@ -125,6 +125,7 @@ pub(crate) fn model_info(ready: &Ready) -> ModelInfo {
         max_batch_size: ready.max_batch_size.max(1),
         batch_timeout: Duration::try_from_secs_f64(ready.batch_timeout).unwrap_or_default(),
         concurrency: ready.concurrency.max(1),
+        watches_callers: false,
         places: ready.places.unwrap_or(ready.concurrency).max(1),
         stream: ready.stream,
         context: ready.context,

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use litplex_core::{BoxFuture, Origin};
+use litplex_core::{Begun, BoxFuture, Origin};
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
@@ -52,11 +52,7 @@ impl Calls for MockCalls {
         self.note(format!("ended {}", call.0));
     }
 
-    fn call(
-        &self,
-        invocation: Invocation,
-        begun: &mut dyn FnMut(CallId),
-    ) -> BoxFuture<'static, Outcome<Called>> {
+    fn call(&self, invocation: Invocation, begun: Begun) -> BoxFuture<'static, Outcome<Called>> {
         begun(CallId(7));
         let Invocation { endpoint, request, waits, .. } = invocation;
         self.note(format!("call {endpoint} {waits}"));
