@@ -28,6 +28,7 @@ CONF = {
     "w7b": Conf(max_batch_size=32, batch_timeout_s=0.005, sleep_s=0.05),
     "w8": Conf(sleep_s=0.005, workers=2),
     "w9": Conf(),
+    "w9async": Conf(),
     "w9hop": Conf(),
 }
 

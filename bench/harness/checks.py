@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from . import paths
 
 EMBED = ("w6", "w6b1")
-ECHO = ("w9", "w9hop")
+ECHO = ("w9", "w9async", "w9hop")
 
 
 @functools.cache

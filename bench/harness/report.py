@@ -23,6 +23,7 @@ TITLES = {
     "w7b": "W7b overload: batch 32 / 50 ms sleep (capacity 640/s), offered 1920/s",
     "w8": "W8 crash: 2 workers, 5 ms model, 150 req/s, 5 crashes in 11 s",
     "w9": "W9 relay: 10 KB to a model that calls another one, 64 connections (and 1)",
+    "w9async": "W9async: W9 with an async hook that awaits the call",
     "w9hop": "W9hop: W9 without the call",
 }
 ORDER = ["litplex", "litplex-nocost", "litplex-rust", "floor", "floor-nolimit"]
@@ -103,6 +104,7 @@ COLUMNS = {
     "w7": OVERLOAD,
     "w7b": OVERLOAD,
     "w9": W1,
+    "w9async": W1,
     "w9hop": W1,
     "w8": {
         "offered": "good sent",
@@ -269,6 +271,7 @@ MAIN = {
 }
 MAIN["w9"] = [Figure("rps", "req/s c64"), Figure("c1_p50_ms", "p50 c1, ms", None)]
 MAIN |= {
+    "w9async": MAIN["w9"],
     "w9hop": MAIN["w9"],
     "w1mw": MAIN["w1"],
     "w5raw": MAIN["w5"],

@@ -165,6 +165,26 @@ def test_results_of_hooks_become_json(value, text):
     assert dumps(value) == text.encode()
 
 
+class Shy(str):
+    """A text that does not show its own characters."""
+
+    def __format__(self, _):
+        return "other"
+
+
+@pytest.mark.parametrize("character", [*map(chr, range(128)), "ß", "日", "🙂"], ids=ascii)
+def test_long_texts_are_escaped_as_short_ones(character):
+    text = "x" * 2000 + character + "y" * 2000
+    for value in (text, [text], {"a": text, text: 1}, {"a": [text]}, [1] * 20 + [text], Shy(text)):
+        expected = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        assert dumps(value) == expected.encode()
+
+
+def test_a_long_text_with_half_a_surrogate_pair_is_refused():
+    with pytest.raises(Unsendable, match=r'answer\["a"\] has half of a surrogate pair'):
+        dumps({"a": "x" * 2000 + "\ud800"})
+
+
 def test_many_digits_beside_many_floats_are_read():
     floats, integer = [0.5] * 2000, int("7" * 400)
     text = json.dumps([*floats, integer])

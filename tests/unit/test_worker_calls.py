@@ -422,6 +422,35 @@ def test_tasks_of_concurrent_requests_call_for_their_own(worker):
     assert server.end() == 0
 
 
+def test_calls_of_one_turn_of_an_event_loop_are_sent_in_their_order(worker):
+    server = worker(
+        """
+        import time
+
+        class API(ls.LitAPI):
+            other = ls.endpoint("/other")
+
+            async def predict(self, n):
+                calls = [self.other.later(i) for i in range(n)]
+                # It is cancelled, and the others are asked for, before the turn ends.
+                calls[1].cancel()
+                while not all(call.done() for call in calls):
+                    time.sleep(0.001)
+                return [await call for call in calls[2:]]
+        """,
+        **CALLS,
+    )
+    server.request(1, 5)
+    calls = [server.next_call() for _ in range(5)]
+    assert [value for _, _, value in calls] == list(range(5))
+    ids = [id for id, _, _ in calls]
+    assert server.receive("calls") == (frames.CANCEL, 0, 0, ids[1], b"")
+    for id in ids:
+        server.answer_call(id, id)
+    assert server.answers(1) == {1: (200, ids[2:])}
+    assert server.end() == 0
+
+
 BATCHED = """
     class API(ls.LitAPI):
         other = ls.endpoint("/other")

@@ -90,6 +90,13 @@ class Relay(Noop):
         return self.echo({"input": x})["output"]
 
 
+class AsyncRelay(Noop):
+    echo = ls.endpoint("/echo")
+
+    async def predict(self, x):
+        return (await self.echo.acall({"input": x}))["output"]
+
+
 APIS = {
     "w1": Noop,
     "w1mw": Noop,
@@ -104,6 +111,7 @@ APIS = {
     "w8": Crash,
     "w9hop": Echo,
 }
+RELAYS = {"w9": Relay, "w9async": AsyncRelay}
 
 
 # In w7 and w7b an answer after a second counts for nothing: here that is the request's budget.
@@ -119,8 +127,8 @@ def options():
 def apis():
     if WORKLOAD == "w4":
         return [Noop(api_path="/fast"), Slow(api_path="/slow")]
-    if WORKLOAD == "w9":
-        return [Relay(api_path="/predict"), Echo(api_path="/echo")]
+    if WORKLOAD in RELAYS:
+        return [RELAYS[WORKLOAD](api_path="/predict"), Echo(api_path="/echo")]
     return APIS[WORKLOAD](
         max_batch_size=CONF.max_batch_size,
         batch_timeout=CONF.batch_timeout_s,

@@ -72,8 +72,6 @@ def main() -> int:
 
 def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     data, reader = _dial(order, "data")
-    # As the server does on its side; the kernel takes less where its limit is lower.
-    data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     control, control_reader = _dial(order, "control")
     kind, setup = reader.message(frames.SETUP)
     if kind is None:
@@ -157,6 +155,8 @@ def _dial(order: dict[str, Any], role: str) -> Any:
         sock.connect(order["socket"])
     except FileNotFoundError:
         raise ConnectionRefusedError("the server closed the socket of this start") from None
+    # As the server does on its side; the kernel takes less where its limit is lower.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     hello = {
         "protocol": frames.PROTOCOL,
         "token": order["token"],

@@ -15,6 +15,16 @@ struct Input {
 }
 
 #[derive(Deserialize)]
+struct Text {
+    input: String,
+}
+
+#[derive(Serialize)]
+struct Echoed {
+    output: String,
+}
+
+#[derive(Deserialize)]
 struct Image {
     image: String,
 }
@@ -72,6 +82,28 @@ impl LitApi for Crc {
     }
 }
 
+/// Returns its input.
+struct Echo;
+
+impl LitApi for Echo {
+    type Input = Text;
+    type Output = Echoed;
+
+    fn predict(&mut self, batch: Batch<Text>) -> litplex::Result<Vec<Outcome<Echoed>>> {
+        Ok(batch.into_iter().map(|text| Ok(Echoed { output: text.input })).collect())
+    }
+}
+
+fn echo(path: &str) -> LitServer {
+    LitServer::new(path, |_: Device| Ok(Echo))
+}
+
+/// Returns a model in Python, of relay.py beside this program, that calls `/echo`.
+fn relay(model: &str) -> LitServer {
+    let folder = env!("CARGO_MANIFEST_DIR");
+    LitServer::python("/predict", &format!("{folder}/relay.py:{model}"))
+}
+
 fn square(path: &str, work_ms: u64) -> LitServer {
     let work = Duration::from_millis(work_ms);
     LitServer::new(path, move |_: Device| Ok(Square { work }))
@@ -89,6 +121,9 @@ fn servers(workload: &str) -> Result<Vec<LitServer>, String> {
         "w3" => vec![LitServer::stream("/predict", |_: Device| Ok(Count))],
         "w4" => vec![square("/fast", 0), square("/slow", 50)],
         "w5" => vec![LitServer::new("/predict", |_: Device| Ok(Crc))],
+        "w9" => vec![relay("Relay"), echo("/echo")],
+        "w9async" => vec![relay("AsyncRelay"), echo("/echo")],
+        "w9hop" => vec![echo("/predict")],
         other => return Err(format!("litplex-rust has no {other}")),
     })
 }

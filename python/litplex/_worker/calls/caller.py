@@ -115,7 +115,7 @@ class Caller:
 
     def _begin(self, target: Target, x: Any, *, waits: bool, is_read: bool = False) -> Pending:
         call, pieces = self.prepare(target, x, waits=waits, is_read=is_read)
-        self._link.begin((call,), pieces)
+        self._link.begin_soon(call, pieces)
         return call
 
     def send(self, calls: list[Pending], pieces: list[Payload]) -> None:

@@ -54,8 +54,10 @@ class Link:
         self._writable = select.poll()
         self._writable.register(sock, select.POLLIN | select.POLLOUT)
         self._sending = threading.Lock()
-        # Frames that reading gave rise to.
-        self._owed: deque[bytes] = deque()
+        # Frames that go out with the next write.
+        self._held: deque[bytes] = deque()
+        # The event loop that writes what is held at the end of its turn.
+        self._turn: asyncio.AbstractEventLoop | None = None
         # Guards all that follows; held for a few instructions.
         self._state = threading.Lock()
         self._calls: dict[int, Pending] = {}
@@ -71,14 +73,34 @@ class Link:
 
     def begin(self, calls: Iterable[Pending], pieces: list[Payload]) -> None:
         """Sends the requests of calls, in one write if they are small."""
+        if self._add(calls):
+            self.send(pieces)
+
+    def begin_soon(self, call: Pending, pieces: list[Payload]) -> None:
+        """Sends the request of a call. On an event loop the first of a turn is sent at once, the
+        others together at the end of the turn."""
+        loop = running_loop()
+        if loop is None or self._turn is not loop:
+            self.begin((call,), pieces)
+            if loop is not None:
+                self._turn = loop
+                loop.call_soon(self._end_turn)
+        elif self._add((call,)):
+            self._held.append(b"".join(pieces))
+
+    def _add(self, calls: Iterable[Pending]) -> bool:
+        """Adds calls; returns False, and fails them, if the connection has ended."""
         with self._state:
             for call in calls:
                 self._calls[call.id] = call
             is_lost = self.is_lost
         if is_lost:
             self._lose("it is closed")
-        else:
-            self.send(pieces)
+        return not is_lost
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        self.pay()
 
     def forget(self, call: Pending) -> None:
         """Drops a call, and cancels it where it has no response yet."""
@@ -90,11 +112,11 @@ class Link:
     def owe(self, call: Pending, count: int) -> None:
         """Lets the server soon send this many bytes more of a stream."""
         credit = frames.LENGTH.pack(count)
-        self._owed.append(frames.encode(frames.CREDIT, credit, id=call.id))
+        self._held.append(frames.encode(frames.CREDIT, credit, id=call.id))
 
     def pay(self) -> None:
-        """Sends the credit that is owed."""
-        if self._owed and not self.is_lost:
+        """Sends the frames that are held."""
+        if self._held and not self.is_lost:
             self.send([])
 
     def send(self, pieces: list[Payload]) -> None:
@@ -102,9 +124,9 @@ class Link:
         self._check_process()
         with self._sending:
             try:
-                while pieces or self._owed:
-                    owed = [self._owed.popleft() for _ in range(len(self._owed))]
-                    pieces = [*owed, *pieces]
+                while pieces or self._held:
+                    held = [self._held.popleft() for _ in range(len(self._held))]
+                    pieces = [*held, *pieces]
                     if sum(map(len, pieces)) <= _JOINED_BYTES:
                         pieces = [b"".join(pieces)]
                     self._write(pieces)
@@ -230,7 +252,7 @@ class Link:
 
     def look(self) -> None:
         """Takes what has come, without blocking, unless there is a leader."""
-        self._check_process()
+        self.pay()
         with self._state:
             if not self._may_lead():
                 return
@@ -257,7 +279,8 @@ class Link:
                     call.waiters.append((loop, future))
                 self._loops[loop] = self._loops.get(loop, 0) + 1
             try:
-                self._attach(loop)
+                if self._leader is not loop:
+                    self._attach(loop)
                 await future
             finally:
                 self._leave(loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 from typing import Any, Union
@@ -120,6 +121,8 @@ class FrameReader:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
         self._buffer = memoryview(_Room(_ROOM))
         self._start = 0
         self._end = 0
@@ -150,6 +153,8 @@ class FrameReader:
     def receive(self) -> bool:
         """Blocks until bytes come. Returns False when the connection has ended."""
         self._make_room()
+        # A thread that blocks in `recv` is also woken each time the server has read what was sent.
+        self._readable.poll()
         count = self._sock.recv_into(self._buffer[self._end :])
         self._end += count
         return count > 0
