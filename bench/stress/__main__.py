@@ -9,7 +9,8 @@ from . import report
 
 TOOLS = [
     "killstorm", "steps", "overload10", "drain", "disconnects", "soak",
-    "policy", "scrape", "chatty", "hostile",
+    "policy", "scrape", "chatty", "hostile", "graphstorm", "graphoverload", "departure",
+    "firsttoken",
 ]  # fmt: skip
 
 

@@ -124,24 +124,25 @@ class Client:
         return answer
 
     async def call(self, tally, path, value, right, limit_s, due=None, **raw):
-        """Sends a request; the outcome is "ok", "wrong", "broken", "hung" or the status."""
+        """Sends a request. Returns the outcome: "ok", "wrong", "broken", "hung" or the status."""
         due = due or time.monotonic()
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        outcome = await self._outcome(path, body, right, limit_s, **raw)
+        tally.outcomes[outcome] += 1
+        if outcome == "ok":
+            tally.seconds.append(time.monotonic() - due)
+        return outcome
+
+    async def _outcome(self, path, body, right, limit_s, **raw):
         try:
             answer = await asyncio.wait_for(self.ask(path, body, **raw), limit_s)
         except asyncio.TimeoutError:
-            tally.outcomes["hung"] += 1
-            return
+            return "hung"
         except BROKEN:
-            tally.outcomes["broken"] += 1
-            return
+            return "broken"
         if answer.status != 200:
-            tally.outcomes[str(answer.status)] += 1
-        elif not right(answer.body):
-            tally.outcomes["wrong"] += 1
-        else:
-            tally.outcomes["ok"] += 1
-            tally.seconds.append(time.monotonic() - due)
+            return str(answer.status)
+        return "ok" if right(answer.body) else "wrong"
 
 
 async def open_loop(rate, seconds, call):

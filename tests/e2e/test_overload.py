@@ -168,3 +168,84 @@ def test_more_connections_than_it_holds_wait_for_one_to_end(serve):
         held.close()
         waiting.settimeout(PATIENCE)
         assert waiting.recv(64).startswith(b"HTTP/1.1 200")
+
+
+GRAPH = """
+    import asyncio, time
+
+    class First(ls.LitAPI):
+        def predict(self, x):
+            with open("began", "a") as file:
+                file.write(f"{x}\\n")
+            return x
+
+    class Slow(ls.LitAPI):
+        def predict(self, x):
+            time.sleep(0.1)
+            return x
+
+    class Calls(ls.LitAPI):
+        first, slow = ls.endpoint("/first"), ls.endpoint("/slow")
+        async def predict(self, x):
+            return await self.slow.acall(await self.first.acall(x))
+
+    class Tries(Calls):
+        async def predict(self, x):
+            x = await self.first.acall(x)
+            try:
+                return await self.slow.acall(x)
+            except ls.CallError:
+                return x
+
+    soft = ls.step("/slow", dependency="soft", default="late", timeout=0.5)
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(First(), path="/first"),
+            ls.LitServer(Slow(), path="/slow"),
+            ls.LitServer(Calls(), path="/calls", timeout=1),
+            ls.LitServer(Tries(), path="/tries", timeout=1),
+            ls.LitServer(ls.Pipeline("/first", "/slow"), path="/pipeline", timeout=1),
+            ls.LitServer(ls.Pipeline("/first", soft), path="/soft", timeout=1),
+            port=0,
+        )
+"""
+WAVE = 60
+
+
+def wave(server, path, began):
+    """Sends requests at the same time. Returns the responses, and how many reached `/first`."""
+    began.write_text("")
+    limits = httpx.Limits(max_connections=WAVE)
+    client = httpx.Client(base_url=server.url, timeout=20, limits=limits)
+    with client, ThreadPoolExecutor(WAVE) as pool:
+        responses = [*pool.map(lambda x: client.post(path, json=x), range(WAVE))]
+    return responses, len(began.read_text().splitlines())
+
+
+def test_requests_are_refused_before_work_is_done_for_them_in_vain(serve, tmp_path):
+    server = serve(GRAPH)
+    for path in ("/calls", "/pipeline"):
+        for x in range(5):
+            assert server.post(path, json=x).status_code == 200
+        wave(server, path, tmp_path / "began")
+        responses, begun = wave(server, path, tmp_path / "began")
+        statuses = Counter(response.status_code for response in responses)
+        # A second has room for ten of them.
+        assert statuses[200] >= 5, (path, statuses)
+        assert statuses[200] + statuses[503] >= WAVE - 2, (path, statuses)
+        assert begun <= statuses[200] + 3, (path, begun, statuses)
+        refused = next(response for response in responses if response.status_code == 503)
+        assert re.fullmatch(r"[1-9]\d*", refused.headers["retry-after"])
+        assert "`/slow`, which this request needs" in refused.json()["detail"]
+
+
+def test_requests_that_do_without_an_endpoint_are_not_refused_for_it(serve, tmp_path):
+    server = serve(GRAPH)
+    for path in ("/tries", "/soft"):
+        for x in range(5):
+            assert server.post(path, json=x).status_code == 200
+        for _ in range(3):
+            responses, _ = wave(server, path, tmp_path / "began")
+            statuses = Counter(response.status_code for response in responses)
+            assert statuses == {200: WAVE}, (path, statuses, responses[0].text)

@@ -1,6 +1,7 @@
 """Calls of hooks to other endpoints: their frames, their results, and the sentences for misuse."""
 
 import json
+import time
 
 import pytest
 from litplex._worker.wire import frames
@@ -977,3 +978,49 @@ def test_plain_and_async_callers_share_the_connection(worker):
             server.answer_call(call, value)
         assert server.answers(1) == {id: (200, expected)}
     assert server.end() == 0
+
+
+@KINDS
+def test_a_hook_whose_calls_are_cancelled_knows_that_its_request_is(worker, kind):
+    hooks = {
+        "plain": """
+            def predict(self, x, context):
+                try:
+                    return self.other(x)
+                except ls.CallError as error:
+                    say(f"{error.status} {context.cancelled}")
+        """,
+        "async": """
+            async def predict(self, x, context):
+                try:
+                    return await self.other.acall(x)
+                except BaseException as error:
+                    say(f"{type(error).__name__} {context.cancelled}")
+                    raise
+        """,
+    }
+    server = worker(
+        f"""
+        class API(ls.LitAPI):
+            other = ls.endpoint("/other")
+        {hooks[kind]}
+        """,
+        **CALLS,
+    )
+    server.request(1, 1)
+    id = server.next_call()[0]
+    # The answer to the call overtakes the news that the client has left.
+    server.answer_call(id, {"detail": "cancelled"}, 499)
+    time.sleep(0.1)
+    server.cancel(1)
+    server.wait_for("499 True" if kind == "plain" else "CancelledError True")
+    assert server.end() == 0
+
+
+@KINDS
+def test_a_callee_may_answer_with_the_status_of_a_cancelled_call(caller):
+    caller.request(1, ["caught", 1])
+    caller.answer_call(caller.next_call()[0], {"detail": "gone", "calls": ["/a", "/other"]}, 499)
+    text = "/a → /other failed with 499: gone"
+    assert caller.answers(1) == {1: (200, [499, "gone", ["/a", "/other"], None, text])}
+    assert caller.end() == 0

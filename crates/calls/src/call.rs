@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use litplex_core::{
-    Answer, Answers, Called, Items, Job, Origin, Outcome, Request, Response, ServeError,
+    Answer, Answers, Called, Items, Job, Origin, Outcome, Request, Response, Root, ServeError,
     StreamReceiver, Trace, reply,
 };
+use tokio::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
-use crate::{Backend, Inherited, ItemStream, Target, TimeBudget, off_thread};
+use crate::{
+    Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, off_thread,
+};
 
 /// A call of a target. Each request that it submits is a job of its own; all of them have its time
 /// budget and its trace.
@@ -45,6 +48,25 @@ pub enum Output {
 }
 
 impl Call {
+    /// Admits the request of a client that leads to calls, or refuses it if an endpoint that it needs
+    /// will not be able to answer it in time. Returns the observer of its calls, which is to be told of
+    /// the response; `None` if the endpoint makes no calls.
+    ///
+    /// # Errors
+    /// A counted 503 with `Retry-After`.
+    pub fn admit(&mut self, registry: &Registry) -> Outcome<Option<Arc<ObservedRequest>>> {
+        if !self.target.makes_calls() {
+            return Ok(None);
+        }
+        let observed = ObservedRequest::admit(&self.target, registry, self.budget, Instant::now())?;
+        let observed = Arc::new(observed);
+        let scopes = self.origin.as_ref().and_then(|origin| origin.root.scopes.clone());
+        let root = Root::new(scopes).observed_by(observed.clone());
+        let origin = self.origin.as_deref().cloned().unwrap_or_default();
+        self.origin = Some(Arc::new(Origin { root: Arc::new(root), ..origin }));
+        Ok(Some(observed))
+    }
+
     /// Sends a request and returns its response, or the first items of a stream. A drop before the end
     /// cancels the job.
     ///

@@ -14,7 +14,9 @@ mod budget;
 mod call;
 mod composed;
 mod deadlock;
+mod demand;
 mod items;
+mod observed;
 mod off_thread;
 mod registry;
 mod service;
@@ -28,7 +30,9 @@ pub use deadlock::{
     Deadlocks, DeclaredCalls, DeclaredCycle, EndpointKey, Parent, Refusal, WatchedCall,
     declared_cycles,
 };
+pub use demand::Demand;
 pub use items::ItemStream;
+pub use observed::ObservedRequest;
 pub use off_thread::{off_thread, turn};
 pub use registry::{Registry, TargetRef, Targets};
 pub use service::{CallService, DialectCalls};

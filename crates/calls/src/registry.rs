@@ -77,6 +77,11 @@ impl TargetRef {
         self.registry.get(&self.label)
     }
 
+    /// Returns the registry.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Returns the label.
     pub fn label(&self) -> &str {
         &self.label

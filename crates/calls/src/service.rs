@@ -5,8 +5,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use litplex_core::{
-    Begun, BoxFuture, CallId, Called, Calls, Hook, Invocation, Meta, ModelInfo, Origin, Outcome,
-    Parent, Part, PartStream, Request, Response, ServeError, WorkerKey,
+    Begun, BoxFuture, CallEnd, CallId, Called, Calls, Hook, Invocation, Meta, ModelInfo,
+    ObservedCall, Origin, Outcome, Parent, Part, PartStream, Request, Response, ServeError,
+    WorkerKey,
 };
 use litplex_metrics::{CallGuard, CallTimes};
 use tokio::time::Instant;
@@ -108,6 +109,7 @@ impl CallService {
         check_scopes(&target, &parent)?;
         let budget = budget(&target, &parent, timeout)?;
         let key = self.key(&target.identity.label);
+        let observed = parent.origin.root.begin_call(&target.identity.label);
         let hook = match &parent.hook {
             Some(Hook { worker, items }) => deadlock::Parent::Hook(*worker, items),
             None => parent.origin.call.map_or(deadlock::Parent::Client, deadlock::Parent::Call),
@@ -118,23 +120,25 @@ impl CallService {
         let origin = Some(Arc::new(Origin { call: Some(watched.id()), ..origin }));
         let split = SplitCall { deadlocks: self.0.deadlocks.clone(), key };
         let call = Call { target, budget, trace, origin, split: None };
-        Ok(RunningCall { call, split, request, watched, stream })
+        Ok(RunningCall { call, split, request, watched, observed, stream })
     }
 }
 
 impl CallService {
     /// Carries out a call that was let in, or answers with the reason why not, and measures it.
-    async fn run(self, call: Outcome<RunningCall>, mut time: CallGuard) -> Outcome<Called> {
+    async fn run(self, mut call: Outcome<RunningCall>, time: CallGuard) -> Outcome<Called> {
+        let observed = call.as_mut().ok().and_then(|call| call.observed.take());
+        let mut measured = MeasuredCall { time, observed };
         let run = async { call?.run(&*self.0.dialects).await };
-        let (called, watched) = run.await.inspect_err(|error| time.ended(error.status()))?;
+        let (called, watched) = run.await.inspect_err(|error| measured.ended(error.status()))?;
         Ok(match called {
             Called::Whole(response) => {
-                time.ended(response.status);
+                measured.ended(response.status);
                 Called::Whole(response)
             }
             Called::Stream(first, rest) => {
                 let watched = Some(watched);
-                Called::Stream(first, Box::new(WatchedStream { rest, watched, time }))
+                Called::Stream(first, Box::new(WatchedStream { rest, watched, measured }))
             }
         })
     }
@@ -211,13 +215,14 @@ struct RunningCall {
     split: SplitCall,
     request: Request,
     watched: WatchedCall,
+    observed: Option<ObservedCall>,
     stream: Option<bool>,
 }
 
 impl RunningCall {
     /// Returns the response, and the watch for deadlocks of the call, which lasts as long as a stream.
     async fn run(self, dialects: &dyn DialectCalls) -> Outcome<(Called, WatchedCall)> {
-        let Self { mut call, split, mut request, mut watched, stream } = self;
+        let Self { mut call, split, mut request, mut watched, stream, .. } = self;
         let budget = call.budget;
         call.target.ready(budget).await?;
         let info = call.target.info()?;
@@ -244,11 +249,29 @@ impl RunningCall {
     }
 }
 
+/// A call whose end its metrics and its root are told of.
+struct MeasuredCall {
+    time: CallGuard,
+    observed: Option<ObservedCall>,
+}
+
+impl MeasuredCall {
+    /// Notes that the call has ended with this status.
+    fn ended(&mut self, status: u16) {
+        self.time.ended(status);
+        if let Some(observed) = self.observed.take() {
+            // The callee, or one below it, had no time for the call.
+            let is_late = matches!(status, 503 | 504);
+            observed.end(if is_late { CallEnd::Failed } else { CallEnd::Answered });
+        }
+    }
+}
+
 /// The rest of a stream, whose call is watched and measured until its end.
 struct WatchedStream {
     rest: Box<dyn PartStream>,
     watched: Option<WatchedCall>,
-    time: CallGuard,
+    measured: MeasuredCall,
 }
 
 impl PartStream for WatchedStream {
@@ -256,8 +279,8 @@ impl PartStream for WatchedStream {
         let part = ready!(self.rest.poll_part(cx));
         match &part {
             Part::Items(_) => return Poll::Ready(part),
-            Part::End => self.time.ended(200),
-            Part::Failed(error) => self.time.ended(error.status()),
+            Part::End => self.measured.ended(200),
+            Part::Failed(error) => self.measured.ended(error.status()),
         }
         self.watched = None;
         Poll::Ready(part)

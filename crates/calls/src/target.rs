@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 
 use crate::TimeBudget;
 use crate::composed::Composed;
+use crate::demand::Demand;
 
 /// The part of an endpoint that answers its requests.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Target {
     pub scopes: Vec<String>,
     /// The metrics of the requests.
     pub metrics: Edge,
+    /// The calls that its requests lead to, and those of it that requests of others will make.
+    pub demand: Arc<Demand>,
 }
 
 impl Target {
@@ -66,6 +69,11 @@ impl Target {
             Backend::Queue(endpoint) => Some(endpoint),
             Backend::Composed(_) => None,
         }
+    }
+
+    /// Returns whether its requests lead to calls, as far as that is known.
+    pub fn makes_calls(&self) -> bool {
+        self.queue().is_none_or(Endpoint::makes_calls)
     }
 
     /// Returns the number of requests that may wait, if the endpoint limits it.

@@ -4,10 +4,14 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_calls::{Backend, Call, ItemStream, Output, Registry, Target, Targets, TimeBudget};
+use litplex_calls::{
+    Backend, Call, Composed, Inherited, ItemStream, ObservedRequest, Output, Registry, Target,
+    Targets, TimeBudget,
+};
 use litplex_core::{
-    Attach, Content, Cost, Identity, Items, ItemsBuilder, Job, ModelInfo, Outcome, Part, Progress,
-    Request, Response, ServeError, StreamSender, Worker,
+    Attach, BoxFuture, CallEnd, Called, Content, Cost, Done, Identity, Items, ItemsBuilder, Job,
+    ModelInfo, ObservedCall, Outcome, Part, Progress, Request, Response, Root, ServeError,
+    StreamSender, Worker,
 };
 use litplex_metrics::Metrics;
 use litplex_scheduler::{Endpoint, QueueSettings, spawn_endpoint};
@@ -71,6 +75,7 @@ impl Fixture {
             waits_for_first_worker: false,
             scopes: Vec::new(),
             metrics: metrics.edge(Some("/test")),
+            demand: Arc::default(),
         };
         let (worker, given) = mpsc::unbounded_channel();
         Self { target, given, worker: Some(worker), progress: Vec::new() }
@@ -316,4 +321,162 @@ async fn targets_are_replaced_while_calls_run() {
     assert!(other.get().is_none());
     registry.replace(Targets::default());
     assert!(named.get().is_none());
+}
+
+/// Answers jobs one by one, each after 100 ms, until the endpoint knows its pace.
+async fn answer_until_the_pace_is_known(fixture: &mut Fixture) {
+    while fixture.target.queue().expect("it has a queue").pace().is_none() {
+        let call = fixture.call();
+        let (output, ()) = tokio::join!(call.run(Request::json("1")), async {
+            let job = fixture.job().await;
+            sleep(Duration::from_millis(100)).await;
+            job.reply.send(Ok(Response::json("2")));
+            let progress = fixture.progress.last().expect("it is attached");
+            progress.finished(Done { jobs: 1, cut_short: 0 });
+        });
+        whole(output);
+    }
+}
+
+/// A caller, a callee that takes 100 ms for a request, and requests to the caller with a second each.
+struct Graph {
+    registry: Registry,
+    caller: Arc<Target>,
+    _callee: Fixture,
+}
+
+impl Graph {
+    async fn new() -> Self {
+        let mut callee = Fixture::ready();
+        answer_until_the_pace_is_known(&mut callee).await;
+        let caller = Fixture::starting().target;
+        let identity = Identity { label: "/caller".into(), ..(*caller.identity).clone() };
+        let backend = Backend::Composed(Arc::new(Nothing));
+        let timeout = Duration::from_secs(1);
+        let caller = Target { identity: Arc::new(identity), backend, timeout, ..caller };
+        let (callee_target, caller) = (Arc::new(callee.target.clone()), Arc::new(caller));
+        let registry = Registry::new([callee_target, caller.clone()].into_iter().collect());
+        Self { registry, caller, _callee: callee }
+    }
+
+    /// Admits a request to the caller.
+    fn admit(&self) -> Outcome<Admitted> {
+        let mut call = call(self.caller.clone());
+        let observed = call.admit(&self.registry)?.expect("it makes calls");
+        Ok(Admitted { root: call.origin.expect("it has a place").root.clone(), observed })
+    }
+
+    /// Lets a request fail because its callee has no time for it.
+    fn fail(&self) {
+        let request = self.admit().expect("it is admitted");
+        request.call().end(CallEnd::Failed);
+        request.observed.answered(503, Instant::now());
+    }
+
+    /// Returns the number of requests that are admitted, up to 100.
+    fn admitted(&self) -> Vec<Admitted> {
+        (0..100).map_while(|_| self.admit().ok()).collect()
+    }
+}
+
+/// A request that was admitted.
+struct Admitted {
+    root: Arc<Root>,
+    observed: Arc<ObservedRequest>,
+}
+
+impl Admitted {
+    fn call(&self) -> ObservedCall {
+        self.root.begin_call("/test").expect("it is observed")
+    }
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+impl Composed for Nothing {
+    fn info(&self) -> &ModelInfo {
+        unreachable!("the test does not ask")
+    }
+
+    fn run<'a>(&'a self, _: Inherited, _: Request) -> BoxFuture<'a, Outcome<Called>> {
+        unreachable!("the test makes its calls")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_refused_for_the_calls_that_those_before_them_will_make() {
+    let graph = Graph::new().await;
+    assert_eq!(graph.admitted().len(), 100, "nothing is known of their calls");
+    graph.fail();
+    let mut admitted = graph.admitted();
+    assert_eq!(admitted.len(), 9, "in 90 % of a second");
+    let error = graph.admit().err().expect("it is refused");
+    assert_eq!((error.status(), error.retry_after), (503, Some(1)));
+    assert!(error.detail.contains("`/test`, which this request needs"), "{error}");
+    // A call that is done leaves its time to others, while its request goes on.
+    admitted[0].call().end(CallEnd::Answered);
+    admitted.extend(graph.admit());
+    assert_eq!(admitted.len(), 10);
+    assert!(graph.admit().is_err());
+    drop(admitted);
+    assert_eq!(graph.admitted().len(), 9, "requests that end leave nothing behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callee_that_requests_can_do_without_is_no_reason_to_refuse_them() {
+    let graph = Graph::new().await;
+    let goes_on = graph.admit().unwrap();
+    goes_on.call().end(CallEnd::Failed);
+    goes_on.observed.answered(200, Instant::now());
+    assert_eq!(graph.admitted().len(), 100);
+    // It has caught that error, and fails for another reason.
+    let other = graph.admit().unwrap();
+    other.call().end(CallEnd::Failed);
+    let call = other.root.begin_call("/other").unwrap();
+    call.end(CallEnd::Failed);
+    other.observed.answered(503, Instant::now());
+    assert_eq!(graph.admitted().len(), 100);
+    // A program that later does without it teaches so.
+    graph.fail();
+    assert_eq!(graph.admitted().len(), 9);
+    let goes_on = graph.admit().unwrap();
+    goes_on.call().end(CallEnd::Failed);
+    goes_on.observed.answered(200, Instant::now());
+    assert_eq!(graph.admitted().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_claim_as_many_calls_as_those_before_them_made() {
+    let graph = Graph::new().await;
+    for _ in 0..100 {
+        let request = graph.admit().unwrap();
+        (0..3).for_each(|_| request.call().end(CallEnd::Answered));
+        request.observed.answered(200, Instant::now());
+    }
+    graph.fail();
+    assert_eq!(graph.admitted().len(), 3, "each takes 300 ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_leave_time_for_what_they_do_beside_their_calls() {
+    let graph = Graph::new().await;
+    for _ in 0..100 {
+        let request = graph.admit().unwrap();
+        sleep(Duration::from_millis(500)).await;
+        request.call().end(CallEnd::Answered);
+        request.observed.answered(200, Instant::now());
+    }
+    graph.fail();
+    assert_eq!(graph.admitted().len(), 4, "half of their second is spent elsewhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_without_an_end_are_needed_by_a_request_whose_time_is_over() {
+    let graph = Graph::new().await;
+    let request = graph.admit().unwrap();
+    let _open = request.call();
+    request.observed.answered(504, Instant::now());
+    drop(request);
+    assert_eq!(graph.admitted().len(), 9);
 }

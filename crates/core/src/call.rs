@@ -30,12 +30,84 @@ pub struct Root {
     /// The scopes of the client's token; `None` if it was admitted without a token.
     pub scopes: Option<Arc<[String]>>,
     retries: AtomicU32,
+    /// Each is told of every call: several if calls are made for a batch of requests.
+    observers: Vec<Arc<dyn ObserveCalls>>,
+}
+
+/// An observer of the calls that are made for a request of a client, by its hook and those below.
+pub trait ObserveCalls: fmt::Debug + Send + Sync {
+    /// Notes that a call of the endpoint with this label begins; `share` is the part of it that is made
+    /// for this request.
+    fn begun(&self, endpoint: &str, share: f64);
+
+    /// Notes that such a call has ended, and how.
+    fn ended(&self, endpoint: &str, share: f64, ended: CallEnd);
+}
+
+/// The end of a call, as far as its callee's load is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallEnd {
+    /// The callee answered.
+    Answered,
+    /// The callee refused it, or was not done in time, or the call was cancelled before.
+    Failed,
+}
+
+/// A call that is observed for its root. If it is dropped, the call was cancelled.
+#[derive(Debug)]
+pub struct ObservedCall {
+    root: Arc<Root>,
+    endpoint: String,
+    has_ended: bool,
+}
+
+impl ObservedCall {
+    /// Notes the end of the call.
+    pub fn end(mut self, ended: CallEnd) {
+        self.note(ended);
+    }
+
+    fn note(&mut self, ended: CallEnd) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            let (root, share) = (&self.root, self.root.share());
+            root.observers.iter().for_each(|it| it.ended(&self.endpoint, share, ended));
+        }
+    }
+}
+
+impl Drop for ObservedCall {
+    fn drop(&mut self) {
+        self.note(CallEnd::Failed);
+    }
 }
 
 impl Root {
     /// Returns the root of a request whose client has a token with these scopes, if it has one.
     pub fn new(scopes: Option<Arc<[String]>>) -> Self {
-        Self { scopes, retries: AtomicU32::new(RETRIES) }
+        Self { scopes, retries: AtomicU32::new(RETRIES), observers: Vec::new() }
+    }
+
+    /// Adds an observer of all calls that are made for it.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn ObserveCalls>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// Tells the observers that a call of the endpoint with this label begins. Returns a guard for its
+    /// end, unless none observes.
+    pub fn begin_call(self: &Arc<Self>, endpoint: &str) -> Option<ObservedCall> {
+        if self.observers.is_empty() {
+            return None;
+        }
+        let share = self.share();
+        self.observers.iter().for_each(|observer| observer.begun(endpoint, share));
+        Some(ObservedCall { root: self.clone(), endpoint: endpoint.to_owned(), has_ended: false })
+    }
+
+    /// Returns the part of a call that is made for each of the requests.
+    fn share(&self) -> f64 {
+        1.0 / self.observers.len().max(1) as f64
     }
 
     /// Takes one of the retries that all hops share; returns whether there was one.
@@ -52,12 +124,13 @@ impl Root {
         if roots.clone().all(|root| Arc::ptr_eq(root, first)) {
             return first.clone();
         }
+        let observers = roots.clone().flat_map(|root| &root.observers).cloned().collect();
         let limited = roots.clone().filter_map(|root| root.scopes.as_deref());
         let in_all = |scope: &&String| limited.clone().all(|scopes| scopes.contains(scope));
         let scopes = roots
             .find_map(|root| root.scopes.as_deref())
             .map(|scopes| scopes.iter().filter(in_all).cloned().collect());
-        Arc::new(Self::new(scopes))
+        Arc::new(Self { observers, ..Self::new(scopes) })
     }
 }
 

@@ -31,8 +31,8 @@ mod worker;
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{MemoryBudget, Reservation};
 pub use call::{
-    Begun, CallId, Called, Calls, Hook, Hop, Invocation, Origin, Parent, PartStream, Root,
-    WorkerKey,
+    Begun, CallEnd, CallId, Called, Calls, Hook, Hop, Invocation, ObserveCalls, ObservedCall,
+    Origin, Parent, PartStream, Root, WorkerKey,
 };
 pub use call_error::CallError;
 pub use cost::Cost;

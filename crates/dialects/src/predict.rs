@@ -65,6 +65,21 @@ pub(crate) struct Received {
 pub(crate) async fn compute(
     route: &Route,
     parts: &Parts,
+    mut call: Call,
+    received: Received,
+) -> Outcome<HttpResponse> {
+    let observed = call.admit(route.target.registry())?;
+    let answered = respond(route, parts, call, received).await;
+    if let Some(observed) = observed {
+        let status = answered.as_ref().map_or_else(ServeError::status, |it| it.status().as_u16());
+        observed.answered(status, Instant::now());
+    }
+    answered
+}
+
+async fn respond(
+    route: &Route,
+    parts: &Parts,
     call: Call,
     received: Received,
 ) -> Outcome<HttpResponse> {

@@ -35,6 +35,8 @@ pub struct Backlog {
     pub abandoned: usize,
     /// Whether the endpoint is scaled to zero until a job arrives.
     pub is_asleep: bool,
+    /// Whether the job that arrives is a call, for which work was done already.
+    pub is_for_call: bool,
 }
 
 impl Backlog {
@@ -107,7 +109,8 @@ pub(crate) fn largest_queue(max_queue: Option<usize>, is_measured: bool) -> usiz
 ///
 /// A job is admitted when a worker would start it at once. Otherwise it is refused when the queue
 /// is full (`max_queue`, or a default), or when the jobs before it will take longer than it has:
-/// the response would come after its client gave up.
+/// the response would come after its client gave up. A call may use all of its time: its refusal would
+/// waste the work of its callers.
 ///
 /// # Errors
 /// A 503 with `Retry-After`.
@@ -125,7 +128,8 @@ pub fn admit(
         let full = format!("the queue is full: {}", wait(backlog.queued));
         return Err(Refusal::new(Shed::QueueFull, full, expected.unwrap_or_default() / 2));
     }
-    let budget = deadline.saturating_duration_since(now).mul_f64(SAFE_PART);
+    let part = if backlog.is_for_call { 1.0 } else { SAFE_PART };
+    let budget = deadline.saturating_duration_since(now).mul_f64(part);
     match expected {
         Some(expected) if expected > budget => {
             let detail = format!(
@@ -170,6 +174,7 @@ mod tests {
             until_ready: Duration::ZERO,
             abandoned: 0,
             is_asleep: false,
+            is_for_call: false,
         }
     }
 
@@ -209,6 +214,13 @@ mod tests {
         let error = verdict(&backlog(32 * 17), None).unwrap();
         assert_eq!((error.status(), error.retry_after), (503, Some(1)));
         assert!(error.detail.contains("544 requests wait, which takes about 0.9 s"), "{error}");
+    }
+
+    #[test]
+    fn a_call_may_use_all_of_its_time() {
+        let call = |queued| Backlog { is_for_call: true, ..backlog(queued) };
+        assert_eq!(verdict(&call(32 * 19 - 1), None), None);
+        assert!(verdict(&call(32 * 19), None).is_some());
     }
 
     #[test]

@@ -9,8 +9,9 @@ use litplex_metrics::Queue;
 use tokio::sync::{SetOnce, mpsc, oneshot};
 
 use crate::event::{Event, WorkerId};
+use crate::pace::PublishedPace;
 use crate::task::EndpointTask;
-use crate::{EndpointLoad, Outlook, QueueSettings};
+use crate::{EndpointLoad, Outlook, Pace, QueueSettings};
 
 /// A handle of an endpoint's queue, cheap to clone. The task ends with its last handle.
 #[derive(Debug, Clone)]
@@ -18,6 +19,7 @@ pub struct Endpoint {
     /// Unbounded: admission bounds the jobs, and each job causes a bounded number of other events.
     events: mpsc::UnboundedSender<Event>,
     info: Arc<SetOnce<ModelInfo>>,
+    pace: Arc<PublishedPace>,
     max_queue: Option<usize>,
 }
 
@@ -26,8 +28,9 @@ pub fn spawn_endpoint(settings: QueueSettings, metrics: Queue) -> Endpoint {
     // Bounded by admission; see `Endpoint::events`.
     let (events, inbox) = mpsc::unbounded_channel();
     let max_queue = settings.max_queue;
-    tokio::spawn(EndpointTask::new(inbox, settings, metrics).run());
-    Endpoint { events, info: Arc::default(), max_queue }
+    let pace = Arc::<PublishedPace>::default();
+    tokio::spawn(EndpointTask::new(inbox, settings, metrics, pace.clone()).run());
+    Endpoint { events, info: Arc::default(), pace, max_queue }
 }
 
 impl Endpoint {
@@ -73,6 +76,16 @@ impl Endpoint {
     /// Returns the properties of the model; `None` until a worker was ready.
     pub fn model_info(&self) -> Option<&ModelInfo> {
         self.info.get()
+    }
+
+    /// Returns the pace of its workers; `None` while it is unknown.
+    pub fn pace(&self) -> Option<Pace> {
+        self.pace.pace()
+    }
+
+    /// Returns whether its model calls other endpoints, as far as that is known.
+    pub fn makes_calls(&self) -> bool {
+        self.pace.makes_calls()
     }
 
     /// Resolves once a worker was ready.

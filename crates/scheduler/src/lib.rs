@@ -19,6 +19,7 @@ mod event;
 mod fill;
 mod handle;
 mod load;
+mod pace;
 #[cfg(test)]
 mod schedules;
 mod settings;
@@ -32,6 +33,7 @@ pub use decide::{Decision, Load, Rules, Waiting, decide};
 pub use fill::fill;
 pub use handle::{Endpoint, spawn_endpoint};
 pub use load::{EndpointLoad, WorkerLoad};
+pub use pace::Pace;
 pub use settings::{Outlook, QueueSettings};
 pub use speed::Speed;
 pub use window::{ServiceTime, window};

@@ -15,6 +15,7 @@ use crate::admission::{Backlog, Refusal, admit, largest_queue};
 use crate::attached::{AttachedWorker, units};
 use crate::busy::BusyTimes;
 use crate::event::{Event, WorkerId};
+use crate::pace::PublishedPace;
 use crate::{
     Decision, EndpointLoad, Load, Outlook, QueueSettings, Rules, Speed, Waiting, decide, fill,
 };
@@ -232,12 +233,23 @@ impl EndpointState {
                 .iter()
                 .map(|worker| worker.free_capacity(&self.rules))
                 .sum(),
-            capacity: self.workers.iter().map(|worker| worker.capacity(&self.rules)).sum(),
+            capacity: self.capacity(),
             batch_time: self.batch_time(),
             until_ready,
             abandoned: self.workers.iter().map(|worker| worker.abandoned).sum(),
             is_asleep: matches!(self.outlook, Outlook::Coming { is_asleep: true, .. }),
+            is_for_call: job.depth() > 0,
         }
+    }
+
+    /// Returns the number of jobs that all workers compute at the same time.
+    fn capacity(&self) -> usize {
+        self.workers.iter().map(|worker| worker.capacity(&self.rules)).sum()
+    }
+
+    /// Publishes what admission elsewhere needs to know.
+    pub(crate) fn publish(&self, pace: &PublishedPace) {
+        pace.publish(self.capacity(), self.batch_time(), self.makes_calls);
     }
 
     fn in_flight(&self) -> usize {

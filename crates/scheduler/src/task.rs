@@ -1,11 +1,14 @@
 //! The task of an endpoint: the clock and the inbox of its state.
 
+use std::sync::Arc;
+
 use litplex_metrics::Queue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::QueueSettings;
 use crate::event::Event;
+use crate::pace::PublishedPace;
 use crate::state::EndpointState;
 
 /// The most events that are applied before the next decisions.
@@ -15,6 +18,7 @@ const EVENTS_AT_ONCE: usize = 256;
 pub(crate) struct EndpointTask {
     inbox: mpsc::UnboundedReceiver<Event>,
     state: EndpointState,
+    pace: Arc<PublishedPace>,
     /// The time at which a filling batch is due, or the first job has waited for `queue_timeout`.
     due: Option<Instant>,
 }
@@ -24,8 +28,10 @@ impl EndpointTask {
         inbox: mpsc::UnboundedReceiver<Event>,
         settings: QueueSettings,
         metrics: Queue,
+        pace: Arc<PublishedPace>,
     ) -> Self {
-        Self { inbox, state: EndpointState::new(settings, metrics, Instant::now()), due: None }
+        let state = EndpointState::new(settings, metrics, Instant::now());
+        Self { inbox, state, pace, due: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -34,6 +40,7 @@ impl EndpointTask {
             let now = Instant::now();
             events.drain(..).for_each(|event| self.state.handle(event, now));
             self.due = self.state.act(now);
+            self.state.publish(&self.pace);
         }
     }
 

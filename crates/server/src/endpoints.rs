@@ -372,6 +372,7 @@ impl RunningEndpoint {
             waits_for_first_worker,
             scopes: self.config.jwt_scopes.clone().unwrap_or_default(),
             metrics: self.edge.clone(),
+            demand: Arc::default(),
         }
     }
 

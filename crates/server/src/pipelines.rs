@@ -10,7 +10,7 @@ use litplex_calls::{CallService, Composed, Inherited, off_thread};
 use litplex_config::Source;
 use litplex_core::{
     BoxFuture, Called, Calls, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place,
-    Request,
+    Request, Root,
 };
 use litplex_metrics::{Edge, StepOutcome, StepTimes};
 use litplex_pipelines::{Caller, Ended, Graph, StepCall, StepReport};
@@ -139,10 +139,15 @@ struct StepCaller {
 impl Caller for StepCaller {
     fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>> {
         let StepCall { endpoint, request, timeout, is_last, is_shadow } = call;
+        let mut parent = self.parent.clone();
+        if is_shadow {
+            // Its calls are no reason to refuse requests, and use none of their retries.
+            parent.origin.root = Arc::new(Root::new(parent.origin.root.scopes.clone()));
+        }
         let invocation = Invocation {
             caller: self.name.clone(),
             endpoint: endpoint.to_owned(),
-            parent: self.parent.clone(),
+            parent,
             request,
             timeout,
             waits: !is_shadow,

@@ -77,7 +77,9 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     if kind is None:
         return 0
     credit = setup.get("stream_credit", _STREAM_CREDIT)
-    provider = Provider(lambda: _dial(order, "calls"), bool(setup.get("calls")), credit)
+    registry = Registry(credit)
+    takes_calls, is_cancelled = bool(setup.get("calls")), registry.has_cancelled
+    provider = Provider(lambda: _dial(order, "calls"), takes_calls, credit, is_cancelled)
     install(provider)
     try:
         api, hooks, health = _set_up(order, setup, pickled)
@@ -88,7 +90,6 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
         with contextlib.suppress(OSError):
             reader.receive()
         return 1
-    registry = Registry(credit)
     loop = _make_loop(data, reader, hooks, registry)
     follower = Control(
         control,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from litplex._worker import current
@@ -36,8 +36,14 @@ _now = time.perf_counter
 class Caller:
     """Makes the calls of a worker, in all forms of ``_calls/transport.py``."""
 
-    def __init__(self, sock: socket.socket, reader: frames.FrameReader, credit: int) -> None:
-        self._link = Link(sock, reader, credit)
+    def __init__(
+        self,
+        sock: socket.socket,
+        reader: frames.FrameReader,
+        credit: int,
+        is_cancelled: Callable[[Iterable[int]], bool],
+    ) -> None:
+        self._link = Link(sock, reader, credit, is_cancelled)
         # What the metadata of requests to a callee have in common.
         self._heads: dict[Target, str] = {}
         self._begun = 0

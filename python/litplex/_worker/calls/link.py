@@ -13,11 +13,13 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from litplex._calls.transport import FORKED, running_loop
+from litplex._worker import current
 from litplex._worker.wire import frames
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 _JOINED_BYTES = 64 * 1024
 # The most pieces of one write; systems take at least 1024.
 _MOST_PIECES = 512
+# The time within which a hook is told that it is cancelled, once its calls are.
+_TELLING_SECONDS = 0.5
 # The time for which a thread relies on an event loop to lead: loops stop.
 _TRUST_SECONDS = 0.1
 
@@ -41,14 +45,22 @@ class Link:
         sock: The connection.
         reader: The reader of its frames.
         credit: The bytes of a stream that the server may send before it is granted more.
+        is_cancelled: Returns whether an item of these ids was cancelled.
     """
 
-    def __init__(self, sock: socket.socket, reader: frames.FrameReader, credit: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        reader: frames.FrameReader,
+        credit: int,
+        is_cancelled: Callable[[Iterable[int]], bool],
+    ) -> None:
         self._process = os.getpid()
         self._sock = sock
         self._fd = sock.fileno()
         self._reader = reader
         self.credit = credit
+        self._is_cancelled = is_cancelled
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._writable = select.poll()
@@ -181,9 +193,16 @@ class Link:
     # ------------------------------------------------------------------ waiting
 
     def wait(self, calls: Iterable[Pending], is_enough: Callable[[], object]) -> None:
-        """Blocks until a condition of these calls holds."""
-        if is_enough():
-            return
+        """Blocks until a condition of these calls holds. A hook whose request was cancelled knows
+        so, too, when this returns."""
+        if not is_enough():
+            self._block(calls, is_enough)
+        if any(call.is_withdrawn() for call in calls):
+            end = time.monotonic() + _TELLING_SECONDS
+            while not self._is_cancelled(current.ids()) and time.monotonic() < end:
+                time.sleep(0.001)
+
+    def _block(self, calls: Iterable[Pending], is_enough: Callable[[], object]) -> None:
         self._check_process()
         # It is locked while this thread follows, and released to wake it.
         me = threading.Lock()
@@ -268,12 +287,13 @@ class Link:
     # ------------------------------------------------------------------ event loops
 
     async def wait_async(self, calls: Iterable[Pending], is_enough: Callable[[], object]) -> None:
-        """Waits on the running event loop until a condition of these calls holds."""
+        """Waits on the running event loop until a condition of these calls holds. A task whose
+        request was cancelled is cancelled before this returns."""
         loop: asyncio.AbstractEventLoop = running_loop()
         while True:
             with self._state:
                 if is_enough():
-                    return
+                    break
                 future = loop.create_future()
                 for call in calls:
                     call.waiters.append((loop, future))
@@ -284,6 +304,10 @@ class Link:
                 await future
             finally:
                 self._leave(loop)
+        if any(call.is_withdrawn() for call in calls):
+            from asyncio import sleep
+
+            await sleep(_TELLING_SECONDS)
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Lets a loop lead, on its own thread, if there is no leader."""

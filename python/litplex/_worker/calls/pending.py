@@ -124,6 +124,10 @@ class Pending(Call):
 
         self._link.wait(calls, is_enough)
 
+    def is_withdrawn(self) -> bool:
+        """Returns whether the server has cancelled it: no caller waits for its hook."""
+        return self._response is not None and self._response[1] == 499
+
     def has_failed(self) -> bool:
         """Returns whether the result is an error."""
         if not self.is_done:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from litplex._calls import transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from litplex._worker.calls.caller import Caller
 
@@ -21,12 +21,20 @@ class Provider:
         dial: Opens a connection for calls; returns its socket and the reader of its frames.
         takes_calls: Whether the server takes calls.
         credit: The bytes of a stream that the server may send before it is granted more.
+        is_cancelled: Returns whether an item of these ids was cancelled.
     """
 
-    def __init__(self, dial: Callable[[], tuple[Any, Any]], takes_calls: bool, credit: int) -> None:
+    def __init__(
+        self,
+        dial: Callable[[], tuple[Any, Any]],
+        takes_calls: bool,
+        credit: int,
+        is_cancelled: Callable[[Iterable[int]], bool],
+    ) -> None:
         self._dial = dial
         self._takes_calls = takes_calls
         self._credit = credit
+        self._is_cancelled = is_cancelled
         self._process = os.getpid()
         self._opening = threading.Lock()
         self._caller: Caller | None = None
@@ -60,7 +68,7 @@ class Provider:
                     sock, reader = self._dial()
                 except (OSError, SystemExit) as error:
                     raise RuntimeError(f"no call can be made: {error}") from None
-                self._caller = Caller(sock, reader, self._credit)
+                self._caller = Caller(sock, reader, self._credit, self._is_cancelled)
             return self._caller
 
 

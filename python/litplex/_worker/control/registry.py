@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from litplex._http import Context
 
@@ -89,6 +89,10 @@ class Registry:
         with self._changed:
             self._changed.wait_for(lambda: self.ended or is_enough(), timeout)
         return is_enough()
+
+    def has_cancelled(self, ids: Iterable[int]) -> bool:
+        """Returns whether one of these items was cancelled."""
+        return not self.cancelled.isdisjoint(ids)
 
     def cancel(self, id: int) -> None:
         """Notes, from the control thread, that no caller waits for this item."""
