@@ -495,6 +495,11 @@ def test_the_program_of_the_page_about_calls_answers_as_it_says(serve):
     assert server.post("/ask", content=said[1], headers=JSON).text == said[2]
 
 
+def edge(caller, callee, kind="call", steps=()):
+    """Returns an edge of the graph of endpoints."""
+    return {"from": caller, "to": callee, "kind": kind, "steps": list(steps)}
+
+
 def test_declared_calls_are_checked(litplex, script, run):
     program = script(
         """
@@ -534,5 +539,15 @@ def test_declared_calls_are_checked(litplex, script, run):
     assert status == 0
     assert "  calls                    /echo\n" in out
     assert "warning: cycle of calls `/ask → /echo → /ask`" in out
+    assert "\ncalls between endpoints\n  /ask → /echo\n  /echo → /ask\n" in out
+    edges = [edge("/ask", "/echo"), edge("/echo", "/ask")]
+    assert json.loads(litplex("check", "--json", program)[1])["graph"]["edges"] == edges
     server = run([sys.executable, program], kind=Server).wait_until_ready()
     server.wait_for_line("cycle of calls `/ask → /echo → /ask`: `/echo` computes one request at")
+    nodes = [
+        {"id": path, "name": name, "path": path, "kind": "python"}
+        for path, name in (("/ask", "Ask"), ("/echo", "Echo"))
+    ]
+    assert server.client.get("/info").json()["graph"] == {"nodes": nodes, "edges": edges}
+    document = server.client.get("/openapi.json").json()
+    assert "/ask → /echo\n/echo → /ask\n" in document["info"]["description"]

@@ -319,7 +319,10 @@ def test_a_pipeline_in_toml(toml, run, litplex, runtime):
     tree = ["├─ text: ocr ← $request.image", "└─ parallel", "   ├─ again: /ocr ← $text"]
     assert "\n".join(f"    {line}" for line in tree) in shown
     assert "workers_per_device" not in shown.split("POST /search")[1]
+    assert "\n  /search → /ocr (step text, again)\n" in shown
     server = run([LITPLEX, "serve", file], kind=Server, env=runtime).wait_until_ready()
+    edge = {"from": "/search", "to": "/ocr", "kind": "step", "steps": ["text", "again"]}
+    assert server.client.get("/info").json()["graph"]["edges"] == [edge]
     answer = server.post("/search", json={"image": 1, "q": 2}).json()
     assert answer == {"again": {"of": {"of": 1}}, "q": 2}
     assert server.post("/search", json={"image": "x" * 100}).status_code == 413

@@ -15,6 +15,7 @@ mod call;
 mod composed;
 mod deadlock;
 mod demand;
+mod graph;
 mod items;
 mod observed;
 mod off_thread;
@@ -31,6 +32,7 @@ pub use deadlock::{
     declared_cycles,
 };
 pub use demand::Demand;
+pub use graph::{CallEdge, EdgeKind, add_edge, graph_json, graph_text};
 pub use items::ItemStream;
 pub use observed::ObservedRequest;
 pub use off_thread::{off_thread, turn};

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use litplex_core::{Identity, ModelInfo};
 
+use crate::CallEdge;
+
 /// The state of the whole server.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -54,6 +56,8 @@ pub struct EndpointReport {
     pub max_body_bytes: usize,
     /// The properties of the model, once a worker was ready.
     pub info: Option<ModelInfo>,
+    /// The calls of other endpoints that it declares, as far as they are known.
+    pub calls: Vec<CallEdge>,
     /// The definition of the pipeline, if the endpoint is one.
     pub pipeline: Option<serde_json::Value>,
 }

@@ -26,7 +26,7 @@ impl CallError {
     pub fn new(error: ServeError, path: Vec<String>) -> Self {
         let status = error.status();
         let ServeError { detail, retry_after, calls, .. } = error;
-        let calls = if calls.len() > path.len() { calls } else { path };
+        let calls = if calls.len() > path.len() { calls.to_vec() } else { path };
         let mut error = Self { status, detail, calls, retry_after };
         // A hop before this one has said the path, too.
         if let Some(detail) = error.detail.strip_prefix(&error.prefix()) {
@@ -65,7 +65,7 @@ impl From<CallError> for ServeError {
             own.detail = format!("{}: {path} failed with {}", own.detail, error.status);
             own
         };
-        Self { calls: error.calls, ..own }
+        Self { calls: error.calls.into(), ..own }
     }
 }
 
@@ -83,13 +83,14 @@ mod tests {
         let refused = own(ServeError::invalid_input("a secret"));
         assert_eq!(refused.status(), 500);
         assert_eq!(refused.detail, "Internal server error: /a#0 → /b failed with 422");
-        assert_eq!(refused.calls, path());
+        assert_eq!(refused.calls.to_vec(), path());
     }
 
     #[test]
     fn the_longer_path_leads_to_the_endpoint_that_failed() {
         let path = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let behind = ServeError { calls: path(&["/a#0", "/b#1", "/c"]), ..ServeError::internal() };
+        let behind =
+            ServeError { calls: path(&["/a#0", "/b#1", "/c"]).into(), ..ServeError::internal() };
         assert_eq!(CallError::new(behind, path(&["/a#0", "/b"])).calls.len(), 3);
     }
 }

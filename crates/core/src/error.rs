@@ -3,6 +3,8 @@
 //! An error that a client sees has a cause. [`ErrorCause::status`] is the one table of their statuses.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// Any error that the hooks of a Rust model may return.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -82,6 +84,23 @@ impl ErrorCause {
     }
 }
 
+/// A path of calls, in one word where there is none: errors are returned by value everywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallPath(Option<Arc<Vec<String>>>);
+
+impl From<Vec<String>> for CallPath {
+    fn from(path: Vec<String>) -> Self {
+        Self((!path.is_empty()).then(|| Arc::new(path)))
+    }
+}
+
+impl Deref for CallPath {
+    type Target = [String];
+    fn deref(&self) -> &[String] {
+        self.0.as_ref().map_or(&[], |path| path)
+    }
+}
+
 /// An error that is sent to a client: its cause, and a sentence for `{"detail": …}`.
 ///
 /// ```
@@ -99,7 +118,7 @@ pub struct ServeError {
     pub retry_after: Option<u64>,
     /// The path of calls, from the endpoint of the client's request to the one that failed; empty unless a
     /// call of the model failed.
-    pub calls: Vec<String>,
+    pub calls: CallPath,
 }
 
 impl ServeError {
@@ -110,7 +129,7 @@ impl ServeError {
 
     /// Returns an error with this cause.
     pub fn because(cause: ErrorCause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), retry_after: None, calls: Vec::new() }
+        Self { cause, detail: detail.into(), retry_after: None, calls: CallPath::default() }
     }
 
     /// Returns the HTTP status of the response.

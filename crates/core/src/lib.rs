@@ -36,7 +36,7 @@ pub use call::{
 };
 pub use call_error::CallError;
 pub use cost::Cost;
-pub use error::{BoxError, ErrorCause, Outcome, Result, ServeError};
+pub use error::{BoxError, CallPath, ErrorCause, Outcome, Result, ServeError};
 pub use identity::{FindError, Identity};
 pub use job::{Job, trace_dispatch};
 pub use launch::{

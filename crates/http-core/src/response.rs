@@ -177,7 +177,7 @@ pub fn remove_body(response: &mut HttpResponse) {
 pub fn error(error: &ServeError) -> HttpResponse {
     let mut body = json!({"detail": error.detail});
     if !error.calls.is_empty() {
-        body["calls"] = json!(error.calls);
+        body["calls"] = json!(*error.calls);
     }
     failed(error, &body)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
-use litplex_calls::{EndpointReport, Report};
+use litplex_calls::{EndpointReport, Report, graph_json};
 use litplex_core::{MemoryBudget, ServeError};
 use litplex_dialects::{for_model, openai};
 use litplex_http_core::path;
@@ -179,10 +179,17 @@ fn describe(builtin: &Builtin, router: &Router, report: &Report) -> Value {
     json!({
         "litplex": env!("CARGO_PKG_VERSION"),
         "endpoints": endpoints,
+        "graph": graph(&report.endpoints),
         "routes": router.all_offered().map(RouteEntry::to_json).collect::<Vec<_>>(),
         "model": builtin.model_metadata,
         "server": server,
     })
+}
+
+/// Returns the graph of the endpoints: nodes, and edges for the calls that they declare.
+fn graph(endpoints: &[EndpointReport]) -> Value {
+    let nodes = endpoints.iter().map(|endpoint| (&*endpoint.identity, endpoint.kind));
+    graph_json(nodes, endpoints.iter().flat_map(|endpoint| &endpoint.calls))
 }
 
 /// Returns an object with entries replaced by those of another.

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::HeaderMap;
 use litplex_access::Guard;
-use litplex_calls::{EndpointReport, Report};
+use litplex_calls::{EndpointReport, Report, graph_text};
 use litplex_dialects::{Dialect, for_model};
 use litplex_http_core::response::{HttpResponse, ResponseBody, text_response};
 use litplex_pages::{DescribedEndpoint, DialectSchemas};
@@ -14,8 +14,9 @@ use crate::router::Router;
 
 /// Returns the `OpenAPI` document of the server.
 pub(crate) fn document(router: &Router, report: &Report) -> Value {
-    let endpoints = report.endpoints.iter();
-    litplex_pages::document(endpoints.map(|endpoint| described(router, endpoint)))
+    let endpoints = || report.endpoints.iter();
+    let calls = graph_text(endpoints().flat_map(|endpoint| &endpoint.calls));
+    litplex_pages::document(endpoints().map(|endpoint| described(router, endpoint)), &calls)
 }
 
 fn described<'a>(router: &'a Router, endpoint: &'a EndpointReport) -> DescribedEndpoint<'a> {

@@ -102,8 +102,8 @@ pub use endpoint::{Endpoint, LitServer};
 pub use litplex_access::digest;
 pub use litplex_config::{ConfigError, Origin};
 pub use litplex_core::{
-    Batch, BoxError, CallError, Chunks, ClientLeft, Device, ErrorCause, LitApi, LitStream, Outcome,
-    Result, ServeError,
+    Batch, BoxError, CallError, CallPath, Chunks, ClientLeft, Device, ErrorCause, LitApi,
+    LitStream, Outcome, Result, ServeError,
 };
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService};

@@ -278,6 +278,10 @@ async fn an_error_names_the_path_of_calls_and_is_not_that_of_the_client() {
         assert!(body["detail"].as_str().unwrap().starts_with(says), "{body}");
         assert_eq!(head.contains("retry-after: 7"), status == 503, "{head}");
     }
+    let info = served.get("/info").await.1;
+    let info: Value = serde_json::from_str(info.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let edge = |from, to| json!({"from": from, "to": to, "kind": "call", "steps": []});
+    assert_eq!(info["graph"]["edges"], json!([edge("/b", "/refuses"), edge("/a", "/b")]));
     let metrics = served.get("/metrics").await.1;
     for line in [
         "caller=\"/a\",endpoint=\"/b\",status=\"5xx\"} 2\n",

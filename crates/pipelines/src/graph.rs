@@ -28,6 +28,17 @@ pub(crate) struct PlacedCall {
     pub(crate) endpoint: String,
 }
 
+/// A step that calls an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallingStep<'g> {
+    /// The path or the name of the endpoint.
+    pub endpoint: &'g str,
+    /// The name of the step in metrics and errors.
+    pub step: &'g str,
+    /// Whether it is a shadow, or a part of one.
+    pub is_shadow: bool,
+}
+
 /// A step.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -108,9 +119,37 @@ impl Graph {
         endpoints
     }
 
+    /// Returns the steps that call endpoints, in the order of the definition.
+    pub fn calling_steps(&self) -> Vec<CallingStep<'_>> {
+        let mut found = Vec::new();
+        self.steps.iter().for_each(|step| step.add_calls(false, &mut found));
+        found
+    }
+
     /// Returns the definition that it was read from.
     pub fn definition(&self) -> &Value {
         &self.definition
+    }
+}
+
+impl Node {
+    /// Adds the steps that call endpoints.
+    fn add_calls<'g>(&'g self, is_shadow: bool, found: &mut Vec<CallingStep<'g>>) {
+        let mut add = |step: &'g Self, is_shadow| step.add_calls(is_shadow, found);
+        match &self.work {
+            Work::Call(endpoint) => {
+                found.push(CallingStep { endpoint, step: &self.label, is_shadow });
+            }
+            Work::Value => {}
+            Work::Sequence(steps) => steps.iter().for_each(|step| add(step, is_shadow)),
+            Work::Parallel(branches) => branches.iter().for_each(|(_, step)| add(step, is_shadow)),
+            Work::Switch(branches) => branches.iter().for_each(|it| add(&it.step, is_shadow)),
+            Work::Splitter(splitter) => {
+                splitter.branches.iter().for_each(|step| add(step, is_shadow));
+                splitter.shadows.iter().for_each(|shadow| add(&shadow.step, true));
+            }
+            Work::Map(map) => add(&map.step, is_shadow),
+        }
     }
 }
 

@@ -29,5 +29,5 @@ pub use builder::Step;
 pub use caller::{Caller, Ended, StepCall, StepReport};
 pub use check::{Endpoint, check};
 pub use fit::misfits;
-pub use graph::Graph;
+pub use graph::{CallingStep, Graph};
 pub use kserve::{Imported, import};

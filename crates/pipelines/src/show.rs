@@ -105,6 +105,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_steps_that_call_are_found_at_any_depth() {
+        let graph = Graph::read(&json!([
+            {"name": "ocr", "call": "/ocr"},
+            {"parallel": {"lang": "/lang", "parts": {"map": ["/embed", {"value": 1}], "over": "$ocr"}}},
+            {"switch": [{"when": "lang == 'de'", "call": "/de"}, "/en"]},
+            {"splitter": [{"weight": 1, "call": "/x"}, {"shadow": 0.5, "sequence": ["/y"]}]},
+        ]));
+        let graph = graph.unwrap();
+        let found: Vec<_> =
+            graph.calling_steps().iter().map(|it| (it.endpoint, it.step, it.is_shadow)).collect();
+        let plain = |endpoint| (endpoint, endpoint, false);
+        let first =
+            [("/ocr", "ocr", false), ("/lang", "lang", false), plain("/embed"), plain("/de")];
+        let expected = [&first[..], &[plain("/en"), plain("/x"), ("/y", "/y", true)]].concat();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn a_graph_is_shown_as_a_tree() {
         let graph = Graph::read(&json!([
             {"name": "ocr", "call": "/ocr", "input": "$request.image", "timeout": 2.5},

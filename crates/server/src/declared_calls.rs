@@ -1,9 +1,11 @@
 //! The calls that models declare: whether their endpoints exist, and the cycles among them.
 
-use litplex_calls::{DeclaredCalls, DeclaredCycle, declared_cycles};
+use std::sync::Arc;
+
+use litplex_calls::{CallEdge, DeclaredCalls, DeclaredCycle, EdgeKind, add_edge, declared_cycles};
 use litplex_config::{Endpoint, Source, Workers};
 use litplex_core::Identity;
-use litplex_pipelines::Graph;
+use litplex_pipelines::{CallingStep, Graph};
 use litplex_workers::Inspected;
 
 use crate::ModelSource;
@@ -47,6 +49,45 @@ pub(crate) fn declared(
     let callees = calls.iter().filter_map(|callee| find(endpoints, callee).ok()).flatten();
     let callees = callees.map(|index| endpoints[index].label().to_owned()).collect();
     DeclaredCalls { endpoint: endpoint.label().to_owned(), callees, places }
+}
+
+/// Returns the calls that an endpoint declares, as edges of the graph of endpoints.
+pub(crate) fn edges(
+    endpoints: &[Arc<Identity>],
+    caller: &str,
+    source: &Source,
+    calls: &[String],
+) -> Vec<CallEdge> {
+    let mut edges = Vec::new();
+    let mut add = |endpoint: &str, kind, step: Option<&str>| {
+        let found = Identity::find_all(endpoints.iter().map(|it| &**it), endpoint);
+        for index in found.unwrap_or_default() {
+            let (caller, callee) = (caller.to_owned(), endpoints[index].label.clone());
+            let steps = step.map(str::to_owned).into_iter().collect();
+            add_edge(&mut edges, CallEdge { caller, callee, kind, steps });
+        }
+    };
+    match source {
+        Source::Pipeline(graph) => {
+            for CallingStep { endpoint, step, is_shadow } in graph.calling_steps() {
+                let kind = if is_shadow { EdgeKind::Shadow } else { EdgeKind::Step };
+                add(endpoint, kind, Some(step));
+            }
+        }
+        Source::Rust | Source::Python(_) => {
+            calls.iter().for_each(|endpoint| add(endpoint, EdgeKind::Call, None));
+        }
+    }
+    edges
+}
+
+/// Returns such edges of all models that were inspected.
+pub(crate) fn inspected_edges(endpoints: &[Endpoint], models: &[Inspected]) -> Vec<CallEdge> {
+    let identities: Vec<_> = endpoints.iter().map(|it| it.identity.clone()).collect();
+    let models = endpoints.iter().zip(models);
+    models
+        .flat_map(|(it, model)| edges(&identities, it.label(), &it.source, &model.calls))
+        .collect()
 }
 
 /// Returns the most workers that an endpoint may have, on one device.

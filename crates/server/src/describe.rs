@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use litplex_calls::{graph_json, graph_text};
 use litplex_config::{Endpoint, Origin, Program, Rate, Resources, Source, Workers};
 use litplex_workers::{Inspected, default_interpreter};
 use serde_json::{Map, Value, json};
 
-use crate::declared_calls::inspected_cycles;
+use crate::declared_calls::{inspected_cycles, inspected_edges};
+use crate::endpoints::kind;
 use crate::routes::{routes_json, routes_text};
 use crate::tls;
 
@@ -38,17 +40,24 @@ pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String
     let routes = routes_text(program, inspected);
     let cycles = inspected_cycles(&program.endpoints, inspected);
     let cycles: String = cycles.iter().map(|cycle| format!("\nwarning: {cycle}\n")).collect();
-    format!("{head}{endpoints}{rest}\nroutes, and who may call them\n{routes}{cycles}")
+    let graph = graph_text(&inspected_edges(&program.endpoints, inspected));
+    let graph: String = graph.lines().map(|line| format!("  {line}\n")).collect();
+    let calls = if graph.is_empty() { "" } else { "\ncalls between endpoints\n" };
+    format!(
+        "{head}{endpoints}{rest}\nroutes, and who may call them\n{routes}{calls}{graph}{cycles}"
+    )
 }
 
-/// Describes a server as `litplex check --json` shows it: its address, and its routes with who may
-/// call them.
+/// Describes a server as `litplex check --json` shows it: its address, its routes with who may call them, and
+/// the graph of its endpoints.
 pub fn describe_json(program: &Program, inspected: &[Inspected]) -> Value {
+    let nodes = program.endpoints.iter().map(|it| (&*it.identity, kind(&it.source)));
     json!({
         "scheme": tls::scheme(program),
         "host": program.host,
         "port": program.port,
         "routes": routes_json(program, inspected),
+        "graph": graph_json(nodes, &inspected_edges(&program.endpoints, inspected)),
     })
 }
 

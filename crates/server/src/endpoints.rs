@@ -158,7 +158,10 @@ impl Endpoints {
 
     /// Returns a function that reports the state of all endpoints, for the pages that show it.
     pub(crate) fn reporter(&self) -> impl Fn() -> Report + Send + Sync + 'static {
-        let reporters: Vec<_> = self.endpoints.iter().map(RunningEndpoint::reporter).collect();
+        let identities = self.endpoints.iter().map(|it| it.config.identity.clone());
+        let identities: Arc<[Arc<Identity>]> = identities.collect();
+        let reporters = self.endpoints.iter().map(|it| it.reporter(identities.clone()));
+        let reporters: Vec<_> = reporters.collect();
         let app_host = self.app_host.as_ref().map(Supervisor::view);
         move || Report {
             endpoints: reporters.iter().map(|report| report()).collect(),
@@ -376,19 +379,27 @@ impl RunningEndpoint {
         }
     }
 
-    fn reporter(&self) -> Box<dyn Fn() -> EndpointReport + Send + Sync> {
+    /// Returns a function that reports its state; it calls endpoints among these.
+    fn reporter(
+        &self,
+        endpoints: Arc<[Arc<Identity>]>,
+    ) -> Box<dyn Fn() -> EndpointReport + Send + Sync> {
         match &self.running {
-            Running::Workers { controls, .. } => Box::new(self.worker_reporter(controls.clone())),
+            Running::Workers { controls, .. } => {
+                Box::new(self.worker_reporter(controls.clone(), endpoints))
+            }
             Running::Pipeline(pipeline) => {
-                let report = self.pipeline_report(pipeline);
+                let report = self.pipeline_report(pipeline, &endpoints);
                 Box::new(move || report.clone())
             }
         }
     }
 
     /// Returns the report of a pipeline: it has no state of its own, and its endpoints have reports.
-    fn pipeline_report(&self, pipeline: &Pipeline) -> EndpointReport {
+    fn pipeline_report(&self, pipeline: &Pipeline, endpoints: &[Arc<Identity>]) -> EndpointReport {
+        let (label, source) = (self.config.label(), &self.config.source);
         EndpointReport {
+            calls: declared_calls::edges(endpoints, label, source, &[]),
             identity: self.config.identity.clone(),
             kind: "pipeline",
             problem: None,
@@ -407,7 +418,9 @@ impl RunningEndpoint {
     fn worker_reporter(
         &self,
         controls: Arc<EndpointControls>,
+        endpoints: Arc<[Arc<Identity>]>,
     ) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
+        let source = self.config.source.clone();
         let timeout = self.config.timeout.as_secs_f64();
         let queue_timeout = self.config.queue_timeout.map(|timeout| timeout.as_secs_f64());
         let max_body_bytes = self.config.max_body_bytes;
@@ -416,7 +429,10 @@ impl RunningEndpoint {
         move || {
             let EndpointControls { identity, kind, view, endpoint, unwell, .. } = &*controls;
             let states = view.states();
+            let info = endpoint.model_info();
+            let calls = info.map_or(&[][..], |info| &info.calls);
             EndpointReport {
+                calls: declared_calls::edges(&endpoints, &identity.label, &source, calls),
                 identity: identity.clone(),
                 kind,
                 problem: problem_for_clients(view).or_else(|| unhealthy(unwell)),
@@ -427,7 +443,7 @@ impl RunningEndpoint {
                 queue_timeout,
                 devices: devices.clone(),
                 max_body_bytes,
-                info: endpoint.model_info().cloned(),
+                info: info.cloned(),
                 pipeline: None,
             }
         }
@@ -450,7 +466,7 @@ fn initial_workers(
 }
 
 /// Returns the kind of a model, as status pages show it.
-fn kind(source: &Source) -> &'static str {
+pub(crate) fn kind(source: &Source) -> &'static str {
     match source {
         Source::Rust => "rust",
         Source::Python(_) => "python",

@@ -15,8 +15,12 @@ use media::media;
 pub use responses::event;
 pub use schema::EndpointSchema;
 
-/// Returns the document that describes these endpoints.
-pub fn document<'a>(endpoints: impl IntoIterator<Item = DescribedEndpoint<'a>>) -> Value {
+/// Returns the document that describes these endpoints, and the calls between them: a text with a line for
+/// each.
+pub fn document<'a>(
+    endpoints: impl IntoIterator<Item = DescribedEndpoint<'a>>,
+    calls: &str,
+) -> Value {
     let (mut schemas, mut paths, mut schemes) = (Map::new(), Map::new(), Map::new());
     for endpoint in endpoints {
         schemes.extend(endpoint.schemes.iter().map(|&name| (name.to_owned(), scheme(name))));
@@ -34,6 +38,10 @@ pub fn document<'a>(endpoints: impl IntoIterator<Item = DescribedEndpoint<'a>>) 
         "info": {"title": "litplex", "version": env!("CARGO_PKG_VERSION")},
         "paths": paths,
     });
+    if !calls.is_empty() {
+        let text = format!("Calls between endpoints:\n\n```text\n{calls}```");
+        document["info"]["description"] = text.into();
+    }
     if !schemas.is_empty() {
         document["components"]["schemas"] = schemas.into();
     }

@@ -277,7 +277,7 @@ fn refusal(response: Response) -> ServeError {
     };
     let retry_after = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
     let retry_after = retry_after.and_then(|(_, seconds)| seconds.parse().ok());
-    ServeError { retry_after, calls, ..ServeError::new(status, detail) }
+    ServeError { retry_after, calls: calls.into(), ..ServeError::new(status, detail) }
 }
 
 fn parsed<O: DeserializeOwned>(endpoint: &str, json: &[u8]) -> Outcome<O> {
