@@ -56,9 +56,10 @@ impl ObservedRequest {
         Ok(Self { target, began: now, expected, callees })
     }
 
-    /// Learns from the response with this status: of a stream, when its first items are there.
+    /// Learns from the response with this status: of a stream, when its first items are there. Calls that
+    /// it has not made by then are not expected any longer: a stream may last, and make none.
     pub fn answered(&self, status: u16, now: Instant) {
-        let (callees, mut learned) = (lock(&self.callees), self.target.demand.learned());
+        let (mut callees, mut learned) = (lock(&self.callees), self.target.demand.learned());
         match status {
             503 | 504 => learned.failed(&callees),
             ..500 => {
@@ -67,6 +68,7 @@ impl ObservedRequest {
             }
             _ => {}
         }
+        callees.iter_mut().for_each(|callee| callee.claim = None);
     }
 }
 

@@ -419,6 +419,10 @@ async fn requests_are_refused_for_the_calls_that_those_before_them_will_make() {
     admitted.extend(graph.admit());
     assert_eq!(admitted.len(), 10);
     assert!(graph.admit().is_err());
+    // A stream lasts after its first items, and may make no call.
+    admitted[1].observed.answered(200, Instant::now());
+    admitted.extend(graph.admit());
+    assert_eq!(admitted.len(), 11);
     drop(admitted);
     assert_eq!(graph.admitted().len(), 9, "requests that end leave nothing behind");
 }
