@@ -58,6 +58,17 @@ def test_the_helper_wakes_up_again_after_it_slept(wire):
         time.sleep(0.05)
 
 
+def test_an_answer_held_after_the_model_was_fast_for_long_is_sent_by_the_helper(wire):
+    outbox, sock = wire
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        warm_up(outbox, sock)
+    for _ in range(2):
+        warm_up(outbox, sock)
+        outbox.add(b"held", hold=True)
+        assert receive(sock, 4) == b"held"
+
+
 def test_items_of_one_stream_are_packed_and_keep_their_order(wire):
     outbox, sock = wire
     outbox.put((7, frames.TEXT_ITEMS, b"a"))

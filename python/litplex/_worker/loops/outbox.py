@@ -26,8 +26,12 @@ HOLD_SECONDS = 0.001
 # A model or generator that takes longer between two answers sends each at once.
 FAST_SECONDS = 0.0001
 _LARGE_BYTES = 64 * 1024
-# Rounds without anything held after which the helper sleeps until it is needed.
-_IDLE_ROUNDS = 20
+# The longest time between two looks of the helper. For each it waits for the interpreter, for up to
+# 5 ms, and each system call of the main thread then wakes it in vain: one look each millisecond
+# takes a sixth of a fast model's throughput.
+_LONGEST_PAUSE_SECONDS = 0.064
+# Looks without anything held after which the helper sleeps until it is needed.
+_IDLE_LOOKS = 4
 
 _now = time.perf_counter
 
@@ -138,15 +142,19 @@ class Outbox:
         pieces.append(frames.encode(frames.CHUNK, b"".join(packed), status=kind, id=id))
 
     def _help(self) -> None:
+        # Short after an answer was held for too long, longer with each look that finds none.
+        pause = HOLD_SECONDS
         while True:
             self._wake_helper.wait()
             self._wake_helper.clear()
             idle = 0
-            while idle < _IDLE_ROUNDS:
-                time.sleep(HOLD_SECONDS)
+            while idle < _IDLE_LOOKS:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 idle = 0 if self._held else idle + 1
                 if self._held and _now() - self._since >= HOLD_SECONDS:
                     self._try_flush()
+                    pause = HOLD_SECONDS
             self._helper_sleeps = True
             # Something may have been held between the last look and the line above.
             self._try_flush()
