@@ -10,7 +10,7 @@ use litplex_calls::{CallService, Composed, Inherited, off_thread};
 use litplex_config::Source;
 use litplex_core::{
     BoxFuture, Called, Calls, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place,
-    Request, Root,
+    Request, Root, Waits,
 };
 use litplex_metrics::{Edge, StepOutcome, StepTimes};
 use litplex_pipelines::{Caller, Ended, Graph, StepCall, StepReport};
@@ -150,7 +150,7 @@ impl Caller for StepCaller {
             parent,
             request,
             timeout,
-            waits: !is_shadow,
+            waits: if is_shadow { Waits::Reported } else { Waits::Polling },
             stream: if is_last { None } else { Some(false) },
         };
         self.calls.call(invocation, Box::new(|_| {}))
