@@ -172,7 +172,6 @@ impl Schedule {
             context: false,
             has_cost: false,
             dialect: None,
-            model: String::new(),
             schema: Default::default(),
             tool: None,
             watches_callers: false,

@@ -34,7 +34,7 @@ impl Pipeline {
         calls: &CallService,
     ) -> Option<Self> {
         let Source::Pipeline(graph) = &config.source else { return None };
-        let info = info(&config.identity, graph);
+        let info = info(graph);
         let name = config.label().into();
         Some(Self { graph: graph.clone(), info, steps, name, calls: calls.clone() })
     }
@@ -81,7 +81,7 @@ impl fmt::Debug for Pipeline {
 }
 
 /// Returns the properties of a pipeline: it takes plain requests, and its description shows the graph.
-fn info(identity: &Identity, graph: &Graph) -> ModelInfo {
+fn info(graph: &Graph) -> ModelInfo {
     let description = format!("A pipeline of other endpoints:\n\n```text\n{graph}```");
     ModelInfo {
         max_batch_size: 1,
@@ -93,7 +93,6 @@ fn info(identity: &Identity, graph: &Graph) -> ModelInfo {
         watches_callers: false,
         has_cost: false,
         dialect: None,
-        model: identity.name.clone(),
         schema: Arc::new(json!({"description": description})),
         tool: None,
         calls: graph.endpoints().into_iter().map(str::to_owned).collect(),
