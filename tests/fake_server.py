@@ -215,6 +215,8 @@ class FakeServer:
         if "calls" not in self.socks:
             self.welcome("calls")
         kind, flags, _, id, payload = self.receive("calls")
+        while kind == frames.WAITING:  # A hook that read a stream before.
+            kind, flags, _, id, payload = self.receive("calls")
         assert (kind, flags) == (frames.REQUEST, frames.META | frames.VALUES)
         meta, body = frames.split_meta(payload)
         if raw:
@@ -226,10 +228,11 @@ class FakeServer:
         """Returns the ids of the next calls of hooks by their values."""
         return {json.dumps(value): id for id, _, value in (self.next_call() for _ in range(count))}
 
-    def next_waiting(self):
-        """Returns the id of a call for which its hook now waits."""
+    def next_waiting(self, taken=0):
+        """Returns the id of a call for which its hook now waits, having taken so many chunks."""
         kind, flags, status, id, payload = self.receive("calls")
-        assert (kind, flags, status, payload) == (frames.WAITING, 0, 0, b"")
+        assert (kind, flags, status) == (frames.WAITING, 0, 0)
+        assert frames.LENGTH.unpack(payload) == (taken,)
         return id
 
     def answer_call(self, id, value=None, status=200, *, meta=None, body=None):

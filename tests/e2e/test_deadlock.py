@@ -12,6 +12,7 @@ from conftest import wait_until
 
 SERVER = """
     import os, time
+    from concurrent.futures import ThreadPoolExecutor
 
     def meet(name, others):
         # Returns once as many hooks as `others` says are here.
@@ -60,9 +61,31 @@ SERVER = """
             yield str(self.call(path, [])) if path else "second"
 
     class Reads(ls.LitAPI):
-        # Reads the stream of /streams, whose hook calls a path after its first item.
-        def predict(self, path):
-            return list(ls.endpoint("/streams").stream(path)) if path else "no call"
+        # Reads the stream of an endpoint, whose hook calls a path after its first item.
+        def predict(self, command):
+            if not command:
+                return "no call"
+            callee, form, x = command
+            if form == "whole":
+                return self.call(callee, x)
+            items = ls.endpoint(callee).stream(x)
+            if form == "first":
+                return [next(iter(items))]
+            if form == "threads":
+                with ThreadPoolExecutor() as pool:
+                    return list(pool.map(list, [items]))
+            return list(items)
+
+    class AsyncReads(ls.LitAPI):
+        async def predict(self, command):
+            callee, x = command or (None, None)
+            return [item async for item in ls.endpoint(callee).astream(x)] if command else "no call"
+
+    class Chat(ls.LitAPI):
+        def predict(self, request):
+            yield "first"
+            path = request.messages[0].content
+            yield str(self.call(path, "")) if path else "second"
 
     class Meets(ls.LitAPI):
         # Calls a path once the other endpoint's hook runs, too.
@@ -110,7 +133,14 @@ SERVER = """
             ls.LitServer(Catches(), path="/catches", timeout=20),
             ls.LitServer(Later(), path="/later", timeout=20),
             ls.LitServer(Streams(stream=True), path="/streams", timeout=20),
+            ls.LitServer(Chat(spec=ls.OpenAISpec()), path="/chat", timeout=20),
+            ls.LitServer(ls.Pipeline(ls.step("/streams")), path="/relays", timeout=20),
+            ls.LitServer(
+                ls.Pipeline(ls.step("/streams"), ls.step("/a", input=[])),
+                path="/collects", timeout=20,
+            ),
             ls.LitServer(Reads(), path="/reads", timeout=20),
+            ls.LitServer(AsyncReads(max_concurrency=1), path="/async-reads", timeout=20),
             ls.LitServer(Meets(), path="/left", timeout=20),
             ls.LitServer(Meets(), path="/right", timeout=20),
             ls.LitServer(Holds(), path="/holds", timeout=20),
@@ -177,6 +207,39 @@ def test_calls_that_wait_for_each_other_are_refused_and_no_others(server, tmp_pa
     # All are as they were.
     for path in ("/one", "/two", "/async"):
         assert post(path, 0).json() == 0
+
+
+def test_streams_whose_next_part_waits_for_their_reader_are_refused(server):
+    post = lambda path, body: server.post(path, json=body)  # noqa: E731
+
+    def chat(content, stream):
+        return {
+            "model": "chat",
+            "messages": [{"role": "user", "content": content}],
+            "stream": stream,
+        }
+
+    for form in ("items", "whole", "threads"):
+        response = post("/reads", ["/streams", form, "/reads"])
+        assert refused(response, "/reads#0 → /streams#0 → /reads"), (form, response.text)
+        for callee, path in (("/relays", "/relays → /streams#0"), ("/chat", "/chat → /chat#0")):
+            x = "/reads" if callee == "/relays" else chat("/reads", form != "whole")
+            response = post("/reads", [callee, form, x])
+            assert refused(response, f"/reads#0 → {path} → /reads"), (callee, form, response.text)
+    response = post("/reads", ["/collects", "items", "/reads"])
+    assert refused(response, "/reads#0 → /collects → /streams#0 → /reads"), response.text
+    response = post("/async-reads", ["/streams", "/async-reads"])
+    assert refused(response, "/async-reads#0 → /streams#0 → /async-reads"), response.text
+
+    # A hook that does not read on is not waited for.
+    assert post("/reads", ["/streams", "first", "/reads"]).json() == ["first"]
+    # A stream that does not need its reader.
+    for form in ("items", "whole"):
+        assert post("/reads", ["/streams", form, "/a"]).json() == ["first", "end"]
+        assert post("/reads", ["/relays", form, "/a"]).json() == ["first", "end"]
+    assert post("/async-reads", ["/streams", "/a"]).json() == ["first", "end"]
+    assert post("/reads", ["/collects", "items", "/a"]).json() == ["end"]
+    assert post("/reads", []).json() == "no call"
 
 
 def test_of_two_requests_that_meet_one_is_refused_and_the_other_answered(server):

@@ -267,6 +267,20 @@ def test_items_of_a_stream_have_their_types(caller):
 
 
 @KINDS
+def test_a_hook_says_how_much_of_a_stream_it_has_taken_when_it_waits_for_more(caller):
+    caller.request(1, ["streamed", 5])
+    id, call, _ = caller.next_call()
+    assert call["waits"] is True
+    caller.send_items(id, 1, 2)
+    assert caller.next_waiting(taken=1) == id
+    caller.send_items(id, 3)
+    assert caller.next_waiting(taken=2) == id
+    caller.end_call(id)
+    assert caller.answers(1) == {1: (200, [1, 2, 3])}
+    assert caller.end() == 0
+
+
+@KINDS
 def test_a_direct_call_of_a_stream_returns_the_list_of_its_items(caller):
     caller.request(1, ["direct", 5])
     id, call, _ = caller.next_call()
@@ -297,11 +311,12 @@ def test_a_stream_gets_credit_as_it_is_read_and_is_cancelled_where_it_is_dropped
     caller = worker(model, stream_credit=100, **CALLS)
     caller.request(1, ["streamed", 5])
     id = caller.next_call()[0]
-    for _ in range(3):
+    for taken in (1, 2, 3):
         caller.send_items(id, "x" * 50)
         kind, _, _, credited, payload = caller.receive("calls")
         assert (kind, credited) == (frames.CREDIT, id)
         assert frames.LENGTH.unpack(payload) == (56,)
+        assert caller.next_waiting(taken) == id
     caller.end_call(id)
     assert caller.answers(1) == {1: (200, ["x" * 50] * 3)}
     caller.request(2, ["some", 5])

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
+use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, StreamWatch, WatchedCall};
 use crate::{
     Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, off_thread,
 };
@@ -85,7 +85,7 @@ impl Call {
                         Answer::Stream(first, StreamReceiver::relaying(rest))
                     }
                 };
-                Ok(self.output(answer, None))
+                Ok(self.output(answer, None, None))
             }
         }
     }
@@ -96,11 +96,17 @@ impl Call {
     }
 
     /// Returns an answer as the output of this call. The rest of a stream keeps `live` open.
-    fn output(&self, answer: Answer, live: Option<watch::Sender<()>>) -> Output {
+    fn output(
+        &self,
+        answer: Answer,
+        watched: Option<WatchedCall>,
+        live: Option<watch::Sender<()>>,
+    ) -> Output {
         match answer {
             Answer::Whole(response) => Output::Whole(response),
             Answer::Stream(first, rest) => {
-                let rest = ItemStream::new(&first, rest, self, live);
+                let watch = watched.map(|watched| Box::new(StreamWatch::new(watched, true)));
+                let rest = ItemStream::new(&first, rest, self, watch, live);
                 Output::Stream(first, rest)
             }
         }
@@ -163,7 +169,8 @@ impl Call {
     /// Begins a call for one of several jobs.
     fn watch(&self) -> Option<WatchedCall> {
         let SplitCall { deadlocks, key } = self.split.as_ref()?;
-        Some(deadlocks.begin(*key, deadlock::Parent::Call(self.origin.as_ref()?.call?), true))
+        let parent = deadlock::Parent::Call(self.origin.as_ref()?.call?);
+        Some(deadlocks.begin(*key, parent, Reads::Parts, true))
     }
 }
 
@@ -195,8 +202,8 @@ impl Caller<'_> {
         };
         // From here on the stream itself tells the endpoint when its caller leaves.
         self.waiting.0 = None;
-        let live = self.live.take();
-        answer.map(|answer| self.call.output(answer, live))
+        let (watched, live) = (self.watched.take(), self.live.take());
+        answer.map(|answer| self.call.output(answer, watched, live))
     }
 }
 

@@ -10,13 +10,15 @@ use litplex_core::{Items, Part, ServeError, StreamReceiver};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::{Call, Target};
+use crate::{Call, StreamWatch, Target};
 
 /// The items of a streamed response after the first. Each read gives the worker credit for more; a
 /// drop before the end cancels the job.
 pub struct ItemStream {
     // The order of the drops matters: the endpoint must find that the caller has left.
     parts: Option<StreamReceiver>,
+    /// Present if the job is a call of its own.
+    watch: Option<Box<StreamWatch>>,
     cancel: CancelOnDrop,
     timeout: Duration,
     /// When the last items arrived.
@@ -39,6 +41,7 @@ impl ItemStream {
         first: &Items,
         parts: StreamReceiver,
         call: &Call,
+        watch: Option<Box<StreamWatch>>,
         live: Option<watch::Sender<()>>,
     ) -> Self {
         let (target, last) = (call.target.clone(), Instant::now());
@@ -46,13 +49,22 @@ impl ItemStream {
         target.metrics.first_chunk(last - call.budget.arrived, first.iter().count());
         let cancel = CancelOnDrop { target, is_armed: true, live };
         let patience = Box::pin(sleep(timeout));
-        Self { parts: Some(parts), cancel, timeout, last, patience, is_waiting: false }
+        Self { parts: Some(parts), watch, cancel, timeout, last, patience, is_waiting: false }
     }
 
     /// Polls for the next part; after the last one it returns [`Part::End`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
         let Some(parts) = &mut self.parts else { return Poll::Ready(Part::End) };
-        if let Poll::Ready(part) = parts.poll_part(cx) {
+        if let Some(watch) = &mut self.watch
+            && let Poll::Ready(refusal) = watch.poll_refused(cx)
+        {
+            return Poll::Ready(self.fail(refusal.into()));
+        }
+        let part = parts.poll_part(cx);
+        if let Some(watch) = &mut self.watch {
+            watch.note(&part);
+        }
+        if let Poll::Ready(part) = part {
             self.is_waiting = false;
             if let Part::Items(items) = &part {
                 let now = Instant::now();
@@ -68,9 +80,14 @@ impl ItemStream {
             self.patience.as_mut().reset(Instant::now() + self.timeout);
         }
         ready!(self.patience.as_mut().poll(cx));
+        Poll::Ready(self.fail(ServeError::deadline()))
+    }
+
+    /// Ends the stream, and its job.
+    fn fail(&mut self, error: ServeError) -> Part {
         self.parts = None;
         self.cancel.cancel();
-        Poll::Ready(Part::Failed(ServeError::deadline()))
+        Part::Failed(error)
     }
 }
 

@@ -28,8 +28,8 @@ pub use budget::TimeBudget;
 pub use call::{Call, Caller, Output, SplitCall};
 pub use composed::{Composed, Inherited};
 pub use deadlock::{
-    Deadlocks, DeclaredCalls, DeclaredCycle, EndpointKey, Parent, Refusal, WatchedCall,
-    declared_cycles,
+    Deadlocks, DeclaredCalls, DeclaredCycle, EndpointKey, Parent, Reads, Refusal, StreamWatch,
+    WatchedCall, declared_cycles,
 };
 pub use demand::Demand;
 pub use graph::{CallEdge, EdgeKind, add_edge, graph_json, graph_text};

@@ -1,19 +1,19 @@
 //! Calls that hooks and pipelines make.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use litplex_core::{
     Begun, BoxFuture, CallEnd, CallId, Called, Calls, Hook, Invocation, Meta, ModelInfo,
-    ObservedCall, Origin, Outcome, Parent, Part, PartStream, Request, Response, ServeError,
+    ObservedCall, Origin, Outcome, Parent, Part, PartStream, Request, Response, ServeError, Waits,
     WorkerKey,
 };
 use litplex_metrics::{CallGuard, CallTimes};
 use tokio::time::Instant;
 
-use crate::deadlock::{self, Deadlocks, EndpointKey, WatchedCall};
-use crate::{Call, ItemStream, Output, Registry, SplitCall, Target, TimeBudget};
+use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, WatchedCall};
+use crate::{Call, ItemStream, Output, Registry, SplitCall, StreamWatch, Target, TimeBudget};
 
 /// A carrier of calls to endpoints whose clients speak a protocol of their own: the caller gets what a
 /// client would get, as values.
@@ -114,13 +114,16 @@ impl CallService {
             Some(Hook { worker, items }) => deadlock::Parent::Hook(*worker, items),
             None => parent.origin.call.map_or(deadlock::Parent::Client, deadlock::Parent::Call),
         };
-        let watched = self.0.deadlocks.begin(key, hook, waits);
+        let reads = if stream == Some(false) { Reads::Whole } else { Reads::Parts };
+        let waits_now = waits != Waits::Reported;
+        let watched = self.0.deadlocks.begin(key, hook, reads, waits_now);
         begun(watched.id());
         let Parent { origin, trace, .. } = parent;
         let origin = Some(Arc::new(Origin { call: Some(watched.id()), ..origin }));
         let split = SplitCall { deadlocks: self.0.deadlocks.clone(), key };
         let call = Call { target, budget, trace, origin, split: None };
-        Ok(RunningCall { call, split, request, watched, observed, stream })
+        let polls = waits == Waits::Polling;
+        Ok(RunningCall { call, split, request, watched, observed, polls, stream })
     }
 }
 
@@ -130,15 +133,15 @@ impl CallService {
         let observed = call.as_mut().ok().and_then(|call| call.observed.take());
         let mut measured = MeasuredCall { time, observed };
         let run = async { call?.run(&*self.0.dialects).await };
-        let (called, watched) = run.await.inspect_err(|error| measured.ended(error.status()))?;
+        let (called, watch) = run.await.inspect_err(|error| measured.ended(error.status()))?;
         Ok(match called {
             Called::Whole(response) => {
                 measured.ended(response.status);
                 Called::Whole(response)
             }
             Called::Stream(first, rest) => {
-                let watched = Some(watched);
-                Called::Stream(first, Box::new(WatchedStream { rest, watched, measured }))
+                let watch = watch();
+                Called::Stream(first, Box::new(WatchedStream { rest, watch, measured }))
             }
         })
     }
@@ -166,15 +169,15 @@ impl Calls for CallService {
     }
 
     fn resumed(&self, call: CallId) {
-        self.0.deadlocks.resume(call);
+        self.0.deadlocks.add_part(call);
     }
 
     fn ended(&self, call: CallId) {
         self.0.deadlocks.ended(call);
     }
 
-    fn waits(&self, call: CallId) {
-        self.0.deadlocks.wait(call);
+    fn waits(&self, call: CallId, taken: u64) {
+        self.0.deadlocks.wait(call, taken);
     }
 
     fn call(&self, invocation: Invocation, begun: Begun) -> BoxFuture<'static, Outcome<Called>> {
@@ -216,13 +219,18 @@ struct RunningCall {
     request: Request,
     watched: WatchedCall,
     observed: Option<ObservedCall>,
+    /// Whether the caller waits whenever it polls for a part.
+    polls: bool,
     stream: Option<bool>,
 }
 
 impl RunningCall {
-    /// Returns the response, and the watch for deadlocks of the call, which lasts as long as a stream.
-    async fn run(self, dialects: &dyn DialectCalls) -> Outcome<(Called, WatchedCall)> {
-        let Self { mut call, split, mut request, mut watched, stream, .. } = self;
+    /// Returns the response, and the watch for deadlocks of a stream.
+    async fn run(
+        self,
+        dialects: &dyn DialectCalls,
+    ) -> Outcome<(Called, impl FnOnce() -> StreamWatch)> {
+        let Self { mut call, split, mut request, mut watched, polls, stream, .. } = self;
         let budget = call.budget;
         call.target.ready(budget).await?;
         let info = call.target.info()?;
@@ -245,7 +253,7 @@ impl RunningCall {
             called = run => called?,
             refusal = watched.refused() => return Err(refusal.into()),
         };
-        Ok((called, watched))
+        Ok((called, move || StreamWatch::new(watched, polls)))
     }
 }
 
@@ -270,20 +278,26 @@ impl MeasuredCall {
 /// The rest of a stream, whose call is watched and measured until its end.
 struct WatchedStream {
     rest: Box<dyn PartStream>,
-    watched: Option<WatchedCall>,
+    watch: StreamWatch,
     measured: MeasuredCall,
 }
 
 impl PartStream for WatchedStream {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
-        let part = ready!(self.rest.poll_part(cx));
-        match &part {
-            Part::Items(_) => return Poll::Ready(part),
-            Part::End => self.measured.ended(200),
-            Part::Failed(error) => self.measured.ended(error.status()),
+        let Self { rest, watch, measured } = self;
+        if let Poll::Ready(refusal) = watch.poll_refused(cx) {
+            let error = ServeError::from(refusal);
+            measured.ended(error.status());
+            return Poll::Ready(Part::Failed(error));
         }
-        self.watched = None;
-        Poll::Ready(part)
+        let part = rest.poll_part(cx);
+        watch.note(&part);
+        match &part {
+            Poll::Pending | Poll::Ready(Part::Items(_)) => {}
+            Poll::Ready(Part::End) => measured.ended(200),
+            Poll::Ready(Part::Failed(error)) => measured.ended(error.status()),
+        }
+        part
     }
 }
 

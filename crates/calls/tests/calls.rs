@@ -123,7 +123,6 @@ fn attach(
         context: false,
         has_cost,
         dialect: None,
-        model: String::new(),
         schema: Default::default(),
         tool: None,
         watches_callers: false,

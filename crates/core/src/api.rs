@@ -109,13 +109,21 @@ pub struct ClientLeft;
 /// The sender of the chunks of one [`LitStream`] response.
 pub struct Chunks<T> {
     sink: StreamSender,
+    /// Called before each chunk is sent.
+    before: Option<Box<dyn Fn() + Send + Sync>>,
     chunk: PhantomData<fn(T)>,
 }
 
 impl<T: Serialize> Chunks<T> {
     /// Returns a sender of chunks to `sink`.
     pub fn new(sink: StreamSender) -> Self {
-        Self { sink, chunk: PhantomData }
+        Self { sink, before: None, chunk: PhantomData }
+    }
+
+    /// Calls a function before each chunk is sent.
+    #[must_use]
+    pub fn before_each(self, before: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { before: Some(Box::new(before)), ..self }
     }
 
     /// Sends one chunk; waits while the client reads more slowly than the model writes.
@@ -125,6 +133,7 @@ impl<T: Serialize> Chunks<T> {
     pub fn send(&mut self, chunk: T) -> Result<()> {
         let mut items = ItemsBuilder::json();
         items.push_with(|out| serde_json::to_writer(out, &chunk))?;
+        self.before.iter().for_each(|before| before());
         self.sink.blocking_send(Part::Items(items.finish())).map_err(|_| ClientLeft.into())
     }
 

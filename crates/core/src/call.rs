@@ -235,8 +235,8 @@ pub struct Invocation {
     pub request: Request,
     /// The longest time for the call; the time of the parent bounds it.
     pub timeout: Option<Duration>,
-    /// Whether the hook waits for the call from its beginning.
-    pub waits: bool,
+    /// When the caller waits for the call.
+    pub waits: Waits,
     /// Whether the caller reads a stream, for callees that leave that to their clients; `None`: as the
     /// request says, in the way of a client.
     pub stream: Option<bool>,
@@ -244,6 +244,17 @@ pub struct Invocation {
 
 /// A function that is told the id of a call when it begins.
 pub type Begun = Box<dyn FnOnce(CallId) + Send>;
+
+/// When a caller waits for its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// As [`Calls::waits`] says.
+    Reported,
+    /// From its beginning, and again as [`Calls::waits`] says.
+    FromBeginning,
+    /// From its beginning, and whenever a poll for the next part of its stream finds none.
+    Polling,
+}
 
 /// The result of a call.
 pub enum Called {
@@ -295,8 +306,8 @@ pub trait Calls: Send + Sync {
     /// Notes that a worker has answered the job of a call.
     fn ended(&self, call: CallId);
 
-    /// Notes that a hook begins to wait for a call.
-    fn waits(&self, call: CallId);
+    /// Notes that a hook waits for a call, of whose stream it has taken this many parts.
+    fn waits(&self, call: CallId, taken: u64);
 
     /// Carries out a call. A drop of the future cancels the call. `begun` is called with its id: at once,
     /// unless the request decides which endpoint of a shared path it is for.

@@ -139,8 +139,6 @@ pub struct ModelInfo {
     pub has_cost: bool,
     /// The dialect of its clients; `None` if they send any body that the model takes.
     pub dialect: Option<DialectId>,
-    /// The name of the model for clients that name one.
-    pub model: String,
     /// The schemas of its requests and responses; null if they are not known.
     pub schema: Arc<Value>,
     /// The description of it as a tool, if it is one.

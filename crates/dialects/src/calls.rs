@@ -77,7 +77,8 @@ async fn called(response: HttpResponse) -> Outcome<Called> {
     let (parts, body) = response.into_parts();
     let media_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |given| given.as_bytes());
     if media_type == b"text/event-stream" {
-        let mut events = Events { body, buffer: BytesMut::new(), items: VecDeque::new() };
+        let (buffer, items) = (BytesMut::new(), VecDeque::new());
+        let mut events = Events { body, buffer, items, failure: None };
         return match poll_fn(|cx| events.poll_part(cx)).await {
             Part::Items(first) => Ok(Called::Stream(first, Box::new(events))),
             Part::End => Ok(Called::Stream(Items::empty(), Box::new(events))),
@@ -103,6 +104,8 @@ struct Events {
     body: ResponseBody,
     buffer: BytesMut,
     items: VecDeque<Bytes>,
+    /// The message of the event that says why the stream breaks.
+    failure: Option<String>,
 }
 
 impl Events {
@@ -113,8 +116,10 @@ impl Events {
             self.buffer.advance(EVENT_END.len());
             if event.starts_with(DATA) {
                 event.advance(DATA.len());
-                if event != DONE {
-                    self.items.push_back(event);
+                match failure(&event) {
+                    Some(message) => self.failure = Some(message),
+                    None if event == DONE => {}
+                    None => self.items.push_back(event),
                 }
             }
         }
@@ -130,6 +135,21 @@ impl Events {
     }
 }
 
+/// Returns the message of an event that says why the stream breaks.
+fn failure(event: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Event {
+        error: Failure,
+    }
+    #[derive(serde::Deserialize)]
+    struct Failure {
+        message: String,
+    }
+    let is_failure = event.starts_with(b"{\"error\":");
+    let event: Option<Event> = is_failure.then(|| serde_json::from_slice(event).ok())?;
+    event.map(|Event { error }| error.message)
+}
+
 impl PartStream for Events {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
         loop {
@@ -140,8 +160,9 @@ impl PartStream for Events {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => return Poll::Ready(Part::End),
                 Some(Err(broken)) => {
-                    let error = ServeError::new(broken.status, "the stream broke");
-                    return Poll::Ready(Part::Failed(error));
+                    let message = self.failure.take();
+                    let message = message.unwrap_or_else(|| "the stream broke".into());
+                    return Poll::Ready(Part::Failed(ServeError::new(broken.status, message)));
                 }
                 Some(Ok(frame)) => {
                     self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
@@ -171,5 +192,26 @@ mod tests {
         let values: Vec<_> = first.iter().collect();
         assert_eq!(values, [&b"{\"a\":1}"[..], b"2"]);
         assert!(matches!(poll_fn(|cx| rest.poll_part(cx)).await, Part::End));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_fails_with_the_message_of_its_last_event() {
+        use http_body::Frame;
+        use http_body_util::StreamBody;
+        let text = "data: 1\n\ndata: {\"error\":{\"message\":\"full\",\"code\":null}}\n\n";
+        let broken = litplex_http_core::stream::Broken { status: 503 };
+        let frames = [Ok(Frame::data(Bytes::from(text))), Err(broken)];
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let mut response = HttpResponse::new(ResponseBody::boxed(body));
+        let events = http::HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(CONTENT_TYPE, events);
+        let Ok(Called::Stream(first, mut rest)) = called(response).await else {
+            panic!("a stream")
+        };
+        assert_eq!(first.iter().collect::<Vec<_>>(), [&b"1"[..]]);
+        let Part::Failed(error) = poll_fn(|cx| rest.poll_part(cx)).await else {
+            panic!("an error")
+        };
+        assert_eq!((error.status(), &*error.detail), (503, "full"));
     }
 }

@@ -270,6 +270,7 @@ async fn a_pipeline_calls_rust_models() {
 struct Ask {
     square: Callee,
     count: Callee,
+    back: Callee,
     itself: Callee,
 }
 
@@ -290,23 +291,40 @@ impl LitApi for Ask {
                 self.count.stream::<_, i64>(&number(3))?.collect::<Result<Value, CallError>>()?
             }
             "list" => self.count.call(&number(2))?,
+            "back" => self.back.stream::<_, Value>(&())?.collect::<Result<Value, CallError>>()?,
+            "back as a list" => self.back.call(&())?,
+            "first" => self.back.stream::<_, Value>(&())?.next().unwrap_or(Ok(Value::Null))?,
             _ => self.itself.call(&"one")?,
         };
         Ok(vec![Ok(answer)])
     }
 }
 
+/// Streams an item, and then the response of `/ask`.
+struct Back(Callee);
+
+impl LitStream for Back {
+    type Input = ();
+    type Output = Value;
+
+    fn predict(&mut self, (): (), chunks: &mut Chunks<Value>) -> litplex::Result<()> {
+        chunks.send(json!("first"))?;
+        chunks.send(self.0.call(&"one")?)
+    }
+}
+
 #[tokio::test]
 async fn a_rust_model_calls_other_endpoints() {
-    let load = |_: Device, [square, count, itself]: [Callee; 3]| {
+    let load = |_: Device, [square, count, back, itself]: [Callee; 4]| {
         let outside = square.call::<_, Value>(&json!({"x": 1})).unwrap_err();
         assert!(outside.detail.contains("call within `predict`"), "{outside}");
-        Ok(Ask { square, count, itself })
+        Ok(Ask { square, count, back, itself })
     };
     let served = Served::start(run_servers([
         square(),
         Endpoint::stream("/count", |_: Device| Ok(Count)),
-        Endpoint::calling("/ask", ["/square", "Count", "/ask"], load),
+        Endpoint::calling("/ask", ["/square", "Count", "/back", "/ask"], load),
+        Endpoint::calling_stream("/back", ["/ask"], |_: Device, [ask]: [Callee; 1]| Ok(Back(ask))),
     ]))
     .await;
     for (kind, expected) in [
@@ -314,6 +332,7 @@ async fn a_rust_model_calls_other_endpoints() {
         ("\"many\"", json!([{"square": 1, "batch": 2}, 422, {"square": 4, "batch": 2}])),
         ("\"items\"", json!([0, 1, 2])),
         ("\"list\"", json!([0, 1])),
+        ("\"first\"", json!("first")),
     ] {
         let (status, response) = served.post("/ask", kind).await;
         assert_eq!(status, 200, "{response}");
@@ -326,6 +345,11 @@ async fn a_rust_model_calls_other_endpoints() {
     let (status, response) = served.post("/ask", "\"itself\"").await;
     assert!(response.contains("`/ask#0 → /ask`"), "{response}");
     assert_eq!(status, 508);
+    for kind in ["\"back\"", "\"back as a list\""] {
+        let (status, response) = served.post("/ask", kind).await;
+        assert!(response.contains("`/ask#0 → /back#0 → /ask`"), "{response}");
+        assert_eq!(status, 508);
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use fastrand::Rng;
 use litplex_core::{
     Answer, Answers, Done, Job, ModelInfo, Outcome, Request, Response, Unanswered, Worker, reply,
 };
@@ -20,23 +21,6 @@ const STEPS: usize = 30;
 const MAX_WORKERS: usize = 3;
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
-
-/// The `SplitMix64` generator (Steele, Lea and Flood 2014); its seed identifies a schedule.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-}
 
 type Dispatched = Arc<Mutex<VecDeque<Vec<Job>>>>;
 
@@ -67,7 +51,7 @@ struct Caller {
 }
 
 struct Schedule {
-    random: Random,
+    random: Rng,
     state: EndpointState,
     now: Instant,
     max_batch_size: usize,
@@ -83,18 +67,18 @@ struct Schedule {
 
 impl Schedule {
     fn new(seed: u64, start: Instant) -> Self {
-        let mut random = Random(seed);
-        let by_cost = random.below(3) == 0;
+        let mut random = Rng::with_seed(seed);
+        let by_cost = random.usize(..3) == 0;
         let settings = QueueSettings {
-            max_queue: (random.below(2) == 0).then_some(6),
-            queue_timeout: (random.below(3) == 0).then_some(Duration::from_millis(50)),
-            idempotent: [None, Some(true), Some(false)][random.below(3)],
+            max_queue: (random.usize(..2) == 0).then_some(6),
+            queue_timeout: (random.usize(..3) == 0).then_some(Duration::from_millis(50)),
+            idempotent: [None, Some(true), Some(false)][random.usize(..3)],
             by_cost,
             max_batch_cost: by_cost.then_some(40.0),
         };
         Self {
-            max_batch_size: [1, 1, 4][random.below(3)],
-            concurrency: [1, 1, 3][random.below(3)],
+            max_batch_size: [1, 1, 4][random.usize(..3)],
+            concurrency: [1, 1, 3][random.usize(..3)],
             state: EndpointState::new(settings, METRICS.queue("/test"), start),
             now: start,
             random,
@@ -121,7 +105,7 @@ impl Schedule {
     }
 
     fn step(&mut self) {
-        match self.random.below(16) {
+        match self.random.usize(..16) {
             0..=5 => self.submit(),
             6..=8 => self.answer(),
             9 => self.leave(),
@@ -129,15 +113,15 @@ impl Schedule {
             11 => self.kill(),
             12 => self.retire(),
             13 => self.outlook(),
-            _ => self.now += Duration::from_millis(self.random.below(40) as u64),
+            _ => self.now += Duration::from_millis(self.random.usize(..40) as u64),
         }
     }
 
     fn submit(&mut self) {
         let (reply, answers) = reply();
-        let budget = Duration::from_millis(self.random.below(200) as u64);
+        let budget = Duration::from_millis(self.random.usize(..200) as u64);
         let mut job = Job::new(Request::json("1"), self.now, self.now + budget, reply);
-        job.cost = self.random.below(50) as f64;
+        job.cost = self.random.usize(..50) as f64;
         self.callers.push(Caller { answers: Some(answers), answered: None });
         self.handle(Event::Job(job));
     }
@@ -152,7 +136,7 @@ impl Schedule {
 
     fn leave(&mut self) {
         if !self.callers.is_empty() {
-            let caller = self.random.below(self.callers.len());
+            let caller = self.random.usize(..self.callers.len());
             self.callers[caller].settle();
             self.callers[caller].answers = None;
             self.handle(Event::CallersLeft);
@@ -172,7 +156,6 @@ impl Schedule {
             context: false,
             has_cost: false,
             dialect: None,
-            model: String::new(),
             schema: Default::default(),
             tool: None,
             watches_callers: false,
@@ -207,7 +190,7 @@ impl Schedule {
     }
 
     fn outlook(&mut self) {
-        let outlook = match self.random.below(3) {
+        let outlook = match self.random.usize(..3) {
             0 => Outlook::Coming { within: None, is_asleep: false },
             1 => Outlook::Coming { within: Some(Duration::from_millis(50)), is_asleep: true },
             _ => Outlook::Down { reason: "no".into(), retry_after: Duration::from_secs(1) },
@@ -217,7 +200,7 @@ impl Schedule {
 
     fn random_worker(&mut self) -> Option<usize> {
         let workers = self.workers.len();
-        (workers > 0).then(|| self.random.below(workers))
+        (workers > 0).then(|| self.random.usize(..workers))
     }
 
     fn handle(&mut self, event: Event) {

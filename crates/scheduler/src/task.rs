@@ -127,7 +127,6 @@ mod tests {
                 context: false,
                 has_cost: false,
                 dialect: None,
-                model: String::new(),
                 schema: Default::default(),
                 tool: None,
                 watches_callers: false,

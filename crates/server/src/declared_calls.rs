@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use litplex_calls::{CallEdge, DeclaredCalls, DeclaredCycle, EdgeKind, add_edge, declared_cycles};
-use litplex_config::{Endpoint, Source, Workers};
+use litplex_config::{Endpoint, Source};
 use litplex_core::Identity;
 use litplex_pipelines::{CallingStep, Graph};
 use litplex_workers::Inspected;
 
 use crate::ModelSource;
+use crate::placement::most_workers;
 
 /// Returns an error for each call of an endpoint that does not exist, or is not the only one of its
 /// name.
@@ -25,13 +26,17 @@ pub(crate) fn errors_of_models(endpoints: &[Endpoint], models: &[ModelSource]) -
     models.flat_map(|(endpoint, model)| errors(endpoints, endpoint.label(), &model.calls)).collect()
 }
 
-/// Returns the cycles among the calls of models that were inspected.
-pub(crate) fn inspected_cycles(endpoints: &[Endpoint], models: &[Inspected]) -> Vec<DeclaredCycle> {
+/// Returns the cycles among the calls of models that were inspected, on a machine with this many GPUs.
+pub(crate) fn inspected_cycles(
+    endpoints: &[Endpoint],
+    models: &[Inspected],
+    gpus: usize,
+) -> Vec<DeclaredCycle> {
     let models = endpoints.iter().zip(models);
     let declared = models.map(|(endpoint, model)| match &endpoint.source {
         Source::Pipeline(graph) => declared(endpoints, endpoint, &callees(graph), None),
         Source::Rust | Source::Python(_) => {
-            let places = model.concurrency.unwrap_or(1) * most_workers(endpoint);
+            let places = model.concurrency.unwrap_or(1) * most_workers(endpoint, gpus);
             declared(endpoints, endpoint, &model.calls, Some(places))
         }
     });
@@ -90,14 +95,6 @@ pub(crate) fn inspected_edges(endpoints: &[Endpoint], models: &[Inspected]) -> V
         .collect()
 }
 
-/// Returns the most workers that an endpoint may have, on one device.
-fn most_workers(endpoint: &Endpoint) -> usize {
-    match endpoint.workers {
-        Workers::PerDevice(count) => count,
-        Workers::Between { max, .. } => max,
-    }
-}
-
 /// Returns the references by which a pipeline calls endpoints.
 pub(crate) fn callees(graph: &Graph) -> Vec<String> {
     graph.endpoints().into_iter().map(str::to_owned).collect()
@@ -106,4 +103,35 @@ pub(crate) fn callees(graph: &Graph) -> Vec<String> {
 /// Returns the indices of the endpoints that may answer a call.
 fn find(endpoints: &[Endpoint], reference: &str) -> Result<Vec<usize>, litplex_core::FindError> {
     Identity::find_all(endpoints.iter().map(|endpoint| &*endpoint.identity), reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use litplex_config::{Origin, parse_toml, resolve};
+
+    use super::*;
+
+    #[test]
+    fn the_places_of_a_cycle_count_the_workers_on_all_devices() {
+        let sentence = |options: &str, gpus| {
+            let text = format!("[[endpoint]]\npath = \"/a\"\napi = \"a:A\"\n{options}");
+            let origin = Origin::File("litplex.toml".into());
+            let program = resolve(parse_toml(&text).unwrap(), &origin).unwrap();
+            let calls = vec!["/a".to_owned()];
+            let model = Inspected { calls, concurrency: Some(4), ..Inspected::default() };
+            inspected_cycles(&program.endpoints, &[model], gpus)[0].to_string()
+        };
+        for (options, gpus, places) in [
+            ("workers_per_device = 2", 0, 8),
+            ("workers_per_device = 2", 3, 24),
+            ("workers_per_device = 2\naccelerator = \"cpu\"", 3, 8),
+            ("workers_per_device = 2\ndevices = 2", 3, 16),
+            ("workers_per_device = 2\ndevices = [1]", 3, 8),
+            ("min_workers = 1\nmax_workers = 5", 3, 20),
+        ] {
+            let text = sentence(options, gpus);
+            let expected = format!("computes {places} requests at a time");
+            assert!(text.contains(&expected), "{options}: {text}");
+        }
+    }
 }

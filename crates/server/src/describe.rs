@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::declared_calls::{inspected_cycles, inspected_edges};
 use crate::endpoints::kind;
+use crate::placement::gpus;
 use crate::routes::{routes_json, routes_text};
 use crate::tls;
 
@@ -38,7 +39,7 @@ pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String
     let endpoints: String = endpoints.map(|(e, model)| describe_endpoint(e, model, all)).collect();
     let rest = if all { "" } else { "\nall else is as by default; --all shows it\n" };
     let routes = routes_text(program, inspected);
-    let cycles = inspected_cycles(&program.endpoints, inspected);
+    let cycles = inspected_cycles(&program.endpoints, inspected, gpus());
     let cycles: String = cycles.iter().map(|cycle| format!("\nwarning: {cycle}\n")).collect();
     let graph = graph_text(&inspected_edges(&program.endpoints, inspected));
     let graph: String = graph.lines().map(|line| format!("  {line}\n")).collect();

@@ -10,7 +10,7 @@ use litplex_calls::{CallService, Composed, Inherited, off_thread};
 use litplex_config::Source;
 use litplex_core::{
     BoxFuture, Called, Calls, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place,
-    Request, Root,
+    Request, Root, Waits,
 };
 use litplex_metrics::{Edge, StepOutcome, StepTimes};
 use litplex_pipelines::{Caller, Ended, Graph, StepCall, StepReport};
@@ -34,7 +34,7 @@ impl Pipeline {
         calls: &CallService,
     ) -> Option<Self> {
         let Source::Pipeline(graph) = &config.source else { return None };
-        let info = info(&config.identity, graph);
+        let info = info(graph);
         let name = config.label().into();
         Some(Self { graph: graph.clone(), info, steps, name, calls: calls.clone() })
     }
@@ -81,7 +81,7 @@ impl fmt::Debug for Pipeline {
 }
 
 /// Returns the properties of a pipeline: it takes plain requests, and its description shows the graph.
-fn info(identity: &Identity, graph: &Graph) -> ModelInfo {
+fn info(graph: &Graph) -> ModelInfo {
     let description = format!("A pipeline of other endpoints:\n\n```text\n{graph}```");
     ModelInfo {
         max_batch_size: 1,
@@ -93,7 +93,6 @@ fn info(identity: &Identity, graph: &Graph) -> ModelInfo {
         watches_callers: false,
         has_cost: false,
         dialect: None,
-        model: identity.name.clone(),
         schema: Arc::new(json!({"description": description})),
         tool: None,
         calls: graph.endpoints().into_iter().map(str::to_owned).collect(),
@@ -150,7 +149,7 @@ impl Caller for StepCaller {
             parent,
             request,
             timeout,
-            waits: !is_shadow,
+            waits: if is_shadow { Waits::Reported } else { Waits::Polling },
             stream: if is_last { None } else { Some(false) },
         };
         self.calls.call(invocation, Box::new(|_| {}))

@@ -33,8 +33,7 @@ pub(crate) fn place_all(endpoints: &[Endpoint]) -> Result<Vec<Option<Placement>>
 }
 
 fn place_workers(endpoints: &[&Endpoint]) -> Result<Vec<Placement>, ConfigError> {
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let gpus = count_gpus(visible.as_deref());
+    let gpus = gpus();
     let available = available_cores();
     let (mut placed, mut mistakes) = (Vec::new(), Vec::new());
     for endpoint in endpoints {
@@ -51,6 +50,18 @@ fn place_workers(endpoints: &[&Endpoint]) -> Result<Vec<Placement>, ConfigError>
         mistakes = overcommitted(&shares(endpoints, &placed));
     }
     if mistakes.is_empty() { Ok(placements(endpoints, placed)) } else { Err(ConfigError(mistakes)) }
+}
+
+/// Returns the number of GPUs that workers may use.
+pub(crate) fn gpus() -> usize {
+    count_gpus(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
+}
+
+/// Returns the most workers that an endpoint may have, on a machine with this many GPUs; 1 if it asks for
+/// devices that the machine lacks.
+pub(crate) fn most_workers(endpoint: &Endpoint, gpus: usize) -> usize {
+    let Endpoint { accelerator, devices, workers, .. } = endpoint;
+    place(accelerator, devices, slots(*workers), gpus).map_or(1, |slots| slots.len())
 }
 
 /// Returns the slots of an endpoint: one for each worker that may run.

@@ -111,9 +111,6 @@ pub struct Ready {
     /// object with `embeddings`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<String>,
-    /// The name of the model in that dialect.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub model: String,
     /// The schemas of requests and responses, if known: see `_model/schema.py`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub schema: serde_json::Value,

@@ -132,7 +132,7 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Deadlocks, Parent, WatchedCall};
+    use super::super::{Deadlocks, Parent, Reads, WatchedCall};
     use super::*;
 
     fn calls(endpoint: &str, callees: &[&str], places: impl Into<Option<usize>>) -> DeclaredCalls {
@@ -201,13 +201,8 @@ mod tests {
         rounds: usize,
         places: usize,
     ) -> bool {
-        let mut random = seed;
-        let mut below = |bound: usize| {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) as usize % bound
-        };
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut below = |bound: usize| random.usize(..bound);
         let deadlocks = Deadlocks::new();
         let endpoints: Vec<_> = (0..length).map(|_| deadlocks.add_endpoint("", 1)).collect();
         let workers: Vec<_> =
@@ -232,7 +227,7 @@ mod tests {
             } else if items.len() <= rounds * length {
                 let (caller, callee) = (endpoint(items.len() - 1), endpoint(items.len()));
                 let parent = Parent::Hook(workers[caller], &items[items.len() - 1..]);
-                calls.push(deadlocks.begin(endpoints[callee], parent, true));
+                calls.push(deadlocks.begin(endpoints[callee], parent, Reads::Whole, true));
                 *waits = true;
             } else {
                 (0..items.len()).for_each(|level| free[endpoint(level)] += 1);

@@ -1,12 +1,15 @@
 //! The owner of the state of all calls, which decides at each event.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use litplex_core::{CallId, WorkerKey};
 use tokio::sync::oneshot;
 
 use super::find::{find, stuck_workers};
-use super::state::{Doubt, EndpointKey, Parent, Refusal, State};
+use super::state::{Doubt, EndpointKey, Parent, Reads, Refusal, State};
 
 /// The detector of deadlocks of a server. Clones share their state.
 ///
@@ -17,7 +20,7 @@ use super::state::{Doubt, EndpointKey, Parent, Refusal, State};
 /// - [`ended`](Self::ended) where the last frame of the response is *read* from the callee's worker (not
 ///   where the caller wakes: meanwhile the worker may have begun another job), and before the response
 ///   is written to the caller's worker;
-/// - [`resume`](Self::resume) in the same way for each other part of a stream;
+/// - [`add_part`](Self::add_part) in the same way for each part of a stream;
 /// - `ended` for all calls of a hook at once when its items are answered, or it gives them up;
 /// - [`gone`](Self::gone) before `requeued` or `ended` for the jobs of that worker.
 ///
@@ -31,7 +34,8 @@ pub struct Deadlocks(Arc<Mutex<State>>);
 pub struct WatchedCall {
     id: CallId,
     deadlocks: Deadlocks,
-    refusal: oneshot::Receiver<Refusal>,
+    /// `None` once the call is refused or has ended.
+    refusal: Option<oneshot::Receiver<Refusal>>,
 }
 
 impl WatchedCall {
@@ -42,16 +46,32 @@ impl WatchedCall {
 
     /// Waits until the call is refused, forever if that does not happen. It may be dropped and called again.
     pub async fn refused(&mut self) -> Refusal {
-        match (&mut self.refusal).await {
-            Ok(refusal) => refusal,
-            // The call has ended.
-            Err(_) => std::future::pending().await,
-        }
+        poll_fn(|cx| self.poll_refused(cx)).await
+    }
+
+    /// Polls for the refusal of the call, which is returned once.
+    pub fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        let Some(refusal) = &mut self.refusal else { return Poll::Pending };
+        let refused = ready!(Pin::new(refusal).poll(cx));
+        self.refusal = None;
+        // Without one, the call has ended.
+        refused.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Notes that the caller waits for the call, of whose stream it has taken this many parts.
+    pub fn wait(&self, taken: u64) {
+        self.deadlocks.wait(self.id, taken);
+    }
+
+    /// Notes a part of the stream of a call that the server computes, before it is passed on.
+    pub fn pass_part_on(&self) {
+        self.deadlocks.state().pass_part_on(self.id);
     }
 
     /// Returns the refusal, if the call is refused. It is returned once.
-    pub fn try_refused(&mut self) -> Option<Refusal> {
-        self.refusal.try_recv().ok()
+    #[cfg(test)]
+    pub(super) fn try_refused(&mut self) -> Option<Refusal> {
+        self.refusal.as_mut()?.try_recv().ok()
     }
 }
 
@@ -106,22 +126,28 @@ impl Deadlocks {
 
     /// Adds a call, which is now in the queue of its callee. `waits` says that the hook waits for it from
     /// now on. The call may be refused at once.
-    pub fn begin(&self, callee: EndpointKey, parent: Parent<'_>, waits: bool) -> WatchedCall {
+    pub fn begin(
+        &self,
+        callee: EndpointKey,
+        parent: Parent<'_>,
+        reads: Reads,
+        waits: bool,
+    ) -> WatchedCall {
         let (sender, refusal) = oneshot::channel();
-        let id = self.decide(|state| state.begin(callee, parent, waits, sender));
-        WatchedCall { id, deadlocks: self.clone(), refusal }
+        let id = self.decide(|state| state.begin(callee, parent, reads, waits, sender));
+        WatchedCall { id, deadlocks: self.clone(), refusal: Some(refusal) }
     }
 
-    /// Notes that the caller of a call waits for it from now on. Of a stream this may be reported only if no
-    /// part of it is on the way to the caller.
-    pub fn wait(&self, call: CallId) {
-        self.decide(|state| state.wait(call));
+    /// Notes that the caller of a call waits for it from now on, and has taken this many parts of its
+    /// stream. If more have come, one is on the way to the caller, which does not wait.
+    pub fn wait(&self, call: CallId, taken: u64) {
+        self.decide(|state| state.wait(call, taken));
     }
 
-    /// Notes that a part of a stream has come: its caller does not wait for it any longer, until the next
-    /// [`wait`](Self::wait).
-    pub fn resume(&self, call: CallId) {
-        self.state().resume(call);
+    /// Notes that a part of a stream has come. A caller that reads parts does not wait any longer, until
+    /// the next [`wait`](Self::wait).
+    pub fn add_part(&self, call: CallId) {
+        self.state().add_part(call);
     }
 
     /// Notes that a worker holds a call as this item: the one that the worker's own calls have among their

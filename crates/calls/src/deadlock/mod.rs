@@ -17,10 +17,12 @@ mod declared;
 mod detector;
 mod find;
 mod state;
+mod stream;
 
 pub use declared::{DeclaredCalls, DeclaredCycle, declared_cycles};
 pub use detector::{Deadlocks, WatchedCall};
-pub use state::{EndpointKey, Parent, Refusal};
+pub use state::{EndpointKey, Parent, Reads, Refusal};
+pub use stream::StreamWatch;
 
 #[cfg(test)]
 mod brute;

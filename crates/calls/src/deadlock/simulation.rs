@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 
+use fastrand::Rng;
 use litplex_core::WorkerKey;
 
 use super::brute::{self, Model};
-use super::{Deadlocks, EndpointKey, Parent, WatchedCall};
+use super::{Deadlocks, EndpointKey, Parent, Reads, WatchedCall};
 
 /// The number of systems; a longer run sets `LITPLEX_SIMULATIONS`.
 const SYSTEMS: u64 = 100_000;
@@ -18,27 +19,6 @@ const STEPS: usize = 40;
 const MOST_DEPTH: usize = 4;
 /// The most states that brute force tries for a call.
 const MOST_STATES: usize = 4_000;
-
-/// The `SplitMix64` generator (Steele, Lea and Flood 2014); its seed identifies a system and its schedule.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 struct Endpoint {
     key: EndpointKey,
@@ -67,7 +47,16 @@ struct Job {
     depth: usize,
     caller: Option<usize>,
     watched: Option<WatchedCall>,
+    reads: Reads,
+    /// Whether its hook goes on only when it gets a part of the stream, or the end.
+    is_wanted: bool,
+    /// Whether the detector knows that the hook waits, and no part is on the way to it.
     waits: bool,
+    /// The parts of its stream that have come, and those that the hook has taken.
+    parts: u64,
+    taken: u64,
+    /// The parts that the hook had taken when it said that it waits, until that has come.
+    said: Option<u64>,
     is_ended: bool,
     /// The item that it is in a worker.
     item: u64,
@@ -78,7 +67,9 @@ struct Job {
 enum Step {
     Call(usize),
     Later(usize),
-    /// Waits for its oldest call.
+    /// Calls, and reads the parts of the stream.
+    Stream(usize),
+    /// Waits for its oldest call, or takes the next part of its stream.
     Wait,
     /// Waits for all its calls.
     Gather,
@@ -113,7 +104,7 @@ impl Counts {
 }
 
 struct Simulation {
-    random: Random,
+    random: Rng,
     deadlocks: Deadlocks,
     endpoints: Vec<Endpoint>,
     workers: Vec<Worker>,
@@ -129,18 +120,18 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Rng::with_seed(seed);
         let deadlocks = Deadlocks::new();
-        let count = 1 + random.below(4);
+        let count = 1 + random.usize(..4);
         let mut endpoints = Vec::new();
         for e in 0..count {
-            let is_pipeline = e > 0 && random.one_in(6);
-            let most_workers = if is_pipeline { 0 } else { 1 + random.below(2) };
-            let places = [1, 1, 1, 2, 3][random.below(5)];
-            let batch = if places == 1 { [1, 1, 3][random.below(3)] } else { 1 };
-            let ahead = [1, 1, 2][random.below(3)];
+            let is_pipeline = e > 0 && random.usize(..6) == 0;
+            let most_workers = if is_pipeline { 0 } else { 1 + random.usize(..2) };
+            let places = [1, 1, 1, 2, 3][random.usize(..5)];
+            let batch = if places == 1 { [1, 1, 3][random.usize(..3)] } else { 1 };
+            let ahead = [1, 1, 2][random.usize(..3)];
             let key = deadlocks.add_endpoint(&format!("/{e}"), most_workers);
-            let callees = (0..1 + random.below(3)).map(|_| random.below(count)).collect();
+            let callees = (0..1 + random.usize(..3)).map(|_| random.usize(..count)).collect();
             let (window, queue) = (places * batch * ahead, VecDeque::new());
             let endpoint =
                 Endpoint { key, is_pipeline, places, batch, window, most_workers, queue, callees };
@@ -159,7 +150,7 @@ impl Simulation {
             counts: Counts::default(),
         };
         for e in 0..count {
-            for _ in 0..simulation.random.below(simulation.endpoints[e].most_workers + 1) {
+            for _ in 0..simulation.random.usize(..simulation.endpoints[e].most_workers + 1) {
                 simulation.start(e);
             }
         }
@@ -168,7 +159,7 @@ impl Simulation {
 
     fn run(mut self) -> Counts {
         for _ in 0..STEPS {
-            match self.random.below(32) {
+            match self.random.usize(..32) {
                 0..=5 => self.arrive(),
                 6 => self.leave(),
                 7 => self.kill(),
@@ -185,14 +176,14 @@ impl Simulation {
     // Events that come from outside.
 
     fn arrive(&mut self) {
-        let endpoint = self.random.below(self.endpoints.len());
+        let endpoint = self.random.usize(..self.endpoints.len());
         self.submit(endpoint, 0, None, None);
     }
 
     /// A client or a hook gives a request up.
     fn leave(&mut self) {
         if !self.jobs.is_empty() {
-            let job = self.random.below(self.jobs.len());
+            let job = self.random.usize(..self.jobs.len());
             self.end(job);
         }
     }
@@ -202,7 +193,7 @@ impl Simulation {
         if alive.is_empty() {
             return;
         }
-        let w = alive[self.random.below(alive.len())];
+        let w = alive[self.random.usize(..alive.len())];
         let worker = &mut self.workers[w];
         worker.is_gone = true;
         let hooks = std::mem::take(&mut worker.hooks);
@@ -217,7 +208,8 @@ impl Simulation {
             }
         }
         for job in jobs {
-            if self.random.one_in(4) {
+            // A stream that has begun breaks.
+            if self.random.usize(..4) == 0 || self.jobs[job].parts > 0 {
                 self.end(job);
             } else if !self.jobs[job].is_ended {
                 let endpoint = self.jobs[job].endpoint;
@@ -232,15 +224,15 @@ impl Simulation {
 
     /// Changes the number of workers that an endpoint may have, and lets the extra ones finish.
     fn scale(&mut self) {
-        let e = self.random.below(self.endpoints.len());
+        let e = self.random.usize(..self.endpoints.len());
         if self.endpoints[e].is_pipeline {
             return;
         }
-        let most = 1 + self.random.below(3);
+        let most = 1 + self.random.usize(..3);
         self.endpoints[e].most_workers = most;
         self.deadlocks.set_most_workers(self.endpoints[e].key, most);
         self.obey();
-        if self.random.one_in(2) {
+        if self.random.usize(..2) == 0 {
             while self.retire_extra() {}
         }
     }
@@ -251,7 +243,7 @@ impl Simulation {
         let choices: Vec<_> = (0..self.endpoints.len()).filter(has_extra).collect();
         let Some(e) = self.choose(&choices) else { return false };
         let taking: Vec<_> = self.taking(e).collect();
-        let w = taking[self.random.below(taking.len())];
+        let w = taking[self.random.usize(..taking.len())];
         self.workers[w].is_retiring = true;
         self.deadlocks.retiring(self.workers[w].key);
         self.obey();
@@ -262,12 +254,14 @@ impl Simulation {
 
     /// Lets one thing happen that can, and returns whether any could.
     fn move_on(&mut self) -> bool {
-        let first = self.random.below(5);
-        (0..5).any(|kind| match (first + kind) % 5 {
+        let first = self.random.usize(..7);
+        (0..7).any(|kind| match (first + kind) % 7 {
             0 => self.dispatch(),
             1 => self.begin(),
             2 => self.step(),
             3 => self.retire_extra(),
+            4 => self.deliver(),
+            5 => self.tell(),
             _ => self.start_or_stop(),
         })
     }
@@ -276,7 +270,7 @@ impl Simulation {
         let choices: Vec<_> = (0..self.workers.len()).filter(|w| self.has_room(*w)).collect();
         let Some(w) = self.choose(&choices) else { return false };
         let endpoint = &mut self.endpoints[self.workers[w].endpoint];
-        let count = 1 + self.random.below(endpoint.batch.min(endpoint.queue.len()));
+        let count = 1 + self.random.usize(..endpoint.batch.min(endpoint.queue.len()));
         let jobs: Vec<_> = endpoint.queue.drain(..count).collect();
         for job in &jobs {
             self.next_item += 1;
@@ -317,7 +311,7 @@ impl Simulation {
     fn add_hook(&mut self, worker: Option<usize>, jobs: Vec<usize>) {
         let endpoint = self.jobs[jobs[0]].endpoint;
         let depth = jobs.iter().map(|job| self.jobs[*job].depth).max().unwrap_or(0);
-        let steps = if depth < MOST_DEPTH { self.random.below(5) } else { 0 };
+        let steps = if depth < MOST_DEPTH { self.random.usize(..5) } else { 0 };
         let steps = (0..steps).map(|_| self.random_step(endpoint)).collect();
         self.hooks.push(Hook { worker, jobs, steps, calls: Vec::new(), has_returned: false });
         if let Some(w) = worker {
@@ -327,12 +321,13 @@ impl Simulation {
 
     fn random_step(&mut self, endpoint: usize) -> Step {
         let callees = &self.endpoints[endpoint].callees;
-        let callee = callees[self.random.below(callees.len())];
-        match self.random.below(8) {
-            0..=2 => Step::Call(callee),
-            3 | 4 => Step::Later(callee),
-            5 => Step::Wait,
-            6 => Step::Gather,
+        let callee = callees[self.random.usize(..callees.len())];
+        match self.random.usize(..10) {
+            0 | 1 => Step::Call(callee),
+            2 | 3 => Step::Later(callee),
+            4 => Step::Stream(callee),
+            5 | 6 => Step::Wait,
+            7 => Step::Gather,
             _ => Step::Part,
         }
     }
@@ -340,14 +335,15 @@ impl Simulation {
     fn step(&mut self) -> bool {
         let runs = |h: &usize| {
             let hook = &self.hooks[*h];
-            !hook.has_returned && !hook.calls.iter().any(|call| self.jobs[*call].waits)
+            !hook.has_returned && !hook.calls.iter().any(|call| self.jobs[*call].is_wanted)
         };
         let choices: Vec<_> = (0..self.hooks.len()).filter(runs).collect();
         let Some(h) = self.choose(&choices) else { return false };
         match self.hooks[h].steps.pop_front() {
             None => self.return_from(h),
-            Some(Step::Call(callee)) => self.call(h, callee, true),
-            Some(Step::Later(callee)) => self.call(h, callee, false),
+            Some(Step::Call(callee)) => self.call(h, callee, Reads::Whole, true),
+            Some(Step::Later(callee)) => self.call(h, callee, Reads::Whole, false),
+            Some(Step::Stream(callee)) => self.call(h, callee, Reads::Parts, true),
             Some(Step::Wait) => {
                 let first = self.hooks[h].calls.first().copied();
                 first.into_iter().for_each(|call| self.wait(call));
@@ -356,38 +352,36 @@ impl Simulation {
                 self.hooks[h].calls.clone().into_iter().for_each(|call| self.wait(call));
             }
             Some(Step::Part) => {
-                for job in self.hooks[h].jobs.clone() {
-                    self.jobs[job].waits = false;
-                    if let Some(watched) = &self.jobs[job].watched {
-                        self.deadlocks.resume(watched.id());
-                    }
-                }
+                self.hooks[h].jobs.clone().into_iter().for_each(|job| self.add_part(job));
             }
         }
         true
     }
 
-    fn call(&mut self, h: usize, callee: usize, waits: bool) {
+    fn call(&mut self, h: usize, callee: usize, reads: Reads, waits: bool) {
         let depth = self.hooks[h].jobs.iter().map(|job| self.jobs[*job].depth).max().unwrap_or(0);
         let key = self.endpoints[callee].key;
         let watched = match self.hooks[h].worker {
             Some(w) => {
                 let jobs = &self.hooks[h].jobs;
                 let mut items: Vec<_> = jobs.iter().map(|job| self.jobs[*job].item).collect();
-                if self.endpoints[self.workers[w].endpoint].places == 1 && self.random.one_in(2) {
+                if self.endpoints[self.workers[w].endpoint].places == 1
+                    && self.random.usize(..2) == 0
+                {
                     // A hook for one item of a batch.
-                    items = vec![items[self.random.below(items.len())]];
+                    items = vec![items[self.random.usize(..items.len())]];
                 }
-                self.deadlocks.begin(key, Parent::Hook(self.workers[w].key, &items), waits)
+                self.deadlocks.begin(key, Parent::Hook(self.workers[w].key, &items), reads, waits)
             }
             None => match &self.jobs[self.hooks[h].jobs[0]].watched {
-                Some(parent) => self.deadlocks.begin(key, Parent::Call(parent.id()), waits),
-                None => self.deadlocks.begin(key, Parent::Client, waits),
+                Some(parent) => self.deadlocks.begin(key, Parent::Call(parent.id()), reads, waits),
+                None => self.deadlocks.begin(key, Parent::Client, reads, waits),
             },
         };
         let call = self.submit(callee, depth + 1, Some(h), Some(watched));
         self.watched.push(call);
-        self.jobs[call].waits = waits;
+        let job = &mut self.jobs[call];
+        (job.reads, job.is_wanted, job.waits) = (reads, waits, waits);
         self.hooks[h].calls.push(call);
         self.obey();
     }
@@ -399,8 +393,20 @@ impl Simulation {
         caller: Option<usize>,
         watched: Option<WatchedCall>,
     ) -> usize {
-        let (waits, is_ended, item) = (false, false, 0);
-        self.jobs.push(Job { endpoint, depth, caller, watched, waits, is_ended, item });
+        self.jobs.push(Job {
+            endpoint,
+            depth,
+            caller,
+            watched,
+            reads: Reads::Whole,
+            is_wanted: false,
+            waits: false,
+            parts: 0,
+            taken: 0,
+            said: None,
+            is_ended: false,
+            item: 0,
+        });
         let job = self.jobs.len() - 1;
         if self.endpoints[endpoint].is_pipeline {
             self.add_hook(None, vec![job]);
@@ -410,11 +416,53 @@ impl Simulation {
         job
     }
 
+    /// A hook waits for a call, or for the next part of its stream.
     fn wait(&mut self, call: usize) {
-        let Job { watched: Some(watched), waits, .. } = &mut self.jobs[call] else { return };
-        *waits = true;
-        self.deadlocks.wait(watched.id());
-        self.obey();
+        let job = &mut self.jobs[call];
+        if job.taken < job.parts {
+            job.taken += 1;
+        } else if job.watched.is_some() {
+            (job.is_wanted, job.said) = (true, Some(job.taken));
+        }
+    }
+
+    /// Tells the detector that a hook waits, some time after the hook said so.
+    fn tell(&mut self) -> bool {
+        let choices: Vec<_> =
+            self.watched.iter().copied().filter(|job| self.jobs[*job].said.is_some()).collect();
+        let Some(call) = self.choose(&choices) else { return false };
+        let job = &mut self.jobs[call];
+        if let (Some(taken), Some(watched)) = (job.said.take(), &job.watched) {
+            job.waits = job.parts == taken;
+            self.deadlocks.wait(watched.id(), taken);
+            self.obey();
+        }
+        true
+    }
+
+    /// A worker or a pipeline sends a part of a stream.
+    fn add_part(&mut self, call: usize) {
+        let job = &mut self.jobs[call];
+        let Some(watched) = &job.watched else { return };
+        if job.reads == Reads::Parts {
+            job.parts += 1;
+            job.waits = false;
+        }
+        self.deadlocks.add_part(watched.id());
+    }
+
+    /// A part of a stream comes to the hook that waits for it.
+    fn deliver(&mut self) -> bool {
+        let has_come = |job: &usize| {
+            let Job { is_wanted, taken, parts, said, .. } = &self.jobs[*job];
+            // What a hook said comes before what it says next.
+            *is_wanted && taken < parts && said.is_none()
+        };
+        let choices: Vec<_> = self.watched.iter().copied().filter(has_come).collect();
+        let Some(call) = self.choose(&choices) else { return false };
+        let job = &mut self.jobs[call];
+        (job.is_wanted, job.taken) = (false, job.taken + 1);
+        true
     }
 
     fn return_from(&mut self, h: usize) {
@@ -433,7 +481,7 @@ impl Simulation {
     /// Ends a job, answered or not: its caller does not wait for it any longer.
     fn end(&mut self, job: usize) {
         self.jobs[job].is_ended = true;
-        self.jobs[job].waits = false;
+        (self.jobs[job].waits, self.jobs[job].is_wanted) = (false, false);
         // The drop reports the end.
         if self.jobs[job].watched.take().is_some() {
             self.watched.retain(|other| *other != job);
@@ -480,7 +528,7 @@ impl Simulation {
     }
 
     fn choose(&mut self, choices: &[usize]) -> Option<usize> {
-        (!choices.is_empty()).then(|| choices[self.random.below(choices.len())])
+        (!choices.is_empty()).then(|| choices[self.random.usize(..choices.len())])
     }
 
     // Refusals, and their check.
@@ -493,6 +541,10 @@ impl Simulation {
             if watched.as_mut().is_some_and(|watched| watched.try_refused().is_some()) {
                 refused.push(*job);
             }
+        }
+        for job in &refused {
+            let unended = self.model().unended(&[*job]);
+            assert!(!unended.is_empty(), "a call is refused that ends");
         }
         if self.is_checked {
             for job in &refused {
@@ -510,7 +562,7 @@ impl Simulation {
             self.end(job);
             // The hook catches the error, or fails.
             if let Some(caller) = caller
-                && self.random.one_in(2)
+                && self.random.usize(..2) == 0
             {
                 self.hooks[caller].steps.clear();
             }

@@ -27,6 +27,15 @@ pub enum Parent<'a> {
     Call(CallId),
 }
 
+/// The way in which the caller of a call reads its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// As a whole: it waits for the end, also of a stream.
+    Whole,
+    /// Part by part, if it is a stream: each part ends its wait.
+    Parts,
+}
+
 /// The refusal of a call that waits for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -91,6 +100,9 @@ pub(super) struct Call {
     pub(super) caller: Caller,
     /// Whether its caller waits for it.
     pub(super) waits: bool,
+    /// The number of parts of its stream that have come, if its caller reads them one by one; otherwise it
+    /// waits for the end.
+    parts: Option<u64>,
     pub(super) progress: Progress,
     /// The calls of its own that it waits for, if the server computes it.
     pub(super) stages: Vec<CallId>,
@@ -192,6 +204,7 @@ impl State {
         &mut self,
         callee: EndpointKey,
         parent: Parent<'_>,
+        reads: Reads,
         waits: bool,
         refusal: oneshot::Sender<Refusal>,
     ) -> (CallId, Doubt) {
@@ -208,15 +221,17 @@ impl State {
             parent.progress = Progress::InServer;
         }
         let (progress, refusal) = (Progress::Queued, Some(refusal));
-        let call = Call { callee, caller, waits: false, progress, stages: Vec::new(), refusal };
+        let (waits_now, stages) = (false, Vec::new());
+        let parts = (reads == Reads::Parts).then_some(0);
+        let call = Call { callee, caller, waits: waits_now, parts, progress, stages, refusal };
         self.calls.insert(id, call);
-        (id, if waits { self.wait(id) } else { Doubt::None })
+        (id, if waits { self.wait(id, 0) } else { Doubt::None })
     }
 
-    pub(super) fn wait(&mut self, id: CallId) -> Doubt {
-        let Some(call) = self.calls.get_mut(&id).filter(|call| !call.waits) else {
-            return Doubt::None;
-        };
+    pub(super) fn wait(&mut self, id: CallId, taken: u64) -> Doubt {
+        let has_taken_all = |call: &Call| call.parts.is_none_or(|parts| parts <= taken);
+        let call = self.calls.get_mut(&id).filter(|call| !call.waits && has_taken_all(call));
+        let Some(call) = call else { return Doubt::None };
         call.waits = true;
         match &call.caller {
             Caller::Client => {}
@@ -236,7 +251,25 @@ impl State {
         Doubt::Call(id)
     }
 
-    pub(super) fn resume(&mut self, id: CallId) {
+    /// Notes a part of a stream that has come.
+    pub(super) fn add_part(&mut self, id: CallId) {
+        if let Some(parts) = self.calls.get_mut(&id).and_then(|call| call.parts.as_mut()) {
+            *parts += 1;
+            self.resume(id);
+        }
+    }
+
+    /// Notes a part of a stream that the server passes on, if it computes the call. Those of a worker
+    /// are noted where they come.
+    pub(super) fn pass_part_on(&mut self, id: CallId) {
+        let is_in_server = |call: &Call| call.progress == Progress::InServer;
+        if self.calls.get(&id).is_some_and(is_in_server) {
+            self.add_part(id);
+        }
+    }
+
+    /// Ends the wait for a call.
+    fn resume(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(&id).filter(|call| call.waits) else { return };
         call.waits = false;
         match &call.caller {

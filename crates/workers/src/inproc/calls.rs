@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use litplex_core::{
     BoxFuture, CallError, CallId, Called, Calls, Hook, Invocation, Job, MediaType, Origin, Outcome,
-    Parent, Part, PartStream, Request, Response, Root, ServeError, WorkerKey,
+    Parent, Part, PartStream, Request, Response, Root, ServeError, Waits, WorkerKey,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -154,7 +154,7 @@ impl Callee {
             parent: ends.parent.clone(),
             request,
             timeout: self.timeout,
-            waits: true,
+            waits: Waits::Polling,
             stream: Some(stream),
         };
         let future = self.callees.calls.call(invocation, Box::new(|_| {}));
@@ -349,6 +349,14 @@ pub(super) struct Computing<'c> {
     calling: &'c Calling,
     held: Vec<CallId>,
     _live: watch::Sender<()>,
+}
+
+impl Computing<'_> {
+    /// Returns a function that reports a part of a stream, before it is sent.
+    pub(super) fn part_reporter(&self) -> impl Fn() + Send + Sync + 'static {
+        let (calls, held) = (self.calling.calls.clone(), self.held.clone());
+        move || held.iter().for_each(|call| calls.resumed(*call))
+    }
 }
 
 impl Drop for Computing<'_> {

@@ -101,7 +101,6 @@ impl Launch for InprocLaunch {
             watches_callers: self.calls.is_some(),
             has_cost: false,
             dialect: self.settings.dialect.clone(),
-            model: String::new(),
             schema: Default::default(),
             tool: None,
             places: 1,

@@ -7,7 +7,7 @@ use litplex_core::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::calls::Calling;
+use super::calls::{Calling, Computing};
 
 /// The receiver of answers and reports.
 pub(crate) trait Deliver {
@@ -119,8 +119,8 @@ pub(crate) struct Streams<S>(pub(crate) S);
 impl<S: LitStream> Model for Streams<S> {
     fn run(&mut self, jobs: Vec<Job>, calling: Option<&Calling>, to: &dyn Deliver) {
         for job in jobs {
-            let _computing = calling.map(|calling| calling.begin(std::slice::from_ref(&job)));
-            let cut_short = usize::from(!self.answer(job));
+            let computing = calling.map(|calling| calling.begin(std::slice::from_ref(&job)));
+            let cut_short = usize::from(!self.answer(job, computing.as_ref()));
             to.finished(Done { jobs: 1, cut_short });
         }
     }
@@ -128,12 +128,15 @@ impl<S: LitStream> Model for Streams<S> {
 
 impl<S: LitStream> Streams<S> {
     /// Answers a job, and returns whether its client stayed to the end.
-    fn answer(&mut self, job: Job) -> bool {
+    fn answer(&mut self, job: Job, computing: Option<&Computing<'_>>) -> bool {
         if job.is_void(Instant::now()) {
             job.reply.send(Err(ServeError::deadline()));
             return false;
         }
         let mut chunks = Chunks::new(job.reply.into_stream());
+        if let Some(computing) = computing {
+            chunks = chunks.before_each(computing.part_reporter());
+        }
         let result = decode(&job.request).and_then(|input| {
             guarded(|| match self.0.predict(input, &mut chunks) {
                 Err(error) if error.is::<ClientLeft>() => Ok(()),

@@ -15,11 +15,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use litplex_core::{
     CallId, Called, Calls, Cause, Content, FormPart, Hook, Invocation, ItemKind, Items, MediaType,
-    Outcome, Parent, Part, PartStream, Request, Response, ServeError, WorkerExit, WorkerKey,
+    Outcome, Parent, Part, PartStream, Request, Response, ServeError, Waits, WorkerExit, WorkerKey,
 };
 use litplex_wire::{
-    CallMeta, Decoder, EndMeta, Flags, Frame, FrameError, Header, Kind, RequestContent,
-    RequestMeta, ResponseMeta,
+    CallMeta, Decoder, Flags, Frame, FrameError, Header, Kind, RequestContent, RequestMeta,
+    ResponseMeta,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -206,7 +206,7 @@ impl<S: Transport> CallsConnection<S> {
                 Kind::Request => self.begin(frame)?,
                 Kind::Cancel => self.cancel(frame.id),
                 Kind::Credit => self.grant(&frame)?,
-                Kind::Waiting => self.wait(frame.id),
+                Kind::Waiting => self.wait(&frame)?,
                 unexpected => return Err(FrameError::Unexpected(unexpected)),
             }
         }
@@ -267,20 +267,22 @@ impl<S: Transport> CallsConnection<S> {
     }
 
     fn grant(&mut self, frame: &Frame) -> Result<(), FrameError> {
-        let bytes = frame.payload.clone().try_get_u32_le().map_err(|_| FrameError::Message)?;
+        let bytes = number_in(frame)?;
         if let Some(call) = self.open.get(&frame.id) {
             call.granted.send_modify(|granted| *granted = granted.saturating_add(bytes as usize));
         }
         Ok(())
     }
 
-    fn wait(&mut self, number: u64) {
-        if let Some(OpenCall { progress, .. }) = self.open.get(&number) {
+    fn wait(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        let taken = number_in(frame)?;
+        if let Some(OpenCall { progress, .. }) = self.open.get(&frame.id) {
             progress.waits.store(true, Relaxed);
             if let Some(id) = progress.id.get() {
-                self.worker.calls.waits(*id);
+                self.worker.calls.waits(*id, taken.into());
             }
         }
+        Ok(())
     }
 
     /// Sends a part of an answer, unless the call was cancelled since.
@@ -305,9 +307,7 @@ impl<S: Transport> CallsConnection<S> {
             }
             AnswerContent::Broken(error, path) => {
                 let body = error_body(&error, &path);
-                let meta = serde_json::to_vec(&EndMeta::default());
-                let meta = meta.expect("metadata is plain data. This is a bug.");
-                self.outbox.push(header(Kind::End, error.status(), number), Some(&meta), &body);
+                self.outbox.push(header(Kind::End, error.status(), number), None, &body);
             }
         }
     }
@@ -326,6 +326,11 @@ impl<S: Transport> CallsConnection<S> {
         });
         self.outbox.push(header(Kind::Response, status, number), meta.as_deref(), &body);
     }
+}
+
+/// Returns the number that is the payload of a frame.
+fn number_in(frame: &Frame) -> Result<u32, FrameError> {
+    frame.payload.clone().try_get_u32_le().map_err(|_| FrameError::Message)
 }
 
 fn header(kind: Kind, status: u16, id: u64) -> Header {
@@ -390,13 +395,17 @@ impl CallTask {
             takes_values: true,
             reservation,
         };
+        let waits = match self.progress.waits.load(Relaxed) {
+            true => Waits::FromBeginning,
+            false => Waits::Reported,
+        };
         let invocation = Invocation {
             caller: self.caller.clone(),
             endpoint: self.endpoint.clone(),
             parent: parent.clone(),
             request,
             timeout: self.timeout,
-            waits: self.progress.waits.load(Relaxed),
+            waits,
             stream: Some(self.stream),
         };
         let (calls, progress) = (self.calls.clone(), self.progress.clone());
@@ -404,8 +413,8 @@ impl CallTask {
         let begun = Box::new(move |id| {
             let _ = progress.id.set(id);
             // The hook may have begun to wait since.
-            if !waits && progress.waits.load(Relaxed) {
-                calls.waits(id);
+            if waits == Waits::Reported && progress.waits.load(Relaxed) {
+                calls.waits(id, 0);
             }
         });
         let called = self.calls.call(invocation, begun);

@@ -131,7 +131,6 @@ pub(crate) fn model_info(ready: &Ready) -> ModelInfo {
         context: ready.context,
         has_cost: ready.cost,
         dialect: ready.spec.clone().map(DialectId::new),
-        model: ready.model.clone(),
         schema: Arc::new(ready.schema.clone()),
         tool: (!ready.tool.is_null()).then(|| Arc::new(ready.tool.clone())),
         calls: ready.calls.clone(),

@@ -343,11 +343,15 @@ class _Items:
     def _has_come(self) -> bool:
         return bool(self._call.chunks) or self._call.is_done
 
+    def _say_waiting(self) -> None:
+        if not self._has_come():
+            say_waiting((self._call,))
+
     def _next(self) -> Any:
         """Returns the next item that has come; `_END` where there is none, at the end too."""
         item = next(self._now, _END)
         while item is _END and self._call.chunks:
-            kind, payload = self._call.chunks.popleft()
+            kind, payload = self._call.take()
             self._call.spend(len(payload))
             self._link.pay()
             self._now = items_of(kind, payload)
@@ -388,6 +392,7 @@ class Stream(_Items):
         item = self._next()
         while item is _END:
             if not self._is_over:
+                self._say_waiting()
                 self._link.wait((self._call,), self._has_come)
             item = self._next()
             if item is _END and self._call.is_done:
@@ -413,6 +418,7 @@ class AsyncStream(_Items):
         item = self._next()
         while item is _END:
             if not self._is_over:
+                self._say_waiting()
                 await self._link.wait_async((self._call,), self._has_come)
             item = self._next()
             if item is _END and self._call.is_done:

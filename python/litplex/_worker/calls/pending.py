@@ -30,7 +30,7 @@ class Pending(Call):
         target: The callee.
         is_read: Whether the caller reads the items of a stream as they come. Otherwise the result
             is the list of them.
-        waits: Whether the server knows that the hook waits for it.
+        waits: Whether the hook waits for it from its beginning.
 
     Attributes:
         id: Its number.
@@ -48,7 +48,9 @@ class Pending(Call):
         self._link = link
         self._target = target
         self._is_read = is_read
-        self._waits = waits
+        # The number of chunks that the hook had taken when the server was last told that it waits.
+        self._told = 0 if waits else -1
+        self._taken = 0
         self._has_items = False
         self._unspent = 0
         self._response: Any = None
@@ -134,12 +136,17 @@ class Pending(Call):
             return False
         return self._error is not None or self._response[1] >= 400
 
-    def needs_waiting(self) -> bool:
-        """Returns whether the server is to be told that the hook waits; it is told once."""
-        if self.is_done or self._waits:
-            return False
-        self._waits = True
-        return True
+    def take(self) -> tuple[int, bytes]:
+        """Returns the kind and the payload of the next chunk, which has come."""
+        self._taken += 1
+        return self.chunks.popleft()
+
+    def waiting(self) -> bytes | None:
+        """Returns the frame that tells the server that the hook waits, unless it knows."""
+        if self.is_done or self._told == self._taken:
+            return None
+        self._told = self._taken
+        return frames.encode(frames.WAITING, frames.LENGTH.pack(self._taken), id=self.id)
 
     @property
     def link(self) -> Link:
@@ -186,7 +193,7 @@ class Pending(Call):
 
 def say_waiting(calls: Sequence[Pending]) -> None:
     """Tells the server that the hook now waits for these calls."""
-    told = [frames.encode(frames.WAITING, id=call.id) for call in calls if call.needs_waiting()]
+    told = [frame for frame in (call.waiting() for call in calls) if frame is not None]
     if told:
         calls[0].link.send(list(told))
 

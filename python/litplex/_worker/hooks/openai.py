@@ -44,8 +44,7 @@ class _SpecHooks(Hooks):
 
     def model_info(self) -> dict[str, Any]:
         """Returns the ``Ready`` message."""
-        spec, model = self.api.spec.protocol, type(self.api).__name__
-        return {**super().model_info(), "spec": spec, "model": model}
+        return {**super().model_info(), "spec": self.api.spec.protocol}
 
     def _read(self, flags: int, payload: Payload) -> Any:
         value, context = super()._read(flags, payload)
