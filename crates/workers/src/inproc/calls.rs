@@ -365,3 +365,83 @@ impl Drop for Computing<'_> {
         self.held.iter().for_each(|call| self.calling.calls.ended(*call));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use litplex_core::{Begun, reply};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Notes the calls, which never end.
+    #[derive(Default)]
+    struct Noted(Mutex<Vec<Invocation>>);
+
+    impl Calls for Noted {
+        fn attached(&self, _: &str, _: usize, _: usize) -> WorkerKey {
+            WorkerKey(4)
+        }
+        fn retiring(&self, _: WorkerKey) {}
+        fn gone(&self, _: WorkerKey) {}
+        fn held(&self, _: CallId, _: WorkerKey, _: u64) {}
+        fn requeued(&self, _: CallId) {}
+        fn resumed(&self, _: CallId) {}
+        fn ended(&self, _: CallId) {}
+        fn waits(&self, _: CallId) {}
+        fn call(&self, it: Invocation, _: Begun) -> BoxFuture<'static, Outcome<Called>> {
+            self.0.lock().unwrap().push(it);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn job(seconds: u64, origin: Origin, live: &watch::Sender<()>) -> Job {
+        let now = Instant::now();
+        let request = Request { id: Some(format!("id {seconds}")), ..Request::json("1") };
+        let job = Job::new(request, now, now + Duration::from_secs(seconds), reply().0);
+        Job { origin: Some(Arc::new(origin)), live: Some(live.subscribe()), ..job }
+    }
+
+    #[tokio::test]
+    async fn a_call_inherits_what_its_requests_hand_down_and_ends_with_the_last_of_them() {
+        let noted = Arc::new(Noted::default());
+        let callees = Callees::new(noted.clone(), Handle::current());
+        let scopes = |scopes: &[&str]| scopes.iter().map(ToString::to_string).collect();
+        let (first, second) = (watch::Sender::new(()), watch::Sender::new(()));
+        let jobs = [
+            job(5, Origin::with_scopes(scopes(&["read", "write"])), &first),
+            job(9, Origin::with_scopes(scopes(&["read"])).child("/a#0".into()), &second),
+        ];
+        let deadline = jobs[1].deadline;
+        let run = tokio::task::spawn_blocking(move || {
+            let calling = Calling::attach(&callees, "/b", 1, "/b#1");
+            let _computing = calling.begin(&jobs);
+            let callee = callees.endpoint("/c").timeout(Duration::from_secs(1));
+            callee.call::<_, u32>(&7)
+        });
+        while noted.0.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let invocation = noted.0.lock().unwrap().remove(0);
+        let Invocation { caller, endpoint, parent, request, timeout: limit, waits, .. } =
+            invocation;
+        assert_eq!((&*caller, &*endpoint, waits), ("/b", "/c", true));
+        assert_eq!((limit, parent.deadline), (Some(Duration::from_secs(1)), deadline));
+        assert_eq!(request.id.as_deref(), Some("id 5"));
+        assert_eq!(parent.origin.path(), [Arc::from("/a#0"), Arc::from("/b#1")]);
+        assert_eq!(parent.origin.depth, 2);
+        assert_eq!(parent.origin.root.scopes.as_deref(), Some(&["read".to_owned()][..]));
+        assert_eq!(parent.hook, Some(Hook { worker: WorkerKey(4), items: vec![0] }));
+        drop(first);
+        let mut run = run;
+        let waited = timeout(Duration::from_millis(50), &mut run).await;
+        assert!(waited.is_err(), "one of its clients waits");
+        drop(second);
+        let error = run.await.unwrap().unwrap_err();
+        assert_eq!(
+            (error.status, error.calls),
+            (499, vec!["/a#0".into(), "/b#1".into(), "/c".into()])
+        );
+    }
+}
