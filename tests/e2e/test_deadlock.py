@@ -38,6 +38,14 @@ SERVER = """
             calls = [ls.endpoint(path).later(0) for path in paths]
             return ls.gather(*calls)
 
+    class Decodes(ls.LitAPI):
+        # Decodes a path by a call of it. A batch begins when it is full.
+        def decode_request(self, path):
+            return self.call(path, []) if path else "no call"
+
+        def predict(self, batch):
+            return batch
+
     class To(ls.LitAPI):
         # Calls the first path of a list with the rest of it.
         def predict(self, paths):
@@ -126,6 +134,7 @@ SERVER = """
                          timeout=20),
             ls.LitServer(own(AsyncDeep(max_concurrency=3), "/async"), path="/async", timeout=20),
             ls.LitServer(Batched(max_batch_size=4), path="/batched", timeout=20),
+            ls.LitServer(Decodes(max_batch_size=2, batch_timeout=15), path="/decodes", timeout=20),
             ls.LitServer(Sequences(max_batch_size=4), path="/sequences", timeout=20),
             ls.LitServer(To(), path="/a", timeout=20),
             ls.LitServer(To(), path="/b", timeout=20),
@@ -240,6 +249,28 @@ def test_streams_whose_next_part_waits_for_their_reader_are_refused(server):
     assert post("/async-reads", ["/streams", "/a"]).json() == ["first", "end"]
     assert post("/reads", ["/collects", "items", "/a"]).json() == ["end"]
     assert post("/reads", []).json() == "no call"
+
+
+def test_a_batch_waits_for_the_call_that_decodes_one_of_its_items(server):
+    def both(first, second):
+        answers = {}
+
+        def post(path, body):
+            answers[path, str(body)] = server.post(path, json=body)
+
+        threads = [threading.Thread(target=post, args=pair) for pair in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [answers[path, str(body)] for path, body in (first, second)]
+
+    waiting, decoding = both(("/a", ["/decodes"]), ("/decodes", "/a"))
+    assert waiting.json() == "no call"
+    assert refused(decoding, "/a#0 → /decodes#0 → /a"), decoding.text
+    own, other = both(("/decodes", "/decodes"), ("/decodes", ""))
+    assert other.json() == "no call"
+    assert refused(own, "/decodes#0 → /decodes"), own.text
 
 
 def test_of_two_requests_that_meet_one_is_refused_and_the_other_answered(server):
