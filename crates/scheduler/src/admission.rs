@@ -16,6 +16,9 @@ const LARGEST_QUEUE: usize = 65_536;
 /// error.
 const SAFE_PART: f64 = 0.9;
 
+/// The `Retry-After` of an endpoint that is drained: only its operator knows when that ends.
+const AFTER_DRAIN: Duration = Duration::from_secs(5);
+
 /// The work in front of a job that arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
@@ -88,10 +91,15 @@ impl Refusal {
     fn new(reason: Shed, detail: String, retry_after: Duration) -> Self {
         let retry_after = whole_seconds(retry_after);
         let error = match reason {
-            Shed::NoWorker => ServeError::not_ready(detail, retry_after),
+            Shed::NoWorker | Shed::Draining => ServeError::not_ready(detail, retry_after),
             _ => ServeError::overloaded(detail, retry_after),
         };
         Self { reason, error }
+    }
+
+    pub(crate) fn draining() -> Self {
+        let detail = "this endpoint takes no new requests: its operator drains it".into();
+        Self::new(Shed::Draining, detail, AFTER_DRAIN)
     }
 
     pub(crate) fn no_worker(reason: &str, retry_after: Duration) -> Self {

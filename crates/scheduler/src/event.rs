@@ -5,7 +5,7 @@ use std::fmt;
 use litplex_core::{Done, Job, ModelInfo, Outcome, Request, Unanswered, Worker};
 use tokio::sync::oneshot;
 
-use crate::{EndpointLoad, Outlook};
+use crate::{EndpointLoad, Mode, Outlook};
 
 /// An event that the endpoint's task handles.
 pub(crate) enum Event {
@@ -35,6 +35,7 @@ pub(crate) enum Event {
         unanswered: Vec<Unanswered>,
     },
     Outlook(Outlook),
+    Mode(Mode),
     CostQuery {
         request: Request,
         answer: oneshot::Sender<Outcome<f64>>,
@@ -54,6 +55,7 @@ impl fmt::Debug for Event {
             Self::Retiring { .. } => "Retiring",
             Self::Gone { .. } => "Gone",
             Self::Outlook(_) => "Outlook",
+            Self::Mode(_) => "Mode",
             Self::CostQuery { .. } => "CostQuery",
             Self::Inspect(_) => "Inspect",
         })

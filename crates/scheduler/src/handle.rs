@@ -11,7 +11,7 @@ use tokio::sync::{SetOnce, mpsc, oneshot};
 use crate::event::{Event, WorkerId};
 use crate::pace::PublishedPace;
 use crate::task::EndpointTask;
-use crate::{EndpointLoad, Outlook, Pace, QueueSettings};
+use crate::{EndpointLoad, Mode, Outlook, Pace, QueueSettings};
 
 /// A handle of an endpoint's queue, cheap to clone. The task ends with its last handle.
 #[derive(Debug, Clone)]
@@ -64,6 +64,11 @@ impl Endpoint {
     /// Sets the outlook that holds while no worker is ready.
     pub fn set_outlook(&self, outlook: Outlook) {
         let _ = self.events.send(Event::Outlook(outlook));
+    }
+
+    /// Sets what the endpoint does with requests.
+    pub fn set_mode(&self, mode: Mode) {
+        let _ = self.events.send(Event::Mode(mode));
     }
 
     /// Returns the load of the endpoint, and makes its metrics up to now visible.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::Mode;
+
 /// The load of an endpoint.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EndpointLoad {
@@ -23,6 +25,8 @@ pub struct EndpointLoad {
     pub workers: Vec<WorkerLoad>,
     /// For each slot, the total time in which its workers had jobs.
     pub busy: Vec<Duration>,
+    /// The mode of the endpoint.
+    pub mode: Mode,
 }
 
 /// The load of a worker.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::event::{Event, WorkerId};
 use crate::state::EndpointState;
-use crate::{EndpointLoad, Outlook, QueueSettings};
+use crate::{EndpointLoad, Mode, Outlook, QueueSettings};
 
 const SCHEDULES: u64 = 100_000;
 const STEPS: usize = 30;
@@ -61,6 +61,7 @@ struct Schedule {
     /// The arrival of the fresh job that was dispatched last, while the order must be kept.
     last_dispatched: Option<Instant>,
     by_cost: bool,
+    mode: Mode,
     /// Whether any worker was lost.
     killed: bool,
 }
@@ -86,6 +87,7 @@ impl Schedule {
             workers: Vec::new(),
             last_dispatched: None,
             by_cost,
+            mode: Mode::Serving,
             killed: false,
         }
     }
@@ -105,7 +107,7 @@ impl Schedule {
     }
 
     fn step(&mut self) {
-        match self.random.usize(..16) {
+        match self.random.usize(..17) {
             0..=5 => self.submit(),
             6..=8 => self.answer(),
             9 => self.leave(),
@@ -113,6 +115,7 @@ impl Schedule {
             11 => self.kill(),
             12 => self.retire(),
             13 => self.outlook(),
+            14 => self.set_mode(),
             _ => self.now += Duration::from_millis(self.random.usize(..40) as u64),
         }
     }
@@ -198,6 +201,12 @@ impl Schedule {
         self.handle(Event::Outlook(outlook));
     }
 
+    fn set_mode(&mut self) {
+        self.mode =
+            [Mode::Serving, Mode::Serving, Mode::Paused, Mode::Draining][self.random.usize(..4)];
+        self.handle(Event::Mode(self.mode));
+    }
+
     fn random_worker(&mut self) -> Option<usize> {
         let workers = self.workers.len();
         (workers > 0).then(|| self.random.usize(..workers))
@@ -221,10 +230,12 @@ impl Schedule {
     fn check_dispatched(&mut self, worker: usize, before: usize) {
         let ScheduledWorker { batches, is_retired, .. } = &self.workers[worker];
         let batches = batches.lock().unwrap();
+        let paused = self.mode == Mode::Paused;
         let suspect = batches.iter().flatten().any(|job| job.losses > 0);
         let jobs: usize = batches.iter().map(Vec::len).sum();
         assert!(!suspect || jobs == 1, "a suspect shares its worker");
         assert!(!is_retired || jobs <= before, "a retired worker got jobs");
+        assert!(!paused || jobs <= before, "a paused endpoint dispatched jobs");
         for batch in batches.iter().filter(|_| self.max_batch_size > 1) {
             assert!(batch.len() <= self.max_batch_size);
             let most = batch.iter().map(|job| job.cost).fold(0.0, f64::max);
@@ -257,6 +268,8 @@ impl Schedule {
             self.kill();
             self.act();
         }
+        self.mode = Mode::Serving;
+        self.handle(Event::Mode(self.mode));
         self.attach();
         self.act();
         self.now += Duration::from_millis(5);

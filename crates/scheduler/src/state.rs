@@ -17,7 +17,7 @@ use crate::busy::BusyTimes;
 use crate::event::{Event, WorkerId};
 use crate::pace::PublishedPace;
 use crate::{
-    Decision, EndpointLoad, Load, Outlook, QueueSettings, Rules, Speed, Waiting, decide, fill,
+    Decision, EndpointLoad, Load, Mode, Outlook, QueueSettings, Rules, Speed, Waiting, decide, fill,
 };
 
 /// A job is not retried after this many workers were lost while they may have computed it.
@@ -50,6 +50,7 @@ pub(crate) struct EndpointState {
     suspects: VecDeque<Job>,
     workers: Vec<AttachedWorker>,
     busy: BusyTimes,
+    mode: Mode,
     outlook: Outlook,
     /// The time at which the outlook was set.
     outlook_since: Instant,
@@ -73,6 +74,7 @@ impl EndpointState {
             suspects: VecDeque::new(),
             workers: Vec::new(),
             busy: BusyTimes::default(),
+            mode: Mode::default(),
             outlook: Outlook::default(),
             outlook_since: now,
             speed: Speed::default(),
@@ -102,6 +104,7 @@ impl EndpointState {
                 self.take_back(unanswered, now);
             }
             Event::Outlook(outlook) => self.set_outlook(outlook, now),
+            Event::Mode(mode) => self.mode = mode,
             Event::CostQuery { request, answer } => self.cost(request, answer),
             // The receiver may have left, which is no error.
             Event::Inspect(answer) => drop(answer.send(self.inspect(now))),
@@ -116,7 +119,7 @@ impl EndpointState {
         }
         let due = loop {
             self.drop_void_jobs(now);
-            match decide(&self.rules, self.waiting(), &self.loads(), now) {
+            match self.decide(now) {
                 Decision::Dispatch { worker, jobs } => self.dispatch(worker, jobs, now),
                 Decision::DispatchSuspect { worker } => self.dispatch_suspect(worker, now),
                 Decision::WaitUntil(due) => break Some(due),
@@ -125,6 +128,15 @@ impl EndpointState {
         };
         self.workers.iter_mut().for_each(AttachedWorker::flush);
         [due, self.first_expiry()].into_iter().flatten().min()
+    }
+
+    fn decide(&self, now: Instant) -> Decision {
+        match self.mode {
+            Mode::Paused => Decision::Wait,
+            Mode::Serving | Mode::Draining => {
+                decide(&self.rules, self.waiting(), &self.loads(), now)
+            }
+        }
     }
 
     /// Returns the time at which the first job will have waited for `queue_timeout`. Deadlines need
@@ -142,7 +154,8 @@ impl EndpointState {
         self.mean_cost += WEIGHT_OF_NEW * (job.cost - self.mean_cost);
         let deadline = self.effective_deadline(&job);
         let admitted = self
-            .check_outlook()
+            .check_mode(&job)
+            .and_then(|()| self.check_outlook())
             .and_then(|()| admit(&self.backlog(&job, now), self.max_queue(&job), now, deadline));
         match admitted {
             Ok(()) => self.queue.insert(self.position(&job), job),
@@ -205,6 +218,14 @@ impl EndpointState {
         self.settings.queue_timeout.map_or(job.deadline, |limit| {
             job.deadline.min(job.queued + limit + self.batch_time().unwrap_or_default())
         })
+    }
+
+    /// Returns the refusal of new requests while the endpoint is drained.
+    fn check_mode(&self, job: &Job) -> Result<(), Refusal> {
+        match self.mode {
+            Mode::Draining if job.depth() == 0 => Err(Refusal::draining()),
+            Mode::Serving | Mode::Paused | Mode::Draining => Ok(()),
+        }
     }
 
     /// Returns the refusal of jobs that would wait in vain, because no worker will be ready soon.
@@ -368,6 +389,7 @@ impl EndpointState {
                 .map(|(time, capacity)| capacity as f64 / time.as_secs_f64()),
             workers: self.workers.iter().map(AttachedWorker::report).collect(),
             busy: self.busy.totals(now),
+            mode: self.mode,
         }
     }
 

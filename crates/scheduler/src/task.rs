@@ -70,7 +70,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{Endpoint, Outlook, spawn_endpoint};
+    use crate::{Endpoint, Mode, Outlook, spawn_endpoint};
 
     /// A worker that sends its batches to the test; a cancellation is an empty batch.
     struct MockWorker(mpsc::UnboundedSender<Vec<Job>>);
@@ -543,6 +543,55 @@ mod tests {
         fixture.answer(0, batch);
         let took = "litplex_batch_duration_seconds_sum{endpoint=\"/test\"}";
         assert_eq!(metric(&fixture, took).await, Some(1.0), "the first batch is ignored");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_of_a_paused_endpoint_wait_within_their_time() {
+        let settings =
+            QueueSettings { queue_timeout: Some(Duration::from_secs(9)), ..Default::default() };
+        let mut fixture = Fixture::with(1, 1, 0, settings);
+        let _first = fixture.submit();
+        let running = fixture.batch(0).await;
+        fixture.endpoint.set_mode(Mode::Paused);
+        let (late, waiting) = (fixture.submit(), fixture.submit_for(Duration::from_secs(60)));
+        fixture.answer(0, running);
+        let load = fixture.endpoint.load().await;
+        assert_eq!((load.mode, load.queued, load.in_flight), (Mode::Paused, 2, 0));
+        drop(waiting);
+        assert_eq!(status(late).await, 504);
+        let waiting = fixture.submit();
+        fixture.endpoint.set_mode(Mode::Serving);
+        let batch = fixture.batch(0).await;
+        fixture.answer(0, batch);
+        assert_eq!(status(waiting).await, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drained_endpoint_finishes_what_was_let_in() {
+        let mut fixture = Fixture::new(1, 1, 0);
+        let (first, second) = (fixture.submit(), fixture.submit());
+        let running = fixture.batch(0).await;
+        fixture.endpoint.set_mode(Mode::Draining);
+        let error = fixture.submit().recv().await.map(drop).unwrap_err();
+        assert_eq!((error.status(), error.retry_after), (503, Some(5)));
+        let (reply, call) = reply();
+        let now = Instant::now();
+        let origin = Some(Arc::new(Origin::default().child("/ask#0".into())));
+        let job = Job::new(Request::json("1"), now, now + Duration::from_secs(9), reply);
+        fixture.endpoint.submit(Job { origin, ..job });
+        fixture.answer(0, running);
+        let mut left = 2;
+        while left > 0 {
+            let batch = fixture.batch(0).await;
+            left -= batch.len();
+            fixture.answer(0, batch);
+        }
+        for answers in [first, second, call] {
+            assert_eq!(status(answers).await, 200);
+        }
+        fixture.endpoint.set_mode(Mode::Serving);
+        let _answer = fixture.submit();
+        assert_eq!(fixture.batch(0).await.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
