@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from select import select
 
 import pytest
 from conftest import LITPLEX, is_alive, parent_of, wait_until
@@ -129,7 +131,17 @@ def test_a_reader_that_has_gone_ends_the_command_quietly(serve, runtime):
 
 
 def test_nothing_runs(litplex):
-    for args in (["ps"], ["ps", "--json"], ["scale", "/double", "2"]):
+    commands = (
+        "ps",
+        "ps --json",
+        "scale /double 2",
+        "logs",
+        "events",
+        "stop",
+        "pause /x",
+        "stack /x",
+    )
+    for args in map(str.split, commands):
         assert litplex(*args) == (1, "", "error: no litplex server of this user is running\n")
 
 
@@ -163,6 +175,161 @@ def test_scaling_loses_no_request(serve, runtime, litplex, status_of):
         for caller in callers:
             caller.join()
     assert statuses == {200}
+
+
+OPERATED = """
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            print("echo", x)
+            if x == "native":
+                # Seconds in which native code keeps the interpreter's lock.
+                sum(range(2 * 10**8))
+            return x
+
+    class Relay(ls.LitAPI):
+        echo = ls.endpoint("/echo")
+
+        def predict(self, x):
+            return self.echo(x)
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Echo(), path="/echo", name="echo"),
+            ls.LitServer(Relay(), path="/relay"),
+            ls.LitServer(Echo(), path="/other"),
+            port=0,
+            request_id=True,
+        )
+"""
+
+
+def test_a_paused_endpoint_holds_its_requests(serve, runtime, litplex, status_of):
+    server = serve(OPERATED, env=runtime)
+    status, out, err = litplex("pause", "echo")
+    assert (status, err) == (0, "")
+    assert out.startswith("/echo is paused: requests wait in its queue")
+    with ThreadPoolExecutor() as pool:
+        held = [pool.submit(server.post, path, json=1) for path in ("/echo", "/relay")]
+        wait_until(lambda: status_of("/echo")["queued"] == 2)
+        assert status_of("/echo")["state"] == "paused"
+        assert server.post("/other", json=2).json() == 2
+        assert json.loads(litplex("resume", "/echo", "--json")[1]) == {
+            "endpoint": "/echo",
+            "mode": "serving",
+        }
+        assert [answer.result().json() for answer in held] == [1, 1]
+    assert status_of("/echo")["state"] == "ready"
+
+
+def test_a_drained_endpoint_refuses_new_requests_and_not_calls(serve, runtime, litplex, status_of):
+    server = serve(OPERATED, env=runtime)
+    assert litplex("drain", "/echo")[0] == 0
+    assert status_of("/echo")["state"] == "draining"
+    refused = server.post("/echo", json=1)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert "its operator drains it" in refused.json()["detail"]
+    assert server.post("/relay", json=1).json() == 1
+    assert litplex("resume", "/echo")[1] == "/echo serves\n"
+    assert server.post("/echo", json=1).json() == 1
+
+
+def test_the_stack_of_a_worker_shows_native_calls(serve, runtime, litplex):
+    server = serve(OPERATED, env=runtime)
+    with ThreadPoolExecutor() as pool:
+        stuck = pool.submit(server.post, "/echo", json="native")
+        wait_until(lambda: "in predict" in litplex("stack", "echo#0")[1])
+        status, out, err = litplex("stack", "/echo", "--json")
+        assert (status, err) == (0, "")
+        told = json.loads(out)
+        assert told["worker"] == "/echo#0" and "in predict" in told["stack"]
+        assert not stuck.done()
+        assert stuck.result().json() == "native"
+    assert server.post("/echo", json=1).json() == 1
+    status, _, err = litplex("stack", "/echo#7")
+    assert (status, "there is no worker `/echo#7`; there are 1 workers" in err) == (1, True)
+
+
+def test_the_log_is_read_by_endpoint_worker_and_request(serve, runtime, litplex):
+    server = serve(OPERATED, env=runtime)
+    ids = [server.post("/echo", json=x).headers["X-Request-Id"] for x in (1, 2)]
+    server.post("/other", json=3)
+
+    def printed(*args):
+        status, out, err = litplex("logs", *args)
+        assert (status, err) == (0, "")
+        return re.findall(r"echo (\d)", out)
+
+    wait_until(lambda: printed() == ["1", "2", "3"])
+    assert printed("echo") == printed("--worker", "/echo#0") == ["1", "2"]
+    assert printed("--request", ids[1]) == ["2"]
+    assert printed("-n", "1") == ["3"]
+    lines = litplex("logs", "/other", "--json")[1].splitlines()
+    assert json.loads(lines[-1])["message"] == "echo 3"
+    status, _, err = litplex("logs", "/no")
+    assert (status, "there is no endpoint `/no`" in err) == (1, True)
+    follow = subprocess.Popen(
+        [LITPLEX, "logs", "-f", "-n", "0"],
+        env={**os.environ, **runtime},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    out = follow.stdout
+    assert out is not None
+    try:
+        # The first line that it gets shows that it follows.
+        wait_until(lambda: server.post("/echo", json=4) and select([out], [], [], 0.1)[0])
+        assert "/echo#0: echo 4" in out.readline()
+    finally:
+        follow.kill()
+        follow.communicate()
+
+
+def test_events_say_what_happened_to_workers(serve, runtime, litplex, status_of):
+    serve(OPERATED, env=runtime)
+    (worker,) = status_of("/echo")["workers"]
+    os.kill(worker["pid"], signal.SIGKILL)
+    wait_until(lambda: status_of("/echo")["workers"][0]["restarts"] == 1)
+    assert litplex("scale", "/echo", "1", "--json")[0] == 0
+    status, out, err = litplex("events")
+    assert (status, err) == (0, "")
+    for text in (
+        "/echo#0 is ready",
+        "/echo#0 is starting: its process was killed by signal 9",
+        "all endpoints serve",
+        "/echo is scaled from 1 to 1 workers",
+    ):
+        assert text in out
+    events = [json.loads(line) for line in litplex("events", "--json")[1].splitlines()]
+    assert {name: value for name, value in events[-1].items() if name != "timestamp"} == {
+        "event": "scaled",
+        "endpoint": "/echo",
+        "before": 1,
+        "wanted": 1,
+    }
+
+
+def test_the_level_of_the_log_is_set_while_the_server_runs(serve, runtime, litplex):
+    server = serve(OPERATED, env=runtime)
+    assert litplex("log-level")[1] == "rmcp=off,info\n"
+    assert "draining" not in litplex("logs")[1]
+    assert litplex("log-level", "debug")[1] == "debug\n"
+    assert litplex("scale", "/echo", "0")[0] == 0
+    wait_until(lambda: "DEBUG /echo#0: draining" in litplex("logs")[1])
+    assert "DEBUG /echo#0: draining" in server.output
+    status, _, err = litplex("log-level", "debg")
+    assert (status, "invalid level `debg`: expected off, error, warn" in err) == (1, True)
+
+
+def test_stop_waits_until_the_server_has_ended(serve, runtime, litplex):
+    server = serve(OPERATED, env=runtime)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(server.post, "/echo", json="native")
+        wait_until(lambda: "in predict" in litplex("stack", "echo")[1])
+        status, out, err = litplex("stop")
+        assert (status, err) == (0, "")
+        assert out.endswith("stops\nstopped\n")
+        assert running.result().json() == "native"
+    assert litplex("ps")[0] == 1
 
 
 def test_an_endpoint_that_is_not_there_is_answered_with_those_that_are(serve, runtime, litplex):

@@ -1,16 +1,37 @@
-//! The client of the admin protocol, which blocks.
+//! The client of the admin API, which blocks.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::message::{MAX_RESPONSE_BYTES, Request, Response, line};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::{self, Runtime};
+use tokio::time::timeout;
+
 use crate::run_dir::run_dirs;
-use crate::{Scaled, Status, socket};
+use crate::socket;
+use crate::status::{
+    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Scale, Scaled, Status,
+};
 
 /// The time that a server may take to respond.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest response in bytes, streams excepted.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
+
+/// The longest line of a stream in bytes.
+const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// A client of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +53,7 @@ pub enum AskError {
         /// The error of the system.
         source: io::Error,
     },
-    /// The response is not valid for this version of the protocol.
+    /// The response is not valid for this version of the API.
     #[error("the server at `{socket}` is another version of litplex: {problem}")]
     Foreign {
         /// The socket of the server.
@@ -61,10 +82,15 @@ impl Client {
     /// # Errors
     /// See [`AskError`].
     pub fn ps(&self) -> Result<Status, AskError> {
-        match self.ask(&Request::Ps {})? {
-            Response::Status(status) => Ok(status),
-            other => Err(self.unexpected(other)),
-        }
+        self.get("/v1/server")
+    }
+
+    /// Returns the status of an endpoint.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn endpoint(&self, endpoint: &str) -> Result<EndpointStatus, AskError> {
+        self.get(&endpoint_path(endpoint, ""))
     }
 
     /// Sets the number of workers of an endpoint; returns when the number is set.
@@ -72,41 +98,237 @@ impl Client {
     /// # Errors
     /// See [`AskError`].
     pub fn scale(&self, endpoint: &str, workers: usize) -> Result<Scaled, AskError> {
-        match self.ask(&Request::Scale { endpoint: endpoint.into(), workers })? {
-            Response::Scaled(scaled) => Ok(scaled),
-            other => Err(self.unexpected(other)),
-        }
+        self.send(Method::POST, &endpoint_path(endpoint, "/scale"), &Scale { workers })
     }
 
-    fn ask(&self, request: &Request) -> Result<Response, AskError> {
-        let response = self.exchange(&line(request)).map_err(|source| match source.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => AskError::Gone,
-            _ => AskError::Silent { socket: self.socket.clone(), source },
+    /// Pauses, drains or resumes an endpoint.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn set_mode(&self, endpoint: &str, mode: Mode) -> Result<EndpointMode, AskError> {
+        let verb = match mode {
+            Mode::Serving => "/resume",
+            Mode::Paused => "/pause",
+            Mode::Draining => "/drain",
+        };
+        self.send(Method::POST, &endpoint_path(endpoint, verb), &())
+    }
+
+    /// Returns the stacks of all threads of a worker, as text.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn stack(&self, endpoint: &str, slot: usize) -> Result<String, AskError> {
+        let path = endpoint_path(endpoint, &format!("/workers/{slot}/stack"));
+        let text = self.ask(Method::GET, &path, Bytes::new())?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Returns the level of the log.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn log_level(&self) -> Result<LogLevel, AskError> {
+        self.get("/v1/log-level")
+    }
+
+    /// Sets the level of the log, in the syntax of `LITPLEX_LOG`.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn set_log_level(&self, level: &str) -> Result<LogLevel, AskError> {
+        self.send(Method::PUT, "/v1/log-level", &LogLevel { level: level.into() })
+    }
+
+    /// Asks the server to stop: requests in progress are answered first.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn stop(&self) -> Result<(), AskError> {
+        self.ask(Method::POST, "/v1/stop", Bytes::new()).map(drop)
+    }
+
+    /// Returns the lines of the log that are chosen by `query`, such as
+    /// `[("endpoint", "/embed"), ("follow", "true")]`.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn logs(&self, query: &[(&str, &str)]) -> Result<Lines, AskError> {
+        let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
+        self.lines(&format!("/v1/logs?{}", Vec::from_iter(pairs).join("&")))
+    }
+
+    /// Returns the events that are kept, each as JSON, and with `follow` the next ones as they come.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn events(
+        &self,
+        follow: bool,
+    ) -> Result<impl Iterator<Item = io::Result<String>> + use<>, AskError> {
+        let lines = self.lines(&format!("/v1/events?follow={follow}"))?;
+        Ok(lines.filter_map(|line| match line {
+            Ok(line) => line.strip_prefix("data: ").map(|data| Ok(data.to_owned())),
+            Err(error) => Some(Err(error)),
+        }))
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
+        self.parse(&self.ask(Method::GET, path, Bytes::new())?)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AskError> {
+        // Serialization cannot fail: all keys are strings, and all numbers are finite.
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        self.parse(&self.ask(method, path, body.into())?)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, AskError> {
+        serde_json::from_slice(body).map_err(|error| self.foreign(error.to_string()))
+    }
+
+    /// Returns the whole body of the response.
+    fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, AskError> {
+        let runtime = self.runtime()?;
+        runtime.block_on(async {
+            let ended = timeout(TIMEOUT, async {
+                let response = self.exchange(method, path, body).await?;
+                self.whole(response).await
+            });
+            ended.await.unwrap_or_else(|_| Err(self.silent(io::ErrorKind::TimedOut.into())))
+        })
+    }
+
+    /// Returns the lines of the body of the response.
+    fn lines(&self, path: &str) -> Result<Lines, AskError> {
+        let runtime = self.runtime()?;
+        let response = runtime.block_on(async {
+            let response = timeout(TIMEOUT, self.exchange(Method::GET, path, Bytes::new())).await;
+            let response =
+                response.unwrap_or_else(|_| Err(self.silent(io::ErrorKind::TimedOut.into())))?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            self.whole(response).await.and_then(|_| Err(self.foreign("an error was expected")))
         })?;
-        if response.is_empty() {
-            return Err(AskError::Gone);
+        Ok(Lines { runtime, body: response.into_body(), buffer: BytesMut::new() })
+    }
+
+    fn runtime(&self) -> Result<Runtime, AskError> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|source| self.silent(source))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, AskError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.lost(error))?;
+        let connection = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = connection.map_err(|error| self.broken(&error))?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "litplex")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.foreign(error.to_string()))?;
+        sender.send_request(request).await.map_err(|error| self.broken(&error))
+    }
+
+    /// Returns the body of a response, or the refusal that it has.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, AskError> {
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
+        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+            Ok(error) => self.foreign(error.to_string()),
+            Err(error) => self.silent(io::Error::other(error)),
+        })?;
+        let body = body.to_bytes();
+        if status.is_success() {
+            return Ok(body);
         }
-        serde_json::from_slice(&response).map_err(|error| self.foreign(error.to_string()))
+        Err(match serde_json::from_slice(&body) {
+            Ok(ErrorBody { error }) => AskError::Refused(error),
+            Err(_) => self.foreign(format!("it responds with status {status}")),
+        })
     }
 
-    fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
-        let mut server = UnixStream::connect(&self.socket)?;
-        server.set_read_timeout(Some(TIMEOUT))?;
-        server.set_write_timeout(Some(TIMEOUT))?;
-        server.write_all(request)?;
-        let mut response = Vec::new();
-        BufReader::new(server.take(MAX_RESPONSE_BYTES)).read_until(b'\n', &mut response)?;
-        Ok(response)
-    }
-
-    fn unexpected(&self, response: Response) -> AskError {
-        match response {
-            Response::Error(reason) => AskError::Refused(reason),
-            _ => self.foreign("the response does not match the request".into()),
+    fn lost(&self, source: io::Error) -> AskError {
+        match source.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => AskError::Gone,
+            _ => self.silent(source),
         }
     }
 
-    fn foreign(&self, problem: String) -> AskError {
-        AskError::Foreign { socket: self.socket.clone(), problem }
+    /// Returns the error of a connection that broke, which the end of a server does too.
+    fn broken(&self, error: &hyper::Error) -> AskError {
+        if error.is_parse() { self.foreign(error.to_string()) } else { AskError::Gone }
+    }
+
+    fn silent(&self, source: io::Error) -> AskError {
+        AskError::Silent { socket: self.socket.clone(), source }
+    }
+
+    fn foreign(&self, problem: impl Into<String>) -> AskError {
+        AskError::Foreign { socket: self.socket.clone(), problem: problem.into() }
+    }
+}
+
+/// Returns the path of an operation on an endpoint.
+fn endpoint_path(endpoint: &str, operation: &str) -> String {
+    format!("/v1/endpoints/{}{operation}", encoded(endpoint))
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// The lines of a response that may never end.
+#[derive(Debug)]
+pub struct Lines {
+    runtime: Runtime,
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    /// Returns the next line without its end; `None` at the end of the response.
+    fn read(&mut self) -> io::Result<Option<String>> {
+        let mut searched = 0;
+        loop {
+            let end = self.buffer[searched..].iter().position(|byte| *byte == b'\n');
+            if let Some(end) = end {
+                let line = self.buffer.split_to(searched + end + 1);
+                return Ok(Some(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned()));
+            }
+            searched = self.buffer.len();
+            if searched > MAX_LINE_BYTES {
+                return Err(io::Error::other("a line is too long"));
+            }
+            match self.runtime.block_on(self.body.frame()) {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    self.buffer.extend(frame.into_data().unwrap_or_default());
+                }
+                Some(Err(error)) => return Err(io::Error::other(error)),
+            }
+        }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = io::Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
     }
 }

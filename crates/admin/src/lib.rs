@@ -1,29 +1,30 @@
-//! The admin interface of a running server: a Unix socket, its protocol and its client.
+//! The admin interface of a running server: its operations, the HTTP API that offers them, and a client.
 //!
 //! A running server has a [`RunDir`], a directory that only its user can enter. In it, the server
-//! listens on an [`AdminSocket`], whose requests an [`Admin`] handles. [`running`] finds the servers of
-//! this user; a [`Client`] sends requests to one of them.
+//! listens on an [`AdminSocket`], a Unix socket, whose requests an [`Admin`] handles. [`running`] finds
+//! the servers of this user; a [`Client`] sends requests to one of them. The API describes itself at
+//! `/openapi.json`.
 //!
-//! # The protocol
-//!
-//! A connection carries one request and one response, each a line of JSON:
-//!
-//! ```text
-//! {"ps":{}}                                      {"status":{"pid":4711,"url":…,"endpoints":[…]}}
-//! {"scale":{"endpoint":"/embed","workers":4}}    {"scaled":{"endpoint":"/embed","before":1,"wanted":4}}
-//! a refused or invalid request                   {"error":"…"}
-//! ```
-//!
-//! [`Status`] and [`Scaled`] are the contents of the responses.
+//! A [`Feed`] keeps the last items of something that goes on, such as events and lines of the log, and
+//! hands the next ones to its readers.
 
 mod client;
-mod message;
+mod event;
+mod feed;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
+mod operations;
+mod routes;
 mod run_dir;
 mod socket;
 mod status;
 
-pub use client::{AskError, Client, running};
-pub use message::Scaled;
+pub use client::{AskError, Client, Lines, running};
+pub use event::{Event, EventKind};
+pub use feed::{Feed, FeedLimits, FeedReader};
+pub use operations::{Admin, Refusal, RefusalKind};
 pub use run_dir::{RunDir, RunDirError};
-pub use socket::{Admin, AdminSocket};
-pub use status::{EndpointStatus, Status, WorkerStatus};
+pub use socket::AdminSocket;
+pub use status::{
+    EndpointMode, EndpointStatus, LogLevel, Mode, Scale, Scaled, Status, WorkerStatus,
+};

@@ -6,39 +6,26 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::BoxFuture;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedReadHalf;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::message::{MAX_REQUEST_BYTES, Request, Response, line};
-use crate::{RunDir, Scaled, Status};
+use crate::RunDir;
+use crate::operations::Admin;
+use crate::routes::router;
 
 /// The name of the socket in a run directory.
 pub(crate) const NAME: &str = "admin.sock";
 
-/// The time that a client may take to write its request, and to read the response.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// The time that a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The number of clients that are served at the same time; further ones wait.
-const MAX_CLIENTS: usize = 32;
-
-/// The most workers of an endpoint.
-const MAX_WORKERS: usize = 1024;
-
-/// The operations of a server that its admin socket offers.
-pub trait Admin: Send + Sync {
-    /// Returns the status of the server.
-    fn ps(&self) -> BoxFuture<'_, Status>;
-
-    /// Sets the number of workers of an endpoint that [`ps`](Self::ps) lists. Returns when the
-    /// number is set, not when the workers run.
-    ///
-    /// The error is a sentence for operators.
-    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>>;
-}
+/// The number of clients that are served at the same time, those that follow events and logs included;
+/// further ones wait.
+const MAX_CLIENTS: usize = 64;
 
 /// The admin socket of a running server; only its user can connect to it.
 #[derive(Debug)]
@@ -56,8 +43,9 @@ impl AdminSocket {
         Ok(Self(listener))
     }
 
-    /// Serves requests with `admin`, until dropped.
+    /// Serves the admin API with `admin`, until dropped.
     pub async fn serve(self, admin: Arc<dyn Admin>) {
+        let router = router(admin);
         let mut clients = JoinSet::new();
         loop {
             while clients.len() >= MAX_CLIENTS {
@@ -66,7 +54,7 @@ impl AdminSocket {
             while clients.try_join_next().is_some() {}
             match self.0.accept().await {
                 Ok((client, _)) => {
-                    clients.spawn(serve_client(client, admin.clone()));
+                    clients.spawn(serve_client(client, router.clone()));
                 }
                 Err(error) => {
                     tracing::warn!("the admin socket cannot take a connection: {error}");
@@ -77,110 +65,203 @@ impl AdminSocket {
     }
 }
 
-/// Serves one request. A client that is slow or gone gets no response.
-async fn serve_client(client: UnixStream, admin: Arc<dyn Admin>) {
-    let (reader, mut writer) = client.into_split();
-    let Ok(Ok(request)) = timeout(TIMEOUT, read_line(reader)).await else { return };
-    let response = line(&respond(&request, &*admin).await);
-    let _ = timeout(TIMEOUT, writer.write_all(&response)).await;
-}
-
-async fn read_line(reader: OwnedReadHalf) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    BufReader::new(reader.take(MAX_REQUEST_BYTES)).read_until(b'\n', &mut line).await?;
-    Ok(line)
-}
-
-async fn respond(request: &[u8], admin: &dyn Admin) -> Response {
-    match serde_json::from_slice(request) {
-        Ok(Request::Ps {}) => Response::Status(admin.ps().await),
-        Ok(Request::Scale { endpoint, workers }) => {
-            let scaled = scale(endpoint, workers, admin).await;
-            scaled.map_or_else(Response::Error, Response::Scaled)
-        }
-        Err(error) => Response::Error(format!("invalid admin request: {error}")),
-    }
-}
-
-async fn scale(endpoint: String, workers: usize, admin: &dyn Admin) -> Result<Scaled, String> {
-    if workers > MAX_WORKERS {
-        return Err(format!("invalid `workers`: expected at most {MAX_WORKERS}, got {workers}"));
-    }
-    admin.scale(endpoint, workers).await
+async fn serve_client(client: UnixStream, router: axum::Router) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // A client that is gone gets no response.
+    let _ = http.serve_connection(TokioIo::new(client), TowerToHyperService::new(router)).await;
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
     use std::io::{Read, Write};
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream as Blocking;
     use std::path::Path;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use tokio::task::spawn_blocking;
 
     use super::*;
-    use crate::{AskError, Client, EndpointStatus};
-
-    struct MockAdmin;
-
-    impl Admin for MockAdmin {
-        fn ps(&self) -> BoxFuture<'_, Status> {
-            Box::pin(ready(status()))
-        }
-
-        fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>> {
-            let scaled = match workers {
-                0 => Err(format!("`{endpoint}` must have a worker")),
-                wanted => Ok(Scaled { endpoint, before: 1, wanted }),
-            };
-            Box::pin(ready(scaled))
-        }
-    }
-
-    fn status() -> Status {
-        let endpoint = EndpointStatus {
-            path: "/embed".into(),
-            name: "Model".into(),
-            aliases: Vec::new(),
-            kind: "python".into(),
-            state: "ready".into(),
-            problem: None,
-            wanted: 1,
-            min_workers: None,
-            max_workers: None,
-            queued: 0,
-            in_flight: 0,
-            requests: 7,
-            workers: Vec::new(),
-        };
-        let url = "http://127.0.0.1:8000".into();
-        Status { pid: 1, url, port: 8000, uptime: 1.5, endpoints: vec![endpoint] }
-    }
+    use crate::mock::MockAdmin;
+    use crate::{AskError, Client, Event, EventKind, Mode, Scaled};
 
     /// Runs `client` with the directory of a server that serves meanwhile.
-    async fn with_server<T: Send + 'static>(client: impl FnOnce(&Path) -> T + Send + 'static) -> T {
+    async fn with<T: Send + 'static>(
+        admin: MockAdmin,
+        client: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> T {
         let root = tempfile::tempdir().unwrap();
         let directory = RunDir::create_in(root.path()).unwrap();
         let socket = AdminSocket::bind(&directory).unwrap();
         let path = directory.path().to_owned();
         tokio::select! {
-            () = socket.serve(Arc::new(MockAdmin)) => unreachable!("the socket serves until it is dropped"),
+            () = socket.serve(Arc::new(admin)) => unreachable!("the socket serves until it is dropped"),
             result = spawn_blocking(move || client(&path)) => result.unwrap(),
         }
     }
 
+    async fn with_server<T: Send + 'static>(client: impl FnOnce(&Path) -> T + Send + 'static) -> T {
+        with(MockAdmin::new(8000), client).await
+    }
+
+    /// Sends these bytes and returns all that the server sends.
+    fn raw(directory: &Path, request: &[u8]) -> String {
+        let mut client = Blocking::connect(directory.join(NAME)).unwrap();
+        // The server may refuse before it has read everything.
+        let _ = client.write_all(request);
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        answer
+    }
+
+    fn request(method: &str, path: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    }
+
     #[tokio::test]
-    async fn a_client_reads_the_status_and_scales_an_endpoint() {
-        let (told, scaled, refused) = with_server(|directory| {
+    async fn a_client_reads_and_changes_a_server() {
+        let admin = MockAdmin::new(8000);
+        let stopped = admin.stopped.clone();
+        with(admin, |directory| {
             let client = Client::of(directory);
-            (client.ps(), client.scale("/embed", 4), client.scale("/embed", 0))
+            let shown = MockAdmin::new(8000).shown();
+            assert_eq!(client.ps().unwrap(), shown);
+            assert_eq!(client.endpoint("/embed").unwrap(), shown.endpoints[0]);
+            let unknown = client.endpoint("/no").unwrap_err().to_string();
+            assert_eq!(unknown, "there is no endpoint `/no`");
+            let wanted = Scaled { endpoint: "/embed".into(), before: 1, wanted: 4 };
+            assert_eq!(client.scale("/embed", 4).unwrap(), wanted);
+            let refused = client.scale("/embed", 0).unwrap_err();
+            assert_eq!(refused.to_string(), "`/embed` may have 1 to 8 workers");
+            for mode in [Mode::Paused, Mode::Draining, Mode::Serving] {
+                assert_eq!(client.set_mode("/embed", mode).unwrap().mode, mode);
+            }
+            assert_eq!(client.stack("/embed", 3).unwrap(), "/embed#3\n");
+            assert_eq!(client.set_log_level("debug").unwrap().level, "debug");
+            assert_eq!(client.log_level().unwrap().level, "info");
+            client.stop().unwrap();
         })
         .await;
-        assert_eq!(told.unwrap(), status());
-        let wanted = Scaled { endpoint: "/embed".into(), before: 1, wanted: 4 };
-        assert_eq!(scaled.unwrap(), wanted);
-        assert_eq!(refused.unwrap_err().to_string(), "`/embed` must have a worker");
+        assert!(stopped.load(Relaxed));
+    }
+
+    #[tokio::test]
+    async fn lines_of_the_log_are_chosen_and_followed() {
+        let admin = MockAdmin::new(8000);
+        let log = admin.log.clone();
+        let write = move |endpoint: &str, message: &str| {
+            let line = format!(
+                "{{\"message\":\"{message}\",\"endpoint\":\"{endpoint}\",\"worker\":\"{endpoint}#0\"}}\n"
+            );
+            log.push(line.clone(), line.len());
+        };
+        with(admin, move |directory| {
+            let client = Client::of(directory);
+            let messages = |query: &[(&str, &str)]| -> Vec<String> {
+                let lines = client.logs(query).unwrap().map(|line| line.unwrap());
+                lines.map(|line| line.split('"').nth(3).unwrap().to_owned()).collect()
+            };
+            write("/embed", "one");
+            write("/b", "two");
+            write("/embed", "three");
+            assert_eq!(messages(&[]), ["one", "two", "three"]);
+            assert_eq!(messages(&[("lines", "2")]), ["two", "three"]);
+            assert_eq!(messages(&[("endpoint", "/embed")]), ["one", "three"]);
+            let unknown = client.logs(&[("endpoint", "/no")]).unwrap_err();
+            assert!(matches!(unknown, AskError::Refused(_)), "{unknown:?}");
+            let query = [("worker", "/b#0"), ("follow", "true"), ("lines", "0")];
+            let mut followed = client.logs(&query).unwrap();
+            write("/embed", "four");
+            write("/b", "five");
+            assert!(followed.next().unwrap().unwrap().contains("five"));
+            let refused = client.logs(&[("lines", "many")]).unwrap_err();
+            assert!(matches!(refused, AskError::Refused(_)), "{refused:?}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_events_goes_on_after_the_last_one_seen() {
+        let admin = MockAdmin::new(8000);
+        let endpoint = "/a".to_owned();
+        for wanted in 1..=3 {
+            let kind = EventKind::Scaled { endpoint: endpoint.clone(), before: 0, wanted };
+            admin.events.push(Event { timestamp: "2026".into(), kind }, 100);
+        }
+        with(admin, |directory| {
+            let kept = Client::of(directory).events(false).unwrap();
+            let kept: Vec<_> = kept.map(|event| event.unwrap()).collect();
+            let first =
+                r#"{"timestamp":"2026","event":"scaled","endpoint":"/a","before":0,"wanted":1}"#;
+            assert_eq!((kept.len(), &*kept[0]), (3, first));
+            assert_eq!(Client::of(directory).events(true).unwrap().take(3).count(), 3);
+            let mut client = Blocking::connect(directory.join(NAME)).unwrap();
+            let head = "GET /v1/events HTTP/1.1\r\nHost: a\r\nLast-Event-ID: 1\r\n\r\n";
+            client.write_all(head.as_bytes()).unwrap();
+            let mut answer = String::new();
+            while !answer.contains("data: ") {
+                let mut piece = [0; 1024];
+                let read = client.read(&mut piece).unwrap();
+                answer += std::str::from_utf8(&piece[..read]).unwrap();
+            }
+            assert!(
+                answer.contains("event: scaled\n")
+                    && answer.contains("id: 2")
+                    && !answer.contains("id: 1\n"),
+                "{answer}"
+            );
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn each_operation_is_in_the_document() {
+        let text =
+            with_server(|directory| raw(directory, request("GET", "/openapi.json", "").as_bytes()));
+        let text = text.await;
+        let (_, document) = text.split_once("\r\n\r\n").unwrap();
+        let document: serde_json::Value = serde_json::from_str(document).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        for path in ["/v1/server", "/v1/endpoints/{endpoint}/scale", "/v1/log-level", "/v1/stop"] {
+            assert!(paths.contains_key(path), "{path}: {document}");
+        }
+        for (path, operations) in paths {
+            for (method, operation) in operations.as_object().unwrap() {
+                assert!(operation["summary"].is_string(), "{method} {path} has no summary");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn invalid_requests_are_refused_with_a_sentence() {
+        let scale = "/v1/endpoints/%2Fembed/scale";
+        let requests = [
+            (request("GET", "/v2", ""), "404", "there is no `/v2`"),
+            (request("DELETE", "/v1/server", ""), "405", "`/v1/server` does not take DELETE"),
+            (request("POST", scale, "{\"workers\": -1}"), "400", "invalid value: integer `-1`"),
+            (request("POST", scale, "{\"worker\": 1}"), "400", "unknown field `worker`"),
+            (
+                request("POST", scale, "{\"workers\": 2000}"),
+                "400",
+                "expected at most 1024, got 2000",
+            ),
+            (request("GET", "/v1/logs?folow=true", ""), "400", "unknown field `folow`"),
+            (request("GET", "/v1/endpoints/a/workers/x/stack", ""), "400", "invalid worker `x`"),
+        ];
+        for (request, status, part) in requests {
+            let sent = request.clone();
+            let answer = with_server(move |directory| raw(directory, sent.as_bytes())).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}\n{answer}");
+            assert!(
+                answer.contains("{\"error\":\"") && answer.contains(part),
+                "{request}\n{answer}"
+            );
+        }
     }
 
     #[tokio::test]
@@ -193,35 +274,19 @@ mod tests {
     async fn silent_or_confused_clients_do_not_disturb_other_clients() {
         let (confused, told) = with_server(|directory| {
             let _silent = Blocking::connect(directory.join(NAME)).unwrap();
-            let mut confused = Blocking::connect(directory.join(NAME)).unwrap();
-            confused.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-            let mut answer = String::new();
-            confused.read_to_string(&mut answer).unwrap();
-            (answer, Client::of(directory).ps())
+            let confused = raw(directory, b"{\"ps\":{}}\n\n\n");
+            (confused, Client::of(directory).ps())
         })
         .await;
-        assert!(confused.starts_with("{\"error\":\"invalid admin request: "), "{confused}");
+        assert!(confused.starts_with("HTTP/1.1 400 "), "{confused}");
         assert!(told.is_ok());
     }
 
-    #[tokio::test]
-    async fn a_line_without_an_end_is_not_read_to_the_end() {
-        let answer = with_server(|directory| {
-            let mut client = Blocking::connect(directory.join(NAME)).unwrap();
-            client.write_all(&vec![b' '; MAX_REQUEST_BYTES as usize]).unwrap();
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).unwrap();
-            answer
-        })
-        .await;
-        assert!(answer.contains("invalid admin request"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn a_server_that_has_ended_is_reported_as_gone() {
+    #[test]
+    fn a_server_that_has_ended_is_reported_as_gone() {
         let root = tempfile::tempdir().unwrap();
         assert!(matches!(Client::of(root.path()).ps(), Err(AskError::Gone)));
-        drop(UnixListener::bind(root.path().join(NAME)).unwrap());
+        drop(std::os::unix::net::UnixListener::bind(root.path().join(NAME)).unwrap());
         assert!(matches!(Client::of(root.path()).ps(), Err(AskError::Gone)));
     }
 }

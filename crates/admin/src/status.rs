@@ -1,9 +1,10 @@
 //! The status of a running server.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The status of a server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The process id.
     pub pid: u32,
@@ -18,8 +19,11 @@ pub struct Status {
 }
 
 /// The status of an endpoint.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EndpointStatus {
+    /// The path, or the name where endpoints share the path: what the log, metrics and events call it.
+    #[serde(default)]
+    pub label: String,
     /// The path.
     pub path: String,
     /// The name.
@@ -30,7 +34,7 @@ pub struct EndpointStatus {
     pub aliases: Vec<String>,
     /// `python`, `rust` or `pipeline`, which has no workers.
     pub kind: String,
-    /// `ready`, or a word for the problem.
+    /// `ready`, `unavailable`, `paused` or `draining`.
     pub state: String,
     /// The reason why the endpoint is not ready.
     pub problem: Option<String>,
@@ -53,7 +57,7 @@ pub struct EndpointStatus {
 }
 
 /// The status of a worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStatus {
     /// The number of the slot.
     pub slot: usize,
@@ -71,4 +75,72 @@ pub struct WorkerStatus {
     pub ready_for: Option<f64>,
     /// The reason why the worker is not ready, or why the one before it ended.
     pub reason: Option<String>,
+}
+
+/// The mode of an endpoint: what it does with requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Requests are answered.
+    #[default]
+    Serving,
+    /// Requests wait in its queue, within their time budgets.
+    Paused,
+    /// New requests are refused, and those in progress are finished.
+    Draining,
+}
+
+impl Mode {
+    /// Returns the word for the mode.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The mode of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointMode {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The mode.
+    pub mode: Mode,
+}
+
+/// The wanted number of workers of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// The number of workers, over all devices.
+    #[schema(maximum = 1024)]
+    pub workers: usize,
+}
+
+/// The result of a change of an endpoint's number of workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Scaled {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The number of wanted workers before the change.
+    pub before: usize,
+    /// The number of wanted workers from now on.
+    pub wanted: usize,
+}
+
+/// The level of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevel {
+    /// The level, in the syntax of `LITPLEX_LOG`: `warn`, `debug`, `info,litplex_workers=debug`.
+    pub level: String,
+}
+
+/// An error of the admin API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    /// The problem, and what to do about it.
+    pub(crate) error: String,
 }

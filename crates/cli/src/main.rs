@@ -2,12 +2,18 @@
 //! `litplex` and `server`.
 
 mod env;
+mod events;
 mod import;
 mod key;
+mod level;
+mod logs;
+mod operate;
 mod ps;
 mod say;
 mod scale;
 mod servers;
+mod stack;
+mod stop;
 mod table;
 
 use std::ffi::OsString;
@@ -18,8 +24,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use litplex::{ConfigError, Error, Program};
+use litplex_admin::Mode;
 use tokio::sync::oneshot;
 
 use crate::say::{ReaderGone, say, written};
@@ -46,6 +53,7 @@ Examples:
   litplex check litplex.toml            show all errors, or what would be served
   litplex ps                           show running servers: endpoints, load, workers
   litplex scale /ocr 4                 run four workers for an endpoint
+  litplex logs -f                      follow the log of the server
 
 A minimal litplex.toml:
   [[endpoint]]
@@ -76,10 +84,34 @@ enum Verb {
     Ps(ps::Ps),
     /// Set the number of an endpoint's workers, while it serves
     Scale(scale::Scale),
+    /// Hold the requests of an endpoint in its queue
+    Pause(operate::Operate),
+    /// Let an endpoint finish its requests, and refuse new ones
+    Drain(operate::Operate),
+    /// Let an endpoint serve that was paused or drained
+    Resume(operate::Operate),
+    /// Show the last lines of a server's log, or follow it
+    Logs(logs::Logs),
+    /// Show what happened to a server and its workers, or follow it
+    Events(events::Events),
+    /// Show or set the level of a server's log
+    LogLevel(level::Level),
+    /// Show what a worker does: the stacks of all its threads
+    Stack(stack::Stack),
+    /// Stop a server: requests in progress are answered first
+    Stop(stop::Stop),
     /// Print an inference graph of another server as a pipeline in TOML
     Import(import::Import),
     /// Show or remove the virtual environments that were created from `requirements`
     Env(env::Env),
+    /// Print the completions of this command for a shell
+    Completions(Completions),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example: litplex completions bash > /etc/bash_completion.d/litplex")]
+struct Completions {
+    shell: clap_complete::Shell,
 }
 
 #[derive(Args)]
@@ -195,9 +227,24 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
         Verb::Scale(scale) => scale::run(&scale),
+        Verb::Pause(operate) => operate::run(Mode::Paused, &operate),
+        Verb::Drain(operate) => operate::run(Mode::Draining, &operate),
+        Verb::Resume(operate) => operate::run(Mode::Serving, &operate),
+        Verb::Logs(logs) => logs::run(&logs),
+        Verb::Events(events) => events::run(&events),
+        Verb::LogLevel(level) => level::run(&level),
+        Verb::Stack(stack) => stack::run(&stack),
+        Verb::Stop(stop) => stop::run(&stop),
         Verb::Import(import) => import::run(&import),
         Verb::Env(env) => env::run(&env),
+        Verb::Completions(Completions { shell }) => print_completions(shell),
     }
+}
+
+fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "litplex", &mut text);
+    say(&String::from_utf8_lossy(&text))
 }
 
 fn run_check(check: &Check) -> anyhow::Result<()> {

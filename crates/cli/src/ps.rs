@@ -3,7 +3,7 @@
 use clap::Args;
 use litplex_admin::{EndpointStatus, Status, WorkerStatus};
 
-use crate::say::say;
+use crate::say::{say, say_json};
 use crate::servers;
 use crate::table::{columns, duration};
 
@@ -32,7 +32,7 @@ pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
     let statuses: Vec<_> = servers::all(ps.port)?.into_iter().map(|it| it.status).collect();
     if ps.json {
         for status in &statuses {
-            say(&format!("{}\n", serde_json::to_string(status)?))?;
+            say_json(status)?;
         }
     } else {
         let tables: Vec<_> = statuses.iter().map(table).collect();
@@ -151,6 +151,7 @@ mod tests {
 
     fn endpoint(path: &str, workers: Vec<WorkerStatus>) -> EndpointStatus {
         EndpointStatus {
+            label: path.into(),
             path: path.into(),
             name: "Model".into(),
             aliases: Vec::new(),

@@ -3,8 +3,8 @@
 use clap::Args;
 use litplex_admin::Scaled;
 
-use crate::say::say;
-use crate::servers;
+use crate::say::{say, say_json};
+use crate::servers::ServerArgs;
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
@@ -14,9 +14,8 @@ pub(crate) struct Scale {
     /// Workers that it is to have, over all devices
     #[arg(value_parser = number_of_workers, allow_negative_numbers = true)]
     workers: u16,
-    /// The server that listens on this port [default: the one that is running]
-    #[arg(long)]
-    port: Option<u16>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 fn number_of_workers(text: &str) -> Result<u16, &'static str> {
@@ -30,8 +29,10 @@ Examples:
   litplex scale /ocr 1 --port 9000    of one server among several";
 
 pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
-    let server = servers::only(scale.port)?;
-    let scaled = server.client.scale(&scale.endpoint, scale.workers.into())?;
+    let scaled = scale.server.client()?.scale(&scale.endpoint, scale.workers.into())?;
+    if scale.server.json {
+        return say_json(&scaled);
+    }
     say(&format!("{}\n", describe(&scaled)))
 }
 

@@ -3,7 +3,31 @@
 use std::io::{self, Write};
 
 use anyhow::bail;
+use clap::Args;
 use litplex_admin::{AskError, Client, Status};
+
+/// The server that a command talks to, and how it prints what it gets.
+#[derive(Args)]
+pub(crate) struct ServerArgs {
+    /// The server that listens on this port [default: the one that is running]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Print JSON instead, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ServerArgs {
+    /// Returns the server.
+    pub(crate) fn running(&self) -> anyhow::Result<Running> {
+        only(self.port)
+    }
+
+    /// Returns a client of the server.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        Ok(self.running()?.client)
+    }
+}
 
 /// A server that answers.
 #[derive(Debug)]
@@ -29,7 +53,7 @@ pub(crate) fn all(port: Option<u16>) -> anyhow::Result<Vec<Running>> {
 }
 
 /// Returns the server that runs, or the one on a port.
-pub(crate) fn only(port: Option<u16>) -> anyhow::Result<Running> {
+fn only(port: Option<u16>) -> anyhow::Result<Running> {
     only_of(all(port)?)
 }
 

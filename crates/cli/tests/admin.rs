@@ -2,50 +2,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::future::ready;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use litplex_admin::{Admin, AdminSocket, EndpointStatus, RunDir, Scaled, Status};
-use litplex_core::BoxFuture;
+use litplex_admin::mock::MockAdmin;
+use litplex_admin::{AdminSocket, RunDir, Status};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-
-struct MockAdmin {
-    port: u16,
-}
-
-impl Admin for MockAdmin {
-    fn ps(&self) -> BoxFuture<'_, Status> {
-        let endpoint = EndpointStatus {
-            path: "/embed".into(),
-            name: "Model".into(),
-            aliases: Vec::new(),
-            kind: "rust".into(),
-            state: "ready".into(),
-            problem: None,
-            wanted: 1,
-            min_workers: None,
-            max_workers: None,
-            queued: 0,
-            in_flight: 0,
-            requests: 7,
-            workers: Vec::new(),
-        };
-        let url = format!("http://127.0.0.1:{}", self.port);
-        let endpoints = vec![endpoint];
-        Box::pin(ready(Status { pid: 7, url, port: self.port, uptime: 1.0, endpoints }))
-    }
-
-    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>> {
-        let scaled = match endpoint.as_str() {
-            "/embed" => Ok(Scaled { endpoint, before: 1, wanted: workers }),
-            _ => Err(format!("there is no endpoint `{endpoint}`")),
-        };
-        Box::pin(ready(scaled))
-    }
-}
 
 /// A user's runtime directory, with the servers that run there.
 struct Machine {
@@ -76,7 +40,7 @@ fn serve(root: &Path, port: u16) -> JoinHandle<()> {
     let directory = RunDir::create_in(root).unwrap();
     let socket = AdminSocket::bind(&directory).unwrap();
     tokio::spawn(async move {
-        socket.serve(Arc::new(MockAdmin { port })).await;
+        socket.serve(Arc::new(MockAdmin::new(port))).await;
         drop(directory);
     })
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,12 @@ pub trait Monitor: fmt::Debug + Send + Sync {
     /// `gpu_memory` is given if the worker is on a GPU of this machine. A launch whose workers run
     /// elsewhere measures their GPUs there.
     fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage;
+    /// Returns the stacks of all threads of the worker, as text, also while it computes. Blocks for up to
+    /// a second.
+    ///
+    /// # Errors
+    /// The worker is gone, or the system refuses.
+    fn stack(&self) -> io::Result<String>;
 }
 
 /// Returns the bytes that these processes have together on the GPUs of this machine; `None` if the

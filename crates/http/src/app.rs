@@ -85,7 +85,12 @@ impl App {
         }
     }
 
-    /// Resolves when a client that may has requested the shutdown.
+    /// Requests the shutdown.
+    pub fn request_shutdown(&self) {
+        self.status().request_shutdown();
+    }
+
+    /// Resolves when the shutdown was requested.
     pub async fn shutdown_asked(&self) {
         self.status().shutdown_requested().await;
     }

@@ -99,8 +99,8 @@ impl Program {
     /// See [`Error`]; [`Error::Launch`] where a model cannot be loaded.
     pub fn load(self) -> Result<(), Error> {
         let ServerSpec { config, models, .. } = self.spec;
-        let log_files = init_log(&config.endpoints)?;
-        on_a_thread(move || load(config, models, log_files))?.join().unwrap_or_else(|panic| {
+        let log = init_log(&config.endpoints)?;
+        on_a_thread(move || load(config, models, log))?.join().unwrap_or_else(|panic| {
             std::panic::resume_unwind(panic);
         })
     }
@@ -137,8 +137,8 @@ impl Program {
         self,
         until: impl Future<Output = ()> + Send + 'static,
     ) -> Result<thread::JoinHandle<Result<(), Error>>, Error> {
-        let log_files = init_log(&self.spec.config.endpoints)?;
-        on_a_thread(move || serve(self.spec, log_files, until))
+        let log = init_log(&self.spec.config.endpoints)?;
+        on_a_thread(move || serve(self.spec, log, until))
     }
 }
 

@@ -1,23 +1,32 @@
-//! The operations of an operator on a running server: `litplex ps` and `litplex scale`.
+//! The operations of an operator on a running server.
 
 use std::sync::Arc;
 
-use litplex_admin::{Admin, EndpointStatus, Scaled, Status};
+use litplex_admin::{
+    Admin, EndpointMode, EndpointStatus, Event, EventKind, Feed, LogLevel, Mode, Refusal, Scaled,
+    Status,
+};
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
+use litplex_http::App;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
 use crate::controls::EndpointControls;
 use crate::endpoints::Endpoints;
+use crate::events::Events;
+use crate::log::OperatedLog;
 use crate::pipelines::PipelineState;
 
-/// The handler of requests on the admin socket.
+/// The handler of the admin API.
 pub(crate) struct AdminHandler {
     url: String,
     port: u16,
     started: Instant,
     endpoints: Vec<Administered>,
+    events: Events,
+    log: Option<OperatedLog>,
+    app: Arc<App>,
 }
 
 /// An endpoint, as an operator sees it.
@@ -46,15 +55,55 @@ impl Administered {
 
 impl AdminHandler {
     /// Returns the handler of a server that starts now.
-    pub(crate) fn new(announcer: &Announcer, endpoints: &Endpoints) -> Self {
+    pub(crate) fn new(
+        announcer: &Announcer,
+        endpoints: &Endpoints,
+        app: &Arc<App>,
+        events: &Events,
+        log: Option<OperatedLog>,
+    ) -> Self {
         let Announcer { url, port, .. } = announcer;
-        let (started, endpoints) = (Instant::now(), endpoints.administered());
-        Self { url: url.clone(), port: *port, started, endpoints }
+        Self {
+            url: url.clone(),
+            port: *port,
+            started: Instant::now(),
+            endpoints: endpoints.administered(),
+            events: events.clone(),
+            log,
+            app: app.clone(),
+        }
+    }
+
+    fn find(&self, endpoint: &str) -> Result<&Administered, Refusal> {
+        let identities = self.endpoints.iter().map(Administered::identity);
+        let found = Identity::find(identities, endpoint);
+        let found = found.map_err(|error| Refusal::not_found(error.to_string()))?;
+        Ok(&self.endpoints[found])
+    }
+
+    /// Returns the controls of an endpoint with workers; `instead` says what to do with a pipeline.
+    fn with_workers(
+        &self,
+        endpoint: &str,
+        instead: &str,
+    ) -> Result<&Arc<EndpointControls>, Refusal> {
+        match self.find(endpoint)? {
+            Administered::Workers(controls) => Ok(controls),
+            Administered::Pipeline(_) => Err(Refusal::conflict(format!(
+                "`{endpoint}` is a pipeline, which has no workers; {instead}"
+            ))),
+        }
+    }
+
+    fn operated_log(&self) -> Result<&OperatedLog, Refusal> {
+        self.log.as_ref().ok_or_else(|| {
+            Refusal::conflict("this program logs by itself; its own settings have the level")
+        })
     }
 }
 
 impl Admin for AdminHandler {
-    fn ps(&self) -> BoxFuture<'_, Status> {
+    fn status(&self) -> BoxFuture<'_, Status> {
         Box::pin(async {
             let mut endpoints = Vec::new();
             for endpoint in &self.endpoints {
@@ -70,26 +119,68 @@ impl Admin for AdminHandler {
         })
     }
 
-    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, String>> {
+    fn endpoint(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointStatus, Refusal>> {
+        Box::pin(async move { Ok(self.find(&endpoint)?.status().await) })
+    }
+
+    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>> {
         Box::pin(async move {
-            let identities = self.endpoints.iter().map(Administered::identity);
-            let found = Identity::find(identities, &endpoint).map_err(|error| error.to_string())?;
-            let Administered::Workers(controls) = &self.endpoints[found] else {
-                return Err(format!(
-                    "`{endpoint}` is a pipeline, which has no workers; scale the endpoints that it calls"
-                ));
-            };
+            let controls = self.with_workers(&endpoint, "scale the endpoints that it calls")?;
             let endpoint = controls.label().to_owned();
             if let Workers::Between { max, .. } = controls.workers
                 && workers > max
             {
-                return Err(format!(
+                return Err(Refusal::conflict(format!(
                     "`{endpoint}` has at most {max} workers (`max_workers`); choose 0 to {max}"
-                ));
+                )));
             }
             let before = controls.view.wanted();
             controls.scale(workers);
-            Ok(Scaled { endpoint, before, wanted: workers })
+            let scaled = Scaled { endpoint: endpoint.clone(), before, wanted: workers };
+            self.events.record(EventKind::Scaled { endpoint, before, wanted: workers });
+            Ok(scaled)
         })
+    }
+
+    fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal> {
+        let controls =
+            self.with_workers(&endpoint, "pause or drain the endpoints that it calls")?;
+        controls.set_mode(mode);
+        let endpoint = controls.label().to_owned();
+        self.events.record(EventKind::Mode { endpoint: endpoint.clone(), mode });
+        Ok(EndpointMode { endpoint, mode })
+    }
+
+    fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>> {
+        Box::pin(async move {
+            let controls = self.with_workers(&endpoint, "name an endpoint that it calls")?;
+            controls.stack(slot).await
+        })
+    }
+
+    fn events(&self) -> &Feed<Event> {
+        self.events.feed()
+    }
+
+    fn log(&self) -> Option<&Feed<String>> {
+        self.log.as_ref().map(|log| &log.history)
+    }
+
+    fn log_level(&self) -> Result<LogLevel, Refusal> {
+        Ok(LogLevel { level: self.operated_log()?.level.text() })
+    }
+
+    fn set_log_level(&self, LogLevel { level }: LogLevel) -> Result<LogLevel, Refusal> {
+        let log = self.operated_log()?;
+        log.level.set(&level).map_err(Refusal::invalid)?;
+        let level = log.level.text();
+        tracing::info!("the log level is `{level}`");
+        self.events.record(EventKind::LogLevel { level: level.clone() });
+        Ok(LogLevel { level })
+    }
+
+    fn stop(&self) {
+        tracing::info!("an operator stops this server");
+        self.app.request_shutdown();
     }
 }

@@ -1,10 +1,13 @@
-//! Announces the states of a server: in the log, to the process that started it, and to scripts.
+//! Announces the states of a server: in the log and the events, to the process that started it,
+//! and to scripts.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use litplex_admin::EventKind;
 use litplex_config::Program;
 
+use crate::events::Events;
 use crate::notify::Notifier;
 use crate::tls;
 
@@ -16,11 +19,12 @@ pub(crate) struct Announcer {
     reachability_note: &'static str,
     startup_lines: Vec<String>,
     notifier: Notifier,
+    events: Events,
 }
 
 impl Announcer {
     /// Returns the announcer of the server at this address.
-    pub(crate) fn new(config: &Program, address: SocketAddr) -> Self {
+    pub(crate) fn new(config: &Program, address: SocketAddr, events: Events) -> Self {
         let url = format!("{}://{address}", tls::scheme(config));
         Self {
             port: address.port(),
@@ -28,6 +32,7 @@ impl Announcer {
             startup_lines: startup_lines(config, &url),
             url,
             notifier: Notifier::from_env(),
+            events,
         }
     }
 
@@ -44,11 +49,13 @@ impl Announcer {
         // The reader of standard error may be gone.
         self.startup_lines.iter().for_each(|line| drop(writeln!(stderr, "{line}")));
         self.notifier.ready();
+        self.events.record(EventKind::Ready {});
     }
 
     /// Announces that the server takes no new request.
     pub(crate) fn stopping(&self) {
         self.notifier.stopping();
+        self.events.record(EventKind::Stopping {});
     }
 }
 

@@ -74,6 +74,7 @@ impl AppHostSockets {
             socket: self.app_host.clone(),
             inner: self.inner.clone(),
             heartbeat: config.app_heartbeat,
+            history: environment.log.history(),
             load: load.clone(),
             routes: routes_for_app_host(config),
         });

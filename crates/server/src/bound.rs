@@ -7,6 +7,7 @@ use litplex_config::Program;
 use litplex_http::{EdgeMiddleware, bind};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
 
 use crate::access::Access;
 use crate::app_host::AppHostSockets;
@@ -59,15 +60,24 @@ impl PrivateSockets {
 }
 
 async fn listen(config: &Program) -> Result<TcpListener, Error> {
-    let bound = bind(&config.host, config.port).await;
-    bound.map_err(|source| bind_error(&config.host, config.port, source))
+    match bind(&config.host, config.port).await {
+        Ok(listener) => Ok(listener),
+        Err(source) => {
+            let taken_by = match source.kind() {
+                io::ErrorKind::AddrInUse => server_on(config.port).await,
+                _ => None,
+            };
+            let address = format!("{}:{}", config.host, config.port);
+            Err(Error::Bind { address, taken_by, source })
+        }
+    }
 }
 
-/// Returns the error with the server of this user that has the address, if one does.
-fn bind_error(host: &str, port: u16, source: io::Error) -> Error {
-    let is_taken = source.kind() == io::ErrorKind::AddrInUse;
-    let servers = is_taken.then(litplex_admin::running).into_iter().flatten();
-    let mut statuses = servers.filter_map(|server| server.ps().ok());
-    let taken_by = statuses.find(|status| status.port == port).map(|status| status.pid);
-    Error::Bind { address: format!("{host}:{port}"), taken_by, source }
+/// Returns the process id of the server of this user that listens on this port, if one does.
+async fn server_on(port: u16) -> Option<u32> {
+    let find = move || {
+        let mut statuses = litplex_admin::running().into_iter().filter_map(|it| it.ps().ok());
+        statuses.find(|status| status.port == port).map(|status| status.pid)
+    };
+    spawn_blocking(find).await.ok().flatten()
 }

@@ -13,8 +13,9 @@ use crate::access::Access;
 use crate::app_host::AppHostSockets;
 use crate::declared_calls;
 use crate::endpoints::Endpoints;
+use crate::events::Events;
 use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
-use crate::log::LogFiles;
+use crate::log::Log;
 use crate::placement::{Placement, place_all};
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
@@ -155,22 +156,18 @@ fn want_one_worker(endpoint: &mut Endpoint) {
 ///
 /// # Errors
 /// The first model that cannot be loaded, or a signal that came before all were loaded.
-pub async fn load(
-    mut config: Program,
-    models: Vec<ModelSource>,
-    log_files: LogFiles,
-) -> Result<(), Error> {
+pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     config.endpoints.iter_mut().for_each(want_one_worker);
     let run_dir = RunDir::create()?;
     let app_host = AppHostSockets::open(&config, &run_dir)?;
     let telemetry = Telemetry::new();
-    let environment = WorkerEnvironment::new(&config, &run_dir, log_files, &telemetry)?;
+    let environment = WorkerEnvironment::new(&config, &run_dir, log, &telemetry)?;
     let endpoints =
         Endpoints::launch(&config, models, &environment, app_host.as_ref(), &telemetry)?;
-    let loaded = Notify::new();
+    let (loaded, events) = (Notify::new(), Events::default());
     let result = tokio::select! {
-        failed = endpoints.watch(|| loaded.notify_one()) => Err(failed),
+        failed = endpoints.watch(&events, || loaded.notify_one()) => Err(failed),
         () = loaded.notified() => Ok(()),
         signal = signals.next() => {
             let early = format!("received {signal} before all models were loaded");

@@ -1,17 +1,20 @@
 //! The controls of one endpoint: its state, as others read it, and the number of its workers.
 
+use std::io;
 use std::sync::Arc;
 
-use litplex_admin::{EndpointStatus, WorkerStatus};
+use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerStatus};
 use litplex_calls::CallService;
 use litplex_config::Workers;
 use litplex_core::{Device, Identity};
 use litplex_metrics::Edge;
-use litplex_scheduler::{Endpoint, EndpointLoad};
+use litplex_scheduler::{self as scheduler, Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
 use litplex_workers::{UnhealthyCount, endpoint_span};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
+use crate::events::reason;
 use crate::problem::problem_in_full;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
@@ -49,6 +52,41 @@ impl EndpointControls {
         endpoint_span(self.label()).in_scope(|| tracing::info!("the target is {workers} workers"));
     }
 
+    /// Sets what the endpoint does with requests.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.endpoint.set_mode(match mode {
+            Mode::Serving => scheduler::Mode::Serving,
+            Mode::Paused => scheduler::Mode::Paused,
+            Mode::Draining => scheduler::Mode::Draining,
+        });
+        let mode = mode.word();
+        endpoint_span(self.label()).in_scope(|| tracing::info!("the mode is `{mode}`"));
+    }
+
+    /// Returns the stacks of all threads of a worker.
+    pub(crate) async fn stack(&self, slot: usize) -> Result<String, Refusal> {
+        let label = self.label();
+        let states = self.view.states();
+        let Some(state) = states.get(slot) else {
+            return Err(Refusal::not_found(format!(
+                "there is no worker `{label}#{slot}`; there are {} workers",
+                states.len()
+            )));
+        };
+        let Some(monitor) = self.view.monitor(slot) else {
+            let state = state.label().replace('_', " ");
+            let reason = match self.kind {
+                "rust" => format!("`{label}#{slot}` is a thread of this process, not of Python"),
+                _ => format!("`{label}#{slot}` is not ready: {state}"),
+            };
+            return Err(Refusal::conflict(reason));
+        };
+        let stack = spawn_blocking(move || monitor.stack()).await.map_err(io::Error::other);
+        stack.and_then(|stack| stack).map_err(|error| {
+            Refusal::conflict(format!("`{label}#{slot}` does not show its stacks: {error}"))
+        })
+    }
+
     /// Returns the state that `litplex ps` shows.
     pub(crate) async fn status(&self) -> EndpointStatus {
         let load = self.endpoint.load().await;
@@ -60,11 +98,18 @@ impl EndpointControls {
         let states = self.view.states();
         let workers = states.iter().enumerate();
         EndpointStatus {
+            label: self.label().to_owned(),
             path: self.identity.path.clone(),
             name: self.identity.name.clone(),
             aliases: self.identity.aliases.clone(),
             kind: self.kind.into(),
-            state: if problem.is_none() { "ready" } else { "unavailable" }.into(),
+            state: match load.mode {
+                scheduler::Mode::Paused => "paused",
+                scheduler::Mode::Draining => "draining",
+                scheduler::Mode::Serving if problem.is_none() => "ready",
+                scheduler::Mode::Serving => "unavailable",
+            }
+            .into(),
             problem,
             wanted: self.view.wanted(),
             min_workers,
@@ -89,14 +134,5 @@ impl EndpointControls {
             ready_for: worker.map(|worker| worker.since.elapsed().as_secs_f64()),
             reason: reason(state).map(str::to_owned),
         }
-    }
-}
-
-fn reason(state: &SlotState) -> Option<&str> {
-    match state {
-        SlotState::Starting { after, .. } => after.as_ref().map(|gone| &*gone.reason),
-        SlotState::BackingOff { gone, .. } => Some(&gone.reason),
-        SlotState::Failed(error) => Some(&error.reason),
-        SlotState::Ready(_) | SlotState::Draining | SlotState::Stopped => None,
     }
 }

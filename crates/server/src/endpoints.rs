@@ -27,6 +27,7 @@ use crate::controls::EndpointControls;
 use crate::declared_calls;
 use crate::dialect_path::CheckedAttach;
 use crate::elastic::{follow_load, stuck_workers};
+use crate::events::Events;
 use crate::launch::{WorkerEnvironment, launcher};
 use crate::pipelines::{Pipeline, PipelineState};
 use crate::placement::{Placement, place_all};
@@ -171,7 +172,7 @@ impl Endpoints {
 
     /// Logs the states of workers, and calls `ready` once all endpoints serve. Resolves only if a
     /// model or the app cannot be loaded.
-    pub(crate) async fn watch(&self, ready: impl Fn()) -> Error {
+    pub(crate) async fn watch(&self, events: &Events, ready: impl Fn()) -> Error {
         // Bounded by the endpoints: each reports once that it is ready, and failures end the server.
         let (milestones, mut reached) = mpsc::unbounded_channel();
         let controls = self.controls();
@@ -179,12 +180,13 @@ impl Endpoints {
             let (label, endpoint) = (controls.label().to_owned(), controls.endpoint.clone());
             let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
             let view = controls.view.clone();
-            tokio::spawn(follow(label, endpoint, view, limits, milestones.clone()));
+            let (events, milestones) = (events.clone(), milestones.clone());
+            tokio::spawn(follow(label, endpoint, view, limits, events, milestones));
         }
         let mut starting = controls.len();
         if let Some(app_host) = &self.app_host {
             starting += 1;
-            tokio::spawn(follow_app_host(app_host.view(), milestones.clone()));
+            tokio::spawn(follow_app_host(app_host.view(), events.clone(), milestones.clone()));
         }
         if starting == 0 {
             ready();

@@ -18,7 +18,7 @@ use litplex_workers::{
 
 use tokio::runtime::Handle;
 
-use crate::log::LogFiles;
+use crate::log::Log;
 use crate::placement::Placement;
 use crate::spec::RustModel;
 use crate::telemetry::Telemetry;
@@ -39,8 +39,8 @@ pub(crate) struct WorkerEnvironment {
     pub(crate) run_dir: PathBuf,
     /// Whether requests have ids, which mark the lines of workers.
     pub(crate) request_ids: bool,
-    /// The log files of endpoints.
-    pub(crate) log_files: LogFiles,
+    /// The log, with the files of endpoints.
+    pub(crate) log: Log,
     /// The names of environment variables that workers do not get.
     pub(crate) secrets: Vec<String>,
     /// The targets of calls; empty until the endpoints are there.
@@ -57,7 +57,7 @@ impl WorkerEnvironment {
     pub(crate) fn new(
         config: &Program,
         run_dir: &RunDir,
-        log_files: LogFiles,
+        log: Log,
         telemetry: &Telemetry,
     ) -> Result<Self, Error> {
         let cache = locate_cache(config)?;
@@ -68,7 +68,7 @@ impl WorkerEnvironment {
             python_flags: config.python_flags.clone(),
             run_dir: run_dir.path().to_owned(),
             request_ids: config.request_id,
-            log_files,
+            log,
             secrets: secrets::hidden_from_models(config),
             calls: CallService::new(registry.clone(), Dialects, telemetry.metrics.calls()),
             registry,
@@ -174,7 +174,8 @@ fn process_spec(
         output: OutputSpec {
             has_marks: environment.request_ids,
             log_level: config.log_level.clone(),
-            file: environment.log_files.get(config.label()).cloned(),
+            file: environment.log.files.get(config.label()).cloned(),
+            history: environment.log.history(),
         },
         interpreter: config.python.clone().unwrap_or_else(default_interpreter),
         requirements: config.requirements.clone(),

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use crate::bound::Bound;
-use crate::log::LogFiles;
+use crate::log::Log;
 use crate::signals::Signals;
 use crate::{Error, ServerSpec};
 
@@ -13,13 +13,13 @@ use crate::{Error, ServerSpec};
 /// See [`Error`].
 pub async fn serve(
     spec: ServerSpec,
-    log_files: LogFiles,
+    log: Log,
     until: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     // Before all else: a signal during the start stops the server in the same way.
     let mut signals = Signals::new()?;
     let bound = Bound::new(spec).await?;
-    let mut serving = bound.launch(log_files)?;
+    let mut serving = bound.launch(log)?;
     let end = serving.until_end(until, &mut signals).await;
     serving.drain(&end, &mut signals).await;
     end.into_result()

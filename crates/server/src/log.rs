@@ -7,9 +7,10 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use litplex_admin::{Feed, FeedLimits};
 use litplex_config::{ConfigError, Endpoint};
 use litplex_http::LogLimit;
-use litplex_workers::{LogFile, OUTPUT, logs_objects};
+use litplex_workers::{LogFile, OUTPUT, OutputHistory, logs_objects};
 use tokio::time::Instant;
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
@@ -21,24 +22,49 @@ use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
+use crate::log_filter::LogFilter;
+use crate::log_history::LogHistory;
 use crate::log_line::Lines;
 use crate::log_object::Objects;
 use crate::log_owner::{Owner, Owners, is_own_span};
 
-/// The library of a protocol logs a line for every request, and for every mistake of a client, which
-/// is in its answer anyway.
-const DEFAULT: &str = "info,rmcp=off";
-
 /// The library of HTTP/2, whose warnings any client can cause, as often as it likes.
 const HTTP2: &str = "h2";
 
-/// The files of endpoints that have one, by the labels of the endpoints.
-pub type LogFiles = HashMap<String, LogFile>;
+/// The limits of the lines that are kept in memory.
+const HISTORY: FeedLimits = FeedLimits { items: 10_000, bytes: 4 << 20 };
 
-/// Starts the log, unless the program has a subscriber of its own, and returns the files for the
-/// output of workers.
+/// The files of endpoints that have one, by the labels of the endpoints.
+pub(crate) type LogFiles = HashMap<String, LogFile>;
+
+/// The log of a process.
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    /// The files for the output of workers.
+    pub(crate) files: LogFiles,
+    /// The part that operators can read and change; `None` if the program has a subscriber of its own.
+    pub(crate) operated: Option<OperatedLog>,
+}
+
+impl Log {
+    /// Returns what keeps the lines that workers print.
+    pub(crate) fn history(&self) -> Option<Arc<dyn OutputHistory>> {
+        let operated = self.operated.as_ref()?;
+        Some(Arc::new(LogHistory(operated.history.clone())))
+    }
+}
+
+/// The part of the log that operators can read and change while the server runs.
+#[derive(Debug, Clone)]
+pub(crate) struct OperatedLog {
+    /// The last lines, as JSON objects.
+    pub(crate) history: Feed<String>,
+    pub(crate) level: LogFilter,
+}
+
+/// Starts the log, unless the program has a subscriber of its own.
 ///
 /// `LITPLEX_LOG` chooses what, in the syntax of `tracing-subscriber`: `debug`, `litplex=warn`; for
 /// an endpoint with a level of its own, that does. `LITPLEX_LOG_FORMAT=json` makes each line an
@@ -46,26 +72,28 @@ pub type LogFiles = HashMap<String, LogFile>;
 ///
 /// # Errors
 /// A file of an endpoint cannot be written.
-pub fn init(endpoints: &[Endpoint]) -> Result<LogFiles, ConfigError> {
+pub fn init(endpoints: &[Endpoint]) -> Result<Log, ConfigError> {
     let opened = open(endpoints)?;
     let rules: Arc<Rules> = Arc::new(endpoints.iter().filter_map(Rule::of).collect());
-    let chosen = |file: Option<&PathBuf>| Chosen {
-        by_default: EnvFilter::try_from_env("LITPLEX_LOG").unwrap_or_else(|_| DEFAULT.into()),
-        rules: rules.clone(),
-        file: file.cloned(),
-        http2: Mutex::default(),
-    };
-    let mut layers = vec![owners(), lines(io::stderr, io::stderr().is_terminal(), chosen(None))];
+    let (level, history) = (LogFilter::from_env(), Feed::new(HISTORY));
+    let chosen = |to| Chosen::new(level.clone(), rules.clone(), to);
+    let mut layers = vec![
+        owners(),
+        lines(io::stderr, io::stderr().is_terminal(), chosen(Destination::StandardError)),
+        objects(LogHistory(history.clone()), chosen(Destination::History)),
+    ];
     for (path, file) in &opened {
         let file = file.clone();
-        layers.push(lines(move || file.clone(), false, chosen(Some(path))));
+        let chosen = chosen(Destination::File(path.clone()));
+        layers.push(lines(move || file.clone(), false, chosen));
     }
     // This fails if the program has a subscriber of its own.
-    let _ = tracing_subscriber::registry().with(layers).try_init();
+    let is_ours = tracing_subscriber::registry().with(layers).try_init().is_ok();
     let log_file = |endpoint: &Endpoint| {
         Some((endpoint.label().to_owned(), opened.get(endpoint.log_file.as_ref()?)?.clone()))
     };
-    Ok(endpoints.iter().filter_map(log_file).collect())
+    let files = endpoints.iter().filter_map(log_file).collect();
+    Ok(Log { files, operated: is_ours.then_some(OperatedLog { history, level }) })
 }
 
 /// Opens every file once: endpoints may share one.
@@ -97,13 +125,21 @@ fn lines<W>(to: W, has_colors: bool, chosen: Chosen) -> Box<dyn Layer<Registry> 
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(to);
     if logs_objects() {
-        // Colors of fields would be escaped, and be text.
-        return lines.with_ansi(false).event_format(Objects).with_filter(chosen).boxed();
+        return objects(to, chosen);
     }
+    let lines = tracing_subscriber::fmt::layer().with_writer(to);
     let lines = lines.with_ansi(has_colors).fmt_fields(debug_fn(write_field));
     lines.event_format(Lines).with_filter(chosen).boxed()
+}
+
+fn objects<W>(to: W, chosen: Chosen) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // Colors of fields would be escaped, and be text.
+    let lines = tracing_subscriber::fmt::layer().with_writer(to).with_ansi(false);
+    lines.event_format(Objects).with_filter(chosen).boxed()
 }
 
 /// Writes a field for people. The line begins with its endpoint or worker.
@@ -161,15 +197,40 @@ impl Rule {
     }
 }
 
-/// The filter of the events for standard error, or for one of the files.
+/// The filter of the events for one destination.
 struct Chosen {
-    by_default: EnvFilter,
+    by_default: LogFilter,
     rules: Arc<Rules>,
-    file: Option<PathBuf>,
+    to: Destination,
     http2: Mutex<LogLimit>,
 }
 
+/// A place that lines are written to.
+enum Destination {
+    /// Standard error: the lines of endpoints that have no file.
+    StandardError,
+    /// A file: the lines of the endpoints that have it.
+    File(PathBuf),
+    /// The memory: the last lines of all endpoints.
+    History,
+}
+
+impl Destination {
+    /// Returns whether it gets the lines of an endpoint that has this file.
+    fn takes(&self, file: Option<&PathBuf>) -> bool {
+        match self {
+            Self::StandardError => file.is_none(),
+            Self::File(own) => Some(own) == file,
+            Self::History => true,
+        }
+    }
+}
+
 impl Chosen {
+    fn new(by_default: LogFilter, rules: Arc<Rules>, to: Destination) -> Self {
+        Self { by_default, rules, to, http2: Mutex::default() }
+    }
+
     /// Returns whether an event is logged: of those that clients can cause in any number, one a minute is.
     fn is_said(&self, metadata: &Metadata<'_>) -> bool {
         !is_flood(metadata)
@@ -193,7 +254,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Chosen {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
         is_own_span(metadata)
             || self.may_let_in(metadata)
-            || Filter::enabled(&self.by_default, metadata, context)
+            || self.by_default.lets_in(metadata, context)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -201,7 +262,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Chosen {
         if is_own_span(metadata) {
             return Interest::always();
         }
-        let by_default = Filter::<S>::callsite_enabled(&self.by_default, metadata);
+        let by_default = self.by_default.interest::<S>(metadata);
         // `always` skips `enabled`, without which `event_enabled` has no effect.
         let is_ruled = !self.rules.is_empty() && by_default.is_always();
         let is_asked = is_ruled || (is_flood(metadata) && !by_default.is_never());
@@ -215,13 +276,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Chosen {
             let owner = Owner::for_event(event, context.event_scope(event));
             owner.endpoint.and_then(|endpoint| self.rules.get(&endpoint))
         };
-        let (metadata, is_here) =
-            (event.metadata(), self.file == rule.and_then(|r| r.file.clone()));
+        let metadata = event.metadata();
+        let is_here = self.to.takes(rule.and_then(|rule| rule.file.as_ref()));
         let is_wanted = match rule.and_then(|rule| rule.level) {
             // All lines that a worker prints are logged.
             _ if metadata.target() == OUTPUT => true,
             Some(level) => *metadata.level() <= level,
-            None => Filter::enabled(&self.by_default, metadata, context),
+            None => self.by_default.lets_in(metadata, context),
         };
         is_here && is_wanted && self.is_said(metadata)
     }
@@ -244,6 +305,7 @@ mod tests {
     use litplex_workers::{endpoint_span, worker_span};
 
     use super::*;
+    use crate::log_filter::DEFAULT;
 
     /// The lines that a test wrote.
     #[derive(Clone, Default)]
@@ -264,8 +326,7 @@ mod tests {
     fn warnings_that_any_client_can_cause_are_said_seldom() {
         let (written, rules) = (Written::default(), Arc::default());
         let to = written.clone();
-        let chosen =
-            Chosen { by_default: DEFAULT.into(), rules, file: None, http2: Mutex::default() };
+        let chosen = Chosen::new(DEFAULT.into(), rules, Destination::StandardError);
         let layers = vec![owners(), lines(move || to.clone(), false, chosen)];
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
             for _ in 0..1000 {
@@ -286,8 +347,7 @@ mod tests {
     fn logged(level: &str, act: impl FnOnce()) -> Vec<String> {
         let (written, rules) = (Written::default(), Arc::default());
         let to = written.clone();
-        let chosen =
-            Chosen { by_default: level.into(), rules, file: None, http2: Mutex::default() };
+        let chosen = Chosen::new(level.into(), rules, Destination::StandardError);
         let layers = vec![owners(), lines(move || to.clone(), false, chosen)];
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), act);
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
@@ -322,8 +382,7 @@ mod tests {
         let to = written.clone();
         let rule = Rule { level: Some(LevelFilter::ERROR), file: None };
         let rules = Arc::new(HashMap::from([("/a".to_owned(), rule)]));
-        let chosen =
-            Chosen { by_default: DEFAULT.into(), rules, file: None, http2: Mutex::default() };
+        let chosen = Chosen::new(DEFAULT.into(), rules, Destination::StandardError);
         let layers = vec![owners(), lines(move || to.clone(), false, chosen)];
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
             for endpoint in ["/a", "/b"] {

@@ -57,6 +57,7 @@ impl PipelineState {
     /// Returns the state that `litplex ps` shows.
     pub(crate) fn status(&self) -> EndpointStatus {
         EndpointStatus {
+            label: self.identity.label.clone(),
             path: self.identity.path.clone(),
             name: self.identity.name.clone(),
             aliases: self.identity.aliases.clone(),

@@ -18,8 +18,9 @@ use crate::announce::Announcer;
 use crate::bound::{Bound, PrivateSockets};
 use crate::edge::{self, EdgeParts};
 use crate::endpoints::Endpoints;
+use crate::events::Events;
 use crate::launch::WorkerEnvironment;
-use crate::log::LogFiles;
+use crate::log::Log;
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
 
@@ -38,6 +39,7 @@ pub(crate) struct Serving {
     app: Arc<App>,
     endpoints: Endpoints,
     announcer: Announcer,
+    events: Events,
     tracer: Option<Tracer>,
     grace: Duration,
     adopts_orphans: bool,
@@ -71,20 +73,22 @@ impl Bound {
     ///
     /// # Errors
     /// Devices are not available, or the system refuses a resource.
-    pub(crate) fn launch(self, log_files: LogFiles) -> Result<Serving, Error> {
+    pub(crate) fn launch(self, log: Log) -> Result<Serving, Error> {
         let Self { spec, access, middleware, tls, listener, private } = self;
         let PrivateSockets { admin, app_host, run_dir } = private;
         let Access { guards, following: mut background } = access;
         let (config, telemetry) = (&spec.config, Telemetry::new());
-        let environment = WorkerEnvironment::new(config, &run_dir, log_files, &telemetry)?;
+        let environment = WorkerEnvironment::new(config, &run_dir, log.clone(), &telemetry)?;
         let endpoints =
             Endpoints::launch(config, spec.models, &environment, app_host.as_ref(), &telemetry)?;
         let tracer = middleware.tracer.clone();
         let parts = EdgeParts { guards, middleware, layers: spec.layers, telemetry };
         let app = edge::app(config, parts, &endpoints, app_host.as_ref());
         let server = edge::server(config, listener, &app, tls.as_ref(), endpoints.most_workers())?;
-        let announcer = Announcer::new(config, server.address()?);
-        background.spawn(admin.serve(Arc::new(AdminHandler::new(&announcer, &endpoints))));
+        let events = Events::default();
+        let announcer = Announcer::new(config, server.address()?, events.clone());
+        let handler = AdminHandler::new(&announcer, &endpoints, &app, &events, log.operated);
+        background.spawn(admin.serve(Arc::new(handler)));
         app_host.map(|sockets| background.spawn(sockets.serve(app.clone())));
         tls.map(|tls| background.spawn(tls.follow()));
         spec.adopts_orphans.then(|| background.spawn(adopt_orphans()));
@@ -94,6 +98,7 @@ impl Bound {
             app,
             endpoints,
             announcer,
+            events,
             tracer,
             grace: config.grace,
             adopts_orphans: spec.adopts_orphans,
@@ -119,7 +124,7 @@ impl Serving {
             }
             () = self.app.shutdown_asked() => End::Asked,
             () = until => End::Dropped,
-            failed = self.endpoints.watch(|| self.announcer.ready()) => End::Failed(failed),
+            failed = self.endpoints.watch(&self.events, || self.announcer.ready()) => End::Failed(failed),
         }
     }
 

@@ -9,6 +9,7 @@ use litplex_workers::worker_span;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::events::Events;
 use crate::{Error, app_host};
 
 /// Jobs wait for a worker that is expected within this time even if earlier ones failed.
@@ -28,10 +29,11 @@ pub(crate) async fn follow(
     endpoint: Endpoint,
     mut view: View,
     mut limits: Option<watch::Receiver<Limits>>,
+    events: Events,
     milestones: mpsc::UnboundedSender<Milestone>,
 ) {
     let failed = |cause| Error::Launch { endpoint: path.clone(), cause };
-    let mut seen = Seen::default();
+    let mut seen = Seen::new(events);
     loop {
         seen.report(&path, view.states(), failed, &milestones);
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
@@ -52,8 +54,12 @@ pub(crate) async fn follow(
 }
 
 /// Follows the app host until its supervisor has stopped.
-pub(crate) async fn follow_app_host(mut view: View, milestones: mpsc::UnboundedSender<Milestone>) {
-    let mut seen = Seen::default();
+pub(crate) async fn follow_app_host(
+    mut view: View,
+    events: Events,
+    milestones: mpsc::UnboundedSender<Milestone>,
+) {
+    let mut seen = Seen::new(events);
     loop {
         seen.report(app_host::NAME, view.states(), Error::AppHost, &milestones);
         if !view.changed().await {
@@ -63,13 +69,17 @@ pub(crate) async fn follow_app_host(mut view: View, milestones: mpsc::UnboundedS
 }
 
 /// The last known states of some slots.
-#[derive(Default)]
 struct Seen {
+    events: Events,
     states: Vec<SlotState>,
     were_ready: bool,
 }
 
 impl Seen {
+    fn new(events: Events) -> Self {
+        Self { events, states: Vec::new(), were_ready: false }
+    }
+
     /// Logs each new state, and reports once that all slots are ready.
     fn report(
         &mut self,
@@ -82,6 +92,7 @@ impl Seen {
         for (slot, state) in now.iter().enumerate().filter(is_new) {
             let endpoint = (name != app_host::NAME).then_some(name);
             worker_span(endpoint, &format!("{name}#{slot}")).in_scope(|| log_state(state));
+            self.events.worker(name, slot, state);
         }
         if let Some(cause) = failure(&now) {
             let _ = milestones.send(Milestone::Failed(failed(cause.clone())));

@@ -82,6 +82,10 @@ impl Monitor for MockMonitor {
     fn usage(&self, _: Option<&GpuMemory<'_>>) -> Usage {
         Usage { memory: Some(self.0 as u64), gpu_memory: None }
     }
+
+    fn stack(&self) -> std::io::Result<String> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl Launched for MockLaunched {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import platform
@@ -55,6 +56,7 @@ def main() -> int:
         _signals.handle(number, lambda number, frame: None)
     try:
         order, pickled = read_order()
+        _dump_stacks_on_request(order.get("stacks"))
         if order.get("mark"):
             request_marks.mark(order["mark"])
         request_marks.structure()
@@ -68,6 +70,14 @@ def main() -> int:
         # The server has gone, or gave up this start: no reader is left. An error of this kind
         # in a hook does not come here; it is that hook's answer.
         return 0
+
+
+def _dump_stacks_on_request(path: str | None) -> None:
+    """Appends the stacks of all threads to this file at each SIGQUIT, as the JVM does. The handler
+    is C code, which runs while native code of the model holds the interpreter."""
+    if path is not None:
+        stacks = open(path, "ab", buffering=0)  # noqa: SIM115  (open as long as the process)
+        faulthandler.register(signal.SIGQUIT, stacks, all_threads=True)
 
 
 def _work(order: dict[str, Any], pickled: BinaryIO) -> int:

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::child::{Command, Order, Process};
-use super::output::Label;
+use super::output::{Label, OutputHistory};
 use super::sdk::Sdk;
 use crate::Error;
 
@@ -47,6 +47,8 @@ pub struct AppHostSpec {
     pub inner: PathBuf,
     /// The time between two heartbeats, which show that the app host's loop runs.
     pub heartbeat: Duration,
+    /// The keeper of the lines that it prints, if there is one.
+    pub history: Option<Arc<dyn OutputHistory>>,
     /// The program, as the SDK describes it.
     pub load: Value,
     /// The built-in routes, as rows of the server's route table.
@@ -80,7 +82,8 @@ async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
     let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
     let (cwd, memory_limit) = (None, None);
     let command = Command { interpreter, flags, code, env: &env, secrets, cwd, memory_limit };
-    let mut process = Process::start(&command, &Label::for_process(LABEL), order).await?;
+    let mut process =
+        Process::start(&command, &Label::for_process(LABEL, spec.history.clone()), order).await?;
     tokio::select! {
         () = listening(socket) => {}
         gone = process.gone() => return Err(Error::AppHostGone(gone)),

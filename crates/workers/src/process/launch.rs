@@ -16,7 +16,8 @@ use tracing::{Instrument, Span};
 use super::child::{Command, Order, Process};
 use super::launched::PythonLaunched;
 use super::listener::WorkerListener;
-use super::memory::{MemoryLimit, ProcessMonitor};
+use super::memory::MemoryLimit;
+use super::monitor::ProcessMonitor;
 use super::output::Label;
 use super::spec::{Overrides, ProcessSpec, WorkerSpec};
 use super::venv::{Made, Venv};
@@ -172,6 +173,7 @@ impl Launcher {
         let ProcessSpec { gpu_memory_fraction, threads, cpu_affinity, output, .. } = &self.process;
         let order = json!({
             "socket": listener.socket(),
+            "stacks": listener.stacks(),
             "token": listener.token(),
             "worker": label.worker,
             "mark": label.secret,
@@ -230,9 +232,9 @@ impl Launcher {
         let info = model_info(ready);
         let attachment = self.attach.attach(slot, info.clone());
         let settings = self.link_settings(slot, span.clone(), metrics);
+        let monitor = Arc::new(ProcessMonitor::new(pid, listener.stacks()));
         let dialled = listener.accept_calls();
         let link = Link::start(connections, dialled, &info, attachment, settings);
-        let monitor = Arc::new(ProcessMonitor { pid });
         let kill_after = self.worker.limits.kill_after;
         PythonLaunched { process, monitor, memory, link, span, kill_after }
     }

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
 use super::child::Process;
-use super::memory::{MemoryLimit, ProcessMonitor};
+use super::memory::MemoryLimit;
+use super::monitor::ProcessMonitor;
 use crate::link::{Link, REPORT_AFTER};
 
 /// The time that a process may take to exit after its connection ended.

@@ -45,6 +45,11 @@ impl WorkerListener {
         socket_in(self.directory.path())
     }
 
+    /// Returns the path of the file that the worker appends the stacks of its threads to.
+    pub(crate) fn stacks(&self) -> PathBuf {
+        self.directory.path().join("stacks")
+    }
+
     pub(crate) fn token(&self) -> &str {
         &self.token
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
-use litplex_core::{GpuMemory, Monitor, Usage};
+use litplex_core::{GpuMemory, Usage};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -35,21 +35,10 @@ impl MemoryLimit {
     }
 }
 
-/// The monitor of a worker process of this machine.
-#[derive(Debug)]
-pub(crate) struct ProcessMonitor {
-    pub(crate) pid: u32,
-}
-
-impl Monitor for ProcessMonitor {
-    fn pid(&self) -> Option<u32> {
-        Some(self.pid)
-    }
-
-    fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
-        let gpu_memory = gpu_memory.and_then(|used_by| used_by(&with_descendants(self.pid)));
-        Usage { memory: resident(self.pid), gpu_memory }
-    }
+/// Returns the usage of a process of this machine.
+pub(super) fn usage(pid: u32, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
+    let gpu_memory = gpu_memory.and_then(|used_by| used_by(&with_descendants(pid)));
+    Usage { memory: resident(pid), gpu_memory }
 }
 
 /// Returns a description of the excess, if a worker is above its limit.
@@ -148,11 +137,10 @@ mod tests {
         }
         let alone = resident(shell.id()).expect("it runs");
         assert!(used(shell.id(), u64::MAX) > alone);
-        let monitor = ProcessMonitor { pid: shell.id() };
         let count = |processes: &[u32]| Some(processes.len() as u64);
         let (memory, gpu_memory) = (resident(shell.id()), Some(2));
-        assert_eq!(monitor.usage(Some(&count)), Usage { memory, gpu_memory });
-        assert_eq!(monitor.usage(None), Usage { memory, gpu_memory: None });
+        assert_eq!(usage(shell.id(), Some(&count)), Usage { memory, gpu_memory });
+        assert_eq!(usage(shell.id(), None), Usage { memory, gpu_memory: None });
         let exact = used(shell.id(), 0);
         assert!(exact > 0 && exact < used(shell.id(), u64::MAX), "they share their library");
         drop(shell.stdin.take());

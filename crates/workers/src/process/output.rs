@@ -1,8 +1,10 @@
 //! The output of workers, copied line by line with the worker's name and the request's id.
 
+use std::fmt;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IsTerminal, Read, Write};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -43,6 +45,30 @@ pub(crate) struct Label {
     /// The beginning of the marks of requests, if lines are marked.
     pub(crate) secret: Option<String>,
     file: Option<LogFile>,
+    history: Option<Arc<dyn OutputHistory>>,
+}
+
+/// Keeps the lines that workers print, where they are not logged as JSON objects.
+pub trait OutputHistory: fmt::Debug + Send + Sync {
+    /// Keeps a line.
+    fn keep(&self, line: &OutputLine<'_>);
+}
+
+/// A line that a worker printed.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputLine<'a> {
+    /// The endpoint, unless the process serves none.
+    pub endpoint: Option<&'a str>,
+    /// The name of the worker, such as `/ocr#0`.
+    pub worker: &'a str,
+    /// The ids of the requests that it was printed for, if they are known.
+    pub request_id: Option<&'a str>,
+    /// `INFO` for standard output, `WARN` for standard error.
+    pub level: Level,
+    /// The text, without a line break.
+    pub text: &'a str,
+    /// Whether it continues the line before.
+    pub continues: bool,
 }
 
 /// The handling of the output of an endpoint's workers.
@@ -55,6 +81,8 @@ pub struct OutputSpec {
     /// The file of the output; `None` for this process's own. JSON objects are logged instead, and the
     /// log's subscriber chooses the file.
     pub file: Option<LogFile>,
+    /// The keeper of the lines, if there is one.
+    pub history: Option<Arc<dyn OutputHistory>>,
 }
 
 /// The target of events that are lines of a worker.
@@ -67,8 +95,8 @@ pub fn logs_objects() -> bool {
 
 impl Label {
     /// The label of a process that serves no endpoint.
-    pub(crate) fn for_process(name: &str) -> Self {
-        Self { worker: name.to_owned(), endpoint: None, secret: None, file: None }
+    pub(crate) fn for_process(name: &str, history: Option<Arc<dyn OutputHistory>>) -> Self {
+        Self { worker: name.to_owned(), endpoint: None, secret: None, file: None, history }
     }
 
     pub(crate) fn for_worker(endpoint: &str, slot: usize, spec: &OutputSpec) -> Self {
@@ -76,8 +104,8 @@ impl Label {
         // The keys of the hash are random: no client can guess the secret.
         let secret =
             spec.has_marks.then(|| format!("{:016x}", RandomState::new().hash_one(&worker)));
-        let file = spec.file.clone();
-        Self { worker, endpoint: Some(endpoint.to_owned()), secret, file }
+        let (file, history) = (spec.file.clone(), spec.history.clone());
+        Self { worker, endpoint: Some(endpoint.to_owned()), secret, file, history }
     }
 }
 
@@ -131,11 +159,12 @@ fn spawn_copy(label: &Label, from: File, stream: &'static Stream) -> oneshot::Re
             copy_pieces(from, pieces, Logged { label, level: stream.level });
         } else {
             let is_terminal = label.file.is_none() && (stream.is_terminal)();
-            let to: Box<dyn Write> = match label.file {
-                Some(file) => Box::new(file),
+            let to: Box<dyn Write> = match &label.file {
+                Some(file) => Box::new(file.clone()),
                 None => (stream.own)(),
             };
-            copy_pieces(from, pieces, Printed::new(worker, is_terminal, to));
+            let kept = Kept { label, level: stream.level };
+            copy_pieces(from, pieces, (Printed::new(worker, is_terminal, to), kept));
         }
         let _ = done.send(());
     };
@@ -334,6 +363,39 @@ trait Sink {
     fn flush(&mut self) {}
 }
 
+impl<A: Sink, B: Sink> Sink for (A, B) {
+    fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
+        self.0.put(ids, line, continues);
+        self.1.put(ids, line, continues);
+    }
+
+    fn flush(&mut self) {
+        self.0.flush();
+        self.1.flush();
+    }
+}
+
+/// The destination of lines that are kept for operators.
+struct Kept {
+    label: Label,
+    level: Level,
+}
+
+impl Sink for Kept {
+    fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
+        let Label { worker, endpoint, history, .. } = &self.label;
+        let Some(history) = history else { return };
+        history.keep(&OutputLine {
+            endpoint: endpoint.as_deref(),
+            worker,
+            request_id: (!ids.is_empty()).then_some(ids),
+            level: self.level,
+            text: &String::from_utf8_lossy(line),
+            continues,
+        });
+    }
+}
+
 /// The destination of lines for people.
 struct Printed<W> {
     worker: String,
@@ -458,9 +520,9 @@ mod tests {
     use super::*;
 
     /// A destination that keeps lines and the ids of their requests; `+` marks those that continue.
-    struct Kept<'a>(&'a mut Vec<(String, String)>);
+    struct KeptLines<'a>(&'a mut Vec<(String, String)>);
 
-    impl Sink for Kept<'_> {
+    impl Sink for KeptLines<'_> {
         fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
             let line = String::from_utf8(line.to_owned()).unwrap();
             let plus = if continues { "+" } else { "" };
@@ -476,7 +538,7 @@ mod tests {
 
     fn lines(text: &str, secret: Option<&str>) -> Vec<(String, String)> {
         let mut lines = Vec::new();
-        copy_pieces(text.as_bytes(), Pieces::new(secret), Kept(&mut lines));
+        copy_pieces(text.as_bytes(), Pieces::new(secret), KeptLines(&mut lines));
         lines
     }
 
@@ -484,9 +546,9 @@ mod tests {
     fn slowly<const N: usize>(texts: [&[u8]; N]) -> Vec<String> {
         let (mut lines, mut pieces) = (Vec::new(), Pieces::new(None));
         for text in texts {
-            pieces.feed(text, &mut Kept(&mut lines));
+            pieces.feed(text, &mut KeptLines(&mut lines));
             if pieces.has_begun() {
-                pieces.show(&mut Kept(&mut lines));
+                pieces.show(&mut KeptLines(&mut lines));
             }
         }
         lines.into_iter().map(|(_, line)| line).collect()

@@ -1,0 +1,112 @@
+//! A server for tests of clients: one endpoint, and no more behind it.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use litplex_core::BoxFuture;
+
+use crate::{
+    Admin, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, LogLevel, Mode, Refusal, Scaled,
+    Status,
+};
+
+/// A server with one endpoint, `/embed`, which may have one to eight workers.
+#[derive(Debug)]
+pub struct MockAdmin {
+    /// The port that its status shows.
+    pub port: u16,
+    /// Its events.
+    pub events: Feed<Event>,
+    /// Its log.
+    pub log: Feed<String>,
+    /// Whether it was asked to stop.
+    pub stopped: Arc<AtomicBool>,
+}
+
+impl MockAdmin {
+    /// Returns a server on this port.
+    pub fn new(port: u16) -> Self {
+        let limits = FeedLimits { items: 10, bytes: 10_000 };
+        let (events, log) = (Feed::new(limits), Feed::new(limits));
+        Self { port, events, log, stopped: Arc::default() }
+    }
+
+    /// Returns its status.
+    pub fn shown(&self) -> Status {
+        let endpoint = EndpointStatus {
+            label: "/embed".into(),
+            path: "/embed".into(),
+            name: "Model".into(),
+            aliases: Vec::new(),
+            kind: "rust".into(),
+            state: "ready".into(),
+            problem: None,
+            wanted: 1,
+            min_workers: None,
+            max_workers: None,
+            queued: 0,
+            in_flight: 0,
+            requests: 7,
+            workers: Vec::new(),
+        };
+        let url = format!("http://127.0.0.1:{}", self.port);
+        Status { pid: 7, url, port: self.port, uptime: 1.5, endpoints: vec![endpoint] }
+    }
+
+    fn check(endpoint: &str) -> Result<(), Refusal> {
+        match endpoint {
+            "/embed" => Ok(()),
+            _ => Err(Refusal::not_found(format!("there is no endpoint `{endpoint}`"))),
+        }
+    }
+}
+
+impl Admin for MockAdmin {
+    fn status(&self) -> BoxFuture<'_, Status> {
+        Box::pin(ready(self.shown()))
+    }
+
+    fn endpoint(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointStatus, Refusal>> {
+        let found = Self::check(&endpoint).map(|()| self.shown().endpoints.remove(0));
+        Box::pin(ready(found))
+    }
+
+    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>> {
+        let scaled = Self::check(&endpoint).and_then(|()| match workers {
+            1..=8 => Ok(Scaled { endpoint, before: 1, wanted: workers }),
+            _ => Err(Refusal::conflict(format!("`{endpoint}` may have 1 to 8 workers"))),
+        });
+        Box::pin(ready(scaled))
+    }
+
+    fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal> {
+        Self::check(&endpoint).map(|()| EndpointMode { endpoint, mode })
+    }
+
+    fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>> {
+        let stack = Self::check(&endpoint).map(|()| format!("{endpoint}#{slot}\n"));
+        Box::pin(ready(stack))
+    }
+
+    fn events(&self) -> &Feed<Event> {
+        &self.events
+    }
+
+    fn log(&self) -> Option<&Feed<String>> {
+        Some(&self.log)
+    }
+
+    fn log_level(&self) -> Result<LogLevel, Refusal> {
+        Ok(LogLevel { level: "info".into() })
+    }
+
+    fn set_log_level(&self, level: LogLevel) -> Result<LogLevel, Refusal> {
+        Ok(level)
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+}

@@ -1,0 +1,79 @@
+//! The operations that a server offers to its operators.
+
+use litplex_core::BoxFuture;
+
+use crate::event::Event;
+use crate::feed::Feed;
+use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Scaled, Status};
+
+/// The operations of a server. A reference to an endpoint is its path, its name or an alias.
+pub trait Admin: Send + Sync {
+    /// Returns the status of the server.
+    fn status(&self) -> BoxFuture<'_, Status>;
+
+    /// Returns the status of an endpoint.
+    fn endpoint(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointStatus, Refusal>>;
+
+    /// Sets the number of workers of an endpoint. Returns when the number is set, not when the workers
+    /// run.
+    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>>;
+
+    /// Changes what an endpoint does with requests.
+    fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal>;
+
+    /// Returns the stacks of all threads of a worker, as text.
+    fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>>;
+
+    /// Returns the events of the server.
+    fn events(&self) -> &Feed<Event>;
+
+    /// Returns the log, whose lines are JSON objects; `None` if the program has a log of its own.
+    fn log(&self) -> Option<&Feed<String>>;
+
+    /// Returns the level of the log.
+    fn log_level(&self) -> Result<LogLevel, Refusal>;
+
+    /// Sets the level of the log until the server ends.
+    fn set_log_level(&self, level: LogLevel) -> Result<LogLevel, Refusal>;
+
+    /// Asks the server to stop: requests in progress are answered first.
+    fn stop(&self);
+}
+
+/// The refusal of an operation: its kind, and a sentence for operators.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// The kind.
+    pub kind: RefusalKind,
+    /// The problem, and what to do about it.
+    pub reason: String,
+}
+
+/// The kind of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The request is invalid.
+    Invalid,
+    /// There is no such endpoint or worker.
+    NotFound,
+    /// The operation does not fit what is there now.
+    Conflict,
+}
+
+impl Refusal {
+    /// Returns the refusal of an invalid request.
+    pub fn invalid(reason: impl Into<String>) -> Self {
+        Self { kind: RefusalKind::Invalid, reason: reason.into() }
+    }
+
+    /// Returns the refusal of a request for something that is not there.
+    pub fn not_found(reason: impl Into<String>) -> Self {
+        Self { kind: RefusalKind::NotFound, reason: reason.into() }
+    }
+
+    /// Returns the refusal of an operation that is not possible now.
+    pub fn conflict(reason: impl Into<String>) -> Self {
+        Self { kind: RefusalKind::Conflict, reason: reason.into() }
+    }
+}

@@ -1,0 +1,381 @@
+//! The routes of the admin API, and the `OpenAPI` document that describes them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Deserialize;
+use utoipa::{IntoParams, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::event::Event;
+use crate::feed::FeedReader;
+use crate::operations::{Admin, Refusal, RefusalKind};
+use crate::status::{
+    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Scale, Scaled, Status,
+};
+
+/// The most workers of an endpoint.
+const MAX_WORKERS: usize = 1024;
+
+/// The number of lines of the log that a client gets if it does not say how many.
+const LOG_LINES: usize = 100;
+
+/// The header with which a client of an event stream says how far it has read.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "litplex admin API",
+    description = "Operations on a running litplex server. `{endpoint}` is the path of an endpoint \
+                   (percent-encoded), its name or an alias."
+))]
+struct Document;
+
+type Operations = State<Arc<dyn Admin>>;
+
+/// Returns the service of the admin API.
+pub(crate) fn router(admin: Arc<dyn Admin>) -> axum::Router {
+    let (router, document) = documented().split_for_parts();
+    let document = Json(document);
+    router
+        .route("/openapi.json", axum::routing::get(move || async move { document }))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(admin)
+}
+
+fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(server))
+        .routes(routes!(endpoint))
+        .routes(routes!(scale))
+        .routes(routes!(pause))
+        .routes(routes!(drain))
+        .routes(routes!(resume))
+        .routes(routes!(stack))
+        .routes(routes!(events))
+        .routes(routes!(logs))
+        .routes(routes!(log_level, set_log_level))
+        .routes(routes!(stop))
+}
+
+/// Returns the server, its endpoints and their workers.
+#[utoipa::path(get, path = "/v1/server", responses((status = OK, body = Status)))]
+async fn server(State(admin): Operations) -> Json<Status> {
+    Json(admin.status().await)
+}
+
+/// Returns an endpoint and its workers.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}",
+    params(("endpoint" = String, Path)),
+    responses((status = OK, body = EndpointStatus), (status = NOT_FOUND, body = ErrorBody)),
+)]
+async fn endpoint(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<EndpointStatus>, Refusal> {
+    admin.endpoint(endpoint).await.map(Json)
+}
+
+/// Sets the number of an endpoint's workers. Returns when the number is set, not when they run.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/scale", request_body = Scale,
+    params(("endpoint" = String, Path)),
+    responses(
+        (status = OK, body = Scaled),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn scale(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+    JsonBody(Scale { workers }): JsonBody<Scale>,
+) -> Result<Json<Scaled>, Refusal> {
+    if workers > MAX_WORKERS {
+        let reason = format!("invalid `workers`: expected at most {MAX_WORKERS}, got {workers}");
+        return Err(Refusal::invalid(reason));
+    }
+    admin.scale(endpoint, workers).await.map(Json)
+}
+
+/// Pauses an endpoint: its requests wait in its queue, within their time budgets.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/pause", params(("endpoint" = String, Path)),
+    responses(
+        (status = OK, body = EndpointMode),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn pause(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<EndpointMode>, Refusal> {
+    admin.set_mode(endpoint, Mode::Paused).map(Json)
+}
+
+/// Drains an endpoint: it refuses new requests, and finishes those in progress.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/drain", params(("endpoint" = String, Path)),
+    responses(
+        (status = OK, body = EndpointMode),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn drain(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<EndpointMode>, Refusal> {
+    admin.set_mode(endpoint, Mode::Draining).map(Json)
+}
+
+/// Resumes an endpoint that was paused or drained.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/resume", params(("endpoint" = String, Path)),
+    responses((status = OK, body = EndpointMode), (status = NOT_FOUND, body = ErrorBody)),
+)]
+async fn resume(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<EndpointMode>, Refusal> {
+    admin.set_mode(endpoint, Mode::Serving).map(Json)
+}
+
+/// Returns the stacks of all threads of a worker, also while native code keeps its interpreter.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}/workers/{slot}/stack",
+    params(("endpoint" = String, Path), ("slot" = usize, Path)),
+    responses(
+        (status = OK, body = String, content_type = "text/plain"),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn stack(
+    State(admin): Operations,
+    Path((endpoint, slot)): Path<(String, String)>,
+) -> Result<String, Refusal> {
+    let slot = slot.parse().map_err(|_| {
+        Refusal::invalid(format!("invalid worker `{slot}`: expected the number of its slot"))
+    })?;
+    admin.stack(endpoint, slot).await
+}
+
+/// The way in which a client reads events.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct EventQuery {
+    /// Whether the next events are sent as they come. Default: true.
+    #[serde(default = "yes")]
+    follow: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Sends the last events, and the next ones as they come. `Last-Event-ID` sends those after it.
+#[utoipa::path(
+    get, path = "/v1/events",
+    params(("Last-Event-ID" = Option<u64>, Header), EventQuery),
+    responses(
+        (status = OK, body = Event, content_type = "text/event-stream"),
+        (status = BAD_REQUEST, body = ErrorBody),
+    ),
+)]
+async fn events(
+    State(admin): Operations,
+    headers: HeaderMap,
+    query: Result<Query<EventQuery>, QueryRejection>,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refusal> {
+    let Query(EventQuery { follow }) =
+        query.map_err(|error| Refusal::invalid(error.body_text()))?;
+    let seen = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+    let reader = match seen {
+        Some(id) => admin.events().after(id),
+        None => admin.events().last(usize::MAX),
+    };
+    let events = stream::unfold(reader, move |mut reader| async move {
+        let (id, event) = if follow { reader.next().await } else { reader.next_kept()? };
+        let json = serde_json::to_string(&*event).unwrap_or_default();
+        let event = sse::Event::default().id(id.to_string()).event(event.kind.word()).data(json);
+        Some((Ok(event), reader))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+/// The lines of the log that a client asks for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LogQuery {
+    /// Only lines about this endpoint: its path, its name or an alias.
+    endpoint: Option<String>,
+    /// Only lines of this worker, such as `/embed#0`.
+    worker: Option<String>,
+    /// Only lines that the hooks print for the request with this id.
+    request_id: Option<String>,
+    /// The number of earlier lines; of them, those of the endpoint, worker or request are sent. Default:
+    /// 100, and all that are kept if lines are chosen.
+    lines: Option<usize>,
+    /// Whether the next lines are sent as they come.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Sends the last lines of the log, each a JSON object, and the next ones as they come.
+#[utoipa::path(
+    get, path = "/v1/logs", params(LogQuery),
+    responses(
+        (status = OK, body = Object, content_type = "application/x-ndjson"),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn logs(
+    State(admin): Operations,
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(mut query) = query.map_err(|error| Refusal::invalid(error.body_text()))?;
+    if let Some(endpoint) = query.endpoint {
+        query.endpoint = Some(admin.endpoint(endpoint).await?.label);
+    }
+    let log = admin.log().ok_or_else(|| {
+        Refusal::conflict("this program logs by itself; the server keeps no lines of it")
+    })?;
+    let reader = log.last(query.lines.unwrap_or(query.default_lines()));
+    let lines = log_lines(reader, query).map(Ok::<_, Infallible>);
+    let body = Body::from_stream(lines);
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+impl LogQuery {
+    fn default_lines(&self) -> usize {
+        if self.is_choice() { usize::MAX } else { LOG_LINES }
+    }
+
+    fn is_choice(&self) -> bool {
+        self.endpoint.is_some() || self.worker.is_some() || self.request_id.is_some()
+    }
+
+    fn chooses(&self, line: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Line {
+            endpoint: Option<String>,
+            worker: Option<String>,
+            request_id: Option<String>,
+        }
+        if !self.is_choice() {
+            return true;
+        }
+        let Ok(line) = serde_json::from_str::<Line>(line) else { return false };
+        let fits = |wanted: &Option<String>, is: &Option<String>| {
+            wanted.as_ref().is_none_or(|wanted| Some(wanted) == is.as_ref())
+        };
+        fits(&self.endpoint, &line.endpoint)
+            && fits(&self.worker, &line.worker)
+            && fits(&self.request_id, &line.request_id)
+    }
+}
+
+/// Returns the chosen lines of a log, those that are there and, if asked for, those to come.
+fn log_lines(reader: FeedReader<String>, query: LogQuery) -> impl Stream<Item = Bytes> {
+    stream::unfold((reader, query), |(mut reader, query)| async {
+        loop {
+            let line = match reader.next_kept() {
+                Some((_, line)) => line,
+                None if query.follow => reader.next().await.1,
+                None => return None,
+            };
+            if query.chooses(&line) {
+                return Some((Bytes::from(line.as_bytes().to_vec()), (reader, query)));
+            }
+        }
+    })
+}
+
+/// Returns the level of the log.
+#[utoipa::path(
+    get, path = "/v1/log-level",
+    responses((status = OK, body = LogLevel), (status = CONFLICT, body = ErrorBody)),
+)]
+async fn log_level(State(admin): Operations) -> Result<Json<LogLevel>, Refusal> {
+    admin.log_level().map(Json)
+}
+
+/// Sets the level of the log until the server ends. An endpoint's `log_level` stays.
+#[utoipa::path(
+    put, path = "/v1/log-level", request_body = LogLevel,
+    responses(
+        (status = OK, body = LogLevel),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn set_log_level(
+    State(admin): Operations,
+    JsonBody(level): JsonBody<LogLevel>,
+) -> Result<Json<LogLevel>, Refusal> {
+    admin.set_log_level(level).map(Json)
+}
+
+/// Stops the server: requests in progress are answered first.
+#[utoipa::path(post, path = "/v1/stop", responses((status = ACCEPTED)))]
+async fn stop(State(admin): Operations) -> StatusCode {
+    admin.stop();
+    StatusCode::ACCEPTED
+}
+
+async fn unknown_route(request: Request) -> Refusal {
+    let path = request.uri().path();
+    Refusal::not_found(format!("there is no `{path}`; `/openapi.json` lists what there is"))
+}
+
+async fn unknown_method(request: Request) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    let error = format!("`{path}` does not take {method}; `/openapi.json` lists what there is");
+    (StatusCode::METHOD_NOT_ALLOWED, Json(ErrorBody { error })).into_response()
+}
+
+/// A body of JSON.
+struct JsonBody<T>(T);
+
+impl<T, S> FromRequest<S> for JsonBody<T>
+where
+    Json<T>: FromRequest<S, Rejection = JsonRejection>,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let body = Json::from_request(request, state).await;
+        body.map(|Json(body)| Self(body)).map_err(|error| Refusal::invalid(error.body_text()))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            RefusalKind::Invalid => StatusCode::BAD_REQUEST,
+            RefusalKind::NotFound => StatusCode::NOT_FOUND,
+            RefusalKind::Conflict => StatusCode::CONFLICT,
+        };
+        (status, Json(ErrorBody { error: self.reason })).into_response()
+    }
+}
