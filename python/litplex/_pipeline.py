@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from litplex import _options
 from litplex._calls.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: A step, the endpoint that it calls, steps one after the other, or steps at the same time by name.
 StepLike = Union["Step", Endpoint, str, Sequence["StepLike"], Mapping[str, "StepLike"]]
@@ -14,8 +17,26 @@ StepLike = Union["Step", Endpoint, str, Sequence["StepLike"], Mapping[str, "Step
 #: JSON in which texts that begin with ``$`` are paths.
 Template = Any
 
-# The default of arguments for which None is a value.
-_UNSET: Any = object()
+
+class StepOptions(TypedDict, total=False):
+    """Keywords of all steps.
+
+    Attributes:
+        name: The name by which later steps and conditions select from its response, and which
+            metrics, spans and errors show.
+        input: What it gets: a path, or JSON with paths. Default: ``"$response"``.
+        timeout: The seconds that it may take, to its response or to the first items of a stream.
+            Default: what is left of the time of the request.
+        dependency: ``"hard"``: if it fails, the pipeline fails. ``"soft"``: the pipeline goes on
+            with ``default``. Default: ``"hard"``.
+        default: The value in place of the response of a soft step that failed. Default: None.
+    """
+
+    name: str | None
+    input: Template
+    timeout: float | None
+    dependency: Literal["hard", "soft"]
+    default: Any
 
 
 class Step:
@@ -67,67 +88,42 @@ class Pipeline:
 
 def step(
     endpoint: str,
-    *,
-    name: str | None = None,
-    input: Template = _UNSET,
-    timeout: float | None = None,
-    dependency: str = "hard",
-    default: Any = _UNSET,
+    **options: Unpack[StepOptions],
 ) -> Step:
     """Returns a step that calls an endpoint.
 
     Args:
         endpoint: The path or the name of the endpoint.
-        name: The name by which later steps and conditions select from its response.
-        input: What it gets: a path, or JSON with paths. Default: ``"$response"``.
-        timeout: The seconds that it may take, to its response or to the first items of a stream.
-            Default: what is left of the time of the request.
-        dependency: ``"hard"``: if it fails, the pipeline fails. ``"soft"``: the pipeline goes on
-            with ``default``.
-        default: The value in place of the response of a soft step that failed. Default: None.
+        **options: See :class:`StepOptions`.
     """
-    return _step("call", endpoint, name, input, timeout, dependency, default)
+    return _step("call", endpoint, options)
 
 
 def sequence(
     *steps: StepLike,
-    name: str | None = None,
-    input: Template = _UNSET,
-    timeout: float | None = None,
-    dependency: str = "hard",
-    default: Any = _UNSET,
+    **options: Unpack[StepOptions],
 ) -> Step:
-    """Returns a step that runs steps one after the other. :func:`step` explains the arguments."""
-    return _step("sequence", _all_of(steps), name, input, timeout, dependency, default)
+    """Returns a step that runs steps one after the other. :class:`StepOptions` has the keywords."""
+    return _step("sequence", _all_of(steps), options)
 
 
 def parallel(
     branches: Mapping[str, StepLike],
-    *,
-    name: str | None = None,
-    input: Template = _UNSET,
-    timeout: float | None = None,
-    dependency: str = "hard",
-    default: Any = _UNSET,
+    **options: Unpack[StepOptions],
 ) -> Step:
     """Returns a step that runs steps at the same time; its response is an object with theirs by
     name.
 
     If one of them fails, the others are cancelled, unless it is soft. Later steps may select from
-    each by its name, too. :func:`step` explains the other arguments.
+    each by its name, too. :class:`StepOptions` has the other keywords.
     """
-    return _step("parallel", _by_name(branches), name, input, timeout, dependency, default)
+    return _step("parallel", _by_name(branches), options)
 
 
 def switch(
     branches: Mapping[str, StepLike],
     otherwise: StepLike | None = None,
-    *,
-    name: str | None = None,
-    input: Template = _UNSET,
-    timeout: float | None = None,
-    dependency: str = "hard",
-    default: Any = _UNSET,
+    **options: Unpack[StepOptions],
 ) -> Step:
     """Returns a step that runs the first of its branches whose condition holds.
 
@@ -137,22 +133,17 @@ def switch(
             ``"lang.code == 'de' && size(response.words) > 3"``.
         otherwise: The step for all other values. Without it, they are errors.
 
-    :func:`step` explains the other arguments.
+    :class:`StepOptions` has the other keywords.
     """
     steps = [{**_of(branch), "when": condition} for condition, branch in branches.items()]
     steps += [] if otherwise is None else [_of(otherwise)]
-    return _step("switch", steps, name, input, timeout, dependency, default)
+    return _step("switch", steps, options)
 
 
 def splitter(
     weights: Mapping[Step | str, float],
     shadows: Mapping[Step | str, float] | None = None,
-    *,
-    name: str | None = None,
-    input: Template = _UNSET,
-    timeout: float | None = None,
-    dependency: str = "hard",
-    default: Any = _UNSET,
+    **options: Unpack[StepOptions],
 ) -> Step:
     """Returns a step that runs one of its branches, drawn by weight.
 
@@ -161,11 +152,11 @@ def splitter(
         shadows: Steps that get a copy of a share of the requests, above 0 and at most 1. Their
             responses are dropped.
 
-    :func:`step` explains the other arguments.
+    :class:`StepOptions` has the other keywords.
     """
     steps = [{**_of(branch), "weight": weight} for branch, weight in weights.items()]
     steps += [{**_of(branch), "shadow": share} for branch, share in (shadows or {}).items()]
-    return _step("splitter", steps, name, input, timeout, dependency, default)
+    return _step("splitter", steps, options)
 
 
 def map(  # A step has the word of the definition, in every language.
@@ -173,11 +164,7 @@ def map(  # A step has the word of the definition, in every language.
     over: str = "$response",
     *,
     in_flight: int = 64,
-    name: str | None = None,
-    input: Template = _UNSET,
-    timeout: float | None = None,
-    dependency: str = "hard",
-    default: Any = _UNSET,
+    **options: Unpack[StepOptions],
 ) -> Step:
     """Returns a step that runs another one for each item of a list; its response is their list.
 
@@ -186,9 +173,9 @@ def map(  # A step has the word of the definition, in every language.
         over: The path of the list.
         in_flight: The number of items that run at the same time.
 
-    :func:`step` explains the other arguments.
+    :class:`StepOptions` has the other keywords.
     """
-    made = _step("map", _of(branch), name, input, timeout, dependency, default)
+    made = _step("map", _of(branch), options)
     made.definition.update(over=over, in_flight=in_flight)
     return made
 
@@ -198,23 +185,15 @@ def value(template: Template, *, name: str | None = None) -> Step:
     return Step({"value": template, **({} if name is None else {"name": name})})
 
 
-def _step(
-    kind: str,
-    what: Any,
-    name: str | None,
-    template: Template,
-    timeout: float | None,
-    dependency: str,
-    default: Any,
-) -> Step:
-    definition = {kind: what}
-    given = {"name": name, "timeout": timeout}
-    definition.update({key: value for key, value in given.items() if value is not None})
-    given = {"input": template, "default": default}
-    definition.update({key: value for key, value in given.items() if value is not _UNSET})
-    if dependency != "hard":
-        definition["dependency"] = dependency
-    return Step(definition)
+def _step(kind: str, what: Any, options: StepOptions) -> Step:
+    unknown = options.keys() - StepOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(StepOptions.__annotations__)
+        raise TypeError(f"a step has no keyword `{min(unknown)}`; there are {known}")
+    unset = {key for key in ("name", "timeout") if options.get(key) is None}
+    if options.get("dependency") == "hard":
+        unset.add("dependency")
+    return Step({kind: what, **{key: value for key, value in options.items() if key not in unset}})
 
 
 def _of(given: StepLike) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import LITPLEX, Server, wait_until
 
@@ -75,6 +76,27 @@ PROGRAM = """
         def predict(self, x):
             return {"asked": self.search(x)}
 
+    class AsksFirst(ls.LitAPI):
+        first = ls.endpoint("/first")
+
+        def predict(self, x):
+            return self.first(x)
+
+    class AsksStream(ls.LitAPI):
+        each = ls.endpoint("/each/nested")
+
+        def predict(self, x):
+            for item in self.each.stream(x):
+                yield {"asked": item}
+
+    class Tick(ls.LitAPI):
+        def predict(self, x):
+            if x == "bad":
+                raise ls.HTTPException(422, "not this one")
+            time.sleep(x)
+            note(f"tick {x}")
+            return {"n": x}
+
     class Chat(ls.LitAPI):
         def predict(self, request):
             for word in request.messages[-1].content.split():
@@ -120,6 +142,15 @@ PROGRAM = """
         "/leave": ls.Pipeline("/y", "/inner"),
         "/inner": ls.Pipeline(ls.map({"a": "/waits", "b": "/waits"}, over="$request.y")),
         "/outer": ls.Pipeline("search", ls.value({"inner": "$response"})),
+        "/each": ls.Pipeline("/x", ls.map("/tick", over="$request.items", in_flight=2)),
+        "/each/nested": ls.Pipeline("/x", ls.step("/each", input="$request")),
+        "/asked/stream": ls.Pipeline(ls.step("/asks/stream")),
+        "/mapped": ls.Pipeline(ls.map(ls.step("/fails", input="$item.x"))),
+        "/form": ls.Pipeline(
+            ls.step("/reverse", input="$request.image", name="image"),
+            ls.switch({"request.lang == 'de'": ls.value("$image")}, otherwise="/x"),
+        ),
+        "/fails/deep": ls.Pipeline("/asks/first"),
     }
 
     if __name__ == "__main__":
@@ -135,6 +166,9 @@ PROGRAM = """
             ls.LitServer(Tokens(stream=True), path="/tokens"),
             ls.LitServer(Waits(), path="/waits", workers_per_device=4),
             ls.LitServer(Asks(), path="/asks"),
+            ls.LitServer(AsksFirst(), path="/asks/first"),
+            ls.LitServer(AsksStream(stream=True), path="/asks/stream"),
+            ls.LitServer(Tick(), path="/tick"),
             ls.LitServer(Chat(spec=ls.OpenAISpec())),
             *(ls.LitServer(each, path=path) for path, each in PIPELINES.items()),
             port=0,
@@ -214,7 +248,19 @@ def errors_name_the_step(server):
     assert detail(server.post("/search", json={"image": {}}))[0] == 500
     status, text = detail(server.post("/search", json={"question": 1}))
     assert (status, text) == (422, "step `ocr` (/ocr): `$request.image` is missing")
-    assert detail(server.post("/search", content=b"{"))[0] == 422
+    assert detail(server.post("/search", content=b"{"))[0] == 400
+    named = server.post("/second", json="teapot").json()
+    assert (named["step"], named["calls"]) == ("/fails", ["/second", "/fails"])
+    unnamed = server.post("/search", json={"question": 1}).json()
+    assert (unnamed["step"], "calls" in unnamed) == ("ocr", False)
+    deep = server.post("/fails/deep", json=1).json()
+    assert deep["calls"] == ["/fails/deep", "/asks/first#0", "/first", "/fails"]
+    assert detail(server.post("/mapped", json=[{"x": "teapot"}])) == (
+        418,
+        "step `/fails`, item [0] of `map`: not today",
+    )
+    _, text = detail(server.post("/mapped", json=[{"x": 1}, {}]))
+    assert text == "step `/fails`, item [1] of `map`: `$item.x` is missing"
     # The worker of the failed parallel's other step is free again.
     wait_until(lambda: server.notes().count("cancelled 1 True") == 2, server.notes)
 
@@ -230,6 +276,58 @@ def streams_pass_through(server):
     assert lines == [0, 1, 2]
     # Collected, they would arrive together, after the second pause.
     assert times[2] - times[0] > 0.5
+
+
+def maps_stream_to_clients_that_ask(server):
+    items = {"items": [0, 0.4, 0.4]}
+    whole = [{"n": n} for n in items["items"]]
+    response = server.post("/each", json=items)
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == whole
+    for path, accept in [
+        ("/each", "application/x-ndjson"),
+        ("/each/nested", "text/event-stream"),
+        ("/asked/stream", "application/x-ndjson"),
+    ]:
+        times, lines = [], []
+        headers = {"accept": accept}
+        with server.client.stream("POST", path, json=items, headers=headers) as response:
+            assert response.headers["content-type"].startswith(accept)
+            for line in response.iter_lines():
+                if line:
+                    times.append(time.monotonic())
+                    item = json.loads(line.removeprefix("data: "))
+                    lines.append(item.get("asked", item))
+        assert lines == whole
+        assert times[2] - times[0] > 0.5, "the items come one by one"
+    headers = {"accept": "application/x-ndjson"}
+    broken = []
+    body = {"items": [0, "bad"]}
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        server.client.stream("POST", "/each", json=body, headers=headers) as response,
+    ):
+        for line in response.iter_lines():
+            broken.append(json.loads(line))
+    error = {"status": 422, "detail": "step `/tick`, item [1] of `map`: not this one"}
+    assert broken == [{"n": 0}, {"error": error}]
+    # A client that leaves ends the calls.
+    before = len(server.notes())
+    many = {"items": [0.05] * 200}
+    with server.client.stream("POST", "/each", json=many, headers=headers) as response:
+        next(response.iter_lines())
+    time.sleep(0.5)
+    assert len([note for note in server.notes()[before:] if note.startswith("tick")]) < 20
+
+
+def forms_have_fields(server):
+    files = {"image": ("a.png", b"\x00png", "image/png")}
+    response = server.client.post("/form", data={"lang": "de"}, files=files)
+    assert (response.headers["content-type"], response.content) == ("image/x-raw", b"gnp\x00")
+    assert detail(server.client.post("/form", data={"lang": "de"})) == (
+        422,
+        "step `image` (/reverse): `$request.image`: the form has no field `image`",
+    )
 
 
 def a_client_that_leaves_cancels_all(server):
@@ -264,6 +362,8 @@ def test_pipelines_run_in_the_server(server):
     splits_by_weight(server)
     errors_name_the_step(server)
     streams_pass_through(server)
+    maps_stream_to_clients_that_ask(server)
+    forms_have_fields(server)
     a_client_that_leaves_cancels_all(server)
     pages_show_the_graph(server)
 
@@ -413,3 +513,51 @@ spec:
     status, _, errors = litplex("import", tmp_path / "graph.yaml")
     assert status == 2
     assert "graph.yaml: expected a document of kind `InferenceGraph`, got kind `Pod`" in errors
+
+
+TYPED = """
+import litplex as ls
+
+class Page(ls.LitAPI):
+    def predict(self, image) -> dict[str, int]:
+        return {"n": 1}
+
+    def encode_response(self, output) -> list[int]:
+        return [1]
+
+    def setup(self, device):
+        raise RuntimeError("a check must not load it")
+
+class Text(ls.LitAPI):
+    def decode_request(self, request: dict[str, int]):
+        return request
+
+    def predict(self, text):
+        return text
+"""
+
+
+def test_types_are_checked_before_models_are_loaded(litplex, tmp_path):
+    (tmp_path / "models.py").write_text(TYPED)
+    program = """
+[[endpoint]]
+path = "/page"
+api = "models.py:Page"
+[[endpoint]]
+path = "/text"
+api = "models.py:Text"
+[[endpoint]]
+path = "/search"
+pipeline = ["/page", STEP]
+"""
+    file = tmp_path / "litplex.toml"
+    file.write_text(program.replace("STEP", '{ call = "/text", input = "$response[0].name" }'))
+    status, _, errors = litplex("check", file)
+    assert status == 2
+    assert "pipeline of /search: steps[1]: `$response[0].name`: the value is a number" in errors
+    file.write_text(program.replace("STEP", '"/text"'))
+    status, _, errors = litplex("check", file)
+    assert status == 2
+    assert "steps[1]: `$response` is an array, not an object; /text takes it" in errors
+    file.write_text(program.replace("STEP", '{ map = "/page", over = "$response" }'))
+    assert litplex("check", file)[0] == 0

@@ -68,6 +68,7 @@ MODELS = """
             ls.LitServer(
                 ls.Pipeline(ls.step("/slow", name="first"), {"later": "/later"}), path="/both"
             ),
+            ls.LitServer(ls.Pipeline(ls.map("/later")), path="/each"),
             port=0,
             OPTIONS
         )
@@ -135,17 +136,40 @@ def test_the_steps_of_a_pipeline_and_their_calls_are_spans_of_its_request(traced
     wait_until(lambda: len(collector.named("POST /both")) == 2)
     wait_until(lambda: len(collector.named("step first")) == 2)
     request, failed = collector.named("POST /both")
-    own = [span for span in collector.spans if span.parent == request.span_id]
-    names = ["queue", "queue", "step first", "step later", "step parallel", "worker", "worker"]
-    assert sorted(span.name for span in own) == names
-    workers = {span.attributes["litplex.worker"] for span in own if span.name == "worker"}
-    queues = {span.attributes["litplex.endpoint"] for span in own if span.name == "queue"}
-    assert (workers, queues) == ({"/slow#0", "/later#0"}, {"/slow", "/later"})
+    ids = {span.span_id: span for span in collector.spans}
+
+    def below(span):
+        return sorted((each for each in ids.values() if each.parent == span.span_id), key=str)
+
+    assert sorted(span.name for span in below(request)) == ["step first", "step parallel"]
     first, wrong = collector.named("step first")
     assert first.attributes == {"litplex.step": "first"}
     assert first.seconds >= 0.09 - 0.001
     assert wrong.parent == failed.span_id
     assert wrong.attributes["error.type"] == "500"
+    (parallel,) = collector.named("step parallel")
+    (later,) = below(parallel)
+    assert later.name == "step later"
+    # The spans of a call are below that of its step.
+    for step, endpoint in [(first, "/slow"), (later, "/later")]:
+        queue, worker = sorted(below(step), key=lambda span: span.name)
+        assert (queue.name, queue.attributes) == ("queue", {"litplex.endpoint": endpoint})
+        assert (worker.name, worker.attributes["litplex.worker"]) == ("worker", f"{endpoint}#0")
+
+
+def test_a_map_is_one_step_of_a_trace_and_its_calls_are_below_it(traced, collector):
+    server = traced()
+    assert server.post("/each", json=[1, 2, 3]).json() == [1, 2, 3]
+    wait_until(lambda: len(collector.named("POST /each")) == 1)
+    wait_until(lambda: len(collector.named("worker")) == 3)
+    (request,) = collector.named("POST /each")
+    (step,) = [span for span in collector.spans if span.parent == request.span_id]
+    assert step.name == "step map"
+    below = sorted(span.name for span in collector.spans if span.parent == step.span_id)
+    assert below == ["queue"] * 3 + ["worker"] * 3
+    assert 'litplex_step_seconds_count{endpoint="/each",outcome="ok",step="map"} 1' in (
+        server.client.get("/metrics").text
+    )
 
 
 def test_clients_choose_no_names_of_spans(traced, collector):

@@ -47,6 +47,10 @@ GOOD = """
         fast_queue=True,
         healthcheck_path="/up",
     )
+    search = ls.Pipeline(
+        ls.step("/one", name="one", input={"x": "$request.x"}, timeout=2),
+        ls.map("/two", over="$one", in_flight=3, dependency="soft", default=[]),
+    )
     options: ls.ServerOptions = {"grace": 3, "compression": ["gzip"], "metrics_path": False}
     with ls.start(one, port=0, ready_timeout=5, **options) as running:
         url: str = running.url
@@ -82,6 +86,9 @@ BAD = """
     ls.start(server, request_id="yes")  # [arg-type]
     ls.start(server, timeout=3)  # [call-arg]
     server.run(tls_crt="a.pem")  # [call-arg]
+    ls.step("/a", nmae="a")  # [call-arg]
+    ls.parallel({"a": "/a"}, timeout="2")  # [arg-type]
+    ls.switch({"true": "/a"}, dependency="weak")  # [arg-type]
 """
 
 

@@ -55,7 +55,7 @@ def test_a_definition_is_that_of_toml():
 
 def test_what_is_shown_makes_the_same_pipeline():
     shown = repr(SEARCH)
-    assert "\n    step('/ocr', name='ocr', timeout=2.0, input='$request.image'),\n" in shown
+    assert "\n    step('/ocr', name='ocr', input='$request.image', timeout=2.0),\n" in shown
     names = ["Pipeline", "map", "parallel", "sequence", "splitter", "step", "switch", "value"]
     made = eval(shown, {name: getattr(ls, name) for name in names})
     assert made.steps == SEARCH.steps
@@ -100,3 +100,9 @@ class Model(ls.LitAPI):
 def test_errors_are_told_where_they_are_made(make, error):
     with pytest.raises(ValueError, match=re.escape(error)):
         make()
+
+
+def test_a_misspelled_keyword_of_a_step_is_told():
+    for make in (UNTYPED.step, UNTYPED.sequence, UNTYPED.map):
+        with pytest.raises(TypeError, match="a step has no keyword `tiemout`; there are name, inp"):
+            make("/a", tiemout=2)

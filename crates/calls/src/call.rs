@@ -27,6 +27,8 @@ pub struct Call {
     pub trace: Option<Arc<Trace>>,
     /// The place of its jobs among the calls of endpoints; `None` if nothing is known.
     pub origin: Option<Arc<Origin>>,
+    /// Whether the caller reads the items of a list as they come, where the callee can give them so.
+    pub takes_items: bool,
     /// Present if a call of a hook may need several jobs: each is then a call of its own.
     pub split: Option<SplitCall>,
 }
@@ -92,7 +94,8 @@ impl Call {
 
     /// Returns the parts that the calls below this one inherit.
     fn inherited(&self) -> Inherited {
-        Inherited { budget: self.budget, trace: self.trace.clone(), origin: self.origin.clone() }
+        let (trace, origin) = (self.trace.clone(), self.origin.clone());
+        Inherited { budget: self.budget, trace, origin, takes_items: self.takes_items }
     }
 
     /// Returns an answer as the output of this call. The rest of a stream keeps `live` open.

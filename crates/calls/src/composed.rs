@@ -25,4 +25,6 @@ pub struct Inherited {
     pub trace: Option<Arc<Trace>>,
     /// Its place among the calls of endpoints; `None` if nothing is known.
     pub origin: Option<Arc<Origin>>,
+    /// Whether the caller reads the items of a list as they come.
+    pub takes_items: bool,
 }

@@ -105,7 +105,7 @@ impl CallService {
         invocation: Invocation,
         begun: Begun,
     ) -> Outcome<RunningCall> {
-        let Invocation { parent, request, timeout, waits, stream, .. } = invocation;
+        let Invocation { parent, request, timeout, waits, stream, takes_items, .. } = invocation;
         check_scopes(&target, &parent)?;
         let budget = budget(&target, &parent, timeout)?;
         let key = self.key(&target.identity.label);
@@ -121,7 +121,7 @@ impl CallService {
         let Parent { origin, trace, .. } = parent;
         let origin = Some(Arc::new(Origin { call: Some(watched.id()), ..origin }));
         let split = SplitCall { deadlocks: self.0.deadlocks.clone(), key };
-        let call = Call { target, budget, trace, origin, split: None };
+        let call = Call { target, budget, trace, origin, takes_items, split: None };
         let polls = waits == Waits::Polling;
         Ok(RunningCall { call, split, request, watched, observed, polls, stream })
     }

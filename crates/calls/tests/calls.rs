@@ -137,7 +137,7 @@ fn attach(
 
 fn call(target: Arc<Target>) -> Call {
     let budget = TimeBudget::new(Instant::now(), target.timeout);
-    Call { target, budget, trace: None, origin: None, split: None }
+    Call { target, budget, trace: None, origin: None, takes_items: false, split: None }
 }
 
 fn items(values: &[u8]) -> Items {

@@ -42,12 +42,20 @@ fn wrong_all(file: &str, errors: Vec<String>) -> anyhow::Error {
 fn toml_of(yaml: &str) -> Result<String, Vec<String>> {
     let documents = YamlLoader::load_from_str(yaml)
         .map_err(|error| vec![format!("it is not YAML: {error}")])?;
-    let documents =
-        documents.iter().filter(|document| !matches!(document, Yaml::BadValue | Yaml::Null));
+    let documents = documents.iter().filter(|it| !matches!(it, Yaml::BadValue | Yaml::Null));
+    let documents: Vec<Value> =
+        documents.map(json).collect::<Result<_, _>>().map_err(|error| vec![error])?;
+    let is_graph = |document: &Value| document["kind"] == "InferenceGraph";
+    let has_graph = documents.iter().any(is_graph);
     let (mut toml, mut errors) = (String::new(), Vec::new());
-    for document in documents {
-        match json(document).map_err(|error| vec![error]).and_then(|graph| litplex::import(&graph))
-        {
+    for document in &documents {
+        if has_graph && !is_graph(document) {
+            let kind = document["kind"].as_str().unwrap_or("none");
+            let name = document["metadata"]["name"].as_str().unwrap_or_default();
+            toml.push_str(&format!("# left out: `{name}`, a document of kind `{kind}`\n"));
+            continue;
+        }
+        match litplex::import(document) {
             Ok(imported) => {
                 toml.push_str(
                     &imported.notes.iter().map(|note| format!("# {note}\n")).collect::<String>(),
@@ -145,6 +153,9 @@ spec:
             let errors = toml_of(yaml).unwrap_err();
             assert!(errors[0].contains(expected), "{errors:?}");
         }
+        let model = "kind: InferenceService\nmetadata: {name: cats}\n";
+        let mixed = toml_of(&format!("{model}---\n{GRAPH}")).unwrap();
+        assert!(mixed.starts_with("# left out: `cats`, a document of kind `InferenceService`\n# "));
         let two = format!("{GRAPH}---\n{}", GRAPH.replace("pets", "animals"));
         assert_eq!(toml_of(&two).unwrap().matches("[[endpoint]]").count(), 2);
     }

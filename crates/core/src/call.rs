@@ -240,6 +240,8 @@ pub struct Invocation {
     /// Whether the caller reads a stream, for callees that leave that to their clients; `None`: as the
     /// request says, in the way of a client.
     pub stream: Option<bool>,
+    /// Whether the caller reads the items of a list as they come, where the callee can give them so.
+    pub takes_items: bool,
 }
 
 /// A function that is told the id of a call when it begins.

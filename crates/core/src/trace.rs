@@ -48,19 +48,38 @@ impl fmt::Display for SpanContext {
     }
 }
 
-/// A request that is traced, and the steps of its jobs.
+/// A request that is traced, or a step of a pipeline below it, and the steps of the request's jobs.
 #[derive(Debug)]
 pub struct Trace {
-    /// The span of the whole request.
+    /// The span of the request, or of the step.
     pub context: SpanContext,
+    /// The id of the span around that of the step; 0 for the request.
+    parent: u64,
+    /// The state that the traces of a request share.
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     /// `None` after `take`: later steps are dropped.
     steps: Mutex<Option<Vec<Step>>>,
+    /// The state from which the ids of the spans of steps are made.
+    ids: AtomicU64,
 }
 
 impl Trace {
-    /// Returns a trace without steps.
+    /// Returns the trace of a request, without steps.
     pub fn new(context: SpanContext) -> Self {
-        Self { context, steps: Mutex::new(Some(Vec::new())) }
+        let (steps, ids) = (Mutex::new(Some(Vec::new())), AtomicU64::new(context.span_id));
+        Self { context, parent: 0, shared: Arc::new(Shared { steps, ids }) }
+    }
+
+    /// Returns the trace of a step that begins below this span; [`end`](Self::end) notes it.
+    #[must_use]
+    pub fn child(&self) -> Arc<Self> {
+        let state = self.shared.ids.fetch_add(SPLIT_MIX, Relaxed).wrapping_add(SPLIT_MIX);
+        let context = SpanContext { span_id: mixed(state), ..self.context };
+        Arc::new(Self { context, parent: self.context.span_id, shared: self.shared.clone() })
     }
 
     /// Returns the steps until now; called when the request ends.
@@ -68,16 +87,27 @@ impl Trace {
         self.steps().take().unwrap_or_default()
     }
 
-    /// Notes a step that has ended now.
-    pub fn note(&self, place: Place, began: Instant) {
+    /// Notes that the step whose trace this is has ended now.
+    pub fn end(&self, place: Place, began: Instant) {
         if let Some(steps) = &mut *self.steps() {
-            steps.push(Step { place, endpoint: None, began, ended: Some(Instant::now()) });
+            let (span, parent, ended) = (Some(self.context.span_id), self.parent, Instant::now());
+            steps.push(Step { place, endpoint: None, span, parent, began, ended: Some(ended) });
         }
     }
 
     fn steps(&self) -> MutexGuard<'_, Option<Vec<Step>>> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The increment of the generator `SplitMix64` (Steele, Lea and Flood 2014).
+const SPLIT_MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Returns the output of `SplitMix64` for this state, but never 0. Other states have other outputs.
+fn mixed(state: u64) -> u64 {
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)).max(1)
 }
 
 /// One period in which a job waited or was in a worker, or in which a step of a pipeline ran.
@@ -87,6 +117,10 @@ pub struct Step {
     pub place: Place,
     /// The endpoint of the job; `None` for a step of a pipeline.
     pub endpoint: Option<Arc<Identity>>,
+    /// The id of its span, if that was chosen when it began.
+    pub span: Option<u64>,
+    /// The id of the span that it is below.
+    pub parent: u64,
     /// The start of the period.
     pub began: Instant,
     /// The end of the period, if it has ended.
@@ -190,12 +224,12 @@ impl JobTrace {
         job
     }
 
-    /// Returns the trace of the whole request.
+    /// Returns the trace that the job belongs to.
     pub fn trace(&self) -> &Arc<Trace> {
         &self.trace
     }
 
-    /// Returns the span of the whole request.
+    /// Returns the span that the job is below.
     pub(crate) fn context(&self) -> SpanContext {
         self.trace.context
     }
@@ -230,8 +264,8 @@ impl JobTrace {
                 current.ended = Some(now);
             }
             self.current = steps.len();
-            let endpoint = Some(self.endpoint.clone());
-            steps.push(Step { place, endpoint, began: now, ended: None });
+            let (endpoint, parent) = (Some(self.endpoint.clone()), self.trace.context.span_id);
+            steps.push(Step { place, endpoint, span: None, parent, began: now, ended: None });
         }
     }
 }
@@ -280,6 +314,22 @@ mod tests {
         let (reply, _) = reply();
         let now = Instant::now();
         Job::new(Request::json("1"), now, now, reply.traced(Some(trace.clone()), &Arc::default()))
+    }
+
+    #[tokio::test]
+    async fn steps_are_below_the_span_around_them() {
+        let trace = Arc::new(Trace::new(SpanContext::parse(PARENT).unwrap()));
+        let (outer, beside) = (trace.child(), trace.child());
+        let inner = outer.child();
+        let ids = [&trace, &outer, &beside, &inner].map(|trace| trace.context.span_id);
+        assert!((1..4).all(|at| ids[at] != 0 && !ids[..at].contains(&ids[at])), "{ids:?}");
+        drop(job(&inner));
+        let place = |step: &str| Place::Pipeline { step: step.into(), failed: None };
+        inner.end(place("inner"), Instant::now());
+        outer.end(place("outer"), Instant::now());
+        let steps = trace.take();
+        let spans: Vec<_> = steps.iter().map(|step| (step.span, step.parent)).collect();
+        assert_eq!(spans, [(None, ids[3]), (Some(ids[3]), ids[1]), (Some(ids[1]), ids[0])]);
     }
 
     #[tokio::test]

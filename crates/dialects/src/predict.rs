@@ -17,6 +17,7 @@ use litplex_http_core::form::latin;
 use litplex_http_core::headers::X_REQUEST_ID;
 use litplex_http_core::read_body;
 use litplex_http_core::response::HttpResponse;
+use litplex_http_core::stream::asks_for_items;
 use litplex_metrics::Shed;
 use tokio::time::{Instant, timeout_at};
 
@@ -50,7 +51,8 @@ pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outc
     let target = route.target.get().ok_or_else(|| ServeError::not_found("Not Found"))?;
     let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
     let (trace, origin) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
-    Ok(Call { target, budget, trace, origin, split: None })
+    let takes_items = asks_for_items(&parts.headers);
+    Ok(Call { target, budget, trace, origin, takes_items, split: None })
 }
 
 /// A body that was read.

@@ -29,15 +29,25 @@ pub enum Framing {
     Events,
 }
 
+const JSON_LINES: &str = "application/x-ndjson";
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// Returns whether a client with these headers asks for the items of a list as a stream: only then is it
+/// one for an endpoint that can also give the whole list.
+pub fn asks_for_items(headers: &HeaderMap) -> bool {
+    accepts(headers, EVENT_STREAM) || accepts(headers, JSON_LINES)
+}
+
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let mut given = headers.get_all(ACCEPT).iter();
+    given.any(|accept| accept.to_str().is_ok_and(|accept| accept.contains(media_type)))
+}
+
 impl Framing {
     /// Returns the framing for a client that sent these headers and a model that yields this kind.
     pub fn choose(headers: &HeaderMap, kind: ItemKind) -> Self {
-        let wants_events = headers
-            .get_all(ACCEPT)
-            .iter()
-            .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/event-stream")));
         match kind {
-            _ if wants_events => Self::Events,
+            _ if accepts(headers, EVENT_STREAM) => Self::Events,
             ItemKind::Json => Self::JsonLines,
             ItemKind::Text => Self::Text,
             ItemKind::Bytes => Self::Bytes,
@@ -47,10 +57,10 @@ impl Framing {
     /// Returns the media type of such a stream.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::JsonLines => "application/x-ndjson",
+            Self::JsonLines => JSON_LINES,
             Self::Text => "text/plain; charset=utf-8",
             Self::Bytes => "application/octet-stream",
-            Self::Events => "text/event-stream",
+            Self::Events => EVENT_STREAM,
         }
     }
 

@@ -89,8 +89,9 @@ impl Program {
     /// All errors at once.
     pub fn check(&self, limit: Duration) -> Result<Checked<'_>, Error> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let inspected = runtime.block_on(check(&self.spec.config, limit))?;
-        Ok(Checked { config: &self.spec.config, inspected })
+        let ServerSpec { config, models, .. } = &self.spec;
+        let inspected = runtime.block_on(check(config, models, limit))?;
+        Ok(Checked { config, inspected })
     }
 
     /// Loads every model as a server does, on another thread, and stops it again.

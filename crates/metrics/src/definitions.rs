@@ -128,7 +128,7 @@ metrics! {
     STAGES: STAGE_SECONDS, "litplex_stage_seconds", ["endpoint" "stage"],
         "Time that Python workers took to decode, predict (the whole batch or stream) and encode: for traced requests, and for one request per 10 ms of each worker.";
     STEPS: STAGE_SECONDS, "litplex_step_seconds", ["endpoint" "step" "outcome"],
-        "Time that the steps of pipelines took, to their response or the first items of a stream; the outcome is `ok`, `failed`, `default` (a soft step that failed) or `cancelled`.";
+        "Time that the steps of pipelines took, to their response or the first items of a stream; the outcome is `ok`, `failed`, `default` (a soft step that failed), `cancelled` or `skipped` (a shadow, because too many copies of it were running). Of a map, the steps for its items do not count.";
     CALLS: STAGE_SECONDS, "litplex_call_duration_seconds", ["caller" "endpoint" "status"],
         "Time that calls between endpoints took, to the end of the response, by the endpoint that calls and the one that is called (`_other`: one that does not exist); the status is `2xx`, `3xx`, `4xx`, `5xx` or `cancelled`.";
     BATCH_COST: COSTS, "litplex_batch_cost", ["endpoint"],

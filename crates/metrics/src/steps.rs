@@ -16,6 +16,8 @@ pub enum StepOutcome {
     Default,
     /// The step was dropped before its end.
     Cancelled,
+    /// The step is a shadow that did not run, because too many copies of it were running.
+    Skipped,
 }
 
 impl StepOutcome {
@@ -25,6 +27,7 @@ impl StepOutcome {
             Self::Failed => "failed",
             Self::Default => "default",
             Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
         }
     }
 }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use cel::{Context, Env, Program, Value as Cel};
-use litplex_core::{Outcome, ServeError};
+use litplex_core::Outcome;
 
-use crate::value::{Scope, Value};
+use crate::scope::Scope;
+use crate::value::refusal;
 
 /// A condition.
 pub(crate) struct Condition {
@@ -76,7 +77,7 @@ impl Condition {
 
     /// Returns the number of bytes that are read to evaluate it.
     pub(crate) fn bytes(&self, scope: &Scope) -> usize {
-        self.variables().filter_map(|name| scope.get(name)).map(Value::bytes).sum()
+        self.variables().map(|name| scope.unread_cel_bytes(name)).sum()
     }
 
     /// Returns whether it holds for these values.
@@ -89,7 +90,9 @@ impl Condition {
         for name in &self.variables {
             let Some(value) = scope.get(name) else { continue };
             is_from_client &= value.is_from_client;
-            context.add_variable_from_value(name.clone(), cel_value(value)?);
+            if let Some(value) = scope.cel(name) {
+                context.add_variable_from_value(name.clone(), value?);
+            }
         }
         let wrong = |what: &str| {
             let detail = format!("the condition `{}` {what}", self.source);
@@ -98,17 +101,8 @@ impl Condition {
         match self.program.execute(&context) {
             Ok(Cel::Bool(holds)) => Ok(holds),
             Ok(other) => Err(wrong(&format!("is a {}, not true or false", other.type_of()))),
-            Err(error) => Err(wrong(&format!("cannot be evaluated: {error}"))),
+            Err(error) => Err(wrong(&format!("cannot be evaluated: {}", reason(&error)))),
         }
-    }
-}
-
-/// Returns an error about a value: of the client's, if it sent the value.
-pub(crate) fn refusal(detail: String, is_from_client: bool) -> ServeError {
-    if is_from_client {
-        ServeError::invalid_input(detail)
-    } else {
-        ServeError { detail, ..ServeError::internal() }
     }
 }
 
@@ -182,36 +176,20 @@ fn collect_bound<'e>(expression: &'e cel::IdedExpr, names: &mut Vec<&'e str>) {
     }
 }
 
-fn cel_value(value: &Value) -> Outcome<Cel> {
-    let text = value.text()?;
-    let json: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|error| refusal(format!("malformed JSON: {error}"), value.is_from_client))?;
-    Ok(from_json(json))
-}
-
-fn from_json(json: serde_json::Value) -> Cel {
-    use serde_json::Value as Json;
-    match json {
-        Json::Null => Cel::Null,
-        Json::Bool(boolean) => Cel::Bool(boolean),
-        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => Cel::Int(number),
-            (None, Some(number)) => Cel::UInt(number),
-            (None, None) => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Json::String(text) => Cel::String(Arc::new(text)),
-        Json::Array(items) => Cel::List(Arc::new(items.into_iter().map(from_json).collect())),
-        Json::Object(fields) => {
-            let field = |(key, value)| (cel::objects::Key::String(Arc::new(key)), from_json(value));
-            let map = fields.into_iter().map(field).collect();
-            Cel::Map(cel::objects::Map { map: Arc::new(map) })
-        }
+/// Returns the reason why a condition cannot be evaluated. CEL knows the selection of a field as an
+/// operator, whose name says nothing to authors of conditions.
+fn reason(error: &cel::ExecutionError) -> String {
+    let text = error.to_string();
+    match text.split_once("'_._' applied to '(").and_then(|(_, types)| types.split_once(',')) {
+        Some((kind, _)) => format!("it reads a field of a value of type {kind}"),
+        None => text,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::Value;
 
     fn scope() -> Scope {
         let text = r#"{"code": "de", "score": 1.0, "n": 3, "tags": ["a", "b"], "none": null}"#;

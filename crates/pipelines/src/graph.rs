@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::condition::Condition;
 use crate::draw::Weights;
@@ -96,6 +97,8 @@ pub(crate) struct Splitter {
 #[derive(Debug)]
 pub(crate) struct Shadow {
     pub(crate) share: f64,
+    /// A permit for each copy that may run at the same time.
+    pub(crate) room: Arc<Semaphore>,
     pub(crate) step: Arc<Node>,
 }
 
@@ -104,7 +107,7 @@ pub(crate) struct Shadow {
 pub(crate) struct Map {
     pub(crate) over: Path,
     pub(crate) in_flight: usize,
-    pub(crate) step: Node,
+    pub(crate) step: Arc<Node>,
 }
 
 impl Graph {

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::Graph;
 use crate::path::is_name;
 use crate::read::RESERVED;
 
@@ -40,10 +41,21 @@ pub fn import(graph: &Value) -> Result<Imported, Vec<String>> {
         Some(steps) => steps.clone(),
         None => json!([steps]),
     };
+    if let Err(problems) = Graph::read(&steps) {
+        let problems = problems.iter().map(|it| format!("the pipeline that it becomes: {it}"));
+        return Err(problems.collect());
+    }
     let name = graph["metadata"]["name"].as_str().unwrap_or("graph");
     let mut endpoint = json!({"path": format!("/{name}"), "pipeline": steps});
-    if let Some(timeout) = spec["timeout"].as_u64() {
-        endpoint["timeout"] = timeout.into();
+    match &spec["timeout"] {
+        Value::Null => {}
+        Value::Number(timeout) if timeout.as_u64().is_some_and(|seconds| seconds > 0) => {
+            endpoint["timeout"] = timeout.clone().into();
+        }
+        wrong => {
+            let rule = "a number of seconds, greater than 0";
+            return Err(vec![format!("`timeout` must be {rule}, not {wrong}")]);
+        }
     }
     import.services.sort();
     import.services.dedup();
@@ -57,6 +69,8 @@ pub fn import(graph: &Value) -> Result<Imported, Vec<String>> {
 struct Import<'g> {
     nodes: &'g Value,
     services: Vec<String>,
+    /// The names that steps of the pipeline have.
+    names: Vec<String>,
     notes: Vec<String>,
     problems: Vec<String>,
 }
@@ -65,7 +79,17 @@ type Step = Map<String, Value>;
 
 impl<'g> Import<'g> {
     fn new(nodes: &'g Value) -> Self {
-        Self { nodes, services: Vec::new(), notes: Vec::new(), problems: Vec::new() }
+        let (services, names, notes, problems) = Default::default();
+        Self { nodes, services, names, notes, problems }
+    }
+
+    /// Returns this name of a step or, if another step has it, one with a number.
+    fn unique(&mut self, name: String) -> String {
+        let numbered = (2..).map(|number| format!("{name}_{number}"));
+        let mut names = [name.clone()].into_iter().chain(numbered);
+        let unique = names.find(|name| !self.names.contains(name)).unwrap_or(name);
+        self.names.push(unique.clone());
+        unique
     }
 
     fn note_spec(&mut self, spec: &Value) {
@@ -118,10 +142,17 @@ impl<'g> Import<'g> {
     ) -> Step {
         // `$request` of a node is the input of the node.
         let is_input = |(number, step): (usize, &Value)| number > 0 && step["data"] != "$response";
-        let input = if is_root { "request".into() } else { format!("{}_input", identifier(name)) };
+        let mut input = "request".to_owned();
         let mut made = Vec::new();
         if !is_root && steps.iter().enumerate().any(is_input) {
+            input = self.unique(format!("{}_input", identifier(name)));
             made.push(json!({"name": input, "value": "$response"}));
+        }
+        if steps.first().is_some_and(|first| first["condition"].is_string()) {
+            self.problems.push(format!(
+                "node `{name}`, step 0: its condition is about the response of a step before it, and \
+                 there is none; remove it, or make the node a Switch"
+            ));
         }
         self.rest(name, steps, 0, &input, trail, made)
     }
@@ -194,9 +225,13 @@ impl<'g> Import<'g> {
                 continue;
             }
             let mut step = self.step(&place, given, trail);
-            match given["weight"].as_u64() {
-                Some(weight) => drop(step.insert("weight".into(), weight.into())),
-                None => self.problems.push(format!("{place}: it has no `weight`")),
+            match (&given["weight"], given["weight"].as_u64()) {
+                (_, Some(weight)) => drop(step.insert("weight".into(), weight.into())),
+                (Value::Null, _) => self.problems.push(format!("{place}: it has no `weight`")),
+                (wrong, _) => {
+                    let rule = "an integer, 0 or greater";
+                    self.problems.push(format!("{place}: `weight` must be {rule}, not {wrong}"));
+                }
             }
             branches.push(Value::from(step));
         }
@@ -225,20 +260,39 @@ impl<'g> Import<'g> {
         };
         let is_call = made.contains_key("call");
         if let Some(name) = given["name"].as_str().filter(|_| is_call) {
-            made.insert("name".into(), identifier(name).into());
+            let name = self.unique(identifier(name));
+            made.insert("name".into(), name.into());
         }
-        match given["dependency"].as_str() {
-            Some("Soft") => drop(made.insert("dependency".into(), "soft".into())),
-            Some("Hard") => {}
-            _ => {
-                let note =
-                    "a failed step fails the request; KServe goes on with the error as value";
-                if !self.notes.iter().any(|known| known == note) {
-                    self.notes.push(note.into());
-                }
+        if ![Value::Null, "$request".into(), "$response".into()].contains(&given["data"]) {
+            let data = &given["data"];
+            self.problems
+                .push(format!("{place}: `data` must be \"$request\" or \"$response\", not {data}"));
+        }
+        match &given["dependency"] {
+            Value::String(dependency) if dependency == "Soft" => {
+                made.insert("dependency".into(), "soft".into());
+                self.note(
+                    "a soft step that failed has the value null; KServe has the error as value",
+                );
             }
+            Value::String(dependency) if dependency == "Hard" => {}
+            Value::Null => {
+                self.note(
+                    "a failed step fails the request; KServe goes on with the error as value",
+                );
+            }
+            wrong => self
+                .problems
+                .push(format!("{place}: `dependency` must be \"Hard\" or \"Soft\", not {wrong}")),
         }
         made
+    }
+
+    /// Adds a note, once.
+    fn note(&mut self, note: &str) {
+        if !self.notes.iter().any(|known| known == note) {
+            self.notes.push(note.into());
+        }
     }
 
     /// Returns the condition of a step in CEL, if it has one that can be translated.
@@ -420,6 +474,30 @@ mod tests {
     }
 
     #[test]
+    fn names_that_repeat_get_numbers() {
+        let twice = json!({"routerType": "Sequence", "steps": [
+            {"serviceName": "a", "name": "x"},
+            {"serviceName": "b", "name": "x"},
+        ]});
+        let nodes = json!({
+            "root": {"routerType": "Sequence", "steps": [
+                {"nodeName": "twice", "data": "$response"},
+                {"nodeName": "twice", "data": "$response"},
+                {"nodeName": "both", "data": "$response"},
+                {"nodeName": "both", "data": "$response"},
+            ]},
+            "twice": twice,
+            "both": {"routerType": "Ensemble", "steps": [{"serviceName": "c"}, {"serviceName": "d"}]},
+        });
+        let steps = steps(&nodes);
+        assert_eq!(steps[0]["sequence"][0]["name"], "twice_input");
+        assert_eq!(steps[0]["sequence"][2]["name"], "x_2");
+        assert_eq!(steps[1]["sequence"][1]["name"], "x_3");
+        assert_eq!(steps[1]["sequence"][2]["input"], "$twice_input_2");
+        assert_eq!(steps[2], steps[3], "keys of responses are kept");
+    }
+
+    #[test]
     fn what_cannot_be_carried_over_is_refused_with_its_place() {
         let switch = |step: Value| json!({"root": {"routerType": "Switch", "steps": [step]}});
         let sequence = |step: Value| json!({"root": {"routerType": "Sequence", "steps": [step]}});
@@ -434,10 +512,24 @@ mod tests {
             (sequence(json!({})), "node `root`, step 0: it has no `serviceName`"),
             (json!({}), "there is no node `root`"),
             (json!({"root": {"routerType": "Loop"}}), "unknown `routerType` `Loop`"),
+            (json!({"root": {"routerType": "Ensemble"}}), "steps[0].parallel: there is no step"),
+            (sequence(json!({"serviceName": "a", "condition": "x"})), "a step before it"),
+            (sequence(json!({"serviceName": "a", "data": "$respons"})), "not \"$respons\""),
+            (sequence(json!({"serviceName": "a", "dependency": "Weak"})), "not \"Weak\""),
+            (
+                json!({"root": {"routerType": "Splitter", "steps": [
+                    {"serviceName": "a", "weight": -1}]}}),
+                "`weight` must be an integer, 0 or greater, not -1",
+            ),
         ] {
             let problems = imported(&nodes).unwrap_err();
             assert!(problems[0].contains(expected), "{problems:?}");
         }
+        let mut graph = json!({"kind": "InferenceGraph", "spec": {"timeout": "2s", "nodes":
+            {"root": {"routerType": "Sequence", "steps": [{"serviceName": "a"}]}}}});
+        assert!(import(&graph).unwrap_err()[0].contains("`timeout` must be a number of seconds"));
+        graph["spec"]["timeout"] = 2.into();
+        assert_eq!(import(&graph).unwrap().endpoint["timeout"], 2);
         assert!(import(&json!({"kind": "Pod"})).unwrap_err()[0].contains("got kind `Pod`"));
     }
 }

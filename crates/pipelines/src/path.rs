@@ -106,24 +106,46 @@ impl fmt::Display for Segment {
 /// Selects a part of JSON text, as it is written there.
 ///
 /// # Errors
-/// The reason why there is none, to follow the words "`$path` ".
-pub(crate) fn select(text: &Bytes, segments: &[Segment]) -> Result<Bytes, String> {
+/// The reason why there is none.
+pub(crate) fn select(text: &Bytes, segments: &[Segment]) -> Result<Bytes, NotFound> {
     let mut current = text.clone();
     for segment in segments {
         let found = {
             let mut json = serde_json::Deserializer::from_slice(&current);
             let picked = Pick(segment).deserialize(&mut json);
-            picked.and_then(|raw| json.end().map(|()| raw)).map_err(|error| reason(&error))?
+            picked
+                .and_then(|raw| json.end().map(|()| raw))
+                .map_err(|error| NotFound::new(&error))?
         };
         current = current.slice_ref(found.get().as_bytes());
     }
     Ok(current)
 }
 
-/// Returns the items of a list, each as it is written there; `None` if the text is no list.
-pub(crate) fn items(text: &Bytes) -> Option<Vec<Bytes>> {
-    let raw: Vec<&RawValue> = serde_json::from_slice(text).ok()?;
-    Some(raw.into_iter().map(|item| text.slice_ref(item.get().as_bytes())).collect())
+/// The reason why JSON text has no such part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotFound {
+    /// It is not JSON.
+    Malformed(String),
+    /// It is JSON, and has no such part. The reason follows the words "`$path` ".
+    Missing(String),
+}
+
+impl NotFound {
+    fn new(error: &serde_json::Error) -> Self {
+        let reason = reason(error);
+        if error.is_data() { Self::Missing(reason) } else { Self::Malformed(reason) }
+    }
+}
+
+/// Returns the items of a list, each as it is written there.
+///
+/// # Errors
+/// The text is not a list.
+pub(crate) fn items(text: &Bytes) -> Result<Vec<Bytes>, NotFound> {
+    let raw: Vec<&RawValue> =
+        serde_json::from_slice(text).map_err(|error| NotFound::new(&error))?;
+    Ok(raw.into_iter().map(|item| text.slice_ref(item.get().as_bytes())).collect())
 }
 
 /// Returns the message without the line and column, which are of no use in one part of a text.
@@ -247,8 +269,11 @@ mod tests {
 
     fn selected(path: &str, text: &'static str) -> Result<String, String> {
         let path = Path::parse(path).unwrap();
-        let found = select(&Bytes::from_static(text.as_bytes()), &path.segments)?;
-        Ok(String::from_utf8(found.to_vec()).unwrap())
+        match select(&Bytes::from_static(text.as_bytes()), &path.segments) {
+            Ok(found) => Ok(String::from_utf8(found.to_vec()).unwrap()),
+            Err(NotFound::Missing(reason)) => Err(reason),
+            Err(NotFound::Malformed(reason)) => Err(format!("malformed: {reason}")),
+        }
     }
 
     #[test]
@@ -278,8 +303,10 @@ mod tests {
         ] {
             assert_eq!(selected(path, text).unwrap_err(), expected, "{path}");
         }
-        assert!(selected("$x.a", "{\"a\": 1} 2").is_err());
-        assert!(selected("$x.a", "").is_err());
+        for malformed in ["{\"a\": 1} 2", "", "{\"a\": ", "{a: 1}"] {
+            let reason = selected("$x.a", malformed).unwrap_err();
+            assert!(reason.starts_with("malformed: "), "{malformed}: {reason}");
+        }
     }
 
     #[test]
@@ -298,6 +325,7 @@ mod tests {
     fn items_of_a_list_are_as_they_were_written() {
         let text = Bytes::from_static(b"[1.0, {\"a\" :2}, [] ]");
         assert_eq!(items(&text).unwrap(), [&b"1.0"[..], b"{\"a\" :2}", b"[]"]);
-        assert_eq!(items(&Bytes::from_static(b"{}")), None);
+        assert!(matches!(items(&Bytes::from_static(b"{}")), Err(NotFound::Missing(_))));
+        assert!(matches!(items(&Bytes::from_static(b"[1")), Err(NotFound::Malformed(_))));
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map as Object, Value};
+use tokio::sync::Semaphore;
 
 use crate::condition::Condition;
 use crate::draw::Weights;
@@ -16,6 +17,7 @@ use crate::graph::{
     Dependency, Graph, Map, Node, PlacedCall, Shadow, Splitter, SwitchBranch, Work,
 };
 use crate::path::{Path, is_name};
+use crate::shadows::MOST_SHADOWS;
 use crate::template::{RESPONSE, Template};
 
 /// The name of the client's request.
@@ -114,12 +116,7 @@ impl Reader {
         for (number, step) in steps.iter().enumerate() {
             let place = format!("{place}[{number}]");
             let Some(step) = self.step(&place, step, &names, Position::Plain) else { continue };
-            for name in added_names(&step) {
-                if names.has(&name) && step.name.as_ref() != Some(&name) {
-                    self.problem(&place, format!("an earlier step has the name `{name}`, too"));
-                }
-                names.0.push(name);
-            }
+            names.0.extend(added_names(&step));
             read.push(step);
         }
         read
@@ -324,6 +321,11 @@ impl Reader {
                 Some(Work::Sequence(self.sequence(&inner, steps, names)))
             }
             ("parallel", Value::Object(branches)) => {
+                if let Some(name) = fields.get("name").and_then(Value::as_str)
+                    && branches.contains_key(name)
+                {
+                    self.problem(place, format!("a branch has the name `{name}`, too"));
+                }
                 Some(Work::Parallel(self.parallel(&inner, branches, names)))
             }
             ("switch", Value::Array(branches)) => {
@@ -438,7 +440,10 @@ impl Reader {
                     self.problem(&place, "a branch has a `weight` or is a `shadow`, not both");
                 }
                 let shadow = step.zip(share);
-                shadows.extend(shadow.map(|(step, share)| Shadow { share, step: Arc::new(step) }));
+                let room = Arc::new(Semaphore::new(MOST_SHADOWS));
+                let shadow =
+                    shadow.map(|(step, share)| Shadow { share, room, step: Arc::new(step) });
+                shadows.extend(shadow);
                 continue;
             }
             let weight = self.weight(&place, json.get("weight"));
@@ -521,7 +526,7 @@ impl Reader {
         };
         let names = names.with(ITEM);
         let step = self.step(&format!("{place}.map"), step, &names, Position::Plain);
-        Some(Work::Map(Box::new(Map { over: over?, in_flight, step: step? })))
+        Some(Work::Map(Box::new(Map { over: over?, in_flight, step: Arc::new(step?) })))
     }
 }
 
@@ -535,7 +540,7 @@ fn added_names(step: &Node) -> Vec<Arc<str>> {
         }
         _ => Vec::new(),
     };
-    step.name.iter().cloned().chain(branches).collect()
+    branches.into_iter().chain(step.name.iter().cloned()).collect()
 }
 
 fn unknown_name(path: &Path, names: &Names) -> Option<String> {
@@ -631,6 +636,7 @@ mod tests {
             (json!([{"call": "/a", "input": "$a..b"}]), "steps[0]: invalid path `$a..b`"),
             (json!([{"parallel": {"x": 1}}]), "steps[0].parallel.x: expected a step, got a number"),
             (json!([{"parallel": {"x": {"call": "/a", "name": "y"}}}]), "leave `name` out"),
+            (json!([{"parallel": {"x": "/a"}, "name": "x"}]), "a branch has the name `x`, too"),
             (json!([{"parallel": {}}]), "steps[0].parallel: there is no step"),
             (json!([{"switch": []}]), "steps[0].switch: there is no branch"),
             (json!([{"map": "/a", "over": "$a["}]), "steps[0]: invalid path"),
@@ -696,5 +702,8 @@ mod tests {
             assert!(problems(&visible).is_empty(), "{:?}", problems(&visible));
         }
         assert!(problems(&json!([named, named]))[0].contains("an earlier step has the name `a`"));
+        // Keys of a parallel are those of its response, which must be free to repeat.
+        let again = json!([named, {"parallel": {"a": {"value": "$a"}}}, input("a")]);
+        assert!(problems(&again).is_empty(), "{:?}", problems(&again));
     }
 }

@@ -1,49 +1,58 @@
 //! The run of a graph for one request.
 //!
-//! All steps run inside the future of the request, so that dropping it, or one step, drops the calls
-//! below it. Only shadows have tasks of their own, which outlive the response.
+//! All steps run inside the future of the request, or the stream of its response, so that dropping it, or
+//! one step, drops the calls below it. Only shadows have tasks of their own, which outlive the response.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use futures_util::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use litplex_core::{
     BoxFuture, Called, Content, ErrorCause, ItemKind, Items, Outcome, Part, PartStream, Request,
-    Reservation, ServeError,
+    Reservation, ServeError, Trace,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use crate::caller::{Caller, Ended, StepCall, StepReport};
-use crate::condition::refusal;
+use crate::caller::{Caller, Delivery, Ended, StepCall, StepReport};
 use crate::draw::random;
-use crate::graph::{Dependency, Graph, Map, Node, Splitter, SwitchBranch, Work};
-use crate::path::{Path, excerpt, items};
+use crate::error::{Done, PipelineError, StepError, as_callers, refusal_of};
+use crate::graph::{Dependency, Graph, Map, Node, Shadow, Splitter, SwitchBranch, Work};
+use crate::map::{List, MapStream, collect, items_at, joined};
+use crate::path::excerpt;
 use crate::read::{ITEM, REQUEST};
-use crate::template::{RESPONSE, separate, value_at};
-use crate::value::{Scope, Value};
+use crate::scope::Scope;
+use crate::shadows::Shadows;
+use crate::template::{RESPONSE, separate};
+use crate::value::{Value, refusal};
 
 /// The largest number of bytes that are read at once, in place.
 const SMALL_BYTES: usize = 64 * 1024;
 
 impl Graph {
     /// Answers a request. The last step's stream is passed on as it comes; streams of other steps are
-    /// collected.
+    /// collected. If `takes_items` is set, the responses of a map that is the last step are a stream,
+    /// too. The spans of steps are below that of `trace`.
     ///
     /// # Errors
-    /// The error of the step that failed, with its name.
-    pub async fn run(&self, caller: Arc<dyn Caller>, request: Request) -> Outcome<Called> {
+    /// The error of the step that failed.
+    pub async fn run(
+        &self,
+        caller: Arc<dyn Caller>,
+        request: Request,
+        trace: Option<Arc<Trace>>,
+        takes_items: bool,
+    ) -> Result<Called, PipelineError> {
         let Request { content, body, id, reservation, .. } = request;
         let sent = Value { content, body, is_from_client: true };
         let scope = Scope::default().with(REQUEST.into(), sent.clone());
-        let run = Run { caller, id, reservation, is_shadow: false, shadows: Shadows::new() };
-        let output = run.sequence(&self.steps, scope, sent, true).await?;
-        let called = match output {
-            Output::Called(called) => called,
-            other => Called::Whole(run.value(other).await?.into_response()),
-        };
+        let delivery = if takes_items { Delivery::Items } else { Delivery::Any };
+        let at = At { scope, trace, delivery, is_in_map: false };
+        let shadows = Shadows::new();
+        let run = Arc::new(Run { caller, id, reservation, is_shadow: false, shadows });
+        let called = run.response(&self.steps, at, sent).await?;
         run.shadows.outlive();
         Ok(called)
     }
@@ -58,6 +67,30 @@ enum Output {
     Branches(Vec<(Arc<str>, Value)>),
 }
 
+/// The surroundings of a step.
+#[derive(Clone)]
+struct At {
+    /// The values that it may select from.
+    scope: Scope,
+    /// The trace whose span is that of the step around it.
+    trace: Option<Arc<Trace>>,
+    delivery: Delivery,
+    /// Whether it runs for an item of a map.
+    is_in_map: bool,
+}
+
+impl At {
+    /// Returns the surroundings with one more value.
+    fn with(&self, name: Arc<str>, value: Value) -> Self {
+        Self { scope: self.scope.with(name, value), ..self.clone() }
+    }
+
+    /// Returns the surroundings of a step whose response is needed as a value.
+    fn whole(&self) -> Self {
+        Self { delivery: Delivery::Whole, ..self.clone() }
+    }
+}
+
 /// One request in a graph.
 struct Run {
     caller: Arc<dyn Caller>,
@@ -69,120 +102,130 @@ struct Run {
 }
 
 impl Run {
-    async fn sequence(
-        &self,
-        steps: &[Node],
-        mut scope: Scope,
-        mut response: Value,
-        is_last: bool,
-    ) -> Outcome<Output> {
-        let Some((last, steps)) = steps.split_last() else { return Ok(Output::Value(response)) };
+    async fn response(self: &Arc<Self>, steps: &[Node], at: At, sent: Value) -> Done<Called> {
+        Ok(match self.sequence(steps, at, sent).await? {
+            Output::Called(called) => called,
+            other => Called::Whole(self.value(other).await?.into_response()?),
+        })
+    }
+
+    async fn sequence(self: &Arc<Self>, steps: &[Node], mut at: At, sent: Value) -> Done<Output> {
+        let Some((last, steps)) = steps.split_last() else { return Ok(Output::Value(sent)) };
+        let mut response = sent;
         for step in steps {
-            let output = self.step(step, scope.clone(), response, false).await?;
+            let output = self.step(step, at.whole(), response).await?;
             if let Output::Branches(branches) = &output {
                 for (name, value) in branches {
-                    scope = scope.with(name.clone(), value.clone());
+                    at = at.with(name.clone(), value.clone());
                 }
             }
-            response = self.value(output).await.map_err(|error| in_step(step, error))?;
+            response = self.value(output).await.map_err(|error| error.in_step(step))?;
             if let Some(name) = &step.name {
-                scope = scope.with(name.clone(), response.clone());
+                at = at.with(name.clone(), response.clone());
             }
         }
-        self.step(last, scope, response, is_last).await
+        self.step(last, at, response).await
     }
 
     /// Runs a step on the response of the one before it, within its timeout and with its default.
     fn step<'a>(
-        &'a self,
+        self: &'a Arc<Self>,
         step: &'a Node,
-        scope: Scope,
+        at: At,
         response: Value,
-        is_last: bool,
-    ) -> BoxFuture<'a, Outcome<Output>> {
+    ) -> BoxFuture<'a, Done<Output>> {
         Box::pin(async move {
-            let mut running = RunningStep::begin(step, &*self.caller);
-            let scope = scope.with(RESPONSE.into(), response);
-            let work = self.work(step, scope, is_last);
+            let mut running = RunningStep::begin(step, &*self.caller, &at);
+            let mut at = at.with(RESPONSE.into(), response);
+            if running.trace.is_some() {
+                at.trace.clone_from(&running.trace);
+            }
+            let work = self.work(step, at);
             let outcome = match step.timeout {
                 // A call has the same limit, and may be the first to tell.
                 Some(limit) => match timeout(limit, work).await {
-                    Ok(Err(error)) if running.is_late(&error, limit) => Err(late(step, limit)),
+                    Ok(Err(error)) if running.is_late(error.error(), limit) => Err(late(limit)),
                     Ok(outcome) => outcome,
-                    Err(_) => Err(late(step, limit)),
+                    Err(_) => Err(late(limit)),
                 },
                 None => work.await,
             };
-            match (outcome, &step.dependency) {
+            match (outcome.map_err(|error| error.in_step(step)), &step.dependency) {
                 (Ok(output), _) => {
                     running.end(Ended::Done);
                     Ok(output)
                 }
                 (Err(error), Dependency::Soft(default)) => {
-                    running.end(Ended::Defaulted(&error));
+                    running.end(Ended::Defaulted(error.error()));
                     Ok(Output::Value(Value::json(default.clone())))
                 }
                 (Err(error), Dependency::Hard) => {
-                    running.end(Ended::Failed(&error));
+                    running.end(Ended::Failed(error.error()));
                     Err(error)
                 }
             }
         })
     }
 
-    async fn work(&self, step: &Node, scope: Scope, is_last: bool) -> Outcome<Output> {
-        let (template, values) = (step.input.clone(), scope.clone());
-        let filled = self.compute(template.bytes(&scope), move || template.fill(&values)).await;
-        let input = filled.map_err(|error| in_step(step, error))?;
+    async fn work(self: &Arc<Self>, step: &Node, at: At) -> Done<Output> {
+        let (template, values) = (step.input.clone(), at.scope.clone());
+        let input = self.compute(template.bytes(&at.scope), move || template.fill(&values)).await?;
         match &step.work {
             Work::Value => Ok(Output::Value(input)),
-            Work::Call(endpoint) => self.call(step, endpoint, input, is_last).await,
-            Work::Sequence(steps) => self.sequence(steps, scope, input, is_last).await,
-            Work::Parallel(branches) => self.parallel(branches, &scope, &input).await,
-            Work::Switch(branches) => self.switch(step, branches, scope, input, is_last).await,
-            Work::Splitter(splitter) => self.splitter(splitter, scope, input, is_last).await,
-            Work::Map(map) => self.map(step, map, &scope.with(RESPONSE.into(), input)).await,
+            Work::Call(endpoint) => self.call(step, endpoint, &at, input).await,
+            Work::Sequence(steps) => self.sequence(steps, at, input).await,
+            Work::Parallel(branches) => self.parallel(branches, &at, &input).await,
+            Work::Switch(branches) => self.switch(branches, at, input).await,
+            Work::Splitter(splitter) => self.splitter(splitter, at, input).await,
+            Work::Map(map) => self.map(step, map, at.with(RESPONSE.into(), input)).await,
         }
     }
 
-    async fn call(
-        &self,
-        step: &Node,
-        endpoint: &str,
-        input: Value,
-        is_last: bool,
-    ) -> Outcome<Output> {
+    async fn call(&self, step: &Node, endpoint: &str, at: &At, input: Value) -> Done<Output> {
         let Value { content, body, is_from_client } = input;
         let (id, reservation) = (self.id.clone(), self.reservation.clone());
         let request = Request { content, body, meta: None, id, takes_values: false, reservation };
-        let (timeout, is_shadow) = (step.timeout, self.is_shadow);
-        let call = StepCall { endpoint, request, timeout, is_last, is_shadow };
-        let called = self.caller.call(call).await;
-        let called = called.and_then(refuse_status);
-        let called = called.map_err(|error| named(step, &as_callers(error, is_from_client)))?;
-        if is_last || matches!(called, Called::Whole(_)) {
-            return Ok(Output::Called(called));
+        let call = StepCall {
+            endpoint,
+            request,
+            timeout: step.timeout,
+            trace: at.trace.clone(),
+            delivery: at.delivery,
+            is_shadow: self.is_shadow,
+        };
+        let error = match self.caller.call(call).await {
+            Ok(Called::Whole(response)) if response.status >= 400 => refusal_of(&response),
+            Ok(called @ Called::Stream(..)) if at.delivery == Delivery::Whole => {
+                return self.value(Output::Called(called)).await.map(Output::Value);
+            }
+            Ok(called) => return Ok(Output::Called(called)),
+            Err(error) => error,
+        };
+        let mut error = as_callers(error, is_from_client);
+        let mut path = self.caller.path();
+        path.push(endpoint.to_owned());
+        if error.calls.len() < path.len() {
+            error.calls = path.into();
         }
-        let value = self.value(Output::Called(called)).await;
-        value.map(Output::Value).map_err(|error| in_step(step, error))
+        Err(error.into())
     }
 
     /// Runs branches at the same time; the first error drops the others.
     async fn parallel(
-        &self,
+        self: &Arc<Self>,
         branches: &[(Arc<str>, Node)],
-        scope: &Scope,
+        at: &At,
         input: &Value,
-    ) -> Outcome<Output> {
+    ) -> Done<Output> {
         let branches = branches.iter().enumerate();
         let running: FuturesUnordered<_> = branches
             .clone()
             .map(|(number, (_, step))| {
-                let (scope, input) = (scope.clone(), input.clone());
+                let (at, input) = (at.whole(), input.clone());
                 async move {
-                    let output = self.step(step, scope, input, false).await?;
-                    let value = self.value(output).await.map_err(|error| in_step(step, error))?;
-                    Ok::<_, ServeError>((number, value))
+                    let output = self.step(step, at, input).await?;
+                    let value = self.value(output).await.map_err(|error| error.in_step(step))?;
+                    Ok::<_, StepError>((number, value))
                 }
             })
             .collect();
@@ -193,96 +236,103 @@ impl Run {
     }
 
     async fn switch(
-        &self,
-        step: &Node,
+        self: &Arc<Self>,
         branches: &[SwitchBranch],
-        scope: Scope,
+        at: At,
         input: Value,
-        is_last: bool,
-    ) -> Outcome<Output> {
-        let scope = scope.with(RESPONSE.into(), input.clone());
+    ) -> Done<Output> {
+        let scope = at.scope.with(RESPONSE.into(), input.clone());
         for SwitchBranch { when, step: branch } in branches {
             let holds = match when {
                 Some(when) => {
                     let (when, values) = (when.clone(), scope.clone());
-                    let holds = self.compute(when.bytes(&scope), move || when.holds(&values)).await;
-                    holds.map_err(|error| in_step(step, error))?
+                    self.compute(when.bytes(&scope), move || when.holds(&values)).await?
                 }
                 None => true,
             };
             if holds {
-                return self.step(branch, scope, input, is_last).await;
+                return self.step(branch, at, input).await;
             }
         }
-        Err(in_step(step, unmatched(branches, &scope)))
+        Err(unmatched(branches, &scope).into())
     }
 
-    async fn splitter(
-        &self,
-        splitter: &Splitter,
-        scope: Scope,
-        input: Value,
-        is_last: bool,
-    ) -> Outcome<Output> {
+    async fn splitter(self: &Arc<Self>, splitter: &Splitter, at: At, input: Value) -> Done<Output> {
         for shadow in splitter.shadows.iter().filter(|shadow| random() < shadow.share) {
-            let run = self.shadow();
-            let (step, scope, input) = (shadow.step.clone(), scope.clone(), input.clone());
-            self.shadows.spawn(async move {
-                let output = run.step(&step, scope, input, false).await;
-                if let Err(error) = output {
-                    tracing::debug!(step = &*step.label, "the shadow failed: {error}");
-                }
-            });
+            self.begin_shadow(shadow, &at.whole(), input.clone());
         }
         let branch = &splitter.branches[splitter.weights.branch(random())];
-        self.step(branch, scope, input, is_last).await
+        self.step(branch, at, input).await
     }
 
-    /// Returns a run of its own for a shadow.
-    fn shadow(&self) -> Self {
-        Self {
+    /// Begins a shadow, as a run of its own, if there is room for it.
+    fn begin_shadow(&self, Shadow { room, step, .. }: &Shadow, at: &At, input: Value) {
+        let run = Arc::new(Self {
             caller: self.caller.clone(),
             id: self.id.clone(),
             reservation: self.reservation.clone(),
             is_shadow: true,
             shadows: Shadows::new(),
+        });
+        let (running, shadow_at) = (step.clone(), at.clone());
+        let has_begun = self.shadows.spawn(room, async move {
+            if let Err(error) = run.step(&running, shadow_at, input).await {
+                tracing::debug!(step = &*running.label, "the shadow failed: {}", error.error());
+            }
+        });
+        if !has_begun {
+            RunningStep::begin(step, &*self.caller, at).end(Ended::Skipped);
         }
     }
 
     /// Runs a step for each item of a list; the first error drops the others.
-    async fn map(&self, step: &Node, map: &Map, scope: &Scope) -> Outcome<Output> {
-        let in_this = |error| in_step(step, error);
-        let (over, values) = (map.over.clone(), scope.clone());
-        let bytes = scope.get(&over.name).map_or(0, Value::bytes);
-        let list = self.compute(bytes, move || items_at(&over, &values)).await.map_err(in_this)?;
-        let List { items, is_from_client } = list;
-        let run = |(number, item)| {
+    async fn map(self: &Arc<Self>, step: &Node, map: &Map, at: At) -> Done<Output> {
+        let (over, values) = (map.over.clone(), at.scope.clone());
+        let bytes = at.scope.unread_bytes(&over);
+        let List { items, is_from_client } =
+            self.compute(bytes, move || items_at(&over, &values)).await?;
+        let is_stream = at.delivery == Delivery::Items;
+        let (run, label) = (self.clone(), step.label.clone());
+        let (each, at) = (map.step.clone(), At { is_in_map: true, ..at.whole() });
+        let works = items.into_iter().enumerate().map(move |(number, item)| {
             let item = Value { is_from_client, ..Value::json(item) };
-            let scope = scope.with(ITEM.into(), item.clone());
-            async move {
-                let output = self.step(&map.step, scope, item, false).await?;
-                let text = self.value(output).await?.text();
-                Ok::<_, ServeError>((number, text.map_err(|error| in_step(&map.step, error))?))
-            }
+            let work = run.clone().item(each.clone(), at.with(ITEM.into(), item.clone()), item);
+            let label = label.clone();
+            async move { work.await.map_err(|error| error.in_item(number, label)) }
+        });
+        if is_stream {
+            let mut results = MapStream::new(works, map.in_flight);
+            let called = match poll_fn(|cx| results.poll_results(cx)).await? {
+                Part::Items(first) => Called::Stream(first, Box::new(results)),
+                _ => Called::Stream(Items::empty(), Box::new(results)),
+            };
+            return Ok(Output::Called(called));
+        }
+        let done = collect(works, map.in_flight).await?;
+        let list = self.held(joined(done.iter().map(|text| &text[..])).into())?;
+        Ok(Output::Value(Value::json(list)))
+    }
+
+    /// Runs the step of a map for one item; returns the JSON of its response.
+    async fn item(self: Arc<Self>, step: Arc<Node>, at: At, item: Value) -> Done<Bytes> {
+        let output = self.step(&step, at, item).await?;
+        let text = match self.value(output).await {
+            Ok(value) => value.text().map_err(StepError::from),
+            Err(error) => Err(error),
         };
-        let running = stream::iter(items.into_iter().enumerate().map(run));
-        let running = running.buffer_unordered(map.in_flight);
-        let mut done: Vec<(usize, Bytes)> = running.try_collect().await?;
-        done.sort_by_key(|(number, _)| *number);
-        let list = joined(done.iter().map(|(_, text)| &text[..]));
-        self.held(list.into()).map(|list| Output::Value(Value::json(list)))
+        text.map_err(|error| error.in_step(&step))
     }
 
     /// Returns the value of an output: collects a stream, and merges branches by name.
-    async fn value(&self, output: Output) -> Outcome<Value> {
+    async fn value(&self, output: Output) -> Done<Value> {
         match output {
             Output::Value(value) => Ok(value),
             Output::Called(Called::Whole(response)) => Ok(Value::from_response(response)),
-            Output::Called(Called::Stream(first, rest)) => self.collect(first, rest).await,
+            Output::Called(Called::Stream(first, rest)) => Ok(self.collect(first, rest).await?),
             Output::Branches(branches) => {
                 let bytes = branches.iter().map(|(_, value)| value.bytes()).sum();
                 let merged = self.compute(bytes, move || merge(&branches)).await?;
-                self.held(merged.into()).map(Value::json)
+                Ok(Value::json(self.held(merged.into())?))
             }
         }
     }
@@ -291,23 +341,29 @@ impl Run {
     async fn collect(&self, first: Items, mut rest: Box<dyn PartStream>) -> Outcome<Value> {
         let kind = first.kind();
         let reservation = self.reservation.another();
-        let mut collected = Vec::new();
+        let (mut body, mut number) = (Vec::new(), 0);
         let mut part = Part::Items(first);
         loop {
             match part {
                 Part::Items(items) => {
                     reservation.grow(items.packed_len())?;
-                    collected.extend(items.iter().map(Bytes::copy_from_slice));
+                    for item in items.iter() {
+                        if kind == ItemKind::Json {
+                            body.push(if number == 0 { b'[' } else { b',' });
+                        }
+                        body.extend_from_slice(item);
+                        number += 1;
+                    }
                 }
                 Part::End => break,
                 Part::Failed(error) => return Err(error),
             }
             part = poll_fn(|cx| rest.poll_part(cx)).await;
         }
-        let body = match kind {
-            ItemKind::Json => joined(collected.iter().map(|item| &item[..])),
-            ItemKind::Text | ItemKind::Bytes => collected.concat(),
-        };
+        if kind == ItemKind::Json {
+            body.extend_from_slice(if number == 0 { b"[]" } else { b"]" });
+        }
+        drop(reservation);
         let body = self.held(body.into())?;
         let content = match kind {
             ItemKind::Json => Content::Json,
@@ -335,36 +391,6 @@ impl Run {
     fn held(&self, data: Bytes) -> Outcome<Bytes> {
         self.reservation.another().hold(data)
     }
-}
-
-/// The items of a list, and whether the client sent them.
-struct List {
-    items: Vec<Bytes>,
-    is_from_client: bool,
-}
-
-/// Returns the items of the list at a path.
-fn items_at(over: &Path, scope: &Scope) -> Outcome<List> {
-    let list = value_at(over, scope)?;
-    let text = list.text()?;
-    match items(&text) {
-        Some(items) => Ok(List { items, is_from_client: list.is_from_client }),
-        None => {
-            let detail = format!("`{over}` is not a list, but {}", excerpt(&text));
-            Err(refusal(detail, list.is_from_client))
-        }
-    }
-}
-
-/// Returns a JSON list of these texts.
-fn joined<'t>(items: impl Iterator<Item = &'t [u8]>) -> Vec<u8> {
-    let mut list = vec![b'['];
-    for (number, item) in items.enumerate() {
-        separate(number, &mut list);
-        list.put_slice(item);
-    }
-    list.push(b']');
-    list
 }
 
 /// Returns a JSON object of the branches.
@@ -403,57 +429,10 @@ fn unmatched(branches: &[SwitchBranch], scope: &Scope) -> ServeError {
     refusal(detail, is_from_client)
 }
 
-/// Makes an error of a response with the status of one.
-fn refuse_status(called: Called) -> Outcome<Called> {
-    match called {
-        Called::Whole(response) if response.status >= 400 => {
-            let json: Option<serde_json::Value> = serde_json::from_slice(&response.body).ok();
-            let detail = json.as_ref().and_then(|json| json.get("detail"));
-            let detail = match detail {
-                Some(serde_json::Value::String(detail)) => detail.clone(),
-                Some(detail) => detail.to_string(),
-                None => excerpt(&response.body).into_owned(),
-            };
-            Err(ServeError::new(response.status, detail))
-        }
-        called => Ok(called),
-    }
-}
-
-/// Returns the error of a callee as that of the pipeline. What the client sent, the client must mend; a
-/// refusal of what a step made is the pipeline's fault.
-fn as_callers(error: ServeError, is_from_client: bool) -> ServeError {
-    match error.status() {
-        401 | 403 | 429 | 503 | 504 | 508 => error,
-        400..500 if is_from_client => error,
-        status => {
-            let detail = format!("status {status}: {}", error.detail);
-            ServeError { cause: ErrorCause::Internal, detail, retry_after: None, ..error }
-        }
-    }
-}
-
 /// Returns the error of a step whose limit has passed.
-fn late(step: &Node, limit: Duration) -> ServeError {
+fn late(limit: Duration) -> StepError {
     let detail = format!("no response within {limit:?}");
-    in_step(step, ServeError { detail, ..ServeError::deadline() })
-}
-
-/// Adds the name of the step to an error, unless a step has done so.
-fn in_step(step: &Node, error: ServeError) -> ServeError {
-    if error.detail.starts_with("step `") { error } else { named(step, &error) }
-}
-
-/// Adds the name of the step to an error: for that of a callee, which may be a pipeline, too.
-fn named(step: &Node, error: &ServeError) -> ServeError {
-    let endpoint = match &step.work {
-        Work::Call(endpoint) if **endpoint != *step.label => format!(" ({endpoint})"),
-        _ => String::new(),
-    };
-    ServeError {
-        detail: format!("step `{}`{endpoint}: {}", step.label, error.detail),
-        ..error.clone()
-    }
+    ServeError { detail, ..ServeError::deadline() }.into()
 }
 
 /// A step that runs. Dropped before its end, it is noted as cancelled.
@@ -461,12 +440,19 @@ struct RunningStep<'a> {
     step: &'a Node,
     caller: &'a dyn Caller,
     began: Instant,
+    is_in_map: bool,
+    /// The trace whose span is that of the step. A call for an item has none: its map has one, and the
+    /// queue and the worker have theirs.
+    trace: Option<Arc<Trace>>,
     has_ended: bool,
 }
 
 impl<'a> RunningStep<'a> {
-    fn begin(step: &'a Node, caller: &'a dyn Caller) -> Self {
-        Self { step, caller, began: Instant::now(), has_ended: false }
+    fn begin(step: &'a Node, caller: &'a dyn Caller, at: &At) -> Self {
+        let is_bare = at.is_in_map && step.name.is_none() && matches!(step.work, Work::Call(_));
+        let trace = at.trace.as_ref().filter(|_| !is_bare).map(|trace| trace.child());
+        let (began, is_in_map) = (Instant::now(), at.is_in_map);
+        Self { step, caller, began, is_in_map, trace, has_ended: false }
     }
 
     /// Returns whether an error says that the limit of the step has passed.
@@ -476,7 +462,9 @@ impl<'a> RunningStep<'a> {
 
     fn end(&mut self, ended: Ended<'_>) {
         if !std::mem::replace(&mut self.has_ended, true) {
-            self.caller.ended(&StepReport { name: &self.step.label, began: self.began, ended });
+            let (name, trace) = (&*self.step.label, self.trace.as_deref());
+            let Self { began, is_in_map, .. } = *self;
+            self.caller.ended(StepReport { name, began, is_in_map, trace, ended });
         }
     }
 }
@@ -484,37 +472,5 @@ impl<'a> RunningStep<'a> {
 impl Drop for RunningStep<'_> {
     fn drop(&mut self) {
         self.end(Ended::Cancelled);
-    }
-}
-
-/// The shadows of a request. They end with it if it fails or is cancelled, and otherwise outlive its
-/// response.
-struct Shadows(watch::Sender<bool>);
-
-impl Shadows {
-    fn new() -> Self {
-        Self(watch::Sender::new(false))
-    }
-
-    fn spawn(&self, shadow: impl Future<Output = ()> + Send + 'static) {
-        let outlives = self.0.subscribe();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = shadow => {}
-                () = cancelled(outlives) => {}
-            }
-        });
-    }
-
-    /// Lets the shadows go on after the request.
-    fn outlive(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-/// Resolves when the request is dropped before its response.
-async fn cancelled(mut outlives: watch::Receiver<bool>) {
-    if outlives.wait_for(|outlives| *outlives).await.is_ok() {
-        std::future::pending::<()>().await;
     }
 }

@@ -1,10 +1,12 @@
 //! Templates: what a step is given, made of paths and literal JSON.
 
 use bytes::Bytes;
-use litplex_core::{Outcome, ServeError};
+use litplex_core::Outcome;
 
-use crate::path::{Path, select};
-use crate::value::{Scope, Value};
+use crate::path::Path;
+use crate::scope::Scope;
+use crate::selection::at;
+use crate::value::Value;
 
 /// The name of the response of the step before.
 pub(crate) const RESPONSE: &str = "response";
@@ -70,7 +72,7 @@ impl Template {
     pub(crate) fn bytes(&self, scope: &Scope) -> usize {
         let mut bytes = 0;
         if !matches!(self, Self::Path(path) if path.segments.is_empty()) {
-            self.each_path(&mut |path| bytes += scope.get(&path.name).map_or(0, Value::bytes));
+            self.each_path(&mut |path| bytes += scope.unread_bytes(path));
         }
         bytes
     }
@@ -81,7 +83,7 @@ impl Template {
     /// A field is missing, or bytes would be part of JSON.
     pub(crate) fn fill(&self, scope: &Scope) -> Outcome<Value> {
         match self {
-            Self::Path(path) => value_at(path, scope),
+            Self::Path(path) => scope.select(path),
             Self::Literal(text) => Ok(Value { is_from_client: true, ..Value::json(text.clone()) }),
             Self::List(_) | Self::Object(_) => {
                 let mut text = Vec::new();
@@ -96,7 +98,7 @@ impl Template {
         let mut is_from_client = true;
         match self {
             Self::Path(path) => {
-                let value = value_at(path, scope)?;
+                let value = scope.select(path)?;
                 let text = value.text().map_err(|error| at(path, &error))?;
                 out.extend_from_slice(&text);
                 is_from_client = value.is_from_client;
@@ -151,32 +153,6 @@ fn unescape(json: &mut serde_json::Value) {
         Json::Object(fields) => fields.values_mut().for_each(unescape),
         _ => {}
     }
-}
-
-/// Selects a value; one that is taken whole is not read, so that it may be bytes.
-pub(crate) fn value_at(path: &Path, scope: &Scope) -> Outcome<Value> {
-    let whole = scope.get(&path.name).ok_or_else(|| {
-        let detail = format!("`${}` has no value yet", path.name);
-        ServeError { detail, ..ServeError::internal() }
-    })?;
-    if path.segments.is_empty() {
-        return Ok(whole.clone());
-    }
-    let text = whole.text().map_err(|error| at(path, &error))?;
-    match select(&text, &path.segments) {
-        Ok(part) => Ok(Value { is_from_client: whole.is_from_client, ..Value::json(part) }),
-        Err(why) if whole.is_from_client => {
-            Err(ServeError::invalid_input(format!("`{path}` {why}")))
-        }
-        Err(why) => {
-            let detail = format!("`{path}` {why}");
-            Err(ServeError { detail, ..ServeError::internal() })
-        }
-    }
-}
-
-fn at(path: &Path, error: &ServeError) -> ServeError {
-    ServeError { detail: format!("`{path}`: {}", error.detail), ..error.clone() }
 }
 
 #[cfg(test)]

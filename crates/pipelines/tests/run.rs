@@ -135,20 +135,29 @@ impl Caller for Mocked {
         Box::pin(async {})
     }
 
-    fn ended(&self, step: &StepReport<'_>) {
+    fn path(&self) -> Vec<String> {
+        vec!["/p".into()]
+    }
+
+    fn ended(&self, step: StepReport<'_>) {
         let how = match step.ended {
             Ended::Done => "done".to_owned(),
             Ended::Failed(error) => format!("failed {}", error.status()),
             Ended::Defaulted(error) => format!("defaulted {}", error.status()),
             Ended::Cancelled => "cancelled".to_owned(),
+            Ended::Skipped => "skipped".to_owned(),
         };
+        if step.is_in_map {
+            return;
+        }
         self.0.steps.lock().unwrap().push(format!("{} {how}", step.name));
     }
 }
 
 async fn run(mock: &Arc<Mock>, definition: &Value, request: Request) -> Outcome<Called> {
     let graph = Graph::read(definition).unwrap();
-    graph.run(Arc::new(Mocked(mock.clone())), request).await
+    let called = graph.run(Arc::new(Mocked(mock.clone())), request, None, false).await;
+    called.map_err(|failed| failed.error)
 }
 
 async fn answer(mock: &Arc<Mock>, definition: &Value, body: &'static str) -> Outcome<String> {
@@ -344,7 +353,7 @@ async fn a_map_keeps_the_order_and_the_limit_of_its_items() {
     let error = answer(&mock, &definition, r#"{"items": 7}"#).await.unwrap_err();
     assert_eq!(error.to_string(), "422: step `map`: `$request.items` is not a list, but 7");
     let error = answer(&mock, &definition, r#"{"items": [{"n": 1}, {}]}"#).await.unwrap_err();
-    assert_eq!(error.to_string(), "422: step `/embed`: `$item.n` is missing");
+    assert_eq!(error.to_string(), "422: step `/embed`, item [1] of `map`: `$item.n` is missing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,7 +437,10 @@ async fn errors_have_the_status_of_the_side_at_fault() {
         (json!(["/422"]), "422: step `/422`: no"),
         (json!([{"call": "/422", "input": {"q": "$request.q"}}]), "422: step `/422`: no"),
         (json!(["/a", "/422"]), "500: step `/422`: status 422: no"),
-        (json!([{"map": "/422", "over": "$request.items"}]), "422: step `/422`: no"),
+        (
+            json!([{"map": "/422", "over": "$request.items"}]),
+            "422: step `/422`, item [0] of `map`: no",
+        ),
         (json!(["/a", "/503"]), "503: step `/503`: no"),
         (json!(["/500"]), "500: step `/500`: status 500: no"),
         (json!(["/404"]), "404: step `/404`: gone"),
@@ -439,4 +451,188 @@ async fn errors_have_the_status_of_the_side_at_fault() {
         let error = answer(&mock, &definition, r#"{"q": 1, "items": [1]}"#).await.unwrap_err();
         assert_eq!(error.to_string(), expected, "{definition}");
     }
+}
+
+/// Returns the parts of a stream, each with the second in which it came; items of one part are joined.
+async fn parts(first: litplex_core::Items, mut rest: Box<dyn PartStream>) -> Vec<(u64, String)> {
+    let began = Instant::now();
+    let shown = |part: &Part| match part {
+        Part::Items(items) => {
+            let items: Vec<_> = items.iter().map(|item| String::from_utf8_lossy(item)).collect();
+            items.join(" ")
+        }
+        Part::End => "end".into(),
+        Part::Failed(error) => error.to_string(),
+    };
+    let mut part = Part::Items(first);
+    let mut found = Vec::new();
+    loop {
+        found.push((began.elapsed().as_secs(), shown(&part)));
+        if !matches!(part, Part::Items(_)) {
+            return found;
+        }
+        part = poll_fn(|cx| rest.poll_part(cx)).await;
+    }
+}
+
+/// Runs a graph for a client that reads the items of a list as they come.
+async fn run_for_items(mock: &Arc<Mock>, definition: &Value, body: &'static str) -> Called {
+    let graph = Graph::read(definition).unwrap();
+    let caller = Arc::new(Mocked(mock.clone()));
+    graph.run(caller, Request::json(body), None, true).await.unwrap()
+}
+
+/// An endpoint that answers an item `n` after `n` seconds, and fails for 9.
+fn waits() -> Mock {
+    Mock::default().with("/wait", |_, request, reply| {
+        let item: u64 = text(&request).parse().unwrap();
+        tokio::spawn(async move {
+            sleep(seconds(item)).await;
+            let failed = Err(ServeError::new(422, "nine"));
+            reply.send(if item == 9 { failed } else { Ok(Response::json(format!("{item}.0"))) });
+        });
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_that_is_the_last_step_streams_its_items_in_order_to_clients_that_ask() {
+    let mock = Arc::new(waits());
+    let streamed = [
+        json!({"map": "/wait"}),
+        json!([{"value": "$request"}, {"map": "/wait"}]),
+        json!({"switch": [{"when": "true", "map": "/wait"}]}),
+        json!({"splitter": [{"weight": 1, "map": "/wait"}]}),
+    ];
+    for last in streamed {
+        let called = run_for_items(&mock, &json!([last]), "[1, 3, 2, 4, 9]").await;
+        let Called::Stream(first, rest) = called else { panic!("expected a stream: {last}") };
+        let failure = "422: step `/wait`, item [4] of `map`: nine";
+        // The first came after a second; the third waits for the second, and comes with it.
+        let expected = [(0, "1.0"), (2, "3.0 2.0"), (3, "4.0"), (8, failure)];
+        assert_eq!(parts(first, rest).await, expected.map(|(at, part)| (at, part.to_owned())));
+    }
+    let Called::Stream(first, rest) = run_for_items(&mock, &json!([{"map": "/wait"}]), "[]").await
+    else {
+        panic!("expected a stream")
+    };
+    assert_eq!(parts(first, rest).await, [(0, String::new()), (0, "end".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_elsewhere_and_for_other_clients_is_a_list() {
+    let mock = Arc::new(waits().echo("/a"));
+    let map = json!({"map": "/wait"});
+    for (definition, expected) in [
+        (json!([map, "/a"]), r#"{"a":[1.0,2.0]}"#),
+        (json!([{"parallel": {"x": map}}]), r#"{"x":[1.0,2.0]}"#),
+    ] {
+        let Called::Whole(response) = run_for_items(&mock, &definition, "[1, 2]").await else {
+            panic!("expected a whole response: {definition}")
+        };
+        assert_eq!(response.body, expected);
+    }
+    assert_eq!(answer(&mock, &json!([map]), "[1, 2]").await.unwrap(), "[1.0,2.0]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_map_keeps_its_limit_and_ends_with_its_reader() {
+    let mock = Arc::new(waits());
+    let definition = json!([{"map": "/wait", "in_flight": 2}]);
+    let Called::Stream(_, rest) = run_for_items(&mock, &definition, "[1, 50, 1, 50]").await else {
+        panic!("expected a stream")
+    };
+    assert_eq!(mock.most_running.load(SeqCst), 2);
+    assert!(mock.calls().len() < 4, "the last item waits");
+    drop(rest);
+    assert_eq!(mock.running.load(SeqCst), 0, "all calls are dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_map_that_fails_at_once_is_an_error_or_has_its_default() {
+    let mock = Arc::new(waits());
+    let graph = Graph::read(&json!([{"map": "/wait"}])).unwrap();
+    let caller = Arc::new(Mocked(mock.clone()));
+    let failed = graph.run(caller, Request::json("[9, 1]"), None, true).await.unwrap_err();
+    assert_eq!(failed.to_string(), "422: step `/wait`, item [0] of `map`: nine");
+    assert_eq!(failed.step.as_deref(), Some("/wait"));
+    assert_eq!(failed.error.calls[..], ["/p", "/wait"]);
+    let soft = json!([{"map": "/wait", "dependency": "soft", "default": []}]);
+    let called = run_for_items(&mock, &soft, "[9]").await;
+    assert!(matches!(called, Called::Whole(response) if response.body == "[]"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_that_hangs_has_a_bounded_number_of_copies() {
+    let mock = Arc::new(Mock::default().echo("/a").slow("/shadow", seconds(60)));
+    let definition =
+        json!([{"splitter": [{"weight": 1, "call": "/a"}, {"shadow": 1, "call": "/shadow"}]}]);
+    let graph = Graph::read(&definition).unwrap();
+    for _ in 0..300 {
+        let caller = Arc::new(Mocked(mock.clone()));
+        graph.run(caller, Request::json("1"), None, false).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(mock.running.load(SeqCst), 256);
+    let skipped = mock.steps().into_iter().filter(|step| step == "/shadow skipped");
+    assert_eq!(skipped.count(), 44);
+}
+
+#[tokio::test]
+async fn an_error_has_the_path_of_calls_and_the_time_to_retry_of_the_callee() {
+    let mock = Mock::default().fails("/bad", 500).with("/hook", |_, _, reply| {
+        let body = br#"{"detail": "later", "calls": ["/p", "/hook#0", "/deep"]}"#;
+        let headers = vec![("Retry-After".into(), "7".into())];
+        reply.send(Ok(Response { status: 503, headers, ..Response::json(&body[..]) }));
+    });
+    let mock = Arc::new(mock);
+    let failed = async |definition: Value| {
+        let graph = Graph::read(&definition).unwrap();
+        let caller = Arc::new(Mocked(mock.clone()));
+        graph.run(caller, Request::json("{}"), None, false).await.unwrap_err()
+    };
+    let hook = failed(json!([{"parallel": {"x": {"sequence": ["/hook"]}}}])).await;
+    assert_eq!((hook.error.status(), hook.error.retry_after), (503, Some(7)));
+    assert_eq!(hook.error.calls[..], ["/p", "/hook#0", "/deep"]);
+    assert_eq!(hook.step.as_deref(), Some("/hook"));
+    let bad = failed(json!([{"name": "b", "call": "/bad"}])).await;
+    assert_eq!(bad.error.calls[..], ["/p", "/bad"]);
+    let no_call = failed(json!([{"name": "v", "value": "$request.x"}])).await;
+    assert!(no_call.error.calls.is_empty());
+    assert_eq!(no_call.step.as_deref(), Some("v"));
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_malformed_and_forms_have_fields() {
+    let mock = Arc::new(Mock::default().json("/bad", "[1").echo("/a"));
+    for (definition, body, expected) in [
+        (json!([{"map": "/a"}]), "[1", "400: step `map`: malformed JSON body: EOF"),
+        (json!([{"value": "$request.a"}]), "", "400: step `value`: `$request.a`: malformed JSON"),
+        (json!([{"switch": [{"when": "request.a", "call": "/a"}]}]), "{", "400: step `switch`"),
+        (json!(["/bad", {"map": "/a"}]), "1", "500: step `map`: the response is malformed JSON"),
+        (json!(["/bad", {"value": "$response[0]"}]), "1", "500: step `value`: `$response[0]`: the"),
+    ] {
+        let error = answer(&mock, &definition, body).await.unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let part = |name: &str, filename: Option<&str>, length| litplex_core::FormPart {
+        name: name.into(),
+        filename: filename.map(Into::into),
+        content_type: None,
+        length,
+    };
+    let parts = vec![part("lang", None, 2), part("image", Some("a.png"), 3)];
+    let form = Request { content: Content::Form(parts), ..Request::json("depng") };
+    let definition = json!([
+        {"switch": [{"when": "request.lang == 'de' && has(request.image)",
+            "call": "/a", "input": {"l": "$request.lang"}}]},
+        {"value": {"a": "$response", "l": "$request.lang"}},
+    ]);
+    let Ok(Called::Whole(response)) = run(&mock, &definition, form.clone()).await else { panic!() };
+    assert_eq!(response.body, r#"{"a":{"a":{"l":"de"}},"l":"de"}"#);
+    let file = json!([{"value": "$request.image"}]);
+    let Ok(Called::Whole(response)) = run(&mock, &file, form.clone()).await else { panic!() };
+    assert_eq!(response.media_type, MediaType::Other("application/octet-stream".into()));
+    assert_eq!(response.body, "png");
+    let error = run(&mock, &json!([{"value": "$request.x"}]), form).await.unwrap_err().to_string();
+    assert_eq!(error, "422: step `value`: `$request.x`: the form has no field `x`");
 }

@@ -16,6 +16,7 @@ use crate::endpoints::Endpoints;
 use crate::events::Events;
 use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
 use crate::log::Log;
+use crate::pipeline_types::{self, TypedEndpoint, types};
 use crate::placement::{Placement, place_all};
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
@@ -29,7 +30,11 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// All errors at once.
-pub async fn check(config: &Program, limit: Duration) -> Result<Vec<Inspected>, ConfigError> {
+pub async fn check(
+    config: &Program,
+    models: &[ModelSource],
+    limit: Duration,
+) -> Result<Vec<Inspected>, ConfigError> {
     let mut mistakes = Vec::new();
     let mut note = |ConfigError(found)| mistakes.extend(found);
     let _ = tls::read(config).map_err(&mut note);
@@ -41,10 +46,27 @@ pub async fn check(config: &Program, limit: Duration) -> Result<Vec<Inspected>, 
         let errors = declared_calls::errors(&config.endpoints, endpoint.label(), &model.calls);
         note(ConfigError(errors));
     }
+    if let Ok(inspected) = &inspected {
+        note(ConfigError(misfits(config, models, inspected)));
+    }
     match inspected {
         Ok(inspected) if mistakes.is_empty() => Ok(inspected),
         _ => Err(ConfigError(mistakes)),
     }
+}
+
+/// Returns the errors in the types of pipelines, as far as types are known before models are loaded.
+fn misfits(config: &Program, models: &[ModelSource], inspected: &[Inspected]) -> Vec<String> {
+    let endpoints = config.endpoints.iter().zip(models).zip(inspected);
+    let typed = endpoints.map(|((endpoint, source), model)| TypedEndpoint {
+        identity: &endpoint.identity,
+        graph: match &endpoint.source {
+            Source::Pipeline(graph) => Some(graph),
+            Source::Rust | Source::Python(_) => None,
+        },
+        types: types(&source.schema, &model.schema, model.stream),
+    });
+    pipeline_types::errors(&Vec::from_iter(typed))
 }
 
 /// Returns an error for each log file that cannot be written. No file is created.

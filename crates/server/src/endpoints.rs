@@ -13,7 +13,7 @@ use litplex_core::{Attach, Identity};
 use litplex_http::{Route, ToolCache};
 use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
-use litplex_pipelines::{Graph, misfits};
+use litplex_pipelines::Graph;
 use litplex_scheduler::{QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Limits, SlotState, Supervisor, supervise};
 use litplex_workers::endpoint_span;
@@ -29,6 +29,7 @@ use crate::dialect_path::CheckedAttach;
 use crate::elastic::{follow_load, stuck_workers};
 use crate::events::Events;
 use crate::launch::{WorkerEnvironment, launcher};
+use crate::pipeline_types::{self, TypedEndpoint, types};
 use crate::pipelines::{Pipeline, PipelineState};
 use crate::placement::{Placement, place_all};
 use crate::problem::{degraded, problem_for_clients, unhealthy};
@@ -209,23 +210,14 @@ impl Endpoints {
         std::future::pending().await
     }
 
-    /// Returns a sentence for each value in a pipeline that its endpoint cannot take, as far as the models
-    /// have described themselves.
+    /// Returns the errors in the types of pipelines, as far as the models have described themselves.
     fn misfits(&self) -> Vec<String> {
-        let known: Vec<_> = self.endpoints.iter().map(RunningEndpoint::described).collect();
-        let mut found = Vec::new();
-        for (label, graph) in self.endpoints.iter().filter_map(RunningEndpoint::graph) {
-            let identities = self.endpoints.iter().map(|it| &*it.config.identity);
-            let misfits = misfits(graph, |endpoint| {
-                match Identity::find_all(identities.clone(), endpoint).ok()?[..] {
-                    [index] => Some(&known[index]),
-                    // The request chooses.
-                    _ => None,
-                }
-            });
-            found.extend(misfits.iter().map(|it| format!("pipeline of {label}: {it}")));
-        }
-        found
+        let typed = self.endpoints.iter().map(|endpoint| TypedEndpoint {
+            identity: &endpoint.config.identity,
+            graph: endpoint.graph(),
+            types: endpoint.types(),
+        });
+        pipeline_types::errors(&Vec::from_iter(typed))
     }
 
     /// Returns an error for each call that a model declares of an endpoint that does not exist.
@@ -324,10 +316,10 @@ impl RunningEndpoint {
         }
     }
 
-    /// Returns the label and the graph, if the endpoint is a pipeline.
-    fn graph(&self) -> Option<(&str, &Graph)> {
+    /// Returns the graph, if the endpoint is a pipeline.
+    fn graph(&self) -> Option<&Graph> {
         match &self.running {
-            Running::Pipeline(pipeline) => Some((self.config.label(), pipeline.graph())),
+            Running::Pipeline(pipeline) => Some(pipeline.graph()),
             Running::Workers { .. } => None,
         }
     }
@@ -352,16 +344,10 @@ impl RunningEndpoint {
     }
 
     /// Returns the schemas of requests and responses, as the model and the program declare them.
-    fn described(&self) -> Value {
+    fn types(&self) -> Value {
         let info = self.controls().and_then(|controls| controls.endpoint.model_info());
-        let mut known = self.schema.over(info.map_or(&Value::Null, |info| &info.schema));
-        // The schema of a stream is that of an item.
-        if info.is_none_or(|info| info.stream)
-            && let Some(known) = known.as_object_mut()
-        {
-            known.remove("response");
-        }
-        known
+        let declared = info.map_or(&Value::Null, |info| &info.schema);
+        types(&self.schema, declared, info.map(|info| info.stream))
     }
 
     fn target(&self, waits_for_first_worker: bool) -> Target {

@@ -34,6 +34,7 @@ mod log_object;
 mod log_owner;
 mod middleware;
 mod notify;
+mod pipeline_types;
 mod pipelines;
 mod placement;
 mod problem;

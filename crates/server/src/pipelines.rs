@@ -10,10 +10,11 @@ use litplex_calls::{CallService, Composed, Inherited, off_thread};
 use litplex_config::Source;
 use litplex_core::{
     BoxFuture, Called, Calls, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place,
-    Request, Root, Waits,
+    Request, Response, Root, Waits,
 };
 use litplex_metrics::{Edge, StepOutcome, StepTimes};
-use litplex_pipelines::{Caller, Ended, Graph, StepCall, StepReport};
+use litplex_pipelines::{Caller, Delivery, Ended, Graph, PipelineError, StepCall, StepReport};
+use serde::Serialize;
 use serde_json::json;
 
 /// A pipeline as the registry has it.
@@ -109,22 +110,22 @@ impl Composed for Pipeline {
         let origin = call.origin.as_deref().cloned().unwrap_or_default();
         // The deadlock detector follows the calls of a pipeline from the call of it.
         let origin = Origin { call: origin.call, ..origin.child(self.name.clone()) };
+        let Inherited { budget, trace, takes_items, .. } = call;
         let parent = Parent {
             origin,
-            deadline: call.budget.deadline,
+            deadline: budget.deadline,
             id: request.id.clone(),
-            trace: call.trace,
+            trace: None,
             reservation: request.reservation.clone(),
             live: Vec::new(),
             hook: None,
         };
         let (calls, steps) = (self.calls.clone(), self.steps.clone());
-        Box::pin(
-            self.graph.run(
-                Arc::new(StepCaller { name: self.name.clone(), parent, calls, steps }),
-                request,
-            ),
-        )
+        let caller = Arc::new(StepCaller { name: self.name.clone(), parent, calls, steps });
+        Box::pin(async move {
+            let called = self.graph.run(caller, request, trace, takes_items).await;
+            Ok(called.unwrap_or_else(|failed| Called::Whole(error_response(&failed))))
+        })
     }
 }
 
@@ -138,8 +139,8 @@ struct StepCaller {
 
 impl Caller for StepCaller {
     fn call(&self, call: StepCall<'_>) -> BoxFuture<'static, Outcome<Called>> {
-        let StepCall { endpoint, request, timeout, is_last, is_shadow } = call;
-        let mut parent = self.parent.clone();
+        let StepCall { endpoint, request, timeout, trace, delivery, is_shadow } = call;
+        let mut parent = Parent { trace, ..self.parent.clone() };
         if is_shadow {
             // Its calls are no reason to refuse requests, and use none of their retries.
             parent.origin.root = Arc::new(Root::new(parent.origin.root.scopes.clone()));
@@ -151,7 +152,8 @@ impl Caller for StepCaller {
             request,
             timeout,
             waits: if is_shadow { Waits::Reported } else { Waits::Polling },
-            stream: if is_last { None } else { Some(false) },
+            stream: if delivery == Delivery::Whole { Some(false) } else { None },
+            takes_items: delivery == Delivery::Items,
         };
         self.calls.call(invocation, Box::new(|_| {}))
     }
@@ -160,17 +162,41 @@ impl Caller for StepCaller {
         Box::pin(off_thread(bytes, work))
     }
 
-    fn ended(&self, step: &StepReport<'_>) {
+    fn path(&self) -> Vec<String> {
+        self.parent.origin.path().iter().map(ToString::to_string).collect()
+    }
+
+    fn ended(&self, step: StepReport<'_>) {
         let (outcome, failed) = match step.ended {
             Ended::Done => (StepOutcome::Ok, None),
             Ended::Failed(error) => (StepOutcome::Failed, Some(error.status())),
             Ended::Defaulted(error) => (StepOutcome::Default, Some(error.status())),
             Ended::Cancelled => (StepOutcome::Cancelled, None),
+            Ended::Skipped => (StepOutcome::Skipped, None),
         };
-        self.steps.observe(step.name, outcome, step.began.elapsed());
-        if let Some(trace) = &self.parent.trace {
-            let place = Place::Pipeline { step: step.name.to_owned(), failed };
-            trace.note(place, step.began);
+        if !step.is_in_map {
+            self.steps.observe(step.name, outcome, step.began.elapsed());
+        }
+        if let Some(trace) = step.trace {
+            trace.end(Place::Pipeline { step: step.name.to_owned(), failed }, step.began);
         }
     }
+}
+
+/// Returns the response of a pipeline that failed: the step and the path of calls stand in its body.
+fn error_response(failed: &PipelineError) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        detail: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<&'a str>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        calls: &'a [String],
+    }
+    let PipelineError { error, step } = failed;
+    let body = Body { detail: &error.detail, step: step.as_deref(), calls: &error.calls };
+    let body = serde_json::to_vec(&body).expect("it is plain data. This is a bug.");
+    let retry_after = error.retry_after.map(|seconds| ("retry-after".into(), seconds.to_string()));
+    let headers = retry_after.into_iter().collect();
+    Response { status: error.status(), headers, ..Response::json(body) }
 }

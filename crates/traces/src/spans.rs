@@ -78,8 +78,8 @@ impl ServerSpan {
     }
 
     fn export_step(&self, step: Step, clock: Clock) {
-        let (step_began, ended) = (step.began, step.ended.unwrap_or(clock.now));
-        let parent = self.trace.context.span_id;
+        let (id, step_began, ended) = (step.span, step.began, step.ended.unwrap_or(clock.now));
+        let parent = step.parent;
         let (slot, batch, stages) = match step.place {
             Place::Queue => {
                 let endpoint = self.other_endpoint(step.endpoint.as_deref());
@@ -93,6 +93,9 @@ impl ServerSpan {
                 let name = format!("step {step}");
                 let mut span = self.span(name, (step_began, ended), clock, vec![named]);
                 span.parent_span_id = parent.into();
+                if let Some(span_id) = id {
+                    span.span_context = self.otel(SpanContext { span_id, ..self.trace.context });
+                }
                 if let Some(status) = failed {
                     span.attributes.push(KeyValue::new("error.type", status.to_string()));
                     span.status = Status::error("");

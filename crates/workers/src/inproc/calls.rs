@@ -156,6 +156,7 @@ impl Callee {
             timeout: self.timeout,
             waits: Waits::Polling,
             stream: Some(stream),
+            takes_items: stream,
         };
         let future = self.callees.calls.call(invocation, Box::new(|_| {}));
         Ok(RunningCall { future, ends })

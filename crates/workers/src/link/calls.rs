@@ -407,6 +407,7 @@ impl CallTask {
             timeout: self.timeout,
             waits,
             stream: Some(self.stream),
+            takes_items: self.stream,
         };
         let (calls, progress) = (self.calls.clone(), self.progress.clone());
         let waits = invocation.waits;

@@ -83,6 +83,9 @@ pub struct Inspected {
     /// The paths or names of the endpoints that it declares to call.
     #[serde(default)]
     pub calls: Vec<String>,
+    /// The schemas of its requests and responses, as in its `ready` message.
+    #[serde(default)]
+    pub schema: Value,
     /// The most batches, or single requests, that a worker computes at the same time.
     pub concurrency: Option<usize>,
 }

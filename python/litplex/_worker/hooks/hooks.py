@@ -150,7 +150,7 @@ class Hooks:
             # Sequences share a thread: a hook that waits for a call blocks every sequence.
             "places": 1 if self.is_continuous else self.concurrency,
             "cost": _has_cost(self.api),
-            "schema": describe(self.api, _example),
+            "schema": describe(self.api, example_as_json),
             "tool": tool_of(self.api),
             "calls": declared_calls(self.api),
         }
@@ -264,7 +264,12 @@ class Hooks:
             return plain_error(error)
 
 
-def _example(name: str, value: Any) -> Any:
+def example_as_json(name: str, value: Any) -> Any:
+    """Returns an example of a request or a response as JSON's own types.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
     try:
         return json.loads(dumps(value, name))
     except Unsendable as error:
