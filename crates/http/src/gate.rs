@@ -16,7 +16,7 @@ use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
 use crate::app_host::{self, Forwarding};
-use crate::browsers::{Browsers, RouteKind};
+use litplex_access::{Browsers, RouteKind};
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
 use crate::layers::HttpService;

@@ -11,7 +11,6 @@
 
 mod app;
 mod app_host;
-mod browsers;
 mod builtin;
 mod connection;
 mod context;
@@ -35,7 +34,7 @@ mod telemetry;
 
 pub use app::{App, AppBuilder};
 pub use app_host::AppHost;
-pub use browsers::Browsers;
+pub use litplex_access::Browsers;
 pub use layers::{BoxLayer, HttpLayer, HttpService, Layers};
 pub use log_limit::LogLimit;
 pub use middleware::{
