@@ -74,7 +74,8 @@ impl Browsers {
             });
         }
         let is_checked = is_local || kind == RouteKind::Admin;
-        let is_refused = is_checked && is_cross_site(headers) && !is_visit(request.method(), headers);
+        let is_refused =
+            is_checked && is_cross_site(headers) && !is_visit(request.method(), headers);
         is_refused.then(|| {
             let how = kind.how_to_allow();
             ServeError::forbidden(format!("pages of other sites may not use this server; {how}"))
