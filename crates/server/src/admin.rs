@@ -21,6 +21,7 @@ use crate::pipelines::PipelineState;
 /// The handler of the admin API.
 pub(crate) struct AdminHandler {
     url: String,
+    admin_url: Option<String>,
     port: u16,
     started: Instant,
     endpoints: Vec<Administered>,
@@ -62,9 +63,10 @@ impl AdminHandler {
         events: &Events,
         log: Option<OperatedLog>,
     ) -> Self {
-        let Announcer { url, port, .. } = announcer;
+        let Announcer { url, admin_url, port, .. } = announcer;
         Self {
             url: url.clone(),
+            admin_url: admin_url.clone(),
             port: *port,
             started: Instant::now(),
             endpoints: endpoints.administered(),
@@ -112,6 +114,7 @@ impl Admin for AdminHandler {
             Status {
                 pid: std::process::id(),
                 url: self.url.clone(),
+                admin_url: self.admin_url.clone(),
                 port: self.port,
                 uptime: self.started.elapsed().as_secs_f64(),
                 endpoints,
