@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use litplex_core::BoxFuture;
 
 use crate::{
-    Admin, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, LogLevel, Mode, Refusal, Scaled,
-    Status,
+    Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, HistoryQuery,
+    LogLevel, Mode, Refusal, Scaled, Status,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -52,14 +52,7 @@ impl MockAdmin {
             workers: Vec::new(),
         };
         let url = format!("http://127.0.0.1:{}", self.port);
-        Status {
-            pid: 7,
-            url,
-            admin_url: None,
-            port: self.port,
-            uptime: 1.5,
-            endpoints: vec![endpoint],
-        }
+        Status { pid: 7, url, port: self.port, uptime: 1.5, endpoints: vec![endpoint] }
     }
 
     fn check(endpoint: &str) -> Result<(), Refusal> {
@@ -95,6 +88,13 @@ impl Admin for MockAdmin {
     fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>> {
         let stack = Self::check(&endpoint).map(|()| format!("{endpoint}#{slot}\n"));
         Box::pin(ready(stack))
+    }
+
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<EndpointHistory, Refusal>> {
+        let HistoryQuery { endpoint, .. } = query;
+        let history =
+            Self::check(&endpoint).map(|()| EndpointHistory { endpoint, points: Vec::new() });
+        Box::pin(ready(history))
     }
 
     fn events(&self) -> &Feed<Event> {

@@ -4,6 +4,7 @@ use litplex_core::BoxFuture;
 
 use crate::event::Event;
 use crate::feed::Feed;
+use crate::history::{EndpointHistory, HistoryQuery};
 use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Scaled, Status};
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
@@ -23,6 +24,9 @@ pub trait Admin: Send + Sync {
 
     /// Returns the stacks of all threads of a worker, as text.
     fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>>;
+
+    /// Returns the last seconds of an endpoint.
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<EndpointHistory, Refusal>>;
 
     /// Returns the events of the server.
     fn events(&self) -> &Feed<Event>;

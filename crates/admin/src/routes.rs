@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 
 use crate::event::Event;
 use crate::feed::FeedReader;
+use crate::history::{EndpointHistory, HistoryQuery};
 use crate::operations::{Admin, Refusal, RefusalKind};
 use crate::status::{
     EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Scale, Scaled, Status,
@@ -64,6 +65,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(drain))
         .routes(routes!(resume))
         .routes(routes!(stack))
+        .routes(routes!(history))
         .routes(routes!(events))
         .routes(routes!(logs))
         .routes(routes!(log_level, set_log_level))
@@ -174,6 +176,53 @@ async fn stack(
         Refusal::invalid(format!("invalid worker `{slot}`: expected the number of its slot"))
     })?;
     admin.stack(endpoint, slot).await
+}
+
+/// The part of an endpoint's history that a client asks for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct HistoryParameters {
+    /// The path of the endpoint, its name or an alias.
+    endpoint: String,
+    /// The last seconds, at most 86,400. Default: 300.
+    #[serde(default = "five_minutes")]
+    seconds: u64,
+    /// The least length of a point in seconds. Default: one that leaves at most 600 points.
+    step: Option<u32>,
+}
+
+fn five_minutes() -> u64 {
+    300
+}
+
+/// Returns the last seconds of an endpoint: rate, errors, latencies, queue and workers. Points are longer
+/// than `step` where the history is older and was busy.
+#[utoipa::path(
+    get, path = "/v1/history", params(HistoryParameters),
+    responses(
+        (status = OK, body = EndpointHistory),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+    ),
+)]
+async fn history(
+    State(admin): Operations,
+    query: Result<Query<HistoryParameters>, QueryRejection>,
+) -> Result<Json<EndpointHistory>, Refusal> {
+    let Query(HistoryParameters { endpoint, seconds, step }) =
+        query.map_err(|error| Refusal::invalid(error.body_text()))?;
+    let most = HistoryQuery::KEPT_SECONDS;
+    if !(1..=most).contains(&seconds) {
+        let reason = format!("invalid `seconds`: expected 1 to {most}, got {seconds}");
+        return Err(Refusal::invalid(reason));
+    }
+    if step == Some(0) {
+        return Err(Refusal::invalid("invalid `step`: expected at least 1, got 0"));
+    }
+    let usual = || seconds.div_ceil(HistoryQuery::POINTS) as u32;
+    let step = step.unwrap_or_else(usual);
+    admin.history(HistoryQuery { endpoint, seconds, step }).await.map(Json)
 }
 
 /// The way in which a client reads events.

@@ -40,10 +40,12 @@ impl Definition {
     }
 }
 
+/// The upper bounds of the buckets of latencies, in seconds.
+pub const LATENCY_BOUNDS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
 /// Durations from a millisecond to a minute.
-const SECONDS: Kind = Kind::Histogram(&[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-]);
+const SECONDS: Kind = Kind::Histogram(&LATENCY_BOUNDS);
 
 /// Durations of stages, from 10 µs to a minute.
 const STAGE_SECONDS: Kind = Kind::Histogram(&[

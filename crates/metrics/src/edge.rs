@@ -5,8 +5,12 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use prometheus::core::Metric;
+use prometheus::proto::{Bucket, Histogram as Observed};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use tokio::time::Instant;
+
+use crate::definitions::LATENCY_BOUNDS;
 
 /// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +177,21 @@ impl Edge {
         observed.map(Histogram::get_sample_count).sum()
     }
 
+    /// Returns the counts of the requests that have ended.
+    pub fn totals(&self) -> EdgeTotals {
+        let mut totals = EdgeTotals::default();
+        for (outcome, observed) in self.0.durations.iter().enumerate() {
+            let Some(observed) = observed.get().map(Metric::metric) else { continue };
+            let observed = observed.get_histogram();
+            totals.outcomes[outcome] = observed.get_sample_count();
+            totals.seconds += observed.get_sample_sum();
+            if outcome == RequestOutcome::Ok as usize {
+                totals.latencies = by_bucket(observed);
+            }
+        }
+        totals
+    }
+
     /// Returns the number of requests that have arrived and not ended.
     pub fn inflight(&self) -> i64 {
         self.0.inflight.get()
@@ -196,6 +215,28 @@ impl Edge {
         streams.chunk_gap.observe(after.as_secs_f64());
         streams.chunks.inc_by(items as u64);
     }
+}
+
+/// The counts of the requests to an endpoint that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct EdgeTotals {
+    /// The number of requests by outcome, in the order of [`RequestOutcome`].
+    pub outcomes: [u64; OUTCOMES.len()],
+    /// The number of successful requests by duration: one count for each of [`LATENCY_BOUNDS`], and one
+    /// for those above.
+    pub latencies: [u64; LATENCY_BOUNDS.len() + 1],
+    /// The sum of the durations of all requests in seconds.
+    pub seconds: f64,
+}
+
+/// Returns the count of each bucket; Prometheus adds those of the buckets below.
+fn by_bucket(observed: &Observed) -> [u64; LATENCY_BOUNDS.len() + 1] {
+    let mut below = 0;
+    from_fn(|at| {
+        let bucket = observed.get_bucket().get(at).map(Bucket::cumulative_count);
+        let until = bucket.unwrap_or(observed.get_sample_count());
+        until - std::mem::replace(&mut below, until)
+    })
 }
 
 impl Inner {

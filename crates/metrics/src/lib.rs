@@ -30,8 +30,8 @@ use prometheus::{
 };
 
 pub use calls::{CallGuard, CallTimes};
-pub use definitions::{Definition, Kind, METRICS, PROCESS_METRICS, table_markdown};
-pub use edge::{Edge, LaterEdge, RequestGuard, RequestOutcome, Shed};
+pub use definitions::{Definition, Kind, LATENCY_BOUNDS, METRICS, PROCESS_METRICS, table_markdown};
+pub use edge::{Edge, EdgeTotals, LaterEdge, RequestGuard, RequestOutcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
 pub use stages::StageTimes;

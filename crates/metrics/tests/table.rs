@@ -91,3 +91,23 @@ fn the_outcome_of_a_request_is_counted_once() {
     }
     assert_eq!(edge.inflight(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn totals_are_those_of_the_requests_that_ended() {
+    let metrics = Metrics::new();
+    let edge = metrics.edge(Some("/a"));
+    assert_eq!(edge.totals(), litplex_metrics::EdgeTotals::default());
+    for (status, milliseconds) in [(200, 0), (200, 20), (200, 90_000), (504, 3_000)] {
+        let mut request = edge.begin();
+        tokio::time::advance(Duration::from_millis(milliseconds)).await;
+        request.answered(status);
+        request.ended();
+    }
+    drop(edge.begin());
+    let totals = edge.totals();
+    assert_eq!(totals.outcomes, [3, 0, 0, 1, 1, 0, 0]);
+    let mut latencies = [0; 16];
+    (latencies[0], latencies[4], latencies[15]) = (1, 1, 1);
+    assert_eq!(totals.latencies, latencies, "0 s, 20 ms, and more than a minute");
+    assert!((totals.seconds - 93.02).abs() < 0.001, "{}", totals.seconds);
+}

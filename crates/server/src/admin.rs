@@ -3,81 +3,61 @@
 use std::sync::Arc;
 
 use litplex_admin::{
-    Admin, EndpointMode, EndpointStatus, Event, EventKind, Feed, LogLevel, Mode, Refusal, Scaled,
-    Status,
+    Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery,
+    LogLevel, Mode, Refusal, Scaled, Status,
 };
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
 use litplex_http::App;
 use tokio::time::Instant;
 
+use crate::administered::Administered;
 use crate::announce::Announcer;
 use crate::controls::EndpointControls;
 use crate::endpoints::Endpoints;
 use crate::events::Events;
+use crate::history::Histories;
 use crate::log::OperatedLog;
-use crate::pipelines::PipelineState;
 
 /// The handler of the admin API.
 pub(crate) struct AdminHandler {
     url: String,
-    admin_url: Option<String>,
     port: u16,
     started: Instant,
-    endpoints: Vec<Administered>,
+    endpoints: Vec<Arc<Administered>>,
+    histories: Histories,
     events: Events,
     log: Option<OperatedLog>,
     app: Arc<App>,
 }
 
-/// An endpoint, as an operator sees it.
-pub(crate) enum Administered {
-    /// One with workers.
-    Workers(Arc<EndpointControls>),
-    /// A pipeline.
-    Pipeline(PipelineState),
-}
-
-impl Administered {
-    fn identity(&self) -> &Identity {
-        match self {
-            Self::Workers(controls) => &controls.identity,
-            Self::Pipeline(state) => &state.identity,
-        }
-    }
-
-    async fn status(&self) -> EndpointStatus {
-        match self {
-            Self::Workers(controls) => controls.status().await,
-            Self::Pipeline(state) => state.status(),
-        }
-    }
-}
-
 impl AdminHandler {
-    /// Returns the handler of a server that starts now.
+    /// Returns the handler of a server that starts now, and the task that samples its history.
     pub(crate) fn new(
         announcer: &Announcer,
         endpoints: &Endpoints,
         app: &Arc<App>,
         events: &Events,
         log: Option<OperatedLog>,
-    ) -> Self {
-        let Announcer { url, admin_url, port, .. } = announcer;
-        Self {
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let Announcer { url, port, .. } = announcer;
+        let endpoints: Vec<_> = endpoints.administered().into_iter().map(Arc::new).collect();
+        let (histories, sampling) = Histories::of(endpoints.clone());
+        let handler = Self {
             url: url.clone(),
-            admin_url: admin_url.clone(),
             port: *port,
             started: Instant::now(),
-            endpoints: endpoints.administered(),
+            endpoints,
+            histories,
             events: events.clone(),
             log,
             app: app.clone(),
-        }
+        };
+        (handler, sampling)
     }
 
     fn find(&self, endpoint: &str) -> Result<&Administered, Refusal> {
-        let identities = self.endpoints.iter().map(Administered::identity);
+        let identities = self.endpoints.iter().map(|endpoint| endpoint.identity());
         let found = Identity::find(identities, endpoint);
         let found = found.map_err(|error| Refusal::not_found(error.to_string()))?;
         Ok(&self.endpoints[found])
@@ -114,7 +94,6 @@ impl Admin for AdminHandler {
             Status {
                 pid: std::process::id(),
                 url: self.url.clone(),
-                admin_url: self.admin_url.clone(),
                 port: self.port,
                 uptime: self.started.elapsed().as_secs_f64(),
                 endpoints,
@@ -158,6 +137,14 @@ impl Admin for AdminHandler {
         Box::pin(async move {
             let controls = self.with_workers(&endpoint, "name an endpoint that it calls")?;
             controls.stack(slot).await
+        })
+    }
+
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<EndpointHistory, Refusal>> {
+        Box::pin(async move {
+            let endpoint = self.find(&query.endpoint)?.identity().label.clone();
+            let found = self.histories.read(HistoryQuery { endpoint, ..query }).await;
+            found.ok_or_else(|| Refusal::conflict("the server ends"))
         })
     }
 

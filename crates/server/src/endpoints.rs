@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::admin::Administered;
+use crate::administered::Administered;
 use crate::app_host::AppHostSockets;
 use crate::controls::EndpointControls;
 use crate::declared_calls;

@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+mod administered;
 mod announce;
 mod app_host;
 mod bound;
@@ -22,6 +23,7 @@ mod error;
 mod events;
 mod exposed;
 mod handover;
+mod history;
 mod jwks;
 mod key_error;
 mod launch;

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{AdminPort, RunDir};
+use litplex_admin::RunDir;
 use litplex_http::{App, Server};
 use litplex_traces::Tracer;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -43,7 +43,7 @@ pub(crate) struct Serving {
     tracer: Option<Tracer>,
     grace: Duration,
     adopts_orphans: bool,
-    /// The tasks beside requests: admin socket, app host, reloads of files. They end with the server.
+    /// The tasks beside requests: admin socket, history, app host, reloads of files. They end with the server.
     _background: JoinSet<()>,
     _run_dir: RunDir,
 }
@@ -74,7 +74,7 @@ impl Bound {
     /// # Errors
     /// Devices are not available, or the system refuses a resource.
     pub(crate) fn launch(self, log: Log) -> Result<Serving, Error> {
-        let Self { spec, access, middleware, tls, listener, admin_port, private } = self;
+        let Self { spec, access, middleware, tls, listener, private } = self;
         let PrivateSockets { admin, app_host, run_dir } = private;
         let Access { guards, following: mut background } = access;
         let (config, telemetry) = (&spec.config, Telemetry::new());
@@ -86,12 +86,11 @@ impl Bound {
         let app = edge::app(config, parts, &endpoints, app_host.as_ref());
         let server = edge::server(config, listener, &app, tls.as_ref(), endpoints.most_workers())?;
         let events = Events::default();
-        let admin_address = admin_port.as_ref().map(AdminPort::address).transpose()?;
-        let announcer = Announcer::new(config, server.address()?, admin_address, events.clone());
-        let handler = AdminHandler::new(&announcer, &endpoints, &app, &events, log.operated);
-        let handler = Arc::new(handler);
-        admin_port.map(|port| background.spawn(port.serve(handler.clone())));
-        background.spawn(admin.serve(handler));
+        let announcer = Announcer::new(config, server.address()?, events.clone());
+        let (handler, sampling) =
+            AdminHandler::new(&announcer, &endpoints, &app, &events, log.operated);
+        background.spawn(sampling);
+        background.spawn(admin.serve(Arc::new(handler)));
         app_host.map(|sockets| background.spawn(sockets.serve(app.clone())));
         tls.map(|tls| background.spawn(tls.follow()));
         spec.adopts_orphans.then(|| background.spawn(adopt_orphans()));

@@ -1,0 +1,86 @@
+//! The history of an endpoint, as the admin API shows it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The choice of a part of an endpoint's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// The path of the endpoint, its name or an alias.
+    pub endpoint: String,
+    /// The last seconds.
+    pub seconds: u64,
+    /// The least length of a point in seconds.
+    pub step: u32,
+}
+
+impl HistoryQuery {
+    /// The time that is kept, in seconds.
+    pub const KEPT_SECONDS: u64 = 24 * 3600;
+
+    /// The number of points of a history if the client does not say how long they are.
+    pub const POINTS: u64 = 600;
+}
+
+/// The last seconds of an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointHistory {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The points, the oldest first. They are longer where the history is older and was busy.
+    pub points: Vec<HistoryPoint>,
+}
+
+/// Some seconds of an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryPoint {
+    /// The start, in seconds since 1970.
+    pub time: f64,
+    /// The length in seconds.
+    pub seconds: u32,
+    /// The number of requests of clients that ended.
+    pub requests: u64,
+    /// The requests of clients that ended, per second.
+    pub rate: f64,
+    /// The number of failed requests, by class.
+    pub errors: ErrorCounts,
+    /// The number of jobs that arrived at the queue, those of calls of other endpoints included.
+    pub jobs: u64,
+    /// The most jobs that workers held; of a pipeline, its requests in progress.
+    pub in_flight: u64,
+    /// The most jobs that waited.
+    pub queued: u64,
+    /// The median latency of successful requests in seconds.
+    pub p50: Option<f64>,
+    /// The latency in seconds that 99 % of the successful requests did not exceed.
+    pub p99: Option<f64>,
+    /// The fewest workers that were ready.
+    pub workers_ready: u64,
+    /// The number of workers that were replaced.
+    pub restarts: u64,
+}
+
+/// The number of failed requests, by class as in `litplex_requests_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ErrorCounts {
+    /// Requests that are invalid.
+    pub bad_input: u64,
+    /// Requests for which the model raised an error.
+    pub model_error: u64,
+    /// Requests that missed their deadline.
+    pub timeout: u64,
+    /// Requests whose client left.
+    pub cancelled: u64,
+    /// Requests that were refused because of the state of the server.
+    pub unavailable: u64,
+    /// Requests whose worker was lost.
+    pub worker_lost: u64,
+}
+
+impl ErrorCounts {
+    /// Returns the number of all errors.
+    pub fn total(&self) -> u64 {
+        let Self { bad_input, model_error, timeout, cancelled, unavailable, worker_lost } = self;
+        bad_input + model_error + timeout + cancelled + unavailable + worker_lost
+    }
+}

@@ -1,0 +1,35 @@
+//! An endpoint as operators see it: one with workers, or a pipeline.
+
+use std::sync::Arc;
+
+use litplex_admin::EndpointStatus;
+use litplex_core::Identity;
+
+use crate::controls::EndpointControls;
+use crate::pipelines::PipelineState;
+
+/// An endpoint, as an operator sees it.
+pub(crate) enum Administered {
+    /// One with workers.
+    Workers(Arc<EndpointControls>),
+    /// A pipeline.
+    Pipeline(PipelineState),
+}
+
+impl Administered {
+    /// Returns its path and names.
+    pub(crate) fn identity(&self) -> &Identity {
+        match self {
+            Self::Workers(controls) => &controls.identity,
+            Self::Pipeline(state) => &state.identity,
+        }
+    }
+
+    /// Returns the state that `litplex ps` shows.
+    pub(crate) async fn status(&self) -> EndpointStatus {
+        match self {
+            Self::Workers(controls) => controls.status().await,
+            Self::Pipeline(state) => state.status(),
+        }
+    }
+}

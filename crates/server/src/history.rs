@@ -1,0 +1,236 @@
+//! Samples every endpoint once a second, from counters that exist. One task owns the histories; requests
+//! are not slowed down by it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use litplex_admin::{EndpointHistory, ErrorCounts, HistoryPoint, HistoryQuery};
+use litplex_core::Identity;
+use litplex_history::{BUCKETS, Errors, History, Located, Period, quantile};
+use litplex_metrics::{Edge, EdgeTotals, LATENCY_BOUNDS, RequestOutcome};
+use litplex_supervisor::SlotState;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::administered::Administered;
+
+/// The time between two samples.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The number of queries that wait for the task. More wait for their turn.
+const QUERIES: usize = 16;
+
+/// The histories of all endpoints. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Histories(mpsc::Sender<Asked>);
+
+#[derive(Debug)]
+struct Asked {
+    query: HistoryQuery,
+    answer: oneshot::Sender<EndpointHistory>,
+}
+
+impl Histories {
+    /// Returns the histories of these endpoints, and the task that samples them.
+    pub(crate) fn of(
+        endpoints: Vec<Arc<Administered>>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (asked, queries) = mpsc::channel(QUERIES);
+        let sampled = endpoints.into_iter().map(Sampled::begin).collect();
+        (Self(asked), follow(sampled, queries))
+    }
+
+    /// Returns the history that is asked for, of the endpoint with the label `query.endpoint`; `None` if
+    /// there is none, or if the server ends.
+    pub(crate) async fn read(&self, query: HistoryQuery) -> Option<EndpointHistory> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Asked { query, answer }).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+async fn follow(mut endpoints: Vec<Sampled>, mut queries: mpsc::Receiver<Asked>) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    // The first tick is at once, before a second has passed.
+    ticks.tick().await;
+    let mut sampled = Instant::now();
+    loop {
+        tokio::select! {
+            now = ticks.tick() => {
+                let seconds = (now - sampled).as_secs_f64().round() as u64;
+                sampled = now;
+                for endpoint in &mut endpoints {
+                    endpoint.sample(seconds.max(1)).await;
+                }
+            }
+            asked = queries.recv() => {
+                let Some(Asked { query, answer }) = asked else { return };
+                let found = endpoints.iter().find(|it| it.identity().label == query.endpoint);
+                if let Some(endpoint) = found {
+                    // The client may have left.
+                    let _ = answer.send(endpoint.read(&query));
+                }
+            }
+        }
+    }
+}
+
+/// An endpoint, its history, and its counters at the last sample.
+struct Sampled {
+    endpoint: Arc<Administered>,
+    history: History,
+    last: Counters,
+}
+
+/// The counters of an endpoint since its start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    edge: EdgeTotals,
+    jobs: u64,
+    restarts: u64,
+}
+
+/// The levels of an endpoint now.
+#[derive(Debug, Clone, Copy, Default)]
+struct Levels {
+    in_flight: usize,
+    queued: usize,
+    ready: usize,
+}
+
+impl Sampled {
+    fn begin(endpoint: Arc<Administered>) -> Self {
+        Self { endpoint, history: History::new(), last: Counters::default() }
+    }
+
+    fn identity(&self) -> &Identity {
+        self.endpoint.identity()
+    }
+
+    /// Appends what happened since the last sample. If the server stood still, the missed seconds have
+    /// the levels of now and no requests.
+    async fn sample(&mut self, seconds: u64) {
+        let (now, levels) = observe(&self.endpoint).await;
+        let period = period(&self.last, &now, levels);
+        self.last = now;
+        let missed = Period {
+            in_flight: period.in_flight,
+            queued: period.queued,
+            ready: period.ready,
+            ..Period::default()
+        };
+        (1..seconds.min(HistoryQuery::KEPT_SECONDS)).for_each(|_| self.history.push(&missed));
+        self.history.push(&period);
+    }
+
+    fn read(&self, query: &HistoryQuery) -> EndpointHistory {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let points = self.history.last(query.seconds, query.step);
+        EndpointHistory {
+            endpoint: self.identity().label.clone(),
+            points: points.into_iter().map(|located| point(located, now)).collect(),
+        }
+    }
+}
+
+async fn observe(endpoint: &Administered) -> (Counters, Levels) {
+    match endpoint {
+        Administered::Workers(controls) => {
+            // The task of the endpoint answers in microseconds.
+            let load = controls.endpoint.load().await;
+            let states = controls.view.states();
+            let is_ready = |state: &&SlotState| matches!(state, SlotState::Ready(_));
+            let counters = Counters {
+                edge: controls.edge.totals(),
+                jobs: load.arrived,
+                restarts: controls.view.record().restarts.iter().sum(),
+            };
+            let ready = states.iter().filter(is_ready).count();
+            (counters, Levels { in_flight: load.in_flight, queued: load.queued, ready })
+        }
+        Administered::Pipeline(state) => {
+            let counters = Counters { edge: state.edge.totals(), ..Counters::default() };
+            (counters, Levels { in_flight: in_progress(&state.edge), ..Levels::default() })
+        }
+    }
+}
+
+fn in_progress(edge: &Edge) -> usize {
+    usize::try_from(edge.inflight()).unwrap_or_default()
+}
+
+/// Returns what happened between two readings of the counters, which never fall.
+fn period(before: &Counters, now: &Counters, levels: Levels) -> Period {
+    use RequestOutcome as Of;
+    let outcome = |of: Of| now.edge.outcomes[of as usize] - before.edge.outcomes[of as usize];
+    let latency = |at: usize| now.edge.latencies[at] - before.edge.latencies[at];
+    Period {
+        seconds: 1,
+        latencies: std::array::from_fn::<_, BUCKETS, _>(latency),
+        errors: Errors {
+            bad_input: outcome(Of::BadInput),
+            model_error: outcome(Of::ModelError),
+            timeout: outcome(Of::Timeout),
+            cancelled: outcome(Of::Cancelled),
+            unavailable: outcome(Of::Unavailable),
+            worker_lost: outcome(Of::WorkerLost),
+        },
+        jobs: now.jobs.saturating_sub(before.jobs),
+        restarts: now.restarts.saturating_sub(before.restarts),
+        in_flight: levels.in_flight as u64,
+        queued: levels.queued as u64,
+        ready: levels.ready as u64,
+    }
+}
+
+fn point(Located { age, period }: Located, now: f64) -> HistoryPoint {
+    let quantile = |share| quantile(&period.latencies, &LATENCY_BOUNDS, share);
+    let Errors { bad_input, model_error, timeout, cancelled, unavailable, worker_lost } =
+        period.errors;
+    HistoryPoint {
+        time: now - age as f64,
+        seconds: period.seconds,
+        requests: period.ended(),
+        rate: period.ended() as f64 / f64::from(period.seconds.max(1)),
+        errors: ErrorCounts {
+            bad_input,
+            model_error,
+            timeout,
+            cancelled,
+            unavailable,
+            worker_lost,
+        },
+        jobs: period.jobs,
+        in_flight: period.in_flight,
+        queued: period.queued,
+        p50: quantile(0.5),
+        p99: quantile(0.99),
+        workers_ready: period.ready,
+        restarts: period.restarts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_the_difference_of_two_readings() {
+        let mut before = Counters { jobs: 5, restarts: 1, ..Counters::default() };
+        before.edge.outcomes[RequestOutcome::Timeout as usize] = 3;
+        before.edge.latencies[4] = 100;
+        let mut now = before;
+        now.edge.outcomes[RequestOutcome::Timeout as usize] = 5;
+        now.edge.latencies[4] = 110;
+        (now.jobs, now.restarts) = (25, 2);
+        let levels = Levels { in_flight: 3, queued: 8, ready: 2 };
+        let period = period(&before, &now, levels);
+        assert_eq!((period.ended(), period.errors.timeout, period.latencies[4]), (12, 2, 10));
+        assert_eq!((period.jobs, period.restarts), (20, 1));
+        let shown = point(Located { age: 4, period: Period { seconds: 4, ..period } }, 1_000.0);
+        assert!((shown.time - 996.0).abs() < 1e-9 && (shown.rate - 3.0).abs() < 1e-9);
+        assert_eq!((shown.requests, shown.errors.total(), shown.queued), (12, 2, 8));
+        assert!(shown.p50.is_some_and(|p50| (0.01..=0.025).contains(&p50)));
+    }
+}
