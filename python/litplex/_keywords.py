@@ -67,6 +67,20 @@ class ServerOptions(TypedDict, total=False):
         jwt_ca: With a ``jwt_jwks`` that begins with ``https://``: the certificates of the
             authorities that may sign the issuer's certificate. Value: a PEM file with certificates,
             or its text. Default: the public authorities.
+        admin_port: The port of the admin API, beside the private socket that it always has; 0
+            chooses a free port. It needs ``admin_keys`` or ``admin_keys_file``, and speaks TLS if
+            the server does. Value: an integer from 0 to 65535. Default: none.
+        admin_host: The address on which ``admin_port`` listens. Value: an address such as
+            "127.0.0.1" or "0.0.0.0". Default: 127.0.0.1.
+        admin_keys: The keys of operators, who may use the whole admin API on ``admin_port``; in the
+            form of ``api_keys``. Keys of callers do not open it. Value: a table of names, each with
+            "env:NAME" or "sha256:…". Default: none.
+        admin_keys_file: A file with more keys of operators, in the form of ``api_keys_file``.
+            Value: the path of a file. Default: none.
+        admin_read_keys: The keys of operators who may only look: ``GET`` requests of the admin API.
+            Value: a table of names, each with "env:NAME" or "sha256:…". Default: none.
+        admin_read_keys_file: A file with more keys of operators who may only look. Value: the path
+            of a file. Default: none.
         request_id: Whether each request has an id: its own ``X-Request-Id``, or a new one. The id
             is in the response, the access log, the context of hooks and the output of hooks. Value:
             true or false. Default: false.
@@ -136,6 +150,12 @@ class ServerOptions(TypedDict, total=False):
     jwt_audience: str
     jwt_jwks: str
     jwt_ca: str
+    admin_port: int
+    admin_host: str
+    admin_keys: dict[str, str]
+    admin_keys_file: str
+    admin_read_keys: dict[str, str]
+    admin_read_keys_file: str
     request_id: bool
     server_timing: bool
     access_log: str

@@ -245,6 +245,24 @@ def _server_contradictions(options: Options) -> Iterator[str]:
     jwks = options.get("jwt_jwks")
     if "jwt_ca" in options and not (isinstance(jwks, str) and jwks.startswith("https://")):
         yield '`jwt_ca` needs a `jwt_jwks` that begins with "https://"'
+    yield from _admin_contradictions(options)
+
+
+def _admin_contradictions(options: Options) -> Iterator[str]:
+    keys = ("admin_keys", "admin_keys_file", "admin_read_keys", "admin_read_keys_file")
+    if "admin_port" not in options:
+        for name in ("admin_host", *keys):
+            if name in options:
+                yield f"`{name}` needs `admin_port`, such as 9000"
+        return
+    if not options.keys() & set(keys):
+        yield (
+            "`admin_port` needs keys: give `admin_keys` or `admin_keys_file`; `litplex key` "
+            "creates them"
+        )
+    port = options.get("port", 8000)
+    if port and options["admin_port"] == port:
+        yield (f"`admin_port` and `port` are both {port}; give the admin API a port of its own")
 
 
 def _fits(option: Option, value: Any) -> bool:

@@ -1,9 +1,11 @@
 //! Admission of callers: keys, tokens and limits.
 //!
 //! A [`Guard`] decides on the headers of a request alone, before its body is read. It returns the
-//! headers that a response gets, and knows neither responses nor connections. Reading key files and
+//! headers that a response gets, and knows neither responses nor connections. [`Browsers`] refuses what
+//! pages of other sites may have a browser send. Reading key files and
 //! fetching the keys of issuers is left to `server`.
 
+mod browsers;
 mod issuer_keys;
 mod keys;
 mod limits;
@@ -18,6 +20,7 @@ use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use litplex_core::{ErrorCause, ServeError};
 use tokio::sync::watch;
 
+pub use browsers::{Browsers, RouteKind};
 pub use issuer_keys::IssuerKeys;
 pub use keys::{Digest, Keys, digest};
 pub use limits::{Admission, InFlightPermit, Rate, Refusal};

@@ -7,18 +7,20 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
 use crate::history::EndpointHistory;
+use crate::remote::{Encrypted, Remote, RemoteOptions};
 use crate::run_dir::run_dirs;
 use crate::socket;
 use crate::status::{
@@ -35,9 +37,18 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// A client of one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    address: Address,
+}
+
+/// The address of an admin API.
+#[derive(Debug, Clone)]
+enum Address {
+    /// A socket in the private directory of a server.
+    Socket(PathBuf),
+    /// A port.
+    Remote(Remote),
 }
 
 /// The reason why a request to a server failed.
@@ -47,18 +58,18 @@ pub enum AskError {
     #[error("the server is gone")]
     Gone,
     /// The server does not respond.
-    #[error("the server at `{socket}` does not respond: {source}")]
+    #[error("the server at `{server}` does not respond: {source}")]
     Silent {
-        /// The socket of the server.
-        socket: PathBuf,
+        /// The socket or the URL of the server.
+        server: String,
         /// The error of the system.
         source: io::Error,
     },
     /// The response is not valid for this version of the API.
-    #[error("the server at `{socket}` is another version of litplex: {problem}")]
+    #[error("the server at `{server}` is another version of litplex: {problem}")]
     Foreign {
-        /// The socket of the server.
-        socket: PathBuf,
+        /// The socket or the URL of the server.
+        server: String,
         /// The error in the response.
         problem: String,
     },
@@ -75,7 +86,16 @@ pub fn running() -> Vec<Client> {
 impl Client {
     /// Returns a client for the server with this run directory.
     pub fn of(directory: &Path) -> Self {
-        Self { socket: directory.join(socket::NAME) }
+        Self { address: Address::Socket(directory.join(socket::NAME)) }
+    }
+
+    /// Returns a client for the server whose admin API has this address, such as
+    /// `http://127.0.0.1:9000`.
+    ///
+    /// # Errors
+    /// The address, the key or a file is invalid, in a sentence.
+    pub fn remote(url: &str, options: &RemoteOptions) -> Result<Self, String> {
+        Ok(Self { address: Address::Remote(Remote::new(url, options)?) })
     }
 
     /// Returns the status of the server.
@@ -245,18 +265,48 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, AskError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.lost(error))?;
-        let connection = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = connection.map_err(|error| self.broken(&error))?;
-        tokio::spawn(connection);
-        let request = Request::builder()
+        let (host, key) = match &self.address {
+            Address::Socket(_) => ("litplex", None),
+            Address::Remote(remote) => (remote.authority(), remote.key()),
+        };
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, "litplex")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| self.foreign(error.to_string()))?;
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(key) = key {
+            request = request.header("x-api-key", key);
+        }
+        let request =
+            request.body(Full::new(body)).map_err(|error| self.foreign(error.to_string()))?;
+        let mut sender = self.connect().await?;
         sender.send_request(request).await.map_err(|error| self.broken(&error))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, AskError> {
+        match &self.address {
+            Address::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await;
+                self.handshake(stream.map_err(|error| self.lost(error))?).await
+            }
+            Address::Remote(remote) => {
+                let stream = remote.connect().await.map_err(|error| self.lost(error))?;
+                match remote.encrypt(stream).await.map_err(|error| self.silent(error))? {
+                    Encrypted::Tls(stream) => self.handshake(stream).await,
+                    Encrypted::Plain(stream) => self.handshake(stream).await,
+                }
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<SendRequest<Full<Bytes>>, AskError> {
+        let connection = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = connection.map_err(|error| self.broken(&error))?;
+        tokio::spawn(connection);
+        Ok(sender)
     }
 
     /// Returns the body of a response, or the refusal that it has.
@@ -290,11 +340,19 @@ impl Client {
     }
 
     fn silent(&self, source: io::Error) -> AskError {
-        AskError::Silent { socket: self.socket.clone(), source }
+        AskError::Silent { server: self.server(), source }
     }
 
     fn foreign(&self, problem: impl Into<String>) -> AskError {
-        AskError::Foreign { socket: self.socket.clone(), problem: problem.into() }
+        AskError::Foreign { server: self.server(), problem: problem.into() }
+    }
+
+    /// Returns the address for messages.
+    fn server(&self) -> String {
+        match &self.address {
+            Address::Socket(socket) => socket.display().to_string(),
+            Address::Remote(remote) => remote.url(),
+        }
     }
 }
 

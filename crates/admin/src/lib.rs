@@ -1,8 +1,9 @@
 //! The admin interface of a running server: its operations, the HTTP API that offers them, and a client.
 //!
 //! A running server has a [`RunDir`], a directory that only its user can enter. In it, the server
-//! listens on an [`AdminSocket`], a Unix socket, whose requests an [`Admin`] handles. [`running`] finds
-//! the servers of this user; a [`Client`] sends requests to one of them. The API describes itself at
+//! listens on an [`AdminSocket`], a Unix socket, whose requests an [`Admin`] handles, and, where it is
+//! configured, on an [`AdminPort`], which an [`AdminGuard`] opens to clients with a key. [`running`] finds
+//! the servers of this user; a [`Client`] sends requests to one of them, or to a port. The API describes itself at
 //! `/openapi.json`.
 //!
 //! A [`Feed`] keeps the last items of something that goes on, such as events and lines of the log, and
@@ -11,10 +12,13 @@
 mod client;
 mod event;
 mod feed;
+mod guard;
 mod history;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
 mod operations;
+mod port;
+mod remote;
 mod routes;
 mod run_dir;
 mod socket;
@@ -23,8 +27,11 @@ mod status;
 pub use client::{AskError, Client, Lines, running};
 pub use event::{Event, EventKind};
 pub use feed::{Feed, FeedLimits, FeedReader};
+pub use guard::AdminGuard;
 pub use history::{EndpointHistory, ErrorCounts, HistoryPoint, HistoryQuery};
 pub use operations::{Admin, Refusal, RefusalKind};
+pub use port::AdminPort;
+pub use remote::RemoteOptions;
 pub use run_dir::{RunDir, RunDirError};
 pub use socket::AdminSocket;
 pub use status::{

@@ -52,7 +52,14 @@ impl MockAdmin {
             workers: Vec::new(),
         };
         let url = format!("http://127.0.0.1:{}", self.port);
-        Status { pid: 7, url, port: self.port, uptime: 1.5, endpoints: vec![endpoint] }
+        Status {
+            pid: 7,
+            url,
+            admin_url: None,
+            port: self.port,
+            uptime: 1.5,
+            endpoints: vec![endpoint],
+        }
     }
 
     fn check(endpoint: &str) -> Result<(), Refusal> {

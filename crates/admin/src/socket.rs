@@ -9,7 +9,8 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -21,7 +22,7 @@ use crate::routes::router;
 pub(crate) const NAME: &str = "admin.sock";
 
 /// The time that a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The number of clients that are served at the same time, those that follow events and logs included;
 /// further ones wait.
@@ -46,26 +47,59 @@ impl AdminSocket {
     /// Serves the admin API with `admin`, until dropped.
     pub async fn serve(self, admin: Arc<dyn Admin>) {
         let router = router(admin);
-        let mut clients = JoinSet::new();
+        let mut clients = Clients::new("the admin socket");
         loop {
-            while clients.len() >= MAX_CLIENTS {
-                clients.join_next().await;
-            }
-            while clients.try_join_next().is_some() {}
-            match self.0.accept().await {
-                Ok((client, _)) => {
-                    clients.spawn(serve_client(client, router.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!("the admin socket cannot take a connection: {error}");
-                    sleep(Duration::from_secs(1)).await;
-                }
+            clients.wait_for_room().await;
+            if let Some((client, _)) = clients.accepted(self.0.accept().await).await {
+                clients.spawn(serve_client(client, router.clone()));
             }
         }
     }
 }
 
-async fn serve_client(client: UnixStream, router: axum::Router) {
+/// The connections to a listener of the admin API.
+pub(crate) struct Clients {
+    /// The listener, as the log names it.
+    listener: &'static str,
+    serving: JoinSet<()>,
+}
+
+impl Clients {
+    pub(crate) fn new(listener: &'static str) -> Self {
+        Self { listener, serving: JoinSet::new() }
+    }
+
+    /// Waits until there are fewer clients than may be served at the same time.
+    pub(crate) async fn wait_for_room(&mut self) {
+        while self.serving.len() >= MAX_CLIENTS {
+            self.serving.join_next().await;
+        }
+        while self.serving.try_join_next().is_some() {}
+    }
+
+    /// Returns an accepted connection. If there is none, logs the reason, and returns a second later.
+    pub(crate) async fn accepted<T>(&self, accepted: io::Result<T>) -> Option<T> {
+        match accepted {
+            Ok(accepted) => Some(accepted),
+            Err(error) => {
+                tracing::warn!("{} cannot take a connection: {error}", self.listener);
+                sleep(Duration::from_secs(1)).await;
+                None
+            }
+        }
+    }
+
+    /// Serves a connection.
+    pub(crate) fn spawn(&mut self, client: impl Future<Output = ()> + Send + 'static) {
+        self.serving.spawn(client);
+    }
+}
+
+/// Serves the requests of a connection.
+pub(crate) async fn serve_client<C>(client: C, router: axum::Router)
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     // A client that is gone gets no response.

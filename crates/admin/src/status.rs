@@ -10,6 +10,9 @@ pub struct Status {
     pub pid: u32,
     /// The address of the server, such as `http://127.0.0.1:8000`.
     pub url: String,
+    /// The address of the admin API, if it has a port.
+    #[serde(default)]
+    pub admin_url: Option<String>,
     /// The port of the address.
     pub port: u16,
     /// The seconds since the start of the server.

@@ -4,33 +4,31 @@ use clap::Args;
 use litplex_admin::{EndpointStatus, Status, WorkerStatus};
 
 use crate::say::{say, say_json};
-use crate::servers;
+use crate::servers::ServerArgs;
 use crate::table::{columns, duration};
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Ps {
-    /// Only the server that listens on this port [default: all of this user]
-    #[arg(long)]
-    port: Option<u16>,
-    /// Print a line of JSON for each server instead
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   litplex ps                                             every server, endpoint and worker
   litplex ps --port 8000 --json | jq '.endpoints[].queued'
+  LITPLEX_ADMIN_KEY=lpx_… litplex ps --url https://gpu7:9000
 
+Without --port, all servers of this user are shown; --json prints a line for each.
 REQUESTS are those that have ended, as litplex_requests_total on /metrics counts them; QUEUED and
 IN FLIGHT are jobs, of which a request with several inputs is as many.
 
 Exit status: 1 when no server is running.";
 
 pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
-    let statuses: Vec<_> = servers::all(ps.port)?.into_iter().map(|it| it.status).collect();
-    if ps.json {
+    let statuses: Vec<_> = ps.server.all()?.into_iter().map(|it| it.status).collect();
+    if ps.server.json {
         for status in &statuses {
             say_json(status)?;
         }
@@ -185,6 +183,7 @@ mod tests {
         let status = Status {
             pid: 4711,
             url: "http://127.0.0.1:8000".into(),
+            admin_url: None,
             port: 8000,
             uptime: 7500.0,
             endpoints: vec![embed, ocr],

@@ -1,17 +1,35 @@
 //! The choice of the running server that a command talks to.
 
+use std::env;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
-use litplex_admin::{AskError, Client, Status};
+use litplex::ConfigError;
+use litplex_admin::{AskError, Client, RemoteOptions, Status};
+
+/// The variable with the key for the admin API on a port.
+const KEY_VARIABLE: &str = "LITPLEX_ADMIN_KEY";
 
 /// The server that a command talks to, and how it prints what it gets.
 #[derive(Args)]
 pub(crate) struct ServerArgs {
-    /// The server that listens on this port [default: the one that is running]
+    /// The server of this user that listens on this port [default: the one that is running]
     #[arg(long)]
     port: Option<u16>,
+    /// The server whose admin API (`admin_port`) has this address, such as `http://gpu7:9000`
+    #[arg(long, conflicts_with = "port")]
+    url: Option<String>,
+    /// Key for --url, of `admin_keys` [default: `LITPLEX_ADMIN_KEY`, which other users cannot see]
+    #[arg(long, requires = "url")]
+    key: Option<String>,
+    /// PEM file with the authority of the certificate of --url [default: the public authorities]
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca: Option<PathBuf>,
+    /// PEM file with a certificate and its key, for a server with `tls_client_ca`
+    #[arg(long, value_name = "FILE", requires = "url")]
+    cert: Option<PathBuf>,
     /// Print JSON instead, for programs
     #[arg(long)]
     pub(crate) json: bool,
@@ -20,12 +38,37 @@ pub(crate) struct ServerArgs {
 impl ServerArgs {
     /// Returns the server.
     pub(crate) fn running(&self) -> anyhow::Result<Running> {
-        only(self.port)
+        match &self.url {
+            Some(url) => self.remote(url),
+            None => only(self.port),
+        }
     }
 
     /// Returns a client of the server.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         Ok(self.running()?.client)
+    }
+
+    /// Returns all servers that are meant; there is at least one.
+    pub(crate) fn all(&self) -> anyhow::Result<Vec<Running>> {
+        match &self.url {
+            Some(url) => Ok(vec![self.remote(url)?]),
+            None => all(self.port),
+        }
+    }
+
+    fn remote(&self, url: &str) -> anyhow::Result<Running> {
+        let (ca, certificate) = (self.ca.clone(), self.cert.clone());
+        let key = self.key.clone().or_else(|| env::var(KEY_VARIABLE).ok());
+        let options = RemoteOptions { key, ca, certificate };
+        let client = Client::remote(url, &options).map_err(|error| ConfigError(vec![error]))?;
+        match client.ps() {
+            Ok(status) => Ok(Running { client, status }),
+            Err(AskError::Gone) => Err(anyhow!(
+                "no server answers at {url}; `admin_port` is the port of its admin API"
+            )),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -37,7 +80,7 @@ pub(crate) struct Running {
 }
 
 /// Returns the servers that run, or those on a port; there is at least one.
-pub(crate) fn all(port: Option<u16>) -> anyhow::Result<Vec<Running>> {
+fn all(port: Option<u16>) -> anyhow::Result<Vec<Running>> {
     let (found, silent) = ask_all();
     // What another server does says nothing about the one on this port.
     let is_there = found.iter().any(|server| Some(server.status.port) == port);
@@ -108,7 +151,8 @@ mod tests {
 
     fn server(port: u16) -> Running {
         let url = format!("http://127.0.0.1:{port}");
-        let status = Status { pid: 7, url, port, uptime: 0.0, endpoints: Vec::new() };
+        let status =
+            Status { pid: 7, url, admin_url: None, port, uptime: 0.0, endpoints: Vec::new() };
         Running { client: Client::of(Path::new("/run/7")), status }
     }
 

@@ -49,10 +49,11 @@ fn digest_of(hex: &str) -> Option<Digest> {
 }
 
 impl ApiKeys {
-    /// Reads the keys from the options of a server or an endpoint; `None` without any.
-    pub(crate) fn of(options: &Map<String, Value>, directory: &Path) -> Option<Self> {
-        let file = text(options, "api_keys_file").map(|file| directory.join(file));
-        let table = options.get("api_keys").and_then(Value::as_object);
+    /// Reads the keys from an option such as `api_keys` and from the file that the option `api_keys_file`
+    /// names; `None` without any.
+    pub(crate) fn of(options: &Map<String, Value>, name: &str, directory: &Path) -> Option<Self> {
+        let file = text(options, &format!("{name}_file")).map(|file| directory.join(file));
+        let table = options.get(name).and_then(Value::as_object);
         if table.is_none() && file.is_none() {
             return None;
         }

@@ -238,7 +238,7 @@ pub(crate) fn resolve_endpoint(
         idempotent: boolean(endpoint, "idempotent"),
         max_queue: integer(endpoint, "max_queue"),
         max_body_bytes: integer(endpoint, "max_body_bytes").unwrap_or(DEFAULT_MAX_BODY_BYTES),
-        api_keys: ApiKeys::of(endpoint, &directory),
+        api_keys: ApiKeys::of(endpoint, "api_keys", &directory),
         jwt_scopes: endpoint
             .contains_key("jwt_scopes")
             .then(|| texts(endpoint, "jwt_scopes").map(str::to_owned).collect()),

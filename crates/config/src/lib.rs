@@ -6,6 +6,7 @@
 //! starts nothing and opens no file of keys or certificates: `server` and `access` do.
 
 mod access;
+mod admin;
 mod app_host;
 mod endpoint;
 mod jwt;
@@ -22,6 +23,7 @@ mod worker_env;
 mod workers;
 
 pub use access::{ApiKey, ApiKeys};
+pub use admin::AdminPort;
 pub use app_host::AppHost;
 pub use endpoint::{Endpoint, Source};
 pub use jwt::{Jwks, Jwt};

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::names::{SHARED_PATH_ENDINGS, is_name};
 use crate::read::{bytes, network};
-use crate::{ApiKey, Cost, access, jwt, tls, workers};
+use crate::{ApiKey, Cost, access, admin, jwt, tls, workers};
 use litplex_access::Rate;
 
 /// The level that an option belongs to.
@@ -167,6 +167,18 @@ pub const OPTIONS: &[OptionDef] = options! {
         "With `jwt_issuer`: the issuer's public keys, as a JSON Web Key Set. A file is reloaded when it changes; a URL every five minutes, and when a token is signed with an unknown key.";
     Server "jwt_ca": Kind::String, "a PEM file with certificates, or its text", "the public authorities",
         "With a `jwt_jwks` that begins with `https://`: the certificates of the authorities that may sign the issuer's certificate.";
+    Server "admin_port": Kind::Integer(0, 65_535), "an integer from 0 to 65535", "none",
+        "The port of the admin API, beside the private socket that it always has; 0 chooses a free port. It needs `admin_keys` or `admin_keys_file`, and speaks TLS if the server does.";
+    Server "admin_host": Kind::String, "an address such as \"127.0.0.1\" or \"0.0.0.0\"", "127.0.0.1",
+        "The address on which `admin_port` listens.";
+    Server "admin_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
+        "The keys of operators, who may use the whole admin API on `admin_port`; in the form of `api_keys`. Keys of callers do not open it.";
+    Server "admin_keys_file": Kind::String, "the path of a file", "",
+        "A file with more keys of operators, in the form of `api_keys_file`.";
+    Server "admin_read_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
+        "The keys of operators who may only look: `GET` requests of the admin API.";
+    Server "admin_read_keys_file": Kind::String, "the path of a file", "",
+        "A file with more keys of operators who may only look.";
     Server "request_id": Kind::Boolean, "true or false", "false",
         "Whether each request has an id: its own `X-Request-Id`, or a new one. The id is in the response, the access log, the context of hooks and the output of hooks.";
     Server "server_timing": Kind::Boolean, "true or false", "false",
@@ -305,7 +317,9 @@ pub fn problems(scope: Scope, options: &Map<String, Value>) -> Vec<String> {
     });
     let combined: Vec<_> = match scope {
         Scope::Server => {
-            tls::contradictions(options).into_iter().chain(jwt::contradictions(options)).collect()
+            let found =
+                tls::contradictions(options).into_iter().chain(jwt::contradictions(options));
+            found.chain(admin::contradictions(options)).collect()
         }
         Scope::Endpoint => {
             let access = access::contradictions(options);

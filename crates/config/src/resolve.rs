@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use crate::admin::DEFAULT_PORT;
 use crate::endpoint::{directory_of, endpoint_problems, resolve_endpoint};
 use crate::names::{SHARED_PATH_ENDINGS, can_be_shared, identities, name_problems};
 use crate::options::{
@@ -15,7 +16,7 @@ use crate::options::{
 };
 use crate::pipeline;
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
-use crate::{ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
+use crate::{AdminPort, ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_APP_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -60,6 +61,8 @@ pub struct Program {
     pub routes: BuiltinRoutes,
     /// The keys of the server; `None` if it needs none.
     pub api_keys: Option<ApiKeys>,
+    /// The port of the admin API, if it has one.
+    pub admin: Option<AdminPort>,
     /// The accepted tokens, if any.
     pub jwt: Option<Jwt>,
     /// Whether each request has an id.
@@ -253,7 +256,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
     }
     Ok(Program {
         host: text(&raw, "host").unwrap_or("127.0.0.1").to_owned(),
-        port: integer(&raw, "port").map_or(8000, |port| port as u16),
+        port: integer(&raw, "port").map_or(DEFAULT_PORT, |port| port as u16),
         tls: tls::files(&raw, &directory),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
@@ -262,7 +265,8 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
-        api_keys: ApiKeys::of(&raw, &directory),
+        api_keys: ApiKeys::of(&raw, "api_keys", &directory),
+        admin: AdminPort::of(&raw, &directory),
         jwt: Jwt::of(&raw, &directory),
         request_id: boolean(&raw, "request_id").unwrap_or(false),
         access_log: text(&raw, "access_log").map(|file| match file {

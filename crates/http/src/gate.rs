@@ -16,7 +16,6 @@ use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
 use crate::app_host::{self, Forwarding};
-use crate::browsers::{Browsers, RouteKind};
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
 use crate::layers::HttpService;
@@ -24,6 +23,7 @@ use crate::router::{LEAST_TIMEOUT, Router};
 use crate::status::Status;
 use crate::target::Target;
 use crate::telemetry::Telemetry;
+use litplex_access::{Browsers, RouteKind};
 
 /// The decision which requests are admitted, and the way of those.
 #[derive(Debug)]

@@ -11,7 +11,6 @@
 
 mod app;
 mod app_host;
-mod browsers;
 mod builtin;
 mod connection;
 mod context;
@@ -35,8 +34,8 @@ mod telemetry;
 
 pub use app::{App, AppBuilder};
 pub use app_host::AppHost;
-pub use browsers::Browsers;
 pub use layers::{BoxLayer, HttpLayer, HttpService, Layers};
+pub use litplex_access::Browsers;
 pub use log_limit::LogLimit;
 pub use middleware::{
     AccessLog, AccessLogForm, Coding, Compression, EdgeMiddleware, RequestIds, TrustedProxies, cors,

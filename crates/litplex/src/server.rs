@@ -128,6 +128,33 @@ impl RunServers {
         self.set("jwt_ca", certificates)
     }
 
+    /// The address of the admin API, beside its private socket; it needs [`admin_keys`](Self::admin_keys) or
+    /// [`admin_keys_file`](Self::admin_keys_file). These are the options `admin_host` and `admin_port`.
+    /// Default: none.
+    pub fn admin(self, host: &str, port: u16) -> Self {
+        self.set("admin_host", host).set("admin_port", port)
+    }
+
+    /// The keys of operators, in the form of [`api_keys`](Self::api_keys). Default: none.
+    pub fn admin_keys<'a>(self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.set("admin_keys", table(keys))
+    }
+
+    /// A file with more keys of operators. It is read again when it changes.
+    pub fn admin_keys_file(self, file: &str) -> Self {
+        self.set("admin_keys_file", file)
+    }
+
+    /// The keys of operators who may only look. Default: none.
+    pub fn admin_read_keys<'a>(self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.set("admin_read_keys", table(keys))
+    }
+
+    /// A file with more keys of operators who may only look. It is read again when it changes.
+    pub fn admin_read_keys_file(self, file: &str) -> Self {
+        self.set("admin_read_keys_file", file)
+    }
+
     /// Whether each request has an id: its own `X-Request-Id`, or a new one. Default: false.
     pub fn request_id(self, request_id: bool) -> Self {
         self.set("request_id", request_id)

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use litplex_access::{Digest, Guard, Issuer, Keys, digest};
-use litplex_config::{ApiKey, ApiKeys, ConfigError, Endpoint, Jwt, Program};
+use litplex_access::{Browsers, Digest, Guard, Issuer, Keys, digest};
+use litplex_admin::AdminGuard;
+use litplex_config::{AdminPort, ApiKey, ApiKeys, ConfigError, Endpoint, Jwt, Program};
 use litplex_tls::WatchedFiles;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,6 +19,12 @@ use crate::key_error::KeyError;
 
 /// The key of the whole server, as programs written for LitServe know it.
 const LIT_SERVER_API_KEY: &str = "LIT_SERVER_API_KEY";
+
+/// The owner of the server's keys, as messages name it.
+const SERVER: &str = "server";
+
+/// The option with the keys of callers.
+const API_KEYS: &str = "api_keys";
 
 /// The guards of a server, and the tasks that follow the files of their keys.
 pub(crate) struct Access {
@@ -33,6 +40,8 @@ pub(crate) struct Guards {
     pub(crate) server: Guard,
     /// The guard of the routes that bypass the app host, which checks this key for all others.
     pub(crate) bypass: Guard,
+    /// The guard of the admin API's port, if it has one.
+    pub(crate) admin: Option<AdminGuard>,
 }
 
 impl Access {
@@ -48,18 +57,19 @@ impl Access {
             Some(_) => (None, server_key),
             None => (server_key, None),
         };
-        let server_keys =
-            server_keys(config, more).map(|(keys, more)| reader.follow("server", &keys, more));
+        let server_keys = server_keys(config, more)
+            .map(|(keys, more)| reader.follow(SERVER, API_KEYS, &keys, more));
         let issuer = config.jwt.as_ref().and_then(|jwt| reader.issuer(jwt));
         let guard = |endpoint| reader.guard(endpoint, server_keys.as_ref(), issuer.as_ref());
         let endpoints = config.endpoints.iter().map(guard).map(Arc::new).collect();
+        let admin = config.admin.as_ref().map(|port| reader.admin_guard(port, config));
         let Reader { following, mistakes } = reader;
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
         let server = Guard::new(server_keys).or_tokens(issuer, Vec::new());
         let bypass = Guard::new(app_key.map(|key| watch::channel(Keys::from_iter([key])).1));
-        Ok(Self { guards: Guards { endpoints, server, bypass }, following })
+        Ok(Self { guards: Guards { endpoints, server, bypass, admin }, following })
     }
 }
 
@@ -121,7 +131,7 @@ impl Reader {
     ) -> Guard {
         let owner = format!("endpoint `{}`", endpoint.label());
         let own = endpoint.api_keys.as_ref();
-        let own = own.map(|keys| self.follow(&owner, keys, Vec::new()));
+        let own = own.map(|keys| self.follow(&owner, API_KEYS, keys, Vec::new()));
         let takes_tokens = own.is_none() || endpoint.jwt_scopes.is_some();
         let issuer = issuer.filter(|_| takes_tokens).cloned();
         Guard::new(own.or_else(|| server_keys.cloned()))
@@ -129,37 +139,55 @@ impl Reader {
             .limit(endpoint.rate_limit, endpoint.max_requests_per_caller)
     }
 
+    /// Returns the guard of the admin API's port, whose keys are those of operators alone.
+    fn admin_guard(&mut self, port: &AdminPort, config: &Program) -> AdminGuard {
+        let mut follow = |option, keys: Option<&ApiKeys>| match keys {
+            Some(keys) => self.follow(SERVER, option, keys, Vec::new()),
+            None => watch::channel(Keys::default()).1,
+        };
+        let operators = follow("admin_keys", port.keys.as_ref());
+        let readers = follow("admin_read_keys", port.read_keys.as_ref());
+        let browsers = Browsers {
+            allowed_hosts: config.allowed_hosts.clone(),
+            host: port.host.clone(),
+            ..Browsers::default()
+        };
+        AdminGuard::new(operators, readers, browsers)
+    }
+
     fn issuer(&mut self, jwt: &Jwt) -> Option<Issuer> {
         let issuer = jwks::follow(jwt, &mut self.following);
         issuer.map_err(|mistake| self.mistakes.push(format!("server: {mistake}"))).ok()
     }
 
+    /// Returns the keys of an option such as `api_keys` and of its file, as they are at the time.
     fn follow(
         &mut self,
         owner: &str,
+        option: &str,
         keys: &ApiKeys,
         mut more: Vec<Hashed>,
     ) -> watch::Receiver<Keys> {
         for (holder, key) in &keys.named {
             match digest_of(key) {
                 Ok(digest) => more.push((holder.clone(), digest)),
-                Err(mistake) => self.mistakes.push(format!("{owner}: `api_keys`: {mistake}")),
+                Err(mistake) => self.mistakes.push(format!("{owner}: `{option}`: {mistake}")),
             }
         }
         let Some(file) = &keys.file else { return watch::channel(more.into_iter().collect()).1 };
         let watched = WatchedFiles::new([file.clone()]);
         let known = read(file, &more).unwrap_or_else(|mistake| {
-            self.mistakes.push(format!("{owner}: `api_keys_file`: {mistake}"));
+            self.mistakes.push(format!("{owner}: `{option}_file`: {mistake}"));
             Keys::default()
         });
         if known.is_empty() && self.mistakes.is_empty() {
             let file = file.display();
             tracing::warn!(
-                "{owner}: `api_keys_file`: {file} has no key, so that every request is refused; \
+                "{owner}: `{option}_file`: {file} has no key, so that every request is refused; \
                  `litplex key NAME >> {file}` adds one"
             );
         }
-        Exposure::Write.warn("api_keys_file", file);
+        Exposure::Write.warn(&format!("{option}_file"), file);
         let (sender, receiver) = watch::channel(known);
         self.following.spawn(reread(watched, file.clone(), more, sender));
         receiver

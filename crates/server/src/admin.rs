@@ -22,6 +22,7 @@ use crate::log::OperatedLog;
 /// The handler of the admin API.
 pub(crate) struct AdminHandler {
     url: String,
+    admin_url: Option<String>,
     port: u16,
     started: Instant,
     endpoints: Vec<Arc<Administered>>,
@@ -40,11 +41,12 @@ impl AdminHandler {
         events: &Events,
         log: Option<OperatedLog>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let Announcer { url, port, .. } = announcer;
+        let Announcer { url, admin_url, port, .. } = announcer;
         let endpoints: Vec<_> = endpoints.administered().into_iter().map(Arc::new).collect();
         let (histories, sampling) = Histories::of(endpoints.clone());
         let handler = Self {
             url: url.clone(),
+            admin_url: admin_url.clone(),
             port: *port,
             started: Instant::now(),
             endpoints,
@@ -94,6 +96,7 @@ impl Admin for AdminHandler {
             Status {
                 pid: std::process::id(),
                 url: self.url.clone(),
+                admin_url: self.admin_url.clone(),
                 port: self.port,
                 uptime: self.started.elapsed().as_secs_f64(),
                 endpoints,

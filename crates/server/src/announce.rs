@@ -15,6 +15,8 @@ use crate::tls;
 pub(crate) struct Announcer {
     /// The URL of the server.
     pub(crate) url: String,
+    /// The URL of the admin API, if it has a port.
+    pub(crate) admin_url: Option<String>,
     pub(crate) port: u16,
     reachability_note: &'static str,
     startup_lines: Vec<String>,
@@ -23,10 +25,17 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Returns the announcer of the server at this address.
-    pub(crate) fn new(config: &Program, address: SocketAddr, events: Events) -> Self {
-        let url = format!("{}://{address}", tls::scheme(config));
+    /// Returns the announcer of the server at this address, and of its admin API.
+    pub(crate) fn new(
+        config: &Program,
+        address: SocketAddr,
+        admin: Option<SocketAddr>,
+        events: Events,
+    ) -> Self {
+        let url_of = |address| format!("{}://{address}", tls::scheme(config));
+        let url = url_of(address);
         Self {
+            admin_url: admin.map(url_of),
             port: address.port(),
             reachability_note: reachability_note(&config.host),
             startup_lines: startup_lines(config, &url),
@@ -39,6 +48,9 @@ impl Announcer {
     /// Announces that the server listens.
     pub(crate) fn listening(&self) {
         tracing::info!("listening on {}{}", self.url, self.reachability_note);
+        if let Some(url) = &self.admin_url {
+            tracing::info!("the admin API, for holders of `admin_keys`: {url}");
+        }
         self.notifier.listening(&self.url);
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use litplex_admin::{AdminSocket, RunDir};
+use litplex_admin::{AdminGuard, AdminPort, AdminSocket, RunDir};
 use litplex_config::Program;
 use litplex_http::{EdgeMiddleware, bind};
 use litplex_tls::Tls;
@@ -21,6 +21,7 @@ pub(crate) struct Bound {
     pub(crate) middleware: EdgeMiddleware,
     pub(crate) tls: Option<Tls>,
     pub(crate) listener: TcpListener,
+    pub(crate) admin_port: Option<AdminPort>,
     pub(crate) private: PrivateSockets,
 }
 
@@ -31,14 +32,15 @@ impl Bound {
     /// A file is invalid, or the address is not available.
     pub(crate) async fn new(spec: ServerSpec) -> Result<Self, Error> {
         let config = &spec.config;
-        let access = Access::load(config)?;
+        let mut access = Access::load(config)?;
         let mut middleware = edge_middleware(config)?;
         descriptors::raise();
         let tls = tls::read(config)?;
-        let listener = listen(config).await?;
+        let listener = listen("host", &config.host, config.port).await?;
+        let admin_port = admin_port(config, access.guards.admin.take(), tls.as_ref()).await?;
         middleware.browsers.is_loopback = listener.local_addr()?.ip().is_loopback();
         let private = PrivateSockets::open(config)?;
-        Ok(Self { spec, access, middleware, tls, listener, private })
+        Ok(Self { spec, access, middleware, tls, listener, admin_port, private })
     }
 }
 
@@ -59,16 +61,34 @@ impl PrivateSockets {
     }
 }
 
-async fn listen(config: &Program) -> Result<TcpListener, Error> {
-    match bind(&config.host, config.port).await {
+/// Listens on the port of the admin API, if it has one.
+async fn admin_port(
+    config: &Program,
+    guard: Option<AdminGuard>,
+    tls: Option<&Tls>,
+) -> Result<Option<AdminPort>, Error> {
+    let (Some(port), Some(guard)) = (&config.admin, guard) else { return Ok(None) };
+    let listener = listen("admin_host", &port.host, port.port).await?;
+    if tls.is_none() && !listener.local_addr()?.ip().is_loopback() {
+        tracing::warn!(
+            "`admin_host`: keys for the admin API come unencrypted from other machines; set `tls_cert` \
+             and `tls_key`"
+        );
+    }
+    Ok(Some(AdminPort::new(listener, guard)?.over(tls.map(Tls::configs))))
+}
+
+/// Takes an address, whose host the option `option` sets.
+async fn listen(option: &'static str, host: &str, port: u16) -> Result<TcpListener, Error> {
+    match bind(host, port).await {
         Ok(listener) => Ok(listener),
         Err(source) => {
             let taken_by = match source.kind() {
-                io::ErrorKind::AddrInUse => server_on(config.port).await,
+                io::ErrorKind::AddrInUse => server_on(port).await,
                 _ => None,
             };
-            let address = format!("{}:{}", config.host, config.port);
-            Err(Error::Bind { address, taken_by, source })
+            let address = format!("{host}:{port}");
+            Err(Error::Bind { option, address, taken_by, source })
         }
     }
 }

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use litplex_calls::{graph_json, graph_text};
-use litplex_config::{Endpoint, Origin, Program, Rate, Resources, Source, Workers};
+use litplex_config::{AdminPort, Endpoint, Origin, Program, Rate, Resources, Source, Workers};
 use litplex_workers::{Inspected, default_interpreter};
 use serde_json::{Map, Value, json};
 
 use crate::declared_calls::{inspected_cycles, inspected_edges};
 use crate::endpoints::kind;
 use crate::placement::gpus;
-use crate::routes::{routes_json, routes_text};
+use crate::routes::{key_holders, routes_json, routes_text};
 use crate::tls;
 
 /// The rows that are shown even if they have their defaults.
@@ -34,7 +34,8 @@ const PIPELINE_ROWS: [&str; 8] = [
 pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String {
     let Program { host, port, grace, .. } = program;
     let scheme = tls::scheme(program);
-    let head = format!("listens on  {scheme}://{host}:{port}\ngrace       {grace:?}\n");
+    let admin = program.admin.as_ref().map(|admin| admin_line(admin, scheme)).unwrap_or_default();
+    let head = format!("listens on  {scheme}://{host}:{port}\n{admin}grace       {grace:?}\n");
     let endpoints = program.endpoints.iter().zip(inspected);
     let endpoints: String = endpoints.map(|(e, model)| describe_endpoint(e, model, all)).collect();
     let rest = if all { "" } else { "\nall else is as by default; --all shows it\n" };
@@ -49,6 +50,15 @@ pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String
     )
 }
 
+/// Returns the line about the admin API's port: its address, and which keys open it.
+fn admin_line(admin: &AdminPort, scheme: &str) -> String {
+    let AdminPort { host, port, keys, read_keys } = admin;
+    let readers = read_keys.as_ref().map(|keys| format!("; only to read: {}", key_holders(keys)));
+    let operators = keys.as_ref().map_or_else(|| "none".to_owned(), key_holders);
+    let readers = readers.unwrap_or_default();
+    format!("admin API   {scheme}://{host}:{port}, for keys of {operators}{readers}\n")
+}
+
 /// Describes a server as `litplex check --json` shows it: its address, its routes with who may call them, and
 /// the graph of its endpoints.
 pub fn describe_json(program: &Program, inspected: &[Inspected]) -> Value {
@@ -57,6 +67,12 @@ pub fn describe_json(program: &Program, inspected: &[Inspected]) -> Value {
         "scheme": tls::scheme(program),
         "host": program.host,
         "port": program.port,
+        "admin": program.admin.as_ref().map(|admin| json!({
+            "host": admin.host,
+            "port": admin.port,
+            "callers": admin.keys.as_ref().map(key_holders),
+            "readers": admin.read_keys.as_ref().map(key_holders),
+        })),
         "routes": routes_json(program, inspected),
         "graph": graph_json(nodes, &inspected_edges(&program.endpoints, inspected)),
     })
@@ -284,6 +300,23 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_port_of_the_admin_api_is_shown_with_the_holders_of_its_keys() {
+        let text = "admin_port = 9000\nadmin_keys = { ann = \"env:ANN\" }\n\
+                    admin_read_keys_file = \"look\"\n[[endpoint]]\npath = \"/a\"\napi = \"a:A\"";
+        let origin = Origin::File("/etc/litplex.toml".into());
+        let program = resolve(parse_toml(text).unwrap(), &origin).unwrap();
+        let text = describe(&program, &[Inspected::default()], false);
+        let line =
+            "admin API   http://127.0.0.1:9000, for keys of ann; only to read: keys in /etc/look";
+        assert!(text.lines().any(|found| found == line), "{text}");
+        let json = describe_json(&program, &[Inspected::default()]);
+        assert_eq!(
+            (&json["admin"]["port"], &json["admin"]["callers"]),
+            (&json!(9000), &json!("ann"))
+        );
     }
 
     #[test]

@@ -14,8 +14,10 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address is not available; nothing was started.
-    #[error("cannot listen on {address}: {}", bind_hint(source, *taken_by))]
+    #[error("cannot listen on {address}: {}", bind_hint(option, source, *taken_by))]
     Bind {
+        /// The option that sets the host: `host` or `admin_host`.
+        option: &'static str,
         /// Host and port.
         address: String,
         /// The process id of the litplex server of this user that listens there, if one does.
@@ -45,7 +47,7 @@ pub enum Error {
     System(#[from] io::Error),
 }
 
-fn bind_hint(error: &io::Error, taken_by: Option<u32>) -> String {
+fn bind_hint(option: &str, error: &io::Error, taken_by: Option<u32>) -> String {
     match (error.kind(), taken_by) {
         (io::ErrorKind::AddrInUse, Some(pid)) => format!(
             "another litplex server (pid {pid}) listens there; stop it with `kill {pid}` or choose \
@@ -57,7 +59,7 @@ fn bind_hint(error: &io::Error, taken_by: Option<u32>) -> String {
         (io::ErrorKind::PermissionDenied, _) => {
             "the system does not allow it; ports below 1024 need a privilege".into()
         }
-        _ => "set `host` to an address of this machine, or to a name of one".into(),
+        _ => format!("set `{option}` to an address of this machine, or to a name of one"),
     }
 }
 

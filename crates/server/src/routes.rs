@@ -83,6 +83,11 @@ fn endpoint_callers(program: &Program, endpoint: &Endpoint) -> String {
     holders(endpoint.api_keys.as_ref().or(program.api_keys.as_ref()), jwt, scopes)
 }
 
+/// Returns the holders of these keys, and the file with more.
+pub(crate) fn key_holders(keys: &ApiKeys) -> String {
+    holders(Some(keys), None, &[])
+}
+
 fn holders(keys: Option<&ApiKeys>, jwt: Option<&Jwt>, scopes: &[String]) -> String {
     if keys.is_none() && jwt.is_none() {
         return "public".into();

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::RunDir;
+use litplex_admin::{AdminPort, RunDir};
 use litplex_http::{App, Server};
 use litplex_traces::Tracer;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -74,7 +74,7 @@ impl Bound {
     /// # Errors
     /// Devices are not available, or the system refuses a resource.
     pub(crate) fn launch(self, log: Log) -> Result<Serving, Error> {
-        let Self { spec, access, middleware, tls, listener, private } = self;
+        let Self { spec, access, middleware, tls, listener, admin_port, private } = self;
         let PrivateSockets { admin, app_host, run_dir } = private;
         let Access { guards, following: mut background } = access;
         let (config, telemetry) = (&spec.config, Telemetry::new());
@@ -86,11 +86,14 @@ impl Bound {
         let app = edge::app(config, parts, &endpoints, app_host.as_ref());
         let server = edge::server(config, listener, &app, tls.as_ref(), endpoints.most_workers())?;
         let events = Events::default();
-        let announcer = Announcer::new(config, server.address()?, events.clone());
+        let admin_address = admin_port.as_ref().map(AdminPort::address).transpose()?;
+        let announcer = Announcer::new(config, server.address()?, admin_address, events.clone());
         let (handler, sampling) =
             AdminHandler::new(&announcer, &endpoints, &app, &events, log.operated);
         background.spawn(sampling);
-        background.spawn(admin.serve(Arc::new(handler)));
+        let handler = Arc::new(handler);
+        admin_port.map(|port| background.spawn(port.serve(handler.clone())));
+        background.spawn(admin.serve(handler));
         app_host.map(|sockets| background.spawn(sockets.serve(app.clone())));
         tls.map(|tls| background.spawn(tls.follow()));
         spec.adopts_orphans.then(|| background.spawn(adopt_orphans()));

@@ -1,8 +1,9 @@
-//! TLS of a server: PEM, the configuration of rustls, and the handshake.
+//! TLS of a server, and of a client of the admin API: PEM, the configuration of rustls, and the handshake.
 //!
 //! [`Tls::follow`] reads the files again when they change; [`WatchedFiles`] is of use for other files,
 //! too. Accepting connections is left to `http`.
 
+mod client;
 mod pem;
 mod watched;
 
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use client::{TlsClient, TlsClientStream};
 pub use pem::Pem;
 pub use rustls::ServerConfig;
 pub use watched::WatchedFiles;

@@ -12,7 +12,7 @@ use http::{Method, Request};
 use litplex_traces::{RequestAttributes, ServerSpan, Tracer};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
-use crate::browsers::Browsers;
+use litplex_access::Browsers;
 
 pub(crate) use access_log::Record;
 pub use access_log::{AccessLog, Form as AccessLogForm};

@@ -29,7 +29,7 @@ pub struct Browsers {
 
 /// The kind of route that a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RouteKind {
+pub enum RouteKind {
     /// A route that requires no key.
     Open,
     /// A route that requires a key, which a page of another site does not have.
@@ -39,12 +39,14 @@ pub(crate) enum RouteKind {
         /// Whether they require no key.
         is_open: bool,
     },
+    /// The operations of an operator, which only the pages of this server may use, also with a key.
+    Admin,
 }
 
 impl Browsers {
     /// Returns why a request is refused, if it is. `forwarded` is the name under which a trusted
     /// proxy received the request.
-    pub(crate) fn refuse<B>(
+    pub fn refuse<B>(
         &self,
         request: &Request<B>,
         kind: RouteKind,
@@ -58,7 +60,7 @@ impl Browsers {
             )));
         }
         let (headers, is_local) = (request.headers(), self.is_loopback && kind.is_open());
-        if !is_local && !matches!(kind, RouteKind::Tools { .. }) {
+        if !is_local && !kind.checks_origins() {
             return None;
         }
         if let Some(origin) = headers.get(ORIGIN) {
@@ -66,17 +68,17 @@ impl Browsers {
             let own = [host, forwarded].into_iter().flatten();
             return (!self.may_call(origin, own)).then(|| {
                 ServeError::forbidden(format!(
-                    "pages of the origin `{origin}` may not call this server; to allow that, add it \
-                     to `cors_origins`"
+                    "pages of the origin `{origin}` may not call this server; {}",
+                    kind.how_to_allow()
                 ))
             });
         }
-        let is_refused = is_local && is_cross_site(headers) && !is_visit(request.method(), headers);
+        let is_checked = is_local || kind == RouteKind::Admin;
+        let is_refused =
+            is_checked && is_cross_site(headers) && !is_visit(request.method(), headers);
         is_refused.then(|| {
-            ServeError::forbidden(
-                "pages of other sites may not use this server; to allow that, add their origin to \
-                 `cors_origins`",
-            )
+            let how = kind.how_to_allow();
+            ServeError::forbidden(format!("pages of other sites may not use this server; {how}"))
         })
     }
 
@@ -117,8 +119,21 @@ impl Browsers {
 }
 
 impl RouteKind {
+    /// Returns whether names are checked on loopback, where a page may have rebound a name of its own.
     fn is_open(self) -> bool {
-        matches!(self, Self::Open | Self::Tools { is_open: true })
+        matches!(self, Self::Open | Self::Tools { is_open: true } | Self::Admin)
+    }
+
+    /// Returns whether origins are checked on every address.
+    fn checks_origins(self) -> bool {
+        matches!(self, Self::Tools { .. } | Self::Admin)
+    }
+
+    fn how_to_allow(self) -> &'static str {
+        match self {
+            Self::Admin => "to allow that, add their host to `allowed_hosts`",
+            _ => "to allow that, add their origin to `cors_origins`",
+        }
     }
 }
 
@@ -267,6 +282,21 @@ mod tests {
         let forwarded = request(&[("host", "127.0.0.1:1"), ("origin", "https://a.example")]);
         let refused = |name| local().refuse(&forwarded, RouteKind::Open, name).is_some();
         assert!(refused(None) && refused(Some("b.example")) && !refused(Some("a.example")));
+    }
+
+    #[test]
+    fn only_pages_of_the_server_itself_operate_it() {
+        let public = Browsers::default();
+        let host = ("host", "gpu7.example.com:9000");
+        let own = ("origin", "https://gpu7.example.com:9000");
+        let other = ("origin", "https://evil.example");
+        let cross = ("sec-fetch-site", "cross-site");
+        assert!(passes(&public, RouteKind::Admin, &[host]));
+        assert!(passes(&public, RouteKind::Admin, &[host, own]));
+        assert!(!passes(&public, RouteKind::Admin, &[host, other]));
+        assert!(!passes(&public, RouteKind::Admin, &[host, cross]));
+        assert!(!passes(&local(), RouteKind::Admin, &[("host", "evil.example:9000")]));
+        assert!(passes(&local(), RouteKind::Admin, &[("host", "127.0.0.1:9000")]));
     }
 
     #[test]
