@@ -24,7 +24,8 @@ use crate::remote::{Encrypted, Remote, RemoteOptions};
 use crate::run_dir::run_dirs;
 use crate::socket;
 use crate::status::{
-    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Scale, Scaled, Status,
+    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded, Scale, Scaled,
+    Status,
 };
 
 /// The time that a server may take to respond.
@@ -120,6 +121,19 @@ impl Client {
     /// See [`AskError`].
     pub fn scale(&self, endpoint: &str, workers: usize) -> Result<Scaled, AskError> {
         self.send(Method::POST, &endpoint_path(endpoint, "/scale"), &Scale { workers })
+    }
+
+    /// Replaces the workers of an endpoint by a new generation, which has `limit` to become ready; returns
+    /// once it takes the requests.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn reload(&self, endpoint: &str, limit: Duration) -> Result<Reloaded, AskError> {
+        let timeout = limit.as_secs_f64();
+        // Serialization cannot fail: the number is finite.
+        let body = serde_json::to_vec(&Reload { timeout }).unwrap_or_default().into();
+        let path = endpoint_path(endpoint, "/reload");
+        self.parse(&self.ask_within(limit + TIMEOUT, Method::POST, &path, body)?)
     }
 
     /// Pauses, drains or resumes an endpoint.
@@ -229,9 +243,19 @@ impl Client {
 
     /// Returns the whole body of the response.
     fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, AskError> {
+        self.ask_within(TIMEOUT, method, path, body)
+    }
+
+    fn ask_within(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, AskError> {
         let runtime = self.runtime()?;
         runtime.block_on(async {
-            let ended = timeout(TIMEOUT, async {
+            let ended = timeout(limit, async {
                 let response = self.exchange(method, path, body).await?;
                 self.whole(response).await
             });

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::status::Mode;
+use crate::status::{GenerationState, Mode};
 
 /// An event of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -51,6 +51,18 @@ pub enum EventKind {
         /// The mode from now on.
         mode: Mode,
     },
+    /// The state of a generation changed.
+    Generation {
+        /// The path of the endpoint, or its name where endpoints share the path.
+        endpoint: String,
+        /// The number of the generation; the first is 1.
+        generation: u64,
+        /// The state of the generation.
+        state: GenerationState,
+        /// The reason why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The level of the log was set.
     LogLevel {
         /// The level, in the syntax of `LITPLEX_LOG`.
@@ -67,6 +79,9 @@ impl EventKind {
                 endpoint.len() + state.len() + reason.as_ref().map_or(0, String::len)
             }
             Self::Scaled { endpoint, .. } | Self::Mode { endpoint, .. } => endpoint.len(),
+            Self::Generation { endpoint, reason, .. } => {
+                endpoint.len() + reason.as_ref().map_or(0, String::len)
+            }
             Self::LogLevel { level } => level.len(),
         }
     }
@@ -79,6 +94,7 @@ impl EventKind {
             Self::Worker { .. } => "worker",
             Self::Scaled { .. } => "scaled",
             Self::Mode { .. } => "mode",
+            Self::Generation { .. } => "generation",
             Self::LogLevel { .. } => "log_level",
         }
     }

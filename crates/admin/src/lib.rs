@@ -35,5 +35,6 @@ pub use remote::RemoteOptions;
 pub use run_dir::{RunDir, RunDirError};
 pub use socket::AdminSocket;
 pub use status::{
-    EndpointMode, EndpointStatus, LogLevel, Mode, Scale, Scaled, Status, WorkerStatus,
+    EndpointMode, EndpointStatus, GenerationState, GenerationStatus, LogLevel, Mode, Reload,
+    Reloaded, Scale, Scaled, Status, WorkerStatus,
 };

@@ -4,12 +4,13 @@ use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use litplex_core::BoxFuture;
 
 use crate::{
     Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, HistoryQuery,
-    LogLevel, Mode, Refusal, Scaled, Status,
+    LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -50,6 +51,7 @@ impl MockAdmin {
             in_flight: 0,
             requests: 7,
             workers: Vec::new(),
+            generations: Vec::new(),
         };
         let url = format!("http://127.0.0.1:{}", self.port);
         Status {
@@ -86,6 +88,17 @@ impl Admin for MockAdmin {
             _ => Err(Refusal::conflict(format!("`{endpoint}` may have 1 to 8 workers"))),
         });
         Box::pin(ready(scaled))
+    }
+
+    fn reload(
+        &self,
+        endpoint: String,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        let seconds = limit.as_secs_f64();
+        let reloaded =
+            Self::check(&endpoint).map(|()| Reloaded { endpoint, generation: 2, seconds });
+        Box::pin(ready(reloaded))
     }
 
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal> {

@@ -1,11 +1,13 @@
 //! The operations that a server offers to its operators.
 
+use std::time::Duration;
+
 use litplex_core::BoxFuture;
 
 use crate::event::Event;
 use crate::feed::Feed;
 use crate::history::{EndpointHistory, HistoryQuery};
-use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Scaled, Status};
+use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status};
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
 pub trait Admin: Send + Sync {
@@ -18,6 +20,11 @@ pub trait Admin: Send + Sync {
     /// Sets the number of workers of an endpoint. Returns when the number is set, not when the workers
     /// run.
     fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>>;
+
+    /// Replaces the workers of an endpoint by a new generation, which has `limit` to become ready. Returns
+    /// once it takes the requests, or has failed; then the live generation goes on.
+    fn reload(&self, endpoint: String, limit: Duration)
+    -> BoxFuture<'_, Result<Reloaded, Refusal>>;
 
     /// Changes what an endpoint does with requests.
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal>;

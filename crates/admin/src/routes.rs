@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -23,11 +24,15 @@ use crate::feed::FeedReader;
 use crate::history::{EndpointHistory, HistoryQuery};
 use crate::operations::{Admin, Refusal, RefusalKind};
 use crate::status::{
-    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Scale, Scaled, Status,
+    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded, Scale, Scaled,
+    Status,
 };
 
 /// The most workers of an endpoint.
 const MAX_WORKERS: usize = 1024;
+
+/// The longest time that the workers of a new generation may take to become ready: a day.
+const MAX_RELOAD: Duration = Duration::from_secs(86_400);
 
 /// The number of lines of the log that a client gets if it does not say how many.
 const LOG_LINES: usize = 100;
@@ -61,6 +66,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(server))
         .routes(routes!(endpoint))
         .routes(routes!(scale))
+        .routes(routes!(reload))
         .routes(routes!(pause))
         .routes(routes!(drain))
         .routes(routes!(resume))
@@ -112,6 +118,32 @@ async fn scale(
         return Err(Refusal::invalid(reason));
     }
     admin.scale(endpoint, workers).await.map(Json)
+}
+
+/// Replaces the workers of an endpoint by a new generation, without a request lost. Returns once the new
+/// generation takes the requests; if it does not become ready, the live one goes on.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/reload", request_body = Reload,
+    params(("endpoint" = String, Path)),
+    responses(
+        (status = OK, body = Reloaded),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn reload(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+    JsonBody(Reload { timeout }): JsonBody<Reload>,
+) -> Result<Json<Reloaded>, Refusal> {
+    let limit = Duration::try_from_secs_f64(timeout).ok().filter(|limit| !limit.is_zero());
+    let limit = limit.filter(|limit| *limit <= MAX_RELOAD).ok_or_else(|| {
+        let most = MAX_RELOAD.as_secs();
+        let reason = format!("invalid `timeout`: expected seconds up to {most}, got {timeout}");
+        Refusal::invalid(reason)
+    })?;
+    admin.reload(endpoint, limit).await.map(Json)
 }
 
 /// Pauses an endpoint: its requests wait in its queue, within their time budgets.

@@ -55,8 +55,78 @@ pub struct EndpointStatus {
     /// The number of requests that have ended since the start, refused ones included: the sum of
     /// `litplex_requests_total` on `/metrics`.
     pub requests: u64,
-    /// The workers, by slot.
+    /// The workers of the live generation, by slot.
     pub workers: Vec<WorkerStatus>,
+    /// The last generations of workers, the latest last.
+    #[serde(default)]
+    pub generations: Vec<GenerationStatus>,
+}
+
+/// A generation of an endpoint's workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GenerationStatus {
+    /// The number of the generation; the first is 1.
+    pub generation: u64,
+    /// The state.
+    pub state: GenerationState,
+    /// The time since which it has the state, in RFC 3339.
+    pub since: String,
+    /// The reason why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The state of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GenerationState {
+    /// Its workers load the model.
+    Starting,
+    /// New requests are for it.
+    Live,
+    /// Another generation took its place; it finishes its requests.
+    Draining,
+    /// Its workers are gone.
+    Ended,
+    /// Its workers did not become ready.
+    Failed,
+}
+
+impl GenerationState {
+    /// Returns the word for the state.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Live => "live",
+            Self::Draining => "draining",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The limits of a reload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// The seconds that the new workers have to become ready. Default: 600.
+    #[serde(default = "default_limit")]
+    pub timeout: f64,
+}
+
+fn default_limit() -> f64 {
+    600.0
+}
+
+/// The result of a reload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The number of the generation that is live now.
+    pub generation: u64,
+    /// The seconds that its workers took to become ready.
+    pub seconds: f64,
 }
 
 /// The status of a worker.

@@ -62,6 +62,15 @@ impl Registry {
     pub fn replace(&self, targets: Targets) {
         self.0.send_replace(targets);
     }
+
+    /// Replaces the target with the label of this one, if there is one.
+    pub fn replace_one(&self, target: Arc<Target>) {
+        self.0.send_modify(|targets| {
+            if let Some(index) = targets.by_label.get(&target.identity.label) {
+                targets.all[*index] = target;
+            }
+        });
+    }
 }
 
 /// A reference to a target by its label; the target may be replaced.

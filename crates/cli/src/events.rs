@@ -44,6 +44,10 @@ fn describe(json: &str) -> String {
             format!("{endpoint} is scaled from {before} to {wanted} workers")
         }
         EventKind::Mode { endpoint, mode } => format!("{endpoint} is {}", mode.word()),
+        EventKind::Generation { endpoint, generation, state, reason } => {
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("generation {generation} of {endpoint} is {}{reason}", state.word())
+        }
         EventKind::LogLevel { level } => format!("the log level is {level}"),
     };
     format!("{timestamp}  {}\n", printable(&what))

@@ -9,6 +9,7 @@ mod level;
 mod logs;
 mod operate;
 mod ps;
+mod reload;
 mod say;
 mod scale;
 mod servers;
@@ -84,6 +85,8 @@ enum Verb {
     Ps(ps::Ps),
     /// Set the number of an endpoint's workers, while it serves
     Scale(scale::Scale),
+    /// Replace the workers of an endpoint by new ones, with its present code, while it serves
+    Reload(reload::Reload),
     /// Hold the requests of an endpoint in its queue
     Pause(operate::Operate),
     /// Let an endpoint finish its requests, and refuse new ones
@@ -227,6 +230,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
         Verb::Scale(scale) => scale::run(&scale),
+        Verb::Reload(reload) => reload::run(&reload),
         Verb::Pause(operate) => operate::run(Mode::Paused, &operate),
         Verb::Drain(operate) => operate::run(Mode::Draining, &operate),
         Verb::Resume(operate) => operate::run(Mode::Serving, &operate),

@@ -1,7 +1,7 @@
 //! `litplex ps`: shows the running servers.
 
 use clap::Args;
-use litplex_admin::{EndpointStatus, Status, WorkerStatus};
+use litplex_admin::{EndpointStatus, GenerationState, GenerationStatus, Status, WorkerStatus};
 
 use crate::say::{say, say_json};
 use crate::servers::ServerArgs;
@@ -69,7 +69,8 @@ fn table(status: &Status) -> String {
 
 fn rows_of_endpoint(endpoint: &EndpointStatus) -> Vec<Row> {
     let workers = endpoint.workers.iter().map(row_of_worker);
-    [row_of_endpoint(endpoint)].into_iter().chain(workers).collect()
+    let others = endpoint.generations.iter().filter_map(row_of_generation);
+    [row_of_endpoint(endpoint)].into_iter().chain(workers).chain(others).collect()
 }
 
 fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
@@ -111,6 +112,19 @@ fn row_of_worker(worker: &WorkerStatus) -> Row {
         worker.restarts.to_string(),
         first_line(worker.reason.as_deref()),
     ]
+}
+
+/// Returns the row of a generation that starts, drains or failed: the rows above are those of the live one.
+fn row_of_generation(generation: &GenerationStatus) -> Option<Row> {
+    let GenerationStatus { generation, state, reason, .. } = generation;
+    if matches!(state, GenerationState::Live | GenerationState::Ended) {
+        return None;
+    }
+    let mut row = Row::default();
+    row[0] = format!("  generation {generation}");
+    row[3] = state.word().to_owned();
+    row[12] = first_line(reason.as_deref());
+    Some(row)
 }
 
 /// Says how many workers are ready of how many there are to be, and between what they may move.
@@ -163,6 +177,7 @@ mod tests {
             in_flight: 1,
             requests: 120,
             workers,
+            generations: Vec::new(),
         }
     }
 

@@ -24,6 +24,7 @@ pub struct UserMetrics(mpsc::UnboundedSender<Event>);
 /// The sink for reports of an endpoint's workers.
 #[derive(Debug, Clone)]
 pub struct UserSink {
+    /// The label of the endpoint. Each sink has an allocation of its own, by which it is known.
     endpoint: Arc<str>,
     events: mpsc::UnboundedSender<Event>,
 }
@@ -79,6 +80,9 @@ impl UserSink {
 #[derive(Default)]
 struct Families {
     families: BTreeMap<String, Family>,
+    /// The sink of the worker that reported last for a slot: while an endpoint is reloaded, two workers of
+    /// a slot report, and the end of the older one must not remove the gauges of the newer one.
+    reporters: BTreeMap<(Arc<str>, usize), Arc<str>>,
     /// The refused metrics, each of which is logged once.
     refused: BTreeSet<(Arc<str>, String)>,
 }
@@ -96,8 +100,14 @@ impl Families {
             match event {
                 Event::Report { endpoint, slot, reported } => {
                     reported.into_iter().for_each(|metric| self.take(&endpoint, slot, metric));
+                    self.reporters.insert((endpoint.clone(), slot), endpoint);
                 }
-                Event::Gone { endpoint, slot } => self.forget(&endpoint, slot),
+                Event::Gone { endpoint, slot } => {
+                    let reporter = self.reporters.get(&(endpoint.clone(), slot));
+                    if reporter.is_some_and(|reporter| Arc::ptr_eq(reporter, &endpoint)) {
+                        self.forget(&endpoint, slot);
+                    }
+                }
                 // The receiver may have left, which is no error.
                 Event::Read(answer) => drop(answer.send(self.families())),
             }
@@ -332,6 +342,19 @@ mod tests {
         sink.gone(0);
         let expected = ["litplex_user_free{endpoint=\"/a\",worker=\"1\"} 1"];
         assert_eq!(lines(&user).await, expected);
+    }
+
+    #[tokio::test]
+    async fn the_gauges_of_a_newer_worker_of_a_slot_outlive_the_older_one() {
+        let user = UserMetrics::spawn();
+        let (older, newer) = (user.sink("/a"), user.sink("/a"));
+        older.report(0, vec![reported("free", MetricChange::Gauge { value: 2.0 })]);
+        newer.report(0, vec![reported("free", MetricChange::Gauge { value: 3.0 })]);
+        older.gone(0);
+        let expected = ["litplex_user_free{endpoint=\"/a\",worker=\"0\"} 3"];
+        assert_eq!(lines(&user).await, expected);
+        newer.gone(0);
+        assert!(lines(&user).await.is_empty());
     }
 
     #[tokio::test]

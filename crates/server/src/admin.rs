@@ -1,10 +1,11 @@
 //! The operations of an operator on a running server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use litplex_admin::{
     Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery,
-    LogLevel, Mode, Refusal, Scaled, Status,
+    LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
 };
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
@@ -13,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::administered::Administered;
 use crate::announce::Announcer;
-use crate::controls::EndpointControls;
 use crate::endpoints::Endpoints;
 use crate::events::Events;
+use crate::generations::Generations;
 use crate::history::Histories;
 use crate::log::OperatedLog;
 
@@ -65,14 +66,10 @@ impl AdminHandler {
         Ok(&self.endpoints[found])
     }
 
-    /// Returns the controls of an endpoint with workers; `instead` says what to do with a pipeline.
-    fn with_workers(
-        &self,
-        endpoint: &str,
-        instead: &str,
-    ) -> Result<&Arc<EndpointControls>, Refusal> {
+    /// Returns an endpoint with workers; `instead` says what to do with a pipeline.
+    fn with_workers(&self, endpoint: &str, instead: &str) -> Result<&Generations, Refusal> {
         match self.find(endpoint)? {
-            Administered::Workers(controls) => Ok(controls),
+            Administered::Workers(generations) => Ok(generations),
             Administered::Pipeline(_) => Err(Refusal::conflict(format!(
                 "`{endpoint}` is a pipeline, which has no workers; {instead}"
             ))),
@@ -110,7 +107,8 @@ impl Admin for AdminHandler {
 
     fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>> {
         Box::pin(async move {
-            let controls = self.with_workers(&endpoint, "scale the endpoints that it calls")?;
+            let controls =
+                self.with_workers(&endpoint, "scale the endpoints that it calls")?.live();
             let endpoint = controls.label().to_owned();
             if let Workers::Between { max, .. } = controls.workers
                 && workers > max
@@ -129,7 +127,7 @@ impl Admin for AdminHandler {
 
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal> {
         let controls =
-            self.with_workers(&endpoint, "pause or drain the endpoints that it calls")?;
+            self.with_workers(&endpoint, "pause or drain the endpoints that it calls")?.live();
         controls.set_mode(mode);
         let endpoint = controls.label().to_owned();
         self.events.record(EventKind::Mode { endpoint: endpoint.clone(), mode });
@@ -138,7 +136,7 @@ impl Admin for AdminHandler {
 
     fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>> {
         Box::pin(async move {
-            let controls = self.with_workers(&endpoint, "name an endpoint that it calls")?;
+            let controls = self.with_workers(&endpoint, "name an endpoint that it calls")?.live();
             controls.stack(slot).await
         })
     }
@@ -148,6 +146,16 @@ impl Admin for AdminHandler {
             let endpoint = self.find(&query.endpoint)?.identity().label.clone();
             let found = self.histories.read(HistoryQuery { endpoint, ..query }).await;
             found.ok_or_else(|| Refusal::conflict("the server ends"))
+        })
+    }
+
+    fn reload(
+        &self,
+        endpoint: String,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        Box::pin(async move {
+            self.with_workers(&endpoint, "reload the endpoints that it calls")?.reload(limit).await
         })
     }
 

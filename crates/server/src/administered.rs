@@ -1,17 +1,15 @@
 //! An endpoint as operators see it: one with workers, or a pipeline.
 
-use std::sync::Arc;
-
 use litplex_admin::EndpointStatus;
 use litplex_core::Identity;
 
-use crate::controls::EndpointControls;
+use crate::generations::Generations;
 use crate::pipelines::PipelineState;
 
 /// An endpoint, as an operator sees it.
 pub(crate) enum Administered {
     /// One with workers.
-    Workers(Arc<EndpointControls>),
+    Workers(Generations),
     /// A pipeline.
     Pipeline(PipelineState),
 }
@@ -20,7 +18,7 @@ impl Administered {
     /// Returns its path and names.
     pub(crate) fn identity(&self) -> &Identity {
         match self {
-            Self::Workers(controls) => &controls.identity,
+            Self::Workers(generations) => generations.identity(),
             Self::Pipeline(state) => &state.identity,
         }
     }
@@ -28,7 +26,10 @@ impl Administered {
     /// Returns the state that `litplex ps` shows.
     pub(crate) async fn status(&self) -> EndpointStatus {
         match self {
-            Self::Workers(controls) => controls.status().await,
+            Self::Workers(generations) => {
+                let status = generations.live().status().await;
+                EndpointStatus { generations: generations.listed(), ..status }
+            }
             Self::Pipeline(state) => state.status(),
         }
     }

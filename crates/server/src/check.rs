@@ -1,6 +1,7 @@
 //! `litplex check`: checks that need no model, and with `--load` a launch of every model.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_admin::RunDir;
@@ -184,10 +185,11 @@ pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Re
     let run_dir = RunDir::create()?;
     let app_host = AppHostSockets::open(&config, &run_dir)?;
     let telemetry = Telemetry::new();
-    let environment = WorkerEnvironment::new(&config, &run_dir, log, &telemetry)?;
+    let environment = Arc::new(WorkerEnvironment::new(&config, &run_dir, log, &telemetry)?);
+    let events = Events::default();
     let endpoints =
-        Endpoints::launch(&config, models, &environment, app_host.as_ref(), &telemetry)?;
-    let (loaded, events) = (Notify::new(), Events::default());
+        Endpoints::launch(&config, models, &environment, app_host.as_ref(), &telemetry, &events)?;
+    let loaded = Notify::new();
     let result = tokio::select! {
         failed = endpoints.watch(&events, || loaded.notify_one()) => Err(failed),
         () = loaded.notified() => Ok(()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerStatus};
 use litplex_calls::CallService;
-use litplex_config::Workers;
+use litplex_config::{Source, Workers};
 use litplex_core::{Device, Identity};
 use litplex_metrics::Edge;
 use litplex_scheduler::{self as scheduler, Endpoint, EndpointLoad};
@@ -19,6 +19,8 @@ use crate::problem::problem_in_full;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
 pub(crate) struct EndpointControls {
+    /// The number of the generation; the first is 1.
+    pub(crate) generation: u64,
     pub(crate) identity: Arc<Identity>,
     pub(crate) kind: &'static str,
     pub(crate) workers: Workers,
@@ -118,6 +120,7 @@ impl EndpointControls {
             in_flight: load.in_flight,
             requests: self.edge.ended(),
             workers: workers.map(|(slot, state)| self.worker(slot, state, &load)).collect(),
+            generations: Vec::new(),
         }
     }
 
@@ -134,5 +137,14 @@ impl EndpointControls {
             ready_for: worker.map(|worker| worker.since.elapsed().as_secs_f64()),
             reason: reason(state).map(str::to_owned),
         }
+    }
+}
+
+/// Returns the kind of a model, as status pages show it.
+pub(crate) fn kind(source: &Source) -> &'static str {
+    match source {
+        Source::Rust => "rust",
+        Source::Python(_) => "python",
+        Source::Pipeline(_) => "pipeline",
     }
 }

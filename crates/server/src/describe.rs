@@ -8,8 +8,8 @@ use litplex_config::{AdminPort, Endpoint, Origin, Program, Rate, Resources, Sour
 use litplex_workers::{Inspected, default_interpreter};
 use serde_json::{Map, Value, json};
 
+use crate::controls::kind;
 use crate::declared_calls::{inspected_cycles, inspected_edges};
-use crate::endpoints::kind;
 use crate::placement::gpus;
 use crate::routes::{key_holders, routes_json, routes_text};
 use crate::tls;

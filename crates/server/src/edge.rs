@@ -41,7 +41,7 @@ pub(crate) fn app(
         config.max_buffered_bytes,
         metrics,
         endpoints.reporter(),
-        scraper(endpoints.controls(), telemetry),
+        scraper(endpoints.generations(), telemetry),
     );
     app.behind(app_host.map(|sockets| sockets.front(config, guards.bypass)))
         .keep_alive(config.keep_alive_timeout)

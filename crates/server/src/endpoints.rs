@@ -8,15 +8,13 @@ use litplex_access::Guard;
 use litplex_calls::{
     Backend, Composed, EndpointReport, Registry, Report, Target, Targets, declared_cycles,
 };
-use litplex_config::{ConfigError, Source, Workers};
-use litplex_core::{Attach, Identity};
+use litplex_config::{ConfigError, Workers};
+use litplex_core::Identity;
 use litplex_http::{Route, ToolCache};
 use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
 use litplex_pipelines::Graph;
-use litplex_scheduler::{QueueSettings, spawn_endpoint};
-use litplex_supervisor::{Limits, SlotState, Supervisor, supervise};
-use litplex_workers::endpoint_span;
+use litplex_supervisor::{SlotState, Supervisor};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,17 +23,17 @@ use crate::administered::Administered;
 use crate::app_host::AppHostSockets;
 use crate::controls::EndpointControls;
 use crate::declared_calls;
-use crate::dialect_path::CheckedAttach;
-use crate::elastic::{follow_load, stuck_workers};
 use crate::events::Events;
-use crate::launch::{WorkerEnvironment, launcher};
+use crate::generation::{Generation, GenerationSpec, Size};
+use crate::generations::Generations;
+use crate::launch::WorkerEnvironment;
 use crate::pipeline_types::{self, TypedEndpoint, types};
 use crate::pipelines::{Pipeline, PipelineState};
-use crate::placement::{Placement, place_all};
+use crate::placement::place_all;
 use crate::problem::{degraded, problem_for_clients, unhealthy};
 use crate::telemetry::Telemetry;
 use crate::watch::{Milestone, follow, follow_app_host};
-use crate::{Error, ModelSource, RustModel};
+use crate::{Error, ModelSource};
 
 /// All endpoints of a running server.
 pub(crate) struct Endpoints {
@@ -43,8 +41,8 @@ pub(crate) struct Endpoints {
     /// The targets of calls. Pipelines have it, too: it is emptied when the endpoints stop.
     registry: Registry,
     app_host: Option<Supervisor>,
-    /// The tasks that apply the autoscaler; they end with the endpoints.
-    _following: JoinSet<()>,
+    /// The tasks that own the generations of endpoints.
+    owners: JoinSet<()>,
 }
 
 /// One endpoint.
@@ -58,8 +56,8 @@ struct RunningEndpoint {
 
 /// The running part of an endpoint.
 enum Running {
-    /// Workers with their supervisor.
-    Workers { controls: Arc<EndpointControls>, supervisor: Supervisor },
+    /// Generations of workers.
+    Workers(Generations),
     /// A pipeline, which has none.
     Pipeline(Arc<Pipeline>),
 }
@@ -72,9 +70,10 @@ impl Endpoints {
     pub(crate) fn launch(
         config: &litplex_config::Program,
         models: Vec<ModelSource>,
-        environment: &WorkerEnvironment,
+        environment: &Arc<WorkerEnvironment>,
         app_host: Option<&AppHostSockets>,
         telemetry: &Telemetry,
+        events: &Events,
     ) -> Result<Self, Error> {
         let wrong = declared_calls::errors_of_models(&config.endpoints, &models);
         if !wrong.is_empty() {
@@ -83,53 +82,63 @@ impl Endpoints {
         let placed = place_all(&config.endpoints)?;
         let app_host = app_host.and_then(|sockets| sockets.launch(config, environment));
         let registry = environment.registry.clone();
-        let mut endpoints = Vec::new();
+        let waits_for_first_worker = config.presentation.wait_for_first_worker;
+        let (mut endpoints, mut targets, mut owners) = (Vec::new(), Vec::new(), JoinSet::new());
         for ((config, model), placement) in config.endpoints.iter().zip(models).zip(placed) {
             let ModelSource { model, schema, .. } = model;
             let edge = telemetry.metrics.edge(Some(config.label()));
             let steps = telemetry.metrics.steps(config.label());
-            let running = match (placement, Pipeline::new(config, steps, &environment.calls)) {
-                (_, Some(pipeline)) => Running::Pipeline(Arc::new(pipeline)),
-                (Some(placement), None) => {
-                    Running::launch(config, model, placement, environment, telemetry, &edge)
-                }
-                (None, None) => unreachable!("workers have places. This is a bug."),
-            };
+            let (running, target) =
+                match (placement, Pipeline::new(config, steps, &environment.calls)) {
+                    (_, Some(pipeline)) => {
+                        let pipeline = Arc::new(pipeline);
+                        let target = composed_target(config, &edge, pipeline.clone());
+                        (Running::Pipeline(pipeline), target)
+                    }
+                    (Some(placement), None) => {
+                        let size = Size::configured(config, placement.devices.len());
+                        let spec = GenerationSpec {
+                            config: config.clone(),
+                            placement,
+                            environment: environment.clone(),
+                            telemetry: telemetry.clone(),
+                            edge: edge.clone(),
+                            waits_for_first_worker,
+                        };
+                        let first = Generation::launch(&spec, model, 1, size);
+                        let target = first.target(&spec, None);
+                        let (registry, events) = (registry.clone(), events.clone());
+                        let generations =
+                            Generations::spawn(spec, first, registry, events, &mut owners);
+                        (Running::Workers(generations), target)
+                    }
+                    (None, None) => unreachable!("workers have places. This is a bug."),
+                };
+            targets.push(Arc::new(target));
             endpoints.push(RunningEndpoint { config: config.clone(), schema, edge, running });
         }
-        let waits_for_first_worker = config.presentation.wait_for_first_worker;
-        let target = |it: &RunningEndpoint| Arc::new(it.target(waits_for_first_worker));
-        registry.replace(endpoints.iter().map(target).collect());
-        let mut following = JoinSet::new();
-        for controls in endpoints.iter().filter_map(RunningEndpoint::controls) {
-            if let Some(limits) = &controls.limits {
-                let EndpointControls { endpoint, view, wanted, .. } = &**controls;
-                let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
-                let stuck = stuck_workers(environment.calls.clone(), controls.label());
-                following.spawn(follow_load(endpoint, view, wanted, limits.subscribe(), stuck));
-            }
-        }
-        Ok(Self { endpoints, registry, app_host, _following: following })
+        registry.replace(targets.into_iter().collect());
+        Ok(Self { endpoints, registry, app_host, owners })
     }
 
     /// Returns the largest number of workers that may run.
     pub(crate) fn most_workers(&self) -> usize {
-        let most = |controls: &Arc<EndpointControls>| match controls.workers {
+        let most = |controls: Arc<EndpointControls>| match controls.workers {
             Workers::PerDevice(_) => controls.devices.len(),
             Workers::Between { max, .. } => max.max(1),
         };
         self.endpoints.iter().filter_map(RunningEndpoint::controls).map(most).sum()
     }
 
-    /// Returns the controls of every endpoint with workers.
-    pub(crate) fn controls(&self) -> Vec<Arc<EndpointControls>> {
-        self.endpoints.iter().filter_map(RunningEndpoint::controls).cloned().collect()
+    /// Returns the generations of every endpoint with workers.
+    pub(crate) fn generations(&self) -> Vec<Generations> {
+        self.endpoints.iter().filter_map(RunningEndpoint::generations).cloned().collect()
     }
 
     /// Returns every endpoint, for operators.
     pub(crate) fn administered(&self) -> Vec<Administered> {
         let administered = |endpoint: &RunningEndpoint| match &endpoint.running {
-            Running::Workers { controls, .. } => Administered::Workers(controls.clone()),
+            Running::Workers(generations) => Administered::Workers(generations.clone()),
             Running::Pipeline(_) => {
                 let (identity, edge) = (endpoint.config.identity.clone(), endpoint.edge.clone());
                 Administered::Pipeline(PipelineState { identity, edge })
@@ -176,15 +185,15 @@ impl Endpoints {
     pub(crate) async fn watch(&self, events: &Events, ready: impl Fn()) -> Error {
         // Bounded by the endpoints: each reports once that it is ready, and failures end the server.
         let (milestones, mut reached) = mpsc::unbounded_channel();
-        let controls = self.controls();
-        for controls in &controls {
+        let generations = self.generations();
+        for controls in generations.iter().map(Generations::live) {
             let (label, endpoint) = (controls.label().to_owned(), controls.endpoint.clone());
             let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
             let view = controls.view.clone();
             let (events, milestones) = (events.clone(), milestones.clone());
             tokio::spawn(follow(label, endpoint, view, limits, events, milestones));
         }
-        let mut starting = controls.len();
+        let mut starting = generations.len();
         if let Some(app_host) = &self.app_host {
             starting += 1;
             tokio::spawn(follow_app_host(app_host.view(), events.clone(), milestones.clone()));
@@ -253,74 +262,40 @@ impl Endpoints {
     /// Stops all workers and the app host within this time.
     pub(crate) async fn stop(self, grace: Duration) {
         self.registry.replace(Targets::default());
-        let mut stopping = JoinSet::new();
-        let supervisors = self.endpoints.into_iter().filter_map(|it| match it.running {
-            Running::Workers { supervisor, .. } => Some(supervisor),
-            Running::Pipeline(_) => None,
-        });
-        for supervisor in supervisors.chain(self.app_host) {
-            stopping.spawn(supervisor.stop(grace));
-        }
-        stopping.join_all().await;
-    }
-}
-
-impl Running {
-    /// Launches the workers of an endpoint.
-    fn launch(
-        config: &litplex_config::Endpoint,
-        model: Option<RustModel>,
-        placement: Placement,
-        environment: &WorkerEnvironment,
-        telemetry: &Telemetry,
-        edge: &Edge,
-    ) -> Self {
-        let devices = placement.devices.clone();
-        let endpoint =
-            spawn_endpoint(queue_settings(config), telemetry.metrics.queue(config.label()));
-        let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
-        let (at_start, limits) = initial_workers(config, devices.len());
-        let most = limits.as_ref().map_or(at_start, |limits| limits.borrow().max.max(1));
-        environment.calls.set_most_workers(config.label(), most);
-        let (workers, device) = (at_start, &devices[0]);
-        let (label, name) = (config.label(), &config.identity.name);
-        endpoint_span(label).in_scope(|| tracing::info!(name, workers, %device, "loading"));
-        let worker_telemetry = telemetry.for_workers(label);
-        let unwell = worker_telemetry.unhealthy.clone();
-        let launch = launcher(config, model, placement, environment, attach, worker_telemetry);
-        let supervisor = supervise(launch, at_start, Default::default());
-        let controls = EndpointControls {
-            identity: config.identity.clone(),
-            kind: kind(&config.source),
-            workers: config.workers,
-            devices,
-            gpu_memory_fraction: config.resources.gpu_memory_fraction,
-            endpoint,
-            view: supervisor.view(),
-            wanted: supervisor.wanted_setter(),
-            limits,
-            unwell,
-            calls: environment.calls.clone(),
-            edge: edge.clone(),
+        let stop_app_host = async {
+            if let Some(app_host) = self.app_host {
+                app_host.stop(grace).await;
+            }
         };
-        Self::Workers { controls: Arc::new(controls), supervisor }
+        let stop_endpoints = async {
+            for generations in self.endpoints.iter().filter_map(RunningEndpoint::generations) {
+                generations.stop(grace).await;
+            }
+            self.owners.join_all().await;
+        };
+        tokio::join!(stop_app_host, stop_endpoints);
     }
 }
 
 impl RunningEndpoint {
-    /// Returns the controls, if the endpoint has workers.
-    fn controls(&self) -> Option<&Arc<EndpointControls>> {
+    /// Returns the generations, if the endpoint has workers.
+    fn generations(&self) -> Option<&Generations> {
         match &self.running {
-            Running::Workers { controls, .. } => Some(controls),
+            Running::Workers(generations) => Some(generations),
             Running::Pipeline(_) => None,
         }
+    }
+
+    /// Returns the controls of the live generation, if the endpoint has workers.
+    fn controls(&self) -> Option<Arc<EndpointControls>> {
+        self.generations().map(Generations::live)
     }
 
     /// Returns the graph, if the endpoint is a pipeline.
     fn graph(&self) -> Option<&Graph> {
         match &self.running {
             Running::Pipeline(pipeline) => Some(pipeline.graph()),
-            Running::Workers { .. } => None,
+            Running::Workers(_) => None,
         }
     }
 
@@ -328,7 +303,8 @@ impl RunningEndpoint {
     fn declared_calls(&self) -> Vec<String> {
         match &self.running {
             Running::Pipeline(pipeline) => declared_calls::callees(pipeline.graph()),
-            Running::Workers { controls, .. } => {
+            Running::Workers(generations) => {
+                let controls = generations.live();
                 controls.endpoint.model_info().map(|info| info.calls.clone()).unwrap_or_default()
             }
         }
@@ -337,34 +313,18 @@ impl RunningEndpoint {
     /// Returns the most hooks that its workers run at once; `None` for a pipeline.
     fn places(&self) -> Option<usize> {
         let controls = self.controls()?;
-        let (_, limits) = initial_workers(&self.config, 1);
-        let workers = limits.map_or(controls.devices.len(), |limits| limits.borrow().max);
+        let limits = Size::configured(&self.config, 1).limits;
+        let workers = limits.map_or(controls.devices.len(), |limits| limits.max);
         let places = controls.endpoint.model_info().map_or(1, |info| info.places);
         Some(workers * places)
     }
 
     /// Returns the schemas of requests and responses, as the model and the program declare them.
     fn types(&self) -> Value {
-        let info = self.controls().and_then(|controls| controls.endpoint.model_info());
+        let controls = self.controls();
+        let info = controls.as_ref().and_then(|controls| controls.endpoint.model_info());
         let declared = info.map_or(&Value::Null, |info| &info.schema);
         types(&self.schema, declared, info.map(|info| info.stream))
-    }
-
-    fn target(&self, waits_for_first_worker: bool) -> Target {
-        Target {
-            identity: self.config.identity.clone(),
-            backend: match &self.running {
-                Running::Workers { controls, .. } => Backend::Queue(controls.endpoint.clone()),
-                Running::Pipeline(pipeline) => Backend::Composed(pipeline.clone()),
-            },
-            timeout: self.config.timeout,
-            chunk_timeout: self.config.chunk_timeout,
-            cost: self.config.cost.clone(),
-            waits_for_first_worker,
-            scopes: self.config.jwt_scopes.clone().unwrap_or_default(),
-            metrics: self.edge.clone(),
-            demand: Arc::default(),
-        }
     }
 
     /// Returns a function that reports its state; it calls endpoints among these.
@@ -373,8 +333,8 @@ impl RunningEndpoint {
         endpoints: Arc<[Arc<Identity>]>,
     ) -> Box<dyn Fn() -> EndpointReport + Send + Sync> {
         match &self.running {
-            Running::Workers { controls, .. } => {
-                Box::new(self.worker_reporter(controls.clone(), endpoints))
+            Running::Workers(generations) => {
+                Box::new(self.worker_reporter(generations.clone(), endpoints))
             }
             Running::Pipeline(pipeline) => {
                 let report = self.pipeline_report(pipeline, &endpoints);
@@ -405,16 +365,17 @@ impl RunningEndpoint {
 
     fn worker_reporter(
         &self,
-        controls: Arc<EndpointControls>,
+        generations: Generations,
         endpoints: Arc<[Arc<Identity>]>,
     ) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
         let source = self.config.source.clone();
         let timeout = self.config.timeout.as_secs_f64();
         let queue_timeout = self.config.queue_timeout.map(|timeout| timeout.as_secs_f64());
         let max_body_bytes = self.config.max_body_bytes;
-        let devices: BTreeSet<_> = controls.devices.iter().map(ToString::to_string).collect();
-        let devices = Vec::from_iter(devices);
+        let devices = generations.live().devices.iter().map(ToString::to_string).collect();
+        let devices = Vec::from_iter::<BTreeSet<_>>(devices);
         move || {
+            let controls = generations.live();
             let EndpointControls { identity, kind, view, endpoint, unwell, .. } = &*controls;
             let states = view.states();
             let info = endpoint.model_info();
@@ -438,36 +399,21 @@ impl RunningEndpoint {
     }
 }
 
-/// Returns the number of workers at the start, and the limits of the autoscaler, if there is one.
-fn initial_workers(
+/// Returns a pipeline as its callers see it.
+fn composed_target(
     config: &litplex_config::Endpoint,
-    devices: usize,
-) -> (usize, Option<watch::Sender<Limits>>) {
-    match config.workers {
-        Workers::PerDevice(_) => (devices, None),
-        // An endpoint with `min_workers = 0` starts one worker, so that an error shows at the start
-        // and not at the first request.
-        Workers::Between { min, max } => {
-            (min.max(1), Some(watch::Sender::new(Limits { min, max })))
-        }
-    }
-}
-
-/// Returns the kind of a model, as status pages show it.
-pub(crate) fn kind(source: &Source) -> &'static str {
-    match source {
-        Source::Rust => "rust",
-        Source::Python(_) => "python",
-        Source::Pipeline(_) => "pipeline",
-    }
-}
-
-fn queue_settings(config: &litplex_config::Endpoint) -> QueueSettings {
-    QueueSettings {
-        max_queue: config.max_queue,
-        queue_timeout: config.queue_timeout,
-        idempotent: config.idempotent,
-        by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
-        max_batch_cost: config.max_batch_cost,
+    edge: &Edge,
+    pipeline: Arc<Pipeline>,
+) -> Target {
+    Target {
+        identity: config.identity.clone(),
+        backend: Backend::Composed(pipeline),
+        timeout: config.timeout,
+        chunk_timeout: config.chunk_timeout,
+        cost: config.cost.clone(),
+        waits_for_first_worker: false,
+        scopes: config.jwt_scopes.clone().unwrap_or_default(),
+        metrics: edge.clone(),
+        demand: Arc::default(),
     }
 }

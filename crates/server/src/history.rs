@@ -136,7 +136,8 @@ impl Sampled {
 
 async fn observe(endpoint: &Administered) -> (Counters, Levels) {
     match endpoint {
-        Administered::Workers(controls) => {
+        Administered::Workers(generations) => {
+            let controls = generations.live();
             // The task of the endpoint answers in microseconds.
             let load = controls.endpoint.load().await;
             let states = controls.view.states();
@@ -160,7 +161,7 @@ fn in_progress(edge: &Edge) -> usize {
     usize::try_from(edge.inflight()).unwrap_or_default()
 }
 
-/// Returns what happened between two readings of the counters, which never fall.
+/// Returns what happened between two readings of the counters. Those of a generation begin again with a reload.
 fn period(before: &Counters, now: &Counters, levels: Levels) -> Period {
     use RequestOutcome as Of;
     let outcome = |of: Of| now.edge.outcomes[of as usize] - before.edge.outcomes[of as usize];

@@ -22,6 +22,8 @@ mod endpoints;
 mod error;
 mod events;
 mod exposed;
+mod generation;
+mod generations;
 mod handover;
 mod history;
 mod jwks;

@@ -72,6 +72,7 @@ impl PipelineState {
             in_flight: usize::try_from(self.edge.inflight()).unwrap_or_default(),
             requests: self.edge.ended(),
             workers: Vec::new(),
+            generations: Vec::new(),
         }
     }
 }

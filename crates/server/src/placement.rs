@@ -10,6 +10,7 @@ use litplex_devices::{
 };
 
 /// The devices and threads of one endpoint's workers.
+#[derive(Clone)]
 pub(crate) struct Placement {
     /// The device of each slot.
     pub(crate) devices: Vec<Device>,

@@ -9,19 +9,21 @@ use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
 
 use crate::controls::EndpointControls;
+use crate::generations::Generations;
 use crate::problem::problem_for_clients;
 use crate::telemetry::Telemetry;
 
 /// Returns a function that renders the metrics of these endpoints.
 pub(crate) fn scraper(
-    endpoints: Vec<Arc<EndpointControls>>,
+    endpoints: Vec<Generations>,
     telemetry: Telemetry,
 ) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
-    let has_gpu = |controls: &Arc<EndpointControls>| controls.devices.iter().any(is_gpu);
+    let has_gpu = |endpoint: &Generations| endpoint.live().devices.iter().any(is_gpu);
     let gpus = endpoints.iter().any(has_gpu).then(Gpus::nvidia).map(Arc::new);
     move || {
-        let (endpoints, telemetry) = (endpoints.clone(), telemetry.clone());
-        Box::pin(scrape(endpoints, telemetry, gpus.clone()))
+        let live = endpoints.iter().map(Generations::live).collect();
+        let telemetry = telemetry.clone();
+        Box::pin(scrape(live, telemetry, gpus.clone()))
     }
 }
 

@@ -79,13 +79,19 @@ impl Bound {
         let Access { guards, following: mut background } = access;
         let (config, telemetry) = (&spec.config, Telemetry::new());
         let environment = WorkerEnvironment::new(config, &run_dir, log.clone(), &telemetry)?;
-        let endpoints =
-            Endpoints::launch(config, spec.models, &environment, app_host.as_ref(), &telemetry)?;
+        let (environment, events) = (Arc::new(environment), Events::default());
+        let endpoints = Endpoints::launch(
+            config,
+            spec.models,
+            &environment,
+            app_host.as_ref(),
+            &telemetry,
+            &events,
+        )?;
         let tracer = middleware.tracer.clone();
         let parts = EdgeParts { guards, middleware, layers: spec.layers, telemetry };
         let app = edge::app(config, parts, &endpoints, app_host.as_ref());
         let server = edge::server(config, listener, &app, tls.as_ref(), endpoints.most_workers())?;
-        let events = Events::default();
         let admin_address = admin_port.as_ref().map(AdminPort::address).transpose()?;
         let announcer = Announcer::new(config, server.address()?, admin_address, events.clone());
         let (handler, sampling) =

@@ -1,0 +1,144 @@
+//! A generation of an endpoint: a queue of its own, and workers that serve no other queue.
+
+use std::sync::Arc;
+
+use litplex_calls::{Backend, Target};
+use litplex_config::{Endpoint, Workers};
+use litplex_core::Attach;
+use litplex_metrics::Edge;
+use litplex_scheduler::{QueueSettings, spawn_endpoint};
+use litplex_supervisor::{Limits, Supervisor, supervise};
+use litplex_workers::endpoint_span;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::RustModel;
+use crate::controls::{EndpointControls, kind};
+use crate::dialect_path::CheckedAttach;
+use crate::elastic::{follow_load, stuck_workers};
+use crate::launch::{WorkerEnvironment, launcher};
+use crate::placement::Placement;
+use crate::telemetry::Telemetry;
+
+/// The parts that all generations of an endpoint are launched from.
+pub(crate) struct GenerationSpec {
+    pub(crate) config: Endpoint,
+    pub(crate) placement: Placement,
+    pub(crate) environment: Arc<WorkerEnvironment>,
+    pub(crate) telemetry: Telemetry,
+    /// The metrics of the endpoint's requests at the HTTP edge.
+    pub(crate) edge: Edge,
+    pub(crate) waits_for_first_worker: bool,
+}
+
+/// One generation. Its workers are killed when it is dropped.
+pub(crate) struct Generation {
+    pub(crate) controls: Arc<EndpointControls>,
+    pub(crate) supervisor: Supervisor,
+    /// The tasks that apply the autoscaler and log the states of workers.
+    pub(crate) following: JoinSet<()>,
+}
+
+/// The number of workers that a generation starts with, and its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) workers: usize,
+    /// The bounds between which the autoscaler chooses, if there is one.
+    pub(crate) limits: Option<Limits>,
+}
+
+impl Size {
+    /// Returns the size that the configuration asks for.
+    pub(crate) fn configured(config: &Endpoint, devices: usize) -> Self {
+        match config.workers {
+            Workers::PerDevice(_) => Self { workers: devices, limits: None },
+            // An endpoint with `min_workers = 0` starts one worker, so that an error shows at the start
+            // and not at the first request.
+            Workers::Between { min, max } => {
+                Self { workers: min.max(1), limits: Some(Limits { min, max }) }
+            }
+        }
+    }
+
+    /// Returns the size of a generation that takes the place of another.
+    pub(crate) fn like(other: &EndpointControls) -> Self {
+        let limits = other.limits.as_ref().map(|limits| *limits.borrow());
+        Self { workers: other.view.wanted().max(1), limits }
+    }
+}
+
+impl Generation {
+    /// Launches the workers of a generation.
+    pub(crate) fn launch(
+        spec: &GenerationSpec,
+        model: Option<RustModel>,
+        number: u64,
+        size: Size,
+    ) -> Self {
+        let GenerationSpec { config, placement, environment, telemetry, edge, .. } = spec;
+        let devices = placement.devices.clone();
+        let endpoint =
+            spawn_endpoint(queue_settings(config), telemetry.metrics.queue(config.label()));
+        let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
+        let Size { workers, limits } = size;
+        let most = limits.map_or(workers, |limits| limits.max.max(1));
+        environment.calls.set_most_workers(config.label(), most);
+        let (label, name, device) = (config.label(), &config.identity.name, &devices[0]);
+        endpoint_span(label).in_scope(|| tracing::info!(name, workers, %device, "loading"));
+        let worker_telemetry = telemetry.for_workers(label);
+        let unwell = worker_telemetry.unhealthy.clone();
+        let launch =
+            launcher(config, model, placement.clone(), environment, attach, worker_telemetry);
+        let supervisor = supervise(launch, workers, Default::default());
+        let controls = EndpointControls {
+            generation: number,
+            identity: config.identity.clone(),
+            kind: kind(&config.source),
+            workers: config.workers,
+            devices,
+            gpu_memory_fraction: config.resources.gpu_memory_fraction,
+            endpoint,
+            view: supervisor.view(),
+            wanted: supervisor.wanted_setter(),
+            limits: limits.map(watch::Sender::new),
+            unwell,
+            calls: environment.calls.clone(),
+            edge: edge.clone(),
+        };
+        let mut following = JoinSet::new();
+        if let Some(limits) = &controls.limits {
+            let EndpointControls { endpoint, view, wanted, .. } = &controls;
+            let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
+            let stuck = stuck_workers(environment.calls.clone(), controls.label());
+            following.spawn(follow_load(endpoint, view, wanted, limits.subscribe(), stuck));
+        }
+        Self { controls: Arc::new(controls), supervisor, following }
+    }
+
+    /// Returns the generation as callers see it. It takes the place of `before`, whose requests have
+    /// shown which calls they lead to.
+    pub(crate) fn target(&self, spec: &GenerationSpec, before: Option<&Target>) -> Target {
+        let GenerationSpec { config, edge, waits_for_first_worker, .. } = spec;
+        Target {
+            identity: config.identity.clone(),
+            backend: Backend::Queue(self.controls.endpoint.clone()),
+            timeout: config.timeout,
+            chunk_timeout: config.chunk_timeout,
+            cost: config.cost.clone(),
+            waits_for_first_worker: *waits_for_first_worker,
+            scopes: config.jwt_scopes.clone().unwrap_or_default(),
+            metrics: edge.clone(),
+            demand: before.map(|before| before.demand.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+fn queue_settings(config: &Endpoint) -> QueueSettings {
+    QueueSettings {
+        max_queue: config.max_queue,
+        queue_timeout: config.queue_timeout,
+        idempotent: config.idempotent,
+        by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
+        max_batch_cost: config.max_batch_cost,
+    }
+}
