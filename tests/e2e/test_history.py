@@ -1,13 +1,17 @@
 """The history of endpoints that a server keeps in memory."""
 
+import json
 import os
+import pty
 import signal
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import wait_until
+from conftest import LITPLEX, wait_until
 
 SERVER = """
     import time
@@ -117,3 +121,60 @@ def test_a_wrong_question_is_refused_with_what_is_right(serve, runtime, admin):
         status, told = admin("/v1/history", **query)
         assert (status, words in told["error"]) == (expected, True), told
     assert "/v1/history" in admin("/openapi.json")[1]["paths"]
+
+
+def test_load_says_why_an_endpoint_is_slow(serve, runtime, admin, litplex):
+    server = serve(SERVER, env=runtime)
+
+    def load(label):
+        return next(e for e in admin("/v1/load")[1]["endpoints"] if e["endpoint"] == label)
+
+    idle = load("/echo")
+    assert (idle["state"], idle["workers_ready"], idle["workers"]) == ("ready", 1, 1)
+    assert (idle["slow"], idle["queued"], idle["in_flight"]) == (None, 0, 0)
+    assert idle["memory"] > 1 << 20
+    assert load("/pipeline")["memory"] is None
+    assert litplex("pause", "/echo")[0] == 0
+    with ThreadPoolExecutor() as pool:
+        held = [pool.submit(server.post, path, json=1) for path in ("/echo", "/relay")]
+        wait_until(lambda: load("/echo")["queued"] == 2)
+        assert load("/echo")["slow"] == "paused: 2 jobs wait until it is resumed"
+        assert litplex("resume", "/echo")[0] == 0
+        assert [answer.result().json() for answer in held] == [1, 1]
+    # The request of `/relay` has waited for its call nearly all of the time.
+    wait_until(lambda: "`/echo`, which it calls, takes" in (load("/relay")["slow"] or ""))
+    wait_until(lambda: load("/echo")["job_rate"] > 0)
+    assert load("/echo")["p99"] > 0.01
+
+    status, out, err = litplex("top")
+    assert (status, err) == (0, "")
+    head, *rows = out.splitlines()
+    assert head.split()[:3] == ["ENDPOINT", "STATE", "WORKERS"]
+    assert [row.split()[0] for row in rows] == ["/echo", "/relay", "/pipeline"]
+    assert "which it calls, takes" in rows[1]
+    assert "\x1b" not in out
+    told = json.loads(litplex("top", "--json")[1])
+    assert [e["endpoint"] for e in told["endpoints"]] == ["/echo", "/relay", "/pipeline"]
+
+
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
+def test_top_leaves_the_terminal_as_it_was(serve, runtime, ends):
+    serve(SERVER, env=runtime)
+    terminal, side = pty.openpty()
+    env = {**os.environ, **runtime}
+    top = subprocess.Popen([LITPLEX, "top"], env=env, stdin=side, stdout=side, stderr=side)
+    try:
+        os.close(side)
+        shown = b""
+        # It shows the table more than once.
+        while shown.count(b"/pipeline") < 2:
+            shown += os.read(terminal, 4096)
+        top.send_signal(ends)
+        assert top.wait(20) == 0
+        while not shown.endswith(b"\x1b[?7h\x1b[?25h\x1b[?1049l"):
+            shown += os.read(terminal, 4096)
+        assert shown.startswith(b"\x1b[?1049h\x1b[?25l\x1b[?7l")
+    finally:
+        top.kill()
+        top.wait()
+        os.close(terminal)

@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
-use crate::history::EndpointHistory;
+use crate::history::{EndpointHistory, Load};
 use crate::remote::{Encrypted, Remote, RemoteOptions};
 use crate::run_dir::run_dirs;
 use crate::socket;
@@ -157,6 +157,14 @@ impl Client {
         let path = endpoint_path(endpoint, &format!("/workers/{slot}/stack"));
         let text = self.ask(Method::GET, &path, Bytes::new())?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Returns the load of all endpoints, and why each is slow.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn load(&self) -> Result<Load, AskError> {
+        self.get("/v1/load")
     }
 
     /// Returns the last seconds of an endpoint, in points of at least `step` seconds.

@@ -84,3 +84,41 @@ impl ErrorCounts {
         bad_input + model_error + timeout + cancelled + unavailable + worker_lost
     }
 }
+
+/// The load of all endpoints now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Load {
+    /// The endpoints, in the order of the configuration.
+    pub endpoints: Vec<EndpointLoad>,
+}
+
+/// The load of an endpoint now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointLoad {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// `ready`, `unavailable`, `paused` or `draining`.
+    pub state: String,
+    /// The number of workers that are ready.
+    pub workers_ready: usize,
+    /// The number of wanted workers.
+    pub workers: usize,
+    /// The number of jobs that workers hold; of a pipeline, its requests in progress.
+    pub in_flight: usize,
+    /// The number of jobs that wait.
+    pub queued: usize,
+    /// The requests of clients that ended per second, over the last ten seconds.
+    pub rate: f64,
+    /// The jobs that arrived per second, those of calls included, over the last ten seconds.
+    pub job_rate: f64,
+    /// The number of requests that failed in the last minute.
+    pub errors: ErrorCounts,
+    /// The median latency of the last minute in seconds.
+    pub p50: Option<f64>,
+    /// The latency in seconds that 99 % of the requests of the last minute did not exceed.
+    pub p99: Option<f64>,
+    /// The bytes of memory that its workers use; `None` if they are threads of the server.
+    pub memory: Option<u64>,
+    /// Why the endpoint is slow, in words.
+    pub slow: Option<String>,
+}

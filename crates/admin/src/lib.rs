@@ -28,7 +28,7 @@ pub use client::{AskError, Client, Lines, running};
 pub use event::{Event, EventKind};
 pub use feed::{Feed, FeedLimits, FeedReader};
 pub use guard::AdminGuard;
-pub use history::{EndpointHistory, ErrorCounts, HistoryPoint, HistoryQuery};
+pub use history::{EndpointHistory, EndpointLoad, ErrorCounts, HistoryPoint, HistoryQuery, Load};
 pub use operations::{Admin, Refusal, RefusalKind};
 pub use port::AdminPort;
 pub use remote::RemoteOptions;

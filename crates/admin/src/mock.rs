@@ -10,7 +10,7 @@ use litplex_core::BoxFuture;
 
 use crate::{
     Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, HistoryQuery,
-    LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
+    Load, LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -108,6 +108,10 @@ impl Admin for MockAdmin {
     fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>> {
         let stack = Self::check(&endpoint).map(|()| format!("{endpoint}#{slot}\n"));
         Box::pin(ready(stack))
+    }
+
+    fn load(&self) -> BoxFuture<'_, Load> {
+        Box::pin(ready(Load { endpoints: Vec::new() }))
     }
 
     fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<EndpointHistory, Refusal>> {

@@ -6,7 +6,7 @@ use litplex_core::BoxFuture;
 
 use crate::event::Event;
 use crate::feed::Feed;
-use crate::history::{EndpointHistory, HistoryQuery};
+use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status};
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
@@ -31,6 +31,9 @@ pub trait Admin: Send + Sync {
 
     /// Returns the stacks of all threads of a worker, as text.
     fn stack(&self, endpoint: String, slot: usize) -> BoxFuture<'_, Result<String, Refusal>>;
+
+    /// Returns the load of all endpoints, and why each is slow.
+    fn load(&self) -> BoxFuture<'_, Load>;
 
     /// Returns the last seconds of an endpoint.
     fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<EndpointHistory, Refusal>>;

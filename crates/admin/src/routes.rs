@@ -21,7 +21,7 @@ use utoipa_axum::routes;
 
 use crate::event::Event;
 use crate::feed::FeedReader;
-use crate::history::{EndpointHistory, HistoryQuery};
+use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::operations::{Admin, Refusal, RefusalKind};
 use crate::status::{
     EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded, Scale, Scaled,
@@ -71,6 +71,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(drain))
         .routes(routes!(resume))
         .routes(routes!(stack))
+        .routes(routes!(load))
         .routes(routes!(history))
         .routes(routes!(events))
         .routes(routes!(logs))
@@ -208,6 +209,12 @@ async fn stack(
         Refusal::invalid(format!("invalid worker `{slot}`: expected the number of its slot"))
     })?;
     admin.stack(endpoint, slot).await
+}
+
+/// Returns the load of all endpoints now, and in words why an endpoint is slow.
+#[utoipa::path(get, path = "/v1/load", responses((status = OK, body = Load)))]
+async fn load(State(admin): Operations) -> Json<Load> {
+    Json(admin.load().await)
 }
 
 /// The part of an endpoint's history that a client asks for.

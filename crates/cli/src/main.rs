@@ -16,6 +16,7 @@ mod servers;
 mod stack;
 mod stop;
 mod table;
+mod top;
 
 use std::ffi::OsString;
 use std::fs;
@@ -83,6 +84,8 @@ enum Verb {
     Key(key::Key),
     /// Show running servers: endpoints with their state and load, and their workers
     Ps(ps::Ps),
+    /// Show the load of the endpoints, live, and why one is slow
+    Top(top::Top),
     /// Set the number of an endpoint's workers, while it serves
     Scale(scale::Scale),
     /// Replace the workers of an endpoint by new ones, with its present code, while it serves
@@ -229,6 +232,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Check(check) => run_check(&check),
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
+        Verb::Top(top) => top::run(&top),
         Verb::Scale(scale) => scale::run(&scale),
         Verb::Reload(reload) => reload::run(&reload),
         Verb::Pause(operate) => operate::run(Mode::Paused, &operate),

@@ -7,7 +7,9 @@
 mod block;
 mod history;
 mod period;
+mod slow;
 mod varint;
 
 pub use history::{History, Located};
 pub use period::{BUCKETS, Errors, Period, quantile};
+pub use slow::{Batch, Mode, Situation, explanation};

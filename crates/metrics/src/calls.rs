@@ -1,9 +1,12 @@
 //! The durations of the calls between endpoints.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use prometheus::HistogramVec;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use tokio::time::Instant;
 
 use crate::NO_ENDPOINT;
@@ -28,6 +31,22 @@ impl CallTimes {
     pub fn begin(&self, caller: Arc<str>) -> CallGuard {
         let (times, begun) = (self.clone(), Instant::now());
         CallGuard { times, caller, callee: None, begun, is_counted: false }
+    }
+}
+
+impl CallTimes {
+    /// Returns the seconds that all calls took so far, by caller and callee.
+    pub fn seconds(&self) -> BTreeMap<(String, String), f64> {
+        let mut seconds = BTreeMap::new();
+        for metric in self.0.collect().iter().flat_map(MetricFamily::get_metric) {
+            let label = |name| {
+                let label = metric.get_label().iter().find(|label| label.name() == name);
+                label.map(|label| label.value().to_owned()).unwrap_or_default()
+            };
+            let calls = (label("caller"), label("endpoint"));
+            *seconds.entry(calls).or_default() += metric.get_histogram().get_sample_sum();
+        }
+        seconds
     }
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use litplex_admin::{
     Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery,
-    LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
+    Load, LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
 };
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
 use litplex_http::App;
+use litplex_metrics::CallTimes;
 use tokio::time::Instant;
 
 use crate::administered::Administered;
@@ -18,6 +19,7 @@ use crate::endpoints::Endpoints;
 use crate::events::Events;
 use crate::generations::Generations;
 use crate::history::Histories;
+use crate::load::load_of;
 use crate::log::OperatedLog;
 
 /// The handler of the admin API.
@@ -41,10 +43,11 @@ impl AdminHandler {
         app: &Arc<App>,
         events: &Events,
         log: Option<OperatedLog>,
+        calls: CallTimes,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let Announcer { url, admin_url, port, .. } = announcer;
         let endpoints: Vec<_> = endpoints.administered().into_iter().map(Arc::new).collect();
-        let (histories, sampling) = Histories::of(endpoints.clone());
+        let (histories, sampling) = Histories::of(endpoints.clone(), calls);
         let handler = Self {
             url: url.clone(),
             admin_url: admin_url.clone(),
@@ -138,6 +141,17 @@ impl Admin for AdminHandler {
         Box::pin(async move {
             let controls = self.with_workers(&endpoint, "name an endpoint that it calls")?.live();
             controls.stack(slot).await
+        })
+    }
+
+    fn load(&self) -> BoxFuture<'_, Load> {
+        Box::pin(async {
+            let recent = self.histories.recent().await.unwrap_or_default();
+            let mut endpoints = Vec::new();
+            for (endpoint, recent) in self.endpoints.iter().zip(&recent) {
+                endpoints.push(load_of(endpoint, recent).await);
+            }
+            Load { endpoints }
         })
     }
 

@@ -1,13 +1,13 @@
 //! Samples every endpoint once a second, from counters that exist. One task owns the histories; requests
 //! are not slowed down by it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use litplex_admin::{EndpointHistory, ErrorCounts, HistoryPoint, HistoryQuery};
-use litplex_core::Identity;
 use litplex_history::{BUCKETS, Errors, History, Located, Period, quantile};
-use litplex_metrics::{Edge, EdgeTotals, LATENCY_BOUNDS, RequestOutcome};
+use litplex_metrics::{CallTimes, Edge, EdgeTotals, LATENCY_BOUNDS, RequestOutcome};
 use litplex_supervisor::SlotState;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -17,6 +17,9 @@ use crate::administered::Administered;
 /// The time between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The number of samples in a minute.
+const MINUTE: usize = 60;
+
 /// The number of queries that wait for the task. More wait for their turn.
 const QUERIES: usize = 16;
 
@@ -25,31 +28,50 @@ const QUERIES: usize = 16;
 pub(crate) struct Histories(mpsc::Sender<Asked>);
 
 #[derive(Debug)]
-struct Asked {
-    query: HistoryQuery,
-    answer: oneshot::Sender<EndpointHistory>,
+enum Asked {
+    History { query: HistoryQuery, answer: oneshot::Sender<EndpointHistory> },
+    Recent(oneshot::Sender<Vec<Recent>>),
+}
+
+/// The last minute of an endpoint.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Recent {
+    /// The last ten seconds.
+    pub(crate) seconds: Period,
+    /// The last minute.
+    pub(crate) minute: Period,
+    /// The callee that took most of the time of its requests in the last minute, and the share.
+    pub(crate) callee: Option<(String, f64)>,
 }
 
 impl Histories {
     /// Returns the histories of these endpoints, and the task that samples them.
     pub(crate) fn of(
         endpoints: Vec<Arc<Administered>>,
+        calls: CallTimes,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (asked, queries) = mpsc::channel(QUERIES);
         let sampled = endpoints.into_iter().map(Sampled::begin).collect();
-        (Self(asked), follow(sampled, queries))
+        (Self(asked), follow(sampled, calls, queries))
     }
 
     /// Returns the history that is asked for, of the endpoint with the label `query.endpoint`; `None` if
     /// there is none, or if the server ends.
     pub(crate) async fn read(&self, query: HistoryQuery) -> Option<EndpointHistory> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Asked { query, answer }).await.ok()?;
+        self.0.send(Asked::History { query, answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Returns the last minute of each endpoint; `None` if the server ends.
+    pub(crate) async fn recent(&self) -> Option<Vec<Recent>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Asked::Recent(answer)).await.ok()?;
         answered.await.ok()
     }
 }
 
-async fn follow(mut endpoints: Vec<Sampled>, mut queries: mpsc::Receiver<Asked>) {
+async fn follow(mut endpoints: Vec<Sampled>, calls: CallTimes, mut queries: mpsc::Receiver<Asked>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     // The first tick is at once, before a second has passed.
@@ -60,16 +82,22 @@ async fn follow(mut endpoints: Vec<Sampled>, mut queries: mpsc::Receiver<Asked>)
             now = ticks.tick() => {
                 let seconds = (now - sampled).as_secs_f64().round() as u64;
                 sampled = now;
+                let spent = calls.seconds();
                 for endpoint in &mut endpoints {
-                    endpoint.sample(seconds.max(1)).await;
+                    endpoint.sample(seconds.max(1), &spent).await;
                 }
             }
             asked = queries.recv() => {
-                let Some(Asked { query, answer }) = asked else { return };
-                let found = endpoints.iter().find(|it| it.identity().label == query.endpoint);
-                if let Some(endpoint) = found {
-                    // The client may have left.
-                    let _ = answer.send(endpoint.read(&query));
+                // The client may have left.
+                match asked {
+                    None => return,
+                    Some(Asked::Recent(answer)) => {
+                        let _ = answer.send(endpoints.iter().map(Sampled::recent).collect());
+                    }
+                    Some(Asked::History { query, answer }) => {
+                        let found = endpoints.iter().find(|it| it.label() == query.endpoint);
+                        let _ = found.map(|endpoint| answer.send(endpoint.read(&query)));
+                    }
                 }
             }
         }
@@ -81,12 +109,22 @@ struct Sampled {
     endpoint: Arc<Administered>,
     history: History,
     last: Counters,
+    /// The seconds that its requests and its calls had taken, for each second of the last minute.
+    spent: VecDeque<Spent>,
+}
+
+/// The seconds that the requests of an endpoint have taken since the start, and its calls by callee.
+#[derive(Debug, Clone, Default)]
+struct Spent {
+    requests: f64,
+    calls: BTreeMap<String, f64>,
 }
 
 /// The counters of an endpoint since its start.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
     edge: EdgeTotals,
+    generation: u64,
     jobs: u64,
     restarts: u64,
 }
@@ -101,17 +139,24 @@ struct Levels {
 
 impl Sampled {
     fn begin(endpoint: Arc<Administered>) -> Self {
-        Self { endpoint, history: History::new(), last: Counters::default() }
+        let spent = VecDeque::from([Spent::default()]);
+        Self { endpoint, history: History::new(), last: Counters::default(), spent }
     }
 
-    fn identity(&self) -> &Identity {
-        self.endpoint.identity()
+    fn label(&self) -> &str {
+        &self.endpoint.identity().label
     }
 
     /// Appends what happened since the last sample. If the server stood still, the missed seconds have
     /// the levels of now and no requests.
-    async fn sample(&mut self, seconds: u64) {
+    async fn sample(&mut self, seconds: u64, spent: &BTreeMap<(String, String), f64>) {
         let (now, levels) = observe(&self.endpoint).await;
+        let own = spent.iter().filter(|((caller, _), _)| caller == self.label());
+        let calls = own.map(|((_, callee), seconds)| (callee.clone(), *seconds)).collect();
+        self.spent.push_back(Spent { requests: now.edge.seconds, calls });
+        if self.spent.len() > MINUTE + 1 {
+            self.spent.pop_front();
+        }
         let period = period(&self.last, &now, levels);
         self.last = now;
         let missed = Period {
@@ -124,14 +169,33 @@ impl Sampled {
         self.history.push(&period);
     }
 
+    fn recent(&self) -> Recent {
+        Recent {
+            seconds: self.history.sum(10),
+            minute: self.history.sum(60),
+            callee: self.spent.front().zip(self.spent.back()).and_then(|(a, b)| slowest(a, b)),
+        }
+    }
+
     fn read(&self, query: &HistoryQuery) -> EndpointHistory {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let points = self.history.last(query.seconds, query.step);
         EndpointHistory {
-            endpoint: self.identity().label.clone(),
+            endpoint: self.label().to_owned(),
             points: points.into_iter().map(|located| point(located, now)).collect(),
         }
     }
+}
+
+/// Returns the callee whose calls took most of the time between two readings, and their share of the time
+/// of the requests that ended meanwhile.
+fn slowest(before: &Spent, now: &Spent) -> Option<(String, f64)> {
+    let requests = now.requests - before.requests;
+    let calls = now.calls.iter().map(|(callee, seconds)| {
+        (callee, seconds - before.calls.get(callee).copied().unwrap_or_default())
+    });
+    let (callee, seconds) = calls.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (requests > 0.0).then(|| (callee.clone(), seconds / requests))
 }
 
 async fn observe(endpoint: &Administered) -> (Counters, Levels) {
@@ -144,6 +208,7 @@ async fn observe(endpoint: &Administered) -> (Counters, Levels) {
             let is_ready = |state: &&SlotState| matches!(state, SlotState::Ready(_));
             let counters = Counters {
                 edge: controls.edge.totals(),
+                generation: controls.generation,
                 jobs: load.arrived,
                 restarts: controls.view.record().restarts.iter().sum(),
             };
@@ -161,11 +226,14 @@ fn in_progress(edge: &Edge) -> usize {
     usize::try_from(edge.inflight()).unwrap_or_default()
 }
 
-/// Returns what happened between two readings of the counters. Those of a generation begin again with a reload.
+/// Returns what happened between two readings of the counters. Those of the queue and of the workers begin
+/// again with each generation.
 fn period(before: &Counters, now: &Counters, levels: Levels) -> Period {
     use RequestOutcome as Of;
-    let outcome = |of: Of| now.edge.outcomes[of as usize] - before.edge.outcomes[of as usize];
-    let latency = |at: usize| now.edge.latencies[at] - before.edge.latencies[at];
+    let queue = if now.generation == before.generation { *before } else { Counters::default() };
+    let outcome =
+        |of: Of| now.edge.outcomes[of as usize].saturating_sub(before.edge.outcomes[of as usize]);
+    let latency = |at: usize| now.edge.latencies[at].saturating_sub(before.edge.latencies[at]);
     Period {
         seconds: 1,
         latencies: std::array::from_fn::<_, BUCKETS, _>(latency),
@@ -177,8 +245,8 @@ fn period(before: &Counters, now: &Counters, levels: Levels) -> Period {
             unavailable: outcome(Of::Unavailable),
             worker_lost: outcome(Of::WorkerLost),
         },
-        jobs: now.jobs.saturating_sub(before.jobs),
-        restarts: now.restarts.saturating_sub(before.restarts),
+        jobs: now.jobs.saturating_sub(queue.jobs),
+        restarts: now.restarts.saturating_sub(queue.restarts),
         in_flight: levels.in_flight as u64,
         queued: levels.queued as u64,
         ready: levels.ready as u64,
@@ -187,21 +255,12 @@ fn period(before: &Counters, now: &Counters, levels: Levels) -> Period {
 
 fn point(Located { age, period }: Located, now: f64) -> HistoryPoint {
     let quantile = |share| quantile(&period.latencies, &LATENCY_BOUNDS, share);
-    let Errors { bad_input, model_error, timeout, cancelled, unavailable, worker_lost } =
-        period.errors;
     HistoryPoint {
         time: now - age as f64,
         seconds: period.seconds,
         requests: period.ended(),
         rate: period.ended() as f64 / f64::from(period.seconds.max(1)),
-        errors: ErrorCounts {
-            bad_input,
-            model_error,
-            timeout,
-            cancelled,
-            unavailable,
-            worker_lost,
-        },
+        errors: counts(period.errors),
         jobs: period.jobs,
         in_flight: period.in_flight,
         queued: period.queued,
@@ -210,6 +269,12 @@ fn point(Located { age, period }: Located, now: f64) -> HistoryPoint {
         workers_ready: period.ready,
         restarts: period.restarts,
     }
+}
+
+/// Returns errors as the admin API shows them.
+pub(crate) fn counts(errors: Errors) -> ErrorCounts {
+    let Errors { bad_input, model_error, timeout, cancelled, unavailable, worker_lost } = errors;
+    ErrorCounts { bad_input, model_error, timeout, cancelled, unavailable, worker_lost }
 }
 
 #[cfg(test)]
@@ -225,6 +290,9 @@ mod tests {
         now.edge.outcomes[RequestOutcome::Timeout as usize] = 5;
         now.edge.latencies[4] = 110;
         (now.jobs, now.restarts) = (25, 2);
+        let reloaded = Counters { generation: 2, jobs: 4, restarts: 0, ..now };
+        let first = period(&before, &reloaded, Levels::default());
+        assert_eq!((first.ended(), first.jobs, first.restarts), (12, 4, 0));
         let levels = Levels { in_flight: 3, queued: 8, ready: 2 };
         let period = period(&before, &now, levels);
         assert_eq!((period.ended(), period.errors.timeout, period.latencies[4]), (12, 2, 10));
@@ -233,5 +301,19 @@ mod tests {
         assert!((shown.time - 996.0).abs() < 1e-9 && (shown.rate - 3.0).abs() < 1e-9);
         assert_eq!((shown.requests, shown.errors.total(), shown.queued), (12, 2, 8));
         assert!(shown.p50.is_some_and(|p50| (0.01..=0.025).contains(&p50)));
+    }
+
+    #[test]
+    fn the_slowest_callee_is_that_of_the_time_between_two_readings() {
+        let spent = |requests, ocr, embed| Spent {
+            requests,
+            calls: BTreeMap::from([("/ocr".to_owned(), ocr), ("/embed".to_owned(), embed)]),
+        };
+        let found = slowest(&spent(100.0, 90.0, 1.0), &spent(110.0, 92.0, 9.0));
+        let (callee, share) = found.unwrap();
+        assert_eq!(callee, "/embed");
+        assert!((share - 0.8).abs() < 1e-9);
+        assert_eq!(slowest(&spent(1.0, 1.0, 1.0), &spent(1.0, 1.0, 1.0)), None);
+        assert_eq!(slowest(&Spent::default(), &Spent::default()), None);
     }
 }

@@ -30,6 +30,7 @@ mod jwks;
 mod key_error;
 mod launch;
 mod lifecycle;
+mod load;
 mod log;
 mod log_filter;
 mod log_history;
