@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::say::say;
-use crate::wrong;
+use crate::wrong::wrong;
 
 #[derive(Args)]
 #[command(after_help = IMPORT_HELP)]

@@ -1,9 +1,11 @@
 //! The `litplex` command: arguments, exit statuses and one module per subcommand. Serving itself is in
 //! `litplex` and `server`.
 
+mod call;
 mod env;
 mod events;
 mod import;
+mod init;
 mod key;
 mod level;
 mod logs;
@@ -17,6 +19,7 @@ mod stack;
 mod stop;
 mod table;
 mod top;
+mod wrong;
 
 use std::ffi::OsString;
 use std::fs;
@@ -32,6 +35,7 @@ use litplex_admin::Mode;
 use tokio::sync::oneshot;
 
 use crate::say::{ReaderGone, say, written};
+use crate::wrong::wrong;
 
 /// 5 to 10 % faster than the system's allocator with many small bodies.
 #[global_allocator]
@@ -56,6 +60,8 @@ Examples:
   litplex ps                           show running servers: endpoints, load, workers
   litplex scale /ocr 4                 run four workers for an endpoint
   litplex logs -f                      follow the log of the server
+  litplex call /ocr -f page.png        call an endpoint, as its schema asks
+  litplex init words                   write the files of a new project
 
 A minimal litplex.toml:
   [[endpoint]]
@@ -80,6 +86,10 @@ enum Verb {
     Serve(Serve),
     /// Check a program, and print its endpoints as they would be served
     Check(Check),
+    /// Write the files of a new project: a model, its configuration, a test and a Dockerfile
+    Init(init::Init),
+    /// Call an endpoint: send JSON, a text or files as its schema asks, and show the response
+    Call(call::Call),
     /// Create a key for a caller, and its line for `api_keys_file`
     Key(key::Key),
     /// Show running servers: endpoints with their state and load, and their workers
@@ -230,6 +240,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Verb::Serve(serve) => run_serve(serve),
         Verb::Check(check) => run_check(&check),
+        Verb::Init(init) => init::run(&init),
+        Verb::Call(call) => call::run(&call),
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
         Verb::Top(top) => top::run(&top),
@@ -314,11 +326,6 @@ fn load(source: &Source) -> anyhow::Result<Program> {
     }
 }
 
-/// Returns the error for a wrong program or command line.
-fn wrong(problem: impl Into<String>) -> anyhow::Error {
-    ConfigError(vec![problem.into()]).into()
-}
-
 /// Runs a Python file up to the call that serves, and returns the program that it describes.
 fn load_python(source: &Source) -> anyhow::Result<Program> {
     if !source.file.is_file() {
@@ -364,6 +371,11 @@ mod tests {
     use litplex_core::LaunchError;
 
     use super::*;
+
+    #[test]
+    fn no_verb_has_two_arguments_of_one_name() {
+        Cli::command().debug_assert();
+    }
 
     #[test]
     fn each_cause_is_told_once() {

@@ -96,7 +96,7 @@ fn all(port: Option<u16>) -> anyhow::Result<Vec<Running>> {
 }
 
 /// Returns the server that runs, or the one on a port.
-fn only(port: Option<u16>) -> anyhow::Result<Running> {
+pub(crate) fn only(port: Option<u16>) -> anyhow::Result<Running> {
     only_of(all(port)?)
 }
 
