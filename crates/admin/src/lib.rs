@@ -35,6 +35,6 @@ pub use remote::RemoteOptions;
 pub use run_dir::{RunDir, RunDirError};
 pub use socket::AdminSocket;
 pub use status::{
-    EndpointMode, EndpointStatus, GenerationState, GenerationStatus, LogLevel, Mode, Reload,
-    Reloaded, Scale, Scaled, Status, WorkerStatus,
+    EndpointMode, EndpointStatus, GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel,
+    Mode, Reload, Reloaded, Scale, Scaled, Status, WorkerStatus,
 };
