@@ -379,3 +379,45 @@ def test_other_users_cannot_reach_a_server(serve, runtime):
     (directory,) = kept.iterdir()
     modes = [path.stat().st_mode & 0o777 for path in (kept, directory, directory / "admin.sock")]
     assert modes == [0o700, 0o700, 0o600]
+
+
+LOADING = """
+    import pathlib, time
+
+    class Slow(ls.LitAPI):
+        def setup(self, device):
+            print("shard 1 of 2")
+            while not pathlib.Path("go").exists():
+                time.sleep(0.01)
+
+        def predict(self, x):
+            return x
+
+    if __name__ == "__main__":
+        ls.LitServer(Slow(), path="/slow").run(port=0)
+"""
+
+
+def test_a_worker_that_loads_its_model_shows_how_far_it_is(
+    serve, runtime, litplex, status_of, tmp_path
+):
+    server = serve(LOADING, env=runtime, ready=False).wait_until_listening()
+
+    def worker():
+        return status_of("/slow")["workers"][0]
+
+    wait_until(lambda: worker()["last_line"])
+    told = worker()
+    assert (told["state"], told["last_line"]["text"]) == ("starting", "shard 1 of 2")
+    assert told["starting_for"] >= 0 and told["ready_for"] is None
+    assert told["memory"] > 1_000_000 and told["pid"] in server.workers()
+    _, out, _ = litplex("ps")
+    assert "MiB" in out and ": shard 1 of 2" in out
+    # A `setup` that hangs is seen in the act, and goes on.
+    assert "in setup" in litplex("stack", "/slow")[1]
+    (tmp_path / "go").touch()
+    server.wait_until_ready()
+    told = worker()
+    assert (told["starting_for"], told["last_line"]) == (None, None)
+    assert told["memory"] > 1_000_000
+    assert server.post("/slow", json=1).json() == 1

@@ -83,6 +83,11 @@ impl<T> Feed<T> {
         FeedReader { feed: self.clone(), news: self.0.next.subscribe(), next: id.saturating_add(1) }
     }
 
+    /// Returns the items that are kept, the newest first.
+    pub fn newest_first(&self) -> Vec<Arc<T>> {
+        self.kept().items.iter().rev().map(|item| item.value.clone()).collect()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept<T>> {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -32,9 +32,10 @@ pub use history::{EndpointHistory, EndpointLoad, ErrorCounts, HistoryPoint, Hist
 pub use operations::{Admin, Refusal, RefusalKind};
 pub use port::AdminPort;
 pub use remote::RemoteOptions;
+pub use routes::document;
 pub use run_dir::{RunDir, RunDirError};
 pub use socket::AdminSocket;
 pub use status::{
-    EndpointMode, EndpointStatus, GenerationState, GenerationStatus, LogLevel, Mode, Reload,
-    Reloaded, Scale, Scaled, Status, WorkerStatus,
+    EndpointMode, EndpointStatus, GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel,
+    Mode, Reload, Reloaded, Scale, Scaled, Status, WorkerStatus,
 };

@@ -58,6 +58,7 @@ impl MockAdmin {
             pid: 7,
             url,
             admin_url: None,
+            gpus: Vec::new(),
             port: self.port,
             uptime: 1.5,
             endpoints: vec![endpoint],

@@ -61,6 +61,11 @@ pub(crate) fn router(admin: Arc<dyn Admin>) -> axum::Router {
         .with_state(admin)
 }
 
+/// Returns the `OpenAPI` document of the admin API, without a server.
+pub fn document() -> serde_json::Value {
+    serde_json::to_value(documented().get_openapi()).unwrap_or_default()
+}
+
 fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(server))

@@ -17,6 +17,9 @@ pub struct Status {
     pub port: u16,
     /// The seconds since the start of the server.
     pub uptime: f64,
+    /// The GPUs of the machine; empty if no endpoint is on a GPU.
+    #[serde(default)]
+    pub gpus: Vec<GpuStatus>,
     /// The endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -146,8 +149,44 @@ pub struct WorkerStatus {
     pub restarts: u64,
     /// The seconds since the worker became ready; `None` while it is not.
     pub ready_for: Option<f64>,
+    /// The seconds since the worker was launched; `None` once it is ready.
+    #[serde(default)]
+    pub starting_for: Option<f64>,
     /// The reason why the worker is not ready, or why the one before it ended.
     pub reason: Option<String>,
+    /// The last line of the log about the worker since its launch, while it starts.
+    #[serde(default)]
+    pub last_line: Option<LastLine>,
+    /// The bytes of resident memory of its process, without child processes.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// The bytes of GPU memory of its process and its child processes.
+    #[serde(default)]
+    pub gpu_memory: Option<u64>,
+}
+
+/// The last line of the log about a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastLine {
+    /// The time, in RFC 3339.
+    pub timestamp: String,
+    /// The line.
+    pub text: String,
+}
+
+/// The figures of a GPU, as its driver reports them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GpuStatus {
+    /// The index at the driver.
+    pub index: u32,
+    /// The UUID, `GPU-…`.
+    pub uuid: String,
+    /// The bytes of its memory that are used.
+    pub used: u64,
+    /// The bytes of its memory.
+    pub total: u64,
+    /// The share of time in which it computed, from 0 to 1; `None` if it is divided.
+    pub utilization: Option<f64>,
 }
 
 /// The mode of an endpoint: what it does with requests.

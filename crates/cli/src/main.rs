@@ -372,6 +372,58 @@ mod tests {
 
     use super::*;
 
+    /// The verbs that use no operation. `call` is a client of endpoints.
+    const LOCAL: [&str; 8] =
+        ["serve", "check", "init", "call", "key", "import", "env", "completions"];
+
+    /// The verbs for running servers, each with the operations of the admin API that it uses.
+    const REMOTE: [(&str, &[&str]); 12] = [
+        ("ps", &["get /v1/server"]),
+        ("top", &["get /v1/load"]),
+        ("scale", &["post /v1/endpoints/{endpoint}/scale"]),
+        ("reload", &["post /v1/endpoints/{endpoint}/reload"]),
+        ("pause", &["post /v1/endpoints/{endpoint}/pause"]),
+        ("drain", &["post /v1/endpoints/{endpoint}/drain"]),
+        ("resume", &["post /v1/endpoints/{endpoint}/resume"]),
+        ("logs", &["get /v1/logs"]),
+        ("events", &["get /v1/events"]),
+        ("log-level", &["get /v1/log-level", "put /v1/log-level"]),
+        ("stack", &["get /v1/endpoints/{endpoint}/workers/{slot}/stack"]),
+        ("stop", &["post /v1/stop"]),
+    ];
+
+    /// The operations without a verb: `ps` shows all endpoints, and histories are for charts.
+    const WITHOUT_VERB: [&str; 2] = ["get /v1/endpoints/{endpoint}", "get /v1/history"];
+
+    #[test]
+    fn the_command_can_do_what_the_admin_api_can() {
+        let document = litplex_admin::document();
+        let mut offered: Vec<String> = Vec::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            let methods = operations.as_object().unwrap().keys();
+            offered.extend(methods.map(|method| format!("{method} {path}")));
+        }
+        let used = REMOTE.iter().flat_map(|(_, operations)| operations.iter().copied());
+        let mut known: Vec<_> = used.chain(WITHOUT_VERB).map(str::to_owned).collect();
+        offered.sort();
+        known.sort();
+        assert_eq!(offered, known, "an operation needs a verb, or a place in `WITHOUT_VERB`");
+
+        let command = Cli::command();
+        let mut verbs: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut listed = Vec::from_iter(LOCAL.into_iter().chain(REMOTE.map(|(verb, _)| verb)));
+        verbs.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(verbs, listed, "a verb for running servers needs its operations in `REMOTE`");
+        for (verb, _) in REMOTE {
+            let command = command.find_subcommand(verb).unwrap();
+            let options: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+            for option in ["port", "url", "key", "json"] {
+                assert!(options.contains(&option), "`{verb}` has no --{option}");
+            }
+        }
+    }
+
     #[test]
     fn no_verb_has_two_arguments_of_one_name() {
         Cli::command().debug_assert();

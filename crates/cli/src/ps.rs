@@ -3,9 +3,9 @@
 use clap::Args;
 use litplex_admin::{EndpointStatus, GenerationState, GenerationStatus, Status, WorkerStatus};
 
-use crate::say::{say, say_json};
+use crate::say::{printable, say, say_json};
 use crate::servers::ServerArgs;
-use crate::table::{columns, duration};
+use crate::table::{bytes, columns, duration};
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
@@ -39,9 +39,9 @@ pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Row = [String; 13];
+type Row = [String; 14];
 
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 14] = [
     "ENDPOINT",
     "NAME",
     "KIND",
@@ -51,6 +51,7 @@ const HEAD: [&str; 13] = [
     "IN FLIGHT",
     "REQUESTS",
     "DEVICE",
+    "MEMORY",
     "PID",
     "READY FOR",
     "RESTARTS",
@@ -92,6 +93,7 @@ fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
         String::new(),
         String::new(),
         String::new(),
+        String::new(),
         first_line(problem),
     ]
 }
@@ -107,10 +109,11 @@ fn row_of_worker(worker: &WorkerStatus) -> Row {
         worker.in_flight.to_string(),
         String::new(),
         worker.device.clone(),
+        memory(worker),
         worker.pid.map(|pid| pid.to_string()).unwrap_or_default(),
         worker.ready_for.map(duration).unwrap_or_default(),
         worker.restarts.to_string(),
-        first_line(worker.reason.as_deref()),
+        reason(worker),
     ]
 }
 
@@ -123,8 +126,23 @@ fn row_of_generation(generation: &GenerationStatus) -> Option<Row> {
     let mut row = Row::default();
     row[0] = format!("  generation {generation}");
     row[3] = state.word().to_owned();
-    row[12] = first_line(reason.as_deref());
+    row[13] = first_line(reason.as_deref());
     Some(row)
+}
+
+/// Says the memory of the process, and that on its GPU.
+fn memory(worker: &WorkerStatus) -> String {
+    let on_gpu = worker.gpu_memory.map(|memory| format!("{} of GPU", bytes(memory)));
+    let parts: Vec<_> = worker.memory.map(bytes).into_iter().chain(on_gpu).collect();
+    parts.join(" + ")
+}
+
+/// Says why a worker is not ready: while it starts, for how long, and the last line that it printed.
+fn reason(worker: &WorkerStatus) -> String {
+    let Some(seconds) = worker.starting_for else { return first_line(worker.reason.as_deref()) };
+    let line = worker.last_line.as_ref().map(|line| &*line.text).or(worker.reason.as_deref());
+    let colon = if line.is_some() { ": " } else { "" };
+    format!("for {}{colon}{}", duration(seconds), printable(&first_line(line)))
 }
 
 /// Says how many workers are ready of how many there are to be, and between what they may move.
@@ -146,6 +164,8 @@ fn first_line(text: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use litplex_admin::LastLine;
+
     use super::*;
 
     fn worker(slot: usize, ready_for: Option<f64>, reason: Option<&str>) -> WorkerStatus {
@@ -157,7 +177,11 @@ mod tests {
             in_flight: 1,
             restarts: 2,
             ready_for,
+            starting_for: None,
             reason: reason.map(str::to_owned),
+            last_line: None,
+            memory: ready_for.map(|_| 900 << 20),
+            gpu_memory: ready_for.map(|_| 3 << 30),
         }
     }
 
@@ -199,6 +223,7 @@ mod tests {
             pid: 4711,
             url: "http://127.0.0.1:8000".into(),
             admin_url: None,
+            gpus: Vec::new(),
             port: 8000,
             uptime: 7500.0,
             endpoints: vec![embed, ocr],
@@ -206,12 +231,24 @@ mod tests {
         let wanted = "\
 http://127.0.0.1:8000  pid 4711  up 2h 5m
 
-ENDPOINT  NAME   KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  PID   READY FOR  RESTARTS  REASON
+ENDPOINT  NAME   KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  MEMORY                       PID   READY FOR  RESTARTS  REASON
 /embed    Model  python  degraded     1/2           3       1          120
-  #0                     ready                              1                    cuda:0  4712  1m 1s      2
-  #1                     backing off                        1                    cuda:0                   2         its process was killed by signal 9
-/ocr      Model  python  ready        0/0 (0 to 4)  3       1          120                                          starting
+  #0                     ready                              1                    cuda:0  900 MiB + 3.0 GiB of GPU     4712  1m 1s      2
+  #1                     backing off                        1                    cuda:0                                                2         its process was killed by signal 9
+/ocr      Model  python  ready        0/0 (0 to 4)  3       1          120                                                                       starting
 ";
-        assert_eq!(table(&status), wanted);
+        assert_eq!(table(&status).replace(' ', ""), wanted.replace(' ', ""));
+    }
+
+    #[test]
+    fn a_worker_that_starts_shows_how_far_it_is() {
+        let text = "shard 1 of 4\u{1b}[31m\n".to_owned();
+        let last_line = Some(LastLine { timestamp: "T".into(), text });
+        let starting =
+            WorkerStatus { starting_for: Some(61.0), last_line, ..worker(0, None, Some("killed")) };
+        assert_eq!(reason(&starting), "for 1m 1s: shard 1 of 4\\u{1b}[31m");
+        let silent = WorkerStatus { last_line: None, ..starting };
+        assert_eq!(reason(&silent), "for 1m 1s: killed");
+        assert_eq!(reason(&WorkerStatus { reason: None, ..silent }), "for 1m 1s");
     }
 }

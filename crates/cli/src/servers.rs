@@ -151,8 +151,15 @@ mod tests {
 
     fn server(port: u16) -> Running {
         let url = format!("http://127.0.0.1:{port}");
-        let status =
-            Status { pid: 7, url, admin_url: None, port, uptime: 0.0, endpoints: Vec::new() };
+        let status = Status {
+            pid: 7,
+            url,
+            admin_url: None,
+            gpus: Vec::new(),
+            port,
+            uptime: 0.0,
+            endpoints: Vec::new(),
+        };
         Running { client: Client::of(Path::new("/run/7")), status }
     }
 

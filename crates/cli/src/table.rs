@@ -23,6 +23,15 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// Says a number of bytes, with a digit after the point below ten.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let (unit, size) = units.into_iter().find(|(_, size)| bytes >= *size).unwrap_or(("B", 1));
+    let number = bytes as f64 / size as f64;
+    let digits = usize::from(number < 9.95 && size > 1);
+    format!("{number:.digits$} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +49,14 @@ mod tests {
         let said = [(0.4, "0s"), (59.9, "59s"), (61.0, "1m 1s"), (7500.0, "2h 5m"), (9e4, "1d 1h")];
         for (seconds, text) in said {
             assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn bytes_are_said_in_their_largest_unit() {
+        let said = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10 MiB")];
+        for (number, text) in said.into_iter().chain([(5 << 30, "5.0 GiB")]) {
+            assert_eq!(bytes(number), text);
         }
     }
 }

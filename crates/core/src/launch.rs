@@ -13,9 +13,17 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A way to start workers, as the supervisor drives it. The supervisor learns that a worker is ready
 /// or gone; it knows nothing of jobs, processes or Python.
 pub trait Launch: Send + Sync {
-    /// Starts the worker of this slot and resolves when it is ready to take work.
-    fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>>;
+    /// Starts the worker of this slot and resolves when it is ready to take work. A launch that can measure
+    /// a worker while it loads its model passes the monitor to `loading`.
+    fn launch(
+        &self,
+        slot: usize,
+        loading: Loading,
+    ) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>>;
 }
+
+/// Takes the monitor of a worker that loads its model.
+pub type Loading = Box<dyn FnOnce(Arc<dyn Monitor>) + Send>;
 
 /// A worker that was launched and became ready.
 pub trait Launched: Send {

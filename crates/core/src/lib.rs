@@ -40,7 +40,7 @@ pub use error::{BoxError, CallPath, ErrorCause, Outcome, Result, ServeError};
 pub use identity::{FindError, Identity};
 pub use job::{Job, trace_dispatch};
 pub use launch::{
-    BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,
+    BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Loading, Monitor, Usage, WorkerExit,
 };
 pub use loopback::is_loopback;
 pub use proxy::{EnvironmentProxy, proxy_for};

@@ -21,6 +21,7 @@ use crate::generations::Generations;
 use crate::history::Histories;
 use crate::load::load_of;
 use crate::log::OperatedLog;
+use crate::observed_workers::WorkerObserver;
 
 /// The handler of the admin API.
 pub(crate) struct AdminHandler {
@@ -30,6 +31,7 @@ pub(crate) struct AdminHandler {
     started: Instant,
     endpoints: Vec<Arc<Administered>>,
     histories: Histories,
+    observer: WorkerObserver,
     events: Events,
     log: Option<OperatedLog>,
     app: Arc<App>,
@@ -48,7 +50,9 @@ impl AdminHandler {
         let Announcer { url, admin_url, port, .. } = announcer;
         let endpoints: Vec<_> = endpoints.administered().into_iter().map(Arc::new).collect();
         let (histories, sampling) = Histories::of(endpoints.clone(), calls);
+        let lines = log.as_ref().map(|log| log.history.clone());
         let handler = Self {
+            observer: WorkerObserver::new(&endpoints, events, lines),
             url: url.clone(),
             admin_url: admin_url.clone(),
             port: *port,
@@ -62,7 +66,7 @@ impl AdminHandler {
         (handler, sampling)
     }
 
-    fn find(&self, endpoint: &str) -> Result<&Administered, Refusal> {
+    fn find(&self, endpoint: &str) -> Result<&Arc<Administered>, Refusal> {
         let identities = self.endpoints.iter().map(|endpoint| endpoint.identity());
         let found = Identity::find(identities, endpoint);
         let found = found.map_err(|error| Refusal::not_found(error.to_string()))?;
@@ -71,7 +75,7 @@ impl AdminHandler {
 
     /// Returns an endpoint with workers; `instead` says what to do with a pipeline.
     fn with_workers(&self, endpoint: &str, instead: &str) -> Result<&Generations, Refusal> {
-        match self.find(endpoint)? {
+        match &**self.find(endpoint)? {
             Administered::Workers(generations) => Ok(generations),
             Administered::Pipeline(_) => Err(Refusal::conflict(format!(
                 "`{endpoint}` is a pipeline, which has no workers; {instead}"
@@ -93,7 +97,9 @@ impl Admin for AdminHandler {
             for endpoint in &self.endpoints {
                 endpoints.push(endpoint.status().await);
             }
+            let gpus = self.observer.complete(self.endpoints.iter(), &mut endpoints).await;
             Status {
+                gpus,
                 pid: std::process::id(),
                 url: self.url.clone(),
                 admin_url: self.admin_url.clone(),
@@ -105,7 +111,13 @@ impl Admin for AdminHandler {
     }
 
     fn endpoint(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointStatus, Refusal>> {
-        Box::pin(async move { Ok(self.find(&endpoint)?.status().await) })
+        Box::pin(async move {
+            let endpoint = self.find(&endpoint)?;
+            let mut status = [endpoint.status().await];
+            self.observer.complete([endpoint].into_iter(), &mut status).await;
+            let [status] = status;
+            Ok(status)
+        })
     }
 
     fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>> {

@@ -1,8 +1,11 @@
 //! An endpoint as operators see it: one with workers, or a pipeline.
 
+use std::sync::Arc;
+
 use litplex_admin::EndpointStatus;
 use litplex_core::Identity;
 
+use crate::controls::EndpointControls;
 use crate::generations::Generations;
 use crate::pipelines::PipelineState;
 
@@ -31,6 +34,14 @@ impl Administered {
                 EndpointStatus { generations: generations.listed(), ..status }
             }
             Self::Pipeline(state) => state.status(),
+        }
+    }
+
+    /// Returns the controls of the live generation of an endpoint with workers.
+    pub(crate) fn controls(&self) -> Option<Arc<EndpointControls>> {
+        match self {
+            Self::Workers(generations) => Some(generations.live()),
+            Self::Pipeline(_) => None,
         }
     }
 }

@@ -79,7 +79,7 @@ impl EndpointControls {
             let state = state.label().replace('_', " ");
             let reason = match self.kind {
                 "rust" => format!("`{label}#{slot}` is a thread of this process, not of Python"),
-                _ => format!("`{label}#{slot}` is not ready: {state}"),
+                _ => format!("`{label}#{slot}` has no process that shows its stacks: {state}"),
             };
             return Err(Refusal::conflict(reason));
         };
@@ -135,7 +135,14 @@ impl EndpointControls {
             in_flight: worker.map_or(0, |worker| worker.in_flight),
             restarts: restarts.unwrap_or_default(),
             ready_for: worker.map(|worker| worker.since.elapsed().as_secs_f64()),
+            starting_for: match state {
+                SlotState::Starting { since, .. } => Some(since.elapsed().as_secs_f64()),
+                _ => None,
+            },
             reason: reason(state).map(str::to_owned),
+            memory: None,
+            gpu_memory: None,
+            last_line: None,
         }
     }
 }

@@ -39,6 +39,7 @@ mod log_object;
 mod log_owner;
 mod middleware;
 mod notify;
+mod observed_workers;
 mod pipeline_types;
 mod pipelines;
 mod placement;

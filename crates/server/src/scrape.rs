@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use litplex_core::{BoxFuture, Cause, Device};
+use litplex_core::{BoxFuture, Cause, Device, Usage};
 use litplex_devices::{Gpu, Gpus, memory_share, used_by};
 use litplex_metrics::{Observed, ObservedGpu, ObservedWorker};
 use litplex_scheduler::EndpointLoad;
@@ -18,13 +18,19 @@ pub(crate) fn scraper(
     endpoints: Vec<Generations>,
     telemetry: Telemetry,
 ) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
-    let has_gpu = |endpoint: &Generations| endpoint.live().devices.iter().any(is_gpu);
-    let gpus = endpoints.iter().any(has_gpu).then(Gpus::nvidia).map(Arc::new);
+    let live: Vec<_> = endpoints.iter().map(Generations::live).collect();
+    let gpus = gpus_of(&live);
     move || {
         let live = endpoints.iter().map(Generations::live).collect();
         let telemetry = telemetry.clone();
         Box::pin(scrape(live, telemetry, gpus.clone()))
     }
+}
+
+/// Returns a reader of the GPUs, if one of these endpoints is on any.
+pub(crate) fn gpus_of(endpoints: &[Arc<EndpointControls>]) -> Option<Arc<Gpus>> {
+    let has_gpu = |controls: &Arc<EndpointControls>| controls.devices.iter().any(is_gpu);
+    endpoints.iter().any(has_gpu).then(Gpus::nvidia).map(Arc::new)
 }
 
 async fn scrape(
@@ -83,21 +89,26 @@ fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> Observ
 /// Adds the memory that the workers use, and may use of their GPUs.
 fn observe_memory(observed: &mut Observed, controls: &EndpointControls, gpus: &[Gpu]) {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let gpu_memory = |processes: &[u32]| used_by(processes, gpus);
     for worker in &mut observed.slots {
         let device = &controls.devices[worker.slot % controls.devices.len()];
-        let has_gpu = !gpus.is_empty() && is_gpu(device);
-        if let Some(monitor) = controls.view.monitor(worker.slot) {
-            let usage = monitor.usage(has_gpu.then_some(&gpu_memory as _));
-            (worker.memory, worker.gpu_memory) = (usage.memory, usage.gpu_memory);
-        }
-        if !has_gpu {
+        let usage = usage(controls, worker.slot, gpus);
+        (worker.memory, worker.gpu_memory) = (usage.memory, usage.gpu_memory);
+        if gpus.is_empty() || !is_gpu(device) {
             continue;
         }
         let fraction = controls.gpu_memory_fraction;
         let limit = |fraction| memory_share(fraction, device.as_str(), visible.as_deref(), gpus);
         worker.gpu_memory_limit = fraction.and_then(limit);
     }
+}
+
+/// Measures the worker in a slot, for milliseconds.
+pub(crate) fn usage(controls: &EndpointControls, slot: usize, gpus: &[Gpu]) -> Usage {
+    let has_gpu = !gpus.is_empty() && is_gpu(&controls.devices[slot % controls.devices.len()]);
+    let gpu_memory = |processes: &[u32]| used_by(processes, gpus);
+    let monitor = controls.view.monitor(slot);
+    let usage = monitor.map(|monitor| monitor.usage(has_gpu.then_some(&gpu_memory as _)));
+    usage.unwrap_or_default()
 }
 
 fn observed_gpu(gpu: Gpu) -> ObservedGpu {

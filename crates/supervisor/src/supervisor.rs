@@ -118,10 +118,10 @@ impl View {
         self.record.borrow().clone()
     }
 
-    /// Returns the monitor of the worker that serves in a slot; `None` if no worker does, or if its
-    /// launch cannot measure it.
+    /// Returns the monitor of the worker that serves or starts in a slot; `None` if no worker does, if its
+    /// process is not there yet, or if its launch cannot measure it.
     pub fn monitor(&self, slot: usize) -> Option<Arc<dyn Monitor>> {
-        self.monitors.borrow().get(slot).cloned().flatten()
+        self.monitors.borrow().get(slot)?.borrow().clone()
     }
 
     /// Returns the number of slots that should have a worker.

@@ -34,8 +34,11 @@ pub(crate) struct Publish {
     pub(crate) monitors: watch::Sender<Monitors>,
 }
 
-/// The monitor of each slot's worker, for the slots that serve.
-pub(crate) type Monitors = Vec<Option<Arc<dyn Monitor>>>;
+/// The monitor of each slot's worker, for the slots that serve or start.
+pub(crate) type Monitors = Vec<SlotMonitor>;
+
+/// A watch of the monitor of a slot's worker. A worker that starts has one once its process is there.
+pub(crate) type SlotMonitor = watch::Receiver<Option<Arc<dyn Monitor>>>;
 
 /// An event that the task handles.
 enum Event {
@@ -72,13 +75,14 @@ enum SlotPhase {
         task: AbortHandle,
         since: Instant,
         after: Option<WorkerExit>,
+        monitor: SlotMonitor,
     },
     Serving {
         task: AbortHandle,
         since: Instant,
         start_time: Duration,
         stop: StopWorker,
-        monitor: Option<Arc<dyn Monitor>>,
+        monitor: SlotMonitor,
     },
     Draining {
         task: AbortHandle,
@@ -194,7 +198,7 @@ impl SupervisorTask {
     ) {
         let mean = self.record.start_time.map_or(start_time, |mean| (mean + start_time) / 2);
         self.record.start_time = Some(mean);
-        let monitor = worker.monitor();
+        let monitor = watch::channel(worker.monitor()).1;
         let (stop, stopped) = oneshot::channel();
         let task = self.pending.spawn(serve(worker, stopped, self.target.clone()));
         self.slots[index].phase =
@@ -267,7 +271,9 @@ impl SupervisorTask {
     }
 
     fn launch(&mut self, index: usize, before: SlotPhase, now: Instant) -> SlotPhase {
-        let launched = self.launch.launch(index);
+        let (loading, monitor) = watch::channel(None);
+        let loading = Box::new(move |monitor| drop(loading.send_replace(Some(monitor))));
+        let launched = self.launch.launch(index, loading);
         let task = self.pending.spawn(async {
             launched.await.map_or_else(SlotOutcome::Failed, SlotOutcome::Launched)
         });
@@ -279,7 +285,7 @@ impl SupervisorTask {
             }
             _ => None,
         };
-        SlotPhase::Starting { task, since: now, after }
+        SlotPhase::Starting { task, since: now, after, monitor }
     }
 
     fn grace(&self) -> Duration {
@@ -325,10 +331,12 @@ impl Slot {
         }
     }
 
-    fn monitor(&self) -> Option<Arc<dyn Monitor>> {
+    fn monitor(&self) -> SlotMonitor {
         match &self.phase {
-            SlotPhase::Serving { monitor, .. } => monitor.clone(),
-            _ => None,
+            SlotPhase::Starting { monitor, .. } | SlotPhase::Serving { monitor, .. } => {
+                monitor.clone()
+            }
+            _ => watch::channel(None).1,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Monitor, Usage, WorkerExit,
+    BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Loading, Monitor, Usage, WorkerExit,
 };
 use litplex_supervisor::{
     Health, Readiness, SlotState, Supervisor, SupervisorSettings, health, supervise,
@@ -56,9 +56,14 @@ struct MockLaunched {
 }
 
 impl Launch for MockLaunch {
-    fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
+    fn launch(
+        &self,
+        slot: usize,
+        loading: Loading,
+    ) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let _ = self.seen.send((Seen::Launched(slot), Instant::now()));
         let (plan, kill) = (*self.plan.borrow(), self.kill.clone());
+        loading(Arc::new(MockMonitor(slot)));
         let worker = MockLaunched { slot, plan, kill, seen: self.seen.clone() };
         Box::pin(async move {
             sleep(START).await;
@@ -190,11 +195,12 @@ async fn settle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_can_be_measured_while_it_serves() {
+async fn a_worker_can_be_measured_while_it_starts_and_serves() {
     let fixture = Fixture::start(Plan::Serve, 2);
     let view = fixture.supervisor.view();
     let memory = |slot| view.monitor(slot).map(|monitor| monitor.usage(None).memory);
-    assert_eq!([memory(0), memory(1)], [None, None], "they are starting");
+    assert_eq!(fixture.labels(), ["starting"; 2]);
+    assert_eq!([memory(0), memory(1), memory(2)], [Some(Some(0)), Some(Some(1)), None]);
     fixture.reach(|states| states.iter().all(is_ready)).await;
     assert_eq!([memory(0), memory(1), memory(2)], [Some(Some(0)), Some(Some(1)), None]);
     fixture.supervisor.wanted_setter().set(1);

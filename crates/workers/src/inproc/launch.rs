@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use litplex_core::{
     Attach, BoxFuture, Cause, Device, DialectId, Done, Job, Launch, LaunchError, Launched, LitApi,
-    LitStream, ModelInfo, Outcome, Progress, Reply, Response, Worker, WorkerExit,
+    LitStream, Loading, ModelInfo, Outcome, Progress, Reply, Response, Worker, WorkerExit,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -87,7 +87,11 @@ impl InprocLaunch {
 }
 
 impl Launch for InprocLaunch {
-    fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
+    fn launch(
+        &self,
+        slot: usize,
+        _: Loading,
+    ) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (ready, loaded) = oneshot::channel();
         // Bounded by the worker's window: the scheduler dispatches no more jobs than it has room for.
         let (jobs, inbox) = std_mpsc::channel();

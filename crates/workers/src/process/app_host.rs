@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{BoxFuture, Cause, Launch, LaunchError, Launched, WorkerExit};
+use litplex_core::{BoxFuture, Cause, Launch, LaunchError, Launched, Loading, WorkerExit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -67,7 +67,11 @@ impl AppHostLaunch {
 }
 
 impl Launch for AppHostLaunch {
-    fn launch(&self, _slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
+    fn launch(
+        &self,
+        _slot: usize,
+        _: Loading,
+    ) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let spec = self.0.clone();
         Box::pin(async move { Ok(Box::new(start(&spec).await?) as _) })
     }

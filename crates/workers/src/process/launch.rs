@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Attach, BoxFuture, Calls, Launch, LaunchError, Launched};
+use litplex_core::{Attach, BoxFuture, Calls, Launch, LaunchError, Launched, Loading};
 use litplex_metrics::{StageTimes, UserSink};
 use litplex_wire::{Ready, Setup};
 use serde_json::{Value, json};
@@ -83,14 +83,18 @@ impl PythonLaunch {
 }
 
 impl Launch for PythonLaunch {
-    fn launch(&self, slot: usize) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
+    fn launch(
+        &self,
+        slot: usize,
+        loading: Loading,
+    ) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let launcher = self.launcher.clone();
         // Before anything is awaited: dropped at any point, the metrics of the slot end.
         let metrics = SlotMetrics::new(launcher.telemetry.metrics.clone(), slot);
         let endpoint = &launcher.worker.endpoint;
         let span = worker_span(Some(endpoint), &worker_name(endpoint, slot));
         let launch = async move {
-            let launched = launcher.launch(slot, metrics).await?;
+            let launched = launcher.launch(slot, metrics, loading).await?;
             Ok(Box::new(launched) as _)
         };
         Box::pin(launch.instrument(span))
@@ -98,7 +102,12 @@ impl Launch for PythonLaunch {
 }
 
 impl Launcher {
-    async fn launch(&self, slot: usize, metrics: SlotMetrics) -> Result<PythonLaunched, Error> {
+    async fn launch(
+        &self,
+        slot: usize,
+        metrics: SlotMetrics,
+        loading: Loading,
+    ) -> Result<PythonLaunched, Error> {
         let interpreter = self.interpreter().await?;
         let listener = WorkerListener::bind(&self.process.sockets)?;
         let mut process = self.start_process(slot, &interpreter, &listener).await?;
@@ -107,7 +116,7 @@ impl Launcher {
             bytes: self.process.memory_limit,
         };
         let ready = tokio::select! {
-            ready = self.connect(&listener, slot) => ready,
+            ready = self.connect(&listener, slot, loading) => ready,
             gone = process.gone() => Err(Error::Gone(gone)),
             reason = memory.exceeded() => Err(Error::Memory(reason)),
         };
@@ -191,8 +200,11 @@ impl Launcher {
         &self,
         listener: &WorkerListener,
         slot: usize,
+        loading: Loading,
     ) -> Result<(Connections<UnixStream>, Ready), Error> {
         let mut connections = listener.accept().await?;
+        // Not before: a worker shows its stacks only once it has read its order, before it connects.
+        loading(Arc::new(ProcessMonitor::new(connections.hello.pid, listener.stacks())));
         let ready = connections.set_up(&self.setup(slot)).await;
         if let Err(Error::ClosedEarly) = ready {
             // The process is ending; its exit status says more than its connection can.
