@@ -1,5 +1,6 @@
 //! `litplex reload`: replaces the workers of an endpoint.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -29,6 +30,11 @@ Exit status: 1 when the new workers did not become ready.";
 pub(crate) fn run(reload: &Reload) -> anyhow::Result<()> {
     let client = reload.server.client()?;
     let limit = Duration::from_secs(reload.timeout.into());
+    if !reload.server.json {
+        // Loading may take minutes. Standard error may be closed.
+        let starting = "new workers are starting; the old ones serve meanwhile";
+        let _ = writeln!(io::stderr(), "{}: {starting}", reload.endpoint);
+    }
     let reloaded = client.reload(&reload.endpoint, limit)?;
     if reload.server.json {
         return say_json(&reloaded);
