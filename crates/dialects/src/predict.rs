@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
-use litplex_calls::{Call, TimeBudget};
+use litplex_calls::{Call, ObservedRequest, TimeBudget};
 use litplex_core::{
     Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Outcome, Reservation, ServeError,
 };
@@ -36,14 +36,18 @@ pub async fn predict(
     body: Body,
 ) -> Outcome<HttpResponse> {
     let arrived = body.arrived().unwrap_or_else(Instant::now);
-    let call = begin_call(arrived, route, parts)?;
+    let mut call = begin_call(arrived, route, parts)?;
     // Before the body is read: a server that cannot serve must not take it.
     call.target.ready(call.budget).await?;
     let reservation = memory.reserve();
     let read = read_body::read(&parts.headers, body, route.max_body_bytes, &reservation);
     let read = timeout_at(call.budget.deadline, read).await.unwrap_or_else(|_| Err(slow_client()));
     let (content, body) = read.inspect_err(|error| shed_for_memory(route, error))?;
-    compute(route, parts, call, Received { content, body, reservation }).await
+    let observed = call.admit(route.target.registry())?;
+    // Not in a function around `compute`: each level would hold the call and the body once more.
+    let answered = compute(route, parts, call, Received { content, body, reservation }).await;
+    tell(observed.as_deref(), &answered);
+    answered
 }
 
 /// Begins the call of a request that arrived at this instant.
@@ -63,23 +67,16 @@ pub(crate) struct Received {
     pub(crate) reservation: Reservation,
 }
 
-/// Takes a request from its body, which was read, to its response.
-pub(crate) async fn compute(
-    route: &Route,
-    parts: &Parts,
-    mut call: Call,
-    received: Received,
-) -> Outcome<HttpResponse> {
-    let observed = call.admit(route.target.registry())?;
-    let answered = respond(route, parts, call, received).await;
+/// Tells the observer of a request of its response.
+pub(crate) fn tell(observed: Option<&ObservedRequest>, answered: &Outcome<HttpResponse>) {
     if let Some(observed) = observed {
         let status = answered.as_ref().map_or_else(ServeError::status, |it| it.status().as_u16());
         observed.answered(status, Instant::now());
     }
-    answered
 }
 
-async fn respond(
+/// Takes a request from its body, which was read, to its response.
+pub(crate) async fn compute(
     route: &Route,
     parts: &Parts,
     call: Call,

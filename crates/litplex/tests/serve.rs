@@ -261,7 +261,8 @@ async fn a_pipeline_calls_rust_models() {
     let answer: Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!((&answer["first"], &answer["all"][1]["square"]), (&json!(4), &json!(9)));
     let (status, response) = served.post("/squares", r#"{"numbers": [2, -3]}"#).await;
-    assert!(response.contains("step `/square`: x is negative"), "{response}");
+    let named = "step `/square`, item [1] of `squares`: x is negative";
+    assert!(response.contains(named), "{response}");
     assert_eq!(status, 422);
     assert!(served.get("/metrics").await.1.contains("litplex_step_seconds"));
 }

@@ -39,7 +39,7 @@ pub use self::tool::{Tool, ToolCache};
 
 use self::message::{ENVELOPE_BYTES, Message, Refused};
 use crate::endpoint::{Endpoints, Route};
-use crate::predict::{Received, begin_call, compute, shed_for_memory, slow_client};
+use crate::predict::{Received, begin_call, compute, shed_for_memory, slow_client, tell};
 
 /// Responds to a request of this client to the tools of these endpoints.
 pub async fn respond(
@@ -250,11 +250,14 @@ async fn call(
         if body.len() > route.max_body_bytes {
             return Err(read_body::too_large(route.max_body_bytes));
         }
-        let call = begin_call(facts.arrived, route, parts)?;
+        let mut call = begin_call(facts.arrived, route, parts)?;
         let reservation = facts.reservation.clone();
         reservation.grow(body.len()).inspect_err(|error| shed_for_memory(route, error))?;
         let received = Received { content: Content::Json, body: vec![body], reservation };
-        compute(route, parts, call, received).await
+        let observed = call.admit(route.target.registry())?;
+        let answered = compute(route, parts, call, received).await;
+        tell(observed.as_deref(), &answered);
+        answered
     };
     let computed = computed.await;
     let response = computed.unwrap_or_else(|error| route.error(&error));
