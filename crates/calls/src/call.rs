@@ -12,8 +12,7 @@ use tokio::sync::watch;
 
 use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, StreamWatch, WatchedCall};
 use crate::{
-    Backend, Composed, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget,
-    off_thread,
+    Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, off_thread,
 };
 
 /// A call of a target. Each request that it submits is a job of its own; all of them have its time
@@ -81,19 +80,16 @@ impl Call {
                 self.budget.bound(async { self.submit_priced(request).await?.output().await }).await
             }
             Backend::Composed(composed) => {
-                // Boxed: it would enlarge the future of every call.
-                Box::pin(self.run_composed(&**composed, request)).await
+                let called = self.budget.bound(composed.run(self.inherited(), request)).await?;
+                let answer = match called {
+                    Called::Whole(response) => Answer::Whole(response),
+                    Called::Stream(first, rest) => {
+                        Answer::Stream(first, StreamReceiver::relaying(rest))
+                    }
+                };
+                Ok(self.output(answer, None, None))
             }
         }
-    }
-
-    async fn run_composed(&self, composed: &dyn Composed, request: Request) -> Outcome<Output> {
-        let called = self.budget.bound(composed.run(self.inherited(), request)).await?;
-        let answer = match called {
-            Called::Whole(response) => Answer::Whole(response),
-            Called::Stream(first, rest) => Answer::Stream(first, StreamReceiver::relaying(rest)),
-        };
-        Ok(self.output(answer, None, None))
     }
 
     /// Returns the parts that the calls below this one inherit.
@@ -120,15 +116,8 @@ impl Call {
     }
 
     async fn submit_priced(&self, request: Request) -> Outcome<Caller<'_>> {
-        // Boxed, as few endpoints have costs: it would enlarge the future of every call.
-        let cost = if self.has_cost() { Box::pin(self.cost(&request)).await? } else { 1.0 };
+        let cost = self.cost(&request).await?;
         Ok(self.submit(request, cost))
-    }
-
-    /// Returns whether requests have costs of their own.
-    fn has_cost(&self) -> bool {
-        let has_hook = || self.target.model_info().is_some_and(|info| info.has_cost);
-        self.target.cost.is_some() || has_hook()
     }
 
     /// Returns the cost of a request: read from its body, or computed by the model.
