@@ -202,6 +202,26 @@ pub enum Mode {
     Draining,
 }
 
+impl From<litplex_core::Mode> for Mode {
+    fn from(mode: litplex_core::Mode) -> Self {
+        match mode {
+            litplex_core::Mode::Serving => Self::Serving,
+            litplex_core::Mode::Paused => Self::Paused,
+            litplex_core::Mode::Draining => Self::Draining,
+        }
+    }
+}
+
+impl From<Mode> for litplex_core::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Serving => Self::Serving,
+            Mode::Paused => Self::Paused,
+            Mode::Draining => Self::Draining,
+        }
+    }
+}
+
 impl Mode {
     /// Returns the word for the mode.
     pub fn word(self) -> &'static str {

@@ -20,6 +20,7 @@ mod identity;
 mod job;
 mod launch;
 mod loopback;
+mod mode;
 mod proxy;
 mod reply;
 mod request;
@@ -43,6 +44,7 @@ pub use launch::{
     BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Loading, Monitor, Usage, WorkerExit,
 };
 pub use loopback::is_loopback;
+pub use mode::Mode;
 pub use proxy::{EnvironmentProxy, proxy_for};
 pub use reply::{
     Answer, Answers, Consumed, Part, Reply, SendError, StreamReceiver, StreamSender, reply,

@@ -217,7 +217,7 @@ mod tests {
         let found = history.last(3, 1);
         let of = |located: &Located| (located.age, located.period.answered());
         assert_eq!(Vec::from_iter(found.iter().map(of)), [(3, 697), (2, 698), (1, 699)]);
-        assert_eq!(history.sum(10).answered(), (690..700).sum());
+        assert_eq!(history.sum(10).answered(), (690..700).sum::<u64>());
         let steps = history.last(25, 10);
         let lengths: Vec<_> = steps.iter().map(|it| (it.age, it.period.seconds)).collect();
         assert_eq!(lengths, [(25, 10), (15, 10), (5, 5)]);

@@ -12,4 +12,4 @@ mod varint;
 
 pub use history::{History, Located};
 pub use period::{BUCKETS, Errors, Period, quantile};
-pub use slow::{Batch, Mode, Situation, explanation};
+pub use slow::{Batch, Situation, explanation};

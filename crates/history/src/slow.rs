@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use litplex_core::Mode;
+
 /// The share of its time above which a callee is the slow part of an endpoint.
 const SLOW_SHARE: f64 = 0.5;
 
@@ -32,18 +34,6 @@ pub struct Situation<'a> {
     pub batch: Option<Batch>,
     /// The callee that took most of the time of its requests, and the share.
     pub callee: Option<(&'a str, f64)>,
-}
-
-/// The mode of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// Requests are answered.
-    #[default]
-    Serving,
-    /// Requests wait.
-    Paused,
-    /// New requests are refused.
-    Draining,
 }
 
 /// The batches of an endpoint.

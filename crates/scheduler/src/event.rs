@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use litplex_core::{Done, Job, ModelInfo, Outcome, Request, Unanswered, Worker};
+use litplex_core::{Done, Job, Mode, ModelInfo, Outcome, Request, Unanswered, Worker};
 use tokio::sync::oneshot;
 
-use crate::{EndpointLoad, Mode, Outlook};
+use crate::{EndpointLoad, Outlook};
 
 /// An event that the endpoint's task handles.
 pub(crate) enum Event {

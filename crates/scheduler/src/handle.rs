@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use litplex_core::{
-    Attach, Attachment, Done, Job, ModelInfo, Outcome, Progress, Request, ServeError, Unanswered,
+    Attach, Attachment, Done, Job, Mode, ModelInfo, Outcome, Progress, Request, ServeError,
+    Unanswered,
 };
 use litplex_metrics::Queue;
 use tokio::sync::{SetOnce, mpsc, oneshot};
@@ -11,7 +12,7 @@ use tokio::sync::{SetOnce, mpsc, oneshot};
 use crate::event::{Event, WorkerId};
 use crate::pace::PublishedPace;
 use crate::task::EndpointTask;
-use crate::{EndpointLoad, Mode, Outlook, Pace, QueueSettings};
+use crate::{EndpointLoad, Outlook, Pace, QueueSettings};
 
 /// A handle of an endpoint's queue, cheap to clone. The task ends with its last handle.
 #[derive(Debug, Clone)]

@@ -34,6 +34,6 @@ pub use fill::fill;
 pub use handle::{Endpoint, spawn_endpoint};
 pub use load::{EndpointLoad, WorkerLoad};
 pub use pace::Pace;
-pub use settings::{Mode, Outlook, QueueSettings};
+pub use settings::{Outlook, QueueSettings};
 pub use speed::Speed;
 pub use window::{ServiceTime, window};

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use litplex_core::Mode;
 use tokio::time::Instant;
-
-use crate::Mode;
 
 /// The load of an endpoint.
 #[derive(Debug, Clone, PartialEq, Default)]

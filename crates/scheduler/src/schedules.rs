@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use litplex_core::{
-    Answer, Answers, Done, Job, ModelInfo, Outcome, Request, Response, Unanswered, Worker, reply,
+    Answer, Answers, Done, Job, Mode, ModelInfo, Outcome, Request, Response, Unanswered, Worker,
+    reply,
 };
 use litplex_metrics::Metrics;
 use tokio::time::Instant;
 
 use crate::event::{Event, WorkerId};
 use crate::state::EndpointState;
-use crate::{EndpointLoad, Mode, Outlook, QueueSettings};
+use crate::{EndpointLoad, Outlook, QueueSettings};
 
 const SCHEDULES: u64 = 100_000;
 const STEPS: usize = 30;

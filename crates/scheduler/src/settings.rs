@@ -18,19 +18,6 @@ pub struct QueueSettings {
     pub max_batch_cost: Option<f64>,
 }
 
-/// The mode of an endpoint, set by its operator: what it does with requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// Requests are answered.
-    #[default]
-    Serving,
-    /// Requests wait in its queue, within their time budgets. Jobs that workers hold are finished.
-    Paused,
-    /// New requests are refused, and those in progress are finished. Calls of hooks are not refused: the
-    /// work of their callers would be lost.
-    Draining,
-}
-
 /// The outlook of an endpoint that has no ready worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outlook {

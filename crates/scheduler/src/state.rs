@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use litplex_core::{
-    Done, Job, ModelInfo, Outcome, Request, ServeError, Unanswered, trace_dispatch,
+    Done, Job, Mode, ModelInfo, Outcome, Request, ServeError, Unanswered, trace_dispatch,
 };
 use litplex_metrics::Queue;
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use crate::busy::BusyTimes;
 use crate::event::{Event, WorkerId};
 use crate::pace::PublishedPace;
 use crate::{
-    Decision, EndpointLoad, Load, Mode, Outlook, QueueSettings, Rules, Speed, Waiting, decide, fill,
+    Decision, EndpointLoad, Load, Outlook, QueueSettings, Rules, Speed, Waiting, decide, fill,
 };
 
 /// A job is not retried after this many workers were lost while they may have computed it.

@@ -63,14 +63,14 @@ mod tests {
     use std::time::Duration;
 
     use litplex_core::{
-        Answer, Answers, Attach, Done, Job, ModelInfo, Origin, Outcome, Progress, Request,
+        Answer, Answers, Attach, Done, Job, Mode, ModelInfo, Origin, Outcome, Progress, Request,
         Response, Unanswered, Worker, reply,
     };
     use litplex_metrics::{Metrics, UserFamilies};
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{Endpoint, Mode, Outlook, spawn_endpoint};
+    use crate::{Endpoint, Outlook, spawn_endpoint};
 
     /// A worker that sends its batches to the test; a cancellation is an empty batch.
     struct MockWorker(mpsc::UnboundedSender<Vec<Job>>);

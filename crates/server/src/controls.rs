@@ -8,7 +8,7 @@ use litplex_calls::CallService;
 use litplex_config::{Source, Workers};
 use litplex_core::{Device, Identity};
 use litplex_metrics::Edge;
-use litplex_scheduler::{self as scheduler, Endpoint, EndpointLoad};
+use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
 use litplex_workers::{UnhealthyCount, endpoint_span};
 use tokio::sync::watch;
@@ -56,11 +56,7 @@ impl EndpointControls {
 
     /// Sets what the endpoint does with requests.
     pub(crate) fn set_mode(&self, mode: Mode) {
-        self.endpoint.set_mode(match mode {
-            Mode::Serving => scheduler::Mode::Serving,
-            Mode::Paused => scheduler::Mode::Paused,
-            Mode::Draining => scheduler::Mode::Draining,
-        });
+        self.endpoint.set_mode(mode.into());
         let mode = mode.word();
         endpoint_span(self.label()).in_scope(|| tracing::info!("the mode is `{mode}`"));
     }
@@ -105,11 +101,10 @@ impl EndpointControls {
             name: self.identity.name.clone(),
             aliases: self.identity.aliases.clone(),
             kind: self.kind.into(),
-            state: match load.mode {
-                scheduler::Mode::Paused => "paused",
-                scheduler::Mode::Draining => "draining",
-                scheduler::Mode::Serving if problem.is_none() => "ready",
-                scheduler::Mode::Serving => "unavailable",
+            state: match Mode::from(load.mode) {
+                Mode::Serving if problem.is_none() => "ready",
+                Mode::Serving => "unavailable",
+                mode => mode.word(),
             }
             .into(),
             problem,

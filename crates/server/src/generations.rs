@@ -9,11 +9,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{EventKind, GenerationState, GenerationStatus, Mode, Refusal, Reloaded};
+use litplex_admin::{EventKind, GenerationState, GenerationStatus, Refusal, Reloaded};
 use litplex_calls::{Registry, Target};
 use litplex_config::Source;
-use litplex_core::Identity;
-use litplex_scheduler as scheduler;
+use litplex_core::{Identity, Mode};
 use litplex_workers::endpoint_span;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -101,9 +100,8 @@ impl Generations {
     /// future does not end the reload.
     pub(crate) async fn reload(&self, limit: Duration) -> Result<Reloaded, Refusal> {
         let (done, result) = oneshot::channel();
-        let label = &self.identity.label;
-        let busy = || Refusal::conflict(format!("`{label}` is being reloaded; wait for its end"));
-        self.commands.try_send(Command::Reload { limit, done }).map_err(|_| busy())?;
+        let busy = |_| in_progress(&self.identity.label);
+        self.commands.try_send(Command::Reload { limit, done }).map_err(busy)?;
         result.await.unwrap_or_else(|_| Err(Refusal::conflict("the server is stopping")))
     }
 
@@ -195,7 +193,7 @@ impl Owner {
     }
 
     /// Returns the mode of the live generation, if it can be replaced.
-    async fn check(&self) -> Result<scheduler::Mode, Refusal> {
+    async fn check(&self) -> Result<Mode, Refusal> {
         let label = self.label();
         if !matches!(self.spec.config.source, Source::Python(_)) {
             return Err(Refusal::conflict(format!(
@@ -207,10 +205,9 @@ impl Owner {
         }
         match self.live.controls.endpoint.load().await.mode {
             // The requests that it holds would wait on the old generation.
-            scheduler::Mode::Paused => Err(Refusal::conflict(format!(
-                "`{label}` is {}; `litplex resume` it first",
-                Mode::Paused.word()
-            ))),
+            Mode::Paused => {
+                Err(Refusal::conflict(format!("`{label}` is paused; `litplex resume` it first")))
+            }
             mode => Ok(mode),
         }
     }
@@ -246,9 +243,7 @@ impl Owner {
                 },
                 command = self.commands.recv() => match command {
                     Some(Command::Reload { done, .. }) => {
-                        let label = self.spec.config.label();
-                        let busy = format!("`{label}` is being reloaded; wait for its end");
-                        let _ = done.send(Err(Refusal::conflict(busy)));
+                        let _ = done.send(Err(in_progress(self.spec.config.label())));
                     }
                     Some(Command::Stop(grace)) => return Started::Stopped(grace),
                     None => return Started::Stopped(Duration::ZERO),
@@ -308,6 +303,11 @@ impl Owner {
     fn label(&self) -> &str {
         self.spec.config.label()
     }
+}
+
+/// Returns the refusal of a reload while another one is in progress.
+fn in_progress(label: &str) -> Refusal {
+    Refusal::conflict(format!("`{label}` is being reloaded; wait for its end"))
 }
 
 fn status(generation: u64, state: GenerationState, reason: Option<String>) -> GenerationStatus {

@@ -1,9 +1,8 @@
 //! The load of an endpoint now, and why it is slow.
 
 use litplex_admin::EndpointLoad;
-use litplex_history::{Batch, Mode, Situation, explanation, quantile};
+use litplex_history::{Batch, Situation, explanation, quantile};
 use litplex_metrics::LATENCY_BOUNDS;
-use litplex_scheduler as scheduler;
 use litplex_supervisor::SlotState;
 use tokio::task::spawn_blocking;
 
@@ -50,11 +49,7 @@ async fn observe(controls: &EndpointControls) -> Situation<'static> {
     let ready = doing(|state| matches!(state, SlotState::Ready(_)));
     let info = controls.endpoint.model_info();
     Situation {
-        mode: match load.mode {
-            scheduler::Mode::Serving => Mode::Serving,
-            scheduler::Mode::Paused => Mode::Paused,
-            scheduler::Mode::Draining => Mode::Draining,
-        },
+        mode: load.mode,
         has_workers: true,
         queued: load.queued,
         in_flight: load.in_flight,

@@ -9,10 +9,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::events::timestamp;
 use crate::log_owner::Owner;
 
 /// The format of events as objects: `timestamp`, `level`, `message`, and the other fields.
@@ -29,10 +29,8 @@ where
         mut line: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut time = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut time))?;
         let mut object = Object::default();
-        object.put("timestamp", &time);
+        object.put("timestamp", &timestamp());
         object.put("level", event.metadata().level().as_str());
         event.record(&mut object);
         let Owner { endpoint, worker } = Owner::for_event(event, context.event_scope());
