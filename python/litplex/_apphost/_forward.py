@@ -135,11 +135,16 @@ class ForwardedResponse(Response):
             self._trigger("on_response")
         headers += self.raw_headers
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        is_due = is_stream and not is_error
         try:
             async for piece, is_last in connection.pieces():
+                # Before the last piece, so that a client sees its effect at the end.
+                if is_last and is_due:
+                    is_due = False
+                    self._trigger("on_response")
                 await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
         finally:
-            if is_stream and not is_error:
+            if is_due:
                 self._trigger("on_response")
 
     def _trigger(self, event: str, **arguments: Any) -> None:
