@@ -17,7 +17,7 @@ use crate::administered::Administered;
 use crate::announce::Announcer;
 use crate::endpoints::Endpoints;
 use crate::events::Events;
-use crate::generations::Generations;
+use crate::generations::{Generations, Order};
 use crate::history::Histories;
 use crate::load::load_of;
 use crate::log::OperatedLog;
@@ -181,7 +181,8 @@ impl Admin for AdminHandler {
         limit: Duration,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
         Box::pin(async move {
-            self.with_workers(&endpoint, "reload the endpoints that it calls")?.reload(limit).await
+            let generations = self.with_workers(&endpoint, "reload the endpoints that it calls")?;
+            generations.reload(Order { spec: None, limit }).await
         })
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::events::reason;
+use crate::generation::GenerationSpec;
 use crate::problem::problem_in_full;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
@@ -37,6 +38,8 @@ pub(crate) struct EndpointControls {
     pub(crate) calls: CallService,
     /// The metrics of its requests at the HTTP edge.
     pub(crate) edge: Edge,
+    /// The specification that the generation was launched from.
+    pub(crate) spec: Arc<GenerationSpec>,
 }
 
 impl EndpointControls {

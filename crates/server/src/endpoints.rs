@@ -97,19 +97,18 @@ impl Endpoints {
                     }
                     (Some(placement), None) => {
                         let size = Size::configured(config, placement.devices.len());
-                        let spec = GenerationSpec {
+                        let spec = Arc::new(GenerationSpec {
                             config: config.clone(),
                             placement,
                             environment: environment.clone(),
                             telemetry: telemetry.clone(),
                             edge: edge.clone(),
                             waits_for_first_worker,
-                        };
+                        });
                         let first = Generation::launch(&spec, model, 1, size);
-                        let target = first.target(&spec, None);
+                        let target = first.target(None);
                         let (registry, events) = (registry.clone(), events.clone());
-                        let generations =
-                            Generations::spawn(spec, first, registry, events, &mut owners);
+                        let generations = Generations::spawn(first, registry, events, &mut owners);
                         (Running::Workers(generations), target)
                     }
                     (None, None) => unreachable!("workers have places. This is a bug."),

@@ -20,7 +20,8 @@ use crate::launch::{WorkerEnvironment, launcher};
 use crate::placement::Placement;
 use crate::telemetry::Telemetry;
 
-/// The parts that all generations of an endpoint are launched from.
+/// The parts that a generation is launched from. It can be launched again from them.
+#[derive(Clone)]
 pub(crate) struct GenerationSpec {
     pub(crate) config: Endpoint,
     pub(crate) placement: Placement,
@@ -60,8 +61,15 @@ impl Size {
         }
     }
 
-    /// Returns the size of a generation that takes the place of another.
-    pub(crate) fn like(other: &EndpointControls) -> Self {
+    /// Returns the size of a generation that takes the place of another: the same, also if it was set by
+    /// hand, unless its configuration asks for another one.
+    pub(crate) fn successor(other: &EndpointControls, spec: &GenerationSpec) -> Self {
+        let (before, after) = (&other.spec, spec);
+        let has_other_size = before.config.workers != after.config.workers
+            || before.placement.devices != after.placement.devices;
+        if has_other_size {
+            return Self::configured(&after.config, after.placement.devices.len());
+        }
         let limits = other.limits.as_ref().map(|limits| *limits.borrow());
         Self { workers: other.view.wanted().max(1), limits }
     }
@@ -70,12 +78,12 @@ impl Size {
 impl Generation {
     /// Launches the workers of a generation.
     pub(crate) fn launch(
-        spec: &GenerationSpec,
+        spec: &Arc<GenerationSpec>,
         model: Option<RustModel>,
         number: u64,
         size: Size,
     ) -> Self {
-        let GenerationSpec { config, placement, environment, telemetry, edge, .. } = spec;
+        let GenerationSpec { config, placement, environment, telemetry, edge, .. } = &**spec;
         let devices = placement.devices.clone();
         let endpoint =
             spawn_endpoint(queue_settings(config), telemetry.metrics.queue(config.label()));
@@ -104,6 +112,7 @@ impl Generation {
             unwell,
             calls: environment.calls.clone(),
             edge: edge.clone(),
+            spec: spec.clone(),
         };
         let mut following = JoinSet::new();
         if let Some(limits) = &controls.limits {
@@ -117,8 +126,8 @@ impl Generation {
 
     /// Returns the generation as callers see it. It takes the place of `before`, whose requests have
     /// shown which calls they lead to.
-    pub(crate) fn target(&self, spec: &GenerationSpec, before: Option<&Target>) -> Target {
-        let GenerationSpec { config, edge, waits_for_first_worker, .. } = spec;
+    pub(crate) fn target(&self, before: Option<&Target>) -> Target {
+        let GenerationSpec { config, edge, waits_for_first_worker, .. } = &*self.controls.spec;
         Target {
             identity: config.identity.clone(),
             backend: Backend::Queue(self.controls.endpoint.clone()),

@@ -33,10 +33,21 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The time that the workers of a generation without requests have to exit.
 const EXIT_TIME: Duration = Duration::from_secs(30);
 
+/// The number of earlier generations whose specifications are kept.
+const KEPT: usize = 5;
+
+/// An order to replace the live generation by a new one.
+pub(crate) struct Order {
+    /// The specification of the new generation; `None` for that of the live one.
+    pub(crate) spec: Option<Arc<GenerationSpec>>,
+    /// The time that the new generation has to become ready.
+    pub(crate) limit: Duration,
+}
+
 /// A command for the task.
 pub(crate) enum Command {
-    /// Replace the live generation by a new one, which has this time to become ready.
-    Reload { limit: Duration, done: oneshot::Sender<Result<Reloaded, Refusal>> },
+    /// Replace the live generation by a new one.
+    Reload(Order, oneshot::Sender<Result<Reloaded, Refusal>>),
     /// Stop all generations within this time.
     Stop(Duration),
 }
@@ -53,7 +64,6 @@ pub(crate) struct Generations {
 impl Generations {
     /// Starts the task in `tasks`. The registry must have the target of the generation before a reload.
     pub(crate) fn spawn(
-        spec: GenerationSpec,
         first: Generation,
         registry: Registry,
         events: Events,
@@ -66,7 +76,7 @@ impl Generations {
         let (listed_sender, listed) = watch::channel(VecDeque::from([status]));
         let (stopping, _) = watch::channel(None);
         let owner = Owner {
-            spec,
+            earlier: VecDeque::new(),
             registry,
             events,
             last: first.controls.generation,
@@ -96,12 +106,11 @@ impl Generations {
         self.listed.borrow().iter().cloned().collect()
     }
 
-    /// Replaces the live generation by a new one, which has this time to become ready. A drop of the
-    /// future does not end the reload.
-    pub(crate) async fn reload(&self, limit: Duration) -> Result<Reloaded, Refusal> {
+    /// Replaces the live generation by a new one. A drop of the future does not end the reload.
+    pub(crate) async fn reload(&self, order: Order) -> Result<Reloaded, Refusal> {
         let (done, result) = oneshot::channel();
         let busy = |_| in_progress(&self.identity.label);
-        self.commands.try_send(Command::Reload { limit, done }).map_err(busy)?;
+        self.commands.try_send(Command::Reload(order, done)).map_err(busy)?;
         result.await.unwrap_or_else(|_| Err(Refusal::conflict("the server is stopping")))
     }
 
@@ -114,7 +123,8 @@ impl Generations {
 
 /// The task.
 struct Owner {
-    spec: GenerationSpec,
+    /// The numbers and specifications of the last generations that were live before this one.
+    earlier: VecDeque<(u64, Arc<GenerationSpec>)>,
     registry: Registry,
     events: Events,
     /// The number of the last generation that was started.
@@ -142,8 +152,8 @@ impl Owner {
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(Command::Reload { limit, done }) => {
-                        let (result, stop) = self.reload(limit).await;
+                    Some(Command::Reload(order, done)) => {
+                        let (result, stop) = self.reload(order).await;
                         // The client may have left.
                         let _ = done.send(result);
                         if let Some(grace) = stop {
@@ -159,16 +169,19 @@ impl Owner {
     }
 
     /// Replaces the live generation. Also returns the grace, if the server stops meanwhile.
-    async fn reload(&mut self, limit: Duration) -> (Result<Reloaded, Refusal>, Option<Duration>) {
+    async fn reload(&mut self, order: Order) -> (Result<Reloaded, Refusal>, Option<Duration>) {
+        let Order { spec, limit } = order;
         let mode = match self.check().await {
             Ok(mode) => mode,
             Err(refusal) => return (Err(refusal), None),
         };
         let began = Instant::now();
         self.last += 1;
-        let (number, size) = (self.last, Size::like(&self.live.controls));
+        let number = self.last;
+        let spec = spec.unwrap_or_else(|| self.live.controls.spec.clone());
+        let size = Size::successor(&self.live.controls, &spec);
         self.note(number, GenerationState::Starting, None);
-        let mut generation = Generation::launch(&self.spec, None, number, size);
+        let mut generation = Generation::launch(&spec, None, number, size);
         match self.start(&mut generation, limit).await {
             Started::Ready => {
                 generation.controls.endpoint.set_mode(mode);
@@ -195,7 +208,7 @@ impl Owner {
     /// Returns the mode of the live generation, if it can be replaced.
     async fn check(&self) -> Result<Mode, Refusal> {
         let label = self.label();
-        if !matches!(self.spec.config.source, Source::Python(_)) {
+        if !matches!(self.live.controls.spec.config.source, Source::Python(_)) {
             return Err(Refusal::conflict(format!(
                 "`{label}` is a part of this program, in Rust; restart the program"
             )));
@@ -242,8 +255,8 @@ impl Owner {
                     }
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Reload { done, .. }) => {
-                        let _ = done.send(Err(in_progress(self.spec.config.label())));
+                    Some(Command::Reload(_, done)) => {
+                        let _ = done.send(Err(in_progress(self.label())));
                     }
                     Some(Command::Stop(grace)) => return Started::Stopped(grace),
                     None => return Started::Stopped(Duration::ZERO),
@@ -257,10 +270,14 @@ impl Owner {
     fn switch(&mut self, generation: Generation) {
         let number = generation.controls.generation;
         let before = self.registry.get(self.label());
-        let target = generation.target(&self.spec, before.as_deref());
+        let target = generation.target(before.as_deref());
         self.registry.replace_one(Arc::new(target));
         self.shown.send_replace(generation.controls.clone());
         let old = std::mem::replace(&mut self.live, generation);
+        self.earlier.push_back((old.controls.generation, old.controls.spec.clone()));
+        if self.earlier.len() > KEPT {
+            self.earlier.pop_front();
+        }
         self.note(number, GenerationState::Live, None);
         self.note(old.controls.generation, GenerationState::Draining, None);
         self.draining.spawn(drain(old, before, self.stopping.subscribe()));
@@ -301,7 +318,7 @@ impl Owner {
     }
 
     fn label(&self) -> &str {
-        self.spec.config.label()
+        self.live.controls.label()
     }
 }
 
