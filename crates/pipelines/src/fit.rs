@@ -1,5 +1,5 @@
 //! The check of types, where the schemas of both sides are known: what a step is given against what its
-//! endpoint takes.
+//! endpoint takes, and one schema against another.
 //!
 //! It finds what cannot be right: a JSON type that the endpoint does not take, or a field that cannot
 //! exist. Anything that is not known fits. A text fits a number, because models may convert it.
@@ -21,6 +21,14 @@ pub fn misfits<'s>(graph: &Graph, schemas: impl Fn(&str) -> Option<&'s Value>) -
     let names = Names::from([(REQUEST, Known::Unknown)]);
     check.sequence(&graph.steps, &names, Known::Unknown);
     check.problems
+}
+
+/// Returns a sentence if values of one schema, `given`, cannot fit another. The values of each are in an object
+/// with the schemas to which it refers. An object with known fields has no others, unless its schema allows
+/// them.
+pub fn misfit(given: (&Value, &Value), taken: (&Value, &Value)) -> Option<String> {
+    let schema = |(schema, others)| Schema { schema, others };
+    schema_fits(schema(given), schema(taken), 0).err()
 }
 
 /// What is known of a value.
@@ -190,14 +198,14 @@ fn fits(template: &Template, names: &Names<'_, '_>, taken: Schema<'_>) -> Result
     let Template::Object(fields) = template else { return Ok(()) };
     let key = |quoted: &str| serde_json::from_str::<String>(quoted).unwrap_or_default();
     let fields: Vec<_> = fields.iter().map(|(quoted, field)| (key(quoted), field)).collect();
-    fields_fit(&fields, taken, |field, schema| fits(field, names, schema))
+    fields_fit(&fields, false, taken, |field, schema| fits(field, names, schema))
 }
 
 fn literal_fits(value: &Value, taken: Schema<'_>) -> Result<(), String> {
     type_fits(type_of(value), &format!("`{value}`"), taken)?;
     let Value::Object(fields) = value else { return Ok(()) };
     let fields: Vec<_> = fields.iter().map(|(name, field)| (name.clone(), field)).collect();
-    fields_fit(&fields, taken, |field, schema| literal_fits(field, schema))
+    fields_fit(&fields, false, taken, |field, schema| literal_fits(field, schema))
 }
 
 fn type_fits(given: u8, shown: &str, taken: Schema<'_>) -> Result<(), String> {
@@ -212,13 +220,14 @@ fn type_fits(given: u8, shown: &str, taken: Schema<'_>) -> Result<(), String> {
 /// Checks the fields of an object: those that the schema requires, and the type of each.
 fn fields_fit<F>(
     fields: &[(String, F)],
+    has_others: bool,
     taken: Schema<'_>,
     fits: impl Fn(&F, Schema<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
     let taken = taken.resolved();
     let required = taken.schema["required"].as_array().into_iter().flatten();
     for name in required.filter_map(Value::as_str) {
-        if !fields.iter().any(|(given, _)| given == name) {
+        if !has_others && !fields.iter().any(|(given, _)| given == name) {
             return Err(format!("the object has no field `{name}`"));
         }
     }
@@ -229,6 +238,25 @@ fn fields_fit<F>(
         }
     }
     Ok(())
+}
+
+fn schema_fits(given: Schema<'_>, taken: Schema<'_>, depth: usize) -> Result<(), String> {
+    type_fits(given.types(0), "the value", taken)?;
+    let (given, taken) = (given.resolved(), taken.resolved());
+    if depth == DEEPEST {
+        return Ok(());
+    }
+    if let (Some(schema), Some(items)) = (given.schema.get("items"), taken.schema.get("items")) {
+        schema_fits(Schema { schema, ..given }, Schema { schema: items, ..taken }, depth + 1)
+            .map_err(|problem| format!("an item: {problem}"))?;
+    }
+    let Some(fields) = given.schema["properties"].as_object() else { return Ok(()) };
+    let others = given.schema.get("additionalProperties").unwrap_or(&Value::Bool(false));
+    let fields: Vec<_> = fields.iter().map(|(name, field)| (name.clone(), field)).collect();
+    let is_open = *others != Value::Bool(false);
+    fields_fit(&fields, is_open, taken, |field, schema| {
+        schema_fits(Schema { schema: field, ..given }, schema, depth + 1)
+    })
 }
 
 /// Returns what is known of a selection.
@@ -403,6 +431,34 @@ mod tests {
         ] {
             assert_eq!(found.len(), usize::from(!expected.is_empty()), "{found:?}");
             assert!(found.iter().all(|it| it.contains(expected)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn schemas_that_cannot_fit_are_found() {
+        let others = json!({"Line": {"type": "object", "required": ["text"],
+            "properties": {"text": {"type": "string"}, "score": {"type": "number"}}}});
+        let line = json!({"$ref": "#/components/schemas/Line"});
+        let list = json!({"type": "array", "items": line});
+        let with =
+            |field: &str, schema: Value| json!({"type": "object", "properties": {field: schema}});
+        let number = json!({"type": "number"});
+        for (given, taken, expected) in [
+            (&number, &line, "the value is a number, not an object"),
+            (&list, &line, "the value is an array, not an object"),
+            (&with("score", number.clone()), &line, "the object has no field `text`"),
+            (&with("text", number.clone()), &line, "the field `text`: the value is a number"),
+            (&json!({"type": "array", "items": number}), &list, "an item: the value is a number"),
+            (&line, &line, ""),
+            (&list, &json!({"type": "array"}), ""),
+            (&json!({"type": "object"}), &line, ""),
+            (&json!({"type": "object", "properties": {}, "additionalProperties": true}), &line, ""),
+            (&json!({}), &line, ""),
+            (&json!({"anyOf": [{"type": "null"}, line]}), &line, ""),
+        ] {
+            let found = misfit((given, &others), (taken, &others)).unwrap_or_default();
+            assert_eq!(found.is_empty(), expected.is_empty(), "{given} {taken} {found}");
+            assert!(found.contains(expected), "{found}");
         }
     }
 

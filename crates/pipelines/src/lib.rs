@@ -34,6 +34,6 @@ pub use builder::Step;
 pub use caller::{Caller, Delivery, Ended, StepCall, StepReport};
 pub use check::{Endpoint, check};
 pub use error::PipelineError;
-pub use fit::misfits;
+pub use fit::{misfit, misfits};
 pub use graph::{CallingStep, Graph};
 pub use kserve::{Imported, import};

@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 
 use crate::access::Access;
 use crate::app_host::AppHostSockets;
+use crate::call_types::{self, TypedEndpoint, types};
 use crate::declared_calls;
 use crate::endpoints::Endpoints;
 use crate::events::Events;
 use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
 use crate::log::Log;
-use crate::pipeline_types::{self, TypedEndpoint, types};
 use crate::placement::{Placement, place_all};
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
@@ -67,7 +67,7 @@ fn misfits(config: &Program, models: &[ModelSource], inspected: &[Inspected]) ->
         },
         types: types(&source.schema, &model.schema, model.stream),
     });
-    pipeline_types::errors(&Vec::from_iter(typed))
+    call_types::errors(&Vec::from_iter(typed))
 }
 
 /// Returns an error for each log file that cannot be written. No file is created.

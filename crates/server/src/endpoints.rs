@@ -21,13 +21,13 @@ use tokio::task::JoinSet;
 
 use crate::administered::Administered;
 use crate::app_host::AppHostSockets;
+use crate::call_types::{self, TypedEndpoint, types};
 use crate::controls::EndpointControls;
 use crate::declared_calls;
 use crate::events::Events;
 use crate::generation::{Generation, GenerationSpec, Size};
 use crate::generations::Generations;
 use crate::launch::WorkerEnvironment;
-use crate::pipeline_types::{self, TypedEndpoint, types};
 use crate::pipelines::{Pipeline, PipelineState};
 use crate::placement::place_all;
 use crate::problem::{degraded, problem_for_clients, unhealthy};
@@ -225,7 +225,7 @@ impl Endpoints {
             graph: endpoint.graph(),
             types: endpoint.types(),
         });
-        pipeline_types::errors(&Vec::from_iter(typed))
+        call_types::errors(&Vec::from_iter(typed))
     }
 
     /// Returns an error for each call that a model declares of an endpoint that does not exist.

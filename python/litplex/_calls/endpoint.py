@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
     from litplex._calls.call import Call
+    from litplex._calls.types import CallTypes
 
 #: The default of ``in_flight``.
 IN_FLIGHT = 64
@@ -32,10 +33,12 @@ class Endpoint:
     In a test, any function takes the place of the handle: ``api.ocr = lambda x: …``.
     """
 
-    def __init__(self, name: str, timeout: float | None = None) -> None:
+    def __init__(
+        self, name: str, timeout: float | None = None, types: CallTypes | None = None
+    ) -> None:
         _check_name(name)
         _check_timeout(timeout)
-        self._target = Target(name, timeout, f"ls.endpoint({name!r})")
+        self._target = Target(name, timeout, f"ls.endpoint({name!r})", types)
         self._attribute: str | None = None
 
     @property
@@ -174,7 +177,9 @@ class Endpoint:
         return transport(self._target).astream(self._target, x)
 
 
-def endpoint(name: str, *, timeout: float | None = None) -> Endpoint:
+def endpoint(
+    name: str, *, timeout: float | None = None, takes: Any = None, returns: Any = None
+) -> Endpoint:
     """Returns a handle of another endpoint of the server, which hooks call. As an attribute of the
     model it declares that the model calls that endpoint, so that the server checks it at the start.
 
@@ -182,11 +187,22 @@ def endpoint(name: str, *, timeout: float | None = None) -> Endpoint:
         name: The path of the endpoint, ``"/ocr"``, or its name, ``"ocr"``.
         timeout: The most seconds that a call may take. It may only shorten the time budget of the
             request that the call is made for. Default: None, the rest of that budget.
+        takes: The type of the values that calls give, as pydantic reads types: values are checked
+            against it, and models and dataclasses are sent as objects of JSON. Default: None, any.
+        returns: The type of the result, or of each item of a stream: it is converted to that type.
+            Default: None, values of JSON.
+
+    The server does not start if a declared type cannot fit what the endpoint declares to take or
+    to return. JSON's own types (``str``, ``dict``, ``list[Any]``) are only checked in this way.
 
     Raises:
         ValueError: the name is not a text, or the timeout is not positive.
     """
-    return Endpoint(name, timeout)
+    if takes is None and returns is None:
+        return Endpoint(name, timeout)
+    from litplex._calls.types import CallTypes
+
+    return Endpoint(name, timeout, CallTypes(takes, returns))
 
 
 @functools.lru_cache(maxsize=256)
@@ -203,12 +219,29 @@ def named(name: str, timeout: float | None = None) -> Endpoint:
 
 def declared_calls(api: Any) -> list[str]:
     """Returns the names of the endpoints whose handles are attributes of a model."""
-    found: dict[str, None] = {}
+    return list(dict.fromkeys(handle.name for handle in _handles(api)))
+
+
+def declared_types(api: Any) -> list[dict[str, Any]]:
+    """Returns the types of the handles that are attributes of a model and declare them: dicts of
+    JSON with ``handle`` and ``endpoint``, and what is known of ``takes``, ``returns`` and
+    ``schemas``.
+
+    Raises:
+        ValueError: a type is not known to pydantic, or pydantic is missing.
+    """
+    return [
+        {"handle": target.shown, "endpoint": target.name, **target.types.schemas()}
+        for target in (handle._target for handle in _handles(api))
+        if target.types is not None
+    ]
+
+
+def _handles(api: Any) -> Iterator[Endpoint]:
     for holder in (*reversed(type(api).__mro__), api):
         for value in vars(holder).values() if hasattr(holder, "__dict__") else ():
             if isinstance(value, Endpoint):
-                found[value.name] = None
-    return list(found)
+                yield value
 
 
 def _check_name(name: Any) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from litplex._calls.call import Call
+    from litplex._calls.types import CallTypes
 
 
 class Target(NamedTuple):
@@ -18,11 +19,13 @@ class Target(NamedTuple):
         name: Its path, or its name.
         timeout: The most seconds that a call may take; None for the rest of the caller's budget.
         shown: The handle as the program writes it, for messages.
+        types: The types that the handle declares, if any.
     """
 
     name: str
     timeout: float | None
     shown: str
+    types: CallTypes | None = None
 
 
 class Transport(Protocol):

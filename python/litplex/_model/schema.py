@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,14 @@ from litplex._model import annotations as hints
 
 _REFERENCE = "#/components/schemas/{model}"
 _LOCAL = "#/$defs/{model}"
+_JSON_TYPES: dict[Any, str] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    list: "array",
+    dict: "object",
+}
 _FILE = {"type": "string", "format": "binary"}
 
 
@@ -95,6 +104,20 @@ def _request(api: Any, schemas: dict[str, Any], reference: str = _REFERENCE) -> 
 
 def _form(name: str, field: dict[str, Any]) -> Any:
     return {"type": "object", "properties": {name: field}, "required": [name]}
+
+
+def schema_of(annotation: Any, mode: str, schemas: dict[str, Any]) -> Any:
+    """Returns the JSON Schema of a type, and adds those that it refers to; None if it is unknown.
+
+    Args:
+        annotation: The type; None for an unknown one.
+        mode: ``validation`` for values that are read, ``serialization`` for those that are written.
+        schemas: The schemas by name, to which ``#/components/schemas/NAME`` refers.
+    """
+    kind = _JSON_TYPES.get(typing.get_origin(annotation) or annotation)
+    if kind and (annotation is None or not hints.needs_pydantic(annotation)):
+        return {"type": kind}
+    return _schema(annotation, mode, schemas)
 
 
 def _finite(value: Any) -> Any:

@@ -17,11 +17,10 @@ from litplex import _spec_rules
 from litplex._api import ContinuousAPI, LitAPI
 from litplex._calls.endpoint import declared_calls
 from litplex._launched.order import read_order
-from litplex._model.schema import describe
 from litplex._worker import _resources
 from litplex._worker._load import load, why_not_loaded
 from litplex._worker._process import override
-from litplex._worker.hooks.hooks import check_hooks, concurrency_of, example_as_json
+from litplex._worker.hooks.hooks import check_hooks, concurrency_of, described
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -48,7 +47,7 @@ def _look(order: dict[str, Any], pickled: BinaryIO) -> Any:
     override(api, order["setup"])
     try:
         check_hooks(api, order["load"].get("guarded", False), is_set_up=False)
-        schema = describe(api, example_as_json)
+        schema = described(api)
     except ValueError as error:
         return {"error": str(error)}
     return _lack(api) or {"error": None, "schema": schema, **_traits(api)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from litplex._worker import current
 from litplex._worker.calls.link import Link
-from litplex._worker.calls.pending import Pending, items_of, say_waiting
+from litplex._worker.calls.pending import Pending, say_waiting
 from litplex._worker.wire import frames
 from litplex._worker.wire.json import Unsendable, dumps
 from litplex._worker.wire.values import pack
@@ -144,6 +144,8 @@ class Caller:
             ValueError: the value cannot be sent.
         """
         parents = current.ids() or _refuse(target)
+        if target.types is not None:
+            x = target.types.dump(x, target.shown)
         try:
             content, body = pack(x, "x")
         except Unsendable as error:
@@ -354,7 +356,7 @@ class _Items:
             kind, payload = self._call.take()
             self._call.spend(len(payload))
             self._link.pay()
-            self._now = items_of(kind, payload)
+            self._now = self._call.items(kind, payload)
             item = next(self._now, _END)
         return item
 

@@ -175,8 +175,17 @@ class Pending(Call):
     def _read(self) -> Any:
         _, _, flags, payload = self._response
         if self.is_stream():
-            return [item for chunk in self.chunks for item in items_of(*chunk)]
-        return _value(self._target, flags, payload)
+            return [item for chunk in self.chunks for item in self.items(*chunk)]
+        return self._typed(_value(self._target, flags, payload))
+
+    def items(self, kind: int, payload: bytes) -> Iterator[Any]:
+        """Yields the items of a chunk."""
+        found = _items_of(kind, payload)
+        return found if self._target.types is None else map(self._typed, found)
+
+    def _typed(self, value: Any) -> Any:
+        types = self._target.types
+        return value if types is None else types.read(value, self._target.name)
 
     def check(self) -> None:
         """Raises the error of a call that is done and failed."""
@@ -198,7 +207,7 @@ def say_waiting(calls: Sequence[Pending]) -> None:
         calls[0].link.send(list(told))
 
 
-def items_of(kind: int, payload: bytes) -> Iterator[Any]:
+def _items_of(kind: int, payload: bytes) -> Iterator[Any]:
     """Yields the items of a chunk."""
     convert: Callable[[bytes], Any] = _CONVERTERS[kind]
     at = 0

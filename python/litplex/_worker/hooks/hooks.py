@@ -21,7 +21,7 @@ from litplex._api import (
     is_method_of,
     max_concurrency_of,
 )
-from litplex._calls.endpoint import declared_calls
+from litplex._calls.endpoint import declared_calls, declared_types
 from litplex._launched import request_marks
 from litplex._model.annotations import signature_of
 from litplex._model.schema import describe, tool_of
@@ -150,7 +150,7 @@ class Hooks:
             # Sequences share a thread: a hook that waits for a call blocks every sequence.
             "places": 1 if self.is_continuous else self.concurrency,
             "cost": _has_cost(self.api),
-            "schema": describe(self.api, example_as_json),
+            "schema": described(self.api),
             "tool": tool_of(self.api),
             "calls": declared_calls(self.api),
         }
@@ -264,7 +264,18 @@ class Hooks:
             return plain_error(error)
 
 
-def example_as_json(name: str, value: Any) -> Any:
+def described(api: Any) -> dict[str, Any]:
+    """Returns what is known of a model's requests and responses, and of those of its calls.
+
+    Raises:
+        ValueError: an example is not JSON, or a type of a call is invalid.
+    """
+    types = declared_types(api)
+    known = describe(api, _example_as_json)
+    return {**known, "calls": types} if types else known
+
+
+def _example_as_json(name: str, value: Any) -> Any:
     """Returns an example of a request or a response as JSON's own types.
 
     Raises:
