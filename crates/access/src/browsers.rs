@@ -15,7 +15,7 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// The names under which a server may be addressed, and the origins whose pages may call it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Browsers {
     /// Names, `*.` and a name, or `*`; empty if any name may be used.
     pub allowed_hosts: Vec<String>,

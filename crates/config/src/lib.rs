@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod app_host;
+mod diff;
 mod endpoint;
 mod jwt;
 mod keywords;
@@ -25,6 +26,7 @@ mod workers;
 pub use access::{ApiKey, ApiKeys};
 pub use admin::AdminPort;
 pub use app_host::AppHost;
+pub use diff::{Change, Diff, EndpointDiff, OptionChange, RestartOption};
 pub use endpoint::{Endpoint, Source};
 pub use jwt::{Jwks, Jwt};
 pub use keywords::keywords_python;

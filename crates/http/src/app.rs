@@ -3,17 +3,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::Request;
-use litplex_access::Guard;
+use litplex_access::{Browsers, Guard};
 use litplex_calls::Report;
 use litplex_core::{BoxFuture, MemoryBudget};
 use litplex_dialects::Route;
 use litplex_http_core::body::Body;
 use litplex_metrics::Metrics;
 use litplex_traces::ServerSpan;
+use tokio::sync::watch;
 
 use crate::app_host::AppHost;
 use crate::builtin::Pages;
@@ -37,14 +38,15 @@ pub struct App {
     pub(crate) middleware: EdgeMiddleware,
     /// The program's layers around the server.
     pub(crate) layers: Option<HttpService>,
-    pub(crate) gate: Arc<Gate>,
+    /// The gate of new requests. It is replaced as a whole; a request keeps the gate that it began with.
+    gate: watch::Sender<Arc<Gate>>,
     /// The time that a connection may be idle between two requests.
     pub(crate) keep_alive: Duration,
 }
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("router", &self.gate.router).finish_non_exhaustive()
+        f.debug_struct("App").field("router", &self.gate().router).finish_non_exhaustive()
     }
 }
 
@@ -85,6 +87,22 @@ impl App {
         }
     }
 
+    /// Replaces the endpoints, the app host and the rules for browsers of new requests. A request keeps
+    /// those that it began with. Returns the use of the replaced ones.
+    ///
+    /// Only for programs without layers: those of the server are around the gate of each request, and those
+    /// of endpoints are left out.
+    pub fn replace(
+        &self,
+        endpoints: Vec<Route>,
+        app_host: Option<AppHost>,
+        browsers: Browsers,
+    ) -> Replaced {
+        let before = self.gate();
+        self.gate.send_replace(Arc::new(before.next(endpoints, app_host, browsers)));
+        Replaced(Arc::downgrade(&before))
+    }
+
     /// Requests the shutdown.
     pub fn request_shutdown(&self) {
         self.status().request_shutdown();
@@ -95,6 +113,11 @@ impl App {
         self.status().shutdown_requested().await;
     }
 
+    /// Returns the gate of requests that begin now.
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        self.gate.borrow().clone()
+    }
+
     /// Resolves when the access log has all requests that have ended.
     pub async fn logged(&self) {
         if let Some(log) = &self.middleware.access_log {
@@ -102,24 +125,25 @@ impl App {
         }
     }
 
-    pub(crate) fn status(&self) -> &Status {
-        &self.gate.status
+    pub(crate) fn status(&self) -> Arc<Status> {
+        self.gate.borrow().status.clone()
     }
 
     /// Returns whether a request is in progress.
     pub(crate) fn is_active(&self) -> bool {
-        self.gate.router.is_active()
+        self.gate.borrow().router.is_active()
     }
 
     /// Begins the span of a request, if it is traced. Only requests to endpoints and tools are: most
     /// others are probes.
     pub(crate) fn begin_span<B>(
         &self,
+        gate: &Gate,
         request: &mut Request<B>,
         client: Option<Peer>,
     ) -> Option<ServerSpan> {
         let scheme = client.map_or("http", Peer::scheme);
-        self.middleware.begin_span(request, scheme, |raw| self.gate.router.traced_path(raw))
+        self.middleware.begin_span(request, scheme, |raw| gate.router.traced_path(raw))
     }
 }
 
@@ -151,24 +175,37 @@ impl AppBuilder {
         let (router, status) = (Arc::new(router), Arc::new(status));
         let telemetry = Arc::new(telemetry);
         let pages = Pages { builtin, status: status.clone(), telemetry: telemetry.clone() };
+        let pages = Arc::new(pages);
         let dispatcher = Arc::new(Dispatcher { router: router.clone(), pages, memory });
-        let gate = Arc::new(Gate {
+        let gate = watch::Sender::new(Arc::new(Gate {
             status,
             telemetry,
             browsers: std::mem::take(&mut middleware.browsers),
             layers: endpoint_layers(layers.endpoints, &router, &dispatcher),
             router,
             dispatcher,
-        });
-        let layers = layered(&layers.server, gate_service(gate.clone()));
+            earlier: Vec::new(),
+        }));
+        let layers = layered(&layers.server, gate_service(gate.subscribe()));
         Arc::new(App { middleware, layers, gate, keep_alive })
     }
 }
 
+/// The endpoints that were replaced by others, as far as requests still use them.
+#[derive(Debug)]
+pub struct Replaced(Weak<Gate>);
+
+impl Replaced {
+    /// Returns whether a request in progress may still come to them.
+    pub fn is_used(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 /// Returns the innermost service of the layers around the server.
-fn gate_service(gate: Arc<Gate>) -> HttpService {
+fn gate_service(gate: watch::Receiver<Arc<Gate>>) -> HttpService {
     HttpService::innermost(move |request: Request<Body>, context: Context| {
-        let gate = gate.clone();
+        let gate = gate.borrow().clone();
         async move { gate.admit_and_route(request, &context).await }
     })
 }

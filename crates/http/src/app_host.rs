@@ -35,7 +35,10 @@ const PEER: HeaderName = HeaderName::from_static("x-litplex-peer");
 /// The header with the target that a request was admitted to. The app host returns it with the request.
 const ADMISSION: HeaderName = HeaderName::from_static("x-litplex-admission");
 
-/// The text between the target and the scopes in that header.
+/// The text between the target and the number of the gate in that header.
+const GATE: &str = "; gate=";
+
+/// The text between the number and the scopes in that header.
 const SCOPES: &str = "; scopes=";
 
 /// The header with the label of the endpoint that a request was admitted to, percent-encoded, if several
@@ -58,7 +61,7 @@ pub struct AppHost {
     /// Whether it may have routes of its own, which have no time limit.
     pub has_routes: bool,
     /// The guard that it would apply to the built-in routes that are not forwarded.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
 }
 
 /// The way of a request to the app host.
@@ -71,6 +74,19 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) limit: Option<Duration>,
     /// The label of the endpoint, if other endpoints share its path.
     pub(crate) endpoint: Option<&'a str>,
+    /// The number of the gate that admitted the request.
+    pub(crate) gate: u64,
+}
+
+/// The admission of a request that comes back from the app host.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Admitted {
+    /// The number of the gate, which gives the target its meaning.
+    pub(crate) gate: u64,
+    /// The target that the request was admitted to.
+    pub(crate) target: Target,
+    /// The scopes of the token, if it was admitted with one.
+    pub(crate) scopes: Option<Arc<[String]>>,
 }
 
 /// Forwards a request that was admitted to this target to the app host. Both bodies are forwarded in the
@@ -84,7 +100,7 @@ pub(crate) async fn forward(
     readdress(&mut request);
     let origin = request.extensions().get::<Arc<Origin>>();
     let scopes = origin.and_then(|origin| origin.root.scopes.clone());
-    introduce(request.headers_mut(), client, target, scopes.as_deref(), to.endpoint);
+    introduce(request.headers_mut(), client, (target, scopes.as_deref()), &to);
     let answer = exchange(to.socket, request);
     let answered = match to.limit {
         Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
@@ -93,17 +109,21 @@ pub(crate) async fn forward(
     answered.unwrap_or_else(|error| response::error(&error))
 }
 
-/// Removes the header with the target that a request was admitted to; returns the target, and the scopes
-/// of the token, if it was admitted with one.
-pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<(Target, Option<Arc<[String]>>)> {
+/// Removes the header with the admission of a request, and returns it.
+pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<Admitted> {
     let admission = headers.remove(ADMISSION)?;
     let admission = admission.to_str().ok()?;
-    let (target, scopes) = match admission.split_once(SCOPES) {
-        Some((target, scopes)) => (target, Some(scopes)),
+    let (admission, scopes) = match admission.split_once(SCOPES) {
+        Some((admission, scopes)) => (admission, Some(scopes)),
         None => (admission, None),
     };
+    let (target, gate) = admission.split_once(GATE)?;
     let words = |scopes: &str| scopes.split_whitespace().map(str::to_owned).collect();
-    Some((target.parse().ok()?, scopes.map(words)))
+    Some(Admitted {
+        gate: gate.parse().ok()?,
+        target: target.parse().ok()?,
+        scopes: scopes.map(words),
+    })
 }
 
 /// Removes the headers with the client and the endpoint of a request, and returns the client's address.
@@ -171,16 +191,16 @@ fn readdress(request: &mut Request<Body>) {
 fn introduce(
     headers: &mut HeaderMap,
     client: Option<Peer>,
-    target: Target,
-    scopes: Option<&[String]>,
-    endpoint: Option<&str>,
+    (target, scopes): (Target, Option<&[String]>),
+    to: &Forwarding<'_>,
 ) {
     let is_word = |scope: &&String| scope.bytes().all(|byte| byte.is_ascii_graphic());
     let words = |scopes: &[String]| {
         let words: Vec<_> = scopes.iter().filter(is_word).map(String::as_str).collect();
         format!("{SCOPES}{}", words.join(" "))
     };
-    let admission = format!("{target}{}", scopes.map(words).unwrap_or_default());
+    let Forwarding { gate, endpoint, .. } = to;
+    let admission = format!("{target}{GATE}{gate}{}", scopes.map(words).unwrap_or_default());
     for (name, value) in [
         (PEER, client.map(|client| client.to_string())),
         (ADMISSION, Some(admission)),
@@ -226,14 +246,16 @@ mod tests {
             }
             readdress(&mut request);
             let scopes = ["read".to_owned(), "no word".to_owned()];
-            let endpoint = Some("Qwen/é%");
-            introduce(request.headers_mut(), Some(client), Target::Rest, Some(&scopes), endpoint);
+            let (socket, limit, endpoint) = (Path::new("/run/app"), None, Some("Qwen/é%"));
+            let to = Forwarding { socket, limit, endpoint, gate: 3 };
+            introduce(request.headers_mut(), Some(client), (Target::Rest, Some(&scopes)), &to);
             let said = |name| Vec::from_iter(request.headers().get_all(name));
             assert_eq!(said(PEER), ["https://192.0.2.1:7"]);
-            assert_eq!(said(ADMISSION), ["rest; scopes=read"]);
+            assert_eq!(said(ADMISSION), ["rest; gate=3; scopes=read"]);
             assert_eq!(said(ENDPOINT), ["Qwen/%C3%A9%25"]);
             let scopes = Some(["read".to_owned()].into());
-            assert_eq!(take_admission(request.headers_mut()), Some((Target::Rest, scopes)));
+            let admitted = Admitted { gate: 3, target: Target::Rest, scopes };
+            assert_eq!(take_admission(request.headers_mut()), Some(admitted));
             assert_eq!(take_client(request.headers_mut()), Some(client.address));
             assert!(!request.headers().contains_key(PEER));
             assert!(!request.headers().contains_key(ENDPOINT));

@@ -13,7 +13,7 @@ use litplex_http_core::body::Body;
 use litplex_http_core::decompress;
 use litplex_http_core::response::HttpResponse;
 
-use crate::app_host;
+use crate::app_host::{self, Admitted};
 use crate::builtin::{self, Pages};
 use crate::peer::Peer;
 use crate::router::Router;
@@ -24,7 +24,7 @@ use crate::target::Target;
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     pub(crate) router: Arc<Router>,
-    pub(crate) pages: Pages,
+    pub(crate) pages: Arc<Pages>,
     /// The budget of all requests and responses.
     pub(crate) memory: Arc<MemoryBudget>,
 }
@@ -49,12 +49,12 @@ impl Dispatcher {
     pub(crate) async fn serve_inner(
         &self,
         mut request: Request<Body>,
+        admitted: Option<Admitted>,
         is_attached: bool,
     ) -> HttpResponse {
         let target = self.router.target(request.uri().path());
-        let admitted = app_host::take_admission(request.headers_mut());
         let client = app_host::take_client(request.headers_mut());
-        let (admitted, scopes) = admitted.unzip();
+        let (admitted, scopes) = admitted.map(|it| (it.target, it.scopes)).unzip();
         if let Some(scopes) = scopes.flatten() {
             request.extensions_mut().insert(Arc::new(Origin::with_scopes(scopes)));
         }

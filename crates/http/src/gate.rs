@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Request, Version};
@@ -15,7 +15,7 @@ use litplex_http_core::body::Body;
 use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
-use crate::app_host::{self, Forwarding};
+use crate::app_host::{self, AppHost, Forwarding};
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
 use crate::layers::HttpService;
@@ -35,9 +35,43 @@ pub(crate) struct Gate {
     /// The layers of endpoints, by their indices.
     pub(crate) layers: HashMap<usize, HttpService>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// The gates before this one, as long as requests are in progress that they have admitted.
+    pub(crate) earlier: Vec<Weak<Gate>>,
 }
 
 impl Gate {
+    /// Returns the gate with this number: this one, or an earlier one.
+    pub(crate) fn numbered(self: &Arc<Self>, number: u64) -> Option<Arc<Self>> {
+        if number == self.router.number {
+            return Some(self.clone());
+        }
+        let mut earlier = self.earlier.iter().filter_map(Weak::upgrade);
+        earlier.find(|gate| gate.router.number == number)
+    }
+
+    /// Returns the gate that follows this one, with other endpoints, another app host and other rules for
+    /// browsers. It has no layers of endpoints: only programs in Rust have those, and their endpoints stay.
+    pub(crate) fn next(
+        self: &Arc<Self>,
+        endpoints: Vec<Route>,
+        app_host: Option<AppHost>,
+        browsers: Browsers,
+    ) -> Self {
+        let Dispatcher { pages, memory, .. } = &*self.dispatcher;
+        let router = Arc::new(self.router.next(endpoints, &pages.builtin, app_host));
+        let (pages, memory) = (pages.clone(), memory.clone());
+        let earlier = self.earlier.iter().filter(|gate| gate.strong_count() > 0).cloned();
+        Self {
+            status: self.status.clone(),
+            telemetry: self.telemetry.clone(),
+            browsers: Browsers { is_loopback: self.browsers.is_loopback, ..browsers },
+            layers: HashMap::new(),
+            dispatcher: Arc::new(Dispatcher { router: router.clone(), pages, memory }),
+            router,
+            earlier: earlier.chain([Arc::downgrade(self)]).collect(),
+        }
+    }
+
     /// Responds to a request if it is admitted; its context gets the holder and the permit.
     pub(crate) async fn admit_and_route(
         &self,
@@ -170,7 +204,7 @@ impl Gate {
         if let Some(socket) = self.preflight_socket(target, &request) {
             // It is admitted to no target that requires a key.
             let (target, limit) = (Target::Open, Some(LEAST_TIMEOUT));
-            let to = Forwarding { socket, limit, endpoint: None };
+            let to = Forwarding { socket, limit, endpoint: None, gate: self.router.number };
             let forwarded = app_host::forward(to, target, request, context.client);
             return Box::pin(forwarded).await;
         }

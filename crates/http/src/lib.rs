@@ -32,7 +32,7 @@ mod status;
 mod target;
 mod telemetry;
 
-pub use app::{App, AppBuilder};
+pub use app::{App, AppBuilder, Replaced};
 pub use app_host::AppHost;
 pub use layers::{BoxLayer, HttpLayer, HttpService, Layers};
 pub use litplex_access::Browsers;

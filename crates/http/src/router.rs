@@ -1,6 +1,7 @@
 //! The routes of a server: finds the target of a request by its path, and its handler by the route table.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,16 +29,30 @@ pub(crate) struct Router {
     pub(crate) endpoints: Arc<Endpoints>,
     table: RouteTable,
     /// The guard of all routes without an endpoint.
-    pub(crate) guard: Guard,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) app_host: Option<AppHost>,
     /// The metrics of requests to routes without an endpoint.
     other: Edge,
+    /// The number of its gate; the first is 1.
+    pub(crate) number: u64,
+    /// The metrics of endpoints that were removed, by their labels: their last requests may be in progress.
+    removed: BTreeMap<String, Edge>,
 }
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Router").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
+}
+
+/// Returns endpoints in the order of their indices, and their route table.
+fn routes(
+    endpoints: impl IntoIterator<Item = Route>,
+    builtin: &Builtin,
+) -> (Arc<Endpoints>, RouteTable) {
+    let endpoints = Endpoints::from_iter(endpoints);
+    let table = RouteTable::new(endpoints.iter().map(|route| &*route.identity), builtin);
+    (Arc::new(endpoints), table)
 }
 
 impl Router {
@@ -48,9 +63,25 @@ impl Router {
         guard: Guard,
         other: Edge,
     ) -> Self {
-        let endpoints = Endpoints::from_iter(endpoints);
-        let table = RouteTable::new(endpoints.iter().map(|route| &*route.identity), builtin);
-        Self { endpoints: Arc::new(endpoints), table, guard, app_host: None, other }
+        let (endpoints, table) = routes(endpoints, builtin);
+        let (guard, app_host, removed) = (Arc::new(guard), None, BTreeMap::new());
+        Self { endpoints, table, guard, app_host, other, number: 1, removed }
+    }
+
+    /// Returns the router that follows this one, with other endpoints and another app host.
+    pub(crate) fn next(
+        &self,
+        endpoints: impl IntoIterator<Item = Route>,
+        builtin: &Builtin,
+        app_host: Option<AppHost>,
+    ) -> Self {
+        let (endpoints, table) = routes(endpoints, builtin);
+        let mut removed = self.removed.clone();
+        let before = self.endpoints().map(|it| (it.identity.label.clone(), it.metrics.clone()));
+        removed.extend(before);
+        removed.retain(|label, _| endpoints.labelled(label).is_none());
+        let (guard, other, number) = (self.guard.clone(), self.other.clone(), self.number + 1);
+        Self { endpoints, table, guard, app_host, other, number, removed }
     }
 
     /// Returns the target of a request with this path, as it was sent.
@@ -129,7 +160,8 @@ impl Router {
     /// Returns whether a request is in progress.
     pub(crate) fn is_active(&self) -> bool {
         let endpoints = self.endpoints.iter().map(|route| &route.metrics);
-        endpoints.chain([&self.other]).any(|edge| edge.inflight() > 0)
+        let all = endpoints.chain([&self.other]).chain(self.removed.values());
+        all.into_iter().any(|edge| edge.inflight() > 0)
     }
 
     /// Returns all endpoints.
@@ -156,7 +188,7 @@ impl Router {
         };
         let identity = self.route(target).map(|route| &*route.identity);
         let endpoint = identity.filter(|it| it.shares_path()).map(|it| &*it.label);
-        Some(Forwarding { socket: &host.socket, limit, endpoint })
+        Some(Forwarding { socket: &host.socket, limit, endpoint, gate: self.number })
     }
 
     /// Returns whether the tools are at this path, as it was sent.

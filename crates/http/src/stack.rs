@@ -12,7 +12,7 @@ use http::header::{EXPECT, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use litplex_core::{Outcome, Reservation, ServeError};
+use litplex_core::{MemoryBudget, Outcome, Reservation, ServeError};
 use litplex_http_core::body::Body;
 use litplex_http_core::drain_body::drain_unread_body;
 use litplex_http_core::headers::X_REQUEST_ID;
@@ -23,8 +23,10 @@ use tower::{Layer as _, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
 use crate::app::App;
+use crate::app_host;
 use crate::connection::ActiveRequest;
 use crate::context::Context;
+use crate::gate::Gate;
 use crate::head;
 use crate::middleware::{Coding, Timing};
 use crate::observed_body::ObservedBody;
@@ -110,20 +112,22 @@ impl App {
         client: Option<Peer>,
         active: ActiveRequest,
     ) -> Result<Response<ObservedBody>, Infallible> {
+        let gate = self.gate();
         let (mut request, mut passage) = Passage::begin(request, client);
-        let response = match self.on_request(&PUBLIC, &mut request, &mut passage) {
+        let response = match self.on_request(&gate, &PUBLIC, &mut request, &mut passage) {
             Err(refused) => *refused,
             Ok(()) => match &self.middleware.cors {
-                None => self.through_server_layers(request, &passage.observer.context).await,
+                None => self.through_server_layers(&gate, request, &passage.observer.context).await,
                 Some(cors) => {
                     let context = &passage.observer.context;
-                    let inner = |request| self.through_server_layers(request, context);
+                    let inner = |request| self.through_server_layers(&gate, request, context);
                     Box::pin(with_cors(cors, request, inner)).await
                 }
             },
         };
-        let response = self.on_response(&PUBLIC, &mut passage, response).await;
-        Ok(self.observed(passage, response, active))
+        let memory = gate.dispatcher.memory.clone();
+        let response = self.on_response(&memory, &PUBLIC, &mut passage, response).await;
+        Ok(observed(memory, passage, response, active))
     }
 
     /// Responds to a request of the app host. `is_attached`: the app host is the process of a test.
@@ -135,12 +139,19 @@ impl App {
     ) -> Result<Response<ObservedBody>, Infallible> {
         let layers = if is_attached { &ATTACHED[..] } else { &INNER };
         let (mut request, mut passage) = Passage::begin(request, None);
-        let response = match self.on_request(layers, &mut request, &mut passage) {
+        let admitted = app_host::take_admission(request.headers_mut());
+        let gate = self.gate();
+        // The target has its meaning at the gate that admitted the request of the client. That gate is there
+        // as long as this request.
+        let gate = admitted.as_ref().and_then(|it| gate.numbered(it.gate)).unwrap_or(gate);
+        let admitted = admitted.filter(|it| it.gate == gate.router.number);
+        let response = match self.on_request(&gate, layers, &mut request, &mut passage) {
             Err(refused) => *refused,
-            Ok(()) => self.gate.dispatcher.serve_inner(request, is_attached).await,
+            Ok(()) => gate.dispatcher.serve_inner(request, admitted, is_attached).await,
         };
-        let response = self.on_response(layers, &mut passage, response).await;
-        Ok(self.observed(passage, response, active))
+        let memory = gate.dispatcher.memory.clone();
+        let response = self.on_response(&memory, layers, &mut passage, response).await;
+        Ok(observed(memory, passage, response, active))
     }
 
     /// Sends a request through these layers.
@@ -149,11 +160,12 @@ impl App {
     /// The response of the layer that refused the request. The others have begun all the same.
     fn on_request(
         &self,
+        gate: &Gate,
         layers: &[Layer],
         request: &mut Request<Body>,
         passage: &mut Passage,
     ) -> Result<(), Box<HttpResponse>> {
-        let (middleware, router) = (&self.middleware, &self.gate.router);
+        let (middleware, router) = (&self.middleware, &gate.router);
         for layer in layers {
             match layer {
                 Layer::Metrics => {
@@ -172,7 +184,9 @@ impl App {
                     passage.timing = middleware.server_timing.then(Timing::begin);
                 }
                 Layer::Client => passage.note_client(self, request),
-                Layer::Span => passage.observer.span = self.begin_span(request, passage.client),
+                Layer::Span => {
+                    passage.observer.span = self.begin_span(gate, request, passage.client);
+                }
                 Layer::RequestId => {
                     let ids = middleware.request_ids.as_ref();
                     passage.id = ids.map(|ids| ids.take(request.headers_mut()));
@@ -194,9 +208,9 @@ impl App {
                     head::check(request).map_err(|error| Box::new(response::error(&error)))?;
                 }
                 Layer::HeadMemory => {
-                    let head = self.hold_head(request);
+                    let head = hold_head(gate, request);
                     passage.observer.head =
-                        head.map_err(|full| Box::new(self.without_room(request, &full)))?;
+                        head.map_err(|full| Box::new(without_room(gate, request, &full)))?;
                 }
             }
         }
@@ -206,6 +220,7 @@ impl App {
     /// Sends a response back through these layers.
     async fn on_response(
         &self,
+        memory: &Arc<MemoryBudget>,
         layers: &[Layer],
         passage: &mut Passage,
         mut response: HttpResponse,
@@ -221,7 +236,6 @@ impl App {
                     if let (Some(compression), Some(coding)) =
                         (&self.middleware.compression, passage.coding)
                     {
-                        let memory = &self.gate.dispatcher.memory;
                         response = Box::pin(compression.apply(coding, response, memory)).await;
                     }
                 }
@@ -242,68 +256,68 @@ impl App {
         response
     }
 
-    /// Returns the response with a body that is observed until it has ended.
-    fn observed(
-        &self,
-        passage: Passage,
-        mut response: HttpResponse,
-        active: ActiveRequest,
-    ) -> Response<ObservedBody> {
-        let Passage { is_head, version, mut observer, .. } = passage;
-        observer.on_headers(response.status());
-        if is_head && version == Version::HTTP_2 {
-            response::remove_body(&mut response);
-        }
-        // hyper polls no body of a response to HEAD, and none of 204 and 304.
-        let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
-        let is_bare = is_head || bare.contains(&response.status());
-        let memory = self.gate.dispatcher.memory.clone();
-        response.map(|body| {
-            let mut body = ObservedBody::new(body, observer, active, version, memory);
-            if is_bare {
-                body.on_end();
-            }
-            body
-        })
-    }
-
     /// Sends a request through the program's layers around the server, if there are any.
     async fn through_server_layers(
         &self,
+        gate: &Gate,
         request: Request<Body>,
         context: &Context,
     ) -> HttpResponse {
         match &self.layers {
-            None => self.gate.admit_and_route(request, context).await,
+            None => gate.admit_and_route(request, context).await,
             Some(layers) => Box::pin(layers.send(request, context)).await,
         }
     }
+}
 
-    /// Reserves the memory of a request in addition to its body, if it may have to wait. A connection of
-    /// HTTP/1.1 has one request at a time, whose headers are within the buffer of the connection.
-    fn hold_head(&self, request: &Request<Body>) -> Outcome<Reservation> {
-        if request.version() != Version::HTTP_2 {
-            return Ok(Reservation::default());
-        }
-        let (router, path) = (&self.gate.router, request.uri().path());
-        let target = router.target(path);
-        let waits = router.path_of(target).is_some()
-            || router.app_host(target, path).is_some()
-            || router.is_tools(path);
-        let reservation = self.gate.dispatcher.memory.reserve();
-        if waits {
-            reservation.grow(head_bytes(request))?;
-        }
-        Ok(reservation)
+/// Returns the response with a body that is observed until it has ended.
+fn observed(
+    memory: Arc<MemoryBudget>,
+    passage: Passage,
+    mut response: HttpResponse,
+    active: ActiveRequest,
+) -> Response<ObservedBody> {
+    let Passage { is_head, version, mut observer, .. } = passage;
+    observer.on_headers(response.status());
+    if is_head && version == Version::HTTP_2 {
+        response::remove_body(&mut response);
     }
+    // hyper polls no body of a response to HEAD, and none of 204 and 304.
+    let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+    let is_bare = is_head || bare.contains(&response.status());
+    response.map(|body| {
+        let mut body = ObservedBody::new(body, observer, active, version, memory);
+        if is_bare {
+            body.on_end();
+        }
+        body
+    })
+}
 
-    /// Refuses a request whose headers exceed the memory budget.
-    fn without_room(&self, request: &Request<Body>, full: &ServeError) -> HttpResponse {
-        let (router, path) = (&self.gate.router, request.uri().path());
-        let target = router.target(path);
-        router.edge(target).shed(Shed::Memory);
-        router.error(target, path, full)
+/// Reserves the memory of a request in addition to its body, if it may have to wait. A connection of
+/// HTTP/1.1 has one request at a time, whose headers are within the buffer of the connection.
+fn hold_head(gate: &Gate, request: &Request<Body>) -> Outcome<Reservation> {
+    if request.version() != Version::HTTP_2 {
+        return Ok(Reservation::default());
     }
+    let (router, path) = (&gate.router, request.uri().path());
+    let target = router.target(path);
+    let waits = router.path_of(target).is_some()
+        || router.app_host(target, path).is_some()
+        || router.is_tools(path);
+    let reservation = gate.dispatcher.memory.reserve();
+    if waits {
+        reservation.grow(head_bytes(request))?;
+    }
+    Ok(reservation)
+}
+
+/// Refuses a request whose headers exceed the memory budget.
+fn without_room(gate: &Gate, request: &Request<Body>, full: &ServeError) -> HttpResponse {
+    let (router, path) = (&gate.router, request.uri().path());
+    let target = router.target(path);
+    router.edge(target).shed(Shed::Memory);
+    router.error(target, path, full)
 }
 
 impl Passage {

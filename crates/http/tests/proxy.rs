@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixListener};
 
 /// Returns the response to a client of a server with this app host.
 async fn answer_with(app_host: PathBuf) -> String {
-    let (direct, guard) = (HashSet::new(), Guard::default());
+    let (direct, guard) = (HashSet::new(), Guard::default().into());
     let app_host =
         AppHost { socket: app_host, direct, answers_preflights: false, has_routes: false, guard };
     let app = common::app().behind(Some(app_host));

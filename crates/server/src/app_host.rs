@@ -47,7 +47,7 @@ impl AppHostSockets {
     }
 
     /// Returns the routes that the app host serves; `guard` is for those that bypass it.
-    pub(crate) fn front(&self, config: &Program, guard: Guard) -> litplex_http::AppHost {
+    pub(crate) fn front(&self, config: &Program, guard: Arc<Guard>) -> litplex_http::AppHost {
         let (direct, answers_preflights, has_routes) = match &config.app_host {
             Some(AppHost::Process { direct, answers_preflights, has_routes, .. }) => {
                 (direct.iter().cloned().collect(), *answers_preflights, *has_routes)

@@ -43,7 +43,7 @@ pub(crate) fn app(
         endpoints.reporter(),
         scraper(endpoints.generations(), telemetry),
     );
-    app.behind(app_host.map(|sockets| sockets.front(config, guards.bypass)))
+    app.behind(app_host.map(|sockets| sockets.front(config, Arc::new(guards.bypass))))
         .keep_alive(config.keep_alive_timeout)
         .within(middleware)
         .layered(layers)
