@@ -64,7 +64,7 @@ def test_only_keys_of_operators_open_the_port(operated, tmp_path):
         return answer.status_code, answer.json().get("error", "") if answer.content else ""
 
     for key, says in ((None, "Not authenticated"), ("wrong", "Invalid"), ("call", "Invalid")):
-        for path in ("/v1/server", "/v1/logs", "/openapi.json", "/v1/no", "/"):
+        for path in ("/v1/server", "/v1/logs", "/openapi.json", "/v1/no", "/dashboard/no"):
             status, error = ask("GET", path, key)
             assert (status, says in error) == (401, True), (key, path, error)
         assert ask("POST", "/v1/stop", key)[0] == 401

@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use litplex_access::{Browsers, Guard, Keys, Refusal, RouteKind};
 use tokio::sync::watch;
 
-use crate::status::ErrorBody;
+use crate::dashboard;
+use crate::status::{ErrorBody, Session};
 
 /// The guard of the admin API's port. Each request needs a key, and none may come from a page of another
 /// site, which could otherwise use a key that a browser keeps.
@@ -45,10 +46,14 @@ impl AdminGuard {
         self
     }
 
-    /// Returns the response to a request that is refused.
-    fn refuse(&self, request: &Request) -> Option<Response> {
-        if let Some(error) = self.browsers.refuse(request, RouteKind::Admin, None) {
-            return Some(response(Refusal::from(error)));
+    /// Returns the session of a request; `None` if it is for a page, which needs no key.
+    ///
+    /// # Errors
+    /// The response to a request that is refused.
+    fn admit(&self, request: &Request) -> Result<Option<Session>, Box<Response>> {
+        refuse_page(&self.browsers, request)?;
+        if dashboard::is_public(request) {
+            return Ok(None);
         }
         let (method, path) = (request.method(), request.uri().path());
         let is_read = [Method::GET, Method::HEAD].contains(method);
@@ -57,17 +62,19 @@ impl AdminGuard {
                 if !is_read {
                     tracing::info!("admin API: {method} {path} with the key `{holder}`");
                 }
-                None
+                Ok(Some(Session { holder: Some(holder.to_string()), may_change: true }))
             }
-            Ok(Role::Reader(_)) if is_read => None,
+            Ok(Role::Reader(holder)) if is_read => {
+                Ok(Some(Session { holder: Some(holder.to_string()), may_change: false }))
+            }
             Ok(Role::Reader(holder)) => {
                 let error = format!(
                     "the key `{holder}` may only read (`admin_read_keys`); {method} {path} needs a \
                      key of `admin_keys`"
                 );
-                Some((StatusCode::FORBIDDEN, Json(ErrorBody { error })).into_response())
+                Err(Box::new((StatusCode::FORBIDDEN, Json(ErrorBody { error })).into_response()))
             }
-            Err(refusal) => Some(response(refusal)),
+            Err(refusal) => Err(Box::new(response(refusal))),
         }
     }
 
@@ -94,15 +101,36 @@ fn response(refusal: Refusal) -> Response {
     response
 }
 
+/// Refuses what a page of another site has its browser send.
+fn refuse_page(browsers: &Browsers, request: &Request) -> Result<(), Box<Response>> {
+    match browsers.refuse(request, RouteKind::Admin, None) {
+        Some(error) => Err(Box::new(response(Refusal::from(error)))),
+        None => Ok(()),
+    }
+}
+
 /// Passes on the requests that the guard admits.
 pub(crate) async fn guarded(
     State(guard): State<Arc<AdminGuard>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    match guard.refuse(&request) {
-        Some(refused) => refused,
-        None => next.run(request).await,
+    match guard.admit(&request) {
+        Ok(session) => {
+            session.map(|session| request.extensions_mut().insert(session));
+            next.run(request).await
+        }
+        Err(refused) => *refused,
+    }
+}
+
+/// Passes on the requests of a socket that only its user can reach, without a key. The user may make a port
+/// of it, as `ssh -L` does, which pages of other sites could then use.
+pub(crate) async fn guarded_socket(request: Request, next: Next) -> Response {
+    let browsers = Browsers { is_loopback: true, ..Browsers::default() };
+    match refuse_page(&browsers, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => *refused,
     }
 }
 
@@ -124,7 +152,10 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        guard.on_loopback(true).refuse(&request).map_or(200, |refused| refused.status().as_u16())
+        guard
+            .on_loopback(true)
+            .admit(&request)
+            .map_or_else(|refused| refused.status().as_u16(), |_| 200)
     }
 
     #[test]
@@ -167,7 +198,7 @@ mod tests {
         let guard = AdminGuard::new(none(), none(), Browsers::default());
         for key in ["", "all"] {
             let request = Request::get("/v1/server").header("x-api-key", key);
-            assert!(guard.refuse(&request.body(Body::empty()).unwrap()).is_some());
+            assert!(guard.admit(&request.body(Body::empty()).unwrap()).is_err());
         }
     }
 }

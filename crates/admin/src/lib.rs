@@ -10,6 +10,7 @@
 //! hands the next ones to its readers.
 
 mod client;
+mod dashboard;
 mod event;
 mod feed;
 mod guard;

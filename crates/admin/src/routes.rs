@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, Path, Query, Request, State};
@@ -12,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
@@ -19,13 +19,14 @@ use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::dashboard;
 use crate::event::Event;
 use crate::feed::FeedReader;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::operations::{Admin, Refusal, RefusalKind};
 use crate::status::{
     EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded, Scale, Scaled,
-    Status,
+    Session, Status,
 };
 
 /// The most workers of an endpoint.
@@ -56,6 +57,7 @@ pub(crate) fn router(admin: Arc<dyn Admin>) -> axum::Router {
     let document = Json(document);
     router
         .route("/openapi.json", axum::routing::get(move || async move { document }))
+        .merge(dashboard::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .with_state(admin)
@@ -68,6 +70,7 @@ pub fn document() -> serde_json::Value {
 
 fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
     OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(session))
         .routes(routes!(server))
         .routes(routes!(endpoint))
         .routes(routes!(scale))
@@ -82,6 +85,14 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(logs))
         .routes(routes!(log_level, set_log_level))
         .routes(routes!(stop))
+}
+
+/// Returns what the client may do.
+#[utoipa::path(get, path = "/v1/session", responses((status = OK, body = Session)))]
+async fn session(session: Option<Extension<Session>>) -> Json<Session> {
+    let Extension(session) =
+        session.unwrap_or(Extension(Session { holder: None, may_change: true }));
+    Json(session)
 }
 
 /// Returns the server, its endpoints and their workers.

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::from_fn;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::RunDir;
+use crate::guard::guarded_socket;
 use crate::operations::Admin;
 use crate::routes::router;
 
@@ -46,7 +48,7 @@ impl AdminSocket {
 
     /// Serves the admin API with `admin`, until dropped.
     pub async fn serve(self, admin: Arc<dyn Admin>) {
-        let router = router(admin);
+        let router = router(admin).layer(from_fn(guarded_socket));
         let mut clients = Clients::new("the admin socket");
         loop {
             clients.wait_for_room().await;
@@ -295,6 +297,48 @@ mod tests {
                 answer.contains("{\"error\":\"") && answer.contains(part),
                 "{request}\n{answer}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_of_other_sites_are_refused_where_the_socket_is_made_a_port() {
+        for (headers, wanted) in [
+            ("Host: litplex", "202"),
+            ("Host: localhost:9000\r\nOrigin: http://localhost:9000", "202"),
+            ("Host: localhost:9000\r\nOrigin: https://evil.example", "403"),
+            ("Host: localhost:9000\r\nSec-Fetch-Site: cross-site", "403"),
+            ("Host: evil.example", "403"),
+        ] {
+            let request =
+                format!("POST /v1/stop HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
+            let answer = with_server(move |directory| raw(directory, request.as_bytes())).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {wanted} ")), "{headers}\n{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_dashboard_is_a_page_of_its_own_files() {
+        let get = |path: &str, headers: &str| {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n");
+            with_server(move |directory| raw(directory, request.as_bytes()))
+        };
+        let moved = get("/", "").await;
+        assert!(
+            moved.starts_with("HTTP/1.1 307 ") && moved.contains("location: dashboard\r\n"),
+            "{moved}"
+        );
+        let page = get("/dashboard", "").await;
+        assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("<!DOCTYPE html>"), "{page}");
+        assert!(page.contains("content-security-policy: default-src 'self'; "), "{page}");
+        let tag = page.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        let again = get("/dashboard", &format!("If-None-Match: {tag}\r\n")).await;
+        assert!(again.starts_with("HTTP/1.1 304 "), "{again}");
+        for path in ["/dashboard/app.js", "/dashboard/style.css"] {
+            assert!(get(path, "").await.starts_with("HTTP/1.1 200 "), "{path}");
+        }
+        for path in ["/dashboard/no.js", "/dashboard/../Cargo.toml"] {
+            assert!(get(path, "").await.starts_with("HTTP/1.1 404 "), "{path}");
         }
     }
 

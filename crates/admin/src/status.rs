@@ -270,6 +270,15 @@ pub struct LogLevel {
     pub level: String,
 }
 
+/// The rights of a client of the admin API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Session {
+    /// The name of its key; `None` on the socket of the server's user.
+    pub(crate) holder: Option<String>,
+    /// Whether it may use operations that change something.
+    pub(crate) may_change: bool,
+}
+
 /// An error of the admin API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ErrorBody {

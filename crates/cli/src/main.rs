@@ -392,8 +392,9 @@ mod tests {
         ("stop", &["post /v1/stop"]),
     ];
 
-    /// The operations without a verb: `ps` shows all endpoints, and histories are for charts.
-    const WITHOUT_VERB: [&str; 2] = ["get /v1/endpoints/{endpoint}", "get /v1/history"];
+    /// The operations without a verb: `ps` shows all endpoints, and the others are for the dashboard.
+    const WITHOUT_VERB: [&str; 3] =
+        ["get /v1/endpoints/{endpoint}", "get /v1/history", "get /v1/session"];
 
     #[test]
     fn the_command_can_do_what_the_admin_api_can() {

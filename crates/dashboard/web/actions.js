@@ -1,0 +1,128 @@
+/** What the command can do with a server and its endpoints. Each asks once where it changes something. */
+
+import { change, endpointPath, getText } from "./api.js";
+import { live, refresh } from "./live.js";
+import { h, redraw } from "./ui/dom.js";
+import { ask } from "./ui/dialog.js";
+
+/** Returns the attributes of a button that changes something: disabled without the right. */
+export const guarded = () =>
+  live.session?.may_change ? {} : { disabled: true, title: "Your key may only read." };
+
+/** @param {string} method @param {string} label @param {string} rest @param {unknown} [body] */
+async function operate(method, label, rest, body) {
+  const told = await change(method, endpointPath(label, rest), body);
+  await refresh().catch(() => {});
+  return told;
+}
+
+/** @param {import("./live.js").Endpoint} endpoint */
+export function scale({ label, wanted, min_workers: min, max_workers: max }) {
+  const limits = max === null ? "" : ` Autoscaling goes on between ${min} and ${max}.`;
+  ask({
+    title: `Scale ${label}`,
+    text: `Workers that are too many finish their requests first.${limits}`,
+    action: "Scale",
+    fields: [{ name: "workers", label: "Workers", type: "number", value: wanted, min: 0, max: max ?? 1024, step: "1" }],
+    run: async (values) => {
+      const told = await operate("POST", label, "/scale", values);
+      return `${label} is to have ${told.wanted} workers, not ${told.before}.`;
+    },
+  });
+}
+
+/** @param {string} label */
+export function reload(label) {
+  ask({
+    title: `Reload ${label}`,
+    text: "New workers load the model beside the old ones, and take the requests once all are ready. No request is lost; both are in memory for a while.",
+    action: "Reload",
+    fields: [{ name: "timeout", label: "Seconds that they have to become ready", type: "number", value: 600, min: 1, max: 86_400, step: "any" }],
+    run: async (values) => {
+      const told = await operate("POST", label, "/reload", values);
+      return `Generation ${told.generation} of ${label} is live after ${told.seconds.toFixed(1)} s.`;
+    },
+  });
+}
+
+/** @param {string} label */
+export function pause(label) {
+  ask({
+    title: `Pause ${label}`,
+    text: "New requests wait in the queue, within their time budgets, until the endpoint is resumed.",
+    action: "Pause",
+    run: async () => {
+      await operate("POST", label, "/pause");
+      return `${label} is paused.`;
+    },
+  });
+}
+
+/** @param {string} label */
+export function drain(label) {
+  ask({
+    title: `Drain ${label}`,
+    text: "New requests get 503 until the endpoint is resumed. Those in progress finish, and so do calls of other endpoints.",
+    action: "Drain",
+    isDanger: true,
+    run: async () => {
+      await operate("POST", label, "/drain");
+      return `${label} drains.`;
+    },
+  });
+}
+
+/** @param {string} label */
+export function resume(label) {
+  ask({
+    title: `Resume ${label}`,
+    text: "The endpoint answers requests again.",
+    action: "Resume",
+    run: async () => {
+      await operate("POST", label, "/resume");
+      return `${label} serves.`;
+    },
+  });
+}
+
+/** The stacks that are shown, by worker. @type {Map<string, string>} */
+export const stacks = new Map();
+
+/** Shows the stacks of a worker's threads. @param {string} label @param {number} slot */
+export async function stack(label, slot) {
+  const worker = `${label}#${slot}`;
+  stacks.set(worker, "Asking the worker …");
+  redraw();
+  const text = await getText(endpointPath(label, `/workers/${slot}/stack`)).catch((error) => error.message);
+  stacks.set(worker, text);
+  redraw();
+}
+
+/** Sets the level of the log. @param {string} level */
+export function setLogLevel(level) {
+  ask({
+    title: "Level of the log",
+    text: "It holds until the server ends. An endpoint's own level stays.",
+    action: "Set",
+    fields: [{ name: "level", label: "Level", value: level, hint: "info, debug, warn, or info,litplex_workers=debug" }],
+    run: async (values) => {
+      const told = await change("PUT", "log-level", values);
+      return `The level of the log is ${told.level}.`;
+    },
+  });
+}
+
+/** Stops the server. */
+export function stopServer() {
+  const requests = live.load.reduce((sum, { in_flight, queued }) => sum + in_flight + queued, 0);
+  ask({
+    title: "Stop the server",
+    text: h("span", null, h("strong", null, live.status?.url), ` ends. Requests in progress (${requests} now) are answered first, within its grace.`),
+    action: "Stop the server",
+    isDanger: true,
+    run: async () => {
+      await change("POST", "stop");
+      return "The server stops.";
+    },
+  });
+}

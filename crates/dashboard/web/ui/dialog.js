@@ -1,0 +1,123 @@
+/** The dialog that asks once before something is changed, and the messages that say what was. */
+
+import { h, redraw } from "./dom.js";
+
+/**
+ * @typedef {{name: string, label: string, type?: string, value?: any, min?: number, max?: number, step?: string,
+ *   hint?: string, options?: string[]}} Field
+ * @typedef {{title: string, text: any, action: string, isDanger?: boolean, fields?: Field[],
+ *   run: (values: Record<string, any>) => Promise<any>}} Question
+ */
+
+/** @type {(Question & {isRunning?: boolean, error?: string}) | null} */
+let question = null;
+
+/** @type {{text: string, isBad: boolean} | null} */
+let message = null;
+let hide = 0;
+
+/** What had the focus before the dialog. @type {any} */
+let opener = null;
+
+/** Asks, and runs the action if the person confirms it; the dialog shows why it fails. @param {Question} asked */
+export function ask(asked) {
+  question = { ...asked };
+  redraw();
+}
+
+/** Says what happened. @param {string} text @param {boolean} [isBad] */
+export function say(text, isBad = false) {
+  message = { text, isBad };
+  clearTimeout(hide);
+  hide = setTimeout(() => {
+    message = null;
+    redraw();
+  }, 6000);
+  redraw();
+}
+
+/** @param {any} event */
+async function confirm(event) {
+  event.preventDefault();
+  const asked = question;
+  if (!asked || asked.isRunning) return;
+  const form = new FormData(event.currentTarget);
+  const values = /** @type {Record<string, any>} */ ({});
+  for (const { name, type } of asked.fields ?? [])
+    values[name] = type === "number" ? Number(form.get(name)) : type === "checkbox" ? form.has(name) : form.get(name);
+  Object.assign(asked, { isRunning: true, error: undefined });
+  redraw();
+  try {
+    const told = await asked.run(values);
+    if (question === asked) end();
+    if (typeof told === "string") say(told);
+  } catch (/** @type {any} */ error) {
+    asked.error = error.message;
+    if (question !== asked) say(error.message, true);
+  }
+  asked.isRunning = false;
+  redraw();
+}
+
+function end() {
+  question = null;
+  redraw();
+  // After the dialog has gone.
+  requestAnimationFrame(() => opener?.isConnected && opener.focus());
+}
+
+/** @param {Field} field */
+function input({ name, label, type = "text", value, options, hint, ...limits }) {
+  const control = options
+    ? h("select", { name }, options.map((each) => h("option", { value: each, selected: each === value }, each)))
+    : type === "checkbox"
+      ? h("input", { type, name, ref: (/** @type {any} */ box) => (box.checked = Boolean(value)) })
+      : h("input", { type, name, required: true, ...limits, ref: (/** @type {any} */ box) => (box.value = value ?? "") });
+  const parts = [h("span", null, label), control];
+  return h("label.field", { class: type }, type === "checkbox" ? parts.reverse() : parts, hint && h("small", null, hint));
+}
+
+/** The open dialog, and the last message. */
+export function dialogs() {
+  return [
+    question &&
+      h(
+        "dialog",
+        {
+          key: question.title,
+          "aria-labelledby": "asked",
+          oncancel: (/** @type {any} */ event) => {
+            event.preventDefault();
+            end();
+          },
+          ref: (/** @type {HTMLDialogElement} */ dialog) => {
+            opener = document.activeElement;
+            dialog.showModal();
+          },
+        },
+        h(
+          "form",
+          { method: "dialog", onsubmit: confirm },
+          h("h2", { id: "asked" }, question.title),
+          h("p", null, question.text),
+          (question.fields ?? []).map(input),
+          h("p.error", { role: "alert" }, question.error ?? ""),
+          h(
+            "footer",
+            null,
+            h("button", { type: "button", onclick: end }, question.isRunning ? "Close" : "Cancel"),
+            h(
+              "button.main",
+              { class: question.isDanger ? "danger" : "", disabled: question.isRunning },
+              question.isRunning ? "Working …" : question.action,
+            ),
+          ),
+        ),
+      ),
+    h(
+      "div.messages",
+      { role: "status", key: "messages" },
+      message && h("p", { class: message.isBad ? "bad" : "" }, message.text),
+    ),
+  ];
+}
