@@ -91,6 +91,11 @@ class ServerOptions(TypedDict, total=False):
             key, method, path, status, bytes, duration in seconds and id. ``-`` on a terminal writes
             a short readable line instead. If the file is moved away, a new one is created. Value:
             the path of a file, or "-" for standard output. Default: none.
+        recent_requests: The number of requests of each endpoint that the server remembers with
+            their stages, for ``litplex requests`` and the dashboard: the last ones, and beside them
+            the last 50 that failed and the 20 slowest of the last 15 minutes. All endpoints
+            together take at most 16 MiB. 0 turns it off. Value: an integer from 0 to 10000.
+            Default: 200.
         otlp_endpoint: The collector to which traces of requests are sent, as OTLP over HTTP. The
             default is OTEL_EXPORTER_OTLP_ENDPOINT; if that is not set, traces are off. Value: the
             address of a collector such as "http://127.0.0.1:4318". Default: none.
@@ -159,6 +164,7 @@ class ServerOptions(TypedDict, total=False):
     request_id: bool
     server_timing: bool
     access_log: str
+    recent_requests: int
     otlp_endpoint: str
     trace_ratio: float
     cors_origins: Texts

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::history::{EndpointHistory, Load};
 use crate::remote::{Encrypted, Remote, RemoteOptions};
+use crate::requests::{RecentRequests, RequestDetails};
 use crate::run_dir::run_dirs;
 use crate::socket;
 use crate::status::{
@@ -181,6 +182,23 @@ impl Client {
         self.get(&format!("/v1/history?endpoint={endpoint}&seconds={seconds}&step={step}"))
     }
 
+    /// Returns the requests that are chosen by `query`, such as
+    /// `[("endpoint", "/embed"), ("slowest", "true")]`.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn requests(&self, query: &[(&str, &str)]) -> Result<RecentRequests, AskError> {
+        self.get(&format!("/v1/requests?{}", query_text(query)))
+    }
+
+    /// Returns the last request with this id, with all its stages.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn request(&self, id: &str) -> Result<RequestDetails, AskError> {
+        self.get(&format!("/v1/requests/{}", encoded(id)))
+    }
+
     /// Returns the level of the log.
     ///
     /// # Errors
@@ -211,8 +229,7 @@ impl Client {
     /// # Errors
     /// See [`AskError`].
     pub fn logs(&self, query: &[(&str, &str)]) -> Result<Lines, AskError> {
-        let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
-        self.lines(&format!("/v1/logs?{}", Vec::from_iter(pairs).join("&")))
+        self.lines(&format!("/v1/logs?{}", query_text(query)))
     }
 
     /// Returns the events that are kept, each as JSON, and with `follow` the next ones as they come.
@@ -391,6 +408,11 @@ impl Client {
 /// Returns the path of an operation on an endpoint.
 fn endpoint_path(endpoint: &str, operation: &str) -> String {
     format!("/v1/endpoints/{}{operation}", encoded(endpoint))
+}
+
+fn query_text(query: &[(&str, &str)]) -> String {
+    let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
+    Vec::from_iter(pairs).join("&")
 }
 
 fn encoded(text: &str) -> String {

@@ -20,6 +20,7 @@ pub mod mock;
 mod operations;
 mod port;
 mod remote;
+mod requests;
 mod routes;
 mod run_dir;
 mod socket;
@@ -33,6 +34,10 @@ pub use history::{EndpointHistory, EndpointLoad, ErrorCounts, HistoryPoint, Hist
 pub use operations::{Admin, Refusal, RefusalKind};
 pub use port::AdminPort;
 pub use remote::RemoteOptions;
+pub use requests::{
+    RecentRequests, RequestBatch, RequestDetails, RequestQuery, RequestStage, RequestSummary,
+    StageKind, StageSeconds,
+};
 pub use routes::document;
 pub use run_dir::{RunDir, RunDirError};
 pub use socket::AdminSocket;

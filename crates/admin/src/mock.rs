@@ -10,7 +10,8 @@ use litplex_core::BoxFuture;
 
 use crate::{
     Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, HistoryQuery,
-    Load, LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
+    Load, LogLevel, Mode, RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled,
+    Status,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -120,6 +121,14 @@ impl Admin for MockAdmin {
         let history =
             Self::check(&endpoint).map(|()| EndpointHistory { endpoint, points: Vec::new() });
         Box::pin(ready(history))
+    }
+
+    fn requests(&self, query: RequestQuery) -> Result<RecentRequests, Refusal> {
+        query.endpoint.as_deref().map_or(Ok(()), Self::check).map(|()| RecentRequests::default())
+    }
+
+    fn request(&self, id: String) -> Result<RequestDetails, Refusal> {
+        Err(Refusal::not_found(format!("unknown request `{id}`")))
     }
 
     fn events(&self) -> &Feed<Event> {

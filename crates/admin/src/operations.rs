@@ -7,6 +7,7 @@ use litplex_core::BoxFuture;
 use crate::event::Event;
 use crate::feed::Feed;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
+use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status};
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
@@ -37,6 +38,12 @@ pub trait Admin: Send + Sync {
 
     /// Returns the last seconds of an endpoint.
     fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<EndpointHistory, Refusal>>;
+
+    /// Returns the last requests, or the slowest.
+    fn requests(&self, query: RequestQuery) -> Result<RecentRequests, Refusal>;
+
+    /// Returns the last request with this id, with all its stages.
+    fn request(&self, id: String) -> Result<RequestDetails, Refusal>;
 
     /// Returns the events of the server.
     fn events(&self) -> &Feed<Event>;

@@ -24,6 +24,7 @@ use crate::event::Event;
 use crate::feed::FeedReader;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::operations::{Admin, Refusal, RefusalKind};
+use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
     EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded, Scale, Scaled,
     Session, Status,
@@ -81,6 +82,8 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(stack))
         .routes(routes!(load))
         .routes(routes!(history))
+        .routes(routes!(requests))
+        .routes(routes!(request))
         .routes(routes!(events))
         .routes(routes!(logs))
         .routes(routes!(log_level, set_log_level))
@@ -278,6 +281,74 @@ async fn history(
     let usual = || seconds.div_ceil(HistoryQuery::POINTS) as u32;
     let step = step.unwrap_or_else(usual);
     admin.history(HistoryQuery { endpoint, seconds, step }).await.map(Json)
+}
+
+/// The requests that a client asks for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct RequestParameters {
+    /// Only requests of this endpoint: its path, its name or an alias.
+    endpoint: Option<String>,
+    /// Whether the slowest of the last 15 minutes are sent, instead of the last ones.
+    #[serde(default)]
+    slowest: bool,
+    /// Only requests with this status, such as `503`, or class of statuses: `4xx`.
+    status: Option<String>,
+    /// The most requests. Default: 50.
+    #[serde(default = "fifty")]
+    limit: usize,
+}
+
+fn fifty() -> usize {
+    50
+}
+
+/// Returns the last requests that have ended, the latest first, or the slowest. An endpoint remembers its
+/// last requests, the last that failed, and the slowest.
+#[utoipa::path(
+    get, path = "/v1/requests", params(RequestParameters),
+    responses(
+        (status = OK, body = RecentRequests),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+    ),
+)]
+async fn requests(
+    State(admin): Operations,
+    query: Result<Query<RequestParameters>, QueryRejection>,
+) -> Result<Json<RecentRequests>, Refusal> {
+    let Query(RequestParameters { endpoint, slowest, status, limit }) =
+        query.map_err(|error| Refusal::invalid(error.body_text()))?;
+    let statuses = status.as_deref().map(statuses).transpose()?;
+    admin.requests(RequestQuery { endpoint, slowest, statuses, limit }).map(Json)
+}
+
+/// Reads a status or a class of statuses.
+fn statuses(text: &str) -> Result<(u16, u16), Refusal> {
+    let class = text.strip_suffix("xx").and_then(|class| class.parse::<u16>().ok());
+    let range = match class {
+        Some(class) => (1..=9).contains(&class).then(|| (class * 100, class * 100 + 99)),
+        None => {
+            text.parse().ok().filter(|status| (100..=999).contains(status)).map(|one| (one, one))
+        }
+    };
+    range.ok_or_else(|| {
+        let expected = "expected a status such as `503`, or a class such as `5xx`";
+        Refusal::invalid(format!("invalid `status`: {expected}, got `{text}`"))
+    })
+}
+
+/// Returns the last request with this id, with all its stages.
+#[utoipa::path(
+    get, path = "/v1/requests/{id}", params(("id" = String, Path)),
+    responses((status = OK, body = RequestDetails), (status = NOT_FOUND, body = ErrorBody)),
+)]
+async fn request(
+    State(admin): Operations,
+    Path(id): Path<String>,
+) -> Result<Json<RequestDetails>, Refusal> {
+    admin.request(id).map(Json)
 }
 
 /// The way in which a client reads events.

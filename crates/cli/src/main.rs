@@ -12,6 +12,7 @@ mod logs;
 mod operate;
 mod ps;
 mod reload;
+mod requests;
 mod say;
 mod scale;
 mod servers;
@@ -19,6 +20,7 @@ mod stack;
 mod stop;
 mod table;
 mod top;
+mod trace;
 mod wrong;
 
 use std::ffi::OsString;
@@ -60,6 +62,7 @@ Examples:
   litplex ps                           show running servers: endpoints, load, workers
   litplex scale /ocr 4                 run four workers for an endpoint
   litplex logs -f                      follow the log of the server
+  litplex requests --slowest           show the slowest requests, and why: litplex trace ID
   litplex call /ocr -f page.png        call an endpoint, as its schema asks
   litplex init words                   write the files of a new project
 
@@ -108,6 +111,10 @@ enum Verb {
     Resume(operate::Operate),
     /// Show the last lines of a server's log, or follow it
     Logs(logs::Logs),
+    /// Show the last requests of a server, or the slowest: how long each waited and was computed
+    Requests(requests::Requests),
+    /// Show where the time of one request went, as a waterfall
+    Trace(trace::Trace),
     /// Show what happened to a server and its workers, or follow it
     Events(events::Events),
     /// Show or set the level of a server's log
@@ -251,6 +258,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Drain(operate) => operate::run(Mode::Draining, &operate),
         Verb::Resume(operate) => operate::run(Mode::Serving, &operate),
         Verb::Logs(logs) => logs::run(&logs),
+        Verb::Requests(requests) => requests::run(&requests),
+        Verb::Trace(trace) => trace::run(&trace),
         Verb::Events(events) => events::run(&events),
         Verb::LogLevel(level) => level::run(&level),
         Verb::Stack(stack) => stack::run(&stack),
@@ -377,7 +386,7 @@ mod tests {
         ["serve", "check", "init", "call", "key", "import", "env", "completions"];
 
     /// The verbs for running servers, each with the operations of the admin API that it uses.
-    const REMOTE: [(&str, &[&str]); 12] = [
+    const REMOTE: [(&str, &[&str]); 14] = [
         ("ps", &["get /v1/server"]),
         ("top", &["get /v1/load"]),
         ("scale", &["post /v1/endpoints/{endpoint}/scale"]),
@@ -386,6 +395,8 @@ mod tests {
         ("drain", &["post /v1/endpoints/{endpoint}/drain"]),
         ("resume", &["post /v1/endpoints/{endpoint}/resume"]),
         ("logs", &["get /v1/logs"]),
+        ("requests", &["get /v1/requests"]),
+        ("trace", &["get /v1/requests/{id}"]),
         ("events", &["get /v1/events"]),
         ("log-level", &["get /v1/log-level", "put /v1/log-level"]),
         ("stack", &["get /v1/endpoints/{endpoint}/workers/{slot}/stack"]),

@@ -32,6 +32,23 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{number:.digits$} {unit}")
 }
 
+/// Says a short time in seconds, in three digits.
+pub(crate) fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..0.01 => format!("{:.1}ms", seconds * 1e3),
+        ..1.0 => format!("{:.0}ms", seconds * 1e3),
+        _ => format!("{seconds:.1}s"),
+    }
+}
+
+/// Says the time of day, in UTC, of a time in seconds since 1970.
+pub(crate) fn clock(time: f64) -> String {
+    let milliseconds = (time.max(0.0) * 1e3) as u64;
+    let seconds = milliseconds / 1000;
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:03}Z", seconds % 60, milliseconds % 1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +67,12 @@ mod tests {
         for (seconds, text) in said {
             assert_eq!(duration(seconds), text);
         }
+    }
+
+    #[test]
+    fn short_times_have_a_few_digits() {
+        assert_eq!([0.0025, 0.25, 12.0].map(seconds), ["2.5ms", "250ms", "12.0s"]);
+        assert_eq!(clock(86_400.0 + 7_265.125), "02:01:05.125Z");
     }
 
     #[test]

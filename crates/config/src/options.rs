@@ -185,6 +185,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Whether each response has the header `Server-Timing` with the milliseconds from the request's headers to the response's headers: `total;dur=12.345`.";
     Server "access_log": Kind::String, "the path of a file, or \"-\" for standard output", "",
         "The access log, with one line of JSON per request: time, client, name of the key, method, path, status, bytes, duration in seconds and id. `-` on a terminal writes a short readable line instead. If the file is moved away, a new one is created.";
+    Server "recent_requests": Kind::Integer(0, 10_000), "an integer from 0 to 10000", "200",
+        "The number of requests of each endpoint that the server remembers with their stages, for `litplex requests` and the dashboard: the last ones, and beside them the last 50 that failed and the 20 slowest of the last 15 minutes. All endpoints together take at most 16 MiB. 0 turns it off.";
     Server "otlp_endpoint": Kind::String, "the address of a collector such as \"http://127.0.0.1:4318\"", "",
         "The collector to which traces of requests are sent, as OTLP over HTTP. The default is OTEL_EXPORTER_OTLP_ENDPOINT; if that is not set, traces are off.";
     Server "trace_ratio": Kind::Share, "a number from 0 to 1", "1",

@@ -19,6 +19,7 @@ use crate::read::{boolean, integer, network, number, seconds, text, texts};
 use crate::{AdminPort, ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
+const DEFAULT_RECENT_REQUESTS: usize = 200;
 const DEFAULT_APP_HEARTBEAT: Duration = Duration::from_secs(5);
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -69,6 +70,8 @@ pub struct Program {
     pub request_id: bool,
     /// The access log, if any; `-` is standard output.
     pub access_log: Option<PathBuf>,
+    /// The number of last requests of each endpoint that are remembered.
+    pub recent_requests: usize,
     /// The collector of traces, if the configuration sets it.
     pub otlp_endpoint: Option<String>,
     /// The share of requests that are traced, if it is set.
@@ -273,6 +276,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             "-" => file.into(),
             file => directory.join(file),
         }),
+        recent_requests: integer(&raw, "recent_requests").unwrap_or(DEFAULT_RECENT_REQUESTS),
         otlp_endpoint: text(&raw, "otlp_endpoint").map(str::to_owned),
         trace_ratio: number(&raw, "trace_ratio"),
         app_heartbeat: seconds(&raw, "app_heartbeat").unwrap_or(DEFAULT_APP_HEARTBEAT),

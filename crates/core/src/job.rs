@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{BatchTrace, JobTrace, Origin, Reply, Request};
+use crate::{BatchTrace, Dispatch, JobTrace, Origin, Reply, Request};
 
 /// A request in an endpoint's queue or in a worker, with its deadline and its reply.
 #[derive(Debug)]
@@ -72,18 +72,15 @@ impl Job {
     }
 }
 
-/// Notes in the traces of jobs that they are dispatched to the worker of this slot, as one batch where
-/// `is_batch`.
-pub fn trace_dispatch(jobs: &mut [Job], slot: usize, is_batch: bool, now: Instant) {
-    if !jobs.iter().any(Job::is_traced) {
-        return;
-    }
-    let members = || jobs.iter().filter_map(|job| job.reply.trace()).map(JobTrace::context);
-    let endpoint = jobs.iter().find_map(|job| job.reply.trace()).map(JobTrace::endpoint).cloned();
-    let batch = endpoint.filter(|_| is_batch).map(|endpoint| {
-        Arc::new(BatchTrace::new(jobs.len(), slot, endpoint, members().collect(), now))
+/// Notes in the traces of jobs that they are dispatched, as one batch where `is_batch`.
+pub fn trace_dispatch(jobs: &mut [Job], is_batch: bool, to: Dispatch) {
+    let Some(first) = jobs.iter().find_map(|job| job.reply.trace()) else { return };
+    let batch = is_batch.then(|| {
+        let members = jobs.iter().filter_map(|job| job.reply.trace()).map(JobTrace::member);
+        let (endpoint, members) = (first.endpoint().clone(), members.collect());
+        Arc::new(BatchTrace::new(jobs.len(), to.slot, endpoint, members, to.now))
     });
     for trace in jobs.iter_mut().filter_map(Job::trace) {
-        trace.dispatched(slot, batch.clone(), now);
+        trace.dispatched(to, batch.clone());
     }
 }

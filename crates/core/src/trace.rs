@@ -1,8 +1,11 @@
-//! The steps of a traced request: noted where they happen, read when the request ends. `traces` makes
-//! spans of them; this module knows no exporter.
+//! The recording of a request: its steps are noted where they happen and read once, when the request
+//! ends. `history` remembers them, `traces` makes spans of them; this module knows neither.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Relaxed},
+};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -48,19 +51,23 @@ impl fmt::Display for SpanContext {
     }
 }
 
-/// A request that is traced, or a step of a pipeline below it, and the steps of the request's jobs.
+/// A request that is recorded, or a step of a pipeline below it, and the steps of the request's jobs.
 #[derive(Debug)]
 pub struct Trace {
-    /// The span of the request, or of the step.
+    /// The span of the request, or of the step. It is not sampled if the request is not exported.
     pub context: SpanContext,
     /// The id of the span around that of the step; 0 for the request.
     parent: u64,
+    /// The place, among the steps, of the job whose hook made the calls that are noted here.
+    caller: Option<usize>,
     /// The state that the traces of a request share.
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
+    /// The number of the request in this server.
+    request: u64,
     /// `None` after `take`: later steps are dropped.
     steps: Mutex<Option<Vec<Step>>>,
     /// The state from which the ids of the spans of steps are made.
@@ -68,10 +75,11 @@ struct Shared {
 }
 
 impl Trace {
-    /// Returns the trace of a request, without steps.
-    pub fn new(context: SpanContext) -> Self {
+    /// Returns the trace of the request with this number in the server, without steps.
+    pub fn new(context: SpanContext, request: u64) -> Self {
         let (steps, ids) = (Mutex::new(Some(Vec::new())), AtomicU64::new(context.span_id));
-        Self { context, parent: 0, shared: Arc::new(Shared { steps, ids }) }
+        let shared = Arc::new(Shared { request, steps, ids });
+        Self { context, parent: 0, caller: None, shared }
     }
 
     /// Returns the trace of a step that begins below this span; [`end`](Self::end) notes it.
@@ -79,7 +87,13 @@ impl Trace {
     pub fn child(&self) -> Arc<Self> {
         let state = self.shared.ids.fetch_add(SPLIT_MIX, Relaxed).wrapping_add(SPLIT_MIX);
         let context = SpanContext { span_id: mixed(state), ..self.context };
-        Arc::new(Self { context, parent: self.context.span_id, shared: self.shared.clone() })
+        let (parent, caller, shared) = (self.context.span_id, self.caller, self.shared.clone());
+        Arc::new(Self { context, parent, caller, shared })
+    }
+
+    /// Returns the number of the request in this server.
+    pub fn request(&self) -> u64 {
+        self.shared.request
     }
 
     /// Returns the steps until now; called when the request ends.
@@ -90,9 +104,20 @@ impl Trace {
     /// Notes that the step whose trace this is has ended now.
     pub fn end(&self, place: Place, began: Instant) {
         if let Some(steps) = &mut *self.steps() {
-            let (span, parent, ended) = (Some(self.context.span_id), self.parent, Instant::now());
-            steps.push(Step { place, endpoint: None, span, parent, began, ended: Some(ended) });
+            let step = self.step(place, None, Some(self.context.span_id), self.parent, began);
+            steps.push(Step { ended: Some(Instant::now()), ..step });
         }
+    }
+
+    fn step(
+        &self,
+        place: Place,
+        endpoint: Option<Arc<Identity>>,
+        span: Option<u64>,
+        parent: u64,
+        began: Instant,
+    ) -> Step {
+        Step { place, endpoint, span, parent, caller: self.caller, began, ended: None }
     }
 
     fn steps(&self) -> MutexGuard<'_, Option<Vec<Step>>> {
@@ -121,6 +146,8 @@ pub struct Step {
     pub span: Option<u64>,
     /// The id of the span that it is below.
     pub parent: u64,
+    /// The place, among the steps, of the job whose hook made the call that it belongs to.
+    pub caller: Option<usize>,
     /// The start of the period.
     pub began: Instant,
     /// The end of the period, if it has ended.
@@ -131,7 +158,12 @@ pub struct Step {
 #[derive(Debug)]
 pub enum Place {
     /// The queue of its endpoint.
-    Queue,
+    Queue {
+        /// When the first worker of the queue was ready, if there was one; set at the dispatch.
+        ready: Option<Instant>,
+        /// Whether it is there again because its worker was lost.
+        is_retry: bool,
+    },
     /// A step of a pipeline, which may have several jobs.
     Pipeline {
         /// The name of the step.
@@ -143,6 +175,8 @@ pub enum Place {
     Worker {
         /// The slot of the worker.
         slot: usize,
+        /// The generation of the worker.
+        generation: u64,
         /// The batch of the job, if the endpoint batches.
         batch: Option<Arc<BatchTrace>>,
         /// The stages that the worker reported.
@@ -161,21 +195,53 @@ pub struct Stages {
     pub encode: Option<Duration>,
 }
 
-/// A batch of which some jobs are traced.
+impl Stages {
+    /// Returns the stages that are known, in the time of a job in its worker: one after the other, the
+    /// last one ending with the response. A worker reports their durations, not their times.
+    pub fn placed(
+        &self,
+        began: Instant,
+        ended: Instant,
+    ) -> impl Iterator<Item = (&'static str, Instant, Instant)> + use<> {
+        let mut until = ended;
+        let mut place = |took: Option<Duration>| {
+            let from = until.checked_sub(took?).unwrap_or(began).max(began);
+            Some((from, std::mem::replace(&mut until, from)))
+        };
+        let encode = place(self.encode);
+        let predict = place(self.predict);
+        let decode = place(self.decode);
+        let placed = [("decode", decode), ("predict", predict), ("encode", encode)];
+        placed.into_iter().filter_map(|(name, placed)| placed.map(|(from, to)| (name, from, to)))
+    }
+}
+
+/// A batch of which some jobs are recorded.
 #[derive(Debug)]
 pub struct BatchTrace {
     /// The time of its dispatch.
     pub began: Instant,
-    /// The number of its jobs, traced or not.
+    /// The number of its jobs, recorded or not.
     pub size: usize,
     /// The slot of its worker.
     pub slot: usize,
     /// The endpoint.
     pub endpoint: Arc<Identity>,
-    /// The spans of its traced requests.
-    pub members: Vec<SpanContext>,
+    /// The jobs of it that are recorded.
+    pub members: Vec<Member>,
     context: OnceLock<SpanContext>,
     nanoseconds: AtomicU64,
+    /// The number of jobs whose spans are not exported yet.
+    unexported: AtomicUsize,
+}
+
+/// A recorded job in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// The number of its request in this server.
+    pub request: u64,
+    /// The span that it is below.
+    pub span: SpanContext,
 }
 
 impl BatchTrace {
@@ -184,11 +250,23 @@ impl BatchTrace {
         size: usize,
         slot: usize,
         endpoint: Arc<Identity>,
-        members: Vec<SpanContext>,
+        members: Vec<Member>,
         now: Instant,
     ) -> Self {
         let (context, nanoseconds) = (OnceLock::new(), AtomicU64::new(0));
-        Self { began: now, size, slot, endpoint, members, context, nanoseconds }
+        let unexported = members.iter().filter(|member| member.span.is_sampled).count();
+        let unexported = AtomicUsize::new(unexported);
+        Self { began: now, size, slot, endpoint, members, context, nanoseconds, unexported }
+    }
+
+    /// Returns the spans of its jobs that are exported.
+    pub fn exported(&self) -> impl Iterator<Item = SpanContext> {
+        self.members.iter().map(|member| member.span).filter(|span| span.is_sampled)
+    }
+
+    /// Notes that one of its jobs is exported; returns whether it is the last one.
+    pub fn is_last_export(&self) -> bool {
+        self.unexported.fetch_sub(1, AcqRel) == 1
     }
 
     /// Returns the span of the batch, created at the first call.
@@ -207,7 +285,20 @@ impl BatchTrace {
     }
 }
 
-/// Follows one job of a request that is traced. Dropped, the job has ended.
+/// The dispatch of jobs to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dispatch {
+    /// The slot of the worker.
+    pub slot: usize,
+    /// The generation of the worker.
+    pub generation: u64,
+    /// When the first worker of the queue was ready, if that is known.
+    pub ready: Option<Instant>,
+    /// The time of the dispatch.
+    pub now: Instant,
+}
+
+/// Follows one job of a request that is recorded. Dropped, the job has ended.
 #[derive(Debug)]
 pub struct JobTrace {
     trace: Arc<Trace>,
@@ -220,18 +311,20 @@ impl JobTrace {
     /// Follows a job of this endpoint that begins to wait now.
     pub fn new(trace: Arc<Trace>, endpoint: Arc<Identity>) -> Self {
         let mut job = Self { trace, endpoint, current: usize::MAX };
-        job.begin(Place::Queue, Instant::now());
+        job.begin(Place::Queue { ready: None, is_retry: false }, Instant::now());
         job
     }
 
-    /// Returns the trace that the job belongs to.
-    pub fn trace(&self) -> &Arc<Trace> {
-        &self.trace
+    /// Returns the trace that calls of its hooks belong to.
+    #[must_use]
+    pub fn for_calls(&self) -> Arc<Trace> {
+        let Trace { context, parent, ref shared, .. } = *self.trace;
+        Arc::new(Trace { context, parent, caller: Some(self.current), shared: shared.clone() })
     }
 
-    /// Returns the span that the job is below.
-    pub(crate) fn context(&self) -> SpanContext {
-        self.trace.context
+    /// Returns the job as a member of its batch.
+    pub(crate) fn member(&self) -> Member {
+        Member { request: self.trace.shared.request, span: self.trace.context }
     }
 
     /// Returns the endpoint of the job.
@@ -239,14 +332,21 @@ impl JobTrace {
         &self.endpoint
     }
 
-    /// Notes that the job is dispatched to the worker of this slot, in this batch if in one.
-    pub(crate) fn dispatched(&mut self, slot: usize, batch: Option<Arc<BatchTrace>>, now: Instant) {
-        self.begin(Place::Worker { slot, batch, stages: Stages::default() }, now);
+    /// Notes that the job is dispatched, in this batch if in one.
+    pub(crate) fn dispatched(&mut self, to: Dispatch, batch: Option<Arc<BatchTrace>>) {
+        let Dispatch { slot, generation, ready, now } = to;
+        if let Some(Step { place: Place::Queue { ready: noted, .. }, .. }) =
+            self.trace.steps().as_mut().and_then(|steps| steps.get_mut(self.current))
+        {
+            *noted = ready;
+        }
+        let stages = Stages::default();
+        self.begin(Place::Worker { slot, generation, batch, stages }, now);
     }
 
     /// Notes that its worker was lost and it waits again.
     pub fn requeued(&mut self, now: Instant) {
-        self.begin(Place::Queue, now);
+        self.begin(Place::Queue { ready: None, is_retry: true }, now);
     }
 
     /// Notes what the worker says of it.
@@ -265,7 +365,7 @@ impl JobTrace {
             }
             self.current = steps.len();
             let (endpoint, parent) = (Some(self.endpoint.clone()), self.trace.context.span_id);
-            steps.push(Step { place, endpoint, span: None, parent, began: now, ended: None });
+            steps.push(self.trace.step(place, endpoint, None, parent, now));
         }
     }
 }
@@ -310,6 +410,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn stages_end_with_the_response_and_stay_within_the_job() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let took = |ms| Some(Duration::from_millis(ms));
+        let stages = Stages { decode: took(1), predict: took(20), encode: None };
+        let placed = Vec::from_iter(stages.placed(began, at(30)));
+        assert_eq!(placed, [("decode", at(9), at(10)), ("predict", at(10), at(30))]);
+        let stages = Stages { decode: took(1), predict: took(1000), encode: took(2) };
+        let placed = Vec::from_iter(stages.placed(began, at(30)));
+        assert_eq!(
+            placed,
+            [("decode", began, began), ("predict", began, at(28)), ("encode", at(28), at(30))]
+        );
+    }
+
     fn job(trace: &Arc<Trace>) -> Job {
         let (reply, _) = reply();
         let now = Instant::now();
@@ -318,7 +434,7 @@ mod tests {
 
     #[tokio::test]
     async fn steps_are_below_the_span_around_them() {
-        let trace = Arc::new(Trace::new(SpanContext::parse(PARENT).unwrap()));
+        let trace = Arc::new(Trace::new(SpanContext::parse(PARENT).unwrap(), 7));
         let (outer, beside) = (trace.child(), trace.child());
         let inner = outer.child();
         let ids = [&trace, &outer, &beside, &inner].map(|trace| trace.context.span_id);
@@ -334,9 +450,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_steps_of_jobs_follow_each_other() {
-        let trace = Arc::new(Trace::new(SpanContext::parse(PARENT).unwrap()));
+        let trace = Arc::new(Trace::new(SpanContext::parse(PARENT).unwrap(), 7));
         let mut jobs = [job(&trace), job(&trace)];
-        trace_dispatch(&mut jobs, 3, true, Instant::now());
+        let (now, ready) = (Instant::now(), Some(Instant::now()));
+        let to = Dispatch { slot: 3, generation: 2, ready, now };
+        trace_dispatch(&mut jobs, true, to);
         let [mut first, second] = jobs;
         let stages = Stages { predict: Some(Duration::from_millis(5)), ..Stages::default() };
         first.trace().unwrap().took(stages);
@@ -344,10 +462,16 @@ mod tests {
         let steps = trace.take();
         let ended: Vec<_> = steps.iter().map(|step| step.ended.is_some()).collect();
         assert_eq!(ended, [true, true, true, false], "the second is still with its worker");
-        let Place::Worker { slot, batch, stages: said } = &steps[2].place else { panic!() };
-        assert_eq!((*slot, *said), (3, stages));
+        let Place::Queue { ready: noted, is_retry } = &steps[0].place else { panic!() };
+        assert_eq!((*noted, *is_retry), (ready, false));
+        let Place::Worker { slot, generation, batch, stages: said } = &steps[2].place else {
+            panic!()
+        };
+        assert_eq!((*slot, *generation, *said), (3, 2, stages));
         let batch = batch.as_ref().unwrap();
         assert_eq!((batch.size, batch.members.len()), (2, 2));
+        assert!(batch.members.iter().all(|member| member.request == 7));
+        assert!(!batch.is_last_export() && batch.is_last_export());
         // Steps after the end are dropped.
         drop(second);
         assert!(trace.take().is_empty());

@@ -6,15 +6,16 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::Request;
+use http::{Method, Request};
 use litplex_access::{Browsers, Guard};
 use litplex_calls::Report;
 use litplex_core::{BoxFuture, MemoryBudget};
 use litplex_dialects::Route;
+use litplex_history::RequestLogs;
 use litplex_http_core::body::Body;
 use litplex_metrics::Metrics;
-use litplex_traces::ServerSpan;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::app_host::AppHost;
 use crate::builtin::Pages;
@@ -24,6 +25,7 @@ use crate::gate::Gate;
 use crate::layers::{BoxLayer, HttpService, Layers, layered};
 use crate::middleware::EdgeMiddleware;
 use crate::peer::Peer;
+use crate::recording::{Logs, Recording};
 use crate::router::Router;
 use crate::routes::Builtin;
 use crate::status::Status;
@@ -125,6 +127,11 @@ impl App {
         }
     }
 
+    /// Returns the requests that it remembers, if it does.
+    pub fn requests(&self) -> Option<&RequestLogs> {
+        self.middleware.requests.as_ref()
+    }
+
     pub(crate) fn status(&self) -> Arc<Status> {
         self.gate.borrow().status.clone()
     }
@@ -134,16 +141,28 @@ impl App {
         self.gate.borrow().router.is_active()
     }
 
-    /// Begins the span of a request, if it is traced. Only requests to endpoints and tools are: most
-    /// others are probes.
-    pub(crate) fn begin_span<B>(
+    /// Begins to record a request for this target, if it is remembered or exported. Only requests to
+    /// endpoints and tools are: most others are probes. `began`: its arrival, on the public listener; requests
+    /// of the app host are parts of those.
+    pub(crate) fn begin_recording(
         &self,
-        gate: &Gate,
-        request: &mut Request<B>,
+        router: &Router,
+        request: &mut Request<Body>,
+        target: Target,
         client: Option<Peer>,
-    ) -> Option<ServerSpan> {
+        began: Option<Instant>,
+    ) -> Option<Recording> {
+        let middleware = &self.middleware;
+        if middleware.tracer.is_none() && middleware.requests.is_none() {
+            return None;
+        }
+        let route = router.recorded_path(target, request.uri().path())?;
+        let is_remembered = began.is_some() && request.method() != Method::OPTIONS;
+        let all = middleware.requests.as_ref().filter(|_| is_remembered).cloned();
+        let logs = all.and_then(|all| Some(Logs { log: router.log(target)?.clone(), all }));
         let scheme = client.map_or("http", Peer::scheme);
-        self.middleware.begin_span(request, scheme, |raw| gate.router.traced_path(raw))
+        let began = began.unwrap_or_else(Instant::now);
+        Recording::begin(middleware.tracer.as_ref(), request, scheme, &route, logs, began)
     }
 }
 
@@ -171,7 +190,11 @@ impl AppBuilder {
     /// Returns the application with the layers of the program: those of endpoints around the dispatcher,
     /// those of the server around the gate.
     pub fn layered(self, layers: Layers) -> Arc<App> {
-        let Self { router, builtin, status, telemetry, memory, mut middleware, keep_alive } = self;
+        let Self { mut router, builtin, status, telemetry, memory, mut middleware, keep_alive } =
+            self;
+        if let Some(requests) = &middleware.requests {
+            router.remember(requests);
+        }
         let (router, status) = (Arc::new(router), Arc::new(status));
         let telemetry = Arc::new(telemetry);
         let pages = Pages { builtin, status: status.clone(), telemetry: telemetry.clone() };

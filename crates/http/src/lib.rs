@@ -24,6 +24,7 @@ mod observed_body;
 mod observer;
 mod pages;
 mod peer;
+mod recording;
 mod router;
 mod routes;
 mod serve;

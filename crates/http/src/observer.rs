@@ -4,18 +4,18 @@ use http::StatusCode;
 use litplex_core::Reservation;
 use litplex_http_core::stream::Broken;
 use litplex_metrics::RequestGuard;
-use litplex_traces::ServerSpan;
 
 use crate::context::Context;
 use crate::middleware::Record;
+use crate::recording::Recording;
 
-/// The metrics, the span and the access record of one request, each if there is one. It is told of every
+/// The metrics, the recording and the access record of one request, each if there is one. It is told of every
 /// event of the response, and is dropped when the response has ended or its client has left.
 #[derive(Debug, Default)]
 pub(crate) struct RequestObserver {
     pub(crate) metrics: Option<RequestGuard>,
     pub(crate) record: Option<Record>,
-    pub(crate) span: Option<ServerSpan>,
+    pub(crate) recording: Option<Recording>,
     /// Holds the in-flight permit of the caller.
     pub(crate) context: Context,
     /// The memory that the request takes in addition to its body.
@@ -25,12 +25,12 @@ pub(crate) struct RequestObserver {
 impl RequestObserver {
     /// Notes that the head of the response is sent.
     pub(crate) fn on_headers(&mut self, status: StatusCode) {
+        if let Some(recording) = &mut self.recording {
+            recording.on_headers(status);
+        }
         let status = status.as_u16();
         if let Some(metrics) = &mut self.metrics {
             metrics.answered(status);
-        }
-        if let Some(span) = &mut self.span {
-            span.answered(status);
         }
         if let Some(record) = &mut self.record {
             record.status = status;
@@ -42,6 +42,9 @@ impl RequestObserver {
         if let Some(metrics) = &mut self.metrics {
             metrics.sent(bytes);
         }
+        if let Some(recording) = &mut self.recording {
+            recording.on_bytes(bytes);
+        }
         if let Some(record) = &mut self.record {
             record.bytes += bytes as u64;
         }
@@ -52,8 +55,8 @@ impl RequestObserver {
         if let Some(metrics) = &mut self.metrics {
             metrics.ended();
         }
-        if let Some(span) = &mut self.span {
-            span.ended();
+        if let Some(recording) = &mut self.recording {
+            recording.on_end();
         }
         if let Some(record) = &mut self.record {
             record.is_complete = true;
@@ -65,14 +68,22 @@ impl RequestObserver {
         if let Some(metrics) = &mut self.metrics {
             metrics.broke(broken.status);
         }
-        if let Some(span) = &mut self.span {
-            span.broke(broken.status);
+        if let Some(recording) = &mut self.recording {
+            recording.on_error(broken);
         }
         // The client received the status of the response, unless it is the cause itself.
         if let Some(record) = self.record.as_mut().filter(|record| !record.is_complete)
             && broken == Broken::STALLED
         {
             record.status = broken.status;
+        }
+    }
+}
+
+impl Drop for RequestObserver {
+    fn drop(&mut self) {
+        if let Some(recording) = self.recording.take() {
+            recording.finish(self.metrics.as_ref());
         }
     }
 }

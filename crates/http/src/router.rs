@@ -10,6 +10,7 @@ use http::Method;
 use litplex_access::Guard;
 use litplex_core::ServeError;
 use litplex_dialects::{Endpoints, Route, openai};
+use litplex_history::{RequestLog, RequestLogs};
 use litplex_http_core::path;
 use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Edge;
@@ -24,6 +25,9 @@ pub(crate) const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The path of an endpoint that was configured without one.
 const DEFAULT_PATH: &str = "/predict";
 
+/// The label of calls of tools among remembered requests.
+const TOOLS: &str = "/mcp";
+
 /// The endpoints, the route table, and the app host that some requests are forwarded to.
 pub(crate) struct Router {
     pub(crate) endpoints: Arc<Endpoints>,
@@ -37,6 +41,8 @@ pub(crate) struct Router {
     pub(crate) number: u64,
     /// The metrics of endpoints that were removed, by their labels: their last requests may be in progress.
     removed: BTreeMap<String, Edge>,
+    /// The logs of requests, if they are remembered.
+    logs: Option<Logs>,
 }
 
 impl fmt::Debug for Router {
@@ -55,6 +61,23 @@ fn routes(
     (Arc::new(endpoints), table)
 }
 
+/// The logs of requests.
+struct Logs {
+    all: RequestLogs,
+    /// The logs of endpoints, by their indices.
+    endpoints: Vec<Arc<RequestLog>>,
+    /// The log of calls of tools.
+    tools: Arc<RequestLog>,
+}
+
+impl Logs {
+    fn new(all: &RequestLogs, endpoints: &Endpoints) -> Self {
+        let log = |route: &Route| all.log(&route.identity.label, &route.identity.path);
+        let (endpoints, tools) = (endpoints.iter().map(log).collect(), all.log(TOOLS, TOOLS));
+        Self { all: all.clone(), endpoints, tools }
+    }
+}
+
 impl Router {
     /// Returns the routes of endpoints, and the built-in ones behind this guard.
     pub(crate) fn new(
@@ -65,7 +88,7 @@ impl Router {
     ) -> Self {
         let (endpoints, table) = routes(endpoints, builtin);
         let (guard, app_host, removed) = (Arc::new(guard), None, BTreeMap::new());
-        Self { endpoints, table, guard, app_host, other, number: 1, removed }
+        Self { endpoints, table, guard, app_host, other, number: 1, removed, logs: None }
     }
 
     /// Returns the router that follows this one, with other endpoints and another app host.
@@ -81,7 +104,8 @@ impl Router {
         removed.extend(before);
         removed.retain(|label, _| endpoints.labelled(label).is_none());
         let (guard, other, number) = (self.guard.clone(), self.other.clone(), self.number + 1);
-        Self { endpoints, table, guard, app_host, other, number, removed }
+        let logs = self.logs.as_ref().map(|logs| Logs::new(&logs.all, &endpoints));
+        Self { endpoints, table, guard, app_host, other, number, removed, logs }
     }
 
     /// Returns the target of a request with this path, as it was sent.
@@ -111,11 +135,27 @@ impl Router {
         (self.route(target)?.dialect()?.path() == path).then_some(target)
     }
 
-    /// Returns the path that names the span of a request, if it is traced: that of its endpoint, or its
+    /// Returns the path that names a request in recordings, if it is recorded: that of its endpoint, or its
     /// own if the tools are there.
-    pub(crate) fn traced_path(&self, raw: &str) -> Option<String> {
-        let tools = || path::decode(raw).filter(|_| self.is_tools(raw)).map(Cow::into_owned);
-        self.path_of(self.target(raw)).cloned().or_else(tools)
+    pub(crate) fn recorded_path(&self, target: Target, raw: &str) -> Option<Cow<'_, str>> {
+        let tools = || path::decode(raw).filter(|_| self.is_tools(raw));
+        let endpoint = self.path_of(target).map(Cow::from);
+        endpoint.or_else(|| tools().map(|path| path.into_owned().into()))
+    }
+
+    /// Remembers the requests to its endpoints and tools in these logs.
+    pub(crate) fn remember(&mut self, requests: &RequestLogs) {
+        self.logs = Some(Logs::new(requests, &self.endpoints));
+    }
+
+    /// Returns the log of the requests for this target, if they are remembered. For a shared path it is that
+    /// of the first endpoint.
+    pub(crate) fn log(&self, target: Target) -> Option<&Arc<RequestLog>> {
+        let logs = self.logs.as_ref()?;
+        match target {
+            Target::Endpoint(index) | Target::SharedPath(index) => logs.endpoints.get(index),
+            _ => Some(&logs.tools),
+        }
     }
 
     /// Returns the guard of a target.

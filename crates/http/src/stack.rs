@@ -18,7 +18,7 @@ use litplex_http_core::drain_body::drain_unread_body;
 use litplex_http_core::headers::X_REQUEST_ID;
 use litplex_http_core::response::{self, HttpResponse};
 use litplex_http_core::upload::{UnreadRest, Upload};
-use litplex_metrics::{LaterEdge, Shed};
+use litplex_metrics::{LaterEdge, RequestGuard, Shed};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
@@ -40,7 +40,7 @@ enum Layer {
     Metrics,
     ServerTiming,
     Client,
-    Span,
+    Recording,
     RequestId,
     AccessLog,
     Compression,
@@ -57,11 +57,11 @@ const PUBLIC: [Layer; 10] = [
     Layer::ServerTiming,
     // Before all layers that name the client: proxies that are trusted send its address.
     Layer::Client,
-    // After the client, whose scheme it has. Outside the layers that respond, so that a trace has refused
-    // requests too.
-    Layer::Span,
-    // Before the access log, which writes the id.
+    // Before the recording and the access log, which have the id.
     Layer::RequestId,
+    // After the client, whose scheme it has. Outside the layers that respond, so that refused requests are
+    // recorded too.
+    Layer::Recording,
     // Outside compression: it has the number of bytes that are sent.
     Layer::AccessLog,
     // Outside everything that responds: the pages of errors and of layers are compressed too.
@@ -76,11 +76,11 @@ const PUBLIC: [Layer; 10] = [
 
 /// The layers of the inner listener. A request of the app host is part of a client's request, which has
 /// passed the public ones.
-const INNER: [Layer; 2] = [Layer::Span, Layer::UnreadBody];
+const INNER: [Layer; 2] = [Layer::Recording, Layer::UnreadBody];
 
 /// The layers of the inner listener if the app host is the process of a test: then there is no public
 /// listener, which would compress.
-const ATTACHED: [Layer; 3] = [Layer::Span, Layer::Compression, Layer::UnreadBody];
+const ATTACHED: [Layer; 3] = [Layer::Recording, Layer::Compression, Layer::UnreadBody];
 
 /// The memory of a stream of HTTP/2 and of the task of its request, approximately.
 const STREAM_BYTES: usize = 8 * 1024;
@@ -93,6 +93,8 @@ struct Passage {
     is_head: bool,
     version: Version,
     client: Option<Peer>,
+    /// The target by the path, once it was looked up.
+    target: Option<Target>,
     observer: RequestObserver,
     /// The metrics of a request whose endpoint the body decides.
     later_metrics: Option<LaterEdge>,
@@ -170,6 +172,7 @@ impl App {
             match layer {
                 Layer::Metrics => {
                     let target = router.target(request.uri().path());
+                    passage.target = Some(target);
                     let edge = router.edge(target);
                     passage.observer.metrics = Some(match target {
                         Target::SharedPath(_) => {
@@ -184,8 +187,12 @@ impl App {
                     passage.timing = middleware.server_timing.then(Timing::begin);
                 }
                 Layer::Client => passage.note_client(self, request),
-                Layer::Span => {
-                    passage.observer.span = self.begin_span(gate, request, passage.client);
+                Layer::Recording => {
+                    let target =
+                        passage.target.unwrap_or_else(|| router.target(request.uri().path()));
+                    let began = passage.observer.metrics.as_ref().map(RequestGuard::begun);
+                    passage.observer.recording =
+                        self.begin_recording(router, request, target, passage.client, began);
                 }
                 Layer::RequestId => {
                     let ids = middleware.request_ids.as_ref();
@@ -249,7 +256,7 @@ impl App {
                     }
                 }
                 // The observers see the response as it is sent; the others have done their part.
-                Layer::Metrics | Layer::Span | Layer::AccessLog => {}
+                Layer::Metrics | Layer::Recording | Layer::AccessLog => {}
                 Layer::Client | Layer::Head | Layer::HeadMemory => {}
             }
         }
@@ -335,6 +342,7 @@ impl Passage {
             is_head,
             version,
             client,
+            target: None,
             observer: RequestObserver::default(),
             later_metrics: None,
             timing: None,

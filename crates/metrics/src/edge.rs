@@ -54,7 +54,8 @@ impl RequestOutcome {
         }
     }
 
-    fn as_str(self) -> &'static str {
+    /// Returns the word for the outcome, as metrics have it.
+    pub fn as_str(self) -> &'static str {
         OUTCOMES[self as usize].1
     }
 }
@@ -312,6 +313,16 @@ pub struct RequestGuard {
 }
 
 impl RequestGuard {
+    /// Returns when the request arrived.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Returns the label of the endpoint, if it became known after the request began.
+    pub fn decided_endpoint(&self) -> Option<&str> {
+        Some(self.later.as_ref()?.get()?.endpoint())
+    }
+
     /// Records the status of the response, whose body may follow.
     pub fn answered(&mut self, status: u16) {
         self.status = status;

@@ -54,6 +54,11 @@ impl AttachedWorker {
         WorkerLoad { slot, since, in_flight }
     }
 
+    /// Returns the time since which it takes jobs.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }

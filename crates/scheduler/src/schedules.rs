@@ -77,6 +77,7 @@ impl Schedule {
             idempotent: [None, Some(true), Some(false)][random.usize(..3)],
             by_cost,
             max_batch_cost: by_cost.then_some(40.0),
+            generation: 1,
         };
         Self {
             max_batch_size: [1, 1, 4][random.usize(..3)],

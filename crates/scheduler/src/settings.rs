@@ -16,6 +16,8 @@ pub struct QueueSettings {
     pub by_cost: bool,
     /// The highest cost of a batch, padding included.
     pub max_batch_cost: Option<f64>,
+    /// The generation of the workers, as recordings of requests show it.
+    pub generation: u64,
 }
 
 /// The outlook of an endpoint that has no ready worker.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use litplex_core::{
-    Done, Job, Mode, ModelInfo, Outcome, Request, ServeError, Unanswered, trace_dispatch,
+    Dispatch, Done, Job, Mode, ModelInfo, Outcome, Request, ServeError, Unanswered, trace_dispatch,
 };
 use litplex_metrics::Queue;
 use tokio::sync::oneshot;
@@ -466,10 +466,17 @@ impl EndpointState {
         if !batch.is_empty() {
             self.record_batch(&batch, now);
             let is_batch = self.rules.max_batch_size > 1;
-            trace_dispatch(&mut batch, self.workers[worker].slot, is_batch, now);
+            trace_dispatch(&mut batch, is_batch, self.to(worker, now));
             self.workers[worker].assign(batch, &self.rules, now);
             self.busy.set(self.workers[worker].slot, true, now);
         }
+    }
+
+    /// Returns a dispatch to this worker, for recordings.
+    fn to(&self, worker: usize, now: Instant) -> Dispatch {
+        let ready = self.workers.iter().map(AttachedWorker::since).min();
+        let (slot, generation) = (self.workers[worker].slot, self.settings.generation);
+        Dispatch { slot, generation, ready, now }
     }
 
     /// Takes a batch of jobs of similar cost out of the queue.
@@ -487,7 +494,7 @@ impl EndpointState {
 
     fn dispatch_suspect(&mut self, worker: usize, now: Instant) {
         if let Some(mut job) = self.suspects.pop_front() {
-            trace_dispatch(std::slice::from_mut(&mut job), self.workers[worker].slot, false, now);
+            trace_dispatch(std::slice::from_mut(&mut job), false, self.to(worker, now));
             self.workers[worker].assign_alone(job, &self.rules, now);
             self.busy.set(self.workers[worker].slot, true, now);
         }

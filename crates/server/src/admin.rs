@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use litplex_admin::{
     Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery,
-    Load, LogLevel, Mode, Refusal, Reloaded, Scaled, Status,
+    Load, LogLevel, Mode, RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled,
+    Status,
 };
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
+use litplex_history::RequestLogs;
 use litplex_http::App;
 use litplex_metrics::CallTimes;
 use tokio::time::Instant;
@@ -22,6 +24,7 @@ use crate::history::Histories;
 use crate::load::load_of;
 use crate::log::OperatedLog;
 use crate::observed_workers::WorkerObserver;
+use crate::requests;
 
 /// The handler of the admin API.
 pub(crate) struct AdminHandler {
@@ -33,6 +36,7 @@ pub(crate) struct AdminHandler {
     histories: Histories,
     observer: WorkerObserver,
     events: Events,
+    requests: Option<RequestLogs>,
     log: Option<OperatedLog>,
     app: Arc<App>,
 }
@@ -60,6 +64,7 @@ impl AdminHandler {
             endpoints,
             histories,
             events: events.clone(),
+            requests: app.requests().cloned(),
             log,
             app: app.clone(),
         };
@@ -81,6 +86,11 @@ impl AdminHandler {
                 "`{endpoint}` is a pipeline, which has no workers; {instead}"
             ))),
         }
+    }
+
+    fn request_logs(&self) -> Result<&RequestLogs, Refusal> {
+        let logs = self.requests.as_ref();
+        logs.ok_or_else(|| Refusal::conflict("the option `recent_requests` of this server is 0"))
     }
 
     fn operated_log(&self) -> Result<&OperatedLog, Refusal> {
@@ -184,6 +194,29 @@ impl Admin for AdminHandler {
             let generations = self.with_workers(&endpoint, "reload the endpoints that it calls")?;
             generations.reload(Order { spec: None, limit }).await
         })
+    }
+
+    fn requests(&self, query: RequestQuery) -> Result<RecentRequests, Refusal> {
+        let logs = self.request_logs()?;
+        let label = |endpoint: &String| match logs.get(endpoint) {
+            // Calls of tools have a log, and are no endpoint.
+            Some(_) => Ok(endpoint.clone()),
+            None => self.find(endpoint).map(|endpoint| endpoint.identity().label.clone()),
+        };
+        let endpoint = query.endpoint.as_ref().map(label).transpose()?;
+        Ok(requests::recent(logs, &RequestQuery { endpoint, ..query }))
+    }
+
+    fn request(&self, id: String) -> Result<RequestDetails, Refusal> {
+        let logs = self.request_logs()?;
+        let (log, record) = logs.find(&id).ok_or_else(|| {
+            let remembered = logs.remembered();
+            Refusal::not_found(format!(
+                "unknown request `{id}`: the server remembers {remembered} requests; \
+                 `litplex requests` lists them"
+            ))
+        })?;
+        Ok(requests::details(logs, &log, &record))
     }
 
     fn events(&self) -> &Feed<Event> {

@@ -86,7 +86,7 @@ impl Generation {
         let GenerationSpec { config, placement, environment, telemetry, edge, .. } = &**spec;
         let devices = placement.devices.clone();
         let endpoint =
-            spawn_endpoint(queue_settings(config), telemetry.metrics.queue(config.label()));
+            spawn_endpoint(queue_settings(config, number), telemetry.metrics.queue(config.label()));
         let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
         let Size { workers, limits } = size;
         let most = limits.map_or(workers, |limits| limits.max.max(1));
@@ -142,12 +142,13 @@ impl Generation {
     }
 }
 
-fn queue_settings(config: &Endpoint) -> QueueSettings {
+fn queue_settings(config: &Endpoint, generation: u64) -> QueueSettings {
     QueueSettings {
         max_queue: config.max_queue,
         queue_timeout: config.queue_timeout,
         idempotent: config.idempotent,
         by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
         max_batch_cost: config.max_batch_cost,
+        generation,
     }
 }

@@ -44,6 +44,7 @@ mod observed_workers;
 mod pipelines;
 mod placement;
 mod problem;
+mod requests;
 mod routes;
 mod scrape;
 mod secrets;

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use litplex_config::{AppHost, ConfigError, Program};
+use litplex_history::RequestLogs;
 use litplex_http::{
     AccessLog, AccessLogForm, Browsers, Coding, Compression, EdgeMiddleware, RequestIds, cors,
 };
@@ -32,6 +33,7 @@ pub(crate) fn edge_middleware(config: &Program) -> Result<EdgeMiddleware, Error>
         server_timing: config.server_timing,
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         tracer: traces::tracer(config)?,
+        requests: (config.recent_requests > 0).then(|| RequestLogs::new(config.recent_requests)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Traces of requests, exported over OTLP. Only this crate knows OpenTelemetry.
 //!
 //! A traced request has a [`ServerSpan`] from its headers to the last byte. Its
-//! [`Trace`](litplex_core::Trace) records the steps in between, which become spans when it ends:
+//! [`Trace`](litplex_core::Trace) records the steps in between, which become spans when it is exported:
 //!
 //! ```text
 //! POST /ocr                      in the trace of the client, or a new one
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
-use litplex_core::SpanContext;
+use litplex_core::{SpanContext, Trace};
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, IdGenerator, RandomIdGenerator, SpanProcessor};
 
@@ -116,7 +116,10 @@ impl Tracer {
             headers.remove(TRACESTATE);
         }
         let state = headers.get(TRACESTATE).and_then(|value| value.to_str().ok());
-        is_sampled.then(|| ServerSpan::new(self.clone(), context, parent, state, attributes))
+        is_sampled.then(|| {
+            let trace = Trace::new(context, attributes.number);
+            ServerSpan::new(self.clone(), trace, parent, state, attributes)
+        })
     }
 
     /// Sends the remaining spans and stops. Blocks for at most `timeout`.

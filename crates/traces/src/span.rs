@@ -20,10 +20,11 @@ pub struct RequestAttributes<'a> {
     pub path: &'a str,
     /// The path of the endpoint, if the request is to one.
     pub route: Option<&'a str>,
+    /// The number of the request in this server.
+    pub number: u64,
 }
 
-/// The span of one request. It ends when this is dropped, and is exported with the spans of its
-/// steps.
+/// The span of one request, which is exported with the spans of its steps.
 #[derive(Debug)]
 pub struct ServerSpan {
     pub(crate) tracer: Tracer,
@@ -45,14 +46,14 @@ pub struct ServerSpan {
 impl ServerSpan {
     pub(crate) fn new(
         tracer: Tracer,
-        context: SpanContext,
+        trace: Trace,
         parent: Option<SpanContext>,
         state: Option<&str>,
         attributes: RequestAttributes<'_>,
     ) -> Self {
         Self {
             tracer,
-            trace: Arc::new(Trace::new(context)),
+            trace: Arc::new(trace),
             parent,
             // An invalid `tracestate` is dropped.
             state: state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default(),
@@ -85,11 +86,5 @@ impl ServerSpan {
     /// Records that the whole response was sent.
     pub fn ended(&mut self) {
         self.is_complete = true;
-    }
-}
-
-impl Drop for ServerSpan {
-    fn drop(&mut self) {
-        self.export();
     }
 }

@@ -1,10 +1,9 @@
 //! The conversion of a request's trace into spans of OpenTelemetry.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use litplex_core::{BatchTrace, Identity, Place, SpanContext, Stages, Step};
+use litplex_core::{BatchTrace, Identity, Place, SpanContext, Step};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{
     self as otel, Link, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
@@ -29,8 +28,8 @@ impl Clock {
 }
 
 impl ServerSpan {
-    /// Sends the span of the request and the spans of its steps.
-    pub(crate) fn export(&mut self) {
+    /// Sends the span of the request, which ends now, and the spans of its steps.
+    pub fn export(self, steps: Vec<Step>) {
         let clock = Clock { now: Instant::now(), time: SystemTime::now() };
         let attributes = self.attributes();
         let name = match &self.route {
@@ -49,7 +48,7 @@ impl ServerSpan {
         }
         // The request's span goes first: the queue may have no room for the last of many steps.
         self.send(span);
-        for step in self.trace.take() {
+        for step in steps {
             self.export_step(step, clock);
         }
     }
@@ -81,7 +80,7 @@ impl ServerSpan {
         let (id, step_began, ended) = (step.span, step.began, step.ended.unwrap_or(clock.now));
         let parent = step.parent;
         let (slot, batch, stages) = match step.place {
-            Place::Queue => {
+            Place::Queue { .. } => {
                 let endpoint = self.other_endpoint(step.endpoint.as_deref());
                 let attributes = Vec::from_iter(endpoint);
                 let mut span = self.span("queue", (step.began, ended), clock, attributes);
@@ -102,7 +101,7 @@ impl ServerSpan {
                 }
                 return self.send(span);
             }
-            Place::Worker { slot, batch, stages } => (slot, batch, stages),
+            Place::Worker { slot, batch, stages, .. } => (slot, batch, stages),
         };
         let worker = Vec::from_iter(step.endpoint.map(|endpoint| worker(&endpoint, slot)));
         let mut span = self.span("worker", (step.began, ended), clock, worker);
@@ -110,15 +109,14 @@ impl ServerSpan {
         let worker = span.span_context.span_id();
         span.links = links(batch.iter().map(|batch| self.batch_context(batch)));
         self.send(span);
-        for (name, began, ended) in place_stages(&stages, step.began, ended) {
+        for (name, began, ended) in stages.placed(step.began, ended) {
             let mut span = self.span(name, (began, ended), clock, Vec::new());
             span.parent_span_id = worker;
             self.send(span);
         }
         if let Some(batch) = batch {
             batch.ended(ended);
-            // The last request of the batch exports it.
-            if let Some(batch) = Arc::into_inner(batch) {
+            if batch.is_last_export() {
                 self.export_batch(&batch, clock);
             }
         }
@@ -130,7 +128,7 @@ impl ServerSpan {
         let name = format!("batch {}", batch.endpoint.label);
         let mut span = self.span(name, (batch.began, batch.end()), clock, attributes);
         span.span_context = otel_context(self.batch_context(batch), TraceState::NONE);
-        span.links = links(batch.members.iter().copied());
+        span.links = links(batch.exported());
         self.send(span);
     }
 
@@ -196,49 +194,4 @@ fn links(to: impl Iterator<Item = SpanContext>) -> SpanLinks {
     links.links =
         to.map(|context| Link::with_context(otel_context(context, TraceState::NONE))).collect();
     links
-}
-
-/// Places the stages in the time of a job in its worker: one after the other, the last one ending
-/// with the response. A worker reports their durations, not their times.
-fn place_stages(
-    stages: &Stages,
-    began: Instant,
-    ended: Instant,
-) -> Vec<(&'static str, Instant, Instant)> {
-    let mut placed = Vec::new();
-    let mut until = ended;
-    for (name, took) in
-        [("encode", stages.encode), ("predict", stages.predict), ("decode", stages.decode)]
-    {
-        if let Some(took) = took {
-            let from = until.checked_sub(took).unwrap_or(began).max(began);
-            placed.push((name, from, until));
-            until = from;
-        }
-    }
-    placed.reverse();
-    placed
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn stages_end_with_the_response_and_stay_within_the_job() {
-        let began = Instant::now();
-        let at = |ms| began + Duration::from_millis(ms);
-        let took = |ms| Some(Duration::from_millis(ms));
-        let stages = Stages { decode: took(1), predict: took(20), encode: None };
-        let placed = place_stages(&stages, began, at(30));
-        assert_eq!(placed, [("decode", at(9), at(10)), ("predict", at(10), at(30))]);
-        let stages = Stages { decode: took(1), predict: took(1000), encode: took(2) };
-        let placed = place_stages(&stages, began, at(30));
-        assert_eq!(
-            placed,
-            [("decode", began, began), ("predict", began, at(28)), ("encode", at(28), at(30))]
-        );
-    }
 }

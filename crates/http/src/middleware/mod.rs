@@ -7,9 +7,10 @@ mod proxies;
 mod request_id;
 mod timing;
 
+use http::Method;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Method, Request};
-use litplex_traces::{RequestAttributes, ServerSpan, Tracer};
+use litplex_history::RequestLogs;
+use litplex_traces::Tracer;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use litplex_access::Browsers;
@@ -19,6 +20,7 @@ pub use access_log::{AccessLog, Form as AccessLogForm};
 pub use compression::{Coding, Compression};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
+pub(crate) use request_id::is_sound;
 pub(crate) use timing::Timing;
 
 /// The middleware around every request; none by default.
@@ -40,30 +42,13 @@ pub struct EdgeMiddleware {
     pub browsers: Browsers,
     /// Traces requests to endpoints.
     pub tracer: Option<Tracer>,
-}
-
-impl EdgeMiddleware {
-    /// Begins the span of a request, if it is traced and `route_of` returns the route of its path.
-    /// The request continues with the context of the span.
-    pub(crate) fn begin_span<B>(
-        &self,
-        request: &mut Request<B>,
-        scheme: &'static str,
-        route_of: impl FnOnce(&str) -> Option<String>,
-    ) -> Option<ServerSpan> {
-        let tracer = self.tracer.as_ref()?;
-        let route = Some(route_of(request.uri().path())?);
-        let (method, path) = (name_of(request.method()), request.uri().path().to_owned());
-        let named = RequestAttributes { method, scheme, path: &path, route: route.as_deref() };
-        let span = tracer.begin(request.headers_mut(), named)?;
-        request.extensions_mut().insert(span.trace());
-        Some(span)
-    }
+    /// Remembers requests to endpoints.
+    pub requests: Option<RequestLogs>,
 }
 
 /// Returns the name of a registered method: clients may send any, and the names of spans must be
 /// few.
-fn name_of(method: &Method) -> &'static str {
+pub(crate) fn name_of(method: &Method) -> &'static str {
     const NAMES: [&str; 9] =
         ["GET", "POST", "OPTIONS", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"];
     NAMES.into_iter().find(|name| method == name).unwrap_or("_OTHER")

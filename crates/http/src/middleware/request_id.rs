@@ -37,7 +37,8 @@ impl RequestIds {
     }
 }
 
-fn is_sound(id: &HeaderValue) -> bool {
+/// Returns whether an id is printable and short.
+pub(crate) fn is_sound(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     (1..=MOST_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use litplex_core::{
-    BoxFuture, CallError, CallId, Called, Calls, Hook, Invocation, Job, MediaType, Origin, Outcome,
-    Parent, Part, PartStream, Request, Response, Root, ServeError, Waits, WorkerKey,
+    BoxFuture, CallError, CallId, Called, Calls, Hook, Invocation, Job, JobTrace, MediaType,
+    Origin, Outcome, Parent, Part, PartStream, Request, Response, Root, ServeError, Waits,
+    WorkerKey,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -331,7 +332,7 @@ impl Calling {
             origin,
             deadline: jobs.iter().map(|job| job.deadline).max().unwrap_or_else(Instant::now),
             id: first.request.id.clone(),
-            trace: trace.map(|trace| trace.trace().clone()),
+            trace: trace.map(JobTrace::for_calls),
             reservation: first.request.reservation.another(),
             live: live.unwrap_or_else(|| vec![computing]),
             hook: Some(Hook { worker: self.worker, items: vec![0] }),

@@ -222,7 +222,7 @@ impl InFlight {
             origin,
             deadline: entries().map(|entry| entry.deadline(part, now)).max().unwrap_or(now),
             id: first.request_id(),
-            trace: entries().find_map(Entry::trace).map(|trace| trace.trace().clone()),
+            trace: entries().find_map(Entry::trace).map(JobTrace::for_calls),
             reservation: first.reservation(),
             live,
             hook: None,
