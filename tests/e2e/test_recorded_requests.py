@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -171,6 +172,48 @@ def test_the_stages_of_requests_are_remembered(serve, runtime, ask, litplex, tmp
     status, out, _ = litplex("requests", "/double")
     assert status == 0
     assert "POST /double  500" in out
+
+
+def test_the_graph_batches_and_options_of_a_server(serve, runtime, ask):
+    server = serve(SERVER, env={**runtime, "LIT_SERVER_API_KEY": "secret"})
+    headers = {"X-API-Key": "secret"}
+
+    def admin(path):
+        [run_dir] = Path(runtime["XDG_RUNTIME_DIR"]).glob("litplex/*/")
+        transport = httpx.HTTPTransport(uds=str(run_dir / "admin.sock"))
+        with httpx.Client(transport=transport) as client:
+            return client.get(f"http://litplex{path}")
+
+    for x in range(4):
+        assert server.post("/outer", json=x, headers=headers).json() == 2 * x
+    with ThreadPoolExecutor() as pool:
+        sent = [pool.submit(server.post, "/batched", json=1, headers=headers) for _ in range(6)]
+        assert all(it.result().status_code == 200 for it in sent)
+
+    def called():
+        edges = admin("/v1/graph").json()["edges"]
+        return [it for it in edges if it["rate"] > 0]
+
+    wait_until(called)
+    [edge] = called()
+    assert (edge["from"], edge["to"], edge["kind"]) == ("/outer", "/double", "call")
+    assert (edge["errors"], edge["steps"]) == (0, [])
+    assert edge["p50"] >= 0.01
+
+    batches = admin("/v1/endpoints/%2Fbatched/batches").json()
+    assert batches["sizes"]["sum"] == 6
+    assert 2 <= sum(batches["sizes"]["counts"]) <= 6
+    # The duration of the last batch may be noted after its responses.
+    assert 1 <= sum(batches["seconds"]["counts"]) <= sum(batches["sizes"]["counts"])
+    assert batches["costs"] is None
+    assert admin("/v1/endpoints/none/batches").status_code == 404
+
+    [config] = ask("config")
+    [double] = [it for it in config["endpoints"] if it["endpoint"] == "/double"]
+    assert {"name": "timeout", "value": "30s", "is_default": True} in double["options"]
+    [scope] = config["keys"]["scopes"]
+    assert (scope["scope"], scope["holders"]) == ("server", ["LIT_SERVER_API_KEY"])
+    assert "secret" not in json.dumps(config)
 
 
 def test_a_client_that_leaves_is_remembered(serve, runtime, ask):

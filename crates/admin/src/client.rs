@@ -20,6 +20,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
 use crate::history::{EndpointHistory, Load};
+use crate::inventory::{Configuration, KeyHolders};
 use crate::remote::{Encrypted, Remote, RemoteOptions};
 use crate::requests::{RecentRequests, RequestDetails};
 use crate::run_dir::run_dirs;
@@ -180,6 +181,22 @@ impl Client {
     ) -> Result<EndpointHistory, AskError> {
         let endpoint = encoded(endpoint);
         self.get(&format!("/v1/history?endpoint={endpoint}&seconds={seconds}&step={step}"))
+    }
+
+    /// Returns the callers and operators that are admitted.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn keys(&self) -> Result<KeyHolders, AskError> {
+        self.get("/v1/keys")
+    }
+
+    /// Returns the options of the server and its endpoints.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn configuration(&self) -> Result<Configuration, AskError> {
+        self.get("/v1/config")
     }
 
     /// Returns the requests that are chosen by `query`, such as

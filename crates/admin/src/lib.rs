@@ -15,6 +15,7 @@ mod event;
 mod feed;
 mod guard;
 mod history;
+mod inventory;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
 mod operations;
@@ -31,6 +32,10 @@ pub use event::{Event, EventKind};
 pub use feed::{Feed, FeedLimits, FeedReader};
 pub use guard::AdminGuard;
 pub use history::{EndpointHistory, EndpointLoad, ErrorCounts, HistoryPoint, HistoryQuery, Load};
+pub use inventory::{
+    Buckets, CallGraph, Configuration, EndpointBatches, EndpointSettings, GraphEdge, GraphNode,
+    KeyHolders, KeyScope, Setting,
+};
 pub use operations::{Admin, Refusal, RefusalKind};
 pub use port::AdminPort;
 pub use remote::RemoteOptions;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use litplex_core::BoxFuture;
 
 use crate::{
-    Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, HistoryQuery,
-    Load, LogLevel, Mode, RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled,
-    Status,
+    Admin, Buckets, CallGraph, Configuration, EndpointBatches, EndpointHistory, EndpointMode,
+    EndpointStatus, Event, Feed, FeedLimits, HistoryQuery, KeyHolders, Load, LogLevel, Mode,
+    RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled, Status,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -121,6 +121,28 @@ impl Admin for MockAdmin {
         let history =
             Self::check(&endpoint).map(|()| EndpointHistory { endpoint, points: Vec::new() });
         Box::pin(ready(history))
+    }
+
+    fn batches(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointBatches, Refusal>> {
+        let batches = Self::check(&endpoint).map(|()| EndpointBatches {
+            endpoint,
+            sizes: Buckets::default(),
+            seconds: Buckets::default(),
+            costs: None,
+        });
+        Box::pin(ready(batches))
+    }
+
+    fn graph(&self) -> BoxFuture<'_, CallGraph> {
+        Box::pin(ready(CallGraph { nodes: Vec::new(), edges: Vec::new() }))
+    }
+
+    fn keys(&self) -> KeyHolders {
+        KeyHolders { scopes: Vec::new() }
+    }
+
+    fn configuration(&self) -> Configuration {
+        Configuration { server: Vec::new(), endpoints: Vec::new() }
     }
 
     fn requests(&self, query: RequestQuery) -> Result<RecentRequests, Refusal> {

@@ -7,6 +7,7 @@ use litplex_core::BoxFuture;
 use crate::event::Event;
 use crate::feed::Feed;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
+use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status};
 
@@ -38,6 +39,18 @@ pub trait Admin: Send + Sync {
 
     /// Returns the last seconds of an endpoint.
     fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<EndpointHistory, Refusal>>;
+
+    /// Returns the batches of an endpoint since the start.
+    fn batches(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointBatches, Refusal>>;
+
+    /// Returns the graph of the calls between endpoints, with those of the last minute.
+    fn graph(&self) -> BoxFuture<'_, CallGraph>;
+
+    /// Returns the callers and operators that are admitted.
+    fn keys(&self) -> KeyHolders;
+
+    /// Returns the options of the server and its endpoints.
+    fn configuration(&self) -> Configuration;
 
     /// Returns the last requests, or the slowest.
     fn requests(&self, query: RequestQuery) -> Result<RecentRequests, Refusal>;

@@ -23,6 +23,7 @@ use crate::dashboard;
 use crate::event::Event;
 use crate::feed::FeedReader;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
+use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::operations::{Admin, Refusal, RefusalKind};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
@@ -82,6 +83,10 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(stack))
         .routes(routes!(load))
         .routes(routes!(history))
+        .routes(routes!(batches))
+        .routes(routes!(graph))
+        .routes(routes!(keys))
+        .routes(routes!(configuration))
         .routes(routes!(requests))
         .routes(routes!(request))
         .routes(routes!(events))
@@ -281,6 +286,36 @@ async fn history(
     let usual = || seconds.div_ceil(HistoryQuery::POINTS) as u32;
     let step = step.unwrap_or_else(usual);
     admin.history(HistoryQuery { endpoint, seconds, step }).await.map(Json)
+}
+
+/// Returns the batches of an endpoint since the start of the server: their sizes, durations and costs.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}/batches", params(("endpoint" = String, Path)),
+    responses((status = OK, body = EndpointBatches), (status = NOT_FOUND, body = ErrorBody)),
+)]
+async fn batches(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<EndpointBatches>, Refusal> {
+    admin.batches(endpoint).await.map(Json)
+}
+
+/// Returns the graph of the calls between endpoints: those that are declared, and those of the last minute.
+#[utoipa::path(get, path = "/v1/graph", responses((status = OK, body = CallGraph)))]
+async fn graph(State(admin): Operations) -> Json<CallGraph> {
+    Json(admin.graph().await)
+}
+
+/// Returns the names of the callers and operators that are admitted, never their keys.
+#[utoipa::path(get, path = "/v1/keys", responses((status = OK, body = KeyHolders)))]
+async fn keys(State(admin): Operations) -> Json<KeyHolders> {
+    Json(admin.keys())
+}
+
+/// Returns the options of the server and its endpoints, without secrets.
+#[utoipa::path(get, path = "/v1/config", responses((status = OK, body = Configuration)))]
+async fn configuration(State(admin): Operations) -> Json<Configuration> {
+    Json(admin.configuration())
 }
 
 /// The requests that a client asks for.

@@ -31,7 +31,8 @@ pub enum EdgeKind {
 }
 
 impl EdgeKind {
-    fn as_str(self) -> &'static str {
+    /// Returns the word for the kind.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Call => "call",
             Self::Step => "step",

@@ -2,6 +2,7 @@
 //! `litplex` and `server`.
 
 mod call;
+mod config;
 mod env;
 mod events;
 mod import;
@@ -111,6 +112,8 @@ enum Verb {
     Resume(operate::Operate),
     /// Show the last lines of a server's log, or follow it
     Logs(logs::Logs),
+    /// Show the options that a running server uses, and who may use it
+    Config(config::Config),
     /// Show the last requests of a server, or the slowest: how long each waited and was computed
     Requests(requests::Requests),
     /// Show where the time of one request went, as a waterfall
@@ -258,6 +261,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Drain(operate) => operate::run(Mode::Draining, &operate),
         Verb::Resume(operate) => operate::run(Mode::Serving, &operate),
         Verb::Logs(logs) => logs::run(&logs),
+        Verb::Config(config) => config::run(&config),
         Verb::Requests(requests) => requests::run(&requests),
         Verb::Trace(trace) => trace::run(&trace),
         Verb::Events(events) => events::run(&events),
@@ -386,7 +390,7 @@ mod tests {
         ["serve", "check", "init", "call", "key", "import", "env", "completions"];
 
     /// The verbs for running servers, each with the operations of the admin API that it uses.
-    const REMOTE: [(&str, &[&str]); 14] = [
+    const REMOTE: [(&str, &[&str]); 15] = [
         ("ps", &["get /v1/server"]),
         ("top", &["get /v1/load"]),
         ("scale", &["post /v1/endpoints/{endpoint}/scale"]),
@@ -395,6 +399,7 @@ mod tests {
         ("drain", &["post /v1/endpoints/{endpoint}/drain"]),
         ("resume", &["post /v1/endpoints/{endpoint}/resume"]),
         ("logs", &["get /v1/logs"]),
+        ("config", &["get /v1/config", "get /v1/keys"]),
         ("requests", &["get /v1/requests"]),
         ("trace", &["get /v1/requests/{id}"]),
         ("events", &["get /v1/events"]),
@@ -404,8 +409,13 @@ mod tests {
     ];
 
     /// The operations without a verb: `ps` shows all endpoints, and the others are for the dashboard.
-    const WITHOUT_VERB: [&str; 3] =
-        ["get /v1/endpoints/{endpoint}", "get /v1/history", "get /v1/session"];
+    const WITHOUT_VERB: [&str; 5] = [
+        "get /v1/endpoints/{endpoint}",
+        "get /v1/endpoints/{endpoint}/batches",
+        "get /v1/graph",
+        "get /v1/history",
+        "get /v1/session",
+    ];
 
     #[test]
     fn the_command_can_do_what_the_admin_api_can() {

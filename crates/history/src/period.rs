@@ -95,7 +95,7 @@ impl Period {
 /// Returns the latency in seconds that this share (0 to 1) of requests does not exceed, between the
 /// `bounds` of their bucket as Prometheus' `histogram_quantile` interpolates; `None` without requests. A
 /// latency above the last bound is returned as that bound.
-pub fn quantile(latencies: &[u64; BUCKETS], bounds: &[f64], share: f64) -> Option<f64> {
+pub fn quantile(latencies: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
     let total: u64 = latencies.iter().sum();
     let rank = share * total as f64;
     let mut before = 0;

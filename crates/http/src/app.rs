@@ -127,6 +127,11 @@ impl App {
         }
     }
 
+    /// Returns the state of the endpoints, and the calls that they declare.
+    pub fn report(&self) -> Report {
+        self.status().report()
+    }
+
     /// Returns the requests that it remembers, if it does.
     pub fn requests(&self) -> Option<&RequestLogs> {
         self.middleware.requests.as_ref()

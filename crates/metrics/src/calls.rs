@@ -5,11 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus::HistogramVec;
-use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
 use tokio::time::Instant;
 
 use crate::NO_ENDPOINT;
+use crate::distribution::{self, Distribution};
 
 /// The durations of calls by caller and callee, so that they can be shown on the edges of the graph of
 /// endpoints. Cheap to clone.
@@ -34,19 +33,28 @@ impl CallTimes {
     }
 }
 
+/// The calls of one endpoint by another since the start.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CallTotals {
+    /// The durations in seconds.
+    pub durations: Distribution,
+    /// The number of calls that failed; calls that their callers gave up are not among them.
+    pub failed: u64,
+}
+
 impl CallTimes {
-    /// Returns the seconds that all calls took so far, by caller and callee.
-    pub fn seconds(&self) -> BTreeMap<(String, String), f64> {
-        let mut seconds = BTreeMap::new();
-        for metric in self.0.collect().iter().flat_map(MetricFamily::get_metric) {
-            let label = |name| {
-                let label = metric.get_label().iter().find(|label| label.name() == name);
-                label.map(|label| label.value().to_owned()).unwrap_or_default()
-            };
-            let calls = (label("caller"), label("endpoint"));
-            *seconds.entry(calls).or_default() += metric.get_histogram().get_sample_sum();
+    /// Returns the calls that have ended, by caller and callee.
+    pub fn totals(&self) -> BTreeMap<(String, String), CallTotals> {
+        let mut totals: BTreeMap<_, CallTotals> = BTreeMap::new();
+        for (labels, durations) in distribution::read(&self.0) {
+            let [caller, callee, status] = labels.try_into().unwrap_or_default();
+            let calls = totals.entry((caller, callee)).or_default();
+            calls.durations.add(&durations);
+            if matches!(status.as_str(), "4xx" | "5xx") {
+                calls.failed += durations.count();
+            }
         }
-        seconds
+        totals
     }
 }
 
@@ -92,5 +100,29 @@ impl CallGuard {
 impl Drop for CallGuard {
     fn drop(&mut self) {
         self.count("cancelled");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Metrics;
+
+    #[test]
+    fn calls_are_added_up_by_caller_and_callee() {
+        let calls = Metrics::new().calls();
+        for status in [200, 200, 503, 499] {
+            let mut guard = calls.begin("/a".into());
+            guard.set_callee("/b");
+            guard.ended(status);
+        }
+        let before = calls.totals();
+        let mut guard = calls.begin("/a".into());
+        guard.set_callee("/b");
+        guard.ended(400);
+        let key = ("/a".to_owned(), "/b".to_owned());
+        let (before, now) = (&before[&key], &calls.totals()[&key]);
+        assert_eq!((before.durations.count(), before.failed), (4, 1));
+        assert_eq!((now.durations.since(&before.durations).count(), now.failed), (1, 2));
+        assert_eq!(now.durations.bounds.len() + 1, now.durations.counts.len());
     }
 }

@@ -14,6 +14,7 @@
 
 mod calls;
 mod definitions;
+mod distribution;
 mod edge;
 mod observed;
 mod queue;
@@ -29,8 +30,9 @@ use prometheus::{
     HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, core::Collector,
 };
 
-pub use calls::{CallGuard, CallTimes};
+pub use calls::{CallGuard, CallTimes, CallTotals};
 pub use definitions::{Definition, Kind, LATENCY_BOUNDS, METRICS, PROCESS_METRICS, table_markdown};
+pub use distribution::Distribution;
 pub use edge::{Edge, EdgeTotals, LaterEdge, RequestGuard, RequestOutcome, Shed};
 pub use observed::{Observed, ObservedGpu, ObservedWorker};
 pub use queue::Queue;
@@ -73,6 +75,17 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The batches of an endpoint since the start.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BatchTotals {
+    /// The numbers of jobs in them.
+    pub sizes: Distribution,
+    /// The seconds that workers took for them.
+    pub seconds: Distribution,
+    /// Their costs, if jobs have one.
+    pub costs: Option<Distribution>,
 }
 
 impl Metrics {
@@ -143,6 +156,17 @@ impl Metrics {
     /// Returns the durations of the calls between endpoints.
     pub fn calls(&self) -> CallTimes {
         CallTimes::new(&self.0.calls)
+    }
+
+    /// Returns the batches of an endpoint, as far as its queue has flushed them.
+    pub fn batches(&self, endpoint: &str) -> BatchTotals {
+        let QueueFamilies { batch_size, batch_duration, batch_cost, .. } = &self.0.queue;
+        let read = |family| distribution::read(family).remove(&vec![endpoint.to_owned()]);
+        BatchTotals {
+            sizes: read(batch_size).unwrap_or_default(),
+            seconds: read(batch_duration).unwrap_or_default(),
+            costs: read(batch_cost),
+        }
     }
 
     /// Returns the metrics of an endpoint's queue.

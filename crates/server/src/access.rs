@@ -18,7 +18,7 @@ use crate::jwks;
 use crate::key_error::KeyError;
 
 /// The key of the whole server, as programs written for LitServe know it.
-const LIT_SERVER_API_KEY: &str = "LIT_SERVER_API_KEY";
+pub(crate) const LIT_SERVER_API_KEY: &str = "LIT_SERVER_API_KEY";
 
 /// The owner of the server's keys, as messages name it.
 const SERVER: &str = "server";

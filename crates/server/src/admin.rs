@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_admin::{
-    Admin, EndpointHistory, EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery,
-    Load, LogLevel, Mode, RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled,
-    Status,
+    Admin, CallGraph, Configuration, EndpointBatches, EndpointHistory, EndpointMode,
+    EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel, Mode,
+    RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled, Status,
 };
-use litplex_config::Workers;
+use litplex_config::{Program, Workers};
 use litplex_core::{BoxFuture, Identity};
 use litplex_history::RequestLogs;
 use litplex_http::App;
-use litplex_metrics::CallTimes;
+use litplex_metrics::Metrics;
 use tokio::time::Instant;
 
 use crate::administered::Administered;
@@ -21,6 +21,7 @@ use crate::endpoints::Endpoints;
 use crate::events::Events;
 use crate::generations::{Generations, Order};
 use crate::history::Histories;
+use crate::inventory;
 use crate::load::load_of;
 use crate::log::OperatedLog;
 use crate::observed_workers::WorkerObserver;
@@ -37,6 +38,8 @@ pub(crate) struct AdminHandler {
     observer: WorkerObserver,
     events: Events,
     requests: Option<RequestLogs>,
+    metrics: Metrics,
+    config: Program,
     log: Option<OperatedLog>,
     app: Arc<App>,
 }
@@ -49,11 +52,12 @@ impl AdminHandler {
         app: &Arc<App>,
         events: &Events,
         log: Option<OperatedLog>,
-        calls: CallTimes,
+        metrics: Metrics,
+        config: &Program,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let Announcer { url, admin_url, port, .. } = announcer;
         let endpoints: Vec<_> = endpoints.administered().into_iter().map(Arc::new).collect();
-        let (histories, sampling) = Histories::of(endpoints.clone(), calls);
+        let (histories, sampling) = Histories::of(endpoints.clone(), metrics.calls());
         let lines = log.as_ref().map(|log| log.history.clone());
         let handler = Self {
             observer: WorkerObserver::new(&endpoints, events, lines),
@@ -65,6 +69,8 @@ impl AdminHandler {
             histories,
             events: events.clone(),
             requests: app.requests().cloned(),
+            metrics,
+            config: config.clone(),
             log,
             app: app.clone(),
         };
@@ -194,6 +200,27 @@ impl Admin for AdminHandler {
             let generations = self.with_workers(&endpoint, "reload the endpoints that it calls")?;
             generations.reload(Order { spec: None, limit }).await
         })
+    }
+
+    fn batches(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointBatches, Refusal>> {
+        Box::pin(async move {
+            let controls = self.with_workers(&endpoint, "name an endpoint that it calls")?.live();
+            // The queue flushes what it has observed when it is asked for its load.
+            controls.endpoint.load().await;
+            Ok(inventory::batches(controls.label(), self.metrics.batches(controls.label())))
+        })
+    }
+
+    fn graph(&self) -> BoxFuture<'_, CallGraph> {
+        Box::pin(async { inventory::graph(&self.app.report(), &self.histories.calls().await) })
+    }
+
+    fn keys(&self) -> KeyHolders {
+        inventory::keys(&self.config)
+    }
+
+    fn configuration(&self) -> Configuration {
+        inventory::configuration(&self.config)
     }
 
     fn requests(&self, query: RequestQuery) -> Result<RecentRequests, Refusal> {

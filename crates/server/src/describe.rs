@@ -97,6 +97,17 @@ fn describe_endpoint(endpoint: &Endpoint, model: &Inspected, all: bool) -> Strin
 
 type Rows = Vec<(&'static str, String)>;
 
+/// Returns the options of an endpoint, each with its value and whether it has its default.
+pub(crate) fn endpoint_options(
+    endpoint: &Endpoint,
+) -> impl Iterator<Item = (&'static str, String, bool)> {
+    let by_default = rows(&default_endpoint(&Inspected::default()));
+    rows(endpoint).into_iter().map(move |row| {
+        let is_default = by_default.contains(&row);
+        (row.0, row.1, is_default)
+    })
+}
+
 fn rows(endpoint: &Endpoint) -> Rows {
     let sections = [how_it_runs(endpoint), how_it_batches(endpoint), what_it_allows(endpoint)];
     let rows = sections.into_iter().flatten();

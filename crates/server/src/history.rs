@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use litplex_admin::{EndpointHistory, ErrorCounts, HistoryPoint, HistoryQuery};
 use litplex_history::{BUCKETS, Errors, History, Located, Period, quantile};
-use litplex_metrics::{CallTimes, Edge, EdgeTotals, LATENCY_BOUNDS, RequestOutcome};
+use litplex_metrics::{
+    CallTimes, CallTotals, Distribution, Edge, EdgeTotals, LATENCY_BOUNDS, RequestOutcome,
+};
 use litplex_supervisor::SlotState;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -31,6 +33,19 @@ pub(crate) struct Histories(mpsc::Sender<Asked>);
 enum Asked {
     History { query: HistoryQuery, answer: oneshot::Sender<EndpointHistory> },
     Recent(oneshot::Sender<Vec<Recent>>),
+    Calls(oneshot::Sender<Vec<RecentCalls>>),
+}
+
+/// The calls of one endpoint by another in the last minute.
+#[derive(Debug, Clone)]
+pub(crate) struct RecentCalls {
+    pub(crate) caller: String,
+    pub(crate) callee: String,
+    /// The calls that ended, per second.
+    pub(crate) rate: f64,
+    pub(crate) failed: u64,
+    pub(crate) p50: Option<f64>,
+    pub(crate) p99: Option<f64>,
 }
 
 /// The last minute of an endpoint.
@@ -63,6 +78,15 @@ impl Histories {
         answered.await.ok()
     }
 
+    /// Returns the calls between endpoints in the last minute; none if the server ends.
+    pub(crate) async fn calls(&self) -> Vec<RecentCalls> {
+        let (answer, answered) = oneshot::channel();
+        match self.0.send(Asked::Calls(answer)).await {
+            Ok(()) => answered.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// Returns the last minute of each endpoint; `None` if the server ends.
     pub(crate) async fn recent(&self) -> Option<Vec<Recent>> {
         let (answer, answered) = oneshot::channel();
@@ -71,21 +95,25 @@ impl Histories {
     }
 }
 
+type CallsByEdge = BTreeMap<(String, String), CallTotals>;
+
 async fn follow(mut endpoints: Vec<Sampled>, calls: CallTimes, mut queries: mpsc::Receiver<Asked>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     // The first tick is at once, before a second has passed.
     ticks.tick().await;
     let mut sampled = Instant::now();
+    let mut read = VecDeque::from([CallsByEdge::new()]);
     loop {
         tokio::select! {
             now = ticks.tick() => {
                 let seconds = (now - sampled).as_secs_f64().round() as u64;
                 sampled = now;
-                let spent = calls.seconds();
+                let totals = calls.totals();
                 for endpoint in &mut endpoints {
-                    endpoint.sample(seconds.max(1), &spent).await;
+                    endpoint.sample(seconds.max(1), &totals).await;
                 }
+                push_in_minute(&mut read, totals);
             }
             asked = queries.recv() => {
                 // The client may have left.
@@ -93,6 +121,9 @@ async fn follow(mut endpoints: Vec<Sampled>, calls: CallTimes, mut queries: mpsc
                     None => return,
                     Some(Asked::Recent(answer)) => {
                         let _ = answer.send(endpoints.iter().map(Sampled::recent).collect());
+                    }
+                    Some(Asked::Calls(answer)) => {
+                        let _ = answer.send(recent_calls(&read));
                     }
                     Some(Asked::History { query, answer }) => {
                         let found = endpoints.iter().find(|it| it.label() == query.endpoint);
@@ -102,6 +133,36 @@ async fn follow(mut endpoints: Vec<Sampled>, calls: CallTimes, mut queries: mpsc
             }
         }
     }
+}
+
+/// Appends a reading of this second, and forgets the one of a minute ago.
+fn push_in_minute<T>(readings: &mut VecDeque<T>, reading: T) {
+    readings.push_back(reading);
+    if readings.len() > MINUTE + 1 {
+        readings.pop_front();
+    }
+}
+
+/// Returns the calls between the first and the last of the readings of each second.
+fn recent_calls(readings: &VecDeque<CallsByEdge>) -> Vec<RecentCalls> {
+    let (Some(before), Some(now)) = (readings.front(), readings.back()) else { return Vec::new() };
+    let seconds = readings.len().saturating_sub(1).max(1) as f64;
+    let recent = now.iter().filter_map(|((caller, callee), now)| {
+        let key = (caller.clone(), callee.clone());
+        let before = before.get(&key).cloned().unwrap_or_default();
+        let durations = now.durations.since(&before.durations);
+        let ended = durations.count();
+        let Distribution { bounds, counts, .. } = &durations;
+        (ended > 0).then(|| RecentCalls {
+            caller: key.0,
+            callee: key.1,
+            rate: ended as f64 / seconds,
+            failed: now.failed.saturating_sub(before.failed),
+            p50: quantile(counts, bounds, 0.5),
+            p99: quantile(counts, bounds, 0.99),
+        })
+    });
+    recent.collect()
 }
 
 /// An endpoint, its history, and its counters at the last sample.
@@ -149,14 +210,11 @@ impl Sampled {
 
     /// Appends what happened since the last sample. If the server stood still, the missed seconds have
     /// the levels of now and no requests.
-    async fn sample(&mut self, seconds: u64, spent: &BTreeMap<(String, String), f64>) {
+    async fn sample(&mut self, seconds: u64, totals: &CallsByEdge) {
         let (now, levels) = observe(&self.endpoint).await;
-        let own = spent.iter().filter(|((caller, _), _)| caller == self.label());
-        let calls = own.map(|((_, callee), seconds)| (callee.clone(), *seconds)).collect();
-        self.spent.push_back(Spent { requests: now.edge.seconds, calls });
-        if self.spent.len() > MINUTE + 1 {
-            self.spent.pop_front();
-        }
+        let own = totals.iter().filter(|((caller, _), _)| caller == self.label());
+        let calls = own.map(|((_, callee), calls)| (callee.clone(), calls.durations.sum)).collect();
+        push_in_minute(&mut self.spent, Spent { requests: now.edge.seconds, calls });
         let period = period(&self.last, &now, levels);
         self.last = now;
         let missed = Period {
@@ -301,6 +359,28 @@ mod tests {
         assert!((shown.time - 996.0).abs() < 1e-9 && (shown.rate - 3.0).abs() < 1e-9);
         assert_eq!((shown.requests, shown.errors.total(), shown.queued), (12, 2, 8));
         assert!(shown.p50.is_some_and(|p50| (0.01..=0.025).contains(&p50)));
+    }
+
+    #[test]
+    fn the_calls_of_the_last_minute_are_those_between_two_readings() {
+        let bounds = vec![0.1, 1.0];
+        let totals = |fast, slow, failed| {
+            let durations =
+                Distribution { bounds: bounds.clone(), counts: vec![fast, slow, 0], sum: 0.0 };
+            let calls = CallTotals { durations, failed };
+            CallsByEdge::from([(("/a".to_owned(), "/b".to_owned()), calls)])
+        };
+        let mut readings = VecDeque::from([totals(1_000, 0, 7)]);
+        for second in 1..=100 {
+            push_in_minute(&mut readings, totals(1_000 + second * 2, second, 7 + second / 20));
+        }
+        let [calls] = &recent_calls(&readings)[..] else { panic!() };
+        assert_eq!((&*calls.caller, &*calls.callee, calls.failed), ("/a", "/b", 3));
+        assert!((calls.rate - 3.0).abs() < 1e-9);
+        assert!(calls.p50.is_some_and(|p50| p50 < 0.1));
+        assert!(calls.p99.is_some_and(|p99| (0.9..=1.0).contains(&p99)));
+        readings.clear();
+        assert!(recent_calls(&readings).is_empty());
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod generation;
 mod generations;
 mod handover;
 mod history;
+mod inventory;
 mod jwks;
 mod key_error;
 mod launch;

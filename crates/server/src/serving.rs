@@ -88,14 +88,14 @@ impl Bound {
             &telemetry,
             &events,
         )?;
-        let (tracer, calls) = (middleware.tracer.clone(), telemetry.metrics.calls());
+        let (tracer, metrics) = (middleware.tracer.clone(), telemetry.metrics.clone());
         let parts = EdgeParts { guards, middleware, layers: spec.layers, telemetry };
         let app = edge::app(config, parts, &endpoints, app_host.as_ref());
         let server = edge::server(config, listener, &app, tls.as_ref(), endpoints.most_workers())?;
         let admin_address = admin_port.as_ref().map(AdminPort::address).transpose()?;
         let announcer = Announcer::new(config, server.address()?, admin_address, events.clone());
         let (handler, sampling) =
-            AdminHandler::new(&announcer, &endpoints, &app, &events, log.operated, calls);
+            AdminHandler::new(&announcer, &endpoints, &app, &events, log.operated, metrics, config);
         background.spawn(sampling);
         let handler = Arc::new(handler);
         admin_port.map(|port| background.spawn(port.serve(handler.clone())));
