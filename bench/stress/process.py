@@ -34,8 +34,10 @@ class Server:
     `starting_s` is the time from listening to ready, which is what its slowest worker took.
     """
 
-    def __init__(self, text):
+    def __init__(self, text, files=()):
         self.folder = Path(tempfile.mkdtemp(prefix="litplex-stress-"))
+        for name, content in dict(files).items():
+            (self.folder / name).write_text(content)
         program = self.folder / "server.py"
         program.write_text("import litplex as ls\n" + textwrap.dedent(text))
         self.log = self.folder / "log"

@@ -285,6 +285,15 @@ class EndpointOptions(TypedDict, total=False):
         max_queue: The number of requests that may wait; further requests are answered with 503 at
             once. Value: an integer of at least 1. Default: what the workers can answer within
             ``timeout``.
+        warmup: The requests that each worker of the endpoint answers before clients reach it, with
+            batching full batches: at the start of the server, and when a reload starts new workers.
+            They have the example of a request that the model or the program declares
+            (``request_example``). Value: an integer from 0 to 1000. Default: 0, and 1 at a reload
+            if there is an example of a request.
+        swap: How a reload replaces the workers: ``overlap`` starts the new ones beside the old
+            ones; ``in_place`` stops the old ones first, while requests wait in the queue. Value:
+            one of "overlap", "in_place". Default: ``overlap``, unless the memory is too small for
+            both.
         api_keys: The keys of this endpoint, instead of those of the server. Value: a table of
             names, each with "env:NAME" or "sha256:…". Default: those of the server.
         api_keys_file: A file with more keys of this endpoint. Value: the path of a file. Default:
@@ -342,6 +351,8 @@ class EndpointOptions(TypedDict, total=False):
     heartbeat: float
     idempotent: bool
     max_queue: int
+    warmup: int
+    swap: Literal["overlap", "in_place"]
     api_keys: dict[str, str]
     api_keys_file: str
     jwt_scopes: Texts

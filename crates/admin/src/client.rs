@@ -21,13 +21,14 @@ use tokio::time::timeout;
 
 use crate::history::{EndpointHistory, Load};
 use crate::inventory::{Configuration, KeyHolders};
+use crate::operations::ReloadOptions;
 use crate::remote::{Encrypted, Remote, RemoteOptions};
 use crate::requests::{RecentRequests, RequestDetails};
 use crate::run_dir::run_dirs;
 use crate::socket;
 use crate::status::{
-    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded, Scale, Scaled,
-    Status,
+    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded,
+    Rollback, Scale, Scaled, Status,
 };
 
 /// The time that a server may take to respond.
@@ -125,17 +126,46 @@ impl Client {
         self.send(Method::POST, &endpoint_path(endpoint, "/scale"), &Scale { workers })
     }
 
-    /// Replaces the workers of an endpoint by a new generation, which has `limit` to become ready; returns
-    /// once it takes the requests.
+    /// Replaces the workers of an endpoint by a new generation; returns once it takes the requests, or its
+    /// share of them.
     ///
     /// # Errors
     /// See [`AskError`].
-    pub fn reload(&self, endpoint: &str, limit: Duration) -> Result<Reloaded, AskError> {
-        let timeout = limit.as_secs_f64();
-        // Serialization cannot fail: the number is finite.
-        let body = serde_json::to_vec(&Reload { timeout }).unwrap_or_default().into();
-        let path = endpoint_path(endpoint, "/reload");
-        self.parse(&self.ask_within(limit + TIMEOUT, Method::POST, &path, body)?)
+    pub fn reload(&self, endpoint: &str, options: &ReloadOptions) -> Result<Reloaded, AskError> {
+        let ReloadOptions { limit, canary, swap } = *options;
+        let body = Reload { timeout: limit.as_secs_f64(), canary, swap };
+        self.send_within(limit, &endpoint_path(endpoint, "/reload"), &body)
+    }
+
+    /// Makes the canary of an endpoint its live generation.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn promote(&self, endpoint: &str) -> Result<Reloaded, AskError> {
+        self.send(Method::POST, &endpoint_path(endpoint, "/promote"), &())
+    }
+
+    /// Ends the canary of an endpoint, or starts an earlier generation again; returns once it takes the
+    /// requests.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn rollback(
+        &self,
+        endpoint: &str,
+        generation: Option<u64>,
+        limit: Duration,
+    ) -> Result<Reloaded, AskError> {
+        let body = Rollback { generation, timeout: limit.as_secs_f64() };
+        self.send_within(limit, &endpoint_path(endpoint, "/rollback"), &body)
+    }
+
+    /// Returns the generations of an endpoint.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn generations(&self, endpoint: &str) -> Result<EndpointGenerations, AskError> {
+        self.get(&endpoint_path(endpoint, "/generations"))
     }
 
     /// Pauses, drains or resumes an endpoint.
@@ -277,6 +307,18 @@ impl Client {
         // Serialization cannot fail: all keys are strings, and all numbers are finite.
         let body = serde_json::to_vec(body).unwrap_or_default();
         self.parse(&self.ask(method, path, body.into())?)
+    }
+
+    /// Sends a request whose response takes up to this time longer.
+    fn send_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AskError> {
+        // Serialization cannot fail: all keys are strings, and all numbers are finite.
+        let body = serde_json::to_vec(body).unwrap_or_default().into();
+        self.parse(&self.ask_within(limit + TIMEOUT, Method::POST, path, body)?)
     }
 
     fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, AskError> {

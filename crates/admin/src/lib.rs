@@ -36,7 +36,7 @@ pub use inventory::{
     Buckets, CallGraph, Configuration, EndpointBatches, EndpointSettings, GraphEdge, GraphNode,
     KeyHolders, KeyScope, Setting,
 };
-pub use operations::{Admin, Refusal, RefusalKind};
+pub use operations::{Admin, Refusal, RefusalKind, ReloadOptions};
 pub use port::AdminPort;
 pub use remote::RemoteOptions;
 pub use requests::{
@@ -47,6 +47,7 @@ pub use routes::document;
 pub use run_dir::{RunDir, RunDirError};
 pub use socket::AdminSocket;
 pub use status::{
-    EndpointMode, EndpointStatus, GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel,
-    Mode, Reload, Reloaded, Scale, Scaled, Status, WorkerStatus,
+    EndpointGenerations, EndpointMode, EndpointStatus, GenerationState, GenerationStatus,
+    GpuStatus, LastLine, LogLevel, Mode, NextSwap, Reload, Reloaded, Rollback, Scale, Scaled,
+    Status, Swap, WorkerStatus,
 };

@@ -9,9 +9,10 @@ use std::time::Duration;
 use litplex_core::BoxFuture;
 
 use crate::{
-    Admin, Buckets, CallGraph, Configuration, EndpointBatches, EndpointHistory, EndpointMode,
-    EndpointStatus, Event, Feed, FeedLimits, HistoryQuery, KeyHolders, Load, LogLevel, Mode,
-    RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled, Status,
+    Admin, Buckets, CallGraph, Configuration, EndpointBatches, EndpointGenerations,
+    EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, GenerationState,
+    HistoryQuery, KeyHolders, Load, LogLevel, Mode, NextSwap, RecentRequests, Refusal,
+    ReloadOptions, Reloaded, RequestDetails, RequestQuery, Scaled, Status, Swap,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -74,6 +75,16 @@ impl MockAdmin {
     }
 }
 
+fn reloaded(
+    endpoint: String,
+    generation: u64,
+    state: GenerationState,
+    seconds: f64,
+) -> Result<Reloaded, Refusal> {
+    MockAdmin::check(&endpoint)?;
+    Ok(Reloaded { endpoint, generation, state, seconds, changes: None })
+}
+
 impl Admin for MockAdmin {
     fn status(&self) -> BoxFuture<'_, Status> {
         Box::pin(ready(self.shown()))
@@ -95,12 +106,35 @@ impl Admin for MockAdmin {
     fn reload(
         &self,
         endpoint: String,
+        options: ReloadOptions,
+    ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        let state = options.canary.map_or(GenerationState::Live, |_| GenerationState::Canary);
+        let seconds = options.limit.as_secs_f64();
+        Box::pin(ready(reloaded(endpoint, 2, state, seconds)))
+    }
+
+    fn promote(&self, endpoint: String) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        Box::pin(ready(reloaded(endpoint, 2, GenerationState::Live, 0.0)))
+    }
+
+    fn rollback(
+        &self,
+        endpoint: String,
+        generation: Option<u64>,
         limit: Duration,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
-        let seconds = limit.as_secs_f64();
-        let reloaded =
-            Self::check(&endpoint).map(|()| Reloaded { endpoint, generation: 2, seconds });
-        Box::pin(ready(reloaded))
+        let (number, seconds) = (generation.unwrap_or(1), limit.as_secs_f64());
+        Box::pin(ready(reloaded(endpoint, number, GenerationState::Live, seconds)))
+    }
+
+    fn generations(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointGenerations, Refusal>> {
+        let generations = Self::check(&endpoint).map(|()| EndpointGenerations {
+            endpoint,
+            generations: Vec::new(),
+            earlier: vec![1],
+            next: NextSwap { swap: Swap::Overlap, reason: None, seconds: None },
+        });
+        Box::pin(ready(generations))
     }
 
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal> {

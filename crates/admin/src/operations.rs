@@ -9,7 +9,10 @@ use crate::feed::Feed;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
-use crate::status::{EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status};
+use crate::status::{
+    EndpointGenerations, EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status,
+    Swap,
+};
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
 pub trait Admin: Send + Sync {
@@ -23,10 +26,29 @@ pub trait Admin: Send + Sync {
     /// run.
     fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>>;
 
-    /// Replaces the workers of an endpoint by a new generation, which has `limit` to become ready. Returns
-    /// once it takes the requests, or has failed; then the live generation goes on.
-    fn reload(&self, endpoint: String, limit: Duration)
-    -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+    /// Replaces the workers of an endpoint by a new generation. Returns once it takes the requests, or its
+    /// share of them, or has failed; then the live generation goes on.
+    fn reload(
+        &self,
+        endpoint: String,
+        options: ReloadOptions,
+    ) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+
+    /// Makes the canary of an endpoint its live generation.
+    fn promote(&self, endpoint: String) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+
+    /// Ends the canary of an endpoint, or a start of a generation; otherwise starts an earlier generation
+    /// again, by default the one before the live one, which has `limit` to become ready. Returns the live
+    /// generation.
+    fn rollback(
+        &self,
+        endpoint: String,
+        generation: Option<u64>,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+
+    /// Returns the generations of an endpoint.
+    fn generations(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointGenerations, Refusal>>;
 
     /// Changes what an endpoint does with requests.
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal>;
@@ -72,6 +94,17 @@ pub trait Admin: Send + Sync {
 
     /// Asks the server to stop: requests in progress are answered first.
     fn stop(&self);
+}
+
+/// The way in which a generation is replaced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReloadOptions {
+    /// The time that the new workers have to become ready.
+    pub limit: Duration,
+    /// The share of the requests that the new generation gets on trial, above 0 and at most 1.
+    pub canary: Option<f64>,
+    /// The way in which the new generation takes the place of the live one.
+    pub swap: Option<Swap>,
 }
 
 /// The refusal of an operation: its kind, and a sentence for operators.

@@ -24,11 +24,11 @@ use crate::event::Event;
 use crate::feed::FeedReader;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
-use crate::operations::{Admin, Refusal, RefusalKind};
+use crate::operations::{Admin, Refusal, RefusalKind, ReloadOptions};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
-    EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded, Scale, Scaled,
-    Session, Status,
+    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded,
+    Rollback, Scale, Scaled, Session, Status,
 };
 
 /// The most workers of an endpoint.
@@ -77,6 +77,9 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(endpoint))
         .routes(routes!(scale))
         .routes(routes!(reload))
+        .routes(routes!(promote))
+        .routes(routes!(rollback))
+        .routes(routes!(generations))
         .routes(routes!(pause))
         .routes(routes!(drain))
         .routes(routes!(resume))
@@ -160,15 +163,76 @@ async fn scale(
 async fn reload(
     State(admin): Operations,
     Path(endpoint): Path<String>,
-    JsonBody(Reload { timeout }): JsonBody<Reload>,
+    JsonBody(Reload { timeout, canary, swap }): JsonBody<Reload>,
 ) -> Result<Json<Reloaded>, Refusal> {
+    let limit = limit(timeout)?;
+    if let Some(share) = canary.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+        let reason = format!("invalid `canary`: expected a share above 0, at most 1, got {share}");
+        return Err(Refusal::invalid(reason));
+    }
+    admin.reload(endpoint, ReloadOptions { limit, canary, swap }).await.map(Json)
+}
+
+/// Makes the canary of an endpoint its live generation.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/promote", params(("endpoint" = String, Path)),
+    responses(
+        (status = OK, body = Reloaded),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn promote(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<Reloaded>, Refusal> {
+    admin.promote(endpoint).await.map(Json)
+}
+
+/// Ends the canary of an endpoint, or the start of a generation. Without one, starts an earlier generation
+/// again, with its options, environment and present code.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/rollback", request_body = Rollback,
+    params(("endpoint" = String, Path)),
+    responses(
+        (status = OK, body = Reloaded),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn rollback(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+    JsonBody(Rollback { generation, timeout }): JsonBody<Rollback>,
+) -> Result<Json<Reloaded>, Refusal> {
+    admin.rollback(endpoint, generation, limit(timeout)?).await.map(Json)
+}
+
+/// Returns the last generations of an endpoint, and how the next one takes the place of the live one.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}/generations", params(("endpoint" = String, Path)),
+    responses(
+        (status = OK, body = EndpointGenerations),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn generations(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<EndpointGenerations>, Refusal> {
+    admin.generations(endpoint).await.map(Json)
+}
+
+/// Returns the time that new workers have to become ready.
+fn limit(timeout: f64) -> Result<Duration, Refusal> {
     let limit = Duration::try_from_secs_f64(timeout).ok().filter(|limit| !limit.is_zero());
-    let limit = limit.filter(|limit| *limit <= MAX_RELOAD).ok_or_else(|| {
+    limit.filter(|limit| *limit <= MAX_RELOAD).ok_or_else(|| {
         let most = MAX_RELOAD.as_secs();
         let reason = format!("invalid `timeout`: expected seconds up to {most}, got {timeout}");
         Refusal::invalid(reason)
-    })?;
-    admin.reload(endpoint, limit).await.map(Json)
+    })
 }
 
 /// Pauses an endpoint: its requests wait in its queue, within their time budgets.

@@ -66,7 +66,7 @@ pub struct EndpointStatus {
 }
 
 /// A generation of an endpoint's workers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GenerationStatus {
     /// The number of the generation; the first is 1.
     pub generation: u64,
@@ -74,9 +74,48 @@ pub struct GenerationStatus {
     pub state: GenerationState,
     /// The time since which it has the state, in RFC 3339.
     pub since: String,
+    /// The share of the requests that a canary gets, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
     /// The reason why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The generations of an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointGenerations {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The last generations, the latest last.
+    pub generations: Vec<GenerationStatus>,
+    /// The earlier generations that `rollback` can return to, the latest last.
+    pub earlier: Vec<u64>,
+    /// The way in which the next generation takes the place of the live one, unless a reload says otherwise.
+    pub next: NextSwap,
+}
+
+/// The way in which the next generation takes the place of the live one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NextSwap {
+    /// The way.
+    pub swap: Swap,
+    /// The reason, if the option `swap` is not set and two generations do not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The seconds that workers took to start so far, as they are expected again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+/// The way in which a generation takes the place of the live one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Swap {
+    /// The new one starts beside the live one.
+    Overlap,
+    /// The live one stops before it starts, and requests wait.
+    InPlace,
 }
 
 /// The state of a generation.
@@ -85,13 +124,17 @@ pub struct GenerationStatus {
 pub enum GenerationState {
     /// Its workers load the model.
     Starting,
+    /// Its workers answer warm-up requests.
+    Warming,
+    /// A share of the requests is for it, on trial.
+    Canary,
     /// New requests are for it.
     Live,
     /// Another generation took its place; it finishes its requests.
     Draining,
     /// Its workers are gone.
     Ended,
-    /// Its workers did not become ready.
+    /// Its workers did not become ready, or it was rolled back.
     Failed,
 }
 
@@ -100,6 +143,8 @@ impl GenerationState {
     pub fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::Warming => "warming",
+            Self::Canary => "canary",
             Self::Live => "live",
             Self::Draining => "draining",
             Self::Ended => "ended",
@@ -115,6 +160,27 @@ pub struct Reload {
     /// The seconds that the new workers have to become ready. Default: 600.
     #[serde(default = "default_limit")]
     pub timeout: f64,
+    /// The share of the requests that the new generation gets on trial, above 0 and at most 1. Default: it
+    /// gets all requests once it is ready.
+    #[serde(default)]
+    pub canary: Option<f64>,
+    /// The way in which the new generation takes the place of the live one. Default: as the option `swap` says, else in
+    /// place if two generations do not fit.
+    #[serde(default)]
+    pub swap: Option<Swap>,
+}
+
+/// A return to an earlier generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The number of the earlier generation. Default: the canary is rolled back if there is one, otherwise the
+    /// generation that was live before this one is started again.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// The seconds that the workers have to become ready. Default: 600.
+    #[serde(default = "default_limit")]
+    pub timeout: f64,
 }
 
 fn default_limit() -> f64 {
@@ -126,10 +192,15 @@ fn default_limit() -> f64 {
 pub struct Reloaded {
     /// The path of the endpoint, or its name where endpoints share the path.
     pub endpoint: String,
-    /// The number of the generation that is live now.
+    /// The number of the generation.
     pub generation: u64,
+    /// The state of the generation: `live`, or `canary`.
+    pub state: GenerationState,
     /// The seconds that its workers took to become ready.
     pub seconds: f64,
+    /// The changes that clients may notice, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<String>,
 }
 
 /// The status of a worker.

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use tokio::sync::watch;
 
 use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, StreamWatch, WatchedCall};
+use crate::trial::{ObservedJob, has_failed};
 use crate::{
-    Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, off_thread,
+    Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, Trial,
+    off_thread,
 };
 
 /// A call of a target. Each request that it submits is a job of its own; all of them have its time
@@ -87,7 +89,7 @@ impl Call {
                         Answer::Stream(first, StreamReceiver::relaying(rest))
                     }
                 };
-                Ok(self.output(answer, None, None))
+                Ok(self.output(answer, None, None, None))
             }
         }
     }
@@ -104,12 +106,13 @@ impl Call {
         answer: Answer,
         watched: Option<WatchedCall>,
         live: Option<watch::Sender<()>>,
+        observed: Option<Box<ObservedJob>>,
     ) -> Output {
         match answer {
             Answer::Whole(response) => Output::Whole(response),
             Answer::Stream(first, rest) => {
                 let watch = watched.map(|watched| Box::new(StreamWatch::new(watched, true)));
-                let rest = ItemStream::new(&first, rest, self, watch, live);
+                let rest = ItemStream::new(&first, rest, self, watch, live, observed);
                 Output::Stream(first, rest)
             }
         }
@@ -125,7 +128,16 @@ impl Call {
     /// # Errors
     /// The error that the model raised.
     pub async fn cost(&self, request: &Request) -> Outcome<f64> {
-        let Target { backend, cost, .. } = &*self.target;
+        let computed = self.cost_on(&self.target, request).await;
+        match (&self.target.trial, computed) {
+            // What the canary cannot price, the live generation can.
+            (Some(Trial::Canary { live, .. }), Err(_)) => self.cost_on(live, request).await,
+            (_, computed) => computed,
+        }
+    }
+
+    async fn cost_on(&self, target: &Target, request: &Request) -> Outcome<f64> {
+        let Target { backend, cost, .. } = target;
         let Backend::Queue(endpoint) = backend else { return Ok(1.0) };
         match cost {
             Some(cost) => {
@@ -142,8 +154,17 @@ impl Call {
 
     /// Queues a request of this cost.
     pub fn submit(&self, request: Request, cost: f64) -> Caller<'_> {
+        let trial = self.target.trial.as_ref().map(|trial| {
+            let is_canary = matches!(trial, Trial::Canary { .. });
+            let observed = Some(Box::new(trial.observe(self.budget.deadline)));
+            Tried { observed, request: is_canary.then(|| Box::new((request.clone(), cost))) }
+        });
+        Caller { trial, ..self.submit_to(&self.target, request, cost) }
+    }
+
+    fn submit_to<'c>(&'c self, target: &'c Target, request: Request, cost: f64) -> Caller<'c> {
         let (reply, answers) = reply();
-        let reply = reply.traced(self.trace.clone(), &self.target.identity);
+        let reply = reply.traced(self.trace.clone(), &target.identity);
         let reply = reply.reserving(request.reservation.clone());
         let TimeBudget { arrived, deadline } = self.budget;
         let watched = self.watch();
@@ -153,20 +174,14 @@ impl Call {
             }
             _ => self.origin.clone(),
         };
-        let live = self.live();
+        let live = live(target);
         let watch = live.as_ref().map(watch::Sender::subscribe);
         let job = Job { cost, origin, live: watch, ..Job::new(request, arrived, deadline, reply) };
-        match &self.target.backend {
+        match &target.backend {
             Backend::Queue(endpoint) => endpoint.submit(job),
             Backend::Composed(_) => job.reply.send(Err(no_queue())),
         }
-        Caller { call: self, answers, waiting: Waiting(Some(&self.target)), watched, live }
-    }
-
-    /// Returns the watch on the caller of a job, if the model needs one.
-    fn live(&self) -> Option<watch::Sender<()>> {
-        let info = self.target.model_info();
-        info.is_some_and(|info| info.watches_callers).then(|| watch::Sender::new(()))
+        Caller { call: self, answers, waiting: Waiting(Some(target)), watched, live, trial: None }
     }
 
     /// Begins a call for one of several jobs.
@@ -175,6 +190,12 @@ impl Call {
         let parent = deadlock::Parent::Call(self.origin.as_ref()?.call?);
         Some(deadlocks.begin(*key, parent, Reads::Parts, true))
     }
+}
+
+/// Returns the watch on the caller of a job, if the model needs one.
+fn live(target: &Target) -> Option<watch::Sender<()>> {
+    let info = target.model_info();
+    info.is_some_and(|info| info.watches_callers).then(|| watch::Sender::new(()))
 }
 
 /// The side that waits for a job's response. A drop before the response cancels the job.
@@ -187,6 +208,16 @@ pub struct Caller<'c> {
     watched: Option<WatchedCall>,
     /// Dropped with the caller, which the model may watch.
     live: Option<watch::Sender<()>>,
+    /// Present while a new generation is on trial.
+    trial: Option<Tried>,
+}
+
+/// A job on trial.
+#[derive(Debug)]
+struct Tried {
+    observed: Option<Box<ObservedJob>>,
+    /// The request and its cost, if another generation may compute it again.
+    request: Option<Box<(Request, f64)>>,
 }
 
 impl Caller<'_> {
@@ -195,19 +226,61 @@ impl Caller<'_> {
     /// # Errors
     /// The error that the job was answered with.
     pub async fn output(mut self) -> Outcome<Output> {
-        let answer = match &mut self.watched {
+        let answer = self.answer().await;
+        match self.trial.take() {
+            None => self.answered(answer, None),
+            Some(trial) => Box::pin(self.tried(answer, trial)).await,
+        }
+    }
+
+    async fn answer(&mut self) -> Outcome<Answer> {
+        match &mut self.watched {
             None => self.answers.recv().await,
             Some(watched) => tokio::select! {
                 biased;
                 answer = self.answers.recv() => answer,
                 refusal = watched.refused() => Err(refusal.into()),
             },
-        };
+        }
+    }
+
+    fn answered(
+        mut self,
+        answer: Outcome<Answer>,
+        observed: Option<Box<ObservedJob>>,
+    ) -> Outcome<Output> {
         // From here on the stream itself tells the endpoint when its caller leaves.
         self.waiting.0 = None;
         let (watched, live) = (self.watched.take(), self.live.take());
-        answer.map(|answer| self.call.output(answer, watched, live))
+        answer.map(|answer| self.call.output(answer, watched, live, observed))
     }
+
+    /// Returns the response to a job on trial: that of the live generation, if the canary failed.
+    async fn tried(self, answer: Outcome<Answer>, trial: Tried) -> Outcome<Output> {
+        let Tried { observed, request } = trial;
+        let call = self.call;
+        let replacement = call.target.trial.as_ref().and_then(|trial| trial.replacement(&answer));
+        if let (Some(live), Some(request)) = (replacement, request)
+            && has_meta(live, &request.0)
+        {
+            drop(self);
+            let (request, cost) = *request;
+            let mut caller = call.submit_to(live, request, cost);
+            let answer = caller.answer().await;
+            if let Some(mut observed) = observed {
+                // A request that fails on any generation says nothing about this one.
+                if has_failed(&answer) { observed.forget() } else { observed.end(true) }
+            }
+            return caller.answered(answer, None);
+        }
+        let observed = observed.and_then(|observed| observed.note(&answer));
+        self.answered(answer, observed)
+    }
+}
+
+/// Returns whether a request has what the hooks of a target may ask for.
+fn has_meta(target: &Target, request: &Request) -> bool {
+    request.meta.is_some() || target.model_info().is_none_or(|info| !info.context)
 }
 
 /// Returns the error for a job of an endpoint without a queue: its requests are not split into jobs.

@@ -10,6 +10,7 @@ use litplex_core::{Items, Part, ServeError, StreamReceiver};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::trial::{ObservedJob, is_failure};
 use crate::{Call, StreamWatch, Target};
 
 /// The items of a streamed response after the first. Each read gives the worker credit for more; a
@@ -26,6 +27,8 @@ pub struct ItemStream {
     /// Runs while a part is waited for.
     patience: Pin<Box<Sleep>>,
     is_waiting: bool,
+    /// Present while a new generation is on trial.
+    observed: Option<Box<ObservedJob>>,
 }
 
 impl fmt::Debug for ItemStream {
@@ -43,13 +46,15 @@ impl ItemStream {
         call: &Call,
         watch: Option<Box<StreamWatch>>,
         live: Option<watch::Sender<()>>,
+        observed: Option<Box<ObservedJob>>,
     ) -> Self {
         let (target, last) = (call.target.clone(), Instant::now());
         let timeout = target.chunk_timeout;
         target.metrics.first_chunk(last - call.budget.arrived, first.iter().count());
         let cancel = CancelOnDrop { target, is_armed: true, live };
         let patience = Box::pin(sleep(timeout));
-        Self { parts: Some(parts), watch, cancel, timeout, last, patience, is_waiting: false }
+        let (parts, is_waiting) = (Some(parts), false);
+        Self { parts, watch, cancel, timeout, last, patience, is_waiting, observed }
     }
 
     /// Polls for the next part; after the last one it returns [`Part::End`].
@@ -73,6 +78,10 @@ impl ItemStream {
             } else {
                 self.cancel.disarm();
                 self.parts = None;
+                self.report(match &part {
+                    Part::Failed(error) => is_failure(error),
+                    Part::Items(_) | Part::End => false,
+                });
             }
             return Poll::Ready(part);
         }
@@ -87,7 +96,14 @@ impl ItemStream {
     fn fail(&mut self, error: ServeError) -> Part {
         self.parts = None;
         self.cancel.cancel();
+        self.report(is_failure(&error));
         Part::Failed(error)
+    }
+
+    fn report(&mut self, has_failed: bool) {
+        if let Some(mut observed) = self.observed.take() {
+            observed.end(has_failed);
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod registry;
 mod service;
 mod status;
 mod target;
+mod trial;
 
 pub use budget::TimeBudget;
 pub use call::{Call, Caller, Output, SplitCall};
@@ -39,4 +40,5 @@ pub use off_thread::{off_thread, turn};
 pub use registry::{Registry, TargetRef, Targets};
 pub use service::{CallService, DialectCalls};
 pub use status::{EndpointReport, Report};
-pub use target::{Backend, Target};
+pub use target::{Backend, Lease, Target};
+pub use trial::{Side, Trial, Tried, TriedSender};

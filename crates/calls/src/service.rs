@@ -106,6 +106,7 @@ impl CallService {
         begun: Begun,
     ) -> Outcome<RunningCall> {
         let Invocation { parent, request, timeout, waits, stream, takes_items, .. } = invocation;
+        let target = target.chosen(Some(&parent.origin.root));
         check_scopes(&target, &parent)?;
         let budget = budget(&target, &parent, timeout)?;
         let key = self.key(&target.identity.label);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Cost, Identity, ModelInfo, Outcome, ServeError};
+use litplex_core::{Cost, Identity, ModelInfo, Outcome, Root, ServeError, draw};
 use litplex_metrics::{Edge, Shed};
 use litplex_scheduler::Endpoint;
 use tokio::time::timeout_at;
 
-use crate::TimeBudget;
 use crate::composed::Composed;
 use crate::demand::Demand;
+use crate::{TimeBudget, Trial};
 
 /// The part of an endpoint that answers its requests.
 #[derive(Debug, Clone)]
@@ -44,9 +44,34 @@ pub struct Target {
     pub metrics: Edge,
     /// The calls that its requests lead to, and those of it that requests of others will make.
     pub demand: Arc<Demand>,
+    /// Held while the target is: its generation is in use as long as there is a clone.
+    pub lease: Lease,
+    /// Its part in the trial of a new generation, if there is one.
+    pub trial: Option<Trial>,
+}
+
+/// A mark of the targets of one generation. The generation is in use as long as there is a clone of it.
+#[derive(Debug, Clone, Default)]
+pub struct Lease(Arc<()>);
+
+impl Lease {
+    /// Returns whether there is another clone of it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
 }
 
 impl Target {
+    /// Returns the target that a request with this root is for: this one, or that of a canary. All calls for
+    /// a request of a client choose the same.
+    #[must_use]
+    pub fn chosen(self: Arc<Self>, root: Option<&Root>) -> Arc<Self> {
+        match &self.trial {
+            None => self,
+            Some(trial) => trial.choose(root.map_or_else(draw, |root| root.draw)).unwrap_or(self),
+        }
+    }
+
     /// Returns the properties of the model, once a worker was ready.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_calls::{
-    Backend, Call, Composed, Inherited, ItemStream, ObservedRequest, Output, Registry, Target,
-    Targets, TimeBudget,
+    Backend, Call, Composed, Inherited, ItemStream, Lease, ObservedRequest, Output, Registry,
+    Target, Targets, TimeBudget,
 };
 use litplex_core::{
     Attach, BoxFuture, CallEnd, Called, Content, Cost, Done, Identity, Items, ItemsBuilder, Job,
@@ -76,6 +76,8 @@ impl Fixture {
             scopes: Vec::new(),
             metrics: metrics.edge(Some("/test")),
             demand: Arc::default(),
+            lease: Lease::default(),
+            trial: None,
         };
         let (worker, given) = mpsc::unbounded_channel();
         Self { target, given, worker: Some(worker), progress: Vec::new() }

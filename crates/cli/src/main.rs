@@ -5,15 +5,18 @@ mod call;
 mod config;
 mod env;
 mod events;
+mod generations;
 mod import;
 mod init;
 mod key;
 mod level;
 mod logs;
 mod operate;
+mod promote;
 mod ps;
 mod reload;
 mod requests;
+mod rollback;
 mod say;
 mod scale;
 mod servers;
@@ -104,6 +107,12 @@ enum Verb {
     Scale(scale::Scale),
     /// Replace the workers of an endpoint by new ones, with its present code, while it serves
     Reload(reload::Reload),
+    /// Make the canary of an endpoint its live generation
+    Promote(promote::Promote),
+    /// End the canary of an endpoint, or return to an earlier generation of its workers
+    Rollback(rollback::Rollback),
+    /// Show the last generations of an endpoint's workers
+    Generations(generations::Generations),
     /// Hold the requests of an endpoint in its queue
     Pause(operate::Operate),
     /// Let an endpoint finish its requests, and refuse new ones
@@ -257,6 +266,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Top(top) => top::run(&top),
         Verb::Scale(scale) => scale::run(&scale),
         Verb::Reload(reload) => reload::run(&reload),
+        Verb::Promote(promote) => promote::run(&promote),
+        Verb::Rollback(rollback) => rollback::run(&rollback),
+        Verb::Generations(generations) => generations::run(&generations),
         Verb::Pause(operate) => operate::run(Mode::Paused, &operate),
         Verb::Drain(operate) => operate::run(Mode::Draining, &operate),
         Verb::Resume(operate) => operate::run(Mode::Serving, &operate),
@@ -390,11 +402,14 @@ mod tests {
         ["serve", "check", "init", "call", "key", "import", "env", "completions"];
 
     /// The verbs for running servers, each with the operations of the admin API that it uses.
-    const REMOTE: [(&str, &[&str]); 15] = [
+    const REMOTE: [(&str, &[&str]); 18] = [
         ("ps", &["get /v1/server"]),
         ("top", &["get /v1/load"]),
         ("scale", &["post /v1/endpoints/{endpoint}/scale"]),
         ("reload", &["post /v1/endpoints/{endpoint}/reload"]),
+        ("promote", &["post /v1/endpoints/{endpoint}/promote"]),
+        ("rollback", &["post /v1/endpoints/{endpoint}/rollback"]),
+        ("generations", &["get /v1/endpoints/{endpoint}/generations"]),
         ("pause", &["post /v1/endpoints/{endpoint}/pause"]),
         ("drain", &["post /v1/endpoints/{endpoint}/drain"]),
         ("resume", &["post /v1/endpoints/{endpoint}/resume"]),

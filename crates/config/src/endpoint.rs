@@ -85,6 +85,10 @@ pub struct Endpoint {
     /// Whether a request whose worker died may be computed again; by default all requests but
     /// streams may.
     pub idempotent: Option<bool>,
+    /// The warm-up requests to each worker; `None`: at a reload one, if there is an example of a request.
+    pub warmup: Option<usize>,
+    /// The way in which a reload replaces the workers; `None`: as the memory allows.
+    pub swap: Option<Swap>,
     /// The number of requests that may wait; by default what the workers can answer in time.
     pub max_queue: Option<usize>,
     /// The largest request body.
@@ -97,6 +101,15 @@ pub struct Endpoint {
     pub rate_limit: Option<Rate>,
     /// The number of requests of one caller in flight, if it is limited.
     pub max_requests_per_caller: Option<usize>,
+}
+
+/// The way in which a reload replaces the workers of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// The new workers start beside the old ones.
+    Overlap,
+    /// The old workers stop first.
+    InPlace,
 }
 
 impl Endpoint {
@@ -236,6 +249,11 @@ pub(crate) fn resolve_endpoint(
         heartbeat: seconds(endpoint, "heartbeat").unwrap_or(DEFAULT_HEARTBEAT),
         is_heartbeat_chosen: endpoint.contains_key("heartbeat"),
         idempotent: boolean(endpoint, "idempotent"),
+        warmup: integer(endpoint, "warmup"),
+        swap: text(endpoint, "swap").map(|swap| match swap {
+            "in_place" => Swap::InPlace,
+            _ => Swap::Overlap,
+        }),
         max_queue: integer(endpoint, "max_queue"),
         max_body_bytes: integer(endpoint, "max_body_bytes").unwrap_or(DEFAULT_MAX_BODY_BYTES),
         api_keys: ApiKeys::of(endpoint, "api_keys", &directory),

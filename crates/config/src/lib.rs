@@ -27,7 +27,7 @@ pub use access::{ApiKey, ApiKeys};
 pub use admin::AdminPort;
 pub use app_host::AppHost;
 pub use diff::{Change, Diff, EndpointDiff, OptionChange, RestartOption};
-pub use endpoint::{Endpoint, Source};
+pub use endpoint::{Endpoint, Source, Swap};
 pub use jwt::{Jwks, Jwt};
 pub use keywords::keywords_python;
 pub use litplex_access::{Digest, Rate};

@@ -290,6 +290,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Whether a request whose worker died may be computed again by another worker.";
     Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "what the workers can answer within `timeout`",
         "The number of requests that may wait; further requests are answered with 503 at once.";
+    Endpoint "warmup": Kind::Integer(0, 1000), "an integer from 0 to 1000", "0, and 1 at a reload if there is an example of a request",
+        "The requests that each worker of the endpoint answers before clients reach it, with batching full batches: at the start of the server, and when a reload starts new workers. They have the example of a request that the model or the program declares (`request_example`).";
+    Endpoint "swap": Kind::Choice(&["overlap", "in_place"]), "one of \"overlap\", \"in_place\"", "`overlap`, unless the memory is too small for both",
+        "How a reload replaces the workers: `overlap` starts the new ones beside the old ones; `in_place` stops the old ones first, while requests wait in the queue.";
     Endpoint "api_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "those of the server",
         "The keys of this endpoint, instead of those of the server.";
     Endpoint "api_keys_file": Kind::String, "the path of a file", "",

@@ -2,6 +2,7 @@
 //! the workers that make calls and the part of the server that carries them out.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
@@ -29,6 +30,9 @@ pub struct WorkerKey(pub u64);
 pub struct Root {
     /// The scopes of the client's token; `None` if it was admitted without a token.
     pub scopes: Option<Arc<[String]>>,
+    /// A random number from 0 to 1, by which all calls for the request choose between the generations of an
+    /// endpoint.
+    pub draw: f64,
     retries: AtomicU32,
     /// Each is told of every call: several if calls are made for a batch of requests.
     observers: Vec<Arc<dyn ObserveCalls>>,
@@ -84,7 +88,7 @@ impl Drop for ObservedCall {
 impl Root {
     /// Returns the root of a request whose client has a token with these scopes, if it has one.
     pub fn new(scopes: Option<Arc<[String]>>) -> Self {
-        Self { scopes, retries: AtomicU32::new(RETRIES), observers: Vec::new() }
+        Self { scopes, draw: draw(), retries: AtomicU32::new(RETRIES), observers: Vec::new() }
     }
 
     /// Adds an observer of all calls that are made for it.
@@ -132,6 +136,13 @@ impl Root {
             .map(|scopes| scopes.iter().filter(in_all).cloned().collect());
         Arc::new(Self { observers, ..Self::new(scopes) })
     }
+}
+
+/// Returns a random number from 0 to 1, as [`Root::draw`] is.
+pub fn draw() -> f64 {
+    const BITS: u32 = f64::MANTISSA_DIGITS;
+    let bits = RandomState::new().hash_one(0) >> (u64::BITS - BITS);
+    bits as f64 / (1_u64 << BITS) as f64
 }
 
 impl Default for Root {

@@ -33,7 +33,7 @@ pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
 pub use budget::{MemoryBudget, Reservation};
 pub use call::{
     Begun, CallEnd, CallId, Called, Calls, Hook, Hop, Invocation, ObserveCalls, ObservedCall,
-    Origin, Parent, PartStream, Root, Waits, WorkerKey,
+    Origin, Parent, PartStream, Root, Waits, WorkerKey, draw,
 };
 pub use call_error::CallError;
 pub use cost::Cost;

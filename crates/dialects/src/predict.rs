@@ -10,7 +10,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use litplex_calls::{Call, ObservedRequest, TimeBudget};
 use litplex_core::{
-    Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Outcome, Reservation, ServeError,
+    Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Origin, Outcome, Reservation, ServeError,
 };
 use litplex_http_core::body::Body;
 use litplex_http_core::form::latin;
@@ -53,8 +53,10 @@ pub async fn predict(
 /// Begins the call of a request that arrived at this instant.
 pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outcome<Call> {
     let target = route.target.get().ok_or_else(|| ServeError::not_found("Not Found"))?;
+    let (trace, origin) = (parts.extensions.get().cloned(), parts.extensions.get::<Arc<Origin>>());
+    let target = target.chosen(origin.map(|origin| &*origin.root));
+    let origin = origin.cloned();
     let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
-    let (trace, origin) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
     let takes_items = asks_for_items(&parts.headers);
     Ok(Call { target, budget, trace, origin, takes_items, split: None })
 }

@@ -298,6 +298,19 @@ impl Endpoint {
         self.set("max_queue", requests)
     }
 
+    /// The requests that each worker answers before clients reach it, with batching full batches; they have
+    /// the example of [`example`](Self::example), or that of a Python model. Default: none, and one at a
+    /// reload.
+    pub fn warmup(self, requests: usize) -> Self {
+        self.set("warmup", requests)
+    }
+
+    /// The way in which a reload replaces the workers of a Python model: `overlap` or `in_place`. Default: `overlap`,
+    /// unless the memory is too small for both generations.
+    pub fn swap(self, swap: &str) -> Self {
+        self.set("swap", swap)
+    }
+
     /// The keys of this endpoint, instead of those of the server: names, each with `env:NAME` or
     /// `sha256:…`. Default: the keys of the server.
     pub fn api_keys<'a>(self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_admin::{
-    Admin, CallGraph, Configuration, EndpointBatches, EndpointHistory, EndpointMode,
-    EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel, Mode,
-    RecentRequests, Refusal, Reloaded, RequestDetails, RequestQuery, Scaled, Status,
+    Admin, CallGraph, Configuration, EndpointBatches, EndpointGenerations, EndpointHistory,
+    EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel,
+    Mode, RecentRequests, Refusal, ReloadOptions, Reloaded, RequestDetails, RequestQuery, Scaled,
+    Status,
 };
 use litplex_config::{Program, Workers};
 use litplex_core::{BoxFuture, Identity};
@@ -99,6 +100,10 @@ impl AdminHandler {
         logs.ok_or_else(|| Refusal::conflict("the option `recent_requests` of this server is 0"))
     }
 
+    fn reloadable(&self, endpoint: &str) -> Result<&Generations, Refusal> {
+        self.with_workers(endpoint, "reload the endpoints that it calls")
+    }
+
     fn operated_log(&self) -> Result<&OperatedLog, Refusal> {
         self.log.as_ref().ok_or_else(|| {
             Refusal::conflict("this program logs by itself; its own settings have the level")
@@ -157,10 +162,10 @@ impl Admin for AdminHandler {
     }
 
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal> {
-        let controls =
-            self.with_workers(&endpoint, "pause or drain the endpoints that it calls")?.live();
-        controls.set_mode(mode);
-        let endpoint = controls.label().to_owned();
+        let generations =
+            self.with_workers(&endpoint, "pause or drain the endpoints that it calls")?;
+        generations.set_mode(mode);
+        let endpoint = generations.identity().label.clone();
         self.events.record(EventKind::Mode { endpoint: endpoint.clone(), mode });
         Ok(EndpointMode { endpoint, mode })
     }
@@ -194,11 +199,12 @@ impl Admin for AdminHandler {
     fn reload(
         &self,
         endpoint: String,
-        limit: Duration,
+        options: ReloadOptions,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
         Box::pin(async move {
-            let generations = self.with_workers(&endpoint, "reload the endpoints that it calls")?;
-            generations.reload(Order { spec: None, limit }).await
+            let ReloadOptions { limit, canary, swap } = options;
+            let generations = self.reloadable(&endpoint)?;
+            generations.reload(Order { spec: None, limit, canary, swap }).await
         })
     }
 
@@ -244,6 +250,23 @@ impl Admin for AdminHandler {
             ))
         })?;
         Ok(requests::details(logs, &log, &record))
+    }
+
+    fn promote(&self, endpoint: String) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        Box::pin(async move { self.reloadable(&endpoint)?.promote().await })
+    }
+
+    fn rollback(
+        &self,
+        endpoint: String,
+        generation: Option<u64>,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        Box::pin(async move { self.reloadable(&endpoint)?.roll_back(generation, limit).await })
+    }
+
+    fn generations(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointGenerations, Refusal>> {
+        Box::pin(async move { Ok(self.reloadable(&endpoint)?.overview().await) })
     }
 
     fn events(&self) -> &Feed<Event> {

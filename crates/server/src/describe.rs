@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use litplex_calls::{graph_json, graph_text};
-use litplex_config::{AdminPort, Endpoint, Origin, Program, Rate, Resources, Source, Workers};
+use litplex_config::{
+    AdminPort, Endpoint, Origin, Program, Rate, Resources, Source, Swap, Workers,
+};
 use litplex_workers::{Inspected, default_interpreter};
 use serde_json::{Map, Value, json};
 
@@ -231,6 +233,8 @@ fn what_it_allows(endpoint: &Endpoint) -> Rows {
         ("heartbeat", duration(endpoint.heartbeat)),
         ("idempotent", chosen(endpoint.idempotent, "true, false for streams")),
         ("max_queue", chosen(endpoint.max_queue, "what the workers can answer within `timeout`")),
+        ("warmup", chosen(endpoint.warmup, "0, and 1 at a reload if there is an example")),
+        ("swap", chosen(endpoint.swap.map(swap), "as the memory allows")),
         ("max_body_bytes", endpoint.max_body_bytes.to_string()),
         ("rate_limit", chosen(endpoint.rate_limit.map(rate), "none")),
         ("max_requests_per_caller", chosen(endpoint.max_requests_per_caller, "no limit")),
@@ -273,6 +277,13 @@ fn model(source: &Source) -> String {
             Some("reference") => source["name"].as_str().unwrap_or_default().to_owned(),
             _ => "an instance made by the program".to_owned(),
         },
+    }
+}
+
+fn swap(swap: Swap) -> &'static str {
+    match swap {
+        Swap::Overlap => "overlap",
+        Swap::InPlace => "in_place",
     }
 }
 

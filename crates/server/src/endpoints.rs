@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use litplex_access::Guard;
 use litplex_calls::{
-    Backend, Composed, EndpointReport, Registry, Report, Target, Targets, declared_cycles,
+    Backend, Composed, EndpointReport, Lease, Registry, Report, Target, Targets, TimeBudget,
+    declared_cycles,
 };
 use litplex_config::{ConfigError, Workers};
-use litplex_core::Identity;
+use litplex_core::{Identity, LaunchError};
 use litplex_http::{Route, ToolCache};
 use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
 use litplex_pipelines::Graph;
 use litplex_supervisor::{SlotState, Supervisor};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::administered::Administered;
 use crate::app_host::AppHostSockets;
@@ -32,8 +34,12 @@ use crate::pipelines::{Pipeline, PipelineState};
 use crate::placement::place_all;
 use crate::problem::{degraded, problem_for_clients, unhealthy};
 use crate::telemetry::Telemetry;
+use crate::warmup::warm_up;
 use crate::watch::{Milestone, follow, follow_app_host};
 use crate::{Error, ModelSource};
+
+/// The time that the warm-up of an endpoint may take at the start of a server.
+const WARM_UP_TIME: Duration = Duration::from_secs(600);
 
 /// All endpoints of a running server.
 pub(crate) struct Endpoints {
@@ -103,6 +109,7 @@ impl Endpoints {
                             environment: environment.clone(),
                             telemetry: telemetry.clone(),
                             edge: edge.clone(),
+                            schema: schema.clone(),
                             waits_for_first_worker,
                         });
                         let first = Generation::launch(&spec, model, 1, size);
@@ -186,11 +193,8 @@ impl Endpoints {
         let (milestones, mut reached) = mpsc::unbounded_channel();
         let generations = self.generations();
         for controls in generations.iter().map(Generations::live) {
-            let (label, endpoint) = (controls.label().to_owned(), controls.endpoint.clone());
-            let limits = controls.limits.as_ref().map(watch::Sender::subscribe);
-            let view = controls.view.clone();
-            let (events, milestones) = (events.clone(), milestones.clone());
-            tokio::spawn(follow(label, endpoint, view, limits, events, milestones));
+            let milestones = warmed(controls.clone(), self.registry.clone(), milestones.clone());
+            tokio::spawn(follow(controls, None, events.clone(), milestones));
         }
         let mut starting = generations.len();
         if let Some(app_host) = &self.app_host {
@@ -398,6 +402,38 @@ impl RunningEndpoint {
     }
 }
 
+/// Returns where the milestones of an endpoint's first workers go: to `milestones`, after the warm-up that its
+/// configuration asks for.
+fn warmed(
+    controls: Arc<EndpointControls>,
+    registry: Registry,
+    milestones: mpsc::UnboundedSender<Milestone>,
+) -> mpsc::UnboundedSender<Milestone> {
+    let rounds = controls.spec.config.warmup.filter(|rounds| *rounds > 0);
+    let Some(rounds) = rounds else { return milestones };
+    // Bounded as that of the milestones.
+    let (before, mut reached) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(milestone) = reached.recv().await {
+            let milestone = match (milestone, registry.get(controls.label())) {
+                (Milestone::Ready, Some(target)) => {
+                    let budget = TimeBudget::new(Instant::now(), WARM_UP_TIME);
+                    match warm_up(&controls, (*target).clone(), Some(rounds), budget).await {
+                        Ok(()) => Milestone::Ready,
+                        Err(reason) => Milestone::Failed(Error::Launch {
+                            endpoint: controls.label().to_owned(),
+                            cause: LaunchError::new(reason),
+                        }),
+                    }
+                }
+                (milestone, _) => milestone,
+            };
+            let _ = milestones.send(milestone);
+        }
+    });
+    before
+}
+
 /// Returns a pipeline as its callers see it.
 fn composed_target(
     config: &litplex_config::Endpoint,
@@ -414,5 +450,7 @@ fn composed_target(
         scopes: config.jwt_scopes.clone().unwrap_or_default(),
         metrics: edge.clone(),
         demand: Arc::default(),
+        lease: Lease::default(),
+        trial: None,
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use litplex_calls::{Backend, Target};
+use litplex_calls::{Backend, Lease, Target};
 use litplex_config::{Endpoint, Workers};
 use litplex_core::Attach;
 use litplex_metrics::Edge;
-use litplex_scheduler::{QueueSettings, spawn_endpoint};
+use litplex_pages::EndpointSchema;
+use litplex_scheduler::{Endpoint as Queue, QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Limits, Supervisor, supervise};
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
@@ -29,6 +30,8 @@ pub(crate) struct GenerationSpec {
     pub(crate) telemetry: Telemetry,
     /// The metrics of the endpoint's requests at the HTTP edge.
     pub(crate) edge: Edge,
+    /// The types and examples that the program declares.
+    pub(crate) schema: EndpointSchema,
     pub(crate) waits_for_first_worker: bool,
 }
 
@@ -38,6 +41,8 @@ pub(crate) struct Generation {
     pub(crate) supervisor: Supervisor,
     /// The tasks that apply the autoscaler and log the states of workers.
     pub(crate) following: JoinSet<()>,
+    /// Shared with its targets.
+    lease: Lease,
 }
 
 /// The number of workers that a generation starts with, and its limits.
@@ -76,8 +81,37 @@ impl Size {
 }
 
 impl Generation {
-    /// Launches the workers of a generation.
+    /// Launches the workers of a generation, with a new queue.
     pub(crate) fn launch(
+        spec: &Arc<GenerationSpec>,
+        model: Option<RustModel>,
+        number: u64,
+        size: Size,
+    ) -> Self {
+        let GenerationSpec { config, telemetry, .. } = &**spec;
+        let metrics = telemetry.metrics.queue(config.label());
+        let queue = spawn_endpoint(queue_settings(config, number), metrics);
+        let generation = Self::prepare(queue, spec, model, number, size);
+        generation.begin(size);
+        generation
+    }
+
+    /// Returns a generation with a new queue, which holds jobs; it has no workers until it begins.
+    pub(crate) fn hold(spec: &Arc<GenerationSpec>, number: u64, size: Size) -> Self {
+        let GenerationSpec { config, telemetry, .. } = &**spec;
+        let metrics = telemetry.metrics.queue(config.label());
+        let queue = spawn_endpoint(queue_settings(config, number), metrics);
+        Self::prepare(queue, spec, None, number, size)
+    }
+
+    /// Launches the workers.
+    pub(crate) fn begin(&self, size: Size) {
+        self.controls.wanted.set(size.workers);
+    }
+
+    /// Returns a generation that serves this queue; it has no workers until it begins.
+    pub(crate) fn prepare(
+        endpoint: Queue,
         spec: &Arc<GenerationSpec>,
         model: Option<RustModel>,
         number: u64,
@@ -85,8 +119,6 @@ impl Generation {
     ) -> Self {
         let GenerationSpec { config, placement, environment, telemetry, edge, .. } = &**spec;
         let devices = placement.devices.clone();
-        let endpoint =
-            spawn_endpoint(queue_settings(config, number), telemetry.metrics.queue(config.label()));
         let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
         let Size { workers, limits } = size;
         let most = limits.map_or(workers, |limits| limits.max.max(1));
@@ -97,7 +129,7 @@ impl Generation {
         let unwell = worker_telemetry.unhealthy.clone();
         let launch =
             launcher(config, model, placement.clone(), environment, attach, worker_telemetry);
-        let supervisor = supervise(launch, workers, Default::default());
+        let supervisor = supervise(launch, 0, Default::default());
         let controls = EndpointControls {
             generation: number,
             identity: config.identity.clone(),
@@ -121,7 +153,14 @@ impl Generation {
             let stuck = stuck_workers(environment.calls.clone(), controls.label());
             following.spawn(follow_load(endpoint, view, wanted, limits.subscribe(), stuck));
         }
-        Self { controls: Arc::new(controls), supervisor, following }
+        let (controls, lease) = (Arc::new(controls), Lease::default());
+        Self { controls, supervisor, following, lease }
+    }
+
+    /// Returns whether no call can use it, now or later. The registry must not have its target.
+    pub(crate) async fn is_unused(&self) -> bool {
+        let load = self.controls.endpoint.load().await;
+        !self.lease.is_shared() && load.queued == 0 && load.in_flight == 0
     }
 
     /// Returns the generation as callers see it. It takes the place of `before`, whose requests have
@@ -138,6 +177,8 @@ impl Generation {
             scopes: config.jwt_scopes.clone().unwrap_or_default(),
             metrics: edge.clone(),
             demand: before.map(|before| before.demand.clone()).unwrap_or_default(),
+            lease: self.lease.clone(),
+            trial: None,
         }
     }
 }

@@ -12,7 +12,8 @@ use tokio::task::spawn_blocking;
 use crate::administered::Administered;
 use crate::controls::EndpointControls;
 use crate::events::Events;
-use crate::scrape::{gpus_of, usage};
+use crate::gpus::gpus_of;
+use crate::scrape::usage;
 
 /// The observer of the workers of a server.
 pub(crate) struct WorkerObserver {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use litplex_core::{BoxFuture, Cause, Device, Usage};
+use litplex_core::{BoxFuture, Cause, Usage};
 use litplex_devices::{Gpu, Gpus, memory_share, used_by};
 use litplex_metrics::{Observed, ObservedGpu, ObservedWorker};
 use litplex_scheduler::EndpointLoad;
@@ -10,6 +10,7 @@ use litplex_supervisor::{Record, SlotState};
 
 use crate::controls::EndpointControls;
 use crate::generations::Generations;
+use crate::gpus::{gpus_of, is_gpu};
 use crate::problem::problem_for_clients;
 use crate::telemetry::Telemetry;
 
@@ -25,12 +26,6 @@ pub(crate) fn scraper(
         let telemetry = telemetry.clone();
         Box::pin(scrape(live, telemetry, gpus.clone()))
     }
-}
-
-/// Returns a reader of the GPUs, if one of these endpoints is on any.
-pub(crate) fn gpus_of(endpoints: &[Arc<EndpointControls>]) -> Option<Arc<Gpus>> {
-    let has_gpu = |controls: &Arc<EndpointControls>| controls.devices.iter().any(is_gpu);
-    endpoints.iter().any(has_gpu).then(Gpus::nvidia).map(Arc::new)
 }
 
 async fn scrape(
@@ -114,8 +109,4 @@ pub(crate) fn usage(controls: &EndpointControls, slot: usize, gpus: &[Gpu]) -> U
 fn observed_gpu(gpu: Gpu) -> ObservedGpu {
     let Gpu { index, uuid, used, total, utilization, .. } = gpu;
     ObservedGpu { index, uuid, used, total, utilization }
-}
-
-fn is_gpu(device: &Device) -> bool {
-    device.as_str().starts_with("cuda")
 }

@@ -1,14 +1,16 @@
 //! Follows the slots of an endpoint: logs their states, and sets the outlook of its queue.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::LaunchError;
-use litplex_scheduler::{Endpoint, Outlook};
-use litplex_supervisor::{Limits, Readiness, SlotState, View};
+use litplex_scheduler::Outlook;
+use litplex_supervisor::{Readiness, SlotState, View};
 use litplex_workers::worker_span;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::controls::EndpointControls;
 use crate::events::Events;
 use crate::{Error, app_host};
 
@@ -23,29 +25,33 @@ pub(crate) enum Milestone {
     Failed(Error),
 }
 
-/// Follows the slots of an endpoint until its supervisor has stopped.
+/// Follows the slots of an endpoint until its supervisor has stopped. While `held` is true, the outlook of the
+/// queue stays as it is.
 pub(crate) async fn follow(
-    path: String,
-    endpoint: Endpoint,
-    mut view: View,
-    mut limits: Option<watch::Receiver<Limits>>,
+    controls: Arc<EndpointControls>,
+    mut held: Option<watch::Receiver<bool>>,
     events: Events,
     milestones: mpsc::UnboundedSender<Milestone>,
 ) {
+    let path = controls.label().to_owned();
+    let (endpoint, mut view) = (controls.endpoint.clone(), controls.view.clone());
+    let mut limits = controls.limits.as_ref().map(watch::Sender::subscribe);
     let failed = |cause| Error::Launch { endpoint: path.clone(), cause };
     let mut seen = Seen::new(events);
     loop {
         seen.report(&path, view.states(), failed, &milestones);
         let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
-        endpoint.set_outlook(if view.is_over() {
-            let (reason, retry_after) = ("the server is stopping".into(), BRIEFLY_DOWN);
-            Outlook::Down { reason, retry_after }
-        } else {
-            outlook(&view.readiness(), may_wake, Instant::now())
-        });
+        if !held.as_ref().is_some_and(|held| *held.borrow()) {
+            endpoint.set_outlook(if view.is_over() {
+                stopping()
+            } else {
+                outlook(&view.readiness(), may_wake, Instant::now())
+            });
+        }
         let goes_on = tokio::select! {
             changed = view.changed() => changed,
             () = changed(limits.as_mut()) => true,
+            () = changed(held.as_mut()) => true,
         };
         if !goes_on {
             return;
@@ -116,10 +122,15 @@ fn are_ready(states: &[SlotState]) -> bool {
     !states.is_empty() && states.iter().all(|state| matches!(state, SlotState::Ready(_)))
 }
 
-/// Resolves when the limits change; never if there are none, or if they can no longer change.
-async fn changed(limits: Option<&mut watch::Receiver<Limits>>) {
-    if let Some(limits) = limits
-        && limits.changed().await.is_ok()
+/// Returns the outlook of a queue whose workers stop.
+pub(crate) fn stopping() -> Outlook {
+    Outlook::Down { reason: "the server is stopping".into(), retry_after: BRIEFLY_DOWN }
+}
+
+/// Resolves when a value changes; never if there is none, or if it can no longer change.
+async fn changed<T>(value: Option<&mut watch::Receiver<T>>) {
+    if let Some(value) = value
+        && value.changed().await.is_ok()
     {
         return;
     }
