@@ -13,7 +13,7 @@ from conftest import PATIENCE
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
-KEYS = {"OPERATOR_ANN": "all", "OPERATOR_BOB": "look"}
+KEYS = {"OPERATOR_ANN": "all", "OPERATOR_BOB": "look", "CALLER": "call"}
 
 SERVER = """
     class Double(ls.LitAPI):
@@ -213,17 +213,283 @@ def test_a_key_that_may_only_read_changes_nothing(operated, look):
     page.get_by_text("bob (read only)").click()
     for name in ("Level of the log", "Stop the server"):
         assert page.get_by_role("button", name=name).is_disabled()
+    page.goto(f"{it.url}/dashboard#/endpoint/%2Fdouble")
+    page.get_by_role("heading", name="/double").wait_for()
+    for name in ("Scale", "Reload", "Pause", "Drain"):
+        assert page.get_by_role("button", name=name).is_disabled()
+    page.goto(f"{it.url}/dashboard#/try/%2Fdouble")
+    assert page.get_by_role("button", name="Send").is_disabled()
 
 
 def test_every_page_is_accessible_and_fits(operated, look):
-    it = operated()
-    it.server.post("/relay", json=1)
-    for phone, dark in ((False, False), (True, True)):
+    it = operated(PLAYED)
+    it.server.post("/double", json=1)
+    for phone, dark in ((False, False), (False, True), (True, False), (True, True)):
         page = look(it.url, key="all", phone=phone, dark=dark)
-        for link in page.get_by_role("navigation").get_by_role("link").all():
-            link.click()
+        links = page.get_by_role("navigation").get_by_role("link").all()
+        paths = [link.get_attribute("href") for link in links]
+        paths += [f"#/{kind}/%2Fdouble" for kind in ("endpoint", "try")]
+        paths.append("#/try/%2Fv1%2Fchat%2Fcompletions")
+        for path in paths:
+            page.goto(f"{it.url}/dashboard{path}")
             page.get_by_role("heading", level=1).wait_for()
+            page.get_by_text("Asking").wait_for(state="detached")
             check_access(page)
+
+
+def confirm(page, button, action=None, **fields):
+    """Clicks a button and confirms its dialog; returns the message that it leaves."""
+    page.get_by_role("button", name=button).click()
+    dialog = page.get_by_role("dialog")
+    for label, value in fields.items():
+        dialog.get_by_label(label).fill(value)
+    dialog.get_by_role("button", name=action or button, exact=True).click()
+    dialog.wait_for(state="detached")
+    return page.get_by_role("status").inner_text()
+
+
+def test_an_operator_changes_an_endpoint_with_its_buttons(operated, look):
+    it = operated()
+    page = look(it.url, key="all")
+    page.get_by_role("link", name="/double").click()
+    page.get_by_role("heading", name="/double").wait_for()
+    assert confirm(page, "Scale", Workers="2") == "/double is to have 2 workers, not 1."
+    page.get_by_role("cell", name="#1").wait_for()
+    page.get_by_role("button", name="Stack of worker 0").click()
+    page.get_by_role("region", name="Stack of /double#0").get_by_text("most recent call").wait_for()
+    page.get_by_role("button", name="Hide").click()
+    assert confirm(page, "Reload").startswith("Generation 2 of /double is ready after ")
+    generations = page.get_by_role("region", name="Generations of /double")
+    generations.get_by_text("live").wait_for()
+    for generation, button in ((3, "Roll back"), (4, "Promote")):
+        said = confirm(page, "Reload", **{"Share of the requests": "0.5"})
+        assert said.startswith(f"Generation {generation} of /double is ready after "), said
+        generations.get_by_text("50 % of the requests").wait_for()
+        check_access(page)
+        confirm(page, button)
+        generations.get_by_text("50 % of the requests").wait_for(state="detached")
+    said = confirm(page, "Return to generation 2", "Return")
+    assert said == "/double is back at generation 2."
+    assert confirm(page, "Pause") == "/double is paused."
+    page.get_by_role("heading").get_by_text("paused").wait_for()
+    assert confirm(page, "Resume") == "/double serves."
+    assert confirm(page, "Drain") == "/double drains."
+    assert it.server.post("/double", json=1).status_code == 503
+    assert confirm(page, "Resume") == "/double serves."
+    assert it.server.post("/double", json=1).json() == 2
+    # The reason of a refusal stays in the dialog.
+    page.get_by_role("button", name="Reload").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Seconds").fill("0.001")
+    dialog.get_by_label("Seconds").evaluate("input => input.min = 0")
+    dialog.get_by_role("button", name="Reload").click()
+    dialog.get_by_role("alert").get_by_text("did not become ready").wait_for()
+    check_access(page)
+    dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_text("ann").click()
+    page.get_by_role("button", name="Level of the log").click()
+    dialog.get_by_label("Level").fill("debug")
+    dialog.get_by_role("button", name="Set").click()
+    page.get_by_text("The level of the log is debug.").wait_for()
+    page.get_by_role("link", name="Events").click()
+    for text in ("scaled from 1 to 2 workers", "is paused", "the level of the log is debug"):
+        page.get_by_role("cell", name=text).wait_for()
+
+
+def test_the_log_is_followed_by_endpoint_and_request(operated, look):
+    it = operated()
+    page = look(it.url, key="look", path="logs?endpoint=%2Fdouble")
+    log = page.get_by_role("list", name="Lines of the log")
+    log.get_by_text("ready after").first.wait_for()
+    ids = [it.server.post("/relay", json=x).headers["X-Request-Id"] for x in (7, 8)]
+    log.get_by_text("doubles 8").wait_for()
+    assert log.get_by_text("/relay").count() == 0
+    page.goto(f"{it.url}/dashboard#/logs?request_id={ids[0]}")
+    log.get_by_text("doubles 7").wait_for()
+    assert log.get_by_text("doubles 8").count() == 0
+    page.get_by_label("Request").fill("")
+    page.get_by_label("Request").press("Enter")
+    log.get_by_text("doubles 8").wait_for()
+    page.get_by_label("Contains").fill("doubles 7")
+    log.get_by_text("doubles 8").wait_for(state="detached")
+    page.get_by_role("button", name="Hold").click()
+    it.server.post("/relay", json=7)
+    page.get_by_role("button", name="Follow").click()
+    log.get_by_text("doubles 7").nth(1).wait_for()
+
+
+def test_a_request_is_shown_with_its_stages(operated, look):
+    it = operated()
+    number = it.server.post("/relay", json=3).headers["X-Request-Id"]
+    page = look(it.url, key="look", path="requests")
+    page.get_by_role("link", name=number[-12:]).click()
+    stages = page.get_by_role("list", name="Stages of the request")
+    for name in ("edge", "queue /double", "worker /double #0, generation 1", "response"):
+        stages.get_by_text(name).first.wait_for()
+    check_access(page)
+    page.get_by_role("link", name="Logs of this request").click()
+    page.get_by_text("doubles 3").wait_for()
+    page.get_by_role("link", name="Requests").click()
+    page.get_by_role("button", name="Failed").click()
+    page.get_by_text("None of the remembered requests").wait_for()
+
+
+def test_calls_and_options_are_shown(operated, look):
+    it = operated()
+    it.server.post("/relay", json=3)
+    page = look(it.url, key="look", path="graph")
+    row = page.get_by_role("row").filter(has_text="/relay").filter(has_text="/double")
+    row.get_by_text("call").wait_for()
+    page.get_by_role("link", name="Configuration").click()
+    page.get_by_role("cell", name="request_id").wait_for()
+    page.get_by_role("cell", name="ann").first.wait_for()
+    assert "sha256" not in page.content() and "OPERATOR_ANN" not in page.content()
+    assert page.get_by_role("cell", name="keep_alive_timeout").count() == 0
+    page.get_by_label("with the options that have their defaults").check()
+    page.get_by_role("cell", name="keep_alive_timeout").wait_for()
+
+
+PLAYED = """
+    import io
+    import time
+
+    from PIL import Image
+    from pydantic import BaseModel
+
+    class Double(ls.LitAPI):
+        def predict(self, x):
+            return 2 * x
+
+    class Page(BaseModel):
+        words: str
+        times: int = 2
+        loud: bool = False
+
+    class Repeat(ls.LitAPI):
+        def decode_request(self, request: Page):
+            return request
+
+        def predict(self, page):
+            text = page.words * page.times
+            return {"text": text.upper() if page.loud else text}
+
+    class Picture(ls.LitAPI):
+        def predict(self, x):
+            return Image.new("RGB", (7, 5), "red")
+
+        def encode_response(self, picture):
+            data = io.BytesIO()
+            picture.save(data, "PNG")
+            return ls.Response(data.getvalue(), media_type="image/png")
+
+    class Chat(ls.LitAPI):
+        def predict(self, request):
+            yield "You said "
+            for word in request.messages[-1].content.split():
+                yield word + " "
+                if word == "slowly":
+                    time.sleep(60)
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Double(), path="/double", api_keys={"eve": "env:CALLER"}),
+            ls.LitServer(Repeat(), path="/repeat"),
+            ls.LitServer(Picture(), path="/picture"),
+            ls.LitServer(Chat(spec=ls.OpenAISpec()), path="/v1/chat/completions", name="chat"),
+            port=0,
+            admin_port=0,
+            admin_keys={"ann": "env:OPERATOR_ANN"},
+            admin_read_keys={"bob": "env:OPERATOR_BOB"},
+        )
+"""
+
+
+def test_the_playground_sends_requests_through_the_real_queue(operated, look):
+    it = operated(PLAYED)
+    page = look(it.url, key="all", path="try/%2Fdouble")
+    body = page.get_by_label("Body (JSON)")
+    response = page.get_by_role("region", name="Body of the response")
+    body.fill("21")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("401", exact=True).wait_for()
+    page.get_by_label("Key of a caller").fill("call")
+    body.press("Control+Enter")
+    response.get_by_text("42", exact=True).wait_for()
+    page.get_by_text("200", exact=True).wait_for()
+    check_access(page)
+    # What is not JSON is not sent.
+    body.fill("{")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_role("alert").get_by_text("JSON").wait_for()
+
+    page.goto(f"{it.url}/dashboard#/try/%2Frepeat")
+    page.get_by_label("words").fill("ho")
+    page.get_by_label("times").fill("3")
+    page.get_by_label("loud").check()
+    page.get_by_role("button", name="Send").click()
+    response.get_by_text("HOHOHO").wait_for()
+    check_access(page)
+
+    page.goto(f"{it.url}/dashboard#/try/%2Fpicture")
+    page.get_by_label("Body (JSON)").fill("1")
+    page.get_by_role("button", name="Send").click()
+    picture = page.get_by_role("img", name="The picture that the endpoint responds with")
+    picture.wait_for()
+    page.wait_for_function("document.querySelector('img.answer').naturalWidth === 7")
+    check_access(page)
+    page.get_by_role("button", name="File", exact=True).click()
+    file = {"name": "a.json", "mimeType": "application/json", "buffer": b"1"}
+    page.get_by_label("Drop a file here").set_input_files(file)
+    page.get_by_text("a.json, 1 B").wait_for()
+    page.get_by_role("button", name="Send").click()
+    picture.wait_for()
+
+
+def test_a_chat_streams_and_is_stopped(operated, look):
+    it = operated(PLAYED)
+    page = look(it.url, key="all", path="try/%2Fv1%2Fchat%2Fcompletions")
+    message = page.get_by_label("Message", exact=True)
+    chat = page.get_by_role("list", name="Messages")
+    message.fill("hello")
+    message.press("Enter")
+    chat.get_by_text("You said hello").wait_for()
+    message.fill("go slowly on")
+    page.get_by_role("button", name="Send").click()
+    chat.get_by_text("You said go slowly").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    chat.get_by_text("Stopped.").wait_for()
+    assert chat.get_by_text("slowly on").count() == 1, "only the own message goes on"
+    check_access(page)
+
+
+def test_a_call_of_an_operator_is_one_of_a_client(operated):
+    it = operated(PLAYED)
+    with httpx.Client(base_url=it.url, timeout=PATIENCE) as admin:
+
+        def call(label, body, key="all", **headers):
+            headers = {"Authorization": f"Bearer {key}", **headers}
+            path = f"/v1/endpoints/{label}/call"
+            return admin.post(path, json=body, headers=headers)
+
+        caller = {"Caller-Authorization": "Bearer call"}
+        answer = call("%2Fdouble", 4, **caller)
+        assert (answer.json(), answer.headers["Litplex-Endpoint"]) == (8, "/double")
+        # The key of the operator opens no endpoint, and that of a caller not the admin API.
+        refused = call("%2Fdouble", 4)
+        assert (refused.status_code, refused.headers["Litplex-Endpoint"]) == (401, "/double")
+        refused = call("%2Fdouble", 4, key="call", **caller)
+        assert (refused.status_code, "Litplex-Endpoint" in refused.headers) == (401, False)
+        refused = call("%2Fdouble", 4, key="look", **caller)
+        assert refused.status_code == 403 and "may only read" in refused.json()["error"]
+        assert call("no", 4).status_code == 404
+        document = admin.get(
+            "/v1/endpoints/%2Frepeat/openapi", headers={"X-API-Key": "look"}
+        ).json()
+        assert [*document["paths"]] == ["/repeat"]
+    # It is counted as a request.
+    page = it.server.client.get("/metrics").text
+    counts = re.findall(r'litplex_requests_total\{.*"/double".*\} (\d+)', page)
+    assert sum(map(int, counts)) == 2
 
 
 def test_the_page_says_that_the_server_is_gone_and_comes_back(operated, look):

@@ -13,6 +13,7 @@ mod client;
 mod dashboard;
 mod event;
 mod feed;
+mod forward;
 mod guard;
 mod history;
 mod inventory;

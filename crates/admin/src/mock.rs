@@ -6,7 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{Request, Response};
 use litplex_core::BoxFuture;
+use serde_json::{Value, json};
 
 use crate::{
     Admin, Buckets, CallGraph, Configuration, EndpointBatches, EndpointGenerations,
@@ -185,6 +188,24 @@ impl Admin for MockAdmin {
 
     fn request(&self, id: String) -> Result<RequestDetails, Refusal> {
         Err(Refusal::not_found(format!("unknown request `{id}`")))
+    }
+
+    fn describe(&self, endpoint: String) -> Result<Value, Refusal> {
+        Self::check(&endpoint).map(|()| json!({ "paths": {} }))
+    }
+
+    fn call(
+        &self,
+        endpoint: String,
+        request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, Refusal>> {
+        let echo = Self::check(&endpoint).map(|()| {
+            let (parts, body) = request.into_parts();
+            let mut response = Response::new(body);
+            *response.headers_mut() = parts.headers;
+            response
+        });
+        Box::pin(ready(echo))
     }
 
     fn events(&self) -> &Feed<Event> {

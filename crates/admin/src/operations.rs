@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{Request, Response};
 use litplex_core::BoxFuture;
+use serde_json::Value;
 
 use crate::event::Event;
 use crate::feed::Feed;
@@ -79,6 +82,17 @@ pub trait Admin: Send + Sync {
 
     /// Returns the last request with this id, with all its stages.
     fn request(&self, id: String) -> Result<RequestDetails, Refusal>;
+
+    /// Returns the `OpenAPI` document of an endpoint.
+    fn describe(&self, endpoint: String) -> Result<Value, Refusal>;
+
+    /// Sends a request to an endpoint as a client does, through the same layers, guard and queue. Its path is
+    /// that of the endpoint.
+    fn call(
+        &self,
+        endpoint: String,
+        request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, Refusal>>;
 
     /// Returns the events of the server.
     fn events(&self) -> &Feed<Event>;

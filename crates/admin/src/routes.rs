@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -22,6 +22,7 @@ use utoipa_axum::routes;
 use crate::dashboard;
 use crate::event::Event;
 use crate::feed::FeedReader;
+use crate::forward;
 use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::operations::{Admin, Refusal, RefusalKind, ReloadOptions};
@@ -84,6 +85,8 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(drain))
         .routes(routes!(resume))
         .routes(routes!(stack))
+        .routes(routes!(openapi))
+        .routes(routes!(call))
         .routes(routes!(load))
         .routes(routes!(history))
         .routes(routes!(batches))
@@ -297,6 +300,42 @@ async fn stack(
         Refusal::invalid(format!("invalid worker `{slot}`: expected the number of its slot"))
     })?;
     admin.stack(endpoint, slot).await
+}
+
+/// Returns the `OpenAPI` document of an endpoint: what it takes, and what it responds with.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}/openapi", params(("endpoint" = String, Path)),
+    responses((status = OK, body = Object), (status = NOT_FOUND, body = ErrorBody)),
+)]
+async fn openapi(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    admin.describe(endpoint).map(Json)
+}
+
+/// Sends a request to an endpoint as a client does, with the key in `Caller-Authorization`. The response is
+/// that of the endpoint if it has the header `Litplex-Endpoint`.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/call",
+    params(("endpoint" = String, Path), ("Caller-Authorization" = Option<String>, Header)),
+    request_body(content = Vec<u8>, content_type = "*/*"),
+    responses(
+        (status = OK, body = Vec<u8>, content_type = "*/*"),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn call(
+    State(admin): Operations,
+    Path(endpoint): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let name = HeaderValue::try_from(&*endpoint)
+        .map_err(|_| Refusal::not_found("there is no such endpoint"))?;
+    let mut response = admin.call(endpoint, forward::outgoing(request)).await?;
+    forward::mark(response.headers_mut(), name);
+    Ok(response)
 }
 
 /// Returns the load of all endpoints now, and in words why an endpoint is slow.

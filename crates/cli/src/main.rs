@@ -424,12 +424,14 @@ mod tests {
     ];
 
     /// The operations without a verb: `ps` shows all endpoints, and the others are for the dashboard.
-    const WITHOUT_VERB: [&str; 5] = [
+    const WITHOUT_VERB: [&str; 7] = [
         "get /v1/endpoints/{endpoint}",
         "get /v1/endpoints/{endpoint}/batches",
+        "get /v1/endpoints/{endpoint}/openapi",
         "get /v1/graph",
         "get /v1/history",
         "get /v1/session",
+        "post /v1/endpoints/{endpoint}/call",
     ];
 
     #[test]

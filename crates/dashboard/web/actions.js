@@ -31,16 +31,48 @@ export function scale({ label, wanted, min_workers: min, max_workers: max }) {
   });
 }
 
-/** @param {string} label */
-export function reload(label) {
+/** @param {import("./live.js").Endpoint} endpoint */
+export function reload({ label }) {
   ask({
     title: `Reload ${label}`,
-    text: "New workers load the model beside the old ones, and take the requests once all are ready. No request is lost; both are in memory for a while.",
+    text: "New workers load the model beside the old ones, and take the requests once all are ready. No request is lost. In place, the old ones stop first, and requests wait meanwhile.",
     action: "Reload",
-    fields: [{ name: "timeout", label: "Seconds that they have to become ready", type: "number", value: 600, min: 1, max: 86_400, step: "any" }],
+    fields: [
+      { name: "timeout", label: "Seconds that they have to become ready", type: "number", value: 600, min: 1, max: 86_400, step: "any" },
+      { name: "canary", label: "Share of the requests on trial, from 0 to 1", type: "number", min: 0, max: 1, step: "any", isOptional: true, hint: "Empty: all requests at once." },
+      { name: "swap", label: "Beside the old workers, or in place", options: ["", "overlap", "in_place"], value: "" },
+    ],
     run: async (values) => {
       const told = await operate("POST", label, "/reload", values);
-      return `Generation ${told.generation} of ${label} is live after ${told.seconds.toFixed(1)} s.`;
+      const changes = told.changes ? ` ${told.changes}` : "";
+      return `Generation ${told.generation} of ${label} is ready after ${told.seconds.toFixed(1)} s.${changes}`;
+    },
+  });
+}
+
+/** @param {string} label @param {number} generation */
+export function promote(label, generation) {
+  ask({
+    title: `Promote generation ${generation} of ${label}`,
+    text: "All new requests are for it from now on.",
+    action: "Promote",
+    run: async () => {
+      await operate("POST", label, "/promote");
+      return `Generation ${generation} of ${label} is promoted.`;
+    },
+  });
+}
+
+/** Ends a canary, or returns to an earlier generation. @param {string} label @param {number} [generation] */
+export function rollback(label, generation) {
+  ask({
+    title: generation === undefined ? `Roll back the canary of ${label}` : `Return ${label} to generation ${generation}`,
+    text: generation === undefined ? "It gets no request any more." : "Its workers are started again, and take the requests once they are ready.",
+    action: generation === undefined ? "Roll back" : "Return",
+    isDanger: generation === undefined,
+    run: async () => {
+      await operate("POST", label, "/rollback", generation === undefined ? {} : { generation });
+      return generation === undefined ? `The canary of ${label} is rolled back.` : `${label} is back at generation ${generation}.`;
     },
   });
 }

@@ -3,7 +3,14 @@
 import { guarded, setLogLevel, stopServer } from "./actions.js";
 import { get } from "./api.js";
 import { close, live, open, retry } from "./live.js";
+import { config } from "./pages/config.js";
+import { endpoint } from "./pages/endpoint.js";
+import { events } from "./pages/events.js";
+import { graph } from "./pages/graph.js";
+import { logs } from "./pages/logs.js";
 import { overview } from "./pages/overview.js";
+import { playground } from "./pages/playground.js";
+import { requests } from "./pages/requests.js";
 import { h, drawWith, redraw, render } from "./ui/dom.js";
 import { dialogs } from "./ui/dialog.js";
 import { long } from "./ui/format.js";
@@ -16,8 +23,8 @@ import { button } from "./ui/parts.js";
  */
 
 /** The parts by the first word of the address, and those that the navigation shows. @type {Record<string, Page>} */
-const PAGES = { "": overview };
-const NAVIGATION = [["", "Overview"]];
+const PAGES = { "": overview, endpoint, try: playground, requests, graph, logs, events, config };
+const NAVIGATION = [["", "Overview"], ["requests", "Requests"], ["graph", "Graph"], ["logs", "Logs"], ["events", "Events"], ["config", "Configuration"]];
 
 /** @type {{page: Page, parts: string[], name: string}} */
 let current = { page: overview, parts: [], name: "" };
@@ -90,7 +97,7 @@ function signIn() {
 function frame() {
   const { session, status } = live;
   const link = ([name, label]) =>
-    h("a", { href: `#/${name}`, "aria-current": name === current.name ? "page" : undefined }, label);
+    h("a", { href: `#/${name}`, "aria-current": name === (["endpoint", "try"].includes(current.name) ? "" : current.name) ? "page" : undefined }, label);
   return [
     h("a.skip", { href: "#main", onclick: skip }, "Skip to the content"),
     h(
@@ -118,7 +125,7 @@ function frame() {
       ),
     ),
     connection(),
-    h("main", { id: "main", key: current.name, "aria-busy": String(status === null) }, current.page.view(current.parts)),
+    h("main", { id: "main", key: location.hash.split("?")[0], "aria-busy": String(status === null) }, current.page.view(current.parts)),
     ...dialogs(),
   ];
 }

@@ -14,6 +14,7 @@ use litplex_dialects::Route;
 use litplex_history::RequestLogs;
 use litplex_http_core::body::Body;
 use litplex_metrics::Metrics;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ use crate::dispatcher::Dispatcher;
 use crate::gate::Gate;
 use crate::layers::{BoxLayer, HttpService, Layers, layered};
 use crate::middleware::EdgeMiddleware;
+use crate::pages;
 use crate::peer::Peer;
 use crate::recording::{Logs, Recording};
 use crate::router::Router;
@@ -103,6 +105,12 @@ impl App {
         let before = self.gate();
         self.gate.send_replace(Arc::new(before.next(endpoints, app_host, browsers)));
         Replaced(Arc::downgrade(&before))
+    }
+
+    /// Returns the `OpenAPI` document of the endpoints, whether or not a route shows it.
+    pub fn document(&self) -> Value {
+        let gate = self.gate();
+        pages::document(&gate.router, &gate.status.report())
     }
 
     /// Requests the shutdown.

@@ -18,6 +18,7 @@ mod dispatcher;
 mod gate;
 mod head;
 mod layers;
+mod local;
 mod log_limit;
 mod middleware;
 mod observed_body;
@@ -37,6 +38,7 @@ pub use app::{App, AppBuilder, Replaced};
 pub use app_host::AppHost;
 pub use layers::{BoxLayer, HttpLayer, HttpService, Layers};
 pub use litplex_access::Browsers;
+pub use local::{LocalBody, exchange};
 pub use log_limit::LogLimit;
 pub use middleware::{
     AccessLog, AccessLogForm, Coding, Compression, EdgeMiddleware, RequestIds, TrustedProxies, cors,
@@ -46,6 +48,7 @@ pub use serve::{Server, bind, serve_inner};
 
 pub use litplex_dialects::{Dialects, Route, ToolCache, dialect_path};
 pub use litplex_http_core::body::Body;
+pub use litplex_http_core::path::encode as encode_path;
 
 /// The functions that the targets in `fuzz/` call; not part of the API.
 #[doc(hidden)]

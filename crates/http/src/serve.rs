@@ -265,7 +265,8 @@ fn start(app: Arc<App>, accepted: Accepted<TcpStream>) {
     }
 }
 
-async fn serve_connection(
+/// Serves the connection of a client until it ends.
+pub(crate) async fn serve_connection(
     app: Arc<App>,
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     client: Option<Peer>,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{Request, Response};
 use litplex_admin::{
     Admin, CallGraph, Configuration, EndpointBatches, EndpointGenerations, EndpointHistory,
     EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel,
@@ -14,6 +16,7 @@ use litplex_core::{BoxFuture, Identity};
 use litplex_history::RequestLogs;
 use litplex_http::App;
 use litplex_metrics::Metrics;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::administered::Administered;
@@ -267,6 +270,32 @@ impl Admin for AdminHandler {
 
     fn generations(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointGenerations, Refusal>> {
         Box::pin(async move { Ok(self.reloadable(&endpoint)?.overview().await) })
+    }
+
+    fn describe(&self, endpoint: String) -> Result<Value, Refusal> {
+        let path = &self.find(&endpoint)?.identity().path;
+        let mut document = self.app.document();
+        if let Some(paths) = document["paths"].as_object_mut() {
+            paths.retain(|each, _| each == path);
+        }
+        Ok(document)
+    }
+
+    fn call(
+        &self,
+        endpoint: String,
+        mut request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, Refusal>> {
+        Box::pin(async move {
+            let path = litplex_http::encode_path(&self.find(&endpoint)?.identity().path);
+            *request.uri_mut() = path.parse().map_err(|_| {
+                Refusal::conflict(format!("the path of `{endpoint}` cannot be requested"))
+            })?;
+            match litplex_http::exchange(&self.app, request).await {
+                Ok(response) => Ok(response.map(Body::new)),
+                Err(_) => Err(Refusal::conflict("the server broke the request off")),
+            }
+        })
     }
 
     fn events(&self) -> &Feed<Event> {

@@ -82,7 +82,7 @@ export function chart(title, times, series, format) {
         role: "img",
         "aria-label": `${title}: ${series.map(({ name, values }) => `${name} ${value(values)}`).join(", ")}`,
         onpointermove: (/** @type {PointerEvent} */ event) => {
-          const box = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
+          const box = /** @type {any} */ (event.currentTarget).firstChild.getBoundingClientRect();
           move(Math.round(((event.clientX - box.left) / box.width) * last));
         },
         onpointerleave: () => move(undefined),

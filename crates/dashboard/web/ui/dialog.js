@@ -4,7 +4,7 @@ import { h, redraw } from "./dom.js";
 
 /**
  * @typedef {{name: string, label: string, type?: string, value?: any, min?: number, max?: number, step?: string,
- *   hint?: string, options?: string[]}} Field
+ *   hint?: string, options?: string[], isOptional?: boolean}} Field
  * @typedef {{title: string, text: any, action: string, isDanger?: boolean, fields?: Field[],
  *   run: (values: Record<string, any>) => Promise<any>}} Question
  */
@@ -44,7 +44,8 @@ async function confirm(event) {
   const form = new FormData(event.currentTarget);
   const values = /** @type {Record<string, any>} */ ({});
   for (const { name, type } of asked.fields ?? [])
-    values[name] = type === "number" ? Number(form.get(name)) : type === "checkbox" ? form.has(name) : form.get(name);
+    // What is left empty is left out.
+    if (form.get(name) !== "") values[name] = type === "number" ? Number(form.get(name)) : type === "checkbox" ? form.has(name) : form.get(name);
   Object.assign(asked, { isRunning: true, error: undefined });
   redraw();
   try {
@@ -67,12 +68,12 @@ function end() {
 }
 
 /** @param {Field} field */
-function input({ name, label, type = "text", value, options, hint, ...limits }) {
+function input({ name, label, type = "text", value, options, hint, isOptional, ...limits }) {
   const control = options
-    ? h("select", { name }, options.map((each) => h("option", { value: each, selected: each === value }, each)))
+    ? h("select", { name }, options.map((each) => h("option", { value: each, selected: each === value }, each || "as configured")))
     : type === "checkbox"
       ? h("input", { type, name, ref: (/** @type {any} */ box) => (box.checked = Boolean(value)) })
-      : h("input", { type, name, required: true, ...limits, ref: (/** @type {any} */ box) => (box.value = value ?? "") });
+      : h("input", { type, name, required: !isOptional, ...limits, ref: (/** @type {any} */ box) => (box.value = value ?? "") });
   const parts = [h("span", null, label), control];
   return h("label.field", { class: type }, type === "checkbox" ? parts.reverse() : parts, hint && h("small", null, hint));
 }

@@ -108,6 +108,7 @@ function create(node, inSvg) {
 /** @param {Drawn} known @param {Node} node @param {boolean} inSvg @returns {Drawn} */
 function update(known, node, inSvg) {
   const { element, node: old } = known;
+  if (old === node) return known;
   if (node.tag === "#") {
     if (old.text !== node.text) element.data = node.text;
   } else if (node.tag !== "") {
@@ -125,7 +126,7 @@ function set(element, name, old, value) {
   if (name.startsWith("on")) element[name] = value ?? null;
   else if (name === "style") {
     for (const property in value) element.style.setProperty(property, value[property]);
-  } else if (LIVE.has(name)) {
+  } else if (LIVE.has(name) && element.tagName !== "OPTION") {
     if (element[name] !== (value ?? "")) element[name] = value ?? (name === "value" ? "" : false);
   } else if (value !== old) {
     if (value === undefined || value === null || value === false) element.removeAttribute(name);

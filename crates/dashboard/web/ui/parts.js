@@ -50,7 +50,7 @@ export const button = (label, onclick, more = {}) =>
 export function table(caption, heads, rows) {
   const isFigure = heads.map((head) => typeof head === "string" && head.startsWith("#"));
   const head = (/** @type {any} */ name, /** @type {number} */ at) =>
-    h("th", { scope: "col", class: isFigure[at] ? "figure" : "" }, isFigure[at] ? name.slice(1) : name);
+    h("th", { scope: "col", class: isFigure[at] ? "figure" : "" }, isFigure[at] ? name.slice(1) : name || h("span.unseen", null, "Actions"));
   const cell = (/** @type {any} */ value, /** @type {number} */ at) =>
     h("td", { class: isFigure[at] ? "figure" : "", "data-head": String(heads[at]).replace("#", "") }, value);
   return h(
