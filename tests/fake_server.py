@@ -170,6 +170,18 @@ class FakeServer:
         assert (kind, id) == (frames.COST, 3)
         return status, payload
 
+    def patch(self, step, id=9, **message):
+        """Sends a step of a change of the code."""
+        role = "data" if step == "hold" else "control"
+        frame = frames.encode_message(frames.PATCH, {"step": step, **message}, id=id)
+        self.send(role, frame)
+
+    def patched(self, id=9):
+        """Returns the next answer to a step of a change of the code."""
+        kind, _, _, got, payload = self.receive("control")
+        assert (kind, got) == (frames.PATCHED, id), self.errors
+        return json.loads(payload)
+
     def metrics(self):
         """Returns the next metrics of the model that the worker reports; None at its end."""
         reader = self._readers["control"]

@@ -10,7 +10,7 @@ from . import report
 TOOLS = [
     "killstorm", "steps", "overload10", "drain", "disconnects", "soak",
     "policy", "scrape", "chatty", "hostile", "graphstorm", "graphoverload", "departure",
-    "firsttoken", "copies", "reloads", "sabotages",
+    "firsttoken", "copies", "reloads", "sabotages", "saves",
 ]  # fmt: skip
 
 

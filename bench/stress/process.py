@@ -31,10 +31,11 @@ class Usage(NamedTuple):
 class Server:
     """A program that serves on a free port; ended, with its workers, when the block ends.
 
-    `starting_s` is the time from listening to ready, which is what its slowest worker took.
+    With `reload` it is served for development. `starting_s` is the time from listening to ready,
+    which is what its slowest worker took.
     """
 
-    def __init__(self, text, files=()):
+    def __init__(self, text, files=(), reload=False):
         self.folder = Path(tempfile.mkdtemp(prefix="litplex-stress-"))
         for name, content in dict(files).items():
             (self.folder / name).write_text(content)
@@ -43,7 +44,7 @@ class Server:
         self.log = self.folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [BIN / "python", program],
+                [BIN / "litplex", "serve", "--reload", program] if reload else [BIN / "python", program],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -7,10 +7,13 @@ import pkgutil
 import platform
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _active = False
+
+#: Called with the path and the text of each script that is run, if a worker keeps them.
+read: Callable[[str, bytes], None] | None = None
 
 #: The number of servers that run beside this program. A program that runs again reaches the first.
 started = 0
@@ -60,7 +63,10 @@ def _code_of(file: str) -> types.CodeType:
     """Returns the code of a script, also of a compiled one, as in ``python server.pyc``."""
     with open(file, "rb") as source:
         if not file.endswith(".pyc"):
-            return compile(source.read(), file, "exec")
+            text = source.read()
+            if read is not None:
+                read(file, text)
+            return compile(text, file, "exec")
         code: types.CodeType | None = pkgutil.read_code(source)
     if code is None:
         version = platform.python_version()

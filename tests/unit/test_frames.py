@@ -9,7 +9,7 @@ from litplex._worker.wire import frames
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "protocol/golden.json").read_text("utf-8"))
 NAMES = "hello welcome refuse setup ready failed request response chunk end cancel bye "
-NAMES += "ping pong measure cost credit metrics waiting"
+NAMES += "ping pong measure cost credit metrics waiting sources patch patched"
 KINDS = {name: getattr(frames, name.upper()) for name in NAMES.split()}
 FLAGS = {
     "meta": frames.META,
@@ -33,7 +33,8 @@ def reader_of(data):
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden["name"])
 def test_golden_frames_are_written_to_the_byte(golden):
     if "message" in golden:
-        written = frames.encode_message(KINDS[golden["kind"]], golden["message"])
+        kind, id = KINDS[golden["kind"]], golden["id"]
+        written = frames.encode_message(kind, golden["message"], id=id)
     else:
         payload = bytes.fromhex(golden["body_hex"])
         if "meta" in golden:

@@ -63,6 +63,22 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// The code of hooks was changed in the running workers, because source files were saved.
+    Patched {
+        /// The path of the endpoint, or its name where endpoints share the path.
+        endpoint: String,
+        /// The number of the generation, which goes on.
+        generation: u64,
+        /// The names of the files.
+        files: String,
+    },
+    /// Source files were saved that cannot be loaded; the code before goes on.
+    PatchFailed {
+        /// The path of the endpoint, or its name where endpoints share the path.
+        endpoint: String,
+        /// The reason.
+        reason: String,
+    },
     /// The level of the log was set.
     LogLevel {
         /// The level, in the syntax of `LITPLEX_LOG`.
@@ -82,6 +98,8 @@ impl EventKind {
             Self::Generation { endpoint, reason, .. } => {
                 endpoint.len() + reason.as_ref().map_or(0, String::len)
             }
+            Self::Patched { endpoint, files, .. } => endpoint.len() + files.len(),
+            Self::PatchFailed { endpoint, reason } => endpoint.len() + reason.len(),
             Self::LogLevel { level } => level.len(),
         }
     }
@@ -95,6 +113,8 @@ impl EventKind {
             Self::Scaled { .. } => "scaled",
             Self::Mode { .. } => "mode",
             Self::Generation { .. } => "generation",
+            Self::Patched { .. } => "patched",
+            Self::PatchFailed { .. } => "patch_failed",
             Self::LogLevel { .. } => "log_level",
         }
     }

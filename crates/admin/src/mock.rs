@@ -57,6 +57,7 @@ impl MockAdmin {
             requests: 7,
             workers: Vec::new(),
             generations: Vec::new(),
+            sources: Vec::new(),
         };
         let url = format!("http://127.0.0.1:{}", self.port);
         Status {

@@ -63,6 +63,10 @@ pub struct EndpointStatus {
     /// The last generations of workers, the latest last.
     #[serde(default)]
     pub generations: Vec<GenerationStatus>,
+    /// The source files that its workers have loaded, without those of Python and of installed packages.
+    /// Only in the status of a single endpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
 }
 
 /// A generation of an endpoint's workers.

@@ -48,6 +48,12 @@ fn describe(json: &str) -> String {
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("generation {generation} of {endpoint} is {}{reason}", state.word())
         }
+        EventKind::Patched { endpoint, generation, files } => {
+            format!("the hooks of generation {generation} of {endpoint} are patched: {files}")
+        }
+        EventKind::PatchFailed { endpoint, reason } => {
+            format!("{endpoint} goes on with the code before: {reason}")
+        }
         EventKind::LogLevel { level } => format!("the log level is {level}"),
     };
     format!("{timestamp}  {}\n", printable(&what))

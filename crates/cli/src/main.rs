@@ -3,8 +3,10 @@
 
 mod call;
 mod config;
+mod development;
 mod env;
 mod events;
+mod failure;
 mod generations;
 mod import;
 mod init;
@@ -29,18 +31,19 @@ mod wrong;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use litplex::{ConfigError, Error, Program};
+use litplex::Program;
 use litplex_admin::Mode;
 use tokio::sync::oneshot;
 
-use crate::say::{ReaderGone, say, written};
+use crate::failure::{Printed, exit_status};
+use crate::say::{say, written};
 use crate::wrong::wrong;
 
 /// 5 to 10 % faster than the system's allocator with many small bodies.
@@ -61,6 +64,7 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Examples:
   litplex serve server.py              serve the same as `python server.py`
+  litplex serve server.py --reload     serve, and apply each save of its files
   litplex serve litplex.toml --port 80  serve the endpoints of a file, on another port
   litplex check litplex.toml            show all errors, or what would be served
   litplex ps                           show running servers: endpoints, load, workers
@@ -168,8 +172,14 @@ struct Serve {
     /// PEM file with the authorities that must have signed the certificates of clients
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
+    /// For development: apply each save of a source file while serving
+    #[arg(long)]
+    reload: bool,
+    /// Wait for a change since this time first, in nanoseconds since 1970; set by `--reload`
+    #[arg(long, hide = true, requires = "reload")]
+    changed_since: Option<u64>,
     /// Read the program from standard input, as the Python SDK writes it, and stop when it closes
-    #[arg(long, hide = true, conflicts_with = "file")]
+    #[arg(long, hide = true, conflicts_with_all = ["file", "reload"])]
     program: bool,
 }
 
@@ -215,19 +225,8 @@ struct Source {
 fn main() -> ExitCode {
     let done = Cli::try_parse().map_or_else(|told| print_help_or_error(&told), run_command);
     done.unwrap_or_else(|error| {
-        if !error.is::<ReaderGone>() {
-            // Standard error may be closed; the exit status still reports the error.
-            let _ = writeln!(io::stderr(), "error: {}", described(&error));
-        }
+        failure::print(&error);
         ExitCode::from(exit_status(&error))
-    })
-}
-
-/// Returns the message of an error and of its causes, except for those that it contains.
-fn described(error: &anyhow::Error) -> String {
-    error.chain().skip(1).fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
     })
 }
 
@@ -242,17 +241,6 @@ fn print_help_or_error(told: &clap::Error) -> anyhow::Result<ExitCode> {
 
 fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     run(cli).map(|()| ExitCode::SUCCESS)
-}
-
-/// Returns the exit status of an error, one of those that [`AFTER_HELP`] lists.
-fn exit_status(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<Error>() {
-        Some(Error::Config(_)) => 2,
-        Some(Error::Launch { .. } | Error::AppHost(_)) => 3,
-        _ if error.is::<ConfigError>() => 2,
-        _ if error.is::<ReaderGone>() => ReaderGone::STATUS,
-        _ => 1,
-    }
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
@@ -313,11 +301,18 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
     let Some(source) = serve.source else {
         return Err(wrong("name a Python or TOML file to serve; `litplex serve --help` shows how"));
     };
-    let mut program = load(&source)?.listen(serve.host, serve.port);
-    if let (Some(cert), Some(key)) = (serve.tls_cert, serve.tls_key) {
-        program = program.tls(cert, key, serve.tls_client_ca);
-    }
-    Ok(program.adopt_orphans().run(std::future::pending())?)
+    let Serve { host, port, tls_cert, tls_key, tls_client_ca, reload, changed_since, .. } = serve;
+    let run = || {
+        let mut program = load(&source)?.listen(host, port);
+        if let (Some(cert), Some(key)) = (tls_cert, tls_key) {
+            program = program.tls(cert, key, tls_client_ca);
+        }
+        if reload {
+            program = program.reload_on_save(source.file.clone());
+        }
+        Ok(program.adopt_orphans().run(std::future::pending())?)
+    };
+    if reload { development::serve(&source.file, changed_since, run) } else { run() }
 }
 
 /// Serves the program that the SDK writes to standard input, until standard input is closed.
@@ -377,7 +372,7 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
     match program {
         Some(program) if status.success() => Ok(program?),
         // The child has printed the errors.
-        _ if status.code() == Some(2) => std::process::exit(2),
+        _ if status.code() == Some(2) => Err(Printed.into()),
         _ => Err(wrong(format!("{} {}", source.file.display(), describe_failure(&python)))),
     }
 }
@@ -393,7 +388,10 @@ fn describe_failure(python: &Path) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use litplex::Error;
     use litplex_core::LaunchError;
+
+    use crate::say::ReaderGone;
 
     use super::*;
 
@@ -466,15 +464,6 @@ mod tests {
     #[test]
     fn no_verb_has_two_arguments_of_one_name() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn each_cause_is_told_once() {
-        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
-        let once = described(&anyhow::Error::from(Error::System(denied())));
-        assert_eq!(once, "permission denied");
-        let outer = anyhow::Error::from(denied()).context("no directory").context("no server");
-        assert_eq!(described(&outer), "no server: no directory: permission denied");
     }
 
     #[test]

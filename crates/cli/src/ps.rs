@@ -202,6 +202,7 @@ mod tests {
             requests: 120,
             workers,
             generations: Vec::new(),
+            sources: Vec::new(),
         }
     }
 

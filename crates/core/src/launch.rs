@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::LiveCode;
+
 /// A future that can be kept in a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -48,6 +50,10 @@ pub trait Monitor: fmt::Debug + Send + Sync {
     /// `gpu_memory` is given if the worker is on a GPU of this machine. A launch whose workers run
     /// elsewhere measures their GPUs there.
     fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage;
+    /// Returns the code of its model; `None` if the worker does not report it.
+    fn code(&self) -> Option<Arc<dyn LiveCode>> {
+        None
+    }
     /// Returns the stacks of all threads of the worker, as text, also while it computes. Blocks for up to
     /// a second.
     ///

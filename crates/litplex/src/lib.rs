@@ -108,7 +108,7 @@ pub use litplex_core::{
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService};
 pub use litplex_pipelines::{Imported, Step, import};
-pub use litplex_server::Error;
+pub use litplex_server::{Error, wait_for_change};
 pub use litplex_workers::{
     Callee, Environment, default_interpreter, environments, remove_environment,
 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use litplex_config::{Origin, Pem, TlsFiles, parse_json, parse_toml, resolve};
 use litplex_server::{
-    ServerSpec, check, describe, describe_json, hold_pickles, init_log, load, serve,
+    Development, ServerSpec, check, describe, describe_json, hold_pickles, init_log, load, serve,
 };
 use litplex_workers::Inspected;
 use tokio::runtime;
@@ -79,6 +79,14 @@ impl Program {
     #[must_use]
     pub fn adopt_orphans(mut self) -> Self {
         self.spec.adopts_orphans = true;
+        self
+    }
+
+    /// Has the server watch the source files of its models, and `file`, which the program was read from:
+    /// a save changes what is served. For development.
+    #[must_use]
+    pub fn reload_on_save(mut self, file: PathBuf) -> Self {
+        self.spec.development = Some(Development { program: file });
         self
     }
 

@@ -252,7 +252,7 @@ impl RunServers {
         let config = resolve(raw, &Origin::Builder)?;
         let labels = config.endpoints.iter().map(|endpoint| endpoint.label().to_owned());
         layers.endpoints = labels.zip(endpoint_layers).collect();
-        Ok(Program { spec: ServerSpec { config, models, layers, adopts_orphans: false } })
+        Ok(Program { spec: ServerSpec { layers, models, ..ServerSpec::new(config) } })
     }
 
     fn set(mut self, name: &str, value: impl Into<Value>) -> Self {

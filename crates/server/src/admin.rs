@@ -139,7 +139,9 @@ impl Admin for AdminHandler {
             let endpoint = self.find(&endpoint)?;
             let mut status = [endpoint.status().await];
             self.observer.complete([endpoint].into_iter(), &mut status).await;
-            let [status] = status;
+            let [mut status] = status;
+            let controls = endpoint.controls();
+            status.sources = controls.map_or(Vec::new(), |it| it.sources().into_iter().collect());
             Ok(status)
         })
     }

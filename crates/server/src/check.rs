@@ -185,7 +185,7 @@ pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Re
     let run_dir = RunDir::create()?;
     let app_host = AppHostSockets::open(&config, &run_dir)?;
     let telemetry = Telemetry::new();
-    let environment = Arc::new(WorkerEnvironment::new(&config, &run_dir, log, &telemetry)?);
+    let environment = Arc::new(WorkerEnvironment::new(&config, &run_dir, log, &telemetry, false)?);
     let events = Events::default();
     let endpoints =
         Endpoints::launch(&config, models, &environment, app_host.as_ref(), &telemetry, &events)?;

@@ -1,5 +1,6 @@
 //! The controls of one endpoint: its state, as others read it, and the number of its workers.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -88,6 +89,13 @@ impl EndpointControls {
         })
     }
 
+    /// Returns the source files that its workers have loaded.
+    pub(crate) fn sources(&self) -> BTreeSet<String> {
+        let slots = 0..self.view.states().len();
+        let codes = slots.filter_map(|slot| self.view.monitor(slot)?.code());
+        codes.flat_map(|code| code.sources()).collect()
+    }
+
     /// Returns the state that `litplex ps` shows.
     pub(crate) async fn status(&self) -> EndpointStatus {
         let load = self.endpoint.load().await;
@@ -119,6 +127,7 @@ impl EndpointControls {
             requests: self.edge.ended(),
             workers: workers.map(|(slot, state)| self.worker(slot, state, &load)).collect(),
             generations: Vec::new(),
+            sources: Vec::new(),
         }
     }
 

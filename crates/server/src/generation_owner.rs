@@ -593,7 +593,13 @@ impl Starting {
     async fn ready(&mut self) -> Result<(), String> {
         match timeout_at(self.deadline, self.milestones.recv()).await {
             Ok(Some(Milestone::Ready)) => Ok(()),
-            Ok(Some(Milestone::Failed(Error::Launch { cause, .. }))) => Err(cause.to_string()),
+            Ok(Some(Milestone::Failed(Error::Launch { cause, .. }))) => {
+                if let Some(traceback) = &cause.traceback {
+                    let span = endpoint_span(self.controls.label());
+                    span.in_scope(|| tracing::error!("{cause}\n\n{traceback}"));
+                }
+                Err(cause.to_string())
+            }
             Ok(Some(Milestone::Failed(error))) => Err(error.to_string()),
             Ok(None) => Err("its supervision ended".into()),
             Err(_) => Err(format!("it was not ready after {} s", self.limit.as_secs_f64())),

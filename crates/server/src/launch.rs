@@ -43,6 +43,8 @@ pub(crate) struct WorkerEnvironment {
     pub(crate) log: Log,
     /// The names of environment variables that workers do not get.
     pub(crate) secrets: Vec<String>,
+    /// Whether the code of models may be changed while they run.
+    pub(crate) patches: bool,
     /// The targets of calls; empty until the endpoints are there.
     pub(crate) registry: Registry,
     /// The calls of their hooks.
@@ -50,7 +52,7 @@ pub(crate) struct WorkerEnvironment {
 }
 
 impl WorkerEnvironment {
-    /// Returns the environment of a program's workers.
+    /// Returns the environment of a program's workers, whose code may be changed if `patches`.
     ///
     /// # Errors
     /// No cache directory is available, and a worker needs one.
@@ -59,6 +61,7 @@ impl WorkerEnvironment {
         run_dir: &RunDir,
         log: Log,
         telemetry: &Telemetry,
+        patches: bool,
     ) -> Result<Self, Error> {
         let cache = locate_cache(config)?;
         let registry = Registry::new(Targets::default());
@@ -70,6 +73,7 @@ impl WorkerEnvironment {
             request_ids: config.request_id,
             log,
             secrets: secrets::hidden_from_models(config),
+            patches,
             calls: CallService::new(registry.clone(), Dialects, telemetry.metrics.calls()),
             registry,
         })
@@ -112,7 +116,7 @@ pub(crate) fn launcher(
     match (model, &config.source) {
         (Some(model), _) => model(rust_settings(config, placement.devices, environment), attach),
         (None, Source::Python(load)) => {
-            let worker = worker_spec(config, load.clone());
+            let worker = worker_spec(config, load.clone(), environment);
             let process = process_spec(config, placement, environment);
             let calls: Arc<dyn Calls> = Arc::new(environment.calls.clone());
             Arc::new(PythonLaunch::new(worker, process, attach, calls, telemetry))
@@ -140,7 +144,11 @@ fn rust_settings(
     }
 }
 
-fn worker_spec(config: &Endpoint, load: serde_json::Value) -> WorkerSpec {
+fn worker_spec(
+    config: &Endpoint,
+    load: serde_json::Value,
+    environment: &WorkerEnvironment,
+) -> WorkerSpec {
     WorkerSpec {
         endpoint: config.label().to_owned(),
         load,
@@ -159,6 +167,7 @@ fn worker_spec(config: &Endpoint, load: serde_json::Value) -> WorkerSpec {
             chunk_timeout: config.chunk_timeout,
             kill_after: config.kill_after,
         },
+        patches: environment.patches,
     }
 }
 

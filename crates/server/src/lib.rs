@@ -18,6 +18,7 @@ mod controls;
 mod declared_calls;
 mod describe;
 mod descriptors;
+mod development;
 mod dialect_path;
 mod edge;
 mod elastic;
@@ -65,8 +66,9 @@ mod watch;
 
 pub use check::{check, load};
 pub use describe::{describe, describe_json};
+pub use development::wait_for_change;
 pub use error::Error;
 pub use handover::hold_pickles;
 pub use lifecycle::serve;
 pub use log::{Log, init as init_log};
-pub use spec::{ModelSource, RustModel, ServerSpec};
+pub use spec::{Development, ModelSource, RustModel, ServerSpec};

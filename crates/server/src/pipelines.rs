@@ -73,6 +73,7 @@ impl PipelineState {
             requests: self.edge.ended(),
             workers: Vec::new(),
             generations: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }

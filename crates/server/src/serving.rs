@@ -16,6 +16,7 @@ use crate::access::Access;
 use crate::admin::AdminHandler;
 use crate::announce::Announcer;
 use crate::bound::{Bound, PrivateSockets};
+use crate::development::follow as follow_files;
 use crate::edge::{self, EdgeParts};
 use crate::endpoints::Endpoints;
 use crate::events::Events;
@@ -78,7 +79,9 @@ impl Bound {
         let PrivateSockets { admin, app_host, run_dir } = private;
         let Access { guards, following: mut background } = access;
         let (config, telemetry) = (&spec.config, Telemetry::new());
-        let environment = WorkerEnvironment::new(config, &run_dir, log.clone(), &telemetry)?;
+        let patches = spec.development.is_some();
+        let environment =
+            WorkerEnvironment::new(config, &run_dir, log.clone(), &telemetry, patches)?;
         let (environment, events) = (Arc::new(environment), Events::default());
         let endpoints = Endpoints::launch(
             config,
@@ -102,6 +105,9 @@ impl Bound {
         background.spawn(admin.serve(handler));
         app_host.map(|sockets| background.spawn(sockets.serve(app.clone())));
         tls.map(|tls| background.spawn(tls.follow()));
+        spec.development.map(|development| {
+            background.spawn(follow_files(development, endpoints.generations(), events.clone()))
+        });
         spec.adopts_orphans.then(|| background.spawn(adopt_orphans()));
         announcer.listening();
         Ok(Serving {

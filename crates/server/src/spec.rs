@@ -1,5 +1,6 @@
 //! The parts of a server that its program supplies.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use litplex_config::Program;
@@ -30,6 +31,13 @@ impl std::fmt::Debug for ModelSource {
     }
 }
 
+/// The development mode of a server.
+#[derive(Debug, Clone)]
+pub struct Development {
+    /// The Python or TOML file of the program.
+    pub program: PathBuf,
+}
+
 /// A server to run.
 pub struct ServerSpec {
     /// The checked configuration.
@@ -40,13 +48,16 @@ pub struct ServerSpec {
     pub layers: Layers,
     /// Whether the server adopts the orphans of its models and waits for them.
     pub adopts_orphans: bool,
+    /// The development mode, in which saves of files change the endpoints.
+    pub development: Option<Development>,
 }
 
 impl ServerSpec {
     /// Returns a server with this configuration and no Rust model.
     pub fn new(config: Program) -> Self {
         let models = config.endpoints.iter().map(|_| ModelSource::default()).collect();
-        Self { config, models, layers: Layers::default(), adopts_orphans: false }
+        let layers = Layers::default();
+        Self { config, models, layers, adopts_orphans: false, development: None }
     }
 }
 

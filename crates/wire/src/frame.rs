@@ -56,17 +56,25 @@ pub enum Kind {
     Metrics = 18,
     /// In, on the calls connection: a hook begins to wait for a call.
     Waiting = 19,
+    /// In, on the control connection: further source files that the worker has loaded.
+    Sources = 20,
+    /// Out: a step of a change of the model's code. The step that stops the worker between requests comes
+    /// on the data connection, all others on the control connection.
+    Patch = 21,
+    /// In, on the control connection: the answer to a step.
+    Patched = 22,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
-            Bye, Cancel, Chunk, Cost, CostQuery, Credit, End, Failed, Hello, Metrics, Ping, Pong,
-            Ready, Refuse, Request, Response, Setup, Waiting, Welcome,
+            Bye, Cancel, Chunk, Cost, CostQuery, Credit, End, Failed, Hello, Metrics, Patch,
+            Patched, Ping, Pong, Ready, Refuse, Request, Response, Setup, Sources, Waiting,
+            Welcome,
         };
-        const KINDS: [Kind; 19] = [
+        const KINDS: [Kind; 22] = [
             Hello, Welcome, Refuse, Setup, Ready, Failed, Request, Response, Chunk, End, Cancel,
-            Bye, Ping, Pong, CostQuery, Cost, Credit, Metrics, Waiting,
+            Bye, Ping, Pong, CostQuery, Cost, Credit, Metrics, Waiting, Sources, Patch, Patched,
         ];
         KINDS.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -268,7 +276,7 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
-        let frame = (1u8..=19, 0u8..=15, any::<u16>(), any::<u64>(), any::<Vec<u8>>()).prop_map(
+        let frame = (1u8..=22, 0u8..=15, any::<u16>(), any::<u64>(), any::<Vec<u8>>()).prop_map(
             |(kind, flags, status, id, payload)| Frame {
                 kind: Kind::from_byte(kind).unwrap(),
                 flags: Flags(flags),

@@ -10,6 +10,6 @@ mod message;
 pub use frame::{Decoder, Flags, Frame, FrameError, HEADER_BYTES, Header, Kind, MAX_PAYLOAD_BYTES};
 pub use message::{
     CallMeta, EndMeta, Failed, Hello, Metric, MetricChange, Metrics, PROTOCOL, PROTOCOL_OLDEST,
-    Ready, Refuse, RequestContent, RequestContext, RequestMeta, RequestPart, ResponseMeta, Role,
-    Setup, Welcome, negotiate,
+    Patch, Patched, Ready, Refuse, RequestContent, RequestContext, RequestMeta, RequestPart,
+    ResponseMeta, Role, Setup, SourceText, Sources, Welcome, negotiate,
 };

@@ -86,6 +86,9 @@ pub struct Setup {
     /// Whether the server accepts a connection for calls.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub calls: bool,
+    /// Whether the server changes the model's code: the worker keeps the text of its files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub patches: bool,
 }
 
 /// `Ready`: the model is ready.
@@ -120,6 +123,56 @@ pub struct Ready {
     /// The endpoints that the model declares to call, by path or name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<String>,
+    /// The source files of the user's that the worker has loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+}
+
+/// `Sources`: further source files that the worker has loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// The paths.
+    pub sources: Vec<String>,
+}
+
+/// `Patch`: a step of a change of the model's code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Patch {
+    /// Check whether these files can take the place of the loaded ones.
+    Prepare {
+        /// The files.
+        files: Vec<SourceText>,
+    },
+    /// Finish the requests that came before, and compute no other.
+    Hold,
+    /// Make the change, and go on.
+    Commit,
+    /// Go on without the change.
+    Abort,
+}
+
+/// The text of a source file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceText {
+    /// The path, as the worker reported it.
+    pub path: String,
+    /// The text.
+    pub text: String,
+}
+
+/// `Patched`: the answer to a step of a change of the model's code.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patched {
+    /// Whether the worker has loaded just these texts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
+    /// The reason why the change cannot be made in the running worker, in a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The traceback, if a file cannot be loaded at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceback: Option<String>,
 }
 
 /// `Failed`: the model could not be loaded or set up.

@@ -4,8 +4,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use litplex_wire::{
-    Decoder, EndMeta, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Ready,
-    Refuse, RequestMeta, ResponseMeta, Role, Setup, Welcome, negotiate,
+    Decoder, EndMeta, Failed, Flags, Frame, Hello, Kind, Metrics, PROTOCOL, PROTOCOL_OLDEST, Patch,
+    Patched, Ready, Refuse, RequestMeta, ResponseMeta, Role, Setup, Sources, Welcome, negotiate,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -49,6 +49,9 @@ fn message_bytes(golden: &Golden, message: &Value) -> Vec<u8> {
         "ready" => round_trip::<Ready>(message),
         "failed" => round_trip::<Failed>(message),
         "metrics" => round_trip::<Metrics>(message),
+        "sources" => round_trip::<Sources>(message),
+        "patch" => round_trip::<Patch>(message),
+        "patched" => round_trip::<Patched>(message),
         kind => panic!("{kind} carries no message"),
     }
 }
@@ -107,6 +110,9 @@ fn frame(golden: &Golden) -> Frame {
         "credit" => Kind::Credit,
         "metrics" => Kind::Metrics,
         "waiting" => Kind::Waiting,
+        "sources" => Kind::Sources,
+        "patch" => Kind::Patch,
+        "patched" => Kind::Patched,
         other => panic!("unknown kind {other}"),
     };
     Frame { kind, flags, status: golden.status, id: golden.id, payload: payload(golden) }

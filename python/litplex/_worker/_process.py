@@ -23,6 +23,7 @@ from litplex._worker.calls.provider import Provider, install
 from litplex._worker.control.control import Control
 from litplex._worker.control.registry import Registry
 from litplex._worker.hooks.hooks import Hooks, check_hooks, source_of
+from litplex._worker.live.sources import Sources, Texts
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import name_source
 
@@ -91,9 +92,12 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     takes_calls, is_cancelled = bool(setup.get("calls")), registry.has_cancelled
     provider = Provider(lambda: _dial(order, "calls"), takes_calls, credit, is_cancelled)
     install(provider)
+    texts, sources = Texts(), Sources()
+    if setup.get("patches"):
+        texts.follow()
     try:
         api, hooks, health = _set_up(order, setup, pickled)
-        ready = _ready(hooks)
+        ready = _ready(hooks, sources)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
         # The server ends this process, one way or the other, once it has read the reason.
@@ -109,7 +113,12 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
         hooks,
         health=health,
         sends_metrics=setup.get("metrics", False),
+        sources=sources,
     )
+    if setup.get("patches"):
+        from litplex._worker.live.patches import Patches
+
+        loop.patches = follower.patches = Patches(api, texts.texts, follower.send)
     follower.start()
     # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
     # strings of every large body are faulted in anew.
@@ -256,10 +265,11 @@ def _current_loop(api: Any) -> Iterator[Any]:
     asyncio.set_event_loop(loop)
 
 
-def _ready(hooks: Hooks) -> Any:
+def _ready(hooks: Hooks, sources: Sources) -> Any:
     """Returns the frame that says what the model is like."""
     try:
-        return frames.encode_message(frames.READY, hooks.model_info())
+        info = {**hooks.model_info(), "sources": sources.new()}
+        return frames.encode_message(frames.READY, info)
     except (TypeError, ValueError) as error:
         raise _Failed(str(error)) from None
 

@@ -38,6 +38,8 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 pub(crate) enum Command {
     Jobs(Vec<Job>),
     CancelAbandoned,
+    /// The step of a change of the code that stops the worker after the jobs before it.
+    Hold(Frame),
 }
 
 /// The way in which a worker computes jobs, and the times that it has.
@@ -249,6 +251,7 @@ impl<S: Transport> Connection<S> {
             Command::CancelAbandoned => {
                 self.in_flight.cancel_abandoned(Instant::now());
             }
+            Command::Hold(frame) => self.outbox.push_frame(&frame),
         }
     }
 

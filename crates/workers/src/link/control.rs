@@ -1,4 +1,4 @@
-//! The control connection of a worker: heartbeat, health, metrics and cost queries.
+//! The control connection of a worker: heartbeat, health, metrics, cost queries and changes of the code.
 //!
 //! A worker that answers no pings is reported as hung, unless it computes; how long a worker may
 //! compute is left to the data connection.
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Transport;
+use super::code::{CodeLink, PatchQuery};
 use super::connection::stream_error;
 use super::metrics::SlotMetrics;
 use super::outbox::request_frame;
@@ -45,6 +46,7 @@ pub(crate) struct Control<S> {
     from_worker: ReadHalf<S>,
     to_worker: mpsc::UnboundedSender<Frame>,
     cost_queries: mpsc::UnboundedReceiver<CostQuery>,
+    code: CodeLink,
     /// The senders of the queries that wait, with the time of each query.
     queried: Slab<(Instant, oneshot::Sender<Outcome<f64>>)>,
     decoder: Decoder,
@@ -60,6 +62,7 @@ pub(crate) struct Control<S> {
 enum Event {
     Read(usize),
     CostQuery(CostQuery),
+    Patch(PatchQuery),
     Heartbeat,
 }
 
@@ -69,7 +72,7 @@ impl<S: Transport> Control<S> {
     pub(crate) fn new(
         stream: S,
         (to_worker, frames): (mpsc::UnboundedSender<Frame>, mpsc::UnboundedReceiver<Frame>),
-        cost_queries: mpsc::UnboundedReceiver<CostQuery>,
+        (cost_queries, code): (mpsc::UnboundedReceiver<CostQuery>, CodeLink),
         metrics: SlotMetrics,
         times: HeartbeatSettings,
         pulse: Pulse,
@@ -81,6 +84,7 @@ impl<S: Transport> Control<S> {
             from_worker,
             to_worker,
             cost_queries,
+            code,
             queried: Slab::new(),
             decoder: Decoder::default(),
             buffer: BytesMut::new(),
@@ -101,6 +105,7 @@ impl<S: Transport> Control<S> {
             let event = tokio::select! {
                 read = self.from_worker.read_buf(&mut self.buffer) => Event::Read(read.ok()?),
                 query = next(&mut self.cost_queries) => Event::CostQuery(query),
+                query = self.code.next() => Event::Patch(query),
                 _ = heartbeats.tick() => Event::Heartbeat,
             };
             match event {
@@ -112,6 +117,7 @@ impl<S: Transport> Control<S> {
                     }
                 }
                 Event::CostQuery(query) => self.cost(query),
+                Event::Patch(query) => self.code.send(query, &self.to_worker),
                 Event::Heartbeat if self.hangs() => {
                     let silent = self.silence().as_secs_f64();
                     let reason = format!(
@@ -165,6 +171,8 @@ impl<S: Transport> Control<S> {
             match frame.kind {
                 Kind::Pong => self.health.set(frame.status >= 400),
                 Kind::Metrics => self.metrics.take(&frame)?,
+                Kind::Sources => self.code.loaded(&frame)?,
+                Kind::Patched => self.code.answered(&frame)?,
                 Kind::Cost => {
                     let answer = self.queried.try_remove(frame.id as usize);
                     let (_, answer) = answer.ok_or(FrameError::Unexpected(Kind::Cost))?;
@@ -210,12 +218,17 @@ async fn write<S: Transport>(mut writer: WriteHalf<S>, mut frames: mpsc::Unbound
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
+    use litplex_core::{LiveCode, PatchRefusal, PatchStep, Patched};
     use litplex_metrics::UserMetrics;
     use litplex_wire::Flags;
     use tokio::io::{DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
+    use super::super::code::CodeHandle;
+    use super::super::connection::Command;
     use super::super::handshake::write_frame;
     use super::super::unhealthy::UnhealthyCount;
     use super::*;
@@ -228,6 +241,9 @@ mod tests {
         cost_queries: mpsc::UnboundedSender<CostQuery>,
         unhealthy: UnhealthyCount,
         pulse: Pulse,
+        code: CodeHandle,
+        /// The commands to the data connection, and their sender, which the queue holds.
+        data: (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>),
         ended: JoinHandle<Option<WorkerExit>>,
     }
 
@@ -244,10 +260,14 @@ mod tests {
         let times = HeartbeatSettings { heartbeat, is_strict, patience: Duration::from_secs(40) };
         let pulse = Pulse::default();
         let health = unhealthy.guard();
-        let control = Control::new(ours, frames, inbox, slot, times, pulse.clone(), health);
+        let (data, commands) = mpsc::unbounded_channel();
+        let (link, code) = CodeLink::new(vec!["a.py".into()], data.downgrade());
+        let ends = (inbox, link);
+        let control = Control::new(ours, frames, ends, slot, times, pulse.clone(), health);
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
         let ended = tokio::spawn(control.run());
-        Fixture { worker, decoder, buffer, cost_queries, unhealthy, pulse, ended }
+        let data = (data, commands);
+        Fixture { worker, decoder, buffer, cost_queries, unhealthy, pulse, code, data, ended }
     }
 
     impl Fixture {
@@ -357,6 +377,57 @@ mod tests {
         for (answer, cost) in answers.into_iter().zip([1.0, 2.0]) {
             assert_eq!(answer.await.unwrap(), Ok(cost));
         }
+    }
+
+    async fn answer(fixture: &mut Fixture, id: u64, answer: &str) {
+        let payload = Bytes::copy_from_slice(answer.as_bytes());
+        let frame = Frame { payload, ..Frame::bare(Kind::Patched, id) };
+        write_frame(&mut fixture.worker, &frame).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steps_of_a_change_of_the_code_are_answered_in_any_order() {
+        let mut fixture = fixture();
+        let steps = [PatchStep::Prepare(Arc::new([])), PatchStep::Abort, PatchStep::Commit];
+        let answers: Vec<_> = steps.into_iter().map(|step| fixture.code.patch(step)).collect();
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(fixture.hear(Kind::Patch).await.id);
+        }
+        answer(&mut fixture, ids[2], "{}").await;
+        answer(&mut fixture, ids[1], r#"{"unchanged": true}"#).await;
+        answer(&mut fixture, ids[0], r#"{"reason": "no", "traceback": "T"}"#).await;
+        let [prepared, aborted, committed] = answers.try_into().map_err(drop).unwrap();
+        let traceback = Some("T".into());
+        assert_eq!(prepared.await, Err(PatchRefusal { reason: "no".into(), traceback }));
+        assert_eq!(aborted.await, Ok(Patched::Unchanged));
+        assert_eq!(committed.await, Ok(Patched::Done));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_step_that_stops_the_worker_is_sent_among_its_requests() {
+        let mut fixture = fixture();
+        let held = fixture.code.patch(PatchStep::Hold);
+        let Some(Command::Hold(frame)) = fixture.data.1.recv().await else { panic!("no hold") };
+        answer(&mut fixture, frame.id, "{}").await;
+        assert_eq!(held.await, Ok(Patched::Done));
+        let dismissed = fixture.code.patch(PatchStep::Hold);
+        let (sender, _commands) = fixture.data;
+        drop((sender, _commands));
+        drop(fixture.worker);
+        fixture.ended.await.unwrap();
+        assert!(dismissed.await.unwrap_err().reason.contains("ended"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_are_loaded_later_are_known() {
+        let mut fixture = fixture();
+        let payload = Bytes::from_static(br#"{"sources": ["b.py", "a.py"]}"#);
+        let frame = Frame { payload, ..Frame::bare(Kind::Sources, 0) };
+        write_frame(&mut fixture.worker, &frame).await;
+        drop(fixture.worker);
+        fixture.ended.await.unwrap();
+        assert_eq!(fixture.code.sources(), ["a.py", "b.py"]);
     }
 
     #[tokio::test(start_paused = true)]

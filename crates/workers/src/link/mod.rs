@@ -13,6 +13,7 @@
 //! made the connections. `protocol/PROTOCOL.md` is the contract between the two ends.
 
 mod calls;
+mod code;
 mod connection;
 mod control;
 mod handshake;
@@ -27,6 +28,7 @@ use litplex_wire::FrameError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use calls::WorkerNames;
+pub(crate) use code::CodeHandle;
 pub(crate) use connection::REPORT_AFTER;
 pub(crate) use control::HeartbeatSettings;
 pub(crate) use handshake::{Connections, Handshake, greet_caller, model_info};

@@ -53,6 +53,11 @@ impl Outbox {
         job.request.body.iter().for_each(|piece| self.push_piece(piece));
     }
 
+    /// Appends a short frame.
+    pub(crate) fn push_frame(&mut self, frame: &Frame) {
+        frame.encode(&mut self.tail);
+    }
+
     /// Appends a frame with this metadata and body.
     pub(crate) fn push(&mut self, header: Header, meta: Option<&[u8]>, body: &Bytes) {
         let (flags, prefix) = match meta {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::Span;
 
 use super::calls::{CallsConnection, WorkerCalls, WorkerNames};
+use super::code::{CodeHandle, CodeLink};
 use super::connection::{CallSource, Command, Connection, DispatchMode};
 use super::control::{Control, CostQuery, HeartbeatSettings};
 use super::pulse::Pulse;
@@ -42,6 +43,7 @@ pub(crate) struct Link {
     to_worker: mpsc::UnboundedSender<Frame>,
     ended: mpsc::UnboundedReceiver<Option<WorkerExit>>,
     worker: Arc<WorkerCalls>,
+    code: CodeHandle,
     /// The calls connection, or the wait for it; it ends with the link.
     _calls: JoinSet<()>,
 }
@@ -52,7 +54,7 @@ impl Link {
     pub(crate) fn start<S: Transport>(
         connections: Connections<S>,
         mut dialled: mpsc::Receiver<S>,
-        info: &ModelInfo,
+        (info, sources): (&ModelInfo, Vec<String>),
         attachment: Attachment,
         settings: LinkSettings,
     ) -> Self {
@@ -70,13 +72,14 @@ impl Link {
         let (cost_queries, queries) = mpsc::unbounded_channel();
         // Bounded by the worker's window, and one note for each caller that left.
         let (commands, inbox) = mpsc::unbounded_channel();
+        let (code_link, code) = CodeLink::new(sources, commands.downgrade());
         // Bounded by its senders: each of the three connections sends one value, when it ends.
         let (report, ended) = mpsc::unbounded_channel();
         let (pulse, progress) = (Pulse::default(), attachment.progress());
         let control = Control::new(
             connections.control,
             (to_worker.clone(), frames),
-            queries,
+            (queries, code_link),
             metrics,
             heartbeat,
             pulse.clone(),
@@ -111,7 +114,12 @@ impl Link {
         let report_control = report.clone();
         tokio::spawn(async move { report_control.send(control.run().await) });
         tokio::spawn(async move { report.send(connection.run().await) });
-        Self { progress, to_worker, ended, worker: retiring, _calls: calls }
+        Self { progress, to_worker, ended, worker: retiring, code, _calls: calls }
+    }
+
+    /// Returns the code of the worker's model.
+    pub(crate) fn code(&self) -> CodeHandle {
+        self.code.clone()
     }
 
     /// Resolves when one of the two connections ends, with the fault of the worker if it has one.
@@ -274,6 +282,7 @@ mod tests {
             stream_credit: 1,
             metrics: true,
             calls: true,
+            patches: false,
         }
     }
 
@@ -301,7 +310,8 @@ mod tests {
         let (queue, info) = (MockQueue::default(), model_info(&ready.unwrap()));
         let attachment = queue.attach(0, info.clone());
         let (_dial, dialled) = mpsc::channel(1);
-        let mut link = Link::start(connections, dialled, &info, attachment, settings());
+        let mut link =
+            Link::start(connections, dialled, (&info, Vec::new()), attachment, settings());
 
         let mut answers = queue.submit("1");
         let request = read_frame(&mut worker).await.unwrap();

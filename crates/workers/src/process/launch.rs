@@ -226,6 +226,7 @@ impl Launcher {
             stream_credit: STREAM_CREDIT,
             metrics: true,
             calls: true,
+            patches: self.worker.patches,
         }
     }
 
@@ -244,9 +245,11 @@ impl Launcher {
         let info = model_info(ready);
         let attachment = self.attach.attach(slot, info.clone());
         let settings = self.link_settings(slot, span.clone(), metrics);
-        let monitor = Arc::new(ProcessMonitor::new(pid, listener.stacks()));
+        let monitor = ProcessMonitor::new(pid, listener.stacks());
         let dialled = listener.accept_calls();
-        let link = Link::start(connections, dialled, &info, attachment, settings);
+        let described = (&info, ready.sources.clone());
+        let link = Link::start(connections, dialled, described, attachment, settings);
+        let monitor = Arc::new(monitor.with_code(link.code()));
         let kill_after = self.worker.limits.kill_after;
         PythonLaunched { process, monitor, memory, link, span, kill_after }
     }

@@ -4,13 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use litplex_core::{GpuMemory, Monitor, Usage};
+use litplex_core::{GpuMemory, LiveCode, Monitor, Usage};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::memory::usage;
+use crate::link::CodeHandle;
 
 /// The time between two looks at a dump that is being written.
 const LOOK: Duration = Duration::from_millis(20);
@@ -26,6 +28,8 @@ pub(crate) struct ProcessMonitor {
     process: Option<OwnedFd>,
     /// The file that the worker appends its stacks to.
     stacks: PathBuf,
+    /// The code of its model, once it is loaded.
+    code: Option<CodeHandle>,
 }
 
 impl ProcessMonitor {
@@ -33,7 +37,12 @@ impl ProcessMonitor {
     pub(crate) fn new(pid: u32, stacks: PathBuf) -> Self {
         let id = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let process = id.and_then(|id| pidfd_open(id, PidfdFlags::empty()).ok());
-        Self { pid, process, stacks }
+        Self { pid, process, stacks, code: None }
+    }
+
+    /// Returns the monitor with the code of the worker's model.
+    pub(crate) fn with_code(self, code: CodeHandle) -> Self {
+        Self { code: Some(code), ..self }
     }
 }
 
@@ -44,6 +53,10 @@ impl Monitor for ProcessMonitor {
 
     fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
         usage(self.pid, gpu_memory)
+    }
+
+    fn code(&self) -> Option<Arc<dyn LiveCode>> {
+        self.code.clone().map(|code| Arc::new(code) as _)
     }
 
     /// The worker registered the signal with `faulthandler`, whose handler is C code: it needs neither

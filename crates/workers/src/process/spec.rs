@@ -30,6 +30,8 @@ pub struct WorkerSpec {
     pub retry_batch_singly: bool,
     /// The times that a worker has.
     pub limits: WorkerLimits,
+    /// Whether the code of the model may be changed while it runs.
+    pub patches: bool,
 }
 
 /// The settings of a model that its configuration overrides; `None` keeps the model's own.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from litplex._worker.control.health import Health
     from litplex._worker.control.registry import Registry
     from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.live.patches import Patches
+    from litplex._worker.live.sources import Sources
     from litplex._worker.wire.frames import Payload
 
 
@@ -32,6 +34,10 @@ class Control:
         hooks: The hooks of the model.
         health: The checks of the model's health; None if it has no ``health``.
         sends_metrics: Whether the server takes the metrics of the model.
+        sources: The source files that are loaded.
+
+    Attributes:
+        patches: The changes of the model's code; None if the server changes no code.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Control:
         *,
         health: Health | None,
         sends_metrics: bool,
+        sources: Sources,
     ) -> None:
         self._sock = sock
         self._reader = reader
@@ -52,6 +59,8 @@ class Control:
         self._hooks = hooks
         self._health = health
         self._says_changes = sends_metrics
+        self._sources = sources
+        self.patches: Patches | None = None
         self._writing = threading.Lock()
         #: The FrameError that ended the connection, if one did.
         self.error: frames.FrameError | None = None
@@ -61,6 +70,7 @@ class Control:
             frames.PING: self._pong,
             frames.MEASURE: self._measure,
             frames.BYE: self._bye,
+            frames.PATCH: self._patch,
         }
 
     def start(self) -> None:
@@ -82,6 +92,8 @@ class Control:
         finally:
             self._stop_reading()
             self._registry.end()
+            if self.patches is not None:
+                self.patches.end()
 
     def _handle_all(self) -> None:
         frame = self._reader.next()
@@ -106,23 +118,32 @@ class Control:
         if self._health is not None:
             status = self._health.status
             self._health.refresh()
-        self._send(frames.encode(frames.PONG, status=status, id=id))
+        self.send(frames.encode(frames.PONG, status=status, id=id))
         self.send_metrics()
+        loaded = self._sources.new()
+        if loaded:
+            self.send(frames.encode_message(frames.SOURCES, {"sources": loaded}))
 
     def send_metrics(self) -> None:
         """Tells what the model has measured since the last time."""
         changed = metrics_frame(self._hooks.api) if self._says_changes else b""
         if changed:
-            self._send(changed)
+            self.send(changed)
 
-    def _send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Sends a frame, from any thread."""
         with self._writing:
             self._sock.sendall(data)
 
     def _measure(self, id: int, flags: int, payload: Payload) -> None:
         status, payload = self._hooks.measure(flags, payload)
         set_current_requests(())
-        self._send(frames.encode(frames.COST, payload, status=status, id=id))
+        self.send(frames.encode(frames.COST, payload, status=status, id=id))
+
+    def _patch(self, id: int, _: Any, payload: Payload) -> None:
+        if self.patches is None:
+            raise frames.misplaced(frames.PATCH)
+        self.patches.follow(id, frames.read_message(payload))
 
     def _bye(self, *_: Any) -> None:
         # Running streams still need their credit: the thread goes on.

@@ -44,7 +44,12 @@ if TYPE_CHECKING:
 
     from litplex._worker.control.registry import Item, Registry
     from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.live.patches import Patches
     from litplex._worker.wire.frames import Payload
+
+
+# The time between two looks of a loop that is held for a change of the code.
+_LOOK_SECONDS = 0.002
 
 
 class AsyncLoop(ConnectionLoop):
@@ -64,6 +69,9 @@ class AsyncLoop(ConnectionLoop):
         # Work that has arrived and is not begun.
         self._pending: deque[Work] = deque()
         self._running = 0
+        # The most that run at the same time: none while a change of the code is made.
+        self._most = hooks.concurrency
+        self._patching: Any = None
         self._is_starting = False
         self._work: Callable[[Any], Coroutine[Any, Any, None]]
         self._error: frames.FrameError | None = None
@@ -111,7 +119,7 @@ class AsyncLoop(ConnectionLoop):
     def _read(self) -> None:
         try:
             is_open = self._reader.poll()
-            for request in arrived_requests(self._reader):
+            for request in arrived_requests(self._reader, self._take_other):
                 self._take(*request)
         except frames.FrameError as error:
             self._error = error
@@ -147,7 +155,7 @@ class AsyncLoop(ConnectionLoop):
                 self._begin(batch)
 
     def _begin(self, work: Work) -> None:
-        if self._running >= self._hooks.concurrency:
+        if self._running >= self._most:
             self._pending.append(work)
             return
         self._running += 1
@@ -155,8 +163,25 @@ class AsyncLoop(ConnectionLoop):
 
     def _begin_pending(self) -> None:
         self._is_starting = False
-        while self._pending and self._running < self._hooks.concurrency:
+        while self._pending and self._running < self._most:
             self._begin(self._pending.popleft())
+
+    def _hold(self, patches: Patches, id: int) -> bool:
+        # What arrives is kept, and not begun.
+        self._most = 0
+        self._patching = self._loop.create_task(self._patch(patches, id))
+        return False
+
+    async def _patch(self, patches: Patches, id: int) -> None:
+        while self._running and patches.is_held():
+            await asyncio.sleep(_LOOK_SECONDS)
+        if patches.is_held():
+            patches.stopped(id)
+            while patches.is_waited_for():
+                await asyncio.sleep(_LOOK_SECONDS)
+            patches.finish(0)
+        self._most = self._hooks.concurrency
+        self._begin_pending()
 
     def _finish(self, *items: Item) -> None:
         for item in items:

@@ -32,8 +32,12 @@ from litplex._worker.wire.stages import end_stage
 if TYPE_CHECKING:
     from litplex._worker.control.registry import Item, Registry
     from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.live.patches import Patches
     from litplex._worker.loops.outbox import Piece
     from litplex._worker.wire.frames import Payload
+
+# The time between two looks of a loop that is held for a change of the code.
+_LOOK_MILLISECONDS = 20
 
 _RULE = "step must give one entry for each sequence"
 
@@ -67,6 +71,8 @@ class ContinuousLoop(ConnectionLoop):
         self._waiting: deque[Any] = deque()
         self._live: list[_Live] = []
         self._is_open = True
+        # The change of the code for which no request is read, with its id.
+        self._held: tuple[Patches, int] | None = None
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
         self._wake.setblocking(False)
@@ -80,12 +86,14 @@ class ContinuousLoop(ConnectionLoop):
             ConnectionError: the server is gone and does not read answers either.
         """
         try:
-            while self._is_open or self._live or self._waiting:
+            while self._is_open or self._live or self._waiting or self._held:
                 self._read()
                 self._drop_cancelled()
                 self._admit()
                 self._step()
                 self._send()
+                if self._held is not None:
+                    self._patch(*self._held)
             self._outbox.flush()
         finally:
             for live in list(self._live):
@@ -100,7 +108,7 @@ class ContinuousLoop(ConnectionLoop):
 
     def _read(self) -> None:
         """Takes the requests that have come; blocks only where there is nothing else to do."""
-        if not self._is_open:
+        if not self._is_open or self._held is not None:
             got = None
         elif self._live or self._waiting:
             got = self._reader.poll()
@@ -110,7 +118,24 @@ class ContinuousLoop(ConnectionLoop):
             self._outbox.resume()
         if got is False:
             self._is_open = False
-        for request in arrived_requests(self._reader):
+        if self._held is None:
+            for request in arrived_requests(self._reader, self._take_other):
+                self._take(*request)
+
+    def _hold(self, patches: Patches, id: int) -> bool:
+        self._held = patches, id
+        return True
+
+    def _patch(self, patches: Patches, id: int) -> None:
+        """Makes a change of the code once no sequence is left."""
+        if patches.is_held():
+            if self._live or self._waiting:
+                return
+            self._outbox.flush()
+            patches.stopped(id)
+            patches.finish()
+        self._held = None
+        for request in arrived_requests(self._reader, self._take_other):
             self._take(*request)
 
     def _take(self, id: int, flags: int, payload: Payload) -> None:
@@ -184,9 +209,9 @@ class ContinuousLoop(ConnectionLoop):
             return
         waiting = select.poll()
         waiting.register(self._woken, select.POLLIN)
-        if self._is_open:
+        if self._is_open and self._held is None:
             waiting.register(self._sock, select.POLLIN)
-        waiting.poll()
+        waiting.poll(None if self._held is None else _LOOK_MILLISECONDS)
         self._outbox.resume()
         try:
             self._woken.recv(4096)

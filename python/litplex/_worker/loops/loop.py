@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from litplex._http import Context
     from litplex._worker.control.registry import Item, Registry
     from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.live.patches import Patches
     from litplex._worker.wire.frames import Payload
 
 
@@ -75,9 +76,17 @@ class Loop(ConnectionLoop):
                 continue
             kind, flags, _, id, payload = frame
             if kind != frames.REQUEST:
-                raise frames.misplaced(kind)
+                self._take_other(kind, id)
+                continue
             current.shared = id
             take(id, flags, payload)
+
+    def _hold(self, patches: Patches, id: int) -> bool:
+        self._outbox.flush()
+        current.shared = None
+        patches.stopped(id)
+        patches.finish()
+        return False
 
     def _answer(self, id: int, flags: int, payload: Payload) -> None:
         try:

@@ -6,7 +6,7 @@ The fast path of the plain loop, one request after the other, is written out the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from litplex._launched.request_marks import set_current_requests
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from litplex._worker.control.registry import Item, Registry
     from litplex._worker.hooks.hooks import Hooks
+    from litplex._worker.live.patches import Patches
 
 
 class ConnectionLoop:
@@ -40,7 +41,12 @@ class ConnectionLoop:
         reader: The reader of its frames.
         hooks: The hooks of the model.
         registry: The requests that the worker holds.
+
+    Attributes:
+        patches: The changes of the model's code; None if the server changes no code.
     """
+
+    patches: Patches | None = None
 
     def __init__(
         self, sock: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
@@ -49,6 +55,23 @@ class ConnectionLoop:
         self._reader = reader
         self._hooks = hooks
         self._registry = registry
+
+    def _take_other(self, kind: int, id: int) -> bool:
+        """Takes a frame of another kind than a request: one that holds the loop for a change of the
+        code. Returns whether the requests behind it must not be taken yet.
+
+        Raises:
+            FrameError: the frame is another one.
+        """
+        if kind != frames.PATCH or self.patches is None:
+            raise frames.misplaced(kind)
+        # Otherwise the server has given up.
+        return self.patches.is_held() and self._hold(self.patches, id)
+
+    def _hold(self, patches: Patches, id: int) -> bool:
+        """Stops between requests, and lets the change be made. Returns what :meth:`_take_other`
+        does."""
+        raise NotImplementedError
 
 
 class Single:
@@ -100,18 +123,27 @@ class Batch:
 Work = Union[Single, Batch]
 
 
-def arrived_requests(reader: frames.FrameReader) -> Iterator[tuple[int, int, memoryview]]:
-    """Yields the id, flags and payload of each request that has arrived whole.
+def arrived_requests(
+    reader: frames.FrameReader, take_other: Callable[[int, int], bool]
+) -> Iterator[tuple[int, int, memoryview]]:
+    """Yields the id, flags and payload of each request that has arrived whole, up to a frame of
+    another kind that ends this.
+
+    Args:
+        reader: The reader.
+        take_other: Takes the kind and id of a frame of another kind; returns whether it is the last
+            one for now.
 
     Raises:
-        FrameError: a frame is not a request.
+        FrameError: a frame has no place here.
     """
     frame = reader.next()
     while frame is not None:
         kind, flags, _, id, payload = frame
-        if kind != frames.REQUEST:
-            raise frames.misplaced(kind)
-        yield id, flags, payload
+        if kind == frames.REQUEST:
+            yield id, flags, payload
+        elif take_other(kind, id):
+            return
         frame = reader.next()
 
 

@@ -20,6 +20,7 @@ PROTOCOL = 2
 HELLO, WELCOME, REFUSE, SETUP, READY, FAILED = 1, 2, 3, 4, 5, 6
 REQUEST, RESPONSE, CHUNK, END, CANCEL, BYE = 7, 8, 9, 10, 11, 12
 PING, PONG, MEASURE, COST, CREDIT, METRICS, WAITING = 13, 14, 15, 16, 17, 18, 19
+SOURCES, PATCH, PATCHED = 20, 21, 22
 
 META, MORE, REQUEST_ID, VALUES = 1, 2, 4, 8
 _KNOWN_FLAGS = META | MORE | REQUEST_ID | VALUES
@@ -51,10 +52,10 @@ def encode(
     return HEADER.pack(len(payload), kind, flags, status, id) + payload
 
 
-def encode_message(kind: Any, message: dict[str, Any]) -> bytes:
+def encode_message(kind: Any, message: dict[str, Any], *, id: int = 0) -> bytes:
     """Returns the bytes of a frame that carries this message as JSON."""
     text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return encode(kind, text.encode())
+    return encode(kind, text.encode(), id=id)
 
 
 def with_meta(meta: dict[str, Any], body: Payload) -> bytes:
@@ -78,10 +79,11 @@ def split_meta(payload: Payload) -> tuple[dict[str, Any], Payload]:
     start = LENGTH.size + LENGTH.unpack_from(payload)[0]
     if len(payload) < start:
         raise FrameError("the metadata runs past its frame")
-    return _read_message(payload[LENGTH.size : start]), payload[start:]
+    return read_message(payload[LENGTH.size : start]), payload[start:]
 
 
-def _read_message(text: Payload) -> dict[str, Any]:
+def read_message(text: Payload) -> dict[str, Any]:
+    """Returns the JSON object that a payload is."""
     try:
         message = json.loads(bytes(text))
     except (ValueError, RecursionError) as error:
@@ -137,7 +139,7 @@ class FrameReader:
         length, kind, flags, status, id = HEADER.unpack_from(self._buffer, start)
         if length > MAX_PAYLOAD_BYTES:
             raise FrameError(f"a payload of {length} bytes is over the limit")
-        if not HELLO <= kind <= WAITING or flags & ~_KNOWN_FLAGS:
+        if not HELLO <= kind <= PATCHED or flags & ~_KNOWN_FLAGS:
             raise FrameError(f"unknown frame kind {kind} or flags {flags}")
         body = start + HEADER.size
         end = body + length
@@ -226,4 +228,4 @@ class FrameReader:
         kind, _, _, _, payload = frame
         if kind not in expected:
             raise misplaced(kind)
-        return kind, _read_message(payload)
+        return kind, read_message(payload)
