@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio::sync::watch;
 
 use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, StreamWatch, WatchedCall};
-use crate::trial::{ObservedJob, has_failed};
+use crate::trial::{ObservedJob, has_failed, untold_trace};
 use crate::{
     Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, Trial,
     off_thread,
@@ -156,15 +156,26 @@ impl Call {
     pub fn submit(&self, request: Request, cost: f64) -> Caller<'_> {
         let trial = self.target.trial.as_ref().map(|trial| {
             let is_canary = matches!(trial, Trial::Canary { .. });
-            let observed = Some(Box::new(trial.observe(self.budget.deadline)));
-            Tried { observed, request: is_canary.then(|| Box::new((request.clone(), cost))) }
+            Tried {
+                observed: Some(Box::new(trial.observe(self.budget.deadline))),
+                request: is_canary.then(|| Box::new((request.clone(), cost))),
+                trace: self.trace.clone().unwrap_or_else(untold_trace),
+            }
         });
-        Caller { trial, ..self.submit_to(&self.target, request, cost) }
+        let trace = trial.as_ref().map(|trial| trial.trace.clone());
+        let trace = trace.or_else(|| self.trace.clone());
+        Caller { trial, ..self.submit_to(&self.target, trace, request, cost) }
     }
 
-    fn submit_to<'c>(&'c self, target: &'c Target, request: Request, cost: f64) -> Caller<'c> {
+    fn submit_to<'c>(
+        &'c self,
+        target: &'c Target,
+        trace: Option<Arc<Trace>>,
+        request: Request,
+        cost: f64,
+    ) -> Caller<'c> {
         let (reply, answers) = reply();
-        let reply = reply.traced(self.trace.clone(), &target.identity);
+        let reply = reply.traced(trace, &target.identity);
         let reply = reply.reserving(request.reservation.clone());
         let TimeBudget { arrived, deadline } = self.budget;
         let watched = self.watch();
@@ -218,6 +229,7 @@ struct Tried {
     observed: Option<Box<ObservedJob>>,
     /// The request and its cost, if another generation may compute it again.
     request: Option<Box<(Request, f64)>>,
+    trace: Arc<Trace>,
 }
 
 impl Caller<'_> {
@@ -257,15 +269,16 @@ impl Caller<'_> {
 
     /// Returns the response to a job on trial: that of the live generation, if the canary failed.
     async fn tried(self, answer: Outcome<Answer>, trial: Tried) -> Outcome<Output> {
-        let Tried { observed, request } = trial;
+        let Tried { observed, request, trace } = trial;
         let call = self.call;
+        let took = trace.computed(&call.target.identity.label);
         let replacement = call.target.trial.as_ref().and_then(|trial| trial.replacement(&answer));
         if let (Some(live), Some(request)) = (replacement, request)
             && has_meta(live, &request.0)
         {
             drop(self);
             let (request, cost) = *request;
-            let mut caller = call.submit_to(live, request, cost);
+            let mut caller = call.submit_to(live, call.trace.clone(), request, cost);
             let answer = caller.answer().await;
             if let Some(mut observed) = observed {
                 // A request that fails on any generation says nothing about this one.
@@ -273,7 +286,7 @@ impl Caller<'_> {
             }
             return caller.answered(answer, None);
         }
-        let observed = observed.and_then(|observed| observed.note(&answer));
+        let observed = observed.and_then(|observed| observed.note(&answer, took));
         self.answered(answer, observed)
     }
 }

@@ -5,10 +5,11 @@
 //! a share of the requests is for the latter. Both report the outcome of each job to the owner of the trial,
 //! who compares them. A job that fails on the canary is computed by the live generation where that is safe.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Answer, ErrorCause, Outcome, ServeError};
+use litplex_core::{Answer, ErrorCause, Outcome, ServeError, SpanContext, Trace};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ pub struct Tried {
     pub side: Side,
     /// Whether it failed: with a status of 500 or more, or because its time was over.
     pub has_failed: bool,
-    /// The time from its submission to its response, or to the first items of its stream.
+    /// The time that its worker took: its stages, or for a stream the time to its first items.
     pub took: Duration,
 }
 
@@ -112,6 +113,15 @@ pub(crate) fn is_failure(error: &ServeError) -> bool {
     error.status() >= 500 && error.cause != ErrorCause::Deadlock
 }
 
+/// Returns a trace for a job whose request is not traced. The time in the queue says nothing about a generation,
+/// because the canary has another share of the requests: the trace tells it from that in the worker.
+pub(crate) fn untold_trace() -> Arc<Trace> {
+    let random = || RandomState::new().hash_one(0);
+    let trace_id = u128::from(random()) << 64 | u128::from(random());
+    let context = SpanContext { trace_id, span_id: random(), is_sampled: false };
+    Arc::new(Trace::new(context, 0))
+}
+
 /// A job whose outcome is reported. One that is dropped without an answer counts as failed if its time was
 /// over; otherwise its caller has left, and it does not count.
 #[derive(Debug)]
@@ -125,9 +135,13 @@ pub(crate) struct ObservedJob {
 }
 
 impl ObservedJob {
-    /// Notes an answer, which ends the job unless it is a stream.
-    pub(crate) fn note(mut self: Box<Self>, answer: &Outcome<Answer>) -> Option<Box<Self>> {
-        self.answered = Some(self.began.elapsed());
+    /// Notes an answer, which ends the job unless it is a stream, and how long it was computed.
+    pub(crate) fn note(
+        mut self: Box<Self>,
+        answer: &Outcome<Answer>,
+        took: Option<Duration>,
+    ) -> Option<Box<Self>> {
+        self.answered = Some(took.unwrap_or_else(|| self.began.elapsed()));
         if matches!(answer, Ok(Answer::Stream(..))) {
             return Some(self);
         }

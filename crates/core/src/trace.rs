@@ -101,6 +101,23 @@ impl Trace {
         self.steps().take().unwrap_or_default()
     }
 
+    /// Returns how long the last job of the endpoint with this label was computed: its stages if its worker has
+    /// reported them, otherwise the time since its dispatch. `None` if it was not dispatched.
+    pub fn computed(&self, endpoint: &str) -> Option<Duration> {
+        let steps = self.steps();
+        let is_its = |step: &&Step| step.endpoint.as_ref().is_some_and(|it| it.label == endpoint);
+        let time = |step: &Step| {
+            let Place::Worker { stages: Stages { decode, predict, encode }, .. } = step.place
+            else {
+                return None;
+            };
+            let ended = step.ended.unwrap_or_else(Instant::now);
+            let stages = || [decode, predict, encode].into_iter().flatten().sum();
+            Some(predict.map_or_else(|| ended - step.began, |_| stages()))
+        };
+        steps.as_ref()?.iter().rev().filter(is_its).find_map(time)
+    }
+
     /// Notes that the step whose trace this is has ended now.
     pub fn end(&self, place: Place, began: Instant) {
         if let Some(steps) = &mut *self.steps() {
@@ -408,6 +425,24 @@ mod tests {
         for wrong in ["", "00", &PARENT[1..], &upper, &more, &no_trace, no_span, &unknown] {
             assert_eq!(SpanContext::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_time_of_a_job_is_that_of_its_stages_or_else_since_its_dispatch() {
+        let trace = Arc::new(Trace::new(SpanContext::parse(PARENT).unwrap(), 1));
+        let endpoint = Arc::new(Identity { label: "/a".into(), ..Identity::default() });
+        let began = Instant::now();
+        let mut job = JobTrace::new(trace.clone(), endpoint);
+        assert_eq!(trace.computed("/a"), None);
+        let now = began + Duration::from_secs(1);
+        job.dispatched(Dispatch { slot: 0, generation: 1, ready: None, now: began }, None);
+        job.requeued(now);
+        assert_eq!(trace.computed("/a"), Some(Duration::from_secs(1)));
+        job.dispatched(Dispatch { slot: 0, generation: 1, ready: None, now }, None);
+        let predict = Some(Duration::from_millis(20));
+        job.took(Stages { predict, encode: Some(Duration::from_millis(1)), decode: None });
+        assert_eq!(trace.computed("/a"), Some(Duration::from_millis(21)));
+        assert_eq!(trace.computed("/b"), None);
     }
 
     #[test]

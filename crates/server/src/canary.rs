@@ -63,8 +63,6 @@ impl Canary {
         let canary = Target { trial: Some(trial), ..generation.target(Some(live)) };
         let trial = Trial::Live { canary: Arc::new(canary), share, tried: sender };
         let target = Target { trial: Some(trial), ..(**live).clone() };
-        let info = generation.controls.endpoint.model_info();
-        let allowance = info.map(|info| info.batch_timeout).unwrap_or_default();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let canary = Self {
@@ -74,7 +72,7 @@ impl Canary {
             began: Instant::now(),
             looks,
             tried,
-            comparison: Comparison::new(allowance),
+            comparison: Comparison::default(),
         };
         (canary, target)
     }

@@ -57,7 +57,7 @@ pub(crate) enum Verdict {
 }
 
 /// The comparison of a canary with the live generation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Comparison {
     failures: FailureTest,
     slowness: SlownessTest,
@@ -69,19 +69,6 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Returns a comparison without jobs. A job of the canary may take longer by `allowance`: its batches wait
-    /// to fill, and with a small share of the requests they do not.
-    pub(crate) fn new(allowance: Duration) -> Self {
-        Self {
-            failures: FailureTest::default(),
-            slowness: SlownessTest { logs: [0.0; SLOWER_PARTS.len()], allowance },
-            block: Block::default(),
-            live: Counts::default(),
-            canary: Counts::default(),
-            medians: Default::default(),
-        }
-    }
-
     /// Adds a job.
     pub(crate) fn add(&mut self, job: Tried) {
         let (counts, totals, took, kept) = match job.side {
@@ -213,17 +200,16 @@ impl FailureTest {
 }
 
 /// The test whether the canary is slower.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SlownessTest {
     /// The logarithm of the product for each of [`SLOWER_PARTS`].
     logs: [f64; SLOWER_PARTS.len()],
-    allowance: Duration,
 }
 
 impl SlownessTest {
     fn add(&mut self, block: &Block) {
         for (live, canary) in block.live_took.iter().zip(&block.canary_took) {
-            let is_slower = *canary > live.mul_f64(SLOWER) + JITTER + self.allowance;
+            let is_slower = *canary > live.mul_f64(SLOWER) + JITTER;
             for (log, part) in self.logs.iter_mut().zip(SLOWER_PARTS) {
                 *log += (2.0 * if is_slower { part } else { 1.0 - part }).ln();
             }
@@ -284,7 +270,7 @@ mod tests {
     /// the jobs.
     fn run(live: Behaviour, canary: Behaviour, share: f64, most: u64, seed: u64) -> (Verdict, u64) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut comparison = Comparison::new(Duration::ZERO);
+        let mut comparison = Comparison::default();
         let between = (1.0 / share).round() as u64 - 1;
         loop {
             comparison.add_live(live, between, &mut random);
@@ -372,19 +358,6 @@ mod tests {
             assert!(matches!(verdict, Verdict::RollBack(_)), "{share}");
             assert!(jobs <= 10, "{jobs} with {share}");
         }
-    }
-
-    #[test]
-    fn the_wait_for_a_batch_does_not_count_against_a_canary() {
-        let usual = Behaviour { failures: 0.0, ..LIVE };
-        let waiting = Behaviour { millis: 70.0, ..usual };
-        let mut random = fastrand::Rng::with_seed(3);
-        let mut comparison = Comparison::new(Duration::from_millis(100));
-        for _ in 0..600 {
-            comparison.add(usual.job(Side::Live, &mut random));
-            comparison.add(waiting.job(Side::Canary, &mut random));
-        }
-        assert_eq!(comparison.verdict(), Verdict::Promote);
     }
 
     proptest! {
