@@ -44,7 +44,9 @@ class Server:
         self.log = self.folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [BIN / "litplex", "serve", "--reload", program] if reload else [BIN / "python", program],
+                [BIN / "litplex", "serve", "--reload", program]
+                if reload
+                else [BIN / "python", program],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,4 +1,4 @@
-"""Source files are saved under `litplex serve --reload`: the time until an answer of the new code."""
+"""Files are saved under `litplex serve --reload`: the time until an answer of the new code."""
 
 import asyncio
 import time
@@ -6,29 +6,22 @@ import time
 from . import http1, report
 from .process import Server
 
-# The files of the endpoints are written beside the program when it first runs.
+MODEL = """import time
+
+import litplex as ls
+
+LEVEL = 0
+
+
+class Model(ls.LitAPI):
+    def setup(self, device):
+        time.sleep({seconds})
+
+    def predict(self, x):
+        return [LEVEL, 0]
+"""
+
 PROGRAM = """
-    import pathlib
-
-    here = pathlib.Path(__file__).parent
-    for name, seconds in (("heavy", SETUP), ("light", 0.0), ("other", 0.0)):
-        path = here / f"{name}.py"
-        if not path.exists():
-            path.write_text(f'''import time
-
-    import litplex as ls
-
-    LEVEL = 0
-
-
-    class Model(ls.LitAPI):
-        def setup(self, device):
-            time.sleep({seconds})
-
-        def predict(self, x):
-            return [LEVEL, 0]
-    '''.replace("\\n    ", "\\n"))
-
     import heavy, light, other
 
     if __name__ == "__main__":
@@ -46,7 +39,9 @@ LIMIT_S = 30
 async def run(args):
     setup, saves, alone_s = (2, 5, 5) if args.quick else (10, 20, 20)
     without, during = http1.Tally(), http1.Tally()
-    async with Server(PROGRAM.replace("SETUP", f"{setup}.0"), reload=True) as server:
+    seconds = {"heavy": setup, "light": 0, "other": 0}
+    files = {f"{name}.py": MODEL.format(seconds=wait) for name, wait in seconds.items()}
+    async with Server(PROGRAM, files=files, reload=True) as server:
         client = http1.Client(server.port)
 
         async def call(tally, number):
@@ -88,7 +83,10 @@ async def all_saves(server, client, saves):
 async def save(server, client, name, level, number):
     path = server.folder / f"{name}.py"
     lines = path.read_text().splitlines(keepends=True)
-    begins = {"LEVEL = ": f"LEVEL = {level}\n", "        return": f"        return [LEVEL, {number}]\n"}
+    begins = {
+        "LEVEL = ": f"LEVEL = {level}\n",
+        "        return": f"        return [LEVEL, {number}]\n",
+    }
     for at, line in enumerate(lines):
         for start, new in begins.items():
             if line.startswith(start):
