@@ -96,6 +96,10 @@ class ServerOptions(TypedDict, total=False):
             the last 50 that failed and the 20 slowest of the last 15 minutes. All endpoints
             together take at most 16 MiB. 0 turns it off. Value: an integer from 0 to 10000.
             Default: 200.
+        keep_bodies: The number of bytes of each request's and each response's body that are
+            remembered with a recent request, if it is JSON or text. In JSON, the texts of members
+            whose names look like those of secrets (``password``, ``api_key``, ``token``, …) are
+            masked. 0 keeps no bodies. Value: an integer from 0 to 1048576. Default: 0.
         otlp_endpoint: The collector to which traces of requests are sent, as OTLP over HTTP. The
             default is OTEL_EXPORTER_OTLP_ENDPOINT; if that is not set, traces are off. Value: the
             address of a collector such as "http://127.0.0.1:4318". Default: none.
@@ -165,6 +169,7 @@ class ServerOptions(TypedDict, total=False):
     server_timing: bool
     access_log: str
     recent_requests: int
+    keep_bodies: int
     otlp_endpoint: str
     trace_ratio: float
     cors_origins: Texts

@@ -234,3 +234,51 @@ def test_the_memory_of_requests_can_be_turned_off(serve, runtime, litplex):
     status, _, err = litplex("requests")
     assert status == 1
     assert "the option `recent_requests` of this server is 0" in err
+
+
+BEHIND_AN_APP = """
+    import asyncio
+
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    async def pause(request, call_next):
+        await asyncio.sleep(0.02)
+        return await call_next(request)
+
+    if __name__ == "__main__":
+        server = ls.LitServer(Echo(), path="/echo")
+        server.app.middleware("http")(pause)
+        server.run(port=0, keep_bodies=40)
+"""
+
+
+def test_stages_behind_middlewares_and_the_start_of_bodies(serve, runtime, ask, litplex):
+    server = serve(BEHIND_AN_APP, env=runtime)
+    value = {"x": "a text", "api_key": "12345", "y": "more than there is room for"}
+
+    def trace(request_id, **kept):
+        headers = {"X-Request-ID": request_id}
+        assert server.post("/echo", headers=headers, **kept).status_code == 200
+        wait_until(lambda: litplex("trace", request_id)[0] == 0)
+        [details] = ask("trace", request_id)
+        return details
+
+    details = trace("json", json=value)
+    kinds = [it["kind"] for it in details["waterfall"]]
+    assert kinds[0] == "edge"
+    assert kinds[-1] == "response"
+    assert kinds.count("worker") == kinds.count("queue") == kinds.count("predict") == 1
+    assert details["stages"]["edge"] >= 0.02, "the middleware is before the queue"
+    for kept in details["request_body"], details["response_body"]:
+        assert kept["content_type"] == "application/json"
+        assert kept["text"].replace(" ", "").startswith('{"x":"atext","api_key":"***"')
+        assert kept["is_cut"]
+    assert "12345" not in json.dumps(details)
+    details = trace("short", json="ab")
+    assert details["request_body"]["text"] == details["response_body"]["text"] == '"ab"'
+    assert not details["request_body"]["is_cut"]
+    # Only JSON and text are kept.
+    details = trace("form", data={"a": "b"})
+    assert "request_body" not in details

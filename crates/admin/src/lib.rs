@@ -41,8 +41,8 @@ pub use operations::{Admin, Refusal, RefusalKind, ReloadOptions};
 pub use port::AdminPort;
 pub use remote::RemoteOptions;
 pub use requests::{
-    RecentRequests, RequestBatch, RequestDetails, RequestQuery, RequestStage, RequestSummary,
-    StageKind, StageSeconds,
+    RecentRequests, RequestBatch, RequestBody, RequestDetails, RequestQuery, RequestStage,
+    RequestSummary, StageKind, StageSeconds,
 };
 pub use routes::document;
 pub use run_dir::{RunDir, RunDirError};

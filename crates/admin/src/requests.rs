@@ -98,6 +98,23 @@ pub struct RequestDetails {
     pub waterfall: Vec<RequestStage>,
     /// The number of stages that were left out, since there were too many.
     pub left_out: usize,
+    /// The start of its body, if bodies are kept (`keep_bodies`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<RequestBody>,
+    /// The start of the body of its response, if bodies are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_body: Option<RequestBody>,
+}
+
+/// The start of a body of JSON or text, in which the texts of members that look like secrets are `***`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RequestBody {
+    /// The media type.
+    pub content_type: String,
+    /// The text.
+    pub text: String,
+    /// Whether the body was longer.
+    pub is_cut: bool,
 }
 
 /// A stage of a request.

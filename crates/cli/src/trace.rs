@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use litplex_admin::{RequestDetails, RequestStage, StageKind};
+use litplex_admin::{RequestBody, RequestDetails, RequestStage, StageKind};
 
 use crate::say::{printable, say, say_json};
 use crate::servers::ServerArgs;
@@ -37,7 +37,7 @@ pub(crate) fn run(trace: &Trace) -> anyhow::Result<()> {
 }
 
 fn waterfall(details: &RequestDetails) -> String {
-    let RequestDetails { request, waterfall, left_out } = details;
+    let RequestDetails { request, waterfall, left_out, .. } = details;
     let mut text = format!(
         "{} {}  {} {}  {}\n{}  in {}  out {}",
         request.method,
@@ -70,6 +70,13 @@ fn waterfall(details: &RequestDetails) -> String {
         text.push_str(
             "its stages were not recorded: the endpoint had more than 1,000 requests in that second\n",
         );
+    }
+    for (title, body) in [("request", &details.request_body), ("response", &details.response_body)]
+    {
+        if let Some(RequestBody { content_type, text: body, is_cut }) = body {
+            let cut = if *is_cut { ", its start" } else { "" };
+            let _ = writeln!(text, "\n{title} ({content_type}{cut})\n{}", body.trim_end());
+        }
     }
     text
 }
@@ -163,7 +170,18 @@ mod tests {
                 ..stage(StageKind::Queue, Some(2), 0.009, 0.0)
             },
         ];
-        let details = RequestDetails { request: request(), waterfall, left_out: 2 };
+        let body = RequestBody {
+            content_type: "text/plain".into(),
+            text: "a text\n".into(),
+            is_cut: true,
+        };
+        let details = RequestDetails {
+            request: request(),
+            waterfall,
+            left_out: 2,
+            request_body: Some(body),
+            response_body: None,
+        };
         let text = super::waterfall(&details);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "POST /ocr  200 ok  r17");
@@ -177,5 +195,6 @@ mod tests {
         assert_eq!(lines[7], format!("    predict       6.0ms  {half}"));
         assert!(lines[8].starts_with("    queue /embed  0.0ms  "), "{text}");
         assert_eq!(lines[9], "2 more stages are not shown");
+        assert_eq!(lines[11..], ["request (text/plain, its start)", "a text"]);
     }
 }

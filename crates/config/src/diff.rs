@@ -317,6 +317,7 @@ fn server_options(before: &Program, after: &Program) -> Vec<RestartOption> {
         request_id,
         access_log,
         recent_requests,
+        keep_bodies,
         otlp_endpoint,
         trace_ratio,
         cors_origins,
@@ -351,6 +352,8 @@ fn server_options(before: &Program, after: &Program) -> Vec<RestartOption> {
     found.note(needs, "access_log", (access_log, &after.access_log), path);
     let recent = (recent_requests, &after.recent_requests);
     found.note(needs, "recent_requests", recent, ToString::to_string);
+    let bodies = (keep_bodies, &after.keep_bodies);
+    found.note(needs, "keep_bodies", bodies, ToString::to_string);
     found.note(needs, "otlp_endpoint", (otlp_endpoint, &after.otlp_endpoint), masked);
     found.note(needs, "trace_ratio", (trace_ratio, &after.trace_ratio), set);
     found.note(needs, "cors_origins", (cors_origins, &after.cors_origins), |it| list(it));

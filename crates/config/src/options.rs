@@ -187,6 +187,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The access log, with one line of JSON per request: time, client, name of the key, method, path, status, bytes, duration in seconds and id. `-` on a terminal writes a short readable line instead. If the file is moved away, a new one is created.";
     Server "recent_requests": Kind::Integer(0, 10_000), "an integer from 0 to 10000", "200",
         "The number of requests of each endpoint that the server remembers with their stages, for `litplex requests` and the dashboard: the last ones, and beside them the last 50 that failed and the 20 slowest of the last 15 minutes. All endpoints together take at most 16 MiB. 0 turns it off.";
+    Server "keep_bodies": Kind::Integer(0, 1 << 20), "an integer from 0 to 1048576", "0",
+        "The number of bytes of each request's and each response's body that are remembered with a recent request, if it is JSON or text. In JSON, the texts of members whose names look like those of secrets (`password`, `api_key`, `token`, …) are masked. 0 keeps no bodies.";
     Server "otlp_endpoint": Kind::String, "the address of a collector such as \"http://127.0.0.1:4318\"", "",
         "The collector to which traces of requests are sent, as OTLP over HTTP. The default is OTEL_EXPORTER_OTLP_ENDPOINT; if that is not set, traces are off.";
     Server "trace_ratio": Kind::Share, "a number from 0 to 1", "1",

@@ -72,6 +72,8 @@ pub struct Program {
     pub access_log: Option<PathBuf>,
     /// The number of last requests of each endpoint that are remembered.
     pub recent_requests: usize,
+    /// The number of bytes of each body that are remembered with a request.
+    pub keep_bodies: usize,
     /// The collector of traces, if the configuration sets it.
     pub otlp_endpoint: Option<String>,
     /// The share of requests that are traced, if it is set.
@@ -277,6 +279,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             file => directory.join(file),
         }),
         recent_requests: integer(&raw, "recent_requests").unwrap_or(DEFAULT_RECENT_REQUESTS),
+        keep_bodies: integer(&raw, "keep_bodies").unwrap_or(0),
         otlp_endpoint: text(&raw, "otlp_endpoint").map(str::to_owned),
         trace_ratio: number(&raw, "trace_ratio"),
         app_heartbeat: seconds(&raw, "app_heartbeat").unwrap_or(DEFAULT_APP_HEARTBEAT),

@@ -118,6 +118,18 @@ impl Trace {
         steps.as_ref()?.iter().rev().filter(is_its).find_map(time)
     }
 
+    /// Adds the steps of a request that this one led to, which are exported with that request.
+    pub fn adopt(&self, steps: &[Step]) {
+        if let Some(own) = &mut *self.steps() {
+            let before = own.len();
+            own.extend(steps.iter().map(|step| Step {
+                caller: step.caller.map(|caller| before + caller),
+                is_adopted: true,
+                ..step.clone()
+            }));
+        }
+    }
+
     /// Notes that the step whose trace this is has ended now.
     pub fn end(&self, place: Place, began: Instant) {
         if let Some(steps) = &mut *self.steps() {
@@ -134,7 +146,8 @@ impl Trace {
         parent: u64,
         began: Instant,
     ) -> Step {
-        Step { place, endpoint, span, parent, caller: self.caller, began, ended: None }
+        let (caller, ended, is_adopted) = (self.caller, None, false);
+        Step { place, endpoint, span, parent, caller, began, ended, is_adopted }
     }
 
     fn steps(&self) -> MutexGuard<'_, Option<Vec<Step>>> {
@@ -153,7 +166,7 @@ fn mixed(state: u64) -> u64 {
 }
 
 /// One period in which a job waited or was in a worker, or in which a step of a pipeline ran.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Step {
     /// The place of the job.
     pub place: Place,
@@ -169,10 +182,12 @@ pub struct Step {
     pub began: Instant,
     /// The end of the period, if it has ended.
     pub ended: Option<Instant>,
+    /// Whether it is a step of another request, which exports it.
+    pub is_adopted: bool,
 }
 
 /// The place of a job, or what ran for the request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Place {
     /// The queue of its endpoint.
     Queue {
@@ -507,6 +522,12 @@ mod tests {
         assert_eq!((batch.size, batch.members.len()), (2, 2));
         assert!(batch.members.iter().all(|member| member.request == 7));
         assert!(!batch.is_last_export() && batch.is_last_export());
+        // Another request shows the same steps.
+        let outer = Trace::new(SpanContext::parse(PARENT).unwrap(), 8);
+        outer.adopt(&steps[..1]);
+        outer.adopt(&steps);
+        let adopted = outer.take();
+        assert!(adopted.len() == 5 && adopted.iter().all(|step| step.is_adopted));
         // Steps after the end are dropped.
         drop(second);
         assert!(trace.take().is_empty());

@@ -17,6 +17,6 @@ mod varint;
 pub use history::{History, Located};
 pub use period::{BUCKETS, Errors, Period, quantile};
 pub use requests::{
-    Choice, RequestLog, RequestLogs, RequestRecord, Stage, StageKind, recorded_stages,
+    Choice, KeptBody, RequestLog, RequestLogs, RequestRecord, Stage, StageKind, recorded_stages,
 };
 pub use slow::{Batch, Situation, explanation};

@@ -27,7 +27,7 @@ use crate::layers::{BoxLayer, HttpService, Layers, layered};
 use crate::middleware::EdgeMiddleware;
 use crate::pages;
 use crate::peer::Peer;
-use crate::recording::{Logs, Recording};
+use crate::recording::{Arrival, Beginning, Logs, Recording};
 use crate::router::Router;
 use crate::routes::Builtin;
 use crate::status::Status;
@@ -155,27 +155,35 @@ impl App {
     }
 
     /// Begins to record a request for this target, if it is remembered or exported. Only requests to
-    /// endpoints and tools are: most others are probes. `began`: its arrival, on the public listener; requests
-    /// of the app host are parts of those.
+    /// endpoints and tools are: most others are probes.
     pub(crate) fn begin_recording(
         &self,
         router: &Router,
         request: &mut Request<Body>,
         target: Target,
         client: Option<Peer>,
-        began: Option<Instant>,
+        arrival: Arrival,
     ) -> Option<Recording> {
         let middleware = &self.middleware;
         if middleware.tracer.is_none() && middleware.requests.is_none() {
             return None;
         }
         let route = router.recorded_path(target, request.uri().path())?;
+        let (began, outer) = match arrival {
+            Arrival::Client(began) => (Some(began), None),
+            Arrival::AppHost(outer) => (None, outer),
+        };
+        // Requests of the app host are parts of those of clients.
         let is_remembered = began.is_some() && request.method() != Method::OPTIONS;
         let all = middleware.requests.as_ref().filter(|_| is_remembered).cloned();
-        let logs = all.and_then(|all| Some(Logs { log: router.log(target)?.clone(), all }));
+        let logs = all.and_then(|all| {
+            let leads = router.app_host(target, request.uri().path()).is_some();
+            Some(Logs { log: router.log(target)?.clone(), all, leads })
+        });
         let scheme = client.map_or("http", Peer::scheme);
         let began = began.unwrap_or_else(Instant::now);
-        Recording::begin(middleware.tracer.as_ref(), request, scheme, &route, logs, began)
+        let beginning = Beginning { scheme, route: &route, logs, outer, began };
+        Recording::begin(middleware.tracer.as_ref(), request, beginning)
     }
 }
 

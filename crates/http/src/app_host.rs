@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use litplex_access::Guard;
-use litplex_core::{BoxError, ErrorCause, Origin, Outcome, ServeError};
+use litplex_core::{BoxError, ErrorCause, Origin, Outcome, ServeError, Trace};
 use litplex_http_core::body::Body;
 use litplex_http_core::buffers::READ_BYTES;
 use litplex_http_core::headers::remove_hop_by_hop;
@@ -44,6 +44,9 @@ const SCOPES: &str = "; scopes=";
 /// The header with the label of the endpoint that a request was admitted to, percent-encoded, if several
 /// endpoints share its path: the app host applies the guard of this endpoint.
 const ENDPOINT: HeaderName = HeaderName::from_static("x-litplex-endpoint");
+
+/// The header with the number of a request, if it is recorded: its inner request is a part of it.
+const REQUEST: HeaderName = HeaderName::from_static("x-litplex-request");
 
 /// The time that a forwarded request may take beyond its time budget: the inner request times out first,
 /// with an error in the form of the endpoint.
@@ -100,7 +103,8 @@ pub(crate) async fn forward(
     readdress(&mut request);
     let origin = request.extensions().get::<Arc<Origin>>();
     let scopes = origin.and_then(|origin| origin.root.scopes.clone());
-    introduce(request.headers_mut(), client, (target, scopes.as_deref()), &to);
+    let number = request.extensions().get::<Arc<Trace>>().map(|trace| trace.request());
+    introduce(request.headers_mut(), number, client, (target, scopes.as_deref()), &to);
     let answer = exchange(to.socket, request);
     let answered = match to.limit {
         Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
@@ -124,6 +128,11 @@ pub(crate) fn take_admission(headers: &mut HeaderMap) -> Option<Admitted> {
         target: target.parse().ok()?,
         scopes: scopes.map(words),
     })
+}
+
+/// Removes the header with the number of the client's request, and returns the number.
+pub(crate) fn take_request(headers: &mut HeaderMap) -> Option<u64> {
+    headers.remove(REQUEST)?.to_str().ok()?.parse().ok()
 }
 
 /// Removes the headers with the client and the endpoint of a request, and returns the client's address.
@@ -185,11 +194,12 @@ fn readdress(request: &mut Request<Body>) {
     headers.entry(HOST).or_insert(host.unwrap_or(HeaderValue::from_static("localhost")));
 }
 
-/// Sets the headers with the client, with the target and the scopes that the request was admitted to, and
+/// Sets the headers with the number of the request, if it is recorded, with the client, with the target and the scopes that the request was admitted to, and
 /// with the endpoint, in place of any that the client sent. A scope that RFC 6749 does not allow is left
 /// out. The headers that the client's `Connection` names must have been removed before.
 fn introduce(
     headers: &mut HeaderMap,
+    number: Option<u64>,
     client: Option<Peer>,
     (target, scopes): (Target, Option<&[String]>),
     to: &Forwarding<'_>,
@@ -205,6 +215,7 @@ fn introduce(
         (PEER, client.map(|client| client.to_string())),
         (ADMISSION, Some(admission)),
         (ENDPOINT, endpoint.map(path::encode)),
+        (REQUEST, number.map(|number| number.to_string())),
     ] {
         headers.remove(&name);
         headers.extend(value.and_then(|value| value.try_into().ok()).map(|value| (name, value)));
@@ -241,6 +252,7 @@ mod tests {
                 (ADMISSION, "endpoint-1"),
                 (ADMISSION, "endpoint-2"),
                 (ENDPOINT, "secret"),
+                (REQUEST, "1"),
             ] {
                 request.headers_mut().append(name, HeaderValue::from_static(value));
             }
@@ -248,7 +260,8 @@ mod tests {
             let scopes = ["read".to_owned(), "no word".to_owned()];
             let (socket, limit, endpoint) = (Path::new("/run/app"), None, Some("Qwen/é%"));
             let to = Forwarding { socket, limit, endpoint, gate: 3 };
-            introduce(request.headers_mut(), Some(client), (Target::Rest, Some(&scopes)), &to);
+            let target = (Target::Rest, Some(&scopes[..]));
+            introduce(request.headers_mut(), Some(17), Some(client), target, &to);
             let said = |name| Vec::from_iter(request.headers().get_all(name));
             assert_eq!(said(PEER), ["https://192.0.2.1:7"]);
             assert_eq!(said(ADMISSION), ["rest; gate=3; scopes=read"]);
@@ -257,6 +270,7 @@ mod tests {
             let admitted = Admitted { gate: 3, target: Target::Rest, scopes };
             assert_eq!(take_admission(request.headers_mut()), Some(admitted));
             assert_eq!(take_client(request.headers_mut()), Some(client.address));
+            assert_eq!(take_request(request.headers_mut()), Some(17));
             assert!(!request.headers().contains_key(PEER));
             assert!(!request.headers().contains_key(ENDPOINT));
         }

@@ -17,6 +17,7 @@ mod context;
 mod dispatcher;
 mod gate;
 mod head;
+mod kept_body;
 mod layers;
 mod local;
 mod log_limit;

@@ -134,7 +134,9 @@ impl Sending {
         };
         let frame = next.map(|frame| frame.and_then(|frame| self.portion(frame)));
         match &frame {
-            Some(Ok(frame)) => self.observer.on_bytes(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Ok(frame)) => {
+                self.observer.on_bytes(frame.data_ref().map_or(&[][..], |data| &data[..]));
+            }
             Some(Err(broken)) => self.observer.on_error(*broken),
             None => {}
         }

@@ -1,6 +1,6 @@
 //! Everything that observes a request until its response has ended.
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use litplex_core::Reservation;
 use litplex_http_core::stream::Broken;
 use litplex_metrics::RequestGuard;
@@ -15,7 +15,8 @@ use crate::recording::Recording;
 pub(crate) struct RequestObserver {
     pub(crate) metrics: Option<RequestGuard>,
     pub(crate) record: Option<Record>,
-    pub(crate) recording: Option<Recording>,
+    /// Boxed: a request with its observer is moved several times.
+    pub(crate) recording: Option<Box<Recording>>,
     /// Holds the in-flight permit of the caller.
     pub(crate) context: Context,
     /// The memory that the request takes in addition to its body.
@@ -24,9 +25,9 @@ pub(crate) struct RequestObserver {
 
 impl RequestObserver {
     /// Notes that the head of the response is sent.
-    pub(crate) fn on_headers(&mut self, status: StatusCode) {
+    pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &HeaderMap) {
         if let Some(recording) = &mut self.recording {
-            recording.on_headers(status);
+            recording.on_headers(status, headers);
         }
         let status = status.as_u16();
         if let Some(metrics) = &mut self.metrics {
@@ -38,12 +39,13 @@ impl RequestObserver {
     }
 
     /// Notes that these bytes of the body are sent.
-    pub(crate) fn on_bytes(&mut self, bytes: usize) {
+    pub(crate) fn on_bytes(&mut self, data: &[u8]) {
+        let bytes = data.len();
         if let Some(metrics) = &mut self.metrics {
             metrics.sent(bytes);
         }
         if let Some(recording) = &mut self.recording {
-            recording.on_bytes(bytes);
+            recording.on_bytes(data);
         }
         if let Some(record) = &mut self.record {
             record.bytes += bytes as u64;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::header::HeaderValue;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body::Body as _;
 use litplex_core::{SpanContext, Step, Trace};
 use litplex_history::{RequestLog, RequestLogs, RequestRecord, recorded_stages};
@@ -15,6 +15,7 @@ use litplex_metrics::RequestGuard;
 use litplex_traces::{RequestAttributes, ServerSpan, Tracer};
 use tokio::time::Instant;
 
+use crate::kept_body::{BodyStart, SharedStart};
 use crate::middleware::{is_sound, name_of};
 
 /// The recording of one request. [`finish`](Self::finish) hands it on.
@@ -30,9 +31,11 @@ pub(crate) struct Recording {
     is_complete: bool,
     bytes_out: u64,
     bytes_in: Option<u64>,
-    /// Present if its steps are recorded.
-    steps: Option<Steps>,
+    /// Present if its steps are recorded. Boxed: most requests under load have none.
+    steps: Option<Box<Steps>>,
     span: Option<Box<ServerSpan>>,
+    /// The request of a client that it is a part of.
+    outer: Option<Arc<Trace>>,
 }
 
 /// The place where a request is remembered.
@@ -41,6 +44,30 @@ pub(crate) struct Logs {
     pub(crate) all: RequestLogs,
     /// The log of its endpoint, or of one that shares the path until the body decides the endpoint.
     pub(crate) log: Arc<RequestLog>,
+    /// Whether the app host gets the request, and sends its endpoint another one.
+    pub(crate) leads: bool,
+}
+
+/// The facts about a request with which its recording begins.
+#[derive(Debug)]
+pub(crate) struct Beginning<'a> {
+    pub(crate) scheme: &'static str,
+    /// The path of the endpoint.
+    pub(crate) route: &'a str,
+    /// The place where it is remembered, if it is.
+    pub(crate) logs: Option<Logs>,
+    /// The request of a client that it is a part of.
+    pub(crate) outer: Option<Arc<Trace>>,
+    pub(crate) began: Instant,
+}
+
+/// The way on which a request came.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// From a client, at this time.
+    Client(Instant),
+    /// From the app host, for this request of a client, if that is recorded.
+    AppHost(Option<Arc<Trace>>),
 }
 
 #[derive(Debug)]
@@ -49,23 +76,26 @@ struct Steps {
     trace: Arc<Trace>,
     path: Box<str>,
     answered: Option<Instant>,
+    /// The bytes of each body that are kept.
+    body_bytes: usize,
+    request_body: Option<SharedStart>,
+    response_body: Option<BodyStart>,
 }
 
 impl Recording {
-    /// Begins to record a request for an endpoint with this path, which then has the trace in its
-    /// extensions. Returns `None` if the request is neither remembered nor exported.
+    /// Begins to record a request, which then has the trace in its extensions. Returns `None` if the request
+    /// is neither remembered nor exported.
     pub(crate) fn begin(
         tracer: Option<&Tracer>,
         request: &mut Request<Body>,
-        scheme: &'static str,
-        route: &str,
-        logs: Option<Logs>,
-        began: Instant,
+        beginning: Beginning<'_>,
     ) -> Option<Self> {
+        let Beginning { scheme, route, logs, outer, began } = beginning;
         let method = name_of(request.method());
         let is_recorded = logs.as_ref().is_some_and(|logs| logs.log.records(began));
         let number = logs.as_ref().filter(|_| is_recorded || tracer.is_some());
-        let number = number.map_or(0, |logs| logs.all.next_number());
+        let inherited = || outer.as_ref().map_or(0, |outer| outer.request());
+        let number = number.map_or_else(inherited, |logs| logs.all.next_number());
         let span = tracer.and_then(|tracer| {
             let path = request.uri().path().to_owned();
             let route = Some(route);
@@ -77,16 +107,27 @@ impl Recording {
             None => is_recorded.then(|| Arc::new(unexported(number))),
         };
         if logs.is_none() && trace.is_none() {
+            // Its steps are those of the client's request.
+            if let Some(outer) = outer {
+                request.extensions_mut().insert(outer);
+            }
             return None;
         }
+        if let (Some(Logs { all, leads: true, .. }), Some(trace)) = (&logs, &trace) {
+            all.lead(trace);
+        }
+        let body_bytes = logs.as_ref().map_or(0, |logs| logs.all.body_bytes());
         let steps = trace.map(|trace| {
             request.extensions_mut().insert(trace.clone());
-            Steps {
+            Box::new(Steps {
                 number: trace.request(),
                 trace,
                 path: request.uri().path().into(),
                 answered: None,
-            }
+                body_bytes,
+                request_body: kept_body(request, body_bytes),
+                response_body: None,
+            })
         });
         Some(Self {
             logs,
@@ -100,14 +141,18 @@ impl Recording {
             bytes_in: request.body().size_hint().exact(),
             steps,
             span: span.map(Box::new),
+            outer,
         })
     }
 
     /// Notes that the head of the response is sent.
-    pub(crate) fn on_headers(&mut self, status: StatusCode) {
+    pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = Some(status);
         if let Some(steps) = &mut self.steps {
             steps.answered = Some(Instant::now());
+            if steps.body_bytes > 0 {
+                steps.response_body = BodyStart::new(headers, steps.body_bytes);
+            }
         }
         if let Some(span) = &mut self.span {
             span.answered(status.as_u16());
@@ -115,8 +160,11 @@ impl Recording {
     }
 
     /// Notes that these bytes of the body are sent.
-    pub(crate) fn on_bytes(&mut self, bytes: usize) {
-        self.bytes_out += bytes as u64;
+    pub(crate) fn on_bytes(&mut self, data: &[u8]) {
+        self.bytes_out += data.len() as u64;
+        if let Some(body) = self.steps.as_mut().and_then(|steps| steps.response_body.as_mut()) {
+            body.push(data);
+        }
     }
 
     /// Notes that the whole body is sent.
@@ -140,7 +188,13 @@ impl Recording {
     pub(crate) fn finish(mut self, metrics: Option<&RequestGuard>) {
         let ended = Instant::now();
         let steps = self.steps.as_ref().map(|steps| steps.trace.take());
-        if let Some(Logs { all, log }) = self.logs.take() {
+        if let (Some(outer), Some(steps)) = (&self.outer, &steps) {
+            outer.adopt(steps);
+        }
+        if let Some(Logs { all, log, leads }) = self.logs.take() {
+            if let Some(steps) = self.steps.as_ref().filter(|_| leads) {
+                all.end_lead(steps.number);
+            }
             let decided = metrics.and_then(RequestGuard::decided_endpoint);
             let log = decided.and_then(|label| all.get(label)).unwrap_or(log);
             let duration = ended - self.began;
@@ -189,8 +243,23 @@ impl Recording {
             is_recorded: self.steps.is_some(),
             stages,
             left_out,
+            request_body: self
+                .steps
+                .as_ref()
+                .and_then(|steps| Some(steps.request_body.as_ref()?.kept())),
+            response_body: self
+                .steps
+                .as_ref()
+                .and_then(|steps| Some(steps.response_body.as_ref()?.kept())),
         }
     }
+}
+
+/// Returns the start of the body of a request, which notes its bytes as they are read; `None` if none are
+/// kept.
+fn kept_body(request: &mut Request<Body>, bytes: usize) -> Option<SharedStart> {
+    let start = (bytes > 0).then(|| BodyStart::new(request.headers(), bytes)).flatten()?;
+    Some(SharedStart::of(request.body_mut(), start))
 }
 
 /// Returns the trace of a request that is recorded and not exported.

@@ -12,13 +12,13 @@ use http::header::{EXPECT, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use litplex_core::{MemoryBudget, Outcome, Reservation, ServeError};
+use litplex_core::{MemoryBudget, Outcome, Reservation, ServeError, Trace};
 use litplex_http_core::body::Body;
 use litplex_http_core::drain_body::drain_unread_body;
 use litplex_http_core::headers::X_REQUEST_ID;
 use litplex_http_core::response::{self, HttpResponse};
 use litplex_http_core::upload::{UnreadRest, Upload};
-use litplex_metrics::{LaterEdge, RequestGuard, Shed};
+use litplex_metrics::{LaterEdge, Shed};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 
@@ -32,6 +32,7 @@ use crate::middleware::{Coding, Timing};
 use crate::observed_body::ObservedBody;
 use crate::observer::RequestObserver;
 use crate::peer::Peer;
+use crate::recording::Arrival;
 use crate::target::Target;
 
 /// A layer around every request.
@@ -95,6 +96,8 @@ struct Passage {
     client: Option<Peer>,
     /// The target by the path, once it was looked up.
     target: Option<Target>,
+    /// The request of a client that a request of the app host is a part of.
+    outer: Option<Arc<Trace>>,
     observer: RequestObserver,
     /// The metrics of a request whose endpoint the body decides.
     later_metrics: Option<LaterEdge>,
@@ -142,6 +145,8 @@ impl App {
         let layers = if is_attached { &ATTACHED[..] } else { &INNER };
         let (mut request, mut passage) = Passage::begin(request, None);
         let admitted = app_host::take_admission(request.headers_mut());
+        let outer = app_host::take_request(request.headers_mut());
+        passage.outer = outer.and_then(|number| self.requests()?.leading(number));
         let gate = self.gate();
         // The target has its meaning at the gate that admitted the request of the client. That gate is there
         // as long as this request.
@@ -190,9 +195,13 @@ impl App {
                 Layer::Recording => {
                     let target =
                         passage.target.unwrap_or_else(|| router.target(request.uri().path()));
-                    let began = passage.observer.metrics.as_ref().map(RequestGuard::begun);
-                    passage.observer.recording =
-                        self.begin_recording(router, request, target, passage.client, began);
+                    let arrival = match &passage.observer.metrics {
+                        Some(metrics) => Arrival::Client(metrics.begun()),
+                        None => Arrival::AppHost(passage.outer.take()),
+                    };
+                    let recording =
+                        self.begin_recording(router, request, target, passage.client, arrival);
+                    passage.observer.recording = recording.map(Box::new);
                 }
                 Layer::RequestId => {
                     let ids = middleware.request_ids.as_ref();
@@ -285,7 +294,7 @@ fn observed(
     active: ActiveRequest,
 ) -> Response<ObservedBody> {
     let Passage { is_head, version, mut observer, .. } = passage;
-    observer.on_headers(response.status());
+    observer.on_headers(response.status(), response.headers());
     if is_head && version == Version::HTTP_2 {
         response::remove_body(&mut response);
     }
@@ -343,6 +352,7 @@ impl Passage {
             version,
             client,
             target: None,
+            outer: None,
             observer: RequestObserver::default(),
             later_metrics: None,
             timing: None,

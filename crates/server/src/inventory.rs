@@ -176,6 +176,7 @@ fn server_options(program: &Program) -> Rows {
         ("server_timing", program.server_timing.to_string()),
         ("access_log", option(program.access_log.as_ref().map(|file| file.display()))),
         ("recent_requests", program.recent_requests.to_string()),
+        ("keep_bodies", program.keep_bodies.to_string()),
         // The address of a collector may have a password in it.
         ("otlp_endpoint", hidden(program.otlp_endpoint.is_some())),
         ("trace_ratio", option(program.trace_ratio)),

@@ -33,7 +33,8 @@ pub(crate) fn edge_middleware(config: &Program) -> Result<EdgeMiddleware, Error>
         server_timing: config.server_timing,
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         tracer: traces::tracer(config)?,
-        requests: (config.recent_requests > 0).then(|| RequestLogs::new(config.recent_requests)),
+        requests: (config.recent_requests > 0)
+            .then(|| RequestLogs::new(config.recent_requests, config.keep_bodies)),
     })
 }
 

@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use litplex_admin::{
-    RecentRequests, RequestBatch, RequestDetails, RequestQuery, RequestStage, RequestSummary,
-    StageKind as Kind, StageSeconds,
+    RecentRequests, RequestBatch, RequestBody, RequestDetails, RequestQuery, RequestStage,
+    RequestSummary, StageKind as Kind, StageSeconds,
 };
-use litplex_history::{Choice, RequestLog, RequestLogs, RequestRecord, Stage, StageKind};
+use litplex_history::{Choice, KeptBody, RequestLog, RequestLogs, RequestRecord, Stage, StageKind};
 use litplex_metrics::RequestOutcome;
 
 /// The status of a request whose client left, as in the access log.
@@ -31,7 +31,14 @@ pub(crate) fn details(
         request: summary(log, record),
         waterfall: stages.map(|stage| shown(logs, stage)).collect(),
         left_out: record.left_out,
+        request_body: record.request_body.as_ref().map(body),
+        response_body: record.response_body.as_ref().map(body),
     }
+}
+
+fn body(kept: &KeptBody) -> RequestBody {
+    let (content_type, text) = (kept.content_type.to_string(), kept.text.to_string());
+    RequestBody { content_type, text, is_cut: kept.is_cut }
 }
 
 fn summary(log: &RequestLog, record: &RequestRecord) -> RequestSummary {

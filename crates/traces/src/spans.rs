@@ -48,7 +48,7 @@ impl ServerSpan {
         }
         // The request's span goes first: the queue may have no room for the last of many steps.
         self.send(span);
-        for step in steps {
+        for step in steps.into_iter().filter(|step| !step.is_adopted) {
             self.export_step(step, clock);
         }
     }

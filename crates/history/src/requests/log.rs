@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use litplex_core::Trace;
 use tokio::time::Instant;
 
 use super::record::RequestRecord;
@@ -28,8 +29,12 @@ pub struct RequestLogs(Arc<Shared>);
 struct Shared {
     /// The number of last requests of each endpoint.
     most: usize,
+    /// The bytes of each body that are kept.
+    body_bytes: usize,
     next: AtomicU64,
     logs: Mutex<BTreeMap<String, Arc<RequestLog>>>,
+    /// The requests in progress that lead to others, by their numbers.
+    leading: Mutex<BTreeMap<u64, Weak<Trace>>>,
 }
 
 /// The requests of one endpoint.
@@ -46,9 +51,11 @@ pub struct RequestLog {
 }
 
 impl RequestLogs {
-    /// Returns logs that remember this number of last requests of each endpoint.
-    pub fn new(most: usize) -> Self {
-        Self(Arc::new(Shared { most, next: AtomicU64::new(1), logs: Mutex::default() }))
+    /// Returns logs that remember this number of last requests of each endpoint, with this number of bytes of
+    /// each body.
+    pub fn new(most: usize, body_bytes: usize) -> Self {
+        let (next, logs, leading) = (AtomicU64::new(1), Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { most, body_bytes, next, logs, leading }))
     }
 
     /// Returns the log of the endpoint with this label and path, and creates it if it is new.
@@ -63,9 +70,29 @@ impl RequestLogs {
         lock(&self.0.logs).get(label).cloned()
     }
 
+    /// Returns the number of bytes of each body that are kept.
+    pub fn body_bytes(&self) -> usize {
+        self.0.body_bytes
+    }
+
     /// Returns the number of the next request.
     pub fn next_number(&self) -> u64 {
         self.0.next.fetch_add(1, Relaxed)
+    }
+
+    /// Notes that a request in progress leads to others of the app host, which say its number.
+    pub fn lead(&self, trace: &Arc<Trace>) {
+        lock(&self.0.leading).insert(trace.request(), Arc::downgrade(trace));
+    }
+
+    /// Returns the request with this number that leads to others, if it is in progress.
+    pub fn leading(&self, number: u64) -> Option<Arc<Trace>> {
+        lock(&self.0.leading).get(&number)?.upgrade()
+    }
+
+    /// Notes that the request with this number has ended.
+    pub fn end_lead(&self, number: u64) {
+        lock(&self.0.leading).remove(&number);
     }
 
     /// Remembers a request that ended at `now`.
@@ -219,12 +246,14 @@ mod tests {
             is_recorded: true,
             stages: Vec::new(),
             left_out: 0,
+            request_body: None,
+            response_body: None,
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_of_several_endpoints_are_found() {
-        let logs = RequestLogs::new(200);
+        let logs = RequestLogs::new(200, 0);
         let (a, b) = (logs.log("/a", "/a"), logs.log("/b", "/b"));
         for (log, milliseconds) in [(&a, 5), (&b, 9), (&a, 7)] {
             logs.keep(log, record(&logs, milliseconds), Instant::now());
@@ -245,7 +274,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn beyond_the_rate_only_slow_and_failed_requests_are_wanted() {
-        let logs = RequestLogs::new(200);
+        let logs = RequestLogs::new(200, 0);
         let log = logs.log("/a", "/a");
         let now = Instant::now();
         let recorded = (0..5_000).filter(|_| log.records(now)).count();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use litplex_core::Identity;
 use tokio::time::Instant;
 
+use super::body::KeptBody;
+
 /// A request that has ended, as it is remembered.
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
@@ -39,6 +41,10 @@ pub struct RequestRecord {
     pub stages: Vec<Stage>,
     /// The number of stages that were left out, since there were too many.
     pub left_out: usize,
+    /// The start of the request's body, if bodies are kept.
+    pub request_body: Option<KeptBody>,
+    /// The start of the response's body, if bodies are kept.
+    pub response_body: Option<KeptBody>,
 }
 
 impl RequestRecord {
@@ -50,7 +56,9 @@ impl RequestRecord {
     /// Returns approximately the memory of the record in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let stages: usize = self.stages.iter().map(Stage::bytes).sum();
-        size_of::<Self>() + self.id.len() + self.path.len() + stages
+        let bodies = self.request_body.iter().chain(&self.response_body);
+        let bodies: usize = bodies.map(KeptBody::bytes).sum();
+        size_of::<Self>() + self.id.len() + self.path.len() + stages + bodies
     }
 }
 

@@ -167,6 +167,8 @@ mod tests {
             is_recorded: true,
             stages: Vec::new(),
             left_out: 0,
+            request_body: None,
+            response_body: None,
         })
     }
 
