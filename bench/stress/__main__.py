@@ -10,7 +10,7 @@ from . import report
 TOOLS = [
     "killstorm", "steps", "overload10", "drain", "disconnects", "soak",
     "policy", "scrape", "chatty", "hostile", "graphstorm", "graphoverload", "departure",
-    "firsttoken", "copies", "reloads", "sabotages", "saves",
+    "firsttoken", "copies", "reloads", "sabotages", "saves", "upgrade",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""``python -m litplex._describe server.py [args]``: prints the program of a script as JSON.
+"""``python -m litplex._describe [--module=NAME] server.py [args]`` prints the program of a script.
 
-The script runs up to the call that serves. The binary runs this module when it is started with a
+NAME is the name of the script for ``python -m``, if it is in a package. The program is JSON. The
+script runs up to the call that serves. The binary runs this module when it is started with a
 Python file: ``litplex serve server.py``.
 """
 
@@ -22,11 +23,14 @@ def main(argv: list[str]) -> None:
     os.dup2(2, 1)
     until_read = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    module = argv.pop(0).partition("=")[2] if argv[0].startswith("--module=") else None
     script = os.path.abspath(argv[0])
     sys.argv = [script, *argv[1:]]
-    # As Python does for a script, which may be a link: its imports are beside its target.
-    sys.path[0] = os.path.dirname(os.path.realpath(script))
-    servers, options = _run(script)
+    # As Python does for a script, which may be a link: its imports are beside its target. With `-m`
+    # they are in the working directory, which is the first entry already.
+    if module is None:
+        sys.path[0] = os.path.dirname(os.path.realpath(script))
+    servers, options = _run(script, module)
     manifest = _manifest.manifest_of(servers, options)
     json.dump(_server.program_of(servers, options, manifest), out, allow_nan=False)
     out.close()
@@ -34,8 +38,8 @@ def main(argv: list[str]) -> None:
     until_read.read()
 
 
-def _run(script: str) -> tuple[Sequence[Any], dict[str, Any]]:
-    captured, module = _capture.run_script(script, "__main__")
+def _run(script: str, in_package: str | None) -> tuple[Sequence[Any], dict[str, Any]]:
+    captured, module = _capture.run_script(script, "__main__", in_package)
     if captured is not None:
         return captured.servers, captured.options
     found = [value for value in vars(module).values() if isinstance(value, _server.LitServer)]

@@ -362,6 +362,8 @@ def run_servers(
     program = program_of(servers, given, _manifest.manifest_of(servers, given))
     if _capture.started:
         _handover.forbid_running_again(program, servers)
+    else:
+        program["rerun"] = _handover.rerun()
     if wants_client:
         write_client(servers, given)
     call_back(servers, "on_server_start")
@@ -638,9 +640,25 @@ def start_binary(
         sys.stdout.flush()
     command = [find_binary(), "serve", "--program"]
     env = {**_keys.environment(profile), **(variables or {})}
+    sockets = _given_sockets()
+    if sockets:
+        # They are for the binary, and the number is that of this process.
+        del env["LISTEN_PID"]
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=stderr, start_new_session=True, env=env
+        command,
+        stdin=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+        env=env,
+        pass_fds=sockets,
     )
+
+
+def _given_sockets() -> range:
+    """Returns the descriptors of the sockets that systemd has passed to this process."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return range(0)
+    return range(3, 3 + int(os.environ.get("LISTEN_FDS", "0")))
 
 
 def hand_over(program: dict[str, Any], child: subprocess.Popen[bytes]) -> None:
@@ -688,8 +706,12 @@ class _ForwardSignals:
         return self
 
     def _signals(self) -> Iterator[int]:
-        """Yields the signals at which the child drains; see `crates/server/src/signals.rs`."""
+        """Yields the signals at which the child drains (`crates/server/src/signals.rs`), and the
+        one at which it is upgraded."""
         yield from (signal.SIGINT, signal.SIGTERM)
+        # A program may use it for itself.
+        if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:
+            yield signal.SIGUSR2
         for number in (signal.SIGHUP, signal.SIGQUIT):
             # `nohup`, and shells for jobs in the background, ignore them.
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -697,8 +719,13 @@ class _ForwardSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            repeats = self._repeats_until > 0
+            repeats = self._repeats_until > 0 and number != signal.SIGUSR2
             _signals.release(number, self._ignore_repeats if repeats else handler)
+
+    def _upgrade(self) -> None:
+        # A server that does not exist yet starts with the present code.
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(signal.SIGUSR2)
 
     def _ignore_repeats(self, number: int, _: FrameType | None) -> None:
         if time.monotonic() >= self._repeats_until:
@@ -706,6 +733,9 @@ class _ForwardSignals:
             os.kill(os.getpid(), number)
 
     def _forward(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGUSR2:
+            self._upgrade()
+            return
         self._repeats_until = self._repeats_until or time.monotonic() + self._REPEATS
         if self._child is None:
             self._early.append(number)

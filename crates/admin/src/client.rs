@@ -28,7 +28,7 @@ use crate::run_dir::run_dirs;
 use crate::socket;
 use crate::status::{
     EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded,
-    Rollback, Scale, Scaled, Status,
+    Rollback, Scale, Scaled, Status, Upgrade, Upgraded,
 };
 
 /// The time that a server may take to respond.
@@ -260,6 +260,19 @@ impl Client {
     /// See [`AskError`].
     pub fn set_log_level(&self, level: &str) -> Result<LogLevel, AskError> {
         self.send(Method::PUT, "/v1/log-level", &LogLevel { level: level.into() })
+    }
+
+    /// Replaces the server by a new process of its program, which has `limit` to become ready; returns once
+    /// that serves.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn upgrade(&self, limit: Duration) -> Result<Upgraded, AskError> {
+        // Serialization cannot fail: the number is finite.
+        let body = serde_json::to_vec(&Upgrade { limit: limit.as_secs_f64() }).unwrap_or_default();
+        // A process that did not become ready has time to exit.
+        let limit = limit + 2 * TIMEOUT;
+        self.parse(&self.ask_within(limit, Method::POST, "/v1/upgrade", body.into())?)
     }
 
     /// Asks the server to stop: requests in progress are answered first.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::status::{GenerationState, Mode};
+use crate::status::{GenerationState, Mode, UpgradeState};
 
 /// An event of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -79,6 +79,17 @@ pub enum EventKind {
         /// The reason.
         reason: String,
     },
+    /// The state of an upgrade of the server changed.
+    Upgrade {
+        /// The state.
+        state: UpgradeState,
+        /// The process id of the new server.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<u32>,
+        /// The reason why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The level of the log was set.
     LogLevel {
         /// The level, in the syntax of `LITPLEX_LOG`.
@@ -100,6 +111,7 @@ impl EventKind {
             }
             Self::Patched { endpoint, files, .. } => endpoint.len() + files.len(),
             Self::PatchFailed { endpoint, reason } => endpoint.len() + reason.len(),
+            Self::Upgrade { reason, .. } => reason.as_ref().map_or(0, String::len),
             Self::LogLevel { level } => level.len(),
         }
     }
@@ -115,6 +127,7 @@ impl EventKind {
             Self::Generation { .. } => "generation",
             Self::Patched { .. } => "patched",
             Self::PatchFailed { .. } => "patch_failed",
+            Self::Upgrade { .. } => "upgrade",
             Self::LogLevel { .. } => "log_level",
         }
     }

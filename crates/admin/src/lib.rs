@@ -50,5 +50,5 @@ pub use socket::AdminSocket;
 pub use status::{
     EndpointGenerations, EndpointMode, EndpointStatus, GenerationState, GenerationStatus,
     GpuStatus, LastLine, LogLevel, Mode, NextSwap, Reload, Reloaded, Rollback, Scale, Scaled,
-    Status, Swap, WorkerStatus,
+    Status, Swap, Upgrade, UpgradeState, Upgraded, WorkerStatus,
 };

@@ -15,7 +15,7 @@ use crate::{
     Admin, Buckets, CallGraph, Configuration, EndpointBatches, EndpointGenerations,
     EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, GenerationState,
     HistoryQuery, KeyHolders, Load, LogLevel, Mode, NextSwap, RecentRequests, Refusal,
-    ReloadOptions, Reloaded, RequestDetails, RequestQuery, Scaled, Status, Swap,
+    ReloadOptions, Reloaded, RequestDetails, RequestQuery, Scaled, Status, Swap, Upgraded,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -223,6 +223,11 @@ impl Admin for MockAdmin {
 
     fn set_log_level(&self, level: LogLevel) -> Result<LogLevel, Refusal> {
         Ok(level)
+    }
+
+    fn upgrade(&self, limit: Duration) -> BoxFuture<'_, Result<Upgraded, Refusal>> {
+        let (version, seconds) = ("1.2.3".to_owned(), limit.as_secs_f64());
+        Box::pin(ready(Ok(Upgraded { before: 7, pid: 8, version, seconds })))
     }
 
     fn stop(&self) {

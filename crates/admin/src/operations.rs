@@ -14,7 +14,7 @@ use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
     EndpointGenerations, EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status,
-    Swap,
+    Swap, Upgraded,
 };
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
@@ -105,6 +105,10 @@ pub trait Admin: Send + Sync {
 
     /// Sets the level of the log until the server ends.
     fn set_log_level(&self, level: LogLevel) -> Result<LogLevel, Refusal>;
+
+    /// Replaces the server by a new process of its program, which has `limit` to become ready. Returns once
+    /// that serves, or has failed; then this server goes on.
+    fn upgrade(&self, limit: Duration) -> BoxFuture<'_, Result<Upgraded, Refusal>>;
 
     /// Asks the server to stop: requests in progress are answered first.
     fn stop(&self);

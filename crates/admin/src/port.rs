@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
@@ -46,18 +48,34 @@ impl AdminPort {
         self.listener.local_addr()
     }
 
-    /// Serves the admin API with `admin`, until dropped.
-    pub async fn serve(self, admin: Arc<dyn Admin>) {
+    /// Returns another descriptor of the socket, for a process that takes it over.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// Serves the admin API with `admin`, until dropped. When `left` resolves, another process accepts the
+    /// connections to the port, and those that are open are served further.
+    pub async fn serve(self, admin: Arc<dyn Admin>, left: impl Future<Output = ()>) {
         let Self { listener, guard, tls } = self;
         let router = router(admin).layer(from_fn_with_state(Arc::new(guard), guarded));
         let mut clients = Clients::new("the port of the admin API");
+        let mut left = pin!(left);
         loop {
-            clients.wait_for_room().await;
-            if let Some((client, _)) = clients.accepted(listener.accept().await).await {
-                let config = tls.as_ref().map(|tls| http1_config(&tls.borrow()));
-                clients.spawn(serve_tcp(client, config, router.clone()));
+            tokio::select! {
+                () = &mut left => break,
+                client = clients.next(listener.accept()) => {
+                    if let Some((client, _)) = client {
+                        let config = tls.as_ref().map(|tls| http1_config(&tls.borrow()));
+                        clients.spawn(serve_tcp(client, config, router.clone()));
+                    }
+                }
             }
         }
+        drop(listener);
+        clients.served().await;
     }
 }
 
@@ -117,7 +135,7 @@ mod tests {
             assert!(reason.contains("invalid digit"), "{reason}");
         });
         tokio::select! {
-            () = port.serve(Arc::new(MockAdmin::new(8000))) => unreachable!("it serves until dropped"),
+            () = port.serve(Arc::new(MockAdmin::new(8000)), std::future::pending()) => unreachable!("it serves until dropped"),
             asked = asked => asked.unwrap(),
         }
     }

@@ -29,14 +29,14 @@ use crate::operations::{Admin, Refusal, RefusalKind, ReloadOptions};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
     EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded,
-    Rollback, Scale, Scaled, Session, Status,
+    Rollback, Scale, Scaled, Session, Status, Upgrade, Upgraded,
 };
 
 /// The most workers of an endpoint.
 const MAX_WORKERS: usize = 1024;
 
-/// The longest time that the workers of a new generation may take to become ready: a day.
-const MAX_RELOAD: Duration = Duration::from_secs(86_400);
+/// The longest time that the workers of a new generation, or a new server, may take to become ready: a day.
+const MAX_LIMIT: Duration = Duration::from_secs(86_400);
 
 /// The number of lines of the log that a client gets if it does not say how many.
 const LOG_LINES: usize = 100;
@@ -98,6 +98,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(events))
         .routes(routes!(logs))
         .routes(routes!(log_level, set_log_level))
+        .routes(routes!(upgrade))
         .routes(routes!(stop))
 }
 
@@ -168,7 +169,7 @@ async fn reload(
     Path(endpoint): Path<String>,
     JsonBody(Reload { timeout, canary, swap }): JsonBody<Reload>,
 ) -> Result<Json<Reloaded>, Refusal> {
-    let limit = limit(timeout)?;
+    let limit = limit_of("timeout", timeout)?;
     if let Some(share) = canary.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
         let reason = format!("invalid `canary`: expected a share above 0, at most 1, got {share}");
         return Err(Refusal::invalid(reason));
@@ -209,7 +210,7 @@ async fn rollback(
     Path(endpoint): Path<String>,
     JsonBody(Rollback { generation, timeout }): JsonBody<Rollback>,
 ) -> Result<Json<Reloaded>, Refusal> {
-    admin.rollback(endpoint, generation, limit(timeout)?).await.map(Json)
+    admin.rollback(endpoint, generation, limit_of("timeout", timeout)?).await.map(Json)
 }
 
 /// Returns the last generations of an endpoint, and how the next one takes the place of the live one.
@@ -228,12 +229,12 @@ async fn generations(
     admin.generations(endpoint).await.map(Json)
 }
 
-/// Returns the time that new workers have to become ready.
-fn limit(timeout: f64) -> Result<Duration, Refusal> {
-    let limit = Duration::try_from_secs_f64(timeout).ok().filter(|limit| !limit.is_zero());
-    limit.filter(|limit| *limit <= MAX_RELOAD).ok_or_else(|| {
-        let most = MAX_RELOAD.as_secs();
-        let reason = format!("invalid `timeout`: expected seconds up to {most}, got {timeout}");
+/// Returns the time that new workers, or a new server, have to become ready; `name` is that of the field.
+fn limit_of(name: &str, seconds: f64) -> Result<Duration, Refusal> {
+    let limit = Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
+    limit.filter(|limit| *limit <= MAX_LIMIT).ok_or_else(|| {
+        let most = MAX_LIMIT.as_secs();
+        let reason = format!("invalid `{name}`: expected seconds up to {most}, got {seconds}");
         Refusal::invalid(reason)
     })
 }
@@ -646,6 +647,23 @@ async fn set_log_level(
     JsonBody(level): JsonBody<LogLevel>,
 ) -> Result<Json<LogLevel>, Refusal> {
     admin.set_log_level(level).map(Json)
+}
+
+/// Replaces the server by a new process of its program, without a request lost. Returns once the new process
+/// serves; if it does not become ready, this server goes on.
+#[utoipa::path(
+    post, path = "/v1/upgrade", request_body = Upgrade,
+    responses(
+        (status = OK, body = Upgraded),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn upgrade(
+    State(admin): Operations,
+    JsonBody(Upgrade { limit }): JsonBody<Upgrade>,
+) -> Result<Json<Upgraded>, Refusal> {
+    admin.upgrade(limit_of("limit", limit)?).await.map(Json)
 }
 
 /// Stops the server: requests in progress are answered first.

@@ -3,6 +3,8 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,32 +32,54 @@ pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// further ones wait.
 const MAX_CLIENTS: usize = 64;
 
+/// The name of the socket of a server that does not serve yet.
+const UNPUBLISHED: &str = "starting.sock";
+
 /// The admin socket of a running server; only its user can connect to it.
 #[derive(Debug)]
-pub struct AdminSocket(UnixListener);
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
 
 impl AdminSocket {
-    /// Creates the socket in the run directory of a server.
+    /// Creates the socket in the run directory of a server, where clients do not find it yet.
     ///
     /// # Errors
     /// The error of the system.
     pub fn bind(directory: &RunDir) -> io::Result<Self> {
-        let path = directory.socket(NAME);
+        let path = directory.socket(UNPUBLISHED);
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self(listener))
+        Ok(Self { listener, path: directory.socket(NAME) })
     }
 
-    /// Serves the admin API with `admin`, until dropped.
-    pub async fn serve(self, admin: Arc<dyn Admin>) {
+    /// Returns a function that puts the socket where clients find it.
+    pub fn publisher(&self) -> impl Fn() -> io::Result<()> + Send + use<> {
+        let path = self.path.clone();
+        move || fs::rename(path.with_file_name(UNPUBLISHED), &path)
+    }
+
+    /// Serves the admin API with `admin`, until dropped. When `left` resolves, clients no longer find the
+    /// socket, and those that are connected are served further.
+    pub async fn serve(self, admin: Arc<dyn Admin>, left: impl Future<Output = ()>) {
+        let Self { listener, path } = self;
         let router = router(admin).layer(from_fn(guarded_socket));
         let mut clients = Clients::new("the admin socket");
+        let mut left = pin!(left);
         loop {
-            clients.wait_for_room().await;
-            if let Some((client, _)) = clients.accepted(self.0.accept().await).await {
-                clients.spawn(serve_client(client, router.clone()));
+            tokio::select! {
+                () = &mut left => break,
+                client = clients.next(listener.accept()) => {
+                    if let Some((client, _)) = client {
+                        clients.spawn(serve_client(client, router.clone()));
+                    }
+                }
             }
         }
+        let _ = fs::remove_file(&path);
+        drop(listener);
+        clients.served().await;
     }
 }
 
@@ -71,17 +95,17 @@ impl Clients {
         Self { listener, serving: JoinSet::new() }
     }
 
-    /// Waits until there are fewer clients than may be served at the same time.
-    pub(crate) async fn wait_for_room(&mut self) {
+    /// Waits until there are fewer clients than may be served at the same time, and returns the next one. If
+    /// it cannot be accepted, logs the reason, and returns a second later.
+    pub(crate) async fn next<T>(
+        &mut self,
+        accept: impl Future<Output = io::Result<T>>,
+    ) -> Option<T> {
         while self.serving.len() >= MAX_CLIENTS {
             self.serving.join_next().await;
         }
         while self.serving.try_join_next().is_some() {}
-    }
-
-    /// Returns an accepted connection. If there is none, logs the reason, and returns a second later.
-    pub(crate) async fn accepted<T>(&self, accepted: io::Result<T>) -> Option<T> {
-        match accepted {
+        match accept.await {
             Ok(accepted) => Some(accepted),
             Err(error) => {
                 tracing::warn!("{} cannot take a connection: {error}", self.listener);
@@ -89,6 +113,11 @@ impl Clients {
                 None
             }
         }
+    }
+
+    /// Resolves when all connections have ended.
+    pub(crate) async fn served(&mut self) {
+        while self.serving.join_next().await.is_some() {}
     }
 
     /// Serves a connection.
@@ -110,6 +139,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
     use std::io::{Read, Write};
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream as Blocking;
@@ -130,9 +160,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directory = RunDir::create_in(root.path()).unwrap();
         let socket = AdminSocket::bind(&directory).unwrap();
+        assert!(Client::of(directory.path()).ps().is_err(), "it is not published");
+        socket.publisher()().unwrap();
         let path = directory.path().to_owned();
         tokio::select! {
-            () = socket.serve(Arc::new(admin)) => unreachable!("the socket serves until it is dropped"),
+            () = socket.serve(Arc::new(admin), pending()) => unreachable!("the socket serves until it is dropped"),
             result = spawn_blocking(move || client(&path)) => result.unwrap(),
         }
     }

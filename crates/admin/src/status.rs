@@ -207,6 +207,51 @@ pub struct Reloaded {
     pub changes: Option<String>,
 }
 
+/// The limits of an upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// The seconds that the new server has to become ready. Default: 600.
+    #[serde(default = "default_limit")]
+    pub limit: f64,
+}
+
+/// The result of an upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Upgraded {
+    /// The process id of the server that was replaced.
+    pub before: u32,
+    /// The process id of the server that serves now.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// The seconds that it took to become ready.
+    pub seconds: f64,
+}
+
+/// The state of an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeState {
+    /// The new server loads its models.
+    Starting,
+    /// The new server takes all requests.
+    Serving,
+    /// The new server did not become ready.
+    Failed,
+}
+
+impl UpgradeState {
+    /// Returns the word for the state.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The status of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStatus {

@@ -54,6 +54,11 @@ fn describe(json: &str) -> String {
         EventKind::PatchFailed { endpoint, reason } => {
             format!("{endpoint} goes on with the code before: {reason}")
         }
+        EventKind::Upgrade { state, pid, reason } => {
+            let server = pid.map_or("the new server".into(), |pid| format!("process {pid}"));
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("upgrade: {server} is {}{reason}", state.word())
+        }
         EventKind::LogLevel { level } => format!("the log level is {level}"),
     };
     format!("{timestamp}  {}\n", printable(&what))

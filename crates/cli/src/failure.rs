@@ -47,6 +47,7 @@ pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Served>() {
         Some(Served::Config(_)) => 2,
         Some(Served::Launch { .. } | Served::AppHost(_)) => 3,
+        Some(Served::Successor { status, .. }) => *status,
         _ if error.is::<ConfigError>() => 2,
         _ if error.is::<ReaderGone>() => ReaderGone::STATUS,
         _ if error.is::<Printed>() => Printed::STATUS,

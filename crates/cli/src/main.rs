@@ -27,6 +27,7 @@ mod stop;
 mod table;
 mod top;
 mod trace;
+mod upgrade;
 mod wrong;
 
 use std::ffi::OsString;
@@ -38,11 +39,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use litplex::Program;
+use litplex::{FOR_SERVERS, Inherited, Program, Rerun, StartCommand};
 use litplex_admin::Mode;
 use tokio::sync::oneshot;
 
-use crate::failure::{Printed, exit_status};
+use crate::failure::{Printed, described, exit_status};
 use crate::say::{say, written};
 use crate::wrong::wrong;
 
@@ -137,6 +138,8 @@ enum Verb {
     LogLevel(level::Level),
     /// Show what a worker does: the stacks of all its threads
     Stack(stack::Stack),
+    /// Replace a server by a new process of its program, with the present executable and code
+    Upgrade(upgrade::Upgrade),
     /// Stop a server: requests in progress are answered first
     Stop(stop::Stop),
     /// Print an inference graph of another server as a pipeline in TOML
@@ -217,6 +220,12 @@ struct Source {
     /// Interpreter that reads a Python file [default: the one that litplex was installed for]
     #[arg(long)]
     python: Option<PathBuf>,
+    /// Flag of that interpreter
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    python_flag: Vec<String>,
+    /// Name of the Python file for `python -m`
+    #[arg(long, hide = true)]
+    module: Option<String>,
     /// Arguments for a Python file
     #[arg(last = true)]
     args: Vec<OsString>,
@@ -267,6 +276,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Events(events) => events::run(&events),
         Verb::LogLevel(level) => level::run(&level),
         Verb::Stack(stack) => stack::run(&stack),
+        Verb::Upgrade(upgrade) => upgrade::run(&upgrade),
         Verb::Stop(stop) => stop::run(&stop),
         Verb::Import(import) => import::run(&import),
         Verb::Env(env) => env::run(&env),
@@ -295,13 +305,23 @@ fn run_check(check: &Check) -> anyhow::Result<()> {
 }
 
 fn run_serve(serve: Serve) -> anyhow::Result<()> {
-    if serve.program {
-        return run_from_sdk();
+    // Before another process is started, which would get the sockets.
+    let inherited = Inherited::from_env();
+    let predecessor = inherited.predecessor();
+    let served =
+        if serve.program { run_from_sdk(inherited) } else { run_from_file(serve, inherited) };
+    if let (Some(predecessor), Err(error)) = (predecessor, &served) {
+        predecessor.failed(&described(error));
     }
+    served
+}
+
+fn run_from_file(serve: Serve, inherited: Inherited) -> anyhow::Result<()> {
     let Some(source) = serve.source else {
         return Err(wrong("name a Python or TOML file to serve; `litplex serve --help` shows how"));
     };
     let Serve { host, port, tls_cert, tls_key, tls_client_ca, reload, changed_since, .. } = serve;
+    let waits = reload && inherited.predecessor().is_none();
     let run = || {
         let mut program = load(&source)?.listen(host, port);
         if let (Some(cert), Some(key)) = (tls_cert, tls_key) {
@@ -310,24 +330,41 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
         if reload {
             program = program.reload_on_save(source.file.clone());
         }
+        let program = program.inherit(inherited).started_by(StartCommand::this_process()?);
         Ok(program.adopt_orphans().run(std::future::pending())?)
     };
-    if reload { development::serve(&source.file, changed_since, run) } else { run() }
+    // A successor that is wrong leaves its predecessor in place.
+    if waits { development::serve(&source.file, changed_since, run) } else { run() }
 }
 
 /// Serves the program that the SDK writes to standard input, until standard input is closed.
-fn run_from_sdk() -> anyhow::Result<()> {
+fn run_from_sdk(inherited: Inherited) -> anyhow::Result<()> {
     let mut stdin = io::stdin().lock();
     let mut line = String::new();
     stdin.read_line(&mut line).context("cannot read the program")?;
     drop(stdin);
-    let program = Program::from_sdk(&line)?;
+    let mut program = Program::from_sdk(&line)?.inherit(inherited);
+    if let Some(rerun) = program.rerun().cloned() {
+        program = program.started_by(StartCommand::this_process()?.with_args(arguments(rerun)));
+    }
     let (closed, parent_gone) = oneshot::channel();
     std::thread::spawn(move || {
         let _ = io::stdin().lock().read_to_end(&mut Vec::new());
         let _ = closed.send(());
     });
     Ok(program.adopt_orphans().run(async { drop(parent_gone.await) })?)
+}
+
+/// Returns the arguments with which this command serves a Python program without its process.
+fn arguments(rerun: Rerun) -> Vec<OsString> {
+    let Rerun { python, flags, file, module, args } = rerun;
+    let mut arguments: Vec<OsString> = vec!["serve".into(), file.into(), "--python".into()];
+    arguments.push(python.into());
+    arguments.extend(flags.into_iter().map(|flag| format!("--python-flag={flag}").into()));
+    arguments.extend(module.map(|module| format!("--module={module}").into()));
+    arguments.push("--".into());
+    arguments.extend(args.into_iter().map(OsString::from));
+    arguments
 }
 
 fn load(source: &Source) -> anyhow::Result<Program> {
@@ -352,8 +389,12 @@ fn load_python(source: &Source) -> anyhow::Result<Program> {
         return Err(wrong(format!("there is no file {}", source.file.display())));
     }
     let python = source.python.clone().unwrap_or_else(litplex::default_interpreter);
-    let mut child = Command::new(&python)
+    let mut command = Command::new(&python);
+    FOR_SERVERS.iter().for_each(|name| _ = command.env_remove(name));
+    let mut child = command
+        .args(&source.python_flag)
         .args(["-m", "litplex._describe"])
+        .args(source.module.iter().map(|module| format!("--module={module}")))
         .arg(&source.file)
         .args(&source.args)
         .stdin(Stdio::piped())
@@ -400,7 +441,7 @@ mod tests {
         ["serve", "check", "init", "call", "key", "import", "env", "completions"];
 
     /// The verbs for running servers, each with the operations of the admin API that it uses.
-    const REMOTE: [(&str, &[&str]); 18] = [
+    const REMOTE: [(&str, &[&str]); 19] = [
         ("ps", &["get /v1/server"]),
         ("top", &["get /v1/load"]),
         ("scale", &["post /v1/endpoints/{endpoint}/scale"]),
@@ -418,6 +459,7 @@ mod tests {
         ("events", &["get /v1/events"]),
         ("log-level", &["get /v1/log-level", "put /v1/log-level"]),
         ("stack", &["get /v1/endpoints/{endpoint}/workers/{slot}/stack"]),
+        ("upgrade", &["post /v1/upgrade"]),
         ("stop", &["post /v1/stop"]),
     ];
 

@@ -110,8 +110,18 @@ fn ask_all() -> (Vec<Running>, Vec<AskError>) {
             Err(error) => silent.push(error),
         }
     }
-    found.sort_by_key(|server| server.status.port);
-    (found, silent)
+    (without_replaced(found), silent)
+}
+
+/// Returns the servers by port, without those that another one replaces at this moment: it has the same
+/// address, and runs for a shorter time.
+fn without_replaced(mut found: Vec<Running>) -> Vec<Running> {
+    found.sort_by(|one, other| {
+        let (one, other) = (&one.status, &other.status);
+        one.port.cmp(&other.port).then(one.uptime.total_cmp(&other.uptime))
+    });
+    found.dedup_by(|later, first| later.status.url == first.status.url);
+    found
 }
 
 fn on_port(found: Vec<Running>, port: Option<u16>) -> anyhow::Result<Vec<Running>> {
@@ -169,6 +179,17 @@ mod tests {
         assert_eq!(only_of(chosen).unwrap().status.port, 9000);
         assert_eq!(on_port(vec![server(8000), server(9000)], None).unwrap().len(), 2);
         assert_eq!(only_of(vec![server(8000)]).unwrap().status.port, 8000);
+    }
+
+    #[test]
+    fn a_server_that_is_being_replaced_is_not_chosen() {
+        let with = |port, pid, uptime| {
+            let Running { client, status } = server(port);
+            Running { client, status: Status { pid, uptime, ..status } }
+        };
+        let found = vec![with(9000, 1, 5.0), with(8000, 2, 100.0), with(8000, 3, 0.5)];
+        let pids = without_replaced(found).into_iter().map(|server| server.status.pid);
+        assert_eq!(Vec::from_iter(pids), [3, 1]);
     }
 
     #[test]

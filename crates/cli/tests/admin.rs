@@ -40,7 +40,8 @@ fn serve(root: &Path, port: u16) -> JoinHandle<()> {
     let directory = RunDir::create_in(root).unwrap();
     let socket = AdminSocket::bind(&directory).unwrap();
     tokio::spawn(async move {
-        socket.serve(Arc::new(MockAdmin::new(port))).await;
+        socket.publisher()().unwrap();
+        socket.serve(Arc::new(MockAdmin::new(port)), std::future::pending()).await;
         drop(directory);
     })
 }

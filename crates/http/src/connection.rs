@@ -16,6 +16,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 /// The longest time in which a client sends the headers of a request.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The time in which a client may send one more request on a connection that another process would
+/// serve better: the request may be on its way. Many clients close idle connections after 5 s themselves.
+const LEAVING_IDLE: Duration = Duration::from_secs(6);
+
 /// The time between two checks of a busy connection.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -37,6 +41,8 @@ pub(crate) struct ConnectionState {
     /// Notified when the read buffer grows for the first time.
     grown: Notify,
     is_stalled: AtomicBool,
+    /// Whether the connection ends with its next response, because another process takes new ones.
+    is_leaving: AtomicBool,
 }
 
 /// The use of a connection.
@@ -57,6 +63,8 @@ struct Usage {
     is_flushed: bool,
     /// Whether the connection ends with its current request.
     is_last: bool,
+    /// The time in which its first bytes come.
+    first_bytes: Duration,
 }
 
 impl Usage {
@@ -80,7 +88,7 @@ impl Usage {
         }
         let idle = self.idle_since + self.keep_alive;
         match self.version {
-            None => Some(self.idle_since + HEADER_TIMEOUT),
+            None => Some(self.idle_since + self.first_bytes),
             // The data need not be a request.
             Some(Version::HTTP_2) => Some(idle),
             Some(_) => Some(self.head_since.map_or(idle, |since| since + HEADER_TIMEOUT)),
@@ -104,9 +112,11 @@ impl ConnectionState {
             has_grown,
             is_flushed,
             is_last,
+            first_bytes: HEADER_TIMEOUT,
         };
-        let (begun, grown, is_stalled) = (Notify::new(), Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { usage: Mutex::new(usage), begun, grown, is_stalled })
+        let (begun, grown) = (Notify::new(), Notify::new());
+        let (is_stalled, is_leaving) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { usage: Mutex::new(usage), begun, grown, is_stalled, is_leaving })
     }
 
     fn usage(&self) -> MutexGuard<'_, Usage> {
@@ -136,6 +146,23 @@ impl ConnectionState {
     /// Notes that the connection ends with its current request, whose body may not be read yet.
     pub(crate) fn note_last(&self) {
         self.usage().is_last = true;
+    }
+
+    /// Notes that the connection ends with its next response, or when no request comes for a moment.
+    pub(crate) fn leave(&self) {
+        self.is_leaving.store(true, Relaxed);
+        let mut usage = self.usage();
+        usage.first_bytes = LEAVING_IDLE;
+        usage.keep_alive = usage.keep_alive.min(LEAVING_IDLE);
+        usage.idle_since = Instant::now();
+        drop(usage);
+        // The deadline is earlier.
+        self.begun.notify_one();
+    }
+
+    /// Returns whether it ends with its next response.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Relaxed)
     }
 
     /// Resolves when the connection should be parked: it has no request, and a large read buffer.

@@ -45,7 +45,7 @@ pub use middleware::{
     AccessLog, AccessLogForm, Coding, Compression, EdgeMiddleware, RequestIds, TrustedProxies, cors,
 };
 pub use routes::{Access, Builtin, Condition, RouteEntry, RouteTable};
-pub use serve::{Server, bind, serve_inner};
+pub use serve::{LeavingServer, Server, bind, serve_inner};
 
 pub use litplex_dialects::{Dialects, Route, ToolCache, dialect_path};
 pub use litplex_http_core::body::Body;

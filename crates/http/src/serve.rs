@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::header::CONNECTION;
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -70,8 +71,18 @@ pub struct Server {
     listener: TcpListener,
     threads: HttpThreads,
     /// Tells the connections to end. Each open connection has a receiver.
-    connections: watch::Sender<bool>,
+    connections: watch::Sender<Stage>,
     permits: Arc<Semaphore>,
+}
+
+/// The stage of a server, as its connections see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    /// Another process accepts connections: each connection ends after its next response.
+    HandingOver,
+    /// The server ends: each connection ends after its requests.
+    Ending,
 }
 
 impl std::fmt::Debug for Server {
@@ -96,7 +107,7 @@ impl Server {
         let threads = threads.map(|index| spawn_http_thread(index, app.clone()));
         let threads = HttpThreads { threads: threads.collect::<io::Result<_>>()?, app, tls: None };
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener, threads, connections: watch::Sender::new(false), permits })
+        Ok(Self { listener, threads, connections: watch::Sender::new(Stage::Serving), permits })
     }
 
     /// Requires TLS, if there is a configuration.
@@ -114,6 +125,14 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// Returns another descriptor of the socket that the server listens on, for a process that takes it over.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
     /// Accepts connections while it is polled.
     pub async fn accept(&mut self) {
         let Self { listener, threads, connections, permits } = self;
@@ -123,18 +142,57 @@ impl Server {
         accept(listener, permits, serve).await;
     }
 
+    /// Stops to accept connections, because another process accepts those of this socket, also those in
+    /// its backlog.
+    pub fn hand_over(self) -> LeavingServer {
+        let Self { listener: _, threads, connections, permits: _ } = self;
+        let _ = connections.send(Stage::HandingOver);
+        LeavingServer { threads, connections }
+    }
+
     /// Lets every connection finish its requests, and returns whether they ended within `grace`.
     /// Requests that arrive meanwhile get a response that refuses them; the server stops listening
     /// when this returns.
     pub async fn drain(self, grace: Duration) -> bool {
         let Self { listener, threads, connections, permits } = self;
         threads.app().status().begin_drain();
-        let _ = connections.send(true);
+        let _ = connections.send(Stage::Ending);
         let refuse = |turn, stream, permit| threads.serve(turn, stream, permit, None);
         tokio::select! {
             drained = timeout(grace, connections.closed()) => drained.is_ok(),
             () = requests_ended(threads.app()) => true,
             () = accept(&listener, &permits, refuse) => false,
+        }
+    }
+}
+
+/// A server that has left its socket to another process, and answers the requests on its connections.
+pub struct LeavingServer {
+    threads: HttpThreads,
+    connections: watch::Sender<Stage>,
+}
+
+impl std::fmt::Debug for LeavingServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeavingServer").finish_non_exhaustive()
+    }
+}
+
+impl LeavingServer {
+    /// Resolves when all connections have ended: those over HTTP/1.1 after the next response, or after a
+    /// moment without a request, those over HTTP/2 when their clients have left.
+    pub async fn ended(&self) {
+        self.connections.closed().await;
+    }
+
+    /// Lets every connection finish its requests, and returns whether they ended within `grace`.
+    pub async fn drain(self, grace: Duration) -> bool {
+        let Self { threads, connections } = self;
+        threads.app().status().begin_drain();
+        let _ = connections.send(Stage::Ending);
+        tokio::select! {
+            drained = timeout(grace, connections.closed()) => drained.is_ok(),
+            () = requests_ended(threads.app()) => true,
         }
     }
 }
@@ -200,7 +258,7 @@ struct Accepted<S> {
     permit: OwnedSemaphorePermit,
     tls: Option<Arc<ServerConfig>>,
     /// A connection without a watcher does not delay the end of the server.
-    watcher: Option<watch::Receiver<bool>>,
+    watcher: Option<watch::Receiver<Stage>>,
 }
 
 impl HttpThreads {
@@ -213,7 +271,7 @@ impl HttpThreads {
         turn: usize,
         stream: TcpStream,
         permit: OwnedSemaphorePermit,
-        watcher: Option<watch::Receiver<bool>>,
+        watcher: Option<watch::Receiver<Stage>>,
     ) {
         let tls = self.tls.as_ref().map(|configs| configs.borrow().clone());
         if self.threads.is_empty() {
@@ -270,7 +328,7 @@ pub(crate) async fn serve_connection(
     app: Arc<App>,
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     client: Option<Peer>,
-    watcher: Option<watch::Receiver<bool>>,
+    watcher: Option<watch::Receiver<Stage>>,
 ) {
     let keep_alive = app.keep_alive;
     let answer = move |request, active| {
@@ -308,7 +366,7 @@ async fn serve_http<S, B, F>(
     protocols: Protocols,
     stream: S,
     keep_alive: Duration,
-    watcher: Option<watch::Receiver<bool>>,
+    watcher: Option<watch::Receiver<Stage>>,
     answer: impl Fn(Request<Incoming>, ActiveRequest) -> F + Send + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -322,16 +380,32 @@ async fn serve_http<S, B, F>(
     let service = service_fn(|request: Request<Incoming>| {
         let state = state.clone();
         let active = state.begin(request.version());
+        let is_http1 = request.version() < Version::HTTP_2;
         let answered = answer(request, active);
-        async move { answered.await.inspect(|response| note_last(&state, response)) }
+        async move {
+            let Ok(mut response) = answered.await;
+            if is_http1 && state.is_leaving() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            note_last(&state, &response);
+            Ok::<_, Infallible>(response)
+        }
     });
     loop {
         // The set polls the timers and the watcher only after they were woken. Without it, each poll
         // of the connection would poll them all, three times in a request.
         let mut pauses = FuturesUnordered::from_iter([pause_of(watcher.clone(), &state)]);
-        let is_http2 = tokio::select! {
-            is_http2 = stream.begins_http2() => is_http2,
-            _ = pauses.next() => return,
+        let is_http2 = loop {
+            tokio::select! {
+                is_http2 = stream.begins_http2() => break is_http2,
+                pause = pauses.next() => match pause {
+                    Some(Pause::Leave) => {
+                        state.leave();
+                        pauses.push(pause_of(watcher.clone(), &state));
+                    }
+                    _ => return,
+                },
+            }
         };
         let Ok(is_http2) = is_http2 else { return };
         let io = TokioIo::new(stream);
@@ -344,9 +418,16 @@ async fn serve_http<S, B, F>(
             return;
         }
         let mut connection = protocols.http1.serve_connection(io, &service);
-        let pause = tokio::select! {
-            ended = &mut connection => return note_end(ended),
-            pause = pauses.next() => pause,
+        let pause = loop {
+            let pause = tokio::select! {
+                ended = &mut connection => return note_end(ended),
+                pause = pauses.next() => pause,
+            };
+            if !matches!(pause, Some(Pause::Leave)) {
+                break pause;
+            }
+            state.leave();
+            pauses.push(pause_of(watcher.clone(), &state));
         };
         let Some(Pause::Park) = pause else {
             return finish(Pin::new(&mut connection), &state).await;
@@ -356,16 +437,21 @@ async fn serve_http<S, B, F>(
     }
 }
 
-/// The end of a stage of a connection: it ends, or it is parked.
+/// The end of a stage of a connection.
 enum Pause {
+    /// The connection ends after its requests.
     End,
+    /// The connection ends after its next response, or when no request comes.
+    Leave,
+    /// The connection is parked.
     Park,
 }
 
-/// Waits until a connection is to end or to be parked.
-async fn pause_of(mut watcher: Option<watch::Receiver<bool>>, state: &ConnectionState) -> Pause {
+/// Waits until a connection is to end, to leave or to be parked.
+async fn pause_of(mut watcher: Option<watch::Receiver<Stage>>, state: &ConnectionState) -> Pause {
+    let leaves = state.is_leaving();
     tokio::select! {
-        () = asked_to_end(&mut watcher) => Pause::End,
+        pause = asked_to_end(&mut watcher, leaves) => pause,
         () = state.idle() => {
             tracing::debug!("a connection was idle for too long");
             Pause::End
@@ -425,12 +511,19 @@ fn note_end(ended: hyper::Result<()>) {
     }
 }
 
-/// Resolves when the server ends. The server waits while there is a watcher.
-async fn asked_to_end(watcher: &mut Option<watch::Receiver<bool>>) {
-    match watcher {
-        // The sender is dropped only with the server.
-        Some(watcher) => drop(watcher.wait_for(|is_ending| *is_ending).await.is_ok()),
-        None => std::future::pending().await,
+/// Resolves when the server ends, or is replaced by another process if the connection does not leave
+/// already. The server waits while there is a watcher.
+async fn asked_to_end(watcher: &mut Option<watch::Receiver<Stage>>, leaves: bool) -> Pause {
+    let Some(watcher) = watcher else { return std::future::pending().await };
+    // The sender is dropped only with the server.
+    let stage = watcher.wait_for(|stage| match stage {
+        Stage::Serving => false,
+        Stage::HandingOver => !leaves,
+        Stage::Ending => true,
+    });
+    match stage.await.map(|stage| *stage) {
+        Ok(Stage::HandingOver) => Pause::Leave,
+        _ => Pause::End,
     }
 }
 

@@ -108,11 +108,11 @@ pub use litplex_core::{
 pub use litplex_dirs::{Cache, NoCache};
 pub use litplex_http::{Body, HttpLayer, HttpService};
 pub use litplex_pipelines::{Imported, Step, import};
-pub use litplex_server::{Error, wait_for_change};
+pub use litplex_server::{Error, Inherited, Predecessor, StartCommand, wait_for_change};
 pub use litplex_workers::{
-    Callee, Environment, default_interpreter, environments, remove_environment,
+    Callee, Environment, FOR_SERVERS, default_interpreter, environments, remove_environment,
 };
-pub use program::{Checked, Program};
+pub use program::{Checked, Program, Rerun};
 pub use server::{RunServers, run_servers};
 
 use table::table;

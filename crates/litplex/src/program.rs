@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use litplex_config::{Origin, Pem, TlsFiles, parse_json, parse_toml, resolve};
 use litplex_server::{
-    Development, ServerSpec, check, describe, describe_json, hold_pickles, init_log, load, serve,
+    Development, Inherited, ServerSpec, StartCommand, check, describe, describe_json, hold_pickles,
+    init_log, load, serve,
 };
 use litplex_workers::Inspected;
+use serde::Deserialize;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
@@ -18,6 +20,22 @@ use crate::{ConfigError, Error};
 /// A checked configuration that can be run. The `litplex` command works with it.
 pub struct Program {
     pub(crate) spec: ServerSpec,
+    rerun: Option<Rerun>,
+}
+
+/// A Python program, as it can be run again up to the call that serves.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Rerun {
+    /// The interpreter.
+    pub python: PathBuf,
+    /// The flags of the interpreter, such as `-O`.
+    pub flags: Vec<String>,
+    /// The file.
+    pub file: PathBuf,
+    /// Its name for `python -m`, if it is in a package.
+    pub module: Option<String>,
+    /// Its arguments.
+    pub args: Vec<String>,
 }
 
 impl std::fmt::Debug for Program {
@@ -28,7 +46,11 @@ impl std::fmt::Debug for Program {
 
 impl Program {
     pub(crate) fn new(config: litplex_config::Program) -> Self {
-        Self { spec: ServerSpec::new(config) }
+        Self::of(ServerSpec::new(config))
+    }
+
+    pub(crate) fn of(spec: ServerSpec) -> Self {
+        Self { spec, rerun: None }
     }
 
     /// Checks the text of a `litplex.toml`; names in it are relative to the directory of `path`.
@@ -51,7 +73,8 @@ impl Program {
     pub fn from_sdk(text: &str) -> Result<Self, ConfigError> {
         let mut raw = parse_json(text)?;
         hold_pickles(&mut raw)?;
-        Ok(Self::new(resolve(raw, &Origin::Sdk)?))
+        let rerun = raw.remove("rerun").and_then(|rerun| serde_json::from_value(rerun).ok());
+        Ok(Self { rerun, ..Self::new(resolve(raw, &Origin::Sdk)?) })
     }
 
     /// Replaces the host and the port, if they are given.
@@ -88,6 +111,26 @@ impl Program {
     pub fn reload_on_save(mut self, file: PathBuf) -> Self {
         self.spec.development = Some(Development { program: file });
         self
+    }
+
+    /// Serves on the sockets that this process was given, and takes the place of the server that started it, if
+    /// it did so for an upgrade.
+    #[must_use]
+    pub fn inherit(mut self, inherited: Inherited) -> Self {
+        self.spec.inherited = inherited;
+        self
+    }
+
+    /// Starts the program again for an upgrade of the server with this command. Default: no upgrade.
+    #[must_use]
+    pub fn started_by(mut self, command: StartCommand) -> Self {
+        self.spec.start = Ok(command);
+        self
+    }
+
+    /// Returns how Python runs the program again, if it can: only a program of [`from_sdk`](Self::from_sdk).
+    pub fn rerun(&self) -> Option<&Rerun> {
+        self.rerun.as_ref()
     }
 
     /// Checks everything that needs no loaded model: files, devices, and each Python model, which its

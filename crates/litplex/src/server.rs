@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use litplex_config::{Origin, resolve};
 use litplex_http::{BoxLayer, HttpLayer, Layers};
-use litplex_server::ServerSpec;
+use litplex_server::{Inherited, Predecessor, ServerSpec, StartCommand};
 use serde_json::{Map, Value};
 
 use crate::{Endpoint, Error, Program, table};
@@ -235,7 +235,16 @@ impl RunServers {
     /// # Errors
     /// See [`Error`].
     pub fn run(self) -> Result<(), Error> {
-        self.program()?.run(std::future::pending())
+        let (predecessor, program) = self.inheriting();
+        let served = program.and_then(|program| program.run(std::future::pending()));
+        report(predecessor.as_ref(), served)
+    }
+
+    /// Returns the program, and the server that it replaces, if this process was started for that.
+    fn inheriting(self) -> (Option<Predecessor>, Result<Program, Error>) {
+        let inherited = Inherited::from_env();
+        let predecessor = inherited.predecessor();
+        (predecessor, self.program().map(|program| program.inherit(inherited)))
     }
 
     fn program(self) -> Result<Program, Error> {
@@ -252,7 +261,8 @@ impl RunServers {
         let config = resolve(raw, &Origin::Builder)?;
         let labels = config.endpoints.iter().map(|endpoint| endpoint.label().to_owned());
         layers.endpoints = labels.zip(endpoint_layers).collect();
-        Ok(Program { spec: ServerSpec { layers, models, ..ServerSpec::new(config) } })
+        let spec = ServerSpec { models, layers, ..ServerSpec::new(config) };
+        Ok(Program::of(spec).started_by(StartCommand::this_process()?))
     }
 
     fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -268,6 +278,21 @@ impl IntoFuture for RunServers {
     /// Serves until Ctrl-C or SIGTERM, or until the future is dropped. The server has a thread
     /// and a runtime of its own: nothing that the caller's runtime does can delay it.
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.program()?.run_until_dropped().await })
+        Box::pin(async move {
+            let (predecessor, program) = self.inheriting();
+            let served = match program {
+                Ok(program) => program.run_until_dropped().await,
+                Err(error) => Err(error),
+            };
+            report(predecessor.as_ref(), served)
+        })
     }
+}
+
+/// Tells the server that this one was to replace why it does not.
+fn report(predecessor: Option<&Predecessor>, served: Result<(), Error>) -> Result<(), Error> {
+    if let (Some(predecessor), Err(error)) = (predecessor, &served) {
+        predecessor.failed(&error.to_string());
+    }
+    served
 }

@@ -9,7 +9,7 @@ use litplex_admin::{
     Admin, CallGraph, Configuration, EndpointBatches, EndpointGenerations, EndpointHistory,
     EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel,
     Mode, RecentRequests, Refusal, ReloadOptions, Reloaded, RequestDetails, RequestQuery, Scaled,
-    Status,
+    Status, Upgraded,
 };
 use litplex_config::{Program, Workers};
 use litplex_core::{BoxFuture, Identity};
@@ -30,6 +30,7 @@ use crate::load::load_of;
 use crate::log::OperatedLog;
 use crate::observed_workers::WorkerObserver;
 use crate::requests;
+use crate::upgrade::{Upgrades, memory_note};
 
 /// The handler of the admin API.
 pub(crate) struct AdminHandler {
@@ -46,6 +47,7 @@ pub(crate) struct AdminHandler {
     config: Program,
     log: Option<OperatedLog>,
     app: Arc<App>,
+    upgrades: Upgrades,
 }
 
 impl AdminHandler {
@@ -77,8 +79,14 @@ impl AdminHandler {
             config: config.clone(),
             log,
             app: app.clone(),
+            upgrades: Upgrades::default(),
         };
         (handler, sampling)
+    }
+
+    /// Passes requests for upgrades on to a task.
+    pub(crate) fn upgraded_by(self, upgrades: Upgrades) -> Self {
+        Self { upgrades, ..self }
     }
 
     fn find(&self, endpoint: &str) -> Result<&Arc<Administered>, Refusal> {
@@ -319,6 +327,17 @@ impl Admin for AdminHandler {
         tracing::info!("the log level is `{level}`");
         self.events.record(EventKind::LogLevel { level: level.clone() });
         Ok(LogLevel { level })
+    }
+
+    fn upgrade(&self, limit: Duration) -> BoxFuture<'_, Result<Upgraded, Refusal>> {
+        Box::pin(async move {
+            match memory_note(&self.status().await) {
+                Some((note, true)) => tracing::info!("upgrade: {note}"),
+                Some((note, false)) => tracing::warn!("upgrade: {note}"),
+                None => {}
+            }
+            self.upgrades.upgrade(limit).await
+        })
     }
 
     fn stop(&self) {

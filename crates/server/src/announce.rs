@@ -64,6 +64,11 @@ impl Announcer {
         self.events.record(EventKind::Ready {});
     }
 
+    /// Announces that another process serves in place of this one.
+    pub(crate) fn replaced_by(&self, pid: u32) {
+        self.notifier.replaced_by(pid);
+    }
+
     /// Announces that the server takes no new request.
     pub(crate) fn stopping(&self) {
         self.notifier.stopping();

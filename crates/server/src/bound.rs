@@ -1,17 +1,19 @@
 //! The first stage of a server: it owns its address, files and sockets, and runs no process yet.
 
-use std::io;
+use std::{io, mem};
 
 use litplex_admin::{AdminGuard, AdminPort, AdminSocket, RunDir};
-use litplex_config::Program;
+use litplex_config::{ConfigError, Program};
 use litplex_http::{EdgeMiddleware, bind};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use crate::access::Access;
 use crate::app_host::AppHostSockets;
 use crate::middleware::edge_middleware;
+use crate::upgrade::{Inherited, Sockets, is_at};
 use crate::{Error, ServerSpec, descriptors, tls};
 
 /// A server whose address is taken and whose configuration can be met.
@@ -23,6 +25,8 @@ pub(crate) struct Bound {
     pub(crate) listener: TcpListener,
     pub(crate) admin_port: Option<AdminPort>,
     pub(crate) private: PrivateSockets,
+    /// The signal that asks for an upgrade.
+    pub(crate) upgrades: Signal,
 }
 
 impl Bound {
@@ -30,17 +34,21 @@ impl Bound {
     ///
     /// # Errors
     /// A file is invalid, or the address is not available.
-    pub(crate) async fn new(spec: ServerSpec) -> Result<Self, Error> {
+    pub(crate) async fn new(mut spec: ServerSpec) -> Result<Self, Error> {
+        // Before all else: it would end this process.
+        let upgrades = signal(SignalKind::user_defined2())?;
+        let mut given = Given::new(&mut spec.inherited)?;
         let config = &spec.config;
         let mut access = Access::load(config)?;
         let mut middleware = edge_middleware(config)?;
         descriptors::raise();
         let tls = tls::read(config)?;
-        let listener = listen("host", &config.host, config.port).await?;
-        let admin_port = admin_port(config, access.guards.admin.take(), tls.as_ref()).await?;
+        let listener = given.listen("host", &config.host, config.port).await?;
+        let admin_guard = access.guards.admin.take();
+        let admin_port = admin_port(config, &mut given, admin_guard, tls.as_ref()).await?;
         middleware.browsers.is_loopback = listener.local_addr()?.ip().is_loopback();
         let private = PrivateSockets::open(config)?;
-        Ok(Self { spec, access, middleware, tls, listener, admin_port, private })
+        Ok(Self { spec, access, middleware, tls, listener, admin_port, private, upgrades })
     }
 }
 
@@ -64,11 +72,12 @@ impl PrivateSockets {
 /// Listens on the port of the admin API, if it has one.
 async fn admin_port(
     config: &Program,
+    given: &mut Given,
     guard: Option<AdminGuard>,
     tls: Option<&Tls>,
 ) -> Result<Option<AdminPort>, Error> {
     let (Some(port), Some(guard)) = (&config.admin, guard) else { return Ok(None) };
-    let listener = listen("admin_host", &port.host, port.port).await?;
+    let listener = given.listen(ADMIN_HOST, &port.host, port.port).await?;
     if tls.is_none() && !listener.local_addr()?.ip().is_loopback() {
         tracing::warn!(
             "`admin_host`: keys for the admin API come unencrypted from other machines; set `tls_cert` \
@@ -76,6 +85,45 @@ async fn admin_port(
         );
     }
     Ok(Some(AdminPort::new(listener, guard)?.over(tls.map(Tls::configs))))
+}
+
+/// The option that sets the host of the admin API.
+const ADMIN_HOST: &str = "admin_host";
+
+/// The sockets that this process was given.
+struct Given {
+    sockets: Sockets,
+    /// Whether they are those of a server that this one replaces. Otherwise a service manager chose their
+    /// addresses, and those of the configuration do not count.
+    are_taken_over: bool,
+}
+
+impl Given {
+    fn new(inherited: &mut Inherited) -> Result<Self, Error> {
+        let mut sockets = mem::take(&mut inherited.sockets);
+        let errors = mem::take(&mut sockets.errors);
+        if !errors.is_empty() {
+            return Err(ConfigError(errors).into());
+        }
+        Ok(Self { sockets, are_taken_over: inherited.predecessor.is_some() })
+    }
+
+    /// Returns a socket that was given, or else takes the address, whose host the option `option` sets.
+    async fn listen(
+        &mut self,
+        option: &'static str,
+        host: &str,
+        port: u16,
+    ) -> Result<TcpListener, Error> {
+        match self.sockets.take(option == ADMIN_HOST)? {
+            // The program has another address now.
+            Some(given) if self.are_taken_over && !is_at(&given, host, port).await => {
+                listen(option, host, port).await
+            }
+            Some(given) => Ok(given),
+            None => listen(option, host, port).await,
+        }
+    }
 }
 
 /// Takes an address, whose host the option `option` sets.

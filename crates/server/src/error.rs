@@ -42,6 +42,19 @@ pub enum Error {
     /// The program's own app cannot be loaded.
     #[error("the program's app: {0}")]
     AppHost(LaunchError),
+    /// The server that took the place of this one failed.
+    #[error("the server that took over (process {pid}) {how}")]
+    Successor {
+        /// Its process id.
+        pid: u32,
+        /// Its exit status; of one that a signal killed, 128 and the number of the signal.
+        status: u8,
+        /// The way in which it ended.
+        how: String,
+    },
+    /// The server that this one was to replace has ended before this one was ready.
+    #[error("the server that this one replaces is gone")]
+    PredecessorGone,
     /// The system refused a resource that a server needs.
     #[error("{0}")]
     System(#[from] io::Error),

@@ -61,6 +61,7 @@ mod spec;
 mod telemetry;
 mod tls;
 mod traces;
+mod upgrade;
 mod warmup;
 mod watch;
 
@@ -72,3 +73,4 @@ pub use handover::hold_pickles;
 pub use lifecycle::serve;
 pub use log::{Log, init as init_log};
 pub use spec::{Development, ModelSource, RustModel, ServerSpec};
+pub use upgrade::{Inherited, Predecessor, StartCommand};

@@ -1,13 +1,16 @@
 //! The life of a server: [`Bound`], then [`Serving`], then drained.
 
 use std::future::Future;
+use std::pin::pin;
 
 use crate::bound::Bound;
 use crate::log::Log;
+use crate::serving::End;
 use crate::signals::Signals;
 use crate::{Error, ServerSpec};
 
-/// Runs a server until a signal, then drains it; or until `until` resolves, and then stops at once.
+/// Runs a server until a signal, then drains it; or until `until` resolves, and then stops at once. After an
+/// upgrade this process keeps the new server, until that ends.
 ///
 /// # Errors
 /// See [`Error`].
@@ -20,7 +23,12 @@ pub async fn serve(
     let mut signals = Signals::new()?;
     let bound = Bound::new(spec).await?;
     let mut serving = bound.launch(log)?;
-    let end = serving.until_end(until, &mut signals).await;
-    serving.drain(&end, &mut signals).await;
-    end.into_result()
+    let mut until = pin!(until);
+    match serving.until_end(until.as_mut(), &mut signals).await {
+        End::Upgraded(successor) => serving.hand_over(successor, until, &mut signals).await,
+        end => {
+            serving.drain(&end, &mut signals).await;
+            end.into_result()
+        }
+    }
 }

@@ -41,6 +41,11 @@ impl Notifier {
         self.send("READY=1\nSTATUS=all endpoints serve");
     }
 
+    /// Sends that another process serves. This one stays the main process of its service.
+    pub(crate) fn replaced_by(&self, pid: u32) {
+        self.send(&format!("STATUS=process {pid} serves, after an upgrade"));
+    }
+
     /// Sends that the server takes no new request.
     pub(crate) fn stopping(&self) {
         self.send("STOPPING=1");

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::Error;
 
 /// Signals within this time of the first count as one.
-const SIGNAL_DEBOUNCE: Duration = Duration::from_millis(500);
+pub(crate) const SIGNAL_DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT. The last two stay ignored if they were ignored when the
 /// process started: `nohup` does so, and shells do for background jobs.

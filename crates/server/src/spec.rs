@@ -9,6 +9,8 @@ use litplex_http::Layers;
 use litplex_pages::EndpointSchema;
 use litplex_workers::Settings;
 
+use crate::upgrade::{Inherited, StartCommand};
+
 /// A function that returns the launch of a Rust model, given its resolved settings.
 pub type RustModel = Box<dyn FnOnce(Settings, Arc<dyn Attach>) -> Arc<dyn Launch> + Send>;
 
@@ -50,14 +52,25 @@ pub struct ServerSpec {
     pub adopts_orphans: bool,
     /// The development mode, in which saves of files change the endpoints.
     pub development: Option<Development>,
+    /// The sockets and connections that this process got from the one that started it.
+    pub inherited: Inherited,
+    /// The command that starts the program again, for an upgrade; otherwise why there is none.
+    pub start: Result<StartCommand, String>,
 }
 
 impl ServerSpec {
     /// Returns a server with this configuration and no Rust model.
     pub fn new(config: Program) -> Self {
         let models = config.endpoints.iter().map(|_| ModelSource::default()).collect();
-        let layers = Layers::default();
-        Self { config, models, layers, adopts_orphans: false, development: None }
+        Self {
+            config,
+            models,
+            layers: Layers::default(),
+            adopts_orphans: false,
+            development: None,
+            inherited: Inherited::default(),
+            start: Err("this program cannot be started again; restart it".into()),
+        }
     }
 }
 

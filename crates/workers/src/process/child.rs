@@ -35,6 +35,17 @@ pub(super) const CLEAN_UP: Duration = Duration::from_millis(500);
 /// The time between two checks whether they have ended.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// The variables that are for the server alone: it notifies systemd, which may pass it sockets, and reports to
+/// the server that it replaces.
+pub const FOR_SERVERS: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LITPLEX_PREDECESSOR",
+    "LITPLEX_KEEPER",
+];
+
 /// A command to start.
 pub(crate) struct Command<'a> {
     pub(crate) interpreter: &'a Path,
@@ -185,6 +196,27 @@ pub(super) fn start(command: &mut tokio::process::Command) -> std::io::Result<Ch
     Ok(child)
 }
 
+/// Starts a command whose process may outlive this one, and lists it as [`start`] does.
+///
+/// # Errors
+/// The error of the system.
+pub fn start_beside(command: &mut std::process::Command) -> std::io::Result<std::process::Child> {
+    let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn()?;
+    children.insert(child.id());
+    Ok(child)
+}
+
+/// Lists a process that another one has started, and that becomes a child of this one.
+pub fn list_beside(id: u32) {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+}
+
+/// Removes a process of [`start_beside`] or [`list_beside`] that was waited for.
+pub fn forget_beside(id: u32) {
+    forget(Some(id));
+}
+
 /// Removes a process that was waited for: the system may give its id to another.
 pub(super) fn forget(id: Option<u32>) {
     let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,14 +247,13 @@ async fn send_file(path: PathBuf, mut to: ChildStdin) {
 fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
     let mut command = std::process::Command::new(spec.interpreter);
     spec.secrets.iter().for_each(|name| _ = command.env_remove(name));
+    FOR_SERVERS.iter().for_each(|name| _ = command.env_remove(name));
     // `-u`, because child processes of the worker would inherit PYTHONUNBUFFERED.
     command
         .arg("-u")
         .args(spec.flags)
         .arg(&spec.code)
         .envs(spec.env)
-        // The server notifies systemd, not its workers.
-        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

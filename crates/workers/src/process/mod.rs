@@ -31,6 +31,7 @@ mod spec;
 mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
+pub use child::{FOR_SERVERS, forget_beside, list_beside, start_beside};
 pub use environments::{Environment, environments, remove_environment};
 pub use inspect::{Inspected, Inspection, inspect};
 pub use launch::{PythonLaunch, WorkerTelemetry};
