@@ -24,19 +24,20 @@ _PACKAGE_DIRECTORIES = ("site-packages", "dist-packages")
 _LARGE_BYTES = 100_000_000
 
 
-def source_of(api: LitAPI, server: int, index: int) -> dict[str, Any]:
+def source_of(api: LitAPI, server: int, index: int, path: str) -> dict[str, Any]:
     """Returns the source of an instance for the order of its workers.
 
     Args:
         api: The instance.
         server: The index of its server in the call that serves.
         index: Its index in that server.
+        path: The path of its endpoint.
 
     Raises:
         ValueError: the instance can be neither pickled nor created again by a script; names the
             attribute that cannot be pickled.
     """
-    program = {**script(), "server": server, "api": index}
+    program = {**script(), "server": server, "api": index, "endpoint": path}
     # A worker serves a model that has an `authorize` only if the app host calls it.
     guarded = authorize_of(api) is not None
     in_main = type(api).__module__ == "__main__"
@@ -179,6 +180,7 @@ def forbid_running_again(program: dict[str, Any], servers: Sequence[Server]) -> 
         ValueError: names every part that needs the script.
     """
     found: list[str] = []
+    program["program"]["file"] = None
     if program["app_host"] is not None:
         found.append(
             "an app host, which `server.app`, middlewares and `authorize` need, runs the program "

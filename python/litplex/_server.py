@@ -315,7 +315,7 @@ def _options_of(api: LitAPI) -> dict[str, Any]:
 
 def _source(api: LitAPI, server: int, index: int, path: str) -> dict[str, Any]:
     try:
-        return _handover.source_of(api, server, index)
+        return _handover.source_of(api, server, index, path)
     except ValueError as error:
         raise _options.ProgramError(f"endpoint `{path}`: {error}") from None
 
@@ -596,6 +596,7 @@ def program_of(
         "app_host": app_host,
         "python_flags": _handover.interpreter_flags(),
         "sdk": os.path.dirname(os.path.abspath(__file__)),
+        "program": {"python": sys.executable, **_handover.script()},
         "endpoint": [
             endpoint
             for number, server in enumerate(servers)
@@ -684,8 +685,12 @@ class _ForwardSignals:
     #: The seconds in which the server treats a second signal as a repetition.
     _REPEATS = 0.5
 
+    #: The seconds that a shell which ends has to close its terminal, after it sends SIGHUP.
+    _HANGUP = 0.3
+
     def __init__(self) -> None:
         self.sent: set[int] = set()
+        self._had_terminal = _has_terminal()
         self._repeats_until = 0.0
         self._child: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
@@ -695,7 +700,7 @@ class _ForwardSignals:
         """Sets the child, and forwards the kept signals to it."""
         self._child = child
         while self._early:
-            self._forward(self._early.pop(0), None)
+            self._send(self._early.pop(0))
 
     def __enter__(self) -> _ForwardSignals:
         for number in self._signals():
@@ -706,8 +711,8 @@ class _ForwardSignals:
         return self
 
     def _signals(self) -> Iterator[int]:
-        """Yields the signals at which the child drains (`crates/server/src/signals.rs`), and the
-        one at which it is upgraded."""
+        """Yields the signals at which the child drains or reloads
+        (`crates/server/src/signals.rs`), and the one at which it is upgraded."""
         yield from (signal.SIGINT, signal.SIGTERM)
         # A program may use it for itself.
         if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:
@@ -736,9 +741,30 @@ class _ForwardSignals:
         if number == signal.SIGUSR2:
             self._upgrade()
             return
+        if number == signal.SIGHUP:
+            # The server has a session of its own, and cannot see that the terminal closes. From an
+            # operator, the signal reloads the program.
+            if self._had_terminal:
+                time.sleep(self._HANGUP)
+            if not self._had_terminal or _has_terminal():
+                self._send(number)
+                return
+            number = signal.SIGTERM
         self._repeats_until = self._repeats_until or time.monotonic() + self._REPEATS
+        self._send(number)
+
+    def _send(self, number: int) -> None:
         if self._child is None:
             self._early.append(number)
         elif self._child.poll() is None:
             self._child.send_signal(number)
             self.sent.add(number)
+
+
+def _has_terminal() -> bool:
+    """Returns whether this process has a controlling terminal, which exists."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -60,6 +60,8 @@ def start(
     given, wants_client = _server.checked_options(servers, host, port, options)
     _capture.take(servers, given)
     program = _server.program_of(servers, given, _manifest.manifest_of(servers, given))
+    # The rest of this program goes on beside the server: it is not run again for a reload.
+    program["program"]["file"] = None
     if not _can_run_again(sys._getframe(1).f_globals.get("__name__")):
         _handover.forbid_running_again(program, servers)
     if wants_client and "generate_client_file" in options:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -145,14 +146,18 @@ def test_a_reload_loses_no_request_and_ends_no_stream(
 def test_what_fails_leaves_the_live_generation(serve, runtime, litplex, write_model, endpoint_of):
     write_model(1)
     server = serve(SERVER, env=runtime)
+    write_model(1, "this is no Python")
+    status, out, err = litplex("reload", "/model")
+    assert (status, out) == (1, "")
+    # The program itself cannot run: the place of the error is shown as at the start.
+    assert re.search(r'model.py", line \d+', err) and "SyntaxError" in err, err
     for number, setup, reason in (
         (2, "raise OSError('no weights')", "setup raised OSError: no weights"),
-        (3, "this is no Python", "SyntaxError"),
-        (4, "import os; os._exit(7)", "its process exited with status 7"),
-        (5, "time.sleep(60)", "it was not ready after 1 s"),
+        (3, "import os; os._exit(7)", "its process exited with status 7"),
+        (4, "time.sleep(60)", "it was not ready after 1 s"),
     ):
         write_model(number, setup)
-        args = ("--timeout", "1") if number == 5 else ()
+        args = ("--timeout", "1") if number == 4 else ()
         status, out, err = litplex("reload", "/model", *args)
         assert (status, out) == (1, "")
         assert f"generation {number} of `/model` did not become ready; generation 1 goes on" in err
@@ -161,10 +166,10 @@ def test_what_fails_leaves_the_live_generation(serve, runtime, litplex, write_mo
         assert (failed["state"], reason in failed["reason"]) == ("failed", True)
         assert server.post("/model", json=1).json() == 1
     assert len(endpoint_of("/model")["workers"]) == 2
-    assert "generation 5" in litplex("ps")[1]
-    write_model(6)
-    assert reload(litplex, "model")["generation"] == 6
-    assert server.post("/model", json=1).json() == 6
+    assert "generation 4" in litplex("ps")[1]
+    write_model(5)
+    assert reload(litplex, "model")["generation"] == 5
+    assert server.post("/model", json=1).json() == 5
 
 
 def test_a_reload_that_cannot_begin_is_refused(serve, runtime, litplex, write_model):

@@ -61,7 +61,7 @@ def metrics(server):
 
 
 def test_every_signal_to_stop_drains(start):
-    for name in ("SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM"):
+    for name in ("SIGQUIT", "SIGINT", "SIGTERM"):
         server = start().wait_until_ready()
         answer = in_flight(server, 1)
         server.signal(getattr(signal, name))
@@ -69,6 +69,28 @@ def test_every_signal_to_stop_drains(start):
         assert server.wait() == 0, name
         server.wait_for_line(f"received {name}")
         server.wait_for_line("stopping; requests in flight")
+
+
+def test_a_terminal_that_closes_stops_a_server_and_an_operator_reloads_it(start):
+    """As a shell's job: in the session of a terminal, which then closes."""
+    terminal, end = os.openpty()
+    setup = (
+        "import fcntl, os, sys, termios; os.setsid(); to = os.open(sys.argv[1], os.O_RDWR); "
+        "fcntl.ioctl(to, termios.TIOCSCTTY, 0); os.close(to); "
+        "os.execvp(sys.argv[2], sys.argv[2:])"
+    )
+    server = start(sys.executable, "-c", setup, os.ttyname(end))
+    os.close(end)
+    server.wait_until_ready()
+    server.signal(signal.SIGHUP)
+    server.wait_for_line("received SIGHUP; reading the configuration again")
+    server.wait_for_line("the configuration is reloaded")
+    assert server.post("/sleep", json=0).json() == "slept"
+    answer = in_flight(server, 1)
+    os.close(terminal)
+    assert answer().json() == "slept"
+    assert server.wait() == 0
+    server.wait_for_line("stopping; requests in flight")
 
 
 def test_a_repeated_signal_is_one_also_where_the_server_has_stopped_already(serve):

@@ -19,7 +19,7 @@ class API(ls.LitAPI):
 
 
 def test_an_instance_of_a_module_is_pickled():
-    assert _handover.source_of(API(), 0, 0)["kind"] == "pickle"
+    assert _handover.source_of(API(), 0, 0, "/a")["kind"] == "pickle"
 
 
 def test_an_instance_that_cannot_reach_its_worker_names_the_attribute(monkeypatch):
@@ -27,7 +27,7 @@ def test_an_instance_that_cannot_reach_its_worker_names_the_attribute(monkeypatc
     api = API()
     api.handle = threading.Lock()
     with pytest.raises(ValueError, match=r"`handle` \(a lock\).*`setup\(device\)`"):
-        _handover.source_of(api, 0, 0)
+        _handover.source_of(api, 0, 0, "/a")
 
 
 def test_an_old_python_reads_which_version_a_worker_needs():

@@ -27,12 +27,15 @@ use crate::requests::{RecentRequests, RequestDetails};
 use crate::run_dir::run_dirs;
 use crate::socket;
 use crate::status::{
-    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded,
-    Rollback, Scale, Scaled, Status, Upgrade, Upgraded,
+    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, ProgramReloaded,
+    Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Upgrade, Upgraded,
 };
 
 /// The time that a server may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time that a reload of the whole program may take. Each endpoint has a limit of its own.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest response in bytes, streams excepted.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
@@ -166,6 +169,22 @@ impl Client {
     /// See [`AskError`].
     pub fn generations(&self, endpoint: &str) -> Result<EndpointGenerations, AskError> {
         self.get(&endpoint_path(endpoint, "/generations"))
+    }
+
+    /// Reads the configuration again, and applies what has changed; with `dry_run` it only compares. The new
+    /// workers of each endpoint have `limit` to become ready.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn reload_program(
+        &self,
+        dry_run: bool,
+        limit: Duration,
+    ) -> Result<ProgramReloaded, AskError> {
+        let timeout = limit.as_secs_f64();
+        // Serialization cannot fail: the number is finite.
+        let body = serde_json::to_vec(&ReloadProgram { dry_run, timeout }).unwrap_or_default();
+        self.parse(&self.ask_within(RELOAD_TIMEOUT, Method::POST, "/v1/reload", body.into())?)
     }
 
     /// Pauses, drains or resumes an endpoint.

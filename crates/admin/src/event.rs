@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::status::{GenerationState, Mode, UpgradeState};
+use crate::status::{GenerationState, Mode, PlannedChange, UpgradeState};
 
 /// An event of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -90,6 +90,16 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// An endpoint changed in a reload of the whole program.
+    Reload {
+        /// The path of the endpoint, or its name where endpoints share the path.
+        endpoint: String,
+        /// The change.
+        change: PlannedChange,
+        /// The reason why the endpoint stays as it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// The level of the log was set.
     LogLevel {
         /// The level, in the syntax of `LITPLEX_LOG`.
@@ -112,6 +122,9 @@ impl EventKind {
             Self::Patched { endpoint, files, .. } => endpoint.len() + files.len(),
             Self::PatchFailed { endpoint, reason } => endpoint.len() + reason.len(),
             Self::Upgrade { reason, .. } => reason.as_ref().map_or(0, String::len),
+            Self::Reload { endpoint, error, .. } => {
+                endpoint.len() + error.as_ref().map_or(0, String::len)
+            }
             Self::LogLevel { level } => level.len(),
         }
     }
@@ -128,6 +141,7 @@ impl EventKind {
             Self::Patched { .. } => "patched",
             Self::PatchFailed { .. } => "patch_failed",
             Self::Upgrade { .. } => "upgrade",
+            Self::Reload { .. } => "reload",
             Self::LogLevel { .. } => "log_level",
         }
     }

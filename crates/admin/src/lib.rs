@@ -48,7 +48,9 @@ pub use routes::document;
 pub use run_dir::{RunDir, RunDirError};
 pub use socket::AdminSocket;
 pub use status::{
-    EndpointGenerations, EndpointMode, EndpointStatus, GenerationState, GenerationStatus,
-    GpuStatus, LastLine, LogLevel, Mode, NextSwap, Reload, Reloaded, Rollback, Scale, Scaled,
-    Status, Swap, Upgrade, UpgradeState, Upgraded, WorkerStatus,
+    EndpointGenerations, EndpointMode, EndpointReloaded, EndpointStatus, FailedReload,
+    GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel, Mode, NextSwap,
+    PlannedChange, PlannedEndpoint, PlannedOption, ProgramReloaded, Reload, ReloadPlan,
+    ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Swap, Upgrade, UpgradeState,
+    Upgraded, WorkerStatus,
 };

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use crate::{
     Admin, Buckets, CallGraph, Configuration, EndpointBatches, EndpointGenerations,
-    EndpointHistory, EndpointMode, EndpointStatus, Event, Feed, FeedLimits, GenerationState,
-    HistoryQuery, KeyHolders, Load, LogLevel, Mode, NextSwap, RecentRequests, Refusal,
-    ReloadOptions, Reloaded, RequestDetails, RequestQuery, Scaled, Status, Swap, Upgraded,
+    EndpointHistory, EndpointMode, EndpointReloaded, EndpointStatus, Event, Feed, FeedLimits,
+    GenerationState, HistoryQuery, KeyHolders, Load, LogLevel, Mode, NextSwap, PlannedChange,
+    PlannedEndpoint, ProgramReloaded, RecentRequests, Refusal, ReloadOptions, ReloadPlan, Reloaded,
+    RequestDetails, RequestQuery, Scaled, Status, Swap, Upgraded,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -67,6 +68,7 @@ impl MockAdmin {
             gpus: Vec::new(),
             port: self.port,
             uptime: 1.5,
+            failed_reload: None,
             endpoints: vec![endpoint],
         }
     }
@@ -139,6 +141,30 @@ impl Admin for MockAdmin {
             next: NextSwap { swap: Swap::Overlap, reason: None, seconds: None },
         });
         Box::pin(ready(generations))
+    }
+
+    fn reload_program(
+        &self,
+        dry_run: bool,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<ProgramReloaded, Refusal>> {
+        let change = PlannedChange::Reload;
+        let planned = PlannedEndpoint {
+            endpoint: "/embed".into(),
+            change,
+            options: Vec::new(),
+            files: Vec::new(),
+        };
+        let plan = ReloadPlan { endpoints: vec![planned], ..ReloadPlan::default() };
+        let reloaded = EndpointReloaded {
+            endpoint: "/embed".into(),
+            change,
+            generation: Some(2),
+            seconds: Some(limit.as_secs_f64()),
+            error: None,
+        };
+        let results = if dry_run { Vec::new() } else { vec![reloaded] };
+        Box::pin(ready(Ok(ProgramReloaded { plan, results })))
     }
 
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal> {

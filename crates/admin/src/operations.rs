@@ -13,8 +13,8 @@ use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
-    EndpointGenerations, EndpointMode, EndpointStatus, LogLevel, Mode, Reloaded, Scaled, Status,
-    Swap, Upgraded,
+    EndpointGenerations, EndpointMode, EndpointStatus, LogLevel, Mode, ProgramReloaded, Reloaded,
+    Scaled, Status, Swap, Upgraded,
 };
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
@@ -52,6 +52,15 @@ pub trait Admin: Send + Sync {
 
     /// Returns the generations of an endpoint.
     fn generations(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointGenerations, Refusal>>;
+
+    /// Reads the configuration again, and applies what has changed; with `dry_run` it only compares. The new
+    /// workers of each endpoint have `limit` to become ready. Returns once all changes are made or have failed;
+    /// an endpoint whose change fails stays as it was.
+    fn reload_program(
+        &self,
+        dry_run: bool,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<ProgramReloaded, Refusal>>;
 
     /// Changes what an endpoint does with requests.
     fn set_mode(&self, endpoint: String, mode: Mode) -> Result<EndpointMode, Refusal>;

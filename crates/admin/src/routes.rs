@@ -28,8 +28,8 @@ use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::operations::{Admin, Refusal, RefusalKind, ReloadOptions};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
-    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, Reload, Reloaded,
-    Rollback, Scale, Scaled, Session, Status, Upgrade, Upgraded,
+    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, ProgramReloaded,
+    Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Session, Status, Upgrade, Upgraded,
 };
 
 /// The most workers of an endpoint.
@@ -81,6 +81,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(promote))
         .routes(routes!(rollback))
         .routes(routes!(generations))
+        .routes(routes!(reload_program))
         .routes(routes!(pause))
         .routes(routes!(drain))
         .routes(routes!(resume))
@@ -237,6 +238,24 @@ fn limit_of(name: &str, seconds: f64) -> Result<Duration, Refusal> {
         let reason = format!("invalid `{name}`: expected seconds up to {most}, got {seconds}");
         Refusal::invalid(reason)
     })
+}
+
+/// Reads the configuration again, and applies what has changed: options, models, and endpoints that come and
+/// go. Returns the plan, and the result for each endpoint that changed; one that fails stays as it was.
+#[utoipa::path(
+    post, path = "/v1/reload", request_body = ReloadProgram,
+    responses(
+        (status = OK, body = ProgramReloaded),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+    ),
+)]
+async fn reload_program(
+    State(admin): Operations,
+    JsonBody(ReloadProgram { dry_run, timeout }): JsonBody<ReloadProgram>,
+) -> Result<Json<ProgramReloaded>, Refusal> {
+    let limit = limit_of("timeout", timeout)?;
+    admin.reload_program(dry_run, limit).await.map(Json)
 }
 
 /// Pauses an endpoint: its requests wait in its queue, within their time budgets.

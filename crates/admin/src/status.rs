@@ -20,6 +20,9 @@ pub struct Status {
     /// The GPUs of the machine; empty if no endpoint is on a GPU.
     #[serde(default)]
     pub gpus: Vec<GpuStatus>,
+    /// The last reload of the whole program, if it failed.
+    #[serde(default)]
+    pub failed_reload: Option<FailedReload>,
     /// The endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -250,6 +253,137 @@ impl UpgradeState {
             Self::Failed => "failed",
         }
     }
+}
+
+/// An order to read the configuration again, and to apply what has changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadProgram {
+    /// Whether to return the plan alone, and to change nothing. Default: false.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The seconds that the new workers of each endpoint have to become ready. Default: 600.
+    #[serde(default = "default_limit")]
+    pub timeout: f64,
+}
+
+/// The plan of a reload: what differs between the configuration as it is now and the one that is served.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReloadPlan {
+    /// The endpoints, those that stay as they are included.
+    pub endpoints: Vec<PlannedEndpoint>,
+    /// Changed options that only a start of the server applies. They stay as they are.
+    pub restart: Vec<PlannedOption>,
+    /// Whether the process with the program's own routes and middlewares is replaced.
+    pub app: bool,
+}
+
+impl ReloadPlan {
+    /// Returns whether the reload changes nothing.
+    pub fn is_empty(&self) -> bool {
+        !self.app && self.endpoints.iter().all(|it| it.change == PlannedChange::Unchanged)
+    }
+}
+
+/// The plan for an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedEndpoint {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The change.
+    pub change: PlannedChange,
+    /// The changed options.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<PlannedOption>,
+    /// The changed files of the model and its requirements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+}
+
+/// The change of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlannedChange {
+    /// No change.
+    Unchanged,
+    /// Its options change, and its workers stay.
+    Options,
+    /// New workers take the place of the old ones.
+    Reload,
+    /// A new endpoint.
+    Added,
+    /// The removal of the endpoint, after its requests.
+    Removed,
+}
+
+impl PlannedChange {
+    /// Returns the word for the change.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Options => "options",
+            Self::Reload => "reload",
+            Self::Added => "added",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A changed option.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedOption {
+    /// The endpoint, if the option is listed beside those of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The name of the option.
+    pub option: String,
+    /// The value before; secrets are masked.
+    pub before: String,
+    /// The value after; secrets are masked.
+    pub after: String,
+}
+
+/// The result of a reload of the whole program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramReloaded {
+    /// The plan.
+    pub plan: ReloadPlan,
+    /// The results of the endpoints that changed; empty if only the plan was asked for.
+    pub results: Vec<EndpointReloaded>,
+}
+
+impl ProgramReloaded {
+    /// Returns whether every change was made.
+    pub fn is_success(&self) -> bool {
+        self.results.iter().all(|result| result.error.is_none())
+    }
+}
+
+/// The result of the change of an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointReloaded {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The change.
+    pub change: PlannedChange,
+    /// The number of the generation that is live now, if new workers were needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The seconds that the workers took to become ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The reason why the endpoint stays as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A reload that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailedReload {
+    /// The time, in RFC 3339.
+    pub since: String,
+    /// The reason.
+    pub reason: String,
 }
 
 /// The status of a worker.

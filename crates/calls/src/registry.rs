@@ -63,6 +63,25 @@ impl Registry {
         self.0.send_replace(targets);
     }
 
+    /// Adds a target, or replaces the one with its label.
+    pub fn add(&self, target: Arc<Target>) {
+        self.0.send_modify(|targets| match targets.by_label.get(&target.identity.label) {
+            Some(index) => targets.all[*index] = target,
+            None => {
+                targets.by_label.insert(target.identity.label.clone(), targets.all.len());
+                targets.all.push(target);
+            }
+        });
+    }
+
+    /// Removes this target, unless another one has taken its place.
+    pub fn remove(&self, target: &Arc<Target>) {
+        self.0.send_modify(|targets| {
+            let all = std::mem::take(&mut targets.all).into_iter();
+            *targets = all.filter(|other| !Arc::ptr_eq(other, target)).collect();
+        });
+    }
+
     /// Replaces the target with the label of this one, if there is one.
     pub fn replace_one(&self, target: Arc<Target>) {
         self.0.send_modify(|targets| {

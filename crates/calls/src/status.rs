@@ -42,6 +42,10 @@ pub struct EndpointReport {
     pub problem: Option<String>,
     /// The reason why some worker is missing; `None` if none is.
     pub degraded: Option<String>,
+    /// The number of the live generation of workers; `None` for a pipeline.
+    pub generation: Option<u64>,
+    /// The number of the last generation, if it failed, and the time in RFC 3339.
+    pub failed_generation: Option<(u64, String)>,
     /// The number of workers that take jobs.
     pub workers_ready: usize,
     /// The target number of workers.

@@ -59,6 +59,12 @@ fn describe(json: &str) -> String {
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("upgrade: {server} is {}{reason}", state.word())
         }
+        EventKind::Reload { endpoint, change, error: None } => {
+            format!("{endpoint} is reloaded: {}", change.word())
+        }
+        EventKind::Reload { endpoint, change, error: Some(error) } => {
+            format!("{endpoint} stays as it was ({}): {error}", change.word())
+        }
         EventKind::LogLevel { level } => format!("the log level is {level}"),
     };
     format!("{timestamp}  {}\n", printable(&what))

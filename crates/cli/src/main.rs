@@ -83,9 +83,9 @@ A minimal litplex.toml:
 LITPLEX_LOG sets the log level: `warn`, `debug`, `litplex_workers=debug`;
 LITPLEX_LOG_FORMAT=json writes each line as a JSON object.
 Exit status:
-  0  success; a server stopped as requested, by SIGINT (Ctrl-C), SIGTERM, SIGHUP or SIGQUIT:
-     requests in flight are answered first, a second signal stops at once
-  1  the address is in use, or the system refuses an operation
+  0  success; a server stopped as requested, by SIGINT (Ctrl-C), SIGTERM, SIGQUIT or the end of
+     its terminal: requests in flight are answered first, a second signal stops at once
+  1  the address is in use, the system refuses an operation, or a reload fails
   2  the program, its configuration or the command is wrong; nothing was started
   3  a model, or the program's app, could not be loaded
   141  the reader of standard output has closed it, as in `litplex ps | head -1`
@@ -110,7 +110,7 @@ enum Verb {
     Top(top::Top),
     /// Set the number of an endpoint's workers, while it serves
     Scale(scale::Scale),
-    /// Replace the workers of an endpoint by new ones, with its present code, while it serves
+    /// Apply what has changed in the program, or replace the workers of an endpoint, while it serves
     Reload(reload::Reload),
     /// Make the canary of an endpoint its live generation
     Promote(promote::Promote),
@@ -445,7 +445,7 @@ mod tests {
         ("ps", &["get /v1/server"]),
         ("top", &["get /v1/load"]),
         ("scale", &["post /v1/endpoints/{endpoint}/scale"]),
-        ("reload", &["post /v1/endpoints/{endpoint}/reload"]),
+        ("reload", &["post /v1/endpoints/{endpoint}/reload", "post /v1/reload"]),
         ("promote", &["post /v1/endpoints/{endpoint}/promote"]),
         ("rollback", &["post /v1/endpoints/{endpoint}/rollback"]),
         ("generations", &["get /v1/endpoints/{endpoint}/generations"]),

@@ -65,7 +65,12 @@ fn table(status: &Status) -> String {
         .into_iter()
         .chain(status.endpoints.iter().flat_map(rows_of_endpoint))
         .collect();
-    format!("{url}  pid {pid}  up {}\n\n{}", duration(*uptime), columns(&rows))
+    let failed = status.failed_reload.as_ref().map(|failed| {
+        let reason = first_line(Some(&failed.reason));
+        format!("the last reload failed at {}: {reason}\n", failed.since)
+    });
+    let failed = failed.unwrap_or_default();
+    format!("{url}  pid {pid}  up {}\n{failed}\n{}", duration(*uptime), columns(&rows))
 }
 
 fn rows_of_endpoint(endpoint: &EndpointStatus) -> Vec<Row> {
@@ -227,6 +232,7 @@ mod tests {
             gpus: Vec::new(),
             port: 8000,
             uptime: 7500.0,
+            failed_reload: None,
             endpoints: vec![embed, ocr],
         };
         let wanted = "\

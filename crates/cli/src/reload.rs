@@ -1,14 +1,18 @@
-//! `litplex reload`: replaces the workers of an endpoint.
+//! `litplex reload`: applies what has changed in a program, or replaces the workers of an endpoint.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use litplex_admin::{Client, GenerationState, GenerationStatus, ReloadOptions, Reloaded, Swap};
+use litplex_admin::{
+    Client, EndpointReloaded, GenerationState, GenerationStatus, PlannedChange, PlannedEndpoint,
+    PlannedOption, ProgramReloaded, ReloadOptions, ReloadPlan, Reloaded, Swap,
+};
 
-use crate::say::{say, say_json};
+use crate::say::{printable, say, say_json};
 use crate::servers::ServerArgs;
 
 /// The time between two looks at a canary.
@@ -17,19 +21,22 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Reload {
-    /// Path or name of the endpoint, such as /embed
-    endpoint: String,
+    /// Path or name of an endpoint, such as /embed [default: what has changed in the whole program]
+    endpoint: Option<String>,
+    /// Print what would change in the whole program, and change nothing
+    #[arg(long, conflicts_with = "endpoint")]
+    dry_run: bool,
     /// Share of the requests that the new workers get on trial, such as 5%
-    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "in_place")]
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "in_place", requires = "endpoint")]
     canary: Option<f64>,
     /// With --canary: return once the trial has begun
     #[arg(long, requires = "canary")]
     detach: bool,
     /// Stop the old workers first; requests wait [default: if both do not fit, or as `swap` says]
-    #[arg(long)]
+    #[arg(long, requires = "endpoint")]
     in_place: bool,
     /// Start the new workers beside the old ones, whatever their memory
-    #[arg(long, conflicts_with = "in_place")]
+    #[arg(long, conflicts_with = "in_place", requires = "endpoint")]
     overlap: bool,
     /// Seconds that the new workers have to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -39,6 +46,12 @@ pub(crate) struct Reload {
 }
 
 const AFTER_HELP: &str = "\
+Without an endpoint, the server reads its TOML file again, or runs its Python program again up to the call
+that serves, and applies what differs: options, models, endpoints that are new or gone. Options such as
+`queue_timeout` apply to the workers that run; for the others new workers start. Endpoints without a change
+are left alone, also if code that they import has changed: name an endpoint to load its code anew. SIGHUP
+does the same.
+
 New workers start beside the old ones, import the code anew and load the model. Once all are ready and
 have answered a warm-up request, they take the new requests; the old ones finish theirs, streams
 included, and end. If the new workers do not become ready, the old ones go on. Both are in memory for a
@@ -49,12 +62,22 @@ latency. It is promoted when it is no worse, and rolled back when it is; then re
 are answered by the live workers, if the endpoint is idempotent. `litplex promote` and
 `litplex rollback` end the trial earlier. Ctrl-C leaves it running.
 
-Exit status: 1 when the new workers did not become ready, or the canary was rolled back.";
+Exit status: 1 when a part could not be changed, which then is as it was, or the canary was rolled back.";
 
 pub(crate) fn run(reload: &Reload) -> anyhow::Result<()> {
     let client = reload.server.client()?;
+    match &reload.endpoint {
+        Some(endpoint) => reload_endpoint(&client, endpoint, reload),
+        None => {
+            let limit = Duration::from_secs(reload.timeout.into());
+            reload_program(&client, reload.dry_run, limit, reload.server.json)
+        }
+    }
+}
+
+fn reload_endpoint(client: &Client, endpoint: &str, reload: &Reload) -> anyhow::Result<()> {
     if !reload.server.json {
-        announce(&client, reload)?;
+        announce(client, endpoint, reload)?;
     }
     let options = ReloadOptions {
         limit: Duration::from_secs(reload.timeout.into()),
@@ -65,13 +88,13 @@ pub(crate) fn run(reload: &Reload) -> anyhow::Result<()> {
             _ => None,
         },
     };
-    let mut reloaded = client.reload(&reload.endpoint, &options)?;
+    let mut reloaded = client.reload(endpoint, &options)?;
     if reloaded.state == GenerationState::Canary && !reload.detach {
         if !reload.server.json {
             let Reloaded { endpoint, generation, .. } = &reloaded;
             warn(&format!("{endpoint}: generation {generation} is on trial"));
         }
-        reloaded.state = trial_end(&client, &reloaded)?;
+        reloaded.state = trial_end(client, &reloaded)?;
     }
     if reload.server.json {
         return say_json(&reloaded);
@@ -80,8 +103,8 @@ pub(crate) fn run(reload: &Reload) -> anyhow::Result<()> {
 }
 
 /// Says how the workers are replaced, before they are: loading may take minutes.
-fn announce(client: &Client, reload: &Reload) -> anyhow::Result<()> {
-    let next = client.generations(&reload.endpoint)?.next;
+fn announce(client: &Client, endpoint: &str, reload: &Reload) -> anyhow::Result<()> {
+    let next = client.generations(endpoint)?.next;
     let is_in_place = reload.in_place || (next.swap == Swap::InPlace && !reload.overlap);
     let expected = next.seconds.map(|it| format!(", about {it:.0} s")).unwrap_or_default();
     let how = if is_in_place {
@@ -90,7 +113,7 @@ fn announce(client: &Client, reload: &Reload) -> anyhow::Result<()> {
     } else {
         format!("new workers are starting{expected}; the old ones serve meanwhile")
     };
-    warn(&format!("{}: {how}", reload.endpoint));
+    warn(&format!("{endpoint}: {how}"));
     Ok(())
 }
 
@@ -146,6 +169,83 @@ fn share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a share above 0 and at most 1, such as `5%` or `0.05`".to_owned())
 }
 
+fn reload_program(
+    client: &Client,
+    dry_run: bool,
+    limit: Duration,
+    json: bool,
+) -> anyhow::Result<()> {
+    if !json {
+        // The plan comes first: the changes may take minutes.
+        let plan = client.reload_program(true, limit)?.plan;
+        say(&printable(&describe(&plan)))?;
+        if dry_run || plan.is_empty() {
+            return Ok(());
+        }
+    }
+    let reloaded = client.reload_program(dry_run, limit)?;
+    if json {
+        say_json(&reloaded)?;
+    } else {
+        say(&printable(&results(&reloaded)))?;
+    }
+    if !reloaded.is_success() {
+        bail!("some of it could not be changed, and is as it was");
+    }
+    Ok(())
+}
+
+/// Returns the plan, a line for each endpoint and each changed option.
+fn describe(plan: &ReloadPlan) -> String {
+    let mut text = String::new();
+    let changes = |it: &&PlannedEndpoint| it.change != PlannedChange::Unchanged;
+    for planned in plan.endpoints.iter().filter(changes) {
+        let _ = writeln!(text, "{:<10} {}", planned.change.word(), planned.endpoint);
+        planned.options.iter().for_each(|option| text.push_str(&option_line(option)));
+        for file in &planned.files {
+            let _ = writeln!(text, "             {file} has changed");
+        }
+    }
+    if plan.app {
+        text.push_str("reload     the program's app and middlewares\n");
+    }
+    for option in &plan.restart {
+        let owner = option.endpoint.as_deref().unwrap_or("the server");
+        let _ = writeln!(text, "restart    {owner}: only a start of the server applies this");
+        text.push_str(&option_line(option));
+    }
+    if plan.is_empty() {
+        text.push_str(
+            "nothing changes; `litplex reload ENDPOINT` loads the code of an endpoint anew\n",
+        );
+    }
+    text
+}
+
+fn option_line(PlannedOption { option, before, after, .. }: &PlannedOption) -> String {
+    format!("             {option}: {before} → {after}\n")
+}
+
+/// Returns a line for each endpoint that changed, or stays as it was.
+fn results(reloaded: &ProgramReloaded) -> String {
+    reloaded.results.iter().map(result_line).collect()
+}
+
+fn result_line(result: &EndpointReloaded) -> String {
+    let EndpointReloaded { endpoint, change, generation, seconds, error } = result;
+    if let Some(error) = error {
+        return format!("{endpoint} stays as it was: {error}\n");
+    }
+    match (change, generation, seconds) {
+        (PlannedChange::Removed, ..) => format!("{endpoint} is removed\n"),
+        (PlannedChange::Options, ..) => format!("{endpoint} has its new options\n"),
+        (_, Some(generation), Some(seconds)) => format!(
+            "{endpoint} is served by generation {generation}, which was ready after {seconds:.1} s\n"
+        ),
+        _ => format!("{endpoint} is served\n"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +258,74 @@ mod tests {
         assert_eq!(share("1"), Ok(1.0));
         for wrong in ["0", "5", "-1%", "101%", "NaN", "five", ""] {
             assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn option(endpoint: Option<&str>, option: &str) -> PlannedOption {
+        let endpoint = endpoint.map(str::to_owned);
+        PlannedOption { endpoint, option: option.into(), before: "1".into(), after: "2".into() }
+    }
+
+    fn planned(endpoint: &str, change: PlannedChange) -> PlannedEndpoint {
+        let (endpoint, options, files) = (endpoint.to_owned(), Vec::new(), Vec::new());
+        PlannedEndpoint { endpoint, change, options, files }
+    }
+
+    #[test]
+    fn a_plan_names_what_changes() {
+        let reload = PlannedEndpoint {
+            options: vec![option(None, "max_batch_size")],
+            files: vec!["/srv/requirements.txt".into()],
+            ..planned("/b", PlannedChange::Reload)
+        };
+        let endpoints = vec![
+            planned("/a", PlannedChange::Unchanged),
+            reload,
+            planned("/c", PlannedChange::Added),
+        ];
+        let restart = vec![option(None, "port"), option(Some("/a"), "log_level")];
+        let text = describe(&ReloadPlan { endpoints, restart, app: true });
+        assert_eq!(
+            text,
+            "reload     /b\n             max_batch_size: 1 → 2\n             \
+             /srv/requirements.txt has changed\nadded      /c\nreload     the program's app and \
+             middlewares\nrestart    the server: only a start of the server applies this\n             \
+             port: 1 → 2\nrestart    /a: only a start of the server applies this\n             \
+             log_level: 1 → 2\n"
+        );
+        let none = ReloadPlan {
+            endpoints: vec![planned("/a", PlannedChange::Unchanged)],
+            ..Default::default()
+        };
+        assert!(describe(&none).starts_with("nothing changes"), "{}", describe(&none));
+    }
+
+    #[test]
+    fn results_name_what_has_changed_and_what_has_not() {
+        let result = |change, generation: Option<u64>, error: Option<&str>| {
+            let seconds = generation.map(|_| 1.25);
+            let error = error.map(str::to_owned);
+            result_line(&EndpointReloaded {
+                endpoint: "/a".into(),
+                change,
+                generation,
+                seconds,
+                error,
+            })
+        };
+        for (line, expected) in [
+            (
+                result(PlannedChange::Added, Some(1), None),
+                "/a is served by generation 1, which was ready after 1.2 s\n",
+            ),
+            (result(PlannedChange::Options, None, None), "/a has its new options\n"),
+            (result(PlannedChange::Removed, None, None), "/a is removed\n"),
+            (
+                result(PlannedChange::Reload, None, Some("no weights")),
+                "/a stays as it was: no weights\n",
+            ),
+        ] {
+            assert_eq!(line, expected);
         }
     }
 }

@@ -168,6 +168,7 @@ mod tests {
             gpus: Vec::new(),
             port,
             uptime: 0.0,
+            failed_reload: None,
             endpoints: Vec::new(),
         };
         Running { client: Client::of(Path::new("/run/7")), status }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{ApiKeys, Endpoint, Program, Rate, Resources, Source, Workers};
+use crate::{ApiKeys, Endpoint, Program, Rate, Resources, Source, Swap, Workers};
 
 /// The text in place of a value that is a secret or too long to show.
 const MASKED: &str = "…";
@@ -119,7 +119,7 @@ impl Diff {
     }
 }
 
-/// What a changed option needs.
+/// The need of a changed option.
 #[derive(Clone, Copy)]
 enum Needs {
     /// Nothing: it applies to the workers that run.
@@ -198,7 +198,7 @@ impl Comparison {
         }
     }
 
-    /// Compares the sources of two models in Python. A pickle is compared by its digest, not by its file.
+    /// Compares the sources of two models in Python.
     fn python(&mut self, before: &Value, after: &Value) {
         let field = |name: &str| (before[name].clone(), after[name].clone());
         let masked = |_: &Value| MASKED.to_owned();
@@ -208,9 +208,7 @@ impl Comparison {
         self.note(Needs::Workers, "args", (&one, &other), masked);
         let rest = |source: &Value| match source {
             Value::Object(fields) => {
-                let is_pickle = source["kind"] == "pickle" && fields.contains_key("digest");
-                let is_other =
-                    |name: &str| name != "name" && name != "args" && !(is_pickle && name == "file");
+                let is_other = |name: &str| name != "name" && name != "args";
                 fields.clone().into_iter().filter(|(name, _)| is_other(name)).collect()
             }
             other => other.clone(),
@@ -282,6 +280,13 @@ impl Comparison {
         self.note(needs, "chunk_timeout", (&before.chunk_timeout, &after.chunk_timeout), shown);
         self.note(needs, "ping_interval", (&before.ping_interval, &after.ping_interval), duration);
         self.note(needs, "queue_timeout", (&before.queue_timeout, &after.queue_timeout), duration);
+        self.note(needs, "warmup", (&before.warmup, &after.warmup), set);
+        let swap = |swap: &Option<Swap>| match swap {
+            Some(Swap::InPlace) => "in_place".to_owned(),
+            Some(Swap::Overlap) => "overlap".to_owned(),
+            None => UNSET.to_owned(),
+        };
+        self.note(needs, "swap", (&before.swap, &after.swap), swap);
         self.note(needs, "max_queue", (&before.max_queue, &after.max_queue), set);
         let bytes = (&before.max_body_bytes, &after.max_body_bytes);
         self.note(needs, "max_body_bytes", bytes, ToString::to_string);
@@ -300,7 +305,7 @@ impl Comparison {
 fn server_options(before: &Program, after: &Program) -> Vec<RestartOption> {
     let mut found = Comparison::default();
     let needs = Needs::Restart;
-    // No field is left out: the pattern has all of them.
+    // The pattern has every field, so that a new one is not forgotten.
     let Program {
         host,
         port,
@@ -595,21 +600,6 @@ mod tests {
         let model = between(&endpoint("/p", ""), &pipeline("/a"));
         let change = &model.endpoints[1].change;
         assert!(matches!(change, Change::Reload { options, .. } if options[0].option == "model"));
-    }
-
-    #[test]
-    fn a_pickle_is_compared_by_its_digest() {
-        let sdk = |file: &str, digest: &str| {
-            let source = json!({"kind": "pickle", "file": file, "digest": digest, "script": {}});
-            let raw = json!({"endpoint": [{"path": "/a", "source": source}]});
-            resolve(raw.as_object().cloned().unwrap(), &Origin::Sdk).unwrap()
-        };
-        let change = |after: &Program| {
-            let found = Diff::between(&sdk("/proc/self/fd/5", "aa"), after, &BTreeMap::new());
-            found.endpoints[0].change.clone()
-        };
-        assert_eq!(change(&sdk("/proc/self/fd/9", "aa")), Change::Unchanged);
-        assert!(matches!(change(&sdk("/proc/self/fd/5", "bb")), Change::Reload { .. }));
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl AppBuilder {
 }
 
 /// The endpoints that were replaced by others, as far as requests still use them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Replaced(Weak<Gate>);
 
 impl Replaced {

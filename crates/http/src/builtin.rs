@@ -237,6 +237,15 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         "max_concurrency": info.map(|info| info.concurrency),
         "stream": info.map(|info| info.stream),
     });
+    if let Some(generation) = endpoint.generation {
+        shown["generation"] = json!(generation);
+    }
+    if let Some((generation, since)) = &endpoint.failed_generation {
+        // What a model raises is for operators.
+        let reason = "its workers did not become ready; the log and `litplex ps` say why";
+        shown["failed_generation"] =
+            json!({"generation": generation, "since": since, "reason": reason});
+    }
     if let Some(pipeline) = &endpoint.pipeline {
         shown["pipeline"] = pipeline.clone();
     }

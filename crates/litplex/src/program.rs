@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use litplex_config::{Origin, Pem, TlsFiles, parse_json, parse_toml, resolve};
+use litplex_config::{Origin, Pem, TlsFiles, parse_json, resolve};
 use litplex_server::{
-    Development, Inherited, ServerSpec, StartCommand, check, describe, describe_json, hold_pickles,
-    init_log, load, serve,
+    ConfigSource, Development, Inherited, ServerSpec, StartCommand, check, describe, describe_json,
+    hold_pickles, init_log, load, read_toml, serve,
 };
 use litplex_workers::Inspected;
 use serde::Deserialize;
@@ -45,8 +45,8 @@ impl std::fmt::Debug for Program {
 }
 
 impl Program {
-    pub(crate) fn new(config: litplex_config::Program) -> Self {
-        Self::of(ServerSpec::new(config))
+    fn new(config: litplex_config::Program, source: ConfigSource) -> Self {
+        Self::of(ServerSpec { source, ..ServerSpec::new(config) })
     }
 
     pub(crate) fn of(spec: ServerSpec) -> Self {
@@ -58,11 +58,7 @@ impl Program {
     /// # Errors
     /// All errors at once.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let raw = parse_toml(text).map_err(|ConfigError(mistakes)| {
-            let in_file = |mistake| format!("{}: {mistake}", path.display());
-            ConfigError(mistakes.into_iter().map(in_file).collect())
-        })?;
-        Ok(Self::new(resolve(raw, &Origin::File(path.to_owned()))?))
+        Ok(Self::new(read_toml(text, path)?, ConfigSource::file(path)))
     }
 
     /// Checks the program that the Python SDK wrote, and opens the files in which the SDK hands over
@@ -72,19 +68,19 @@ impl Program {
     /// All errors at once.
     pub fn from_sdk(text: &str) -> Result<Self, ConfigError> {
         let mut raw = parse_json(text)?;
+        let source = ConfigSource::take(&mut raw);
         hold_pickles(&mut raw)?;
         let rerun = raw.remove("rerun").and_then(|rerun| serde_json::from_value(rerun).ok());
-        Ok(Self { rerun, ..Self::new(resolve(raw, &Origin::Sdk)?) })
+        Ok(Self { rerun, ..Self::new(resolve(raw, &Origin::Sdk)?, source) })
     }
 
     /// Replaces the host and the port, if they are given.
     #[must_use]
     pub fn listen(mut self, host: Option<String>, port: Option<u16>) -> Self {
-        let config = &mut self.spec.config;
-        config.port = port.unwrap_or(config.port);
-        if let Some(host) = host {
-            config.host = host;
-        }
+        let overrides = &mut self.spec.source.overrides;
+        overrides.host = host.or(overrides.host.take());
+        overrides.port = port.or(overrides.port);
+        overrides.apply(&mut self.spec.config);
         self
     }
 
@@ -93,7 +89,9 @@ impl Program {
     #[must_use]
     pub fn tls(mut self, cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Self {
         let (cert, key, client_ca) = (Pem::File(cert), Pem::File(key), client_ca.map(Pem::File));
-        self.spec.config.tls = Some(TlsFiles { cert, key, client_ca });
+        let overrides = &mut self.spec.source.overrides;
+        overrides.tls = Some(TlsFiles { cert, key, client_ca });
+        overrides.apply(&mut self.spec.config);
         self
     }
 

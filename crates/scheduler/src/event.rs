@@ -5,7 +5,7 @@ use std::fmt;
 use litplex_core::{Done, Job, Mode, ModelInfo, Outcome, Request, Unanswered, Worker};
 use tokio::sync::oneshot;
 
-use crate::{EndpointLoad, Outlook};
+use crate::{EndpointLoad, Outlook, QueueSettings};
 
 /// An event that the endpoint's task handles.
 pub(crate) enum Event {
@@ -36,6 +36,7 @@ pub(crate) enum Event {
     },
     Outlook(Outlook),
     Mode(Mode),
+    Settings(QueueSettings),
     CostQuery {
         request: Request,
         answer: oneshot::Sender<Outcome<f64>>,
@@ -56,6 +57,7 @@ impl fmt::Debug for Event {
             Self::Gone { .. } => "Gone",
             Self::Outlook(_) => "Outlook",
             Self::Mode(_) => "Mode",
+            Self::Settings(_) => "Settings",
             Self::CostQuery { .. } => "CostQuery",
             Self::Inspect(_) => "Inspect",
         })

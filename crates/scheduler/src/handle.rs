@@ -72,6 +72,15 @@ impl Endpoint {
         let _ = self.events.send(Event::Mode(mode));
     }
 
+    /// Changes the settings of the queue, and returns a handle that knows them. Whether jobs are batched by
+    /// their costs changes with the next worker.
+    #[must_use]
+    pub fn with_settings(&self, settings: QueueSettings) -> Self {
+        let max_queue = settings.max_queue;
+        let _ = self.events.send(Event::Settings(settings));
+        Self { max_queue, ..self.clone() }
+    }
+
     /// Returns the load of the endpoint, and makes its metrics up to now visible.
     pub async fn load(&self) -> EndpointLoad {
         let (answer, answered) = oneshot::channel();

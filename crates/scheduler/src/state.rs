@@ -105,6 +105,7 @@ impl EndpointState {
             }
             Event::Outlook(outlook) => self.set_outlook(outlook, now),
             Event::Mode(mode) => self.mode = mode,
+            Event::Settings(settings) => self.settings = settings,
             Event::CostQuery { request, answer } => self.cost(request, answer),
             // The receiver may have left, which is no error.
             Event::Inspect(answer) => drop(answer.send(self.inspect(now))),

@@ -301,6 +301,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_settings_of_a_queue_change_while_jobs_wait() {
+        let mut fixture = Fixture::new(1, 1, 0);
+        let _running = fixture.submit();
+        let _held = fixture.batch(0).await;
+        let waiting = [fixture.submit(), fixture.submit()];
+        let limit = Some(Duration::from_secs(2));
+        let settings =
+            QueueSettings { max_queue: Some(2), queue_timeout: limit, ..QueueSettings::default() };
+        let changed = fixture.endpoint.with_settings(settings);
+        assert_eq!(changed.max_queue(), Some(2));
+        assert_eq!(status(fixture.submit()).await, 503);
+        let start = Instant::now();
+        for answers in waiting {
+            assert_eq!(status(answers).await, 504);
+        }
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_job_that_would_miss_its_deadline_is_refused_at_once() {
         let mut fixture = Fixture::new(1, 1, 0);
         for _ in 0..3 {

@@ -35,13 +35,46 @@ pub(crate) struct Access {
 /// The guards of a server.
 pub(crate) struct Guards {
     /// The guards of endpoints, in the order of the configuration.
-    pub(crate) endpoints: Vec<Arc<Guard>>,
+    pub(crate) endpoints: Vec<EndpointGuard>,
+    /// The maker of guards for further endpoints.
+    pub(crate) maker: GuardMaker,
     /// The guard of the server's own routes.
     pub(crate) server: Guard,
     /// The guard of the routes that bypass the app host, which checks this key for all others.
-    pub(crate) bypass: Guard,
+    pub(crate) bypass: Arc<Guard>,
     /// The guard of the admin API's port, if it has one.
     pub(crate) admin: Option<AdminGuard>,
+}
+
+/// The guard of an endpoint, and the tasks that follow the files of its keys. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct EndpointGuard {
+    pub(crate) guard: Arc<Guard>,
+    /// The tasks end with the last clone.
+    _following: Arc<JoinSet<()>>,
+}
+
+/// The keys and tokens of the server, which endpoints without keys of their own accept.
+#[derive(Default)]
+pub(crate) struct GuardMaker {
+    server_keys: Option<watch::Receiver<Keys>>,
+    issuer: Option<Issuer>,
+}
+
+impl GuardMaker {
+    /// Returns the guard of an endpoint.
+    ///
+    /// # Errors
+    /// The keys that are missing or invalid.
+    pub(crate) fn guard(&self, endpoint: &Endpoint) -> Result<EndpointGuard, ConfigError> {
+        let mut reader = Reader::default();
+        let guard = reader.guard(endpoint, self.server_keys.as_ref(), self.issuer.as_ref());
+        let Reader { following, mistakes } = reader;
+        if !mistakes.is_empty() {
+            return Err(ConfigError(mistakes));
+        }
+        Ok(EndpointGuard { guard: Arc::new(guard), _following: Arc::new(following) })
+    }
 }
 
 impl Access {
@@ -60,8 +93,14 @@ impl Access {
         let server_keys = server_keys(config, more)
             .map(|(keys, more)| reader.follow(SERVER, API_KEYS, &keys, more));
         let issuer = config.jwt.as_ref().and_then(|jwt| reader.issuer(jwt));
-        let guard = |endpoint| reader.guard(endpoint, server_keys.as_ref(), issuer.as_ref());
-        let endpoints = config.endpoints.iter().map(guard).map(Arc::new).collect();
+        let maker = GuardMaker { server_keys: server_keys.clone(), issuer: issuer.clone() };
+        let mut endpoints = Vec::new();
+        for endpoint in &config.endpoints {
+            match maker.guard(endpoint) {
+                Ok(guard) => endpoints.push(guard),
+                Err(ConfigError(wrong)) => reader.mistakes.extend(wrong),
+            }
+        }
         let admin = config.admin.as_ref().map(|port| reader.admin_guard(port, config));
         let Reader { following, mistakes } = reader;
         if !mistakes.is_empty() {
@@ -69,7 +108,8 @@ impl Access {
         }
         let server = Guard::new(server_keys).or_tokens(issuer, Vec::new());
         let bypass = Guard::new(app_key.map(|key| watch::channel(Keys::from_iter([key])).1));
-        Ok(Self { guards: Guards { endpoints, server, bypass, admin }, following })
+        let bypass = Arc::new(bypass);
+        Ok(Self { guards: Guards { endpoints, maker, server, bypass, admin }, following })
     }
 }
 

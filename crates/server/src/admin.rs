@@ -1,5 +1,6 @@
 //! The operations of an operator on a running server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use axum::http::{Request, Response};
 use litplex_admin::{
     Admin, CallGraph, Configuration, EndpointBatches, EndpointGenerations, EndpointHistory,
     EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel,
-    Mode, RecentRequests, Refusal, ReloadOptions, Reloaded, RequestDetails, RequestQuery, Scaled,
-    Status, Upgraded,
+    Mode, ProgramReloaded, RecentRequests, Refusal, ReloadOptions, Reloaded, RequestDetails,
+    RequestQuery, Scaled, Status, Upgraded,
 };
-use litplex_config::{Program, Workers};
+use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
 use litplex_history::RequestLogs;
 use litplex_http::App;
@@ -21,8 +22,8 @@ use tokio::time::Instant;
 
 use crate::administered::Administered;
 use crate::announce::Announcer;
-use crate::endpoints::Endpoints;
 use crate::events::Events;
+use crate::fleet::{self, FleetHandle};
 use crate::generations::{Generations, Order};
 use crate::history::Histories;
 use crate::inventory;
@@ -38,13 +39,12 @@ pub(crate) struct AdminHandler {
     admin_url: Option<String>,
     port: u16,
     started: Instant,
-    endpoints: Vec<Arc<Administered>>,
+    fleet: FleetHandle,
     histories: Histories,
     observer: WorkerObserver,
     events: Events,
     requests: Option<RequestLogs>,
     metrics: Metrics,
-    config: Program,
     log: Option<OperatedLog>,
     app: Arc<App>,
     upgrades: Upgrades,
@@ -54,29 +54,26 @@ impl AdminHandler {
     /// Returns the handler of a server that starts now, and the task that samples its history.
     pub(crate) fn new(
         announcer: &Announcer,
-        endpoints: &Endpoints,
+        fleet: &FleetHandle,
         app: &Arc<App>,
         events: &Events,
         log: Option<OperatedLog>,
         metrics: Metrics,
-        config: &Program,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let Announcer { url, admin_url, port, .. } = announcer;
-        let endpoints: Vec<_> = endpoints.administered().into_iter().map(Arc::new).collect();
-        let (histories, sampling) = Histories::of(endpoints.clone(), metrics.calls());
+        let (histories, sampling) = Histories::of(fleet.current(), metrics.calls());
         let lines = log.as_ref().map(|log| log.history.clone());
         let handler = Self {
-            observer: WorkerObserver::new(&endpoints, events, lines),
+            observer: WorkerObserver::new(&fleet.current().borrow().administered, events, lines),
             url: url.clone(),
             admin_url: admin_url.clone(),
             port: *port,
             started: Instant::now(),
-            endpoints,
+            fleet: fleet.clone(),
             histories,
             events: events.clone(),
             requests: app.requests().cloned(),
             metrics,
-            config: config.clone(),
             log,
             app: app.clone(),
             upgrades: Upgrades::default(),
@@ -89,17 +86,23 @@ impl AdminHandler {
         Self { upgrades, ..self }
     }
 
-    fn find(&self, endpoint: &str) -> Result<&Arc<Administered>, Refusal> {
-        let identities = self.endpoints.iter().map(|endpoint| endpoint.identity());
-        let found = Identity::find(identities, endpoint);
+    /// Returns the endpoints now.
+    fn endpoints(&self) -> Vec<Arc<Administered>> {
+        self.fleet.current().borrow().administered.clone()
+    }
+
+    fn find(&self, endpoint: &str) -> Result<Arc<Administered>, Refusal> {
+        let mut endpoints = self.endpoints();
+        let identities: Vec<_> = endpoints.iter().map(|endpoint| endpoint.identity()).collect();
+        let found = Identity::find(identities.iter().map(|identity| &**identity), endpoint);
         let found = found.map_err(|error| Refusal::not_found(error.to_string()))?;
-        Ok(&self.endpoints[found])
+        Ok(endpoints.swap_remove(found))
     }
 
     /// Returns an endpoint with workers; `instead` says what to do with a pipeline.
-    fn with_workers(&self, endpoint: &str, instead: &str) -> Result<&Generations, Refusal> {
-        match &**self.find(endpoint)? {
-            Administered::Workers(generations) => Ok(generations),
+    fn with_workers(&self, endpoint: &str, instead: &str) -> Result<Generations, Refusal> {
+        match &*self.find(endpoint)? {
+            Administered::Workers(generations) => Ok(generations.clone()),
             Administered::Pipeline(_) => Err(Refusal::conflict(format!(
                 "`{endpoint}` is a pipeline, which has no workers; {instead}"
             ))),
@@ -111,7 +114,7 @@ impl AdminHandler {
         logs.ok_or_else(|| Refusal::conflict("the option `recent_requests` of this server is 0"))
     }
 
-    fn reloadable(&self, endpoint: &str) -> Result<&Generations, Refusal> {
+    fn reloadable(&self, endpoint: &str) -> Result<Generations, Refusal> {
         self.with_workers(endpoint, "reload the endpoints that it calls")
     }
 
@@ -125,11 +128,11 @@ impl AdminHandler {
 impl Admin for AdminHandler {
     fn status(&self) -> BoxFuture<'_, Status> {
         Box::pin(async {
-            let mut endpoints = Vec::new();
-            for endpoint in &self.endpoints {
+            let (now, mut endpoints) = (self.endpoints(), Vec::new());
+            for endpoint in &now {
                 endpoints.push(endpoint.status().await);
             }
-            let gpus = self.observer.complete(self.endpoints.iter(), &mut endpoints).await;
+            let gpus = self.observer.complete(now.iter(), &mut endpoints).await;
             Status {
                 gpus,
                 pid: std::process::id(),
@@ -137,6 +140,7 @@ impl Admin for AdminHandler {
                 admin_url: self.admin_url.clone(),
                 port: self.port,
                 uptime: self.started.elapsed().as_secs_f64(),
+                failed_reload: self.fleet.failed(),
                 endpoints,
             }
         })
@@ -146,7 +150,7 @@ impl Admin for AdminHandler {
         Box::pin(async move {
             let endpoint = self.find(&endpoint)?;
             let mut status = [endpoint.status().await];
-            self.observer.complete([endpoint].into_iter(), &mut status).await;
+            self.observer.complete([&endpoint].into_iter(), &mut status).await;
             let [mut status] = status;
             let controls = endpoint.controls();
             status.sources = controls.map_or(Vec::new(), |it| it.sources().into_iter().collect());
@@ -194,8 +198,9 @@ impl Admin for AdminHandler {
         Box::pin(async {
             let recent = self.histories.recent().await.unwrap_or_default();
             let mut endpoints = Vec::new();
-            for (endpoint, recent) in self.endpoints.iter().zip(&recent) {
-                endpoints.push(load_of(endpoint, recent).await);
+            for endpoint in &self.endpoints() {
+                let recent = recent.get(&endpoint.identity().label).cloned().unwrap_or_default();
+                endpoints.push(load_of(endpoint, &recent).await);
             }
             Load { endpoints }
         })
@@ -216,9 +221,22 @@ impl Admin for AdminHandler {
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
         Box::pin(async move {
             let ReloadOptions { limit, canary, swap } = options;
-            let generations = self.reloadable(&endpoint)?;
-            generations.reload(Order { spec: None, limit, canary, swap }).await
+            let label = self.find(&endpoint)?.identity().label.clone();
+            let prepared = self.fleet.prepare(&label, limit).await?;
+            let order = Order { spec: prepared.spec.clone(), limit, canary, swap };
+            let reloaded = prepared.generations.reload(order).await?;
+            self.fleet.adopt(prepared).await;
+            Ok(reloaded)
         })
+    }
+
+    fn reload_program(
+        &self,
+        dry_run: bool,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<ProgramReloaded, Refusal>> {
+        let order = fleet::Order { dry_run, limit, files: BTreeMap::new() };
+        Box::pin(self.fleet.reload(order))
     }
 
     fn batches(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointBatches, Refusal>> {
@@ -235,11 +253,11 @@ impl Admin for AdminHandler {
     }
 
     fn keys(&self) -> KeyHolders {
-        inventory::keys(&self.config)
+        inventory::keys(&self.fleet.config())
     }
 
     fn configuration(&self) -> Configuration {
-        inventory::configuration(&self.config)
+        inventory::configuration(&self.fleet.config())
     }
 
     fn requests(&self, query: RequestQuery) -> Result<RecentRequests, Refusal> {

@@ -19,10 +19,10 @@ pub(crate) enum Administered {
 
 impl Administered {
     /// Returns its path and names.
-    pub(crate) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> Arc<Identity> {
         match self {
             Self::Workers(generations) => generations.identity(),
-            Self::Pipeline(state) => &state.identity,
+            Self::Pipeline(state) => state.identity.clone(),
         }
     }
 

@@ -19,13 +19,34 @@ use crate::secrets::hidden_from_app_host;
 /// The name of the app host in the log.
 pub(crate) const NAME: &str = "app";
 
-/// The two sockets between a server and its app host.
+/// The inner socket, on which the app host sends requests back, and the place of the app host.
 pub(crate) struct AppHostSockets {
-    app_host: PathBuf,
-    inner: PathBuf,
+    pub(crate) place: AppHostPlace,
     listener: UnixListener,
     /// Whether the process that dials the inner socket is the parent: a test of the program.
     is_attached: bool,
+}
+
+/// The app host of new requests, and the guard of the routes that bypass it.
+pub(crate) struct AppHostFront {
+    pub(crate) place: AppHostPlace,
+    pub(crate) bypass: Arc<Guard>,
+}
+
+impl AppHostFront {
+    /// Returns the routes that the app host serves.
+    pub(crate) fn routes(&self, config: &Program) -> litplex_http::AppHost {
+        self.place.front(config, self.bypass.clone())
+    }
+}
+
+/// The two sockets between a server and its app host.
+#[derive(Clone)]
+pub(crate) struct AppHostPlace {
+    /// The number of the app host; the first is 1. Each listens on a socket of its own.
+    number: u64,
+    app_host: PathBuf,
+    inner: PathBuf,
 }
 
 impl AppHostSockets {
@@ -42,8 +63,22 @@ impl AppHostSockets {
             }
         };
         let listener = UnixListener::bind(&inner)?;
-        let app_host = run_dir.socket("app.sock");
-        Ok(Some(Self { app_host, inner, listener, is_attached }))
+        let place = AppHostPlace { number: 1, app_host: run_dir.socket("app.sock"), inner };
+        Ok(Some(Self { place, listener, is_attached }))
+    }
+
+    /// Serves the app host's requests on the inner socket until it is dropped.
+    pub(crate) async fn serve(self, app: Arc<App>) {
+        serve_inner(self.listener, app, self.is_attached).await;
+    }
+}
+
+impl AppHostPlace {
+    /// Returns the place of the app host that follows this one. Both use the inner socket.
+    pub(crate) fn next(&self) -> Self {
+        let number = self.number + 1;
+        let app_host = self.app_host.with_file_name(format!("app-{number}.sock"));
+        Self { number, app_host, inner: self.inner.clone() }
     }
 
     /// Returns the routes that the app host serves; `guard` is for those that bypass it.
@@ -79,10 +114,5 @@ impl AppHostSockets {
             routes: routes_for_app_host(config),
         });
         Some(supervise(Arc::new(launch), 1, Default::default()))
-    }
-
-    /// Serves the app host's requests on the inner socket until it is dropped.
-    pub(crate) async fn serve(self, app: Arc<App>) {
-        serve_inner(self.listener, app, self.is_attached).await;
     }
 }

@@ -10,7 +10,7 @@ use litplex_workers::{Inspected, Inspection, Overrides, Sdk, default_interpreter
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::access::Access;
+use crate::access::{Access, EndpointGuard};
 use crate::app_host::AppHostSockets;
 use crate::call_types::{self, TypedEndpoint, types};
 use crate::declared_calls;
@@ -187,13 +187,16 @@ pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Re
     let telemetry = Telemetry::new();
     let environment = Arc::new(WorkerEnvironment::new(&config, &run_dir, log, &telemetry, false)?);
     let events = Events::default();
+    let guards = config.endpoints.iter().map(|_| EndpointGuard::default()).collect();
+    let place = app_host.as_ref().map(|sockets| &sockets.place);
     let endpoints =
-        Endpoints::launch(&config, models, &environment, app_host.as_ref(), &telemetry, &events)?;
+        Endpoints::launch(&config, models, guards, &environment, place, &telemetry, &events)?;
+    let set = endpoints.now();
     let loaded = Notify::new();
     let result = tokio::select! {
-        failed = endpoints.watch(&events, || loaded.notify_one()) => Err(failed),
+        failed = set.watch(&events, || loaded.notify_one()) => Err(failed),
         () = loaded.notified() => Ok(()),
-        signal = signals.next() => {
+        signal = signals.stop() => {
             let early = format!("received {signal} before all models were loaded");
             Err(std::io::Error::new(std::io::ErrorKind::Interrupted, early).into())
         }

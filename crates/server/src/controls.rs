@@ -11,7 +11,7 @@ use litplex_core::{Device, Identity};
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
-use litplex_workers::{UnhealthyCount, endpoint_span};
+use litplex_workers::{SharedPatience, UnhealthyCount, endpoint_span};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -20,6 +20,7 @@ use crate::generation::GenerationSpec;
 use crate::problem::problem_in_full;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
+#[derive(Clone)]
 pub(crate) struct EndpointControls {
     /// The number of the generation; the first is 1.
     pub(crate) generation: u64,
@@ -39,6 +40,8 @@ pub(crate) struct EndpointControls {
     pub(crate) calls: CallService,
     /// The metrics of its requests at the HTTP edge.
     pub(crate) edge: Edge,
+    /// The times that its workers may compute, if they are processes.
+    pub(crate) patience: Option<SharedPatience>,
     /// The specification that the generation was launched from.
     pub(crate) spec: Arc<GenerationSpec>,
 }

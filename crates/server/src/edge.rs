@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use litplex_access::{Keys, digest};
+use litplex_access::{Guard, Keys, digest};
 use litplex_config::Program;
 use litplex_http::{App, Builtin, EdgeMiddleware, Layers, Server};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
 
-use crate::access::{Guards, key_in};
-use crate::app_host::AppHostSockets;
+use crate::access::key_in;
+use crate::app_host::AppHostFront;
 use crate::descriptors;
 use crate::endpoints::Endpoints;
 use crate::routes;
@@ -19,7 +19,8 @@ use crate::telemetry::Telemetry;
 
 /// The parts of the edge that the earlier stages made.
 pub(crate) struct EdgeParts {
-    pub(crate) guards: Guards,
+    /// The guard of the server's own routes.
+    pub(crate) guard: Guard,
     pub(crate) middleware: EdgeMiddleware,
     pub(crate) layers: Layers,
     pub(crate) telemetry: Telemetry,
@@ -30,20 +31,21 @@ pub(crate) fn app(
     config: &Program,
     parts: EdgeParts,
     endpoints: &Endpoints,
-    app_host: Option<&AppHostSockets>,
+    app_host: Option<&AppHostFront>,
 ) -> Arc<App> {
-    let EdgeParts { guards, middleware, layers, telemetry } = parts;
+    let EdgeParts { guard, middleware, layers, telemetry } = parts;
     let metrics = telemetry.metrics.clone();
+    let (current, scraped) = (endpoints.current(), endpoints.current());
     let app = App::builder(
-        endpoints.routes(guards.endpoints, config),
+        endpoints.now().routes(endpoints.registry(), config.request_id),
         builtin(config),
-        guards.server,
+        guard,
         config.max_buffered_bytes,
         metrics,
-        endpoints.reporter(),
-        scraper(endpoints.generations(), telemetry),
+        move || current.borrow().clone().report(),
+        scraper(scraped, telemetry),
     );
-    app.behind(app_host.map(|sockets| sockets.front(config, Arc::new(guards.bypass))))
+    app.behind(app_host.map(|front| front.routes(config)))
         .keep_alive(config.keep_alive_timeout)
         .within(middleware)
         .layered(layers)

@@ -1,38 +1,32 @@
 //! The endpoints of a server: each with its queue, its supervisor, and the tasks that follow them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_access::Guard;
-use litplex_calls::{
-    Backend, Composed, EndpointReport, Lease, Registry, Report, Target, Targets, TimeBudget,
-    declared_cycles,
-};
-use litplex_config::{ConfigError, Workers};
+use litplex_calls::{Registry, Report, Target, Targets, TimeBudget, declared_cycles};
+use litplex_config::{ConfigError, Endpoint, Workers};
 use litplex_core::{Identity, LaunchError};
-use litplex_http::{Route, ToolCache};
-use litplex_metrics::Edge;
+use litplex_http::Route;
 use litplex_pages::EndpointSchema;
-use litplex_pipelines::Graph;
-use litplex_supervisor::{SlotState, Supervisor};
-use serde_json::Value;
-use tokio::sync::mpsc;
+use litplex_supervisor::{Supervisor, View};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::access::EndpointGuard;
 use crate::administered::Administered;
-use crate::app_host::AppHostSockets;
-use crate::call_types::{self, TypedEndpoint, types};
+use crate::app_host::AppHostPlace;
+use crate::call_types::{self, TypedEndpoint};
 use crate::controls::EndpointControls;
 use crate::declared_calls;
 use crate::events::Events;
 use crate::generation::{Generation, GenerationSpec, Size};
 use crate::generations::Generations;
 use crate::launch::WorkerEnvironment;
-use crate::pipelines::{Pipeline, PipelineState};
-use crate::placement::place_all;
-use crate::problem::{degraded, problem_for_clients, unhealthy};
+use crate::pipelines::Pipeline;
+use crate::placement::{Placement, place_all};
+use crate::problem::problem_for_clients;
+use crate::running_endpoint::{Running, RunningEndpoint, composed_target};
 use crate::telemetry::Telemetry;
 use crate::warmup::warm_up;
 use crate::watch::{Milestone, follow, follow_app_host};
@@ -41,31 +35,103 @@ use crate::{Error, ModelSource};
 /// The time that the warm-up of an endpoint may take at the start of a server.
 const WARM_UP_TIME: Duration = Duration::from_secs(600);
 
+/// The endpoints of a server at one time, as pages, operators, metrics and the history read them.
+#[derive(Default)]
+pub(crate) struct EndpointSet {
+    pub(crate) endpoints: Vec<Arc<RunningEndpoint>>,
+    /// The endpoints for operators, in the same order.
+    pub(crate) administered: Vec<Arc<Administered>>,
+    app_host: Option<View>,
+}
+
+/// The endpoints of a server now.
+pub(crate) type CurrentEndpoints = watch::Receiver<Arc<EndpointSet>>;
+
 /// All endpoints of a running server.
 pub(crate) struct Endpoints {
-    endpoints: Vec<RunningEndpoint>,
-    /// The targets of calls. Pipelines have it, too: it is emptied when the endpoints stop.
-    registry: Registry,
+    set: watch::Sender<Arc<EndpointSet>>,
+    pub(crate) launcher: EndpointLauncher,
     app_host: Option<Supervisor>,
     /// The tasks that own the generations of endpoints.
-    owners: JoinSet<()>,
+    pub(crate) owners: JoinSet<()>,
 }
 
-/// One endpoint.
-struct RunningEndpoint {
-    config: litplex_config::Endpoint,
-    schema: EndpointSchema,
-    /// The metrics of its requests at the HTTP edge.
-    edge: Edge,
-    running: Running,
+/// The parts that endpoints are launched with.
+#[derive(Clone)]
+pub(crate) struct EndpointLauncher {
+    pub(crate) environment: Arc<WorkerEnvironment>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) events: Events,
+    pub(crate) waits_for_first_worker: bool,
 }
 
-/// The running part of an endpoint.
-enum Running {
-    /// Generations of workers.
-    Workers(Generations),
-    /// A pipeline, which has none.
-    Pipeline(Arc<Pipeline>),
+impl EndpointLauncher {
+    /// Returns the specification of a generation.
+    pub(crate) fn spec(
+        &self,
+        config: &Endpoint,
+        schema: &EndpointSchema,
+        placement: Placement,
+    ) -> Arc<GenerationSpec> {
+        Arc::new(GenerationSpec {
+            config: config.clone(),
+            placement,
+            environment: self.environment.clone(),
+            telemetry: self.telemetry.clone(),
+            edge: self.telemetry.metrics.edge(Some(config.label())),
+            schema: schema.clone(),
+            waits_for_first_worker: self.waits_for_first_worker,
+        })
+    }
+
+    /// Returns a pipeline, and its target; `None` if the endpoint is no pipeline.
+    pub(crate) fn pipeline(&self, config: &Endpoint) -> Option<(Arc<Pipeline>, Target)> {
+        let metrics = &self.telemetry.metrics;
+        let pipeline =
+            Pipeline::new(config, metrics.steps(config.label()), &self.environment.calls)?;
+        let pipeline = Arc::new(pipeline);
+        let edge = metrics.edge(Some(config.label()));
+        let target = composed_target(config, &edge, pipeline.clone());
+        Some((pipeline, target))
+    }
+
+    /// Starts the task of the generations of an endpoint, in `owners`. Returns the endpoint and its target.
+    pub(crate) fn adopt(
+        &self,
+        first: Generation,
+        source: ModelSource,
+        guard: EndpointGuard,
+        owners: &mut JoinSet<()>,
+    ) -> (RunningEndpoint, Target) {
+        let config = first.controls.spec.config.clone();
+        let edge = first.controls.edge.clone();
+        let target = first.target(None);
+        let registry = self.environment.registry.clone();
+        let generations = Generations::spawn(first, registry, self.events.clone(), owners);
+        let running = Running::Workers(generations);
+        (RunningEndpoint { config, schema: source.schema, edge, guard, running }, target)
+    }
+
+    /// Launches an endpoint.
+    fn launch(
+        &self,
+        config: &Endpoint,
+        mut source: ModelSource,
+        placement: Option<Placement>,
+        guard: EndpointGuard,
+        owners: &mut JoinSet<()>,
+    ) -> (RunningEndpoint, Target) {
+        if let Some((pipeline, target)) = self.pipeline(config) {
+            let (config, schema) = (config.clone(), source.schema);
+            let (edge, running) = (target.metrics.clone(), Running::Pipeline(pipeline));
+            return (RunningEndpoint { config, schema, edge, guard, running }, target);
+        }
+        let placement = placement.expect("workers have places. This is a bug.");
+        let size = Size::configured(config, placement.devices.len());
+        let spec = self.spec(config, &source.schema, placement);
+        let first = Generation::launch(&spec, source.model.take(), 1, size);
+        self.adopt(first, source, guard, owners)
+    }
 }
 
 impl Endpoints {
@@ -76,8 +142,9 @@ impl Endpoints {
     pub(crate) fn launch(
         config: &litplex_config::Program,
         models: Vec<ModelSource>,
+        guards: Vec<EndpointGuard>,
         environment: &Arc<WorkerEnvironment>,
-        app_host: Option<&AppHostSockets>,
+        app_host: Option<&AppHostPlace>,
         telemetry: &Telemetry,
         events: &Events,
     ) -> Result<Self, Error> {
@@ -86,45 +153,75 @@ impl Endpoints {
             return Err(ConfigError(wrong).into());
         }
         let placed = place_all(&config.endpoints)?;
-        let app_host = app_host.and_then(|sockets| sockets.launch(config, environment));
-        let registry = environment.registry.clone();
-        let waits_for_first_worker = config.presentation.wait_for_first_worker;
+        let app_host = app_host.and_then(|place| place.launch(config, environment));
+        let launcher = EndpointLauncher {
+            environment: environment.clone(),
+            telemetry: telemetry.clone(),
+            events: events.clone(),
+            waits_for_first_worker: config.presentation.wait_for_first_worker,
+        };
         let (mut endpoints, mut targets, mut owners) = (Vec::new(), Vec::new(), JoinSet::new());
-        for ((config, model), placement) in config.endpoints.iter().zip(models).zip(placed) {
-            let ModelSource { model, schema, .. } = model;
-            let edge = telemetry.metrics.edge(Some(config.label()));
-            let steps = telemetry.metrics.steps(config.label());
-            let (running, target) =
-                match (placement, Pipeline::new(config, steps, &environment.calls)) {
-                    (_, Some(pipeline)) => {
-                        let pipeline = Arc::new(pipeline);
-                        let target = composed_target(config, &edge, pipeline.clone());
-                        (Running::Pipeline(pipeline), target)
-                    }
-                    (Some(placement), None) => {
-                        let size = Size::configured(config, placement.devices.len());
-                        let spec = Arc::new(GenerationSpec {
-                            config: config.clone(),
-                            placement,
-                            environment: environment.clone(),
-                            telemetry: telemetry.clone(),
-                            edge: edge.clone(),
-                            schema: schema.clone(),
-                            waits_for_first_worker,
-                        });
-                        let first = Generation::launch(&spec, model, 1, size);
-                        let target = first.target(None);
-                        let (registry, events) = (registry.clone(), events.clone());
-                        let generations = Generations::spawn(first, registry, events, &mut owners);
-                        (Running::Workers(generations), target)
-                    }
-                    (None, None) => unreachable!("workers have places. This is a bug."),
-                };
+        let sources = models.into_iter().zip(placed).zip(guards);
+        for (config, ((source, placement), guard)) in config.endpoints.iter().zip(sources) {
+            let (endpoint, target) = launcher.launch(config, source, placement, guard, &mut owners);
             targets.push(Arc::new(target));
-            endpoints.push(RunningEndpoint { config: config.clone(), schema, edge, running });
+            endpoints.push(Arc::new(endpoint));
         }
-        registry.replace(targets.into_iter().collect());
-        Ok(Self { endpoints, registry, app_host, owners })
+        environment.registry.replace(targets.into_iter().collect());
+        let set = EndpointSet::new(endpoints, app_host.as_ref());
+        Ok(Self { set: watch::Sender::new(Arc::new(set)), launcher, app_host, owners })
+    }
+
+    /// Returns the endpoints, which may change.
+    pub(crate) fn current(&self) -> CurrentEndpoints {
+        self.set.subscribe()
+    }
+
+    /// Returns the endpoints now.
+    pub(crate) fn now(&self) -> Arc<EndpointSet> {
+        self.set.borrow().clone()
+    }
+
+    /// Replaces the endpoints, and if there is one, the app host; returns the one before it.
+    pub(crate) fn replace(
+        &mut self,
+        endpoints: Vec<Arc<RunningEndpoint>>,
+        app_host: Option<Supervisor>,
+    ) -> Option<Supervisor> {
+        let before = app_host.and_then(|app_host| self.app_host.replace(app_host));
+        self.set.send_replace(Arc::new(EndpointSet::new(endpoints, self.app_host.as_ref())));
+        before
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.launcher.environment.registry
+    }
+
+    /// Stops all workers and the app host within this time.
+    pub(crate) async fn stop(self, grace: Duration) {
+        // Pipelines have the registry, too.
+        self.registry().replace(Targets::default());
+        let now = self.now();
+        let stop_app_host = async {
+            if let Some(app_host) = self.app_host {
+                app_host.stop(grace).await;
+            }
+        };
+        let stop_endpoints = async {
+            for generations in now.generations() {
+                generations.stop(grace).await;
+            }
+            self.owners.join_all().await;
+        };
+        tokio::join!(stop_app_host, stop_endpoints);
+    }
+}
+
+impl EndpointSet {
+    /// Returns a set of endpoints with an app host.
+    pub(crate) fn new(endpoints: Vec<Arc<RunningEndpoint>>, app_host: Option<&Supervisor>) -> Self {
+        let administered = endpoints.iter().map(|it| Arc::new(it.administered())).collect();
+        Self { endpoints, administered, app_host: app_host.map(Supervisor::view) }
     }
 
     /// Returns the largest number of workers that may run.
@@ -133,56 +230,26 @@ impl Endpoints {
             Workers::PerDevice(_) => controls.devices.len(),
             Workers::Between { max, .. } => max.max(1),
         };
-        self.endpoints.iter().filter_map(RunningEndpoint::controls).map(most).sum()
+        self.endpoints.iter().filter_map(|it| it.controls()).map(most).sum()
     }
 
     /// Returns the generations of every endpoint with workers.
     pub(crate) fn generations(&self) -> Vec<Generations> {
-        self.endpoints.iter().filter_map(RunningEndpoint::generations).cloned().collect()
-    }
-
-    /// Returns every endpoint, for operators.
-    pub(crate) fn administered(&self) -> Vec<Administered> {
-        let administered = |endpoint: &RunningEndpoint| match &endpoint.running {
-            Running::Workers(generations) => Administered::Workers(generations.clone()),
-            Running::Pipeline(_) => {
-                let (identity, edge) = (endpoint.config.identity.clone(), endpoint.edge.clone());
-                Administered::Pipeline(PipelineState { identity, edge })
-            }
-        };
-        self.endpoints.iter().map(administered).collect()
+        self.endpoints.iter().filter_map(|it| it.generations()).cloned().collect()
     }
 
     /// Returns the endpoints, each behind its guard.
-    pub(crate) fn routes(
-        &self,
-        guards: Vec<Arc<Guard>>,
-        config: &litplex_config::Program,
-    ) -> Vec<Route> {
-        let route = |(endpoint, guard): (&RunningEndpoint, _)| Route {
-            identity: endpoint.config.identity.clone(),
-            target: self.registry.labelled(endpoint.config.label()),
-            ping_interval: endpoint.config.ping_interval,
-            max_body_bytes: endpoint.config.max_body_bytes,
-            guard,
-            metrics: endpoint.edge.clone(),
-            tells_ids: config.request_id,
-            schema: endpoint.schema.clone(),
-            tool: ToolCache::default(),
-        };
-        self.endpoints.iter().zip(guards).map(route).collect()
+    pub(crate) fn routes(&self, registry: &Registry, tells_ids: bool) -> Vec<Route> {
+        self.endpoints.iter().map(|endpoint| endpoint.route(registry, tells_ids)).collect()
     }
 
-    /// Returns a function that reports the state of all endpoints, for the pages that show it.
-    pub(crate) fn reporter(&self) -> impl Fn() -> Report + Send + Sync + 'static {
-        let identities = self.endpoints.iter().map(|it| it.config.identity.clone());
-        let identities: Arc<[Arc<Identity>]> = identities.collect();
-        let reporters = self.endpoints.iter().map(|it| it.reporter(identities.clone()));
-        let reporters: Vec<_> = reporters.collect();
-        let app_host = self.app_host.as_ref().map(Supervisor::view);
-        move || Report {
-            endpoints: reporters.iter().map(|report| report()).collect(),
-            app_host: app_host.as_ref().and_then(problem_for_clients),
+    /// Returns the state of all endpoints, for the pages that show it.
+    pub(crate) fn report(&self) -> Report {
+        let identities: Vec<Arc<Identity>> =
+            self.endpoints.iter().map(|it| it.config.identity.clone()).collect();
+        Report {
+            endpoints: self.endpoints.iter().map(|it| it.report(&identities)).collect(),
+            app_host: self.app_host.as_ref().and_then(problem_for_clients),
         }
     }
 
@@ -193,13 +260,13 @@ impl Endpoints {
         let (milestones, mut reached) = mpsc::unbounded_channel();
         let generations = self.generations();
         for controls in generations.iter().map(Generations::live) {
-            let milestones = warmed(controls.clone(), self.registry.clone(), milestones.clone());
+            let milestones = warmed(controls.clone(), milestones.clone());
             tokio::spawn(follow(controls, None, events.clone(), milestones));
         }
         let mut starting = generations.len();
         if let Some(app_host) = &self.app_host {
             starting += 1;
-            tokio::spawn(follow_app_host(app_host.view(), events.clone(), milestones.clone()));
+            tokio::spawn(follow_app_host(app_host.clone(), events.clone(), milestones.clone()));
         }
         if starting == 0 {
             ready();
@@ -223,7 +290,7 @@ impl Endpoints {
     }
 
     /// Returns the errors in the types of pipelines, as far as the models have described themselves.
-    fn misfits(&self) -> Vec<String> {
+    pub(crate) fn misfits(&self) -> Vec<String> {
         let typed = self.endpoints.iter().map(|endpoint| TypedEndpoint {
             identity: &endpoint.config.identity,
             graph: endpoint.graph(),
@@ -233,7 +300,7 @@ impl Endpoints {
     }
 
     /// Returns an error for each call that a model declares of an endpoint that does not exist.
-    fn missing_callees(&self) -> Vec<String> {
+    pub(crate) fn missing_callees(&self) -> Vec<String> {
         let configs = self.configs();
         let errors = self.declaring().flat_map(|(endpoint, calls)| {
             let label = endpoint.config.label();
@@ -243,7 +310,7 @@ impl Endpoints {
     }
 
     /// Logs the cycles among the calls that models declare.
-    fn warn_of_cycles(&self) {
+    pub(crate) fn warn_of_cycles(&self) {
         let configs = self.configs();
         let declared = self.declaring().map(|(endpoint, calls)| {
             declared_calls::declared(&configs, &endpoint.config, &calls, endpoint.places())
@@ -253,152 +320,13 @@ impl Endpoints {
         }
     }
 
-    fn configs(&self) -> Vec<litplex_config::Endpoint> {
+    pub(crate) fn configs(&self) -> Vec<Endpoint> {
         self.endpoints.iter().map(|endpoint| endpoint.config.clone()).collect()
     }
 
     /// Returns the endpoints, and the references by which they call others.
     fn declaring(&self) -> impl Iterator<Item = (&RunningEndpoint, Vec<String>)> {
-        self.endpoints.iter().map(|endpoint| (endpoint, endpoint.declared_calls()))
-    }
-
-    /// Stops all workers and the app host within this time.
-    pub(crate) async fn stop(self, grace: Duration) {
-        self.registry.replace(Targets::default());
-        let stop_app_host = async {
-            if let Some(app_host) = self.app_host {
-                app_host.stop(grace).await;
-            }
-        };
-        let stop_endpoints = async {
-            for generations in self.endpoints.iter().filter_map(RunningEndpoint::generations) {
-                generations.stop(grace).await;
-            }
-            self.owners.join_all().await;
-        };
-        tokio::join!(stop_app_host, stop_endpoints);
-    }
-}
-
-impl RunningEndpoint {
-    /// Returns the generations, if the endpoint has workers.
-    fn generations(&self) -> Option<&Generations> {
-        match &self.running {
-            Running::Workers(generations) => Some(generations),
-            Running::Pipeline(_) => None,
-        }
-    }
-
-    /// Returns the controls of the live generation, if the endpoint has workers.
-    fn controls(&self) -> Option<Arc<EndpointControls>> {
-        self.generations().map(Generations::live)
-    }
-
-    /// Returns the graph, if the endpoint is a pipeline.
-    fn graph(&self) -> Option<&Graph> {
-        match &self.running {
-            Running::Pipeline(pipeline) => Some(pipeline.graph()),
-            Running::Workers(_) => None,
-        }
-    }
-
-    /// Returns the references by which it calls other endpoints, as far as they are known.
-    fn declared_calls(&self) -> Vec<String> {
-        match &self.running {
-            Running::Pipeline(pipeline) => declared_calls::callees(pipeline.graph()),
-            Running::Workers(generations) => {
-                let controls = generations.live();
-                controls.endpoint.model_info().map(|info| info.calls.clone()).unwrap_or_default()
-            }
-        }
-    }
-
-    /// Returns the most hooks that its workers run at once; `None` for a pipeline.
-    fn places(&self) -> Option<usize> {
-        let controls = self.controls()?;
-        let limits = Size::configured(&self.config, 1).limits;
-        let workers = limits.map_or(controls.devices.len(), |limits| limits.max);
-        let places = controls.endpoint.model_info().map_or(1, |info| info.places);
-        Some(workers * places)
-    }
-
-    /// Returns the schemas of requests and responses, as the model and the program declare them.
-    fn types(&self) -> Value {
-        let controls = self.controls();
-        let info = controls.as_ref().and_then(|controls| controls.endpoint.model_info());
-        let declared = info.map_or(&Value::Null, |info| &info.schema);
-        types(&self.schema, declared, info.map(|info| info.stream))
-    }
-
-    /// Returns a function that reports its state; it calls endpoints among these.
-    fn reporter(
-        &self,
-        endpoints: Arc<[Arc<Identity>]>,
-    ) -> Box<dyn Fn() -> EndpointReport + Send + Sync> {
-        match &self.running {
-            Running::Workers(generations) => {
-                Box::new(self.worker_reporter(generations.clone(), endpoints))
-            }
-            Running::Pipeline(pipeline) => {
-                let report = self.pipeline_report(pipeline, &endpoints);
-                Box::new(move || report.clone())
-            }
-        }
-    }
-
-    /// Returns the report of a pipeline: it has no state of its own, and its endpoints have reports.
-    fn pipeline_report(&self, pipeline: &Pipeline, endpoints: &[Arc<Identity>]) -> EndpointReport {
-        let (label, source) = (self.config.label(), &self.config.source);
-        EndpointReport {
-            calls: declared_calls::edges(endpoints, label, source, &[]),
-            identity: self.config.identity.clone(),
-            kind: "pipeline",
-            problem: None,
-            degraded: None,
-            workers_ready: 0,
-            workers: 0,
-            timeout: self.config.timeout.as_secs_f64(),
-            queue_timeout: None,
-            devices: Vec::new(),
-            max_body_bytes: self.config.max_body_bytes,
-            info: Some(pipeline.info().clone()),
-            pipeline: Some(pipeline.graph().definition().clone()),
-        }
-    }
-
-    fn worker_reporter(
-        &self,
-        generations: Generations,
-        endpoints: Arc<[Arc<Identity>]>,
-    ) -> impl Fn() -> EndpointReport + Send + Sync + 'static {
-        let source = self.config.source.clone();
-        let timeout = self.config.timeout.as_secs_f64();
-        let queue_timeout = self.config.queue_timeout.map(|timeout| timeout.as_secs_f64());
-        let max_body_bytes = self.config.max_body_bytes;
-        let devices = generations.live().devices.iter().map(ToString::to_string).collect();
-        let devices = Vec::from_iter::<BTreeSet<_>>(devices);
-        move || {
-            let controls = generations.live();
-            let EndpointControls { identity, kind, view, endpoint, unwell, .. } = &*controls;
-            let states = view.states();
-            let info = endpoint.model_info();
-            let calls = info.map_or(&[][..], |info| &info.calls);
-            EndpointReport {
-                calls: declared_calls::edges(&endpoints, &identity.label, &source, calls),
-                identity: identity.clone(),
-                kind,
-                problem: problem_for_clients(view).or_else(|| unhealthy(unwell)),
-                degraded: degraded(&states, |gone| gone.cause.for_clients().to_owned()),
-                workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),
-                workers: view.wanted(),
-                timeout,
-                queue_timeout,
-                devices: devices.clone(),
-                max_body_bytes,
-                info: info.cloned(),
-                pipeline: None,
-            }
-        }
+        self.endpoints.iter().map(|endpoint| (&**endpoint, endpoint.declared_calls()))
     }
 }
 
@@ -406,11 +334,11 @@ impl RunningEndpoint {
 /// configuration asks for.
 fn warmed(
     controls: Arc<EndpointControls>,
-    registry: Registry,
     milestones: mpsc::UnboundedSender<Milestone>,
 ) -> mpsc::UnboundedSender<Milestone> {
     let rounds = controls.spec.config.warmup.filter(|rounds| *rounds > 0);
     let Some(rounds) = rounds else { return milestones };
+    let registry = controls.spec.environment.registry.clone();
     // Bounded as that of the milestones.
     let (before, mut reached) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -432,25 +360,4 @@ fn warmed(
         }
     });
     before
-}
-
-/// Returns a pipeline as its callers see it.
-fn composed_target(
-    config: &litplex_config::Endpoint,
-    edge: &Edge,
-    pipeline: Arc<Pipeline>,
-) -> Target {
-    Target {
-        identity: config.identity.clone(),
-        backend: Backend::Composed(pipeline),
-        timeout: config.timeout,
-        chunk_timeout: config.chunk_timeout,
-        cost: config.cost.clone(),
-        waits_for_first_worker: false,
-        scopes: config.jwt_scopes.clone().unwrap_or_default(),
-        metrics: edge.clone(),
-        demand: Arc::default(),
-        lease: Lease::default(),
-        trial: None,
-    }
 }

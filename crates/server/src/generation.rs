@@ -127,7 +127,7 @@ impl Generation {
         endpoint_span(label).in_scope(|| tracing::info!(name, workers, %device, "loading"));
         let worker_telemetry = telemetry.for_workers(label);
         let unwell = worker_telemetry.unhealthy.clone();
-        let launch =
+        let (launch, patience) =
             launcher(config, model, placement.clone(), environment, attach, worker_telemetry);
         let supervisor = supervise(launch, 0, Default::default());
         let controls = EndpointControls {
@@ -144,6 +144,7 @@ impl Generation {
             unwell,
             calls: environment.calls.clone(),
             edge: edge.clone(),
+            patience,
             spec: spec.clone(),
         };
         let mut following = JoinSet::new();
@@ -161,6 +162,19 @@ impl Generation {
     pub(crate) async fn is_unused(&self) -> bool {
         let load = self.controls.endpoint.load().await;
         !self.lease.is_shared() && load.queued == 0 && load.in_flight == 0
+    }
+
+    /// Applies a specification that needs no new workers.
+    pub(crate) fn apply(&mut self, spec: Arc<GenerationSpec>) {
+        let GenerationSpec { config, .. } = &*spec;
+        let controls = &self.controls;
+        if let Some(patience) = &controls.patience {
+            patience.set(config.timeout, config.chunk_timeout);
+        }
+        let endpoint = controls.endpoint.with_settings(queue_settings(config, controls.generation));
+        let identity = config.identity.clone();
+        let controls = EndpointControls { identity, endpoint, spec, ..(**controls).clone() };
+        self.controls = Arc::new(controls);
     }
 
     /// Returns the generation as callers see it. It takes the place of `before`, whose requests have

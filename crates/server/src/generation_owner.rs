@@ -125,6 +125,7 @@ impl Owner {
         loop {
             let obeyed = tokio::select! {
                 command = self.commands.recv() => match command {
+                    Some(Command::Leave) => return self.leave().await,
                     Some(command) => self.obey(command).await,
                     None => return,
                 },
@@ -150,6 +151,12 @@ impl Owner {
             Command::RollBack(number, limit, done) => {
                 (self.roll_back_to(number, limit).await, done)
             }
+            Command::Apply(spec, done) => {
+                self.apply(spec);
+                let _ = done.send(());
+                return Ok(());
+            }
+            Command::Leave => return Err(Stopped(Duration::ZERO)),
             Command::Stop(grace) => return Err(Stopped(grace)),
         };
         let (result, stopped) = match obeyed {
@@ -159,6 +166,42 @@ impl Owner {
         // The client may have left.
         let _ = done.send(result);
         stopped
+    }
+
+    /// Applies a specification that needs no new workers. It is not the one that a canary is compared with.
+    fn apply(&mut self, spec: Arc<GenerationSpec>) {
+        self.end_trial("the options of the endpoint have changed", None);
+        self.live.apply(spec);
+        let before = self.registry.get(self.label());
+        self.registry.replace_one(Arc::new(self.live.target(before.as_deref())));
+        self.publish();
+    }
+
+    /// Finishes the requests of all generations.
+    async fn leave(mut self) {
+        self.end_trial("the endpoint is removed", None);
+        let label = self.label().to_owned();
+        self.note(self.live.controls.generation, GenerationState::Draining, None, None);
+        let Self { live, mut draining, stopping: stop, mut commands, .. } = self;
+        draining.spawn(drain(live, None, stop.subscribe()));
+        loop {
+            tokio::select! {
+                ended = draining.join_next() => if ended.is_none() {
+                    endpoint_span(&label).in_scope(|| tracing::info!("removed"));
+                    return;
+                },
+                Some(command) = commands.recv() => match command {
+                    Command::Stop(grace) => drop(stop.send_replace(Some(grace))),
+                    Command::Reload(_, done)
+                    | Command::Promote(done)
+                    | Command::RollBack(_, _, done) => {
+                        let refusal = Refusal::conflict(format!("`{label}` is removed"));
+                        let _ = done.send(Err(refusal));
+                    }
+                    Command::Apply(..) | Command::Leave => {}
+                },
+            }
+        }
     }
 
     /// Replaces the live generation.
@@ -417,6 +460,12 @@ impl Owner {
                     Some(
                         Command::Reload(_, done) | Command::Promote(done) | Command::RollBack(_, _, done),
                     ) => self.refuse(done),
+                    // A generation that starts has its own specification.
+                    Some(Command::Apply(spec, done)) => {
+                        self.apply(spec);
+                        let _ = done.send(());
+                    }
+                    Some(Command::Leave) => return Err(Stopped(Duration::ZERO)),
                     Some(Command::Stop(grace)) => return Err(Stopped(grace)),
                     None => return Err(Stopped(Duration::ZERO)),
                 },

@@ -41,6 +41,10 @@ pub(crate) enum Command {
     Promote(Done),
     /// End the canary or the start of a generation, or return to this earlier one within this time.
     RollBack(Option<u64>, Duration, Done),
+    /// Apply this specification to the live generation. It differs only in options that need no new workers.
+    Apply(Arc<GenerationSpec>, oneshot::Sender<()>),
+    /// Finish the requests of a removed endpoint, then stop. The registry no longer has its target.
+    Leave,
     /// Stop all generations within this time.
     Stop(Duration),
 }
@@ -59,7 +63,6 @@ pub(crate) struct Published {
 /// The generations of an endpoint. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Generations {
-    identity: Arc<Identity>,
     published: watch::Receiver<Published>,
     commands: mpsc::Sender<Command>,
 }
@@ -72,16 +75,15 @@ impl Generations {
         events: Events,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let identity = first.controls.identity.clone();
         let (commands, inbox) = mpsc::channel(1);
         let (owner, published) = Owner::new(first, registry, events, inbox);
         tasks.spawn(owner.run());
-        Self { identity, published, commands }
+        Self { published, commands }
     }
 
     /// Returns the path and names of the endpoint.
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        self.published.borrow().live.identity.clone()
     }
 
     /// Returns the controls of the live generation.
@@ -129,9 +131,24 @@ impl Generations {
 
     async fn command(&self, command: impl FnOnce(Done) -> Command) -> Result<Reloaded, Refusal> {
         let (done, result) = oneshot::channel();
-        let busy = |_| in_progress(&self.identity.label);
+        let busy = |_| in_progress(&self.identity().label);
         self.commands.try_send(command(done)).map_err(busy)?;
         result.await.unwrap_or_else(|_| Err(Refusal::conflict("the server is stopping")))
+    }
+
+    /// Applies a specification to the live generation, without new workers. Returns once new calls have it. A
+    /// canary of the endpoint ends.
+    pub(crate) async fn apply(&self, spec: Arc<GenerationSpec>) {
+        let (done, applied) = oneshot::channel();
+        // The task may have ended.
+        let _ = self.commands.send(Command::Apply(spec, done)).await;
+        let _ = applied.await;
+    }
+
+    /// Lets all generations finish their requests, and stops them. Resolves when they are gone.
+    pub(crate) async fn leave(&self) {
+        let _ = self.commands.send(Command::Leave).await;
+        self.commands.closed().await;
     }
 
     /// Stops all generations within this time; they are gone when the owner has ended.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::administered::Administered;
+use crate::endpoints::{CurrentEndpoints, EndpointSet};
 
 /// The time between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ pub(crate) struct Histories(mpsc::Sender<Asked>);
 #[derive(Debug)]
 enum Asked {
     History { query: HistoryQuery, answer: oneshot::Sender<EndpointHistory> },
-    Recent(oneshot::Sender<Vec<Recent>>),
+    Recent(oneshot::Sender<BTreeMap<String, Recent>>),
     Calls(oneshot::Sender<Vec<RecentCalls>>),
 }
 
@@ -60,14 +61,14 @@ pub(crate) struct Recent {
 }
 
 impl Histories {
-    /// Returns the histories of these endpoints, and the task that samples them.
+    /// Returns the histories of the endpoints, and the task that samples them. An endpoint that is removed has
+    /// no history any more.
     pub(crate) fn of(
-        endpoints: Vec<Arc<Administered>>,
+        endpoints: CurrentEndpoints,
         calls: CallTimes,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (asked, queries) = mpsc::channel(QUERIES);
-        let sampled = endpoints.into_iter().map(Sampled::begin).collect();
-        (Self(asked), follow(sampled, calls, queries))
+        (Self(asked), follow(endpoints, calls, queries))
     }
 
     /// Returns the history that is asked for, of the endpoint with the label `query.endpoint`; `None` if
@@ -87,8 +88,8 @@ impl Histories {
         }
     }
 
-    /// Returns the last minute of each endpoint; `None` if the server ends.
-    pub(crate) async fn recent(&self) -> Option<Vec<Recent>> {
+    /// Returns the last minute of each endpoint, by its label; `None` if the server ends.
+    pub(crate) async fn recent(&self) -> Option<BTreeMap<String, Recent>> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Asked::Recent(answer)).await.ok()?;
         answered.await.ok()
@@ -97,7 +98,12 @@ impl Histories {
 
 type CallsByEdge = BTreeMap<(String, String), CallTotals>;
 
-async fn follow(mut endpoints: Vec<Sampled>, calls: CallTimes, mut queries: mpsc::Receiver<Asked>) {
+async fn follow(
+    mut current: CurrentEndpoints,
+    calls: CallTimes,
+    mut queries: mpsc::Receiver<Asked>,
+) {
+    let mut endpoints = with_histories(Vec::new(), &current.borrow_and_update());
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     // The first tick is at once, before a second has passed.
@@ -115,12 +121,16 @@ async fn follow(mut endpoints: Vec<Sampled>, calls: CallTimes, mut queries: mpsc
                 }
                 push_in_minute(&mut read, totals);
             }
+            Ok(()) = current.changed() => {
+                endpoints = with_histories(endpoints, &current.borrow_and_update());
+            }
             asked = queries.recv() => {
                 // The client may have left.
                 match asked {
                     None => return,
                     Some(Asked::Recent(answer)) => {
-                        let _ = answer.send(endpoints.iter().map(Sampled::recent).collect());
+                        let recent = endpoints.iter().map(|it| (it.label().to_owned(), it.recent()));
+                        let _ = answer.send(recent.collect());
                     }
                     Some(Asked::Calls(answer)) => {
                         let _ = answer.send(recent_calls(&read));
@@ -165,8 +175,23 @@ fn recent_calls(readings: &VecDeque<CallsByEdge>) -> Vec<RecentCalls> {
     recent.collect()
 }
 
+/// Returns the endpoints of a set, with the histories that they have.
+fn with_histories(before: Vec<Sampled>, set: &EndpointSet) -> Vec<Sampled> {
+    let mut known: BTreeMap<_, _> =
+        before.into_iter().map(|it| (it.label().to_owned(), it)).collect();
+    let begin = |endpoint: &Arc<Administered>| {
+        let label = endpoint.identity().label.clone();
+        match known.remove(&label) {
+            Some(sampled) => Sampled { endpoint: endpoint.clone(), ..sampled },
+            None => Sampled::begin(label, endpoint.clone()),
+        }
+    };
+    set.administered.iter().map(begin).collect()
+}
+
 /// An endpoint, its history, and its counters at the last sample.
 struct Sampled {
+    label: String,
     endpoint: Arc<Administered>,
     history: History,
     last: Counters,
@@ -199,13 +224,13 @@ struct Levels {
 }
 
 impl Sampled {
-    fn begin(endpoint: Arc<Administered>) -> Self {
+    fn begin(label: String, endpoint: Arc<Administered>) -> Self {
         let spent = VecDeque::from([Spent::default()]);
-        Self { endpoint, history: History::new(), last: Counters::default(), spent }
+        Self { label, endpoint, history: History::new(), last: Counters::default(), spent }
     }
 
     fn label(&self) -> &str {
-        &self.endpoint.identity().label
+        &self.label
     }
 
     /// Appends what happened since the last sample. If the server stood still, the missed seconds have

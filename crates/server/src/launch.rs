@@ -12,8 +12,8 @@ use litplex_devices::{isolate, thread_variables};
 use litplex_dirs::Cache;
 use litplex_http::Dialects;
 use litplex_workers::{
-    Callees, OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, Settings, WorkerLimits,
-    WorkerSpec, WorkerTelemetry, default_interpreter,
+    Callees, OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, Settings, SharedPatience,
+    WorkerLimits, WorkerSpec, WorkerTelemetry, default_interpreter,
 };
 
 use tokio::runtime::Handle;
@@ -28,6 +28,7 @@ use crate::{Error, secrets};
 const JAX_FRACTION: &str = "XLA_PYTHON_CLIENT_MEM_FRACTION";
 
 /// The parts of a worker's environment that are the same for all endpoints.
+#[derive(Clone)]
 pub(crate) struct WorkerEnvironment {
     /// The Python package that workers import.
     pub(crate) sdk: Sdk,
@@ -104,7 +105,7 @@ pub(crate) fn locate_cache(config: &litplex_config::Program) -> Result<Option<Ca
     Ok(Some(cache))
 }
 
-/// Returns the launch of an endpoint's workers.
+/// Returns the launch of an endpoint's workers, and the times that these may compute, if they are processes.
 pub(crate) fn launcher(
     config: &Endpoint,
     model: Option<RustModel>,
@@ -112,14 +113,18 @@ pub(crate) fn launcher(
     environment: &WorkerEnvironment,
     attach: Arc<dyn Attach>,
     telemetry: WorkerTelemetry,
-) -> Arc<dyn Launch> {
+) -> (Arc<dyn Launch>, Option<SharedPatience>) {
     match (model, &config.source) {
-        (Some(model), _) => model(rust_settings(config, placement.devices, environment), attach),
+        (Some(model), _) => {
+            (model(rust_settings(config, placement.devices, environment), attach), None)
+        }
         (None, Source::Python(load)) => {
             let worker = worker_spec(config, load.clone(), environment);
             let process = process_spec(config, placement, environment);
             let calls: Arc<dyn Calls> = Arc::new(environment.calls.clone());
-            Arc::new(PythonLaunch::new(worker, process, attach, calls, telemetry))
+            let launch = PythonLaunch::new(worker, process, attach, calls, telemetry);
+            let patience = launch.patience();
+            (Arc::new(launch), Some(patience))
         }
         (None, Source::Rust | Source::Pipeline(_)) => {
             unreachable!("an endpoint of a Rust program has a model. This is a bug.")

@@ -39,7 +39,7 @@ pub(crate) fn edge_middleware(config: &Program) -> Result<EdgeMiddleware, Error>
 }
 
 /// Returns the rules for browsers. The origins of the program's app count as the server's.
-fn browsers(config: &Program) -> Browsers {
+pub(crate) fn browsers(config: &Program) -> Browsers {
     let mut origins = config.cors_origins.clone();
     if let Some(AppHost::Process { origins: app_origins, .. }) = &config.app_host {
         origins.extend(app_origins.iter().cloned());

@@ -9,20 +9,24 @@ use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
 
 use crate::controls::EndpointControls;
+use crate::endpoints::CurrentEndpoints;
 use crate::generations::Generations;
 use crate::gpus::{gpus_of, is_gpu};
 use crate::problem::problem_for_clients;
 use crate::telemetry::Telemetry;
 
-/// Returns a function that renders the metrics of these endpoints.
+/// Returns a function that renders the metrics of the endpoints, as they are then.
 pub(crate) fn scraper(
-    endpoints: Vec<Generations>,
+    endpoints: CurrentEndpoints,
     telemetry: Telemetry,
 ) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
-    let live: Vec<_> = endpoints.iter().map(Generations::live).collect();
-    let gpus = gpus_of(&live);
+    let live = move || -> Vec<_> {
+        let generations = endpoints.borrow().generations();
+        generations.iter().map(Generations::live).collect()
+    };
+    let gpus = gpus_of(&live());
     move || {
-        let live = endpoints.iter().map(Generations::live).collect();
+        let live = live();
         let telemetry = telemetry.clone();
         Box::pin(scrape(live, telemetry, gpus.clone()))
     }

@@ -1,5 +1,6 @@
 //! The second stage of a server: its processes run, and it accepts requests; then it drains.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,17 +15,19 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::access::Access;
+use crate::access::{Access, Guards};
 use crate::admin::AdminHandler;
 use crate::announce::Announcer;
+use crate::app_host::AppHostFront;
 use crate::bound::{Bound, PrivateSockets};
 use crate::development::follow as follow_files;
 use crate::edge::{self, EdgeParts};
-use crate::endpoints::Endpoints;
+use crate::endpoints::{EndpointSet, Endpoints};
 use crate::events::Events;
+use crate::fleet::{Fleet, FleetHandle, FleetParts, Order};
 use crate::launch::WorkerEnvironment;
 use crate::log::Log;
-use crate::signals::Signals;
+use crate::signals::{Received, Signals};
 use crate::telemetry::Telemetry;
 use crate::upgrade::{ADMIN, Inherited, KEEPER, KeptBy, Predecessor, Successor, Upgrader, keep};
 use crate::{Error, upgrade};
@@ -34,6 +37,9 @@ const KILL_TIME: Duration = Duration::from_secs(5);
 
 /// The least time that workers have to exit, even if requests took the whole grace.
 const WORKER_EXIT_TIME: Duration = Duration::from_secs(1);
+
+/// The time that the new workers of each endpoint have to become ready after a signal.
+const RELOAD_TIME: Duration = Duration::from_secs(600);
 
 /// The time that responses of the admin API have to reach their clients after an upgrade.
 const LAST_RESPONSES: Duration = Duration::from_millis(500);
@@ -48,7 +54,9 @@ const SPANS_TIME: Duration = Duration::from_secs(3);
 pub(crate) struct Serving {
     server: Server,
     app: Arc<App>,
-    endpoints: Endpoints,
+    /// The endpoints of the start, which the server waits for.
+    first: Arc<EndpointSet>,
+    fleet: FleetHandle,
     announcer: Announcer,
     events: Events,
     tracer: Option<Tracer>,
@@ -104,18 +112,23 @@ impl Bound {
         let environment =
             WorkerEnvironment::new(config, &run_dir, log.clone(), &telemetry, patches)?;
         let (environment, events) = (Arc::new(environment), Events::default());
+        let Guards { endpoints: endpoint_guards, maker, server: guard, bypass, .. } = guards;
+        let place = app_host.as_ref().map(|sockets| sockets.place.clone());
         let endpoints = Endpoints::launch(
             config,
             spec.models,
+            endpoint_guards,
             &environment,
-            app_host.as_ref(),
+            place.as_ref(),
             &telemetry,
             &events,
         )?;
+        let front = place.map(|place| AppHostFront { place, bypass });
         let (tracer, metrics) = (middleware.tracer.clone(), telemetry.metrics.clone());
-        let parts = EdgeParts { guards, middleware, layers: spec.layers, telemetry };
-        let app = edge::app(config, parts, &endpoints, app_host.as_ref());
-        let server = edge::server(config, listener, &app, tls.as_ref(), endpoints.most_workers())?;
+        let parts = EdgeParts { guard, middleware, layers: spec.layers, telemetry };
+        let app = edge::app(config, parts, &endpoints, front.as_ref());
+        let first = endpoints.now();
+        let server = edge::server(config, listener, &app, tls.as_ref(), first.most_workers())?;
         let admin_address = admin_port.as_ref().map(AdminPort::address).transpose()?;
         let announcer = Announcer::new(config, server.address()?, admin_address, events.clone());
         let (ready, left) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -139,8 +152,18 @@ impl Bound {
             events.clone(),
             ready.subscribe(),
         );
+        let grace = config.grace;
+        let (fleet, fleet_handle) = Fleet::new(FleetParts {
+            config: spec.config,
+            source: spec.source,
+            guards: maker,
+            endpoints,
+            app: app.clone(),
+            app_host: front,
+        });
+        background.spawn(fleet.run());
         let (handler, sampling) =
-            AdminHandler::new(&announcer, &endpoints, &app, &events, log.operated, metrics, config);
+            AdminHandler::new(&announcer, &fleet_handle, &app, &events, log.operated, metrics);
         background.spawn(sampling);
         let handler = Arc::new(handler.upgraded_by(requests));
         background.spawn(upgrade_at_signals(upgrades, handler.clone(), when(&left)));
@@ -163,7 +186,7 @@ impl Bound {
         app_host.map(|sockets| background.spawn(sockets.serve(app.clone())));
         tls.map(|tls| background.spawn(tls.follow()));
         spec.development.map(|development| {
-            background.spawn(follow_files(development, endpoints.generations(), events.clone()))
+            background.spawn(follow_files(development, first.generations(), events.clone()))
         });
         spec.adopts_orphans.then(|| background.spawn(adopt_orphans()));
         // Until a server can take the place of another one, its operators reach that.
@@ -174,11 +197,12 @@ impl Bound {
         Ok(Serving {
             server,
             app,
-            endpoints,
+            first,
+            fleet: fleet_handle,
             announcer,
             events,
             tracer,
-            grace: config.grace,
+            grace,
             adopts_orphans: spec.adopts_orphans,
             upgrader,
             kept_by,
@@ -218,15 +242,27 @@ impl Serving {
             accepts.await;
             self.server.accept().await;
         };
+        let fleet = self.fleet.clone();
+        let stopped = async {
+            loop {
+                match signals.next().await {
+                    Received::Stop(signal) => {
+                        tracing::info!("received {signal}");
+                        return;
+                    }
+                    Received::Reload(signal) => {
+                        tracing::info!("received {signal}; reading the configuration again");
+                        reload(fleet.clone());
+                    }
+                }
+            }
+        };
         tokio::select! {
             () = accept => End::Asked,
-            signal = signals.next() => {
-                tracing::info!("received {signal}");
-                End::Asked
-            }
+            () = stopped => End::Asked,
             () = self.app.shutdown_asked() => End::Asked,
             () = until => End::Dropped,
-            failed = self.endpoints.watch(&self.events, is_ready) => End::Failed(failed),
+            failed = self.first.watch(&self.events, is_ready) => End::Failed(failed),
             successor = self.upgrader.upgraded() => End::Upgraded(successor),
             () = predecessor_gone(predecessor.as_ref(), ready) => End::Failed(Error::PredecessorGone),
             () = first_gone(&self.kept_by) => {
@@ -261,7 +297,7 @@ impl Serving {
             KeptBy::First(first) => {
                 first.replaced_by(successor.pid).await;
                 let stopped = async {
-                    signals.next().await;
+                    signals.stop().await;
                     stops.send_replace(1);
                     signals.again().await;
                     stops.send_replace(2);
@@ -283,7 +319,7 @@ impl Serving {
         successor: u32,
         mut stops: watch::Receiver<u32>,
     ) -> (impl Future<Output = ()>, KeptBy, RunDir) {
-        let Self { server, app, endpoints, announcer, tracer, grace, adopts_orphans, .. } = self;
+        let Self { server, app, fleet, announcer, tracer, grace, adopts_orphans, .. } = self;
         let (left, background) = (self.left, self._background);
         // The sockets are those of the other process.
         drop(self.upgrader);
@@ -301,7 +337,7 @@ impl Serving {
                 }
                 // A response of the admin API may be on its way.
                 sleep(LAST_RESPONSES).await;
-                endpoints.stop(WORKER_EXIT_TIME).await;
+                fleet.stop(WORKER_EXIT_TIME).await;
             };
             tokio::select! {
                 () = ended => {}
@@ -319,7 +355,7 @@ impl Serving {
         let grace = if matches!(end, End::Asked) { self.grace } else { Duration::ZERO };
         self.announcer.stopping();
         tokio::select! {
-            () = stop(self.server, self.endpoints, grace) => {}
+            () = stop(self.server, &self.fleet, grace) => {}
             signal = signals.again() => tracing::warn!("received {signal}; stopping at once"),
         }
         finish_background(self.adopts_orphans, &self.app, self.tracer).await;
@@ -407,6 +443,17 @@ async fn report_wait(ended: impl Future<Output = ()>) {
     }
 }
 
+/// Reloads the program, beside the requests. The log has the result.
+fn reload(fleet: FleetHandle) {
+    tokio::spawn(async move {
+        let order = Order { dry_run: false, limit: RELOAD_TIME, files: BTreeMap::new() };
+        // The task logs the result of a reload that it began.
+        if let Err(refusal) = fleet.reload(order).await {
+            tracing::debug!("the signal has changed nothing: {refusal}");
+        }
+    });
+}
+
 async fn adopt_orphans() {
     if let Err(error) = litplex_workers::adopt_orphans().await {
         tracing::debug!("processes that models leave behind are not waited for: {error}");
@@ -414,7 +461,7 @@ async fn adopt_orphans() {
 }
 
 /// Lets requests in flight finish, then stops the workers.
-async fn stop(server: Server, endpoints: Endpoints, grace: Duration) {
+async fn stop(server: Server, fleet: &FleetHandle, grace: Duration) {
     if grace.is_zero() {
         tracing::info!("stopping");
     } else {
@@ -425,7 +472,7 @@ async fn stop(server: Server, endpoints: Endpoints, grace: Duration) {
         tracing::warn!("some requests did not finish in time and are broken off");
     }
     let left = grace.saturating_sub(begin.elapsed()).max(WORKER_EXIT_TIME);
-    if timeout(left + KILL_TIME, endpoints.stop(left)).await.is_err() {
+    if timeout(left + KILL_TIME, fleet.stop(left)).await.is_err() {
         tracing::warn!("some workers did not exit and are abandoned");
     }
     tracing::info!("stopped");

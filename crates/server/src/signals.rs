@@ -1,4 +1,4 @@
-//! The signals that ask a server to stop.
+//! The signals that ask a server to stop, or to read its configuration again.
 
 use std::fs;
 use std::future::poll_fn;
@@ -6,17 +6,37 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::Error;
 
 /// Signals within this time of the first count as one.
 pub(crate) const SIGNAL_DEBOUNCE: Duration = Duration::from_millis(500);
 
+/// The time that a shell which ends has to close its terminal, after it sends SIGHUP to its jobs.
+const HANGUP_TIME: Duration = Duration::from_millis(300);
+
+/// The name of the signal that means a reload, unless the terminal of the process is gone.
+const HANGUP: &str = "SIGHUP";
+
+/// The controlling terminal of a process.
+const TERMINAL: &str = "/dev/tty";
+
+/// A signal, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// The server stops.
+    Stop(&'static str),
+    /// The server reads its configuration again.
+    Reload(&'static str),
+}
+
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT. The last two stay ignored if they were ignored when the
 /// process started: `nohup` does so, and shells do for background jobs.
 pub(crate) struct Signals {
     signals: Vec<(&'static str, Signal)>,
+    /// Whether the process had a controlling terminal when it started.
+    had_terminal: bool,
 }
 
 impl Signals {
@@ -32,12 +52,30 @@ impl Signals {
         let unless_ignored = unless_ignored.into_iter().filter(|(_, kind)| taken(kind));
         let signals = always.into_iter().chain(unless_ignored);
         let signals = signals.map(|(name, kind)| Ok((name, signal(kind)?)));
-        Ok(Self { signals: signals.collect::<std::io::Result<_>>()? })
+        let signals = signals.collect::<std::io::Result<_>>()?;
+        Ok(Self { signals, had_terminal: has_terminal() })
     }
 
-    /// Resolves to the name of the next signal.
-    pub(crate) async fn next(&mut self) -> &'static str {
-        poll_fn(|context| self.poll_next(context)).await
+    /// Resolves to the next signal.
+    pub(crate) async fn next(&mut self) -> Received {
+        let name = poll_fn(|context| self.poll_next(context)).await;
+        if name != HANGUP {
+            return Received::Stop(name);
+        }
+        // The terminal closes at the latest when its shell has ended.
+        if self.had_terminal {
+            sleep(HANGUP_TIME).await;
+        }
+        hangup(self.had_terminal, has_terminal())
+    }
+
+    /// Resolves to the name of the next signal to stop.
+    pub(crate) async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Received::Stop(name) = self.next().await {
+                return name;
+            }
+        }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<&'static str> {
@@ -54,12 +92,23 @@ impl Signals {
     pub(crate) async fn again(&mut self) -> &'static str {
         let first = Instant::now();
         loop {
-            let name = self.next().await;
+            let name = self.stop().await;
             if first.elapsed() >= SIGNAL_DEBOUNCE {
                 return name;
             }
         }
     }
+}
+
+/// Returns the meaning of SIGHUP: a terminal that closes sends it to end its programs, and an operator to
+/// reload a server.
+fn hangup(had_terminal: bool, has_terminal: bool) -> Received {
+    if had_terminal && !has_terminal { Received::Stop(HANGUP) } else { Received::Reload(HANGUP) }
+}
+
+/// Returns whether the process has a controlling terminal, which exists.
+fn has_terminal() -> bool {
+    fs::File::open(TERMINAL).is_ok()
 }
 
 /// Returns the signals that this process ignores, one bit each; none if the system does not say.
@@ -76,6 +125,14 @@ fn ignored_in(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_that_is_gone_ends_the_server() {
+        assert_eq!(hangup(true, false), Received::Stop("SIGHUP"));
+        for (had, has) in [(true, true), (false, false), (false, true)] {
+            assert_eq!(hangup(had, has), Received::Reload("SIGHUP"));
+        }
+    }
 
     #[test]
     fn ignored_signals_are_read_off_the_status_of_the_process() {

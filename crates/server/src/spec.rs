@@ -9,6 +9,7 @@ use litplex_http::Layers;
 use litplex_pages::EndpointSchema;
 use litplex_workers::Settings;
 
+use crate::source::ConfigSource;
 use crate::upgrade::{Inherited, StartCommand};
 
 /// A function that returns the launch of a Rust model, given its resolved settings.
@@ -48,6 +49,8 @@ pub struct ServerSpec {
     pub models: Vec<ModelSource>,
     /// The layers around the server and its endpoints.
     pub layers: Layers,
+    /// The source of the configuration, from which a reload reads it again.
+    pub source: ConfigSource,
     /// Whether the server adopts the orphans of its models and waits for them.
     pub adopts_orphans: bool,
     /// The development mode, in which saves of files change the endpoints.
@@ -66,6 +69,7 @@ impl ServerSpec {
             config,
             models,
             layers: Layers::default(),
+            source: ConfigSource::default(),
             adopts_orphans: false,
             development: None,
             inherited: Inherited::default(),

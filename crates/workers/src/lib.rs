@@ -13,12 +13,13 @@ mod span;
 
 pub use error::Error;
 pub use inproc::{Callee, Callees, InprocLaunch, Settings, batches, streams};
-pub use link::UnhealthyCount;
+pub use link::{SharedPatience, UnhealthyCount};
 pub use log_file::LogFile;
 pub use process::{
-    AppHostLaunch, AppHostSpec, Environment, FOR_SERVERS, Inspected, Inspection, OUTPUT,
-    OutputHistory, OutputLine, OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, WorkerLimits,
-    WorkerSpec, WorkerTelemetry, adopt_orphans, default_interpreter, end_orphans, environments,
-    forget_beside, inspect, list_beside, logs_objects, remove_environment, start_beside,
+    AppHostLaunch, AppHostSpec, Description, Environment, FOR_SERVERS, Inspected, Inspection,
+    OUTPUT, OutputHistory, OutputLine, OutputSpec, Overrides, ProcessSpec, PythonLaunch,
+    PythonProgram, Sdk, WorkerLimits, WorkerSpec, WorkerTelemetry, adopt_orphans,
+    default_interpreter, end_orphans, environments, forget_beside, inspect, list_beside,
+    logs_objects, remove_environment, start_beside,
 };
 pub use span::{endpoint_span, worker_span};

@@ -12,10 +12,10 @@ An order names its source in one of three forms:
     ``__main__``, as in the program.
 ``{"kind": "script", "file": …, "module": …, "argv": […], "path": […], "cwd": …, …}``
     The script runs again as ``__main__``, up to the call that serves, and the instance is taken
-    from that call: the one with the number ``api`` of the server with the number ``server``. It
-    always works, and it runs the script's top-level and guarded code, in the working directory in
-    which the program ran first. Its ``module`` is its name for ``python -m`` if it is in a
-    package, and otherwise null.
+    from that call: the one at the path ``endpoint``, or if several share it, the one with the
+    number ``api`` of the server with the number ``server``. It always works, and it runs the
+    script's top-level and guarded code, in the working directory in which the program ran first.
+    Its ``module`` is its name for ``python -m`` if it is in a package, and otherwise null.
 
 Pickles come from the parent process over an inherited descriptor, never from the network.
 """
@@ -196,4 +196,15 @@ def _move_to_main(holder: Any, module: Any) -> None:
 
 
 def _load_by_running(script: dict[str, Any]) -> Any:
-    return _capture.run_to_call(script).servers[script["server"]].apis[script["api"]]
+    servers = _capture.run_to_call(script).servers
+    at_path = [
+        (number, index)
+        for number, server in enumerate(servers)
+        for index, path in enumerate(server._paths())
+        if path == script.get("endpoint")
+    ]
+    place = (script["server"], script["api"])
+    # The program may have changed since it was described: other endpoints may come before this one.
+    if place not in at_path and at_path:
+        place = at_path[0]
+    return servers[place[0]].apis[place[1]]

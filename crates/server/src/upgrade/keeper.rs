@@ -21,7 +21,7 @@ use tokio::time::{interval, sleep};
 
 use super::link::{KeeperLink, Message, NOTED};
 use crate::Error;
-use crate::signals::{SIGNAL_DEBOUNCE, Signals};
+use crate::signals::{Received, SIGNAL_DEBOUNCE, Signals};
 
 /// The time between two looks whether a process has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -64,11 +64,14 @@ pub(crate) async fn keep(
             Some(pid) = messages.recv() => kept.replaced_by(pid),
             _ = look.tick() => kept.wait(),
             _ = upgrades.recv() => kept.signal(Signal::USR2),
-            name = signals.next() => {
-                tracing::info!("received {name}; process {} stops", kept.serving);
-                stops.send_modify(|stops| *stops += 1);
-                kept.signal_all(by_name(name));
-            }
+            received = signals.next() => match received {
+                Received::Reload(_) => kept.signal(Signal::HUP),
+                Received::Stop(name) => {
+                    tracing::info!("received {name}; process {} stops", kept.serving);
+                    stops.send_modify(|stops| *stops += 1);
+                    kept.signal_all(by_name(name));
+                }
+            },
             () = &mut until, if !is_dropped => {
                 is_dropped = true;
                 stops.send_modify(|stops| *stops += 2);
@@ -174,9 +177,9 @@ fn peer(stream: &UnixStream) -> Option<u32> {
 }
 
 fn by_name(name: &str) -> Signal {
+    // SIGHUP, after the terminal has closed, would reload a server without one.
     match name {
         "SIGINT" => Signal::INT,
-        "SIGHUP" => Signal::HUP,
         "SIGQUIT" => Signal::QUIT,
         _ => Signal::TERM,
     }

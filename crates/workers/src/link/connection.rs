@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tracing::Span;
 
 use super::calls::{ParentQuery, WorkerCalls};
-use super::in_flight::{InFlight, Overrun, Patience};
+use super::in_flight::{InFlight, Overrun, SharedPatience};
 use super::outbox::Outbox;
 use super::pulse::Pulse;
 use super::{Transport, from_meta};
@@ -43,7 +43,7 @@ pub(crate) enum Command {
 }
 
 /// The way in which a worker computes jobs, and the times that it has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct DispatchMode {
     /// Whether the jobs of one dispatch are a batch.
     pub(crate) batches: bool,
@@ -53,7 +53,7 @@ pub(crate) struct DispatchMode {
     /// Whether the worker computes several batches, or single jobs, at a time.
     pub(crate) several: bool,
     /// The time that the worker may compute.
-    pub(crate) patience: Patience,
+    pub(crate) patience: SharedPatience,
     /// The further time before the worker is ended; `None` for no limit.
     pub(crate) kill_after: Option<Duration>,
 }
@@ -290,7 +290,7 @@ impl<S: Transport> Connection<S> {
             let worker = &self.callers.worker;
             self.in_flight.calls().for_each(|(call, item)| worker.held(call, item));
         }
-        let part = self.mode.patience.part;
+        let part = self.mode.patience.get().part;
         let name = &self.callers.worker.name;
         let _ = answer.send(self.in_flight.parent(&items, name, part, Instant::now()));
     }
@@ -320,7 +320,8 @@ impl<S: Transport> Connection<S> {
 
     /// Returns the time at which the worker is ended, if it still computes its oldest job then.
     fn ends_at(&self, now: Instant) -> Option<Instant> {
-        let DispatchMode { patience, kill_after, several, .. } = self.mode;
+        let DispatchMode { kill_after, several, .. } = self.mode;
+        let patience = self.mode.patience.get();
         let due = self.in_flight.due(patience, several, now)? + kill_after.unwrap_or_default();
         // A worker that was dismissed is needed by no other job.
         let given_up = self.dismissed.and_then(|_| self.in_flight.given_up_since());
@@ -357,8 +358,8 @@ impl<S: Transport> Connection<S> {
 
     /// Returns the reason why the worker is ended.
     fn stuck(&self) -> WorkerExit {
-        let DispatchMode { patience, kill_after, .. } = self.mode;
-        let limit = patience.answer.as_secs_f64();
+        let DispatchMode { kill_after, .. } = self.mode;
+        let limit = self.mode.patience.get().answer.as_secs_f64();
         let Some(grace) = kill_after.map(|grace| grace.as_secs_f64()) else {
             let reason = format!(
                 "it hangs: its interpreter is silent, and a request took more than {limit} s \

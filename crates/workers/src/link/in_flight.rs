@@ -103,6 +103,32 @@ pub(crate) struct Patience {
     pub(crate) part: Duration,
 }
 
+/// The times that the workers of an endpoint may compute, which may change while they run. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SharedPatience(Arc<[AtomicU64; 2]>);
+
+impl SharedPatience {
+    /// Returns the times for an answer, and for the next part of a stream.
+    pub fn new(answer: Duration, part: Duration) -> Self {
+        let shared = Self(Arc::default());
+        shared.set(answer, part);
+        shared
+    }
+
+    /// Sets the times, also for the jobs that workers compute.
+    pub fn set(&self, answer: Duration, part: Duration) {
+        for (shared, time) in self.0.iter().zip([answer, part]) {
+            shared.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> Patience {
+        let [answer, part] = &*self.0;
+        let time = |shared: &AtomicU64| Duration::from_micros(shared.load(Relaxed));
+        Patience { answer: time(answer), part: time(part) }
+    }
+}
+
 /// A worker sent more than its credit, which the protocol forbids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overrun;

@@ -18,7 +18,7 @@ use super::code::{CodeHandle, CodeLink};
 use super::connection::{CallSource, Command, Connection, DispatchMode};
 use super::control::{Control, CostQuery, HeartbeatSettings};
 use super::pulse::Pulse;
-use super::{Connections, HealthGuard, Patience, SlotMetrics, Transport};
+use super::{Connections, HealthGuard, SharedPatience, SlotMetrics, Transport};
 
 /// The settings of a link.
 pub(crate) struct LinkSettings {
@@ -26,7 +26,7 @@ pub(crate) struct LinkSettings {
     pub(crate) span: Span,
     pub(crate) heartbeat: HeartbeatSettings,
     /// The time that the worker may compute.
-    pub(crate) patience: Patience,
+    pub(crate) patience: SharedPatience,
     /// The further time after which the worker is reported as stuck; `None` for no limit.
     pub(crate) kill_after: Option<Duration>,
     pub(crate) metrics: SlotMetrics,
@@ -145,7 +145,7 @@ fn dispatch_mode(info: &ModelInfo, settings: &LinkSettings) -> DispatchMode {
         // Responses of single requests may be on their way while the next is computed.
         in_order: info.concurrency == 1 && (info.max_batch_size > 1 || info.stream),
         several: info.concurrency > 1,
-        patience: settings.patience,
+        patience: settings.patience.clone(),
         kill_after: settings.kill_after,
     }
 }
@@ -261,7 +261,7 @@ mod tests {
         LinkSettings {
             span: Span::none(),
             heartbeat: HeartbeatSettings { heartbeat: answer, is_strict: false, patience: answer },
-            patience: Patience { answer, part: answer },
+            patience: SharedPatience::new(answer, answer),
             kill_after: None,
             metrics: SlotMetrics::new(UserMetrics::spawn().sink("/test"), 0),
             stages: Metrics::new().stages("/test"),

@@ -161,6 +161,12 @@ impl Process {
     }
 }
 
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").field("child", &self.child).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(group) = self.group {

@@ -22,7 +22,7 @@ use super::output::Label;
 use super::spec::{Overrides, ProcessSpec, WorkerSpec};
 use super::venv::{Made, Venv};
 use crate::link::{
-    Connections, HeartbeatSettings, Link, LinkSettings, Patience, STREAM_CREDIT, SlotMetrics,
+    Connections, HeartbeatSettings, Link, LinkSettings, STREAM_CREDIT, SharedPatience, SlotMetrics,
     WorkerNames, model_info,
 };
 use crate::span::{worker_name, worker_span};
@@ -53,6 +53,7 @@ struct Launcher {
     attach: Arc<dyn Attach>,
     calls: Arc<dyn Calls>,
     telemetry: WorkerTelemetry,
+    patience: SharedPatience,
     /// The environment that the workers run in, once it is there.
     environment: Mutex<Option<Made>>,
 }
@@ -77,8 +78,15 @@ impl PythonLaunch {
         telemetry: WorkerTelemetry,
     ) -> Self {
         let environment = Mutex::default();
-        let launcher = Launcher { worker, process, attach, calls, telemetry, environment };
+        let patience = SharedPatience::new(worker.limits.timeout, worker.limits.chunk_timeout);
+        let launcher =
+            Launcher { worker, process, attach, calls, telemetry, patience, environment };
         Self { launcher: Arc::new(launcher) }
+    }
+
+    /// Returns the times that the workers may compute, to change them.
+    pub fn patience(&self) -> SharedPatience {
+        self.launcher.patience.clone()
     }
 }
 
@@ -262,7 +270,7 @@ impl Launcher {
             is_strict: limits.is_heartbeat_strict,
             patience: limits.timeout + kill_after.unwrap_or_default(),
         };
-        let patience = Patience { answer: limits.timeout, part: limits.chunk_timeout };
+        let patience = self.patience.clone();
         let stages = self.telemetry.stages.clone();
         let health = self.telemetry.unhealthy.guard();
         let endpoint = &self.worker.endpoint;

@@ -12,6 +12,7 @@
 
 mod app_host;
 mod child;
+mod description;
 mod digest;
 mod environments;
 mod inspect;
@@ -32,6 +33,7 @@ mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec};
 pub use child::{FOR_SERVERS, forget_beside, list_beside, start_beside};
+pub use description::{Description, PythonProgram};
 pub use environments::{Environment, environments, remove_environment};
 pub use inspect::{Inspected, Inspection, inspect};
 pub use launch::{PythonLaunch, WorkerTelemetry};

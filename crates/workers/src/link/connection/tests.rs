@@ -49,6 +49,7 @@ struct Fixture {
     control: mpsc::UnboundedReceiver<Frame>,
     progress: Arc<Seen>,
     pulse: Pulse,
+    patience: SharedPatience,
     parents: mpsc::UnboundedSender<ParentQuery>,
     calls: Arc<MockCalls>,
     ended: tokio::task::JoinHandle<Option<WorkerExit>>,
@@ -61,8 +62,14 @@ fn fixture(batches: bool) -> Fixture {
     let progress = Arc::new(Seen::default());
     let kill_after = Some(Duration::from_secs(10));
     let half_a_minute = Duration::from_secs(30);
-    let patience = Patience { answer: half_a_minute, part: half_a_minute };
-    let mode = DispatchMode { batches, in_order: batches, several: false, patience, kill_after };
+    let patience = SharedPatience::new(half_a_minute, half_a_minute);
+    let mode = DispatchMode {
+        batches,
+        in_order: batches,
+        several: false,
+        patience: patience.clone(),
+        kill_after,
+    };
     let stages = litplex_metrics::Metrics::new().stages("/test");
     let pulse = Pulse::default();
     let (ends, seen) = ((pulse.clone(), to_worker), progress.clone());
@@ -73,7 +80,7 @@ fn fixture(batches: bool) -> Fixture {
     let connection =
         Connection::new(Span::none(), ours, (inbox, callers), ends, seen, mode, stages);
     let ended = tokio::spawn(connection.run());
-    Fixture { worker, commands, control, progress, pulse, parents, calls, ended }
+    Fixture { worker, commands, control, progress, pulse, patience, parents, calls, ended }
 }
 
 impl Fixture {
@@ -200,6 +207,19 @@ async fn a_worker_that_computes_long_past_the_deadline_is_stuck() {
     let start = Instant::now();
     assert!(fixture.ended.await.unwrap().unwrap().reason.contains("past the time"));
     assert_eq!(start.elapsed().as_secs(), 40, "30 s of its budget and 10 s of grace");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_job_can_change_while_it_is_computed() {
+    let mut fixture = fixture(false);
+    let [answers] = fixture.dispatch([BODY]);
+    read_frame(&mut fixture.worker).await.unwrap();
+    drop(answers);
+    let start = Instant::now();
+    let longer = Duration::from_secs(90);
+    fixture.patience.set(longer, longer);
+    assert!(fixture.ended.await.unwrap().unwrap().reason.contains("`timeout` is 90 s"));
+    assert_eq!(start.elapsed().as_secs(), 100, "90 s of its budget and 10 s of grace");
 }
 
 #[tokio::test(start_paused = true)]
