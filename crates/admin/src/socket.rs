@@ -160,9 +160,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directory = RunDir::create_in(root.path()).unwrap();
         let socket = AdminSocket::bind(&directory).unwrap();
-        assert!(Client::of(directory.path()).ps().is_err(), "it is not published");
-        socket.publisher()().unwrap();
         let path = directory.path().to_owned();
+        let early = Client::of(&path);
+        assert!(spawn_blocking(move || early.ps()).await.unwrap().is_err(), "it is not published");
+        socket.publisher()().unwrap();
         tokio::select! {
             () = socket.serve(Arc::new(admin), pending()) => unreachable!("the socket serves until it is dropped"),
             result = spawn_blocking(move || client(&path)) => result.unwrap(),

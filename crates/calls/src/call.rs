@@ -131,7 +131,9 @@ impl Call {
         let computed = self.cost_on(&self.target, request).await;
         match (&self.target.trial, computed) {
             // What the canary cannot price, the live generation can.
-            (Some(Trial::Canary { live, .. }), Err(_)) => self.cost_on(live, request).await,
+            (Some(Trial::Canary { live, .. }), Err(_)) => {
+                Box::pin(self.cost_on(live, request)).await
+            }
             (_, computed) => computed,
         }
     }
@@ -156,11 +158,11 @@ impl Call {
     pub fn submit(&self, request: Request, cost: f64) -> Caller<'_> {
         let trial = self.target.trial.as_ref().map(|trial| {
             let is_canary = matches!(trial, Trial::Canary { .. });
-            Tried {
+            Box::new(Tried {
                 observed: Some(Box::new(trial.observe(self.budget.deadline))),
-                request: is_canary.then(|| Box::new((request.clone(), cost))),
+                request: is_canary.then(|| (request.clone(), cost)),
                 trace: self.trace.clone().unwrap_or_else(untold_trace),
-            }
+            })
         });
         let trace = trial.as_ref().map(|trial| trial.trace.clone());
         let trace = trace.or_else(|| self.trace.clone());
@@ -220,7 +222,7 @@ pub struct Caller<'c> {
     /// Dropped with the caller, which the model may watch.
     live: Option<watch::Sender<()>>,
     /// Present while a new generation is on trial.
-    trial: Option<Tried>,
+    trial: Option<Box<Tried>>,
 }
 
 /// A job on trial.
@@ -228,7 +230,7 @@ pub struct Caller<'c> {
 struct Tried {
     observed: Option<Box<ObservedJob>>,
     /// The request and its cost, if another generation may compute it again.
-    request: Option<Box<(Request, f64)>>,
+    request: Option<(Request, f64)>,
     trace: Arc<Trace>,
 }
 
@@ -238,10 +240,13 @@ impl Caller<'_> {
     /// # Errors
     /// The error that the job was answered with.
     pub async fn output(mut self) -> Outcome<Output> {
-        let answer = self.answer().await;
         match self.trial.take() {
-            None => self.answered(answer, None),
-            Some(trial) => Box::pin(self.tried(answer, trial)).await,
+            None => {
+                let answer = self.answer().await;
+                self.answered(answer, None)
+            }
+            // Boxed: the future of a request is copied at each level while it is built.
+            Some(trial) => Box::pin(self.tried(trial)).await,
         }
     }
 
@@ -268,8 +273,9 @@ impl Caller<'_> {
     }
 
     /// Returns the response to a job on trial: that of the live generation, if the canary failed.
-    async fn tried(self, answer: Outcome<Answer>, trial: Tried) -> Outcome<Output> {
-        let Tried { observed, request, trace } = trial;
+    async fn tried(mut self, trial: Box<Tried>) -> Outcome<Output> {
+        let answer = self.answer().await;
+        let Tried { observed, request, trace } = *trial;
         let call = self.call;
         let took = trace.computed(&call.target.identity.label);
         let replacement = call.target.trial.as_ref().and_then(|trial| trial.replacement(&answer));
@@ -277,7 +283,7 @@ impl Caller<'_> {
             && has_meta(live, &request.0)
         {
             drop(self);
-            let (request, cost) = *request;
+            let (request, cost) = request;
             let mut caller = call.submit_to(live, call.trace.clone(), request, cost);
             let answer = caller.answer().await;
             if let Some(mut observed) = observed {
