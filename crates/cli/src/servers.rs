@@ -3,6 +3,8 @@
 use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
@@ -11,6 +13,9 @@ use litplex_admin::{AskError, Client, RemoteOptions, Status};
 
 /// The variable with the key for the admin API on a port.
 const KEY_VARIABLE: &str = "LITPLEX_ADMIN_KEY";
+
+/// The time after which a server that takes the place of another one is there.
+const REPLACED: Duration = Duration::from_millis(300);
 
 /// The server that a command talks to, and how it prints what it gets.
 #[derive(Args)]
@@ -102,6 +107,16 @@ pub(crate) fn only(port: Option<u16>) -> anyhow::Result<Running> {
 
 /// Returns the servers that answer, and why others do not.
 fn ask_all() -> (Vec<Running>, Vec<AskError>) {
+    let answers = ask_once();
+    if !answers.0.is_empty() || litplex_admin::running().is_empty() {
+        return answers;
+    }
+    // One may have been replaced at this moment: it has left, and the next one was not there before.
+    sleep(REPLACED);
+    ask_once()
+}
+
+fn ask_once() -> (Vec<Running>, Vec<AskError>) {
     let (mut found, mut silent) = (Vec::new(), Vec::new());
     for client in litplex_admin::running() {
         match client.ps() {

@@ -39,8 +39,8 @@ impl Machine {
 fn serve(root: &Path, port: u16) -> JoinHandle<()> {
     let directory = RunDir::create_in(root).unwrap();
     let socket = AdminSocket::bind(&directory).unwrap();
+    socket.publisher()().unwrap();
     tokio::spawn(async move {
-        socket.publisher()().unwrap();
         socket.serve(Arc::new(MockAdmin::new(port)), std::future::pending()).await;
         drop(directory);
     })

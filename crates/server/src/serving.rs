@@ -416,9 +416,10 @@ fn if_or_when(at_once: bool, value: &watch::Sender<bool>) -> impl Future<Output 
 /// Resolves when the server that this one is to replace is gone before this one is ready.
 async fn predecessor_gone(predecessor: Option<&Predecessor>, ready: &watch::Sender<bool>) {
     let Some(predecessor) = predecessor else { return std::future::pending().await };
-    tokio::select! {
-        () = predecessor.gone() => {}
-        () = when(ready) => std::future::pending().await,
+    predecessor.gone().await;
+    // It closes the connection as soon as it knows that this server is ready.
+    if *ready.borrow() {
+        std::future::pending::<()>().await;
     }
 }
 
