@@ -283,7 +283,7 @@ def test_an_operator_changes_an_endpoint_with_its_buttons(operated, look):
     dialog.get_by_label("Seconds").fill("0.001")
     dialog.get_by_label("Seconds").evaluate("input => input.min = 0")
     dialog.get_by_role("button", name="Reload").click()
-    dialog.get_by_role("alert").get_by_text("did not become ready").wait_for()
+    dialog.get_by_role("alert").get_by_text("0.001 s").wait_for()
     check_access(page)
     dialog.get_by_role("button", name="Cancel").click()
     page.get_by_text("ann").click()
