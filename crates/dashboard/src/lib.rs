@@ -2,7 +2,7 @@
 //! this binary.
 //!
 //! The page is static, and holds no data: it asks the admin API, with the key that its operator enters.
-//! [`file`] returns a body and headers; routes and guards are left to `admin`, and what the page shows to
+//! [`file()`] returns a body and headers; routes and guards are left to `admin`, and what the page shows to
 //! the files in `web/`.
 
 use std::io::Read;

@@ -1,7 +1,7 @@
 //! Traces of requests, exported over OTLP. Only this crate knows OpenTelemetry.
 //!
 //! A traced request has a [`ServerSpan`] from its headers to the last byte. Its
-//! [`Trace`](litplex_core::Trace) records the steps in between, which become spans when it is exported:
+//! [`Trace`] records the steps in between, which become spans when it is exported:
 //!
 //! ```text
 //! POST /ocr                      in the trace of the client, or a new one

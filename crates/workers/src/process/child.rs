@@ -202,7 +202,7 @@ pub(super) fn start(command: &mut tokio::process::Command) -> std::io::Result<Ch
     Ok(child)
 }
 
-/// Starts a command whose process may outlive this one, and lists it as [`start`] does.
+/// Starts a command whose process may outlive this one, and lists it as `start` does.
 ///
 /// # Errors
 /// The error of the system.
