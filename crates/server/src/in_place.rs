@@ -55,7 +55,7 @@ fn rooms(controls: &EndpointControls, gpus: &[Gpu]) -> Vec<Room> {
     let slots = 0..controls.view.states().len();
     let monitors = slots.filter_map(|slot| controls.view.monitor(slot));
     let used = monitors.filter_map(|monitor| monitor.usage(Some(&note)).memory).sum();
-    let free = free_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default());
+    let free = free_memory();
     let processes = processes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let on_gpu = |gpu: &Gpu| Room {
         place: format!("the memory of GPU {}", gpu.index),
@@ -67,12 +67,18 @@ fn rooms(controls: &EndpointControls, gpus: &[Gpu]) -> Vec<Room> {
 }
 
 /// Returns the bytes of memory that programs can get: those of the machine, or of this server's cgroup.
-fn free_memory(meminfo: &str) -> Option<u64> {
-    let machine = meminfo.lines().find_map(|line| {
+pub(crate) fn free_memory() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.and_then(|meminfo| available(&meminfo));
+    [machine, free_in_cgroup()].into_iter().flatten().min()
+}
+
+/// Returns the bytes that `/proc/meminfo` says are available.
+fn available(meminfo: &str) -> Option<u64> {
+    meminfo.lines().find_map(|line| {
         let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?;
         kib.parse::<u64>().ok()?.checked_mul(1024)
-    });
-    [machine, free_in_cgroup()].into_iter().flatten().min()
+    })
 }
 
 /// Returns the bytes that the cgroup of this server, as a container sees it, may still take.
@@ -107,6 +113,7 @@ mod tests {
     #[test]
     fn the_free_memory_of_the_machine_is_read() {
         let text = "MemTotal:       16000000 kB\nMemAvailable:       1024 kB\nBuffers: 1 kB\n";
-        assert!(free_memory(text).is_some_and(|free| free <= 1 << 20));
+        assert_eq!(available(text), Some(1 << 20));
+        assert_eq!(available("MemTotal: 1 kB"), None);
     }
 }
