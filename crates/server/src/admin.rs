@@ -1,6 +1,5 @@
 //! The operations of an operator on a running server.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,7 +234,7 @@ impl Admin for AdminHandler {
         dry_run: bool,
         limit: Duration,
     ) -> BoxFuture<'_, Result<ProgramReloaded, Refusal>> {
-        let order = fleet::Order { dry_run, limit, files: BTreeMap::new() };
+        let order = fleet::Order { dry_run, limit };
         Box::pin(self.fleet.reload(order))
     }
 

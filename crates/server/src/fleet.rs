@@ -1,8 +1,6 @@
 //! The task that owns the endpoints of a server: it reads the configuration again, and applies what has
 //! changed. What an endpoint does with new workers is left to its generations.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +36,6 @@ pub(crate) struct Order {
     pub(crate) dry_run: bool,
     /// The time that the new workers of each endpoint have to become ready.
     pub(crate) limit: Duration,
-    /// Further changed files of endpoints, by their labels.
-    pub(crate) files: BTreeMap<String, Vec<PathBuf>>,
 }
 
 /// A command for the task.
@@ -238,10 +234,7 @@ impl Fleet {
         let after = self.source.read(&self.config, order.limit).await;
         let after = after.map_err(|error| Refusal::conflict(error.to_string()))?;
         let now = SeenFiles::of(&after.endpoints);
-        let mut files = self.files.changed(&now);
-        for (label, more) in &order.files {
-            files.entry(label.clone()).or_default().extend(more.iter().cloned());
-        }
+        let files = self.files.changed(&now);
         let diff = Diff::between(&self.config, &after, &files);
         let prepared = self.check_change(&after, &diff)?;
         let plan = crate::reload_plan::plan(&diff);

@@ -1,6 +1,5 @@
 //! The second stage of a server: its processes run, and it accepts requests; then it drains.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -447,7 +446,7 @@ async fn report_wait(ended: impl Future<Output = ()>) {
 /// Reloads the program, beside the requests. The log has the result.
 fn reload(fleet: FleetHandle) {
     tokio::spawn(async move {
-        let order = Order { dry_run: false, limit: RELOAD_TIME, files: BTreeMap::new() };
+        let order = Order { dry_run: false, limit: RELOAD_TIME };
         // The task logs the result of a reload that it began.
         if let Err(refusal) = fleet.reload(order).await {
             tracing::debug!("the signal has changed nothing: {refusal}");
