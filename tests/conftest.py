@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import itertools
+import json
 import os
 import re
 import shutil
@@ -409,6 +410,18 @@ def litplex(runtime):
         return done.returncode, done.stdout, done.stderr
 
     return run
+
+
+@pytest.fixture
+def endpoint_of(litplex):
+    """Returns the status of an endpoint in `litplex ps`, given its path."""
+
+    def ask(path):
+        status, out, err = litplex("ps", "--json")
+        assert status == 0, err
+        return next(e for e in json.loads(out)["endpoints"] if e["path"] == path)
+
+    return ask
 
 
 @pytest.fixture

@@ -105,16 +105,6 @@ def develop(run, tmp_path, runtime):
     return start
 
 
-@pytest.fixture
-def endpoint_of(litplex):
-    def ask(path):
-        status, out, err = litplex("ps", "--json")
-        assert status == 0, err
-        return next(e for e in json.loads(out)["endpoints"] if e["path"] == path)
-
-    return ask
-
-
 def answers(server, path, expected, json=1):
     """Waits until an endpoint answers this."""
 

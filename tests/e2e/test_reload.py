@@ -72,16 +72,6 @@ def write_model(script, tmp_path):
     return write
 
 
-@pytest.fixture
-def endpoint_of(litplex):
-    def ask(path):
-        status, out, err = litplex("ps", "--json")
-        assert status == 0, err
-        return next(e for e in json.loads(out)["endpoints"] if e["path"] == path)
-
-    return ask
-
-
 def reload(litplex, path, *args):
     status, out, err = litplex("reload", path, "--json", *args)
     assert status == 0, err
