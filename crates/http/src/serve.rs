@@ -331,10 +331,7 @@ pub(crate) async fn serve_connection(
     watcher: Option<watch::Receiver<Stage>>,
 ) {
     let keep_alive = app.keep_alive;
-    let answer = move |request, active| {
-        let app = app.clone();
-        async move { app.handle(request, client, active).await }
-    };
+    let answer = move |request, active| app.clone().handle(request, client, active);
     serve_http(protocols(), stream, keep_alive, watcher, answer).await;
 }
 
@@ -347,10 +344,8 @@ pub async fn serve_inner(listener: UnixListener, app: Arc<App>, is_attached: boo
             Ok((stream, _)) => {
                 let app = app.clone();
                 let keep_alive = app.keep_alive;
-                let answer = move |request, active| {
-                    let app = app.clone();
-                    async move { app.handle_inner(request, is_attached, active).await }
-                };
+                let answer =
+                    move |request, active| app.clone().handle_inner(request, is_attached, active);
                 tokio::spawn(serve_http(inner_protocols(), stream, keep_alive, None, answer));
             }
             Err(error) => pause(&error, &mut failed).await,
@@ -381,7 +376,8 @@ async fn serve_http<S, B, F>(
         let state = state.clone();
         let active = state.begin(request.version());
         let is_http1 = request.version() < Version::HTTP_2;
-        let answered = answer(request, active);
+        // Boxed: hyper and the futures around it would copy the whole future, which is large, four times.
+        let answered = Box::pin(answer(request, active));
         async move {
             let Ok(mut response) = answered.await;
             if is_http1 && state.is_leaving() {

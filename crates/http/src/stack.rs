@@ -112,7 +112,7 @@ struct Passage {
 impl App {
     /// Responds to a request of a client.
     pub(crate) async fn handle(
-        &self,
+        self: Arc<Self>,
         request: Request<Incoming>,
         client: Option<Peer>,
         active: ActiveRequest,
@@ -137,7 +137,7 @@ impl App {
 
     /// Responds to a request of the app host. `is_attached`: the app host is the process of a test.
     pub(crate) async fn handle_inner(
-        &self,
+        self: Arc<Self>,
         request: Request<Incoming>,
         is_attached: bool,
         active: ActiveRequest,
