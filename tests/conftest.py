@@ -47,6 +47,21 @@ collect_ignore = (
     ]
 )
 
+#: The start of a program whose hooks write lines to a file, which the fixture `notes` reads, and
+#: wait for files.
+NOTES = """
+    import os, time
+
+    def note(text):
+        with open("notes", "a") as file:
+            file.write(text + "\\n")
+
+    def wait_for(path):
+        deadline = time.monotonic() + 20
+        while not os.path.exists(path) and time.monotonic() < deadline:
+            time.sleep(0.005)
+"""
+
 LITPLEX = Path(sys.executable).with_name("litplex")
 
 PRELUDE = "import litplex as ls\n"
@@ -326,10 +341,12 @@ def is_alive(pid):
 
 
 def wait_until(condition, says=lambda: "it did not happen in time"):
+    """Waits until a function returns something that is true, and returns that."""
     deadline = time.monotonic() + PATIENCE
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, says()
         time.sleep(0.01)
+    return found
 
 
 def pytest_collection_modifyitems(items):
@@ -385,6 +402,17 @@ def worker(tmp_path):
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """Returns the lines that the hooks of a program with `NOTES` have written so far."""
+
+    def read():
+        path = tmp_path / "notes"
+        return path.read_text().splitlines() if path.exists() else []
+
+    return read
 
 
 @pytest.fixture

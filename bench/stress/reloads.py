@@ -61,12 +61,10 @@ async def run(args):
 
         async with http1.beside(*(stream(server.port, streams) for _ in range(STREAMS))):
             await http1.open_loop(RATE, alone_s, lambda number, _: call(without, number))
-            done = asyncio.create_task(reload_all(server, reloads))
-            number, begun = 0, time.monotonic()
-            while not done.done():
-                await http1.open_loop(RATE, 1, lambda at, _, n=number: call(during, n + at))
-                number += RATE
-            failed, took = done.result(), time.monotonic() - begun
+            # The endpoints in turn.
+            commands = [("reload", PATHS[turn % len(PATHS)]) for turn in range(reloads)]
+            work = run_commands(server, commands)
+            failed, took = await under_load(work, lambda number: call(during, number))
         client.close()
         ended = await http1.wait_until(lambda: all_ended(server), 15)
     p99 = [report.percentile(tally.seconds, 0.99) for tally in (without, during)]
@@ -84,12 +82,23 @@ async def run(args):
     ]
 
 
-async def reload_all(server, reloads):
-    """Reloads the endpoints in turn; returns the number of reloads that failed."""
+async def under_load(work, call):
+    """Calls `RATE` times a second, each with its number, for as long as `work` takes. Returns the
+    result of `work`, and its seconds."""
+    done = asyncio.create_task(work)
+    number, begun = 0, time.monotonic()
+    while not done.done():
+        await http1.open_loop(RATE, 1, lambda at, _, n=number: call(n + at))
+        number += RATE
+    return done.result(), time.monotonic() - begun
+
+
+async def run_commands(server, commands):
+    """Runs a command for this server after another; returns how many failed."""
     failed = 0
-    for turn in range(reloads):
+    for command in commands:
         process = await asyncio.create_subprocess_exec(
-            BIN / "litplex", "reload", PATHS[turn % len(PATHS)], "--port", str(server.port),
+            BIN / "litplex", *command, "--port", str(server.port),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ,
         )  # fmt: skip
         failed += await process.wait() != 0

@@ -1,13 +1,8 @@
 """A server is upgraded again and again under 300 requests/s, with 20 streams open."""
 
-import asyncio
-import os
-import subprocess
-import time
-
 from . import http1, report
-from .process import BIN, Server
-from .reloads import PROGRAM, RATE, STREAMS, stream
+from .process import Server
+from .reloads import PROGRAM, RATE, STREAMS, run_commands, stream, under_load
 
 LIMIT_S = 10
 
@@ -26,12 +21,8 @@ async def run(args):
 
         async with http1.beside(*(stream(server.port, streams) for _ in range(STREAMS))):
             await http1.open_loop(RATE, alone_s, lambda number, _: call(without, number))
-            done = asyncio.create_task(upgrade(server, upgrades))
-            number, begun = 0, time.monotonic()
-            while not done.done():
-                await http1.open_loop(RATE, 1, lambda at, _, n=number: call(during, n + at))
-                number += RATE
-            failed, took = done.result(), time.monotonic() - begun
+            work = run_commands(server, [("upgrade",)] * upgrades)
+            failed, took = await under_load(work, lambda number: call(during, number))
         client.close()
         keeper = server.usage()
     p99 = [report.percentile(tally.seconds, 0.99) for tally in (without, during)]
@@ -47,15 +38,3 @@ async def run(args):
         report.at_most("requests that failed", during.failed + during.outcomes["hung"], 0),
         report.at_most("streams that failed or changed their worker", streams.failed, 0),
     ]
-
-
-async def upgrade(server, times):
-    """Upgrades the server several times; returns how many upgrades failed."""
-    failed = 0
-    for _ in range(times):
-        process = await asyncio.create_subprocess_exec(
-            BIN / "litplex", "upgrade", "--port", str(server.port),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ,
-        )  # fmt: skip
-        failed += await process.wait() != 0
-    return failed

@@ -125,21 +125,6 @@ def script() -> dict[str, Any]:
     }
 
 
-def rerun() -> dict[str, Any] | None:
-    """Describes how the running program can be run again, up to the call that serves; None if it
-    cannot."""
-    program = script()
-    if program["file"] is None:
-        return None
-    return {
-        "python": sys.executable,
-        "flags": interpreter_flags(),
-        "file": program["file"],
-        "module": program["module"],
-        "args": sys.argv[1:],
-    }
-
-
 def _working_directory() -> str | None:
     try:
         return os.getcwd()

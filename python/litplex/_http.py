@@ -164,6 +164,8 @@ class Context(dict[str, Any]):
         self.headers = dict(get("headers", ()))
         self.request_id: str | None = None
         self.cancelled = False
+        # The name of the request in the log: its id, or what operators know it by.
+        self._name = ""
         # Measures the stages of the request, if the server asked for them.
         self._stages: Any = None
         # Whether the caller is a hook, which takes values that JSON cannot hold.

@@ -362,8 +362,6 @@ def run_servers(
     program = program_of(servers, given, _manifest.manifest_of(servers, given))
     if _capture.started:
         _handover.forbid_running_again(program, servers)
-    else:
-        program["rerun"] = _handover.rerun()
     if wants_client:
         write_client(servers, given)
     call_back(servers, "on_server_start")

@@ -8,21 +8,13 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-from conftest import wait_until
+from conftest import NOTES, wait_until
 
-SERVER = """
-    import asyncio, hashlib, os, random, time
+SERVER = (
+    NOTES
+    + """
+    import asyncio, hashlib, random
     from concurrent.futures import ThreadPoolExecutor
-
-    def note(text):
-        with open("notes", "a") as file:
-            file.write(text + "\\n")
-
-    def wait_for(path):
-        deadline = time.monotonic() + 20
-        while not os.path.exists(path) and time.monotonic() < deadline:
-            time.sleep(0.005)
 
     class Add(ls.LitAPI):
         def predict(self, numbers):
@@ -158,15 +150,7 @@ SERVER = """
             access_log="access.log",
         )
 """
-
-
-@pytest.fixture
-def notes(tmp_path):
-    def read():
-        path = tmp_path / "notes"
-        return path.read_text().splitlines() if path.exists() else []
-
-    return read
+)
 
 
 def values(seed):
@@ -255,13 +239,9 @@ def test_a_place_is_taken_until_its_hook_returns_although_all_clients_have_left(
     assert re.search(r'litplex_requests_total{code="504",endpoint="/late",.*} [1-9]', counted)
 
 
-KILLS = """
-    import os
-
-    def note(text):
-        with open("notes", "a") as file:
-            file.write(text + "\\n")
-
+KILLS = (
+    NOTES
+    + """
     class Hop(ls.LitAPI):
         def __init__(self, depth, **options):
             super().__init__(**options)
@@ -283,6 +263,7 @@ KILLS = """
             port=0,
         )
 """
+)
 
 
 def test_retries_do_not_multiply_along_a_chain(serve, notes):
@@ -303,17 +284,10 @@ def test_retries_do_not_multiply_along_a_chain(serve, notes):
         time.sleep(1.2)
 
 
-STOPPED = """
-    import asyncio, os, time
-
-    def note(text):
-        with open("notes", "a") as file:
-            file.write(text + "\\n")
-
-    def wait():
-        deadline = time.monotonic() + 20
-        while not os.path.exists("stopping") and time.monotonic() < deadline:
-            time.sleep(0.005)
+STOPPED = (
+    NOTES
+    + """
+    import asyncio
 
     class Echo(ls.LitAPI):
         def predict(self, x):
@@ -326,7 +300,7 @@ STOPPED = """
     class First(ls.LitAPI):
         def predict(self, x):
             note("in")
-            wait()
+            wait_for("stopping")
             return x
 
     class AsyncHook(ls.LitAPI):
@@ -334,7 +308,7 @@ STOPPED = """
 
         async def predict(self, x):
             note("in")
-            await asyncio.to_thread(wait)
+            await asyncio.to_thread(wait_for, "stopping")
             both = asyncio.gather(self.echo.acall(x), self.echo.acall(x))
             return [*await both, *[y async for y in self.echo.amap([x])]]
 
@@ -345,7 +319,7 @@ STOPPED = """
         def predict(self, x):
             yield "first"
             note("in")
-            wait()
+            wait_for("stopping")
             yield self.echo(x)
             yield from self.numbers.stream(3)
 
@@ -361,6 +335,7 @@ STOPPED = """
             grace=20,
         )
 """
+)
 
 
 def test_requests_in_their_first_stage_are_answered_while_the_server_stops(serve, notes, tmp_path):

@@ -11,22 +11,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Server, wait_until
+from conftest import NOTES, Server, wait_until
 
 JSON = {"Content-Type": "application/json"}
 
 # The tests send the hook that `/run` and `/arun` run. Others note what happens to them in a file.
-SERVER = """
-    import asyncio, os, textwrap, time
-
-    def note(text):
-        with open("notes", "a") as file:
-            file.write(text + "\\n")
-
-    def wait_for(path):
-        deadline = time.monotonic() + 20
-        while not os.path.exists(path) and time.monotonic() < deadline:
-            time.sleep(0.005)
+SERVER = (
+    NOTES
+    + """
+    import asyncio, textwrap
 
     class Echo(ls.LitAPI):
         def predict(self, x, context):
@@ -142,17 +135,7 @@ SERVER = """
             grace=20,
         )
 """
-
-
-@pytest.fixture
-def notes(tmp_path):
-    """Returns the lines that the hooks have written so far."""
-
-    def read():
-        path = tmp_path / "notes"
-        return path.read_text().splitlines() if path.exists() else []
-
-    return read
+)
 
 
 @pytest.fixture

@@ -304,7 +304,7 @@ def test_the_log_is_followed_by_endpoint_and_request(operated, look):
     ids = [it.server.post("/relay", json=x).headers["X-Request-Id"] for x in (7, 8)]
     log.get_by_text("doubles 8").wait_for()
     assert log.get_by_text("/relay").count() == 0
-    page.goto(f"{it.url}/dashboard#/logs?request_id={ids[0]}")
+    page.goto(f"{it.url}/dashboard#/logs?request={ids[0]}")
     log.get_by_text("doubles 7").wait_for()
     assert log.get_by_text("doubles 8").count() == 0
     page.get_by_label("Request").fill("")

@@ -1,6 +1,7 @@
 """Log lines of the server, as text and as JSON."""
 
 import asyncio
+import concurrent.futures
 import json
 import re
 
@@ -457,3 +458,101 @@ def test_a_program_may_put_a_stream_of_its_own_around_the_buffer(serve):
     )
     assert server.post("/own", json=1).json() == 1
     server.wait_for_line(r"/own#0 \| said 1$")
+
+
+UNNAMED = """
+    import sys
+
+    import fastapi
+
+    class Plain(ls.LitAPI):
+        def predict(self, x):
+            print("plain", x)
+            if x == "raise":
+                raise ValueError("raised")
+            if x == "malformed":
+                return ls.Response(x, headers={"x-wrong": "two\\nlines"})
+            if x == "exit":
+                import os, time
+                time.sleep(0.2)
+                os._exit(3)
+            return x
+
+    class Guarded(Plain):
+        async def authorize(self, request: fastapi.Request):
+            print("authorized", request.headers["x-says"])
+
+    class Batch(ls.LitAPI):
+        def predict(self, batch):
+            print("batch of", len(batch))
+            return batch
+
+    class Async(ls.LitAPI):
+        async def predict(self, x):
+            print("async", x)
+            return x
+
+    ls.run_servers(
+        ls.LitServer(Plain(), path="/plain"),
+        ls.LitServer(Guarded(), path="/guarded"),
+        ls.LitServer(Batch(max_batch_size=20, batch_timeout=5), path="/batch"),
+        ls.LitServer(Async(), path="/async"),
+        port=0,
+    )
+"""
+
+
+def test_operators_find_the_lines_of_requests_that_have_no_ids(serve, runtime, litplex):
+    server = serve(UNNAMED, env=runtime)
+
+    def objects(*command):
+        status, out, err = litplex(*command, "--json")
+        assert status == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    def lines(name, last=""):
+        """Returns the messages about a request, once one contains this text."""
+
+        def found():
+            messages = [line["message"] for line in objects("logs", "--request", name)]
+            return messages if any(last in message for message in messages) else None
+
+        return wait_until(found)
+
+    def names(path, count):
+        """Returns the names of the last requests, once there are so many."""
+        ended = wait_until(lambda: (it := objects("requests", path))[count - 1 :] and it)
+        return [request["id"] for request in ended]
+
+    answer = server.post("/plain", json="one")
+    assert "x-request-id" not in answer.headers
+    (one,) = names("/plain", 1)
+    assert re.fullmatch(r"r\d+", one)
+    assert lines(one) == ["plain one"]
+    # The lines of the next request are not about this one.
+    server.post("/plain", json="raise")
+    two = names("/plain", 2)[-1]
+    said = lines(two, "ValueError: raised")
+    assert said[0] == "plain raise"
+    assert lines(one) == ["plain one"]
+    # The server's own line about a request.
+    assert server.post("/plain", json="malformed").status_code == 500
+    assert lines(names("/plain", 3)[-1], "HTTP cannot carry the response")[0] == "plain malformed"
+    # A client's own id is the name of its request, also if the server gives none.
+    send(server, "/plain", "mine", "two")
+    assert names("/plain", 4)[-1] == "mine"
+    assert lines("mine") == ["plain two"]
+    server.post("/async", json="three")
+    assert lines(names("/async", 1)[-1]) == ["async three"]
+    server.post("/guarded", json="four", headers={"X-Says": "me"})
+    assert lines(names("/guarded", 1)[-1], "plain four") == ["authorized me", "plain four"]
+    # A line of a batch is about each of its requests, however many they are.
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda x: server.post("/batch", json=x), range(20)))
+    assert {tuple(lines(name)) for name in names("/batch", 20)} == {("batch of 20",)}
+    # A worker that dies: which requests it had.
+    server.post("/plain", json="exit")
+    lines(names("/plain", 5)[-1], "lost with 1 request")
+    # The log itself has ids alone.
+    server.wait_for_line(r"/plain#0 \| plain one$")
+    assert litplex("logs", "--request", "nosuch") == (0, "", "no line of the log is about this\n")

@@ -155,42 +155,34 @@ class Model(Mixin, ls.LitAPI):
 CLEAN = "def clean(text):\n    return text.strip()\n"
 LOAD = 'def load(name):\n    return {"name": name}\n'
 
+
+def body(head, before, after):
+    """Returns the body of a method and its replacement, each a line."""
+    return f"{head}\n        {before}", f"{head}\n        {after}"
+
+
+def added(method):
+    """Returns a place of `Model`, and the place with this method."""
+    place = "    def unused(self):"
+    return place, f"{textwrap.indent(method, '    ')}\n\n{place}"
+
+
 SAFE = [
     ("a hook", "return self.helper(x) * SCALE", "return self.helper(x) * SCALE + 1"),
     ("several lines", 'return request["x"]', 'x = request["x"]\n        return x * 2'),
     ("a helper method", "return y + times", "return y + times + 100"),
     ("a function", "return text.strip()", "return text.lower()"),
     ("comments and lines", "SCALE = 2", "# Larger.\n\nSCALE = 2"),
-    (
-        "a static method",
-        "    def plain(x):\n        return x",
-        "    def plain(x):\n        return -x",
-    ),
+    ("a static method", *body("def plain(x):", "return x", "return -x")),
     ("a class method", "return cls.__name__", "return cls.__name__ + '!'"),
     ("a property", "return self.size / 2", "return self.size / 3"),
     ("a context manager", "yield 1", "yield 2"),
     ("a method of a dataclass", "return self.size * self.size", "return self.size"),
-    (
-        "a method of a class of no library",
-        "    def apply(self, x):\n        return x",
-        "    def apply(self, x):\n        return -x",
-    ),
-    (
-        "a mixin of the model",
-        "    def shared(self, x):\n        return x",
-        "    def shared(self, x):\n        return -x",
-    ),
+    ("a method of a class of no library", *body("def apply(self, x):", "return x", "return -x")),
+    ("a mixin of the model", *body("def shared(self, x):", "return x", "return -x")),
     ("super", "return super().shared(x)", "return super().shared(x) + 1"),
-    (
-        "a new method",
-        "    def unused(self):",
-        "    def more(self, x, *, by=2):\n        return x + by\n\n    def unused(self):",
-    ),
-    (
-        "a new method with super",
-        "    def unused(self):",
-        "    def more(self, x):\n        return super().shared(x)\n\n    def unused(self):",
-    ),
+    ("a new method", *added("def more(self, x, *, by=2):\n    return x + by")),
+    ("a new method with super", *added("def more(self, x):\n    return super().shared(x)")),
     (
         "a new function",
         "def load(name):",
@@ -235,8 +227,7 @@ UNSAFE = [
     ("a method that a library calls", "return x + 1", "return x + 2", "the base of `Net` uses it"),
     (
         "a special method",
-        "def __call__(self, x):\n        return x",
-        "def __call__(self, x):\n        return -x",
+        *body("def __call__(self, x):", "return x", "return -x"),
         "`Post.__call__` changed",
     ),
     (
@@ -247,8 +238,7 @@ UNSAFE = [
     ),
     (
         "an own decorator",
-        "def followed(self, x):\n        return x",
-        "def followed(self, x):\n        return -x",
+        *body("def followed(self, x):", "return x", "return -x"),
         "has the decorator `traced`",
     ),
     (
@@ -263,12 +253,7 @@ UNSAFE = [
         "    @traced\n    def unused(self)",
         "the decorators of `Model.unused` changed",
     ),
-    (
-        "a metaclass",
-        "    def turn(self):\n        return 1",
-        "    def turn(self):\n        return 2",
-        "has a metaclass",
-    ),
+    ("a metaclass", *body("def turn(self):", "return 1", "return 2"), "has a metaclass"),
     (
         "arguments",
         "def predict(self, x)",
@@ -294,50 +279,35 @@ UNSAFE = [
     ("globals", "COUNT = 1", "COUNT = 2", "assigns to variables outside of it"),
     (
         "a new hook",
-        "    def unused(self)",
-        "    def encode_response(self, output):\n        return output\n\n    def unused(self)",
+        *added("def encode_response(self, output):\n    return output"),
         "`Model.encode_response` is new",
     ),
-    (
-        "a new special method",
-        "    def unused(self)",
-        "    def __len__(self):\n        return 1\n\n    def unused(self)",
-        "`Model.__len__` is new",
-    ),
+    ("a new special method", *added("def __len__(self):\n    return 1"), "`Model.__len__` is new"),
     (
         "a removed hook",
         '    def decode_request(self, request):\n        return request["x"]\n',
         "",
         "`Model.decode_request` was removed",
     ),
-    (
-        "a removed function",
-        "def clean(text):\n    return text.strip()\n",
-        "",
-        "`clean` was removed",
-    ),
+    ("a removed function", CLEAN, "", "`clean` was removed"),
     (
         "a method that hides another",
-        "    def unused(self):",
-        "    def shared(self, x):\n        return 1\n\n    def unused(self):",
+        *added("def shared(self, x):\n    return 1"),
         "hides another `shared`",
     ),
     (
         "a new default",
-        "    def unused(self):",
-        "    def more(self, x=SCALE):\n        return x\n\n    def unused(self):",
+        *added("def more(self, x=SCALE):\n    return x"),
         "has a default that is not a constant",
     ),
     (
         "a new decorated method",
-        "    def unused(self):",
-        "    @traced\n    def more(self):\n        return 1\n\n    def unused(self):",
+        *added("@traced\ndef more(self):\n    return 1"),
         "`Model.more` is new, and has a decorator",
     ),
     (
         "super in one version",
-        "    def odd(self):\n        return 1",
-        "    def odd(self):\n        return super().shared(1)",
+        *body("def odd(self):", "return 1", "return super().shared(1)"),
         "uses `super()`",
     ),
     (
@@ -510,12 +480,7 @@ def test_a_function_that_was_replaced_is_not_touched(loaded):
     files, modules = loaded(live_program=PROGRAM)
     modules["live_program"].Model.unused = lambda self: 7
     with pytest.raises(NotSafe, match="is not the function that the file defines"):
-        Plan(
-            files,
-            changed(
-                files, "def unused(self):\n        return 1", "def unused(self):\n        return 2"
-            ),
-        )
+        Plan(files, changed(files, *body("def unused(self):", "return 1", "return 2")))
 
 
 def test_what_runs_ends_on_the_code_that_it_began_with(loaded):

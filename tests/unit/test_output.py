@@ -12,7 +12,7 @@ MARK = "\x1esecret"
 
 class Item:
     def __init__(self, id):
-        self.context = None if id is None else type("Context", (), {"request_id": id})
+        self.context = None if id is None else type("Context", (), {"_name": id})
 
 
 @pytest.fixture
@@ -50,11 +50,21 @@ def test_a_line_that_has_not_ended_goes_out_when_it_must(stream):
     assert written() == f"{MARK}one\x1fhalf{MARK}one\x1fof one{MARK}two\x1f{'x' * 10_000}"
 
 
-def test_a_mark_names_the_first_requests_of_a_large_batch(stream):
+def test_a_mark_names_all_requests_of_a_batch(stream):
     marked, written = stream
-    request_marks.set_current_requests([Item(str(number)) for number in range(20)])
+    names = [str(number) for number in range(200)]
+    request_marks.set_current_requests([Item(name) for name in [*names, None, ""]])
     print("batch", file=marked)
-    assert written() == f"{MARK}0 1 2 3 4 5 6 7 +12\x1fbatch\n"
+    assert written() == f"{MARK}{' '.join(names)}\x1fbatch\n"
+
+
+def test_text_that_cannot_wait_is_written_at_once(stream):
+    marked, written = stream
+    print("loading", end="", file=marked)
+    assert written() == "loading"
+    request_marks.set_current_requests([Item("one")])
+    print("\r 7 %", end="", file=marked)
+    assert written() == f"loading{MARK}one\x1f\r 7 %"
 
 
 def test_lines_of_threads_are_whole(stream):

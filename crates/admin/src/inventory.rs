@@ -89,9 +89,9 @@ pub struct KeyScope {
     pub endpoint: Option<String>,
     /// Whether every client is admitted.
     pub is_open: bool,
-    /// The names of the holders in the configuration.
+    /// The names of the holders, in the configuration and in the file.
     pub holders: Vec<String>,
-    /// The file with more holders.
+    /// The file with keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The issuer whose tokens are accepted.

@@ -562,8 +562,9 @@ struct LogQuery {
     endpoint: Option<String>,
     /// Only lines of this worker, such as `/embed#0`.
     worker: Option<String>,
-    /// Only lines that the hooks print for the request with this id.
-    request_id: Option<String>,
+    /// Only lines about the request with this id, or with this name in the list of requests, such as `r17`:
+    /// what hooks print and log for it, and the server's own lines.
+    request: Option<String>,
     /// The number of earlier lines; of them, those of the endpoint, worker or request are sent. Default:
     /// 100, and all that are kept if lines are chosen.
     lines: Option<usize>,
@@ -604,7 +605,7 @@ impl LogQuery {
     }
 
     fn is_choice(&self) -> bool {
-        self.endpoint.is_some() || self.worker.is_some() || self.request_id.is_some()
+        self.endpoint.is_some() || self.worker.is_some() || self.request.is_some()
     }
 
     fn chooses(&self, line: &str) -> bool {
@@ -613,6 +614,13 @@ impl LogQuery {
             endpoint: Option<String>,
             worker: Option<String>,
             request_id: Option<String>,
+        }
+        impl Line {
+            /// A line of a batch is about several requests.
+            fn is_about(&self, wanted: &str) -> bool {
+                let ids = self.request_id.as_deref().unwrap_or_default();
+                ids.split(' ').any(|id| id == wanted)
+            }
         }
         if !self.is_choice() {
             return true;
@@ -623,7 +631,7 @@ impl LogQuery {
         };
         fits(&self.endpoint, &line.endpoint)
             && fits(&self.worker, &line.worker)
-            && fits(&self.request_id, &line.request_id)
+            && self.request.as_ref().is_none_or(|wanted| line.is_about(wanted))
     }
 }
 

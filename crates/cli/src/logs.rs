@@ -14,7 +14,7 @@ pub(crate) struct Logs {
     /// Only lines of this worker, such as '/ocr#0'
     #[arg(long)]
     worker: Option<String>,
-    /// Only lines that hooks print for the request with this id
+    /// Only lines about the request with this id, or this name in `litplex requests`, such as 'r17'
     #[arg(long, value_name = "ID")]
     request: Option<String>,
     /// The number of earlier lines to look through [default: 100; all that are kept, if lines are chosen]
@@ -33,6 +33,7 @@ A server keeps the last 10,000 lines, at most 4 MiB, of all endpoints, also of t
 Examples:
   litplex logs -f
   litplex logs /ocr -n 1000
+  litplex logs --request r17
   litplex logs --request 7be70a35502c035800000001 --json";
 
 pub(crate) fn run(logs: &Logs) -> anyhow::Result<()> {
@@ -40,14 +41,19 @@ pub(crate) fn run(logs: &Logs) -> anyhow::Result<()> {
     let query = [
         ("endpoint", logs.endpoint.as_deref()),
         ("worker", logs.worker.as_deref()),
-        ("request_id", logs.request.as_deref()),
+        ("request", logs.request.as_deref()),
         ("lines", lines.as_deref()),
         ("follow", logs.follow.then_some("true")),
     ];
     let query = query.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let mut has_lines = false;
     for line in logs.server.client()?.logs(&Vec::from_iter(query))? {
         let line = line?;
+        has_lines = true;
         say(&if logs.server.json { format!("{line}\n") } else { describe(&line) })?;
+    }
+    if !has_lines && !logs.server.json {
+        eprintln!("no line of the log is about this");
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use litplex::{FOR_SERVERS, Inherited, Program, Rerun, StartCommand};
+use litplex::{FOR_SERVERS, Inherited, Program, PythonProgram, StartCommand};
 use litplex_admin::Mode;
 use tokio::sync::oneshot;
 
@@ -344,8 +344,8 @@ fn run_from_sdk(inherited: Inherited) -> anyhow::Result<()> {
     stdin.read_line(&mut line).context("cannot read the program")?;
     drop(stdin);
     let mut program = Program::from_sdk(&line)?.inherit(inherited);
-    if let Some(rerun) = program.rerun().cloned() {
-        program = program.started_by(StartCommand::this_process()?.with_args(arguments(rerun)));
+    if let Some(python) = program.python().cloned() {
+        program = program.started_by(StartCommand::this_process()?.with_args(arguments(python)));
     }
     let (closed, parent_gone) = oneshot::channel();
     std::thread::spawn(move || {
@@ -356,10 +356,10 @@ fn run_from_sdk(inherited: Inherited) -> anyhow::Result<()> {
 }
 
 /// Returns the arguments with which this command serves a Python program without its process.
-fn arguments(rerun: Rerun) -> Vec<OsString> {
-    let Rerun { python, flags, file, module, args } = rerun;
+fn arguments(program: PythonProgram) -> Vec<OsString> {
+    let PythonProgram { interpreter, flags, file, module, args, .. } = program;
     let mut arguments: Vec<OsString> = vec!["serve".into(), file.into(), "--python".into()];
-    arguments.push(python.into());
+    arguments.push(interpreter.into());
     arguments.extend(flags.into_iter().map(|flag| format!("--python-flag={flag}").into()));
     arguments.extend(module.map(|module| format!("--module={module}").into()));
     arguments.push("--".into());

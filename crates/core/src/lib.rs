@@ -54,5 +54,8 @@ pub use reply::{
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
 pub use text::json_text;
-pub use trace::{BatchTrace, Dispatch, JobTrace, Member, Place, SpanContext, Stages, Step, Trace};
+pub use trace::{
+    BatchTrace, Dispatch, JobTrace, Member, Place, SpanContext, Stages, Step, Trace,
+    numbered_request,
+};
 pub use worker::{Attach, Attachment, DialectId, Done, ModelInfo, Progress, Unanswered, Worker};

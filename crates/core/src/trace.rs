@@ -68,6 +68,8 @@ pub struct Trace {
 struct Shared {
     /// The number of the request in this server.
     request: u64,
+    /// The id of the request, if its client or the server has given it one.
+    id: Option<Box<str>>,
     /// `None` after `take`: later steps are dropped.
     steps: Mutex<Option<Vec<Step>>>,
     /// The state from which the ids of the spans of steps are made.
@@ -78,8 +80,17 @@ impl Trace {
     /// Returns the trace of the request with this number in the server, without steps.
     pub fn new(context: SpanContext, request: u64) -> Self {
         let (steps, ids) = (Mutex::new(Some(Vec::new())), AtomicU64::new(context.span_id));
-        let shared = Arc::new(Shared { request, steps, ids });
+        let shared = Arc::new(Shared { request, id: None, steps, ids });
         Self { context, parent: 0, caller: None, shared }
+    }
+
+    /// Sets the id of the request, if it has one. Without effect once the trace is shared.
+    #[must_use]
+    pub fn with_id(mut self, id: Option<&str>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.id = id.map(Box::from);
+        }
+        self
     }
 
     /// Returns the trace of a step that begins below this span; [`end`](Self::end) notes it.
@@ -94,6 +105,12 @@ impl Trace {
     /// Returns the number of the request in this server.
     pub fn request(&self) -> u64 {
         self.shared.request
+    }
+
+    /// Returns the name under which operators find the request: its id, or one made of its number.
+    pub fn name(&self) -> String {
+        let Shared { id, request, .. } = &*self.shared;
+        id.as_deref().map_or_else(|| numbered_request(*request), str::to_owned)
     }
 
     /// Returns the steps until now; called when the request ends.
@@ -157,6 +174,11 @@ impl Trace {
 
 /// The increment of the generator `SplitMix64` (Steele, Lea and Flood 2014).
 const SPLIT_MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Returns the name of a request without an id, by its number in the server.
+pub fn numbered_request(number: u64) -> String {
+    format!("r{number}")
+}
 
 /// Returns the output of `SplitMix64` for this state, but never 0. Other states have other outputs.
 fn mixed(state: u64) -> u64 {
@@ -352,6 +374,11 @@ impl JobTrace {
     pub fn for_calls(&self) -> Arc<Trace> {
         let Trace { context, parent, ref shared, .. } = *self.trace;
         Arc::new(Trace { context, parent, caller: Some(self.current), shared: shared.clone() })
+    }
+
+    /// Returns the name under which operators find the request.
+    pub fn request_name(&self) -> String {
+        self.trace.name()
     }
 
     /// Returns the job as a member of its batch.

@@ -15,6 +15,7 @@ use litplex_core::{
     BoxFuture, Called, Items, ItemsBuilder, MediaType, Outcome, Part, PartStream, Request,
     Response, ServeError,
 };
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::{HttpResponse, ResponseBody};
 
 use crate::dialect::Exchange;
@@ -46,8 +47,9 @@ impl DialectCalls for Dialects {
             };
             let max_body_bytes = usize::MAX;
             let ping_interval = None;
+            let name = RequestName::for_call(request.id.as_deref(), call.trace.as_ref());
             let exchange =
-                Exchange { endpoint, request, call, ping_interval, max_body_bytes, stream };
+                Exchange { endpoint, request, name, call, ping_interval, max_body_bytes, stream };
             called(dialect.serve(exchange).await).await
         })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use litplex_calls::Call;
 use litplex_core::{BoxFuture, ServeError};
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::HttpResponse;
 use serde_json::Value;
 
@@ -44,6 +45,8 @@ pub struct Exchange<'a> {
     pub endpoint: &'a str,
     /// The request as models see it.
     pub request: litplex_core::Request,
+    /// The name of the request in the log.
+    pub name: RequestName,
     /// The call of the endpoint.
     pub call: Call,
     /// The time without an event after which an event stream is sent a comment.

@@ -16,6 +16,7 @@ use litplex_http_core::body::Body;
 use litplex_http_core::form::latin;
 use litplex_http_core::headers::X_REQUEST_ID;
 use litplex_http_core::read_body;
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::HttpResponse;
 use litplex_http_core::stream::asks_for_items;
 use litplex_metrics::Shed;
@@ -93,14 +94,14 @@ pub(crate) async fn compute(
     let request = litplex_core::Request { content, body, meta, id, takes_values, reservation };
     // Dropping a call, here or because the client left, is what cancels its jobs.
     match registry::for_model(info) {
-        None => plain::respond(call.run(request).await?, &parts.headers, route),
+        None => plain::respond(call.run(request).await?, parts, route),
         Some(dialect) => {
             let budget = call.budget;
             let &Route { ping_interval, max_body_bytes, .. } = route;
             let endpoint = &*route.identity.label;
-            let stream = None;
+            let (name, stream) = (RequestName::new(&parts.headers, &parts.extensions), None);
             let exchange =
-                Exchange { endpoint, request, call, ping_interval, max_body_bytes, stream };
+                Exchange { endpoint, request, name, call, ping_interval, max_body_bytes, stream };
             let answered = dialect.serve(exchange);
             budget.bound(async { Ok(answered.await) }).await
         }

@@ -14,6 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use litplex_core::{BoxError, Reservation};
 use tokio::time::Instant;
 
+use crate::request_name::RequestName;
 use crate::response::ResponseBody;
 use crate::stream::Broken;
 use crate::upload::Upload;
@@ -73,19 +74,22 @@ impl Body {
         }
     }
 
-    /// Returns it as the body of a response.
-    pub fn into_response_body(self) -> ResponseBody {
+    /// Returns it as the body of the response to this request.
+    pub fn into_response_body(self, request: RequestName) -> ResponseBody {
         match self.0 {
             Kind::Response(body) => *body,
             Kind::Empty => ResponseBody::default(),
-            kind => ResponseBody::boxed(FromLayer(Self(kind))),
+            kind => ResponseBody::boxed(FromLayer { body: Self(kind), request }),
         }
     }
 }
 
 /// A response body that a layer made. A panic in it ends this body alone: hyper would take the
 /// connection down, and other requests may be on it.
-struct FromLayer(Body);
+struct FromLayer {
+    body: Body,
+    request: RequestName,
+}
 
 impl http_body::Body for FromLayer {
     type Data = Bytes;
@@ -95,26 +99,27 @@ impl http_body::Body for FromLayer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let body = Pin::new(&mut self.0);
+        let body = Pin::new(&mut self.body);
         let Ok(polled) = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) else {
-            tracing::error!("the body of a layer panicked");
+            tracing::error!(request_id = self.request.text(), "the body of a layer panicked");
             return Poll::Ready(Some(Err(internal())));
         };
         polled.map_err(|error| match error.downcast::<Broken>() {
             Ok(broken) => *broken,
             Err(error) => {
-                tracing::error!(error = &*error, "the body of a layer failed");
+                let request_id = self.request.text();
+                tracing::error!(error = &*error, request_id, "the body of a layer failed");
                 internal()
             }
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 

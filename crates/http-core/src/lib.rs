@@ -10,6 +10,7 @@ pub mod headers;
 pub mod path;
 pub mod raw_json;
 pub mod read_body;
+pub mod request_name;
 pub mod response;
 pub mod stream;
 pub mod upload;

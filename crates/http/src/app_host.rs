@@ -20,6 +20,7 @@ use litplex_core::{BoxError, ErrorCause, Origin, Outcome, ServeError, Trace};
 use litplex_http_core::body::Body;
 use litplex_http_core::buffers::READ_BYTES;
 use litplex_http_core::headers::remove_hop_by_hop;
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::{self, HttpResponse, MAX_HEADERS, ResponseBody};
 use litplex_http_core::stream::Broken;
 use litplex_http_core::{path, read_body};
@@ -105,7 +106,8 @@ pub(crate) async fn forward(
     let scopes = origin.and_then(|origin| origin.root.scopes.clone());
     let number = request.extensions().get::<Arc<Trace>>().map(|trace| trace.request());
     introduce(request.headers_mut(), number, client, (target, scopes.as_deref()), &to);
-    let answer = exchange(to.socket, request);
+    let name = RequestName::new(request.headers(), request.extensions());
+    let answer = exchange(to.socket, request, &name);
     let answered = match to.limit {
         Some(limit) => timeout(limit + MORE_TIME, answer).await.unwrap_or_else(|_| Err(hangs())),
         None => answer.await,
@@ -142,7 +144,11 @@ pub(crate) fn take_client(headers: &mut HeaderMap) -> Option<SocketAddr> {
     peer.to_str().ok()?.split_once("://")?.1.parse().ok()
 }
 
-async fn exchange(socket: &Path, request: Request<Body>) -> Outcome<HttpResponse> {
+async fn exchange(
+    socket: &Path,
+    request: Request<Body>,
+    name: &RequestName,
+) -> Outcome<HttpResponse> {
     let stream = UnixStream::connect(socket).await.map_err(|_| away())?;
     let (mut sender, connection) =
         protocol().handshake(TokioIo::new(stream)).await.map_err(|_| away())?;
@@ -157,7 +163,7 @@ async fn exchange(socket: &Path, request: Request<Body>) -> Outcome<HttpResponse
     let request = request.map(|body| body.map_err(noting(failure.clone())));
     let sent = sender.send_request(request).await;
     let mut response =
-        sent.map_err(|error| failure.get().cloned().unwrap_or_else(|| lost(&error)))?;
+        sent.map_err(|error| failure.get().cloned().unwrap_or_else(|| lost(&error, name)))?;
     remove_hop_by_hop(response.headers_mut());
     let broken = |_| Broken { status: StatusCode::BAD_GATEWAY.as_u16() };
     Ok(response.map(|body| ResponseBody::boxed(body.map_err(broken))))
@@ -230,8 +236,8 @@ fn hangs() -> ServeError {
     ServeError::because(ErrorCause::Deadline, "the app host did not respond in time")
 }
 
-fn lost(error: &hyper::Error) -> ServeError {
-    tracing::debug!(%error, "the app host did not respond");
+fn lost(error: &hyper::Error, name: &RequestName) -> ServeError {
+    tracing::debug!(%error, request_id = name.text(), "the app host did not respond");
     ServeError::because(ErrorCause::WorkerLost, "the app host exited before it responded")
 }
 

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use http::header::HeaderValue;
 use http::{HeaderMap, Request, StatusCode};
 use http_body::Body as _;
-use litplex_core::{SpanContext, Step, Trace};
+use litplex_core::{SpanContext, Step, Trace, numbered_request};
 use litplex_history::{RequestLog, RequestLogs, RequestRecord, recorded_stages};
 use litplex_http_core::body::Body;
 use litplex_http_core::headers::X_REQUEST_ID;
+use litplex_http_core::request_name::is_sound_id;
 use litplex_http_core::stream::Broken;
 use litplex_metrics::RequestGuard;
 use litplex_traces::{RequestAttributes, ServerSpan, Tracer};
 use tokio::time::Instant;
 
 use crate::kept_body::{BodyStart, SharedStart};
-use crate::middleware::{is_sound, name_of};
+use crate::middleware::name_of;
 
 /// The recording of one request. [`finish`](Self::finish) hands it on.
 #[derive(Debug)]
@@ -96,15 +97,17 @@ impl Recording {
         let number = logs.as_ref().filter(|_| is_recorded || tracer.is_some());
         let inherited = || outer.as_ref().map_or(0, |outer| outer.request());
         let number = number.map_or_else(inherited, |logs| logs.all.next_number());
+        let id = request.headers().get(X_REQUEST_ID).filter(|id| is_sound_id(id)).cloned();
+        let text = id.as_ref().and_then(|id| id.to_str().ok());
         let span = tracer.and_then(|tracer| {
             let path = request.uri().path().to_owned();
-            let route = Some(route);
-            let attributes = RequestAttributes { method, scheme, path: &path, route, number };
+            let (route, id) = (Some(route), text);
+            let attributes = RequestAttributes { method, scheme, path: &path, route, number, id };
             tracer.begin(request.headers_mut(), attributes)
         });
         let trace = match &span {
             Some(span) => Some(span.trace()),
-            None => is_recorded.then(|| Arc::new(unexported(number))),
+            None => is_recorded.then(|| Arc::new(unexported(number).with_id(text))),
         };
         if logs.is_none() && trace.is_none() {
             // Its steps are those of the client's request.
@@ -133,7 +136,7 @@ impl Recording {
             logs,
             began,
             method,
-            id: request.headers().get(X_REQUEST_ID).filter(|id| is_sound(id)).cloned(),
+            id,
             status: None,
             broken: None,
             is_complete: false,
@@ -229,7 +232,7 @@ impl Recording {
         let exported = self.span.as_ref().map(|span| span.trace().context.trace_id);
         RequestRecord {
             number,
-            id: id.unwrap_or_else(|| format!("r{number}").into()),
+            id: id.unwrap_or_else(|| numbered_request(number).into()),
             method: self.method,
             path: self.steps.as_ref().map_or_else(|| log.path().into(), |steps| steps.path.clone()),
             status: self.status.map(|status| status.as_u16()),

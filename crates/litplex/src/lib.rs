@@ -110,9 +110,10 @@ pub use litplex_http::{Body, HttpLayer, HttpService};
 pub use litplex_pipelines::{Imported, Step, import};
 pub use litplex_server::{Error, Inherited, Predecessor, StartCommand, wait_for_change};
 pub use litplex_workers::{
-    Callee, Environment, FOR_SERVERS, default_interpreter, environments, remove_environment,
+    Callee, Environment, FOR_SERVERS, PythonProgram, default_interpreter, environments,
+    remove_environment,
 };
-pub use program::{Checked, Program, Rerun};
+pub use program::{Checked, Program};
 pub use server::{RunServers, run_servers};
 
 use table::table;

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use litplex_config::{Origin, Pem, TlsFiles, parse_json, resolve};
 use litplex_server::{
-    ConfigSource, Development, Inherited, ServerSpec, StartCommand, check, describe, describe_json,
-    hold_pickles, init_log, load, read_toml, serve,
+    ConfigPlace, ConfigSource, Development, Inherited, ServerSpec, StartCommand, check, describe,
+    describe_json, hold_pickles, init_log, load, read_toml, serve,
 };
-use litplex_workers::Inspected;
-use serde::Deserialize;
+use litplex_workers::{Inspected, PythonProgram};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
@@ -20,22 +19,6 @@ use crate::{ConfigError, Error};
 /// A checked configuration that can be run. The `litplex` command works with it.
 pub struct Program {
     pub(crate) spec: ServerSpec,
-    rerun: Option<Rerun>,
-}
-
-/// A Python program, as it can be run again up to the call that serves.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Rerun {
-    /// The interpreter.
-    pub python: PathBuf,
-    /// The flags of the interpreter, such as `-O`.
-    pub flags: Vec<String>,
-    /// The file.
-    pub file: PathBuf,
-    /// Its name for `python -m`, if it is in a package.
-    pub module: Option<String>,
-    /// Its arguments.
-    pub args: Vec<String>,
 }
 
 impl std::fmt::Debug for Program {
@@ -50,7 +33,7 @@ impl Program {
     }
 
     pub(crate) fn of(spec: ServerSpec) -> Self {
-        Self { spec, rerun: None }
+        Self { spec }
     }
 
     /// Checks the text of a `litplex.toml`; names in it are relative to the directory of `path`.
@@ -70,8 +53,7 @@ impl Program {
         let mut raw = parse_json(text)?;
         let source = ConfigSource::take(&mut raw);
         hold_pickles(&mut raw)?;
-        let rerun = raw.remove("rerun").and_then(|rerun| serde_json::from_value(rerun).ok());
-        Ok(Self { rerun, ..Self::new(resolve(raw, &Origin::Sdk)?, source) })
+        Ok(Self::new(resolve(raw, &Origin::Sdk)?, source))
     }
 
     /// Replaces the host and the port, if they are given.
@@ -126,9 +108,12 @@ impl Program {
         self
     }
 
-    /// Returns how Python runs the program again, if it can: only a program of [`from_sdk`](Self::from_sdk).
-    pub fn rerun(&self) -> Option<&Rerun> {
-        self.rerun.as_ref()
+    /// Returns the Python program that makes this one, if it can run again.
+    pub fn python(&self) -> Option<&PythonProgram> {
+        match &self.spec.source.place {
+            ConfigPlace::Python(program) => Some(program),
+            ConfigPlace::File(_) | ConfigPlace::Nowhere(_) => None,
+        }
     }
 
     /// Checks everything that needs no loaded model: files, devices, and each Python model, which its

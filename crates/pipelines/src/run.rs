@@ -277,7 +277,8 @@ impl Run {
         let (running, shadow_at) = (step.clone(), at.clone());
         let has_begun = self.shadows.spawn(room, async move {
             if let Err(error) = run.step(&running, shadow_at, input).await {
-                tracing::debug!(step = &*running.label, "the shadow failed: {}", error.error());
+                let (step, request_id) = (&*running.label, run.id.as_deref());
+                tracing::debug!(step, request_id, "the shadow failed: {}", error.error());
             }
         });
         if !has_begun {

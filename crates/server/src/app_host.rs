@@ -9,7 +9,7 @@ use litplex_admin::RunDir;
 use litplex_config::{AppHost, Program};
 use litplex_http::{App, serve_inner};
 use litplex_supervisor::{Supervisor, supervise};
-use litplex_workers::{AppHostLaunch, AppHostSpec};
+use litplex_workers::{AppHostLaunch, AppHostSpec, OutputSpec};
 use tokio::net::UnixListener;
 
 use crate::launch::WorkerEnvironment;
@@ -109,7 +109,11 @@ impl AppHostPlace {
             socket: self.app_host.clone(),
             inner: self.inner.clone(),
             heartbeat: config.app_heartbeat,
-            history: environment.log.history(),
+            output: OutputSpec {
+                shows_ids: environment.request_ids,
+                history: environment.log.history(),
+                ..OutputSpec::default()
+            },
             load: load.clone(),
             routes: routes_for_app_host(config),
         });

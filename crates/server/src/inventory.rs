@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fmt::Display;
+use std::fs;
 
 use litplex_admin::{
     Buckets, CallGraph, Configuration, EndpointBatches, EndpointSettings, GraphEdge, GraphNode,
@@ -111,11 +112,25 @@ fn scope(scope: &str, keys: Option<&ApiKeys>) -> KeyScope {
         scope: scope.to_owned(),
         endpoint: None,
         is_open: false,
-        holders: keys.map(|keys| keys.named.keys().cloned().collect()).unwrap_or_default(),
+        holders: keys.map(holders).unwrap_or_default(),
         file: keys.and_then(|keys| Some(keys.file.as_ref()?.display().to_string())),
         issuer: None,
         token_scopes: Vec::new(),
     }
+}
+
+/// Returns the holders of keys: those in the configuration, then those in the file. The server keeps the keys
+/// that it has if the file cannot be read; their holders are not known here.
+fn holders(keys: &ApiKeys) -> Vec<String> {
+    let text = keys.file.as_ref().and_then(|file| fs::read_to_string(file).ok());
+    let in_file = text.and_then(|text| ApiKeys::parse_file(&text).ok()).unwrap_or_default();
+    let mut holders = Vec::from_iter(keys.named.keys().cloned());
+    for (holder, _) in in_file {
+        if !holders.contains(&holder) {
+            holders.push(holder);
+        }
+    }
+    holders
 }
 
 /// Returns the options of a program, without secrets.
@@ -252,6 +267,26 @@ mod tests {
         for secret in ["9f86d081", "word"] {
             assert!(!all.contains(secret), "{all}");
         }
+    }
+
+    #[test]
+    fn holders_in_a_file_are_named_once_and_its_keys_are_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("keys");
+        fs::write(&file, format!("# ours\nann {SECRET}\nbob {SECRET}\nbob {SECRET}\n")).unwrap();
+        let text = format!(
+            "api_keys = {{ ann = {SECRET:?} }}\napi_keys_file = {file:?}\n\
+             [[endpoint]]\npath = \"/a\"\napi = \"a:A\""
+        );
+        let known = keys(&program(&text));
+        assert_eq!(known.scopes[0].holders, ["ann", "bob"]);
+        assert!(!format!("{known:?}").contains("9f86d081"));
+        fs::remove_file(&file).unwrap();
+        let known = keys(&program(&text));
+        assert_eq!(
+            (&*known.scopes[0].holders, known.scopes[0].is_open),
+            (&["ann".to_owned()][..], false)
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) struct WorkerEnvironment {
     pub(crate) python_flags: Vec<String>,
     /// The directory of the workers' sockets.
     pub(crate) run_dir: PathBuf,
-    /// Whether requests have ids, which mark the lines of workers.
+    /// Whether requests have ids, which lines of workers show.
     pub(crate) request_ids: bool,
     /// The log, with the files of endpoints.
     pub(crate) log: Log,
@@ -186,7 +186,7 @@ fn process_spec(
     let (devices, visible_devices) = views(config, devices);
     ProcessSpec {
         output: OutputSpec {
-            has_marks: environment.request_ids,
+            shows_ids: environment.request_ids,
             log_level: config.log_level.clone(),
             file: environment.log.files.get(config.label()).cloned(),
             history: environment.log.history(),

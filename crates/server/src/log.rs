@@ -80,7 +80,7 @@ pub fn init(endpoints: &[Endpoint]) -> Result<Log, ConfigError> {
     let mut layers = vec![
         owners(),
         lines(io::stderr, io::stderr().is_terminal(), chosen(Destination::StandardError)),
-        objects(LogHistory(history.clone()), chosen(Destination::History)),
+        objects(true, LogHistory(history.clone()), chosen(Destination::History)),
     ];
     for (path, file) in &opened {
         let file = file.clone();
@@ -126,20 +126,20 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     if logs_objects() {
-        return objects(to, chosen);
+        return objects(false, to, chosen);
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(to);
     let lines = lines.with_ansi(has_colors).fmt_fields(debug_fn(write_field));
     lines.event_format(Lines).with_filter(chosen).boxed()
 }
 
-fn objects<W>(to: W, chosen: Chosen) -> Box<dyn Layer<Registry> + Send + Sync>
+fn objects<W>(names_requests: bool, to: W, chosen: Chosen) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     // Colors of fields would be escaped, and be text.
     let lines = tracing_subscriber::fmt::layer().with_writer(to).with_ansi(false);
-    lines.event_format(Objects).with_filter(chosen).boxed()
+    lines.event_format(Objects { names_requests }).with_filter(chosen).boxed()
 }
 
 /// Writes a field for people. The line begins with its endpoint or worker.

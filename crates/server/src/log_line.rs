@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::log_owner::Owner;
+use crate::log_owner::{Owner, model_requests};
 
 /// Writes each event as a line that begins with its worker or endpoint, if it has one.
 pub(crate) struct Lines;
@@ -35,6 +35,9 @@ where
             write!(line, "{name}: ")?;
         }
         context.format_fields(line.by_ref(), event)?;
+        if let Some(names) = model_requests(event) {
+            write!(line, " request_id={names:?}")?;
+        }
         writeln!(line)
     }
 }

@@ -13,10 +13,14 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::events::timestamp;
-use crate::log_owner::Owner;
+use crate::log_owner::{Owner, model_requests};
 
 /// The format of events as objects: `timestamp`, `level`, `message`, and the other fields.
-pub(crate) struct Objects;
+pub(crate) struct Objects {
+    /// Whether `request_id` has all names of the requests that a worker's line is about, also those that
+    /// only this server knows.
+    pub(crate) names_requests: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for Objects
 where
@@ -29,13 +33,16 @@ where
         mut line: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut object = Object::default();
+        let mut object = Object { names_requests: self.names_requests, ..Object::default() };
         object.put("timestamp", &timestamp());
         object.put("level", event.metadata().level().as_str());
         event.record(&mut object);
         let Owner { endpoint, worker } = Owner::for_event(event, context.event_scope());
         for (name, value) in [("endpoint", endpoint), ("worker", worker)] {
             value.iter().for_each(|value| object.put(name, value));
+        }
+        if let Some(names) = model_requests(event) {
+            object.put("request_id", &names);
         }
         if event.metadata().target() == OUTPUT {
             object.take_over_fields();
@@ -51,6 +58,7 @@ struct Object {
     names: Vec<String>,
     /// The fields of a record that a worker printed.
     record_fields: Option<String>,
+    names_requests: bool,
 }
 
 impl Object {
@@ -79,6 +87,8 @@ impl Visit for Object {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "fields" => self.record_fields = Some(value.to_owned()),
+            "named_requests" if self.names_requests => self.put("request_id", value),
+            "named_requests" => {}
             name => self.put(name, value),
         }
     }
@@ -138,9 +148,13 @@ mod tests {
     }
 
     fn logged(log: impl Fn()) -> String {
+        logged_by(Objects { names_requests: false }, log)
+    }
+
+    fn logged_by(objects: Objects, log: impl Fn()) -> String {
         let lines = Lines::default();
         let to = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(to).event_format(Objects).finish();
+        let subscriber = tracing_subscriber::fmt().with_writer(to).event_format(objects).finish();
         let subscriber = subscriber.with(Owners);
         tracing::subscriber::with_default(subscriber, log);
         let line = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
@@ -164,6 +178,17 @@ mod tests {
         });
         let wanted = r#""level":"WARN","message":"slow","n":1,"endpoint":"/a","worker":"/a#0"}"#;
         assert_eq!(line, format!("{wanted}\n"));
+    }
+
+    #[test]
+    fn the_names_of_requests_are_for_operators_and_their_ids_for_all() {
+        let log = || {
+            tracing::info!(target: OUTPUT, named_requests = "r7 r8", request_id = "r7 +1", "m");
+        };
+        let wanted =
+            |ids| format!("\"level\":\"INFO\",\"message\":\"m\",\"request_id\":\"{ids}\"}}\n");
+        assert_eq!(logged(log), wanted("r7 +1"));
+        assert_eq!(logged_by(Objects { names_requests: true }, log), wanted("r7 r8"));
     }
 
     #[test]

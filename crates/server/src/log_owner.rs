@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use litplex_workers::current_requests;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Metadata, Subscriber};
@@ -52,6 +53,13 @@ impl Visit for Owner {
     }
 
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+/// Returns the names of the requests that the Rust model computes which logs this event, unless the event
+/// names them itself.
+pub(crate) fn model_requests(event: &Event<'_>) -> Option<String> {
+    let is_named = event.metadata().fields().field("request_id").is_some();
+    if is_named { None } else { current_requests() }
 }
 
 /// Keeps the owner of each span with it.

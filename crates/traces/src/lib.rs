@@ -117,7 +117,7 @@ impl Tracer {
         }
         let state = headers.get(TRACESTATE).and_then(|value| value.to_str().ok());
         is_sampled.then(|| {
-            let trace = Trace::new(context, attributes.number);
+            let trace = Trace::new(context, attributes.number).with_id(attributes.id);
             ServerSpan::new(self.clone(), trace, parent, state, attributes)
         })
     }

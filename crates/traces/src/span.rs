@@ -22,6 +22,8 @@ pub struct RequestAttributes<'a> {
     pub route: Option<&'a str>,
     /// The number of the request in this server.
     pub number: u64,
+    /// The id of the request, if it has one.
+    pub id: Option<&'a str>,
 }
 
 /// The span of one request, which is exported with the spans of its steps.

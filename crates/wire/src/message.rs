@@ -248,6 +248,9 @@ pub struct RequestMeta {
     /// Whether the response must contain the durations of the stages.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stages: bool,
+    /// The name of the request in the log, if it has no `REQUEST_ID` and operators can find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The call, on the calls connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<CallMeta>,

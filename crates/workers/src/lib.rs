@@ -12,7 +12,7 @@ mod process;
 mod span;
 
 pub use error::Error;
-pub use inproc::{Callee, Callees, InprocLaunch, Settings, batches, streams};
+pub use inproc::{Callee, Callees, InprocLaunch, Settings, batches, current_requests, streams};
 pub use link::{SharedPatience, UnhealthyCount};
 pub use log_file::LogFile;
 pub use process::{

@@ -3,7 +3,8 @@
 An order names the ``socket`` on which the app host listens, the ``inner`` socket on which the
 server answers its forwarded requests, the server's built-in ``routes``, and the program to
 ``load``: the script that runs again up to the call that serves, as ``_worker/_load.py`` describes
-it, and the paths of the endpoints that have an ``authorize``.
+it, and the paths of the endpoints that have an ``authorize``. Its output has the ``mark`` of the
+order in front of each line of a request, as that of workers.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> int:
     """Serves until a signal stops the process. Returns the exit status."""
     order, following = read_order()
     following.close()
+    request_marks.mark(order["mark"])
     request_marks.structure()
     call = run_again(order["load"])
     _check_guards(call.servers, order["load"]["guarded"])

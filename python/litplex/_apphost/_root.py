@@ -15,14 +15,20 @@ from litplex._apphost import _manifest
 from litplex._apphost._forward import ENDPOINT, INTERNAL, INTRODUCTION, RESULT, ForwardResult
 from litplex._apphost._inner import BrokenOff
 from litplex._callbacks import trigger
+from litplex._launched.request_marks import set_current_request
 
 if TYPE_CHECKING:
     from litplex._types import Server
 
 # The server's header with the scheme and address of its client: `https://127.0.0.1:50000`.
 _PEER = b"x-litplex-peer"
+# The server's header with the number of a request that is recorded.
+_NUMBER = b"x-litplex-request"
+_REQUEST_ID = b"x-request-id"
 # The server's header with the name of an endpoint that shares its path, percent-encoded.
 _ENDPOINT = b"x-litplex-endpoint"
+# The most characters of an id, as in the server.
+_ID_CHARACTERS = 128
 
 
 class Root:
@@ -54,6 +60,7 @@ class Root:
         if not _take_introduction(scope):
             await _refuse(send)
             return
+        set_current_request(_request_name(scope))
         result = scope[RESULT] = ForwardResult()
 
         async def send_unless_broken(message: Message) -> None:
@@ -140,6 +147,18 @@ def _parse_peer(peer: bytes) -> tuple[str, tuple[str, int]]:
     if not (separator and host and scheme in ("http", "https")):
         raise ValueError(f"invalid peer: {peer!r}")
     return scheme, (host.strip("[]"), int(port))
+
+
+def _request_name(scope: Scope) -> str:
+    """Returns the name of a request in the log: its id, or one made of its number in the server."""
+    for name, value in scope["headers"]:
+        if name == _REQUEST_ID:
+            id: str = value.decode("latin-1")
+            if 0 < len(id) <= _ID_CHARACTERS and all("!" <= each <= "~" for each in id):
+                return id
+            break
+    number = dict(scope[INTRODUCTION]).get(_NUMBER)
+    return "" if number is None else f"r{number.decode('latin-1')}"
 
 
 async def _refuse(send: Send) -> None:

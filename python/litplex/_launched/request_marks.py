@@ -23,14 +23,16 @@ if TYPE_CHECKING:
         def context(self) -> Any: ...
 
 
-# The mark of a larger batch names this many requests, and the number of the others.
-_MOST_NAMED = 8
+# The most characters of the names in a mark. Those of a batch with longer names are cut.
+_NAMES_CHARACTERS = 16 * 1024
 # The most characters of a line that wait for its end.
 _MOST_HELD = 8192
 
-#: The ids of the requests that the current thread, or task, computes; empty for none. They are
-#: set for each request, and rarely printed.
-_ids: contextvars.ContextVar[str] = contextvars.ContextVar("litplex_ids", default="")
+#: The name of the request that the current thread, or task, computes, or the names of several;
+#: empty for none. They are set for each request, and rarely printed.
+_names: contextvars.ContextVar[str | tuple[str, ...]] = contextvars.ContextVar(
+    "litplex_names", default=""
+)
 _begin = ""
 _kept: list[io.TextIOWrapper] = []
 
@@ -44,11 +46,6 @@ def mark(secret: str) -> None:
     # A program may replace them by a stream around their buffer, which they would close when they
     # are collected.
     _kept.extend((sys.stdout, sys.stderr))
-
-
-def is_marked() -> bool:
-    """Returns whether lines are marked."""
-    return bool(_begin)
 
 
 def structure() -> None:
@@ -84,20 +81,22 @@ def log_from(level: str) -> None:
 
 def set_current_requests(items: Iterable[HasContext]) -> None:
     """Sets the requests of these items as those that the current thread, or task, computes."""
-    if _begin:
-        contexts = (item.context for item in items)
-        ids = [context.request_id for context in contexts if context is not None]
-        set_current_request(_named([id for id in ids if id is not None]))
+    contexts = [item.context for item in items]
+    names = [context._name for context in contexts if context is not None and context._name]
+    set_current_request(names[0] if len(names) == 1 else tuple(names))
 
 
-#: Sets the id of the request that the current thread, or task, computes; ``""`` for none.
-set_current_request = _ids.set
+#: Sets the name of the request that the current thread, or task, computes; ``""`` for none.
+set_current_request = _names.set
 
 
-def _named(ids: list[str]) -> str:
-    more = len(ids) - _MOST_NAMED
-    named = " ".join(ids[:_MOST_NAMED])
-    return f"{named} +{more}" if more > 0 else named
+def _current_mark() -> str:
+    names = _names.get()
+    if not names:
+        return ""
+    if type(names) is tuple:
+        names = " ".join(names)[:_NAMES_CHARACTERS]
+    return f"{_begin}{names}\x1f"
 
 
 class _Held(threading.local):
@@ -110,7 +109,8 @@ class _Held(threading.local):
 class MarkedStream(io.TextIOWrapper):
     """A text stream that writes a mark in front of each line of a request.
 
-    Lines of different threads do not mix. A ``flush`` writes the begun line of its thread.
+    Lines of different threads do not mix. A ``flush``, or a progress bar's carriage return, writes
+    the begun line of its thread. Text outside of requests is written at once.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -127,9 +127,10 @@ class MarkedStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Takes a text; returns its length."""
-        held, ids = self._held, _ids.get()
-        mark = f"{_begin}{ids}\x1f" if ids else ""
+        held, mark = self._held, _current_mark()
         begun = held.text
+        if not (mark or begun):
+            return super().write(text)
         if begun and held.mark != mark:
             self._release()
             begun = ""
@@ -140,7 +141,7 @@ class MarkedStream(io.TextIOWrapper):
             lines, _, held.text = whole.rpartition("\n")
             held.mark = mark
             self._write(mark, lines, "\n")
-        if len(held.text) > _MOST_HELD:
+        if len(held.text) > _MOST_HELD or "\r" in held.text:
             self._release()
         return len(text)
 

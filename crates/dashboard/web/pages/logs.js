@@ -11,9 +11,12 @@ const MOST = 500;
 /** The earlier lines that are read. */
 const EARLIER = 200;
 
+/** The most requests that a line of a batch names. */
+const MOST_NAMED = 4;
+
 const LEVELS = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
-let chosen = { endpoint: "", worker: "", request_id: "" };
+let chosen = { endpoint: "", worker: "", request: "" };
 let level = "TRACE";
 let words = "";
 let isFollowing = true;
@@ -52,11 +55,21 @@ function add(line) {
     h("time", null, String(timestamp).slice(11, 23)),
     h("b", null, level),
     h("span.of", null, worker ?? endpoint ?? ""),
-    h("span.said", null, message, h("small", null, ...rest), request_id && [" ", h("a.id", { href: `#/logs?request_id=${encodeURIComponent(request_id)}`, title: "Lines of this request" }, request_id.slice(-8))]),
+    h("span.said", null, message, h("small", null, ...rest), namesOf(request_id)),
   );
   lines.push({ number: next++, level, message: `${message} ${worker ?? endpoint ?? ""}`, node });
   if (lines.length > MOST) lines.splice(0, lines.length - MOST);
   redraw();
+}
+
+/** Returns links to the lines of each of these requests. @param {string} [ids] */
+function namesOf(ids) {
+  const [named, more] = [ids?.split(" ") ?? [], MOST_NAMED];
+  const link = (/** @type {string} */ id) => [
+    " ",
+    h("a.id", { href: `#/logs?request=${encodeURIComponent(id)}`, title: "Lines of this request" }, id.slice(-8)),
+  ];
+  return [...named.slice(0, more).map(link), named.length > more && ` +${named.length - more}`];
 }
 
 function stop() {
@@ -78,7 +91,7 @@ export const logs = {
     chosen = {
       endpoint: query.get("endpoint") ?? "",
       worker: query.get("worker") ?? "",
-      request_id: query.get("request_id") ?? "",
+      request: query.get("request") ?? "",
     };
     isFollowing = true;
     read();
@@ -116,7 +129,7 @@ function stayAtEnd(list) {
 }
 
 function choices() {
-  const { endpoint, worker, request_id } = chosen;
+  const { endpoint, worker, request } = chosen;
   const endpoints = live.status?.endpoints ?? [];
   const workers = endpoints
     .filter(({ label }) => !endpoint || label === endpoint)
@@ -136,7 +149,7 @@ function choices() {
     field("Endpoint", h("select", { value: endpoint, onchange: (/** @type {any} */ event) => go({ endpoint: event.currentTarget.value, worker: "" }) }, options("all", endpoints.map(({ label }) => label), endpoint))),
     field("Worker", h("select", { value: worker, onchange: (/** @type {any} */ event) => go({ worker: event.currentTarget.value }) }, options("all", workers, worker))),
     field("Level", h("select", { value: level, onchange: (/** @type {any} */ event) => { level = event.currentTarget.value; redraw(); } }, LEVELS.map((each) => h("option", { value: each }, each.toLowerCase())))),
-    field("Request", h("input", { value: request_id, size: "16", placeholder: "id", onchange: (/** @type {any} */ event) => go({ request_id: event.currentTarget.value.trim() }) })),
+    field("Request", h("input", { value: request, size: "16", placeholder: "id", onchange: (/** @type {any} */ event) => go({ request: event.currentTarget.value.trim() }) })),
     field("Contains", h("input", { type: "search", size: "16", oninput: (/** @type {any} */ event) => { words = event.currentTarget.value; redraw(); } })),
     button(isFollowing ? "Hold" : "Follow", () => {
       isFollowing = !isFollowing;

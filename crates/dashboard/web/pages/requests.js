@@ -141,7 +141,7 @@ function one(request) {
     h("dl.about", null, about.filter(Boolean).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))),
     section(
       "Stages",
-      h("span.tools", null, h("a", { href: `#/try/${encodeURIComponent(request.endpoint)}` }, "Try the endpoint"), h("a", { href: `#/logs?request_id=${encodeURIComponent(request.id)}` }, "Logs of this request")),
+      h("span.tools", null, h("a", { href: `#/try/${encodeURIComponent(request.endpoint)}` }, "Try the endpoint"), h("a", { href: `#/logs?request=${encodeURIComponent(request.id)}` }, "Logs of this request")),
       request.waterfall.length
         ? waterfall(request)
         : nothing("Only its duration was recorded: above 1,000 requests a second an endpoint does not record the stages of all."),

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use futures_util::future::try_join_all;
 use http::StatusCode;
 use litplex_calls::{ItemStream, Output};
-use litplex_core::{Items, Outcome, Part, Request, Reservation};
+use litplex_core::{Items, Outcome, Part, Request};
 use litplex_http_core::raw_json::Object;
 use litplex_http_core::response::{self, HttpResponse};
 use litplex_http_core::stream::Chunks;
@@ -32,13 +32,15 @@ pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refu
     let choices = begun.into_iter().map(|output| match output {
         Output::Stream(first, rest) => Ok((first, rest)),
         Output::Whole(response) if response.status >= 400 => Err(Refused::given(response).0),
-        Output::Whole(_) => Err(not_a_message("an answer that is not a stream").into()),
+        Output::Whole(_) => {
+            Err(not_a_message("an answer that is not a stream", &exchange.name).into())
+        }
     });
     let choices = choices.collect::<Result<Vec<_>, Refused>>()?;
     let head = Head::new(&wanted);
-    let held = &exchange.request.reservation;
+    let (held, name) = (&exchange.request.reservation, &exchange.name);
     if exchange.stream.unwrap_or(wanted.stream) {
-        let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices, held)?;
+        let (first, chunks) = ChatStream::begin(head, wanted.include_usage, choices, held, name)?;
         return Ok(response::stream(
             first,
             Chunks::Dialect(Box::new(chunks)),
@@ -46,7 +48,9 @@ pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refu
             exchange.ping_interval,
         ));
     }
-    let collected = choices.into_iter().map(|(first, rest)| collect(first, rest, held.another()));
+    let collected = choices
+        .into_iter()
+        .map(|(first, rest)| collect(first, rest, Message::new(held.another(), name.clone())));
     let collected = try_join_all(collected).await?;
     Ok(response::json(StatusCode::OK, &Completion::of(&head, &collected)))
 }
@@ -115,8 +119,7 @@ impl<'a> Completion<'a> {
 }
 
 /// Collects the items of a choice until it ends.
-async fn collect(first: Items, mut rest: ItemStream, held: Reservation) -> Outcome<Message> {
-    let mut message = Message::new(held);
+async fn collect(first: Items, mut rest: ItemStream, mut message: Message) -> Outcome<Message> {
     let mut items = first;
     loop {
         for item in items.iter() {

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use litplex_calls::ItemStream;
 use litplex_core::{Items, Outcome, Part, Reservation, ServeError};
 use litplex_http_core::raw_json::{Object, escape_line_breaks};
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::stream::{ChunkStream, Step};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -58,12 +59,14 @@ impl ChatStream {
         include_usage: bool,
         begun: Vec<(Items, ItemStream)>,
         held: &Reservation,
+        request: &RequestName,
     ) -> Outcome<(Bytes, Self)> {
         let mut first = Vec::new();
         let mut choices = Vec::new();
         for (items, rest) in begun {
             first.push(items);
-            choices.push(Choice { message: Message::new(held.another()), rest: Some(rest) });
+            let message = Message::new(held.another(), request.clone());
+            choices.push(Choice { message, rest: Some(rest) });
         }
         let mut stream = Self { head, include_usage, choices, turn: 0 };
         let mut out = BytesMut::new();

@@ -228,7 +228,8 @@ fn failure(exchange: &Exchange<'_>, response: Response, inputs: Inputs) -> Refus
     let (endpoint, ServeError { cause, detail, .. }) = (exchange.endpoint, &mut refused.error);
     let is_structure = detail.starts_with(['[', '{']);
     if cause.status() >= 500 {
-        tracing::error!(endpoint, "input {input}: {detail}");
+        let request_id = exchange.name.text();
+        tracing::error!(endpoint, request_id, "input {input}: {detail}");
         *detail = format!("endpoint `{endpoint}`: input {input}: {detail}");
     } else if !is_structure {
         *detail = format!("input {input}: {detail}");
@@ -257,9 +258,10 @@ fn vectors(given: &str) -> Option<Vec<Box<RawValue>>> {
 }
 
 fn not_embeddings(exchange: &Exchange<'_>, given: &str) -> ServeError {
-    let endpoint = exchange.endpoint;
+    let (endpoint, request_id) = (exchange.endpoint, exchange.name.text());
     tracing::error!(
         endpoint,
+        request_id,
         "invalid output of an embedding model: expected a list of numbers, got {given}"
     );
     ServeError::internal()

@@ -2,6 +2,7 @@
 
 use litplex_core::{Response, ServeError};
 use litplex_http_core::raw_json::{Object, raw, text_of};
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::{self, HttpResponse};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -51,7 +52,8 @@ impl Refused {
         (Self { error, param: None, headers: response.headers, code: None }, body)
     }
 
-    pub(super) fn response(&self) -> HttpResponse {
+    /// Returns the response to the request with this name.
+    pub(super) fn response(&self, name: &RequestName) -> HttpResponse {
         let mut body = error_body(&self.error, self.param.as_deref());
         body.detail = Some(detail(&self.error.detail));
         if let Some(code) = self.code {
@@ -60,7 +62,7 @@ impl Refused {
         }
         let response = response::failed(&self.error, &body);
         response::with_headers(response, &self.headers).unwrap_or_else(|wrong| {
-            tracing::error!("an HTTPException cannot be sent: {wrong}");
+            tracing::error!(request_id = name.text(), "an HTTPException cannot be sent: {wrong}");
             error(&ServeError::internal())
         })
     }
@@ -96,7 +98,7 @@ fn models_there_are(known: &[&str]) -> String {
 /// Returns the response to an error: with `error`, which clients of this API read, and with `detail`,
 /// which all errors of the server have.
 pub fn error(error: &ServeError) -> HttpResponse {
-    Refused::from(error.clone()).response()
+    Refused::from(error.clone()).response(&RequestName::default())
 }
 
 /// Returns the detail as the model gave it: one that is not a text arrives here as JSON.

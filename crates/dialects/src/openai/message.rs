@@ -4,6 +4,7 @@
 use indexmap::IndexMap;
 use litplex_core::{Outcome, Reservation, ServeError};
 use litplex_http_core::raw_json::{Kind, Object, raw};
+use litplex_http_core::request_name::RequestName;
 use serde_json::value::RawValue;
 
 use super::ids::unique_id;
@@ -24,6 +25,7 @@ pub(super) struct Message {
     pub(super) usage: Option<Usage>,
     /// The memory of all items.
     held: Reservation,
+    request: RequestName,
 }
 
 /// The part of a choice that one item adds.
@@ -34,9 +36,9 @@ pub(super) struct Piece {
 }
 
 impl Message {
-    /// Returns an empty message, which reserves the memory that it takes.
-    pub(super) fn new(held: Reservation) -> Self {
-        Self { held, ..Self::default() }
+    /// Returns an empty message of the response to this request, which reserves the memory that it takes.
+    pub(super) fn new(held: Reservation, request: RequestName) -> Self {
+        Self { held, request, ..Self::default() }
     }
 
     /// Adds an item of a model; returns its piece.
@@ -46,7 +48,9 @@ impl Message {
     pub(super) fn take(&mut self, item: &[u8]) -> Outcome<Piece> {
         self.held.grow(item.len())?;
         let text = std::str::from_utf8(item).unwrap_or_default();
-        let Ok(mut given) = Object::parse(text) else { return Err(not_a_message(text)) };
+        let Ok(mut given) = Object::parse(text) else {
+            return Err(not_a_message(text, &self.request));
+        };
         if let Some(usage) = Usage::take(&mut given) {
             self.usage.get_or_insert_default().add(usage);
         }
@@ -262,8 +266,9 @@ fn is_empty(list: &str) -> bool {
 }
 
 /// Logs an item that is not a part of a message, and returns the client's error.
-pub(super) fn not_a_message(given: &str) -> ServeError {
+pub(super) fn not_a_message(given: &str, request: &RequestName) -> ServeError {
     tracing::error!(
+        request_id = request.text(),
         "invalid output of a chat model: expected a string or a part of a message, got {given}"
     );
     ServeError::internal()
@@ -440,7 +445,7 @@ mod tests {
     #[test]
     fn a_message_takes_what_it_was_given() {
         let budget = MemoryBudget::new(100);
-        let mut message = Message::new(budget.reserve());
+        let mut message = Message::new(budget.reserve(), RequestName::default());
         let piece = br#"{"content": "of thirty-one bytes"}"#;
         message.take(piece).unwrap();
         assert_eq!(budget.taken(), piece.len());

@@ -19,6 +19,7 @@ mod usage;
 use http::StatusCode;
 use litplex_calls::EndpointReport;
 use litplex_core::{BoxFuture, ServeError};
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::{self, HttpResponse};
 use serde_json::{Value, json};
 
@@ -52,7 +53,8 @@ impl Dialect for Chat {
     }
 
     fn serve<'a>(&'a self, exchange: Exchange<'a>) -> BoxFuture<'a, HttpResponse> {
-        Box::pin(async { respond(chat::respond(exchange).await) })
+        let name = exchange.name.clone();
+        Box::pin(async move { respond(chat::respond(exchange).await, &name) })
     }
 
     fn error(&self, found: &ServeError) -> HttpResponse {
@@ -82,7 +84,8 @@ impl Dialect for Embeddings {
     }
 
     fn serve<'a>(&'a self, exchange: Exchange<'a>) -> BoxFuture<'a, HttpResponse> {
-        Box::pin(async { respond(embeddings::respond(exchange).await) })
+        let name = exchange.name.clone();
+        Box::pin(async move { respond(embeddings::respond(exchange).await, &name) })
     }
 
     fn error(&self, found: &ServeError) -> HttpResponse {
@@ -102,8 +105,8 @@ impl Dialect for Embeddings {
     }
 }
 
-fn respond(answered: Result<HttpResponse, Refused>) -> HttpResponse {
-    answered.unwrap_or_else(|refused| refused.response())
+fn respond(answered: Result<HttpResponse, Refused>, name: &RequestName) -> HttpResponse {
+    answered.unwrap_or_else(|refused| refused.response(name))
 }
 
 /// Returns the response to an error at a path without an endpoint: in the form of this API if the path
@@ -136,7 +139,7 @@ pub fn models<'a>(
         Some(found) => response::json(StatusCode::OK, &model(found)),
         None => {
             let known: Vec<_> = endpoints.iter().map(|endpoint| &*endpoint.identity.name).collect();
-            no_such_model(wanted, &known).response()
+            no_such_model(wanted, &known).response(&RequestName::default())
         }
     })
 }

@@ -13,6 +13,7 @@ use litplex_core::{Identity, MemoryBudget, Outcome, Request, Reservation, ServeE
 use litplex_http_core::body::Body;
 use litplex_http_core::raw_json::{Kind, each_field, text_of};
 use litplex_http_core::read_body;
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::HttpResponse;
 use tokio::time::{Instant, timeout_at};
 
@@ -39,7 +40,7 @@ pub struct NoEndpoint(Box<Refused>);
 impl NoEndpoint {
     /// Returns the response.
     pub fn response(&self) -> HttpResponse {
-        self.0.response()
+        self.0.response(&RequestName::default())
     }
 }
 

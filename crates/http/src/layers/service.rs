@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use litplex_core::{BoxError, BoxFuture, ServeError};
 use litplex_http_core::body::Body;
+use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::{self, HttpResponse};
 use tower::{Service, ServiceExt, service_fn};
 
@@ -68,19 +69,21 @@ where
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
         let service = self.0.clone();
+        let name = RequestName::new(request.headers(), request.extensions());
         // A layer that fails must not end the connection: other requests may be on it.
         let responded =
             AssertUnwindSafe(async move { service.oneshot(request).await }).catch_unwind();
-        Box::pin(async {
+        Box::pin(async move {
             let failed = || Ok(response::error(&ServeError::internal()).map(Body::from));
             match responded.await {
                 Ok(Ok(response)) => Ok(response.map(Body::new)),
                 Ok(Err(error)) => {
-                    tracing::error!(error = &*error.into(), "a layer failed");
+                    let request_id = name.text();
+                    tracing::error!(error = &*error.into(), request_id, "a layer failed");
                     failed()
                 }
                 Err(_) => {
-                    tracing::error!("a layer panicked");
+                    tracing::error!(request_id = name.text(), "a layer panicked");
                     failed()
                 }
             }
@@ -121,7 +124,8 @@ impl HttpService {
             parts.extensions.insert(client.address);
         }
         parts.extensions.insert(context.downgrade());
+        let name = RequestName::new(&parts.headers, &parts.extensions);
         let Ok(response) = self.0.respond(Request::from_parts(parts, body)).await;
-        response.map(Body::into_response_body)
+        response.map(|body| body.into_response_body(name))
     }
 }

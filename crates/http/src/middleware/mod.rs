@@ -20,7 +20,6 @@ pub use access_log::{AccessLog, Form as AccessLogForm};
 pub use compression::{Coding, Compression};
 pub use proxies::TrustedProxies;
 pub use request_id::RequestIds;
-pub(crate) use request_id::is_sound;
 pub(crate) use timing::Timing;
 
 /// The middleware around every request; none by default.

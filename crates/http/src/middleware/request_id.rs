@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::HeaderMap;
 use http::header::HeaderValue;
 use litplex_http_core::headers::X_REQUEST_ID;
-
-/// The largest length of a client's id; longer ones are replaced.
-const MOST_BYTES: usize = 128;
+use litplex_http_core::request_name::is_sound_id;
 
 /// The source of request ids.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ impl RequestIds {
     /// Returns the id of a request: its own if it is printable and short, otherwise a new one,
     /// which the request then has.
     pub(crate) fn take(&self, headers: &mut HeaderMap) -> HeaderValue {
-        if let Some(id) = headers.get(X_REQUEST_ID).filter(|id| is_sound(id)) {
+        if let Some(id) = headers.get(X_REQUEST_ID).filter(|id| is_sound_id(id)) {
             return id.clone();
         }
         let number = self.next.fetch_add(1, Relaxed);
@@ -35,12 +33,6 @@ impl RequestIds {
         headers.insert(X_REQUEST_ID, id.clone());
         id
     }
-}
-
-/// Returns whether an id is printable and short.
-pub(crate) fn is_sound(id: &HeaderValue) -> bool {
-    let bytes = id.as_bytes();
-    (1..=MOST_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]

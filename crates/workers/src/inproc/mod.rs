@@ -10,6 +10,8 @@
 mod calls;
 mod launch;
 mod model;
+mod names;
 
 pub use calls::{Callee, Callees};
 pub use launch::{InprocLaunch, Settings, batches, streams};
+pub use names::current_requests;

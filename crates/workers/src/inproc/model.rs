@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::calls::{Calling, Computing};
+use super::names::Named;
 
 /// The receiver of answers and reports.
 pub(crate) trait Deliver {
@@ -70,7 +71,9 @@ impl<A: LitApi> Batches<A> {
         }
         if !inputs.is_empty() {
             let begin = Instant::now();
-            let outcomes = self.outcomes(inputs, &decoded);
+            let named = Named::begin(&decoded);
+            let outcomes = self.outcomes(inputs, &decoded, &named);
+            drop(named);
             let predict = Some(begin.elapsed());
             let traces = decoded.iter_mut().filter_map(Job::trace);
             traces.for_each(|trace| trace.took(Stages { predict, ..Stages::default() }));
@@ -80,13 +83,19 @@ impl<A: LitApi> Batches<A> {
     }
 
     /// Returns exactly one encoded outcome per input.
-    fn outcomes(&mut self, inputs: Vec<A::Input>, jobs: &[Job]) -> Vec<Outcome<Response>> {
+    fn outcomes(
+        &mut self,
+        inputs: Vec<A::Input>,
+        jobs: &[Job],
+        named: &Named,
+    ) -> Vec<Outcome<Response>> {
         match self.predict(inputs) {
             Ok(outcomes) => outcomes,
             Err(_) if jobs.len() > 1 && self.retry_batch_singly => {
                 let count = jobs.len();
                 tracing::warn!("a batch of {count} failed; its items are tried one by one");
-                jobs.iter().map(|job| self.outcome_alone(job)).collect()
+                let alone = jobs.iter().inspect(|job| named.narrow(job));
+                alone.map(|job| self.outcome_alone(job)).collect()
             }
             Err(error) => vec![Err(error); jobs.len()],
         }
@@ -133,6 +142,7 @@ impl<S: LitStream> Streams<S> {
             job.reply.send(Err(ServeError::deadline()));
             return false;
         }
+        let _named = Named::begin(std::slice::from_ref(&job));
         let mut chunks = Chunks::new(job.reply.into_stream());
         if let Some(computing) = computing {
             chunks = chunks.before_each(computing.part_reporter());

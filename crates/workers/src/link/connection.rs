@@ -198,6 +198,7 @@ impl<S: Transport> Connection<S> {
         };
         self.report();
         self.commands.close();
+        self.log_loss();
         let mut unanswered = self.in_flight.give_back(self.mode.in_order);
         unanswered.extend(self.undelivered());
         let calls = unanswered.iter().filter_map(|it| it.job.origin.as_ref()?.call);
@@ -345,15 +346,29 @@ impl<S: Transport> Connection<S> {
         Ok(())
     }
 
-    fn log_wait(&self) {
+    /// Logs which requests the worker held when it was lost.
+    fn log_loss(&self) {
+        if !self.in_flight.is_empty() {
+            let request_id = self.in_flight.request_names();
+            tracing::warn!(parent: &self.span, request_id, "lost with {}", self.held());
+        }
+    }
+
+    /// Returns the number of requests that the worker holds, in words.
+    fn held(&self) -> String {
         let jobs = self.in_flight.len();
-        let requests = if jobs == 1 { "request" } else { "requests" };
+        format!("{jobs} {}", if jobs == 1 { "request" } else { "requests" })
+    }
+
+    fn log_wait(&self) {
+        let (jobs, held) = (self.in_flight.len(), self.held());
         let given_up = match self.in_flight.cancelled() {
             0 => String::new(),
             all if all == jobs => ", which no client waits for".into(),
             some => format!(", {some} of which no client waits for"),
         };
-        tracing::info!(parent: &self.span, "waiting: it computes {jobs} {requests}{given_up}");
+        let request_id = self.in_flight.request_names();
+        tracing::info!(parent: &self.span, request_id, "waiting: it computes {held}{given_up}");
     }
 
     /// Returns the reason why the worker is ended.

@@ -210,6 +210,12 @@ impl InFlight {
         })
     }
 
+    /// Returns the names of the requests in the log, with a space between; `None` if none has one.
+    pub(crate) fn request_names(&self) -> Option<String> {
+        let names = self.jobs.iter().filter_map(|(_, entry)| entry.request_name());
+        Some(names.collect::<Vec<_>>().join(" ")).filter(|names| !names.is_empty())
+    }
+
     /// Returns the call that a job is of, if it is not a client's own.
     pub(crate) fn call(&self, id: u64) -> Option<CallId> {
         self.jobs[place_of(id)].origin.as_ref()?.call
@@ -411,6 +417,10 @@ impl Entry {
             Caller::Waiting(job) => job.request.id.clone(),
             Caller::Streaming(..) | Caller::Gone => self.id.clone(),
         }
+    }
+
+    fn request_name(&self) -> Option<String> {
+        self.request_id().or_else(|| Some(self.trace()?.request_name()))
     }
 
     fn trace(&self) -> Option<&JobTrace> {

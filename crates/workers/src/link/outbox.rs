@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use litplex_core::{Content, FormPart, Job, Request};
+use litplex_core::{Content, FormPart, Job, JobTrace, Request};
 use litplex_wire::{
     Flags, Frame, Header, Kind, RequestContent, RequestContext, RequestMeta, RequestPart,
 };
@@ -41,7 +41,7 @@ impl Outbox {
 
     /// Appends a request frame; `stages` asks the worker for the duration of its stages.
     pub(crate) fn push_request(&mut self, id: u64, more: bool, stages: bool, job: &Job) {
-        let (mut flags, prefix) = encode_prefix(&job.request, stages, || {
+        let (mut flags, prefix) = encode_prefix(&job.request, stages, job.reply.trace(), || {
             job.deadline.saturating_duration_since(Instant::now())
         });
         if more {
@@ -131,7 +131,7 @@ impl Outbox {
 
 /// Returns a frame of this kind that carries a request.
 pub(crate) fn request_frame(kind: Kind, id: u64, request: &Request) -> Frame {
-    let (flags, prefix) = encode_prefix(request, false, || Duration::ZERO);
+    let (flags, prefix) = encode_prefix(request, false, None, || Duration::ZERO);
     let mut payload = BytesMut::from(prefix.as_slice());
     request.body.iter().for_each(|piece| payload.put_slice(piece));
     Frame { kind, flags, status: 0, id, payload: payload.freeze() }
@@ -141,6 +141,7 @@ pub(crate) fn request_frame(kind: Kind, id: u64, request: &Request) -> Frame {
 fn encode_prefix(
     request: &Request,
     stages: bool,
+    trace: Option<&JobTrace>,
     remaining: impl FnOnce() -> Duration,
 ) -> (Flags, Vec<u8>) {
     let (mut flags, mut prefix) = (Flags::NONE, Vec::new());
@@ -153,7 +154,7 @@ fn encode_prefix(
     if request.takes_values {
         flags = flags.with(Flags::VALUES);
     }
-    if let Some(meta) = request_meta(request, stages, remaining) {
+    if let Some(meta) = request_meta(request, stages, trace, remaining) {
         flags = flags.with(Flags::META);
         prefix.put_u32_le(meta.len() as u32);
         prefix.extend_from_slice(&meta);
@@ -162,10 +163,12 @@ fn encode_prefix(
 }
 
 /// Returns the metadata of a request as JSON, if it needs any. `stages` asks the worker for the
-/// duration of its stages; `remaining` returns the rest of the request's time budget.
+/// duration of its stages, as every request with a `trace` does; `remaining` returns the rest of the
+/// request's time budget.
 fn request_meta(
     request: &Request,
     stages: bool,
+    trace: Option<&JobTrace>,
     remaining: impl FnOnce() -> Duration,
 ) -> Option<Vec<u8>> {
     if request.content == Content::Json && request.meta.is_none() && !stages {
@@ -184,7 +187,8 @@ fn request_meta(
         headers: meta.headers,
         remaining_ms: remaining().as_millis() as u64,
     });
-    let meta = RequestMeta { content, context, stages, call: None };
+    let name = trace.filter(|_| request.id.is_none()).map(JobTrace::request_name);
+    let meta = RequestMeta { content, context, stages, name, call: None };
     Some(serde_json::to_vec(&meta).expect("metadata is plain data. This is a bug."))
 }
 

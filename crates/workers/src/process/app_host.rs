@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::child::{Command, Order, Process};
-use super::output::{Label, OutputHistory};
+use super::output::{Label, OutputSpec};
 use super::sdk::Sdk;
 use crate::Error;
 
@@ -47,8 +47,8 @@ pub struct AppHostSpec {
     pub inner: PathBuf,
     /// The time between two heartbeats, which show that the app host's loop runs.
     pub heartbeat: Duration,
-    /// The keeper of the lines that it prints, if there is one.
-    pub history: Option<Arc<dyn OutputHistory>>,
+    /// The handling of the lines that it prints.
+    pub output: OutputSpec,
     /// The program, as the SDK describes it.
     pub load: Value,
     /// The built-in routes, as rows of the server's route table.
@@ -80,14 +80,16 @@ impl Launch for AppHostLaunch {
 /// Starts an app host, and resolves once it listens.
 async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
     let AppHostSpec { interpreter, flags, sdk, socket, inner, load, routes, secrets, .. } = spec;
-    let order = json!({"socket": socket, "inner": inner, "load": load, "routes": routes});
+    let label = Label::for_process(LABEL, &spec.output);
+    let order = json!({
+        "socket": socket, "inner": inner, "load": load, "routes": routes, "mark": label.secret,
+    });
     let order = order.to_string();
     let order = Order { text: order.as_bytes(), pickle: None };
     let (code, env) = (sdk.package()?.join("_apphost"), BTreeMap::new());
     let (cwd, memory_limit) = (None, None);
     let command = Command { interpreter, flags, code, env: &env, secrets, cwd, memory_limit };
-    let mut process =
-        Process::start(&command, &Label::for_process(LABEL, spec.history.clone()), order).await?;
+    let mut process = Process::start(&command, &label, order).await?;
     tokio::select! {
         () = listening(socket) => {}
         gone = process.gone() => return Err(Error::AppHostGone(gone)),

@@ -7,7 +7,7 @@ const BEGIN: u8 = 0x1e;
 const END: u8 = 0x1f;
 
 /// The longest list of ids in a mark, in bytes.
-const IDS_BYTES: usize = 2048;
+const IDS_BYTES: usize = 16 * 1024;
 
 /// The marks of one launch.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! The output of workers, copied line by line with the worker's name and the request's id.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -36,14 +37,18 @@ const BLOCK_PAUSE: Duration = Duration::from_millis(8);
 /// pipe.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
+/// The ids that a line shows. Those of a large batch are counted.
+const SHOWN_IDS: usize = 8;
+
 /// The source of an output.
 #[derive(Debug, Clone)]
 pub(crate) struct Label {
     /// The name of the worker, such as `/ocr#0`.
     pub(crate) worker: String,
     endpoint: Option<String>,
-    /// The beginning of the marks of requests, if lines are marked.
-    pub(crate) secret: Option<String>,
+    /// The beginning of the marks of requests.
+    pub(crate) secret: String,
+    shows_ids: bool,
     file: Option<LogFile>,
     history: Option<Arc<dyn OutputHistory>>,
 }
@@ -61,7 +66,7 @@ pub struct OutputLine<'a> {
     pub endpoint: Option<&'a str>,
     /// The name of the worker, such as `/ocr#0`.
     pub worker: &'a str,
-    /// The ids of the requests that it was printed for, if they are known.
+    /// The names of all requests that it was printed for, with a space between, if they are known.
     pub request_id: Option<&'a str>,
     /// `INFO` for standard output, `WARN` for standard error.
     pub level: Level,
@@ -74,8 +79,8 @@ pub struct OutputLine<'a> {
 /// The handling of the output of an endpoint's workers.
 #[derive(Debug, Clone, Default)]
 pub struct OutputSpec {
-    /// Whether each line is marked with the request that it was printed for.
-    pub has_marks: bool,
+    /// Whether requests have ids, which lines show. The names of the others are for operators alone.
+    pub shows_ids: bool,
     /// The level of Python's `logging`, if the program sets none.
     pub log_level: Option<String>,
     /// The file of the output; `None` for this process's own. JSON objects are logged instead, and the
@@ -95,17 +100,35 @@ pub fn logs_objects() -> bool {
 
 impl Label {
     /// The label of a process that serves no endpoint.
-    pub(crate) fn for_process(name: &str, history: Option<Arc<dyn OutputHistory>>) -> Self {
-        Self { worker: name.to_owned(), endpoint: None, secret: None, file: None, history }
+    pub(crate) fn for_process(name: &str, spec: &OutputSpec) -> Self {
+        Self::new(name.to_owned(), None, spec)
     }
 
     pub(crate) fn for_worker(endpoint: &str, slot: usize, spec: &OutputSpec) -> Self {
-        let worker = worker_name(endpoint, slot);
+        Self::new(worker_name(endpoint, slot), Some(endpoint.to_owned()), spec)
+    }
+
+    fn new(worker: String, endpoint: Option<String>, spec: &OutputSpec) -> Self {
         // The keys of the hash are random: no client can guess the secret.
-        let secret =
-            spec.has_marks.then(|| format!("{:016x}", RandomState::new().hash_one(&worker)));
-        let (file, history) = (spec.file.clone(), spec.history.clone());
-        Self { worker, endpoint: Some(endpoint.to_owned()), secret, file, history }
+        let secret = format!("{:016x}", RandomState::new().hash_one(&worker));
+        let OutputSpec { shows_ids, file, history, .. } = spec.clone();
+        Self { worker, endpoint, secret, shows_ids, file, history }
+    }
+
+    /// Returns the part of these names that the log shows.
+    fn shown<'n>(&self, names: &'n str) -> Cow<'n, str> {
+        if self.shows_ids { shortened(names) } else { Cow::Borrowed("") }
+    }
+}
+
+/// Returns the first of these names, and the number of the others.
+fn shortened(names: &str) -> Cow<'_, str> {
+    match names.match_indices(' ').nth(SHOWN_IDS - 1) {
+        None => Cow::Borrowed(names),
+        Some((end, _)) => {
+            let others = names[end..].split_whitespace().count();
+            Cow::Owned(format!("{} +{others}", &names[..end]))
+        }
     }
 }
 
@@ -153,8 +176,7 @@ fn spawn_copy(label: &Label, from: File, stream: &'static Stream) -> oneshot::Re
     let (done, copied) = oneshot::channel();
     let label = label.clone();
     let copy = move || {
-        let (secret, worker) = (label.secret.clone(), label.worker.clone());
-        let pieces = Pieces::new(secret.as_deref());
+        let pieces = Pieces::new(Some(&label.secret));
         if logs_objects() {
             copy_pieces(from, pieces, Logged { label, level: stream.level });
         } else {
@@ -163,8 +185,8 @@ fn spawn_copy(label: &Label, from: File, stream: &'static Stream) -> oneshot::Re
                 Some(file) => Box::new(file.clone()),
                 None => (stream.own)(),
             };
-            let kept = Kept { label, level: stream.level };
-            copy_pieces(from, pieces, (Printed::new(worker, is_terminal, to), kept));
+            let printed = Printed::new(label.clone(), is_terminal, to);
+            copy_pieces(from, pieces, (printed, Kept { label, level: stream.level }));
         }
         let _ = done.send(());
     };
@@ -398,7 +420,7 @@ impl Sink for Kept {
 
 /// The destination of lines for people.
 struct Printed<W> {
-    worker: String,
+    label: Label,
     is_terminal: bool,
     /// The time at the beginning of each line of this block.
     time: String,
@@ -407,8 +429,8 @@ struct Printed<W> {
 }
 
 impl<W: Write> Printed<W> {
-    fn new(worker: String, is_terminal: bool, to: W) -> Self {
-        Self { worker, is_terminal, time: String::new(), block: Vec::new(), to }
+    fn new(label: Label, is_terminal: bool, to: W) -> Self {
+        Self { label, is_terminal, time: String::new(), block: Vec::new(), to }
     }
 }
 
@@ -425,9 +447,10 @@ impl<W: Write> Sink for Printed<W> {
         if self.time.is_empty() {
             self.time = now(self.is_terminal);
         }
+        let ids = self.label.shown(ids);
         let (space, open, close) = if ids.is_empty() { ("", "", "") } else { (" ", "[", "]") };
         let bar = if continues { " + " } else { " | " };
-        let begin = [&self.time, &self.worker, space, open, ids, close, bar];
+        let begin = [&self.time, &self.label.worker, space, open, &ids, close, bar];
         begin.iter().for_each(|part| self.block.extend_from_slice(part.as_bytes()));
         if self.is_terminal {
             self.block.extend_from_slice(harmless(line).as_bytes());
@@ -491,7 +514,9 @@ struct Logged {
 impl Sink for Logged {
     fn put(&mut self, ids: &str, line: &[u8], continues: bool) {
         let Label { worker, endpoint, .. } = &self.label;
-        let request_id = (!ids.is_empty()).then_some(ids);
+        let named_requests = (!ids.is_empty()).then_some(ids);
+        let shown = self.label.shown(ids);
+        let request_id = (!shown.is_empty()).then_some(&*shown);
         let text = String::from_utf8_lossy(line);
         let record = Record::of(&text);
         let (message, fields) = (record.message(), record.fields());
@@ -501,7 +526,7 @@ impl Sink for Logged {
             ($level:ident) => {
                 tracing::event!(
                     target: OUTPUT, Level::$level,
-                    endpoint, worker, request_id, continued, fields, "{message}"
+                    endpoint, worker, named_requests, request_id, continued, fields, "{message}"
                 )
             };
         }
@@ -607,12 +632,20 @@ mod tests {
 
     #[test]
     fn people_see_the_time_the_worker_and_the_request() {
-        let mut printed = Printed::new("/a#0".into(), false, std::io::sink());
+        let spec = OutputSpec { shows_ids: true, ..OutputSpec::default() };
+        let label = Label::for_worker("/a", 0, &spec);
+        let mut printed = Printed::new(label, false, std::io::sink());
         printed.time = "2026-01-02T03:04:05.000000Z ".into();
         printed.put("", b"one", false);
         printed.put("7b e0", b"two", true);
+        printed.put("1 2 3 4 5 6 7 8 9 10", b"three", false);
         let wanted = "2026-01-02T03:04:05.000000Z /a#0 | one\n\
-                      2026-01-02T03:04:05.000000Z /a#0 [7b e0] + two\n";
-        assert_eq!(String::from_utf8(printed.block).unwrap(), wanted);
+                      2026-01-02T03:04:05.000000Z /a#0 [7b e0] + two\n\
+                      2026-01-02T03:04:05.000000Z /a#0 [1 2 3 4 5 6 7 8 +2] | three\n";
+        assert_eq!(String::from_utf8(std::mem::take(&mut printed.block)).unwrap(), wanted);
+        // Names that only the server knows do not belong in the log.
+        printed.label.shows_ids = false;
+        printed.put("r7", b"four", false);
+        assert!(printed.block.ends_with(b"/a#0 | four\n"));
     }
 }

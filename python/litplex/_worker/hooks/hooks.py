@@ -117,7 +117,6 @@ class Hooks:
         batch_hooks = (api.batch, api.unbatch)
         wanting = hooks if self.max_batch_size == 1 else (*hooks, *batch_hooks)
         self.context = any(map(wants_context, wanting))
-        self._marks = request_marks.is_marked()
         # With concurrent requests, each of them needs its id.
         self._shares = self.max_batch_size > 1 or self.is_async or self.is_continuous
         #: decode, compute and encode where no hook gets a context.
@@ -156,17 +155,19 @@ class Hooks:
         }
 
     def _read(self, flags: int, payload: Payload) -> Any:
-        if not (flags & _HAS_LEAD or self.context or self._marks):
+        if not (flags & _HAS_LEAD or self.context):
             # Most requests take this path; every call on it reduces the throughput.
             return loads(payload), None
         request_id = None
         if flags & frames.REQUEST_ID:
             request_id, payload = frames.split_request_id(payload)
-        if self._marks:
-            request_marks.set_current_request(request_id or "")
         if not (flags & _HAS_CONTEXT or self.context or self._shares):
-            return loads(payload), None
-        return read_request(flags, payload, request_id)
+            value = loads(payload)
+            request_marks.set_current_request(request_id or "")
+            return value, None
+        value, context = read_request(flags, payload, request_id)
+        request_marks.set_current_request(context._name)
+        return value, context
 
     def answer(self, request: Any, context: Context | None) -> Any:
         """Computes one request; returns the status, flags and payload of its response."""

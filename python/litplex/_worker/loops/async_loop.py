@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from litplex._api import is_async
+from litplex._launched.request_marks import set_current_request
 from litplex._worker import current
 from litplex._worker.hooks import async_hooks as calls
 from litplex._worker.hooks import event_loop
@@ -143,6 +144,10 @@ class AsyncLoop(ConnectionLoop):
         except BaseException as error:  # noqa: BLE001
             self._fail(id, error)
             return None
+        finally:
+            if flags & frames.NAMED:
+                # Its task gets the name when it begins.
+                set_current_request("")
         return Single(self._registry.open(id, context), request)
 
     def _collect(self, id: int, flags: int, payload: Payload) -> None:

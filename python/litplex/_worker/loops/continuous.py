@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from litplex._api import FINISHED, Last
+from litplex._launched.request_marks import set_current_request
 from litplex._launched.tracebacks import print_of
 from litplex._worker.hooks.outputs import as_list
 from litplex._worker.loops.outbox import Outbox
@@ -153,6 +154,7 @@ class ContinuousLoop(ConnectionLoop):
             if item is not None:
                 self._registry.close(item)
             self._fail(id, error)
+        set_current_request("")
 
     def _drop_cancelled(self) -> None:
         if any(waiting.item.cancelled for waiting in self._waiting):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from litplex._launched.request_marks import set_current_request
 from litplex._worker import current
 from litplex._worker.loops.outbox import Outbox
 from litplex._worker.loops.steps import (
@@ -104,6 +105,8 @@ class Loop(ConnectionLoop):
             answer = response(id, *encode_error(error))
         # What its hooks left running computes no request any longer.
         current.shared = None
+        if flags:
+            set_current_request("")
         self._outbox.add(answer, hold=self._reader.has_more())
 
     def _answer_watched(self, id: int, request: Any, context: Context | None) -> Any:
@@ -121,8 +124,10 @@ class Loop(ConnectionLoop):
             raise
         except BaseException as error:  # noqa: BLE001
             self._outbox.add(end(id, ending_of(error)), hold=False)
-            return
-        self._streams.answer(id, request, context)
+        else:
+            self._streams.answer(id, request, context)
+        if flags:
+            set_current_request("")
 
     def _collect(self, id: int, flags: int, payload: Payload) -> None:
         """Decodes one item of a batch, and runs the batch if it is the last."""
@@ -141,6 +146,8 @@ class Loop(ConnectionLoop):
             if item is not None:
                 self._registry.close(item)
             self._fail(id, error)
+        if flags & frames.NAMED:
+            set_current_request("")
         if not flags & frames.MORE:
             batch, self._batch = self._batch, Batch()
             # No response may wait behind a batch.
@@ -161,6 +168,7 @@ class Loop(ConnectionLoop):
             set_current_items(items)
             answer = self._streams.answer_batch if self._hooks.stream else self._answer_batch
             answer(items, wanted.values)
+            set_current_request("")
         for single in batch.members:
             self._registry.close(single.item)
 

@@ -38,6 +38,7 @@ def read_request(
     if not flags & frames.META:
         context = Context()
         context.request_id = request_id
+        context._name = request_id or ""
         context._takes_values = bool(flags & frames.VALUES)
         return loads(payload), context
     began = now()
@@ -45,6 +46,7 @@ def read_request(
     try:
         content, context = meta["content"], Context(meta.get("context"))
         context.request_id = request_id
+        context._name = request_id or meta.get("name", "")
         context._takes_values = bool(flags & frames.VALUES)
         if meta.get("stages"):
             context._stages = Stages(began)

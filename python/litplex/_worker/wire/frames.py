@@ -24,6 +24,8 @@ SOURCES, PATCH, PATCHED = 20, 21, 22
 
 META, MORE, REQUEST_ID, VALUES = 1, 2, 4, 8
 _KNOWN_FLAGS = META | MORE | REQUEST_ID | VALUES
+#: The flags of requests that may have a name in the log.
+NAMED = META | REQUEST_ID
 
 JSON_ITEMS, TEXT_ITEMS, BYTES_ITEMS = 0, 1, 2
 
