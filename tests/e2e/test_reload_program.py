@@ -283,7 +283,9 @@ def test_what_is_wrong_leaves_everything_as_it_was(
     assert (status, "cannot be used with" in err) == (2, True), err
 
 
-PROGRAM = """
+KINDS = """
+    import threading
+
     class First(ls.LitAPI):
         def __init__(self, word):
             self.word = word
@@ -296,14 +298,14 @@ PROGRAM = """
             return "second"
 
     class Third(ls.LitAPI):
-        lock = None
-
         def __init__(self):
-            import threading
             self.lock = threading.Lock()  # It cannot be pickled: each worker runs the program.
 
         def predict(self, x):
             return "third"
+"""
+PROGRAM = """
+    from kinds import First, Second, Third
 
     if __name__ == "__main__":
         ls.run_servers({servers}, port=0)
@@ -315,6 +317,8 @@ THIRD = 'ls.LitServer(Third(), path="/third")'
 
 @pytest.mark.parametrize("way", ["python server.py", "litplex serve server.py"])
 def test_a_program_is_run_again(way, run, runtime, script, litplex, reload, endpoints):
+    script(KINDS, name="kinds.py")
+
     def write(*servers):
         return script(PROGRAM.format(servers=", ".join(servers)))
 
@@ -336,12 +340,13 @@ def test_a_program_is_run_again(way, run, runtime, script, litplex, reload, endp
     _, plan, _ = reload()
     assert {path: it["change"] for path, it in plan.items()} == {
         "/second": "added",
-        "/third": "unchanged",
+        "/third": "reload",
         "/first": "options",
     }
+    # Its workers have run the program.
+    assert plan["/third"]["files"] == [str(file)]
     after = endpoints()
-    for path in before:
-        assert pids(after[path]) == pids(before[path]), path
+    assert pids(after["/first"]) == pids(before["/first"])
     assert server.post("/second", json=1).json() == "second"
     # A worker that starts later finds its model at its path.
     for path, answer in (("/third", "third"), ("/first", ["first", "one"])):
@@ -381,6 +386,114 @@ def test_a_program_is_run_again(way, run, runtime, script, litplex, reload, endp
     wait_until(lambda: "KeyError: 'no such thing'" in server.output)
     assert server.post("/second", json=1).json() == "second"
     assert server.stop() == 0
+
+
+CODE = """
+    import helper
+
+    class A(ls.LitAPI):
+        def predict(self, x):
+            return helper.VALUE
+
+    class B(ls.LitAPI):
+        def predict(self, x):
+            return "b"
+
+    class Lazy(ls.LitAPI):
+        def predict(self, x):
+            import lazy
+            return lazy.VALUE
+"""
+
+
+def test_code_that_changed_is_loaded_anew(
+    write_toml, serve_toml, script, litplex, reload, endpoints, tmp_path
+):
+    helper, lazy = tmp_path / "helper.py", tmp_path / "lazy.py"
+    helper.write_text("VALUE = 1")
+    lazy.write_text("VALUE = 1")
+    script(CODE.replace("import helper", ""), name="others.py")
+    script(CODE, name="first.py")
+    script(CODE.replace("import helper", "import helper as other"), name="second.py")
+    write_toml(
+        endpoint("/a", "first.py:A", workers_per_device=2),
+        endpoint("/second", "second:B"),
+        endpoint("/b", "others.py:B"),
+        endpoint("/lazy", "others.py:Lazy"),
+    )
+    server = serve_toml()
+
+    def changed(status=0):
+        answer, plan, results = reload(status=status)
+        reloaded = {path for path, it in results.items() if it["change"] == "reload"}
+        assert reloaded == {path for path, it in plan.items() if it["change"] == "reload"}
+        return {path: it["files"] for path, it in plan.items() if it["change"] == "reload"}
+
+    assert changed() == {}
+    before = endpoints()
+    # Two saves of the same length in one second.
+    for value in (2, 3):
+        helper.write_text(f"VALUE = {value}")
+        status, out, _ = litplex("reload", "--dry-run")
+        for line in ("reload     /a", "reload     /second", f"{helper} has changed"):
+            assert (status, line in out) == (0, True), out
+        assert "/b" not in out and "/lazy" not in out
+        assert changed() == {"/a": [str(helper)], "/second": [str(helper)]}
+        assert {server.post("/a", json=0).json() for _ in range(10)} == {value}
+        assert changed() == {}
+    assert pids(endpoints()["/b"]) == pids(before["/b"])
+    # A save that changes nothing, and one that is taken back.
+    helper.write_text("VALUE = 3")
+    assert changed() == {}
+    helper.write_text("VALUE = 4")
+    helper.write_text("VALUE = 3")
+    assert changed() == {}
+
+    # A file that a hook has loaded.
+    assert server.post("/lazy", json=0).json() == 1
+    lazy.write_text("VALUE = 2")
+    assert changed() == {"/lazy": [str(lazy)]}
+    assert server.post("/lazy", json=0).json() == 2
+
+    # A worker that starts has loaded the new file; the other one has not.
+    helper.write_text("VALUE = 5")
+    os.kill(pids(endpoints()["/a"])[0], signal.SIGKILL)
+    wait_until(lambda: {server.post("/a", json=0).json() for _ in range(20)} == {3, 5})
+    wait_until(lambda: {w["state"] for w in endpoints()["/a"]["workers"]} == {"ready"})
+    assert changed() == {"/a": [str(helper)], "/second": [str(helper)]}
+    assert {server.post("/a", json=0).json() for _ in range(10)} == {5}
+
+    # What cannot be loaded leaves the old code, and is tried again.
+    helper.write_text("VALUE = (")
+    for _ in range(2):
+        assert set(changed(status=1)) == {"/a", "/second"}
+        assert server.post("/a", json=0).json() == 5
+    helper.write_text("VALUE = 6")
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.post("/a", json=0).json() == 6)
+    wait_until(lambda: json.loads(litplex("ps", "--json")[1])["failed_reload"] is None)
+    helper.unlink()
+    status, out, _ = litplex("reload", "--dry-run")
+    assert f"{helper} has changed" in out
+    assert server.post("/a", json=0).json() == 6
+
+
+def test_a_model_in_the_program_itself_is_loaded_anew(serve, script, runtime, reload):
+    program = """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return VALUE
+
+        if __name__ == "__main__":
+            ls.LitServer(Echo(), path="/echo").run(port=0)
+    """
+    server = serve(program.replace("VALUE", "1"), env=runtime)
+    assert reload()[1]["/echo"]["change"] == "unchanged"
+    file = script(program.replace("VALUE", "2"))
+    _, plan, results = reload()
+    assert (plan["/echo"]["change"], plan["/echo"]["files"]) == ("reload", [str(file)])
+    assert server.post("/echo", json=0).json() == 2
+    assert reload()[1]["/echo"]["change"] == "unchanged"
 
 
 APP = """
@@ -443,6 +556,55 @@ def test_an_app_host_is_replaced_with_its_program(serve, runtime, script, litple
     reload()
     assert server.post("/a", json=0).status_code == 404
     assert server.post("/b", json=0).headers["x-mark"] == "four"
+
+
+def test_an_app_host_is_replaced_when_a_file_that_it_has_loaded_changes(
+    serve, runtime, script, litplex, reload, endpoints, tmp_path
+):
+    pytest.importorskip("fastapi")
+    marks, late = tmp_path / "marks.py", tmp_path / "late.py"
+    marks.write_text("MARK = 'one'")
+    late.write_text("")
+    script("class Echo(ls.LitAPI):\n    def predict(self, x):\n        return x", name="echo.py")
+    program = """
+        import echo
+        import marks
+
+        if __name__ == "__main__":
+            server = ls.LitServer(echo.Echo(), path="/echo")
+
+            @server.app.get("/mark")
+            def mark():
+                return marks.MARK
+
+            @server.app.get("/late")
+            def late():
+                import late
+
+            server.run(port=0)
+    """
+    server = serve(program, env=runtime)
+    before = endpoints()
+    (host,) = server.app_hosts()
+    assert reload()[0]["plan"]["app"] is False
+    marks.write_text("MARK = 'two'")
+    status, out, _ = litplex("reload", "--dry-run")
+    assert (status, f"{marks} has changed" in out) == (0, True), out
+    answer, plan, _ = reload()
+    assert (answer["plan"]["app"], answer["plan"]["app_files"]) == (True, [str(marks)])
+    assert plan["/echo"]["change"] == "unchanged"
+    assert server.client.get("/mark").json() == "two"
+    wait_until(lambda: host not in server.app_hosts())
+    assert pids(endpoints()["/echo"]) == pids(before["/echo"])
+    # One that a route has loaded.
+    assert server.client.get("/late").status_code == 200
+    late.write_text("MARK = 1")
+    assert reload()[0]["plan"]["app_files"] == [str(late)]
+    assert reload()[0]["plan"]["app"] is False
+    marks.write_text("MARK = (")
+    status, _, err = litplex("reload")
+    assert (status, "SyntaxError" in err) == (1, True), err
+    assert server.client.get("/mark").json() == "two"
 
 
 def metrics(server):

@@ -1,5 +1,6 @@
 //! The operations of an operator on a running server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,8 +152,9 @@ impl Admin for AdminHandler {
             let mut status = [endpoint.status().await];
             self.observer.complete([&endpoint].into_iter(), &mut status).await;
             let [mut status] = status;
-            let controls = endpoint.controls();
-            status.sources = controls.map_or(Vec::new(), |it| it.sources().into_iter().collect());
+            let loaded = endpoint.controls().map(|controls| controls.sources()).unwrap_or_default();
+            let paths: BTreeSet<_> = loaded.into_iter().map(|file| file.path).collect();
+            status.sources = paths.into_iter().collect();
             Ok(status)
         })
     }

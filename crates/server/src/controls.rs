@@ -7,7 +7,7 @@ use std::sync::Arc;
 use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerStatus};
 use litplex_calls::CallService;
 use litplex_config::{Source, Workers};
-use litplex_core::{Device, Identity};
+use litplex_core::{Device, Identity, LoadedFile};
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
@@ -92,8 +92,8 @@ impl EndpointControls {
         })
     }
 
-    /// Returns the source files that its workers have loaded.
-    pub(crate) fn sources(&self) -> BTreeSet<String> {
+    /// Returns the source files that its workers have loaded, as they were then.
+    pub(crate) fn sources(&self) -> BTreeSet<LoadedFile> {
         let slots = 0..self.view.states().len();
         let codes = slots.filter_map(|slot| self.view.monitor(slot)?.code());
         codes.flat_map(|code| code.sources()).collect()

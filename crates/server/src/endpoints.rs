@@ -27,6 +27,7 @@ use crate::pipelines::Pipeline;
 use crate::placement::{Placement, place_all};
 use crate::problem::problem_for_clients;
 use crate::running_endpoint::{Running, RunningEndpoint, composed_target};
+use crate::seen_files::Loaded;
 use crate::telemetry::Telemetry;
 use crate::warmup::warm_up;
 use crate::watch::{Milestone, follow, follow_app_host};
@@ -231,6 +232,14 @@ impl EndpointSet {
             Workers::Between { max, .. } => max.max(1),
         };
         self.endpoints.iter().filter_map(|it| it.controls()).map(most).sum()
+    }
+
+    /// Returns the source files that the workers of each endpoint have loaded, by their labels.
+    pub(crate) fn sources(&self) -> Loaded {
+        let loaded = self.endpoints.iter().filter_map(|endpoint| {
+            Some((endpoint.label().to_owned(), endpoint.controls()?.sources()))
+        });
+        loaded.collect()
     }
 
     /// Returns the generations of every endpoint with workers.

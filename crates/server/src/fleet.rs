@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use litplex_admin::{FailedReload, ProgramReloaded, Refusal};
 use litplex_calls::Target;
-use litplex_config::{Diff, Program, Source};
+use litplex_config::{ChangedFiles, Diff, Program, Source};
 use litplex_http::{App, Replaced};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use crate::access::{EndpointGuard, GuardMaker};
@@ -20,7 +20,7 @@ use crate::generation::GenerationSpec;
 use crate::generations::Generations;
 use crate::middleware::browsers;
 use crate::running_endpoint::RunningEndpoint;
-use crate::seen_files::SeenFiles;
+use crate::seen_files::{SeenFiles, changed};
 use crate::source::ConfigSource;
 
 /// The number of commands that wait for the task.
@@ -233,8 +233,7 @@ impl Fleet {
         self.check_started()?;
         let after = self.source.read(&self.config, order.limit).await;
         let after = after.map_err(|error| Refusal::conflict(error.to_string()))?;
-        let now = SeenFiles::of(&after.endpoints);
-        let files = self.files.changed(&now);
+        let (now, files) = self.look_at_files(&after).await;
         let diff = Diff::between(&self.config, &after, &files);
         let prepared = self.check_change(&after, &diff)?;
         let plan = crate::reload_plan::plan(&diff);
@@ -246,6 +245,22 @@ impl Fleet {
         let failed: Vec<_> = failed.map(|result| &*result.endpoint).collect();
         self.files.take(now, &failed);
         Ok(ProgramReloaded { plan, results })
+    }
+
+    /// Returns the files that a new configuration names as they are now, and the files that have changed since
+    /// workers and the app host have loaded them.
+    async fn look_at_files(&self, after: &Program) -> (SeenFiles, ChangedFiles) {
+        let (seen, endpoints) = (self.files.clone(), after.endpoints.clone());
+        let loaded = self.endpoints.now().sources();
+        let app_host = self.app_host.as_ref().map(|front| front.place.clone());
+        let look = move || {
+            let now = SeenFiles::of(&endpoints);
+            let app_host = app_host.map(|place| changed(&place.sources())).unwrap_or_default();
+            let files = ChangedFiles { endpoints: seen.changed(&now, &loaded), app_host };
+            (now, files)
+        };
+        // Only a panic, or the end of the runtime, is an error.
+        spawn_blocking(look).await.unwrap_or_default()
     }
 
     /// Refuses a reload while the server starts.

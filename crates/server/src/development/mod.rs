@@ -206,7 +206,8 @@ impl Watched {
         if is_starting(&live.view.states()) {
             return;
         }
-        let found: BTreeSet<_> = live.sources().into_iter().map(PathBuf::from).collect();
+        let found: BTreeSet<_> =
+            live.sources().into_iter().map(|file| PathBuf::from(file.path)).collect();
         // A worker that starts anew loads the same ones.
         if found == self.sources || found.is_empty() {
             return;
