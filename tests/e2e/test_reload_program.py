@@ -424,7 +424,7 @@ def test_code_that_changed_is_loaded_anew(
     server = serve_toml()
 
     def changed(status=0):
-        answer, plan, results = reload(status=status)
+        _, plan, results = reload(status=status)
         reloaded = {path for path, it in results.items() if it["change"] == "reload"}
         assert reloaded == {path for path, it in plan.items() if it["change"] == "reload"}
         return {path: it["files"] for path, it in plan.items() if it["change"] == "reload"}
@@ -457,8 +457,9 @@ def test_code_that_changed_is_loaded_anew(
 
     # A worker that starts has loaded the new file; the other one has not.
     helper.write_text("VALUE = 5")
-    os.kill(pids(endpoints()["/a"])[0], signal.SIGKILL)
-    wait_until(lambda: {server.post("/a", json=0).json() for _ in range(20)} == {3, 5})
+    killed = pids(endpoints()["/a"])[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in pids(endpoints()["/a"]))
     wait_until(lambda: {w["state"] for w in endpoints()["/a"]["workers"]} == {"ready"})
     assert changed() == {"/a": [str(helper)], "/second": [str(helper)]}
     assert {server.post("/a", json=0).json() for _ in range(10)} == {5}
@@ -490,10 +491,235 @@ def test_a_model_in_the_program_itself_is_loaded_anew(serve, script, runtime, re
     server = serve(program.replace("VALUE", "1"), env=runtime)
     assert reload()[1]["/echo"]["change"] == "unchanged"
     file = script(program.replace("VALUE", "2"))
-    _, plan, results = reload()
+    _, plan, _ = reload()
     assert (plan["/echo"]["change"], plan["/echo"]["files"]) == ("reload", [str(file)])
     assert server.post("/echo", json=0).json() == 2
     assert reload()[1]["/echo"]["change"] == "unchanged"
+
+
+FITTING = """
+    from typing import List
+    from pydantic import BaseModel
+
+    import marks
+
+    class Count(BaseModel):
+        n: int
+
+    class Named(BaseModel):
+        name: str
+
+    class Page(ls.LitAPI):
+        def setup(self, device):
+            marks.loaded("page")
+
+        def decode_request(self, request: Count):
+            return request.n
+
+        def predict(self, n):
+            return {"name": "x" * n}
+
+        def encode_response(self, output) -> Named:
+            return output
+
+    class Text(ls.LitAPI):
+        def setup(self, device):
+            marks.loaded("text")
+
+        def decode_request(self, request: Named):
+            return request
+
+        def predict(self, named):
+            return named.name
+
+    class Caller(ls.LitAPI):
+        page = ls.endpoint("/page", returns=Named)
+
+        def predict(self, request):
+            return self.page(request).name
+"""
+MARKS = """
+    def loaded(name):
+        with open("loaded", "a") as file:
+            file.write(f"{name} ")
+"""
+PIPE = '[[endpoint]]\npath = "/pipe"\npipeline = ["/page", "/text"]\n'
+
+
+def test_a_reload_checks_what_a_start_checks(
+    write_toml, serve_toml, script, litplex, endpoints, tmp_path
+):
+    pytest.importorskip("pydantic")
+    script(MARKS, name="marks.py")
+    script(FITTING, name="fitting.py")
+    script(FITTING.replace('"/page", returns', '"/gone", returns'), name="wrong.py")
+    page, text, caller = (
+        endpoint(f"/{name.lower()}", f"fitting.py:{name}") for name in ("Page", "Text", "Caller")
+    )
+    other = endpoint("/other", max_queue=5)
+    write_toml(page, text, caller, PIPE, other)
+    server = serve_toml()
+    before = endpoints()
+    loads = (tmp_path / "loaded").read_text()
+    number = FITTING.replace(") -> Named:", ") -> Count:")
+    without = FITTING.replace('"/page", returns', '"/gone", returns')
+    maps = PIPE.replace('"/text"', '{ map = "/text", over = "$response" }')
+    takes_list = FITTING.replace("request: Named", "request: List[int]")
+    for code, config, sentence in (
+        # The steps of a pipeline, whose endpoints stay.
+        (
+            FITTING,
+            (page, text, caller, maps),
+            "pipeline of /pipe: steps[1]: ",
+        ),
+        # Models of which only the code changes: the callee, a step, the caller.
+        (
+            number,
+            (page, text, caller),
+            "`returns` of `self.page` does not fit what `/page` returns",
+        ),
+        (takes_list, (page, text, PIPE), "pipeline of /pipe: steps[1]: "),
+        (
+            without,
+            (page, text, caller),
+            "endpoint `/caller`: a call that it declares cannot be made",
+        ),
+        # A model that is new, and one whose callee goes.
+        (FITTING, (page, text, caller, endpoint("/new", "wrong.py:Caller")), "endpoint `/new`: a"),
+        (FITTING, (text, caller), "endpoint `/caller`: a call that it declares cannot be made"),
+    ):
+        script(code, name="fitting.py")
+        write_toml(*config, endpoint("/other", max_queue=9))
+        for args in (("--dry-run",), (), ("--json",)):
+            status, out, err = litplex("reload", *args)
+            assert (status, out, sentence in err) == (1, "", True), (args, out, err)
+        assert server.post("/pipe", json={"n": 3}).json() == "xxx"
+        assert server.post("/caller", json={"n": 2}).json() == "xx"
+    # The whole is refused: neither an option of another endpoint is applied, nor anything loaded.
+    settings = json.loads(litplex("config", "--json")[1])["endpoints"]
+    options = next(it["options"] for it in settings if it["endpoint"] == "/other")
+    assert [it["value"] for it in options if it["name"] == "max_queue"] == ["5"]
+    assert (tmp_path / "loaded").read_text() == loads
+    assert {path: pids(it) for path, it in endpoints().items()} == {
+        path: pids(it) for path, it in before.items()
+    }
+    # A reload of one endpoint, and the signal, are checked too.
+    script(number, name="fitting.py")
+    write_toml(page, text, caller, PIPE, other)
+    status, _, err = litplex("reload", "/page")
+    assert (status, "does not fit" in err) == (1, True), err
+    refused = "the reload failed: endpoint `/caller`: `returns` of `self.page` does not fit"
+    count = server.output.count(refused)
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.output.count(refused) > count)
+    assert server.post("/caller", json={"n": 2}).json() == "xx"
+    # Where both ends change together, they fit.
+    script(FITTING.replace("name", "title"), name="fitting.py")
+    write_toml(page, text, PIPE, other)
+    status, _, err = litplex("reload")
+    assert status == 0, err
+    assert server.post("/pipe", json={"n": 3}).json() == "xxx"
+    info = {it["path"]: it for it in server.client.get("/info").json()["endpoints"]}
+    live = [info[path]["generation"] for path in ("/page", "/text")]
+    assert live == [2, 2]
+
+
+def test_what_only_a_loaded_model_says_is_checked_before_it_serves(
+    write_toml, serve_toml, script, litplex, endpoints
+):
+    """`setup` may change what `litplex check` has seen."""
+    models = """
+        class Late(ls.LitAPI):
+            callee = ls.endpoint("/other")
+
+            def setup(self, device):
+                pass
+
+            def predict(self, x):
+                return self.callee(x)
+    """
+    script(models, name="late.py")
+    late, other = endpoint("/late", "late.py:Late"), endpoint("/other")
+    write_toml(late, other)
+    server = serve_toml()
+    in_setup = models.replace("pass", 'type(self).callee = ls.endpoint("/none")')
+    script(in_setup, name="late.py")
+    for args in ((), ("/late",), ("/late", "--canary", "50%")):
+        status, out, err = litplex("reload", *args)
+        assert (status, "a call that it declares cannot be made" in out + err) == (1, True), err
+        assert server.post("/late", json=1).json() == ["echo", 1]
+    # A new endpoint: the others stay as they were, too.
+    script(models, name="late.py")
+    script(in_setup, name="later.py")
+    new = endpoint("/new", "later.py:Late")
+    write_toml(late, endpoint("/other", max_queue=3), new, endpoint("/more"))
+    status, _, err = litplex("reload")
+    assert (status, "endpoint `/new`: a call that it declares" in err) == (1, True), err
+    assert list(endpoints()) == ["/late", "/other"]
+    assert server.post("/more", json=1).status_code == 404
+
+
+def test_the_configuration_is_shown_as_it_is_served(write_toml, serve_toml, litplex, reload):
+    def shown():
+        settings = json.loads(litplex("config", "--json")[1])
+        return {
+            it["endpoint"]: {row["name"]: row["value"] for row in it["options"]}
+            for it in settings["endpoints"]
+        }
+
+    write_toml(endpoint("/a", max_queue=5), endpoint("/b"), endpoint("/gone"))
+    serve_toml(KEY="secret")
+    assert (shown()["/a"]["max_queue"], "/gone" in shown()) == ("5", True)
+    write_toml(
+        endpoint("/new"),
+        endpoint("/a", max_queue=6, api_keys='{ ann = "env:KEY" }'),
+        endpoint("/b", args='{ word = "b" }', max_batch_size=4),
+    )
+    reload()
+    now = shown()
+    assert list(now) == ["/new", "/a", "/b"]
+    assert (now["/a"]["max_queue"], now["/b"]["max_batch_size"]) == ("6", "4")
+    keys = json.loads(litplex("config", "--json")[1])
+    assert "ann" in json.dumps(keys)
+
+
+def test_a_first_generation_is_listed_as_what_it_is(
+    write_toml, run, runtime, script, litplex, tmp_path
+):
+    script(
+        """
+        import os
+        import time
+
+        class Slow(ls.LitAPI):
+            def setup(self, device):
+                while not os.path.exists("go"):
+                    time.sleep(0.01)
+
+            request_example = 1
+
+            def predict(self, x):
+                while not os.path.exists("warm"):
+                    time.sleep(0.01)
+                return x
+        """,
+        name="slow.py",
+    )
+    write_toml(endpoint("/slow", "slow.py:Slow", warmup=1))
+    server = run([LITPLEX, "serve", "litplex.toml"], kind=Server, env=runtime)
+    server.wait_until_listening()
+
+    def state():
+        listed = json.loads(litplex("generations", "/slow", "--json")[1])["generations"]
+        return [(it["generation"], it["state"]) for it in listed]
+
+    assert state() == [(1, "starting")]
+    assert "generation 1" not in litplex("ps")[1], "its workers have rows"
+    (tmp_path / "go").touch()
+    wait_until(lambda: state() == [(1, "warming")])
+    (tmp_path / "warm").touch()
+    server.wait_until_ready()
+    assert state() == [(1, "live")]
 
 
 APP = """

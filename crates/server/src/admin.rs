@@ -224,7 +224,8 @@ impl Admin for AdminHandler {
             let ReloadOptions { limit, canary, swap } = options;
             let label = self.find(&endpoint)?.identity().label.clone();
             let prepared = self.fleet.prepare(&label, limit).await?;
-            let order = Order { spec: prepared.spec.clone(), limit, canary, swap };
+            let (spec, among) = (prepared.spec.clone(), prepared.among.clone());
+            let order = Order { spec, limit, canary, swap, among };
             let reloaded = prepared.generations.reload(order).await?;
             self.fleet.adopt(prepared).await;
             Ok(reloaded)
@@ -294,7 +295,10 @@ impl Admin for AdminHandler {
         generation: Option<u64>,
         limit: Duration,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
-        Box::pin(async move { self.reloadable(&endpoint)?.roll_back(generation, limit).await })
+        Box::pin(async move {
+            let among = self.fleet.current().borrow().neighbours();
+            self.reloadable(&endpoint)?.roll_back(generation, limit, among).await
+        })
     }
 
     fn generations(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointGenerations, Refusal>> {

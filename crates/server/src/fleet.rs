@@ -16,6 +16,7 @@ use crate::access::{EndpointGuard, GuardMaker};
 use crate::app_host::AppHostFront;
 use crate::endpoints::{CurrentEndpoints, Endpoints};
 use crate::events::timestamp;
+use crate::fits::Neighbours;
 use crate::generation::GenerationSpec;
 use crate::generations::Generations;
 use crate::middleware::browsers;
@@ -55,6 +56,8 @@ pub(crate) struct Prepared {
     pub(crate) generations: Generations,
     /// The specification of the next generation; `None` for that of the live one.
     pub(crate) spec: Option<Arc<GenerationSpec>>,
+    /// The endpoints that the next generation must fit.
+    pub(crate) among: Neighbours,
     guard: Option<EndpointGuard>,
 }
 
@@ -236,11 +239,12 @@ impl Fleet {
         let (now, files) = self.look_at_files(&after).await;
         let diff = Diff::between(&self.config, &after, &files);
         let prepared = self.check_change(&after, &diff)?;
+        let planned = self.check_models(&after, &diff, &prepared).await?;
         let plan = crate::reload_plan::plan(&diff);
         if order.dry_run {
             return Ok(ProgramReloaded { plan, results: Vec::new() });
         }
-        let results = self.apply(after, diff, prepared, order.limit).await?;
+        let results = self.apply(after, diff, (prepared, planned), order.limit).await?;
         let failed = results.iter().filter(|result| result.error.is_some());
         let failed: Vec<_> = failed.map(|result| &*result.endpoint).collect();
         self.files.take(now, &failed);
@@ -304,8 +308,25 @@ impl Fleet {
                 "`{label}` is a pipeline, which has no workers; reload the endpoints that it calls"
             )));
         };
+        let (spec, guard) = self.next_spec(&running, limit).await?.unzip();
+        let among = self.endpoints.now().neighbours();
+        if matches!(running.config.source, Source::Python(_)) {
+            let next = spec.clone().unwrap_or_else(|| generations.live().spec.clone());
+            self.check_model(&next, &among).await?;
+        }
+        Ok(Prepared { generations, spec, among, guard })
+    }
+
+    /// Returns the specification of the next generation of an endpoint whose configuration has changed, and its
+    /// guard.
+    async fn next_spec(
+        &self,
+        running: &RunningEndpoint,
+        limit: Duration,
+    ) -> Result<Option<(Arc<GenerationSpec>, EndpointGuard)>, Refusal> {
+        let label = running.label();
         if !self.source.is_readable() || !matches!(running.config.source, Source::Python(_)) {
-            return Ok(Prepared { generations, spec: None, guard: None });
+            return Ok(None);
         }
         let after = self.source.read(&self.config, limit).await;
         let after = after.map_err(|error| Refusal::conflict(error.to_string()))?;
@@ -315,15 +336,14 @@ impl Fleet {
             )));
         };
         if *endpoint == running.config {
-            return Ok(Prepared { generations, spec: None, guard: None });
+            return Ok(None);
         }
-        let (spec, guard) = self.spec_of(&after, label)?;
-        Ok(Prepared { generations, spec: Some(spec), guard: Some(guard) })
+        self.spec_of(&after, label).map(Some)
     }
 
     /// Takes over the configuration with which an endpoint was reloaded.
     fn adopt(&mut self, prepared: Prepared) {
-        let Prepared { generations, spec, guard } = prepared;
+        let Prepared { generations, spec, guard, .. } = prepared;
         let Some(spec) = spec else {
             return self.files.take_one(&generations.live().spec.config);
         };
