@@ -177,8 +177,11 @@ class FakeServer:
         self.send(role, frame)
 
     def patched(self, id=9):
-        """Returns the next answer to a step of a change of the code."""
-        kind, _, _, got, payload = self.receive("control")
+        """Returns the next answer to a step of a change of the code. Passes over reports of source
+        files before it."""
+        kind = frames.SOURCES
+        while kind == frames.SOURCES:
+            kind, _, _, got, payload = self.receive("control")
         assert (kind, got) == (frames.PATCHED, id), self.errors
         return json.loads(payload)
 

@@ -283,7 +283,9 @@ def test_what_is_wrong_leaves_everything_as_it_was(
     assert (status, "cannot be used with" in err) == (2, True), err
 
 
-PROGRAM = """
+KINDS = """
+    import threading
+
     class First(ls.LitAPI):
         def __init__(self, word):
             self.word = word
@@ -296,14 +298,14 @@ PROGRAM = """
             return "second"
 
     class Third(ls.LitAPI):
-        lock = None
-
         def __init__(self):
-            import threading
             self.lock = threading.Lock()  # It cannot be pickled: each worker runs the program.
 
         def predict(self, x):
             return "third"
+"""
+PROGRAM = """
+    from kinds import First, Second, Third
 
     if __name__ == "__main__":
         ls.run_servers({servers}, port=0)
@@ -315,6 +317,8 @@ THIRD = 'ls.LitServer(Third(), path="/third")'
 
 @pytest.mark.parametrize("way", ["python server.py", "litplex serve server.py"])
 def test_a_program_is_run_again(way, run, runtime, script, litplex, reload, endpoints):
+    script(KINDS, name="kinds.py")
+
     def write(*servers):
         return script(PROGRAM.format(servers=", ".join(servers)))
 
@@ -336,12 +340,13 @@ def test_a_program_is_run_again(way, run, runtime, script, litplex, reload, endp
     _, plan, _ = reload()
     assert {path: it["change"] for path, it in plan.items()} == {
         "/second": "added",
-        "/third": "unchanged",
+        "/third": "reload",
         "/first": "options",
     }
+    # Its workers have run the program.
+    assert plan["/third"]["files"] == [str(file)]
     after = endpoints()
-    for path in before:
-        assert pids(after[path]) == pids(before[path]), path
+    assert pids(after["/first"]) == pids(before["/first"])
     assert server.post("/second", json=1).json() == "second"
     # A worker that starts later finds its model at its path.
     for path, answer in (("/third", "third"), ("/first", ["first", "one"])):
@@ -381,6 +386,340 @@ def test_a_program_is_run_again(way, run, runtime, script, litplex, reload, endp
     wait_until(lambda: "KeyError: 'no such thing'" in server.output)
     assert server.post("/second", json=1).json() == "second"
     assert server.stop() == 0
+
+
+CODE = """
+    import helper
+
+    class A(ls.LitAPI):
+        def predict(self, x):
+            return helper.VALUE
+
+    class B(ls.LitAPI):
+        def predict(self, x):
+            return "b"
+
+    class Lazy(ls.LitAPI):
+        def predict(self, x):
+            import lazy
+            return lazy.VALUE
+"""
+
+
+def test_code_that_changed_is_loaded_anew(
+    write_toml, serve_toml, script, litplex, reload, endpoints, tmp_path
+):
+    helper, lazy = tmp_path / "helper.py", tmp_path / "lazy.py"
+    helper.write_text("VALUE = 1")
+    lazy.write_text("VALUE = 1")
+    script(CODE.replace("import helper", ""), name="others.py")
+    script(CODE, name="first.py")
+    script(CODE.replace("import helper", "import helper as other"), name="second.py")
+    write_toml(
+        endpoint("/a", "first.py:A", workers_per_device=2),
+        endpoint("/second", "second:B"),
+        endpoint("/b", "others.py:B"),
+        endpoint("/lazy", "others.py:Lazy"),
+    )
+    server = serve_toml()
+
+    def changed(status=0):
+        _, plan, results = reload(status=status)
+        reloaded = {path for path, it in results.items() if it["change"] == "reload"}
+        assert reloaded == {path for path, it in plan.items() if it["change"] == "reload"}
+        return {path: it["files"] for path, it in plan.items() if it["change"] == "reload"}
+
+    assert changed() == {}
+    before = endpoints()
+    # Two saves of the same length in one second.
+    for value in (2, 3):
+        helper.write_text(f"VALUE = {value}")
+        status, out, _ = litplex("reload", "--dry-run")
+        for line in ("reload     /a", "reload     /second", f"{helper} has changed"):
+            assert (status, line in out) == (0, True), out
+        assert "/b" not in out and "/lazy" not in out
+        assert changed() == {"/a": [str(helper)], "/second": [str(helper)]}
+        assert {server.post("/a", json=0).json() for _ in range(10)} == {value}
+        assert changed() == {}
+    assert pids(endpoints()["/b"]) == pids(before["/b"])
+    # A save that changes nothing, and one that is taken back.
+    helper.write_text("VALUE = 3")
+    assert changed() == {}
+    helper.write_text("VALUE = 4")
+    helper.write_text("VALUE = 3")
+    assert changed() == {}
+
+    # A file that a hook has loaded.
+    assert server.post("/lazy", json=0).json() == 1
+    lazy.write_text("VALUE = 2")
+    assert changed() == {"/lazy": [str(lazy)]}
+    assert server.post("/lazy", json=0).json() == 2
+
+    # A worker that starts has loaded the new file; the other one has not.
+    helper.write_text("VALUE = 5")
+    killed = pids(endpoints()["/a"])[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in pids(endpoints()["/a"]))
+    wait_until(lambda: {w["state"] for w in endpoints()["/a"]["workers"]} == {"ready"})
+    assert changed() == {"/a": [str(helper)], "/second": [str(helper)]}
+    assert {server.post("/a", json=0).json() for _ in range(10)} == {5}
+
+    # What cannot be loaded leaves the old code, and is tried again.
+    helper.write_text("VALUE = (")
+    for _ in range(2):
+        assert set(changed(status=1)) == {"/a", "/second"}
+        assert server.post("/a", json=0).json() == 5
+    helper.write_text("VALUE = 6")
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.post("/a", json=0).json() == 6)
+    wait_until(lambda: json.loads(litplex("ps", "--json")[1])["failed_reload"] is None)
+    helper.unlink()
+    status, out, _ = litplex("reload", "--dry-run")
+    assert f"{helper} has changed" in out
+    assert server.post("/a", json=0).json() == 6
+
+
+def test_a_model_in_the_program_itself_is_loaded_anew(serve, script, runtime, reload):
+    program = """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return VALUE
+
+        if __name__ == "__main__":
+            ls.LitServer(Echo(), path="/echo").run(port=0)
+    """
+    server = serve(program.replace("VALUE", "1"), env=runtime)
+    assert reload()[1]["/echo"]["change"] == "unchanged"
+    file = script(program.replace("VALUE", "2"))
+    _, plan, _ = reload()
+    assert (plan["/echo"]["change"], plan["/echo"]["files"]) == ("reload", [str(file)])
+    assert server.post("/echo", json=0).json() == 2
+    assert reload()[1]["/echo"]["change"] == "unchanged"
+
+
+FITTING = """
+    from typing import List
+    from pydantic import BaseModel
+
+    import marks
+
+    class Count(BaseModel):
+        n: int
+
+    class Named(BaseModel):
+        name: str
+
+    class Page(ls.LitAPI):
+        def setup(self, device):
+            marks.loaded("page")
+
+        def decode_request(self, request: Count):
+            return request.n
+
+        def predict(self, n):
+            return {"name": "x" * n}
+
+        def encode_response(self, output) -> Named:
+            return output
+
+    class Text(ls.LitAPI):
+        def setup(self, device):
+            marks.loaded("text")
+
+        def decode_request(self, request: Named):
+            return request
+
+        def predict(self, named):
+            return named.name
+
+    class Caller(ls.LitAPI):
+        page = ls.endpoint("/page", returns=Named)
+
+        def predict(self, request):
+            return self.page(request).name
+"""
+MARKS = """
+    def loaded(name):
+        with open("loaded", "a") as file:
+            file.write(f"{name} ")
+"""
+PIPE = '[[endpoint]]\npath = "/pipe"\npipeline = ["/page", "/text"]\n'
+
+
+def test_a_reload_checks_what_a_start_checks(
+    write_toml, serve_toml, script, litplex, endpoints, tmp_path
+):
+    pytest.importorskip("pydantic")
+    script(MARKS, name="marks.py")
+    script(FITTING, name="fitting.py")
+    script(FITTING.replace('"/page", returns', '"/gone", returns'), name="wrong.py")
+    page, text, caller = (
+        endpoint(f"/{name.lower()}", f"fitting.py:{name}") for name in ("Page", "Text", "Caller")
+    )
+    other = endpoint("/other", max_queue=5)
+    write_toml(page, text, caller, PIPE, other)
+    server = serve_toml()
+    before = endpoints()
+    loads = (tmp_path / "loaded").read_text()
+    number = FITTING.replace(") -> Named:", ") -> Count:")
+    without = FITTING.replace('"/page", returns', '"/gone", returns')
+    maps = PIPE.replace('"/text"', '{ map = "/text", over = "$response" }')
+    takes_list = FITTING.replace("request: Named", "request: List[int]")
+    for code, config, sentence in (
+        # The steps of a pipeline, whose endpoints stay.
+        (
+            FITTING,
+            (page, text, caller, maps),
+            "pipeline of /pipe: steps[1]: ",
+        ),
+        # Models of which only the code changes: the callee, a step, the caller.
+        (
+            number,
+            (page, text, caller),
+            "`returns` of `self.page` does not fit what `/page` returns",
+        ),
+        (takes_list, (page, text, PIPE), "pipeline of /pipe: steps[1]: "),
+        (
+            without,
+            (page, text, caller),
+            "endpoint `/caller`: a call that it declares cannot be made",
+        ),
+        # A model that is new, and one whose callee goes.
+        (FITTING, (page, text, caller, endpoint("/new", "wrong.py:Caller")), "endpoint `/new`: a"),
+        (FITTING, (text, caller), "endpoint `/caller`: a call that it declares cannot be made"),
+    ):
+        script(code, name="fitting.py")
+        write_toml(*config, endpoint("/other", max_queue=9))
+        for args in (("--dry-run",), (), ("--json",)):
+            status, out, err = litplex("reload", *args)
+            assert (status, out, sentence in err) == (1, "", True), (args, out, err)
+        assert server.post("/pipe", json={"n": 3}).json() == "xxx"
+        assert server.post("/caller", json={"n": 2}).json() == "xx"
+    # The whole is refused: neither an option of another endpoint is applied, nor anything loaded.
+    settings = json.loads(litplex("config", "--json")[1])["endpoints"]
+    options = next(it["options"] for it in settings if it["endpoint"] == "/other")
+    assert [it["value"] for it in options if it["name"] == "max_queue"] == ["5"]
+    assert (tmp_path / "loaded").read_text() == loads
+    assert {path: pids(it) for path, it in endpoints().items()} == {
+        path: pids(it) for path, it in before.items()
+    }
+    # A reload of one endpoint, and the signal, are checked too.
+    script(number, name="fitting.py")
+    write_toml(page, text, caller, PIPE, other)
+    status, _, err = litplex("reload", "/page")
+    assert (status, "does not fit" in err) == (1, True), err
+    refused = "the reload failed: endpoint `/caller`: `returns` of `self.page` does not fit"
+    count = server.output.count(refused)
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.output.count(refused) > count)
+    assert server.post("/caller", json={"n": 2}).json() == "xx"
+    # Where both ends change together, they fit.
+    script(FITTING.replace("name", "title"), name="fitting.py")
+    write_toml(page, text, PIPE, other)
+    status, _, err = litplex("reload")
+    assert status == 0, err
+    assert server.post("/pipe", json={"n": 3}).json() == "xxx"
+    info = {it["path"]: it for it in server.client.get("/info").json()["endpoints"]}
+    live = [info[path]["generation"] for path in ("/page", "/text")]
+    assert live == [2, 2]
+
+
+def test_what_only_a_loaded_model_says_is_checked_before_it_serves(
+    write_toml, serve_toml, script, litplex, endpoints
+):
+    """`setup` may change what `litplex check` has seen."""
+    models = """
+        class Late(ls.LitAPI):
+            callee = ls.endpoint("/other")
+
+            def setup(self, device):
+                pass
+
+            def predict(self, x):
+                return self.callee(x)
+    """
+    script(models, name="late.py")
+    late, other = endpoint("/late", "late.py:Late"), endpoint("/other")
+    write_toml(late, other)
+    server = serve_toml()
+    in_setup = models.replace("pass", 'type(self).callee = ls.endpoint("/none")')
+    script(in_setup, name="late.py")
+    for args in ((), ("/late",), ("/late", "--canary", "50%")):
+        status, out, err = litplex("reload", *args)
+        assert (status, "a call that it declares cannot be made" in out + err) == (1, True), err
+        assert server.post("/late", json=1).json() == ["echo", 1]
+    # A new endpoint: the others stay as they were, too.
+    script(models, name="late.py")
+    script(in_setup, name="later.py")
+    new = endpoint("/new", "later.py:Late")
+    write_toml(late, endpoint("/other", max_queue=3), new, endpoint("/more"))
+    status, _, err = litplex("reload")
+    assert (status, "endpoint `/new`: a call that it declares" in err) == (1, True), err
+    assert list(endpoints()) == ["/late", "/other"]
+    assert server.post("/more", json=1).status_code == 404
+
+
+def test_the_configuration_is_shown_as_it_is_served(write_toml, serve_toml, litplex, reload):
+    def shown():
+        settings = json.loads(litplex("config", "--json")[1])
+        return {
+            it["endpoint"]: {row["name"]: row["value"] for row in it["options"]}
+            for it in settings["endpoints"]
+        }
+
+    write_toml(endpoint("/a", max_queue=5), endpoint("/b"), endpoint("/gone"))
+    serve_toml(KEY="secret")
+    assert (shown()["/a"]["max_queue"], "/gone" in shown()) == ("5", True)
+    write_toml(
+        endpoint("/new"),
+        endpoint("/a", max_queue=6, api_keys='{ ann = "env:KEY" }'),
+        endpoint("/b", args='{ word = "b" }', max_batch_size=4),
+    )
+    reload()
+    now = shown()
+    assert list(now) == ["/new", "/a", "/b"]
+    assert (now["/a"]["max_queue"], now["/b"]["max_batch_size"]) == ("6", "4")
+    keys = json.loads(litplex("config", "--json")[1])
+    assert "ann" in json.dumps(keys)
+
+
+def test_a_first_generation_is_listed_as_what_it_is(
+    write_toml, run, runtime, script, litplex, tmp_path
+):
+    script(
+        """
+        import os
+        import time
+
+        class Slow(ls.LitAPI):
+            def setup(self, device):
+                while not os.path.exists("go"):
+                    time.sleep(0.01)
+
+            request_example = 1
+
+            def predict(self, x):
+                while not os.path.exists("warm"):
+                    time.sleep(0.01)
+                return x
+        """,
+        name="slow.py",
+    )
+    write_toml(endpoint("/slow", "slow.py:Slow", warmup=1))
+    server = run([LITPLEX, "serve", "litplex.toml"], kind=Server, env=runtime)
+    server.wait_until_listening()
+
+    def state():
+        listed = json.loads(litplex("generations", "/slow", "--json")[1])["generations"]
+        return [(it["generation"], it["state"]) for it in listed]
+
+    assert state() == [(1, "starting")]
+    assert "generation 1" not in litplex("ps")[1], "its workers have rows"
+    (tmp_path / "go").touch()
+    wait_until(lambda: state() == [(1, "warming")])
+    (tmp_path / "warm").touch()
+    server.wait_until_ready()
+    assert state() == [(1, "live")]
 
 
 APP = """
@@ -443,6 +782,55 @@ def test_an_app_host_is_replaced_with_its_program(serve, runtime, script, litple
     reload()
     assert server.post("/a", json=0).status_code == 404
     assert server.post("/b", json=0).headers["x-mark"] == "four"
+
+
+def test_an_app_host_is_replaced_when_a_file_that_it_has_loaded_changes(
+    serve, runtime, script, litplex, reload, endpoints, tmp_path
+):
+    pytest.importorskip("fastapi")
+    marks, late = tmp_path / "marks.py", tmp_path / "late.py"
+    marks.write_text("MARK = 'one'")
+    late.write_text("")
+    script("class Echo(ls.LitAPI):\n    def predict(self, x):\n        return x", name="echo.py")
+    program = """
+        import echo
+        import marks
+
+        if __name__ == "__main__":
+            server = ls.LitServer(echo.Echo(), path="/echo")
+
+            @server.app.get("/mark")
+            def mark():
+                return marks.MARK
+
+            @server.app.get("/late")
+            def late():
+                import late
+
+            server.run(port=0)
+    """
+    server = serve(program, env=runtime)
+    before = endpoints()
+    (host,) = server.app_hosts()
+    assert reload()[0]["plan"]["app"] is False
+    marks.write_text("MARK = 'two'")
+    status, out, _ = litplex("reload", "--dry-run")
+    assert (status, f"{marks} has changed" in out) == (0, True), out
+    answer, plan, _ = reload()
+    assert (answer["plan"]["app"], answer["plan"]["app_files"]) == (True, [str(marks)])
+    assert plan["/echo"]["change"] == "unchanged"
+    assert server.client.get("/mark").json() == "two"
+    wait_until(lambda: host not in server.app_hosts())
+    assert pids(endpoints()["/echo"]) == pids(before["/echo"])
+    # One that a route has loaded.
+    assert server.client.get("/late").status_code == 200
+    late.write_text("MARK = 1")
+    assert reload()[0]["plan"]["app_files"] == [str(late)]
+    assert reload()[0]["plan"]["app"] is False
+    marks.write_text("MARK = (")
+    status, _, err = litplex("reload")
+    assert (status, "SyntaxError" in err) == (1, True), err
+    assert server.client.get("/mark").json() == "two"
 
 
 def metrics(server):

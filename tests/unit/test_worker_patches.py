@@ -1,7 +1,9 @@
 """A change of the code of a running worker: requests before it end on the old code, those behind it
 are computed by the new one."""
 
+import hashlib
 import json
+import sys
 
 import pytest
 from litplex._worker.wire import frames
@@ -179,17 +181,75 @@ LAZY = """
 """
 
 
+def loaded(path, text=None):
+    """Returns how a worker reports a file with this text, by default the present one."""
+    text = path.read_bytes() if text is None else text.encode()
+    return {"path": str(path), "digest": hashlib.sha256(text).hexdigest()}
+
+
 def test_source_files_are_reported_when_they_are_loaded(worker, tmp_path):
     (tmp_path / "helper.py").write_text("VALUE = 1\n")
     server = worker(LAZY)
-    assert server.traits["sources"] == [str(tmp_path / "model.py")]
+    assert server.traits["sources"] == [loaded(tmp_path / "model.py")]
     server.request(1, 1)
     assert server.answers(1) == {1: (200, 1)}
-    server.ping()
+    # Without a question of the server, which may want to know at once.
     kind, _, _, _, payload = server.receive("control")
-    assert (kind, json.loads(payload)) == (
-        frames.SOURCES,
-        {"sources": [str(tmp_path / "helper.py")]},
-    )
+    sources = {"sources": [loaded(tmp_path / "helper.py")]}
+    assert (kind, json.loads(payload)) == (frames.SOURCES, sources)
     server.ping()
     server.ping()
+
+
+CHILDREN = """
+    class API(ls.LitAPI):
+        def predict(self, x):
+            child = os.fork()
+            if child == 0:
+                import helper
+                os._exit(helper.VALUE)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 9), reason="needs os.waitstatus_to_exitcode")
+def test_a_child_of_a_hook_does_not_report_on_the_connection_of_its_worker(worker, tmp_path):
+    (tmp_path / "helper.py").write_text("VALUE = 7\n")
+    server = worker(CHILDREN)
+    server.request(1, 1)
+    assert server.answers(1) == {1: (200, 7)}
+    # The next frame would be a report.
+    server.ping()
+
+
+@pytest.mark.parametrize("patches", [False, True])
+def test_a_digest_is_that_of_the_text_that_was_loaded(worker, tmp_path, patches):
+    helper = tmp_path / "helper.py"
+    helper.write_text("VALUE = 1\n")
+    # The model saves the file again while it is being loaded.
+    model = """
+        import helper
+
+        class API(ls.LitAPI):
+            def predict(self, x):
+                return helper.VALUE
+    """
+    saves = f"open({str(helper)!r}, 'w').write('VALUE = 2\\n'); VALUE = 1\n"
+    helper.write_text(saves)
+    server = worker(model, patches=patches)
+    assert helper.read_text() != saves
+    assert loaded(helper, saves) in server.traits["sources"]
+
+
+def test_a_change_of_the_code_is_reported_before_its_answer(worker, tmp_path):
+    server = worker(SINGLE, patches=True)
+    files = new_text(server)
+    server.patch("prepare", 1, files=files)
+    assert server.patched(1) == {}
+    server.patch("hold", 2)
+    assert server.patched(2) == {}
+    server.patch("commit", 3)
+    kind, _, _, _, payload = server.receive("control")
+    sources = {"sources": [loaded(tmp_path / "model.py", files[0]["text"])]}
+    assert (kind, json.loads(payload)) == (frames.SOURCES, sources)
+    assert server.patched(3) == {}

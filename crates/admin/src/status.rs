@@ -276,6 +276,9 @@ pub struct ReloadPlan {
     pub restart: Vec<PlannedOption>,
     /// Whether the process with the program's own routes and middlewares is replaced.
     pub app: bool,
+    /// The changed files that this process has loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub app_files: Vec<String>,
 }
 
 impl ReloadPlan {
@@ -295,7 +298,7 @@ pub struct PlannedEndpoint {
     /// The changed options.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<PlannedOption>,
-    /// The changed files of the model and its requirements.
+    /// The changed files that the workers have loaded, and changed requirements.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
 }

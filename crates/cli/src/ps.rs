@@ -75,7 +75,9 @@ fn table(status: &Status) -> String {
 
 fn rows_of_endpoint(endpoint: &EndpointStatus) -> Vec<Row> {
     let workers = endpoint.workers.iter().map(row_of_worker);
-    let others = endpoint.generations.iter().filter_map(row_of_generation);
+    // The rows of the workers show how far a first generation has come.
+    let others = endpoint.generations.iter().filter(|it| it.generation > 1);
+    let others = others.filter_map(row_of_generation);
     [row_of_endpoint(endpoint)].into_iter().chain(workers).chain(others).collect()
 }
 

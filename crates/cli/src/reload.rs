@@ -48,9 +48,9 @@ pub(crate) struct Reload {
 const AFTER_HELP: &str = "\
 Without an endpoint, the server reads its TOML file again, or runs its Python program again up to the call
 that serves, and applies what differs: options, models, endpoints that are new or gone. Options such as
-`queue_timeout` apply to the workers that run; for the others new workers start. Endpoints without a change
-are left alone, also if code that they import has changed: name an endpoint to load its code anew. SIGHUP
-does the same.
+`queue_timeout` apply to the workers that run; for the others new workers start, and also where a source
+file has changed since workers have loaded it. Endpoints without a change are left alone. SIGHUP does the
+same.
 
 New workers start beside the old ones, import the code anew and load the model. Once all are ready and
 have answered a warm-up request, they take the new requests; the old ones finish theirs, streams
@@ -202,12 +202,11 @@ fn describe(plan: &ReloadPlan) -> String {
     for planned in plan.endpoints.iter().filter(changes) {
         let _ = writeln!(text, "{:<10} {}", planned.change.word(), planned.endpoint);
         planned.options.iter().for_each(|option| text.push_str(&option_line(option)));
-        for file in &planned.files {
-            let _ = writeln!(text, "             {file} has changed");
-        }
+        planned.files.iter().for_each(|file| text.push_str(&file_line(file)));
     }
     if plan.app {
         text.push_str("reload     the program's app and middlewares\n");
+        plan.app_files.iter().for_each(|file| text.push_str(&file_line(file)));
     }
     for option in &plan.restart {
         let owner = option.endpoint.as_deref().unwrap_or("the server");
@@ -220,6 +219,10 @@ fn describe(plan: &ReloadPlan) -> String {
         );
     }
     text
+}
+
+fn file_line(file: &str) -> String {
+    format!("             {file} has changed\n")
 }
 
 fn option_line(PlannedOption { option, before, after, .. }: &PlannedOption) -> String {
@@ -284,12 +287,13 @@ mod tests {
             planned("/c", PlannedChange::Added),
         ];
         let restart = vec![option(None, "port"), option(Some("/a"), "log_level")];
-        let text = describe(&ReloadPlan { endpoints, restart, app: true });
+        let app_files = vec!["/srv/app.py".into()];
+        let text = describe(&ReloadPlan { endpoints, restart, app: true, app_files });
         assert_eq!(
             text,
             "reload     /b\n             max_batch_size: 1 → 2\n             \
              /srv/requirements.txt has changed\nadded      /c\nreload     the program's app and \
-             middlewares\nrestart    the server: only a start of the server applies this\n             \
+             middlewares\n             /srv/app.py has changed\nrestart    the server: only a start of the server applies this\n             \
              port: 1 → 2\nrestart    /a: only a start of the server applies this\n             \
              log_level: 1 → 2\n"
         );

@@ -16,6 +16,15 @@ const MASKED: &str = "…";
 /// The text for an option that is not set.
 const UNSET: &str = "not set";
 
+/// The files of a program that are other ones than those that its processes have loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChangedFiles {
+    /// The files of endpoints, by their labels.
+    pub endpoints: BTreeMap<String, Vec<PathBuf>>,
+    /// The files of the app host.
+    pub app_host: Vec<PathBuf>,
+}
+
 /// The difference between a running configuration and a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
@@ -25,6 +34,8 @@ pub struct Diff {
     pub restart: Vec<RestartOption>,
     /// Whether the app host differs, or the endpoints that it is in front of.
     pub app_host: bool,
+    /// The changed files that the app host has loaded.
+    pub app_files: Vec<PathBuf>,
 }
 
 /// The difference of an endpoint.
@@ -47,7 +58,7 @@ pub enum Change {
     Reload {
         /// The changed options, first those that need new workers.
         options: Vec<OptionChange>,
-        /// The changed files of the model and its requirements.
+        /// The changed files that the workers have loaded, and changed requirements.
         files: Vec<PathBuf>,
     },
     /// The endpoint is new.
@@ -77,13 +88,8 @@ pub struct RestartOption {
 }
 
 impl Diff {
-    /// Compares a running configuration with a new one. `files` has the changed files of endpoints, by their
-    /// labels.
-    pub fn between(
-        before: &Program,
-        after: &Program,
-        files: &BTreeMap<String, Vec<PathBuf>>,
-    ) -> Self {
+    /// Compares a running configuration with a new one, given the changed files.
+    pub fn between(before: &Program, after: &Program, files: &ChangedFiles) -> Self {
         let mut diff = Self { restart: server_options(before, after), ..Self::default() };
         for endpoint in &after.endpoints {
             let label = endpoint.label().to_owned();
@@ -96,7 +102,7 @@ impl Diff {
                         restart
                             .map(|change| RestartOption { endpoint: Some(label.clone()), change }),
                     );
-                    compared.change(files.get(&label).cloned().unwrap_or_default())
+                    compared.change(files.endpoints.get(&label).cloned().unwrap_or_default())
                 }
             };
             diff.endpoints.push(EndpointDiff { label, change });
@@ -108,9 +114,19 @@ impl Diff {
             change: Change::Removed,
         }));
         let is_other = |it: &EndpointDiff| matches!(it.change, Change::Added | Change::Removed);
+        if after.app_host.is_some() {
+            diff.app_files.clone_from(&files.app_host);
+        }
         diff.app_host = before.app_host != after.app_host
+            || !diff.app_files.is_empty()
             || (after.app_host.is_some() && diff.endpoints.iter().any(is_other));
         diff
+    }
+
+    /// Returns whether the endpoint with this label gets new workers.
+    pub fn needs_workers(&self, label: &str) -> bool {
+        let change = self.endpoints.iter().find(|it| it.label == label).map(|it| &it.change);
+        matches!(change, Some(Change::Added | Change::Reload { .. }))
     }
 
     /// Returns whether a reload would change nothing.
@@ -451,7 +467,7 @@ mod tests {
     }
 
     fn between(before: &str, after: &str) -> Diff {
-        Diff::between(&program(before), &program(after), &BTreeMap::new())
+        Diff::between(&program(before), &program(after), &ChangedFiles::default())
     }
 
     fn change(before: &str, after: &str) -> Change {
@@ -564,7 +580,8 @@ mod tests {
     #[test]
     fn changed_files_need_new_workers() {
         let program = program(&(endpoint("/a", "") + &endpoint("/b", "")));
-        let files = BTreeMap::from([("/b".to_owned(), vec![PathBuf::from("b.py")])]);
+        let endpoints = BTreeMap::from([("/b".to_owned(), vec![PathBuf::from("b.py")])]);
+        let files = ChangedFiles { endpoints, app_host: Vec::new() };
         let found = Diff::between(&program, &program, &files).endpoints;
         assert_eq!(found[0].change, Change::Unchanged);
         let files = vec![PathBuf::from("b.py")];
@@ -611,10 +628,17 @@ mod tests {
             resolve(raw.as_object().cloned().unwrap(), &Origin::Sdk).unwrap()
         };
         let before = sdk(&["/a"], &[]);
-        let differs = |after: &Program| Diff::between(&before, after, &BTreeMap::new()).app_host;
+        let none = ChangedFiles::default();
+        let differs = |after: &Program| Diff::between(&before, after, &none).app_host;
         assert!(!differs(&sdk(&["/a"], &[])));
         assert!(differs(&sdk(&["/a"], &["/livez"])));
         assert!(differs(&sdk(&["/a", "/b"], &[])));
         assert!(differs(&sdk(&["/b"], &[])));
+        let app_host = vec![PathBuf::from("app.py")];
+        let files = ChangedFiles { app_host: app_host.clone(), ..ChangedFiles::default() };
+        let diff = Diff::between(&before, &before, &files);
+        assert_eq!((diff.is_empty(), diff.app_host, diff.app_files), (false, true, app_host));
+        let without = program(&endpoint("/a", ""));
+        assert!(Diff::between(&without, &without, &files).is_empty(), "it has no app host");
     }
 }

@@ -26,7 +26,7 @@ mod workers;
 pub use access::{ApiKey, ApiKeys};
 pub use admin::AdminPort;
 pub use app_host::AppHost;
-pub use diff::{Change, Diff, EndpointDiff, OptionChange, RestartOption};
+pub use diff::{Change, ChangedFiles, Diff, EndpointDiff, OptionChange, RestartOption};
 pub use endpoint::{Endpoint, Source, Swap};
 pub use jwt::{Jwks, Jwt};
 pub use keywords::keywords_python;

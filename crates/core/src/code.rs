@@ -7,14 +7,23 @@ use crate::BoxFuture;
 
 /// The code of a running worker's model.
 pub trait LiveCode: fmt::Debug + Send + Sync {
-    /// Returns the paths of the source files that the worker has loaded: those of the program itself, not
-    /// of its language or of installed packages.
-    fn sources(&self) -> Vec<String>;
+    /// Returns the source files that the worker has loaded: those of the program itself, not of its
+    /// language or of installed packages.
+    fn sources(&self) -> Vec<LoadedFile>;
     /// Takes a step of a change of the code.
     ///
     /// # Errors
     /// The change cannot be made in the running worker.
     fn patch(&self, step: PatchStep) -> BoxFuture<'static, Result<Patched, PatchRefusal>>;
+}
+
+/// A source file as it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoadedFile {
+    /// The path, as the worker reported it.
+    pub path: String,
+    /// The SHA-256 of the text that was loaded, in lower-case hexadecimal; empty if it is not known.
+    pub digest: String,
 }
 
 /// A step of a change of the code of a model. Between `Prepare` and the end, requests run as before; from

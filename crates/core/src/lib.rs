@@ -37,7 +37,7 @@ pub use call::{
     Origin, Parent, PartStream, Root, Waits, WorkerKey, draw,
 };
 pub use call_error::CallError;
-pub use code::{LiveCode, PatchRefusal, PatchStep, Patched, SourceText};
+pub use code::{LiveCode, LoadedFile, PatchRefusal, PatchStep, Patched, SourceText};
 pub use cost::Cost;
 pub use error::{BoxError, CallPath, ErrorCause, Outcome, Result, ServeError};
 pub use identity::{FindError, Identity};

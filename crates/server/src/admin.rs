@@ -1,5 +1,6 @@
 //! The operations of an operator on a running server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,8 +152,9 @@ impl Admin for AdminHandler {
             let mut status = [endpoint.status().await];
             self.observer.complete([&endpoint].into_iter(), &mut status).await;
             let [mut status] = status;
-            let controls = endpoint.controls();
-            status.sources = controls.map_or(Vec::new(), |it| it.sources().into_iter().collect());
+            let loaded = endpoint.controls().map(|controls| controls.sources()).unwrap_or_default();
+            let paths: BTreeSet<_> = loaded.into_iter().map(|file| file.path).collect();
+            status.sources = paths.into_iter().collect();
             Ok(status)
         })
     }
@@ -222,7 +224,8 @@ impl Admin for AdminHandler {
             let ReloadOptions { limit, canary, swap } = options;
             let label = self.find(&endpoint)?.identity().label.clone();
             let prepared = self.fleet.prepare(&label, limit).await?;
-            let order = Order { spec: prepared.spec.clone(), limit, canary, swap };
+            let (spec, among) = (prepared.spec.clone(), prepared.among.clone());
+            let order = Order { spec, limit, canary, swap, among };
             let reloaded = prepared.generations.reload(order).await?;
             self.fleet.adopt(prepared).await;
             Ok(reloaded)
@@ -292,7 +295,10 @@ impl Admin for AdminHandler {
         generation: Option<u64>,
         limit: Duration,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
-        Box::pin(async move { self.reloadable(&endpoint)?.roll_back(generation, limit).await })
+        Box::pin(async move {
+            let among = self.fleet.current().borrow().neighbours();
+            self.reloadable(&endpoint)?.roll_back(generation, limit, among).await
+        })
     }
 
     fn generations(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointGenerations, Refusal>> {

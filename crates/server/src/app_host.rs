@@ -1,5 +1,6 @@
 //! The app host of a server: a process that is supervised as workers are, and takes no jobs.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,9 +8,10 @@ use std::sync::Arc;
 use litplex_access::Guard;
 use litplex_admin::RunDir;
 use litplex_config::{AppHost, Program};
+use litplex_core::LoadedFile;
 use litplex_http::{App, serve_inner};
 use litplex_supervisor::{Supervisor, supervise};
-use litplex_workers::{AppHostLaunch, AppHostSpec, OutputSpec};
+use litplex_workers::{AppHostLaunch, AppHostSpec, OutputSpec, reported_sources};
 use tokio::net::UnixListener;
 
 use crate::launch::WorkerEnvironment;
@@ -40,7 +42,8 @@ impl AppHostFront {
     }
 }
 
-/// The two sockets between a server and its app host.
+/// The two sockets between a server and its app host, and the file in which the app host says which source
+/// files it has loaded.
 #[derive(Clone)]
 pub(crate) struct AppHostPlace {
     /// The number of the app host; the first is 1. Each listens on a socket of its own.
@@ -81,6 +84,15 @@ impl AppHostPlace {
         Self { number, app_host, inner: self.inner.clone() }
     }
 
+    /// Returns the source files that the app host has loaded; none before it listens. Reads a file.
+    pub(crate) fn sources(&self) -> BTreeSet<LoadedFile> {
+        reported_sources(&self.sources_file())
+    }
+
+    fn sources_file(&self) -> PathBuf {
+        self.app_host.with_extension("sources")
+    }
+
     /// Returns the routes that the app host serves; `guard` is for those that bypass it.
     pub(crate) fn front(&self, config: &Program, guard: Arc<Guard>) -> litplex_http::AppHost {
         let (direct, answers_preflights, has_routes) = match &config.app_host {
@@ -108,6 +120,7 @@ impl AppHostPlace {
             secrets: hidden_from_app_host(config),
             socket: self.app_host.clone(),
             inner: self.inner.clone(),
+            sources: self.sources_file(),
             heartbeat: config.app_heartbeat,
             output: OutputSpec {
                 shows_ids: environment.request_ids,

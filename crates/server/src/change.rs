@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{EndpointReloaded, EventKind, PlannedChange, Refusal};
+use litplex_admin::{EndpointReloaded, EventKind, GenerationState, PlannedChange, Refusal};
 use litplex_calls::{Target, TimeBudget};
 use litplex_config::{Change, ConfigError, Diff, Endpoint, Program, Source};
 use litplex_pages::EndpointSchema;
 use litplex_supervisor::Supervisor;
+use litplex_workers::{Inspection, inspect};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndpointGuard;
 use crate::app_host::AppHostPlace;
+use crate::check::inspection;
 use crate::declared_calls;
 use crate::endpoints::{EndpointLauncher, EndpointSet};
 use crate::events::Events;
+use crate::fits::{self, Description, Neighbours, refuse};
 use crate::fleet::{Fleet, unused};
 use crate::generation::{Generation, GenerationSpec, Size};
 use crate::generations;
@@ -29,6 +32,9 @@ use crate::secrets;
 use crate::warmup::warm_up;
 use crate::watch::{Milestone, follow, follow_app_host};
 use crate::{Error, ModelSource};
+
+/// The time that the import of a model has that is inspected.
+const INSPECTION_TIME: Duration = Duration::from_secs(60);
 
 /// The time that the last requests of a replaced app host have.
 const APP_HOST_TIME: Duration = Duration::from_secs(60 * 60);
@@ -72,7 +78,6 @@ impl Fleet {
             Vec::new()
         });
         wrong.extend(self.log_options_of_new(after, diff));
-        wrong.extend(self.broken_calls(after, diff));
         if !wrong.is_empty() {
             return Err(Refusal::conflict(ConfigError(wrong).to_string()));
         }
@@ -132,18 +137,56 @@ impl Fleet {
         after.endpoints.iter().filter(is_new).flat_map(options).collect()
     }
 
-    /// Returns an error for each call that the models which stay declare of an endpoint that would be gone.
-    fn broken_calls(&self, after: &Program, diff: &Diff) -> Vec<String> {
-        let stays = |label: &str| {
-            let change = diff.endpoints.iter().find(|it| it.label == label).map(|it| &it.change);
-            matches!(change, Some(Change::Unchanged | Change::Options(_)))
-        };
-        let now = self.endpoints.now();
-        let staying = now.endpoints.iter().filter(|it| stays(it.label()) && it.graph().is_none());
-        let errors = |endpoint: &Arc<RunningEndpoint>| {
-            declared_calls::errors(&after.endpoints, endpoint.label(), &endpoint.declared_calls())
-        };
-        staying.flat_map(errors).collect()
+    /// Checks the types and the calls of the endpoints as they are to be, before anything is loaded: those of
+    /// models that stay are known, and models that are to be loaded are inspected. Returns the endpoints with
+    /// what is known of their models.
+    pub(crate) async fn check_models(
+        &self,
+        after: &Program,
+        diff: &Diff,
+        prepared: &Prepared,
+    ) -> Result<Neighbours, Refusal> {
+        let running =
+            |endpoint: &Endpoint| match (fits::graph(endpoint), self.find(endpoint.label())) {
+                (Some(graph), _) => Description::pipeline(&EndpointSchema::default(), graph),
+                (None, Ok(running)) => running.description(),
+                (None, Err(_)) => Description::default(),
+            };
+        let models = after.endpoints.iter().map(running).collect();
+        let mut planned = Neighbours { endpoints: after.endpoints.clone(), models };
+        let related = planned.related();
+        let mut inspected = JoinSet::new();
+        for (at, endpoint) in after.endpoints.iter().enumerate() {
+            let label = endpoint.label();
+            let placement = prepared.placements.get(label);
+            let (Some(placement), true) = (placement, diff.needs_workers(label)) else { continue };
+            planned.models[at] = Description::default();
+            if related.contains(label) || self.find(label).is_err() {
+                let described = inspected_model(endpoint, placement, &prepared.environment);
+                inspected.spawn(async move { (at, described.await) });
+            }
+        }
+        for (at, description) in inspected.join_all().await {
+            planned.models[at] = description.unwrap_or_default();
+        }
+        refuse(planned.errors())?;
+        Ok(planned)
+    }
+
+    /// Checks a next generation of an endpoint in the same way, among the others as they are.
+    pub(crate) async fn check_model(
+        &self,
+        spec: &GenerationSpec,
+        among: &Neighbours,
+    ) -> Result<(), Refusal> {
+        if !among.related().contains(spec.config.label()) {
+            return Ok(());
+        }
+        let described = inspected_model(&spec.config, &spec.placement, &spec.environment);
+        match described.await {
+            Some(description) => refuse(among.clone().errors_with(&spec.config, description)),
+            None => Ok(()),
+        }
     }
 
     /// Returns the specification of the next generation of an endpoint, and its guard.
@@ -170,12 +213,12 @@ impl Fleet {
     /// Applies a difference. Returns the results of the endpoints that change.
     ///
     /// # Errors
-    /// The app host does not start; then nothing has changed.
+    /// The app host does not start, or the new endpoints do not fit the others; then nothing has changed.
     pub(crate) async fn apply(
         &mut self,
         after: Program,
         diff: Diff,
-        prepared: Prepared,
+        (prepared, planned): (Prepared, Neighbours),
         limit: Duration,
     ) -> Result<Vec<EndpointReloaded>, Refusal> {
         self.endpoints.launcher.environment = prepared.environment.clone();
@@ -183,9 +226,19 @@ impl Fleet {
         let changes: BTreeMap<_, _> =
             diff.endpoints.iter().map(|it| (it.label.as_str(), &it.change)).collect();
         let mut results = Vec::new();
-        let arrived = self.arrive(&after, &changes, &prepared, limit, &mut results).await;
+        let arrived =
+            self.arrive(&after, &changes, (&prepared, &planned), limit, &mut results).await;
+        let arrived = match arrived {
+            Ok(arrived) => arrived,
+            Err(refusal) => {
+                if let Some((_, supervisor)) = app_host {
+                    supervisor.stop(Duration::ZERO).await;
+                }
+                return Err(refusal);
+            }
+        };
         self.commit(&after, &changes, &prepared, arrived, app_host, &mut results).await;
-        self.reload_changed(&after, &changes, &prepared, limit, &mut results).await;
+        self.reload_changed(&changes, (&prepared, &planned), limit, &mut results).await;
         self.remove(&changes, &mut results);
         self.endpoints.now().warn_of_cycles();
         for result in &results {
@@ -217,15 +270,19 @@ impl Fleet {
         Err(Refusal::conflict(format!("{reason}; everything stays as it was")))
     }
 
-    /// Launches the endpoints that are new, and waits until each is ready or has failed. One that fails is left out.
+    /// Launches the endpoints that are new, and waits until each is ready or has failed. One that fails is left
+    /// out.
+    ///
+    /// # Errors
+    /// Those that are ready do not fit the others. All are stopped.
     async fn arrive(
         &mut self,
         after: &Program,
         changes: &BTreeMap<&str, &Change>,
-        prepared: &Prepared,
+        (prepared, planned): (&Prepared, &Neighbours),
         limit: Duration,
         results: &mut Vec<EndpointReloaded>,
-    ) -> BTreeMap<String, Arrived> {
+    ) -> Result<BTreeMap<String, Arrived>, Refusal> {
         let mut starting = JoinSet::new();
         let launcher = self.endpoints.launcher.clone();
         let (mut arrived, mut ready) = (BTreeMap::new(), Vec::new());
@@ -259,13 +316,23 @@ impl Fleet {
                 }
             }
         }
+        let mut as_loaded = planned.clone();
+        for (label, generation, _) in &ready {
+            as_loaded.describe(label, generation.controls.description());
+        }
+        if let Err(refusal) = refuse(as_loaded.errors()) {
+            for (_, generation, _) in ready {
+                generation.supervisor.stop(Duration::ZERO).await;
+            }
+            return Err(refusal);
+        }
         for (label, generation, seconds) in self.callers_of_known(after, ready, results).await {
             let (guard, source) = (prepared.guards[&label].clone(), ModelSource::default());
-            let owners = &mut self.endpoints.owners;
-            let (endpoint, target) = launcher.adopt(generation, source, guard, owners);
+            let (owners, first) = (&mut self.endpoints.owners, (generation, GenerationState::Live));
+            let (endpoint, target) = launcher.adopt(first, source, guard, owners);
             arrived.insert(label, Arrived { endpoint, target, seconds });
         }
-        arrived
+        Ok(arrived)
     }
 
     /// Returns whether an endpoint needs a queue of its own: it is new, or it was a pipeline, or becomes one.
@@ -399,13 +466,12 @@ impl Fleet {
     /// most one is in memory twice.
     async fn reload_changed(
         &mut self,
-        after: &Program,
         changes: &BTreeMap<&str, &Change>,
-        prepared: &Prepared,
+        (prepared, planned): (&Prepared, &Neighbours),
         limit: Duration,
         results: &mut Vec<EndpointReloaded>,
     ) {
-        for endpoint in &after.endpoints {
+        for (at, endpoint) in planned.endpoints.iter().enumerate() {
             let label = endpoint.label();
             let Some(Change::Reload { .. }) = changes.get(label) else { continue };
             let (Ok(running), Some(placement)) = (self.find(label), prepared.placements.get(label))
@@ -418,7 +484,9 @@ impl Fleet {
                 continue;
             }
             let spec = self.endpoints.launcher.spec(endpoint, &running.schema, placement.clone());
-            let order = generations::Order { spec: Some(spec), limit, canary: None, swap: None };
+            let among = self.neighbours_of(planned, at, changes);
+            let order =
+                generations::Order { spec: Some(spec), limit, canary: None, swap: None, among };
             results.push(match generations.reload(order).await {
                 Ok(reloaded) => {
                     self.put(running.with(endpoint.clone(), prepared.guards[label].clone()));
@@ -434,6 +502,30 @@ impl Fleet {
         }
     }
 
+    /// Returns the endpoints that the one at this place must fit: those before it as they run now, and those
+    /// whose turn is still to come as they are planned.
+    fn neighbours_of(
+        &self,
+        planned: &Neighbours,
+        at: usize,
+        changes: &BTreeMap<&str, &Change>,
+    ) -> Neighbours {
+        let both = planned.endpoints.iter().zip(&planned.models).enumerate();
+        let (endpoints, models) = both
+            .filter_map(|(place, (endpoint, model))| {
+                let running = self.find(endpoint.label()).ok()?;
+                let is_to_come = place > at
+                    && matches!(changes.get(endpoint.label()), Some(Change::Reload { .. }));
+                Some(if is_to_come {
+                    (endpoint.clone(), model.clone())
+                } else {
+                    (running.config.clone(), running.description())
+                })
+            })
+            .unzip();
+        Neighbours { endpoints, models }
+    }
+
     /// Removes endpoints, except for those that are still called.
     fn remove(&mut self, changes: &BTreeMap<&str, &Change>, results: &mut Vec<EndpointReloaded>) {
         let now = self.endpoints.now();
@@ -444,7 +536,7 @@ impl Fleet {
         if removed.is_empty() {
             return;
         }
-        let broken = EndpointSet::new(kept.clone(), None).missing_callees();
+        let broken = EndpointSet::new(kept.clone(), None).neighbours().errors();
         if !broken.is_empty() {
             let reason = format!("it stays, because it is called: {}", broken.join("; "));
             let stays = |it: &Arc<RunningEndpoint>| {
@@ -485,6 +577,22 @@ fn ready_and_warm(
             Ok(None) => Err("its supervision ended".into()),
             Err(_) => Err(format!("it was not ready after {} s", limit.as_secs_f64())),
         }
+    }
+}
+
+/// Inspects the model of an endpoint. `None`: there is none in Python, or it is wrong, which its load will show.
+fn inspected_model(
+    endpoint: &Endpoint,
+    placement: &Placement,
+    environment: &WorkerEnvironment,
+) -> impl Future<Output = Option<Description>> + Send + use<> {
+    let WorkerEnvironment { sdk, cache, secrets, .. } = environment;
+    let (sdk, cache, secrets) = (sdk.clone(), cache.clone(), secrets.clone());
+    let found = inspection(endpoint, Some(placement));
+    let found = found.map(|it| Inspection { sdk, cache, secrets, limit: INSPECTION_TIME, ..it });
+    async move {
+        let model = inspect(&found?).await.ok()?;
+        Some(Description::inspected(&EndpointSchema::default(), &model))
     }
 }
 

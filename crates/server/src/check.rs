@@ -12,10 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::access::{Access, EndpointGuard};
 use crate::app_host::AppHostSockets;
-use crate::call_types::{self, TypedEndpoint, types};
-use crate::declared_calls;
 use crate::endpoints::Endpoints;
 use crate::events::Events;
+use crate::fits::{self, Description};
 use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
 use crate::log::Log;
 use crate::placement::{Placement, place_all};
@@ -43,12 +42,11 @@ pub async fn check(
     note(ConfigError(files_not_written(config)));
     let placed = place_all(&config.endpoints).map_err(&mut note);
     let inspected = inspect_all(config, placed.ok(), limit).await.map_err(&mut note);
-    for (endpoint, model) in config.endpoints.iter().zip(inspected.iter().flatten()) {
-        let errors = declared_calls::errors(&config.endpoints, endpoint.label(), &model.calls);
-        note(ConfigError(errors));
-    }
     if let Ok(inspected) = &inspected {
-        note(ConfigError(misfits(config, models, inspected)));
+        note(ConfigError(fits::errors(
+            &config.endpoints,
+            &descriptions(config, models, inspected),
+        )));
     }
     match inspected {
         Ok(inspected) if mistakes.is_empty() => Ok(inspected),
@@ -56,18 +54,21 @@ pub async fn check(
     }
 }
 
-/// Returns the errors in the types of pipelines, as far as types are known before models are loaded.
-fn misfits(config: &Program, models: &[ModelSource], inspected: &[Inspected]) -> Vec<String> {
+/// Returns the descriptions of models, as far as they are known before the models are loaded.
+fn descriptions(
+    config: &Program,
+    models: &[ModelSource],
+    inspected: &[Inspected],
+) -> Vec<Description> {
     let endpoints = config.endpoints.iter().zip(models).zip(inspected);
-    let typed = endpoints.map(|((endpoint, source), model)| TypedEndpoint {
-        identity: &endpoint.identity,
-        graph: match &endpoint.source {
-            Source::Pipeline(graph) => Some(graph),
-            Source::Rust | Source::Python(_) => None,
-        },
-        types: types(&source.schema, &model.schema, model.stream),
-    });
-    call_types::errors(&Vec::from_iter(typed))
+    let description =
+        |((endpoint, source), model): ((&Endpoint, &ModelSource), &Inspected)| match fits::graph(
+            endpoint,
+        ) {
+            Some(graph) => Description::pipeline(&source.schema, graph),
+            None => Description::inspected(&source.schema, model),
+        };
+    endpoints.map(description).collect()
 }
 
 /// Returns an error for each log file that cannot be written. No file is created.
@@ -140,7 +141,7 @@ fn collect(
 
 /// Returns the inspection of an endpoint whose model is in Python, without the parts that are the
 /// same for all endpoints.
-fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Inspection> {
+pub(crate) fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Inspection> {
     let Source::Python(load) = &endpoint.source else { return None };
     let devices = placement.map(|placement| placement.devices.clone()).unwrap_or_default();
     let threads = placement.map_or(1, |placement| placement.threads);

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerStatus};
 use litplex_calls::CallService;
 use litplex_config::{Source, Workers};
-use litplex_core::{Device, Identity};
+use litplex_core::{Device, Identity, LoadedFile};
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
 use litplex_workers::{SharedPatience, UnhealthyCount, endpoint_span};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+use crate::call_types::types;
 use crate::events::reason;
+use crate::fits::Description;
 use crate::generation::GenerationSpec;
 use crate::problem::problem_in_full;
 
@@ -92,11 +95,19 @@ impl EndpointControls {
         })
     }
 
-    /// Returns the source files that its workers have loaded.
-    pub(crate) fn sources(&self) -> BTreeSet<String> {
+    /// Returns the source files that its workers have loaded, as they were then.
+    pub(crate) fn sources(&self) -> BTreeSet<LoadedFile> {
         let slots = 0..self.view.states().len();
         let codes = slots.filter_map(|slot| self.view.monitor(slot)?.code());
         codes.flat_map(|code| code.sources()).collect()
+    }
+
+    /// Returns the description of its model, as far as it is known.
+    pub(crate) fn description(&self) -> Description {
+        let info = self.endpoint.model_info();
+        let declared = info.map_or(&Value::Null, |info| &info.schema);
+        let types = types(&self.spec.schema, declared, info.map(|info| info.stream));
+        Description { types, calls: info.map(|info| info.calls.clone()).unwrap_or_default() }
     }
 
     /// Returns the state that `litplex ps` shows.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use litplex_admin::GenerationState;
 use litplex_calls::{Registry, Report, Target, Targets, TimeBudget, declared_cycles};
 use litplex_config::{ConfigError, Endpoint, Workers};
 use litplex_core::{Identity, LaunchError};
@@ -16,10 +17,10 @@ use tokio::time::Instant;
 use crate::access::EndpointGuard;
 use crate::administered::Administered;
 use crate::app_host::AppHostPlace;
-use crate::call_types::{self, TypedEndpoint};
 use crate::controls::EndpointControls;
 use crate::declared_calls;
 use crate::events::Events;
+use crate::fits::Neighbours;
 use crate::generation::{Generation, GenerationSpec, Size};
 use crate::generations::Generations;
 use crate::launch::WorkerEnvironment;
@@ -27,6 +28,7 @@ use crate::pipelines::Pipeline;
 use crate::placement::{Placement, place_all};
 use crate::problem::problem_for_clients;
 use crate::running_endpoint::{Running, RunningEndpoint, composed_target};
+use crate::seen_files::Loaded;
 use crate::telemetry::Telemetry;
 use crate::warmup::warm_up;
 use crate::watch::{Milestone, follow, follow_app_host};
@@ -95,10 +97,11 @@ impl EndpointLauncher {
         Some((pipeline, target))
     }
 
-    /// Starts the task of the generations of an endpoint, in `owners`. Returns the endpoint and its target.
+    /// Starts the task of the generations of an endpoint, in `owners`; the first one is in this state. Returns
+    /// the endpoint and its target.
     pub(crate) fn adopt(
         &self,
-        first: Generation,
+        (first, state): (Generation, GenerationState),
         source: ModelSource,
         guard: EndpointGuard,
         owners: &mut JoinSet<()>,
@@ -107,7 +110,7 @@ impl EndpointLauncher {
         let edge = first.controls.edge.clone();
         let target = first.target(None);
         let registry = self.environment.registry.clone();
-        let generations = Generations::spawn(first, registry, self.events.clone(), owners);
+        let generations = Generations::spawn(first, state, registry, self.events.clone(), owners);
         let running = Running::Workers(generations);
         (RunningEndpoint { config, schema: source.schema, edge, guard, running }, target)
     }
@@ -130,7 +133,7 @@ impl EndpointLauncher {
         let size = Size::configured(config, placement.devices.len());
         let spec = self.spec(config, &source.schema, placement);
         let first = Generation::launch(&spec, source.model.take(), 1, size);
-        self.adopt(first, source, guard, owners)
+        self.adopt((first, GenerationState::Starting), source, guard, owners)
     }
 }
 
@@ -233,6 +236,14 @@ impl EndpointSet {
         self.endpoints.iter().filter_map(|it| it.controls()).map(most).sum()
     }
 
+    /// Returns the source files that the workers of each endpoint have loaded, by their labels.
+    pub(crate) fn sources(&self) -> Loaded {
+        let loaded = self.endpoints.iter().filter_map(|endpoint| {
+            Some((endpoint.label().to_owned(), endpoint.controls()?.sources()))
+        });
+        loaded.collect()
+    }
+
     /// Returns the generations of every endpoint with workers.
     pub(crate) fn generations(&self) -> Vec<Generations> {
         self.endpoints.iter().filter_map(|it| it.generations()).cloned().collect()
@@ -259,9 +270,9 @@ impl EndpointSet {
         // Bounded by the endpoints: each reports once that it is ready, and failures end the server.
         let (milestones, mut reached) = mpsc::unbounded_channel();
         let generations = self.generations();
-        for controls in generations.iter().map(Generations::live) {
-            let milestones = warmed(controls.clone(), milestones.clone());
-            tokio::spawn(follow(controls, None, events.clone(), milestones));
+        for generations in &generations {
+            let milestones = noted(generations.clone(), milestones.clone());
+            tokio::spawn(follow(generations.live(), None, events.clone(), milestones));
         }
         let mut starting = generations.len();
         if let Some(app_host) = &self.app_host {
@@ -277,8 +288,7 @@ impl EndpointSet {
                 Milestone::Failed(error) => return error,
             }
             if starting == 0 {
-                let mut errors = self.misfits();
-                errors.extend(self.missing_callees());
+                let errors = self.neighbours().errors();
                 if !errors.is_empty() {
                     return ConfigError(errors).into();
                 }
@@ -289,30 +299,17 @@ impl EndpointSet {
         std::future::pending().await
     }
 
-    /// Returns the errors in the types of pipelines, as far as the models have described themselves.
-    pub(crate) fn misfits(&self) -> Vec<String> {
-        let typed = self.endpoints.iter().map(|endpoint| TypedEndpoint {
-            identity: &endpoint.config.identity,
-            graph: endpoint.graph(),
-            types: endpoint.types(),
-        });
-        call_types::errors(&Vec::from_iter(typed))
-    }
-
-    /// Returns an error for each call that a model declares of an endpoint that does not exist.
-    pub(crate) fn missing_callees(&self) -> Vec<String> {
-        let configs = self.configs();
-        let errors = self.declaring().flat_map(|(endpoint, calls)| {
-            let label = endpoint.config.label();
-            declared_calls::errors(&configs, label, &calls)
-        });
-        errors.collect()
+    /// Returns the endpoints with the descriptions of their models.
+    pub(crate) fn neighbours(&self) -> Neighbours {
+        let models = self.endpoints.iter().map(|endpoint| endpoint.description()).collect();
+        Neighbours { endpoints: self.configs(), models }
     }
 
     /// Logs the cycles among the calls that models declare.
     pub(crate) fn warn_of_cycles(&self) {
         let configs = self.configs();
-        let declared = self.declaring().map(|(endpoint, calls)| {
+        let declared = self.endpoints.iter().map(|endpoint| {
+            let calls = endpoint.description().calls;
             declared_calls::declared(&configs, &endpoint.config, &calls, endpoint.places())
         });
         for cycle in declared_cycles(&Vec::from_iter(declared)) {
@@ -323,41 +320,48 @@ impl EndpointSet {
     pub(crate) fn configs(&self) -> Vec<Endpoint> {
         self.endpoints.iter().map(|endpoint| endpoint.config.clone()).collect()
     }
-
-    /// Returns the endpoints, and the references by which they call others.
-    fn declaring(&self) -> impl Iterator<Item = (&RunningEndpoint, Vec<String>)> {
-        self.endpoints.iter().map(|endpoint| (&**endpoint, endpoint.declared_calls()))
-    }
 }
 
 /// Returns where the milestones of an endpoint's first workers go: to `milestones`, after the warm-up that its
-/// configuration asks for.
-fn warmed(
-    controls: Arc<EndpointControls>,
+/// configuration asks for. The list of its generations shows how far the first one has come.
+fn noted(
+    generations: Generations,
     milestones: mpsc::UnboundedSender<Milestone>,
 ) -> mpsc::UnboundedSender<Milestone> {
-    let rounds = controls.spec.config.warmup.filter(|rounds| *rounds > 0);
-    let Some(rounds) = rounds else { return milestones };
-    let registry = controls.spec.environment.registry.clone();
+    let controls = generations.live();
     // Bounded as that of the milestones.
     let (before, mut reached) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(milestone) = reached.recv().await {
-            let milestone = match (milestone, registry.get(controls.label())) {
-                (Milestone::Ready, Some(target)) => {
-                    let budget = TimeBudget::new(Instant::now(), WARM_UP_TIME);
-                    match warm_up(&controls, (*target).clone(), Some(rounds), budget).await {
-                        Ok(()) => Milestone::Ready,
-                        Err(reason) => Milestone::Failed(Error::Launch {
-                            endpoint: controls.label().to_owned(),
-                            cause: LaunchError::new(reason),
-                        }),
-                    }
-                }
-                (milestone, _) => milestone,
+            let milestone = match milestone {
+                Milestone::Ready => match first_warm_up(&generations, &controls).await {
+                    Ok(()) => Milestone::Ready,
+                    Err(error) => Milestone::Failed(error),
+                },
+                failed => failed,
             };
+            if matches!(milestone, Milestone::Ready) {
+                generations.note_first(GenerationState::Live).await;
+            }
             let _ = milestones.send(milestone);
         }
     });
     before
+}
+
+/// Warms up the first workers of an endpoint, if its configuration asks for it.
+async fn first_warm_up(
+    generations: &Generations,
+    controls: &Arc<EndpointControls>,
+) -> Result<(), Error> {
+    let rounds = controls.spec.config.warmup.filter(|rounds| *rounds > 0);
+    let target = controls.spec.environment.registry.get(controls.label());
+    let (Some(rounds), Some(target)) = (rounds, target) else { return Ok(()) };
+    generations.note_first(GenerationState::Warming).await;
+    let budget = TimeBudget::new(Instant::now(), WARM_UP_TIME);
+    let warm = warm_up(controls, (*target).clone(), Some(rounds), budget).await;
+    warm.map_err(|reason| Error::Launch {
+        endpoint: controls.label().to_owned(),
+        cause: LaunchError::new(reason),
+    })
 }

@@ -6,21 +6,22 @@ use std::time::Duration;
 
 use litplex_admin::{FailedReload, ProgramReloaded, Refusal};
 use litplex_calls::Target;
-use litplex_config::{Diff, Program, Source};
+use litplex_config::{ChangedFiles, Diff, Program, Source};
 use litplex_http::{App, Replaced};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use crate::access::{EndpointGuard, GuardMaker};
 use crate::app_host::AppHostFront;
 use crate::endpoints::{CurrentEndpoints, Endpoints};
 use crate::events::timestamp;
+use crate::fits::Neighbours;
 use crate::generation::GenerationSpec;
 use crate::generations::Generations;
 use crate::middleware::browsers;
 use crate::running_endpoint::RunningEndpoint;
-use crate::seen_files::SeenFiles;
+use crate::seen_files::{SeenFiles, changed};
 use crate::source::ConfigSource;
 
 /// The number of commands that wait for the task.
@@ -55,6 +56,8 @@ pub(crate) struct Prepared {
     pub(crate) generations: Generations,
     /// The specification of the next generation; `None` for that of the live one.
     pub(crate) spec: Option<Arc<GenerationSpec>>,
+    /// The endpoints that the next generation must fit.
+    pub(crate) among: Neighbours,
     guard: Option<EndpointGuard>,
 }
 
@@ -233,19 +236,35 @@ impl Fleet {
         self.check_started()?;
         let after = self.source.read(&self.config, order.limit).await;
         let after = after.map_err(|error| Refusal::conflict(error.to_string()))?;
-        let now = SeenFiles::of(&after.endpoints);
-        let files = self.files.changed(&now);
+        let (now, files) = self.look_at_files(&after).await;
         let diff = Diff::between(&self.config, &after, &files);
         let prepared = self.check_change(&after, &diff)?;
+        let planned = self.check_models(&after, &diff, &prepared).await?;
         let plan = crate::reload_plan::plan(&diff);
         if order.dry_run {
             return Ok(ProgramReloaded { plan, results: Vec::new() });
         }
-        let results = self.apply(after, diff, prepared, order.limit).await?;
+        let results = self.apply(after, diff, (prepared, planned), order.limit).await?;
         let failed = results.iter().filter(|result| result.error.is_some());
         let failed: Vec<_> = failed.map(|result| &*result.endpoint).collect();
         self.files.take(now, &failed);
         Ok(ProgramReloaded { plan, results })
+    }
+
+    /// Returns the files that a new configuration names as they are now, and the files that have changed since
+    /// workers and the app host have loaded them.
+    async fn look_at_files(&self, after: &Program) -> (SeenFiles, ChangedFiles) {
+        let (seen, endpoints) = (self.files.clone(), after.endpoints.clone());
+        let loaded = self.endpoints.now().sources();
+        let app_host = self.app_host.as_ref().map(|front| front.place.clone());
+        let look = move || {
+            let now = SeenFiles::of(&endpoints);
+            let app_host = app_host.map(|place| changed(&place.sources())).unwrap_or_default();
+            let files = ChangedFiles { endpoints: seen.changed(&now, &loaded), app_host };
+            (now, files)
+        };
+        // Only a panic, or the end of the runtime, is an error.
+        spawn_blocking(look).await.unwrap_or_default()
     }
 
     /// Refuses a reload while the server starts.
@@ -289,8 +308,25 @@ impl Fleet {
                 "`{label}` is a pipeline, which has no workers; reload the endpoints that it calls"
             )));
         };
+        let (spec, guard) = self.next_spec(&running, limit).await?.unzip();
+        let among = self.endpoints.now().neighbours();
+        if matches!(running.config.source, Source::Python(_)) {
+            let next = spec.clone().unwrap_or_else(|| generations.live().spec.clone());
+            self.check_model(&next, &among).await?;
+        }
+        Ok(Prepared { generations, spec, among, guard })
+    }
+
+    /// Returns the specification of the next generation of an endpoint whose configuration has changed, and its
+    /// guard.
+    async fn next_spec(
+        &self,
+        running: &RunningEndpoint,
+        limit: Duration,
+    ) -> Result<Option<(Arc<GenerationSpec>, EndpointGuard)>, Refusal> {
+        let label = running.label();
         if !self.source.is_readable() || !matches!(running.config.source, Source::Python(_)) {
-            return Ok(Prepared { generations, spec: None, guard: None });
+            return Ok(None);
         }
         let after = self.source.read(&self.config, limit).await;
         let after = after.map_err(|error| Refusal::conflict(error.to_string()))?;
@@ -300,15 +336,14 @@ impl Fleet {
             )));
         };
         if *endpoint == running.config {
-            return Ok(Prepared { generations, spec: None, guard: None });
+            return Ok(None);
         }
-        let (spec, guard) = self.spec_of(&after, label)?;
-        Ok(Prepared { generations, spec: Some(spec), guard: Some(guard) })
+        self.spec_of(&after, label).map(Some)
     }
 
     /// Takes over the configuration with which an endpoint was reloaded.
     fn adopt(&mut self, prepared: Prepared) {
-        let Prepared { generations, spec, guard } = prepared;
+        let Prepared { generations, spec, guard, .. } = prepared;
         let Some(spec) = spec else {
             return self.files.take_one(&generations.live().spec.config);
         };

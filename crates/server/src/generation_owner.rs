@@ -29,6 +29,7 @@ use crate::Error;
 use crate::canary::{Canary, Decision, differences};
 use crate::controls::EndpointControls;
 use crate::events::{Events, timestamp};
+use crate::fits::Neighbours;
 use crate::generation::{Generation, GenerationSpec, Size};
 use crate::generations::{Command, Done, Order, Published, in_progress, next_swap};
 use crate::warmup::warm_up;
@@ -93,16 +94,17 @@ impl Owner {
     /// Returns an owner, and what it publishes.
     pub(crate) fn new(
         first: Generation,
+        state: GenerationState,
         registry: Registry,
         events: Events,
         commands: mpsc::Receiver<Command>,
     ) -> (Self, watch::Receiver<Published>) {
         let number = first.controls.generation;
-        let live = status(number, GenerationState::Live, None, None);
+        let listed = VecDeque::from([status(number, state, None, None)]);
         let (published, receiver) = watch::channel(Published {
             live: first.controls.clone(),
             canary: None,
-            listed: VecDeque::from([live]),
+            listed,
             earlier: Vec::new(),
         });
         let owner = Self {
@@ -148,8 +150,13 @@ impl Owner {
         let (obeyed, done) = match command {
             Command::Reload(order, done) => (self.reload(order).await, done),
             Command::Promote(done) => (Ok(self.promote("an operator")), done),
-            Command::RollBack(number, limit, done) => {
-                (self.roll_back_to(number, limit).await, done)
+            Command::RollBack(number, limit, among, done) => {
+                (self.roll_back_to(number, limit, among).await, done)
+            }
+            Command::NoteFirst(state, done) => {
+                self.note_first(state);
+                let _ = done.send(());
+                return Ok(());
             }
             Command::Apply(spec, done) => {
                 self.apply(spec);
@@ -194,11 +201,11 @@ impl Owner {
                     Command::Stop(grace) => drop(stop.send_replace(Some(grace))),
                     Command::Reload(_, done)
                     | Command::Promote(done)
-                    | Command::RollBack(_, _, done) => {
+                    | Command::RollBack(_, _, _, done) => {
                         let refusal = Refusal::conflict(format!("`{label}` is removed"));
                         let _ = done.send(Err(refusal));
                     }
-                    Command::Apply(..) | Command::Leave => {}
+                    Command::Apply(..) | Command::NoteFirst(..) | Command::Leave => {}
                 },
             }
         }
@@ -220,7 +227,7 @@ impl Owner {
                 reason.map(|reason| format!(": {reason}")).unwrap_or_default()
             )))),
             (Swap::InPlace, None) => {
-                self.replace_in_place(&spec, order.limit, mode, reason, next.seconds).await
+                self.replace_in_place(&spec, &order, mode, reason, next.seconds).await
             }
             (Swap::Overlap, _) => self.start_beside(&spec, &order, mode).await,
         }
@@ -270,6 +277,7 @@ impl Owner {
         let mut generation = Generation::launch(spec, None, number, size);
         let starting = self.starting(&mut generation, None, order.limit);
         let started = self.start(starting).await?;
+        let started = started.and_then(|()| check_fit(&generation.controls, &order.among));
         let changes = differences(&self.live, &generation);
         let started = started.and_then(|()| match (&changes, order.canary) {
             (Some(changes), Some(_)) => Err(format!(
@@ -303,11 +311,12 @@ impl Owner {
     async fn replace_in_place(
         &mut self,
         spec: &Arc<GenerationSpec>,
-        limit: Duration,
+        order: &Order,
         mode: Mode,
         reason: Option<String>,
         seconds: Option<f64>,
     ) -> Obeyed {
+        let limit = order.limit;
         let (number, began) = (self.next_number(), Instant::now());
         let size = Size::successor(&self.live.controls, spec);
         let expected = seconds.map(|it| format!("; about {it:.0} s")).unwrap_or_default();
@@ -328,6 +337,7 @@ impl Owner {
         self.note(old_number, GenerationState::Ended, None, None);
         self.live.begin(size);
         let started = self.start(starting).await?;
+        let started = started.and_then(|()| check_fit(&self.live.controls, &order.among));
         let Err(reason) = started else {
             held.send_replace(false);
             self.serve(&old_spec, old_number);
@@ -452,14 +462,20 @@ impl Owner {
             tokio::select! {
                 output = &mut future => return Ok(Waited::Done(output)),
                 command = self.commands.recv() => match command {
-                    Some(Command::RollBack(None, _, done)) if can_end => {
+                    Some(Command::RollBack(None, _, _, done)) if can_end => {
                         let live = self.live.controls.generation;
                         let _ = done.send(Ok(self.reloaded(live, Duration::ZERO, None)));
                         return Ok(Waited::Ended);
                     }
                     Some(
-                        Command::Reload(_, done) | Command::Promote(done) | Command::RollBack(_, _, done),
+                        Command::Reload(_, done)
+                        | Command::Promote(done)
+                        | Command::RollBack(_, _, _, done),
                     ) => self.refuse(done),
+                    Some(Command::NoteFirst(state, done)) => {
+                        self.note_first(state);
+                        let _ = done.send(());
+                    }
                     // A generation that starts has its own specification.
                     Some(Command::Apply(spec, done)) => {
                         self.apply(spec);
@@ -523,7 +539,12 @@ impl Owner {
     }
 
     /// Ends the canary, or returns to an earlier generation.
-    async fn roll_back_to(&mut self, number: Option<u64>, limit: Duration) -> Obeyed {
+    async fn roll_back_to(
+        &mut self,
+        number: Option<u64>,
+        limit: Duration,
+        among: Neighbours,
+    ) -> Obeyed {
         if number.is_none() && self.canary.is_some() {
             self.end_trial("an operator rolled it back", None);
             return Ok(Ok(self.reloaded(self.live.controls.generation, Duration::ZERO, None)));
@@ -544,7 +565,7 @@ impl Owner {
                 }
             })));
         };
-        let order = Order { spec: Some(spec.clone()), limit, canary: None, swap: None };
+        let order = Order { spec: Some(spec.clone()), limit, canary: None, swap: None, among };
         self.reload(order).await
     }
 
@@ -607,9 +628,13 @@ impl Owner {
             _ => tracing::info!("generation {number} is {word}{text}"),
         });
         let (endpoint, reason) = (label.to_owned(), reason.map(str::to_owned));
-        let status = status(number, state, reason.clone(), share);
+        self.list(status(number, state, reason.clone(), share));
+        self.events.record(EventKind::Generation { endpoint, generation: number, state, reason });
+    }
+
+    fn list(&self, status: GenerationStatus) {
         self.published.send_modify(|Published { listed, .. }| {
-            match listed.iter_mut().find(|listed| listed.generation == number) {
+            match listed.iter_mut().find(|listed| listed.generation == status.generation) {
                 Some(listed) => *listed = status,
                 None => listed.push_back(status),
             }
@@ -617,7 +642,18 @@ impl Owner {
                 listed.pop_front();
             }
         });
-        self.events.record(EventKind::Generation { endpoint, generation: number, state, reason });
+    }
+
+    /// Lists how far the first generation has come, unless another one has taken its place. The log and the
+    /// events have its workers.
+    fn note_first(&self, state: GenerationState) {
+        let is_starting = |it: &GenerationStatus| {
+            it.generation == 1
+                && matches!(it.state, GenerationState::Starting | GenerationState::Warming)
+        };
+        if self.published.borrow().listed.iter().any(is_starting) {
+            self.list(status(1, state, None, None));
+        }
     }
 
     fn reloaded(&self, generation: u64, took: Duration, changes: Option<String>) -> Reloaded {
@@ -660,6 +696,12 @@ impl Starting {
         let rounds = self.controls.spec.config.warmup;
         warm_up(&self.controls, self.target.clone(), rounds, budget).await
     }
+}
+
+/// Returns the reason why a generation does not fit the other endpoints, if it does not.
+fn check_fit(generation: &EndpointControls, among: &Neighbours) -> Result<(), String> {
+    let errors = among.clone().errors_with(&generation.spec.config, generation.description());
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }
 
 /// Waits for the decision about a canary, if there is one.

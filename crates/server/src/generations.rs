@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_admin::{
-    EndpointGenerations, GenerationStatus, Mode, NextSwap, Refusal, Reloaded, Swap,
+    EndpointGenerations, GenerationState, GenerationStatus, Mode, NextSwap, Refusal, Reloaded, Swap,
 };
 use litplex_calls::Registry;
 use litplex_core::Identity;
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::controls::EndpointControls;
 use crate::events::Events;
+use crate::fits::Neighbours;
 use crate::generation::{Generation, GenerationSpec};
 use crate::generation_owner::Owner;
 use crate::in_place::obstacle;
@@ -28,6 +29,8 @@ pub(crate) struct Order {
     pub(crate) canary: Option<f64>,
     /// The way in which it takes the place of the live one; `None`: as the configuration says, else by its memory.
     pub(crate) swap: Option<Swap>,
+    /// The endpoints that it must fit.
+    pub(crate) among: Neighbours,
 }
 
 /// Takes the result of a command.
@@ -39,10 +42,13 @@ pub(crate) enum Command {
     Reload(Order, Done),
     /// Make the canary the live generation.
     Promote(Done),
-    /// End the canary or the start of a generation, or return to this earlier one within this time.
-    RollBack(Option<u64>, Duration, Done),
+    /// End the canary or the start of a generation, or return to this earlier one within this time. It must
+    /// fit these endpoints.
+    RollBack(Option<u64>, Duration, Neighbours, Done),
     /// Apply this specification to the live generation. It differs only in options that need no new workers.
     Apply(Arc<GenerationSpec>, oneshot::Sender<()>),
+    /// List the first generation, which starts with the server, in this state.
+    NoteFirst(GenerationState, oneshot::Sender<()>),
     /// Finish the requests of a removed endpoint, then stop. The registry no longer has its target.
     Leave,
     /// Stop all generations within this time.
@@ -68,15 +74,16 @@ pub(crate) struct Generations {
 }
 
 impl Generations {
-    /// Starts the owner in `tasks`. The registry must have the target of the generation before a reload.
+    /// Starts the owner in `tasks`; the first generation is in this state. The registry must have the target of the generation before a reload.
     pub(crate) fn spawn(
         first: Generation,
+        state: GenerationState,
         registry: Registry,
         events: Events,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let (commands, inbox) = mpsc::channel(1);
-        let (owner, published) = Owner::new(first, registry, events, inbox);
+        let (owner, published) = Owner::new(first, state, registry, events, inbox);
         tasks.spawn(owner.run());
         Self { published, commands }
     }
@@ -125,8 +132,9 @@ impl Generations {
         &self,
         generation: Option<u64>,
         limit: Duration,
+        among: Neighbours,
     ) -> Result<Reloaded, Refusal> {
-        self.command(|done| Command::RollBack(generation, limit, done)).await
+        self.command(|done| Command::RollBack(generation, limit, among, done)).await
     }
 
     async fn command(&self, command: impl FnOnce(Done) -> Command) -> Result<Reloaded, Refusal> {
@@ -143,6 +151,14 @@ impl Generations {
         // The task may have ended.
         let _ = self.commands.send(Command::Apply(spec, done)).await;
         let _ = applied.await;
+    }
+
+    /// Tells how far the start of the first generation has come. Returns once it is listed.
+    pub(crate) async fn note_first(&self, state: GenerationState) {
+        let (done, noted) = oneshot::channel();
+        // The task may have ended.
+        let _ = self.commands.send(Command::NoteFirst(state, done)).await;
+        let _ = noted.await;
     }
 
     /// Lets all generations finish their requests, and stops them. Resolves when they are gone.

@@ -27,6 +27,7 @@ mod endpoints;
 mod error;
 mod events;
 mod exposed;
+mod fits;
 mod fleet;
 mod generation;
 mod generation_owner;

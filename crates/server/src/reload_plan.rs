@@ -1,5 +1,7 @@
 //! The plan of a reload as operators see it.
 
+use std::path::PathBuf;
+
 use litplex_admin::{PlannedChange, PlannedEndpoint, PlannedOption, ReloadPlan};
 use litplex_config::{Change, Diff, EndpointDiff, OptionChange, RestartOption};
 
@@ -12,6 +14,7 @@ pub(crate) fn plan(diff: &Diff) -> ReloadPlan {
         endpoints: diff.endpoints.iter().map(endpoint).collect(),
         restart: restart.collect(),
         app: diff.app_host,
+        app_files: shown(&diff.app_files),
     }
 }
 
@@ -36,8 +39,12 @@ fn endpoint(diff: &EndpointDiff) -> PlannedEndpoint {
         endpoint: diff.label.clone(),
         change: kind(&diff.change),
         options: options.iter().map(|change| option(None, change)).collect(),
-        files: files.iter().map(|file| file.display().to_string()).collect(),
+        files: shown(files),
     }
+}
+
+fn shown(files: &[PathBuf]) -> Vec<String> {
+    files.iter().map(|file| file.display().to_string()).collect()
 }
 
 fn option(endpoint: Option<String>, change: &OptionChange) -> PlannedOption {

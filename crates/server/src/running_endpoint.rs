@@ -10,15 +10,13 @@ use litplex_core::Identity;
 use litplex_http::{Route, ToolCache};
 use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
-use litplex_pipelines::Graph;
 use litplex_supervisor::SlotState;
-use serde_json::Value;
 
 use crate::access::EndpointGuard;
 use crate::administered::Administered;
-use crate::call_types::types;
 use crate::controls::EndpointControls;
 use crate::declared_calls;
+use crate::fits::Description;
 use crate::generation::Size;
 use crate::generations::Generations;
 use crate::pipelines::{Pipeline, PipelineState};
@@ -96,22 +94,11 @@ impl RunningEndpoint {
         self.generations().map(Generations::live)
     }
 
-    /// Returns the graph, if the endpoint is a pipeline.
-    pub(crate) fn graph(&self) -> Option<&Graph> {
+    /// Returns the description of its model, as far as it is known.
+    pub(crate) fn description(&self) -> Description {
         match &self.running {
-            Running::Pipeline(pipeline) => Some(pipeline.graph()),
-            Running::Workers(_) => None,
-        }
-    }
-
-    /// Returns the references by which it calls other endpoints, as far as they are known.
-    pub(crate) fn declared_calls(&self) -> Vec<String> {
-        match &self.running {
-            Running::Pipeline(pipeline) => declared_calls::callees(pipeline.graph()),
-            Running::Workers(generations) => {
-                let controls = generations.live();
-                controls.endpoint.model_info().map(|info| info.calls.clone()).unwrap_or_default()
-            }
+            Running::Pipeline(pipeline) => Description::pipeline(&self.schema, pipeline.graph()),
+            Running::Workers(generations) => generations.live().description(),
         }
     }
 
@@ -122,14 +109,6 @@ impl RunningEndpoint {
         let workers = limits.map_or(controls.devices.len(), |limits| limits.max);
         let places = controls.endpoint.model_info().map_or(1, |info| info.places);
         Some(workers * places)
-    }
-
-    /// Returns the schemas of requests and responses, as the model and the program declare them.
-    pub(crate) fn types(&self) -> Value {
-        let controls = self.controls();
-        let info = controls.as_ref().and_then(|controls| controls.endpoint.model_info());
-        let declared = info.map_or(&Value::Null, |info| &info.schema);
-        types(&self.schema, declared, info.map(|info| info.stream))
     }
 
     /// Returns its state; it calls endpoints among these.

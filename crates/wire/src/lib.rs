@@ -9,7 +9,7 @@ mod message;
 
 pub use frame::{Decoder, Flags, Frame, FrameError, HEADER_BYTES, Header, Kind, MAX_PAYLOAD_BYTES};
 pub use message::{
-    CallMeta, EndMeta, Failed, Hello, Metric, MetricChange, Metrics, PROTOCOL, PROTOCOL_OLDEST,
-    Patch, Patched, Ready, Refuse, RequestContent, RequestContext, RequestMeta, RequestPart,
-    ResponseMeta, Role, Setup, SourceText, Sources, Welcome, negotiate,
+    CallMeta, EndMeta, Failed, Hello, LoadedFile, Metric, MetricChange, Metrics, PROTOCOL,
+    PROTOCOL_OLDEST, Patch, Patched, Ready, Refuse, RequestContent, RequestContext, RequestMeta,
+    RequestPart, ResponseMeta, Role, Setup, SourceText, Sources, Welcome, negotiate,
 };

@@ -125,14 +125,23 @@ pub struct Ready {
     pub calls: Vec<String>,
     /// The source files of the user's that the worker has loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sources: Vec<String>,
+    pub sources: Vec<LoadedFile>,
 }
 
-/// `Sources`: further source files that the worker has loaded.
+/// `Sources`: further source files that the worker has loaded, and those whose loaded text changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// The paths.
-    pub sources: Vec<String>,
+    /// The files.
+    pub sources: Vec<LoadedFile>,
+}
+
+/// A source file that a worker has loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedFile {
+    /// The path.
+    pub path: String,
+    /// The SHA-256 of the text that was loaded, in lower-case hexadecimal; empty if it is not known.
+    pub digest: String,
 }
 
 /// `Patch`: a step of a change of the model's code.

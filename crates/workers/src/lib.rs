@@ -20,6 +20,6 @@ pub use process::{
     OUTPUT, OutputHistory, OutputLine, OutputSpec, Overrides, ProcessSpec, PythonLaunch,
     PythonProgram, Sdk, WorkerLimits, WorkerSpec, WorkerTelemetry, adopt_orphans,
     default_interpreter, end_orphans, environments, forget_beside, inspect, list_beside,
-    logs_objects, remove_environment, start_beside,
+    logs_objects, remove_environment, reported_sources, start_beside,
 };
 pub use span::{endpoint_span, worker_span};

@@ -1,7 +1,8 @@
 """The app host from its order to its exit.
 
 An order names the ``socket`` on which the app host listens, the ``inner`` socket on which the
-server answers its forwarded requests, the server's built-in ``routes``, and the program to
+server answers its forwarded requests, the file ``sources`` in which the app host says which source
+files it has loaded, the server's built-in ``routes``, and the program to
 ``load``: the script that runs again up to the call that serves, as ``_worker/_load.py`` describes
 it, and the paths of the endpoints that have an ``authorize``. Its output has the ``mark`` of the
 order in front of each line of a request, as that of workers.
@@ -9,11 +10,14 @@ order in front of each line of a request, as that of workers.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -24,6 +28,7 @@ from litplex._apphost._root import Root
 from litplex._capture import run_again
 from litplex._launched import request_marks
 from litplex._launched.order import read_order
+from litplex._launched.sources import Sources
 
 if TYPE_CHECKING:
     from litplex._types import Server
@@ -40,6 +45,8 @@ def main() -> int:
     following.close()
     request_marks.mark(order["mark"])
     request_marks.structure()
+    sources = Sources()
+    sources.follow()
     call = run_again(order["load"])
     _check_guards(call.servers, order["load"]["guarded"])
     inner = Inner(order["inner"])
@@ -47,6 +54,8 @@ def main() -> int:
         server.app.state.litplex_inner = inner
         add_server_routes(server, order["routes"], is_last=server is call.servers[-1])
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    sources.tell = lambda loaded: _write(order["sources"], sources.loaded())
+    sources.report()
     server = uvicorn.Server(
         uvicorn.Config(
             Root(call.servers),
@@ -68,6 +77,16 @@ def main() -> int:
     gc.set_threshold(10_000, 20, 20)
     server.run()
     return 0 if server.started else 1
+
+
+def _write(path: str, value: Any) -> None:
+    """Replaces a file by a value as JSON: its reader sees the old one or the new one."""
+    fresh = f"{path}.new"
+    # The directory ends with the server.
+    with contextlib.suppress(OSError):
+        with open(fresh, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        os.replace(fresh, path)
 
 
 def _check_guards(servers: Sequence[Server], guarded: list[list[str]]) -> None:

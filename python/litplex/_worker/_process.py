@@ -16,6 +16,7 @@ from litplex import _signals
 from litplex._api import LitAPI, has_async_hooks
 from litplex._launched import request_marks
 from litplex._launched.order import read_order
+from litplex._launched.sources import Sources
 from litplex._launched.tracebacks import formatted, print_of, summary_of
 from litplex._worker import _resources, current
 from litplex._worker._load import load, why_not_loaded
@@ -23,7 +24,6 @@ from litplex._worker.calls.provider import Provider, install
 from litplex._worker.control.control import Control
 from litplex._worker.control.registry import Registry
 from litplex._worker.hooks.hooks import Hooks, check_hooks, source_of
-from litplex._worker.live.sources import Sources, Texts
 from litplex._worker.wire import frames
 from litplex._worker.wire.encode import name_source
 
@@ -92,9 +92,8 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     takes_calls, is_cancelled = bool(setup.get("calls")), registry.has_cancelled
     provider = Provider(lambda: _dial(order, "calls"), takes_calls, credit, is_cancelled)
     install(provider)
-    texts, sources = Texts(), Sources()
-    if setup.get("patches"):
-        texts.follow()
+    sources = Sources(keeps_texts=bool(setup.get("patches")))
+    sources.follow()
     try:
         api, hooks, health = _set_up(order, setup, pickled)
         ready = _ready(hooks, sources)
@@ -118,7 +117,7 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     if setup.get("patches"):
         from litplex._worker.live.patches import Patches
 
-        loop.patches = follower.patches = Patches(api, texts.texts, follower.send)
+        loop.patches = follower.patches = Patches(api, sources, follower.send)
     follower.start()
     # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
     # strings of every large body are faulted in anew.

@@ -206,7 +206,8 @@ impl Watched {
         if is_starting(&live.view.states()) {
             return;
         }
-        let found: BTreeSet<_> = live.sources().into_iter().map(PathBuf::from).collect();
+        let found: BTreeSet<_> =
+            live.sources().into_iter().map(|file| PathBuf::from(file.path)).collect();
         // A worker that starts anew loads the same ones.
         if found == self.sources || found.is_empty() {
             return;
@@ -248,7 +249,8 @@ async fn change(generations: &Generations, changes: &Contents, events: &Events) 
 
 async fn reload(generations: &Generations, reason: &str) -> Outcome {
     tracing::info!("{reason}; a new generation starts");
-    let order = Order { spec: None, limit: READY_TIME, canary: None, swap: None };
+    let among = Default::default();
+    let order = Order { spec: None, limit: READY_TIME, canary: None, swap: None, among };
     match generations.reload(order).await {
         Ok(_) => Outcome::Current,
         Err(refusal) => {

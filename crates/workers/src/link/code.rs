@@ -4,11 +4,13 @@
 //! model computes. The step that stops the worker between requests is on the data connection, where it has
 //! a place among them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use litplex_core::{BoxFuture, LiveCode, PatchRefusal, PatchStep, Patched};
+use litplex_core::{BoxFuture, LiveCode, LoadedFile, PatchRefusal, PatchStep, Patched};
 use litplex_wire::{
-    Frame, FrameError, Kind, Patch, Patched as PatchedMessage, SourceText, Sources,
+    Frame, FrameError, Kind, LoadedFile as SourceFile, Patch, Patched as PatchedMessage,
+    SourceText, Sources,
 };
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,7 +31,15 @@ pub(crate) struct PatchQuery {
 pub(crate) struct CodeHandle {
     /// Bounded by its callers: each waits for the answer to a step before the next.
     queries: mpsc::UnboundedSender<PatchQuery>,
-    sources: watch::Receiver<Vec<String>>,
+    sources: watch::Receiver<Digests>,
+}
+
+/// The digests of the loaded files, by their paths.
+type Digests = BTreeMap<String, String>;
+
+/// Returns a file that a process says to have loaded.
+pub(crate) fn loaded_file(SourceFile { path, digest }: SourceFile) -> LoadedFile {
+    LoadedFile { path, digest }
 }
 
 impl fmt::Debug for CodeHandle {
@@ -39,8 +49,12 @@ impl fmt::Debug for CodeHandle {
 }
 
 impl LiveCode for CodeHandle {
-    fn sources(&self) -> Vec<String> {
-        self.sources.borrow().clone()
+    fn sources(&self) -> Vec<LoadedFile> {
+        let digests = self.sources.borrow();
+        let files = digests.iter();
+        files
+            .map(|(path, digest)| LoadedFile { path: path.clone(), digest: digest.clone() })
+            .collect()
     }
 
     fn patch(&self, step: PatchStep) -> BoxFuture<'static, Answer> {
@@ -59,7 +73,7 @@ pub(crate) struct CodeLink {
     queries: mpsc::UnboundedReceiver<PatchQuery>,
     /// The senders of the steps that wait for an answer.
     asked: Slab<oneshot::Sender<Answer>>,
-    sources: watch::Sender<Vec<String>>,
+    sources: watch::Sender<Digests>,
     /// The data connection. Weak, because the end of its commands dismisses the worker.
     data: mpsc::WeakUnboundedSender<Command>,
 }
@@ -67,11 +81,13 @@ pub(crate) struct CodeLink {
 impl CodeLink {
     /// Returns the link of a worker that has loaded these files, and the handle of it.
     pub(crate) fn new(
-        sources: Vec<String>,
+        sources: &[SourceFile],
         data: mpsc::WeakUnboundedSender<Command>,
     ) -> (Self, CodeHandle) {
         let (queries, inbox) = mpsc::unbounded_channel();
-        let (loaded, sources) = watch::channel(sources);
+        let mut digests = Digests::new();
+        add(&mut digests, sources);
+        let (loaded, sources) = watch::channel(digests);
         let link = Self { queries: inbox, asked: Slab::new(), sources: loaded, data };
         (link, CodeHandle { queries, sources })
     }
@@ -113,10 +129,10 @@ impl CodeLink {
         Ok(())
     }
 
-    /// Takes the paths of further files that the worker has loaded.
+    /// Takes the further files that the worker has loaded, and those whose loaded text changed.
     pub(crate) fn loaded(&self, frame: &Frame) -> Result<(), FrameError> {
         let Sources { sources } = from_meta(&frame.payload)?;
-        self.sources.send_modify(|known| add(known, sources));
+        self.sources.send_modify(|known| add(known, &sources));
         Ok(())
     }
 }
@@ -124,10 +140,10 @@ impl CodeLink {
 /// The most files of a worker that are kept.
 const MOST_FILES: usize = 1000;
 
-fn add(known: &mut Vec<String>, further: Vec<String>) {
-    for path in further {
-        if known.len() < MOST_FILES && !known.contains(&path) {
-            known.push(path);
+fn add(known: &mut Digests, further: &[SourceFile]) {
+    for SourceFile { path, digest } in further {
+        if known.len() < MOST_FILES || known.contains_key(path) {
+            known.insert(path.clone(), digest.clone());
         }
     }
 }

@@ -221,9 +221,9 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use litplex_core::{LiveCode, PatchRefusal, PatchStep, Patched};
+    use litplex_core::{LiveCode, LoadedFile, PatchRefusal, PatchStep, Patched};
     use litplex_metrics::UserMetrics;
-    use litplex_wire::Flags;
+    use litplex_wire::{Flags, LoadedFile as SourceFile};
     use tokio::io::{DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
@@ -261,7 +261,8 @@ mod tests {
         let pulse = Pulse::default();
         let health = unhealthy.guard();
         let (data, commands) = mpsc::unbounded_channel();
-        let (link, code) = CodeLink::new(vec!["a.py".into()], data.downgrade());
+        let loaded = [SourceFile { path: "a.py".into(), digest: "1".into() }];
+        let (link, code) = CodeLink::new(&loaded, data.downgrade());
         let ends = (inbox, link);
         let control = Control::new(ours, frames, ends, slot, times, pulse.clone(), health);
         let (decoder, buffer) = (Decoder::default(), BytesMut::new());
@@ -422,12 +423,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn files_that_are_loaded_later_are_known() {
         let mut fixture = fixture();
-        let payload = Bytes::from_static(br#"{"sources": ["b.py", "a.py"]}"#);
+        let payload = Bytes::from_static(
+            br#"{"sources": [{"path": "b.py", "digest": "2"}, {"path": "a.py", "digest": "3"}]}"#,
+        );
         let frame = Frame { payload, ..Frame::bare(Kind::Sources, 0) };
         write_frame(&mut fixture.worker, &frame).await;
         drop(fixture.worker);
         fixture.ended.await.unwrap();
-        assert_eq!(fixture.code.sources(), ["a.py", "b.py"]);
+        let file =
+            |path: &str, digest: &str| LoadedFile { path: path.into(), digest: digest.into() };
+        // The first one was loaded again.
+        assert_eq!(fixture.code.sources(), [file("a.py", "3"), file("b.py", "2")]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ use litplex_wire::FrameError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use calls::WorkerNames;
-pub(crate) use code::CodeHandle;
+pub(crate) use code::{CodeHandle, loaded_file};
 pub(crate) use connection::REPORT_AFTER;
 pub(crate) use control::HeartbeatSettings;
 pub(crate) use handshake::{Connections, Handshake, greet_caller, model_info};

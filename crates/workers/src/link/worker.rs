@@ -7,7 +7,7 @@ use litplex_core::{
     Attachment, Calls, Job, ModelInfo, Outcome, Progress, Request, Unanswered, Worker, WorkerExit,
 };
 use litplex_metrics::StageTimes;
-use litplex_wire::{Frame, Kind};
+use litplex_wire::{Frame, Kind, LoadedFile};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -54,7 +54,7 @@ impl Link {
     pub(crate) fn start<S: Transport>(
         connections: Connections<S>,
         mut dialled: mpsc::Receiver<S>,
-        (info, sources): (&ModelInfo, Vec<String>),
+        (info, sources): (&ModelInfo, &[LoadedFile]),
         attachment: Attachment,
         settings: LinkSettings,
     ) -> Self {
@@ -310,8 +310,7 @@ mod tests {
         let (queue, info) = (MockQueue::default(), model_info(&ready.unwrap()));
         let attachment = queue.attach(0, info.clone());
         let (_dial, dialled) = mpsc::channel(1);
-        let mut link =
-            Link::start(connections, dialled, (&info, Vec::new()), attachment, settings());
+        let mut link = Link::start(connections, dialled, (&info, &[]), attachment, settings());
 
         let mut answers = queue.submit("1");
         let request = read_frame(&mut worker).await.unwrap();

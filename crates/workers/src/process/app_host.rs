@@ -1,12 +1,15 @@
 //! The app host: the process that runs a program's own routes and middlewares in Python.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{BoxFuture, Cause, Launch, LaunchError, Launched, Loading, WorkerExit};
+use litplex_core::{
+    BoxFuture, Cause, Launch, LaunchError, Launched, LoadedFile, Loading, WorkerExit,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -17,6 +20,7 @@ use super::child::{Command, Order, Process};
 use super::output::{Label, OutputSpec};
 use super::sdk::Sdk;
 use crate::Error;
+use crate::link::loaded_file;
 
 /// The label of the app host's lines.
 const LABEL: &str = "app";
@@ -45,6 +49,8 @@ pub struct AppHostSpec {
     pub socket: PathBuf,
     /// The inner socket, to which the app host forwards requests.
     pub inner: PathBuf,
+    /// The file in which the app host says which source files it has loaded.
+    pub sources: PathBuf,
     /// The time between two heartbeats, which show that the app host's loop runs.
     pub heartbeat: Duration,
     /// The handling of the lines that it prints.
@@ -82,7 +88,12 @@ async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
     let AppHostSpec { interpreter, flags, sdk, socket, inner, load, routes, secrets, .. } = spec;
     let label = Label::for_process(LABEL, &spec.output);
     let order = json!({
-        "socket": socket, "inner": inner, "load": load, "routes": routes, "mark": label.secret,
+        "socket": socket,
+        "inner": inner,
+        "sources": spec.sources,
+        "load": load,
+        "routes": routes,
+        "mark": label.secret,
     });
     let order = order.to_string();
     let order = Order { text: order.as_bytes(), pickle: None };
@@ -97,6 +108,13 @@ async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
     let mut pulse = JoinSet::new();
     pulse.spawn(silence(socket.clone(), spec.heartbeat));
     Ok(AppHost { process, pulse })
+}
+
+/// Returns the source files that an app host says in this file to have loaded.
+pub fn reported_sources(file: &Path) -> BTreeSet<LoadedFile> {
+    let text = fs::read(file).unwrap_or_default();
+    let reported: Vec<litplex_wire::LoadedFile> = serde_json::from_slice(&text).unwrap_or_default();
+    reported.into_iter().map(loaded_file).collect()
 }
 
 /// Resolves when a process listens on this socket.

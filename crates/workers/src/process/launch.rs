@@ -255,7 +255,7 @@ impl Launcher {
         let settings = self.link_settings(slot, span.clone(), metrics);
         let monitor = ProcessMonitor::new(pid, listener.stacks());
         let dialled = listener.accept_calls();
-        let described = (&info, ready.sources.clone());
+        let described = (&info, &ready.sources[..]);
         let link = Link::start(connections, dialled, described, attachment, settings);
         let monitor = Arc::new(monitor.with_code(link.code()));
         let kill_after = self.worker.limits.kill_after;

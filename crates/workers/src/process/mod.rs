@@ -31,7 +31,7 @@ mod sdk;
 mod spec;
 mod venv;
 
-pub use app_host::{AppHostLaunch, AppHostSpec};
+pub use app_host::{AppHostLaunch, AppHostSpec, reported_sources};
 pub use child::{FOR_SERVERS, forget_beside, list_beside, start_beside};
 pub use description::{Description, PythonProgram};
 pub use environments::{Environment, environments, remove_environment};

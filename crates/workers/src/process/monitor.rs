@@ -91,45 +91,54 @@ fn read_dump(stacks: &mut File) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
+    /// A shell that ends with its test, also with one that fails.
+    struct Shell(Child);
+
+    impl Drop for Shell {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     /// Starts a shell that does this at each SIGQUIT, in a directory of its own.
-    fn monitored(trap: &str) -> (std::process::Child, ProcessMonitor, tempfile::TempDir) {
+    fn monitored(trap: &str) -> (Shell, ProcessMonitor, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let stacks = directory.path().join("stacks");
         fs::write(&stacks, "of an earlier request").unwrap();
         let script = format!("trap '{trap}' QUIT; echo; while :; do sleep 0.01; done");
-        let mut shell = Command::new("sh")
+        let mut child = Command::new("sh")
             .args(["-c", &script])
             .current_dir(directory.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        shell.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        let monitor = ProcessMonitor::new(shell.id(), stacks);
+        let mut output = child.stdout.take().unwrap();
+        let shell = Shell(child);
+        output.read_exact(&mut [0]).unwrap();
+        let monitor = ProcessMonitor::new(shell.0.id(), stacks);
         (shell, monitor, directory)
     }
 
     #[test]
     fn a_dump_is_read_when_it_is_whole() {
-        let (mut shell, monitor, _directory) =
+        let (shell, monitor, _directory) =
             monitored("echo one >> stacks; sleep 0.01; echo two >> stacks");
         for _ in 0..2 {
             assert_eq!(monitor.stack().unwrap(), "one\ntwo\n");
         }
-        shell.kill().unwrap();
-        shell.wait().unwrap();
+        drop(shell);
         let gone = monitor.stack().unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(rustix::io::Errno::SRCH.raw_os_error()));
     }
 
     #[test]
     fn a_process_that_writes_no_dump_is_given_up() {
-        let (mut shell, monitor, _directory) = monitored(":");
+        let (_shell, monitor, _directory) = monitored(":");
         assert_eq!(monitor.stack().unwrap_err().kind(), io::ErrorKind::TimedOut);
-        shell.kill().unwrap();
-        shell.wait().unwrap();
     }
 }

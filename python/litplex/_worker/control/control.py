@@ -14,11 +14,11 @@ from litplex._worker.control.metrics import metrics_frame
 from litplex._worker.wire import frames
 
 if TYPE_CHECKING:
+    from litplex._launched.sources import Sources
     from litplex._worker.control.health import Health
     from litplex._worker.control.registry import Registry
     from litplex._worker.hooks.hooks import Hooks
     from litplex._worker.live.patches import Patches
-    from litplex._worker.live.sources import Sources
     from litplex._worker.wire.frames import Payload
 
 
@@ -60,6 +60,7 @@ class Control:
         self._health = health
         self._says_changes = sends_metrics
         self._sources = sources
+        sources.tell = self._tell_sources
         self.patches: Patches | None = None
         self._writing = threading.Lock()
         #: The FrameError that ended the connection, if one did.
@@ -120,8 +121,11 @@ class Control:
             self._health.refresh()
         self.send(frames.encode(frames.PONG, status=status, id=id))
         self.send_metrics()
-        loaded = self._sources.new()
-        if loaded:
+        self._sources.report()
+
+    def _tell_sources(self, loaded: list[dict[str, str]]) -> None:
+        # A hook may load a file after the server has gone.
+        with contextlib.suppress(OSError):
             self.send(frames.encode_message(frames.SOURCES, {"sources": loaded}))
 
     def send_metrics(self) -> None:

@@ -1,5 +1,5 @@
-"""The source files of a model, and changes of its code while it serves.
+"""Changes of a model's code while it serves.
 
-``sources`` finds and keeps the files, ``compare`` decides whether a change is safe, ``code`` makes
-it, and ``patches`` follows the server's steps.
+``compare`` decides whether a change is safe, ``code`` makes it, and ``patches`` follows the
+server's steps. ``_launched/sources.py`` finds and keeps the files.
 """

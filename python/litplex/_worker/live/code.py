@@ -13,8 +13,8 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from litplex._api import ContinuousAPI, LitAPI
+from litplex._launched.sources import modules_of_files
 from litplex._worker.live.compare import Model, NotSafe, compare
-from litplex._worker.live.sources import modules_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,6 +16,8 @@ from litplex._worker.wire.encode import name_source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from litplex._launched.sources import Sources
+
 # The time after which a worker that holds its requests goes on without an answer of the server.
 _PATIENCE = 10.0
 
@@ -28,13 +30,14 @@ class Patches:
 
     Args:
         api: The model.
-        texts: The text of each file of the program, as it was loaded. Changed with the code.
+        sources: The files of the program, with their texts as they were loaded. Changed with the
+            code.
         send: Sends a frame on the control connection, from any thread.
     """
 
-    def __init__(self, api: Any, texts: dict[str, bytes], send: Callable[[bytes], None]) -> None:
+    def __init__(self, api: Any, sources: Sources, send: Callable[[bytes], None]) -> None:
         self._api = api
-        self._texts = texts
+        self._sources = sources
         self._send = send
         self._changed: dict[str, bytes] = {}
         self._plan: Plan | None = None
@@ -62,13 +65,12 @@ class Patches:
         self._plan, self._committed = None, None
         self._decided.clear()
         after = {file["path"]: file["text"].encode() for file in files}
-        self._changed = {
-            path: text for path, text in after.items() if self._texts.get(path) != text
-        }
+        texts = self._sources.texts
+        self._changed = {path: text for path, text in after.items() if texts.get(path) != text}
         if not self._changed:
             return {"unchanged": True}
         try:
-            self._plan = Plan(self._texts, self._changed)
+            self._plan = Plan(texts, self._changed)
         except NotSafe as reason:
             return {"reason": str(reason)}
         except SyntaxError as error:
@@ -102,7 +104,8 @@ class Patches:
         if plan is None or id is None:
             return
         plan.apply()
-        self._texts.update(self._changed)
+        for path, text in self._changed.items():
+            self._sources.note(path, text)
         name_source(source_of(self._api))
         self._answer(id, {})
 
