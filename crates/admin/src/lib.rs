@@ -32,11 +32,12 @@ pub use client::{AskError, Client, Lines, running};
 pub use event::{Event, EventKind};
 pub use feed::{Feed, FeedLimits, FeedReader};
 pub use guard::AdminGuard;
-pub use history::{EndpointHistory, EndpointLoad, ErrorCounts, HistoryPoint, HistoryQuery, Load};
+pub use history::{EndpointHistory, EndpointLoad, HistoryPoint, HistoryQuery, Load};
 pub use inventory::{
     Buckets, CallGraph, Configuration, EndpointBatches, EndpointSettings, GraphEdge, GraphNode,
     KeyHolders, KeyScope, Setting,
 };
+pub use litplex_history::ErrorCounts;
 pub use operations::{Admin, Refusal, RefusalKind, ReloadOptions};
 pub use port::AdminPort;
 pub use remote::RemoteOptions;
