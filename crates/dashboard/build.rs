@@ -13,6 +13,10 @@ use flate2::{Compression, Crc};
 /// side and not one after another.
 const PRELOADS: &str = "<!-- modules -->\n";
 
+/// The page, and its form for a listener that has other pages, too.
+const PAGE: &str = "index.html";
+const SHARED_PAGE: &str = "shared.html";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let web = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("web");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -20,11 +24,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut names = Vec::new();
     find(&web, &web, &mut names)?;
     names.sort();
+    names.push(SHARED_PAGE.to_owned());
     let mut list = format!("static FILES: [File; {}] = [\n", names.len());
     for (index, name) in names.iter().enumerate() {
-        let mut content = fs::read_to_string(web.join(name))?;
-        if name == "index.html" {
+        let is_shared = name == SHARED_PAGE;
+        let source = if is_shared { PAGE } else { name };
+        let mut content = fs::read_to_string(web.join(source))?;
+        if source == PAGE {
             content = content.replace(PRELOADS, &preloads(&names)?);
+        }
+        if is_shared {
+            content = content.replacen("<html ", "<html data-shared ", 1);
         }
         let file = out.join(format!("{index}.gz"));
         let mut packed = GzEncoder::new(fs::File::create(&file)?, Compression::best());
@@ -36,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(
             list,
             "File {{ name: {name:?}, tag: \"\\\"{sum:08x}-{length:x}\\\"\", \
-             compressed: include_bytes!({file:?}), plain: OnceLock::new() }},"
+             asset: Asset::new(include_bytes!({file:?})) }},"
         )?;
     }
     list.push_str("];");

@@ -72,9 +72,12 @@ class ServerOptions(TypedDict, total=False):
             the server does. Value: an integer from 0 to 65535. Default: none.
         admin_host: The address on which ``admin_port`` listens. Value: an address such as
             "127.0.0.1" or "0.0.0.0". Default: 127.0.0.1.
-        admin_keys: The keys of operators, who may use the whole admin API on ``admin_port``; in the
-            form of ``api_keys``. Keys of callers do not open it. Value: a table of names, each with
-            "env:NAME" or "sha256:…". Default: none.
+        admin_dashboard: Whether the server's own port has the dashboard at ``/dashboard``, for keys
+            of operators: ``admin_keys`` and ``admin_read_keys``. Below it is the admin API, which
+            it uses. Value: true or false. Default: false.
+        admin_keys: The keys of operators, who may use the whole admin API on ``admin_port`` and
+            through ``admin_dashboard``; in the form of ``api_keys``. Keys of callers do not open
+            it. Value: a table of names, each with "env:NAME" or "sha256:…". Default: none.
         admin_keys_file: A file with more keys of operators, in the form of ``api_keys_file``.
             Value: the path of a file. Default: none.
         admin_read_keys: The keys of operators who may only look: ``GET`` requests of the admin API.
@@ -161,6 +164,7 @@ class ServerOptions(TypedDict, total=False):
     jwt_ca: str
     admin_port: int
     admin_host: str
+    admin_dashboard: bool
     admin_keys: dict[str, str]
     admin_keys_file: str
     admin_read_keys: dict[str, str]

@@ -62,8 +62,13 @@ def route_paths(options: Options) -> dict[str, Any]:
 
 def built_in_paths(options: Options) -> dict[str, str]:
     """Returns the paths that no endpoint may have, each with a name for its route."""
-    reserved = [path for option in TABLE for path in option.get("reserved", ())]
-    pages = ["/", *(reserved if options.get("openapi", True) else ())]
+    reserved = [
+        path
+        for option in TABLE
+        if options.get(option["name"], option.get("default"))
+        for path in option.get("reserved", ())
+    ]
+    pages = ["/", *reserved]
     named = {path: name.removesuffix("_path") for name, path in route_paths(options).items()}
     return {
         **dict.fromkeys(pages, "built-in route"),
@@ -250,18 +255,21 @@ def _server_contradictions(options: Options) -> Iterator[str]:
 
 def _admin_contradictions(options: Options) -> Iterator[str]:
     keys = ("admin_keys", "admin_keys_file", "admin_read_keys", "admin_read_keys_file")
-    if "admin_port" not in options:
-        for name in ("admin_host", *keys):
-            if name in options:
-                yield f"`{name}` needs `admin_port`, such as 9000"
+    if "admin_host" in options and "admin_port" not in options:
+        yield "`admin_host` needs `admin_port`, such as 9000"
+    given = [name for name in keys if name in options]
+    if "admin_port" not in options and options.get("admin_dashboard") is not True:
+        for name in given:
+            yield f"`{name}` needs `admin_port`, such as 9000, or `admin_dashboard`"
         return
-    if not options.keys() & set(keys):
+    opened = "admin_port" if "admin_port" in options else "admin_dashboard"
+    if not given:
         yield (
-            "`admin_port` needs keys: give `admin_keys` or `admin_keys_file`; `litplex key` "
+            f"`{opened}` needs keys: give `admin_keys` or `admin_keys_file`; `litplex key` "
             "creates them"
         )
     port = options.get("port", 8000)
-    if port and options["admin_port"] == port:
+    if port and options.get("admin_port") == port:
         yield (f"`admin_port` and `port` are both {port}; give the admin API a port of its own")
 
 

@@ -354,3 +354,136 @@ def test_a_caller_finds_the_models_that_it_may_call(serve, keys):
 def test_a_refusal_names_the_headers_that_are_read(guarded):
     detail = guarded.post("/own", json=1).json()["detail"]
     assert "X-API-Key" in detail and "Authorization: Bearer" in detail
+
+
+OPERATED = """
+    from fastapi import Request
+
+    seen = []
+
+    class Echo(ls.LitAPI):
+        def predict(self, x):
+            return x
+
+    async def note(request, call_next):
+        seen.append(request.url.path)
+        return await call_next(request)
+
+    if __name__ == "__main__":
+        server = ls.LitServer(Echo(), path="/echo", api_keys={"eve": "env:CALLER"})
+        server.app.middleware("http")(note)
+
+        @server.app.get("/seen")
+        def all_seen():
+            return seen
+
+        @server.app.get("/dashboard")
+        @server.app.get("/dashboard/v1/server")
+        def shadowed():
+            return "the program"
+
+        server.run(
+            port=0,
+            admin_dashboard=True,
+            admin_keys={"ann": "env:OPERATOR"},
+            admin_read_keys={"bob": "env:READER"},
+            cors_origins=["https://app.example"],
+        )
+"""
+OPERATORS = {"CALLER": "call", "OPERATOR": "all", "READER": "look"}
+
+
+def test_the_dashboard_is_for_operators_and_endpoints_are_not(serve, runtime):
+    server = serve(OPERATED, env={**runtime, **OPERATORS})
+    client = server.client
+
+    def status(method, path, key=None, **headers):
+        headers = {**headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+        return client.request(method, path, headers=headers).status_code
+
+    server.wait_for_line(f"the dashboard, for holders of `admin_keys`: {server.url}/dashboard")
+    pause, resume = (f"/dashboard/v1/endpoints/echo/{verb}" for verb in ("pause", "resume"))
+    pause, resume = (path.replace("echo", "%2Fecho") for path in (pause, resume))
+    for method, path, wanted in [
+        ("GET", "/dashboard", "200 200 200 200 200"),
+        ("GET", "/dashboard/app.js", "200 200 200 200 200"),
+        ("GET", "/dashboard/", "307 307 307 307 307"),
+        ("GET", "/dashboard/v1/server", "401 401 401 200 200"),
+        ("GET", "/dashboard/v1/session", "401 401 401 200 200"),
+        ("HEAD", "/dashboard/v1/load", "401 401 401 200 200"),
+        ("GET", "/dashboard/openapi.json", "401 401 401 200 200"),
+        ("GET", "/dashboard/v1/no", "401 401 401 404 404"),
+        ("GET", "/dashboard/no.js", "401 401 401 404 404"),
+        ("POST", pause, "401 401 401 403 200"),
+        ("POST", resume, "401 401 401 403 200"),
+        ("PUT", "/dashboard/v1/log-level", "401 401 401 403 400"),
+        ("DELETE", "/dashboard/v1/server", "401 401 401 403 405"),
+        ("POST", "/dashboard", "401 401 401 403 405"),
+        # Other spellings of these paths are no other way to them.
+        ("GET", "/dashboard%2Fv1/server", "401 401 401 404 404"),
+        ("GET", "/%64ashboard/v1/server", "401 401 401 404 404"),
+        ("GET", "/dashboard//v1/server", "401 401 401 404 404"),
+        # The admin API is nowhere else.
+        ("GET", "/v1/server", "404 404 404 404 404"),
+        ("GET", "/v1/session", "404 404 404 404 404"),
+        ("POST", "/v1/stop", "404 404 404 404 404"),
+        ("GET", "/dashboards", "404 404 404 404 404"),
+        # The endpoint is for its callers alone.
+        ("POST", "/echo", "401 401 400 401 401"),
+        ("GET", "/info", "200 200 200 200 200"),
+    ]:
+        found = [status(method, path, key) for key in (None, "wrong", "call", "look", "all")]
+        assert " ".join(map(str, found)) == wanted, (method, path)
+    # Pages of other sites are refused, also with a key, and also those that may call endpoints.
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "https://app.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example"},
+    ):
+        assert status("GET", "/dashboard/v1/server", "all", **headers) == 403, headers
+        assert status("POST", pause, "all", **headers) == 403, headers
+    assert status("GET", "/dashboard/v1/server", "all", Origin=server.url) == 200
+    # The program sees no request of an operator, and so no key.
+    assert [path for path in client.get("/seen").json() if "dash" in path] == ["/dashboards"] * 5
+    routes = {row["path"]: row for row in client.get("/info").json()["routes"]}
+    assert routes["/dashboard/*"]["access"] == "operators"
+    told = client.get("/dashboard/v1/server", headers={"X-API-Key": "look"}).json()
+    assert told["admin_url"] == f"{server.url}/dashboard"
+
+
+def test_the_dashboard_on_the_port_of_endpoints_is_off_unless_it_is_asked_for(serve):
+    text = OPERATED.replace("admin_dashboard=True", "admin_port=0")
+    server = serve(text, env=OPERATORS)
+    # They are paths of the program.
+    assert server.client.get("/dashboard/v1/server").json() == "the program"
+    assert server.client.get("/dashboard/app.js").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ('path = "/dashboard"', "`/dashboard`: this path is already in use by a built-in route"),
+        ('path = "/dashboard/a"', "`/dashboard/a`: paths below `/dashboard` belong to"),
+        ('path = "/dashboards"', None),
+    ],
+)
+def test_no_endpoint_takes_a_path_of_the_dashboard(options, says, litplex, tmp_path, script):
+    (tmp_path / "keys").write_text(f"ann {hashed('all')}\n")
+    script("class A(ls.LitAPI):\n    def predict(self, x):\n        return x\n", name="a.py")
+    config = tmp_path / "litplex.toml"
+    server = "admin_dashboard = true\nadmin_keys_file = 'keys'\ninfo_path = '/dashboard/info'\n"
+    endpoint = f'[[endpoint]]\n{options}\napi = "a.py:A"\n'
+    config.write_text(server + endpoint)
+    status, _, error = litplex("check", config)
+    assert status == 2
+    assert "`info_path` is a path of `admin_dashboard`; choose another" in error
+    assert says is None or says in error
+    config.write_text(server.replace("/dashboard/info", "/info") + endpoint)
+    status, out, error = litplex("check", config, "--python", sys.executable)
+    assert (status == 0) == (says is None), error
+    assert says is not None or "/dashboard/*" in out
+    assert says is not None or "keys in" in out
+    config.write_text("admin_dashboard = true\n" + endpoint)
+    assert "`admin_dashboard` needs keys: give `admin_keys`" in litplex("check", config)[2]

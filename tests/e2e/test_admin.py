@@ -409,7 +409,7 @@ def test_a_worker_that_loads_its_model_shows_how_far_it_is(
     assert told["starting_for"] >= 0 and told["ready_for"] is None
     assert told["memory"] > 1_000_000 and told["pid"] in server.workers()
     _, out, _ = litplex("ps")
-    assert "MiB" in out and ": shard 1 of 2" in out
+    assert "MB" in out and ": shard 1 of 2" in out
     # A `setup` that hangs is seen in the act, and goes on.
     assert "in setup" in litplex("stack", "/slow")[1]
     (tmp_path / "go").touch()

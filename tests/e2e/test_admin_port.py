@@ -159,6 +159,43 @@ def test_the_port_speaks_tls_if_the_server_does(operated, litplex, tmp_path):
     assert (status, "certificate" in err) == (1, True)
 
 
+def test_the_address_of_endpoints_is_told_from_that_of_the_admin_api(operated, litplex):
+    def errors(url):
+        status, _, error = litplex("ps", "--url", url, "--key", "look")
+        assert status == 1
+        assert f"`{url}` is the address of the endpoints of a litplex server" in error
+        return error
+
+    it = operated()
+    assert f"give `--url {it.url}`" in errors(it.server.url)
+    port = it.server.url.rsplit(":", 1)[1]
+    assert f"give `--url {it.url}`" in errors(f"http://localhost:{port}")
+    # Without keys of callers, and with the dashboard on the port of the endpoints.
+    it = operated('admin_dashboard=True, healthcheck_path="/healthz"')
+    shared = f"{it.server.url}/dashboard"
+    assert f"give `--url {shared}`" in errors(it.server.url)
+    status, out, error = litplex("ps", "--url", f"{shared}/", "--key", "look")
+    assert (status, "/double" in out) == (0, True), error
+    status, _, error = litplex("ps", "--url", shared, "--key", "wrong")
+    assert (status, "Invalid API Key" in error) == (1, True)
+
+
+def test_a_server_without_an_admin_port_is_asked_by_its_port(serve, runtime, litplex):
+    text = """
+        class Echo(ls.LitAPI):
+            def predict(self, x):
+                return x
+
+        if __name__ == "__main__":
+            ls.LitServer(Echo(), path="/echo").run(port=0)
+    """
+    url = serve(text, env=runtime).url
+    status, _, error = litplex("ps", "--url", url)
+    assert status == 1
+    assert f"`{url}` is the address of the endpoints" in error
+    assert f"give `--port {url.rsplit(':', 1)[1]}`" in error
+
+
 def test_a_port_without_keys_is_an_error(run, tmp_path, litplex):
     config = tmp_path / "litplex.toml"
     endpoint = '[[endpoint]]\npath = "/a"\napi = "a:A"\n'
@@ -170,7 +207,9 @@ def test_a_port_without_keys_is_an_error(run, tmp_path, litplex):
         return err
 
     assert "`admin_port` needs keys: give `admin_keys`" in errors("admin_port = 9000\n")
-    assert "`admin_keys_file` needs `admin_port`" in errors('admin_keys_file = "keys"\n')
+    assert "`admin_keys_file` needs `admin_port`, such as 9000, or `admin_dashboard`" in errors(
+        'admin_keys_file = "keys"\n'
+    )
     unset = 'admin_port = 9000\nadmin_keys = { ann = "env:NO_SUCH_KEY" }\n'
     assert "`admin_keys`: " in (said := errors(unset)) and "NO_SUCH_KEY" in said
     missing = 'admin_port = 9000\nadmin_keys_file = "keys"\n'

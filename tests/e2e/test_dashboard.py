@@ -4,12 +4,14 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import PATIENCE
+from conftest import PATIENCE, wait_until
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -215,7 +217,7 @@ def test_a_key_that_may_only_read_changes_nothing(operated, look):
         assert page.get_by_role("button", name=name).is_disabled()
     page.goto(f"{it.url}/dashboard#/endpoint/%2Fdouble")
     page.get_by_role("heading", name="/double").wait_for()
-    for name in ("Scale", "Reload", "Pause", "Drain"):
+    for name in ("Scale …", "Reload …", "Pause …", "Drain …"):
         assert page.get_by_role("button", name=name).is_disabled()
     page.goto(f"{it.url}/dashboard#/try/%2Fdouble")
     assert page.get_by_role("button", name="Send").is_disabled()
@@ -460,6 +462,204 @@ def test_a_chat_streams_and_is_stopped(operated, look):
     chat.get_by_text("Stopped.").wait_for()
     assert chat.get_by_text("slowly on").count() == 1, "only the own message goes on"
     check_access(page)
+
+
+REPLAYED = """
+    class Slow(ls.LitAPI):
+        def predict(self, x):
+            return {"y": x["x"] * 2}
+
+        request_example = {"x": 1}
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(Slow(), path="/double", api_keys={"eve": "env:CALLER"}, timeout=30),
+            port=0,
+            keep_bodies=40,
+            admin_port=0,
+            admin_dashboard=True,
+            admin_keys={"ann": "env:OPERATOR_ANN"},
+            admin_read_keys={"bob": "env:OPERATOR_BOB"},
+        )
+"""
+
+# What the page copies; the clipboard itself is not for a page without a person.
+COPIED = """
+    window.copied = [];
+    navigator.clipboard.writeText = async text => { window.copied.push(text) };
+"""
+
+
+def test_a_request_is_copied_and_sent_again(operated, look):
+    it = operated(REPLAYED)
+    key = {"X-API-Key": "call"}
+
+    def request(request_id, body, headers=key, **more):
+        headers = {**headers, **more, "X-Request-ID": request_id}
+        return it.server.post("/double", content=body, headers=headers).status_code
+
+    is_json = {"Content-Type": "application/json"}
+    assert request("whole", b'{"x": "it\'s"}', **is_json) == 200
+    assert request("cut", b'{"x": "' + 50 * b"a" + b'"}', **is_json) == 200
+    assert request("masked", b'{"x": "a", "token": "b"}', **is_json) == 200
+    assert request("unread", b'{"x": "a"}', headers={}, **is_json) == 401
+    assert request("form", b"a=b", **{"Content-Type": "application/x-www-form-urlencoded"}) == 500
+
+    page = look(it.url, key="all", path="requests/whole")
+    page.evaluate(COPIED)
+
+    def copied(button):
+        before = len(page.evaluate("copied"))
+        page.get_by_role("button", name=button).click()
+        wait_until(lambda: len(page.evaluate("copied")) > before)
+        return page.evaluate("copied")[-1]
+
+    replay = page.get_by_role("button", name="Replay")
+    replay.wait_for()
+    curl, python = copied("Copy as curl"), copied("Copy as Python")
+    environment = {**os.environ, "LITPLEX_KEY": "call"}
+    for command in (["sh", "-c", curl], [sys.executable, "-c", python]):
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert '{"y":"it\'sit\'s"}' in said.stdout.replace(" ", ""), said
+    # Without a key the endpoint refuses the replay, which is shown all the same.
+    replay.click()
+    page.get_by_role("heading", name="Beside the original").wait_for()
+    row = page.get_by_role("row").filter(has_text="status")
+    assert [cell.inner_text() for cell in row.get_by_role("cell").all()[1:3]] == ["200", "401"]
+    page.get_by_role("link", name="The original").click()
+    page.get_by_role("heading", name="whole").wait_for()
+    page.get_by_label("Key of a caller").fill("call")
+    replay.click()
+    beside = page.get_by_role("region", name="The replay beside the original")
+    beside.wait_for()
+    assert [cell.inner_text() for cell in row.get_by_role("cell").all()[1:3]] == ["200", "200"]
+    for name in ("duration", "queue", "worker", "bytes out"):
+        beside.get_by_role("cell", name=name, exact=True).wait_for()
+    assert page.get_by_role("heading", level=1).inner_text().startswith("Request replay-")
+    page.get_by_text("Response: application/json").click()
+    page.get_by_role("region", name="Body of the response").get_by_text("it'sit's").wait_for()
+    check_access(page)
+    # A replay can be sent again itself, and edited.
+    replay.wait_for()
+    page.get_by_role("link", name="Open in the playground").click()
+    body = page.get_by_label("Body (JSON)")
+    body.wait_for()
+    assert body.input_value() == '{"x": "it\'s"}'
+    assert page.get_by_label("Key of a caller").input_value() == "call"
+
+    for request_id, says in (
+        ("cut", "keep_bodies to at least 59"),
+        ("unread", "has not read its body"),
+        ("form", "for JSON and text"),
+        ("masked", "are masked"),
+    ):
+        page.goto(f"{it.url}/dashboard#/requests/{request_id}")
+        page.get_by_role("heading", name=request_id).wait_for()
+        page.get_by_text(says).wait_for()
+        assert replay.count() == 0
+        check_access(page)
+        curl = copied("Copy as curl")
+        assert ("***" in curl) == (request_id == "masked")
+        assert ('{"x":1}' in curl) == (request_id != "masked"), curl
+    page = look(it.url, key="look", path="requests/whole")
+    assert page.get_by_role("button", name="Replay").is_disabled()
+    page.get_by_role("button", name="Copy as curl").wait_for()
+
+
+def test_without_kept_bodies_the_page_says_what_to_set(operated, look):
+    it = operated()
+    number = it.server.post("/relay", json=3).headers["X-Request-Id"]
+    page = look(it.url, key="all", path=f"requests/{number}")
+    page.get_by_text("Set keep_bodies to the bytes").wait_for()
+    assert page.get_by_role("button", name="Replay").count() == 0
+
+
+def test_the_program_is_reloaded_after_its_plan_was_shown(operated, look, tmp_path):
+    it = operated(REPLAYED)
+    page = look(it.url, key="all")
+    program = tmp_path / "server.py"
+    text = program.read_text()
+
+    def open_plan():
+        page.get_by_text("ann").click()
+        page.get_by_role("button", name="Reload the program").click()
+        return page.get_by_role("dialog")
+
+    dialog = open_plan()
+    dialog.get_by_text("Nothing differs").wait_for()
+    assert dialog.get_by_role("button", name="Apply").count() == 0
+    check_access(page)
+    dialog.get_by_role("button", name="Close").click()
+    dialog.wait_for(state="detached")
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+    program.write_text(text.replace("timeout=30", "timeout=31").replace("=40", "=50"))
+    dialog = open_plan()
+    dialog.get_by_text("timeout: 30s → 31s", exact=True).wait_for()
+    dialog.get_by_text("keep_bodies: 40 → 50").wait_for()
+    check_access(page)
+    dialog.get_by_role("button", name="Apply").click()
+    dialog.get_by_role("heading", name="The program is reloaded").wait_for()
+    dialog.get_by_text("is served by generation 2").wait_for()
+    check_access(page)
+    dialog.get_by_role("button", name="Close").click()
+
+    program.write_text(text.replace("timeout=30", "timout=30"))
+    dialog = open_plan()
+    dialog.get_by_role("alert").get_by_text("there is no option `timout`").wait_for()
+    check_access(page)
+    dialog.get_by_role("button", name="Close").click()
+
+    setup = "def setup(self, device):\n        raise OSError('no weights')\n\n    def predict"
+    failing = text.replace("def predict", setup)
+    program.write_text(failing.replace("timeout=30", "timeout=32"))
+    dialog = open_plan()
+    dialog.get_by_role("button", name="Apply").click()
+    dialog.get_by_role("heading", name="1 of 1 changes failed").wait_for()
+    dialog.get_by_text("stays as it was").wait_for()
+    dialog.get_by_text("no weights").wait_for()
+    check_access(page)
+
+    page = look(it.url, key="look", path="config")
+    page.get_by_role("heading", name="Configuration").wait_for()
+    assert page.get_by_role("main").get_by_role("button", name="Reload").is_disabled()
+
+
+def test_the_dashboard_is_on_the_port_of_endpoints_if_it_is_asked_for(operated, look):
+    it = operated(REPLAYED)
+    url = it.server.url
+    it.server.wait_for_line(f"the dashboard, for holders of `admin_keys`: {url}/dashboard")
+    assert (
+        it.server.post("/double", json={"x": 2}, headers={"X-API-Key": "call"}).status_code == 200
+    )
+    page = look(url, key="all")
+    page.get_by_role("link", name="/double").click()
+    page.get_by_role("heading", name="/double").wait_for()
+    assert confirm(page, "Pause") == "/double is paused."
+    assert confirm(page, "Resume") == "/double serves."
+    page.get_by_role("link", name="Events").click()
+    page.get_by_role("cell", name="is paused").wait_for()
+    page.get_by_role("link", name="Logs").click()
+    page.get_by_role("list", name="Lines of the log").get_by_text("ready after").first.wait_for()
+    check_access(page)
+    page.goto(f"{url}/dashboard#/try/%2Fdouble")
+    page.get_by_label("Key of a caller").fill("call")
+    page.get_by_role("button", name="JSON").click()
+    page.get_by_label("Body (JSON)").fill('{"x": 4}')
+    page.get_by_role("button", name="Send").click()
+    page.get_by_role("region", name="Body of the response").get_by_text("8").wait_for()
+    # Pages of models have the same origin: no storage has the key, and no address.
+    assert page.evaluate("sessionStorage.length + localStorage.length") == 0
+    assert "all" not in page.url
+    page.reload()
+    page.get_by_label("Key").wait_for()
+    # An open page, which follows events and the log, does not delay the end of the server.
+    sign_in(page, "all")
+    page.goto(f"{url}/dashboard#/logs")
+    page.get_by_role("list", name="Lines of the log").get_by_text("ready after").first.wait_for()
+    it.server.process.terminate()
+    assert it.server.wait() == 0
+    assert "did not finish in time" not in it.server.output
 
 
 def test_a_call_of_an_operator_is_one_of_a_client(operated):

@@ -8,12 +8,13 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
@@ -73,12 +74,20 @@ pub enum AskError {
         source: io::Error,
     },
     /// The response is not valid for this version of the API.
-    #[error("the server at `{server}` is another version of litplex: {problem}")]
+    #[error(
+        "the server at `{server}` does not respond as this version of the admin API does: {problem}"
+    )]
     Foreign {
         /// The socket or the URL of the server.
         server: String,
         /// The error in the response.
         problem: String,
+    },
+    /// The address is that of a server's endpoints.
+    #[error("`{server}` is the address of the endpoints of a litplex server, not of its admin API")]
+    Endpoints {
+        /// The URL of the server.
+        server: String,
     },
     /// The server refused the request, for this reason.
     #[error("{0}")]
@@ -96,8 +105,8 @@ impl Client {
         Self { address: Address::Socket(directory.join(socket::NAME)) }
     }
 
-    /// Returns a client for the server whose admin API has this address, such as
-    /// `http://127.0.0.1:9000`.
+    /// Returns a client for the server whose admin API has this address, such as `http://127.0.0.1:9000`, or
+    /// `http://127.0.0.1:8000/dashboard` for the port of endpoints.
     ///
     /// # Errors
     /// The address, the key or a file is invalid, in a sentence.
@@ -405,13 +414,13 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, AskError> {
-        let (host, key) = match &self.address {
-            Address::Socket(_) => ("litplex", None),
-            Address::Remote(remote) => (remote.authority(), remote.key()),
+        let (host, prefix, key) = match &self.address {
+            Address::Socket(_) => ("litplex", "", None),
+            Address::Remote(remote) => (remote.authority(), remote.prefix(), remote.key()),
         };
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(format!("{prefix}{path}"))
             .header(HOST, host)
             .header(CONTENT_TYPE, "application/json");
         if let Some(key) = key {
@@ -452,6 +461,8 @@ impl Client {
     /// Returns the body of a response, or the refusal that it has.
     async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, AskError> {
         let status = response.status();
+        let asks_for_key =
+            response.headers().get(WWW_AUTHENTICATE).is_some_and(|it| it == "APIKey");
         let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
         let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
             Ok(error) => self.foreign(error.to_string()),
@@ -463,6 +474,9 @@ impl Client {
         }
         Err(match serde_json::from_slice(&body) {
             Ok(ErrorBody { error }) => AskError::Refused(error),
+            Err(_) if asks_for_key || is_of_endpoints(&body) => {
+                AskError::Endpoints { server: self.server() }
+            }
             Err(_) => self.foreign(format!("it responds with status {status}")),
         })
     }
@@ -494,6 +508,13 @@ impl Client {
             Address::Remote(remote) => remote.url(),
         }
     }
+}
+
+/// Returns whether a body is that of the error with which the port of endpoints responds at an unknown path.
+fn is_of_endpoints(body: &[u8]) -> bool {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return false };
+    let texts = [&body["error"]["message"], &body["detail"]].map(Value::as_str);
+    texts.into_iter().flatten().any(|text| text.starts_with("there is no endpoint `/"))
 }
 
 /// Returns the path of an operation on an endpoint.

@@ -1,4 +1,5 @@
-//! The dashboard, a page that uses the admin API: its files, which need no key, because they hold no data.
+//! The dashboard, a page that uses the admin API: its files, which need no key, because they hold no data, and
+//! below them the API, so that the page has one form on every listener.
 
 use axum::Router;
 use axum::extract::{Path, Request};
@@ -8,19 +9,25 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use litplex_dashboard::{PAGE, file};
 
-/// The path of the page; its files are below it.
-const DASHBOARD: &str = "/dashboard";
+use crate::operations::Refusal;
 
-/// Returns the routes of the page and its files.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// The path of the page; its files and the API are below it.
+pub(crate) const DASHBOARD: &str = "/dashboard";
+
+/// Returns the routes of the page, in its own form or in that for shared listeners, and of its files.
+pub(crate) fn files<S: Clone + Send + Sync + 'static>(page_name: &'static str) -> Router<S> {
     Router::new()
-        .route("/", get(redirect))
         .route("/dashboard/", get(redirect_up))
-        .route(DASHBOARD, get(async |headers: HeaderMap| page(PAGE, &headers)))
+        .route(DASHBOARD, get(async move |headers: HeaderMap| page(page_name, &headers)))
         .route(
             "/dashboard/{*name}",
             get(async |Path(name): Path<String>, headers: HeaderMap| page(&name, &headers)),
         )
+}
+
+/// Returns the routes of the page and its files, and the way from `/` to the page.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    files(PAGE).route("/", get(redirect))
 }
 
 /// Returns whether a request is for the page or one of its files, which any client may have.
@@ -41,7 +48,9 @@ async fn redirect_up() -> impl IntoResponse {
 }
 
 fn page(name: &str, headers: &HeaderMap) -> Response {
-    let Some(file) = file(name) else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(file) = file(name) else {
+        return Refusal::not_found(format!("there is no `{DASHBOARD}/{name}`")).into_response();
+    };
     let has = |header, text: &str| {
         headers
             .get(header)

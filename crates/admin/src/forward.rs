@@ -10,6 +10,9 @@ use axum::http::header::{
 /// The key or token of the caller, in the form of `Authorization`, which has that of the operator.
 const CALLER_AUTHORIZATION: HeaderName = HeaderName::from_static("caller-authorization");
 
+/// The header with the id by which the server remembers the request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// The header of responses of endpoints; others are those of the admin API.
 const ENDPOINT: HeaderName = HeaderName::from_static("litplex-endpoint");
 
@@ -28,8 +31,12 @@ pub(crate) fn outgoing(request: Request<Body>) -> Request<Body> {
     let (parts, body) = request.into_parts();
     let mut outgoing = Request::new(body);
     *outgoing.method_mut() = parts.method;
-    let names =
-        [(CONTENT_TYPE, CONTENT_TYPE), (ACCEPT, ACCEPT), (CALLER_AUTHORIZATION, AUTHORIZATION)];
+    let names = [
+        (CONTENT_TYPE, CONTENT_TYPE),
+        (ACCEPT, ACCEPT),
+        (REQUEST_ID, REQUEST_ID),
+        (CALLER_AUTHORIZATION, AUTHORIZATION),
+    ];
     for (from, to) in names {
         if let Some(value) = parts.headers.get(&from) {
             outgoing.headers_mut().insert(to, value.clone());
@@ -58,9 +65,11 @@ mod tests {
             .header("x-api-key", "operator")
             .header("cookie", "a=b")
             .header(CALLER_AUTHORIZATION, "Bearer caller")
+            .header(REQUEST_ID, "r1")
             .header(CONTENT_TYPE, "application/json");
         let headers = outgoing(request.body(Body::empty()).unwrap()).into_parts().0.headers;
-        assert_eq!(headers.len(), 2, "{headers:?}");
+        assert_eq!(headers.len(), 3, "{headers:?}");
+        assert_eq!(headers[REQUEST_ID], "r1");
         assert_eq!(headers[AUTHORIZATION], "Bearer caller");
         let request = Request::post("/").header(AUTHORIZATION, "Bearer operator");
         let outgoing = outgoing(request.body(Body::empty()).unwrap());

@@ -1,4 +1,4 @@
-//! The guard of the admin API's port: which clients may use which operations.
+//! The guard of the admin API on ports: which clients may use which operations.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::dashboard;
 use crate::status::{ErrorBody, Session};
 
-/// The guard of the admin API's port. Each request needs a key, and none may come from a page of another
+/// The guard of the admin API on a port. Each request needs a key, and none may come from a page of another
 /// site, which could otherwise use a key that a browser keeps.
 #[derive(Debug)]
 pub struct AdminGuard {
@@ -39,7 +39,7 @@ impl AdminGuard {
         }
     }
 
-    /// Sets whether the port accepts connections from this machine only.
+    /// Sets whether its listener accepts connections from this machine only.
     #[must_use]
     pub fn on_loopback(mut self, is_loopback: bool) -> Self {
         self.browsers.is_loopback = is_loopback;
@@ -101,9 +101,14 @@ fn response(refusal: Refusal) -> Response {
     response
 }
 
+/// The name under which a trusted proxy received a request.
+#[derive(Debug, Clone)]
+pub(crate) struct ForwardedHost(pub(crate) Arc<str>);
+
 /// Refuses what a page of another site has its browser send.
 fn refuse_page(browsers: &Browsers, request: &Request) -> Result<(), Box<Response>> {
-    match browsers.refuse(request, RouteKind::Admin, None) {
+    let forwarded = request.extensions().get::<ForwardedHost>().map(|ForwardedHost(host)| &**host);
+    match browsers.refuse(request, RouteKind::Admin, forwarded) {
         Some(error) => Err(Box::new(response(Refusal::from(error)))),
         None => Ok(()),
     }

@@ -1,5 +1,6 @@
 //! The history of an endpoint, as the admin API shows it.
 
+use litplex_history::ErrorCounts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -58,31 +59,6 @@ pub struct HistoryPoint {
     pub workers_ready: u64,
     /// The number of workers that were replaced.
     pub restarts: u64,
-}
-
-/// The number of failed requests, by class as in `litplex_requests_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-pub struct ErrorCounts {
-    /// Requests that are invalid.
-    pub bad_input: u64,
-    /// Requests for which the model raised an error.
-    pub model_error: u64,
-    /// Requests that missed their deadline.
-    pub timeout: u64,
-    /// Requests whose client left.
-    pub cancelled: u64,
-    /// Requests that were refused because of the state of the server.
-    pub unavailable: u64,
-    /// Requests whose worker was lost.
-    pub worker_lost: u64,
-}
-
-impl ErrorCounts {
-    /// Returns the number of all errors.
-    pub fn total(&self) -> u64 {
-        let Self { bad_input, model_error, timeout, cancelled, unavailable, worker_lost } = self;
-        bad_input + model_error + timeout + cancelled + unavailable + worker_lost
-    }
 }
 
 /// The load of all endpoints now.

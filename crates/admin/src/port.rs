@@ -146,7 +146,7 @@ mod tests {
             let options = RemoteOptions { key: Some(key.into()), ..RemoteOptions::default() };
             Client::remote(url, &options).unwrap_err()
         };
-        for url in ["127.0.0.1:9000", "ftp://a", "http://", "http://a/path", "http://u:p@a"] {
+        for url in ["127.0.0.1:9000", "ftp://a", "http://", "http://a/?key=b", "http://u:p@a"] {
             assert!(error(url, "k").contains("expected `http://host:port`"), "{url}");
         }
         assert!(error("http://a", "k\n").starts_with("invalid key: "));

@@ -26,6 +26,8 @@ pub struct RemoteOptions {
 #[derive(Clone)]
 pub(crate) struct Remote {
     authority: Authority,
+    /// The path before those of the API, without a final slash.
+    prefix: String,
     key: Option<HeaderValue>,
     tls: Option<TlsClient>,
 }
@@ -44,7 +46,7 @@ impl fmt::Debug for Remote {
 
 impl Remote {
     pub(crate) fn new(url: &str, options: &RemoteOptions) -> Result<Self, String> {
-        let (authority, is_tls) = parse(url).ok_or_else(|| {
+        let (authority, prefix, is_tls) = parse(url).ok_or_else(|| {
             format!("invalid URL `{url}`: expected `http://host:port` or `https://host:port`")
         })?;
         let key = options.key.as_deref().map(HeaderValue::from_str).transpose();
@@ -57,16 +59,20 @@ impl Remote {
             )
         };
         let tls = is_tls.then(client).transpose()?;
-        Ok(Self { authority, key, tls })
+        Ok(Self { authority, prefix, key, tls })
     }
 
     pub(crate) fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.authority)
+        format!("{scheme}://{}{}", self.authority, self.prefix)
     }
 
     pub(crate) fn authority(&self) -> &str {
         self.authority.as_str()
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     pub(crate) fn key(&self) -> Option<&HeaderValue> {
@@ -95,8 +101,8 @@ impl Remote {
     }
 }
 
-/// Returns the host and port of a URL, and whether it is one of HTTPS.
-fn parse(url: &str) -> Option<(Authority, bool)> {
+/// Returns the host and port of a URL, its path without a final slash, and whether it is one of HTTPS.
+fn parse(url: &str) -> Option<(Authority, String, bool)> {
     let uri: Uri = url.parse().ok()?;
     let parts = uri.into_parts();
     let is_tls = match parts.scheme? {
@@ -104,7 +110,10 @@ fn parse(url: &str) -> Option<(Authority, bool)> {
         scheme if scheme == Scheme::HTTPS => true,
         _ => return None,
     };
-    let is_bare = parts.path_and_query.is_none_or(|path| path == "/" || path == "");
-    let authority = parts.authority.filter(|it| is_bare && !it.as_str().contains('@'))?;
-    Some((authority, is_tls))
+    let prefix = match parts.path_and_query {
+        Some(path) if path.query().is_some() => return None,
+        path => path.map_or_else(String::new, |path| path.path().trim_end_matches('/').to_owned()),
+    };
+    let authority = parts.authority.filter(|it| !it.as_str().contains('@'))?;
+    Some((authority, prefix, is_tls))
 }

@@ -1,6 +1,8 @@
 //! The routes of the admin API, and the `OpenAPI` document that describes them.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +17,14 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
-use utoipa::{IntoParams, OpenApi};
+use tokio::sync::watch;
+use utoipa::openapi::response::Response as Described;
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoParams, IntoResponses, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::dashboard;
+use crate::dashboard::{self, DASHBOARD};
 use crate::event::Event;
 use crate::feed::FeedReader;
 use crate::forward;
@@ -45,25 +50,71 @@ const LOG_LINES: usize = 100;
 const LAST_EVENT_ID: &str = "last-event-id";
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "litplex admin API",
-    description = "Operations on a running litplex server. `{endpoint}` is the path of an endpoint \
+#[openapi(
+    info(
+        title = "litplex admin API",
+        description = "Operations on a running litplex server. `{endpoint}` is the path of an endpoint \
                    (percent-encoded), its name or an alias."
-))]
+    ),
+    components(schemas(ErrorBody))
+)]
 struct Document;
+
+/// The response that refuses a request with this status, as the document describes it.
+enum Refused<const STATUS: u16> {}
+
+type Invalid = Refused<400>;
+type NotFound = Refused<404>;
+type Conflict = Refused<409>;
+
+impl<const STATUS: u16> IntoResponses for Refused<STATUS> {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        let response = ResponseBuilder::new().content("application/json", body).build();
+        BTreeMap::from([(STATUS.to_string(), RefOr::T(response))])
+    }
+}
+
+/// The end of the responses that would never end: those that follow something.
+#[derive(Debug, Clone)]
+pub(crate) struct Ending(pub(crate) watch::Receiver<bool>);
+
+impl Ending {
+    /// Resolves when responses that follow something are to end; never if none of them must.
+    pub(crate) async fn ended(ending: Option<Self>) {
+        if let Some(Self(mut ends)) = ending
+            && ends.wait_for(|ends| *ends).await.is_ok()
+        {
+            return;
+        }
+        pending::<()>().await;
+    }
+}
 
 type Operations = State<Arc<dyn Admin>>;
 
-/// Returns the service of the admin API.
+/// Returns the service of the admin API, and of the dashboard with the API below it.
 pub(crate) fn router(admin: Arc<dyn Admin>) -> axum::Router {
+    let api = api(admin);
+    let router = api.clone().merge(dashboard::routes()).nest(DASHBOARD, api);
+    with_fallbacks(router)
+}
+
+/// Returns the service of the dashboard, with this page, and of the API below it.
+pub(crate) fn below_dashboard(admin: Arc<dyn Admin>, page: &'static str) -> axum::Router {
+    with_fallbacks(dashboard::files(page).nest(DASHBOARD, api(admin)))
+}
+
+fn with_fallbacks(router: axum::Router) -> axum::Router {
+    router.fallback(unknown_route).method_not_allowed_fallback(unknown_method)
+}
+
+/// Returns the operations, and the document that describes them.
+fn api(admin: Arc<dyn Admin>) -> axum::Router {
     let (router, document) = documented().split_for_parts();
     let document = Json(document);
-    router
-        .route("/openapi.json", axum::routing::get(move || async move { document }))
-        .merge(dashboard::routes())
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(unknown_method)
-        .with_state(admin)
+    let get_document = axum::routing::get(move || async move { document });
+    router.route("/openapi.json", get_document).with_state(admin)
 }
 
 /// Returns the `OpenAPI` document of the admin API, without a server.
@@ -121,7 +172,7 @@ async fn server(State(admin): Operations) -> Json<Status> {
 #[utoipa::path(
     get, path = "/v1/endpoints/{endpoint}",
     params(("endpoint" = String, Path)),
-    responses((status = OK, body = EndpointStatus), (status = NOT_FOUND, body = ErrorBody)),
+    responses((status = OK, body = EndpointStatus), NotFound),
 )]
 async fn endpoint(
     State(admin): Operations,
@@ -134,12 +185,7 @@ async fn endpoint(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/scale", request_body = Scale,
     params(("endpoint" = String, Path)),
-    responses(
-        (status = OK, body = Scaled),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = Scaled), Invalid, NotFound, Conflict),
 )]
 async fn scale(
     State(admin): Operations,
@@ -158,12 +204,7 @@ async fn scale(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/reload", request_body = Reload,
     params(("endpoint" = String, Path)),
-    responses(
-        (status = OK, body = Reloaded),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = Reloaded), Invalid, NotFound, Conflict),
 )]
 async fn reload(
     State(admin): Operations,
@@ -181,11 +222,7 @@ async fn reload(
 /// Makes the canary of an endpoint its live generation.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/promote", params(("endpoint" = String, Path)),
-    responses(
-        (status = OK, body = Reloaded),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = Reloaded), NotFound, Conflict),
 )]
 async fn promote(
     State(admin): Operations,
@@ -199,12 +236,7 @@ async fn promote(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/rollback", request_body = Rollback,
     params(("endpoint" = String, Path)),
-    responses(
-        (status = OK, body = Reloaded),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = Reloaded), Invalid, NotFound, Conflict),
 )]
 async fn rollback(
     State(admin): Operations,
@@ -217,11 +249,7 @@ async fn rollback(
 /// Returns the last generations of an endpoint, and how the next one takes the place of the live one.
 #[utoipa::path(
     get, path = "/v1/endpoints/{endpoint}/generations", params(("endpoint" = String, Path)),
-    responses(
-        (status = OK, body = EndpointGenerations),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = EndpointGenerations), NotFound, Conflict),
 )]
 async fn generations(
     State(admin): Operations,
@@ -244,11 +272,7 @@ fn limit_of(name: &str, seconds: f64) -> Result<Duration, Refusal> {
 /// go. Returns the plan, and the result for each endpoint that changed; one that fails stays as it was.
 #[utoipa::path(
     post, path = "/v1/reload", request_body = ReloadProgram,
-    responses(
-        (status = OK, body = ProgramReloaded),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = ProgramReloaded), Invalid, Conflict),
 )]
 async fn reload_program(
     State(admin): Operations,
@@ -261,11 +285,7 @@ async fn reload_program(
 /// Pauses an endpoint: its requests wait in its queue, within their time budgets.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/pause", params(("endpoint" = String, Path)),
-    responses(
-        (status = OK, body = EndpointMode),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = EndpointMode), NotFound, Conflict),
 )]
 async fn pause(
     State(admin): Operations,
@@ -277,11 +297,7 @@ async fn pause(
 /// Drains an endpoint: it refuses new requests, and finishes those in progress.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/drain", params(("endpoint" = String, Path)),
-    responses(
-        (status = OK, body = EndpointMode),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = EndpointMode), NotFound, Conflict),
 )]
 async fn drain(
     State(admin): Operations,
@@ -293,7 +309,7 @@ async fn drain(
 /// Resumes an endpoint that was paused or drained.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/resume", params(("endpoint" = String, Path)),
-    responses((status = OK, body = EndpointMode), (status = NOT_FOUND, body = ErrorBody)),
+    responses((status = OK, body = EndpointMode), NotFound),
 )]
 async fn resume(
     State(admin): Operations,
@@ -306,11 +322,7 @@ async fn resume(
 #[utoipa::path(
     get, path = "/v1/endpoints/{endpoint}/workers/{slot}/stack",
     params(("endpoint" = String, Path), ("slot" = usize, Path)),
-    responses(
-        (status = OK, body = String, content_type = "text/plain"),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = String, content_type = "text/plain"), NotFound, Conflict),
 )]
 async fn stack(
     State(admin): Operations,
@@ -325,7 +337,7 @@ async fn stack(
 /// Returns the `OpenAPI` document of an endpoint: what it takes, and what it responds with.
 #[utoipa::path(
     get, path = "/v1/endpoints/{endpoint}/openapi", params(("endpoint" = String, Path)),
-    responses((status = OK, body = Object), (status = NOT_FOUND, body = ErrorBody)),
+    responses((status = OK, body = Object), NotFound),
 )]
 async fn openapi(
     State(admin): Operations,
@@ -334,17 +346,13 @@ async fn openapi(
     admin.describe(endpoint).map(Json)
 }
 
-/// Sends a request to an endpoint as a client does, with the key in `Caller-Authorization`. The response is
-/// that of the endpoint if it has the header `Litplex-Endpoint`.
+/// Sends a request to an endpoint as a client does, with the key in `Caller-Authorization`, and remembers it
+/// by its `X-Request-ID`. The response is that of the endpoint if it has the header `Litplex-Endpoint`.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/call",
     params(("endpoint" = String, Path), ("Caller-Authorization" = Option<String>, Header)),
     request_body(content = Vec<u8>, content_type = "*/*"),
-    responses(
-        (status = OK, body = Vec<u8>, content_type = "*/*"),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = Vec<u8>, content_type = "*/*"), NotFound, Conflict),
 )]
 async fn call(
     State(admin): Operations,
@@ -386,11 +394,7 @@ fn five_minutes() -> u64 {
 /// than `step` where the history is older and was busy.
 #[utoipa::path(
     get, path = "/v1/history", params(HistoryParameters),
-    responses(
-        (status = OK, body = EndpointHistory),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-    ),
+    responses((status = OK, body = EndpointHistory), Invalid, NotFound),
 )]
 async fn history(
     State(admin): Operations,
@@ -414,7 +418,7 @@ async fn history(
 /// Returns the batches of an endpoint since the start of the server: their sizes, durations and costs.
 #[utoipa::path(
     get, path = "/v1/endpoints/{endpoint}/batches", params(("endpoint" = String, Path)),
-    responses((status = OK, body = EndpointBatches), (status = NOT_FOUND, body = ErrorBody)),
+    responses((status = OK, body = EndpointBatches), NotFound),
 )]
 async fn batches(
     State(admin): Operations,
@@ -466,11 +470,7 @@ fn fifty() -> usize {
 /// last requests, the last that failed, and the slowest.
 #[utoipa::path(
     get, path = "/v1/requests", params(RequestParameters),
-    responses(
-        (status = OK, body = RecentRequests),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-    ),
+    responses((status = OK, body = RecentRequests), Invalid, NotFound),
 )]
 async fn requests(
     State(admin): Operations,
@@ -500,7 +500,7 @@ fn statuses(text: &str) -> Result<(u16, u16), Refusal> {
 /// Returns the last request with this id, with all its stages.
 #[utoipa::path(
     get, path = "/v1/requests/{id}", params(("id" = String, Path)),
-    responses((status = OK, body = RequestDetails), (status = NOT_FOUND, body = ErrorBody)),
+    responses((status = OK, body = RequestDetails), NotFound),
 )]
 async fn request(
     State(admin): Operations,
@@ -527,13 +527,11 @@ fn yes() -> bool {
 #[utoipa::path(
     get, path = "/v1/events",
     params(("Last-Event-ID" = Option<u64>, Header), EventQuery),
-    responses(
-        (status = OK, body = Event, content_type = "text/event-stream"),
-        (status = BAD_REQUEST, body = ErrorBody),
-    ),
+    responses((status = OK, body = Event, content_type = "text/event-stream"), Invalid),
 )]
 async fn events(
     State(admin): Operations,
+    ending: Option<Extension<Ending>>,
     headers: HeaderMap,
     query: Result<Query<EventQuery>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refusal> {
@@ -544,12 +542,14 @@ async fn events(
         Some(id) => admin.events().after(id),
         None => admin.events().last(usize::MAX),
     };
+    let ended = Ending::ended(ending.map(|Extension(ending)| ending));
     let events = stream::unfold(reader, move |mut reader| async move {
         let (id, event) = if follow { reader.next().await } else { reader.next_kept()? };
         let json = serde_json::to_string(&*event).unwrap_or_default();
         let event = sse::Event::default().id(id.to_string()).event(event.kind.word()).data(json);
         Some((Ok(event), reader))
     });
+    let events = events.take_until(ended);
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
@@ -576,14 +576,11 @@ struct LogQuery {
 /// Sends the last lines of the log, each a JSON object, and the next ones as they come.
 #[utoipa::path(
     get, path = "/v1/logs", params(LogQuery),
-    responses(
-        (status = OK, body = Object, content_type = "application/x-ndjson"),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = Object, content_type = "application/x-ndjson"), Invalid, Conflict),
 )]
 async fn logs(
     State(admin): Operations,
+    ending: Option<Extension<Ending>>,
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(mut query) = query.map_err(|error| Refusal::invalid(error.body_text()))?;
@@ -594,7 +591,8 @@ async fn logs(
         Refusal::conflict("this program logs by itself; the server keeps no lines of it")
     })?;
     let reader = log.last(query.lines.unwrap_or(query.default_lines()));
-    let lines = log_lines(reader, query).map(Ok::<_, Infallible>);
+    let ended = Ending::ended(ending.map(|Extension(ending)| ending));
+    let lines = log_lines(reader, query).map(Ok::<_, Infallible>).take_until(ended);
     let body = Body::from_stream(lines);
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
@@ -654,7 +652,7 @@ fn log_lines(reader: FeedReader<String>, query: LogQuery) -> impl Stream<Item = 
 /// Returns the level of the log.
 #[utoipa::path(
     get, path = "/v1/log-level",
-    responses((status = OK, body = LogLevel), (status = CONFLICT, body = ErrorBody)),
+    responses((status = OK, body = LogLevel), Conflict),
 )]
 async fn log_level(State(admin): Operations) -> Result<Json<LogLevel>, Refusal> {
     admin.log_level().map(Json)
@@ -663,11 +661,7 @@ async fn log_level(State(admin): Operations) -> Result<Json<LogLevel>, Refusal> 
 /// Sets the level of the log until the server ends. An endpoint's `log_level` stays.
 #[utoipa::path(
     put, path = "/v1/log-level", request_body = LogLevel,
-    responses(
-        (status = OK, body = LogLevel),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = LogLevel), Invalid, Conflict),
 )]
 async fn set_log_level(
     State(admin): Operations,
@@ -680,11 +674,7 @@ async fn set_log_level(
 /// serves; if it does not become ready, this server goes on.
 #[utoipa::path(
     post, path = "/v1/upgrade", request_body = Upgrade,
-    responses(
-        (status = OK, body = Upgraded),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody),
-    ),
+    responses((status = OK, body = Upgraded), Invalid, Conflict),
 )]
 async fn upgrade(
     State(admin): Operations,

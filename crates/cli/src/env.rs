@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use litplex::{Cache, Environment, environments, remove_environment};
+use litplex_core::size_in_words;
 
 use crate::say::say;
 use crate::table::{columns, duration};
@@ -59,7 +60,7 @@ fn table(environments: &[Environment]) -> String {
         let made_from = it.requirements.as_ref().map(|file| file.display().to_string());
         [
             it.directory.display().to_string(),
-            size(it.bytes),
+            size_in_words(it.bytes),
             format!("{} ago", duration(days_since_use(it) * DAY)),
             if it.is_in_use { "yes" } else { "no" }.to_owned(),
             made_from.unwrap_or_else(|| "not complete".into()),
@@ -79,20 +80,13 @@ fn prune(environments: impl Iterator<Item = Environment>) -> anyhow::Result<Stri
         }
     }
     let plural = if removed == 1 { "" } else { "s" };
-    Ok(format!("{said}{removed} environment{plural} removed, {}\n", size(bytes)))
+    Ok(format!("{said}{removed} environment{plural} removed, {}\n", size_in_words(bytes)))
 }
 
 /// Returns the days since the last use; an unknown last use counts as very long ago.
 fn days_since_use(environment: &Environment) -> f64 {
     let used = environment.last_used.unwrap_or(SystemTime::UNIX_EPOCH);
     SystemTime::now().duration_since(used).unwrap_or_default().as_secs_f64() / DAY
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
-    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use litplex_admin::{EndpointStatus, GenerationState, GenerationStatus, Status, WorkerStatus};
+use litplex_core::size_in_words;
 
 use crate::say::{printable, say, say_json};
 use crate::servers::ServerArgs;
-use crate::table::{bytes, columns, duration};
+use crate::table::{columns, duration};
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
@@ -139,8 +140,8 @@ fn row_of_generation(generation: &GenerationStatus) -> Option<Row> {
 
 /// Says the memory of the process, and that on its GPU.
 fn memory(worker: &WorkerStatus) -> String {
-    let on_gpu = worker.gpu_memory.map(|memory| format!("{} of GPU", bytes(memory)));
-    let parts: Vec<_> = worker.memory.map(bytes).into_iter().chain(on_gpu).collect();
+    let on_gpu = worker.gpu_memory.map(|memory| format!("{} of GPU", size_in_words(memory)));
+    let parts: Vec<_> = worker.memory.map(size_in_words).into_iter().chain(on_gpu).collect();
     parts.join(" + ")
 }
 
@@ -242,7 +243,7 @@ http://127.0.0.1:8000  pid 4711  up 2h 5m
 
 ENDPOINT  NAME   KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  MEMORY                       PID   READY FOR  RESTARTS  REASON
 /embed    Model  python  degraded     1/2           3       1          120
-  #0                     ready                              1                    cuda:0  900 MiB + 3.0 GiB of GPU     4712  1m 1s      2
+  #0                     ready                              1                    cuda:0  943.7 MB + 3.2 GB of GPU     4712  1m 1s      2
   #1                     backing off                        1                    cuda:0                                                2         its process was killed by signal 9
 /ocr      Model  python  ready        0/0 (0 to 4)  3       1          120                                                                       starting
 ";

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use litplex_admin::{Client, RequestSummary};
+use litplex_core::size_in_words;
 
 use crate::say::{printable, say, say_json};
 use crate::servers::ServerArgs;
-use crate::table::{bytes, clock, columns, seconds};
+use crate::table::{clock, columns, seconds};
 
 /// The time between two readings of a server whose requests are followed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -127,8 +128,8 @@ fn row(request: &RequestSummary) -> [String; 13] {
         of(stages.cold_start),
         of(stages.worker),
         of(stages.predict),
-        request.bytes_in.map(bytes).unwrap_or_default(),
-        bytes(request.bytes_out),
+        request.bytes_in.map(size_in_words).unwrap_or_default(),
+        size_in_words(request.bytes_out),
         request.worker.map(|slot| format!("{}#{slot}", request.endpoint)).unwrap_or_default(),
         request.attempts.to_string(),
     ]
@@ -168,8 +169,8 @@ pub(crate) mod tests {
     fn a_row_has_the_times_that_are_known() {
         let text = columns(&[HEAD.map(str::to_owned), row(&request())]);
         let wanted = "\
-TIME           ID   REQUEST    STATUS  DURATION  QUEUE  COLD START  WORKER  PREDICT  IN    OUT      BY      ATTEMPTS
-01:01:01.250Z  r17  POST /ocr  200     12ms      2.0ms              9.0ms            45 B  2.0 KiB  /ocr#0  1
+TIME           ID   REQUEST    STATUS  DURATION  QUEUE  COLD START  WORKER  PREDICT  IN    OUT     BY      ATTEMPTS
+01:01:01.250Z  r17  POST /ocr  200     12ms      2.0ms              9.0ms            45 B  2.0 kB  /ocr#0  1
 ";
         assert_eq!(text, wanted);
     }

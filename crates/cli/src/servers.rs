@@ -10,6 +10,7 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use litplex::ConfigError;
 use litplex_admin::{AskError, Client, RemoteOptions, Status};
+use litplex_core::is_loopback;
 
 /// The variable with the key for the admin API on a port.
 const KEY_VARIABLE: &str = "LITPLEX_ADMIN_KEY";
@@ -23,7 +24,8 @@ pub(crate) struct ServerArgs {
     /// The server of this user that listens on this port [default: the one that is running]
     #[arg(long)]
     port: Option<u16>,
-    /// The server whose admin API (`admin_port`) has this address, such as `http://gpu7:9000`
+    /// The server whose admin API has this address: `http://gpu7:9000` (`admin_port`), or
+    /// `http://gpu7:8000/dashboard` (`admin_dashboard`)
     #[arg(long, conflicts_with = "port")]
     url: Option<String>,
     /// Key for --url, of `admin_keys` [default: `LITPLEX_ADMIN_KEY`, which other users cannot see]
@@ -72,9 +74,36 @@ impl ServerArgs {
             Err(AskError::Gone) => Err(anyhow!(
                 "no server answers at {url}; `admin_port` is the port of its admin API"
             )),
+            Err(error @ AskError::Endpoints { .. }) => {
+                Err(anyhow!("{error}; {}", elsewhere(url, &options)))
+            }
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Says how the admin API of the server whose endpoints have this URL is reached.
+fn elsewhere(url: &str, options: &RemoteOptions) -> String {
+    let shared = format!("{}/dashboard", url.trim_end_matches('/'));
+    let asked = Client::remote(&shared, options).map(|client| client.ps());
+    if matches!(asked, Ok(Ok(_) | Err(AskError::Refused(_)))) {
+        return format!("give `--url {shared}`");
+    }
+    match running_at(url) {
+        Some(Status { admin_url: Some(admin), .. }) => format!("give `--url {admin}`"),
+        Some(Status { port, .. }) => {
+            format!("without `admin_port` it is on its socket alone: give `--port {port}`")
+        }
+        None => "give the address of its `admin_port`, if it has one".into(),
+    }
+}
+
+/// Returns the server of this user whose endpoints have this URL.
+fn running_at(url: &str) -> Option<Status> {
+    let (host, port) = url.trim_end_matches('/').split_once("://")?.1.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let mut found = ask_all().0.into_iter().map(|server| server.status);
+    found.find(|status| status.port == port && (is_loopback(host) || status.url.contains(host)))
 }
 
 /// A server that answers.

@@ -23,15 +23,6 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Says a number of bytes, with a digit after the point below ten.
-pub(crate) fn bytes(bytes: u64) -> String {
-    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let (unit, size) = units.into_iter().find(|(_, size)| bytes >= *size).unwrap_or(("B", 1));
-    let number = bytes as f64 / size as f64;
-    let digits = usize::from(number < 9.95 && size > 1);
-    format!("{number:.digits$} {unit}")
-}
-
 /// Says a short time in seconds, in three digits.
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
@@ -73,13 +64,5 @@ mod tests {
     fn short_times_have_a_few_digits() {
         assert_eq!([0.0025, 0.25, 12.0].map(seconds), ["2.5ms", "250ms", "12.0s"]);
         assert_eq!(clock(86_400.0 + 7_265.125), "02:01:05.125Z");
-    }
-
-    #[test]
-    fn bytes_are_said_in_their_largest_unit() {
-        let said = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10 MiB")];
-        for (number, text) in said.into_iter().chain([(5 << 30, "5.0 GiB")]) {
-            assert_eq!(bytes(number), text);
-        }
     }
 }

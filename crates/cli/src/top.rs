@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 use litplex_admin::{Client, EndpointLoad, Load};
+use litplex_core::size_in_words;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::say::{printable, say, say_json, written};
 use crate::servers::{Running, ServerArgs};
-use crate::table::{bytes, columns, seconds};
+use crate::table::{columns, seconds};
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
@@ -140,7 +141,7 @@ fn row(load: &EndpointLoad) -> [String; 12] {
         load.p50.map(seconds).unwrap_or_default(),
         load.p99.map(seconds).unwrap_or_default(),
         load.errors.total().to_string(),
-        load.memory.map(bytes).unwrap_or_default(),
+        load.memory.map(size_in_words).unwrap_or_default(),
         load.slow.clone().unwrap_or_default(),
     ]
     .map(|cell| printable(&cell))
@@ -172,7 +173,7 @@ mod tests {
         let idle = EndpointLoad { p50: None, p99: None, memory: None, slow: None, ..busy.clone() };
         let wanted = "\
 ENDPOINT  STATE  WORKERS  IN FLIGHT  QUEUED  REQ/S  JOBS/S  P50    P99   ERRORS  MEMORY
-/ocr      ready  2/3      2          12      41.2   50.0    6.1ms  1.2s  3       1.5 GiB  all 2 workers are busy: 12 jobs wait
+/ocr      ready  2/3      2          12      41.2   50.0    6.1ms  1.2s  3       1.6 GB  all 2 workers are busy: 12 jobs wait
 /ocr      ready  2/3      2          12      41.2   50.0                 3
 ";
         assert_eq!(table(&Load { endpoints: vec![busy, idle] }), wanted);

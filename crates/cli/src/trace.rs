@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use clap::Args;
 use litplex_admin::{RequestBody, RequestDetails, RequestStage, StageKind};
+use litplex_core::size_in_words;
 
 use crate::say::{printable, say, say_json};
 use crate::servers::ServerArgs;
-use crate::table::{bytes, clock, columns, seconds};
+use crate::table::{clock, columns, seconds};
 
 /// The width of the bars in characters.
 const WIDTH: usize = 40;
@@ -46,8 +47,8 @@ fn waterfall(details: &RequestDetails) -> String {
         request.outcome.replace('_', " "),
         request.id,
         clock(request.time),
-        request.bytes_in.map_or_else(|| "?".into(), bytes),
-        bytes(request.bytes_out),
+        request.bytes_in.map_or_else(|| "?".into(), size_in_words),
+        size_in_words(request.bytes_out),
     );
     if let Some(generation) = request.generation {
         let _ = write!(text, "  generation {generation}");
@@ -185,7 +186,7 @@ mod tests {
         let text = super::waterfall(&details);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "POST /ocr  200 ok  r17");
-        assert_eq!(lines[1], "01:01:01.250Z  in 45 B  out 2.0 KiB  generation 1");
+        assert_eq!(lines[1], "01:01:01.250Z  in 45 B  out 2.0 kB  generation 1");
         let full = "█".repeat(WIDTH);
         assert_eq!(lines[3], format!("request           12ms   {full}"));
         assert_eq!(lines[4], format!("  edge            0.1ms  █{}", "·".repeat(39)));

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use litplex_admin::{Status, WorkerStatus};
+use litplex_core::size_in_words;
 
 use crate::say::{say, say_json};
 use crate::servers::{Running, ServerArgs};
-use crate::table::bytes;
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
@@ -53,7 +53,8 @@ fn starting(status: &Status) -> String {
     let sum = |used: fn(&WorkerStatus) -> Option<u64>| workers().filter_map(used).sum::<u64>();
     let used = [(sum(|it| it.memory), "memory"), (sum(|it| it.gpu_memory), "GPU memory")];
     let used = used.into_iter().filter(|(used, _)| *used > 0);
-    let used: Vec<_> = used.map(|(used, kind)| format!("{} of {kind}", bytes(used))).collect();
+    let used: Vec<_> =
+        used.map(|(used, kind)| format!("{} of {kind}", size_in_words(used))).collect();
     if used.is_empty() {
         return begin;
     }
@@ -88,6 +89,6 @@ mod tests {
         status.endpoints[0].workers = vec![worker(1_000_000), worker(2_000_000)];
         let said = starting(&status);
         assert!(said.ends_with(" of memory, which two servers need for a while"), "{said}");
-        assert!(said.contains(&bytes(3_000_000)), "{said}");
+        assert!(said.contains(&size_in_words(3_000_000)), "{said}");
     }
 }

@@ -24,7 +24,7 @@ mod worker_env;
 mod workers;
 
 pub use access::{ApiKey, ApiKeys};
-pub use admin::AdminPort;
+pub use admin::{AdminAccess, AdminAddress};
 pub use app_host::AppHost;
 pub use diff::{Change, ChangedFiles, Diff, EndpointDiff, OptionChange, RestartOption};
 pub use endpoint::{Endpoint, Source, Swap};

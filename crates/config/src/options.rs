@@ -171,8 +171,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The port of the admin API, beside the private socket that it always has; 0 chooses a free port. It needs `admin_keys` or `admin_keys_file`, and speaks TLS if the server does.";
     Server "admin_host": Kind::String, "an address such as \"127.0.0.1\" or \"0.0.0.0\"", "127.0.0.1",
         "The address on which `admin_port` listens.";
+    Server "admin_dashboard": Kind::Boolean, "true or false", "false",
+        "Whether the server's own port has the dashboard at `/dashboard`, for keys of operators: `admin_keys` and `admin_read_keys`. Below it is the admin API, which it uses.";
     Server "admin_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
-        "The keys of operators, who may use the whole admin API on `admin_port`; in the form of `api_keys`. Keys of callers do not open it.";
+        "The keys of operators, who may use the whole admin API on `admin_port` and through `admin_dashboard`; in the form of `api_keys`. Keys of callers do not open it.";
     Server "admin_keys_file": Kind::String, "the path of a file", "",
         "A file with more keys of operators, in the form of `api_keys_file`.";
     Server "admin_read_keys": Kind::ApiKeys, "a table of names, each with \"env:NAME\" or \"sha256:…\"", "",
@@ -549,7 +551,10 @@ fn row(option: &OptionDef) -> Value {
         Kind::Names => json!({"type": "names"}),
         // The SDK must know the paths that are reserved while the option is on.
         Kind::Boolean if option.name == "openapi" => {
-            json!({"type": "boolean", "reserved": OPENAPI_PATHS})
+            json!({"type": "boolean", "default": true, "reserved": OPENAPI_PATHS})
+        }
+        Kind::Boolean if option.name == "admin_dashboard" => {
+            json!({"type": "boolean", "default": false, "reserved": [admin::DASHBOARD]})
         }
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(choices) => json!({"type": "choice", "choices": choices}),

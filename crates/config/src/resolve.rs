@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use crate::admin::DEFAULT_PORT;
+use crate::admin::{DASHBOARD, DEFAULT_PORT, has_dashboard};
 use crate::endpoint::{directory_of, endpoint_problems, resolve_endpoint};
 use crate::names::{SHARED_PATH_ENDINGS, can_be_shared, identities, name_problems};
 use crate::options::{
@@ -16,7 +16,7 @@ use crate::options::{
 };
 use crate::pipeline;
 use crate::read::{boolean, integer, network, number, seconds, text, texts};
-use crate::{AdminPort, ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
+use crate::{AdminAccess, ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
 const DEFAULT_RECENT_REQUESTS: usize = 200;
@@ -62,8 +62,8 @@ pub struct Program {
     pub routes: BuiltinRoutes,
     /// The keys of the server; `None` if it needs none.
     pub api_keys: Option<ApiKeys>,
-    /// The port of the admin API, if it has one.
-    pub admin: Option<AdminPort>,
+    /// The ways to the admin API beside the private socket, if there are any.
+    pub admin: Option<AdminAccess>,
     /// The accepted tokens, if any.
     pub jwt: Option<Jwt>,
     /// Whether each request has an id.
@@ -121,6 +121,8 @@ pub struct BuiltinRoutes {
     pub shutdown: Option<String>,
     /// Whether the routes of `OPENAPI_PATHS` exist.
     pub openapi: bool,
+    /// Whether `/dashboard` and what is below it belong to the dashboard.
+    pub dashboard: bool,
 }
 
 impl BuiltinRoutes {
@@ -137,6 +139,7 @@ impl BuiltinRoutes {
             },
             shutdown: text(raw, "shutdown_path").map(str::to_owned),
             openapi: boolean(raw, "openapi").unwrap_or(true),
+            dashboard: has_dashboard(raw),
         }
     }
 
@@ -148,6 +151,32 @@ impl BuiltinRoutes {
             || self.shutdown.as_deref() == Some(path)
             || PROTOCOL_PATHS.contains(&path)
             || (self.openapi && OPENAPI_PATHS.contains(&path))
+            || (self.dashboard && path == DASHBOARD)
+    }
+
+    /// Returns whether a path is below that of the dashboard.
+    fn is_in_dashboard(&self, path: &str) -> bool {
+        let below = path.strip_prefix(DASHBOARD);
+        self.dashboard && below.is_some_and(|below| below.starts_with('/'))
+    }
+
+    /// Returns a sentence for each route whose path belongs to the dashboard.
+    fn problems(&self) -> Vec<String> {
+        let Self { health, livez, readyz, info, metrics, shutdown, .. } = self;
+        let named = [
+            ("healthcheck_path", Some(health)),
+            ("livez_path", Some(livez)),
+            ("readyz_path", Some(readyz)),
+            ("info_path", Some(info)),
+            ("metrics_path", metrics.as_ref()),
+            ("shutdown_path", shutdown.as_ref()),
+        ];
+        let taken =
+            |path: &String| self.dashboard && (path == DASHBOARD || self.is_in_dashboard(path));
+        let taken = named.into_iter().filter(|(_, path)| path.is_some_and(taken));
+        let problem =
+            |name| format!("server: `{name}` is a path of `admin_dashboard`; choose another");
+        taken.map(|(name, _)| problem(name)).collect()
     }
 }
 
@@ -253,6 +282,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         found.extend(endpoint_problems(endpoint, number, origin));
     }
     found.extend(jwt::scopes_without_tokens(&raw, &endpoints));
+    found.extend(routes.problems());
     found.extend(path_problems(&endpoints, &routes));
     found.extend(name_problems(&endpoints));
     found.extend(pipeline::problems(&endpoints, &identities(&endpoints)));
@@ -271,7 +301,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),
         routes,
         api_keys: ApiKeys::of(&raw, "api_keys", &directory),
-        admin: AdminPort::of(&raw, &directory),
+        admin: AdminAccess::of(&raw, &directory),
         jwt: Jwt::of(&raw, &directory),
         request_id: boolean(&raw, "request_id").unwrap_or(false),
         access_log: text(&raw, "access_log").map(|file| match file {
@@ -329,6 +359,10 @@ fn path_problems(endpoints: &[Map<String, Value>], routes: &BuiltinRoutes) -> Ve
         if routes.contains(path) {
             Some(format!(
                 "endpoint `{path}`: this path is already in use by a built-in route; choose another"
+            ))
+        } else if routes.is_in_dashboard(path) {
+            Some(format!(
+                "endpoint `{path}`: paths below `{DASHBOARD}` belong to `admin_dashboard`; choose another"
             ))
         } else if times > 1 && !can_be_shared(path) {
             let shared = SHARED_PATH_ENDINGS.map(|ending| format!("`/v1{ending}`")).join(" and ");

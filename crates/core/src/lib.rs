@@ -26,6 +26,7 @@ mod proxy;
 mod reply;
 mod request;
 mod response;
+mod size;
 mod text;
 mod trace;
 mod worker;
@@ -53,6 +54,7 @@ pub use reply::{
 };
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
+pub use size::size_in_words;
 pub use text::json_text;
 pub use trace::{
     BatchTrace, Dispatch, JobTrace, Member, Place, SpanContext, Stages, Step, Trace,

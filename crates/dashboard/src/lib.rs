@@ -5,18 +5,19 @@
 //! [`file()`] returns a body and headers; routes and guards are left to `admin`, and what the page shows to
 //! the files in `web/`.
 
-use std::io::Read;
-use std::sync::OnceLock;
-
 use bytes::Bytes;
-use flate2::read::GzDecoder;
 use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use litplex_assets::Asset;
 
 /// The name of the page itself.
 pub const PAGE: &str = "index.html";
+
+/// The name of the page for a listener that has other pages, too: it keeps the key in memory alone, where they
+/// cannot read it. The build script makes it.
+pub const SHARED_PAGE: &str = "shared.html";
 
 /// The policy of the page: nothing is loaded from or sent to another server, no script or style is in the
 /// page or made from a text, and no other page shows it in a frame. Pictures and sounds that a model
@@ -35,10 +36,7 @@ pub struct File {
     name: &'static str,
     /// A tag of its content, in quotes.
     tag: &'static str,
-    /// The file in gzip, as it is stored and sent.
-    compressed: &'static [u8],
-    /// The decompressed file for other clients.
-    plain: OnceLock<Bytes>,
+    asset: Asset,
 }
 
 /// Returns the file with this name.
@@ -54,24 +52,19 @@ impl File {
 
     /// Returns its headers and its body, for a client that may accept gzip.
     pub fn response(&'static self, accepts_gzip: bool) -> (HeaderMap, Bytes) {
-        let mut headers = HeaderMap::new();
+        let (mut headers, body) = self.asset.response(accepts_gzip);
         for (name, value) in [
             (CONTENT_TYPE, self.media_type()),
             (ETAG, self.tag),
             // The browser asks each time whether the file has changed: a new server has a new page.
             (CACHE_CONTROL, "no-cache"),
-            (VARY, "Accept-Encoding"),
             (CONTENT_SECURITY_POLICY, POLICY),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (REFERRER_POLICY, "no-referrer"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if !accepts_gzip {
-            return (headers, self.plain.get_or_init(|| decompress(self.compressed)).clone());
-        }
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        (headers, Bytes::from_static(self.compressed))
+        (headers, body)
     }
 
     fn media_type(&self) -> &'static str {
@@ -83,14 +76,6 @@ impl File {
             _ => "application/octet-stream",
         }
     }
-}
-
-fn decompress(compressed: &[u8]) -> Bytes {
-    let mut plain = Vec::new();
-    GzDecoder::new(compressed)
-        .read_to_end(&mut plain)
-        .expect("the file was compressed at build time. This is a bug.");
-    plain.into()
 }
 
 #[cfg(test)]
@@ -150,12 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_gzip_gets_the_decompressed_file() {
-        let (headers, body) = file("style.css").unwrap().response(true);
-        assert!(headers.contains_key(CONTENT_ENCODING) && body.starts_with(&[0x1f, 0x8b]));
-        let (headers, body) = file("style.css").unwrap().response(false);
-        assert!(!headers.contains_key(CONTENT_ENCODING) && !body.starts_with(&[0x1f, 0x8b]));
-        assert_eq!(headers[CONTENT_TYPE], "text/css; charset=utf-8");
+    fn a_file_has_its_media_type_with_and_without_gzip() {
+        for accepts_gzip in [true, false] {
+            let (headers, _) = file("style.css").unwrap().response(accepts_gzip);
+            assert_eq!(headers[CONTENT_TYPE], "text/css; charset=utf-8");
+        }
     }
 
     #[test]

@@ -144,6 +144,51 @@ export function setLogLevel(level) {
   });
 }
 
+/** Reads the configuration again: shows what differs, and applies it if the person confirms. */
+export async function reloadProgram() {
+  const title = "Reload the program";
+  const update = ask({ title, text: "The server reads the configuration again …" });
+  try {
+    const { plan } = await change("POST", "reload", { dry_run: true });
+    const isEmpty = !plan.app && plan.endpoints.every((/** @type {any} */ each) => each.change === "unchanged");
+    update({ text: planned(plan), ...(isEmpty ? {} : { action: "Apply", run: applyPlan }) });
+  } catch (/** @type {any} */ error) {
+    update({ text: "Nothing has changed.", error: error.message });
+  }
+}
+
+/** @returns {Promise<import("./ui/dialog.js").Question>} */
+async function applyPlan() {
+  const { results } = await change("POST", "reload", {});
+  await refresh().catch(() => {});
+  const failed = results.filter((/** @type {any} */ each) => each.error).length;
+  const title = failed ? `${failed} of ${results.length} changes failed` : "The program is reloaded";
+  return { title, text: h("ul.plan", null, results.map(result)) };
+}
+
+/** The words for what becomes of an endpoint. @type {Record<string, string>} */
+const CHANGES = { options: "new options, the same workers", reload: "new workers", added: "a new endpoint", removed: "is removed after its requests" };
+
+/** Says what a reload changes. @param {any} plan */
+function planned({ endpoints, restart, app }) {
+  const changed = endpoints.filter((/** @type {any} */ each) => each.change !== "unchanged");
+  const option = ({ endpoint, option, before, after }) => h("li", null, endpoint && `${endpoint}: `, h("code", null, option), `: ${before} → ${after}`);
+  const details = ({ options = [], files = [] }) => h("ul", null, options.map(option), files.map((/** @type {string} */ file) => h("li", null, h("code", null, file), " has changed")));
+  return [
+    !changed.length && !app && h("p", null, "Nothing differs that a reload applies."),
+    h("ul.plan", null, changed.map((/** @type {any} */ each) => h("li", null, h("b", null, each.endpoint), ` ${CHANGES[each.change] ?? each.change}`, details(each)))),
+    app && h("p", null, "The process with the program's own routes and middlewares is replaced."),
+    restart.length > 0 && [h("p", null, "Only a start of the server applies:"), h("ul.plan", null, restart.map(option))],
+  ];
+}
+
+/** @param {any} result */
+function result({ endpoint, change, generation, seconds, error }) {
+  if (error) return h("li", null, h("b", null, endpoint), " stays as it was: ", h("span.failed", null, error));
+  const told = generation === undefined ? { options: "has its new options", removed: "is removed" }[/** @type {"options"} */ (change)] ?? change : `is served by generation ${generation}${seconds ? `, which was ready after ${seconds.toFixed(1)} s` : ""}`;
+  return h("li", null, h("b", null, endpoint), ` ${told}`);
+}
+
 /** Stops the server. */
 export function stopServer() {
   const requests = live.load.reduce((sum, { in_flight, queued }) => sum + in_flight + queued, 0);

@@ -1,10 +1,13 @@
 /** The admin API: requests with the key that the operator entered, and streams. */
 
 /** The address of the API, which depends on where the page is served. */
-const ROOT = new URL(document.documentElement.dataset.api ?? "v1/", location.href.split("#")[0]);
+const ROOT = new URL(document.documentElement.dataset.api ?? "dashboard/v1/", location.href.split("#")[0]);
 
 /** Where the key is kept: as long as the tab, so that the page can be loaded again. No cookie has it. */
 const KEY = "litplex-admin-key";
+
+/** Whether other pages have the same origin, and could read what is kept: then the key is in memory alone. */
+export const isShared = "shared" in document.documentElement.dataset;
 
 /** The error of a request that the server refused, or that did not reach it (`status` 0). */
 export class ApiError extends Error {
@@ -16,11 +19,12 @@ export class ApiError extends Error {
 }
 
 /** @type {string | null} */
-let key = sessionStorage.getItem(KEY);
+let key = isShared ? null : sessionStorage.getItem(KEY);
 
 /** Sets the key of all requests from now on. @param {string | null} value */
 export function useKey(value) {
   key = value;
+  if (isShared) return;
   if (value === null) sessionStorage.removeItem(KEY);
   else sessionStorage.setItem(KEY, value);
 }

@@ -1,7 +1,7 @@
 /** The page: the way to its parts, and the frame around them. */
 
-import { guarded, setLogLevel, stopServer } from "./actions.js";
-import { get } from "./api.js";
+import { guarded, reloadProgram, setLogLevel, stopServer } from "./actions.js";
+import { get, isShared } from "./api.js";
 import { close, live, open, retry } from "./live.js";
 import { config } from "./pages/config.js";
 import { endpoint } from "./pages/endpoint.js";
@@ -85,7 +85,7 @@ function signIn() {
             required: true,
             ref: (/** @type {any} */ input) => input.focus(),
           }),
-          h("small", null, "It stays in this tab, and is sent to this server alone."),
+          h("small", null, isShared ? "It is sent to this server alone, and forgotten when the page is left." : "It stays in this tab, and is sent to this server alone."),
         ),
         h("p.error", { role: "alert" }, live.refusal),
         h("footer", null, h("button.main", null, "Open")),
@@ -117,6 +117,7 @@ function frame() {
           h(
             "div",
             null,
+            button("Reload the program …", reloadProgram, guarded()),
             button("Level of the log …", showLogLevel, guarded()),
             button("Stop the server …", stopServer, { ...guarded(), class: "danger" }),
             session?.holder && button("Forget the key", close),

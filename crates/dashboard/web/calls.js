@@ -6,11 +6,15 @@ import { live } from "./live.js";
 /** The most characters of a body that are shown. */
 const MOST = 200_000;
 
+/** What a client accepts that reads a response as it comes. */
+const STREAM = "text/event-stream";
+
 /** The caller's key: in memory alone, so that it is gone with the page. */
 export const caller = { key: "" };
 
 /**
- * @typedef {{type: string, body: any, accept?: string}} Call The body is a text, a file or a form.
+ * @typedef {{type: string, body: any, accept?: string, needsKey?: boolean, id?: string}} Call The body is a text, a
+ *   file or a form; `needsKey`: the endpoint is for holders of keys alone; `id`: by which the server remembers it.
  * @typedef {{status: number, type: string, first: number, time: number, size: number, headers: [string, string][],
  *   text: string, items: string[], url: string, isDone: boolean, error: string}} Answer
  */
@@ -23,7 +27,7 @@ export const caller = { key: "" };
  * @param {(answer: Answer) => void} note Is called with each piece.
  * @param {(item: string) => void} [onItem] Is called with each item of a stream.
  */
-export async function callEndpoint(label, { type, body, accept }, signal, note, onItem) {
+export async function callEndpoint(label, { type, body, accept, id }, signal, note, onItem) {
   const answer = /** @type {Answer} */ ({ status: 0, type: "", first: 0, time: 0, size: 0, headers: [], text: "", items: [], url: "", isDone: false, error: "" });
   const begin = performance.now();
   const passed = () => (performance.now() - begin) / 1000;
@@ -32,6 +36,7 @@ export async function callEndpoint(label, { type, body, accept }, signal, note, 
   // A form has a boundary that the browser chooses.
   if (type) headers["Content-Type"] = type;
   if (accept) headers.Accept = accept;
+  if (id) headers["X-Request-Id"] = id;
   if (caller.key) headers["Caller-Authorization"] = `Bearer ${caller.key}`;
   try {
     const response = await send("POST", endpointPath(label, "/call"), { body, headers, signal });
@@ -92,30 +97,34 @@ async function* dataOf(response) {
 /** Returns the address of an endpoint on the server's own port. @param {string} label */
 function address(label) {
   const { url = "", endpoints = [] } = live.status ?? {};
-  return `${url}${endpoints.find((each) => each.label === label)?.path ?? label}`;
+  // A server that listens on all addresses is reached as the page is.
+  const reached = url.replace(/\/\/(0\.0\.0\.0|\[::\])(?=:|$)/, `//${location.hostname}`);
+  return `${reached}${endpoints.find((each) => each.label === label)?.path ?? label}`;
 }
 
 /** @param {string} text */
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** Returns a request as a command; keys are read from the environment. @param {string} label @param {Call} call */
-export function asCurl(label, { type, body }) {
+export function asCurl(label, { type, body, accept, needsKey }) {
   const lines = [`curl ${quoted(address(label))}`];
-  if (caller.key) lines.push(`-H "Authorization: Bearer $LITPLEX_KEY"`);
+  if (caller.key || needsKey) lines.push(`-H "Authorization: Bearer $LITPLEX_KEY"`);
+  if (accept === STREAM) lines.push(`-N -H 'Accept: ${STREAM}'`);
   if (body instanceof FormData) {
     for (const [name, value] of body)
       lines.push(value instanceof File ? `-F ${quoted(`${name}=@${value.name}`)}` : `-F ${quoted(`${name}=${value}`)}`);
   } else {
-    lines.push(`-H ${quoted(`Content-Type: ${type}`)}`);
+    if (type) lines.push(`-H ${quoted(`Content-Type: ${type}`)}`);
     lines.push(body instanceof File ? `--data-binary ${quoted(`@${body.name}`)}` : `--data-raw ${quoted(String(body))}`);
   }
   return lines.join(" \\\n  ");
 }
 
 /** Returns a request as a program. @param {string} label @param {Call} call */
-export function asPython(label, { type, body }) {
+export function asPython(label, { type, body, accept, needsKey }) {
   const text = (/** @type {any} */ value) => JSON.stringify(value);
-  const headers = caller.key ? ['"Authorization": f"Bearer {os.environ[\'LITPLEX_KEY\']}"'] : [];
+  const hasKey = caller.key || needsKey;
+  const headers = hasKey ? ['"Authorization": f"Bearer {os.environ[\'LITPLEX_KEY\']}"'] : [];
   const options = [];
   if (body instanceof FormData) {
     const entries = [...body];
@@ -124,12 +133,13 @@ export function asPython(label, { type, body }) {
     options.push(`files=[${files.join(", ")}]`);
     if (fields.length) options.push(`data={${fields.join(", ")}}`);
   } else {
-    headers.push(`"Content-Type": ${text(type)}`);
+    if (type) headers.push(`"Content-Type": ${text(type)}`);
     options.push(body instanceof File ? `content=open(${text(body.name)}, "rb").read()` : `content=${text(String(body))}.encode()`);
   }
+  if (accept === STREAM) headers.push(`"Accept": ${text(STREAM)}`);
   if (headers.length) options.push(`headers={${headers.join(", ")}}`);
   return [
-    caller.key ? "import os\n" : null,
+    hasKey ? "import os\n" : null,
     "import httpx",
     "",
     `response = httpx.post(\n    ${[text(address(label)), ...options, "timeout=None"].join(",\n    ")},\n)`,

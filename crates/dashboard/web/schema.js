@@ -3,7 +3,7 @@
 /**
  * @typedef {{name: string, kind: "text" | "number" | "boolean" | "choice" | "file" | "json", isRequired: boolean,
  *   about: string, options?: any[], value?: any, isBase64?: boolean, isMany?: boolean}} Part
- * @typedef {{isChat: boolean, form: Part[], upload: Part[], example: any, isStream: boolean}} Taken
+ * @typedef {{isChat: boolean, form: Part[], upload: Part[], example: any, isStream: boolean, needsKey: boolean}} Taken
  */
 
 /** Returns a schema without references and without the choice of null. @param {any} schema @param {any} document @param {number} [depth] @returns {any} */
@@ -75,6 +75,7 @@ export function taken(document) {
     form: parts(json),
     upload: parts(schemaOf("multipart/form-data")),
     example: content["application/json"]?.example ?? example(json, document),
+    needsKey: (operation?.security ?? []).length > 0,
     isStream: Object.keys(responses).some((type) => type.startsWith("text/event-stream") || type.includes("ndjson")),
   };
 }

@@ -3,7 +3,7 @@
 //! A period is a byte of flags, and then only what is not zero: its counts as varints behind a bitmap, and
 //! its levels if they differ from those of the period before. A second without requests is one byte.
 
-use crate::period::{BUCKETS, Errors, Period};
+use crate::period::{BUCKETS, ErrorCounts, Period};
 use crate::varint;
 
 /// The lengths that periods may have, in seconds. Each is a multiple of the one before, so that periods of
@@ -143,7 +143,7 @@ fn decode(flags: u8, rest: &mut &[u8], levels: &mut [u64; 3], seconds: u32) -> P
         period.latencies = take_counts::<BUCKETS>(rest);
     }
     if flags & ERRORS != 0 {
-        period.errors = Errors::from_counts(take_counts(rest));
+        period.errors = ErrorCounts::from_counts(take_counts(rest));
     }
     if flags & JOBS != 0 {
         period.jobs = varint::take(rest);

@@ -103,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::period::{BUCKETS, Errors};
+    use crate::period::{BUCKETS, ErrorCounts};
 
     /// Seconds of an endpoint, from idle to far more than a server can do.
     fn second() -> impl Strategy<Value = Period> {
@@ -119,7 +119,7 @@ mod tests {
                 Period {
                     seconds: 1,
                     latencies,
-                    errors: Errors::from_counts(errors),
+                    errors: ErrorCounts::from_counts(errors),
                     restarts,
                     jobs,
                     in_flight,
@@ -173,7 +173,7 @@ mod tests {
         let busiest: fn(u64) -> Period = |at| Period {
             seconds: 1,
             latencies: std::array::from_fn(|bucket| at * 31 % 977 + bucket as u64 * 1_000_000),
-            errors: Errors::from_counts([at, 1 << 40, at % 3, 9, at * at, 1]),
+            errors: ErrorCounts::from_counts([at, 1 << 40, at % 3, 9, at * at, 1]),
             restarts: at % 2,
             jobs: at * at,
             in_flight: at,

@@ -15,7 +15,7 @@ mod slow;
 mod varint;
 
 pub use history::{History, Located};
-pub use period::{BUCKETS, Errors, Period, quantile};
+pub use period::{BUCKETS, ErrorCounts, Period, quantile};
 pub use requests::{
     Choice, KeptBody, RequestLog, RequestLogs, RequestRecord, Stage, StageKind, recorded_stages,
 };

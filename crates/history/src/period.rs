@@ -1,11 +1,14 @@
 //! One period of an endpoint's history.
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 /// The number of buckets of latencies; the last one has no upper bound.
 pub const BUCKETS: usize = 16;
 
-/// The number of requests that failed, by class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Errors {
+/// The number of failed requests, by class as in `litplex_requests_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ErrorCounts {
     /// Requests that are invalid.
     pub bad_input: u64,
     /// Requests for which the model raised an error.
@@ -20,7 +23,7 @@ pub struct Errors {
     pub worker_lost: u64,
 }
 
-impl Errors {
+impl ErrorCounts {
     /// Returns the counts, in the order of the fields.
     pub fn counts(self) -> [u64; 6] {
         let Self { bad_input, model_error, timeout, cancelled, unavailable, worker_lost } = self;
@@ -47,7 +50,7 @@ pub struct Period {
     /// The number of requests that were answered successfully, by latency.
     pub latencies: [u64; BUCKETS],
     /// The number of requests that failed.
-    pub errors: Errors,
+    pub errors: ErrorCounts,
     /// The number of jobs that arrived at its queue, those of calls of other endpoints included.
     pub jobs: u64,
     /// The number of workers that were replaced.
@@ -83,7 +86,7 @@ impl Period {
         }
         let (mut errors, more) = (self.errors.counts(), next.errors.counts());
         errors.iter_mut().zip(more).for_each(|(count, more)| *count += more);
-        self.errors = Errors::from_counts(errors);
+        self.errors = ErrorCounts::from_counts(errors);
         self.jobs += next.jobs;
         self.restarts += next.restarts;
         self.in_flight = self.in_flight.max(next.in_flight);

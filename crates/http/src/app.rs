@@ -25,6 +25,7 @@ use crate::dispatcher::Dispatcher;
 use crate::gate::Gate;
 use crate::layers::{BoxLayer, HttpService, Layers, layered};
 use crate::middleware::EdgeMiddleware;
+use crate::operators::Operators;
 use crate::pages;
 use crate::peer::Peer;
 use crate::recording::{Arrival, Beginning, Logs, Recording};
@@ -64,6 +65,7 @@ pub struct AppBuilder {
     memory: Arc<MemoryBudget>,
     middleware: EdgeMiddleware,
     keep_alive: Duration,
+    operators: Option<Operators>,
 }
 
 impl App {
@@ -88,6 +90,7 @@ impl App {
             memory: MemoryBudget::new(max_buffered_bytes),
             middleware: EdgeMiddleware::default(),
             keep_alive: KEEP_ALIVE,
+            operators: None,
         }
     }
 
@@ -196,6 +199,12 @@ impl AppBuilder {
         self
     }
 
+    /// Hands the requests of operators over, if the dashboard is on this port. Default: there is none.
+    #[must_use]
+    pub fn operated(self, operators: Option<Operators>) -> Self {
+        Self { operators, ..self }
+    }
+
     /// Sets the time that a connection may be idle between two requests. Default: 75 s.
     #[must_use]
     pub fn keep_alive(self, keep_alive: Duration) -> Self {
@@ -211,8 +220,16 @@ impl AppBuilder {
     /// Returns the application with the layers of the program: those of endpoints around the dispatcher,
     /// those of the server around the gate.
     pub fn layered(self, layers: Layers) -> Arc<App> {
-        let Self { mut router, builtin, status, telemetry, memory, mut middleware, keep_alive } =
-            self;
+        let Self {
+            mut router,
+            builtin,
+            status,
+            telemetry,
+            memory,
+            mut middleware,
+            keep_alive,
+            operators,
+        } = self;
         if let Some(requests) = &middleware.requests {
             router.remember(requests);
         }
@@ -228,6 +245,7 @@ impl AppBuilder {
             layers: endpoint_layers(layers.endpoints, &router, &dispatcher),
             router,
             dispatcher,
+            operators,
             earlier: Vec::new(),
         }));
         let layers = layered(&layers.server, gate_service(gate.subscribe()));

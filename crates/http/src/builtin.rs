@@ -151,6 +151,9 @@ fn index(builtin: &Builtin, report: &Report) -> String {
     if builtin.openapi {
         text.push_str("GET /docs\n");
     }
+    if builtin.dashboard {
+        text.push_str("GET /dashboard\n");
+    }
     text
 }
 

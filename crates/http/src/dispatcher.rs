@@ -129,6 +129,8 @@ impl Dispatcher {
                 Box::pin(mcp::respond(router.endpoints.clone(), &self.memory, request, client))
                     .await
             }
+            // The gate hands requests of operators over; those of the app host do not come from them.
+            Dispatch::To(Handler::Operators) => builtin::not_found(request.uri().path()),
             Dispatch::To(Handler::Builtin(page)) => {
                 let (parts, _) = request.into_parts();
                 Box::pin(self.pages.respond(router, &self.memory, page, &parts)).await

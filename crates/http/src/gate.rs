@@ -16,9 +16,11 @@ use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
 use crate::app_host::{self, AppHost, Forwarding};
+use crate::builtin;
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
 use crate::layers::HttpService;
+use crate::operators::Operators;
 use crate::router::{LEAST_TIMEOUT, Router};
 use crate::status::Status;
 use crate::target::Target;
@@ -35,6 +37,8 @@ pub(crate) struct Gate {
     /// The layers of endpoints, by their indices.
     pub(crate) layers: HashMap<usize, HttpService>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// The way to the admin API, if the dashboard is on this port.
+    pub(crate) operators: Option<Operators>,
     /// The gates before this one, as long as requests are in progress that they have admitted.
     pub(crate) earlier: Vec<Weak<Gate>>,
 }
@@ -68,6 +72,7 @@ impl Gate {
             layers: HashMap::new(),
             dispatcher: Arc::new(Dispatcher { router: router.clone(), pages, memory }),
             router,
+            operators: self.operators.clone(),
             earlier: earlier.chain([Arc::downgrade(self)]).collect(),
         }
     }
@@ -82,6 +87,16 @@ impl Gate {
         if self.status.is_draining() {
             self.router.edge(target).shed(Shed::Draining);
             return stopping(&request);
+        }
+        if target == Target::Operators {
+            return match &self.operators {
+                // It has a guard of its own, also against pages of other sites.
+                Some(operators) => {
+                    let forwarded_host = context.forwarded_host.clone();
+                    Box::pin(operators.respond(request, forwarded_host)).await
+                }
+                None => builtin::not_found(request.uri().path()),
+            };
         }
         if let Some(error) = self.refuse_page(target, &request, context.forwarded_host.as_deref()) {
             return self.router.error(target, request.uri().path(), &error);
@@ -223,7 +238,7 @@ impl Gate {
         client: Option<SocketAddr>,
     ) -> Result<Admission, Refusal> {
         match target {
-            Target::Open => return Ok(Admission::default()),
+            Target::Open | Target::Operators => return Ok(Admission::default()),
             Target::Models => return self.admit_to_models(headers, client),
             Target::Probe => {
                 let app_host = self.router.app_host.as_ref();

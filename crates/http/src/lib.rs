@@ -24,6 +24,7 @@ mod log_limit;
 mod middleware;
 mod observed_body;
 mod observer;
+mod operators;
 mod pages;
 mod peer;
 mod recording;
@@ -44,6 +45,7 @@ pub use log_limit::LogLimit;
 pub use middleware::{
     AccessLog, AccessLogForm, Coding, Compression, EdgeMiddleware, RequestIds, TrustedProxies, cors,
 };
+pub use operators::{OperatorRequest, Operators};
 pub use routes::{Access, Builtin, Condition, RouteEntry, RouteTable};
 pub use serve::{LeavingServer, Server, bind, serve_inner};
 

@@ -116,7 +116,9 @@ impl Router {
         }
         let has =
             |access: &[Access]| self.table.at(&path).any(|entry| access.contains(&entry.access));
-        if has(&[Access::Public, Access::Shutdown]) {
+        if has(&[Access::Operators]) {
+            Target::Operators
+        } else if has(&[Access::Public, Access::Shutdown]) {
             // The route that stops the server has a key of its own, which its handler checks.
             Target::Open
         } else if self.is_direct(&path) {
@@ -212,7 +214,8 @@ impl Router {
     /// Returns how requests for this target at this path, as it was sent, are forwarded to the app host,
     /// if they are.
     pub(crate) fn app_host(&self, target: Target, raw: &str) -> Option<Forwarding<'_>> {
-        let host = self.app_host.as_ref()?;
+        // A program does not see the keys of operators.
+        let host = self.app_host.as_ref().filter(|_| target != Target::Operators)?;
         let path = match self.path_of(target) {
             Some(path) => Some(path.into()),
             None => path::decode(raw),

@@ -34,6 +34,9 @@ const SWAGGER_UI: [&str; 6] = [
     "/docs/swagger-ui.css",
 ];
 
+/// The path of the dashboard, and the paths of its files and of the API that it uses.
+const DASHBOARD: [&str; 2] = ["/dashboard", "/dashboard/*"];
+
 /// The settings of the built-in routes.
 #[derive(Debug, Clone, Default)]
 pub struct Builtin {
@@ -62,6 +65,8 @@ pub struct Builtin {
     pub model_metadata: Value,
     /// Whether the endpoints are described at `/openapi.json`, `/docs` and `/redoc`.
     pub openapi: bool,
+    /// Whether operators have the dashboard, with the part of the admin API that it uses.
+    pub dashboard: bool,
 }
 
 /// The callers of a route.
@@ -77,6 +82,8 @@ pub enum Access {
     Server,
     /// Holders of the key that stops the server.
     Shutdown,
+    /// Holders of a key of the admin API, which decides about their requests itself.
+    Operators,
 }
 
 impl Access {
@@ -88,6 +95,7 @@ impl Access {
             Self::Models => "models",
             Self::Server => "server",
             Self::Shutdown => "shutdown",
+            Self::Operators => "operators",
         }
     }
 }
@@ -123,6 +131,8 @@ pub(crate) enum Handler {
     Endpoint(usize),
     /// The tools of the Model Context Protocol.
     Tools,
+    /// The admin API.
+    Operators,
     Builtin(Page),
 }
 
@@ -309,7 +319,7 @@ impl RouteTable {
     }
 
     fn add_pages(&mut self, builtin: &Builtin) {
-        let Builtin { health, info, metrics, openapi, .. } = builtin;
+        let Builtin { health, info, metrics, openapi, dashboard, .. } = builtin;
         self.add(READ, "/", Access::Server, "the endpoints", Page::Index);
         self.add(READ, health, Access::Server, "whether the server can serve", Page::Health);
         self.add(READ, info, Access::Server, "the server's description", Page::Info);
@@ -322,6 +332,12 @@ impl RouteTable {
             for path in SWAGGER_UI {
                 self.add(READ, path, Access::Server, "a page of OpenAPI", Page::SwaggerUi);
             }
+        }
+        if *dashboard {
+            let [page, below] = DASHBOARD;
+            self.add(READ, page, Access::Operators, "the dashboard", Handler::Operators);
+            let (methods, what) = ("GET, HEAD, POST, PUT", "the dashboard and its API");
+            self.add(methods, below, Access::Operators, what, Handler::Operators);
         }
     }
 
@@ -372,6 +388,7 @@ mod tests {
             metrics: Some("/metrics".into()),
             shutdown: Some("/stop".into()),
             openapi: true,
+            dashboard: true,
             ..Builtin::default()
         };
         RouteTable::new(&["/a", "/v1/chat/completions"].map(at), &builtin)
@@ -395,7 +412,10 @@ mod tests {
             "everything below"
         );
         assert_eq!(handlers("/mcp/"), [Handler::Tools]);
-        for path in ["/v1/model", "/v1/modelss", "/v1", "/a/b", "/docs/none", ""] {
+        for path in ["/dashboard", "/dashboard/", "/dashboard/v1/server"] {
+            assert_eq!(handlers(path), [Handler::Operators], "{path}");
+        }
+        for path in ["/v1/model", "/v1/modelss", "/v1", "/a/b", "/docs/none", "/dashboards", ""] {
             assert_eq!(handlers(path), [], "{path}");
         }
     }

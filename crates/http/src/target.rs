@@ -16,6 +16,8 @@ pub(crate) enum Target {
     Open,
     /// A route about the state of the server, if it bypasses the app host.
     Probe,
+    /// The dashboard and its API. The admin API admits their requests.
+    Operators,
     /// The list of models, for callers of a model and callers with a key or token of the server.
     Models,
     /// Every other built-in route, and the program's own routes.
@@ -37,6 +39,7 @@ impl fmt::Display for Target {
             Self::SharedPath(index) => write!(f, "shared-{index}"),
             Self::Open => f.write_str("open"),
             Self::Probe => f.write_str("probe"),
+            Self::Operators => f.write_str("operators"),
             Self::Models => f.write_str("models"),
             Self::Rest => f.write_str("rest"),
         }
@@ -54,6 +57,7 @@ impl FromStr for Target {
         match text {
             "open" => Ok(Self::Open),
             "probe" => Ok(Self::Probe),
+            "operators" => Ok(Self::Operators),
             "models" => Ok(Self::Models),
             "rest" => Ok(Self::Rest),
             _ => {
@@ -74,7 +78,7 @@ mod tests {
     #[test]
     fn a_target_is_read_as_it_is_written() {
         let endpoints = [Target::Endpoint(0), Target::Endpoint(17), Target::SharedPath(3)];
-        let others = [Target::Open, Target::Probe, Target::Models, Target::Rest];
+        let others = [Target::Open, Target::Probe, Target::Operators, Target::Models, Target::Rest];
         for target in endpoints.into_iter().chain(others) {
             assert_eq!(target.to_string().parse(), Ok(target));
         }
@@ -96,18 +100,27 @@ mod tests {
 
     #[test]
     fn an_admission_covers_nothing_that_asks_for_more() {
-        use Target::{Endpoint, Models, Open, Probe, Rest, SharedPath};
+        use Target::{Endpoint, Models, Open, Operators, Probe, Rest, SharedPath};
         for (admitted, covered) in [
             (Endpoint(1), vec![Endpoint(1)]),
             (SharedPath(1), vec![SharedPath(1)]),
             (Open, vec![Open]),
             (Probe, vec![Probe]),
+            (Operators, vec![Operators]),
             (Models, vec![Models]),
             (Rest, vec![Rest, Open, Probe, Models]),
         ] {
-            for asked in
-                [Endpoint(1), Endpoint(2), SharedPath(1), SharedPath(2), Open, Probe, Models, Rest]
-            {
+            for asked in [
+                Endpoint(1),
+                Endpoint(2),
+                SharedPath(1),
+                SharedPath(2),
+                Open,
+                Probe,
+                Operators,
+                Models,
+                Rest,
+            ] {
                 assert_eq!(admitted.covers(asked), covered.contains(&asked), "{admitted} {asked}");
             }
         }

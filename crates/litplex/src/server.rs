@@ -135,6 +135,11 @@ impl RunServers {
         self.set("admin_host", host).set("admin_port", port)
     }
 
+    /// Whether this server's own port has the dashboard, at `/dashboard`, for keys of operators. Default: false.
+    pub fn admin_dashboard(self, admin_dashboard: bool) -> Self {
+        self.set("admin_dashboard", admin_dashboard)
+    }
+
     /// The keys of operators, in the form of [`api_keys`](Self::api_keys). Default: none.
     pub fn admin_keys<'a>(self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         self.set("admin_keys", table(keys))

@@ -1,11 +1,9 @@
 //! Swagger UI: the page that shows the `OpenAPI` document. All of its files are in this binary.
 
-use std::io::Read;
-use std::sync::OnceLock;
-
 use bytes::Bytes;
-use flate2::read::GzDecoder;
-use http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, VARY};
+use http::HeaderMap;
+use http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
+use litplex_assets::Asset;
 
 /// The two paths of the page, both of which programs know from `FastAPI`.
 const PAGES: [&str; 2] = ["/docs", "/redoc"];
@@ -46,8 +44,7 @@ macro_rules! file {
         File {
             path: concat!("/docs/", $name),
             media_type: $media_type,
-            compressed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
-            plain: OnceLock::new(),
+            asset: Asset::new(include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))),
         }
     };
 }
@@ -62,11 +59,7 @@ static FILES: [File; 3] = [
 struct File {
     path: &'static str,
     media_type: &'static str,
-    /// The file in gzip, as it is stored and sent.
-    compressed: &'static [u8],
-    /// The decompressed file for other clients. It is kept, because decompression takes longer than a
-    /// response may block the event loop.
-    plain: OnceLock<Bytes>,
+    asset: Asset,
 }
 
 /// A response to a request for the page or one of its files, always with status 200.
@@ -75,7 +68,7 @@ pub struct Page {
     /// The media type of the body.
     pub media_type: &'static str,
     /// The headers besides those of the body.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
@@ -90,10 +83,10 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
 pub fn page(path: &str, accepts_gzip: bool) -> Option<Page> {
     if path == START_PATH {
         let body = Bytes::from_static(START.as_bytes());
-        return Some(Page { media_type: SCRIPT, headers: Vec::new(), body });
+        return Some(Page { media_type: SCRIPT, headers: HeaderMap::new(), body });
     }
     if PAGES.contains(&path) {
-        let headers = vec![(CONTENT_SECURITY_POLICY, POLICY)];
+        let headers = HeaderMap::from_iter([(CONTENT_SECURITY_POLICY, POLICY)]);
         let body = Bytes::from_static(PAGE.as_bytes());
         return Some(Page { media_type: "text/html; charset=utf-8", headers, body });
     }
@@ -101,24 +94,10 @@ pub fn page(path: &str, accepts_gzip: bool) -> Option<Page> {
 }
 
 impl File {
-    fn page(&self, accepts_gzip: bool) -> Page {
-        let mut headers = vec![(VARY, HeaderValue::from_static("Accept-Encoding"))];
-        let body = if accepts_gzip {
-            headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
-            Bytes::from_static(self.compressed)
-        } else {
-            self.plain.get_or_init(|| decompress(self.compressed)).clone()
-        };
+    fn page(&'static self, accepts_gzip: bool) -> Page {
+        let (headers, body) = self.asset.response(accepts_gzip);
         Page { media_type: self.media_type, headers, body }
     }
-}
-
-fn decompress(compressed: &[u8]) -> Bytes {
-    let mut plain = Vec::new();
-    GzDecoder::new(compressed)
-        .read_to_end(&mut plain)
-        .expect("the file was compressed at build time. This is a bug.");
-    plain.into()
 }
 
 #[cfg(test)]
@@ -138,12 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_gzip_gets_the_decompressed_file() {
-        let [compressed, plain] =
-            [true, false].map(|accepts_gzip| page("/docs/swagger-ui.css", accepts_gzip).unwrap());
-        let is_encoded =
-            |page: &Page| page.headers.iter().any(|(name, _)| name == CONTENT_ENCODING);
-        assert!(is_encoded(&compressed) && !is_encoded(&plain));
-        assert!(plain.body.starts_with(b".swagger-ui"));
+    fn the_files_are_those_of_the_release() {
+        let style = page("/docs/swagger-ui.css", false).unwrap();
+        assert!(style.body.starts_with(b".swagger-ui"));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use litplex_access::{Browsers, Digest, Guard, Issuer, Keys, digest};
 use litplex_admin::AdminGuard;
-use litplex_config::{AdminPort, ApiKey, ApiKeys, ConfigError, Endpoint, Jwt, Program};
+use litplex_config::{AdminAccess, ApiKey, ApiKeys, ConfigError, Endpoint, Jwt, Program};
 use litplex_tls::WatchedFiles;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,8 +42,24 @@ pub(crate) struct Guards {
     pub(crate) server: Guard,
     /// The guard of the routes that bypass the app host, which checks this key for all others.
     pub(crate) bypass: Arc<Guard>,
-    /// The guard of the admin API's port, if it has one.
-    pub(crate) admin: Option<AdminGuard>,
+    /// The keys of operators, if the admin API is on a port.
+    pub(crate) operators: Option<OperatorKeys>,
+}
+
+/// The keys of operators, as they are at the time.
+pub(crate) struct OperatorKeys {
+    operators: watch::Receiver<Keys>,
+    readers: watch::Receiver<Keys>,
+    allowed_hosts: Vec<String>,
+}
+
+impl OperatorKeys {
+    /// Returns the guard of the admin API on a port of this host.
+    pub(crate) fn guard(&self, host: &str) -> AdminGuard {
+        let (allowed_hosts, host) = (self.allowed_hosts.clone(), host.to_owned());
+        let browsers = Browsers { allowed_hosts, host, ..Browsers::default() };
+        AdminGuard::new(self.operators.clone(), self.readers.clone(), browsers)
+    }
 }
 
 /// The guard of an endpoint, and the tasks that follow the files of its keys. Cheap to clone.
@@ -101,7 +117,7 @@ impl Access {
                 Err(ConfigError(wrong)) => reader.mistakes.extend(wrong),
             }
         }
-        let admin = config.admin.as_ref().map(|port| reader.admin_guard(port, config));
+        let operators = config.admin.as_ref().map(|admin| reader.operators(admin, config));
         let Reader { following, mistakes } = reader;
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
@@ -109,7 +125,7 @@ impl Access {
         let server = Guard::new(server_keys).or_tokens(issuer, Vec::new());
         let bypass = Guard::new(app_key.map(|key| watch::channel(Keys::from_iter([key])).1));
         let bypass = Arc::new(bypass);
-        Ok(Self { guards: Guards { endpoints, maker, server, bypass, admin }, following })
+        Ok(Self { guards: Guards { endpoints, maker, server, bypass, operators }, following })
     }
 }
 
@@ -179,20 +195,17 @@ impl Reader {
             .limit(endpoint.rate_limit, endpoint.max_requests_per_caller)
     }
 
-    /// Returns the guard of the admin API's port, whose keys are those of operators alone.
-    fn admin_guard(&mut self, port: &AdminPort, config: &Program) -> AdminGuard {
+    /// Returns the keys of operators, which are no keys of callers.
+    fn operators(&mut self, admin: &AdminAccess, config: &Program) -> OperatorKeys {
         let mut follow = |option, keys: Option<&ApiKeys>| match keys {
             Some(keys) => self.follow(SERVER, option, keys, Vec::new()),
             None => watch::channel(Keys::default()).1,
         };
-        let operators = follow("admin_keys", port.keys.as_ref());
-        let readers = follow("admin_read_keys", port.read_keys.as_ref());
-        let browsers = Browsers {
+        OperatorKeys {
+            operators: follow("admin_keys", admin.keys.as_ref()),
+            readers: follow("admin_read_keys", admin.read_keys.as_ref()),
             allowed_hosts: config.allowed_hosts.clone(),
-            host: port.host.clone(),
-            ..Browsers::default()
-        };
-        AdminGuard::new(operators, readers, browsers)
+        }
     }
 
     fn issuer(&mut self, jwt: &Jwt) -> Option<Issuer> {

@@ -30,7 +30,8 @@ impl Administered {
     pub(crate) async fn status(&self) -> EndpointStatus {
         match self {
             Self::Workers(generations) => {
-                let status = generations.live().status().await;
+                let live = generations.live();
+                let status = live.status(&live.endpoint.load().await);
                 EndpointStatus { generations: generations.listed(), ..status }
             }
             Self::Pipeline(state) => state.status(),

@@ -15,8 +15,11 @@ use crate::tls;
 pub(crate) struct Announcer {
     /// The URL of the server.
     pub(crate) url: String,
-    /// The URL of the admin API, if it has a port.
+    /// The URL of the admin API on a port, if it is on one: its own, or below the dashboard.
     pub(crate) admin_url: Option<String>,
+    /// The URL of the dashboard on the server's own port, if it is there.
+    dashboard_url: Option<String>,
+    has_admin_port: bool,
     pub(crate) port: u16,
     reachability_note: &'static str,
     startup_lines: Vec<String>,
@@ -34,8 +37,11 @@ impl Announcer {
     ) -> Self {
         let url_of = |address| format!("{}://{address}", tls::scheme(config));
         let url = url_of(address);
+        let dashboard_url = config.routes.dashboard.then(|| format!("{url}/dashboard"));
         Self {
-            admin_url: admin.map(url_of),
+            admin_url: admin.map(url_of).or_else(|| dashboard_url.clone()),
+            has_admin_port: admin.is_some(),
+            dashboard_url,
             port: address.port(),
             reachability_note: reachability_note(&config.host),
             startup_lines: startup_lines(config, &url),
@@ -48,8 +54,11 @@ impl Announcer {
     /// Announces that the server listens.
     pub(crate) fn listening(&self) {
         tracing::info!("listening on {}{}", self.url, self.reachability_note);
-        if let Some(url) = &self.admin_url {
+        if let Some(url) = self.admin_url.as_ref().filter(|_| self.has_admin_port) {
             tracing::info!("the admin API, for holders of `admin_keys`: {url}");
+        }
+        if let Some(url) = &self.dashboard_url {
+            tracing::info!("the dashboard, for holders of `admin_keys`: {url}");
         }
         self.notifier.listening(&self.url);
     }

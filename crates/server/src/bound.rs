@@ -3,14 +3,14 @@
 use std::{io, mem};
 
 use litplex_admin::{AdminGuard, AdminPort, AdminSocket, RunDir};
-use litplex_config::{ConfigError, Program};
+use litplex_config::{AdminAddress, ConfigError, Program};
 use litplex_http::{EdgeMiddleware, bind};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
-use crate::access::Access;
+use crate::access::{Access, OperatorKeys};
 use crate::app_host::AppHostSockets;
 use crate::middleware::edge_middleware;
 use crate::upgrade::{Inherited, Sockets, is_at};
@@ -24,6 +24,8 @@ pub(crate) struct Bound {
     pub(crate) tls: Option<Tls>,
     pub(crate) listener: TcpListener,
     pub(crate) admin_port: Option<AdminPort>,
+    /// The guard of the dashboard on the server's own port, if it is there.
+    pub(crate) dashboard: Option<AdminGuard>,
     pub(crate) private: PrivateSockets,
     /// The signal that asks for an upgrade.
     pub(crate) upgrades: Signal,
@@ -44,11 +46,26 @@ impl Bound {
         descriptors::raise();
         let tls = tls::read(config)?;
         let listener = given.listen("host", &config.host, config.port).await?;
-        let admin_guard = access.guards.admin.take();
-        let admin_port = admin_port(config, &mut given, admin_guard, tls.as_ref()).await?;
-        middleware.browsers.is_loopback = listener.local_addr()?.ip().is_loopback();
+        let operators = access.guards.operators.take();
+        let admin_port = admin_port(config, &mut given, operators.as_ref(), tls.as_ref()).await?;
+        let is_loopback = listener.local_addr()?.ip().is_loopback();
+        middleware.browsers.is_loopback = is_loopback;
+        let dashboard = operators.filter(|_| config.routes.dashboard).map(|operators| {
+            warn_of_plain_keys("admin_dashboard", is_loopback, tls.as_ref());
+            operators.guard(&config.host).on_loopback(is_loopback)
+        });
         let private = PrivateSockets::open(config)?;
-        Ok(Self { spec, access, middleware, tls, listener, admin_port, private, upgrades })
+        Ok(Self {
+            spec,
+            access,
+            middleware,
+            tls,
+            listener,
+            admin_port,
+            dashboard,
+            private,
+            upgrades,
+        })
     }
 }
 
@@ -73,18 +90,26 @@ impl PrivateSockets {
 async fn admin_port(
     config: &Program,
     given: &mut Given,
-    guard: Option<AdminGuard>,
+    operators: Option<&OperatorKeys>,
     tls: Option<&Tls>,
 ) -> Result<Option<AdminPort>, Error> {
-    let (Some(port), Some(guard)) = (&config.admin, guard) else { return Ok(None) };
-    let listener = given.listen(ADMIN_HOST, &port.host, port.port).await?;
-    if tls.is_none() && !listener.local_addr()?.ip().is_loopback() {
+    let port = config.admin.as_ref().and_then(|admin| admin.port.as_ref());
+    let (Some(AdminAddress { host, port }), Some(operators)) = (port, operators) else {
+        return Ok(None);
+    };
+    let listener = given.listen(ADMIN_HOST, host, *port).await?;
+    warn_of_plain_keys(ADMIN_HOST, listener.local_addr()?.ip().is_loopback(), tls);
+    Ok(Some(AdminPort::new(listener, operators.guard(host))?.over(tls.map(Tls::configs))))
+}
+
+/// Warns if keys of operators come unencrypted from other machines, because of this option.
+fn warn_of_plain_keys(option: &str, is_loopback: bool, tls: Option<&Tls>) {
+    if tls.is_none() && !is_loopback {
         tracing::warn!(
-            "`admin_host`: keys for the admin API come unencrypted from other machines; set `tls_cert` \
+            "`{option}`: keys for the admin API come unencrypted from other machines; set `tls_cert` \
              and `tls_key`"
         );
     }
-    Ok(Some(AdminPort::new(listener, guard)?.over(tls.map(Tls::configs))))
 }
 
 /// The option that sets the host of the admin API.

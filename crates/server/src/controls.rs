@@ -110,9 +110,8 @@ impl EndpointControls {
         Description { types, calls: info.map(|info| info.calls.clone()).unwrap_or_default() }
     }
 
-    /// Returns the state that `litplex ps` shows.
-    pub(crate) async fn status(&self) -> EndpointStatus {
-        let load = self.endpoint.load().await;
+    /// Returns the state that `litplex ps` shows, with this load of its queue.
+    pub(crate) fn status(&self, load: &EndpointLoad) -> EndpointStatus {
         let problem = problem_in_full(&self.view, &self.unwell);
         let (min_workers, max_workers) = match self.workers {
             Workers::PerDevice(_) => (None, None),
@@ -139,7 +138,7 @@ impl EndpointControls {
             queued: load.queued,
             in_flight: load.in_flight,
             requests: self.edge.ended(),
-            workers: workers.map(|(slot, state)| self.worker(slot, state, &load)).collect(),
+            workers: workers.map(|(slot, state)| self.worker(slot, state, load)).collect(),
             generations: Vec::new(),
             sources: Vec::new(),
         }

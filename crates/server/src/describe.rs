@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use litplex_calls::{graph_json, graph_text};
 use litplex_config::{
-    AdminPort, Endpoint, Origin, Program, Rate, Resources, Source, Swap, Workers,
+    AdminAccess, AdminAddress, Endpoint, Origin, Program, Rate, Resources, Source, Swap, Workers,
 };
 use litplex_workers::{Inspected, default_interpreter};
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::controls::kind;
 use crate::declared_calls::{inspected_cycles, inspected_edges};
 use crate::placement::gpus;
-use crate::routes::{key_holders, routes_json, routes_text};
+use crate::routes::{key_holders, operators, routes_json, routes_text};
 use crate::tls;
 
 /// The rows that are shown even if they have their defaults.
@@ -36,7 +36,8 @@ const PIPELINE_ROWS: [&str; 8] = [
 pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String {
     let Program { host, port, grace, .. } = program;
     let scheme = tls::scheme(program);
-    let admin = program.admin.as_ref().map(|admin| admin_line(admin, scheme)).unwrap_or_default();
+    let admin = program.admin.as_ref().map(|admin| admin_line(program, admin, scheme));
+    let admin = admin.unwrap_or_default();
     let head = format!("listens on  {scheme}://{host}:{port}\n{admin}grace       {grace:?}\n");
     let endpoints = program.endpoints.iter().zip(inspected);
     let endpoints: String = endpoints.map(|(e, model)| describe_endpoint(e, model, all)).collect();
@@ -52,13 +53,14 @@ pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String
     )
 }
 
-/// Returns the line about the admin API's port: its address, and which keys open it.
-fn admin_line(admin: &AdminPort, scheme: &str) -> String {
-    let AdminPort { host, port, keys, read_keys } = admin;
-    let readers = read_keys.as_ref().map(|keys| format!("; only to read: {}", key_holders(keys)));
-    let operators = keys.as_ref().map_or_else(|| "none".to_owned(), key_holders);
-    let readers = readers.unwrap_or_default();
-    format!("admin API   {scheme}://{host}:{port}, for keys of {operators}{readers}\n")
+/// Returns the line about the admin API: its addresses, and which keys open it.
+fn admin_line(program: &Program, admin: &AdminAccess, scheme: &str) -> String {
+    let url = |host: &str, port: u16| format!("{scheme}://{host}:{port}");
+    let own = admin.port.as_ref().map(|AdminAddress { host, port }| url(host, *port));
+    let shared = || format!("{}/dashboard", url(&program.host, program.port));
+    let places = own.into_iter().chain(program.routes.dashboard.then(shared));
+    let places: Vec<_> = places.collect();
+    format!("admin API   {}, for keys of {}\n", places.join(" and "), operators(admin))
 }
 
 /// Describes a server as `litplex check --json` shows it: its address, its routes with who may call them, and
@@ -70,8 +72,9 @@ pub fn describe_json(program: &Program, inspected: &[Inspected]) -> Value {
         "host": program.host,
         "port": program.port,
         "admin": program.admin.as_ref().map(|admin| json!({
-            "host": admin.host,
-            "port": admin.port,
+            "host": admin.port.as_ref().map(|address| &address.host),
+            "port": admin.port.as_ref().map(|address| address.port),
+            "dashboard": program.routes.dashboard,
             "callers": admin.keys.as_ref().map(key_holders),
             "readers": admin.read_keys.as_ref().map(key_holders),
         })),

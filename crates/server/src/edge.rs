@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use litplex_access::{Guard, Keys, digest};
 use litplex_config::Program;
-use litplex_http::{App, Builtin, EdgeMiddleware, Layers, Server};
+use litplex_http::{App, Builtin, EdgeMiddleware, Layers, Operators, Server};
 use litplex_tls::Tls;
 use tokio::net::TcpListener;
 
@@ -24,6 +24,8 @@ pub(crate) struct EdgeParts {
     pub(crate) middleware: EdgeMiddleware,
     pub(crate) layers: Layers,
     pub(crate) telemetry: Telemetry,
+    /// The way to the admin API, if the dashboard is on the server's own port.
+    pub(crate) operators: Option<Operators>,
 }
 
 /// Returns the application that answers requests.
@@ -33,7 +35,7 @@ pub(crate) fn app(
     endpoints: &Endpoints,
     app_host: Option<&AppHostFront>,
 ) -> Arc<App> {
-    let EdgeParts { guard, middleware, layers, telemetry } = parts;
+    let EdgeParts { guard, middleware, layers, telemetry, operators } = parts;
     let metrics = telemetry.metrics.clone();
     let (current, scraped) = (endpoints.current(), endpoints.current());
     let app = App::builder(
@@ -48,6 +50,7 @@ pub(crate) fn app(
     app.behind(app_host.map(|front| front.routes(config)))
         .keep_alive(config.keep_alive_timeout)
         .within(middleware)
+        .operated(operators)
         .layered(layers)
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use litplex_admin::{EndpointHistory, ErrorCounts, HistoryPoint, HistoryQuery};
-use litplex_history::{BUCKETS, Errors, History, Located, Period, quantile};
+use litplex_admin::{EndpointHistory, HistoryPoint, HistoryQuery};
+use litplex_history::{BUCKETS, ErrorCounts, History, Located, Period, quantile};
 use litplex_metrics::{
     CallTimes, CallTotals, Distribution, Edge, EdgeTotals, LATENCY_BOUNDS, RequestOutcome,
 };
@@ -320,7 +320,7 @@ fn period(before: &Counters, now: &Counters, levels: Levels) -> Period {
     Period {
         seconds: 1,
         latencies: std::array::from_fn::<_, BUCKETS, _>(latency),
-        errors: Errors {
+        errors: ErrorCounts {
             bad_input: outcome(Of::BadInput),
             model_error: outcome(Of::ModelError),
             timeout: outcome(Of::Timeout),
@@ -343,7 +343,7 @@ fn point(Located { age, period }: Located, now: f64) -> HistoryPoint {
         seconds: period.seconds,
         requests: period.ended(),
         rate: period.ended() as f64 / f64::from(period.seconds.max(1)),
-        errors: counts(period.errors),
+        errors: period.errors,
         jobs: period.jobs,
         in_flight: period.in_flight,
         queued: period.queued,
@@ -352,12 +352,6 @@ fn point(Located { age, period }: Located, now: f64) -> HistoryPoint {
         workers_ready: period.ready,
         restarts: period.restarts,
     }
-}
-
-/// Returns errors as the admin API shows them.
-pub(crate) fn counts(errors: Errors) -> ErrorCounts {
-    let Errors { bad_input, model_error, timeout, cancelled, unavailable, worker_lost } = errors;
-    ErrorCounts { bad_input, model_error, timeout, cancelled, unavailable, worker_lost }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use litplex_core::size_in_words;
 use litplex_devices::Gpu;
 use tokio::task::spawn_blocking;
 
@@ -37,12 +38,8 @@ pub(crate) async fn obstacle(controls: Arc<EndpointControls>) -> Option<String> 
 fn too_small(rooms: &[Room]) -> Option<String> {
     let is_small = |room: &&Room| room.used as f64 > SAFE_PART * room.free as f64;
     let Room { place, used, free } = rooms.iter().find(is_small)?;
-    let gib = |bytes: &u64| *bytes as f64 / f64::from(1 << 30);
-    Some(format!(
-        "its workers use {:.1} GiB of {place}, of which {:.1} GiB are free",
-        gib(used),
-        gib(free)
-    ))
+    let (used, free) = (size_in_words(*used), size_in_words(*free));
+    Some(format!("its workers use {used} of {place}, of which {free} are free"))
 }
 
 fn rooms(controls: &EndpointControls, gpus: &[Gpu]) -> Vec<Room> {
@@ -100,14 +97,14 @@ mod tests {
     #[test]
     fn the_first_place_without_room_is_named() {
         let room = |place: &str, used, free| Room { place: place.into(), used, free };
-        let gib = 1 << 30;
+        let gb = 1_000_000_000;
         assert_eq!(too_small(&[]), None);
-        assert_eq!(too_small(&[room("the memory", 4 * gib, 8 * gib)]), None);
-        let rooms = [room("the memory", 4 * gib, 8 * gib), room("the memory of GPU 1", 10, 9)];
+        assert_eq!(too_small(&[room("the memory", 4 * gb, 8 * gb)]), None);
+        let rooms = [room("the memory", 4 * gb, 8 * gb), room("the memory of GPU 1", 10, 9)];
         assert!(too_small(&rooms).unwrap().contains("GPU 1"));
         // Nearly as much as there is.
-        let reason = too_small(&[room("the memory", 12 * gib, 13 * gib)]).unwrap();
-        assert_eq!(reason, "its workers use 12.0 GiB of the memory, of which 13.0 GiB are free");
+        let reason = too_small(&[room("the memory", 12 * gb, 13 * gb)]).unwrap();
+        assert_eq!(reason, "its workers use 12.0 GB of the memory, of which 13.0 GB are free");
     }
 
     #[test]

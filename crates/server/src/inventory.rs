@@ -9,7 +9,7 @@ use litplex_admin::{
     KeyHolders, KeyScope, Setting,
 };
 use litplex_calls::{CallEdge, EdgeKind, Report};
-use litplex_config::{ApiKeys, Endpoint, Origin, Program};
+use litplex_config::{AdminAddress, ApiKeys, Endpoint, Origin, Program};
 use litplex_metrics::{BatchTotals, Distribution};
 use serde_json::json;
 
@@ -160,6 +160,7 @@ type Rows = Vec<(&'static str, String)>;
 
 fn server_options(program: &Program) -> Rows {
     let Program { routes, admin, .. } = program;
+    let port = admin.as_ref().and_then(|admin| admin.port.as_ref());
     let holders = |keys: Option<&ApiKeys>| keys.map_or_else(|| UNSET.to_owned(), key_holders);
     let mut rows = vec![
         ("host", program.host.clone()),
@@ -179,10 +180,8 @@ fn server_options(program: &Program) -> Rows {
         ("openapi", routes.openapi.to_string()),
         ("api_keys", holders(program.api_keys.as_ref())),
         ("jwt_issuer", option(program.jwt.as_ref().map(|jwt| &jwt.issuer))),
-        (
-            "admin_port",
-            option(admin.as_ref().map(|admin| format!("{}:{}", admin.host, admin.port))),
-        ),
+        ("admin_port", option(port.map(|AdminAddress { host, port }| format!("{host}:{port}")))),
+        ("admin_dashboard", routes.dashboard.to_string()),
         ("admin_keys", holders(admin.as_ref().and_then(|admin| admin.keys.as_ref()))),
         ("admin_read_keys", holders(admin.as_ref().and_then(|admin| admin.read_keys.as_ref()))),
     ];

@@ -51,6 +51,7 @@ mod log_owner;
 mod middleware;
 mod notify;
 mod observed_workers;
+mod operators;
 mod pipelines;
 mod placement;
 mod problem;

@@ -3,24 +3,25 @@
 use litplex_admin::EndpointLoad;
 use litplex_history::{Batch, Situation, explanation, quantile};
 use litplex_metrics::LATENCY_BOUNDS;
+use litplex_scheduler::EndpointLoad as QueueLoad;
 use litplex_supervisor::SlotState;
 use tokio::task::spawn_blocking;
 
 use crate::administered::Administered;
 use crate::controls::EndpointControls;
-use crate::history::{Recent, counts};
+use crate::history::Recent;
 
 /// Returns the load of an endpoint with this last minute.
 pub(crate) async fn load_of(endpoint: &Administered, recent: &Recent) -> EndpointLoad {
-    let status = endpoint.status().await;
     let quantile = |share| quantile(&recent.minute.latencies, &LATENCY_BOUNDS, share);
     let p50 = quantile(0.5);
-    let (mut situation, memory) = match endpoint {
+    let (status, mut situation, memory) = match endpoint {
         Administered::Workers(generations) => {
             let controls = generations.live();
-            (observe(&controls).await, memory(&controls).await)
+            let queue = controls.endpoint.load().await;
+            (controls.status(&queue), observe(&controls, &queue), memory(&controls).await)
         }
-        Administered::Pipeline(_) => (Situation::default(), None),
+        Administered::Pipeline(state) => (state.status(), Situation::default(), None),
     };
     situation.p50 = p50;
     situation.restarts = recent.minute.restarts;
@@ -35,7 +36,7 @@ pub(crate) async fn load_of(endpoint: &Administered, recent: &Recent) -> Endpoin
         queued: status.queued,
         rate: per_second(recent.seconds.ended()),
         job_rate: per_second(recent.seconds.jobs),
-        errors: counts(recent.minute.errors),
+        errors: recent.minute.errors,
         p50,
         p99: quantile(0.99),
         memory,
@@ -43,8 +44,8 @@ pub(crate) async fn load_of(endpoint: &Administered, recent: &Recent) -> Endpoin
     }
 }
 
-async fn observe(controls: &EndpointControls) -> Situation<'static> {
-    let (load, states) = (controls.endpoint.load().await, controls.view.states());
+fn observe(controls: &EndpointControls, load: &QueueLoad) -> Situation<'static> {
+    let states = controls.view.states();
     let doing = |fits: fn(&SlotState) -> bool| states.iter().filter(|state| fits(state)).count();
     let ready = doing(|state| matches!(state, SlotState::Ready(_)));
     let info = controls.endpoint.model_info();

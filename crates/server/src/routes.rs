@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use litplex_config::{ApiKeys, Endpoint, Jwt, Program};
+use litplex_config::{AdminAccess, ApiKeys, Endpoint, Jwt, Program};
 use litplex_http::{Access, Builtin, Condition, RouteEntry, RouteTable};
 use litplex_workers::Inspected;
 use serde_json::{Value, json};
@@ -35,14 +35,25 @@ pub(crate) fn routes_json(program: &Program, inspected: &[Inspected]) -> Value {
 /// Returns the built-in routes as the app host receives them. It knows the endpoints of its program.
 pub(crate) fn routes_for_app_host(program: &Program) -> Value {
     let table = RouteTable::new([], &builtin(program));
-    table.entries().iter().map(RouteEntry::for_app_host).collect()
+    // Requests of operators do not come to it.
+    let own = table.entries().iter().filter(|entry| entry.access != Access::Operators);
+    own.map(RouteEntry::for_app_host).collect()
 }
 
 /// Returns the built-in routes of a program, without what only a running server has.
 pub(crate) fn builtin(program: &Program) -> Builtin {
-    let litplex_config::BuiltinRoutes { health, livez, readyz, info, metrics, shutdown, openapi } =
-        program.routes.clone();
-    Builtin { health, livez, readyz, info, metrics, shutdown, openapi, ..Builtin::default() }
+    let routes = program.routes.clone();
+    Builtin {
+        health: routes.health,
+        livez: routes.livez,
+        readyz: routes.readyz,
+        info: routes.info,
+        metrics: routes.metrics,
+        shutdown: routes.shutdown,
+        openapi: routes.openapi,
+        dashboard: routes.dashboard,
+        ..Builtin::default()
+    }
 }
 
 fn routes(program: &Program, inspected: &[Inspected]) -> Vec<(RouteEntry, String)> {
@@ -73,6 +84,7 @@ fn callers(program: &Program, access: Access) -> String {
         Access::Models => "clients with access to a model".into(),
         Access::Server => server(),
         Access::Shutdown => format!("holders of {SHUTDOWN_KEY}"),
+        Access::Operators => program.admin.as_ref().map(operators).unwrap_or_default(),
     }
 }
 
@@ -81,6 +93,14 @@ fn endpoint_callers(program: &Program, endpoint: &Endpoint) -> String {
     let jwt = program.jwt.as_ref().filter(|_| takes_tokens);
     let scopes = endpoint.jwt_scopes.as_deref().unwrap_or_default();
     holders(endpoint.api_keys.as_ref().or(program.api_keys.as_ref()), jwt, scopes)
+}
+
+/// Returns the operators, and those who may only read.
+pub(crate) fn operators(admin: &AdminAccess) -> String {
+    let readers = admin.read_keys.as_ref();
+    let readers = readers.map(|keys| format!("; only to read: {}", key_holders(keys)));
+    let operators = admin.keys.as_ref().map_or_else(|| "none".to_owned(), key_holders);
+    format!("{operators}{}", readers.unwrap_or_default())
 }
 
 /// Returns the holders of these keys, and the file with more.
@@ -115,7 +135,12 @@ mod tests {
     fn program(paths: &[&str]) -> Result<Program, litplex_config::ConfigError> {
         let endpoints: Vec<_> =
             paths.iter().map(|path| json!({"path": path, "source": {}})).collect();
-        let raw = json!({"endpoint": endpoints, "shutdown_path": "/stop"});
+        let raw = json!({
+            "endpoint": endpoints,
+            "shutdown_path": "/stop",
+            "admin_dashboard": true,
+            "admin_keys_file": "keys",
+        });
         resolve(raw.as_object().cloned().unwrap_or_else(Map::new), &Origin::Sdk)
     }
 

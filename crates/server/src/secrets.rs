@@ -16,7 +16,7 @@ const OPERATOR_KEY: &str = "LITPLEX_ADMIN_KEY";
 /// Returns the names of the variables that workers do not get.
 pub(crate) fn hidden_from_models(config: &Program) -> Vec<String> {
     let endpoint_keys = config.endpoints.iter().filter_map(|endpoint| endpoint.api_keys.as_ref());
-    let admin = config.admin.iter().flat_map(|port| port.keys.iter().chain(&port.read_keys));
+    let admin = config.admin.iter().flat_map(|admin| admin.keys.iter().chain(&admin.read_keys));
     let all_keys = config.api_keys.iter().chain(endpoint_keys).chain(admin);
     let named = all_keys.flat_map(|keys| keys.named.values());
     let variables = named.filter_map(|key| match key {

@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{Admin, AdminPort, RunDir};
-use litplex_http::{App, Server};
+use litplex_admin::{Admin, AdminPort, RunDir, SharedDashboard};
+use litplex_http::{App, Operators, Server};
 use litplex_traces::Tracer;
 use tokio::net::UnixListener;
 use tokio::signal::unix::Signal;
@@ -29,7 +29,7 @@ use crate::log::Log;
 use crate::signals::{Received, Signals};
 use crate::telemetry::Telemetry;
 use crate::upgrade::{ADMIN, Inherited, KEEPER, KeptBy, Predecessor, Successor, Upgrader, keep};
-use crate::{Error, upgrade};
+use crate::{Error, operators, upgrade};
 
 /// The time that killed workers have to be gone. After it the server ends without them.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -70,6 +70,8 @@ pub(crate) struct Serving {
     ready: watch::Sender<bool>,
     /// Whether another process takes new requests.
     left: watch::Sender<bool>,
+    /// Whether this server waits for the end of its responses.
+    ending: watch::Sender<bool>,
     /// The tasks beside requests: admin socket, history, app host, reloads of files. They end with the server.
     _background: JoinSet<()>,
     _run_dir: RunDir,
@@ -103,7 +105,17 @@ impl Bound {
     /// # Errors
     /// Devices are not available, or the system refuses a resource.
     pub(crate) fn launch(self, log: Log) -> Result<Serving, Error> {
-        let Self { spec, access, middleware, tls, listener, admin_port, private, upgrades } = self;
+        let Self {
+            spec,
+            access,
+            middleware,
+            tls,
+            listener,
+            admin_port,
+            dashboard,
+            private,
+            upgrades,
+        } = self;
         let PrivateSockets { admin, app_host, run_dir } = private;
         let Access { guards, following: mut background } = access;
         let (config, telemetry) = (&spec.config, Telemetry::new());
@@ -124,7 +136,8 @@ impl Bound {
         )?;
         let front = place.map(|place| AppHostFront { place, bypass });
         let (tracer, metrics) = (middleware.tracer.clone(), telemetry.metrics.clone());
-        let parts = EdgeParts { guard, middleware, layers: spec.layers, telemetry };
+        let (operators, operated) = dashboard.is_some().then(Operators::channel).unzip();
+        let parts = EdgeParts { guard, middleware, layers: spec.layers, telemetry, operators };
         let app = edge::app(config, parts, &endpoints, front.as_ref());
         let first = endpoints.now();
         let server = edge::server(config, listener, &app, tls.as_ref(), first.most_workers())?;
@@ -174,6 +187,11 @@ impl Bound {
                 port.serve(handler, left).await;
             })
         });
+        let ending = watch::Sender::new(false);
+        operated.zip(dashboard).map(|(requests, guard)| {
+            let dashboard = SharedDashboard::new(handler.clone(), guard, ending.subscribe());
+            background.spawn(operators::serve(requests, dashboard))
+        });
         let publish = admin.publisher();
         let left_port = when(&left);
         let left_socket = async {
@@ -209,6 +227,7 @@ impl Bound {
             publish: Box::new(publish),
             ready,
             left,
+            ending,
             _background: background,
             _run_dir: run_dir,
         })
@@ -323,6 +342,7 @@ impl Serving {
         // The sockets are those of the other process.
         drop(self.upgrader);
         left.send_replace(true);
+        self.ending.send_replace(true);
         announcer.replaced_by(successor);
         let leaving = server.hand_over();
         let finish = async move {
@@ -352,6 +372,7 @@ impl Serving {
     /// Lets requests finish within the grace, then stops everything. A further signal cuts it short.
     pub(crate) async fn drain(self, end: &End, signals: &mut Signals) {
         let grace = if matches!(end, End::Asked) { self.grace } else { Duration::ZERO };
+        self.ending.send_replace(true);
         self.announcer.stopping();
         tokio::select! {
             () = stop(self.server, &self.fleet, grace) => {}

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use litplex_core::size_in_words;
 use serde::Deserialize;
 use tokio::time::Instant;
 use ureq::http::{HeaderMap, StatusCode};
@@ -269,7 +270,7 @@ fn summary(
     let first = first.map(|first| format!("first byte {}, ", milliseconds(first)));
     let mut said = format!(
         "{status}, {}; {}total {}",
-        picture::amount(bytes),
+        size_in_words(bytes),
         first.unwrap_or_default(),
         milliseconds(total)
     );

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use litplex_core::size_in_words;
 use serde_json::Value;
 
 /// The number of numbers up to which an array is shown as it is.
@@ -31,17 +32,7 @@ pub(crate) fn bytes(content_type: &str, bytes: &[u8]) -> String {
         Ok(size) => format!(", {} x {}", size.width, size.height),
         Err(_) => String::new(),
     };
-    format!("{content_type}{size}, {}", amount(bytes.len() as u64))
-}
-
-/// Returns a number of bytes with its unit.
-pub(crate) fn amount(bytes: u64) -> String {
-    match bytes {
-        0..1000 => format!("{bytes} B"),
-        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
+    format!("{content_type}{size}, {}", size_in_words(bytes.len() as u64))
 }
 
 fn write(out: &mut String, value: &Value, depth: usize) {
@@ -216,14 +207,5 @@ mod tests {
             format!("{{\n  \"a\": \"{long}\",\n  \"b\": [\n    1,\n    \"{long}\"\n  ]\n}}");
         assert_eq!(picture(&json!({"a": long, "b": [1, long]})), wanted);
         assert_eq!(picture(&json!("two\nlines")), "two\nlines");
-    }
-
-    #[test]
-    fn amounts_have_units() {
-        let said =
-            [(999, "999 B"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3_000_000_000, "3.0 GB")];
-        for (bytes, text) in said {
-            assert_eq!(amount(bytes), text);
-        }
     }
 }

@@ -1,8 +1,9 @@
 /** The configuration in use, with secrets masked, and who is admitted. */
 
+import { guarded, reloadProgram } from "../actions.js";
 import { get } from "../api.js";
 import { h, redraw } from "../ui/dom.js";
-import { nothing, section, table } from "../ui/parts.js";
+import { button, nothing, section, table } from "../ui/parts.js";
 
 /** @typedef {{name: string, value: string, is_default: boolean}} Setting */
 
@@ -35,7 +36,7 @@ export const config = {
   title: () => "Configuration",
   enter: () => void read(),
   view() {
-    return [h("h1", { tabindex: "-1" }, "Configuration"), error ? h("p.error", { role: "alert" }, error) : known ? all(known) : nothing("Asking the server …")];
+    return [h("header.head", null, h("h1", { tabindex: "-1" }, "Configuration"), button("Reload the program …", reloadProgram, guarded())), error ? h("p.error", { role: "alert" }, error) : known ? all(known) : nothing("Asking the server …")];
   },
 };
 

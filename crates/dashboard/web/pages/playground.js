@@ -2,13 +2,14 @@
 
 import { guarded } from "../actions.js";
 import { endpointPath, get } from "../api.js";
-import { asCurl, asPython, caller, callEndpoint } from "../calls.js";
+import { asCurl, asPython, callEndpoint } from "../calls.js";
 import { endpoint as find } from "../live.js";
 import { taken } from "../schema.js";
 import { say } from "../ui/dialog.js";
 import { h, redraw } from "../ui/dom.js";
 import { bytes, duration, plural } from "../ui/format.js";
 import { button, choice, copy, field, nothing, section } from "../ui/parts.js";
+import { callerKey } from "./caller.js";
 import { chat } from "./chat.js";
 
 /**
@@ -29,6 +30,12 @@ function trialOf(label) {
     trials.set(label, trial);
   }
   return trial;
+}
+
+/** Shows a body instead of the one that is there. @param {string} label @param {import("../calls.js").Call} call */
+export function fill(label, { type, body, accept }) {
+  const isStream = accept === "text/event-stream";
+  Object.assign(trialOf(label), { mode: type.includes("json") ? "json" : "text", json: String(body), isStream, answer: null });
 }
 
 /** @param {Trial} trial */
@@ -58,7 +65,7 @@ export const playground = {
         "header.head",
         null,
         h("div", null, h("h1", { tabindex: "-1" }, "Playground ", h("a", { href: `#/endpoint/${encodeURIComponent(label)}` }, label)), h("p.muted", null, "Requests go through the endpoint's own guard and queue.")),
-        key(),
+        callerKey(),
       ),
       trial.error && h("p.error", { role: "alert" }, trial.error),
       trial.taken ? form(trial) : !trial.error && nothing("Asking for the schema …"),
@@ -66,13 +73,6 @@ export const playground = {
     ];
   },
 };
-
-/** The key that requests of the playground have; it is nowhere but in this page. */
-const key = () =>
-  field(
-    "Key of a caller",
-    h("input", { type: "password", autocomplete: "off", value: caller.key, placeholder: "none", oninput: (/** @type {any} */ event) => (caller.key = event.currentTarget.value.trim()) }),
-  );
 
 /** @param {Trial} trial */
 function form(trial) {
@@ -231,23 +231,28 @@ const base64 = (file) =>
 
 /** Returns the request. @param {Trial} trial @returns {Promise<import("../calls.js").Call>} */
 async function made(trial) {
-  const known = /** @type {import("../schema.js").Taken} */ (trial.taken);
   const accept = trial.isStream ? "text/event-stream" : "*/*";
+  return { ...(await content(trial)), accept, needsKey: trial.taken?.needsKey };
+}
+
+/** @param {Trial} trial @returns {Promise<import("../calls.js").Call>} */
+async function content(trial) {
+  const known = /** @type {import("../schema.js").Taken} */ (trial.taken);
   switch (trial.mode) {
     case "json":
       if (trial.json.trim()) JSON.parse(trial.json);
-      return { type: "application/json", body: trial.json, accept };
+      return { type: "application/json", body: trial.json };
     case "text":
-      return { type: "text/plain; charset=utf-8", body: trial.json, accept };
+      return { type: "text/plain; charset=utf-8", body: trial.json };
     case "file":
       if (!trial.file) throw new Error("Choose a file first.");
-      return { type: trial.file.type || "application/octet-stream", body: trial.file, accept };
+      return { type: trial.file.type || "application/octet-stream", body: trial.file };
     case "upload": {
       const form = new FormData();
       for (const part of known.upload)
         for (const value of [given(trial, part) ?? []].flat())
           form.append(part.name, value instanceof File ? value : typeof value === "string" ? value : JSON.stringify(value));
-      return { type: "", body: form, accept };
+      return { type: "", body: form };
     }
     default: {
       const entries = [];
@@ -256,7 +261,7 @@ async function made(trial) {
         if (value === undefined) continue;
         entries.push([part.name, value instanceof File ? await base64(value) : value]);
       }
-      return { type: "application/json", body: JSON.stringify(Object.fromEntries(entries)), accept };
+      return { type: "application/json", body: JSON.stringify(Object.fromEntries(entries)) };
     }
   }
 }

@@ -5,8 +5,8 @@ import { h, redraw } from "./dom.js";
 /**
  * @typedef {{name: string, label: string, type?: string, value?: any, min?: number, max?: number, step?: string,
  *   hint?: string, options?: string[], isOptional?: boolean}} Field
- * @typedef {{title: string, text: any, action: string, isDanger?: boolean, fields?: Field[],
- *   run: (values: Record<string, any>) => Promise<any>}} Question
+ * @typedef {{title: string, text: any, action?: string, isDanger?: boolean, fields?: Field[],
+ *   run?: (values: Record<string, any>) => Promise<string | Question>}} Question Without an action it only tells.
  */
 
 /** @type {(Question & {isRunning?: boolean, error?: string}) | null} */
@@ -19,10 +19,21 @@ let hide = 0;
 /** What had the focus before the dialog. @type {any} */
 let opener = null;
 
-/** Asks, and runs the action if the person confirms it; the dialog shows why it fails. @param {Question} asked */
+/**
+ * Asks, and runs the action if the person confirms it; the dialog shows why it fails, and the action returns what
+ * has happened. Returns a function that changes the question, as long as it is shown.
+ * @param {Question} asked
+ */
 export function ask(asked) {
-  question = { ...asked };
+  const mine = { ...asked };
+  // A button in a menu is gone with it.
+  if (!question) opener = document.activeElement?.closest("details.menu")?.querySelector("summary") ?? document.activeElement;
+  question = mine;
   redraw();
+  return (/** @type {Partial<Question> & {error?: string}} */ changed) => {
+    Object.assign(mine, changed);
+    redraw();
+  };
 }
 
 /** Says what happened. @param {string} text @param {boolean} [isBad] */
@@ -40,7 +51,7 @@ export function say(text, isBad = false) {
 async function confirm(event) {
   event.preventDefault();
   const asked = question;
-  if (!asked || asked.isRunning) return;
+  if (!asked?.run || asked.isRunning) return;
   const form = new FormData(event.currentTarget);
   const values = /** @type {Record<string, any>} */ ({});
   for (const { name, type } of asked.fields ?? [])
@@ -50,7 +61,8 @@ async function confirm(event) {
   redraw();
   try {
     const told = await asked.run(values);
-    if (question === asked) end();
+    if (typeof told !== "string" && question === asked) ask(told);
+    else if (question === asked) end();
     if (typeof told === "string") say(told);
   } catch (/** @type {any} */ error) {
     asked.error = error.message;
@@ -92,7 +104,6 @@ export function dialogs() {
             end();
           },
           ref: (/** @type {HTMLDialogElement} */ dialog) => {
-            opener = document.activeElement;
             dialog.showModal();
           },
         },
@@ -100,14 +111,14 @@ export function dialogs() {
           "form",
           { method: "dialog", onsubmit: confirm },
           h("h2", { id: "asked" }, question.title),
-          h("p", null, question.text),
+          h("div.text", null, question.text),
           (question.fields ?? []).map(input),
           h("p.error", { role: "alert" }, question.error ?? ""),
           h(
             "footer",
             null,
-            h("button", { type: "button", onclick: end }, question.isRunning ? "Close" : "Cancel"),
-            h(
+            h("button", { type: "button", onclick: end }, question.isRunning || !question.action ? "Close" : "Cancel"),
+            question.action && h(
               "button.main",
               { class: question.isDanger ? "danger" : "", disabled: question.isRunning },
               question.isRunning ? "Working …" : question.action,

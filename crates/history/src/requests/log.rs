@@ -230,25 +230,7 @@ mod tests {
 
     fn record(logs: &RequestLogs, milliseconds: u64) -> RequestRecord {
         let number = logs.next_number();
-        RequestRecord {
-            number,
-            id: format!("r{number}").into(),
-            method: "POST",
-            path: "/a".into(),
-            status: Some(200),
-            broken: None,
-            is_complete: true,
-            began: Instant::now(),
-            duration: Duration::from_millis(milliseconds),
-            bytes_in: None,
-            bytes_out: 0,
-            trace_id: None,
-            is_recorded: true,
-            stages: Vec::new(),
-            left_out: 0,
-            request_body: None,
-            response_body: None,
-        }
+        RequestRecord::sample(number, &format!("r{number}"), milliseconds)
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,6 +53,30 @@ impl RequestRecord {
         !self.is_complete || self.broken.is_some() || self.status.is_none_or(|status| status >= 400)
     }
 
+    /// Returns a request that took this time.
+    #[cfg(test)]
+    pub(crate) fn sample(number: u64, id: &str, milliseconds: u64) -> Self {
+        Self {
+            number,
+            id: id.into(),
+            method: "POST",
+            path: "/a".into(),
+            status: Some(200),
+            broken: None,
+            is_complete: true,
+            began: Instant::now(),
+            duration: Duration::from_millis(milliseconds),
+            bytes_in: None,
+            bytes_out: 0,
+            trace_id: None,
+            is_recorded: true,
+            stages: Vec::new(),
+            left_out: 0,
+            request_body: None,
+            response_body: None,
+        }
+    }
+
     /// Returns approximately the memory of the record in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let stages: usize = self.stages.iter().map(Stage::bytes).sum();

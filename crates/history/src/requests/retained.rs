@@ -151,25 +151,8 @@ mod tests {
     use super::*;
 
     fn record(number: u64, milliseconds: u64, status: u16) -> Arc<RequestRecord> {
-        Arc::new(RequestRecord {
-            number,
-            id: number.to_string().into(),
-            method: "POST",
-            path: "/a".into(),
-            status: Some(status),
-            broken: None,
-            is_complete: true,
-            began: Instant::now(),
-            duration: Duration::from_millis(milliseconds),
-            bytes_in: None,
-            bytes_out: 0,
-            trace_id: None,
-            is_recorded: true,
-            stages: Vec::new(),
-            left_out: 0,
-            request_body: None,
-            response_body: None,
-        })
+        let record = RequestRecord::sample(number, &number.to_string(), milliseconds);
+        Arc::new(RequestRecord { status: Some(status), ..record })
     }
 
     fn numbers(retained: &Retained, choice: Choice) -> Vec<u64> {

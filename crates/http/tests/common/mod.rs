@@ -21,6 +21,7 @@ pub(crate) fn app() -> AppBuilder {
         shutdown_key: None,
         model_metadata: Value::Null,
         openapi: true,
+        dashboard: false,
     };
     let report = || Report { endpoints: Vec::new(), app_host: None };
     let scrape = || Box::pin(async { String::new() }) as _;

@@ -1,6 +1,7 @@
 //! The memory that an upgrade costs, said before it starts.
 
 use litplex_admin::Status;
+use litplex_core::size_in_words;
 
 use crate::in_place::free_memory;
 
@@ -13,21 +14,19 @@ pub(crate) fn note(status: &Status) -> Option<(String, bool)> {
     let free_gpu: u64 = status.gpus.iter().map(|gpu| gpu.total.saturating_sub(gpu.used)).sum();
     let mut parts = Vec::new();
     if host > 0 {
-        let free = free.map(|free| format!(" ({} available)", shown(free))).unwrap_or_default();
-        parts.push(format!("{} of memory{free}", shown(host)));
+        let free =
+            free.map(|free| format!(" ({} available)", size_in_words(free))).unwrap_or_default();
+        parts.push(format!("{} of memory{free}", size_in_words(host)));
     }
     if gpu > 0 {
-        parts.push(format!("{} of GPU memory ({} free)", shown(gpu), shown(free_gpu)));
+        parts.push(format!(
+            "{} of GPU memory ({} free)",
+            size_in_words(gpu),
+            size_in_words(free_gpu)
+        ));
     }
     let fits = free.is_none_or(|free| host <= free) && gpu <= free_gpu;
     let needed = parts.join(" and ");
     let note = format!("the workers use {needed}, which two servers need for a while");
     (!parts.is_empty()).then_some((note, fits))
-}
-
-fn shown(bytes: u64) -> String {
-    match bytes {
-        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
-    }
 }

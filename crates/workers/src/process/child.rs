@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use litplex_core::{Cause, WorkerExit};
+use litplex_core::{Cause, WorkerExit, size_in_words};
 use litplex_devices::Cgroup;
 use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
@@ -20,7 +20,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
 use tokio::time::{Instant, sleep};
 
-use super::memory;
 use super::output::{Label, Output};
 use crate::Error;
 
@@ -312,7 +311,7 @@ fn confine(child: &Child, limit: u64) -> Option<Cgroup> {
 
 /// Describes that the kernel ended a process at its memory limit.
 fn exhausted(limit: u64) -> String {
-    let limit = memory::shown(limit);
+    let limit = size_in_words(limit);
     format!(
         "it needed more than the {limit} that it may use (`memory_limit`); the kernel killed it"
     )

@@ -4,7 +4,7 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
-use litplex_core::{GpuMemory, Usage};
+use litplex_core::{GpuMemory, Usage, size_in_words};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -43,16 +43,11 @@ pub(super) fn usage(pid: u32, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
 
 /// Returns a description of the excess, if a worker is above its limit.
 fn excess(used: u64, limit: u64) -> Option<String> {
-    let say = || format!("it used {} and may use {} (`memory_limit`)", shown(used), shown(limit));
+    let say = || {
+        let (used, limit) = (size_in_words(used), size_in_words(limit));
+        format!("it used {used} and may use {limit} (`memory_limit`)")
+    };
     (used > limit).then(say)
-}
-
-pub(crate) fn shown(bytes: u64) -> String {
-    match bytes {
-        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
-        1_000_000.. => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{bytes} bytes"),
-    }
 }
 
 /// Returns the bytes that a process and its descendants use; exact if that is above the limit.
@@ -116,7 +111,7 @@ mod tests {
         );
         assert_eq!(
             excess(2_340_000, 999).unwrap(),
-            "it used 2.3 MB and may use 999 bytes (`memory_limit`)"
+            "it used 2.3 MB and may use 999 B (`memory_limit`)"
         );
     }
 
