@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, StreamWatch, WatchedCall};
+use crate::deadlock::{self, Reads, StreamWatch, WatchedCall};
 use crate::trial::{ObservedJob, has_failed, untold_trace};
 use crate::{
     Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, Trial,
@@ -31,15 +31,8 @@ pub struct Call {
     pub origin: Option<Arc<Origin>>,
     /// Whether the caller reads the items of a list as they come, where the callee can give them so.
     pub takes_items: bool,
-    /// Present if a call of a hook may need several jobs: each is then a call of its own.
-    pub split: Option<SplitCall>,
-}
-
-/// The watch for deadlocks of a call that needs several jobs.
-#[derive(Debug, Clone)]
-pub struct SplitCall {
-    pub(crate) deadlocks: Deadlocks,
-    pub(crate) key: EndpointKey,
+    /// Whether a call of a hook may need several jobs: each is then a call of its own.
+    pub is_split: bool,
 }
 
 /// The response to a call.
@@ -180,7 +173,7 @@ impl Call {
         let reply = reply.traced(trace, &target.identity);
         let reply = reply.reserving(request.reservation.clone());
         let TimeBudget { arrived, deadline } = self.budget;
-        let watched = self.watch();
+        let watched = self.watch(target);
         let origin = match (&watched, &self.origin) {
             (Some(watched), Some(origin)) => {
                 Some(Arc::new(Origin { call: Some(watched.id()), ..(**origin).clone() }))
@@ -198,10 +191,9 @@ impl Call {
     }
 
     /// Begins a call for one of several jobs.
-    fn watch(&self) -> Option<WatchedCall> {
-        let SplitCall { deadlocks, key } = self.split.as_ref()?;
-        let parent = deadlock::Parent::Call(self.origin.as_ref()?.call?);
-        Some(deadlocks.begin(*key, parent, Reads::Parts, true))
+    fn watch(&self, target: &Target) -> Option<WatchedCall> {
+        let call = self.origin.as_ref()?.call.filter(|_| self.is_split)?;
+        Some(target.watched.begin(deadlock::Parent::Call(call), Reads::Parts, true))
     }
 }
 
@@ -295,6 +287,10 @@ impl Caller<'_> {
         let observed = observed.and_then(|observed| observed.note(&answer, took));
         self.answered(answer, observed)
     }
+            let watched = call.origin.as_ref().and_then(|origin| origin.call);
+            if let Some(watched) = watched.filter(|_| !call.is_split) {
+                live.watched.take_over(watched);
+            }
 }
 
 /// Returns whether a request has what the hooks of a target may ask for.

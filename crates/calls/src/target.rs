@@ -9,6 +9,7 @@ use litplex_scheduler::Endpoint;
 use tokio::time::timeout_at;
 
 use crate::composed::Composed;
+use crate::deadlock::WatchedQueue;
 use crate::demand::Demand;
 use crate::{TimeBudget, Trial};
 
@@ -44,6 +45,8 @@ pub struct Target {
     pub metrics: Edge,
     /// The calls that its requests lead to, and those of it that requests of others will make.
     pub demand: Arc<Demand>,
+    /// The queue, as the detector of deadlocks knows it; that of a pipeline has no workers.
+    pub watched: WatchedQueue,
     /// Held while the target is: its generation is in use as long as there is a clone.
     pub lease: Lease,
     /// Its part in the trial of a new generation, if there is one.

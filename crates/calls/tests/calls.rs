@@ -76,6 +76,7 @@ impl Fixture {
             scopes: Vec::new(),
             metrics: metrics.edge(Some("/test")),
             demand: Arc::default(),
+            watched: Deadlocks::new().watch("/test", 1),
             lease: Lease::default(),
             trial: None,
         };
@@ -139,7 +140,7 @@ fn attach(
 
 fn call(target: Arc<Target>) -> Call {
     let budget = TimeBudget::new(Instant::now(), target.timeout);
-    Call { target, budget, trace: None, origin: None, takes_items: false, split: None }
+    Call { target, budget, trace: None, origin: None, takes_items: false, is_split: false }
 }
 
 fn items(values: &[u8]) -> Items {

@@ -292,14 +292,14 @@ pub trait PartStream: Send {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part>;
 }
 
-/// The part of the server that carries out calls, as workers see it.
+/// The part of the server that carries out calls, as the workers of one queue see it.
 ///
 /// A worker reports what becomes of the calls that it computes, so that calls that wait for each other
 /// are found; each report comes before the frame or job that it is about is passed on.
 pub trait Calls: Send + Sync {
-    /// Notes a worker of this endpoint in this slot, which computes this many batches, or single jobs, at
-    /// a time.
-    fn attached(&self, endpoint: &str, slot: usize, places: usize) -> WorkerKey;
+    /// Notes a worker of the queue in this slot, which computes this many batches, or single jobs, at a
+    /// time.
+    fn attached(&self, slot: usize, places: usize) -> WorkerKey;
 
     /// Notes that a worker takes no more jobs and finishes those that it has.
     fn retiring(&self, worker: WorkerKey);

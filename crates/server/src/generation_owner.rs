@@ -324,7 +324,8 @@ impl Owner {
         let text = format!("in place{expected}{reason}");
         self.note(number, GenerationState::Starting, Some(&text), None);
         let held = watch::Sender::new(true);
-        let mut generation = Generation::hold(spec, number, size);
+        let mut generation = Generation::hold(spec, None, number, size);
+        generation.controls.watched.start_after(&self.live.controls.watched);
         let starting = self.starting(&mut generation, Some(&held), limit);
         self.hold(&generation, mode, seconds);
         let old = self.take_place(generation);
@@ -371,9 +372,10 @@ impl Owner {
         let number = self.next_number();
         let text = format!("with the options of generation {before}");
         self.note(number, GenerationState::Starting, Some(&text), None);
-        let queue = self.live.controls.endpoint.clone();
+        let (queue, watched) =
+            (self.live.controls.endpoint.clone(), self.live.controls.watched.clone());
         let held = watch::Sender::new(true);
-        let mut generation = Generation::prepare(queue, spec, None, number, size);
+        let mut generation = Generation::prepare(queue, watched, spec, None, number, size);
         let starting = self.starting(&mut generation, Some(&held), limit);
         let mut failed = self.take_place(generation);
         // Its end must not refuse the requests that wait.
