@@ -340,7 +340,7 @@ fn budget(target: &Target, parent: &Parent, timeout: Option<Duration>) -> Outcom
 }
 
 /// Returns what hooks of the callee may ask for: what a client's request would have.
-fn meta(info: &ModelInfo, call: &Call) -> Option<Meta> {
+pub(crate) fn meta(info: &ModelInfo, call: &Call) -> Option<Meta> {
     let exported = call.trace.as_ref().filter(|trace| trace.context.is_sampled);
     let trace = exported.map(|trace| trace.context.to_string());
     let headers = trace.map(|trace| ("traceparent".to_owned(), trace)).into_iter().collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Cost, Identity, ModelInfo, Outcome, Root, ServeError, draw};
+use litplex_core::{Cost, Identity, ModelInfo, Outcome, Root, ServeError};
 use litplex_metrics::{Edge, Shed};
 use litplex_scheduler::Endpoint;
 use tokio::time::timeout_at;
@@ -65,13 +65,13 @@ impl Lease {
 }
 
 impl Target {
-    /// Returns the target that a request with this root is for: this one, or that of a canary. All calls for
-    /// a request of a client choose the same.
+    /// Returns the target that a request with this root is for: this one, or that of a generation on trial.
+    /// All calls for a request of a client choose the same.
     #[must_use]
     pub fn chosen(self: Arc<Self>, root: Option<&Root>) -> Arc<Self> {
         match &self.trial {
             None => self,
-            Some(trial) => trial.choose(root.map_or_else(draw, |root| root.draw)).unwrap_or(self),
+            Some(trial) => trial.choose(root).unwrap_or(self),
         }
     }
 

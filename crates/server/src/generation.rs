@@ -178,6 +178,14 @@ impl Generation {
         !self.lease.is_shared() && load.queued == 0 && load.in_flight == 0
     }
 
+    /// Sets whether its jobs are shadows, which are in no metric of the queue.
+    pub(crate) fn set_shadow(&self, is_shadow: bool) {
+        let EndpointControls { spec, endpoint, generation, .. } = &*self.controls;
+        let settings = queue_settings(&spec.config, *generation);
+        // The handle knows only limits, which are the same.
+        let _ = endpoint.with_settings(QueueSettings { is_shadow, ..settings });
+    }
+
     /// Applies a specification that needs no new workers.
     pub(crate) fn apply(&mut self, spec: Arc<GenerationSpec>) {
         let GenerationSpec { config, .. } = &*spec;
@@ -204,6 +212,7 @@ impl Generation {
             waits_for_first_worker: *waits_for_first_worker,
             scopes: config.jwt_scopes.clone().unwrap_or_default(),
             metrics: edge.clone(),
+            watched: self.controls.watched.clone(),
             demand: before.map(|before| before.demand.clone()).unwrap_or_default(),
             lease: self.lease.clone(),
             trial: None,
@@ -212,7 +221,6 @@ impl Generation {
 }
 
 fn queue_settings(config: &Endpoint, generation: u64) -> QueueSettings {
-            watched: self.controls.watched.clone(),
     QueueSettings {
         max_queue: config.max_queue,
         queue_timeout: config.queue_timeout,
@@ -220,5 +228,6 @@ fn queue_settings(config: &Endpoint, generation: u64) -> QueueSettings {
         by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
         max_batch_cost: config.max_batch_cost,
         generation,
+        is_shadow: false,
     }
 }

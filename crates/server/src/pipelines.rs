@@ -9,8 +9,8 @@ use litplex_admin::EndpointStatus;
 use litplex_calls::{CallService, Composed, Inherited, WatchedQueue, off_thread};
 use litplex_config::Source;
 use litplex_core::{
-    BoxFuture, Called, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place,
-    Request, Response, Root, Waits,
+    BoxFuture, Called, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place, Request,
+    Response, Waits,
 };
 use litplex_metrics::{Edge, StepOutcome, StepTimes};
 use litplex_pipelines::{Caller, Delivery, Ended, Graph, PipelineError, StepCall, StepReport};
@@ -147,7 +147,7 @@ impl Caller for StepCaller {
         let mut parent = Parent { trace, ..self.parent.clone() };
         if is_shadow {
             // Its calls are no reason to refuse requests, and use none of their retries.
-            parent.origin.root = Arc::new(Root::new(parent.origin.root.scopes.clone()));
+            parent.origin.root = Arc::new(parent.origin.root.shadow());
         }
         let invocation = Invocation {
             caller: self.name.clone(),
