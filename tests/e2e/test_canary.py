@@ -1,4 +1,4 @@
-"""New generations that are warmed up, tried on a share of the requests, and rolled back."""
+"""New generations that are warmed up, tried on requests or copies of them, and rolled back."""
 
 import json
 import os
@@ -41,6 +41,10 @@ MODEL = """
             {predict}
             return VERSION
 
+    class Stream(ls.LitAPI):
+        def predict(self, x):
+            yield from range(3)
+
     class Caller(ls.LitAPI):
         model = ls.endpoint("/model")
 
@@ -55,8 +59,10 @@ SERVER = """
         ls.run_servers(
             ls.LitServer(model.Model(), path="/model", {options}),
             ls.LitServer(model.Stateful(), path="/stateful", idempotent=False),
+            ls.LitServer(model.Stream(stream=True), path="/stream"),
             ls.LitServer(model.Caller(), path="/caller"),
             port=0,
+            request_id=True,
         )
 """
 
@@ -148,7 +154,7 @@ def test_sabotaged_generations_fail_no_request(start, litplex, write_model, gene
     events = litplex("events")[1]
     for state in ("starting", "warming", "canary: 20 % of the requests", "failed"):
         assert f"generation 7 of /model is {state}" in events, events
-    wait_until(lambda: len(server.workers()) == 3)
+    wait_until(lambda: len(server.workers()) == 4)
     metrics = server.client.get("/metrics").text
     requests = 'litplex_requests_total{{endpoint="/model",outcome="ok",status="200"}}'
     counted = [line for line in metrics.splitlines() if line.startswith(requests)]
@@ -283,3 +289,118 @@ def test_a_server_is_ready_once_its_endpoints_are_warm(start, litplex):
     server = start("warmup=3, workers_per_device=2", predict="pass", setup="print('loaded')")
     assert "litplex_requests_total{" not in server.client.get("/metrics").text
     server.post("/model", json=2)
+
+
+def answers_of(generations, path):
+    """Returns the state of the last generation, and its answers that were compared and differ."""
+    last = generations(path)["generations"][-1]
+    answers = last.get("answers", {"compared": 0, "differed": 0})
+    return last["state"], answers["compared"], answers["differed"]
+
+
+def metric(server, series):
+    """Returns the value of a series of the metrics, or 0."""
+    lines = server.client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{series} "))
+
+
+def test_sabotaged_shadows_are_seen_by_no_client(start, litplex, write_model, generations):
+    server = start("timeout=2")
+    shadow = ("--shadow", "50%")
+    with load(server, "/model") as answers:
+        for model, reason in (
+            ({"setup": "raise OSError('no weights')"}, "setup raised OSError: no weights"),
+            ({"output": "Checked"}, "it changes the schema of responses"),
+            ({"predict": "os.kill(os.getpid(), signal.SIGKILL)"}, "it lost a worker"),
+            ({"predict": "1 / (random.random() > 0.1)"}, "requests"),
+            ({"predict": "time.sleep(0.02)"}, "its requests take longer"),
+            ({"predict": "time.sleep(8)"}, "failed, and 0 of "),
+        ):
+            write_model(**model)
+            status, out, err = litplex("reload", "/model", *shadow)
+            assert (status, out) == (1, ""), err
+            assert reason in err, err
+            assert generations("/model")["generations"][-1]["state"] == "failed"
+    assert set(answers) == {1}
+    series = 'litplex_request_body_bytes_count{endpoint="/model"}'
+    # Each generation that was ready has answered requests of its warm-up.
+    assert 0 <= metric(server, series) - len(answers) <= 8
+    assert metric(server, 'litplex_shed_total{endpoint="/model",reason="deadline"}') == 0
+    wait_until(lambda: len(server.workers()) == 4)
+
+
+def test_a_shadow_is_compared_and_promoted(start, litplex, write_model, generations):
+    server = start()
+    write_model(predict="return 1 if random.random() < 0.5 else 2")
+    status, out, err = litplex("reload", "/model", "--shadow", "100%", "--detach")
+    assert (status, out) == (0, "/model tries generation 2\n"), err
+    listed = generations("/model")["generations"][-1]
+    assert (listed["state"], listed["share"]) == ("shadow", 1.0)
+    status, _, err = litplex("reload", "/model")
+    assert (status, "generation 2 of `/model` is a shadow" in err) == (1, True), err
+    arrived = 'litplex_request_body_bytes_count{endpoint="/model"}'
+    with load(server, "/model") as answers:
+        wait_until(lambda: answers_of(generations, "/model")[0] == "live")
+    assert set(answers[:100]) == {1}
+    state, compared, differed = answers_of(generations, "/model")
+    assert state == "live"
+    assert 100 <= compared <= len(answers)
+    assert 0.2 * compared < differed < 0.8 * compared
+    assert f"{differed} of {compared} answers differ" in litplex("generations", "/model")[1]
+    events = litplex("events")[1]
+    assert "generation 2 of /model is shadow: copies of 100 % of the requests" in events
+    assert f"generation 2 of /model is live; {differed} of {compared} answers differ" in events
+    # Copies are in no metric and no recorded request; the warm-up is in those of the queue.
+    assert metric(server, arrived) == len(answers) + 1
+    requests = 'litplex_requests_total{code="200",endpoint="/model",outcome="ok"}'
+    assert metric(server, requests) == len(answers)
+    status, out, err = litplex("requests", "/model", "--json")
+    recorded = [json.loads(line) for line in out.splitlines()]
+    assert len(recorded) >= 50, err
+    assert {it["generation"] for it in recorded} <= {1, 2}
+    assert not any("shadow" in it["id"] for it in recorded), out
+
+
+def test_streams_and_calls_of_shadows(start, litplex, write_model, generations):
+    server = start()
+    write_model()
+    for path in ("/stream", "/caller"):
+        status, _, err = litplex("reload", path, "--shadow", "1", "--detach")
+        assert status == 0, err
+    calls = 'litplex_request_body_bytes_count{endpoint="/model"}'
+    before = metric(server, calls)
+    for _ in range(10):
+        assert server.post("/stream", json=2).text.split() == ["0", "1", "2"]
+        assert server.post("/caller", json=2).json() == [1, 1, 1, 1]
+    wait_until(lambda: answers_of(generations, "/caller") == ("shadow", 10, 0))
+    assert answers_of(generations, "/stream") == ("shadow", 0, 0)
+    # The hooks of copies make their calls, each of which is a request of the callee.
+    wait_until(lambda: metric(server, calls) == before + 80)
+    assert metric(server, 'litplex_chunks_total{endpoint="/stream"}') == 30
+    # A call for a copy is for the shadow of its callee, and is not copied again.
+    status, _, err = litplex("reload", "/model", "--shadow", "1", "--detach")
+    assert status == 0, err
+    assert server.post("/caller", json=2).json() == [1, 1, 1, 1]
+    wait_until(lambda: answers_of(generations, "/caller") == ("shadow", 11, 1))
+    wait_until(lambda: answers_of(generations, "/model") == ("shadow", 4, 4))
+    for path in ("/stream", "/caller", "/model"):
+        status, out, err = litplex("rollback", path)
+        assert (status, out) == (0, f"{path} is served by generation 1\n"), err
+
+
+def test_a_shadow_of_an_endpoint_that_is_not_idempotent(start, litplex, write_model, generations):
+    server = start()
+    write_model()
+    for args in (["/stateful"], ["/stateful", "--in-place"], ["/model", "--canary", "5%"]):
+        status, _, err = litplex("reload", *args, "--shadow", "50%", "--detach")
+        assert status != 0, err
+    status, _, err = litplex("reload", "/stateful", "--shadow", "50%")
+    assert (status, "`--allow-effects` allows" in err) == (1, True), err
+    allowed = ("--shadow", "100%", "--allow-effects", "--detach")
+    status, _, err = litplex("reload", "/stateful", *allowed)
+    assert status == 0, err
+    assert [server.post("/stateful", json=2).json() for _ in range(5)] == [1] * 5
+    wait_until(lambda: answers_of(generations, "/stateful") == ("shadow", 5, 5))
+    status, out, err = litplex("promote", "/stateful")
+    assert (status, out[:34]) == (0, "/stateful is served by generation "), err
+    assert server.post("/stateful", json=2).json() == 2

@@ -270,6 +270,11 @@ def test_an_operator_changes_an_endpoint_with_its_buttons(operated, look):
         check_access(page)
         confirm(page, button)
         generations.get_by_text("50 % of the requests").wait_for(state="detached")
+    confirm(page, "Reload", **{"Share of which copies": "1"})
+    generations.get_by_text("copies of 100 % of the requests").wait_for()
+    assert it.server.post("/double", json=1).json() == 2
+    generations.get_by_role("cell", name="0 of 1").wait_for()
+    confirm(page, "Roll back")
     said = confirm(page, "Return to generation 2", "Return")
     assert said == "/double is back at generation 2."
     assert confirm(page, "Pause") == "/double is paused."

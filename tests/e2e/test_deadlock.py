@@ -109,10 +109,10 @@ SERVER = """
             if kind == "call":
                 open("calls", "w").close()
                 return self.call("/holds", "answer")
-            if kind == "hold":
+            if kind in ("hold", "late"):
                 open(f"{name}.held", "w").close()
                 wait_for(lambda: os.path.exists(f"{name}.released"))
-            return "done"
+            return self.call("/holds", "answer") if kind == "late" else "done"
 
     class Sequences(ls.ContinuousAPI):
         # The hooks of all sequences share a thread.
@@ -328,6 +328,48 @@ def test_a_worker_less_closes_a_deadlock(server, litplex, tmp_path):
     second.join()
     assert answers["second"].status_code == 200
     assert refused(answers["caller"], "/holds#0 → /holds"), answers["caller"].text
+
+
+def test_a_deadlock_in_one_generation_is_found_while_another_one_is_there(
+    server, tmp_path, litplex
+):
+    answers = {}
+
+    def begin(name, command):
+        def post():
+            answers[name] = server.post("/holds", json=command)
+
+        thread = threading.Thread(target=post)
+        thread.start()
+        return thread
+
+    def wait_for(file):
+        wait_until(lambda: (tmp_path / file).exists())
+
+    # The old worker computes, and serves no call of the new generation.
+    old = begin("old", "hold:old")
+    wait_for("old.held")
+    status, _, err = litplex("reload", "/holds")
+    assert status == 0, err
+    response = server.post("/holds", json="call:")
+    assert refused(response, "/holds#0 → /holds"), response.text
+    (tmp_path / "old.released").touch()
+    old.join()
+    assert answers["old"].status_code == 200
+
+    # In place, new workers start when the hook that waits for them has ended.
+    late = begin("late", "late:late")
+    wait_for("late.held")
+    reloading = threading.Thread(target=litplex, args=("reload", "/holds", "--in-place"))
+    reloading.start()
+    wait_until(lambda: "generation 3 of /holds is starting" in litplex("events")[1])
+    other = begin("other", "")
+    (tmp_path / "late.released").touch()
+    late.join()
+    assert refused(answers["late"], "/holds#0 → /holds"), answers["late"].text
+    reloading.join()
+    other.join()
+    assert answers["other"].json() == "done"
 
 
 DECLARED = """

@@ -1,6 +1,7 @@
 """A server is replaced by a new process of its program, while it serves."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import hpack
 import httpx
 import pytest
+from certificates import Authority
 from conftest import LITPLEX, PATIENCE, Server, is_alive, wait_until
 from hyperframe.frame import (
     DataFrame,
@@ -97,11 +99,12 @@ def serving(litplex):
 class Load:
     """Clients of all kinds, and the number of responses of each by the process that served them."""
 
-    def __init__(self, url):
-        self.url, self.errors, self.served = url, [], {}
+    def __init__(self, url, authority=None):
+        self.url, self.authority, self.errors, self.served = url, authority, [], {}
+        self.verify = verify = authority.trust() if authority else True
         self.stopped = threading.Event()
         kinds = {
-            "kept": lambda: httpx.Client(timeout=PATIENCE),
+            "kept": lambda: httpx.Client(timeout=PATIENCE, verify=verify),
             "new": None,
         }
         self.threads = [
@@ -116,7 +119,7 @@ class Load:
         try:
             while not self.stopped.is_set():
                 if connection is None or connection.is_told_to_leave:
-                    connection = Http2(self.url)
+                    connection = Http2(self.url, self.authority)
                 self.served.setdefault("http2", set()).add(connection.ask()[1])
         except Exception as error:  # noqa: BLE001
             self.errors.append(("http2", repr(error)))
@@ -128,8 +131,9 @@ class Load:
         client = make() if make else None
         try:
             while not self.stopped.is_set():
-                send = client or httpx
-                response = send.post(f"{self.url}/model", json=1)
+                new = {"verify": self.verify, "timeout": PATIENCE}
+                post = client.post if client else functools.partial(httpx.post, **new)
+                response = post(f"{self.url}/model", json=1)
                 assert response.status_code == 200, response.text
                 pids = self.served.setdefault(kind, set())
                 pids.add(response.json()[1])
@@ -158,9 +162,13 @@ class Load:
 class Http2:
     """A connection of HTTP/2. Python's `h2`, which httpx has, takes every GOAWAY for an error."""
 
-    def __init__(self, url):
+    def __init__(self, url, authority=None):
         address = urlsplit(url)
         self.socket = socket.create_connection((address.hostname, address.port), PATIENCE)
+        if authority:
+            context = authority.trust()
+            context.set_alpn_protocols(["h2"])
+            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self.bytes = self.socket.makefile("rb")
         self.encoder, self.stream, self.is_told_to_leave = hpack.Encoder(), -1, False
         self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
@@ -275,6 +283,48 @@ def test_the_new_server_has_the_present_program(start, write, litplex):
     status, _, err = litplex("stop")
     assert status == 0, err
     assert server.wait() == 0, "the first process ends with the server that it keeps"
+
+
+def test_an_upgrade_over_tls(start, write, litplex, tmp_path):
+    ours, others = (Authority(tmp_path, name) for name in ("ours", "others"))
+    pairs = [authority.issue("server") for authority in (ours, others)]
+    options = [f"tls_cert={str(cert)!r}, tls_key={str(key)!r}," for cert, key in pairs]
+    server = start(1, options=options[0])
+    assert server.url.startswith("https://")
+    first, trust = serving(litplex), ours.trust()
+    items: list[list[int]] = []
+
+    def stream():
+        with client.stream("POST", "/stream", json=40) as response:
+            items.extend(json.loads(line) for line in response.iter_lines())
+
+    with httpx.Client(base_url=server.url, verify=trust, timeout=PATIENCE) as client:
+        reader = threading.Thread(target=stream)
+        reader.start()
+        in_flight = 'litplex_inflight_requests{endpoint="/stream"} 1'
+        wait_until(lambda: in_flight in client.get("/metrics").text)
+        with Load(server.url, ours) as load:
+            load.reach(first)
+            second = upgrade(litplex)["pid"]
+            load.reach(second)
+        reader.join()
+    assert load.errors == []
+    assert items == [[first, i] for i in range(40)]
+    # The next server has the certificate of the present program.
+    write(2, options=options[1])
+    third = upgrade(litplex)["pid"]
+    with httpx.Client(base_url=server.url, verify=others.trust(), timeout=PATIENCE) as client:
+        assert client.post("/model", json=1).json() == [2, third]
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(f"{server.url}/model", json=1, verify=trust)
+    # One that cannot read its certificate leaves the old one.
+    pairs[1].key.write_text("no key")
+    write(3, options=options[1])
+    status, _, err = litplex("upgrade")
+    assert (status, f"process {third} goes on" in err) == (1, True), err
+    assert "tls_key" in err, err
+    assert serving(litplex) == third
+    assert server.stop() == 0
 
 
 def serving_port(litplex):

@@ -144,12 +144,12 @@ impl Client {
     /// # Errors
     /// See [`AskError`].
     pub fn reload(&self, endpoint: &str, options: &ReloadOptions) -> Result<Reloaded, AskError> {
-        let ReloadOptions { limit, canary, swap } = *options;
-        let body = Reload { timeout: limit.as_secs_f64(), canary, swap };
+        let ReloadOptions { limit, canary, shadow, allow_effects, swap } = *options;
+        let body = Reload { timeout: limit.as_secs_f64(), canary, shadow, allow_effects, swap };
         self.send_within(limit, &endpoint_path(endpoint, "/reload"), &body)
     }
 
-    /// Makes the canary of an endpoint its live generation.
+    /// Makes the canary, or the shadow, of an endpoint its live generation.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -157,7 +157,7 @@ impl Client {
         self.send(Method::POST, &endpoint_path(endpoint, "/promote"), &())
     }
 
-    /// Ends the canary of an endpoint, or starts an earlier generation again; returns once it takes the
+    /// Ends the trial of a generation, or starts an earlier generation again; returns once it takes the
     /// requests.
     ///
     /// # Errors

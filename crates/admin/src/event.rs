@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::status::{GenerationState, Mode, PlannedChange, UpgradeState};
+use crate::status::{ComparedAnswers, GenerationState, Mode, PlannedChange, UpgradeState};
 
 /// An event of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -62,6 +62,9 @@ pub enum EventKind {
         /// The reason why it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// The comparison of its answers with those of the live generation, if it was a shadow.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answers: Option<ComparedAnswers>,
     },
     /// The code of hooks was changed in the running workers, because source files were saved.
     Patched {

@@ -51,8 +51,8 @@ pub use run_dir::{RunDir, RunDirError};
 pub use shared::SharedDashboard;
 pub use socket::AdminSocket;
 pub use status::{
-    EndpointGenerations, EndpointMode, EndpointReloaded, EndpointStatus, FailedReload,
-    GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel, Mode, NextSwap,
+    ComparedAnswers, EndpointGenerations, EndpointMode, EndpointReloaded, EndpointStatus,
+    FailedReload, GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel, Mode, NextSwap,
     PlannedChange, PlannedEndpoint, PlannedOption, ProgramReloaded, Reload, ReloadPlan,
     ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Swap, Upgrade, UpgradeState,
     Upgraded, WorkerStatus,

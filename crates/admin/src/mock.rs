@@ -114,7 +114,11 @@ impl Admin for MockAdmin {
         endpoint: String,
         options: ReloadOptions,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
-        let state = options.canary.map_or(GenerationState::Live, |_| GenerationState::Canary);
+        let state = match options {
+            ReloadOptions { canary: Some(_), .. } => GenerationState::Canary,
+            ReloadOptions { shadow: Some(_), .. } => GenerationState::Shadow,
+            _ => GenerationState::Live,
+        };
         let seconds = options.limit.as_secs_f64();
         Box::pin(ready(reloaded(endpoint, 2, state, seconds)))
     }

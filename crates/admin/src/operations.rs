@@ -37,10 +37,10 @@ pub trait Admin: Send + Sync {
         options: ReloadOptions,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
 
-    /// Makes the canary of an endpoint its live generation.
+    /// Makes the canary, or the shadow, of an endpoint its live generation.
     fn promote(&self, endpoint: String) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
 
-    /// Ends the canary of an endpoint, or a start of a generation; otherwise starts an earlier generation
+    /// Ends the trial of a generation, or a start of a generation; otherwise starts an earlier generation
     /// again, by default the one before the live one, which has `limit` to become ready. Returns the live
     /// generation.
     fn rollback(
@@ -130,6 +130,11 @@ pub struct ReloadOptions {
     pub limit: Duration,
     /// The share of the requests that the new generation gets on trial, above 0 and at most 1.
     pub canary: Option<f64>,
+    /// The share of the requests of which the new generation gets copies, above 0 and at most 1; not with
+    /// `canary`.
+    pub shadow: Option<f64>,
+    /// Whether requests of an endpoint that is not idempotent may be copied.
+    pub allow_effects: bool,
     /// The way in which the new generation takes the place of the live one.
     pub swap: Option<Swap>,
 }

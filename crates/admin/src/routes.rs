@@ -209,17 +209,26 @@ async fn scale(
 async fn reload(
     State(admin): Operations,
     Path(endpoint): Path<String>,
-    JsonBody(Reload { timeout, canary, swap }): JsonBody<Reload>,
+    JsonBody(reload): JsonBody<Reload>,
 ) -> Result<Json<Reloaded>, Refusal> {
+    let Reload { timeout, canary, shadow, allow_effects, swap } = reload;
     let limit = limit_of("timeout", timeout)?;
-    if let Some(share) = canary.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
-        let reason = format!("invalid `canary`: expected a share above 0, at most 1, got {share}");
+    for (name, share) in [("canary", canary), ("shadow", shadow)] {
+        if let Some(share) = share.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            let reason =
+                format!("invalid `{name}`: expected a share above 0, at most 1, got {share}");
+            return Err(Refusal::invalid(reason));
+        }
+    }
+    if canary.is_some() && shadow.is_some() {
+        let reason = "invalid `shadow`: a generation is a `canary` or a `shadow`, not both";
         return Err(Refusal::invalid(reason));
     }
-    admin.reload(endpoint, ReloadOptions { limit, canary, swap }).await.map(Json)
+    let options = ReloadOptions { limit, canary, shadow, allow_effects, swap };
+    admin.reload(endpoint, options).await.map(Json)
 }
 
-/// Makes the canary of an endpoint its live generation.
+/// Makes the canary, or the shadow, of an endpoint its live generation.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/promote", params(("endpoint" = String, Path)),
     responses((status = OK, body = Reloaded), NotFound, Conflict),
@@ -231,7 +240,7 @@ async fn promote(
     admin.promote(endpoint).await.map(Json)
 }
 
-/// Ends the canary of an endpoint, or the start of a generation. Without one, starts an earlier generation
+/// Ends the trial or the start of a generation. Without one, starts an earlier generation
 /// again, with its options, environment and present code.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/rollback", request_body = Rollback,

@@ -81,12 +81,31 @@ pub struct GenerationStatus {
     pub state: GenerationState,
     /// The time since which it has the state, in RFC 3339.
     pub since: String,
-    /// The share of the requests that a canary gets, from 0 to 1.
+    /// The share of the requests that a canary gets, or that are copied for a shadow, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// The reason why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The comparison of its answers with those of the live generation, if it is or was a shadow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<ComparedAnswers>,
+}
+
+/// The answers of a shadow that were compared with those of the live generation: their status and their bytes.
+/// Streams and failures are not compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComparedAnswers {
+    /// The number of answers that were compared.
+    pub compared: u64,
+    /// The number of those that differ.
+    pub differed: u64,
+}
+
+impl std::fmt::Display for ComparedAnswers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} answers differ", self.differed, self.compared)
+    }
 }
 
 /// The generations of an endpoint.
@@ -135,6 +154,8 @@ pub enum GenerationState {
     Warming,
     /// A share of the requests is for it, on trial.
     Canary,
+    /// Copies of a share of the requests are for it, on trial, and its answers are dropped.
+    Shadow,
     /// New requests are for it.
     Live,
     /// Another generation took its place; it finishes its requests.
@@ -152,6 +173,7 @@ impl GenerationState {
             Self::Starting => "starting",
             Self::Warming => "warming",
             Self::Canary => "canary",
+            Self::Shadow => "shadow",
             Self::Live => "live",
             Self::Draining => "draining",
             Self::Ended => "ended",
@@ -171,6 +193,14 @@ pub struct Reload {
     /// gets all requests once it is ready.
     #[serde(default)]
     pub canary: Option<f64>,
+    /// The share of the requests of which the new generation gets copies, whose answers are compared and dropped,
+    /// above 0 and at most 1. Not with `canary`. Default: none.
+    #[serde(default)]
+    pub shadow: Option<f64>,
+    /// Whether requests of an endpoint that is not idempotent may be copied: their effects happen twice then.
+    /// Default: false.
+    #[serde(default)]
+    pub allow_effects: bool,
     /// The way in which the new generation takes the place of the live one. Default: as the option `swap` says, else in
     /// place if two generations do not fit.
     #[serde(default)]
@@ -181,7 +211,7 @@ pub struct Reload {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
-    /// The number of the earlier generation. Default: the canary is rolled back if there is one, otherwise the
+    /// The number of the earlier generation. Default: the trial of a generation ends if there is one, otherwise the
     /// generation that was live before this one is started again.
     #[serde(default)]
     pub generation: Option<u64>,
@@ -201,7 +231,7 @@ pub struct Reloaded {
     pub endpoint: String,
     /// The number of the generation.
     pub generation: u64,
-    /// The state of the generation: `live`, or `canary`.
+    /// The state of the generation: `live`, `canary` or `shadow`.
     pub state: GenerationState,
     /// The seconds that its workers took to become ready.
     pub seconds: f64,

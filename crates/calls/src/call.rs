@@ -8,10 +8,10 @@ use litplex_core::{
 };
 use tokio::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, StreamWatch, WatchedCall};
-use crate::trial::{ObservedJob, has_failed, untold_trace};
+use crate::deadlock::{self, Reads, StreamWatch, WatchedCall};
+use crate::trial::{Compared, ObservedJob, has_failed, untold_trace};
 use crate::{
     Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, Trial,
     off_thread,
@@ -31,15 +31,8 @@ pub struct Call {
     pub origin: Option<Arc<Origin>>,
     /// Whether the caller reads the items of a list as they come, where the callee can give them so.
     pub takes_items: bool,
-    /// Present if a call of a hook may need several jobs: each is then a call of its own.
-    pub split: Option<SplitCall>,
-}
-
-/// The watch for deadlocks of a call that needs several jobs.
-#[derive(Debug, Clone)]
-pub struct SplitCall {
-    pub(crate) deadlocks: Deadlocks,
-    pub(crate) key: EndpointKey,
+    /// Whether a call of a hook may need several jobs: each is then a call of its own.
+    pub is_split: bool,
 }
 
 /// The response to a call.
@@ -162,6 +155,12 @@ impl Call {
                 observed: Some(Box::new(trial.observe(self.budget.deadline))),
                 request: is_canary.then(|| (request.clone(), cost)),
                 trace: self.trace.clone().unwrap_or_else(untold_trace),
+                shadow: match trial {
+                    Trial::Shadowed { copies, .. } => {
+                        copies.copy(self.origin.as_deref(), &request, cost)
+                    }
+                    _ => None,
+                },
             })
         });
         let trace = trial.as_ref().map(|trial| trial.trace.clone());
@@ -180,7 +179,7 @@ impl Call {
         let reply = reply.traced(trace, &target.identity);
         let reply = reply.reserving(request.reservation.clone());
         let TimeBudget { arrived, deadline } = self.budget;
-        let watched = self.watch();
+        let watched = self.watch(target);
         let origin = match (&watched, &self.origin) {
             (Some(watched), Some(origin)) => {
                 Some(Arc::new(Origin { call: Some(watched.id()), ..(**origin).clone() }))
@@ -198,10 +197,9 @@ impl Call {
     }
 
     /// Begins a call for one of several jobs.
-    fn watch(&self) -> Option<WatchedCall> {
-        let SplitCall { deadlocks, key } = self.split.as_ref()?;
-        let parent = deadlock::Parent::Call(self.origin.as_ref()?.call?);
-        Some(deadlocks.begin(*key, parent, Reads::Parts, true))
+    fn watch(&self, target: &Target) -> Option<WatchedCall> {
+        let call = self.origin.as_ref()?.call.filter(|_| self.is_split)?;
+        Some(target.watched.begin(deadlock::Parent::Call(call), Reads::Parts, true))
     }
 }
 
@@ -232,6 +230,8 @@ struct Tried {
     /// The request and its cost, if another generation may compute it again.
     request: Option<(Request, f64)>,
     trace: Arc<Trace>,
+    /// Takes the answer, if a copy of the request is computed whose answer is compared with it.
+    shadow: Option<oneshot::Sender<Compared>>,
 }
 
 impl Caller<'_> {
@@ -275,14 +275,22 @@ impl Caller<'_> {
     /// Returns the response to a job on trial: that of the live generation, if the canary failed.
     async fn tried(mut self, trial: Box<Tried>) -> Outcome<Output> {
         let answer = self.answer().await;
-        let Tried { observed, request, trace } = *trial;
+        let Tried { observed, request, trace, shadow } = *trial;
         let call = self.call;
+        if let Some(shadow) = shadow {
+            // It may have ended.
+            let _ = shadow.send(Compared::answer(&answer));
+        }
         let took = trace.computed(&call.target.identity.label);
         let replacement = call.target.trial.as_ref().and_then(|trial| trial.replacement(&answer));
         if let (Some(live), Some(request)) = (replacement, request)
             && has_meta(live, &request.0)
         {
             drop(self);
+            let watched = call.origin.as_ref().and_then(|origin| origin.call);
+            if let Some(watched) = watched.filter(|_| !call.is_split) {
+                live.watched.take_over(watched);
+            }
             let (request, cost) = request;
             let mut caller = call.submit_to(live, call.trace.clone(), request, cost);
             let answer = caller.answer().await;
@@ -292,7 +300,10 @@ impl Caller<'_> {
             }
             return caller.answered(answer, None);
         }
-        let observed = observed.and_then(|observed| observed.note(&answer, took));
+        let is_outcome = |trial: &Trial| trial.is_outcome(&answer);
+        let counts = call.target.trial.as_ref().is_none_or(is_outcome);
+        let observed =
+            observed.filter(|_| counts).and_then(|observed| observed.note(&answer, took));
         self.answered(answer, observed)
     }
 }

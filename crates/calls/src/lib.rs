@@ -21,16 +21,17 @@ mod observed;
 mod off_thread;
 mod registry;
 mod service;
+mod shadow;
 mod status;
 mod target;
 mod trial;
 
 pub use budget::TimeBudget;
-pub use call::{Call, Caller, Output, SplitCall};
+pub use call::{Call, Caller, Output};
 pub use composed::{Composed, Inherited};
 pub use deadlock::{
-    Deadlocks, DeclaredCalls, DeclaredCycle, EndpointKey, Parent, Reads, Refusal, StreamWatch,
-    WatchedCall, declared_cycles,
+    Deadlocks, DeclaredCalls, DeclaredCycle, Parent, Reads, Refusal, StreamWatch, WatchedCall,
+    WatchedQueue, declared_cycles,
 };
 pub use demand::Demand;
 pub use graph::{CallEdge, EdgeKind, add_edge, graph_json, graph_text};
@@ -38,7 +39,8 @@ pub use items::ItemStream;
 pub use observed::ObservedRequest;
 pub use off_thread::{off_thread, turn};
 pub use registry::{Registry, TargetRef, Targets};
-pub use service::{CallService, DialectCalls};
+pub use service::{CallService, DialectCalls, QueueCalls};
+pub use shadow::ShadowPlan;
 pub use status::{EndpointReport, Report};
 pub use target::{Backend, Lease, Target};
-pub use trial::{Side, Trial, Tried, TriedSender};
+pub use trial::{Compared, CopyRequests, ReportSender, Side, Trial, TrialReport, Tried};

@@ -12,8 +12,8 @@ use litplex_core::{
 use litplex_metrics::{CallGuard, CallTimes};
 use tokio::time::Instant;
 
-use crate::deadlock::{self, Deadlocks, EndpointKey, Reads, WatchedCall};
-use crate::{Call, ItemStream, Output, Registry, SplitCall, StreamWatch, Target, TimeBudget};
+use crate::deadlock::{self, Deadlocks, Reads, WatchedCall, WatchedQueue};
+use crate::{Call, ItemStream, Output, Registry, StreamWatch, Target, TimeBudget};
 
 /// A carrier of calls to endpoints whose clients speak a protocol of their own: the caller gets what a
 /// client would get, as values.
@@ -66,25 +66,15 @@ impl CallService {
         Self(Arc::new(Service { registry, dialects, deadlocks, times }))
     }
 
-    /// Sets the most workers that the endpoint with this label may have at the same time.
-    pub fn set_most_workers(&self, endpoint: &str, most: usize) {
-        let Service { deadlocks, .. } = &*self.0;
-        match deadlocks.endpoint(endpoint) {
-            Some(key) => deadlocks.set_most_workers(key, most),
-            None => drop(deadlocks.add_endpoint(endpoint, most)),
-        }
+    /// Watches a queue of the endpoint with this name, which may have this many workers at the same time; 0
+    /// for a pipeline.
+    pub fn watch(&self, name: &str, most_workers: usize) -> WatchedQueue {
+        self.0.deadlocks.watch(name, most_workers)
     }
 
-    /// Returns the number of workers of the endpoint with this label, if calls in its queue wait for them
-    /// and they for these calls, so that only another worker brings them on; otherwise 0.
-    pub fn stuck_workers(&self, endpoint: &str) -> usize {
-        let Service { deadlocks, .. } = &*self.0;
-        deadlocks.endpoint(endpoint).map_or(0, |key| deadlocks.stuck_workers(key))
-    }
-
-    fn key(&self, endpoint: &str) -> EndpointKey {
-        let Service { deadlocks, .. } = &*self.0;
-        deadlocks.endpoint(endpoint).unwrap_or_else(|| deadlocks.add_endpoint(endpoint, 1))
+    /// Returns the calls that workers of this queue make.
+    pub fn for_workers(&self, queue: WatchedQueue) -> QueueCalls {
+        QueueCalls { service: self.clone(), queue }
     }
 
     /// Returns the endpoint that a request is for, among those that share a path and that the client behind
@@ -109,7 +99,6 @@ impl CallService {
         let target = target.chosen(Some(&parent.origin.root));
         check_scopes(&target, &parent)?;
         let budget = budget(&target, &parent, timeout)?;
-        let key = self.key(&target.identity.label);
         let observed = parent.origin.root.begin_call(&target.identity.label);
         let hook = match &parent.hook {
             Some(Hook { worker, items }) => deadlock::Parent::Hook(*worker, items),
@@ -117,71 +106,24 @@ impl CallService {
         };
         let reads = if stream == Some(false) { Reads::Whole } else { Reads::Parts };
         let waits_now = waits != Waits::Reported;
-        let watched = self.0.deadlocks.begin(key, hook, reads, waits_now);
+        let watched = target.watched.begin(hook, reads, waits_now);
         begun(watched.id());
         let Parent { origin, trace, .. } = parent;
         let origin = Some(Arc::new(Origin { call: Some(watched.id()), ..origin }));
-        let split = SplitCall { deadlocks: self.0.deadlocks.clone(), key };
-        let call = Call { target, budget, trace, origin, takes_items, split: None };
+        let call = Call { target, budget, trace, origin, takes_items, is_split: false };
         let polls = waits == Waits::Polling;
-        Ok(RunningCall { call, split, request, watched, observed, polls, stream })
+        Ok(RunningCall { call, request, watched, observed, polls, stream })
     }
 }
 
 impl CallService {
-    /// Carries out a call that was let in, or answers with the reason why not, and measures it.
-    async fn run(self, mut call: Outcome<RunningCall>, time: CallGuard) -> Outcome<Called> {
-        let observed = call.as_mut().ok().and_then(|call| call.observed.take());
-        let mut measured = MeasuredCall { time, observed };
-        let run = async { call?.run(&*self.0.dialects).await };
-        let (called, watch) = run.await.inspect_err(|error| measured.ended(error.status()))?;
-        Ok(match called {
-            Called::Whole(response) => {
-                measured.ended(response.status);
-                Called::Whole(response)
-            }
-            Called::Stream(first, rest) => {
-                let watch = watch();
-                Called::Stream(first, Box::new(WatchedStream { rest, watch, measured }))
-            }
-        })
-    }
-}
-
-impl Calls for CallService {
-    fn attached(&self, endpoint: &str, slot: usize, places: usize) -> WorkerKey {
-        self.0.deadlocks.attached(self.key(endpoint), slot, places)
-    }
-
-    fn retiring(&self, worker: WorkerKey) {
-        self.0.deadlocks.retiring(worker);
-    }
-
-    fn gone(&self, worker: WorkerKey) {
-        self.0.deadlocks.gone(worker);
-    }
-
-    fn held(&self, call: CallId, worker: WorkerKey, item: u64) {
-        self.0.deadlocks.held(call, worker, item);
-    }
-
-    fn requeued(&self, call: CallId) {
-        self.0.deadlocks.requeued(call);
-    }
-
-    fn resumed(&self, call: CallId) {
-        self.0.deadlocks.add_part(call);
-    }
-
-    fn ended(&self, call: CallId) {
-        self.0.deadlocks.ended(call);
-    }
-
-    fn waits(&self, call: CallId, taken: u64) {
-        self.0.deadlocks.wait(call, taken);
-    }
-
-    fn call(&self, invocation: Invocation, begun: Begun) -> BoxFuture<'static, Outcome<Called>> {
+    /// Carries out a call. A drop of the future cancels the call. `begun` is called with its id: at once,
+    /// unless the request decides which endpoint of a shared path it is for.
+    pub fn call(
+        &self,
+        invocation: Invocation,
+        begun: Begun,
+    ) -> BoxFuture<'static, Outcome<Called>> {
         let (service, mut time) = (self.clone(), self.0.times.begin(invocation.caller.clone()));
         let mut targets = match self.0.registry.find_all(&invocation.endpoint) {
             Ok(targets) => targets,
@@ -211,12 +153,80 @@ impl Calls for CallService {
             }
         })
     }
+
+    /// Carries out a call that was let in, or answers with the reason why not, and measures it.
+    async fn run(self, mut call: Outcome<RunningCall>, time: CallGuard) -> Outcome<Called> {
+        let observed = call.as_mut().ok().and_then(|call| call.observed.take());
+        let mut measured = MeasuredCall { time, observed };
+        let run = async { call?.run(&*self.0.dialects).await };
+        let (called, watch) = run.await.inspect_err(|error| measured.ended(error.status()))?;
+        Ok(match called {
+            Called::Whole(response) => {
+                measured.ended(response.status);
+                Called::Whole(response)
+            }
+            Called::Stream(first, rest) => {
+                let watch = watch();
+                Called::Stream(first, Box::new(WatchedStream { rest, watch, measured }))
+            }
+        })
+    }
+}
+
+/// The calls that the workers of one queue make, and the watch over them.
+#[derive(Debug, Clone)]
+pub struct QueueCalls {
+    service: CallService,
+    queue: WatchedQueue,
+}
+
+impl QueueCalls {
+    fn deadlocks(&self) -> &Deadlocks {
+        &self.service.0.deadlocks
+    }
+}
+
+impl Calls for QueueCalls {
+    fn attached(&self, slot: usize, places: usize) -> WorkerKey {
+        self.queue.attached(slot, places)
+    }
+
+    fn retiring(&self, worker: WorkerKey) {
+        self.deadlocks().retiring(worker);
+    }
+
+    fn gone(&self, worker: WorkerKey) {
+        self.deadlocks().gone(worker);
+    }
+
+    fn held(&self, call: CallId, worker: WorkerKey, item: u64) {
+        self.deadlocks().held(call, worker, item);
+    }
+
+    fn requeued(&self, call: CallId) {
+        self.deadlocks().requeued(call);
+    }
+
+    fn resumed(&self, call: CallId) {
+        self.deadlocks().add_part(call);
+    }
+
+    fn ended(&self, call: CallId) {
+        self.deadlocks().ended(call);
+    }
+
+    fn waits(&self, call: CallId, taken: u64) {
+        self.deadlocks().wait(call, taken);
+    }
+
+    fn call(&self, invocation: Invocation, begun: Begun) -> BoxFuture<'static, Outcome<Called>> {
+        self.service.call(invocation, begun)
+    }
 }
 
 /// A call that was let in.
 struct RunningCall {
     call: Call,
-    split: SplitCall,
     request: Request,
     watched: WatchedCall,
     observed: Option<ObservedCall>,
@@ -231,17 +241,15 @@ impl RunningCall {
         self,
         dialects: &dyn DialectCalls,
     ) -> Outcome<(Called, impl FnOnce() -> StreamWatch)> {
-        let Self { mut call, split, mut request, mut watched, polls, stream, .. } = self;
-        let budget = call.budget;
-        call.target.ready(budget).await?;
-        let info = call.target.info()?;
-        request.meta = meta(info, &call).map(Arc::new);
-        let has_dialect = info.dialect.is_some();
-        if has_dialect {
-            call.split = Some(split);
-        }
+        let Self { mut call, mut request, mut watched, polls, stream, .. } = self;
+        // A call of a generation that starts in place waits for its workers.
         let run = async {
-            if has_dialect {
+            let budget = call.budget;
+            call.target.ready(budget).await?;
+            let info = call.target.info()?;
+            request.meta = meta(info, &call).map(Arc::new);
+            call.is_split = info.dialect.is_some();
+            if call.is_split {
                 return budget.bound(dialects.call(call, request, stream)).await;
             }
             Ok(match call.run(request).await? {
@@ -332,7 +340,7 @@ fn budget(target: &Target, parent: &Parent, timeout: Option<Duration>) -> Outcom
 }
 
 /// Returns what hooks of the callee may ask for: what a client's request would have.
-fn meta(info: &ModelInfo, call: &Call) -> Option<Meta> {
+pub(crate) fn meta(info: &ModelInfo, call: &Call) -> Option<Meta> {
     let exported = call.trace.as_ref().filter(|trace| trace.context.is_sampled);
     let trace = exported.map(|trace| trace.context.to_string());
     let headers = trace.map(|trace| ("traceparent".to_owned(), trace)).into_iter().collect();

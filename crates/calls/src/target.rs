@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Cost, Identity, ModelInfo, Outcome, Root, ServeError, draw};
+use litplex_core::{Cost, Identity, ModelInfo, Outcome, Root, ServeError};
 use litplex_metrics::{Edge, Shed};
 use litplex_scheduler::Endpoint;
 use tokio::time::timeout_at;
 
 use crate::composed::Composed;
+use crate::deadlock::WatchedQueue;
 use crate::demand::Demand;
 use crate::{TimeBudget, Trial};
 
@@ -44,6 +45,8 @@ pub struct Target {
     pub metrics: Edge,
     /// The calls that its requests lead to, and those of it that requests of others will make.
     pub demand: Arc<Demand>,
+    /// The queue, as the detector of deadlocks knows it; that of a pipeline has no workers.
+    pub watched: WatchedQueue,
     /// Held while the target is: its generation is in use as long as there is a clone.
     pub lease: Lease,
     /// Its part in the trial of a new generation, if there is one.
@@ -62,13 +65,13 @@ impl Lease {
 }
 
 impl Target {
-    /// Returns the target that a request with this root is for: this one, or that of a canary. All calls for
-    /// a request of a client choose the same.
+    /// Returns the target that a request with this root is for: this one, or that of a generation on trial.
+    /// All calls for a request of a client choose the same.
     #[must_use]
     pub fn chosen(self: Arc<Self>, root: Option<&Root>) -> Arc<Self> {
         match &self.trial {
             None => self,
-            Some(trial) => trial.choose(root.map_or_else(draw, |root| root.draw)).unwrap_or(self),
+            Some(trial) => trial.choose(root).unwrap_or(self),
         }
     }
 

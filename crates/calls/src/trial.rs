@@ -1,16 +1,23 @@
 //! The trial of a new generation: which requests it gets, what became of them, and which of them the live
 //! generation answers in its place.
 //!
-//! While a canary is on trial, the registry has a target of the live generation that knows the canary's, and
-//! a share of the requests is for the latter. Both report the outcome of each job to the owner of the trial,
-//! who compares them. A job that fails on the canary is computed by the live generation where that is safe.
+//! While a generation is on trial, the registry has a target of the live generation that knows the other one.
+//! A share of the requests is for a *canary*; a job that fails on it is computed by the live generation where
+//! that is safe. A *shadow* gets a copy of a share of the requests (`shadow.rs`), and the live generation
+//! answers every request. Both generations report the outcome of each job to the owner of the trial, who
+//! compares them.
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Answer, ErrorCause, Outcome, ServeError, SpanContext, Trace};
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use litplex_core::{
+    Answer, ErrorCause, Origin, Outcome, Request, Response, Root, ServeError, SpanContext, Trace,
+    draw,
+};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::Target;
@@ -20,8 +27,8 @@ use crate::Target;
 pub enum Side {
     /// The live one.
     Live,
-    /// The one on trial.
-    Canary,
+    /// The one on trial, a canary or a shadow.
+    Tried,
 }
 
 /// The outcome of a job on trial.
@@ -35,8 +42,56 @@ pub struct Tried {
     pub took: Duration,
 }
 
-/// The sender of outcomes. Those that its receiver has no room for are dropped.
-pub type TriedSender = mpsc::Sender<Tried>;
+/// A report to the owner of a trial.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TrialReport {
+    /// The outcome of a job.
+    Job(Tried),
+    /// Whether the shadow's answer to a request differs from that of the live generation.
+    Answer {
+        /// Whether its status or its bytes are others.
+        differs: bool,
+    },
+}
+
+/// The sender of reports. Those that its receiver has no room for are dropped.
+pub type ReportSender = mpsc::Sender<TrialReport>;
+
+/// A maker of copies of requests for a shadow.
+pub trait CopyRequests: fmt::Debug + Send + Sync {
+    /// Copies a request of the live generation, if it is in the share and there is room. Returns the sender for
+    /// the answer of the live generation; its drop, when the client leaves, ends the copy.
+    fn copy(
+        &self,
+        origin: Option<&Origin>,
+        request: &Request,
+        cost: f64,
+    ) -> Option<oneshot::Sender<Compared>>;
+}
+
+/// The part of an answer that is compared: the status and the bytes. `None` for streams and failures.
+#[derive(Debug)]
+pub struct Compared(pub(crate) Option<(u16, Bytes)>);
+
+impl Compared {
+    pub(crate) fn answer(answer: &Outcome<Answer>) -> Self {
+        match answer {
+            Ok(Answer::Whole(response)) => Self::response(response),
+            Ok(Answer::Stream(..)) => Self(None),
+            Err(error) => Self::error(error),
+        }
+    }
+
+    pub(crate) fn response(response: &Response) -> Self {
+        let Response { status, body, .. } = response;
+        Self((*status < 500).then(|| (*status, body.clone())))
+    }
+
+    pub(crate) fn error(error: &ServeError) -> Self {
+        let is_compared = error.status() < 500;
+        Self(is_compared.then(|| (error.status(), Bytes::from(error.detail.clone()))))
+    }
+}
 
 /// The part of a target in a trial.
 #[derive(Debug, Clone)]
@@ -47,8 +102,8 @@ pub enum Trial {
         canary: Arc<Target>,
         /// The share, from 0 to 1.
         share: f64,
-        /// Takes the outcomes.
-        tried: TriedSender,
+        /// Takes the reports.
+        reports: ReportSender,
     },
     /// The part of the target that is on trial.
     Canary {
@@ -57,28 +112,55 @@ pub enum Trial {
         live: Arc<Target>,
         /// Whether a request may be computed again; `None`: unless its response is a stream.
         is_idempotent: Option<bool>,
-        /// Takes the outcomes.
-        tried: TriedSender,
+        /// Takes the reports.
+        reports: ReportSender,
+    },
+    /// The part of the live target: a share of its requests is copied.
+    Shadowed {
+        /// The target of the generation that gets the copies.
+        shadow: Arc<Target>,
+        /// Makes the copies.
+        copies: Arc<dyn CopyRequests>,
+        /// Takes the reports.
+        reports: ReportSender,
+    },
+    /// The part of the target that gets the copies.
+    Shadow {
+        /// Takes the reports.
+        reports: ReportSender,
     },
 }
 
 impl Trial {
-    /// Returns the target that a request is for; `draw`, from 0 to 1, is that of its root.
-    pub(crate) fn choose(&self, draw: f64) -> Option<Arc<Target>> {
+    /// Returns the target that a request is for, if it is not this one: a random share of the requests is for a
+    /// canary, and what shadows call is for a shadow.
+    pub(crate) fn choose(&self, root: Option<&Root>) -> Option<Arc<Target>> {
         match self {
-            Self::Live { canary, share, .. } if draw < *share => Some(canary.clone()),
-            Self::Live { .. } | Self::Canary { .. } => None,
+            Self::Live { canary, share, .. } => {
+                (root.map_or_else(draw, |root| root.draw) < *share).then(|| canary.clone())
+            }
+            Self::Shadowed { shadow, .. } => {
+                root.is_some_and(|root| root.is_shadow).then(|| shadow.clone())
+            }
+            Self::Canary { .. } | Self::Shadow { .. } => None,
         }
     }
 
     /// Begins to observe a job, which may take until `deadline`.
     pub(crate) fn observe(&self, deadline: Instant) -> ObservedJob {
-        let (side, tried) = match self {
-            Self::Live { tried, .. } => (Side::Live, tried),
-            Self::Canary { tried, .. } => (Side::Canary, tried),
+        let (side, reports) = match self {
+            Self::Live { reports, .. } | Self::Shadowed { reports, .. } => (Side::Live, reports),
+            Self::Canary { reports, .. } | Self::Shadow { reports } => (Side::Tried, reports),
         };
-        let (began, tried) = (Instant::now(), Some(tried.clone()));
-        ObservedJob { side, began, deadline, answered: None, tried }
+        let (began, reports) = (Instant::now(), Some(reports.clone()));
+        ObservedJob { side, began, deadline, answered: None, reports }
+    }
+
+    /// Returns whether an answer says something about the generation. A shadow is refused where it has no room:
+    /// it comes after the requests of clients.
+    pub(crate) fn is_outcome(&self, answer: &Outcome<Answer>) -> bool {
+        let is_refusal = |error: &ServeError| error.cause == ErrorCause::Overloaded;
+        !(matches!(self, Self::Shadow { .. }) && answer.as_ref().is_err_and(is_refusal))
     }
 
     /// Returns the target that computes a job again which has failed on the canary, if it may.
@@ -131,7 +213,7 @@ pub(crate) struct ObservedJob {
     deadline: Instant,
     /// The time to the first items of its stream.
     answered: Option<Duration>,
-    tried: Option<TriedSender>,
+    reports: Option<ReportSender>,
 }
 
 impl ObservedJob {
@@ -151,16 +233,16 @@ impl ObservedJob {
 
     /// Reports the outcome.
     pub(crate) fn end(&mut self, has_failed: bool) {
-        if let Some(tried) = self.tried.take() {
+        if let Some(reports) = self.reports.take() {
             let took = self.answered.unwrap_or_else(|| self.began.elapsed());
             // A trial that has ended, or has enough to look at.
-            let _ = tried.try_send(Tried { side: self.side, has_failed, took });
+            let _ = reports.try_send(TrialReport::Job(Tried { side: self.side, has_failed, took }));
         }
     }
 
     /// Forgets the job: its failure has nothing to do with its generation.
     pub(crate) fn forget(&mut self) {
-        self.tried = None;
+        self.reports = None;
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_calls::{
-    Backend, Call, Composed, Inherited, ItemStream, Lease, ObservedRequest, Output, Registry,
-    Target, Targets, TimeBudget,
+    Backend, Call, Composed, Deadlocks, Inherited, ItemStream, Lease, ObservedRequest, Output,
+    Registry, ShadowPlan, Side, Target, Targets, TimeBudget, Trial, TrialReport,
 };
 use litplex_core::{
     Attach, BoxFuture, CallEnd, Called, Content, Cost, Done, Identity, Items, ItemsBuilder, Job,
     ModelInfo, ObservedCall, Outcome, Part, Progress, Request, Response, Root, ServeError,
-    StreamSender, Worker,
+    ShadowRoom, Shadows, StreamSender, Worker,
 };
 use litplex_metrics::Metrics;
 use litplex_scheduler::{Endpoint, QueueSettings, spawn_endpoint};
@@ -76,6 +76,7 @@ impl Fixture {
             scopes: Vec::new(),
             metrics: metrics.edge(Some("/test")),
             demand: Arc::default(),
+            watched: Deadlocks::new().watch("/test", 1),
             lease: Lease::default(),
             trial: None,
         };
@@ -103,6 +104,12 @@ impl Fixture {
             Some(Given::Jobs(mut jobs)) if jobs.len() == 1 => jobs.remove(0),
             given => panic!("expected a job, got {given:?}"),
         }
+    }
+
+    /// Notes that the worker is free again.
+    fn finished(&self) {
+        let progress = self.progress.last().expect("it is attached");
+        progress.finished(Done { jobs: 1, cut_short: 0 });
     }
 
     async fn is_cancelled(&mut self) -> bool {
@@ -139,7 +146,7 @@ fn attach(
 
 fn call(target: Arc<Target>) -> Call {
     let budget = TimeBudget::new(Instant::now(), target.timeout);
-    Call { target, budget, trace: None, origin: None, takes_items: false, split: None }
+    Call { target, budget, trace: None, origin: None, takes_items: false, is_split: false }
 }
 
 fn items(values: &[u8]) -> Items {
@@ -332,8 +339,7 @@ async fn answer_until_the_pace_is_known(fixture: &mut Fixture) {
             let job = fixture.job().await;
             sleep(Duration::from_millis(100)).await;
             job.reply.send(Ok(Response::json("2")));
-            let progress = fixture.progress.last().expect("it is attached");
-            progress.finished(Done { jobs: 1, cut_short: 0 });
+            fixture.finished();
         });
         whole(output);
     }
@@ -484,4 +490,178 @@ async fn calls_without_an_end_are_needed_by_a_request_whose_time_is_over() {
     request.observed.answered(504, Instant::now());
     drop(request);
     assert_eq!(graph.admitted().len(), 9);
+}
+
+/// A live target whose requests are copied for a shadow, and the reports of the trial.
+struct ShadowedFixture {
+    live: Fixture,
+    shadow: Fixture,
+    copies: Arc<Shadows>,
+    reports: mpsc::Receiver<TrialReport>,
+}
+
+impl ShadowedFixture {
+    fn new() -> Self {
+        let (mut live, mut shadow) = (Fixture::ready(), Fixture::ready());
+        let (sender, reports) = mpsc::channel(16);
+        shadow.target.trial = Some(Trial::Shadow { reports: sender.clone() });
+        let copies = Arc::new(Shadows::default());
+        let shadow_target = Arc::new(shadow.target.clone());
+        let plan = ShadowPlan {
+            shadow: shadow_target.clone(),
+            share: 1.0,
+            copies: copies.clone(),
+            room: ShadowRoom::default(),
+            reports: sender.clone(),
+        };
+        live.target.trial = Some(Trial::Shadowed {
+            shadow: shadow_target,
+            copies: Arc::new(plan),
+            reports: sender,
+        });
+        Self { live, shadow, copies, reports }
+    }
+
+    /// Answers a request on both sides, the client's first.
+    async fn answer(&mut self, live: Outcome<Response>, shadow: Outcome<Response>) {
+        let call = self.live.call();
+        let (output, ()) = tokio::join!(call.run(Request::json("1")), async {
+            self.live.job().await.reply.send(live);
+        });
+        drop(output);
+        self.shadow.job().await.reply.send(shadow);
+        [&self.live, &self.shadow].iter().for_each(|side| side.finished());
+    }
+
+    /// Returns whether the live job and that of the shadow failed, and whether their answers differ.
+    async fn reported(&mut self) -> ([bool; 2], Option<bool>) {
+        let (mut failed, mut answers) = ([false; 2], None);
+        sleep(Duration::from_millis(1)).await;
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                TrialReport::Job(job) => {
+                    failed[usize::from(job.side == Side::Tried)] = job.has_failed;
+                }
+                TrialReport::Answer { differs } => answers = Some(differs),
+            }
+        }
+        (failed, answers)
+    }
+}
+
+fn answer(status: u16, body: &'static str) -> Outcome<Response> {
+    Ok(Response { status, ..Response::json(body) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_copy_is_compared_by_its_status_and_its_bytes() {
+    let mut fixture = ShadowedFixture::new();
+    let large: &'static str = "x".repeat(1_000_000).leak();
+    for (live, shadow, expected) in [
+        (answer(200, "1"), answer(200, "1"), ([false, false], Some(false))),
+        (answer(200, "1"), answer(200, "2"), ([false, false], Some(true))),
+        (answer(200, "1"), answer(201, "1"), ([false, false], Some(true))),
+        (answer(200, large), answer(200, large), ([false, false], Some(false))),
+        (answer(200, "1"), Err(ServeError::new(422, "no")), ([false, false], Some(true))),
+        (answer(422, "no"), answer(422, "no"), ([false, false], Some(false))),
+        (answer(200, "1"), answer(500, "1"), ([false, true], None)),
+        (answer(200, "1"), Err(ServeError::new(500, "no")), ([false, true], None)),
+        (Err(ServeError::new(500, "no")), answer(200, "1"), ([true, false], None)),
+        // It comes after clients, and has not failed.
+        (answer(200, "1"), Err(ServeError::overloaded("full", 1)), ([false, false], None)),
+    ] {
+        let case = format!("{live:?} {shadow:?}");
+        fixture.answer(live, shadow).await;
+        let mut reported = fixture.reported().await;
+        // Large bodies are compared on another thread.
+        while reported.1 != expected.1 {
+            tokio::task::yield_now().await;
+            reported = (reported.0, fixture.reported().await.1);
+        }
+        assert_eq!(reported, expected, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_client_waits_for_a_copy_which_has_its_own_time() {
+    let mut fixture = ShadowedFixture::new();
+    let (call, begun) = (fixture.live.call(), Instant::now());
+    let request = Request { id: Some("7".into()), ..Request::json("1") };
+    let (output, ()) = tokio::join!(call.run(request), async {
+        sleep(Duration::from_secs(20)).await;
+        fixture.live.job().await.reply.send(Ok(Response::json("2")));
+    });
+    assert_eq!((whole(output).body, begun.elapsed()), ("2".into(), Duration::from_secs(20)));
+    let copy = fixture.shadow.job().await;
+    assert_eq!(copy.request.id.as_deref(), Some("shadow-7"));
+    assert_eq!(copy.deadline, begun + Duration::from_secs(30));
+    assert!(copy.origin.as_ref().expect("it has a root").root.is_shadow);
+    assert!(copy.request.reservation.grow(usize::MAX).is_ok(), "it is part of no budget");
+    assert!(!copy.reply.is_abandoned());
+    sleep(Duration::from_secs(11)).await;
+    assert!(copy.reply.is_abandoned());
+    assert_eq!(fixture.reported().await, ([false, true], None), "its time is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_ends_with_its_client_and_with_the_trial() {
+    let mut fixture = ShadowedFixture::new();
+    let call = fixture.live.call();
+    let job = tokio::select! {
+        output = call.run(Request::json("1")) => panic!("{output:?}"),
+        job = fixture.live.job() => job,
+    };
+    let copy = fixture.shadow.job().await;
+    assert!(job.reply.is_abandoned());
+    sleep(Duration::from_secs(1)).await;
+    assert!(copy.reply.is_abandoned());
+    [&fixture.live, &fixture.shadow].iter().for_each(|side| side.finished());
+    while !matches!(fixture.live.given.recv().await, Some(Given::Cancelled)) {}
+
+    let call = fixture.live.call();
+    let (output, ()) = tokio::join!(call.run(Request::json("1")), async {
+        fixture.live.job().await.reply.send(Ok(Response::json("2")));
+    });
+    assert_eq!(whole(output).body, "2");
+    while !matches!(fixture.shadow.given.recv().await, Some(Given::Cancelled)) {}
+    let copy = fixture.shadow.job().await;
+    fixture.copies.end();
+    sleep(Duration::from_secs(1)).await;
+    assert!(copy.reply.is_abandoned());
+    assert_eq!(fixture.reported().await, ([false, false], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_of_a_copy_is_read_to_its_end_and_not_compared() {
+    let mut fixture = ShadowedFixture::new();
+    let call = fixture.live.call();
+    let (output, ()) = tokio::join!(call.run(Request::json("1")), async {
+        fixture.live.job().await.reply.send(Ok(Response::json("1")));
+    });
+    assert_eq!(whole(output).body, "1");
+    let mut sender = fixture.shadow.job().await.reply.into_stream();
+    for _ in 0..100 {
+        while sender.try_send(Part::Items(items(b"1"))).is_err() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    sender.try_send(Part::End).expect("there is room");
+    assert_eq!(fixture.reported().await, ([false, false], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_shadow_calls_is_for_shadows_and_is_not_copied() {
+    let mut fixture = ShadowedFixture::new();
+    let live = Arc::new(fixture.live.target.clone());
+    let (client, shadow) = (Root::new(None), Root::new(None).shadow());
+    assert!(Arc::ptr_eq(&live.clone().chosen(Some(&client)), &live));
+    let chosen = live.chosen(Some(&shadow));
+    assert!(matches!(chosen.trial, Some(Trial::Shadow { .. })));
+    let call = call(chosen);
+    let (output, ()) = tokio::join!(call.run(Request::json("1")), async {
+        fixture.shadow.job().await.reply.send(Ok(Response::json("2")));
+    });
+    assert_eq!(whole(output).body, "2");
+    sleep(Duration::from_secs(1)).await;
+    assert!(fixture.shadow.given.try_recv().is_err() && fixture.live.given.try_recv().is_err());
 }

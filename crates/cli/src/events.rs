@@ -44,9 +44,10 @@ fn describe(json: &str) -> String {
             format!("{endpoint} is scaled from {before} to {wanted} workers")
         }
         EventKind::Mode { endpoint, mode } => format!("{endpoint} is {}", mode.word()),
-        EventKind::Generation { endpoint, generation, state, reason } => {
+        EventKind::Generation { endpoint, generation, state, reason, answers } => {
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-            format!("generation {generation} of {endpoint} is {}{reason}", state.word())
+            let answers = answers.map(|answers| format!("; {answers}")).unwrap_or_default();
+            format!("generation {generation} of {endpoint} is {}{reason}{answers}", state.word())
         }
         EventKind::Patched { endpoint, generation, files } => {
             format!("the hooks of generation {generation} of {endpoint} are patched: {files}")

@@ -25,9 +25,10 @@ pub(crate) fn run(generations: &Generations) -> anyhow::Result<()> {
 fn text(listed: &EndpointGenerations) -> String {
     let EndpointGenerations { endpoint, generations, earlier, next } = listed;
     let mut text = format!("{endpoint}\n");
-    for GenerationStatus { generation, state, since, reason, .. } in generations {
+    for GenerationStatus { generation, state, since, reason, answers, .. } in generations {
         let reason = reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default();
-        text += &format!("  {generation:<4} {:<9} since {since}{reason}\n", state.word());
+        let answers = answers.map(|answers| format!("  {answers}")).unwrap_or_default();
+        text += &format!("  {generation:<4} {:<9} since {since}{reason}{answers}\n", state.word());
     }
     if !earlier.is_empty() {
         let earlier: Vec<_> = earlier.iter().map(u64::to_string).collect();
@@ -44,7 +45,7 @@ fn text(listed: &EndpointGenerations) -> String {
 
 #[cfg(test)]
 mod tests {
-    use litplex_admin::{GenerationState, NextSwap};
+    use litplex_admin::{ComparedAnswers, GenerationState, NextSwap};
 
     use super::*;
 
@@ -56,12 +57,18 @@ mod tests {
             since: "T1".into(),
             share: None,
             reason: reason.map(str::to_owned),
+            answers: None,
+        };
+        let shadow = GenerationStatus {
+            answers: Some(ComparedAnswers { compared: 120, differed: 3 }),
+            ..status(3, GenerationState::Shadow, Some("copies of 10 % of the requests"))
         };
         let listed = EndpointGenerations {
             endpoint: "/embed".into(),
             generations: vec![
                 status(1, GenerationState::Live, None),
                 status(2, GenerationState::Failed, Some("setup raised")),
+                shadow,
             ],
             earlier: vec![],
             next: NextSwap {
@@ -72,7 +79,8 @@ mod tests {
         };
         assert_eq!(
             text(&listed),
-            "/embed\n  1    live      since T1\n  2    failed    since T1  setup raised\n\
+            "/embed\n  1    live      since T1\n  2    failed    since T1  setup raised\n  \
+             3    shadow    since T1  copies of 10 % of the requests  3 of 120 answers differ\n\
              a reload stops these workers first, about 12 s: no room\n"
         );
     }

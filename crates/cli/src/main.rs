@@ -112,9 +112,9 @@ enum Verb {
     Scale(scale::Scale),
     /// Apply what has changed in the program, or replace the workers of an endpoint, while it serves
     Reload(reload::Reload),
-    /// Make the canary of an endpoint its live generation
+    /// Make the canary, or the shadow, of an endpoint its live generation
     Promote(promote::Promote),
-    /// End the canary of an endpoint, or return to an earlier generation of its workers
+    /// End the trial of a generation, or return to an earlier generation of its workers
     Rollback(rollback::Rollback),
     /// Show the last generations of an endpoint's workers
     Generations(generations::Generations),

@@ -1,4 +1,4 @@
-//! `litplex promote`: makes a canary the live generation.
+//! `litplex promote`: makes a canary or a shadow the live generation.
 
 use clap::Args;
 
@@ -7,7 +7,9 @@ use crate::say::{say, say_json};
 use crate::servers::ServerArgs;
 
 #[derive(Args)]
-#[command(after_help = "A canary is started by `litplex reload --canary`.")]
+#[command(
+    after_help = "A canary or a shadow is started by `litplex reload` with --canary or --shadow."
+)]
 pub(crate) struct Promote {
     /// Path or name of the endpoint, such as /embed
     endpoint: String,

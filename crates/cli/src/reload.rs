@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use litplex_admin::{
     Client, EndpointReloaded, GenerationState, GenerationStatus, PlannedChange, PlannedEndpoint,
     PlannedOption, ProgramReloaded, ReloadOptions, ReloadPlan, Reloaded, Swap,
@@ -15,11 +15,11 @@ use litplex_admin::{
 use crate::say::{printable, say, say_json};
 use crate::servers::ServerArgs;
 
-/// The time between two looks at a canary.
+/// The time between two looks at a trial.
 const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, group = ArgGroup::new("trial").args(["canary", "shadow"]))]
 pub(crate) struct Reload {
     /// Path or name of an endpoint, such as /embed [default: what has changed in the whole program]
     endpoint: Option<String>,
@@ -29,8 +29,14 @@ pub(crate) struct Reload {
     /// Share of the requests that the new workers get on trial, such as 5%
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "in_place", requires = "endpoint")]
     canary: Option<f64>,
-    /// With --canary: return once the trial has begun
-    #[arg(long, requires = "canary")]
+    /// Share of the requests of which the new workers get copies, whose answers are compared and dropped
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with_all = ["in_place", "canary"], requires = "endpoint")]
+    shadow: Option<f64>,
+    /// With --shadow: copy requests of an endpoint that is not idempotent, too
+    #[arg(long, requires = "shadow")]
+    allow_effects: bool,
+    /// With --canary or --shadow: return once the trial has begun
+    #[arg(long, requires = "trial")]
     detach: bool,
     /// Stop the old workers first; requests wait [default: if both do not fit, or as `swap` says]
     #[arg(long, requires = "endpoint")]
@@ -62,7 +68,12 @@ latency. It is promoted when it is no worse, and rolled back when it is; then re
 are answered by the live workers, if the endpoint is idempotent. `litplex promote` and
 `litplex rollback` end the trial earlier. Ctrl-C leaves it running.
 
-Exit status: 1 when a part could not be changed, which then is as it was, or the canary was rolled back.";
+A shadow gets copies of its share of the requests. The live workers answer all of them, and the answers of
+the shadow are dropped, after the comparison: `litplex generations` shows how many differ. It is promoted
+and rolled back by the same rule.
+
+Exit status: 1 when a part could not be changed, which then is as it was, or the new workers were rolled
+back.";
 
 pub(crate) fn run(reload: &Reload) -> anyhow::Result<()> {
     let client = reload.server.client()?;
@@ -82,6 +93,8 @@ fn reload_endpoint(client: &Client, endpoint: &str, reload: &Reload) -> anyhow::
     let options = ReloadOptions {
         limit: Duration::from_secs(reload.timeout.into()),
         canary: reload.canary,
+        shadow: reload.shadow,
+        allow_effects: reload.allow_effects,
         swap: match (reload.in_place, reload.overlap) {
             (true, _) => Some(Swap::InPlace),
             (_, true) => Some(Swap::Overlap),
@@ -89,7 +102,7 @@ fn reload_endpoint(client: &Client, endpoint: &str, reload: &Reload) -> anyhow::
         },
     };
     let mut reloaded = client.reload(endpoint, &options)?;
-    if reloaded.state == GenerationState::Canary && !reload.detach {
+    if is_on_trial(reloaded.state) && !reload.detach {
         if !reload.server.json {
             let Reloaded { endpoint, generation, .. } = &reloaded;
             warn(&format!("{endpoint}: generation {generation} is on trial"));
@@ -127,23 +140,29 @@ pub(crate) fn described(reloaded: &Reloaded) -> String {
     let changes = changes.as_ref().map(|changes| format!("; it changes {changes}"));
     let changes = changes.unwrap_or_default();
     match state {
-        GenerationState::Canary => format!("{endpoint} tries generation {generation}{changes}\n"),
+        state if is_on_trial(*state) => {
+            format!("{endpoint} tries generation {generation}{changes}\n")
+        }
         _ => format!("{endpoint} is served by generation {generation}{after}{changes}\n"),
     }
 }
 
-/// Waits for the end of a canary's trial; an error if it was rolled back.
+fn is_on_trial(state: GenerationState) -> bool {
+    matches!(state, GenerationState::Canary | GenerationState::Shadow)
+}
+
+/// Waits for the end of a trial; an error if it was rolled back.
 fn trial_end(client: &Client, reloaded: &Reloaded) -> anyhow::Result<GenerationState> {
     let Reloaded { endpoint, generation, .. } = reloaded;
     loop {
         sleep(LOOK);
         let generations = client.generations(endpoint)?.generations;
-        let canary = generations.into_iter().find(|it| it.generation == *generation);
-        match canary {
-            Some(GenerationStatus { state: GenerationState::Canary, .. }) => {}
-            Some(GenerationStatus { state: GenerationState::Failed, reason, .. }) => {
+        match generations.into_iter().find(|it| it.generation == *generation) {
+            Some(GenerationStatus { state, .. }) if is_on_trial(state) => {}
+            Some(GenerationStatus { state: GenerationState::Failed, reason, answers, .. }) => {
                 let reason = reason.unwrap_or_default();
-                bail!("generation {generation} of `{endpoint}` was rolled back: {reason}")
+                let answers = answers.map(|answers| format!("; {answers}")).unwrap_or_default();
+                bail!("generation {generation} of `{endpoint}` was rolled back: {reason}{answers}")
             }
             // Others may have replaced it since.
             Some(_) => return Ok(GenerationState::Live),

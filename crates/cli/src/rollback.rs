@@ -1,4 +1,4 @@
-//! `litplex rollback`: ends a canary, or returns to an earlier generation.
+//! `litplex rollback`: ends a trial, or returns to an earlier generation.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::servers::ServerArgs;
 pub(crate) struct Rollback {
     /// Path or name of the endpoint, such as /embed
     endpoint: String,
-    /// Number of an earlier generation [default: the canary ends; without one, the generation before]
+    /// Number of an earlier generation [default: the canary or shadow ends; without one, the generation before]
     generation: Option<u64>,
     /// Seconds that the workers have to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -23,7 +23,7 @@ pub(crate) struct Rollback {
 }
 
 const AFTER_HELP: &str = "\
-A canary, or a generation that is starting, ends, and the live one has all requests. Otherwise workers
+A canary, a shadow, or a generation that is starting, ends, and the live one has all requests. Otherwise workers
 with the options and the environment of an earlier generation start, as at a reload. They import the
 code that is in the files now: restore the files first if it is the code that is wrong.
 `litplex generations` lists the generations.

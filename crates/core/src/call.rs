@@ -33,6 +33,8 @@ pub struct Root {
     /// A random number from 0 to 1, by which all calls for the request choose between the generations of an
     /// endpoint.
     pub draw: f64,
+    /// Whether the request is a shadow, whose response is dropped.
+    pub is_shadow: bool,
     retries: AtomicU32,
     /// Each is told of every call: several if calls are made for a batch of requests.
     observers: Vec<Arc<dyn ObserveCalls>>,
@@ -88,7 +90,15 @@ impl Drop for ObservedCall {
 impl Root {
     /// Returns the root of a request whose client has a token with these scopes, if it has one.
     pub fn new(scopes: Option<Arc<[String]>>) -> Self {
-        Self { scopes, draw: draw(), retries: AtomicU32::new(RETRIES), observers: Vec::new() }
+        let (retries, observers) = (AtomicU32::new(RETRIES), Vec::new());
+        Self { scopes, draw: draw(), is_shadow: false, retries, observers }
+    }
+
+    /// Returns the root of a shadow of a request with this one. Its calls are not observed, and use none of
+    /// the request's retries.
+    #[must_use]
+    pub fn shadow(&self) -> Self {
+        Self { is_shadow: true, ..Self::new(self.scopes.clone()) }
     }
 
     /// Adds an observer of all calls that are made for it.
@@ -128,13 +138,14 @@ impl Root {
         if roots.clone().all(|root| Arc::ptr_eq(root, first)) {
             return first.clone();
         }
+        let is_shadow = roots.clone().all(|root| root.is_shadow);
         let observers = roots.clone().flat_map(|root| &root.observers).cloned().collect();
         let limited = roots.clone().filter_map(|root| root.scopes.as_deref());
         let in_all = |scope: &&String| limited.clone().all(|scopes| scopes.contains(scope));
         let scopes = roots
             .find_map(|root| root.scopes.as_deref())
             .map(|scopes| scopes.iter().filter(in_all).cloned().collect());
-        Arc::new(Self { observers, ..Self::new(scopes) })
+        Arc::new(Self { is_shadow, observers, ..Self::new(scopes) })
     }
 }
 
@@ -292,14 +303,14 @@ pub trait PartStream: Send {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part>;
 }
 
-/// The part of the server that carries out calls, as workers see it.
+/// The part of the server that carries out calls, as the workers of one queue see it.
 ///
 /// A worker reports what becomes of the calls that it computes, so that calls that wait for each other
 /// are found; each report comes before the frame or job that it is about is passed on.
 pub trait Calls: Send + Sync {
-    /// Notes a worker of this endpoint in this slot, which computes this many batches, or single jobs, at
-    /// a time.
-    fn attached(&self, endpoint: &str, slot: usize, places: usize) -> WorkerKey;
+    /// Notes a worker of the queue in this slot, which computes this many batches, or single jobs, at a
+    /// time.
+    fn attached(&self, slot: usize, places: usize) -> WorkerKey;
 
     /// Notes that a worker takes no more jobs and finishes those that it has.
     fn retiring(&self, worker: WorkerKey);
@@ -351,6 +362,15 @@ mod tests {
         assert_eq!(common(&[&both, &open, &one]).as_deref(), Some(&["b".to_owned()][..]));
         assert_eq!(common(&[&open, &open]), None);
         assert!(Arc::ptr_eq(&Root::common([&both, &both].into_iter()), &both));
+    }
+
+    #[test]
+    fn a_call_for_shadows_alone_is_one_of_a_shadow() {
+        let client = Arc::new(Root::new(Some(["a".to_owned()].into())));
+        let shadows = [Arc::new(client.shadow()), Arc::new(client.shadow())];
+        assert_eq!(shadows[0].scopes, client.scopes);
+        assert!(Root::common(shadows.iter()).is_shadow);
+        assert!(!Root::common([&shadows[0], &client].into_iter()).is_shadow);
     }
 
     #[test]

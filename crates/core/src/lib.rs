@@ -26,6 +26,7 @@ mod proxy;
 mod reply;
 mod request;
 mod response;
+mod shadow;
 mod size;
 mod text;
 mod trace;
@@ -54,6 +55,7 @@ pub use reply::{
 };
 pub use request::{Content, FormPart, Meta, Request};
 pub use response::{ItemKind, Items, ItemsBuilder, MediaType, Response};
+pub use shadow::{MOST_SHADOWS, ShadowRoom, Shadows};
 pub use size::size_in_words;
 pub use text::json_text;
 pub use trace::{

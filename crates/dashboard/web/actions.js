@@ -40,6 +40,7 @@ export function reload({ label }) {
     fields: [
       { name: "timeout", label: "Seconds that they have to become ready", type: "number", value: 600, min: 1, max: 86_400, step: "any" },
       { name: "canary", label: "Share of the requests on trial, from 0 to 1", type: "number", min: 0, max: 1, step: "any", isOptional: true, hint: "Empty: all requests at once." },
+      { name: "shadow", label: "Share of which copies are on trial, from 0 to 1", type: "number", min: 0, max: 1, step: "any", isOptional: true, hint: "Their answers are compared and dropped. Not with the share above." },
       { name: "swap", label: "Beside the old workers, or in place", options: ["", "overlap", "in_place"], value: "" },
     ],
     run: async (values) => {
@@ -63,16 +64,16 @@ export function promote(label, generation) {
   });
 }
 
-/** Ends a canary, or returns to an earlier generation. @param {string} label @param {number} [generation] */
+/** Ends a trial, or returns to an earlier generation. @param {string} label @param {number} [generation] */
 export function rollback(label, generation) {
   ask({
-    title: generation === undefined ? `Roll back the canary of ${label}` : `Return ${label} to generation ${generation}`,
-    text: generation === undefined ? "It gets no request any more." : "Its workers are started again, and take the requests once they are ready.",
+    title: generation === undefined ? `Roll back the generation on trial of ${label}` : `Return ${label} to generation ${generation}`,
+    text: generation === undefined ? "It gets no request and no copy any more." : "Its workers are started again, and take the requests once they are ready.",
     action: generation === undefined ? "Roll back" : "Return",
     isDanger: generation === undefined,
     run: async () => {
       await operate("POST", label, "/rollback", generation === undefined ? {} : { generation });
-      return generation === undefined ? `The canary of ${label} is rolled back.` : `${label} is back at generation ${generation}.`;
+      return generation === undefined ? `The generation on trial of ${label} is rolled back.` : `${label} is back at generation ${generation}.`;
     },
   });
 }

@@ -32,7 +32,7 @@ const EVENTS = 500;
  *   restarts: number, ready_for: number | null, starting_for: number | null, reason: string | null,
  *   last_line: {timestamp: string, text: string} | null, memory: number | null,
  *   gpu_memory: number | null}} Worker
- * @typedef {{generation: number, state: string, since: string, reason?: string, [more: string]: any}} Generation
+ * @typedef {{generation: number, state: string, since: string, reason?: string, answers?: {compared: number, differed: number}, [more: string]: any}} Generation
  * @typedef {{label: string, path: string, name: string, aliases: string[], kind: string, state: string,
  *   problem: string | null, wanted: number, min_workers: number | null, max_workers: number | null,
  *   queued: number, in_flight: number, requests: number, workers: Worker[],

@@ -59,7 +59,7 @@ pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outc
     let origin = origin.cloned();
     let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
     let takes_items = asks_for_items(&parts.headers);
-    Ok(Call { target, budget, trace, origin, takes_items, split: None })
+    Ok(Call { target, budget, trace, origin, takes_items, is_split: false })
 }
 
 /// A body that was read.

@@ -1,6 +1,6 @@
 //! The metrics of an endpoint's queue.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Queue {
     request_bytes: LocalHistogram,
     retries: [LocalIntCounter; 2],
     shed: ShedCounters,
+    /// Whether observations are dropped.
+    is_muted: Cell<bool>,
 }
 
 #[derive(Clone)]
@@ -55,43 +57,59 @@ impl Queue {
             request_bytes: local(&families.request_bytes),
             retries: ["not_begun", "maybe_begun"].map(retries),
             shed: ShedCounters::new(&families.shed, endpoint),
+            is_muted: Cell::new(false),
+        }
+    }
+
+    /// Sets whether observations are dropped from now on: those of jobs that are no client's.
+    pub fn set_muted(&self, is_muted: bool) {
+        self.is_muted.set(is_muted);
+    }
+
+    fn observe(&self, histogram: &LocalHistogram, value: f64) {
+        if !self.is_muted.get() {
+            histogram.observe(value);
         }
     }
 
     /// Records the arrival of a request with a body of this size.
     pub fn arrived(&self, bytes: usize) {
-        self.request_bytes.observe(bytes as f64);
+        self.observe(&self.request_bytes, bytes as f64);
     }
 
     /// Records the time that a request waited until its dispatch.
     pub fn waited(&self, time: Duration) {
-        self.wait.observe(time.as_secs_f64());
+        self.observe(&self.wait, time.as_secs_f64());
     }
 
     /// Records the number of requests in a batch.
     pub fn batched(&self, size: usize) {
-        self.batch_size.observe(size as f64);
+        self.observe(&self.batch_size, size as f64);
     }
 
     /// Records the time that a worker took for a batch.
     pub fn computed(&self, time: Duration) {
-        self.batch_duration.observe(time.as_secs_f64());
+        self.observe(&self.batch_duration, time.as_secs_f64());
     }
 
     /// Records the cost of a batch.
     pub fn batch_cost(&self, cost: f64) {
         let make = || self.batch_costs.with_label_values(&[&self.endpoint]).local();
-        self.batch_cost.get_or_init(make).observe(cost);
+        self.observe(self.batch_cost.get_or_init(make), cost);
     }
 
     /// Counts a request that is dispatched again after the loss of its worker.
     pub fn retried(&self, may_have_begun: bool) {
-        self.retries[usize::from(may_have_begun)].inc();
+        if !self.is_muted.get() {
+            self.retries[usize::from(may_have_begun)].inc();
+        }
     }
 
     /// Counts a request that is shed.
     pub fn shed(&self, reason: Shed) {
-        self.shed.count(reason);
+        if !self.is_muted.get() {
+            self.shed.count(reason);
+        }
     }
 
     /// Makes the observations visible.

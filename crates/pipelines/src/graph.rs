@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use litplex_core::ShadowRoom;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use crate::condition::Condition;
 use crate::draw::Weights;
@@ -97,8 +97,8 @@ pub(crate) struct Splitter {
 #[derive(Debug)]
 pub(crate) struct Shadow {
     pub(crate) share: f64,
-    /// A permit for each copy that may run at the same time.
-    pub(crate) room: Arc<Semaphore>,
+    /// The room for the copies that run at the same time.
+    pub(crate) room: ShadowRoom,
     pub(crate) step: Arc<Node>,
 }
 

@@ -25,7 +25,6 @@ mod read;
 mod run;
 mod scope;
 mod selection;
-mod shadows;
 mod show;
 mod template;
 mod value;

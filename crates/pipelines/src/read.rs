@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use litplex_core::ShadowRoom;
 use serde_json::{Map as Object, Value};
-use tokio::sync::Semaphore;
 
 use crate::condition::Condition;
 use crate::draw::Weights;
@@ -17,7 +17,6 @@ use crate::graph::{
     Dependency, Graph, Map, Node, PlacedCall, Shadow, Splitter, SwitchBranch, Work,
 };
 use crate::path::{Path, is_name};
-use crate::shadows::MOST_SHADOWS;
 use crate::template::{RESPONSE, Template};
 
 /// The name of the client's request.
@@ -440,7 +439,7 @@ impl Reader {
                     self.problem(&place, "a branch has a `weight` or is a `shadow`, not both");
                 }
                 let shadow = step.zip(share);
-                let room = Arc::new(Semaphore::new(MOST_SHADOWS));
+                let room = ShadowRoom::default();
                 let shadow =
                     shadow.map(|(step, share)| Shadow { share, room, step: Arc::new(step) });
                 shadows.extend(shadow);

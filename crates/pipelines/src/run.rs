@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes};
 use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use litplex_core::{
     BoxFuture, Called, Content, ErrorCause, ItemKind, Items, Outcome, Part, PartStream, Request,
-    Reservation, ServeError, Trace,
+    Reservation, ServeError, Shadows, Trace,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -24,7 +24,6 @@ use crate::map::{List, MapStream, collect, items_at, joined};
 use crate::path::excerpt;
 use crate::read::{ITEM, REQUEST};
 use crate::scope::Scope;
-use crate::shadows::Shadows;
 use crate::template::{RESPONSE, separate};
 use crate::value::{Value, refusal};
 
@@ -50,7 +49,7 @@ impl Graph {
         let scope = Scope::default().with(REQUEST.into(), sent.clone());
         let delivery = if takes_items { Delivery::Items } else { Delivery::Any };
         let at = At { scope, trace, delivery, is_in_map: false };
-        let shadows = Shadows::new();
+        let shadows = Shadows::default();
         let run = Arc::new(Run { caller, id, reservation, is_shadow: false, shadows });
         let called = run.response(&self.steps, at, sent).await?;
         run.shadows.outlive();
@@ -272,10 +271,11 @@ impl Run {
             id: self.id.clone(),
             reservation: self.reservation.clone(),
             is_shadow: true,
-            shadows: Shadows::new(),
+            shadows: Shadows::default(),
         });
         let (running, shadow_at) = (step.clone(), at.clone());
-        let has_begun = self.shadows.spawn(room, async move {
+        // Its memory is in the reservation of the request.
+        let has_begun = self.shadows.spawn(room, 0, async move {
             if let Err(error) = run.step(&running, shadow_at, input).await {
                 let (step, request_id) = (&*running.label, run.id.as_deref());
                 tracing::debug!(step, request_id, "the shadow failed: {}", error.error());

@@ -78,6 +78,7 @@ impl Schedule {
             by_cost,
             max_batch_cost: by_cost.then_some(40.0),
             generation: 1,
+            is_shadow: false,
         };
         Self {
             max_batch_size: [1, 1, 4][random.usize(..3)],

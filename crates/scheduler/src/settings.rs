@@ -18,6 +18,8 @@ pub struct QueueSettings {
     pub max_batch_cost: Option<f64>,
     /// The generation of the workers, as recordings of requests show it.
     pub generation: u64,
+    /// Whether its jobs are shadows, which are in no metric of the queue.
+    pub is_shadow: bool,
 }
 
 /// The outlook of an endpoint that has no ready worker.

@@ -63,6 +63,7 @@ pub(crate) struct EndpointState {
 
 impl EndpointState {
     pub(crate) fn new(settings: QueueSettings, metrics: Queue, now: Instant) -> Self {
+        metrics.set_muted(settings.is_shadow);
         Self {
             settings,
             metrics,
@@ -105,7 +106,10 @@ impl EndpointState {
             }
             Event::Outlook(outlook) => self.set_outlook(outlook, now),
             Event::Mode(mode) => self.mode = mode,
-            Event::Settings(settings) => self.settings = settings,
+            Event::Settings(settings) => {
+                self.metrics.set_muted(settings.is_shadow);
+                self.settings = settings;
+            }
             Event::CostQuery { request, answer } => self.cost(request, answer),
             // The receiver may have left, which is no error.
             Event::Inspect(answer) => drop(answer.send(self.inspect(now))),

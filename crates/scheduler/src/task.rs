@@ -565,6 +565,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn shadows_are_in_no_metric_until_the_queue_has_requests_of_clients() {
+        let settings = QueueSettings { is_shadow: true, ..Default::default() };
+        let mut fixture = Fixture::with(1, 1, 0, settings);
+        let _shadow = fixture.submit();
+        let batch = fixture.batch(0).await;
+        fixture.answer(0, batch);
+        let count = "litplex_request_body_bytes_count{endpoint=\"/test\"}";
+        let waits = "litplex_queue_wait_seconds_count{endpoint=\"/test\"}";
+        assert_eq!((metric(&fixture, count).await, metric(&fixture, waits).await), NOTHING);
+        fixture.endpoint = fixture.endpoint.with_settings(QueueSettings::default());
+        let _request = fixture.submit();
+        let batch = fixture.batch(0).await;
+        fixture.answer(0, batch);
+        let measured = (metric(&fixture, count).await, metric(&fixture, waits).await);
+        assert_eq!(measured, (Some(1.0), Some(1.0)));
+    }
+
+    const NOTHING: (Option<f64>, Option<f64>) = (Some(0.0), Some(0.0));
+
+    #[tokio::test(start_paused = true)]
     async fn jobs_of_a_paused_endpoint_wait_within_their_time() {
         let settings =
             QueueSettings { queue_timeout: Some(Duration::from_secs(9)), ..Default::default() };

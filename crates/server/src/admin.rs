@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::administered::Administered;
 use crate::announce::Announcer;
+use crate::canary::TrialShare;
 use crate::events::Events;
 use crate::fleet::{self, FleetHandle};
 use crate::generations::{Generations, Order};
@@ -221,11 +222,14 @@ impl Admin for AdminHandler {
         options: ReloadOptions,
     ) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
         Box::pin(async move {
-            let ReloadOptions { limit, canary, swap } = options;
+            let ReloadOptions { limit, canary, shadow, allow_effects, swap } = options;
+            let canary = canary.map(TrialShare::Canary);
+            let shadow =
+                shadow.map(|share| TrialShare::Shadow { share, allows_effects: allow_effects });
             let label = self.find(&endpoint)?.identity().label.clone();
             let prepared = self.fleet.prepare(&label, limit).await?;
             let (spec, among) = (prepared.spec.clone(), prepared.among.clone());
-            let order = Order { spec, limit, canary, swap, among };
+            let order = Order { spec, limit, trial: canary.or(shadow), swap, among };
             let reloaded = prepared.generations.reload(order).await?;
             self.fleet.adopt(prepared).await;
             Ok(reloaded)

@@ -486,7 +486,7 @@ impl Fleet {
             let spec = self.endpoints.launcher.spec(endpoint, &running.schema, placement.clone());
             let among = self.neighbours_of(planned, at, changes);
             let order =
-                generations::Order { spec: Some(spec), limit, canary: None, swap: None, among };
+                generations::Order { spec: Some(spec), limit, trial: None, swap: None, among };
             results.push(match generations.reload(order).await {
                 Ok(reloaded) => {
                     self.put(running.with(endpoint.clone(), prepared.guards[label].clone()));

@@ -1,4 +1,5 @@
-//! The comparison of a canary with the live generation: a sequential test on failures, and one on latencies.
+//! The comparison of a canary, or a shadow, with the live generation: a sequential test on failures, and one on
+//! latencies. Answers that differ are counted, and decide nothing: a model may answer otherwise each time.
 //!
 //! Both tests are e-processes. Each multiplies, over blocks of jobs, factors whose expected value is at most 1
 //! while the canary is no worse than the live generation. The chance that such a product ever exceeds `1 / a`
@@ -18,6 +19,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use litplex_admin::ComparedAnswers;
 use litplex_calls::{Side, Tried};
 
 /// The chances that a canary which is no worse is rolled back: for its failures, and for its latencies.
@@ -66,14 +68,27 @@ pub(crate) struct Comparison {
     live: Counts,
     canary: Counts,
     medians: [VecDeque<Duration>; 2],
+    /// The answers of a shadow that were compared, and those that differ.
+    answers: ComparedAnswers,
 }
 
 impl Comparison {
+    /// Counts an answer of a shadow that was compared.
+    pub(crate) fn add_answer(&mut self, differs: bool) {
+        self.answers.compared += 1;
+        self.answers.differed += u64::from(differs);
+    }
+
+    /// Returns the counts of answers that were compared.
+    pub(crate) fn answers(&self) -> ComparedAnswers {
+        self.answers
+    }
+
     /// Adds a job.
     pub(crate) fn add(&mut self, job: Tried) {
         let (counts, totals, took, kept) = match job.side {
             Side::Live => (&mut self.block.live, &mut self.live, &mut self.block.live_took, 0),
-            Side::Canary => {
+            Side::Tried => {
                 (&mut self.block.canary, &mut self.canary, &mut self.block.canary_took, 1)
             }
         };
@@ -84,7 +99,7 @@ impl Comparison {
             keep(&mut self.medians[kept], job.took);
         }
         // A block that ends with a job of the canary has the jobs of the live generation since the one before.
-        if job.side == Side::Canary && self.block.live.jobs > 0 {
+        if job.side == Side::Tried && self.block.live.jobs > 0 {
             self.close();
         }
     }
@@ -274,7 +289,7 @@ mod tests {
         let between = (1.0 / share).round() as u64 - 1;
         loop {
             comparison.add_live(live, between, &mut random);
-            comparison.add(canary.job(Side::Canary, &mut random));
+            comparison.add(canary.job(Side::Tried, &mut random));
             let (verdict, jobs) = (comparison.verdict(), comparison.canary.jobs);
             if verdict != Verdict::Open || jobs >= most {
                 return (verdict, jobs);

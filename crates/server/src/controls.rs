@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerStatus};
-use litplex_calls::CallService;
+use litplex_calls::WatchedQueue;
 use litplex_config::{Source, Workers};
 use litplex_core::{Device, Identity, LoadedFile};
 use litplex_metrics::Edge;
@@ -39,8 +39,8 @@ pub(crate) struct EndpointControls {
     /// The bounds between which the autoscaler chooses; `None` if the number of workers is fixed.
     pub(crate) limits: Option<watch::Sender<Limits>>,
     pub(crate) unwell: UnhealthyCount,
-    /// The calls between endpoints, which wait for no more workers than there may be.
-    pub(crate) calls: CallService,
+    /// The queue, as the detector of deadlocks among calls knows it.
+    pub(crate) watched: WatchedQueue,
     /// The metrics of its requests at the HTTP edge.
     pub(crate) edge: Edge,
     /// The times that its workers may compute, if they are processes.
@@ -59,7 +59,7 @@ impl EndpointControls {
         if let Some(limits) = &self.limits {
             limits.send_replace(Limits::exactly(workers));
         }
-        self.calls.set_most_workers(self.label(), workers.max(1));
+        self.watched.set_most_workers(workers.max(1));
         self.wanted.set(workers);
         endpoint_span(self.label()).in_scope(|| tracing::info!("the target is {workers} workers"));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use litplex_calls::CallService;
+use litplex_calls::WatchedQueue;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Autoscaler, Demand, Limits, Readiness, Scaling, View, Wanted};
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ pub(crate) async fn follow_load(
     view: View,
     wanted: Wanted,
     mut limits: watch::Receiver<Limits>,
-    stuck_workers: impl Fn() -> usize,
+    watched: WatchedQueue,
 ) {
     let now = Instant::now();
     let mut scaler = Autoscaler::new(*limits.borrow_and_update(), Scaling::default(), now);
@@ -34,17 +34,10 @@ pub(crate) async fn follow_load(
         // start, more of them do not help.
         let is_down = matches!(view.readiness(), Readiness::Down { .. });
         if was_ready && !is_down {
-            let demand = demand(&endpoint.load().await, &view, stuck_workers());
+            let demand = demand(&endpoint.load().await, &view, watched.stuck_workers());
             wanted.set(scaler.decide(&demand, Instant::now()));
         }
     }
-}
-
-/// Returns a function that returns the number of an endpoint's workers, if they are stuck: queued calls
-/// wait, over other calls, for those that these workers make.
-pub(crate) fn stuck_workers(calls: CallService, label: &str) -> impl Fn() -> usize + use<> {
-    let label = label.to_owned();
-    move || calls.stuck_workers(&label)
 }
 
 fn demand(load: &EndpointLoad, view: &View, stuck_workers: usize) -> Demand {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use litplex_calls::{Backend, Lease, Target};
+use litplex_calls::{Backend, Lease, Target, WatchedQueue};
 use litplex_config::{Endpoint, Workers};
 use litplex_core::Attach;
 use litplex_metrics::Edge;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::RustModel;
 use crate::controls::{EndpointControls, kind};
 use crate::dialect_path::CheckedAttach;
-use crate::elastic::{follow_load, stuck_workers};
+use crate::elastic::follow_load;
 use crate::launch::{WorkerEnvironment, launcher};
 use crate::placement::Placement;
 use crate::telemetry::Telemetry;
@@ -78,6 +78,11 @@ impl Size {
         let limits = other.limits.as_ref().map(|limits| *limits.borrow());
         Self { workers: other.view.wanted().max(1), limits }
     }
+
+    /// Returns the most workers at the same time.
+    fn most(self) -> usize {
+        self.limits.map_or(self.workers, |limits| limits.max.max(1))
+    }
 }
 
 impl Generation {
@@ -88,20 +93,23 @@ impl Generation {
         number: u64,
         size: Size,
     ) -> Self {
-        let GenerationSpec { config, telemetry, .. } = &**spec;
-        let metrics = telemetry.metrics.queue(config.label());
-        let queue = spawn_endpoint(queue_settings(config, number), metrics);
-        let generation = Self::prepare(queue, spec, model, number, size);
+        let generation = Self::hold(spec, model, number, size);
         generation.begin(size);
         generation
     }
 
     /// Returns a generation with a new queue, which holds jobs; it has no workers until it begins.
-    pub(crate) fn hold(spec: &Arc<GenerationSpec>, number: u64, size: Size) -> Self {
-        let GenerationSpec { config, telemetry, .. } = &**spec;
+    pub(crate) fn hold(
+        spec: &Arc<GenerationSpec>,
+        model: Option<RustModel>,
+        number: u64,
+        size: Size,
+    ) -> Self {
+        let GenerationSpec { config, telemetry, environment, .. } = &**spec;
         let metrics = telemetry.metrics.queue(config.label());
         let queue = spawn_endpoint(queue_settings(config, number), metrics);
-        Self::prepare(queue, spec, None, number, size)
+        let watched = environment.calls.watch(config.label(), size.most());
+        Self::prepare(queue, watched, spec, model, number, size)
     }
 
     /// Launches the workers.
@@ -112,6 +120,7 @@ impl Generation {
     /// Returns a generation that serves this queue; it has no workers until it begins.
     pub(crate) fn prepare(
         endpoint: Queue,
+        watched: WatchedQueue,
         spec: &Arc<GenerationSpec>,
         model: Option<RustModel>,
         number: u64,
@@ -121,14 +130,21 @@ impl Generation {
         let devices = placement.devices.clone();
         let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
         let Size { workers, limits } = size;
-        let most = limits.map_or(workers, |limits| limits.max.max(1));
-        environment.calls.set_most_workers(config.label(), most);
+        watched.set_most_workers(size.most());
+        let calls = environment.calls.for_workers(watched.clone());
         let (label, name, device) = (config.label(), &config.identity.name, &devices[0]);
         endpoint_span(label).in_scope(|| tracing::info!(name, workers, %device, "loading"));
         let worker_telemetry = telemetry.for_workers(label);
         let unwell = worker_telemetry.unhealthy.clone();
-        let (launch, patience) =
-            launcher(config, model, placement.clone(), environment, attach, worker_telemetry);
+        let (launch, patience) = launcher(
+            config,
+            model,
+            placement.clone(),
+            environment,
+            attach,
+            calls,
+            worker_telemetry,
+        );
         let supervisor = supervise(launch, 0, Default::default());
         let controls = EndpointControls {
             generation: number,
@@ -142,17 +158,15 @@ impl Generation {
             wanted: supervisor.wanted_setter(),
             limits: limits.map(watch::Sender::new),
             unwell,
-            calls: environment.calls.clone(),
+            watched,
             edge: edge.clone(),
             patience,
             spec: spec.clone(),
         };
         let mut following = JoinSet::new();
         if let Some(limits) = &controls.limits {
-            let EndpointControls { endpoint, view, wanted, .. } = &controls;
-            let (endpoint, view, wanted) = (endpoint.clone(), view.clone(), wanted.clone());
-            let stuck = stuck_workers(environment.calls.clone(), controls.label());
-            following.spawn(follow_load(endpoint, view, wanted, limits.subscribe(), stuck));
+            let EndpointControls { endpoint, view, wanted, watched, .. } = controls.clone();
+            following.spawn(follow_load(endpoint, view, wanted, limits.subscribe(), watched));
         }
         let (controls, lease) = (Arc::new(controls), Lease::default());
         Self { controls, supervisor, following, lease }
@@ -162,6 +176,14 @@ impl Generation {
     pub(crate) async fn is_unused(&self) -> bool {
         let load = self.controls.endpoint.load().await;
         !self.lease.is_shared() && load.queued == 0 && load.in_flight == 0
+    }
+
+    /// Sets whether its jobs are shadows, which are in no metric of the queue.
+    pub(crate) fn set_shadow(&self, is_shadow: bool) {
+        let EndpointControls { spec, endpoint, generation, .. } = &*self.controls;
+        let settings = queue_settings(&spec.config, *generation);
+        // The handle knows only limits, which are the same.
+        let _ = endpoint.with_settings(QueueSettings { is_shadow, ..settings });
     }
 
     /// Applies a specification that needs no new workers.
@@ -190,6 +212,7 @@ impl Generation {
             waits_for_first_worker: *waits_for_first_worker,
             scopes: config.jwt_scopes.clone().unwrap_or_default(),
             metrics: edge.clone(),
+            watched: self.controls.watched.clone(),
             demand: before.map(|before| before.demand.clone()).unwrap_or_default(),
             lease: self.lease.clone(),
             trial: None,
@@ -205,5 +228,6 @@ fn queue_settings(config: &Endpoint, generation: u64) -> QueueSettings {
         by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
         max_batch_cost: config.max_batch_cost,
         generation,
+        is_shadow: false,
     }
 }

@@ -2,7 +2,7 @@
 //! that drain.
 //!
 //! A reload starts a new generation beside the live one. Once its workers are ready and warm, it becomes the
-//! target of new calls in one step, or gets a share of them as a canary first. A call keeps the target that it
+//! target of new calls in one step, or is on trial first: as a canary, or as a shadow. A call keeps the target that it
 //! began with, so that each generation serves only its own queue and no batch mixes them. The old generation
 //! is stopped when no call has its target any more. A generation that fails at any step is stopped, and the
 //! live one goes on.
@@ -14,7 +14,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{EventKind, GenerationState, GenerationStatus, Refusal, Reloaded, Swap};
+use litplex_admin::{
+    ComparedAnswers, EventKind, GenerationState, GenerationStatus, Refusal, Reloaded, Swap,
+};
 use litplex_calls::{Registry, Target, TimeBudget};
 use litplex_config::Source;
 use litplex_core::Mode;
@@ -26,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::Error;
-use crate::canary::{Canary, Decision, differences};
+use crate::canary::{Canary, Decision, TrialShare, differences};
 use crate::controls::EndpointControls;
 use crate::events::{Events, timestamp};
 use crate::fits::Neighbours;
@@ -220,10 +222,20 @@ impl Owner {
         let spec = order.spec.clone().unwrap_or_else(|| self.live.controls.spec.clone());
         let next = next_swap(&self.live.controls, &spec).await;
         let reason = order.swap.is_none().then_some(next.reason).flatten();
-        match (order.swap.unwrap_or(next.swap), order.canary) {
-            (Swap::InPlace, Some(_)) => Ok(Err(Refusal::conflict(format!(
-                "`{}` is reloaded in place, which allows no canary{}; reload it without one",
+        if let Some(TrialShare::Shadow { allows_effects: false, .. }) = order.trial
+            && spec.config.idempotent == Some(false)
+        {
+            return Ok(Err(Refusal::conflict(format!(
+                "`{}` is not idempotent, and a shadow computes requests once more; `--allow-effects` allows \
+                 that, and `--canary` computes each request once",
+                self.label()
+            ))));
+        }
+        match (order.swap.unwrap_or(next.swap), order.trial) {
+            (Swap::InPlace, Some(trial)) => Ok(Err(Refusal::conflict(format!(
+                "`{}` is reloaded in place, which allows no {}{}; reload it without one",
                 self.label(),
+                trial.state().word(),
                 reason.map(|reason| format!(": {reason}")).unwrap_or_default()
             )))),
             (Swap::InPlace, None) => {
@@ -243,9 +255,10 @@ impl Owner {
             ));
         }
         if let Some(canary) = &self.canary {
-            let number = canary.generation.controls.generation;
+            let (number, word) =
+                (canary.generation.controls.generation, canary.share.state().word());
             return refuse(format!(
-                "generation {number} of `{label}` is a canary; `litplex promote` it, or \
+                "generation {number} of `{label}` is a {word}; `litplex promote` it, or \
                  `litplex rollback`"
             ));
         }
@@ -257,7 +270,7 @@ impl Owner {
         match self.live.controls.endpoint.load().await.mode {
             // The requests that it holds would wait on the old generation.
             Mode::Paused => refuse(format!("`{label}` is paused; `litplex resume` it first")),
-            Mode::Draining if order.canary.is_some() => {
+            Mode::Draining if order.trial.is_some() => {
                 refuse(format!("`{label}` is drained; `litplex resume` it first"))
             }
             mode => Ok(mode),
@@ -279,10 +292,11 @@ impl Owner {
         let started = self.start(starting).await?;
         let started = started.and_then(|()| check_fit(&generation.controls, &order.among));
         let changes = differences(&self.live, &generation);
-        let started = started.and_then(|()| match (&changes, order.canary) {
-            (Some(changes), Some(_)) => Err(format!(
+        let started = started.and_then(|()| match (&changes, order.trial) {
+            (Some(changes), Some(trial)) => Err(format!(
                 "it changes {changes}, so that its responses cannot be compared with those of the live \
-                 generation; reload it without `--canary`"
+                 generation; reload it without `--{}`",
+                trial.state().word()
             )),
             _ => Ok(()),
         });
@@ -300,7 +314,7 @@ impl Owner {
                 .in_scope(|| tracing::warn!("generation {number} changes {changes}"));
         }
         generation.controls.endpoint.set_mode(mode);
-        match order.canary {
+        match order.trial {
             Some(share) => self.begin_trial(generation, share),
             None => self.switch(generation),
         }
@@ -324,7 +338,8 @@ impl Owner {
         let text = format!("in place{expected}{reason}");
         self.note(number, GenerationState::Starting, Some(&text), None);
         let held = watch::Sender::new(true);
-        let mut generation = Generation::hold(spec, number, size);
+        let mut generation = Generation::hold(spec, None, number, size);
+        generation.controls.watched.start_after(&self.live.controls.watched);
         let starting = self.starting(&mut generation, Some(&held), limit);
         self.hold(&generation, mode, seconds);
         let old = self.take_place(generation);
@@ -371,9 +386,10 @@ impl Owner {
         let number = self.next_number();
         let text = format!("with the options of generation {before}");
         self.note(number, GenerationState::Starting, Some(&text), None);
-        let queue = self.live.controls.endpoint.clone();
+        let (queue, watched) =
+            (self.live.controls.endpoint.clone(), self.live.controls.watched.clone());
         let held = watch::Sender::new(true);
-        let mut generation = Generation::prepare(queue, spec, None, number, size);
+        let mut generation = Generation::prepare(queue, watched, spec, None, number, size);
         let starting = self.starting(&mut generation, Some(&held), limit);
         let mut failed = self.take_place(generation);
         // Its end must not refuse the requests that wait.
@@ -494,16 +510,20 @@ impl Owner {
         let _ = done.send(Err(in_progress(self.label())));
     }
 
-    /// Gives a generation a share of the requests.
-    fn begin_trial(&mut self, generation: Generation, share: f64) {
+    /// Gives a generation a share of the requests, or copies of it.
+    fn begin_trial(&mut self, generation: Generation, share: TrialShare) {
         let number = generation.controls.generation;
         let Some(live) = self.registry.get(self.label()) else { return };
         let (canary, target) = Canary::new(generation, share, &live, &self.live.controls);
         self.registry.replace_one(Arc::new(target));
         self.canary = Some(canary);
         self.publish();
-        let text = format!("{} % of the requests", 100.0 * share);
-        self.note(number, GenerationState::Canary, Some(&text), Some(share));
+        let percent = 100.0 * share.share();
+        let text = match share {
+            TrialShare::Canary(_) => format!("{percent} % of the requests"),
+            TrialShare::Shadow { .. } => format!("copies of {percent} % of the requests"),
+        };
+        self.note(number, share.state(), Some(&text), Some(share.share()));
     }
 
     fn decide(&mut self, decision: Decision) {
@@ -511,34 +531,44 @@ impl Owner {
             Decision::Promote => drop(self.promote("it is no worse than the live generation")),
             Decision::RollBack(reason) => self.end_trial(&reason, None),
             Decision::Stop(reason) => self.end_trial(&reason, Some(Duration::ZERO)),
+            Decision::Counted => self.publish_answers(),
         }
     }
 
-    /// Makes the canary the live generation.
+    /// Makes the generation on trial the live one.
     fn promote(&mut self, reason: &str) -> Result<Reloaded, Refusal> {
         let label = self.label().to_owned();
         let Some(canary) = self.canary.take() else {
-            let refusal = format!("`{label}` has no canary; `litplex reload --canary` starts one");
+            let refusal = format!(
+                "`{label}` has no canary and no shadow; `litplex reload` starts one with `--canary` or \
+                 `--shadow`"
+            );
             return Err(Refusal::conflict(refusal));
         };
-        let number = canary.generation.controls.generation;
+        let (number, began) = (canary.generation.controls.generation, canary.began);
+        self.list_answers(number, canary.answers());
         endpoint_span(&label)
             .in_scope(|| tracing::info!("generation {number} is promoted: {reason}"));
-        self.switch(canary.generation);
-        Ok(self.reloaded(number, canary.began.elapsed(), None))
+        let (generation, _) = canary.end();
+        generation.set_shadow(false);
+        self.switch(generation);
+        Ok(self.reloaded(number, began.elapsed(), None))
     }
 
-    /// Ends the trial of a canary: the live generation gets all requests, and the canary finishes its own,
+    /// Ends a trial: the live generation gets all requests, and the other one finishes its own,
     /// within `grace` if that is given.
     fn end_trial(&mut self, reason: &str, grace: Option<Duration>) {
-        let Some(Canary { generation, live, .. }) = self.canary.take() else { return };
+        let Some(canary) = self.canary.take() else { return };
+        let answers = canary.answers();
+        let (generation, live) = canary.end();
         self.registry.replace_one(live);
         self.publish();
+        self.list_answers(generation.controls.generation, answers);
         self.note(generation.controls.generation, GenerationState::Failed, Some(reason), None);
         self.draining.spawn(drain(generation, grace, self.stopping.subscribe()));
     }
 
-    /// Ends the canary, or returns to an earlier generation.
+    /// Ends the trial, or returns to an earlier generation.
     async fn roll_back_to(
         &mut self,
         number: Option<u64>,
@@ -565,7 +595,7 @@ impl Owner {
                 }
             })));
         };
-        let order = Order { spec: Some(spec.clone()), limit, canary: None, swap: None, among };
+        let order = Order { spec: Some(spec.clone()), limit, trial: None, swap: None, among };
         self.reload(order).await
     }
 
@@ -591,6 +621,21 @@ impl Owner {
         self.publish();
     }
 
+    /// Publishes the counts of answers that were compared.
+    fn publish_answers(&self) {
+        if let Some(canary) = &self.canary {
+            self.list_answers(canary.generation.controls.generation, canary.answers());
+        }
+    }
+
+    fn list_answers(&self, number: u64, answers: Option<ComparedAnswers>) {
+        self.published.send_modify(|Published { listed, .. }| {
+            if let Some(listed) = listed.iter_mut().find(|listed| listed.generation == number) {
+                listed.answers = answers;
+            }
+        });
+    }
+
     fn publish(&self) {
         self.published.send_modify(|published| {
             published.live = self.live.controls.clone();
@@ -612,7 +657,7 @@ impl Owner {
     async fn stop(mut self, grace: Duration) {
         self.stopping.send_replace(Some(grace));
         if let Some(canary) = self.canary.take() {
-            self.draining.spawn(drain(canary.generation, None, self.stopping.subscribe()));
+            self.draining.spawn(drain(canary.end().0, None, self.stopping.subscribe()));
         }
         self.live.supervisor.stop(grace).await;
         while self.draining.join_next().await.is_some() {}
@@ -628,20 +673,28 @@ impl Owner {
             _ => tracing::info!("generation {number} is {word}{text}"),
         });
         let (endpoint, reason) = (label.to_owned(), reason.map(str::to_owned));
-        self.list(status(number, state, reason.clone(), share));
-        self.events.record(EventKind::Generation { endpoint, generation: number, state, reason });
+        let status = status(number, state, reason.clone(), share);
+        let answers = self.list(status);
+        let generation = number;
+        self.events.record(EventKind::Generation { endpoint, generation, state, reason, answers });
     }
 
-    fn list(&self, status: GenerationStatus) {
+    /// Lists the status of a generation, with the counts of its answers. Returns these.
+    fn list(&self, status: GenerationStatus) -> Option<ComparedAnswers> {
+        let mut answers = None;
         self.published.send_modify(|Published { listed, .. }| {
             match listed.iter_mut().find(|listed| listed.generation == status.generation) {
-                Some(listed) => *listed = status,
+                Some(listed) => {
+                    answers = listed.answers;
+                    *listed = GenerationStatus { answers, ..status };
+                }
                 None => listed.push_back(status),
             }
             while listed.len() > LISTED {
                 listed.pop_front();
             }
         });
+        answers
     }
 
     /// Lists how far the first generation has come, unless another one has taken its place. The log and the
@@ -657,8 +710,9 @@ impl Owner {
     }
 
     fn reloaded(&self, generation: u64, took: Duration, changes: Option<String>) -> Reloaded {
-        let is_live = generation == self.live.controls.generation;
-        let state = if is_live { GenerationState::Live } else { GenerationState::Canary };
+        let tried = self.canary.as_ref();
+        let tried = tried.filter(|canary| canary.generation.controls.generation == generation);
+        let state = tried.map_or(GenerationState::Live, |canary| canary.share.state());
         let (endpoint, seconds) = (self.label().to_owned(), took.as_secs_f64());
         Reloaded { endpoint, generation, state, seconds, changes }
     }
@@ -704,7 +758,7 @@ fn check_fit(generation: &EndpointControls, among: &Neighbours) -> Result<(), St
     if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }
 
-/// Waits for the decision about a canary, if there is one.
+/// Waits for the decision about the generation on trial, if there is one.
 async fn decided(canary: &mut Option<Canary>, live: &EndpointControls) -> Decision {
     match canary {
         Some(canary) => canary.decided(live).await,
@@ -718,7 +772,7 @@ fn status(
     reason: Option<String>,
     share: Option<f64>,
 ) -> GenerationStatus {
-    GenerationStatus { generation, state, since: timestamp(), share, reason }
+    GenerationStatus { generation, state, since: timestamp(), share, reason, answers: None }
 }
 
 /// Waits until no call has the target of a generation any more, or for `grace` if that is given; then stops

@@ -12,6 +12,7 @@ use litplex_core::Identity;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::canary::TrialShare;
 use crate::controls::EndpointControls;
 use crate::events::Events;
 use crate::fits::Neighbours;
@@ -25,8 +26,8 @@ pub(crate) struct Order {
     pub(crate) spec: Option<Arc<GenerationSpec>>,
     /// The time that the new generation has to become ready.
     pub(crate) limit: Duration,
-    /// The share of the requests that it gets on trial, if it is a canary.
-    pub(crate) canary: Option<f64>,
+    /// The share of the requests that it gets on trial; `None`: it is live at once.
+    pub(crate) trial: Option<TrialShare>,
     /// The way in which it takes the place of the live one; `None`: as the configuration says, else by its memory.
     pub(crate) swap: Option<Swap>,
     /// The endpoints that it must fit.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use litplex_admin::RunDir;
-use litplex_calls::{CallService, Registry, Targets};
+use litplex_calls::{CallService, QueueCalls, Registry, Targets};
 use litplex_config::{Endpoint, Program, Source};
 use litplex_core::{Attach, Calls, Device, Launch};
 use litplex_devices::{isolate, thread_variables};
@@ -112,16 +112,15 @@ pub(crate) fn launcher(
     placement: Placement,
     environment: &WorkerEnvironment,
     attach: Arc<dyn Attach>,
+    calls: QueueCalls,
     telemetry: WorkerTelemetry,
 ) -> (Arc<dyn Launch>, Option<SharedPatience>) {
     match (model, &config.source) {
-        (Some(model), _) => {
-            (model(rust_settings(config, placement.devices, environment), attach), None)
-        }
+        (Some(model), _) => (model(rust_settings(config, placement.devices, calls), attach), None),
         (None, Source::Python(load)) => {
             let worker = worker_spec(config, load.clone(), environment);
             let process = process_spec(config, placement, environment);
-            let calls: Arc<dyn Calls> = Arc::new(environment.calls.clone());
+            let calls: Arc<dyn Calls> = Arc::new(calls);
             let launch = PythonLaunch::new(worker, process, attach, calls, telemetry);
             let patience = launch.patience();
             (Arc::new(launch), Some(patience))
@@ -132,12 +131,7 @@ pub(crate) fn launcher(
     }
 }
 
-fn rust_settings(
-    config: &Endpoint,
-    devices: Vec<Device>,
-    environment: &WorkerEnvironment,
-) -> Settings {
-    let calls = Arc::new(environment.calls.clone());
+fn rust_settings(config: &Endpoint, devices: Vec<Device>, calls: QueueCalls) -> Settings {
     Settings {
         endpoint: config.label().to_owned(),
         devices,
@@ -145,7 +139,7 @@ fn rust_settings(
         batch_timeout: config.batch_timeout.unwrap_or_default(),
         retry_batch_singly: retry_batch_singly(config),
         dialect: None,
-        callees: Callees::new(calls, Handle::current()),
+        callees: Callees::new(Arc::new(calls), Handle::current()),
     }
 }
 

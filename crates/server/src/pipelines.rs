@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_admin::EndpointStatus;
-use litplex_calls::{CallService, Composed, Inherited, off_thread};
+use litplex_calls::{CallService, Composed, Inherited, WatchedQueue, off_thread};
 use litplex_config::Source;
 use litplex_core::{
-    BoxFuture, Called, Calls, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place,
-    Request, Response, Root, Waits,
+    BoxFuture, Called, Identity, Invocation, ModelInfo, Origin, Outcome, Parent, Place, Request,
+    Response, Waits,
 };
 use litplex_metrics::{Edge, StepOutcome, StepTimes};
 use litplex_pipelines::{Caller, Delivery, Ended, Graph, PipelineError, StepCall, StepReport};
@@ -25,6 +25,8 @@ pub(crate) struct Pipeline {
     /// The name in the path of calls.
     name: Arc<str>,
     calls: CallService,
+    /// The pipeline, as the detector of deadlocks among calls knows it.
+    pub(crate) watched: WatchedQueue,
 }
 
 impl Pipeline {
@@ -36,8 +38,8 @@ impl Pipeline {
     ) -> Option<Self> {
         let Source::Pipeline(graph) = &config.source else { return None };
         let info = info(graph);
-        let name = config.label().into();
-        Some(Self { graph: graph.clone(), info, steps, name, calls: calls.clone() })
+        let (name, watched) = (config.label().into(), calls.watch(config.label(), 0));
+        Some(Self { graph: graph.clone(), info, steps, name, calls: calls.clone(), watched })
     }
 
     /// Returns the graph.
@@ -145,7 +147,7 @@ impl Caller for StepCaller {
         let mut parent = Parent { trace, ..self.parent.clone() };
         if is_shadow {
             // Its calls are no reason to refuse requests, and use none of their retries.
-            parent.origin.root = Arc::new(Root::new(parent.origin.root.scopes.clone()));
+            parent.origin.root = Arc::new(parent.origin.root.shadow());
         }
         let invocation = Invocation {
             caller: self.name.clone(),

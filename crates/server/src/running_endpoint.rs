@@ -189,6 +189,7 @@ pub(crate) fn composed_target(
     edge: &Edge,
     pipeline: Arc<Pipeline>,
 ) -> Target {
+    let watched = pipeline.watched.clone();
     Target {
         identity: config.identity.clone(),
         backend: Backend::Composed(pipeline),
@@ -199,6 +200,7 @@ pub(crate) fn composed_target(
         scopes: config.jwt_scopes.clone().unwrap_or_default(),
         metrics: edge.clone(),
         demand: Arc::default(),
+        watched,
         lease: Lease::default(),
         trial: None,
     }

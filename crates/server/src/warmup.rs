@@ -80,7 +80,7 @@ async fn answer(target: Arc<Target>, body: String, budget: TimeBudget) -> Result
         trace: None,
         origin: None,
         takes_items: false,
-        split: None,
+        is_split: false,
     };
     let answered = budget.bound(async {
         if info.dialect.is_some() {

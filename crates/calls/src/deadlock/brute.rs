@@ -20,6 +20,8 @@ pub(super) struct Model {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Endpoint {
     pub(super) most_workers: usize,
+    /// The generation whose jobs must have ended before a worker starts.
+    pub(super) after: Option<usize>,
     pub(super) places: usize,
     pub(super) batch: usize,
     pub(super) window: usize,
@@ -177,7 +179,13 @@ impl Model {
     fn can_start(&self, e: usize) -> bool {
         let counted = |worker: &&Worker| worker.endpoint == e && !worker.is_retiring;
         let workers = self.workers.iter().filter(counted).count();
-        !self.endpoints[e].queue.is_empty() && workers < self.endpoints[e].most_workers
+        let Endpoint { most_workers, after, queue, .. } = &self.endpoints[e];
+        !queue.is_empty() && workers < *most_workers && after.is_none_or(|e| self.is_drained(e))
+    }
+
+    fn is_drained(&self, e: usize) -> bool {
+        let mut workers = self.workers.iter().filter(|worker| worker.endpoint == e);
+        self.endpoints[e].queue.is_empty() && workers.all(|worker| worker.jobs() == 0)
     }
 
     fn start(&mut self, endpoint: usize) {

@@ -204,9 +204,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut below = |bound: usize| random.usize(..bound);
         let deadlocks = Deadlocks::new();
-        let endpoints: Vec<_> = (0..length).map(|_| deadlocks.add_endpoint("", 1)).collect();
-        let workers: Vec<_> =
-            endpoints.iter().map(|key| deadlocks.attached(*key, 0, places)).collect();
+        let queues: Vec<_> = (0..length).map(|_| deadlocks.watch("", 1)).collect();
+        let workers: Vec<_> = queues.iter().map(|queue| queue.attached(0, places)).collect();
         let mut free = vec![places; length];
         let new = |entry| Request { entry, calls: Vec::new(), items: Vec::new(), waits: true };
         let mut requests: Vec<_> = (0..requests).map(|_| new(below(length))).collect();
@@ -227,7 +226,7 @@ mod tests {
             } else if items.len() <= rounds * length {
                 let (caller, callee) = (endpoint(items.len() - 1), endpoint(items.len()));
                 let parent = Parent::Hook(workers[caller], &items[items.len() - 1..]);
-                calls.push(deadlocks.begin(endpoints[callee], parent, Reads::Whole, true));
+                calls.push(queues[callee].begin(parent, Reads::Whole, true));
                 *waits = true;
             } else {
                 (0..items.len()).for_each(|level| free[endpoint(level)] += 1);

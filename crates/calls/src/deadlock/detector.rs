@@ -9,7 +9,7 @@ use litplex_core::{CallId, WorkerKey};
 use tokio::sync::oneshot;
 
 use super::find::{find, stuck_workers};
-use super::state::{Doubt, EndpointKey, Parent, Reads, Refusal, State};
+use super::state::{Doubt, Parent, QueueKey, Reads, Refusal, State};
 
 /// The detector of deadlocks of a server. Clones share their state.
 ///
@@ -27,6 +27,23 @@ use super::state::{Doubt, EndpointKey, Parent, Reads, Refusal, State};
 /// Events of calls and workers that are not known, or not any longer, are ignored.
 #[derive(Debug, Clone, Default)]
 pub struct Deadlocks(Arc<Mutex<State>>);
+
+/// A queue that [`Deadlocks`] watches, until the last clone of this is dropped: that of a generation of an
+/// endpoint, or a pipeline, which has no workers.
+#[derive(Debug, Clone)]
+pub struct WatchedQueue(Arc<QueueGuard>);
+
+#[derive(Debug)]
+struct QueueGuard {
+    deadlocks: Deadlocks,
+    key: QueueKey,
+}
+
+impl Drop for QueueGuard {
+    fn drop(&mut self) {
+        self.deadlocks.state().remove_queue(self.key);
+    }
+}
 
 /// A call that [`Deadlocks`] watches until this is dropped.
 #[derive(Debug)]
@@ -82,36 +99,16 @@ impl Drop for WatchedCall {
 }
 
 impl Deadlocks {
-    /// Returns a detector without endpoints.
+    /// Returns a detector without queues.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an endpoint that may have this many workers at the same time; 0 for a pipeline.
-    pub fn add_endpoint(&self, name: &str, most_workers: usize) -> EndpointKey {
-        self.state().add_endpoint(name.into(), most_workers)
-    }
-
-    /// Returns the endpoint of this name, if it was added.
-    pub fn endpoint(&self, name: &str) -> Option<EndpointKey> {
-        self.state().endpoint(name)
-    }
-
-    /// Changes the most workers that an endpoint may have.
-    pub fn set_most_workers(&self, endpoint: EndpointKey, most: usize) {
-        self.decide(|state| state.set_most_workers(endpoint, most));
-    }
-
-    /// Returns the number of workers of an endpoint, if a call in its queue waits for them and they, over
-    /// other calls, for that call: then only the start of another worker brings it on. Otherwise 0.
-    pub fn stuck_workers(&self, endpoint: EndpointKey) -> usize {
-        stuck_workers(&self.state(), endpoint)
-    }
-
-    /// Adds a worker that takes jobs of an endpoint and runs this many hooks at the same time: 1 if it
-    /// computes one job or batch after the other, also if its hooks share one thread.
-    pub fn attached(&self, endpoint: EndpointKey, slot: usize, places: usize) -> WorkerKey {
-        self.state().attach(endpoint, slot, places)
+    /// Watches a queue of the endpoint with this name, which may have this many workers at the same time; 0
+    /// for a pipeline.
+    pub fn watch(&self, name: &str, most_workers: usize) -> WatchedQueue {
+        let key = self.state().add_queue(name.into(), most_workers);
+        WatchedQueue(Arc::new(QueueGuard { deadlocks: self.clone(), key }))
     }
 
     /// Notes that a worker takes no more jobs and finishes those that it has.
@@ -122,20 +119,6 @@ impl Deadlocks {
     /// Notes that a worker was lost or has finished.
     pub fn gone(&self, worker: WorkerKey) {
         self.decide(|state| state.gone(worker));
-    }
-
-    /// Adds a call, which is now in the queue of its callee. `waits` says that the hook waits for it from
-    /// now on. The call may be refused at once.
-    pub fn begin(
-        &self,
-        callee: EndpointKey,
-        parent: Parent<'_>,
-        reads: Reads,
-        waits: bool,
-    ) -> WatchedCall {
-        let (sender, refusal) = oneshot::channel();
-        let id = self.decide(|state| state.begin(callee, parent, reads, waits, sender));
-        WatchedCall { id, deadlocks: self.clone(), refusal: Some(refusal) }
     }
 
     /// Notes that the caller of a call waits for it from now on, and has taken this many parts of its
@@ -166,6 +149,12 @@ impl Deadlocks {
         drop(self.state().end(call));
     }
 
+    /// Returns the number of queues.
+    #[cfg(test)]
+    pub(super) fn queues(&self) -> usize {
+        self.state().queues.len()
+    }
+
     /// Returns the number of calls that have not ended.
     #[cfg(test)]
     pub(super) fn watched(&self) -> usize {
@@ -188,6 +177,53 @@ impl Deadlocks {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WatchedQueue {
+    /// Changes the most workers that the queue may have.
+    pub fn set_most_workers(&self, most: usize) {
+        self.deadlocks().decide(|state| state.set_most_workers(self.key(), most));
+    }
+
+    /// Notes that workers of this queue start when those of another one are gone, and these when they have
+    /// finished their jobs.
+    pub fn start_after(&self, other: &Self) {
+        self.deadlocks().decide(|state| state.start_after(self.key(), other.key()));
+    }
+
+    /// Returns the number of workers of the queue, if a call in it waits for them and they, over other
+    /// calls, for that call: then only the start of another worker brings it on. Otherwise 0.
+    pub fn stuck_workers(&self) -> usize {
+        stuck_workers(&self.deadlocks().state(), self.key())
+    }
+
+    /// Adds a worker that takes jobs of the queue and runs this many hooks at the same time: 1 if it
+    /// computes one job or batch after the other, also if its hooks share one thread.
+    pub fn attached(&self, slot: usize, places: usize) -> WorkerKey {
+        self.deadlocks().state().attach(self.key(), slot, places)
+    }
+
+    /// Adds a call, which is now in the queue. `waits` says that the hook waits for it from now on. The
+    /// call may be refused at once.
+    pub fn begin(&self, parent: Parent<'_>, reads: Reads, waits: bool) -> WatchedCall {
+        let (sender, refusal) = oneshot::channel();
+        let begin = |state: &mut State| state.begin(self.key(), parent, reads, waits, sender);
+        let id = self.deadlocks().decide(begin);
+        WatchedCall { id, deadlocks: self.deadlocks().clone(), refusal: Some(refusal) }
+    }
+
+    /// Notes that a call of another queue is now in this one: another generation computes it again.
+    pub fn take_over(&self, call: CallId) {
+        self.deadlocks().decide(|state| state.move_to(call, self.key()));
+    }
+
+    fn deadlocks(&self) -> &Deadlocks {
+        &self.0.deadlocks
+    }
+
+    fn key(&self) -> QueueKey {
+        self.0.key
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use litplex_core::CallId;
 
-use super::state::{BlockedPlace, Call, Caller, Endpoint, EndpointKey, Progress, State};
+use super::state::{BlockedPlace, Call, Caller, Progress, Queue, QueueKey, State, Worker};
 
 /// The depth of the quick search, before the whole state around a call is examined.
 const QUICK_DEPTH: usize = 32;
@@ -40,16 +40,15 @@ pub(super) fn find(state: &State, concerned: &[CallId]) -> Option<Deadlock> {
     Some(Deadlock { newest, chain: chain(state, &knot, newest) })
 }
 
-/// Returns the number of workers of an endpoint, if a call in its queue is stuck unless a worker starts;
-/// otherwise 0.
-pub(super) fn stuck_workers(state: &State, endpoint: EndpointKey) -> usize {
-    let Endpoint { workers, .. } = &state.endpoints[endpoint.0];
-    if state.endpoints[endpoint.0].has_open_worker() || workers.is_empty() {
+/// Returns the number of workers of a queue, if a call in it is stuck unless a worker starts; otherwise 0.
+pub(super) fn stuck_workers(state: &State, key: QueueKey) -> usize {
+    let Some(queue) = state.queues.get(&key) else { return 0 };
+    if queue.has_open_worker() || queue.workers.is_empty() {
         return 0;
     }
-    let queued = state.queued(endpoint);
+    let queued = state.queued(key);
     let stuck = stuck_calls(state, &queued, Hope::Workers);
-    if queued.iter().any(|id| stuck.contains(id)) { workers.len() } else { 0 }
+    if queued.iter().any(|id| stuck.contains(id)) { queue.workers.len() } else { 0 }
 }
 
 /// The events that may bring calls on.
@@ -67,13 +66,17 @@ fn can_end(state: &State, call: &Call, hope: Hope, mut ends: impl FnMut(CallId) 
     match call.progress {
         Progress::InServer => call.stages.iter().all(|stage| ends(*stage)),
         Progress::Queued => {
-            let endpoint = &state.endpoints[call.callee.0];
-            let mut workers = endpoint.workers.iter().map(|key| &state.workers[key]);
-            let can_take = match hope {
-                Hope::Starts => endpoint.can_take_jobs(),
-                Hope::Workers => endpoint.has_open_worker() || endpoint.workers.is_empty(),
+            // Without the queue, its jobs are refused.
+            let Some(queue) = state.queues.get(&call.callee) else { return true };
+            let may_start = match hope {
+                Hope::Starts => queue.may_start_workers(),
+                Hope::Workers => queue.workers.is_empty(),
             };
-            can_take || workers.any(|worker| worker.blocked_places().any(&mut moves))
+            let mut workers = queue.workers.iter().map(|key| &state.workers[key]);
+            let mut before = state.workers_before(queue);
+            queue.has_open_worker()
+                || (may_start && before.all(|worker| worker.blocked_places().all(&mut moves)))
+                || workers.any(|worker| worker.blocked_places().any(&mut moves))
         }
         Progress::Held(worker, item) => match state.workers.get(&worker) {
             // The worker was lost: the call is queued again or ends.
@@ -136,8 +139,10 @@ fn waits_of(state: &State, id: CallId) -> Vec<CallId> {
     match call.progress {
         Progress::InServer => return call.stages.clone(),
         Progress::Queued => {
-            let workers = state.endpoints[call.callee.0].workers.iter();
-            workers.flat_map(|key| state.workers[key].blocked_places()).for_each(visit);
+            let Some(queue) = state.queues.get(&call.callee) else { return waits };
+            let workers = queue.workers.iter().map(|key| &state.workers[key]);
+            let workers = workers.chain(state.workers_before(queue));
+            workers.flat_map(Worker::blocked_places).for_each(visit);
         }
         Progress::Held(worker, item) => {
             if let Some(worker) = state.workers.get(&worker) {
@@ -202,7 +207,7 @@ fn reachable<I: IntoIterator<Item = CallId>>(
 fn chain(state: &State, knot: &HashSet<CallId>, newest: CallId) -> String {
     let calls = own_cycle(state, knot, newest).unwrap_or_else(|| cycle(state, knot, newest));
     let mut names: Vec<_> = calls.iter().map(|id| caller_name(state, *id)).collect();
-    names.push(state.endpoints[state.calls[&newest].callee.0].name.to_string());
+    names.push(endpoint_name(state, state.calls[&newest].callee));
     let left_out = names.len().saturating_sub(LONGEST_CHAIN);
     if left_out > 0 {
         let middle = LONGEST_CHAIN / 2;
@@ -220,7 +225,7 @@ fn own_cycle(state: &State, knot: &HashSet<CallId>, newest: CallId) -> Option<Ve
     let callee = state.calls[&newest].callee;
     let is_of_callee = |id: &CallId| match &state.calls[id].caller {
         Caller::Hook(worker, _) => {
-            state.workers.get(worker).is_some_and(|worker| worker.endpoint == callee)
+            state.workers.get(worker).is_some_and(|worker| worker.queue == callee)
         }
         _ => false,
     };
@@ -270,16 +275,20 @@ fn cycle(state: &State, knot: &HashSet<CallId>, through: CallId) -> Vec<CallId> 
 
 /// Returns the name of the place that waits for a call: `/a#0`, or `/search` for a pipeline.
 fn caller_name(state: &State, id: CallId) -> String {
-    let endpoint = |key: EndpointKey| &state.endpoints[key.0].name;
     match &state.calls[&id].caller {
         Caller::Client => "a client".to_owned(),
         Caller::Call(parent) => match state.calls.get(parent) {
-            Some(parent) => endpoint(parent.callee).to_string(),
+            Some(parent) => endpoint_name(state, parent.callee),
             None => "a client".to_owned(),
         },
         Caller::Hook(worker, _) => match state.workers.get(worker) {
-            Some(worker) => format!("{}#{}", endpoint(worker.endpoint), worker.slot),
+            Some(worker) => format!("{}#{}", endpoint_name(state, worker.queue), worker.slot),
             None => "a worker".to_owned(),
         },
     }
+}
+
+fn endpoint_name(state: &State, queue: QueueKey) -> String {
+    let name = |queue: &Queue| queue.name.to_string();
+    state.queues.get(&queue).map_or_else(|| "an endpoint".to_owned(), name)
 }

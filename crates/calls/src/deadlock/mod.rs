@@ -11,6 +11,9 @@
 //! several events of each call. What the state means is in `state.rs`, and the decision, a pure function,
 //! in `find.rs`.
 //!
+//! Each generation of an endpoint has a queue of its own, which only its workers serve: what waits is told by
+//! queue, so that the decision is exact while two generations overlap.
+//!
 //! Deliberately absent: deadlines. A call that ends for any reason is reported as [`ended`](Deadlocks::ended).
 
 mod declared;
@@ -20,8 +23,8 @@ mod state;
 mod stream;
 
 pub use declared::{DeclaredCalls, DeclaredCycle, declared_cycles};
-pub use detector::{Deadlocks, WatchedCall};
-pub use state::{EndpointKey, Parent, Reads, Refusal};
+pub use detector::{Deadlocks, WatchedCall, WatchedQueue};
+pub use state::{Parent, Reads, Refusal};
 pub use stream::StreamWatch;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Random systems of endpoints whose hooks call each other, under random schedules.
+//! Random systems of endpoints whose hooks call each other, under random schedules. New generations of
+//! endpoints start beside the old ones, or in their place, and take over calls that fail on others.
 //!
 //! The simulation keeps queues, workers and hooks itself, tells [`Deadlocks`] of the events as the server
 //! does, and obeys its refusals. It checks that nothing hangs, that a refused call could not end,
@@ -11,17 +12,25 @@ use fastrand::Rng;
 use litplex_core::WorkerKey;
 
 use super::brute::{self, Model};
-use super::{Deadlocks, EndpointKey, Parent, Reads, WatchedCall};
+use super::{Deadlocks, Parent, Reads, WatchedCall, WatchedQueue};
 
 /// The number of systems; a longer run sets `LITPLEX_SIMULATIONS`.
 const SYSTEMS: u64 = 100_000;
 const STEPS: usize = 40;
 const MOST_DEPTH: usize = 4;
+/// The most reloads of a system.
+const MOST_RELOADS: usize = 2;
 /// The most states that brute force tries for a call.
 const MOST_STATES: usize = 4_000;
 
+/// A generation of an endpoint, or a pipeline.
 struct Endpoint {
-    key: EndpointKey,
+    /// The endpoint: the index of its first generation.
+    first: usize,
+    /// `None` once the generation has ended.
+    watched: Option<WatchedQueue>,
+    /// The generation whose workers must be gone before those of this one start.
+    after: Option<usize>,
     is_pipeline: bool,
     places: usize,
     batch: usize,
@@ -106,7 +115,11 @@ impl Counts {
 struct Simulation {
     random: Rng,
     deadlocks: Deadlocks,
+    /// The generations of all endpoints.
     endpoints: Vec<Endpoint>,
+    /// The generations of each endpoint that get its new requests: one, or two while one is on trial.
+    current: Vec<Vec<usize>>,
+    reloads: usize,
     workers: Vec<Worker>,
     jobs: Vec<Job>,
     /// The calls that have not ended.
@@ -130,17 +143,28 @@ impl Simulation {
             let places = [1, 1, 1, 2, 3][random.usize(..5)];
             let batch = if places == 1 { [1, 1, 3][random.usize(..3)] } else { 1 };
             let ahead = [1, 1, 2][random.usize(..3)];
-            let key = deadlocks.add_endpoint(&format!("/{e}"), most_workers);
+            let watched = Some(deadlocks.watch(&format!("/{e}"), most_workers));
             let callees = (0..1 + random.usize(..3)).map(|_| random.usize(..count)).collect();
             let (window, queue) = (places * batch * ahead, VecDeque::new());
-            let endpoint =
-                Endpoint { key, is_pipeline, places, batch, window, most_workers, queue, callees };
-            endpoints.push(endpoint);
+            endpoints.push(Endpoint {
+                first: e,
+                watched,
+                after: None,
+                is_pipeline,
+                places,
+                batch,
+                window,
+                most_workers,
+                queue,
+                callees,
+            });
         }
         let mut simulation = Self {
             random,
             deadlocks,
             endpoints,
+            current: (0..count).map(|e| vec![e]).collect(),
+            reloads: 0,
             workers: Vec::new(),
             jobs: Vec::new(),
             watched: Vec::new(),
@@ -164,20 +188,34 @@ impl Simulation {
                 6 => self.leave(),
                 7 => self.kill(),
                 8 => self.scale(),
+                9 => self.reload(),
                 _ => drop(self.move_on()),
             }
         }
         while self.move_on() {}
         assert!(self.jobs.iter().all(|job| job.is_ended), "calls hang");
         assert_eq!(self.deadlocks.watched(), 0, "the detector keeps calls that have ended");
+        let generations: usize = self.current.iter().map(Vec::len).sum();
+        assert_eq!(
+            self.deadlocks.queues(),
+            generations,
+            "the detector keeps queues that have ended"
+        );
         self.counts
     }
 
     // Events that come from outside.
 
     fn arrive(&mut self) {
-        let endpoint = self.random.usize(..self.endpoints.len());
+        let first = self.random.usize(..self.current.len());
+        let endpoint = self.chosen(first);
         self.submit(endpoint, 0, None, None);
+    }
+
+    /// Returns the generation of an endpoint that gets a request.
+    fn chosen(&mut self, first: usize) -> usize {
+        let current = &self.current[first];
+        current[self.random.usize(..current.len())]
     }
 
     /// A client or a hook gives a request up.
@@ -213,9 +251,16 @@ impl Simulation {
                 self.end(job);
             } else if !self.jobs[job].is_ended {
                 let endpoint = self.jobs[job].endpoint;
-                self.endpoints[endpoint].queue.push_front(job);
+                let live = self.current[self.endpoints[endpoint].first][0];
+                let is_taken_over = live != endpoint && self.random.usize(..2) == 0;
+                let to = if is_taken_over { live } else { endpoint };
+                self.jobs[job].endpoint = to;
+                self.endpoints[to].queue.push_front(job);
                 if let Some(watched) = &self.jobs[job].watched {
-                    self.deadlocks.requeued(watched.id());
+                    match is_taken_over {
+                        true => self.watched(to).take_over(watched.id()),
+                        false => self.deadlocks.requeued(watched.id()),
+                    }
                 }
             }
         }
@@ -225,16 +270,61 @@ impl Simulation {
     /// Changes the number of workers that an endpoint may have, and lets the extra ones finish.
     fn scale(&mut self) {
         let e = self.random.usize(..self.endpoints.len());
-        if self.endpoints[e].is_pipeline {
+        if self.endpoints[e].is_pipeline || self.endpoints[e].watched.is_none() {
             return;
         }
         let most = 1 + self.random.usize(..3);
         self.endpoints[e].most_workers = most;
-        self.deadlocks.set_most_workers(self.endpoints[e].key, most);
+        self.watched(e).set_most_workers(most);
         self.obey();
         if self.random.usize(..2) == 0 {
             while self.retire_extra() {}
         }
+    }
+
+    /// Starts a generation of an endpoint, in place of the one that is there or beside it; then it gets all
+    /// new requests, or some of them. If two are there, one of them is chosen.
+    fn reload(&mut self) {
+        let first = self.random.usize(..self.current.len());
+        if let [live, canary] = self.current[first][..] {
+            self.current[first] = vec![if self.random.usize(..2) == 0 { live } else { canary }];
+            return;
+        }
+        let live = self.current[first][0];
+        let Endpoint { is_pipeline, places, batch, window, most_workers, after, .. } =
+            self.endpoints[live];
+        if is_pipeline || after.is_some() || self.reloads == MOST_RELOADS {
+            return;
+        }
+        self.reloads += 1;
+        let new = self.endpoints.len();
+        self.endpoints.push(Endpoint {
+            first,
+            watched: Some(self.deadlocks.watch(&format!("/{first}"), most_workers)),
+            after: None,
+            is_pipeline,
+            places,
+            batch,
+            window,
+            most_workers,
+            queue: VecDeque::new(),
+            callees: self.endpoints[live].callees.clone(),
+        });
+        match self.random.usize(..3) {
+            0 => {
+                self.endpoints[new].after = Some(live);
+                self.watched(new).start_after(self.watched(live));
+                self.current[first] = vec![new];
+            }
+            kind => {
+                (0..self.random.usize(..most_workers + 1)).for_each(|_| self.start(new));
+                self.current[first] = if kind == 1 { vec![new] } else { vec![live, new] };
+            }
+        }
+    }
+
+    fn watched(&self, e: usize) -> &WatchedQueue {
+        self.endpoints[e].watched.as_ref().expect("the generation has not ended")
     }
 
     /// Lets a worker finish that an endpoint has above its number.
@@ -360,7 +450,8 @@ impl Simulation {
 
     fn call(&mut self, h: usize, callee: usize, reads: Reads, waits: bool) {
         let depth = self.hooks[h].jobs.iter().map(|job| self.jobs[*job].depth).max().unwrap_or(0);
-        let key = self.endpoints[callee].key;
+        let callee = self.chosen(callee);
+        let queue = self.watched(callee).clone();
         let watched = match self.hooks[h].worker {
             Some(w) => {
                 let jobs = &self.hooks[h].jobs;
@@ -371,11 +462,11 @@ impl Simulation {
                     // A hook for one item of a batch.
                     items = vec![items[self.random.usize(..items.len())]];
                 }
-                self.deadlocks.begin(key, Parent::Hook(self.workers[w].key, &items), reads, waits)
+                queue.begin(Parent::Hook(self.workers[w].key, &items), reads, waits)
             }
             None => match &self.jobs[self.hooks[h].jobs[0]].watched {
-                Some(parent) => self.deadlocks.begin(key, Parent::Call(parent.id()), reads, waits),
-                None => self.deadlocks.begin(key, Parent::Client, reads, waits),
+                Some(parent) => queue.begin(Parent::Call(parent.id()), reads, waits),
+                None => queue.begin(Parent::Client, reads, waits),
             },
         };
         let call = self.submit(callee, depth + 1, Some(h), Some(watched));
@@ -502,9 +593,12 @@ impl Simulation {
                 return true;
             }
         }
+        if self.end_generation() {
+            return true;
+        }
         let can_start = |e: &usize| {
-            let Endpoint { queue, most_workers, .. } = &self.endpoints[*e];
-            !queue.is_empty() && self.taking(*e).count() < *most_workers
+            let Endpoint { queue, most_workers, after, .. } = &self.endpoints[*e];
+            after.is_none() && !queue.is_empty() && self.taking(*e).count() < *most_workers
         };
         let choices: Vec<_> = (0..self.endpoints.len()).filter(can_start).collect();
         let Some(e) = self.choose(&choices) else { return false };
@@ -512,9 +606,29 @@ impl Simulation {
         true
     }
 
+    /// Ends a generation that has finished its requests and gets no more.
+    fn end_generation(&mut self) -> bool {
+        let is_unused = |e: &usize| {
+            let Endpoint { first, watched, queue, .. } = &self.endpoints[*e];
+            let mut workers = self.workers.iter().filter(|it| it.endpoint == *e && !it.is_gone);
+            let is_idle = workers.all(|it| it.held.is_empty() && it.hooks.is_empty());
+            is_idle && watched.is_some() && queue.is_empty() && !self.current[*first].contains(e)
+        };
+        let Some(e) = (0..self.endpoints.len()).find(is_unused) else { return false };
+        for worker in self.workers.iter_mut().filter(|it| it.endpoint == e && !it.is_gone) {
+            worker.is_gone = true;
+            self.deadlocks.gone(worker.key);
+        }
+        self.endpoints[e].watched = None;
+        for endpoint in self.endpoints.iter_mut().filter(|it| it.after == Some(e)) {
+            endpoint.after = None;
+        }
+        true
+    }
+
     fn start(&mut self, endpoint: usize) {
-        let Endpoint { key, places, .. } = self.endpoints[endpoint];
-        let key = self.deadlocks.attached(key, self.workers.len(), places);
+        let places = self.endpoints[endpoint].places;
+        let key = self.watched(endpoint).attached(self.workers.len(), places);
         let (held, hooks) = (VecDeque::new(), Vec::new());
         let (is_retiring, is_gone) = (false, false);
         self.workers.push(Worker { endpoint, key, is_retiring, is_gone, held, hooks });
@@ -593,6 +707,7 @@ impl Simulation {
                 .iter()
                 .map(|endpoint| brute::Endpoint {
                     most_workers: endpoint.most_workers,
+                    after: endpoint.after,
                     places: endpoint.places,
                     batch: endpoint.batch,
                     window: endpoint.window,

@@ -11,9 +11,9 @@ use litplex_core::{CallId, ServeError, WorkerKey};
 use slab::Slab;
 use tokio::sync::oneshot;
 
-/// An endpoint that [`Deadlocks`](super::Deadlocks) knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EndpointKey(pub(super) usize);
+/// A queue that [`Deadlocks`](super::Deadlocks) watches. It is never used for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QueueKey(u64);
 
 /// The side that makes a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,23 +50,27 @@ impl From<Refusal> for ServeError {
     }
 }
 
-/// All endpoints, their workers and the calls between them.
+/// All queues, their workers and the calls between them.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) queues: BTreeMap<QueueKey, Queue>,
     pub(super) workers: HashMap<WorkerKey, Worker>,
     pub(super) calls: HashMap<CallId, Call>,
+    last_queue: u64,
     last_call: u64,
     last_worker: u64,
 }
 
-/// An endpoint, or a pipeline, which has no workers.
+/// The queue of a generation of an endpoint, or a pipeline, which has no workers.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(super) struct Queue {
+    /// The name of the endpoint.
     pub(super) name: Arc<str>,
     /// The most workers that it may have.
     most_workers: usize,
-    /// The workers that take jobs from its queue.
+    /// The queue whose workers must be gone before workers of this one start.
+    after: Option<QueueKey>,
+    /// The workers that take jobs from it.
     pub(super) workers: Vec<WorkerKey>,
     /// The number of these workers with a place that is not blocked.
     open_workers: usize,
@@ -75,7 +79,7 @@ pub(super) struct Endpoint {
 /// A worker with its blocked places.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) endpoint: EndpointKey,
+    pub(super) queue: QueueKey,
     pub(super) slot: usize,
     places: usize,
     /// Whether it takes no further jobs.
@@ -96,7 +100,7 @@ pub(super) struct BlockedPlace {
 /// A call that has no result yet.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) callee: EndpointKey,
+    pub(super) callee: QueueKey,
     pub(super) caller: Caller,
     /// Whether its caller waits for it.
     pub(super) waits: bool,
@@ -139,36 +143,43 @@ pub(super) enum Doubt {
     None,
     /// This call.
     Call(CallId),
-    /// All calls in the queue of this endpoint.
-    Queue(EndpointKey),
+    /// All calls in this queue.
+    Queue(QueueKey),
 }
 
 impl State {
-    pub(super) fn add_endpoint(&mut self, name: Arc<str>, most_workers: usize) -> EndpointKey {
-        let (workers, open_workers) = (Vec::new(), 0);
-        self.endpoints.push(Endpoint { name, most_workers, workers, open_workers });
-        EndpointKey(self.endpoints.len() - 1)
+    pub(super) fn add_queue(&mut self, name: Arc<str>, most_workers: usize) -> QueueKey {
+        self.last_queue += 1;
+        let key = QueueKey(self.last_queue);
+        let (after, workers, open_workers) = (None, Vec::new(), 0);
+        self.queues.insert(key, Queue { name, most_workers, after, workers, open_workers });
+        key
     }
 
-    pub(super) fn endpoint(&self, name: &str) -> Option<EndpointKey> {
-        self.endpoints.iter().position(|endpoint| &*endpoint.name == name).map(EndpointKey)
+    /// Removes a queue. What refers to it still is taken to end.
+    pub(super) fn remove_queue(&mut self, key: QueueKey) {
+        self.queues.remove(&key);
     }
 
-    pub(super) fn set_most_workers(&mut self, endpoint: EndpointKey, most: usize) -> Doubt {
-        self.endpoints[endpoint.0].most_workers = most;
-        Doubt::Queue(endpoint)
+    pub(super) fn set_most_workers(&mut self, key: QueueKey, most: usize) -> Doubt {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.most_workers = most;
+        }
+        Doubt::Queue(key)
     }
 
-    pub(super) fn attach(
-        &mut self,
-        endpoint: EndpointKey,
-        slot: usize,
-        places: usize,
-    ) -> WorkerKey {
+    pub(super) fn start_after(&mut self, key: QueueKey, after: QueueKey) -> Doubt {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.after = Some(after);
+        }
+        Doubt::Queue(key)
+    }
+
+    pub(super) fn attach(&mut self, queue: QueueKey, slot: usize, places: usize) -> WorkerKey {
         self.last_worker += 1;
         let key = WorkerKey(self.last_worker);
         let worker = Worker {
-            endpoint,
+            queue,
             slot,
             places: places.max(1),
             is_retiring: false,
@@ -176,9 +187,10 @@ impl State {
             place_of: BTreeMap::new(),
         };
         self.workers.insert(key, worker);
-        let endpoint = &mut self.endpoints[endpoint.0];
-        endpoint.workers.push(key);
-        endpoint.open_workers += 1;
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            queue.workers.push(key);
+            queue.open_workers += 1;
+        }
         key
     }
 
@@ -188,10 +200,11 @@ impl State {
         if std::mem::replace(&mut worker.is_retiring, true) {
             return Doubt::None;
         }
-        let endpoint = &mut self.endpoints[worker.endpoint.0];
-        endpoint.workers.retain(|other| *other != key);
-        endpoint.open_workers -= usize::from(was_open);
-        Doubt::Queue(worker.endpoint)
+        if let Some(queue) = self.queues.get_mut(&worker.queue) {
+            queue.workers.retain(|other| *other != key);
+            queue.open_workers -= usize::from(was_open);
+        }
+        Doubt::Queue(worker.queue)
     }
 
     pub(super) fn gone(&mut self, key: WorkerKey) -> Doubt {
@@ -202,7 +215,7 @@ impl State {
 
     pub(super) fn begin(
         &mut self,
-        callee: EndpointKey,
+        callee: QueueKey,
         parent: Parent<'_>,
         reads: Reads,
         waits: bool,
@@ -242,9 +255,9 @@ impl State {
                 }
             }
             Caller::Hook(worker, items) => {
-                let endpoints = &mut self.endpoints;
+                let queues = &mut self.queues;
                 if let Some(worker) = self.workers.get_mut(worker) {
-                    change(endpoints, worker, |worker| worker.block(items, id));
+                    change(queues, worker, |worker| worker.block(items, id));
                 }
             }
         }
@@ -281,9 +294,9 @@ impl State {
                 }
             }
             Caller::Hook(worker, items) => {
-                let endpoints = &mut self.endpoints;
+                let queues = &mut self.queues;
                 if let Some(worker) = self.workers.get_mut(worker) {
-                    change(endpoints, worker, |worker| worker.unblock(items, id));
+                    change(queues, worker, |worker| worker.unblock(items, id));
                 }
             }
         }
@@ -295,6 +308,14 @@ impl State {
 
     pub(super) fn requeued(&mut self, id: CallId) -> Doubt {
         self.set_progress(id, Progress::Queued)
+    }
+
+    /// Puts a call into another queue.
+    pub(super) fn move_to(&mut self, id: CallId, queue: QueueKey) -> Doubt {
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.callee = queue;
+        }
+        self.requeued(id)
     }
 
     fn set_progress(&mut self, id: CallId, progress: Progress) -> Doubt {
@@ -317,22 +338,38 @@ impl State {
                 Vec::new()
             }
             Doubt::Call(id) => vec![id],
-            Doubt::Queue(endpoint) if self.endpoints[endpoint.0].can_take_jobs() => Vec::new(),
-            Doubt::Queue(endpoint) => self.queued(endpoint),
+            Doubt::Queue(queue) if self.can_take_jobs(queue) => Vec::new(),
+            Doubt::Queue(queue) => self.queued(queue),
         }
     }
 
-    /// Returns the calls in the queue of an endpoint.
-    pub(super) fn queued(&self, endpoint: EndpointKey) -> Vec<CallId> {
-        let is_queued = |call: &Call| call.callee == endpoint && call.progress == Progress::Queued;
+    /// Returns the calls in a queue.
+    pub(super) fn queued(&self, queue: QueueKey) -> Vec<CallId> {
+        let is_queued = |call: &Call| call.callee == queue && call.progress == Progress::Queued;
         let queued = self.calls.iter().filter(|(_, call)| is_queued(call));
         queued.map(|(id, _)| *id).collect()
+    }
+
+    /// Returns the workers that must be gone before workers of this queue start.
+    pub(super) fn workers_before(&self, queue: &Queue) -> impl Iterator<Item = &Worker> {
+        let after = queue.after;
+        let before = after.into_iter().flat_map(|_| self.workers.values());
+        before.filter(move |worker| Some(worker.queue) == after)
+    }
+
+    /// Returns whether a job in a queue surely reaches a worker: one has a place that is not blocked, or
+    /// another worker can start.
+    fn can_take_jobs(&self, queue: QueueKey) -> bool {
+        let Some(queue) = self.queues.get(&queue) else { return true };
+        let has_blocked = |worker: &Worker| worker.blocked_places().next().is_some();
+        queue.has_open_worker()
+            || (queue.may_start_workers() && !self.workers_before(queue).any(has_blocked))
     }
 
     /// Returns whether a call surely ends, whatever other calls do. Nearly all calls do.
     fn is_on_its_way(&self, call: &Call) -> bool {
         match call.progress {
-            Progress::Queued => self.endpoints[call.callee.0].can_take_jobs(),
+            Progress::Queued => self.can_take_jobs(call.callee),
             Progress::InServer => call.stages.is_empty(),
             Progress::Held(worker, item) => self.workers.get(&worker).is_none_or(|worker| {
                 worker.has_free_place() && worker.blocked_place(item).is_none()
@@ -341,20 +378,25 @@ impl State {
     }
 }
 
-/// Changes the blocked places of a worker, and keeps the count of its endpoint in step.
-fn change(endpoints: &mut [Endpoint], worker: &mut Worker, change: impl FnOnce(&mut Worker)) {
+/// Changes the blocked places of a worker, and keeps the count of its queue in step.
+fn change(
+    queues: &mut BTreeMap<QueueKey, Queue>,
+    worker: &mut Worker,
+    change: impl FnOnce(&mut Worker),
+) {
     let was_open = worker.is_open();
     change(worker);
-    let endpoint = &mut endpoints[worker.endpoint.0];
-    endpoint.open_workers += usize::from(worker.is_open());
-    endpoint.open_workers -= usize::from(was_open);
+    if let Some(queue) = queues.get_mut(&worker.queue) {
+        queue.open_workers += usize::from(worker.is_open());
+        queue.open_workers -= usize::from(was_open);
+    }
 }
 
-impl Endpoint {
-    /// Returns whether a job in the queue surely reaches a worker: one has a place that is not blocked,
-    /// or another worker can start. Without any worker, calls are not what a job waits for.
-    pub(super) fn can_take_jobs(&self) -> bool {
-        self.has_open_worker() || self.workers.len() < self.most_workers || self.workers.is_empty()
+impl Queue {
+    /// Returns whether another worker can start, once those before this queue are gone. Without any worker,
+    /// calls are not what a job waits for.
+    pub(super) fn may_start_workers(&self) -> bool {
+        self.workers.len() < self.most_workers || self.workers.is_empty()
     }
 
     /// Returns whether a worker that takes jobs has a place that is not blocked.

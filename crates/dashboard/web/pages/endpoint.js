@@ -266,15 +266,16 @@ function ranges({ bounds, counts }, format) {
 /** @param {import("../live.js").Endpoint} shown */
 function generations({ label: name, generations }) {
   const guarded = actions.guarded();
-  const rows = generations.toReversed().map(({ generation, state: word, since, reason }) => [
+  const rows = generations.toReversed().map(({ generation, state: word, since, reason, answers }) => [
     generation,
     state(word),
     clock(since),
     reason ?? "",
+    answers ? `${answers.differed} of ${answers.compared}` : "",
     h(
       "span.tools",
       null,
-      word === "canary" && [
+      ["canary", "shadow"].includes(word) && [
         button("Promote …", () => actions.promote(name, generation), { ...guarded, class: "link" }),
         button("Roll back …", () => actions.rollback(name), { ...guarded, class: "link" }),
       ],
@@ -282,5 +283,5 @@ function generations({ label: name, generations }) {
         button("Return to it …", () => actions.rollback(name, generation), { ...guarded, class: "link", "aria-label": `Return to generation ${generation}` }),
     ),
   ]);
-  return section("Generations", null, table(`Generations of ${name}, ${plural(rows.length, "row")}`, ["Number", "State", "Since", "Reason", ""], rows));
+  return section("Generations", null, table(`Generations of ${name}, ${plural(rows.length, "row")}`, ["Number", "State", "Since", "Reason", "Differing answers", ""], rows));
 }

@@ -131,7 +131,7 @@ function row(endpoint) {
       null,
       reasons(endpoint),
       workers.filter(({ state }) => state !== "ready").map((worker) => progress(label, worker)),
-      generations.filter((each) => ["starting", "warming", "canary"].includes(each.state)).map((each) =>
+      generations.filter((each) => ["starting", "warming", "canary", "shadow"].includes(each.state)).map((each) =>
         h("p.progress", null, `generation ${each.generation} is ${each.state}`),
       ),
     ),

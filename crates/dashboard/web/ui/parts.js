@@ -10,6 +10,7 @@ const TONES = /** @type {Record<string, string>} */ ({
   starting: "busy",
   warming: "busy",
   canary: "busy",
+  shadow: "busy",
   draining: "held",
   paused: "held",
   stopping: "held",

@@ -250,7 +250,7 @@ async fn change(generations: &Generations, changes: &Contents, events: &Events) 
 async fn reload(generations: &Generations, reason: &str) -> Outcome {
     tracing::info!("{reason}; a new generation starts");
     let among = Default::default();
-    let order = Order { spec: None, limit: READY_TIME, canary: None, swap: None, among };
+    let order = Order { spec: None, limit: READY_TIME, trial: None, swap: None, among };
     match generations.reload(order).await {
         Ok(_) => Outcome::Current,
         Err(refusal) => {

@@ -303,7 +303,7 @@ impl Calling {
     /// Adds the worker of a slot of this endpoint.
     pub(super) fn attach(callees: &Callees, endpoint: &str, slot: usize, name: &str) -> Self {
         let calls = callees.calls.clone();
-        let worker = calls.attached(endpoint, slot, 1);
+        let worker = calls.attached(slot, 1);
         Self { calls, worker, endpoint: endpoint.into(), name: name.into() }
     }
 
@@ -382,7 +382,7 @@ mod tests {
     struct Noted(Mutex<Vec<Invocation>>);
 
     impl Calls for Noted {
-        fn attached(&self, _: &str, _: usize, _: usize) -> WorkerKey {
+        fn attached(&self, _: usize, _: usize) -> WorkerKey {
             WorkerKey(4)
         }
         fn retiring(&self, _: WorkerKey) {}

@@ -49,7 +49,7 @@ impl WorkerCalls {
         WorkerNames { endpoint, slot, worker }: WorkerNames,
         places: usize,
     ) -> Self {
-        let key = calls.attached(&endpoint, slot, places);
+        let key = calls.attached(slot, places);
         Self { calls, key, endpoint: endpoint.into(), name: worker }
     }
 

@@ -23,8 +23,8 @@ impl MockCalls {
 }
 
 impl Calls for MockCalls {
-    fn attached(&self, endpoint: &str, slot: usize, places: usize) -> WorkerKey {
-        self.note(format!("attached {endpoint} {slot} {places}"));
+    fn attached(&self, slot: usize, places: usize) -> WorkerKey {
+        self.note(format!("attached {slot} {places}"));
         WorkerKey(1)
     }
 
@@ -147,7 +147,7 @@ async fn a_call_is_answered_with_the_response_of_its_endpoint() {
     fixture.call(5, "/embed", true).await;
     assert_eq!(fixture.response().await, (5, 200, String::new(), "[1]".into()));
     let noted = fixture.calls.noted.lock().unwrap().clone();
-    assert_eq!(noted, ["attached /ask 0 1", "call /embed FromBeginning"]);
+    assert_eq!(noted, ["attached 0 1", "call /embed FromBeginning"]);
 }
 
 #[tokio::test(start_paused = true)]
