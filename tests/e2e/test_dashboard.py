@@ -667,6 +667,19 @@ def test_the_dashboard_is_on_the_port_of_endpoints_if_it_is_asked_for(operated, 
     assert "did not finish in time" not in it.server.output
 
 
+def test_an_open_dashboard_does_not_delay_an_upgrade(operated, litplex):
+    it = operated(REPLAYED)
+    key = {"X-API-Key": "look"}
+    path = f"{it.server.url}/dashboard/v1/events"
+    with httpx.stream("GET", path, headers=key, timeout=PATIENCE) as events:
+        assert events.status_code == 200
+        status, _, error = litplex("upgrade")
+        assert status == 0, error
+        assert sum(1 for _ in events.iter_lines()) > 0
+    it.server.wait_for_line(r"the requests of process \d+ are finished")
+    assert httpx.get(path, headers=key, params={"follow": "false"}).status_code == 200
+
+
 def test_a_call_of_an_operator_is_one_of_a_client(operated):
     it = operated(PLAYED)
     with httpx.Client(base_url=it.url, timeout=PATIENCE) as admin:
