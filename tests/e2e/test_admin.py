@@ -307,7 +307,7 @@ def test_events_say_what_happened_to_workers(serve, runtime, litplex, status_of)
 
 def test_the_level_of_the_log_is_set_while_the_server_runs(serve, runtime, litplex):
     server = serve(OPERATED, env=runtime)
-    assert litplex("log-level")[1] == "rmcp=off,info\n"
+    assert litplex("log-level")[1] == "info\n"
     assert "draining" not in litplex("logs")[1]
     assert litplex("log-level", "debug")[1] == "debug\n"
     assert litplex("scale", "/echo", "0")[0] == 0

@@ -133,6 +133,10 @@ def test_scaled_to_zero_and_back(serve, runtime, litplex, endpoint):
     asleep = server.post("/a", json=0, headers={"X-Request-Timeout": "2"})
     assert asleep.status_code in (503, 504)
     assert time.monotonic() - begin < 10
+    stopped = endpoint("/a")
+    assert stopped["state"] == "stopped"
+    assert "scaled to none by hand" in stopped["problem"]
+    assert "scaled to none by hand" in litplex("top", "--json")[1]
     assert server.post("/elastic", json=0).status_code == 200
     assert server.client.get("/health").status_code == 200, "nothing is wrong: it is wanted so"
     assert litplex("scale", "/a", "1")[0] == 0

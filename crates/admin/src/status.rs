@@ -43,7 +43,7 @@ pub struct EndpointStatus {
     pub aliases: Vec<String>,
     /// `python`, `rust` or `pipeline`, which has no workers.
     pub kind: String,
-    /// `ready`, `unavailable`, `paused` or `draining`.
+    /// `ready`, `unavailable`, `stopped` (scaled to none by hand), `paused` or `draining`.
     pub state: String,
     /// The reason why the endpoint is not ready.
     pub problem: Option<String>,

@@ -25,7 +25,7 @@ pub(crate) struct Trace {
 const AFTER_HELP: &str = "\
 A bar for each stage: edge (the server read the request), queue, cold start (no worker was ready), worker
 with decode, predict and encode, calls of other endpoints with their own stages, and response (from its
-first byte to its last).
+first byte to its last). `litplex logs --request ID` shows the lines of the log about it.
 
 Examples:
   litplex requests --slowest -n 1

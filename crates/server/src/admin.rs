@@ -280,10 +280,13 @@ impl Admin for AdminHandler {
     fn request(&self, id: String) -> Result<RequestDetails, Refusal> {
         let logs = self.request_logs()?;
         let (log, record) = logs.find(&id).ok_or_else(|| {
-            let remembered = logs.remembered();
+            let remembered = match logs.remembered() {
+                1 => "1 request".to_owned(),
+                many => format!("{many} requests"),
+            };
             Refusal::not_found(format!(
-                "unknown request `{id}`: the server remembers {remembered} requests; \
-                 `litplex requests` lists them"
+                "unknown request `{id}`: the server remembers {remembered}; `litplex requests` shows \
+                 the last ones"
             ))
         })?;
         Ok(requests::details(logs, &log, &record))

@@ -21,6 +21,7 @@ use crate::events::reason;
 use crate::fits::Description;
 use crate::generation::GenerationSpec;
 use crate::problem::problem_in_full;
+use crate::watch::SCALED_TO_NONE;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
 #[derive(Clone)]
@@ -62,6 +63,15 @@ impl EndpointControls {
         self.watched.set_most_workers(workers.max(1));
         self.wanted.set(workers);
         endpoint_span(self.label()).in_scope(|| tracing::info!("the target is {workers} workers"));
+    }
+
+    /// Returns whether load starts workers while there are none: not if an operator has scaled it to none.
+    pub(crate) fn may_wake(&self) -> bool {
+        self.limits.as_ref().is_some_and(|limits| limits.borrow().max > 0)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.view.wanted() == 0 && !self.may_wake()
     }
 
     /// Sets what the endpoint does with requests.
@@ -112,7 +122,10 @@ impl EndpointControls {
 
     /// Returns the state that `litplex ps` shows, with this load of its queue.
     pub(crate) fn status(&self, load: &EndpointLoad) -> EndpointStatus {
-        let problem = problem_in_full(&self.view, &self.unwell);
+        let problem = match self.is_stopped() {
+            true => Some(SCALED_TO_NONE.to_owned()),
+            false => problem_in_full(&self.view, &self.unwell),
+        };
         let (min_workers, max_workers) = match self.workers {
             Workers::PerDevice(_) => (None, None),
             Workers::Between { min, max } => (Some(min), Some(max)),
@@ -127,6 +140,7 @@ impl EndpointControls {
             kind: self.kind.into(),
             state: match Mode::from(load.mode) {
                 Mode::Serving if problem.is_none() => "ready",
+                Mode::Serving if self.is_stopped() => "stopped",
                 Mode::Serving => "unavailable",
                 mode => mode.word(),
             }

@@ -10,9 +10,12 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The library of a protocol logs a line for every request, and for every mistake of a client, which
-/// is in its answer anyway.
-pub(crate) const DEFAULT: &str = "info,rmcp=off";
+/// The level by default.
+pub(crate) const DEFAULT: &str = "info";
+
+/// The library of MCP logs a line for every request, and for every error of a client, which is in its response
+/// anyway. Its level is set by its name alone.
+const QUIET: &str = "rmcp=off";
 
 /// The filter of all events for which no endpoint has a rule. Cheap to clone; all clones change together.
 #[derive(Clone)]
@@ -26,20 +29,27 @@ impl fmt::Debug for LogFilter {
 
 impl From<&str> for LogFilter {
     fn from(text: &str) -> Self {
-        Self(Arc::new(RwLock::new(text.into())))
+        Self(Arc::new(RwLock::new(quiet(text).into())))
     }
+}
+
+/// Adds the level of a library to a filter that does not name it.
+fn quiet(text: &str) -> String {
+    if text.contains("rmcp") { text.to_owned() } else { format!("{text},{QUIET}") }
 }
 
 impl LogFilter {
     /// Returns the filter in `LITPLEX_LOG`, or the default one.
     pub(crate) fn from_env() -> Self {
-        let filter = EnvFilter::try_from_env("LITPLEX_LOG").unwrap_or_else(|_| DEFAULT.into());
-        Self(Arc::new(RwLock::new(filter)))
+        let given = std::env::var("LITPLEX_LOG").unwrap_or_default();
+        let filter = EnvFilter::try_new(quiet(&given)).ok().filter(|_| !given.is_empty());
+        Self(Arc::new(RwLock::new(filter.unwrap_or_else(|| quiet(DEFAULT).into()))))
     }
 
-    /// Returns the filter in its syntax.
+    /// Returns the filter in its syntax, without what every filter has.
     pub(crate) fn text(&self) -> String {
-        self.with(ToString::to_string)
+        let text = self.with(ToString::to_string);
+        Vec::from_iter(text.split(',').filter(|part| *part != QUIET)).join(",")
     }
 
     /// Replaces the filter.
@@ -83,7 +93,7 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
              modules: `info,litplex_workers=debug`"
         ));
     }
-    EnvFilter::try_new(text).map_err(|error| format!("invalid level `{text}`: {error}"))
+    EnvFilter::try_new(quiet(text)).map_err(|error| format!("invalid level `{text}`: {error}"))
 }
 
 #[cfg(test)]
@@ -98,7 +108,7 @@ mod tests {
             let error = filter.set(text).unwrap_err();
             assert!(error.starts_with("invalid level `"), "{text}: {error}");
         }
-        assert_eq!(clone.text(), "rmcp=off,info");
+        assert_eq!(clone.text(), "info");
         filter.set("warn,litplex_server=debug").unwrap();
         assert_eq!(clone.text(), "litplex_server=debug,warn");
     }

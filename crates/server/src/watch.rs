@@ -137,14 +137,17 @@ async fn changed<T>(value: Option<&mut watch::Receiver<T>>) {
     std::future::pending::<()>().await;
 }
 
+/// The reason why an endpoint that an operator has scaled to no worker does not serve.
+pub(crate) const SCALED_TO_NONE: &str =
+    "it was scaled to none by hand; `litplex scale` gives it workers";
+
 /// Returns the outlook of jobs, given the readiness of the endpoint. `may_wake`: whether load starts
 /// workers while the target is zero.
 fn outlook(readiness: &Readiness, may_wake: bool, now: Instant) -> Outlook {
     let within = readiness.wait(now);
     match readiness {
         Readiness::Asleep { .. } if !may_wake => {
-            let reason = "it was scaled to none by hand; `litplex scale` gives it workers".into();
-            Outlook::Down { reason, retry_after: BRIEFLY_DOWN }
+            Outlook::Down { reason: SCALED_TO_NONE.into(), retry_after: BRIEFLY_DOWN }
         }
         Readiness::Down { gone, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
             let (reason, retry_after) =

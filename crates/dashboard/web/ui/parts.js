@@ -15,6 +15,7 @@ const TONES = /** @type {Record<string, string>} */ ({
   paused: "held",
   stopping: "held",
   unavailable: "bad",
+  stopped: "held",
   failed: "bad",
   error: "bad",
 });
