@@ -15,6 +15,7 @@ from typing import Any
 
 from litplex import _capture, _options, _server
 from litplex._apphost import _manifest
+from litplex._launched.sources import Sources
 
 
 def main(argv: list[str]) -> None:
@@ -30,9 +31,13 @@ def main(argv: list[str]) -> None:
     # they are in the working directory, which is the first entry already.
     if module is None:
         sys.path[0] = os.path.dirname(os.path.realpath(script))
+    sources = Sources()
+    sources.follow()
     servers, options = _run(script, module)
     manifest = _manifest.manifest_of(servers, options)
-    json.dump(_server.program_of(servers, options, manifest), out, allow_nan=False)
+    program = _server.program_of(servers, options, manifest)
+    program["program"]["sources"] = sources.loaded()
+    json.dump(program, out, allow_nan=False)
     out.close()
     # The files of the models exist until the binary has opened them.
     until_read.read()

@@ -301,3 +301,169 @@ def test_a_wait_for_a_correction_can_be_interrupted(save, develop):
     server.wait_for_line(r"waiting for a change of \S+")
     server.signal(signal.SIGINT)
     assert server.wait() == -signal.SIGINT
+
+
+def options_of(litplex, endpoint):
+    """Returns the options of an endpoint that is served; None if there is none."""
+    settings = json.loads(litplex("config", "--json")[1])["endpoints"]
+    found = [it["options"] for it in settings if it["endpoint"] == endpoint]
+    return {row["name"]: row["value"] for row in found[0]} if found else None
+
+
+def pids_of(endpoint):
+    return {worker["pid"] for worker in endpoint["workers"]}
+
+
+def test_a_save_of_the_configuration_is_applied(save, develop, litplex, endpoint_of, tmp_path):
+    save("models.py", MODELS)
+    save("other.py", OTHER)
+    server = develop(save("litplex.toml", TOML))
+    before = pids_of(endpoint_of("/model"))
+    save("litplex.toml", TOML + "max_queue = 7\n")
+    server.wait_for_line(r"litplex\.toml changed: the configuration is read again")
+    wait_until(lambda: options_of(litplex, "/model")["max_queue"] == "7")
+    assert pids_of(endpoint_of("/model")) == before
+
+    # What is wrong leaves the old one, and is shown.
+    save("litplex.toml", TOML + "max_queue = = 8\n")
+    server.wait_for_line(r"the reload failed: .*litplex\.toml: TOML parse error")
+    save("litplex.toml", TOML + "max_queues = 8\n")
+    server.wait_for_line(r"the reload failed: .*there is no option `max_queues`")
+    assert server.post("/model", json=1).json()[:2] == ["first", 1]
+    assert options_of(litplex, "/model")["max_queue"] == "7"
+
+    other = '\n[[endpoint]]\npath = "/other"\napi = "other.py:Other"\n'
+    save("litplex.toml", TOML + "max_queue = 8\n" + other)
+    wait_until(lambda: server.post("/other", json=1).status_code == 200)
+    assert options_of(litplex, "/model")["max_queue"] == "8"
+    assert pids_of(endpoint_of("/model")) == before
+    # The files of an endpoint that came later are watched, too.
+    server.wait_for_line(r"/other.*watching 1 files: other\.py")
+    save("other.py", OTHER.replace("os.getpid()", "'patched'"))
+    wait_until(lambda: server.post("/other", json=1).json() == "patched")
+    # Options that need new workers.
+    save("litplex.toml", TOML + "max_batch_size = 1\nworkers_per_device = 2\n" + other)
+    wait_until(lambda: len(endpoint_of("/model")["workers"]) == 2)
+    answers(server, "/model", ["first", 1])
+    save("models.py", MODELS.replace('"first"', '"second"'))
+    answers(server, "/model", ["second", 1])
+    save("litplex.toml", TOML)
+    wait_until(lambda: server.post("/other", json=1).status_code == 404)
+    assert server.stop() == 0
+
+
+PROGRAM = """
+    import models
+    import settings
+
+    if __name__ == "__main__":
+        server = ls.LitServer(
+            models.Model(settings.WORD), path="/model", max_queue=settings.MAX_QUEUE
+        )
+        server.run(port=0)
+"""
+WORDS = """
+import litplex as ls
+
+
+class Model(ls.LitAPI):
+    def __init__(self, word):
+        super().__init__()
+        self.word = word
+
+    def predict(self, x):
+        return self.answer()
+
+    def answer(self):
+        return self.word
+"""
+SETTINGS = """
+WORD = "one"
+MAX_QUEUE = 5
+"""
+
+
+def test_a_save_of_the_program_is_applied(save, script, develop, litplex, endpoint_of):
+    save("models.py", WORDS)
+    save("settings.py", SETTINGS)
+    server = develop(script(PROGRAM))
+    before = pids_of(endpoint_of("/model"))
+    # A file that no model has loaded.
+    save("settings.py", SETTINGS.replace("5", "6"))
+    server.wait_for_line(r"settings\.py changed: the configuration is read again")
+    wait_until(lambda: options_of(litplex, "/model")["max_queue"] == "6")
+    assert pids_of(endpoint_of("/model")) == before
+    save("settings.py", SETTINGS.replace("one", "two"))
+    answers(server, "/model", "two")
+
+    # What cannot run leaves the old program, and shows why.
+    script(PROGRAM.replace("import settings", "import settings ("))
+    server.wait_for_line(r"the reload failed: ")
+    server.wait_for_line(r"SyntaxError")
+    wait_until(lambda: 'server.py", line' in server.output)
+    script(PROGRAM)
+    save("settings.py", "1 / 0")
+    server.wait_for_line("ZeroDivisionError")
+    assert server.post("/model", json=1).json() == "two"
+    script(PROGRAM.replace('path="/model"', 'path="/new"'))
+    save("settings.py", SETTINGS.replace("one", "three"))
+    wait_until(lambda: server.post("/new", json=1).status_code == 200)
+    assert server.post("/new", json=1).json() == "three"
+    wait_until(lambda: server.post("/model", json=1).status_code == 404)
+
+    # A constructor runs again, in the program.
+    changed = WORDS.replace("self.word = word", "self.word = word\n        self.more = 'more'")
+    save("models.py", changed.replace("return self.word", "return self.word + self.more"))
+    answers(server, "/new", "threemore")
+    assert server.stop() == 0
+
+
+APP = """
+    import echo
+    import web
+
+    if __name__ == "__main__":
+        server = ls.LitServer(echo.Echo(), path="/echo")
+        web.add(server.app)
+        server.run(port=0)
+"""
+WEB = """
+def add(app):
+    @app.get("/mark")
+    def mark():
+        return "one"
+"""
+ECHO = """
+import litplex as ls
+
+
+class Echo(ls.LitAPI):
+    def predict(self, x):
+        return x
+"""
+
+
+def test_an_app_host_is_started_anew_when_its_files_change(save, script, develop, endpoint_of):
+    pytest.importorskip("fastapi")
+    save("echo.py", ECHO)
+    save("web.py", WEB)
+    server = develop(script(APP))
+    before = pids_of(endpoint_of("/echo"))
+    assert server.client.get("/mark").json() == "one"
+    (host,) = server.app_hosts()
+    save("web.py", WEB.replace("one", "two"))
+    wait_until(lambda: server.client.get("/mark").json() == "two")
+    wait_until(lambda: host not in server.app_hosts())
+    save("web.py", WEB.replace('"one"', "("))
+    server.wait_for_line(r"web\.py\", line \d+")
+    server.wait_for_line(r"SyntaxError")
+    assert server.client.get("/mark").json() == "two"
+    save("web.py", WEB.replace("one", "three"))
+    wait_until(lambda: server.client.get("/mark").json() == "three")
+    assert pids_of(endpoint_of("/echo")) == before
+    # The hooks of a model are patched, and the app host that has loaded the file is started anew.
+    (host,) = server.app_hosts()[-1:]
+    save("echo.py", ECHO.replace("return x", "return [x]"))
+    wait_until(lambda: server.post("/echo", json=1).json() == [1])
+    wait_until(lambda: host not in server.app_hosts())
+    assert server.stop() == 0

@@ -41,7 +41,7 @@ impl Program {
     /// # Errors
     /// All errors at once.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Ok(Self::new(read_toml(text, path)?, ConfigSource::file(path)))
+        Ok(Self::new(read_toml(text, path)?, ConfigSource::file(path, text)))
     }
 
     /// Checks the program that the Python SDK wrote, and opens the files in which the SDK hands over

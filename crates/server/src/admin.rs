@@ -241,7 +241,7 @@ impl Admin for AdminHandler {
         dry_run: bool,
         limit: Duration,
     ) -> BoxFuture<'_, Result<ProgramReloaded, Refusal>> {
-        let order = fleet::Order { dry_run, limit };
+        let order = fleet::Order::new(dry_run, limit);
         Box::pin(self.fleet.reload(order))
     }
 

@@ -1,6 +1,7 @@
 //! The app host of a server: a process that is supervised as workers are, and takes no jobs.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,7 +87,8 @@ impl AppHostPlace {
 
     /// Returns the source files that the app host has loaded; none before it listens. Reads a file.
     pub(crate) fn sources(&self) -> BTreeSet<LoadedFile> {
-        reported_sources(&self.sources_file())
+        let text = fs::read(self.sources_file()).unwrap_or_default();
+        reported_sources(serde_json::from_slice(&text).unwrap_or_default())
     }
 
     fn sources_file(&self) -> PathBuf {

@@ -1,19 +1,21 @@
 //! The task that owns the endpoints of a server: it reads the configuration again, and applies what has
 //! changed. What an endpoint does with new workers is left to its generations.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_admin::{FailedReload, ProgramReloaded, Refusal};
 use litplex_calls::Target;
-use litplex_config::{ChangedFiles, Diff, Program, Source};
+use litplex_config::{ChangedFiles, Diff, Endpoint, Program, Source};
+use litplex_core::LoadedFile;
 use litplex_http::{App, Replaced};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use crate::access::{EndpointGuard, GuardMaker};
-use crate::app_host::AppHostFront;
+use crate::app_host::{AppHostFront, AppHostPlace};
 use crate::endpoints::{CurrentEndpoints, Endpoints};
 use crate::events::timestamp;
 use crate::fits::Neighbours;
@@ -22,7 +24,7 @@ use crate::generations::Generations;
 use crate::middleware::browsers;
 use crate::running_endpoint::RunningEndpoint;
 use crate::seen_files::{SeenFiles, changed};
-use crate::source::ConfigSource;
+use crate::source::{ConfigSource, Read, keep_others};
 
 /// The number of commands that wait for the task.
 const COMMANDS: usize = 4;
@@ -37,6 +39,27 @@ pub(crate) struct Order {
     pub(crate) dry_run: bool,
     /// The time that the new workers of each endpoint have to become ready.
     pub(crate) limit: Duration,
+    /// The labels of the endpoints that may change, and the app host; `None`: all of the program. Where the
+    /// configuration cannot be read, these keep the one that they have.
+    pub(crate) only: Option<BTreeSet<String>>,
+    /// Whether to wait for the end of another reload.
+    pub(crate) waits: bool,
+}
+
+impl Order {
+    /// Returns an order of an operator.
+    pub(crate) fn new(dry_run: bool, limit: Duration) -> Self {
+        Self { dry_run, limit, only: None, waits: false }
+    }
+}
+
+/// The files that a server was read and started from, apart from those of workers.
+#[derive(Clone, Default)]
+pub(crate) struct ProgramFiles {
+    /// The files from which the configuration was read.
+    pub(crate) read: BTreeSet<LoadedFile>,
+    /// The place of the app host, which reports those that it has loaded.
+    pub(crate) app_host: Option<AppHostPlace>,
 }
 
 /// A command for the task.
@@ -67,6 +90,7 @@ pub(crate) struct FleetHandle {
     commands: mpsc::Sender<Command>,
     current: CurrentEndpoints,
     config: watch::Receiver<Arc<Program>>,
+    files: watch::Receiver<ProgramFiles>,
     failed: watch::Receiver<Option<FailedReload>>,
 }
 
@@ -79,6 +103,11 @@ impl FleetHandle {
     /// Returns the configuration that is served.
     pub(crate) fn config(&self) -> Arc<Program> {
         self.config.borrow().clone()
+    }
+
+    /// Returns the files that the configuration was read from, and the place of the app host.
+    pub(crate) fn files(&self) -> ProgramFiles {
+        self.files.borrow().clone()
     }
 
     /// Returns the last reload of the whole program, if it failed.
@@ -134,6 +163,7 @@ pub(crate) struct Fleet {
     files: SeenFiles,
     /// The configuration, for others.
     shown: watch::Sender<Arc<Program>>,
+    program_files: watch::Sender<ProgramFiles>,
     failed: watch::Sender<Option<FailedReload>>,
     commands: mpsc::Receiver<Command>,
     /// The tasks that wait for the last requests of removed endpoints and replaced app hosts.
@@ -160,7 +190,16 @@ impl Fleet {
         let (failed, failures) = watch::channel(None);
         let current = endpoints.current();
         let (shown, served) = watch::channel(Arc::new(config.clone()));
-        let handle = FleetHandle { commands: sender, current, config: served, failed: failures };
+        let place = app_host.as_ref().map(|front| front.place.clone());
+        let program_files = ProgramFiles { read: source.files(), app_host: place };
+        let (program_files, read) = watch::channel(program_files);
+        let handle = FleetHandle {
+            commands: sender,
+            current,
+            config: served,
+            files: read,
+            failed: failures,
+        };
         let (leaving, removed) = (JoinSet::new(), Vec::new());
         let files = SeenFiles::of(&config.endpoints);
         let fleet = Self {
@@ -172,6 +211,7 @@ impl Fleet {
             app_host,
             files,
             shown,
+            program_files,
             failed,
             commands,
             leaving,
@@ -184,12 +224,15 @@ impl Fleet {
     pub(crate) async fn run(mut self) {
         let (_, closed) = mpsc::channel(1);
         let mut commands = std::mem::replace(&mut self.commands, closed);
+        let mut waiting = VecDeque::new();
         loop {
-            let command = tokio::select! {
-                command = commands.recv() => command,
-                Some(_) = self.leaving.join_next() => continue,
+            let command = match waiting.pop_front() {
+                Some(command) => Some(command),
+                None => tokio::select! {
+                    command = commands.recv() => command,
+                    Some(_) = self.leaving.join_next() => continue,
+                },
             };
-            let mut waiting = Vec::new();
             let stop = match command {
                 None => return,
                 Some(Command::Stop(grace, done)) => Some((grace, done)),
@@ -219,7 +262,6 @@ impl Fleet {
                 let _ = done.send(());
                 return;
             }
-            waiting.into_iter().for_each(|prepared| self.adopt(prepared));
         }
     }
 
@@ -234,9 +276,11 @@ impl Fleet {
     /// Reads the configuration again. Without `dry_run` it also applies what has changed.
     async fn reload(&mut self, order: &Order) -> Result<ProgramReloaded, Refusal> {
         self.check_started()?;
-        let after = self.source.read(&self.config, order.limit).await;
-        let after = after.map_err(|error| Refusal::conflict(error.to_string()))?;
-        let (now, files) = self.look_at_files(&after).await;
+        let after = self.read(order).await?;
+        let (now, mut files) = self.look_at_files(&after).await;
+        if let Some(labels) = &order.only {
+            files.endpoints.retain(|label, _| labels.contains(label));
+        }
         let diff = Diff::between(&self.config, &after, &files);
         let prepared = self.check_change(&after, &diff)?;
         let planned = self.check_models(&after, &diff, &prepared).await?;
@@ -246,9 +290,30 @@ impl Fleet {
         }
         let results = self.apply(after, diff, (prepared, planned), order.limit).await?;
         let failed = results.iter().filter(|result| result.error.is_some());
-        let failed: Vec<_> = failed.map(|result| &*result.endpoint).collect();
-        self.files.take(now, &failed);
+        let mut stayed: Vec<_> = failed.map(|result| &*result.endpoint).collect();
+        if let Some(labels) = &order.only {
+            let others = self.config.endpoints.iter().map(Endpoint::label);
+            stayed.extend(others.filter(|label| !labels.contains(*label)));
+        }
+        self.files.take(now, &stayed);
         Ok(ProgramReloaded { plan, results })
+    }
+
+    /// Reads the configuration again, as far as the order is about it.
+    async fn read(&self, order: &Order) -> Result<Program, Refusal> {
+        let read = self.source.read(&self.config, order.limit).await;
+        match (read, &order.only) {
+            (Ok(Read { mut program, files }), only) => {
+                self.program_files.send_modify(|known| known.read = files);
+                if let Some(labels) = only {
+                    keep_others(&self.config, &mut program, labels);
+                }
+                Ok(program)
+            }
+            // The new workers say what is wrong, if it is about them.
+            (Err(_), Some(_)) => Ok(self.config.clone()),
+            (Err(error), None) => Err(Refusal::conflict(error.to_string())),
+        }
     }
 
     /// Returns the files that a new configuration names as they are now, and the files that have changed since
@@ -329,7 +394,7 @@ impl Fleet {
             return Ok(None);
         }
         let after = self.source.read(&self.config, limit).await;
-        let after = after.map_err(|error| Refusal::conflict(error.to_string()))?;
+        let after = after.map_err(|error| Refusal::conflict(error.to_string()))?.program;
         let Some(endpoint) = after.endpoints.iter().find(|it| it.label() == label) else {
             return Err(Refusal::conflict(format!(
                 "the configuration has no `{label}` any more; `litplex reload` removes it"
@@ -381,6 +446,8 @@ impl Fleet {
         }
         self.shown.send_replace(Arc::new(self.config.clone()));
         let routes = now.routes(self.endpoints.registry(), self.config.request_id);
+        let place = self.app_host.as_ref().map(|front| front.place.clone());
+        self.program_files.send_modify(|files| files.app_host = place);
         let front = self.app_host.as_ref().map(|front| front.routes(&self.config));
         self.app.replace(routes, front, browsers(&self.config))
     }
@@ -421,11 +488,10 @@ pub(crate) async fn unused(replaced: &Replaced, limit: Duration) {
     }
 }
 
-/// Refuses commands until the server stops. Keeps the configurations of endpoints that were reloaded
-/// meanwhile.
+/// Refuses commands until the server stops. Keeps those that can wait.
 async fn until_stop(
     commands: &mut mpsc::Receiver<Command>,
-    waiting: &mut Vec<Prepared>,
+    waiting: &mut VecDeque<Command>,
 ) -> (Duration, oneshot::Sender<()>) {
     let busy = || Refusal::conflict("the server is being reloaded; wait for its end");
     loop {
@@ -433,7 +499,10 @@ async fn until_stop(
         match commands.recv().await {
             None => std::future::pending().await,
             Some(Command::Stop(grace, done)) => return (grace, done),
-            Some(Command::Adopt(prepared)) => waiting.push(*prepared),
+            Some(command @ Command::Adopt(_)) => waiting.push_back(command),
+            Some(Command::Reload(order, done)) if order.waits => {
+                waiting.push_back(Command::Reload(order, done));
+            }
             Some(Command::Reload(_, done)) => drop(done.send(Err(busy()))),
             Some(Command::Prepare(_, _, done)) => drop(done.send(Err(busy()))),
         }

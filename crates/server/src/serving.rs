@@ -203,7 +203,7 @@ impl Bound {
         app_host.map(|sockets| background.spawn(sockets.serve(app.clone())));
         tls.map(|tls| background.spawn(tls.follow()));
         spec.development.map(|development| {
-            background.spawn(follow_files(development, first.generations(), events.clone()))
+            background.spawn(follow_files(development, fleet_handle.clone(), events.clone()))
         });
         spec.adopts_orphans.then(|| background.spawn(adopt_orphans()));
         // Until a server can take the place of another one, its operators reach that.
@@ -467,7 +467,7 @@ async fn report_wait(ended: impl Future<Output = ()>) {
 /// Reloads the program, beside the requests. The log has the result.
 fn reload(fleet: FleetHandle) {
     tokio::spawn(async move {
-        let order = Order { dry_run: false, limit: RELOAD_TIME };
+        let order = Order::new(false, RELOAD_TIME);
         // The task logs the result of a reload that it began.
         if let Err(refusal) = fleet.reload(order).await {
             tracing::debug!("the signal has changed nothing: {refusal}");

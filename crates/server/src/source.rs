@@ -1,5 +1,6 @@
 //! The source of a configuration, from which a reload reads it again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,12 @@ use std::time::Duration;
 use litplex_config::{
     AppHost, ConfigError, Origin, Program, Source, TlsFiles, parse_json, parse_toml, resolve,
 };
-use litplex_workers::PythonProgram;
+use litplex_core::LoadedFile;
+use litplex_workers::{PythonProgram, reported_sources};
 use serde_json::{Map, Value};
 
 use crate::handover::hold_pickles;
+use crate::seen_files::hexadecimal;
 
 /// The bytes of two pickles that are compared at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -26,6 +29,15 @@ pub struct ConfigSource {
     pub place: ConfigPlace,
     /// The options of the command line.
     pub overrides: Overrides,
+    /// The files from which it was read: those that the program had loaded up to the call that serves.
+    files: BTreeSet<LoadedFile>,
+}
+
+/// A configuration that was read again.
+pub(crate) struct Read {
+    pub(crate) program: Program,
+    /// The files from which it was read.
+    pub(crate) files: BTreeSet<LoadedFile>,
 }
 
 /// The place of a configuration.
@@ -63,19 +75,25 @@ impl Overrides {
 impl Default for ConfigSource {
     fn default() -> Self {
         let reason = "the endpoints are a part of this program; restart the program";
-        Self { place: ConfigPlace::Nowhere(reason), overrides: Overrides::default() }
+        Self {
+            place: ConfigPlace::Nowhere(reason),
+            overrides: Overrides::default(),
+            files: BTreeSet::new(),
+        }
     }
 }
 
 impl ConfigSource {
-    /// Returns the source of a configuration file.
-    pub fn file(path: &Path) -> Self {
-        Self { place: ConfigPlace::File(path.to_owned()), ..Self::default() }
+    /// Returns the source of a configuration file with this text.
+    pub fn file(path: &Path, text: &str) -> Self {
+        let files = BTreeSet::from([loaded(path, text)]);
+        Self { place: ConfigPlace::File(path.to_owned()), files, ..Self::default() }
     }
 
     /// Takes the source out of a program that the Python SDK wrote.
     pub fn take(program: &mut Map<String, Value>) -> Self {
         let described = program.remove("program").unwrap_or_default();
+        let files = reported_sources(described["sources"].clone());
         let text = |name: &str| described[name].as_str().map(str::to_owned);
         let Some((interpreter, file)) = text("python").zip(text("file")) else {
             let reason = "this program cannot run again: it has started its server with \
@@ -94,7 +112,12 @@ impl ConfigSource {
             args: texts(described.get("argv")).into_iter().skip(1).collect(),
             cwd: text("cwd").map(PathBuf::from),
         };
-        Self { place: ConfigPlace::Python(program), ..Self::default() }
+        Self { place: ConfigPlace::Python(program), files, ..Self::default() }
+    }
+
+    /// Returns the files from which the configuration was read at the start.
+    pub(crate) fn files(&self) -> BTreeSet<LoadedFile> {
+        self.files.clone()
     }
 
     /// Returns whether the configuration can be read again.
@@ -111,31 +134,49 @@ impl ConfigSource {
         &self,
         running: &Program,
         limit: Duration,
-    ) -> Result<Program, ConfigError> {
-        let mut program = match &self.place {
+    ) -> Result<Read, ConfigError> {
+        let (mut program, files) = match &self.place {
             ConfigPlace::Nowhere(reason) => return Err(ConfigError(vec![(*reason).to_owned()])),
             ConfigPlace::File(path) => read_file(path)?,
             ConfigPlace::Python(program) => {
                 let wrong = |reason| ConfigError(vec![reason]);
                 let description = program.describe(limit).await.map_err(wrong)?;
                 let mut raw = parse_json(&description.text)?;
-                raw.remove("program");
+                let described = raw.remove("program").unwrap_or_default();
                 // Before the process that holds the files of the models ends.
                 hold_pickles(&mut raw)?;
-                resolve(raw, &Origin::Sdk)?
+                let files = reported_sources(described["sources"].clone());
+                (resolve(raw, &Origin::Sdk)?, files)
             }
         };
         self.overrides.apply(&mut program);
         keep_equal_models(running, &mut program);
         keep_equal_app_host(running, &mut program);
-        Ok(program)
+        Ok(Read { program, files })
     }
 }
 
-fn read_file(path: &Path) -> Result<Program, ConfigError> {
+fn read_file(path: &Path) -> Result<(Program, BTreeSet<LoadedFile>), ConfigError> {
     let cannot = |error| ConfigError(vec![format!("cannot read {}: {error}", path.display())]);
     let text = fs::read_to_string(path).map_err(cannot)?;
-    read_toml(&text, path)
+    Ok((read_toml(&text, path)?, BTreeSet::from([loaded(path, &text)])))
+}
+
+/// Returns a configuration file as it was read.
+fn loaded(path: &Path, text: &str) -> LoadedFile {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (path, digest) = (path.display().to_string(), hexadecimal(text.as_bytes()));
+    LoadedFile { path, digest }
+}
+
+/// Keeps the endpoints of a running program, except for those with these labels.
+pub(crate) fn keep_others(running: &Program, program: &mut Program, labels: &BTreeSet<String>) {
+    let read = std::mem::replace(&mut program.endpoints, running.endpoints.clone());
+    for endpoint in program.endpoints.iter_mut().filter(|it| labels.contains(it.label())) {
+        if let Some(read) = read.iter().find(|it| it.label() == endpoint.label()) {
+            *endpoint = read.clone();
+        }
+    }
 }
 
 /// Reads the text of a configuration file; names in it are relative to the directory of `path`.
@@ -227,11 +268,14 @@ mod tests {
     fn a_program_in_a_file_can_run_again() {
         let described = json!({
             "program": {"python": "/bin/python", "file": "/srv/server.py", "module": null,
-                        "cwd": "/srv", "argv": ["server.py", "--fast"], "path": []},
+                        "cwd": "/srv", "argv": ["server.py", "--fast"], "path": [],
+                        "sources": [{"path": "/srv/server.py", "digest": "1"}]},
             "python_flags": ["-O"],
         });
         let mut program = described.as_object().cloned().unwrap();
-        let ConfigPlace::Python(read) = ConfigSource::take(&mut program).place else { panic!() };
+        let source = ConfigSource::take(&mut program);
+        assert_eq!(source.files().first().map(|file| &*file.path), Some("/srv/server.py"));
+        let ConfigPlace::Python(read) = source.place else { panic!() };
         assert_eq!((&*read.args, &*read.flags), (&["--fast".into()][..], &["-O".into()][..]));
         assert!(!program.contains_key("program"), "no option of the server");
         for without in [json!({}), json!({"program": {"python": "/bin/python", "file": null}})] {
@@ -258,6 +302,22 @@ mod tests {
         let script = |server: usize, endpoint: &str| json!({"kind": "script", "file": "s.py", "server": server, "endpoint": endpoint});
         assert!(is_same_model(&script(0, "/a"), &script(2, "/a")));
         assert!(!is_same_model(&script(0, "/a"), &script(0, "/b")));
+    }
+
+    #[test]
+    fn only_the_named_endpoints_are_taken_over() {
+        let endpoint = |path: &str, options: &str| {
+            format!("[[endpoint]]\npath = \"{path}\"\napi = \"a:A\"\n{options}\n")
+        };
+        let program = |endpoints: &[String]| {
+            read_toml(&endpoints.concat(), Path::new("/srv/litplex.toml")).unwrap()
+        };
+        let running = program(&[endpoint("/a", ""), endpoint("/b", ""), endpoint("/c", "")]);
+        let wider = |path| endpoint(path, "max_queue = 3");
+        let mut read = program(&[wider("/b"), wider("/a"), wider("/new")]);
+        keep_others(&running, &mut read, &BTreeSet::from(["/a".to_owned(), "/c".to_owned()]));
+        let shown: Vec<_> = read.endpoints.iter().map(|it| (it.label(), it.max_queue)).collect();
+        assert_eq!(shown, [("/a", Some(3)), ("/b", None), ("/c", None)]);
     }
 
     #[test]

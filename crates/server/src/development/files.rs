@@ -16,6 +16,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// The number of looks after which a missing file is gone. Editors replace files.
 const GONE_LOOKS: u32 = 10;
 
+/// The most names of files in a line of the log.
+const NAMED: usize = 5;
+
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -83,6 +86,11 @@ impl Files {
             }
         }
         found
+    }
+
+    /// Returns the content of a file at the last look; `None` if it was not looked at, or was not there.
+    pub(crate) fn content(&self, path: &Path) -> Content {
+        self.0.get(path).and_then(|known| known.content.clone())
     }
 
     /// Returns the content of a file if it is another one.
@@ -209,6 +217,21 @@ pub fn wait_for_change(program: &Path, since: SystemTime) {
 pub(crate) fn directory_of(file: &Path) -> PathBuf {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent.unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Returns the names of the first files, and the number of the others.
+pub(crate) fn names<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> String {
+    let names: Vec<_> = paths.map(|path| short(path)).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..NAMED].join(", ")),
+    }
+}
+
+/// Returns a path as people write it: relative to the working directory, if it is below that.
+pub(crate) fn short(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
 #[cfg(test)]

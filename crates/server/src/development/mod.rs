@@ -1,18 +1,22 @@
-//! Development: a save of a source file changes what the endpoints that use the file answer.
+//! Development: a save of a source file changes what the endpoints that use the file answer, and a save of the
+//! program changes which endpoints there are, and their options.
 //!
 //! One task watches the files that workers have loaded, and those of the program. A change of the bodies
-//! of functions is made in the running workers; every other change starts a new generation. A change that
-//! comes while an endpoint is being changed waits for the end, and only the last one counts.
+//! of functions is made in the running workers; every other change is made by a reload of the program
+//! (`fleet.rs`), of those endpoints that use the file, or of all that differs if the program itself has changed.
+//! A change that comes while an endpoint is being changed waits for the end, and only the last one counts.
 
 mod files;
 mod patch;
+mod program;
+mod watched;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use litplex_admin::EventKind;
+use litplex_admin::{EventKind, ProgramReloaded, Refusal};
 use litplex_core::{PatchRefusal, Patched, SourceText};
 use litplex_workers::endpoint_span;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -21,10 +25,13 @@ use tracing::Instrument;
 
 use crate::Development;
 use crate::events::Events;
-use crate::generations::{Generations, Order};
+use crate::fleet::{FleetHandle, Order, ProgramFiles};
+use crate::generations::Generations;
 
-use files::{Content, Contents, Files, Found, directory_of, sources_below};
-use patch::{is_starting, patch};
+use files::{Content, Contents, Files, Found, directory_of, names, short, sources_below};
+use patch::patch;
+use program::{Changed, Program};
+use watched::{Outcome, Watched};
 
 pub use files::wait_for_change;
 
@@ -37,19 +44,17 @@ const PAUSES: u32 = 20;
 /// The time that the workers of a new generation have to become ready.
 const READY_TIME: Duration = Duration::from_secs(3600);
 
-/// The most names of files in a line of the log.
-const NAMED: usize = 5;
-
 /// Watches the files, and changes the endpoints.
-pub(crate) async fn follow(development: Development, endpoints: Vec<Generations>, events: Events) {
+pub(crate) async fn follow(development: Development, fleet: FleetHandle, events: Events) {
     let program = std::path::absolute(&development.program).unwrap_or(development.program);
     tracing::info!(
-        "for development: a save of {}, or of a file that a model has loaded, changes what is served",
+        "for development: a save of {}, or of a file that it or a model has loaded, changes what is served",
         short(&program)
     );
     let follower = Follower {
-        program,
-        endpoints: endpoints.into_iter().map(Watched::new).collect(),
+        program: Program::new(program),
+        endpoints: BTreeMap::new(),
+        fleet,
         events,
         files: Files::default(),
         knows_others: false,
@@ -60,34 +65,24 @@ pub(crate) async fn follow(development: Development, endpoints: Vec<Generations>
 
 /// The task.
 struct Follower {
-    program: PathBuf,
-    endpoints: Vec<Watched>,
+    program: Program,
+    /// The endpoints with workers, by their labels.
+    endpoints: BTreeMap<String, Watched>,
+    fleet: FleetHandle,
     events: Events,
     files: Files,
-    /// Whether the last look was also at files that no worker has loaded.
+    /// Whether the last look was also at files that no process has loaded.
     knows_others: bool,
-    /// The changes that are being made; each task returns the index of its endpoint.
-    working: JoinSet<(usize, Outcome)>,
+    /// The changes that are being made.
+    working: JoinSet<Ended>,
 }
 
-/// An endpoint, and what changed in its files since it was loaded.
-struct Watched {
-    generations: Generations,
-    sources: BTreeSet<PathBuf>,
-    dirty: Contents,
-    /// The changes that a task makes now.
-    making: Option<Contents>,
-    /// Whether something changed since the last attempt.
-    is_due: bool,
-    has_failed: bool,
-}
-
-/// The end of an attempt to change an endpoint.
-enum Outcome {
-    /// Its workers have the present code.
-    Current,
-    /// The code before goes on.
-    Failed,
+/// The end of a change.
+enum Ended {
+    /// The end of a change in the running workers of an endpoint.
+    Patch(String, Outcome),
+    /// The end of a reload of the program, or of a part of it. At most one is made at a time.
+    Reload { is_whole: bool, reloaded: Result<ProgramReloaded, Refusal> },
 }
 
 impl Follower {
@@ -95,47 +90,68 @@ impl Follower {
         let mut pending = Found::default();
         loop {
             let began = Instant::now();
+            self.follow_endpoints();
             let found = self.look().await;
             let is_quiet = found.is_empty();
             pending.extend(found);
-            if is_quiet && !pending.is_empty() {
+            if is_quiet {
                 self.note(&std::mem::take(&mut pending));
             }
             self.begin();
             let pause = LOOK.max(began.elapsed() * PAUSES);
             tokio::select! {
                 () = sleep(pause) => {}
-                Some(ended) = self.working.join_next() => {
-                    if let Ok((index, outcome)) = ended {
-                        self.endpoints[index].end(&outcome);
+                Some(ended) = self.working.join_next() => match ended {
+                    Ok(Ended::Patch(label, outcome)) => {
+                        if let Some(endpoint) = self.endpoints.get_mut(&label) {
+                            endpoint.end(&outcome);
+                        }
                     }
+                    Ok(Ended::Reload { is_whole, reloaded }) => self.end_reload(is_whole, &reloaded),
+                    // Only a panic, or the end of the runtime.
+                    Err(_) => {}
                 }
             }
         }
     }
 
-    /// Looks at the files of the endpoints and the program. An endpoint that failed may need a file that no
-    /// worker has loaded: then at all files in the directory of the program.
-    async fn look(&mut self) -> Found {
-        let mut loaded = BTreeSet::from([self.program.clone()]);
-        for endpoint in &mut self.endpoints {
-            endpoint.update_sources();
-            loaded.extend(endpoint.sources.iter().cloned());
+    /// Takes over the endpoints that there are now, and the files that their workers have loaded.
+    fn follow_endpoints(&mut self) {
+        let (mut now, current) = (BTreeMap::new(), self.fleet.current());
+        let all = current.borrow().generations();
+        for generations in all {
+            let label = generations.identity().label.clone();
+            let known = self.endpoints.remove(&label);
+            let mut endpoint = known.unwrap_or_else(|| Watched::new(generations.clone()));
+            endpoint.update(generations);
+            now.insert(label, endpoint);
         }
-        let has_failed = self.endpoints.iter().any(|endpoint| endpoint.has_failed);
-        let others = has_failed.then(|| directory_of(&self.program));
-        let mut files = std::mem::take(&mut self.files);
+        self.endpoints = now;
+    }
+
+    /// Looks at the files of the endpoints and the program. If one of them failed, it may need a file that no
+    /// process has loaded: then at all files in the directory of the program.
+    async fn look(&mut self) -> Found {
+        let has_failed =
+            self.program.has_failed() || self.endpoints.values().any(Watched::has_failed);
+        let others = has_failed.then(|| directory_of(self.program.file()));
+        let used = self.used();
+        let ProgramFiles { read, app_host } = self.fleet.files();
+        let (mut files, mut program) =
+            (std::mem::take(&mut self.files), std::mem::take(&mut self.program));
         let look = move || {
+            program.update(read, app_host.map(|place| place.sources()).unwrap_or_default());
+            let loaded: BTreeSet<_> = program.paths().cloned().chain(used).collect();
             let mut paths = loaded.clone();
             paths.extend(others.iter().flat_map(|directory| sources_below(directory)));
             let found = files.look(&paths, SystemTime::now());
-            (files, found, loaded)
+            (files, program, found, loaded)
         };
         // Only a panic, or the end of the runtime, is an error.
-        let Ok((files, mut found, loaded)) = spawn_blocking(look).await else {
+        let Ok((files, program, mut found, loaded)) = spawn_blocking(look).await else {
             return Found::default();
         };
-        self.files = files;
+        (self.files, self.program) = (files, program);
         if std::mem::replace(&mut self.knows_others, has_failed) {
             // A file that was not there before.
             let first = std::mem::take(&mut found.first).into_iter();
@@ -146,80 +162,83 @@ impl Follower {
         found
     }
 
-    fn note(&mut self, found: &Found) {
-        let is_used = |path| self.endpoints.iter().any(|endpoint| endpoint.sources.contains(path));
-        if found.changed.contains_key(&self.program) && !is_used(&self.program) {
-            tracing::warn!("{} changed; start the server anew to apply it", short(&self.program));
-        }
-        self.endpoints.iter_mut().for_each(|endpoint| endpoint.note(found));
+    /// Returns the files that the workers of endpoints have loaded.
+    fn used(&self) -> BTreeSet<PathBuf> {
+        self.endpoints.values().flat_map(|endpoint| endpoint.sources().iter().cloned()).collect()
     }
 
+    fn note(&mut self, found: &Found) {
+        let used = self.used();
+        self.program.note(found, &self.files, &used);
+        self.endpoints.values_mut().for_each(|endpoint| endpoint.note(found, &self.files));
+    }
+
+    /// Begins the changes that can be made now: in running workers, and if none is being made in them, by a
+    /// reload of the program.
     fn begin(&mut self) {
-        for (index, endpoint) in self.endpoints.iter_mut().enumerate() {
-            if let Some(changes) = endpoint.begin() {
+        for (label, endpoint) in &mut self.endpoints {
+            if let Some(changes) = endpoint.begin_patch() {
                 let (generations, events) = (endpoint.generations.clone(), self.events.clone());
-                let span = endpoint_span(&generations.identity().label);
-                let change = async move { (index, change(&generations, &changes, &events).await) };
+                let (span, label) = (endpoint_span(label), label.clone());
+                let change = async move {
+                    Ended::Patch(label, change(&generations, &changes, &events).await)
+                };
                 self.working.spawn(change.instrument(span));
             }
         }
-    }
-}
-
-impl Watched {
-    fn new(generations: Generations) -> Self {
-        let (sources, dirty) = (BTreeSet::new(), Contents::new());
-        Self { generations, sources, dirty, making: None, is_due: false, has_failed: false }
+        let is_due = self.program.is_due() || self.endpoints.values().any(Watched::needs_workers);
+        let can_begin = self.working.is_empty() && !self.endpoints.values().any(Watched::is_new);
+        if is_due && can_begin {
+            self.begin_reload();
+        }
     }
 
-    /// Notes the changes that are about this endpoint. The first look at a file is one: the file may have
-    /// changed while it was loaded, which its workers know.
-    fn note(&mut self, found: &Found) {
-        for (path, content) in found.first.iter().chain(&found.changed) {
-            if self.sources.contains(path) {
-                self.dirty.insert(path.clone(), content.clone());
-                self.is_due = true;
+    /// Reloads the program: all of it if its configuration may have changed, else the endpoints whose code has
+    /// changed, and the app host.
+    fn begin_reload(&mut self) {
+        let file = self.program.file();
+        let is_changed = self.endpoints.values().any(|it| it.needs_workers_for(file));
+        let Changed { read, app_host } = self.program.begin();
+        let begun = self
+            .endpoints
+            .iter_mut()
+            .filter_map(|(label, endpoint)| endpoint.begin_reload().then(|| label.clone()));
+        let labels: BTreeSet<_> = begun.collect();
+        if !read.is_empty() {
+            tracing::info!("{} changed: the configuration is read again", names(read.iter()));
+        }
+        if !app_host.is_empty() {
+            tracing::info!("{} changed: the app is started anew", names(app_host.iter()));
+        }
+        let only = (read.is_empty() && !is_changed).then_some(labels);
+        let (is_whole, fleet) = (only.is_none(), self.fleet.clone());
+        let order = Order { dry_run: false, limit: READY_TIME, only, waits: true };
+        self.working
+            .spawn(async move { Ended::Reload { is_whole, reloaded: fleet.reload(order).await } });
+    }
+
+    /// Takes over the result of a reload. The log has the reasons of failures.
+    fn end_reload(&mut self, is_whole: bool, reloaded: &Result<ProgramReloaded, Refusal>) {
+        let is_failed = |label: &str| match reloaded {
+            Ok(reloaded) => {
+                reloaded.results.iter().any(|it| it.endpoint == label && it.error.is_some())
+            }
+            Err(_) => true,
+        };
+        self.program.end(match reloaded {
+            Ok(reloaded) => is_whole && !reloaded.is_success(),
+            Err(_) => true,
+        });
+        for (label, endpoint) in &mut self.endpoints {
+            if endpoint.is_being_reloaded() {
+                let failed = is_failed(label);
+                endpoint.end(if failed { &Outcome::Failed } else { &Outcome::Current });
             }
         }
-        self.is_due |= self.has_failed && !found.changed.is_empty();
-    }
-
-    /// Returns the changes to make now, if there are any.
-    fn begin(&mut self) -> Option<Contents> {
-        if !self.is_due || self.making.is_some() {
-            return None;
-        }
-        self.is_due = false;
-        Some(self.making.insert(self.dirty.clone()).clone())
-    }
-
-    fn end(&mut self, outcome: &Outcome) {
-        let made = self.making.take().unwrap_or_default();
-        self.has_failed = matches!(outcome, Outcome::Failed);
-        if !self.has_failed {
-            self.dirty.retain(|path, content| made.get(path) != Some(content));
-        }
-    }
-
-    fn update_sources(&mut self) {
-        let live = self.generations.live();
-        if is_starting(&live.view.states()) {
-            return;
-        }
-        let found: BTreeSet<_> =
-            live.sources().into_iter().map(|file| PathBuf::from(file.path)).collect();
-        // A worker that starts anew loads the same ones.
-        if found == self.sources || found.is_empty() {
-            return;
-        }
-        let (count, names) = (found.len(), names(found.iter()));
-        endpoint_span(&self.generations.identity().label)
-            .in_scope(|| tracing::info!("watching {count} files: {names}"));
-        self.sources = found;
     }
 }
 
-/// Changes an endpoint: in its running workers if that is safe, else by a new generation.
+/// Changes the code of an endpoint in its running workers, if that is safe.
 async fn change(generations: &Generations, changes: &Contents, events: &Events) -> Outcome {
     let began = Instant::now();
     let live = generations.live();
@@ -242,20 +261,8 @@ async fn change(generations: &Generations, changes: &Contents, events: &Events) 
             Outcome::Failed
         }
         Err(PatchRefusal { reason, .. }) => {
-            reload(generations, &format!("{files} changed: {reason}")).await
-        }
-    }
-}
-
-async fn reload(generations: &Generations, reason: &str) -> Outcome {
-    tracing::info!("{reason}; a new generation starts");
-    let among = Default::default();
-    let order = Order { spec: None, limit: READY_TIME, trial: None, swap: None, among };
-    match generations.reload(order).await {
-        Ok(_) => Outcome::Current,
-        Err(refusal) => {
-            tracing::error!("{refusal}");
-            Outcome::Failed
+            tracing::info!("{files} changed: {reason}; a new generation starts");
+            Outcome::NeedsWorkers
         }
     }
 }
@@ -272,19 +279,4 @@ fn texts(changes: &Contents) -> Result<Arc<[SourceText]>, PatchRefusal> {
         Ok(SourceText { path: path.to_string_lossy().into_owned(), text })
     };
     changes.iter().map(text).collect()
-}
-
-/// Returns the names of the first files, and the number of the others.
-fn names<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> String {
-    let names: Vec<_> = paths.map(|path| short(path)).collect();
-    match names.len().saturating_sub(NAMED) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names[..NAMED].join(", ")),
-    }
-}
-
-/// Returns a path as people write it: relative to the working directory, if it is below that.
-fn short(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }

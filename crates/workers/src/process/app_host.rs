@@ -1,7 +1,6 @@
 //! The app host: the process that runs a program's own routes and middlewares in Python.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,10 +109,10 @@ async fn start(spec: &AppHostSpec) -> Result<AppHost, Error> {
     Ok(AppHost { process, pulse })
 }
 
-/// Returns the source files that an app host says in this file to have loaded.
-pub fn reported_sources(file: &Path) -> BTreeSet<LoadedFile> {
-    let text = fs::read(file).unwrap_or_default();
-    let reported: Vec<litplex_wire::LoadedFile> = serde_json::from_slice(&text).unwrap_or_default();
+/// Returns the source files that a process reports to have loaded, in the form of the worker protocol.
+pub fn reported_sources(reported: Value) -> BTreeSet<LoadedFile> {
+    let reported: Vec<litplex_wire::LoadedFile> =
+        serde_json::from_value(reported).unwrap_or_default();
     reported.into_iter().map(loaded_file).collect()
 }
 
