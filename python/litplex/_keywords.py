@@ -254,6 +254,11 @@ class EndpointOptions(TypedDict, total=False):
             from 1 to 65536. Default: 1.
         batch_timeout: The time in seconds that a batch may wait to fill, from the arrival of its
             first request. Value: a number of seconds, at least 0. Default: 0.
+        batch_policy: How batches are formed if the model has no ``cost``: ``adaptive`` learns from
+            the times of batches whether requests of similar size belong together and which number
+            is best, and never makes them slower for long than single requests; ``fixed`` takes as
+            many requests as wait, up to ``max_batch_size``, in the order of their arrival. Value:
+            one of "adaptive", "fixed". Default: adaptive.
         cost: The cost of a request, by which the batcher groups similar requests: the length, the
             number of words or the value of a field of the JSON body (dots separate nested fields),
             or the size of the body. A Python model may have a ``cost`` hook instead. Value: a field
@@ -294,6 +299,11 @@ class EndpointOptions(TypedDict, total=False):
         max_queue: The number of requests that may wait; further requests are answered with 503 at
             once. Value: an integer of at least 1. Default: what the workers can answer within
             ``timeout``.
+        queue_order: The order of waiting requests: ``adaptive`` is that of arrival until the queue
+            no longer drains and callers leave it; then the newest go first, and those whose callers
+            have most likely given up get a 503. ``arrival`` is always first come, first served.
+            Streams and endpoints that are not ``idempotent`` always keep the order of arrival.
+            Value: one of "adaptive", "arrival". Default: adaptive.
         warmup: The requests that each worker of the endpoint answers before clients reach it, with
             batching full batches: at the start of the server, and when a reload starts new workers.
             They have the example of a request that the model or the program declares
@@ -348,6 +358,7 @@ class EndpointOptions(TypedDict, total=False):
     max_concurrency: int
     max_batch_size: int
     batch_timeout: float
+    batch_policy: Literal["adaptive", "fixed"]
     cost: str
     max_batch_cost: float
     retry_batch_singly: bool
@@ -360,6 +371,7 @@ class EndpointOptions(TypedDict, total=False):
     heartbeat: float
     idempotent: bool
     max_queue: int
+    queue_order: Literal["adaptive", "arrival"]
     warmup: int
     swap: Literal["overlap", "in_place"]
     api_keys: dict[str, str]

@@ -226,3 +226,65 @@ def test_requests_join_and_leave_a_model_between_its_steps(serve):
         next(response.iter_raw())
     server.wait_for_line("finished cancelled")
     assert server.post("/predict", json=2).text == "1\n1\n"
+
+
+PADS = """
+    import time
+
+    class Pads(ls.LitAPI):
+        def predict(self, requests):
+            lengths = [len(request["text"]) for request in requests]
+            with open("batches", "a") as file:
+                file.write(f"{lengths}\\n")
+            time.sleep(0.002 + len(lengths) * max(lengths) * 20e-6)
+            return lengths
+
+    if __name__ == "__main__":
+        ls.LitServer(Pads(max_batch_size=8), OPTIONS).run(port=0)
+"""
+
+
+def post_mixed_texts(server, rounds):
+    """Sends short and long texts from 24 callers, each of which waits for its response."""
+    lengths = itertools.cycle([20, 20, 1500, 20, 20, 20, 20])
+
+    async def caller(client):
+        for _ in range(rounds):
+            length = next(lengths)
+            response = await client.post("/predict", json={"text": "x" * length})
+            assert response.json() == length
+
+    async def callers():
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=server.url, timeout=PATIENCE, limits=limits
+        ) as client:
+            await asyncio.gather(*(caller(client) for _ in range(24)))
+
+    asyncio.run(callers())
+
+
+def mixed(batches):
+    """Returns the share of the batches in which short texts are padded to long ones."""
+    return sum(20 in batch and 1500 in batch for batch in batches) / len(batches)
+
+
+def test_a_model_that_pads_gets_texts_of_similar_length_without_an_option(serve, batches):
+    server = serve(PADS.replace("OPTIONS", ""))
+    post_mixed_texts(server, 40)
+    learned = len(batches())
+    post_mixed_texts(server, 10)
+    assert mixed(batches()[learned:]) < 0.3
+    endpoint = httpx.get(f"{server.url}/info").json()["endpoints"][0]
+    assert "requests of similar size go together" in endpoint["batches"]
+    metrics = httpx.get(f"{server.url}/metrics").text
+    assert 'litplex_batch_basis{endpoint="/predict",basis="padded"} 1' in metrics
+    assert 'litplex_batches_total{endpoint="/predict",limit="padding"}' in metrics
+
+
+def test_batches_of_a_fixed_policy_have_the_order_of_arrival(serve, batches):
+    server = serve(PADS.replace("OPTIONS", 'batch_policy="fixed"'))
+    post_mixed_texts(server, 20)
+    assert mixed(batches()) > 0.5
+    endpoint = httpx.get(f"{server.url}/info").json()["endpoints"][0]
+    assert "`batch_policy`" in endpoint["batches"]

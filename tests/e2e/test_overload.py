@@ -1,5 +1,6 @@
 """More load than capacity: the server answers at capacity and refuses the rest at once."""
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -248,4 +249,58 @@ def test_requests_that_do_without_an_endpoint_are_not_refused_for_it(serve, tmp_
         for _ in range(3):
             responses, _ = wave(server, path, tmp_path / "began")
             statuses = Counter(response.status_code for response in responses)
-            assert statuses == {200: WAVE}, (path, statuses, responses[0].text)
+            # A call may end at the deadline of its caller, which then has no time left.
+            assert not statuses[503], (path, statuses)
+            assert statuses[200] >= WAVE - 2, (path, statuses)
+
+
+SLEEPS = """
+    import time
+
+    class Sleeps(ls.LitAPI):
+        def predict(self, xs):
+            time.sleep(0.05)
+            return xs
+
+    if __name__ == "__main__":
+        ls.LitServer(Sleeps(max_batch_size=4), OPTIONS).run(port=0)
+"""
+
+
+def ages_of_responses(server):
+    """Sends three times the capacity for 4 s, from callers who leave after 1 s.
+
+    Returns the times in seconds after which responses with status 200 came."""
+    ages = []
+
+    async def call(client, number):
+        begin = time.monotonic()
+        with contextlib.suppress(asyncio.TimeoutError):
+            response = await asyncio.wait_for(client.post("/predict", json=number), 1)
+            if response.status_code == 200:
+                assert response.json() == number
+                ages.append(time.monotonic() - begin)
+            else:
+                check_refusal(response)
+
+    async def calls():
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=server.url, timeout=PATIENCE, limits=limits
+        ) as client:
+            tasks = []
+            for number in range(4 * 240):
+                tasks.append(asyncio.create_task(call(client, number)))
+                await asyncio.sleep(1 / 240)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(calls())
+    return ages
+
+
+def test_the_newest_requests_go_first_while_callers_leave(serve):
+    ages = ages_of_responses(serve(SLEEPS.replace("OPTIONS", "")))
+    ordered = ages_of_responses(serve(SLEEPS.replace("OPTIONS", 'queue_order="arrival"')))
+    quick, slow = (sum(age < 0.5 for age in some) for some in (ages, ordered))
+    assert quick > 2 * slow, (quick, slow)
+    assert sorted(ordered)[len(ordered) // 2] > 0.5

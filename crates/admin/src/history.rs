@@ -97,4 +97,7 @@ pub struct EndpointLoad {
     pub memory: Option<u64>,
     /// Why the endpoint is slow, in words.
     pub slow: Option<String>,
+    /// The findings about its batches, in words, if it batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batches: Option<String>,
 }

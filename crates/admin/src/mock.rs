@@ -56,6 +56,7 @@ impl MockAdmin {
             queued: 0,
             in_flight: 0,
             requests: 7,
+            batches: None,
             workers: Vec::new(),
             generations: Vec::new(),
             sources: Vec::new(),

@@ -61,6 +61,10 @@ pub struct EndpointStatus {
     /// The number of requests that have ended since the start, refused ones included: the sum of
     /// `litplex_requests_total` on `/metrics`.
     pub requests: u64,
+    /// The findings about its batches, in words; none until enough were computed, and of endpoints that do not
+    /// batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batches: Option<String>,
     /// The workers of the live generation, by slot.
     pub workers: Vec<WorkerStatus>,
     /// The last generations of workers, the latest last.

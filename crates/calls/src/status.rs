@@ -58,6 +58,8 @@ pub struct EndpointReport {
     pub devices: Vec<String>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// The findings about its batches, in words.
+    pub batches: Option<String>,
     /// The properties of the model, once a worker was ready.
     pub info: Option<ModelInfo>,
     /// The calls of other endpoints that it declares, as far as they are known.

@@ -208,6 +208,7 @@ mod tests {
             queued: 3,
             in_flight: 1,
             requests: 120,
+            batches: None,
             workers,
             generations: Vec::new(),
             sources: Vec::new(),

@@ -29,7 +29,7 @@ Live in a terminal, until Ctrl-C; one reading if the output is a file or a pipe,
 
 REQ/S are requests of clients and JOBS/S what arrives at the queue, calls of other endpoints included,
 over the last ten seconds; P50, P99 and ERRORS are of the last minute. The last column says why an
-endpoint is slow.
+endpoint is slow, and what is learned of its batches.
 
 Examples:
   litplex top
@@ -142,9 +142,15 @@ fn row(load: &EndpointLoad) -> [String; 12] {
         load.p99.map(seconds).unwrap_or_default(),
         load.errors.total().to_string(),
         load.memory.map(size_in_words).unwrap_or_default(),
-        load.slow.clone().unwrap_or_default(),
+        remark(load),
     ]
     .map(|cell| printable(&cell))
+}
+
+/// Returns why the endpoint is slow, and what is learned of its batches.
+fn remark(load: &EndpointLoad) -> String {
+    let batches = load.batches.as_ref().map(|batches| format!("batches: {batches}"));
+    Vec::from_iter(load.slow.clone().into_iter().chain(batches)).join("; ")
 }
 
 #[cfg(test)]
@@ -169,12 +175,21 @@ mod tests {
             p99: Some(1.25),
             memory: Some(3 << 29),
             slow: Some("all 2 workers are busy: 12 jobs wait".into()),
+            batches: None,
         };
-        let idle = EndpointLoad { p50: None, p99: None, memory: None, slow: None, ..busy.clone() };
+        let batches = Some("as full as they can be".into());
+        let idle = EndpointLoad {
+            p50: None,
+            p99: None,
+            memory: None,
+            slow: None,
+            batches,
+            ..busy.clone()
+        };
         let wanted = "\
 ENDPOINT  STATE  WORKERS  IN FLIGHT  QUEUED  REQ/S  JOBS/S  P50    P99   ERRORS  MEMORY
 /ocr      ready  2/3      2          12      41.2   50.0    6.1ms  1.2s  3       1.6 GB  all 2 workers are busy: 12 jobs wait
-/ocr      ready  2/3      2          12      41.2   50.0                 3
+/ocr      ready  2/3      2          12      41.2   50.0                 3               batches: as full as they can be
 ";
         assert_eq!(table(&Load { endpoints: vec![busy, idle] }), wanted);
     }

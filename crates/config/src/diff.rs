@@ -281,6 +281,9 @@ impl Comparison {
         let sizes = (&before.max_batch_size, &after.max_batch_size);
         self.note(needs, "max_batch_size", sizes, set);
         self.note(needs, "batch_timeout", (&before.batch_timeout, &after.batch_timeout), duration);
+        let policy = |fixed: &bool| if *fixed { "fixed" } else { "adaptive" }.to_owned();
+        let policies = (&before.has_fixed_batches, &after.has_fixed_batches);
+        self.note(needs, "batch_policy", policies, policy);
         self.note(needs, "cost", (&before.cost, &after.cost), set);
         self.note(needs, "max_batch_cost", (&before.max_batch_cost, &after.max_batch_cost), set);
         let singly = (&before.retry_batch_singly, &after.retry_batch_singly);
@@ -304,6 +307,9 @@ impl Comparison {
         };
         self.note(needs, "swap", (&before.swap, &after.swap), swap);
         self.note(needs, "max_queue", (&before.max_queue, &after.max_queue), set);
+        let order = |arrival: &bool| if *arrival { "arrival" } else { "adaptive" }.to_owned();
+        let orders = (&before.keeps_arrival_order, &after.keeps_arrival_order);
+        self.note(needs, "queue_order", orders, order);
         let bytes = (&before.max_body_bytes, &after.max_body_bytes);
         self.note(needs, "max_body_bytes", bytes, ToString::to_string);
         self.note(needs, "api_keys", (&before.api_keys, &after.api_keys), keys);

@@ -58,6 +58,8 @@ pub struct Endpoint {
     pub max_batch_size: Option<usize>,
     /// Set if the configuration overrides the model author.
     pub batch_timeout: Option<Duration>,
+    /// Whether batches are as full as they can be, whatever is learned of their times.
+    pub has_fixed_batches: bool,
     /// The cost of a request in a batch, if the configuration defines it.
     pub cost: Option<Cost>,
     /// The limit of the cost of a batch, if there is one.
@@ -91,6 +93,8 @@ pub struct Endpoint {
     pub swap: Option<Swap>,
     /// The number of requests that may wait; by default what the workers can answer in time.
     pub max_queue: Option<usize>,
+    /// Whether requests keep the order of their arrival, whatever happens.
+    pub keeps_arrival_order: bool,
     /// The largest request body.
     pub max_body_bytes: usize,
     /// The keys of the endpoint, if it has keys of its own.
@@ -237,6 +241,7 @@ pub(crate) fn resolve_endpoint(
         max_concurrency: integer(endpoint, "max_concurrency"),
         max_batch_size: integer(endpoint, "max_batch_size"),
         batch_timeout: seconds(endpoint, "batch_timeout"),
+        has_fixed_batches: text(endpoint, "batch_policy") == Some("fixed"),
         cost: text(endpoint, "cost").and_then(Cost::parse),
         max_batch_cost: number(endpoint, "max_batch_cost"),
         retry_batch_singly: boolean(endpoint, "retry_batch_singly"),
@@ -255,6 +260,7 @@ pub(crate) fn resolve_endpoint(
             _ => Swap::Overlap,
         }),
         max_queue: integer(endpoint, "max_queue"),
+        keeps_arrival_order: text(endpoint, "queue_order") == Some("arrival"),
         max_body_bytes: integer(endpoint, "max_body_bytes").unwrap_or(DEFAULT_MAX_BODY_BYTES),
         api_keys: ApiKeys::of(endpoint, "api_keys", &directory),
         jwt_scopes: endpoint

@@ -270,6 +270,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The maximum number of requests in one call of `predict`.";
     Endpoint "batch_timeout": Kind::Seconds, "a number of seconds, at least 0", "0",
         "The time in seconds that a batch may wait to fill, from the arrival of its first request.";
+    Endpoint "batch_policy": Kind::Choice(&["adaptive", "fixed"]), "one of \"adaptive\", \"fixed\"", "adaptive",
+        "How batches are formed if the model has no `cost`: `adaptive` learns from the times of batches whether requests of similar size belong together and which number is best, and never makes them slower for long than single requests; `fixed` takes as many requests as wait, up to `max_batch_size`, in the order of their arrival.";
     Endpoint "cost": Kind::Cost, "a field and its measure such as \"text:length\", \"text:words\" or \"tokens:value\", or \"body:bytes\"", "",
         "The cost of a request, by which the batcher groups similar requests: the length, the number of words or the value of a field of the JSON body (dots separate nested fields), or the size of the body. A Python model may have a `cost` hook instead.";
     Endpoint "max_batch_cost": Kind::PositiveNumber, "a number greater than 0", "",
@@ -294,6 +296,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "Whether a request whose worker died may be computed again by another worker.";
     Endpoint "max_queue": Kind::Integer(1, MANY), "an integer of at least 1", "what the workers can answer within `timeout`",
         "The number of requests that may wait; further requests are answered with 503 at once.";
+    Endpoint "queue_order": Kind::Choice(&["adaptive", "arrival"]), "one of \"adaptive\", \"arrival\"", "adaptive",
+        "The order of waiting requests: `adaptive` is that of arrival until the queue no longer drains and callers leave it; then the newest go first, and those whose callers have most likely given up get a 503. `arrival` is always first come, first served. Streams and endpoints that are not `idempotent` always keep the order of arrival.";
     Endpoint "warmup": Kind::Integer(0, 1000), "an integer from 0 to 1000", "0, and 1 at a reload if there is an example of a request",
         "The requests that each worker of the endpoint answers before clients reach it, with batching full batches: at the start of the server, and when a reload starts new workers. They have the example of a request that the model or the program declares (`request_example`).";
     Endpoint "swap": Kind::Choice(&["overlap", "in_place"]), "one of \"overlap\", \"in_place\"", "`overlap`, unless the memory is too small for both",

@@ -249,6 +249,9 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         shown["failed_generation"] =
             json!({"generation": generation, "since": since, "reason": reason});
     }
+    if let Some(batches) = &endpoint.batches {
+        shown["batches"] = json!(batches);
+    }
     if let Some(pipeline) = &endpoint.pipeline {
         shown["pipeline"] = pipeline.clone();
     }

@@ -125,6 +125,8 @@ metrics! {
         "Time that requests waited until their dispatch to a worker.";
     BATCH_SIZE: SIZES, "litplex_batch_size", ["endpoint"],
         "Requests in a batch that a worker computes together.";
+    BATCHES: COUNTER, "litplex_batches_total", ["endpoint" "limit"],
+        "Batches of endpoints that batch, by what limited their size: `full`, `queue` (no more requests were waiting), `size` (larger batches take longer per request), `padding` (requests of other sizes would be padded, or pad these, for longer than they save), `cost` (`max_batch_cost`) or `trial` (the endpoint tries another size, or requests of similar size).";
     BATCH_DURATION: SECONDS, "litplex_batch_duration_seconds", ["endpoint"],
         "Time that workers took for a batch, or on average for single requests, as seen by the queue; the first of each worker is ignored.";
     STAGES: STAGE_SECONDS, "litplex_stage_seconds", ["endpoint" "stage"],
@@ -135,6 +137,12 @@ metrics! {
         "Time that calls between endpoints took, to the end of the response, by the endpoint that calls and the one that is called (`_other`: one that does not exist); the status is `2xx`, `3xx`, `4xx`, `5xx` or `cancelled`.";
     BATCH_COST: COSTS, "litplex_batch_cost", ["endpoint"],
         "Cost of batches of endpoints that batch by cost: the size of the batch times the cost of its most expensive request.";
+    BATCH_BASIS: GAUGE, "litplex_batch_basis", ["endpoint" "basis"],
+        "1 for what the time of a batch depends on, as learned: `requests` (their number), `sum` (the sum of their sizes) or `padded` (their number times the largest size).";
+    BATCH_LEARNED_SIZE: GAUGE, "litplex_batch_learned_size", ["endpoint"],
+        "Requests that are at most batched together, as learned: fewer than `max_batch_size` where larger batches take longer per request.";
+    BATCH_ERROR: GAUGE, "litplex_batch_prediction_error_ratio", ["endpoint"],
+        "Mean error of the predicted times of batches, as a part of the time.";
     RETRIES: COUNTER, "litplex_retries_total", ["endpoint" "reason"],
         "Requests dispatched to another worker because theirs was lost, by whether it may have begun them.";
     READY: GAUGE, "litplex_endpoint_ready", ["endpoint"],

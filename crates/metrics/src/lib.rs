@@ -34,8 +34,8 @@ pub use calls::{CallGuard, CallTimes, CallTotals};
 pub use definitions::{Definition, Kind, LATENCY_BOUNDS, METRICS, PROCESS_METRICS, table_markdown};
 pub use distribution::Distribution;
 pub use edge::{Edge, EdgeTotals, LaterEdge, RequestGuard, RequestOutcome, Shed};
-pub use observed::{Observed, ObservedGpu, ObservedWorker};
-pub use queue::Queue;
+pub use observed::{Observed, ObservedBatches, ObservedGpu, ObservedWorker};
+pub use queue::{BatchLimit, Queue};
 pub use stages::StageTimes;
 pub use steps::{StepOutcome, StepTimes};
 pub use user::{UserFamilies, UserMetrics, UserSink};
@@ -107,6 +107,7 @@ impl Metrics {
         let queue = QueueFamilies {
             wait: histogram(&registry, &d::QUEUE_WAIT),
             batch_size: histogram(&registry, &d::BATCH_SIZE),
+            batches: counter(&registry, &d::BATCHES),
             batch_duration: histogram(&registry, &d::BATCH_DURATION),
             batch_cost: histogram(&registry, &d::BATCH_COST),
             request_bytes: histogram(&registry, &d::REQUEST_BYTES),

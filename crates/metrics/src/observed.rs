@@ -26,8 +26,21 @@ pub struct Observed {
     pub worker_start: Option<Duration>,
     /// The number of restarts by reason.
     pub restarts: Vec<(&'static str, u64)>,
+    /// The findings about its batches; `None` while that is unknown.
+    pub batches: Option<ObservedBatches>,
     /// The slots that have had a worker.
     pub slots: Vec<ObservedWorker>,
+}
+
+/// The findings of an endpoint about its batches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ObservedBatches {
+    /// The basis on which the time of a batch depends: `requests`, `sum` or `padded`.
+    pub basis: &'static str,
+    /// The most requests of a batch.
+    pub size: usize,
+    /// The mean error of predicted times, as a part of the time.
+    pub error: f64,
 }
 
 /// The values of one slot at a scrape.
@@ -92,6 +105,11 @@ pub(crate) fn families(observed: &[Observed], gpus: &[ObservedGpu]) -> Vec<Metri
         counts(&d::WORKERS, |seen| {
             seen.workers.iter().map(|(state, count)| ((*state).into(), *count as f64)).collect()
         }),
+        counts(&d::BATCH_BASIS, |seen| {
+            seen.batches.iter().map(|batches| (batches.basis.into(), 1.0)).collect()
+        }),
+        each(&d::BATCH_LEARNED_SIZE, |seen| Some(seen.batches?.size as f64)),
+        each(&d::BATCH_ERROR, |seen| Some(seen.batches?.error)),
         counts(&d::RESTARTS, |seen| {
             seen.restarts.iter().map(|(reason, count)| ((*reason).into(), *count as f64)).collect()
         }),

@@ -9,11 +9,33 @@ use prometheus::{HistogramVec, IntCounterVec};
 
 use crate::edge::{Shed, ShedCounters};
 
+/// The limit of the number of jobs in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchLimit {
+    /// The batch is full.
+    Full,
+    /// No more jobs were waiting.
+    Queue,
+    /// Larger batches take longer per job.
+    Size,
+    /// The other jobs would be padded, or would pad these, for longer than they save.
+    Padding,
+    /// The batch would cost more than `max_batch_cost`.
+    Cost,
+    /// The endpoint tries another size, or jobs of similar size.
+    Trial,
+}
+
+const LIMITS: [&str; 6] = ["full", "queue", "size", "padding", "cost", "trial"];
+
 /// The metrics of an endpoint's queue. They belong to the task of the queue: an observation costs
 /// only its arithmetic, and becomes visible with [`flush`](Self::flush).
 pub struct Queue {
     wait: LocalHistogram,
     batch_size: LocalHistogram,
+    /// The series of the limits of batches, created at the first batch of an endpoint that batches.
+    batch_limits: OnceCell<[LocalIntCounter; LIMITS.len()]>,
+    batches: IntCounterVec,
     batch_duration: LocalHistogram,
     /// The series of batch costs, created at the first batch by cost.
     batch_cost: OnceCell<LocalHistogram>,
@@ -30,6 +52,7 @@ pub struct Queue {
 pub(crate) struct QueueFamilies {
     pub(crate) wait: HistogramVec,
     pub(crate) batch_size: HistogramVec,
+    pub(crate) batches: IntCounterVec,
     pub(crate) batch_duration: HistogramVec,
     pub(crate) batch_cost: HistogramVec,
     pub(crate) request_bytes: HistogramVec,
@@ -50,6 +73,8 @@ impl Queue {
         Self {
             wait: local(&families.wait),
             batch_size: local(&families.batch_size),
+            batch_limits: OnceCell::new(),
+            batches: families.batches.clone(),
             batch_duration: local(&families.batch_duration),
             batch_cost: OnceCell::new(),
             batch_costs: families.batch_cost.clone(),
@@ -87,6 +112,12 @@ impl Queue {
         self.observe(&self.batch_size, size as f64);
     }
 
+    /// Counts a batch by what limited its size.
+    pub fn batch_limit(&self, limit: BatchLimit) {
+        let make = |limit| self.batches.with_label_values(&[&*self.endpoint, limit]).local();
+        self.batch_limits.get_or_init(|| LIMITS.map(make))[limit as usize].inc();
+    }
+
     /// Records the time that a worker took for a batch.
     pub fn computed(&self, time: Duration) {
         self.observe(&self.batch_duration, time.as_secs_f64());
@@ -116,6 +147,7 @@ impl Queue {
     pub fn flush(&self) {
         let always = [&self.wait, &self.batch_size, &self.batch_duration, &self.request_bytes];
         always.into_iter().chain(self.batch_cost.get()).for_each(LocalHistogram::flush);
-        self.retries.iter().for_each(LocalIntCounter::flush);
+        let limits = self.batch_limits.get().into_iter().flatten();
+        self.retries.iter().chain(limits).for_each(LocalIntCounter::flush);
     }
 }

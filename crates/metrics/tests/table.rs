@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use litplex_metrics::{
-    METRICS, Metrics, Observed, ObservedGpu, ObservedWorker, PROCESS_METRICS, StepOutcome,
-    UserFamilies, table_markdown,
+    BatchLimit, METRICS, Metrics, Observed, ObservedBatches, ObservedGpu, ObservedWorker,
+    PROCESS_METRICS, StepOutcome, UserFamilies, table_markdown,
 };
 
 const BEGIN: &str = "<!-- table -->\n";
@@ -36,6 +36,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
     edge.begin().ended();
     edge.first_chunk(Duration::ZERO, 1);
     queue.batch_cost(1.0);
+    queue.batch_limit(BatchLimit::Full);
     metrics.stages("/a").observe(&[0.1]);
     metrics.steps("/a").observe("b", StepOutcome::Ok, Duration::ZERO);
     metrics.calls().begin("/a".into()).ended(200);
@@ -45,6 +46,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
         workers: vec![("ready", 1)],
         worker_start: Some(Duration::from_secs(1)),
         restarts: vec![("exit", 2)],
+        batches: Some(ObservedBatches { basis: "padded", size: 8, error: 0.1 }),
         slots: vec![ObservedWorker {
             inflight: Some(1),
             memory: Some(3),

@@ -23,6 +23,8 @@ const AFTER_DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
     /// The number of jobs that wait.
+    pub waiting: usize,
+    /// The number of those that are computed before the job.
     pub queued: usize,
     /// The number of jobs that workers hold.
     pub in_flight: usize,
@@ -97,6 +99,15 @@ impl Refusal {
         Self { reason, error }
     }
 
+    /// The refusal of a request that has waited for so long that its caller has most likely given up.
+    pub(crate) fn given_up(waited: Duration) -> Self {
+        let detail = format!(
+            "the endpoint is overloaded: this request has waited in the queue for {:.1} s, and newer ones go first",
+            waited.as_secs_f64()
+        );
+        Self::new(Shed::Deadline, detail, Duration::from_secs(1))
+    }
+
     pub(crate) fn draining() -> Self {
         let detail = "this endpoint takes no new requests: its operator drains it".into();
         Self::new(Shed::Draining, detail, AFTER_DRAIN)
@@ -132,8 +143,8 @@ pub fn admit(
         return Ok(());
     }
     let expected = backlog.expected_time();
-    if backlog.queued >= largest_queue(max_queue, backlog.batch_time.is_some()) {
-        let full = format!("the queue is full: {}", wait(backlog.queued));
+    if backlog.waiting >= largest_queue(max_queue, backlog.batch_time.is_some()) {
+        let full = format!("the queue is full: {}", wait(backlog.waiting));
         return Err(Refusal::new(Shed::QueueFull, full, expected.unwrap_or_default() / 2));
     }
     let part = if backlog.is_for_call { 1.0 } else { SAFE_PART };
@@ -174,6 +185,7 @@ mod tests {
     /// Batches of 32 in 50 ms by one worker: 640 jobs a second.
     fn backlog(queued: usize) -> Backlog {
         Backlog {
+            waiting: queued,
             queued,
             in_flight: 32,
             free_capacity: 0,

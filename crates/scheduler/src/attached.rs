@@ -7,7 +7,7 @@ use litplex_core::{Done, Job, ModelInfo, Worker};
 use tokio::time::Instant;
 
 use crate::event::WorkerId;
-use crate::{Load, Rules, ServiceTime, WorkerLoad, window};
+use crate::{BatchWork, Load, Rules, ServiceTime, WorkerLoad, window};
 
 /// An attached worker in the view of its endpoint.
 pub(crate) struct AttachedWorker {
@@ -117,14 +117,14 @@ impl AttachedWorker {
         }
     }
 
-    /// Records finished jobs. Calls `observe` with the units, the duration and whether no job was
+    /// Records finished jobs. Calls `observe` with the work, the duration and whether no job was
     /// cut short: for each batch that is now complete, or for the mean of consecutive single jobs.
     pub(crate) fn finished(
         &mut self,
         Done { jobs, cut_short }: Done,
         rules: &Rules,
         now: Instant,
-        mut observe: impl FnMut(f64, Duration, bool),
+        mut observe: impl FnMut(BatchWork, Duration, bool),
     ) {
         self.abandoned = self.abandoned.saturating_sub(cut_short);
         let is_whole = cut_short == 0;
@@ -134,14 +134,14 @@ impl AttachedWorker {
         if rules.max_batch_size > 1 || self.concurrency > 1 {
             self.batches.finished(jobs, is_whole, self.concurrency > 1, now, observe);
         } else if let Some(per_job) = per_job {
-            observe(1.0, per_job, is_whole);
+            observe(BatchWork::of([1.0]), per_job, is_whole);
         }
     }
 }
 
-/// Returns the cost of a batch in units of work: models pad every job to the most expensive one.
-pub(crate) fn units(batch: &[Job]) -> f64 {
-    batch.len() as f64 * batch.iter().map(|job| job.cost).fold(0.0, f64::max)
+/// Returns the work of a batch.
+pub(crate) fn work(batch: &[Job]) -> BatchWork {
+    BatchWork::of(batch.iter().map(|job| job.cost))
 }
 
 /// The batches that a worker holds, in the order of their dispatch.
@@ -154,8 +154,9 @@ struct Batches {
 
 #[derive(Debug)]
 struct HeldBatch {
+    /// The number of jobs that are not finished.
     jobs: usize,
-    units: f64,
+    work: BatchWork,
     dispatched: Instant,
     /// Whether none of the finished jobs was cut short.
     is_whole: bool,
@@ -163,8 +164,8 @@ struct HeldBatch {
 
 impl Batches {
     fn started(&mut self, jobs: &[Job], dispatched: Instant) {
-        let (jobs, units) = (jobs.len(), units(jobs));
-        self.held.push_back(HeldBatch { jobs, units, dispatched, is_whole: true });
+        let (jobs, work) = (jobs.len(), work(jobs));
+        self.held.push_back(HeldBatch { jobs, work, dispatched, is_whole: true });
     }
 
     /// Counts finished jobs against the oldest batches. Where batches overlap this is an estimate
@@ -175,7 +176,7 @@ impl Batches {
         is_whole: bool,
         overlap: bool,
         now: Instant,
-        mut observe: impl FnMut(f64, Duration, bool),
+        mut observe: impl FnMut(BatchWork, Duration, bool),
     ) {
         while let Some(batch) = self.held.front_mut() {
             let done = jobs.min(batch.jobs);
@@ -185,12 +186,12 @@ impl Batches {
             if batch.jobs > 0 {
                 return;
             }
-            let HeldBatch { units, dispatched, is_whole, .. } = *batch;
+            let HeldBatch { work, dispatched, is_whole, .. } = *batch;
             self.held.pop_front();
             // The first batch is ignored: the first call of a model is slow.
             if let Some(completed) = self.completed.replace(now) {
                 let begun = if overlap { dispatched } else { dispatched.max(completed) };
-                observe(units, now - begun, is_whole);
+                observe(work, now - begun, is_whole);
             }
         }
     }

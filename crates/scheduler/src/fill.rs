@@ -2,7 +2,7 @@
 
 /// The number of full batches at the front of the queue from which a batch is chosen. The bound
 /// keeps later jobs of a better fit from delaying an earlier one without end.
-const CANDIDATE_BATCHES: usize = 8;
+pub(crate) const CANDIDATE_BATCHES: usize = 8;
 
 /// The overhead beyond which only the number of batches counts.
 const ALL_OVERHEAD: f64 = 1e9;

@@ -12,7 +12,7 @@ use tokio::sync::{SetOnce, mpsc, oneshot};
 use crate::event::{Event, WorkerId};
 use crate::pace::PublishedPace;
 use crate::task::EndpointTask;
-use crate::{EndpointLoad, Outlook, Pace, QueueSettings};
+use crate::{EndpointLoad, Learned, Outlook, Pace, QueueSettings};
 
 /// A handle of an endpoint's queue, cheap to clone. The task ends with its last handle.
 #[derive(Debug, Clone)]
@@ -91,6 +91,11 @@ impl Endpoint {
     /// Returns the properties of the model; `None` until a worker was ready.
     pub fn model_info(&self) -> Option<&ModelInfo> {
         self.info.get()
+    }
+
+    /// Returns what it has learned of its batches; `None` while that is unknown, or if it does not batch.
+    pub fn learned(&self) -> Option<Learned> {
+        self.pace.learned()
     }
 
     /// Returns the pace of its workers; `None` while it is unknown.

@@ -13,6 +13,7 @@
 
 mod admission;
 mod attached;
+mod batch_model;
 mod busy;
 mod decide;
 mod event;
@@ -23,12 +24,15 @@ mod pace;
 #[cfg(test)]
 mod schedules;
 mod settings;
+mod size;
 mod speed;
+mod standing;
 mod state;
 mod task;
 mod window;
 
 pub use admission::{Backlog, Refusal, admit};
+pub use batch_model::{Basis, BatchModel, BatchWork, Learned};
 pub use decide::{Decision, Load, Rules, Waiting, decide};
 pub use fill::fill;
 pub use handle::{Endpoint, spawn_endpoint};

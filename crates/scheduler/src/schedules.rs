@@ -62,6 +62,8 @@ struct Schedule {
     /// The arrival of the fresh job that was dispatched last, while the order must be kept.
     last_dispatched: Option<Instant>,
     by_cost: bool,
+    /// Whether jobs are dispatched in the order of their arrival.
+    is_in_order: bool,
     mode: Mode,
     /// Whether any worker was lost.
     killed: bool,
@@ -71,17 +73,21 @@ impl Schedule {
     fn new(seed: u64, start: Instant) -> Self {
         let mut random = Rng::with_seed(seed);
         let by_cost = random.usize(..3) == 0;
+        let (fixed_batches, adaptive_order) = (random.bool(), random.bool());
         let settings = QueueSettings {
             max_queue: (random.usize(..2) == 0).then_some(6),
             queue_timeout: (random.usize(..3) == 0).then_some(Duration::from_millis(50)),
             idempotent: [None, Some(true), Some(false)][random.usize(..3)],
             by_cost,
+            fixed_batches,
+            adaptive_order,
             max_batch_cost: by_cost.then_some(40.0),
             generation: 1,
             is_shadow: false,
         };
+        let max_batch_size = [1, 1, 4][random.usize(..3)];
         Self {
-            max_batch_size: [1, 1, 4][random.usize(..3)],
+            max_batch_size,
             concurrency: [1, 1, 3][random.usize(..3)],
             state: EndpointState::new(settings, METRICS.queue("/test"), start),
             now: start,
@@ -89,6 +95,7 @@ impl Schedule {
             callers: Vec::new(),
             workers: Vec::new(),
             last_dispatched: None,
+            is_in_order: !by_cost && !adaptive_order && (fixed_batches || max_batch_size == 1),
             by_cost,
             mode: Mode::Serving,
             killed: false,
@@ -246,7 +253,7 @@ impl Schedule {
         }
         for job in batches.iter().flatten().skip(before) {
             assert!(!job.is_void(self.now), "a void job reached a worker");
-            if self.workers.len() == 1 && !self.by_cost && !suspect {
+            if self.workers.len() == 1 && self.is_in_order && !suspect {
                 assert!(self.last_dispatched <= Some(job.arrived), "out of order");
                 self.last_dispatched = Some(job.arrived);
             }

@@ -14,6 +14,11 @@ pub struct QueueSettings {
     pub idempotent: Option<bool>,
     /// Whether jobs of similar cost are batched together ([`fill`](crate::fill)).
     pub by_cost: bool,
+    /// Whether newer jobs go first while the queue stands, if the endpoint is idempotent and its responses
+    /// are no streams.
+    pub adaptive_order: bool,
+    /// Whether batches are as full as they can be, whatever the endpoint learns of their time.
+    pub fixed_batches: bool,
     /// The highest cost of a batch, padding included.
     pub max_batch_cost: Option<f64>,
     /// The generation of the workers, as recordings of requests show it.

@@ -7,17 +7,21 @@ use std::time::Duration;
 use litplex_core::{
     Dispatch, Done, Job, Mode, ModelInfo, Outcome, Request, ServeError, Unanswered, trace_dispatch,
 };
-use litplex_metrics::Queue;
+use litplex_metrics::{BatchLimit, Queue, Shed};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::admission::{Backlog, Refusal, admit, largest_queue};
-use crate::attached::{AttachedWorker, units};
+use crate::attached::{AttachedWorker, work};
 use crate::busy::BusyTimes;
 use crate::event::{Event, WorkerId};
+use crate::fill::CANDIDATE_BATCHES;
 use crate::pace::PublishedPace;
+use crate::size::size;
+use crate::standing::StandingQueue;
 use crate::{
-    Decision, EndpointLoad, Load, Outlook, QueueSettings, Rules, Speed, Waiting, decide, fill,
+    Basis, BatchModel, BatchWork, Decision, EndpointLoad, Load, Outlook, QueueSettings, Rules,
+    Waiting, decide,
 };
 
 /// A job is not retried after this many workers were lost while they may have computed it.
@@ -54,8 +58,11 @@ pub(crate) struct EndpointState {
     outlook: Outlook,
     /// The time at which the outlook was set.
     outlook_since: Instant,
-    speed: Speed,
+    /// The model of the time of batches.
+    model: BatchModel,
+    /// The mean of the costs of jobs, or of their sizes where they have no cost.
     mean_cost: f64,
+    standing: StandingQueue,
     arrived: u64,
     refused: u64,
     callers_left: bool,
@@ -78,8 +85,9 @@ impl EndpointState {
             mode: Mode::default(),
             outlook: Outlook::default(),
             outlook_since: now,
-            speed: Speed::default(),
+            model: BatchModel::default(),
             mean_cost: 1.0,
+            standing: StandingQueue::default(),
             arrived: 0,
             refused: 0,
             callers_left: false,
@@ -131,6 +139,9 @@ impl EndpointState {
                 Decision::Wait => break None,
             }
         };
+        if self.queue.is_empty() {
+            self.standing.drained();
+        }
         self.workers.iter_mut().for_each(AttachedWorker::flush);
         [due, self.first_expiry()].into_iter().flatten().min()
     }
@@ -139,7 +150,7 @@ impl EndpointState {
         match self.mode {
             Mode::Paused => Decision::Wait,
             Mode::Serving | Mode::Draining => {
-                decide(&self.rules, self.waiting(), &self.loads(), now)
+                decide(&self.rules_now(), self.waiting(), &self.loads(), now)
             }
         }
     }
@@ -153,9 +164,16 @@ impl EndpointState {
 
     fn admit(&mut self, mut job: Job, now: Instant) {
         self.arrived += 1;
+        self.standing.arrived();
         self.metrics.arrived(job.request.body_len());
         job.queued = now;
-        job.cost = self.bounded(job.cost);
+        job.cost = if self.by_cost || self.settings.by_cost {
+            self.bounded(job.cost)
+        } else if self.rules.max_batch_size > 1 {
+            size(&job.request)
+        } else {
+            1.0
+        };
         self.mean_cost += WEIGHT_OF_NEW * (job.cost - self.mean_cost);
         let deadline = self.effective_deadline(&job);
         let admitted = self
@@ -164,11 +182,66 @@ impl EndpointState {
             .and_then(|()| admit(&self.backlog(&job, now), self.max_queue(&job), now, deadline));
         match admitted {
             Ok(()) => self.queue.insert(self.position(&job), job),
-            Err(Refusal { reason, error }) => {
-                self.refused += 1;
-                self.metrics.shed(reason);
-                job.reply.send(Err(error));
+            Err(refusal) if self.makes_room(&job, &refusal) => {
+                let oldest = self.first_request();
+                self.queue
+                    .remove(oldest)
+                    .into_iter()
+                    .for_each(|job| self.refuse(job, refusal.clone()));
+                self.queue.push_back(job);
             }
+            Err(refusal) => {
+                if refusal.reason == Shed::Deadline {
+                    self.standing.refused();
+                }
+                self.refuse(job, refusal);
+            }
+        }
+    }
+
+    fn refuse(&mut self, job: Job, Refusal { reason, error }: Refusal) {
+        self.refused += 1;
+        self.metrics.shed(reason);
+        job.reply.send(Err(error));
+    }
+
+    /// Returns whether the oldest request is refused in place of this job: while newer ones go first, it
+    /// has the least hope.
+    fn makes_room(&self, job: &Job, refusal: &Refusal) -> bool {
+        self.newest_first()
+            && job.depth() == 0
+            && matches!(refusal.reason, Shed::QueueFull)
+            && self.first_request() < self.queue.len()
+    }
+
+    /// Returns the place of the oldest request of a client.
+    fn first_request(&self) -> usize {
+        self.queue.partition_point(|job| job.depth() > 0)
+    }
+
+    /// Returns whether requests of clients are computed in the reverse order of their arrival.
+    fn newest_first(&self) -> bool {
+        self.settings.adaptive_order
+            && self.is_idempotent()
+            && !self.stream
+            && self.standing.newest_first()
+    }
+
+    /// Notes whether the queue stands, and refuses the requests of which most callers have given up.
+    fn observe_queue(&mut self, now: Instant) {
+        let first = self.first_request();
+        let Some(oldest) = self.queue.get(first) else {
+            self.standing.drained();
+            return;
+        };
+        let Some(batch_time) = self.batch_time() else { return };
+        self.standing.observe(now - oldest.queued, batch_time, now);
+        let Some(patience) = self.standing.patience().filter(|_| self.newest_first()) else {
+            return;
+        };
+        while let Some(job) = self.queue.get(first).filter(|job| now - job.queued > patience) {
+            let refusal = Refusal::given_up(now - job.queued);
+            self.queue.remove(first).into_iter().for_each(|job| self.refuse(job, refusal.clone()));
         }
     }
 
@@ -251,14 +324,18 @@ impl EndpointState {
             }
             _ => Duration::ZERO,
         };
+        let rules = self.rules_now();
+        let newest_first = self.newest_first() && self.standing.callers_leave();
+        let before = if job.depth() == 0 && newest_first {
+            self.first_request()
+        } else {
+            self.position(job)
+        };
         Backlog {
-            queued: self.position(job) + self.suspects.len(),
+            waiting: self.position(job) + self.suspects.len(),
+            queued: before + self.suspects.len(),
             in_flight: self.in_flight(),
-            free_capacity: self
-                .workers
-                .iter()
-                .map(|worker| worker.free_capacity(&self.rules))
-                .sum(),
+            free_capacity: self.workers.iter().map(|worker| worker.free_capacity(&rules)).sum(),
             capacity: self.capacity(),
             batch_time: self.batch_time(),
             until_ready,
@@ -270,12 +347,16 @@ impl EndpointState {
 
     /// Returns the number of jobs that all workers compute at the same time.
     fn capacity(&self) -> usize {
-        self.workers.iter().map(|worker| worker.capacity(&self.rules)).sum()
+        let rules = self.rules_now();
+        self.workers.iter().map(|worker| worker.capacity(&rules)).sum()
     }
 
     /// Publishes what admission elsewhere needs to know.
     pub(crate) fn publish(&self, pace: &PublishedPace) {
         pace.publish(self.capacity(), self.batch_time(), self.makes_calls);
+        if self.rules.max_batch_size > 1 {
+            pace.publish_learned(self.model.learned(self.rules.max_batch_size));
+        }
     }
 
     fn in_flight(&self) -> usize {
@@ -284,8 +365,9 @@ impl EndpointState {
 
     /// Returns the expected duration of a full batch.
     fn batch_time(&self) -> Option<Duration> {
-        let unit = if self.rules.max_batch_size == 1 { 1.0 } else { self.mean_cost };
-        self.speed.time_of(self.rules.max_batch_size as f64 * unit)
+        let jobs = self.rules_now().max_batch_size;
+        let largest = if self.rules.max_batch_size == 1 { 1.0 } else { self.mean_cost };
+        self.model.time_of(&BatchWork { jobs, largest, sum: jobs as f64 * largest })
     }
 
     /// Applies the properties of the model that a worker reports.
@@ -294,7 +376,27 @@ impl EndpointState {
         self.rules = Rules { max_batch_size, batch_timeout };
         self.by_cost = max_batch_size > 1 && (self.settings.by_cost || info.has_cost);
         self.stream = info.stream;
+        if self.workers.is_empty() && !self.model.is_learned() {
+            self.model = self.new_model();
+        }
         self.makes_calls |= !info.calls.is_empty();
+    }
+
+    /// Returns a model that fits the endpoint. The time of a stream is that of its reader, too.
+    fn new_model(&self) -> BatchModel {
+        if self.by_cost {
+            BatchModel::fixed(Basis::Padded)
+        } else if self.rules.max_batch_size == 1 || self.stream || self.settings.fixed_batches {
+            BatchModel::fixed(Basis::Jobs)
+        } else {
+            BatchModel::adaptive()
+        }
+    }
+
+    /// Returns the rules, with the size of batches that is best for all that is known.
+    fn rules_now(&self) -> Rules {
+        let max_batch_size = self.model.most_jobs(self.rules.max_batch_size);
+        Rules { max_batch_size, ..self.rules }
     }
 
     fn count_abandoned(&mut self, id: WorkerId, jobs: usize) {
@@ -305,12 +407,13 @@ impl EndpointState {
 
     fn on_finished(&mut self, id: WorkerId, done: Done, now: Instant) {
         let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) else { return };
-        let (speed, metrics) = (&mut self.speed, &self.metrics);
-        worker.finished(done, &self.rules, now, |units, took, is_whole| {
+        let (model, metrics) = (&mut self.model, &self.metrics);
+        let max_jobs = self.rules.max_batch_size;
+        worker.finished(done, &self.rules, now, |work, took, is_whole| {
             // Jobs that were cut short give only a lower bound: a client that leaves must not make
             // the model look fast.
-            if is_whole || speed.time_of(units).is_some_and(|known| took > known) {
-                speed.observe(units, took);
+            if is_whole || model.time_of(&work).is_some_and(|known| took > known) {
+                model.observe(&work, max_jobs, took);
             }
             metrics.computed(took);
         });
@@ -382,12 +485,13 @@ impl EndpointState {
     fn inspect(&self, now: Instant) -> EndpointLoad {
         self.metrics.flush();
         let time = self.batch_time().filter(|time| !time.is_zero());
-        let capacity = self.workers.first().map(|worker| worker.capacity(&self.rules));
+        let rules = self.rules_now();
+        let capacity = self.workers.first().map(|worker| worker.capacity(&rules));
         EndpointLoad {
             arrived: self.arrived,
             refused: self.refused,
             queued: self.queue.len() + self.suspects.len(),
-            queue_limit: largest_queue(self.settings.max_queue, self.speed.time_of(1.0).is_some()),
+            queue_limit: largest_queue(self.settings.max_queue, self.model.is_learned()),
             in_flight: self.in_flight(),
             worker_rate: time
                 .zip(capacity)
@@ -402,7 +506,14 @@ impl EndpointState {
         for queue in [&mut self.queue, &mut self.suspects] {
             for job in std::mem::take(queue) {
                 // A job whose deadline has just passed may still have its caller, which gets a 504.
-                if job.is_void(now) { answer_void(job) } else { queue.push_back(job) }
+                if !job.is_void(now) {
+                    queue.push_back(job);
+                    continue;
+                }
+                if now < job.deadline {
+                    self.standing.gave_up(now - job.queued);
+                }
+                answer_void(job);
             }
         }
         self.workers.iter_mut().for_each(|worker| worker.link.cancel_abandoned());
@@ -435,8 +546,9 @@ impl EndpointState {
         // A job that waits behind a hook's call may be what that call waits for.
         let exact = self.makes_calls
             || (!self.is_idempotent() && !self.stream && self.rules.max_batch_size == 1);
+        let rules = self.rules_now();
         let load = |worker: &AttachedWorker| {
-            let load = worker.load(&self.rules, self.workers.len(), self.by_cost, exact);
+            let load = worker.load(&rules, self.workers.len(), self.model.chooses(), exact);
             Load { window: load.window.max(least), ..load }
         };
         self.workers.iter().map(load).collect()
@@ -460,16 +572,18 @@ impl EndpointState {
     }
 
     fn dispatch(&mut self, worker: usize, jobs: usize, now: Instant) {
-        let chosen = if self.by_cost {
-            self.take_batch_by_cost()
+        self.observe_queue(now);
+        let chosen = if self.model.chooses() || self.newest_first() {
+            self.choose_batch(jobs)
         } else {
-            self.queue.drain(..jobs).collect()
+            self.queue.drain(..jobs.min(self.queue.len())).collect()
         };
         let (void, mut batch): (Vec<_>, Vec<_>) =
             chosen.into_iter().partition(|job| job.is_void(now));
         void.into_iter().for_each(answer_void);
         if !batch.is_empty() {
             self.record_batch(&batch, now);
+            batch.iter().for_each(|_| self.standing.dispatched());
             let is_batch = self.rules.max_batch_size > 1;
             trace_dispatch(&mut batch, is_batch, self.to(worker, now));
             self.workers[worker].assign(batch, &self.rules, now);
@@ -484,17 +598,31 @@ impl EndpointState {
         Dispatch { slot, generation, ready, now }
     }
 
-    /// Takes a batch of jobs of similar cost out of the queue.
-    fn take_batch_by_cost(&mut self) -> Vec<Job> {
-        let costs: Vec<_> = self.queue.iter().map(|job| job.cost).collect();
-        let max_cost = self.settings.max_batch_cost.unwrap_or(f64::INFINITY);
-        let overhead = self.speed.overhead_in_units();
-        let positions = fill(&costs, self.rules.max_batch_size, max_cost, overhead);
-        // From the back, so that the remaining positions stay valid.
-        let mut batch: Vec<_> =
-            positions.iter().rev().filter_map(|at| self.queue.remove(*at)).collect();
+    /// Takes a batch out of the queue: of this many jobs, or of jobs of similar cost or size.
+    fn choose_batch(&mut self, jobs: usize) -> Vec<Job> {
+        let max_jobs = self.rules.max_batch_size;
+        let candidates = Vec::from_iter(self.order().take(CANDIDATE_BATCHES * max_jobs));
+        let chosen = if self.model.chooses() {
+            let costs = Vec::from_iter(candidates.iter().map(|at| self.queue[*at].cost));
+            let max_cost = self.settings.max_batch_cost.unwrap_or(f64::INFINITY);
+            self.model.choose(&costs, max_jobs, max_cost)
+        } else {
+            (0..jobs.min(candidates.len())).collect()
+        };
+        let mut places = Vec::from_iter(chosen.into_iter().map(|position| candidates[position]));
+        // From the back, so that the remaining places stay valid.
+        places.sort_unstable_by_key(|place| Reverse(*place));
+        let mut batch: Vec<_> = places.iter().filter_map(|at| self.queue.remove(*at)).collect();
         batch.reverse();
         batch
+    }
+
+    /// Returns the places of jobs in the order in which they are to be computed.
+    fn order(&self) -> impl Iterator<Item = usize> {
+        let (first, end) = (self.first_request(), self.queue.len());
+        let newest_first = self.newest_first();
+        (0..first)
+            .chain((first..end).map(move |at| if newest_first { first + end - 1 - at } else { at }))
     }
 
     fn dispatch_suspect(&mut self, worker: usize, now: Instant) {
@@ -505,11 +633,25 @@ impl EndpointState {
         }
     }
 
+    /// Returns what limits a batch, which is no longer in the queue, to its number of jobs.
+    fn limit(&self, batch: &[Job]) -> BatchLimit {
+        if batch.len() >= self.rules.max_batch_size {
+            BatchLimit::Full
+        } else if self.queue.is_empty() {
+            BatchLimit::Queue
+        } else {
+            self.model.limit(&work(batch), self.settings.max_batch_cost)
+        }
+    }
+
     fn record_batch(&self, batch: &[Job], now: Instant) {
         batch.iter().for_each(|job| self.metrics.waited(now - job.queued));
         self.metrics.batched(batch.len());
+        if self.rules.max_batch_size > 1 {
+            self.metrics.batch_limit(self.limit(batch));
+        }
         if self.by_cost {
-            self.metrics.batch_cost(units(batch));
+            self.metrics.batch_cost(work(batch).padded());
         }
     }
 }

@@ -152,6 +152,7 @@ impl EndpointControls {
             queued: load.queued,
             in_flight: load.in_flight,
             requests: self.edge.ended(),
+            batches: self.endpoint.learned().map(|learned| learned.to_string()),
             workers: workers.map(|(slot, state)| self.worker(slot, state, load)).collect(),
             generations: Vec::new(),
             sources: Vec::new(),

@@ -217,6 +217,7 @@ fn how_it_batches(endpoint: &Endpoint) -> Rows {
     vec![
         ("max_batch_size", chosen(endpoint.max_batch_size, BY_THE_MODEL)),
         ("batch_timeout", chosen(endpoint.batch_timeout.map(duration), BY_THE_MODEL)),
+        ("batch_policy", if endpoint.has_fixed_batches { "fixed" } else { "adaptive" }.into()),
         ("cost", chosen(endpoint.cost.as_ref(), BY_THE_MODEL)),
         ("max_batch_cost", chosen(endpoint.max_batch_cost, "no limit")),
         ("retry_batch_singly", chosen(endpoint.retry_batch_singly, "as `idempotent`")),
@@ -236,6 +237,7 @@ fn what_it_allows(endpoint: &Endpoint) -> Rows {
         ("heartbeat", duration(endpoint.heartbeat)),
         ("idempotent", chosen(endpoint.idempotent, "true, false for streams")),
         ("max_queue", chosen(endpoint.max_queue, "what the workers can answer within `timeout`")),
+        ("queue_order", if endpoint.keeps_arrival_order { "arrival" } else { "adaptive" }.into()),
         ("warmup", chosen(endpoint.warmup, "0, and 1 at a reload if there is an example")),
         ("swap", chosen(endpoint.swap.map(swap), "as the memory allows")),
         ("max_body_bytes", endpoint.max_body_bytes.to_string()),

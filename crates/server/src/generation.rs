@@ -226,6 +226,8 @@ fn queue_settings(config: &Endpoint, generation: u64) -> QueueSettings {
         queue_timeout: config.queue_timeout,
         idempotent: config.idempotent,
         by_cost: config.cost.is_some() || config.max_batch_cost.is_some(),
+        fixed_batches: config.has_fixed_batches,
+        adaptive_order: !config.keeps_arrival_order,
         max_batch_cost: config.max_batch_cost,
         generation,
         is_shadow: false,

@@ -41,6 +41,7 @@ pub(crate) async fn load_of(endpoint: &Administered, recent: &Recent) -> Endpoin
         p99: quantile(0.99),
         memory,
         slow: explanation(&situation),
+        batches: status.batches,
     }
 }
 

@@ -73,6 +73,7 @@ impl PipelineState {
             queued: 0,
             in_flight: usize::try_from(self.edge.inflight()).unwrap_or_default(),
             requests: self.edge.ended(),
+            batches: None,
             workers: Vec::new(),
             generations: Vec::new(),
             sources: Vec::new(),

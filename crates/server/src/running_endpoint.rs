@@ -136,6 +136,7 @@ impl RunningEndpoint {
             queue_timeout: None,
             devices: Vec::new(),
             max_body_bytes: self.config.max_body_bytes,
+            batches: None,
             info: Some(pipeline.info().clone()),
             pipeline: Some(pipeline.graph().definition().clone()),
         }
@@ -171,6 +172,7 @@ impl RunningEndpoint {
                 .into_iter()
                 .collect(),
             max_body_bytes: config.max_body_bytes,
+            batches: endpoint.learned().map(|learned| learned.to_string()),
             info: info.cloned(),
             pipeline: None,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use litplex_core::{BoxFuture, Cause, Usage};
 use litplex_devices::{Gpu, Gpus, memory_share, used_by};
-use litplex_metrics::{Observed, ObservedGpu, ObservedWorker};
+use litplex_metrics::{Observed, ObservedBatches, ObservedGpu, ObservedWorker};
 use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
 
@@ -71,6 +71,11 @@ fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
         workers: SlotState::LABELS.map(|word| (word, doing(word))).into(),
         worker_start: record.start_time,
         restarts: Cause::ALL.map(|cause| (cause.as_str(), restarts(&record, cause))).into(),
+        batches: controls.endpoint.learned().map(|learned| ObservedBatches {
+            basis: learned.basis.word(),
+            size: learned.most_jobs,
+            error: learned.error,
+        }),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
     }
 }
