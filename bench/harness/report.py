@@ -26,7 +26,7 @@ TITLES = {
     "w9async": "W9async: W9 with an async hook that awaits the call",
     "w9hop": "W9hop: W9 without the call",
 }
-ORDER = ["litplex", "litplex-nocost", "litplex-rust", "floor", "floor-nolimit"]
+ORDER = ["litplex", "litplex-plain", "litplex-rust", "floor", "floor-nolimit"]
 ORDER += ["mosec", "litserve", "fastapi-uvicorn"]
 
 LATENCY = {"p50_ms": "p50 ms", "p99_ms": "p99 ms"}

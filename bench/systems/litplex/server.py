@@ -119,7 +119,7 @@ OPTIONS = {"w6": {"cost": "text:length"}, "w7": {"timeout": 1}, "w7b": {"timeout
 
 
 def options():
-    if os.environ.get("BENCH_NO_COST"):
+    if os.environ.get("BENCH_PLAIN"):
         return {}
     return OPTIONS.get(WORKLOAD, {})
 
