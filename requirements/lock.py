@@ -22,6 +22,7 @@ LOCKS = {
     "examples/demo/requirements-model": ["3.9", "--no-deps"],
     "bench/requirements/bentoml": ["3.11"],
     "bench/requirements/fastapi": ["3.11"],
+    "bench/requirements/granian": ["3.11"],
     "bench/requirements/litplex": ["3.11"],
     "bench/requirements/litserve": ["3.11"],
     "bench/requirements/mosec": ["3.11"],
