@@ -192,6 +192,8 @@ impl BatchModel {
             && error(best) < BETTER * error(self.basis)
         {
             self.basis = best;
+            // A trial of the size belongs to the other basis.
+            self.search = SizeSearch::default();
         }
     }
 
@@ -492,6 +494,14 @@ mod tests {
         let time = |work: &BatchWork, _| 0.004 + 20e-6 * work.sum;
         let [learned, full, _] = LOOP.rates(lengths, time);
         assert!(learned > 0.98 * full, "{learned} {full}");
+        let mut model = BatchModel::adaptive();
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..100 {
+            let work = BatchWork::of((0..16).map(|_| lengths(&mut random)));
+            model.observe(&work, 16, Duration::from_secs_f64(time(&work, 0)));
+        }
+        assert_eq!(model.basis(), Basis::Sum);
+        assert!(!model.chooses(), "no trial is left over");
     }
 
     #[test]

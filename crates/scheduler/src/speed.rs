@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest time that is predicted.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The factor by which each later observation reduces the weight of one: about twenty batches
 /// count.
 const FORGET: f64 = 0.95;
@@ -35,7 +38,8 @@ impl Speed {
     /// observation.
     pub fn time_of(&self, units: f64) -> Option<Duration> {
         let (overhead, per_unit) = self.line()?;
-        Some(Duration::from_secs_f64(overhead + per_unit * units))
+        let time = Duration::try_from_secs_f64(overhead + per_unit * units);
+        Some(time.unwrap_or(LONGEST).min(LONGEST))
     }
 
     /// Returns the overhead of a batch in units of work; infinity when larger batches take no

@@ -120,7 +120,8 @@ impl StandingQueue {
     /// Records that a caller gave up after this time.
     pub(crate) fn gave_up(&mut self, after: Duration) {
         self.leaving += WEIGHT_OF_NEW * (1.0 - self.leaving);
-        let after = after.as_secs_f64();
+        // Shorter times are no patience: clients that reset their connections, for example.
+        let after = after.max(LEAST_TARGET).as_secs_f64();
         self.gave_up = self.gave_up.saturating_add(1);
         if self.gave_up == 1 {
             self.patience = after;
@@ -277,6 +278,15 @@ mod tests {
         standing = run(|at| if at < 3.0 { 3.0 } else { 0.5 }, 60, true).out_of_order;
         let longer = run(|at| if at < 3.0 { 3.0 } else { 0.5 }, 120, true).out_of_order;
         assert_eq!(standing, longer);
+    }
+
+    #[test]
+    fn callers_who_leave_at_once_are_no_measure_of_patience() {
+        let mut queue = StandingQueue::default();
+        (0..100).for_each(|_| queue.gave_up(Duration::ZERO));
+        assert!(queue.patience().unwrap() >= LEAST_TARGET.mul_f64(0.99));
+        (0..500).for_each(|_| queue.gave_up(Duration::from_secs(1)));
+        assert!(queue.patience().unwrap() > Duration::from_millis(900));
     }
 
     #[test]

@@ -33,8 +33,11 @@ const LARGE_BODY: usize = 64 * 1024;
 /// The default `Retry-After` of a refusal, in seconds.
 const RETRY_AFTER: u64 = 1;
 
-/// The weight of a new job in the mean cost.
-const WEIGHT_OF_NEW: f64 = 0.05;
+/// The number of jobs over which the mean cost is, roughly.
+const MEAN_OF: u32 = 20;
+
+/// The multiple of the mean that a single job counts as at most.
+const FAR_ABOVE: f64 = 10.0;
 
 /// An endpoint's queue and its view of the workers. It changes by events alone and takes the time
 /// as an argument: `EndpointTask` is its clock and its inbox.
@@ -62,6 +65,8 @@ pub(crate) struct EndpointState {
     model: BatchModel,
     /// The mean of the costs of jobs, or of their sizes where they have no cost.
     mean_cost: f64,
+    /// The number of jobs in the mean, up to those that weigh in it.
+    mean_of: u32,
     standing: StandingQueue,
     arrived: u64,
     refused: u64,
@@ -87,6 +92,7 @@ impl EndpointState {
             outlook_since: now,
             model: BatchModel::default(),
             mean_cost: 1.0,
+            mean_of: 0,
             standing: StandingQueue::default(),
             arrived: 0,
             refused: 0,
@@ -174,7 +180,7 @@ impl EndpointState {
         } else {
             1.0
         };
-        self.mean_cost += WEIGHT_OF_NEW * (job.cost - self.mean_cost);
+        self.note_cost(job.cost);
         let deadline = self.effective_deadline(&job);
         let admitted = self
             .check_mode(&job)
@@ -197,6 +203,15 @@ impl EndpointState {
                 self.refuse(job, refusal);
             }
         }
+    }
+
+    /// Takes a cost into the mean. One that is far above it, as a client may claim, counts as a few.
+    fn note_cost(&mut self, cost: f64) {
+        self.mean_of = (self.mean_of + 1).min(MEAN_OF);
+        let cost = if self.mean_of == 1 { cost } else { cost.min(FAR_ABOVE * self.mean_cost) };
+        self.mean_cost += (cost - self.mean_cost) / f64::from(self.mean_of);
+        // From a mean of nothing no multiple would lead back.
+        self.mean_cost = self.mean_cost.max(f64::MIN_POSITIVE);
     }
 
     fn refuse(&mut self, job: Job, Refusal { reason, error }: Refusal) {
@@ -510,7 +525,8 @@ impl EndpointState {
                     queue.push_back(job);
                     continue;
                 }
-                if now < job.deadline {
+                // A hook that ends its calls is no client that gave up.
+                if now < job.deadline && job.depth() == 0 {
                     self.standing.gave_up(now - job.queued);
                 }
                 answer_void(job);
