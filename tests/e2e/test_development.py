@@ -467,3 +467,22 @@ def test_an_app_host_is_started_anew_when_its_files_change(save, script, develop
     wait_until(lambda: server.post("/echo", json=1).json() == [1])
     wait_until(lambda: host not in server.app_hosts())
     assert server.stop() == 0
+
+
+def test_a_save_mends_an_endpoint_that_was_stopped_for_a_generation_that_failed(save, develop):
+    save("models.py", MODELS)
+    save("other.py", OTHER)
+    other = '\n[[endpoint]]\npath = "/other"\napi = "other.py:Other"\n'
+    server = develop(save("litplex.toml", TOML + 'swap = "in_place"\n' + other))
+    answers(server, "/model", ["first", 1])
+    # The old workers stop first, and start again with the file that is there now.
+    save(
+        "models.py", MODELS.replace("def setup", "def wrong").replace("SCALE = 1", "SCALE = 1 / 0")
+    )
+    wait_until(lambda: server.post("/model", json=1).status_code == 503)
+    save("other.py", OTHER.replace("os.getpid()", "'other'"))
+    wait_until(lambda: server.post("/other", json=1).json() == "other")
+    save("models.py", MODELS.replace('"first"', '"mended"').replace("SCALE = 1", "SCALE = 2"))
+    wait_until(
+        lambda: server.post("/model", json=1).text.startswith('["mended",2,'), lambda: server.output
+    )

@@ -91,6 +91,11 @@ impl AppHostPlace {
         reported_sources(serde_json::from_slice(&text).unwrap_or_default())
     }
 
+    /// Removes the file of an app host that has ended.
+    pub(crate) fn forget(&self) {
+        let _ = fs::remove_file(self.sources_file());
+    }
+
     fn sources_file(&self) -> PathBuf {
         self.app_host.with_extension("sources")
     }

@@ -2,6 +2,7 @@
 //! changes, then what goes. An endpoint whose change fails stays as it was.
 
 use std::collections::BTreeMap;
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::check::inspection;
 use crate::declared_calls;
 use crate::endpoints::{EndpointLauncher, EndpointSet};
 use crate::events::Events;
-use crate::fits::{self, Description, Neighbours, refuse};
+use crate::fits::{self, Description, Neighbours, further, refuse};
 use crate::fleet::{Fleet, unused};
 use crate::generation::{Generation, GenerationSpec, Size};
 use crate::generations;
@@ -231,8 +232,9 @@ impl Fleet {
         let arrived = match arrived {
             Ok(arrived) => arrived,
             Err(refusal) => {
-                if let Some((_, supervisor)) = app_host {
+                if let Some((place, supervisor)) = app_host {
                     supervisor.stop(Duration::ZERO).await;
+                    place.forget();
                 }
                 return Err(refusal);
             }
@@ -267,6 +269,7 @@ impl Fleet {
             Err(_) => format!("the app was not ready after {} s", limit.as_secs_f64()),
         };
         supervisor.stop(Duration::ZERO).await;
+        place.forget();
         Err(Refusal::conflict(format!("{reason}; everything stays as it was")))
     }
 
@@ -426,15 +429,17 @@ impl Fleet {
         let (place, supervisor) = app_host.unzip();
         let has_app_host = supervisor.is_some();
         let old_app_host = self.endpoints.replace(next, supervisor);
-        if let (Some(front), Some(place)) = (&mut self.app_host, place) {
-            front.place = place;
-        }
+        let old_place = match (&mut self.app_host, place) {
+            (Some(front), Some(place)) => Some(replace(&mut front.place, place)),
+            _ => None,
+        };
         let replaced = self.publish(has_app_host.then_some(after));
         if let Some(old) = old_app_host {
             let replaced = replaced.clone();
             self.beside(async move {
                 unused(&replaced, APP_HOST_TIME).await;
                 old.stop(APP_HOST_TIME).await;
+                old_place.iter().for_each(AppHostPlace::forget);
             });
         }
         for (old, target) in replaced_endpoints {
@@ -536,7 +541,8 @@ impl Fleet {
         if removed.is_empty() {
             return;
         }
-        let broken = EndpointSet::new(kept.clone(), None).neighbours().errors();
+        let errors = |endpoints| EndpointSet::new(endpoints, None).neighbours().errors();
+        let broken = further(errors(kept.clone()), &errors(now.endpoints.clone()));
         if !broken.is_empty() {
             let reason = format!("it stays, because it is called: {}", broken.join("; "));
             let stays = |it: &Arc<RunningEndpoint>| {

@@ -105,6 +105,12 @@ impl EndpointControls {
         })
     }
 
+    /// Returns whether its first workers still start: none was ready, and none has failed.
+    pub(crate) fn is_new(&self) -> bool {
+        let has_failed = |state: &SlotState| matches!(state, SlotState::Failed(_));
+        self.endpoint.model_info().is_none() && !self.view.states().iter().any(has_failed)
+    }
+
     /// Returns the source files that its workers have loaded, as they were then.
     pub(crate) fn sources(&self) -> BTreeSet<LoadedFile> {
         let slots = 0..self.view.states().len();

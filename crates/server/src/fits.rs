@@ -99,15 +99,21 @@ impl Neighbours {
         }
     }
 
-    /// Returns the errors that there would be if an endpoint had this configuration and this model.
+    /// Returns the further errors that there would be if an endpoint had this configuration and this model.
     pub(crate) fn errors_with(mut self, endpoint: &Endpoint, model: Description) -> Vec<String> {
+        let before = self.errors();
         let found = self.endpoints.iter().position(|it| it.label() == endpoint.label());
         if let Some(at) = found {
             self.endpoints[at] = endpoint.clone();
             self.models[at] = model;
         }
-        self.errors()
+        further(self.errors(), &before)
     }
+}
+
+/// Returns the errors that are not among those of before: others are no reason to refuse a change.
+pub(crate) fn further(errors: Vec<String>, before: &[String]) -> Vec<String> {
+    errors.into_iter().filter(|error| !before.contains(error)).collect()
 }
 
 #[cfg(test)]
@@ -158,6 +164,9 @@ mod tests {
         assert_eq!(missing.len(), 1, "{missing:?}");
         assert!(missing[0].starts_with("endpoint `/text`: a call that it declares"), "{missing:?}");
         assert_eq!(with(length, Description::default()), [""; 0], "no more is known of it");
+        let wrong = [model("object", "string", &[]), model("array", "integer", &[])];
+        let both = neighbours(wrong).errors_with(text, model("object", "string", &["/length"]));
+        assert_eq!(both, [""; 0], "the other one was wrong before");
         let mut all = neighbours(right());
         assert_eq!(Vec::from_iter(all.related()), ["/both", "/length", "/text"]);
         all.endpoints.pop();

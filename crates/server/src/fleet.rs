@@ -335,7 +335,7 @@ impl Fleet {
     /// Refuses a reload while the server starts.
     fn check_started(&self) -> Result<(), Refusal> {
         let live = self.endpoints.now().generations().into_iter().map(|it| it.live());
-        match live.into_iter().find(|controls| controls.endpoint.model_info().is_none()) {
+        match live.into_iter().find(|controls| controls.is_new()) {
             Some(controls) => {
                 Err(Refusal::conflict(format!("`{}` is still starting", controls.label())))
             }

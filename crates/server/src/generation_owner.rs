@@ -21,7 +21,6 @@ use litplex_calls::{Registry, Target, TimeBudget};
 use litplex_config::Source;
 use litplex_core::Mode;
 use litplex_scheduler::Outlook;
-use litplex_supervisor::SlotState;
 use litplex_workers::endpoint_span;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -262,9 +261,7 @@ impl Owner {
                  `litplex rollback`"
             ));
         }
-        let states = self.live.controls.view.states();
-        let has_failed = states.iter().any(|state| matches!(state, SlotState::Failed(_)));
-        if self.live.controls.endpoint.model_info().is_none() && !has_failed {
+        if self.live.controls.is_new() {
             return refuse(format!("`{label}` is still starting"));
         }
         match self.live.controls.endpoint.load().await.mode {

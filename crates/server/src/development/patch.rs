@@ -77,7 +77,9 @@ fn codes(view: &View) -> Result<Vec<Arc<dyn LiveCode>>, PatchRefusal> {
             SlotState::Starting { .. } | SlotState::BackingOff { .. } => {
                 return Err(PatchRefusal::new("a worker is starting"));
             }
-            SlotState::Failed(_) | SlotState::Draining | SlotState::Stopped => {}
+            // The present code may mend it.
+            SlotState::Failed(_) => return Err(PatchRefusal::new("a worker has failed")),
+            SlotState::Draining | SlotState::Stopped => {}
         }
     }
     Ok(codes)

@@ -86,9 +86,9 @@ impl Watched {
         &self.sources
     }
 
-    /// Returns whether no worker of it was ever ready.
+    /// Returns whether its first workers still start.
     pub(super) fn is_new(&self) -> bool {
-        self.generations.live().endpoint.model_info().is_none()
+        self.generations.live().is_new()
     }
 
     pub(super) fn has_failed(&self) -> bool {
