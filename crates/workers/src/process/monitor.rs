@@ -111,8 +111,9 @@ mod tests {
         let stacks = directory.path().join("stacks");
         fs::write(&stacks, "of an earlier request").unwrap();
         let script = format!("trap '{trap}' QUIT; echo; while :; do sleep 0.01; done");
-        let mut child = Command::new("sh")
-            .args(["-c", &script])
+        // A shell cannot trap a signal that it inherits as ignored, as a job in the background of a script does.
+        let mut child = Command::new("env")
+            .args(["--default-signal=QUIT", "sh", "-c", &script])
             .current_dir(directory.path())
             .stdout(Stdio::piped())
             .spawn()
