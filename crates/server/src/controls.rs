@@ -19,9 +19,12 @@ use tokio::task::spawn_blocking;
 use crate::call_types::types;
 use crate::events::reason;
 use crate::fits::Description;
-use crate::generation::GenerationSpec;
+use crate::generation_spec::GenerationSpec;
 use crate::problem::problem_in_full;
-use crate::watch::SCALED_TO_NONE;
+
+/// The reason why an endpoint that an operator has scaled to no worker does not serve.
+pub(crate) const SCALED_TO_NONE: &str =
+    "it was scaled to none by hand; `litplex scale` gives it workers";
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
 #[derive(Clone)]

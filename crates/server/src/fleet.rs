@@ -19,7 +19,7 @@ use crate::app_host::{AppHostFront, AppHostPlace};
 use crate::endpoints::{CurrentEndpoints, Endpoints};
 use crate::events::timestamp;
 use crate::fits::Neighbours;
-use crate::generation::GenerationSpec;
+use crate::generation_spec::GenerationSpec;
 use crate::generations::Generations;
 use crate::middleware::browsers;
 use crate::running_endpoint::RunningEndpoint;

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use litplex_calls::{Backend, Lease, Target, WatchedQueue};
 use litplex_config::{Endpoint, Workers};
 use litplex_core::Attach;
-use litplex_metrics::Edge;
-use litplex_pages::EndpointSchema;
 use litplex_scheduler::{Endpoint as Queue, QueueSettings, spawn_endpoint};
 use litplex_supervisor::{Limits, Supervisor, supervise};
 use litplex_workers::endpoint_span;
@@ -17,23 +15,8 @@ use crate::RustModel;
 use crate::controls::{EndpointControls, kind};
 use crate::dialect_path::CheckedAttach;
 use crate::elastic::follow_load;
-use crate::launch::{WorkerEnvironment, launcher};
-use crate::placement::Placement;
-use crate::telemetry::Telemetry;
-
-/// The parts that a generation is launched from. It can be launched again from them.
-#[derive(Clone)]
-pub(crate) struct GenerationSpec {
-    pub(crate) config: Endpoint,
-    pub(crate) placement: Placement,
-    pub(crate) environment: Arc<WorkerEnvironment>,
-    pub(crate) telemetry: Telemetry,
-    /// The metrics of the endpoint's requests at the HTTP edge.
-    pub(crate) edge: Edge,
-    /// The types and examples that the program declares.
-    pub(crate) schema: EndpointSchema,
-    pub(crate) waits_for_first_worker: bool,
-}
+use crate::generation_spec::GenerationSpec;
+use crate::launch::launcher;
 
 /// One generation. Its workers are killed when it is dropped.
 pub(crate) struct Generation {

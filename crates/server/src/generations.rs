@@ -16,8 +16,9 @@ use crate::canary::TrialShare;
 use crate::controls::EndpointControls;
 use crate::events::Events;
 use crate::fits::Neighbours;
-use crate::generation::{Generation, GenerationSpec};
+use crate::generation::Generation;
 use crate::generation_owner::Owner;
+use crate::generation_spec::GenerationSpec;
 use crate::in_place::obstacle;
 
 /// An order to replace the live generation by a new one.

@@ -31,6 +31,7 @@ mod fits;
 mod fleet;
 mod generation;
 mod generation_owner;
+mod generation_spec;
 mod generations;
 mod gpus;
 mod handover;

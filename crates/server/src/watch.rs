@@ -10,7 +10,7 @@ use litplex_workers::worker_span;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::controls::EndpointControls;
+use crate::controls::{EndpointControls, SCALED_TO_NONE};
 use crate::events::Events;
 use crate::{Error, app_host};
 
@@ -136,10 +136,6 @@ async fn changed<T>(value: Option<&mut watch::Receiver<T>>) {
     }
     std::future::pending::<()>().await;
 }
-
-/// The reason why an endpoint that an operator has scaled to no worker does not serve.
-pub(crate) const SCALED_TO_NONE: &str =
-    "it was scaled to none by hand; `litplex scale` gives it workers";
 
 /// Returns the outlook of jobs, given the readiness of the endpoint. `may_wake`: whether load starts
 /// workers while the target is zero.

@@ -1,0 +1,25 @@
+//! The parts that a generation is launched from.
+
+use std::sync::Arc;
+
+use litplex_config::Endpoint;
+use litplex_metrics::Edge;
+use litplex_pages::EndpointSchema;
+
+use crate::launch::WorkerEnvironment;
+use crate::placement::Placement;
+use crate::telemetry::Telemetry;
+
+/// The parts that a generation is launched from. It can be launched again from them.
+#[derive(Clone)]
+pub(crate) struct GenerationSpec {
+    pub(crate) config: Endpoint,
+    pub(crate) placement: Placement,
+    pub(crate) environment: Arc<WorkerEnvironment>,
+    pub(crate) telemetry: Telemetry,
+    /// The metrics of the endpoint's requests at the HTTP edge.
+    pub(crate) edge: Edge,
+    /// The types and examples that the program declares.
+    pub(crate) schema: EndpointSchema,
+    pub(crate) waits_for_first_worker: bool,
+}
