@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use http::Version;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The longest time in which a client sends the headers of a request.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,8 +20,9 @@ pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// serve better: the request may be on its way. Many clients close idle connections after 5 s themselves.
 const LEAVING_IDLE: Duration = Duration::from_secs(6);
 
-/// The time between two checks of a busy connection.
+/// The longest and the shortest time between two checks whether a connection is idle.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
 /// The time after which a connection without a request is parked, if its read buffer has grown.
 const PARK_AFTER: Duration = Duration::from_millis(500);
@@ -78,6 +79,13 @@ impl Usage {
         let is_between_requests = self.active == 0 && self.is_flushed && self.head_since.is_none();
         let since = if is_between_requests { self.idle_since } else { Instant::now() };
         Some(since + PARK_AFTER)
+    }
+
+    /// Returns the deadline, and the time after which it is examined again. A notification at the end of each
+    /// request would cost every request, so it is examined as often as a request may have made the deadline
+    /// an earlier one.
+    fn deadline_and_poll(&self) -> (Option<Instant>, Duration) {
+        (self.deadline(), self.keep_alive.clamp(SHORTEST_POLL, POLL_INTERVAL))
     }
 
     /// Returns the time at which it has been idle, or waited for headers, for too long; `None`
@@ -180,16 +188,13 @@ impl ConnectionState {
     /// Resolves when it has been idle for too long.
     pub(crate) async fn idle(&self) {
         loop {
-            let deadline = self.usage().deadline();
+            let (deadline, poll) = self.usage().deadline_and_poll();
             let now = Instant::now();
-            match deadline {
-                Some(deadline) if deadline <= now => return,
-                Some(deadline) => {
-                    let _ = timeout(deadline - now, self.begun.notified()).await;
-                }
-                // A notification at the end of each request would cost every request.
-                None => sleep(POLL_INTERVAL).await,
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return;
             }
+            let wait = deadline.map_or(poll, |deadline| poll.min(deadline - now));
+            let _ = timeout(wait, self.begun.notified()).await;
         }
     }
 }
@@ -338,6 +343,8 @@ impl<S: AsyncWrite> AsyncWrite for ObservedStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -362,6 +369,25 @@ mod tests {
         drop((state.begin(Version::HTTP_2), state.begin(Version::HTTP_2)));
         state.usage().head_since = Some(Instant::now());
         assert_eq!(idle_after(&state).await, 75, "the data need not be a request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_time_counts_from_a_request_that_came_late() {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let state = ConnectionState::new(Duration::from_secs(2));
+            let before = Instant::now();
+            let idle = tokio::spawn({
+                let state = state.clone();
+                async move { state.idle().await }
+            });
+            sleep(Duration::from_secs(5)).await;
+            let request = state.begin(version);
+            sleep(Duration::from_millis(2_500)).await;
+            drop(request);
+            idle.await.unwrap();
+            let took = before.elapsed().as_secs_f64();
+            assert!((9.5..11.6).contains(&took), "{took}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
