@@ -276,8 +276,12 @@ impl BatchModel {
     }
 }
 
-/// The interval of trials of another size, in full batches.
-const FIRST_INTERVAL: u32 = 2;
+/// The number of full batches before the first trial of similar jobs, which costs nothing where they are alike.
+const FIRST_SIMILAR: u32 = 2;
+
+/// The interval of trials of another size, in full batches. A single fan-out has a few full batches, and gets
+/// no trial.
+const FIRST_INTERVAL: u32 = 8;
 const LONGEST_INTERVAL: u32 = 1024;
 
 /// The number of batches of a size that make a trial.
@@ -300,6 +304,7 @@ struct SizeSearch {
     per_job: Option<f64>,
     /// The full batches since the last trial.
     since: u32,
+    /// Zero before the first trial.
     interval: u32,
     trial: Option<Trial>,
     /// The number of batches of similar jobs that are tried next.
@@ -362,11 +367,15 @@ impl SizeSearch {
         let known = *self.per_job.get_or_insert(per_job);
         self.per_job = Some(known + 0.1 * (per_job - known));
         self.since += 1;
-        if self.since < self.interval.max(FIRST_INTERVAL) {
+        if self.since < self.interval.max(FIRST_SIMILAR) {
             return;
         }
         self.since = 0;
         self.similar = SIMILAR;
+        if self.interval == 0 {
+            self.interval = FIRST_INTERVAL;
+            return;
+        }
         let can_halve = halved(max_jobs, self.halvings) > 1;
         let up = self.halvings > 0 && (self.upwards || !can_halve);
         if up || can_halve {
@@ -379,10 +388,10 @@ impl SizeSearch {
     /// Ends a trial, in which a job took this many seconds.
     fn end(&mut self, halvings: u32, per_job: f64) {
         if self.per_job.is_some_and(|known| per_job < (1.0 - GAIN) * known) {
-            let upwards = halvings < self.halvings;
-            *self = Self { halvings, per_job: Some(per_job), upwards, ..Self::default() };
+            let (upwards, interval) = (halvings < self.halvings, FIRST_SIMILAR);
+            *self = Self { halvings, per_job: Some(per_job), upwards, interval, ..Self::default() };
         } else {
-            self.interval = (self.interval.max(FIRST_INTERVAL) * 2).min(LONGEST_INTERVAL);
+            self.interval = (self.interval * 2).min(LONGEST_INTERVAL);
         }
     }
 }
