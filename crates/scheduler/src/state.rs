@@ -180,7 +180,8 @@ impl EndpointState {
         } else {
             1.0
         };
-        self.note_cost(job.cost);
+        self.mean_of = (self.mean_of + 1).min(MEAN_OF);
+        self.mean_cost = mean_with(self.mean_cost, self.mean_of, job.cost);
         let deadline = self.effective_deadline(&job);
         let admitted = self
             .check_mode(&job)
@@ -203,15 +204,6 @@ impl EndpointState {
                 self.refuse(job, refusal);
             }
         }
-    }
-
-    /// Takes a cost into the mean. One that is far above it, as a client may claim, counts as a few.
-    fn note_cost(&mut self, cost: f64) {
-        self.mean_of = (self.mean_of + 1).min(MEAN_OF);
-        let cost = if self.mean_of == 1 { cost } else { cost.min(FAR_ABOVE * self.mean_cost) };
-        self.mean_cost += (cost - self.mean_cost) / f64::from(self.mean_of);
-        // From a mean of nothing no multiple would lead back.
-        self.mean_cost = self.mean_cost.max(f64::MIN_POSITIVE);
     }
 
     fn refuse(&mut self, job: Job, Refusal { reason, error }: Refusal) {
@@ -680,4 +672,24 @@ fn waited_too_long(job: &Job, limit: Option<Duration>, now: Instant) -> bool {
 /// Answers a void job with a 504. It must not become a 502: no worker was lost.
 fn answer_void(job: Job) {
     job.reply.send(Err(ServeError::deadline()));
+}
+
+/// Returns a mean with one more cost, which is one of so many. A cost that is far above the mean, as a client may
+/// claim, counts as a few; one of 1 always counts, as no multiple would lead back from a mean of nothing.
+fn mean_with(mean: f64, of: u32, cost: f64) -> f64 {
+    let most = if of == 1 { cost } else { (FAR_ABOVE * mean).max(1.0) };
+    mean + (cost.min(most) - mean) / f64::from(of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claimed_cost_moves_the_mean_a_little_and_a_mean_of_nothing_recovers() {
+        assert_eq!(mean_with(0.0, 1, 5_000.0), 5_000.0);
+        assert_eq!(mean_with(100.0, MEAN_OF, 1e18), 145.0);
+        let recovered = (0..60).fold(0.0, |mean, _| mean_with(mean, MEAN_OF, 100.0));
+        assert!((80.0..=100.0).contains(&recovered), "{recovered}");
+    }
 }
