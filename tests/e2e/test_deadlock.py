@@ -291,7 +291,8 @@ def test_of_two_requests_that_meet_one_is_refused_and_the_other_answered(server)
     assert "/right#0" in response.text
 
 
-def test_a_worker_less_closes_a_deadlock(server, litplex, tmp_path):
+def holding(server, tmp_path):
+    """Returns the answers by name, and functions that begin a request and wait for a file."""
     answers = {}
 
     def begin(name, command):
@@ -304,6 +305,12 @@ def test_a_worker_less_closes_a_deadlock(server, litplex, tmp_path):
 
     def wait_for(file):
         wait_until(lambda: (tmp_path / file).exists())
+
+    return answers, begin, wait_for
+
+
+def test_a_worker_less_closes_a_deadlock(server, litplex, tmp_path):
+    answers, begin, wait_for = holding(server, tmp_path)
 
     def ready():
         status, out, err = litplex("ps", "--json")
@@ -333,18 +340,7 @@ def test_a_worker_less_closes_a_deadlock(server, litplex, tmp_path):
 def test_a_deadlock_in_one_generation_is_found_while_another_one_is_there(
     server, tmp_path, litplex
 ):
-    answers = {}
-
-    def begin(name, command):
-        def post():
-            answers[name] = server.post("/holds", json=command)
-
-        thread = threading.Thread(target=post)
-        thread.start()
-        return thread
-
-    def wait_for(file):
-        wait_until(lambda: (tmp_path / file).exists())
+    answers, begin, wait_for = holding(server, tmp_path)
 
     # The old worker computes, and serves no call of the new generation.
     old = begin("old", "hold:old")
