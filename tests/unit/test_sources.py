@@ -64,6 +64,17 @@ def test_a_file_is_reported_once_and_again_with_another_text(sources, tmp_path):
     assert {"path": str(path), "digest": digest(2)} in sources.loaded()
 
 
+def test_a_module_that_was_written_for_one_import_is_not_reported(sources, tmp_path):
+    path = tmp_path / "passing.py"
+    save(path, 1)
+    assert load("passing") == 1
+    path.unlink()
+    assert reported(sources, path) is None
+    save(path, 2)
+    assert load("passing") == 2
+    assert reported(sources, path) == digest(2)
+
+
 @pytest.mark.parametrize("age", [0.0, 60.0])
 def test_two_saves_in_a_second_of_the_same_length_are_two(sources, tmp_path, age):
     path = tmp_path / "fast.py"

@@ -69,7 +69,7 @@ impl SeenFiles {
     }
 }
 
-/// Returns the files whose content is another one than the one that was loaded. Those that are gone do not count.
+/// Returns the files whose content is another one than the one that was loaded, or that are gone.
 pub(crate) fn changed(loaded: &BTreeSet<LoadedFile>) -> Vec<PathBuf> {
     Contents::default().changed(loaded).into_iter().collect()
 }
@@ -82,9 +82,7 @@ impl Contents {
     fn changed(&mut self, loaded: &BTreeSet<LoadedFile>) -> BTreeSet<PathBuf> {
         let changed = loaded.iter().filter(|file| {
             let path = PathBuf::from(&file.path);
-            let now = self.0.entry(path).or_insert_with_key(|path| read(path));
-            // One that is gone cannot be loaded again: a model may write a module and remove it.
-            !now.is_empty() && *now != file.digest
+            *self.0.entry(path).or_insert_with_key(|path| read(path)) != file.digest
         });
         changed.map(|file| PathBuf::from(&file.path)).collect()
     }
@@ -199,7 +197,8 @@ mod tests {
         let two_workers = loaded(&[&model_a, &old, &new], &[&model_b]);
         assert_eq!(files.changed(&seen, &two_workers), only_a, "one worker has the old file");
         fs::remove_file(files.path("helper.py")).unwrap();
-        assert_eq!(files.changed(&seen, &loaded(&[&model_a, &new], &[&model_b])), [], "it is gone");
+        let without = files.changed(&seen, &loaded(&[&model_a, &new], &[&model_b]));
+        assert_eq!(without, only_a, "it is gone");
         // A worker knows its model's file better: it was saved while the worker started.
         files.write("b.py", "new");
         let model_b = files.loaded("b.py", "new");

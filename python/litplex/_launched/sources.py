@@ -139,7 +139,8 @@ class Sources:
             fresh = []
             for path, digest in sorted(self._digests.copy().items()):
                 has_room = path in self._told or len(self._told) < _MOST_FILES
-                if has_room and self._told.get(path) != digest:
+                # A module that the model wrote and has removed again is no part of the program.
+                if has_room and self._told.get(path) != digest and os.path.exists(path):
                     self._told[path] = digest
                     fresh.append({"path": path, "digest": digest})
         return fresh
