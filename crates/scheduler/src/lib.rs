@@ -21,6 +21,7 @@ mod fill;
 mod handle;
 mod load;
 mod pace;
+mod queue;
 #[cfg(test)]
 mod schedules;
 mod settings;

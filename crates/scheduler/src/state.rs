@@ -1,6 +1,5 @@
 //! The state of an endpoint: its queue and its view of the workers, changed by events alone.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::busy::BusyTimes;
 use crate::event::{Event, WorkerId};
 use crate::fill::CANDIDATE_BATCHES;
 use crate::pace::PublishedPace;
+use crate::queue::JobQueue;
 use crate::size::size;
 use crate::standing::StandingQueue;
 use crate::{
@@ -50,9 +50,7 @@ pub(crate) struct EndpointState {
     stream: bool,
     /// Whether the model calls other endpoints.
     makes_calls: bool,
-    /// The jobs that wait: deeper ones first, so that work half done is not behind work not begun, and
-    /// equally deep ones in the order of their arrival.
-    queue: VecDeque<Job>,
+    queue: JobQueue,
     /// The jobs that a lost worker may have been computing.
     suspects: VecDeque<Job>,
     workers: Vec<AttachedWorker>,
@@ -83,7 +81,7 @@ impl EndpointState {
             by_cost: false,
             stream: false,
             makes_calls: false,
-            queue: VecDeque::new(),
+            queue: JobQueue::default(),
             suspects: VecDeque::new(),
             workers: Vec::new(),
             busy: BusyTimes::default(),
@@ -164,8 +162,7 @@ impl EndpointState {
     /// Returns the time at which the first job will have waited for `queue_timeout`. Deadlines need
     /// no timer here: the caller reports them.
     fn first_expiry(&self) -> Option<Instant> {
-        let limit = self.settings.queue_timeout?;
-        self.fronts().map(|at| self.queue[at].queued + limit).min()
+        Some(self.queue.oldest()? + self.settings.queue_timeout?)
     }
 
     fn admit(&mut self, mut job: Job, now: Instant) {
@@ -188,14 +185,12 @@ impl EndpointState {
             .and_then(|()| self.check_outlook())
             .and_then(|()| admit(&self.backlog(&job, now), self.max_queue(&job), now, deadline));
         match admitted {
-            Ok(()) => self.queue.insert(self.position(&job), job),
+            Ok(()) => self.queue.insert(job),
             Err(refusal) if self.makes_room(&job, &refusal) => {
-                let oldest = self.first_request();
-                self.queue
-                    .remove(oldest)
-                    .into_iter()
-                    .for_each(|job| self.refuse(job, refusal.clone()));
-                self.queue.push_back(job);
+                if let Some(oldest) = self.queue.take_oldest_request() {
+                    self.refuse(oldest, refusal);
+                }
+                self.queue.insert(job);
             }
             Err(refusal) => {
                 if refusal.reason == Shed::Deadline {
@@ -218,12 +213,7 @@ impl EndpointState {
         self.newest_first()
             && job.depth() == 0
             && matches!(refusal.reason, Shed::QueueFull)
-            && self.first_request() < self.queue.len()
-    }
-
-    /// Returns the place of the oldest request of a client.
-    fn first_request(&self) -> usize {
-        self.queue.partition_point(|job| job.depth() > 0)
+            && self.queue.oldest_request().is_some()
     }
 
     /// Returns whether requests of clients are computed in the reverse order of their arrival.
@@ -236,8 +226,7 @@ impl EndpointState {
 
     /// Notes whether the queue stands, and refuses the requests of which most callers have given up.
     fn observe_queue(&mut self, now: Instant) {
-        let first = self.first_request();
-        let Some(oldest) = self.queue.get(first) else {
+        let Some(oldest) = self.queue.oldest_request() else {
             self.standing.drained();
             return;
         };
@@ -246,43 +235,13 @@ impl EndpointState {
         let Some(patience) = self.standing.patience().filter(|_| self.newest_first()) else {
             return;
         };
-        while let Some(job) = self.queue.get(first).filter(|job| now - job.queued > patience) {
+        let is_over = |job: &Job| now - job.queued > patience;
+        while self.queue.oldest_request().is_some_and(is_over)
+            && let Some(job) = self.queue.take_oldest_request()
+        {
             let refusal = Refusal::given_up(now - job.queued);
-            self.queue.remove(first).into_iter().for_each(|job| self.refuse(job, refusal.clone()));
+            self.refuse(job, refusal);
         }
-    }
-
-    /// Returns the place of a new job in the queue.
-    fn position(&self, job: &Job) -> usize {
-        match self.queue.back() {
-            Some(last) if last.depth() < job.depth() => {
-                self.queue.partition_point(|other| other.depth() >= job.depth())
-            }
-            _ => self.queue.len(),
-        }
-    }
-
-    /// Returns a job to its place in the queue.
-    fn requeue(&mut self, job: Job) {
-        let place = (Reverse(job.depth()), job.queued);
-        let is_before = |other: &Job| (Reverse(other.depth()), other.queued) < place;
-        self.queue.insert(self.queue.partition_point(is_before), job);
-    }
-
-    /// Returns the place of the first job of each depth.
-    fn fronts(&self) -> impl Iterator<Item = usize> {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let front = at;
-            let depth = self.queue.get(front)?.depth();
-            at = match self.queue.back() {
-                Some(last) if last.depth() < depth => {
-                    self.queue.partition_point(|job| job.depth() >= depth)
-                }
-                _ => self.queue.len(),
-            };
-            Some(front)
-        })
     }
 
     /// Returns the limit of waiting jobs. A call is not refused for it: the work of its caller would be
@@ -333,13 +292,10 @@ impl EndpointState {
         };
         let rules = self.rules_now();
         let newest_first = self.newest_first() && self.standing.callers_leave();
-        let before = if job.depth() == 0 && newest_first {
-            self.first_request()
-        } else {
-            self.position(job)
-        };
+        let waiting = self.queue.position(job);
+        let before = if job.depth() == 0 && newest_first { self.queue.calls() } else { waiting };
         Backlog {
-            waiting: self.position(job) + self.suspects.len(),
+            waiting: waiting + self.suspects.len(),
             queued: before + self.suspects.len(),
             in_flight: self.in_flight(),
             free_capacity: self.workers.iter().map(|worker| worker.free_capacity(&rules)).sum(),
@@ -444,7 +400,7 @@ impl EndpointState {
             } else if !started {
                 self.metrics.retried(false);
                 job.note_requeued(now);
-                self.requeue(job);
+                self.queue.requeue(job);
             } else if !idempotent {
                 job.reply.send(Err(ServeError::worker_lost()));
             } else {
@@ -468,7 +424,7 @@ impl EndpointState {
         self.outlook = outlook;
         self.outlook_since = now;
         if let Err(Refusal { reason, error }) = self.check_outlook() {
-            for job in self.queue.drain(..).chain(self.suspects.drain(..)) {
+            for job in self.queue.take_all().chain(self.suspects.drain(..)) {
                 self.metrics.shed(reason);
                 job.reply.send(Err(error.clone()));
             }
@@ -510,19 +466,17 @@ impl EndpointState {
     }
 
     fn drop_abandoned_jobs(&mut self, now: Instant) {
-        for queue in [&mut self.queue, &mut self.suspects] {
-            for job in std::mem::take(queue) {
-                // A job whose deadline has just passed may still have its caller, which gets a 504.
-                if !job.is_void(now) {
-                    queue.push_back(job);
-                    continue;
-                }
-                // A hook that ends its calls is no client that gave up.
-                if now < job.deadline && job.depth() == 0 {
-                    self.standing.gave_up(now - job.queued);
-                }
-                answer_void(job);
+        let is_void = |job: &Job| job.is_void(now);
+        let suspects = std::mem::take(&mut self.suspects).into_iter();
+        let (suspects, kept): (VecDeque<_>, _) = suspects.partition(is_void);
+        self.suspects = kept;
+        for job in self.queue.take_each(is_void).into_iter().chain(suspects) {
+            // A hook that ends its calls is no client that gave up.
+            if now < job.deadline && job.depth() == 0 {
+                self.standing.gave_up(now - job.queued);
             }
+            // A job whose deadline has just passed may still have its caller, which gets a 504.
+            answer_void(job);
         }
         self.workers.iter_mut().for_each(|worker| worker.link.cancel_abandoned());
     }
@@ -533,10 +487,8 @@ impl EndpointState {
             self.suspects.pop_front().into_iter().for_each(answer_void);
         }
         let is_over = |job: &Job| job.is_void(now) || waited_too_long(job, limit, now);
-        loop {
-            let over = self.fronts().find(|at| is_over(&self.queue[*at]));
-            let Some(at) = over else { break };
-            self.queue.remove(at).into_iter().for_each(answer_void);
+        while let Some(job) = self.queue.take_front(is_over) {
+            answer_void(job);
         }
     }
 
@@ -584,7 +536,7 @@ impl EndpointState {
         let chosen = if self.model.chooses() || self.newest_first() {
             self.choose_batch(jobs)
         } else {
-            self.queue.drain(..jobs.min(self.queue.len())).collect()
+            self.queue.take_first(jobs)
         };
         let (void, mut batch): (Vec<_>, Vec<_>) =
             chosen.into_iter().partition(|job| job.is_void(now));
@@ -609,28 +561,17 @@ impl EndpointState {
     /// Takes a batch out of the queue: of this many jobs, or of jobs of similar cost or size.
     fn choose_batch(&mut self, jobs: usize) -> Vec<Job> {
         let max_jobs = self.rules.max_batch_size;
-        let candidates = Vec::from_iter(self.order().take(CANDIDATE_BATCHES * max_jobs));
+        let candidates = Vec::from_iter(
+            self.queue.order(self.newest_first()).take(CANDIDATE_BATCHES * max_jobs),
+        );
         let chosen = if self.model.chooses() {
-            let costs = Vec::from_iter(candidates.iter().map(|at| self.queue[*at].cost));
+            let costs = Vec::from_iter(candidates.iter().map(|at| self.queue.job(*at).cost));
             let max_cost = self.settings.max_batch_cost.unwrap_or(f64::INFINITY);
             self.model.choose(&costs, max_jobs, max_cost)
         } else {
             (0..jobs.min(candidates.len())).collect()
         };
-        let mut places = Vec::from_iter(chosen.into_iter().map(|position| candidates[position]));
-        // From the back, so that the remaining places stay valid.
-        places.sort_unstable_by_key(|place| Reverse(*place));
-        let mut batch: Vec<_> = places.iter().filter_map(|at| self.queue.remove(*at)).collect();
-        batch.reverse();
-        batch
-    }
-
-    /// Returns the places of jobs in the order in which they are to be computed.
-    fn order(&self) -> impl Iterator<Item = usize> {
-        let (first, end) = (self.first_request(), self.queue.len());
-        let newest_first = self.newest_first();
-        (0..first)
-            .chain((first..end).map(move |at| if newest_first { first + end - 1 - at } else { at }))
+        self.queue.take(chosen.into_iter().map(|position| candidates[position]).collect())
     }
 
     fn dispatch_suspect(&mut self, worker: usize, now: Instant) {
