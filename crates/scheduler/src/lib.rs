@@ -14,6 +14,8 @@
 mod admission;
 mod attached;
 mod batch_model;
+#[cfg(test)]
+mod batch_simulations;
 mod busy;
 mod decide;
 mod event;
