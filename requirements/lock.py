@@ -25,7 +25,9 @@ LOCKS = {
     "bench/requirements/granian": ["3.11"],
     "bench/requirements/litplex": ["3.11"],
     "bench/requirements/litserve": ["3.11"],
+    "bench/requirements/mlserver": ["3.11"],
     "bench/requirements/mosec": ["3.11"],
+    "bench/requirements/pytriton": ["3.11"],
     "bench/requirements/ray": ["3.11"],
     "bench/requirements/tools": ["3.11"],
 }

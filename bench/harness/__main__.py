@@ -1,17 +1,28 @@
-"""The commands behind ./run, ./compare, ./table and ./ratios."""
+"""The commands behind ./run, ./compare, ./table, ./ratios, ./peers and ./scale."""
 
 import argparse
 import dataclasses
 import json
 
 from . import paths, report, runner
+from . import scale as scaling
 from .workloads import FULL, QUICK, WORKLOADS
+
+PEERS = "litplex,litserve,fastapi-uvicorn,granian-fastapi,granian-rsgi,mosec,ray,ray-haproxy,bentoml"
+PEERS += ",mlserver,pytriton,floor"
 
 
 def workload_list(text):
     names = WORKLOADS if text == "all" else text.split(",")
     if unknown := set(names) - set(WORKLOADS):
         raise argparse.ArgumentTypeError(f"no such workload: {', '.join(sorted(unknown))}")
+    return names
+
+
+def scaled(text):
+    names = text.split(",")
+    if unknown := set(names) - set(scaling.UNITS):
+        raise argparse.ArgumentTypeError(f"not measured: {', '.join(sorted(unknown))}")
     return names
 
 
@@ -49,13 +60,34 @@ def parser():
     ratios.add_argument("--wait", type=float, help="most seconds to wait for a quiet machine")
     ratios.add_argument("workloads", type=workload_list, help="w1,w2,... or all")
 
+    peers = commands.add_parser("peers", help="w1 of every system in turn; one table as markdown")
+    peers.add_argument("--rounds", type=int, default=3, help="0: only print the table of the day")
+    peers.add_argument("--systems", type=system_list, default=PEERS)
+    peers.add_argument("--quick", action="store_true", help="2 s windows: a trial")
+    peers.add_argument("--wait", type=float, help="most seconds to wait for a quiet machine")
+
+    scale = commands.add_parser("scale", help="litplex on more and more cores, or with more threads")
+    scale.add_argument("--rounds", type=int, default=3)
+    scale.add_argument("--quick", action="store_true", help="one round, 2 s windows: a trial")
+    scale.add_argument("--wait", type=float, help="most seconds to wait for a quiet machine")
+    scale.add_argument("workloads", type=scaled, nargs="?", default="w1,w2,w3")
+
     return top
 
 
-def print_ratios(args):
+def scale_of(args):
     scale = QUICK if args.quick else FULL
-    if args.wait is not None:
-        scale = dataclasses.replace(scale, quiet_s=args.wait)
+    return scale if args.wait is None else dataclasses.replace(scale, quiet_s=args.wait)
+
+
+def print_peers(args):
+    scale = scale_of(args)
+    runner.in_turn(args.systems, "peers", args.rounds, scale)
+    print(report.peers(scale.quick))
+
+
+def print_ratios(args):
+    scale = scale_of(args)
     rounds = args.rounds or (1 if args.quick else 3)
     base = "litplex" if "litplex" in args.systems else args.systems[0]
     for workload in args.workloads:
@@ -75,6 +107,10 @@ def main():
         print(json.dumps(result, indent=1))
     elif args.command == "table":
         print(report.table())
+    elif args.command == "peers":
+        print_peers(args)
+    elif args.command == "scale":
+        scaling.run(args, scale_of(args))
     else:
         print_ratios(args)
 

@@ -44,10 +44,6 @@ def embed_data():
     return json.loads(paths.SENTENCES.read_text()), refs
 
 
-def path_of(workload):
-    return "/fast" if workload == "w4" else "/predict"
-
-
 def content_type(workload):
     return "application/octet-stream" if workload == "w5raw" else "application/json"
 
@@ -142,7 +138,7 @@ class Check:
     """Sends its own requests over one connection and checks every response."""
 
     def __init__(self, server):
-        self.port, self.workload = server.port, server.workload
+        self.port, self.path, self.workload = server.port, server.path, server.workload
         self.question = QUESTIONS.get(server.workload, SquareQuestion)
         self.checked = self.wrong = self.errors = 0
         self.last = ""  # the last answer or error, for messages
@@ -180,7 +176,7 @@ class Check:
         if not self.connection:
             self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         headers = {"Content-Type": content_type(self.workload)}
-        self.connection.request("POST", path_of(self.workload), body, headers)
+        self.connection.request("POST", self.path, body, headers)
         response = self.connection.getresponse()
         return response.status, response.read()
 

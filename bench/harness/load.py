@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from . import paths
-from .checks import body_file, content_type, path_of
+from .checks import body_file, content_type
 from .processes import CLIENTS
 
 
@@ -31,7 +31,7 @@ def finish(process, limit_s):
 
 
 def wrk_start(server, conns, secs, path=None, headers=()):
-    url = f"http://127.0.0.1:{server.port}{path or path_of(server.workload)}"
+    url = f"http://127.0.0.1:{server.port}{path or server.path}"
     command = ["wrk", "-t1", f"-c{conns}", f"-d{secs}s", "--timeout", "8s", "--latency"]
     for header in headers:
         command += ["-H", header]
@@ -61,13 +61,21 @@ def wrk_errors(result):
     return result["non2xx"] + result["sock_errors"] + result["timeouts"]
 
 
-def loadgen(server, mode, wait_s=40, **options):
+def loadgen_start(server, mode, **options):
     address = f"127.0.0.1:{server.port}"
-    command = [paths.LOADGEN, mode, "--addr", address, "--path", path_of(server.workload)]
+    command = [paths.LOADGEN, mode, "--addr", address, "--path", server.path]
     for name, value in options.items():
         command += ["--" + name.replace("_", "-"), value]
-    out, err = finish(spawn(command), wait_s)
+    return spawn(command)
+
+
+def loadgen_end(process, wait_s=40):
+    out, err = finish(process, wait_s)
     try:
         return json.loads(out)
     except ValueError:
         raise RuntimeError(f"loadgen: {out} {err}") from None
+
+
+def loadgen(server, mode, wait_s=40, **options):
+    return loadgen_end(loadgen_start(server, mode, **options), wait_s)

@@ -140,6 +140,10 @@ def system_conf(system):
         return {}
 
 
+def path_of(system, workload):
+    return system_conf(system).get("path") or ("/fast" if workload == "w4" else "/predict")
+
+
 def free_port():
     while True:
         port = random.randrange(20000, 32000)
@@ -158,21 +162,26 @@ def reap():
 
 
 class Server:
-    """A system's server on one workload, started on creation and stopped with its process tree."""
+    """A system's server on one workload, started on creation and stopped with its process tree.
 
-    def __init__(self, system, workload):
+    `env` are further variables of its environment, and `cores` the only ones that it uses.
+    """
+
+    def __init__(self, system, workload, env=None, cores=None):
         self.system, self.workload, self.port = system, workload, free_port()
+        self.path = path_of(system, workload)
         self.dir = tempfile.mkdtemp(prefix="litplex-bench-")
         paths.LOGS.mkdir(parents=True, exist_ok=True)
         self.log = open(paths.LOGS / f"{system}-{workload}.log", "w")  # noqa: SIM115
+        pin = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            [paths.SYSTEMS / system / "start", workload, str(self.port)],
+            [*pin, paths.SYSTEMS / system / "start", workload, str(self.port)],
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
             cwd=self.dir,
-            env=self._env(),
+            env=self._env() | (env or {}),
             start_new_session=True,
         )
 

@@ -1,6 +1,8 @@
 """Markdown tables: all results of a day, and the ratios between systems that ran in turn."""
 
 import json
+import os
+import platform
 import statistics
 from dataclasses import dataclass
 
@@ -163,10 +165,10 @@ def marks(results):
 # ---- the table of all results of a day ----
 
 
-def load_all():
+def load_all(quick=False):
     """{(system, workload): results}, without noisy runs when there is a quiet one."""
     found = {}
-    for file in sorted(paths.results_dir().glob("*.*.*.json")):
+    for file in sorted(paths.results_dir(quick).glob("*.*.*.json")):
         result = json.loads(file.read_text())
         found.setdefault((result["system"], result["workload"]), []).append(result)
     return {k: [r for r in v if not noisy(r)] or v for k, v in found.items()}
@@ -332,3 +334,36 @@ def ratios(workload, runs, base):
     if any(noisy(r) for results in runs.values() for r in results):
         notes = [f"noisy: others used, or the host stole, more than {NOISE} cores meanwhile."]
     return "\n\n".join([f"### {TITLES[workload]}", markdown(header, rows), *notes])
+
+
+# ---- every system beside the others ----
+
+PEERS = {
+    "c1_p50_ms": "p50 at 1 connection, ms",
+    "c1_p99_ms": "p99, ms",
+    "rps": "req/s, 64 connections",
+    "cpu_us": "µs of CPU a request",
+    "idle_pss_mb": "idle PSS, MB",
+    "procs": "processes",
+    "ready_s": "first answer, s",
+    "errors": "errors",
+}
+
+
+def machine():
+    with open("/proc/cpuinfo") as f:
+        model = next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
+    return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}"
+
+
+def peers(quick=False):
+    """The table of the results of `./peers`, then the machine and the versions."""
+    found = {system: r for (system, workload), r in load_all(quick).items() if workload == "peers"}
+    for result in (r for results in found.values() for r in results if "rps" in r):
+        result["cpu_us"] = round(result["cpu_s_per_1k"] * 1000, 1)
+    rate = {s: median(usable(results), "rps") or 0 for s, results in found.items()}
+    systems = sorted(found, key=rate.get, reverse=True)
+    rows = [table_row(s, found[s], PEERS) for s in systems]
+    parts = [markdown(["system", "n", *PEERS.values()], rows), f"{paths.results_dir(quick).name}; {machine()}"]
+    parts.append("\n".join(f"- {s}: {found[s][-1]['version']}" for s in systems))
+    return "\n\n".join(parts)

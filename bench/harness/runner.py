@@ -22,7 +22,7 @@ def why_skipped(system, workload):
     conf = system_conf(system)
     if workload in conf.get("skip", {}):
         return conf["skip"][workload]
-    if workload not in conf.get("only", [workload]):
+    if workload not in conf.get("only", [workload]) and workload != "peers":
         return "not for this system"
     return None
 
@@ -52,8 +52,8 @@ def run(system, workload, scale=workloads.FULL):
         "version": version(system),
     }
     try:
-        if workload == "startup":
-            result |= workloads.startup(system, scale)
+        if measure := workloads.WHOLE.get(workload):
+            result |= measure(system, scale)
         else:
             result |= workloads.load(system, workload, scale)
     except RuntimeError as e:

@@ -268,6 +268,23 @@ def _idle(scale):
     }
 
 
+def peer(system, scale):
+    """One server launch of w1 with all figures of `./peers`."""
+    with Server(system, "w1") as server:
+        server.wait_until_ready(Check(server))
+        time.sleep(1)
+        stats = tree()
+        result = {
+            "ready_s": round(server.ready_s, 3),
+            "idle_pss_mb": memory_mb(stats, "Pss"),
+            "procs": len(stats),
+            "verified": warm(server, 64, 1),
+        }
+        one = wrk(server, 1, scale.secs)
+        many = windows(server, 64, scale.secs, 1)
+        return {**result, **{f"c1_{key}": one[key] for key in ("p50_ms", "p99_ms")}, **many}
+
+
 def load(system, workload, scale):
     """One server launch under one workload."""
     with Server(system, workload) as server:
@@ -276,3 +293,7 @@ def load(system, workload, scale):
         result["peak_rss_mb"] = memory_mb(tree(), "VmHWM")
         result["ready_s"] = round(server.ready_s, 3)
     return result
+
+
+# What is measured with launches of its own.
+WHOLE = {"startup": startup, "peers": peer}

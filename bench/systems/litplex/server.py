@@ -119,9 +119,14 @@ OPTIONS = {"w6": {"cost": "text:length"}, "w7": {"timeout": 1}, "w7b": {"timeout
 
 
 def options():
-    if os.environ.get("BENCH_PLAIN"):
-        return {}
-    return OPTIONS.get(WORKLOAD, {})
+    workers = int(os.environ.get("BENCH_WORKERS", CONF.workers))
+    own = {} if os.environ.get("BENCH_PLAIN") else OPTIONS.get(WORKLOAD, {})
+    return {"workers_per_device": workers, **own}
+
+
+def server_options():
+    threads = os.environ.get("BENCH_HTTP_THREADS")
+    return {"http_threads": int(threads)} if threads else {}
 
 
 def apis():
@@ -137,7 +142,7 @@ def apis():
 
 
 if __name__ == "__main__":
-    server = ls.LitServer(apis(), accelerator="cpu", workers_per_device=CONF.workers, **options())
+    server = ls.LitServer(apis(), accelerator="cpu", **options())
     if WORKLOAD == "w1mw":
         work.add_middleware(server.app)
-    server.run(host="127.0.0.1", port=PORT)
+    server.run(host="127.0.0.1", port=PORT, **server_options())

@@ -1,8 +1,9 @@
-"""The two-hop echo of w9 in Ray Serve: a deployment with a handle of another, one replica each."""
+"""w1 in Ray Serve, and the two-hop echo of w9: a deployment with a handle of another, one replica each."""
 
 import signal
 import sys
 
+import work
 from ray import serve
 from starlette.requests import Request
 
@@ -10,6 +11,12 @@ WORKLOAD, PORT = sys.argv[1], int(sys.argv[2])
 
 # The number of requests that a replica takes at a time; its default of 5 is below the connections.
 OPTIONS = {"num_replicas": 1, "max_ongoing_requests": 1024}
+
+
+@serve.deployment(**OPTIONS)
+class Square:
+    async def __call__(self, request: Request):
+        return {"output": work.square((await request.json())["input"])}
 
 
 @serve.deployment(**OPTIONS)
@@ -28,11 +35,16 @@ class Relay:
         return await self.inner.remote(await request.json())
 
 
+def graph():
+    if WORKLOAD == "w1":
+        return Square.bind()
+    return Echo.bind() if WORKLOAD == "w9hop" else Relay.bind(Echo.bind())
+
+
 if __name__ == "__main__":
     # Blocked in all threads that Ray starts, and taken by `sigwait`.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    graph = Echo.bind() if WORKLOAD == "w9hop" else Relay.bind(Echo.bind())
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
-    serve.run(graph, route_prefix="/predict")
+    serve.run(graph(), route_prefix="/predict")
     signal.sigwait([signal.SIGTERM])
     serve.shutdown()
