@@ -22,6 +22,7 @@ CONF = {
     "w4": Conf(sleep_s=0.05),
     "w5": Conf(),
     "w5raw": Conf(),
+    "w5typed": Conf(),
     "w6": Conf(max_batch_size=16, batch_timeout_s=0.005),
     "w6b1": Conf(),
     "w7": Conf(max_batch_size=32, batch_timeout_s=0.005, sleep_s=0.005),

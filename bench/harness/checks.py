@@ -54,7 +54,7 @@ def body_file(workload):
     if workload == "w5raw":
         file.write_bytes(image()[0])
         return file
-    if workload == "w5":
+    if workload in ("w5", "w5typed"):
         bodies = [{"image": image_text()}]
     elif workload in ECHO:
         bodies = [{"input": echo_text()}]
@@ -131,6 +131,7 @@ class EmbedQuestion(Question):
 
 
 QUESTIONS = {"w3": StreamQuestion, "w5": ImageQuestion, "w5raw": RawImageQuestion}
+QUESTIONS |= {"w5typed": ImageQuestion}
 QUESTIONS |= dict.fromkeys(EMBED, EmbedQuestion) | dict.fromkeys(ECHO, EchoQuestion)
 
 
@@ -186,7 +187,7 @@ class SideCheck(Check):
 
     def __init__(self, server):
         super().__init__(server)
-        self.hz = 4 if server.workload in ("w5", "w5raw", *EMBED) else 8
+        self.hz = 4 if server.workload in ("w5", "w5raw", "w5typed", *EMBED) else 8
         self.on = True
         self.thread = threading.Thread(target=self._loop, daemon=True)
         self.thread.start()

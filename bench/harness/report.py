@@ -19,6 +19,7 @@ TITLES = {
     "w4": "W4 two endpoints: /fast (16 conns) beside saturated /slow (64 conns)",
     "w5": "W5 1 MiB base64 JSON, 8 connections",
     "w5raw": "W5raw: W5's image, 768 KiB, as a raw body",
+    "w5typed": "W5typed: W5 with a pydantic model that declares the field as base64",
     "w6": "W6 MiniLM-L6 embeddings, batch 16, 1 thread, 32 connections",
     "w6b1": "W6b1: W6 without batching (max_batch_size 1)",
     "w7": "W7 overload: W2's model, offered 3x the system's own capacity",
@@ -100,6 +101,7 @@ COLUMNS = {
         "slow_errors": "slow errors",
     },
     "w5": {"rps": "req/s", "mb_s": "MB/s", **LATENCY, **COST},
+    "w5typed": {"rps": "req/s", "mb_s": "MB/s", **LATENCY, **COST},
     "w5raw": {"rps": "req/s", "mb_s": "MB/s", **LATENCY, **COST},
     "w6": {"rps": "req/s", **LATENCY, **COST},
     "w6b1": {"rps": "req/s", **LATENCY, **COST},
@@ -277,6 +279,7 @@ MAIN |= {
     "w9hop": MAIN["w9"],
     "w1mw": MAIN["w1"],
     "w5raw": MAIN["w5"],
+    "w5typed": MAIN["w5"],
     "w6b1": MAIN["w6"],
     "w7b": MAIN["w7"],
 }

@@ -225,6 +225,7 @@ def w9(server, scale):
 
 
 LOADS = {"w1": w1, "w1mw": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w5raw": w5raw}
+LOADS |= {"w5typed": w5}
 LOADS |= {"w6": w6, "w6b1": w6, "w7": w7, "w7b": w7b, "w8": w8}
 LOADS |= {"w9": w9, "w9async": w9, "w9hop": w9}
 WORKLOADS = ["startup", *LOADS]

@@ -26,6 +26,7 @@ from litplex._mcp import MCP
 from litplex._specs import OpenAIEmbeddingSpec, OpenAISpec
 
 if TYPE_CHECKING:
+    from litplex._base64 import Base64
     from litplex._calls.call import Call, gather
     from litplex._calls.endpoint import Endpoint, endpoint
     from litplex._keywords import EndpointOptions, ServerOptions
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FINISHED",
     "MCP",
+    "Base64",
     "Call",
     "CallError",
     "Context",
@@ -81,6 +83,7 @@ __all__ = [
 
 # Names that are loaded on access: workers also import this package, and never serve.
 _MODULES = {
+    "Base64": "litplex._base64",
     "Call": "litplex._calls.call",
     "gather": "litplex._calls.call",
     "Endpoint": "litplex._calls.endpoint",

@@ -56,6 +56,25 @@ class Image(Noop):
         return work.image(text)
 
 
+def typed_image():
+    # pydantic is imported for this workload alone: it would show in the memory of the others.
+    from typing import Annotated
+
+    from pydantic import BaseModel
+
+    class Body(BaseModel):
+        image: Annotated[bytes, ls.Base64]
+
+    class TypedImage(Noop):
+        def decode_request(self, request: Body):
+            return request.image
+
+        def predict(self, data):
+            return work.crc(data)
+
+    return TypedImage
+
+
 class RawImage(Noop):
     def decode_request(self, request):
         return request
@@ -134,7 +153,8 @@ def apis():
         return [Noop(api_path="/fast"), Slow(api_path="/slow")]
     if WORKLOAD in RELAYS:
         return [RELAYS[WORKLOAD](api_path="/predict"), Echo(api_path="/echo")]
-    return APIS[WORKLOAD](
+    api = typed_image() if WORKLOAD == "w5typed" else APIS[WORKLOAD]
+    return api(
         max_batch_size=CONF.max_batch_size,
         batch_timeout=CONF.batch_timeout_s,
         stream=WORKLOAD == "w3",

@@ -4,6 +4,7 @@ import sys
 
 import litserve as ls
 import work
+from pydantic import Base64Bytes, BaseModel
 
 WORKLOAD, PORT = sys.argv[1], int(sys.argv[2])
 CONF = work.CONF[WORKLOAD]
@@ -55,6 +56,18 @@ class Image(Noop):
         return work.image(text)
 
 
+class Body(BaseModel):
+    image: Base64Bytes
+
+
+class TypedImage(Noop):
+    def decode_request(self, request: Body):
+        return request.image
+
+    def predict(self, data):
+        return work.crc(data)
+
+
 class Embed(ls.LitAPI):
     def setup(self, device):
         self.model = work.Embedder()
@@ -75,6 +88,7 @@ APIS = {
     "w2": Batch,
     "w3": Stream,
     "w5": Image,
+    "w5typed": TypedImage,
     "w6": Embed,
     "w6b1": Embed,
     "w7": Batch,

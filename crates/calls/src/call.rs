@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::deadlock::{self, Reads, StreamWatch, WatchedCall};
 use crate::trial::{Compared, ObservedJob, has_failed, untold_trace};
 use crate::{
-    Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, Trial,
+    Backend, Inherited, ItemStream, ObservedRequest, Registry, Target, TimeBudget, Trial, base64,
     off_thread,
 };
 
@@ -113,7 +113,22 @@ impl Call {
 
     async fn submit_priced(&self, request: Request) -> Outcome<Caller<'_>> {
         let cost = self.cost(&request).await?;
+        let request = self.decoded(request).await?;
         Ok(self.submit(request, cost))
+    }
+
+    /// Returns a request whose fields are bytes where the model declares them as base64.
+    ///
+    /// # Errors
+    /// The memory budget has no room for the decoded body.
+    async fn decoded(&self, request: Request) -> Outcome<Request> {
+        match self.target.model_info() {
+            // Boxed: the future of a request is copied at each level while it is built.
+            Some(info) if !info.base64.is_empty() => {
+                Box::pin(base64::decode(request, info.base64.clone())).await
+            }
+            _ => Ok(request),
+        }
     }
 
     /// Returns the cost of a request: read from its body, or computed by the model.

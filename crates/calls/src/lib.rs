@@ -10,6 +10,7 @@
 //! as a job, and returns a whole response or a stream of items. A call that is dropped before its end
 //! cancels its job. The crate knows no HTTP: bodies, headers and statuses belong to its clients.
 
+mod base64;
 mod budget;
 mod call;
 mod composed;

@@ -134,6 +134,7 @@ fn attach(
         dialect: None,
         schema: Default::default(),
         tool: None,
+        base64: Default::default(),
         watches_callers: false,
         places: 1,
         calls: Vec::new(),

@@ -11,6 +11,7 @@
 //! process, HTTP or configuration.
 
 mod api;
+mod base64_fields;
 mod budget;
 mod call;
 mod call_error;
@@ -33,6 +34,7 @@ mod trace;
 mod worker;
 
 pub use api::{Batch, Chunks, ClientLeft, Device, LitApi, LitStream};
+pub use base64_fields::Base64Fields;
 pub use budget::{MemoryBudget, Reservation};
 pub use call::{
     Begun, CallEnd, CallId, Called, Calls, Hook, Hop, Invocation, ObserveCalls, ObservedCall,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::{Job, Outcome, Request};
+use crate::{Base64Fields, Job, Outcome, Request};
 
 /// A running instance of a model, as the scheduler drives it. A dropped worker gets no more jobs and
 /// answers those that it has.
@@ -145,6 +145,8 @@ pub struct ModelInfo {
     pub tool: Option<Arc<Value>>,
     /// The endpoints that it declares to call, by path or name.
     pub calls: Vec<String>,
+    /// The fields of its requests that its hooks take as bytes, and clients send as base64.
+    pub base64: Arc<Base64Fields>,
 }
 
 /// The id of a dialect, as a ready worker names it. It is opaque here: the HTTP edge has

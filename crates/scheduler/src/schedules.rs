@@ -171,6 +171,7 @@ impl Schedule {
             dialect: None,
             schema: Default::default(),
             tool: None,
+            base64: Default::default(),
             watches_callers: false,
             places: 1,
             calls: Vec::new(),

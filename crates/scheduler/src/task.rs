@@ -129,6 +129,7 @@ mod tests {
                 dialect: None,
                 schema: Default::default(),
                 tool: None,
+                base64: Default::default(),
                 watches_callers: false,
                 places: 1,
                 calls: Vec::new(),

@@ -102,6 +102,7 @@ fn info(graph: &Graph) -> ModelInfo {
         dialect: None,
         schema: Arc::new(json!({"description": description})),
         tool: None,
+        base64: Default::default(),
         calls: graph.endpoints().into_iter().map(str::to_owned).collect(),
     }
 }

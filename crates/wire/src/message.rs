@@ -123,6 +123,10 @@ pub struct Ready {
     /// The endpoints that the model declares to call, by path or name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<String>,
+    /// The paths of the fields of a request that hooks take as bytes and clients send as base64; `None`
+    /// in a path is each item of a list, or each value of an object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub base64: Vec<Vec<Option<String>>>,
     /// The source files of the user's that the worker has loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<LoadedFile>,

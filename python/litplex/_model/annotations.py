@@ -77,16 +77,23 @@ def _resolve(hook: Any, annotation: Any) -> Any:
 
 def split(annotation: Any) -> Any:
     """Returns an annotation without ``Annotated`` and ``Optional``, and the names of what FastAPI
-    has in it: ``Form``, ``File`` …"""
+    has in it: ``Form``, ``File`` … What says how bytes are written remains."""
     kind, marks = annotation, set()
     if typing.get_origin(kind) is typing.Annotated:
-        kind, *notes = typing.get_args(kind)
+        bare, *notes = typing.get_args(kind)
         kinds = [type(note) for note in notes]
         marks = {each.__name__ for each in kinds if each.__module__.startswith("fastapi.")}
+        # Notes that say how bytes are written, such as `ls.Base64`, remain a part of the type.
+        if bare is not bytes or not any(map(_has_schema, notes)):
+            kind = bare
     members = [each for each in typing.get_args(kind) if each is not type(None)]
     if typing.get_origin(kind) in _UNIONS and len(members) == 1:
         kind = members[0]
     return kind, marks
+
+
+def _has_schema(note: Any) -> bool:
+    return hasattr(note, "__get_pydantic_core_schema__")
 
 
 def is_unchecked(kind: Any) -> bool:

@@ -143,7 +143,7 @@ async fn main() {
         "w4" => Router::new()
             .route("/fast", post(noop))
             .route("/slow", queued(worker(1, ms(0), ms(50), 0))),
-        "w5" => Router::new().route("/predict", post(image)),
+        "w5" | "w5typed" => Router::new().route("/predict", post(image)),
         "w5raw" => Router::new().route("/predict", post(raw_image)),
         w => {
             eprintln!("floor has no {w}");

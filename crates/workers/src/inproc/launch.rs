@@ -107,6 +107,7 @@ impl Launch for InprocLaunch {
             dialect: self.settings.dialect.clone(),
             schema: Default::default(),
             tool: None,
+            base64: Default::default(),
             places: 1,
             calls: self.calls.clone().unwrap_or_default(),
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use litplex_core::{DialectId, ModelInfo};
+use litplex_core::{Base64Fields, DialectId, ModelInfo};
 use litplex_wire::{
     Decoder, Failed, Frame, Hello, Kind, PROTOCOL, PROTOCOL_OLDEST, Ready, Refuse, Role, Setup,
     Welcome, negotiate,
@@ -134,6 +134,7 @@ pub(crate) fn model_info(ready: &Ready) -> ModelInfo {
         schema: Arc::new(ready.schema.clone()),
         tool: (!ready.tool.is_null()).then(|| Arc::new(ready.tool.clone())),
         calls: ready.calls.clone(),
+        base64: Base64Fields::from_paths(&ready.base64).into(),
     }
 }
 

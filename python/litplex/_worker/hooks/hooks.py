@@ -137,6 +137,12 @@ class Hooks:
         #: and payload of its frame. It is an attribute, so that requests of hooks without an
         #: annotation pass no branch.
         self.read = request_reader(api, self._read) or self._read
+        #: The fields that the server decodes from base64, by their paths.
+        self.base64 = getattr(self.read, "base64_fields", {})
+        if self.base64:
+            from litplex._worker.hooks.base64_fields import accept
+
+            accept(self.base64)
 
     def model_info(self) -> dict[str, Any]:
         """Returns the ``Ready`` message."""
@@ -152,6 +158,7 @@ class Hooks:
             "schema": described(self.api),
             "tool": tool_of(self.api),
             "calls": declared_calls(self.api),
+            "base64": list(self.base64),
         }
 
     def _read(self, flags: int, payload: Payload) -> Any:

@@ -18,6 +18,7 @@ from litplex._model import annotations as hints
 from litplex._worker.wire.json import MalformedBody, dumps
 
 if TYPE_CHECKING:
+    from litplex._worker.hooks.base64_fields import Path
     from litplex._worker.wire.frames import Payload
 
 #: A function of the flags and payload of a request, for its value and context.
@@ -52,17 +53,20 @@ def request_reader(api: Any, read: Any) -> Any:
     if not is_form and hints.is_unchecked(kind):
         return None
     if hints.is_file(kind):
-        validate = _validate_files if hints.is_list(kind) else _validate_file
+        validate: Validate = _validate_files if hints.is_list(kind) else _validate_file
     else:
-        validate = _validator(what, annotation)
-    if not is_form:
-        return _body_reader(read, validate)
+        adapter = _adapter(what, annotation)
+        validate = _validator(adapter)
+        if not is_form:
+            from litplex._worker.hooks.base64_fields import base64_fields
+
+            return _body_reader(read, validate, base64_fields(adapter.core_schema))
     if hints.is_model(kind):
         return _form_reader(read, functools.partial(_fields_of, kind), validate, ("body",))
     return _form_reader(read, functools.partial(_field, name, kind), validate, ("body", name))
 
 
-def _body_reader(read: Reader, validate: Validate) -> Any:
+def _body_reader(read: Reader, validate: Validate, base64: dict[Path, type[bytes]]) -> Any:
     loc = ("body",)
 
     def read_body(flags: int, payload: Payload) -> Any:
@@ -72,6 +76,7 @@ def _body_reader(read: Reader, validate: Validate) -> Any:
             raise _malformed(error, loc) from None
         return validate(_as_sent(value) if isinstance(value, Form) else value, loc), context
 
+    read_body.base64_fields = base64  # type: ignore[attr-defined]
     return read_body
 
 
@@ -129,9 +134,9 @@ def _validate_file(value: Any, loc: Loc) -> Any:
     raise _invalid("value_error", loc, message, value, {"error": {}})
 
 
-def _validator(what: str, annotation: Any) -> Any:
+def _validator(adapter: Any) -> Any:
     """Returns a function of a value and its place, which gives what the annotation asks for."""
-    check = _adapter(what, annotation).validate_python
+    check = adapter.validate_python
     from pydantic import ValidationError
 
     def validate(value: Any, loc: Loc) -> Any:

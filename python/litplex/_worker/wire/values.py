@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from litplex._worker.wire import frames
@@ -29,6 +29,18 @@ class _HasBuffer(Exception):
 
 class NoNumpy(ImportError):
     """A value has an array, and numpy cannot be imported."""
+
+
+def as_text(_: Any, piece: Payload) -> Any:
+    """Returns the base64 text of bytes: that in the client's request."""
+    from binascii import b2a_base64
+
+    return b2a_base64(piece, newline=False).decode()
+
+
+#: Returns what hooks get for bytes that the server has decoded from base64, of their path and the
+#: bytes. A model with such fields sets another function.
+take_decoded: Callable[[Any, Payload], Any] = as_text
 
 
 def pack(value: Any, place: str) -> tuple[Content, list[Any]]:
@@ -150,9 +162,8 @@ def unpack(parts: Sequence[dict[str, Any]], body: Payload) -> Any:
     """
     value = loads(_piece(parts[0], body))
     for part in parts[1:]:
-        piece = _piece(part, body)
-        item = _array(piece, part) if "dtype" in part else bytes(piece)
-        path = part["path"]
+        piece, path = _piece(part, body), part["path"]
+        item = _item(piece, part)
         if not path:
             return item
         holder = value
@@ -160,6 +171,12 @@ def unpack(parts: Sequence[dict[str, Any]], body: Payload) -> Any:
             holder = holder[step]
         holder[path[-1]] = item
     return value
+
+
+def _item(piece: Payload, part: dict[str, Any]) -> Any:
+    if "dtype" in part:
+        return _array(piece, part)
+    return take_decoded(part["path"], piece) if part.get("base64") else bytes(piece)
 
 
 def _piece(part: dict[str, Any], body: Payload) -> Payload:
