@@ -233,6 +233,9 @@ class EndpointOptions(TypedDict, total=False):
             1024. Default: none.
         max_workers: With ``min_workers``: the maximum number of workers. Value: an integer from 1
             to 1024. Default: none.
+        keep_alive: The time in seconds without requests after which the workers above
+            ``min_workers`` stop. With ``min_workers = 0`` the endpoint then sleeps, until a request
+            starts a worker. Value: a number of seconds greater than 0. Default: 60.
         threads: The CPU threads of each worker: ``self.threads``, and OMP_NUM_THREADS and similar
             variables unless they are already set. The default divides the cores by the workers of
             all endpoints, or the cores of ``cpu_affinity`` by the workers of the endpoint. Value:
@@ -350,6 +353,7 @@ class EndpointOptions(TypedDict, total=False):
     workers_per_device: Union[int, list[int], tuple[int, ...], dict[str, int]]
     min_workers: int
     max_workers: int
+    keep_alive: float
     threads: int
     cpu_affinity: Indices
     memory_limit: Union[int, str]

@@ -124,24 +124,32 @@ def test_a_worker_that_is_removed_finishes_what_it_has(serve, runtime, litplex, 
     wait_until(lambda: sum(map(is_alive, workers)) == 1)
 
 
-def test_scaled_to_zero_and_back(serve, runtime, litplex, endpoint):
+def test_an_endpoint_scaled_to_none_sleeps_until_a_request_comes(serve, runtime, litplex, endpoint):
     server = serve(SERVER, env=runtime)
-    (worker,) = ready(endpoint("/a"))
-    assert litplex("scale", "/a", "0")[0] == 0
-    wait_until(lambda: not is_alive(worker))
-    begin = time.monotonic()
-    asleep = server.post("/a", json=0, headers={"X-Request-Timeout": "2"})
-    assert asleep.status_code in (503, 504)
-    assert time.monotonic() - begin < 10
-    stopped = endpoint("/a")
-    assert stopped["state"] == "stopped"
-    assert "scaled to none by hand" in stopped["problem"]
-    assert "scaled to none by hand" in litplex("top", "--json")[1]
-    assert server.post("/elastic", json=0).status_code == 200
-    assert server.client.get("/health").status_code == 200, "nothing is wrong: it is wanted so"
-    assert litplex("scale", "/a", "1")[0] == 0
-    wait_until(lambda: len(ready(endpoint("/a"))) == 1)
-    assert server.post("/a", json=0).status_code == 200
+    for path, scaled in (("/a", 0), ("/elastic", 0)):
+        (worker,) = ready(endpoint(path))
+        assert litplex("scale", path, str(scaled))[0] == 0
+        wait_until(lambda worker=worker: not is_alive(worker))
+        assert (endpoint(path)["state"], endpoint(path)["wanted"]) == ("asleep", 0)
+        assert "the next request waits" in litplex("top", "--json")[1]
+        assert server.client.get("/health").status_code == 200, "nothing is wrong"
+        assert server.post(path, json=0).status_code == 200
+        assert (endpoint(path)["state"], endpoint(path)["wanted"]) == ("ready", 1)
+    for line in ("asleep: it was scaled to none by hand", "wakes: a request waits"):
+        assert server.output.count(line) == 2, line
+
+
+def test_a_number_by_hand_is_given_back(serve, runtime, litplex, endpoint):
+    serve(SERVER, env=runtime)
+    for path, limits in (("/a", None), ("/elastic", (1, 3)), ("/sleeps", (0, 2))):
+        for number in (2, 0, "auto"):
+            status, out, err = litplex("scale", path, str(number), "--json")
+            assert (status, err) == (0, "")
+        wanted = json.loads(out)["wanted"]
+        assert wanted == (1 if limits is None else limits[0])
+        wait_until(lambda path=path, wanted=wanted: len(ready(endpoint(path))) == wanted)
+    status, _, err = litplex("scale", "/a", "atuo")
+    assert (status, "expected a number from 0 to 1024, or auto" in err) == (2, True)
 
 
 def test_an_endpoint_without_workers_starts_one_for_a_request(serve, runtime, endpoint):
@@ -156,20 +164,3 @@ def test_an_endpoint_without_workers_starts_one_for_a_request(serve, runtime, en
         seen.update(server.workers())
     (response,) = answers
     assert (response.status_code, response.json() in seen) == (200, True)
-
-
-def test_an_elastic_endpoint_scaled_to_zero_answers_and_wakes_by_hand(
-    serve, runtime, litplex, endpoint
-):
-    server = serve(SERVER, env=runtime)
-    (worker,) = ready(endpoint("/elastic"))
-    assert litplex("scale", "/elastic", "0")[0] == 0
-    wait_until(lambda: not is_alive(worker))
-    begin = time.monotonic()
-    response = server.post("/elastic", json=0, headers={"X-Request-Timeout": "5"})
-    # By hand is by hand: load no longer changes it.
-    assert response.status_code in (503, 504), response.text
-    assert time.monotonic() - begin < 15
-    assert litplex("scale", "/elastic", "2")[0] == 0
-    wait_until(lambda: len(ready(endpoint("/elastic"))) == 2)
-    assert server.post("/elastic", json=0).status_code == 200

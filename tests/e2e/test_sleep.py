@@ -1,10 +1,9 @@
-"""Endpoints without workers: those that sleep, and those that were put to sleep by hand."""
+"""Endpoints that sleep: without workers, until a request comes."""
 
 import asyncio
 import time
 
 import httpx
-import pytest
 from conftest import PATIENCE, wait_until
 
 SERVER = """
@@ -19,19 +18,10 @@ SERVER = """
     if __name__ == "__main__":
         ls.run_servers(
             ls.LitServer(Echo(), path="/fixed"),
-            ls.LitServer(Echo(), path="/sleepy", min_workers=0, max_workers=2),
+            ls.LitServer(Echo(), path="/sleepy", min_workers=0, max_workers=2, keep_alive=1),
             port=0,
         )
 """
-
-
-@pytest.fixture
-def scale(litplex):
-    def run(path, workers):
-        status, _, err = litplex("scale", path, str(workers))
-        assert status == 0, err
-
-    return run
 
 
 def test_an_idle_endpoint_sleeps_and_is_woken_by_a_request(serve):
@@ -52,19 +42,5 @@ def test_an_idle_endpoint_sleeps_and_is_woken_by_a_request(serve):
 
     answers = asyncio.run(post())
     assert [(a.status_code, a.json()) for a in answers] == [(200, n) for n in range(50)]
+    server.wait_for_line("asleep after 1s without a request")
     assert server.stop() == 0
-
-
-@pytest.mark.parametrize("path", ["/fixed", "/sleepy"])
-def test_an_endpoint_scaled_to_zero_by_hand_refuses_at_once(serve, runtime, scale, path):
-    server = serve(SERVER, env=runtime)
-    scale(path, 0)
-    left = {"/fixed": 0, "/sleepy": 1}[path]
-    wait_until(lambda: len(server.workers()) == left)
-    begin = time.monotonic()
-    # Nothing starts a worker for it: to wait would be in vain.
-    refused = server.post(path, json=1, headers={"X-Request-Timeout": "20"})
-    assert (refused.status_code, refused.headers.get("retry-after", "").isdigit()) == (503, True)
-    assert time.monotonic() - begin < 10
-    scale(path, 1)
-    wait_until(lambda: server.post(path, json=1).status_code == 200)

@@ -30,6 +30,7 @@ use crate::socket;
 use crate::status::{
     EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, ProgramReloaded,
     Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Upgrade, Upgraded,
+    WorkerCount,
 };
 
 /// The time that a server may take to respond.
@@ -134,7 +135,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub fn scale(&self, endpoint: &str, workers: usize) -> Result<Scaled, AskError> {
+    pub fn scale(&self, endpoint: &str, workers: WorkerCount) -> Result<Scaled, AskError> {
         self.send(Method::POST, &endpoint_path(endpoint, "/scale"), &Scale { workers })
     }
 

@@ -55,5 +55,5 @@ pub use status::{
     FailedReload, GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel, Mode, NextSwap,
     PlannedChange, PlannedEndpoint, PlannedOption, ProgramReloaded, Reload, ReloadPlan,
     ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Swap, Upgrade, UpgradeState,
-    Upgraded, WorkerStatus,
+    Upgraded, WorkerCount, WorkerStatus,
 };

@@ -16,7 +16,7 @@ use crate::{
     EndpointHistory, EndpointMode, EndpointReloaded, EndpointStatus, Event, Feed, FeedLimits,
     GenerationState, HistoryQuery, KeyHolders, Load, LogLevel, Mode, NextSwap, PlannedChange,
     PlannedEndpoint, ProgramReloaded, RecentRequests, Refusal, ReloadOptions, ReloadPlan, Reloaded,
-    RequestDetails, RequestQuery, Scaled, Status, Swap, Upgraded,
+    RequestDetails, RequestQuery, Scaled, Status, Swap, Upgraded, WorkerCount,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -102,9 +102,14 @@ impl Admin for MockAdmin {
         Box::pin(ready(found))
     }
 
-    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>> {
+    fn scale(
+        &self,
+        endpoint: String,
+        workers: WorkerCount,
+    ) -> BoxFuture<'_, Result<Scaled, Refusal>> {
         let scaled = Self::check(&endpoint).and_then(|()| match workers {
-            1..=8 => Ok(Scaled { endpoint, before: 1, wanted: workers }),
+            WorkerCount::Number(wanted @ 1..=8) => Ok(Scaled { endpoint, before: 1, wanted }),
+            WorkerCount::Auto => Ok(Scaled { endpoint, before: 1, wanted: 2 }),
             _ => Err(Refusal::conflict(format!("`{endpoint}` may have 1 to 8 workers"))),
         });
         Box::pin(ready(scaled))

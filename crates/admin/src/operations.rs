@@ -14,7 +14,7 @@ use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
     EndpointGenerations, EndpointMode, EndpointStatus, LogLevel, Mode, ProgramReloaded, Reloaded,
-    Scaled, Status, Swap, Upgraded,
+    Scaled, Status, Swap, Upgraded, WorkerCount,
 };
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
@@ -27,7 +27,11 @@ pub trait Admin: Send + Sync {
 
     /// Sets the number of workers of an endpoint. Returns when the number is set, not when the workers
     /// run.
-    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>>;
+    fn scale(
+        &self,
+        endpoint: String,
+        workers: WorkerCount,
+    ) -> BoxFuture<'_, Result<Scaled, Refusal>>;
 
     /// Replaces the workers of an endpoint by a new generation. Returns once it takes the requests, or its
     /// share of them, or has failed; then the live generation goes on.

@@ -35,6 +35,7 @@ use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
     EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, ProgramReloaded,
     Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Session, Status, Upgrade, Upgraded,
+    WorkerCount,
 };
 
 /// The most workers of an endpoint.
@@ -192,7 +193,9 @@ async fn scale(
     Path(endpoint): Path<String>,
     JsonBody(Scale { workers }): JsonBody<Scale>,
 ) -> Result<Json<Scaled>, Refusal> {
-    if workers > MAX_WORKERS {
+    if let WorkerCount::Number(workers) = workers
+        && workers > MAX_WORKERS
+    {
         let reason = format!("invalid `workers`: expected at most {MAX_WORKERS}, got {workers}");
         return Err(Refusal::invalid(reason));
     }

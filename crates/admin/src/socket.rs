@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::mock::MockAdmin;
-    use crate::{AskError, Client, Event, EventKind, Mode, Scaled};
+    use crate::{AskError, Client, Event, EventKind, Mode, Scaled, WorkerCount};
 
     /// Runs `client` with the directory of a server that serves meanwhile.
     async fn with<T: Send + 'static>(
@@ -204,8 +204,10 @@ mod tests {
             let unknown = client.endpoint("/no").unwrap_err().to_string();
             assert_eq!(unknown, "there is no endpoint `/no`");
             let wanted = Scaled { endpoint: "/embed".into(), before: 1, wanted: 4 };
-            assert_eq!(client.scale("/embed", 4).unwrap(), wanted);
-            let refused = client.scale("/embed", 0).unwrap_err();
+            assert_eq!(client.scale("/embed", WorkerCount::Number(4)).unwrap(), wanted);
+            let auto = Scaled { wanted: 2, ..wanted };
+            assert_eq!(client.scale("/embed", WorkerCount::Auto).unwrap(), auto);
+            let refused = client.scale("/embed", WorkerCount::Number(0)).unwrap_err();
             assert_eq!(refused.to_string(), "`/embed` may have 1 to 8 workers");
             for mode in [Mode::Paused, Mode::Draining, Mode::Serving] {
                 assert_eq!(client.set_mode("/embed", mode).unwrap().mode, mode);
@@ -312,7 +314,16 @@ mod tests {
         let requests = [
             (request("GET", "/v2", ""), "404", "there is no `/v2`"),
             (request("DELETE", "/v1/server", ""), "405", "`/v1/server` does not take DELETE"),
-            (request("POST", scale, "{\"workers\": -1}"), "400", "invalid value: integer `-1`"),
+            (
+                request("POST", scale, "{\"workers\": -1}"),
+                "400",
+                "integer `-1`, expected a number of workers",
+            ),
+            (
+                request("POST", scale, "{\"workers\": \"many\"}"),
+                "400",
+                "expected a number of workers",
+            ),
             (request("POST", scale, "{\"worker\": 1}"), "400", "unknown field `worker`"),
             (
                 request("POST", scale, "{\"workers\": 2000}"),

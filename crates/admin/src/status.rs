@@ -1,6 +1,9 @@
 //! The status of a running server.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
 /// The status of a server.
@@ -43,7 +46,7 @@ pub struct EndpointStatus {
     pub aliases: Vec<String>,
     /// `python`, `rust` or `pipeline`, which has no workers.
     pub kind: String,
-    /// `ready`, `unavailable`, `stopped` (scaled to none by hand), `paused` or `draining`.
+    /// `ready`, `asleep` (without workers until a request comes), `unavailable`, `paused` or `draining`.
     pub state: String,
     /// The reason why the endpoint is not ready.
     pub problem: Option<String>,
@@ -537,9 +540,52 @@ pub struct EndpointMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
-    /// The number of workers, over all devices.
-    #[schema(maximum = 1024)]
-    pub workers: usize,
+    /// The number of workers, over all devices, from 0 to 1024; with 0 the endpoint sleeps until a request comes.
+    /// `"auto"`: as configured, so that the load may change it again.
+    #[schema(value_type = Value, example = 4)]
+    pub workers: WorkerCount,
+}
+
+/// A number of workers: one that the load does not change, or that of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerCount {
+    /// This number.
+    Number(usize),
+    /// The number, or the limits, of the configuration.
+    Auto,
+}
+
+impl Serialize for WorkerCount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(workers) => workers.serialize(serializer),
+            Self::Auto => serializer.serialize_str("auto"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkerCount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Count;
+        impl Visitor<'_> for Count {
+            type Value = WorkerCount;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of workers or \"auto\"")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<WorkerCount, E> {
+                Ok(WorkerCount::Number(usize::try_from(number).unwrap_or(usize::MAX)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<WorkerCount, E> {
+                let is_auto = text == "auto";
+                let auto = is_auto.then_some(WorkerCount::Auto);
+                auto.ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Count)
+    }
 }
 
 /// The result of a change of an endpoint's number of workers.

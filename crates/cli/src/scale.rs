@@ -1,7 +1,7 @@
-//! `litplex scale`: sets the number of an endpoint's workers.
+//! `litplex scale`: sets the number of an endpoint's workers, or gives it back to the load.
 
 use clap::Args;
-use litplex_admin::Scaled;
+use litplex_admin::{Scaled, WorkerCount};
 
 use crate::say::{say, say_json};
 use crate::servers::ServerArgs;
@@ -11,25 +11,30 @@ use crate::servers::ServerArgs;
 pub(crate) struct Scale {
     /// Path or name of the endpoint, such as /embed
     endpoint: String,
-    /// Workers that it is to have, over all devices
+    /// Workers that it is to have, over all devices; 0: none until a request comes; auto: as configured
     #[arg(value_parser = number_of_workers, allow_negative_numbers = true)]
-    workers: u16,
+    workers: WorkerCount,
     #[command(flatten)]
     server: ServerArgs,
 }
 
-fn number_of_workers(text: &str) -> Result<u16, &'static str> {
-    let number = text.parse().ok().filter(|number| *number <= 1024);
-    number.ok_or("expected a number from 0 to 1024")
+fn number_of_workers(text: &str) -> Result<WorkerCount, &'static str> {
+    match text.parse() {
+        _ if text == "auto" => Ok(WorkerCount::Auto),
+        Ok(number) if number <= 1024 => Ok(WorkerCount::Number(number)),
+        _ => Err("expected a number from 0 to 1024, or auto"),
+    }
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   litplex scale /embed 4              four workers; requests go on being answered
+  litplex scale /embed auto           as configured: the load changes it between min_workers and max_workers
+  litplex scale /ocr 0                no workers until a request comes; `litplex drain` refuses requests
   litplex scale /ocr 1 --port 9000    of one server among several";
 
 pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
-    let scaled = scale.server.client()?.scale(&scale.endpoint, scale.workers.into())?;
+    let scaled = scale.server.client()?.scale(&scale.endpoint, scale.workers)?;
     if scale.server.json {
         return say_json(&scaled);
     }
@@ -48,8 +53,9 @@ mod tests {
 
     #[test]
     fn workers_are_a_number_within_bounds() {
-        assert_eq!(number_of_workers("0"), Ok(0));
-        assert_eq!(number_of_workers("1024"), Ok(1024));
+        assert_eq!(number_of_workers("0"), Ok(WorkerCount::Number(0)));
+        assert_eq!(number_of_workers("1024"), Ok(WorkerCount::Number(1024)));
+        assert_eq!(number_of_workers("auto"), Ok(WorkerCount::Auto));
         for wrong in ["1025", "-1", "99999", "two", "1.5", ""] {
             assert!(number_of_workers(wrong).is_err(), "{wrong}");
         }

@@ -83,7 +83,11 @@ async fn scale_needs_a_server_and_one_of_its_endpoints() {
         (&["scale", "/embed", "4"][..], 1, "2 servers run; choose one with --port"),
         (&["scale", "/ocr", "4", "--port", "8000"], 1, "there is no endpoint `/ocr`"),
         (&["scale", "/embed", "4", "--port", "1"], 1, "no litplex server listens on port 1"),
-        (&["scale", "/embed", "2000", "--port", "8000"], 2, "expected a number from 0 to 1024"),
+        (
+            &["scale", "/embed", "2000", "--port", "8000"],
+            2,
+            "expected a number from 0 to 1024, or auto",
+        ),
     ] {
         let (got, printed) = machine.litplex(args).await;
         assert_eq!((got, printed.contains(says)), (status, true), "{printed}");

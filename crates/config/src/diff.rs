@@ -299,6 +299,7 @@ impl Comparison {
         self.note(needs, "chunk_timeout", (&before.chunk_timeout, &after.chunk_timeout), shown);
         self.note(needs, "ping_interval", (&before.ping_interval, &after.ping_interval), duration);
         self.note(needs, "queue_timeout", (&before.queue_timeout, &after.queue_timeout), duration);
+        self.note(needs, "keep_alive", (&before.keep_alive, &after.keep_alive), shown);
         self.note(needs, "warmup", (&before.warmup, &after.warmup), set);
         let swap = |swap: &Option<Swap>| match swap {
             Some(Swap::InPlace) => "in_place".to_owned(),

@@ -18,14 +18,17 @@ async function operate(method, label, rest, body) {
 
 /** @param {import("./live.js").Endpoint} endpoint */
 export function scale({ label, wanted, min_workers: min, max_workers: max }) {
-  const limits = max === null ? "" : ` Autoscaling goes on between ${min} and ${max}.`;
+  const configured = max === null ? "the number of the configuration" : `between ${min} and ${max}, as the load asks for`;
   ask({
     title: `Scale ${label}`,
-    text: `Workers that are too many finish their requests first.${limits}`,
+    text: "Workers that are too many finish their requests first. With 0 the endpoint sleeps until a request comes. The load does not change another number.",
     action: "Scale",
-    fields: [{ name: "workers", label: "Workers", type: "number", value: wanted, min: 0, max: max ?? 1024, step: "1" }],
-    run: async (values) => {
-      const told = await operate("POST", label, "/scale", values);
+    fields: [
+      { name: "workers", label: "Workers", type: "number", value: wanted, min: 0, max: max ?? 1024, step: "1" },
+      { name: "auto", label: `Instead ${configured}`, type: "checkbox" },
+    ],
+    run: async ({ workers, auto }) => {
+      const told = await operate("POST", label, "/scale", { workers: auto ? "auto" : workers });
       return `${label} is to have ${told.wanted} workers, not ${told.before}.`;
     },
   });

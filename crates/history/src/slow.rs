@@ -24,8 +24,6 @@ pub struct Situation<'a> {
     pub starting: usize,
     /// The number of wanted workers.
     pub wanted: usize,
-    /// Whether a request starts a worker while none is wanted.
-    pub may_wake: bool,
     /// The number of jobs that the ready workers compute at the same time.
     pub places: usize,
     /// The number of workers that were replaced in the last minute.
@@ -78,9 +76,6 @@ fn without_worker(now: &Situation<'_>, jobs: &str) -> Option<String> {
     }
     Some(match (now.starting, now.wanted) {
         (1.., _) => format!("{jobs} for a worker that starts"),
-        (0, 0) if !now.may_wake => {
-            "scaled to none by hand: requests get 503 until `litplex scale` gives it workers".into()
-        }
         (0, 0) => "no worker runs: the next request waits until one has started".into(),
         (0, _) => "no worker is ready: `litplex ps` shows why".into(),
     })
@@ -158,7 +153,6 @@ mod tests {
         ready: 2,
         starting: 0,
         wanted: 2,
-        may_wake: false,
         places: 2,
         restarts: 0,
         p50: Some(0.1),
@@ -193,13 +187,8 @@ mod tests {
         let starts = said(&Situation { starting: 1, ..none });
         assert_eq!(starts, "1 job waits for a worker that starts");
         assert_eq!(said(&none), "no worker is ready: `litplex ps` shows why");
-        let asleep = said(&Situation { wanted: 0, queued: 0, may_wake: true, ..none });
+        let asleep = said(&Situation { wanted: 0, queued: 0, ..none });
         assert_eq!(asleep, "no worker runs: the next request waits until one has started");
-        let stopped = said(&Situation { wanted: 0, queued: 0, ..none });
-        assert_eq!(
-            stopped,
-            "scaled to none by hand: requests get 503 until `litplex scale` gives it workers"
-        );
     }
 
     #[test]

@@ -232,6 +232,11 @@ impl Endpoint {
         self.set("min_workers", fewest).set("max_workers", most)
     }
 
+    /// The time without requests after which the workers above the minimum stop. Default: 60 s.
+    pub fn keep_alive(self, time: Duration) -> Self {
+        self.set("keep_alive", time.as_secs_f64())
+    }
+
     /// Requests (or batches) that one worker of a Python model computes at the same time; above 1
     /// for `async` hooks. Default: 64 for `async` hooks, else 1.
     pub fn max_concurrency(self, requests: usize) -> Self {

@@ -10,7 +10,7 @@ use litplex_admin::{
     Admin, CallGraph, Configuration, EndpointBatches, EndpointGenerations, EndpointHistory,
     EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel,
     Mode, ProgramReloaded, RecentRequests, Refusal, ReloadOptions, Reloaded, RequestDetails,
-    RequestQuery, Scaled, Status, Upgraded,
+    RequestQuery, Scaled, Status, Upgraded, WorkerCount,
 };
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
@@ -160,12 +160,13 @@ impl Admin for AdminHandler {
         })
     }
 
-    fn scale(&self, endpoint: String, workers: usize) -> BoxFuture<'_, Result<Scaled, Refusal>> {
+    fn scale(&self, endpoint: String, to: WorkerCount) -> BoxFuture<'_, Result<Scaled, Refusal>> {
         Box::pin(async move {
             let controls =
                 self.with_workers(&endpoint, "scale the endpoints that it calls")?.live();
             let endpoint = controls.label().to_owned();
-            if let Workers::Between { max, .. } = controls.workers
+            if let (Workers::Between { max, .. }, WorkerCount::Number(workers)) =
+                (controls.workers, to)
                 && workers > max
             {
                 return Err(Refusal::conflict(format!(
@@ -173,9 +174,9 @@ impl Admin for AdminHandler {
                 )));
             }
             let before = controls.view.wanted();
-            controls.scale(workers);
-            let scaled = Scaled { endpoint: endpoint.clone(), before, wanted: workers };
-            self.events.record(EventKind::Scaled { endpoint, before, wanted: workers });
+            let wanted = controls.scale(to);
+            let scaled = Scaled { endpoint: endpoint.clone(), before, wanted };
+            self.events.record(EventKind::Scaled { endpoint, before, wanted });
             Ok(scaled)
         })
     }

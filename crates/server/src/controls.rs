@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
-use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerStatus};
+use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerCount, WorkerStatus};
 use litplex_calls::WatchedQueue;
 use litplex_config::{Source, Workers};
 use litplex_core::{Device, Identity, LoadedFile};
@@ -21,10 +21,7 @@ use crate::events::reason;
 use crate::fits::Description;
 use crate::generation_spec::GenerationSpec;
 use crate::problem::problem_in_full;
-
-/// The reason why an endpoint that an operator has scaled to no worker does not serve.
-pub(crate) const SCALED_TO_NONE: &str =
-    "it was scaled to none by hand; `litplex scale` gives it workers";
+use crate::size::Size;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
 #[derive(Clone)]
@@ -40,8 +37,8 @@ pub(crate) struct EndpointControls {
     pub(crate) endpoint: Endpoint,
     pub(crate) view: View,
     pub(crate) wanted: Wanted,
-    /// The bounds between which the autoscaler chooses; `None` if the number of workers is fixed.
-    pub(crate) limits: Option<watch::Sender<Limits>>,
+    /// The size that the configuration or an operator has set.
+    pub(crate) size: watch::Sender<Size>,
     pub(crate) unwell: UnhealthyCount,
     /// The queue, as the detector of deadlocks among calls knows it.
     pub(crate) watched: WatchedQueue,
@@ -58,23 +55,46 @@ impl EndpointControls {
         &self.identity.label
     }
 
-    /// Sets the number of workers. The autoscaler no longer changes it.
-    pub(crate) fn scale(&self, workers: usize) {
-        if let Some(limits) = &self.limits {
-            limits.send_replace(Limits::exactly(workers));
+    /// Sets the number of workers, which the load no longer changes, or gives it back to the configuration.
+    /// Returns the number of wanted workers from now on.
+    pub(crate) fn scale(&self, to: WorkerCount) -> usize {
+        let configured = Size::configured(&self.spec.config, self.devices.len());
+        let size = match to {
+            WorkerCount::Number(workers) => configured.by_hand(workers),
+            WorkerCount::Auto => {
+                let Limits { min, max } = configured.limits;
+                Size { workers: self.view.wanted().clamp(min, max), ..configured }
+            }
+        };
+        self.watched.set_most_workers(size.limits.max.max(1));
+        self.wanted.set(size.workers);
+        self.size.send_replace(size);
+        endpoint_span(self.label()).in_scope(|| match (to, size.workers) {
+            (WorkerCount::Number(0), _) => tracing::info!("asleep: it was scaled to none by hand"),
+            (WorkerCount::Number(_), workers) => tracing::info!("the target is {workers} workers"),
+            (WorkerCount::Auto, workers) => {
+                tracing::info!("the target is {workers} workers, as configured");
+            }
+        });
+        size.workers
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.view.wanted() == 0
+    }
+
+    /// Returns the size of a generation that takes the place of this one: the same, also if it was set by hand,
+    /// unless its configuration asks for another one.
+    pub(crate) fn size_of_successor(&self, spec: &GenerationSpec) -> Size {
+        let (before, after) = (&self.spec, spec);
+        let has_other_size = before.config.workers != after.config.workers
+            || before.placement.devices != after.placement.devices;
+        if has_other_size {
+            return Size::configured(&after.config, after.placement.devices.len());
         }
-        self.watched.set_most_workers(workers.max(1));
-        self.wanted.set(workers);
-        endpoint_span(self.label()).in_scope(|| tracing::info!("the target is {workers} workers"));
-    }
-
-    /// Returns whether load starts workers while there are none: not if an operator has scaled it to none.
-    pub(crate) fn may_wake(&self) -> bool {
-        self.limits.as_ref().is_some_and(|limits| limits.borrow().max > 0)
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.view.wanted() == 0 && !self.may_wake()
+        let limits = self.size.borrow().limits;
+        let workers = self.view.wanted().max(1);
+        Size { workers, limits, keep_alive: after.config.keep_alive }
     }
 
     /// Sets what the endpoint does with requests.
@@ -131,10 +151,7 @@ impl EndpointControls {
 
     /// Returns the state that `litplex ps` shows, with this load of its queue.
     pub(crate) fn status(&self, load: &EndpointLoad) -> EndpointStatus {
-        let problem = match self.is_stopped() {
-            true => Some(SCALED_TO_NONE.to_owned()),
-            false => problem_in_full(&self.view, &self.unwell),
-        };
+        let problem = problem_in_full(&self.view, &self.unwell);
         let (min_workers, max_workers) = match self.workers {
             Workers::PerDevice(_) => (None, None),
             Workers::Between { min, max } => (Some(min), Some(max)),
@@ -148,8 +165,8 @@ impl EndpointControls {
             aliases: self.identity.aliases.clone(),
             kind: self.kind.into(),
             state: match Mode::from(load.mode) {
+                Mode::Serving if problem.is_none() && self.is_asleep() => "asleep",
                 Mode::Serving if problem.is_none() => "ready",
-                Mode::Serving if self.is_stopped() => "stopped",
                 Mode::Serving => "unavailable",
                 mode => mode.word(),
             }

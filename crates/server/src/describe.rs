@@ -196,7 +196,11 @@ fn numbers_of_workers(endpoint: &Endpoint) -> Rows {
     match endpoint.workers {
         Workers::PerDevice(workers) => vec![("workers_per_device", workers.to_string())],
         Workers::Between { min, max } => {
-            vec![("min_workers", min.to_string()), ("max_workers", max.to_string())]
+            vec![
+                ("min_workers", min.to_string()),
+                ("max_workers", max.to_string()),
+                ("keep_alive", duration(endpoint.keep_alive)),
+            ]
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use litplex_calls::{Backend, Lease, Target, WatchedQueue};
-use litplex_config::{Endpoint, Workers};
+use litplex_config::Endpoint;
 use litplex_core::Attach;
 use litplex_scheduler::{Endpoint as Queue, QueueSettings, spawn_endpoint};
-use litplex_supervisor::{Limits, Supervisor, supervise};
+use litplex_supervisor::{Supervisor, supervise};
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::RustModel;
 use crate::controls::{EndpointControls, kind};
@@ -17,6 +18,7 @@ use crate::dialect_path::CheckedAttach;
 use crate::elastic::follow_load;
 use crate::generation_spec::GenerationSpec;
 use crate::launch::launcher;
+use crate::size::Size;
 
 /// One generation. Its workers are killed when it is dropped.
 pub(crate) struct Generation {
@@ -26,46 +28,6 @@ pub(crate) struct Generation {
     pub(crate) following: JoinSet<()>,
     /// Shared with its targets.
     lease: Lease,
-}
-
-/// The number of workers that a generation starts with, and its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size {
-    pub(crate) workers: usize,
-    /// The bounds between which the autoscaler chooses, if there is one.
-    pub(crate) limits: Option<Limits>,
-}
-
-impl Size {
-    /// Returns the size that the configuration asks for.
-    pub(crate) fn configured(config: &Endpoint, devices: usize) -> Self {
-        match config.workers {
-            Workers::PerDevice(_) => Self { workers: devices, limits: None },
-            // An endpoint with `min_workers = 0` starts one worker, so that an error shows at the start
-            // and not at the first request.
-            Workers::Between { min, max } => {
-                Self { workers: min.max(1), limits: Some(Limits { min, max }) }
-            }
-        }
-    }
-
-    /// Returns the size of a generation that takes the place of another: the same, also if it was set by
-    /// hand, unless its configuration asks for another one.
-    pub(crate) fn successor(other: &EndpointControls, spec: &GenerationSpec) -> Self {
-        let (before, after) = (&other.spec, spec);
-        let has_other_size = before.config.workers != after.config.workers
-            || before.placement.devices != after.placement.devices;
-        if has_other_size {
-            return Self::configured(&after.config, after.placement.devices.len());
-        }
-        let limits = other.limits.as_ref().map(|limits| *limits.borrow());
-        Self { workers: other.view.wanted().max(1), limits }
-    }
-
-    /// Returns the most workers at the same time.
-    fn most(self) -> usize {
-        self.limits.map_or(self.workers, |limits| limits.max.max(1))
-    }
 }
 
 impl Generation {
@@ -112,11 +74,11 @@ impl Generation {
         let GenerationSpec { config, placement, environment, telemetry, edge, .. } = &**spec;
         let devices = placement.devices.clone();
         let attach: Arc<dyn Attach> = Arc::new(CheckedAttach::new(endpoint.clone(), config));
-        let Size { workers, limits } = size;
         watched.set_most_workers(size.most());
         let calls = environment.calls.for_workers(watched.clone());
         let (label, name, device) = (config.label(), &config.identity.name, &devices[0]);
-        endpoint_span(label).in_scope(|| tracing::info!(name, workers, %device, "loading"));
+        endpoint_span(label)
+            .in_scope(|| tracing::info!(name, workers = size.workers, %device, "loading"));
         let worker_telemetry = telemetry.for_workers(label);
         let unwell = worker_telemetry.unhealthy.clone();
         let (launch, patience) = launcher(
@@ -139,7 +101,7 @@ impl Generation {
             endpoint,
             view: supervisor.view(),
             wanted: supervisor.wanted_setter(),
-            limits: limits.map(watch::Sender::new),
+            size: watch::Sender::new(size),
             unwell,
             watched,
             edge: edge.clone(),
@@ -147,10 +109,9 @@ impl Generation {
             spec: spec.clone(),
         };
         let mut following = JoinSet::new();
-        if let Some(limits) = &controls.limits {
-            let EndpointControls { endpoint, view, wanted, watched, .. } = controls.clone();
-            following.spawn(follow_load(endpoint, view, wanted, limits.subscribe(), watched));
-        }
+        let EndpointControls { endpoint, view, wanted, watched, size, .. } = controls.clone();
+        let load = follow_load(endpoint, view, wanted, size.subscribe(), watched);
+        following.spawn(load.instrument(endpoint_span(label)));
         let (controls, lease) = (Arc::new(controls), Lease::default());
         Self { controls, supervisor, following, lease }
     }
@@ -176,6 +137,11 @@ impl Generation {
         if let Some(patience) = &controls.patience {
             patience.set(config.timeout, config.chunk_timeout);
         }
+        controls.size.send_if_modified(|size| {
+            let before = std::mem::replace(&mut size.keep_alive, config.keep_alive);
+            size.workers = controls.view.wanted();
+            before != size.keep_alive
+        });
         let endpoint = controls.endpoint.with_settings(queue_settings(config, controls.generation));
         let identity = config.identity.clone();
         let controls = EndpointControls { identity, endpoint, spec, ..(**controls).clone() };

@@ -31,9 +31,10 @@ use crate::canary::{Canary, Decision, TrialShare, differences};
 use crate::controls::EndpointControls;
 use crate::events::{Events, timestamp};
 use crate::fits::Neighbours;
-use crate::generation::{Generation, Size};
+use crate::generation::Generation;
 use crate::generation_spec::GenerationSpec;
 use crate::generations::{Command, Done, Order, Published, in_progress, next_swap};
+use crate::size::Size;
 use crate::warmup::warm_up;
 use crate::watch::{Milestone, follow, stopping};
 
@@ -283,7 +284,7 @@ impl Owner {
         mode: Mode,
     ) -> Obeyed {
         let (number, began) = (self.next_number(), Instant::now());
-        let size = Size::successor(&self.live.controls, spec);
+        let size = self.live.controls.size_of_successor(spec);
         self.note(number, GenerationState::Starting, None, None);
         let mut generation = Generation::launch(spec, None, number, size);
         let starting = self.starting(&mut generation, None, order.limit);
@@ -330,7 +331,7 @@ impl Owner {
     ) -> Obeyed {
         let limit = order.limit;
         let (number, began) = (self.next_number(), Instant::now());
-        let size = Size::successor(&self.live.controls, spec);
+        let size = self.live.controls.size_of_successor(spec);
         let expected = seconds.map(|it| format!("; about {it:.0} s")).unwrap_or_default();
         let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let text = format!("in place{expected}{reason}");
@@ -342,7 +343,7 @@ impl Owner {
         self.hold(&generation, mode, seconds);
         let old = self.take_place(generation);
         let (old_spec, old_size) =
-            (old.controls.spec.clone(), Size::successor(&old.controls, spec));
+            (old.controls.spec.clone(), old.controls.size_of_successor(spec));
         let drained = timeout(old_spec.config.timeout, unused(&old));
         self.wait(drained, false).await?;
         let old_number = old.controls.generation;

@@ -65,6 +65,7 @@ mod secrets;
 mod seen_files;
 mod serving;
 mod signals;
+mod size;
 mod source;
 mod spec;
 mod telemetry;

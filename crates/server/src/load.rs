@@ -58,7 +58,6 @@ fn observe(controls: &EndpointControls, load: &QueueLoad) -> Situation<'static> 
         ready,
         starting: doing(|state| matches!(state, SlotState::Starting { .. })),
         wanted: controls.view.wanted(),
-        may_wake: controls.may_wake(),
         places: info.map_or(0, |info| {
             ready.saturating_mul(info.max_batch_size.saturating_mul(info.concurrency))
         }),

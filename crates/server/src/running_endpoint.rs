@@ -17,10 +17,10 @@ use crate::administered::Administered;
 use crate::controls::EndpointControls;
 use crate::declared_calls;
 use crate::fits::Description;
-use crate::generation::Size;
 use crate::generations::Generations;
 use crate::pipelines::{Pipeline, PipelineState};
 use crate::problem::{degraded, problem_for_clients, unhealthy};
+use crate::size::Size;
 
 /// One endpoint. A change of its options makes another one, with the same workers.
 pub(crate) struct RunningEndpoint {
@@ -105,8 +105,7 @@ impl RunningEndpoint {
     /// Returns the most hooks that its workers run at once; `None` for a pipeline.
     pub(crate) fn places(&self) -> Option<usize> {
         let controls = self.controls()?;
-        let limits = Size::configured(&self.config, 1).limits;
-        let workers = limits.map_or(controls.devices.len(), |limits| limits.max);
+        let workers = Size::configured(&self.config, controls.devices.len()).limits.max;
         let places = controls.endpoint.model_info().map_or(1, |info| info.places);
         Some(workers * places)
     }

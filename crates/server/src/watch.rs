@@ -10,7 +10,7 @@ use litplex_workers::worker_span;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::controls::{EndpointControls, SCALED_TO_NONE};
+use crate::controls::EndpointControls;
 use crate::events::Events;
 use crate::{Error, app_host};
 
@@ -35,22 +35,19 @@ pub(crate) async fn follow(
 ) {
     let path = controls.label().to_owned();
     let (endpoint, mut view) = (controls.endpoint.clone(), controls.view.clone());
-    let mut limits = controls.limits.as_ref().map(watch::Sender::subscribe);
     let failed = |cause| Error::Launch { endpoint: path.clone(), cause };
     let mut seen = Seen::new(events);
     loop {
         seen.report(&path, view.states(), failed, &milestones);
-        let may_wake = limits.as_ref().is_some_and(|limits| limits.borrow().max > 0);
         if !held.as_ref().is_some_and(|held| *held.borrow()) {
             endpoint.set_outlook(if view.is_over() {
                 stopping()
             } else {
-                outlook(&view.readiness(), may_wake, Instant::now())
+                outlook(&view.readiness(), Instant::now())
             });
         }
         let goes_on = tokio::select! {
             changed = view.changed() => changed,
-            () = changed(limits.as_mut()) => true,
             () = changed(held.as_mut()) => true,
         };
         if !goes_on {
@@ -137,14 +134,10 @@ async fn changed<T>(value: Option<&mut watch::Receiver<T>>) {
     std::future::pending::<()>().await;
 }
 
-/// Returns the outlook of jobs, given the readiness of the endpoint. `may_wake`: whether load starts
-/// workers while the target is zero.
-fn outlook(readiness: &Readiness, may_wake: bool, now: Instant) -> Outlook {
+/// Returns the outlook of jobs, given the readiness of the endpoint.
+fn outlook(readiness: &Readiness, now: Instant) -> Outlook {
     let within = readiness.wait(now);
     match readiness {
-        Readiness::Asleep { .. } if !may_wake => {
-            Outlook::Down { reason: SCALED_TO_NONE.into(), retry_after: BRIEFLY_DOWN }
-        }
         Readiness::Down { gone, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
             let (reason, retry_after) =
                 (gone.cause.for_clients().into(), within.unwrap_or(BRIEFLY_DOWN));

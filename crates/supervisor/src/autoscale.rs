@@ -34,6 +34,11 @@ impl Limits {
         Self { min: workers, max: workers }
     }
 
+    /// Returns whether load does not change the number of workers.
+    pub fn is_fixed(self) -> bool {
+        self.min >= self.max
+    }
+
     fn clamp(self, workers: usize) -> usize {
         workers.max(self.min).min(self.max)
     }
@@ -110,26 +115,33 @@ impl Autoscaler {
         self.wanted
     }
 
-    /// Sets the limits.
-    pub fn set_limits(&mut self, limits: Limits) {
+    /// Sets the limits, the present number of workers, and the time without jobs after which those above the
+    /// minimum are stopped.
+    pub fn set(&mut self, limits: Limits, workers: usize, idle: Duration) {
         self.limits = limits;
-        self.wanted = limits.clamp(self.wanted);
+        self.wanted = limits.clamp(workers);
+        self.scaling.idle = idle;
     }
 
     /// Returns the number of workers that the endpoint should have now. Call it about ten times per
     /// second: a rise is seen at the next call.
     pub fn decide(&mut self, demand: &Demand, now: Instant) -> usize {
-        self.observe(demand, now);
-        self.wanted = self.limits.clamp(self.follow(demand, now));
+        let came = self.observe(demand, now);
+        // The jobs that workers hold while they are stopped wake no endpoint.
+        let is_asleep = self.wanted == 0 && came == 0 && demand.queued == 0;
+        let wanted = if is_asleep { 0 } else { self.follow(demand, now) };
+        self.wanted = self.limits.clamp(wanted);
         self.wanted
     }
 
-    fn observe(&mut self, demand: &Demand, now: Instant) {
+    /// Returns the number of jobs since the last call.
+    fn observe(&mut self, demand: &Demand, now: Instant) -> u64 {
         let slow = capacity(demand).map_or(Duration::ZERO, |jobs| seconds(MEMORY_JOBS / jobs));
         let came = self.rate.observe(demand.arrivals, slow.max(MEMORY), now);
         if came > 0 || demand.queued > 0 || demand.in_flight > 0 {
             self.last_job = now;
         }
+        came
     }
 
     fn follow(&mut self, demand: &Demand, now: Instant) -> usize {
@@ -182,6 +194,8 @@ mod tests {
     const CAPACITY: f64 = 100.0;
 
     const WIDE: Limits = Limits { min: 0, max: 1000 };
+
+    const IDLE: Duration = Duration::from_secs(60);
 
     /// An autoscaler with its clock and its counter of arrivals.
     struct Fixture {
@@ -301,13 +315,26 @@ mod tests {
     #[test]
     fn a_number_set_by_an_operator_holds_until_limits_are_set_again() {
         let mut fixture = Fixture::new(Limits { min: 1, max: 8 });
-        fixture.scaler.set_limits(Limits::exactly(4));
+        fixture.scaler.set(Limits::exactly(4), 4, IDLE);
         assert_eq!(fixture.scaler.wanted(), 4);
         assert!(fixture.run(3.0 * CAPACITY, 100, 60).iter().all(|wanted| *wanted == 4));
-        fixture.scaler.set_limits(Limits { min: 1, max: 8 });
+        fixture.scaler.set(Limits { min: 1, max: 8 }, 4, IDLE);
         assert_eq!(fixture.run(3.0 * CAPACITY, 100, 1).last(), Some(&5));
-        fixture.scaler.set_limits(Limits { min: 3, max: 2 });
+        fixture.scaler.set(Limits { min: 3, max: 2 }, 4, IDLE);
         assert_eq!(fixture.step(0.0, 100), 2);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_put_to_sleep_under_load_wakes_with_the_next_job() {
+        let mut fixture = Fixture::new(Limits { min: 1, max: 8 });
+        fixture.run(3.0 * CAPACITY, 100, 10);
+        fixture.scaler.set(Limits { min: 0, max: 8 }, 0, seconds(5.0));
+        fixture.demand.in_flight = 3;
+        assert_eq!(fixture.run(0.0, 100, 2).last(), Some(&0), "its last jobs are finished");
+        fixture.demand.in_flight = 0;
+        assert!(fixture.step(1.0, 100) > 0);
+        assert!(*fixture.run(0.0, 100, 4).last().unwrap() > 0);
+        assert_eq!(fixture.run(0.0, 100, 2).last(), Some(&0));
     }
 
     /// Returns a number of jobs that varies like the sum of many independent clients.
@@ -334,9 +361,10 @@ mod tests {
             let mut fixture = Fixture::new(Limits { min, max });
             for (jobs, after_ms, queued, in_flight, per_worker) in steps {
                 fixture.demand = Demand { queued, in_flight, per_worker, ..fixture.demand };
+                let before = fixture.scaler.wanted();
                 let wanted = fixture.step(jobs as f64, after_ms);
                 prop_assert!(wanted >= min.min(max) && wanted <= max);
-                prop_assert!(wanted >= 1 || max == 0 || queued + in_flight == 0);
+                prop_assert!(wanted >= 1 || max == 0 || queued == 0 && (in_flight == 0 || before == 0));
             }
         }
 

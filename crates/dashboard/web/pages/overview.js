@@ -151,7 +151,7 @@ export function reasons(endpoint) {
   const { problem } = endpoint;
   return [
     slow && h("p.slow", null, prose(slow)),
-    problem && ["unavailable", "stopped"].includes(stateOf(endpoint)) && h("p.problem", null, prose(problem)),
+    problem && stateOf(endpoint) === "unavailable" && h("p.problem", null, prose(problem)),
   ];
 }
 
