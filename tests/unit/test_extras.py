@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SDK = ROOT / "python/litplex"
 
 # What an extra brings that it does not name.
-BROUGHT = {"starlette": "fastapi"}
+BROUGHT = {"pydantic_core": "pydantic", "starlette": "fastapi"}
 # What only models bring, which use it too.
 OF_MODELS = {"jax", "numpy", "onnxruntime", "tensorflow", "torch"}
 
