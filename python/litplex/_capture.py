@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
-import platform
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -69,7 +68,7 @@ def _code_of(file: str) -> types.CodeType:
             return compile(text, file, "exec")
         code: types.CodeType | None = pkgutil.read_code(source)
     if code is None:
-        version = platform.python_version()
+        version = sys.version.split()[0]
         raise ImportError(f"`{file}` is compiled for another version of Python than {version}")
     return code
 

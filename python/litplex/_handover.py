@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import warnings
 from collections.abc import Sequence
 from types import FrameType
@@ -65,6 +64,8 @@ def _memory_file() -> IO[bytes]:
     """Returns a file without a name, which the system holds once for all workers."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("litplex-model"), "wb")
+    import tempfile
+
     return tempfile.TemporaryFile()
 
 

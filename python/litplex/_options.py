@@ -7,18 +7,17 @@ to the same messages.
 from __future__ import annotations
 
 import contextlib
-import difflib
-import ipaddress
 import json
 import math
 import os
 import re
 import sys
-import traceback
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
+
+# Modules that only errors and few options need are imported where they are used: each launch of a
+# server, worker and app host would wait for them.
 
 #: Options by name, as a program gives them: their values are checked here.
 Options = Mapping[str, Any]
@@ -39,6 +38,8 @@ def _read_table() -> list[Option]:
 
 TABLE = _read_table()
 
+# The category `Cc` of Unicode.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _API_KEY = re.compile(r"env:.+|sha256:[0-9a-fA-F]{64}", re.DOTALL)
 _ORIGIN = re.compile(r"\*|https?://[!-.0-~]+")
 _NETWORK = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?")
@@ -150,6 +151,8 @@ def _show_errors(
     if not issubclass(kind, ProgramError):
         sys.__excepthook__(kind, error, trace)
         return
+    import traceback
+
     frames = traceback.extract_tb(trace)
     users = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
     where = f"{users[-1].filename}, line {users[-1].lineno}: " if users else ""
@@ -209,6 +212,8 @@ def _closest(name: str, known: Iterable[str]) -> str | None:
         for option in known if asked else ():
             if _words(option)[part] == asked:
                 return option
+    import difflib
+
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
 
 
@@ -304,7 +309,7 @@ def _fits_path(option: Option, value: Any) -> bool:
         return bool(option.get("or_false", False))
     if not isinstance(value, str) or not value.startswith("/") or set(value) & set("?#{}*"):
         return False
-    return not any(unicodedata.category(character) == "Cc" for character in value)
+    return _CONTROL.search(value) is None
 
 
 def _fits_cost(_: Option, value: Any) -> bool:
@@ -331,7 +336,7 @@ def _fits_rate(_: Option, value: Any) -> bool:
 def _fits_name(_: Option, value: Any) -> bool:
     if not isinstance(value, str) or not value or value.startswith("/"):
         return False
-    return not any(unicodedata.category(character) == "Cc" for character in value)
+    return _CONTROL.search(value) is None
 
 
 def _fits_names(option: Option, value: Any) -> bool:
@@ -369,6 +374,8 @@ def _fits_hosts(_: Option, value: Any) -> bool:
 
 
 def _is_host(name: str) -> bool:
+    import ipaddress
+
     bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     with contextlib.suppress(ValueError):
         return bool(ipaddress.ip_address(bare))
@@ -385,6 +392,8 @@ def _fits_networks(_: Option, value: Any) -> bool:
 
 
 def _is_network(text: Any) -> bool:
+    import ipaddress
+
     # Python reads masks such as 255.0.0.0, too.
     if not isinstance(text, str) or _NETWORK.fullmatch(text) is None:
         return False

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, Union
 
@@ -621,11 +620,12 @@ def _kill_session(number: int) -> None:
 
     The kernel ends only the workers. Without ``/proc``, this does nothing.
     """
-    for entry in Path("/proc").glob("[0-9]*"):
-        # A process may end at any time.
-        with contextlib.suppress(OSError, ValueError):
-            if os.getsid(int(entry.name)) == number:
-                os.kill(int(entry.name), signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        for entry in os.listdir("/proc"):
+            # A process may end at any time.
+            with contextlib.suppress(OSError, ValueError):
+                if os.getsid(int(entry)) == number:
+                    os.kill(int(entry), signal.SIGKILL)
 
 
 def start_binary(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from types import FrameType
 from typing import Any
 
@@ -41,4 +40,5 @@ def _own_directory(namespace: dict[str, Any]) -> str | None:
 
 
 def _standard_library() -> str:
-    return os.path.join(os.path.abspath(sysconfig.get_path("stdlib")), "")
+    # `sysconfig` would read the whole configuration of Python for it.
+    return os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")

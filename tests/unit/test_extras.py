@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SDK = ROOT / "python/litplex"
 
 # What an extra brings that it does not name.
-BROUGHT = {"starlette": "fastapi"}
+BROUGHT = {"pydantic_core": "pydantic", "starlette": "fastapi"}
 # What only models bring, which use it too.
 OF_MODELS = {"jax", "numpy", "onnxruntime", "tensorflow", "torch"}
 
@@ -34,8 +34,9 @@ def imported():
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
-    # `annotationlib` is of Python 3.14; type checkers alone see the last, and bring it.
-    own = {"litplex", "litserve", "annotationlib", "typing_extensions"}
+    # `annotationlib` is of Python 3.14, `_sha2` of 3.12 and `_sha256` of those before; type
+    # checkers alone see the last, and bring it.
+    own = {"litplex", "litserve", "annotationlib", "_sha2", "_sha256", "typing_extensions"}
     return names - own - set(getattr(sys, "stdlib_module_names", ()))
 
 

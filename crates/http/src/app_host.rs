@@ -1,32 +1,26 @@
 //! Forwards requests to the app host, which sends those for endpoints back on the inner socket.
 //!
-//! Each request has a connection of its own: the app host may be replaced at any time, and only the next
-//! request would show that a kept connection is closed.
+//! `app_host_socket` keeps the connections.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{EXPECT, HOST, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, Request, StatusCode, Version};
+use http::{HeaderMap, Request, Version};
 use http_body_util::BodyExt;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use litplex_access::Guard;
 use litplex_core::{BoxError, ErrorCause, Origin, Outcome, ServeError, Trace};
 use litplex_http_core::body::Body;
-use litplex_http_core::buffers::READ_BYTES;
 use litplex_http_core::headers::remove_hop_by_hop;
 use litplex_http_core::request_name::RequestName;
-use litplex_http_core::response::{self, HttpResponse, MAX_HEADERS, ResponseBody};
-use litplex_http_core::stream::Broken;
+use litplex_http_core::response::{self, HttpResponse, ResponseBody};
 use litplex_http_core::{path, read_body};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::app_host_socket::{AppHostSocket, Unanswered};
 use crate::peer::Peer;
 use crate::target::Target;
 
@@ -57,7 +51,7 @@ const MORE_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct AppHost {
     /// The socket on which it listens.
-    pub socket: PathBuf,
+    pub socket: AppHostSocket,
     /// The paths of endpoints and of built-in routes that are not forwarded.
     pub direct: HashSet<String>,
     /// Whether each app in it responds to preflight requests of browsers.
@@ -72,7 +66,7 @@ pub struct AppHost {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Forwarding<'a> {
     /// The socket of the app host.
-    pub(crate) socket: &'a Path,
+    pub(crate) socket: &'a AppHostSocket,
     /// The time until the response must begin, if it is limited: a request to an app host that hangs
     /// times out.
     pub(crate) limit: Option<Duration>,
@@ -145,35 +139,20 @@ pub(crate) fn take_client(headers: &mut HeaderMap) -> Option<SocketAddr> {
 }
 
 async fn exchange(
-    socket: &Path,
+    socket: &AppHostSocket,
     request: Request<Body>,
     name: &RequestName,
 ) -> Outcome<HttpResponse> {
-    let stream = UnixStream::connect(socket).await.map_err(|_| away())?;
-    let (mut sender, connection) =
-        protocol().handshake(TokioIo::new(stream)).await.map_err(|_| away())?;
-    tokio::spawn(async {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the app host ended");
-        }
-    });
     // If the client's body breaks, the connection to the app host ends: the client is the cause, not the
     // process.
     let failure = Arc::new(OnceLock::new());
-    let request = request.map(|body| body.map_err(noting(failure.clone())));
-    let sent = sender.send_request(request).await;
-    let mut response =
-        sent.map_err(|error| failure.get().cloned().unwrap_or_else(|| lost(&error, name)))?;
+    let request = request.map(|body| Body::new(body.map_err(noting(failure.clone()))));
+    let mut response = socket.send(request).await.map_err(|unanswered| match unanswered {
+        Unanswered::Away => away(),
+        Unanswered::Lost(error) => failure.get().cloned().unwrap_or_else(|| lost(&error, name)),
+    })?;
     remove_hop_by_hop(response.headers_mut());
-    let broken = |_| Broken { status: StatusCode::BAD_GATEWAY.as_u16() };
-    Ok(response.map(|body| ResponseBody::boxed(body.map_err(broken))))
-}
-
-/// Returns the protocol of the app host: its responses may be as large as the server's own.
-fn protocol() -> http1::Builder {
-    let mut protocol = http1::Builder::new();
-    protocol.max_buf_size(READ_BYTES).max_headers(2 * MAX_HEADERS);
-    protocol
+    Ok(response.map(ResponseBody::boxed))
 }
 
 /// Returns a function that notes why a body cannot be read.
@@ -264,8 +243,9 @@ mod tests {
             }
             readdress(&mut request);
             let scopes = ["read".to_owned(), "no word".to_owned()];
-            let (socket, limit, endpoint) = (Path::new("/run/app"), None, Some("Qwen/é%"));
-            let to = Forwarding { socket, limit, endpoint, gate: 3 };
+            let socket = AppHostSocket::new("/run/app".into());
+            let (limit, endpoint) = (None, Some("Qwen/é%"));
+            let to = Forwarding { socket: &socket, limit, endpoint, gate: 3 };
             let target = (Target::Rest, Some(&scopes[..]));
             introduce(request.headers_mut(), Some(17), Some(client), target, &to);
             let said = |name| Vec::from_iter(request.headers().get_all(name));

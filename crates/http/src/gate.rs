@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue, ORIGIN};
@@ -16,6 +15,7 @@ use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
 use crate::app_host::{self, AppHost, Forwarding};
+use crate::app_host_socket::AppHostSocket;
 use crate::builtin;
 use crate::context::Context;
 use crate::dispatcher::Dispatcher;
@@ -283,7 +283,7 @@ impl Gate {
 
     /// Returns the socket of the app host if a request is a preflight request of a browser, which has no
     /// key, and the app host responds to those.
-    fn preflight_socket<B>(&self, target: Target, request: &Request<B>) -> Option<&Path> {
+    fn preflight_socket<B>(&self, target: Target, request: &Request<B>) -> Option<&AppHostSocket> {
         let has = |name| request.headers().contains_key(name);
         let is_preflight = request.method() == Method::OPTIONS
             && has(ORIGIN)

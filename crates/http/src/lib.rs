@@ -11,6 +11,7 @@
 
 mod app;
 mod app_host;
+mod app_host_socket;
 mod builtin;
 mod connection;
 mod context;
@@ -38,6 +39,7 @@ mod telemetry;
 
 pub use app::{App, AppBuilder, Replaced};
 pub use app_host::AppHost;
+pub use app_host_socket::AppHostSocket;
 pub use layers::{BoxLayer, HttpLayer, HttpService, Layers};
 pub use litplex_access::Browsers;
 pub use local::{LocalBody, exchange};

@@ -10,7 +10,7 @@ use litplex_access::Guard;
 use litplex_admin::RunDir;
 use litplex_config::{AppHost, Program};
 use litplex_core::LoadedFile;
-use litplex_http::{App, serve_inner};
+use litplex_http::{App, AppHostSocket, serve_inner};
 use litplex_supervisor::{Supervisor, supervise};
 use litplex_workers::{AppHostLaunch, AppHostSpec, OutputSpec, reported_sources};
 use tokio::net::UnixListener;
@@ -108,7 +108,7 @@ impl AppHostPlace {
             }
             _ => Default::default(),
         };
-        let socket = self.app_host.clone();
+        let socket = AppHostSocket::new(self.app_host.clone());
         litplex_http::AppHost { socket, direct, answers_preflights, has_routes, guard }
     }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _UNREAD_PIECES = 1 << 16
 # The time after which a task waits for the client of a response to leave.
-_PATIENCE_SECONDS = 0.02
+_PATIENCE_SECONDS = 0.05
 
 # Headers between two neighbours. `Transfer-Encoding` stays with the body of a request.
 _HOP_BY_HOP = {
@@ -71,7 +71,10 @@ class ForwardedResponse(Response):
     def __init__(
         self, request: Request, path: str | None, headers: Headers, observer: Server | None = None
     ) -> None:
-        super().__init__()
+        # Without `super().__init__()`, which makes headers of a response of its own.
+        self.status_code = 200
+        self.body = b""
+        self.background = None
         self.raw_headers = headers
         self._request = request
         self._path = quote(path or request.scope["path"])
@@ -197,8 +200,13 @@ class _RemainingBody:
                         await self._pass_body(body, pieces)
                 await self._client_left()
             self.is_client_gone = True
-        finally:
+        except asyncio.CancelledError:
+            # The response has ended: if it is complete, the connection can be used again.
+            raise
+        except BaseException:
             self._connection.abort()
+            raise
+        self._connection.abort()
 
     async def _pass_body(self, body: bytes, pieces: AsyncIterator[bytes]) -> None:
         await self._connection.send_piece(body)

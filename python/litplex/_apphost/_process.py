@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _UNPARSED = "Invalid HTTP request"
 # The limit of the server.
 _HEADER_BYTES = 400 * 1024
+# The server uses no connection that was idle for 10 s.
+_KEEP_ALIVE_SECONDS = 30
 
 
 def main() -> int:
@@ -68,6 +70,7 @@ def main() -> int:
             use_colors=False,
             ws="none",
             lifespan="on",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=_HEADER_BYTES,
         )
     )

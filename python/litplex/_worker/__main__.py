@@ -13,6 +13,7 @@ if sys.version_info < (3, 9):  # noqa: UP036
         % (sys.executable, sys.version.split()[0])
     )
 
+import gc
 import importlib.util
 import os
 
@@ -35,6 +36,9 @@ def import_package():
 
 
 if __name__ == "__main__":
+    # What is imported here lives as long as the process: no collection, then or while the model
+    # loads, walks it.
+    gc.disable()
     if "litplex" not in sys.modules:
         import_package()
     if sys.argv[1:] == ["--check"]:
@@ -42,4 +46,6 @@ if __name__ == "__main__":
     else:
         from litplex._worker._process import main
 
+    gc.freeze()
+    gc.enable()
     sys.exit(main())

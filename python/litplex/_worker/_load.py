@@ -23,7 +23,6 @@ Pickles come from the parent process over an inherited descriptor, never from th
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -110,6 +109,8 @@ def _load_reference(source: Any) -> Any:
 def _hint(name: str, module: Any) -> Any:
     """Names the API that is meant, or those that there are."""
     models = [each for each in vars(module) if _is_model(module, each)]
+    import difflib
+
     close = difflib.get_close_matches(name, models, n=1)
     if close:
         return f"; did you mean `{close[0]}`?"
@@ -132,6 +133,8 @@ def _check_args(kind: Any, args: Any) -> None:
     try:
         taken.bind(None, **args)
     except TypeError as error:
+        import difflib
+
         names = [name for name in list(taken.parameters)[1:] if name not in ("args", "kwargs")]
         unknown = [name for name in args if name not in names]
         close = difflib.get_close_matches(unknown[0], names, n=1) if unknown else []

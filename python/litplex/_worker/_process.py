@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import gc
 import os
-import platform
 import signal
 import socket
 import sys
@@ -181,7 +180,7 @@ def _dial(order: dict[str, Any], role: str) -> Any:
         "token": order["token"],
         "role": role,
         "pid": os.getpid(),
-        "python": platform.python_version(),
+        "python": sys.version.split()[0],
     }
     sock.sendall(frames.encode_message(frames.HELLO, hello))
     reader = frames.FrameReader(sock)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Union
 
 from litplex._worker.wire import frames
@@ -134,12 +135,15 @@ class Outbox:
     def _pack_items(self, first: tuple[int, int, bytes], pieces: list[bytes]) -> None:
         """Packs an item and those after it, of one stream and kind, into one frame."""
         id, kind, item = first
-        length, held = frames.LENGTH.pack, self._held
-        packed = [length(len(item)), item]
-        while held and isinstance(held[0], tuple) and held[0][0] == id and held[0][1] == kind:
-            item = held.popleft()[2]
-            packed += (length(len(item)), item)
-        pieces.append(frames.encode(frames.CHUNK, b"".join(packed), status=kind, id=id))
+        items, held = [item], self._held
+        while held:
+            piece = held[0]
+            if type(piece) is not tuple or piece[0] != id or piece[1] != kind:
+                break
+            items.append(held.popleft()[2])
+        lengths = map(frames.LENGTH.pack, map(len, items))
+        packed = b"".join(chain.from_iterable(zip(lengths, items)))
+        pieces.append(frames.encode(frames.CHUNK, packed, status=kind, id=id))
 
     def _help(self) -> None:
         # Short after an answer was held for too long, longer with each look that finds none.

@@ -235,6 +235,14 @@ def _make_fast_dumps(default: Any) -> Any:
     )
 
     def fast(value: Any) -> bytes:
+        if type(value) is dict and len(value) <= _LOOKED_AT:
+            # As in `_has_long_text`; a call takes a tenth of the time of a small value.
+            for member in value.values():
+                if type(member) is str and len(member) > _LONG:
+                    break
+            else:
+                return "".join(encode(value, 0)).encode()
+            return "".join(encode_long(value, 0)).encode()
         encode_it = encode_long if _has_long_text(value) else encode
         return "".join(encode_it(value, 0)).encode()
 
