@@ -8,6 +8,8 @@ import socket
 import struct
 from typing import Any, Union
 
+from litplex._worker.wire.json import dumps, loads
+
 #: The kind, flags, status, id and payload of a frame.
 Frame = tuple[int, int, int, int, memoryview]
 Payload = Union[bytes, memoryview]
@@ -62,7 +64,7 @@ def encode_message(kind: Any, message: dict[str, Any], *, id: int = 0) -> bytes:
 
 def with_meta(meta: dict[str, Any], body: Payload) -> bytes:
     """Returns a payload that has this JSON in front of the body."""
-    text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
+    text: bytes = dumps(meta, "the metadata")
     return LENGTH.pack(len(text)) + text + body
 
 
@@ -87,7 +89,7 @@ def split_meta(payload: Payload) -> tuple[dict[str, Any], Payload]:
 def read_message(text: Payload) -> dict[str, Any]:
     """Returns the JSON object that a payload is."""
     try:
-        message = json.loads(bytes(text))
+        message = loads(text)
     except (ValueError, RecursionError) as error:
         raise FrameError(f"a message is not JSON: {error}") from None
     if not isinstance(message, dict):
