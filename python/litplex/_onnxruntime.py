@@ -1,4 +1,8 @@
-"""Options of ONNX Runtime, which reads no environment variable for threads and no memory limit."""
+"""Options of ONNX Runtime, which reads no environment variable for threads and no memory limit.
+
+Where workers share cores, ``_worker/_onnxruntime.py`` keeps the threads of all sessions from
+spinning.
+"""
 
 from __future__ import annotations
 

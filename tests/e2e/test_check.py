@@ -1,6 +1,7 @@
 """``litplex check`` finds the errors of a program before a model is loaded."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -135,7 +136,8 @@ def test_options_that_differ_from_defaults_are_shown_and_all_with_all(check, tmp
     assert (status, err) == (0, "")
     ocr, batches, chat = out.split("POST /")[1:4]
     settings = [line.split()[0] for line in ocr.splitlines()[1:] if line.startswith("  ")]
-    assert settings == ["name", "model", "python", "cwd", "timeout"]
+    assert settings == ["name", "model", "python", "cwd", "timeout", "threads"]
+    assert re.search(r"  threads +\d", ocr), ocr
     assert "name                     OcrAPI" in ocr
     assert "max_batch_size           8" in batches
     assert "clients ask at /v1/chat/completions; they do not reach this path" in chat

@@ -48,6 +48,22 @@ def test_cores_that_the_system_refuses_fail_the_start(worker):
 ONNXRUNTIME = """
 class SessionOptions:
     intra_op_num_threads = inter_op_num_threads = 0
+
+    def __init__(self):
+        self.entries = {}
+
+    def add_session_config_entry(self, name, value):
+        self.entries[name] = value
+
+    def get_session_config_entry(self, name):
+        if name not in self.entries:
+            raise RuntimeError(f"SessionOptions does not have configuration with key: {name}")
+        return self.entries[name]
+
+class InferenceSession:
+    def __init__(self, path_or_bytes, sess_options=None, providers=None, **kwargs):
+        self.options = sess_options
+        self.given = path_or_bytes, providers, kwargs
 """
 
 USES_ONNXRUNTIME = """
@@ -67,6 +83,48 @@ def onnxruntime(tmp_path):
 def test_onnx_runtime_gets_the_number_of_threads(worker, onnxruntime):
     told = ask(worker(USES_ONNXRUNTIME, order={"threads": 2}), None)
     assert told == (200, [2, 1, ["CPUExecutionProvider"]])
+
+
+SPINNING = ["session.intra_op.allow_spinning", "session.inter_op.allow_spinning"]
+
+MAKES_SESSIONS = """
+    from onnxruntime import InferenceSession, SessionOptions
+
+    class Options(SessionOptions):
+        def __init__(self, threads, **entries):
+            super().__init__()
+            self.intra_op_num_threads = threads
+            self.entries = {name.replace("__", "."): value for name, value in entries.items()}
+
+    class API(ls.LitAPI):
+        def predict(self, expression):
+            session = eval(expression)
+            options = session.options
+            if options is not None:
+                options = [options.intra_op_num_threads, options.entries]
+            return options, session.given
+"""
+
+
+def test_sessions_do_not_spin_where_workers_share_cores(worker, onnxruntime):
+    shared = worker(MAKES_SESSIONS, order={"threads": 2, "shares_cores": True})
+    quiet = dict.fromkeys(SPINNING, "0")
+    spins = "Options(0, session__intra_op__allow_spinning='1')"
+    made = [
+        ("InferenceSession('a')", 2, quiet, ["a", None, {}]),
+        ("InferenceSession('a', None, ['p'])", 2, quiet, ["a", ["p"], {}]),
+        ("InferenceSession(path_or_bytes='a', x=1)", 2, quiet, ["a", None, {"x": 1}]),
+        ("InferenceSession('a', Options(1))", 1, quiet, ["a", None, {}]),
+        (f"InferenceSession('a', {spins})", 2, {**quiet, SPINNING[0]: "1"}, ["a", None, {}]),
+    ]
+    for id, (session, threads, entries, given) in enumerate(made):
+        shared.request(id, session)
+        assert shared.answers(1)[id] == (200, [[threads, entries], given]), session
+
+
+def test_sessions_of_a_worker_with_cores_of_its_own_are_as_made(worker, onnxruntime):
+    own = worker(MAKES_SESSIONS, order={"threads": 2})
+    assert ask(own, "InferenceSession('a')") == (200, [None, ["a", None, {}]])
 
 
 def test_onnx_runtime_gets_the_gpu(worker, onnxruntime):

@@ -437,6 +437,9 @@ pub struct WorkerStatus {
     pub pid: Option<u32>,
     /// The device that the worker computes on.
     pub device: String,
+    /// The number of CPU threads that it was told to use; `None` for a worker that is a thread.
+    #[serde(default)]
+    pub threads: Option<usize>,
     /// The number of jobs that the worker holds.
     pub in_flight: usize,
     /// The number of times that the slot's worker was replaced.

@@ -56,6 +56,8 @@ pub struct EndpointReport {
     pub queue_timeout: Option<f64>,
     /// The devices of the workers, each once.
     pub devices: Vec<String>,
+    /// The CPU threads of each worker that is a process.
+    pub threads: Option<usize>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// The findings about its batches, in words.

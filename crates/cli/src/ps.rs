@@ -40,9 +40,9 @@ pub(crate) fn run(ps: &Ps) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Row = [String; 14];
+type Row = [String; 15];
 
-const HEAD: [&str; 14] = [
+const HEAD: [&str; 15] = [
     "ENDPOINT",
     "NAME",
     "KIND",
@@ -52,6 +52,7 @@ const HEAD: [&str; 14] = [
     "IN FLIGHT",
     "REQUESTS",
     "DEVICE",
+    "THREADS",
     "MEMORY",
     "PID",
     "READY FOR",
@@ -102,6 +103,7 @@ fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
         String::new(),
         String::new(),
         String::new(),
+        String::new(),
         first_line(problem),
     ]
 }
@@ -117,6 +119,7 @@ fn row_of_worker(worker: &WorkerStatus) -> Row {
         worker.in_flight.to_string(),
         String::new(),
         worker.device.clone(),
+        worker.threads.map(|threads| threads.to_string()).unwrap_or_default(),
         memory(worker),
         worker.pid.map(|pid| pid.to_string()).unwrap_or_default(),
         worker.ready_for.map(duration).unwrap_or_default(),
@@ -134,7 +137,7 @@ fn row_of_generation(generation: &GenerationStatus) -> Option<Row> {
     let mut row = Row::default();
     row[0] = format!("  generation {generation}");
     row[3] = state.word().to_owned();
-    row[13] = first_line(reason.as_deref());
+    row[14] = first_line(reason.as_deref());
     Some(row)
 }
 
@@ -182,6 +185,7 @@ mod tests {
             state: if ready_for.is_some() { "ready" } else { "backing off" }.into(),
             pid: ready_for.map(|_| 4712),
             device: "cuda:0".into(),
+            threads: Some(2),
             in_flight: 1,
             restarts: 2,
             ready_for,
@@ -242,10 +246,10 @@ mod tests {
         let wanted = "\
 http://127.0.0.1:8000  pid 4711  up 2h 5m
 
-ENDPOINT  NAME   KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  MEMORY                       PID   READY FOR  RESTARTS  REASON
+ENDPOINT  NAME   KIND    STATE        WORKERS       QUEUED  IN FLIGHT  REQUESTS  DEVICE  THREADS  MEMORY                       PID   READY FOR  RESTARTS  REASON
 /embed    Model  python  degraded     1/2           3       1          120
-  #0                     ready                              1                    cuda:0  943.7 MB + 3.2 GB of GPU     4712  1m 1s      2
-  #1                     backing off                        1                    cuda:0                                                2         its process was killed by signal 9
+  #0                     ready                              1                    cuda:0  2        943.7 MB + 3.2 GB of GPU     4712  1m 1s      2
+  #1                     backing off                        1                    cuda:0  2                                                      2         its process was killed by signal 9
 /ocr      Model  python  ready        0/0 (0 to 4)  3       1          120                                                                       starting
 ";
         assert_eq!(table(&status).replace(' ', ""), wanted.replace(' ', ""));

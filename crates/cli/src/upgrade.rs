@@ -77,6 +77,7 @@ mod tests {
             state: "ready".into(),
             pid: None,
             device: "cpu".into(),
+            threads: None,
             in_flight: 0,
             restarts: 0,
             ready_for: None,

@@ -14,4 +14,4 @@ pub use cgroup::Cgroup;
 pub use gpus::{Gpu, Gpus, memory_share, used_by};
 pub use inventory::{available_cores, count_gpus};
 pub use placement::{Shares, Slots, isolate, overcommitted, place};
-pub use threads::{affinity_problem, fair_threads, thread_variables};
+pub use threads::{Threads, affinity_problem, default_threads, thread_variables};

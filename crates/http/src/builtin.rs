@@ -233,6 +233,7 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         "problem": endpoint.problem.as_ref().or(endpoint.degraded.as_ref()),
         "workers": endpoint.workers,
         "workers_ready": endpoint.workers_ready,
+        "threads": endpoint.threads,
         "timeout": endpoint.timeout,
         "queue_timeout": endpoint.queue_timeout.unwrap_or(endpoint.timeout),
         "max_batch_size": info.map(|info| info.max_batch_size),

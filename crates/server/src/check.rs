@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use litplex_admin::RunDir;
 use litplex_config::{ConfigError, Endpoint, Program, Source, Workers};
+use litplex_devices::Threads;
 use litplex_workers::{Inspected, Inspection, Overrides, Sdk, default_interpreter, inspect};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -144,7 +145,7 @@ fn collect(
 pub(crate) fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Inspection> {
     let Source::Python(load) = &endpoint.source else { return None };
     let devices = placement.map(|placement| placement.devices.clone()).unwrap_or_default();
-    let threads = placement.map_or(1, |placement| placement.threads);
+    let threads = placement.map_or(Threads::own(1), |placement| placement.threads);
     Some(Inspection {
         endpoint: endpoint.label().to_owned(),
         interpreter: endpoint.python.clone().unwrap_or_else(default_interpreter),

@@ -193,6 +193,7 @@ impl EndpointControls {
             state: state.label().replace('_', " "),
             pid: self.view.monitor(slot).and_then(|monitor| monitor.pid()),
             device: self.devices[slot % self.devices.len()].to_string(),
+            threads: self.spec.threads(),
             in_flight: worker.map_or(0, |worker| worker.in_flight),
             restarts: restarts.unwrap_or_default(),
             ready_for: worker.map(|worker| worker.since.elapsed().as_secs_f64()),

@@ -12,12 +12,15 @@ use serde_json::{Map, Value, json};
 
 use crate::controls::kind;
 use crate::declared_calls::{inspected_cycles, inspected_edges};
-use crate::placement::gpus;
+use crate::placement::{Placement, gpus, place_all};
 use crate::routes::{key_holders, operators, routes_json, routes_text};
 use crate::tls;
 
 /// The rows that are shown even if they have their defaults.
 const ALWAYS: [&str; 4] = ["name", "model", "python", "cwd"];
+
+/// The default of `threads`, where the number is not known.
+const BY_THE_CORES: &str = "as many as there are cores";
 
 /// The rows of a pipeline, which has no workers.
 const PIPELINE_ROWS: [&str; 8] = [
@@ -39,8 +42,11 @@ pub fn describe(program: &Program, inspected: &[Inspected], all: bool) -> String
     let admin = program.admin.as_ref().map(|admin| admin_line(program, admin, scheme));
     let admin = admin.unwrap_or_default();
     let head = format!("listens on  {scheme}://{host}:{port}\n{admin}grace       {grace:?}\n");
-    let endpoints = program.endpoints.iter().zip(inspected);
-    let endpoints: String = endpoints.map(|(e, model)| describe_endpoint(e, model, all)).collect();
+    let placed = place_all(&program.endpoints).unwrap_or_else(|_| vec![None; inspected.len()]);
+    let endpoints = program.endpoints.iter().zip(inspected).zip(&placed);
+    let endpoints: String = endpoints
+        .map(|((endpoint, model), placed)| describe_endpoint(endpoint, model, placed.as_ref(), all))
+        .collect();
     let rest = if all { "" } else { "\nall else is as by default; --all shows it\n" };
     let routes = routes_text(program, inspected);
     let cycles = inspected_cycles(&program.endpoints, inspected, gpus());
@@ -83,13 +89,21 @@ pub fn describe_json(program: &Program, inspected: &[Inspected]) -> Value {
     })
 }
 
-fn describe_endpoint(endpoint: &Endpoint, model: &Inspected, all: bool) -> String {
+fn describe_endpoint(
+    endpoint: &Endpoint,
+    model: &Inspected,
+    placed: Option<&Placement>,
+    all: bool,
+) -> String {
     let by_default = rows(&default_endpoint(model));
     let is_default = |row: &(&str, String)| by_default.contains(row) && !ALWAYS.contains(&row.0);
     let (default, chosen): (Vec<_>, Vec<_>) =
         rows(&with_model(endpoint.clone(), model)).into_iter().partition(is_default);
-    let shown = chosen.into_iter().chain(model_rows(endpoint, model));
-    let shown = shown.chain(default.into_iter().filter(|_| all));
+    let threads = threads_row(endpoint, placed);
+    let shown = chosen.into_iter().chain(threads.clone()).chain(model_rows(endpoint, model));
+    let has_number = threads.is_some();
+    let is_unsaid = |row: &(&str, String)| all && !(has_number && row.0 == "threads");
+    let shown = shown.chain(default.into_iter().filter(is_unsaid));
     let lines = shown.map(|(name, value)| format!("  {name:<24} {value}\n"));
     let graph = match &endpoint.source {
         Source::Pipeline(graph) => graph.to_string(),
@@ -144,6 +158,14 @@ fn with_model(mut endpoint: Endpoint, model: &Inspected) -> Endpoint {
     endpoint.batch_timeout = endpoint.batch_timeout.or(timeout);
     endpoint.stream = endpoint.stream.or(model.stream);
     endpoint
+}
+
+/// Returns the number of CPU threads of each worker by default, which depends on the other endpoints.
+fn threads_row(endpoint: &Endpoint, placed: Option<&Placement>) -> Option<(&'static str, String)> {
+    let has_default =
+        matches!(endpoint.source, Source::Python(_)) && endpoint.resources.threads.is_none();
+    let placed = placed.filter(|_| has_default)?;
+    Some(("threads", placed.threads.to_string()))
 }
 
 /// Returns the rows that come from the inspection of the model.
@@ -209,7 +231,7 @@ fn resources(endpoint: &Endpoint) -> Rows {
     let Resources { threads, cpu_affinity, memory_limit, gpu_memory_fraction, isolate_devices } =
         &endpoint.resources;
     vec![
-        ("threads", chosen(*threads, "a fair share of the cores")),
+        ("threads", chosen(*threads, BY_THE_CORES)),
         ("cpu_affinity", chosen(cpu_affinity.as_deref().map(list), "all")),
         ("memory_limit", chosen(*memory_limit, "none")),
         ("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")),
@@ -321,7 +343,6 @@ mod tests {
             "POST /a",
             "  model                    a:A",
             "  workers_per_device       1",
-            "  threads                  a fair share of the cores",
             "  cpu_affinity             0, 2",
             "  cost                     text:words",
             "  timeout                  1.5s",
@@ -331,6 +352,19 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_number_of_threads_is_shown() {
+        let threads = |options| {
+            let text = described(options, &Inspected::default(), true);
+            let lines = text.lines().filter_map(|line| line.trim().strip_prefix("threads "));
+            lines.map(|threads| threads.trim().to_owned()).collect::<Vec<_>>()
+        };
+        let cores = std::thread::available_parallelism().unwrap();
+        assert_eq!(threads("env = { A = \"b\" }"), [cores.to_string()]);
+        assert_eq!(threads("threads = 3"), ["3"]);
+        assert_eq!(threads("cpu_affinity = [1023]"), [BY_THE_CORES], "they are not there");
     }
 
     #[test]
@@ -373,7 +407,10 @@ mod tests {
         let endpoint = some.split("\n\n").nth(1).unwrap();
         let names: Vec<_> =
             endpoint.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
-        assert_eq!(names, ["name", "model", "python", "cwd", "max_batch_size", "timeout", "spec"]);
+        assert_eq!(
+            names,
+            ["name", "model", "python", "cwd", "max_batch_size", "timeout", "threads", "spec"]
+        );
         assert!(some.contains("ask at /v1/embeddings; they do not reach this path"), "{some}");
         assert!(some.contains("--all shows it"), "{some}");
         let all = described("timeout = 5", &model, true);

@@ -26,7 +26,7 @@ use crate::generation_spec::GenerationSpec;
 use crate::generations::Generations;
 use crate::launch::WorkerEnvironment;
 use crate::pipelines::Pipeline;
-use crate::placement::{Placement, place_all};
+use crate::placement::{Placement, log_threads, place_all};
 use crate::problem::problem_for_clients;
 use crate::running_endpoint::{Running, RunningEndpoint, composed_target};
 use crate::seen_files::Loaded;
@@ -158,6 +158,7 @@ impl Endpoints {
             return Err(ConfigError(wrong).into());
         }
         let placed = place_all(&config.endpoints)?;
+        log_threads(&config.endpoints, &placed);
         let app_host = app_host.and_then(|place| place.launch(config, environment));
         let launcher = EndpointLauncher {
             environment: environment.clone(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use litplex_config::Endpoint;
+use litplex_config::{Endpoint, Source};
 use litplex_metrics::Edge;
 use litplex_pages::EndpointSchema;
 
@@ -22,4 +22,12 @@ pub(crate) struct GenerationSpec {
     /// The types and examples that the program declares.
     pub(crate) schema: EndpointSchema,
     pub(crate) waits_for_first_worker: bool,
+}
+
+impl GenerationSpec {
+    /// Returns the number of CPU threads of each worker, if the workers are processes.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        let has_processes = matches!(self.config.source, Source::Python(_));
+        has_processes.then_some(self.placement.threads.number)
+    }
 }

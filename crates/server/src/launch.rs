@@ -8,7 +8,7 @@ use litplex_admin::RunDir;
 use litplex_calls::{CallService, QueueCalls, Registry, Targets};
 use litplex_config::{Endpoint, Program, Source};
 use litplex_core::{Attach, Calls, Device, Launch};
-use litplex_devices::{isolate, thread_variables};
+use litplex_devices::{Threads, isolate, thread_variables};
 use litplex_dirs::Cache;
 use litplex_http::Dialects;
 use litplex_workers::{
@@ -197,7 +197,8 @@ fn process_spec(
         devices,
         visible_devices,
         gpu_memory_fraction: config.resources.gpu_memory_fraction,
-        threads,
+        threads: threads.number,
+        shares_cores: threads.is_shared(),
         cpu_affinity: config.resources.cpu_affinity.clone(),
         memory_limit: config.resources.memory_limit,
     }
@@ -207,7 +208,7 @@ fn process_spec(
 pub(crate) fn variables(
     config: &Endpoint,
     devices: &[Device],
-    threads: usize,
+    threads: Threads,
 ) -> BTreeMap<String, String> {
     let is_set = |name: &str| std::env::var_os(name).is_some();
     let mut variables = thread_variables(threads, is_set);

@@ -1,12 +1,13 @@
 //! The placement of workers on this machine: devices and CPU threads.
 
+use std::env;
 use std::thread::available_parallelism;
 
 use litplex_config::{ConfigError, Endpoint, Source, Workers};
 use litplex_core::Device;
 use litplex_devices::{
-    Shares, Slots, affinity_problem, available_cores, count_gpus, fair_threads, overcommitted,
-    place,
+    Shares, Slots, Threads, affinity_problem, available_cores, count_gpus, default_threads,
+    overcommitted, place,
 };
 
 /// The devices and threads of one endpoint's workers.
@@ -15,7 +16,7 @@ pub(crate) struct Placement {
     /// The device of each slot.
     pub(crate) devices: Vec<Device>,
     /// The CPU threads of each worker.
-    pub(crate) threads: usize,
+    pub(crate) threads: Threads,
 }
 
 /// Assigns devices and threads to endpoints; pipelines have no workers to place.
@@ -82,14 +83,30 @@ fn shares<'a>(endpoints: &[&'a Endpoint], placed: &'a [Vec<String>]) -> Vec<Shar
     endpoints.iter().zip(placed).map(share).collect()
 }
 
+/// Logs the CPU threads of the workers of Python models: a line for each number.
+pub(crate) fn log_threads(endpoints: &[Endpoint], placed: &[Option<Placement>]) {
+    let mut labels: Vec<(Threads, Vec<&str>)> = Vec::new();
+    for (endpoint, placement) in endpoints.iter().zip(placed) {
+        let (Some(placement), Source::Python(_)) = (placement, &endpoint.source) else { continue };
+        match labels.iter_mut().find(|(threads, _)| *threads == placement.threads) {
+            Some((_, labels)) => labels.push(endpoint.label()),
+            None => labels.push((placement.threads, vec![endpoint.label()])),
+        }
+    }
+    for (threads, labels) in labels {
+        tracing::info!("CPU threads of each worker of {}: {threads}", labels.join(", "));
+    }
+}
+
 fn placements(endpoints: &[&Endpoint], placed: Vec<Vec<String>>) -> Vec<Placement> {
     let cores = available_parallelism().map_or(1, Into::into);
     let workers = placed.iter().map(Vec::len).sum();
     let placement = |(endpoint, devices): (&&Endpoint, Vec<String>)| {
         let affinity = endpoint.resources.cpu_affinity.as_deref();
-        let share = fair_threads(affinity, devices.len(), cores, workers);
+        let is_set = |name: &str| endpoint.env.contains_key(name) || env::var_os(name).is_some();
+        let default = default_threads(affinity, devices.len(), cores, workers, is_set);
         Placement {
-            threads: endpoint.resources.threads.unwrap_or(share),
+            threads: endpoint.resources.threads.map_or(default, Threads::own),
             devices: devices.into_iter().map(Device::new).collect(),
         }
     };

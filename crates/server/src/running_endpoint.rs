@@ -134,6 +134,7 @@ impl RunningEndpoint {
             timeout: self.config.timeout.as_secs_f64(),
             queue_timeout: None,
             devices: Vec::new(),
+            threads: None,
             max_body_bytes: self.config.max_body_bytes,
             batches: None,
             info: Some(pipeline.info().clone()),
@@ -170,6 +171,7 @@ impl RunningEndpoint {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
+            threads: controls.spec.threads(),
             max_body_bytes: config.max_body_bytes,
             batches: endpoint.learned().map(|learned| learned.to_string()),
             info: info.cloned(),

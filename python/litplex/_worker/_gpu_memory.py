@@ -7,51 +7,16 @@ the server sets, and ONNX Runtime is told by ``onnxruntime_options``.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litplex import _resources
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from litplex._worker._after_import import after_import
 
 
 def limit() -> None:
     """Limits what is imported, and what will be."""
-    for name, tell in (("torch", _tell_torch), ("tensorflow", _tell_tensorflow)):
-        if name in sys.modules:
-            tell(sys.modules[name])
-        else:
-            sys.meta_path.insert(0, _AfterImport(name, tell))
-
-
-class _AfterImport:
-    """A finder that finds nothing itself, and calls a function with a module once it is there."""
-
-    def __init__(self, name: str, call: Callable[[Any], object]) -> None:
-        self._name = name
-        self._call = call
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != self._name:
-            return None
-        others = [finder for finder in sys.meta_path if finder is not self]
-        found = (finder.find_spec(name, path, target) for finder in others)
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and spec.loader is not None:
-            self._follow(spec.loader)
-        return spec
-
-    def _follow(self, loader: Any) -> None:
-        execute = loader.exec_module
-
-        def exec_module(module: Any) -> None:
-            execute(module)
-            # Who only asked where it is gets a loader, too, that may be used later.
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
-                self._call(module)
-
-        loader.exec_module = exec_module
+    after_import("torch", _tell_torch)
+    after_import("tensorflow", _tell_tensorflow)
 
 
 def _tell_torch(torch: Any) -> Any:

@@ -187,7 +187,9 @@ impl Launcher {
     /// Returns the order that the worker reads from its standard input, in one line.
     fn order(&self, listener: &WorkerListener, label: &Label) -> Vec<u8> {
         let WorkerSpec { load, pythonpath, .. } = &self.worker;
-        let ProcessSpec { gpu_memory_fraction, threads, cpu_affinity, output, .. } = &self.process;
+        let ProcessSpec {
+            gpu_memory_fraction, threads, shares_cores, cpu_affinity, output, ..
+        } = &self.process;
         let order = json!({
             "socket": listener.socket(),
             "stacks": listener.stacks(),
@@ -199,6 +201,7 @@ impl Launcher {
             "pythonpath": pythonpath,
             "gpu_memory_fraction": gpu_memory_fraction,
             "threads": threads,
+            "shares_cores": shares_cores,
             "cpu_affinity": cpu_affinity,
         });
         format!("{order}\n").into_bytes()
