@@ -177,6 +177,27 @@ def test_a_request_that_uses_too_much_memory_twice_is_answered(serve):
     assert server.post("/a", json="ok").json() == "ok"
 
 
+TOO_LARGE = """
+    class Large(ls.LitAPI):
+        def setup(self, device):
+            self.weights = b"x" * 200_000_000
+
+        def predict(self, x):
+            return x
+
+    if __name__ == "__main__":
+        ls.LitServer(Large(), memory_limit="150MB").run(port=0)
+"""
+
+
+def test_a_model_that_is_larger_than_its_limit_ends_the_start(serve):
+    for _ in range(2):
+        server = serve(TOO_LARGE, ready=False)
+        assert server.wait() != 0
+        assert re.search(EXCESS, server.output), server.output
+        assert "another is starting" not in server.output
+
+
 def test_pages_that_forked_processes_share_count_once(serve):
     server = serve(f"{GROWS}\n    serve()")
     assert server.post("/a", json="fork").json() == "fork"

@@ -128,6 +128,11 @@ impl Launcher {
             gone = process.gone() => Err(Error::Gone(gone)),
             reason = memory.exceeded() => Err(Error::Memory(reason)),
         };
+        // A model that does not fit fails at each start, and is not replaced for ever.
+        let ready = match (ready, memory.excess().await) {
+            (Ok(_), Some(reason)) => Err(Error::Memory(reason)),
+            (ready, _) => ready,
+        };
         match ready {
             Ok((connections, ready)) => {
                 let links = (connections, listener);

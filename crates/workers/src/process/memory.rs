@@ -23,15 +23,23 @@ pub(crate) struct MemoryLimit {
 impl MemoryLimit {
     /// Resolves once the worker is above the limit, with a description; never if there is no limit.
     pub(crate) async fn exceeded(self) -> String {
-        let Some(limit) = self.bytes else { return pending().await };
+        if self.bytes.is_none() {
+            return pending().await;
+        }
         loop {
-            // The exact figure of large processes takes the kernel milliseconds.
-            let used = spawn_blocking(move || used(self.process, limit)).await;
-            if let Some(reason) = excess(used.unwrap_or_default(), limit) {
+            if let Some(reason) = self.excess().await {
                 return reason;
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Returns a description, if the worker is above the limit now.
+    pub(crate) async fn excess(self) -> Option<String> {
+        let limit = self.bytes?;
+        // The exact figure of large processes takes the kernel milliseconds.
+        let used = spawn_blocking(move || used(self.process, limit)).await;
+        excess(used.unwrap_or_default(), limit)
     }
 }
 
