@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 
@@ -37,6 +36,15 @@ class Base64:
         return described
 
 
+def bytes_of(text: str) -> bytes:
+    """Returns the bytes of a base64 text.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    return base64.b64decode("".join(text.split()), validate=True)
+
+
 def decoded(value: Any) -> Any:
     """Returns the bytes of a base64 text; another value as it is.
 
@@ -46,8 +54,8 @@ def decoded(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return bytes_of(value)
+    except ValueError as error:
         from pydantic_core import PydanticCustomError
 
         raise PydanticCustomError(

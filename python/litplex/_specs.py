@@ -54,11 +54,22 @@ class OpenAISpec(LitSpec):
     - a list whose last element is such a ``dict``; the other elements are ignored.
 
     ``encode_response`` may be a generator over these outputs that yields messages or ``dict``.
+
+    Args:
+        decode_media: Whether hooks get images and recordings as bytes, which the server decodes.
+            Then ``image_url`` of a part has the bytes of a ``data:`` URL as ``data`` (None for
+            another URL), and as ``url`` the part of it in front of the base64, such as
+            ``data:image/png;base64,``; ``data`` of ``input_audio`` is bytes. A text that is not
+            base64 is answered with 422. Default: False; hooks get the texts.
     """
 
     api_path = "/v1/chat/completions"
     stream = True
     protocol = "openai_chat"
+    decode_media = False
+
+    def __init__(self, *, decode_media: bool = False) -> None:
+        self.decode_media = decode_media
 
     def populate_context(self, context: Any, request: Any) -> None:
         """Fills the context with the fields of the request except its messages."""

@@ -117,6 +117,23 @@ class Answer(ls.LitAPI):
     def encode_response(self, output) -> Page:
         return output
 
+class Chat(ls.LitAPI):
+    def predict(self, request):
+        for part in request.messages[-1].content:
+            if part.type == "image_url":
+                image = part.image_url
+                assert image.data is None or type(image.data) is bytes
+                yield f"{image.url} {shown(image.data)} {image.detail == 'low'};"
+            elif part.type == "input_audio":
+                yield f"{part.input_audio.format} {shown(part.input_audio.data)};"
+        yield f"decoded here: {len(decoded_here)}"
+        decoded_here.clear()
+
+class Text(ls.LitAPI):
+    def predict(self, request):
+        part = request.messages[-1].content[0]
+        yield part.image_url.url
+
 if __name__ == "__main__":
     kinds = {"mine": Mine, "theirs": Theirs, "whole": Bytes, "looked": Looked, "either": Either}
     batches = {"max_batch_size": 4, "batch_timeout": 0.01}
@@ -128,6 +145,8 @@ if __name__ == "__main__":
         ls.LitServer(Stream(stream=True), path="/stream"),
         ls.LitServer(Caller(), path="/caller"),
         ls.LitServer(Answer(), path="/answer"),
+        ls.LitServer(Chat(spec=ls.OpenAISpec(decode_media=True)), path="/seen/chat/completions"),
+        ls.LitServer(Text(spec=ls.OpenAISpec()), path="/text/chat/completions"),
         port=0,
     )
 """
@@ -223,15 +242,59 @@ def check_errors(server):
     assert [error["loc"] for error in answer["detail"]] == [["body", "image"]]
 
 
+def chat(server, path, *parts, **fields):
+    body = {"model": "m", "messages": [{"role": "user", "content": list(parts)}], **fields}
+    status, answer = post(server, path, body)
+    if status != 200:
+        return status, answer["error"]["message"]
+    return status, [choice["message"]["content"] for choice in answer["choices"]]
+
+
+def image(url, **fields):
+    return {"type": "image_url", "image_url": {"url": url, **fields}}
+
+
+def check_chats(server):
+    """Checks that images and recordings of chats are bytes where the spec asks for it."""
+    large, small = ("data:image/png;base64," + text_of(raw) for raw in (LARGE, b"small"))
+    head = "data:image/png;base64,"
+    sound = {"type": "input_audio", "input_audio": {"data": text_of(LARGE), "format": "wav"}}
+    parts = (
+        image(large, detail="low"),
+        image(small),
+        {"type": "image_url", "image_url": large},
+        image("https://a.b/c.png"),
+        sound,
+    )
+    seen = (
+        f"{head} {digest(LARGE)} True;{head} {digest(b'small')} False;"
+        f"{head} {digest(LARGE)} False;https://a.b/c.png None False;"
+        f"wav {digest(LARGE)};decoded here: "
+    )
+    # The short one is decoded by the worker.
+    assert chat(server, "/seen/chat/completions", *parts) == (200, [seen + "1"])
+    assert chat(server, "/seen/chat/completions", *parts[:1], n=2) == (
+        200,
+        [f"{head} {digest(LARGE)} True;decoded here: 0"] * 2,
+    )
+    status, message = chat(server, "/seen/chat/completions", image("data:image/png;base64,a"))
+    assert (status, message.split(":")[0]) == (
+        422,
+        "invalid `messages[0].content[0].image_url`",
+    )
+    assert chat(server, "/text/chat/completions", image(large)) == (200, [large])
+
+
 def test_fields_in_base64_reach_hooks_as_bytes(serve):
     server = serve(PROGRAM)
     check_bodies(server)
     check_what_the_worker_decodes(server)
     check_errors(server)
-    image = {"image": text_of(LARGE), "other": "abc"}
+    check_chats(server)
+    body = {"image": text_of(LARGE), "other": "abc"}
     for path in ("/batched", "/priced", "/async"):
-        assert post(server, path, image) == (200, digest(LARGE)), path
-    assert server.post("/stream", json=image).text == digest(LARGE)
+        assert post(server, path, body) == (200, digest(LARGE)), path
+    assert server.post("/stream", json=body).text == digest(LARGE)
     assert post(server, "/caller", json.dumps(text_of(LARGE))) == (
         200,
         {"raw": True, "mine": digest(LARGE), "theirs": digest(LARGE)},

@@ -120,7 +120,7 @@ def test_a_plain_request_is_streamed_and_a_client_that_leaves_ends_it(server):
 WRONG = [
     (image("https://example.com/a.png"), "must come as `data:image"),
     (image("data:image/png;base64,bm90IGFuIGltYWdl"), "an image cannot be read"),
-    (image("data:image/png;base64,%%%"), "an image cannot be read"),
+    (image("data:image/png;base64,%%%"), "expected base64"),
     (image(png((1, 2, 3))[:-60]), "an image cannot be read"),
     ({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}, "input_audio"),
     ({"type": "text", "text": "a" * 100_001}, "takes less than 100000"),

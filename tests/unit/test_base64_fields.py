@@ -102,7 +102,12 @@ def test_a_text_is_read_strictly_and_bytes_are_taken_as_they_are():
 
 
 def test_a_model_for_which_a_request_was_not_decoded_gets_the_text(monkeypatch):
-    monkeypatch.setattr(values, "take_decoded", base64_fields.taker({("image",): bytes}))
+    taken = base64_fields.taker({("image",): bytes})
+    monkeypatch.setattr(values, "take_decoded", taken)
+    # A `data:` URL is no base64, except in chats.
+    assert taken(["image"], b"hi", "data:,") == "data:,aGk="
+    in_chat = base64_fields.taker({("image",): base64_fields.Media})
+    assert in_chat(["image"], b"hi", "data:,") == ("data:,", b"hi")
     body = b'{"image":null,"mask":null}' + b" " * 6 + b"hi" + b" " * 14 + b"ho"
     parts: list[dict[str, Any]] = [
         {"offset": 0, "length": 26},

@@ -24,6 +24,9 @@ const LEAST_BYTES: usize = 1024;
 /// The memory of the description of a buffer, in bytes.
 const PART_BYTES: usize = 512;
 
+/// The longest part of a `data:` URL in front of its base64, in bytes.
+const MOST_PREFIX_BYTES: usize = 256;
+
 /// The multiple at which buffers begin in a body.
 const ALIGNMENT: usize = 16;
 
@@ -64,12 +67,16 @@ fn split(text: &Bytes, fields: &Base64Fields) -> Option<Split> {
     taken.peek()?;
     let (mut rest, mut copied) = (Vec::new(), 0);
     let (mut parts, mut buffers) = (vec![Value::Null], Vec::new());
-    for Taken { path, json, bytes } in taken {
+    for Taken { path, json, prefix, bytes } in taken {
         let start = json.as_ptr().addr() - text.as_ptr().addr();
         rest.extend_from_slice(&text.as_bytes()[copied..start]);
         rest.extend_from_slice(b"null");
         copied = start + json.len();
-        parts.push(json!({"length": bytes.len(), "path": path, "base64": true}));
+        let mut part = json!({"length": bytes.len(), "path": path, "base64": true});
+        if !prefix.is_empty() {
+            part["prefix"] = prefix.into();
+        }
+        parts.push(part);
         buffers.push(bytes);
     }
     rest.extend_from_slice(&text.as_bytes()[copied..]);
@@ -100,28 +107,38 @@ struct Found<'t> {
 struct Taken<'t> {
     path: Vec<Step>,
     json: &'t str,
+    /// The part of the text in front of the base64, of a `data:` URL.
+    prefix: String,
     bytes: Bytes,
 }
 
 impl<'t> Found<'t> {
-    /// Returns the value decoded, if it is a text in base64 with the standard alphabet and padding.
+    /// Returns the value decoded, if it is a text in base64 with the standard alphabet and padding, or a
+    /// `data:` URL with such a text.
     fn decoded(self) -> Option<Taken<'t>> {
         let Self { path, json } = self;
         let inner = json.strip_prefix('"')?.strip_suffix('"')?;
         if inner.len() < LEAST_BYTES {
             return None;
         }
-        // No escape is in the alphabet: a text with one fails, and is read as JSON.
-        let bytes = match base64_simd::STANDARD.decode_to_vec(inner) {
-            Ok(bytes) => bytes,
-            Err(_) if inner.contains('\\') => {
-                let text: String = serde_json::from_str(json).ok()?;
-                base64_simd::STANDARD.decode_to_vec(text).ok()?
-            }
-            Err(_) => return None,
+        let text = match inner.contains('\\') {
+            false => Cow::Borrowed(inner),
+            true => Cow::Owned(serde_json::from_str::<String>(json).ok()?),
         };
-        Some(Taken { path, json, bytes: bytes.into() })
+        let (prefix, base64) = text.split_at(prefix_length(&text)?);
+        let bytes = base64_simd::STANDARD.decode_to_vec(base64).ok()?;
+        Some(Taken { path, json, prefix: prefix.to_owned(), bytes: bytes.into() })
     }
+}
+
+/// Returns the length of the part in front of the base64: 0 unless the text is a `data:` URL. `None` for
+/// one that is not in base64.
+fn prefix_length(text: &str) -> Option<usize> {
+    if !text.starts_with("data:") {
+        return Some(0);
+    }
+    let comma = text.bytes().take(MOST_PREFIX_BYTES).position(|byte| byte == b',')?;
+    text[..comma].ends_with(";base64").then_some(comma + 1)
 }
 
 /// Returns the declared values of a JSON text, in their order.
@@ -155,8 +172,12 @@ impl<'t> DeserializeSeed<'t> for Search<'_, 't> {
             return json.deserialize_any(self);
         }
         let value: &'t RawValue = serde::Deserialize::deserialize(json)?;
-        self.found.push(Found { path: self.path.clone(), json: value.get() });
-        Ok(())
+        if value.get().starts_with('"') {
+            self.found.push(Found { path: self.path.clone(), json: value.get() });
+            return Ok(());
+        }
+        // Fields may be texts or objects that have fields.
+        serde_json::Deserializer::from_str(value.get()).deserialize_any(self).map_err(Error::custom)
     }
 }
 
@@ -280,6 +301,34 @@ mod tests {
         assert_eq!(whole, (Value::Null, vec![(json!([]), bytes.clone())]));
         let each = split_text(&format!(r#"{{"a": "{text}", "b": 1}}"#), &fields(&[&["*"]]));
         assert_eq!(each.unwrap(), (json!({"a": null, "b": 1}), vec![(json!(["a"]), bytes)]));
+    }
+
+    #[test]
+    fn a_data_url_keeps_the_part_in_front_of_its_base64() {
+        let (bytes, text) = sample(13);
+        let declared = fields(&[&["parts", "*", "image"], &["parts", "*", "image", "url"]]);
+        for (head, is_taken) in [
+            ("data:image/png;base64,", true),
+            ("data:;base64,", true),
+            ("data:image\\/png;base64,", true),
+            ("data:image/png,", false),
+            ("https://a.b/c,", false),
+        ] {
+            let parts =
+                format!(r#"{{"image": {{"url": "{head}{text}"}}}}, {{"image": "{head}{text}"}}"#);
+            let body = format!(r#"{{"parts": [{parts}]}}"#);
+            let Some((rest, buffers)) = split_text(&body, &declared) else {
+                assert!(!is_taken, "{head}");
+                continue;
+            };
+            assert_eq!(rest, json!({"parts": [{"image": {"url": null}}, {"image": null}]}));
+            let paths = [json!(["parts", 0, "image", "url"]), json!(["parts", 1, "image"])];
+            let expected = paths.map(|path| (path, bytes.clone()));
+            assert_eq!(buffers, expected);
+            let body = Bytes::from(body);
+            let parts = split(&body, &declared).unwrap().parts;
+            assert_eq!(parts[1]["prefix"], head.replace('\\', ""));
+        }
     }
 
     #[test]

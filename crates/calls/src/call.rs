@@ -121,7 +121,7 @@ impl Call {
     ///
     /// # Errors
     /// The memory budget has no room for the decoded body.
-    async fn decoded(&self, request: Request) -> Outcome<Request> {
+    pub async fn decoded(&self, request: Request) -> Outcome<Request> {
         match self.target.model_info() {
             // Boxed: the future of a request is copied at each level while it is built.
             Some(info) if !info.base64.is_empty() => {

@@ -109,7 +109,11 @@ class ImageDetail(str, Enum):
 
 
 class ImageContentURL(_Open):
-    """An address, or a ``data:`` URL, of an image."""
+    """An address, or a ``data:`` URL, of an image.
+
+    Where the spec has ``decode_media``, ``data`` has the bytes of a ``data:`` URL in base64, or
+    None, and ``url`` the part in front of them.
+    """
 
     url: str
     detail: Optional[Union[ImageDetail, str]] = ImageDetail.auto
@@ -123,9 +127,9 @@ class ImageContent(_Open):
 
 
 class InputAudio(_Open):
-    """A recording, as base64."""
+    """A recording, as base64; as bytes where the spec has ``decode_media``."""
 
-    data: str
+    data: Union[str, bytes]
     format: Literal["wav", "mp3"]
 
 

@@ -27,6 +27,7 @@ pub(super) async fn respond(exchange: Exchange<'_>) -> Result<HttpResponse, Refu
     let wanted = read(body.clone(), ChatRequest::parse).await?;
     let request = Request { body: vec![body], ..exchange.request.clone() };
     let cost = exchange.call.cost(&request).await?;
+    let request = exchange.call.decoded(request).await?;
     let callers = (0..wanted.choices).map(|_| exchange.call.submit(request.clone(), cost).output());
     let begun = try_join_all(callers).await?;
     let choices = begun.into_iter().map(|output| match output {

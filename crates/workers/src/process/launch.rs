@@ -128,7 +128,7 @@ impl Launcher {
             gone = process.gone() => Err(Error::Gone(gone)),
             reason = memory.exceeded() => Err(Error::Memory(reason)),
         };
-        // A model that does not fit fails at each start, and is not replaced for ever.
+        // A model that does not fit fails at each start, and must not be replaced forever.
         let ready = match (ready, memory.excess().await) {
             (Ok(_), Some(reason)) => Err(Error::Memory(reason)),
             (ready, _) => ready,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from litplex._base64 import decoded
 from litplex._worker.wire import values
@@ -12,6 +12,9 @@ from litplex._worker.wire import values
 Path = tuple[Optional[str], ...]
 #: A path, and the type of the bytes that the validator of the field is given.
 Field = tuple[Path, type[bytes]]
+
+#: The type of a field as the worker gets it.
+Kind = Union[type[bytes], type["Media"]]
 
 # Schemas whose validation begins with that of the schema inside, on the same value.
 _TRANSPARENT = {"model", "nullable", "default", "function-after", "dataclass"}
@@ -86,34 +89,50 @@ def _is_pydantic_decoder(function: Any) -> bool:
     return type(holder) is EncodedBytes and holder.encoder is Base64Encoder
 
 
+class Media(NamedTuple):
+    """The bytes of an image or a recording in a chat, and the text before their base64: of a
+    ``data:`` URL up to its comma."""
+
+    prefix: str
+    data: bytes
+
+
 class Decoded(bytes):
     """Bytes that the server has decoded, where pydantic's own type would decode them again."""
 
 
-def accept(fields: dict[Path, type[bytes]]) -> None:
+def accept(fields: dict[Path, Kind]) -> None:
     """Lets requests have these fields as bytes that the server has decoded."""
     if Decoded in fields.values():
         _let_decoded_pass()
     values.take_decoded = taker(fields)
 
 
-def taker(fields: dict[Path, type[bytes]]) -> Callable[[Any, Any], Any]:
-    """Returns a function of the path and the bytes of a buffer that the server has decoded, which
-    returns the value in its place.
+def taker(fields: dict[Path, Kind]) -> Callable[[Any, Any, str], Any]:
+    """Returns a function of the path and the bytes of a buffer that the server has decoded, and of
+    the text before the base64, which returns the value in its place.
 
     Where the model does not declare the field, it is the text again: the request was decoded for
-    another version of the model.
+    another version of the model. So is a ``data:`` URL, which is no base64.
     """
 
-    def take(place: Any, piece: Any) -> Any:
+    def take(place: Any, piece: Any, prefix: str) -> Any:
         for path, kind in fields.items():
-            if len(path) == len(place) and all(
-                step is None or step == key for step, key in zip(path, place)
-            ):
+            if not _is_at(path, place):
+                continue
+            if issubclass(kind, Media):
+                return Media(prefix, bytes(piece))
+            if not prefix:
                 return kind(piece)
-        return values.as_text(place, piece)
+        return values.as_text(place, piece, prefix)
 
     return take
+
+
+def _is_at(path: Path, place: Any) -> bool:
+    return len(path) == len(place) and all(
+        step is None or step == key for step, key in zip(path, place)
+    )
 
 
 def _let_decoded_pass() -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from litplex._http import Context
+    from litplex._worker.hooks.base64_fields import Kind, Path
     from litplex._worker.wire.encode import Answer
     from litplex._worker.wire.frames import Payload
     from litplex._worker.wire.stages import Stages
@@ -137,8 +138,10 @@ class Hooks:
         #: and payload of its frame. It is an attribute, so that requests of hooks without an
         #: annotation pass no branch.
         self.read = request_reader(api, self._read) or self._read
+        #: Whether reading a request runs no code of the model's author.
+        self.reads_json = self.read == self._read and type(self)._read is Hooks._read
         #: The fields that the server decodes from base64, by their paths.
-        self.base64 = getattr(self.read, "base64_fields", {})
+        self.base64: dict[Path, Kind] = getattr(self.read, "base64_fields", {})
         if self.base64:
             from litplex._worker.hooks.base64_fields import accept
 

@@ -34,6 +34,12 @@ class _SpecHooks(Hooks):
         methods = ("populate_context", "encode_response")
         self.context |= any(_is_own(api.spec, method) for method in methods)
         self._make_request = _request_maker(api.spec.protocol)
+        self._decode: Callable[[dict[str, Any]], None] | None = None
+        if getattr(api.spec, "decode_media", False):
+            from litplex._worker.hooks import base64_fields, media
+
+            self._decode, self.base64 = media.decode, media.FIELDS
+            base64_fields.accept(self.base64)
         self._has_default_encode = is_method_of(api.encode_response, LitAPI.encode_response)
         # Puts the events of callbacks around a function, where there are any.
         self._around = getattr(api.encode_response, "around", None)
@@ -50,6 +56,8 @@ class _SpecHooks(Hooks):
         value, context = super()._read(flags, payload)
         if not isinstance(value, dict):
             raise HTTPException(422, "the body must be a JSON object")
+        if self._decode is not None:
+            self._decode(value)
         request = self._make_request(value)
         if self.context:
             self.api.spec.populate_context(context, request)

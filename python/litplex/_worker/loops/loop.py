@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from litplex._launched.request_marks import set_current_request
 from litplex._worker import current
 from litplex._worker.loops.outbox import Outbox
+from litplex._worker.loops.read_ahead import ReadAhead
 from litplex._worker.loops.steps import (
     Batch,
     ConnectionLoop,
@@ -51,8 +52,13 @@ class Loop(ConnectionLoop):
         self._outbox = Outbox(sock)
         self._streams = Streams(hooks, self._outbox, registry)
         self._batch = Batch()
+        self._next, self._read = reader.next, hooks.read
         if hooks.max_batch_size > 1:
             self._take = self._collect
+            if hooks.reads_json:
+                ahead = ReadAhead(sock, reader, hooks.read)
+                self._next, self._read = ahead.next, ahead.read
+                hooks.compute = ahead.around(hooks.compute)
         elif hooks.stream:
             self._take = self._stream
         else:
@@ -65,9 +71,9 @@ class Loop(ConnectionLoop):
             FrameError: the received bytes are not frames.
             ConnectionError: the server is gone and does not read answers either.
         """
-        reader, outbox, take = self._reader, self._outbox, self._take
+        reader, outbox, take, next_frame = self._reader, self._outbox, self._take, self._next
         while True:
-            frame = reader.next()
+            frame = next_frame()
             if frame is None:
                 outbox.flush()
                 current.shared = None
@@ -136,7 +142,7 @@ class Loop(ConnectionLoop):
             if id in self._cancelled:
                 self._cancelled.discard(id)
                 raise Cancelled
-            request, context = self._hooks.read(flags, payload)
+            request, context = self._read(flags, payload)
             item = self._registry.open(id, context)
             self._batch.members.append(Single(item, self._hooks.decode(request, context)))
             end_stage(context)

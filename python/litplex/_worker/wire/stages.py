@@ -35,6 +35,14 @@ class Stages:
         """Begins the next stage now; without it, it began where the last ended."""
         self._since = now()
 
+    def suspend(self) -> None:
+        """Stops the time of a stage, until :meth:`resume`."""
+        self._since = now() - self._since
+
+    def resume(self) -> None:
+        """Goes on with a stage."""
+        self._since = now() - self._since
+
     def end(self) -> None:
         """Ends a stage, and begins the next."""
         ended = now()

@@ -31,16 +31,16 @@ class NoNumpy(ImportError):
     """A value has an array, and numpy cannot be imported."""
 
 
-def as_text(_: Any, piece: Payload) -> Any:
-    """Returns the base64 text of bytes: that in the client's request."""
+def as_text(_: Any, piece: Payload, prefix: str) -> Any:
+    """Returns the text in the client's request: the base64 of bytes, with what is before it."""
     from binascii import b2a_base64
 
-    return b2a_base64(piece, newline=False).decode()
+    return prefix + b2a_base64(piece, newline=False).decode()
 
 
-#: Returns what hooks get for bytes that the server has decoded from base64, of their path and the
-#: bytes. A model with such fields sets another function.
-take_decoded: Callable[[Any, Payload], Any] = as_text
+#: Returns what hooks get for bytes that the server has decoded from base64, of their path, the
+#: bytes and the text before the base64. A model with such fields sets another function.
+take_decoded: Callable[[Any, Payload, str], Any] = as_text
 
 
 def pack(value: Any, place: str) -> tuple[Content, list[Any]]:
@@ -176,7 +176,9 @@ def unpack(parts: Sequence[dict[str, Any]], body: Payload) -> Any:
 def _item(piece: Payload, part: dict[str, Any]) -> Any:
     if "dtype" in part:
         return _array(piece, part)
-    return take_decoded(part["path"], piece) if part.get("base64") else bytes(piece)
+    if part.get("base64"):
+        return take_decoded(part["path"], piece, part.get("prefix", ""))
+    return bytes(piece)
 
 
 def _piece(part: dict[str, Any], body: Payload) -> Payload:
