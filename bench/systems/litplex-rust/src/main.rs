@@ -1,6 +1,14 @@
-//! litplex with models written in Rust, in the server's own process. Arguments: WORKLOAD PORT.
+//! litplex with models written in Rust, in the server's own process. Arguments: WORKLOAD PORT; or
+//! `offline_w6 MODEL SENTENCES`, which measures the model of w6 without a server.
+
+#[path = "../../../../examples/demo/src/bert.rs"]
+mod bert;
+#[path = "../../../../examples/demo/src/embed.rs"]
+mod embed;
+mod offline;
 
 use std::error::Error;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -8,6 +16,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use litplex::{Batch, Chunks, Device, LitApi, LitServer, LitStream, Outcome, run_servers};
 use serde::{Deserialize, Serialize};
+
+use crate::embed::Encoder;
 
 #[derive(Deserialize)]
 struct Input {
@@ -82,6 +92,32 @@ impl LitApi for Crc {
     }
 }
 
+#[derive(Deserialize)]
+struct Sentence {
+    text: String,
+}
+
+#[derive(Serialize)]
+struct Embedding {
+    embedding: Vec<f32>,
+}
+
+/// The model of the demo's `/embed`, by candle.
+struct Embed {
+    encoder: Encoder,
+}
+
+impl LitApi for Embed {
+    type Input = Sentence;
+    type Output = Embedding;
+
+    fn predict(&mut self, batch: Batch<Sentence>) -> litplex::Result<Vec<Outcome<Embedding>>> {
+        let texts = batch.into_iter().map(|sentence| sentence.text).collect();
+        let vectors = self.encoder.encode(texts)?;
+        Ok(vectors.into_iter().map(|embedding| Ok(Embedding { embedding })).collect())
+    }
+}
+
 /// Returns its input.
 struct Echo;
 
@@ -113,6 +149,13 @@ fn batched(work_ms: u64) -> LitServer {
     square("/predict", work_ms).max_batch_size(32).batch_timeout(Duration::from_millis(5))
 }
 
+fn embedder(batch: usize) -> Result<LitServer, String> {
+    let folder = std::env::var("BENCH_MODEL").map_err(|_| "BENCH_MODEL is not set")?;
+    let load = move |_: Device| Ok(Embed { encoder: Encoder::load(Path::new(&folder))? });
+    let server = LitServer::new("/predict", load).max_batch_size(batch);
+    Ok(if batch > 1 { server.batch_timeout(Duration::from_millis(5)) } else { server })
+}
+
 fn servers(workload: &str) -> Result<Vec<LitServer>, String> {
     Ok(match workload {
         "w1" => vec![square("/predict", 0)],
@@ -121,6 +164,8 @@ fn servers(workload: &str) -> Result<Vec<LitServer>, String> {
         "w3" => vec![LitServer::stream("/predict", |_: Device| Ok(Count))],
         "w4" => vec![square("/fast", 0), square("/slow", 50)],
         "w5" => vec![LitServer::new("/predict", |_: Device| Ok(Crc))],
+        "w6" => vec![embedder(16)?],
+        "w6b1" => vec![embedder(1)?],
         "w9" => vec![relay("Relay"), echo("/echo")],
         "w9async" => vec![relay("AsyncRelay"), echo("/echo")],
         "w9hop" => vec![echo("/predict")],
@@ -130,8 +175,13 @@ fn servers(workload: &str) -> Result<Vec<LitServer>, String> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
+    if let [_, offline, model, sentences] = &arguments[..]
+        && offline == "offline_w6"
+    {
+        return offline::measure(model, sentences);
+    }
     let [_, workload, port] = &arguments[..] else {
-        return Err("usage: litplex-rust WORKLOAD PORT".into());
+        return Err("usage: litplex-rust WORKLOAD PORT, or offline_w6 MODEL SENTENCES".into());
     };
     run_servers(servers(workload)?).port(port.parse()?).run()?;
     Ok(())
