@@ -237,9 +237,10 @@ class EndpointOptions(TypedDict, total=False):
             ``min_workers`` stop. With ``min_workers = 0`` the endpoint then sleeps, until a request
             starts a worker. Value: a number of seconds greater than 0. Default: 60.
         threads: The CPU threads of each worker: ``self.threads``, and OMP_NUM_THREADS and similar
-            variables unless they are already set. By default each worker may use all cores, or
-            those of ``cpu_affinity``; where workers share them, threads wait asleep, and OpenBLAS
-            gets an even share. Value: an integer from 1 to 1024. Default: the number of cores.
+            variables unless they are already set. The default divides the cores by the workers of
+            all endpoints, or the cores of ``cpu_affinity`` by the workers of the endpoint;
+            libraries whose threads sleep while they wait may use all. Value: an integer from 1 to
+            1024. Default: a fair share of the cores.
         cpu_affinity: The cores that the workers run on. Value: a list of core numbers. Default:
             all.
         memory_limit: The limit of the resident memory of each worker, including its child

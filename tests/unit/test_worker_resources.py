@@ -107,7 +107,7 @@ MAKES_SESSIONS = """
 
 
 def test_sessions_do_not_spin_where_workers_share_cores(worker, onnxruntime):
-    shared = worker(MAKES_SESSIONS, order={"threads": 2, "shares_cores": True})
+    shared = worker(MAKES_SESSIONS, order={"threads": 1, "shared_cores": 2})
     quiet = dict.fromkeys(SPINNING, "0")
     spins = "Options(0, session__intra_op__allow_spinning='1')"
     made = [

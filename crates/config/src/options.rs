@@ -256,8 +256,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "With `min_workers`: the maximum number of workers.";
     Endpoint "keep_alive": Kind::PositiveSeconds, "a number of seconds greater than 0", "60",
         "The time in seconds without requests after which the workers above `min_workers` stop. With `min_workers = 0` the endpoint then sleeps, until a request starts a worker.";
-    Endpoint "threads": Kind::Integer(1, 1024), "an integer from 1 to 1024", "the number of cores",
-        "The CPU threads of each worker: `self.threads`, and OMP_NUM_THREADS and similar variables unless they are already set. By default each worker may use all cores, or those of `cpu_affinity`; where workers share them, threads wait asleep, and OpenBLAS gets an even share.";
+    Endpoint "threads": Kind::Integer(1, 1024), "an integer from 1 to 1024", "a fair share of the cores",
+        "The CPU threads of each worker: `self.threads`, and OMP_NUM_THREADS and similar variables unless they are already set. The default divides the cores by the workers of all endpoints, or the cores of `cpu_affinity` by the workers of the endpoint; libraries whose threads sleep while they wait may use all.";
     Endpoint "cpu_affinity": Kind::Cores, "a list of core numbers", "all",
         "The cores that the workers run on.";
     Endpoint "memory_limit": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "none",

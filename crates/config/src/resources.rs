@@ -19,7 +19,7 @@ const PROCESS_OPTIONS: [&str; 8] = [
 /// The resources of each worker of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resources {
-    /// The number of CPU threads; `None`: the default, which depends on the workers that share the cores.
+    /// The number of CPU threads; `None`: an even share of the cores.
     pub threads: Option<usize>,
     /// The cores that the worker runs on; `None` for all.
     pub cpu_affinity: Option<Vec<usize>>,

@@ -385,8 +385,8 @@ impl Endpoint {
         self
     }
 
-    /// The CPU threads of each worker of a Python model. Default: the number of cores; where several
-    /// workers share them, their threads wait asleep.
+    /// The CPU threads of each worker of a Python model. Default: the number of cores divided by the
+    /// workers of all endpoints.
     pub fn threads(self, threads: usize) -> Self {
         self.set("threads", threads)
     }

@@ -145,7 +145,7 @@ fn collect(
 pub(crate) fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> Option<Inspection> {
     let Source::Python(load) = &endpoint.source else { return None };
     let devices = placement.map(|placement| placement.devices.clone()).unwrap_or_default();
-    let threads = placement.map_or(Threads::own(1), |placement| placement.threads);
+    let threads = placement.map_or(Threads::chosen(1), |placement| placement.threads);
     Some(Inspection {
         endpoint: endpoint.label().to_owned(),
         interpreter: endpoint.python.clone().unwrap_or_else(default_interpreter),

@@ -20,7 +20,7 @@ use crate::tls;
 const ALWAYS: [&str; 4] = ["name", "model", "python", "cwd"];
 
 /// The default of `threads`, where the number is not known.
-const BY_THE_CORES: &str = "as many as there are cores";
+const BY_THE_CORES: &str = "a fair share of the cores";
 
 /// The rows of a pipeline, which has no workers.
 const PIPELINE_ROWS: [&str; 8] = [

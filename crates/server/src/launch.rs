@@ -198,7 +198,7 @@ fn process_spec(
         visible_devices,
         gpu_memory_fraction: config.resources.gpu_memory_fraction,
         threads: threads.number,
-        shares_cores: threads.is_shared(),
+        shared_cores: threads.is_shared().then_some(threads.asleep),
         cpu_affinity: config.resources.cpu_affinity.clone(),
         memory_limit: config.resources.memory_limit,
     }

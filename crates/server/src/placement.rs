@@ -1,6 +1,5 @@
 //! The placement of workers on this machine: devices and CPU threads.
 
-use std::env;
 use std::thread::available_parallelism;
 
 use litplex_config::{ConfigError, Endpoint, Source, Workers};
@@ -103,10 +102,9 @@ fn placements(endpoints: &[&Endpoint], placed: Vec<Vec<String>>) -> Vec<Placemen
     let workers = placed.iter().map(Vec::len).sum();
     let placement = |(endpoint, devices): (&&Endpoint, Vec<String>)| {
         let affinity = endpoint.resources.cpu_affinity.as_deref();
-        let is_set = |name: &str| endpoint.env.contains_key(name) || env::var_os(name).is_some();
-        let default = default_threads(affinity, devices.len(), cores, workers, is_set);
+        let default = default_threads(affinity, devices.len(), cores, workers);
         Placement {
-            threads: endpoint.resources.threads.map_or(default, Threads::own),
+            threads: endpoint.resources.threads.map_or(default, Threads::chosen),
             devices: devices.into_iter().map(Device::new).collect(),
         }
     };

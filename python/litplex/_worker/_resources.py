@@ -25,10 +25,10 @@ def apply(order: dict[str, Any], device: Any) -> None:
     _resources.gpu_memory_fraction = order.get("gpu_memory_fraction")
     # On the class, where an attribute of the model's own comes before it.
     LitAPI.threads = _resources.threads
-    if order.get("shares_cores"):
+    if order.get("shared_cores"):
         from litplex._worker import _onnxruntime
 
-        _onnxruntime.keep_from_spinning()
+        _onnxruntime.keep_from_spinning(order["shared_cores"])
     if _resources.gpu_memory_fraction is not None and _resources.cuda_index() is not None:
         from litplex._worker import _gpu_memory
 

@@ -193,7 +193,7 @@ impl Launcher {
     fn order(&self, listener: &WorkerListener, label: &Label) -> Vec<u8> {
         let WorkerSpec { load, pythonpath, .. } = &self.worker;
         let ProcessSpec {
-            gpu_memory_fraction, threads, shares_cores, cpu_affinity, output, ..
+            gpu_memory_fraction, threads, shared_cores, cpu_affinity, output, ..
         } = &self.process;
         let order = json!({
             "socket": listener.socket(),
@@ -206,7 +206,7 @@ impl Launcher {
             "pythonpath": pythonpath,
             "gpu_memory_fraction": gpu_memory_fraction,
             "threads": threads,
-            "shares_cores": shares_cores,
+            "shared_cores": shared_cores,
             "cpu_affinity": cpu_affinity,
         });
         format!("{order}\n").into_bytes()

@@ -93,8 +93,8 @@ pub struct ProcessSpec {
     pub gpu_memory_fraction: Option<f64>,
     /// The number of CPU threads of each worker.
     pub threads: usize,
-    /// Whether other workers use the cores of these threads, so that the threads must not spin.
-    pub shares_cores: bool,
+    /// The number of cores that the worker shares with others, where threads must not spin on them.
+    pub shared_cores: Option<usize>,
     /// The cores that the workers run on; `None` for all.
     pub cpu_affinity: Option<Vec<usize>>,
     /// The bytes of memory that a worker may use, with its child processes, before it is killed.
