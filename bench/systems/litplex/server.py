@@ -56,8 +56,8 @@ class Image(Noop):
         return work.image(text)
 
 
-def typed_image():
-    # pydantic is imported for this workload alone: it would show in the memory of the others.
+# pydantic is imported for this workload alone: it would show in the memory of the others.
+if WORKLOAD == "w5typed":
     from typing import Annotated
 
     from pydantic import BaseModel
@@ -71,8 +71,6 @@ def typed_image():
 
         def predict(self, data):
             return work.crc(data)
-
-    return TypedImage
 
 
 class RawImage(Noop):
@@ -153,7 +151,7 @@ def apis():
         return [Noop(api_path="/fast"), Slow(api_path="/slow")]
     if WORKLOAD in RELAYS:
         return [RELAYS[WORKLOAD](api_path="/predict"), Echo(api_path="/echo")]
-    api = typed_image() if WORKLOAD == "w5typed" else APIS[WORKLOAD]
+    api = TypedImage if WORKLOAD == "w5typed" else APIS[WORKLOAD]
     return api(
         max_batch_size=CONF.max_batch_size,
         batch_timeout=CONF.batch_timeout_s,
