@@ -164,6 +164,15 @@ impl Call {
 
     /// Queues a request of this cost.
     pub fn submit(&self, request: Request, cost: f64) -> Caller<'_> {
+        self.submit_job(request, cost, false)
+    }
+
+    /// Queues one of several requests of this call, all of which must be computed.
+    pub fn submit_part(&self, request: Request, cost: f64) -> Caller<'_> {
+        self.submit_job(request, cost, true)
+    }
+
+    fn submit_job(&self, request: Request, cost: f64, is_part: bool) -> Caller<'_> {
         let trial = self.target.trial.as_ref().map(|trial| {
             let is_canary = matches!(trial, Trial::Canary { .. });
             Box::new(Tried {
@@ -180,15 +189,15 @@ impl Call {
         });
         let trace = trial.as_ref().map(|trial| trial.trace.clone());
         let trace = trace.or_else(|| self.trace.clone());
-        Caller { trial, ..self.submit_to(&self.target, trace, request, cost) }
+        Caller { trial, ..self.submit_to(&self.target, trace, (request, cost), is_part) }
     }
 
     fn submit_to<'c>(
         &'c self,
         target: &'c Target,
         trace: Option<Arc<Trace>>,
-        request: Request,
-        cost: f64,
+        (request, cost): (Request, f64),
+        is_part: bool,
     ) -> Caller<'c> {
         let (reply, answers) = reply();
         let reply = reply.traced(trace, &target.identity);
@@ -203,12 +212,14 @@ impl Call {
         };
         let live = live(target);
         let watch = live.as_ref().map(watch::Sender::subscribe);
-        let job = Job { cost, origin, live: watch, ..Job::new(request, arrived, deadline, reply) };
+        let job = Job::new(request, arrived, deadline, reply);
+        let job = Job { cost, is_part, origin, live: watch, ..job };
         match &target.backend {
             Backend::Queue(endpoint) => endpoint.submit(job),
             Backend::Composed(_) => job.reply.send(Err(no_queue())),
         }
-        Caller { call: self, answers, waiting: Waiting(Some(target)), watched, live, trial: None }
+        let waiting = Waiting(Some(target));
+        Caller { call: self, answers, waiting, watched, live, is_part, trial: None }
     }
 
     /// Begins a call for one of several jobs.
@@ -234,6 +245,8 @@ pub struct Caller<'c> {
     watched: Option<WatchedCall>,
     /// Dropped with the caller, which the model may watch.
     live: Option<watch::Sender<()>>,
+    /// Whether the request has further jobs.
+    is_part: bool,
     /// Present while a new generation is on trial.
     trial: Option<Box<Tried>>,
 }
@@ -291,7 +304,7 @@ impl Caller<'_> {
     async fn tried(mut self, trial: Box<Tried>) -> Outcome<Output> {
         let answer = self.answer().await;
         let Tried { observed, request, trace, shadow } = *trial;
-        let call = self.call;
+        let (call, is_part) = (self.call, self.is_part);
         if let Some(shadow) = shadow {
             // It may have ended.
             let _ = shadow.send(Compared::answer(&answer));
@@ -306,8 +319,7 @@ impl Caller<'_> {
             if let Some(watched) = watched.filter(|_| !call.is_split) {
                 live.watched.take_over(watched);
             }
-            let (request, cost) = request;
-            let mut caller = call.submit_to(live, call.trace.clone(), request, cost);
+            let mut caller = call.submit_to(live, call.trace.clone(), request, is_part);
             let answer = caller.answer().await;
             if let Some(mut observed) = observed {
                 // A request that fails on any generation says nothing about this one.

@@ -21,6 +21,8 @@ pub struct Job {
     /// The cost of the job in a batch, in a unit that the endpoint chooses; 1 by default, infinity
     /// if it is unknown.
     pub cost: f64,
+    /// Whether its request has further jobs, all of which must be computed.
+    pub is_part: bool,
     /// The number of workers that were lost while they may have computed it.
     pub losses: u32,
     /// The call that it belongs to, and the client's request behind it; `None` if nothing is known.
@@ -36,7 +38,8 @@ impl Job {
     /// Returns a new job of cost 1.
     pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
         let (queued, origin, live) = (arrived, None, None);
-        Self { request, arrived, queued, deadline, cost: 1.0, losses: 0, origin, live, reply }
+        let (cost, is_part, losses) = (1.0, false, 0);
+        Self { request, arrived, queued, deadline, cost, is_part, losses, origin, live, reply }
     }
 
     /// Returns the number of calls between the client's request and this job: 0 for a client's own.

@@ -167,7 +167,9 @@ impl EndpointState {
 
     fn admit(&mut self, mut job: Job, now: Instant) {
         self.arrived += 1;
-        self.standing.arrived();
+        if !job.is_part {
+            self.standing.arrived();
+        }
         self.metrics.arrived(job.request.body_len());
         job.queued = now;
         job.cost = if self.by_cost || self.settings.by_cost {
@@ -193,7 +195,7 @@ impl EndpointState {
                 self.queue.insert(job);
             }
             Err(refusal) => {
-                if refusal.reason == Shed::Deadline {
+                if refusal.reason == Shed::Deadline && !job.is_part {
                     self.standing.refused();
                 }
                 self.refuse(job, refusal);
@@ -216,11 +218,13 @@ impl EndpointState {
             && self.queue.oldest_request().is_some()
     }
 
-    /// Returns whether requests of clients are computed in the reverse order of their arrival.
+    /// Returns whether requests of clients are computed in the reverse order of their arrival. One of several jobs
+    /// waits for the others of its request: it is not passed over.
     fn newest_first(&self) -> bool {
         self.settings.adaptive_order
             && self.is_idempotent()
             && !self.stream
+            && !self.queue.has_parts()
             && self.standing.newest_first()
     }
 
@@ -472,7 +476,7 @@ impl EndpointState {
         self.suspects = kept;
         for job in self.queue.take_each(is_void).into_iter().chain(suspects) {
             // A hook that ends its calls is no client that gave up.
-            if now < job.deadline && job.depth() == 0 {
+            if now < job.deadline && job.depth() == 0 && !job.is_part {
                 self.standing.gave_up(now - job.queued);
             }
             // A job whose deadline has just passed may still have its caller, which gets a 504.
@@ -543,7 +547,7 @@ impl EndpointState {
         void.into_iter().for_each(answer_void);
         if !batch.is_empty() {
             self.record_batch(&batch, now);
-            batch.iter().for_each(|_| self.standing.dispatched());
+            batch.iter().filter(|job| !job.is_part).for_each(|_| self.standing.dispatched());
             let is_batch = self.rules.max_batch_size > 1;
             trace_dispatch(&mut batch, is_batch, self.to(worker, now));
             self.workers[worker].assign(batch, &self.rules, now);

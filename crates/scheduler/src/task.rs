@@ -159,6 +159,15 @@ mod tests {
             answers
         }
 
+        /// Submits one of several jobs of a request.
+        fn submit_part(&self) -> Answers {
+            let (reply, answers) = reply();
+            let now = Instant::now();
+            let job = Job::new(Request::json("1"), now, now + Duration::from_secs(30), reply);
+            self.endpoint.submit(Job { is_part: true, ..job });
+            answers
+        }
+
         async fn batch(&mut self, worker: usize) -> Vec<Job> {
             self.batches[worker].recv().await.unwrap()
         }
@@ -604,6 +613,34 @@ mod tests {
         let batch = fixture.batch(0).await;
         fixture.answer(0, batch);
         assert_eq!(status(waiting).await, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_job_of_a_large_request_is_refused_because_the_others_take_time() {
+        let settings =
+            QueueSettings { adaptive_order: true, fixed_batches: true, ..Default::default() };
+        let mut fixture = Fixture::with(1, 4, 0, settings);
+        let compute = async |fixture: &mut Fixture, batches: usize| {
+            for _ in 0..batches {
+                let batch = fixture.batch(0).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                fixture.answer(0, batch);
+            }
+        };
+        let left: Vec<_> = (0..400).map(|_| fixture.submit_part()).collect();
+        compute(&mut fixture, 20).await;
+        drop(left);
+        fixture.endpoint.caller_left();
+        let answers: Vec<_> = (0..200).map(|_| fixture.submit_part()).collect();
+        let all = async {
+            for answer in answers {
+                assert_eq!(status(answer).await, 200);
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            () = compute(&mut fixture, usize::MAX) => unreachable!("it computes until all is read"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -192,7 +192,11 @@ async fn compute(
     cost: f64,
     inputs: Inputs,
 ) -> Result<Vectors, Refused> {
-    match exchange.call.submit(request, cost).output().await? {
+    let caller = match inputs.only() {
+        Some(_) => exchange.call.submit_part(request, cost),
+        None => exchange.call.submit(request, cost),
+    };
+    match caller.output().await? {
         Output::Whole(response) if response.status >= 400 => {
             Err(failure(exchange, response, inputs))
         }
