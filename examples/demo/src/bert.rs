@@ -1,10 +1,10 @@
 //! BERT, as far as sentence encoders need it: from tokens to a vector for each of them.
 
 use candle_core::{D, Result, Tensor};
-use candle_nn::{
-    Embedding, LayerNorm, Linear, Module, VarBuilder, embedding, layer_norm, linear, ops,
-};
+use candle_nn::{Embedding, LayerNorm, Module, VarBuilder, embedding, layer_norm};
 use serde::Deserialize;
+
+use crate::vectorized::{attention_weights, gelu};
 
 /// The parts of `config.json` that say the shape of the model.
 #[derive(Deserialize)]
@@ -29,9 +29,8 @@ pub(crate) struct Bert {
 
 struct Layer {
     heads: usize,
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    /// Query, key and value, one after the other.
+    attention: Linear,
     attention_output: Linear,
     attention_norm: LayerNorm,
     up: Linear,
@@ -63,11 +62,10 @@ impl Bert {
         let x =
             (self.words.forward(ids)? + self.types.forward(types)?)?.broadcast_add(&positions)?;
         let mut x = self.norm.forward(&x)?;
-        // Added to the scores of (text, head, token, token): 0, or so little that it hides a token.
-        let mask = mask.to_dtype(x.dtype())?.affine(-f64::from(f32::MIN), f64::from(f32::MIN))?;
-        let mask = mask.unsqueeze(1)?.unsqueeze(1)?;
+        // Added to the scores of tokens: 0, or so little that it hides one.
+        let hidden = mask.to_dtype(x.dtype())?.affine(-f64::from(f32::MIN), f64::from(f32::MIN))?;
         for layer in &self.layers {
-            x = layer.forward(&x, &mask)?;
+            x = layer.forward(&x, &hidden)?;
         }
         Ok(x)
     }
@@ -76,38 +74,63 @@ impl Bert {
 impl Layer {
     fn load(names: &VarBuilder<'_>, config: &Config) -> Result<Self> {
         let (size, wide) = (config.hidden_size, config.intermediate_size);
-        let square = |name| linear(size, size, names.pp(name));
+        let linear = |inputs, outputs, name| Linear::load(inputs, outputs, &[names.pp(name)]);
+        let attention = ["query", "key", "value"].map(|name| names.pp("attention.self").pp(name));
         let norm = |name| layer_norm(size, config.layer_norm_eps, names.pp(name));
         Ok(Self {
             heads: config.num_attention_heads,
-            query: square("attention.self.query")?,
-            key: square("attention.self.key")?,
-            value: square("attention.self.value")?,
-            attention_output: square("attention.output.dense")?,
+            attention: Linear::load(size, size, &attention)?,
+            attention_output: linear(size, size, "attention.output.dense")?,
             attention_norm: norm("attention.output.LayerNorm")?,
-            up: linear(size, wide, names.pp("intermediate.dense"))?,
-            down: linear(wide, size, names.pp("output.dense"))?,
+            up: linear(size, wide, "intermediate.dense")?,
+            down: linear(wide, size, "output.dense")?,
             norm: norm("output.LayerNorm")?,
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let attended = self.attention_output.forward(&self.attend(x, mask)?)?;
+    fn forward(&self, x: &Tensor, hidden: &Tensor) -> Result<Tensor> {
+        let attended = self.attention_output.forward(&self.attend(x, hidden)?)?;
         let x = self.attention_norm.forward(&(x + attended)?)?;
-        let wide = self.up.forward(&x)?.gelu_erf()?;
+        let wide = self.up.forward(&x)?;
+        gelu(&wide)?;
         self.norm.forward(&(&x + self.down.forward(&wide)?)?)
     }
 
-    fn attend(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    fn attend(&self, x: &Tensor, hidden: &Tensor) -> Result<Tensor> {
         let (texts, tokens, size) = x.dims3()?;
         let width = size / self.heads;
-        let heads = |linear: &Linear| {
-            let x = linear.forward(x)?.reshape((texts, tokens, self.heads, width))?;
-            x.transpose(1, 2)?.contiguous()
-        };
-        let scores = heads(&self.query)?.matmul(&heads(&self.key)?.t()?)?;
-        let scores = (scores / (width as f64).sqrt())?.broadcast_add(mask)?;
-        let attended = ops::softmax_last_dim(&scores)?.matmul(&heads(&self.value)?)?;
+        let x = self.attention.forward(x)?.reshape((texts, tokens, 3, self.heads, width))?;
+        let heads = |part| x.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+        let (query, key, value) = (heads(0)?, heads(1)?, heads(2)?);
+        let scores = query.matmul(&key.t()?)?;
+        attention_weights(&scores, hidden, 1.0 / (width as f32).sqrt())?;
+        let attended = scores.matmul(&value)?;
         attended.transpose(1, 2)?.flatten_from(D::Minus2)
+    }
+}
+
+/// An affine map whose weights lie as the matrix product reads them: candle's own has them transposed, and
+/// a third of its time goes into turning them around at each product.
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// Reads maps of the same inputs, whose outputs follow each other.
+    fn load(inputs: usize, outputs: usize, parts: &[VarBuilder<'_>]) -> Result<Self> {
+        let weights = parts.iter().map(|part| part.get((outputs, inputs), "weight"));
+        let biases = parts.iter().map(|part| part.get(outputs, "bias"));
+        Ok(Self {
+            weight: Tensor::cat(&weights.collect::<Result<Vec<_>>>()?, 0)?.t()?.contiguous()?,
+            bias: Tensor::cat(&biases.collect::<Result<Vec<_>>>()?, 0)?,
+        })
+    }
+
+    /// Takes vectors of (text, token, input) and returns (text, token, output).
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (texts, tokens, inputs) = x.dims3()?;
+        let flat = x.reshape((texts * tokens, inputs))?.matmul(&self.weight)?;
+        flat.broadcast_add(&self.bias)?.reshape((texts, tokens, ()))
     }
 }

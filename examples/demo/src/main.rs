@@ -12,6 +12,7 @@ mod passages;
 mod sample;
 mod stops;
 mod tokens;
+mod vectorized;
 
 use std::env;
 use std::path::Path;

@@ -6,6 +6,8 @@ mod bert;
 #[path = "../../../../examples/demo/src/embed.rs"]
 mod embed;
 mod offline;
+#[path = "../../../../examples/demo/src/vectorized.rs"]
+mod vectorized;
 
 use std::error::Error;
 use std::path::Path;
