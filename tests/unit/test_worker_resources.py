@@ -233,3 +233,82 @@ def test_without_a_share_no_import_is_watched(worker, order, device):
     finders = "[type(finder).__name__ for finder in __import__('sys').meta_path]"
     status, found = ask(worker(SAYS, order=order, device=device), finders)
     assert (status, "_AfterImport" in found) == (200, False)
+
+
+# Stands in for the real one: contexts that record their numbers of threads.
+LLAMA_CPP = {
+    "__init__": "from .llama import Llama\n",
+    "llama_cpp": """
+        def llama_n_threads(context):
+            return context[0]
+
+        def llama_n_threads_batch(context):
+            return context[1]
+
+        def llama_set_n_threads(context, n_threads, n_threads_batch):
+            context[:] = n_threads, n_threads_batch
+    """,
+    "_internals": """
+        from . import llama_cpp
+
+        class LlamaContext:
+            def __init__(self, *numbers):
+                self.ctx = list(numbers)
+
+            def decode(self, batch):
+                return list(self.ctx)
+
+            encode = decode
+    """,
+    "llama": """
+        from . import _internals
+
+        class Llama:
+            def __init__(self, path, *, n_threads=None, n_threads_batch=None):
+                self.context = _internals.LlamaContext(n_threads, n_threads_batch)
+    """,
+}
+
+USES_LLAMA_CPP = """
+    from litplex._worker._idle_cores import IdleCores
+    from llama_cpp import Llama
+
+    IdleCores.number = lambda self, share: max(share, number)
+
+    class API(ls.LitAPI):
+        def setup(self, device):
+            self.models = [Llama("a"), Llama("a", n_threads=self.threads, n_threads_batch=7)]
+            self.models.append(Llama("a", n_threads=7))
+
+        def predict(self, idle):
+            global number
+            number = idle
+            return [model.context.decode(None) for model in self.models]
+"""
+
+
+@pytest.fixture
+def llama_cpp(tmp_path):
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    for name, text in LLAMA_CPP.items():
+        (package / f"{name}.py").write_text(textwrap.dedent(text))
+
+
+def test_llama_cpp_gets_the_share_and_the_cores_that_are_idle(worker, llama_cpp):
+    cores = len(os.sched_getaffinity(0))
+    shared = worker(USES_LLAMA_CPP, order={"threads": 1, "shared_cores": cores})
+    numbers = [ask(shared, idle)[1] for idle in (0, 5, 3, 0)]
+    assert numbers == [[[used, used], [used, 7], [7, used]] for used in (1, 5, 3, 1)]
+
+
+def test_llama_cpp_gets_the_share_where_idle_cores_are_not_known(worker, llama_cpp):
+    # As with a quota of CPU time.
+    cores = len(os.sched_getaffinity(0)) + 1
+    shared = worker(USES_LLAMA_CPP, order={"threads": 1, "shared_cores": cores})
+    assert ask(shared, 5) == (200, [[1, 1], [1, 7], [7, 1]])
+
+
+def test_llama_cpp_of_a_worker_with_cores_of_its_own_is_as_made(worker, llama_cpp):
+    own = worker(USES_LLAMA_CPP, order={"threads": 2})
+    assert ask(own, 5) == (200, [[None, None], [2, 7], [7, None]])

@@ -26,9 +26,10 @@ def apply(order: dict[str, Any], device: Any) -> None:
     # On the class, where an attribute of the model's own comes before it.
     LitAPI.threads = _resources.threads
     if order.get("shared_cores"):
-        from litplex._worker import _onnxruntime
+        from litplex._worker import _llama_cpp, _onnxruntime
 
         _onnxruntime.keep_from_spinning(order["shared_cores"])
+        _llama_cpp.lend_idle_cores(order["shared_cores"], order["threads"])
     if _resources.gpu_memory_fraction is not None and _resources.cuda_index() is not None:
         from litplex._worker import _gpu_memory
 
