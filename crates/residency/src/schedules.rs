@@ -11,8 +11,8 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use crate::{
-    Action, Ask, EndpointId, Event, KeepAlive, Memory, Patience, Residency, ResidencySettings,
-    StartHistory, Usage, WorkerId,
+    Action, Ask, EndpointId, Event, EvictionCause, KeepAlive, Memory, Patience, Residency,
+    ResidencySettings, StartHistory, Usage, WorkerId,
 };
 
 /// The number of schedules; a longer run sets `LITPLEX_SIMULATIONS`.
@@ -31,6 +31,15 @@ enum Phase {
     Gone,
 }
 
+/// An ask that has not ended.
+#[derive(Debug, Clone, PartialEq)]
+struct Asked {
+    /// The instant from which it may evict what is busy.
+    urgent_at: Instant,
+    /// Whether a caller is blocked for it; then it may at once.
+    is_call: bool,
+}
+
 struct Schedule {
     random: Rng,
     residency: Residency,
@@ -39,7 +48,9 @@ struct Schedule {
     budget: Memory,
     now: Instant,
     workers: BTreeMap<WorkerId, (Phase, Memory)>,
-    asked: BTreeMap<WorkerId, Instant>,
+    asked: BTreeMap<WorkerId, Asked>,
+    /// The asks for which workers left already before the last event.
+    paid: Vec<WorkerId>,
     /// Whether workers were measured beyond their prediction, or the budget fell, and it is still above.
     may_exceed: bool,
     grants: usize,
@@ -61,7 +72,7 @@ impl Schedule {
             residency.set_endpoint(id, settings.clone(), history, now);
         }
         let usage = vec![Usage::Idle; settings.len()];
-        let (workers, asked) = (BTreeMap::new(), BTreeMap::new());
+        let (workers, asked, paid) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let (may_exceed, grants, evictions, refusals) = (false, 0, 0, 0);
         Self {
             random,
@@ -72,6 +83,7 @@ impl Schedule {
             now,
             workers,
             asked,
+            paid,
             may_exceed,
             grants,
             evictions,
@@ -126,8 +138,11 @@ impl Schedule {
         }
         let phase = self.workers.get(&worker).map(|it| it.0);
         if !matches!(phase, Some(Phase::Loading | Phase::Resident)) {
-            let asked = self.asked.entry(worker).or_insert(deadline);
-            *asked = deadline.max(*asked);
+            let (_, reload) = self.residency.prediction(worker.endpoint).unwrap();
+            let in_time = deadline.checked_sub(reload).unwrap_or(self.now);
+            let urgent_at = in_time.min(self.now + Patience::default().longest_wait);
+            let asked = self.asked.entry(worker).or_insert(Asked { urgent_at, is_call: false });
+            asked.is_call |= !chain.is_empty();
         }
         let queued = self.random.usize(..5);
         self.tell(Event::Ask(Ask { worker, queued, chain, deadline }));
@@ -216,6 +231,8 @@ impl Schedule {
     fn tell(&mut self, event: Event) {
         let resident: Vec<_> =
             self.workers.keys().copied().filter(|it| self.residency.is_resident(*it)).collect();
+        let waiting = self.residency.waiting.iter();
+        self.paid = waiting.filter(|it| it.is_paid).map(|it| it.ask.worker).collect();
         let (is_measured, actions) = {
             let is_measured = matches!(event, Event::Measured(..) | Event::Started(..));
             (is_measured, self.residency.handle(event, self.now))
@@ -225,12 +242,15 @@ impl Schedule {
             match action {
                 Action::Grant(worker) => self.granted(worker),
                 Action::Evict { worker, cause } => {
-                    self.evicted(worker, cause == crate::EvictionCause::OverBudget);
+                    if let EvictionCause::For { newcomer, .. } = cause {
+                        self.check_use(worker, newcomer);
+                    }
+                    self.evicted(worker);
                     left.push(worker);
                 }
                 Action::Sleep(worker) => {
                     assert_eq!(self.usage[worker.endpoint.0], Usage::Idle, "sleeps in use");
-                    self.evicted(worker, false);
+                    self.evicted(worker);
                     left.push(worker);
                 }
                 Action::Refuse(refusal) => {
@@ -259,7 +279,17 @@ impl Schedule {
         assert!(above.is_zero(), "a grant above the budget");
     }
 
-    fn evicted(&mut self, worker: WorkerId, is_forced: bool) {
+    /// What is busy leaves only for an ask that has waited long enough, for which others left already, or for
+    /// which a caller is blocked. A call that joins the ask counts at once.
+    fn check_use(&self, victim: WorkerId, newcomer: WorkerId) {
+        let asked = &self.asked[&newcomer];
+        let may_drain = asked.is_call || self.now >= asked.urgent_at;
+        let is_idle = self.usage[victim.endpoint.0] == Usage::Idle;
+        let is_paid = self.paid.contains(&newcomer);
+        assert!(is_idle || may_drain || is_paid, "what is busy is evicted too soon");
+    }
+
+    fn evicted(&mut self, worker: WorkerId) {
         self.evictions += 1;
         let endpoint = worker.endpoint;
         let settings = self.settings[endpoint.0].clone();
@@ -270,11 +300,6 @@ impl Schedule {
         let is_called = |it: &Ask| it.chain.contains(&endpoint);
         let waiting = self.residency.waiting.iter().map(|it| &it.ask);
         assert!(!waiting.into_iter().any(is_called), "a blocked caller is evicted");
-        if self.usage[endpoint.0] == Usage::Busy && !is_forced {
-            let waits = self.residency.waiting.iter();
-            let mut bounded = waits.filter(|it| it.is_urgent(self.now) || it.is_paid);
-            assert!(bounded.next().is_some(), "what is busy is evicted too soon");
-        }
         self.set(worker, Phase::Leaving);
         let workers = self.workers.iter().filter(|(id, _)| id.endpoint == endpoint);
         let left = workers.filter(|(_, it)| it.0 == Phase::Resident).count();
